@@ -1,0 +1,59 @@
+"""See what filter pruning does to a neural network when the data shift."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import charts, data, diagnostics, models, widgets
+    from .allocate import allocate
+    from .contract import Diagnostic, Menu, Scorer, diagnostic, scorer
+    from .gate import read_groups
+    from .measure import evaluate, measure
+    from .recipes import demo, grid, sweep
+    from .saving import load, save
+    from .scorers import SCORERS, from_torch_pruning
+    from .study import Study
+    from .surgery import masked, prune, recalibrate, record_of
+    from .types.domain import Domain
+    from .types.errors import DgpruneError, DgpruneNote
+    from .types.filters import FilterGraph, FilterGroup, Mask, Scores, WeightMask, WeightScores
+    from .types.outcomes import Outcomes
+    from .types.record import Record
+    from .types.tables import tidy
+    from .widgets.explorer import Explorer
+    from .widgets.prediction import predict
+
+__version__ = "0.1.0"
+
+# Where each public name lives, in the order of the flow. A name is loaded when it is first asked for, so that the
+# command line and a plain import do not wait for torch, Altair or widgets.
+_WHERE = {
+    "data": "data", "models": "models", "charts": "charts", "diagnostics": "diagnostics", "widgets": "widgets",
+    "Domain": "types.domain", "Study": "study", "demo": "recipes", "read_groups": "gate",
+    "SCORERS": "scorers", "scorer": "contract", "Scorer": "contract", "Menu": "contract", "from_torch_pruning": "scorers",
+    "diagnostic": "contract", "Diagnostic": "contract",
+    "Scores": "types.filters", "allocate": "allocate", "Mask": "types.filters", "FilterGraph": "types.filters",
+    "FilterGroup": "types.filters", "WeightScores": "types.filters", "WeightMask": "types.filters",
+    "prune": "surgery", "masked": "surgery", "recalibrate": "surgery", "record_of": "surgery", "Record": "types.record",
+    "evaluate": "measure", "measure": "measure", "Outcomes": "types.outcomes", "tidy": "types.tables",
+    "sweep": "recipes", "grid": "recipes", "save": "saving", "load": "saving",
+    "Explorer": "widgets.explorer", "predict": "widgets.prediction",
+    "DgpruneError": "types.errors", "DgpruneNote": "types.errors",
+}  # fmt: skip
+
+__all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'dgprune_lab' has no attribute {name!r}")
+    module = importlib.import_module(f".{_WHERE[name]}", __name__)
+    found = module if name == _WHERE[name] and not hasattr(module, name) else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_WHERE]

@@ -1,0 +1,231 @@
+"""Chart A: how well the network still reads each domain, against the share that was removed.
+
+Named data, all of which a page may swap with `view.data(name, rows)`; `removed`, `value`, `low`, `high` in percent:
+
+| name | one row is | fields |
+|---|---|---|
+| curves | a measured point | domain, removed, value, low, high, stretch, colour, dash, shape, fill |
+| gaps | an end of a stretch that was not measured | domain, removed, value, gap, colour |
+| now | the current ratio | removed |
+| dots | a domain at the current ratio | domain, removed, value, low, high, colour, shape, fill, opacity |
+| names | the name at a line's end | domain, label, removed, value, colour |
+| pinned | a measured point of a pinned view | pin, domain, removed, value |
+| full | the full network on a domain | domain, value |
+| chance | a chance level | value, label |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from .theme import DASHED, DOTTED, finish, is_target_aware, looks_of, mark_of, named, percent, scorer_looks
+
+PADDING = {"left": 52, "right": 140, "top": 10, "bottom": 36}
+ACCURACY = "accuracy"
+
+_REMOVED = alt.X(
+    "removed:Q", scale=alt.Scale(domain=[0, 100], nice=False), title="Removed (%)", axis=alt.Axis(tickCount=5)
+)
+
+
+def sweep(
+    frame: pd.DataFrame, *, now: float | None = None, pinned: Mapping[str, pd.DataFrame] | None = None,
+    chance: float | None = None, step: float = 0.05, metric: str = ACCURACY, width: int = 420, height: int = 300,
+) -> alt.LayerChart | alt.HConcatChart:  # fmt: skip
+    """Draw a metric per domain against the share removed, named at the lines' ends.
+
+    One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer.
+    Neighbours at most `step` apart are joined by a solid line; a wider stretch was not measured and is faint dots.
+
+    Args:
+        frame: a tidy table; the rows whose metric is `metric` are drawn, several seeds become mean and range.
+        now: the current ratio (0 to 1), drawn as a rule with a dot per domain.
+        pinned: views to compare with, by name, as tidy tables; drawn grey and dotted.
+        chance: the chance level (0 to 1).
+        step: the widest distance of two ratios that counts as measured without a gap.
+        width, height: of one plot, in pixels.
+    """
+    scorers = list(frame["scorer"].dropna().unique())
+    if len(scorers) > 1:
+        return _by_domain(frame, scorers, chance=chance, step=step, metric=metric, width=width, height=height)
+    points = sweep_points(frame, metric=metric)
+    data = sweep_data(points, now=now, chance=chance, step=step, height=height)
+    for label, other in (pinned or {}).items():
+        data["pinned"] += [
+            {"pin": label, "domain": row["domain"], "removed": row["removed"], "value": row["value"]}
+            for row in sweep_points(other, metric=metric)
+        ]
+    return finish(_layers(data, metric=metric), width=width, height=height, padding=PADDING)
+
+
+def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[str, Any]]:
+    """The measured points of a tidy table in percent, one per domain and ratio, several seeds as mean and range."""
+    used = frame[frame["metric"] == metric]
+    style = looks_of(frame)
+    points: list[dict[str, Any]] = []
+    for (domain, removed), rows in used.groupby(["domain", "ratio_removed"], sort=True):
+        first = rows.iloc[0]
+        values = [percent(value, unit) for value, unit in zip(rows["value"], rows["unit"], strict=True)]
+        aware = is_target_aware(first.to_dict())
+        low, high = rows["low"].fillna(rows["value"]).min(), rows["high"].fillna(rows["value"]).max()
+        points.append(
+            {
+                "domain": str(domain),
+                "removed": round(100.0 * float(removed), 4),  # type: ignore[arg-type]
+                "value": sum(values) / len(values),
+                "low": percent(low, first["unit"]),
+                "high": percent(high, first["unit"]),
+                "label": "target-aware" if aware else style[str(domain)].words,
+                **mark_of(style[str(domain)], aware=aware),
+            }
+        )
+    order = list(style)
+    return sorted(points, key=lambda row: (order.index(row["domain"]), row["removed"]))
+
+
+def sweep_data(
+    points: Sequence[Mapping[str, Any]], *, now: float | None, chance: float | None, step: float, height: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The chart's named data, from measured points; the page makes the same rows while the slider moves."""
+    data: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("curves", "gaps", "now", "dots", "names", "pinned", "full", "chance")
+    }
+    for domain in dict.fromkeys(row["domain"] for row in points):
+        _one_domain(data, [dict(row) for row in points if row["domain"] == domain], now=now, step=step)
+    data["names"] = spread(data["names"], gap=100.0 * 14 / max(height, 1))
+    if now is not None:
+        data["now"] = [{"removed": 100.0 * now}]
+    if chance is not None:
+        data["chance"] = [{"value": 100.0 * chance, "label": "chance"}]
+    return data
+
+
+def spread(rows: list[dict[str, Any]], *, gap: float) -> list[dict[str, Any]]:
+    """Move labels apart vertically until none overlaps: at least `gap` between neighbours, within 0 to 100.
+
+    >>> [row["value"] for row in spread([{"value": 50.0}, {"value": 49.0}], gap=4)]
+    [53.0, 49.0]
+    """
+    ordered = sorted(rows, key=lambda row: row["value"])
+    floor = 0.0
+    for row in ordered:
+        row["value"] = max(row["value"], floor)
+        floor = row["value"] + gap
+    ceiling = 100.0
+    for row in reversed(ordered):
+        row["value"] = min(row["value"], ceiling)
+        ceiling = row["value"] - gap
+    return rows
+
+
+def shortened(name: str, *, most: int) -> str:
+    """A name of at most `most` characters, so that the words after it are not cut off.
+
+    >>> shortened("photographs_of_digits", most=12)
+    'photographs…'
+    """
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _one_domain(
+    data: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]], *, now: float | None, step: float
+) -> None:
+    """Add one domain's points to the named data, cut into measured stretches and the gaps between them."""
+    stretch = 0
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and row["removed"] - before["removed"] > 100.0 * step + 1e-6:
+            stretch += 1
+            ends = [{key: end[key] for key in ("domain", "removed", "value", "colour")} for end in (before, row)]
+            data["gaps"] += [{**end, "gap": stretch} for end in ends]
+        words = row.pop("label")
+        data["curves"].append({**row, "stretch": stretch})
+        if row["removed"] == 0.0:
+            data["full"].append({"domain": row["domain"], "value": row["value"]})
+        if now is not None and abs(row["removed"] - 100.0 * now) < 1e-6:
+            data["dots"].append({**row, "opacity": 1.0})
+        if row is rows[-1]:
+            label = shortened(row["domain"], most=14 if words else 22) + (f" ({words})" if words else "")
+            keep = {key: row[key] for key in ("domain", "removed", "value", "colour")}
+            data["names"].append({**keep, "label": label})
+
+
+def _layers(data: Mapping[str, list[dict[str, Any]]], *, metric: str) -> alt.LayerChart:
+    """The chart's layers, from the back to the front."""
+    scale = alt.Scale(domain=[0, 100], nice=False)
+    title = f"{metric.capitalize()} (%)"
+    value = alt.Y("value:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5))
+    low = alt.Y("low:Q", scale=scale, title=title)
+    colour, fill = alt.Stroke("colour:N", scale=None), alt.Fill("colour:N", scale=None)
+    dash = alt.StrokeDash("dash:N", scale=None)
+    shape, inside = alt.Shape("shape:N", scale=None), alt.Fill("fill:N", scale=None)
+    seen = alt.Opacity("opacity:Q", scale=None)
+    tips = [
+        alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("removed:Q", title="Removed %", format=".0f"),
+        alt.Tooltip("value:Q", title=f"{metric.capitalize()} %", format=".1f"),
+        alt.Tooltip("low:Q", title="from", format=".1f"), alt.Tooltip("high:Q", title="to", format=".1f"),
+    ]  # fmt: skip
+
+    def base(name: str) -> alt.Chart:
+        return alt.Chart(named(name, data[name])).encode(x=_REMOVED, y=value)
+
+    again = alt.Chart(alt.NamedData(name="curves")).encode(x=_REMOVED, y=value)
+    level = alt.Chart(alt.NamedData(name="chance")).encode(y=value)
+    return alt.layer(
+        alt.Chart(named("chance", data["chance"])).mark_rule(style="quiet", strokeDash=[2, 2]).encode(y=value),
+        level.mark_text(style="quiet", align="left", dx=5, dy=-6).encode(x=alt.value(0), text="label:N"),
+        alt.Chart(named("full", data["full"]))
+        .mark_rule(style="ink", strokeDash=list(DASHED), opacity=0.28).encode(y=value),
+        base("pinned").mark_line(style="pinned", strokeDash=list(DOTTED), strokeWidth=2)
+        .encode(detail=["pin:N", "domain:N"]),
+        base("curves").mark_area(opacity=0.16).encode(y=low, y2="high:Q",
+                                                      color=alt.Color("colour:N", scale=None), detail=["domain:N", "stretch:N"]),
+        base("gaps").mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55)
+        .encode(stroke=colour, detail=["domain:N", "gap:N"]),
+        again.mark_line(strokeWidth=2).encode(stroke=colour, strokeDash=dash, detail=["domain:N", "stretch:N"]),
+        again.mark_point(size=16, strokeWidth=1).encode(stroke=colour, fill=inside, shape=shape, tooltip=tips),
+        alt.Chart(named("now", data["now"])).mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=_REMOVED),
+        base("dots").mark_rule(strokeWidth=2.2)
+        .encode(y=low, y2="high:Q", stroke=colour, opacity=seen),
+        alt.Chart(alt.NamedData(name="dots")).mark_point(size=70, strokeWidth=1.8)
+        .encode(x=_REMOVED, y=value, stroke=colour, fill=inside, shape=shape, opacity=seen, tooltip=tips),
+        base("names").mark_text(align="left", dx=8, limit=PADDING["right"] + 10, fontSize=10.5, fontWeight=600)
+        .encode(text="label:N", fill=fill),
+    )  # fmt: skip
+
+
+def _by_domain(
+    frame: pd.DataFrame, scorers: Sequence[str], *, chance: float | None, step: float, metric: str, width: int,
+    height: int,
+) -> alt.HConcatChart:  # fmt: skip
+    """A panel per domain, a line per scorer named at its end, all on the same axes."""
+    roles = looks_of(frame)
+    marks = dict(zip(map(str, scorers), scorer_looks(), strict=False))
+    panels: list[alt.LayerChart] = []
+    for domain, look in roles.items():
+        points: list[dict[str, Any]] = []
+        for scorer in scorers:
+            rows = frame[(frame["domain"] == domain) & (frame["scorer"] == scorer)]
+            for row in sweep_points(rows, metric=metric):
+                aware = row["fill"] == "transparent"
+                words = "target-aware" if aware else ""
+                points.append({**row, "domain": str(scorer), "label": words, **mark_of(marks[str(scorer)], aware=aware)})
+        data = sweep_data(points, now=None, chance=chance, step=step, height=height)
+        # Datasets of a concatenation share one namespace, so each panel's get its own suffix.
+        panel = _renamed(_layers(data, metric=metric), suffix=f"_{len(panels)}")
+        title = f"{domain} ({look.words})" if look.words else domain
+        panels.append(panel.properties(width=width, height=height, title=alt.Title(title, color=look.colour)))
+    whole = alt.hconcat(*panels, spacing=24)
+    finished = finish(alt.layer(), width=width, height=height, padding=PADDING)
+    whole.config, whole.usermeta = finished.config, finished.usermeta
+    return whole
+
+
+def _renamed(chart: alt.LayerChart, *, suffix: str) -> alt.LayerChart:
+    """The same chart with a suffix on the name of each of its data sets."""
+    for layer in chart.layer:
+        layer.data.name = f"{layer.data.name}{suffix}"
+    return chart

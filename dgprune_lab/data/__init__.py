@@ -1,0 +1,38 @@
+"""Domains: built in, from a folder of data, from folders of images; and shifts of any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..types.domain import Domain
+from ..types.errors import unknown
+from . import external
+from .augment import AUGMENTATIONS
+from .digits import mnist, mnist_m, uci_digits
+from .external import available
+from .folders import from_folder
+from .shifts import SHIFTS, blur, colour, contrast, invert, noise, pixelate, rotate
+
+BUILTIN: dict[str, Callable[[], Domain]] = {"mnist": mnist, "mnist_m": mnist_m, "uci_digits": uci_digits}
+"""Domains that need nothing but the installed packages."""
+
+__all__ = [
+    "AUGMENTATIONS", "BUILTIN", "SHIFTS", "available", "blur", "colour", "contrast", "from_folder", "invert", "load",
+    "mnist", "mnist_m", "noise", "pixelate", "rotate", "uci_digits",
+]  # fmt: skip
+
+
+def load(name: str) -> Domain:
+    """A domain by its name: built in (mnist, mnist_m, uci_digits), or read from the folder DGPRUNE_DATA names.
+
+    Raises:
+        DgpruneError: an unknown name; a data set that is not there, with the way to get it.
+
+    >>> load("uci_digits").shape
+    (3, 28, 28)
+    """
+    if name in BUILTIN:
+        return BUILTIN[name]()
+    if name in external.NAMES:
+        return external.load(name)
+    raise unknown("domain", name, (*BUILTIN, *external.NAMES))

@@ -1,0 +1,278 @@
+"""Shifts: a domain that looks different in one known way, with the same labels and the same parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from ..types.domain import Domain
+from ..types.errors import DgpruneError
+
+Change = Callable[[Tensor, Tensor], Tensor]
+"""Float images (B, C, H, W) in [0, 1] and their row numbers (B,) to images of the same shape."""
+
+_CHUNK = 500
+
+
+def rotate(domain: Domain, *, degrees: float = 30.0, seed: int = 0) -> Domain:
+    """Every image turned counter-clockwise about its centre by the same angle.
+
+    Bilinear; what enters at the corners repeats the nearest edge pixel, so that an inverted domain gets no black
+    corners. Quarter turns of square images are exact.
+
+    Args:
+        domain: left untouched, as in every shift; images of a Dataset are shifted when they are read.
+        degrees: -180 to 180.
+        seed: nothing is drawn here; every shift takes it.
+
+    Returns:
+        A domain named "mnist rotated 30°"; type of the pixels, labels, parts and role carried over.
+
+    Raises:
+        DgpruneError: an angle outside the range.
+
+    Source: rotated MNIST of Ghifary et al., Domain Generalization for Object Recognition, ICCV 2015.
+    """
+    _within("rotate wants degrees", degrees, low=-180.0, high=180.0)
+    return _shifted(domain, f"rotated {degrees:g}°", partial(_rotate, degrees=float(degrees)))
+
+
+def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
+    """A share of the images as their negatives, x -> 1 - x (uint8: 255 - x); the same shift again undoes it.
+
+    Args:
+        domain: left untouched.
+        share: expected share of images inverted, 0 to 1; which ones is drawn per image.
+        seed: of that draw.
+
+    Returns:
+        A domain named "mnist inverted", or "mnist 50 % inverted".
+
+    Raises:
+        DgpruneError: a share outside the range.
+
+    Source: definition (the negative of a photograph).
+    """
+    _within("invert wants share", share, low=0.0, high=1.0)
+    chosen = torch.rand(len(domain), generator=torch.Generator().manual_seed(seed)) < share
+    name = "inverted" if share == 1 else f"{100 * share:g} % inverted"
+    return _shifted(domain, name, partial(_invert, chosen=chosen))
+
+
+def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
+    """Each image between two random colours: (1 - s) * x + s * (x * f + (1 - x) * b).
+
+    The foreground f and the background b are uniform in [0, 1] per image and channel: bright strokes take f,
+    the dark ground takes b. No two images share their colours, so colour says nothing about the label.
+
+    Args:
+        domain: left untouched.
+        strength: s, 0 (as it was) to 1.
+        seed: of the colours.
+
+    Returns:
+        A domain named "mnist coloured", or "mnist coloured 50 %".
+
+    Raises:
+        DgpruneError: a strength outside the range, or images with another number of channels than three.
+
+    Source: ours; coloured MNIST (Arjovsky et al. 2019, arXiv:1907.02893) without its tie between colour and label.
+    """
+    _within("colour wants strength", strength, low=0.0, high=1.0)
+    if domain.shape[0] != 3:
+        raise DgpruneError(f"colour wants images of 3 channels; domain {domain.name!r} has {domain.shape[0]}.")
+    tints = torch.rand(len(domain), 2, 3, generator=torch.Generator().manual_seed(seed))
+    name = "coloured" if strength == 1 else f"coloured {100 * strength:g} %"
+    return _shifted(domain, name, partial(_colour, tints=tints, strength=float(strength)))
+
+
+def blur(domain: Domain, *, sigma: float = 1.0, seed: int = 0) -> Domain:
+    """Every image blurred by a Gaussian, cut off at three standard deviations, edge pixels repeated outside.
+
+    Args:
+        domain: left untouched.
+        sigma: standard deviation in pixels, 0 (as it was) to 10.
+        seed: nothing is drawn here; every shift takes it.
+
+    Returns:
+        A domain named "mnist blurred 1 px".
+
+    Raises:
+        DgpruneError: a sigma outside the range.
+
+    Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
+    """
+    _within("blur wants sigma", sigma, low=0.0, high=10.0)
+    return _shifted(domain, f"blurred {sigma:g} px", partial(_blur, sigma=float(sigma)))
+
+
+def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
+    """Gaussian noise added to each pixel and channel independently: clip(x + sigma * n, 0, 1).
+
+    Image i's noise depends on `seed` and i alone.
+
+    Args:
+        domain: left untouched.
+        sigma: standard deviation on the scale of [0, 1], 0 (as it was) to 2; before clipping, which lifts black.
+        seed: of the noise.
+
+    Returns:
+        A domain named "mnist noise 0.2".
+
+    Raises:
+        DgpruneError: a sigma outside the range.
+
+    Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
+    """
+    _within("noise wants sigma", sigma, low=0.0, high=2.0)
+    return _shifted(domain, f"noise {sigma:g}", partial(_noise, sigma=float(sigma), seed=seed))
+
+
+def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
+    """Each image's distance from its own mean multiplied: clip(m + factor * (x - m), 0, 1), m over all its pixels.
+
+    Args:
+        domain: left untouched.
+        factor: 0 (flat grey) to 10; 1 leaves it as it was.
+        seed: nothing is drawn here; every shift takes it.
+
+    Returns:
+        A domain named "mnist contrast x 0.4".
+
+    Raises:
+        DgpruneError: a factor outside the range.
+
+    Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
+    """
+    _within("contrast wants factor", factor, low=0.0, high=10.0)
+    return _shifted(domain, f"contrast x {factor:g}", partial(_contrast, factor=float(factor)))
+
+
+def pixelate(domain: Domain, *, block: int = 4, seed: int = 0) -> Domain:
+    """Every image in coarse squares, each the mean of the pixels in it; squares at the right and bottom may be cut.
+
+    Args:
+        domain: left untouched.
+        block: side of a square in pixels, 1 (as it was) to the image's smaller side.
+        seed: nothing is drawn here; every shift takes it.
+
+    Returns:
+        A domain named "mnist pixelated 4 px".
+
+    Raises:
+        DgpruneError: a side outside the range or not a whole number.
+
+    Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
+    """
+    _within("pixelate wants block", block, low=1, high=min(domain.shape[1:]))
+    if block != int(block):
+        raise DgpruneError(f"pixelate wants a whole number of pixels as block; got {block}.")
+    return _shifted(domain, f"pixelated {block} px", partial(_pixelate, block=int(block)))
+
+
+SHIFTS: dict[str, Callable[..., Domain]] = {
+    "rotate": rotate, "invert": invert, "colour": colour, "blur": blur, "noise": noise, "contrast": contrast,
+    "pixelate": pixelate,
+}  # fmt: skip
+"""Every shift by name: f(domain, *, <strength>, seed=0) -> Domain."""
+
+
+class _Read(Dataset[Any]):
+    """A Dataset-backed domain's images, changed when they are read."""
+
+    def __init__(self, images: Any, change: Change) -> None:
+        self.images, self.change = images, change
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        row = torch.tensor([index])
+        return _applied(self.change, self.images[row], row)[0], -1
+
+
+def _shifted(domain: Domain, words: str, change: Change) -> Domain:
+    """The domain with other images and a new name, everything else carried over."""
+    if isinstance(domain.images, Tensor):
+        images = torch.empty_like(domain.images, memory_format=torch.contiguous_format)
+        for rows in torch.arange(len(domain)).split(_CHUNK):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            images[part] = _applied(change, domain.images[part], rows)
+    else:
+        unlabelled = torch.zeros(len(domain), dtype=torch.int64)
+        lazy = Domain.from_dataset(domain.name, _Read(domain.images, change), labels=unlabelled, splits={})
+        images = lazy.images
+    return replace(domain, name=f"{domain.name} {words}", images=images, origin=f"{domain.origin}; {words}")
+
+
+def _applied(change: Change, images: Tensor, rows: Tensor) -> Tensor:
+    """A change of float images, for uint8 images too (rounded to the nearest)."""
+    if images.dtype != torch.uint8:
+        return change(images, rows).clamp(0, 1)
+    return change(images.to(torch.float32) / 255, rows).mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _rotate(x: Tensor, rows: Tensor, *, degrees: float) -> Tensor:
+    height, width = x.shape[2:]
+    if degrees % 180 == 0 or (degrees % 90 == 0 and height == width):
+        return x.rot90(int(degrees // 90), (2, 3))
+    angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+    sine, cosine = float(angle.sin()), float(angle.cos())
+    # grid_sample looks up where each output pixel comes from, in units of half an image, y downwards.
+    back = torch.tensor([[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]])
+    grid = functional.affine_grid(back[None].to(x), [1, 1, height, width], align_corners=False)
+    flat = x.flatten(0, 1)[None]  # all images and channels as channels of one: one grid serves them all
+    return functional.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False).view_as(x)
+
+
+def _invert(x: Tensor, rows: Tensor, *, chosen: Tensor) -> Tensor:
+    return torch.where(chosen[rows].to(x.device)[:, None, None, None], 1 - x, x)
+
+
+def _colour(x: Tensor, rows: Tensor, *, tints: Tensor, strength: float) -> Tensor:
+    front, back = tints[rows].to(x)[..., None, None].unbind(1)
+    return torch.lerp(x, torch.lerp(back, front, x), strength)
+
+
+def _blur(x: Tensor, rows: Tensor, *, sigma: float) -> Tensor:
+    reach = int(3 * sigma + 0.5)
+    if reach == 0:
+        return x
+    kernel = (-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2).exp()
+    kernel = (kernel / kernel.sum()).to(x)
+    flat = x.flatten(0, 1)[:, None]
+    flat = functional.conv2d(functional.pad(flat, (reach, reach, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
+    flat = functional.conv2d(functional.pad(flat, (0, 0, reach, reach), mode="replicate"), kernel.view(1, 1, -1, 1))
+    return flat.view_as(x)
+
+
+def _noise(x: Tensor, rows: Tensor, *, sigma: float, seed: int) -> Tensor:
+    generator, drawn = torch.Generator(), torch.empty(x.shape)
+    for place, row in enumerate(rows.tolist()):
+        # One stream per image: what an image gets does not depend on which others are read with it.
+        torch.randn(x.shape[1:], generator=generator.manual_seed((seed * 1_000_003 + row) % 2**63), out=drawn[place])
+    return x + sigma * drawn.to(x)
+
+
+def _contrast(x: Tensor, rows: Tensor, *, factor: float) -> Tensor:
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean, x, factor)
+
+
+def _pixelate(x: Tensor, rows: Tensor, *, block: int) -> Tensor:
+    height, width = x.shape[2:]
+    coarse = functional.avg_pool2d(x, block, ceil_mode=True, count_include_pad=False)
+    return coarse.repeat_interleave(block, 2).repeat_interleave(block, 3)[..., :height, :width]
+
+
+def _within(wanted: str, value: float, *, low: float, high: float) -> None:
+    """An error where a strength is outside its range, or not a number."""
+    if not low <= value <= high:
+        raise DgpruneError(f"{wanted} between {low:g} and {high:g}; got {value:g}.")

@@ -1,0 +1,178 @@
+"""Outcomes of one network under many masks, sharing what the masks have in common."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .measure import device_of, join, outcome_batches, private
+from .stem import Replayed, Stem, find_stem, record
+from .surgery import calibration_batches, calibration_images, has_batchnorm, prune, rebuild, run_calibration
+from .types.domain import Batch, Domain
+from .types.filters import FilterGraph, Mask
+from .types.outcomes import Outcomes
+from .types.tables import BatchNorm
+
+_STEM_BYTES = 192 * 2**20
+_SIZE = 250
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The dense network of one BatchNorm setting, and what its stem gave while statistics were collected."""
+
+    model: nn.Module
+    calibration: list[Tensor] | None
+
+
+class Evaluator:
+    """Runs a network, pruned by any mask, over its domains; the argument is never touched.
+
+    Args:
+        model: the full network.
+        graph: its groups.
+        domains: its domains, with roles; sources are what BatchNorm is re-estimated on.
+    """
+
+    def __init__(self, model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, ...]) -> None:
+        self.graph, self.domains = graph, domains
+        self.device = device_of(model)
+        self._dense = private(model)
+        self._norm = has_batchnorm(model)
+        self._bases: dict[int, _Base] = {}
+        self._stem: Stem | None | bool = False
+        self._held: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
+        self._last: tuple[tuple[object, ...], nn.Module] | None = None
+
+    def steps(
+        self, mask: Mask | None, *, domain: Domain, split: str, batchnorm: BatchNorm, images: int | None
+    ) -> Generator[None, None, Outcomes]:
+        """Outcomes of the network under a mask; yields between batches, so that whoever drives it may stop.
+
+        Args:
+            mask: what is removed; None for the full network.
+            domain: where the images come from.
+            split: which part.
+            batchnorm: "recalibrate" re-estimates the statistics after pruning, on 500 source images, or on as many as
+                are read of each domain where that is fewer.
+            images: only the first so many.
+        """
+        calibration = 0 if batchnorm == "as_is" or not self._norm else min(500, images or 500)
+        model = self._network(mask, calibration)
+        yield
+        parts = []
+        for part in outcome_batches(model, self._inputs(model, domain, split, images, calibration), domain):
+            parts.append(part)
+            yield
+        return join(parts)
+
+    def network(self, mask: Mask | None, *, batchnorm: BatchNorm) -> nn.Module:
+        """The pruned network itself, statistics re-estimated where asked: what a user would save."""
+        small = private(self._dense) if mask is None else prune(self._dense, mask)
+        if batchnorm == "recalibrate" and self._norm:
+            run_calibration(small, self._calibration_images(500))
+        return small
+
+    def _network(self, mask: Mask | None, calibration: int) -> nn.Module:
+        key = (None if mask is None else mask.key, calibration)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        base = self._base(calibration)
+        if mask is None:
+            model = base.model
+        elif self.stem is None:
+            model = prune(self._dense, mask).eval()
+            if calibration:
+                run_calibration(model, self._calibration_images(calibration))
+        else:
+            model = Replayed(prune(self._dense, mask), self.stem, mask).eval()
+            if base.calibration is not None:
+                run_calibration(model, base.calibration)
+        self._last = (key, model)
+        return model
+
+    def _base(self, calibration: int) -> _Base:
+        if calibration not in self._bases:
+            if not calibration:
+                self._bases[0] = _Base(self._dense, None)
+            else:
+                twin = rebuild(self._dense, lambda _, tensor: tensor.clone()).eval()
+                held: list[Tensor] | None = None
+                if self.stem is None:
+                    run_calibration(twin, self._calibration_images(calibration))
+                else:
+                    held = _recorded(twin, self.stem, self._calibration_images(calibration))
+                self._bases[calibration] = _Base(twin, held)
+        return self._bases[calibration]
+
+    @property
+    def stem(self) -> Stem | None:
+        """What every mask shares; found on first use. None on a GPU, where it gains nothing and sums are not repeatable."""
+        if isinstance(self._stem, bool):
+            example = next(self.domains[0].batches(next(iter(self.domains[0].splits)), size=16, device=self.device)).images
+            self._stem = find_stem(self._dense, self.graph, example) if self.device.type == "cpu" else None
+        return self._stem
+
+    def _inputs(self, model: nn.Module, domain: Domain, split: str, images: int | None, calibration: int) -> Iterator[Batch]:
+        if not isinstance(model, Replayed):
+            return domain.batches(split, size=_SIZE, images=images, device=self.device)
+        return self._replayed(domain, split, images, calibration)
+
+    def _replayed(self, domain: Domain, split: str, images: int | None, calibration: int) -> Iterator[Batch]:
+        """Batches whose images are the dense stem's outputs, kept as long as they fit."""
+        assert self.stem is not None
+        key = (domain.key, split, images, calibration)
+        held = self._held.pop(key, None)
+        fresh: list[Tensor] = []
+        rows = domain.rows(split, images).split(_SIZE)
+        for k, part in enumerate(rows):
+            if held is None:
+                batch = domain.take(part, device=self.device)
+                output = record(self._base(calibration).model, self.stem, [batch.images])[0]
+                fresh.append(output)
+                yield Batch(output, batch.labels, part)
+            else:
+                labels = None if domain.labels is None else domain.labels[part.to(domain.labels.device)].to(self.device)
+                yield Batch(held[k], labels, part)
+        self._keep(key, held or fresh)
+
+    def _keep(self, key: tuple[object, ...], held: list[Tensor]) -> None:
+        size = _bytes(held)
+        if size <= _STEM_BYTES:
+            while self._held and size + sum(map(_bytes, self._held.values())) > _STEM_BYTES:
+                self._held.popitem(last=False)
+            self._held[key] = held
+
+    def _calibration_images(self, images: int) -> Iterator[Tensor]:
+        return (calibration_images(batch, self.device) for batch in calibration_batches(self.domains, images))
+
+
+def _recorded(model: nn.Module, stem: Stem, batches: Iterator[Tensor]) -> list[Tensor]:
+    """Collect a network's BatchNorm statistics on these batches, and what its stem gave meanwhile."""
+    kept: list[Tensor] = []
+    handle = model.get_submodule(stem.last).register_forward_hook(lambda _m, _i, output: kept.append(output.detach().clone()))
+    try:
+        run_calibration(model, batches)
+    finally:
+        handle.remove()
+    return kept
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def drive(steps: Generator[None, None, Outcomes], *, stop: Callable[[], bool] | None = None) -> Outcomes | None:
+    """Run a generator of steps to its end; None where `stop` said so between two."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        if stop is not None and stop():
+            steps.close()
+            return None

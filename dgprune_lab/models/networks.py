@@ -1,0 +1,274 @@
+"""Reference networks, plain PyTorch: every step between two layers is a module of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..types.errors import DgpruneError, unknown
+from ..types.record import Record
+
+PerChannel = float | Sequence[float]
+
+
+class Normalise(nn.Module):
+    """The first module of every network: (x - mean) / std per channel, with statistics of the source images.
+
+    Attributes:
+        mean: buffer (channels,), in the units of the images, [0, 1].
+        std: buffer (channels,), the same units, positive.
+
+    Raises:
+        DgpruneError: a number of values that is neither one nor one per channel, or a std that is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, mean: PerChannel = 0.0, std: PerChannel = 1.0, channels: int = 3) -> None:
+        super().__init__()
+        self.register_buffer("mean", _per_channel("mean", mean, channels))
+        self.register_buffer("std", _per_channel("std", std, channels))
+        if not bool((self.std > 0).all()):
+            raise DgpruneError(f"std must be positive in every channel; got {self.std.tolist()}.")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] to the same shape, about zero mean and unit variance on the sources."""
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def extra_repr(self) -> str:
+        return f"mean={[round(v, 4) for v in self.mean.tolist()]}, std={[round(v, 4) for v in self.std.tolist()]}"
+
+
+class Residual(nn.Module):
+    """relu2(bn2(conv2(relu1(bn1(conv1(x))))) + shortcut(x)): the basic block of He et al. 2016, section 3.
+
+    The shortcut is the identity, or a 1 x 1 convolution with BatchNorm where size or width change (their option B).
+    """
+
+    def __init__(self, entering: int, leaving: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(entering, leaving, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(leaving)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(leaving, leaving, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(leaving)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or entering != leaving:
+            self.shortcut = nn.Sequential(
+                OrderedDict(
+                    conv=nn.Conv2d(entering, leaving, 1, stride=stride, bias=False), bn=nn.BatchNorm2d(leaving)
+                )
+            )
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, entering, H, W) to (B, leaving, H / stride, W / stride)."""
+        inner = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return self.relu2(inner + self.shortcut(x))
+
+
+def digits_net(
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Sequence[int] = (24, 32, 48, 64, 64),
+    gamma: float = 0.5, seed: int = 0,
+) -> nn.Sequential:
+    """Five convolutions with BatchNorm for 3 x 28 x 28 digits: the demo's network.
+
+    5 x 5 stride 2, pool, 3 x 3, 3 x 3, pool, 3 x 3, 3 x 3, mean over the map, one linear layer: 28, 14, 7, 3 pixels.
+    Every layer is followed by BatchNorm and ReLU; the early stride is what keeps an image below 5 million MACs.
+
+    Args:
+        classes: outputs.
+        mean: per channel, of the source images.
+        std: per channel, of the source images.
+        widths: filters of the five convolutions.
+        gamma: what the BatchNorm scales start from; 0.5 as in network slimming (Liu et al. 2017, arXiv:1708.06519,
+            section 4.2), so that sparsity has less way to go.
+        seed: of the initial weights.
+
+    Raises:
+        DgpruneError: another number of widths than five.
+    """
+    _count("digits_net", widths, 5)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise(mean=mean, std=std))
+    entering = 3
+    with seeded(seed):
+        for number, width in enumerate(widths, start=1):
+            size, stride = (5, 2) if number == 1 else (3, 1)
+            layers[f"conv{number}"] = nn.Conv2d(entering, width, size, stride=stride, padding=size // 2, bias=False)
+            norm = layers[f"bn{number}"] = nn.BatchNorm2d(width)
+            nn.init.constant_(norm.weight, gamma)
+            layers[f"relu{number}"] = nn.ReLU()
+            if number in (1, 3):
+                layers[f"pool{number}"] = nn.MaxPool2d(2)
+            entering = width
+        layers["mean"] = nn.AdaptiveAvgPool2d(1)
+        layers["flatten"] = nn.Flatten()
+        layers["head"] = nn.Linear(entering, classes)
+    return _untrained(nn.Sequential(layers))
+
+
+def lenet(
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Sequence[int] = (32, 48),
+    hidden: Sequence[int] = (100, 100), seed: int = 0,
+) -> nn.Sequential:
+    """The network of the DSS paper for 3 x 28 x 28 digits: two convolutions, three linear layers, no BatchNorm.
+
+    5 x 5 padded by 2, ReLU, pool, twice; then 2352 - 100 - 100 - 10 with ReLU. The convolutions hold 40,880 parameters.
+    Source: Sun 2023, arXiv:2306.13237, MNIST experiments.
+
+    Raises:
+        DgpruneError: another number of widths or hidden layers than two.
+    """
+    _count("lenet", widths, 2)
+    _count("lenet (hidden)", hidden, 2)
+    with seeded(seed):
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            normalise=Normalise(mean=mean, std=std),
+            conv1=nn.Conv2d(3, widths[0], 5, padding=2),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(widths[0], widths[1], 5, padding=2),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(widths[1] * 49, hidden[0]),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(hidden[0], hidden[1]),
+            relu4=nn.ReLU(),
+            head=nn.Linear(hidden[1], classes),
+        )
+    return _untrained(nn.Sequential(layers))
+
+
+def vgg11_bn_32(
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0,
+    widths: Sequence[int] = (64, 128, 256, 256, 512, 512, 512, 512), seed: int = 0,
+) -> nn.Sequential:
+    """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan and Zisserman 2015, one linear layer.
+
+    Raises:
+        DgpruneError: another number of widths than eight.
+    """
+    _count("vgg11_bn_32", widths, 8)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise(mean=mean, std=std))
+    entering = 3
+    with seeded(seed):
+        for number, width in enumerate(widths, start=1):
+            layers[f"conv{number}"] = nn.Conv2d(entering, width, 3, padding=1, bias=False)
+            layers[f"bn{number}"] = nn.BatchNorm2d(width)
+            layers[f"relu{number}"] = nn.ReLU()
+            if number in (1, 2, 4, 6, 8):
+                layers[f"pool{number}"] = nn.MaxPool2d(2)
+            entering = width
+        layers["flatten"] = nn.Flatten()
+        layers["head"] = nn.Linear(entering, classes)
+    return _untrained(nn.Sequential(layers))
+
+
+def resnet18_32(
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Sequence[int] = (64, 128, 256, 512),
+    seed: int = 0,
+) -> nn.Sequential:
+    """ResNet-18 for 3 x 32 x 32 images: a 3 x 3 stem and no first pool (He et al. 2016, table 1)."""
+    _count("resnet18_32", widths, 4)
+    return _resnet(widths, blocks=2, classes=classes, mean=mean, std=std, seed=seed)
+
+
+def resnet20(
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Sequence[int] = (16, 32, 64),
+    seed: int = 0,
+) -> nn.Sequential:
+    """ResNet-20 for 3 x 32 x 32 images: three stages of three blocks, shortcuts B (He et al. 2016, section 4.2)."""
+    _count("resnet20", widths, 3)
+    return _resnet(widths, blocks=3, classes=classes, mean=mean, std=std, seed=seed)
+
+
+Builder = Callable[..., nn.Module]
+
+BUILDERS: Mapping[str, Builder] = {
+    "digits_net": digits_net,
+    "lenet": lenet,
+    "vgg11_bn_32": vgg11_bn_32,
+    "resnet18_32": resnet18_32,
+    "resnet20": resnet20,
+}
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    """A new network by its name in `BUILDERS`; the options are the builder's own keywords.
+
+    The initial weights depend on `seed` alone, and the global random state is left as it was.
+
+    Raises:
+        DgpruneError: an unknown name, or an option the builder does not have.
+
+    >>> build("lenet", seed=3).head
+    Linear(in_features=100, out_features=10, bias=True)
+    """
+    if name not in BUILDERS:
+        raise unknown("network", name, BUILDERS)
+    known = inspect.signature(BUILDERS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    return BUILDERS[name](**options)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, PyTorch's CPU generator starts from `seed`; afterwards it continues as if nothing had happened.
+
+    A graphics card's generator is not touched: initial weights are drawn on the CPU, the same on every machine.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _resnet(
+    widths: Sequence[int], *, blocks: int, classes: int, mean: PerChannel, std: PerChannel, seed: int
+) -> nn.Sequential:
+    """A stem, stages of residual blocks (the first of each later stage with stride 2), mean, one linear layer."""
+    with seeded(seed):
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            normalise=Normalise(mean=mean, std=std),
+            conv1=nn.Conv2d(3, widths[0], 3, padding=1, bias=False),
+            bn1=nn.BatchNorm2d(widths[0]),
+            relu1=nn.ReLU(),
+        )
+        entering = widths[0]
+        for stage, width in enumerate(widths, start=1):
+            inner = []
+            for number in range(blocks):
+                inner.append(Residual(entering, width, stride=2 if stage > 1 and number == 0 else 1))
+                entering = width
+            layers[f"layer{stage}"] = nn.Sequential(*inner)
+        layers["mean"] = nn.AdaptiveAvgPool2d(1)
+        layers["flatten"] = nn.Flatten()
+        layers["head"] = nn.Linear(entering, classes)
+    return _untrained(nn.Sequential(layers))
+
+
+def _untrained(network: nn.Sequential) -> nn.Sequential:
+    """The network with a record that says its training has read nothing yet."""
+    network.dgprune_record = Record(training={})  # type: ignore[assignment]
+    return network
+
+
+def _count(name: str, values: Sequence[int], wanted: int) -> None:
+    if len(values) != wanted or min(values) < 1:
+        raise DgpruneError(f"{name} takes {wanted} widths of at least 1; got {tuple(values)}.")
+
+
+def _per_channel(name: str, value: PerChannel, channels: int) -> Tensor:
+    given = torch.as_tensor(value, dtype=torch.float32).flatten()
+    if len(given) not in (1, channels):
+        raise DgpruneError(f"{name} takes one number or {channels}, one per channel; got {len(given)}.")
+    return given.expand(channels).clone()

@@ -1,0 +1,67 @@
+"""The first look as one page that needs neither Jupyter nor a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .contract import Scorer
+from .recipes import demo
+from .study import Study
+from .types.tables import BatchNorm
+from .widgets import static
+from .widgets.frames import CURVE_RATIOS
+from .widgets.page import write_page
+from .widgets.session import Session, View, frame_key
+
+_SCORERS = ("l1", "bn_scale", "fpgm", "activation_l1", "taylor", "random")
+
+
+def write_report(
+    path: str | Path, *, study: Study | None = None, scorers: Sequence[str | Scorer] = _SCORERS, progress: bool = True
+) -> Path:
+    """Measure a study on a grid of ratios and scorers and write one self-contained HTML page with a slider over it.
+
+    Args:
+        path: the file to write.
+        study: what to look at; the demo where None.
+        scorers: which scorers; those that cannot run on this network are left out.
+        progress: draw a tqdm bar.
+
+    Returns:
+        The path. Under 5 MB; opens with no network and no kernel.
+    """
+    study = study or demo()
+    session = Session(study, scorers=[])
+    chosen = [name for name in map(session.admit, scorers) if session.unavailable(name) is None]
+    settings: list[BatchNorm] = ["recalibrate", "as_is"] if study.has_batchnorm else ["as_is"]
+    views = [_view(name, setting) for name in chosen for setting in settings]
+    _fill(session, views, progress=progress)
+    words = session.words()
+    state = {
+        "static": {**words, "scorers": [s for s in words["scorers"] if s["name"] in chosen], "specs": static.specs(), "host": ""},
+        "choice": dict(views[0]), "status": {"ack": 0, "progress": None, "error": None, "message": None}, "pins": [],
+        "panels": {"list": [], "open": None, "charts": {}, "data": {}, "text": None, "error": None},
+        "plans_by_key": [session.plan(view) for view in views if view["batchnorm"] == settings[0]],
+        "frames_by_key": [{"key": frame_key(view), "rows": session.rows(view)} for view in views],
+    }  # fmt: skip
+    lead = (
+        f"{study.graph.free} filters in {len(study.graph.groups)} layers. Move the slider: every number was measured "
+        f"on all held-out images, with no training after removal, on {words['device']}."
+    )
+    return write_page(path, state, title="What breaks first when filters go?", lead=lead)
+
+
+def _view(scorer: str, batchnorm: BatchNorm) -> View:
+    return View(id=0, ratio=0.5, scorer=scorer, scope="layer", of="filters", batchnorm=batchnorm, by="kernel")
+
+
+def _fill(session: Session, views: Sequence[View], *, progress: bool) -> None:
+    from tqdm.auto import tqdm
+
+    with tqdm(total=len(views) * len(CURVE_RATIOS), unit="network", disable=not progress) as bar:
+        for k, view in enumerate(views):
+            for done, _ in session.fill(view):
+                bar.update(k * len(CURVE_RATIOS) + done - bar.n)
+
+

@@ -1,0 +1,35 @@
+"""Scorers that look at what filters output on source images."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..contract import scorer
+from .view import GroupView
+
+
+@scorer(
+    "activation_l1", needs=("moments",), reads={"source": "images"}, label="Weakest response",
+    cite="Molchanov et al. 2017, Pruning CNNs for Resource Efficient Inference, ICLR, section 2.2 (mean activation)",
+)  # fmt: skip
+def activation_l1(view: GroupView) -> Tensor:
+    """Mean absolute output of a filter on source images.
+
+    mean over images and places of |y|, at the input of the layer that reads the filter; equal weight per source.
+    Returns (C,) >= 0. Source: Molchanov et al. 2017, section 2.2.
+    """
+    return view.over_sources(lambda domain: view.moments(domain).mean_abs)
+
+
+@scorer(
+    "apoz", needs=("moments",), reads={"source": "images"}, label="Most often silent",
+    cite="Hu et al. 2016, Network Trimming, arXiv:1607.03250, equation 1",
+)  # fmt: skip
+def apoz(view: GroupView) -> Tensor:
+    """Share of places at which a filter's output is not zero on source images (one minus APoZ).
+
+    1 - mean of [y = 0], at the input of the layer that reads the filter (after pooling where there is one, which
+    leaves fewer zeros than the paper's place right behind the ReLU); equal weight per source. Returns (C,) in [0, 1].
+    Source: Hu et al. 2016, equation 1.
+    """
+    return view.over_sources(lambda domain: 1 - view.moments(domain).zero_share)

@@ -1,0 +1,75 @@
+"""Scorers that read nothing but weights, and the random control."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..contract import scorer
+from .view import GroupView
+
+
+@scorer("random", needs=(), draws=True, label="Random (control)", cite="the control every comparison needs")
+def random(view: GroupView, *, seed: int = 0) -> Tensor:
+    """A uniform draw per filter: what choosing without looking does.
+
+    Source: control. Returns (C,) in [0, 1), other for each seed and layer.
+    """
+    return torch.rand(view.filters, generator=view.generator(seed), dtype=torch.float64)
+
+
+@scorer("l1", label="Smallest weights", cite="Li et al. 2017, Pruning Filters for Efficient ConvNets, ICLR, section 3.1")
+def l1(view: GroupView) -> Tensor:
+    """Sum of the absolute weights of a filter.
+
+    sum |w| over every layer that writes the filter (a residual stream has several). Returns (C,) >= 0.
+    Source: Li et al. 2017, section 3.1; coupled layers are summed, which the paper does not define.
+    """
+    return view.weight.abs().sum(1)
+
+
+@scorer("l2", label="Smallest weights (squared)", cite="He et al. 2018, Soft Filter Pruning, IJCAI, equation 2 with p = 2")
+def l2(view: GroupView) -> Tensor:
+    """Euclidean norm of the weights of a filter.
+
+    sqrt(sum w^2) over every layer that writes the filter: the sum comes before the root. Returns (C,) >= 0.
+    Source: He et al. 2018, equation 2.
+    """
+    return view.weight.square().sum(1).sqrt()
+
+
+@scorer("bn_scale", label="Smallest BatchNorm scale", cite="Liu et al. 2017, Network Slimming, ICCV, section 3")
+def bn_scale(view: GroupView) -> Tensor:
+    """Absolute BatchNorm scale of a filter.
+
+    sum |gamma| over the BatchNorms of the group. Returns (C,) >= 0.
+    Source: Liu et al. 2017, section 3. Raises where no BatchNorm follows.
+    """
+    return view.scale.abs().sum(1)
+
+
+@scorer("fpgm", label="Most replaceable filters", cite="He et al. 2019, Filter Pruning via Geometric Median, CVPR, equation 6")
+def fpgm(view: GroupView) -> Tensor:
+    """Sum of the distances from a filter to all others of its layer: small = others can stand in for it.
+
+    sum_j |w_c - w_j|_2, from the Gram matrix of the filters. Returns (C,) >= 0.
+    Source: He et al. 2019, equation 6.
+    """
+    rows = view.weight
+    squares = rows.square().sum(1)
+    gram = (squares[:, None] + squares[None, :] - 2 * rows @ rows.T).clamp_min(0)
+    return gram.fill_diagonal_(0).sqrt().sum(1)
+
+
+@scorer("lamp", label="Smallest weights, comparable between layers", cite="Lee et al. 2021, Layer-adaptive Sparsity, ICLR, equation 3")
+def lamp(view: GroupView) -> Tensor:
+    """Squared norm of a filter over the summed squared norms of all filters of its layer that are at least as large.
+
+    |w_c|^2 / sum_{j: |w_j| >= |w_c|} |w_j|^2; the largest of each layer has 1. Returns (C,) in (0, 1].
+    Source: Lee et al. 2021, equation 3, on filters instead of single weights.
+    """
+    squares = view.weight.square().sum(1)
+    order = squares.argsort(descending=True, stable=True)
+    values = torch.empty_like(squares)
+    values[order] = squares[order] / squares[order].cumsum(0).clamp_min(torch.finfo(torch.float64).tiny)
+    return values

@@ -1,0 +1,316 @@
+"""A study: a network, the domains it was trained on, the domains that look different, and what was computed so far."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from .contract import Need, Scorer
+from .evaluator import Evaluator, drive
+from .gate import read_groups
+from .measure import private
+from .runtime import device as pick_device
+from .scorers import Evidence, checked_options, resolve, run
+from .statistics import gather
+from .surgery import has_batchnorm, prune, rebuild, recalibrate, record_of
+from .types.domain import Domain, Role
+from .types.errors import DgpruneError, unknown
+from .types.filters import FilterGraph, Mask, Scores
+from .types.outcomes import Outcomes
+from .types.record import Record
+from .types.statistics import Statistics
+from .types.tables import BatchNorm, choice
+
+_BYTES = 64 * 2**20
+
+
+class Study:
+    """A model and its source and target domains; the first argument of every diagnostic.
+
+    What was computed is kept, keyed by the content of weights, domain and options, and bounded to 64 MB; a model that
+    was changed in place is noticed and read again.
+
+    Args:
+        model: any classifier that maps (B, C, H, W) images in [0, 1] to (B, classes) logits; untouched.
+        sources: the domains it was trained on.
+        targets: the domains that look different; labels are optional.
+        name: for tables and files.
+        layers: "conv" prunes filters of convolutions, "all" hidden units of linear layers too.
+        device: where evaluation runs; where the model is, if None.
+        origin: the expression that makes this study again, for code that is copied from a widget.
+
+    Raises:
+        DgpruneError: no source, two domains of one name, images of a size the network does not take, nothing to prune.
+
+    >>> import dgprune_lab as dg
+    >>> study = dg.demo()
+    >>> mask = dg.allocate(study.score("l1"), ratio=0.5)
+    >>> study.outcomes(mask, domain="mnist").accuracy < study.outcomes(None, domain="mnist").accuracy
+    True
+    """
+
+    def __init__(
+        self, model: nn.Module, *, sources: Sequence[Domain], targets: Sequence[Domain] = (), name: str = "study",
+        layers: Literal["conv", "all"] = "conv", device: torch.device | str | None = None, origin: str | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise DgpruneError(f"a study needs a torch.nn.Module; got {type(model).__name__}.")
+        if not sources:
+            raise DgpruneError("a study needs at least one source, a domain the network was trained on.")
+        self.model, self.name, self.layers, self.origin = model, name, layers, origin
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.device = self.device if device is None else pick_device(str(device))
+        self.sources = tuple(domain.as_role("source").to(self.device) for domain in sources)
+        self.targets = tuple(domain.as_role("target").to(self.device) for domain in targets)
+        names = [domain.name for domain in self.domains]
+        if len(set(names)) < len(names):
+            raise DgpruneError(f"the domains of a study need names of their own; got {', '.join(names)}.")
+        sizes = {domain.shape for domain in self.domains}
+        if len(sizes) > 1:
+            listed = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in self.domains)
+            raise DgpruneError(f"all domains of a study need images of one size; got {listed}.")
+        self._lock = threading.RLock()
+        self._kept: OrderedDict[tuple[object, ...], tuple[Any, int]] = OrderedDict()
+        self._size = 0
+        self._stamp: tuple[object, ...] | None = None
+        self._refresh()
+
+    def __repr__(self) -> str:
+        parts = ", ".join(d.name for d in self.sources), ", ".join(d.name for d in self.targets) or "none"
+        layers = len(self.graph.groups)
+        return f"Study({self.name!r}: {self.graph.free} filters in {layers} layers; sources {parts[0]}; targets {parts[1]})"
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """Sources, then targets."""
+        return self.sources + self.targets
+
+    def domain(self, name: str) -> Domain:
+        """The domain of this name."""
+        for found in self.domains:
+            if found.name == name:
+                return found
+        raise unknown("domain", name, [d.name for d in self.domains])
+
+    def on(self, device: torch.device | str) -> Study:
+        """The same study evaluated on another device."""
+        return Study(
+            self.model, sources=self.sources, targets=self.targets, name=self.name, layers=self.layers, device=device,
+            origin=self.origin,
+        )  # fmt: skip
+
+    @property
+    def record(self) -> Record:
+        """What the network's training looked at; unknown for a network from elsewhere."""
+        return record_of(self.model)
+
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether re-estimating BatchNorm statistics makes a difference."""
+        return has_batchnorm(self.model)
+
+    @property
+    def graph(self) -> FilterGraph:
+        """The groups of the network, read once."""
+        self._refresh()
+        return self._graph
+
+    def score(self, scorer: str | Scorer | Scores, *, seed: int = 0, options: Mapping[str, Any] | None = None) -> Scores:
+        """One number per filter and group, higher = keep.
+
+        Args:
+            scorer: a name on the menu, a Scorer of one's own, or Scores, which are returned as they are.
+            seed: for a scorer that draws.
+            options: further keywords of the scorer.
+
+        Raises:
+            DgpruneError: an unknown name or option; a wrong shape; a read that was not declared.
+        """
+        return self.score_all([scorer], seed=seed, options=options)[0]
+
+    def score_all(
+        self, scorers: Sequence[str | Scorer | Scores], *, seed: int = 0, options: Mapping[str, Any] | None = None
+    ) -> list[Scores]:
+        """Scores of several scorers from one pass over each domain that any of them reads."""
+        self._refresh()
+        chosen = [s if isinstance(s, Scores) else resolve(s) for s in scorers]
+        self._gather([s for s in chosen if isinstance(s, Scorer)])
+        found = []
+        for item in chosen:
+            if isinstance(item, Scores):
+                self._check_own(item)
+                found.append(item)
+                continue
+            given = dict(options or {}) | ({"seed": seed} if item.draws and "seed" not in (options or {}) else {})
+            settled = checked_options(item, given)
+            key = ("scores", self._content, id(item.function), item.name, repr(sorted(settled.items())))
+            kept = self._get(key)
+            if kept is None:
+                # The function travels in the cache, so that its id cannot be given to another one meanwhile.
+                kept = run(item, self._evidence(item), options=settled), item.function
+                self._put(key, kept, 8 * self._graph.free)
+            found.append(kept[0])
+        return found
+
+    def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
+        """What one pass over one part of a domain leaves; a pass that gathered more is taken as it is."""
+        self._refresh()
+        found = self.domain(domain)
+        with self._lock:
+            prefix = ("statistics", self._content, found.key, split)
+            for key, (value, _) in self._kept.items():
+                if key[:4] == prefix and set(needs) <= set(key[4]):  # type: ignore[call-overload]
+                    return value
+        wanted = tuple(sorted(set(needs)))
+        value = gather(self._private, self._graph, domain=found, needs=wanted, split=split)
+        size = sum(8 * t.numel() for held in (value.mean_map, value.gate, value.weight_gradient) for t in held.values())
+        self._put(("statistics", self._content, found.key, split, wanted), value, size)
+        return value
+
+    def steps(
+        self, mask: Mask | None, *, domain: str, split: str = "report", batchnorm: BatchNorm = "as_is",
+        images: int | None = None,
+    ) -> Generator[None, None, Outcomes]:
+        """`outcomes` as a generator that yields between batches, for whoever must be able to stop."""
+        choice("batchnorm", batchnorm, BatchNorm)
+        self._refresh()
+        found = self.domain(domain)
+        key = ("outcomes", self._content, None if mask is None else mask.key, batchnorm, found.key, split, images)
+        outcomes = self._get(key)
+        if outcomes is None:
+            evaluator = self._evaluator
+            outcomes = yield from evaluator.steps(mask, domain=found, split=split, batchnorm=batchnorm, images=images)
+            self._put(key, outcomes, 24 * len(outcomes))
+        return outcomes
+
+    def outcomes(
+        self, mask: Mask | None, *, domain: str, split: str = "report", batchnorm: BatchNorm = "as_is",
+        images: int | None = None,
+    ) -> Outcomes:
+        """What the network, pruned by a mask, does with each image of a part.
+
+        Args:
+            mask: what is removed; None for the full network as given.
+            domain: name of a source or target.
+            split: which part.
+            batchnorm: "as_is" or "recalibrate".
+            images: only the first so many (statistics are then re-estimated on as many, at most 500).
+        """
+        found = drive(self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images))
+        assert found is not None
+        return found
+
+    def network(self, mask: Mask | None, *, batchnorm: BatchNorm = "as_is") -> nn.Module:
+        """The pruned network on its own, ready to save, with the record of what was read."""
+        small = rebuild(self.model, lambda _, t: t.clone()) if mask is None else prune(self.model, mask)
+        return recalibrate(small, self.sources) if batchnorm == "recalibrate" and self.has_batchnorm else small
+
+    def unavailable(self, scorer: Scorer) -> str | None:
+        """Why a scorer cannot run here, in a sentence; None where it can (as far as one can tell without a pass)."""
+        if "target" in scorer.reads and not self.targets:
+            return "there are no images of a new look"
+        for domain in self.domains:
+            if scorer.reads.get(domain.role or "source") == "labels" and domain.labels is None:
+                return f"it needs labels and {domain.name} has none"
+            if domain.role in scorer.reads and "score" not in domain.splits:
+                return f"{domain.name} has no part that scorers may read"
+        if scorer.name == "bn_scale":
+            try:
+                self.score(scorer)
+            except DgpruneError as error:
+                return str(error)
+        return None
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the domains' content, for the record."""
+        return hashlib.blake2b("".join(d.key for d in self.domains).encode(), digest_size=8).hexdigest()
+
+    def _gather(self, scorers: Sequence[Scorer]) -> None:
+        for domain in self.domains:
+            needs: set[Need] = set()
+            for item in scorers:
+                if domain.role in item.reads:
+                    needs |= {n for n in item.needs if n not in ("weights", "model")}
+            if needs:
+                self.statistics(domain.name, needs=sorted(needs))
+
+    def _evidence(self, scorer: Scorer) -> Evidence:
+        needs = [n for n in scorer.needs if n not in ("weights", "model")]
+        statistics = {
+            d.name: self.statistics(d.name, needs=needs) for d in self.domains if needs and d.role in scorer.reads
+        }
+        roles: dict[str, Role] = {d.name: d.role for d in self.domains if d.role is not None}
+        copied = rebuild(self.model, lambda _, t: t.clone()).eval() if "model" in scorer.needs else self._private
+        example = torch.zeros((1, *self.graph.input_shape), device=self.device)
+        return Evidence(copied, self.graph, roles, statistics, example)
+
+    def _check_own(self, scores: Scores) -> None:
+        mine = {g.name: g.filters for g in self.graph.groups}
+        if {g.name: g.filters for g in scores.graph.groups} != mine:
+            raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network.")
+
+    def _refresh(self) -> None:
+        """Read the network again if it is not the one that was read."""
+        with self._lock:
+            stamp = _stamp(self.model)
+            if stamp == self._stamp:
+                return
+            self._private = private(self.model).to(self.device)
+            self._content = _content(self.model)
+            example = self.domains[0].take(torch.arange(min(2, len(self.domains[0]))), device=self.device).images
+            self._graph = read_groups(self._private, example, layers=self.layers)
+            self._check_hooks(example)
+            self._evaluator = Evaluator(self._private, self._graph, domains=self.domains)
+            self._stamp = stamp
+
+    def _check_hooks(self, example: torch.Tensor) -> None:
+        if not any(m._forward_hooks or m._forward_pre_hooks for m in self.model.modules()):
+            return
+        modes = {module: module.training for module in self.model.modules()}
+        try:
+            with torch.no_grad():
+                given = self.model.eval()(example.to(next(self.model.parameters()).device)).to(self.device)
+                mine = self._private(example)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        if not torch.allclose(given, mine, rtol=1e-4, atol=1e-4):
+            raise DgpruneError("hooks on this network change its output, and a pruned copy has no hooks; remove them first.")
+
+    def _get(self, key: tuple[object, ...]) -> Any:
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
+    def _put(self, key: tuple[object, ...], value: Any, size: int) -> None:
+        with self._lock:
+            self._size += size - self._kept.pop(key, (None, 0))[1]
+            self._kept[key] = (value, size)
+            while self._size > _BYTES and len(self._kept) > 1:
+                self._size -= self._kept.popitem(last=False)[1][1]
+
+
+def _stamp(model: nn.Module) -> tuple[object, ...]:
+    """Cheap to compare, changes when a weight does: place, version and sum of every tensor, and the layers' types."""
+    tensors = [*model.parameters(), *model.buffers()]
+    with torch.no_grad():
+        sums = [float(t.double().sum()) if t.numel() < 4096 else float(t.sum()) for t in tensors]
+    return (*((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors), *sums)
+
+
+def _content(model: nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,298 @@
+"""Mask -> a smaller model; masking for training; BatchNorm statistics re-estimated."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .types.domain import Domain
+from .types.errors import DgpruneError
+from .types.filters import FilterGraph, Mask, WeightMask
+from .types.record import Record
+
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_BATCHNORM = nn.modules.batchnorm._BatchNorm
+_BATCH = 250
+
+
+def prune(model: nn.Module, mask: Mask) -> nn.Module:
+    """A new, physically smaller network without the removed filters; the argument is untouched.
+
+    Every tensor that holds a filter is cut by one `index_select` per axis; the rest is copied, so nothing is shared.
+    The record of what was read travels along (`record_of`).
+
+    Raises:
+        DgpruneError: a mask of single weights, or one made for a network of other shapes.
+
+    >>> import torch, dgprune_lab as dg
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3))
+    >>> graph = dg.read_groups(net, torch.zeros(1, 1, 8, 8))
+    >>> dg.prune(net, dg.Mask.by_hand(graph, removed={"0": [1, 2]}))[0].weight.shape
+    torch.Size([2, 1, 3, 3])
+    """
+    if isinstance(mask, WeightMask):
+        raise DgpruneError("a mask of single weights leaves no filter to remove; use masked(model, mask).")
+    graph = mask.graph
+    _check_fits(model, graph)
+    vector = graph.vector(mask.keep)
+    kept = [vector[ids].nonzero().flatten() for ids in graph.distinct]
+    blocks = graph_blocks(graph)
+
+    def cut(name: str, tensor: Tensor) -> Tensor:
+        whole = True
+        for axis in graph.axes.get(name, ()):
+            which = graph.maps[name, axis]
+            index, block = kept[which], blocks[which]
+            if len(index) == len(graph.distinct[which]):
+                continue
+            tensor, whole = _select(tensor, axis, index, block), False
+        return tensor.clone() if whole else tensor
+
+    small = rebuild(model, cut)
+    set_record(small, record_of(model).adding("scorer", mask.reads))
+    small.dgprune_masks = (*getattr(model, "dgprune_masks", ()), mask.to_json())  # type: ignore[assignment]
+    return small
+
+
+def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
+    """A copy of the same shapes in which what the mask removes is exactly zero, and stays so in training.
+
+    A removed filter's rows, biases, BatchNorm scale and shift, and its consumers' columns are zeroed by a
+    parametrization, so whatever an optimiser writes below it, the network sees zero.
+    """
+    twin = copy.deepcopy(model)
+    if isinstance(mask, Mask):
+        _check_fits(model, mask.graph)
+        keeps = dict(_tensor_masks(mask))
+    else:
+        keeps = dict(mask.keep)
+    parameters, buffers = dict(twin.named_parameters()), dict(twin.named_buffers())
+    for name, keep in keeps.items():
+        owner, _, leaf = name.rpartition(".")
+        module = twin.get_submodule(owner)
+        if name in parameters:
+            keep = keep.to(parameters[name].device)
+            parametrize.register_parametrization(module, leaf, _Keep(keep.expand_as(parameters[name]).clone()))
+        elif leaf == "running_mean":
+            buffers[name].mul_(keep.flatten().to(buffers[name].device))
+    set_record(twin, record_of(model).adding("scorer", mask.reads))
+    return twin
+
+
+def zeroed(model: nn.Module, mask: Mask) -> nn.Module:
+    """What `masked` computes, as plain tensors: a copy in which the removed places hold zeros."""
+    keeps = dict(_tensor_masks(mask))
+    return rebuild(model, lambda name, tensor: torch.where(keeps[name], tensor, 0) if name in keeps else tensor.clone())
+
+
+class _Keep(nn.Module):
+    keep: Tensor
+
+    def __init__(self, keep: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("keep", keep)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.where(self.keep, weight, 0)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+
+def _tensor_masks(mask: Mask) -> Iterator[tuple[str, Tensor]]:
+    """(tensor name, bool that broadcasts to it) of every tensor that holds a filter; variances are left alone."""
+    graph, vector = mask.graph, mask.graph.vector(mask.keep)
+    for name, axes in graph.axes.items():
+        if name.endswith("running_var"):
+            continue
+        shape, _ = graph.shapes[name]
+        keep = torch.ones((1,) * len(shape), dtype=torch.bool)
+        for axis, ids in axes.items():
+            keep = keep & vector[ids].view([-1 if k == axis else 1 for k in range(len(shape))])
+        yield name, keep
+
+
+def graph_blocks(graph: FilterGraph) -> list[int]:
+    """Per distinct map, the length of the runs of equal ids it consists of (7 x 7 places of a flattened filter): 1 = none."""
+    found = graph.__dict__.get("_blocks")
+    if found is None:
+        found = [_block(ids) for ids in graph.distinct]
+        graph.__dict__["_blocks"] = found
+    return found
+
+
+def _block(ids: Tensor) -> int:
+    change = (ids.diff() != 0).nonzero().flatten()
+    first = int(change[0]) + 1 if len(change) else len(ids)
+    fits = len(ids) % first == 0 and bool((ids.view(-1, first) == ids.view(-1, first)[:, :1]).all())
+    return first if fits and first < len(ids) else 1
+
+
+def _select(tensor: Tensor, axis: int, index: Tensor, block: int) -> Tensor:
+    where = index.to(tensor.device)
+    if block == 1:
+        return tensor.index_select(axis, where)
+    rows = where[::block] // block
+    blocks = tensor.unflatten(axis, (-1, block)).index_select(axis, rows)
+    return blocks.flatten(axis, axis + 1)
+
+
+def rebuild(model: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    """A copy of a module tree with every parameter and buffer replaced by `tensor(name, old)`; hooks are not copied.
+
+    Nothing is initialised and no weight is copied twice, so this takes well under a millisecond for a ResNet-18.
+    Shared modules and shared tensors stay shared. Sizes such as `out_channels` follow the new tensors.
+    """
+    made: dict[int, Tensor] = {}
+    with torch.no_grad():
+        for name, old in model.named_parameters():
+            made[id(old)] = nn.Parameter(tensor(name, old.detach()), requires_grad=old.requires_grad)
+        for name, old in model.named_buffers():
+            made[id(old)] = tensor(name, old)
+    return _copy_tree(model, made, {})
+
+
+_HOOKS = tuple(name for name in nn.Module().__dict__ if "hooks" in name)
+
+
+def _copy_tree(module: nn.Module, made: dict[int, Tensor], seen: dict[int, nn.Module]) -> nn.Module:
+    if id(module) in seen:
+        return seen[id(module)]
+    twin = module.__class__.__new__(module.__class__)
+    seen[id(module)] = twin
+    state: dict[str, Any] = dict(module.__dict__)
+    for name in _HOOKS:
+        if isinstance(state.get(name), dict):
+            state[name] = type(state[name])()
+    state["_parameters"] = {key: None if p is None else made[id(p)] for key, p in module._parameters.items()}
+    state["_buffers"] = {key: None if b is None else made[id(b)] for key, b in module._buffers.items()}
+    state["_modules"] = {
+        key: None if child is None else _copy_tree(child, made, seen) for key, child in module._modules.items()
+    }
+    twin.__dict__.update(state)
+    _follow_sizes(twin)
+    return twin
+
+
+def _follow_sizes(module: nn.Module) -> None:
+    if isinstance(module, _CONV):
+        first, second = module.weight.shape[:2]
+        if module.groups > 1 and module.groups == module.in_channels == module.out_channels:
+            module.in_channels = module.out_channels = module.groups = first
+        elif isinstance(module, _TRANSPOSED):
+            module.in_channels, module.out_channels = first, second * module.groups
+        else:
+            module.out_channels, module.in_channels = first, second * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, _BATCHNORM):
+        held = module.weight if module.weight is not None else module.running_mean
+        module.num_features = module.num_features if held is None else len(held)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()
+
+
+def _check_fits(model: nn.Module, graph: FilterGraph) -> None:
+    tensors = {name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    for name in graph.axes:
+        want, got = graph.shapes[name][0], tensors.get(name)
+        if want != got:
+            raise DgpruneError(f"the mask was made for another network: {name} should have shape {want}, this one has {got}.")
+
+
+def has_batchnorm(model: nn.Module) -> bool:
+    """Whether some layer keeps running BatchNorm statistics."""
+    return any(isinstance(m, _BATCHNORM) and m.running_mean is not None for m in model.modules())
+
+
+def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) -> nn.Module:
+    """A new network whose BatchNorm statistics are re-estimated on source images; no weight changes, no label is read.
+
+    `images` in all, the first of each source's `train` part in equal shares, mixed in batches of 250; the
+    statistics are the plain average over the batches. Everything else runs as in eval mode. Without BatchNorm the
+    result is a copy.
+
+    Args:
+        model: any network.
+        domains: those in the role "source" are read (all of them where no role is set).
+        images: in all, at least 2.
+
+    Raises:
+        DgpruneError: no source has a `train` part.
+    """
+    twin = rebuild(model, lambda _, tensor: tensor.clone())
+    layers = [m for m in twin.modules() if isinstance(m, _BATCHNORM) and m.running_mean is not None]
+    set_record(twin, record_of(model))
+    if not layers:
+        return twin
+    device = next(twin.parameters()).device
+    run_calibration(twin, (calibration_images(batch, device) for batch in calibration_batches(domains, images)))
+    read = {f"{domain.name}/train": "images" for domain in calibration_sources(domains)}
+    set_record(twin, record_of(model).adding("tuning", read))  # type: ignore[arg-type]
+    return twin
+
+
+def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
+    """The domains that BatchNorm statistics may be re-estimated on."""
+    if any(domain.role is not None for domain in domains):
+        domains = [domain for domain in domains if domain.role == "source"]
+    found = [domain for domain in domains if "train" in domain.splits]
+    if not found:
+        names = ", ".join(domain.name for domain in domains) or "none"
+        raise DgpruneError(f"re-estimating BatchNorm needs a source with a train part; sources here: {names}.")
+    return found
+
+
+def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[list[tuple[Domain, Tensor]]]:
+    """The fixed batches of `recalibrate`: for each, the rows of every source; equal shares, 250 images a batch."""
+    if images < 2:
+        raise DgpruneError(f"re-estimating BatchNorm needs at least 2 images; got {images}.")
+    sources = calibration_sources(domains)
+    count = max(1, round(images / _BATCH))
+    parts = []
+    for k, domain in enumerate(sources):
+        share = images // len(sources) + (k < images % len(sources))
+        parts.append([(domain, rows) for rows in domain.rows("train", share).tensor_split(count)])
+    return [list(batch) for batch in zip(*parts, strict=True)]
+
+
+def calibration_images(batch: list[tuple[Domain, Tensor]], device: torch.device) -> Tensor:
+    """The images of one batch of `calibration_batches`, (B, C, H, W)."""
+    return torch.cat([domain.take(rows, device=device).images for domain, rows in batch])
+
+
+def run_calibration(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Re-estimate a network's own BatchNorm statistics in place on these batches, and leave the modes as found."""
+    layers = [m for m in model.modules() if isinstance(m, _BATCHNORM) and m.running_mean is not None]
+    modes = {module: module.training for module in model.modules()}
+    held = [layer.momentum for layer in layers]
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None
+        layer.train()
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            for batch in batches:
+                model(batch)
+    finally:
+        for layer, momentum in zip(layers, held, strict=True):
+            layer.momentum = momentum
+        for module, training in modes.items():
+            module.training = training
+
+
+def record_of(model: nn.Module) -> Record:
+    """What each stage of this network's life has looked at; unknown for a bare network from elsewhere."""
+    return getattr(model, "dgprune_record", Record())
+
+
+def set_record(model: nn.Module, record: Record) -> None:
+    """Attach the record that `record_of` reads."""
+    model.dgprune_record = record  # type: ignore[assignment]

@@ -1,0 +1,243 @@
+"""The one training loop: a generator of events, so that whoever watches decides what it shows and when it ends."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .data.augment import AUGMENTATIONS
+from .surgery import record_of, set_record
+from .types.domain import Domain
+from .types.errors import DgpruneError, unknown
+from .types.training import BatchEvent, EpochEvent, Events, TrainingOptions
+
+TrainingStage = Literal["training", "tuning"]
+
+
+def train(
+    model: nn.Module, *, sources: Sequence[Domain], options: TrainingOptions | None = None,
+    stage: TrainingStage = "training",
+) -> Events:
+    """Trains a copy of a network on the `train` parts of the sources; a generator that returns the trained network.
+
+    The train parts are put together and shuffled anew in each epoch: every image counts once an epoch, so a source
+    with more images weighs more. The argument stays as it was, and so does the global random state between events.
+    On one CPU thread the result is the same to the bit for the same network, sources and options.
+
+    Args:
+        model: any network that gives logits (B, classes); trained where its parameters are.
+        sources: domains with labels and a `train` part, all of one image size.
+        options: `TrainingOptions()` where None.
+        stage: which stage of the network's record the reading goes to; "tuning" for what follows a pruning.
+
+    Returns:
+        A generator of `BatchEvent` and `EpochEvent`; closing it ends the training. `finish` runs it to the end.
+
+    Raises:
+        DgpruneError: no source, one without labels or train part, images of two sizes, an unknown augmentation, a model
+            without parameters (all at once, before the first event); labels beyond the outputs, or a loss that is no
+            longer a number (when it happens).
+    """
+    chosen = TrainingOptions() if options is None else options
+    if chosen.augmentation not in AUGMENTATIONS:
+        raise unknown("augmentation", chosen.augmentation, AUGMENTATIONS)
+    pool = _Pool(sources)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise DgpruneError("this model has no parameter that can be trained; check requires_grad.")
+    return _training(copy.deepcopy(model), pool, chosen, stage)
+
+
+def finish(events: Events) -> nn.Module:
+    """Runs a training to its end and returns the trained network, in eval mode."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            return stop.value
+
+
+def with_progress(events: Events, *, label: str = "training") -> Events:
+    """The same events, with a tqdm bar that counts batches and shows the loss of the last epoch."""
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=label, unit="batch") as bar:
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                return stop.value
+            if isinstance(event, BatchEvent):
+                bar.total = event.epochs * event.batches
+                bar.update()
+            else:
+                bar.set_postfix_str(f"epoch {event.epoch}/{event.epochs}, loss {event.loss:.3f}", refresh=False)
+            yield event
+
+
+def learning_rate(options: TrainingOptions, *, progress: float) -> float:
+    """The learning rate at a progress p from 0 to 1 (epochs done / schedule_epochs).
+
+    constant: lr; cosine: lr (1 + cos(pi p)) / 2; dss: lr / (1 + 10 p)^0.75 (Sun 2023, arXiv:2306.13237, its code).
+
+    >>> round(learning_rate(TrainingOptions(lr=0.01, schedule="dss"), progress=0.2), 4)
+    0.0044
+    """
+    if options.schedule == "cosine":
+        return options.lr * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return options.lr / (1 + 10 * progress) ** 0.75 if options.schedule == "dss" else options.lr
+
+
+def accuracy_by_part(model: nn.Module, domains: Iterable[Domain]) -> dict[str, dict[str, dict[str, float]]]:
+    """Per domain with labels and part: images, correct, accuracy (0 to 1); eval mode, batches of 250."""
+    device = next(model.parameters()).device
+    modes = {module: module.training for module in model.modules()}
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    try:
+        model.eval()
+        with torch.inference_mode():
+            for domain in (one for one in domains if one.labels is not None):
+                for part, rows in domain.splits.items():
+                    correct = sum(
+                        int((model(batch.images).argmax(1) == batch.labels).sum())
+                        for batch in domain.batches(part, size=250, device=device)
+                    )
+                    row = {"images": len(rows), "correct": correct, "accuracy": correct / max(1, len(rows))}
+                    table.setdefault(domain.name, {})[part] = row
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return table
+
+
+class _Pool:
+    """The train parts of several domains as one set of images, read batch by batch."""
+
+    def __init__(self, sources: Sequence[Domain]) -> None:
+        if not sources:
+            raise DgpruneError("training needs at least one source domain; got none.")
+        for source in sources:
+            if source.labels is None:
+                raise DgpruneError(f"domain {source.name!r} has no labels, so no network can be trained on it.")
+            if source.shape != sources[0].shape:
+                raise DgpruneError(
+                    f"domain {source.name!r} has images of {source.shape}, {sources[0].name!r} of {sources[0].shape}; "
+                    "bring them to one size first (domain.padded)."
+                )
+        rows = [source.rows("train") for source in sources]
+        self.sources = list(sources)
+        self.where = torch.cat([torch.full_like(part, number) for number, part in enumerate(rows)])
+        self.rows = torch.cat(rows)
+        if len(self.rows) < 2:
+            raise DgpruneError(f"training needs at least two images; the train parts hold {len(self.rows)}.")
+
+    def take(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Images and labels at these places, one source after the other."""
+        parts = [
+            source.take(self.rows[index[self.where[index] == number]], device=device)
+            for number, source in enumerate(self.sources)
+        ]
+        labels = [part.labels for part in parts if part.labels is not None]
+        return torch.cat([part.images for part in parts]), torch.cat(labels)
+
+
+class _Noise:
+    """A stream of PyTorch's global generators that belongs to one training (dropout reads nothing else)."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.devices = [device] if device.type == "cuda" else []
+        self.states = [torch.Generator(device=one).manual_seed(seed).get_state() for one in ("cpu", *self.devices)]
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Inside, the global generators continue this stream; outside, they are as they were."""
+        with torch.random.fork_rng(devices=self.devices):
+            torch.set_rng_state(self.states[0])
+            for device, state in zip(self.devices, self.states[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+            self.states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
+
+
+def _training(model: nn.Module, pool: _Pool, options: TrainingOptions, stage: TrainingStage) -> Events:
+    """The loop itself; `model` is already the copy."""
+    device = next(model.parameters()).device
+    order = torch.Generator().manual_seed(options.seed)
+    # Streams of their own, far from the small seeds that people choose.
+    chance = torch.Generator(device=device).manual_seed(options.seed + 2**32)
+    noise = _Noise(options.seed + 2**33, device)
+    optimiser = _optimiser(model, options)
+    seconds, rate = 0.0, options.lr
+    for epoch in range(1, options.epochs + 1):
+        batches = [b for b in torch.randperm(len(pool.rows), generator=order).split(options.batch_size) if len(b) > 1]
+        total, images = 0.0, 0
+        for number, index in enumerate(batches, start=1):
+            start = time.perf_counter()
+            done = epoch - 1 + (number - 1) / len(batches)
+            rate = learning_rate(options, progress=done / (options.schedule_epochs or options.epochs))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            x, y = pool.take(index, device)
+            with noise.stream():
+                loss = _step(model, optimiser, _augmented(x, options, chance), y, options)
+            if not math.isfinite(loss):
+                raise DgpruneError(f"the loss is {loss} in epoch {epoch}, batch {number}; try an lr below {rate:.3g}.")
+            total, images = total + loss * len(index), images + len(index)
+            seconds += time.perf_counter() - start
+            yield BatchEvent(epoch, options.epochs, number, len(batches), len(index), loss, rate)
+        model.eval()
+        _note(model, pool.sources, stage)
+        yield EpochEvent(epoch, options.epochs, total / images, rate, seconds, model)
+    return model
+
+
+def _step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, options: TrainingOptions
+) -> float:
+    """One step of the optimiser; returns the loss before it."""
+    model.train()
+    with torch.enable_grad():
+        logits = model(x)
+        if logits.ndim != 2 or int(y.max()) >= logits.shape[1]:
+            raise DgpruneError(
+                f"the network gives outputs of shape {tuple(logits.shape)}; labels go up to {int(y.max())}, so it must "
+                f"give (images, classes) with at least {int(y.max()) + 1} classes."
+            )
+        loss = F.cross_entropy(logits.softmax(1) if options.double_softmax else logits, y)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+    if options.gamma_l1:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and module.weight is not None and module.weight.grad is not None:
+                module.weight.grad.add_(module.weight.detach().sign(), alpha=options.gamma_l1)
+    optimiser.step()
+    return float(loss.detach())
+
+
+def _augmented(x: Tensor, options: TrainingOptions, chance: torch.Generator) -> Tensor:
+    """The batch after augmentation; images the share leaves out stay as they are."""
+    augment = AUGMENTATIONS[options.augmentation]
+    if options.augmented_share >= 1:
+        return augment(x, chance)
+    chosen = torch.rand(len(x), generator=chance, device=chance.device) < options.augmented_share
+    return torch.where(chosen[:, None, None, None], augment(x, chance), x)
+
+
+def _optimiser(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if options.optimiser == "adam":
+        return torch.optim.Adam(trained, lr=options.lr, weight_decay=options.weight_decay)
+    return torch.optim.SGD(trained, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+
+
+def _note(model: nn.Module, sources: Sequence[Domain], stage: TrainingStage) -> None:
+    """Writes into the network's record that the labels of the train parts were read; a bare network stays unknown."""
+    set_record(model, record_of(model).adding(stage, {f"{source.name}/train": "labels" for source in sources}))

@@ -1,0 +1,254 @@
+"""A domain: images, labels and the parts they are cut into."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .errors import DgpruneError, DgpruneNote
+
+Split = Literal["train", "score", "report", "test"]
+Role = Literal["source", "target"]
+
+
+class Batch(NamedTuple):
+    """Images (B, C, H, W) float32 in [0, 1], labels (B,) or None, and their row numbers in the domain (B,)."""
+
+    images: Tensor
+    labels: Tensor | None
+    index: Tensor
+
+
+class _Lazy:
+    """Images that a torch Dataset makes on demand: indexing gives a stacked tensor."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+        first = torch.as_tensor(dataset[0][0])
+        self.shape = torch.Size((len(dataset), *first.shape))  # type: ignore[arg-type]
+        self.dtype = first.dtype
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return torch.stack([torch.as_tensor(self.dataset[int(i)][0]) for i in index.tolist()])
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """One distribution of images, cut into parts with different uses.
+
+    `train` is for training and for re-estimating BatchNorm, `score` is what scorers may read, `report` is what is
+    shown, and `test` exists only where a data set brings its own. The rows of a part are in a seeded random order,
+    so its first n images are a fair sample of it.
+
+    Attributes:
+        name: unique among the domains of a study.
+        images: (N, C, H, W), uint8 or float in [0, 1]; only ever read through `batches`.
+        labels: (N,) int64 class indices, or None where nobody knows them.
+        splits: row numbers of each part.
+        classes: number of classes; 0 where there are no labels.
+        role: "source" (trained on) or "target" (new look); the Study sets it.
+        origin: where the images come from, in one sentence.
+    """
+
+    name: str
+    images: Any = field(repr=False)
+    labels: Tensor | None = field(repr=False)
+    splits: Mapping[str, Tensor] = field(repr=False)
+    classes: int
+    role: Role | None = None
+    origin: str = ""
+
+    @classmethod
+    def from_arrays(
+        cls, name: str, *, images: Any, labels: Any = None, splits: Mapping[str, Any] | None = None,
+        classes: int | None = None, seed: int = 0, origin: str = "arrays of the user",
+    ) -> Domain:
+        """A domain from arrays or tensors in memory.
+
+        Args:
+            name: what tables and charts call it.
+            images: (N, C, H, W), uint8 or float in [0, 1].
+            labels: (N,) integers from 0, or None for a target nobody labelled.
+            splits: row numbers per part; without them the rows are cut 60 / 20 / 20 into train, score and report,
+                stratified by label, and a note says so.
+            classes: number of classes; the largest label plus one where not given.
+            seed: of the cut.
+            origin: one sentence for the record.
+
+        Raises:
+            DgpruneError: empty, non-finite or out-of-range images, labels of another length or outside the classes.
+        """
+        pixels = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+        if pixels.ndim != 4:
+            raise DgpruneError(
+                f"domain {name!r}: images must have four axes (N, C, H, W); got shape {tuple(pixels.shape)}. "
+                "Grey images need a channel axis: images[:, None]."
+            )
+        if pixels.dtype != torch.uint8:
+            pixels = pixels.to(torch.float32)
+            if not torch.isfinite(pixels).all():
+                bad = int((~torch.isfinite(pixels)).flatten(1).any(1).sum())
+                raise DgpruneError(f"domain {name!r}: {bad} images hold NaN or infinite pixels; remove or repair them.")
+            if pixels.numel() and (pixels.min() < 0 or pixels.max() > 1):
+                raise DgpruneError(
+                    f"domain {name!r}: float images must lie in [0, 1]; got {pixels.min():.3g} to {pixels.max():.3g}. "
+                    "Divide by 255, or pass uint8; normalisation belongs into the network."
+                )
+        return _checked(name, pixels, labels, splits, classes, seed, origin)
+
+    @classmethod
+    def from_dataset(
+        cls, name: str, dataset: Dataset[Any], *, labels: Any = None, splits: Mapping[str, Any] | None = None,
+        classes: int | None = None, seed: int = 0, origin: str = "a torch Dataset",
+    ) -> Domain:
+        """A domain backed by a torch Dataset of (image, label): images are read when they are needed, never all at once.
+
+        Labels are taken from `dataset.targets` where it exists, else read item by item once.
+        """
+        if len(dataset) == 0:  # type: ignore[arg-type]
+            raise DgpruneError(f"domain {name!r}: the data set is empty.")
+        if labels is None:
+            found = getattr(dataset, "targets", None)
+            labels = [int(dataset[i][1]) for i in range(len(dataset))] if found is None else found  # type: ignore[arg-type]
+        return _checked(name, _Lazy(dataset), labels, splits, classes, seed, origin)
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.images.shape[1:]
+        return int(channels), int(height), int(width)
+
+    def rows(self, split: str, images: int | None = None) -> Tensor:
+        """Row numbers of a part, the first `images` of them.
+
+        Raises:
+            DgpruneError: the domain has no such part.
+        """
+        if split not in self.splits:
+            raise DgpruneError(f"domain {self.name!r} has no part {split!r}; it has: {', '.join(self.splits)}.")
+        rows = self.splits[split]
+        return rows if images is None else rows[:images]
+
+    def batches(
+        self, split: str, *, size: int = 250, images: int | None = None, device: torch.device | str | None = None
+    ) -> Iterator[Batch]:
+        """The part in its fixed order, `size` images at a time, float32 in [0, 1]."""
+        rows = self.rows(split, images)
+        for start in range(0, len(rows), size):
+            yield self.take(rows[start : start + size], device=device)
+
+    def take(self, rows: Tensor, *, device: torch.device | str | None = None) -> Batch:
+        """The images with these row numbers."""
+        where = rows if isinstance(self.images, _Lazy) else rows.to(self.images.device)
+        x = self.images[where].to(device, non_blocking=True)
+        x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
+        y = None if self.labels is None else self.labels[rows.to(self.labels.device)].to(device)
+        return Batch(x, y, rows)
+
+    def to(self, device: torch.device | str) -> Domain:
+        """The same domain with images and labels on a device (images of a Dataset stay where they are)."""
+        if isinstance(self.images, _Lazy):
+            return self
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, images=self.images.to(device), labels=labels)
+
+    def as_role(self, role: Role) -> Domain:
+        """The same domain in the role a study gives it."""
+        return replace(self, role=role)
+
+    def padded(self, size: int) -> Domain:
+        """The same domain with images padded by zeros on all sides to `size` x `size` pixels."""
+        channels, height, width = self.shape
+        if isinstance(self.images, _Lazy):
+            raise DgpruneError(f"domain {self.name!r}: images of a Dataset are padded by the Dataset's own transform.")
+        if max(height, width) > size:
+            raise DgpruneError(f"domain {self.name!r}: images of {height} x {width} cannot be padded to {size} x {size}.")
+        top, left = (size - height) // 2, (size - width) // 2
+        edges = (left, size - width - left, top, size - height - top)
+        return replace(self, images=torch.nn.functional.pad(self.images, edges))
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the content (pixels, labels, parts); of a Dataset, of its labels, parts and first eight images."""
+        digest = hashlib.blake2b(self.name.encode(), digest_size=12)
+        sample = self.images[torch.arange(min(8, len(self)))] if isinstance(self.images, _Lazy) else self.images
+        for part in (sample, self.labels, *(self.splits[name] for name in sorted(self.splits))):
+            if part is not None:
+                digest.update(part.cpu().contiguous().numpy().tobytes())
+        digest.update(",".join(sorted(self.splits)).encode())
+        return digest.hexdigest()
+
+
+def _checked(
+    name: str, images: Any, labels: Any, splits: Mapping[str, Any] | None, classes: int | None, seed: int, origin: str
+) -> Domain:
+    count = int(images.shape[0])
+    if not name:
+        raise DgpruneError("a domain needs a name.")
+    if count == 0:
+        raise DgpruneError(f"domain {name!r} is empty: it holds no image.")
+    known = None if labels is None else torch.as_tensor(labels).to(torch.int64).flatten().cpu()
+    if known is not None and len(known) != count:
+        raise DgpruneError(f"domain {name!r}: {count} images but {len(known)} labels; each image needs one label.")
+    if known is not None:
+        top = int(known.max()) + 1
+        classes = top if classes is None else classes
+        if int(known.min()) < 0 or top > classes:
+            raise DgpruneError(
+                f"domain {name!r}: labels must lie in 0 to {classes - 1}; got {int(known.min())} to {top - 1}."
+            )
+    if splits is None:
+        splits = cut(count, known, {"train": 0.6, "score": 0.2, "report": 0.2}, seed=seed)
+        sizes = ", ".join(f"{key} {len(rows)}" for key, rows in splits.items())
+        warnings.warn(DgpruneNote(f"domain {name!r} came without splits; cut with seed {seed}: {sizes}."), stacklevel=3)
+    parts = {key: torch.as_tensor(rows).to(torch.int64).cpu() for key, rows in splits.items()}
+    everything = torch.cat(list(parts.values())) if parts else torch.empty(0, dtype=torch.int64)
+    if len(everything) and (int(everything.min()) < 0 or int(everything.max()) >= count):
+        raise DgpruneError(f"domain {name!r}: a split names rows outside 0 to {count - 1}.")
+    if len(everything.unique()) != len(everything):
+        raise DgpruneError(f"domain {name!r}: an image stands in two splits; parts must not overlap.")
+    return Domain(name, images, known, parts, classes or 0, None, origin)
+
+
+def cut(count: int, labels: Tensor | None, shares: Mapping[str, float], *, seed: int) -> dict[str, Tensor]:
+    """Row numbers cut into parts by shares (which add up to one), stratified by label, each part in seeded random order.
+
+    Every part gets at least one row where there are enough. Exact sizes: `cut_counts`.
+    """
+    names = list(shares)
+    edges = np.floor(np.cumsum([0.0, *shares.values()]) * count + 1e-9).astype(int)
+    edges[-1] = count
+    sizes = dict(zip(names, np.diff(edges).tolist(), strict=True))
+    return cut_counts(count, labels, sizes, seed=seed)
+
+
+def cut_counts(count: int, labels: Tensor | None, sizes: Mapping[str, int], *, seed: int) -> dict[str, Tensor]:
+    """Row numbers cut into parts of exactly these sizes, stratified by label, each part in seeded random order."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(count, generator=generator)
+    if labels is not None:
+        # Position of each row within its class, as a share of the class: sorting by it spreads every class evenly.
+        ordered = labels[order]
+        share = torch.empty(count, dtype=torch.float64)
+        for value in ordered.unique():
+            rows = (ordered == value).nonzero().flatten()
+            share[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
+        order = order[share.argsort(stable=True)]
+    parts, start = {}, 0
+    for name, size in sizes.items():
+        rows = order[start : start + size]
+        parts[name] = rows[torch.randperm(len(rows), generator=generator)]
+        start += size
+    return parts

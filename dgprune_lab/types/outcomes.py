@@ -1,0 +1,38 @@
+"""What a network did with each image of a part of a domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Per image, in the fixed order of the part.
+
+    Attributes:
+        predicted: (N,) int64 class with the largest logit.
+        loss: (N,) float64 cross-entropy; NaN where there are no labels.
+        index: (N,) row numbers in the domain.
+        labels: (N,) int64, or None.
+    """
+
+    predicted: Tensor = field(repr=False)
+    loss: Tensor = field(repr=False)
+    index: Tensor = field(repr=False)
+    labels: Tensor | None = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.predicted)
+
+    @cached_property
+    def correct(self) -> Tensor | None:
+        """(N,) bool; None where there are no labels."""
+        return None if self.labels is None else self.predicted == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        """Share read correctly; NaN where there are no labels."""
+        return float("nan") if self.correct is None else float(self.correct.double().mean())

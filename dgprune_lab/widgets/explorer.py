@@ -1,0 +1,333 @@
+"""The live explorer: a slider on which one sees what removing filters does."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import anywidget
+import pandas as pd
+import torch
+import traitlets
+
+from ..contract import Scorer
+from ..saving import save
+from ..study import Study
+from ..types.errors import DgpruneError
+from ..types.filters import Mask, Scores
+from ..types.tables import BatchNorm, Of, Scope
+from . import static as assets
+from .code import as_code
+from .host import vega_host
+from .panels import Panel, Panels
+from .session import Session, View, frame_key
+from .worker import CURVES, EXACT, Job, Worker
+
+QUIET_SECONDS = 0.12
+_CHOICES = ("ratio", "scorer", "scope", "of", "batchnorm")
+_PINS = 3
+
+
+class Explorer(anywidget.AnyWidget):
+    """A slider over the share removed, live on the kernel: what each domain loses, which filters stay, what is left.
+
+    The page follows the slider by itself; the kernel measures in one background thread, the newest request first, so
+    cells run meanwhile. At rest every number equals `dg.measure` of the pruned network on all images. The attributes
+    ratio, scorer, scope, of and batchnorm hold the present view; setting one moves the controls.
+
+    Args:
+        study: the network and its domains.
+        scorer: a name, a Scorer of one's own or Scores; it joins the menu.
+        ratio: the share removed at the start.
+        scope: "layer" or "global".
+        of: what the ratio counts: "filters", "parameters" or "macs".
+        batchnorm: "recalibrate" (where there is BatchNorm, if None) or "as_is".
+        scorers: further scorers of one's own for the menu.
+        panels: what the row "more" offers.
+        device: where evaluation runs; the study's own where None.
+
+    Raises:
+        DgpruneError: a ratio outside [0, 1), an unknown scorer, scope or count.
+    """
+
+    _esm = assets.module()
+    _css = assets.style()
+
+    static = traitlets.Dict().tag(sync=True)
+    choice = traitlets.Dict().tag(sync=True)
+    plan = traitlets.Dict().tag(sync=True)
+    frames = traitlets.Dict().tag(sync=True)
+    status = traitlets.Dict().tag(sync=True)
+    pins = traitlets.List().tag(sync=True)
+    panels = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self, study: Study, *, scorer: str | Scorer | Scores = "l1", ratio: float = 0.5, scope: Scope = "layer",
+        of: Of = "filters", batchnorm: BatchNorm | None = None, scorers: Sequence[Scorer | Scores] = (),
+        panels: Sequence[Panel] = (), device: torch.device | str | None = None,
+    ) -> None:
+        self.study = study if device is None else study.on(device)
+        self._session = Session(self.study, scorers=[*scorers, scorer])
+        self._lock = threading.RLock()
+        settled = batchnorm or ("recalibrate" if self.study.has_batchnorm else "as_is")
+        start = self._session.checked(
+            {"id": 0, "ratio": ratio, "scorer": scorer, "scope": scope, "of": of, "batchnorm": settled, "by": "kernel"}
+        )
+        self._start = start
+        this = weakref.ref(self)
+        self._worker = Worker(lambda job, error: _call(this, "_failed", error))
+        words = {**self._session.words(), "specs": assets.specs(), "host": vega_host().ref}
+        status = {"ack": -1, "progress": None, "error": None, "message": None}
+        super().__init__(static=words, choice=dict(start), status=status)
+        self._panels = Panels(panels, self)
+        self.set_trait("_view_count", 0)
+        self.observe(lambda event: _call(this, "_chosen", event["new"]), "choice")
+        self.observe(lambda event: _call(this, "_views_changed", event), "_view_count")
+        self.on_msg(lambda _, content, __: _call(this, "_message", content))
+        self._request(after=0)
+
+    # --- what a cell may read and set ---------------------------------------------------------------------------
+
+    @property
+    def view(self) -> View:
+        """What the controls say."""
+        return self._session.checked(self.choice)
+
+    @property
+    def ratio(self) -> float:
+        """The share removed."""
+        return self.view["ratio"]
+
+    @ratio.setter
+    def ratio(self, value: float) -> None:
+        self._choose(ratio=value)
+
+    @property
+    def scorer(self) -> str:
+        """Name of the scorer; a Scorer or Scores of one's own may be set."""
+        return self.view["scorer"]
+
+    @scorer.setter
+    def scorer(self, value: str | Scorer | Scores) -> None:
+        name = self._session.admit(value)
+        if not isinstance(value, str):
+            self.static = {**self.static, "scorers": self._session.words()["scorers"]}
+        self._choose(scorer=name)
+
+    @property
+    def scope(self) -> Scope:
+        """The same share in every "layer", or the lowest scores anywhere, "global"."""
+        return self.view["scope"]
+
+    @scope.setter
+    def scope(self, value: Scope) -> None:
+        self._choose(scope=value)
+
+    @property
+    def of(self) -> Of:
+        """What the ratio counts."""
+        return self.view["of"]
+
+    @of.setter
+    def of(self, value: Of) -> None:
+        self._choose(of=value)
+
+    @property
+    def batchnorm(self) -> BatchNorm:
+        """Whether BatchNorm statistics are re-estimated after removal."""
+        return self.view["batchnorm"]
+
+    @batchnorm.setter
+    def batchnorm(self, value: BatchNorm) -> None:
+        self._choose(batchnorm=value)
+
+    @property
+    def mask(self) -> Mask:
+        """The filters that stay in the present view."""
+        return self._session.mask(self.view)
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """Networks evaluated so far: because they were asked for, and to fill curves."""
+        return dict(self._session.evaluations)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """What is shown, as a tidy table: accuracy and change per domain on all images, and what is left.
+
+        Waits until the present view is measured.
+
+        Raises:
+            DgpruneError: what went wrong, if it cannot be measured.
+        """
+        self.wait()
+        found = self._session.table(self.view)
+        if found is None:
+            raise DgpruneError(self.status.get("error") or "the present view has not been measured; is the explorer closed?")
+        return found
+
+    def wait(self, *, timeout: float = 60.0, curves: bool = False) -> bool:
+        """Until the present view is measured (and its curves, where asked); False when the time is up."""
+        return self._worker.wait(*(("exact", "curves", "latency") if curves else ("exact",)), timeout=timeout)
+
+    def code(self) -> str:
+        """A cell that rebuilds this view, with versions and the hash of the data."""
+        return as_code(self.study, self.view)
+
+    def pin(self) -> None:
+        """Keep the present view to compare with; at most three, and only once it is measured."""
+        if len(self.pins) >= _PINS:
+            self._say(message="Three views are pinned already; remove one first.")
+        elif self._session.exact(self.view) is None:
+            self._say(message="This view is still being measured; pin it in a moment.")
+        else:
+            view = self.view
+            kept = [part.int().tolist() for part in self._session.mask(view).keep.values()]
+            pin = {"label": self._session.label(view), "key": frame_key(view), "ratio": view["ratio"]}
+            self.pins = [*self.pins, {**pin, "rows": self._session.rows(view), "kept": kept}]
+
+    def close(self) -> None:
+        """End the thread and remove the widget; what was measured stays readable in Python."""
+        self._worker.close()
+        super().close()
+
+    # --- work ----------------------------------------------------------------------------------------------------
+
+    def _choose(self, **changes: Any) -> None:
+        with self._lock:
+            moved = {**self.choice, **changes, "id": self.choice["id"] + 1, "by": "kernel"}
+            self.choice = dict(self._session.checked(moved))
+
+    def _chosen(self, new: dict[str, Any]) -> None:
+        try:
+            self._session.checked(new)
+        except (DgpruneError, KeyError, TypeError) as error:
+            self._failed(error)
+        else:
+            self._request()
+
+    def _request(self, *, after: float = QUIET_SECONDS) -> None:
+        """Measure the present view after a short quiet; whatever was asked before is forgotten."""
+        self._worker.drop("curves", "latency")
+        self._say(ack=self.choice["id"], progress=None, message=None)
+        self._worker.put("exact", self._exact, priority=EXACT, after=after)
+
+    def _exact(self) -> Job:
+        view = self.view
+        made = self._session.plan(view)
+        if self.plan != made:
+            self.plan = made
+        self._send_frames(view)
+        yield
+        if self._session.exact(view) is None:
+            for new in self._session.measure(view):
+                if new:
+                    self._send_frames(view)
+                yield
+        self._say(error=None)
+        self._panels.ticked()
+        self._worker.put("curves", lambda: self._curves(view), priority=CURVES)
+        self._worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3)
+
+    def _curves(self, view: View) -> Job:
+        last = -1
+        for done, total in self._session.fill(view):
+            if done != last:
+                last = done
+                self._send_frames(view)
+                self._say(progress={"done": done, "total": total})
+            yield
+        self._say(progress=None)
+
+    def _latency(self, view: View) -> Job:
+        yield from self._session.time(view)
+        self._send_frames(view)
+
+    def _save(self) -> Job:
+        view = self.view
+        yield
+        name = f"{self.study.name}-{view['scorer']}-{100 * view['ratio']:.0f}"
+        written = save(self.study.network(self._session.mask(view), batchnorm=view["batchnorm"]), name)
+        self.send({"type": "saved", "text": f"Saved {written.name} and {written.stem}.json in the notebook's folder."})
+
+    # --- what the page is told, and tells ------------------------------------------------------------------------
+
+    def _send_frames(self, view: View) -> None:
+        if frame_key(view) == frame_key(self.view):
+            self.frames = {"key": frame_key(view), "rows": self._session.rows(view)}
+
+    def _say(self, **changes: Any) -> None:
+        with self._lock:
+            self.status = {**self.status, **changes}
+
+    def _failed(self, error: Exception) -> None:
+        """Show an error in words; the last good view stays."""
+        words = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
+        self._say(error=words, progress=None)
+
+    def _views_changed(self, event: Any) -> None:
+        """No work for a page that is gone: a cell that ran again, a closed tab."""
+        if event["old"] and not event["new"]:
+            self._worker.drop("curves", "latency", "panel", "panel background")
+        elif event["new"] and not event["old"] and not self._worker.has("exact"):
+            self._request(after=0)
+
+    def _message(self, content: Any) -> None:
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind == "pin":
+            self.pin()
+        elif kind == "unpin":
+            self.pins = [pin for k, pin in enumerate(self.pins) if k != content.get("index")]
+        elif kind == "reset":
+            self.pins = []
+            self._choose(**{name: self._start[name] for name in _CHOICES})  # type: ignore[literal-required]
+        elif kind == "code":
+            self.send({"type": "code", "text": self.code()})
+        elif kind == "save":
+            self._worker.put("save", self._save, priority=EXACT)
+        elif kind == "retry":
+            self._say(error=None)
+            self._request(after=0)
+        elif kind == "instead":
+            item = self._session.menu[self.scorer]
+            if isinstance(item, Scorer) and item.instead is not None:
+                self.scorer = item.instead
+        elif kind in ("panel", "filter"):
+            self._panels.message(content)
+
+    # --- transport -----------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        super().open()
+        _answer_anywhere(self.comm)
+
+    def _send(self, msg: Any, buffers: Any = None) -> None:
+        super()._send(msg, buffers)
+        _answer_anywhere(self.comm)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**options)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        if isinstance(data, dict):
+            data["text/html"] = assets.picture(self.static, self.frames, self.choice)
+        return bundle
+
+
+def _answer_anywhere(comm: Any) -> None:
+    """Let the page reach the widget while a cell runs.
+
+    The kernel otherwise hands the page's messages to whatever last sent on this comm: after a cell has set a value, a
+    busy cell would make the slider deaf.
+    """
+    with contextlib.suppress(AttributeError):
+        comm.__dict__.pop("_reply_subshell_id", None)
+
+
+def _call(reference: weakref.ref[Explorer], method: str, argument: Any) -> None:
+    """Call a method of an explorer that may be gone."""
+    explorer = reference()
+    if explorer is not None:
+        getattr(explorer, method)(argument)

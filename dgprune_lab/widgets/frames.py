@@ -1,0 +1,167 @@
+"""What the explorer and the report show, as plain values: plans (which filters stay) and frames (what was measured)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .. import intervals
+from ..allocate import Order, removal_order
+from ..charts.theme import looks
+from ..contract import Scorer
+from ..diagnostics.drop import change
+from ..measure import LATENCY_IMAGES, latency_row, time_model
+from ..recipes import mask_record
+from ..study import Study
+from ..types.filters import FilterGroup, Mask, Scores
+from ..types.outcomes import Outcomes
+from ..types.tables import BatchNorm, Of, Scope
+
+PLAN_RATIOS = [round(k / 100, 2) for k in range(100)]
+CURVE_RATIOS = [round(k / 20, 2) for k in range(20)]
+Row = dict[str, Any]
+
+
+def key_of(scorer: str, scope: str, of: str, batchnorm: str | None = None) -> str:
+    """The name under which a plan (without `batchnorm`) or frames (with it) are kept."""
+    return "|".join(part for part in (scorer, scope, of, batchnorm) if part is not None)
+
+
+def plan(scores: Scores, *, scope: Scope, of: Of, ratios: Sequence[float] = PLAN_RATIOS) -> Row:
+    """Which filters leave in what order, and what is left at every ratio: all that the page needs to follow a slider."""
+    order = removal_order(scores, scope=scope)
+    return {
+        "key": key_of(scores.scorer, scope, of),
+        "groups": [
+            {"rank": _ranks(scores.values[g.name], g).tolist(), "score": np.round(scores.values[g.name].numpy(), 6).tolist()}
+            for g in scores.graph.groups
+        ],
+        "steps": [step(scores, order, ratio=ratio, scope=scope, of=of) for ratio in ratios],
+    }
+
+
+def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, of: Of) -> Row:
+    """What is left at one ratio."""
+    graph = scores.graph
+    gone = order.gone(order.count(graph, ratio, of))
+    keep = {group.name: order.of_group(group, gone) for group in graph.groups}
+    mask = Mask(keep, ratio, graph, scope, of, scores.scorer)
+    return {"ratio": ratio, "got": mask.got, "kept": [int(part.sum()) for part in keep.values()], **mask.cost._asdict()}
+
+
+def _ranks(values: Tensor, group: FilterGroup) -> Tensor:
+    """(C,) place of each filter in the order of leaving, 0 first; filters of one unit stand together."""
+    count = group.units.bincount()
+    mean = values.new_zeros(len(count)).scatter_add_(0, group.units, values) / count
+    by_unit = mean[group.units].numpy()
+    order = np.lexsort((np.arange(group.filters), group.units.numpy(), by_unit))
+    ranks = values.new_zeros(group.filters).long()
+    ranks[order] = ranks.new_tensor(range(group.filters))
+    return ranks
+
+
+def measured(
+    study: Study, mask: Mask, *, batchnorm: BatchNorm, images: int | None = None, split: str = "report"
+) -> Generator[None, None, Row]:
+    """Evaluate every domain under a mask, yielding between batches; returns the frame."""
+    after: dict[str, Outcomes] = {}
+    for domain in study.domains:
+        after[domain.name] = yield from study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images)
+    full: dict[str, Outcomes] = {}
+    for domain in study.domains:
+        full[domain.name] = yield from study.steps(None, domain=domain.name, split=split, images=images)
+    record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+    rows = []
+    for domain in study.domains:
+        seen = [s for s in ("scorer", "tuning", "selection") if record.seen(s, domain.name, split) != "none"]  # type: ignore[arg-type]
+        rows.append({"name": domain.name, **_numbers(after[domain.name], full[domain.name]), "seen": ", ".join(seen) or None})
+    return {
+        "ratio": mask.asked, "estimate": images is not None, "images": max(len(o) for o in after.values()),
+        "sentence": sentence(mask, rows), "domains": rows, "latency": None,
+    }  # fmt: skip
+
+
+def _numbers(after: Outcomes, full: Outcomes) -> Row:
+    """Accuracy and its change with intervals; without labels, agreement with the full network."""
+    moved = change(after, full)
+    if after.correct is None or moved is None:
+        same = (after.predicted == full.predicted).double().numpy()
+        low, high = intervals.over_images(same)
+        nothing = {"change": None, "change_low": None, "change_high": None, "before": None}
+        return {"value": float(same.mean()), "low": float(low), "high": float(high), "agreement": True, **nothing}
+    low, high = intervals.over_images(after.correct.double().numpy())
+    return {
+        "value": after.accuracy, "low": float(low), "high": float(high), "agreement": False, "before": full.accuracy,
+        "change": moved[0], "change_low": moved[1], "change_high": moved[2],
+    }  # fmt: skip
+
+
+def sentence(mask: Mask, rows: Sequence[Row]) -> str:
+    """One line that says what removal did: "Half of the filters are gone: mnist 97 → 95 %, mnist_m 58 → 41 %"."""
+    what = {"filters": "the filters", "parameters": "the weights", "macs": "the computation"}[mask.of]
+    share = mask.got
+    if mask.cost.filters == mask.graph.free:
+        start = "Nothing is removed"
+    elif abs(share - 0.5) < 0.005:
+        start = f"Half of {what} {'is' if mask.of == 'macs' else 'are'} gone"
+    else:
+        start = f"{share:.0%} of {what} {'is' if mask.of == 'macs' else 'are'} gone".replace("%", " %")
+    parts = []
+    for row in rows:
+        if row["agreement"]:
+            parts.append(f"{row['name']} {100 * row['value']:.0f} % as before (no labels)")
+        else:
+            parts.append(f"{row['name']} {100 * row['before']:.0f} → {100 * row['value']:.0f} %")
+    return f"{start}: {', '.join(parts)}"
+
+
+def latency(study: Study, mask: Mask | None, *, dense: list[float] | None) -> tuple[list[float], Row]:
+    """Milliseconds of 21 batches of 32 images, and the words that compare them with the full network's."""
+    domain = study.domains[0]
+    images = domain.take(domain.rows("report", LATENCY_IMAGES), device=study.device).images
+    model = study.network(mask)
+    found = time_model(model.to(study.device), images)
+    row = latency_row(found, len(images))
+    text = f"{row['value']:.1f} ms for {len(images)} images ({row['low']:.1f} to {row['high']:.1f})"
+    if dense is not None:
+        overlap = min(found) <= max(dense) and min(dense) <= max(found)
+        middle = float(np.median(dense))
+        text += "; no clear difference from the full network" if overlap else f"; full network {middle:.1f} ms"
+    return found, {"text": text, "value": row["value"], "low": row["low"], "high": row["high"]}
+
+
+def given_scores(scores: Scores) -> Row:
+    """The menu's entry for scores that were passed in ready."""
+    return {
+        "name": scores.scorer, "label": scores.scorer, "kind": "weights", "summary": "Scores that were passed in.",
+        "cite": "", "unavailable": None, "instead": None,
+    }  # fmt: skip
+
+
+def static_state(study: Study, *, scorers: Sequence[Scorer]) -> Row:
+    """What does not change while an explorer lives: domains, layers, scorers, the full network."""
+    found = looks((d.name, d.role or "source") for d in study.domains)
+    full = study.graph.cost()
+    return {
+        "domains": [
+            {
+                "name": d.name, "role": d.role, "colour": found[d.name].colour, "dash": list(found[d.name].dash),
+                "shape": found[d.name].shape, "chance": 1 / d.classes if d.classes else None,
+            }
+            for d in study.domains
+        ],
+        "groups": [{"name": g.name, "filters": g.filters} for g in study.graph.groups],
+        "scorers": [
+            {
+                "name": s.name, "label": s.label, "kind": s.kind, "summary": s.summary, "cite": s.cite,
+                "unavailable": study.unavailable(s), "instead": s.instead,
+            }
+            for s in scorers
+        ],
+        "refused": dict(study.graph.refused),
+        "has_batchnorm": study.has_batchnorm,
+        "full": full._asdict(),
+    }  # fmt: skip

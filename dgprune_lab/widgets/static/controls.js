@@ -1,0 +1,121 @@
+// The controls above the charts: own DOM, so that they answer before any chart is there.
+
+import { button, node, radios, say, select, show } from "./elements.js";
+
+const KINDS = [
+  ["weights", "from the weights"],
+  ["training", "from training images"],
+  ["target", "uses the new-look images (!)"],
+  ["control", "controls"],
+];
+const COUNTED = { filters: "filters", parameters: "weights", macs: "computation" };
+const SCOPES = [["layer", "same in every layer"], ["global", "weakest anywhere"]];
+
+// acts: {ratio(value, moving), choose(field, value), send(message)}
+export function createControls(fixed, acts) {
+  const slider = createSlider(acts);
+  const { box: scorerBox, list: scorers } = select("Choose by", (name) => acts.choose("scorer", name));
+  fillScorers(scorers, fixed.scorers);
+  const info = createInfo();
+  const share = radios("Share out", SCOPES, (scope) => acts.choose("scope", scope));
+  const { box: countBox, list: count } = select("Count", (of) => acts.choose("of", of));
+  for (const [of, words] of Object.entries(COUNTED)) count.append(node("option", { value: of, text: words }));
+  const refresh = node("input", {
+    type: "checkbox", on: { change: () => acts.choose("batchnorm", refresh.checked ? "recalibrate" : "as_is") },
+  });
+  const refreshBox = node(
+    "label", { class: "dgx-option", title: "Measure the BatchNorm statistics again on training images" },
+    refresh, node("span", { text: "refresh BatchNorm" }),
+  );
+  const buttons = createButtons(acts);
+  const badge = node("span", { class: "dgx-badge", role: "status" });
+  const device = node("span", { class: "dgx-device", text: fixed.device ?? "" });
+  const box = node(
+    "div", { class: "dgx-controls" },
+    node("div", { class: "dgx-row" }, slider.box, node("span", { class: "dgx-choose" }, scorerBox, info.box)),
+    node("div", { class: "dgx-row" }, share.box, countBox, refreshBox,
+      node("span", { class: "dgx-row dgx-tail" }, buttons.box, node("span", { class: "dgx-state" }, badge, device))),
+  );
+  show(refreshBox, Boolean(fixed.has_batchnorm));
+  return { box, slider, scorers, info, share, count, countBox, refresh, refreshBox, badge, buttons };
+}
+
+function createSlider(acts) {
+  const input = node("input", { type: "range", class: "dgx-slider", min: 0, max: 99, step: 1, "aria-label": "Remove" });
+  const words = node("output", { class: "dgx-amount" });
+  const slider = { input, words, held: false };
+  input.addEventListener("pointerdown", () => (slider.held = true));
+  for (const end of ["pointerup", "pointercancel", "blur", "change"])
+    input.addEventListener(end, () => (slider.held = false));
+  input.addEventListener("input", () => acts.ratio(Number(input.value) / 100));
+  slider.box = node("label", { class: "dgx-field dgx-remove" }, node("span", { class: "dgx-label", text: "Remove" }), input, words);
+  return slider;
+}
+
+function fillScorers(list, scorers) {
+  for (const [kind, legend] of KINDS) {
+    const group = node("optgroup", { label: legend });
+    for (const scorer of scorers.filter((one) => one.kind === kind)) {
+      const words = scorer.unavailable ? `${scorer.label} \u2013 ${scorer.unavailable}` : scorer.label;
+      group.append(node("option", { value: scorer.name, text: words, disabled: Boolean(scorer.unavailable) }));
+    }
+    if (group.children.length) list.append(group);
+  }
+}
+
+// The (i): scientific name, formula and paper. Closes with Escape, a second press or a press elsewhere.
+function createInfo() {
+  const body = node("div", { class: "dgx-info", role: "note" });
+  body.hidden = true;
+  const box = node("span", { class: "dgx-infobox" });
+  const press = button("i", () => (body.hidden = !body.hidden), { class: "dgx-i", "aria-label": "About this choice" });
+  const elsewhere = (event) => {
+    if (!event.composedPath().includes(box)) body.hidden = true;
+  };
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") body.hidden = true;
+  });
+  document.addEventListener("pointerdown", elsewhere);
+  box.append(press, body);
+  return {
+    box, body,
+    dispose: () => document.removeEventListener("pointerdown", elsewhere),
+    tell: (scorer) => {
+      const text = [scorer?.label ?? "", scorer?.name ?? "", scorer?.summary ?? "", scorer?.cite ?? ""];
+      if (body.dataset.shown === text.join("\n")) return;
+      body.dataset.shown = text.join("\n");
+      body.replaceChildren(
+        node("strong", { text: text[0] }), node("code", { text: text[1] }),
+        node("p", { text: text[2] }), node("p", { class: "dgx-cite", text: text[3] }),
+      );
+    },
+  };
+}
+
+function createButtons(acts) {
+  const pin = button("Pin to compare", () => acts.send({ type: "pin" }));
+  const reset = button("Start again", () => acts.send({ type: "reset" }));
+  const code = button("Copy as code", () => acts.send({ type: "code" }));
+  const save = button("Save", () => acts.send({ type: "save" }));
+  return { box: node("span", { class: "dgx-buttons" }, pin, reset, code, save), pin, reset, code, save };
+}
+
+// Brings every control in line with the choice; `hold` leaves the slider to the hand that moves it.
+export function showChoice(controls, choice, scorer, hold) {
+  const { slider } = controls;
+  const percent = Math.round(choice.ratio * 10000) / 100;
+  if (!hold && Number(slider.input.value) !== percent) {
+    // An off-grid ratio, set from a cell, needs a finer step than the keys' 1 %.
+    slider.input.step = Number.isInteger(percent) ? (slider.grid ?? 1) : 0.01;
+    slider.input.value = String(percent);
+  } else if (hold && slider.input.step === "0.01") slider.input.step = String(slider.grid ?? 1);
+  const words = `${percent} % of the ${COUNTED[choice.of]}`;
+  say(slider.words, words);
+  slider.input.setAttribute("aria-valuetext", words);
+  slider.input.style.setProperty("--dgx-share", `${(100 * percent) / (Number(slider.input.max) || 99)}%`);
+  if (controls.scorers.value !== choice.scorer) controls.scorers.value = choice.scorer;
+  if (controls.count.value !== choice.of) controls.count.value = choice.of;
+  controls.share.set(choice.scope);
+  controls.refresh.checked = choice.batchnorm === "recalibrate";
+  controls.info.tell(scorer);
+}

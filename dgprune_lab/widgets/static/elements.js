@@ -1,0 +1,58 @@
+// Small DOM pieces. Text always goes through textContent: names and messages come from users.
+
+// JupyterLab takes the keys of everything that does not carry this attribute itself: arrows would move cells.
+const KEYS = "data-lm-suppress-shortcuts";
+const FOCUSABLE = new Set(["input", "select", "button", "textarea", "canvas", "a"]);
+
+export function node(tag, { text, on, ...attributes } = {}, ...children) {
+  const made = document.createElement(tag);
+  if (FOCUSABLE.has(tag) || attributes.tabindex !== undefined) made.setAttribute(KEYS, "true");
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value === null || value === undefined) continue;
+    made.setAttribute(name, value === true ? "" : String(value));
+  }
+  if (text !== undefined) made.textContent = text;
+  for (const [event, handler] of Object.entries(on ?? {})) made.addEventListener(event, handler);
+  made.append(...children.filter(Boolean));
+  return made;
+}
+
+export function button(text, press, attributes = {}) {
+  return node("button", { type: "button", class: "dgx-button", text, on: { click: press }, ...attributes });
+}
+
+// Writes only what differs: an untouched node costs no layout and keeps a reader's selection.
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function show(element, visible) {
+  if (element.hidden === visible) element.hidden = !visible;
+}
+
+// Radios need one name per group; a random one keeps two explorers on a page apart.
+export function radios(legend, options, pick) {
+  const name = `dgx-${Math.random().toString(36).slice(2)}`;
+  const inputs = new Map();
+  const box = node("span", { class: "dgx-field", role: "radiogroup", "aria-label": legend });
+  box.append(node("span", { class: "dgx-label", text: legend }));
+  for (const [value, words] of options) {
+    const input = node("input", { type: "radio", name, value, on: { change: () => pick(value) } });
+    inputs.set(value, input);
+    box.append(node("label", { class: "dgx-option" }, input, node("span", { text: words })));
+  }
+  return {
+    box,
+    set: (value) => {
+      const input = inputs.get(value);
+      if (input) input.checked = true;
+    },
+    allow: (allowed) => inputs.forEach((input, value) => show(input.parentElement, allowed(value))),
+  };
+}
+
+export function select(legend, pick) {
+  const list = node("select", { class: "dgx-select", "aria-label": legend, on: { change: () => pick(list.value) } });
+  const box = node("label", { class: "dgx-field" }, node("span", { class: "dgx-label", text: legend }), list);
+  return { box, list };
+}

@@ -1,0 +1,123 @@
+// Vega views: embedded once, their named data swapped, their size and colours following the page.
+
+export function inksOf(root) {
+  const [r, g, b] = (getComputedStyle(root).color.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
+  const dark = 0.299 * r + 0.587 * g + 0.114 * b > 140;
+  // On a dark page the domain colours are mixed with white until lines and names can be read.
+  const ink = dark ? (colour) => lighter(colour, 0.35) : (colour) => colour;
+  return dark
+    ? { dark, ink, quiet: "#8d949e", cell: "#b9c4d0", ring: "#67717d", words: "#b4bcc6", mark: "#e6e9ed", hole: "#16191d", focus: "#7fb4ff" }
+    : { dark, ink, quiet: "#9aa1ab", cell: "#46566a", ring: "#b3bac3", words: "#5b6470", mark: "#5b6470", hole: "#ffffff", focus: "#1a73e8" };
+}
+
+function lighter(colour, share) {
+  const number = parseInt(String(colour).replace("#", ""), 16);
+  if (Number.isNaN(number)) return colour;
+  const mix = (shift) => Math.round(((number >> shift) & 255) * (1 - share) + 255 * share);
+  return `rgb(${mix(16)},${mix(8)},${mix(0)})`;
+}
+
+const DARK = {
+  axis: { labelColor: "#b4bcc6", titleColor: "#b4bcc6", tickColor: "#3b424b", domainColor: "#5a636e", gridColor: "#2f353d" },
+  title: { color: "#e6e9ed" },
+  legend: { labelColor: "#b4bcc6", titleColor: "#b4bcc6" },
+  header: { labelColor: "#b4bcc6", titleColor: "#b4bcc6" },
+  style: {
+    ink: { color: "#e6e9ed" }, words: { color: "#b4bcc6" }, strong: { color: "#e6e9ed" }, quiet: { color: "#8d949e" },
+    track: { color: "#333a43" }, kept: { color: "#b9c4d0" }, pinned: { color: "#a3aab3" },
+  },
+};
+
+function merged(base, over) {
+  const result = { ...base };
+  for (const [name, value] of Object.entries(over))
+    result[name] = value && typeof value === "object" && !Array.isArray(value) ? merged(result[name] ?? {}, value) : value;
+  return result;
+}
+
+// A view in `box`. Everything before the embedding ended is remembered, so callers never wait.
+export function createView(box, spec, { embed, dark, fit = true }) {
+  const holder = { spec, box, view: null, wanted: {}, drawn: {}, size: null, ended: false };
+  const config = merged({ background: "transparent", ...spec.config }, dark ? DARK : {});
+  const renderer = spec.usermeta?.embedOptions?.renderer ?? "svg";
+  holder.ready = embed(box, { ...structuredClone(spec), config }, { actions: false, renderer, defaultStyle: false, logLevel: 1 })
+    .then((result) => {
+      if (holder.ended) return result.finalize();
+      holder.finalize = () => result.finalize();
+      holder.view = result.view;
+      settle(holder, fit);
+      return null;
+    });
+  return holder;
+}
+
+export function feed(holder, data, fit = true) {
+  Object.assign(holder.wanted, data);
+  settle(holder, fit);
+}
+
+function settle(holder, fit) {
+  if (!holder.view || holder.ended) return;
+  const resized = fit && resize(holder);
+  let changed = false;
+  for (const [name, rows] of Object.entries(holder.wanted)) {
+    // Comparing text is cheaper than one needless pulse through the dataflow.
+    const text = JSON.stringify(rows);
+    if (holder.drawn[name] === text) continue;
+    holder.drawn[name] = text;
+    holder.view.data(name, rows);
+    changed = true;
+  }
+  if (resized || changed) holder.view.run();
+}
+
+function resize(holder) {
+  const { width, height } = plotSize(holder);
+  if (width < 20 || height < 20 || (holder.size?.width === width && holder.size?.height === height)) return false;
+  holder.size = { width, height };
+  holder.view.width(width).height(height);
+  return true;
+}
+
+export function plotSize({ spec, box }) {
+  const room = spec.padding ?? {};
+  const width = Math.floor(box.clientWidth - (room.left ?? 0) - (room.right ?? 0));
+  return { width, height: Math.floor(box.clientHeight - (room.top ?? 0) - (room.bottom ?? 0)) };
+}
+
+export function endView(holder) {
+  holder.ended = true;
+  holder.finalize?.();
+}
+
+// Click or drag inside the plot calls `move(0..1)`; outside the plot nothing happens.
+export function dragInPlot(holder, move) {
+  const { box, spec } = holder;
+  let held = false;
+  const share = (event) => {
+    const { left, top } = box.getBoundingClientRect();
+    const { width, height } = plotSize(holder);
+    const x = (event.clientX - left - (spec.padding?.left ?? 0)) / width;
+    const y = (event.clientY - top - (spec.padding?.top ?? 0)) / height;
+    return { x, inside: x >= 0 && x <= 1 && y >= 0 && y <= 1 };
+  };
+  const down = (event) => {
+    const { x, inside } = share(event);
+    if (!inside || event.button !== 0) return;
+    held = true;
+    box.setPointerCapture?.(event.pointerId);
+    move(x, true);
+  };
+  const go = (event) => {
+    const { x, inside } = share(event);
+    box.style.cursor = inside || held ? "ew-resize" : "";
+    if (held) move(Math.min(Math.max(x, 0), 1), true);
+  };
+  const up = () => {
+    if (held) move(null, false);
+    held = false;
+  };
+  const events = { pointerdown: down, pointermove: go, pointerup: up, pointercancel: up };
+  for (const [name, handler] of Object.entries(events)) box.addEventListener(name, handler);
+  return () => Object.entries(events).forEach(([name, handler]) => box.removeEventListener(name, handler));
+}

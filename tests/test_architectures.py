@@ -1,0 +1,292 @@
+"""Masked equals removed, architecture by architecture; what cannot be cut is refused by name."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision.models as zoo
+from material import DepthwiseNet, ResidualNet, domain, fingerprint, grouped_net, images, norm_net, plain_net, randomise
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import dgprune_lab as dg
+from dgprune_lab.models.networks import build
+from dgprune_lab.surgery import zeroed
+from dgprune_lab.types.filters import FilterGraph, Mask
+
+
+def small_vgg11_bn() -> nn.Module:
+    """VGG11-BN with its convolutions, pooling and flatten, and narrow linear layers (the full ones hold a gigabyte)."""
+    net = zoo.vgg11_bn(weights=None, num_classes=10)
+    net.classifier = nn.Sequential(nn.Linear(512 * 49, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 10))
+    return net
+
+
+ZOO: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "lenet": (lambda: build("lenet"), 28),
+    "digits_net": (lambda: build("digits_net"), 28),
+    "vgg11_bn_32": (lambda: build("vgg11_bn_32"), 32),
+    "resnet18_32": (lambda: build("resnet18_32"), 32),
+    "resnet20": (lambda: build("resnet20"), 32),
+    "vgg11_bn": (small_vgg11_bn, 64),
+    "resnet18": (lambda: zoo.resnet18(num_classes=10), 64),
+    "resnet50": (lambda: zoo.resnet50(num_classes=10), 64),
+    "mobilenet_v2": (lambda: zoo.mobilenet_v2(num_classes=10), 64),
+    "mobilenet_v3_small": (lambda: zoo.mobilenet_v3_small(num_classes=10), 64),
+    "densenet121": (lambda: zoo.densenet121(num_classes=10), 64),
+    "efficientnet_b0": (lambda: zoo.efficientnet_b0(num_classes=10), 64),
+    "regnet_y_400mf": (lambda: zoo.regnet_y_400mf(num_classes=10), 64),
+    "googlenet": (lambda: zoo.googlenet(num_classes=10, aux_logits=False, init_weights=False), 64),
+    "squeezenet1_1": (lambda: zoo.squeezenet1_1(num_classes=10), 64),
+}
+
+
+def random_mask(graph: FilterGraph, *, seed: int) -> Mask:
+    """Between a tenth and nine tenths of each group's units, by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    keep = {}
+    for group in graph.groups:
+        units = int(group.units.max()) + 1
+        share = 0.1 + 0.8 * float(torch.rand((), generator=generator))
+        gone = torch.randperm(units, generator=generator)[: int(share * units)]
+        keep[group.name] = ~torch.isin(group.units, gone)
+    return Mask(keep, 0.5, graph)
+
+
+def logits(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(x)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_masked_equals_removed(name: str) -> None:
+    builder, size = ZOO[name]
+    model = randomise(builder(), seed=len(name))
+    x = images(2, 3, size, size, seed=1, dtype=torch.float64)
+    before = fingerprint(model)
+    graph = dg.read_groups(model, x)
+    assert not graph.refused
+    mask = random_mask(graph, seed=3)
+    small, zero = dg.prune(model, mask), zeroed(model, mask)
+    soft = dg.masked(model, mask) if name in ("lenet", "digits_net", "resnet18", "mobilenet_v3_small", "googlenet") else zero
+    assert fingerprint(model) == before
+
+    dense, removed = logits(model, x), logits(small, x)
+    spread = float(dense.max() - dense.min())
+    assert spread > 0 and float(removed.max() - removed.min()) > 0
+    assert float((dense - removed).abs().max()) > 1e-3 * spread
+    for other in (zero, soft):
+        assert float((logits(other, x) - removed).abs().max()) <= 1e-5 * spread
+
+    cost = graph.cost(mask.keep)
+    assert cost == mask.cost
+    assert cost.filters == sum(int(part.sum()) for part in mask.keep.values()) < graph.free
+    assert cost.parameters == sum(p.numel() for p in small.parameters())
+    assert cost.bytes == sum(t.numel() * t.element_size() for t in itertools.chain(small.parameters(), small.buffers()))
+    for network, count in ((small, cost.macs), (model, graph.cost().macs)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(x[:1])
+        assert counter.get_total_flops() == 2 * count
+
+
+def test_only_masking_the_convolution_would_be_caught() -> None:
+    """The comparison above has teeth: BatchNorm's constant behind a zeroed convolution is far outside its tolerance."""
+    model = randomise(zoo.resnet18(num_classes=10))
+    x = images(2, 3, 64, 64, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    mask = random_mask(graph, seed=0)
+    half = dg.surgery.rebuild(model, lambda _, tensor: tensor.clone())  # pyright: ignore[reportAttributeAccessIssue]
+    for group in graph.groups:
+        for writer in group.writers:
+            module = half.get_submodule(writer)
+            if isinstance(module, nn.Conv2d):
+                with torch.no_grad():
+                    module.weight[~mask.keep[group.name]] = 0
+    removed, dense = logits(dg.prune(model, mask), x), logits(model, x)
+    assert float((logits(half, x) - removed).abs().max()) > 0.01 * float(dense.max() - dense.min())
+
+
+def test_the_last_layer_is_never_cut() -> None:
+    for builder, size in (ZOO["resnet18"], ZOO["squeezenet1_1"], ZOO["lenet"]):
+        graph = dg.read_groups(randomise(builder()), images(1, 3, size, size, dtype=torch.float64), layers="all")
+        small = dg.prune(randomise(builder()), random_mask(graph, seed=5))
+        assert logits(small, images(2, 3, size, size, dtype=torch.float64)).shape == (2, 10)
+
+
+def test_auxiliary_heads_are_refused_by_name() -> None:
+    with pytest.raises(dg.DgpruneError, match=r"aux1.*aux2.*auxiliary heads"):
+        dg.read_groups(zoo.googlenet(num_classes=4, init_weights=False), images(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "vit_b_32"])
+def test_groups_with_statistics_across_channels_are_refused_and_the_rest_is_exact(name: str) -> None:
+    torch.manual_seed(0)
+    if name == "convnext_tiny":
+        model: nn.Module = zoo.convnext_tiny(num_classes=10)
+    else:
+        model = zoo.VisionTransformer(64, 16, 3, 4, 64, 128, num_classes=10)
+    model = randomise(model)
+    x = images(2, 3, 64, 64, dtype=torch.float64)
+    graph = dg.read_groups(model, x, layers="all")
+    assert graph.refused and all(model.get_submodule(layer) is not None for layer in graph.refused)
+    assert all("across channels" in why or "differ by" in why or "cannot be cut" in why for why in graph.refused.values())
+    assert not set(graph.refused) & set(graph.names)
+    assert len(graph.groups) == (18 if name == "convnext_tiny" else 3)
+    mask = random_mask(graph, seed=2)
+    dense, removed, soft = logits(model, x), logits(dg.prune(model, mask), x), logits(dg.masked(model, mask), x)
+    spread = float(dense.max() - dense.min())
+    assert float((dense - removed).abs().max()) > 1e-4 * spread
+    assert float((soft - removed).abs().max()) <= 1e-5 * spread
+
+
+@pytest.mark.parametrize(
+    ("builder", "size", "words"),
+    [
+        (lambda: zoo.shufflenet_v2_x0_5(num_classes=4), 64, r"cannot be|can be|cut"),
+        (lambda: nn.DataParallel(norm_net()), 12, r"wrapped in DataParallel.*model\.module"),
+        (lambda: torch.compile(norm_net()), 12, r"wrapped in OptimizedModule.*model\._orig_mod"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), 12, r"nothing to prune"),
+    ],
+    ids=["shufflenet", "data_parallel", "compiled", "linear"],
+)
+def test_refused_in_words(builder: Callable[[], nn.Module], size: int, words: str) -> None:
+    model = builder()
+    before = fingerprint(model)
+    with pytest.raises(dg.DgpruneError, match=words):
+        dg.read_groups(model, images(1, 3, size, size))
+    assert fingerprint(model) == before
+
+
+def test_a_walk_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgprune_lab.groups._SECONDS", 3.0)
+    model = zoo.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [7, 7], num_classes=4)
+    with pytest.raises(dg.DgpruneError, match=r"took more than 3 s.*shifted windows|cannot be"):
+        dg.read_groups(model, images(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("builder", [norm_net, plain_net, ResidualNet, DepthwiseNet], ids=lambda b: b.__name__)
+def test_what_masked_removes_is_exactly_zero_and_stays_so_in_training(builder: Callable[[], nn.Module]) -> None:
+    model = randomise(builder(), dtype=torch.float32)
+    x, labels = images(16, 3, 12, 12), torch.arange(16) % 4
+    graph = dg.read_groups(model, x)
+    mask = random_mask(graph, seed=7)
+    soft = dg.masked(model, mask)
+    seen: dict[str, Tensor] = {}
+    for group in graph.groups:
+        for door, (places, filters) in group.doors.items():
+            gone = places[~mask.keep[group.name][filters]]
+
+            def hook(_: nn.Module, inputs: tuple[Tensor, ...], key: str = f"{group.name}>{door}", gone: Tensor = gone) -> None:
+                seen[key] = inputs[0].detach()[:, gone].clone()
+
+            soft.get_submodule(door).register_forward_pre_hook(hook)
+    optimiser = torch.optim.SGD(soft.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    first = logits(soft, x)
+    for step in range(4):
+        soft.train(step > 0)
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(soft(x), labels)
+        assert seen and sum(part.numel() for part in seen.values()) > 0
+        assert all(bool((part == 0).all()) for part in seen.values())
+        loss.backward()
+        if step:
+            optimiser.step()
+    assert not torch.allclose(first, logits(soft, x)), "training moved nothing, so the test shows nothing"
+
+
+def test_no_function_touches_the_network_it_is_given() -> None:
+    model = randomise(ResidualNet(), dtype=torch.float32)
+    nn.functional.cross_entropy(model(images(8, 3, 12, 12)), torch.arange(8) % 4).backward()
+    model.train()
+    model.relu.eval()
+    model.inner.weight.requires_grad_(False)
+    calls: list[int] = []
+    model.head.register_forward_pre_hook(lambda *_: calls.append(1))
+    source, target = domain("a"), domain("b", seed=1)
+    before = fingerprint(model)
+    study = dg.Study(model, sources=[source], targets=[target])
+    assert fingerprint(model) == before
+    for name in dg.SCORERS:
+        study.score(name)
+        assert fingerprint(model) == before, name
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    for step in (
+        lambda: dg.read_groups(model, images(1, 3, 12, 12)),
+        lambda: dg.prune(model, mask),
+        lambda: dg.masked(model, mask),
+        lambda: dg.recalibrate(model, study.sources, images=16),
+        lambda: dg.measure(model, study.domains, batchnorm="recalibrate"),
+        lambda: dg.sweep(study, scorers=["random", "l2"], ratios=[0.0, 0.5], batchnorm="recalibrate"),
+        lambda: dg.diagnostics.drop(study, ratios=[0.5]),
+        lambda: study.network(mask, batchnorm="recalibrate"),
+    ):
+        step()
+        assert fingerprint(model) == before
+
+
+def test_a_pruned_network_shares_no_memory_with_its_parent() -> None:
+    model = randomise(ResidualNet())
+    mask = random_mask(dg.read_groups(model, images(1, 3, 12, 12, dtype=torch.float64)), seed=1)
+    mine = {t.data_ptr() for t in itertools.chain(model.parameters(), model.buffers())}
+    for other in (dg.prune(model, mask), dg.masked(model, mask), zeroed(model, mask)):
+        assert not mine & {t.data_ptr() for t in itertools.chain(other.parameters(), other.buffers())}
+
+
+def test_tied_grouped_convolutions_go_in_steps() -> None:
+    model = randomise(grouped_net())
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    assert graph["0"].step == 2 and graph["2"].step == 2 and graph["4"].step == 1
+    with pytest.raises(dg.DgpruneError, match=r"layer '0'.*steps of 2"):
+        Mask.by_hand(graph, removed={"0": [1]})
+    for group in graph.groups:
+        for unit in group.units.unique().tolist():
+            gone = (group.units == unit).nonzero().flatten().tolist()
+            mask = Mask.by_hand(graph, removed={group.name: gone})
+            gap = logits(dg.prune(model, mask), x) - logits(dg.masked(model, mask), x)
+            assert float(gap.abs().max()) < 1e-10
+
+
+def test_an_axis_fed_by_two_groups_follows_both() -> None:
+    """A concatenation: the reader's columns belong to two groups, and each is cut by its own mask."""
+
+    class Concat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 5, 1)
+            self.join, self.head = nn.Conv2d(9, 6, 3), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.join(torch.cat([self.left(x), self.right(x)], 1)))
+            return self.head(x.mean((2, 3)))
+
+    model = randomise(Concat())
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    small = dg.prune(model, Mask.by_hand(graph, removed={"left": [0, 3], "right": [2]}))
+    kept = [1, 2, 4, 5, 7, 8]
+    assert torch.equal(small.join.weight, model.join.weight[:, kept])  # type: ignore[union-attr, index]
+
+
+def test_gate_refuses_a_group_by_name_not_by_a_shape_error(recwarn: pytest.WarningsRecorder) -> None:
+    class Fixed(nn.Module):
+        """Reshapes to a number of channels written into the code, which no graph can follow."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.one(x))
+            x = self.two(x.reshape(len(x), 8, x.shape[2], x.shape[3]))
+            return self.head(torch.softmax(x.mean((2, 3)), 1))
+
+    graph = dg.read_groups(randomise(Fixed()), images(2, 3, 12, 12, dtype=torch.float64))
+    assert graph.names == ["two"] or "two" in graph.refused
+    assert "one" in graph.refused and "breaks the network" in graph.refused["one"]
+    warnings.resetwarnings()
+    assert not recwarn.list

@@ -1,0 +1,183 @@
+"""Charts as data: the right fields, ranges, names and looks; never anything interpreted from a user's text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dgprune_lab import charts
+from dgprune_lab.charts.drop import span_rows
+from dgprune_lab.charts.left import amount
+from dgprune_lab.charts.sweep import spread
+from dgprune_lab.charts.theme import LONG_DASH, NEW_LOOK, TARGET_AWARE, TRAINED_ON
+from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.types.tables import tidy
+
+HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
+DOMAINS = (("mnist", "source", 0.97), ("uci_digits", "source", 0.95), ("mnist_m", "target", 0.6))
+
+
+def table(
+    *, ratios: tuple[float, ...] = (0.0, 0.05, 0.1, 0.5), scorers: tuple[str, ...] = ("l1",), seeds: tuple[int | None, ...] = (None,),
+    target: str = "mnist_m", seen: str = "none",
+) -> pd.DataFrame:  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for scorer in scorers:
+        for seed in seeds:
+            for name, role, top in DOMAINS:
+                for ratio in ratios:
+                    value = top * (1 - ratio / 2) - 0.01 * (seed or 0)
+                    shared = {
+                        "scorer": scorer, "seed": seed, "ratio_removed": ratio, "domain": target if role == "target" else name,
+                        "role": role, "unit": "share", "seen_by_scorer": seen,
+                    }  # fmt: skip
+                    rows.append({**shared, "metric": "accuracy", "value": value, "low": value - 0.02, "high": value + 0.02})
+                    rows.append({**shared, "metric": "loss", "unit": "nats", "value": 3.0})
+                    change = value - top
+                    rows.append({**shared, "metric": "change", "value": change, "low": change - 0.02, "high": change + 0.02})
+    return tidy(rows)
+
+
+def data_of(chart: Any) -> dict[str, list[dict[str, Any]]]:
+    spec = chart.to_dict()
+    return {layer["data"]["name"]: layer["data"]["values"] for layer in spec["layer"] if "values" in layer["data"]}
+
+
+def test_sweep_draws_accuracy_in_percent_on_fixed_axes() -> None:
+    spec = charts.sweep(table(), now=0.5, chance=0.1).to_dict()
+    data = data_of(charts.sweep(table(), now=0.5, chance=0.1))
+    assert {row["domain"] for row in data["curves"]} == {"mnist", "uci_digits", "mnist_m"}
+    assert len(data["curves"]) == 12
+    first = data["curves"][0]
+    assert first["value"] == pytest.approx(97.0) and (first["low"], first["high"]) == pytest.approx((95.0, 99.0))
+    assert data["now"] == [{"removed": 50.0}] and data["chance"][0]["value"] == pytest.approx(10.0)
+    assert sorted(row["domain"] for row in data["dots"]) == ["mnist", "mnist_m", "uci_digits"]
+    encodings = [layer["encoding"] for layer in spec["layer"]]
+    assert all(e["x"]["scale"]["domain"] == [0, 100] for e in encodings if "scale" in e.get("x", {}))
+    assert all(e["y"]["scale"]["domain"] == [0, 100] for e in encodings if "scale" in e.get("y", {}))
+    assert {e["x"]["title"] for e in encodings if "title" in e.get("x", {})} == {"Removed (%)"}
+    assert spec["usermeta"]["embedOptions"] == {"actions": False}
+    assert spec["autosize"] == {"type": "none"} and set(spec["padding"]) == {"left", "right", "top", "bottom"}
+
+
+def test_what_was_not_measured_is_never_joined() -> None:
+    data = data_of(charts.sweep(table(ratios=(0.0, 0.05, 0.1, 0.5, 0.55))))
+    stretches = {(row["removed"], row["stretch"]) for row in data["curves"] if row["domain"] == "mnist"}
+    assert stretches == {(0.0, 0), (5.0, 0), (10.0, 0), (50.0, 1), (55.0, 1)}
+    gaps = [row for row in data["gaps"] if row["domain"] == "mnist"]
+    assert [row["removed"] for row in gaps] == [10.0, 50.0]
+
+
+def test_a_domain_is_told_by_colour_dash_mark_and_words() -> None:
+    looks = charts.looks((name, role) for name, role, _ in DOMAINS)
+    assert (looks["mnist"].colour, looks["mnist_m"].colour, looks["mnist_m"].dash) == (TRAINED_ON, NEW_LOOK, LONG_DASH)
+    assert len({look.colour for look in looks.values()}) == len({look.shape for look in looks.values()}) == 3
+    labels = {row["label"] for row in data_of(charts.sweep(table()))["names"]}
+    assert labels == {"mnist (trained on)", "uci_digits (trained on)", "mnist_m (new look)"}
+
+
+def test_target_aware_is_a_hollow_diamond_in_words_too() -> None:
+    data = data_of(charts.sweep(table(seen="images"), now=0.5))
+    target = [row for row in data["curves"] if row["domain"] == "mnist_m"]
+    assert {(row["shape"], row["fill"], row["colour"]) for row in target} == {("diamond", "transparent", TARGET_AWARE)}
+    assert [row["label"] for row in data["names"] if row["domain"] == "mnist_m"] == ["mnist_m (target-aware)"]
+    source = [row for row in data["curves"] if row["domain"] == "mnist"]
+    assert {row["shape"] for row in source} == {"circle"}
+    assert data_of(charts.drop(table(seen="images")))["drops"][2]["shape"] == "diamond"
+
+
+def test_labels_keep_a_distance_and_stay_inside() -> None:
+    rows = spread([{"value": value} for value in (99.0, 98.0, 97.5, 1.0, 0.0)], gap=5.0)
+    values = sorted(row["value"] for row in rows)
+    assert min(b - a for a, b in zip(values, values[1:], strict=False)) >= 5.0 - 1e-9
+    assert values[0] >= 0.0 and values[-1] <= 100.0
+
+
+def test_seeds_become_mean_and_range() -> None:
+    data = data_of(charts.sweep(table(seeds=(0, 1, 2), ratios=(0.0,))))
+    point = next(row for row in data["curves"] if row["domain"] == "mnist")
+    assert point["value"] == pytest.approx(96.0)
+    assert (point["low"], point["high"]) == pytest.approx((93.0, 99.0))
+
+
+def test_several_scorers_get_a_panel_per_domain() -> None:
+    spec = charts.sweep(table(scorers=("l1", "random"))).to_dict()
+    titles = [panel["title"]["text"] for panel in spec["hconcat"]]
+    assert titles == ["mnist (trained on)", "uci_digits (trained on)", "mnist_m (new look)"]
+    names = [layer["data"]["name"] for panel in spec["hconcat"] for layer in panel["layer"]]
+    assert "curves_0" in names and "curves_2" in names
+    curves = next(x for x in spec["hconcat"][0]["layer"] if x["data"]["name"] == "curves_0")["data"]["values"]
+    assert {row["domain"] for row in curves} == {"l1", "random"}
+
+
+def test_pinned_views_are_dotted_and_apart() -> None:
+    data = data_of(charts.sweep(table(), pinned={"before": table(), "after": table()}))
+    assert {row["pin"] for row in data["pinned"]} == {"before", "after"}
+    assert len(data["pinned"]) == 24
+
+
+def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:
+    data = data_of(charts.drop(table()))
+    assert [row["domain"] for row in data["drops"]] == ["mnist", "uci_digits", "mnist_m"]
+    assert data["drops"][0]["change"] == pytest.approx(-24.25) and data["drops"][0]["text"] == "−24.2"
+    assert data["span"] == [{"change": -50}, {"change": 5}]
+    assert span_rows([]) == [{"change": -5}, {"change": 5}]
+
+
+def costs(ratio: float) -> list[dict[str, Any]]:
+    full = {"filters": 320, "parameters": 123_456, "macs": 9.1e6, "bytes": 498_000}
+    return [{"scorer": "l1", "ratio_removed": ratio, "metric": name, "value": value * (1 - ratio)} for name, value in full.items()]
+
+
+def test_left_tells_shares_and_absolute_numbers() -> None:
+    rows = data_of(charts.left(tidy(costs(0.0) + costs(0.5))))["left"]
+    assert [(row["what"], row["percent"]) for row in rows] == [
+        ("Filters", "50 %"), ("Weights", "50 %"), ("Computation", "50 %"), ("File size", "50 %"),
+    ]  # fmt: skip
+    assert [row["text"] for row in rows][:2] == ["160 of 320", "61.7 k of 123 k"]
+    full = {"filters": 640.0, "parameters": 1e6, "macs": 1e7, "bytes": 1e6}
+    assert data_of(charts.left(tidy(costs(0.5)), full=full))["left"][0]["percent"] == "25 %"
+
+
+def test_left_says_what_is_missing() -> None:
+    with pytest.raises(DgpruneError, match="no row of 'filters' at ratio_removed 0"):
+        charts.left(tidy(costs(0.5)))
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "words"),
+    [(0, "filters", "0"), (999, "bytes", "999 B"), (1500, "bytes", "1.50 kB"), (9999, "parameters", "9,999"), (2.5e9, "macs", "2.50 G")],
+)
+def test_amounts_have_three_digits(value: float, metric: str, words: str) -> None:
+    assert amount(value, metric=metric) == words
+
+
+def test_a_users_text_is_only_ever_a_value() -> None:
+    def fields(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["field"]] if isinstance(node.get("field"), str) else []
+            return own + [field for key, value in node.items() if key != "values" for field in fields(value)]
+        return [field for part in node for field in fields(part)] if isinstance(node, list) else []
+
+    frame = table(target=HOSTILE, seen="images")
+    for chart in (charts.sweep(frame, now=0.5), charts.drop(frame), charts.sweep(table(target=HOSTILE, scorers=("l1", HOSTILE)))):
+        spec = chart.to_dict()
+        assert all(field.replace("_", "").isalnum() for field in fields(spec))
+    assert any(row["domain"] == HOSTILE for row in data_of(charts.sweep(frame))["curves"])
+
+
+def test_every_chart_can_be_made_without_data() -> None:
+    empty = tidy([])
+    for chart in (charts.sweep(empty), charts.drop(empty), charts.left(empty)):
+        assert all(not rows or rows == [{"change": -5}, {"change": 5}] for rows in data_of(chart).values())
+
+
+@pytest.mark.parametrize("name", ["sweep", "drop", "left"])
+def test_vega_draws_it(name: str) -> None:
+    import vl_convert
+
+    frame = tidy(costs(0.0) + costs(0.5)) if name == "left" else table(target=HOSTILE)
+    svg = vl_convert.vegalite_to_svg(getattr(charts, name)(frame).to_dict())
+    assert svg.startswith("<svg") and "NaN" not in svg and "<b onload" not in svg

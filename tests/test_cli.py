@@ -1,0 +1,265 @@
+"""The commands: sentences instead of tracebacks, a lab that answers on this machine only and ends when told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dgprune_lab import cli, desk, doctor, lab
+from dgprune_lab.types.errors import DgpruneError
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port of this machine on which somebody listens."""
+    with socket.socket() as other:
+        other.bind((lab.HOST, 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_every_command_is_listed_with_its_sentence() -> None:
+    shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "120"}).output
+    for word in ("lab", "report", "doctor", "bench", "train", "version", "Open JupyterLab on the notebooks"):
+        assert word in shown
+
+
+def test_help_loads_no_more_than_the_package_itself() -> None:
+    script = (
+        "import sys, dgprune_lab; before = set(sys.modules); from dgprune_lab.cli import app; "
+        "app(['--help'], standalone_mode=False); heavy = {'torch', 'pandas', 'altair', 'jupyterlab', 'psutil'}; "
+        "print('HEAVY', heavy & (set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert "HEAVY set()" in done.stdout, done.stdout + done.stderr
+
+
+def test_an_error_of_ours_is_one_sentence_and_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: Any, **named: Any) -> int:
+        raise DgpruneError("wanted this, got that: do this next.")
+
+    monkeypatch.setattr(lab, "serve", refuse)
+    result = CliRunner().invoke(cli.app, ["lab"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "dgprune-lab: wanted this, got that: do this next.\n"
+
+
+def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*words: Any, **named: Any) -> int:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(lab, "serve", fail)
+    result = CliRunner().invoke(cli.app, ["lab"])
+    assert isinstance(result.exception, ValueError)
+    assert str(result.exception) == "a bug"
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "name", "call"),
+    [
+        (["report", "-o", "a.html"], "dgprune_lab.report", "write_report", ((Path("a.html"),), {})),
+        (["bench", "--quick"], "dgprune_lab.bench", "main", ((), {"json": None, "quick": True})),
+        (["bench", "--json", "b.json"], "dgprune_lab.bench", "main", ((), {"json": Path("b.json"), "quick": False})),
+        (["train", "net"], "dgprune_lab.models.recipes", "make", (("net",), {"folder": Path(".")})),
+    ],
+)
+def test_a_command_hands_its_options_on(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], module: str, name: str, call: tuple[Any, Any]
+) -> None:
+    calls: list[tuple[Any, Any]] = []
+    stand_in = ModuleType(module)
+    setattr(stand_in, name, lambda *given, **named: calls.append((given, named)))
+    monkeypatch.setitem(sys.modules, module, stand_in)
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    assert calls == [call]
+
+
+def test_a_port_in_use_gets_a_sentence_before_anything_starts(taken: int, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["lab", "--port", str(taken), "--workdir", str(tmp_path / "desk")])
+    assert result.exit_code == 2
+    assert f"port {taken} cannot be used" in result.stderr
+    assert "choose another with --port" in result.stderr
+    assert not (tmp_path / "desk").exists()
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_port_that_is_none_gets_a_sentence(port: int) -> None:
+    with pytest.raises(DgpruneError, match=f"a port is a number from 1 to 65535, got {port}"):
+        lab.free_port(port)
+
+
+def test_the_next_free_port_is_taken(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+    monkeypatch.setattr(lab, "FIRST_PORT", taken)
+    monkeypatch.setattr(lab, "_is_free", lambda port: port >= taken + 2)
+    assert lab.free_port() == taken + 2
+    monkeypatch.setattr(lab, "_is_free", lambda port: False)
+    with pytest.raises(DgpruneError, match="no free port"):
+        lab.free_port()
+
+
+def test_the_default_folder_is_found_again_from_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lab.default_workdir() == tmp_path / "dgprune-lab"
+    (tmp_path / "dgprune-lab").mkdir()
+    (tmp_path / "dgprune-lab" / desk.RECORD).write_text("{}")
+    monkeypatch.chdir(tmp_path / "dgprune-lab")
+    assert lab.default_workdir() == tmp_path / "dgprune-lab"
+
+
+def test_the_server_is_told_to_stay_on_this_machine(tmp_path: Path) -> None:
+    words = lab.command(tmp_path, port=9000, browser=False)
+    assert "--ServerApp.ip=127.0.0.1" in words
+    assert "--ServerApp.port_retries=0" in words
+    assert "--LabApp.news_url=None" in words
+    assert not [word for word in words if "token" in word or "password" in word]
+    assert not [word for word in words if "default_url" in word], "there is no first notebook in this folder"
+    (tmp_path / lab.FIRST_NOTEBOOK).write_text("{}")
+    assert "--LabApp.default_url=/lab/tree/00_start.ipynb" in lab.command(tmp_path, port=9000, browser=False)
+
+
+def test_only_root_is_allowed_as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000, raising=False)
+    assert "--allow-root" not in lab.command(tmp_path, port=9000, browser=True)
+    monkeypatch.setattr(os, "getuid", lambda: 0, raising=False)
+    assert "--allow-root" in lab.command(tmp_path, port=9000, browser=True)
+
+
+def test_the_exit_code_of_the_server_is_passed_on() -> None:
+    assert lab._run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+def test_a_server_that_does_not_listen_is_ended_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deaf = "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('up').touch(); time.sleep(60)"
+    monkeypatch.setattr(lab, "_GRACE", 0.2)
+    monkeypatch.chdir(tmp_path)
+
+    def wish() -> None:
+        while not Path("up").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wish).start()
+    before = signal.getsignal(signal.SIGTERM)
+    assert lab._run([sys.executable, "-c", deaf]) == 128 + signal.SIGKILL
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def get(address: str, *, token: str | None = None) -> tuple[int, bytes]:
+    """Status and content of one request."""
+    request = urllib.request.Request(address, headers={"Authorization": f"token {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, b""
+
+
+@pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])
+def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, wish: signal.Signals) -> None:
+    place, runtime, port = tmp_path / "desk", tmp_path / "runtime", lab.free_port()
+    own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(runtime)}
+    words = [sys.executable, "-m", "dgprune_lab.cli", "lab", "--no-browser", f"--port={port}", f"--workdir={place}"]
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(words, env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            end = time.monotonic() + 60
+            found: list[Path] = []
+            while not (found := list(runtime.glob("jpserver-*.json"))):
+                assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+            time.sleep(0.3)
+            server = json.loads(found[0].read_text())
+            assert server["hostname"] == "127.0.0.1"
+            assert server["token"]
+            contents = f"http://127.0.0.1:{port}/api/contents"
+            assert get(contents)[0] == 403
+            status, listed = get(contents, token=server["token"])
+            assert status == 200
+            assert b"00_start.ipynb" in listed
+            settings = f"http://127.0.0.1:{port}/lab/api/settings/@jupyterlab/apputils-extension:notification"
+            defaults = json.loads(get(settings, token=server["token"])[1])["schema"]["properties"]
+            assert (defaults["fetchNews"]["default"], defaults["checkForUpdates"]["default"]) == ("false", False)
+            process.send_signal(wish)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+        said = (tmp_path / "log").read_text()
+    assert "00_start.ipynb: added" in said
+    assert f"Notebooks: {place}" in said
+    assert "/lab/tree/00_start.ipynb?token=" in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(server["pid"], 0)
+
+
+def test_the_doctor_fits_one_screen_and_class_one_line() -> None:
+    runner = CliRunner()
+    screen = runner.invoke(cli.app, ["doctor"]).output.rstrip("\n").split("\n")
+    assert len(screen) <= doctor.HEIGHT
+    assert max(len(line) for line in screen) <= doctor.WIDTH
+    for word in ("python", "torch", "device", "threads", "memory", "data"):
+        assert any(word in line for line in screen)
+    (line,) = runner.invoke(cli.app, ["doctor", "--class"]).output.splitlines()
+    assert line.startswith(("ready: ", "not ready: "))
+
+
+def test_the_doctor_names_every_data_set_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DGPRUNE_DATA", raising=False)
+    shown = CliRunner().invoke(cli.app, ["doctor", "--data"])
+    assert shown.exit_code == 0
+    for name in ("mnist_full", "mnist_m_published", "usps", "fashion_mnist", "cifar10"):
+        assert f"{name}: not there. To get it:" in shown.output
+
+
+def test_the_doctor_says_what_is_missing_or_too_old_and_how_to_get_it() -> None:
+    needs = ["torch>=2.6", "numpy>=9999.1", "no-such-thing-here>=1.2", "pandas"]
+    assert [(lack.what.split(" is ")[1], lack.mend) for lack in doctor.requirements(needs)] == [
+        ("older than 9999.1", 'pip install -U "numpy>=9999.1"'),
+        ("missing", 'pip install -U "no-such-thing-here>=1.2"'),
+    ]
+
+
+def test_the_doctor_finds_builds_that_do_not_match() -> None:
+    def load(name: str) -> None:
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+    (lack,) = doctor.matching(load)
+    assert "torchvision cannot be imported (operator torchvision::nms does not exist)" in lack.what
+    assert "pip install --force-reinstall torch torchvision" in lack.mend
+    assert doctor.matching(lambda name: None) == []
+
+
+def test_a_blocking_lack_is_read_out_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    lack = doctor.Lack("torchvision is missing", "pip install torchvision", needed=True)
+    monkeypatch.setattr(doctor, "requirements", lambda: [lack])
+    result = CliRunner().invoke(cli.app, ["doctor", "--class"])
+    assert result.exit_code == 1
+    assert result.output == "not ready: torchvision is missing; do this: pip install torchvision\n"
+
+
+def test_a_missing_browser_keeps_nobody_from_being_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("requirements", "matching", "notebooks"):
+        monkeypatch.setattr(doctor, name, list)
+    monkeypatch.setattr(doctor, "chromium", lambda: None)
+    found = doctor.examine()
+    assert found.ready and found.line.startswith("ready: ")
+    assert "chromium, for the browser tests: apt-get install -y chromium (optional)" in found.screen

