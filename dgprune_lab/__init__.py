@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,12 +17,12 @@ if TYPE_CHECKING:
     from .saving import load, save
     from .scorers import SCORERS, from_torch_pruning
     from .study import Study
-    from .surgery import masked, prune, recalibrate, record_of
+    from .surgery import masked, prune, recalibrate
     from .types.domain import Domain
     from .types.errors import DgpruneError, DgpruneNote
     from .types.filters import FilterGraph, FilterGroup, Mask, Scores, WeightMask, WeightScores
     from .types.outcomes import Outcomes
-    from .types.record import Record
+    from .types.record import Record, record_of
     from .types.tables import tidy
     from .widgets.explorer import Explorer
     from .widgets.prediction import predict
@@ -36,7 +38,7 @@ _WHERE = {
     "diagnostic": "contract", "Diagnostic": "contract",
     "Scores": "types.filters", "allocate": "allocate", "Mask": "types.filters", "FilterGraph": "types.filters",
     "FilterGroup": "types.filters", "WeightScores": "types.filters", "WeightMask": "types.filters",
-    "prune": "surgery", "masked": "surgery", "recalibrate": "surgery", "record_of": "surgery", "Record": "types.record",
+    "prune": "surgery", "masked": "surgery", "recalibrate": "surgery", "record_of": "types.record", "Record": "types.record",
     "evaluate": "measure", "measure": "measure", "Outcomes": "types.outcomes", "tidy": "types.tables",
     "sweep": "recipes", "grid": "recipes", "save": "saving", "load": "saving",
     "Explorer": "widgets.explorer", "predict": "widgets.prediction",
@@ -57,3 +59,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *_WHERE]
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing the module `measure` sets the attribute of that name; the public name is the function in it.
+        if isinstance(value, ModuleType) and _WHERE.get(name) == name:
+            value = getattr(value, name, value)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

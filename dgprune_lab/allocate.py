@@ -48,7 +48,7 @@ def allocate(
     choice("of", of, Of)
     if isinstance(scores, WeightScores):
         return _weights(scores, ratio, scope, of)
-    order = removal_order(scores, scope=scope)
+    order = _known_order(scores, scope)
     keep = _keep(scores.graph, order, order.count(scores.graph, ratio, of))
     return Mask(keep, ratio, scores.graph, scope, of, scores.scorer, scores.options, True, scores.reads)
 
@@ -101,6 +101,18 @@ class Order:
     def of_group(self, group: FilterGroup, gone: Tensor) -> Tensor:
         """(C,) bool: which filters of a group stay."""
         return ~gone[group.units + self._starts[group.name]]
+
+
+def _known_order(scores: Scores, scope: Scope) -> Order:
+    """`removal_order`, kept with the scores: a slider asks for one ratio after the other of the same ones."""
+    values = [scores.values[group.name] for group in scores.graph.groups]
+    if any(value.is_inference() for value in values):  # no version number, so a change would not be noticed
+        return removal_order(scores, scope=scope)
+    stamp = [(id(value), value._version) for value in values]
+    held = scores.__dict__.setdefault("_orders", {})
+    if scope not in held or held[scope][0] != stamp:
+        held[scope] = stamp, removal_order(scores, scope=scope)
+    return held[scope][1]
 
 
 def removal_order(scores: Scores, *, scope: Scope) -> Order:

@@ -101,8 +101,8 @@ def train(
     folder: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("."),
 ) -> None:
     """Train a built-in network as the shipped one was, and save it with its card."""
-    from .models.recipes import make
     from .runtime import threads
+    from .shipping import make
 
     typer.echo(f"Using {threads().reason}")
     written = make(name, folder=folder)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from .measure import device_of, join, outcome_batches, private
 from .stem import Replayed, Stem, find_stem, record
-from .surgery import calibration_batches, calibration_images, has_batchnorm, prune, rebuild, run_calibration
+from .surgery import calibration_batches, calibration_images, has_batchnorm, prune, pruned_view, rebuild, run_calibration
 from .types.domain import Batch, Domain
 from .types.filters import FilterGraph, Mask
 from .types.outcomes import Outcomes
@@ -40,11 +40,12 @@ class Evaluator:
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, ...]) -> None:
         self.graph, self.domains = graph, domains
+        self._lock = threading.RLock()
         self.device = device_of(model)
         self._dense = private(model)
         self._norm = has_batchnorm(model)
         self._bases: dict[int, _Base] = {}
-        self._stem: Stem | None | bool = False
+        self._stem: Stem | bool | None = False
         self._held: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
         self._last: tuple[tuple[object, ...], nn.Module] | None = None
 
@@ -62,13 +63,19 @@ class Evaluator:
             images: only the first so many.
         """
         calibration = 0 if batchnorm == "as_is" or not self._norm else min(500, images or 500)
-        model = self._network(mask, calibration)
+        with self._lock:
+            model = self._network(mask, calibration)
         yield
-        parts = []
-        for part in outcome_batches(model, self._inputs(model, domain, split, images, calibration), domain):
+        batches = outcome_batches(model, self._inputs(model, domain, split, images, calibration), domain)
+        parts: list[Outcomes] = []
+        while True:
+            # A replayed network holds its input while it runs, so two threads take turns, batch by batch.
+            with self._lock:
+                part = next(batches, None)
+            if part is None:
+                return join(parts)
             parts.append(part)
             yield
-        return join(parts)
 
     def network(self, mask: Mask | None, *, batchnorm: BatchNorm) -> nn.Module:
         """The pruned network itself, statistics re-estimated where asked: what a user would save."""
@@ -85,11 +92,11 @@ class Evaluator:
         if mask is None:
             model = base.model
         elif self.stem is None:
-            model = prune(self._dense, mask).eval()
+            model = pruned_view(self._dense, mask).eval()
             if calibration:
                 run_calibration(model, self._calibration_images(calibration))
         else:
-            model = Replayed(prune(self._dense, mask), self.stem, mask).eval()
+            model = Replayed(pruned_view(self._dense, mask), self.stem, mask).eval()
             if base.calibration is not None:
                 run_calibration(model, base.calibration)
         self._last = (key, model)

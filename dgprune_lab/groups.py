@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -65,8 +65,8 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
     _refuse_silent(twin, ran)
     names = {module: name for name, module in twin.named_modules()}
     candidates, refused = [], {}
-    for items in _dependency_groups(twin, example, names):
-        reader = _Reader(twin, names, ran)
+    for items, ends in _dependency_groups(twin, example, names, ran):
+        reader = _Reader(twin, names, ran, ends)
         try:
             found = reader.read(items)
         except DgpruneError as error:
@@ -92,7 +92,7 @@ def assemble(
             ids = axes[member.tensor].setdefault(member.axis, torch.full((tensors[member.tensor].shape[member.axis],), -1))
             ids[member.positions] = member.filters + start
         start += group.filters
-        chosen.append(FilterGroup(group.name, group.filters, group.members, group.units, group.writers, group.doors, depth))
+        chosen.append(replace(group, depth=depth))
     for held in axes.values():
         for ids in held.values():
             ids[ids < 0] = total
@@ -129,13 +129,20 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
     except Exception as error:
         size = " x ".join(map(str, example.shape[1:]))
         raise DgpruneError(
-            f"the network does not take images of {size} ({type(error).__name__}: {error}); "
+            f"the network does not take images of {size} ({_words(error)}); "
             "give images of the size it was built for."
         ) from error
     finally:
         for handle in handles:
             handle.remove()
     return Layers(order, dict(places))
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong first, on one line: the graph tries again after an error, and fails on its own try."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _refuse_wrappers(model: nn.Module) -> None:
@@ -157,8 +164,9 @@ def _refuse_silent(model: nn.Module, ran: Layers) -> None:
         heads = list(dict.fromkeys(_whole(name, silent, model) for name in silent))
         more = f" and {len(heads) - 4} more" if len(heads) > 4 else ""
         raise DgpruneError(
-            f"the layers {', '.join(heads[:4])}{more} hold parameters but do not run in eval mode (auxiliary heads?), so what "
-            "must go together with them cannot be read; remove them from the network first (set them to None)."
+            f"the layers {', '.join(heads[:4])}{more} hold parameters but are not called in eval mode (auxiliary heads, or "
+            "weights that a function uses directly, as windowed attention does), so what must go together with them "
+            "cannot be read; auxiliary heads can be set to None first."
         )
 
 
@@ -178,9 +186,9 @@ def _parents(name: str) -> list[str]:
 
 
 def _dependency_groups(
-    model: nn.Module, example: Tensor, names: dict[nn.Module, str]
-) -> list[list[tuple[Any, str, Any, list[int], list[int]]]]:
-    """The groups of the graph as plain lists: (module or parameter, out | in | axis, pruner, places, root places)."""
+    model: nn.Module, example: Tensor, names: dict[nn.Module, str], ran: Layers
+) -> list[tuple[list[tuple[Any, str, Any, list[int], list[int]]], tuple[str, ...]]]:
+    """The groups of the graph, (module or parameter, out | in | axis, pruner, places, root places), and their ends."""
     import torch_pruning as tp
 
     graph = tp.DependencyGraph()
@@ -192,7 +200,7 @@ def _dependency_groups(
             graph.build_dependency(model, example_inputs=(example,), verbose=False)
         except Exception as error:
             raise DgpruneError(
-                f"the layers of this network cannot be followed ({type(error).__name__}: {error}); "
+                f"the layers of this network cannot be followed ({_words(error)}); "
                 "an operation between them is not one that the dependency graph knows."
             ) from error
         _bound(graph, time.monotonic() + _SECONDS)
@@ -216,8 +224,38 @@ def _dependency_groups(
             elif type(target).__name__ == "_OutputOp":
                 side = "output"
             items.append((target, side, item.dep.target.type, list(item.idxs), list(item.root_idxs)))
-        groups.append(items)
+        groups.append((items, _ends(graph, items, names, ran)))
     return groups
+
+
+def _ends(
+    graph: Any, items: list[tuple[Any, str, Any, list[int], list[int]]], names: dict[nn.Module, str], ran: Layers
+) -> tuple[str, ...]:
+    """The writers whose output a reader gets before another writer rewrites it; of the factors of a product, the first."""
+    kinds = (*_CONV, nn.Linear, *_BATCHNORM)
+    layers = [(target, side) for target, side, *_ in items if isinstance(target, kinds) and target in names]
+    reads = {layer for layer, side in layers if side == "in" and not _is_depthwise(layer)}
+    writes = {layer for layer, side in layers if side == "out" or _is_depthwise(layer)}
+    factor: dict[Any, Any] = {}
+    found = []
+    for writer in sorted(writes, key=lambda layer: ran.order[names[layer]]):
+        waiting, seen, reached = [graph.module2node[writer]], set(), False
+        while waiting:
+            node = waiting.pop()
+            for after in node.outputs:
+                # Squeeze-excite multiplies a map by a function of itself: the gate sits on the map, once.
+                other = "Mul" in str(getattr(after.module, "_grad_fn", "")) and factor.setdefault(after, node) is not node
+                reached = reached or after.module in reads
+                if not (other or after in seen or after.module in reads or after.module in writes):
+                    seen.add(after)
+                    waiting.append(after)
+        if reached:
+            found.append(names[writer])
+    return tuple(found)
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, _CONV) and layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
 
 
 def _bound(graph: Any, deadline: float) -> None:
@@ -235,8 +273,8 @@ def _bound(graph: Any, deadline: float) -> None:
 class _Reader:
     """Turns the items of one group into a FilterGroup."""
 
-    def __init__(self, model: nn.Module, names: dict[nn.Module, str], ran: Layers) -> None:
-        self.model, self.names, self.ran = model, names, ran
+    def __init__(self, model: nn.Module, names: dict[nn.Module, str], ran: Layers, ends: tuple[str, ...]) -> None:
+        self.model, self.names, self.ran, self.ends = model, names, ran, ends
         self.members: list[Member] = []
         self.writers: list[str] = []
         self.doors: dict[str, tuple[Tensor, Tensor]] = {}
@@ -261,7 +299,7 @@ class _Reader:
         layers = [name for name in writers if isinstance(self.model.get_submodule(name), (*_CONV, nn.Linear))]
         if int(units.max()) == 0 and count > 1:
             raise DgpruneError(f"a grouped convolution ties all {count} filters together")
-        return FilterGroup(layers[0], count, tuple(self.members), units, writers, doors)
+        return FilterGroup(layers[0], count, tuple(self.members), units, writers, doors, ends=self.ends)
 
     def _module(self, module: nn.Module, side: str, places: list[int], roots: list[int]) -> None:
         name = self.names[module]
@@ -287,7 +325,7 @@ class _Reader:
         groups = conv.groups
         if groups > 1 and isinstance(conv, _TRANSPOSED):
             raise DgpruneError(f"{name} is a grouped transposed convolution, which cannot be cut")
-        depthwise = groups > 1 and groups == conv.in_channels == conv.out_channels
+        depthwise = _is_depthwise(conv)
         side = "out" if depthwise else side
         self._end(name, side, places, roots)
         if groups > 1 and not depthwise:

@@ -18,8 +18,8 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     Every measurement on the same number of images uses the same 1,000 seeded resamples, so a difference of two columns
     has the interval of a paired bootstrap (Efron and Tibshirani 1993, chapters 8 and 13). Where all images agree, all
     resamples do too, and a zero width would be earned by nothing: a column that is all 0, all 1 (or a difference that
-    is all 0) gets the exact binomial bound instead, 1 - (.025)^(1/N) from there (Clopper and Pearson 1934). Other
-    constant columns get no interval (NaN).
+    is all 0 or all -1) gets the exact binomial bound instead, 1 - (.025)^(1/N) from there (Clopper and Pearson 1934).
+    Other constant columns get no interval (NaN).
 
     Args:
         values: (N,) or (N, K), a row per image.
@@ -37,7 +37,7 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
         low[moving], high[moving] = np.percentile(means, [tail, 100 - tail], axis=0)
     bound = 1 - ((1 - LEVEL) / 2) ** (1 / len(flat))
     for k in np.flatnonzero(constant):
-        low[k], high[k] = _constant(float(flat[0, k]), bound, signed=bool(flat[0, k] == 0))
+        low[k], high[k] = _constant(float(flat[0, k]), bound)
     shape = values.shape[1:]
     return low.reshape(shape), high.reshape(shape)
 
@@ -52,10 +52,10 @@ def difference(after: NDArray[np.float64], before: NDArray[np.float64]) -> tuple
     return float(low), float(high)
 
 
-def _constant(value: float, bound: float, *, signed: bool) -> tuple[float, float]:
+def _constant(value: float, bound: float) -> tuple[float, float]:
     if value == 1:
         return 1 - bound, 1.0
-    return (0.0, bound) if signed else (np.nan, np.nan)
+    return (value, value + bound) if value in (0, -1) else (np.nan, np.nan)
 
 
 def _means(values: NDArray[np.float32]) -> NDArray[np.float32]:

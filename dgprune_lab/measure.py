@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import intervals
-from .surgery import rebuild, recalibrate, record_of
+from .surgery import rebuild, recalibrate
 from .types.domain import Batch, Domain
-from .types.errors import DgpruneError
+from .types.errors import DgpruneError, DgpruneNote
 from .types.outcomes import Outcomes
+from .types.record import record_of
 from .types.tables import BatchNorm, choice, tidy
 
 LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
@@ -58,7 +60,7 @@ def outcome_batches(model: Callable[[Tensor], Tensor], batches: Iterable[Batch],
     """
     for images, labels, index in batches:
         with torch.inference_mode():
-            logits = model(images)
+            logits = _logits(model, images)
             if not isinstance(logits, Tensor) or logits.ndim != 2:
                 got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise DgpruneError(f"the network must return logits of shape (images, classes); it returned {got}.")
@@ -72,6 +74,19 @@ def outcome_batches(model: Callable[[Tensor], Tensor], batches: Iterable[Batch],
         yield Outcomes(
             logits.argmax(1).cpu().clone(), loss.cpu().double().clone(), index, None if labels is None else labels.cpu()
         )
+
+
+def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The model's output; where memory runs out, in halves, and said."""
+    try:
+        return model(images)
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise DgpruneError("the device has too little memory for a single image; use a smaller network or the CPU.") from None
+    # Outside the handler, which would keep the failed pass alive.
+    half = -(-len(images) // 2)
+    warnings.warn(DgpruneNote(f"memory ran out at {len(images)} images a batch; going on with {half}."), stacklevel=2)
+    return torch.cat([_logits(model, part) for part in images.split(half)])
 
 
 def join(parts: Iterable[Outcomes]) -> Outcomes:

@@ -104,9 +104,10 @@ def sweep_steps(
 ) -> Generator[tuple[int, int], None, pd.DataFrame]:
     """`sweep` as a generator: yields (done, total) after every network that was evaluated on a domain."""
     asked = grid(0, 0.95, 20) if ratios is None else [float(ratio) for ratio in ratios]
-    if not asked or not scorers:
-        raise DgpruneError("a sweep needs at least one ratio and one scorer.")
-    masks = list(_masks(study, scorers, asked, range(seeds) if isinstance(seeds, int) else seeds, scope, of))
+    drawn = range(seeds) if isinstance(seeds, int) else seeds
+    if not asked or not scorers or not drawn:
+        raise DgpruneError("a sweep needs at least one ratio, one scorer and one seed.")
+    masks = list(_masks(study, scorers, asked, drawn, scope, of))
     total, done, found = len(masks) * len(study.domains), 0, []
     for seed, mask in masks:
         for domain in study.domains:
@@ -114,7 +115,7 @@ def sweep_steps(
             found.append(({**mask_columns(mask), "seed": seed, "batchnorm": batchnorm}, mask, domain, outcomes))
             done += 1
             yield done, total
-    rows = _rows(study.record, found, split)
+    rows = _rows(study, found, split)
     for seed, mask in masks:
         shared = {**mask_columns(mask), "seed": seed, "batchnorm": batchnorm}
         rows += [{**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in left(mask)]
@@ -164,7 +165,7 @@ def mask_record(record: Record, mask: Mask, *, batchnorm: BatchNorm, study: Stud
     return found
 
 
-def _rows(record: Record, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]], split: str) -> list[dict[str, Any]]:
+def _rows(study: Study, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]], split: str) -> list[dict[str, Any]]:
     """A row per metric and measurement; all measurements of a domain share one bootstrap."""
     rows = []
     for domain in dict.fromkeys(entry[2] for entry in found):
@@ -177,7 +178,7 @@ def _rows(record: Record, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]
         low, high = intervals.over_images(stacked)
         mean = stacked.mean(0)
         for k, (shared, mask, _, outcomes) in enumerate(mine):
-            seen = record.adding("scorer", mask.reads).columns(domain.name, split)
+            seen = mask_record(study.record, mask, batchnorm=shared["batchnorm"], study=study).columns(domain.name, split)
             for offset, metric, unit in ((0, "accuracy", "share"), (len(mine), "loss", "nats")):
                 rows.append({
                     **shared, "domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes),

@@ -13,10 +13,10 @@ from torch import nn
 from .gate import read_groups
 from .models.checkpoints import checkpoint_paths, fit_state, tensors_from_bytes, tensors_to_bytes
 from .models.networks import build
-from .surgery import prune, record_of, set_record
+from .surgery import prune
 from .types.errors import DgpruneError
 from .types.filters import Mask
-from .types.record import Record
+from .types.record import Record, record_of, set_record
 
 _FORM = "dgprune_lab network 1"
 

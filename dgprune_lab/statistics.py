@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from typing import Any
@@ -13,11 +14,9 @@ from torch import Tensor, nn
 from .contract import Need
 from .surgery import rebuild
 from .types.domain import Domain
-from .types.errors import DgpruneError
+from .types.errors import DgpruneError, DgpruneNote
 from .types.filters import FilterGraph, FilterGroup
 from .types.statistics import Moments, Statistics
-
-_BATCHNORM = nn.modules.batchnorm._BatchNorm
 
 
 def gather(
@@ -33,11 +32,25 @@ def gather(
         domain: where images (and labels, for gate and weight_gradient) come from.
         needs: of mean_map, moments, gate, weight_gradient.
         split: the part to read.
-        size: images per batch.
+        size: images per batch; halved, and said, when memory runs out.
 
     Raises:
         DgpruneError: labels are needed and there are none; the network gives non-finite outputs.
     """
+    try:
+        return _gather(model, graph, domain, needs, split, size)
+    except torch.OutOfMemoryError:
+        if size == 1:
+            raise DgpruneError("the device has too little memory for a single image; use a smaller network or the CPU.") from None
+    # Outside the handler, which would keep the failed pass alive; from the start, as some sums were already made.
+    half = -(-min(size, len(domain.rows(split))) // 2)
+    warnings.warn(DgpruneNote(f"memory ran out at {size} images a batch; starting again with {half}."), stacklevel=2)
+    return gather(model, graph, domain=domain, needs=needs, split=split, size=half)
+
+
+def _gather(
+    model: nn.Module, graph: FilterGraph, domain: Domain, needs: Collection[Need], split: str, size: int
+) -> Statistics:
     wants_gradient = bool({"gate", "weight_gradient"} & set(needs))
     if wants_gradient and domain.labels is None:
         raise DgpruneError(f"domain {domain.name!r} has no labels; gradients of the risk need them.")
@@ -68,7 +81,7 @@ def gather(
     shown = gradients if "weight_gradient" in needs else {}
     return Statistics(
         domain.name, split, count, wants_gradient, risk / count if wants_gradient else None,
-        sums.mean_maps(count), sums.moments(), gate, shown,
+        sums.mean_maps(), sums.moments(), gate, shown,
     )  # fmt: skip
 
 
@@ -93,27 +106,22 @@ def _watched(model: nn.Module, graph: FilterGraph, sites: dict[str, list[str]], 
     chosen = {name for held in sites.values() for name in held}
     if whole:
         parameters = dict(model.named_parameters())
-        chosen |= {m.tensor for g in graph.groups for m in g.members if m.tensor in parameters and m.side == "out"}
+        chosen |= {m.tensor for g in graph.groups for m in g.members if m.tensor in parameters}
     return chosen
 
 
 def _gate_sites(model: nn.Module, graph: FilterGraph) -> dict[str, list[str]]:
-    """Per group, the tensors whose sum of w dL/dw is the gate's derivative.
+    """Per group, the tensors whose sum of w dL/dw is the gate's derivative: those of the group's last writers.
 
-    The BatchNorms that write the group (gamma and beta), or the convolutions where there is none. Where a depthwise
-    convolution rewrites the group, only what comes after it counts: the gate sits on the group's output.
+    BatchNorms (gamma and beta), or convolutions where none follows. What is rewritten before a layer reads it (by a
+    depthwise convolution, or by the BatchNorm on a concatenation) does not count: the gate sits on the group's output.
     """
     sites = {}
     for group in graph.groups:
-        modules = [(name, model.get_submodule(name)) for name in group.writers]
-        depthwise = [k for k, (_, m) in enumerate(modules) if getattr(m, "groups", 1) > 1 and m.groups == m.in_channels]
-        if depthwise:
-            modules = modules[depthwise[-1] :]
-        norms = [(name, m) for name, m in modules if isinstance(m, _BATCHNORM)]
-        if any(m.weight is None for _, m in norms):
+        modules = [(name, model.get_submodule(name)) for name in group.ends]
+        if any(m.weight is None for _, m in modules):
             raise DgpruneError(f"layer {group.name!r}: its BatchNorm has no scale, so a gate gradient is not defined.")
-        chosen = norms or modules
-        sites[group.name] = [f"{name}.{part}" for name, m in chosen for part in ("weight", "bias") if getattr(m, part, None) is not None]
+        sites[group.name] = [f"{name}.{part}" for name, m in modules for part in ("weight", "bias") if getattr(m, part, None) is not None]
     return sites
 
 
@@ -135,6 +143,7 @@ class _Sums:
         self._maps: dict[str, Tensor] = {}
         self._moments: dict[str, Tensor] = {}
         self._places: dict[str, int] = defaultdict(int)
+        self._seen: dict[str, int] = defaultdict(int)
 
     def listen(self, model: nn.Module) -> None:
         """Hook the last consumer of every group of this private copy."""
@@ -163,6 +172,8 @@ class _Sums:
         if "mean_map" in self.needs:
             total = y.double().sum(0)
             self._maps[name] = self._maps[name] + total if name in self._maps else total
+            # Not the number of images: a layer that is called twice sees each of them twice.
+            self._seen[name] += len(y)
         if "moments" in self.needs:
             flat = y.flatten(2).double()
             sums = torch.stack([
@@ -171,8 +182,8 @@ class _Sums:
             self._moments[name] = self._moments[name] + sums if name in self._moments else sums
             self._places[name] += flat.shape[0] * flat.shape[2]
 
-    def mean_maps(self, images: int) -> dict[str, Tensor]:
-        return {name: (total / images).cpu() for name, total in self._maps.items()}
+    def mean_maps(self) -> dict[str, Tensor]:
+        return {name: (total / self._seen[name]).cpu() for name, total in self._maps.items()}
 
     def moments(self) -> dict[str, Moments]:
         return {name: Moments(*(sums / self._places[name]).cpu()) for name, sums in self._moments.items()}

@@ -14,6 +14,7 @@ from .groups import run_order
 from .surgery import prune
 from .types.filters import FilterGraph, Mask
 
+
 @dataclass(frozen=True)
 class Stem:
     """The leaf layers before the first one whose input a mask cuts.

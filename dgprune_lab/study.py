@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -19,12 +19,12 @@ from .measure import private
 from .runtime import device as pick_device
 from .scorers import Evidence, checked_options, resolve, run
 from .statistics import gather
-from .surgery import has_batchnorm, prune, rebuild, recalibrate, record_of
+from .surgery import has_batchnorm, prune, rebuild, recalibrate
 from .types.domain import Domain, Role
 from .types.errors import DgpruneError, unknown
 from .types.filters import FilterGraph, Mask, Scores
 from .types.outcomes import Outcomes
-from .types.record import Record
+from .types.record import Record, record_of
 from .types.statistics import Statistics
 from .types.tables import BatchNorm, choice
 
@@ -150,7 +150,7 @@ class Study:
                 continue
             given = dict(options or {}) | ({"seed": seed} if item.draws and "seed" not in (options or {}) else {})
             settled = checked_options(item, given)
-            key = ("scores", self._content, id(item.function), item.name, repr(sorted(settled.items())))
+            key = ("scores", self._content, id(item.function), repr(item), repr(sorted(settled.items())))
             kept = self._get(key)
             if kept is None:
                 # The function travels in the cache, so that its id cannot be given to another one meanwhile.
@@ -301,15 +301,28 @@ class Study:
 
 
 def _stamp(model: nn.Module) -> tuple[object, ...]:
-    """Cheap to compare, changes when a weight does: place, version and sum of every tensor, and the layers' types."""
+    """Cheap to compare, changes when a weight or a layer does: place, version and two sums of every tensor, and the layers.
+
+    A plain sum would not notice filters that change places behind the version counter, so a sample is summed with weights.
+    """
     tensors = [*model.parameters(), *model.buffers()]
+    sums = []
     with torch.no_grad():
-        sums = [float(t.double().sum()) if t.numel() < 4096 else float(t.sum()) for t in tensors]
-    return (*((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors), *sums)
+        for t in tensors:
+            sample = t.detach().flatten()[:: 1 + t.numel() // 4096].double()
+            whole = t if t.numel() >= 4096 else sample
+            sums += [float(whole.sum()), float(sample @ _ramp(len(sample)).to(sample))]
+    layers = tuple((name, type(module), module.extra_repr()) for name, module in model.named_modules())
+    return (*((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors), *sums, *layers)
+
+
+@lru_cache(maxsize=64)
+def _ramp(count: int) -> torch.Tensor:
+    return torch.linspace(1, 2, count, dtype=torch.float64)
 
 
 def _content(model: nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=12)
+    digest = hashlib.blake2b(repr(model).encode(), digest_size=12)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

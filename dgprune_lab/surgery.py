@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from .types.domain import Domain
 from .types.errors import DgpruneError
 from .types.filters import FilterGraph, Mask, WeightMask
-from .types.record import Record
+from .types.record import record_of, set_record
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -38,6 +38,18 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """
     if isinstance(mask, WeightMask):
         raise DgpruneError("a mask of single weights leaves no filter to remove; use masked(model, mask).")
+    small = pruned_view(model, mask, share=False)
+    set_record(small, record_of(model).adding("scorer", mask.reads))
+    small.dgprune_masks = (*getattr(model, "dgprune_masks", ()), mask.to_json())  # type: ignore[assignment]
+    return small
+
+
+def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Module:
+    """`prune` for a network that is only run: parameters that are not cut are the argument's own; no record is kept.
+
+    Copying them is most of the work where they are large (the second linear layer of a VGG-16 has 17 million).
+    Buffers are always copied, so BatchNorm statistics can be re-estimated.
+    """
     graph = mask.graph
     _check_fits(model, graph)
     vector = graph.vector(mask.keep)
@@ -45,19 +57,14 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     blocks = graph_blocks(graph)
 
     def cut(name: str, tensor: Tensor) -> Tensor:
-        whole = True
-        for axis in graph.axes.get(name, ()):
-            which = graph.maps[name, axis]
-            index, block = kept[which], blocks[which]
-            if len(index) == len(graph.distinct[which]):
-                continue
-            tensor, whole = _select(tensor, axis, index, block), False
-        return tensor.clone() if whole else tensor
+        axes = [(axis, graph.maps[name, axis]) for axis in sorted(graph.axes.get(name, ()))]
+        axes = [(axis, which) for axis, which in axes if len(kept[which]) < len(graph.distinct[which])]
+        for axis, which in axes:  # axis 0 first: whole rows are copied, so the other axis has less to gather
+            tensor = _select(tensor, axis, kept[which], blocks[which])
+        shared = share and name in graph.parameters
+        return tensor if axes or shared else tensor.clone()
 
-    small = rebuild(model, cut)
-    set_record(small, record_of(model).adding("scorer", mask.reads))
-    small.dgprune_masks = (*getattr(model, "dgprune_masks", ()), mask.to_json())  # type: ignore[assignment]
-    return small
+    return rebuild(model, cut)
 
 
 def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
@@ -65,6 +72,9 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
 
     A removed filter's rows, biases, BatchNorm scale and shift, and its consumers' columns are zeroed by a
     parametrization, so whatever an optimiser writes below it, the network sees zero.
+
+    Raises:
+        DgpruneError: a mask made for a network of other shapes.
     """
     twin = copy.deepcopy(model)
     if isinstance(mask, Mask):
@@ -73,6 +83,12 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
     else:
         keeps = dict(mask.keep)
     parameters, buffers = dict(twin.named_parameters()), dict(twin.named_buffers())
+    if isinstance(mask, WeightMask):
+        for name, keep in keeps.items():
+            got = tuple(parameters[name].shape) if name in parameters else "no such parameter"
+            if got != tuple(keep.shape):
+                want = tuple(keep.shape)
+                raise DgpruneError(f"the mask was made for another network: {name} should have shape {want}, got {got}.")
     for name, keep in keeps.items():
         owner, _, leaf = name.rpartition(".")
         module = twin.get_submodule(owner)
@@ -242,7 +258,7 @@ def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
     """The domains that BatchNorm statistics may be re-estimated on."""
     if any(domain.role is not None for domain in domains):
         domains = [domain for domain in domains if domain.role == "source"]
-    found = [domain for domain in domains if "train" in domain.splits]
+    found = [domain for domain in domains if len(domain.splits.get("train", ()))]
     if not found:
         names = ", ".join(domain.name for domain in domains) or "none"
         raise DgpruneError(f"re-estimating BatchNorm needs a source with a train part; sources here: {names}.")
@@ -254,11 +270,16 @@ def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[li
     if images < 2:
         raise DgpruneError(f"re-estimating BatchNorm needs at least 2 images; got {images}.")
     sources = calibration_sources(domains)
-    count = max(1, round(images / _BATCH))
-    parts = []
-    for k, domain in enumerate(sources):
-        share = images // len(sources) + (k < images % len(sources))
-        parts.append([(domain, rows) for rows in domain.rows("train", share).tensor_split(count)])
+    shares = [images // len(sources) + (k < images % len(sources)) for k in range(len(sources))]
+    held = [domain.rows("train", share) for domain, share in zip(sources, shares, strict=True)]
+    there = sum(map(len, held))
+    if there < 2:
+        raise DgpruneError("re-estimating BatchNorm needs at least 2 images; the sources' train parts hold 1.")
+    # As many batches as the images that are there fill: an empty one would make every statistic NaN.
+    count = max(1, round(there / _BATCH))
+    parts = [
+        [(domain, rows) for rows in chosen.tensor_split(count)] for domain, chosen in zip(sources, held, strict=True)
+    ]
     return [list(batch) for batch in zip(*parts, strict=True)]
 
 
@@ -286,13 +307,3 @@ def run_calibration(model: nn.Module, batches: Iterable[Tensor]) -> None:
             layer.momentum = momentum
         for module, training in modes.items():
             module.training = training
-
-
-def record_of(model: nn.Module) -> Record:
-    """What each stage of this network's life has looked at; unknown for a bare network from elsewhere."""
-    return getattr(model, "dgprune_record", Record())
-
-
-def set_record(model: nn.Module, record: Record) -> None:
-    """Attach the record that `record_of` reads."""
-    model.dgprune_record = record  # type: ignore[assignment]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .data.augment import AUGMENTATIONS
-from .surgery import record_of, set_record
 from .types.domain import Domain
 from .types.errors import DgpruneError, unknown
+from .types.record import record_of, set_record
 from .types.training import BatchEvent, EpochEvent, Events, TrainingOptions
 
 TrainingStage = Literal["training", "tuning"]

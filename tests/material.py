@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dgprune_lab.types.domain import Domain
+from dgprune_lab.types.filters import FilterGraph, Mask
 
 FLOOR = 0.5
+Net = TypeVar("Net", bound=nn.Module)
 
 
-def randomise(model: nn.Module, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+def randomise(model: Net, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Net:
     """Random weights and random BatchNorm statistics, in place, eval mode: no scale is zero, no statistic is fresh."""
     generator = torch.Generator().manual_seed(seed)
     model.to(dtype).eval()
@@ -72,7 +74,7 @@ def norm_net(classes: int = 4) -> nn.Sequential:
 
 
 class ResidualNet(nn.Module):
-    """A stem, one block whose branch is added to the stream, and a projected second one; BatchNorm where `shortcut_norm`."""
+    """A stem, a block whose branch is added to the stream, and a projection added to one more convolution."""
 
     def __init__(self, classes: int = 4, *, shortcut_norm: bool = True) -> None:
         super().__init__()
@@ -127,8 +129,22 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
         content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         found[f"tensor {name}"] = (id(tensor), tensor.requires_grad, hashlib.blake2b(content).hexdigest(), tensor.dtype)
         grad = tensor.grad
-        found[f"grad {name}"] = None if grad is None else (id(grad), hashlib.blake2b(grad.numpy().tobytes()).hexdigest())
+        found[f"grad {name}"] = (
+            None if grad is None else (id(grad), hashlib.blake2b(grad.numpy().tobytes()).hexdigest())
+        )
     for name, module in model.named_modules():
         hooks = {key: tuple(held) for key, held in vars(module).items() if "hooks" in key and isinstance(held, dict)}
         found[f"module {name}"] = (id(module), type(module), module.training, repr(hooks), module.extra_repr())
     return found
+
+
+def random_mask(graph: FilterGraph, *, seed: int) -> Mask:
+    """Between a tenth and nine tenths of each group's units, by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    keep = {}
+    for group in graph.groups:
+        units = int(group.units.max()) + 1
+        share = 0.1 + 0.8 * float(torch.rand((), generator=generator))
+        gone = torch.randperm(units, generator=generator)[: int(share * units)]
+        keep[group.name] = ~torch.isin(group.units, gone)
+    return Mask(keep, 0.5, graph)

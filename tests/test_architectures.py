@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torchvision.models as zoo
-from material import DepthwiseNet, ResidualNet, domain, fingerprint, grouped_net, images, norm_net, plain_net, randomise
+from material import (
+    DepthwiseNet,
+    ResidualNet,
+    domain,
+    fingerprint,
+    grouped_net,
+    images,
+    norm_net,
+    plain_net,
+    random_mask,
+    randomise,
+)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import dgprune_lab as dg
 from dgprune_lab.models.networks import build
-from dgprune_lab.surgery import zeroed
-from dgprune_lab.types.filters import FilterGraph, Mask
+from dgprune_lab.surgery import rebuild, zeroed
+from dgprune_lab.types.filters import Mask
 
 
 def small_vgg11_bn() -> nn.Module:
@@ -45,21 +56,13 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
-def random_mask(graph: FilterGraph, *, seed: int) -> Mask:
-    """Between a tenth and nine tenths of each group's units, by chance."""
-    generator = torch.Generator().manual_seed(seed)
-    keep = {}
-    for group in graph.groups:
-        units = int(group.units.max()) + 1
-        share = 0.1 + 0.8 * float(torch.rand((), generator=generator))
-        gone = torch.randperm(units, generator=generator)[: int(share * units)]
-        keep[group.name] = ~torch.isin(group.units, gone)
-    return Mask(keep, 0.5, graph)
-
-
 def logits(model: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         return model.eval()(x)
+
+
+def extent(values: Tensor) -> float:
+    return float(values.max() - values.min())
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -72,12 +75,16 @@ def test_masked_equals_removed(name: str) -> None:
     assert not graph.refused
     mask = random_mask(graph, seed=3)
     small, zero = dg.prune(model, mask), zeroed(model, mask)
-    soft = dg.masked(model, mask) if name in ("lenet", "digits_net", "resnet18", "mobilenet_v3_small", "googlenet") else zero
+    soft = (
+        dg.masked(model, mask)
+        if name in ("lenet", "digits_net", "resnet18", "mobilenet_v3_small", "googlenet")
+        else zero
+    )
     assert fingerprint(model) == before
 
     dense, removed = logits(model, x), logits(small, x)
-    spread = float(dense.max() - dense.min())
-    assert spread > 0 and float(removed.max() - removed.min()) > 0
+    spread = min(extent(dense), extent(removed))
+    assert spread > 0
     assert float((dense - removed).abs().max()) > 1e-3 * spread
     for other in (zero, soft):
         assert float((logits(other, x) - removed).abs().max()) <= 1e-5 * spread
@@ -99,15 +106,15 @@ def test_only_masking_the_convolution_would_be_caught() -> None:
     x = images(2, 3, 64, 64, dtype=torch.float64)
     graph = dg.read_groups(model, x)
     mask = random_mask(graph, seed=0)
-    half = dg.surgery.rebuild(model, lambda _, tensor: tensor.clone())  # pyright: ignore[reportAttributeAccessIssue]
+    half = rebuild(model, lambda _, tensor: tensor.clone())
     for group in graph.groups:
         for writer in group.writers:
             module = half.get_submodule(writer)
             if isinstance(module, nn.Conv2d):
                 with torch.no_grad():
                     module.weight[~mask.keep[group.name]] = 0
-    removed, dense = logits(dg.prune(model, mask), x), logits(model, x)
-    assert float((logits(half, x) - removed).abs().max()) > 0.01 * float(dense.max() - dense.min())
+    removed = logits(dg.prune(model, mask), x)
+    assert float((logits(half, x) - removed).abs().max()) > 0.01 * extent(removed)
 
 
 def test_the_last_layer_is_never_cut() -> None:
@@ -118,7 +125,7 @@ def test_the_last_layer_is_never_cut() -> None:
 
 
 def test_auxiliary_heads_are_refused_by_name() -> None:
-    with pytest.raises(dg.DgpruneError, match=r"aux1.*aux2.*auxiliary heads"):
+    with pytest.raises(dg.DgpruneError, match=r"aux1, aux2 hold.*auxiliary heads"):
         dg.read_groups(zoo.googlenet(num_classes=4, init_weights=False), images(1, 3, 64, 64))
 
 
@@ -133,25 +140,30 @@ def test_groups_with_statistics_across_channels_are_refused_and_the_rest_is_exac
     x = images(2, 3, 64, 64, dtype=torch.float64)
     graph = dg.read_groups(model, x, layers="all")
     assert graph.refused and all(model.get_submodule(layer) is not None for layer in graph.refused)
-    assert all("across channels" in why or "differ by" in why or "cannot be cut" in why for why in graph.refused.values())
+    assert all("LayerNorm" in why and "across channels" in why for why in graph.refused.values())
     assert not set(graph.refused) & set(graph.names)
     assert len(graph.groups) == (18 if name == "convnext_tiny" else 3)
     mask = random_mask(graph, seed=2)
     dense, removed, soft = logits(model, x), logits(dg.prune(model, mask), x), logits(dg.masked(model, mask), x)
-    spread = float(dense.max() - dense.min())
-    assert float((dense - removed).abs().max()) > 1e-4 * spread
+    spread = min(extent(dense), extent(removed))
+    assert float((dense - removed).abs().max()) > 1e-3 * spread
     assert float((soft - removed).abs().max()) <= 1e-5 * spread
 
 
 @pytest.mark.parametrize(
     ("builder", "size", "words"),
     [
-        (lambda: zoo.shufflenet_v2_x0_5(num_classes=4), 64, r"cannot be|can be|cut"),
+        (lambda: zoo.shufflenet_v2_x0_5(num_classes=4), 64, r"cannot be followed"),
+        (
+            lambda: zoo.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [7, 7], num_classes=4),
+            64,
+            r"features\.1\.0\.attn.*attention",
+        ),
         (lambda: nn.DataParallel(norm_net()), 12, r"wrapped in DataParallel.*model\.module"),
         (lambda: torch.compile(norm_net()), 12, r"wrapped in OptimizedModule.*model\._orig_mod"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), 12, r"nothing to prune"),
     ],
-    ids=["shufflenet", "data_parallel", "compiled", "linear"],
+    ids=["shufflenet", "swin", "data_parallel", "compiled", "linear"],
 )
 def test_refused_in_words(builder: Callable[[], nn.Module], size: int, words: str) -> None:
     model = builder()
@@ -161,11 +173,13 @@ def test_refused_in_words(builder: Callable[[], nn.Module], size: int, words: st
     assert fingerprint(model) == before
 
 
-def test_a_walk_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dgprune_lab.groups._SECONDS", 3.0)
-    model = zoo.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [7, 7], num_classes=4)
-    with pytest.raises(dg.DgpruneError, match=r"took more than 3 s.*shifted windows|cannot be"):
-        dg.read_groups(model, images(1, 3, 64, 64))
+def test_a_walk_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgprune_lab.groups._SECONDS", 0.0)
+    model = norm_net()
+    before = fingerprint(model)
+    with pytest.raises(dg.DgpruneError, match=r"took more than 0 s"):
+        dg.read_groups(model, images(1, 3, 12, 12))
+    assert fingerprint(model) == before
 
 
 @pytest.mark.parametrize("builder", [norm_net, plain_net, ResidualNet, DepthwiseNet], ids=lambda b: b.__name__)
@@ -180,7 +194,9 @@ def test_what_masked_removes_is_exactly_zero_and_stays_so_in_training(builder: C
         for door, (places, filters) in group.doors.items():
             gone = places[~mask.keep[group.name][filters]]
 
-            def hook(_: nn.Module, inputs: tuple[Tensor, ...], key: str = f"{group.name}>{door}", gone: Tensor = gone) -> None:
+            def hook(
+                _: nn.Module, inputs: tuple[Tensor, ...], key: str = f"{group.name}>{door}", gone: Tensor = gone
+            ) -> None:
                 seen[key] = inputs[0].detach()[:, gone].clone()
 
             soft.get_submodule(door).register_forward_pre_hook(hook)
@@ -199,7 +215,7 @@ def test_what_masked_removes_is_exactly_zero_and_stays_so_in_training(builder: C
 
 
 def test_no_function_touches_the_network_it_is_given() -> None:
-    model = randomise(ResidualNet(), dtype=torch.float32)
+    model: Any = randomise(ResidualNet(), dtype=torch.float32)
     nn.functional.cross_entropy(model(images(8, 3, 12, 12)), torch.arange(8) % 4).backward()
     model.train()
     model.relu.eval()
@@ -226,14 +242,6 @@ def test_no_function_touches_the_network_it_is_given() -> None:
     ):
         step()
         assert fingerprint(model) == before
-
-
-def test_a_pruned_network_shares_no_memory_with_its_parent() -> None:
-    model = randomise(ResidualNet())
-    mask = random_mask(dg.read_groups(model, images(1, 3, 12, 12, dtype=torch.float64)), seed=1)
-    mine = {t.data_ptr() for t in itertools.chain(model.parameters(), model.buffers())}
-    for other in (dg.prune(model, mask), dg.masked(model, mask), zeroed(model, mask)):
-        assert not mine & {t.data_ptr() for t in itertools.chain(other.parameters(), other.buffers())}
 
 
 def test_tied_grouped_convolutions_go_in_steps() -> None:
@@ -272,21 +280,20 @@ def test_an_axis_fed_by_two_groups_follows_both() -> None:
     assert torch.equal(small.join.weight, model.join.weight[:, kept])  # type: ignore[union-attr, index]
 
 
-def test_gate_refuses_a_group_by_name_not_by_a_shape_error(recwarn: pytest.WarningsRecorder) -> None:
+def test_a_group_that_fails_when_removed_is_refused_by_name_not_by_a_shape_error() -> None:
     class Fixed(nn.Module):
         """Reshapes to a number of channels written into the code, which no graph can follow."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.one, self.two, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Linear(6, 4)
+            self.one, self.two, self.three = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 5, 3)
+            self.head = nn.Linear(5, 4)
 
         def forward(self, x: Tensor) -> Tensor:
             x = torch.relu(self.one(x))
-            x = self.two(x.reshape(len(x), 8, x.shape[2], x.shape[3]))
-            return self.head(torch.softmax(x.mean((2, 3)), 1))
+            x = torch.relu(self.two(x.reshape(len(x), 8, x.shape[2], x.shape[3])))
+            return self.head(self.three(x).mean((2, 3)))
 
     graph = dg.read_groups(randomise(Fixed()), images(2, 3, 12, 12, dtype=torch.float64))
-    assert graph.names == ["two"] or "two" in graph.refused
-    assert "one" in graph.refused and "breaks the network" in graph.refused["one"]
-    warnings.resetwarnings()
-    assert not recwarn.list
+    assert graph.names == ["two", "three"]
+    assert list(graph.refused) == ["one"] and "breaks the network" in graph.refused["one"]

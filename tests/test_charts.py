@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -20,9 +21,13 @@ DOMAINS = (("mnist", "source", 0.97), ("uci_digits", "source", 0.95), ("mnist_m"
 
 
 def table(
-    *, ratios: tuple[float, ...] = (0.0, 0.05, 0.1, 0.5), scorers: tuple[str, ...] = ("l1",), seeds: tuple[int | None, ...] = (None,),
-    target: str = "mnist_m", seen: str = "none",
-) -> pd.DataFrame:  # fmt: skip
+    *,
+    ratios: tuple[float, ...] = (0.0, 0.05, 0.1, 0.5),
+    scorers: tuple[str, ...] = ("l1",),
+    seeds: tuple[int | None, ...] = (None,),
+    target: str = "mnist_m",
+    seen: str = "none",
+) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for scorer in scorers:
         for seed in seeds:
@@ -30,13 +35,22 @@ def table(
                 for ratio in ratios:
                     value = top * (1 - ratio / 2) - 0.01 * (seed or 0)
                     shared = {
-                        "scorer": scorer, "seed": seed, "ratio_removed": ratio, "domain": target if role == "target" else name,
-                        "role": role, "unit": "share", "seen_by_scorer": seen,
-                    }  # fmt: skip
-                    rows.append({**shared, "metric": "accuracy", "value": value, "low": value - 0.02, "high": value + 0.02})
+                        "scorer": scorer,
+                        "seed": seed,
+                        "ratio_removed": ratio,
+                        "domain": target if role == "target" else name,
+                        "role": role,
+                        "unit": "share",
+                        "seen_by_scorer": seen,
+                    }
+                    rows.append(
+                        {**shared, "metric": "accuracy", "value": value, "low": value - 0.02, "high": value + 0.02}
+                    )
                     rows.append({**shared, "metric": "loss", "unit": "nats", "value": 3.0})
                     change = value - top
-                    rows.append({**shared, "metric": "change", "value": change, "low": change - 0.02, "high": change + 0.02})
+                    rows.append(
+                        {**shared, "metric": "change", "value": change, "low": change - 0.02, "high": change + 0.02}
+                    )
     return tidy(rows)
 
 
@@ -91,7 +105,7 @@ def test_target_aware_is_a_hollow_diamond_in_words_too() -> None:
 def test_labels_keep_a_distance_and_stay_inside() -> None:
     rows = spread([{"value": value} for value in (99.0, 98.0, 97.5, 1.0, 0.0)], gap=5.0)
     values = sorted(row["value"] for row in rows)
-    assert min(b - a for a, b in zip(values, values[1:], strict=False)) >= 5.0 - 1e-9
+    assert min(b - a for a, b in pairwise(values)) >= 5.0 - 1e-9
     assert values[0] >= 0.0 and values[-1] <= 100.0
 
 
@@ -128,14 +142,20 @@ def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:
 
 def costs(ratio: float) -> list[dict[str, Any]]:
     full = {"filters": 320, "parameters": 123_456, "macs": 9.1e6, "bytes": 498_000}
-    return [{"scorer": "l1", "ratio_removed": ratio, "metric": name, "value": value * (1 - ratio)} for name, value in full.items()]
+    return [
+        {"scorer": "l1", "ratio_removed": ratio, "metric": name, "value": value * (1 - ratio)}
+        for name, value in full.items()
+    ]
 
 
 def test_left_tells_shares_and_absolute_numbers() -> None:
     rows = data_of(charts.left(tidy(costs(0.0) + costs(0.5))))["left"]
     assert [(row["what"], row["percent"]) for row in rows] == [
-        ("Filters", "50 %"), ("Weights", "50 %"), ("Computation", "50 %"), ("File size", "50 %"),
-    ]  # fmt: skip
+        ("Filters", "50 %"),
+        ("Weights", "50 %"),
+        ("Computation", "50 %"),
+        ("File size", "50 %"),
+    ]
     assert [row["text"] for row in rows][:2] == ["160 of 320", "61.7 k of 123 k"]
     full = {"filters": 640.0, "parameters": 1e6, "macs": 1e7, "bytes": 1e6}
     assert data_of(charts.left(tidy(costs(0.5)), full=full))["left"][0]["percent"] == "25 %"
@@ -148,7 +168,13 @@ def test_left_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize(
     ("value", "metric", "words"),
-    [(0, "filters", "0"), (999, "bytes", "999 B"), (1500, "bytes", "1.50 kB"), (9999, "parameters", "9,999"), (2.5e9, "macs", "2.50 G")],
+    [
+        (0, "filters", "0"),
+        (999, "bytes", "999 B"),
+        (1500, "bytes", "1.50 kB"),
+        (9999, "parameters", "9,999"),
+        (2.5e9, "macs", "2.50 G"),
+    ],
 )
 def test_amounts_have_three_digits(value: float, metric: str, words: str) -> None:
     assert amount(value, metric=metric) == words
@@ -162,7 +188,11 @@ def test_a_users_text_is_only_ever_a_value() -> None:
         return [field for part in node for field in fields(part)] if isinstance(node, list) else []
 
     frame = table(target=HOSTILE, seen="images")
-    for chart in (charts.sweep(frame, now=0.5), charts.drop(frame), charts.sweep(table(target=HOSTILE, scorers=("l1", HOSTILE)))):
+    for chart in (
+        charts.sweep(frame, now=0.5),
+        charts.drop(frame),
+        charts.sweep(table(target=HOSTILE, scorers=("l1", HOSTILE))),
+    ):
         spec = chart.to_dict()
         assert all(field.replace("_", "").isalnum() for field in fields(spec))
     assert any(row["domain"] == HOSTILE for row in data_of(charts.sweep(frame))["curves"])

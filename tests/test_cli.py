@@ -75,7 +75,7 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         (["report", "-o", "a.html"], "dgprune_lab.report", "write_report", ((Path("a.html"),), {})),
         (["bench", "--quick"], "dgprune_lab.bench", "main", ((), {"json": None, "quick": True})),
         (["bench", "--json", "b.json"], "dgprune_lab.bench", "main", ((), {"json": Path("b.json"), "quick": False})),
-        (["train", "net"], "dgprune_lab.models.recipes", "make", (("net",), {"folder": Path(".")})),
+        (["train", "net"], "dgprune_lab.shipping", "make", (("net",), {"folder": Path(".")})),
     ],
 )
 def test_a_command_hands_its_options_on(

@@ -23,7 +23,7 @@ from dgprune_lab.models.checkpoints import (
     shipped_card,
 )
 from dgprune_lab.models.networks import BUILDERS, Normalise, build, digits_net, lenet
-from dgprune_lab.models.recipes import RECIPES, macs, make, source_statistics
+from dgprune_lab.shipping import RECIPES, macs, make, source_statistics
 from dgprune_lab.surgery import record_of, set_record
 from dgprune_lab.training import accuracy_by_part
 from dgprune_lab.types.domain import Domain

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from dgprune_lab.models import recipes
+from dgprune_lab import shipping as recipes
 from dgprune_lab.models.checkpoints import load_checkpoint, read_card
 from dgprune_lab.models.networks import digits_net
 from dgprune_lab.surgery import record_of

@@ -1,7 +1,8 @@
 """Chart D: what each domain lost or won against the full network.
 
-A hollow diamond, at the dot and behind the name, says target-aware. Named data: `drops` (domain, label, change, low, high in points of accuracy; text, colour, fill, shape, opacity) and
-`span` (change): the ends of the axis, in steps, so that it does not creep while the slider moves.
+A hollow diamond, at the dot and behind the name, says target-aware. Named data: `drops` (domain, label, change, low,
+high in points of accuracy; text, colour, fill, shape, opacity) and `span` (change): the ends of the axis, in steps, so
+that it does not creep while the slider moves.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from .theme import finish, is_target_aware, looks_of, mark_of, named, percent
+from .theme import finish, interval_of, is_target_aware, layered, looks_of, mark_of, named, records
 
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 36}
 CHANGE = "change"
@@ -32,22 +33,24 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
 
 def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, Any]]:
     """The chart's rows in points, one per domain, from a tidy table."""
-    used = frame[frame["metric"] == metric]
+    used = records(frame, metric=metric)
     style = looks_of(frame)
-    several = used["scorer"].nunique() > 1
+    last = max((row["ratio_removed"] for row in used), default=None)
+    several = len({row["scorer"] for row in used}) > 1
     rows: list[dict[str, Any]] = []
-    for _, row in used[used["ratio_removed"] == used["ratio_removed"].max()].iterrows():
-        change = percent(row["value"], row["unit"])
-        ends = [percent(row["value"] if pd.isna(row[end]) else row[end], row["unit"]) for end in ("low", "high")]
-        aware = is_target_aware(row.to_dict())
+    for row in used:
+        if row["ratio_removed"] != last:
+            continue
+        change, low, high = interval_of(row)
+        aware = is_target_aware(row)
         mark = mark_of(style[str(row["domain"])], aware=aware)
         rows.append(
             {
                 "domain": str(row["domain"]),
-                "label": f"{row['scorer']}, {row['domain']}" if several else str(row["domain"]) + (" ◇" if aware else ""),
+                "label": (f"{row['scorer']}, " if several else "") + str(row["domain"]) + (" ◇" if aware else ""),
                 "change": change,
-                "low": ends[0],
-                "high": ends[1],
+                "low": low,
+                "high": high,
                 "text": f"{change:+.1f}".replace("-", "\N{MINUS SIGN}"),
                 "opacity": 1.0,
                 **{key: mark[key] for key in ("colour", "fill", "shape")},
@@ -82,7 +85,7 @@ def _layers(rows: list[dict[str, Any]], span: list[dict[str, Any]]) -> alt.Layer
         alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("change:Q", title="Change, points", format="+.1f"),
         alt.Tooltip("low:Q", title="from", format="+.1f"), alt.Tooltip("high:Q", title="to", format="+.1f"),
     ]  # fmt: skip
-    return alt.layer(
+    return layered(
         alt.Chart(named("span", span)).mark_point(opacity=0).encode(x=change),
         alt.Chart(named("drops", rows)).mark_rule(style="ink", strokeWidth=1, opacity=0.6).encode(x=alt.datum(0)),
         base.mark_rule(strokeWidth=2.2).encode(

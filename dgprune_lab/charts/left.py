@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ..types.errors import DgpruneError
-from .theme import finish, named
+from .theme import finish, layered, named, records
 
 PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}
 QUANTITIES = {"filters": "Filters", "parameters": "Weights", "macs": "Computation", "bytes": "File size"}
@@ -39,22 +39,22 @@ def left_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -
     """The chart's rows from a tidy table."""
     rows: list[dict[str, Any]] = []
     for metric, words in QUANTITIES.items():
-        found = frame[frame["metric"] == metric].sort_values("ratio_removed")
-        if found.empty:
+        found = sorted(records(frame, metric=metric), key=lambda row: row["ratio_removed"])
+        if not found:
             continue
         whole = (full or {}).get(metric)
         if whole is None:
-            start = found[found["ratio_removed"] == 0.0]
-            if start.empty:
+            if found[0]["ratio_removed"] != 0.0:
                 raise DgpruneError(
-                    f"left draws shares of the full network, but the table has no row of {metric!r} at ratio_removed 0; "
-                    f"pass full={{{metric!r}: number}}, or measure the full network too."
+                    f"left draws shares of the full network, but the table has no row of {metric!r} at "
+                    f"ratio_removed 0; pass full={{{metric!r}: number}}, or measure the full network too."
                 )
-            whole = float(start["value"].iloc[0])
-        now = float(found["value"].iloc[-1])
+            whole = float(found[0]["value"])
+        now = float(found[-1]["value"])
         share = 100.0 * now / whole if whole else 0.0
         text = f"{amount(now, metric=metric)} of {amount(whole, metric=metric)}"
-        rows.append({"what": words, "share": share, "text": text, "percent": f"{share:.0f} %", "opacity": 1.0})
+        percent = f"{share:.{1 if 0 < share < 1 else 0}f} %"
+        rows.append({"what": words, "share": share, "text": text, "percent": percent, "opacity": 1.0})
     return rows
 
 
@@ -79,13 +79,13 @@ def _layers(rows: list[dict[str, Any]]) -> alt.LayerChart:
     share = alt.X("share:Q", scale=alt.Scale(domain=[0, 100], nice=False), axis=None)
     seen = alt.Opacity("opacity:Q", scale=None)
     base = alt.Chart(alt.NamedData(name="left"))
-    words: dict[str, Any] = {"dy": -8, "baseline": "middle"}
-    return alt.layer(
-        alt.Chart(named("left", rows)).mark_bar(style="track", size=9, yOffset=8, cornerRadius=2)
+    words: dict[str, Any] = {"dy": -7, "baseline": "middle"}
+    return layered(
+        alt.Chart(named("left", rows)).mark_bar(style="track", size=8, yOffset=7, cornerRadius=2)
         .encode(x=alt.value(0), x2=alt.value("width"), y=band),
-        base.mark_bar(style="kept", size=9, yOffset=8, cornerRadius=2).encode(x=share, y=band, opacity=seen),
+        base.mark_bar(style="kept", size=8, yOffset=7, cornerRadius=2).encode(x=share, y=band, opacity=seen),
         base.mark_text(style="words", align="left", **words).encode(x=alt.value(0), y=band, text="what:N"),
-        base.mark_text(style="words", align="right", dx=-42, **words)
+        base.mark_text(style="words", align="right", dx=-46, **words)
         .encode(x=alt.value("width"), y=band, text="text:N", opacity=seen),
         base.mark_text(style="strong", align="right", fontWeight=600, **words)
         .encode(x=alt.value("width"), y=band, text="percent:N", opacity=seen),

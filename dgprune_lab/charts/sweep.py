@@ -17,12 +17,25 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `removed`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import pandas as pd
 
-from .theme import DASHED, DOTTED, finish, is_target_aware, looks_of, mark_of, named, percent, scorer_looks
+from .theme import (
+    DASHED,
+    DOTTED,
+    finish,
+    interval_of,
+    is_missing,
+    is_target_aware,
+    layered,
+    looks_of,
+    mark_of,
+    named,
+    records,
+    scorer_looks,
+)
 
 PADDING = {"left": 52, "right": 140, "top": 10, "bottom": 36}
 ACCURACY = "accuracy"
@@ -49,7 +62,7 @@ def sweep(
         step: the widest distance of two ratios that counts as measured without a gap.
         width, height: of one plot, in pixels.
     """
-    scorers = list(frame["scorer"].dropna().unique())
+    scorers = list(dict.fromkeys(str(row["scorer"]) for row in records(frame) if not is_missing(row["scorer"])))
     if len(scorers) > 1:
         return _by_domain(frame, scorers, chance=chance, step=step, metric=metric, width=width, height=height)
     points = sweep_points(frame, metric=metric)
@@ -64,23 +77,23 @@ def sweep(
 
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[str, Any]]:
     """The measured points of a tidy table in percent, one per domain and ratio, several seeds as mean and range."""
-    used = frame[frame["metric"] == metric]
     style = looks_of(frame)
+    places: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in records(frame, metric=metric):
+        places.setdefault((str(row["domain"]), float(row["ratio_removed"])), []).append(row)
     points: list[dict[str, Any]] = []
-    for (domain, removed), rows in used.groupby(["domain", "ratio_removed"], sort=True):
-        first = rows.iloc[0]
-        values = [percent(value, unit) for value, unit in zip(rows["value"], rows["unit"], strict=True)]
-        aware = is_target_aware(first.to_dict())
-        low, high = rows["low"].fillna(rows["value"]).min(), rows["high"].fillna(rows["value"]).max()
+    for (domain, removed), rows in places.items():
+        values, lows, highs = zip(*(interval_of(row) for row in rows), strict=True)
+        aware = any(is_target_aware(row) for row in rows)
         points.append(
             {
-                "domain": str(domain),
-                "removed": round(100.0 * float(removed), 4),  # type: ignore[arg-type]
+                "domain": domain,
+                "removed": round(100.0 * removed, 4),
                 "value": sum(values) / len(values),
-                "low": percent(low, first["unit"]),
-                "high": percent(high, first["unit"]),
-                "label": "target-aware" if aware else style[str(domain)].words,
-                **mark_of(style[str(domain)], aware=aware),
+                "low": min(lows),
+                "high": max(highs),
+                "label": "target-aware" if aware else style[domain].words,
+                **mark_of(style[domain], aware=aware),
             }
         )
     order = list(style)
@@ -153,8 +166,8 @@ def _one_domain(
             data["names"].append({**keep, "label": label})
 
 
-def _layers(data: Mapping[str, list[dict[str, Any]]], *, metric: str) -> alt.LayerChart:
-    """The chart's layers, from the back to the front."""
+def _layers(data: Mapping[str, list[dict[str, Any]]], *, metric: str, suffix: str = "") -> alt.LayerChart:
+    """The chart's layers, from the back to the front; `suffix` ends the names of their data."""
     scale = alt.Scale(domain=[0, 100], nice=False)
     title = f"{metric.capitalize()} (%)"
     value = alt.Y("value:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5))
@@ -169,28 +182,35 @@ def _layers(data: Mapping[str, list[dict[str, Any]]], *, metric: str) -> alt.Lay
         alt.Tooltip("low:Q", title="from", format=".1f"), alt.Tooltip("high:Q", title="to", format=".1f"),
     ]  # fmt: skip
 
-    def base(name: str) -> alt.Chart:
-        return alt.Chart(named(name, data[name])).encode(x=_REMOVED, y=value)
+    def first(name: str) -> alt.Chart:
+        return alt.Chart(named(f"{name}{suffix}", data[name]))
 
-    again = alt.Chart(alt.NamedData(name="curves")).encode(x=_REMOVED, y=value)
-    level = alt.Chart(alt.NamedData(name="chance")).encode(y=value)
-    return alt.layer(
-        alt.Chart(named("chance", data["chance"])).mark_rule(style="quiet", strokeDash=[2, 2]).encode(y=value),
+    def again(name: str) -> alt.Chart:
+        return alt.Chart(alt.NamedData(name=f"{name}{suffix}"))
+
+    def base(name: str) -> alt.Chart:
+        return first(name).encode(x=_REMOVED, y=value)
+
+    curves = again("curves").encode(x=_REMOVED, y=value)
+    level = again("chance").encode(y=value)
+    return layered(
+        first("chance").mark_rule(style="quiet", strokeDash=[2, 2]).encode(y=value),
         level.mark_text(style="quiet", align="left", dx=5, dy=-6).encode(x=alt.value(0), text="label:N"),
-        alt.Chart(named("full", data["full"]))
+        first("full")
         .mark_rule(style="ink", strokeDash=list(DASHED), opacity=0.28).encode(y=value),
         base("pinned").mark_line(style="pinned", strokeDash=list(DOTTED), strokeWidth=2)
         .encode(detail=["pin:N", "domain:N"]),
-        base("curves").mark_area(opacity=0.16).encode(y=low, y2="high:Q",
-                                                      color=alt.Color("colour:N", scale=None), detail=["domain:N", "stretch:N"]),
+        base("curves").mark_area(opacity=0.16)
+        .encode(y=low, y2="high:Q", color=alt.Color("colour:N", scale=None), detail=["domain:N", "stretch:N"]),
         base("gaps").mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55)
         .encode(stroke=colour, detail=["domain:N", "gap:N"]),
-        again.mark_line(strokeWidth=2).encode(stroke=colour, strokeDash=dash, detail=["domain:N", "stretch:N"]),
-        again.mark_point(size=16, strokeWidth=1).encode(stroke=colour, fill=inside, shape=shape, tooltip=tips),
-        alt.Chart(named("now", data["now"])).mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=_REMOVED),
+        curves.mark_line(strokeWidth=2).encode(stroke=colour, strokeDash=dash, detail=["domain:N", "stretch:N"]),
+        curves.mark_point(size=16, strokeWidth=1, opacity=1)
+        .encode(stroke=colour, fill=inside, shape=shape, tooltip=tips),
+        first("now").mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=_REMOVED),
         base("dots").mark_rule(strokeWidth=2.2)
         .encode(y=low, y2="high:Q", stroke=colour, opacity=seen),
-        alt.Chart(alt.NamedData(name="dots")).mark_point(size=70, strokeWidth=1.8)
+        again("dots").mark_point(size=70, strokeWidth=1.8)
         .encode(x=_REMOVED, y=value, stroke=colour, fill=inside, shape=shape, opacity=seen, tooltip=tips),
         base("names").mark_text(align="left", dx=8, limit=PADDING["right"] + 10, fontSize=10.5, fontWeight=600)
         .encode(text="label:N", fill=fill),
@@ -203,29 +223,22 @@ def _by_domain(
 ) -> alt.HConcatChart:  # fmt: skip
     """A panel per domain, a line per scorer named at its end, all on the same axes."""
     roles = looks_of(frame)
-    marks = dict(zip(map(str, scorers), scorer_looks(), strict=False))
+    marks = dict(zip(scorers, scorer_looks(), strict=False))
     panels: list[alt.LayerChart] = []
     for domain, look in roles.items():
         points: list[dict[str, Any]] = []
         for scorer in scorers:
-            rows = frame[(frame["domain"] == domain) & (frame["scorer"] == scorer)]
+            rows = cast(pd.DataFrame, frame[(frame["domain"] == domain) & (frame["scorer"] == scorer)])
             for row in sweep_points(rows, metric=metric):
                 aware = row["fill"] == "transparent"
-                words = "target-aware" if aware else ""
-                points.append({**row, "domain": str(scorer), "label": words, **mark_of(marks[str(scorer)], aware=aware)})
+                named_by = {"domain": scorer, "label": "target-aware" if aware else ""}
+                points.append({**row, **named_by, **mark_of(marks[scorer], aware=aware)})
         data = sweep_data(points, now=None, chance=chance, step=step, height=height)
         # Datasets of a concatenation share one namespace, so each panel's get its own suffix.
-        panel = _renamed(_layers(data, metric=metric), suffix=f"_{len(panels)}")
+        panel = _layers(data, metric=metric, suffix=f"_{len(panels)}")
         title = f"{domain} ({look.words})" if look.words else domain
-        panels.append(panel.properties(width=width, height=height, title=alt.Title(title, color=look.colour)))
+        panels.append(panel.properties(width=width, height=height, title=alt.Title(text=title, color=look.colour)))
     whole = alt.hconcat(*panels, spacing=24)
-    finished = finish(alt.layer(), width=width, height=height, padding=PADDING)
+    finished = finish(layered(), width=width, height=height, padding=PADDING)
     whole.config, whole.usermeta = finished.config, finished.usermeta
     return whole
-
-
-def _renamed(chart: alt.LayerChart, *, suffix: str) -> alt.LayerChart:
-    """The same chart with a suffix on the name of each of its data sets."""
-    for layer in chart.layer:
-        layer.data.name = f"{layer.data.name}{suffix}"
-    return chart

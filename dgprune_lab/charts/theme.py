@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
 from functools import cache
-from typing import Any
+from itertools import count
+from typing import Any, cast
 
 import altair as alt
 import pandas as pd
@@ -73,8 +73,24 @@ def scorer_looks() -> Iterator[Look]:
 
 def looks_of(frame: pd.DataFrame) -> dict[str, Look]:
     """The looks of the domains of a tidy table, in the order in which they appear."""
-    pairs = frame[["domain", "role"]].dropna(subset=["domain"]).astype(object)
-    return looks((str(name), str(role)) for name, role in pairs.itertuples(index=False))
+    return looks((str(row["domain"]), str(row["role"])) for row in records(frame) if not is_missing(row["domain"]))
+
+
+def records(frame: pd.DataFrame, *, metric: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a tidy table as plain dicts, those of one metric where it is named."""
+    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    return rows if metric is None else [row for row in rows if row["metric"] == metric]
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell of a table is empty."""
+    return value is None or value is pd.NA or value != value
+
+
+def interval_of(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Value, low and high of a row in percent; where there is no interval, both ends are the value."""
+    value, low, high = (row["value"] if is_missing(row[name]) else row[name] for name in ("value", "low", "high"))
+    return percent(value, row["unit"]), percent(low, row["unit"]), percent(high, row["unit"])
 
 
 def is_target_aware(row: Mapping[str, Any]) -> bool:
@@ -130,14 +146,20 @@ def config() -> alt.Config:
     )
 
 
+def layered(*charts: alt.Chart) -> alt.LayerChart:
+    """Charts on top of each other, the first at the back."""
+    return cast(alt.LayerChart, alt.layer(*charts))
+
+
 def finish(chart: alt.LayerChart, *, width: int, height: int, padding: Mapping[str, int]) -> alt.LayerChart:
     """Set the size of a chart's plot and a fixed room around it.
 
     The room does not depend on the data (autosize "none"), so nothing jumps when the data are swapped; the whole
     picture is `width + padding["left"] + padding["right"]` wide.
     """
-    room = alt.Padding(**padding) if isinstance(padding, dict) else padding
-    sized = chart.properties(width=width, height=height, padding=room, autosize=alt.AutoSizeParams(type="none"))
+    sized = chart.properties(
+        width=width, height=height, padding=dict(padding), autosize=alt.AutoSizeParams(type="none")
+    )
     sized.config = config()
     sized.usermeta = {"embedOptions": {"actions": False}}
     object.__setattr__(sized, "__class__", _still(type(sized)))  # Altair takes plain assignments for its own fields

@@ -28,6 +28,7 @@ PHOTOGRAPHS = (
 """Package and file of the photographs `mnist_m` is made from: the natural colour scenes in the wheels."""
 
 _SEED = 2015
+_PATCHES = 2026  # of the photographs' patches in mnist_m
 _CLASSES = 10
 
 
@@ -79,7 +80,7 @@ def mnist_m() -> Domain:
     source = mnist()
     assert source.labels is not None
     rows = torch.cat([source.splits["score"], source.splits["report"]])
-    blended = blend(source.images[rows, 0].numpy(), photographs(), seed=_SEED)
+    blended = blend(source.images[rows, 0].numpy(), photographs(), seed=_PATCHES)
     cut = len(source.splits["score"])
     return Domain.from_arrays(
         "mnist_m", images=centre_crop(blended), labels=source.labels[rows], classes=_CLASSES,

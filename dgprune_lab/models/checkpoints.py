@@ -19,7 +19,7 @@ from ..types.record import Record
 from .networks import build
 
 SHIPPED = ("digits", "lenet_paper", "lenet_two_sources_0", "lenet_two_sources_1", "lenet_two_sources_2")
-"""Names of the built-in checkpoints; `dgprune_lab.models.recipes.RECIPES` says how each was made."""
+"""Names of the built-in checkpoints; `dgprune_lab.shipping.RECIPES` says how each was made."""
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, *, card: Mapping[str, Any]) -> Path:

@@ -23,7 +23,7 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
         gradients: whether it reads `.grad`; it then holds the gradient of the mean source risk, and labels were read.
 
     Raises:
-        DgpruneError: when scoring, if the importance gives nothing for a group.
+        DgpruneError: when scoring, if the importance gives nothing for a group, or reads gradients undeclared.
     """
     title = name or type(importance).__name__
 
@@ -48,7 +48,15 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
         for key, view in views.items():
             root = model.get_submodule(key)
             handler = graph.get_pruner_of_module(root).prune_out_channels
-            value = importance(graph.get_pruning_group(root, handler, list(range(view.filters))))
+            group = graph.get_pruning_group(root, handler, list(range(view.filters)))
+            try:
+                value = importance(group)
+            except (AttributeError, TypeError) as error:
+                if gradients:
+                    raise
+                raise DgpruneError(
+                    f"{title} fails on layer {key!r} ({error}); if it reads gradients, pass gradients=True."
+                ) from error
             if value is None:
                 raise DgpruneError(f"{title} gives no importance for layer {key!r}.")
             found[key] = value

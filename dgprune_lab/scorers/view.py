@@ -82,15 +82,15 @@ class GroupView:
 
     def mean_map(self, domain: str) -> Tensor:
         """(C, H, W) float64 mean output on a domain."""
-        return self._of("mean_map", domain, "images").mean_map[self.name]
+        return self._of("mean_map", domain, "images").mean_map[self.name].clone()
 
     def moments(self, domain: str) -> Moments:
         """Mean, mean |y|, mean square and share of zeros on a domain, each (C,)."""
-        return self._of("moments", domain, "images").moments[self.name]
+        return Moments(*(held.clone() for held in self._of("moments", domain, "images").moments[self.name]))
 
     def gate(self, domain: str) -> Tensor:
         """(C,) derivative of the domain's mean risk by the filter's gate."""
-        return self._of("gate", domain, "labels").gate[self.name]
+        return self._of("gate", domain, "labels").gate[self.name].clone()
 
     def weight_gradient(self, domain: str) -> Tensor:
         """(C, K) derivative of the domain's mean risk by `weight`, place for place."""

@@ -65,11 +65,11 @@ def fpgm(view: GroupView) -> Tensor:
 def lamp(view: GroupView) -> Tensor:
     """Squared norm of a filter over the summed squared norms of all filters of its layer that are at least as large.
 
-    |w_c|^2 / sum_{j: |w_j| >= |w_c|} |w_j|^2; the largest of each layer has 1. Returns (C,) in (0, 1].
-    Source: Lee et al. 2021, equation 3, on filters instead of single weights.
+    |w_c|^2 / sum_{j: |w_j| >= |w_c|} |w_j|^2; the one largest of a layer has 1. Returns (C,) in [0, 1].
+    Source: Lee et al. 2021, equation 3, on filters instead of single weights; filters of one size get one score.
     """
     squares = view.weight.square().sum(1)
-    order = squares.argsort(descending=True, stable=True)
-    values = torch.empty_like(squares)
-    values[order] = squares[order] / squares[order].cumsum(0).clamp_min(torch.finfo(torch.float64).tiny)
-    return values
+    ordered = squares.sort().values
+    # What is at least as large, summed from the top; ties all look up the first of their kind.
+    above = ordered.flip(0).cumsum(0).flip(0)[torch.searchsorted(ordered, squares)]
+    return squares / above.clamp_min(torch.finfo(torch.float64).tiny)

@@ -47,6 +47,8 @@ class FilterGroup:
         doors: dotted name of each layer that reads it -> (K,) places on its input axis and (K,) the filters there, in
             the order of execution; the input of these layers is the group's output.
         depth: position of the group in the order of execution, from 0.
+        ends: the writers whose output reaches a reader without another writer in between (of a convolution and its
+            BatchNorm, the BatchNorm): a gate on the group's output is one gate on all of these.
     """
 
     name: str
@@ -56,6 +58,7 @@ class FilterGroup:
     writers: tuple[str, ...] = ()
     doors: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     depth: int = 0
+    ends: tuple[str, ...] = ()
 
     @property
     def consumers(self) -> tuple[str, ...]:
@@ -360,13 +363,19 @@ class Mask:
             DgpruneError: the network has other layers or other numbers of filters.
         """
         sizes = {group.name: group.filters for group in graph.groups}
+        wanted = ("keep", "filters", "asked", "scope", "of", "scorer", "options", "nested", "reads")
+        if lacking := [key for key in wanted if key not in value]:
+            raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(lacking)}.")
         if dict(value["filters"]) != sizes:
             wrong = sorted(set(value["filters"].items()) ^ set(sizes.items()))
             raise DgpruneError(f"the mask is for another network; layers that differ: {wrong[:4]}.")
         keep = {}
         for name, count in sizes.items():
+            kept = value["keep"].get(name, [])
+            if kept and not (min(kept) >= 0 and max(kept) < count):
+                raise DgpruneError(f"the mask names filters of layer {name!r} outside 0 to {count - 1}.")
             keep[name] = torch.zeros(count, dtype=torch.bool)
-            keep[name][torch.tensor(value["keep"][name], dtype=torch.int64)] = True
+            keep[name][torch.tensor(kept, dtype=torch.int64)] = True
         return cls(
             keep, value["asked"], graph, value["scope"], value["of"], value["scorer"], value["options"],
             value["nested"], value["reads"],

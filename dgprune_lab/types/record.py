@@ -51,3 +51,13 @@ class Record:
     def from_json(cls, value: Mapping[str, Any] | None) -> Record:
         """The record a file holds; a file without one gives an unknown training."""
         return cls() if value is None else cls(**value)
+
+
+def record_of(model: Any) -> Record:
+    """What each stage of this network's life has looked at; unknown for a bare network from elsewhere."""
+    return getattr(model, "dgprune_record", Record())
+
+
+def set_record(model: Any, record: Record) -> None:
+    """Attach the record that `record_of` reads."""
+    model.dgprune_record = record

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 import traitlets
 
+from .. import charts
 from ..contract import Scorer
 from ..saving import save
 from ..study import Study
@@ -27,6 +28,8 @@ from .session import Session, View, frame_key
 from .worker import CURVES, EXACT, Job, Worker
 
 QUIET_SECONDS = 0.12
+_MOVING_SECONDS = 0.6  # the page says when its slider rests; this is how long it may forget to
+_PICTURE_SECONDS = 0.6
 _CHOICES = ("ratio", "scorer", "scope", "of", "batchnorm")
 _PINS = 3
 
@@ -77,6 +80,7 @@ class Explorer(anywidget.AnyWidget):
             {"id": 0, "ratio": ratio, "scorer": scorer, "scope": scope, "of": of, "batchnorm": settled, "by": "kernel"}
         )
         self._start = start
+        self._pinned: list[tuple[View, dict[str, Any]]] = []
         this = weakref.ref(self)
         self._worker = Worker(lambda job, error: _call(this, "_failed", error))
         words = {**self._session.words(), "specs": assets.specs(), "host": vega_host().ref}
@@ -179,15 +183,16 @@ class Explorer(anywidget.AnyWidget):
 
     def pin(self) -> None:
         """Keep the present view to compare with; at most three, and only once it is measured."""
-        if len(self.pins) >= _PINS:
+        if len(self._pinned) >= _PINS:
             self._say(message="Three views are pinned already; remove one first.")
         elif self._session.exact(self.view) is None:
             self._say(message="This view is still being measured; pin it in a moment.")
         else:
             view = self.view
             kept = [part.int().tolist() for part in self._session.mask(view).keep.values()]
-            pin = {"label": self._session.label(view), "key": frame_key(view), "ratio": view["ratio"]}
-            self.pins = [*self.pins, {**pin, "rows": self._session.rows(view), "kept": kept}]
+            shown = {"label": self._session.label(view), "key": frame_key(view), "ratio": view["ratio"], "kept": kept}
+            self._pinned = [*self._pinned, (view, shown)]
+            self._send_pins()
 
     def close(self) -> None:
         """End the thread and remove the widget; what was measured stays readable in Python."""
@@ -207,9 +212,10 @@ class Explorer(anywidget.AnyWidget):
         except (DgpruneError, KeyError, TypeError) as error:
             self._failed(error)
         else:
-            self._request()
+            after = QUIET_SECONDS if new["by"] == "kernel" else _MOVING_SECONDS if new.get("moving") else 0.0
+            self._request(after=after)
 
-    def _request(self, *, after: float = QUIET_SECONDS) -> None:
+    def _request(self, *, after: float) -> None:
         """Measure the present view after a short quiet; whatever was asked before is forgotten."""
         self._worker.drop("curves", "latency")
         self._say(ack=self.choice["id"], progress=None, message=None)
@@ -241,6 +247,9 @@ class Explorer(anywidget.AnyWidget):
                 self._say(progress={"done": done, "total": total})
             yield
         self._say(progress=None)
+        for pinned, _ in list(self._pinned):
+            yield from (None for _ in self._session.fill(pinned))
+            self._send_pins()
 
     def _latency(self, view: View) -> Job:
         yield from self._session.time(view)
@@ -258,6 +267,11 @@ class Explorer(anywidget.AnyWidget):
     def _send_frames(self, view: View) -> None:
         if frame_key(view) == frame_key(self.view):
             self.frames = {"key": frame_key(view), "rows": self._session.rows(view)}
+
+    def _send_pins(self) -> None:
+        """The pinned views, each with what its curve has by now."""
+        with self._lock:
+            self.pins = [{**shown, "rows": self._session.rows(view)} for view, shown in self._pinned]
 
     def _say(self, **changes: Any) -> None:
         with self._lock:
@@ -280,9 +294,11 @@ class Explorer(anywidget.AnyWidget):
         if kind == "pin":
             self.pin()
         elif kind == "unpin":
-            self.pins = [pin for k, pin in enumerate(self.pins) if k != content.get("index")]
+            self._pinned = [pin for k, pin in enumerate(self._pinned) if k != content.get("index")]
+            self._send_pins()
         elif kind == "reset":
-            self.pins = []
+            self._pinned = []
+            self._send_pins()
             self._choose(**{name: self._start[name] for name in _CHOICES})  # type: ignore[literal-required]
         elif kind == "code":
             self.send({"type": "code", "text": self.code()})
@@ -312,8 +328,16 @@ class Explorer(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**options)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         if isinstance(data, dict):
-            data["text/html"] = assets.picture(self.static, self.frames, self.choice)
+            data["text/html"] = self._picture()
         return bundle
+
+    def _picture(self) -> str:
+        """For a notebook that is read without a kernel: waits a moment for the first numbers, not for all."""
+        self.wait(timeout=_PICTURE_SECONDS)
+        table, row = self._session.table(self.view), self._session.exact(self.view)
+        if table is None or row is None:
+            return assets.picture(None, None)
+        return assets.picture(row["sentence"], charts.drop(table)._repr_mimebundle_()["image/svg+xml"])
 
 
 def _answer_anywhere(comm: Any) -> None:

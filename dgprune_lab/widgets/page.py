@@ -53,8 +53,9 @@ h1 { margin: 0 0 4px; font-size: 20px; font-weight: 650; overflow-wrap: anywhere
 .lead { margin: 0 0 12px; color: #5b6470; }
 main > * + * { margin-top: 28px; }
 @media (prefers-color-scheme: dark) {
-  body { --jp-ui-font-color0: #e6e9ed; --jp-ui-font-color2: #b4bcc6; --jp-border-color2: #3b424b; --jp-layout-color1: #16191d;
-    --jp-layout-color0: #1f242a; --jp-layout-color2: #272d34; background: #16191d; color: #e6e9ed; }
+  body { --jp-ui-font-color0: #e6e9ed; --jp-ui-font-color2: #b4bcc6; --jp-border-color2: #3b424b;
+    --jp-layout-color0: #16191d; --jp-layout-color1: #1f242a; --jp-layout-color2: #272d34;
+    background: #16191d; color: #e6e9ed; }
   .lead { color: #b4bcc6; }
 }
 """
@@ -64,14 +65,18 @@ _START = """
 const states = JSON.parse(document.querySelector("script.state").textContent);
 const places = document.querySelectorAll("main > div");
 const host = { getWidget: async () => ({ exports: { vegaEmbed: window.vegaEmbed } }) };
-const fakeModel = (state, heard = []) => ({
-  get: (name) => state[name],
-  set: (name, value) => { state[name] = value; heard.filter(([event]) => event === `change:${name}`).forEach(([, tell]) => tell()); },
-  on: (event, tell) => heard.push([event, tell]),
-  off: (event, tell) => { heard = heard.filter((one) => one[0] !== event || one[1] !== tell); },
-  save_changes: () => {},
-  send: () => {},
-});
+const fakeModel = (state, heard = []) => {
+  const tell = (event, value) => heard.filter(([name]) => name === event).forEach(([, hear]) => hear(value));
+  return {
+    get: (name) => state[name],
+    set: (name, value) => { state[name] = value; tell(`change:${name}`); },
+    on: (event, hear) => heard.push([event, hear]),
+    off: (event, hear) => { heard = heard.filter((one) => one[0] !== event || one[1] !== hear); },
+    save_changes: () => {},
+    send: () => {},
+    tell,
+  };
+};
 window.explorers = states.map((state, index) => {
   const model = fakeModel(state);
   return { model, end: explorer.default.render({ model, el: places[index], host }) };
@@ -79,7 +84,9 @@ window.explorers = states.map((state, index) => {
 """
 
 
-def write_page(path: str | Path, state: Mapping[str, Any] | list[Mapping[str, Any]], *, title: str, lead: str = "") -> Path:
+def write_page(
+    path: str | Path, state: Mapping[str, Any] | list[Mapping[str, Any]], *, title: str, lead: str = ""
+) -> Path:
     """Write one self-contained HTML file with an explorer per state, and return its path.
 
     Args:
@@ -99,8 +106,8 @@ def write_page(path: str | Path, state: Mapping[str, Any] | list[Mapping[str, An
         one["static"] = {**one["static"], "offline": True}
     text = _PAGE.format(
         policy=html.escape(POLICY, quote=True), title=html.escape(title), lead=html.escape(lead), css=style(),
-        page_css=_PAGE_CSS, places="<div></div>" * len(states), state=inlined(states), vega=_closed(vega_bundle(kind="script")),
-        module=_closed(module_text("explorer")), start=_START,
+        page_css=_PAGE_CSS, places="<div></div>" * len(states), state=inlined(states),
+        vega=_closed(vega_bundle(kind="script")), module=_closed(module_text("explorer")), start=_START,
     )  # fmt: skip
     return _write(Path(path), text)
 

@@ -34,7 +34,7 @@ def style() -> str:
     return (FOLDER / "explorer.css").read_text(encoding="utf-8")
 
 
-def specs(static: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def specs() -> dict[str, dict[str, Any]]:
     """The Vega-Lite specifications of the charts A, C and D, without data: colours and names travel in the rows."""
     empty = tidy([])
     return {
@@ -42,21 +42,15 @@ def specs(static: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def picture(static: Mapping[str, Any], frames: Mapping[str, Any], choice: Mapping[str, Any]) -> str:
-    """What a saved notebook shows where no kernel runs: the sentence and the numbers of the nearest measured ratio."""
-    rows = frames.get("rows") or []
-    note = "<p>Run this cell for the live explorer.</p>"
-    if not rows:
-        return f"<div>{note}</div>"
-    row = min(rows, key=lambda one: abs(one["ratio"] - choice["ratio"]))
-    words = {"source": "trained on", "target": "new look"}
-    roles = {domain["name"]: words.get(domain["role"], "") for domain in static["domains"]}
-    lines = "".join(
-        f"<tr><td>{html.escape(str(domain['name']))}</td><td>{roles.get(domain['name'], '')}</td>"
-        f"<td>{100 * domain['value']:.1f} %</td></tr>"
-        for domain in row["domains"]
-    )
-    return f"<div><p><strong>{html.escape(row['sentence'])}</strong></p><table>{lines}</table>{note}</div>"
+def picture(sentence: str | None, chart: str | None) -> str:
+    """What a saved notebook shows where no kernel runs: the sentence and the picture of what was measured.
+
+    Args:
+        sentence: plain text, or None where nothing is measured yet.
+        chart: an SVG made here.
+    """
+    said = "" if sentence is None else f"<p><strong>{html.escape(sentence)}</strong></p>"
+    return f"<div>{said}{chart or ''}<p>Run this cell for the live explorer.</p></div>"
 
 
 def module_text(entry: str, *, folder: Path = FOLDER) -> str:

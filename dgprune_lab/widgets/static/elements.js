@@ -17,6 +17,18 @@ export function node(tag, { text, on, ...attributes } = {}, ...children) {
   return made;
 }
 
+// Keys with Ctrl or Cmd stay the notebook's (save, run all): the mark is off while JupyterLab looks at such a key.
+export function lendKeys(root) {
+  const lend = (event) => {
+    const element = event.target;
+    if (!(event.ctrlKey || event.metaKey) || !root.contains(element) || !element.hasAttribute(KEYS)) return;
+    element.removeAttribute(KEYS);
+    setTimeout(() => element.setAttribute(KEYS, "true"), 0);
+  };
+  window.addEventListener("keydown", lend, true);
+  return () => window.removeEventListener("keydown", lend, true);
+}
+
 export function button(text, press, attributes = {}) {
   return node("button", { type: "button", class: "dgx-button", text, on: { click: press }, ...attributes });
 }

@@ -1,30 +1,33 @@
 // The live pruning explorer: draws what the model's traits hold, sends what the user chooses.
 // draw() needs only get/on/off/set/save_changes/send of its model, so a static page can fake one.
 
+import { embedCharts, endCharts, loadCharts, paintCharts } from "./charts.js";
 import { createControls, showChoice } from "./controls.js";
-import { button, node, say, show } from "./elements.js";
-import {
-  anyAware, createMemory, dropData, frameAt, frameKey, leftData, maskOf, nearest, planKey, sharedWith, sweepData, tick,
-} from "./memory.js";
+import { button, lendKeys, node, say, show } from "./elements.js";
+import { createMemory, frameAt, frameKey, maskOf, nearest, planKey, sharedWith } from "./memory.js";
 import { createNotices, showCode, showNotice, showPins, showWarning } from "./notices.js";
+import { answerOffline, precomputed, settleOffline } from "./offline.js";
 import { clearPanels, createPanels, showPanels } from "./panels.js";
 import { createStrip, drawStrip } from "./strip.js";
-import { createView, dragInPlot, endView, feed, inksOf, plotSize } from "./views.js";
+import { inksOf } from "./views.js";
+import { isGone, watchKernel, watchSize, watchTheme } from "./watch.js";
 
 const SEND_EVERY = 60; // ms between two choices sent while the slider moves
+const QUIET = 120; // ms without an event after which a moving slider counts as resting
 const BUSY_AFTER = 2000; // ms without an answer until Python counts as busy
 
 export function draw(el, model, host) {
   const page = createPage(el, model, host);
-  layOut(page);
-  const stops = [listen(page), watchSize(page), watchTheme(page), watchKernel(page)];
   learn(page);
+  layOut(page);
+  const stops = [listen(page), watchSize(page), watchTheme(page, () => embedAgain(page)), watchKernel(page), lendKeys(page.root)];
   paint(page);
   loadCharts(page);
   return () => {
     page.ended = true;
     cancelAnimationFrame(page.frame);
     clearTimeout(page.sending);
+    clearTimeout(page.resting);
     clearTimeout(page.waiting);
     stops.forEach((stop) => stop());
     page.controls.info.dispose();
@@ -39,6 +42,10 @@ function createPage(el, model, host) {
     el, model, host, fixed: model.get("static"), memory: createMemory(), charts: {}, embed: null, pin: 0,
     choice: { ...model.get("choice") }, start: { ...model.get("choice") }, lastSent: 0, busy: false, gone: false, moving: false,
   };
+  page.schedule = () => schedule(page);
+  page.current = () => current(page);
+  page.choose = (change) => choose(page, change);
+  page.scorer = () => scorerOf(page);
   page.acts = {
     ratio: (ratio) => choose(page, { ratio }),
     choose: (field, value) => choose(page, { [field]: value }),
@@ -73,9 +80,8 @@ function layOut(page) {
   const b = panelBox("B", "Which filters stay", page.strip.scroll, page.strip.about);
   b.heading.append(orderToggle(page));
   const c = panelBox("C", "What is left", boxes.c, page.latency);
-  const d = panelBox("D", "Change from full network", boxes.d);
-  page.aware = node("span", { class: "dgx-progress", text: "\u25C7 target-aware" });
-  d.heading.append(page.aware);
+  page.aware = node("div", { class: "dgx-about", text: "\u25C7 target-aware" });
+  const d = panelBox("D", "Change from full network", boxes.d, page.aware);
   const { strip, warning, code, chips } = page.notices;
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));
   page.root = node(
@@ -101,9 +107,9 @@ function orderToggle(page) {
     score.setAttribute("aria-pressed", String(byScore));
     schedule(page);
   };
-  const number = button("by number", flip(false), { class: "dgx-flip", "aria-pressed": "true" });
-  const score = button("by score", flip(true), { class: "dgx-flip", "aria-pressed": "false" });
-  return node("span", { class: "dgx-flips" }, number, score);
+  const number = button("number", flip(false), { class: "dgx-flip", "aria-label": "by number", "aria-pressed": "true" });
+  const score = button("score", flip(true), { class: "dgx-flip", "aria-label": "by score", "aria-pressed": "false" });
+  return node("span", { class: "dgx-flips" }, node("span", { class: "dgx-by", text: "by" }), number, score);
 }
 
 // --- what Python says ---------------------------------------------------------------------------------------------
@@ -130,10 +136,20 @@ function learn(page) {
   memory.learnFrames(model.get("frames"));
 }
 
+// New fixed facts (a scorer joined the menu): the controls are made again, the charts stay.
 function restart(page) {
   page.fixed = page.model.get("static");
+  const { controls } = page;
+  page.controls = createControls(page.fixed, page.acts);
+  controls.info.dispose();
+  controls.box.replaceWith(page.controls.box);
+  schedule(page);
+}
+
+function embedAgain(page) {
+  if (!page.embed) return;
   endCharts(page);
-  loadCharts(page);
+  embedCharts(page);
 }
 
 function onStatus(page) {
@@ -141,6 +157,7 @@ function onStatus(page) {
   if ((status.ack ?? 0) >= page.lastSent) {
     clearTimeout(page.waiting);
     page.busy = false;
+    page.silent = false;
   }
   page.gone = false;
   schedule(page);
@@ -149,7 +166,7 @@ function onStatus(page) {
 // A choice made in a cell (or in another view of this widget) moves the controls, but never a slider in a hand.
 function onChoice(page) {
   const told = page.model.get("choice");
-  if (told.by === "page" && told.id === page.lastSent) return;
+  if (told.by === "page" && told.id <= page.lastSent) return;
   const ratio = page.controls.slider.held || page.moving ? page.choice.ratio : told.ratio;
   page.choice = { ...told, ratio };
   schedule(page);
@@ -170,18 +187,22 @@ function choose(page, change) {
   page.choice = page.fixed.offline ? precomputed(page, next, change) : next;
   page.saved = null;
   schedule(page);
-  // At most one message per SEND_EVERY, and always the last one.
+  // While the slider moves, at most one message per SEND_EVERY; Python measures when the last one says that it rests.
+  page.sliding = "ratio" in change;
+  clearTimeout(page.resting);
+  if (page.sliding) page.resting = setTimeout(() => sendChoice(page, false), QUIET);
   if (page.sending) return;
   const wait = Math.max(0, SEND_EVERY - (performance.now() - (page.sentAt ?? -SEND_EVERY)));
-  page.sending = setTimeout(() => sendChoice(page), wait);
+  page.sending = setTimeout(() => sendChoice(page, page.sliding), wait);
 }
 
-function sendChoice(page) {
+function sendChoice(page, moving) {
+  clearTimeout(page.sending);
   page.sending = null;
   page.sentAt = performance.now();
   const known = Math.max(page.choice.id ?? 0, page.model.get("choice")?.id ?? 0, page.lastSent);
   page.lastSent = known + 1;
-  page.choice = { ...page.choice, id: page.lastSent, by: "page" };
+  page.choice = { ...page.choice, id: page.lastSent, by: "page", moving };
   toKernel(page, () => {
     page.model.set("choice", { ...page.choice });
     page.model.save_changes();
@@ -192,8 +213,11 @@ function sendChoice(page) {
 }
 
 function onSilence(page) {
+  page.silent = true;
   page.gone = isGone(page);
   page.busy = !page.gone && (page.model.get("status")?.ack ?? 0) < page.lastSent;
+  // JupyterLab learns late that a kernel is gone, so silence is looked into again and again.
+  if (page.busy && !page.ended) page.waiting = setTimeout(() => onSilence(page), BUSY_AFTER);
   schedule(page);
 }
 
@@ -218,63 +242,6 @@ function useInstead(page) {
 }
 
 const scorerOf = (page) => page.fixed.scorers.find((scorer) => scorer.name === page.choice.scorer);
-
-// --- a page without a kernel --------------------------------------------------------------------------------------
-
-// Controls stay only where at least two values were precomputed.
-function settleOffline(page) {
-  learn(page);
-  const { controls, memory } = page;
-  const keys = [...memory.frames.keys()].map((key) => key.split("|"));
-  const has = (place, value) => keys.some((key) => key[place] === value);
-  const many = (place) => new Set(keys.map((key) => key[place])).size > 1;
-  for (const option of controls.scorers.querySelectorAll("option")) if (!has(0, option.value)) option.remove();
-  for (const group of controls.scorers.querySelectorAll("optgroup")) if (!group.children.length) group.remove();
-  controls.share.allow((scope) => has(1, scope));
-  show(controls.share.box, many(1));
-  for (const option of [...controls.count.options]) if (!has(2, option.value)) option.remove();
-  show(controls.countBox, many(2));
-  show(controls.refreshBox, many(3));
-  show(controls.buttons.code, false);
-  show(controls.buttons.save, false);
-  const { slider } = controls;
-  const ratios = (memory.frames.get(frameKey(page.choice)) ?? []).map((row) => row.ratio);
-  slider.grid = Math.max(1, Math.round(100 * Math.min(...ratios.slice(1).map((ratio, index) => ratio - ratios[index]))));
-  Object.assign(slider.input, { step: slider.grid, max: Math.round(100 * Math.max(...ratios, 0.01)) });
-}
-
-// The nearest view that was computed: the key with the changed value and most of the others, its nearest ratio.
-function precomputed(page, next, change) {
-  const fields = ["scorer", "scope", "of", "batchnorm"];
-  const fixed = Object.keys(change)[0];
-  let best = null;
-  for (const key of page.memory.frames.keys()) {
-    const values = Object.fromEntries(key.split("|").map((value, index) => [fields[index], value]));
-    if (fields.includes(fixed) && values[fixed] !== next[fixed]) continue;
-    const score = fields.filter((field) => values[field] === next[field]).length;
-    if (!best || score > best.score) best = { score, values };
-  }
-  const choice = { ...next, ...best?.values };
-  const row = nearest(page.memory.frames.get(frameKey(choice)) ?? [], choice.ratio);
-  return { ...choice, ratio: row ? row.ratio : choice.ratio };
-}
-
-function answerOffline(page, message) {
-  const pins = [...(page.model.get("pins") ?? [])];
-  const now = current(page);
-  if (message.type === "pin" && now.mask) {
-    const label = `${scorerOf(page)?.label ?? page.choice.scorer} \u00B7 ${Math.round(100 * page.choice.ratio)} %`;
-    pins.push({ label, key: frameKey(page.choice), ratio: page.choice.ratio, rows: now.rows, kept: now.mask });
-    page.model.set("pins", pins.slice(-3));
-  }
-  if (message.type === "unpin") page.model.set("pins", pins.filter((_, index) => index !== message.index));
-  if (message.type === "reset") {
-    page.model.set("pins", []);
-    page.choice = { ...page.start };
-  }
-  page.model.save_changes();
-  schedule(page);
-}
 
 // --- drawing ------------------------------------------------------------------------------------------------------
 
@@ -314,7 +281,7 @@ function paint(page) {
   paintPins(page, pins, now);
   paintWords(page, now, status);
   paintCharts(page, pins, now);
-  showPanels(page.panels, page.model.get("panels"), { embed: page.embed, dark: page.inks.dark });
+  showPanels(page.panels, page.fixed.offline ? null : page.model.get("panels"), { embed: page.embed, dark: page.inks.dark });
 }
 
 function paintPins(page, pins, now) {
@@ -340,7 +307,7 @@ function paintWords(page, { frame, shown, stale }, status) {
   // Old numbers name the ratio they belong to, and the scorer where it was another.
   const other = page.last && page.last.key !== frameKey(page.choice) ? `${page.last.label}, ` : "";
   const words = {
-    stale: "measuring\u2026",
+    stale: page.gone ? "not measured" : "measuring\u2026",
     estimate: `estimate, ${frame?.images ?? "?"} images a domain`,
     exact: `all images${every}`,
   };
@@ -355,118 +322,6 @@ function paintWords(page, { frame, shown, stale }, status) {
 }
 
 const asPercent = (ratio) => `${Math.round(10000 * ratio) / 100} %`;
-
-function paintCharts(page, pins, now) {
-  const { a, c, d } = page.charts;
-  if (!a) return;
-  const { fixed, choice, inks } = page;
-  const shared = { fixed, shown: now.shown, stale: now.stale, ink: inks.ink, quiet: inks.quiet };
-  feed(c, leftData({ full: fixed.full, step: now.step, stale: now.planStale }));
-  feed(a, sweepData({ ...shared, rows: now.rows, choice, pins, height: plotSize(a).height }));
-  feed(d, dropData(shared));
-  show(page.aware, anyAware(fixed, now.shown));
-}
-
-// --- charts, size, theme, kernel ----------------------------------------------------------------------------------
-
-async function loadCharts(page) {
-  try {
-    const { exports } = await page.host.getWidget(page.fixed.host);
-    if (page.ended) return;
-    page.embed = exports.vegaEmbed;
-    embedCharts(page);
-  } catch (problem) {
-    for (const box of Object.values(page.boxes)) say(box, `The charts could not be loaded: ${problem.message}`);
-  }
-}
-
-function embedCharts(page) {
-  const { specs } = page.fixed;
-  page.inks = inksOf(page.root);
-  for (const name of ["a", "c", "d"]) {
-    page.boxes[name].replaceChildren();
-    page.charts[name] = createView(page.boxes[name], specs[name], { embed: page.embed, dark: page.inks.dark });
-    page.charts[name].ready.catch((problem) => say(page.boxes[name], `This chart could not be drawn: ${problem.message}`));
-  }
-  page.undrag = dragInPlot(page.charts.a, (ratio, moving) => {
-    page.dragging = moving;
-    if (ratio !== null) choose(page, { ratio: Math.min(Math.round(100 * ratio), Number(page.controls.slider.input.max)) / 100 });
-  });
-  schedule(page);
-}
-
-function endCharts(page) {
-  page.undrag?.();
-  Object.values(page.charts).forEach(endView);
-  page.charts = {};
-}
-
-function watchSize(page) {
-  const observer = new ResizeObserver(() => {
-    const width = page.root.clientWidth;
-    const layout = width >= 1100 ? "wide" : width >= 920 ? "medium" : width >= 700 ? "small" : "stack";
-    if (page.root.dataset.layout !== layout) page.root.dataset.layout = layout;
-    schedule(page);
-  });
-  [page.root, page.main, page.strip.scroll].forEach((watched) => observer.observe(watched));
-  return () => observer.disconnect();
-}
-
-// JupyterLab marks its theme on the body; a change needs new inks, and the charts once more.
-function watchTheme(page) {
-  const change = () => {
-    const { dark } = inksOf(page.root);
-    if (dark === page.inks?.dark) return;
-    page.inks = null;
-    if (page.embed) {
-      endCharts(page);
-      embedCharts(page);
-    }
-    schedule(page);
-  };
-  const observer = new MutationObserver(() => setTimeout(change, 50));
-  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
-  const media = window.matchMedia("(prefers-color-scheme: dark)");
-  media.addEventListener("change", change);
-  return () => {
-    observer.disconnect();
-    media.removeEventListener("change", change);
-  };
-}
-
-const kernelOf = (page) => page.model.widget_manager?.kernel;
-
-function isGone(page) {
-  if (page.fixed.offline || !page.model.widget_manager || !("kernel" in page.model.widget_manager)) return page.gone;
-  const kernel = kernelOf(page);
-  return page.lost || !kernel || kernel.isDisposed || ["dead", "terminating"].includes(kernel.status);
-}
-
-function watchKernel(page) {
-  const check = () => {
-    const gone = isGone(page);
-    if (gone === page.gone) return;
-    page.gone = gone;
-    schedule(page);
-  };
-  // The model lost its comm: the kernel restarted, or the widget was closed.
-  const lost = () => {
-    page.lost = true;
-    page.gone = true;
-    schedule(page);
-  };
-  const kernel = kernelOf(page);
-  kernel?.statusChanged?.connect(check);
-  kernel?.disposed?.connect(check);
-  page.model.on("comm_live_update", lost);
-  page.model.on("destroy", lost);
-  return () => {
-    kernel?.statusChanged?.disconnect(check);
-    kernel?.disposed?.disconnect(check);
-    page.model.off("comm_live_update", lost);
-    page.model.off("destroy", lost);
-  };
-}
 
 function render({ model, el, host }) {
   return draw(el, model, host);

@@ -84,6 +84,9 @@ export function lookOf(fixed, name, aware, ink) {
   };
 }
 
+// A hollow mark covers the line behind it with the page's own colour.
+const hollow = (fill, hole) => (fill === "transparent" && hole ? hole : fill);
+
 // Sources are meant to be looked at; only a target's numbers can be target-aware.
 const isAware = (fixed, domain) =>
   Boolean(domain.seen) && fixed.domains.find((one) => one.name === domain.name)?.role === "target";
@@ -99,7 +102,7 @@ function pointOf(fixed, row, domain, ink) {
 }
 
 // The data of chart A. `shown` is the frame whose dots are drawn, `stale` says that it is not of the current ratio.
-export function sweepData({ fixed, rows, choice, shown, stale, pins, height, ink, quiet }) {
+export function sweepData({ fixed, rows, choice, shown, stale, pins, height, ink, quiet, hole }) {
   const data = { curves: [], gaps: [], names: [], full: [], dots: [], pinned: [], chance: [] };
   const exact = rows.filter((row) => !row.estimate);
   const names = [...new Set(exact.flatMap((row) => row.domains.map((domain) => domain.name)))];
@@ -112,7 +115,7 @@ export function sweepData({ fixed, rows, choice, shown, stale, pins, height, ink
   }
   for (const domain of shown?.domains ?? []) {
     const point = pointOf(fixed, shown, domain, stale ? () => quiet : ink);
-    data.dots.push({ ...point, opacity: stale ? 0.55 : 1 });
+    data.dots.push({ ...point, fill: hollow(point.fill, hole), opacity: stale ? 0.55 : 1 });
     if (!names.includes(domain.name)) nameAt(data, point);
     if (domain.change !== undefined && domain.change !== null)
       data.full.push({ domain: domain.name, value: PERCENT * (domain.value - domain.change) });
@@ -173,7 +176,7 @@ export function spreadLabels(rows, gap) {
 
 export const anyAware = (fixed, shown) => (shown?.domains ?? []).some((domain) => isAware(fixed, domain));
 
-export function dropData({ fixed, shown, stale, ink, quiet }) {
+export function dropData({ fixed, shown, stale, ink, quiet, hole }) {
   const drops = (shown?.domains ?? [])
     .filter((domain) => domain.change !== undefined && domain.change !== null)
     .map((domain) => {
@@ -183,7 +186,7 @@ export function dropData({ fixed, shown, stale, ink, quiet }) {
         domain: domain.name, label: isAware(fixed, domain) ? `${domain.name} \u25C7` : domain.name, change,
         low: PERCENT * (domain.change_low ?? domain.change), high: PERCENT * (domain.change_high ?? domain.change),
         text: signed(change), colour: look.colour, shape: look.shape,
-        fill: shown.estimate ? "transparent" : look.fill, opacity: stale ? 0.55 : 1,
+        fill: hollow(shown.estimate ? "transparent" : look.fill, hole), opacity: stale ? 0.55 : 1,
       };
     });
   // The axis moves in steps, so that it does not creep while the slider moves.
@@ -205,7 +208,7 @@ export function leftData({ full, step, stale }) {
     .map(([metric, what]) => {
       const share = (PERCENT * step[metric]) / full[metric];
       const text = `${amount(step[metric], metric)} of ${amount(full[metric], metric)}`;
-      return { what, share, text, percent: `${Math.round(share)} %`, opacity: stale ? 0.4 : 1 };
+      return { what, share, text, percent: `${share > 0 && share < 1 ? share.toFixed(1) : Math.round(share)} %`, opacity: stale ? 0.4 : 1 };
     });
   return { left: rows };
 }

@@ -3,7 +3,7 @@
 import { node, say } from "./elements.js";
 
 const MOST = 128; // above this many filters a row is binned
-const GAP = 8;
+const gapOf = (rows) => (rows > 8 ? 4 : 8);
 const SIZES = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4];
 
 export function createStrip({ open, changed }) {
@@ -67,8 +67,9 @@ function layOut(strip, width, height) {
   const right = 46;
   const across = Math.max(width - left - right, 40);
   const bins = plan.groups.map((group, g) => binned(strip.byScore ? plan.order[g] : group.rank.map((_, f) => f)));
+  const gap = gapOf(bins.length);
   const lines = (size) => bins.map((row) => Math.ceil(row.length / Math.floor(across / size)));
-  const needed = (size) => lines(size).reduce((sum, count) => sum + Math.max(count * size, 13) + GAP, 2);
+  const needed = (size) => lines(size).reduce((sum, count) => sum + Math.max(count * size, 13) + gap, 2);
   const size = SIZES.find((candidate) => needed(candidate) <= height) ?? SIZES[SIZES.length - 1];
   const per = Math.floor(across / size);
   const spare = Math.min(Math.max((height - needed(size)) / bins.length, 0), 12);
@@ -76,7 +77,7 @@ function layOut(strip, width, height) {
   strip.rows = bins.map((row) => {
     const tall = Math.max(Math.ceil(row.length / per) * size, 13);
     const placed = { bins: row, left, top, per, size, tall };
-    top += tall + GAP + spare;
+    top += tall + gap + spare;
     return placed;
   });
   strip.label = left - 10;

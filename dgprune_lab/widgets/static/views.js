@@ -2,12 +2,13 @@
 
 export function inksOf(root) {
   const [r, g, b] = (getComputedStyle(root).color.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
+  const hole = getComputedStyle(root).backgroundColor;
   const dark = 0.299 * r + 0.587 * g + 0.114 * b > 140;
   // On a dark page the domain colours are mixed with white until lines and names can be read.
   const ink = dark ? (colour) => lighter(colour, 0.35) : (colour) => colour;
   return dark
-    ? { dark, ink, quiet: "#8d949e", cell: "#b9c4d0", ring: "#67717d", words: "#b4bcc6", mark: "#e6e9ed", hole: "#16191d", focus: "#7fb4ff" }
-    : { dark, ink, quiet: "#9aa1ab", cell: "#46566a", ring: "#b3bac3", words: "#5b6470", mark: "#5b6470", hole: "#ffffff", focus: "#1a73e8" };
+    ? { dark, ink, quiet: "#8d949e", cell: "#b9c4d0", ring: "#7d8793", words: "#b4bcc6", mark: "#e6e9ed", hole, focus: "#7fb4ff" }
+    : { dark, ink, quiet: "#9aa1ab", cell: "#46566a", ring: "#b3bac3", words: "#5b6470", mark: "#5b6470", hole, focus: "#1a73e8" };
 }
 
 function lighter(colour, share) {
@@ -44,7 +45,7 @@ export function createView(box, spec, { embed, dark, fit = true }) {
     .then((result) => {
       if (holder.ended) return result.finalize();
       holder.finalize = () => result.finalize();
-      holder.view = result.view;
+      holder.view = box.vegaView = result.view; // on the element too, so that one can see the rows behind a chart
       settle(holder, fit);
       return null;
     });

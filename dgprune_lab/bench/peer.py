@@ -1,0 +1,170 @@
+"""The peer: Torch-Pruning (Fang et al. 2023), as its documentation has it, and its fastest use that we found.
+
+Every function gets what ours gets, ready-made: the same scores and the names of the layers to cut. Three ways to cut:
+
+- `cut_a_copy`: copy the network, build the graph of the copy, prune every group. A network of its own each time.
+- `Reused`: one copy and one graph; each call puts the full tensors back by reference and prunes in place. Not in the
+  documentation, but nothing in the library is faster for one jump; the network of the call before is gone.
+- `Stepwise`: one copy and one graph per scorer, pruned a little further at every ratio, as its iterative pruning does.
+  Only for ratios in rising order; each network is gone when the next one comes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+Scored = Mapping[str, Tensor]
+Batches = Sequence[tuple[Tensor, Tensor]]
+Found = dict[tuple[int, float, int], float]
+
+
+def lowest(scores: Scored, ratio: float) -> dict[str, list[int]]:
+    """Layer -> the filters with the lowest scores, the same share of every layer, one at least stays."""
+    found = {}
+    for name, values in scores.items():
+        count = min(math.floor(ratio * len(values) + 1e-9), len(values) - 1)
+        found[name] = values.argsort(stable=True)[:count].tolist()
+    return found
+
+
+def build_graph(model: nn.Module, example: Tensor) -> Any:
+    """The dependency graph of a network, which it traces."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tp.DependencyGraph().build_dependency(model, example_inputs=(example,), verbose=False)
+
+
+def prune_groups(model: nn.Module, graph: Any, removed: Mapping[str, Sequence[int]]) -> None:
+    """Prune the group of every layer in place."""
+    for name, filters in removed.items():
+        if filters:
+            graph.get_pruning_group(model.get_submodule(name), tp.prune_conv_out_channels, list(filters)).prune()
+
+
+def cut_a_copy(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> nn.Module:
+    """A smaller network: copy, graph, prune."""
+    twin = copy.deepcopy(model)
+    prune_groups(twin, build_graph(twin, example), removed)
+    return twin.eval()
+
+
+class Reused:
+    """One copy, one graph, pruned in place at each call after its full tensors were put back by reference."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self.model = copy.deepcopy(model)
+        self.graph = build_graph(self.model, example)
+        self._full = [(module, self._state(module)) for module in self.model.modules()]
+
+    def __call__(self, removed: Mapping[str, Sequence[int]]) -> nn.Module:
+        for module, state in self._full:
+            module.__dict__.update(state)
+            module._parameters = dict(state["_parameters"])
+            module._buffers = dict(state["_buffers"])
+        prune_groups(self.model, self.graph, removed)
+        return self.model.eval()
+
+    @staticmethod
+    def _state(module: nn.Module) -> dict[str, Any]:
+        sizes = {key: value for key, value in module.__dict__.items() if type(value) is int}
+        return sizes | {"_parameters": dict(module._parameters), "_buffers": dict(module._buffers)}
+
+
+class Stepwise:
+    """One copy, one graph, cut further and further; the filters are named by their original numbers."""
+
+    def __init__(self, model: nn.Module, example: Tensor, layers: Mapping[str, int]) -> None:
+        self.model = copy.deepcopy(model)
+        self.graph = build_graph(self.model, example)
+        self._left = {name: list(range(filters)) for name, filters in layers.items()}
+
+    def __call__(self, removed: Mapping[str, Sequence[int]]) -> nn.Module:
+        now: dict[str, list[int]] = {}
+        for name, filters in removed.items():
+            gone = set(filters)
+            now[name] = [place for place, original in enumerate(self._left[name]) if original in gone]
+            self._left[name] = [original for original in self._left[name] if original not in gone]
+        prune_groups(self.model, self.graph, now)
+        return self.model.eval()
+
+
+def accuracy(model: nn.Module, batches: Batches) -> float:
+    """Share of images read correctly."""
+    right = total = 0
+    with torch.inference_mode():
+        for images, labels in batches:
+            right += int((model(images).argmax(1) == labels).sum())
+            total += len(labels)
+    return right / total
+
+
+def sweep(
+    cutter: Callable[[Scored], Callable[[Mapping[str, Sequence[int]]], nn.Module]], scores: Sequence[Scored],
+    ratios: Sequence[float], domains: Sequence[Batches],
+) -> Found:
+    """The loop a user writes: (scorer, ratio, domain) -> accuracy.
+
+    Args:
+        cutter: gives, for a scorer, the function from removed filters to a network.
+        scores: of each scorer.
+        ratios: in rising order.
+        domains: batches of each domain.
+    """
+    found: Found = {}
+    for number, held in enumerate(scores):
+        cut = cutter(held)
+        for ratio in ratios:
+            small = cut(lowest(held, ratio))
+            for place, batches in enumerate(domains):
+                found[number, ratio, place] = accuracy(small, batches)
+    return found
+
+
+def ranker(model: nn.Module, example: Tensor, scores: Scored, ratio: float) -> Callable[[], Iterator[Any]]:
+    """Its high-level pruner with cached scores: a call gives the groups that would be pruned, and prunes nothing."""
+    names = {module: name for name, module in model.named_modules()}
+    ready = {name: values.float() for name, values in scores.items()}
+
+    def importance(group: Any) -> Tensor:
+        writers = [names.get(dep.target.module) for dep, _ in group if dep.handler == tp.prune_conv_out_channels]
+        return next(ready[name] for name in writers if name in ready)
+
+    skip = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    pruner = tp.pruner.BasePruner(model, (example,), importance=importance, pruning_ratio=ratio, ignored_layers=skip)
+
+    def run() -> Iterator[Any]:
+        pruner.reset()
+        return iter(list(pruner.step(interactive=True)))  # type: ignore[arg-type]
+
+    return run
+
+
+def fpgm(
+    model: nn.Module, example: Tensor, layers: Mapping[str, int], *, only_convolutions: bool
+) -> Callable[[], dict[str, Tensor]]:
+    """Its FPGM importance of every group, on a graph and groups that are ready.
+
+    Args:
+        model: the network.
+        example: images it takes.
+        layers: name and filters of each group's first layer.
+        only_convolutions: leave out the linear layer that reads the last group, by setting an attribute that its
+            constructor does not offer.
+    """
+    graph = build_graph(model, example)
+    groups = {
+        name: graph.get_pruning_group(model.get_submodule(name), tp.prune_conv_out_channels, list(range(filters)))
+        for name, filters in layers.items()
+    }
+    importance = tp.importance.FPGMImportance()
+    if only_convolutions:
+        importance.target_types = [nn.Conv2d]
+    return lambda: {name: importance(group) for name, group in groups.items()}

@@ -1,0 +1,48 @@
+// A, C and D: the Vega views of the explorer and what is fed to them.
+
+import { say, show } from "./elements.js";
+import { anyAware, dropData, leftData, sweepData } from "./memory.js";
+import { createView, dragInPlot, endView, feed, inksOf, plotSize } from "./views.js";
+
+export function paintCharts(page, pins, now) {
+  const { a, c, d } = page.charts;
+  if (!a) return;
+  const { fixed, choice, inks } = page;
+  const shared = { fixed, shown: now.shown, stale: now.stale, ink: inks.ink, quiet: inks.quiet, hole: inks.hole };
+  feed(c, leftData({ full: fixed.full, step: now.step, stale: now.planStale }));
+  feed(a, sweepData({ ...shared, rows: now.rows, choice, pins, height: plotSize(a).height }));
+  feed(d, dropData(shared));
+  show(page.aware, anyAware(fixed, now.shown));
+}
+
+export async function loadCharts(page) {
+  try {
+    const { exports } = await page.host.getWidget(page.fixed.host);
+    if (page.ended) return;
+    page.embed = exports.vegaEmbed;
+    embedCharts(page);
+  } catch (problem) {
+    for (const box of Object.values(page.boxes)) say(box, `The charts could not be loaded: ${problem.message}`);
+  }
+}
+
+export function embedCharts(page) {
+  const { specs } = page.fixed;
+  page.inks = inksOf(page.root);
+  for (const name of ["a", "c", "d"]) {
+    page.boxes[name].replaceChildren();
+    page.charts[name] = createView(page.boxes[name], specs[name], { embed: page.embed, dark: page.inks.dark });
+    page.charts[name].ready.catch((problem) => say(page.boxes[name], `This chart could not be drawn: ${problem.message}`));
+  }
+  page.undrag = dragInPlot(page.charts.a, (ratio, moving) => {
+    page.dragging = moving;
+    if (ratio !== null) page.choose({ ratio: Math.min(Math.round(100 * ratio), Number(page.controls.slider.input.max)) / 100 });
+  });
+  page.schedule();
+}
+
+export function endCharts(page) {
+  page.undrag?.();
+  Object.values(page.charts).forEach(endView);
+  page.charts = {};
+}

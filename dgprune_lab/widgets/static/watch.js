@@ -1,0 +1,71 @@
+// What happens around the explorer: its width, the theme of the page, the life of the kernel.
+
+import { inksOf } from "./views.js";
+
+export function watchSize(page) {
+  const observer = new ResizeObserver(() => {
+    const width = page.root.clientWidth;
+    const layout = width >= 1100 ? "wide" : width >= 920 ? "medium" : width >= 700 ? "small" : "stack";
+    if (page.root.dataset.layout !== layout) page.root.dataset.layout = layout;
+    page.schedule();
+  });
+  [page.root, page.main, page.strip.scroll].forEach((watched) => observer.observe(watched));
+  return () => observer.disconnect();
+}
+
+// JupyterLab marks its theme on the body; a change needs new inks, and the charts once more.
+export function watchTheme(page, again) {
+  const change = () => {
+    const { dark } = inksOf(page.root);
+    if (dark === page.inks?.dark) return;
+    page.inks = null;
+    again();
+    page.schedule();
+  };
+  const observer = new MutationObserver(() => setTimeout(change, 50));
+  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
+  const media = window.matchMedia("(prefers-color-scheme: dark)");
+  media.addEventListener("change", change);
+  return () => {
+    observer.disconnect();
+    media.removeEventListener("change", change);
+  };
+}
+
+const kernelOf = (page) => page.model.widget_manager?.kernel;
+
+export function isGone(page) {
+  if (page.fixed.offline || !page.model.widget_manager || !("kernel" in page.model.widget_manager)) return page.gone;
+  const kernel = kernelOf(page);
+  // A kernel deleted elsewhere is first only unreachable; after silence that counts, else it may be a hiccup.
+  const silent = page.silent && (kernel?.connectionStatus ?? "connected") !== "connected";
+  return page.lost || silent || !kernel || kernel.isDisposed || ["dead", "terminating"].includes(kernel.status);
+}
+
+export function watchKernel(page) {
+  const check = () => {
+    const gone = isGone(page);
+    if (gone === page.gone) return;
+    page.gone = gone;
+    page.schedule();
+  };
+  // The model lost its comm: the kernel restarted, or the widget was closed.
+  const lost = () => {
+    page.lost = true;
+    page.gone = true;
+    page.schedule();
+  };
+  const kernel = kernelOf(page);
+  kernel?.statusChanged?.connect(check);
+  kernel?.connectionStatusChanged?.connect(check);
+  kernel?.disposed?.connect(check);
+  page.model.on("comm_live_update", lost);
+  page.model.on("destroy", lost);
+  return () => {
+    kernel?.statusChanged?.disconnect(check);
+    kernel?.connectionStatusChanged?.disconnect(check);
+    kernel?.disposed?.disconnect(check);
+    page.model.off("comm_live_update", lost);
+    page.model.off("destroy", lost);
+  };
+}

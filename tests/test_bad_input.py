@@ -1,0 +1,263 @@
+"""Bad input gets a sentence that names what was wanted, and nothing is lost: the network and the study stay usable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from material import domain, fingerprint, images, norm_net, randomise
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab.types.tables import tidy
+
+
+def net(classes: int = 4) -> nn.Sequential:
+    return randomise(norm_net(classes), dtype=torch.float32)
+
+
+X, Y = images(12, 3, 12, 12), torch.arange(12) % 4
+PARTS = {"train": range(4), "score": range(4, 8), "report": range(8, 12)}
+
+
+def arrays(name: str = "a", **changed: Any) -> dg.Domain:
+    return dg.Domain.from_arrays(name, **{"images": X, "labels": Y, "splits": PARTS, **changed})
+
+
+def with_pixel(value: float) -> Tensor:
+    x = X.clone()
+    x[3, 0, 0, 0] = value
+    return x
+
+
+class Ends(nn.Module):
+    """A network with something else than logits at its end."""
+
+    def __init__(self, end: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.inner, self.end = net(), end
+
+    def forward(self, x: Tensor) -> Any:
+        return self.end(self.inner(x))
+
+
+class Constant(nn.Module):
+    """A network whose logits do not depend on the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x)).mean((2, 3)) * 0
+
+
+def study(**changed: Any) -> dg.Study:
+    return dg.Study(changed.pop("model", None) or net(), **{"sources": [arrays()], **changed})
+
+
+CASES: dict[str, tuple[Callable[[], Any], str]] = {
+    "empty domain": (lambda: arrays(images=X[:0], labels=Y[:0]), r"domain 'a' is empty"),
+    "no name": (lambda: arrays(""), r"a domain needs a name"),
+    "axes": (lambda: arrays(images=X[:, 0]), r"four axes \(N, C, H, W\); got shape \(12, 12, 12\)"),
+    "NaN image": (lambda: arrays(images=with_pixel(float("nan"))), r"1 images hold NaN or infinite pixels"),
+    "infinite image": (lambda: arrays(images=with_pixel(float("inf"))), r"1 images hold NaN or infinite"),
+    "range": (lambda: arrays(images=X * 255), r"must lie in \[0, 1\].*Divide by 255"),
+    "label count": (lambda: arrays(labels=Y[:5]), r"12 images but 5 labels"),
+    "label above": (lambda: arrays(classes=3), r"labels must lie in 0 to 2; got 0 to 3"),
+    "label below": (lambda: arrays(labels=Y - 1), r"labels must lie in 0 to 2; got -1 to 2"),
+    "split rows": (lambda: arrays(splits={"train": [12]}), r"rows outside 0 to 11"),
+    "split overlap": (lambda: arrays(splits={"train": [1, 2], "score": [2]}), r"stands in two splits"),
+    "padding": (lambda: arrays().padded(8), r"12 x 12 cannot be padded to 8 x 8"),
+    "no source": (lambda: study(sources=[]), r"at least one source"),
+    "not a module": (lambda: study(model=torch.zeros), r"needs a torch\.nn\.Module"),
+    "same names": (lambda: study(targets=[arrays()]), r"names of their own; got a, a"),
+    "two sizes": (
+        lambda: study(targets=[arrays("b", images=images(12, 3, 8, 8))]),
+        r"one size; got a 3 x 12 x 12, b 3 x 8 x 8",
+    ),
+    "channels": (lambda: study(sources=[arrays(images=X[:, :1])]), r"does not take images of 1 x 12 x 12"),
+    "nothing to prune": (lambda: dg.read_groups(nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), X), r"nothing to"),
+    "only the last layer": (lambda: dg.read_groups(nn.Conv2d(3, 4, 3), X), r"nothing to prune"),
+    "constant": (lambda: dg.read_groups(Constant(), X), r"do not depend on its input"),
+    "tuple": (lambda: study(model=Ends(lambda y: (y, y))), r"logits as one tensor; it returned tuple"),
+    "map of logits": (lambda: dg.evaluate(Ends(lambda y: y[:, :, None]), arrays()), r"it returned \(4, 4, 1\)"),
+    "NaN logits": (lambda: dg.evaluate(Ends(lambda y: y / 0 * 0), arrays()), r"NaN or infinite logits on domain 'a'"),
+    "too many classes": (lambda: dg.evaluate(net(3), arrays()), r"labels up to 3, the network has 3 outputs"),
+    "classes in a pass": (lambda: study(model=net(3)).score("taylor"), r"3 outputs, domain 'a' has labels up to 3"),
+    "unknown domain": (lambda: study().outcomes(None, domain="b"), r"unknown domain 'b'; known: a"),
+    "unknown split": (lambda: dg.evaluate(net(), arrays(), "test"), r"no part 'test'; it has: train, score, report"),
+    "empty part": (lambda: dg.evaluate(net(), arrays(splits={**PARTS, "report": []})), r"no image to evaluate"),
+    "empty score part": (
+        lambda: study(sources=[arrays(splits={**PARTS, "score": []})]).score("apoz"),
+        r"no image in its part 'score'",
+    ),
+    "unknown scorer": (lambda: study().score("l11"), r"unknown scorer 'l11'; known: l1, .*Did you mean 'l1'\?"),
+    "unlabelled source": (lambda: study(sources=[arrays(labels=None)]).score("taylor"), r"'a' has no labels"),
+    "batchnorm": (lambda: study().outcomes(None, domain="a", batchnorm="new"), r"must be one of 'as_is'"),  # type: ignore
+    "ratio": (lambda: dg.sweep(study(), ratios=[1.0]), r"ratio must lie in \[0, 1\)"),
+    "column": (lambda: tidy([{"accuracy": 1.0}]), r"names the column 'accuracy'; allowed: scorer, ratio_removed"),
+    "nothing saved": (lambda: dg.load("nowhere/at_all", model=net()), r"no network at nowhere/at_all"),
+    "unknown demo": (lambda: dg.demo("digit"), r"unknown demo 'digit'.*Did you mean 'digits'"),  # type: ignore[arg-type]
+    "infinite scores": (
+        lambda: dg.Scores("mine", {"0": torch.full((6,), torch.inf), "4": torch.zeros(8)}, study().graph),
+        r"scorer 'mine' gave NaN or infinite scores in layer '0'",
+    ),
+    "missing scores": (lambda: dg.Scores("mine", {"0": torch.zeros(6)}, study().graph), r"'mine' lack the layer '4'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_sentence(case: str) -> None:
+    call, words = CASES[case]
+    with pytest.raises(dg.DgpruneError, match=words) as raised:
+        call()
+    text = str(raised.value)
+    assert "\n" not in text and len(text) < 600 and "Traceback" not in text
+
+
+class Fragile(nn.Module):
+    """Passes its input and, once armed, raises after so many calls."""
+
+    left: ClassVar[int | None] = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if Fragile.left is not None:
+            Fragile.left -= 1
+            if Fragile.left < 0:
+                raise RuntimeError("broke half-way")
+        return x
+
+
+def fragile(number: int = 5) -> nn.Module:
+    layers = list(net())
+    return nn.Sequential(*layers[:number], Fragile(), *layers[number:])
+
+
+WORK: dict[str, Callable[[dg.Study, dg.Mask], Any]] = {
+    "outcomes": lambda s, mask: s.outcomes(mask, domain="a"),
+    "recalibrated": lambda s, mask: s.outcomes(mask, domain="a", batchnorm="recalibrate"),
+    "recalibrate": lambda s, mask: dg.evaluate(dg.recalibrate(s.model, s.sources), s.sources[0]),
+    "score": lambda s, mask: s.score("taylor").values["0"],
+    "sweep": lambda s, mask: dg.sweep(s, scorers=["taylor"], ratios=[0.5]).value.sum(),
+    "evaluate": lambda s, mask: dg.evaluate(s.model, s.sources[0]),
+    "measure": lambda s, mask: dg.measure(s.model, s.sources, latency=False).value.sum(),
+    "statistics": lambda s, mask: s.statistics("a", needs=["mean_map", "gate"]).gate["4"],
+}
+
+
+def plain(value: Any) -> Any:
+    return (
+        value.loss.tolist()
+        if isinstance(value, dg.Outcomes)
+        else value.tolist()
+        if isinstance(value, Tensor)
+        else float(value)
+    )
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_a_model_that_raises_half_way_loses_nothing(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fresh() -> dg.Study:
+        held = [domain(name, count=1200, seed=k) for k, name in enumerate("ab")]
+        return dg.Study(fragile(), sources=held)
+
+    monkeypatch.setattr(Fragile, "left", None)
+    expected_study = fresh()
+    mask = dg.Mask.by_hand(expected_study.graph, removed={"0": [0, 2]})
+    expected = plain(WORK[work](expected_study, mask))
+    for calls in range(4):
+        broken = fresh()
+        before = fingerprint(broken.model)
+        monkeypatch.setattr(Fragile, "left", calls)
+        try:
+            WORK[work](broken, mask)
+        except (RuntimeError, dg.DgpruneError) as error:
+            assert "broke half-way" in str(error)
+        else:
+            assert calls > 0, "nothing was run"
+        assert fingerprint(broken.model) == before
+        monkeypatch.setattr(Fragile, "left", None)
+        assert plain(WORK[work](broken, mask)) == expected, "what was left in the study is not what belongs there"
+
+
+def test_a_model_that_raises_while_its_groups_are_read_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    for calls in range(5):  # read, traced, whole, masked, removed
+        model = fragile().train()
+        before = fingerprint(model)
+        monkeypatch.setattr(Fragile, "left", calls)
+        with pytest.raises((dg.DgpruneError, RuntimeError), match="broke half-way"):
+            dg.read_groups(model, X)
+        assert fingerprint(model) == before
+
+
+def test_an_operation_the_graph_cannot_cut_is_named_before_anything_changes() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.second = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 3)
+            self.head = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.second(torch.relu(self.norm(self.first(x))))).mean((2, 3)))
+
+    model = randomise(Odd(), dtype=torch.float32)
+    before = fingerprint(model)
+    graph = dg.read_groups(model, X)
+    assert graph.names == ["second"] and "norm (GroupNorm)" in graph.refused["first"]
+    with pytest.raises(dg.DgpruneError, match=r"unknown layer 'first'"):
+        dg.Mask.by_hand(graph, removed={"first": [0]})
+    assert fingerprint(model) == before
+
+
+def test_hooks_that_change_the_output_are_refused_and_others_are_not() -> None:
+    model = net()
+    handle = model[0].register_forward_hook(lambda _m, _i, output: output * 2)  # type: ignore[index]
+    with pytest.raises(dg.DgpruneError, match=r"hooks on this network change its output.*remove them first"):
+        study(model=model)
+    handle.remove()
+    model[0].register_forward_hook(lambda _m, _i, output: None)  # type: ignore[index]
+    assert len(study(model=model).outcomes(None, domain="a")) == 4
+
+
+def test_a_split_that_is_cut_is_said() -> None:
+    with pytest.warns(dg.DgpruneNote, match=r"'a' came without splits; cut with seed 3: train 7, score 2, report 3"):
+        cut = dg.Domain.from_arrays("a", images=X, labels=Y, seed=3)
+    with pytest.warns(dg.DgpruneNote):
+        again = dg.Domain.from_arrays("a", images=X, labels=Y, seed=3)
+    assert all(torch.equal(cut.splits[key], again.splits[key]) for key in cut.splits)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = dg.save(net(), tmp_path / "net")
+    card = tmp_path / "net.json"
+    for content, words in (
+        ("{", r"is not JSON"),
+        ("[]", r"not a card of this form"),
+        (json.dumps({"form": "x"}), r"not a card"),
+    ):
+        card.write_text(content)
+        with pytest.raises(dg.DgpruneError, match=words):
+            dg.load(path, model=net())
+    dg.save(net(), tmp_path / "net")
+    path.write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(dg.DgpruneError, match=r"net\.safetensors"):
+        dg.load(path, model=net())
+
+
+def test_a_mask_in_a_damaged_file_is_refused() -> None:
+    held = study()
+    whole = dg.Mask.by_hand(held.graph, removed={"0": [1]}).to_json()
+    for damage in (
+        {"keep": {"0": [0]}},
+        {"keep": {**whole["keep"], "0": [99]}},
+        {"keep": {**whole["keep"], "0": [-1, 2]}},
+    ):
+        with pytest.raises(dg.DgpruneError, match=r"mask"):
+            dg.Mask.from_json({**whole, **damage}, graph=held.graph)
+    with pytest.raises(dg.DgpruneError, match=r"mask"):
+        dg.Mask.from_json({"keep": {}}, graph=held.graph)

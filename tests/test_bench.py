@@ -1,0 +1,124 @@
+"""The benchmark runs, writes what it says, and refuses to time what is not the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dgprune_lab.allocate import allocate
+from dgprune_lab.bench import PARTS, main, peer
+from dgprune_lab.bench.cases import case, drawn_scores, network
+from dgprune_lab.bench.sweeps import check_accuracies
+from dgprune_lab.bench.table import heading, line
+from dgprune_lab.bench.ticks import check_same
+from dgprune_lab.bench.timing import Row, race
+from dgprune_lab.gate import read_groups
+from dgprune_lab.surgery import prune, pruned_view
+from dgprune_lab.types.errors import DgpruneError
+
+KEYS = {"name", "ours", "peer", "ratio", "unit", "repeats", "device", "aim", "note"}
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    return case("lenet", pixels=28, device=torch.device("cpu"))
+
+
+def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rows.json"
+    rows = main(json=file, quick=True, parts=("mask", "sweep"))
+    held = json.loads(file.read_text())
+    assert [entry["name"] for entry in held] == [row.name for row in rows]
+    assert any(entry["name"].startswith("sweep, lenet") for entry in held)
+    for entry in held:
+        assert set(entry) == KEYS
+        assert entry["ours"] > 0 and entry["repeats"] >= 1 and entry["unit"] in ("ms", "s")
+        if entry["peer"] is None:
+            assert entry["ratio"] is None
+        else:
+            assert entry["ratio"] == pytest.approx(entry["peer"] / entry["ours"])
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 100
+    assert sum("median of" in text or "once" in text for text in printed) >= len(rows)
+
+
+def test_an_unknown_part_is_named() -> None:
+    with pytest.raises(DgpruneError, match="Did you mean 'sweep'"):
+        main(parts=("sweeps",))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.95])
+def test_every_way_of_the_peer_cuts_the_same_network(lenet, ratio: float) -> None:
+    scores = drawn_scores(lenet.graph)
+    small = prune(lenet.model, allocate(scores, ratio=ratio))
+    removed = peer.lowest(scores.values, ratio)
+    reused, stepwise = peer.Reused(lenet.model, lenet.example), peer.Stepwise(lenet.model, lenet.example, lenet.layers)
+    reused(peer.lowest(scores.values, 0.7))  # is put back
+    stepwise(peer.lowest(scores.values, ratio / 2))  # goes further from here
+    for other in (peer.cut_a_copy(lenet.model, lenet.example, removed), reused(removed), stepwise(removed)):
+        check_same(small, other, lenet.example)
+
+
+def test_the_kept_order_of_removal_notices_scores_changed_in_place(lenet) -> None:
+    scores = drawn_scores(lenet.graph)
+    first = allocate(scores, ratio=0.5)
+    assert allocate(scores, ratio=0.5).key == first.key
+    for values in scores.values.values():
+        values.neg_()
+    turned = allocate(scores, ratio=0.5)
+    assert turned.key == allocate(replace(scores), ratio=0.5).key != first.key
+    assert allocate(scores, ratio=0.5, scope="global").key == allocate(replace(scores), ratio=0.5, scope="global").key
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.4])
+def test_a_pruned_view_is_the_pruned_network_and_shares_only_whole_parameters(ratio: float) -> None:
+    model = network("resnet18")
+    graph = read_groups(model, torch.zeros(1, 3, 32, 32))
+    mask = allocate(drawn_scores(graph), ratio=ratio)
+    small, view = prune(model, mask), pruned_view(model, mask)
+    mine = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    for (name, a), (same, b) in zip(small.state_dict().items(), view.state_dict().items(), strict=True):
+        assert name == same and torch.equal(a, b)
+        assert a.data_ptr() not in mine
+        whole = name in graph.parameters and a.shape == model.state_dict()[name].shape
+        assert (b.data_ptr() in mine) == whole
+
+
+def test_what_is_not_the_same_is_not_timed(lenet) -> None:
+    scores = drawn_scores(lenet.graph)
+    small = prune(lenet.model, allocate(scores, ratio=0.5))
+    other = prune(lenet.model, allocate(drawn_scores(lenet.graph, seed=1), ratio=0.5))
+    with pytest.raises(RuntimeError, match="different shapes"):
+        check_same(small, lenet.model, lenet.example)
+    with pytest.raises(RuntimeError, match="different logits"):
+        check_same(small, other, lenet.example)
+    with pytest.raises(RuntimeError, match="different accuracies"):
+        check_accuracies({(0, 0.5, 0): 0.5}, {(0, 0.5, 0): 0.51}, images=100, exact=True)
+
+
+def test_sides_take_turns_and_the_warm_up_is_not_counted() -> None:
+    seen: list[str] = []
+    first, second = iter([9.0, 1.0, 2.0, 3.0]), iter([9.0, 6.0, 5.0, 4.0])
+
+    def side(name: str, values) -> float:
+        seen.append(name)
+        return next(values)
+
+    found = race({"a": lambda: side("a", first), "b": lambda: side("b", second)}, repeats=3)
+    assert found == {"a": 2.0, "b": 5.0} and seen == ["a", "b"] * 4
+
+
+def test_long_names_and_no_peer_fit_the_table() -> None:
+    name = "a comparison with a name that is a good deal longer than its column"
+    row = Row(name, 0.01234, None, "s", 1, "cuda", "< 1 s", "x " * 90)
+    text = line(row)
+    assert "none" in text and "once" in text and max(map(len, text.splitlines())) <= 100
+    assert max(map(len, heading("1 thread", True).splitlines())) <= 100
+
+
+def test_every_part_is_listed() -> None:
+    assert {"mask", "tick", "sweep", "fpgm", "import", "browser"} == set(PARTS)

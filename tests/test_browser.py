@@ -1,0 +1,204 @@
+"""The first notebook in a real JupyterLab in a real browser: the slider is dragged, the chart must change."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dgprune_lab.bench.browser_lab import LabPage, lab_page
+
+pytestmark = pytest.mark.browser
+NOTEBOOK = "00_start.ipynb"
+WORKERS = "import threading; print(sum(t.name == 'dgprune-explorer' for t in threading.enumerate()))"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPage]:
+    with lab_page(tmp_path_factory.mktemp("lab")) as opened:
+        opened.open(NOTEBOOK)
+        opened.run_all()
+        opened.kernel("explorer.scorer = 'l1'; explorer.wait(curves=True)")
+        opened.settled()
+        yield opened
+
+
+def now(lab: LabPage) -> float:
+    """The ratio that chart A shows, in percent."""
+    return lab.data("a", "now")[0]["removed"]
+
+
+def shown(lab: LabPage) -> dict[str, float]:
+    """Accuracy per domain behind chart A's dots, in percent."""
+    return {row["domain"]: row["value"] for row in lab.data("a", "dots")}
+
+
+def said(lab: LabPage) -> dict[str, float]:
+    """The same from the kernel, by the slow way."""
+    code = """
+import json
+_mask = dg.allocate(study.score("l1"), ratio=explorer.ratio)
+_frame = dg.measure(dg.prune(study.model, _mask), study.domains, batchnorm=explorer.batchnorm, latency=False)
+_accuracy = _frame[_frame.metric == "accuracy"].set_index("domain").value
+print(json.dumps({name: 100 * value for name, value in _accuracy.items()}))
+"""
+    return json.loads(lab.kernel(code))
+
+
+def wait_until(test: Callable[[], bool], *, seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if test():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_the_notebook_runs_without_an_error_and_asks_nobody_outside(lab: LabPage) -> None:
+    assert lab.errors() == []
+    assert lab.outside == []
+    assert lab.page.locator(".dgx").count() == 1
+    options = lab.page.locator(".dgx select option").all_inner_texts()
+    assert any("Smallest largest weight" in option for option in options)
+
+
+def test_the_mouse_moves_the_slider_and_every_number_follows(lab: LabPage) -> None:
+    before = now(lab), shown(lab), lab.data("c", "left"), lab.text("sentence")
+    lab.drag(0.7)
+    assert wait_until(lambda: abs(now(lab) - 70) <= 2)
+    lab.settled()
+    assert wait_until(lambda: shown(lab) == pytest.approx(said(lab)))
+    after = now(lab), shown(lab), lab.data("c", "left"), lab.text("sentence")
+    assert all(a != b for a, b in zip(before, after, strict=True))
+
+
+def test_keys_move_the_slider_and_do_not_reach_the_notebook(lab: LabPage) -> None:
+    cells = lab.page.locator(".jp-Cell").count()
+    lab.slider().click()
+    assert wait_until(lambda: round(now(lab)) == int(lab.slider().input_value()))
+    start = now(lab)
+    for _ in range(3):
+        lab.page.keyboard.press("ArrowLeft")
+    assert wait_until(lambda: round(now(lab)) == round(start) - 3)
+    for key in ("b", "a", "x", "d", "d"):
+        lab.page.keyboard.press(key)
+    assert lab.page.locator(".jp-Cell").count() == cells
+    lab.settled()
+    assert shown(lab) == pytest.approx(said(lab))
+
+
+def test_two_hundred_events_are_at_most_three_evaluations_and_other_cells_run(lab: LabPage) -> None:
+    asked = "print(explorer.evaluations['requested'])"
+    lab.slider().click()
+    lab.settled()
+    lab.kernel("explorer.wait(curves=True)")
+    before = int(lab.kernel(asked))
+    cell = lab.start("print(sum(range(10)))")
+    for k in range(200):
+        lab.page.keyboard.press("ArrowRight" if (k // 20) % 2 == 0 else "ArrowLeft")
+    assert lab.collect(cell, timeout=10) == "45\n"
+    lab.page.keyboard.press("ArrowRight")
+    time.sleep(0.3)
+    lab.settled()
+    assert int(lab.kernel(asked)) - before <= 3
+    assert round(now(lab)) == round(100 * float(lab.kernel("print(explorer.ratio)")))
+    assert shown(lab) == pytest.approx(said(lab))
+
+
+@pytest.mark.parametrize("before", ["pass", "explorer.ratio = 0.3"])
+def test_the_slider_is_heard_while_a_cell_runs(lab: LabPage, before: str) -> None:
+    lab.kernel(before)
+    busy = lab.start("import time; time.sleep(6); print(explorer.choice['ratio'])")
+    time.sleep(0.5)
+    lab.drag(0.2)
+    assert wait_until(lambda: abs(now(lab) - 20) <= 2)
+    started = time.monotonic()
+    lab.settled(timeout=5)
+    assert time.monotonic() - started < 5
+    assert abs(float(lab.collect(busy)) - now(lab) / 100) < 1e-6
+
+
+def test_a_cell_moves_the_slider(lab: LabPage) -> None:
+    lab.kernel("explorer.ratio = 0.6")
+    assert wait_until(lambda: lab.slider().input_value() == "60")
+    lab.settled()
+    assert shown(lab) == pytest.approx(said(lab))
+
+
+def test_an_error_shows_in_the_widget_and_can_be_tried_again(lab: LabPage) -> None:
+    sentence = lab.text("sentence")
+    lab.kernel("""
+_fine = study.score
+def _fails(*a, **k): raise RuntimeError("the disk is on fire")
+study.score = _fails
+explorer.ratio = 0.66
+""")
+    lab.page.locator(".dgx", has_text="the disk is on fire").wait_for(timeout=10_000)
+    assert sentence in lab.text("sentence")
+    lab.kernel("study.score = _fine")
+    lab.page.get_by_role("button", name="Try again").click()
+    lab.settled()
+    assert shown(lab) == pytest.approx(said(lab))
+
+
+def test_two_views_on_one_page_move_together(lab: LabPage) -> None:
+    lab.page.locator(".jp-Notebook .jp-CodeCell").last.click()
+    lab.page.keyboard.press("Escape")
+    lab.page.keyboard.press("b")
+    lab.page.keyboard.press("Enter")
+    lab.page.keyboard.type("explorer")
+    lab.page.keyboard.press("Shift+Enter")
+    lab.page.locator(".dgx").nth(1).wait_for(timeout=10_000)
+    wait_until(lambda: lab.slider(1).is_visible())
+    lab.drag(0.4, index=1)
+    assert wait_until(lambda: lab.slider(0).input_value() == lab.slider(1).input_value())
+    lab.settled(index=0), lab.settled(index=1)
+    assert lab.data("a", "dots", index=0) == lab.data("a", "dots", index=1)
+
+
+def test_running_the_cell_again_leaves_one_worker_at_the_most(lab: LabPage) -> None:
+    cell = lab.page.locator(".jp-CodeCell", has_text="explorer = dg.Explorer(study)").first
+    for _ in range(2):
+        cell.locator(".jp-InputArea").first.click()
+        lab.page.keyboard.press("Shift+Enter")
+        time.sleep(1)
+    lab.kernel("explorer.wait(curves=True)")
+    assert wait_until(lambda: int(lab.kernel(WORKERS)) <= 1)
+    assert wait_until(lambda: int(lab.kernel(WORKERS)) == 0, seconds=10)
+
+
+def test_an_interrupt_hits_the_cell_and_not_the_explorer(lab: LabPage) -> None:
+    lab.start("import time; time.sleep(30)")
+    time.sleep(0.5)
+    lab.page.locator("[data-command='notebook:interrupt-kernel'], [title*='Interrupt']").first.click()
+    assert wait_until(lambda: lab.kernel("print('free')", timeout=10) == "free\n")
+    lab.drag(0.5)
+    lab.settled()
+    assert shown(lab) == pytest.approx(said(lab))
+
+
+def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab: LabPage) -> None:
+    lab.page.set_viewport_size({"width": 1400, "height": 2000})
+    lab.slider().focus()
+    lab.page.keyboard.press("Control+s")  # the slider has the focus; saving is still the notebook's
+    lab.page.wait_for_timeout(2000)
+    lab.page.reload()
+    lab.page.wait_for_selector(".jp-Notebook", timeout=60_000)
+    lab.page.locator(".dgx, :text('Run this cell')").first.wait_for(timeout=40_000)
+    assert lab.outside == []
+
+
+def test_without_its_kernel_the_page_still_shows_what_was_computed(lab: LabPage) -> None:
+    lab.page.set_viewport_size({"width": 1280, "height": 720})
+    lab.run_all()
+    lab.kernel("explorer.scorer = 'l1'; explorer.ratio = 0.5; explorer.wait(curves=True)")
+    lab.settled()
+    lab.delete_kernel()
+    lab.page.wait_for_timeout(1000)
+    lab.drag(0.25)
+    assert wait_until(lambda: abs(now(lab) - 25) <= 2)
+    assert wait_until(lambda: lab.page.locator(".dgx", has_text="Run this cell again").count() >= 1)
+    assert len(lab.data("a", "curves")) >= 60

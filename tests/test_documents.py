@@ -1,0 +1,67 @@
+"""The README's code runs, every notebook runs from top to bottom, the report is one whole page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import dgprune_lab as dg
+from dgprune_lab.report import write_report
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_the_blocks_of_the_readme_run_in_order() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 5
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["chart"].to_dict()["layer" if "layer" in names["chart"].to_dict() else "hconcat"]
+    assert names["own"].targets[0].labels is None
+    lost = names["flips"](names["study"])
+    assert lost.value.min() >= 0 and len(lost) == 3
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "pip install -e . && dgprune-lab lab" in text
+    assert 'pip install -e ".[test]" && pytest' in text
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (ROOT / picture).is_file()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.metadata["kernelspec"]["name"] == "python3"
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in ran)
+    shown = [output for cell in ran for output in cell.outputs if "data" in output]
+    assert any("application/vnd.jupyter.widget-view+json" in output["data"] for output in shown)
+    assert not any(output.get("name") == "stderr" for cell in ran for output in cell.outputs)
+
+
+def test_the_first_notebook_is_short() -> None:
+    notebook = nbformat.read(ROOT / "notebooks" / "00_start.ipynb", as_version=4)
+    assert len(notebook.cells) <= 10
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(tmp_path: Path) -> None:
+    study = dg.demo()
+    path = write_report(tmp_path / "report.html", study=study, scorers=["l1", "random"], progress=False)
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 5_000_000
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", text)
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    accuracy = study.outcomes(mask, domain="mnist_m", batchnorm="recalibrate").accuracy
+    assert f'"name":"mnist_m","value":{accuracy}' in text

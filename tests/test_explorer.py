@@ -1,0 +1,345 @@
+"""The explorer by its traits: what it shows equals what `measure` says, latest wins, and nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import html
+import threading
+import time
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dgprune_lab as dg
+from dgprune_lab.widgets.panels import View
+from dgprune_lab.widgets.worker import Worker
+
+
+@dg.scorer("corner", label="Smallest corner")
+def corner(view: Any) -> torch.Tensor:
+    """First weight of each filter."""
+    return view.weight[:, 0].abs()
+
+
+class Small(nn.Module):
+    """A network of this test's own: two convolutions with BatchNorm, one of them without bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 12, 3, stride=2)
+        self.an = nn.BatchNorm2d(12)
+        self.b = nn.Conv2d(12, 10, 3, stride=2, bias=False)
+        self.bn = nn.BatchNorm2d(10)
+        self.head = nn.Linear(10 * 6 * 6, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.bn(self.b(torch.relu(self.an(self.a(images))))))
+        return self.head(y.flatten(1))
+
+
+def small_study() -> dg.Study:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = Small()
+        for layer in (model.an, model.bn):
+            layer.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
+            layer.weight.data.uniform_(0.5, 1.5)
+    return dg.Study(model, sources=[dg.data.mnist()], targets=[dg.data.mnist_m()])
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    return dg.demo()
+
+
+def workers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "dgprune-explorer"]
+
+
+@pytest.mark.parametrize("batchnorm", ["recalibrate", "as_is"])
+def test_at_rest_every_value_equals_measure_of_the_pruned_network(batchnorm: Any) -> None:
+    study = small_study()
+    explorer = dg.Explorer(study, scorer=corner, batchnorm=batchnorm)
+    try:
+        for ratio in np.random.default_rng(1).uniform(0, 0.95, 4):
+            explorer.ratio = float(ratio)
+            table = explorer.table
+            mask = dg.allocate(study.score(corner), ratio=float(ratio))
+            said = dg.measure(dg.prune(study.model, mask), study.domains, batchnorm=batchnorm, latency=False)
+            for domain in study.domains:
+                shown = table[(table.domain == domain.name) & (table.metric == "accuracy")].iloc[0]
+                want = said[(said.domain == domain.name) & (said.metric == "accuracy")].iloc[0]
+                assert shown[["value", "low", "high", "images"]].tolist() == want[["value", "low", "high", "images"]].tolist()
+                frame = next(row for row in explorer.frames["rows"] if row["ratio"] == float(ratio))
+                values = {entry["name"]: entry["value"] for entry in frame["domains"]}
+                assert values[domain.name] == want["value"] and not frame["estimate"]
+            for metric in ("parameters", "macs", "bytes"):
+                assert table[table.metric == metric].value.item() == said[said.metric == metric].value.item()
+            step = next(s for s in explorer.plan["steps"] if s["ratio"] == float(ratio))
+            assert step["parameters"] == said[said.metric == "parameters"].value.item()
+            assert step["kept"] == [len(mask.kept(g.name)) for g in study.graph.groups]
+    finally:
+        explorer.close()
+
+
+def test_the_plan_keeps_the_filters_that_allocate_keeps(study: dg.Study) -> None:
+    explorer = dg.Explorer(study, scorer="taylor", scope="global", of="macs", ratio=0.37)
+    try:
+        explorer.wait()
+        step = next(s for s in explorer.plan["steps"] if s["ratio"] == 0.37)
+        for k, group in enumerate(study.graph.groups):
+            rank = explorer.plan["groups"][k]["rank"]
+            kept = [f for f, r in enumerate(rank) if r >= group.filters - step["kept"][k]]
+            assert kept == explorer.mask.kept(group.name)
+    finally:
+        explorer.close()
+
+
+def test_a_burst_evaluates_only_the_last_request(study: dg.Study) -> None:
+    explorer = dg.Explorer(study)
+    try:
+        explorer.wait()
+        before = explorer.evaluations["requested"]
+        for k in range(200):
+            explorer.choice = {**explorer.choice, "id": k + 1, "ratio": (k % 40) / 100 + 0.011, "by": "page"}
+        explorer.wait()
+        assert explorer.choice["id"] == 200
+        assert explorer.evaluations["requested"] - before <= 3
+        assert any(row["ratio"] == explorer.ratio and not row["estimate"] for row in explorer.frames["rows"])
+        assert explorer.status["ack"] == 200
+    finally:
+        explorer.close()
+
+
+def test_curves_fill_in_behind_and_are_counted_apart(study: dg.Study) -> None:
+    explorer = dg.Explorer(study, scorer="l2")
+    try:
+        assert explorer.wait(curves=True)
+        assert [row["ratio"] for row in explorer.frames["rows"]] == [round(k / 20, 2) for k in range(20)]
+        assert explorer.evaluations == {"requested": 1, "background": 19}
+        assert explorer.status["progress"] is None
+        latency = next(row for row in explorer.frames["rows"] if row["ratio"] == 0.5)["latency"]
+        assert latency is not None and latency["low"] <= latency["value"] <= latency["high"]
+    finally:
+        explorer.close()
+
+
+def test_an_error_shows_in_words_and_the_last_good_view_stays(study: dg.Study) -> None:
+    @dg.scorer("broken")
+    def broken(view: Any) -> torch.Tensor:
+        """Not finite."""
+        return view.weight.sum(1) * torch.nan
+
+    explorer = dg.Explorer(study)
+    try:
+        explorer.wait()
+        good = explorer.frames
+        explorer.scorer = broken
+        explorer.wait()
+        assert "broken" in explorer.status["error"] and "finite" in explorer.status["error"]
+        assert explorer.frames == good
+        with pytest.raises(dg.DgpruneError, match="finite"):
+            _ = explorer.table
+        explorer.scorer = "l1"
+        explorer.wait()
+        assert explorer.status["error"] is None
+    finally:
+        explorer.close()
+
+
+def test_bad_values_are_refused_before_anything_moves(study: dg.Study) -> None:
+    explorer = dg.Explorer(study)
+    try:
+        for name, value, words in (
+            ("ratio", 1.0, r"\[0, 1\)"), ("ratio", -0.1, r"\[0, 1\)"), ("scope", "everywhere", "scope"),
+            ("of", "bytes", "of must be"), ("batchnorm", "yes", "batchnorm"), ("scorer", "tailor", "Did you mean 'taylor'"),
+        ):  # fmt: skip
+            with pytest.raises(dg.DgpruneError, match=words):
+                setattr(explorer, name, value)
+        assert explorer.choice["id"] == 0
+        explorer.choice = {**explorer.choice, "id": 1, "ratio": 7, "by": "page"}
+        assert "[0, 1)" in explorer.status["error"]
+    finally:
+        explorer.close()
+
+
+def test_closing_leaves_no_thread_and_no_hook(study: dg.Study) -> None:
+    explorer = dg.Explorer(study)
+    explorer.wait()
+    assert workers()
+    explorer.close()
+    assert not workers()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in study.model.modules())
+    assert explorer.ratio == 0.5
+
+
+def test_an_explorer_that_nobody_shows_stops_working_and_can_be_forgotten(study: dg.Study) -> None:
+    explorer = dg.Explorer(study)
+    explorer.set_trait("_view_count", 1)
+    explorer.set_trait("_view_count", 0)
+    explorer.wait()
+    deadline = time.monotonic() + 10
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not workers()
+    there = weakref.ref(explorer)
+    explorer.close()
+    del explorer
+    gc.collect()
+    assert there() is None
+
+
+def test_pins_keep_a_view_and_its_curve(study: dg.Study) -> None:
+    explorer = dg.Explorer(study)
+    try:
+        explorer.wait()
+        explorer.pin()
+        explorer.scorer = "random"
+        assert explorer.wait(curves=True)
+        assert len(explorer.pins) == 1 and len(explorer.pins[0]["rows"]) == 20
+        assert explorer.pins[0]["label"] == "Smallest weights, 50 %"
+        for _ in range(3):
+            explorer.pin()
+        assert len(explorer.pins) == 3 and "Three" in explorer.status["message"]
+        explorer._message({"type": "unpin", "index": 0})
+        assert len(explorer.pins) == 2
+        explorer._message({"type": "reset"})
+        assert explorer.pins == [] and explorer.scorer == "l1"
+    finally:
+        explorer.close()
+
+
+def test_code_rebuilds_the_view(study: dg.Study) -> None:
+    explorer = dg.Explorer(study, scorer="bn_scale", ratio=0.43)
+    try:
+        table = explorer.table
+        names: dict[str, Any] = {}
+        *lines, last = explorer.code().split("\n")
+        exec("\n".join(lines), names)
+        again = eval(last, names)
+        for domain in study.domains:
+            picked = [t[(t.domain == domain.name) & (t.metric == "accuracy")].value.item() for t in (table, again)]
+            assert picked[0] == picked[1]
+        assert dg.__version__ in explorer.code() and study.key in explorer.code()
+    finally:
+        explorer.close()
+
+
+def test_an_unlabelled_target_shows_agreement_with_the_full_network() -> None:
+    target = dg.data.mnist_m()
+    bare = dg.Domain.from_arrays("found", images=target.images, splits=dict(target.splits))
+    explorer = dg.Explorer(dg.Study(dg.demo().model, sources=[dg.data.mnist()], targets=[bare]), ratio=0.3)
+    try:
+        shown = explorer.table
+        assert set(shown[shown.domain == "found"].metric) == {"agreement"}
+        assert "no labels" in explorer.frames["rows"][0]["sentence"]
+    finally:
+        explorer.close()
+
+
+class Counting:
+    """A panel of this test's own."""
+
+    name, label, charts, selected = "counting", "Counting", {"bars": {"mark": "bar"}}, None
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+    def unavailable(self, study: dg.Study) -> str | None:
+        return None
+
+    def tick(self, view: View) -> Any:
+        self.ticks += 1
+        if view.mask.asked > 0.8:
+            raise dg.DgpruneError("too much is gone")
+        return {"bars": {"rows": [{"kept": view.mask.cost.filters}]}}
+
+    def background(self, view: View) -> Any:
+        yield {"bars": {"later": [{"kept": 1}]}}
+
+
+def test_a_panel_works_only_while_open_and_its_error_stays_in_it(study: dg.Study) -> None:
+    panel = Counting()
+    explorer = dg.Explorer(study, panels=[panel])
+    try:
+        explorer.wait(curves=True)
+        assert panel.ticks == 0 and explorer.panels["list"][0]["label"] == "Counting"
+        explorer._message({"type": "panel", "name": "counting"})
+        explorer._worker.wait("panel", "panel background", timeout=10)
+        assert explorer.panels["data"]["bars"]["rows"] == [{"kept": 116}]
+        assert explorer.panels["data"]["bars"]["later"] == [{"kept": 1}]
+        explorer.ratio = 0.9
+        explorer.wait()
+        explorer._worker.wait("panel", "panel background", timeout=10)
+        assert explorer.panels["error"] == "too much is gone" and explorer.status["error"] is None
+        explorer._message({"type": "panel", "name": None})
+        ticks = panel.ticks
+        explorer.ratio = 0.1
+        explorer.wait(curves=True)
+        assert panel.ticks == ticks
+    finally:
+        explorer.close()
+
+
+def test_a_saved_notebook_holds_the_sentence_and_a_picture(study: dg.Study) -> None:
+    explorer = dg.Explorer(study)
+    try:
+        explorer.wait()
+        bundle = explorer._repr_mimebundle_()
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        row = next(row for row in explorer.frames["rows"] if row["ratio"] == 0.5)
+        assert row["sentence"] in html.unescape(data["text/html"])
+        assert "<svg" in data["text/html"] and "<script" not in data["text/html"]
+    finally:
+        explorer.close()
+
+
+def test_the_most_urgent_job_runs_first_and_a_replaced_one_never_ends() -> None:
+    said: list[str] = []
+
+    def job(name: str, steps: int) -> Any:
+        for k in range(steps):
+            time.sleep(0.002)
+            said.append(f"{name}{k}")
+            yield
+
+    worker = Worker(lambda name, error: said.append(f"{name}: {error}"))
+    worker.put("slow", lambda: job("slow", 500), priority=2)
+    time.sleep(0.05)
+    worker.put("quick", lambda: job("quick", 3), priority=0)
+    assert worker.wait("quick", timeout=5) and worker.has("slow")
+    start = said.index("quick0")
+    assert said[start : start + 3] == ["quick0", "quick1", "quick2"]
+    worker.drop("slow")
+    assert worker.wait("slow", timeout=5) and "slow499" not in said
+
+    def fails() -> Any:
+        raise RuntimeError("no")
+        yield
+
+    worker.put("bad", fails, priority=0)
+    worker.wait("bad", timeout=5)
+    worker.close()
+    assert said[-1] == "bad: no"
+
+
+def test_the_prediction_locks_and_an_empty_guess_blocks_nothing() -> None:
+    guess = dg.predict("Which <b>one</b>?", ["left", "right"])
+    assert "&lt;b&gt;" in guess.children[0].value
+    guess.lock()
+    assert not guess.locked
+    guess.reveal("left", because="3 < 4")
+    assert guess.locked and "You made no guess" in guess._words.value and "3 &lt; 4" in guess._words.value
+    other = dg.predict("Which?", ["left", "right"])
+    other._choices.value = "right"
+    other.lock()
+    other.reveal("right")
+    assert "Right." in other._words.value
+    with pytest.raises(dg.DgpruneError, match="was not an option"):
+        other.reveal("up")
+    with pytest.raises(dg.DgpruneError, match="two or more"):
+        dg.predict("Which?", ["only"])

@@ -1,0 +1,202 @@
+"""A module imports only from lower floors, heavy libraries stay where they are used, and an import changes nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dgprune_lab
+
+PACKAGE = Path(dgprune_lab.__file__).parent
+
+# From the ground up; a module may import what stands in a row above its own. A name is a file or a whole folder.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("types",),
+    ("contract", "runtime", "intervals"),
+    ("data", "models.networks", "groups", "desk"),
+    ("models.checkpoints", "surgery", "doctor"),
+    ("gate", "measure", "statistics", "stem", "training"),
+    ("evaluator", "scorers", "allocate", "saving"),
+    ("study",),
+    ("recipes",),
+    ("diagnostics", "charts"),
+    ("widgets", "shipping"),
+    ("report", "lab"),
+    ("bench",),
+    ("cli",),
+)
+# Within a folder its files may import each other; `dgprune_lab/__init__` only names things and loads none of them.
+ONLY_IN = {
+    "torch_pruning": ("groups", "scorers.torch_pruning", "bench", "doctor"),
+    "captum": ("diagnostics.sensitivity",),  # none of these files is there yet: nothing else may begin to use them
+    "umap": ("diagnostics.feature_shift",),
+    "altair": ("charts", "widgets", "report"),
+    "anywidget": ("widgets",),
+    "ipywidgets": ("widgets",),
+    "vl_convert": ("widgets", "charts", "report"),
+    "typer": ("cli",),
+}
+FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def place(module: str) -> tuple[str, int] | None:
+    """The row's entry that holds a module, and the floor; the longest entry wins."""
+    found = [
+        (name, k) for k, row in enumerate(FLOORS) for name in row if module == name or module.startswith(f"{name}.")
+    ]
+    return max(found, key=lambda entry: len(entry[0])) if found else None
+
+
+def type_checking_only(tree: ast.Module) -> set[ast.AST]:
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
+
+
+def imports(module: str) -> set[str]:
+    """Modules of the package, dotted from its root, and `!name` for other libraries, that a file imports anywhere."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    skipped, found = type_checking_only(tree), set()
+    parents = module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {f"!{alias.name.split('.')[0]}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(f"!{(node.module or '').split('.')[0]}")
+        elif isinstance(node, ast.ImportFrom):
+            base = parents[: len(parents) - (node.level - 1)] + ([node.module] if node.module else [])
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                known = inner in FILES or f"{inner}.__init__" in FILES
+                found.add(inner if known else ".".join(base))
+    return {name for name in found if name}
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name not in ("__init__", "models.__init__")])
+def test_a_module_imports_only_from_lower_floors(module: str) -> None:
+    mine = place(module)
+    assert mine is not None, f"{module} has no floor yet: write it into the table"
+    for other in imports(module):
+        if other.startswith("!"):
+            assert other != "!dgprune_lab", "inside the package imports are relative"
+            continue
+        theirs = place(other)
+        assert theirs is not None, f"{module} imports {other}, which has no floor"
+        assert theirs[1] < mine[1] or theirs[0] == mine[0], (
+            f"{module} (floor {mine[1]}) imports {other} (floor {theirs[1]})"
+        )
+
+
+def test_every_entry_of_the_table_names_something() -> None:
+    entries = [name for row in FLOORS for name in row]
+    assert len(set(entries)) == len(entries)
+    for name in entries:
+        assert name in FILES or f"{name}.__init__" in FILES, name
+
+
+def test_no_cycles() -> None:
+    edges = {module: {i for i in imports(module) if not i.startswith("!")} for module in FILES}
+    resolved = {m: {i if i in FILES else f"{i}.__init__" for i in held} - {m, "__init__"} for m, held in edges.items()}
+    done: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for other in resolved.get(module, set()):
+                walk(other, (*path, module))
+            done.add(module)
+
+    for module in FILES:
+        walk(module, ())
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_heavy_libraries_stay_where_they_are_used(library: str) -> None:
+    users = [module for module in FILES if f"!{library}" in imports(module)]
+    allowed = ONLY_IN[library]
+    assert all(any(user == name or user.startswith(f"{name}.") for name in allowed) for user in users), users
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+HEAVY = (
+    "umap",
+    "captum",
+    "altair",
+    "jupyterlab",
+    "ipywidgets",
+    "anywidget",
+    "sklearn",
+    "skimage",
+    "mlxtend",
+    "matplotlib",
+)
+
+
+def test_an_import_loads_nothing_heavy() -> None:
+    code = f"""
+import sys, dgprune_lab as dg
+from dgprune_lab import Domain, Study, SCORERS, Mask, Scores, read_groups, allocate, prune, masked, recalibrate
+from dgprune_lab import evaluate, measure, sweep, save, load, scorer, from_torch_pruning
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    assert run(code) == "[]"
+
+
+def test_an_import_leaves_randomness_threads_and_grad_mode_alone() -> None:
+    code = """
+import random, numpy as np, torch
+torch.manual_seed(1); np.random.seed(2); random.seed(3)
+def state():
+    return (
+        torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate(), torch.get_num_threads(),
+        torch.get_num_interop_threads(), torch.is_grad_enabled(), torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+before = state()
+import dgprune_lab as dg
+[getattr(dg, name) for name in dir(dg)]
+print(state() == before)
+"""
+    assert run(code).splitlines()[-1] == "True"
+
+
+def test_public_names_are_what_they_say_whatever_was_imported_first() -> None:
+    """`measure` and `allocate` are functions although modules of that name exist."""
+    code = """
+import dgprune_lab.study, dgprune_lab.recipes, dgprune_lab.diagnostics, dgprune_lab.saving
+import dgprune_lab as dg
+print(all(callable(getattr(dg, name)) for name in ("measure", "allocate", "evaluate", "prune", "sweep", "scorer")))
+"""
+    assert run(code) == "True"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = dgprune_lab.nothing
+
+
+# Not for a user's eyes: a stem that does not fit (caught where it is tried), a script of the package that cannot be
+# joined, a comparison of the bench that is void; and what Python itself expects of a module, typer of a command.
+OTHER_ERRORS = {
+    "stem": {"ValueError"}, "widgets.static.__init__": {"ValueError"}, "bench": {"RuntimeError"},
+    "__init__": {"AttributeError"}, "cli": {"typer.Exit"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_every_error_raised_belongs_to_the_one_family(module: str) -> None:
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    allowed = {"DgpruneError", "unknown"} | OTHER_ERRORS.get(module, OTHER_ERRORS.get(module.split(".")[0], set()))
+    allowed |= {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name.startswith("_")}
+    caught = {n.name for n in ast.walk(tree) if isinstance(n, ast.ExceptHandler) and n.name}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            raised = ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
+            assert raised in allowed | caught, f"{module}:{node.lineno} raises {raised}"

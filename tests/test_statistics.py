@@ -1,0 +1,280 @@
+"""One pass equals keeping every activation; memory does not grow; BatchNorm is re-estimated by definition."""
+
+from __future__ import annotations
+
+import copy
+import tracemalloc
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, norm_net, plain_net, randomise
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import dgprune_lab as dg
+from dgprune_lab.contract import Need
+from dgprune_lab.statistics import gather
+from dgprune_lab.types.filters import FilterGraph
+from dgprune_lab.types.statistics import Statistics
+
+ALL: tuple[Need, ...] = ("mean_map", "moments", "gate", "weight_gradient")
+
+
+class FlattenedByHand(nn.Module):
+    """A view instead of a Flatten, a functional in-place ReLU and two readers of one map."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.conv, self.side, self.head = nn.Conv2d(3, 5, 3, stride=3), nn.Conv2d(5, 5, 1), nn.Linear(80, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu_(self.conv(x))
+        x = F.relu_(x + self.side(x))
+        return self.head(x.reshape(len(x), -1))
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "plain": plain_net, "norm": norm_net, "residual": ResidualNet, "depthwise": DepthwiseNet,
+    "by_hand": FlattenedByHand,
+}  # fmt: skip
+
+
+def net(name: str) -> tuple[nn.Module, FilterGraph]:
+    model = randomise(NETS[name](), seed=4, dtype=torch.float32)
+    return model, dg.read_groups(model, images(2, 3, 12, 12))
+
+
+def activations(model: nn.Module, graph: FilterGraph, x: Tensor) -> dict[str, Tensor]:
+    """Every group's output on all images at once: a copy of what its last reader takes in, (N, C, places)."""
+    kept: dict[str, Tensor] = {}
+    for group in graph.groups:
+        places, filters = group.doors[group.consumers[-1]]
+
+        def hook(
+            _: nn.Module,
+            inputs: tuple[Tensor, ...],
+            key: str = group.name,
+            places: Tensor = places,
+            filters: Tensor = filters,
+        ) -> None:
+            maps = [inputs[0][:, places[filters == f]].flatten(1).clone() for f in range(int(filters.max()) + 1)]
+            kept[key] = torch.stack(maps, 1).double()
+
+        model.get_submodule(group.consumers[-1]).register_forward_pre_hook(hook)
+    with torch.no_grad():
+        model(x)
+    return kept
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_one_pass_equals_all_activations(name: str) -> None:
+    model, graph = net(name)
+    source = domain("a", count=90, seed=6)
+    before = fingerprint(model)
+    found = gather(model, graph, domain=source, needs=ALL, size=7)
+    assert fingerprint(model) == before
+    batch = source.take(source.rows("score"))
+    slow = activations(net(name)[0], graph, batch.images)
+    assert (found.domain, found.split, found.images, found.labels_read) == ("a", "score", 30, True)
+    for group in graph.groups:
+        y = slow[group.name]
+        assert found.mean_map[group.name].shape[0] == group.filters
+        assert torch.allclose(found.mean_map[group.name].flatten(1), y.mean(0), atol=1e-5)
+        expected = (y.mean((0, 2)), y.abs().mean((0, 2)), y.square().mean((0, 2)), (y == 0).double().mean((0, 2)))
+        for got, want in zip(found.moments[group.name], expected, strict=True):
+            assert got.dtype == torch.float64 and torch.allclose(got, want, atol=1e-5)
+    assert any(float(m.zero_share.max()) > 0 for m in found.moments.values())
+    loss = F.cross_entropy(model(batch.images), batch.labels)  # type: ignore[arg-type]
+    loss.backward()
+    assert found.risk == pytest.approx(float(loss.detach()), rel=1e-5)
+    for key, gradient in found.weight_gradient.items():
+        assert torch.allclose(gradient, model.get_parameter(key).grad.double(), atol=1e-5), key  # type: ignore[union-attr]
+
+
+def test_a_reader_that_is_called_twice_does_not_double_the_map() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.again, self.head = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 5, 1), nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.conv(x))
+            return self.head((self.again(x) + self.again(x)).mean((2, 3)))
+
+    model = randomise(Twice(), dtype=torch.float32)
+    source = domain("a")
+    graph = dg.read_groups(model, images(2, 3, 12, 12))
+    found = gather(model, graph, domain=source, needs=["mean_map", "moments"])
+    with torch.no_grad():
+        y = torch.relu(model.conv(source.take(source.rows("score")).images)).double()
+    assert torch.allclose(found.mean_map["conv"], y.mean(0), atol=1e-5)
+    assert torch.allclose(found.moments["conv"].mean, y.mean((0, 2, 3)), atol=1e-5)
+
+
+def test_maps_keep_their_shape() -> None:
+    model, graph = net("plain")
+    maps = gather(model, graph, domain=domain("a"), needs=["mean_map"]).mean_map
+    assert maps["0"].shape == (6, 6, 6) and maps["3"].shape == (8, 9), "pooled by two; nine places after a flatten"
+
+
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_batches_of_any_size_give_the_same_sums(name: str) -> None:
+    model, graph = net(name)
+    source = domain("a", count=90)
+    found = [gather(model, graph, domain=source, needs=ALL, size=size) for size in (1, 4, 30, 1000)]
+
+    def numbers(statistics: Statistics) -> Tensor:
+        parts = [*statistics.mean_map.values(), *(t for m in statistics.moments.values() for t in m)]
+        return torch.cat(
+            [t.flatten() for t in (*parts, *statistics.gate.values(), *statistics.weight_gradient.values())]
+        )
+
+    for other in found[1:]:
+        assert torch.allclose(numbers(found[0]), numbers(other), rtol=1e-4, atol=1e-5)
+
+
+def test_only_what_is_needed_is_gathered_and_labels_are_left_alone() -> None:
+    model, graph = net("norm")
+    bare = domain("a", labelled=False)
+    found = gather(model, graph, domain=bare, needs=["moments"])
+    assert not found.labels_read and found.risk is None
+    assert found.moments and not (found.mean_map or found.gate or found.weight_gradient)
+    with pytest.raises(dg.DgpruneError, match=r"'a' has no labels; gradients of the risk need them"):
+        gather(model, graph, domain=bare, needs=["gate"])
+    with pytest.raises(dg.DgpruneError, match=r"no part 'test'; it has: train, score, report"):
+        gather(model, graph, domain=bare, needs=["moments"], split="test")
+
+
+def test_every_source_weighs_the_same() -> None:
+    model, _ = net("norm")
+    few, many = domain("few", count=30), domain("many", count=300, seed=2)
+    study = dg.Study(model, sources=[few, many])
+    alone = [dg.Study(model, sources=[held]).score("activation_l1").values for held in (few, many)]
+    both = study.score("activation_l1").values
+    for key in both:
+        assert torch.allclose(both[key], (alone[0][key] + alone[1][key]) / 2)
+        assert not torch.allclose(alone[0][key], alone[1][key], rtol=1e-4)
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of every storage that operations make, as long as it lives."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.known = {StorageWeakRef(tensor.untyped_storage()).cdata for tensor in known}
+        self.held: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.top = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                reference = StorageWeakRef(leaf.untyped_storage())
+                if reference.cdata not in self.known:
+                    self.held[reference.cdata] = reference, leaf.untyped_storage().nbytes()
+        self.held = {key: entry for key, entry in self.held.items() if not entry[0].expired()}
+        self.top = max(self.top, sum(size for _, size in self.held.values()))
+        return result
+
+
+def peak(count: int) -> tuple[int, int]:
+    """Most bytes of tensors, and of Python objects, that scoring by everything at once holds above the images."""
+    source = domain("a", count=count, splits={"score": range(count), "train": [], "report": []})
+    study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[source])
+    study.graph.cost()
+    tracemalloc.start()
+    with Peak([source.images, *study.model.parameters(), *study.model.buffers()]) as watch:
+        study.score_all(list(dg.SCORERS))
+    python = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return watch.top, python
+
+
+def test_memory_does_not_grow_with_the_images() -> None:
+    peak(250)  # whatever is set up once
+    (few, few_python), (many, many_python) = peak(1000), peak(8000)
+    batch = 250 * 6 * 12 * 12 * 4
+    assert few > batch, "the watch saw nothing"
+    assert abs(many - few) < 0.05 * few
+    assert abs(many_python - few_python) < 0.05 * few, "a copy of the images in plain bytes counts as well"
+
+
+def test_recalibrate_equals_its_definition() -> None:
+    """250 images a batch, the first of each source's train part in equal shares, plain average over the batches."""
+    model = randomise(ResidualNet(), dtype=torch.float32).train()
+    sources = [domain(name, count=900, seed=k).as_role("source") for k, name in enumerate("ab")]
+    target = domain("t", seed=9).as_role("target")
+    before = fingerprint(model)
+    fresh = dg.recalibrate(model, [sources[0], target, sources[1]])
+    assert fingerprint(model) == before
+
+    twin = copy.deepcopy(model).eval()
+    norms = {name: m for name, m in twin.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in norms}
+    for name, layer in norms.items():
+        layer.train().momentum = 0.0
+
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            y = inputs[0].transpose(0, 1).flatten(1)
+            seen[name].append((y.mean(1), y.var(1)))
+
+        layer.register_forward_pre_hook(hook)
+    for start in (0, 125):
+        rows = [held.take(held.rows("train")[start : start + 125]).images for held in sources]
+        with torch.no_grad():
+            twin(torch.cat(rows))
+    for name, held in seen.items():
+        layer = fresh.get_submodule(name)
+        assert torch.allclose(layer.running_mean, torch.stack([m for m, _ in held]).mean(0), atol=1e-5)  # type: ignore[arg-type]
+        assert torch.allclose(layer.running_var, torch.stack([v for _, v in held]).mean(0), rtol=1e-4)  # type: ignore[arg-type]
+        assert not torch.allclose(layer.running_mean, model.get_submodule(name).running_mean)  # type: ignore[arg-type]
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, fresh.get_parameter(name))
+    assert all(m.training for m in fresh.modules()), "the modes are those of the argument"
+    momenta = {m.momentum for m in fresh.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert momenta == {0.1}
+
+
+def test_recalibrate_reads_only_train_images_of_sources_and_says_so() -> None:
+    model = randomise(norm_net(), dtype=torch.float32)
+    parts = {"train": range(20), "score": range(20, 40), "report": range(40, 60)}
+    held = domain("a", splits=parts)
+    pixels = held.images.clone()
+    pixels[20:] = 1 - pixels[20:]
+    other = dg.Domain.from_arrays("a", images=pixels, labels=3 - held.labels, splits=parts)  # type: ignore[operator]
+    target, elsewhere = domain("t", seed=1).as_role("target"), domain("t", seed=2).as_role("target")
+    one = dg.recalibrate(model, [held.as_role("source"), target], images=50)
+    two = dg.recalibrate(model, [other.as_role("source"), elsewhere], images=50)
+    assert all(torch.equal(a, b) for a, b in zip(one.buffers(), two.buffers(), strict=True))
+    assert dg.record_of(one).tuning == {"a/train": "images"}
+    assert dg.record_of(one).training is None and dg.record_of(model).tuning == {}
+
+
+def test_recalibrate_without_batchnorm_is_a_copy() -> None:
+    model = randomise(plain_net(), dtype=torch.float32)
+    twin = dg.recalibrate(model, [domain("a")])
+    assert all(
+        torch.equal(a, b) and a.data_ptr() != b.data_ptr()
+        for a, b in zip(model.parameters(), twin.parameters(), strict=True)
+    )
+    assert dg.record_of(twin).tuning == {}
+
+
+def test_recalibrate_needs_a_source_with_enough_train_images() -> None:
+    model = randomise(norm_net(), dtype=torch.float32)
+    bare = domain("a", splits={"score": range(30), "report": range(30, 60)})
+    with pytest.raises(dg.DgpruneError, match=r"needs a source with a train part; sources here: a"):
+        dg.recalibrate(model, [bare])
+    with pytest.raises(dg.DgpruneError, match=r"needs a source with a train part"):
+        dg.recalibrate(model, [domain("t").as_role("target")])
+    with pytest.raises(dg.DgpruneError, match=r"at least 2 images; got 1"):
+        dg.recalibrate(model, [domain("a")], images=1)
+    with pytest.raises(dg.DgpruneError, match=r"train"):
+        dg.recalibrate(model, [domain("a", splits={"train": [], "report": range(60)})])
+    few = dg.recalibrate(model, [domain("a", splits={"train": range(3), "report": range(3, 60)})])
+    assert all(bool(torch.isfinite(buffer).all()) for buffer in few.buffers())

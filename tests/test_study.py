@@ -1,0 +1,238 @@
+"""A study: outcomes to the last bit, caches that notice, two threads at once, sweeps, drops, and networks on disk."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from material import ResidualNet, domain, norm_net, plain_net, randomise
+from torch import nn
+
+import dgprune_lab as dg
+from dgprune_lab.models.networks import build
+from dgprune_lab.types.filters import Mask
+from dgprune_lab.types.outcomes import Outcomes
+from dgprune_lab.types.tables import COLUMNS, SEEN, BatchNorm
+
+
+def net(seed: int = 0) -> nn.Module:
+    return randomise(norm_net(), seed=seed, dtype=torch.float32)
+
+
+def study_of(model: nn.Module, *, shape: tuple[int, int, int] = (3, 12, 12), count: int = 120) -> dg.Study:
+    held = [domain(name, count=count, shape=shape, seed=k) for k, name in enumerate("abt")]
+    return dg.Study(model, sources=held[:2], targets=held[2:])
+
+
+def same(one: Outcomes, two: Outcomes) -> bool:
+    return (
+        torch.equal(one.predicted, two.predicted)
+        and torch.equal(one.loss, two.loss)
+        and torch.equal(one.index, two.index)
+    )
+
+
+def by_hand(study: dg.Study, mask: Mask | None, name: str, batchnorm: BatchNorm, **kinds: Any) -> Outcomes:
+    """What a user would write."""
+    model = study.model if mask is None else dg.prune(study.model, mask)
+    if batchnorm == "recalibrate":
+        model = dg.recalibrate(model, study.sources, **kinds)
+    return dg.evaluate(model, study.domain(name), **kinds)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["stem_shared", "stem_not_shared"])
+@pytest.mark.parametrize(("name", "size"), [("digits_net", 28), ("lenet", 28), ("resnet18_32", 32)])
+def test_outcomes_equal_those_of_the_pruned_network_to_the_last_bit(
+    name: str, size: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"widths": (8, 12, 16, 20)} if name == "resnet18_32" else {}
+    study = study_of(randomise(build(name, **options), dtype=torch.float32), shape=(3, size, size), count=780)
+    if not shared:
+        monkeypatch.setattr("dgprune_lab.evaluator.find_stem", lambda *_: None)
+    assert (study._evaluator.stem is not None) == shared
+    scores = study.score("random")
+    masks = [None, *(dg.allocate(scores, ratio=ratio) for ratio in (0.0, 0.37))]
+    masks.append(dg.allocate(scores, ratio=0.8, scope="global"))
+    settings: list[BatchNorm] = ["as_is", "recalibrate"]
+    for mask, batchnorm in itertools.product(masks if shared else masks[::2], settings):
+        for held in ("a", "t"):
+            assert same(study.outcomes(mask, domain=held, batchnorm=batchnorm), by_hand(study, mask, held, batchnorm))
+    few = study.outcomes(masks[2], domain="t", batchnorm="recalibrate", images=40)
+    assert same(few, by_hand(study, masks[2], "t", "recalibrate", images=40)) and len(few) == 40
+
+
+def test_the_network_of_a_mask_is_the_one_that_was_measured() -> None:
+    study = study_of(net())
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    for batchnorm in ("as_is", "recalibrate"):
+        small = study.network(mask, batchnorm=batchnorm)  # type: ignore[arg-type]
+        assert same(dg.evaluate(small, study.domain("t")), study.outcomes(mask, domain="t", batchnorm=batchnorm))  # type: ignore[arg-type]
+        assert dg.record_of(small).tuning == (
+            {} if batchnorm == "as_is" else {"a/train": "images", "b/train": "images"}
+        )
+
+
+CHANGES = {
+    "in_place": lambda model: model[0].weight.data.mul_(1.5),
+    "filters_swapped_behind_the_version": lambda model: model[4].weight.data.copy_(
+        model[4].weight.data.flip(0).clone()
+    ),
+    "one_weight": lambda model: model[9].bias.data[1].add_(3.0),
+    "statistics": lambda model: model[1].running_mean.add_(0.7),
+    "a_layer_replaced": lambda model: model.__setitem__(2, nn.Sigmoid()),
+    "a_setting": lambda model: setattr(model[1], "eps", 5.0),
+    "loaded": lambda model: model.load_state_dict(net(seed=8).state_dict()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_caches_notice_a_model_changed_in_place(change: str) -> None:
+    study = study_of(net())
+    mask = Mask.by_hand(study.graph, removed={"0": [1]})
+    before = study.outcomes(mask, domain="a"), study.score("taylor").values["4"]
+    assert study.outcomes(mask, domain="a") is before[0], "the second time it comes from the cache"
+    CHANGES[change](study.model)
+    after = study.outcomes(mask, domain="a")
+    assert not torch.equal(after.loss, before[0].loss)
+    assert same(after, by_hand(study, mask, "a", "as_is"))
+    fresh = dg.Study(study.model, sources=study.sources, targets=study.targets).score("taylor").values["4"]
+    assert torch.equal(study.score("taylor").values["4"], fresh)
+
+
+def test_caches_are_bounded() -> None:
+    study = study_of(net())
+    for index in range(6):
+        study.outcomes(Mask.by_hand(study.graph, removed={"0": [index % 5]}), domain="a", images=40 - index)
+    assert sum(size for _, size in study._kept.values()) == study._size > 0
+    study._put(("large",), None, 64 * 2**20)
+    study._put(("larger",), None, 64 * 2**20)
+    assert study._size <= 64 * 2**20 and list(study._kept) == [("larger",)]
+
+
+def test_two_threads_may_use_one_study() -> None:
+    """A widget works while a cell runs: each gets the numbers of its own network and images."""
+    study, lone = study_of(net(), count=3000), study_of(net(), count=3000)
+    scores = study.score("l1")
+    jobs = [(dg.allocate(scores, ratio=r), name) for r, name in itertools.product((0.2, 0.2, 0.5, 0.6), "abt")]
+    expected = [lone.outcomes(mask, domain=name, batchnorm="recalibrate") for mask, name in jobs]
+    found: dict[int, Outcomes] = {}
+    errors: list[BaseException] = []
+
+    def work(order: list[int]) -> None:
+        try:
+            for k in order:
+                mask, name = jobs[k]
+                found[k + len(jobs) * threading.get_ident()] = study.outcomes(
+                    mask, domain=name, batchnorm="recalibrate"
+                )
+        except BaseException as error:
+            errors.append(error)
+
+    orders = [list(range(len(jobs))), list(reversed(range(len(jobs)))), list(range(5, len(jobs)))]
+    threads = [threading.Thread(target=work, args=(order,)) for order in orders]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not errors, errors
+    assert len(found) == sum(map(len, orders))
+    assert all(same(outcomes, expected[key % len(jobs)]) for key, outcomes in found.items())
+
+
+@pytest.mark.parametrize("batchnorm", ["as_is", "recalibrate"])
+@pytest.mark.parametrize("split", ["report", "train"])
+def test_rows_of_a_sweep_equal_measure_of_the_pruned_networks(batchnorm: BatchNorm, split: str) -> None:
+    study = study_of(net())
+    frame = dg.sweep(
+        study, scorers=["random", "l1", "taylor"], ratios=[0, 0.5, 0.7], seeds=2, batchnorm=batchnorm, split=split
+    )
+    assert tuple(frame.columns) == COLUMNS
+    assert set(frame[frame.scorer == "random"].seed) == {0, 1} and frame[frame.scorer != "random"].seed.isna().all()
+    assert frame.groupby("scorer", dropna=False).size().to_dict() == {"random": 60, "l1": 30, "taylor": 30}
+    assert set(frame.batchnorm) == {batchnorm} and frame.training_seed.isna().all()
+    for key, rows in frame.groupby(["scorer", "ratio_removed", "seed"], dropna=False):
+        name, ratio, seed = cast(tuple[Any, Any, Any], key)
+        mask = dg.allocate(study.score(name, seed=0 if pd.isna(seed) else int(seed)), ratio=ratio)
+        assert set(rows.ratio_got) == {mask.got} and set(rows.scope) == {"layer"} and set(rows.of) == {"filters"}
+        table = dg.measure(dg.prune(study.model, mask), study.domains, split=split, batchnorm=batchnorm, latency=False)
+        for _, row in table.iterrows():
+            match = rows[
+                (rows.metric == row.metric) & (rows.domain.fillna("") == ("" if pd.isna(row.domain) else row.domain))
+            ]
+            assert len(match) == 1
+            mine = match.iloc[0]
+            assert mine.value == row.value and mine.unit == row.unit
+            if bool(pd.notna(row["low"])):
+                assert [mine.low, mine.high] == pytest.approx([row.low, row.high], abs=1e-5)
+            for column in ("role", "split", "images", "interval", *SEEN):
+                if not pd.isna(row[column]):
+                    assert mine[column] == row[column], column
+        assert rows[rows.metric == "filters"].value.item() == mask.cost.filters
+
+
+def test_a_sweep_takes_ready_scores_and_says_that_nobody_knows_what_they_read() -> None:
+    study = study_of(net())
+    ready = dg.Scores.from_frame(study.score("l1").to_frame(), graph=study.graph, scorer="mine")
+    frame = dg.sweep(study, scorers=[ready, "l1"], ratios=[0.5])
+    values = {name: list(part.value) for name, part in frame.groupby("scorer")}
+    assert values["mine"] == values["l1"]
+    assert set(frame[(frame.scorer == "mine") & frame.domain.notna()].seen_by_scorer) == {"unknown"}
+    with pytest.raises(dg.DgpruneError, match=r"at least one ratio, one scorer and one seed"):
+        dg.sweep(study, scorers=[])
+    with pytest.raises(dg.DgpruneError, match=r"and one seed"):
+        dg.sweep(study, scorers=["random", "l1"], seeds=0)
+    other = study_of(randomise(plain_net(), dtype=torch.float32))
+    with pytest.raises(dg.DgpruneError, match=r"'mine' were made for another network"):
+        other.score(ready)
+
+
+def test_the_drop_is_paired_and_refers_to_the_full_network_as_given() -> None:
+    study = study_of(net(), count=900)
+    frame = dg.diagnostics.drop(study, scorers=["l1", "random"], ratios=[0.0, 0.5], batchnorm="recalibrate", seed=3)
+    assert tuple(frame.columns) == COLUMNS and set(frame.metric) == {"change"} and len(frame) == 2 * 2 * 3
+    generator = np.random.default_rng(0)
+    for _, row in frame.iterrows():
+        mask = dg.allocate(study.score(row.scorer, seed=3), ratio=row.ratio_removed)
+        after, full = by_hand(study, mask, row.domain, "recalibrate"), by_hand(study, None, row.domain, "as_is")
+        gap = (after.predicted == after.labels).double().numpy() - (full.predicted == full.labels).double().numpy()
+        assert row.value == pytest.approx(gap.mean()) and (row.seed is pd.NA) == (row.scorer == "l1")
+        slow = np.percentile(gap[generator.integers(0, len(gap), (2000, len(gap)))].mean(1), [2.5, 97.5])
+        assert [row.low, row.high] == pytest.approx(slow.tolist(), abs=0.013) and row.low < row.high
+        assert row.seen_by_tuning == "none" and row.interval == "images" and row.unit == "share"
+    unpruned = dg.diagnostics.drop(study, ratios=[0.0])
+    assert (unpruned.value == 0).all() and (unpruned.low < 0).all() and (unpruned.high > 0).all()
+
+
+def test_a_pruned_network_survives_the_disk(tmp_path: Path) -> None:
+    study = study_of(randomise(ResidualNet(), dtype=torch.float32))
+    first = dg.allocate(study.score("taylor"), ratio=0.4)
+    small = dg.prune(study.model, first)
+    second = dg.Study(small, sources=study.sources, targets=study.targets)
+    inner = dg.allocate(second.score("l2"), ratio=0.3)
+    final = dg.recalibrate(dg.prune(small, inner), study.sources)
+    path = dg.save(final, tmp_path / "net")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
+    with pytest.raises(dg.DgpruneError, match=r"names no builder; pass a fresh network"):
+        dg.load(path)
+    fresh = ResidualNet()
+    again = dg.load(path, model=fresh)
+    assert same(dg.evaluate(again, study.domain("t")), dg.evaluate(final, study.domain("t")))
+    assert dg.record_of(again) == dg.record_of(final)
+    assert (
+        dg.record_of(again).scorer == {"a/score": "labels", "b/score": "labels"}
+        and dg.record_of(again).training is None
+    )
+    original = first.then(inner)
+    assert original.kept("inner") == [first.kept("inner")[i] for i in inner.kept("inner")]
+    assert again.inner.weight.shape[0] == len(original.kept("inner"))  # type: ignore[union-attr, arg-type]
+    assert fresh.inner.weight.shape[0] == 5
+    head = path.read_bytes()[8:9] + (tmp_path / "net.json").read_bytes()[:1]
+    assert head == b"{{", "a safetensors header and a JSON object, no pickle"
+    with pytest.raises(dg.DgpruneError):
+        dg.load(path, model=norm_net())
+    with pytest.raises(dg.DgpruneError, match=r"masked network cannot be saved"):
+        dg.save(dg.masked(study.model, first), tmp_path / "soft")
