@@ -96,7 +96,7 @@ def bench(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="Name of the recipe, for example digits_net.")],
+    name: Annotated[str, typer.Argument(help="Name of the recipe, for example digits.")],
     *,
     folder: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("."),
 ) -> None:

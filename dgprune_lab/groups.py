@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from .types.errors import DgpruneError
 from .types.filters import FilterGraph, FilterGroup, Member
@@ -150,6 +151,12 @@ def _refuse_wrappers(model: nn.Module) -> None:
     if isinstance(model, _WRAPPERS) or wrapped in ("OptimizedModule", "GraphModule", "FullyShardedDataParallel"):
         inside = {"OptimizedModule": "model._orig_mod"}.get(wrapped, "model.module")
         raise DgpruneError(f"the network is wrapped in {wrapped}, which cannot be cut; pass the network inside ({inside}).")
+    bent = [name for name, module in model.named_modules() if is_parametrized(module)]
+    if bent:
+        raise DgpruneError(
+            f"the layers {', '.join(bent[:4])} are parametrized (a masked network, or weight normalisation), so their "
+            "weights cannot be cut; use the network before masking, or remove the parametrizations first."
+        )
 
 
 def _refuse_silent(model: nn.Module, ran: Layers) -> None:

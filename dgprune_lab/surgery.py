@@ -218,6 +218,11 @@ def _check_fits(model: nn.Module, graph: FilterGraph) -> None:
     tensors = {name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
     for name in graph.axes:
         want, got = graph.shapes[name][0], tensors.get(name)
+        if got is None:
+            raise DgpruneError(
+                f"the mask was made for another network: this one has no {name}. "
+                "A network that is masked already takes no second mask; compose them with mask.then, on the original."
+            )
         if want != got:
             raise DgpruneError(f"the mask was made for another network: {name} should have shape {want}, this one has {got}.")
 

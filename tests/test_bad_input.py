@@ -224,6 +224,17 @@ def test_hooks_that_change_the_output_are_refused_and_others_are_not() -> None:
     assert len(study(model=model).outcomes(None, domain="a")) == 4
 
 
+def test_a_masked_network_is_neither_read_nor_masked_again() -> None:
+    held = study()
+    mask = dg.Mask.by_hand(held.graph, removed={"0": [1]})
+    soft = dg.masked(held.model, mask)
+    with pytest.raises(dg.DgpruneError, match=r"layers 0, 1, 4, 5 are parametrized \(a masked network"):
+        dg.read_groups(soft, X)
+    for function in (dg.prune, dg.masked):
+        with pytest.raises(dg.DgpruneError, match=r"has no 0\.weight.*masked already"):
+            function(soft, mask)
+
+
 def test_a_split_that_is_cut_is_said() -> None:
     with pytest.warns(dg.DgpruneNote, match=r"'a' came without splits; cut with seed 3: train 7, score 2, report 3"):
         cut = dg.Domain.from_arrays("a", images=X, labels=Y, seed=3)
