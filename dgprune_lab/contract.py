@@ -61,7 +61,8 @@ class Scorer:
     def options(self) -> dict[str, inspect.Parameter]:
         """Its keyword-only parameters."""
         return {
-            key: value for key, value in inspect.signature(self.function).parameters.items()
+            key: value
+            for key, value in inspect.signature(self.function).parameters.items()
             if value.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
@@ -70,8 +71,15 @@ class Scorer:
 
 
 def scorer(
-    name: str, *, needs: tuple[Need, ...] = ("weights",), reads: Mapping[str, Literal["images", "labels"]] | None = None,
-    level: Level = "group", instead: str | None = None, cite: str = "", label: str | None = None, draws: bool = False,
+    name: str,
+    *,
+    needs: tuple[Need, ...] = ("weights",),
+    reads: Mapping[str, Literal["images", "labels"]] | None = None,
+    level: Level = "group",
+    instead: str | None = None,
+    cite: str = "",
+    label: str | None = None,
+    draws: bool = False,
 ) -> Callable[[Function], Scorer]:
     """Make a plain function a Scorer. It registers nothing: pass the result, or list it in `dg.SCORERS`.
 
@@ -105,11 +113,15 @@ def scorer(
                 raise unknown("need", need, get_args(Need))
         for role, what in (reads or {}).items():
             if role not in ("source", "target") or what not in ("images", "labels"):
-                raise DgpruneError(f"scorer {name!r}: reads maps 'source' or 'target' to 'images' or 'labels'; got {reads}.")
+                raise DgpruneError(
+                    f"scorer {name!r}: reads maps 'source' or 'target' to 'images' or 'labels'; got {reads}."
+                )
         made = Scorer(name, function, tuple(needs), dict(reads or {}), level, instead, cite, label or name, draws)
         positional = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
         if len(positional) != 1:
-            raise DgpruneError(f"scorer {name!r} must take one positional argument, the view; options are keyword-only.")
+            raise DgpruneError(
+                f"scorer {name!r} must take one positional argument, the view; options are keyword-only."
+            )
         if draws and "seed" not in made.options:
             raise DgpruneError(f"scorer {name!r} draws, so it must take the keyword seed.")
         return made
@@ -151,11 +163,15 @@ class Diagnostic:
         frame = self.function(study, **options)
         missing = [column for column in (*COLUMNS, *self.extra) if column not in frame.columns]
         if missing:
-            raise DgpruneError(f"diagnostic {self.name!r} must return a table from tidy(); it lacks {', '.join(missing)}.")
+            raise DgpruneError(
+                f"diagnostic {self.name!r} must return a table from tidy(); it lacks {', '.join(missing)}."
+            )
         return frame
 
 
-def diagnostic(name: str, *, extra: tuple[str, ...] = (), cite: str = "") -> Callable[[Callable[..., pd.DataFrame]], Diagnostic]:
+def diagnostic(
+    name: str, *, extra: tuple[str, ...] = (), cite: str = ""
+) -> Callable[[Callable[..., pd.DataFrame]], Diagnostic]:
     """Make a plain function a Diagnostic, which answers one question about a study with a tidy table.
 
     Args:
@@ -184,5 +200,7 @@ def read_scores(value: Any, group_name: str) -> Tensor:
         DgpruneError: it is not a tensor.
     """
     if not isinstance(value, Tensor):
-        raise DgpruneError(f"a scorer must return a tensor with one number per filter; for {group_name!r} it gave {type(value).__name__}.")
+        raise DgpruneError(
+            f"a scorer must return a tensor with one number per filter; for {group_name!r} it gave {type(value).__name__}."
+        )
     return value.detach().to("cpu").double()

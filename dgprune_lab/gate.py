@@ -39,7 +39,9 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     if not graph.groups:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(graph.refused.items())[:3])
         more = "" if layers == "all" else " Hidden units of linear layers can be pruned with layers='all'."
-        raise DgpruneError(f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{more}")
+        raise DgpruneError(
+            f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{more}"
+        )
     return graph
 
 
@@ -76,7 +78,9 @@ def _failure(model: nn.Module, graph: FilterGraph, groups: tuple[FilterGroup, ..
             return f"removing filters breaks the network ({type(error).__name__}: {str(error).splitlines()[0]})"
     spread = float(dense.double().std())
     if not math.isfinite(spread) or spread == 0:
-        raise DgpruneError("the network's logits do not depend on its input, so nothing about pruning it can be checked.")
+        raise DgpruneError(
+            "the network's logits do not depend on its input, so nothing about pruning it can be checked."
+        )
     if small.shape != dense.shape:
         return "removing its filters changes the number of outputs"
     gap = float((small - zero).abs().max()) / spread

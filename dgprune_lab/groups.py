@@ -61,7 +61,9 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
     try:
         twin = copy.deepcopy(model).eval()
     except Exception as error:
-        raise DgpruneError(f"the network cannot be copied ({error}); tensors with a history must not be attributes.") from error
+        raise DgpruneError(
+            f"the network cannot be copied ({error}); tensors with a history must not be attributes."
+        ) from error
     ran = run_order(twin, example)
     _refuse_silent(twin, ran)
     names = {module: name for name, module in twin.named_modules()}
@@ -79,7 +81,11 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
 
 
 def assemble(
-    model: nn.Module, groups: Iterable[FilterGroup], refused: dict[str, str], ran: Layers, example: Tensor,
+    model: nn.Module,
+    groups: Iterable[FilterGroup],
+    refused: dict[str, str],
+    ran: Layers,
+    example: Tensor,
     layers: Literal["conv", "all"],
 ) -> FilterGraph:
     """A FilterGraph of these groups, in the order of execution; a group whose places are taken is refused."""
@@ -90,7 +96,9 @@ def assemble(
     start, chosen = 0, []
     for depth, group in enumerate(ordered):
         for member in group.members:
-            ids = axes[member.tensor].setdefault(member.axis, torch.full((tensors[member.tensor].shape[member.axis],), -1))
+            ids = axes[member.tensor].setdefault(
+                member.axis, torch.full((tensors[member.tensor].shape[member.axis],), -1)
+            )
             ids[member.positions] = member.filters + start
         start += group.filters
         chosen.append(replace(group, depth=depth))
@@ -101,9 +109,7 @@ def assemble(
     shapes = {name: (tuple(t.shape), t.element_size()) for name, t in tensors.items()}
     parameters = frozenset(name for name, _ in model.named_parameters())
     channels, height, width = example.shape[1:]
-    return FilterGraph(
-        tuple(chosen), dict(axes), shapes, parameters, uses, refused, (channels, height, width), layers
-    )
+    return FilterGraph(tuple(chosen), dict(axes), shapes, parameters, uses, refused, (channels, height, width), layers)
 
 
 def run_order(model: nn.Module, example: Tensor) -> Layers:
@@ -118,6 +124,7 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
                 places[name] += math.prod(output.shape[2:])
             elif isinstance(module, nn.Linear):
                 places[name] += math.prod(output.shape[1:-1])
+
         return hook
 
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
@@ -130,8 +137,7 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
     except Exception as error:
         size = " x ".join(map(str, example.shape[1:]))
         raise DgpruneError(
-            f"the network does not take images of {size} ({_words(error)}); "
-            "give images of the size it was built for."
+            f"the network does not take images of {size} ({_words(error)}); give images of the size it was built for."
         ) from error
     finally:
         for handle in handles:
@@ -150,7 +156,9 @@ def _refuse_wrappers(model: nn.Module) -> None:
     wrapped = type(model).__name__
     if isinstance(model, _WRAPPERS) or wrapped in ("OptimizedModule", "GraphModule", "FullyShardedDataParallel"):
         inside = {"OptimizedModule": "model._orig_mod"}.get(wrapped, "model.module")
-        raise DgpruneError(f"the network is wrapped in {wrapped}, which cannot be cut; pass the network inside ({inside}).")
+        raise DgpruneError(
+            f"the network is wrapped in {wrapped}, which cannot be cut; pass the network inside ({inside})."
+        )
     bent = [name for name, module in model.named_modules() if is_parametrized(module)]
     if bent:
         raise DgpruneError(
@@ -161,11 +169,17 @@ def _refuse_wrappers(model: nn.Module) -> None:
 
 def _refuse_silent(model: nn.Module, ran: Layers) -> None:
     silent = [
-        name for name, module in model.named_modules()
-        if name not in ran.order and not list(module.children()) and any(True for _ in module.parameters(recurse=False))
-        and not isinstance(module, nn.MultiheadAttention) and "parametrizations" not in name
-        and not any(name.startswith(f"{outer}.") and isinstance(model.get_submodule(outer), nn.MultiheadAttention)
-                    for outer in _parents(name))
+        name
+        for name, module in model.named_modules()
+        if name not in ran.order
+        and not list(module.children())
+        and any(True for _ in module.parameters(recurse=False))
+        and not isinstance(module, nn.MultiheadAttention)
+        and "parametrizations" not in name
+        and not any(
+            name.startswith(f"{outer}.") and isinstance(model.get_submodule(outer), nn.MultiheadAttention)
+            for outer in _parents(name)
+        )
     ]
     if silent:
         heads = list(dict.fromkeys(_whole(name, silent, model) for name in silent))
@@ -180,8 +194,11 @@ def _refuse_silent(model: nn.Module, ran: Layers) -> None:
 def _whole(name: str, silent: list[str], model: nn.Module) -> str:
     """The outermost part around a silent layer in which every layer with parameters is silent."""
     for outer in _parents(name):
-        inside = [f"{outer}.{inner}" for inner, m in model.get_submodule(outer).named_modules()
-                  if inner and next(m.parameters(recurse=False), None) is not None]
+        inside = [
+            f"{outer}.{inner}"
+            for inner, m in model.get_submodule(outer).named_modules()
+            if inner and next(m.parameters(recurse=False), None) is not None
+        ]
         if all(layer in silent for layer in inside):
             return outer
     return name
@@ -251,7 +268,9 @@ def _ends(
             node = waiting.pop()
             for after in node.outputs:
                 # Squeeze-excite multiplies a map by a function of itself: the gate sits on the map, once.
-                other = "Mul" in str(getattr(after.module, "_grad_fn", "")) and factor.setdefault(after, node) is not node
+                other = (
+                    "Mul" in str(getattr(after.module, "_grad_fn", "")) and factor.setdefault(after, node) is not node
+                )
                 reached = reached or after.module in reads
                 if not (other or after in seen or after.module in reads or after.module in writes):
                     seen.add(after)
@@ -269,6 +288,7 @@ def _bound(graph: Any, deadline: float) -> None:
     """Make every step of the graph's walk look at the clock: on some networks it never ends."""
     for node in graph.module2node.values():
         for dependency in node.dependencies:
+
             def triggered(handler: Any, dependency: Any = dependency) -> bool:
                 if time.monotonic() > deadline:
                     raise _TooLong
@@ -322,7 +342,10 @@ class _Reader:
         elif isinstance(module, nn.PReLU):
             if module.weight.numel() > 1:
                 self._optional(module, name, ("weight",), places, roots)
-        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or type(module).__name__ in ("LocalResponseNorm", "LayerNorm2d"):
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or type(module).__name__ in (
+            "LocalResponseNorm",
+            "LayerNorm2d",
+        ):
             raise DgpruneError(f"{name} ({type(module).__name__}) {_ACROSS}")
         elif list(module.parameters()):
             raise DgpruneError(f"{name} ({type(module).__name__}) is a layer whose channels cannot be cut")
@@ -353,7 +376,9 @@ class _Reader:
         else:
             self.doors[name] = (torch.tensor(places), torch.tensor(roots))
 
-    def _optional(self, module: nn.Module, name: str, held: tuple[str, ...], places: list[int], roots: list[int]) -> None:
+    def _optional(
+        self, module: nn.Module, name: str, held: tuple[str, ...], places: list[int], roots: list[int]
+    ) -> None:
         for part in held:
             if isinstance(getattr(module, part, None), Tensor):
                 self._add(f"{name}.{part}", 0, "out", places, roots)

@@ -26,7 +26,9 @@ from .types.tables import BatchNorm, choice, tidy
 LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
 
 
-def evaluate(model: nn.Module, domain: Domain, split: str = "report", *, images: int | None = None, size: int = 250) -> Outcomes:
+def evaluate(
+    model: nn.Module, domain: Domain, split: str = "report", *, images: int | None = None, size: int = 250
+) -> Outcomes:
     """What a network predicts for each image of a part, in eval mode, on a private copy.
 
     Args:
@@ -39,7 +41,11 @@ def evaluate(model: nn.Module, domain: Domain, split: str = "report", *, images:
     Raises:
         DgpruneError: no images, non-finite logits, fewer outputs than classes.
     """
-    return join(outcome_batches(private(model), domain.batches(split, size=size, images=images, device=device_of(model)), domain))
+    return join(
+        outcome_batches(
+            private(model), domain.batches(split, size=size, images=images, device=device_of(model)), domain
+        )
+    )
 
 
 def private(model: nn.Module) -> nn.Module:
@@ -65,12 +71,18 @@ def outcome_batches(model: Callable[[Tensor], Tensor], batches: Iterable[Batch],
                 got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise DgpruneError(f"the network must return logits of shape (images, classes); it returned {got}.")
             if not torch.isfinite(logits).all():
-                raise DgpruneError(f"the network gives NaN or infinite logits on domain {domain.name!r}; check its weights.")
+                raise DgpruneError(
+                    f"the network gives NaN or infinite logits on domain {domain.name!r}; check its weights."
+                )
             if labels is not None and domain.classes > logits.shape[1]:
                 raise DgpruneError(
                     f"domain {domain.name!r} has labels up to {domain.classes - 1}, the network has {logits.shape[1]} outputs."
                 )
-            loss = torch.full((len(images),), torch.nan) if labels is None else F.cross_entropy(logits, labels, reduction="none")
+            loss = (
+                torch.full((len(images),), torch.nan)
+                if labels is None
+                else F.cross_entropy(logits, labels, reduction="none")
+            )
         yield Outcomes(
             logits.argmax(1).cpu().clone(), loss.cpu().double().clone(), index, None if labels is None else labels.cpu()
         )
@@ -82,7 +94,9 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return model(images)
     except torch.OutOfMemoryError:
         if len(images) == 1:
-            raise DgpruneError("the device has too little memory for a single image; use a smaller network or the CPU.") from None
+            raise DgpruneError(
+                "the device has too little memory for a single image; use a smaller network or the CPU."
+            ) from None
     # Outside the handler, which would keep the failed pass alive.
     half = -(-len(images) // 2)
     warnings.warn(DgpruneNote(f"memory ran out at {len(images)} images a batch; going on with {half}."), stacklevel=2)
@@ -100,13 +114,21 @@ def join(parts: Iterable[Outcomes]) -> Outcomes:
         raise DgpruneError("there is no image to evaluate; the part is empty.")
     labels = None if listed[0].labels is None else torch.cat([p.labels for p in listed if p.labels is not None])
     return Outcomes(
-        torch.cat([p.predicted for p in listed]), torch.cat([p.loss for p in listed]), torch.cat([p.index for p in listed]), labels
+        torch.cat([p.predicted for p in listed]),
+        torch.cat([p.loss for p in listed]),
+        torch.cat([p.index for p in listed]),
+        labels,
     )
 
 
 def measure(
-    model: nn.Module, domains: Domain | Sequence[Domain], *, split: str = "report", batchnorm: BatchNorm = "as_is",
-    images: int | None = None, latency: bool = True,
+    model: nn.Module,
+    domains: Domain | Sequence[Domain],
+    *,
+    split: str = "report",
+    batchnorm: BatchNorm = "as_is",
+    images: int | None = None,
+    latency: bool = True,
 ) -> pd.DataFrame:
     """Accuracy and loss per domain with intervals over images; parameters, MACs, bytes and latency of the network.
 
@@ -136,7 +158,13 @@ def measure(
     record, rows = record_of(model), []
     for domain in listed:
         outcomes = evaluate(model, domain, split, images=images)
-        shared = {"batchnorm": batchnorm, "domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes)}
+        shared = {
+            "batchnorm": batchnorm,
+            "domain": domain.name,
+            "role": domain.role,
+            "split": split,
+            "images": len(outcomes),
+        }
         rows += [{**shared, **row, **record.columns(domain.name, split)} for row in outcome_rows(outcomes)]
     rows += [{"batchnorm": batchnorm, **row} for row in cost_rows(model, listed[0])]
     if latency:

@@ -41,7 +41,10 @@ def demo(name: Literal["digits", "paper"] = "digits") -> Study:
         raise unknown("demo", name, _DEMOS)
     checkpoint, sources = _DEMOS[name]
     return Study(
-        shipped(checkpoint), sources=[data.load(source) for source in sources], targets=[data.mnist_m()], name=checkpoint,
+        shipped(checkpoint),
+        sources=[data.load(source) for source in sources],
+        targets=[data.mnist_m()],
+        name=checkpoint,
         origin="dg.demo()" if name == "digits" else f"dg.demo({name!r})",
     )
 
@@ -56,9 +59,17 @@ def grid(start: float, stop: float, count: int) -> list[float]:
 
 
 def sweep(
-    study: Study, *, scorers: Sequence[str | Scorer | Scores] = ("random", "l1", "taylor"), ratios: Sequence[float] | None = None,
-    seeds: int | Sequence[int] = 1, scope: Scope = "layer", of: Of = "filters", batchnorm: BatchNorm = "as_is",
-    split: str = "report", images: int | None = None, progress: bool = False,
+    study: Study,
+    *,
+    scorers: Sequence[str | Scorer | Scores] = ("random", "l1", "taylor"),
+    ratios: Sequence[float] | None = None,
+    seeds: int | Sequence[int] = 1,
+    scope: Scope = "layer",
+    of: Of = "filters",
+    batchnorm: BatchNorm = "as_is",
+    split: str = "report",
+    images: int | None = None,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Accuracy and loss per domain, and what is left, at every ratio by every scorer; no fine-tuning.
 
@@ -79,7 +90,15 @@ def sweep(
         parameters, macs and bytes left.
     """
     steps = sweep_steps(
-        study, scorers=scorers, ratios=ratios, seeds=seeds, scope=scope, of=of, batchnorm=batchnorm, split=split, images=images
+        study,
+        scorers=scorers,
+        ratios=ratios,
+        seeds=seeds,
+        scope=scope,
+        of=of,
+        batchnorm=batchnorm,
+        split=split,
+        images=images,
     )
     bar = None
     while True:
@@ -98,9 +117,16 @@ def sweep(
 
 
 def sweep_steps(
-    study: Study, *, scorers: Sequence[str | Scorer | Scores], ratios: Sequence[float] | None = None,
-    seeds: int | Sequence[int] = 1, scope: Scope = "layer", of: Of = "filters", batchnorm: BatchNorm = "as_is",
-    split: str = "report", images: int | None = None,
+    study: Study,
+    *,
+    scorers: Sequence[str | Scorer | Scores],
+    ratios: Sequence[float] | None = None,
+    seeds: int | Sequence[int] = 1,
+    scope: Scope = "layer",
+    of: Of = "filters",
+    batchnorm: BatchNorm = "as_is",
+    split: str = "report",
+    images: int | None = None,
 ) -> Generator[tuple[int, int], None, pd.DataFrame]:
     """`sweep` as a generator: yields (done, total) after every network that was evaluated on a domain."""
     asked = grid(0, 0.95, 20) if ratios is None else [float(ratio) for ratio in ratios]
@@ -111,7 +137,9 @@ def sweep_steps(
     total, done, found = len(masks) * len(study.domains), 0, []
     for seed, mask in masks:
         for domain in study.domains:
-            outcomes = yield from _quiet(study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images), done, total)
+            outcomes = yield from _quiet(
+                study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images), done, total
+            )
             found.append(({**mask_columns(mask), "seed": seed, "batchnorm": batchnorm}, mask, domain, outcomes))
             done += 1
             yield done, total
@@ -132,13 +160,20 @@ def _quiet(steps: Generator[None, None, Outcomes], done: int, total: int) -> Gen
 
 
 def _masks(
-    study: Study, scorers: Sequence[str | Scorer | Scores], ratios: Sequence[float], seeds: Sequence[int], scope: Scope, of: Of
+    study: Study,
+    scorers: Sequence[str | Scorer | Scores],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    scope: Scope,
+    of: Of,
 ) -> Generator[tuple[int | None, Mask], None, None]:
     named = [s if isinstance(s, Scores) else resolve(s) for s in scorers]
     steady = [s for s in named if isinstance(s, Scores) or not s.draws]
     ready = dict(zip(map(id, steady), study.score_all(steady), strict=True)) if steady else {}
     for item in named:
-        drawn = [(None, ready[id(item)])] if id(item) in ready else [(seed, study.score(item, seed=seed)) for seed in seeds]
+        drawn = (
+            [(None, ready[id(item)])] if id(item) in ready else [(seed, study.score(item, seed=seed)) for seed in seeds]
+        )
         for seed, scores in drawn:
             for ratio in ratios:
                 yield seed, allocate(scores, ratio=ratio, scope=scope, of=of)
@@ -173,12 +208,18 @@ def _rows(study: Study, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]],
         if not mine:
             continue
         stacked = np.concatenate(
-            [np.stack([o.correct.double().numpy() for *_, o in mine], 1), np.stack([o.loss.numpy() for *_, o in mine], 1)], axis=1
+            [
+                np.stack([o.correct.double().numpy() for *_, o in mine], 1),
+                np.stack([o.loss.numpy() for *_, o in mine], 1),
+            ],
+            axis=1,
         )
         low, high = intervals.over_images(stacked)
         mean = stacked.mean(0)
         for k, (shared, mask, _, outcomes) in enumerate(mine):
-            seen = mask_record(study.record, mask, batchnorm=shared["batchnorm"], study=study).columns(domain.name, split)
+            seen = mask_record(study.record, mask, batchnorm=shared["batchnorm"], study=study).columns(
+                domain.name, split
+            )
             for offset, metric, unit in ((0, "accuracy", "share"), (len(mine), "loss", "nats")):
                 rows.append({
                     **shared, "domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes),

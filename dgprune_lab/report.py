@@ -63,5 +63,3 @@ def _fill(session: Session, views: Sequence[View], *, progress: bool) -> None:
         for k, view in enumerate(views):
             for done, _ in session.fill(view):
                 bar.update(k * len(CURVE_RATIOS) + done - bar.n)
-
-

@@ -35,7 +35,9 @@ def save(model: nn.Module, path: str | Path) -> Path:
     """
     state = model.state_dict()
     if any("parametrizations" in name for name in state):
-        raise DgpruneError("a masked network cannot be saved as it is; save dg.prune(model, mask), which computes the same.")
+        raise DgpruneError(
+            "a masked network cannot be saved as it is; save dg.prune(model, mask), which computes the same."
+        )
     weights, card = checkpoint_paths(path)
     weights.parent.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(tensors_to_bytes(state))
@@ -64,7 +66,9 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
         raise DgpruneError(f"no network at {weights.with_suffix('')}: NAME.safetensors and NAME.json belong together.")
     card = _card(beside)
     if model is None and card["builder"] is None:
-        raise DgpruneError(f"{beside.name} names no builder; pass a fresh network of the same class: load(path, model=...).")
+        raise DgpruneError(
+            f"{beside.name} names no builder; pass a fresh network of the same class: load(path, model=...)."
+        )
     network = copy.deepcopy(model) if model is not None else build(card["builder"], **card["options"])
     for value in card["masks"]:
         graph = read_groups(network, torch.zeros(1, *value["input_shape"]), layers=value["layers"])

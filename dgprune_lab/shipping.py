@@ -72,8 +72,14 @@ RECIPES: Mapping[str, Recipe] = {
         sources=("mnist", "uci_digits"),
         targets=("mnist_m",),
         training=TrainingOptions(
-            epochs=40, batch_size=64, lr=0.05, weight_decay=5e-4, schedule="cosine",
-            augmentation="invert_colour", augmented_share=0.003, gamma_l1=5e-3,
+            epochs=40,
+            batch_size=64,
+            lr=0.05,
+            weight_decay=5e-4,
+            schedule="cosine",
+            augmentation="invert_colour",
+            augmented_share=0.003,
+            gamma_l1=5e-3,
         ),
         options={"widths": (24, 32, 48, 64, 64)},
         why=(

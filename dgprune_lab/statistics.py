@@ -20,7 +20,13 @@ from .types.statistics import Moments, Statistics
 
 
 def gather(
-    model: nn.Module, graph: FilterGraph, *, domain: Domain, needs: Collection[Need], split: str = "score", size: int = 250
+    model: nn.Module,
+    graph: FilterGraph,
+    *,
+    domain: Domain,
+    needs: Collection[Need],
+    split: str = "score",
+    size: int = 250,
 ) -> Statistics:
     """One pass over one part of a domain, in eval mode, on a private copy of the network.
 
@@ -41,7 +47,9 @@ def gather(
         return _gather(model, graph, domain, needs, split, size)
     except torch.OutOfMemoryError:
         if size == 1:
-            raise DgpruneError("the device has too little memory for a single image; use a smaller network or the CPU.") from None
+            raise DgpruneError(
+                "the device has too little memory for a single image; use a smaller network or the CPU."
+            ) from None
     # Outside the handler, which would keep the failed pass alive; from the start, as some sums were already made.
     half = -(-min(size, len(domain.rows(split))) // 2)
     warnings.warn(DgpruneNote(f"memory ran out at {size} images a batch; starting again with {half}."), stacklevel=2)
@@ -121,11 +129,15 @@ def _gate_sites(model: nn.Module, graph: FilterGraph) -> dict[str, list[str]]:
         modules = [(name, model.get_submodule(name)) for name in group.ends]
         if any(m.weight is None for _, m in modules):
             raise DgpruneError(f"layer {group.name!r}: its BatchNorm has no scale, so a gate gradient is not defined.")
-        sites[group.name] = [f"{name}.{part}" for name, m in modules for part in ("weight", "bias") if getattr(m, part, None) is not None]
+        sites[group.name] = [
+            f"{name}.{part}" for name, m in modules for part in ("weight", "bias") if getattr(m, part, None) is not None
+        ]
     return sites
 
 
-def _gate(group: FilterGroup, names: list[str], tensors: dict[str, nn.Parameter], gradients: dict[str, Tensor]) -> Tensor:
+def _gate(
+    group: FilterGroup, names: list[str], tensors: dict[str, nn.Parameter], gradients: dict[str, Tensor]
+) -> Tensor:
     total = torch.zeros(group.filters, dtype=torch.float64)
     for member in group.members:
         if member.tensor in names and member.side == "out":
@@ -187,4 +199,3 @@ class _Sums:
 
     def moments(self) -> dict[str, Moments]:
         return {name: Moments(*(sums / self._places[name]).cpu()) for name, sums in self._moments.items()}
-

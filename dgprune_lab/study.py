@@ -57,8 +57,15 @@ class Study:
     """
 
     def __init__(
-        self, model: nn.Module, *, sources: Sequence[Domain], targets: Sequence[Domain] = (), name: str = "study",
-        layers: Literal["conv", "all"] = "conv", device: torch.device | str | None = None, origin: str | None = None,
+        self,
+        model: nn.Module,
+        *,
+        sources: Sequence[Domain],
+        targets: Sequence[Domain] = (),
+        name: str = "study",
+        layers: Literal["conv", "all"] = "conv",
+        device: torch.device | str | None = None,
+        origin: str | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise DgpruneError(f"a study needs a torch.nn.Module; got {type(model).__name__}.")
@@ -122,7 +129,9 @@ class Study:
         self._refresh()
         return self._graph
 
-    def score(self, scorer: str | Scorer | Scores, *, seed: int = 0, options: Mapping[str, Any] | None = None) -> Scores:
+    def score(
+        self, scorer: str | Scorer | Scores, *, seed: int = 0, options: Mapping[str, Any] | None = None
+    ) -> Scores:
         """One number per filter and group, higher = keep.
 
         Args:
@@ -175,7 +184,12 @@ class Study:
         return value
 
     def steps(
-        self, mask: Mask | None, *, domain: str, split: str = "report", batchnorm: BatchNorm = "as_is",
+        self,
+        mask: Mask | None,
+        *,
+        domain: str,
+        split: str = "report",
+        batchnorm: BatchNorm = "as_is",
         images: int | None = None,
     ) -> Generator[None, None, Outcomes]:
         """`outcomes` as a generator that yields between batches, for whoever must be able to stop."""
@@ -191,7 +205,12 @@ class Study:
         return outcomes
 
     def outcomes(
-        self, mask: Mask | None, *, domain: str, split: str = "report", batchnorm: BatchNorm = "as_is",
+        self,
+        mask: Mask | None,
+        *,
+        domain: str,
+        split: str = "report",
+        batchnorm: BatchNorm = "as_is",
         images: int | None = None,
     ) -> Outcomes:
         """What the network, pruned by a mask, does with each image of a part.
@@ -283,7 +302,9 @@ class Study:
             for module, training in modes.items():
                 module.training = training
         if not torch.allclose(given, mine, rtol=1e-4, atol=1e-4):
-            raise DgpruneError("hooks on this network change its output, and a pruned copy has no hooks; remove them first.")
+            raise DgpruneError(
+                "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
+            )
 
     def _get(self, key: tuple[object, ...]) -> Any:
         with self._lock:

@@ -24,7 +24,10 @@ TrainingStage = Literal["training", "tuning"]
 
 
 def train(
-    model: nn.Module, *, sources: Sequence[Domain], options: TrainingOptions | None = None,
+    model: nn.Module,
+    *,
+    sources: Sequence[Domain],
+    options: TrainingOptions | None = None,
     stage: TrainingStage = "training",
 ) -> Events:
     """Trains a copy of a network on the `train` parts of the sources; a generator that returns the trained network.
@@ -199,9 +202,7 @@ def _training(model: nn.Module, pool: _Pool, options: TrainingOptions, stage: Tr
     return model
 
 
-def _step(
-    model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, options: TrainingOptions
-) -> float:
+def _step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, options: TrainingOptions) -> float:
     """One step of the optimiser; returns the loss before it."""
     model.train()
     with torch.enable_grad():

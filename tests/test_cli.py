@@ -144,9 +144,7 @@ def test_the_exit_code_of_the_server_is_passed_on() -> None:
     assert lab._run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
-def test_a_server_that_does_not_listen_is_ended_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_server_that_does_not_listen_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     deaf = "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('up').touch(); time.sleep(60)"
     monkeypatch.setattr(lab, "_GRACE", 0.2)
     monkeypatch.chdir(tmp_path)

@@ -73,7 +73,10 @@ def test_at_rest_every_value_equals_measure_of_the_pruned_network(batchnorm: Any
             for domain in study.domains:
                 shown = table[(table.domain == domain.name) & (table.metric == "accuracy")].iloc[0]
                 want = said[(said.domain == domain.name) & (said.metric == "accuracy")].iloc[0]
-                assert shown[["value", "low", "high", "images"]].tolist() == want[["value", "low", "high", "images"]].tolist()
+                assert (
+                    shown[["value", "low", "high", "images"]].tolist()
+                    == want[["value", "low", "high", "images"]].tolist()
+                )
                 frame = next(row for row in explorer.frames["rows"] if row["ratio"] == float(ratio))
                 values = {entry["name"]: entry["value"] for entry in frame["domains"]}
                 assert values[domain.name] == want["value"] and not frame["estimate"]

@@ -54,9 +54,7 @@ def test_one_timing_needs_no_comparison() -> None:
     assert runtime.decide({1: [1.0]}).count == 1
 
 
-def test_the_probe_tries_more_threads_only_while_they_win(
-    undecided: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_probe_tries_more_threads_only_while_they_win(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[tuple[int, int]] = []
     seconds = {1: 8.0, 2: 4.0, 4: 3.9, 8: 0.1}
 
@@ -111,17 +109,13 @@ def test_off_leaves_torch_as_it_is(undecided: None, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("wish", ["0", "-1", "many", "1.5"])
-def test_a_count_that_is_none_gets_a_sentence(
-    undecided: None, monkeypatch: pytest.MonkeyPatch, wish: str
-) -> None:
+def test_a_count_that_is_none_gets_a_sentence(undecided: None, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
     monkeypatch.setenv("DGPRUNE_THREADS", wish)
     with pytest.raises(DgpruneError, match=f"DGPRUNE_THREADS must be a number from 1 or \"off\", got '{wish}'"):
         runtime.threads()
 
 
-def test_a_thread_that_ran_before_gets_the_count_when_it_asks(
-    undecided: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_that_ran_before_gets_the_count_when_it_asks(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
     started, chosen, seen = threading.Event(), threading.Event(), []
 

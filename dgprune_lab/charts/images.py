@@ -46,7 +46,9 @@ def images(domains: Sequence[Domain], *, images: int = 8, split: str = "report",
     )
     titles = (
         base.transform_filter("datum.column == 0")
-        .mark_text(align="left", baseline="bottom", dx=-size / 2, dy=_TITLE / 2 - size / 2 - 3, fontSize=12, style="strong")
+        .mark_text(
+            align="left", baseline="bottom", dx=-size / 2, dy=_TITLE / 2 - size / 2 - 3, fontSize=12, style="strong"
+        )
         .encode(x=x, y=y, text="words:N")
     )
     return finish(alt.layer(pictures, titles), width=images * (size + 8), height=len(domains) * step, padding=PADDING)
@@ -58,7 +60,14 @@ def _rows(domain: Domain, row: int, images: int, split: str) -> list[dict[str, A
     pixels = (batch.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     labels = [""] * len(pixels) if batch.labels is None else [str(int(label)) for label in batch.labels]
     return [
-        {"row": row, "column": k, "url": _png(image), "label": labels[k], "domain": domain.name, "words": domain.name + role}
+        {
+            "row": row,
+            "column": k,
+            "url": _png(image),
+            "label": labels[k],
+            "domain": domain.name,
+            "words": domain.name + role,
+        }
         for k, image in enumerate(pixels)
     ]
 

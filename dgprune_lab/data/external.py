@@ -33,7 +33,7 @@ from .formats import (
 VARIABLE = "DGPRUNE_DATA"
 _SEED = 2015
 _SHARES = {"train": 0.8, "score": 0.1, "report": 0.1}
-_BUILD = 'python -c "import os, torchvision; torchvision.datasets.{0}(os.environ[\'DGPRUNE_DATA\'], download=True)"'
+_BUILD = "python -c \"import os, torchvision; torchvision.datasets.{0}(os.environ['DGPRUNE_DATA'], download=True)\""
 
 
 class Available(NamedTuple):

@@ -16,11 +16,21 @@ from ..types.outcomes import Outcomes
 from ..types.tables import BatchNorm, Of, Scope, tidy
 
 
-@diagnostic("drop", cite="Bartoldson et al. 2020, The Generalization-Stability Tradeoff, NeurIPS, section 3 (the drop at one event)")
+@diagnostic(
+    "drop",
+    cite="Bartoldson et al. 2020, The Generalization-Stability Tradeoff, NeurIPS, section 3 (the drop at one event)",
+)
 def drop(
-    study: Study, *, scorers: Sequence[str | Scorer | Scores] = ("l1",), ratios: Sequence[float] = (0.5,),
-    scope: Scope = "layer", of: Of = "filters", batchnorm: BatchNorm = "as_is", split: str = "report",
-    images: int | None = None, seed: int = 0,
+    study: Study,
+    *,
+    scorers: Sequence[str | Scorer | Scores] = ("l1",),
+    ratios: Sequence[float] = (0.5,),
+    scope: Scope = "layer",
+    of: Of = "filters",
+    batchnorm: BatchNorm = "as_is",
+    split: str = "report",
+    images: int | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Change of accuracy against the full network as given, per domain, with no training in between.
 

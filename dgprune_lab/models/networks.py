@@ -62,9 +62,7 @@ class Residual(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or entering != leaving:
             self.shortcut = nn.Sequential(
-                OrderedDict(
-                    conv=nn.Conv2d(entering, leaving, 1, stride=stride, bias=False), bn=nn.BatchNorm2d(leaving)
-                )
+                OrderedDict(conv=nn.Conv2d(entering, leaving, 1, stride=stride, bias=False), bn=nn.BatchNorm2d(leaving))
             )
         self.relu2 = nn.ReLU()
 
@@ -75,8 +73,13 @@ class Residual(nn.Module):
 
 
 def digits_net(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Sequence[int] = (24, 32, 48, 64, 64),
-    gamma: float = 0.5, seed: int = 0,
+    *,
+    classes: int = 10,
+    mean: PerChannel = 0.0,
+    std: PerChannel = 1.0,
+    widths: Sequence[int] = (24, 32, 48, 64, 64),
+    gamma: float = 0.5,
+    seed: int = 0,
 ) -> nn.Sequential:
     """Five convolutions with BatchNorm for 3 x 28 x 28 digits: the demo's network.
 
@@ -115,8 +118,13 @@ def digits_net(
 
 
 def lenet(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Sequence[int] = (32, 48),
-    hidden: Sequence[int] = (100, 100), seed: int = 0,
+    *,
+    classes: int = 10,
+    mean: PerChannel = 0.0,
+    std: PerChannel = 1.0,
+    widths: Sequence[int] = (32, 48),
+    hidden: Sequence[int] = (100, 100),
+    seed: int = 0,
 ) -> nn.Sequential:
     """The network of the DSS paper for 3 x 28 x 28 digits: two convolutions, three linear layers, no BatchNorm.
 
@@ -148,8 +156,12 @@ def lenet(
 
 
 def vgg11_bn_32(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0,
-    widths: Sequence[int] = (64, 128, 256, 256, 512, 512, 512, 512), seed: int = 0,
+    *,
+    classes: int = 10,
+    mean: PerChannel = 0.0,
+    std: PerChannel = 1.0,
+    widths: Sequence[int] = (64, 128, 256, 256, 512, 512, 512, 512),
+    seed: int = 0,
 ) -> nn.Sequential:
     """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan and Zisserman 2015, one linear layer.
 
@@ -173,7 +185,11 @@ def vgg11_bn_32(
 
 
 def resnet18_32(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Sequence[int] = (64, 128, 256, 512),
+    *,
+    classes: int = 10,
+    mean: PerChannel = 0.0,
+    std: PerChannel = 1.0,
+    widths: Sequence[int] = (64, 128, 256, 512),
     seed: int = 0,
 ) -> nn.Sequential:
     """ResNet-18 for 3 x 32 x 32 images: a 3 x 3 stem and no first pool (He et al. 2016, table 1)."""
@@ -182,7 +198,11 @@ def resnet18_32(
 
 
 def resnet20(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Sequence[int] = (16, 32, 64),
+    *,
+    classes: int = 10,
+    mean: PerChannel = 0.0,
+    std: PerChannel = 1.0,
+    widths: Sequence[int] = (16, 32, 64),
     seed: int = 0,
 ) -> nn.Sequential:
     """ResNet-20 for 3 x 32 x 32 images: three stages of three blocks, shortcuts B (He et al. 2016, section 4.2)."""

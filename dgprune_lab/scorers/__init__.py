@@ -64,7 +64,9 @@ def run(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any], split
     if scorer.level == "network":
         given = scorer(views, **options)
         if not isinstance(given, Mapping) or set(given) != set(views):
-            raise DgpruneError(f"scorer {scorer.name!r} must return a dict with one entry per layer: {', '.join(views)}.")
+            raise DgpruneError(
+                f"scorer {scorer.name!r} must return a dict with one entry per layer: {', '.join(views)}."
+            )
     else:
         given = {name: scorer(view, **options) for name, view in views.items()}
     values = {name: read_scores(given[name], name) for name in views}

@@ -158,7 +158,11 @@ class GroupView:
         for member in self._group.members:
             owner, _, leaf = member.tensor.rpartition(".")
             module = self._evidence.model.get_submodule(owner)
-            if member.side != "out" or leaf != "weight" or isinstance(module, nn.modules.batchnorm._BatchNorm | nn.PReLU):
+            if (
+                member.side != "out"
+                or leaf != "weight"
+                or isinstance(module, nn.modules.batchnorm._BatchNorm | nn.PReLU)
+            ):
                 continue
             held = tensors[member.tensor].double().cpu().movedim(member.axis, 0).flatten(1)
             rows = torch.zeros(self.filters, held.shape[1], dtype=torch.float64)

@@ -18,7 +18,9 @@ def random(view: GroupView, *, seed: int = 0) -> Tensor:
     return torch.rand(view.filters, generator=view.generator(seed), dtype=torch.float64)
 
 
-@scorer("l1", label="Smallest weights", cite="Li et al. 2017, Pruning Filters for Efficient ConvNets, ICLR, section 3.1")
+@scorer(
+    "l1", label="Smallest weights", cite="Li et al. 2017, Pruning Filters for Efficient ConvNets, ICLR, section 3.1"
+)
 def l1(view: GroupView) -> Tensor:
     """Sum of the absolute weights of a filter.
 
@@ -28,7 +30,9 @@ def l1(view: GroupView) -> Tensor:
     return view.weight.abs().sum(1)
 
 
-@scorer("l2", label="Smallest weights (squared)", cite="He et al. 2018, Soft Filter Pruning, IJCAI, equation 2 with p = 2")
+@scorer(
+    "l2", label="Smallest weights (squared)", cite="He et al. 2018, Soft Filter Pruning, IJCAI, equation 2 with p = 2"
+)
 def l2(view: GroupView) -> Tensor:
     """Euclidean norm of the weights of a filter.
 
@@ -48,7 +52,11 @@ def bn_scale(view: GroupView) -> Tensor:
     return view.scale.abs().sum(1)
 
 
-@scorer("fpgm", label="Most replaceable filters", cite="He et al. 2019, Filter Pruning via Geometric Median, CVPR, equation 6")
+@scorer(
+    "fpgm",
+    label="Most replaceable filters",
+    cite="He et al. 2019, Filter Pruning via Geometric Median, CVPR, equation 6",
+)
 def fpgm(view: GroupView) -> Tensor:
     """Sum of the distances from a filter to all others of its layer: small = others can stand in for it.
 
@@ -61,7 +69,11 @@ def fpgm(view: GroupView) -> Tensor:
     return gram.fill_diagonal_(0).sqrt().sum(1)
 
 
-@scorer("lamp", label="Smallest weights, comparable between layers", cite="Lee et al. 2021, Layer-adaptive Sparsity, ICLR, equation 3")
+@scorer(
+    "lamp",
+    label="Smallest weights, comparable between layers",
+    cite="Lee et al. 2021, Layer-adaptive Sparsity, ICLR, equation 3",
+)
 def lamp(view: GroupView) -> Tensor:
     """Squared norm of a filter over the summed squared norms of all filters of its layer that are at least as large.
 

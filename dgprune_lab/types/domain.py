@@ -69,8 +69,15 @@ class Domain:
 
     @classmethod
     def from_arrays(
-        cls, name: str, *, images: Any, labels: Any = None, splits: Mapping[str, Any] | None = None,
-        classes: int | None = None, seed: int = 0, origin: str = "arrays of the user",
+        cls,
+        name: str,
+        *,
+        images: Any,
+        labels: Any = None,
+        splits: Mapping[str, Any] | None = None,
+        classes: int | None = None,
+        seed: int = 0,
+        origin: str = "arrays of the user",
     ) -> Domain:
         """A domain from arrays or tensors in memory.
 
@@ -107,8 +114,15 @@ class Domain:
 
     @classmethod
     def from_dataset(
-        cls, name: str, dataset: Dataset[Any], *, labels: Any = None, splits: Mapping[str, Any] | None = None,
-        classes: int | None = None, seed: int = 0, origin: str = "a torch Dataset",
+        cls,
+        name: str,
+        dataset: Dataset[Any],
+        *,
+        labels: Any = None,
+        splits: Mapping[str, Any] | None = None,
+        classes: int | None = None,
+        seed: int = 0,
+        origin: str = "a torch Dataset",
     ) -> Domain:
         """A domain backed by a torch Dataset of (image, label): images are read when they are needed, never all at once.
 
@@ -174,7 +188,9 @@ class Domain:
         if isinstance(self.images, _Lazy):
             raise DgpruneError(f"domain {self.name!r}: images of a Dataset are padded by the Dataset's own transform.")
         if max(height, width) > size:
-            raise DgpruneError(f"domain {self.name!r}: images of {height} x {width} cannot be padded to {size} x {size}.")
+            raise DgpruneError(
+                f"domain {self.name!r}: images of {height} x {width} cannot be padded to {size} x {size}."
+            )
         top, left = (size - height) // 2, (size - width) // 2
         edges = (left, size - width - left, top, size - height - top)
         return replace(self, images=torch.nn.functional.pad(self.images, edges))
@@ -186,7 +202,9 @@ class Domain:
         sample = self.images[torch.arange(min(8, len(self)))] if isinstance(self.images, _Lazy) else self.images
         for part in (sample, self.labels, *(self.splits[name] for name in sorted(self.splits))):
             if part is not None:
-                digest.update(part.cpu().contiguous().numpy().data)  # a view: bytes would be one more copy of the images
+                digest.update(
+                    part.cpu().contiguous().numpy().data
+                )  # a view: bytes would be one more copy of the images
         digest.update(",".join(sorted(self.splits)).encode())
         return digest.hexdigest()
 

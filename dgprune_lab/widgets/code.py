@@ -21,7 +21,11 @@ def as_code(study: Study, view: Mapping[str, Any]) -> str:
     from .. import __version__
 
     made = study.origin or "study  # the Study of this notebook: dg.Study(model, sources=[...], targets=[...])"
-    scorer = repr(view["scorer"]) if view["scorer"] in SCORERS else f"{view['scorer']}  # the scorer or scores of this notebook"
+    scorer = (
+        repr(view["scorer"])
+        if view["scorer"] in SCORERS
+        else f"{view['scorer']}  # the scorer or scores of this notebook"
+    )
     lines = [
         f"# dgprune_lab {__version__}, torch {torch.__version__}, data {study.key}",
         "import dgprune_lab as dg",

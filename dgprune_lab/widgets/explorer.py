@@ -68,9 +68,17 @@ class Explorer(anywidget.AnyWidget):
     panels = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, study: Study, *, scorer: str | Scorer | Scores = "l1", ratio: float = 0.5, scope: Scope = "layer",
-        of: Of = "filters", batchnorm: BatchNorm | None = None, scorers: Sequence[Scorer | Scores] = (),
-        panels: Sequence[Panel] = (), device: torch.device | str | None = None,
+        self,
+        study: Study,
+        *,
+        scorer: str | Scorer | Scores = "l1",
+        ratio: float = 0.5,
+        scope: Scope = "layer",
+        of: Of = "filters",
+        batchnorm: BatchNorm | None = None,
+        scorers: Sequence[Scorer | Scores] = (),
+        panels: Sequence[Panel] = (),
+        device: torch.device | str | None = None,
     ) -> None:
         self.study = study if device is None else study.on(device)
         self._session = Session(self.study, scorers=[*scorers, scorer])
@@ -170,7 +178,9 @@ class Explorer(anywidget.AnyWidget):
         self.wait()
         found = self._session.table(self.view)
         if found is None:
-            raise DgpruneError(self.status.get("error") or "the present view has not been measured; is the explorer closed?")
+            raise DgpruneError(
+                self.status.get("error") or "the present view has not been measured; is the explorer closed?"
+            )
         return found
 
     def wait(self, *, timeout: float = 60.0, curves: bool = False) -> bool:

@@ -36,7 +36,10 @@ def plan(scores: Scores, *, scope: Scope, of: Of, ratios: Sequence[float] = PLAN
     return {
         "key": key_of(scores.scorer, scope, of),
         "groups": [
-            {"rank": _ranks(scores.values[g.name], g).tolist(), "score": np.round(scores.values[g.name].numpy(), 6).tolist()}
+            {
+                "rank": _ranks(scores.values[g.name], g).tolist(),
+                "score": np.round(scores.values[g.name].numpy(), 6).tolist(),
+            }
             for g in scores.graph.groups
         ],
         "steps": [step(scores, order, ratio=ratio, scope=scope, of=of) for ratio in ratios],
@@ -69,7 +72,9 @@ def measured(
     """Evaluate every domain under a mask, yielding between batches; returns the frame."""
     after: dict[str, Outcomes] = {}
     for domain in study.domains:
-        after[domain.name] = yield from study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images)
+        after[domain.name] = yield from study.steps(
+            mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images
+        )
     full: dict[str, Outcomes] = {}
     for domain in study.domains:
         full[domain.name] = yield from study.steps(None, domain=domain.name, split=split, images=images)
@@ -77,7 +82,9 @@ def measured(
     rows = []
     for domain in study.domains:
         seen = [s for s in ("scorer", "tuning", "selection") if record.seen(s, domain.name, split) != "none"]  # type: ignore[arg-type]
-        rows.append({"name": domain.name, **_numbers(after[domain.name], full[domain.name]), "seen": ", ".join(seen) or None})
+        rows.append(
+            {"name": domain.name, **_numbers(after[domain.name], full[domain.name]), "seen": ", ".join(seen) or None}
+        )
     return {
         "ratio": mask.asked, "estimate": images is not None, "images": max(len(o) for o in after.values()),
         "sentence": sentence(mask, rows), "domains": rows, "latency": None,

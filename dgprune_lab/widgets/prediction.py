@@ -23,7 +23,9 @@ class Prediction(ipywidgets.VBox):
             raise DgpruneError(f"a guess needs two or more different options; got {list(options)!r}.")
         self.question, self.options = question, tuple(options)
         self._choices = ipywidgets.RadioButtons(options=list(options), value=None, layout={"width": "max-content"})
-        self._lock = ipywidgets.Button(description="Lock my guess", disabled=True, tooltip="It cannot be changed afterwards")
+        self._lock = ipywidgets.Button(
+            description="Lock my guess", disabled=True, tooltip="It cannot be changed afterwards"
+        )
         self._words = ipywidgets.HTML()
         self._choices.observe(lambda change: setattr(self._lock, "disabled", change["new"] is None), "value")
         self._lock.on_click(lambda _: self.lock())

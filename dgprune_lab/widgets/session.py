@@ -135,7 +135,9 @@ class Session:
         mask = self.mask(view)
         self.evaluations["requested"] += 1
         if self._seconds > _QUICK:
-            yield from self._added(view, frames.measured(self.study, mask, batchnorm=view["batchnorm"], images=ESTIMATE_IMAGES))
+            yield from self._added(
+                view, frames.measured(self.study, mask, batchnorm=view["batchnorm"], images=ESTIMATE_IMAGES)
+            )
         start = time.perf_counter()
         yield from self._added(view, frames.measured(self.study, mask, batchnorm=view["batchnorm"]))
         self._seconds = time.perf_counter() - start
@@ -145,7 +147,9 @@ class Session:
         held = self._measured.setdefault(frame_key(view), {})
         missing = [r for r in frames.CURVE_RATIOS if r not in held or held[r]["estimate"]]
         total = len(frames.CURVE_RATIOS)
-        for done, ratio in enumerate(sorted(missing, key=lambda r: abs(r - view["ratio"])), start=total - len(missing) + 1):
+        for done, ratio in enumerate(
+            sorted(missing, key=lambda r: abs(r - view["ratio"])), start=total - len(missing) + 1
+        ):
             near: View = {**view, "ratio": ratio}
             self.evaluations["background"] += 1
             for new in self._added(near, frames.measured(self.study, self.mask(near), batchnorm=view["batchnorm"])):
