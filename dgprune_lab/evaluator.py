@@ -50,7 +50,7 @@ class Evaluator:
         self._last: tuple[tuple[object, ...], nn.Module] | None = None
 
     def steps(
-        self, mask: Mask | None, *, domain: Domain, split: str, batchnorm: BatchNorm, images: int | None
+        self, mask: Mask | None, *, domain: Domain, split: str, images: int | None, calibration: int
     ) -> Generator[None, None, Outcomes]:
         """Outcomes of the network under a mask; yields between batches, so that whoever drives it may stop.
 
@@ -58,11 +58,10 @@ class Evaluator:
             mask: what is removed; None for the full network.
             domain: where the images come from.
             split: which part.
-            batchnorm: "recalibrate" re-estimates the statistics after pruning, on 500 source images, or on as many as
-                are read of each domain where that is fewer.
             images: only the first so many.
+            calibration: source images that BatchNorm statistics are re-estimated on after pruning; 0 leaves them.
         """
-        calibration = 0 if batchnorm == "as_is" or not self._norm else min(500, images or 500)
+        calibration = calibration if self._norm else 0
         with self._lock:
             model = self._network(mask, calibration)
         yield
@@ -76,13 +75,6 @@ class Evaluator:
                 return join(parts)
             parts.append(part)
             yield
-
-    def network(self, mask: Mask | None, *, batchnorm: BatchNorm) -> nn.Module:
-        """The pruned network itself, statistics re-estimated where asked: what a user would save."""
-        small = private(self._dense) if mask is None else prune(self._dense, mask)
-        if batchnorm == "recalibrate" and self._norm:
-            run_calibration(small, self._calibration_images(500))
-        return small
 
     def _network(self, mask: Mask | None, calibration: int) -> nn.Module:
         key = (None if mask is None else mask.key, calibration)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from . import intervals
 from .surgery import rebuild, recalibrate
 from .types.domain import Batch, Domain
-from .types.errors import DgpruneError, DgpruneNote
+from .types.errors import DgpruneError, note
 from .types.outcomes import Outcomes
 from .types.record import record_of
 from .types.tables import BatchNorm, choice, tidy
@@ -99,7 +98,7 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
             ) from None
     # Outside the handler, which would keep the failed pass alive.
     half = -(-len(images) // 2)
-    warnings.warn(DgpruneNote(f"memory ran out at {len(images)} images a batch; going on with {half}."), stacklevel=2)
+    note(f"memory ran out at {len(images)} images a batch; going on with {half}.", stacklevel=2)
     return torch.cat([_logits(model, part) for part in images.split(half)])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from .contract import Need
 from .surgery import rebuild
 from .types.domain import Domain
-from .types.errors import DgpruneError, DgpruneNote
+from .types.errors import DgpruneError, note
 from .types.filters import FilterGraph, FilterGroup
 from .types.statistics import Moments, Statistics
 
@@ -52,7 +51,7 @@ def gather(
             ) from None
     # Outside the handler, which would keep the failed pass alive; from the start, as some sums were already made.
     half = -(-min(size, len(domain.rows(split))) // 2)
-    warnings.warn(DgpruneNote(f"memory ran out at {size} images a batch; starting again with {half}."), stacklevel=2)
+    note(f"memory ran out at {size} images a batch; starting again with {half}.", stacklevel=2)
     return gather(model, graph, domain=domain, needs=needs, split=split, size=half)
 
 

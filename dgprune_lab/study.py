@@ -17,6 +17,7 @@ from .evaluator import Evaluator, drive
 from .gate import read_groups
 from .measure import private
 from .runtime import device as pick_device
+from .runtime import threads
 from .scorers import Evidence, checked_options, resolve, run
 from .statistics import gather
 from .surgery import has_batchnorm, prune, rebuild, recalibrate
@@ -87,12 +88,26 @@ class Study:
         self._kept: OrderedDict[tuple[object, ...], tuple[Any, int]] = OrderedDict()
         self._size = 0
         self._stamp: tuple[object, ...] | None = None
+        threads()
         self._refresh()
 
     def __repr__(self) -> str:
         parts = ", ".join(d.name for d in self.sources), ", ".join(d.name for d in self.targets) or "none"
         layers = len(self.graph.groups)
-        return f"Study({self.name!r}: {self.graph.free} filters in {layers} layers; sources {parts[0]}; targets {parts[1]})"
+        return (
+            f"Study({self.name!r}: {self.graph.free} filters in {layers} layers; sources {parts[0]}; targets {parts[1]}; "
+            f"{self.place})"
+        )
+
+    @property
+    def place(self) -> str:
+        """Where it is evaluated, in words: "CPU, 1 thread" or the name of the GPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        if self.device.type != "cpu":
+            return self.device.type.upper()
+        count = threads().count
+        return f"CPU, {count} thread{'s' if count > 1 else ''}"
 
     @property
     def domains(self) -> tuple[Domain, ...]:
@@ -191,16 +206,20 @@ class Study:
         split: str = "report",
         batchnorm: BatchNorm = "as_is",
         images: int | None = None,
+        calibration: int = 500,
     ) -> Generator[None, None, Outcomes]:
         """`outcomes` as a generator that yields between batches, for whoever must be able to stop."""
         choice("batchnorm", batchnorm, BatchNorm)
         self._refresh()
         found = self.domain(domain)
-        key = ("outcomes", self._content, None if mask is None else mask.key, batchnorm, found.key, split, images)
+        calibration = calibration if batchnorm == "recalibrate" else 0
+        key = ("outcomes", self._content, None if mask is None else mask.key, found.key, split, images, calibration)
         outcomes = self._get(key)
         if outcomes is None:
             evaluator = self._evaluator
-            outcomes = yield from evaluator.steps(mask, domain=found, split=split, batchnorm=batchnorm, images=images)
+            outcomes = yield from evaluator.steps(
+                mask, domain=found, split=split, images=images, calibration=calibration
+            )
             self._put(key, outcomes, 24 * len(outcomes))
         return outcomes
 
@@ -212,6 +231,7 @@ class Study:
         split: str = "report",
         batchnorm: BatchNorm = "as_is",
         images: int | None = None,
+        calibration: int = 500,
     ) -> Outcomes:
         """What the network, pruned by a mask, does with each image of a part.
 
@@ -220,9 +240,10 @@ class Study:
             domain: name of a source or target.
             split: which part.
             batchnorm: "as_is" or "recalibrate".
-            images: only the first so many (statistics are then re-estimated on as many, at most 500).
+            images: only the first so many.
+            calibration: source images that statistics are re-estimated on, where they are.
         """
-        found = drive(self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images))
+        found = drive(self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration))
         assert found is not None
         return found
 

@@ -63,7 +63,7 @@ def test_outcomes_equal_those_of_the_pruned_network_to_the_last_bit(
     for mask, batchnorm in itertools.product(masks if shared else masks[::2], settings):
         for held in ("a", "t"):
             assert same(study.outcomes(mask, domain=held, batchnorm=batchnorm), by_hand(study, mask, held, batchnorm))
-    few = study.outcomes(masks[2], domain="t", batchnorm="recalibrate", images=40)
+    few = study.outcomes(masks[2], domain="t", batchnorm="recalibrate", images=40, calibration=40)
     assert same(few, by_hand(study, masks[2], "t", "recalibrate", images=40)) and len(few) == 40
 
 

@@ -6,6 +6,6 @@ from .drop import drop
 from .images import images
 from .left import left
 from .sweep import sweep
-from .theme import Look, looks
+from .theme import Look, looks, svg
 
-__all__ = ["Look", "drop", "images", "left", "looks", "sweep"]
+__all__ = ["Look", "drop", "images", "left", "looks", "svg", "sweep"]

@@ -166,13 +166,18 @@ def finish(chart: alt.LayerChart, *, width: int, height: int, padding: Mapping[s
     return sized
 
 
+def svg(chart: Any) -> str:
+    """The chart as a picture, made here."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(chart.to_dict())
+
+
 class _Still:
     """Shows a chart in a notebook as a picture made here: Altair's own default loads Vega from the web."""
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
-        import vl_convert
-
-        return {"image/svg+xml": vl_convert.vegalite_to_svg(self.to_dict())}  # type: ignore[attr-defined]
+        return {"image/svg+xml": svg(self)}
 
 
 @cache

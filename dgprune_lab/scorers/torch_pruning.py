@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..contract import Scorer, scorer
+from ..runtime import preserved_rng
 from ..types.errors import DgpruneError
 from .view import GroupView
 
@@ -45,21 +46,24 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
         if gradients:
             first.fill_gradients()
         found = {}
-        for key, view in views.items():
-            root = model.get_submodule(key)
-            handler = graph.get_pruner_of_module(root).prune_out_channels
-            group = graph.get_pruning_group(root, handler, list(range(view.filters)))
-            try:
-                value = importance(group)
-            except (AttributeError, TypeError) as error:
-                if gradients:
-                    raise
-                raise DgpruneError(
-                    f"{title} fails on layer {key!r} ({error}); if it reads gradients, pass gradients=True."
-                ) from error
-            if value is None:
-                raise DgpruneError(f"{title} gives no importance for layer {key!r}.")
-            found[key] = value
+        with preserved_rng():
+            torch.manual_seed(0)  # an importance that draws does so from the global generator
+            for key, view in views.items():
+                found[key] = _of_group(importance, graph, view, hint=not gradients)
         return found
 
     return wrapped
+
+
+def _of_group(importance: Callable[..., Any], graph: Any, view: GroupView, *, hint: bool) -> Tensor:
+    """One number per filter of a group, by an importance of Torch-Pruning."""
+    root = view.model.get_submodule(view.name)
+    handler = graph.get_pruner_of_module(root).prune_out_channels
+    try:
+        value = importance(graph.get_pruning_group(root, handler, list(range(view.filters))))
+    except (AttributeError, TypeError) as error:
+        words = "; if it reads gradients, pass gradients=True" if hint else ""
+        raise DgpruneError(f"{type(importance).__name__} fails on layer {view.name!r} ({error}){words}.") from error
+    if value is None:
+        raise DgpruneError(f"{type(importance).__name__} gives no importance for layer {view.name!r}.")
+    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .errors import DgpruneError, DgpruneNote
+from .errors import DgpruneError, note
 
 Split = Literal["train", "score", "report", "test"]
 Role = Literal["source", "target"]
@@ -230,7 +229,7 @@ def _checked(
     if splits is None:
         splits = cut(count, known, {"train": 0.6, "score": 0.2, "report": 0.2}, seed=seed)
         sizes = ", ".join(f"{key} {len(rows)}" for key, rows in splits.items())
-        warnings.warn(DgpruneNote(f"domain {name!r} came without splits; cut with seed {seed}: {sizes}."), stacklevel=3)
+        note(f"domain {name!r} came without splits; cut with seed {seed}: {sizes}.", stacklevel=3)
     parts = {key: torch.as_tensor(rows).to(torch.int64).cpu() for key, rows in splits.items()}
     everything = torch.cat(list(parts.values())) if parts else torch.empty(0, dtype=torch.int64)
     if len(everything) and (int(everything.min()) < 0 or int(everything.max()) >= count):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import threading
+import warnings
+from collections.abc import Callable, Iterable
 
 
 class DgpruneError(ValueError):
@@ -12,6 +14,23 @@ class DgpruneError(ValueError):
 
 class DgpruneNote(UserWarning):
     """Something was decided for the user, and is said aloud (a split that was cut, a smaller batch)."""
+
+
+_here = threading.local()
+
+
+def note(text: str, *, stacklevel: int = 2) -> None:
+    """Say something aloud: as a DgpruneNote warning, or to whoever hears this thread's notes."""
+    tell = getattr(_here, "tell", None)
+    if tell is None:
+        warnings.warn(DgpruneNote(text), stacklevel=stacklevel + 1)
+    else:
+        tell(text)
+
+
+def hear(tell: Callable[[str], None]) -> None:
+    """From now on, notes of this thread go to `tell`: a warning in a worker thread would reach nobody."""
+    _here.tell = tell
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> DgpruneError:

@@ -89,8 +89,10 @@ class Explorer(anywidget.AnyWidget):
         )
         self._start = start
         self._pinned: list[tuple[View, dict[str, Any]]] = []
-        this = weakref.ref(self)
-        self._worker = Worker(lambda job, error: _call(this, "_failed", error))
+        this: weakref.ref[Explorer] = weakref.ref(self)
+        self._worker = Worker(
+            lambda job, error: _call(this, "_failed", error), noted=lambda text: _call(this, "_noted", text)
+        )
         words = {**self._session.words(), "specs": assets.specs(), "host": vega_host().ref}
         status = {"ack": -1, "progress": None, "error": None, "message": None}
         super().__init__(static=words, choice=dict(start), status=status)
@@ -213,7 +215,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _choose(self, **changes: Any) -> None:
         with self._lock:
-            moved = {**self.choice, **changes, "id": self.choice["id"] + 1, "by": "kernel"}
+            moved = {**self.choice, **changes, "id": self.view["id"] + 1, "by": "kernel"}
             self.choice = dict(self._session.checked(moved))
 
     def _chosen(self, new: dict[str, Any]) -> None:
@@ -292,6 +294,9 @@ class Explorer(anywidget.AnyWidget):
         words = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
         self._say(error=words, progress=None)
 
+    def _noted(self, text: str) -> None:
+        self._say(message=text)
+
     def _views_changed(self, event: Any) -> None:
         """No work for a page that is gone: a cell that ran again, a closed tab."""
         if event["old"] and not event["new"]:
@@ -347,7 +352,7 @@ class Explorer(anywidget.AnyWidget):
         table, row = self._session.table(self.view), self._session.exact(self.view)
         if table is None or row is None:
             return assets.picture(None, None)
-        return assets.picture(row["sentence"], charts.drop(table)._repr_mimebundle_()["image/svg+xml"])
+        return assets.picture(row["sentence"], charts.svg(charts.drop(table)))
 
 
 def _answer_anywhere(comm: Any) -> None:

@@ -70,10 +70,11 @@ def measured(
     study: Study, mask: Mask, *, batchnorm: BatchNorm, images: int | None = None, split: str = "report"
 ) -> Generator[None, None, Row]:
     """Evaluate every domain under a mask, yielding between batches; returns the frame."""
+    calibration = 500 if images is None else min(500, images)
     after: dict[str, Outcomes] = {}
     for domain in study.domains:
         after[domain.name] = yield from study.steps(
-            mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images
+            mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images, calibration=calibration
         )
     full: dict[str, Outcomes] = {}
     for domain in study.domains:

@@ -7,12 +7,10 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import pandas as pd
-import torch
 
 from ..allocate import allocate, checked_ratio, removal_order
 from ..contract import Scorer
 from ..recipes import left, mask_columns, mask_record
-from ..runtime import threads
 from ..scorers import SCORERS, resolve
 from ..study import Study
 from ..types.filters import Mask, Scores
@@ -87,7 +85,7 @@ class Session:
         for item in self.menu.values():
             if isinstance(item, Scores):
                 found["scorers"].append(frames.given_scores(item))
-        return {**found, "device": device_words(self.study)}
+        return {**found, "device": self.study.place}
 
     def unavailable(self, name: str) -> str | None:
         """Why a scorer of the menu cannot run here; None where it can."""
@@ -184,14 +182,6 @@ class Session:
 def frame_key(view: View) -> str:
     """The name under which the frames of a view's curve are kept."""
     return frames.key_of(view["scorer"], view["scope"], view["of"], view["batchnorm"])
-
-
-def device_words(study: Study) -> str:
-    """Where it runs, for the badge."""
-    if study.device.type != "cpu":
-        return torch.cuda.get_device_name(study.device) if study.device.type == "cuda" else study.device.type.upper()
-    count = threads().count
-    return f"CPU, {count} thread{'s' if count > 1 else ''}"
 
 
 def _table(study: Study, mask: Mask, row: frames.Row, batchnorm: BatchNorm) -> pd.DataFrame:

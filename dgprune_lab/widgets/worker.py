@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..runtime import threads
+from ..types.errors import hear
 
 EXACT, PANEL, CURVES, BACKGROUND = range(4)
 _PARK = 1.0
@@ -34,10 +35,13 @@ class Worker:
 
     Args:
         failed: called in the thread with the job's name and the exception; nothing is printed.
+        noted: called in the thread with what would be a warning elsewhere.
     """
 
-    def __init__(self, failed: Callable[[str, Exception], None]) -> None:
-        self._failed = failed
+    def __init__(
+        self, failed: Callable[[str, Exception], None], *, noted: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._failed, self._noted = failed, noted
         self._tasks: dict[str, _Task] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -94,6 +98,7 @@ class Worker:
 
     def _loop(self) -> None:
         threads()
+        hear(self._noted)
         while True:
             with self._changed:
                 found = self._next()
