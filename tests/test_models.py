@@ -223,9 +223,10 @@ def test_a_shipped_card_is_its_recipe(name: str) -> None:
     assert card["parameters"] == count([model])
     assert card["macs"] == macs(model, (3, 28, 28)) <= 10_000_000
     wanted: dict[str, Seen] = {f"{source}/train": "labels" for source in recipe.sources}
-    assert record_of(model) == Record(training=wanted)
+    assert record_of(model) == Record(training=wanted, selection=dict(recipe.selected_on))
     for target in recipe.targets:
-        assert record_of(model).seen("training", target, "report") == "none"
+        for stage in ("training", "selection"):
+            assert record_of(model).seen(stage, target, "report") == "none"
 
 
 def test_the_demo_is_worth_a_slider() -> None:

@@ -137,8 +137,11 @@ def ranker(model: nn.Module, example: Tensor, scores: Scored, ratio: float) -> C
         writers = [names.get(dep.target.module) for dep, _ in group if dep.handler == tp.prune_conv_out_channels]
         return next(ready[name] for name in writers if name in ready)
 
-    skip = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    pruner = tp.pruner.BasePruner(model, (example,), importance=importance, pruning_ratio=ratio, ignored_layers=skip)
+    skip: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    example_inputs: Any = (example,)  # a bare tensor would first be tried without its batch axis
+    pruner = tp.pruner.BasePruner(
+        model, example_inputs, importance=importance, pruning_ratio=ratio, ignored_layers=skip
+    )
 
     def run() -> Iterator[Any]:
         pruner.reset()
@@ -149,7 +152,7 @@ def ranker(model: nn.Module, example: Tensor, scores: Scored, ratio: float) -> C
 
 def fpgm(
     model: nn.Module, example: Tensor, layers: Mapping[str, int], *, only_convolutions: bool
-) -> Callable[[], dict[str, Tensor]]:
+) -> Callable[[], Mapping[str, Tensor | None]]:
     """Its FPGM importance of every group, on a graph and groups that are ready.
 
     Args:

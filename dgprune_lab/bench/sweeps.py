@@ -85,9 +85,8 @@ class _Sweep:
         mine = frame[frame.metric == "accuracy"]
         scorers = {name: k for k, name in enumerate(self.plan.scorers)}
         places = {domain.name: k for k, domain in enumerate(self.domains)}
-        return {
-            (scorers[row.scorer], row.ratio_removed, places[row.domain]): row.value for row in mine.itertuples()
-        }  # fmt: skip
+        columns = zip(mine["scorer"], mine["ratio_removed"], mine["domain"], mine["value"], strict=True)
+        return {(scorers[name], ratio, places[domain]): value for name, ratio, domain, value in columns}
 
     def loop(self) -> peer.Found:
         """Torch-Pruning: a copy, a graph and a cut for each network."""
