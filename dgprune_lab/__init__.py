@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .saving import load, save
     from .scorers import SCORERS, from_torch_pruning
     from .study import Study
-    from .surgery import masked, prune, recalibrate
+    from .recalibration import recalibrate
+    from .surgery import masked, prune
     from .types.domain import Domain
     from .types.errors import DgpruneError, DgpruneNote
     from .types.filters import FilterGraph, FilterGroup, Mask, Scores, WeightMask, WeightScores
@@ -38,7 +39,7 @@ _WHERE = {
     "diagnostic": "contract", "Diagnostic": "contract",
     "Scores": "types.filters", "allocate": "allocate", "Mask": "types.filters", "FilterGraph": "types.filters",
     "FilterGroup": "types.filters", "WeightScores": "types.filters", "WeightMask": "types.filters",
-    "prune": "surgery", "masked": "surgery", "recalibrate": "surgery", "record_of": "types.record", "Record": "types.record",
+    "prune": "surgery", "masked": "surgery", "recalibrate": "recalibration", "record_of": "types.record", "Record": "types.record",
     "evaluate": "measure", "measure": "measure", "Outcomes": "types.outcomes", "tidy": "types.tables",
     "sweep": "recipes", "grid": "recipes", "save": "saving", "load": "saving",
     "Explorer": "widgets.explorer", "predict": "widgets.prediction",

@@ -74,7 +74,9 @@ class Order:
         filters: (U,) filters in each unit.
     """
 
-    def __init__(self, units: Tensor, share: Tensor | None, filters: Tensor, starts: dict[str, int], total: Tensor) -> None:
+    def __init__(
+        self, units: Tensor, share: Tensor | None, filters: Tensor, starts: dict[str, int], total: Tensor
+    ) -> None:
         self.units, self.share, self.filters = units, share, filters
         self._starts, self._total = starts, total
 
@@ -122,7 +124,12 @@ def removal_order(scores: Scores, *, scope: Scope) -> Order:
     for group in scores.graph.groups:
         starts[group.name] = total
         count = torch.bincount(group.units)
-        mean = torch.zeros(len(count), dtype=torch.float64).scatter_add_(0, group.units, scores.values[group.name].double()) / count
+        mean = (
+            torch.zeros(len(count), dtype=torch.float64).scatter_add_(
+                0, group.units, scores.values[group.name].double()
+            )
+            / count
+        )
         ranked = torch.from_numpy(np.argsort(mean.numpy(), kind="stable"))
         left = torch.empty(len(count), dtype=torch.float64)
         left[ranked] = count[ranked].cumsum(0).double() / group.filters

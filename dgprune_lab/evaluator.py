@@ -7,15 +7,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from .layout import layout_of
 from .measure import device_of, join, outcome_batches, private
+from .recalibration import calibration_batches, calibration_images, has_batchnorm, run_calibration
 from .stem import Replayed, Stem, find_stem, record
-from .surgery import calibration_batches, calibration_images, has_batchnorm, prune, pruned_view, rebuild, run_calibration
+from .surgery import pruned_view, rebuild
 from .types.domain import Batch, Domain
 from .types.filters import FilterGraph, Mask
 from .types.outcomes import Outcomes
-from .types.tables import BatchNorm
 
 _STEM_BYTES = 192 * 2**20
 _SIZE = 250
@@ -44,6 +46,7 @@ class Evaluator:
         self.device = device_of(model)
         self._dense = private(model)
         self._norm = has_batchnorm(model)
+        self._layout = layout_of(self._dense, domains[0])
         self._bases: dict[int, _Base] = {}
         self._stem: Stem | bool | None = False
         self._held: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
@@ -112,13 +115,19 @@ class Evaluator:
     def stem(self) -> Stem | None:
         """What every mask shares; found on first use. None on a GPU, where it gains nothing and sums are not repeatable."""
         if isinstance(self._stem, bool):
-            example = next(self.domains[0].batches(next(iter(self.domains[0].splits)), size=16, device=self.device)).images
+            example = (
+                self.domains[0]
+                .take(torch.arange(min(16, len(self.domains[0]))), device=self.device, layout=self._layout)
+                .images
+            )
             self._stem = find_stem(self._dense, self.graph, example) if self.device.type == "cpu" else None
         return self._stem
 
-    def _inputs(self, model: nn.Module, domain: Domain, split: str, images: int | None, calibration: int) -> Iterator[Batch]:
+    def _inputs(
+        self, model: nn.Module, domain: Domain, split: str, images: int | None, calibration: int
+    ) -> Iterator[Batch]:
         if not isinstance(model, Replayed):
-            return domain.batches(split, size=_SIZE, images=images, device=self.device)
+            return domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self._layout)
         return self._replayed(domain, split, images, calibration)
 
     def _replayed(self, domain: Domain, split: str, images: int | None, calibration: int) -> Iterator[Batch]:
@@ -130,7 +139,7 @@ class Evaluator:
         rows = domain.rows(split, images).split(_SIZE)
         for k, part in enumerate(rows):
             if held is None:
-                batch = domain.take(part, device=self.device)
+                batch = domain.take(part, device=self.device, layout=self._layout)
                 output = record(self._base(calibration).model, self.stem, [batch.images])[0]
                 fresh.append(output)
                 yield Batch(output, batch.labels, part)
@@ -147,13 +156,15 @@ class Evaluator:
             self._held[key] = held
 
     def _calibration_images(self, images: int) -> Iterator[Tensor]:
-        return (calibration_images(batch, self.device) for batch in calibration_batches(self.domains, images))
+        return calibration_images(self._dense, calibration_batches(self.domains, images))
 
 
 def _recorded(model: nn.Module, stem: Stem, batches: Iterator[Tensor]) -> list[Tensor]:
     """Collect a network's BatchNorm statistics on these batches, and what its stem gave meanwhile."""
     kept: list[Tensor] = []
-    handle = model.get_submodule(stem.last).register_forward_hook(lambda _m, _i, output: kept.append(output.detach().clone()))
+    handle = model.get_submodule(stem.last).register_forward_hook(
+        lambda _m, _i, output: kept.append(output.detach().clone())
+    )
     try:
         run_calibration(model, batches)
     finally:

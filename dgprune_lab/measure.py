@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import intervals
-from .surgery import rebuild, recalibrate
+from .layout import layout_of
+from .recalibration import recalibrate
+from .surgery import rebuild
 from .types.domain import Batch, Domain
 from .types.errors import DgpruneError, note
 from .types.outcomes import Outcomes
@@ -40,11 +42,8 @@ def evaluate(
     Raises:
         DgpruneError: no images, non-finite logits, fewer outputs than classes.
     """
-    return join(
-        outcome_batches(
-            private(model), domain.batches(split, size=size, images=images, device=device_of(model)), domain
-        )
-    )
+    batches = domain.batches(split, size=size, images=images, device=device_of(model), layout=layout_of(model, domain))
+    return join(outcome_batches(private(model), batches, domain))
 
 
 def private(model: nn.Module) -> nn.Module:

@@ -54,7 +54,10 @@ def find_stem(model: nn.Module, graph: FilterGraph, example: Tensor) -> Stem | N
 
 
 def _same(model: nn.Module, graph: FilterGraph, stem: Stem, example: Tensor) -> bool:
-    keep = {g.name: (g.units % 2 == 0) if int(g.units.max()) else torch.ones(g.filters, dtype=torch.bool) for g in graph.groups}
+    keep = {
+        g.name: (g.units % 2 == 0) if int(g.units.max()) else torch.ones(g.filters, dtype=torch.bool)
+        for g in graph.groups
+    }
     mask = replace(Mask.by_hand(graph), keep=keep)
     try:
         with torch.inference_mode():
@@ -118,11 +121,19 @@ class Replayed(nn.Module):
 
     def forward(self, held: Tensor) -> Tensor:
         """(B, channels, H, W) output of the dense stem to logits."""
-        self._given.value = held.clone() if self._whole else held.index_select(1, self._kept.to(held.device))
+        self._given.value = held.clone() if self._whole else _channels(held, self._kept)
         try:
             return self.small(held.new_zeros(1).expand(len(held), *self._shape))
         finally:
             self._given.value = None
+
+
+def _channels(held: Tensor, kept: Tensor) -> Tensor:
+    """These channels of a map, in the layout it has."""
+    index = kept.to(held.device)
+    if held.ndim == 4 and held.is_contiguous(memory_format=torch.channels_last):
+        return held.permute(0, 2, 3, 1).index_select(3, index).permute(0, 3, 1, 2)
+    return held.index_select(1, index)
 
 
 class _Given(nn.Module):

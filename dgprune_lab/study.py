@@ -16,11 +16,12 @@ from .contract import Need, Scorer
 from .evaluator import Evaluator, drive
 from .gate import read_groups
 from .measure import private
+from .recalibration import has_batchnorm, recalibrate
 from .runtime import device as pick_device
 from .runtime import threads
 from .scorers import Evidence, checked_options, resolve, run
 from .statistics import gather
-from .surgery import has_batchnorm, prune, rebuild, recalibrate
+from .surgery import prune, rebuild
 from .types.domain import Domain, Role
 from .types.errors import DgpruneError, unknown
 from .types.filters import FilterGraph, Mask, Scores
@@ -243,7 +244,9 @@ class Study:
             images: only the first so many.
             calibration: source images that statistics are re-estimated on, where they are.
         """
-        found = drive(self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration))
+        found = drive(
+            self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
+        )
         assert found is not None
         return found
 

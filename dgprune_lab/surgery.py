@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .types.domain import Domain
 from .types.errors import DgpruneError
 from .types.filters import FilterGraph, Mask, WeightMask
 from .types.record import record_of, set_record
@@ -18,7 +17,6 @@ from .types.record import record_of, set_record
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCHNORM = nn.modules.batchnorm._BatchNorm
-_BATCH = 250
 
 
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
@@ -88,7 +86,9 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
             got = tuple(parameters[name].shape) if name in parameters else "no such parameter"
             if got != tuple(keep.shape):
                 want = tuple(keep.shape)
-                raise DgpruneError(f"the mask was made for another network: {name} should have shape {want}, got {got}.")
+                raise DgpruneError(
+                    f"the mask was made for another network: {name} should have shape {want}, got {got}."
+                )
     for name, keep in keeps.items():
         owner, _, leaf = name.rpartition(".")
         module = twin.get_submodule(owner)
@@ -224,91 +224,6 @@ def _check_fits(model: nn.Module, graph: FilterGraph) -> None:
                 "A network that is masked already takes no second mask; compose them with mask.then, on the original."
             )
         if want != got:
-            raise DgpruneError(f"the mask was made for another network: {name} should have shape {want}, this one has {got}.")
-
-
-def has_batchnorm(model: nn.Module) -> bool:
-    """Whether some layer keeps running BatchNorm statistics."""
-    return any(isinstance(m, _BATCHNORM) and m.running_mean is not None for m in model.modules())
-
-
-def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) -> nn.Module:
-    """A new network whose BatchNorm statistics are re-estimated on source images; no weight changes, no label is read.
-
-    `images` in all, the first of each source's `train` part in equal shares, mixed in batches of 250; the
-    statistics are the plain average over the batches. Everything else runs as in eval mode. Without BatchNorm the
-    result is a copy.
-
-    Args:
-        model: any network.
-        domains: those in the role "source" are read (all of them where no role is set).
-        images: in all, at least 2.
-
-    Raises:
-        DgpruneError: no source has a `train` part.
-    """
-    twin = rebuild(model, lambda _, tensor: tensor.clone())
-    layers = [m for m in twin.modules() if isinstance(m, _BATCHNORM) and m.running_mean is not None]
-    set_record(twin, record_of(model))
-    if not layers:
-        return twin
-    device = next(twin.parameters()).device
-    run_calibration(twin, (calibration_images(batch, device) for batch in calibration_batches(domains, images)))
-    read = {f"{domain.name}/train": "images" for domain in calibration_sources(domains)}
-    set_record(twin, record_of(model).adding("tuning", read))  # type: ignore[arg-type]
-    return twin
-
-
-def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
-    """The domains that BatchNorm statistics may be re-estimated on."""
-    if any(domain.role is not None for domain in domains):
-        domains = [domain for domain in domains if domain.role == "source"]
-    found = [domain for domain in domains if len(domain.splits.get("train", ()))]
-    if not found:
-        names = ", ".join(domain.name for domain in domains) or "none"
-        raise DgpruneError(f"re-estimating BatchNorm needs a source with a train part; sources here: {names}.")
-    return found
-
-
-def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[list[tuple[Domain, Tensor]]]:
-    """The fixed batches of `recalibrate`: for each, the rows of every source; equal shares, 250 images a batch."""
-    if images < 2:
-        raise DgpruneError(f"re-estimating BatchNorm needs at least 2 images; got {images}.")
-    sources = calibration_sources(domains)
-    shares = [images // len(sources) + (k < images % len(sources)) for k in range(len(sources))]
-    held = [domain.rows("train", share) for domain, share in zip(sources, shares, strict=True)]
-    there = sum(map(len, held))
-    if there < 2:
-        raise DgpruneError("re-estimating BatchNorm needs at least 2 images; the sources' train parts hold 1.")
-    # As many batches as the images that are there fill: an empty one would make every statistic NaN.
-    count = max(1, round(there / _BATCH))
-    parts = [
-        [(domain, rows) for rows in chosen.tensor_split(count)] for domain, chosen in zip(sources, held, strict=True)
-    ]
-    return [list(batch) for batch in zip(*parts, strict=True)]
-
-
-def calibration_images(batch: list[tuple[Domain, Tensor]], device: torch.device) -> Tensor:
-    """The images of one batch of `calibration_batches`, (B, C, H, W)."""
-    return torch.cat([domain.take(rows, device=device).images for domain, rows in batch])
-
-
-def run_calibration(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Re-estimate a network's own BatchNorm statistics in place on these batches, and leave the modes as found."""
-    layers = [m for m in model.modules() if isinstance(m, _BATCHNORM) and m.running_mean is not None]
-    modes = {module: module.training for module in model.modules()}
-    held = [layer.momentum for layer in layers]
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None
-        layer.train()
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            for batch in batches:
-                model(batch)
-    finally:
-        for layer, momentum in zip(layers, held, strict=True):
-            layer.momentum = momentum
-        for module, training in modes.items():
-            module.training = training
+            raise DgpruneError(
+                f"the mask was made for another network: {name} should have shape {want}, this one has {got}."
+            )

@@ -67,11 +67,22 @@ def _rows(lab: LabPage, *, repeats: int) -> Iterator[Row]:
     yield Row("notebook cold start to first chart", seconds, None, "s", 1, "cpu", "<= 15 s", note)
     lab.kernel("explorer.scorer = 'taylor'; explorer.wait(curves=True)")
     lab.settled()
-    measured = [lab.page.evaluate(_MOVE, 5 + (37 * k) % 90 + (1 if (5 + (37 * k) % 90) % 5 == 0 else 0)) for k in range(repeats)]
+    measured = [
+        lab.page.evaluate(_MOVE, 5 + (37 * k) % 90 + (1 if (5 + (37 * k) % 90) % 5 == 0 else 0)) for k in range(repeats)
+    ]
     for name, (words, aim) in _AIMS.items():
         found = sorted(one[name] for one in measured if name in one)
         p95, p50 = found[min(len(found) - 1, int(0.95 * len(found)))], found[len(found) // 2]
         note = f"p50 {p50:.0f} ms, the quiet of 120 ms included; demo, {len(found)} moves to ratios not measured before"
         yield Row(words, p95, None, "ms", len(found), "cpu", aim, note)
     memory = float(lab.kernel("import psutil; print(psutil.Process().memory_info().rss / 1e6)"))
-    yield Row("kernel memory after use", memory, None, "MB", 1, "cpu", "<= 1,200 MB", "resident, first notebook run, sliders moved")
+    yield Row(
+        "kernel memory after use",
+        memory,
+        None,
+        "MB",
+        1,
+        "cpu",
+        "<= 1,200 MB",
+        "resident, first notebook run, sliders moved",
+    )

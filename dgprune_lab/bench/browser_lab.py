@@ -97,7 +97,9 @@ class LabPage:
 
     def data(self, chart: str, name: str, *, index: int = 0) -> list[dict[str, Any]]:
         """The rows behind a chart ("a", "c" or "d") of an explorer, as its Vega view holds them."""
-        return self.page.evaluate(f"() => {_CHART.format(index=index, chart=chart)}.data('{name}').map(row => ({{...row}}))")
+        return self.page.evaluate(
+            f"() => {_CHART.format(index=index, chart=chart)}.data('{name}').map(row => ({{...row}}))"
+        )
 
     def text(self, part: str, *, index: int = 0) -> str:
         """Words of an explorer: "sentence", "badge", "progress", ..."""
@@ -157,7 +159,9 @@ class LabPage:
         return self._client
 
     def _ask(self, method: str, path: str) -> str:
-        request = urllib.request.Request(self._base + path, method=method, headers={"Authorization": f"token {self._token}"})
+        request = urllib.request.Request(
+            self._base + path, method=method, headers={"Authorization": f"token {self._token}"}
+        )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.read().decode()
 
@@ -181,7 +185,17 @@ def lab_page(folder: Path, *, width: int = 1400, height: int = 1000) -> Iterator
         raise DgpruneError("Chromium is not installed: apt-get install -y chromium")
     port, runtime = free_port(), folder / "runtime"
     environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(folder / "config")}
-    command = [sys.executable, "-m", "dgprune_lab.cli", "lab", "--no-browser", "--port", str(port), "--workdir", str(folder / "desk")]
+    command = [
+        sys.executable,
+        "-m",
+        "dgprune_lab.cli",
+        "lab",
+        "--no-browser",
+        "--port",
+        str(port),
+        "--workdir",
+        str(folder / "desk"),
+    ]
     log = (folder / "lab.log").open("w")
     server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
     try:

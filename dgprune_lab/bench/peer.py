@@ -107,8 +107,10 @@ def accuracy(model: nn.Module, batches: Batches) -> float:
 
 
 def sweep(
-    cutter: Callable[[Scored], Callable[[Mapping[str, Sequence[int]]], nn.Module]], scores: Sequence[Scored],
-    ratios: Sequence[float], domains: Sequence[Batches],
+    cutter: Callable[[Scored], Callable[[Mapping[str, Sequence[int]]], nn.Module]],
+    scores: Sequence[Scored],
+    ratios: Sequence[float],
+    domains: Sequence[Batches],
 ) -> Found:
     """The loop a user writes: (scorer, ratio, domain) -> accuracy.
 

@@ -55,9 +55,7 @@ def seconds(action: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def race(
-    sides: Mapping[str, Callable[[], float]], *, repeats: int, warm_up: bool = True
-) -> dict[str, float]:
+def race(sides: Mapping[str, Callable[[], float]], *, repeats: int, warm_up: bool = True) -> dict[str, float]:
     """Median seconds of each side; the sides take turns, each call returns its own seconds.
 
     Args:

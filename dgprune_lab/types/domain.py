@@ -155,20 +155,32 @@ class Domain:
         return rows if images is None else rows[:images]
 
     def batches(
-        self, split: str, *, size: int = 250, images: int | None = None, device: torch.device | str | None = None
+        self,
+        split: str,
+        *,
+        size: int = 250,
+        images: int | None = None,
+        device: torch.device | str | None = None,
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> Iterator[Batch]:
-        """The part in its fixed order, `size` images at a time, float32 in [0, 1]."""
+        """The part in its fixed order, `size` images at a time, float32 in [0, 1]; `layout` is how they lie in memory."""
         rows = self.rows(split, images)
         for start in range(0, len(rows), size):
-            yield self.take(rows[start : start + size], device=device)
+            yield self.take(rows[start : start + size], device=device, layout=layout)
 
-    def take(self, rows: Tensor, *, device: torch.device | str | None = None) -> Batch:
+    def take(
+        self,
+        rows: Tensor,
+        *,
+        device: torch.device | str | None = None,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> Batch:
         """The images with these row numbers."""
         where = rows if isinstance(self.images, _Lazy) else rows.to(self.images.device)
         x = self.images[where].to(device, non_blocking=True)
         x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
         y = None if self.labels is None else self.labels[rows.to(self.labels.device)].to(device)
-        return Batch(x, y, rows)
+        return Batch(x.contiguous(memory_format=layout), y, rows)
 
     def to(self, device: torch.device | str) -> Domain:
         """The same domain with images and labels on a device (images of a Dataset stay where they are)."""

@@ -236,7 +236,9 @@ class Scores:
             rows = frame[frame["layer"] == group.name]
             column = torch.full((group.filters,), torch.nan, dtype=torch.float64)
             if len(rows) and not rows["filter"].between(0, group.filters - 1).all():
-                raise DgpruneError(f"layer {group.name!r} has filters 0 to {group.filters - 1}; the table names others.")
+                raise DgpruneError(
+                    f"layer {group.name!r} has filters 0 to {group.filters - 1}; the table names others."
+                )
             column[torch.tensor(rows["filter"].to_numpy(), dtype=torch.int64)] = torch.tensor(
                 rows["score"].to_numpy(), dtype=torch.float64
             )
@@ -282,7 +284,9 @@ class Mask:
             part = self.keep.get(group.name)
             if part is None or tuple(part.shape) != (group.filters,) or part.dtype != torch.bool:
                 got = "nothing" if part is None else f"{part.dtype} of shape {tuple(part.shape)}"
-                raise DgpruneError(f"a mask needs bool of shape ({group.filters},) for layer {group.name!r}; got {got}.")
+                raise DgpruneError(
+                    f"a mask needs bool of shape ({group.filters},) for layer {group.name!r}; got {got}."
+                )
             if not part.any():
                 raise DgpruneError(f"a mask must keep at least one filter of layer {group.name!r}.")
             tied = torch.zeros(group.filters, dtype=torch.int64).scatter_add_(0, group.units, part.long())
@@ -335,7 +339,9 @@ class Mask:
             part = self.keep[group.name].clone()
             second = inner.keep.get(group.name)
             if second is None or len(second) != int(part.sum()):
-                raise DgpruneError(f"the second mask does not fit layer {group.name!r}, which has {int(part.sum())} left.")
+                raise DgpruneError(
+                    f"the second mask does not fit layer {group.name!r}, which has {int(part.sum())} left."
+                )
             part[part.nonzero().flatten()] = second
             keep[group.name] = part
         left = (1 - self.asked) * (1 - inner.asked)
