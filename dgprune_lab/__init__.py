@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .surgery import masked, prune
     from .types.domain import Domain
     from .types.errors import DgpruneError, DgpruneNote
-    from .types.filters import FilterGraph, FilterGroup, Mask, Scores, WeightMask, WeightScores
+    from .types.filters import Mask, Scores, WeightMask, WeightScores
+    from .types.graph import FilterGraph, FilterGroup
     from .types.outcomes import Outcomes
     from .types.record import Record, record_of
     from .types.tables import tidy
@@ -35,11 +36,13 @@ __version__ = "0.1.0"
 _WHERE = {
     "data": "data", "models": "models", "charts": "charts", "diagnostics": "diagnostics", "widgets": "widgets",
     "Domain": "types.domain", "Study": "study", "demo": "recipes", "read_groups": "gate",
-    "SCORERS": "scorers", "scorer": "contract", "Scorer": "contract", "Menu": "contract", "from_torch_pruning": "scorers",
+    "SCORERS": "scorers", "scorer": "contract", "Scorer": "contract", "Menu": "contract",
+    "from_torch_pruning": "scorers",
     "diagnostic": "contract", "Diagnostic": "contract",
-    "Scores": "types.filters", "allocate": "allocate", "Mask": "types.filters", "FilterGraph": "types.filters",
-    "FilterGroup": "types.filters", "WeightScores": "types.filters", "WeightMask": "types.filters",
-    "prune": "surgery", "masked": "surgery", "recalibrate": "recalibration", "record_of": "types.record", "Record": "types.record",
+    "Scores": "types.filters", "allocate": "allocate", "Mask": "types.filters", "FilterGraph": "types.graph",
+    "FilterGroup": "types.graph", "WeightScores": "types.filters", "WeightMask": "types.filters",
+    "prune": "surgery", "masked": "surgery", "recalibrate": "recalibration",
+    "record_of": "types.record", "Record": "types.record",
     "evaluate": "measure", "measure": "measure", "Outcomes": "types.outcomes", "tidy": "types.tables",
     "sweep": "recipes", "grid": "recipes", "save": "saving", "load": "saving",
     "Explorer": "widgets.explorer", "predict": "widgets.prediction",

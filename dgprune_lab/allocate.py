@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .types.errors import DgpruneError
-from .types.filters import FilterGraph, FilterGroup, Mask, Scores, WeightMask, WeightScores
+from .types.filters import Mask, Scores, WeightMask, WeightScores
+from .types.graph import FilterGraph, FilterGroup
 from .types.tables import Of, Scope, choice
 
 
@@ -118,7 +119,7 @@ def _known_order(scores: Scores, scope: Scope) -> Order:
 
 
 def removal_order(scores: Scores, *, scope: Scope) -> Order:
-    """The order in which units leave: by score anywhere, or by rank within each layer. The score of a unit is its mean."""
+    """The order in which units leave: by score anywhere, or by rank within each layer. A unit has its mean score."""
     starts, values, sizes, share, last = {}, [], [], [], []
     total = 0
     for group in scores.graph.groups:
@@ -133,7 +134,9 @@ def removal_order(scores: Scores, *, scope: Scope) -> Order:
         ranked = torch.from_numpy(np.argsort(mean.numpy(), kind="stable"))
         left = torch.empty(len(count), dtype=torch.float64)
         left[ranked] = count[ranked].cumsum(0).double() / group.filters
-        values.append(mean), sizes.append(count), share.append(left)
+        values.append(mean)
+        sizes.append(count)
+        share.append(left)
         last.append(int(ranked[-1]) + total)
         total += len(count)
     value, size, part = torch.cat(values), torch.cat(sizes), torch.cat(share)

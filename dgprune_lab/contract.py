@@ -201,6 +201,6 @@ def read_scores(value: Any, group_name: str) -> Tensor:
     """
     if not isinstance(value, Tensor):
         raise DgpruneError(
-            f"a scorer must return a tensor with one number per filter; for {group_name!r} it gave {type(value).__name__}."
+            f"a scorer must return a tensor, one number per filter; for {group_name!r} it gave {type(value).__name__}."
         )
     return value.detach().to("cpu").double()

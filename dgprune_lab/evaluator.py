@@ -16,7 +16,8 @@ from .recalibration import calibration_batches, calibration_images, has_batchnor
 from .stem import Replayed, Stem, find_stem, record
 from .surgery import pruned_view, rebuild
 from .types.domain import Batch, Domain
-from .types.filters import FilterGraph, Mask
+from .types.filters import Mask
+from .types.graph import FilterGraph
 from .types.outcomes import Outcomes
 
 _STEM_BYTES = 192 * 2**20
@@ -113,7 +114,7 @@ class Evaluator:
 
     @property
     def stem(self) -> Stem | None:
-        """What every mask shares; found on first use. None on a GPU, where it gains nothing and sums are not repeatable."""
+        """What every mask shares; found on first use. None on a GPU, whose sums are not repeatable."""
         if isinstance(self._stem, bool):
             example = (
                 self.domains[0]

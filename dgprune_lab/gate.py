@@ -1,4 +1,4 @@
-"""The groups of a network, each proven: what is removed and what is masked give the same logits, or it is refused by name."""
+"""The groups of a network, each proven: removed and masked give the same logits, or it is refused by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .groups import assemble, run_order, trace
+from .groups import assemble, trace
 from .surgery import prune, rebuild, zeroed
+from .tracing import run_order
 from .types.errors import DgpruneError
-from .types.filters import FilterGraph, FilterGroup, Mask
+from .types.filters import Mask
+from .types.graph import FilterGraph, FilterGroup
 
 _TOLERANCE = 1e-3
 
@@ -98,7 +100,7 @@ def _half(graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> Mask:
 
 
 def _random_twin(model: nn.Module) -> nn.Module:
-    """A copy with random weights and statistics: at zero-initialised heads or scales any comparison would hold for nothing."""
+    """A copy with random weights and statistics: on zero-initialised heads a comparison would say nothing."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(name: str, tensor: Tensor) -> Tensor:

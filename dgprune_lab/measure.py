@@ -47,7 +47,7 @@ def evaluate(
 
 
 def private(model: nn.Module) -> nn.Module:
-    """A copy in eval mode that shares the weights and none of the hooks: what happens to it does not reach the model."""
+    """A copy in eval mode that shares the weights and none of the hooks: the model never notices."""
     return rebuild(model, lambda _, tensor: tensor.detach()).eval().requires_grad_(False)
 
 
@@ -74,7 +74,7 @@ def outcome_batches(model: Callable[[Tensor], Tensor], batches: Iterable[Batch],
                 )
             if labels is not None and domain.classes > logits.shape[1]:
                 raise DgpruneError(
-                    f"domain {domain.name!r} has labels up to {domain.classes - 1}, the network has {logits.shape[1]} outputs."
+                    f"domain {domain.name!r} has labels to {domain.classes - 1}, the network {logits.shape[1]} outputs."
                 )
             loss = (
                 torch.full((len(images),), torch.nan)
@@ -216,7 +216,8 @@ def time_model(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEA
 def latency_row(milliseconds: Sequence[float], images: int) -> dict[str, Any]:
     """Median and range of these timings."""
     return {
-        "metric": "latency", "value": statistics.median(milliseconds), "low": min(milliseconds), "high": max(milliseconds),
+        "metric": "latency", "value": statistics.median(milliseconds), "low": min(milliseconds),
+        "high": max(milliseconds),
         "interval": "range", "unit": f"ms per {images} images", "images": images,
     }  # fmt: skip
 

@@ -11,15 +11,15 @@ from .layout import layout_of
 from .surgery import rebuild
 from .types.domain import Domain
 from .types.errors import DgpruneError
+from .types.layers import BATCHNORM
 from .types.record import record_of, set_record
 
-_BATCHNORM = nn.modules.batchnorm._BatchNorm
 _BATCH = 250
 
 
 def has_batchnorm(model: nn.Module) -> bool:
     """Whether some layer keeps running BatchNorm statistics."""
-    return any(isinstance(m, _BATCHNORM) and m.running_mean is not None for m in model.modules())
+    return any(isinstance(m, BATCHNORM) and m.running_mean is not None for m in model.modules())
 
 
 def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) -> nn.Module:
@@ -38,7 +38,7 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) 
         DgpruneError: no source has a `train` part.
     """
     twin = rebuild(model, lambda _, tensor: tensor.clone())
-    layers = [m for m in twin.modules() if isinstance(m, _BATCHNORM) and m.running_mean is not None]
+    layers = [m for m in twin.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
     set_record(twin, record_of(model))
     if not layers:
         return twin
@@ -90,7 +90,7 @@ def calibration_images(model: nn.Module, batches: Iterable[list[tuple[Domain, Te
 
 def run_calibration(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Re-estimate a network's own BatchNorm statistics in place on these batches, and leave the modes as found."""
-    layers = [m for m in model.modules() if isinstance(m, _BATCHNORM) and m.running_mean is not None]
+    layers = [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
     modes = {module: module.training for module in model.modules()}
     held = [layer.momentum for layer in layers]
     model.eval()

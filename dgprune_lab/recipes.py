@@ -204,16 +204,11 @@ def _rows(study: Study, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]],
     """A row per metric and measurement; all measurements of a domain share one bootstrap."""
     rows = []
     for domain in dict.fromkeys(entry[2] for entry in found):
-        mine = [entry for entry in found if entry[2] is domain and entry[3].correct is not None]
-        if not mine:
+        mine = [entry for entry in found if entry[2] is domain]
+        correct = [o.correct.double().numpy() for *_, o in mine if o.correct is not None]
+        if not correct:
             continue
-        stacked = np.concatenate(
-            [
-                np.stack([o.correct.double().numpy() for *_, o in mine], 1),
-                np.stack([o.loss.numpy() for *_, o in mine], 1),
-            ],
-            axis=1,
-        )
+        stacked = np.concatenate([np.stack(correct, 1), np.stack([o.loss.numpy() for *_, o in mine], 1)], axis=1)
         low, high = intervals.over_images(stacked)
         mean = stacked.mean(0)
         for k, (shared, mask, _, outcomes) in enumerate(mine):

@@ -38,8 +38,9 @@ def write_report(
     views = [_view(name, setting) for name in chosen for setting in settings]
     _fill(session, views, progress=progress)
     words = session.words()
+    shown = [entry for entry in words["scorers"] if entry["name"] in chosen]
     state = {
-        "static": {**words, "scorers": [s for s in words["scorers"] if s["name"] in chosen], "specs": static.specs(), "host": ""},
+        "static": {**words, "scorers": shown, "specs": static.specs(), "host": ""},
         "choice": dict(views[0]), "status": {"ack": 0, "progress": None, "error": None, "message": None}, "pins": [],
         "panels": {"list": [], "open": None, "charts": {}, "data": {}, "text": None, "error": None},
         "plans_by_key": [session.plan(view) for view in views if view["batchnorm"] == settings[0]],

@@ -44,7 +44,8 @@ def save(model: nn.Module, path: str | Path) -> Path:
     builder = getattr(model, "dgprune_builder", None)
     words = {
         "form": _FORM, "builder": builder and builder[0], "options": builder and dict(builder[1]),
-        "masks": list(getattr(model, "dgprune_masks", ())), "record": record_of(model).to_json(), "torch": torch.__version__,
+        "masks": list(getattr(model, "dgprune_masks", ())), "record": record_of(model).to_json(),
+        "torch": torch.__version__,
     }  # fmt: skip
     card.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
     return weights

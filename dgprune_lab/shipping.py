@@ -95,7 +95,7 @@ RECIPES: Mapping[str, Recipe] = {
             "Augmentation: three images in a thousand are inverted or coloured (each with probability 1/2). The share "
             "was chosen by a rule: of 0, .003, .01, .03 and .1 the one whose accuracy on the score part of mnist_m is "
             "nearest to 60 %. They gave 46, 58, 65, 77 and 87 %. mnist_m was never trained on, and its report part was "
-            "not looked at in this choice. Width and sparsity were chosen while looking at another draw of mnist_m (the "
+            "not looked at in this choice. Width and sparsity were chosen looking at another draw of mnist_m (the "
             "same digits and photographs, other patches): the demo shows, it does not prove.",
         ),
         selected_on={"mnist_m/score": "labels"},

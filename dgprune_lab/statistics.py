@@ -14,7 +14,7 @@ from .contract import Need
 from .surgery import rebuild
 from .types.domain import Domain
 from .types.errors import DgpruneError, note
-from .types.filters import FilterGraph, FilterGroup
+from .types.graph import FilterGraph, FilterGroup
 from .types.statistics import Moments, Statistics
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .groups import run_order
 from .surgery import prune
-from .types.filters import FilterGraph, Mask
+from .tracing import run_order
+from .types.filters import Mask
+from .types.graph import FilterGraph
 
 
 @dataclass(frozen=True)

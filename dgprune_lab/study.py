@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from .cache import Cache, content, stamp
 from .contract import Need, Scorer
 from .evaluator import Evaluator, drive
 from .gate import read_groups
@@ -24,7 +24,8 @@ from .statistics import gather
 from .surgery import prune, rebuild
 from .types.domain import Domain, Role
 from .types.errors import DgpruneError, unknown
-from .types.filters import FilterGraph, Mask, Scores
+from .types.filters import Mask, Scores
+from .types.graph import FilterGraph
 from .types.outcomes import Outcomes
 from .types.record import Record, record_of
 from .types.statistics import Statistics
@@ -73,7 +74,8 @@ class Study:
             raise DgpruneError(f"a study needs a torch.nn.Module; got {type(model).__name__}.")
         if not sources:
             raise DgpruneError("a study needs at least one source, a domain the network was trained on.")
-        self.model, self.name, self.layers, self.origin = model, name, layers, origin
+        self.model, self.name, self.origin = model, name, origin
+        self.layers: Literal["conv", "all"] = layers
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.device = self.device if device is None else pick_device(str(device))
         self.sources = tuple(domain.as_role("source").to(self.device) for domain in sources)
@@ -86,8 +88,7 @@ class Study:
             listed = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in self.domains)
             raise DgpruneError(f"all domains of a study need images of one size; got {listed}.")
         self._lock = threading.RLock()
-        self._kept: OrderedDict[tuple[object, ...], tuple[Any, int]] = OrderedDict()
-        self._size = 0
+        self._cache = Cache(limit=_BYTES)
         self._stamp: tuple[object, ...] | None = None
         threads()
         self._refresh()
@@ -96,8 +97,8 @@ class Study:
         parts = ", ".join(d.name for d in self.sources), ", ".join(d.name for d in self.targets) or "none"
         layers = len(self.graph.groups)
         return (
-            f"Study({self.name!r}: {self.graph.free} filters in {layers} layers; sources {parts[0]}; targets {parts[1]}; "
-            f"{self.place})"
+            f"Study({self.name!r}: {self.graph.free} filters in {layers} layers; sources {parts[0]}; "
+            f"targets {parts[1]}; {self.place})"
         )
 
     @property
@@ -176,11 +177,11 @@ class Study:
             given = dict(options or {}) | ({"seed": seed} if item.draws and "seed" not in (options or {}) else {})
             settled = checked_options(item, given)
             key = ("scores", self._content, id(item.function), repr(item), repr(sorted(settled.items())))
-            kept = self._get(key)
+            kept = self._cache.get(key)
             if kept is None:
                 # The function travels in the cache, so that its id cannot be given to another one meanwhile.
                 kept = run(item, self._evidence(item), options=settled), item.function
-                self._put(key, kept, 8 * self._graph.free)
+                self._cache.put(key, kept, size=8 * self._graph.free)
             found.append(kept[0])
         return found
 
@@ -188,15 +189,14 @@ class Study:
         """What one pass over one part of a domain leaves; a pass that gathered more is taken as it is."""
         self._refresh()
         found = self.domain(domain)
-        with self._lock:
-            prefix = ("statistics", self._content, found.key, split)
-            for key, (value, _) in self._kept.items():
-                if key[:4] == prefix and set(needs) <= set(key[4]):  # type: ignore[call-overload]
-                    return value
+        prefix = ("statistics", self._content, found.key, split)
+        kept = self._cache.find(lambda key: key[:4] == prefix and set(needs) <= set(key[4]))  # type: ignore[call-overload]
+        if kept is not None:
+            return kept
         wanted = tuple(sorted(set(needs)))
         value = gather(self._private, self._graph, domain=found, needs=wanted, split=split)
         size = sum(8 * t.numel() for held in (value.mean_map, value.gate, value.weight_gradient) for t in held.values())
-        self._put(("statistics", self._content, found.key, split, wanted), value, size)
+        self._cache.put(("statistics", self._content, found.key, split, wanted), value, size=size)
         return value
 
     def steps(
@@ -215,13 +215,13 @@ class Study:
         found = self.domain(domain)
         calibration = calibration if batchnorm == "recalibrate" else 0
         key = ("outcomes", self._content, None if mask is None else mask.key, found.key, split, images, calibration)
-        outcomes = self._get(key)
+        outcomes = self._cache.get(key)
         if outcomes is None:
             evaluator = self._evaluator
             outcomes = yield from evaluator.steps(
                 mask, domain=found, split=split, images=images, calibration=calibration
             )
-            self._put(key, outcomes, 24 * len(outcomes))
+            self._cache.put(key, outcomes, size=24 * len(outcomes))
         return outcomes
 
     def outcomes(
@@ -286,7 +286,7 @@ class Study:
                 self.statistics(domain.name, needs=sorted(needs))
 
     def _evidence(self, scorer: Scorer) -> Evidence:
-        needs = [n for n in scorer.needs if n not in ("weights", "model")]
+        needs: list[Need] = [n for n in scorer.needs if n not in ("weights", "model")]
         statistics = {
             d.name: self.statistics(d.name, needs=needs) for d in self.domains if needs and d.role in scorer.reads
         }
@@ -303,16 +303,16 @@ class Study:
     def _refresh(self) -> None:
         """Read the network again if it is not the one that was read."""
         with self._lock:
-            stamp = _stamp(self.model)
-            if stamp == self._stamp:
+            found = stamp(self.model)
+            if found == self._stamp:
                 return
             self._private = private(self.model).to(self.device)
-            self._content = _content(self.model)
+            self._content = content(self.model)
             example = self.domains[0].take(torch.arange(min(2, len(self.domains[0]))), device=self.device).images
             self._graph = read_groups(self._private, example, layers=self.layers)
             self._check_hooks(example)
             self._evaluator = Evaluator(self._private, self._graph, domains=self.domains)
-            self._stamp = stamp
+            self._stamp = found
 
     def _check_hooks(self, example: torch.Tensor) -> None:
         if not any(m._forward_hooks or m._forward_pre_hooks for m in self.model.modules()):
@@ -329,46 +329,3 @@ class Study:
             raise DgpruneError(
                 "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
             )
-
-    def _get(self, key: tuple[object, ...]) -> Any:
-        with self._lock:
-            if key not in self._kept:
-                return None
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-
-    def _put(self, key: tuple[object, ...], value: Any, size: int) -> None:
-        with self._lock:
-            self._size += size - self._kept.pop(key, (None, 0))[1]
-            self._kept[key] = (value, size)
-            while self._size > _BYTES and len(self._kept) > 1:
-                self._size -= self._kept.popitem(last=False)[1][1]
-
-
-def _stamp(model: nn.Module) -> tuple[object, ...]:
-    """Cheap to compare, changes when a weight or a layer does: place, version and two sums of every tensor, and the layers.
-
-    A plain sum would not notice filters that change places behind the version counter, so a sample is summed with weights.
-    """
-    tensors = [*model.parameters(), *model.buffers()]
-    sums = []
-    with torch.no_grad():
-        for t in tensors:
-            sample = t.detach().flatten()[:: 1 + t.numel() // 4096].double()
-            whole = t if t.numel() >= 4096 else sample
-            sums += [float(whole.sum()), float(sample @ _ramp(len(sample)).to(sample))]
-    layers = tuple((name, type(module), module.extra_repr()) for name, module in model.named_modules())
-    return (*((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors), *sums, *layers)
-
-
-@lru_cache(maxsize=64)
-def _ramp(count: int) -> torch.Tensor:
-    return torch.linspace(1, 2, count, dtype=torch.float64)
-
-
-def _content(model: nn.Module) -> str:
-    digest = hashlib.blake2b(repr(model).encode(), digest_size=12)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .types.errors import DgpruneError
-from .types.filters import FilterGraph, Mask, WeightMask
+from .types.filters import Mask, WeightMask
+from .types.graph import FilterGraph
+from .types.layers import BATCHNORM, CONV, TRANSPOSED
 from .types.record import record_of, set_record
-
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_BATCHNORM = nn.modules.batchnorm._BatchNorm
 
 
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
@@ -135,7 +133,7 @@ def _tensor_masks(mask: Mask) -> Iterator[tuple[str, Tensor]]:
 
 
 def graph_blocks(graph: FilterGraph) -> list[int]:
-    """Per distinct map, the length of the runs of equal ids it consists of (7 x 7 places of a flattened filter): 1 = none."""
+    """Per distinct map, the length of its runs of equal ids (7 x 7 places of a flattened filter); 1 = none."""
     found = graph.__dict__.get("_blocks")
     if found is None:
         found = [_block(ids) for ids in graph.distinct]
@@ -197,17 +195,17 @@ def _copy_tree(module: nn.Module, made: dict[int, Tensor], seen: dict[int, nn.Mo
 
 
 def _follow_sizes(module: nn.Module) -> None:
-    if isinstance(module, _CONV):
+    if isinstance(module, CONV):
         first, second = module.weight.shape[:2]
         if module.groups > 1 and module.groups == module.in_channels == module.out_channels:
             module.in_channels = module.out_channels = module.groups = first
-        elif isinstance(module, _TRANSPOSED):
+        elif isinstance(module, TRANSPOSED):
             module.in_channels, module.out_channels = first, second * module.groups
         else:
             module.out_channels, module.in_channels = first, second * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, _BATCHNORM):
+    elif isinstance(module, BATCHNORM):
         held = module.weight if module.weight is not None else module.running_mean
         module.num_features = module.num_features if held is None else len(held)
     elif isinstance(module, nn.PReLU):

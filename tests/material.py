@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dgprune_lab.types.domain import Domain
-from dgprune_lab.types.filters import FilterGraph, Mask
+from dgprune_lab.types.filters import Mask
+from dgprune_lab.types.graph import FilterGraph
 
 FLOOR = 0.5
 Net = TypeVar("Net", bound=nn.Module)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 import dgprune_lab as dg
 from dgprune_lab.allocate import removal_order
-from dgprune_lab.types.filters import FilterGraph, FilterGroup, Mask, Scores
+from dgprune_lab.types.filters import Mask, Scores
+from dgprune_lab.types.graph import FilterGraph, FilterGroup
 from dgprune_lab.types.tables import Of, Scope
 
 RATIOS = st.one_of(

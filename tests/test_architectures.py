@@ -174,7 +174,7 @@ def test_refused_in_words(builder: Callable[[], nn.Module], size: int, words: st
 
 
 def test_a_walk_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dgprune_lab.groups._SECONDS", 0.0)
+    monkeypatch.setattr("dgprune_lab.tracing._SECONDS", 0.0)
     model = norm_net()
     before = fingerprint(model)
     with pytest.raises(dg.DgpruneError, match=r"took more than 0 s"):

@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "tuple": (lambda: study(model=Ends(lambda y: (y, y))), r"logits as one tensor; it returned tuple"),
     "map of logits": (lambda: dg.evaluate(Ends(lambda y: y[:, :, None]), arrays()), r"it returned \(4, 4, 1\)"),
     "NaN logits": (lambda: dg.evaluate(Ends(lambda y: y / 0 * 0), arrays()), r"NaN or infinite logits on domain 'a'"),
-    "too many classes": (lambda: dg.evaluate(net(3), arrays()), r"labels up to 3, the network has 3 outputs"),
+    "too many classes": (lambda: dg.evaluate(net(3), arrays()), r"labels to 3, the network 3 outputs"),
     "classes in a pass": (lambda: study(model=net(3)).score("taylor"), r"3 outputs, domain 'a' has labels up to 3"),
     "unknown domain": (lambda: study().outcomes(None, domain="b"), r"unknown domain 'b'; known: a"),
     "unknown split": (lambda: dg.evaluate(net(), arrays(), "test"), r"no part 'test'; it has: train, score, report"),

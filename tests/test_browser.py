@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -155,7 +154,8 @@ def test_two_views_on_one_page_move_together(lab: LabPage) -> None:
     wait_until(lambda: lab.slider(1).is_visible())
     lab.drag(0.4, index=1)
     assert wait_until(lambda: lab.slider(0).input_value() == lab.slider(1).input_value())
-    lab.settled(index=0), lab.settled(index=1)
+    lab.settled(index=0)
+    lab.settled(index=1)
     assert lab.data("a", "dots", index=0) == lab.data("a", "dots", index=1)
 
 

@@ -7,6 +7,7 @@ import html
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,8 @@ def test_bad_values_are_refused_before_anything_moves(study: dg.Study) -> None:
     try:
         for name, value, words in (
             ("ratio", 1.0, r"\[0, 1\)"), ("ratio", -0.1, r"\[0, 1\)"), ("scope", "everywhere", "scope"),
-            ("of", "bytes", "of must be"), ("batchnorm", "yes", "batchnorm"), ("scorer", "tailor", "Did you mean 'taylor'"),
+            ("of", "bytes", "of must be"), ("batchnorm", "yes", "batchnorm"),
+            ("scorer", "tailor", "Did you mean 'taylor'"),
         ):  # fmt: skip
             with pytest.raises(dg.DgpruneError, match=words):
                 setattr(explorer, name, value)
@@ -247,7 +249,8 @@ def test_an_unlabelled_target_shows_agreement_with_the_full_network() -> None:
 class Counting:
     """A panel of this test's own."""
 
-    name, label, charts, selected = "counting", "Counting", {"bars": {"mark": "bar"}}, None
+    name, label, selected = "counting", "Counting", None
+    charts: Mapping[str, dict[str, Any]] = {"bars": {"mark": "bar"}}
 
     def __init__(self) -> None:
         self.ticks = 0

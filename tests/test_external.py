@@ -89,7 +89,7 @@ class TestExternal:
 
     @pytest.mark.parametrize("name", external.NAMES)
     def test_a_missing_set_says_what_where_and_how(self, name: str, root: Path) -> None:
-        if name == "fashion_mnist" and dict((n, f) for n, f, _ in data.available())[name]:
+        if name == "fashion_mnist" and {n: f for n, f, _ in data.available()}[name]:
             pytest.skip("Debian's dataset-fashion-mnist is installed")
         with pytest.raises(DgpruneError) as caught:
             data.load(name)
@@ -101,7 +101,7 @@ class TestExternal:
         monkeypatch.delenv("DGPRUNE_DATA", raising=False)
         with pytest.raises(DgpruneError, match=r"usps.npz or ./usps.bz2.*variable DGPRUNE_DATA is not set. Get it: py"):
             data.load("usps")
-        assert not dict((name, found) for name, found, _ in data.available())["mnist_full"]
+        assert not {name: found for name, found, _ in data.available()}["mnist_full"]
 
     def test_unknown(self) -> None:
         with pytest.raises(DgpruneError, match=r"unknown data set 'cifar'.*Did you mean 'cifar10'?"):

@@ -17,9 +17,11 @@ PACKAGE = Path(dgprune_lab.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("types",),
     ("contract", "runtime", "intervals"),
-    ("data", "models.networks", "groups", "desk"),
-    ("models.checkpoints", "surgery", "doctor"),
-    ("gate", "measure", "statistics", "stem", "training"),
+    ("data", "models.networks", "tracing", "cache", "desk"),
+    ("models.checkpoints", "groups", "surgery", "doctor"),
+    ("gate", "layout", "statistics", "stem", "training"),
+    ("recalibration",),
+    ("measure",),
     ("evaluator", "scorers", "allocate", "saving"),
     ("study",),
     ("recipes",),
@@ -31,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 # Within a folder its files may import each other; `dgprune_lab/__init__` only names things and loads none of them.
 ONLY_IN = {
-    "torch_pruning": ("groups", "scorers.torch_pruning", "bench", "doctor"),
+    "torch_pruning": ("tracing", "scorers.torch_pruning", "bench", "doctor"),
     "captum": ("diagnostics.sensitivity",),  # none of these files is there yet: nothing else may begin to use them
     "umap": ("diagnostics.feature_shift",),
     "altair": ("charts", "widgets", "report"),

@@ -12,7 +12,8 @@ from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab.surgery import zeroed
-from dgprune_lab.types.filters import FilterGraph, Mask, Scores
+from dgprune_lab.types.filters import Mask, Scores
+from dgprune_lab.types.graph import FilterGraph
 
 
 def real(seed: int = 0) -> tuple[nn.Module, FilterGraph]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.contract import Scorer
 from dgprune_lab.scorers import GroupView
-from dgprune_lab.types.filters import FilterGraph
+from dgprune_lab.types.graph import FilterGraph
 
 MENU = list(dg.SCORERS)
 READING = [name for name in MENU if dg.SCORERS[name].reads]

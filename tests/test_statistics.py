@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 import dgprune_lab as dg
 from dgprune_lab.contract import Need
 from dgprune_lab.statistics import gather
-from dgprune_lab.types.filters import FilterGraph
+from dgprune_lab.types.graph import FilterGraph
 from dgprune_lab.types.statistics import Statistics
 
 ALL: tuple[Need, ...] = ("mean_map", "moments", "gate", "weight_gradient")

@@ -109,10 +109,11 @@ def test_caches_are_bounded() -> None:
     study = study_of(net())
     for index in range(6):
         study.outcomes(Mask.by_hand(study.graph, removed={"0": [index % 5]}), domain="a", images=40 - index)
-    assert sum(size for _, size in study._kept.values()) == study._size > 0
-    study._put(("large",), None, 64 * 2**20)
-    study._put(("larger",), None, 64 * 2**20)
-    assert study._size <= 64 * 2**20 and list(study._kept) == [("larger",)]
+    cache = study._cache
+    assert sum(size for _, size in cache._held.values()) == cache._size > 0
+    cache.put(("large",), None, size=64 * 2**20)
+    cache.put(("larger",), None, size=64 * 2**20)
+    assert cache._size <= 64 * 2**20 and list(cache._held) == [("larger",)]
 
 
 def test_two_threads_may_use_one_study() -> None:
@@ -169,7 +170,7 @@ def test_rows_of_a_sweep_equal_measure_of_the_pruned_networks(batchnorm: BatchNo
             if bool(pd.notna(row["low"])):
                 assert [mine.low, mine.high] == pytest.approx([row.low, row.high], abs=1e-5)
             for column in ("role", "split", "images", "interval", *SEEN):
-                if not pd.isna(row[column]):
+                if bool(pd.notna(row[column])):
                     assert mine[column] == row[column], column
         assert rows[rows.metric == "filters"].value.item() == mask.cost.filters
 

@@ -203,8 +203,8 @@ def lab_page(folder: Path, *, width: int = 1400, height: int = 1000) -> Iterator
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=str(browser_path), args=_FLAGS)
             tab = LabPage(
-                browser.new_page(viewport={"width": width, "height": height}), base=f"http://127.0.0.1:{port}", token=token,
-                runtime=runtime,
+                browser.new_page(viewport={"width": width, "height": height}), base=f"http://127.0.0.1:{port}",
+                token=token, runtime=runtime,
             )  # fmt: skip
             try:
                 yield tab

@@ -12,7 +12,8 @@ from ..gate import read_groups
 from ..models.networks import lenet
 from ..runtime import generator, preserved_rng
 from ..types.domain import Domain
-from ..types.filters import FilterGraph, Scores
+from ..types.filters import Scores
+from ..types.graph import FilterGraph
 
 CLASSES = 10
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..types.domain import Domain
 from ..types.errors import DgpruneError
-from .theme import WORDS, finish, named
+from .theme import WORDS, finish, layered, named
 
 PADDING = {"left": 4, "right": 4, "top": 4, "bottom": 4}
 _TITLE = 20
@@ -51,7 +51,7 @@ def images(domains: Sequence[Domain], *, images: int = 8, split: str = "report",
         )
         .encode(x=x, y=y, text="words:N")
     )
-    return finish(alt.layer(pictures, titles), width=images * (size + 8), height=len(domains) * step, padding=PADDING)
+    return finish(layered(pictures, titles), width=images * (size + 8), height=len(domains) * step, padding=PADDING)
 
 
 def _rows(domain: Domain, row: int, images: int, split: str) -> list[dict[str, Any]]:

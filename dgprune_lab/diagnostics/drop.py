@@ -61,9 +61,11 @@ def drop(
                     continue
                 value, low, high = found
                 rows.append({
-                    **mask_columns(mask), "batchnorm": batchnorm, "seed": scores.options.get("seed"), "domain": domain.name,
+                    **mask_columns(mask), "batchnorm": batchnorm, "seed": scores.options.get("seed"),
+                    "domain": domain.name,
                     "role": domain.role, "split": split, "images": len(after), "metric": "change", "value": value,
-                    "low": low, "high": high, "interval": "images", "unit": "share", **record.columns(domain.name, split),
+                    "low": low, "high": high, "interval": "images", "unit": "share",
+                    **record.columns(domain.name, split),
                 })  # fmt: skip
     return tidy(rows)
 

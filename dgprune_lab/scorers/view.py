@@ -13,7 +13,8 @@ from ..contract import Need, Scorer
 from ..runtime import generator
 from ..types.domain import Role
 from ..types.errors import DgpruneError, unknown
-from ..types.filters import FilterGraph, FilterGroup
+from ..types.graph import FilterGraph, FilterGroup
+from ..types.layers import BATCHNORM
 from ..types.statistics import Moments, Statistics
 
 
@@ -67,7 +68,7 @@ class GroupView:
             DgpruneError: the group has none.
         """
         self._declared("weights")
-        norms = nn.modules.batchnorm._BatchNorm
+        norms = BATCHNORM
         columns = []
         for member in self._group.members:
             owner, _, leaf = member.tensor.rpartition(".")
@@ -158,11 +159,7 @@ class GroupView:
         for member in self._group.members:
             owner, _, leaf = member.tensor.rpartition(".")
             module = self._evidence.model.get_submodule(owner)
-            if (
-                member.side != "out"
-                or leaf != "weight"
-                or isinstance(module, nn.modules.batchnorm._BatchNorm | nn.PReLU)
-            ):
+            if member.side != "out" or leaf != "weight" or isinstance(module, BATCHNORM | nn.PReLU):
                 continue
             held = tensors[member.tensor].double().cpu().movedim(member.axis, 0).flatten(1)
             rows = torch.zeros(self.filters, held.shape[1], dtype=torch.float64)

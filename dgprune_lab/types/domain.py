@@ -123,7 +123,7 @@ class Domain:
         seed: int = 0,
         origin: str = "a torch Dataset",
     ) -> Domain:
-        """A domain backed by a torch Dataset of (image, label): images are read when they are needed, never all at once.
+        """A domain backed by a torch Dataset of (image, label): images are read when needed, never all at once.
 
         Labels are taken from `dataset.targets` where it exists, else read item by item once.
         """
@@ -163,7 +163,7 @@ class Domain:
         device: torch.device | str | None = None,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> Iterator[Batch]:
-        """The part in its fixed order, `size` images at a time, float32 in [0, 1]; `layout` is how they lie in memory."""
+        """The part in its fixed order, `size` images at a time, float32 in [0, 1], in a memory layout."""
         rows = self.rows(split, images)
         for start in range(0, len(rows), size):
             yield self.take(rows[start : start + size], device=device, layout=layout)
@@ -195,7 +195,7 @@ class Domain:
 
     def padded(self, size: int) -> Domain:
         """The same domain with images padded by zeros on all sides to `size` x `size` pixels."""
-        channels, height, width = self.shape
+        _channels, height, width = self.shape
         if isinstance(self.images, _Lazy):
             raise DgpruneError(f"domain {self.name!r}: images of a Dataset are padded by the Dataset's own transform.")
         if max(height, width) > size:
@@ -252,7 +252,7 @@ def _checked(
 
 
 def cut(count: int, labels: Tensor | None, shares: Mapping[str, float], *, seed: int) -> dict[str, Tensor]:
-    """Row numbers cut into parts by shares (which add up to one), stratified by label, each part in seeded random order.
+    """Row numbers cut into parts by shares (which add up to one), stratified by label, each in seeded random order.
 
     Every part gets at least one row where there are enough. Exact sizes: `cut_counts`.
     """

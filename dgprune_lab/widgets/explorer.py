@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
-import anywidget
 import pandas as pd
 import torch
 import traitlets
@@ -22,6 +20,7 @@ from ..types.filters import Mask, Scores
 from ..types.tables import BatchNorm, Of, Scope
 from . import static as assets
 from .code import as_code
+from .heard import HeardWidget
 from .host import vega_host
 from .panels import Panel, Panels
 from .session import Session, View, frame_key
@@ -34,7 +33,7 @@ _CHOICES = ("ratio", "scorer", "scope", "of", "batchnorm")
 _PINS = 3
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(HeardWidget):
     """A slider over the share removed, live on the kernel: what each domain loses, which filters stay, what is left.
 
     The page follows the slider by itself; the kernel measures in one background thread, the newest request first, so
@@ -329,16 +328,6 @@ class Explorer(anywidget.AnyWidget):
         elif kind in ("panel", "filter"):
             self._panels.message(content)
 
-    # --- transport -----------------------------------------------------------------------------------------------
-
-    def open(self) -> None:
-        super().open()
-        _answer_anywhere(self.comm)
-
-    def _send(self, msg: Any, buffers: Any = None) -> None:
-        super()._send(msg, buffers)
-        _answer_anywhere(self.comm)
-
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
@@ -353,16 +342,6 @@ class Explorer(anywidget.AnyWidget):
         if table is None or row is None:
             return assets.picture(None, None)
         return assets.picture(row["sentence"], charts.svg(charts.drop(table)))
-
-
-def _answer_anywhere(comm: Any) -> None:
-    """Let the page reach the widget while a cell runs.
-
-    The kernel otherwise hands the page's messages to whatever last sent on this comm: after a cell has set a value, a
-    busy cell would make the slider deaf.
-    """
-    with contextlib.suppress(AttributeError):
-        comm.__dict__.pop("_reply_subshell_id", None)
 
 
 def _call(reference: weakref.ref[Explorer], method: str, argument: Any) -> None:

@@ -16,7 +16,8 @@ from ..diagnostics.drop import change
 from ..measure import LATENCY_IMAGES, latency_row, time_model
 from ..recipes import mask_record
 from ..study import Study
-from ..types.filters import FilterGroup, Mask, Scores
+from ..types.filters import Mask, Scores
+from ..types.graph import FilterGroup
 from ..types.outcomes import Outcomes
 from ..types.tables import BatchNorm, Of, Scope
 
@@ -31,7 +32,7 @@ def key_of(scorer: str, scope: str, of: str, batchnorm: str | None = None) -> st
 
 
 def plan(scores: Scores, *, scope: Scope, of: Of, ratios: Sequence[float] = PLAN_RATIOS) -> Row:
-    """Which filters leave in what order, and what is left at every ratio: all that the page needs to follow a slider."""
+    """Which filters leave in what order, and what is left at every ratio: all a page needs to follow a slider."""
     order = removal_order(scores, scope=scope)
     return {
         "key": key_of(scores.scorer, scope, of),

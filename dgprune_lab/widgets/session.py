@@ -191,7 +191,8 @@ def _table(study: Study, mask: Mask, row: frames.Row, batchnorm: BatchNorm) -> p
     for found in row["domains"]:
         domain = study.domain(found["name"])
         here = {
-            **shared, "domain": domain.name, "role": domain.role, "split": "report", "images": len(domain.rows("report")),
+            **shared, "domain": domain.name, "role": domain.role, "split": "report",
+            "images": len(domain.rows("report")),
             "interval": "images", "unit": "share", **record.columns(domain.name, "report"),
         }  # fmt: skip
         metric = "agreement" if found["agreement"] else "accuracy"

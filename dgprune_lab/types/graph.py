@@ -1,0 +1,190 @@
+"""Groups of filters, and where each filter of a network sits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import unknown
+
+
+class Member(NamedTuple):
+    """Where a group's filters sit on one axis of one tensor.
+
+    Attributes:
+        tensor: dotted name of a parameter or buffer.
+        axis: the axis that is cut.
+        side: "out" where the tensor writes the filters, "in" where it reads them.
+        positions: (K,) places on the axis.
+        filters: (K,) the filter of the group that sits at each place.
+    """
+
+    tensor: str
+    axis: int
+    side: Literal["out", "in"]
+    positions: Tensor
+    filters: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class FilterGroup:
+    """Filters that must go together wherever they are written or read.
+
+    Attributes:
+        name: dotted name of the first layer that writes the group, in the order of execution.
+        filters: their number C.
+        members: every (tensor, axis) that holds them.
+        units: (C,) the unit of each filter; filters of one unit go together (grouped convolutions tie them).
+        writers: dotted names of the convolution, linear and normalisation layers that write the group.
+        doors: dotted name of each layer that reads it -> (K,) places on its input axis and (K,) the filters there, in
+            the order of execution; the input of these layers is the group's output.
+        depth: position of the group in the order of execution, from 0.
+        ends: the writers whose output reaches a reader without another writer in between (of a convolution and its
+            BatchNorm, the BatchNorm): a gate on the group's output is one gate on all of these.
+    """
+
+    name: str
+    filters: int
+    members: tuple[Member, ...] = field(repr=False)
+    units: Tensor = field(repr=False)
+    writers: tuple[str, ...] = ()
+    doors: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    depth: int = 0
+    ends: tuple[str, ...] = ()
+
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        """Dotted names of the layers that read the group, in the order of execution."""
+        return tuple(self.doors)
+
+    @cached_property
+    def step(self) -> int:
+        """How many filters go at once at the least (1 unless grouped convolutions tie them)."""
+        return int(self.units.bincount().max())
+
+
+class Cost(NamedTuple):
+    """What is left of a network: counts, and bytes of parameters and buffers."""
+
+    filters: int
+    parameters: int
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class FilterGraph:
+    """Every group of a network and where each filter sits: what the dependency graph says, read once.
+
+    Each filter of the network has one global id (its group's offset plus its number). `axes[tensor][axis]` is a
+    (length,) tensor of global ids, with the id `free` (the last) where a place belongs to no group.
+
+    Attributes:
+        groups: in the order of execution.
+        axes: global ids along every axis that some group cuts.
+        shapes: shape and element size in bytes of every parameter and buffer.
+        parameters: names of the trainable tensors, each shared tensor once.
+        uses: of each convolution or linear weight, at how many output places per image it is applied.
+        refused: layer name -> why its filters cannot be cut.
+        input_shape: (C, H, W) that the network was traced with.
+        layers: "conv" (filters of convolutions) or "all" (hidden units of linear layers too).
+    """
+
+    groups: tuple[FilterGroup, ...]
+    axes: Mapping[str, Mapping[int, Tensor]] = field(repr=False)
+    shapes: Mapping[str, tuple[tuple[int, ...], int]] = field(repr=False)
+    parameters: frozenset[str] = field(repr=False)
+    uses: Mapping[str, int] = field(repr=False)
+    refused: Mapping[str, str]
+    input_shape: tuple[int, int, int]
+    layers: Literal["conv", "all"] = "conv"
+
+    def __getitem__(self, name: str) -> FilterGroup:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise unknown("layer", name, self.names)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the groups."""
+        return [group.name for group in self.groups]
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Global id of each group's filter 0."""
+        starts, total = {}, 0
+        for group in self.groups:
+            starts[group.name] = total
+            total += group.filters
+        return starts
+
+    @cached_property
+    def free(self) -> int:
+        """Number of filters, and the global id of a place that belongs to no group."""
+        return sum(group.filters for group in self.groups)
+
+    @cached_property
+    def maps(self) -> dict[tuple[str, int], int]:
+        """Which of the distinct maps each (tensor, axis) uses: many axes share one."""
+        return self._distinct[0]
+
+    @cached_property
+    def distinct(self) -> list[Tensor]:
+        """The distinct maps, each once."""
+        return self._distinct[1]
+
+    @cached_property
+    def _distinct(self) -> tuple[dict[tuple[str, int], int], list[Tensor]]:
+        seen: dict[bytes, int] = {}
+        where: dict[tuple[str, int], int] = {}
+        listed: list[Tensor] = []
+        for tensor, axes in self.axes.items():
+            for axis, ids in axes.items():
+                content = ids.numpy().tobytes()
+                if content not in seen:
+                    seen[content] = len(listed)
+                    listed.append(ids)
+                where[tensor, axis] = seen[content]
+        return where, listed
+
+    @cached_property
+    def _stacked(self) -> tuple[Tensor, Tensor]:
+        return torch.cat(self.distinct), torch.tensor([len(ids) for ids in self.distinct])
+
+    def vector(self, keep: Mapping[str, Tensor]) -> Tensor:
+        """(free + 1,) bool: which global ids stay; the last is True."""
+        return torch.cat([*(keep[group.name] for group in self.groups), torch.ones(1, dtype=torch.bool)])
+
+    def kept_lengths(self, vector: Tensor) -> list[int]:
+        """Length that each distinct map has left."""
+        ids, lengths = self._stacked
+        ends = torch.cat([torch.zeros(1, dtype=torch.int64), vector[ids].cumsum(0)])[
+            torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        ]
+        return ends.diff().tolist()
+
+    def cost(self, keep: Mapping[str, Tensor] | None = None) -> Cost:
+        """Filters, parameters, MACs per image and bytes that a mask leaves; of the full network without one.
+
+        MACs are those of convolution and linear layers: elements of the weight times the output places per image
+        (Torch's FlopCounterMode counts two operations for each).
+        """
+        lengths = [len(ids) for ids in self.distinct] if keep is None else self.kept_lengths(self.vector(keep))
+        parameters = macs = size = 0
+        for tensor, (shape, element) in self.shapes.items():
+            count = 1
+            for axis, length in enumerate(shape):
+                which = self.maps.get((tensor, axis))
+                count *= length if which is None else lengths[which]
+            size += count * element
+            if tensor in self.parameters:
+                parameters += count
+            macs += count * self.uses.get(tensor, 0)
+        filters = self.free if keep is None else sum(int(part.sum()) for part in keep.values())
+        return Cost(filters, parameters, macs, size)
