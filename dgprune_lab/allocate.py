@@ -87,7 +87,7 @@ class Order:
             return int((self.share <= ratio + 1e-9).sum())
         if of == "filters":
             return int((self.filters.cumsum(0) <= ratio * graph.free + 1e-9).sum())
-        full = getattr(graph.cost(), of)
+        full = getattr(graph.full, of)
         low, high = 0, len(self.units)
         while low < high:
             middle = (low + high + 1) // 2

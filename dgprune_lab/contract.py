@@ -58,6 +58,12 @@ class Scorer:
         return (self.function.__doc__ or "").strip().split("\n")[0]
 
     @property
+    def formula(self) -> str:
+        """What the docstring says after its first line and before what it returns."""
+        rest = " ".join((self.function.__doc__ or "").strip().split("\n")[1:]).split("Returns")[0].split("Source:")[0]
+        return " ".join(rest.split())
+
+    @property
     def options(self) -> dict[str, inspect.Parameter]:
         """Its keyword-only parameters."""
         return {

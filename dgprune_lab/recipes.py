@@ -133,16 +133,17 @@ def sweep_steps(
     drawn = range(seeds) if isinstance(seeds, int) else seeds
     if not asked or not scorers or not drawn:
         raise DgpruneError("a sweep needs at least one ratio, one scorer and one seed.")
-    masks = list(_masks(study, scorers, asked, drawn, scope, of))
-    total, done, found = len(masks) * len(study.domains), 0, []
-    for seed, mask in masks:
-        for domain in study.domains:
-            outcomes = yield from _quiet(
-                study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images), done, total
-            )
-            found.append(({**mask_columns(mask), "seed": seed, "batchnorm": batchnorm}, mask, domain, outcomes))
-            done += 1
-            yield done, total
+    with study.held():
+        masks = list(_masks(study, scorers, asked, drawn, scope, of))
+        total, done, found = len(masks) * len(study.domains), 0, []
+        for seed, mask in masks:
+            for domain in study.domains:
+                outcomes = yield from _quiet(
+                    study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images), done, total
+                )
+                found.append(({**mask_columns(mask), "seed": seed, "batchnorm": batchnorm}, mask, domain, outcomes))
+                done += 1
+                yield done, total
     rows = _rows(study, found, split)
     for seed, mask in masks:
         shared = {**mask_columns(mask), "seed": seed, "batchnorm": batchnorm}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -88,6 +89,7 @@ class Study:
             listed = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in self.domains)
             raise DgpruneError(f"all domains of a study need images of one size; got {listed}.")
         self._lock = threading.RLock()
+        self._here = threading.local()
         self._cache = Cache(limit=_BYTES)
         self._stamp: tuple[object, ...] | None = None
         threads()
@@ -300,8 +302,20 @@ class Study:
         if {g.name: g.filters for g in scores.graph.groups} != mine:
             raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network.")
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Take the network as unchanged in this thread until the end; looking each time costs 18 ms for a VGG-16."""
+        self._refresh()
+        self._here.depth = getattr(self._here, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            self._here.depth -= 1
+
     def _refresh(self) -> None:
         """Read the network again if it is not the one that was read."""
+        if getattr(self._here, "depth", 0):
+            return
         with self._lock:
             found = stamp(self.model)
             if found == self._stamp:

@@ -180,7 +180,8 @@ def _scratch(shape: list[int], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
     held: Tensor | None = getattr(_here, "scratch", None)
     if held is None or held.dtype != dtype or len(held) < count:
-        held = torch.empty(count, dtype=dtype)
+        with torch.inference_mode(False):  # one made in inference mode could not be written outside it
+            held = torch.empty(count, dtype=dtype)
         if held.nbytes <= _SCRATCH_BYTES:
             _here.scratch = held
     return held[:count].view(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 
 import pytest
 import torch
@@ -144,3 +145,21 @@ def test_a_pruned_network_shares_no_memory_with_its_parent() -> None:
     mine = {t.data_ptr() for t in itertools.chain(model.parameters(), model.buffers())}
     for other in (dg.prune(model, mask), dg.masked(model, mask), zeroed(model, mask)):
         assert not mine & {t.data_ptr() for t in itertools.chain(other.parameters(), other.buffers())}
+
+
+def test_a_network_pruned_in_inference_mode_leaves_nothing_behind_for_the_next() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 2, 3))
+    graph = dg.read_groups(model, torch.rand(1, 3, 9, 9))
+    mask = dg.Mask.by_hand(graph, removed={"0": [1, 2], "1": [0, 7]})
+    pruned: list[torch.nn.Module] = []
+
+    def both() -> None:
+        with torch.inference_mode():
+            dg.prune(model, mask)
+        pruned.append(dg.prune(model, mask))
+
+    thread = threading.Thread(target=both)  # a thread of its own has no memory kept from earlier tests
+    thread.start()
+    thread.join()
+    kept = [mask.kept(name) for name in graph.names]
+    assert torch.equal(pruned[0].get_parameter("1.weight"), model[1].weight[kept[1]][:, kept[0]])

@@ -142,7 +142,7 @@ class Mask:
     @property
     def got(self) -> float:
         """The share really removed, of what the ratio counts."""
-        full = getattr(self.graph.cost(), self.of)
+        full = getattr(self.graph.full, self.of)
         return 1 - getattr(self.cost, self.of) / full
 
     @cached_property

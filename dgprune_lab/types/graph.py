@@ -169,6 +169,11 @@ class FilterGraph:
         ]
         return ends.diff().tolist()
 
+    @cached_property
+    def full(self) -> Cost:
+        """Of the whole network."""
+        return self.cost()
+
     def cost(self, keep: Mapping[str, Tensor] | None = None) -> Cost:
         """Filters, parameters, MACs per image and bytes that a mask leaves; of the full network without one.
 

@@ -165,7 +165,8 @@ def static_state(study: Study, *, scorers: Sequence[Scorer]) -> Row:
         "groups": [{"name": g.name, "filters": g.filters} for g in study.graph.groups],
         "scorers": [
             {
-                "name": s.name, "label": s.label, "kind": s.kind, "summary": s.summary, "cite": s.cite,
+                "name": s.name, "label": s.label, "kind": s.kind, "summary": f"{s.summary}\n{s.formula}".strip(),
+                "cite": s.cite,
                 "unavailable": study.unavailable(s), "instead": s.instead,
             }
             for s in scorers
