@@ -69,8 +69,9 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
         return tensor if axes or shared else tensor.clone()
 
     small = rebuild(model, cut)
-    for name in graph.axes.keys() - there:
-        _check_fits(name, None, graph)
+    for name in graph.axes:
+        if name not in there:
+            _check_fits(name, None, graph)
     return small
 
 

@@ -162,4 +162,4 @@ def test_a_network_pruned_in_inference_mode_leaves_nothing_behind_for_the_next()
     thread.start()
     thread.join()
     kept = [mask.kept(name) for name in graph.names]
-    assert torch.equal(pruned[0].get_parameter("1.weight"), model[1].weight[kept[1]][:, kept[0]])
+    assert torch.equal(pruned[0].get_parameter("1.weight"), model.get_parameter("1.weight")[kept[1]][:, kept[0]])
