@@ -53,18 +53,18 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
     graph = mask.graph
     vector = graph.vector(mask.keep)
     kept = [vector[ids].nonzero().flatten() for ids in graph.distinct]
+    cut_here = [index.shape[0] < length for index, length in zip(kept, graph.lengths, strict=True)]
     blocks = graph_blocks(graph)
-
     there: set[str] = set()
 
     def cut(name: str, tensor: Tensor) -> Tensor:
-        if name in graph.axes:
+        axes = graph.cuts.get(name, ())
+        if axes:
             _check_fits(name, tuple(tensor.shape), graph)
             there.add(name)
-        axes = [(axis, graph.maps[name, axis]) for axis in sorted(graph.axes.get(name, ()))]
-        axes = [(axis, which) for axis, which in axes if len(kept[which]) < len(graph.distinct[which])]
-        for k, (axis, which) in enumerate(axes):  # axis 0 first: whole rows are copied, so the other has less to gather
-            tensor = _select(tensor, axis, kept[which], blocks[which], last=k == len(axes) - 1)
+            axes = [(axis, which) for axis, which in axes if cut_here[which]]
+        for k, (axis, which) in enumerate(axes, start=1):  # axis 0 first: whole rows are copied, the other gathers less
+            tensor = _select(tensor, axis, kept[which], blocks[which], last=k == len(axes))
         shared = share and name in graph.parameters
         return tensor if axes or shared else tensor.clone()
 
@@ -163,13 +163,13 @@ def _block(ids: Tensor) -> int:
 
 
 def _select(tensor: Tensor, axis: int, index: Tensor, block: int, *, last: bool) -> Tensor:
-    where = index.to(tensor.device)
+    where = index if index.device == tensor.device else index.to(tensor.device)
     if block > 1:
         blocks = tensor.unflatten(axis, (-1, block)).index_select(axis, where[::block] // block)
         return blocks.flatten(axis, axis + 1)
     if last or tensor.device.type != "cpu":
         return tensor.index_select(axis, where)
-    shape = [len(where) if k == axis else size for k, size in enumerate(tensor.shape)]
+    shape = [where.shape[0] if k == axis else size for k, size in enumerate(tensor.shape)]
     return torch.index_select(tensor, axis, where, out=_scratch(shape, tensor.dtype))
 
 
@@ -180,7 +180,7 @@ def _scratch(shape: list[int], dtype: torch.dtype) -> Tensor:
     """A tensor of this thread's own that the next call overwrites: fresh memory costs more than the copy into it."""
     count = math.prod(shape)
     held: Tensor | None = getattr(_here, "scratch", None)
-    if held is None or held.dtype != dtype or len(held) < count:
+    if held is None or held.dtype != dtype or held.shape[0] < count:
         with torch.inference_mode(False):  # one made in inference mode could not be written outside it
             held = torch.empty(count, dtype=dtype)
         if held.nbytes <= _SCRATCH_BYTES:

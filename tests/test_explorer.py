@@ -167,7 +167,9 @@ def test_bad_values_are_refused_before_anything_moves(study: dg.Study) -> None:
                 setattr(explorer, name, value)
         assert explorer.choice["id"] == 0
         explorer.choice = {**explorer.choice, "id": 1, "ratio": 7, "by": "page"}
-        assert "[0, 1)" in explorer.status["error"]
+        assert "[0, 1)" in explorer.status["error"] and explorer.ratio == 0.5
+        explorer.ratio = 0.3
+        assert explorer.choice["id"] == 2 and explorer.table.ratio_removed.iloc[0] == 0.3
     finally:
         explorer.close()
 

@@ -140,6 +140,16 @@ class FilterGraph:
         return self._distinct[1]
 
     @cached_property
+    def cuts(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Of each tensor that a group cuts, its axes in order, each with its distinct map."""
+        return {name: tuple((axis, self.maps[name, axis]) for axis in sorted(axes)) for name, axes in self.axes.items()}
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Length of each distinct map."""
+        return [len(ids) for ids in self.distinct]
+
+    @cached_property
     def _distinct(self) -> tuple[dict[tuple[str, int], int], list[Tensor]]:
         seen: dict[bytes, int] = {}
         where: dict[tuple[str, int], int] = {}
@@ -155,7 +165,7 @@ class FilterGraph:
 
     @cached_property
     def _stacked(self) -> tuple[Tensor, Tensor]:
-        return torch.cat(self.distinct), torch.tensor([len(ids) for ids in self.distinct])
+        return torch.cat(self.distinct), torch.tensor(self.lengths)
 
     def vector(self, keep: Mapping[str, Tensor]) -> Tensor:
         """(free + 1,) bool: which global ids stay; the last is True."""
@@ -180,7 +190,7 @@ class FilterGraph:
         MACs are those of convolution and linear layers: elements of the weight times the output places per image
         (Torch's FlopCounterMode counts two operations for each).
         """
-        lengths = [len(ids) for ids in self.distinct] if keep is None else self.kept_lengths(self.vector(keep))
+        lengths = self.lengths if keep is None else self.kept_lengths(self.vector(keep))
         parameters = macs = size = 0
         for tensor, (shape, element) in self.shapes.items():
             count = 1

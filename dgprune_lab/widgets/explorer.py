@@ -86,7 +86,7 @@ class Explorer(HeardWidget):
         start = self._session.checked(
             {"id": 0, "ratio": ratio, "scorer": scorer, "scope": scope, "of": of, "batchnorm": settled, "by": "kernel"}
         )
-        self._start = start
+        self._start = self._view = start
         self._pinned: list[tuple[View, dict[str, Any]]] = []
         this: weakref.ref[Explorer] = weakref.ref(self)
         self._worker = Worker(
@@ -106,8 +106,8 @@ class Explorer(HeardWidget):
 
     @property
     def view(self) -> View:
-        """What the controls say."""
-        return self._session.checked(self.choice)
+        """What the controls say: the last choice that made sense."""
+        return self._view
 
     @property
     def ratio(self) -> float:
@@ -214,13 +214,18 @@ class Explorer(HeardWidget):
 
     def _choose(self, **changes: Any) -> None:
         with self._lock:
-            moved = {**self.choice, **changes, "id": self.view["id"] + 1, "by": "kernel"}
-            self.choice = dict(self._session.checked(moved))
+            self.choice = dict(
+                self._session.checked({**self._view, **changes, "id": self._latest() + 1, "by": "kernel"})
+            )
+
+    def _latest(self) -> int:
+        """Number of the newest request, whether it made sense or not."""
+        return int(self.choice.get("id", 0))
 
     def _chosen(self, new: dict[str, Any]) -> None:
         try:
-            self._session.checked(new)
-        except (DgpruneError, KeyError, TypeError) as error:
+            self._view = self._session.checked(new)
+        except (DgpruneError, KeyError, TypeError, ValueError) as error:
             self._failed(error)
         else:
             after = QUIET_SECONDS if new["by"] == "kernel" else _MOVING_SECONDS if new.get("moving") else 0.0
@@ -229,7 +234,7 @@ class Explorer(HeardWidget):
     def _request(self, *, after: float) -> None:
         """Measure the present view after a short quiet; whatever was asked before is forgotten."""
         self._worker.drop("curves", "latency")
-        self._say(ack=self.choice["id"], progress=None, message=None)
+        self._say(ack=self._latest(), progress=None, message=None)
         self._worker.put("exact", self._exact, priority=EXACT, after=after)
 
     def _exact(self) -> Job:

@@ -230,6 +230,9 @@ function describe(strip) {
     const notes = ["filled = stays, ring = gone"];
     if (size > 1) notes.push(`large layers: one square = up to ${size} filters`);
     if (strip.view.pinned) notes.push("dot in it = otherwise where pinned");
+    const refused = Object.entries(strip.view.refused ?? {});
+    if (refused.length) notes.push(`${refused.length === 1 ? "1 layer" : `${refused.length} layers`} cannot be pruned`);
+    strip.about.title = refused.map(([layer, why]) => `${layer}: ${why}`).join("\n");
     say(strip.about, notes.join(" · "));
     return;
   }
