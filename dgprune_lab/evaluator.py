@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .layout import layout_of
 from .measure import device_of, join, outcome_batches, private
-from .recalibration import calibration_batches, calibration_images, has_batchnorm, run_calibration
+from .recalibration import calibration_batches, calibration_images, calibration_steps, has_batchnorm
 from .stem import Replayed, Stem, find_stem, record
 from .surgery import pruned_view, rebuild
 from .types.domain import Batch, Domain
@@ -66,9 +66,15 @@ class Evaluator:
             calibration: source images that BatchNorm statistics are re-estimated on after pruning; 0 leaves them.
         """
         calibration = calibration if self._norm else 0
-        with self._lock:
-            model = self._network(mask, calibration)
-        yield
+        building = self._network(mask, calibration)
+        while True:
+            with self._lock:
+                try:
+                    next(building)
+                except StopIteration as end:
+                    model: nn.Module = end.value
+                    break
+            yield
         batches = outcome_batches(model, self._inputs(model, domain, split, images, calibration), domain)
         parts: list[Outcomes] = []
         while True:
@@ -80,47 +86,49 @@ class Evaluator:
             parts.append(part)
             yield
 
-    def _network(self, mask: Mask | None, calibration: int) -> nn.Module:
+    def _network(self, mask: Mask | None, calibration: int) -> Generator[None, None, nn.Module]:
+        """The network to run; yields while its statistics are re-estimated."""
         key = (None if mask is None else mask.key, calibration)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        base = self._base(calibration)
+        base = yield from self._base(calibration)
         if mask is None:
             model = base.model
-        elif self.stem is None:
+        elif self.stem is None or (calibration and base.calibration is None):
             model = pruned_view(self._dense, mask).eval()
             if calibration:
-                run_calibration(model, self._calibration_images(calibration))
+                yield from calibration_steps(model, self._calibration_images(calibration))
         else:
             model = Replayed(pruned_view(self._dense, mask), self.stem, mask).eval()
-            if base.calibration is not None:
-                run_calibration(model, base.calibration)
+            if base.calibration:
+                yield from calibration_steps(model, base.calibration)
         self._last = (key, model)
         return model
 
-    def _base(self, calibration: int) -> _Base:
-        if calibration not in self._bases:
-            if not calibration:
-                self._bases[0] = _Base(self._dense, None)
-            else:
-                twin = rebuild(self._dense, lambda _, tensor: tensor.clone()).eval()
-                held: list[Tensor] | None = None
-                if self.stem is None:
-                    run_calibration(twin, self._calibration_images(calibration))
-                else:
-                    held = _recorded(twin, self.stem, self._calibration_images(calibration))
-                self._bases[calibration] = _Base(twin, held)
-        return self._bases[calibration]
+    def _base(self, calibration: int) -> Generator[None, None, _Base]:
+        """The dense network, its statistics re-estimated where asked, and what its stem gave meanwhile."""
+        if calibration in self._bases:
+            return self._bases[calibration]
+        base = _Base(self._dense, None)
+        if calibration:
+            twin = rebuild(self._dense, lambda _, tensor: tensor.clone()).eval()
+            kept = _Kept()
+            if self.stem is not None:
+                twin.get_submodule(self.stem.last).register_forward_hook(
+                    lambda _m, _i, output: kept.add(output.clone())
+                )
+            yield from calibration_steps(twin, self._calibration_images(calibration))
+            base = _Base(private(twin), kept.parts if self.stem is not None else None)
+        self._bases[calibration] = base
+        return base
 
     @property
     def stem(self) -> Stem | None:
         """What every mask shares; found on first use. None on a GPU, whose sums are not repeatable."""
         if isinstance(self._stem, bool):
-            example = (
-                self.domains[0]
-                .take(torch.arange(min(16, len(self.domains[0]))), device=self.device, layout=self._layout)
-                .images
-            )
+            first = self.domains[0]
+            rows = torch.arange(min(16, len(first)))
+            example = first.take(rows, device=self.device, layout=self._layout).images
             self._stem = find_stem(self._dense, self.graph, example) if self.device.type == "cpu" else None
         return self._stem
 
@@ -135,46 +143,42 @@ class Evaluator:
         """Batches whose images are the dense stem's outputs, kept as long as they fit."""
         assert self.stem is not None
         key = (domain.key, split, images, calibration)
-        held = self._held.pop(key, None)
-        fresh: list[Tensor] = []
-        rows = domain.rows(split, images).split(_SIZE)
-        for k, part in enumerate(rows):
+        held, fresh = self._held.get(key), _Kept()
+        for k, part in enumerate(domain.rows(split, images).split(_SIZE)):
             if held is None:
                 batch = domain.take(part, device=self.device, layout=self._layout)
-                output = record(self._base(calibration).model, self.stem, [batch.images])[0]
-                fresh.append(output)
+                output = record(self._bases[calibration].model, self.stem, [batch.images])[0]
+                fresh.add(output)
                 yield Batch(output, batch.labels, part)
             else:
                 labels = None if domain.labels is None else domain.labels[part.to(domain.labels.device)].to(self.device)
                 yield Batch(held[k], labels, part)
-        self._keep(key, held or fresh)
-
-    def _keep(self, key: tuple[object, ...], held: list[Tensor]) -> None:
-        size = _bytes(held)
-        if size <= _STEM_BYTES:
-            while self._held and size + sum(map(_bytes, self._held.values())) > _STEM_BYTES:
+        if held is None and fresh.parts is not None:
+            while self._held and fresh.size + sum(map(_bytes, self._held.values())) > _STEM_BYTES:
                 self._held.popitem(last=False)
-            self._held[key] = held
+            self._held[key] = fresh.parts
 
     def _calibration_images(self, images: int) -> Iterator[Tensor]:
         return calibration_images(self._dense, calibration_batches(self.domains, images))
 
 
-def _recorded(model: nn.Module, stem: Stem, batches: Iterator[Tensor]) -> list[Tensor]:
-    """Collect a network's BatchNorm statistics on these batches, and what its stem gave meanwhile."""
-    kept: list[Tensor] = []
-    handle = model.get_submodule(stem.last).register_forward_hook(
-        lambda _m, _i, output: kept.append(output.detach().clone())
-    )
-    try:
-        run_calibration(model, batches)
-    finally:
-        handle.remove()
-    return kept
+class _Kept:
+    """Tensors, as long as all of them fit: `parts` is None from the one on that does not."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] | None = []
+        self.size = 0
+
+    def add(self, tensor: Tensor) -> None:
+        self.size += tensor.nbytes
+        if self.size > _STEM_BYTES:
+            self.parts = None
+        if self.parts is not None:
+            self.parts.append(tensor.detach())
 
 
 def _bytes(tensors: list[Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.nbytes for t in tensors)
 
 
 def drive(steps: Generator[None, None, Outcomes], *, stop: Callable[[], bool] | None = None) -> Outcomes | None:

@@ -201,16 +201,20 @@ def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
 
 def time_model(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> list[float]:
     """Milliseconds of `repeats` forward passes of one batch, after two that are not counted."""
-    twin, seconds = private(model), []
-    with torch.inference_mode():
-        for k in range(repeats + 2):
-            _wait(images)
-            start = time.perf_counter()
+    return list(timings(model, images, repeats=repeats))
+
+
+def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> Iterator[float]:
+    """`time_model` one pass at a time."""
+    twin = private(model)
+    for k in range(repeats + 2):
+        _wait(images)
+        start = time.perf_counter()
+        with torch.inference_mode():
             twin(images)
-            _wait(images)
-            if k >= 2:
-                seconds.append((time.perf_counter() - start) * 1e3)
-    return seconds
+        _wait(images)
+        if k >= 2:
+            yield (time.perf_counter() - start) * 1e3
 
 
 def latency_row(milliseconds: Sequence[float], images: int) -> dict[str, Any]:

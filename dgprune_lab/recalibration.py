@@ -90,6 +90,12 @@ def calibration_images(model: nn.Module, batches: Iterable[list[tuple[Domain, Te
 
 def run_calibration(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Re-estimate a network's own BatchNorm statistics in place on these batches, and leave the modes as found."""
+    for _ in calibration_steps(model, batches):
+        pass
+
+
+def calibration_steps(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
+    """`run_calibration` that yields after every batch; modes are put back however it ends."""
     layers = [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
     modes = {module: module.training for module in model.modules()}
     held = [layer.momentum for layer in layers]
@@ -99,9 +105,10 @@ def run_calibration(model: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.momentum = None
         layer.train()
     try:
-        with torch.inference_mode(False), torch.no_grad():
-            for batch in batches:
+        for batch in batches:
+            with torch.inference_mode(False), torch.no_grad():
                 model(batch)
+            yield
     finally:
         for layer, momentum in zip(layers, held, strict=True):
             layer.momentum = momentum

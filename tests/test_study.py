@@ -237,3 +237,18 @@ def test_a_pruned_network_survives_the_disk(tmp_path: Path) -> None:
         dg.load(path, model=norm_net())
     with pytest.raises(dg.DgpruneError, match=r"masked network cannot be saved"):
         dg.save(dg.masked(study.model, first), tmp_path / "soft")
+
+
+@pytest.mark.parametrize("limit", [0, 30_000])
+def test_a_stem_too_large_to_keep_changes_no_number(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(randomise(build("digits_net"), dtype=torch.float32), shape=(3, 28, 28), count=300)
+    mask = dg.allocate(study.score("random"), ratio=0.4)
+    settings: list[BatchNorm] = ["as_is", "recalibrate"]
+    want = [study.outcomes(mask, domain="t", batchnorm=batchnorm) for batchnorm in settings]
+    monkeypatch.setattr("dgprune_lab.evaluator._STEM_BYTES", limit)
+    other = dg.Study(study.model, sources=study.sources, targets=study.targets)
+    assert all(
+        same(other.outcomes(mask, domain="t", batchnorm=batchnorm), found)
+        for batchnorm, found in zip(settings, want, strict=True)
+    )
+    assert sum(t.nbytes for held in other._evaluator._held.values() for t in held) <= limit

@@ -220,7 +220,7 @@ class Explorer(HeardWidget):
 
     def _latest(self) -> int:
         """Number of the newest request, whether it made sense or not."""
-        return int(self.choice.get("id", 0))
+        return int(self.choice.get("id") or 0)  # type: ignore[arg-type]
 
     def _chosen(self, new: dict[str, Any]) -> None:
         try:

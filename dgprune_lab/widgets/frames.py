@@ -13,7 +13,7 @@ from ..allocate import Order, removal_order
 from ..charts.theme import looks
 from ..contract import Scorer
 from ..diagnostics.drop import change
-from ..measure import LATENCY_IMAGES, latency_row, time_model
+from ..measure import LATENCY_IMAGES, latency_row, timings
 from ..recipes import mask_record
 from ..study import Study
 from ..types.filters import Mask, Scores
@@ -127,19 +127,25 @@ def sentence(mask: Mask, rows: Sequence[Row]) -> str:
     return f"{start}: {', '.join(parts)}"
 
 
-def latency(study: Study, mask: Mask | None, *, dense: list[float] | None) -> tuple[list[float], Row]:
-    """Milliseconds of 21 batches of 32 images, and the words that compare them with the full network's."""
+def latency(study: Study, mask: Mask | None) -> Generator[None, None, list[float]]:
+    """Milliseconds of 21 batches of 32 images, yielding between them."""
     domain = study.domains[0]
     images = domain.take(domain.rows("report", LATENCY_IMAGES), device=study.device).images
-    model = study.network(mask)
-    found = time_model(model.to(study.device), images)
-    row = latency_row(found, len(images))
-    text = f"{row['value']:.1f} ms for {len(images)} images ({row['low']:.1f} to {row['high']:.1f})"
-    if dense is not None:
-        overlap = min(found) <= max(dense) and min(dense) <= max(found)
-        middle = float(np.median(dense))
-        text += "; no clear difference from the full network" if overlap else f"; full network {middle:.1f} ms"
-    return found, {"text": text, "value": row["value"], "low": row["low"], "high": row["high"]}
+    found = []
+    for one in timings(study.network(mask).to(study.device), images):
+        found.append(one)
+        yield
+    return found
+
+
+def latency_words(found: list[float], *, dense: list[float], images: int) -> Row:
+    """Median and range in words, compared with the full network's: ranges that overlap tell no difference."""
+    row = latency_row(found, images)
+    text = f"{row['value']:.1f} ms for {images} images ({row['low']:.1f} to {row['high']:.1f})"
+    overlap = min(found) <= max(dense) and min(dense) <= max(found)
+    middle = float(np.median(dense))
+    text += "; no clear difference from the full network" if overlap else f"; full network {middle:.1f} ms"
+    return {"text": text, "value": row["value"], "low": row["low"], "high": row["high"]}
 
 
 def given_scores(scores: Scores) -> Row:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..allocate import allocate, checked_ratio, removal_order
 from ..contract import Scorer
+from ..measure import LATENCY_IMAGES
 from ..recipes import left, mask_columns, mask_record
 from ..scorers import SCORERS, resolve
 from ..study import Study
@@ -156,12 +157,13 @@ class Session:
     def time(self, view: View) -> Generator[None, None, None]:
         """Add the latency of a view that was measured, compared with the full network's."""
         if self._dense_latency is None:
-            self._dense_latency, _ = frames.latency(self.study, None, dense=None)
-            yield
+            self._dense_latency = yield from frames.latency(self.study, None)
         row = self.exact(view)
         if row is not None and row["latency"] is None:
-            _, found = frames.latency(self.study, self.mask(view), dense=self._dense_latency)
-            self._measured[frame_key(view)][view["ratio"]] = {**row, "latency": found}
+            found = yield from frames.latency(self.study, self.mask(view))
+            images = min(LATENCY_IMAGES, len(self.study.domains[0].rows("report")))
+            words = frames.latency_words(found, dense=self._dense_latency, images=images)
+            self._measured[frame_key(view)][view["ratio"]] = {**row, "latency": words}
 
     def table(self, view: View) -> pd.DataFrame | None:
         """A measured view as a tidy table; None where it is not measured."""
