@@ -143,6 +143,12 @@ class Study:
         return has_batchnorm(self.model)
 
     @property
+    def content(self) -> str:
+        """A hash of the network as it is now: layers, parameters and buffers."""
+        self._refresh()
+        return self._content
+
+    @property
     def graph(self) -> FilterGraph:
         """The groups of the network, read once."""
         self._refresh()

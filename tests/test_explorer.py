@@ -351,3 +351,21 @@ def test_the_prediction_locks_and_an_empty_guess_blocks_nothing() -> None:
         other.reveal("up")
     with pytest.raises(dg.DgpruneError, match="two or more"):
         dg.predict("Which?", ["only"])
+
+
+def test_a_network_changed_in_place_is_measured_anew() -> None:
+    study = small_study()
+    explorer = dg.Explorer(study, ratio=0.2)
+    try:
+        explorer.wait(curves=True)
+        assert len(explorer.frames["rows"]) == 20
+        with torch.no_grad():
+            study.model.get_parameter("head.weight").mul_(-1)
+        explorer.ratio = 0.25
+        table = explorer.table
+        said = dg.measure(dg.prune(study.model, explorer.mask), study.domains, batchnorm="recalibrate", latency=False)
+        for name in ("mnist", "mnist_m"):
+            both = [t[(t.domain == name) & (t.metric == "accuracy")].value.item() for t in (table, said)]
+            assert both[0] == both[1]
+    finally:
+        explorer.close()

@@ -46,13 +46,14 @@ class Session:
     def __init__(self, study: Study, *, scorers: Sequence[str | Scorer | Scores]) -> None:
         self.study = study
         self.menu: dict[str, Scorer | Scores] = dict(SCORERS)
-        for item in scorers:
-            self.admit(item)
         self.evaluations = {"requested": 0, "background": 0}
         self._measured: dict[str, dict[float, frames.Row]] = {}
         self._plans: dict[str, frames.Row] = {}
+        self._content = study.content
         self._dense_latency: list[float] | None = None
         self._seconds = 1.0
+        for item in scorers:
+            self.admit(item)
 
     def admit(self, item: str | Scorer | Scores) -> str:
         """Put a scorer on the menu and return its name; one of the same name is replaced and measured anew."""
@@ -61,7 +62,7 @@ class Session:
         name = item.scorer if isinstance(item, Scores) else resolve(item).name
         if self.menu.get(name) is not item:
             self.menu[name] = item
-            for held in (getattr(self, "_measured", {}), getattr(self, "_plans", {})):
+            for held in (self._measured, self._plans):
                 for key in [key for key in held if key.split("|")[0] == name]:
                     del held[key]
         return name
@@ -107,7 +108,15 @@ class Session:
         return allocate(self.scores(view), ratio=view["ratio"], scope=view["scope"], of=view["of"])
 
     def plan(self, view: View) -> frames.Row:
-        """Which filters leave in what order, with a step for this very ratio."""
+        """Which filters leave in what order, with a step for this very ratio.
+
+        A network that was changed in place is noticed here: nothing measured before is about it.
+        """
+        if self.study.content != self._content:
+            self._content = self.study.content
+            self._measured.clear()
+            self._plans.clear()
+            self._dense_latency = None
         key = frames.key_of(view["scorer"], view["scope"], view["of"])
         scores = self.scores(view)
         if key not in self._plans:
