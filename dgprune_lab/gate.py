@@ -47,6 +47,33 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     return graph
 
 
+def refuse_hooks(model: nn.Module, twin: nn.Module, example: Tensor) -> None:
+    """Refuse a network whose hooks change what it computes: a pruned copy has none.
+
+    Args:
+        model: as the user gave it; its modes are left as found.
+        twin: a copy without hooks, in eval mode.
+        example: images for the copy.
+
+    Raises:
+        DgpruneError: the two give different logits.
+    """
+    if not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        return
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            given = model.eval()(example.to(next(model.parameters()).device)).to(example.device)
+            mine = twin(example)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not torch.allclose(given, mine, rtol=1e-4, atol=1e-4):
+        raise DgpruneError(
+            "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
+        )
+
+
 def _proven(model: nn.Module, graph: FilterGraph, example: Tensor) -> FilterGraph:
     twin = _random_twin(model).eval()
     images = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)

@@ -15,7 +15,7 @@ from torch import nn
 from .cache import Cache, content, stamp
 from .contract import Need, Scorer
 from .evaluator import Evaluator, drive
-from .gate import read_groups
+from .gate import read_groups, refuse_hooks
 from .measure import private
 from .recalibration import has_batchnorm, recalibrate
 from .runtime import device as pick_device
@@ -330,22 +330,6 @@ class Study:
             self._content = content(self.model)
             example = self.domains[0].take(torch.arange(min(2, len(self.domains[0]))), device=self.device).images
             self._graph = read_groups(self._private, example, layers=self.layers)
-            self._check_hooks(example)
+            refuse_hooks(self.model, self._private, example)
             self._evaluator = Evaluator(self._private, self._graph, domains=self.domains)
             self._stamp = found
-
-    def _check_hooks(self, example: torch.Tensor) -> None:
-        if not any(m._forward_hooks or m._forward_pre_hooks for m in self.model.modules()):
-            return
-        modes = {module: module.training for module in self.model.modules()}
-        try:
-            with torch.no_grad():
-                given = self.model.eval()(example.to(next(self.model.parameters()).device)).to(self.device)
-                mine = self._private(example)
-        finally:
-            for module, training in modes.items():
-                module.training = training
-        if not torch.allclose(given, mine, rtol=1e-4, atol=1e-4):
-            raise DgpruneError(
-                "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
-            )
