@@ -14,6 +14,18 @@ pytestmark = pytest.mark.browser
 NOTEBOOK = "00_start.ipynb"
 WORKERS = "import threading; print(sum(t.name == 'dgprune-explorer' for t in threading.enumerate()))"
 
+# Sent from inside the page, so that no pause of the test's own driver counts as a rest of the slider.
+BURST = """
+async () => {
+  const slider = document.querySelector('.dgx input[type=range][aria-label^=Remove]');
+  for (let k = 0; k < 200; k += 1) {
+    slider.value = 10 + ((7 * k) % 80);
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    await new Promise((resolve) => setTimeout(resolve, 4));
+  }
+}
+"""
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPage]:
@@ -96,14 +108,11 @@ def test_two_hundred_events_are_at_most_three_evaluations_and_other_cells_run(la
     lab.kernel("explorer.wait(curves=True)")
     before = int(lab.kernel(asked))
     cell = lab.start("print(sum(range(10)))")
-    for k in range(200):
-        lab.page.keyboard.press("ArrowRight" if (k // 20) % 2 == 0 else "ArrowLeft")
+    lab.page.evaluate(BURST)
     assert lab.collect(cell, timeout=10) == "45\n"
-    lab.page.keyboard.press("ArrowRight")
-    time.sleep(0.3)
+    assert wait_until(lambda: round(now(lab)) == round(100 * float(lab.kernel("print(explorer.ratio)"))) == 43)
     lab.settled()
     assert int(lab.kernel(asked)) - before <= 3
-    assert round(now(lab)) == round(100 * float(lab.kernel("print(explorer.ratio)")))
     assert shown(lab) == pytest.approx(said(lab))
 
 

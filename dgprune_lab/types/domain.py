@@ -151,6 +151,8 @@ class Domain:
         """
         if split not in self.splits:
             raise DgpruneError(f"domain {self.name!r} has no part {split!r}; it has: {', '.join(self.splits)}.")
+        if images is not None and images < 1:
+            raise DgpruneError(f"images must be at least 1, or None for all of the part; got {images}.")
         rows = self.splits[split]
         return rows if images is None else rows[:images]
 
@@ -228,7 +230,12 @@ def _checked(
         raise DgpruneError("a domain needs a name.")
     if count == 0:
         raise DgpruneError(f"domain {name!r} is empty: it holds no image.")
-    known = None if labels is None else torch.as_tensor(labels).to(torch.int64).flatten().cpu()
+    given = None if labels is None else torch.as_tensor(labels).flatten().cpu()
+    if given is not None and given.is_floating_point() and not torch.equal(given, given.round()):
+        raise DgpruneError(
+            f"domain {name!r}: labels must be whole numbers from 0; got {given[given != given.round()][0]}."
+        )
+    known = None if given is None else given.to(torch.int64)
     if known is not None and len(known) != count:
         raise DgpruneError(f"domain {name!r}: {count} images but {len(known)} labels; each image needs one label.")
     if known is not None:
