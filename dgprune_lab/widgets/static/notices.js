@@ -39,6 +39,7 @@ export function showWarning(notices, scorer) {
 // The clipboard is often blocked, so the code is always shown too.
 export async function showCode(notices, text) {
   notices.box.value = text;
+  notices.box.rows = text.split("\n").length + 1;
   show(notices.code, true);
   say(notices.told, "A cell that rebuilds this view:");
   try {
