@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 # Read when torch is first imported; on shared cores two threads are slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,3 +72,13 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"DGPRUNE_DATA names {folder}, which is not there")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Generator[Any, None, None]:
+    """Headless Chromium, started once per file."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()

@@ -61,6 +61,7 @@ def test_every_way_of_the_peer_cuts_the_same_network(lenet, ratio: float) -> Non
     stepwise(peer.lowest(scores.values, ratio / 2))  # goes further from here
     for other in (peer.cut_a_copy(lenet.model, lenet.example, removed), reused(removed), stepwise(removed)):
         check_same(small, other, lenet.example)
+        assert [p.shape for p in small.parameters()] == [p.shape for p in other.parameters()]
 
 
 def test_the_kept_order_of_removal_notices_scores_changed_in_place(lenet) -> None:

@@ -17,7 +17,6 @@ from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab.widgets.panels import View
-from dgprune_lab.widgets.worker import Worker
 
 
 @dg.scorer("corner", label="Smallest corner")
@@ -304,53 +303,6 @@ def test_a_saved_notebook_holds_the_sentence_and_a_picture(study: dg.Study) -> N
         assert "<svg" in data["text/html"] and "<script" not in data["text/html"]
     finally:
         explorer.close()
-
-
-def test_the_most_urgent_job_runs_first_and_a_replaced_one_never_ends() -> None:
-    said: list[str] = []
-
-    def job(name: str, steps: int) -> Any:
-        for k in range(steps):
-            time.sleep(0.002)
-            said.append(f"{name}{k}")
-            yield
-
-    worker = Worker(lambda name, error: said.append(f"{name}: {error}"))
-    worker.put("slow", lambda: job("slow", 500), priority=2)
-    time.sleep(0.05)
-    worker.put("quick", lambda: job("quick", 3), priority=0)
-    assert worker.wait("quick", timeout=5) and worker.has("slow")
-    start = said.index("quick0")
-    assert said[start : start + 3] == ["quick0", "quick1", "quick2"]
-    worker.drop("slow")
-    assert worker.wait("slow", timeout=5) and "slow499" not in said
-
-    def fails() -> Any:
-        raise RuntimeError("no")
-        yield
-
-    worker.put("bad", fails, priority=0)
-    worker.wait("bad", timeout=5)
-    worker.close()
-    assert said[-1] == "bad: no"
-
-
-def test_the_prediction_locks_and_an_empty_guess_blocks_nothing() -> None:
-    guess = dg.predict("Which <b>one</b>?", ["left", "right"])
-    assert "&lt;b&gt;" in guess.children[0].value
-    guess.lock()
-    assert not guess.locked
-    guess.reveal("left", because="3 < 4")
-    assert guess.locked and "You made no guess" in guess._words.value and "3 &lt; 4" in guess._words.value
-    other = dg.predict("Which?", ["left", "right"])
-    other._choices.value = "right"
-    other.lock()
-    other.reveal("right")
-    assert "Right." in other._words.value
-    with pytest.raises(dg.DgpruneError, match="was not an option"):
-        other.reveal("up")
-    with pytest.raises(dg.DgpruneError, match="two or more"):
-        dg.predict("Which?", ["only"])
 
 
 def test_a_network_changed_in_place_is_measured_anew() -> None:

@@ -1,0 +1,44 @@
+"""A page of the explorer in a browser, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+SLIDER = "input[type=range]"
+
+
+class Opened:
+    """A page over a state, with everything it asked for and complained about."""
+
+    def __init__(self, browser: Any, path: Path, *, width: int = 1240, height: int = 800) -> None:
+        self.asked: list[str] = []
+        self.wrong: list[str] = []
+        self.page = browser.new_page(viewport={"width": width, "height": height})
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector(".dgx-a svg .mark-line path")
+        self.page.wait_for_selector(".dgx-c svg")
+
+    def settle(self) -> None:
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def rule(self, index: int = 0) -> float:
+        """The current ratio in % as chart A draws it: the place of its rule in the plot."""
+        return self.page.evaluate(
+            """(index) => {
+              const svg = document.querySelectorAll('.dgx-a .dgx-chart')[index].querySelector('svg');
+              const line = svg.querySelector('.layer_8_marks line');
+              const plot = svg.querySelector('.mark-group .background').getBoundingClientRect();
+              return 100 * (line.getBoundingClientRect().left - plot.left) / plot.width;
+            }""",
+            index,
+        )
+
+    def pixels(self, index: int = 0) -> str:
+        return self.page.evaluate("(index) => document.querySelectorAll('.dgx-canvas')[index].toDataURL()", index)
+
+    def text(self, selector: str) -> str:
+        return " ".join(self.page.locator(selector).first.text_content().split())

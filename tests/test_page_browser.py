@@ -1,0 +1,192 @@
+"""The explorer's page without a kernel, in a real browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from explorer_state import HOSTILE, make_state
+from page_driver import SLIDER, Opened
+
+from dgprune_lab.widgets.page import write_page
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(tmp_path_factory.mktemp("page") / "page.html", make_state(), title="Explorer")
+
+
+@pytest.fixture
+def opened(browser: Any, page_path: Path) -> Generator[Opened, None, None]:
+    one = Opened(browser, page_path)
+    yield one
+    one.page.close()
+    assert one.wrong == []
+    assert [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.browser
+def test_mouse_and_keys_move_everything(opened: Opened) -> None:
+    page, slider = opened.page, opened.page.locator(SLIDER)
+    before = opened.text(".dgx-c svg"), opened.pixels(), opened.text(".dgx-sentence"), opened.text(".dgx-d svg")
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
+    opened.settle()
+    clicked = int(slider.input_value())
+    assert clicked == 30 and slider.get_attribute("aria-valuetext") == "30 % of the filters"
+    for _ in range(3):
+        slider.press("ArrowRight")
+    opened.settle()
+    assert int(slider.input_value()) == 45
+    after = opened.text(".dgx-c svg"), opened.pixels(), opened.text(".dgx-sentence"), opened.text(".dgx-d svg")
+    assert all(new != old for new, old in zip(after, before, strict=True))
+    assert opened.rule() == pytest.approx(45, abs=0.5)
+    assert after[2].startswith("45 % of the filters are gone")
+    assert "55 %" in after[0]
+
+
+@pytest.mark.browser
+def test_the_sliders_name_begins_with_remove(opened: Opened) -> None:
+    assert opened.page.get_by_role("slider", name=re.compile("^Remove")).count() == 1
+    bare = opened.page.evaluate(
+        """() => [...document.querySelectorAll(
+          '.dgx input, .dgx select, .dgx button, .dgx textarea, .dgx canvas, .dgx [tabindex]')]
+        .filter((one) => one.dataset.lmSuppressShortcuts !== 'true').map((one) => one.outerHTML)"""
+    )
+    assert bare == []
+
+
+@pytest.mark.browser
+def test_a_drag_in_the_chart_moves_the_slider_and_outside_it_does_not(opened: Opened) -> None:
+    page = opened.page
+    plot = page.locator(".dgx-a .dgx-chart").bounding_box()
+    page.mouse.move(plot["x"] + 60, plot["y"] + 80)
+    page.mouse.down()
+    page.mouse.move(plot["x"] + 52 + 0.7 * (plot["width"] - 192), plot["y"] + 90, steps=5)
+    page.mouse.up()
+    opened.settle()
+    assert page.locator(SLIDER).input_value() == "70" and opened.rule() == pytest.approx(70, abs=0.5)
+    page.mouse.click(plot["x"] + plot["width"] - 10, plot["y"] + 80)
+    opened.settle()
+    assert page.locator(SLIDER).input_value() == "70"
+
+
+@pytest.mark.browser
+def test_two_hundred_events_end_in_the_last_value(opened: Opened) -> None:
+    opened.page.evaluate(
+        """() => { const slider = document.querySelector('input[type=range]');
+        for (let k = 0; k < 200; k += 1) {
+          slider.value = k === 199 ? 65 : (5 * k) % 95;
+          slider.dispatchEvent(new Event('input'));
+        } }"""
+    )
+    opened.page.wait_for_timeout(150)
+    assert opened.rule() == pytest.approx(65, abs=0.5)
+    assert opened.text(".dgx-sentence").startswith("65 %")
+    assert opened.page.evaluate("() => window.explorers[0].model.get('choice').ratio") == pytest.approx(0.65)
+
+
+@pytest.mark.browser
+def test_the_scorer_select_works_over_the_grid(opened: Opened) -> None:
+    page = opened.page
+    sentence, cells = opened.text(".dgx-sentence"), opened.pixels()
+    assert page.locator(".dgx-warning").is_hidden()
+    page.get_by_label("Choose by").select_option("dss")
+    opened.settle()
+    assert opened.text(".dgx-sentence") != sentence and opened.pixels() != cells
+    assert "mnist_m (target-aware)" in opened.text(".dgx-a svg")
+    page.get_by_role("button", name="Use the version that did not").click()
+    opened.settle()
+    assert page.get_by_label("Choose by").input_value() == "l1" and opened.text(".dgx-sentence") == sentence
+
+
+@pytest.mark.browser
+def test_what_needs_python_is_hidden_and_pins_work(opened: Opened) -> None:
+    page = opened.page
+    for name in ("Copy as code", "Save"):
+        assert page.get_by_role("button", name=name).count() == 0
+    assert page.get_by_text("refresh BatchNorm").is_hidden() and page.locator(".dgx-more").is_hidden()
+    page.get_by_role("button", name="Pin to compare").click()
+    page.locator(SLIDER).press("End")
+    opened.settle()
+    assert "Smallest weights · 50 % · shares 100 % of the kept filters" in opened.text(".dgx-chip")
+    assert page.locator(".dgx-a svg .mark-line.layer_3_marks path").count() == 3
+    page.get_by_role("button", name=re.compile("^Unpin")).click()
+    opened.settle()
+    assert page.locator(".dgx-chip").count() == 0
+    page.get_by_role("button", name="Start again").click()
+    opened.settle()
+    assert page.locator(SLIDER).input_value() == "50"
+
+
+@pytest.mark.browser
+def test_the_strip_is_read_by_keys(opened: Opened) -> None:
+    canvas = opened.page.locator(".dgx-canvas")
+    canvas.focus()
+    canvas.press("ArrowRight")
+    canvas.press("ArrowDown")
+    opened.settle()
+    assert re.match(
+        r"conv2 · filter 0 · rank \d+ of 32 · score [\d.]+ · (stays|gone)", opened.text(".dgx-b .dgx-about")
+    )
+
+
+@pytest.mark.browser
+def test_two_explorers_on_a_page_are_apart_and_end_cleanly(browser: Any, tmp_path: Path) -> None:
+    one = Opened(browser, write_page(tmp_path / "two.html", [make_state(), make_state()], title="Two"), height=1400)
+    page = one.page
+    page.wait_for_function("document.querySelectorAll('.dgx-a svg').length === 2")
+    second = page.locator(SLIDER).nth(1)
+    second.press("Home")
+    one.settle()
+    assert page.locator(SLIDER).nth(0).input_value() == "50" and one.rule(0) == pytest.approx(50, abs=0.5)
+    assert one.rule(1) == pytest.approx(0, abs=0.5)
+    ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map((one) => one.id)")
+    assert len(ids) == len(set(ids))
+    page.evaluate("() => window.explorers.forEach((explorer) => explorer.end())")
+    assert page.locator(".dgx").count() == 0
+    page.evaluate("() => window.explorers[0].model.set('status', {ack: 1})")
+    page.wait_for_timeout(100)
+    assert one.wrong == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_names_are_text_and_nothing_else(browser: Any, tmp_path: Path) -> None:
+    one = Opened(browser, write_page(tmp_path / "names.html", make_state(target=HOSTILE), title=HOSTILE))
+    assert one.page.locator("img").count() == 0
+    assert HOSTILE in one.text(".dgx-sentence")
+    assert [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == [] and one.wrong == []
+    one.page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1180, 1080, 760, 400])
+def test_nothing_is_cut_at_any_width(browser: Any, page_path: Path, width: int) -> None:
+    one = Opened(browser, page_path, width=width + 40, height=900)
+    one.page.wait_for_timeout(150)
+    measured = one.page.evaluate(
+        """() => ({
+          page: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+          root: document.querySelector('.dgx').clientWidth,
+          tall: document.querySelector('.dgx-view').getBoundingClientRect().height,
+          inside: document.querySelector('.dgx-view').getBoundingClientRect().bottom
+            - document.querySelector('.dgx-main').getBoundingClientRect().bottom,
+          wide: [...document.querySelectorAll('.dgx-card, .dgx-row, .dgx-headline, .dgx-title')]
+            .filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.className),
+          cut: [...document.querySelectorAll('.dgx-chart')].flatMap((chart) => {
+            const room = chart.getBoundingClientRect();
+            return [...chart.querySelectorAll('svg text')].filter((text) => {
+              const box = text.getBoundingClientRect();
+              const out = box.left < room.left - 1 || box.right > room.right + 1 || box.bottom > room.bottom + 1;
+              return text.textContent && out;
+            }).map((text) => text.textContent);
+          }),
+        })"""
+    )
+    assert measured["root"] == width and measured["page"] == 0 and measured["wide"] == [] and measured["cut"] == []
+    assert measured["inside"] >= 0 and (width < 1080 or measured["tall"] <= 540)
+    one.page.close()

@@ -1,0 +1,186 @@
+"""The explorer's page with a kernel that the test plays."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from explorer_state import make_row, make_state
+from page_driver import SLIDER, Opened
+
+from dgprune_lab.widgets import static
+from dgprune_lab.widgets.page import write_page
+
+
+class Live(Opened):
+    """A page that believes in a kernel: what it sends is kept, what the kernel says is said by the test."""
+
+    def __init__(self, browser: Any, path: Path) -> None:
+        super().__init__(browser, path)
+        self.page.evaluate(
+            """() => {
+              const model = window.model = window.explorers[0].model;
+              window.sent = [];
+              window.saved = [];
+              model.send = (message) => window.sent.push(message);
+              model.save_changes = () => window.saved.push(model.get('choice'));
+            }"""
+        )
+
+    def tell(self, trait: str, value: Any) -> None:
+        self.page.evaluate("([trait, value]) => window.model.set(trait, value)", [trait, value])
+        self.settle()
+
+    def move(self, percent: int) -> None:
+        self.page.evaluate(
+            """(value) => { const slider = document.querySelector('input[type=range]');
+            slider.value = value; slider.dispatchEvent(new Event('input')); }""",
+            percent,
+        )
+        self.settle()
+
+
+@pytest.fixture(scope="module")
+def live_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state = make_state()
+    state["panels"]["list"] = [
+        {"name": "flips", "label": "Images that flip", "unavailable": None},
+        {"name": "umap", "label": "Where features go", "unavailable": "needs umap-learn"},
+    ]
+    path = write_page(tmp_path_factory.mktemp("live") / "page.html", state, title="Live")
+    path.write_text(path.read_text(encoding="utf-8").replace('"offline":true', '"offline":false'), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def live(browser: Any, live_path: Path) -> Generator[Live, None, None]:
+    one = Live(browser, live_path)
+    yield one
+    one.page.close()
+    assert one.wrong == []
+
+
+def frames_with(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"key": "l1|layer|filters|recalibrate", "rows": [make_row("l1", 0.5), *rows]}
+
+
+@pytest.mark.browser
+def test_old_numbers_stay_grey_until_new_ones_come(live: Live) -> None:
+    old = live.text(".dgx-sentence")
+    left = live.text(".dgx-c svg")
+    live.move(63)
+    assert live.text(".dgx-badge") == "measuring…" and live.text(".dgx-sentence") == f"50 %: {old}"
+    assert live.page.locator(".dgx-sentence").get_attribute("data-stale") == "true"
+    assert live.text(".dgx-c svg") != left, "what is left follows at once"
+    live.tell("frames", frames_with(make_row("l1", 0.63, estimate=True)))
+    assert live.text(".dgx-badge") == "estimate, 250 images a domain"
+    assert live.text(".dgx-sentence").startswith("63 %")
+    live.tell("frames", frames_with(make_row("l1", 0.63)))
+    assert live.text(".dgx-badge") == "all images"
+
+
+@pytest.mark.browser
+def test_an_estimate_is_no_part_of_a_curve(live: Live) -> None:
+    points = live.page.locator(".dgx-a svg .mark-symbol.layer_7_marks path")
+    live.tell("frames", frames_with(make_row("l1", 0.55)))
+    assert points.count() == 6
+    live.tell("frames", frames_with(make_row("l1", 0.55, estimate=True)))
+    assert points.count() == 3
+
+
+@pytest.mark.browser
+def test_choices_are_sent_at_most_every_60_ms_and_the_last_always(live: Live) -> None:
+    live.page.evaluate(
+        """async () => { const slider = document.querySelector('input[type=range]');
+        for (let k = 0; k < 200; k += 1) {
+          slider.value = k === 199 ? 42 : k % 90;
+          slider.dispatchEvent(new Event('input'));
+          if (k % 20 === 0) await new Promise((done) => setTimeout(done, 15));
+        } }"""
+    )
+    live.page.wait_for_timeout(150)
+    saved = live.page.evaluate("() => window.saved")
+    assert len(saved) <= 10 and saved[-1]["ratio"] == pytest.approx(0.42) and saved[-1]["by"] == "page"
+    assert [one["id"] for one in saved] == sorted({one["id"] for one in saved})
+
+
+@pytest.mark.browser
+def test_the_kernel_moves_the_slider_but_not_out_of_a_hand(live: Live) -> None:
+    slider = live.page.locator(SLIDER)
+    choice = make_state()["choice"]
+    live.tell("choice", {**choice, "id": 10, "ratio": 0.375, "scope": "global"})
+    assert slider.input_value() == "37.5" and slider.get_attribute("aria-valuetext") == "37.5 % of the filters"
+    assert live.page.get_by_label("weakest anywhere").is_checked()
+    box = slider.bounding_box()
+    live.page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+    live.page.mouse.down()
+    held = float(slider.input_value())
+    live.tell("choice", {**choice, "id": 20, "ratio": 0.1})
+    assert float(slider.input_value()) == pytest.approx(held, abs=0.5), "it may snap to whole percents, not to 10 %"
+    live.page.mouse.up()
+
+
+@pytest.mark.browser
+def test_busy_error_and_a_kernel_that_is_gone_are_said_in_words(live: Live) -> None:
+    notice = live.page.locator(".dgx-view > .dgx-notice")
+    live.move(20)
+    live.page.wait_for_timeout(2300)
+    assert notice.is_visible() and "Python is busy with another cell" in live.text(".dgx-view > .dgx-notice")
+    answered = {"ack": 99, "progress": {"done": 7, "total": 20}, "error": None, "message": None}
+    live.tell("status", answered)
+    assert notice.is_hidden() and live.text(".dgx-progress") == "measuring 7 of 20"
+    live.tell("status", {**answered, "error": "the network raised <b>half-way</b>"})
+    assert "the network raised <b>half-way</b>" in live.text(".dgx-view > .dgx-notice")
+    live.page.get_by_role("button", name="Try again").click()
+    assert live.page.evaluate("() => window.sent.at(-1)") == {"type": "retry"}
+    live.page.evaluate("() => window.model.tell('comm_live_update')")
+    live.move(90)
+    assert "Run this cell again" in live.text(".dgx-view > .dgx-notice")
+    assert live.text(".dgx-sentence").startswith("90 %"), "what was computed is still there"
+
+
+@pytest.mark.browser
+def test_messages_to_and_from_the_kernel(live: Live) -> None:
+    page = live.page
+    for name in ("Pin to compare", "Start again", "Copy as code", "Save", "Images that flip"):
+        page.get_by_role("button", name=name).click()
+    canvas = page.locator(".dgx-canvas")
+    canvas.focus()
+    canvas.press("ArrowRight")
+    canvas.press("Enter")
+    assert page.evaluate("() => window.sent") == [
+        {"type": "pin"},
+        {"type": "reset"},
+        {"type": "code"},
+        {"type": "save"},
+        {"type": "panel", "name": "flips"},
+        {"type": "filter", "group": "features.conv1", "filter": 0},
+    ]
+    page.evaluate("() => window.model.tell('msg:custom', {type: 'code', text: 'a = \"</textarea>\"'})")
+    assert page.get_by_label("Code of this view").input_value() == 'a = "</textarea>"'
+    page.evaluate("() => window.model.tell('msg:custom', {type: 'saved', text: 'Saved as x'})")
+    live.settle()
+    assert "Saved as x" in live.text(".dgx-view > .dgx-notice")
+    assert page.get_by_role("button", name="Where features go").is_disabled()
+
+
+@pytest.mark.browser
+def test_a_panels_chart_is_embedded_once_and_its_data_swapped(live: Live) -> None:
+    panels = make_state()["panels"]
+    panels |= {
+        "list": [{"name": "flips", "label": "Flips", "unavailable": None}],
+        "open": "flips",
+        "text": "<i>words</i>",
+    }
+    row = {"what": "Filters", "share": 50, "text": "1 of 2", "percent": "50 %", "opacity": 1}
+    panels["charts"] = {"left": static.specs()["c"]}
+    live.tell("panels", {**panels, "data": {"left": {"left": [row]}}})
+    live.page.wait_for_selector(".dgx-panel svg")
+    live.page.evaluate("() => { document.querySelector('.dgx-panel svg').dataset.same = 'yes'; }")
+    live.tell("panels", {**panels, "data": {"left": {"left": [{**row, "percent": "25 %"}]}}})
+    assert "25 %" in live.text(".dgx-panel svg") and live.text(".dgx-panel-text") == "<i>words</i>"
+    assert live.page.evaluate("() => document.querySelector('.dgx-panel svg').dataset.same") == "yes"
+    live.tell("panels", {**panels, "open": None})
+    assert live.page.locator(".dgx-panel svg").count() == 0
