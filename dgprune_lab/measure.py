@@ -154,21 +154,28 @@ def measure(
     if batchnorm == "recalibrate":
         model = recalibrate(model, listed)
     record, rows = record_of(model), []
+    about = {"batchnorm": batchnorm, **_removed(model)}
     for domain in listed:
         outcomes = evaluate(model, domain, split, images=images)
-        shared = {
-            "batchnorm": batchnorm,
-            "domain": domain.name,
-            "role": domain.role,
-            "split": split,
-            "images": len(outcomes),
-        }
-        rows += [{**shared, **row, **record.columns(domain.name, split)} for row in outcome_rows(outcomes)]
-    rows += [{"batchnorm": batchnorm, **row} for row in cost_rows(model, listed[0])]
+        part = {"domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes)}
+        rows += [{**about, **part, **row, **record.columns(domain.name, split)} for row in outcome_rows(outcomes)]
+    rows += [{**about, **row} for row in cost_rows(model, listed[0])]
     if latency:
         example = listed[0].take(listed[0].rows(split, LATENCY_IMAGES), device=device_of(model)).images
-        rows.append({"batchnorm": batchnorm, **latency_row(time_model(model, example), len(example))})
+        rows.append({**about, **latency_row(time_model(model, example), len(example))})
     return tidy(rows)
+
+
+def _removed(model: nn.Module) -> dict[str, Any]:
+    """Which mask a network was pruned by, for its rows; nothing for a full one, or after several rounds."""
+    masks = getattr(model, "dgprune_masks", ())
+    if len(masks) != 1:
+        return {}
+    (mask,) = masks
+    return {
+        "scorer": mask["scorer"], "ratio_removed": mask["asked"], "ratio_got": mask["got"], "scope": mask["scope"],
+        "of": mask["of"], "seed": mask["options"].get("seed"),
+    }  # fmt: skip
 
 
 def outcome_rows(outcomes: Outcomes) -> list[dict[str, Any]]:

@@ -185,3 +185,12 @@ def test_out_of_memory_falls_back_to_smaller_batches_in_words() -> None:
     assert all(torch.allclose(scores[f"inner.{key}"], plain[key], atol=1e-5) for key in plain)
     with pytest.warns(dg.DgpruneNote), pytest.raises(dg.DgpruneError, match=r"too little memory for a single image"):
         dg.evaluate(Small(room=0), held)
+
+
+def test_the_rows_of_a_pruned_network_say_what_was_asked_and_got() -> None:
+    study = dg.demo()
+    mask = dg.allocate(study.score("random", seed=3), ratio=0.33)
+    rows = dg.measure(dg.prune(study.model, mask), study.sources, images=20, latency=False, batchnorm="recalibrate")
+    assert set(rows.scorer) == {"random"} and set(rows.seed) == {3} and set(rows.ratio_removed) == {0.33}
+    assert set(rows.ratio_got) == {mask.got} and set(rows["scope"]) == {"layer"} and set(rows["of"]) == {"filters"}
+    assert dg.measure(study.model, study.sources, images=20, latency=False).scorer.isna().all()
