@@ -108,7 +108,7 @@ def _quiet(settings: Path) -> dict[str, str]:
 
 
 def _run(words: list[str], *, environment: Mapping[str, str] | None = None) -> int:
-    """Run the server in a session of its own, hand a wish to end on to it, and kill it if it does not listen."""
+    """Run the server in a process group of its own, hand a wish to end on to it, and kill it if it does not listen."""
     server: subprocess.Popen[bytes] | None = None
     wishes, patience = 0, float("inf")
 

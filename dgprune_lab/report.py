@@ -11,8 +11,8 @@ from .study import Study
 from .types.tables import BatchNorm
 from .widgets import static
 from .widgets.frames import CURVE_RATIOS
+from .widgets.measurements import Measurements, View, frame_key
 from .widgets.page import write_page
-from .widgets.session import Session, View, frame_key
 
 _SCORERS = ("l1", "bn_scale", "fpgm", "activation_l1", "taylor", "random")
 
@@ -32,19 +32,19 @@ def write_report(
         The path. Under 5 MB; opens with no network and no kernel.
     """
     study = study or demo()
-    session = Session(study, scorers=[])
-    chosen = [name for name in map(session.admit, scorers) if session.unavailable(name) is None]
+    measured = Measurements(study, scorers=[])
+    chosen = [name for name in map(measured.admit, scorers) if measured.unavailable(name) is None]
     settings: list[BatchNorm] = ["recalibrate", "as_is"] if study.has_batchnorm else ["as_is"]
     views = [_view(name, setting) for name in chosen for setting in settings]
-    _fill(session, views, progress=progress)
-    words = session.words()
+    _fill(measured, views, progress=progress)
+    words = measured.words()
     shown = [entry for entry in words["scorers"] if entry["name"] in chosen]
     state = {
         "static": {**words, "scorers": shown, "specs": static.specs(), "host": ""},
         "choice": dict(views[0]), "status": {"ack": 0, "progress": None, "error": None, "message": None}, "pins": [],
         "panels": {"list": [], "open": None, "charts": {}, "data": {}, "text": None, "error": None},
-        "plans_by_key": [session.plan(view) for view in views if view["batchnorm"] == settings[0]],
-        "frames_by_key": [{"key": frame_key(view), "rows": session.rows(view)} for view in views],
+        "plans_by_key": [measured.plan(view) for view in views if view["batchnorm"] == settings[0]],
+        "frames_by_key": [{"key": frame_key(view), "rows": measured.rows(view)} for view in views],
     }  # fmt: skip
     lead = (
         f"{study.graph.free} filters in {len(study.graph.groups)} layers. Move the slider: every number was measured "
@@ -57,10 +57,10 @@ def _view(scorer: str, batchnorm: BatchNorm) -> View:
     return View(id=0, ratio=0.5, scorer=scorer, scope="layer", of="filters", batchnorm=batchnorm, by="kernel")
 
 
-def _fill(session: Session, views: Sequence[View], *, progress: bool) -> None:
+def _fill(measured: Measurements, views: Sequence[View], *, progress: bool) -> None:
     from tqdm.auto import tqdm
 
     with tqdm(total=len(views) * len(CURVE_RATIOS), unit="network", disable=not progress) as bar:
         for k, view in enumerate(views):
-            for done, _ in session.fill(view):
+            for done, _ in measured.fill(view):
                 bar.update(k * len(CURVE_RATIOS) + done - bar.n)

@@ -22,8 +22,8 @@ from . import static as assets
 from .code import as_code
 from .heard import HeardWidget
 from .host import vega_host
+from .measurements import Measurements, View, frame_key
 from .panels import Panel, Panels
-from .session import Session, View, frame_key
 from .worker import CURVES, EXACT, Job, Worker
 
 QUIET_SECONDS = 0.12
@@ -80,10 +80,10 @@ class Explorer(HeardWidget):
         device: torch.device | str | None = None,
     ) -> None:
         self.study = study if device is None else study.on(device)
-        self._session = Session(self.study, scorers=[*scorers, scorer])
+        self._measurements = Measurements(self.study, scorers=[*scorers, scorer])
         self._lock = threading.RLock()
         settled = batchnorm or ("recalibrate" if self.study.has_batchnorm else "as_is")
-        start = self._session.checked(
+        start = self._measurements.checked(
             {"id": 0, "ratio": ratio, "scorer": scorer, "scope": scope, "of": of, "batchnorm": settled, "by": "kernel"}
         )
         self._start = self._view = start
@@ -92,7 +92,7 @@ class Explorer(HeardWidget):
         self._worker = Worker(
             lambda job, error: _call(this, "_failed", error), noted=lambda text: _call(this, "_noted", text)
         )
-        words = {**self._session.words(), "specs": assets.specs(), "host": vega_host().ref}
+        words = {**self._measurements.words(), "specs": assets.specs(), "host": vega_host().ref}
         status = {"ack": -1, "progress": None, "error": None, "message": None}
         super().__init__(static=words, choice=dict(start), status=status)
         self._panels = Panels(panels, self)
@@ -125,9 +125,9 @@ class Explorer(HeardWidget):
 
     @scorer.setter
     def scorer(self, value: str | Scorer | Scores) -> None:
-        name = self._session.admit(value)
+        name = self._measurements.admit(value)
         if not isinstance(value, str):
-            self.static = {**self.static, "scorers": self._session.words()["scorers"]}
+            self.static = {**self.static, "scorers": self._measurements.words()["scorers"]}
         self._choose(scorer=name)
 
     @property
@@ -160,12 +160,12 @@ class Explorer(HeardWidget):
     @property
     def mask(self) -> Mask:
         """The filters that stay in the present view."""
-        return self._session.mask(self.view)
+        return self._measurements.mask(self.view)
 
     @property
     def evaluations(self) -> dict[str, int]:
         """Networks evaluated so far: because they were asked for, and to fill curves."""
-        return dict(self._session.evaluations)
+        return dict(self._measurements.evaluations)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -177,7 +177,7 @@ class Explorer(HeardWidget):
             DgpruneError: what went wrong, if it cannot be measured.
         """
         self.wait()
-        found = self._session.table(self.view)
+        found = self._measurements.table(self.view)
         if found is None:
             raise DgpruneError(
                 self.status.get("error") or "the present view has not been measured; is the explorer closed?"
@@ -196,12 +196,17 @@ class Explorer(HeardWidget):
         """Keep the present view to compare with; at most three, and only once it is measured."""
         if len(self._pinned) >= _PINS:
             self._say(message="Three views are pinned already; remove one first.")
-        elif self._session.exact(self.view) is None:
+        elif self._measurements.exact(self.view) is None:
             self._say(message="This view is still being measured; pin it in a moment.")
         else:
             view = self.view
-            kept = [part.int().tolist() for part in self._session.mask(view).keep.values()]
-            shown = {"label": self._session.label(view), "key": frame_key(view), "ratio": view["ratio"], "kept": kept}
+            kept = [part.int().tolist() for part in self._measurements.mask(view).keep.values()]
+            shown = {
+                "label": self._measurements.label(view),
+                "key": frame_key(view),
+                "ratio": view["ratio"],
+                "kept": kept,
+            }
             self._pinned = [*self._pinned, (view, shown)]
             self._send_pins()
 
@@ -215,7 +220,7 @@ class Explorer(HeardWidget):
     def _choose(self, **changes: Any) -> None:
         with self._lock:
             self.choice = dict(
-                self._session.checked({**self._view, **changes, "id": self._latest() + 1, "by": "kernel"})
+                self._measurements.checked({**self._view, **changes, "id": self._latest() + 1, "by": "kernel"})
             )
 
     def _latest(self) -> int:
@@ -224,7 +229,7 @@ class Explorer(HeardWidget):
 
     def _chosen(self, new: dict[str, Any]) -> None:
         try:
-            self._view = self._session.checked(new)
+            self._view = self._measurements.checked(new)
         except (DgpruneError, KeyError, TypeError, ValueError) as error:
             self._failed(error)
         else:
@@ -239,13 +244,13 @@ class Explorer(HeardWidget):
 
     def _exact(self) -> Job:
         view = self.view
-        made = self._session.plan(view)
+        made = self._measurements.plan(view)
         if self.plan != made:
             self.plan = made
         self._send_frames(view)
         yield
-        if self._session.exact(view) is None:
-            for new in self._session.measure(view):
+        if self._measurements.exact(view) is None:
+            for new in self._measurements.measure(view):
                 if new:
                     self._send_frames(view)
                 yield
@@ -256,7 +261,7 @@ class Explorer(HeardWidget):
 
     def _curves(self, view: View) -> Job:
         last = -1
-        for done, total in self._session.fill(view):
+        for done, total in self._measurements.fill(view):
             if done != last:
                 last = done
                 self._send_frames(view)
@@ -264,30 +269,30 @@ class Explorer(HeardWidget):
             yield
         self._say(progress=None)
         for pinned, _ in list(self._pinned):
-            yield from (None for _ in self._session.fill(pinned))
+            yield from (None for _ in self._measurements.fill(pinned))
             self._send_pins()
 
     def _latency(self, view: View) -> Job:
-        yield from self._session.time(view)
+        yield from self._measurements.time(view)
         self._send_frames(view)
 
     def _save(self) -> Job:
         view = self.view
         yield
         name = f"{self.study.name}-{view['scorer']}-{100 * view['ratio']:.0f}"
-        written = save(self.study.network(self._session.mask(view), batchnorm=view["batchnorm"]), name)
+        written = save(self.study.network(self._measurements.mask(view), batchnorm=view["batchnorm"]), name)
         self.send({"type": "saved", "text": f"Saved {written.name} and {written.stem}.json in the notebook's folder."})
 
     # --- what the page is told, and tells ------------------------------------------------------------------------
 
     def _send_frames(self, view: View) -> None:
         if frame_key(view) == frame_key(self.view):
-            self.frames = {"key": frame_key(view), "rows": self._session.rows(view)}
+            self.frames = {"key": frame_key(view), "rows": self._measurements.rows(view)}
 
     def _send_pins(self) -> None:
         """The pinned views, each with what its curve has by now."""
         with self._lock:
-            self.pins = [{**shown, "rows": self._session.rows(view)} for view, shown in self._pinned]
+            self.pins = [{**shown, "rows": self._measurements.rows(view)} for view, shown in self._pinned]
 
     def _say(self, **changes: Any) -> None:
         with self._lock:
@@ -327,7 +332,7 @@ class Explorer(HeardWidget):
             self._say(error=None)
             self._request(after=0)
         elif kind == "instead":
-            item = self._session.menu[self.scorer]
+            item = self._measurements.menu[self.scorer]
             if isinstance(item, Scorer) and item.instead is not None:
                 self.scorer = item.instead
         elif kind in ("panel", "filter"):
@@ -343,7 +348,7 @@ class Explorer(HeardWidget):
     def _picture(self) -> str:
         """For a notebook that is read without a kernel: waits a moment for the first numbers, not for all."""
         self.wait(timeout=_PICTURE_SECONDS)
-        table, row = self._session.table(self.view), self._session.exact(self.view)
+        table, row = self._measurements.table(self.view), self._measurements.exact(self.view)
         if table is None or row is None:
             return assets.picture(None, None)
         return assets.picture(row["sentence"], charts.svg(charts.drop(table)))

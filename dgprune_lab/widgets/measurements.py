@@ -34,7 +34,7 @@ class View(TypedDict):
     by: str
 
 
-class Session:
+class Measurements:
     """A study under one menu of scorers: masks, plans, and every frame that was measured.
 
     Attributes:
