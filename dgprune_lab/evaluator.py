@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -181,13 +181,10 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(t.nbytes for t in tensors)
 
 
-def drive(steps: Generator[None, None, Outcomes], *, stop: Callable[[], bool] | None = None) -> Outcomes | None:
-    """Run a generator of steps to its end; None where `stop` said so between two."""
+def drive(steps: Generator[None, None, Outcomes]) -> Outcomes:
+    """Run a generator of steps to its end."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
             return end.value
-        if stop is not None and stop():
-            steps.close()
-            return None

@@ -252,11 +252,9 @@ class Study:
             images: only the first so many.
             calibration: source images that statistics are re-estimated on, where they are.
         """
-        found = drive(
+        return drive(
             self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
         )
-        assert found is not None
-        return found
 
     def network(self, mask: Mask | None, *, batchnorm: BatchNorm = "as_is") -> nn.Module:
         """The pruned network on its own, ready to save, with the record of what was read."""

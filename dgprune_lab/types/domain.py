@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 
 from .errors import DgpruneError, note
 
-Split = Literal["train", "score", "report", "test"]
 Role = Literal["source", "target"]
 
 
