@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 import pandas as pd
@@ -13,7 +14,12 @@ from torch import Tensor
 from .types.errors import DgpruneError, unknown
 from .types.tables import COLUMNS
 
-Need = Literal["weights", "mean_map", "moments", "gate", "weight_gradient", "model"]
+Need = Literal[
+    "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "risk",
+    "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
+]  # fmt: skip
+# What the one pass over a domain does not leave: the network itself, and what takes a pass of its own when it is read.
+APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
 Kind = Literal["weights", "training", "target", "control"]
 Level = Literal["group", "network"]
 Function = Callable[..., Any]
@@ -33,6 +39,9 @@ class Scorer:
         cite: where it comes from.
         label: plain words for a menu.
         draws: whether it is random, so that its seed counts.
+        gathers: which of `needs` the one pass must leave for given options; all of them where None.
+        refuses: a sentence that says why it cannot run here, or None; it gets the views, before any pass, and options.
+        control: whether it is there to be beaten.
     """
 
     name: str
@@ -44,13 +53,21 @@ class Scorer:
     cite: str
     label: str
     draws: bool
+    gathers: Callable[..., tuple[Need, ...]] | None = field(default=None, repr=False)
+    refuses: Callable[..., str | None] | None = field(default=None, repr=False)
+    control: bool = False
 
     @property
     def kind(self) -> Kind:
         """The part of the menu it stands in: from the weights, from training images, uses the target, control."""
-        if self.draws:
-            return "control"
-        return "target" if "target" in self.reads else "training" if self.reads else "weights"
+        if "target" in self.reads:
+            return "target"
+        return "control" if self.draws or self.control else "training" if self.reads else "weights"
+
+    def gathered(self, options: Mapping[str, Any]) -> set[Need]:
+        """What the one pass over a domain must leave for it to run with these options."""
+        wanted = self.needs if self.gathers is None else self.gathers(**options)
+        return {need for need in wanted if need not in APART}
 
     @property
     def summary(self) -> str:
@@ -72,6 +89,31 @@ class Scorer:
             if value.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
+    def using(self, **options: Any) -> Scorer:
+        """The same scorer with other defaults, under a name that tells them: `dss[site=conv]`.
+
+        Raises:
+            DgpruneError: an option it does not take.
+        """
+        self.settled(options)
+        words = ", ".join(f"{key}={value}" for key, value in options.items())
+        function = functools.partial(self.function, **options)
+        function.__doc__ = self.function.__doc__
+        return replace(self, name=f"{self.name}[{words}]", label=f"{self.label} ({words})", function=function)
+
+    def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options it runs with, its defaults filled in.
+
+        Raises:
+            DgpruneError: an option it does not take.
+        """
+        known = self.options
+        for key in options:
+            if key not in known:
+                takes = ", ".join(known) or "none"
+                raise DgpruneError(f"scorer {self.name!r} has no option {key!r}; it takes: {takes}.")
+        return {key: options.get(key, parameter.default) for key, parameter in known.items()}
+
     def __call__(self, view: Any, **options: Any) -> Any:
         return self.function(view, **options)
 
@@ -86,18 +128,23 @@ def scorer(
     cite: str = "",
     label: str | None = None,
     draws: bool = False,
+    gathers: Callable[..., tuple[Need, ...]] | None = None,
+    refuses: Callable[..., str | None] | None = None,
 ) -> Callable[[Function], Scorer]:
     """Make a plain function a Scorer. It registers nothing: pass the result, or list it in `dg.SCORERS`.
 
     Args:
         name: as written in tables and calls.
-        needs: parts of the view it uses: weights, mean_map, moments, gate, weight_gradient, model.
+        needs: parts of the view it uses: weights, mean_map, moments, gate, risk, weight_gradient, model, ...; each
+            reading of the view names its need.
         reads: {"source": "images"} or "labels", and the same for "target"; nothing for a scorer of weights.
         level: "group" or "network".
         instead: a target-free scorer to offer where this one looks at the target.
         cite: the source: paper, section or equation.
         label: plain words for a menu; the name where not given.
         draws: whether it is random; it then takes `seed` as a keyword.
+        gathers: options -> the needs that the one pass over each domain must leave; all where not given.
+        refuses: (views, **options) -> why it cannot run here, in a sentence, or None. It is asked before any pass.
 
     Raises:
         DgpruneError: no docstring, an unknown need, a role that is neither source nor target, positional options.
@@ -122,7 +169,10 @@ def scorer(
                 raise DgpruneError(
                     f"scorer {name!r}: reads maps 'source' or 'target' to 'images' or 'labels'; got {reads}."
                 )
-        made = Scorer(name, function, tuple(needs), dict(reads or {}), level, instead, cite, label or name, draws)
+        made = Scorer(
+            name, function, tuple(needs), dict(reads or {}), level, instead, cite, label or name, draws,
+            gathers, refuses,
+        )  # fmt: skip
         positional = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
         if len(positional) != 1:
             raise DgpruneError(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .contract import Need
+from .running import Running
 from .surgery import rebuild
 from .types.domain import Domain
 from .types.errors import DgpruneError, note
 from .types.graph import FilterGraph, FilterGroup
-from .types.statistics import Moments, Statistics
+from .types.statistics import Statistics
+
+Site = Literal["door", "conv"]
+_LABELLED: frozenset[Need] = frozenset({"gate", "weight_gradient", "risk", "class_co_moments"})
 
 
 def gather(
@@ -34,8 +37,8 @@ def gather(
     Args:
         model: untouched; its parameters are shared with the copy, not duplicated.
         graph: its groups.
-        domain: where images (and labels, for gate and weight_gradient) come from.
-        needs: of mean_map, moments, gate, weight_gradient.
+        domain: where images (and labels, for gate, weight_gradient, risk and class_co_moments) come from.
+        needs: which fields of Statistics to fill.
         split: the part to read.
         size: images per batch; halved, and said, when memory runs out.
 
@@ -58,27 +61,29 @@ def gather(
 def _gather(
     model: nn.Module, graph: FilterGraph, domain: Domain, needs: Collection[Need], split: str, size: int
 ) -> Statistics:
-    wants_gradient = bool({"gate", "weight_gradient"} & set(needs))
-    if wants_gradient and domain.labels is None:
-        raise DgpruneError(f"domain {domain.name!r} has no labels; gradients of the risk need them.")
+    wants_gradient, wants_labels = bool({"gate", "weight_gradient"} & set(needs)), bool(_LABELLED & set(needs))
+    if wants_labels and domain.labels is None:
+        raise DgpruneError(f"domain {domain.name!r} has no labels; the risk, its gradients and classes need them.")
     twin = rebuild(model, lambda _, tensor: tensor.detach()).eval()
     sites = _gate_sites(twin, graph) if "gate" in needs else {}
     watched = _watched(twin, graph, sites, whole="weight_gradient" in needs)
     for name, parameter in twin.named_parameters():
         parameter.requires_grad_(name in watched)
-    sums = _Sums(graph, {"mean_map", "moments"} & set(needs))
-    sums.listen(twin)
+    sums = Running(twin, graph, needs=needs, classes=domain.classes if wants_labels else 0)
     gradients: dict[str, Tensor] = {}
     risk, count, device = 0.0, 0, next(twin.parameters()).device
     for batch in domain.batches(split, size=size, device=device):
+        sums.begin(batch.labels if wants_labels else None)
         with torch.set_grad_enabled(wants_gradient):
             logits = twin(batch.images)
             _check_finite(logits, domain)
-            if wants_gradient:
+            if wants_labels:
                 assert batch.labels is not None
                 loss = F.cross_entropy(logits, batch.labels, reduction="sum")
-                _accumulate(gradients, twin, watched, loss)
                 risk += float(loss.detach().double())
+                if wants_gradient:
+                    _accumulate(gradients, twin, watched, loss)
+        sums.end(logits)
         count += len(batch.images)
     if count == 0:
         raise DgpruneError(f"domain {domain.name!r} has no image in its part {split!r}.")
@@ -87,8 +92,8 @@ def _gather(
     gate = {name: _gate(graph[name], held, tensors, gradients) for name, held in sites.items()}
     shown = gradients if "weight_gradient" in needs else {}
     return Statistics(
-        domain.name, split, count, wants_gradient, risk / count if wants_gradient else None,
-        sums.mean_maps(), sums.moments(), gate, shown,
+        domain.name, split, count, wants_labels, risk / count if wants_labels else None, gate=gate,
+        weight_gradient=shown, **sums.results(),
     )  # fmt: skip
 
 
@@ -146,55 +151,47 @@ def _gate(
     return total
 
 
-class _Sums:
-    """Sums at every group's door, reduced inside the hook: an in-place layer behind it would rewrite what was kept."""
+def paired_cosines(
+    model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, Domain], site: Site, split: str = "score",
+    size: int = 125,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Per group, (C,) mean over i of the cosine of a filter's maps on the i-th image of each of two domains.
 
-    def __init__(self, graph: FilterGraph, needs: set[str]) -> None:
-        self.graph, self.needs = graph, needs
-        self._maps: dict[str, Tensor] = {}
-        self._moments: dict[str, Tensor] = {}
-        self._places: dict[str, int] = defaultdict(int)
-        self._seen: dict[str, int] = defaultdict(int)
+    A pass of its own, over both together, as many images as the smaller part has; a zero map has cosine 0. Of several
+    convolutions that write a group, the mean (site "conv").
+    """
+    twin = rebuild(model, lambda _, tensor: tensor.detach()).eval()
+    running = _Pairs(twin, graph, site)
+    count = min(len(domain.rows(split)) for domain in domains)
+    device = next(twin.parameters()).device
+    streams = [domain.batches(split, size=size, images=count, device=device) for domain in domains]
+    for first, second in zip(*streams, strict=True):
+        with torch.no_grad():
+            twin(torch.cat([first.images, second.images]))
+    return running.means()
 
-    def listen(self, model: nn.Module) -> None:
-        """Hook the last consumer of every group of this private copy."""
-        if self.needs:
-            for group in self.graph.groups:
-                model.get_submodule(group.consumers[-1]).register_forward_pre_hook(self._hook(group))
 
-    def _hook(self, group: FilterGroup) -> Callable[..., None]:
-        places, filters = group.doors[group.consumers[-1]]
-        order = filters.argsort(stable=True)
-        index = places[order]
+class _Pairs(Running):
+    """Sums of cosines between the first and the second half of every batch, instead of maps."""
 
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            with torch.no_grad():
-                y = inputs[0].detach()
-                if isinstance(module, nn.Linear):
-                    y = y.movedim(-1, 1)
-                spatial = y.shape[2:] if len(index) == group.filters else (-1, *y.shape[2:])
-                if len(index) != y.shape[1] or not torch.equal(index, torch.arange(len(index))):
-                    y = y.index_select(1, index.to(y.device))
-                self._add(group.name, y.reshape(len(y), group.filters, *(spatial or (1,))))
+    def __init__(self, model: nn.Module, graph: FilterGraph, site: Site) -> None:
+        self._kind: Need = "mean_map" if site == "door" else "conv_map"
+        super().__init__(model, graph, needs=[self._kind])
 
-        return hook
+    def _maps(self, y: Tensor, mean: tuple[str, ...], unit: tuple[str, ...]) -> None:
+        first, second = y.flatten(2).double().chunk(2)
+        self._add(mean, F.cosine_similarity(first, second, dim=2, eps=1e-30).sum(0), len(first))
 
-    def _add(self, name: str, y: Tensor) -> None:
-        if "mean_map" in self.needs:
-            total = y.double().sum(0)
-            self._maps[name] = self._maps[name] + total if name in self._maps else total
-            # Not the number of images: a layer that is called twice sees each of them twice.
-            self._seen[name] += len(y)
-        if "moments" in self.needs:
-            flat = y.flatten(2).double()
-            sums = torch.stack([
-                flat.sum((0, 2)), flat.abs().sum((0, 2)), flat.square().sum((0, 2)), (flat == 0).double().sum((0, 2)),
-            ])  # fmt: skip
-            self._moments[name] = self._moments[name] + sums if name in self._moments else sums
-            self._places[name] += flat.shape[0] * flat.shape[2]
+    def means(self) -> dict[str, Tensor]:
+        """Group -> (C,)."""
+        found = self.results()[self._kind]
+        return {name: torch.stack(v).mean(0) if isinstance(v, tuple) else v for name, v in found.items()}
 
-    def mean_maps(self) -> dict[str, Tensor]:
-        return {name: (total / self._seen[name]).cpu() for name, total in self._maps.items()}
 
-    def moments(self) -> dict[str, Moments]:
-        return {name: Moments(*(sums / self._places[name]).cpu()) for name, sums in self._moments.items()}
+def map_shapes(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[str, list[tuple[int, ...]]]:
+    """Per group, the shape (C, H, W) of its map at the door, then of each raw convolution output that writes it."""
+    twin = rebuild(model, lambda _, tensor: tensor.detach()).eval()
+    running = Running(twin, graph, needs=["mean_map", "conv_map"])
+    with torch.no_grad():
+        twin(example)
+    return running.shapes()

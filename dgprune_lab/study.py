@@ -12,18 +12,18 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from .cache import Cache, content, stamp
+from .cache import Cache, Key, content, stamp
 from .contract import Need, Scorer
 from .evaluator import Evaluator, drive
 from .gate import read_groups, refuse_hooks
 from .measure import private
+from .passes import Passes
 from .recalibration import has_batchnorm, recalibrate
 from .runtime import device as pick_device
 from .runtime import threads
-from .scorers import Evidence, checked_options, resolve, run
-from .statistics import gather
+from .scorers import Evidence, refusal, resolve, run
 from .surgery import prune, rebuild
-from .types.domain import Domain, Role
+from .types.domain import Domain
 from .types.errors import DgpruneError, unknown
 from .types.filters import Mask, Scores
 from .types.graph import FilterGraph
@@ -138,6 +138,13 @@ class Study:
         return record_of(self.model)
 
     @property
+    def training_seed(self) -> int | None:
+        """The seed of the network's training, where its builder and its record tell one."""
+        builder = getattr(self.model, "dgprune_builder", None)
+        seed = builder[1].get("seed") if builder and self.record.training is not None else None
+        return None if seed is None else int(seed)
+
+    @property
     def has_batchnorm(self) -> bool:
         """Whether re-estimating BatchNorm statistics makes a difference."""
         return has_batchnorm(self.model)
@@ -155,7 +162,12 @@ class Study:
         return self._graph
 
     def score(
-        self, scorer: str | Scorer | Scores, *, seed: int = 0, options: Mapping[str, Any] | None = None
+        self,
+        scorer: str | Scorer | Scores,
+        *,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        split: str = "score",
     ) -> Scores:
         """One number per filter and group, higher = keep.
 
@@ -163,49 +175,61 @@ class Study:
             scorer: a name on the menu, a Scorer of one's own, or Scores, which are returned as they are.
             seed: for a scorer that draws.
             options: further keywords of the scorer.
+            split: the part of each domain that it reads; the record says so. "report" is what papers do that score on
+                the images they report.
 
         Raises:
-            DgpruneError: an unknown name or option; a wrong shape; a read that was not declared.
+            DgpruneError: an unknown name or option; a wrong shape; a read that was not declared; a scorer that cannot
+                run here.
         """
-        return self.score_all([scorer], seed=seed, options=options)[0]
+        return self.score_all([scorer], seed=seed, options=options, split=split)[0]
 
     def score_all(
-        self, scorers: Sequence[str | Scorer | Scores], *, seed: int = 0, options: Mapping[str, Any] | None = None
+        self,
+        scorers: Sequence[str | Scorer | Scores],
+        *,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        split: str = "score",
     ) -> list[Scores]:
         """Scores of several scorers from one pass over each domain that any of them reads."""
         self._refresh()
         chosen = [s if isinstance(s, Scores) else resolve(s) for s in scorers]
-        self._gather([s for s in chosen if isinstance(s, Scorer)])
+        settled = [self._settled(item, seed, options) if isinstance(item, Scorer) else {} for item in chosen]
+        asked = [(item, given) for item, given in zip(chosen, settled, strict=True) if isinstance(item, Scorer)]
+        keys = [self._score_key(item, given, split) for item, given in asked]
+        fresh = [pair for pair, key in zip(asked, keys, strict=True) if self._cache.get(key) is None]
+        for item, given in fresh:
+            if (why := self._refusal(item, given, split)) is not None:
+                raise DgpruneError(f"{item.name!r} cannot run here: {why}")
+        self._gather(fresh, split)
         found = []
-        for item in chosen:
+        for item, given in zip(chosen, settled, strict=True):
             if isinstance(item, Scores):
                 self._check_own(item)
                 found.append(item)
                 continue
-            given = dict(options or {}) | ({"seed": seed} if item.draws and "seed" not in (options or {}) else {})
-            settled = checked_options(item, given)
-            key = ("scores", self._content, id(item.function), repr(item), repr(sorted(settled.items())))
+            key = self._score_key(item, given, split)
             kept = self._cache.get(key)
             if kept is None:
                 # The function travels in the cache, so that its id cannot be given to another one meanwhile.
-                kept = run(item, self._evidence(item), options=settled), item.function
+                kept = run(item, self._evidence(item, split), options=given), item.function
                 self._cache.put(key, kept, size=8 * self._graph.free)
             found.append(kept[0])
         return found
 
+    def _settled(self, scorer: Scorer, seed: int, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        drawn = {"seed": seed} if scorer.draws and "seed" not in (options or {}) else {}
+        return scorer.settled(dict(options or {}) | drawn)
+
+    def _score_key(self, scorer: Scorer, options: Mapping[str, Any], split: str) -> Key:
+        settled = repr(sorted(options.items()))
+        return ("scores", self._content, id(scorer.function), repr(scorer), settled, split)
+
     def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
         """What one pass over one part of a domain leaves; a pass that gathered more is taken as it is."""
         self._refresh()
-        found = self.domain(domain)
-        prefix = ("statistics", self._content, found.key, split)
-        kept = self._cache.find(lambda key: key[:4] == prefix and set(needs) <= set(key[4]))  # type: ignore[call-overload]
-        if kept is not None:
-            return kept
-        wanted = tuple(sorted(set(needs)))
-        value = gather(self._private, self._graph, domain=found, needs=wanted, split=split)
-        size = sum(8 * t.numel() for held in (value.mean_map, value.gate, value.weight_gradient) for t in held.values())
-        self._cache.put(("statistics", self._content, found.key, split, wanted), value, size=size)
-        return value
+        return self._passes.statistics(self.domain(domain), needs, split)
 
     def steps(
         self,
@@ -263,43 +287,36 @@ class Study:
 
     def unavailable(self, scorer: Scorer) -> str | None:
         """Why a scorer cannot run here, in a sentence; None where it can (as far as one can tell without a pass)."""
+        self._refresh()
+        return self._refusal(scorer, scorer.settled({}), "score")
+
+    def _refusal(self, scorer: Scorer, options: Mapping[str, Any], split: str) -> str | None:
         if "target" in scorer.reads and not self.targets:
             return "there are no images of a new look"
         for domain in self.domains:
             if scorer.reads.get(domain.role or "source") == "labels" and domain.labels is None:
                 return f"it needs labels and {domain.name} has none"
-            if domain.role in scorer.reads and "score" not in domain.splits:
-                return f"{domain.name} has no part that scorers may read"
-        if scorer.name == "bn_scale":
-            try:
-                self.score(scorer)
-            except DgpruneError as error:
-                return str(error)
-        return None
+            if domain.role in scorer.reads and not len(domain.splits.get(split, ())):
+                return f"{domain.name} has no part {split!r} that scorers may read"
+        return refusal(scorer, self._evidence(scorer, split), options=options)
 
     @cached_property
     def key(self) -> str:
         """A hash of the domains' content, for the record."""
         return hashlib.blake2b("".join(d.key for d in self.domains).encode(), digest_size=8).hexdigest()
 
-    def _gather(self, scorers: Sequence[Scorer]) -> None:
+    def _gather(self, scorers: Sequence[tuple[Scorer, Mapping[str, Any]]], split: str) -> None:
         for domain in self.domains:
             needs: set[Need] = set()
-            for item in scorers:
+            for item, options in scorers:
                 if domain.role in item.reads:
-                    needs |= {n for n in item.needs if n not in ("weights", "model")}
+                    needs |= item.gathered(options)
             if needs:
-                self.statistics(domain.name, needs=sorted(needs))
+                self._passes.statistics(domain, sorted(needs), split)
 
-    def _evidence(self, scorer: Scorer) -> Evidence:
-        needs: list[Need] = [n for n in scorer.needs if n not in ("weights", "model")]
-        statistics = {
-            d.name: self.statistics(d.name, needs=needs) for d in self.domains if needs and d.role in scorer.reads
-        }
-        roles: dict[str, Role] = {d.name: d.role for d in self.domains if d.role is not None}
-        copied = rebuild(self.model, lambda _, t: t.clone()).eval() if "model" in scorer.needs else self._private
-        example = torch.zeros((1, *self.graph.input_shape), device=self.device)
-        return Evidence(copied, self.graph, roles, statistics, example)
+    def _evidence(self, scorer: Scorer, split: str) -> Evidence:
+        model = rebuild(self.model, lambda _, t: t.clone()).eval() if "model" in scorer.needs else None
+        return self._passes.evidence(split, model=model)
 
     def _check_own(self, scores: Scores) -> None:
         mine = {g.name: g.filters for g in self.graph.groups}
@@ -330,4 +347,8 @@ class Study:
             self._graph = read_groups(self._private, example, layers=self.layers)
             refuse_hooks(self.model, self._private, example)
             self._evaluator = Evaluator(self._private, self._graph, domains=self.domains)
+            self._passes = Passes(
+                self._private, self._graph, domains=self.domains, evaluator=self._evaluator, example=example,
+                cache=self._cache, content=self._content,
+            )  # fmt: skip
             self._stamp = found

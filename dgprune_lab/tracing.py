@@ -74,6 +74,42 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
     return Layers(order, dict(places))
 
 
+def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
+    """Names of the layers whose output goes into ReLUs and nothing else, as modules or as functions.
+
+    Args:
+        model: a private copy in eval mode.
+        example: a few images.
+    """
+    nodes: dict[Any, str] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_m: nn.Module, _i: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.grad_fn is not None:
+                nodes.setdefault(output.grad_fn, name)
+
+        return hook
+
+    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
+    handles = [module.register_forward_hook(note(name)) for name, module in leaves]
+    try:
+        with torch.enable_grad():
+            waiting = [model(example.clone().requires_grad_(True)).grad_fn]
+    finally:
+        for handle in handles:
+            handle.remove()
+    readers: dict[Any, set[str]] = defaultdict(set)
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        for before, _ in node.next_functions:
+            readers[before].add(type(node).__name__)
+            if before is not None and before not in seen:
+                seen.add(before)
+                waiting.append(before)
+    return frozenset(name for node, name in nodes.items() if readers[node] == {"ReluBackward0"})
+
+
 def _words(error: BaseException) -> str:
     """What went wrong first, on one line: the graph tries again after an error, and fails on its own try."""
     while error.__context__ is not None:

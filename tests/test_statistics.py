@@ -144,7 +144,7 @@ def test_only_what_is_needed_is_gathered_and_labels_are_left_alone() -> None:
     found = gather(model, graph, domain=bare, needs=["moments"])
     assert not found.labels_read and found.risk is None
     assert found.moments and not (found.mean_map or found.gate or found.weight_gradient)
-    with pytest.raises(dg.DgpruneError, match=r"'a' has no labels; gradients of the risk need them"):
+    with pytest.raises(dg.DgpruneError, match=r"'a' has no labels; the risk, its gradients and classes need them"):
         gather(model, graph, domain=bare, needs=["gate"])
     with pytest.raises(dg.DgpruneError, match=r"no part 'test'; it has: train, score, report"):
         gather(model, graph, domain=bare, needs=["moments"], split="test")

@@ -40,27 +40,28 @@ def resolve(scorer: str | Scorer) -> Scorer:
     raise DgpruneError(f"a scorer is a name or a function decorated with @dg.scorer(...); got {type(scorer).__name__}.")
 
 
-def checked_options(scorer: Scorer, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options a scorer runs with, its defaults filled in.
-
-    Raises:
-        DgpruneError: an option it does not take.
-    """
-    known = scorer.options
-    for key in options:
-        if key not in known:
-            takes = ", ".join(known) or "none"
-            raise DgpruneError(f"scorer {scorer.name!r} has no option {key!r}; it takes: {takes}.")
-    return {key: options.get(key, parameter.default) for key, parameter in known.items()}
+def refusal(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any]) -> str | None:
+    """Why a scorer cannot run on this, in a sentence, found without a pass over any domain; None where it can."""
+    if scorer.refuses is None:
+        return None
+    try:
+        return scorer.refuses(views_of(scorer, evidence), **options)
+    except DgpruneError as error:
+        return str(error)
 
 
-def run(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any], split: str = "score") -> Scores:
+def views_of(scorer: Scorer, evidence: Evidence) -> dict[str, GroupView]:
+    """What a scorer gets to see of each group."""
+    return {group.name: GroupView(scorer, group, evidence) for group in evidence.graph.groups}
+
+
+def run(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any]) -> Scores:
     """Scores of every group, with the record of what was read.
 
     Raises:
         DgpruneError: a wrong shape, a non-finite number, or a read that was not declared.
     """
-    views = {group.name: GroupView(scorer, group, evidence) for group in evidence.graph.groups}
+    views = views_of(scorer, evidence)
     if scorer.level == "network":
         given = scorer(views, **options)
         if not isinstance(given, Mapping) or set(given) != set(views):
@@ -70,8 +71,5 @@ def run(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any], split
     else:
         given = {name: scorer(view, **options) for name, view in views.items()}
     values = {name: read_scores(given[name], name) for name in views}
-    reads: dict[str, Seen] = {}
-    for name, role in evidence.roles.items():
-        if role in scorer.reads:
-            reads[f"{name}/{split}"] = scorer.reads[role]
+    reads: dict[str, Seen] = {f"{domain}/{evidence.split}": what for domain, what in evidence.touched.items()}
     return Scores(scorer.name, values, evidence.graph, dict(options), reads)

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..contract import Need, Scorer
 from ..runtime import generator
-from ..types.domain import Role
+from ..statistics import Site
+from ..types.domain import Domain, Role
 from ..types.errors import DgpruneError, unknown
 from ..types.graph import FilterGraph, FilterGroup
 from ..types.layers import BATCHNORM
-from ..types.statistics import Moments, Statistics
+from ..types.statistics import ClassMap, CoMoments, Moments, Statistics
+from ..types.tables import Seen
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything a study can show its scorers.
+    """Everything a study can show its scorers; what takes a pass is made when it is read.
 
     Attributes:
-        model: a private copy of the network.
+        model: the network; a private copy of its own where the scorer may read it.
         graph: its groups.
-        roles: domain name -> role.
-        statistics: domain name -> what one pass left.
+        domains: name -> domain, with its role.
+        split: the part that scorers read.
+        statistics: (domain, need) -> what one pass over it left.
+        shifted: (source, shift, need) -> the same over a shifted copy of a source.
+        paired: (first, second, site) -> group -> (C,) mean cosine of the i-th images' maps.
+        removal: domain -> group -> (C,) change of the mean risk when a filter (its unit) is removed.
+        shapes: group -> shape of its map at the door, then of each raw convolution output.
+        ending_in_relu: names of the layers whose output goes straight into ReLUs.
         example: (1, C, H, W) zeros of the size the network takes.
+        touched: filled while scorers read: domain -> images or labels.
     """
 
     model: nn.Module
     graph: FilterGraph
-    roles: Mapping[str, Role]
-    statistics: Mapping[str, Statistics]
+    domains: Mapping[str, Domain]
+    split: str
+    statistics: Callable[[str, Need], Statistics]
+    shifted: Callable[[str, str, Need], Statistics]
+    paired: Callable[[str, str, Site], Mapping[str, Tensor]]
+    removal: Callable[[str], Mapping[str, Tensor]]
+    shapes: Callable[[], Mapping[str, list[tuple[int, ...]]]]
+    ending_in_relu: Callable[[], frozenset[str]]
     example: Tensor
+    touched: dict[str, Seen] = field(default_factory=dict)
 
 
 class GroupView:
@@ -67,23 +84,72 @@ class GroupView:
         Raises:
             DgpruneError: the group has none.
         """
+        return self._norms("weight", [member.tensor.rpartition(".")[0] for member in self._group.members])
+
+    @property
+    def end_norms(self) -> tuple[Tensor, Tensor]:
+        """gamma and beta, (C, B) float64 each, of the B BatchNorms behind which the group's output begins.
+
+        Raises:
+            DgpruneError: something else than a BatchNorm writes the group's output.
+        """
+        for name in self._group.ends:
+            if not isinstance(self._evidence.model.get_submodule(name), BATCHNORM):
+                raise DgpruneError(f"layer {name!r} is not followed by a BatchNorm, which this scorer needs.")
+        return self._norms("weight", self._group.ends), self._norms("bias", self._group.ends)
+
+    @property
+    def ends_in_relu(self) -> bool:
+        """Whether everything that writes the group's output goes straight into a ReLU."""
         self._declared("weights")
-        norms = BATCHNORM
-        columns = []
-        for member in self._group.members:
-            owner, _, leaf = member.tensor.rpartition(".")
-            module = self._evidence.model.get_submodule(owner)
-            if leaf == "weight" and isinstance(module, norms):
-                column = torch.zeros(self.filters, dtype=torch.float64)
-                column[member.filters] = module.weight.detach().double().cpu()[member.positions]
-                columns.append(column)
-        if not columns:
-            raise DgpruneError(f"layer {self.name!r} is not followed by a BatchNorm, so it has no scale to score.")
-        return torch.stack(columns, dim=1)
+        return set(self._group.ends) <= self._evidence.ending_in_relu()
+
+    @property
+    def places(self) -> list[int]:
+        """Number of places of a filter's map: at the door, then at each raw convolution output."""
+        return [math.prod(shape[1:]) for shape in self._evidence.shapes()[self.name]]
+
+    def class_counts(self, domain: str) -> Tensor:
+        """(K,) how many images of each class the part that scorers read holds."""
+        self._allowed(domain, "labels")
+        found = self._evidence.domains[domain]
+        assert found.labels is not None
+        labels = found.labels[found.rows(self._evidence.split).to(found.labels.device)]
+        return torch.bincount(labels.cpu(), minlength=found.classes)
+
+    def maps(
+        self, domain: str, *, site: Site = "door", unit: bool = False, shift: str | None = None
+    ) -> tuple[Tensor, ...]:
+        """Mean maps on a domain, (C, ...) float64 each: one at the door, or one per convolution that writes the group.
+
+        Args:
+            domain: its name.
+            site: "door", the input of the last layer that reads the group, or "conv", raw convolution outputs.
+            unit: each image's map divided by its Euclidean norm before the mean.
+            shift: on a copy of the domain changed by this entry of `data.SHIFTS`, with its default strength.
+        """
+        needs: dict[tuple[Site, bool], Need] = {
+            ("door", False): "mean_map", ("door", True): "unit_map", ("conv", False): "conv_map",
+            ("conv", True): "conv_unit_map",
+        }  # fmt: skip
+        need = needs[site, unit]
+        held = getattr(self._of(need, domain, "images", shift=shift), need)[self.name]
+        return tuple(part.clone() for part in (held if isinstance(held, tuple) else (held,)))
 
     def mean_map(self, domain: str) -> Tensor:
         """(C, H, W) float64 mean output on a domain."""
-        return self._of("mean_map", domain, "images").mean_map[self.name].clone()
+        return self.maps(domain)[0]
+
+    def class_map(self, domain: str, *, shift: str | None = None) -> ClassMap:
+        """Mean output per class that the network itself predicts."""
+        return ClassMap(*(t.clone() for t in self._of("class_map", domain, "images", shift=shift).class_map[self.name]))
+
+    def paired_cosine(self, first: str, second: str, *, site: Site = "door") -> Tensor:
+        """(C,) mean cosine of a filter's maps on the i-th image of one domain and the i-th of another."""
+        self._declared("paired")
+        for domain in (first, second):
+            self._allowed(domain, "images")
+        return self._evidence.paired(first, second, site)[self.name].clone()
 
     def moments(self, domain: str) -> Moments:
         """Mean, mean |y|, mean square and share of zeros on a domain, each (C,)."""
@@ -92,6 +158,24 @@ class GroupView:
     def gate(self, domain: str) -> Tensor:
         """(C,) derivative of the domain's mean risk by the filter's gate."""
         return self._of("gate", domain, "labels").gate[self.name].clone()
+
+    def risk(self, domain: str) -> float:
+        """Mean cross-entropy on a domain."""
+        found = self._of("risk", domain, "labels").risk
+        assert found is not None
+        return found
+
+    def removal(self, domain: str) -> Tensor:
+        """(C,) change of the domain's mean risk when a filter is really removed, one network per filter."""
+        self._declared("removal")
+        self._allowed(domain, "labels")
+        return self._evidence.removal(domain)[self.name].clone()
+
+    def co_moments(self, domain: str, *, layer: str, by_class: bool) -> CoMoments | None:
+        """Sums of products of this group's responses with the outputs of a layer that reads it; None for no pair."""
+        need: Need = "class_co_moments" if by_class else "co_moments"
+        held = getattr(self._of(need, domain, "labels" if by_class else "images"), need)
+        return held.get((self.name, layer))
 
     def weight_gradient(self, domain: str) -> Tensor:
         """(C, K) derivative of the domain's mean risk by `weight`, place for place."""
@@ -131,7 +215,21 @@ class GroupView:
     def _names(self, role: Role) -> tuple[str, ...]:
         if role not in self._scorer.reads:
             return ()
-        return tuple(name for name, held in self._evidence.roles.items() if held == role)
+        return tuple(name for name, held in self._evidence.domains.items() if held.role == role)
+
+    def _norms(self, leaf: str, names: Sequence[str]) -> Tensor:
+        self._declared("weights")
+        columns = []
+        for member in self._group.members:
+            owner, _, part = member.tensor.rpartition(".")
+            module = self._evidence.model.get_submodule(owner)
+            if part == leaf and owner in names and isinstance(module, BATCHNORM):
+                column = torch.zeros(self.filters, dtype=torch.float64)
+                column[member.filters] = getattr(module, leaf).detach().double().cpu()[member.positions]
+                columns.append(column)
+        if not columns:
+            raise DgpruneError(f"layer {self.name!r} is not followed by a BatchNorm, so it has no scale to score.")
+        return torch.stack(columns, dim=1)
 
     def _declared(self, need: Need) -> None:
         if need not in self._scorer.needs:
@@ -141,18 +239,27 @@ class GroupView:
                 "record of what it saw is true."
             )
 
-    def _of(self, need: Need, domain: str, what: str) -> Statistics:
-        self._declared(need)
-        roles = self._evidence.roles
-        if domain not in roles:
-            raise unknown("domain", domain, roles)
-        declared = self._scorer.reads.get(roles[domain])
+    def _allowed(self, domain: str, what: Literal["images", "labels"]) -> None:
+        """Note that a domain is read, if the scorer said it would be."""
+        if domain not in self._evidence.domains:
+            raise unknown("domain", domain, self._evidence.domains)
+        role = self._evidence.domains[domain].role or "source"
+        declared = self._scorer.reads.get(role)
         if declared is None or (what == "labels" and declared != "labels"):
             raise DgpruneError(
-                f"scorer {self._scorer.name!r} reads {what} of the {roles[domain]} {domain!r} but does not declare it; "
-                f"add reads={{{roles[domain]!r}: {what!r}}}."
+                f"scorer {self._scorer.name!r} reads {what} of the {role} {domain!r} but does not declare it; "
+                f"add reads={{{role!r}: {what!r}}}."
             )
-        return self._evidence.statistics[domain]
+        if self._evidence.touched.get(domain) != "labels":
+            self._evidence.touched[domain] = what
+
+    def _of(self, need: Need, domain: str, what: Literal["images", "labels"], shift: str | None = None) -> Statistics:
+        self._declared(need)
+        self._allowed(domain, what)
+        if shift is None:
+            return self._evidence.statistics(domain, need)
+        self._declared("shifted")
+        return self._evidence.shifted(domain, shift, need)
 
     def _rows(self, tensors: Mapping[str, Tensor]) -> Tensor:
         parts = []

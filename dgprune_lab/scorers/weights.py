@@ -42,7 +42,17 @@ def l2(view: GroupView) -> Tensor:
     return view.weight.square().sum(1).sqrt()
 
 
-@scorer("bn_scale", label="Smallest BatchNorm scale", cite="Liu et al. 2017, Network Slimming, ICCV, section 3")
+def _without_norm(views: dict[str, GroupView]) -> str | None:
+    """Reading the scales raises in words where there are none."""
+    for view in views.values():
+        _ = view.scale
+    return None
+
+
+@scorer(
+    "bn_scale", label="Smallest BatchNorm scale", cite="Liu et al. 2017, Network Slimming, ICCV, section 3",
+    refuses=_without_norm,
+)  # fmt: skip
 def bn_scale(view: GroupView) -> Tensor:
     """Absolute BatchNorm scale of a filter.
 

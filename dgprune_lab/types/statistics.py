@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -18,12 +19,40 @@ class Moments(NamedTuple):
     zero_share: Tensor
 
 
+class ClassMap(NamedTuple):
+    """Mean output per *predicted* class: `mean` (K, C) float64, zero where no image was, and `images` (K,) of each."""
+
+    mean: Tensor
+    images: Tensor
+
+
+class CoMoments(NamedTuple):
+    """Sums over images, per class, of the responses of A filters and of the B outputs of a layer that reads them.
+
+    A response is the mean over places of a raw convolution output. Without classes K = 1.
+
+    Attributes:
+        images: (K,) how many.
+        first: (2, K, A) sums and sums of squares of the filters' responses.
+        second: (2, K, B) the same of the layer's outputs.
+        cross: (K, A, B) sums of products.
+        shuffled: (K, A', B') `cross` of at most 64 x 64 of them, with the images of a class paired at random.
+    """
+
+    images: Tensor
+    first: Tensor
+    second: Tensor
+    cross: Tensor
+    shuffled: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Running sums of one pass over one part of a domain, at the consumers' door.
+    """Running sums of one pass over one part of a domain.
 
-    The output of a group is the input of the last layer that reads it, in the order of execution (of a residual
-    stream: the finished sum; after a pooling layer: the pooled map).
+    At the consumers' door: the output of a group is the input of the last layer that reads it, in the order of
+    execution (of a residual stream: the finished sum; after a pooling layer: the pooled map). At the convolutions: the
+    raw output of each one that writes the group, before BatchNorm.
 
     Attributes:
         domain: its name.
@@ -32,9 +61,15 @@ class Statistics:
         labels_read: whether labels were looked at.
         risk: mean cross-entropy, where labels were read.
         mean_map: group -> (C, H, W) mean output over images, float64; (C, P) after a flatten.
+        unit_map: group -> the mean of the images' maps, each divided by its Euclidean norm (a zero map stays zero).
+        conv_map: group -> for each convolution that writes it, (C, H, W) mean raw output.
+        conv_unit_map: group -> `unit_map` of each raw output.
+        class_map: group -> ClassMap of the spatial mean.
         moments: group -> Moments.
         gate: group -> (C,) derivative of the mean risk by a gate that multiplies the filter's output.
         weight_gradient: tensor name -> derivative of the mean risk, of the tensor's shape.
+        co_moments: (group, layer that reads it) -> CoMoments over all images.
+        class_co_moments: the same per true class.
     """
 
     domain: str
@@ -43,6 +78,23 @@ class Statistics:
     labels_read: bool
     risk: float | None = None
     mean_map: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    unit_map: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    conv_map: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    conv_unit_map: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    class_map: Mapping[str, ClassMap] = field(default_factory=dict, repr=False)
     moments: Mapping[str, Moments] = field(default_factory=dict, repr=False)
     gate: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     weight_gradient: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    co_moments: Mapping[tuple[str, str], CoMoments] = field(default_factory=dict, repr=False)
+    class_co_moments: Mapping[tuple[str, str], CoMoments] = field(default_factory=dict, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its tensors hold."""
+        return sum(_bytes(held) for held in vars(self).values() if isinstance(held, dict))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    return sum(map(_bytes, value.values() if isinstance(value, dict) else value))
