@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from .contract import Diagnostic, Menu, Scorer, diagnostic, scorer
     from .gate import read_groups
     from .measure import evaluate, measure
-    from .recipes import demo, grid, sweep
+    from .recipes import demo, grid, sweep, training_seeds
     from .saving import load, save
-    from .scorers import SCORERS, from_torch_pruning
+    from .scorers import SCORERS, from_torch_pruning, hybrid, reverse
     from .study import Study
     from .recalibration import recalibrate
     from .surgery import masked, prune
+    from .tuning import Tuned, prune_and_tune, tuning_steps
     from .types.domain import Domain
     from .types.errors import DgpruneError, DgpruneNote
     from .types.filters import Mask, Scores, WeightMask, WeightScores
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .types.outcomes import Outcomes
     from .types.record import Record, record_of
     from .types.tables import tidy
+    from .types.training import TrainingOptions
     from .widgets.explorer import Explorer
     from .widgets.prediction import predict
 
@@ -35,14 +37,15 @@ __version__ = "0.1.0"
 # command line and a plain import do not wait for torch, Altair or widgets.
 _WHERE = {
     "data": "data", "models": "models", "charts": "charts", "diagnostics": "diagnostics", "widgets": "widgets",
-    "Domain": "types.domain", "Study": "study", "demo": "recipes", "read_groups": "gate",
+    "Domain": "types.domain", "Study": "study", "demo": "recipes", "training_seeds": "recipes", "read_groups": "gate",
     "SCORERS": "scorers", "scorer": "contract", "Scorer": "contract", "Menu": "contract",
-    "from_torch_pruning": "scorers",
+    "from_torch_pruning": "scorers", "reverse": "scorers", "hybrid": "scorers",
     "diagnostic": "contract", "Diagnostic": "contract",
     "Scores": "types.filters", "allocate": "allocate", "Mask": "types.filters", "FilterGraph": "types.graph",
     "FilterGroup": "types.graph", "WeightScores": "types.filters", "WeightMask": "types.filters",
     "prune": "surgery", "masked": "surgery", "recalibrate": "recalibration",
     "record_of": "types.record", "Record": "types.record",
+    "prune_and_tune": "tuning", "tuning_steps": "tuning", "Tuned": "tuning", "TrainingOptions": "types.training",
     "evaluate": "measure", "measure": "measure", "Outcomes": "types.outcomes", "tidy": "types.tables",
     "sweep": "recipes", "grid": "recipes", "save": "saving", "load": "saving",
     "Explorer": "widgets.explorer", "predict": "widgets.prediction",

@@ -35,7 +35,7 @@ class Scorer:
         needs: what of the view it may use.
         reads: role -> "images" or "labels": what its numbers depend on.
         level: "group" (a (C,) tensor per call) or "network" (a dict of them, by group name).
-        instead: name of a scorer that asks a like question without looking at the target.
+        instead: a scorer, or its name, that asks a like question without looking at the target.
         cite: where it comes from.
         label: plain words for a menu.
         draws: whether it is random, so that its seed counts.
@@ -49,7 +49,7 @@ class Scorer:
     needs: tuple[Need, ...]
     reads: Mapping[str, Literal["images", "labels"]]
     level: Level
-    instead: str | None
+    instead: str | Scorer | None
     cite: str
     label: str
     draws: bool

@@ -30,7 +30,11 @@ def study_of(model: nn.Module, **kinds: Any) -> dg.Study:
 
 
 def norm(seed: int = 0) -> nn.Sequential:
-    return randomise(norm_net(), seed=seed, dtype=torch.float32)
+    """Random weights, and a last bias that makes it predict every class of random images."""
+    net: Any = randomise(norm_net(), seed=seed, dtype=torch.float32)
+    with torch.no_grad():
+        net[9].bias.sub_(net(images(200, 3, 12, 12)).mean(0))
+    return net
 
 
 def permuted(model: nn.Module, graph: FilterGraph, order: dict[str, Tensor]) -> nn.Module:
@@ -49,6 +53,10 @@ def permuted(model: nn.Module, graph: FilterGraph, order: dict[str, Tensor]) -> 
     return twin
 
 
+FLAT = pytest.mark.filterwarnings("ignore:layer '4'. its maps are 1 x 1")
+
+
+@FLAT
 @pytest.mark.parametrize("name", MENU)
 def test_contract(name: str) -> None:
     scorer, model = dg.SCORERS[name], norm()
@@ -63,11 +71,22 @@ def test_contract(name: str) -> None:
     assert any(len(value.unique()) > 1 for value in scores.values.values()), "says the same of every filter"
     assert scorer.name == name and scorer.cite and scorer.label and scorer.summary.endswith(".")
     assert "Source:" in (scorer.function.__doc__ or "")
-    assert scorer.kind == ("control" if scorer.draws else "training" if scorer.reads else "weights")
-    what = scorer.reads.get("source")
-    assert scores.reads == ({f"{key}/score": what for key in ("a", "b")} if what else {})
+    roles = {"source": ("a", "b"), "target": ("t",)}
+    assert scores.reads == {f"{key}/score": what for role, what in scorer.reads.items() for key in roles[role]}
 
 
+def test_each_scorer_stands_where_a_reader_looks_for_it() -> None:
+    kinds: dict[str, list[str]] = {}
+    for name, scorer in dg.SCORERS.items():
+        kinds.setdefault(scorer.kind, []).append(name)
+        assert ("target" in scorer.reads) == (scorer.kind == "target")
+    assert kinds["control"] == ["random", "reverse(l1)"] and kinds["target"] == ["dss"]
+    assert {"l1", "expected_activation"} <= set(kinds["weights"]) and {"taylor", "dss_sources"} <= set(
+        kinds["training"]
+    )
+
+
+@FLAT
 @pytest.mark.parametrize("name", [name for name in MENU if not dg.SCORERS[name].draws])
 def test_permuting_the_filters_permutes_the_scores(name: str) -> None:
     model = norm()
@@ -108,6 +127,7 @@ class Tripwire(nn.Module):
         return x
 
 
+@FLAT
 @pytest.mark.parametrize("name", READING)
 def test_no_hook_is_left_when_the_model_raises_half_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(*list(norm())[:7], Tripwire(), *list(norm())[7:])

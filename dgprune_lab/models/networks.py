@@ -238,7 +238,9 @@ def build(name: str, **options: Any) -> nn.Module:
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-    return BUILDERS[name](**options)
+    model = BUILDERS[name](**options)
+    model.dgprune_builder = (name, dict(options))  # type: ignore[assignment]  # what a saved network is rebuilt by
+    return model
 
 
 @contextmanager

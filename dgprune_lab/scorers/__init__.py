@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..contract import Menu, Scorer, read_scores
@@ -10,21 +11,28 @@ from ..types.errors import DgpruneError
 from ..types.filters import Scores
 from ..types.tables import Seen
 from .activations import activation_l1, apoz
+from .combined import By, hybrid_scorer, reversed_scorer
+from .domains import dss, dss_sources
 from .gradients import taylor, taylor_weight
+from .risks import gradient_agreement, gradient_snr, risk_variance
 from .torch_pruning import from_torch_pruning
 from .view import Evidence, GroupView
-from .weights import bn_scale, fpgm, l1, l2, lamp, random
+from .weights import bn_scale, expected_activation, fpgm, l1, l2, lamp, random
 
 SCORERS: Menu[Scorer] = Menu(
     "scorer",
     {
-        "l1": l1, "l2": l2, "bn_scale": bn_scale, "fpgm": fpgm, "lamp": lamp,
+        "l1": l1, "l2": l2, "bn_scale": bn_scale, "expected_activation": expected_activation, "fpgm": fpgm,
+        "lamp": lamp,
         "activation_l1": activation_l1, "apoz": apoz, "taylor": taylor, "taylor_weight": taylor_weight,
-        "random": random,
+        "dss_sources": dss_sources, "risk_variance": risk_variance, "gradient_agreement": gradient_agreement,
+        "gradient_snr": gradient_snr,
+        "dss": dss,
+        "random": random, "reverse(l1)": reversed_scorer(l1),
     },
 )  # fmt: skip
 
-__all__ = ["SCORERS", "Evidence", "GroupView", "from_torch_pruning", "resolve", "run"]
+__all__ = ["SCORERS", "Evidence", "GroupView", "from_torch_pruning", "hybrid", "resolve", "reverse", "run"]
 
 
 def resolve(scorer: str | Scorer) -> Scorer:
@@ -38,6 +46,46 @@ def resolve(scorer: str | Scorer) -> Scorer:
     if isinstance(scorer, str):
         return SCORERS[scorer]
     raise DgpruneError(f"a scorer is a name or a function decorated with @dg.scorer(...); got {type(scorer).__name__}.")
+
+
+def reverse(scorer: str | Scorer) -> Scorer:
+    """The same scorer with its sign turned: what it would keep goes first. The control of its direction.
+
+    It reads what the scorer reads, takes its options, and is as target-aware.
+
+    >>> import dgprune_lab as dg
+    >>> dg.reverse("dss").name
+    'reverse(dss)'
+    """
+    found = resolve(scorer)
+    made = reversed_scorer(found)
+    return made if found.instead is None else replace(made, instead=reverse(found.instead))
+
+
+def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None) -> Scorer:
+    """Two scorers as one: `a` in the early layers and `b` in the later ones, or the mean of their ranks.
+
+    "depth": filters of layers before number `start` (from 0, in the order of execution; half of the layers where not
+    given) are scored by `a`, the others by `b`. "rank": the mean of both ranks. In both, scores are replaced by ranks
+    scaled to [0, 1] over the whole network, so that two scorers can be compared; within a layer "depth" keeps the order
+    of the one that is used. Each runs with its own defaults (`scorer.using(...)` for others); a seed goes to both.
+    It reads what either reads, and is target-aware if one is.
+
+    Source: Wisell, Yasaei Sekeh 2024 (arXiv:2411.09199) prune early layers by magnitude and later ones by connectivity;
+    any two scorers, and ranks over the network, are ours.
+
+    Raises:
+        DgpruneError: `by` is neither; a negative start, or one for "rank".
+
+    >>> import dgprune_lab as dg
+    >>> dg.hybrid("l1", "taylor", by="depth").name
+    'hybrid(l1, taylor, by depth)'
+    """
+    first, second = resolve(a), resolve(b)
+    made = hybrid_scorer(first, second, by=by, start=start)
+    if first.instead is None and second.instead is None:
+        return made
+    return replace(made, instead=hybrid(first.instead or first, second.instead or second, by=by, start=start))
 
 
 def refusal(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any]) -> str | None:

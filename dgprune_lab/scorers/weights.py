@@ -62,6 +62,34 @@ def bn_scale(view: GroupView) -> Tensor:
     return view.scale.abs().sum(1)
 
 
+def _without_relu(views: dict[str, GroupView]) -> str | None:
+    """The first layer whose BatchNorm is not followed by a ReLU and nothing else."""
+    for name, view in views.items():
+        _ = view.end_norms
+        if not view.ends_in_relu:
+            return f"no ReLU directly follows the BatchNorm of layer {name!r}, so the expectation is another one."
+    return None
+
+
+@scorer(
+    "expected_activation", label="Least expected response", refuses=_without_relu,
+    cite="Bartoldson et al. 2020, The Generalization-Stability Tradeoff, NeurIPS, arXiv:1906.03728, E[BN]",
+)  # fmt: skip
+def expected_activation(view: GroupView) -> Tensor:
+    """Expected output of a filter behind its BatchNorm and ReLU, from the BatchNorm's scale and shift alone.
+
+    E[max(0, gamma z + beta)], z ~ N(0, 1), = beta Phi(beta/|gamma|) + |gamma| phi(beta/|gamma|); max(beta, 0) where
+    gamma = 0; summed over the BatchNorms that write the group's output. Returns (C,) >= 0.
+    Source: Bartoldson et al. 2020. Refused where something else than a ReLU follows (a residual addition).
+    """
+    gamma, beta = (part.clone() for part in view.end_norms)
+    scale = gamma.abs()
+    normal = torch.distributions.Normal(torch.zeros((), dtype=beta.dtype), 1.0, validate_args=False)
+    ratio = beta / scale.clamp_min(torch.finfo(beta.dtype).tiny)
+    inside = beta * normal.cdf(ratio) + scale * normal.log_prob(ratio).exp()
+    return torch.where(scale > 0, inside, beta.clamp_min(0)).clamp_min(0).sum(1)
+
+
 @scorer(
     "fpgm",
     label="Most replaceable filters",

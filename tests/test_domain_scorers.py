@@ -1,0 +1,213 @@
+"""The domain similarity score and its target-free form: closed forms, planted truth, slow twins, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from material import ResidualNet, domain, images, norm_net, plain_net, randomise
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab.scorers.domains import cosine
+from dgprune_lab.types.domain import Domain
+
+
+def study_of(model: nn.Module | None = None, **given: Any) -> dg.Study:
+    kinds: dict[str, Any] = {
+        "sources": [domain("a", count=120), domain("b", seed=1)],
+        "targets": [domain("t", seed=2, labelled=False)],
+    }
+    net = randomise(plain_net(), seed=4, dtype=torch.float32) if model is None else model
+    return dg.Study(net, **{**kinds, **given})
+
+
+def outputs(study: dg.Study, name: str, *, site: str = "door") -> dict[str, Tensor]:
+    """The slow twin: every map of the first group on all images, (N, C, places), float64; plain_net only."""
+    found = study.domain(name)
+    x = found.take(found.rows("score")).images
+    net: Any = study.model
+    with torch.no_grad():
+        first = net[0](x)
+        second = net[3](net[2](net[1](first.clone())))
+        raw = {"0": first.clone(), "3": second.clone()}
+        read = {"0": net[2](torch.relu(first)), "3": net[5](torch.relu(second))}
+    return {key: t.flatten(2).double() for key, t in (read if site == "door" else raw).items()}
+
+
+def same(scores: dg.Scores, expected: dict[str, Tensor]) -> None:
+    for name, value in expected.items():
+        assert torch.allclose(scores.values[name], value, atol=1e-5), name
+
+
+def test_cosine() -> None:
+    a = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
+    b = torch.tensor([[4.0, 3.0], [0.0, 5.0], [1.0, 1.0], [-2.0, -4.0]], dtype=torch.float64)
+    assert torch.allclose(cosine(a, b), torch.tensor([0.96, 0.0, 0.0, -1.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("site", ["door", "conv"])
+@pytest.mark.parametrize("pairing", ["means", "all_pairs", "paired"])
+def test_each_form_equals_its_slow_twin(site: Any, pairing: str) -> None:
+    study = study_of()
+    expected: dict[str, list[Tensor]] = {"0": [], "3": []}
+    for source in ("a", "b"):
+        s, t = (outputs(study, name, site=site) for name in (source, "t"))
+        for key in expected:
+            if pairing == "means":
+                value = cosine(s[key].mean(0), t[key].mean(0))
+            else:
+                unit = [m / m.norm(dim=2, keepdim=True).clamp_min(1e-30) for m in (s[key], t[key])]
+                count = min(map(len, unit))
+                paired = (unit[0][:count] * unit[1][:count]).sum(2).mean(0)
+                every = torch.einsum("icp,jcp->ijc", *unit).mean((0, 1))
+                value = paired if pairing == "paired" else every
+            expected[key].append(value)
+    found = study.score("dss", options={"site": site, "pairing": pairing})
+    same(found, {key: torch.stack(parts).mean(0) for key, parts in expected.items()})
+    assert found.reads == {"a/score": "images", "b/score": "images", "t/score": "images"}
+
+
+def test_a_residual_stream_at_the_convolutions_is_the_mean_over_what_writes_it() -> None:
+    study = study_of(randomise(ResidualNet(), seed=3, dtype=torch.float32), sources=[domain("a")])
+    kept: dict[str, list[Tensor]] = {}
+    for name in ("stem", "outer"):
+        layer: Any = study.model.get_submodule(name)
+        layer.register_forward_hook(lambda _m, _i, y, name=name: kept.setdefault(name, []).append(y.double()))
+    for name in ("a", "t"):
+        found = study.domain(name)
+        with torch.no_grad():
+            study.model(found.take(found.rows("score")).images)
+    for name in kept:
+        study.model.get_submodule(name)._forward_hooks.clear()
+    parts = [cosine(s.mean(0), t.mean(0)) for s, t in kept.values()]
+    same(study.score("dss", options={"site": "conv", "flat": "refuse"}), {"stem": torch.stack(parts).mean(0)})
+
+
+def test_identical_domains_score_one_and_a_filter_that_turns_on_the_target_ranks_last() -> None:
+    """Turned images turn the map of the one filter without a bias; of the others the bias is nearly all."""
+
+    class Planted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.next, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Linear(2, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.next(self.conv(x - 0.5)).mean((2, 3)))
+
+    bright, net = domain("a"), randomise(Planted(), dtype=torch.float32)
+    with torch.no_grad():
+        net.conv.bias.copy_(torch.tensor([1e4, 0, 1e4, 1e4]))  # type: ignore[union-attr]
+    options = {"flat": "refuse", "site": "conv"}
+    twins = dg.Study(net, sources=[bright], targets=[replace(bright, name="same")])
+    same(twins.score("dss", options=options), {"conv": torch.ones(4, dtype=torch.float64)})
+    dark = replace(bright, name="dark", images=1 - bright.images)
+    scores = dg.Study(net, sources=[bright], targets=[dark]).score("dss", options=options).values["conv"]
+    assert int(scores.argmin()) == 1
+    assert torch.allclose(scores, torch.tensor([1, -1, 1, 1], dtype=torch.float64), atol=1e-5)
+
+
+def test_a_dead_filter_scores_zero() -> None:
+    net: Any = randomise(plain_net(), seed=4, dtype=torch.float32)
+    with torch.no_grad():
+        net[0].weight[2], net[0].bias[2] = 0, -1
+    for options in ({}, {"pairing": "all_pairs"}, {"pairing": "paired"}):
+        assert study_of(net).score("dss", options=options).values["0"][2] == 0
+
+
+def test_named_domains_are_the_only_ones_read() -> None:
+    study = study_of(targets=[domain("t", seed=2), domain("u", seed=3)])
+    one = study.score("dss", options={"source": "b", "target": "u"})
+    assert one.reads == {"b/score": "images", "u/score": "images"}
+    s, t = outputs(study, "b"), outputs(study, "u")
+    same(one, {key: cosine(s[key].mean(0), t[key].mean(0)) for key in s})
+    with pytest.raises(dg.DgpruneError, match="unknown domain 'a'; known: t, u"):
+        study.score("dss", options={"target": "a"})
+
+
+def test_scoring_on_what_is_reported_is_recorded_so() -> None:
+    study = study_of()
+    found = study.score("dss", split="report")
+    assert found.reads == {"a/report": "images", "b/report": "images", "t/report": "images"}
+    record = dg.record_of(dg.prune(study.model, dg.allocate(found, ratio=0.5)))
+    assert record.seen("scorer", "t", "report") == "images" and record.seen("scorer", "t", "score") == "none"
+    assert not torch.equal(found.values["0"], study.score("dss").values["0"])
+
+
+class TestSources:
+    def test_pairs_of_sources(self) -> None:
+        sources = [domain("a"), domain("b", seed=1), domain("c", seed=5)]
+        study = study_of(sources=sources)
+        maps = {name: outputs(study, name)["0"].mean(0) for name in "abc"}
+        pairs = torch.stack([cosine(maps[i], maps[j]) for i, j in ("ab", "ac", "bc")])
+        same(study.score("dss_sources"), {"0": pairs.mean(0)})
+        same(study.score("dss_sources", options={"over": "min"}), {"0": pairs.amin(0)})
+
+    def test_a_source_and_its_shifted_copy(self) -> None:
+        study = study_of(sources=[domain("a")])
+        shifted = dg.data.SHIFTS["invert"](domain("a"))
+        twin = study_of(sources=[replace(shifted, name="a")])
+        expected = cosine(outputs(study, "a")["0"].mean(0), outputs(twin, "a")["0"].mean(0))
+        same(study.score("dss_sources", options={"shift": "invert"}), {"0": expected})
+        assert study.score("dss_sources").options["shift"] is None, "one source: a noisy copy stands in"
+        with pytest.raises(dg.DgpruneError, match=r"unknown shift 'inverted'.*Did you mean 'invert'"):
+            study.score("dss_sources", options={"shift": "inverted"})
+
+    def test_the_target_is_never_read(self) -> None:
+        for sources in ([domain("a")], [domain("a"), domain("b", seed=1)]):
+            study = study_of(sources=sources)
+            other = study_of(sources=sources, targets=[domain("t", seed=77)])
+            mine, theirs = study.score("dss_sources"), other.score("dss_sources")
+            assert all(torch.equal(mine.values[key], theirs.values[key]) for key in mine.values)
+            assert mine.reads == {f"{s.name}/score": "images" for s in sources}
+
+
+class TestFlatMaps:
+    def flat(self) -> dg.Study:
+        net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
+        with torch.no_grad():
+            net[9].bias.sub_(net(images(200, 3, 12, 12)).mean(0))
+        return study_of(net)
+
+    def test_they_are_refused_in_words_before_any_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        study = self.flat()
+        monkeypatch.setattr("dgprune_lab.passes.gather", None)
+        with pytest.raises(dg.DgpruneError, match="'dss' cannot run here: the maps of 4 are 1 x 1"):
+            study.score("dss", options={"flat": "refuse"})
+        assert "1 x 1" in (study.unavailable(dg.SCORERS["dss"].using(flat="refuse")) or "")
+        assert study.unavailable(dg.SCORERS["dss"]) is None
+
+    def test_predicted_classes_stand_in_and_it_is_said(self) -> None:
+        study = self.flat()
+        with pytest.warns(dg.DgpruneNote, match="layer '4': its maps are 1 x 1"):
+            found = study.score("dss", options={"source": "a"}).values["4"]
+        vectors = []
+        for name in ("a", "t"):
+            part: Domain = study.domain(name)
+            x = part.take(part.rows("score")).images
+            with torch.no_grad():
+                y = study.model[:8](x).flatten(1).double()  # type: ignore[index]
+                predicted = study.model(x).argmax(1)
+            vectors.append({int(k): y[predicted == k].mean(0) for k in predicted.unique()})
+        both = sorted(vectors[0].keys() & vectors[1].keys())
+        a, b = (torch.stack([v[k] for k in both], 1) for v in vectors)
+        assert torch.allclose(found, cosine(a, b), atol=1e-5)
+
+    def test_one_predicted_class_is_too_few(self) -> None:
+        net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
+        with torch.no_grad():
+            net[9].weight.zero_()
+        with pytest.raises(dg.DgpruneError, match="fewer than two classes"), pytest.warns(dg.DgpruneNote):
+            study_of(net).score("dss")
+
+
+@pytest.mark.parametrize(("option", "value"), [("pairing", "mean"), ("site", "input"), ("flat", "skip")])
+def test_an_unknown_choice_is_named(option: str, value: str) -> None:
+    with pytest.raises(dg.DgpruneError, match=f"{option} must be one of .*got '{value}'"):
+        study_of(randomise(norm_net(), dtype=torch.float32)).score("dss", options={option: value})
+
+
+def test_without_a_target_it_is_greyed() -> None:
+    assert study_of(targets=[]).unavailable(dg.SCORERS["dss"]) == "there are no images of a new look."

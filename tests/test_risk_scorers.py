@@ -1,0 +1,200 @@
+"""Risk variance and its relatives: finite differences, closed forms, the removal oracle, what is said and refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from material import ResidualNet, domain, norm_net, plain_net, randomise
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab.diagnostics.oracle import oracle
+from dgprune_lab.scorers import GroupView
+from dgprune_lab.scorers.risks import combined, terms
+
+QUIET = pytest.mark.filterwarnings("ignore:risk_variance. the variance term makes up")
+NETS = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet}
+
+
+def study_of(name: str = "plain", *, sources: int = 2, dtype: torch.dtype = torch.float32) -> dg.Study:
+    """Sources of unlike size, whose labels are random, so their risks differ."""
+    held = [domain(key, count=60 + 60 * k, seed=k) for k, key in enumerate("abc"[:sources])]
+    return dg.Study(randomise(NETS[name](), seed=4, dtype=dtype), sources=held)
+
+
+def seen(study: dg.Study, *, removed: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The two terms as the scorer computes them."""
+    found: list[Any] = []
+
+    @dg.scorer("both", needs=("gate", "risk", "removal"), reads={"source": "labels"}, level="network",
+               gathers=lambda: ("gate", "risk"))  # fmt: skip
+    def both(views: dict[str, GroupView]) -> dict[str, Tensor]:
+        """Keeps the terms."""
+        found.append(terms(views, removed=removed))
+        return found[0][0]
+
+    study.score(both)
+    return found[0]
+
+
+def risks(study: dg.Study, gated: nn.Module) -> Tensor:
+    """(E,) mean cross-entropy of a network on each source's score part, in float64."""
+    values = []
+    for source in study.sources:
+        batch = source.take(source.rows("score"))
+        with torch.no_grad():
+            values.append(F.cross_entropy(gated(batch.images.double()), batch.labels))  # type: ignore[arg-type]
+    return torch.stack(values)
+
+
+def gated(study: dg.Study, group: str, number: int, z: float) -> nn.Module:
+    """The network in float64 with one filter's output multiplied by z: at the door of every layer that reads it."""
+    net = randomise(NETS["plain"](), seed=4).double()
+    net.load_state_dict({k: v.double() for k, v in study.model.state_dict().items()})
+    for name, (places, filters) in study.graph[group].doors.items():
+
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], at: Tensor = places[filters == number]) -> tuple[Tensor]:
+            x = inputs[0].clone()
+            x[:, at] = z * x[:, at]
+            return (x,)
+
+        net.get_submodule(name).register_forward_pre_hook(hook)
+    return net
+
+
+@pytest.mark.parametrize("sources", [2, 3])
+def test_the_derivative_of_the_variance_is_that_of_central_differences(sources: int) -> None:
+    study = study_of(sources=sources)
+    mean, spread = seen(study)
+    step = 1e-4
+    for group in study.graph.groups:
+        for number in range(0, group.filters, 2):
+            ends = [risks(study, gated(study, group.name, number, 1 + sign * step)) for sign in (1, -1)]
+            change = (ends[0].mean() - ends[1].mean()) / (2 * step)
+            wider = (ends[0].var(correction=0) - ends[1].var(correction=0)) / (2 * step)
+            assert float(mean[group.name][number]) == pytest.approx(float(change), rel=1e-3, abs=1e-6)
+            assert float(spread[group.name][number]) == pytest.approx(float(wider), rel=1e-3, abs=1e-6)
+    assert max(float(v.abs().max()) for v in spread.values()) > 1e-4, "the sources' risks are the same: nothing tested"
+
+
+def test_sources_count_alike_whatever_their_size() -> None:
+    mean, _ = seen(study_of())
+    alone = [dg.Study(study_of().model, sources=[source]).statistics(source.name, needs=["gate"]).gate
+             for source in study_of().sources]  # fmt: skip
+    for name, value in mean.items():
+        assert torch.allclose(value, (alone[0][name] + alone[1][name]) / 2)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_oracle_is_removal(name: str) -> None:
+    study = study_of(name)
+    mean, spread = seen(study, removed=True)
+    full = torch.tensor([float(study.outcomes(None, domain=d.name, split="score").loss.mean()) for d in study.sources])
+    group = study.graph.groups[-1]
+    for number in (0, group.filters - 1):
+        small = dg.prune(study.model, dg.Mask.by_hand(study.graph, removed={group.name: [number]}))
+        after = torch.stack([
+            F.cross_entropy(small(b.images), b.labels)  # type: ignore[arg-type]
+            for b in (d.take(d.rows("score")) for d in study.sources)
+        ]).detach()  # fmt: skip
+        assert float(mean[group.name][number]) == pytest.approx(float(full.mean() - after.mean()), abs=1e-5)
+        wider = float(full.var(correction=0) - after.var(correction=0))
+        assert float(spread[group.name][number]) == pytest.approx(wider, abs=1e-5)
+    squares = [torch.cat([v.square() for v in part.values()]).mean() for part in (mean, spread)]
+    expected = {k: mean[k].square() / squares[0] + 2 * spread[k].square() / squares[1] for k in mean}
+    found = study.score("risk_variance", options={"mode": "oracle", "beta": 2.0}).values
+    assert all(torch.allclose(found[k], expected[k], rtol=1e-4) for k in expected)
+
+
+def test_closed_forms() -> None:
+    mean = {"x": torch.tensor([1.0, -2.0]), "y": torch.tensor([0.0])}
+    spread = {"x": torch.tensor([0.5, 1.0]), "y": torch.tensor([-1.0])}
+    additive = combined(mean, spread, mode="additive", beta=1.0)
+    assert torch.allclose(additive["x"], torch.tensor([1 / (5 / 3) + 0.25 / 0.75, 4 / (5 / 3) + 1 / 0.75]))
+    assert torch.equal(combined(mean, spread, mode="joint", beta=2.0)["x"], torch.tensor([4.0, 0.0]))
+    signed = combined(mean, spread, mode="signed", beta=2.0)
+    assert torch.equal(signed["x"], torch.tensor([0.0, 0.0])) and torch.equal(signed["y"], torch.tensor([2.0]))
+
+
+def test_without_the_variance_it_ranks_as_taylor() -> None:
+    study = study_of()
+    taylor = study.score("taylor").values
+    for mode in ("additive", "joint", "signed"):
+        found = study.score("risk_variance", options={"mode": mode, "beta": 0.0}).values
+        assert all(torch.equal(found[k].argsort(), taylor[k].argsort()) for k in taylor)
+
+
+@QUIET
+def test_one_pass_serves_all_forms_and_its_record_says_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of()
+    first = study.score("risk_variance")
+    assert first.reads == {"a/score": "labels", "b/score": "labels"}
+    monkeypatch.setattr("dgprune_lab.passes.gather", None)
+    assert study.score("risk_variance", options={"mode": "joint"}).reads == first.reads
+
+
+def test_a_variance_that_says_nothing_is_said_aloud() -> None:
+    twins = [domain(key, seed=0) for key in "ab"]
+    study = dg.Study(randomise(plain_net(), seed=4, dtype=torch.float32), sources=twins)
+    for mode in ("additive", "joint", "signed"):
+        with pytest.warns(dg.DgpruneNote, match=r"makes up 0 % .* raise beta"):
+            study.score("risk_variance", options={"mode": mode})
+
+
+@pytest.mark.parametrize("name", ["risk_variance", "gradient_agreement", "gradient_snr"])
+def test_one_source_is_refused_in_words(name: str) -> None:
+    study = study_of(sources=1)
+    assert "at least two sources" in (study.unavailable(dg.SCORERS[name]) or "")
+    with pytest.raises(dg.DgpruneError, match=f"'{name}' cannot run here: it compares at least two sources"):
+        study.score(name)
+
+
+def test_an_unknown_mode_is_named() -> None:
+    with pytest.raises(dg.DgpruneError, match="mode must be one of 'additive', 'joint', 'signed', 'oracle'; got 'sum'"):
+        study_of().score("risk_variance", options={"mode": "sum"})
+
+
+def gates(study: dg.Study) -> dict[str, Tensor]:
+    per = [study.statistics(source.name, needs=["gate"]).gate for source in study.sources]
+    return {name: torch.stack([gate[name] for gate in per]) for name in per[0]}
+
+
+def test_gradient_agreement() -> None:
+    study = study_of(sources=3)
+    g, found = gates(study), study.score("gradient_agreement").values
+    largest = max(float(v.mean(0).abs().max()) for v in g.values())
+    for name, value in g.items():
+        agree = value.sign().mean(0).abs()
+        assert torch.allclose(found[name], agree + value.mean(0).abs() / (6 * largest))
+        assert torch.equal((found[name] * 3).floor().clamp(max=3), (agree * 3).round()), "a tie-break jumped a step"
+    both = study_of()
+    two, g = both.score("gradient_agreement").values, gates(both)
+    unlike = torch.cat([(v[0].sign() != v[1].sign()) for v in g.values()])
+    flat = torch.cat(list(two.values()))
+    assert unlike.any() and flat[unlike].max() < flat[~unlike].min()
+
+
+def test_gradient_snr_and_its_sign() -> None:
+    study = study_of(sources=3)
+    for name, value in gates(study).items():
+        expected = value.mean(0).square() / (value.var(0, correction=0) + 1e-12)
+        assert torch.allclose(study.score("gradient_snr").values[name], expected)
+        assert torch.allclose(study.score("gradient_snr", options={"keep": "low"}).values[name], -expected)
+    with pytest.raises(dg.DgpruneError, match=r"eps must be above 0; got 0"):
+        study.score("gradient_snr", options={"eps": 0.0})
+
+
+@QUIET
+def test_the_oracle_table() -> None:
+    frame = oracle(study_of("norm"))
+    rows = frame.query("metric == 'rank_correlation'")
+    assert set(rows["against"]) == {"additive", "its own"} and len(rows) == 10
+    for low, value, high in rows[["low", "value", "high"]].to_numpy(dtype=float):
+        assert -1 <= low <= value + 1e-9 and value <= high + 1e-9 and high <= 1 + 1e-9
+    assert set(rows["interval"]) == {"filters"}
+    share = float(frame.query("metric == 'variance_share'")["value"].item())
+    assert 0 < share < 1 and not math.isnan(share)
