@@ -18,6 +18,7 @@ Need = Literal[
     "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "risk",
     "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
 ]  # fmt: skip
+CO_MOMENTS: frozenset[Need] = frozenset({"co_moments", "class_co_moments"})
 # What the one pass over a domain does not leave: the network itself, and what takes a pass of its own when it is read.
 APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
 Kind = Literal["weights", "training", "target", "control"]
@@ -42,6 +43,8 @@ class Scorer:
         gathers: which of `needs` the one pass must leave for given options; all of them where None.
         refuses: a sentence that says why it cannot run here, or None; it gets the views, before any pass, and options.
         control: whether it is there to be beaten.
+        given: the options that `using` has set.
+        plain: what `using` was called on first.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Scorer:
     gathers: Callable[..., tuple[Need, ...]] | None = field(default=None, repr=False)
     refuses: Callable[..., str | None] | None = field(default=None, repr=False)
     control: bool = False
+    given: Mapping[str, Any] = field(default_factory=dict)
+    plain: Scorer | None = field(default=None, repr=False)
 
     @property
     def kind(self) -> Kind:
@@ -96,10 +101,18 @@ class Scorer:
             DgpruneError: an option it does not take.
         """
         self.settled(options)
-        words = ", ".join(f"{key}={value}" for key, value in options.items())
-        function = functools.partial(self.function, **options)
-        function.__doc__ = self.function.__doc__
-        return replace(self, name=f"{self.name}[{words}]", label=f"{self.label} ({words})", function=function)
+        plain = self.plain or self
+        given = {**self.given, **options}
+        given = {key: value for key, value in given.items() if value != plain.options[key].default}
+        if not given:
+            return plain
+        words = ", ".join(f"{key}={value}" for key, value in given.items())
+        function = functools.partial(plain.function, **given)
+        function.__doc__ = plain.function.__doc__
+        return replace(
+            plain, name=f"{plain.name}[{words}]", label=f"{plain.label} ({words})", function=function, given=given,
+            plain=plain,
+        )  # fmt: skip
 
     def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options it runs with, its defaults filled in.

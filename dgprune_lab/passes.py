@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Passes:
         """What scorers may be shown of one part of the domains; `model` in the place of the private copy."""
         return Evidence(
             self._model if model is None else model, self._graph, self._domains, split,
-            statistics=lambda name, need: self.statistics(self._domains[name], [need], split),
+            statistics=lambda name, need: self.statistics(self._domains[name], {need}, split),
             shifted=lambda name, shift, need: self._shifted(self._domains[name], shift, need, split),
             paired=lambda first, second, site: self._paired(first, second, site, split),
             removal=lambda name: self._removal(self._domains[name], split),
@@ -56,13 +56,15 @@ class Passes:
             example=torch.zeros((1, *self._graph.input_shape), device=self._example.device),
         )  # fmt: skip
 
-    def statistics(self, domain: Domain, needs: Sequence[Need], split: str) -> Statistics:
-        """One pass over one part of a domain; one that gathered more is taken as it is."""
+    def statistics(
+        self, domain: Domain, needs: Set[Need], split: str, *, alongside: Set[Need] = frozenset()
+    ) -> Statistics:
+        """One pass over one part of a domain; one that gathered more is taken, a new one gathers `alongside` too."""
         prefix = ("statistics", self._content, domain.key, split)
-        kept = self._cache.find(lambda key: key[:4] == prefix and set(needs) <= set(key[4]))  # type: ignore[call-overload]
+        kept = self._cache.find(lambda key: key[:4] == prefix and needs <= set(key[4]))  # type: ignore[call-overload]
         if kept is not None:
             return kept
-        wanted = tuple(sorted(set(needs)))
+        wanted = tuple(sorted({*needs, *alongside}))
         value = gather(self._model, self._graph, domain=domain, needs=wanted, split=split)
         self._cache.put((*prefix, wanted), value, size=value.nbytes)
         return value

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .cache import Cache, Key, content, stamp
-from .contract import Need, Scorer
+from .contract import CO_MOMENTS, Need, Scorer
 from .evaluator import Evaluator, drive
 from .gate import read_groups, refuse_hooks
 from .measure import private
@@ -191,8 +191,13 @@ class Study:
         seed: int = 0,
         options: Mapping[str, Any] | None = None,
         split: str = "score",
+        alongside: Sequence[Scorer] = (),
     ) -> list[Scores]:
-        """Scores of several scorers from one pass over each domain that any of them reads."""
+        """Scores of several scorers from one pass over each domain that any of them reads.
+
+        `alongside` are further scorers that are likely to be asked for next: a pass that is made leaves what they need
+        of the same domain too (but no co-moments, which are large).
+        """
         self._refresh()
         chosen = [s if isinstance(s, Scores) else resolve(s) for s in scorers]
         settled = [self._settled(item, seed, options) if isinstance(item, Scorer) else {} for item in chosen]
@@ -202,7 +207,7 @@ class Study:
         for item, given in fresh:
             if (why := self._refusal(item, given, split)) is not None:
                 raise DgpruneError(f"{item.name!r} cannot run here: {why}")
-        self._gather(fresh, split)
+        self._gather(fresh, split, alongside)
         found = []
         for item, given in zip(chosen, settled, strict=True):
             if isinstance(item, Scores):
@@ -229,7 +234,7 @@ class Study:
     def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
         """What one pass over one part of a domain leaves; a pass that gathered more is taken as it is."""
         self._refresh()
-        return self._passes.statistics(self.domain(domain), needs, split)
+        return self._passes.statistics(self.domain(domain), set(needs), split)
 
     def steps(
         self,
@@ -305,14 +310,19 @@ class Study:
         """A hash of the domains' content, for the record."""
         return hashlib.blake2b("".join(d.key for d in self.domains).encode(), digest_size=8).hexdigest()
 
-    def _gather(self, scorers: Sequence[tuple[Scorer, Mapping[str, Any]]], split: str) -> None:
+    def _gather(
+        self, scorers: Sequence[tuple[Scorer, Mapping[str, Any]]], split: str, alongside: Sequence[Scorer]
+    ) -> None:
         for domain in self.domains:
             needs: set[Need] = set()
+            later: set[Need] = set()
             for item, options in scorers:
-                if domain.role in item.reads:
-                    needs |= item.gathered(options)
+                needs |= item.gathered(options) if domain.role in item.reads else set()
+            for item in alongside:
+                if domain.role in item.reads and (domain.labels is not None or "labels" not in item.reads.values()):
+                    later |= item.gathered(item.settled({})) - CO_MOMENTS
             if needs:
-                self._passes.statistics(domain, sorted(needs), split)
+                self._passes.statistics(domain, needs, split, alongside=later)
 
     def _evidence(self, scorer: Scorer, split: str) -> Evidence:
         model = rebuild(self.model, lambda _, t: t.clone()).eval() if "model" in scorer.needs else None

@@ -237,3 +237,20 @@ def test_the_training_seed_is_known_for_shipped_networks_alone() -> None:
     assert (
         dg.Study(dg.models.networks.lenet(), sources=sources).training_seed is None and study_of().training_seed is None
     )
+
+
+def test_using_again_starts_from_the_plain_scorer() -> None:
+    plain = dg.SCORERS["risk_variance"]
+    twice = plain.using(mode="joint").using(beta=3.0)
+    assert twice.name == "risk_variance[mode=joint, beta=3.0]" and twice.given == {"mode": "joint", "beta": 3.0}
+    assert twice.using(mode="additive").name == "risk_variance[beta=3.0]"
+    assert twice.using(mode="additive", beta=1.0) is plain
+
+
+def test_what_runs_alongside_is_there_for_the_next_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of()
+    study.score_all(["activation_l1"], alongside=list(dg.SCORERS.values()))
+    monkeypatch.setattr("dgprune_lab.passes.gather", None)
+    study.score_all(["taylor", "risk_variance", "dss_sources"])
+    with pytest.raises(TypeError):
+        study.score("dss")  # no target was read before it was asked for

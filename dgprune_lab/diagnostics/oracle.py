@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -63,6 +63,22 @@ def oracle(study: Study, *, beta: float = 1.0, split: str = "score") -> pd.DataF
         "unit": "share", "split": split, "images": _images(study, split),
     })  # fmt: skip
     return tidy(rows, extra=("against", "filters", "count"))
+
+
+def in_words(frame: pd.DataFrame) -> list[str]:
+    """The table of `oracle` as lines of Markdown: a row per form and reference."""
+    listed = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in listed:
+        if row["metric"] == "rank_correlation":
+            ends = f"{row['low']:.2f} to {row['high']:.2f}"
+            cells.setdefault((row["scorer"], row["against"]), []).append(
+                f"{row['value']:.2f} ({ends}), {row['count']:.0f}"
+            )
+    lines = ["| form | held against | all filters | filters with an effect |", "|---|---|---|---|"]
+    lines += [f"| {scorer} | {against} | {' | '.join(found)} |" for (scorer, against), found in cells.items()]
+    share = next(row["value"] for row in listed if row["metric"] == "variance_share")
+    return [*lines, f"Median share of the variance term in the additive score: {100 * share:.2g} %."]
 
 
 def _removed(form: Form) -> Scorer:
