@@ -21,7 +21,7 @@ from .surgery import rebuild
 from .types.domain import Batch, Domain
 from .types.errors import DgpruneError, note
 from .types.outcomes import Outcomes
-from .types.record import record_of
+from .types.record import record_of, roles_of
 from .types.tables import BatchNorm, choice, tidy
 
 LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
@@ -97,7 +97,7 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
             ) from None
     # Outside the handler, which would keep the failed pass alive.
     half = -(-len(images) // 2)
-    note(f"memory ran out at {len(images)} images a batch; going on with {half}.", stacklevel=2)
+    note(f"memory ran out at {len(images)} images a batch; going on with {half}.")
     return torch.cat([_logits(model, part) for part in images.split(half)])
 
 
@@ -132,7 +132,8 @@ def measure(
 
     Args:
         model: untouched.
-        domains: one or several; sources in their role are needed for batchnorm="recalibrate".
+        domains: one or several, from a study in their roles: sources are needed for batchnorm="recalibrate". Of a
+            domain without a role the column `target_aware` may say "unknown".
         split: which part is reported.
         batchnorm: "as_is", or "recalibrate": statistics re-estimated on source train images first.
         images: only the first so many of each part.
@@ -154,7 +155,7 @@ def measure(
     if batchnorm == "recalibrate":
         model = recalibrate(model, listed)
     record, rows = record_of(model), []
-    about = {"batchnorm": batchnorm, **_removed(model)}
+    about = {"batchnorm": batchnorm, **_removed(model), "target_aware": record.target_aware(roles_of(listed))}
     for domain in listed:
         outcomes = evaluate(model, domain, split, images=images)
         part = {"domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes)}

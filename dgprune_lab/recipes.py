@@ -1,4 +1,4 @@
-"""Recipes over a study: the demo, and a sweep over ratios and scorers."""
+"""Recipes over a study: the demos, and a sweep over ratios and scorers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pandas as pd
 from . import data, intervals
 from .allocate import allocate
 from .contract import Scorer
-from .models.checkpoints import shipped
+from .models.checkpoints import SHIPPED, shipped
 from .scorers import resolve
 from .study import Study
 from .types.errors import DgpruneError, unknown
 from .types.filters import Mask, Scores
 from .types.outcomes import Outcomes
-from .types.record import Record
+from .types.record import Record, roles_of
 from .types.tables import BatchNorm, Of, Scope, tidy
 
 _DEMOS = {"digits": ("digits", ("mnist", "uci_digits")), "paper": ("lenet_paper", ("mnist",))}
@@ -47,6 +47,23 @@ def demo(name: Literal["digits", "paper"] = "digits") -> Study:
         name=checkpoint,
         origin="dg.demo()" if name == "digits" else f"dg.demo({name!r})",
     )
+
+
+def training_seeds() -> list[Study]:
+    """The same LeNet trained with three seeds (initial weights, order of the images), each as a study of its own.
+
+    Sources `mnist` and `uci_digits`, target `mnist_m`. What holds for all three may hold for the next one.
+
+    >>> import dgprune_lab as dg
+    >>> [study.name for study in dg.training_seeds()]
+    ['lenet_two_sources_0', 'lenet_two_sources_1', 'lenet_two_sources_2']
+    """
+    sources, targets = [data.load("mnist"), data.load("uci_digits")], [data.mnist_m()]
+    names = [name for name in SHIPPED if name.startswith("lenet_two_sources_")]
+    return [
+        Study(shipped(name), sources=sources, targets=targets, name=name, origin=f"dg.training_seeds()[{k}]")
+        for k, name in enumerate(names)
+    ]
 
 
 def grid(start: float, stop: float, count: int) -> list[float]:
@@ -146,7 +163,11 @@ def sweep_steps(
                 yield done, total
     rows = _rows(study, found, split)
     for seed, mask in masks:
-        shared = {**mask_columns(mask), "seed": seed, "batchnorm": batchnorm}
+        record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+        shared = {
+            **mask_columns(mask), "seed": seed, "batchnorm": batchnorm,
+            "target_aware": record.target_aware(roles_of(study.domains)),
+        }  # fmt: skip
         rows += [{**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in left(mask)]
     return tidy(rows)
 
@@ -213,9 +234,8 @@ def _rows(study: Study, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]],
         low, high = intervals.over_images(stacked)
         mean = stacked.mean(0)
         for k, (shared, mask, _, outcomes) in enumerate(mine):
-            seen = mask_record(study.record, mask, batchnorm=shared["batchnorm"], study=study).columns(
-                domain.name, split
-            )
+            record = mask_record(study.record, mask, batchnorm=shared["batchnorm"], study=study)
+            seen = record.columns(domain.name, split, roles=roles_of(study.domains))
             for offset, metric, unit in ((0, "accuracy", "share"), (len(mine), "loss", "nats")):
                 rows.append({
                     **shared, "domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes),

@@ -38,7 +38,10 @@ def write_report(
     views = [_view(name, setting) for name in chosen for setting in settings]
     _fill(measured, views, progress=progress)
     words = measured.words()
-    shown = [entry for entry in words["scorers"] if entry["name"] in chosen]
+    shown = [
+        {**entry, "instead": entry["instead"] if entry["instead"] in chosen else None}
+        for entry in words["scorers"] if entry["name"] in chosen
+    ]  # fmt: skip
     state = {
         "static": {**words, "scorers": shown, "specs": static.specs(), "host": ""},
         "choice": dict(views[0]), "status": {"ack": 0, "progress": None, "error": None, "message": None}, "pins": [],
@@ -48,7 +51,8 @@ def write_report(
     }  # fmt: skip
     lead = (
         f"{study.graph.free} filters in {len(study.graph.groups)} layers. Move the slider: every number was measured "
-        f"on all held-out images, with no training after removal, on {words['device']}."
+        f"on all images of the report parts, with no training after removal, on {words['device']}. Where a choice of "
+        "filters looked at a domain, its numbers are marked and a line says what it looked at."
     )
     return write_page(path, state, title="What breaks first when filters go?", lead=lead)
 

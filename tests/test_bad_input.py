@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         r"no image in its part 'score'",
     ),
     "unknown scorer": (lambda: study().score("l11"), r"unknown scorer 'l11'; known: l1, .*Did you mean 'l1'\?"),
-    "unlabelled source": (lambda: study(sources=[arrays(labels=None)]).score("taylor"), r"it needs labels, and 'a' has none"),
+    "unlabelled source": (lambda: study(sources=[arrays(labels=None)]).score("taylor"), r"labels, and 'a' has none"),
     "batchnorm": (lambda: study().outcomes(None, domain="a", batchnorm="new"), r"must be one of 'as_is'"),  # type: ignore
     "ratio": (lambda: dg.sweep(study(), ratios=[1.0]), r"ratio must lie in \[0, 1\)"),
     "column": (lambda: tidy([{"accuracy": 1.0}]), r"names the column 'accuracy'; allowed: scorer, ratio_removed"),

@@ -12,7 +12,7 @@ from dgprune_lab import charts
 from dgprune_lab.charts.drop import span_rows
 from dgprune_lab.charts.left import amount
 from dgprune_lab.charts.sweep import spread
-from dgprune_lab.charts.theme import LONG_DASH, NEW_LOOK, TARGET_AWARE, TRAINED_ON
+from dgprune_lab.charts.theme import LONG_DASH, NEW_LOOK, TARGET_AWARE, TRAINED_ON, is_target_aware, sight_of
 from dgprune_lab.types.errors import DgpruneError
 from dgprune_lab.types.tables import tidy
 
@@ -27,6 +27,7 @@ def table(
     seeds: tuple[int | None, ...] = (None,),
     target: str = "mnist_m",
     seen: str = "none",
+    aware: str = "none",
 ) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for scorer in scorers:
@@ -42,6 +43,7 @@ def table(
                         "role": role,
                         "unit": "share",
                         "seen_by_scorer": seen,
+                        "target_aware": aware,
                     }
                     rows.append(
                         {**shared, "metric": "accuracy", "value": value, "low": value - 0.02, "high": value + 0.02}
@@ -93,13 +95,97 @@ def test_a_domain_is_told_by_colour_dash_mark_and_words() -> None:
 
 
 def test_target_aware_is_a_hollow_diamond_in_words_too() -> None:
-    data = data_of(charts.sweep(table(seen="images"), now=0.5))
+    data = data_of(charts.sweep(table(aware="mnist_m"), now=0.5))
     target = [row for row in data["curves"] if row["domain"] == "mnist_m"]
     assert {(row["shape"], row["fill"], row["colour"]) for row in target} == {("diamond", "transparent", TARGET_AWARE)}
     assert [row["label"] for row in data["names"] if row["domain"] == "mnist_m"] == ["mnist_m (target-aware)"]
+    assert {row["looked"] for row in target} == {"yes, other images of this domain"}
     source = [row for row in data["curves"] if row["domain"] == "mnist"]
-    assert {row["shape"] for row in source} == {"circle"}
-    assert data_of(charts.drop(table(seen="images")))["drops"][2]["shape"] == "diamond"
+    assert {(row["shape"], row["fill"], row["looked"]) for row in source} == {("circle", TRAINED_ON, "no")}
+    drops = data_of(charts.drop(table(aware="mnist_m")))["drops"]
+    assert [row["label"] for row in drops] == ["mnist", "uci_digits", "mnist_m ◇ target-aware"]
+    assert [row["shape"] for row in drops] == ["circle", "square", "diamond"]
+
+
+def test_having_seen_the_very_images_is_worse_and_said() -> None:
+    """Of a target and of a source: the words differ from those for other images of the domain."""
+    data = data_of(charts.sweep(table(seen="labels", aware="mnist_m"), now=0.5))
+    ends = {row["label"]: row for row in data["names"]}
+    assert ends["mnist (seen)"]["colour"] == TRAINED_ON, "a source is no target, whatever was seen of it"
+    name, below = ends["mnist_m"], ends["◇ target-aware, seen"]
+    assert name["colour"] == below["colour"] == TARGET_AWARE and 0 < name["value"] - below["value"] < 6
+    assert {(row["shape"], row["looked"]) for row in data["dots"]} == {("diamond", "yes, the very images tested")}
+    labels = [row["label"] for row in data_of(charts.drop(table(seen="labels")))["drops"]]
+    assert labels == ["mnist ◇ seen", "uci_digits ◇ seen", "mnist_m ◇ target-aware, seen"]
+
+
+def test_what_nobody_knows_is_a_question_mark_and_no_diamond() -> None:
+    data = data_of(charts.sweep(table(seen="unknown", aware="unknown"), now=0.5))
+    assert "mnist_m (new look) ?" in {row["label"] for row in data["names"]}
+    assert {row["shape"] for row in data["dots"]} == {"circle", "square", "triangle-up"}
+    assert {row["looked"] for row in data["curves"]} == {"unknown: nobody said what was looked at"}
+    assert [row["label"] for row in data_of(charts.drop(table(seen="unknown")))["drops"]][2] == "mnist_m ?"
+    for name in ("sweep", "drop"):
+        layers = getattr(charts, name)(table()).to_dict()["layer"]
+        tips = [tip["field"] for layer in layers for tip in layer["encoding"].get("tooltip", [])]
+        assert "looked" in tips
+
+
+SIGHTS = [
+    ({}, ""),
+    ({"seen_by_training": "labels"}, ""),
+    ({"target_aware": "t"}, "target-aware"),
+    ({"target_aware": "s, t, u"}, "target-aware"),
+    ({"target_aware": "tt, not t"}, ""),
+    ({"seen_by_selection": "labels"}, "target-aware, seen"),
+    ({"seen_by_tuning": "images", "target_aware": "t"}, "target-aware, seen"),
+    ({"seen_by_scorer": "unknown", "target_aware": "t"}, "target-aware"),
+    ({"seen_by_scorer": "unknown"}, "?"),
+    ({"target_aware": "unknown"}, "?"),
+    ({"target_aware": "unknown", "seen_by_scorer": "none"}, ""),
+    ({"target_aware": "unknown", "seen_by_scorer": "none", "role": None}, "?"),
+    ({"target_aware": "t", "role": None}, "target-aware"),
+    ({"target_aware": "t", "role": "source"}, ""),
+    ({"seen_by_scorer": "images", "target_aware": "t", "role": "source"}, "seen"),
+    ({"target_aware": float("nan"), "domain": None}, ""),
+]
+
+
+@pytest.mark.parametrize(("cells", "sight"), SIGHTS)
+def test_one_function_says_what_a_row_is_marked_with(cells: dict[str, Any], sight: str) -> None:
+    row = {"domain": "t", "role": "target", **cells}
+    assert sight_of(row) == sight and is_target_aware(row) == ("target-aware" in sight)
+
+
+def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> None:
+    frame = pd.concat([
+        table(scorers=("l1",)), table(scorers=("dss",), aware="mnist_m"),
+        table(scorers=("peeked",), aware="mnist_m", seen="images"), table(scorers=("mine",), aware="unknown"),
+    ])  # fmt: skip
+    spec = charts.sweep(frame).to_dict()
+    for k, panel in enumerate(spec["hconcat"]):
+        data = {x["data"]["name"]: x["data"]["values"] for x in panel["layer"] if "values" in x["data"]}
+        names = data[f"names_{k}"]
+        words = {"l1", "dss ◇ target-aware", "peeked ◇ target-aware, seen", "mine ?"}
+        assert {row["label"] for row in names} == words
+        assert len({row["colour"] for row in names}) == 4, "target-aware lines can be told apart"
+        diamonds = {row["domain"] for row in data[f"curves_{k}"] if row["shape"] == "diamond"}
+        assert diamonds == {"peeked"} | ({"dss"} if k == 2 else set())
+    labels = [row["label"] for row in data_of(charts.drop(frame))["drops"]]
+    assert labels[3:9] == [
+        "dss ◇ target-aware, mnist", "dss ◇ target-aware, uci_digits", "dss ◇ target-aware, mnist_m",
+        "peeked ◇ target-aware, mnist ◇ seen", "peeked ◇ target-aware, uci_digits ◇ seen",
+        "peeked ◇ target-aware, mnist_m ◇ seen",
+    ]  # fmt: skip
+    assert charts.drop(frame).to_dict()["padding"]["left"] > charts.drop(table()).to_dict()["padding"]["left"]
+
+
+@pytest.mark.parametrize(("aware", "title"), [("none", None), ("mnist_m", "l1 ◇ target-aware"), ("unknown", "l1 ?")])
+def test_what_is_left_names_a_choice_that_looked_at_a_target(aware: str, title: str | None) -> None:
+    rows = [{**row, "target_aware": aware} for row in costs(0.0) + costs(0.5)]
+    spec = charts.left(tidy(rows)).to_dict()
+    assert spec.get("title", {}).get("text") == title
+    assert (spec["padding"]["top"] > 20) == (title is not None), "there is room for it"
 
 
 def test_labels_keep_a_distance_and_stay_inside() -> None:
@@ -118,6 +204,8 @@ def test_seeds_become_mean_and_range() -> None:
 
 def test_several_scorers_get_a_panel_per_domain() -> None:
     spec = charts.sweep(table(scorers=("l1", "random"))).to_dict()
+    shown = charts.sweep(table(scorers=("l1", "random")))._repr_mimebundle_()
+    assert shown is not None and "image/svg+xml" in shown, "made here, as all are"
     titles = [panel["title"]["text"] for panel in spec["hconcat"]]
     assert titles == ["mnist (trained on)", "uci_digits (trained on)", "mnist_m (new look)"]
     names = [layer["data"]["name"] for panel in spec["hconcat"] for layer in panel["layer"]]

@@ -1,18 +1,30 @@
 """Chart D: what each domain lost or won against the full network.
 
-A hollow diamond, at the dot and behind the name, says target-aware. Named data: `drops` (domain, label, change, low,
-high in points of accuracy; text, colour, fill, shape, opacity) and `span` (change): the ends of the axis, in steps, so
-that it does not creep while the slider moves.
+A hollow diamond, at the dot and behind the name, and words say what was looked at. Named data: `drops` (domain, label,
+change, low, high in points of accuracy; text, colour, fill, shape, opacity, looked) and `span` (change): the ends of
+the axis, in steps, so that it does not creep while the slider moves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from .theme import finish, interval_of, is_target_aware, layered, looks_of, mark_of, named, records
+from .theme import (
+    choice_sight,
+    finish,
+    interval_of,
+    layered,
+    looks_of,
+    mark_of,
+    named,
+    records,
+    sight_of,
+    signed,
+)
 
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 36}
 CHANGE = "change"
@@ -28,7 +40,10 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
         width, height: of the plot, in pixels.
     """
     rows = drop_rows(frame, metric=metric)
-    return finish(_layers(rows, span_rows(rows)), width=width, height=height, padding=PADDING)
+    # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its words stand below.
+    longest = max((len(row["label"]) for row in rows), default=0)
+    padding = {**PADDING, "left": min(320, max(PADDING["left"], 16 + round(6.2 * longest)))}
+    return finish(_layers(rows, span_rows(rows), padding), width=width, height=height, padding=padding)
 
 
 def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, Any]]:
@@ -42,18 +57,22 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, An
         if row["ratio_removed"] != last:
             continue
         change, low, high = interval_of(row)
-        aware = is_target_aware(row)
-        mark = mark_of(style[str(row["domain"])], aware=aware)
+        sight = sight_of(row)
+        mark = mark_of(style[str(row["domain"])], sight=sight)
+        name = str(row["domain"]) + signed(sight)
+        if several:  # target-aware is said once, at the scorer
+            seen = signed("seen" if "seen" in sight else "")
+            name = f"{row['scorer']}{signed(choice_sight([row]))}, {row['domain']}{seen}"
         rows.append(
             {
                 "domain": str(row["domain"]),
-                "label": (f"{row['scorer']}, " if several else "") + str(row["domain"]) + (" ◇" if aware else ""),
+                "label": name,
                 "change": change,
                 "low": low,
                 "high": high,
                 "text": f"{change:+.1f}".replace("-", "\N{MINUS SIGN}"),
                 "opacity": 1.0,
-                **{key: mark[key] for key in ("colour", "fill", "shape")},
+                **{key: mark[key] for key in ("colour", "fill", "shape", "looked")},
             }
         )
     return rows
@@ -72,11 +91,11 @@ def span_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"change": -left}, {"change": right}]
 
 
-def _layers(rows: list[dict[str, Any]], span: list[dict[str, Any]]) -> alt.LayerChart:
+def _layers(rows: list[dict[str, Any]], span: list[dict[str, Any]], padding: Mapping[str, int]) -> alt.LayerChart:
     """Zero, intervals, dots and numbers."""
     axis = alt.Axis(tickCount=4, labelExpr="datum.value > 0 ? '+' + datum.label : datum.label")
     change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title="Points of accuracy", axis=axis)
-    names = alt.Axis(title=None, labelLimit=PADDING["left"] - 10, ticks=False, domain=False)
+    names = alt.Axis(title=None, labelLimit=padding["left"] - 10, ticks=False, domain=False)
     domain = alt.Y("label:N", sort=None, axis=names)
     colour, fill = alt.Stroke("colour:N", scale=None), alt.Fill("fill:N", scale=None)
     shape, seen = alt.Shape("shape:N", scale=None), alt.Opacity("opacity:Q", scale=None)
@@ -84,6 +103,7 @@ def _layers(rows: list[dict[str, Any]], span: list[dict[str, Any]]) -> alt.Layer
     tips = [
         alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("change:Q", title="Change, points", format="+.1f"),
         alt.Tooltip("low:Q", title="from", format="+.1f"), alt.Tooltip("high:Q", title="to", format="+.1f"),
+        alt.Tooltip("looked:N", title="Looked at before"),
     ]  # fmt: skip
     return layered(
         alt.Chart(named("span", span)).mark_point(opacity=0).encode(x=change),

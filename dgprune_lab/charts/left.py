@@ -1,4 +1,4 @@
-"""Chart C: what is left of the network.
+"""Chart C: what is left of the network; its title names a choice that looked at a target, or that nobody knows of.
 
 Named data: `left`, one row per quantity: what, share (0 to 100), text, opacity; in the order in which they are drawn.
 """
@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ..types.errors import DgpruneError
-from .theme import finish, layered, named, records
+from .theme import choice_sight, finish, is_missing, layered, named, records, signed
 
 PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}
 QUANTITIES = {"filters": "Filters", "parameters": "Weights", "macs": "Computation", "bytes": "File size"}
@@ -31,15 +31,21 @@ def left(
     Raises:
         DgpruneError: the full network's number of a metric is nowhere to be found.
     """
-    rows = left_rows(frame, full=full)
-    return finish(_layers(rows), width=width, height=height, padding=PADDING)
+    chart = _layers(left_rows(frame, full=full))
+    drawn = [row for metric in QUANTITIES for row in _by_ratio(frame, metric)[-1:]]
+    sight = choice_sight(drawn)
+    if not sight:
+        return finish(chart, width=width, height=height, padding=PADDING)
+    name = "" if is_missing(drawn[0]["scorer"]) else str(drawn[0]["scorer"])
+    title = alt.Title((name + signed(sight)).strip(), fontSize=11, fontWeight="normal", offset=4, limit=width)
+    return finish(chart.properties(title=title), width=width, height=height, padding={**PADDING, "top": 22})
 
 
 def left_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
     """The chart's rows from a tidy table."""
     rows: list[dict[str, Any]] = []
     for metric, words in QUANTITIES.items():
-        found = sorted(records(frame, metric=metric), key=lambda row: row["ratio_removed"])
+        found = _by_ratio(frame, metric)
         if not found:
             continue
         whole = (full or {}).get(metric)
@@ -56,6 +62,10 @@ def left_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -
         percent = f"{share:.{1 if 0 < share < 1 else 0}f} %"
         rows.append({"what": words, "share": share, "text": text, "percent": percent, "opacity": 1.0})
     return rows
+
+
+def _by_ratio(frame: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
+    return sorted(records(frame, metric=metric), key=lambda row: row["ratio_removed"])
 
 
 def amount(value: float, *, metric: str) -> str:

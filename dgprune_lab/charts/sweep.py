@@ -4,11 +4,11 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `removed`
 
 | name | one row is | fields |
 |---|---|---|
-| curves | a measured point | domain, removed, value, low, high, stretch, colour, dash, shape, fill |
+| curves | a measured point | domain, removed, value, low, high, stretch, colour, dash, shape, fill, looked |
 | gaps | an end of a stretch that was not measured | domain, removed, value, gap, colour |
 | now | the current ratio | removed |
-| dots | a domain at the current ratio | domain, removed, value, low, high, colour, shape, fill, opacity |
-| names | the name at a line's end | domain, label, removed, value, colour |
+| dots | a domain at the current ratio | domain, removed, value, low, high, colour, shape, fill, opacity, looked |
+| names | the name at a line's end, and the line below it | domain, label, removed, value, colour |
 | pinned | a measured point of a pinned view | pin, domain, removed, value |
 | full | the full network on a domain | domain, value |
 | chance | a chance level | value, label |
@@ -25,20 +25,27 @@ import pandas as pd
 from .theme import (
     DASHED,
     DOTTED,
+    Sight,
+    beside,
+    choice_sight,
     finish,
     interval_of,
     is_missing,
-    is_target_aware,
     layered,
     looks_of,
     mark_of,
     named,
     records,
     scorer_looks,
+    sight_of,
+    signed,
+    strongest,
+    with_choice,
 )
 
 PADDING = {"left": 52, "right": 140, "top": 10, "bottom": 36}
 ACCURACY = "accuracy"
+LONGEST: Sight = "target-aware, seen"
 
 _REMOVED = alt.X(
     "removed:Q", scale=alt.Scale(domain=[0, 100], nice=False), title="Removed (%)", axis=alt.Axis(tickCount=5)
@@ -51,7 +58,8 @@ def sweep(
 ) -> alt.LayerChart | alt.HConcatChart:  # fmt: skip
     """Draw a metric per domain against the share removed, named at the lines' ends.
 
-    One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer.
+    One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer. What
+    scorer, tuning or selection have looked at is a hollow diamond, and said behind the name.
     Neighbours at most `step` apart are joined by a solid line; a wider stretch was not measured and is faint dots.
 
     Args:
@@ -76,7 +84,11 @@ def sweep(
 
 
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[str, Any]]:
-    """The measured points of a tidy table in percent, one per domain and ratio, several seeds as mean and range."""
+    """The measured points of a tidy table in percent, one per domain and ratio, several seeds as mean and range.
+
+    `label` is what stands behind the name: the mark of what was looked at, or else the domain's role; `below` is a
+    second line for a mark too long to stand there.
+    """
     style = looks_of(frame)
     places: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for row in records(frame, metric=metric):
@@ -84,7 +96,7 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[st
     points: list[dict[str, Any]] = []
     for (domain, removed), rows in places.items():
         values, lows, highs = zip(*(interval_of(row) for row in rows), strict=True)
-        aware = any(is_target_aware(row) for row in rows)
+        sight = strongest(sight_of(row) for row in rows)
         points.append(
             {
                 "domain": domain,
@@ -92,8 +104,10 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[st
                 "value": sum(values) / len(values),
                 "low": min(lows),
                 "high": max(highs),
-                "label": "target-aware" if aware else style[domain].words,
-                **mark_of(style[domain], aware=aware),
+                "sight": sight,
+                "label": "" if sight == LONGEST else domain_words(style[domain].words, sight),
+                "below": signed(sight).strip() if sight == LONGEST else "",
+                **mark_of(style[domain], sight=sight),
             }
         )
     order = list(style)
@@ -101,14 +115,18 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[st
 
 
 def sweep_data(
-    points: Sequence[Mapping[str, Any]], *, now: float | None, chance: float | None, step: float, height: int
-) -> dict[str, list[dict[str, Any]]]:
-    """The chart's named data, from measured points; the page makes the same rows while the slider moves."""
+    points: Sequence[Mapping[str, Any]], *, now: float | None, chance: float | None, step: float, height: int,
+    letters: int = 27,
+) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+    """The chart's named data, from measured points; the page makes the same rows while the slider moves.
+
+    `letters` is the length of a label, up to which a long name is shortened so that the words behind it stay whole.
+    """
     data: dict[str, list[dict[str, Any]]] = {
         name: [] for name in ("curves", "gaps", "now", "dots", "names", "pinned", "full", "chance")
     }
     for domain in dict.fromkeys(row["domain"] for row in points):
-        _one_domain(data, [dict(row) for row in points if row["domain"] == domain], now=now, step=step)
+        _one_domain(data, [dict(row) for row in points if row["domain"] == domain], now=now, step=step, letters=letters)
     data["names"] = spread(data["names"], gap=100.0 * 14 / max(height, 1))
     if now is not None:
         data["now"] = [{"removed": 100.0 * now}]
@@ -135,6 +153,17 @@ def spread(rows: list[dict[str, Any]], *, gap: float) -> list[dict[str, Any]]:
     return rows
 
 
+def domain_words(role: str, sight: Sight) -> str:
+    """What stands behind a domain's name: its role in words, or in their place what was looked at of it.
+
+    >>> domain_words("new look", ""), domain_words("new look", "?"), domain_words("new look", "target-aware")
+    (' (new look)', ' (new look) ?', ' (target-aware)')
+    """
+    if sight in ("", "?"):
+        return (f" ({role})" if role else "") + signed(sight)
+    return f" ({sight})"
+
+
 def shortened(name: str, *, most: int) -> str:
     """A name of at most `most` characters, so that the words after it are not cut off.
 
@@ -145,7 +174,7 @@ def shortened(name: str, *, most: int) -> str:
 
 
 def _one_domain(
-    data: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]], *, now: float | None, step: float
+    data: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]], *, now: float | None, step: float, letters: int
 ) -> None:
     """Add one domain's points to the named data, cut into measured stretches and the gaps between them."""
     stretch = 0
@@ -154,20 +183,23 @@ def _one_domain(
             stretch += 1
             ends = [{key: end[key] for key in ("domain", "removed", "value", "colour")} for end in (before, row)]
             data["gaps"] += [{**end, "gap": stretch} for end in ends]
-        words = row.pop("label")
+        words, below, _ = (row.pop(name) for name in ("label", "below", "sight"))
         data["curves"].append({**row, "stretch": stretch})
         if row["removed"] == 0.0:
             data["full"].append({"domain": row["domain"], "value": row["value"]})
         if now is not None and abs(row["removed"] - 100.0 * now) < 1e-6:
             data["dots"].append({**row, "opacity": 1.0})
         if row is rows[-1]:
-            label = shortened(row["domain"], most=14 if words else 22) + (f" ({words})" if words else "")
+            label = shortened(row["domain"], most=min(22, max(7, letters - len(words)))) + words
             keep = {key: row[key] for key in ("domain", "removed", "value", "colour")}
-            data["names"].append({**keep, "label": label})
+            # Of two labels at one height the first comes to lie below.
+            data["names"] += [{**keep, "label": line} for line in (below, label) if line]
 
 
-def _layers(data: Mapping[str, list[dict[str, Any]]], *, metric: str, suffix: str = "") -> alt.LayerChart:
-    """The chart's layers, from the back to the front; `suffix` ends the names of their data."""
+def _layers(
+    data: Mapping[str, list[dict[str, Any]]], *, metric: str, suffix: str = "", room: int = PADDING["right"] + 10
+) -> alt.LayerChart:
+    """The chart's layers, from the back to the front; `suffix` ends the names of their data, `room` is for labels."""
     scale = alt.Scale(domain=[0, 100], nice=False)
     title = f"{metric.capitalize()} (%)"
     value = alt.Y("value:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5))
@@ -180,6 +212,7 @@ def _layers(data: Mapping[str, list[dict[str, Any]]], *, metric: str, suffix: st
         alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("removed:Q", title="Removed %", format=".0f"),
         alt.Tooltip("value:Q", title=f"{metric.capitalize()} %", format=".1f"),
         alt.Tooltip("low:Q", title="from", format=".1f"), alt.Tooltip("high:Q", title="to", format=".1f"),
+        alt.Tooltip("looked:N", title="Looked at before"),
     ]  # fmt: skip
 
     def first(name: str) -> alt.Chart:
@@ -212,7 +245,7 @@ def _layers(data: Mapping[str, list[dict[str, Any]]], *, metric: str, suffix: st
         .encode(y=low, y2="high:Q", stroke=colour, opacity=seen),
         again("dots").mark_point(size=70, strokeWidth=1.8)
         .encode(x=_REMOVED, y=value, stroke=colour, fill=inside, shape=shape, opacity=seen, tooltip=tips),
-        base("names").mark_text(align="left", dx=8, limit=PADDING["right"] + 10, fontSize=10.5, fontWeight=600)
+        base("names").mark_text(align="left", dx=8, limit=room, fontSize=10.5, fontWeight=600)
         .encode(text="label:N", fill=fill),
     )  # fmt: skip
 
@@ -230,15 +263,12 @@ def _by_domain(
         for scorer in scorers:
             rows = cast(pd.DataFrame, frame[(frame["domain"] == domain) & (frame["scorer"] == scorer)])
             for row in sweep_points(rows, metric=metric):
-                aware = row["fill"] == "transparent"
-                named_by = {"domain": scorer, "label": "target-aware" if aware else ""}
-                points.append({**row, **named_by, **mark_of(marks[scorer], aware=aware)})
-        data = sweep_data(points, now=None, chance=chance, step=step, height=height)
+                words = signed(with_choice(row["sight"], choice_sight(records(rows))))
+                mark = mark_of(marks[scorer], sight=row["sight"], keep_colour=True)
+                points.append({**row, "domain": scorer, "label": words, "below": "", **mark})
+        data = sweep_data(points, now=None, chance=chance, step=step, height=height, letters=38)
         # Datasets of a concatenation share one namespace, so each panel's get its own suffix.
-        panel = _layers(data, metric=metric, suffix=f"_{len(panels)}")
+        panel = _layers(data, metric=metric, suffix=f"_{len(panels)}", room=220)
         title = f"{domain} ({look.words})" if look.words else domain
         panels.append(panel.properties(width=width, height=height, title=alt.Title(text=title, color=look.colour)))
-    whole = alt.hconcat(*panels, spacing=24)
-    finished = finish(layered(), width=width, height=height, padding=PADDING)
-    whole.config, whole.usermeta = finished.config, finished.usermeta
-    return whole
+    return beside(*panels)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import altair as alt
 import pandas as pd
@@ -30,6 +30,18 @@ GRID = "#E8EAED"
 
 _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "triangle-right", "cross")
 WORDS = {"source": "trained on", "target": "new look"}
+DIAMOND = "◇"
+
+Sight = Literal["", "?", "seen", "target-aware", "target-aware, seen"]
+"""What a row's domain is marked with, the weakest first; see `sight_of`."""
+SIGHTS: Mapping[str, str] = {
+    "": "no",
+    "?": "unknown: nobody said what was looked at",
+    "seen": "yes, the very images tested",
+    "target-aware": "yes, other images of this domain",
+    "target-aware, seen": "yes, the very images tested",
+}
+"""The words of a tooltip "Looked at before" for each mark."""
 
 
 @dataclass(frozen=True)
@@ -93,25 +105,72 @@ def interval_of(row: Mapping[str, Any]) -> tuple[float, float, float]:
     return percent(value, row["unit"]), percent(low, row["unit"]), percent(high, row["unit"])
 
 
-def is_target_aware(row: Mapping[str, Any]) -> bool:
-    """Whether what a row reports was also looked at by the scorer, the tuning or the selection of this target.
+def sight_of(row: Mapping[str, Any]) -> Sight:
+    """What scorer, tuning or selection have seen of the domain that a table's row is about, as the word that marks it.
 
-    A source is meant to be looked at; only a target's rows can be target-aware.
+    "target-aware": of a target, images or labels, though not those reported; "target-aware, seen": the very part that
+    is reported, which is worse; "seen": the very part, of a source, which is meant to be looked at, but not there;
+    "?": nobody knows; "": nothing of this kind. Everything that marks a domain follows this one function.
     """
-    if row.get("role") != "target":
-        return False
-    used = (row.get(name) for name in ("seen_by_scorer", "seen_by_tuning", "seen_by_selection"))
-    return any(use in ("images", "labels") for use in used)
+    used = [row.get(name) for name in ("seen_by_scorer", "seen_by_tuning", "seen_by_selection")]
+    very = any(use in ("images", "labels") for use in used)
+    role = row.get("role")
+    if (role == "target" and very) or (role != "source" and _is_named(row)):
+        return "target-aware, seen" if very else "target-aware"
+    if very:
+        return "seen"
+    unsaid = is_missing(role) or all(is_missing(use) for use in used)
+    return "?" if "unknown" in used or (unsaid and row.get("target_aware") == "unknown") else ""
 
 
-def mark_of(look: Look, *, aware: bool) -> dict[str, Any]:
-    """The fields of a data row that say how its point is drawn; target-aware points are hollow diamonds."""
-    colour = TARGET_AWARE if aware else look.colour
+def is_target_aware(row: Mapping[str, Any]) -> bool:
+    """Whether a row reports a target of which scorer, tuning or selection looked at any part; see `sight_of`."""
+    return sight_of(row).startswith("target-aware")
+
+
+def strongest(sights: Iterable[Sight]) -> Sight:
+    """The mark of several rows that are drawn as one."""
+    order: tuple[Sight, ...] = get_args(Sight)
+    return order[max(map(order.index, sights), default=0)]
+
+
+def signed(sight: Sight) -> str:
+    """A mark as it stands behind a name: " ◇ target-aware", " ?" or nothing."""
+    return f" {sight}" if sight == "?" else f" {DIAMOND} {sight}" if sight else ""
+
+
+def choice_sight(rows: Iterable[Mapping[str, Any]]) -> Sight:
+    """The mark of a scorer's own name: whether what is behind its rows looked at any target, whatever they report."""
+    cells = {row.get("target_aware") for row in rows if not is_missing(row.get("target_aware"))}
+    return "target-aware" if cells - {"none", "unknown"} else "?" if "unknown" in cells else ""
+
+
+def with_choice(sight: Sight, choice: Sight) -> Sight:
+    """The mark of a scorer's name beside the domain it is shown on: what it saw there, and whether of any target."""
+    return "target-aware, seen" if (sight, choice) == ("seen", "target-aware") else strongest([sight, choice])
+
+
+def _is_named(row: Mapping[str, Any]) -> bool:
+    named = row.get("target_aware")
+    return isinstance(named, str) and not is_missing(row.get("domain")) and f", {row['domain']}, " in f", {named}, "
+
+
+def mark_of(look: Look, *, sight: Sight = "", keep_colour: bool = False) -> dict[str, Any]:
+    """The fields of a data row that say how its point is drawn; what was looked at is a hollow diamond.
+
+    Args:
+        look: of the domain or scorer.
+        sight: its mark; target-aware lines have a colour of their own.
+        keep_colour: not so, where several such lines must be told apart.
+    """
+    marked = sight not in ("", "?")
+    colour = TARGET_AWARE if sight.startswith("target-aware") and not keep_colour else look.colour
     return {
         "colour": colour,
         "dash": list(look.dash),
-        "shape": "diamond" if aware else look.shape,
-        "fill": "transparent" if aware else colour,
+        "shape": "diamond" if marked else look.shape,
+        "fill": "transparent" if marked else colour,
+        "looked": SIGHTS[sight],
     }
 
 
@@ -164,6 +223,17 @@ def finish(chart: alt.LayerChart, *, width: int, height: int, padding: Mapping[s
     sized.usermeta = {"embedOptions": {"actions": False}}
     object.__setattr__(sized, "__class__", _still(type(sized)))  # Altair takes plain assignments for its own fields
     return sized
+
+
+def beside(*charts: alt.LayerChart, spacing: int = 24) -> alt.HConcatChart:
+    """Charts side by side in the house style, each as large as what it holds, also after its data were swapped."""
+    whole = cast(alt.HConcatChart, alt.hconcat(*charts, spacing=spacing))
+    whole.autosize = alt.AutoSizeParams(type="pad", resize=True)
+    whole.padding = {"left": 28, "right": 44, "top": 6, "bottom": 6}  # a page's font may be wider than the one here
+    whole.config = config()
+    whole.usermeta = {"embedOptions": {"actions": False}}
+    object.__setattr__(whole, "__class__", _still(type(whole)))
+    return whole
 
 
 def svg(chart: Any) -> str:

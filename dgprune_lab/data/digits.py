@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..types.domain import Domain, cut_counts
-from ..types.errors import DgpruneError, DgpruneNote
+from ..types.errors import DgpruneError, note
 from .blending import Bytes, blend, centre_crop
 
 PHOTOGRAPHS = (
@@ -147,9 +146,7 @@ def photographs() -> list[Bytes]:
             "Get them: pip install --force-reinstall scikit-learn scikit-image"
         )
     if missing:
-        warnings.warn(
-            DgpruneNote(f"mnist_m is made without {', '.join(missing)}; published figures used all."), stacklevel=2
-        )
+        note(f"mnist_m is made without {', '.join(missing)}; published figures used all.")
     return found
 
 

@@ -13,6 +13,7 @@ from ..recipes import mask_columns, mask_record
 from ..study import Study
 from ..types.filters import Scores
 from ..types.outcomes import Outcomes
+from ..types.record import roles_of
 from ..types.tables import BatchNorm, Of, Scope, tidy
 
 
@@ -65,7 +66,7 @@ def drop(
                     "domain": domain.name,
                     "role": domain.role, "split": split, "images": len(after), "metric": "change", "value": value,
                     "low": low, "high": high, "interval": "images", "unit": "share",
-                    **record.columns(domain.name, split),
+                    **record.columns(domain.name, split, roles=roles_of(study.domains)),
                 })  # fmt: skip
     return tidy(rows)
 

@@ -247,7 +247,7 @@ def _checked(
     if splits is None:
         splits = cut(count, known, {"train": 0.6, "score": 0.2, "report": 0.2}, seed=seed)
         sizes = ", ".join(f"{key} {len(rows)}" for key, rows in splits.items())
-        note(f"domain {name!r} came without splits; cut with seed {seed}: {sizes}.", stacklevel=3)
+        note(f"domain {name!r} came without splits; cut with seed {seed}: {sizes}.")
     parts = {key: torch.as_tensor(rows).to(torch.int64).cpu() for key, rows in splits.items()}
     everything = torch.cat(list(parts.values())) if parts else torch.empty(0, dtype=torch.int64)
     if len(everything) and (int(everything.min()) < 0 or int(everything.max()) >= count):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .errors import DgpruneError, unknown
 from .graph import Cost, FilterGraph
-from .record import Record
-from .tables import Of, Scope, Seen
+from .record import Reads, declared, merged
+from .tables import Of, Scope
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +26,14 @@ class Scores:
         values: group name -> (C,) float64, finite.
         graph: the groups they belong to.
         options: the scorer's options, seed included where it draws.
-        reads: what the scorer looked at, {"mnist/score": "labels"}; None where nobody knows.
+        reads: what the scorer looked at, {"mnist/score": "labels"}, {} for nothing; None where nobody knows.
     """
 
     scorer: str
     values: Mapping[str, Tensor]
     graph: FilterGraph = field(repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
-    reads: Mapping[str, Seen] | None = field(default_factory=dict)
+    reads: Reads = None
 
     def __post_init__(self) -> None:
         for group in self.graph.groups:
@@ -53,9 +53,27 @@ class Scores:
                 )
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, *, graph: FilterGraph, scorer: str = "from_frame") -> Scores:
-        """Scores from a table with the columns layer, filter and score; what was read is unknown."""
-        values = {}
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        graph: FilterGraph,
+        scorer: str = "from_frame",
+        reads: Mapping[str, Any] | None = None,
+    ) -> Scores:
+        """Scores from a table with the columns layer, filter and score.
+
+        Args:
+            frame: a row per filter.
+            graph: the groups they belong to.
+            scorer: a name for them.
+            reads: what was looked at to make them, {"mnist_m/score": "images"} or "labels" per part; {} for nothing.
+                Unknown where not given, and shown so.
+
+        Raises:
+            DgpruneError: filters that are not there or have no finite score, or `reads` that names no parts.
+        """
+        said, values = declared(reads, of=f"the scores {scorer!r}"), {}
         for group in graph.groups:
             rows = frame.loc[frame["layer"] == group.name, ["filter", "score"]].to_numpy(dtype=float)
             column = torch.full((group.filters,), torch.nan, dtype=torch.float64)
@@ -65,7 +83,7 @@ class Scores:
                 )
             column[torch.from_numpy(rows[:, 0]).long()] = torch.from_numpy(rows[:, 1])
             values[group.name] = column
-        return cls(scorer, values, graph, reads=None)
+        return cls(scorer, values, graph, reads=said)
 
     def to_frame(self) -> pd.DataFrame:
         """A row per filter: scorer, layer, filter, score."""
@@ -88,7 +106,7 @@ class Mask:
         scorer: name of the scorer behind it, with its options and seed.
         graph: the groups; not part of the file form.
         nested: True where a larger ratio of the same scores keeps a subset of these filters.
-        record: what was read on the way to this mask.
+        reads: what was looked at on the way to this mask, as in `Scores`.
     """
 
     keep: Mapping[str, Tensor]
@@ -99,7 +117,7 @@ class Mask:
     scorer: str = "by hand"
     options: Mapping[str, Any] = field(default_factory=dict)
     nested: bool = False
-    reads: Mapping[str, Seen] | None = field(default_factory=dict)
+    reads: Reads = None
 
     def __post_init__(self) -> None:
         for group in self.graph.groups:
@@ -123,8 +141,18 @@ class Mask:
                 raise unknown("layer", name, self.graph.names)
 
     @classmethod
-    def by_hand(cls, graph: FilterGraph, *, removed: Mapping[str, Iterable[int]] | None = None) -> Mask:
-        """A mask that removes the filters one names, {"conv2": [0, 5]}; everything stays where nothing is named."""
+    def by_hand(
+        cls,
+        graph: FilterGraph,
+        *,
+        removed: Mapping[str, Iterable[int]] | None = None,
+        reads: Mapping[str, Any] | None = None,
+    ) -> Mask:
+        """A mask that removes the filters one names, {"conv2": [0, 5]}; everything stays where nothing is named.
+
+        What guided the hand is unknown unless `reads` says it, as in `Scores.from_frame`.
+        """
+        said = declared(reads, of="a mask by hand")
         keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
         for name, filters in (removed or {}).items():
             group, index = graph[name], torch.as_tensor(list(filters), dtype=torch.int64)
@@ -132,7 +160,7 @@ class Mask:
                 raise DgpruneError(f"layer {name!r} has filters 0 to {group.filters - 1}; got {index.tolist()}.")
             keep[name][index] = False
         total = sum(int((~part).sum()) for part in keep.values())
-        return cls(keep, total / max(graph.free, 1), graph)
+        return cls(keep, total / max(graph.free, 1), graph, reads=said)
 
     @cached_property
     def cost(self) -> Cost:
@@ -167,10 +195,10 @@ class Mask:
             part[part.nonzero().flatten()] = second
             keep[group.name] = part
         left = (1 - self.asked) * (1 - inner.asked)
-        reads = Record(scorer=self.reads).adding("scorer", inner.reads).scorer
         return replace(
-            self, keep=keep, asked=1 - left, nested=False, reads=reads, scorer=inner.scorer, options=inner.options
-        )
+            self, keep=keep, asked=1 - left, nested=False, reads=merged(self.reads, inner.reads), scorer=inner.scorer,
+            options=inner.options,
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with the original indices of the filters that stay."""
@@ -217,7 +245,7 @@ class WeightScores:
     scorer: str
     values: Mapping[str, Tensor]
     options: Mapping[str, Any] = field(default_factory=dict)
-    reads: Mapping[str, Seen] | None = field(default_factory=dict)
+    reads: Reads = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +256,7 @@ class WeightMask:
     asked: float
     scope: Scope = "global"
     scorer: str = "by hand"
-    reads: Mapping[str, Seen] | None = field(default_factory=dict)
+    reads: Reads = None
 
     @property
     def got(self) -> float:

@@ -46,6 +46,8 @@ class FilterGroup:
         depth: position of the group in the order of execution, from 0.
         ends: the writers whose output reaches a reader without another writer in between (of a convolution and its
             BatchNorm, the BatchNorm): a gate on the group's output is one gate on all of these.
+        feeds: each layer that reads it -> the convolution and linear layers of the group whose output arrives there
+            (through normalisation, activations, pooling and additions) without another one of them in between.
     """
 
     name: str
@@ -56,6 +58,7 @@ class FilterGroup:
     doors: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     depth: int = 0
     ends: tuple[str, ...] = ()
+    feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def consumers(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ Seen = Literal["none", "images", "labels", "unknown"]
 COLUMNS = (
     "scorer", "ratio_removed", "ratio_got", "scope", "of", "batchnorm", "seed", "training_seed",
     "domain", "role", "split", "images", "metric", "value", "low", "high", "interval", "unit",
-    "seen_by_training", "seen_by_scorer", "seen_by_tuning", "seen_by_selection",
+    "seen_by_training", "seen_by_scorer", "seen_by_tuning", "seen_by_selection", "target_aware",
 )  # fmt: skip
 SEEN = ("seen_by_training", "seen_by_scorer", "seen_by_tuning", "seen_by_selection")
 _NUMBERS = ("ratio_removed", "ratio_got", "value", "low", "high")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from .errors import DgpruneError, unknown
 from .tables import choice
 
 Optimiser = Literal["sgd", "adam"]
+Moment = Literal["full", "cut", "tuned"]
 Schedule = Literal["constant", "cosine", "dss"]
 _OPEN = ("lr", "weight_decay", "gamma_l1")  # options that are not negative, with no upper end
 
@@ -118,5 +119,46 @@ class EpochEvent:
     model: nn.Module = field(repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class PruneEvent:
+    """Filters were removed between two epochs; one in every round.
+
+    Attributes:
+        round: from 1.
+        rounds: how many there will be.
+        removed: layer -> numbers, in the original network, of the filters that went now; empty where none were to go.
+        rows: of the table, about the network right after the cut; empty where it was not measured.
+        so_far: what the run gives back if it ends here.
+    """
+
+    round: int
+    rounds: int
+    removed: Mapping[str, Sequence[int]]
+    rows: Sequence[Mapping[str, Any]] = field(repr=False)
+    so_far: Any = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """The network was measured, or a stage is over.
+
+    Attributes:
+        stage: "full" (before the first cut), "cut" or "tuned".
+        round: from 1; 0 before the first.
+        rounds: how many there will be.
+        epoch: epochs of tuning so far, over all rounds.
+        rows: of the table; empty where nothing was measured.
+        so_far: what the run gives back if it ends here.
+    """
+
+    stage: Moment
+    round: int
+    rounds: int
+    epoch: int
+    rows: Sequence[Mapping[str, Any]] = field(repr=False)
+    so_far: Any = field(repr=False, compare=False)
+
+
 Event = BatchEvent | EpochEvent
 Events = Generator[Event, None, nn.Module]
+RunEvent = BatchEvent | EpochEvent | PruneEvent | StageEvent

@@ -1,0 +1,63 @@
+"""What is said aloud: a warning that can be filtered, heard by whoever listens, once where asked, plain in a notebook."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import SimpleNamespace
+
+import pytest
+
+import dgprune_lab as dg
+from dgprune_lab.types.errors import note, noted, said_once
+
+
+def test_a_note_is_a_warning_that_names_the_toolkit() -> None:
+    with pytest.warns(dg.DgpruneNote, match="a thing") as heard:
+        note("a thing")
+    assert heard[0].filename == "dgprune_lab"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.DgpruneNote)
+        note("not heard")
+    with pytest.raises(dg.DgpruneNote), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        note("raised")
+
+
+def test_who_listens_hears_it_and_nobody_else() -> None:
+    heard: list[str] = []
+    with noted(heard.append):
+        note("inside")
+        with noted(None), pytest.warns(dg.DgpruneNote, match="as a warning"):
+            note("as a warning")
+    assert heard == ["inside"]
+    with pytest.warns(dg.DgpruneNote, match="outside"):
+        note("outside")
+
+
+def test_what_repeats_is_said_once_whatever_its_numbers() -> None:
+    heard: list[str] = []
+    with noted(heard.append):
+        with said_once():
+            for count in (14, 15, 2.5):
+                note(f"only {count} images")
+            note("another thing")
+        note("only 3 images")
+    assert heard == ["only 14 images", "another thing", "only 3 images"]
+
+
+def test_in_a_notebook_it_is_a_plain_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))
+    monkeypatch.setattr("dgprune_lab.types.errors._printed", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        for text in ("a thing", "a thing", "another"):
+            note(text)
+        assert capsys.readouterr() == ("Note: a thing\nNote: another\n", "")
+        warnings.simplefilter("ignore", dg.DgpruneNote)
+        note("filtered")
+        assert capsys.readouterr().out == ""
+        warnings.simplefilter("error")
+        with pytest.raises(dg.DgpruneNote):
+            note("raised")

@@ -1,0 +1,198 @@
+"""The record of what was looked at: merging loses nothing, target-aware is named, one sentence says exactly what."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from material import norm_net, randomise
+
+import dgprune_lab as dg
+from dgprune_lab.types.record import CHOOSING, MORE, STAGES, Reads, Record, declared, merged
+
+ROLES = {"a": "source", "b": "source", "t": "target", "u": "target"}
+LEVELS = ("none", "unknown", "images", "labels")
+PARTS = [f"{name}/{split}" for name in ("a", "t", "by/night") for split in ("train", "score", "report")]
+readings = st.none() | st.dictionaries(st.sampled_from([*PARTS, MORE]), st.sampled_from(LEVELS))
+records = st.builds(Record, readings, readings, readings, readings)
+
+
+def level(reads: Any, part: str) -> int:
+    domain, _, split = part.rpartition("/")
+    return LEVELS.index(Record(scorer=reads).seen("scorer", domain, split))
+
+
+@given(readings, readings, readings)
+def test_merging_has_no_order_and_forgets_nothing(one: Any, two: Any, three: Any) -> None:
+    assert merged(one, two) == merged(two, one)
+    assert merged(merged(one, two), three) == merged(one, merged(two, three))
+    whole = merged(one, two)
+    assert merged(whole, one) == merged(whole, whole) == whole == merged(whole, {})
+    for part in PARTS:
+        assert level(whole, part) >= max(level(one, part), level(two, part))
+        known = [LEVELS.index((reads or {}).get(part, "none")) for reads in (one, two)]
+        assert level(whole, part) == max(*known, level(whole, "elsewhere/score")), "and invents nothing"
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "both"),
+    [
+        ({}, {}, {}),
+        ({"a/score": "images"}, {"a/score": "labels"}, {"a/score": "labels"}),
+        ({"a/score": "labels"}, {"a/score": "images"}, {"a/score": "labels"}),
+        ({"a/score": "images"}, {"t/score": "images"}, {"a/score": "images", "t/score": "images"}),
+        ({"t/score": "images"}, {"t/score": "none"}, {"t/score": "images"}),
+        (None, {}, None),
+        (None, {"t/score": "images"}, {MORE: "unknown", "t/score": "images"}),
+    ],
+)
+def test_merging_two_readings(one: Reads, two: Reads, both: Reads) -> None:
+    assert merged(one, two) == merged(two, one) == both
+    assert Record(tuning=one).adding("tuning", two).tuning == both
+
+
+def test_what_a_stage_has_seen() -> None:
+    record = Record(
+        scorer={"t/score": "images", "by/night/score": "labels"}, tuning={MORE: "unknown", "a/train": "images"}
+    )
+    assert [record.seen("scorer", "t", split) for split in ("score", "report")] == ["images", "none"]
+    assert (
+        record.seen("scorer", "by/night", "score") == "labels"
+        and record.seen("scorer", "by", "night/score") == "labels"
+    )
+    assert record.seen("training", "a", "train") == "unknown" and record.seen("selection", "a", "train") == "none"
+    assert [record.seen("tuning", "a", split) for split in ("train", "report")] == ["images", "unknown"]
+    assert record.seen_anywhere("scorer", "by/night") == "labels" and record.seen_anywhere("scorer", "by") == "none"
+    assert record.seen_anywhere("tuning", "t") == "unknown"
+    with_roles = record.columns("t", "report", roles=ROLES)
+    assert list(with_roles) == [f"seen_by_{stage}" for stage in STAGES] + ["target_aware"]
+    assert "target_aware" not in record.columns("t", "report")
+
+
+TRAINED = {"a/train": "labels", "b/train": "labels"}
+
+
+@pytest.mark.parametrize("stage", CHOOSING)
+@pytest.mark.parametrize(
+    ("reads", "cell"),
+    [
+        ({}, "none"),
+        ({"a/score": "labels", "b/report": "images"}, "none"),
+        ({"t/score": "images"}, "t"),
+        ({"t/report": "labels"}, "t"),
+        ({"u/score": "images", "a/score": "images", "t/train": "images"}, "t, u"),
+        (None, "unknown"),
+        ({MORE: "unknown", "a/score": "images"}, "unknown"),
+        ({MORE: "unknown", "t/score": "images"}, "t"),
+        ({"t/score": "none"}, "none"),
+        ({"t/score": "unknown"}, "unknown"),
+    ],
+)
+def test_the_targets_that_were_looked_at_are_named(stage: Any, reads: Any, cell: str) -> None:
+    record = Record(training=TRAINED).adding(stage, reads)  # type: ignore[arg-type]
+    assert record.target_aware(ROLES) == cell
+    assert record.adding("scorer", {"a/score": "labels"}).target_aware(ROLES) == cell
+    assert Record(training=None).adding(stage, reads).target_aware(ROLES) == cell, "training has a column of its own"
+
+
+def test_a_domain_without_a_role_is_a_target_where_training_did_not_read_it() -> None:
+    reads = {"a/score": "images", "t/score": "images"}
+    assert Record(TRAINED, reads).target_aware({}) == "t"  # type: ignore[arg-type]
+    assert Record(TRAINED, reads).target_aware({"a": None, "t": None}) == "t"  # type: ignore[arg-type]
+    assert Record(None, reads).target_aware({"a": None}) == "unknown"  # type: ignore[arg-type]
+    assert Record(None, reads).target_aware({"a": "source", "t": "source"}) == "none"  # type: ignore[arg-type]
+    assert Record(None, {}).target_aware({"a": None}) == "none"
+
+
+OTHERS = "(others than those it is tested on)"
+
+
+@pytest.mark.parametrize(
+    ("reads", "words"),
+    [
+        ({"scorer": {"a/score": "labels"}}, None),
+        ({"scorer": {"t/score": "images"}}, f"◇ Target-aware: this choice looked at images of t {OTHERS}."),
+        ({"scorer": {"t/score": "labels"}}, f"◇ Target-aware: this choice looked at labels of t {OTHERS}."),
+        (
+            {"scorer": {"t/score": "images", "u/train": "images", "a/score": "images"}},
+            f"◇ Target-aware: this choice looked at images of t and u {OTHERS}.",
+        ),
+        (
+            {"scorer": {"t/report": "images", "t/score": "images"}},
+            "◇ Target-aware: this choice looked at the images of t it is tested on.",
+        ),
+        (
+            {"scorer": {"t/report": "images", "t/score": "labels"}},
+            f"◇ Target-aware: this choice looked at the images of t it is tested on and at labels of t {OTHERS}.",
+        ),
+        (
+            {"scorer": {f"{name}/report": "images" for name in ROLES}},
+            "◇ Target-aware: this choice looked at the images it is tested on.",
+        ),
+        (
+            {"scorer": {"a/report": "images", "b/report": "labels"}},
+            "◇ Seen: this choice looked at the labels of b it is tested on and at the images of a it is tested on.",
+        ),
+        (
+            {"selection": {"t/score": "labels"}, "tuning": {"t/train": "images"}},
+            f"◇ Target-aware: the tuning looked at images of t {OTHERS}; "
+            f"the selection of this network looked at labels of t {OTHERS}.",
+        ),
+        ({"scorer": None}, "? Unknown: nobody said what this choice looked at."),
+        (
+            {"scorer": {MORE: "unknown", "t/score": "images"}},
+            f"◇ Target-aware: this choice looked at images of t {OTHERS}; nobody said what else this choice looked at.",
+        ),
+        (
+            {"scorer": None, "selection": {"stranger/score": "labels"}},
+            f"◇ Target-aware: the selection of this network looked at labels of stranger {OTHERS}; "
+            "nobody said what this choice looked at.",
+        ),
+    ],
+)  # fmt: skip
+def test_one_sentence_says_exactly_who_looked_at_what(reads: Any, words: str | None) -> None:
+    found = Record(training=cast(Reads, TRAINED), **reads).notice(ROLES, split="report")
+    assert words == (None if found is None else f"{found.sign} {found.text}")
+
+
+@given(records)
+def test_the_sentence_and_the_cell_agree(record: Record) -> None:
+    found, cell = record.notice(ROLES, split="report"), record.target_aware(ROLES)
+    assert (found is not None and found.text.startswith("Target-aware")) == (cell not in ("none", "unknown"))
+    if cell not in ("none", "unknown"):
+        assert found is not None and all(name in found.text for name in cell.split(", "))
+
+
+@given(records)
+def test_a_record_survives_a_file(record: Record) -> None:
+    assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+@pytest.mark.parametrize("value", [{"scorers": {}}, {"scorer": ["t/score"]}, {"scorer": {"t/score": "seen"}}, "all"])
+def test_a_file_that_holds_no_record_is_refused(value: Any) -> None:
+    with pytest.raises(dg.DgpruneError, match=r"a record('s stage 'scorer' maps| has the stages)"):
+        Record.from_json(value)
+
+
+WRONG = [
+    {"target": "images"}, {"t/": "images"}, {"/score": "images"}, {MORE: "unknown"}, {"t/score": "none"},
+    {"t/score": None}, {("t", "score"): "images"}, ["t/score"], "t/score",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reads", WRONG, ids=repr)
+def test_reads_that_name_no_part_are_refused(reads: Any) -> None:
+    model = randomise(norm_net(), dtype=torch.float32)
+    graph = dg.read_groups(model, torch.zeros(1, 3, 12, 12))
+    frame = pd.DataFrame({"layer": [], "filter": [], "score": []})
+    with pytest.raises(dg.DgpruneError, match=r"reads of the scores 'mine' must name parts and what was read"):
+        dg.Scores.from_frame(frame, graph=graph, scorer="mine", reads=reads)
+    with pytest.raises(dg.DgpruneError, match=r"reads of a mask by hand must name parts"):
+        dg.Mask.by_hand(graph, reads=reads)
+    assert declared(None, of="") is None and declared({}, of="") == {}
+    assert declared({"by/night/score": "labels"}, of="") == {"by/night/score": "labels"}

@@ -1,0 +1,239 @@
+"""What looked at a target is named so wherever it shows: tables, networks on disk, the explorer, the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from material import domain, norm_net, randomise
+
+import dgprune_lab as dg
+from dgprune_lab.report import write_report
+from dgprune_lab.types.record import MORE, Record, set_record
+from dgprune_lab.widgets import frames
+
+OTHERS = "Target-aware: this choice looked at images of t (others than those it is tested on)."
+VERY = "Target-aware: this choice looked at the images it is tested on."
+NOBODY = "Unknown: nobody said what this choice looked at."
+
+
+@dg.scorer(
+    "alike", needs=("moments",), reads={"source": "images", "target": "images"}, instead="l1", label="Alike on both"
+)
+def alike(view: Any) -> torch.Tensor:
+    """How near a filter's mean outputs on all domains are."""
+    means = [view.moments(name).mean for name in (*view.sources, *view.targets)]
+    return -torch.stack(means).std(0)
+
+
+@dg.scorer("peek", needs=("moments",), reads={"source": "images"})
+def peek(view: Any) -> torch.Tensor:
+    """Reads a target without having said so."""
+    return view.moments("t").mean
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    held = [domain(name, count=90, seed=k) for k, name in enumerate("abt")]
+    model = randomise(norm_net(), dtype=torch.float32)
+    set_record(model, Record(training={"a/train": "labels", "b/train": "labels"}))
+    return dg.Study(model, sources=held[:2], targets=held[2:])
+
+
+def ready(study: dg.Study, name: str, reads: Any) -> dg.Scores:
+    return dg.Scores.from_frame(study.score("l1").to_frame(), graph=study.graph, scorer=name, reads=reads)
+
+
+def cells(table: pd.DataFrame) -> set[str]:
+    assert not table.target_aware.isna().any(), "every row says it, those about no domain too"
+    return set(table.target_aware)
+
+
+def about_domains(table: pd.DataFrame) -> pd.DataFrame:
+    return table.loc[table.domain.notna()]
+
+
+@pytest.mark.parametrize("batchnorm", ["as_is", "recalibrate"])
+def test_every_row_of_every_table_names_the_target(study: dg.Study, batchnorm: Any) -> None:
+    chosen = ["l1", "taylor", alike, ready(study, "undeclared", None), ready(study, "said", {"t/score": "labels"})]
+    wanted = {"l1": {"none"}, "taylor": {"none"}, "alike": {"t"}, "undeclared": {"unknown"}, "said": {"t"}}
+    swept = dg.sweep(study, scorers=chosen, ratios=[0.5], batchnorm=batchnorm)
+    dropped = dg.diagnostics.drop(study, scorers=chosen, batchnorm=batchnorm)
+    for table in (swept, dropped):
+        assert {name: cells(rows) for name, rows in table.groupby("scorer")} == wanted
+        seen = about_domains(table.loc[table.scorer == "alike"]).seen_by_scorer
+        assert set(seen) == {"none"}, "the part that is reported was not read"
+    assert {"filters", "macs"} <= set(swept.metric)
+    assert cells(dg.sweep(study, scorers=[ready(study, "nothing", {})], ratios=[0.5])) == {"none"}
+
+
+@pytest.mark.parametrize("split", ["score", "report"])
+def test_the_very_part_is_told_from_another(study: dg.Study, split: str) -> None:
+    mask = dg.allocate(study.score(alike, split=split), ratio=0.5)
+    table = dg.measure(dg.prune(study.model, mask), study.domains, latency=False)
+    assert cells(table) == {"t"}
+    assert set(about_domains(table).seen_by_scorer) == {"none" if split == "score" else "images"}
+    found = frames.notice(study, Record(scorer=mask.reads))
+    assert found == {"sign": "◇", "text": OTHERS if split == "score" else VERY}
+
+
+def test_the_measured_domains_need_not_be_the_studys(study: dg.Study) -> None:
+    small = dg.prune(study.model, dg.allocate(study.score(alike), ratio=0.5))
+    assert cells(dg.measure(small, study.sources, images=10)) == {"t"}, "though the target is not measured here"
+    bare = [domain(name, count=90, seed=k) for k, name in enumerate("abt")]
+    assert cells(dg.measure(small, bare, images=10, latency=False)) == {"t"}, "no roles: training did not read t"
+    set_record(small, Record(scorer=dg.record_of(small).scorer))
+    assert cells(dg.measure(small, bare, images=10, latency=False)) == {"unknown"}
+    assert cells(dg.measure(small, study.domains, images=10, latency=False)) == {"t"}
+    del small.dgprune_record  # type: ignore[attr-defined]
+    table = dg.measure(small, study.domains, images=10, latency=False)
+    assert set(about_domains(table).seen_by_training) == {"unknown"} and cells(table) == {"none"}
+
+
+def test_a_read_that_was_not_declared_raises(study: dg.Study) -> None:
+    with pytest.raises(dg.DgpruneError, match=r"'peek' reads images of the target 't' but does not declare it"):
+        study.score(peek)
+
+
+def test_rounds_keep_what_earlier_ones_looked_at(study: dg.Study, tmp_path: Path) -> None:
+    """A target-aware round, one by weights and one that nobody knows of; whatever the order and the way there."""
+    first = dg.allocate(study.score(alike), ratio=0.3)
+    one = dg.prune(study.model, first)
+    second = dg.Study(one, sources=study.sources, targets=study.targets)
+    inner = dg.allocate(second.score("l1"), ratio=0.3)
+    both = first.then(inner)
+    known: dict[str, Any] = {"a/score": "images", "b/score": "images", "t/score": "images"}
+    assert both.reads == known
+    assert dg.Mask.from_json(json.loads(json.dumps(both.to_json())), graph=study.graph).reads == known
+    third = dg.Study(dg.prune(one, inner), sources=study.sources, targets=study.targets)
+    unsaid = dg.allocate(ready(third, "unsaid", None), ratio=0.3)
+    assert both.then(unsaid).reads == {**known, MORE: "unknown"}
+    assert dg.Mask.by_hand(study.graph, removed={"0": [1]}).reads is None
+    final = dg.recalibrate(dg.prune(third.model, unsaid), study.sources)
+    record = dg.record_of(final)
+    assert record == Record(
+        {"a/train": "labels", "b/train": "labels"}, {**known, MORE: "unknown"},
+        {"a/train": "images", "b/train": "images"},
+    )  # fmt: skip
+    again = dg.load(dg.save(final, tmp_path / "net"), model=randomise(norm_net(), dtype=torch.float32))
+    assert dg.record_of(again) == record
+    table = dg.measure(again, study.domains, latency=False)
+    assert cells(table) == {"t"} and set(about_domains(table).seen_by_scorer) == {"unknown"}
+    at_once = dg.recalibrate(dg.prune(study.model, both.then(unsaid)), study.sources)
+    assert dg.record_of(at_once) == record
+
+
+def test_masked_networks_carry_the_record_too(study: dg.Study) -> None:
+    mask = dg.allocate(study.score(alike), ratio=0.3)
+    soft = dg.masked(study.model, mask)
+    assert dg.record_of(soft).scorer == mask.reads
+    refreshed = dg.record_of(dg.recalibrate(soft, study.sources))
+    assert refreshed.scorer == mask.reads and refreshed.tuning == {"a/train": "images", "b/train": "images"}
+    scores = dg.WeightScores("w", {name: p.abs() for name, p in study.model.named_parameters() if p.ndim == 4})
+    assert dg.record_of(dg.masked(study.model, dg.allocate(scores, ratio=0.3))).scorer is None
+    assert dg.record_of(study.network(mask, batchnorm="recalibrate")) == refreshed
+    assert dg.record_of(study.network(None)) == study.record
+
+
+@pytest.fixture(scope="module")
+def explorer(study: dg.Study) -> Iterator[dg.Explorer]:
+    opened = dg.Explorer(study, scorer=alike, scorers=[ready(study, "unsaid", None), ready(study, "said", {})])
+    yield opened
+    opened.close()
+
+
+def entry(explorer: dg.Explorer, name: str) -> dict[str, Any]:
+    return next(one for one in explorer.static["scorers"] if one["name"] == name)
+
+
+def test_the_explorer_says_it_in_its_line_its_frames_its_table_and_its_menu(explorer: dg.Explorer) -> None:
+    explorer.scorer = alike
+    assert cells(explorer.table) == {"t"}
+    assert explorer.plan["looked"] == {"sign": "◇", "text": OTHERS}
+    row = next(row for row in explorer.frames["rows"] if row["ratio"] == explorer.ratio)
+    assert {one["name"]: one["seen"] for one in row["domains"]} == {"a": "", "b": "", "t": "target-aware"}
+    assert row["domains"][2]["looked"] == "yes, other images of this domain"
+    assert "t (target-aware) " in row["sentence"] and "a (" not in row["sentence"]
+    shown = entry(explorer, "alike")
+    assert shown["label"] == "Alike on both ◇ target-aware" and shown["kind"] == "target" and shown["instead"] == "l1"
+    explorer.pin()
+    assert explorer.pins[-1]["label"].startswith("Alike on both ◇ target-aware, ")
+    bundle = explorer._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert data is not None and html.unescape(data["text/html"]).count("target-aware") >= 2, "the sentence, the chart"
+    explorer._message({"type": "instead"})
+    assert explorer.scorer == "l1" and cells(explorer.table) == {"none"} and explorer.plan["looked"] is None
+    assert entry(explorer, "l1")["label"] == "Smallest weights"
+
+
+def test_the_explorer_says_where_nobody_knows(explorer: dg.Explorer) -> None:
+    explorer.scorer = "unsaid"
+    assert cells(explorer.table) == {"unknown"}
+    assert explorer.plan["looked"] == {"sign": "?", "text": NOBODY}
+    row = next(row for row in explorer.frames["rows"] if row["ratio"] == explorer.ratio)
+    assert [one["seen"] for one in row["domains"]] == ["?"] * 3 and "t ? " in row["sentence"]
+    shown = entry(explorer, "unsaid")
+    assert (shown["label"], shown["kind"]) == ("unsaid ?", "given") and "nobody said what" in shown["summary"]
+    explorer.scorer = "said"
+    assert cells(explorer.table) == {"none"} and explorer.plan["looked"] is None
+    assert entry(explorer, "said")["summary"] == "Scores that were passed in. Looked at: nothing."
+
+
+def test_a_network_that_was_selected_on_a_target_says_so_whatever_chooses(study: dg.Study) -> None:
+    model = randomise(norm_net(), dtype=torch.float32)
+    set_record(model, Record(training={"a/train": "labels"}, selection={"t/score": "labels"}))
+    chosen = dg.Study(model, sources=study.sources, targets=study.targets)
+    assert cells(dg.sweep(chosen, scorers=["l1"], ratios=[0.0, 0.5])) == {"t"}
+    words = "the selection of this network looked at labels of t (others than those it is tested on)"
+    found = frames.notice(chosen, dg.record_of(chosen.network(None)))
+    assert found == {"sign": "◇", "text": f"Target-aware: {words}."}
+    assert frames.label(chosen, dg.SCORERS["l1"]) == "Smallest weights", "the scorer itself did not look"
+
+
+def test_the_report_says_it_too(study: dg.Study, tmp_path: Path) -> None:
+    text = write_report(tmp_path / "r.html", study=study, scorers=["l1", alike], progress=False).read_text("utf-8")
+    found = re.search(r'<script type="application/json" class="state">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    (state,) = json.loads(found[1])
+    looked = {plan["key"].split("|")[0]: plan["looked"] for plan in state["plans_by_key"]}
+    assert looked == {"l1": None, "alike": {"sign": "◇", "text": OTHERS}}
+    for curve in state["frames_by_key"]:
+        aware = curve["key"].startswith("alike")
+        seen = {row["domains"][2]["seen"] for row in curve["rows"]}
+        assert seen == {"target-aware" if aware else ""}
+        assert all(("t (target-aware) " in row["sentence"]) == aware for row in curve["rows"])
+    shown = state["static"]["scorers"]
+    assert [one["label"] for one in shown] == ["Smallest weights", "Alike on both ◇ target-aware"]
+    assert [one["instead"] for one in shown] == [None, "l1"]
+    text = write_report(tmp_path / "one.html", study=study, scorers=[alike], progress=False).read_text("utf-8")
+    assert '"instead":null' in text and '"instead":"l1"' not in text, "what is not on the page is not offered"
+
+
+def test_only_what_can_run_here_is_offered_instead(study: dg.Study) -> None:
+    twins = [dataclasses.replace(alike, name=name, instead=instead) for name, instead in INSTEAD.items()]
+    words = frames.static_state(study, scorers=[*twins, dg.SCORERS["l1"], dg.SCORERS["bn_scale"], unable])
+    offered = {one["name"]: one["instead"] for one in words["scorers"]}
+    assert [offered[name] for name in INSTEAD] == ["l1", "l1", None, None, None]
+
+
+INSTEAD: dict[str, Any] = {
+    "there": "l1",
+    "itself": dg.SCORERS["l1"],
+    "elsewhere": "nowhere",
+    "unable_twin": "unable",
+    "none": None,
+}
+
+
+@dg.scorer("unable", reads={"source": "images"}, refuses=lambda views, **_: "it never can")
+def unable(view: Any) -> torch.Tensor:
+    """Never runs."""
+    return view.weight.sum(1)
