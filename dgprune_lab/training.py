@@ -158,16 +158,26 @@ class _Noise:
     def __init__(self, seed: int, device: torch.device) -> None:
         self.devices = [device] if device.type == "cuda" else []
         self.states = [torch.Generator(device=one).manual_seed(seed).get_state() for one in ("cpu", *self.devices)]
+        self.used = True
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Inside, the global generators continue this stream; outside, they are as they were."""
+        """Inside, the global generators continue this stream; outside, they are as they were.
+
+        After a step that drew nothing they are left alone: to put them back would undo what a cell draws meanwhile,
+        while the training runs in a thread beside it.
+        """
+        if not self.used:
+            yield
+            return
+        before = self.states
         with torch.random.fork_rng(devices=self.devices):
             torch.set_rng_state(self.states[0])
             for device, state in zip(self.devices, self.states[1:], strict=True):
                 torch.cuda.set_rng_state(state, device)
             yield
             self.states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
+        self.used = not all(torch.equal(old, new) for old, new in zip(before, self.states, strict=True))
 
 
 def _training(model: nn.Module, pool: _Pool, options: TrainingOptions, stage: TrainingStage) -> Events:

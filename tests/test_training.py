@@ -86,6 +86,27 @@ def test_a_consumer_that_draws_or_evaluates_changes_nothing() -> None:
     assert same(quiet, state(model))
 
 
+class Elsewhere(nn.Module):
+    """Seeds the global generator in its third pass: what a cell does while the training runs in a thread beside it."""
+
+    passes = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Elsewhere.passes += 1
+        if Elsewhere.passes == 3:
+            torch.manual_seed(77)
+        return x
+
+
+def test_what_a_cell_seeds_or_draws_meanwhile_stays() -> None:
+    model = nn.Sequential(digits_net(widths=(4, 4, 6, 6, 8)), Elsewhere())
+    events = train(model, sources=[domain("a", images=120)], options=SMALL)
+    torch.manual_seed(1)
+    finish(events)
+    wanted = torch.Generator().manual_seed(77)
+    assert Elsewhere.passes == 4 and torch.equal(torch.rand(3), torch.rand(3, generator=wanted))
+
+
 def test_events_count_batches_and_epochs() -> None:
     options = replace(SMALL, epochs=2, batch_size=16, schedule="constant")
     events = list(train(network(), sources=[domain("a"), domain("b", images=38, seed=1)], options=options))
@@ -109,7 +130,9 @@ def test_the_record_names_what_was_read() -> None:
     assert record_of(tuned).seen("tuning", "c", "train") == "labels"
     bare = network()
     del bare.dgprune_record
-    assert record_of(finish(train(bare, sources=[domain("a")], options=SMALL))).training is None
+    after = record_of(finish(train(bare, sources=[domain("a")], options=SMALL)))
+    assert after.seen("training", "a", "train") == "labels"
+    assert after.seen("training", "c", "train") == "unknown", "what came before is not known, and stays so"
 
 
 def test_learning_rates() -> None:
