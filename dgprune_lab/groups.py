@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .tracing import Item, Layers, dependency_groups, refuse_silent, refuse_wrappers, run_order
+from .tracing import Flow, Item, Layers, dependency_groups, refuse_silent, refuse_wrappers, run_order
 from .types.errors import DgpruneError
 from .types.graph import FilterGraph, FilterGroup, Member
 from .types.layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise
@@ -44,8 +44,8 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
     refuse_silent(twin, ran)
     names = {module: name for name, module in twin.named_modules()}
     candidates, refused = [], {}
-    for items, ends in dependency_groups(twin, example, names, ran):
-        reader = _Reader(twin, names, ran, ends)
+    for items, flow in dependency_groups(twin, example, names, ran):
+        reader = _Reader(twin, names, ran, flow)
         try:
             found = reader.read(items)
         except DgpruneError as error:
@@ -91,8 +91,8 @@ def assemble(
 class _Reader:
     """Turns the items of one group into a FilterGroup."""
 
-    def __init__(self, model: nn.Module, names: dict[Any, str], ran: Layers, ends: tuple[str, ...]) -> None:
-        self.model, self.names, self.ran, self.ends = model, names, ran, ends
+    def __init__(self, model: nn.Module, names: dict[Any, str], ran: Layers, flow: Flow) -> None:
+        self.model, self.names, self.ran, self.flow = model, names, ran, flow
         self.members: list[Member] = []
         self.writers: list[str] = []
         self.doors: dict[str, tuple[Tensor, Tensor]] = {}
@@ -117,7 +117,9 @@ class _Reader:
         layers = [name for name in writers if isinstance(self.model.get_submodule(name), (*CONV, nn.Linear))]
         if int(units.max()) == 0 and count > 1:
             raise DgpruneError(f"a grouped convolution ties all {count} filters together")
-        return FilterGroup(layers[0], count, tuple(self.members), units, writers, doors, ends=self.ends)
+        return FilterGroup(
+            layers[0], count, tuple(self.members), units, writers, doors, ends=self.flow.ends, feeds=self.flow.feeds
+        )
 
     def _module(self, module: nn.Module, side: str, places: list[int], roots: list[int]) -> None:
         name = self.names[module]

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .co_moments import ByClass, PairSums, by_class
 from .contract import Need
 from .types.errors import DgpruneError
 from .types.graph import FilterGraph, FilterGroup
-from .types.layers import CONV, is_depthwise
-from .types.statistics import ClassMap, CoMoments, Moments
+from .types.layers import CONV
+from .types.statistics import ClassMap, Moments
 
 CO_MOMENT_BYTES = 256 * 2**20
 _DOOR: frozenset[Need] = frozenset({"mean_map", "unit_map", "class_map", "moments"})
-_CONV: frozenset[Need] = frozenset({"conv_map", "conv_unit_map", "co_moments", "class_co_moments"})
-_SHUFFLED = 64
+_RAW: frozenset[Need] = frozenset({"conv_map", "conv_unit_map"})
+PAIRS: frozenset[Need] = frozenset({"co_moments", "class_co_moments"})
+_BLOCK = 2**18
 
 
 class Running:
@@ -36,21 +38,24 @@ class Running:
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, needs: Collection[Need], classes: int = 0) -> None:
         self.graph, self.needs = graph, frozenset(needs)
-        self.pairs = pairs(model, graph) if self.needs & {"co_moments", "class_co_moments"} else []
+        self.pairs = pairs(model, graph) if self.needs & PAIRS else []
         self._check_size(model, classes)
         self._classes = max(classes, 1)
         self._sums: dict[Any, Tensor] = {}
         self._seen: dict[Any, int] = defaultdict(int)
         self._pooled: dict[str, Tensor] = {}
-        self._streams: dict[str, Tensor] = {}
+        self._means: dict[str, Tensor] = {}
+        self._pair_sums: dict[tuple[Need, str, str], PairSums] = {}
         self._labels: Tensor | None = None
+        self._rows: dict[str, ByClass] = {}
         self._listen(model)
 
     def begin(self, labels: Tensor | None) -> None:
         """Before a batch: its labels, where there are any."""
         self._labels = labels
         self._pooled.clear()
-        self._streams.clear()
+        self._means.clear()
+        self._rows.clear()
 
     def end(self, logits: Tensor) -> None:
         """After a batch: what the network predicted."""
@@ -67,7 +72,7 @@ class Running:
         found: dict[str, dict[Any, Any]] = defaultdict(dict)
         convs: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         for key, total in self._sums.items():
-            kind, name, *rest = key if isinstance(key, tuple) else (key, "")
+            kind, name, *_ = key if isinstance(key, tuple) else (key, "")
             if kind in ("mean_map", "unit_map"):
                 found[kind][name] = (total / self._seen[key]).cpu()
             elif kind in ("conv_map", "conv_unit_map"):
@@ -77,10 +82,10 @@ class Running:
             elif kind == "class_map":
                 images = self._sums["predicted"]
                 found[kind][name] = ClassMap((total / images.clamp_min(1)[:, None]).cpu(), images.long().cpu())
-            elif kind in ("co_moments", "class_co_moments") and rest[1] == "cross":
-                found[kind][name, rest[0]] = self._co_moments(kind, name, rest[0])
         for (kind, name), parts in convs.items():
             found[kind][name] = tuple(parts)
+        for (kind, name, layer), sums in self._pair_sums.items():
+            found[kind][name, layer] = sums.result()
         return found
 
     def shapes(self) -> dict[str, list[tuple[int, ...]]]:
@@ -96,17 +101,16 @@ class Running:
         if self.needs & _DOOR:
             for group in self.graph.groups:
                 model.get_submodule(group.consumers[-1]).register_forward_pre_hook(self._door(group))
-        if self.needs & _CONV:
-            readers = {layer for _, layer in self.pairs}
+        if self.needs & (_RAW | PAIRS):
+            used = {layer for group, reader in self.pairs for layer in (reader, *group.feeds.get(reader, ()))}
             for name, module in model.named_modules():
-                writes = list(_written(self.graph, name)) if isinstance(module, CONV) else []
-                if writes or name in readers:
+                writes = list(_whole(self.graph, name)) if isinstance(module, CONV) else []
+                if writes or name in used:
                     module.register_forward_hook(self._conv(name, writes))
 
     def _door(self, group: FilterGroup) -> Callable[..., None]:
         places, filters = group.doors[group.consumers[-1]]
         index = places[filters.argsort(stable=True)]
-        whole = torch.equal(index, torch.arange(len(index)))
 
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             with torch.no_grad():
@@ -114,8 +118,7 @@ class Running:
                 if isinstance(module, nn.Linear):
                     y = y.movedim(-1, 1)
                 spatial = y.shape[2:] if len(index) == group.filters else (-1, *y.shape[2:])
-                if len(index) != y.shape[1] or not whole:
-                    y = y.index_select(1, index.to(y.device))
+                y = _select(y, index)
                 self._at_door(group.name, y.reshape(len(y), group.filters, *(spatial or (1,))))
 
         return hook
@@ -123,72 +126,69 @@ class Running:
     def _at_door(self, name: str, y: Tensor) -> None:
         self._maps(y, ("mean_map", name), ("unit_map", name))
         if "moments" in self.needs:
-            flat = y.flatten(2)
-            sums = [flat.sum((0, 2)), flat.abs().sum((0, 2)), flat.square().sum((0, 2)), (flat == 0).sum((0, 2))]
-            self._add(("moments", name), torch.stack([s.double() for s in sums]), len(flat) * flat.shape[2])
+            for part in _blocks(y):
+                flat = part.flatten(2)
+                kinds = flat, flat.abs(), flat.square(), flat.clone().eq_(0)  # a float; bools are slow to count
+                sums = torch.stack([kind.sum((0, 2)) for kind in kinds]).double()
+                self._add(("moments", name), sums, len(flat) * flat.shape[2])
         if "class_map" in self.needs:
             self._pooled[name] = y.flatten(2).mean(2).double()
 
     def _maps(self, y: Tensor, mean: tuple[str, ...], unit: tuple[str, ...]) -> None:
         """Add to the mean map and to the mean of the unit maps; a layer called twice sees each image twice."""
         if mean[0] in self.needs:
-            self._add(mean, y.sum(0).double(), len(y))
-        if unit[0] in self.needs:
-            norm = y.flatten(2).norm(dim=2).clamp_min(torch.finfo(y.dtype).tiny)
-            self._add(unit, (y / norm.view(*norm.shape, *(1,) * (y.ndim - 2))).sum(0).double(), len(y))
+            self._add(mean, _over_images(y).double(), len(y))
+        for part in _blocks(y) if unit[0] in self.needs else ():
+            norm = part.flatten(2).square().sum(2).sqrt().clamp_min(torch.finfo(y.dtype).tiny)
+            self._add(unit, _over_images(part / norm.view(*norm.shape, *(1,) * (y.ndim - 2))).double(), len(part))
 
     def _conv(self, name: str, writes: list[tuple[FilterGroup, Tensor]]) -> Callable[..., None]:
         readers = [group for group, layer in self.pairs if layer == name]
+        mapped = writes if self.needs & _RAW else []
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             with torch.no_grad():
                 y = output.detach()
-                for group, index in writes:
-                    part = y.index_select(1, index.to(y.device))
+                for group, index in mapped:
+                    part = _select(y, index)
                     self._maps(part, ("conv_map", group.name, name), ("conv_unit_map", group.name, name))
                 if self.pairs:
-                    pooled = (y.flatten(2).mean(2) if isinstance(module, CONV) else _rows(y)).double()
-                    self._connect(name, readers, pooled)
-                    self._write(module, writes, pooled)
+                    self._means[name] = (y.flatten(2).mean(2) if isinstance(module, CONV) else _rows(y)).double()
+                    self._connect(name, readers)
 
         return hook
 
-    def _write(self, module: nn.Module, writes: list[tuple[FilterGroup, Tensor]], pooled: Tensor) -> None:
-        """A convolution adds its response to the stream it writes into; one that also reads the stream rewrites it."""
-        for group, index in writes:
-            part, before = pooled.index_select(1, index.to(pooled.device)), self._streams.get(group.name)
-            self._streams[group.name] = part if before is None or is_depthwise(module) else before + part
+    def _response(self, group: FilterGroup, reader: str) -> Tensor | None:
+        """(N, C) the sum of what the layers that feed this reader have written of each filter."""
+        total = None
+        for layer in group.feeds.get(reader, ()):
+            for positions, filters in written(group, layer) if layer in self._means else ():
+                part = _select(self._means[layer], positions)
+                if not _in_order(filters, group.filters):
+                    part = part.new_zeros(len(part), group.filters).index_add_(1, filters.to(part.device), part)
+                total = part if total is None else total + part
+        return total
 
-    def _connect(self, layer: str, groups: list[FilterGroup], second: Tensor) -> None:
+    def _connect(self, layer: str, groups: list[FilterGroup]) -> None:
+        second = self._means[layer]
         for group in groups:
-            first = self._streams.get(group.name)
-            if first is None:  # no convolution writes the group as a whole
+            first = self._response(group, layer)
+            if first is None:
                 continue
-            if "co_moments" in self.needs:
-                self._co(("co_moments", group.name, layer), first[None], second[None])
-            if "class_co_moments" in self.needs:
+            for kind in sorted(self.needs & PAIRS):
+                self._co((kind, group.name, layer), first, second)
+
+    def _co(self, key: tuple[Need, str, str], first: Tensor, second: Tensor) -> None:
+        kind = key[0]
+        if kind not in self._rows:
+            labels = torch.zeros(len(first), dtype=torch.int64, device=first.device)
+            if kind == "class_co_moments":
                 assert self._labels is not None
-                parts = [self._labels == k for k in range(self._classes)]
-                self._co(("class_co_moments", group.name, layer), *([t[p] for p in parts] for t in (first, second)))
-
-    def _co(self, key: tuple[str, str, str], first: Any, second: Any) -> None:
-        cross, shuffled, sums = [], [], []
-        for x, y in zip(first, second, strict=True):
-            cross.append(x.T @ y)
-            # Images lie in a random order, so each with the next one's response is a random pairing.
-            shuffled.append(x[:, :_SHUFFLED].roll(1, 0).T @ y[:, :_SHUFFLED])
-            sums.append((x.new_tensor([len(x)]), *(torch.stack([v.sum(0), v.square().sum(0)]) for v in (x, y))))
-        self._add((*key, "cross"), torch.stack(cross), 0)
-        self._add((*key, "shuffled"), torch.stack(shuffled), 0)
-        for position, part in enumerate(("images", "first", "second")):
-            self._add((*key, part), torch.stack([held[position] for held in sums]), 0)
-
-    def _co_moments(self, kind: str, group: str, layer: str) -> CoMoments:
-        part = {name: self._sums[kind, group, layer, name].cpu() for name in CoMoments._fields}
-        return CoMoments(
-            part["images"][:, 0].long(), part["first"].movedim(0, 1), part["second"].movedim(0, 1), part["cross"],
-            part["shuffled"],
-        )  # fmt: skip
+                labels = self._labels
+            self._rows[kind] = by_class(labels, classes=self._classes if kind == "class_co_moments" else 1)
+        if key not in self._pair_sums:
+            self._pair_sums[key] = PairSums(first, second, classes=len(self._rows[kind].counts))
+        self._pair_sums[key].add(first, second, self._rows[kind])
 
     def _add(self, key: Any, value: Tensor, count: int) -> None:
         if key in self._sums:
@@ -199,7 +199,7 @@ class Running:
 
     def _check_size(self, model: nn.Module, classes: int) -> None:
         tables = ("co_moments" in self.needs) + max(classes, 1) * ("class_co_moments" in self.needs)
-        size = sum(8 * tables * group.filters * _outputs(model.get_submodule(layer)) for group, layer in self.pairs)
+        size = sum(8 * tables * group.filters * outputs(model.get_submodule(layer)) for group, layer in self.pairs)
         if size > CO_MOMENT_BYTES:
             raise DgpruneError(
                 f"the co-moments of {len(self.pairs)} pairs of layers over {max(classes, 1)} classes would take "
@@ -209,29 +209,58 @@ class Running:
 
 
 def pairs(model: nn.Module, graph: FilterGraph) -> list[tuple[FilterGroup, str]]:
-    """Each group with each layer that reads it and mixes its filters, in the order of execution.
+    """Each group with each layer that reads it and mixes its filters: consecutive layers, in the order of execution.
 
-    Through a residual addition the layer reads the stream; through a concatenation it reads several groups, each a
-    pair; a depthwise convolution stands inside its group. Grouped convolutions, which read each filter only in part
-    of their outputs, make no pair.
+    What a reader gets a group from says the dependency graph (`FilterGroup.feeds`); the response of a filter there is
+    the sum of the raw outputs of these layers. Behind a residual addition they are all that the stream adds up; behind
+    a depthwise convolution it is that alone. Through a concatenation a layer reads several groups, each a pair.
+    Grouped convolutions, which read each filter only for some of their outputs, make no pair.
     """
-    return [
+    order = {weight.rpartition(".")[0]: k for k, weight in enumerate(graph.uses)}
+    found = [
         (group, layer)
         for group in graph.groups
         for layer in group.consumers
-        if getattr(model.get_submodule(layer), "groups", 1) == 1
+        if group.feeds.get(layer) and getattr(model.get_submodule(layer), "groups", 1) == 1
     ]
+    return sorted(found, key=lambda pair: (order[pair[1]], pair[0].depth))
 
 
-def _written(graph: FilterGraph, layer: str) -> Iterator[tuple[FilterGroup, Tensor]]:
+def written(group: FilterGroup, layer: str) -> list[tuple[Tensor, Tensor]]:
+    """Places on a layer's output axis and the filters of the group there; empty where it writes none of them."""
+    return [(m.positions, m.filters) for m in group.members if m.tensor == f"{layer}.weight" and m.side == "out"]
+
+
+def _whole(graph: FilterGraph, layer: str) -> Iterator[tuple[FilterGroup, Tensor]]:
     """The groups that a convolution writes whole, each with the place of every filter on its output."""
     for group in graph.groups:
-        for member in group.members:
-            whole = len(member.filters) == len(member.filters.unique()) == group.filters
-            if member.tensor == f"{layer}.weight" and member.side == "out" and whole:
+        for positions, filters in written(group, layer):
+            if len(filters) == len(filters.unique()) == group.filters:
                 index = torch.empty(group.filters, dtype=torch.int64)
-                index[member.filters] = member.positions
+                index[filters] = positions
                 yield group, index
+
+
+def _select(y: Tensor, places: Tensor) -> Tensor:
+    """y[:, places], and y itself where these are all in order."""
+    return y if _in_order(places, y.shape[1]) else y.index_select(1, places.to(y.device))
+
+
+def _in_order(places: Tensor, count: int) -> bool:
+    return len(places) == count and torch.equal(places, torch.arange(count))
+
+
+def _blocks(y: Tensor) -> tuple[Tensor, ...]:
+    """Images in blocks of about 1 MB: what is made of one stays in the processor's cache and in memory at hand."""
+    return y.split(max(1, _BLOCK // max(1, y[0].numel())))
+
+
+def _over_images(y: Tensor) -> Tensor:
+    """The sum over images, read in the order of memory: along the channels-first axes it takes ten times as long."""
+    last = y.movedim(1, -1)
+    if y.is_contiguous() or not last.is_contiguous():
+        return y.sum(0)
+    return last.flatten(1).sum(0).view(last.shape[1:]).movedim(-1, 0)
 
 
 def _rows(y: Tensor) -> Tensor:
@@ -239,5 +268,6 @@ def _rows(y: Tensor) -> Tensor:
     return y if y.ndim == 2 else y.flatten(1, -2).mean(1)
 
 
-def _outputs(layer: nn.Module) -> int:
+def outputs(layer: nn.Module) -> int:
+    """How many channels or units a convolution or linear layer writes."""
     return int(getattr(layer, "out_channels", 0) or getattr(layer, "out_features", 0))

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,19 @@ class Layers:
 
     order: dict[str, int]
     places: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How a group's output gets to the layers that read it.
+
+    Attributes:
+        ends: layers (BatchNorms too) whose output arrives somewhere without another layer of the group in between.
+        feeds: reader -> the convolution and linear layers that it gets the group from, BatchNorms looked through.
+    """
+
+    ends: tuple[str, ...]
+    feeds: Mapping[str, tuple[str, ...]]
 
 
 class _TooLong(Exception):
@@ -176,8 +189,8 @@ def _parents(name: str) -> list[str]:
 
 def dependency_groups(
     model: nn.Module, example: Tensor, names: dict[Any, str], ran: Layers
-) -> list[tuple[list[Item], tuple[str, ...]]]:
-    """The groups of the graph, (module or parameter, out | in | axis, pruner, places, root places), and their ends."""
+) -> list[tuple[list[Item], Flow]]:
+    """The groups of the graph, (module or parameter, out | in | axis, pruner, places, root places), and their flow."""
     import torch_pruning as tp
 
     graph = tp.DependencyGraph()
@@ -213,20 +226,31 @@ def dependency_groups(
             elif type(target).__name__ == "_OutputOp":
                 side = "output"
             items.append((target, side, item.dep.target.type, list(item.idxs), list(item.root_idxs)))
-        groups.append((items, _ends(graph, items, names, ran)))
+        groups.append((items, _flow(graph, items, names, ran)))
     return groups
 
 
-def _ends(graph: Any, items: list[Item], names: dict[Any, str], ran: Layers) -> tuple[str, ...]:
-    """The writers whose output a reader gets before another rewrites it; of the factors of a product, the first."""
-    kinds = (*CONV, nn.Linear, BATCHNORM)
-    layers = [(target, side) for target, side, *_ in items if isinstance(target, kinds) and target in names]
+def _flow(graph: Any, items: list[Item], names: dict[Any, str], ran: Layers) -> Flow:
+    """Which layers of a group its readers get it from; see `Flow`."""
+    layers = [(t, side) for t, side, *_ in items if isinstance(t, (*CONV, nn.Linear, BATCHNORM)) and t in names]
     reads = {layer for layer, side in layers if side == "in" and not is_depthwise(layer)}
     writes = {layer for layer, side in layers if side == "out" or is_depthwise(layer)}
+    ends = tuple(names[writer] for writer, reached in _reached(graph, reads, writes, names, ran) if reached)
+    feeds: dict[str, list[str]] = defaultdict(list)
+    mixing = {layer for layer in writes if not isinstance(layer, BATCHNORM)}
+    for writer, reached in _reached(graph, reads, mixing, names, ran):
+        for reader in reached:
+            feeds[names[reader]].append(names[writer])
+    return Flow(ends, {reader: tuple(held) for reader, held in feeds.items()})
+
+
+def _reached(
+    graph: Any, reads: set[Any], writes: set[Any], names: dict[Any, str], ran: Layers
+) -> Iterator[tuple[Any, set[Any]]]:
+    """Each writer, in order, with the readers its output gets to before another rewrites it; of factors, the first."""
     factor: dict[Any, Any] = {}
-    found = []
     for writer in sorted(writes, key=lambda layer: ran.order[names[layer]]):
-        waiting, seen, reached = [graph.module2node[writer]], set(), False
+        waiting, seen, reached = [graph.module2node[writer]], set(), set()
         while waiting:
             node = waiting.pop()
             for after in node.outputs:
@@ -234,13 +258,12 @@ def _ends(graph: Any, items: list[Item], names: dict[Any, str], ran: Layers) -> 
                 other = (
                     "Mul" in str(getattr(after.module, "_grad_fn", "")) and factor.setdefault(after, node) is not node
                 )
-                reached = reached or after.module in reads
-                if not (other or after in seen or after.module in reads or after.module in writes):
+                if after.module in reads:
+                    reached.add(after.module)
+                elif not (other or after in seen or after.module in writes):
                     seen.add(after)
                     waiting.append(after)
-        if reached:
-            found.append(names[writer])
-    return tuple(found)
+        yield writer, reached
 
 
 def _bound(graph: Any, deadline: float) -> None:

@@ -12,6 +12,7 @@ from ..types.filters import Scores
 from ..types.tables import Seen
 from .activations import activation_l1, apoz
 from .combined import By, hybrid_scorer, reversed_scorer
+from .connectivity import gc_net
 from .domains import dss, dss_sources
 from .gradients import taylor, taylor_weight
 from .risks import gradient_agreement, gradient_snr, risk_variance
@@ -26,7 +27,7 @@ SCORERS: Menu[Scorer] = Menu(
         "lamp": lamp,
         "activation_l1": activation_l1, "apoz": apoz, "taylor": taylor, "taylor_weight": taylor_weight,
         "dss_sources": dss_sources, "risk_variance": risk_variance, "gradient_agreement": gradient_agreement,
-        "gradient_snr": gradient_snr,
+        "gradient_snr": gradient_snr, "gc_net": gc_net,
         "dss": dss,
         "random": random, "reverse(l1)": reversed_scorer(l1),
     },

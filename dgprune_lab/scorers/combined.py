@@ -21,6 +21,11 @@ By = Literal["depth", "rank"]
 Views = dict[str, GroupView]
 
 
+def expression(scorer: Scorer) -> str:
+    """What to write for a scorer inside another expression."""
+    return scorer.code or repr(scorer.name)
+
+
 def reversed_scorer(scorer: Scorer) -> Scorer:
     """`reverse` of a Scorer."""
 
@@ -28,9 +33,12 @@ def reversed_scorer(scorer: Scorer) -> Scorer:
         given = scorer(view, **options)
         return {name: -value for name, value in given.items()} if isinstance(given, Mapping) else -given
 
+    words = scorer.function.__doc__ or ""
     return replace(
         scorer, name=f"reverse({scorer.name})", label=f"Reversed: {scorer.label}", control=True,
-        instead=None, function=_like(scorer.function, turned, f"The reverse of this: {scorer.function.__doc__ or ''}"),
+        instead=None, given={}, plain=None,
+        code=f"dg.reverse({expression(scorer)})",
+        function=_like(scorer.function, turned, f"The reverse of this: {words}"),
     )  # fmt: skip
 
 
@@ -72,6 +80,7 @@ def hybrid_scorer(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Scorer:
         f"hybrid({a.name}, {b.name}, by {by}{where})", function, tuple(sorted({*a.needs, *b.needs})), reads, "network",
         None, "; ".join(dict.fromkeys(one.cite for one in (a, b) if one.cite)),
         f"{a.label} + {b.label}", draws, gathers, refuses,
+        code=f"dg.hybrid({expression(a)}, {expression(b)}, by={by!r}{'' if start is None else f', start={start}'})",
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def _one_source(views: dict[str, GroupView], **_: object) -> str | None:
 
 @scorer(
     "risk_variance", needs=("gate", "risk", "removal"), reads={"source": "labels"}, level="network", gathers=_gathers,
-    refuses=_one_source, label="Least effect on risk and on its spread over domains",
+    refuses=_one_source, label="Least effect on the loss and its spread",
     cite=f"{_PAPER}; the formulas are our reconstruction from its abstract",
 )  # fmt: skip
 def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta: float = 1.0) -> dict[str, Tensor]:
@@ -113,7 +113,7 @@ def squared_over_mean(part: Effects) -> dict[str, Tensor]:
 
 @scorer(
     "gradient_agreement", needs=("gate",), reads={"source": "labels"}, level="network", refuses=_one_source,
-    label="Training looks disagree about it",
+    label="Training looks disagree most",
     cite="Parascandolo et al. 2021, Learning explanations that are hard to vary, ICLR, section 3 (AND-mask); "
     "per filter it is ours",
 )  # fmt: skip
@@ -131,7 +131,7 @@ def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
 
 @scorer(
     "gradient_snr", needs=("gate",), reads={"source": "labels"}, refuses=_one_source,
-    label="Effect that varies most over training looks",
+    label="Unsteadiest effect on the loss",
     cite="after Liu et al. 2020, Understanding why neural networks generalize well through GSNR, ICLR, definition 1; "
     "over domains instead of samples it is ours",
 )  # fmt: skip

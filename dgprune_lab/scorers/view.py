@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contract import Need, Scorer
+from ..running import pairs, written
 from ..runtime import generator
 from ..statistics import Site
 from ..types.domain import Domain, Role
@@ -174,8 +175,18 @@ class GroupView:
     def co_moments(self, domain: str, *, layer: str, by_class: bool) -> CoMoments | None:
         """Sums of products of this group's responses with the outputs of a layer that reads it; None for no pair."""
         need: Need = "class_co_moments" if by_class else "co_moments"
-        held = getattr(self._of(need, domain, "labels" if by_class else "images"), need)
-        return held.get((self.name, layer))
+        held = getattr(self._of(need, domain, "labels" if by_class else "images"), need).get((self.name, layer))
+        return None if held is None else CoMoments(*(part.clone() for part in held))
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """Names of the layers that read the group and mix its filters; of each, co-moments can be read."""
+        found = pairs(self._evidence.model, self._evidence.graph)
+        return tuple(layer for group, layer in found if group.name == self.name)
+
+    def places_on(self, layer: str) -> list[tuple[Tensor, Tensor]]:
+        """Places on a layer's output axis and the filters of this group there; empty where it writes none of them."""
+        return written(self._group, layer)
 
     def weight_gradient(self, domain: str) -> Tensor:
         """(C, K) derivative of the domain's mean risk by `weight`, place for place."""

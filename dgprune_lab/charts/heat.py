@@ -1,0 +1,64 @@
+"""Tables of numbers as small pictures: a mark per cell would be ten thousand marks for one small network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Floats = NDArray[np.float64]
+
+# From nothing to strong; for signed numbers, from strongly against to strongly together. No domain has these colours.
+SEQUENTIAL = ("#F3F6F7", "#A9CDD5", "#2A788E", "#0B2F3A")
+DIVERGING = ("#6B4A00", "#B07D00", "#E3CB9A", "#F6F6F4", "#A9CDD5", "#2A788E", "#0B2F3A")
+_PIXELS = 320
+
+
+def blocks(values: Floats, *, most: int) -> tuple[Floats, tuple[int, int]]:
+    """Means over blocks, so that no side is longer than `most`, and how many rows and columns a block has.
+
+    >>> blocks(np.arange(6.0).reshape(2, 3), most=2)[0].tolist()
+    [[0.5, 2.0], [3.5, 5.0]]
+    """
+    steps = [math.ceil(side / most) for side in values.shape]
+    for axis, step in enumerate(steps):
+        starts = np.arange(0, values.shape[axis], step)
+        counts = np.diff(np.append(starts, values.shape[axis]))
+        values = np.add.reduceat(values, starts, axis=axis) / (counts[:, None] if axis == 0 else counts)
+    return values, (steps[0], steps[1])
+
+
+def colours(values: Floats, *, low: float, high: float) -> NDArray[np.uint8]:
+    """(..., 3) red, green and blue of numbers on the common scale; diverging where it begins below 0."""
+    stops = DIVERGING if low < 0 else SEQUENTIAL
+    table = np.array([[int(stop[k : k + 2], 16) for k in (1, 3, 5)] for stop in stops], dtype=np.float64)
+    place = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * (len(stops) - 1)
+    return np.stack([np.interp(place, range(len(stops)), table[:, k]) for k in range(3)], -1).round().astype(np.uint8)
+
+
+def hexes(values: Floats, *, low: float, high: float) -> list[str]:
+    """The same as CSS colours, of a flat array."""
+    return ["#{:02X}{:02X}{:02X}".format(*row) for row in colours(values, low=low, high=high).tolist()]
+
+
+def png(values: Floats, *, low: float, high: float) -> str:
+    """A table as a data URL, row 0 on top; cells become squares of many pixels, so that scaling blurs none."""
+    pixels: NDArray[Any] = colours(values, low=low, high=high)
+    for axis in (0, 1):
+        pixels = np.repeat(pixels, max(1, _PIXELS // values.shape[axis]), axis=axis)
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+
+
+def ends(tables: Sequence[Floats]) -> tuple[float, float]:
+    """A common scale: from 0, or from the negative of its end, to the largest absolute number, in steps of .1."""
+    most = max((float(np.abs(table).max()) for table in tables if table.size), default=0.0)
+    high = max(0.1, math.ceil(most * 10 - 1e-9) / 10)
+    return (-high if any(table.size and float(table.min()) < 0 for table in tables) else 0.0), high
