@@ -19,6 +19,7 @@ from ..types.errors import DgpruneError
 from ..types.filters import Mask, Scores
 from ..types.tables import BatchNorm, Of, Scope
 from . import static as assets
+from .agreement import AgreementPanel
 from .code import as_code
 from .heard import HeardWidget
 from .host import vega_host
@@ -48,7 +49,7 @@ class Explorer(HeardWidget):
         of: what the ratio counts: "filters", "parameters" or "macs".
         batchnorm: "recalibrate" (where there is BatchNorm, if None) or "as_is".
         scorers: further scorers of one's own for the menu.
-        panels: what the row "more" offers.
+        panels: what the row "more" offers; the built-in ones where None.
         device: where evaluation runs; the study's own where None.
 
     Raises:
@@ -76,7 +77,7 @@ class Explorer(HeardWidget):
         of: Of = "filters",
         batchnorm: BatchNorm | None = None,
         scorers: Sequence[Scorer | Scores] = (),
-        panels: Sequence[Panel] = (),
+        panels: Sequence[Panel] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         self.study = study if device is None else study.on(device)
@@ -95,7 +96,7 @@ class Explorer(HeardWidget):
         words = {**self._measurements.words(), "specs": assets.specs(), "host": vega_host().ref}
         status = {"ack": -1, "progress": None, "error": None, "message": None}
         super().__init__(static=words, choice=dict(start), status=status)
-        self._panels = Panels(panels, self)
+        self._panels = Panels([AgreementPanel()] if panels is None else panels, self)
         self.set_trait("_view_count", 0)
         self.observe(lambda event: _call(this, "_chosen", event["new"]), "choice")
         self.observe(lambda event: _call(this, "_views_changed", event), "_view_count")
@@ -190,7 +191,7 @@ class Explorer(HeardWidget):
 
     def code(self) -> str:
         """A cell that rebuilds this view, with versions and the hash of the data."""
-        return as_code(self.study, self.view)
+        return as_code(self.study, self.view, scorer=self._measurements.menu[self.scorer])
 
     def pin(self) -> None:
         """Keep the present view to compare with; at most three, and only once it is measured."""
@@ -335,8 +336,19 @@ class Explorer(HeardWidget):
             item = self._measurements.menu[self.scorer]
             if isinstance(item, Scorer) and item.instead is not None:
                 self.scorer = item.instead
+        elif kind == "option":
+            self._use(**{str(content.get("name")): content.get("value")})
         elif kind in ("panel", "filter"):
             self._panels.message(content)
+
+    def _use(self, **options: Any) -> None:
+        """The present scorer with another option; what cannot be is told in words, and the view stays."""
+        item = self._measurements.menu[self.scorer]
+        try:
+            if isinstance(item, Scorer):
+                self.scorer = item.using(**options)
+        except DgpruneError as error:
+            self._failed(error)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)

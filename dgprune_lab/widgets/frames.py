@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import Tensor
 
 from .. import intervals
 from ..allocate import Order, removal_order
-from ..charts.theme import looks
+from ..charts.theme import SIGHTS, choice_sight, looks, sight_of, signed
 from ..contract import Scorer
+from ..data.shifts import SHIFTS
 from ..diagnostics.drop import change
 from ..measure import LATENCY_IMAGES, latency_row, timings
 from ..recipes import mask_record
@@ -19,6 +21,7 @@ from ..study import Study
 from ..types.filters import Mask, Scores
 from ..types.graph import FilterGroup
 from ..types.outcomes import Outcomes
+from ..types.record import MORE, Record, roles_of
 from ..types.tables import BatchNorm, Of, Scope
 
 PLAN_RATIOS = [round(k / 100, 2) for k in range(100)]
@@ -44,7 +47,16 @@ def plan(scores: Scores, *, scope: Scope, of: Of, ratios: Sequence[float] = PLAN
             for g in scores.graph.groups
         ],
         "steps": [step(scores, order, ratio=ratio, scope=scope, of=of) for ratio in ratios],
+        "spread": spread(scores),
     }
+
+
+def spread(scores: Scores) -> str:
+    """How far the scores lie apart, in words: scores that crowd together rank by next to nothing."""
+    flat = np.concatenate([value.numpy() for value in scores.values.values()])
+    low, first, third, high = (f"{value:.3g}".replace("-", "\N{MINUS SIGN}") for value in
+                               np.quantile(flat, [0, 0.25, 0.75, 1]))  # fmt: skip
+    return f"Scores from {low} to {high}; the middle half from {first} to {third}."
 
 
 def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, of: Of) -> Row:
@@ -81,12 +93,12 @@ def measured(
     for domain in study.domains:
         full[domain.name] = yield from study.steps(None, domain=domain.name, split=split, images=images)
     record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
-    rows = []
+    rows, roles = [], roles_of(study.domains)
     for domain in study.domains:
-        seen = [s for s in ("scorer", "tuning", "selection") if record.seen(s, domain.name, split) != "none"]  # type: ignore[arg-type]
-        rows.append(
-            {"name": domain.name, **_numbers(after[domain.name], full[domain.name]), "seen": ", ".join(seen) or None}
-        )
+        cells = record.columns(domain.name, split, roles=roles)
+        sight = sight_of({"domain": domain.name, "role": domain.role, **cells})
+        numbers = _numbers(after[domain.name], full[domain.name])
+        rows.append({"name": domain.name, **numbers, "seen": sight, "looked": SIGHTS[sight]})
     return {
         "ratio": mask.asked, "estimate": images is not None, "images": max(len(o) for o in after.values()),
         "sentence": sentence(mask, rows), "domains": rows, "latency": None,
@@ -109,7 +121,10 @@ def _numbers(after: Outcomes, full: Outcomes) -> Row:
 
 
 def sentence(mask: Mask, rows: Sequence[Row]) -> str:
-    """One line that says what removal did: "Half of the filters are gone: mnist 97 → 95 %, mnist_m 58 → 41 %"."""
+    """One line that says what removal did: "Half of the filters are gone: mnist 97 → 95 %, mnist_m 58 → 41 %".
+
+    A domain that was looked at carries the word for it: "mnist_m (target-aware) 58 → 41 %".
+    """
     what = {"filters": "the filters", "parameters": "the weights", "macs": "the computation"}[mask.of]
     share = mask.got
     if mask.cost.filters == mask.graph.free:
@@ -120,10 +135,12 @@ def sentence(mask: Mask, rows: Sequence[Row]) -> str:
         start = f"{share:.0%} of {what} {'is' if mask.of == 'macs' else 'are'} gone".replace("%", " %")
     parts = []
     for row in rows:
+        seen = row["seen"]
+        name = row["name"] + (f" ({seen})" if seen not in ("", "?") else signed(seen))
         if row["agreement"]:
-            parts.append(f"{row['name']} {100 * row['value']:.0f} % as before (no labels)")
+            parts.append(f"{name} {100 * row['value']:.0f} % as before (no labels)")
         else:
-            parts.append(f"{row['name']} {100 * row['before']:.0f} → {100 * row['value']:.0f} %")
+            parts.append(f"{name} {100 * row['before']:.0f} → {100 * row['value']:.0f} %")
     return f"{start}: {', '.join(parts)}"
 
 
@@ -148,12 +165,65 @@ def latency_words(found: list[float], *, dense: list[float], images: int) -> Row
     return {"text": text, "value": row["value"], "low": row["low"], "high": row["high"]}
 
 
-def given_scores(scores: Scores) -> Row:
+def notice(study: Study, record: Record, *, split: str = "report") -> Row | None:
+    """The line above the charts that says what the choice behind a mask looked at; None where it looked at nothing."""
+    found = record.notice(roles_of(study.domains), split=split)
+    return None if found is None else found._asdict()
+
+
+def label(study: Study, item: Scorer | Scores) -> str:
+    """A scorer's plain words wherever it is named; one that looked at a target says so: "Alike ◇ target-aware"."""
+    if isinstance(item, Scorer):
+        return item.label + signed("target-aware" if "target" in item.reads else "")
+    alone = replace(study.record, scorer=item.reads, tuning={}, selection={})
+    return item.scorer + signed(choice_sight([{"target_aware": alone.target_aware(roles_of(study.domains))}]))
+
+
+def given_scores(study: Study, scores: Scores) -> Row:
     """The menu's entry for scores that were passed in ready."""
+    read = "nobody said what" if scores.reads is None else ", ".join(scores.reads).replace(MORE, "more") or "nothing"
+    words = label(study, scores)
     return {
-        "name": scores.scorer, "label": scores.scorer, "kind": "weights", "summary": "Scores that were passed in.",
-        "cite": "", "unavailable": None, "instead": None,
+        "name": scores.scorer, "label": words, "kind": "target" if "target-aware" in words else "given",
+        "summary": f"Scores that were passed in. Looked at: {read}.", "cite": "", "unavailable": None, "instead": None,
+        "options": [],
     }  # fmt: skip
+
+
+def option_controls(study: Study, scorer: Scorer) -> list[Row]:
+    """What a page needs to offer a scorer's keywords: {name, value, choices}, or no choices for a number.
+
+    Only keywords that are one of a few words, a switch, a number, a domain or a shift are offered.
+    """
+    plain = scorer.plain or scorer
+    hints = get_type_hints(plain.function)
+    named = {
+        "source": [d.name for d in study.sources],
+        "target": [d.name for d in study.targets],
+        "shift": list(SHIFTS),
+    }
+    found = []
+    for name, parameter in plain.options.items():
+        hint, value = hints.get(name), scorer.given.get(name, parameter.default)
+        if get_origin(hint) is Literal:
+            found.append({"name": name, "value": value, "choices": list(get_args(hint))})
+        elif hint is bool:
+            found.append({"name": name, "value": value, "choices": [True, False]})
+        elif name in named and parameter.default is None:
+            found.append({"name": name, "value": value, "choices": [None, *named[name]]})
+        elif hint is float:
+            found.append({"name": name, "value": value, "choices": None})
+    return found
+
+
+def _instead(study: Study, scorer: Scorer, menu: Sequence[Scorer]) -> str | None:
+    """Name of the scorer to offer in place of one that looked at the target, if it is there and can run."""
+    twin = (
+        scorer.instead
+        if isinstance(scorer.instead, Scorer)
+        else next((s for s in menu if s.name == scorer.instead), None)
+    )
+    return None if twin is None or study.unavailable(twin) is not None else twin.name
 
 
 def static_state(study: Study, *, scorers: Sequence[Scorer]) -> Row:
@@ -171,9 +241,10 @@ def static_state(study: Study, *, scorers: Sequence[Scorer]) -> Row:
         "groups": [{"name": g.name, "filters": g.filters} for g in study.graph.groups],
         "scorers": [
             {
-                "name": s.name, "label": s.label, "kind": s.kind, "summary": f"{s.summary}\n{s.formula}".strip(),
-                "cite": s.cite,
-                "unavailable": study.unavailable(s), "instead": s.instead,
+                "name": s.name, "label": label(study, s), "kind": s.kind, "cite": s.cite,
+                "summary": f"{s.summary}\n{s.formula}".strip(),
+                "instead": _instead(study, s, scorers),
+                "unavailable": study.unavailable(s), "options": option_controls(study, s),
             }
             for s in scorers
         ],

@@ -15,6 +15,7 @@ from ..recipes import left, mask_columns, mask_record
 from ..scorers import SCORERS, resolve
 from ..study import Study
 from ..types.filters import Mask, Scores
+from ..types.record import roles_of
 from ..types.tables import BatchNorm, Of, Scope, choice, tidy
 from . import frames
 
@@ -86,7 +87,7 @@ class Measurements:
         found = frames.static_state(self.study, scorers=scorers)
         for item in self.menu.values():
             if isinstance(item, Scores):
-                found["scorers"].append(frames.given_scores(item))
+                found["scorers"].append(frames.given_scores(self.study, item))
         return {**found, "device": self.study.place}
 
     def unavailable(self, name: str) -> str | None:
@@ -96,19 +97,19 @@ class Measurements:
 
     def label(self, view: View) -> str:
         """Plain words for a view."""
-        item = self.menu[view["scorer"]]
-        return f"{item.label if isinstance(item, Scorer) else view['scorer']}, {100 * view['ratio']:.0f} %"
+        return f"{frames.label(self.study, self.menu[view['scorer']])}, {100 * view['ratio']:.0f} %"
 
     def scores(self, view: View) -> Scores:
-        """The scores behind a view."""
-        return self.study.score(self.menu[view["scorer"]])
+        """The scores behind a view; a pass that they take serves the other scorers of the menu too."""
+        others = [item for item in self.menu.values() if isinstance(item, Scorer)]
+        return self.study.score_all([self.menu[view["scorer"]]], alongside=others)[0]
 
     def mask(self, view: View) -> Mask:
         """The filters that stay in a view."""
         return allocate(self.scores(view), ratio=view["ratio"], scope=view["scope"], of=view["of"])
 
     def plan(self, view: View) -> frames.Row:
-        """Which filters leave in what order, with a step for this very ratio.
+        """Which filters leave in what order, with a step for this very ratio, and what the choice looked at.
 
         A network that was changed in place is noticed here: nothing measured before is about it.
         """
@@ -126,7 +127,8 @@ class Measurements:
             order = removal_order(scores, scope=view["scope"])
             extra = frames.step(scores, order, ratio=view["ratio"], scope=view["scope"], of=view["of"])
             made = self._plans[key] = {**made, "steps": sorted([*made["steps"], extra], key=lambda s: s["ratio"])}
-        return made
+        record = mask_record(self.study.record, self.mask(view), batchnorm=view["batchnorm"], study=self.study)
+        return {**made, "looked": frames.notice(self.study, record)}
 
     def rows(self, view: View) -> list[frames.Row]:
         """Every frame of this view's curve, by ratio."""
@@ -196,8 +198,11 @@ def frame_key(view: View) -> str:
 
 
 def _table(study: Study, mask: Mask, row: frames.Row, batchnorm: BatchNorm) -> pd.DataFrame:
-    shared = {**mask_columns(mask), "batchnorm": batchnorm, "seed": mask.options.get("seed")}
-    record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+    record, roles = mask_record(study.record, mask, batchnorm=batchnorm, study=study), roles_of(study.domains)
+    shared = {
+        **mask_columns(mask), "batchnorm": batchnorm, "seed": mask.options.get("seed"),
+        "target_aware": record.target_aware(roles),
+    }  # fmt: skip
     rows: list[dict[str, Any]] = []
     for found in row["domains"]:
         domain = study.domain(found["name"])

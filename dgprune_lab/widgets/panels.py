@@ -6,22 +6,27 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..contract import Scorer
+from ..scorers import SCORERS
 from ..study import Study
-from ..types.filters import Mask
+from ..types.filters import Mask, Scores
 from ..types.tables import BatchNorm
 from .worker import BACKGROUND, PANEL, Job
 
 if TYPE_CHECKING:
     from .explorer import Explorer
 
-Frames = Mapping[str, Mapping[str, list[dict[str, Any]]]]
+Frames = Mapping[str, Mapping[str, list[dict[str, Any]]] | str]
 
 
 class View:
-    """What a panel is shown: the study, the mask and the options of the explorer at rest."""
+    """What a panel is shown: study, mask, options and menu (scorers by name) of the explorer at rest."""
 
-    def __init__(self, study: Study, mask: Mask, *, batchnorm: BatchNorm, selected: Any = None) -> None:
-        self.study, self.mask, self.batchnorm, self.selected = study, mask, batchnorm, selected
+    def __init__(
+        self, study: Study, mask: Mask, *, batchnorm: BatchNorm, selected: Any = None,
+        menu: Mapping[str, Scorer | Scores] = SCORERS,
+    ) -> None:  # fmt: skip
+        self.study, self.mask, self.batchnorm, self.selected, self.menu = study, mask, batchnorm, selected, menu
 
 
 class Panel(Protocol):
@@ -44,7 +49,10 @@ class Panel(Protocol):
         ...
 
     def tick(self, view: View) -> Frames:
-        """Chart name -> data name -> rows, for this view; quick enough to follow a slider at rest."""
+        """Chart name -> data name -> rows, for this view; quick enough to follow a slider at rest.
+
+        Under the name "text", in place of data: words above the charts.
+        """
         ...
 
     def background(self, view: View) -> Iterator[Frames]:
@@ -70,7 +78,8 @@ class Panels:
         if content["type"] == "panel":
             name = content.get("name") if content.get("name") in self._panels else None
             charts = {} if name is None else dict(self._panels[name].charts)
-            explorer.panels = {**explorer.panels, "open": name, "charts": charts, "data": {}, "error": None}
+            fresh = {"open": name, "charts": charts, "data": {}, "text": None, "error": None}
+            explorer.panels = {**explorer.panels, **fresh}
         elif (opened := self._open(explorer)) is not None:
             opened.selected = {"group": content.get("group"), "filter": content.get("filter")}
         self.ticked()
@@ -92,30 +101,37 @@ class Panels:
         explorer = self._explorer()
         if explorer is None:
             return
-        view = View(explorer.study, explorer.mask, batchnorm=explorer.batchnorm, selected=panel.selected)
-        if self._guarded(lambda: panel.tick(view)):
+        view = View(
+            explorer.study, explorer.mask, batchnorm=explorer.batchnorm, selected=panel.selected,
+            menu=dict(explorer._measurements.menu),
+        )  # fmt: skip
+        if self._guarded(panel, lambda: panel.tick(view)):
             explorer._worker.put("panel background", lambda: self._later(panel, view), priority=BACKGROUND)
         yield
 
     def _later(self, panel: Panel, view: View) -> Job:
         more = panel.background(view)
-        while self._guarded(lambda: next(more, None)):
+        while self._guarded(panel, lambda: next(more, None)):
             yield
 
-    def _guarded(self, work: Any) -> bool:
-        """Show what some work of a panel gives; an error stays in the panel."""
+    def _guarded(self, panel: Panel, work: Any) -> bool:
+        """Show what some work of a panel gives, if it is still open; an error stays in the panel."""
         explorer = self._explorer()
         if explorer is None:
             return False
         try:
             found = work()
         except Exception as error:
-            explorer.panels = {**explorer.panels, "error": f"{error}" or type(error).__name__}
+            if self._open(explorer) is panel:
+                explorer.panels = {**explorer.panels, "error": f"{error}" or type(error).__name__}
             return False
-        if found is None:
+        if found is None or self._open(explorer) is not panel:
             return False
-        data = {**explorer.panels["data"]}
+        data, text = {**explorer.panels["data"]}, explorer.panels["text"]
         for chart, rows in found.items():
-            data[chart] = {**data.get(chart, {}), **rows}
-        explorer.panels = {**explorer.panels, "data": data, "error": None}
+            if isinstance(rows, str):
+                text = rows
+            else:
+                data[chart] = {**data.get(chart, {}), **rows}
+        explorer.panels = {**explorer.panels, "data": data, "text": text, "error": None}
         return True

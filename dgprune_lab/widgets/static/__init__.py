@@ -23,15 +23,15 @@ _DEFAULT = re.compile(r"^export default (\w+|\{[^}]*\});$", re.MULTILINE)
 
 
 @cache
-def module() -> str:
-    """The explorer as one ES module whose default export is `{render}`."""
-    return module_text("explorer") + "export default explorer.default;\n"
+def module(entry: str = "explorer") -> str:
+    """A widget, the explorer or another, as one ES module whose default export is `{render}`."""
+    return module_text(entry) + f"export default {entry}.default;\n"
 
 
 @cache
-def style() -> str:
-    """The explorer's style sheet."""
-    return (FOLDER / "explorer.css").read_text(encoding="utf-8")
+def style(*more: str) -> str:
+    """The explorer's style sheet, and what other widgets add to it."""
+    return "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in ("explorer", *more))
 
 
 def specs() -> dict[str, dict[str, Any]]:
@@ -42,15 +42,16 @@ def specs() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def picture(sentence: str | None, chart: str | None) -> str:
+def picture(sentence: str | None, chart: str | None, *, what: str = "explorer") -> str:
     """What a saved notebook shows where no kernel runs: the sentence and the picture of what was measured.
 
     Args:
         sentence: plain text, or None where nothing is measured yet.
         chart: an SVG made here.
+        what: what the cell shows once it is run.
     """
     said = "" if sentence is None else f"<p><strong>{html.escape(sentence)}</strong></p>"
-    return f"<div>{said}{chart or ''}<p>Run this cell for the live explorer.</p></div>"
+    return f"<div>{said}{chart or ''}<p>Run this cell for the live {what}.</p></div>"
 
 
 def module_text(entry: str, *, folder: Path = FOLDER) -> str:

@@ -1,7 +1,7 @@
 // A, C and D: the Vega views of the explorer and what is fed to them.
 
 import { say, show } from "./elements.js";
-import { anyAware, dropData, leftData, sweepData } from "./memory.js";
+import { dropData, leftData, marksOf, sweepData } from "./memory.js";
 import { createView, dragInPlot, endView, feed, inksOf, plotSize } from "./views.js";
 
 export function paintCharts(page, pins, now) {
@@ -12,7 +12,9 @@ export function paintCharts(page, pins, now) {
   feed(c, leftData({ full: fixed.full, step: now.step, stale: now.planStale }));
   feed(a, sweepData({ ...shared, rows: now.rows, choice, pins, height: plotSize(a).height }));
   feed(d, dropData(shared));
-  show(page.aware, anyAware(fixed, now.shown));
+  const marks = marksOf(now.shown);
+  show(page.aware, Boolean(marks));
+  say(page.aware, marks);
 }
 
 export async function loadCharts(page) {

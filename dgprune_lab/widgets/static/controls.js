@@ -7,6 +7,7 @@ const KINDS = [
   ["training", "from training images"],
   ["target", "uses the new-look images (!)"],
   ["control", "controls"],
+  ["given", "passed in ready"],
 ];
 const COUNTED = { filters: "filters", parameters: "weights", macs: "computation" };
 const SCOPES = [["layer", "same in every layer"], ["global", "weakest anywhere"]];
@@ -16,7 +17,7 @@ export function createControls(fixed, acts) {
   const slider = createSlider(acts);
   const { box: scorerBox, list: scorers } = select("Choose by", (name) => acts.choose("scorer", name));
   fillScorers(scorers, fixed.scorers);
-  const info = createInfo();
+  const info = createInfo(acts);
   const share = radios("Share out", SCOPES, (scope) => acts.choose("scope", scope));
   const { box: countBox, list: count } = select("Count", (of) => acts.choose("of", of));
   for (const [of, words] of Object.entries(COUNTED)) count.append(node("option", { value: of, text: words }));
@@ -56,15 +57,16 @@ function fillScorers(list, scorers) {
   for (const [kind, legend] of KINDS) {
     const group = node("optgroup", { label: legend });
     for (const scorer of scorers.filter((one) => one.kind === kind)) {
-      const words = scorer.unavailable ? `${scorer.label} \u2013 ${scorer.unavailable}` : scorer.label;
+      const label = scorer.label.replace("\u25C7 target-aware", "\u25C7"); // the list is narrow; the line below says it
+      const words = scorer.unavailable ? `${label} \u2013 ${scorer.unavailable}` : label;
       group.append(node("option", { value: scorer.name, text: words, disabled: Boolean(scorer.unavailable) }));
     }
     if (group.children.length) list.append(group);
   }
 }
 
-// The (i): scientific name, formula and paper. Closes with Escape, a second press or a press elsewhere.
-function createInfo() {
+// The (i): scientific name, formula, paper and options. Closes with Escape, a second press or a press elsewhere.
+function createInfo(acts) {
   const body = node("div", { class: "dgx-info", role: "note" });
   body.hidden = true;
   const box = node("span", { class: "dgx-infobox" });
@@ -80,16 +82,31 @@ function createInfo() {
   return {
     box, body,
     dispose: () => document.removeEventListener("pointerdown", elsewhere),
-    tell: (scorer) => {
-      const text = [scorer?.label ?? "", scorer?.name ?? "", scorer?.summary ?? "", scorer?.cite ?? ""];
-      if (body.dataset.shown === text.join("\n")) return;
-      body.dataset.shown = text.join("\n");
+    tell: (scorer, spread) => {
+      const text = [scorer?.label ?? "", scorer?.name ?? "", scorer?.summary ?? "", scorer?.cite ?? "", spread ?? ""];
+      const shown = JSON.stringify([text, scorer?.options]);
+      if (body.dataset.shown === shown) return;
+      body.dataset.shown = shown;
       body.replaceChildren(
         node("strong", { text: text[0] }), node("code", { text: text[1] }),
-        node("p", { text: text[2] }), node("p", { class: "dgx-cite", text: text[3] }),
+        node("p", { text: text[2] }), node("p", { class: "dgx-spread", text: text[4] }),
+        ...(scorer?.options ?? []).map((option) => optionControl(option, acts)),
+        node("p", { class: "dgx-cite", text: text[3] }),
       );
     },
   };
+}
+
+// One keyword of a scorer; its own name is shown, as it is written in code.
+function optionControl({ name, value, choices }, acts) {
+  const words = (choice) => (choice === null ? "\u2013" : String(choice));
+  const input = choices
+    ? node("select", { on: { change: () => acts.send({ type: "option", name, value: choices[input.selectedIndex] }) } },
+        ...choices.map((choice) => node("option", { text: words(choice), selected: choice === value })))
+    : node("input", { type: "number", step: "any", value: String(value), on: { change: () => {
+        if (Number.isFinite(input.valueAsNumber)) acts.send({ type: "option", name, value: input.valueAsNumber });
+      } } });
+  return node("label", { class: "dgx-option" }, node("code", { text: name }), input);
 }
 
 function createButtons(acts) {
@@ -101,7 +118,7 @@ function createButtons(acts) {
 }
 
 // Brings every control in line with the choice; `hold` leaves the slider to the hand that moves it.
-export function showChoice(controls, choice, scorer, hold) {
+export function showChoice(controls, choice, scorer, hold, spread) {
   const { slider } = controls;
   const percent = Math.round(choice.ratio * 10000) / 100;
   if (!hold && Number(slider.input.value) !== percent) {
@@ -117,5 +134,5 @@ export function showChoice(controls, choice, scorer, hold) {
   if (controls.count.value !== choice.of) controls.count.value = choice.of;
   controls.share.set(choice.scope);
   controls.refresh.checked = choice.batchnorm === "recalibrate";
-  controls.info.tell(scorer);
+  controls.info.tell(scorer, spread);
 }

@@ -80,7 +80,7 @@ function layOut(page) {
   const b = panelBox("B", "Which filters stay", page.strip.scroll, page.strip.about);
   b.heading.append(orderToggle(page));
   const c = panelBox("C", "What is left", boxes.c, page.latency);
-  page.aware = node("div", { class: "dgx-about", text: "\u25C7 target-aware" });
+  page.aware = node("div", { class: "dgx-about" });
   const d = panelBox("D", "Change from full network", boxes.d, page.aware);
   const { strip, warning, code, chips } = page.notices;
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));
@@ -141,6 +141,7 @@ function restart(page) {
   page.fixed = page.model.get("static");
   const { controls } = page;
   page.controls = createControls(page.fixed, page.acts);
+  page.controls.info.body.hidden = controls.info.body.hidden; // an option was changed in it: it stays open
   controls.info.dispose();
   controls.box.replaceWith(page.controls.box);
   schedule(page);
@@ -273,8 +274,8 @@ function paint(page) {
   const { controls, choice, notices } = page;
   page.inks ??= inksOf(page.root);
   page.moving = controls.slider.held || Boolean(page.dragging);
-  showChoice(controls, choice, scorerOf(page), controls.slider.held);
-  showWarning(notices, scorerOf(page));
+  showChoice(controls, choice, scorerOf(page), controls.slider.held, now.planStale ? "" : now.plan.spread);
+  showWarning(notices, scorerOf(page), now.planStale ? null : now.plan.looked);
   const status = page.model.get("status") ?? {};
   showNotice(notices, { error: status.error, gone: page.gone, busy: page.busy, message: page.saved ?? status.message });
   const pins = page.model.get("pins") ?? [];

@@ -69,35 +69,50 @@ export function sharedWith(mask, pinned) {
   return kept ? both / kept : 0;
 }
 
-// How a domain is drawn; `ink` adapts a colour to the page (a dark page needs lighter text and lines).
-export function lookOf(fixed, name, aware, ink) {
+// How a domain is drawn; `ink` adapts a colour to the page (a dark page needs lighter text and lines). `seen` is Python's
+// word for what was looked at of it (charts/theme.py): "", "?", "seen", "target-aware" or "target-aware, seen".
+export function lookOf(fixed, name, seen, ink) {
   const index = fixed.domains.findIndex((domain) => domain.name === name);
   const domain = fixed.domains[index] ?? {};
   const own = domain.colour ?? FALLBACK[Math.max(index, 0) % FALLBACK.length];
-  const colour = ink(aware ? AWARE : own);
+  const marked = isMarked(seen);
+  const colour = ink(seen?.startsWith("target-aware") ? AWARE : own);
   return {
     colour,
     dash: Array.isArray(domain.dash) ? domain.dash : domain.role === "target" ? [9, 5] : [1, 0],
-    shape: aware ? "diamond" : (domain.shape ?? SHAPES[Math.max(index, 0) % SHAPES.length]),
-    fill: aware ? "transparent" : colour,
-    words: aware ? "target-aware" : (WORDS[domain.role] ?? ""),
+    shape: marked ? "diamond" : (domain.shape ?? SHAPES[Math.max(index, 0) % SHAPES.length]),
+    fill: marked ? "transparent" : colour,
+    words: marked ? seen : (WORDS[domain.role] ?? ""),
   };
 }
 
 // A hollow mark covers the line behind it with the page's own colour.
 const hollow = (fill, hole) => (fill === "transparent" && hole ? hole : fill);
 
-// Sources are meant to be looked at; only a target's numbers can be target-aware.
-const isAware = (fixed, domain) =>
-  Boolean(domain.seen) && fixed.domains.find((one) => one.name === domain.name)?.role === "target";
+// What stands at a domain's name: behind it in brackets, after that, and in a line below where it would be too long.
+// Without labels the number is how often the full network says the same.
+function wordsOf({ agreement, seen }, look) {
+  const long = isMarked(seen) && (agreement || seen === "target-aware, seen");
+  return {
+    words: agreement ? "as before" : long ? "" : look.words,
+    after: seen === "?" ? " ?" : "", below: long ? `\u25C7 ${seen}` : "",
+  };
+}
+
+const isMarked = (seen) => Boolean(seen) && seen !== "?";
+
+// The words behind the marks of chart D, which has no room for them at its names.
+export const marksOf = (shown) =>
+  [...new Set((shown?.domains ?? []).map((domain) => domain.seen).filter(Boolean))]
+    .map((seen) => (isMarked(seen) ? `\u25C7 ${seen}` : "? nobody said what was looked at")).join(" \u00B7 ");
 
 function pointOf(fixed, row, domain, ink) {
-  const look = lookOf(fixed, domain.name, isAware(fixed, domain), ink);
+  const look = lookOf(fixed, domain.name, domain.seen, ink);
   return {
     domain: domain.name, removed: PERCENT * row.ratio, value: PERCENT * domain.value,
     low: PERCENT * (domain.low ?? domain.value), high: PERCENT * (domain.high ?? domain.value),
     colour: look.colour, dash: look.dash, shape: look.shape,
-    fill: row.estimate ? "transparent" : look.fill, words: domain.agreement ? "as before" : look.words,
+    fill: row.estimate ? "transparent" : look.fill, ...wordsOf(domain, look), looked: domain.looked ?? "",
   };
 }
 
@@ -151,8 +166,12 @@ function joinPoints(data, points, step) {
 }
 
 function nameAt(data, last) {
-  const label = last.words ? `${shortened(last.domain, 14)} (${last.words})` : shortened(last.domain, 22);
-  data.names.push({ domain: last.domain, removed: last.removed, value: last.value, colour: last.colour, label });
+  const words = `${last.words ? ` (${last.words})` : ""}${last.after}`;
+  const label = shortened(last.domain, Math.min(22, Math.max(7, 27 - words.length))) + words;
+  const row = { domain: last.domain, removed: last.removed, value: last.value, colour: last.colour };
+  // Of two labels at one height the first comes to lie below.
+  if (last.below) data.names.push({ ...row, label: last.below });
+  data.names.push({ ...row, label });
 }
 
 // The words after a long name must not be cut off.
@@ -180,10 +199,11 @@ export function dropData({ fixed, shown, stale, ink, quiet, hole }) {
   const drops = (shown?.domains ?? [])
     .filter((domain) => domain.change !== undefined && domain.change !== null)
     .map((domain) => {
-      const look = lookOf(fixed, domain.name, isAware(fixed, domain), stale ? () => quiet : ink);
+      const look = lookOf(fixed, domain.name, domain.seen, stale ? () => quiet : ink);
+      const sign = isMarked(domain.seen) ? " \u25C7" : domain.seen ? " ?" : "";
       const change = PERCENT * domain.change;
       return {
-        domain: domain.name, label: isAware(fixed, domain) ? `${domain.name} \u25C7` : domain.name, change,
+        domain: domain.name, label: `${domain.name}${sign}`, change, looked: domain.looked ?? "",
         low: PERCENT * (domain.change_low ?? domain.change), high: PERCENT * (domain.change_high ?? domain.change),
         text: signed(change), colour: look.colour, shape: look.shape,
         fill: hollow(shown.estimate ? "transparent" : look.fill, hole), opacity: stale ? 0.55 : 1,

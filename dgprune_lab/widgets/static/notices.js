@@ -7,18 +7,16 @@ export function createNotices(acts) {
   const retry = button("Try again", () => acts.send({ type: "retry" }));
   const strip = node("div", { class: "dgx-notice", role: "alert" }, text, retry);
   const instead = button("Use the version that did not", acts.instead);
-  const warning = node(
-    "div", { class: "dgx-warning" },
-    node("span", { class: "dgx-diamond", text: "\u25C7", "aria-hidden": "true" }),
-    node("span", { text: "This choice looked at the images it is tested on." }), instead,
-  );
+  const sign = node("span", { class: "dgx-diamond", "aria-hidden": "true" });
+  const looked = node("span", { class: "dgx-looked" });
+  const warning = node("div", { class: "dgx-warning", role: "status" }, sign, looked, instead);
   const box = node("textarea", { class: "dgx-code", readonly: true, rows: 8, "aria-label": "Code of this view" });
   const told = node("span", { class: "dgx-grow" });
   const close = button("Close", () => show(code, false));
   const code = node("div", { class: "dgx-codebox" }, node("div", { class: "dgx-row" }, told, close), box);
   for (const hidden of [strip, warning, code]) hidden.hidden = true;
   const chips = node("span", { class: "dgx-chips" });
-  return { strip, text, retry, warning, instead, code, box, told, chips };
+  return { strip, text, retry, warning, sign, looked, instead, code, box, told, chips };
 }
 
 export function showNotice(notices, { error, gone, busy, message }) {
@@ -31,9 +29,12 @@ export function showNotice(notices, { error, gone, busy, message }) {
   say(notices.text, text ?? "");
 }
 
-export function showWarning(notices, scorer) {
-  show(notices.warning, scorer?.kind === "target");
+// The sentence is Python's: it knows what the choice looked at; what is measured already says it too, in words.
+export function showWarning(notices, scorer, looked) {
+  show(notices.warning, Boolean(looked));
   show(notices.instead, Boolean(scorer?.instead));
+  say(notices.sign, looked?.sign ?? "");
+  say(notices.looked, looked?.text ?? "");
 }
 
 // The clipboard is often blocked, so the code is always shown too.

@@ -1,0 +1,130 @@
+"""Do two scorers choose the same filters?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from ..allocate import allocate
+from ..contract import Scorer, diagnostic
+from ..study import Study
+from ..types.errors import DgpruneError
+from ..types.filters import Mask, Scores
+from ..types.record import Record, roles_of
+from ..types.tables import Of, Scope, tidy
+from .comparison import ALL, chance_spread, correlations, over_filters, overlaps
+
+EXTRA = ("other", "group", "scorer_looked", "other_looked")
+
+
+@diagnostic(
+    "agreement",
+    extra=EXTRA,
+    cite="Spearman 1904, The proof and measurement of association between two things; Dice 1945 for the overlap",
+)
+def agreement(
+    study: Study,
+    *,
+    scorers: Sequence[str | Scorer | Scores],
+    ratio: float = 0.5,
+    scope: Scope = "layer",
+    of: Of = "filters",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How alike the choices of each two scorers are, per layer and for the whole network.
+
+    Metrics, for every pair (columns `scorer` and `other`) and every `group` (a layer, or "all"):
+
+    rank_correlation            Spearman's correlation of the two scores, in [-1, 1]. "all": for scope "layer" the mean
+                                of the layers, weighted by their filters; for "global" over all filters of the network.
+                                Empty where a layer has fewer than 3 filters or a score is constant there.
+    rank_correlation_by_chance  0, what unrelated scores have on average.
+    overlap                     |A and B| / ((|A| + |B|) / 2) of the filters A and B that stay at this ratio, in [0, 1].
+    overlap_by_chance           what two independent choices of as many filters share on average: a b / n in place of
+                                |A and B|, summed over layers; for "all" under scope "global", of the whole network.
+
+    The interval "filters" stands at the rank correlation of "all": a 95 % bootstrap over the filters of this network,
+    the same resamples for all pairs. It says how far the number hangs on single filters; it is not an interval over
+    images, over draws or over trainings. The interval "chance" is the 95 % range of what chance gives, by the variance
+    of the hypergeometric distribution and that of Spearman's correlation, 1 / (n - 1), and a normal approximation.
+
+    Args:
+        study: model and domains.
+        scorers: two or more names, Scorers or Scores, each under a name of its own.
+        ratio: the share removed, for the overlaps.
+        scope: same share in every layer, or the lowest scores anywhere.
+        of: what the ratio counts.
+        seed: for scorers that draw, and of the bootstrap.
+
+    Returns:
+        A tidy table. `ratio_got` is the mean of both masks; `target_aware` names the targets that either score looked
+        at, `scorer_looked` and `other_looked` those that each did.
+
+    Raises:
+        DgpruneError: fewer than two scorers, or two of one name.
+    """
+    scores = study.score_all(scorers, seed=seed)
+    if len(scores) < 2:
+        raise DgpruneError(f"agreement compares scorers with each other and needs two or more; got {len(scores)}.")
+    check_names([held.scorer for held in scores])
+    masks = [allocate(held, ratio=ratio, scope=scope, of=of) for held in scores]
+    low, high = over_filters([held.values for held in scores], scope=scope, seed=seed)
+    rows = []
+    for a, b in combinations(range(len(scores)), 2):
+        for row in pair_rows(study, (scores[a], scores[b]), masks=(masks[a], masks[b])):
+            whole = row["group"] == ALL and row["metric"] == "rank_correlation"
+            rows.append({**row, **({"low": low[a, b], "high": high[a, b], "interval": "filters"} if whole else {})})
+    return tidy(rows, extra=EXTRA)
+
+
+def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask, Mask]) -> list[dict[str, Any]]:
+    """What `agreement` tells of one pair of scores and their masks, without the bootstrap."""
+    first, second = scores
+    scope, sizes = masks[0].scope, {group.name: group.filters for group in study.graph.groups}
+    shared = {
+        "scorer": first.scorer, "other": second.scorer, "scope": scope,
+        "seed": first.options.get("seed", second.options.get("seed")), "target_aware": target_aware(study, *scores),
+        "scorer_looked": target_aware(study, first), "other_looked": target_aware(study, second),
+    }  # fmt: skip
+    asked = {"ratio_removed": masks[0].asked, "ratio_got": (masks[0].got + masks[1].got) / 2, "of": masks[0].of}
+    ranks = correlations(first.values, second.values, scope=scope)
+    spread = chance_spread(ranks, sizes, scope=scope)
+    kept = overlaps(masks[0].keep, masks[1].keep, scope=scope)
+    rows = []
+    for group, rank in ranks.items():
+        shares, none = kept[group], 0.0 * spread[group]
+        found = (
+            ("rank_correlation", rank, {}), ("rank_correlation_by_chance", none, _ends(none, spread[group], -1.0)),
+            ("overlap", shares.value, asked),
+            ("overlap_by_chance", shares.chance, asked | _ends(shares.chance, shares.spread, 0.0)),
+        )  # fmt: skip
+        for metric, value, more in found:
+            unit = "correlation" if metric.startswith("rank") else "share"
+            rows.append({**shared, "group": group, "metric": metric, "value": value, "unit": unit, **more})
+    return rows
+
+
+def _ends(value: float, spread: float, least: float) -> dict[str, Any]:
+    """The 95 % range of what chance gives, within what is possible."""
+    return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
+
+
+def target_aware(study: Study, *scores: Scores) -> str:
+    """The cell `target_aware` for what these scores looked at: names of targets, "none" or "unknown"."""
+    record = Record(training={})
+    for held in scores:
+        record = record.adding("scorer", held.reads)
+    return record.target_aware(roles_of(study.domains))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse two scorers of one name: a table could not tell them apart."""
+    twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
+    if twice is not None:
+        raise DgpruneError(
+            f"two scorers are called {twice!r}, and a table could not tell them apart. Give one of them another name, "
+            "for example dataclasses.replace(scores, scorer='...')."
+        )

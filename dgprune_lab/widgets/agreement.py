@@ -1,0 +1,124 @@
+"""The panel "Do the choices agree?": how far the other scorers agree with the present choice, against chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..allocate import allocate
+from ..charts.agreement import METRICS, dot_chart, dots, marked, waiting
+from ..contract import Scorer
+from ..diagnostics.agreement import EXTRA, pair_rows
+from ..diagnostics.comparison import ALL
+from ..study import Study
+from ..types.errors import DgpruneError, noted
+from ..types.filters import Mask, Scores
+from ..types.tables import tidy
+from .frames import label
+from .panels import Frames, View
+
+_SCOPES = {"layer": "the same share in every layer", "global": "the weakest anywhere"}
+_COUNTS = {"filters": "the filters", "parameters": "the weights", "macs": "the computation"}
+
+
+class AgreementPanel:
+    """Each other scorer's overlap and rank correlation with the present choice, following the slider.
+
+    Scorers of weights are there at once, those that need a pass over images one by one; what cannot run here is left
+    out, with the reason in words.
+    """
+
+    name, label = "agreement", "Do the choices agree?"
+
+    def __init__(self) -> None:
+        self.charts: Mapping[str, dict[str, Any]] = {"agreement": dot_chart().to_dict()}
+        self.selected: Any = None
+        self._content: str | None = None
+        self._found: dict[str, tuple[Scorer | Scores, Scores | str]] = {}  # a string says why there are none
+        self._notes: dict[str, list[str]] = {}
+
+    def unavailable(self, study: Study) -> str | None:
+        """Never: there is always another scorer."""
+        return None
+
+    def tick(self, view: View) -> Frames:
+        """What is known already, and what takes no pass over images."""
+        with view.study.held():
+            if self._content != view.study.content:
+                self._content, self._found, self._notes = view.study.content, {}, {}
+            for name in self._missing(view):
+                if _is_quick(view.menu[name]):
+                    self._find(view, name)
+            return self._frames(view)
+
+    def background(self, view: View) -> Iterator[Frames]:
+        """The other scorers, one at a time."""
+        for name in self._missing(view):
+            self._find(view, name)
+            yield self._frames(view)
+
+    def _missing(self, view: View) -> list[str]:
+        """Scorers of the menu that are not known, or not as they are now."""
+        return [name for name, item in view.menu.items() if self._found.get(name, (None,))[0] is not item]
+
+    def _find(self, view: View, name: str) -> None:
+        """Scores of one scorer, or the reason why there are none; what it says aloud stands in this panel."""
+        item, said = view.menu[name], []
+        with noted(said.append):
+            try:
+                why = view.study.unavailable(item) if isinstance(item, Scorer) else None
+                found = why or view.study.score(item)
+            except Exception as error:  # a user's own scorer may raise anything; the others are still worth showing
+                found = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
+        self._found[name], self._notes[name] = (item, found), said
+
+    def _frames(self, view: View) -> Frames:
+        """Rows of both charts, and the words above them."""
+        mine = view.study.score(view.menu[view.mask.scorer])
+        others = {name: item for name, item in view.menu.items() if name != view.mask.scorer}
+        held = {name: self._found[name][1] for name in others if name in self._found}
+        known = {name: scores for name, scores in held.items() if isinstance(scores, Scores)}
+        frame = tidy((row for scores in known.values() for row in _rows(view, mine, scores)), extra=EXTRA)
+        words = {name: _words(item) for name, item in others.items()}
+        shown = [name for name in others if not isinstance(held.get(name), str)]
+        data = {}
+        for kind, metric in METRICS.items():
+            ready = dict(zip(known, dots(frame, scorer=mine.scorer, metric=metric, words=words), strict=True))
+            later = {name: waiting(marked(words[name], _looks(view, others[name])), text="…") for name in shown}
+            data[kind] = [{**later[name], **ready.get(name, {}), "place": k} for k, name in enumerate(shown)]
+        text = self._text(view, {name: why for name, why in held.items() if isinstance(why, str)})
+        return {"agreement": data, "text": text}
+
+    def _text(self, view: View, left_out: Mapping[str, str]) -> str:
+        """What the others are compared with, who is left out and why, and what the scorers said."""
+        mask, present = view.mask, label(view.study, view.menu[view.mask.scorer])
+        share = f"{100 * mask.asked:.4g} % of {_COUNTS[mask.of]} removed, {_SCOPES[mask.scope]}"
+        lines = [f"Compared with “{present}”, {share}. Grey is what unrelated choices give (95 %)."]
+        if left_out:
+            listed = "; ".join(f"{_words(view.menu[name])}: {why.rstrip('.')}" for name, why in left_out.items())
+            lines.append(f"Left out, as they cannot run here: {listed}.")
+        lines += [
+            f"{_words(view.menu[n])}: {text}" for n, said in self._notes.items() if n in view.menu for text in said
+        ]
+        return "\n".join(lines)
+
+
+def _rows(view: View, mine: Scores, other: Scores) -> list[dict[str, Any]]:
+    """The diagnostic's rows of the whole network for one pair, at the mask's own ratio."""
+    mask: Mask = view.mask
+    theirs = allocate(other, ratio=mask.asked, scope=mask.scope, of=mask.of)
+    return [row for row in pair_rows(view.study, (mine, other), masks=(mask, theirs)) if row["group"] == ALL]
+
+
+def _is_quick(item: Scorer | Scores) -> bool:
+    return isinstance(item, Scores) or (not item.reads and set(item.needs) <= {"weights"})
+
+
+def _words(item: Scorer | Scores) -> str:
+    return item.label if isinstance(item, Scorer) else item.scorer
+
+
+def _looks(view: View, item: Scorer | Scores) -> str:
+    """What a scorer will have looked at: the cell `target_aware` before its scores are there."""
+    aware = isinstance(item, Scorer) and "target" in item.reads and view.study.targets
+    return view.study.targets[0].name if aware else "none"
