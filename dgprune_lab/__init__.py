@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import charts, data, diagnostics, models, widgets
     from .allocate import allocate
+    from .companion import Companion, companion
     from .contract import Diagnostic, Menu, Scorer, diagnostic, scorer
     from .gate import read_groups
     from .measure import evaluate, measure
@@ -43,6 +44,7 @@ _WHERE = {
     "diagnostic": "contract", "Diagnostic": "contract",
     "Scores": "types.filters", "allocate": "allocate", "Mask": "types.filters", "FilterGraph": "types.graph",
     "FilterGroup": "types.graph", "WeightScores": "types.filters", "WeightMask": "types.filters",
+    "companion": "companion", "Companion": "companion",
     "prune": "surgery", "masked": "surgery", "recalibrate": "recalibration",
     "record_of": "types.record", "Record": "types.record",
     "prune_and_tune": "tuning", "tuning_steps": "tuning", "Tuned": "tuning", "TrainingOptions": "types.training",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -36,17 +37,33 @@ class Cache:
             return self._held[key][0]
 
     def find(self, fits: Callable[[Key], bool]) -> Any:
-        """The first value whose key fits, or None."""
+        """The smallest value whose key fits, or None."""
         with self._lock:
-            return next((value for key, (value, _) in self._held.items() if fits(key)), None)
+            found = min(filter(fits, self._held), key=lambda key: self._held[key][1], default=None)
+            return None if found is None else self.get(found)
 
     def put(self, key: Key, value: Any, *, size: int) -> None:
         """Keep a value of so many bytes."""
         with self._lock:
             self._size += size - self._held.pop(key, (None, 0))[1]
             self._held[key] = (value, size)
-            while self._size > self._limit and len(self._held) > 1:
-                self._size -= self._held.popitem(last=False)[1][1]
+            self._shrink()
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Let so many bytes more stay until the end."""
+        with self._lock:
+            self._limit += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._limit -= size
+                self._shrink()
+
+    def _shrink(self) -> None:
+        while self._size > self._limit and len(self._held) > 1:
+            self._size -= self._held.popitem(last=False)[1][1]
 
 
 def stamp(model: nn.Module) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""The commands: `dgprune-lab lab`, `report`, `doctor`, `bench`, `train`, `version`.
+"""The commands: `dgprune-lab lab`, `report`, `doctor`, `bench`, `train`, `select`, `version`.
 
 Nothing heavy is imported before a command needs it, and a `DgpruneError` ends a command as one sentence, with code 2.
 """
@@ -107,6 +107,29 @@ def train(
     typer.echo(f"Using {threads().reason}")
     written = make(name, folder=folder)
     typer.echo(f"wrote {written}.")
+
+
+@app.command()
+def select() -> None:
+    """Repeat the choice of the demo's recipe, which never looks at its target."""
+    from . import selection
+    from .runtime import threads
+
+    typer.echo(f"Using {threads().reason}")
+    for line in selection.select():
+        typer.echo(line)
+
+
+@app.command()
+def oracle() -> None:
+    """Hold risk variance against really removing every filter of the demo, one network per filter."""
+    from .diagnostics.oracle import in_words, oracle
+    from .recipes import demo
+    from .runtime import threads
+
+    typer.echo(f"Using {threads().reason}")
+    for line in in_words(oracle(demo())):
+        typer.echo(line)
 
 
 @app.command()

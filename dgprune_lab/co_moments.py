@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from .types.statistics import CoMoments
 
 _SHUFFLED = 64
-
-
-class ByClass(NamedTuple):
-    """The rows of a batch, class by class.
-
-    Attributes:
-        labels: (N,) the class of each row.
-        counts: (K,) rows of each class.
-        order: (N,) row numbers sorted by class, else in their order.
-        present: (P,) classes that have a row.
-        starts, ends: (P,) places in `order` of the first and the last row of these.
-    """
-
-    labels: Tensor
-    counts: Tensor
-    order: Tensor
-    present: Tensor
-    starts: Tensor
-    ends: Tensor
-
-
-def by_class(labels: Tensor, *, classes: int) -> ByClass:
-    """The rows of a batch with these labels, (N,) below `classes`, class by class."""
-    counts = torch.bincount(labels, minlength=classes)
-    present = counts.nonzero().flatten()
-    ends = counts.cumsum(0)[present] - 1
-    return ByClass(labels, counts, labels.argsort(stable=True), present, ends + 1 - counts[present], ends)
+_ROWS = 500
 
 
 class PairSums:
@@ -54,25 +26,44 @@ class PairSums:
         self._first, self._second = (first.new_zeros(classes, 2, width) for width in wide)
         self._cross, self._shuffled = first.new_zeros(classes, *wide), first.new_zeros(classes, *few)
         self._last, self._earliest = (first.new_zeros(classes, width) for width in few)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, first: Tensor, second: Tensor, rows: ByClass) -> None:
-        """The responses of one batch, (N, A) and (N, B)."""
-        for table, y in ((self._first, first), (self._second, second)):
-            table.index_add_(0, rows.labels, torch.stack([y, y.square()], 1))
-        x, y = first[rows.order], second[rows.order]
-        few, later = x[:, :_SHUFFLED], y[:, :_SHUFFLED]
-        before = few.roll(1, 0)
-        before[rows.starts] = self._last[rows.present]
-        self._last[rows.present] = few[rows.ends]
-        new = self._images[rows.present] == 0
-        self._earliest[rows.present[new]] = later[rows.starts[new]]
-        self._images += rows.counts
-        for k, start, end in zip(rows.present.tolist(), rows.starts.tolist(), (rows.ends + 1).tolist(), strict=True):
-            self._cross[k].addmm_(x[start:end].T, y[start:end])
-            self._shuffled[k].addmm_(before[start:end].T, later[start:end])
+    def add(self, first: Tensor, second: Tensor, labels: Tensor) -> None:
+        """The responses of one batch, (N, A) and (N, B), and the class of each image."""
+        self._waiting.append((first, second, labels))
+        # A few rows of a class cost as much as many: the whole table is read and written.
+        if sum(len(held) for *_, held in self._waiting) >= _ROWS:
+            self._flush()
 
     def result(self) -> CoMoments:
         """The sums, on the CPU."""
+        self._flush()
         shuffled = self._shuffled + self._last[:, :, None] * self._earliest[:, None]
         sums = self._images, self._first.movedim(1, 0), self._second.movedim(1, 0), self._cross, shuffled
         return CoMoments(*(part.cpu() for part in sums))
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        first, second, labels = (torch.cat(held) for held in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        for table, rows in ((self._first, first), (self._second, second)):
+            table.index_add_(0, labels, torch.stack([rows, rows.square()], 1))
+        order, counts = labels.argsort(stable=True), torch.bincount(labels, minlength=len(self._images))
+        self._by_class(first[order], second[order], counts)
+
+    def _by_class(self, x: Tensor, y: Tensor, counts: Tensor) -> None:
+        """Add the products of rows that lie class by class, `counts` of each."""
+        present = counts.nonzero().flatten()
+        ends = counts.cumsum(0)[present]
+        starts = ends - counts[present]
+        few, later = x[:, :_SHUFFLED], y[:, :_SHUFFLED]
+        before = few.roll(1, 0)
+        before[starts] = self._last[present]
+        self._last[present] = few[ends - 1]
+        new = self._images[present] == 0
+        self._earliest[present[new]] = later[starts[new]]
+        self._images += counts
+        for k, start, end in torch.stack([present, starts, ends], 1).tolist():
+            self._cross[k].addmm_(x[start:end].T, y[start:end])
+            self._shuffled[k].addmm_(before[start:end].T, later[start:end])

@@ -45,6 +45,7 @@ class Scorer:
         control: whether it is there to be beaten.
         given: the options that `using` has set.
         plain: what `using` was called on first.
+        code: the expression that makes it from scorers of the menu, where it was made so.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Scorer:
     control: bool = False
     given: Mapping[str, Any] = field(default_factory=dict)
     plain: Scorer | None = field(default=None, repr=False)
+    code: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -109,9 +111,11 @@ class Scorer:
         words = ", ".join(f"{key}={value}" for key, value in given.items())
         function = functools.partial(plain.function, **given)
         function.__doc__ = plain.function.__doc__
+        written = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        code = f"{plain.code}.using({written})" if plain.code else f"dg.SCORERS[{plain.name!r}].using({written})"
         return replace(
             plain, name=f"{plain.name}[{words}]", label=f"{plain.label} ({words})", function=function, given=given,
-            plain=plain,
+            plain=plain, code=code,
         )  # fmt: skip
 
     def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,6 +215,9 @@ class Menu(Mapping[str, Thing], Generic[Thing]):
         if name not in self._things:
             raise unknown(self._kind, name, self._things)
         return self._things[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._things
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._things)

@@ -39,6 +39,9 @@ class Evaluator:
         model: the full network.
         graph: its groups.
         domains: its domains, with roles; sources are what BatchNorm is re-estimated on.
+
+    Attributes:
+        layout: how images lie in memory while the network reads them.
     """
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, ...]) -> None:
@@ -47,7 +50,7 @@ class Evaluator:
         self.device = device_of(model)
         self._dense = private(model)
         self._norm = has_batchnorm(model)
-        self._layout = layout_of(self._dense, domains[0])
+        self.layout = layout_of(self._dense, domains[0])
         self._bases: dict[int, _Base] = {}
         self._stem: Stem | bool | None = False
         self._held: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
@@ -128,7 +131,7 @@ class Evaluator:
         if isinstance(self._stem, bool):
             first = self.domains[0]
             rows = torch.arange(min(16, len(first)))
-            example = first.take(rows, device=self.device, layout=self._layout).images
+            example = first.take(rows, device=self.device, layout=self.layout).images
             self._stem = find_stem(self._dense, self.graph, example) if self.device.type == "cpu" else None
         return self._stem
 
@@ -136,7 +139,7 @@ class Evaluator:
         self, model: nn.Module, domain: Domain, split: str, images: int | None, calibration: int
     ) -> Iterator[Batch]:
         if not isinstance(model, Replayed):
-            return domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self._layout)
+            return domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self.layout)
         return self._replayed(domain, split, images, calibration)
 
     def _replayed(self, domain: Domain, split: str, images: int | None, calibration: int) -> Iterator[Batch]:
@@ -146,7 +149,7 @@ class Evaluator:
         held, fresh = self._held.get(key), _Kept()
         for k, part in enumerate(domain.rows(split, images).split(_SIZE)):
             if held is None:
-                batch = domain.take(part, device=self.device, layout=self._layout)
+                batch = domain.take(part, device=self.device, layout=self.layout)
                 output = record(self._bases[calibration].model, self.stem, [batch.images])[0]
                 fresh.add(output)
                 yield Batch(output, batch.labels, part)

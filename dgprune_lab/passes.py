@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from .cache import Cache
 from .contract import Need
 from .data.shifts import SHIFTS
 from .evaluator import Evaluator, drive
+from .running import PAIRS
 from .scorers import Evidence
 from .statistics import Site, gather, map_shapes, paired_cosines
 from .tracing import ending_in_relu
@@ -64,8 +66,14 @@ class Passes:
         kept = self._cache.find(lambda key: key[:4] == prefix and needs <= set(key[4]))  # type: ignore[call-overload]
         if kept is not None:
             return kept
-        wanted = tuple(sorted({*needs, *alongside}))
-        value = gather(self._model, self._graph, domain=domain, needs=wanted, split=split)
+        wanted: tuple[Need, ...] = tuple(sorted(needs | alongside))
+        value = gather(
+            self._model, self._graph, domain=domain, needs=wanted, split=split, layout=self._evaluator.layout
+        )
+        light = tuple(need for need in wanted if need not in PAIRS)
+        if 0 < len(light) < len(wanted):  # co-moments are large and are given up alone
+            part = replace(value, co_moments={}, class_co_moments={})
+            self._cache.put((*prefix, light), part, size=part.nbytes)
         self._cache.put((*prefix, wanted), value, size=value.nbytes)
         return value
 
@@ -75,7 +83,8 @@ class Passes:
             raise unknown("shift", shift, SHIFTS)
 
         def work() -> Statistics:
-            return gather(self._model, self._graph, domain=SHIFTS[shift](domain), needs=[need], split=split)
+            changed, layout = SHIFTS[shift](domain), self._evaluator.layout
+            return gather(self._model, self._graph, domain=changed, needs=[need], split=split, layout=layout)
 
         return self._once(("shifted", domain.key, shift, need, split), work)
 
@@ -83,7 +92,8 @@ class Passes:
         pair = self._domains[first], self._domains[second]
 
         def work() -> Mapping[str, Tensor]:
-            return paired_cosines(self._model, self._graph, domains=pair, site=site, split=split)
+            layout = self._evaluator.layout
+            return paired_cosines(self._model, self._graph, domains=pair, site=site, split=split, layout=layout)
 
         return self._once(("paired", pair[0].key, pair[1].key, site, split), work)
 

@@ -154,22 +154,28 @@ def sweep_steps(
         masks = list(_masks(study, scorers, asked, drawn, scope, of))
         total, done, found = len(masks) * len(study.domains), 0, []
         for seed, mask in masks:
+            shared = _shared(study, mask, seed, batchnorm)
             for domain in study.domains:
                 outcomes = yield from _quiet(
                     study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images), done, total
                 )
-                found.append(({**mask_columns(mask), "seed": seed, "batchnorm": batchnorm}, mask, domain, outcomes))
+                found.append((shared, mask, domain, outcomes))
                 done += 1
                 yield done, total
     rows = _rows(study, found, split)
     for seed, mask in masks:
-        record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
-        shared = {
-            **mask_columns(mask), "seed": seed, "batchnorm": batchnorm,
-            "target_aware": record.target_aware(roles_of(study.domains)),
-        }  # fmt: skip
+        shared = _shared(study, mask, seed, batchnorm)
         rows += [{**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in left(mask)]
     return tidy(rows)
+
+
+def _shared(study: Study, mask: Mask, seed: int | None, batchnorm: BatchNorm) -> dict[str, Any]:
+    """The cells that all rows about one network share."""
+    record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+    return {
+        **mask_columns(mask), "seed": seed, "training_seed": study.training_seed, "batchnorm": batchnorm,
+        "target_aware": record.target_aware(roles_of(study.domains)),
+    }  # fmt: skip
 
 
 def _quiet(steps: Generator[None, None, Outcomes], done: int, total: int) -> Generator[tuple[int, int], None, Outcomes]:

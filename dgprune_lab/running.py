@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .co_moments import ByClass, PairSums, by_class
+from .co_moments import PairSums
 from .contract import Need
 from .types.errors import DgpruneError
 from .types.graph import FilterGraph, FilterGroup
@@ -47,7 +47,6 @@ class Running:
         self._means: dict[str, Tensor] = {}
         self._pair_sums: dict[tuple[Need, str, str], PairSums] = {}
         self._labels: Tensor | None = None
-        self._rows: dict[str, ByClass] = {}
         self._listen(model)
 
     def begin(self, labels: Tensor | None) -> None:
@@ -55,7 +54,6 @@ class Running:
         self._labels = labels
         self._pooled.clear()
         self._means.clear()
-        self._rows.clear()
 
     def end(self, logits: Tensor) -> None:
         """After a batch: what the network predicted."""
@@ -74,9 +72,9 @@ class Running:
         for key, total in self._sums.items():
             kind, name, *_ = key if isinstance(key, tuple) else (key, "")
             if kind in ("mean_map", "unit_map"):
-                found[kind][name] = (total / self._seen[key]).cpu()
+                found[kind][name] = (total / self._seen[key]).cpu().contiguous()
             elif kind in ("conv_map", "conv_unit_map"):
-                convs[kind, name].append((total / self._seen[key]).cpu())
+                convs[kind, name].append((total / self._seen[key]).cpu().contiguous())
             elif kind == "moments":
                 found[kind][name] = Moments(*(total / self._seen[key]).cpu())
             elif kind == "class_map":
@@ -179,16 +177,13 @@ class Running:
                 self._co((kind, group.name, layer), first, second)
 
     def _co(self, key: tuple[Need, str, str], first: Tensor, second: Tensor) -> None:
-        kind = key[0]
-        if kind not in self._rows:
-            labels = torch.zeros(len(first), dtype=torch.int64, device=first.device)
-            if kind == "class_co_moments":
-                assert self._labels is not None
-                labels = self._labels
-            self._rows[kind] = by_class(labels, classes=self._classes if kind == "class_co_moments" else 1)
+        labels, classes = torch.zeros(len(first), dtype=torch.int64, device=first.device), 1
+        if key[0] == "class_co_moments":
+            assert self._labels is not None
+            labels, classes = self._labels, self._classes
         if key not in self._pair_sums:
-            self._pair_sums[key] = PairSums(first, second, classes=len(self._rows[kind].counts))
-        self._pair_sums[key].add(first, second, self._rows[kind])
+            self._pair_sums[key] = PairSums(first, second, classes=classes)
+        self._pair_sums[key].add(first, second, labels)
 
     def _add(self, key: Any, value: Tensor, count: int) -> None:
         if key in self._sums:
@@ -252,7 +247,7 @@ def _in_order(places: Tensor, count: int) -> bool:
 
 def _blocks(y: Tensor) -> tuple[Tensor, ...]:
     """Images in blocks of about 1 MB: what is made of one stays in the processor's cache and in memory at hand."""
-    return y.split(max(1, _BLOCK // max(1, y[0].numel())))
+    return y.split(max(1, _BLOCK * len(y) // max(1, y.numel())))
 
 
 def _over_images(y: Tensor) -> Tensor:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .contract import Need
-from .running import Running
+from .layout import layout_of
+from .running import Running, outputs
 from .surgery import rebuild
 from .types.domain import Domain
 from .types.errors import DgpruneError, note
 from .types.graph import FilterGraph, FilterGroup
+from .types.layers import CONV
 from .types.statistics import Statistics
 
 Site = Literal["door", "conv"]
+# Maps of twice as many images of 28 pixels are too large for the allocator to keep, which makes a LeNet's pass 1.5 times
+# as long; fewer leave a ResNet's last layers too little to do.
+SIZE = 125
 _LABELLED: frozenset[Need] = frozenset({"gate", "weight_gradient", "risk", "class_co_moments"})
 
 
@@ -28,7 +33,8 @@ def gather(
     domain: Domain,
     needs: Collection[Need],
     split: str = "score",
-    size: int = 250,
+    size: int = SIZE,
+    layout: torch.memory_format | None = None,
 ) -> Statistics:
     """One pass over one part of a domain, in eval mode, on a private copy of the network.
 
@@ -41,12 +47,14 @@ def gather(
         needs: which fields of Statistics to fill.
         split: the part to read.
         size: images per batch; halved, and said, when memory runs out.
+        layout: of the images in memory; tried with two of them where not given.
 
     Raises:
         DgpruneError: labels are needed and there are none; the network gives non-finite outputs.
     """
+    layout = layout_of(model, domain) if layout is None else layout
     try:
-        return _gather(model, graph, domain, needs, split, size)
+        return _gather(model, graph, domain, needs, split, size, layout)
     except torch.OutOfMemoryError:
         if size == 1:
             raise DgpruneError(
@@ -54,46 +62,47 @@ def gather(
             ) from None
     # Outside the handler, which would keep the failed pass alive; from the start, as some sums were already made.
     half = -(-min(size, len(domain.rows(split))) // 2)
-    note(f"memory ran out at {size} images a batch; starting again with {half}.", stacklevel=2)
-    return gather(model, graph, domain=domain, needs=needs, split=split, size=half)
+    note(f"memory ran out at {size} images a batch; starting again with {half}.")
+    return gather(model, graph, domain=domain, needs=needs, split=split, size=half, layout=layout)
 
 
 def _gather(
-    model: nn.Module, graph: FilterGraph, domain: Domain, needs: Collection[Need], split: str, size: int
-) -> Statistics:
-    wants_gradient, wants_labels = bool({"gate", "weight_gradient"} & set(needs)), bool(_LABELLED & set(needs))
+    model: nn.Module, graph: FilterGraph, domain: Domain, needs: Collection[Need], split: str, size: int,
+    layout: torch.memory_format,
+) -> Statistics:  # fmt: skip
+    wants_labels = bool(_LABELLED & set(needs))
     if wants_labels and domain.labels is None:
         raise DgpruneError(f"domain {domain.name!r} has no labels; the risk, its gradients and classes need them.")
     twin = rebuild(model, lambda _, tensor: tensor.detach()).eval()
-    sites = _gate_sites(twin, graph) if "gate" in needs else {}
-    watched = _watched(twin, graph, sites, whole="weight_gradient" in needs)
+    gates = _Gates(twin, graph) if "gate" in needs else None
+    whole = {m.tensor for group in graph.groups for m in group.members} if "weight_gradient" in needs else set()
+    watched: dict[str, Tensor] = {} if gates is None else dict(gates.opened)
     for name, parameter in twin.named_parameters():
-        parameter.requires_grad_(name in watched)
+        wanted = name in whole or (gates is not None and name in gates.parameters)
+        if parameter.requires_grad_(wanted).requires_grad:
+            watched[name] = parameter
     sums = Running(twin, graph, needs=needs, classes=domain.classes if wants_labels else 0)
     gradients: dict[str, Tensor] = {}
     risk, count, device = 0.0, 0, next(twin.parameters()).device
-    for batch in domain.batches(split, size=size, device=device):
+    for batch in domain.batches(split, size=size, device=device, layout=layout):
         sums.begin(batch.labels if wants_labels else None)
-        with torch.set_grad_enabled(wants_gradient):
+        with torch.set_grad_enabled(bool(watched)):
             logits = twin(batch.images)
             _check_finite(logits, domain)
             if wants_labels:
                 assert batch.labels is not None
                 loss = F.cross_entropy(logits, batch.labels, reduction="sum")
                 risk += float(loss.detach().double())
-                if wants_gradient:
-                    _accumulate(gradients, twin, watched, loss)
+                _accumulate(gradients, watched, loss)
         sums.end(logits)
         count += len(batch.images)
     if count == 0:
         raise DgpruneError(f"domain {domain.name!r} has no image in its part {split!r}.")
     gradients = {name: value / count for name, value in gradients.items()}
-    tensors = dict(twin.named_parameters())
-    gate = {name: _gate(graph[name], held, tensors, gradients) for name, held in sites.items()}
-    shown = gradients if "weight_gradient" in needs else {}
     return Statistics(
-        domain.name, split, count, wants_labels, risk / count if wants_labels else None, gate=gate,
-        weight_gradient=shown, **sums.results(),
+        domain.name, split, count, wants_labels, risk / count if wants_labels else None,
+        gate={} if gates is None else gates.gradient(gradients),
+        weight_gradient={name: gradients[name] for name in watched if name in whole}, **sums.results(),
     )  # fmt: skip
 
 
@@ -106,54 +115,73 @@ def _check_finite(logits: Tensor, domain: Domain) -> None:
         )
 
 
-def _accumulate(into: dict[str, Tensor], model: nn.Module, watched: set[str], loss: Tensor) -> None:
-    named = [(name, p) for name, p in model.named_parameters() if name in watched]
-    found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
-    for (name, parameter), gradient in zip(named, found, strict=True):
-        value = torch.zeros_like(parameter) if gradient is None else gradient
+def _accumulate(into: dict[str, Tensor], watched: dict[str, Tensor], loss: Tensor) -> None:
+    found = torch.autograd.grad(loss, list(watched.values()), allow_unused=True) if watched else ()
+    for (name, leaf), gradient in zip(watched.items(), found, strict=True):
+        value = torch.zeros_like(leaf) if gradient is None else gradient
         into[name] = into[name] + value.double() if name in into else value.double()
 
 
-def _watched(model: nn.Module, graph: FilterGraph, sites: dict[str, list[str]], *, whole: bool) -> set[str]:
-    chosen = {name for held in sites.values() for name in held}
-    if whole:
-        parameters = dict(model.named_parameters())
-        chosen |= {m.tensor for g in graph.groups for m in g.members if m.tensor in parameters}
-    return chosen
+class _Gates:
+    """One gate on the output of every group: on those of its last writers.
 
-
-def _gate_sites(model: nn.Module, graph: FilterGraph) -> dict[str, list[str]]:
-    """Per group, the tensors whose sum of w dL/dw is the gate's derivative: those of the group's last writers.
-
-    BatchNorms (gamma and beta), or convolutions where none follows. What is rewritten before a layer reads it (by a
-    depthwise convolution, or by the BatchNorm on a concatenation) does not count: the gate sits on the group's output.
+    Behind a BatchNorm its derivative is that of gamma and beta, sum of w dL/dw, for which no activation is read.
+    A convolution or linear layer without one gets a real gate, a factor of ones: the weights' gradient would cost more
+    than all else. What is rewritten before a layer reads it (by a depthwise convolution, or by the BatchNorm on a
+    concatenation) does not count: the gate sits on the group's output.
     """
-    sites = {}
-    for group in graph.groups:
-        modules = [(name, model.get_submodule(name)) for name in group.ends]
-        if any(m.weight is None for _, m in modules):
-            raise DgpruneError(f"layer {group.name!r}: its BatchNorm has no scale, so a gate gradient is not defined.")
-        sites[group.name] = [
-            f"{name}.{part}" for name, m in modules for part in ("weight", "bias") if getattr(m, part, None) is not None
-        ]
-    return sites
+
+    def __init__(self, model: nn.Module, graph: FilterGraph) -> None:
+        self._graph = graph
+        self._tensors = dict(model.named_parameters())
+        self.parameters: set[str] = set()
+        self.opened: dict[str, Tensor] = {}
+        for group in graph.groups:
+            modules = {name: model.get_submodule(name) for name in group.ends}
+            if any(m.weight is None for m in modules.values()):
+                raise DgpruneError(
+                    f"layer {group.name!r}: its BatchNorm has no scale, so a gate gradient is not defined."
+                )
+            for name, module in modules.items():
+                if not isinstance(module, (*CONV, nn.Linear)):
+                    self.parameters |= {f"{name}.{part}" for part, _ in module.named_parameters(recurse=False)}
+                elif name not in self.opened:
+                    self.opened[name] = _open(module)
+
+    def gradient(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Group -> (C,), from the gradients of `parameters` and `opened`."""
+        return {group.name: self._of(group, gradients) for group in self._graph.groups}
+
+    def _of(self, group: FilterGroup, gradients: dict[str, Tensor]) -> Tensor:
+        total = torch.zeros(group.filters, dtype=torch.float64)
+        for member in group.members:
+            owner, _, part = member.tensor.rpartition(".")
+            if owner not in group.ends or member.side != "out":
+                continue
+            if member.tensor in self.parameters:
+                held = self._tensors[member.tensor].detach().double() * gradients[member.tensor]
+            elif owner in self.opened and part == "weight":
+                held = gradients[owner]
+            else:
+                continue
+            total.index_add_(0, member.filters, held.cpu()[member.positions])
+        return total
 
 
-def _gate(
-    group: FilterGroup, names: list[str], tensors: dict[str, nn.Parameter], gradients: dict[str, Tensor]
-) -> Tensor:
-    total = torch.zeros(group.filters, dtype=torch.float64)
-    for member in group.members:
-        if member.tensor in names and member.side == "out":
-            product = tensors[member.tensor].detach().double() * gradients[member.tensor]
-            per_place = product.movedim(member.axis, 0).flatten(1).sum(1) if product.ndim > 1 else product
-            total.index_add_(0, member.filters, per_place.cpu()[member.positions])
-    return total
+def _open(layer: Any) -> Tensor:
+    """Multiply a layer's outputs by ones from now on; these ones."""
+    ones = layer.weight.detach().new_ones(outputs(layer)).requires_grad_()
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output * (ones if isinstance(module, nn.Linear) else ones.view(-1, *(1,) * (output.ndim - 2)))
+
+    layer.register_forward_hook(hook)
+    return ones
 
 
 def paired_cosines(
     model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, Domain], site: Site, split: str = "score",
-    size: int = 125,
+    size: int = SIZE, layout: torch.memory_format | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Per group, (C,) mean over i of the cosine of a filter's maps on the i-th image of each of two domains.
 
@@ -164,7 +192,8 @@ def paired_cosines(
     running = _Pairs(twin, graph, site)
     count = min(len(domain.rows(split)) for domain in domains)
     device = next(twin.parameters()).device
-    streams = [domain.batches(split, size=size, images=count, device=device) for domain in domains]
+    layout = layout_of(model, domains[0]) if layout is None else layout
+    streams = [domain.batches(split, size=size, images=count, device=device, layout=layout) for domain in domains]
     for first, second in zip(*streams, strict=True):
         with torch.no_grad():
             twin(torch.cat([first.images, second.images]))

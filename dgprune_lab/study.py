@@ -33,6 +33,7 @@ from .types.statistics import Statistics
 from .types.tables import BatchNorm, choice
 
 _BYTES = 64 * 2**20
+_ROOM = 512 * 2**20  # while scorers run: two sources' co-moments of a ResNet-18 take 230 MB
 
 
 class Study:
@@ -207,21 +208,21 @@ class Study:
         for item, given in fresh:
             if (why := self._refusal(item, given, split)) is not None:
                 raise DgpruneError(f"{item.name!r} cannot run here: {why}")
-        self._gather(fresh, split, alongside)
-        found = []
-        for item, given in zip(chosen, settled, strict=True):
-            if isinstance(item, Scores):
-                self._check_own(item)
-                found.append(item)
-                continue
-            key = self._score_key(item, given, split)
-            kept = self._cache.get(key)
-            if kept is None:
-                # The function travels in the cache, so that its id cannot be given to another one meanwhile.
-                kept = run(item, self._evidence(item, split), options=given), item.function
-                self._cache.put(key, kept, size=8 * self._graph.free)
-            found.append(kept[0])
-        return found
+        with self._cache.room(_ROOM):
+            self._gather(fresh, split, alongside)
+            return [self._scored(item, given, split) for item, given in zip(chosen, settled, strict=True)]
+
+    def _scored(self, item: Scorer | Scores, options: Mapping[str, Any], split: str) -> Scores:
+        if isinstance(item, Scores):
+            self._check_own(item)
+            return item
+        key = self._score_key(item, options, split)
+        kept = self._cache.get(key)
+        if kept is None:
+            # The function travels in the cache, so that its id cannot be given to another one meanwhile.
+            kept = run(item, self._evidence(item, split), options=options), item.function
+            self._cache.put(key, kept, size=8 * self._graph.free)
+        return kept[0]
 
     def _settled(self, scorer: Scorer, seed: int, options: Mapping[str, Any] | None) -> dict[str, Any]:
         drawn = {"seed": seed} if scorer.draws and "seed" not in (options or {}) else {}

@@ -11,11 +11,12 @@ from dgprune_lab.widgets import static
 GROUPS = [("conv1", 24), ("conv2", 32), ("conv3", 48), ("conv4", 64), ("conv5", 96)]
 RATIOS = [round(0.05 * k, 2) for k in range(20)]
 HOSTILE = "mnist_m['x'].<img src=http://example.invalid/x onerror=alert(1)></script>"
+LOOKED = "Target-aware: this choice looked at images of mnist_m (others than those it is tested on)."
 # name: (label, kind, steepness)
 SCORERS = {
     "l1": ("Smallest weights", "weights", 7.0),
     "taylor": ("Least change of the loss", "training", 9.0),
-    "dss": ("Looks alike on both", "target", 6.0),
+    "dss": ("Looks alike on both ◇ target-aware", "target", 6.0),
     "random": ("By chance", "control", 1.4),
 }
 
@@ -45,6 +46,11 @@ def make_static(target: str = "mnist_m") -> dict[str, Any]:
                 "cite": "Li et al. 2017, arXiv:1608.08710",
                 "unavailable": None,
                 "instead": "l1" if kind == "target" else None,
+                "options": [
+                    {"name": "mode", "value": "joint", "choices": ["additive", "joint"]},
+                    {"name": "target", "value": None, "choices": [None, "mnist_m"]},
+                    {"name": "beta", "value": 1.0, "choices": None},
+                ],
             }
             for name, (label, kind, _) in SCORERS.items()
         ]
@@ -57,6 +63,7 @@ def make_static(target: str = "mnist_m") -> dict[str, Any]:
                 "cite": "",
                 "unavailable": "no BatchNorm here",
                 "instead": None,
+                "options": [],
             },
         ],
         "has_batchnorm": True,
@@ -91,7 +98,8 @@ def make_plan(scorer: str) -> dict[str, Any]:
                 "bytes": round(431_000 * share**1.9),
             }
         )
-    return {"key": f"{scorer}|layer|filters", "groups": groups, "steps": steps}
+    looked = {"sign": "◇", "text": LOOKED} if scorer == "dss" else None
+    return {"key": f"{scorer}|layer|filters", "groups": groups, "steps": steps, "looked": looked}
 
 
 def make_row(scorer: str, ratio: float, *, target: str = "mnist_m", estimate: bool = False) -> dict[str, Any]:
@@ -109,10 +117,12 @@ def make_row(scorer: str, ratio: float, *, target: str = "mnist_m", estimate: bo
                 "change": value - top,
                 "change_low": value - top - wide,
                 "change_high": min(value - top + wide, 0.02 + value - top),
-                "seen": "scorer" if scorer == "dss" and name == target else None,
+                "seen": "target-aware" if scorer == "dss" and name == target else "",
+                "looked": "yes, other images of this domain" if scorer == "dss" and name == target else "no",
             }
         )
-        told.append(f"{name} {100 * top:.0f} → {100 * value:.0f} %")
+        seen = " (target-aware)" if domains[-1]["seen"] else ""
+        told.append(f"{name}{seen} {100 * top:.0f} → {100 * value:.0f} %")
     start = "Half of the filters are gone" if ratio == 0.5 else f"{100 * ratio:.0f} % of the filters are gone"
     return {
         "ratio": ratio,

@@ -12,11 +12,13 @@ import torch
 from dgprune_lab.allocate import allocate
 from dgprune_lab.bench import PARTS, main, peer
 from dgprune_lab.bench.cases import case, drawn_scores, network
+from dgprune_lab.bench.passes import AWARE, check_risks, check_scores, needs
 from dgprune_lab.bench.sweeps import check_accuracies
 from dgprune_lab.bench.table import heading, line
 from dgprune_lab.bench.ticks import check_same
 from dgprune_lab.bench.timing import Row, race
 from dgprune_lab.gate import read_groups
+from dgprune_lab.scorers import SCORERS
 from dgprune_lab.surgery import prune, pruned_view
 from dgprune_lab.types.errors import DgpruneError
 
@@ -30,10 +32,11 @@ def lenet():
 
 def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
-    rows = main(json=file, quick=True, parts=("mask", "sweep"))
+    rows = main(json=file, quick=True, parts=("mask", "sweep", "statistics"))
     held = json.loads(file.read_text())
     assert [entry["name"] for entry in held] == [row.name for row in rows]
-    assert any(entry["name"].startswith("sweep, lenet") for entry in held)
+    for name in ("sweep, lenet", "one pass, lenet", "domain-aware scorers, lenet"):
+        assert any(entry["name"].startswith(name) for entry in held)
     for entry in held:
         assert set(entry) == KEYS
         assert entry["ours"] > 0 and entry["repeats"] >= 1 and entry["unit"] in ("ms", "s")
@@ -99,6 +102,19 @@ def test_what_is_not_the_same_is_not_timed(lenet) -> None:
         check_same(small, other, lenet.example)
     with pytest.raises(RuntimeError, match="different accuracies"):
         check_accuracies({(0, 0.5, 0): 0.5}, {(0, 0.5, 0): 0.51}, images=100, exact=True)
+    with pytest.raises(RuntimeError, match="different risks"):
+        check_risks(2.3, 2.301)
+    with pytest.raises(RuntimeError, match="different scores"):
+        check_scores([scores], [drawn_scores(lenet.graph, seed=1)])
+    with pytest.raises(RuntimeError, match="different scores"):
+        check_scores([scores], [replace(scores, scorer="other")])
+    check_risks(2.3, 2.3001)
+    check_scores([scores], [drawn_scores(lenet.graph)])
+
+
+def test_the_pass_that_is_timed_leaves_what_every_scorer_for_domain_shift_needs() -> None:
+    assert set(needs()) == {"mean_map", "class_map", "moments", "gate", "risk", "class_co_moments"}
+    assert len(AWARE) == len(set(AWARE)) and set(AWARE) <= set(SCORERS)
 
 
 def test_sides_take_turns_and_the_warm_up_is_not_counted() -> None:
@@ -122,4 +138,4 @@ def test_long_names_and_no_peer_fit_the_table() -> None:
 
 
 def test_every_part_is_listed() -> None:
-    assert {"mask", "tick", "sweep", "fpgm", "import", "browser"} == set(PARTS)
+    assert {"mask", "tick", "sweep", "statistics", "fpgm", "import", "browser"} == set(PARTS)

@@ -146,14 +146,14 @@ def test_a_cell_moves_the_slider(lab: LabPage) -> None:
 def test_an_error_shows_in_the_widget_and_can_be_tried_again(lab: LabPage) -> None:
     sentence = lab.text("sentence")
     lab.kernel("""
-_fine = study.score
+_fine = study.score_all
 def _fails(*a, **k): raise RuntimeError("the disk is on fire")
-study.score = _fails
+study.score_all = _fails
 explorer.ratio = 0.66
 """)
     lab.page.locator(".dgx", has_text="the disk is on fire").wait_for(timeout=10_000)
     assert sentence in lab.text("sentence")
-    lab.kernel("study.score = _fine")
+    lab.kernel("study.score_all = _fine")
     lab.page.get_by_role("button", name="Try again").click()
     lab.settled()
     assert shown(lab) == pytest.approx(said(lab))

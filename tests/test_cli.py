@@ -35,7 +35,7 @@ def taken() -> Iterator[int]:
 
 def test_every_command_is_listed_with_its_sentence() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "120"}).output
-    for word in ("lab", "report", "doctor", "bench", "train", "version", "Open JupyterLab on the notebooks"):
+    for word in ("lab", "report", "doctor", "bench", "train", "select", "version", "Open JupyterLab on the notebooks"):
         assert word in shown
 
 

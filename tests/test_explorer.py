@@ -321,3 +321,48 @@ def test_a_network_changed_in_place_is_measured_anew() -> None:
             assert both[0] == both[1]
     finally:
         explorer.close()
+
+
+@pytest.mark.filterwarnings("ignore:risk_variance. the variance term makes up")
+def test_an_option_of_the_scorer_makes_another_entry_of_the_menu() -> None:
+    explorer = dg.Explorer(dg.demo(), scorer="risk_variance", panels=[])
+    try:
+        explorer._message({"type": "option", "name": "mode", "value": "signed"})
+        assert explorer.wait() and explorer.scorer == "risk_variance[mode=signed]"
+        entry = next(s for s in explorer.static["scorers"] if s["name"] == explorer.scorer)
+        shown = {option["name"]: option["value"] for option in entry["options"]}
+        assert shown == {"mode": "signed", "beta": 1.0} and entry["kind"] == "training"
+        assert "scorer = dg.SCORERS['risk_variance'].using(mode='signed')" in explorer.code()
+        names: dict[str, Any] = {}
+        exec(explorer.code().rsplit("\n", 1)[0], names)
+        assert names["mask"].key == explorer.mask.key
+        explorer._message({"type": "option", "name": "mode", "value": "additive"})
+        assert explorer.scorer == "risk_variance"
+        explorer._message({"type": "option", "name": "style", "value": 1})
+        assert "has no option 'style'" in explorer.status["error"] and explorer.scorer == "risk_variance"
+    finally:
+        explorer.close()
+
+
+def test_reversed_and_hybrid_choices_can_be_copied_as_code() -> None:
+    choice = dg.hybrid(dg.reverse("l1"), dg.SCORERS["dss"].using(site="conv"), by="depth", start=2)
+    explorer = dg.Explorer(dg.demo(), scorer=choice, panels=[])
+    try:
+        assert explorer.wait()
+        written = "dg.hybrid(dg.reverse('l1'), dg.SCORERS['dss'].using(site='conv'), by='depth', start=2)"
+        assert f"scorer = {written}" in explorer.code() and eval(written).name == choice.name
+        explorer._message({"type": "instead"})
+        assert explorer.wait() and "dss_sources" in explorer.scorer and "dss[" not in explorer.scorer
+    finally:
+        explorer.close()
+
+
+def test_the_page_is_told_how_far_scores_lie_apart() -> None:
+    study = dg.demo()
+    explorer = dg.Explorer(study, scorer="l1", panels=[])
+    try:
+        assert explorer.wait()
+        flat = torch.cat(list(study.score("l1").values.values()))
+        assert f"Scores from {float(flat.min()):.3g} to {float(flat.max()):.3g}" in explorer.plan["spread"]
+    finally:
+        explorer.close()

@@ -1,4 +1,4 @@
-"""What is said aloud: a warning that can be filtered, heard by whoever listens, once where asked, plain in a notebook."""
+"""What is said aloud: warnings that can be filtered, heard by who listens, once where asked, plain in a notebook."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from explorer_state import HOSTILE, make_state
+from explorer_state import HOSTILE, LOOKED, make_state
 from page_driver import SLIDER, Opened
 
 from dgprune_lab.widgets.page import write_page
@@ -97,10 +97,50 @@ def test_the_scorer_select_works_over_the_grid(opened: Opened) -> None:
     page.get_by_label("Choose by").select_option("dss")
     opened.settle()
     assert opened.text(".dgx-sentence") != sentence and opened.pixels() != cells
-    assert "mnist_m (target-aware)" in opened.text(".dgx-a svg")
     page.get_by_role("button", name="Use the version that did not").click()
     opened.settle()
     assert page.get_by_label("Choose by").input_value() == "l1" and opened.text(".dgx-sentence") == sentence
+    assert page.locator(".dgx-warning").is_hidden()
+
+
+@pytest.mark.browser
+def test_a_target_aware_choice_is_named_wherever_it_shows(opened: Opened) -> None:
+    page = opened.page
+    assert "target-aware" not in opened.text(".dgx-main") and page.locator(".dgx-d .dgx-about").is_hidden()
+    page.get_by_label("Choose by").select_option("dss")
+    opened.settle()
+    assert opened.text(".dgx-looked") == LOOKED and opened.text(".dgx-diamond") == "◇"
+    assert "mnist_m (target-aware)" in opened.text(".dgx-a svg")
+    assert "mnist_m ◇" in opened.text(".dgx-d svg") and opened.text(".dgx-d .dgx-about") == "◇ target-aware"
+    assert "mnist_m (target-aware) 58" in opened.text(".dgx-sentence")
+    page.get_by_role("button", name="Pin to compare").click()
+    opened.settle()
+    assert "Looks alike on both ◇ target-aware" in opened.text(".dgx-chip")
+    row = page.evaluate("() => document.querySelector('.dgx-a .dgx-chart').vegaView.data('dots').at(-1)")
+    assert (row["shape"], row["looked"]) == ("diamond", "yes, other images of this domain")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("seen", ["?", "seen", "target-aware, seen"])
+def test_every_mark_of_a_domain_is_drawn_and_said(browser: Any, tmp_path: Path, seen: str) -> None:
+    state = make_state()
+    for curve in state["frames_by_key"]:
+        for row in curve["rows"]:
+            row["domains"][2] |= {"seen": seen, "looked": "words"}
+    for plan in state["plans_by_key"]:
+        plan["looked"] = {"sign": "?" if seen == "?" else "◇", "text": "One sentence."}
+    one = Opened(browser, write_page(tmp_path / "page.html", state, title="Marks"))
+    assert one.text(".dgx-warning .dgx-diamond") == ("?" if seen == "?" else "◇")
+    assert one.page.get_by_role("button", name="Use the version that did not").count() == 0, "there is none for l1"
+    label = {"?": "mnist_m (new look) ?", "seen": "mnist_m (seen)"}.get(seen, f"◇ {seen}")
+    assert label in one.text(".dgx-a svg")
+    assert ("mnist_m ?" if seen == "?" else "mnist_m ◇") in one.text(".dgx-d svg")
+    assert one.text(".dgx-d .dgx-about") == ("? nobody said what was looked at" if seen == "?" else f"◇ {seen}")
+    rows = one.page.evaluate("() => document.querySelector('.dgx-d .dgx-chart').vegaView.data('drops')")
+    (row,) = [row for row in rows if row["looked"] == "words"]
+    assert (row["shape"] == "diamond") == (seen != "?") and (row["colour"] == "#CC79A7") == ("aware" in seen)
+    assert one.wrong == []
+    one.page.close()
 
 
 @pytest.mark.browser
@@ -164,9 +204,11 @@ def test_names_are_text_and_nothing_else(browser: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("scorer", ["l1", "dss"])
 @pytest.mark.parametrize("width", [1180, 1080, 760, 400])
-def test_nothing_is_cut_at_any_width(browser: Any, page_path: Path, width: int) -> None:
+def test_nothing_is_cut_at_any_width(browser: Any, page_path: Path, width: int, scorer: str) -> None:
     one = Opened(browser, page_path, width=width + 40, height=900)
+    one.page.get_by_label("Choose by").select_option(scorer)
     one.page.wait_for_timeout(150)
     measured = one.page.evaluate(
         """() => ({

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from explorer_state import make_row, make_state
+from explorer_state import make_plan, make_row, make_state
 from page_driver import SLIDER, Opened
 
 from dgprune_lab.widgets import static
@@ -184,3 +184,28 @@ def test_a_panels_chart_is_embedded_once_and_its_data_swapped(live: Live) -> Non
     assert live.page.evaluate("() => document.querySelector('.dgx-panel svg').dataset.same") == "yes"
     live.tell("panels", {**panels, "open": None})
     assert live.page.locator(".dgx-panel svg").count() == 0
+
+
+def test_the_options_of_a_choice_stand_under_the_i_and_reach_python(live: Live) -> None:
+    live.page.click(".dgx-i")
+    mode, target = live.page.locator(".dgx-info select").all()
+    assert mode.input_value() == "joint" and target.input_value() == "\u2013"
+    mode.select_option("additive")
+    target.select_option("mnist_m")
+    live.page.fill(".dgx-info input", "2.5")
+    live.page.press(".dgx-info input", "Enter")
+    sent = live.page.evaluate("window.sent.filter((message) => message.type === 'option')")
+    assert sent == [
+        {"type": "option", "name": "mode", "value": "additive"},
+        {"type": "option", "name": "target", "value": "mnist_m"},
+        {"type": "option", "name": "beta", "value": 2.5},
+    ]
+    state = live.page.evaluate("window.model.get('static')")
+    live.tell("static", {**state, "device": "another"})
+    assert live.page.is_visible(".dgx-info"), "a change made in it must not close it"
+
+
+def test_how_far_scores_lie_apart_is_told(live: Live) -> None:
+    live.tell("plan", {**make_plan("l1"), "spread": "Scores from 0.98 to 1; the middle half from 0.99 to 1."})
+    live.page.click(".dgx-i")
+    assert "Scores from 0.98 to 1" in live.page.inner_text(".dgx-spread")

@@ -214,3 +214,12 @@ def test_studies_that_do_not_belong_together() -> None:
     other = replace(peeks, function=lambda view: view.weight)
     with pytest.raises(dg.DgpruneError, match="two scorers are called 'peeks'"):
         compared(first, scorers=[peeks, other])
+
+
+def test_tables_name_the_training_seed() -> None:
+    study = dg.training_seeds()[1]
+    for frame in (
+        dg.sweep(study, scorers=["l1"], ratios=[0.5], images=50),
+        dg.diagnostics.drop(study, scorers=["l1"], ratios=[0.5], images=50),
+    ):
+        assert set(frame["training_seed"].dropna()) == {1} and frame["training_seed"].notna().all()

@@ -169,7 +169,7 @@ def test_rows_of_a_sweep_equal_measure_of_the_pruned_networks(batchnorm: BatchNo
             assert mine.value == row.value and mine.unit == row.unit
             if bool(pd.notna(row["low"])):
                 assert [mine.low, mine.high] == pytest.approx([row.low, row.high], abs=1e-5)
-            for column in ("role", "split", "images", "interval", *SEEN):
+            for column in ("role", "split", "images", "interval", *SEEN, "target_aware"):
                 if bool(pd.notna(row[column])):
                     assert mine[column] == row[column], column
         assert rows[rows.metric == "filters"].value.item() == mask.cost.filters
@@ -182,6 +182,7 @@ def test_a_sweep_takes_ready_scores_and_says_that_nobody_knows_what_they_read() 
     values = {name: list(part.value) for name, part in frame.groupby("scorer")}
     assert values["mine"] == values["l1"]
     assert set(frame[(frame.scorer == "mine") & frame.domain.notna()].seen_by_scorer) == {"unknown"}
+    assert set(frame[frame.scorer == "mine"].target_aware) == {"unknown"}
     with pytest.raises(dg.DgpruneError, match=r"at least one ratio, one scorer and one seed"):
         dg.sweep(study, scorers=[])
     with pytest.raises(dg.DgpruneError, match=r"and one seed"):

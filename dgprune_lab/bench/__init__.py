@@ -12,6 +12,7 @@ from ..runtime import threads
 from ..types.errors import unknown
 from .browser import browser_rows
 from .imports import import_rows
+from .passes import pass_rows
 from .scoring import fpgm_rows, mask_rows
 from .sweeps import sweep_rows
 from .table import heading, line
@@ -25,6 +26,7 @@ PARTS: Mapping[str, Part] = {
     "tick": tick_rows,
     "fpgm": fpgm_rows,
     "sweep": sweep_rows,
+    "statistics": pass_rows,
     "import": import_rows,
     "browser": browser_rows,
 }

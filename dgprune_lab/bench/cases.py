@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,9 +61,9 @@ def drawn_scores(graph: FilterGraph, *, seed: int = 0) -> Scores:
     return Scores("random", values, graph, {"seed": seed})
 
 
-def domains(pixels: int) -> tuple[Domain, Domain]:
-    """The built-in digits and their coloured twin, padded to `pixels`, as ready float images for both sides."""
-    return _ready("mnist", pixels), _ready("mnist_m", pixels)
+def domains(pixels: int, names: Sequence[str] = ("mnist", "mnist_m")) -> tuple[Domain, ...]:
+    """Built-in digits (and their coloured twin), padded to `pixels`, as ready float images for both sides."""
+    return tuple(_ready(name, pixels) for name in names)
 
 
 def _ready(name: str, pixels: int) -> Domain:

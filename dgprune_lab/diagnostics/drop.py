@@ -63,6 +63,7 @@ def drop(
                 value, low, high = found
                 rows.append({
                     **mask_columns(mask), "batchnorm": batchnorm, "seed": scores.options.get("seed"),
+                    "training_seed": study.training_seed,
                     "domain": domain.name,
                     "role": domain.role, "split": split, "images": len(after), "metric": "change", "value": value,
                     "low": low, "high": high, "interval": "images", "unit": "share",

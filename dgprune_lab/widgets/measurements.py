@@ -201,6 +201,7 @@ def _table(study: Study, mask: Mask, row: frames.Row, batchnorm: BatchNorm) -> p
     record, roles = mask_record(study.record, mask, batchnorm=batchnorm, study=study), roles_of(study.domains)
     shared = {
         **mask_columns(mask), "batchnorm": batchnorm, "seed": mask.options.get("seed"),
+        "training_seed": study.training_seed,
         "target_aware": record.target_aware(roles),
     }  # fmt: skip
     rows: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ export function createControls(fixed, acts) {
   const slider = createSlider(acts);
   const { box: scorerBox, list: scorers } = select("Choose by", (name) => acts.choose("scorer", name));
   fillScorers(scorers, fixed.scorers);
-  const info = createInfo(acts);
+  const info = createInfo(fixed, acts);
   const share = radios("Share out", SCOPES, (scope) => acts.choose("scope", scope));
   const { box: countBox, list: count } = select("Count", (of) => acts.choose("of", of));
   for (const [of, words] of Object.entries(COUNTED)) count.append(node("option", { value: of, text: words }));
@@ -66,7 +66,7 @@ function fillScorers(list, scorers) {
 }
 
 // The (i): scientific name, formula, paper and options. Closes with Escape, a second press or a press elsewhere.
-function createInfo(acts) {
+function createInfo(fixed, acts) {
   const body = node("div", { class: "dgx-info", role: "note" });
   body.hidden = true;
   const box = node("span", { class: "dgx-infobox" });
@@ -90,7 +90,7 @@ function createInfo(acts) {
       body.replaceChildren(
         node("strong", { text: text[0] }), node("code", { text: text[1] }),
         node("p", { text: text[2] }), node("p", { class: "dgx-spread", text: text[4] }),
-        ...(scorer?.options ?? []).map((option) => optionControl(option, acts)),
+        ...(fixed.offline ? [] : (scorer?.options ?? [])).map((option) => optionControl(option, acts)),
         node("p", { class: "dgx-cite", text: text[3] }),
       );
     },

@@ -1,0 +1,168 @@
+"""What makes a pass fast changes no sum: blocks, layouts, responses that wait, gates, and what a study keeps of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from material import ResidualNet, domain, images, norm_net, plain_net, randomise
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab import co_moments, running, study
+from dgprune_lab.cache import Cache
+from dgprune_lab.co_moments import PairSums
+from dgprune_lab.contract import Need
+from dgprune_lab.statistics import gather
+from dgprune_lab.types.statistics import Statistics
+
+NEEDS: tuple[Need, ...] = (
+    "mean_map", "unit_map", "conv_map", "conv_unit_map", "class_map", "moments", "gate", "weight_gradient",
+    "co_moments", "class_co_moments",
+)  # fmt: skip
+
+
+def leaves(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in leaves(part)]
+
+
+def numbers(found: Statistics) -> Tensor:
+    """Every number of a pass, one after the other."""
+    held = [leaf for need in NEEDS for leaf in leaves(getattr(found, need))]
+    assert all(getattr(found, need) for need in NEEDS) and len(held) > len(NEEDS)
+    return torch.cat([leaf.double().flatten() for leaf in held])
+
+
+@pytest.mark.parametrize("make", [plain_net, norm_net, ResidualNet])
+def test_layouts_blocks_and_waiting_rows_change_no_sum(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = randomise(make(), seed=4, dtype=torch.float32)
+    graph, source = dg.read_groups(model, images(2, 3, 12, 12)), domain("a", count=120)
+
+    def found(layout: torch.memory_format) -> Tensor:
+        return numbers(gather(model, graph, domain=source, needs=NEEDS, size=9, layout=layout))
+
+    first = found(torch.contiguous_format)
+    assert torch.allclose(first, found(torch.channels_last), rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr(running, "_BLOCK", 1000)  # one to four images of these maps
+    monkeypatch.setattr(co_moments, "_ROWS", 20)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.allclose(first, found(layout), rtol=1e-3, atol=1e-4)
+
+
+def test_the_layout_is_tried_where_it_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Flattens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 5, 3), nn.Linear(500, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.conv(x)).view(len(x), -1))
+
+    seen: list[bool] = []
+    for make in (Flattens, plain_net):
+        model: Any = randomise(make(), dtype=torch.float32)
+        graph = dg.read_groups(model, images(2, 3, 12, 12))
+        take = dg.Domain.batches
+
+        def batches(self: dg.Domain, *args: Any, take: Any = take, **given: Any) -> Any:
+            seen.append(given["layout"] == torch.channels_last)
+            return take(self, *args, **given)
+
+        monkeypatch.setattr(dg.Domain, "batches", batches)
+        assert gather(model, graph, domain=domain("a"), needs=["gate", "mean_map"]).gate
+        monkeypatch.undo()
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("rows", [1, 10, 1000])
+def test_waiting_rows_are_added_class_by_class(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class 2 has no image, class 1 a single one, and most batches lack a class."""
+    monkeypatch.setattr(co_moments, "_ROWS", rows)
+    labels = torch.tensor([0, 3, 3, 0, 1, 3, 0, 0, 3, 0, 3, 0, 0, 3])
+    drawn = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(len(labels), width, generator=drawn, dtype=torch.float64) for width in (70, 3))
+    sums = PairSums(x, y, classes=4)
+    for part in torch.arange(len(labels)).split(4):
+        sums.add(x[part], y[part], labels[part])
+    found = sums.result()
+    assert found.images.tolist() == [7, 1, 0, 6] and found.shuffled.shape == (4, 64, 3)
+    for k in range(4):
+        a, b = x[labels == k], y[labels == k]
+        assert torch.allclose(found.cross[k], a.T @ b) and torch.allclose(found.shuffled[k], a[:, :64].roll(1, 0).T @ b)
+        assert torch.allclose(found.first[:, k], torch.stack([a.sum(0), a.square().sum(0)]))
+        assert torch.allclose(found.second[:, k], torch.stack([b.sum(0), b.square().sum(0)]))
+
+
+def test_a_gate_on_a_layer_without_batchnorm_is_its_weights_times_their_gradients() -> None:
+    """Of a layer that is linear in its weights, sum y dL/dy = sum w dL/dw + sum b dL/db; of hidden units too."""
+    model = randomise(plain_net(), dtype=torch.float32)
+    graph = dg.read_groups(model, images(2, 3, 12, 12), layers="all")
+    found = gather(model, graph, domain=domain("a"), needs=["gate", "weight_gradient"])
+    assert [group.name for group in graph.groups] == ["0", "3", "7"]
+    for name, gate in found.gate.items():
+        products = [
+            model.get_parameter(f"{name}.{part}").detach().double() * found.weight_gradient[f"{name}.{part}"]
+            for part in ("weight", "bias")
+        ]
+        assert torch.allclose(gate, products[0].flatten(1).sum(1) + products[1], atol=1e-6)
+        assert float(gate.abs().max()) > 1e-3
+    assert set(found.weight_gradient) <= {name for name, _ in model.named_parameters()}
+
+
+class TestRoom:
+    def test_more_stays_until_its_end(self) -> None:
+        cache = Cache(limit=10)
+        with cache.room(20):
+            for k in range(3):
+                cache.put((k,), str(k), size=10)
+            assert [cache.get((k,)) for k in range(3)] == ["0", "1", "2"]
+        assert [cache.get((k,)) for k in range(3)] == [None, None, "2"]
+
+    def test_it_ends_when_something_raises(self) -> None:
+        cache = Cache(limit=10)
+        with pytest.raises(KeyError), cache.room(20):
+            cache.put(("a",), 1, size=10)
+            cache.put(("b",), 2, size=10)
+            raise KeyError
+        assert cache.get(("a",)) is None and cache.get(("b",)) == 2
+
+    def test_the_smallest_that_fits_is_found(self) -> None:
+        cache = Cache(limit=100)
+        for size in (30, 10, 20):
+            cache.put((size,), size, size=size)
+        assert cache.find(lambda key: True) == 10 and cache.find(lambda key: key != (10,)) == 20
+        assert cache.find(lambda key: False) is None
+
+    def test_scorers_that_leave_more_than_is_kept_still_share_one_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(study, "_BYTES", 1000)
+        passes: list[tuple[str, tuple[Need, ...]]] = []
+
+        def counted(*args: Any, **given: Any) -> Statistics:
+            passes.append((given["domain"].name, given["needs"]))
+            return gather(*args, **given)
+
+        monkeypatch.setattr("dgprune_lab.passes.gather", counted)
+        held = dg.Study(
+            randomise(plain_net(), seed=4, dtype=torch.float32),
+            sources=[domain("a", count=120), domain("b", count=120, seed=1)], targets=[domain("t", seed=2)],
+        )  # fmt: skip
+        with pytest.warns(dg.DgpruneNote, match="connections are correlations"):
+            held.score_all(["gc_net", "taylor", "apoz", "dss"])
+        assert [name for name, _ in passes] == ["a", "b", "t"]
+
+    def test_co_moments_are_given_up_before_the_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(study, "_BYTES", 16_000)
+        held = dg.Study(
+            randomise(plain_net(), seed=4, dtype=torch.float32),
+            sources=[domain("a", count=120), domain("b", count=120, seed=1)],
+        )  # fmt: skip
+        with pytest.warns(dg.DgpruneNote, match="connections are correlations"):
+            held.score_all(["gc_net", "taylor"])
+        kept = [key[4] for key in held._cache._held if key[0] == "statistics"]
+        assert kept == [("gate",), ("gate",)]
+        monkeypatch.setattr("dgprune_lab.passes.gather", None)
+        for name in ("a", "b"):
+            assert held.statistics(name, needs=["gate"]).gate
