@@ -16,6 +16,8 @@ from page_driver import Opened
 from torch import Tensor
 
 import dgprune_lab as dg
+from dgprune_lab.diagnostics.comparison import correlations
+from dgprune_lab.diagnostics.stability import halves
 from dgprune_lab.widgets import Agreement, AgreementPanel, View
 from dgprune_lab.widgets.page import write_page
 
@@ -64,6 +66,17 @@ def test_its_numbers_are_those_of_the_table(study: dg.Study, scope: Any, of: Any
     assert f"“{dg.SCORERS['taylor'].label}”, {100 * ratio:.0f} % of" in frames["text"]
 
 
+def test_a_choice_that_reads_images_is_held_against_itself_on_halves_of_them(study: dg.Study) -> None:
+    panel, view = AgreementPanel(), view_of(study, "taylor")
+    frames: Any = [panel.tick(view), *panel.background(view)][-1]
+    first, second = halves(study, seed=0)
+    values = correlations(first.score("taylor").values, second.score("taylor").values, scope="layer")
+    line = next(line for line in frames["text"].split("\n") if line.startswith("With itself"))
+    assert f"rank correlation {values['all']:.2f} and ".replace("-", "\N{MINUS SIGN}") in line
+    assert line in panel.tick(view_of(study, "taylor", ratio=0.3))["text"]
+    assert "With itself" not in panel.tick(view_of(study, "l1"))["text"]
+
+
 def test_scorers_of_weights_come_first_and_the_others_one_by_one(study: dg.Study) -> None:
     panel, view = AgreementPanel(), view_of(study)
     first = panel.tick(view)
@@ -76,6 +89,7 @@ def test_scorers_of_weights_come_first_and_the_others_one_by_one(study: dg.Study
         missing.append(sum(row["text"] == "…" for row in shown(frames).values()))
         assert [row["place"] for row in frames["agreement"]["ranks"]] == list(range(len(shown(frames))))
     assert missing[-1] == 0 and all(0 <= before - now <= 1 for before, now in pairwise(missing))
+    assert "With itself" not in frames["text"], "it reads no images"
     later = panel.tick(view_of(study, ratio=0.25))
     assert not any(row["text"] == "…" for row in shown(later).values()), "a slider that moves on waits for nothing"
     assert list(panel.background(view)) == []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from ..allocate import allocate
 from ..charts.agreement import METRICS, dot_chart, dots, marked, waiting
 from ..contract import Scorer
 from ..diagnostics.agreement import EXTRA, pair_rows
-from ..diagnostics.comparison import ALL
+from ..diagnostics.comparison import ALL, correlations
+from ..diagnostics.stability import halves
 from ..study import Study
 from ..types.errors import DgpruneError, noted
 from ..types.filters import Mask, Scores
@@ -25,7 +26,7 @@ class AgreementPanel:
     """Each other scorer's overlap and rank correlation with the present choice, following the slider.
 
     Scorers of weights are there at once, those that need a pass over images one by one; what cannot run here is left
-    out, with the reason in words.
+    out, with the reason in words. Last comes whether the present choice agrees with itself on halves of its images.
     """
 
     name, label = "agreement", "Do the choices agree?"
@@ -36,6 +37,7 @@ class AgreementPanel:
         self._content: str | None = None
         self._found: dict[str, tuple[Scorer | Scores, Scores | str]] = {}  # a string says why there are none
         self._notes: dict[str, list[str]] = {}
+        self._itself: dict[str, tuple[Scorer | Scores, str]] = {}
 
     def unavailable(self, study: Study) -> str | None:
         """Never: there is always another scorer."""
@@ -45,17 +47,40 @@ class AgreementPanel:
         """What is known already, and what takes no pass over images."""
         with view.study.held():
             if self._content != view.study.content:
-                self._content, self._found, self._notes = view.study.content, {}, {}
+                self._content, self._found, self._notes, self._itself = view.study.content, {}, {}, {}
             for name in self._missing(view):
                 if _is_quick(view.menu[name]):
                     self._find(view, name)
             return self._frames(view)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """The other scorers, one at a time."""
+        """The other scorers, one at a time; then whether the present choice agrees with itself."""
         for name in self._missing(view):
             self._find(view, name)
             yield self._frames(view)
+        item = view.menu[view.mask.scorer]
+        if isinstance(item, Scorer) and item.reads and self._itself.get(item.name, (None,))[0] is not item:
+            words = yield from self._with_itself(view, item)
+            self._itself[item.name] = item, words
+            yield self._frames(view)
+
+    def _with_itself(self, view: View, item: Scorer) -> Generator[Frames, None, str]:
+        """How far a scorer agrees with itself over halves of the images it may read, in words."""
+        found = []
+        with noted(lambda _: None):  # said already, of all images
+            try:
+                for draw in (0, 1):
+                    scores = []
+                    for half in halves(view.study, seed=draw):
+                        scores.append(half.score(item).values)
+                        yield self._frames(view)
+                    found.append(correlations(*scores, scope=view.mask.scope)[ALL])
+            except DgpruneError as error:
+                return f"Whether this choice agrees with itself on other images cannot be told: {error}"
+        numbers = " and ".join(f"{value:.2f}" for value in found).replace("-", "\N{MINUS SIGN}")
+        return (
+            f"With itself, on one half of the images it reads and on the other: rank correlation {numbers} (two cuts)."
+        )
 
     def _missing(self, view: View) -> list[str]:
         """Scorers of the menu that are not known, or not as they are now."""
@@ -94,6 +119,9 @@ class AgreementPanel:
         mask, present = view.mask, label(view.study, view.menu[view.mask.scorer])
         share = f"{100 * mask.asked:.4g} % of {_COUNTS[mask.of]} removed, {_SCOPES[mask.scope]}"
         lines = [f"Compared with “{present}”, {share}. Grey is what unrelated choices give (95 %)."]
+        item, itself = self._itself.get(mask.scorer, (None, ""))
+        if itself and item is view.menu[mask.scorer]:
+            lines.append(itself)
         if left_out:
             listed = "; ".join(f"{_words(view.menu[name])}: {why.rstrip('.')}" for name, why in left_out.items())
             lines.append(f"Left out, as they cannot run here: {listed}.")
