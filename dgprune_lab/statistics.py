@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contract import Need
+from .contract import LABELLED, Need
 from .layout import layout_of
 from .running import Running, outputs
 from .surgery import rebuild
@@ -20,10 +20,9 @@ from .types.layers import CONV
 from .types.statistics import Statistics
 
 Site = Literal["door", "conv"]
-# Maps of twice as many images of 28 pixels are too large for the allocator to keep, which makes a LeNet's pass 1.5 times
-# as long; fewer leave a ResNet's last layers too little to do.
+# Maps of twice as many images of 28 pixels are too large for the allocator to keep, and a LeNet's pass takes 1.5 times
+# as long; with fewer a ResNet's last layers have too little to do.
 SIZE = 125
-_LABELLED: frozenset[Need] = frozenset({"gate", "weight_gradient", "risk", "class_co_moments"})
 
 
 def gather(
@@ -70,7 +69,7 @@ def _gather(
     model: nn.Module, graph: FilterGraph, domain: Domain, needs: Collection[Need], split: str, size: int,
     layout: torch.memory_format,
 ) -> Statistics:  # fmt: skip
-    wants_labels = bool(_LABELLED & set(needs))
+    wants_labels = bool(LABELLED & set(needs))
     if wants_labels and domain.labels is None:
         raise DgpruneError(f"domain {domain.name!r} has no labels; the risk, its gradients and classes need them.")
     twin = rebuild(model, lambda _, tensor: tensor.detach()).eval()

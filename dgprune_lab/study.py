@@ -299,8 +299,9 @@ class Study:
     def _refusal(self, scorer: Scorer, options: Mapping[str, Any], split: str) -> str | None:
         if "target" in scorer.reads and not self.targets:
             return "there are no images of a new look."
+        labels = scorer.takes_labels(options)
         for domain in self.domains:
-            if scorer.reads.get(domain.role or "source") == "labels" and domain.labels is None:
+            if labels and scorer.reads.get(domain.role or "source") == "labels" and domain.labels is None:
                 return f"it needs labels, and {domain.name!r} has none."
             if domain.role in scorer.reads and not len(domain.splits.get(split, ())):
                 return f"domain {domain.name!r} has no image in its part {split!r}."

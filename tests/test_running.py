@@ -112,6 +112,27 @@ def test_a_gate_on_a_layer_without_batchnorm_is_its_weights_times_their_gradient
     assert set(found.weight_gradient) <= {name for name, _ in model.named_parameters()}
 
 
+def test_what_waits_is_a_copy_that_no_layer_rewrites_in_place() -> None:
+    """In float64 nothing is converted, so nothing is copied on the way."""
+
+    class Double(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.double()
+
+    found = []
+    for in_place in (True, False):
+        hidden = nn.Sequential(nn.Flatten(), nn.Linear(5 * 16, 6), nn.ReLU(in_place), nn.Linear(6, 4))
+        model = nn.Sequential(
+            Double(), randomise(nn.Sequential(nn.Conv2d(3, 5, 3, stride=3), nn.ReLU(in_place), hidden))
+        )
+        graph = dg.read_groups(model, images(2, 3, 12, 12), layers="all")
+        needs: list[Need] = ["co_moments", "class_co_moments", "moments", "class_map", "gate"]
+        found.append(gather(model, graph, domain=domain("a", count=60), needs=needs, size=6))
+    assert list(found[0].co_moments) == [("1.0", "1.2.1"), ("1.2.1", "1.2.3")]
+    for one, other in zip(*(leaves([s.co_moments, s.class_co_moments, s.moments, s.gate]) for s in found), strict=True):
+        assert torch.allclose(one.double(), other.double())
+
+
 class TestRoom:
     def test_more_stays_until_its_end(self) -> None:
         cache = Cache(limit=10)
@@ -154,7 +175,7 @@ class TestRoom:
         assert [name for name, _ in passes] == ["a", "b", "t"]
 
     def test_co_moments_are_given_up_before_the_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(study, "_BYTES", 16_000)
+        monkeypatch.setattr(study, "_BYTES", 2000)
         held = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)],
