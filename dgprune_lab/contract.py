@@ -18,6 +18,7 @@ Need = Literal[
     "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "risk",
     "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
 ]  # fmt: skip
+LABELLED: frozenset[Need] = frozenset({"gate", "weight_gradient", "risk", "class_co_moments"})
 CO_MOMENTS: frozenset[Need] = frozenset({"co_moments", "class_co_moments"})
 # What the one pass over a domain does not leave: the network itself, and what takes a pass of its own when it is read.
 APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
@@ -75,6 +76,12 @@ class Scorer:
         """What the one pass over a domain must leave for it to run with these options."""
         wanted = self.needs if self.gathers is None else self.gathers(**options)
         return {need for need in wanted if need not in APART}
+
+    def takes_labels(self, options: Mapping[str, Any]) -> bool:
+        """Whether the labels it declares are needed with these options too, as far as what it gathers tells."""
+        gathered = self.gathered(options)
+        sure = self.gathers is not None and gathered and "removal" not in self.needs
+        return "labels" in self.reads.values() and not (sure and not gathered & LABELLED)
 
     @property
     def summary(self) -> str:

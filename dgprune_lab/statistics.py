@@ -125,9 +125,9 @@ class _Gates:
     """One gate on the output of every group: on those of its last writers.
 
     Behind a BatchNorm its derivative is that of gamma and beta, sum of w dL/dw, for which no activation is read.
-    A convolution or linear layer without one gets a real gate, a factor of ones: the weights' gradient would cost more
-    than all else. What is rewritten before a layer reads it (by a depthwise convolution, or by the BatchNorm on a
-    concatenation) does not count: the gate sits on the group's output.
+    A layer without one, and a BatchNorm without scale, gets a real gate, a factor of ones: the gradient of a layer's
+    weights would cost more than all else. What is rewritten before a layer reads it (by a depthwise
+    convolution, or by the BatchNorm on a concatenation) does not count: the gate sits on the group's output.
     """
 
     def __init__(self, model: nn.Module, graph: FilterGraph) -> None:
@@ -136,13 +136,8 @@ class _Gates:
         self.parameters: set[str] = set()
         self.opened: dict[str, Tensor] = {}
         for group in graph.groups:
-            modules = {name: model.get_submodule(name) for name in group.ends}
-            if any(m.weight is None for m in modules.values()):
-                raise DgpruneError(
-                    f"layer {group.name!r}: its BatchNorm has no scale, so a gate gradient is not defined."
-                )
-            for name, module in modules.items():
-                if not isinstance(module, (*CONV, nn.Linear)):
+            for name, module in {name: model.get_submodule(name) for name in group.ends}.items():
+                if not isinstance(module, (*CONV, nn.Linear)) and module.weight is not None:
                     self.parameters |= {f"{name}.{part}" for part, _ in module.named_parameters(recurse=False)}
                 elif name not in self.opened:
                     self.opened[name] = _open(module)
@@ -159,7 +154,7 @@ class _Gates:
                 continue
             if member.tensor in self.parameters:
                 held = self._tensors[member.tensor].detach().double() * gradients[member.tensor]
-            elif owner in self.opened and part == "weight":
+            elif owner in self.opened and part in ("weight", "running_mean"):
                 held = gradients[owner]
             else:
                 continue
@@ -169,7 +164,10 @@ class _Gates:
 
 def _open(layer: Any) -> Tensor:
     """Multiply a layer's outputs by ones from now on; these ones."""
-    ones = layer.weight.detach().new_ones(outputs(layer)).requires_grad_()
+    held = layer.running_mean if layer.weight is None else layer.weight
+    if held is None:
+        raise DgpruneError("a BatchNorm here has neither scale nor statistics, so no gate on its output can be read.")
+    ones = held.detach().new_ones(outputs(layer) or len(held)).requires_grad_()
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output * (ones if isinstance(module, nn.Linear) else ones.view(-1, *(1,) * (output.ndim - 2)))

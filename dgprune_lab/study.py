@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .cache import Cache, Key, content, stamp
-from .contract import CO_MOMENTS, Need, Scorer
+from .contract import CO_MOMENTS, LABELLED, Need, Scorer
 from .evaluator import Evaluator, drive
 from .gate import read_groups, refuse_hooks
 from .measure import private
@@ -319,10 +319,10 @@ class Study:
             needs: set[Need] = set()
             later: set[Need] = set()
             for item, options in scorers:
-                needs |= item.gathered(options) if domain.role in item.reads else set()
+                needs |= _needed(item, options, domain)
             for item in alongside:
-                if domain.role in item.reads and (domain.labels is not None or "labels" not in item.reads.values()):
-                    later |= item.gathered(item.settled({})) - CO_MOMENTS
+                if domain.labels is not None or item.reads.get(domain.role or "source") != "labels":
+                    later |= _needed(item, item.settled({}), domain) - CO_MOMENTS
             if needs:
                 self._passes.statistics(domain, needs, split, alongside=later)
 
@@ -364,3 +364,9 @@ class Study:
                 cache=self._cache, content=self._content,
             )  # fmt: skip
             self._stamp = found
+
+
+def _needed(scorer: Scorer, options: Mapping[str, Any], domain: Domain) -> set[Need]:
+    """What a pass over this domain must leave for a scorer: no label is read of a role of which it declares images."""
+    what = scorer.reads.get(domain.role or "source")
+    return set() if what is None else scorer.gathered(options) - (LABELLED if what == "images" else frozenset())

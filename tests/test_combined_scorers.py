@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.scorers import GroupView
+from dgprune_lab.statistics import gather
+from dgprune_lab.types.statistics import Statistics
 
 
 def study_of(model: nn.Module | None = None, **given: Any) -> dg.Study:
@@ -173,6 +175,39 @@ READS: dict[str, Any] = {
 NEEDS: Any = (
     "mean_map", "conv_map", "unit_map", "class_map", "moments", "paired", "gate", "risk", "removal", "co_moments",
 )  # fmt: skip
+
+
+def test_a_part_of_a_hybrid_sees_only_what_it_declares_itself() -> None:
+    @dg.scorer("sly", needs=("mean_map",), reads={"source": "images"})
+    def sly(view: GroupView) -> Tensor:
+        """Reads the target that the other part of the hybrid has declared."""
+        assert view.targets == () and view.sources == ("a", "b")
+        return view.mean_map("t").flatten(1).sum(1)
+
+    for by in ("depth", "rank"):
+        with pytest.raises(dg.DgpruneError, match="'sly' reads images of the target 't' but does not declare it"):
+            study_of().score(dg.hybrid(sly, "dss", by=by))
+
+
+@pytest.mark.parametrize("other", ["taylor", "gc_net"])
+@pytest.mark.filterwarnings("ignore:connections are correlations over")
+def test_no_label_of_a_target_is_read_for_what_reads_its_images(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+
+    def watched(*given: Any, **kinds: Any) -> Statistics:
+        found = gather(*given, **kinds)
+        seen[found.domain] = found.labels_read
+        return found
+
+    monkeypatch.setattr("dgprune_lab.passes.gather", watched)
+    made = dg.hybrid("dss", other, by="rank")
+    sources = [domain("a", count=120), domain("b", count=120, seed=1)]
+    bare = study_of(sources=sources, targets=[domain("t", seed=2, labelled=False)])
+    told = study_of(sources=sources)
+    assert bare.unavailable(made) is None
+    assert equal(bare.score(made), dict(told.score(made).values))
+    assert bare.score(made).reads == {"a/score": "labels", "b/score": "labels", "t/score": "images"}
+    assert seen == {"a": True, "b": True, "t": False}
 
 
 class TestReading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -202,3 +203,28 @@ def test_a_scorer_cannot_change_the_sums_that_others_read() -> None:
     study = planted()
     study.score(vandal)
     assert torch.equal(study.score(gc_net).values["0"], planted().score(gc_net).values["0"])
+
+
+def test_too_many_co_moments_are_greyed_and_refused_before_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    study, asked = planted(), dg.SCORERS["gc_net"]
+    assert study.unavailable(asked) is None
+    outputs = len(study.model.get_parameter(f"{study.graph.groups[1].consumers[0]}.weight"))
+    monkeypatch.setattr("dgprune_lab.running.CO_MOMENT_BYTES", 8 * (3 * 4 + 4 * outputs))
+    monkeypatch.setattr("dgprune_lab.passes.gather", None)
+    words = "over 4 classes would take .* MB, more than .* take them over all classes together"
+    assert re.search(words, study.unavailable(asked) or "")
+    with pytest.raises(dg.DgpruneError, match=f"'gc_net' cannot run here: .*{words}"):
+        study.score(asked)
+    assert study.unavailable(asked.using(by_class=False)) is None
+    monkeypatch.setattr("dgprune_lab.running.CO_MOMENT_BYTES", 1)
+    assert "together would take" in (study.unavailable(asked.using(by_class=False)) or "")
+
+
+def test_without_classes_no_label_is_needed() -> None:
+    net = linear_net([COPY, NEGATED, OTHER, NOTHING])
+    study, asked = dg.Study(net, sources=[flat("a", values(2400), labels=None)]), dg.SCORERS["gc_net"]
+    assert study.unavailable(asked) == "it needs labels, and 'a' has none."
+    for without in (asked.using(by_class=False), dg.hybrid("l1", asked.using(by_class=False), by="rank")):
+        assert study.unavailable(without) is None
+        assert study.score(without).reads == {"a/score": "images"}
+    assert study.unavailable(dg.SCORERS["taylor"]) == "it needs labels, and 'a' has none."

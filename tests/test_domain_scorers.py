@@ -199,8 +199,21 @@ class TestFlatMaps:
         net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
         with torch.no_grad():
             net[9].weight.zero_()
-        with pytest.raises(dg.DgpruneError, match="fewer than two classes"), pytest.warns(dg.DgpruneNote):
+        words = (
+            "layer '4' are 1 x 1.* 1 class in both 'a' and 't', fewer than two classes; take site='conv', a scorer"
+        )
+        with pytest.raises(dg.DgpruneError, match=words), pytest.warns(dg.DgpruneNote):
             study_of(net).score("dss")
+
+    def test_what_would_not_help_is_not_advised(self) -> None:
+        net = randomise(
+            nn.Sequential(nn.Conv2d(3, 4, 12), nn.ReLU(), nn.Flatten(), nn.Linear(4, 4)), dtype=torch.float32
+        )
+        with torch.no_grad():
+            net[3].weight.zero_()  # type: ignore[operator,union-attr]
+        words = r"in both 'a' and its copy with noise, .*; take a scorer that compares no maps"
+        with pytest.raises(dg.DgpruneError, match=words), pytest.warns(dg.DgpruneNote):
+            study_of(net, sources=[domain("a")]).score("dss_sources")
 
 
 @pytest.mark.parametrize(("option", "value"), [("pairing", "mean"), ("site", "input"), ("flat", "skip")])
@@ -211,3 +224,14 @@ def test_an_unknown_choice_is_named(option: str, value: str) -> None:
 
 def test_without_a_target_it_is_greyed() -> None:
     assert study_of(targets=[]).unavailable(dg.SCORERS["dss"]) == "there are no images of a new look."
+
+
+def test_a_nearly_silent_filter_has_unit_maps_too() -> None:
+    """The squares of 1e-25 are zero in float32, and a map divided by that is no unit map."""
+    net: Any = randomise(plain_net(), seed=4, dtype=torch.float32)
+    study = study_of(net)
+    loud = study.score("dss", options={"pairing": "all_pairs"}).values["0"]
+    with torch.no_grad():
+        net[0].weight[2] *= 1e-25
+        net[0].bias[2] *= 1e-25
+    assert torch.allclose(study.score("dss", options={"pairing": "all_pairs"}).values["0"], loud, atol=1e-5)

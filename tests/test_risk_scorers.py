@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.diagnostics.oracle import oracle
 from dgprune_lab.scorers import GroupView
-from dgprune_lab.scorers.risks import combined, terms
+from dgprune_lab.scorers.risks import combined, share, terms
 
 QUIET = pytest.mark.filterwarnings("ignore:risk_variance. the variance term makes up")
 NETS = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet}
@@ -198,3 +198,10 @@ def test_the_oracle_table() -> None:
     assert set(rows["interval"]) == {"filters"}
     share = float(frame.query("metric == 'variance_share'")["value"].item())
     assert 0 < share < 1 and not math.isnan(share)
+
+
+def test_dead_filters_have_no_say_in_how_much_the_variance_says() -> None:
+    first = {"a": torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64), "b": torch.zeros(5, dtype=torch.float64)}
+    second = {"a": torch.tensor([0.0, 0.0, 0.0, 3.0], dtype=torch.float64), "b": torch.zeros(5, dtype=torch.float64)}
+    assert share(first, second) == 0.75
+    assert share({"b": first["b"]}, {"b": second["b"]}) == 0

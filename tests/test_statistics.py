@@ -286,3 +286,23 @@ def test_recalibrate_needs_a_source_with_enough_train_images() -> None:
         dg.recalibrate(model, [domain("a", splits={"train": [], "report": range(60)})])
     few = dg.recalibrate(model, [domain("a", splits={"train": range(3), "report": range(3, 60)})])
     assert all(bool(torch.isfinite(buffer).all()) for buffer in few.buffers())
+
+
+def test_a_batchnorm_without_scale_gets_a_gate_too() -> None:
+    net: Any = norm_net()
+    net[1], net[5] = nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(8, affine=False)
+    randomise(net, seed=3, dtype=torch.float32)
+    study = dg.Study(net, sources=[domain("a")])
+    found = study.statistics("a", needs=["gate"]).gate
+    gates = {"1": torch.ones(6, 1, 1, requires_grad=True), "5": torch.ones(8, 1, 1, requires_grad=True)}
+    hooks = [net.get_submodule(k).register_forward_hook(lambda _, __, y, z=z: y * z) for k, z in gates.items()]
+    batch = study.sources[0].take(study.sources[0].rows("score"))
+    assert batch.labels is not None
+    wanted = torch.autograd.grad(F.cross_entropy(net(batch.images), batch.labels), list(gates.values()))
+    for hook in hooks:
+        hook.remove()
+    for name, value in zip(("0", "4"), wanted, strict=True):
+        assert torch.allclose(found[name], value.flatten().double(), atol=1e-6), name
+    net[1] = nn.BatchNorm2d(6, affine=False, track_running_stats=False)
+    with pytest.raises(dg.DgpruneError, match="neither scale nor statistics"):
+        dg.Study(net, sources=[domain("a")]).statistics("a", needs=["gate"])

@@ -78,7 +78,10 @@ def in_words(frame: pd.DataFrame) -> list[str]:
     lines = ["| form | held against | all filters | filters with an effect |", "|---|---|---|---|"]
     lines += [f"| {scorer} | {against} | {' | '.join(found)} |" for (scorer, against), found in cells.items()]
     share = next(row["value"] for row in listed if row["metric"] == "variance_share")
-    return [*lines, f"Median share of the variance term in the additive score: {100 * share:.2g} %."]
+    return [
+        *lines,
+        f"Median share of the variance term in the additive score, filters with an effect: {100 * share:.2g} %.",
+    ]
 
 
 def _removed(form: Form) -> Scorer:

@@ -62,7 +62,7 @@ def hybrid_scorer(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Scorer:
 
     def refuses(views: Views, **_: Any) -> str | None:
         for one in (a, b):
-            if one.refuses is not None and (why := one.refuses(views, **_defaults(one))) is not None:
+            if one.refuses is not None and (why := one.refuses(_seen_by(one, views), **_defaults(one))) is not None:
                 return f"{one.name}: {why}"
         return None
 
@@ -90,9 +90,15 @@ def _defaults(scorer: Scorer) -> dict[str, Any]:
 
 def _given(scorer: Scorer, views: Views, seed: int) -> Mapping[str, Tensor]:
     options = _defaults(scorer) | ({"seed": seed} if scorer.draws else {})
+    views = _seen_by(scorer, views)
     if scorer.level == "network":
         return scorer(views, **options)
     return {name: scorer(view, **options) for name, view in views.items()}
+
+
+def _seen_by(scorer: Scorer, views: Views) -> Views:
+    """Each part of a hybrid sees only what it declares itself, as it would alone."""
+    return {name: view.seen_by(scorer) for name, view in views.items()}
 
 
 def _ranks(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

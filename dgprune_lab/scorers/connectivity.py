@@ -100,14 +100,17 @@ def _refuses(views: dict[str, GroupView], *, by_class: bool = True, **_: object)
     for name, view in views.items():
         if not view.pairs and not any(view.places_on(layer) for layer in ends):
             return f"no layer but grouped convolutions reads or writes the filters of {name!r}, so none is connected."
-    for domain in next(iter(views.values())).sources if by_class else ():
-        most = int(next(iter(views.values())).class_counts(domain).max())
-        if most < LEAST:
+    one = next(iter(views.values()))
+    for domain in one.sources if by_class else ():
+        counts = one.class_counts(domain)
+        if (most := int(counts.max())) < LEAST:
             return (
                 f"no class of {domain!r} has {LEAST} images that scorers may read (the largest has {most}); take all "
                 "classes together (by_class=False)."
             )
-    return None
+        if why := one.co_moments_refused(tables=len(counts)):
+            return why
+    return None if by_class else one.co_moments_refused(tables=1)
 
 
 @scorer(

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..contract import Need, scorer
 from ..statistics import Site
 from ..types.errors import DgpruneError, note, unknown
-from ..types.statistics import ClassMap
 from ..types.tables import choice
 from .view import GroupView
 
@@ -108,7 +107,11 @@ def _alike(
     choice("flat", flat, Flat)
     first, second = pair
     if _is_flat(view, site):
-        return _by_class(view.class_map(first), view.class_map(second, shift=shift))
+        maps = view.class_map(first), view.class_map(second, shift=shift)
+        both = (maps[0].images > 0) & (maps[1].images > 0)
+        if int(both.sum()) < 2:
+            raise DgpruneError(_too_few(view, pair, int(both.sum()), site=site, shift=shift))
+        return cosine(maps[0].mean[both].T, maps[1].mean[both].T)
     if pairing == "paired":
         return view.paired_cosine(first, second, site=site)
     unit = pairing == "all_pairs"
@@ -121,14 +124,15 @@ def _dot(first: Tensor, second: Tensor) -> Tensor:
     return (first * second).flatten(1).sum(1)
 
 
-def _by_class(first: ClassMap, second: ClassMap) -> Tensor:
-    """Cosine of the vectors over the classes that are predicted in both domains."""
-    both = (first.images > 0) & (second.images > 0)
-    if int(both.sum()) < 2:
-        raise DgpruneError(
-            "the maps are 1 x 1 and fewer than two classes are predicted in both domains; take site='conv'."
-        )
-    return cosine(first.mean[both].T, second.mean[both].T)
+def _too_few(view: GroupView, pair: tuple[str, str], shared: int, *, site: Site, shift: str | None) -> str:
+    """Why the predicted classes cannot stand in for a map here, and what can be done."""
+    where = f"{pair[0]!r} and its copy with {shift}" if pair[0] == pair[1] else f"{pair[0]!r} and {pair[1]!r}"
+    way = "" if site == "conv" or _is_flat(view, "conv") else "site='conv', "
+    return (
+        f"the maps of layer {view.name!r} are 1 x 1, so its mean outputs per predicted class are compared, and the "
+        f"network predicts {shared or 'no'} class{'' if shared else 'es'} in both {where}, fewer than two classes; "
+        f"take {way}a scorer that compares no maps, or a network that tells these images apart."
+    )
 
 
 def _say_if_flat(view: GroupView, site: Site) -> None:

@@ -85,9 +85,13 @@ def terms(views: dict[str, GroupView], *, removed: bool) -> tuple[Effects, Effec
 
 
 def share(first: Effects, second: Effects) -> float:
-    """Median over the filters of second / (first + second), both >= 0: how much the second term has to say."""
+    """Median over the filters of second / (first + second), both >= 0: how much the second term has to say.
+
+    Filters of which both are 0 have no share: they are dead, however much the risks differ.
+    """
     a, b = torch.cat(list(first.values())), torch.cat(list(second.values()))
-    return float((b / (a + b).clamp_min(_TINY)).median())
+    alive = a + b > 0
+    return float((b[alive] / (a + b)[alive]).median()) if alive.any() else 0.0
 
 
 def _warn(first: Effects, second: Effects, beta: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contract import Need, Scorer
-from ..running import pairs, written
+from ..running import pairs, too_large, written
 from ..runtime import generator
 from ..statistics import Site
 from ..types.domain import Domain, Role
@@ -183,6 +183,15 @@ class GroupView:
         """Names of the layers that read the group and mix its filters; of each, co-moments can be read."""
         found = pairs(self._evidence.model, self._evidence.graph)
         return tuple(layer for group, layer in found if group.name == self.name)
+
+    def co_moments_refused(self, *, tables: int) -> str | None:
+        """Why a table of co-moments for each of so many classes is refused in this network, or None."""
+        held = self._evidence
+        return too_large(held.model, pairs(held.model, held.graph), tables=tables)
+
+    def seen_by(self, scorer: Scorer) -> GroupView:
+        """The same group as another scorer gets to see it, by what that one declares."""
+        return GroupView(scorer, self._group, self._evidence)
 
     def places_on(self, layer: str) -> list[tuple[Tensor, Tensor]]:
         """Places on a layer's output axis and the filters of this group there; empty where it writes none of them."""
