@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,19 @@ def evaluate(
     """
     batches = domain.batches(split, size=size, images=images, device=device_of(model), layout=layout_of(model, domain))
     return join(outcome_batches(private(model), batches, domain))
+
+
+def evaluating(
+    model: nn.Module, domain: Domain, split: str, *, images: int | None = None
+) -> Generator[None, None, Outcomes]:
+    """`evaluate`, yielding between batches, so that one can stop there."""
+    layout = layout_of(model, domain)
+    batches = domain.batches(split, size=250, images=images, device=device_of(model), layout=layout)
+    parts: list[Outcomes] = []
+    for part in outcome_batches(private(model), batches, domain):
+        parts.append(part)
+        yield
+    return join(parts)
 
 
 def private(model: nn.Module) -> nn.Module:

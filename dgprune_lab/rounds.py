@@ -12,17 +12,15 @@ from torch import nn
 
 from .allocate import allocate
 from .contract import Scorer
-from .layout import layout_of
-from .measure import device_of, join, outcome_batches, outcome_rows, private
+from .measure import evaluating, outcome_rows
 from .recalibration import recalibrate
 from .recipes import left
 from .runtime import seed as seeded
 from .study import Study
 from .surgery import prune
 from .training import train
-from .types.domain import Domain
+from .types.errors import DgpruneError, note
 from .types.filters import Mask
-from .types.outcomes import Outcomes
 from .types.record import record_of, roles_of
 from .types.tables import BatchNorm, Of, Scope, tidy
 from .types.training import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent, TrainingOptions
@@ -133,6 +131,11 @@ class Run:
                     yield from self._tune()
         except KeyboardInterrupt:
             return self.so_far()
+        except DgpruneError as error:
+            if self.stage == "full":  # nothing is done that could be lost
+                raise
+            note(f"round {self.round} of {self.plan.rounds} could not be done: {error}")
+            return self.so_far()
         return self.so_far(finished=True)
 
     def _cut(self) -> Iterator[RunEvent | None]:
@@ -195,7 +198,7 @@ class Run:
             if stage == "full":
                 outcomes = yield from plan.study.steps(None, domain=domain.name, split=plan.split, images=plan.images)
             else:
-                outcomes = yield from _outcomes(network, domain, split=plan.split, images=plan.images)
+                outcomes = yield from evaluating(network, domain, plan.split, images=plan.images)
             part = {"domain": domain.name, "role": domain.role, "split": plan.split, "images": len(outcomes)}
             seen = record.columns(domain.name, plan.split, roles=roles_of(plan.study.domains))
             rows += [{**about, **part, **row, **seen} for row in outcome_rows(outcomes)]
@@ -222,15 +225,3 @@ def _study_of(study: Study, network: nn.Module) -> Study:
         network, sources=study.sources, targets=study.targets, name=study.name, layers=study.layers,
         device=study.device, origin=study.origin,
     )  # fmt: skip
-
-
-def _outcomes(network: nn.Module, domain: Domain, *, split: str, images: int | None) -> Generator[None, None, Outcomes]:
-    """`evaluate`, yielding between batches, so that one can stop there."""
-    batches = domain.batches(
-        split, size=250, images=images, device=device_of(network), layout=layout_of(network, domain)
-    )
-    parts: list[Outcomes] = []
-    for part in outcome_batches(private(network), batches, domain):
-        parts.append(part)
-        yield
-    return join(parts)

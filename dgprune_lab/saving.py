@@ -36,7 +36,8 @@ def save(model: nn.Module, path: str | Path) -> Path:
     state = model.state_dict()
     if any("parametrizations" in name for name in state):
         raise DgpruneError(
-            "a masked network cannot be saved as it is; save dg.prune(model, mask), which computes the same."
+            "a masked network cannot be saved as it is; save dg.prune(model, mask), which computes the same. Zeros of "
+            "single weights are written into the layers by torch.nn.utils.parametrize.remove_parametrizations."
         )
     weights, card = checkpoint_paths(path)
     weights.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from numbers import Integral
+from typing import TypeVar
 
 from .allocate import checked_ratio
 from .contract import Scorer
@@ -18,6 +19,7 @@ from .types.training import BatchEvent, EpochEvent, PruneEvent, RunEvent, Traini
 
 __all__ = ["DENSE", "EXTRA", "PAPER", "Steps", "Tuned", "finish_run", "prune_and_tune", "rounds_of", "tuning_steps"]
 
+Result = TypeVar("Result")
 PAPER = TrainingOptions(
     epochs=20, batch_size=32, optimiser="sgd", lr=0.01, momentum=0.9, schedule="dss", schedule_epochs=100
 )
@@ -137,7 +139,9 @@ def tuning_steps(
     return Run(plan).steps()
 
 
-def finish_run(steps: Steps, show: Callable[[RunEvent | None], None] = lambda _: None) -> Tuned:
+def finish_run(
+    steps: Generator[RunEvent | None, None, Result], show: Callable[[RunEvent | None], None] = lambda _: None
+) -> Result:
     """Run it to its end, showing each event; Ctrl-C between two events ends it as Ctrl-C inside it does."""
     while True:
         try:

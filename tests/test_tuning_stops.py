@@ -56,6 +56,31 @@ def test_ctrl_c_in_a_training_gives_back_the_last_completed_stage(at: int, numbe
     assert tuned(given).finished, "the study is as good as new"
 
 
+def test_a_later_round_that_cannot_be_done_loses_no_earlier_one() -> None:
+    given = study()
+    whole = {group.name: group.filters for group in given.graph.groups}
+
+    @dg.scorer("once")
+    def once(view: Any) -> Tensor:
+        """Scores whole layers only."""
+        if view.filters < whole[view.name]:
+            raise dg.DgpruneError("this layer is not whole.")
+        return view.weight.abs().sum(1)
+
+    with pytest.warns(dg.DgpruneNote) as said:
+        found = tuned(given, once)
+    assert any("round 2 of 2 could not be done: this layer is not whole." in str(one.message) for one in said)
+    assert (found.finished, found.reached) == (False, "round 1 of 2, tuned") and found.mask.got > 0
+
+    @dg.scorer("never")
+    def never(view: Any) -> Tensor:
+        """Always raises."""
+        raise dg.DgpruneError("no.")
+
+    with pytest.raises(dg.DgpruneError, match=r"^no\.$"):
+        tuned(given, never)
+
+
 @pytest.mark.parametrize(("kind", "reached"), [(StageEvent, "the full network"), (EpochEvent, "round 1 of 2, cut")])
 def test_ctrl_c_between_two_events_is_the_same(kind: Any, reached: str) -> None:
     given = study()

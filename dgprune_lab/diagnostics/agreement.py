@@ -86,7 +86,8 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
     scope, sizes = masks[0].scope, {group.name: group.filters for group in study.graph.groups}
     shared = {
         "scorer": first.scorer, "other": second.scorer, "scope": scope,
-        "seed": first.options.get("seed", second.options.get("seed")), "target_aware": target_aware(study, *scores),
+        "seed": first.options.get("seed", second.options.get("seed")),
+        "target_aware": target_aware(study, *scores, record=study.record),
         "scorer_looked": target_aware(study, first), "other_looked": target_aware(study, second),
     }  # fmt: skip
     asked = {"ratio_removed": masks[0].asked, "ratio_got": (masks[0].got + masks[1].got) / 2, "of": masks[0].of}
@@ -112,9 +113,9 @@ def _ends(value: float, spread: float, least: float) -> dict[str, Any]:
     return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
 
 
-def target_aware(study: Study, *scores: Scores) -> str:
-    """The cell `target_aware` for what these scores looked at: names of targets, "none" or "unknown"."""
-    record = Record(training={})
+def target_aware(study: Study, *scores: Scores, record: Record | None = None) -> str:
+    """The cell `target_aware` for what these scores looked at, and `record`: names of targets, "none" or "unknown"."""
+    record = Record(training={}) if record is None else record
     for held in scores:
         record = record.adding("scorer", held.reads)
     return record.target_aware(roles_of(study.domains))
