@@ -199,9 +199,7 @@ class TestFlatMaps:
         net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
         with torch.no_grad():
             net[9].weight.zero_()
-        words = (
-            "layer '4' are 1 x 1.* 1 class in both 'a' and 't', fewer than two classes; take site='conv', a scorer"
-        )
+        words = "layer '4' are 1 x 1.* 1 class in both 'a' and 't', fewer than two classes; take site='conv', a scorer"
         with pytest.raises(dg.DgpruneError, match=words), pytest.warns(dg.DgpruneNote):
             study_of(net).score("dss")
 

@@ -120,7 +120,7 @@ def test_lines_are_named_and_a_choice_that_looked_is_marked_from_its_cut_on() ->
 def test_the_page_can_be_given_the_chart_before_there_are_rows() -> None:
     spec = charts.training(tidy([], extra=EXTRA)).to_dict()
     data = {layer["data"]["name"]: layer["data"].get("values") for layer in spec["layer"] if "values" in layer["data"]}
-    assert data == {"curves": [], "cuts": [], "names": [], "ends": [{"epoch": 0}, {"epoch": 1}]}
+    assert data == {"curves": [], "cuts": [], "names": [], "ends": [{"epoch": 0}, {"epoch": 1}], "unit": []}
     assert spec["autosize"] == {"type": "none"} and set(spec["padding"]) == {"left", "right", "top", "bottom"}
     values = [
         layer["encoding"]["y"]["scale"]["domain"]
