@@ -37,21 +37,61 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
         means = _means(np.ascontiguousarray(flat[:, moving], dtype=np.float32))
         tail = (1 - LEVEL) / 2 * 100
         low[moving], high[moving] = np.percentile(means, [tail, 100 - tail], axis=0)
-    bound = 1 - ((1 - LEVEL) / 2) ** (1 / len(flat))
     for k in np.flatnonzero(constant):
-        low[k], high[k] = _constant(float(flat[0, k]), bound)
+        low[k], high[k] = _constant(float(flat[0, k]), _bound(len(flat)))
     shape = values.shape[1:]
     return low.reshape(shape), high.reshape(shape)
 
 
+def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(1000, K) means of the columns of (N, K) over the resamples that `over_images` uses."""
+    return _means(np.ascontiguousarray(values, dtype=np.float32))
+
+
 def difference(after: NDArray[np.float64], before: NDArray[np.float64]) -> tuple[float, float]:
     """The interval of mean(after - before) over the same images; symmetric about 0 where no image changed."""
-    gap = after.astype(np.float64) - before.astype(np.float64)
-    if (gap == 0).all():
-        bound = 1 - ((1 - LEVEL) / 2) ** (1 / len(gap))
-        return -bound, bound
-    low, high = over_images(gap)
-    return float(low), float(high)
+    low, high = differences(after[:, None], before)
+    return float(low[0]), float(high[0])
+
+
+def differences(
+    after: NDArray[np.float64], before: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`difference` of many measurements at once: after (N, K), before (N,); low and high, (K,) each."""
+    gaps = after.astype(np.float64) - before.astype(np.float64)[:, None]
+    low, high = over_images(gaps)
+    still = (gaps == 0).all(0)
+    low[still], high[still] = -_bound(len(gaps)), _bound(len(gaps))
+    return low, high
+
+
+def relative_drops(
+    after: NDArray[np.float64], before: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % percentile bootstrap intervals of (mean(before) - mean(after)) / mean(before), paired by image.
+
+    Both means of a resample are of the same images; a resample in which none was right before is left out. Where no
+    image changed, or none is right any more, all resamples agree: the exact binomial bound of `over_images`, over
+    mean(before), stands in.
+
+    Args:
+        after: (N, K) of 0 and 1, a column per measurement.
+        before: (N,) of 0 and 1.
+
+    Returns:
+        low and high, (K,) each; NaN where nothing was right before.
+    """
+    count, base = len(before), float(before.mean())
+    if base == 0:
+        return np.full(after.shape[1], np.nan), np.full(after.shape[1], np.nan)
+    means = _means(np.concatenate([after, before[:, None]], axis=1).astype(np.float32)).astype(np.float64)
+    means = means[means[:, -1] > 0]
+    tail = (1 - LEVEL) / 2 * 100
+    low, high = np.percentile(1 - means[:, :-1] / means[:, -1:], [tail, 100 - tail], axis=0)
+    still, gone, room = (after == before[:, None]).all(0), (after == 0).all(0), _bound(count) / base
+    low[still], high[still] = -room, room
+    low[gone], high[gone] = 1 - room, 1.0
+    return low, high
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
@@ -117,6 +157,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
+
+
+def _bound(count: int) -> float:
+    """How far the true share may lie from 0 (or 1) when so many images all agree."""
+    return 1 - ((1 - LEVEL) / 2) ** (1 / count)
 
 
 def _constant(value: float, bound: float) -> tuple[float, float]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .chance import Streams, drawn_from, dropouts
 from .data.augment import AUGMENTATIONS
 from .types.domain import Domain
 from .types.errors import DgpruneError, unknown
 from .types.record import record_of, set_record
-from .types.training import BatchEvent, EpochEvent, Events, TrainingOptions
+from .types.training import BatchEvent, EpochEvent, Event, Events, TrainingOptions
 
 TrainingStage = Literal["training", "tuning"]
 
@@ -51,12 +51,22 @@ def train(
             longer a number (when it happens).
     """
     chosen = TrainingOptions() if options is None else options
-    if chosen.augmentation not in AUGMENTATIONS:
-        raise unknown("augmentation", chosen.augmentation, AUGMENTATIONS)
-    pool = _Pool(sources)
+    check_training(model, sources=sources, options=chosen)
+    return _training(TrainingLoop(copy.deepcopy(model), sources=sources, options=chosen, stage=stage))
+
+
+def check_training(model: nn.Module, *, sources: Sequence[Domain], options: TrainingOptions) -> None:
+    """Refuse what no training can begin with; see `train`."""
+    if options.augmentation not in AUGMENTATIONS:
+        raise unknown("augmentation", options.augmentation, AUGMENTATIONS)
+    _Pool(sources)
     if not any(p.requires_grad for p in model.parameters()):
         raise DgpruneError("this model has no parameter that can be trained; check requires_grad.")
-    return _training(copy.deepcopy(model), pool, chosen, stage)
+    if options.dropout is not None and not dropouts(model):
+        raise DgpruneError(
+            "dropout sets the nn.Dropout layers of a network, and this one has none (torch.nn.functional.dropout "
+            "cannot be set from outside); add such a layer, or leave dropout=None."
+        )
 
 
 def finish(events: Events) -> nn.Module:
@@ -89,13 +99,17 @@ def with_progress(events: Events, *, label: str = "training") -> Events:
 def learning_rate(options: TrainingOptions, *, progress: float) -> float:
     """The learning rate at a progress p from 0 to 1 (epochs done / schedule_epochs).
 
-    constant: lr; cosine: lr (1 + cos(pi p)) / 2; dss: lr / (1 + 10 p)^0.75 (Sun 2023, arXiv:2306.13237, its code).
+    constant: lr; cosine: lr (1 + cos(pi p)) / 2; dss: lr / (1 + 10 p)^0.75 (Sun 2023, arXiv:2306.13237, its code);
+    steps: lr times 0.1 for every milestone (an epoch) that is over.
 
     >>> round(learning_rate(TrainingOptions(lr=0.01, schedule="dss"), progress=0.2), 4)
     0.0044
     """
     if options.schedule == "cosine":
         return options.lr * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    if options.schedule == "steps":
+        done = progress * (options.schedule_epochs or options.epochs) + 1e-6
+        return options.lr * 0.1 ** sum(done >= milestone for milestone in options.milestones)
     return options.lr / (1 + 10 * progress) ** 0.75 if options.schedule == "dss" else options.lr
 
 
@@ -152,69 +166,110 @@ class _Pool:
         return torch.cat([part.images for part in parts]), torch.cat(labels)
 
 
-class _Noise:
-    """A stream of PyTorch's global generators that belongs to one training (dropout reads nothing else)."""
+class TrainingLoop:
+    """One training on its way: network, optimiser and streams of chance, one epoch at a time.
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self.devices = [device] if device.type == "cuda" else []
-        self.states = [torch.Generator(device=one).manual_seed(seed).get_state() for one in ("cpu", *self.devices)]
-        self.used = True
+    Attributes:
+        model: the network that is trained, in place.
+        done: epochs that are over.
+        diverged: whether it ended because the loss was no longer a number.
+        after_step: called after every step of the optimiser; nothing where None.
+    """
 
-    @contextmanager
-    def stream(self) -> Iterator[None]:
-        """Inside, the global generators continue this stream; outside, they are as they were.
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        sources: Sequence[Domain],
+        options: TrainingOptions,
+        stage: TrainingStage = "training",
+    ) -> None:
+        self.model, self.options = model, options
+        self.stage: TrainingStage = stage
+        self.pool = _Pool(sources)
+        self.device = next(model.parameters()).device
+        self.chance = Streams(options.seed, self.device)
+        self.optimiser = _optimiser(model, options)
+        self.after_step: Callable[[], None] | None = None
+        self.done, self.seconds, self.diverged = 0, 0.0, False
+        self._dropouts = dropouts(model)
+        if options.dropout is not None:
+            for layer in self._dropouts:
+                layer.p = options.dropout
 
-        After a step that drew nothing they are left alone: to put them back would undo what a cell draws meanwhile,
-        while the training runs in a thread beside it.
+    def epoch(self) -> Iterator[Event]:
+        """The next epoch: a `BatchEvent` per step and one `EpochEvent`.
+
+        Raises:
+            DgpruneError: labels beyond the outputs, or a loss that is no longer a number.
         """
-        if not self.used:
-            yield
-            return
-        before = self.states
-        with torch.random.fork_rng(devices=self.devices):
-            torch.set_rng_state(self.states[0])
-            for device, state in zip(self.devices, self.states[1:], strict=True):
-                torch.cuda.set_rng_state(state, device)
-            yield
-            self.states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
-        self.used = not all(torch.equal(old, new) for old, new in zip(before, self.states, strict=True))
-
-
-def _training(model: nn.Module, pool: _Pool, options: TrainingOptions, stage: TrainingStage) -> Events:
-    """The loop itself; `model` is already the copy."""
-    device = next(model.parameters()).device
-    order = torch.Generator().manual_seed(options.seed)
-    # Streams of their own, far from the small seeds that people choose.
-    chance = torch.Generator(device=device).manual_seed(options.seed + 2**32)
-    noise = _Noise(options.seed + 2**33, device)
-    optimiser = _optimiser(model, options)
-    seconds, rate = 0.0, options.lr
-    for epoch in range(1, options.epochs + 1):
-        batches = [b for b in torch.randperm(len(pool.rows), generator=order).split(options.batch_size) if len(b) > 1]
-        total, images = 0.0, 0
+        options, epoch = self.options, self.done + 1
+        order = torch.randperm(len(self.pool.rows), generator=self.chance.order)
+        batches = [part for part in order.split(options.batch_size) if len(part) > 1]
+        total, images, rate = 0.0, 0, options.lr
         for number, index in enumerate(batches, start=1):
             start = time.perf_counter()
             done = epoch - 1 + (number - 1) / len(batches)
             rate = learning_rate(options, progress=done / (options.schedule_epochs or options.epochs))
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            x, y = pool.take(index, device)
-            with noise.stream():
-                loss = _step(model, optimiser, _augmented(x, options, chance), y, options)
+            loss = self._take(index, rate)
             if not math.isfinite(loss):
+                self.diverged = True
                 raise DgpruneError(f"the loss is {loss} in epoch {epoch}, batch {number}; try an lr below {rate:.3g}.")
             total, images = total + loss * len(index), images + len(index)
-            seconds += time.perf_counter() - start
+            self.seconds += time.perf_counter() - start
             yield BatchEvent(epoch, options.epochs, number, len(batches), len(index), loss, rate)
-        model.eval()
-        _note(model, pool.sources, stage)
-        yield EpochEvent(epoch, options.epochs, total / images, rate, seconds, model)
-    return model
+        self.model.eval()
+        _note(self.model, self.pool.sources, self.stage)
+        self.done = epoch
+        yield EpochEvent(epoch, options.epochs, total / images, rate, self.seconds, self.model)
+
+    def _take(self, index: Tensor, rate: float) -> float:
+        """One step on these images; the loss before it."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        x, y = self.pool.take(index, self.device)
+        with self.chance.noise.stream():
+            x = _augmented(x, self.options, self.chance.augmentation)
+            self.model.train()
+            with drawn_from(self.chance.dropout, self._dropouts):
+                loss = _step(self.model, self.optimiser, x, y, self.options)
+        if self.after_step is not None:
+            self.after_step()
+        return loss
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that the next epoch depends on beside network, data and options: tensors, and plain values."""
+        tensors = {f"chance.{name}": state for name, state in self.chance.state().items()}
+        values: dict[str, Any] = {"done": self.done, "seconds": self.seconds, "optimiser": {}}
+        for number, held in self.optimiser.state_dict()["state"].items():
+            for name, value in held.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimiser.{number}.{name}"] = value
+                else:
+                    values["optimiser"].setdefault(str(number), {})[name] = value
+        return tensors, values
+
+    def resume(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken; the network's own tensors are put back by whoever kept them."""
+        held: dict[int, dict[str, Any]] = {int(number): dict(kept) for number, kept in values["optimiser"].items()}
+        for key, tensor in tensors.items():
+            if key.startswith("optimiser."):
+                _, number, name = key.split(".", 2)
+                held.setdefault(int(number), {})[name] = tensor
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": held})
+        self.chance.resume({key.removeprefix("chance."): t for key, t in tensors.items() if key.startswith("chance.")})
+        self.done, self.seconds = int(values["done"]), float(values["seconds"])
+
+
+def _training(loop: TrainingLoop) -> Events:
+    """All epochs, one after the other."""
+    while loop.done < loop.options.epochs:
+        yield from loop.epoch()
+    return loop.model
 
 
 def _step(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, options: TrainingOptions) -> float:
-    """One step of the optimiser; returns the loss before it."""
-    model.train()
+    """One step of the optimiser on a network in training mode; returns the loss before it."""
     with torch.enable_grad():
         logits = model(x)
         if logits.ndim != 2 or int(y.max()) >= logits.shape[1]:

@@ -13,6 +13,7 @@ from dgprune_lab.allocate import allocate
 from dgprune_lab.bench import PARTS, main, peer
 from dgprune_lab.bench.cases import case, drawn_scores, network
 from dgprune_lab.bench.passes import AWARE, check_risks, check_scores, needs
+from dgprune_lab.bench.prunability import check_losses
 from dgprune_lab.bench.sweeps import check_accuracies
 from dgprune_lab.bench.table import heading, line
 from dgprune_lab.bench.ticks import check_same
@@ -32,10 +33,10 @@ def lenet():
 
 def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
-    rows = main(json=file, quick=True, parts=("mask", "sweep", "statistics"))
+    rows = main(json=file, quick=True, parts=("mask", "sweep", "statistics", "prunability"))
     held = json.loads(file.read_text())
     assert [entry["name"] for entry in held] == [row.name for row in rows]
-    for name in ("sweep, lenet", "one pass, lenet", "domain-aware scorers, lenet"):
+    for name in ("sweep, lenet", "one pass, lenet", "domain-aware scorers, lenet", "prunability, lenet"):
         assert any(entry["name"].startswith(name) for entry in held)
     for entry in held:
         assert set(entry) == KEYS
@@ -102,6 +103,8 @@ def test_what_is_not_the_same_is_not_timed(lenet) -> None:
         check_same(small, other, lenet.example)
     with pytest.raises(RuntimeError, match="different accuracies"):
         check_accuracies({(0, 0.5, 0): 0.5}, {(0, 0.5, 0): 0.51}, images=100, exact=True)
+    with pytest.raises(RuntimeError, match="different losses"):
+        check_losses([0.1, 0.2], [0.1, 0.21])
     with pytest.raises(RuntimeError, match="different risks"):
         check_risks(2.3, 2.301)
     with pytest.raises(RuntimeError, match="different scores"):
@@ -138,4 +141,4 @@ def test_long_names_and_no_peer_fit_the_table() -> None:
 
 
 def test_every_part_is_listed() -> None:
-    assert {"mask", "tick", "sweep", "statistics", "fpgm", "import", "browser"} == set(PARTS)
+    assert {"mask", "tick", "sweep", "statistics", "fpgm", "import", "browser", "prunability"} == set(PARTS)

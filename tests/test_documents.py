@@ -26,7 +26,7 @@ def test_the_blocks_of_the_readme_run_in_order() -> None:
         exec(compile(block, "README.md", "exec"), names)
     assert names["chart"].to_dict()["layer" if "layer" in names["chart"].to_dict() else "hconcat"]
     assert names["own"].targets[0].labels is None
-    lost = names["flips"](names["study"])
+    lost = names["lost"](names["study"])
     assert lost.value.min() >= 0 and len(lost) == 3
 
 

@@ -13,6 +13,7 @@ from ..types.errors import unknown
 from .browser import browser_rows
 from .imports import import_rows
 from .passes import pass_rows
+from .prunability import prunability_rows
 from .scoring import fpgm_rows, mask_rows
 from .sweeps import sweep_rows
 from .table import heading, line
@@ -27,6 +28,7 @@ PARTS: Mapping[str, Part] = {
     "fpgm": fpgm_rows,
     "sweep": sweep_rows,
     "statistics": pass_rows,
+    "prunability": prunability_rows,
     "import": import_rows,
     "browser": browser_rows,
 }

@@ -5,9 +5,14 @@ from __future__ import annotations
 from .agreement import agreement
 from .companion import companion
 from .drop import drop
+from .drops import drops
+from .flips import flips
 from .images import images
+from .instability import instability
+from .layers import layers
 from .left import left
 from .mean_map import mean_map
+from .prunability import prunability
 from .stability import stability
 from .sweep import sweep
 from .training import training
@@ -19,10 +24,15 @@ __all__ = [
     "agreement",
     "companion",
     "drop",
+    "drops",
+    "flips",
     "images",
+    "instability",
+    "layers",
     "left",
     "looks",
     "mean_map",
+    "prunability",
     "stability",
     "svg",
     "sweep",

@@ -17,6 +17,7 @@ from .theme import (
     choice_sight,
     finish,
     interval_of,
+    is_missing,
     layered,
     looks_of,
     mark_of,
@@ -26,6 +27,7 @@ from .theme import (
     signed,
 )
 
+CAPTION = "How much removal hurts at once; it says nothing yet about generalisation."
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 36}
 CHANGE = "change"
 _SPANS = (5, 10, 25, 50, 100)
@@ -36,7 +38,7 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
 
     Args:
         frame: a tidy table whose rows with this `metric` are changes against the full network (negative: lost);
-            of several ratios the largest is drawn.
+            of several ratios the largest is drawn, and of classes and single layers nothing (`layers` draws those).
         width, height: of the plot, in pixels.
     """
     rows = drop_rows(frame, metric=metric)
@@ -48,10 +50,10 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
 
 def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, Any]]:
     """The chart's rows in points, one per domain, from a tidy table."""
-    used = records(frame, metric=metric)
+    used = [row for row in records(frame, metric=metric) if is_whole(row)]
     style = looks_of(frame)
     last = max((row["ratio_removed"] for row in used), default=None)
-    several = len({row["scorer"] for row in used}) > 1
+    several, networks = len({row["scorer"] for row in used}) > 1, len({row.get("network") for row in used}) > 1
     rows: list[dict[str, Any]] = []
     for row in used:
         if row["ratio_removed"] != last:
@@ -63,6 +65,7 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, An
         if several:  # target-aware is said once, at the scorer
             seen = signed("seen" if "seen" in sight else "")
             name = f"{row['scorer']}{signed(choice_sight([row]))}, {row['domain']}{seen}"
+        name = f"{row['network']}, {name}" if networks else name
         rows.append(
             {
                 "domain": str(row["domain"]),
@@ -76,6 +79,11 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, An
             }
         )
     return rows
+
+
+def is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether a row is about all classes, and about a mask of all layers."""
+    return is_missing(row.get("class")) and is_missing(row.get("group"))
 
 
 def span_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

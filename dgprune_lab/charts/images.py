@@ -63,7 +63,7 @@ def _rows(domain: Domain, row: int, images: int, split: str) -> list[dict[str, A
         {
             "row": row,
             "column": k,
-            "url": _png(image),
+            "url": png(image),
             "label": labels[k],
             "domain": domain.name,
             "words": domain.name + role,
@@ -72,7 +72,7 @@ def _rows(domain: Domain, row: int, images: int, split: str) -> list[dict[str, A
     ]
 
 
-def _png(pixels: np.ndarray[Any, Any]) -> str:
+def png(pixels: np.ndarray[Any, Any]) -> str:
     """(H, W, C) uint8 as a data URL."""
     held = io.BytesIO()
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3]).save(held, format="PNG")

@@ -1,5 +1,6 @@
 """Reference networks, safe checkpoints, and the recipes that make the built-in ones."""
 
 from . import checkpoints, networks
+from .checkpoints import pair
 
-__all__ = ["checkpoints", "networks"]
+__all__ = ["checkpoints", "networks", "pair"]

@@ -18,7 +18,10 @@ from ..types.errors import DgpruneError, unknown
 from ..types.record import Record
 from .networks import build
 
-SHIPPED = ("digits", "lenet_paper", "lenet_two_sources_0", "lenet_two_sources_1", "lenet_two_sources_2")
+SHIPPED = (
+    "digits", "lenet_paper", "lenet_two_sources_0", "lenet_two_sources_1", "lenet_two_sources_2", "digits_pair_a",
+    "digits_pair_b",
+)  # fmt: skip
 """Names of the built-in checkpoints; `dgprune_lab.shipping.RECIPES` says how each was made."""
 
 
@@ -90,6 +93,24 @@ def shipped(name: str) -> nn.Module:
     'labels'
     """
     return _rebuilt(_resource(name, "safetensors").read_bytes(), shipped_card(name), f"{name}.safetensors")
+
+
+def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
+    """Two shipped networks of one architecture, equal training loss and unlike generalisation; their cards say how.
+
+    "digits": two small LeNets trained on `mnist` and `uci_digits` to a cross-entropy of 0.02.
+
+    Raises:
+        DgpruneError: another name.
+
+    >>> first, second = pair("digits")
+    >>> [sum(p.numel() for p in network.parameters()) for network in (first, second)]
+    [56474, 56474]
+    """
+    pairs = sorted({known[: -len("_pair_a")] for known in SHIPPED if known.endswith("_pair_a")})
+    if name not in pairs:
+        raise unknown("pair", name, pairs)
+    return shipped(f"{name}_pair_a"), shipped(f"{name}_pair_b")
 
 
 def shipped_card(name: str) -> dict[str, Any]:

@@ -2,8 +2,29 @@
 
 from .agreement import AgreementPanel
 from .explorer import Explorer
+from .flips import FlipsPanel
+from .layers import LayersPanel
 from .live import Live, Tuning
 from .panels import Panel, View
-from .questions import Agreement
+from .prunability import PrunabilityPanel
+from .questions import Agreement, Flips, Layers, Prunability
+from .shown import Shown
+from .training import Training
 
-__all__ = ["Agreement", "AgreementPanel", "Explorer", "Live", "Panel", "Tuning", "View"]
+__all__ = [
+    "Agreement",
+    "AgreementPanel",
+    "Explorer",
+    "Flips",
+    "FlipsPanel",
+    "Layers",
+    "LayersPanel",
+    "Live",
+    "Panel",
+    "Prunability",
+    "PrunabilityPanel",
+    "Shown",
+    "Training",
+    "Tuning",
+    "View",
+]

@@ -21,10 +21,13 @@ from ..types.tables import BatchNorm, Of, Scope
 from . import static as assets
 from .agreement import AgreementPanel
 from .code import as_code
+from .flips import FlipsPanel
 from .heard import HeardWidget
 from .host import vega_host
+from .layers import LayersPanel
 from .measurements import Measurements, View, frame_key
 from .panels import Panel, Panels
+from .prunability import PrunabilityPanel
 from .worker import CURVES, EXACT, Job, Worker
 
 QUIET_SECONDS = 0.12
@@ -96,7 +99,8 @@ class Explorer(HeardWidget):
         words = {**self._measurements.words(), "specs": assets.specs(), "host": vega_host().ref}
         status = {"ack": -1, "progress": None, "error": None, "message": None}
         super().__init__(static=words, choice=dict(start), status=status)
-        self._panels = Panels([AgreementPanel()] if panels is None else panels, self)
+        built_in = [FlipsPanel(), LayersPanel(), AgreementPanel(), PrunabilityPanel()]
+        self._panels = Panels(built_in if panels is None else panels, self)
         self.set_trait("_view_count", 0)
         self.observe(lambda event: _call(this, "_chosen", event["new"]), "choice")
         self.observe(lambda event: _call(this, "_views_changed", event), "_view_count")
@@ -338,7 +342,7 @@ class Explorer(HeardWidget):
                 self.scorer = item.instead
         elif kind == "option":
             self._use(**{str(content.get("name")): content.get("value")})
-        elif kind in ("panel", "filter"):
+        elif kind in ("panel", "filter", "page"):
             self._panels.message(content)
 
     def _use(self, **options: Any) -> None:

@@ -47,6 +47,7 @@ class Live(HeardWidget):
     _esm = assets.module("live")
     _css = assets.style("live")
     _worker: Worker | None = None
+    _cut = "round"  # what one removal is called
 
     static = traitlets.Dict().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)
@@ -154,7 +155,7 @@ class Live(HeardWidget):
         elif isinstance(event, PruneEvent | StageEvent):
             self._so_far = event.so_far
             if isinstance(event, PruneEvent):
-                self._round = f"round {event.round} of {event.rounds}"
+                self._round = f"{self._cut} {event.round} of {event.rounds}"
                 gone = sum(map(len, event.removed.values()))
                 self._say(words=f"{self._round}, {gone} filters removed" if gone else self._round)
             if event.rows:

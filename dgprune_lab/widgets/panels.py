@@ -16,7 +16,9 @@ from .worker import BACKGROUND, PANEL, Job
 if TYPE_CHECKING:
     from .explorer import Explorer
 
-Frames = Mapping[str, Mapping[str, list[dict[str, Any]]] | str]
+Frames = Mapping[str, Mapping[str, list[dict[str, Any]]] | Mapping[str, int] | str]
+
+_NOTHING: Mapping[str, Any] = {"data": {}, "text": None, "pages": None, "error": None}
 
 
 class View:
@@ -26,7 +28,8 @@ class View:
         self, study: Study, mask: Mask, *, batchnorm: BatchNorm, selected: Any = None,
         menu: Mapping[str, Scorer | Scores] = SCORERS,
     ) -> None:  # fmt: skip
-        self.study, self.mask, self.batchnorm, self.selected, self.menu = study, mask, batchnorm, selected, menu
+        self.study, self.mask, self.selected, self.menu = study, mask, selected, menu
+        self.batchnorm: BatchNorm = batchnorm
 
 
 class Panel(Protocol):
@@ -36,7 +39,7 @@ class Panel(Protocol):
         name: unique.
         label: words on its button.
         charts: chart name -> Vega-Lite specification with named data.
-        selected: what the user picked in it, if anything: {"group": ..., "filter": ...}.
+        selected: what the user picked in it, if anything: {"group": ..., "filter": ...}, {"page": ...}.
     """
 
     name: str
@@ -48,10 +51,12 @@ class Panel(Protocol):
         """Why it has nothing to show here; None where it has."""
         ...
 
-    def tick(self, view: View) -> Frames:
+    def tick(self, view: View) -> Frames | Iterator[Frames]:
         """Chart name -> data name -> rows, for this view; quick enough to follow a slider at rest.
 
-        Under the name "text", in place of data: words above the charts.
+        Under the name "text", in place of data: words above the charts. Under "pages", {"at": 0, "of": 3}: buttons to
+        browse; they set `selected["page"]`. Work of many steps is an iterator, which gives way to the slider between
+        two of its frames; a frame may be empty.
         """
         ...
 
@@ -68,20 +73,21 @@ class Panels:
         self._explorer = weakref.ref(explorer)
         study = explorer.study
         listed = [{"name": p.name, "label": p.label, "unavailable": p.unavailable(study)} for p in panels]
-        explorer.panels = {"list": listed, "open": None, "charts": {}, "data": {}, "text": None, "error": None}
+        explorer.panels = {"list": listed, "open": None, "charts": {}, **_NOTHING}
 
     def message(self, content: Mapping[str, Any]) -> None:
-        """Open or close a panel, or tell the open one which filter was picked."""
+        """Open or close a panel, or tell the open one which filter or page was picked."""
         explorer = self._explorer()
         if explorer is None:
             return
         if content["type"] == "panel":
             name = content.get("name") if content.get("name") in self._panels else None
             charts = {} if name is None else dict(self._panels[name].charts)
-            fresh = {"open": name, "charts": charts, "data": {}, "text": None, "error": None}
+            fresh = {"open": name, "charts": charts, **_NOTHING}
             explorer.panels = {**explorer.panels, **fresh}
         elif (opened := self._open(explorer)) is not None:
-            opened.selected = {"group": content.get("group"), "filter": content.get("filter")}
+            names = ("page",) if content["type"] == "page" else ("group", "filter")
+            opened.selected = {**(opened.selected or {}), **{name: content.get(name) for name in names}}
         self.ticked()
 
     def ticked(self) -> None:
@@ -105,9 +111,11 @@ class Panels:
             explorer.study, explorer.mask, batchnorm=explorer.batchnorm, selected=panel.selected,
             menu=dict(explorer._measurements.menu),
         )  # fmt: skip
-        if self._guarded(panel, lambda: panel.tick(view)):
+        found = _steps(panel, view)
+        while self._guarded(panel, lambda: next(found, None)):
+            yield
+        if self._open(explorer) is panel and explorer.panels["error"] is None:
             explorer._worker.put("panel background", lambda: self._later(panel, view), priority=BACKGROUND)
-        yield
 
     def _later(self, panel: Panel, view: View) -> Job:
         more = panel.background(view)
@@ -127,11 +135,19 @@ class Panels:
             return False
         if found is None or self._open(explorer) is not panel:
             return False
-        data, text = {**explorer.panels["data"]}, explorer.panels["text"]
+        data, text, pages = {**explorer.panels["data"]}, explorer.panels["text"], explorer.panels["pages"]
         for chart, rows in found.items():
             if isinstance(rows, str):
                 text = rows
+            elif chart == "pages":
+                pages = rows
             else:
                 data[chart] = {**data.get(chart, {}), **rows}
-        explorer.panels = {**explorer.panels, "data": data, "text": text, "error": None}
+        explorer.panels = {**explorer.panels, "data": data, "text": text, "pages": pages, "error": None}
         return True
+
+
+def _steps(panel: Panel, view: View) -> Iterator[Frames]:
+    """The frames of a tick, one or many."""
+    found = panel.tick(view)
+    yield from ([found] if isinstance(found, Mapping) else found)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ..contract import Scorer
 from ..study import Study
 from ..types.filters import Scores
-from ..types.tables import Of, Scope
+from ..types.tables import BatchNorm, Of, Scope
 from .agreement import AgreementPanel
 from .explorer import Explorer
+from .flips import FlipsPanel
+from .layers import LayersPanel
+from .panels import Panel
+from .prunability import PrunabilityPanel
 
 
-class Agreement(Explorer):
-    """Do the choices agree? How far every other scorer agrees with the present choice, against chance, on a slider.
+class _Question(Explorer):
+    """An explorer with one panel."""
 
-    Args:
-        study, scorer, ratio, scope, of: as of the Explorer.
-    """
+    _panel: ClassVar[type[Panel]]
 
     def __init__(
         self,
@@ -25,7 +29,56 @@ class Agreement(Explorer):
         ratio: float = 0.5,
         scope: Scope = "layer",
         of: Of = "filters",
+        batchnorm: BatchNorm | None = None,
     ) -> None:
-        panel = AgreementPanel()
-        super().__init__(study, scorer=scorer, ratio=ratio, scope=scope, of=of, panels=[panel])
+        panel = type(self)._panel()
+        super().__init__(
+            study, scorer=scorer, ratio=ratio, scope=scope, of=of, batchnorm=batchnorm, panels=[panel]
+        )  # fmt: skip
         self._panels.message({"type": "panel", "name": panel.name})
+
+
+class Agreement(_Question):
+    """Do the choices agree? How far every other scorer agrees with the present choice, against chance, on a slider.
+
+    Args:
+        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    """
+
+    _panel = AgreementPanel
+
+
+class Layers(_Question):
+    """Which layer cannot bear it? What every domain loses at once when one layer alone is pruned, on a slider.
+
+    How much removal hurts at once says nothing yet about generalisation.
+
+    Args:
+        study, scorer, ratio, scope, of, batchnorm: as of the Explorer; of the panel scorer, ratio and batchnorm.
+    """
+
+    _panel = LayersPanel
+
+
+class Flips(_Question):
+    """Which images turn from right to wrong, and which from wrong to right? As pictures, on a slider.
+
+    How much removal hurts at once says nothing yet about generalisation.
+
+    Args:
+        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    """
+
+    _panel = FlipsPanel
+
+
+class Prunability(_Question):
+    """How little is enough? The training loss against the single weights kept; the tolerance is a slider.
+
+    What is shown is about the network as given; slider and choices above do not change it.
+
+    Args:
+        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    """
+
+    _panel = PrunabilityPanel

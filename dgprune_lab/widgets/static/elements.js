@@ -17,6 +17,11 @@ export function node(tag, { text, on, ...attributes } = {}, ...children) {
   return made;
 }
 
+// For an element that somebody else made.
+export function ownKeys(element) {
+  element.setAttribute(KEYS, "true");
+}
+
 // Keys with Ctrl or Cmd stay the notebook's (save, run all): the mark is off while JupyterLab looks at such a key.
 export function lendKeys(root) {
   const lend = (event) => {

@@ -8,10 +8,40 @@ export function createPanels(acts) {
   const text = node("p", { class: "dgx-panel-text" });
   const error = node("div", { class: "dgx-notice" });
   error.dataset.kind = "error";
+  const pager = createPager(acts);
   const charts = node("div", { class: "dgx-panel-charts" });
-  const body = node("div", { class: "dgx-panel" }, error, text, charts);
+  const body = node("div", { class: "dgx-panel" }, error, text, pager.box, charts);
   body.hidden = true;
-  return { bar, body, text, error, charts, views: new Map(), acts };
+  return { bar, body, text, error, pager, charts, views: new Map(), acts };
+}
+
+// Two buttons and where one is between them; Python is told the page's number, counted from 0.
+function createPager(acts) {
+  const pager = { at: 0, of: 0, told: null };
+  const turn = (step) => () => {
+    pager.at = Math.min(Math.max(pager.at + step, 0), pager.of - 1);
+    acts.send({ type: "page", page: pager.at });
+    paintPager(pager);
+  };
+  pager.before = button("\u2039", turn(-1), { "aria-label": "Previous page" });
+  pager.after = button("\u203A", turn(1), { "aria-label": "Next page" });
+  pager.words = node("span", { class: "dgx-panel-page", "aria-live": "polite" });
+  pager.box = node("div", { class: "dgx-row dgx-pager" }, pager.before, pager.words, pager.after);
+  return pager;
+}
+
+function showPager(pager, pages) {
+  const told = JSON.stringify(pages ?? null);
+  if (told !== pager.told) Object.assign(pager, { told, at: pages?.at ?? 0, of: pages?.of ?? 0 });
+  paintPager(pager);
+}
+
+// A button at its end stays focusable: one that is disabled under the finger would lose the keyboard.
+function paintPager(pager) {
+  show(pager.box, pager.of > 1);
+  say(pager.words, `page ${pager.at + 1} of ${pager.of}`);
+  pager.before.setAttribute("aria-disabled", String(pager.at <= 0));
+  pager.after.setAttribute("aria-disabled", String(pager.at >= pager.of - 1));
 }
 
 export function showPanels(panels, told, { embed, dark }) {
@@ -24,6 +54,7 @@ export function showPanels(panels, told, { embed, dark }) {
   say(panels.error, told.error ?? "");
   show(panels.text, Boolean(told.text));
   show(panels.error, Boolean(told.error));
+  showPager(panels.pager, told.pages);
   if (embed) showCharts(panels, told, { embed, dark });
 }
 

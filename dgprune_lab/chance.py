@@ -1,0 +1,126 @@
+"""What one training draws by chance: streams of its own, which can be put down and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+_PLAIN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
+class Streams:
+    """The random streams of one training; each begins far from the small seeds that people choose.
+
+    Attributes:
+        order: of the images, on the CPU.
+        augmentation: on the network's device.
+        dropout: of the network's dropout layers, on its device.
+        noise: whatever else the network draws from PyTorch's global generators.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.order = torch.Generator().manual_seed(seed)
+        self.augmentation = torch.Generator(device=device).manual_seed(seed + 2**32)
+        self.dropout = torch.Generator(device=device).manual_seed(seed + 2**34)
+        self.noise = _Noise(seed + 2**33, device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Where each stream is."""
+        held = {name: getattr(self, name).get_state() for name in ("order", "augmentation", "dropout")}
+        noise = {f"noise.{k}": state for k, state in enumerate(self.noise.states)}
+        return {**held, **noise, "noise.used": torch.tensor(self.noise.used)}
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from there."""
+        for name in ("order", "augmentation", "dropout"):
+            getattr(self, name).set_state(state[name])
+        self.noise.states = [state[f"noise.{k}"] for k in range(len(self.noise.states))]
+        self.noise.used = bool(state["noise.used"])
+
+
+class _Noise:
+    """A stream of PyTorch's global generators that belongs to one training."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.devices = [device] if device.type == "cuda" else []
+        self.states = [torch.Generator(device=one).manual_seed(seed).get_state() for one in ("cpu", *self.devices)]
+        self.used = True
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Inside, the global generators continue this stream; outside, they are as they were.
+
+        After a step that drew nothing they are left alone: to put them back would undo what a cell draws meanwhile,
+        while the training runs in a thread beside it.
+        """
+        if not self.used:
+            yield
+            return
+        before = self.states
+        with torch.random.fork_rng(devices=self.devices):
+            torch.set_rng_state(self.states[0])
+            for device, state in zip(self.devices, self.states[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+            self.states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
+        self.used = not all(torch.equal(old, new) for old, new in zip(before, self.states, strict=True))
+
+
+def dropouts(model: nn.Module) -> list[_DropoutNd]:
+    """The dropout layers that can be drawn for from a stream of one's own."""
+    return [module for module in model.modules() if type(module) in _PLAIN]  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iterator[None]:
+    """Within it, these dropout layers draw from this generator instead of the global one, which cells use meanwhile.
+
+    A layer in training mode is set to eval, where it passes everything on, and a hook before it does its work.
+    """
+    training = [layer for layer in layers if layer.training]
+    with ExitStack() as stack:
+        for layer in training:
+            layer.training = False
+            stack.callback(layer.register_forward_pre_hook(_dropping(generator)).remove)
+        try:
+            yield
+        finally:
+            for layer in training:
+                layer.training = True
+
+
+def _dropping(generator: torch.Generator) -> Any:
+    """A hook that drops single values (Dropout) or whole maps (Dropout1d to 3d), and scales what stays."""
+
+    def hook(layer: _DropoutNd, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = given[0]
+        shape = x.shape if isinstance(layer, nn.Dropout) else (*x.shape[:2], *(1 for _ in x.shape[2:]))
+        kept = torch.rand(shape, generator=generator, device=generator.device) >= layer.p
+        scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
+        return (x * kept.to(x.device) * scale, *given[1:])
+
+    return hook
+
+
+def draws_by_itself(model: nn.Module, images: Tensor, *, training: bool) -> bool:
+    """Whether a network draws beside its dropout layers (functional dropout): two passes that differ say so.
+
+    Args:
+        model: a private copy; its mode and its buffers are not kept.
+        images: a few.
+        training: in training mode, or in eval mode.
+    """
+    model.train(training)
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        found = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            with drawn_from(torch.Generator(device=images.device).manual_seed(0), dropouts(model)):
+                found.append(model(images))
+    return not torch.equal(*found)

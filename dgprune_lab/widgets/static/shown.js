@@ -1,0 +1,74 @@
+// One chart, live: the page's own Vega draws it, and the inputs that it binds can be used.
+
+import { lendKeys, node, say } from "./elements.js";
+import { createView, endView, inksOf } from "./views.js";
+import { watchTheme } from "./watch.js";
+
+function draw(el, model, host) {
+  const page = { model, host, fixed: model.get("static"), chart: null, embed: null, schedule: () => {} };
+  page.box = node("div", { class: "dgx-shown-chart" });
+  page.root = node("div", { class: "dgx dgx-shown" }, page.box);
+  el.append(page.root);
+  const stops = [watchTheme(page, () => embed(page)), lendKeys(page.root)];
+  load(page);
+  return () => {
+    page.ended = true;
+    stops.forEach((stop) => stop());
+    if (page.chart) endView(page.chart);
+    page.root.remove();
+  };
+}
+
+async function load(page) {
+  try {
+    const { exports } = await page.host.getWidget(page.fixed.host);
+    if (page.ended) return;
+    page.embed = exports.vegaEmbed;
+    embed(page);
+  } catch (problem) {
+    say(page.box, `The chart could not be loaded: ${problem.message}`);
+  }
+}
+
+// A change of theme draws the chart anew; what its inputs were set to is kept.
+function embed(page) {
+  if (!page.embed) return;
+  const set = page.chart?.view ? page.chart.signals(page.chart.view) : {};
+  if (page.chart) endView(page.chart);
+  page.box.replaceChildren();
+  page.inks = inksOf(page.root);
+  const holder = createView(page.box, inked(page.fixed.spec, page.inks), { embed: page.embed, dark: page.inks.dark, fit: false });
+  const bound = (page.fixed.spec.params ?? []).filter((one) => one.bind && typeof one.bind === "object").map((one) => one.name);
+  holder.signals = (view) => Object.fromEntries(bound.map((name) => [name, view.signal(name)]));
+  page.chart = holder;
+  holder.ready
+    .then(() => {
+      if (!holder.view || !Object.keys(set).length) return;
+      for (const [name, value] of Object.entries(set)) holder.view.signal(name, value);
+      holder.view.run();
+    })
+    .catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
+}
+
+// On a dark page the colours that travel in the rows are mixed with white.
+function inked(spec, { dark, ink }) {
+  if (!dark) return spec;
+  const mixed = (row) => {
+    const colours = ["line", "colour", "fill"].filter((key) => String(row[key]).startsWith("#"));
+    return { ...row, ...Object.fromEntries(colours.map((key) => [key, ink(row[key])])) };
+  };
+  const visit = (part) => {
+    if (Array.isArray(part)) return part.map(visit);
+    if (!part || typeof part !== "object") return part;
+    const rows = Array.isArray(part.values) && part.values.every((row) => row && typeof row === "object");
+    const rest = Object.entries(part).map(([name, held]) => [name, name === "values" && rows ? held.map(mixed) : visit(held)]);
+    return Object.fromEntries(rest);
+  };
+  return visit(spec);
+}
+
+function render({ model, el, host }) {
+  return draw(el, model, host);
+}
+
+export default { render };

@@ -1,0 +1,205 @@
+"""What removal costs at once: absolute, relative, per class, and one layer alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from material import domain, plain_net, randomise
+from read_study import one, read_domain, read_study
+
+import dgprune_lab as dg
+from dgprune_lab import intervals
+from dgprune_lab.diagnostics.drop import EXTRA, at_chance, drop_steps
+from dgprune_lab.types.tables import COLUMNS
+
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    return read_study()
+
+
+def right(study: dg.Study, mask: dg.Mask | None, name: str, batchnorm: Any = "as_is") -> Any:
+    found = study.outcomes(mask, domain=name, batchnorm=batchnorm if mask else "as_is").correct
+    assert found is not None
+    return found.double().numpy()
+
+
+def test_relative_and_absolute_drop_against_a_slow_paired_bootstrap(study: dg.Study) -> None:
+    frame = dg.diagnostics.drop(study, scorers=["l1", "random"], ratios=[0.3, 0.6], batchnorm="recalibrate")
+    assert tuple(frame.columns) == (*COLUMNS, *EXTRA) and len(frame) == 2 * 2 * 2 * 2
+    generator = np.random.default_rng(0)
+    for scorer in ("l1", "random"):
+        for ratio in (0.3, 0.6):
+            mask = dg.allocate(study.score(scorer), ratio=ratio)
+            for name in ("a", "t"):
+                after, before = right(study, mask, name, "recalibrate"), right(study, None, name)
+                here = {"scorer": scorer, "ratio_removed": ratio, "domain": name}
+                change, relative = (one(frame, metric=m, **here) for m in ("change", "relative_drop"))
+                assert change.value == pytest.approx(after.mean() - before.mean())
+                assert relative.value == pytest.approx((before.mean() - after.mean()) / before.mean())
+                drawn = generator.integers(0, len(after), (4000, len(after)))
+                ratios = 1 - after[drawn].mean(1) / before[drawn].mean(1)
+                slow = np.percentile(ratios, [2.5, 97.5])
+                assert [relative.low, relative.high] == pytest.approx(slow.tolist(), abs=0.015)
+                assert set(frame.interval) == {"images"} and set(frame.unit) == {"share"}
+                assert relative.low < relative.value < relative.high and relative.images == len(after)
+
+
+def test_relative_intervals_are_paired_and_exact_where_all_resamples_agree() -> None:
+    before = np.array([1.0] * 60 + [0.0] * 40)
+    same, nothing = before.copy(), np.zeros(100)
+    less = np.array([1.0] * 30 + [0.0] * 70)
+    low, high = intervals.relative_drops(np.stack([same, nothing, less], 1), before)
+    room = (1 - 0.025 ** (1 / 100)) / 0.6
+    assert (low[0], high[0]) == pytest.approx((-room, room)) and (low[1], high[1]) == pytest.approx((1 - room, 1.0))
+    # Of the 60 that were right each stays right or not by itself: a proportion of 60, narrower than unpaired means.
+    assert high[2] - low[2] == pytest.approx(2 * 1.96 * (0.25 / 60) ** 0.5, rel=0.12)
+    assert np.isnan(intervals.relative_drops(less[:, None], nothing)).all()
+    gaps = intervals.differences(np.stack([same, less], 1), before)
+    for k, after in enumerate((same, less)):
+        assert (gaps[0][k], gaps[1][k]) == pytest.approx(intervals.difference(after, before))
+
+
+def test_a_resample_without_a_right_image_is_left_out() -> None:
+    before, after = np.array([1.0, 0.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0, 0.0])
+    low, high = intervals.relative_drops(after[:, None], before)
+    assert np.isfinite([low[0], high[0]]).all() and low[0] < 1 == high[0]
+
+
+@pytest.mark.parametrize(
+    ("share", "classes", "chance"),
+    [(0.10, 10, True), (0.13, 10, True), (0.30, 10, False), (0.30, 3, True), (1.0, 1, True)],
+)
+def test_at_chance_depends_on_the_interval_and_the_number_of_classes(share: float, classes: int, chance: bool) -> None:
+    held = np.zeros(100)
+    held[: round(100 * share)] = 1
+    assert at_chance(held, classes=classes) is chance
+
+
+def test_the_relative_drop_is_empty_where_the_full_network_only_guesses() -> None:
+    model = randomise(plain_net(), dtype=torch.float32)
+    guessed = domain("guessed", count=900)  # random labels
+    study = dg.Study(model, sources=[guessed], targets=[read_domain(model, "read", seed=5)])
+    frame = dg.diagnostics.drop(study, ratios=[0.5])
+    relative = frame.loc[frame.metric == "relative_drop"]
+    empty = one(relative, domain="guessed")
+    assert np.isnan([empty.value, empty.low, empty.high]).all()
+    assert np.isfinite(one(frame, domain="guessed", metric="change").value)
+    read = one(relative, domain="read")
+    assert read.value == pytest.approx(-one(frame, domain="read", metric="change").value), "all was right before"
+
+
+def test_per_class_is_the_same_on_the_images_of_a_class(study: dg.Study) -> None:
+    frame = dg.diagnostics.drop(study, ratios=[0.5], by="class")
+    mask, seen = dg.allocate(study.score("l1"), ratio=0.5), 0
+    for name in ("a", "t"):
+        labels = study.outcomes(None, domain=name).labels
+        assert labels is not None
+        after, before = right(study, mask, name), right(study, None, name)
+        whole = frame.loc[(frame.domain == name) & frame["class"].isna() & (frame.metric == "change")]
+        assert whole.value.item() == pytest.approx(after.mean() - before.mean())
+        parts = frame.loc[(frame.domain == name) & frame["class"].notna() & (frame.metric == "change")]
+        assert parts["class"].tolist() == [0, 1, 2, 3] and parts.images.sum() == len(labels)
+        for _, row in parts.iterrows():
+            mine = (labels == row["class"]).numpy()
+            assert row.images == mine.sum()
+            if mine.sum() < 5:
+                assert np.isnan([row.value, row.low, row.high]).all()
+                continue
+            seen += 1
+            assert row.value == pytest.approx(after[mine].mean() - before[mine].mean())
+            assert (row.low, row.high) == pytest.approx(intervals.difference(after[mine], before[mine]))
+    assert seen >= 3
+
+
+def test_a_class_of_few_images_stays_empty() -> None:
+    model = randomise(plain_net(), dtype=torch.float32)
+    rare = domain("rare", count=90)
+    labels = rare.labels.clone() if rare.labels is not None else torch.empty(0)
+    labels[rare.rows("report")] = torch.tensor([0] * 22 + [1] * 4 + [2] * 4)
+    few = dg.Domain.from_arrays("rare", images=rare.images, labels=labels, splits=dict(rare.splits), classes=4)
+    frame = dg.diagnostics.drop(dg.Study(model, sources=[few]), by="class")
+    rows = frame.loc[frame.metric == "change"].set_index(frame.loc[frame.metric == "change", "class"])
+    assert np.isfinite(rows.value.iloc[:2]).all() and rows.value.iloc[2:].isna().all()
+    assert rows.images.tolist() == [30, 22, 4, 4, 0]
+
+
+def test_one_layer_alone_and_all_others_whole(study: dg.Study) -> None:
+    frame = dg.diagnostics.drop(study, scorers=["l2"], ratios=[0.5], by="layer")
+    changes = frame.loc[frame.metric == "change"]
+    assert changes.group.drop_duplicates().tolist() == study.graph.names == ["0", "4"]
+    assert changes["class"].isna().all() and len(changes) == 4
+    scores = study.score("l2").values
+    for _, row in changes.iterrows():
+        gone = scores[row.group].argsort(stable=True)[: len(scores[row.group]) // 2].tolist()
+        by_hand = dg.Mask.by_hand(study.graph, removed={row.group: gone})
+        small = dg.prune(study.model, by_hand)
+        outcomes = dg.evaluate(small, study.domain(row.domain), "report")
+        assert row.value == pytest.approx(outcomes.accuracy - right(study, None, row.domain).mean())
+        assert row.ratio_got == 0.5 and row.ratio_removed == 0.5, "of that layer's own filters"
+    assert changes.value.nunique() > 1
+
+
+def test_several_networks_are_told_apart_and_equal_each_alone() -> None:
+    first, second = read_study("one"), read_study("two", seed=4)
+    both = dg.diagnostics.drop([first, second], ratios=[0.5], scorers=["l1"])
+    assert both.network.drop_duplicates().tolist() == ["one", "two"]
+    for study in (first, second):
+        alone = dg.diagnostics.drop(study, ratios=[0.5], scorers=["l1"])
+        mine = both.loc[both.network == study.name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, alone)
+
+
+def test_as_a_generator_it_tells_how_far_it_is(study: dg.Study) -> None:
+    steps = drop_steps(study, scorers=["l1", "l2"], ratios=[0.2, 0.4], by="layer")
+    told = []
+    while True:
+        try:
+            told.append(next(steps))
+        except StopIteration as end:
+            frame = end.value
+            break
+    assert told[-1] == (16, 16) and [done for done, _ in told] == sorted(done for done, _ in told)
+    same = dg.diagnostics.drop(study, scorers=["l1", "l2"], ratios=[0.2, 0.4], by="layer")
+    pd.testing.assert_frame_equal(frame, same)
+
+
+def test_few_images_are_an_estimate_that_the_table_shows_and_unlabelled_domains_are_left_out() -> None:
+    model = randomise(plain_net(), dtype=torch.float32)
+    study = dg.Study(model, sources=[domain("a", count=300)], targets=[domain("t", seed=1, labelled=False)])
+    frame = dg.diagnostics.drop(study, images=40)
+    assert set(frame.images) == {40} and set(frame.domain) == {"a"}
+    bare = dg.Study(model, sources=[domain("b", labelled=False)])
+    assert dg.diagnostics.drop(bare).empty
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"by": "image"}, "by must be one of 'domain', 'class', 'layer'; got 'image'"),
+        ({"by": "layer", "scope": "global"}, "scope must be 'layer' and of 'filters'; got scope='global'"),
+        ({"by": "layer", "of": "macs"}, "of 'filters'; got scope='layer' and of='macs'"),
+        ({"scorers": []}, "at least one scorer and one ratio"),
+        ({"ratios": []}, "at least one scorer and one ratio"),
+        ({"ratios": [1.0]}, r"ratio must lie in \[0, 1\)"),
+    ],
+)
+def test_what_cannot_be_asked(study: dg.Study, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(dg.DgpruneError, match=words):
+        dg.diagnostics.drop(study, **options)
+
+
+def test_studies_that_cannot_be_compared(study: dg.Study) -> None:
+    with pytest.raises(dg.DgpruneError, match=r"two studies are called 'study'.*name="):
+        dg.diagnostics.drop([study, read_study()])
+    with pytest.raises(dg.DgpruneError, match="ready Scores belong to one network"):
+        dg.diagnostics.drop([study, read_study("other")], scorers=[study.score("l1")])
+    for wrong, got in (([], "an empty list"), ([study.model], "Sequential")):
+        with pytest.raises(dg.DgpruneError, match=f"a study or a list of studies; got {got}"):
+            dg.diagnostics.drop(wrong)

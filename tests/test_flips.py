@@ -1,0 +1,221 @@
+"""Images that flip: the counts, the pictures, the pages."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from material import domain, images, norm_net, plain_net, randomise
+from PIL import Image
+from read_study import lively, one, read_domain, read_study
+
+import dgprune_lab as dg
+from dgprune_lab.charts.pictures import COLUMNS, Strip, data_url, picture_rows
+from dgprune_lab.widgets import Flips, FlipsPanel, View
+
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+
+
+def view_of(study: dg.Study, *, ratio: float = 0.5, batchnorm: Any = "as_is") -> View:
+    return View(study, dg.allocate(study.score("l1"), ratio=ratio), batchnorm=batchnorm)
+
+
+def last(panel: FlipsPanel, view: View) -> Any:
+    return [frames for frames in panel.tick(view) if frames][-1]
+
+
+def pixels(url: str) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    return read_study()
+
+
+def test_shares_and_counts_are_those_counted_by_hand(study: dg.Study) -> None:
+    frame = dg.diagnostics.flips(study, ratios=[0.5])
+    drop = dg.diagnostics.drop(study, ratios=[0.5])
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    for name in ("a", "t"):
+        full, after = (study.outcomes(m, domain=name) for m in (None, mask))
+        assert full.correct is not None and after.correct is not None
+        counted = {
+            "right_to_wrong": sum(a and not b for a, b in zip(full.correct, after.correct, strict=True)),
+            "wrong_to_right": sum(b and not a for a, b in zip(full.correct, after.correct, strict=True)),
+            "changed": int((full.predicted != after.predicted).sum()),
+        }
+        for metric, count in counted.items():
+            share, number = one(frame, domain=name, metric=metric), one(frame, domain=name, metric=f"{metric}_count")
+            assert number.value == int(count) and share.value == pytest.approx(int(count) / len(full))
+            assert (share.unit, number.unit) == ("share", "count") and share.interval == number.interval == "images"
+            assert (number.low, number.high) == pytest.approx((share.low * len(full), share.high * len(full)))
+            assert share.low <= share.value <= share.high
+        lost = one(frame, domain=name, metric="right_to_wrong").value
+        won = one(frame, domain=name, metric="wrong_to_right").value
+        assert won - lost == pytest.approx(one(drop, domain=name, metric="change").value)
+
+
+def test_where_none_turned_the_bound_is_exact_and_without_labels_only_changes_are_told() -> None:
+    model = randomise(plain_net(), dtype=torch.float32)
+    study = dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=1, labelled=False)])
+    frame = dg.diagnostics.flips(study, ratios=[0.0])
+    assert (frame.value == 0).all() and frame.low.eq(0).all()
+    row = one(frame, domain="a", metric="right_to_wrong")
+    assert row.high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert set(frame.loc[frame.domain == "t", "metric"]) == {"changed", "changed_count"}
+    assert set(frame.network) == {"study"} and frame.group.isna().all()
+
+
+def test_several_networks_and_their_names(study: dg.Study) -> None:
+    both = dg.diagnostics.flips([study, read_study("other", seed=4)])
+    assert both.network.drop_duplicates().tolist() == ["study", "other"]
+    with pytest.raises(dg.DgpruneError, match="two studies are called"):
+        dg.diagnostics.flips([study, study])
+
+
+def test_the_pictures_are_the_images_that_turned(study: dg.Study) -> None:
+    panel, view = FlipsPanel(), view_of(study)
+    frames = last(panel, view)
+    pages = frames["pages"]["of"]
+    assert pages > 1
+    found: dict[str, list[dict[str, Any]]] = {"a (trained on)": [], "t (new look)": []}
+    for page in range(pages):
+        panel.selected = {"page": page}
+        shown = last(panel, view)
+        assert shown["pages"] == {"at": page, "of": pages}
+        assert len(shown["flips"]["pictures"]) <= 24
+        for row in shown["flips"]["pictures"]:
+            found[row["domain"]].append(row)
+    for label, name in (("a (trained on)", "a"), ("t (new look)", "t")):
+        full, after = (study.outcomes(m, domain=name) for m in (None, view.mask))
+        assert full.correct is not None and after.correct is not None and full.labels is not None
+        turned = (full.correct != after.correct).nonzero().flatten().tolist()
+        assert sorted(row["image"] for row in found[label]) == sorted(full.index[turned].tolist()), "each once"
+        by_image = {int(full.index[place]): place for place in turned}
+        for row in found[label]:
+            place = by_image[row["image"]]
+            truth, before, now = (int(t[place]) for t in (full.labels, full.predicted, after.predicted))
+            assert (row["truth"], row["before"], row["now"]) == (truth, before, now)
+            assert row["top"] == f"{before} → {now}" and row["bottom"] == f"true {truth}"
+            left = row["x"] < COLUMNS * 62
+            assert left == (before == truth), "those that turned wrong stand on the left"
+            image = (study.domain(name).images[row["image"]] * 255).round().byte().permute(1, 2, 0).numpy()
+            assert (pixels(row["url"]) == image).all()
+
+
+def test_the_words_tell_how_many_and_when_there_are_no_more(study: dg.Study) -> None:
+    panel, view = FlipsPanel(), view_of(study)
+    words = [row["text"] for row in last(panel, view)["flips"]["words"]]
+    frame = dg.diagnostics.flips(study)
+    row = one(frame, domain="t", metric="right_to_wrong")
+    count = int(row.value * row.images + 0.5)
+    line = f"{count} of 300 ({100 * row.value:.1f} %, {100 * row.low:.1f} to {100 * row.high:.1f})"
+    assert line in words and "t (new look)" in words
+    assert "none" in words, "all of a was right before, so nothing turned right"
+    panel.selected = {"page": 10_000}
+    late = last(panel, view)
+    assert late["pages"]["at"] == late["pages"]["of"] - 1 and "no more of them" in [
+        row["text"] for row in late["flips"]["words"]
+    ]
+    assert "nothing yet about generalisation" in late["text"]
+
+
+def test_a_new_mask_begins_at_the_first_page(study: dg.Study) -> None:
+    panel = FlipsPanel()
+    last(panel, view_of(study))
+    panel.selected = {"page": 1}
+    assert last(panel, view_of(study))["pages"]["at"] == 1
+    assert last(panel, view_of(study, ratio=0.7))["pages"]["at"] == 0
+
+
+def test_without_labels_what_changed_is_shown() -> None:
+    model = lively(norm_net, seed=3)
+    study = dg.Study(model, sources=[read_domain(model, "a", seed=1)], targets=[domain("t", count=300, labelled=False)])
+    rows = last(FlipsPanel(), view_of(study))["flips"]
+    mine = [row for row in rows["pictures"] if row["domain"].startswith("t")]
+    assert mine and all(row["truth"] is None and row["bottom"] == "" and row["before"] != row["now"] for row in mine)
+    assert any(row["text"] == "read as another class than before (no labels)" for row in rows["words"])
+
+
+def test_a_looked_at_target_is_marked(study: dg.Study) -> None:
+    scores = study.score("l1")
+    seen = dg.Scores.from_frame(scores.to_frame(), graph=study.graph, scorer="peeked", reads={"t/report": "labels"})
+    view = View(study, dg.allocate(seen, ratio=0.5), batchnorm="as_is")
+    words = [row["text"] for row in last(FlipsPanel(), view)["flips"]["words"]]
+    assert "t (new look) ◇ target-aware, seen" in words and "a (trained on)" in words
+
+
+def test_work_that_is_not_measured_yet_gives_way_between_batches() -> None:
+    model = randomise(plain_net(), dtype=torch.float32)
+    study = dg.Study(model, sources=[read_domain(model, "a", seed=1, count=1800)])
+    frames = list(FlipsPanel().tick(view_of(study)))
+    assert len([one for one in frames if not one]) >= 4 and len([one for one in frames if one]) == 1
+    assert len(list(FlipsPanel().tick(view_of(study)))) == 1, "and is not measured twice"
+
+
+def test_large_images_are_sent_small_and_grey_ones_stay_grey() -> None:
+    large = np.random.default_rng(0).integers(0, 255, (500, 300, 3), dtype=np.uint8)
+    assert pixels(data_url(large)).shape == (83, 50, 3)
+    grey = np.full((200, 200, 1), 7, dtype=np.uint8)
+    assert pixels(data_url(grey)).shape == (66, 66) and (pixels(data_url(grey)) == 7).all()
+
+
+def test_strips_fill_lines_of_four() -> None:
+    made = [{"url": "", "image": k, "truth": 1, "before": 1, "now": 2} for k in range(6)]
+    rows = picture_rows({"a": [Strip("k", "c", made, 6), Strip("k", "c", [], 0)], "b": [Strip("k", "c", made[:1], 1)]})
+    assert [row["line"] for row in rows["pictures"]] == [0, 0, 0, 0, 1, 1, 2]
+    assert [row["line"] for row in rows["words"] if row["size"] == "name"] == [0, 2]
+
+
+def test_images_that_are_no_pictures_say_so() -> None:
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(5, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 4)
+    )
+    x, labels = images(60, 5, 12, 12), torch.arange(60) % 4
+    parts = {"train": range(20), "score": range(20, 40), "report": range(40, 60)}
+    study = dg.Study(net, sources=[dg.Domain.from_arrays("a", images=x, labels=labels, splits=parts)])
+    assert FlipsPanel().unavailable(study) == "images of 5 channels cannot be shown as pictures; 1, 3 or 4 can."
+    assert FlipsPanel().unavailable(read_study()) is None
+
+
+def finished(explorer: dg.Explorer) -> Any:
+    assert explorer.wait() and explorer._worker.wait("panel", "panel background", timeout=60)
+    assert explorer.panels["error"] is None and explorer.status["error"] is None
+    return explorer.panels
+
+
+def test_pages_are_turned_from_the_page_and_a_closed_panel_does_nothing(study: dg.Study) -> None:
+    explorer = Flips(study, batchnorm="as_is")
+    try:
+        first = finished(explorer)
+        assert first["open"] == "flips" and first["pages"]["at"] == 0 and first["pages"]["of"] > 1
+        explorer._message({"type": "page", "page": 1})
+        second = finished(explorer)
+        assert second["pages"]["at"] == 1 and second["data"]["flips"]["pictures"] != first["data"]["flips"]["pictures"]
+        explorer._message({"type": "filter", "group": "0", "filter": 1})
+        assert finished(explorer)["pages"]["at"] == 1, "another pick leaves the page"
+        explorer.ratio = 0.2
+        assert finished(explorer)["pages"]["at"] == 0
+        explorer._message({"type": "panel", "name": None})
+        closed = explorer.panels
+        assert closed["pages"] is None and closed["data"] == {}
+        explorer.ratio = 0.6
+        explorer.wait()
+        explorer._message({"type": "page", "page": 1})
+        assert explorer.panels == closed
+    finally:
+        explorer.close()
+
+
+def test_both_panels_are_offered_by_default(study: dg.Study) -> None:
+    explorer = dg.Explorer(study)
+    try:
+        listed = {panel["label"]: panel["unavailable"] for panel in explorer.panels["list"]}
+        assert listed["Images that flip"] is None and listed["Layer by layer"] is None
+    finally:
+        explorer.close()

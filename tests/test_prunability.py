@@ -1,0 +1,265 @@
+"""Prunability: the read-off in closed form, two searches, intervals, the table, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from material import domain, fingerprint, norm_net, plain_net, randomise
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab.diagnostics.loss_curve import LossCurve, grid_of, read_off
+from dgprune_lab.diagnostics.prunability import Setting, prunability_steps
+from dgprune_lab.diagnostics.shaken import run_through
+from dgprune_lab.thinned import prunable, unlike, weight_scores
+
+NAN = math.nan
+
+
+def study_of(model: nn.Module | None = None, *, seed: int = 0, name: str = "net", labelled: bool = True) -> dg.Study:
+    net = randomise(plain_net(), seed=seed, dtype=torch.float32) if model is None else model
+    return dg.Study(
+        net, sources=[domain("a", labelled=labelled), domain("b", seed=1)], targets=[domain("t", seed=2)], name=name
+    )
+
+
+def curve_of(loss: Callable[[float], float], *, step: float = 0.01, images: int = 40) -> LossCurve:
+    """A curve whose images scatter around a given mean, the same way at every share."""
+    scatter = torch.linspace(0.5, 1.5, images, dtype=torch.float64)
+
+    def measure(share: float) -> Generator[None, None, Tensor]:
+        yield
+        return loss(share) * scatter
+
+    return LossCurve(measure, step=step, name="made up")
+
+
+def read(frame: Any) -> Any:
+    """The one row of prunability."""
+    return frame[frame.metric == "prunability"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "found"),
+    [  # shares 1, .75, .5, .25
+        ([1, 1, 1, 2], (0.5, 0.5, True, ())),
+        ([1, 2, 1, 2], (0.5, 1.0, False, ((0.5, 0.5),))),
+        ([1, 2, 1, 1], (0.25, 1.0, False, ((0.25, 0.5),))),
+        ([1, 1, 1, 1], (0.25, 0.25, True, ())),
+        ([2, 1, 1, 2], (0.5, NAN, False, ((0.5, 0.75),))),
+        ([2, 2, 2, 2], (NAN, NAN, True, ())),
+        ([1, 1, NAN, math.inf], (0.75, 0.75, True, ())),
+        ([1, 1.1, 2, 2], (0.75, 0.75, True, ())),
+    ],
+)
+def test_the_read_off_in_closed_form(losses: list[float], found: Any) -> None:
+    order = [2, 0, 3, 1]  # the order of the points does not matter
+    shares = [1.0, 0.75, 0.5, 0.25]
+    got = read_off([shares[k] for k in order], [losses[k] for k in order], limit=1.1)
+    assert got[:2] == pytest.approx(found[:2], nan_ok=True) and got[2:] == found[2:]
+
+
+def test_the_grid() -> None:
+    assert len(grid_of(0.01)) == 100 and grid_of(0.01)[:2] == (1.0, 0.99) and grid_of(0.01)[-1] == 0.01
+    assert grid_of(0.25) == (1.0, 0.75, 0.5, 0.25) and grid_of(0.3) == (1.0, 0.7, 0.4, 0.1)
+    for step in (0, -0.1, 0.6, NAN):
+        with pytest.raises(dg.DgpruneError, match=r"step must lie in \(0, 0\.5\]"):
+            grid_of(step)
+
+
+@pytest.mark.parametrize("end", [1.0, 0.99, 0.98, 0.5, 0.37, 0.36, 0.02, 0.01])
+def test_on_a_curve_that_only_rises_the_quick_search_finds_what_the_grid_finds(end: float) -> None:
+    def loss(share: float) -> float:
+        return 1.0 if share >= end else 3 - share
+
+    quick, whole = curve_of(loss), curve_of(loss)
+    run_through(quick.bracket(0.001))
+    run_through(whole.fill())
+    assert quick.read(0.001).contiguous == whole.read(0.001).contiguous == whole.read(0.001).smallest == end
+    assert len(whole.losses) == 100 and len(quick.losses) * 5 <= 100
+    fine = curve_of(loss, step=0.001)
+    run_through(fine.bracket(0.001))
+    assert fine.read(0.001).contiguous == end and len(fine.losses) <= 21
+
+
+def test_the_quick_search_does_not_look_for_islands() -> None:
+    curve = curve_of(lambda share: 1.0 if share > 0.795 or 0.1 < share < 0.15 else 2.0)
+    run_through(curve.bracket(0.1))
+    assert curve.read(0.1).contiguous == 0.8
+    run_through(curve.fill())
+    assert curve.read(0.1) == (0.11, 0.8, False, ((0.11, 0.14),))
+
+
+def test_a_share_is_measured_once() -> None:
+    asked: list[float] = []
+
+    def loss(share: float) -> float:
+        asked.append(share)
+        return 1 / share
+
+    curve = curve_of(loss)
+    for tolerance in (0.1, 0.5, 0.1):
+        run_through(curve.bracket(tolerance))
+    run_through(curve.fill())
+    assert len(asked) == len(set(asked)) == 100
+    for tolerance in (0.1, 0.5):
+        assert curve.read(tolerance).smallest == pytest.approx(math.ceil(100 / (1 + tolerance) - 1e-9) / 100)
+
+
+def test_the_interval_follows_the_images() -> None:
+    same = curve_of(lambda share: 1 / share)
+    run_through(same.fill())
+    assert same.resampled([0.26], whole=True) == [(0.8, 0.8)], "every resample scales all losses alike"
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(400, generator=generator, dtype=torch.float64)
+
+    def measure(share: float) -> Generator[None, None, Tensor]:
+        yield
+        return torch.ones(400, dtype=torch.float64) + 2 * (1 - share) * noise
+
+    curve = LossCurve(measure, step=0.01, name="noisy")
+    run_through(curve.fill())
+    ((low, high),) = curve.resampled([0.5], whole=True)
+    value = curve.read(0.5).smallest
+    assert low <= value <= high and 0.01 <= high - low <= 0.1
+    draw = np.random.default_rng(1)
+    ends = [math.ceil(100 * (1 - 0.25 / noise.numpy()[draw.integers(0, 400, 400)].mean())) / 100 for _ in range(500)]
+    assert (low, high) == pytest.approx(np.percentile(ends, [2.5, 97.5]), abs=0.011)
+
+
+def overflowing() -> nn.Module:
+    """Two large terms that cancel in part; without the second, which goes first, the answer is infinite."""
+    conv, head = nn.Conv2d(3, 2, 12), nn.Linear(2, 4)
+    with torch.no_grad():
+        for channel, value in enumerate((1.0, -0.9, 0.001)):
+            conv.weight[:, channel] = value
+        head.weight.copy_(torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None].expand(4, 2) * 4e36)
+    return nn.Sequential(conv, nn.ReLU(), nn.Flatten(), head).eval()
+
+
+@pytest.mark.parametrize("search", ["grid", "fast"])
+def test_what_is_not_finite_is_above_the_limit_and_said(search: Any) -> None:
+    with pytest.warns(dg.DgpruneNote, match="net: the loss is not finite with .* they count as above the limit"):
+        frame: Any = dg.diagnostics.prunability(study_of(overflowing()), search=search, step=0.05, tolerance=1)
+    points = frame[frame.metric == "loss"]
+    broken = points[~np.isfinite(points.value)]
+    assert len(broken) and broken.low.isna().all() and np.isfinite(read(frame).value)
+    assert read(frame).contiguous > broken.fraction_kept.max()
+    chart = dg.charts.prunability(frame).to_dict()
+    assert "NaN" not in str(chart) and dg.charts.svg(dg.charts.prunability(frame)).count("<path") > 2
+
+
+def test_the_table_is_the_masked_networks() -> None:
+    study = study_of()
+    frame = dg.diagnostics.prunability(study, step=0.1, tolerance=[0.1, 0.01])
+    points = frame[frame.metric == "loss"]
+    assert points.fraction_kept.tolist() == list(grid_of(0.1))
+    scores, means = weight_scores(study.model), []
+    for share in grid_of(0.1):
+        network = dg.masked(study.model, dg.allocate(scores, ratio=1 - share, scope="global"))
+        means.append(float(torch.cat([dg.evaluate(network, d, "train").loss for d in study.sources]).mean()))
+    assert points.value.tolist() == means
+    count = sum(weight.numel() for weight in prunable(study.model).values())
+    gone = [math.floor((1 - share) * count + 1e-9) / count for share in grid_of(0.1)]
+    assert points.ratio_got.tolist() == gone and points.ratio_removed.tolist() == [1 - s for s in grid_of(0.1)]
+    assert (points.low <= points.value).all() and (points.value <= points.high).all()
+    for tolerance in (0.1, 0.01):
+        row = frame[frame.tolerance == tolerance].iloc[0]
+        found = read_off(grid_of(0.1), means, (1 + tolerance) * means[0])
+        assert (row.value, row.smallest, row.contiguous) == (found.smallest, found.smallest, found.contiguous)
+        assert row.monotone == found.monotone and row.training_loss == means[0] and row.evaluations == 10
+        assert row.bracket_low == pytest.approx(row.value - 0.1) and row.low <= row.value <= row.high
+        assert (row.domain, row.split, row.images, row.interval) == ("a, b", "train", 40, "images")
+        assert (row.scorer, row.scope, row.of, row.batchnorm) == ("l1", "global", "parameters", "as_is")
+    again = dg.diagnostics.prunability(study, step=0.1, tolerance=[0.1, 0.01])
+    assert again.equals(frame)
+
+
+def test_fast_says_that_no_islands_were_looked_for_and_agrees_with_the_grid() -> None:
+    study = study_of()
+    grid = read(dg.diagnostics.prunability(study, tolerance=0.05))
+    fast = read(dg.diagnostics.prunability(study, tolerance=0.05, search="fast"))
+    assert fast.value == fast.contiguous and fast.islands == "not searched" and np.isnan(fast.smallest)
+    assert fast.evaluations * 5 <= grid.evaluations == 100
+    assert fast.training_loss == grid.training_loss
+    if grid.monotone:
+        assert fast.value == grid.value
+
+
+def test_filters_are_removed_as_by_the_study() -> None:
+    model = nn.Sequential(*norm_net()[:7], nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
+    study = study_of(randomise(model, dtype=torch.float32))
+    for norm in ("as_is", "recalibrate"):
+        frame = dg.diagnostics.prunability(
+            study, scorer="taylor", granularity="filter", scope="layer", step=0.25, batchnorm=norm
+        )
+        masks = [None, *(dg.allocate(study.score("taylor"), ratio=ratio) for ratio in (0.25, 0.5, 0.75))]
+        means = [
+            float(torch.cat([study.outcomes(m, domain=d, split="train", batchnorm=norm).loss for d in "ab"]).mean())
+            for m in masks
+        ]
+        assert frame[frame.metric == "loss"].value.tolist() == means
+        row = read(frame)
+        assert (row.scorer, row.of, row.granularity) == ("taylor", "filters", "filter")
+        assert row.seen_by_scorer == "none" and row.target_aware == "none"
+    aware = read(dg.diagnostics.prunability(study, scorer="dss", granularity="filter", step=0.5))
+    assert aware.target_aware == "t"
+
+
+def test_several_networks_on_one_table_and_a_note_where_their_losses_differ() -> None:
+    studies = [study_of(seed=seed) for seed in (0, 1)]
+    with pytest.warns(dg.DgpruneNote, match=r"the training losses differ: .* \(net.*\) to .* \(net"):
+        frame = dg.diagnostics.prunability(studies, step=0.25)
+    assert frame.network.unique().tolist() == ["net", "net (2)"]
+    assert unlike({"a": 1.0, "b": 1.029}) is None and "0.5 (b) to 1 (a)" in (unlike({"a": 1.0, "b": 0.5}) or "")
+
+
+def test_the_study_is_untouched_and_the_steps_are_small() -> None:
+    study = study_of()
+    before, state = fingerprint(study.model), torch.get_rng_state()
+    steps = prunability_steps(study, setting=Setting(step=0.25))
+    seen = list(steps)
+    assert seen[-1] == (4, 4) and len(seen) > 8, "it yields within an evaluation too"
+    assert fingerprint(study.model) == before and torch.equal(torch.get_rng_state(), state)
+    fast = list(prunability_steps(study, search="fast"))
+    assert all(done <= most for done, most in fast)
+
+
+def test_bad_input_is_a_sentence() -> None:
+    study = study_of()
+
+    def ask(**options: Any) -> None:
+        dg.diagnostics.prunability(options.pop("studies", study), **options)
+
+    for options, said in (
+        ({"tolerance": 0}, "tolerance must be above 0.*got 0"),
+        ({"tolerance": -0.1}, "tolerance must be above 0"),
+        ({"tolerance": math.inf}, "tolerance must be above 0"),
+        ({"tolerance": []}, "tolerance must be above 0"),
+        ({"studies": []}, "at least one study"),
+        ({"search": "quick"}, "search must be one of 'grid', 'fast'"),
+        ({"scope": "all"}, "scope must be one of"),
+        ({"granularity": "layer"}, "granularity must be one of 'weight', 'filter'"),
+        ({"batchnorm": "none"}, "batchnorm must be one of 'as_is', 'fold', 'recalibrate'"),
+        ({"scorer": "l2"}, "single weights are scored by .*got 'l2'.*granularity='filter'"),
+        ({"scorer": "l3", "granularity": "filter"}, "unknown scorer 'l3'"),
+        ({"granularity": "filter", "batchnorm": "fold"}, "nothing to fold"),
+        ({"granularity": "filter", "scorer": weight_scores(study.model)}, "WeightScores rank single weights"),
+        ({"split": "test"}, "domain 'a' has no part 'test'"),
+        ({"studies": study_of(labelled=False)}, "source 'a' has no labels"),
+        ({"step": 2}, "step must lie"),
+    ):
+        with pytest.raises(dg.DgpruneError, match=said):
+            ask(**options)
+
+
+def test_a_training_loss_of_nothing_or_of_no_number_is_refused() -> None:
+    for loss, said in ((0.0, "'made up' is 0 to the last digit"), (math.nan, "'made up' is nan")):
+        with pytest.raises(dg.DgpruneError, match=said):
+            run_through(curve_of(lambda share, loss=loss: loss).bracket(0.1))

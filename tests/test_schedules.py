@@ -1,0 +1,106 @@
+"""When filters leave: exact counts, events, and every schedule that makes no sense refused in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dgprune_lab as dg
+from dgprune_lab.schedules import LayerSchedule, PruneSchedule
+
+# 512 filters as in the paper's VGG-11 and ResNet-18 (last four convolutions, an event every 4 epochs): N, start, end,
+# ratio; T events, K kept; kept after events 1, 2, 3, the middle one and the last, by hand from the formula.
+PAPER = [
+    ((3, 150, 0.3), 37, 359, (508, 504, 500), (19, 434)),
+    ((4, 150, 0.3), 37, 359, (508, 504, 500), (19, 434)),
+    ((5, 150, 0.3), 37, 359, (508, 504, 500), (19, 434)),
+    ((6, 275, 0.9), 68, 52, (506, 499, 492), (34, 282)),
+    ((7, 150, 0.25), 36, 384, (509, 505, 502), (18, 448)),
+    ((8, 150, 0.4), 36, 308, (507, 501, 495), (18, 410)),
+    ((9, 170, 0.25), 41, 384, (509, 506, 503), (20, 450)),
+    ((10, 275, 0.95), 67, 26, (505, 498, 491), (33, 273)),
+]
+
+
+@pytest.mark.parametrize(("asked", "events", "kept", "first", "middle"), PAPER)
+def test_the_papers_counts(asked: Any, events: int, kept: int, first: Any, middle: Any) -> None:
+    start, end, ratio = asked
+    held = LayerSchedule("conv", start, end, 4, ratio)
+    found = held.kept(512)
+    assert len(held.epochs) == len(found) == (end - start) // 4 + 1 == events
+    assert found[-1] == kept and tuple(found[:3]) == first and found[middle[0] - 1] == middle[1]
+
+
+@given(st.integers(1, 600), st.integers(0, 99), st.integers(0, 40), st.integers(0, 80), st.integers(1, 9))
+def test_the_formula_in_fractions(filters: int, percent: int, start: int, length: int, every: int) -> None:
+    """The slow twin: exact fractions instead of floats, ceil of the whole expression."""
+    held = LayerSchedule("conv", start, start + length, every, percent / 100)
+    count = math.floor(Fraction(length, every)) + 1
+    least = filters - math.floor(Fraction(percent, 100) * filters)
+    wanted = [math.ceil(least + (filters - least) * Fraction(count - t, count)) for t in range(1, count + 1)]
+    assert held.kept(filters) == wanted and len(held.epochs) == count
+    assert wanted[-1] == least >= 1
+
+
+def test_floats_do_not_bite() -> None:
+    assert LayerSchedule("conv", 1, 1, 1, 0.7).kept(10) == [3] != [math.ceil((1 - 0.7) * 10)]
+
+
+def test_layers_due_together_are_one_event_and_one_where_none_goes_is_none() -> None:
+    schedule = PruneSchedule({"a": (1, 5, 2, 0.5), "b": (3, 3, 1, 0.25), "c": (1, 5, 1, 0.1)})
+    table = schedule.timetable({"a": 6, "b": 4, "c": 10}, epochs=5)
+    assert table == {1: {"a": 5}, 3: {"a": 4, "b": 3}, 5: {"a": 3, "c": 9}}
+    assert schedule.epochs == (1, 2, 3, 4, 5)
+
+
+def test_every_layer_and_several_schedules_of_one_layer() -> None:
+    both = PruneSchedule([LayerSchedule("*", 1, 1, 1, 0.5), LayerSchedule("a", 1, 2, 1, 0.25),
+                          LayerSchedule("a", 4, 4, 1, 0.5)])  # fmt: skip
+    assert both.timetable({"a": 8, "b": 4}) == {1: {"a": 7, "b": 2}, 2: {"a": 6}, 4: {"a": 2}}
+    assert both.before_training().timetable({"a": 8, "b": 4}) == {0: {"a": 2, "b": 2}}
+    assert PruneSchedule.everywhere(start=2, end=2, every=1, ratio=0.5).timetable({"b": 4}) == {2: {"b": 2}}
+    assert PruneSchedule({}).timetable({"a": 8}) == {} and PruneSchedule({}).epochs == ()
+
+
+SIZES = {"conv1": 8, "conv2": 8}
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: PruneSchedule({"conv1": (5, 3, 1, 0.5)}), r"ends \(epoch 3\) before it starts \(epoch 5\)"),
+        (lambda: PruneSchedule({"conv1": (5, 9, 0, 0.5)}), "every must be a whole number of epochs, at least 1; got 0"),
+        (lambda: LayerSchedule("conv1", 1.5, 9, 1, 0.5), "start must be a whole number"),  # type: ignore[arg-type]
+        (lambda: PruneSchedule({"conv1": (-1, 9, 1, 0.5)}), "start must be a whole number of epochs, at least 0"),
+        (lambda: PruneSchedule({"conv1": (1, 9, 1, 1.0)}), "since 1 would empty the layer; got 1.0"),
+        (lambda: PruneSchedule({"conv1": (1, 9, 1, -0.1)}), "ratio must lie in 0 to below 1"),
+        (lambda: PruneSchedule({"conv1": (1, 9, 1)}), r"needs four numbers, \(start, end, every, ratio\)"),  # type: ignore
+        (lambda: PruneSchedule([(1, 2, 3, 0.4)]), "a list of dg.LayerSchedule"),  # type: ignore[list-item]
+        (
+            lambda: PruneSchedule([LayerSchedule("conv1", 1, 9, 4, 0.1), LayerSchedule("conv1", 9, 12, 1, 0.1)]),
+            "two schedules of layer 'conv1' overlap: epochs 1 to 9 and 9 to 12",
+        ),
+        (
+            lambda: PruneSchedule([LayerSchedule("conv1", 1, 1, 1, 0.6), LayerSchedule("conv1", 2, 2, 1, 0.6)])
+            .timetable(SIZES),
+            "would empty it at epoch 2; it has 8 filters",
+        ),
+        (
+            lambda: PruneSchedule({"conv_1": (1, 2, 1, 0.5)}).timetable(SIZES),
+            "unknown layer 'conv_1'; known: conv1, conv2. Did you mean 'conv1'?",
+        ),
+        (
+            lambda: PruneSchedule({"conv1": (1, 9, 4, 0.5)}).timetable(SIZES, epochs=8),
+            "an event at epoch 9, and the training has 8",
+        ),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(call: Callable[[], Any], said: str) -> None:
+    with pytest.raises(dg.DgpruneError, match=said):
+        call()
