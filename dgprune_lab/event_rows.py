@@ -69,8 +69,7 @@ def event_rows(
             ("accuracy_after", a.mean(), low[1], high[1]),
             ("change", a.mean() - b.mean(), *intervals.difference(a, b)),
         ]
-        classes = study.domain(part["domain"]).classes
-        if low[0] > 1 / classes:
+        if not intervals.at_chance(b, classes=study.domain(part["domain"]).classes):
             ends = intervals.relative_drops(a[:, None], b)
             found.append(("relative_drop", (b.mean() - a.mean()) / b.mean(), *(float(end[0]) for end in ends)))
         else:

@@ -94,6 +94,17 @@ def relative_drops(
     return low, high
 
 
+def at_chance(right: NDArray[np.float64], *, classes: int) -> bool:
+    """Whether an accuracy cannot be told from guessing: the lower end of its 95 % interval is not above 1 / classes.
+
+    Args:
+        right: (N,) of 0 and 1.
+        classes: how many there are.
+    """
+    low, _ = over_images(right)
+    return bool(low <= 1 / max(classes, 1) + 1e-6)  # resampled means are float32, in which 0.1 is above 1 / 10
+
+
 def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean, low and high of a 95 % t interval over training seeds; of paired differences, the paired t interval.
 

@@ -57,24 +57,24 @@ class LayerSchedule:
         """The epochs at whose end it acts."""
         return tuple(range(self.start, self.end + 1, self.every))
 
-    def kept(self, filters: int, *, of: int | None = None) -> list[int]:
+    def kept(self, filters: int, *, least: int | None = None) -> list[int]:
         """How many filters are left after each of its T events.
 
             kept(t) = ceil(K + (N - K)(T - t) / T), t = 1 .. T = floor((end - start) / every) + 1
 
-        in whole numbers, with K = N - floor(ratio N): the counts are exact, whatever the ratio is in binary.
+        in whole numbers, with K = N - floor(ratio N) where it is not given: exact, whatever the ratio is in binary.
 
         Args:
             filters: N, how many there are before the first event.
-            of: what the ratio is a share of; the same where None.
+            least: K, how many there are after the last.
 
         Source: Bartoldson et al. 2020, arXiv:1906.03728, their code, which computes ceil((1 - ratio) N) in floats.
 
         >>> LayerSchedule("conv", 3, 15, 4, 0.5).kept(10)
         [9, 8, 7, 5]
         """
-        gone, count = int(self.ratio * (of or filters) + 1e-9), len(self.epochs)
-        least = filters - gone
+        least = filters - _share(self.ratio, filters) if least is None else least
+        gone, count = filters - least, len(self.epochs)
         return [least - (-gone * (count - t) // count) for t in range(1, count + 1)]
 
 
@@ -149,9 +149,10 @@ class PruneSchedule:
             )
         table: dict[int, dict[str, int]] = {}
         for layer, count in filters.items():
-            left = count
+            left, ratio = count, 0.0
             for held in named.get(layer, named.get(EVERY_LAYER, [])):
-                for epoch, kept in zip(held.epochs, held.kept(left, of=count), strict=True):
+                ratio += held.ratio  # rounded once, so that `before_training` removes as many
+                for epoch, kept in zip(held.epochs, held.kept(left, least=count - _share(ratio, count)), strict=True):
                     if kept < 1:
                         raise DgpruneError(
                             f"the schedules of layer {layer!r} would empty it at epoch {epoch}; it has {count} "
@@ -175,6 +176,11 @@ class PruneSchedule:
         for held in sorted(self._all(), key=lambda held: held.start):
             found[held.layer].append(held)
         return dict(found)
+
+
+def _share(ratio: float, filters: int) -> int:
+    """How many filters that share is, rounded down."""
+    return int(ratio * filters + 1e-9)
 
 
 def _listed(given: Any) -> tuple[LayerSchedule, ...]:

@@ -13,7 +13,7 @@ from read_study import one, read_domain, read_study
 
 import dgprune_lab as dg
 from dgprune_lab import intervals
-from dgprune_lab.diagnostics.drop import EXTRA, at_chance, drop_steps
+from dgprune_lab.diagnostics.drop import EXTRA, drop_steps
 from dgprune_lab.types.tables import COLUMNS
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
@@ -79,7 +79,15 @@ def test_a_resample_without_a_right_image_is_left_out() -> None:
 def test_at_chance_depends_on_the_interval_and_the_number_of_classes(share: float, classes: int, chance: bool) -> None:
     held = np.zeros(100)
     held[: round(100 * share)] = 1
-    assert at_chance(held, classes=classes) is chance
+    assert intervals.at_chance(held, classes=classes) is chance
+
+
+@pytest.mark.parametrize(("right", "count", "classes"), [(35, 250, 10), (115, 300, 3), (8, 20, 5)])
+def test_an_interval_that_ends_exactly_at_chance_is_at_chance(right: int, count: int, classes: int) -> None:
+    held = np.zeros(count)
+    held[:right] = 1
+    assert float(intervals.over_images(held)[0]) == pytest.approx(1 / classes, abs=1e-7)
+    assert intervals.at_chance(held, classes=classes)
 
 
 def test_the_relative_drop_is_empty_where_the_full_network_only_guesses() -> None:

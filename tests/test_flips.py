@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from read_study import lively, one, read_domain, read_study
 
 import dgprune_lab as dg
 from dgprune_lab.charts.pictures import COLUMNS, Strip, data_url, picture_rows
+from dgprune_lab.diagnostics.flips import flip_rows
 from dgprune_lab.widgets import Flips, FlipsPanel, View
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
@@ -58,6 +60,14 @@ def test_shares_and_counts_are_those_counted_by_hand(study: dg.Study) -> None:
         lost = one(frame, domain=name, metric="right_to_wrong").value
         won = one(frame, domain=name, metric="wrong_to_right").value
         assert won - lost == pytest.approx(one(drop, domain=name, metric="change").value)
+
+
+def test_a_count_is_a_whole_number_whatever_its_share_is_in_binary() -> None:
+    labels, after = torch.zeros(120, dtype=torch.int64), torch.zeros(120, dtype=torch.int64)
+    after[:31] = 1  # 120 * (31 / 120) is a hair above 31
+    case: Any = SimpleNamespace(before=SimpleNamespace(predicted=labels, labels=labels), predicted=after, columns=dict)
+    found = {row["metric"]: row["value"] for row in flip_rows(case)}
+    assert found["right_to_wrong_count"] == found["changed_count"] == 31 and found["wrong_to_right_count"] == 0
 
 
 def test_where_none_turned_the_bound_is_exact_and_without_labels_only_changes_are_told() -> None:

@@ -68,6 +68,16 @@ def test_every_layer_and_several_schedules_of_one_layer() -> None:
     assert PruneSchedule({}).timetable({"a": 8}) == {} and PruneSchedule({}).epochs == ()
 
 
+@pytest.mark.parametrize("filters", [5, 7, 10, 64])
+def test_shares_that_follow_each_other_add_up_before_they_are_rounded(filters: int) -> None:
+    """So the control from scratch loses as many filters: of 5, 0.3 and 0.3 are 3, not twice 1."""
+    both = PruneSchedule([LayerSchedule("a", 1, 2, 1, 0.3), LayerSchedule("a", 3, 4, 1, 0.3)])
+    table = both.timetable({"a": filters})
+    assert (
+        table[max(table)] == both.before_training().timetable({"a": filters})[0] == {"a": filters - filters * 6 // 10}
+    )
+
+
 SIZES = {"conv1": 8, "conv2": 8}
 
 

@@ -146,16 +146,10 @@ def change(after: Outcomes, full: Outcomes) -> tuple[float, float, float] | None
     return after.accuracy - full.accuracy, *intervals.difference(*values)
 
 
-def at_chance(right: Floats, *, classes: int) -> bool:
-    """Whether an accuracy cannot be told from guessing: the lower end of its 95 % interval is not above 1 / classes."""
-    low, _ = intervals.over_images(right)
-    return bool(low <= 1 / max(classes, 1) + 1e-9)
-
-
 def _numbers(after: Floats, before: Floats, *, classes: int) -> Floats:
     """(6, K): change and relative drop, each with low and high, of K masks."""
     lost = before.mean() - after.mean(0)
     change = np.stack([after.mean(0) - before.mean(), *intervals.differences(after, before)])
-    if at_chance(before, classes=classes):
+    if intervals.at_chance(before, classes=classes):
         return np.concatenate([change, np.full_like(change, np.nan)])
     return np.concatenate([change, np.stack([lost / before.mean(), *intervals.relative_drops(after, before)])])

@@ -97,5 +97,6 @@ def flip_rows(case: Case) -> list[dict[str, Any]]:
     for suffix, unit, scale in (("", "share", 1), ("_count", "count", len(turned))):
         for k, name in enumerate(found):
             value, low, high = scale * ends[:, k]
+            value = round(value) if unit == "count" else value
             rows.append({**shared, "metric": f"{name}{suffix}", "value": value, "low": low, "high": high, "unit": unit})
     return rows

@@ -60,10 +60,11 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
         raise DgpruneError("instability needs a finished run of dg.train_with_pruning; got none.")
     _check_alike(list(finished.values()))
     rows = [row for number, run in finished.items() for row in _run_rows(number, run)]
-    few = len(finished) < LEAST
-    if few:
-        note(f"{_warning(len(finished))} The table says so too.")
-    return tidy([*rows, *_correlations(rows)], extra=EXTRA)
+    found = list(_correlations(rows))
+    usable = max((row["runs"] for row in found), default=len(finished))  # one without a stability does not count
+    if usable < LEAST:
+        note(f"{_warning(usable)} The table says so too.")
+    return tidy([*rows, *found], extra=EXTRA)
 
 
 def tau_b(x: Floats, y: Floats) -> float:
