@@ -182,12 +182,3 @@ class _Kept:
 
 def _bytes(tensors: list[Tensor]) -> int:
     return sum(t.nbytes for t in tensors)
-
-
-def drive(steps: Generator[None, None, Outcomes]) -> Outcomes:
-    """Run a generator of steps to its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value

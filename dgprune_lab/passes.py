@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from .cache import Cache
 from .contract import Need
 from .data.shifts import SHIFTS
-from .evaluator import Evaluator, drive
+from .evaluator import Evaluator
 from .running import PAIRS
 from .scorers import Evidence
 from .statistics import Site, gather, map_shapes, paired_cosines
+from .stepping import run_through
 from .tracing import ending_in_relu
 from .types.domain import Domain
 from .types.errors import unknown
@@ -102,7 +103,7 @@ class Passes:
 
         def risk(mask: Mask | None) -> float:
             steps = self._evaluator.steps(mask, domain=domain, split=split, images=None, calibration=0)
-            return float(drive(steps).loss.double().mean())
+            return float(run_through(steps).loss.double().mean())
 
         def change(group: FilterGroup, full: float) -> Tensor:
             found = torch.zeros(group.filters, dtype=torch.float64)

@@ -13,6 +13,7 @@ from .allocate import allocate
 from .contract import Scorer
 from .models.checkpoints import SHIPPED, shipped
 from .scorers import resolve
+from .stepping import telling, with_bar
 from .study import Study
 from .types.errors import DgpruneError, unknown
 from .types.filters import Mask, Scores
@@ -117,20 +118,7 @@ def sweep(
         split=split,
         images=images,
     )
-    bar = None
-    while True:
-        try:
-            done, total = next(steps)
-        except StopIteration as end:
-            if bar is not None:
-                bar.close()
-            return end.value
-        if progress:
-            if bar is None:
-                from tqdm.auto import tqdm
-
-                bar = tqdm(total=total, unit="evaluation")
-            bar.update(done - bar.n)
+    return with_bar(steps, progress=progress)
 
 
 def sweep_steps(
@@ -156,9 +144,8 @@ def sweep_steps(
         for seed, mask in masks:
             shared = _shared(study, mask, seed, batchnorm)
             for domain in study.domains:
-                outcomes = yield from _quiet(
-                    study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images), done, total
-                )
+                steps = study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images)
+                outcomes = yield from telling(steps, (done, total))
                 found.append((shared, mask, domain, outcomes))
                 done += 1
                 yield done, total
@@ -176,15 +163,6 @@ def _shared(study: Study, mask: Mask, seed: int | None, batchnorm: BatchNorm) ->
         **mask_columns(mask), "seed": seed, "training_seed": study.training_seed, "batchnorm": batchnorm,
         "target_aware": record.target_aware(roles_of(study.domains)),
     }  # fmt: skip
-
-
-def _quiet(steps: Generator[None, None, Outcomes], done: int, total: int) -> Generator[tuple[int, int], None, Outcomes]:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-        yield done, total
 
 
 def _masks(

@@ -14,7 +14,7 @@ from torch import nn
 
 from .cache import Cache, Key, content, stamp
 from .contract import CO_MOMENTS, LABELLED, Need, Scorer
-from .evaluator import Evaluator, drive
+from .evaluator import Evaluator
 from .gate import read_groups, refuse_hooks
 from .measure import private
 from .passes import Passes
@@ -22,6 +22,7 @@ from .recalibration import has_batchnorm, recalibrate
 from .runtime import device as pick_device
 from .runtime import threads
 from .scorers import Evidence, refusal, resolve, run
+from .stepping import run_through
 from .surgery import prune, rebuild
 from .types.domain import Domain
 from .types.errors import DgpruneError, unknown
@@ -282,7 +283,7 @@ class Study:
             images: only the first so many.
             calibration: source images that statistics are re-estimated on, where they are.
         """
-        return drive(
+        return run_through(
             self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
         )
 

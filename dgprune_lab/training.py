@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .chance import Streams, drawn_from, dropouts
 from .data.augment import AUGMENTATIONS
+from .stepping import run_through
 from .types.domain import Domain
 from .types.errors import DgpruneError, unknown
 from .types.record import record_of, set_record
@@ -71,11 +72,7 @@ def check_training(model: nn.Module, *, sources: Sequence[Domain], options: Trai
 
 def finish(events: Events) -> nn.Module:
     """Runs a training to its end and returns the trained network, in eval mode."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as stop:
-            return stop.value
+    return run_through(events)
 
 
 def with_progress(events: Events, *, label: str = "training") -> Events:

@@ -16,7 +16,7 @@ PACKAGE = Path(dgprune_lab.__file__).parent
 # From the ground up; a module may import what stands in a row above its own. A name is a file or a whole folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("types",),
-    ("contract", "runtime", "intervals", "co_moments", "chance"),
+    ("contract", "runtime", "intervals", "co_moments", "chance", "stepping"),
     ("data", "models.networks", "tracing", "running", "cache", "desk"),
     ("models.checkpoints", "groups", "surgery", "doctor"),
     ("layout", "folding"),

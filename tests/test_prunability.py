@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.diagnostics.loss_curve import LossCurve, grid_of, read_off
 from dgprune_lab.diagnostics.prunability import Setting, prunability_steps
-from dgprune_lab.diagnostics.shaken import run_through
+from dgprune_lab.stepping import run_through
 from dgprune_lab.thinned import prunable, unlike, weight_scores
 
 NAN = math.nan

@@ -120,6 +120,7 @@ def test_the_slider_moves_the_read_off_in_a_page_without_a_kernel(browser: Any, 
     slider = view.get_by_role("slider", name="The loss may grow by (%)")
     slider.wait_for()
     assert slider.get_attribute("data-lm-suppress-shortcuts") == "true" and slider.input_value() == "10"
+    assert (slider.get_attribute("aria-label") or "").startswith("The loss may grow by (%)")
     drawn = view.locator(".dgx-shown svg").first
     assert "b: 30 %" in drawn.text_content() and HOSTILE in drawn.text_content()
     slider.focus()

@@ -10,8 +10,8 @@ from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, nor
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.shaken import run_through
 from dgprune_lab.folding import folded
+from dgprune_lab.stepping import run_through
 from dgprune_lab.thinned import Thinned, prunable, weight_scores
 
 SOURCES = [domain("a"), domain("b", seed=1)]

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from .. import intervals
 from ..contract import Scorer, diagnostic
+from ..stepping import with_bar
 from ..study import Study
 from ..types.filters import Scores
 from ..types.outcomes import Outcomes
 from ..types.tables import BatchNorm, Of, Scope, choice, tidy
-from .removal import Case, Removal, Steps, cases, finish
+from .removal import Case, Removal, Steps, cases
 
 By = Literal["domain", "class", "layer"]
 EXTRA = ("network", "group", "class")
@@ -83,7 +84,7 @@ def drop(
         study, scorers=scorers, ratios=ratios, scope=scope, of=of, batchnorm=batchnorm, split=split, images=images,
         seed=seed, by=by,
     )  # fmt: skip
-    return finish(steps, progress=progress)
+    return with_bar(steps, progress=progress)
 
 
 def drop_steps(

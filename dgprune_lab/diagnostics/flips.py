@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .. import intervals
 from ..contract import Scorer, diagnostic
+from ..stepping import with_bar
 from ..study import Study
 from ..types.filters import Scores
 from ..types.tables import BatchNorm, Of, Scope, tidy
-from .removal import Case, Removal, Steps, cases, finish
+from .removal import Case, Removal, Steps, cases
 
 EXTRA = ("network", "group")
 
@@ -57,7 +58,7 @@ def flips(
         study, scorers=scorers, ratios=ratios, scope=scope, of=of, batchnorm=batchnorm, split=split, images=images,
         seed=seed,
     )  # fmt: skip
-    return finish(steps, progress=progress)
+    return with_bar(steps, progress=progress)
 
 
 def flips_steps(

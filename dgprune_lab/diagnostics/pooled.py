@@ -51,6 +51,20 @@ def refuse(study: Study, split: str) -> None:
             raise DgpruneError(f"source {domain.name!r} has no image in its part {split!r}.")
 
 
+def named(studies: Study | Sequence[Study], split: str, *, what: str) -> list[tuple[str, Study]]:
+    """One study or several, each with a name of its own, all with a loss on this part.
+
+    Raises:
+        DgpruneError: none, or one whose loss cannot be measured; `what` begins the sentence.
+    """
+    listed = [studies] if isinstance(studies, Study) else list(studies)
+    if not listed:
+        raise DgpruneError(f"{what} needs at least one study; got none.")
+    for study in listed:
+        refuse(study, split)
+    return list(zip(network_names(listed), listed, strict=True))
+
+
 def network_names(studies: Sequence[Study]) -> list[str]:
     """A name of its own for every study: a repeated one gets a number."""
     names: list[str] = []

@@ -14,14 +14,14 @@ from torch import Tensor
 from ..allocate import allocate
 from ..contract import Scorer, diagnostic
 from ..measure import private
+from ..stepping import with_bar
 from ..study import Study
 from ..thinned import Norm, Thinned, WeightScorer, unlike
 from ..types.errors import DgpruneError, note
 from ..types.filters import Mask, Scores, WeightScores
 from ..types.tables import Scope, Seen, choice, tidy
 from .loss_curve import LossCurve
-from .pooled import checked_tolerances, network_names, pooled, refuse
-from .shaken import run_through
+from .pooled import checked_tolerances, named, pooled
 
 Granularity = Literal["weight", "filter"]
 Search = Literal["grid", "fast"]
@@ -116,17 +116,7 @@ def prunability(
     """
     setting = Setting(scorer, granularity, scope, batchnorm, step, images, split, seed)
     steps = prunability_steps(studies, setting=setting, tolerance=tolerance, search=search)
-    if not progress:
-        return run_through(steps)
-    from tqdm.auto import tqdm
-
-    with tqdm(unit="evaluation") as bar:
-        while True:
-            try:
-                done, bar.total = next(steps)
-            except StopIteration as end:
-                return end.value
-            bar.update(done - bar.n)
+    return with_bar(steps, progress=progress)
 
 
 def prunability_steps(
@@ -143,13 +133,9 @@ def prunability_steps(
     """
     chosen = Setting() if setting is None else setting
     choice("search", search, Search)
-    listed = [studies] if isinstance(studies, Study) else list(studies)
-    if not listed:
-        raise DgpruneError("prunability needs at least one study; got none.")
     asked = checked_tolerances(tolerance)
-    for study in listed:
-        refuse(study, chosen.split)
-    return _steps(dict(zip(network_names(listed), listed, strict=True)), chosen, asked, search)
+    listed = named(studies, chosen.split, what="prunability")
+    return _steps(dict(listed), chosen, asked, search)
 
 
 def _steps(studies: Mapping[str, Study], setting: Setting, asked: Sequence[float], search: Search) -> Steps:

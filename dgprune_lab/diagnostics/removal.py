@@ -15,6 +15,7 @@ from torch import Tensor
 from ..allocate import allocate
 from ..contract import Scorer
 from ..recipes import mask_columns, mask_record
+from ..stepping import telling
 from ..study import Study
 from ..types.domain import Domain
 from ..types.errors import DgpruneError
@@ -127,13 +128,7 @@ def cases(
             for group, mask in _masks(study, asked):
                 for domain in _domains(study, labelled):
                     steps = case_steps(study, mask, domain=domain, asked=asked, group=group)
-                    while True:
-                        try:
-                            next(steps)
-                        except StopIteration as end:
-                            found.append(end.value)
-                            break
-                        yield len(found), sum(sizes)
+                    found.append((yield from telling(steps, (len(found), sum(sizes)))))
                     yield len(found), sum(sizes)
     return found
 
@@ -152,19 +147,6 @@ def alone(mask: Mask, layer: str) -> Mask:
     """The mask that removes what this one removes of one layer, and leaves all others whole."""
     keep = {name: part if name == layer else torch.ones_like(part) for name, part in mask.keep.items()}
     return replace(mask, keep=keep)
-
-
-def finish(steps: Steps, *, progress: bool) -> pd.DataFrame:
-    """Run it to its end, under a tqdm bar where one is wanted."""
-    from tqdm.auto import tqdm
-
-    with tqdm(unit="evaluation", disable=not progress) as bar:
-        while True:
-            try:
-                done, bar.total = next(steps)
-            except StopIteration as end:
-                return end.value
-            bar.update(done - bar.n)
 
 
 def _domains(study: Study, labelled: bool) -> list[Domain]:

@@ -14,14 +14,15 @@ from .. import intervals
 from ..contract import diagnostic
 from ..measure import private
 from ..models.networks import build
+from ..stepping import run_through
 from ..study import Study
 from ..thinned import Thinned, prunable
 from ..types.errors import DgpruneError, note
 from ..types.tables import tidy
 from .loss_curve import LossCurve
-from .pooled import checked_tolerances, network_names, pooled, refuse
+from .pooled import checked_tolerances, named, network_names, pooled
 from .prunability import prunability as prunability_of
-from .shaken import Shaken, largest_noise, margins, run_through
+from .shaken import Shaken, largest_noise, margins
 
 Better = Literal["lower", "higher"]
 Rows = list[dict[str, Any]]
@@ -89,7 +90,7 @@ def margin(studies: Study | Sequence[Study], *, images: int | None = None, split
         DgpruneError: sources without labels.
     """
     rows: Rows = []
-    for name, study in _named(studies, split):
+    for name, study in named(studies, split, what="this measure"):
         twin = Thinned(private(study.model).to(study.device), domains=study.sources)
         twin.zero(1.0)
         values = margins(run_through(twin.outputs(study.sources, split=split, images=images)))
@@ -137,7 +138,7 @@ def sharpness(
     (checked,) = checked_tolerances(tolerance)
     _check_draws(draws)
     rows: Rows = []
-    for name, study in _named(studies, split):
+    for name, study in named(studies, split, what="this measure"):
         shaken = Shaken(study, draws=draws, seed=seed, split=split, images=images)
         full = _checked_loss(shaken.loss(0.0), name)
         rows.append({
@@ -182,7 +183,7 @@ def random_perturbation(
     (checked,) = checked_tolerances(tolerance)
     _check_draws(draws)
     rows: Rows = []
-    for name, study in _named(studies, split):
+    for name, study in named(studies, split, what="this measure"):
         shaken = Shaken(study, draws=draws, seed=seed, split=split, images=images, unit=True)
         curve = LossCurve(shaken.like_pruning, step=step, name=name)
         run_through(curve.bracket(checked))
@@ -232,15 +233,6 @@ def _plain(frame: pd.DataFrame) -> Rows:
     names = [name for name in tidy([], extra=EXTRA).columns if name in frame.columns]
     rows = cast("Rows", cast(pd.DataFrame, frame[names]).to_dict("records"))
     return [{name: value for name, value in row.items() if pd.notna(value)} for row in rows]
-
-
-def _named(studies: Study | Sequence[Study], split: str) -> list[tuple[str, Study]]:
-    listed = [studies] if isinstance(studies, Study) else list(studies)
-    if not listed:
-        raise DgpruneError("this measure needs at least one study; got none.")
-    for study in listed:
-        refuse(study, split)
-    return list(zip(network_names(listed), listed, strict=True))
 
 
 def _table(

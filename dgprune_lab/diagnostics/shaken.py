@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..measure import private
+from ..stepping import run_through
 from ..study import Study
 from ..thinned import Thinned
 
@@ -78,12 +79,3 @@ def margins(found: Sequence[tuple[Tensor, Tensor]]) -> Any:
         others = logits.clone().scatter_(1, labels[:, None], -torch.inf)
         parts.append((own - others.amax(1)).double().cpu())
     return torch.cat(parts).numpy()
-
-
-def run_through(steps: Generator[Any, None, Any]) -> Any:
-    """Run a generator of steps to its end and return what it found."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value

@@ -14,6 +14,7 @@ from ..charts.pictures import Strip, data_url, per_strip, picture_chart, picture
 from ..charts.theme import WORDS, sight_of, signed
 from ..diagnostics.flips import flipped
 from ..diagnostics.removal import Case, Removal, case_steps
+from ..stepping import telling
 from ..study import Study
 from .panels import Frames, View
 
@@ -53,13 +54,7 @@ class FlipsPanel:
         found: list[Case] = []
         for domain in view.study.domains:
             steps = case_steps(view.study, view.mask, domain=domain, asked=asked)
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    found.append(end.value)
-                    break
-                yield {}
+            found.append((yield from telling(steps, {})))
         yield self._frames(found)
 
     def background(self, view: View) -> Iterator[Frames]:

@@ -11,6 +11,7 @@ from ..charts.layers import known, layer_rows, layers_chart, placed, waiting
 from ..charts.theme import looks
 from ..diagnostics.drop import EXTRA, drop_rows
 from ..diagnostics.removal import Removal, alone, case_steps
+from ..stepping import telling
 from ..study import Study
 from ..types.domain import Domain
 from ..types.filters import Mask
@@ -72,13 +73,7 @@ class LayersPanel:
                 continue
             of = Removal(asked.scorers, asked.ratios, batchnorm=asked.batchnorm, images=key[-1], one_layer=True)
             steps = case_steps(view.study, mask, domain=domain, asked=of, group=layer)
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    self._found[key] = drop_rows([end.value])
-                    break
-                yield {}
+            self._found[key] = drop_rows([(yield from telling(steps, {}))])
         while len(self._found) > _KEPT:
             del self._found[next(iter(self._found))]
 

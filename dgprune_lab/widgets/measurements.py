@@ -13,6 +13,7 @@ from ..contract import Scorer
 from ..measure import LATENCY_IMAGES
 from ..recipes import left, mask_columns, mask_record
 from ..scorers import SCORERS, resolve
+from ..stepping import telling
 from ..study import Study
 from ..types.filters import Mask, Scores
 from ..types.record import roles_of
@@ -182,14 +183,9 @@ class Measurements:
         return None if row is None else _table(self.study, self.mask(view), row, view["batchnorm"])
 
     def _added(self, view: View, steps: Generator[None, None, frames.Row]) -> Generator[bool, None, None]:
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                self._measured.setdefault(frame_key(view), {})[view["ratio"]] = end.value
-                yield True
-                return
-            yield False
+        found = yield from telling(steps, False)
+        self._measured.setdefault(frame_key(view), {})[view["ratio"]] = found
+        yield True
 
 
 def frame_key(view: View) -> str:

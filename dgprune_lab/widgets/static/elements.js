@@ -17,9 +17,11 @@ export function node(tag, { text, on, ...attributes } = {}, ...children) {
   return made;
 }
 
-// For an element that somebody else made.
-export function ownKeys(element) {
-  element.setAttribute(KEYS, "true");
+// An input that Vega made: its keys are its own, and it is called what stands beside it.
+export function adopt(input) {
+  input.setAttribute(KEYS, "true");
+  const words = input.closest("label, .vega-bind")?.textContent.trim();
+  if (words) input.setAttribute("aria-label", words);
 }
 
 // Keys with Ctrl or Cmd stay the notebook's (save, run all): the mark is off while JupyterLab looks at such a key.

@@ -1,6 +1,6 @@
 // Vega views: embedded once, their named data swapped, their size and colours following the page.
 
-import { ownKeys } from "./elements.js";
+import { adopt } from "./elements.js";
 
 export function inksOf(root) {
   const [r, g, b] = (getComputedStyle(root).color.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
@@ -47,7 +47,7 @@ export function createView(box, spec, { embed, dark, fit = true }) {
     .then((result) => {
       if (holder.ended) return result.finalize();
       holder.finalize = () => result.finalize();
-      for (const input of box.querySelectorAll("input, select")) ownKeys(input); // those that the chart binds
+      for (const input of box.querySelectorAll("input, select")) adopt(input); // those that the chart binds
       holder.view = box.vegaView = result.view; // on the element too, so that one can see the rows behind a chart
       settle(holder, fit);
       return null;
