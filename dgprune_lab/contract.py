@@ -15,11 +15,12 @@ from .types.errors import DgpruneError, unknown
 from .types.tables import COLUMNS
 
 Need = Literal[
-    "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "risk",
+    "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "class_gate", "risk",
     "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
 ]  # fmt: skip
-LABELLED: frozenset[Need] = frozenset({"gate", "weight_gradient", "risk", "class_co_moments"})
-CO_MOMENTS: frozenset[Need] = frozenset({"co_moments", "class_co_moments"})
+LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})
+# Not gathered for a scorer that may be asked for next: large, or a backward pass of its own.
+COSTLY: frozenset[Need] = frozenset({"co_moments", "class_co_moments", "class_gate"})
 # What the one pass over a domain does not leave: the network itself, and what takes a pass of its own when it is read.
 APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
 Kind = Literal["weights", "training", "target", "control"]

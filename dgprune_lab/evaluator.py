@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .doors import Door
 from .layout import layout_of
 from .measure import device_of, join, outcome_batches, private
 from .recalibration import calibration_batches, calibration_images, calibration_steps, has_batchnorm
@@ -69,15 +70,7 @@ class Evaluator:
             calibration: source images that BatchNorm statistics are re-estimated on after pruning; 0 leaves them.
         """
         calibration = calibration if self._norm else 0
-        building = self._network(mask, calibration)
-        while True:
-            with self._lock:
-                try:
-                    next(building)
-                except StopIteration as end:
-                    model: nn.Module = end.value
-                    break
-            yield
+        model = yield from self._built(mask, calibration)
         batches = outcome_batches(model, self._inputs(model, domain, split, images, calibration), domain)
         parts: list[Outcomes] = []
         while True:
@@ -87,6 +80,40 @@ class Evaluator:
             if part is None:
                 return join(parts)
             parts.append(part)
+            yield
+
+    def feature_steps(
+        self, mask: Mask | None, *, layer: str, domain: Domain, split: str, images: int | None, calibration: int
+    ) -> Generator[None, None, Tensor]:
+        """(N, C) float32 pooled outputs of a group under a mask, on the CPU; removed filters are zero columns.
+
+        Pooled: the mean over places of what the last layer that reads the group gets. Yields between batches.
+        """
+        calibration = calibration if self._norm else 0
+        model = yield from self._built(mask, calibration)
+        door = Door(self.graph, layer, mask)
+        batches = self._inputs(model, domain, split, images, calibration)
+        parts: list[Tensor] = []
+        while True:
+            with self._lock:
+                batch = next(batches, None)
+                if batch is not None:
+                    with torch.inference_mode(), door.open(model) as found:
+                        model(batch.images)
+                    parts.append(found[0])
+            if batch is None:
+                return torch.cat(parts)
+            yield
+
+    def _built(self, mask: Mask | None, calibration: int) -> Generator[None, None, nn.Module]:
+        """The network to run, made while nobody else runs one."""
+        building = self._network(mask, calibration)
+        while True:
+            with self._lock:
+                try:
+                    next(building)
+                except StopIteration as end:
+                    return end.value
             yield
 
     def _network(self, mask: Mask | None, calibration: int) -> Generator[None, None, nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,14 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 LEVEL = 0.95
 _BYTES = 64 * 2**20
+
+
+class Estimate(NamedTuple):
+    """A number with the ends of its 95 % interval; of many at once, arrays of one shape."""
+
+    value: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
 
 def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -189,16 +198,16 @@ def _means(values: NDArray[np.float32]) -> NDArray[np.float32]:
     step = max(1, _BYTES // (count * 4))
     parts = []
     for start in range(0, RESAMPLES, step):
-        parts.append(_draw(generator, min(step, RESAMPLES - start), count) @ values / np.float32(count))
+        parts.append(drawn_counts(generator, min(step, RESAMPLES - start), count) @ values / np.float32(count))
     return np.concatenate(parts)
 
 
 @lru_cache(maxsize=4)
 def _resamples(count: int) -> NDArray[np.float32]:
-    return _draw(np.random.default_rng(count), RESAMPLES, count)
+    return drawn_counts(np.random.default_rng(count), RESAMPLES, count)
 
 
-def _draw(generator: np.random.Generator, resamples: int, count: int) -> NDArray[np.float32]:
+def drawn_counts(generator: np.random.Generator, resamples: int, count: int) -> NDArray[np.float32]:
     """(resamples, count): how often each image is drawn."""
     drawn = generator.integers(0, count, size=(resamples, count), dtype=np.int32)
     drawn += np.arange(resamples, dtype=np.int32)[:, None] * count

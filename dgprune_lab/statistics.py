@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .contract import LABELLED, Need
+from .effects import class_moments, merged
 from .layout import layout_of
 from .running import Running, outputs
 from .surgery import rebuild
@@ -17,7 +18,7 @@ from .types.domain import Domain
 from .types.errors import DgpruneError, note
 from .types.graph import FilterGraph, FilterGroup
 from .types.layers import CONV
-from .types.statistics import Statistics
+from .types.statistics import ClassMoments, Statistics
 
 Site = Literal["door", "conv"]
 # Maps of twice as many images of 28 pixels are too large for the allocator to keep, and a LeNet's pass takes 1.5 times
@@ -42,7 +43,7 @@ def gather(
     Args:
         model: untouched; its parameters are shared with the copy, not duplicated.
         graph: its groups.
-        domain: where images (and labels, for gate, weight_gradient, risk and class_co_moments) come from.
+        domain: where images (and labels, for gate, class_gate, weight_gradient, risk and class_co_moments) come from.
         needs: which fields of Statistics to fill.
         split: the part to read.
         size: images per batch; halved, and said, when memory runs out.
@@ -80,16 +81,19 @@ def _gather(
         wanted = name in whole or (gates is not None and name in gates.parameters)
         if parameter.requires_grad_(wanted).requires_grad:
             watched[name] = parameter
+    by_class = _ClassGates(twin, graph, domain.classes) if "class_gate" in needs else None
     sums = Running(twin, graph, needs=needs, classes=domain.classes if wants_labels else 0)
     gradients: dict[str, Tensor] = {}
     risk, count, device = 0.0, 0, next(twin.parameters()).device
     for batch in domain.batches(split, size=size, device=device, layout=layout):
         sums.begin(batch.labels if wants_labels else None)
-        with torch.set_grad_enabled(bool(watched)):
+        with torch.set_grad_enabled(bool(watched) or by_class is not None):
             logits = twin(batch.images)
             _check_finite(logits, domain)
             if wants_labels:
                 assert batch.labels is not None
+                if by_class is not None:
+                    by_class.add(logits, batch.labels, again=bool(watched))
                 loss = F.cross_entropy(logits, batch.labels, reduction="sum")
                 risk += float(loss.detach().double())
                 _accumulate(gradients, watched, loss)
@@ -101,6 +105,7 @@ def _gather(
     return Statistics(
         domain.name, split, count, wants_labels, risk / count if wants_labels else None,
         gate={} if gates is None else gates.gradient(gradients),
+        class_gate={} if by_class is None else by_class.found,
         weight_gradient={name: gradients[name] for name in watched if name in whole}, **sums.results(),
     )  # fmt: skip
 
@@ -160,6 +165,47 @@ class _Gates:
                 continue
             total.index_add_(0, member.filters, held.cpu()[member.positions])
         return total
+
+
+class _ClassGates:
+    """Per image and filter the sum over places of y dl/dy, y the group's output and l the true class's logit.
+
+    y is what the last writers give; what is read behind them is a copy, as torchvision adds to it in place. A residual
+    stream has several writers, whose products are added up.
+    """
+
+    def __init__(self, model: nn.Module, graph: FilterGraph, classes: int) -> None:
+        self._graph, self._classes = graph, classes
+        self._kept: list[tuple[str, int, Tensor]] = []
+        self.found: dict[str, ClassMoments] = {}
+        for name in {end: None for group in graph.groups for end in group.ends}:
+            model.get_submodule(name).register_forward_hook(self._keep(name))
+
+    def _keep(self, name: str) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            y = output if output.requires_grad else output.detach().requires_grad_()
+            self._kept.append((name, -1 if isinstance(module, nn.Linear) else 1, y))
+            return y.clone()
+
+        return hook
+
+    def add(self, logits: Tensor, labels: Tensor, *, again: bool) -> None:
+        """A batch; `again` keeps the graph for another backward pass."""
+        kept, self._kept = self._kept, []
+        picked = logits.gather(1, labels[:, None]).sum()
+        gradients = torch.autograd.grad(picked, [y for *_, y in kept], retain_graph=again, allow_unused=True)
+        products: dict[str, Tensor] = {}
+        for (name, axis, y), gradient in zip(kept, gradients, strict=True):
+            if gradient is not None:
+                found = (y.detach() * gradient).movedim(axis, 1).flatten(1).unflatten(1, (y.shape[axis], -1))
+                products[name] = products.get(name, 0) + found.sum(2, dtype=torch.float64).cpu()
+        for group in self._graph.groups:
+            values = torch.zeros(len(labels), group.filters, dtype=torch.float64)
+            for name, (positions, filters) in group.end_places.items():
+                if name in products:
+                    values.index_add_(1, filters, products[name][:, positions])
+            moments = class_moments(values, labels.cpu(), classes=self._classes)
+            self.found[group.name] = merged(self.found.get(group.name), moments)
 
 
 def _open(layer: Any) -> Tensor:

@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .cache import Cache, Key, content, stamp
-from .contract import CO_MOMENTS, LABELLED, Need, Scorer
+from .contract import COSTLY, LABELLED, Need, Scorer
 from .evaluator import Evaluator
 from .gate import read_groups, refuse_hooks
 from .measure import private
@@ -198,7 +198,7 @@ class Study:
         """Scores of several scorers from one pass over each domain that any of them reads.
 
         `alongside` are further scorers that are likely to be asked for next: a pass that is made leaves what they need
-        of the same domain too (but no co-moments, which are large).
+        of the same domain too (but nothing that is large or slow: `contract.COSTLY`).
         """
         self._refresh()
         chosen = [s if isinstance(s, Scores) else resolve(s) for s in scorers]
@@ -287,6 +287,42 @@ class Study:
             self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
         )
 
+    def feature_steps(
+        self,
+        mask: Mask | None,
+        *,
+        layer: str,
+        domain: str,
+        split: str = "report",
+        batchnorm: BatchNorm = "as_is",
+        images: int | None = None,
+        calibration: int = 500,
+    ) -> Generator[None, None, Tensor]:
+        """(N, C) float32 outputs of a group under a mask, the mean over places; removed filters are zero columns.
+
+        What the last layer that reads the group gets, of images in the order of the part. Yields between batches.
+
+        Args:
+            mask, domain, split, batchnorm, images, calibration: as of `outcomes`.
+            layer: the group's name.
+
+        Raises:
+            DgpruneError: an unknown layer or domain.
+        """
+        choice("batchnorm", batchnorm, BatchNorm)
+        self._refresh()
+        found = self.domain(domain)
+        calibration = calibration if batchnorm == "recalibrate" else 0
+        which = None if mask is None else mask.key
+        key = ("features", self._content, which, layer, found.key, split, images, calibration)
+        features = self._cache.get(key)
+        if features is None:
+            features = yield from self._evaluator.feature_steps(
+                mask, layer=layer, domain=found, split=split, images=images, calibration=calibration
+            )
+            self._cache.put(key, features, size=features.nbytes)
+        return features
+
     def network(self, mask: Mask | None, *, batchnorm: BatchNorm = "as_is") -> nn.Module:
         """The pruned network on its own, ready to save, with the record of what was read."""
         small = rebuild(self.model, lambda _, t: t.clone()) if mask is None else prune(self.model, mask)
@@ -323,7 +359,7 @@ class Study:
                 needs |= _needed(item, options, domain)
             for item in alongside:
                 if domain.labels is not None or item.reads.get(domain.role or "source") != "labels":
-                    later |= _needed(item, item.settled({}), domain) - CO_MOMENTS
+                    later |= _needed(item, item.settled({}), domain) - COSTLY
             if needs:
                 self._passes.statistics(domain, needs, split, alongside=later)
 

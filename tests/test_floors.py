@@ -17,10 +17,10 @@ PACKAGE = Path(dgprune_lab.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("types",),
     ("contract", "runtime", "intervals", "co_moments", "chance", "stepping"),
-    ("data", "models.networks", "tracing", "running", "cache", "desk"),
-    ("models.checkpoints", "groups", "surgery", "doctor"),
-    ("layout", "folding"),
-    ("gate", "statistics", "stem", "training", "schedules", "positions"),
+    ("data", "models.networks", "tracing", "running", "cache", "desk", "effects", "halves", "embedding"),
+    ("models.checkpoints", "groups", "surgery", "doctor", "discrepancy"),
+    ("layout", "folding", "doors", "ranks"),
+    ("gate", "statistics", "attributions", "stem", "training", "schedules", "positions"),
     ("recalibration",),
     ("measure",),
     ("evaluator", "scorers", "allocate", "saving", "writers", "thinned"),
@@ -41,8 +41,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # Within a folder its files may import each other; `dgprune_lab/__init__` only names things and loads none of them.
 ONLY_IN = {
     "torch_pruning": ("tracing", "scorers.torch_pruning", "bench", "doctor"),
-    "captum": ("diagnostics.sensitivity",),  # none of these files is there yet: nothing else may begin to use them
-    "umap": ("diagnostics.feature_shift",),
+    "captum": ("attributions",),
+    "umap": ("embedding",),
     "altair": ("charts", "widgets", "report"),
     "anywidget": ("widgets",),
     "ipywidgets": ("widgets",),

@@ -19,12 +19,13 @@ MENU = list(dg.SCORERS)
 READING = [name for name in MENU if dg.SCORERS[name].reads]
 
 
-def study_of(model: nn.Module, **kinds: Any) -> dg.Study:
-    """Two sources of unequal size (40 and 20 images to score on) and a target without labels."""
+def study_of(model: nn.Module, scorer: str = "", **kinds: Any) -> dg.Study:
+    """Two sources of unequal size (40 and 20 to score on) and a target, labelled for who declares its labels."""
+    labelled = scorer in MENU and dg.SCORERS[scorer].reads.get("target") == "labels"
     return dg.Study(
         model,
         sources=[domain("a", count=120), domain("b", seed=1)],
-        targets=[domain("t", seed=2, labelled=False)],
+        targets=[domain("t", seed=2, labelled=labelled)],
         **kinds,
     )
 
@@ -70,9 +71,9 @@ def said(test: Any) -> Any:
 @pytest.mark.parametrize("name", MENU)
 def test_contract(name: str) -> None:
     scorer, model = dg.SCORERS[name], norm()
-    study = study_of(model)
+    study = study_of(model, name)
     before = fingerprint(model)
-    scores, again = study.score(name), study_of(norm()).score(name)
+    scores, again = study.score(name), study_of(norm(), name).score(name)
     assert fingerprint(model) == before
     for group in study.graph.groups:
         value = scores.values[group.name]
@@ -90,7 +91,7 @@ def test_each_scorer_stands_where_a_reader_looks_for_it() -> None:
     for name, scorer in dg.SCORERS.items():
         kinds.setdefault(scorer.kind, []).append(name)
         assert ("target" in scorer.reads) == (scorer.kind == "target")
-    assert kinds["control"] == ["random", "reverse(l1)"] and kinds["target"] == ["dss"]
+    assert kinds["control"] == ["random", "reverse(l1)"] and kinds["target"] == ["dss", "sensitivity"]
     assert {"l1", "expected_activation"} <= set(kinds["weights"]) and {"taylor", "dss_sources"} <= set(
         kinds["training"]
     )
@@ -100,14 +101,14 @@ def test_each_scorer_stands_where_a_reader_looks_for_it() -> None:
 @pytest.mark.parametrize("name", [name for name in MENU if not dg.SCORERS[name].draws])
 def test_permuting_the_filters_permutes_the_scores(name: str) -> None:
     model = norm()
-    study = study_of(model)
+    study = study_of(model, name)
     order = {
         g.name: torch.randperm(g.filters, generator=torch.Generator().manual_seed(g.depth)) for g in study.graph.groups
     }
     other = permuted(model, study.graph, order)
     x = images(2, 3, 12, 12)
     assert torch.allclose(model(x), other(x), atol=1e-4), "the permutation is not one of the function"
-    mine, theirs = study.score(name), study_of(other).score(name)
+    mine, theirs = study.score(name), study_of(other, name).score(name)
     for key, perm in order.items():
         scale = float(mine.values[key].abs().max())
         assert torch.allclose(mine.values[key][perm], theirs.values[key], atol=1e-4 * scale, rtol=1e-4)
@@ -141,14 +142,14 @@ class Tripwire(nn.Module):
 @pytest.mark.parametrize("name", READING)
 def test_no_hook_is_left_when_the_model_raises_half_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(*list(norm())[:7], Tripwire(), *list(norm())[7:])
-    study = study_of(model)
+    study = study_of(model, name)
     before = fingerprint(model)
     monkeypatch.setattr(Tripwire, "left", 1)
     with pytest.raises(RuntimeError, match="tripped"):
         study.score(name)
     assert fingerprint(model) == before
     monkeypatch.setattr(Tripwire, "left", None)
-    expected = study_of(nn.Sequential(*list(norm())[:7], nn.Identity(), *list(norm())[7:])).score(name)
+    expected = study_of(nn.Sequential(*list(norm())[:7], nn.Identity(), *list(norm())[7:]), name).score(name)
     got = study.score(name)
     assert all(torch.equal(got.values[key], expected.values[key]) for key in got.values)
 

@@ -16,6 +16,7 @@ from .connectivity import gc_net
 from .domains import dss, dss_sources
 from .gradients import taylor, taylor_weight
 from .risks import gradient_agreement, gradient_snr, risk_variance
+from .sensitivity import sensitivity, sensitivity_sources
 from .torch_pruning import from_torch_pruning
 from .view import Evidence, GroupView
 from .weights import bn_scale, expected_activation, fpgm, l1, l2, lamp, random
@@ -27,8 +28,8 @@ SCORERS: Menu[Scorer] = Menu(
         "lamp": lamp,
         "activation_l1": activation_l1, "apoz": apoz, "taylor": taylor, "taylor_weight": taylor_weight,
         "dss_sources": dss_sources, "risk_variance": risk_variance, "gradient_agreement": gradient_agreement,
-        "gradient_snr": gradient_snr, "gc_net": gc_net,
-        "dss": dss,
+        "gradient_snr": gradient_snr, "gc_net": gc_net, "sensitivity_sources": sensitivity_sources,
+        "dss": dss, "sensitivity": sensitivity,
         "random": random, "reverse(l1)": reversed_scorer(l1),
     },
 )  # fmt: skip

@@ -63,7 +63,7 @@ def dss(
     """
     choice("pairing", pairing, Pairing)
     _say_if_flat(view, site)
-    pairs = list(product(_named(source, view.sources), _named(target, view.targets)))
+    pairs = list(product(named_domains(source, view.sources), named_domains(target, view.targets)))
     return _mean([_alike(view, pair, site=site, pairing=pairing, flat=flat) for pair in pairs])
 
 
@@ -146,7 +146,8 @@ def _is_flat(view: GroupView, site: Site) -> bool:
     return (places[0] if site == "door" or len(places) == 1 else min(places[1:])) == 1
 
 
-def _named(name: str | None, known: Sequence[str]) -> Sequence[str]:
+def named_domains(name: str | None, known: Sequence[str]) -> Sequence[str]:
+    """All of them, or the one that is named."""
     if name is not None and name not in known:
         raise unknown("domain", name, known)
     return known if name is None else (name,)

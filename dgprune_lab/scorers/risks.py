@@ -25,14 +25,14 @@ def _gathers(*, mode: Mode = "additive", **_: object) -> tuple[Need, ...]:
     return ("risk",) if mode == "oracle" else ("gate", "risk")
 
 
-def _one_source(views: dict[str, GroupView], **_: object) -> str | None:
+def one_source(views: dict[str, GroupView], **_: object) -> str | None:
     sources = next(iter(views.values())).sources
     return None if len(sources) > 1 else "it compares at least two sources, and there is one."
 
 
 @scorer(
     "risk_variance", needs=("gate", "risk", "removal"), reads={"source": "labels"}, level="network", gathers=_gathers,
-    refuses=_one_source, label="Least effect on the loss and its spread",
+    refuses=one_source, label="Least effect on the loss and its spread",
     cite=f"{_PAPER}; the formulas are our reconstruction from its abstract",
 )  # fmt: skip
 def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta: float = 1.0) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ def squared_over_mean(part: Effects) -> dict[str, Tensor]:
 
 
 @scorer(
-    "gradient_agreement", needs=("gate",), reads={"source": "labels"}, level="network", refuses=_one_source,
+    "gradient_agreement", needs=("gate",), reads={"source": "labels"}, level="network", refuses=one_source,
     label="Training looks disagree most",
     cite="Parascandolo et al. 2021, Learning explanations that are hard to vary, ICLR, section 3 (AND-mask); "
     "per filter it is ours",
@@ -134,7 +134,7 @@ def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
 
 
 @scorer(
-    "gradient_snr", needs=("gate",), reads={"source": "labels"}, refuses=_one_source,
+    "gradient_snr", needs=("gate",), reads={"source": "labels"}, refuses=one_source,
     label="Unsteadiest effect on the loss",
     cite="after Liu et al. 2020, Understanding why neural networks generalize well through GSNR, ICLR, definition 1; "
     "over domains instead of samples it is ours",

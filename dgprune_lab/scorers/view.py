@@ -18,7 +18,7 @@ from ..types.domain import Domain, Role
 from ..types.errors import DgpruneError, unknown
 from ..types.graph import FilterGraph, FilterGroup
 from ..types.layers import BATCHNORM
-from ..types.statistics import ClassMap, CoMoments, Moments, Statistics
+from ..types.statistics import ClassMap, ClassMoments, CoMoments, Moments, Statistics
 from ..types.tables import Seen
 
 
@@ -159,6 +159,10 @@ class GroupView:
     def gate(self, domain: str) -> Tensor:
         """(C,) derivative of the domain's mean risk by the filter's gate."""
         return self._of("gate", domain, "labels").gate[self.name].clone()
+
+    def class_gate(self, domain: str) -> ClassMoments:
+        """Per true class, mean and variance over images of the filter's gate derivative of that class's logit."""
+        return ClassMoments(*(held.clone() for held in self._of("class_gate", domain, "labels").class_gate[self.name]))
 
     def risk(self, domain: str) -> float:
         """Mean cross-entropy on a domain."""

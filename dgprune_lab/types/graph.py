@@ -66,6 +66,16 @@ class FilterGroup:
         return tuple(self.doors)
 
     @cached_property
+    def end_places(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Each of `ends` -> (K,) places on the channels of its output and (K,) the filters there."""
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for member in self.members:
+            owner, _, part = member.tensor.rpartition(".")
+            if owner in self.ends and member.side == "out" and part in ("weight", "running_mean"):
+                found.setdefault(owner, (member.positions, member.filters))
+        return found
+
+    @cached_property
     def step(self) -> int:
         """How many filters go at once at the least (1 unless grouped convolutions tie them)."""
         return int(self.units.bincount().max())

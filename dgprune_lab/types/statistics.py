@@ -26,6 +26,20 @@ class ClassMap(NamedTuple):
     images: Tensor
 
 
+class ClassMoments(NamedTuple):
+    """Of one number per image and filter, per *true* class: how many images, their mean and their variance.
+
+    Attributes:
+        images: (K,) how many.
+        mean: (K, C) float64; zero where no image was.
+        variance: (K, C) float64, the sum of squared deviations over images - 1; zero for fewer than two.
+    """
+
+    images: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
 class CoMoments(NamedTuple):
     """Sums over images, per class, of the responses of A filters and of the B outputs of a layer that reads them.
 
@@ -67,6 +81,8 @@ class Statistics:
         class_map: group -> ClassMap of the spatial mean.
         moments: group -> Moments.
         gate: group -> (C,) derivative of the mean risk by a gate that multiplies the filter's output.
+        class_gate: group -> ClassMoments of the gate derivative of the true class's logit: per image, the sum over
+            places of y dlogit/dy at the group's output y.
         weight_gradient: tensor name -> derivative of the mean risk, of the tensor's shape.
         co_moments: (group, layer that reads it) -> CoMoments over all images.
         class_co_moments: the same per true class.
@@ -84,6 +100,7 @@ class Statistics:
     class_map: Mapping[str, ClassMap] = field(default_factory=dict, repr=False)
     moments: Mapping[str, Moments] = field(default_factory=dict, repr=False)
     gate: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    class_gate: Mapping[str, ClassMoments] = field(default_factory=dict, repr=False)
     weight_gradient: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     co_moments: Mapping[tuple[str, str], CoMoments] = field(default_factory=dict, repr=False)
     class_co_moments: Mapping[tuple[str, str], CoMoments] = field(default_factory=dict, repr=False)

@@ -1,0 +1,240 @@
+"""Attributions per filter: by Captum, on a copy on which they are right; against slow twins."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from captum import attr
+from material import ResidualNet, domain, fingerprint, norm_net, plain_net, randomise
+from material import images as random_images
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab.attributions import STEPS, TOGETHER, Attributor, Method, separated
+from dgprune_lab.surgery import zeroed
+from dgprune_lab.types.domain import Batch
+from dgprune_lab.types.errors import DgpruneError
+
+NETS = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet}
+METHODS: tuple[Method, ...] = (
+    "gradient_x_activation", "activation", "integrated_gradients", "conductance", "ablation",
+)  # fmt: skip
+
+
+def ready(name: str) -> tuple[Any, Any, Attributor]:
+    """A network with random weights, a batch of 10 images and its attributor."""
+    model = randomise(NETS[name](), dtype=torch.float32)
+    held = domain("a", count=30)
+    batch = held.take(held.rows("score"))
+    graph = dg.read_groups(model, batch.images[:2])
+    return model, batch, Attributor(model, graph, example=batch.images[:2])
+
+
+def gates(model: nn.Module, attributor: Attributor, batch: Any, layer: str) -> Tensor:
+    """The slow twin of gradient x activation: d logit / d gate at 1, image by image, by central differences."""
+    group = attributor.graph[layer]
+    twin = copy.deepcopy(model).double()
+    factor = torch.ones(group.filters, dtype=torch.float64)
+
+    def hook(end: str) -> Any:
+        positions, filters = group.end_places[end]
+
+        def gate(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            whole = torch.ones(output.shape[1], dtype=torch.float64)
+            whole[positions] = factor[filters]
+            return output * whole.view(-1, *(1,) * (output.ndim - 2))
+
+        return gate
+
+    for end in group.ends:
+        twin.get_submodule(end).register_forward_hook(hook(end))
+    found = torch.zeros(len(batch.images), group.filters, dtype=torch.float64)
+    for k in range(group.filters):
+        logits = []
+        for step in (1e-5, -1e-5):
+            factor.fill_(1.0)
+            factor[k] += step
+            with torch.no_grad():
+                logits.append(twin(batch.images.double()).gather(1, batch.labels[:, None])[:, 0])
+        found[:, k] = (logits[0] - logits[1]) / 2e-5
+    return found
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_gradient_x_activation_is_the_derivative_by_a_gate(name: str) -> None:
+    model, batch, by = ready(name)
+    found = by.values(batch, method="gradient_x_activation", layers=by.graph.names)
+    for layer in by.graph.names:
+        slow = gates(model, by, batch, layer)
+        assert slow.abs().max() > 0.01
+        assert torch.allclose(found[layer].double(), slow, atol=1e-4 * float(slow.abs().max())), layer
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_ablation_is_what_the_network_loses_without_the_filter(name: str) -> None:
+    model, batch, by = ready(name)
+    with torch.no_grad():
+        full = model(batch.images).gather(1, batch.labels[:, None])[:, 0]
+        for layer, found in by.values(batch, method="ablation", layers=by.graph.names).items():
+            for k in range(by.graph[layer].filters):
+                mask = dg.Mask.by_hand(by.graph, removed={layer: [k]})
+                lost = full - zeroed(model, mask)(batch.images).gather(1, batch.labels[:, None])[:, 0]
+                assert torch.allclose(found[:, k], lost, atol=1e-5)
+            assert found.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_activation_is_the_sum_at_the_door(name: str) -> None:
+    model, batch, by = ready(name)
+    for layer, found in by.values(batch, method="activation", layers=by.graph.names).items():
+        group, seen = by.graph[layer], []
+        reader = group.consumers[-1]
+        handle = model.get_submodule(reader).register_forward_pre_hook(
+            lambda _, x, seen=seen: seen.append(x[0].clone())
+        )
+        with torch.no_grad():
+            model(batch.images)
+        handle.remove()
+        slow = torch.zeros(len(batch.images), group.filters)
+        for place, filter_ in zip(*(part.tolist() for part in group.doors[reader]), strict=True):
+            slow[:, filter_] += seen[0][:, place].reshape(len(slow), -1).sum(1)
+        assert torch.allclose(found, slow, atol=1e-5) and slow.std() > 0
+
+
+def test_integrated_gradients_add_up_to_the_logit_and_its_value_on_black() -> None:
+    model, batch, by = ready("norm")
+    with torch.no_grad():
+        change = (model(batch.images) - model(torch.zeros_like(batch.images))).gather(1, batch.labels[:, None])[:, 0]
+    for method in ("integrated_gradients", "conductance"):
+        for layer in by.graph.names:
+            total = by.values(batch, method=method, layers=[layer])[layer].sum(1)
+            assert torch.allclose(total, change, atol=0.05 * float(change.abs().max())), (method, layer)
+
+
+def test_one_layer_at_a_time_where_captum_would_mix_them() -> None:
+    """Integrated gradients over a list of layers move all of them at once; ours are those of each layer alone."""
+    model, batch, by = ready("residual")
+    apart = separated(model, batch.images[:2])
+    names = ["stem_norm", "inner_norm"]
+    layers = [apart.get_submodule(name) for name in names]
+    images = batch.images.clone().requires_grad_()
+    single: Any = attr.LayerIntegratedGradients(apart, layers[1])
+    alone = single.attribute(images, target=batch.labels, n_steps=STEPS).sum((2, 3))
+    with pytest.warns(UserWarning, match="Multiple layers"):
+        mixed: Any = attr.LayerIntegratedGradients(apart, layers)
+    listed = mixed.attribute(images, target=batch.labels, n_steps=STEPS)
+    ours = {name: by.values(batch, method="integrated_gradients", layers=[name])[name] for name in ("stem", "inner")}
+    assert not torch.allclose(listed[0].sum((2, 3)), ours["stem"], atol=1e-3)
+    assert torch.allclose(ours["inner"], alone, atol=1e-5)
+
+
+def test_why_a_copy_with_modules_of_their_own() -> None:
+    """On torchvision's network DeepLift and integrated gradients fail; on the copy they work and add up."""
+    import torchvision
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = torchvision.models.resnet18(weights=None, num_classes=4).eval()
+    images = random_images(3, 3, 32, 32)
+    target = torch.tensor([0, 1, 2])
+    before = fingerprint(model)
+    apart = separated(model, images)
+    assert torch.equal(apart(images), model(images)) and fingerprint(model) == before
+    assert model.layer1[0].relu.inplace and not any(getattr(m, "inplace", False) for m in apart.modules())
+    held = images.clone().requires_grad_()
+    with pytest.raises(RuntimeError, match="used more than once"):
+        attr.LayerDeepLift(model, model.layer1[0].bn1).attribute(held, torch.zeros_like(images), target=target)
+    deep: Any = attr.LayerDeepLift(apart, apart.get_submodule("maxpool"))
+    lifted = deep.attribute(held, torch.zeros_like(images), target=target)
+    with torch.no_grad():
+        change = (model(images) - model(torch.zeros_like(images))).gather(1, target[:, None])[:, 0]
+    assert torch.allclose(lifted.flatten(1).sum(1), change, atol=0.02 * float(change.abs().max()))
+    with pytest.raises(RuntimeError, match="in-place"):
+        attr.LayerIntegratedGradients(model, model.layer1[0].bn2).attribute(held, target=target, n_steps=2)
+    by = Attributor(model, dg.read_groups(model, images[:2]), example=images[:2])
+    found = by.values(Batch(images, target, torch.arange(3)), method="integrated_gradients", layers=["layer2.0.conv2"])
+    assert torch.isfinite(found["layer2.0.conv2"]).all()
+
+
+def test_a_reused_relu_is_heard_at_each_call() -> None:
+    model, batch, _ = ready("plain")
+    apart: Any = separated(model, batch.images[:2])
+    assert apart[1] is apart[4] and len(apart[1].turns) == 2
+    sizes: list[Any] = [[], []]
+    for turn, held in zip(apart[1].turns, sizes, strict=True):
+        turn.register_forward_hook(lambda _m, _i, output, held=held: held.append(tuple(output.shape[1:])))
+    apart(batch.images)
+    apart(batch.images)
+    assert sizes == [[(6, 12, 12)] * 2, [(8, 6, 6)] * 2]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_number_comes_from_captum(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, batch, by = ready("norm")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Captum was asked")
+
+    for name in ("LayerGradientXActivation", "LayerActivation", "LayerIntegratedGradients", "LayerConductance",
+                 "FeatureAblation"):  # fmt: skip
+        monkeypatch.setattr(f"captum.attr.{name}.attribute", refuse)
+    with pytest.raises(RuntimeError, match="Captum was asked"):
+        by.values(batch, method=method, layers=["0"])
+
+
+def test_all_layers_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, batch, by = ready("residual")
+    asked: list[int] = []
+    real = attr.LayerGradientXActivation.__init__
+
+    def counting(self: Any, model: Any, layer: Any, *rest: Any) -> None:
+        asked.append(len(layer))
+        real(self, model, layer, *rest)
+
+    monkeypatch.setattr(attr.LayerGradientXActivation, "__init__", counting)
+    by.values(batch, method="gradient_x_activation", layers=by.graph.names)
+    assert asked == [len({end for group in by.graph.groups for end in group.ends})]
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_add_up_to_the_values(name: str, method: Method) -> None:
+    model, batch, by = ready(name)
+    before = fingerprint(model)
+    layer = by.graph.names[-1]
+    shown: Method = "gradient_x_activation" if method == "ablation" else method
+    values = by.values(batch, method=shown, layers=[layer])[layer]
+    maps = by.maps(batch, method=method, layer=layer, filter=2)
+    assert maps.ndim == 3 and torch.allclose(maps.flatten(1).sum(1), values[:, 2], atol=1e-5)
+    assert fingerprint(model) == before
+
+
+def test_a_call_holds_a_bounded_amount() -> None:
+    _, _, by = ready("norm")
+    assert by.batch_size("gradient_x_activation") == 125
+    by._sizes["huge"] = 10**7
+    assert by.batch_size("gradient_x_activation") == 1 and by.batch_size("conductance") == 1
+    assert set(TOGETHER) == {"gradient_x_activation", "activation"}
+
+
+class Twice(nn.Module):
+    """Calls one convolution two times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.second(self.first(x)).relu()).mean((2, 3)))
+
+
+def test_a_layer_that_is_called_twice_is_refused() -> None:
+    model, x = randomise(Twice(), dtype=torch.float32), domain("a").take(torch.arange(2)).images
+    graph = dg.read_groups(model, x)
+    if not any("second" in group.ends for group in graph.groups):
+        pytest.skip("the groups leave the reused layer alone")
+    with pytest.raises(DgpruneError, match="called 2 times for one image"):
+        Attributor(model, graph, example=x)

@@ -1,0 +1,86 @@
+"""Pooled features under a mask: those of the masked network, column for column, for every kind of network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from material import DepthwiseNet, ResidualNet, domain, fingerprint, norm_net, plain_net, randomise
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab.stepping import run_through
+from dgprune_lab.surgery import zeroed
+from dgprune_lab.types.errors import DgpruneError
+
+NETS: dict[str, Any] = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet, "depthwise": DepthwiseNet}
+
+
+def study_of(name: str) -> dg.Study:
+    model = randomise(NETS[name](), dtype=torch.float32)
+    return dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=2, labelled=False)])
+
+
+def slow(study: dg.Study, net: nn.Module, layer: str) -> Tensor:
+    """(N, C) mean over places of what the last reader gets, place by place."""
+    group, seen = study.graph[layer], []
+    reader = group.consumers[-1]
+    held = study.domain("t")
+    handle = net.get_submodule(reader).register_forward_pre_hook(lambda _, x: seen.append(x[0].detach().clone()))
+    net.eval()(held.take(held.rows("report")).images)
+    handle.remove()
+    found = torch.zeros(len(held.rows("report")), group.filters)
+    count = torch.zeros(group.filters)
+    for place, filter_ in zip(*(part.tolist() for part in group.doors[reader]), strict=True):
+        found[:, filter_] += seen[0][:, place].reshape(len(found), -1).mean(1)
+        count[filter_] += 1
+    return found / count
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("name", NETS)
+def test_features_are_those_of_the_masked_network(name: str, scope: Any) -> None:
+    study = study_of(name)
+    before = fingerprint(study.model)
+    mask = dg.allocate(study.score("l1"), ratio=0.5, scope=scope)
+    for layer in study.graph.names:
+        full = run_through(study.feature_steps(None, layer=layer, domain="t"))
+        pruned = run_through(study.feature_steps(mask, layer=layer, domain="t"))
+        assert torch.allclose(full, slow(study, study.model, layer), atol=1e-5) and full.std() > 0
+        assert torch.allclose(pruned, slow(study, zeroed(study.model, mask), layer), atol=1e-5)
+        assert not pruned[:, ~mask.keep[layer]].any() and pruned.shape == full.shape
+        assert not torch.allclose(full, pruned)
+    assert fingerprint(study.model) == before and not any(len(m._forward_pre_hooks) for m in study.model.modules())
+
+
+def test_with_batchnorm_estimated_anew() -> None:
+    study = study_of("norm")
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    found = run_through(study.feature_steps(mask, layer="4", domain="t", batchnorm="recalibrate"))
+    kept = mask.keep["4"]
+    small = dg.recalibrate(dg.prune(study.model, mask), study.sources)
+    seen: list[Tensor] = []
+    small[9].register_forward_pre_hook(lambda _, x: seen.append(x[0].detach().clone()))  # type: ignore[index]
+    held = study.domain("t")
+    small.eval()(held.take(held.rows("report")).images)
+    assert torch.allclose(found[:, kept], seen[0], atol=1e-4)
+
+
+def test_features_are_kept_and_made_anew_when_the_network_changes() -> None:
+    study = study_of("plain")
+    first = run_through(study.feature_steps(None, layer="0", domain="t", images=5))
+    assert run_through(study.feature_steps(None, layer="0", domain="t", images=5)) is first and len(first) == 5
+    with torch.no_grad():
+        study.model[0].weight.mul_(2)  # type: ignore[index, union-attr]
+    assert not torch.equal(run_through(study.feature_steps(None, layer="0", domain="t", images=5)), first)
+
+
+def test_an_unknown_layer_and_a_broken_network_are_told_in_words() -> None:
+    study = study_of("plain")
+    with pytest.raises(DgpruneError, match=r"unknown layer 'conv9'; known: 0, 3"):
+        run_through(study.feature_steps(None, layer="conv9", domain="t"))
+    with torch.no_grad():
+        study.model[0].weight.fill_(float("nan"))  # type: ignore[index, union-attr]
+    with pytest.raises(DgpruneError, match="NaN or infinite"):
+        run_through(study.feature_steps(None, layer="0", domain="t"))

@@ -1,0 +1,181 @@
+"""Which filters notice the domain: planted truth, the scorer that asks the same, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from material import domain, fingerprint, norm_net, randomise
+from planted import flat, linear_net
+from torch import Tensor
+
+import dgprune_lab as dg
+from dgprune_lab.attributions import Method
+from dgprune_lab.types.errors import DgpruneError
+
+CLASSES = 4
+
+
+def noticed(
+    name: str, *, count: int = 900, seed: int = 0, shift: Tensor | None = None, labelled: bool = True
+) -> dg.Domain:
+    """Flat images of three independent channels; `shift`, in standard deviations, is added to each."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    values = 0.5 + 0.05 * torch.randn(count, 3, generator=generator)
+    values += 0.02 * labels[:, None] + (0 if shift is None else 0.05 * shift)
+    return flat(name, values, labels=labels if labelled else None, classes=CLASSES if labelled else None)
+
+
+def study_of(shift: Tensor | None = None, **kinds: Any) -> dg.Study:
+    """Filter i of the first layer is channel i; the target's channel 1 is moved by `shift`."""
+    net = linear_net([[1.0, 1.0, 1.0], [1.0, -1.0, 0.5]], outputs=CLASSES)
+    sources = [noticed("a"), noticed("b", seed=1)]
+    return dg.Study(net, sources=sources, targets=[noticed("t", seed=2, shift=shift, **kinds)])
+
+
+def effects(frame: pd.DataFrame, layer: str = "0", metric: str = "cohens_d") -> pd.DataFrame:
+    return cast(pd.DataFrame, frame[(frame.metric == metric) & (frame.group == layer)]).set_index("filter")
+
+
+def test_the_filter_that_notices_is_found_with_its_size() -> None:
+    frame = dg.diagnostics.sensitivity(
+        study_of(torch.tensor([0.0, 0.8, 0.0])), method="activation", layers=["0"], images=None
+    )
+    d, area = effects(frame), effects(frame, metric="auroc")
+    assert d.low[1] < 0.8 < d.high[1] and area.low[1] < 0.714 < area.high[1], "Phi(.8 / sqrt 2)"
+    assert d.q_value[1] < 1e-6 and d.low[1] > 0
+    for k in (0, 2):
+        assert d.low[k] < 0 < d.high[k] and area.low[k] < 0.5 < area.high[k] and d.q_value[k] > 0.01
+    assert set(frame.method) == {"activation"} and set(d.domain) == {"t"} and set(d.other) == {"a"}
+    assert (d.images == 300).all() and (d.interval == "images").all() and (d.seed == 0).all()
+
+
+@pytest.mark.parametrize("method", ["gradient_x_activation", "integrated_gradients", "conductance", "ablation"])
+def test_within_a_class_the_logit_weighs_the_shift(method: Method) -> None:
+    """y dl/dy = w y with the class's weight w: each class's effect is the planted one with the sign of w."""
+    study = study_of(torch.tensor([0.0, 0.8, 0.0]))
+    net: Any = study.model
+    with torch.no_grad():
+        weights = net[4].weight @ net[1].weight[:, :, 0, 0]
+    expected = 0.8 * float(weights[:, 1].sign().mean())
+    found = effects(dg.diagnostics.sensitivity(study, method=method, layers=["0"], images=None))
+    assert abs(expected) > 0.3 and found.low[1] < expected < found.high[1]
+    assert found.low[0] < 0 < found.high[0] and found.low[2] < 0 < found.high[2]
+
+
+def test_halves_of_one_domain_are_told_apart_as_often_as_chance_says() -> None:
+    model = randomise(norm_net(), dtype=torch.float32)
+    covered = []
+    for seed in range(6):
+        pair = [domain(name, count=240, seed=10 * seed + k) for k, name in enumerate(("a", "t"))]
+        frame = dg.diagnostics.sensitivity(dg.Study(model, sources=pair[:1], targets=pair[1:]), images=None)
+        d = frame[frame.metric == "cohens_d"]
+        covered += ((d.low <= 0) & (d.high >= 0)).tolist()
+    assert len(covered) == 84 and 0.85 < np.mean(covered) < 1.0
+
+
+def test_the_scorer_says_the_same_from_one_pass() -> None:
+    """Captum is its oracle, over all images and every pair of a source and a target."""
+    study = dg.Study(
+        randomise(norm_net(), dtype=torch.float32),
+        sources=[domain("a", count=120), domain("b", seed=1)], targets=[domain("t", seed=2)],
+    )  # fmt: skip
+    before = fingerprint(study.model)
+    scores = study.score("sensitivity")
+    pairs = [dg.diagnostics.sensitivity(study, between=(name, "t"), images=None) for name in ("a", "b")]
+    for layer in study.graph.names:
+        sizes = np.mean([effects(frame, layer).value.abs().to_numpy() for frame in pairs], axis=0)
+        assert sizes.max() > 0.1 and np.allclose(-scores.values[layer].numpy(), sizes, atol=1e-4)
+    assert scores.reads == {"a/score": "labels", "b/score": "labels", "t/score": "labels"}
+    between = study.score("sensitivity_sources")
+    assert between.reads == {"a/score": "labels", "b/score": "labels"}
+    frame = dg.diagnostics.sensitivity(study, between=("a", "b"), images=None)
+    assert np.allclose(-between.values["0"].numpy(), effects(frame).value.abs(), atol=1e-4)
+    assert fingerprint(study.model) == before
+
+
+def test_what_looked_at_a_target_says_so() -> None:
+    study = study_of()
+    frame = dg.diagnostics.sensitivity(study, scorers=["l1", "sensitivity", "sensitivity_sources"])
+    assert (frame[frame.metric == "cohens_d"].target_aware == "t").all()
+    assert (frame[frame.domain == "t"].seen_by_scorer == "labels").all()
+    scores = frame[frame.metric == "score"].groupby("scorer").target_aware.first()
+    assert dict(scores) == {"l1": "none", "sensitivity": "t", "sensitivity_sources": "none"}
+    assert (frame[frame.metric == "rank_correlation"].target_aware == "t").all()
+    between = dg.diagnostics.sensitivity(study, between=("a", "b"))
+    assert (between.target_aware == "none").all() and (between[between.domain == "b"].seen_by_scorer == "labels").all()
+    assert dg.SCORERS["sensitivity"].kind == "target" and dg.SCORERS["sensitivity"].instead == "sensitivity_sources"
+
+
+def test_the_sensitive_go_first_by_the_scorer_and_last_by_its_reverse() -> None:
+    pair = domain("a", count=240), domain("t", count=240, seed=2)
+    study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=pair[:1], targets=pair[1:])
+    frame = dg.diagnostics.sensitivity(study, scorers=["sensitivity", dg.reverse("sensitivity")], images=None)
+    found = frame[frame.metric == "rank_correlation"].set_index("scorer")
+    assert found.value["sensitivity"] > 0.999 and found.value["reverse(sensitivity)"] < -0.999
+    assert found.interval["sensitivity"] == "filters"
+
+
+def test_a_filter_that_never_answers_counts_apart() -> None:
+    study = study_of(torch.tensor([0.0, 0.8, 0.0]))
+    with torch.no_grad():
+        cast(Any, study.model)[0].weight[2] = 0
+    frame = dg.diagnostics.sensitivity(study, layers=["0"], scorers=["l1"])
+    d = effects(frame)
+    assert d.value[2] == 0 and np.isnan(d.low[2]) and d.q_value[2] == 1
+    assert set(frame.metric) >= {"rank_correlation", "rank_correlation_answering"}
+
+
+def test_attributions_per_domain_are_means_with_intervals() -> None:
+    study = study_of(torch.tensor([0.0, 0.8, 0.0]))
+    frame = dg.diagnostics.sensitivity(study, method="activation", layers=["0"])
+    rows = frame[frame.metric == "attribution"].set_index(["domain", "filter"])
+    mean = study.statistics("t", needs=["mean_map"]).mean_map["0"].sum((1, 2))
+    for k in range(3):
+        row = rows.loc["t", k]
+        assert abs(row.value - float(mean[k])) < 1e-3 and row.low < row.value < row.high
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        ({}, {"method": "gradient"}, "method must be one of"),
+        ({}, {"layers": ["9"]}, "unknown layer '9'; known: 0, 1"),
+        ({}, {"between": ("a", "a")}, "two different domains"),
+        ({}, {"between": ("a", "z")}, "unknown domain 'z'; known: a, b, t"),
+        ({"labelled": False}, {}, "'t' has no labels"),
+    ],
+)
+def test_what_cannot_be_is_told_in_words(change: dict[str, Any], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(DgpruneError, match=words):
+        dg.diagnostics.sensitivity(study_of(**change), **options)
+
+
+def test_one_domain_or_no_class_in_common() -> None:
+    net = linear_net([[1.0, 1.0, 1.0], [1.0, -1.0, 0.5]], outputs=CLASSES)
+    with pytest.raises(DgpruneError, match="the study has one"):
+        dg.diagnostics.sensitivity(dg.Study(net, sources=[noticed("a")]))
+    apart = [
+        dg.Domain.from_arrays(
+            name, images=torch.rand(30, 3, 4, 4), labels=torch.arange(30) % 2 + start, classes=CLASSES,
+            splits={"score": range(15), "report": range(15, 30)},
+        )
+        for name, start in (("a", 0), ("t", 2))
+    ]  # fmt: skip
+    study = dg.Study(net, sources=apart[:1], targets=apart[1:])
+    with pytest.raises(DgpruneError, match="class"):
+        dg.diagnostics.sensitivity(study)
+    with pytest.raises(DgpruneError, match="class"):
+        study.score("sensitivity")
+
+
+def test_a_broken_network_is_told_in_words() -> None:
+    study = study_of()
+    with torch.no_grad():
+        cast(Any, study.model)[4].weight.fill_(float("nan"))
+    with pytest.raises(DgpruneError, match="NaN or infinite"):
+        dg.diagnostics.sensitivity(study)
