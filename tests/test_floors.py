@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # Within a folder its files may import each other; `dgprune_lab/__init__` only names things and loads none of them.
 ONLY_IN = {
     "torch_pruning": ("tracing", "scorers.torch_pruning", "bench", "doctor"),
-    "captum": ("attributions",),
+    "captum": ("attributions", "bench"),
     "umap": ("embedding",),
     "altair": ("charts", "widgets", "report"),
     "anywidget": ("widgets",),

@@ -3,6 +3,7 @@
 from .agreement import agreement
 from .companion import companion
 from .drop import drop
+from .feature_shift import feature_shift
 from .flips import flips
 from .instability import instability
 from .ledger import ledger
@@ -18,6 +19,7 @@ from .rivals import (
     rivals,
     sharpness,
 )
+from .sensitivity import sensitivity
 from .stability import stability
 from .tuned import tuned
 
@@ -26,6 +28,7 @@ __all__ = [
     "companion",
     "distance_from_initialisation",
     "drop",
+    "feature_shift",
     "flips",
     "instability",
     "l2_norm",
@@ -37,6 +40,7 @@ __all__ = [
     "prunability",
     "random_perturbation",
     "rivals",
+    "sensitivity",
     "sharpness",
     "stability",
     "tuned",

@@ -1,0 +1,328 @@
+"""Where do the features go? How far the domains' features are apart, full and pruned, in numbers and in one map."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..allocate import allocate
+from ..contract import Scorer, diagnostic
+from ..discrepancy import (
+    FEWEST,
+    cka,
+    coral,
+    median_distance,
+    mmd,
+    proxy_a_distance,
+    silhouette,
+    standardised,
+    trustworthiness,
+)  # fmt: skip
+from ..embedding import fit_steps
+from ..intervals import Estimate
+from ..recipes import mask_columns, mask_record
+from ..stepping import telling, with_bar
+from ..study import Study
+from ..types.errors import DgpruneError
+from ..types.filters import Mask, Scores
+from ..types.record import roles_of
+from ..types.tables import BatchNorm, Of, Scope, choice, tidy
+
+Embedding = Literal["umap", "linear", "none"]
+EXTRA = ("group", "other", "image", "class", "embedding")
+NEIGHBOURS = 15
+IMAGES = 250
+_TRUSTED = 1500  # rows of a map whose neighbours are compared: it takes all pairs of them
+
+Floats = NDArray[np.float64]
+Words = tuple[str, float]
+"""What is being done, and the share of it that is done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Pooled features of the same images under several masks, standardised by the first source in the full network.
+
+    Attributes:
+        layer: the group.
+        masks: what is removed; the first is None, the full network.
+        rows: domain -> (N,) row numbers of its images.
+        labels: domain -> (N,) true classes, or None.
+        values: per mask, domain -> (N, C); removed filters are zero columns.
+    """
+
+    layer: str
+    masks: tuple[Mask | None, ...]
+    rows: Mapping[str, NDArray[np.int64]] = field(repr=False)
+    labels: Mapping[str, NDArray[np.int64] | None] = field(repr=False)
+    values: tuple[Mapping[str, Floats], ...] = field(repr=False)
+
+    @property
+    def stacked(self) -> Floats:
+        """(masks x images of all domains, C): mask by mask, in each domain by domain."""
+        return np.concatenate([part for held in self.values for part in held.values()])
+
+    def linear(self) -> Floats:
+        """(rows of `stacked`, 2) on the two principal axes of the full network's features, which no mask changes."""
+        full = np.concatenate(list(self.values[0].values()))
+        centre = full.mean(0)
+        axes = np.linalg.svd(full - centre, full_matrices=False)[2][:2]
+        axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
+        places = (self.stacked - centre) @ axes.T
+        return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+
+
+@diagnostic(
+    "feature_shift",
+    extra=EXTRA,
+    cite="MMD: Gretton et al. 2012; CORAL: Sun, Saenko 2016; proxy A-distance: Ben-David et al. 2007; CKA: Kornblith "
+    "et al. 2019, debiased; trustworthiness: Venna, Kaski 2001; map: McInnes et al. 2018, arXiv:1802.03426",
+)
+def feature_shift(
+    study: Study,
+    *,
+    layer: str | Sequence[str] | None = None,
+    scorer: str | Scorer | Scores = "l1",
+    ratios: Sequence[float] = (0.25, 0.5, 0.75),
+    scope: Scope = "layer",
+    of: Of = "filters",
+    batchnorm: BatchNorm = "as_is",
+    embedding: Embedding = "umap",
+    images: int | None = IMAGES,
+    split: str = "report",
+    neighbours: int = NEIGHBOURS,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """How far apart the domains' features are in the full and in the pruned network, and where each image's goes.
+
+    Features: the mean over places of each filter's output, at the input of the last layer that reads the group;
+    standardised by the full network's mean and standard deviation on the first source; a removed filter stays as a
+    column of zeros, so that dimensions agree along the ratio. At ratio 0 (the full network, always there) and each of
+    `ratios`:
+
+    mmd               squared maximum mean discrepancy of `domain` and `other`, unbiased: around 0, also below, where
+                      nothing tells them apart. The bandwidth is the full network's median distance, for all ratios.
+    coral             squared distance of the covariances / (4 C^2), unbiased, C the filters of the full layer.
+    proxy_a_distance  2 (1 - 2 e), e the cross-validated error of a linear classifier of the domains: 2 = told apart
+                      without error, 0 = not at all.
+    cka               linear centred kernel alignment of full and pruned features of the same images, debiased: 1 = the
+                      same up to rotation and scale.
+    silhouette_classes, silhouette_domains  how far the images lie by class, and by domain, in [-1, 1].
+    map_1, map_2      place of an image on one map of all domains, full and pruned together; "umap" is one seeded fit.
+    trustworthiness   of that map, in [0, 1]: whether neighbours on it are neighbours among the features.
+
+    Intervals are over images (how: `dgprune_lab.discrepancy`). The k-th images of two parts are taken for one thing
+    shown twice, as those of mnist and mnist_m are: they are never compared with each other, and the classifier meets
+    both in one fold.
+
+    Believe the number with its interval; a map only says
+    where to look: its distances, sizes of clouds and gaps between them mean nothing.
+
+    Args:
+        study: model and domains.
+        layer: a group's name or several; the last one if None.
+        scorer: what is removed first.
+        ratios: shares removed; 0 need not be named.
+        scope, of, batchnorm: as of `sweep`.
+        embedding: "umap" (in a process of its own, some seconds), "linear" (two principal axes) or "none".
+        images: the first so many of the part, per domain.
+        split: the part.
+        neighbours: of the map and of its trustworthiness.
+        seed: of the map, of the intervals' draws and of scorers that draw.
+        progress: a bar.
+
+    Returns:
+        A tidy table; columns group, other, image (row number in the domain), class, embedding.
+
+    Raises:
+        DgpruneError: an unknown layer, fewer images than neighbours, features that are constant.
+    """
+    choice("embedding", embedding, Embedding)
+    scores = study.score(scorer, seed=seed)
+    masks = [allocate(scores, ratio=ratio, scope=scope, of=of) for ratio in ratios if ratio > 0]
+    names = [study.graph.names[-1]] if layer is None else [layer] if isinstance(layer, str) else list(layer)
+
+    def steps() -> Generator[tuple[int, int], None, list[dict[str, Any]]]:
+        rows: list[dict[str, Any]] = []
+        for k, name in enumerate(names):
+            about = _scaled(
+                _layer_steps(study, name, masks, batchnorm, embedding, images, split, neighbours, seed), k, len(names)
+            )
+            rows += yield from about
+        return rows
+
+    rows = with_bar(steps(), progress=progress)
+    return tidy(rows, extra=EXTRA).astype({"image": "Int64", "class": "Int64"})
+
+
+def _layer_steps(
+    study: Study, layer: str, masks: Sequence[Mask], batchnorm: BatchNorm, embedding: Embedding, images: int | None,
+    split: str, neighbours: int, seed: int,
+) -> Generator[Words, None, list[dict[str, Any]]]:  # fmt: skip
+    """The rows of one layer; yields what is done and the share of it."""
+    held = yield from features_steps(study, layer, masks, batchnorm=batchnorm, images=images, split=split)
+    rows: list[dict[str, Any]] = []
+    for k in range(len(held.masks)):
+        rows += number_rows(study, held, k, batchnorm=batchnorm, split=split, seed=seed)
+        yield "measuring", (k + 1) / len(held.masks)
+    if embedding != "none":
+        places = held.linear()
+        if embedding == "umap":
+            places = (yield from fit_steps(held.stacked, seed=seed, neighbours=neighbours)).astype(np.float64)
+        rows += map_rows(
+            study, held, places, kind=embedding, batchnorm=batchnorm, split=split, neighbours=neighbours, seed=seed
+        )
+    return rows
+
+
+def features_steps(
+    study: Study, layer: str, masks: Sequence[Mask], *, batchnorm: BatchNorm, images: int | None, split: str
+) -> Generator[Words, None, Features]:
+    """The features of the full network and under each mask; yields between batches.
+
+    Raises:
+        DgpruneError: an unknown layer; a domain without an image; features that are constant in all domains.
+    """
+    every: tuple[Mask | None, ...] = (None, *masks)
+    raw: list[dict[str, Floats]] = []
+    for k, mask in enumerate(every):
+        # The full network is what the others are compared with: as given.
+        norm: BatchNorm = "as_is" if mask is None else batchnorm
+        found: dict[str, Floats] = {}
+        for domain in study.domains:
+            steps = study.feature_steps(
+                mask, layer=layer, domain=domain.name, split=split, batchnorm=norm, images=images
+            )
+            features = yield from telling(steps, ("features", k / len(every)))
+            if len(features) < FEWEST:
+                raise DgpruneError(
+                    f"domain {domain.name!r} has {len(features)} images in its part {split!r}; comparing features "
+                    f"takes at least {FEWEST}."
+                )
+            found[domain.name] = features.double().numpy()
+        raw.append(found)
+    rows = {d.name: d.rows(split, images) for d in study.domains}
+    labels = {
+        d.name: None if d.labels is None else d.labels[rows[d.name].to(d.labels.device)].cpu().numpy()
+        for d in study.domains
+    }
+    base = raw[0][study.sources[0].name]
+    standard = _standard(raw, by=base, layer=layer)
+    for mask, found in zip(every, standard, strict=True):
+        gone = np.zeros(base.shape[1], dtype=bool) if mask is None else ~mask.keep[layer].numpy()
+        for values in found.values():
+            values[:, gone] = 0.0
+    numbers = {name: held.numpy() for name, held in rows.items()}
+    return Features(layer, every, numbers, labels, tuple(standard))
+
+
+def _standard(raw: Sequence[Mapping[str, Floats]], *, by: Floats, layer: str) -> list[dict[str, Floats]]:
+    """All masks' features, standardised by one of them."""
+    try:
+        standardised(raw[0], by=by)
+    except DgpruneError as error:
+        raise DgpruneError(f"layer {layer!r}: {error}") from None
+    flat = {f"{k}/{name}": values for k, found in enumerate(raw) for name, values in found.items()}
+    done = standardised(flat, by=by)
+    return [{name: done[f"{k}/{name}"] for name in found} for k, found in enumerate(raw)]
+
+
+def number_rows(
+    study: Study, held: Features, which: int, *, batchnorm: BatchNorm, split: str, seed: int
+) -> list[dict[str, Any]]:
+    """The rows of `feature_shift` about one mask, without the map."""
+    mask, values = held.masks[which], held.values[which]
+    bandwidth = median_distance(np.concatenate(list(held.values[0].values())))
+    rows: list[dict[str, Any]] = []
+
+    def add(metric: str, found: Estimate, unit: str, *, domain: str | None = None, **more: Any) -> None:
+        about = _about(study, held, mask, domain, batchnorm=batchnorm, split=split)
+        rows.append({**about, **more, "metric": metric, "value": float(found.value), "low": float(found.low),
+                     "high": float(found.high), "interval": "images", "unit": unit})  # fmt: skip
+
+    for a, b in combinations(values, 2):
+        pair = values[a], values[b]
+        ids = np.arange(len(pair[0])), np.arange(len(pair[1]))  # the k-th images of two parts may show the same thing
+        add("mmd", mmd(*pair, bandwidth=bandwidth, ids=ids, seed=seed), "squared", domain=b, other=a)
+        add("coral", coral(*pair, ids=ids, seed=seed), "squared", domain=b, other=a)
+        add("proxy_a_distance", proxy_a_distance(*pair, ids=ids, seed=seed), "in -2 to 2", domain=b, other=a)
+    for name in values if mask is not None else ():
+        add("cka", cka(held.values[0][name], values[name], seed=seed), "correlation", domain=name)
+    whole = np.concatenate(list(values.values()))
+    domains = np.repeat(np.arange(len(values)), [len(part) for part in values.values()])
+    if len(values) > 1:
+        add("silhouette_domains", silhouette(whole, domains), "in -1 to 1")
+    known = [name for name, labels in held.labels.items() if labels is not None]
+    classes = [labels for labels in held.labels.values() if labels is not None]
+    if known and len(np.unique(np.concatenate(classes))) > 1:
+        labelled = np.concatenate([values[name] for name in known])
+        add("silhouette_classes", silhouette(labelled, np.concatenate(classes)), "in -1 to 1")
+    return rows
+
+
+def map_rows(
+    study: Study, held: Features, places: Floats, *, kind: Embedding, batchnorm: BatchNorm, split: str,
+    neighbours: int, seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Where each image lies on a map of all features, and how far the map can be trusted."""
+    rows: list[dict[str, Any]] = []
+    at = iter(places)
+    for mask, values in zip(held.masks, held.values, strict=True):
+        for name in values:
+            about = _about(study, held, mask, name, batchnorm=batchnorm, split=split)
+            labels = held.labels[name]
+            for k, image in enumerate(held.rows[name].tolist()):
+                place = next(at)
+                label = None if labels is None else int(labels[k])
+                shared = {**about, "image": image, "class": label, "embedding": kind, "unit": "place"}
+                rows += [{**shared, "metric": f"map_{axis + 1}", "value": float(place[axis])} for axis in (0, 1)]
+    stacked = held.stacked
+    chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]
+    found = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)
+    about = _about(study, held, None, None, batchnorm=batchnorm, split=split)
+    rows.append({
+        **about, "ratio_removed": None, "ratio_got": None, "embedding": kind, "metric": "trustworthiness",
+        "value": float(found.value), "low": float(found.low), "high": float(found.high), "interval": "images",
+        "unit": "share", "images": len(chosen), "seed": seed,
+    })  # fmt: skip
+    return rows
+
+
+def _about(
+    study: Study, held: Features, mask: Mask | None, domain: str | None, *, batchnorm: BatchNorm, split: str
+) -> dict[str, Any]:
+    """The cells that all rows about a mask, and a domain where there is one, share."""
+    roles = roles_of(study.domains)
+    record = study.record if mask is None else mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+    about: dict[str, Any] = {
+        "group": held.layer, "batchnorm": "as_is" if mask is None else batchnorm, "split": split,
+        "training_seed": study.training_seed,
+        **({"ratio_removed": 0.0, "ratio_got": 0.0} if mask is None else mask_columns(mask)),
+        "target_aware": record.target_aware(roles), "images": sum(map(len, held.rows.values())),
+    }  # fmt: skip
+    if mask is not None:
+        about["seed"] = mask.options.get("seed")
+    if domain is not None:
+        found = study.domain(domain)
+        about |= {"domain": domain, "role": found.role, "images": len(held.rows[domain]),
+                  **record.columns(domain, split, roles=roles)}  # fmt: skip
+    return about
+
+
+def _scaled(
+    steps: Generator[Words, None, list[dict[str, Any]]], place: int, of: int
+) -> Generator[tuple[int, int], None, list[dict[str, Any]]]:
+    """The same work, told as hundredths done of the layers."""
+    while True:
+        try:
+            _, share = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield int(100 * (place + share)), 100 * of

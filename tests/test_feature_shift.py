@@ -1,0 +1,159 @@
+"""Where the features go: planted truth along the ratio, one map for all, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from material import ResidualNet, fingerprint, norm_net, randomise
+from material import domain as random_domain
+
+import dgprune_lab as dg
+from dgprune_lab.diagnostics.feature_shift import features_steps
+from dgprune_lab.stepping import run_through
+from dgprune_lab.types.errors import DgpruneError
+
+WIDE = {"report": range(200), "score": range(200, 230), "train": range(230, 260)}
+
+
+def wide(name: str, *, seed: int = 0, dark: float = 0.0, labelled: bool = True) -> dg.Domain:
+    """260 random images, 200 of them reported; `dark` takes the first channel down."""
+    made = random_domain(name, count=260, seed=seed, splits=cast(Any, WIDE), labelled=labelled)
+    pixels = made.images.clone()
+    pixels[:, 0] *= 1 - dark
+    return dg.Domain.from_arrays(name, images=pixels, labels=made.labels, splits=WIDE, classes=made.classes or None)
+
+
+def study_of(dark: float = 0.0, *, net: Any = norm_net, **kinds: Any) -> dg.Study:
+    model = randomise(net(), dtype=torch.float32)
+    return dg.Study(model, sources=[wide("a")], targets=[wide("t", seed=2, dark=dark, **kinds)])
+
+
+def numbers(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return cast(pd.DataFrame, frame[frame.metric == metric])
+
+
+def table(study: dg.Study, **options: Any) -> pd.DataFrame:
+    return dg.diagnostics.feature_shift(study, **{"ratios": [0.5], "embedding": "linear", **options})
+
+
+def test_two_samples_of_one_kind_are_not_told_apart_and_a_dark_one_is() -> None:
+    same, dark = table(study_of(), layer="0"), table(study_of(0.6), layer="0")
+    for metric in ("mmd", "coral", "proxy_a_distance"):
+        for row in numbers(same, metric).to_dict("records"):
+            assert row["low"] <= 0 <= row["high"], (metric, row["ratio_removed"])
+        full = numbers(dark, metric).iloc[0]
+        assert full.ratio_removed == 0 and full.low > 0 and (full.domain, full.other) == ("t", "a")
+    assert numbers(same, "silhouette_domains").value.abs().max() < 0.05
+
+
+def test_alignment_is_one_with_what_is_left_whole() -> None:
+    study = study_of()
+    with torch.no_grad():
+        cast(Any, study.model)[5].weight[:4] = 0  # of the second layer's 8 filters four never answer
+        cast(Any, study.model)[5].bias[:4] = 0
+    keep = {"0": torch.ones(6, dtype=torch.float64), "4": torch.tensor([0.0] * 4 + [1.0] * 4, dtype=torch.float64)}
+    dead = dg.Scores("dead", keep, study.graph, {}, {})
+    mask = dg.Mask.by_hand(study.graph, removed={"4": [0, 1, 2, 3]})
+    held = run_through(features_steps(study, "4", [mask], batchnorm="as_is", images=None, split="report"))
+    assert np.allclose(held.values[0]["t"], held.values[1]["t"], atol=1e-4) and np.abs(held.values[0]["t"]).max() > 0.5
+    frame = table(study, layer="4", scorer=dead)
+    found = numbers(frame, "cka")
+    assert set(found.domain) == {"a", "t"} and (found.low <= found.value).all() and (found.value < 1.01).all()
+    assert (found.ratio_removed == 0.5).all(), "the full network is what is compared with"
+
+
+def test_removed_filters_are_columns_of_zeros_and_the_source_sets_the_units() -> None:
+    study = study_of(0.3, net=ResidualNet)
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    for layer in study.graph.names:
+        held = run_through(features_steps(study, layer, [mask], batchnorm="as_is", images=150, split="report"))
+        full, pruned = held.values
+        gone = ~mask.keep[layer].numpy()
+        assert not pruned["t"][:, gone].any() and full["t"].shape == pruned["t"].shape == (150, len(gone))
+        moving = full["a"].std(0) > 0
+        assert np.allclose(full["a"].mean(0), 0, atol=1e-6) and np.allclose(full["a"].std(0, ddof=1)[moving], 1)
+        assert held.stacked.shape == (600, len(gone))
+
+
+def test_one_map_of_the_same_images_that_pruning_does_not_turn() -> None:
+    study = study_of(0.5)
+    first, second = table(study, ratios=[0.5]), table(study, ratios=[0.25, 0.5])
+    for axis in ("map_1", "map_2"):
+        a, b = numbers(first, axis), numbers(second, axis)
+        assert len(a) == 2 * 2 * 200 and len(b) == 3 * 2 * 200 and set(a.embedding) == {"linear"}
+        key = ["ratio_removed", "domain", "image"]
+        both = a.set_index(key).value.to_frame("a").join(b.set_index(key).value.to_frame("b"), how="left")
+        assert np.allclose(both.a, both.b)
+    images = numbers(first, "map_1").query("domain == 't' and ratio_removed == 0")
+    assert images.image.tolist() == study.domain("t").rows("report").tolist()
+    labels = study.domain("t").labels
+    assert labels is not None and images["class"].tolist() == labels[study.domain("t").rows("report")].tolist()
+
+
+def test_the_linear_map_is_the_principal_one() -> None:
+    from sklearn.decomposition import PCA
+
+    study = study_of(0.5)
+    held = run_through(features_steps(study, "4", [], batchnorm="as_is", images=None, split="report"))
+    expected = PCA(2).fit_transform(held.stacked)
+    found = held.linear()
+    assert np.allclose(np.abs(found), np.abs(expected), atol=1e-6)
+
+
+def test_one_seeded_fit_of_all_rows() -> None:
+    study = study_of(0.5)
+    first, again = (table(study, embedding="umap", images=40, neighbours=8) for _ in range(2))
+    assert set(numbers(first, "map_1").embedding) == {"umap"} and len(numbers(first, "map_1")) == 160
+    assert np.array_equal(numbers(first, "map_1").value, numbers(again, "map_1").value)
+    trust = numbers(first, "trustworthiness").iloc[0]
+    assert 0.5 < trust.low < trust.value < trust.high <= 1 and trust.images == 160
+    nothing = table(study, embedding="none")
+    assert not set(nothing.metric) & {"map_1", "map_2", "trustworthiness"}
+
+
+def test_what_the_choice_looked_at_marks_the_rows() -> None:
+    study = study_of(0.5)
+    frame = table(study, scorer="sensitivity", batchnorm="recalibrate", layer=["0", "4"])
+    pruned = frame[(frame.ratio_removed == 0.5) & (frame.metric == "mmd")]
+    assert (pruned.target_aware == "t").all() and (pruned.batchnorm == "recalibrate").all()
+    assert (frame[frame.ratio_removed == 0].target_aware == "none").all()
+    assert set(frame.group) == {"0", "4"} and (pruned.scorer == "sensitivity").all() and (pruned.role == "target").all()
+    assert min(pruned.ratio_got) > 0.4 and all(np.isfinite(pruned.low))
+
+
+def test_a_target_without_labels_is_on_the_map_and_in_the_numbers() -> None:
+    study = study_of(0.5, labelled=False)
+    before = fingerprint(study.model)
+    frame = table(study)
+    places = numbers(frame, "map_1").query("domain == 't'")
+    assert len(places) == 400 and all(pd.isna(label) for label in places["class"])
+    assert len(numbers(frame, "mmd")) == 2 and len(numbers(frame, "silhouette_classes")) == 2
+    assert fingerprint(study.model) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layer": "conv9"}, "unknown layer 'conv9'; known: 0, 4"),
+        ({"embedding": "tsne"}, "embedding must be one of"),
+        ({"embedding": "umap", "images": 8, "ratios": []}, "16"),
+        ({"images": 3}, "has 3 images in its part 'report'"),
+        ({"ratios": [1.5]}, "ratio"),
+        ({"split": "test"}, "no part 'test'"),
+    ],
+)
+def test_what_cannot_be_is_told_in_words(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(DgpruneError, match=words):
+        table(study_of(), **options)
+
+
+def test_features_that_are_constant_are_told_by_layer() -> None:
+    study = study_of()
+    with torch.no_grad():
+        cast(Any, study.model)[5].weight.zero_()
+    with pytest.raises(DgpruneError, match="layer '4': every filter responds to all images alike"):
+        table(study, layer="4")
