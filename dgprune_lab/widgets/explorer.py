@@ -218,6 +218,7 @@ class Explorer(HeardWidget):
     def close(self) -> None:
         """End the thread and remove the widget; what was measured stays readable in Python."""
         self._worker.close()
+        self._panels.close()
         super().close()
 
     # --- work ----------------------------------------------------------------------------------------------------
@@ -315,6 +316,7 @@ class Explorer(HeardWidget):
         """No work for a page that is gone: a cell that ran again, a closed tab."""
         if event["old"] and not event["new"]:
             self._worker.drop("curves", "latency", "panel", "panel background")
+            self._panels.close()
         elif event["new"] and not event["old"] and not self._worker.has("exact"):
             self._request(after=0)
 
@@ -342,7 +344,7 @@ class Explorer(HeardWidget):
                 self.scorer = item.instead
         elif kind == "option":
             self._use(**{str(content.get("name")): content.get("value")})
-        elif kind in ("panel", "filter", "page"):
+        elif kind in ("panel", "filter", "page", "control", "brush"):
             self._panels.message(content)
 
     def _use(self, **options: Any) -> None:

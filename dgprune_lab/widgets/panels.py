@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..contract import Scorer
@@ -16,9 +17,11 @@ from .worker import BACKGROUND, PANEL, Job
 if TYPE_CHECKING:
     from .explorer import Explorer
 
-Frames = Mapping[str, Mapping[str, list[dict[str, Any]]] | Mapping[str, int] | str]
+Rows = list[dict[str, Any]]
+Frames = Mapping[str, Mapping[str, Rows] | Mapping[str, int] | Mapping[str, Any] | Rows | str]
 
-_NOTHING: Mapping[str, Any] = {"data": {}, "text": None, "pages": None, "error": None}
+_BESIDE: Mapping[str, Any] = {"text": None, "pages": None, "controls": [], "picked": None}  # in place of a chart's data
+_NOTHING: Mapping[str, Any] = {"data": {}, **_BESIDE, "error": None}
 
 
 class View:
@@ -35,11 +38,24 @@ class View:
 class Panel(Protocol):
     """One question below the explorer.
 
+    A chart's `usermeta` may ask the page for more:
+
+    - {"follows": {"ratio": "at"}}: its parameter `at` is the slider's ratio, before Python answers; so for the other
+      choices.
+    - {"picks": "cells", "label": "..."}: a mark with `group` and `filter` is picked by a click, and by arrow keys over
+      the rows of the data `cells`, which have `line` and `place` too. Its parameter `picked` is "group|filter" or "".
+    - {"brushes": "brush"}: its interval selection `brush` goes to `selected["brush"]` when it rests.
+
+    A panel may have `takes_filters = True`: the first such panel opens when a filter is picked while none is open. It
+    may have `close()`, which ends what it keeps running: called when it is closed, another one opens, the explorer is
+    closed or its last page is gone; perhaps more than once, and perhaps in another thread while `tick` is at work.
+
     Attributes:
         name: unique.
         label: words on its button.
         charts: chart name -> Vega-Lite specification with named data.
-        selected: what the user picked in it, if anything: {"group": ..., "filter": ...}, {"page": ...}.
+        selected: what the user picked in it, if anything: {"group": ..., "filter": ...}, {"page": ...}, the value of a
+            control under its name, {"brush": {"x": [low, high], "y": None}} or {"brush": None} where there is none.
     """
 
     name: str
@@ -55,8 +71,11 @@ class Panel(Protocol):
         """Chart name -> data name -> rows, for this view; quick enough to follow a slider at rest.
 
         Under the name "text", in place of data: words above the charts. Under "pages", {"at": 0, "of": 3}: buttons to
-        browse; they set `selected["page"]`. Work of many steps is an iterator, which gives way to the slider between
-        two of its frames; a frame may be empty.
+        browse; they set `selected["page"]`. Under "controls", a list of {"name": "layer", "label": "Layer",
+        "value": "conv1", "choices": [["conv1", "first"], ...]}: menus above the charts; values are plain JSON, and the
+        chosen one is `selected[name]`. Under "picked", {"group": ..., "filter": ...} or {}: the cell that is outlined.
+        What a frame leaves out stays. Work of many steps is an iterator, which gives way to the slider between two of
+        its frames; a frame may be empty.
         """
         ...
 
@@ -71,23 +90,31 @@ class Panels:
     def __init__(self, panels: Sequence[Panel], explorer: Explorer) -> None:
         self._panels = {panel.name: panel for panel in panels}
         self._explorer = weakref.ref(explorer)
+        self._asked = 0  # messages so far: what a tick before the last one found comes too late
         study = explorer.study
-        listed = [{"name": p.name, "label": p.label, "unavailable": p.unavailable(study)} for p in panels]
-        explorer.panels = {"list": listed, "open": None, "charts": {}, **_NOTHING}
+        listed = [
+            {"name": p.name, "label": p.label, "unavailable": p.unavailable(study), "filters": _takes_filters(p)}
+            for p in panels
+        ]
+        explorer.panels = {"list": listed, "open": None, "charts": {}, "heard": 0, **_NOTHING}
 
     def message(self, content: Mapping[str, Any]) -> None:
-        """Open or close a panel, or tell the open one which filter or page was picked."""
+        """Open or close a panel, or tell the open one what was picked: filter, page, control or brush."""
         explorer = self._explorer()
         if explorer is None:
             return
-        if content["type"] == "panel":
-            name = content.get("name") if content.get("name") in self._panels else None
-            charts = {} if name is None else dict(self._panels[name].charts)
-            fresh = {"open": name, "charts": charts, **_NOTHING}
-            explorer.panels = {**explorer.panels, **fresh}
-        elif (opened := self._open(explorer)) is not None:
-            names = ("page",) if content["type"] == "page" else ("group", "filter")
-            opened.selected = {**(opened.selected or {}), **{name: content.get(name) for name in names}}
+        before = self._open(explorer)
+        with explorer._lock:
+            self._asked += 1
+            if content["type"] == "panel":
+                self._turn(explorer, content.get("name"))
+            elif content["type"] == "filter" and before is None:
+                self._turn(explorer, _for_filters(explorer.panels["list"]))
+            if content["type"] != "panel" and (opened := self._open(explorer)) is not None:
+                _heed(explorer, opened, content)
+        if before is not None and self._open(explorer) is not before:
+            explorer._worker.drop("panel", "panel background")
+            _end(before)
         self.ticked()
 
     def ticked(self) -> None:
@@ -100,11 +127,23 @@ class Panels:
         if panel is not None and panel.unavailable(explorer.study) is None:
             explorer._worker.put("panel", lambda: self._tick(panel), priority=PANEL)
 
+    def close(self) -> None:
+        """End what the open panel keeps running; it stays open, and a tick may begin anew."""
+        explorer = self._explorer()
+        if explorer is not None and (panel := self._open(explorer)) is not None:
+            _end(panel)
+
+    def _turn(self, explorer: Explorer, name: Any) -> None:
+        """Open a panel, or none; its charts are empty."""
+        name = name if name in self._panels else None
+        charts = {} if name is None else dict(self._panels[name].charts)
+        explorer.panels = {**explorer.panels, "open": name, "charts": charts, **_NOTHING}
+
     def _open(self, explorer: Explorer) -> Panel | None:
         return self._panels.get(explorer.panels.get("open") or "")
 
     def _tick(self, panel: Panel) -> Job:
-        explorer = self._explorer()
+        explorer, asked = self._explorer(), self._asked
         if explorer is None:
             return
         view = View(
@@ -112,39 +151,99 @@ class Panels:
             menu=dict(explorer._measurements.menu),
         )  # fmt: skip
         found = _steps(panel, view)
-        while self._guarded(panel, lambda: next(found, None)):
+        while self._guarded(panel, lambda: next(found, None), asked=asked):
             yield
-        if self._open(explorer) is panel and explorer.panels["error"] is None:
-            explorer._worker.put("panel background", lambda: self._later(panel, view), priority=BACKGROUND)
+        if self._is_wanted(panel, asked) and explorer.panels["error"] is None:
+            explorer._worker.put("panel background", lambda: self._later(panel, view, asked), priority=BACKGROUND)
 
-    def _later(self, panel: Panel, view: View) -> Job:
+    def _later(self, panel: Panel, view: View, asked: int) -> Job:
         more = panel.background(view)
-        while self._guarded(panel, lambda: next(more, None)):
+        while self._guarded(panel, lambda: next(more, None), asked=asked):
             yield
 
-    def _guarded(self, panel: Panel, work: Any) -> bool:
-        """Show what some work of a panel gives, if it is still open; an error stays in the panel."""
+    def _is_wanted(self, panel: Panel, asked: int | None) -> bool:
+        """Whether a panel is still open, and nothing was picked since that message."""
+        explorer = self._explorer()
+        return explorer is not None and asked in (None, self._asked) and self._open(explorer) is panel
+
+    def _guarded(self, panel: Panel, work: Callable[[], Frames | None], *, asked: int | None = None) -> bool:
+        """Show what some work of a panel gives, if that is still wanted; an error stays in the panel."""
+        found, error = None, None
+        try:
+            found = work()
+        except Exception as raised:
+            error = f"{raised}" or type(raised).__name__
         explorer = self._explorer()
         if explorer is None:
             return False
-        try:
-            found = work()
-        except Exception as error:
-            if self._open(explorer) is panel:
-                explorer.panels = {**explorer.panels, "error": f"{error}" or type(error).__name__}
-            return False
-        if found is None or self._open(explorer) is not panel:
-            return False
-        data, text, pages = {**explorer.panels["data"]}, explorer.panels["text"], explorer.panels["pages"]
-        for chart, rows in found.items():
-            if isinstance(rows, str):
-                text = rows
-            elif chart == "pages":
-                pages = rows
-            else:
-                data[chart] = {**data.get(chart, {}), **rows}
-        explorer.panels = {**explorer.panels, "data": data, "text": text, "pages": pages, "error": None}
-        return True
+        with explorer._lock:
+            if not self._is_wanted(panel, asked):
+                return False
+            if error is not None:
+                explorer.panels = {**explorer.panels, "error": error}
+            elif found is not None:
+                explorer.panels = {**explorer.panels, **_joined(explorer.panels, found), "error": None}
+        return found is not None
+
+
+def _joined(held: Mapping[str, Any], found: Frames) -> dict[str, Any]:
+    """What is shown, and over it what a frame brings."""
+    data, beside = dict(held["data"]), {name: held[name] for name in _BESIDE}
+    for name, rows in found.items():
+        if name in beside:
+            beside[name] = rows
+        elif isinstance(rows, Mapping):
+            data[name] = {**data.get(name, {}), **rows}
+    return {"data": data, **beside}
+
+
+def _heed(explorer: Explorer, panel: Panel, content: Mapping[str, Any]) -> None:
+    """Tell a panel what was picked in it; a control or cell that the page numbered is answered at once."""
+    picked, answer = _picked(content, explorer.panels["controls"])
+    panel.selected = {**(panel.selected or {}), **picked}
+    if "number" in content:
+        explorer.panels = {**explorer.panels, **answer, "heard": content["number"]}
+
+
+def _picked(content: Mapping[str, Any], controls: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a message picks, and what that changes on the page; nothing where no control offers such a value."""
+    if content["type"] == "page":
+        return {"page": content.get("page")}, {}
+    if content["type"] == "brush":
+        ends = {channel: _span(content.get(channel)) for channel in ("x", "y")}
+        return {"brush": ends if any(ends.values()) else None}, {}
+    if content["type"] == "filter":
+        cell = {"group": content.get("group"), "filter": content.get("filter")}
+        return cell, {"picked": cell}
+    name, value = content.get("name"), content.get("value")
+    if not any(one["name"] == name and value in [offered for offered, _ in one["choices"]] for one in controls):
+        return {}, {}
+    told = [{**one, "value": value} if one["name"] == name else one for one in controls]
+    return {str(name): value}, {"controls": told}
+
+
+def _span(ends: Any) -> list[float] | None:
+    """The two ends of a brush, the lower first; None where there is none."""
+    if isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends):
+        return sorted(ends)
+    return None
+
+
+def _takes_filters(panel: Panel) -> bool:
+    return getattr(panel, "takes_filters", False) is True
+
+
+def _for_filters(listed: Rows) -> str | None:
+    """The first panel that a picked filter opens."""
+    return next((one["name"] for one in listed if one["filters"] and one["unavailable"] is None), None)
+
+
+def _end(panel: Panel) -> None:
+    """A panel's page is gone: so is its brush, and what it keeps running."""
+    if (panel.selected or {}).get("brush") is not None:
+        panel.selected = {**panel.selected, "brush": None}
+    with contextlib.suppress(Exception):
+        getattr(panel, "close", lambda: None)()
 
 
 def _steps(panel: Panel, view: View) -> Iterator[Frames]:

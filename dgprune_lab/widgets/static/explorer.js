@@ -282,7 +282,7 @@ function paint(page) {
   paintPins(page, pins, now);
   paintWords(page, now, status);
   paintCharts(page, pins, now);
-  showPanels(page.panels, page.fixed.offline ? null : page.model.get("panels"), { embed: page.embed, dark: page.inks.dark });
+  showPanels(page.panels, page.fixed.offline ? null : page.model.get("panels"), { embed: page.embed, dark: page.inks.dark, choice });
 }
 
 function paintPins(page, pins, now) {

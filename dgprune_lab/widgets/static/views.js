@@ -40,7 +40,7 @@ function merged(base, over) {
 
 // A view in `box`. Everything before the embedding ended is remembered, so callers never wait.
 export function createView(box, spec, { embed, dark, fit = true }) {
-  const holder = { spec, box, view: null, wanted: {}, drawn: {}, size: null, ended: false };
+  const holder = { spec, box, view: null, wanted: {}, drawn: {}, signals: {}, size: null, ended: false };
   const config = merged({ background: "transparent", ...spec.config }, dark ? DARK : {});
   const renderer = spec.usermeta?.embedOptions?.renderer ?? "svg";
   holder.ready = embed(box, { ...structuredClone(spec), config }, { actions: false, renderer, defaultStyle: false, logLevel: 1 })
@@ -55,8 +55,10 @@ export function createView(box, spec, { embed, dark, fit = true }) {
   return holder;
 }
 
-export function feed(holder, data, fit = true) {
+// `signals`: the chart's parameters that the page sets, by name.
+export function feed(holder, data, fit = true, signals = {}) {
   Object.assign(holder.wanted, data);
+  Object.assign(holder.signals, signals);
   settle(holder, fit);
 }
 
@@ -65,11 +67,18 @@ function settle(holder, fit) {
   const resized = fit && resize(holder);
   let changed = false;
   for (const [name, rows] of Object.entries(holder.wanted)) {
+    if (holder.drawn[name]?.rows === rows) continue;
     // Comparing text is cheaper than one needless pulse through the dataflow.
     const text = JSON.stringify(rows);
-    if (holder.drawn[name] === text) continue;
-    holder.drawn[name] = text;
+    const same = holder.drawn[name]?.text === text;
+    holder.drawn[name] = { rows, text };
+    if (same) continue;
     holder.view.data(name, rows);
+    changed = true;
+  }
+  for (const [name, value] of Object.entries(holder.signals)) {
+    if (holder.view.signal(name) === value) continue;
+    holder.view.signal(name, value);
     changed = true;
   }
   if (resized || changed) holder.view.run();
