@@ -15,8 +15,8 @@ from .types.errors import DgpruneError, unknown
 from .types.tables import COLUMNS
 
 Need = Literal[
-    "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "class_gate", "risk",
-    "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
+    "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "class_gate",
+    "risk", "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
 ]  # fmt: skip
 LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})
 # Not gathered for a scorer that may be asked for next: large, or a backward pass of its own.

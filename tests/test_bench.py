@@ -12,6 +12,7 @@ import torch
 from dgprune_lab.allocate import allocate
 from dgprune_lab.bench import PARTS, main, peer
 from dgprune_lab.bench.cases import case, drawn_scores, network
+from dgprune_lab.bench.panels import check_totals
 from dgprune_lab.bench.passes import AWARE, check_risks, check_scores, needs
 from dgprune_lab.bench.prunability import check_losses
 from dgprune_lab.bench.sweeps import check_accuracies
@@ -33,10 +34,11 @@ def lenet():
 
 def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
-    rows = main(json=file, quick=True, parts=("mask", "sweep", "statistics", "prunability"))
+    rows = main(json=file, quick=True, parts=("mask", "sweep", "statistics", "prunability", "panels"))
     held = json.loads(file.read_text())
     assert [entry["name"] for entry in held] == [row.name for row in rows]
-    for name in ("sweep, lenet", "one pass, lenet", "domain-aware scorers, lenet", "prunability, lenet"):
+    for name in ("sweep, lenet", "one pass, lenet", "domain-aware scorers, lenet", "prunability, lenet",
+                 "sensitivity, lenet", "tick, panel"):  # fmt: skip
         assert any(entry["name"].startswith(name) for entry in held)
     for entry in held:
         assert set(entry) == KEYS
@@ -111,6 +113,9 @@ def test_what_is_not_the_same_is_not_timed(lenet) -> None:
         check_scores([scores], [drawn_scores(lenet.graph, seed=1)])
     with pytest.raises(RuntimeError, match="different scores"):
         check_scores([scores], [replace(scores, scorer="other")])
+    with pytest.raises(RuntimeError, match="different attributions"):
+        check_totals(10.0, 10.1)
+    check_totals(10.0, 10.001)
     check_risks(2.3, 2.3001)
     check_scores([scores], [drawn_scores(lenet.graph)])
 
@@ -141,4 +146,4 @@ def test_long_names_and_no_peer_fit_the_table() -> None:
 
 
 def test_every_part_is_listed() -> None:
-    assert {"mask", "tick", "sweep", "statistics", "fpgm", "import", "browser", "prunability"} == set(PARTS)
+    assert {"mask", "tick", "sweep", "statistics", "fpgm", "import", "browser", "prunability", "panels"} == set(PARTS)

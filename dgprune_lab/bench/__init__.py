@@ -12,6 +12,7 @@ from ..runtime import threads
 from ..types.errors import unknown
 from .browser import browser_rows
 from .imports import import_rows
+from .panels import panel_rows
 from .passes import pass_rows
 from .prunability import prunability_rows
 from .scoring import fpgm_rows, mask_rows
@@ -29,6 +30,7 @@ PARTS: Mapping[str, Part] = {
     "sweep": sweep_rows,
     "statistics": pass_rows,
     "prunability": prunability_rows,
+    "panels": panel_rows,
     "import": import_rows,
     "browser": browser_rows,
 }

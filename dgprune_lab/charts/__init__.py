@@ -6,13 +6,16 @@ from .agreement import agreement
 from .companion import companion
 from .drop import drop
 from .drops import drops
+from .feature_shift import feature_shift
 from .flips import flips
 from .images import images
 from .instability import instability
 from .layers import layers
 from .left import left
 from .mean_map import mean_map
+from .overlays import overlays
 from .prunability import prunability
+from .sensitivity import sensitivity
 from .stability import stability
 from .sweep import sweep
 from .training import training
@@ -25,6 +28,7 @@ __all__ = [
     "companion",
     "drop",
     "drops",
+    "feature_shift",
     "flips",
     "images",
     "instability",
@@ -32,7 +36,9 @@ __all__ = [
     "left",
     "looks",
     "mean_map",
+    "overlays",
     "prunability",
+    "sensitivity",
     "stability",
     "svg",
     "sweep",

@@ -203,7 +203,7 @@ def _cells(frame: pd.DataFrame, metric: str) -> tuple[Rows, list[str]]:
             interval = "" if is_missing(given["low"]) else f"{low:.2f} to {high:.2f}"
             rows.append({
                 **row, "text": _text(value, given["unit"]), "fill": _colour(shade),
-                "ink": _ink(_colour(shade)), "interval": interval,
+                "ink": ink_on(_colour(shade)), "interval": interval,
                 "chance": " to ".join(_text(end, given["unit"]) for end in ends),
             })  # fmt: skip
     return rows, names
@@ -247,10 +247,10 @@ def _colour(shade: float) -> str:
     return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
-def _ink(colour: str) -> str:
+def ink_on(colour: str) -> str:
     """Black or white, whichever can be read on a colour (relative luminance, WCAG 2.1).
 
-    >>> _ink("#f6f6f4"), _ink("#542788")
+    >>> ink_on("#f6f6f4"), ink_on("#542788")
     ('#22272E', '#FFFFFF')
     """
     parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]

@@ -37,6 +37,7 @@ from ..types.tables import BatchNorm, Of, Scope, choice, tidy
 Embedding = Literal["umap", "linear", "none"]
 EXTRA = ("group", "other", "image", "class", "embedding")
 NEIGHBOURS = 15
+MIN_DIST = 0.5  # looser than usual: clouds are wide enough for their images to be told apart, and picked
 IMAGES = 250
 _TRUSTED = 1500  # rows of a map whose neighbours are compared: it takes all pairs of them
 
@@ -175,7 +176,9 @@ def _layer_steps(
     if embedding != "none":
         places = held.linear()
         if embedding == "umap":
-            places = (yield from fit_steps(held.stacked, seed=seed, neighbours=neighbours)).astype(np.float64)
+            places = (yield from fit_steps(held.stacked, seed=seed, neighbours=neighbours, min_dist=MIN_DIST)).astype(
+                np.float64
+            )
         rows += map_rows(
             study, held, places, kind=embedding, batchnorm=batchnorm, split=split, neighbours=neighbours, seed=seed
         )

@@ -2,12 +2,14 @@
 
 from .agreement import AgreementPanel
 from .explorer import Explorer
+from .feature_shift import FeatureShiftPanel
 from .flips import FlipsPanel
 from .layers import LayersPanel
 from .live import Live, Tuning
 from .panels import Panel, View
 from .prunability import PrunabilityPanel
-from .questions import Agreement, Flips, Layers, Prunability
+from .questions import Agreement, FeatureShift, Flips, Layers, Prunability, Sensitivity
+from .sensitivity import SensitivityPanel
 from .shown import Shown
 from .training import Training
 
@@ -15,6 +17,8 @@ __all__ = [
     "Agreement",
     "AgreementPanel",
     "Explorer",
+    "FeatureShift",
+    "FeatureShiftPanel",
     "Flips",
     "FlipsPanel",
     "Layers",
@@ -23,6 +27,8 @@ __all__ = [
     "Panel",
     "Prunability",
     "PrunabilityPanel",
+    "Sensitivity",
+    "SensitivityPanel",
     "Shown",
     "Training",
     "Tuning",

@@ -49,7 +49,7 @@ class AgreementPanel:
             if self._content != view.study.content:
                 self._content, self._found, self._notes, self._itself = view.study.content, {}, {}, {}
             for name in self._missing(view):
-                if _is_quick(view.menu[name]):
+                if is_quick(view.menu[name]):
                     self._find(view, name)
             return self._frames(view)
 
@@ -138,7 +138,8 @@ def _rows(view: View, mine: Scores, other: Scores) -> list[dict[str, Any]]:
     return [row for row in pair_rows(view.study, (mine, other), masks=(mask, theirs)) if row["group"] == ALL]
 
 
-def _is_quick(item: Scorer | Scores) -> bool:
+def is_quick(item: Scorer | Scores) -> bool:
+    """Whether it takes no pass over images."""
     return isinstance(item, Scores) or (not item.reads and set(item.needs) <= {"weights"})
 
 

@@ -21,6 +21,7 @@ from ..types.tables import BatchNorm, Of, Scope
 from . import static as assets
 from .agreement import AgreementPanel
 from .code import as_code
+from .feature_shift import FeatureShiftPanel
 from .flips import FlipsPanel
 from .heard import HeardWidget
 from .host import vega_host
@@ -28,6 +29,7 @@ from .layers import LayersPanel
 from .measurements import Measurements, View, frame_key
 from .panels import Panel, Panels
 from .prunability import PrunabilityPanel
+from .sensitivity import SensitivityPanel
 from .worker import CURVES, EXACT, Job, Worker
 
 QUIET_SECONDS = 0.12
@@ -99,8 +101,8 @@ class Explorer(HeardWidget):
         words = {**self._measurements.words(), "specs": assets.specs(), "host": vega_host().ref}
         status = {"ack": -1, "progress": None, "error": None, "message": None}
         super().__init__(static=words, choice=dict(start), status=status)
-        built_in = [FlipsPanel(), LayersPanel(), AgreementPanel(), PrunabilityPanel()]
-        self._panels = Panels(built_in if panels is None else panels, self)
+        built_in = (FlipsPanel, LayersPanel, SensitivityPanel, FeatureShiftPanel, AgreementPanel, PrunabilityPanel)
+        self._panels = Panels([panel() for panel in built_in] if panels is None else panels, self)
         self.set_trait("_view_count", 0)
         self.observe(lambda event: _call(this, "_chosen", event["new"]), "choice")
         self.observe(lambda event: _call(this, "_views_changed", event), "_view_count")

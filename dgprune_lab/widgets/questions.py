@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
+
+import pandas as pd
 
 from ..contract import Scorer
 from ..study import Study
@@ -10,10 +12,12 @@ from ..types.filters import Scores
 from ..types.tables import BatchNorm, Of, Scope
 from .agreement import AgreementPanel
 from .explorer import Explorer
+from .feature_shift import FeatureShiftPanel
 from .flips import FlipsPanel
 from .layers import LayersPanel
 from .panels import Panel
 from .prunability import PrunabilityPanel
+from .sensitivity import SensitivityPanel
 
 
 class _Question(Explorer):
@@ -31,7 +35,7 @@ class _Question(Explorer):
         of: Of = "filters",
         batchnorm: BatchNorm | None = None,
     ) -> None:
-        panel = type(self)._panel()
+        self._question = panel = type(self)._panel()
         super().__init__(
             study, scorer=scorer, ratio=ratio, scope=scope, of=of, batchnorm=batchnorm, panels=[panel]
         )  # fmt: skip
@@ -82,3 +86,33 @@ class Prunability(_Question):
     """
 
     _panel = PrunabilityPanel
+
+
+class FeatureShift(_Question):
+    """Where do the features go? A map of all domains' images, full and pruned, and numbers beside it, on a slider.
+
+    Believe the number with its interval; the picture only says where to look.
+
+    Args:
+        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    """
+
+    _panel = FeatureShiftPanel
+
+    @property
+    def brushed(self) -> pd.DataFrame:
+        """The images in the rectangle drawn on the map, as of `FeatureShiftPanel.brushed`; waits for them."""
+        self._worker.wait("panel", timeout=60.0)
+        return cast(FeatureShiftPanel, self._question).brushed
+
+
+class Sensitivity(_Question):
+    """Which filters notice the domain? A map to click into, and a card of each filter; the slider marks what goes.
+
+    A filter that notices need not do harm: the card says what happens without it.
+
+    Args:
+        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    """
+
+    _panel = SensitivityPanel

@@ -1,0 +1,255 @@
+"""The chart of `feature_shift`: its places are the table's, also between two ratios, and it says what was looked at."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dgprune_lab as dg
+from dgprune_lab.charts.feature_map import (
+    CLASS_COLOURS,
+    HEAD,
+    OTHER,
+    SIDE,
+    Dot,
+    at_ratio,
+    boxed,
+    legend_rows,
+    map_chart,
+    point_rows,
+)  # fmt: skip
+from dgprune_lab.charts.feature_numbers import METRICS
+from dgprune_lab.charts.theme import looks
+from dgprune_lab.diagnostics.feature_shift import EXTRA
+from dgprune_lab.types.errors import DgpruneError
+
+DOMAINS = (("a", "source"), ("b", "source"), ("t", "target"))
+RATIOS = (0.0, 0.2, 0.6)
+IMAGES = 4
+
+
+def numbers(layer: str, ratio: float) -> list[dict[str, Any]]:
+    """A row per metric and pair, domain or all images; each value tells where it belongs."""
+    rows: list[dict[str, Any]] = []
+    for k, metric in enumerate(METRICS):
+        if metric in ("mmd", "coral", "proxy_a_distance"):
+            about = [{"other": one, "domain": two} for one, two in (("a", "b"), ("a", "t"), ("b", "t"))]
+        elif metric == "cka":
+            about = [{"domain": name} for name, _ in DOMAINS if ratio > 0]
+        else:
+            about = [{}]
+        for m, one in enumerate(about):
+            value = 0.1 * k + 0.01 * m + ratio / 10
+            role = dict(DOMAINS).get(one.get("domain", ""))
+            rows.append({**one, "role": role, "group": layer, "ratio_removed": ratio, "metric": metric, "value": value,
+                         "low": value - 0.05, "high": value + 0.02})  # fmt: skip
+    return rows
+
+
+def places(layer: str, ratio: float, *, seed: int = 0) -> list[dict[str, Any]]:
+    draw = np.random.default_rng([seed, int(100 * ratio)])
+    rows: list[dict[str, Any]] = []
+    for domain, role in DOMAINS:
+        for image in range(IMAGES):
+            shared = {"domain": domain, "role": role, "group": layer, "ratio_removed": ratio, "image": 7 * image,
+                      "class": None if domain == "b" else image, "embedding": "umap"}  # fmt: skip
+            rows += [{**shared, "metric": f"map_{axis}", "value": draw.normal()} for axis in (1, 2)]
+    return rows
+
+
+def table(
+    *, layers: Any = ("conv1",), mapped: Any = ("conv1",), ratios: Any = RATIOS, seed: int = 0, **seen: Any
+) -> Any:
+    rows: list[dict[str, Any]] = []
+    for layer in layers:
+        rows += [row for ratio in ratios for row in numbers(layer, ratio)]
+    for layer in mapped:
+        rows += [row for ratio in ratios for row in places(layer, ratio, seed=seed)]
+        rows.append({"group": layer, "metric": "trustworthiness", "value": 0.91, "low": 0.88, "high": 0.93,
+                     "embedding": "umap"})  # fmt: skip
+    return dg.tidy([{**row, **seen} if row.get("role") == "target" else row for row in rows], extra=EXTRA)
+
+
+def datasets(chart: Any) -> dict[str, list[dict[str, Any]]]:
+    """The chart's named data."""
+    found: dict[str, list[dict[str, Any]]] = {}
+
+    def visit(part: Any) -> None:
+        if isinstance(part, dict):
+            if isinstance(part.get("data"), dict) and "name" in part["data"] and "values" in part["data"]:
+                found[part["data"]["name"]] = part["data"]["values"]
+            for inner in part.values():
+                visit(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                visit(inner)
+
+    visit(chart.to_dict())
+    return found
+
+
+def words(chart: Any) -> list[str]:
+    return [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", dg.charts.svg(chart))]
+
+
+def marks(chart: Any) -> list[list[tuple[float, float]]]:
+    """Where a picture's symbols lie, group by group."""
+    groups = re.findall(r'class="mark-symbol role-mark[^"]*"[^>]*>(.*?)</g>', dg.charts.svg(chart), re.DOTALL)
+    return [
+        [(float(x), float(y)) for x, y in re.findall(r"translate\(([-\d.]+),([-\d.]+)\)", group)] for group in groups
+    ]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.2, 0.35, 0.6, 0.9])
+def test_the_page_draws_the_places_that_python_computes(ratio: float) -> None:
+    held = boxed(np.random.default_rng(0).normal(size=(3, 5, 2)))
+    style = looks([("a", "source")])
+    data = {"points": point_rows([Dot("a", k, k) for k in range(5)], held, looks=style), "legend": [], "words": []}
+    full, pruned = marks(map_chart(data, knots=RATIOS, at=ratio))[:2]
+
+    def pixels(where: Any) -> Any:
+        return np.stack([SIDE * where[:, 0], HEAD + SIDE * (1 - where[:, 1])], axis=1)
+
+    assert np.abs(np.array(pruned) - pixels(at_ratio(held, RATIOS, ratio))).max() < 0.06
+    assert np.abs(np.array(full) - pixels(held[0])).max() < 0.06
+
+
+def test_places_between_two_ratios_are_on_the_line_between_them_and_beyond_the_last_they_rest() -> None:
+    held = np.array([[[0.0, 1.0]], [[1.0, 0.0]], [[0.5, 0.5]]])
+    assert at_ratio(held, RATIOS, 0.1).tolist() == [[0.5, 0.5]]
+    assert at_ratio(held, RATIOS, 0.5).round(6).tolist() == [[0.625, 0.375]]
+    assert at_ratio(held, RATIOS, 0.99).tolist() == at_ratio(held, RATIOS, 0.6).tolist() == [[0.5, 0.5]]
+
+
+def test_the_map_keeps_shape_and_order_of_the_places() -> None:
+    raw = np.random.default_rng(1).normal(size=(3, 20, 2)) * [5, 1]
+    held = boxed(raw)
+    assert held.min() >= 0 and held.max() <= 1
+    apart = [np.linalg.norm(part[0, 0] - part[1, 7]) / np.linalg.norm(part[2, 3] - part[0, 9]) for part in (raw, held)]
+    assert apart[0] == pytest.approx(apart[1]), "both axes are scaled alike"
+
+
+def test_every_image_of_the_table_is_a_point_by_domain_and_class() -> None:
+    frame = table()
+    rows = datasets(dg.charts.feature_shift(table(layers=())))["points"]
+    assert len(rows) == 3 * IMAGES
+    style = looks(DOMAINS)
+    for row in rows:
+        assert row["shape"] == style[row["domain"]].shape and len(row["xs"]) == len(RATIOS)
+        assert row["colour"] == (OTHER if row["domain"] == "b" else CLASS_COLOURS[row["image"] // 7])
+    at = {(row["domain"], row["image"]): row for row in rows}
+    for axis, name in (("x", "map_1"), ("y", "map_2")):
+        raw = frame[(frame.metric == name) & (frame.ratio_removed == 0.2)]
+        given = [at[one.domain, one.image][f"{axis}s"][1] for one in raw.itertuples()]
+        assert np.corrcoef(given, raw.value.astype(float))[0, 1] > 0.999, "in the order of the table"
+
+
+def test_a_title_says_which_map_it_is_and_what_not_to_read() -> None:
+    frame = table(layers=())
+    shown = words(dg.charts.feature_shift(frame))
+    assert "UMAP of all images, full and pruned together" in shown
+    assert any("Trustworthiness 0.91 (0.88 to 0.93)" in text for text in shown)
+    assert any(text.startswith("Distances and cloud sizes mean nothing here") for text in shown)
+    assert "Places between the measured ratios are interpolated." in shown
+    frame["embedding"] = frame["embedding"].where(frame["embedding"].isna(), "linear")
+    assert "Linear projection (two principal axes of the full network)" in words(dg.charts.feature_shift(frame))
+
+
+def test_a_picture_begins_at_the_middle_ratio_and_a_slider_is_there_where_asked() -> None:
+    def at(chart: Any) -> Any:
+        return next(param for param in chart.to_dict()["params"] if param["name"] == "at")
+
+    frame = table(layers=())
+    still, live = dg.charts.feature_shift(frame), dg.charts.feature_shift(frame, at=0.5, slider=True)
+    assert at(still) == {"name": "at", "value": 0.2}
+    assert "12 images. Pale: full network. Filled: 20 % removed." in words(still)
+    assert at(live)["value"] == 0.5 and (at(live)["bind"]["min"], at(live)["bind"]["max"]) == (0, 0.6)
+    assert still.to_dict()["usermeta"]["embedOptions"]["renderer"] == "canvas"
+
+
+def test_the_numbers_are_the_tables_with_their_intervals() -> None:
+    frame = table()
+    data = datasets(dg.charts.feature_shift(frame))
+    for metric in METRICS:
+        rows = frame[frame.metric == metric]
+        assert len(data[metric]) == len(rows) > 0
+        told = sorted((row["removed"], row["value"], row["low"], row["high"]) for row in data[metric])
+        held = sorted(zip(100 * rows.ratio_removed, rows.value, rows.low, rows.high, strict=True))
+        assert np.allclose(np.array(told, dtype=float), np.array(held, dtype=float))
+    assert {row["label"] for row in data["mmd"]} == {"a and b", "a and t", "b and t"}
+    assert {row["colour"] for row in data["cka"]} == {look.colour for look in looks(DOMAINS).values()}
+    assert [row["text"] for row in data["lines"]] == ["a and b", "a and t", "b and t", "a", "b", "t", "all images"]
+
+
+def test_a_number_that_is_not_there_is_left_out_of_its_line() -> None:
+    frame = table()
+    frame.loc[frame.metric == "cka", ["value", "low", "high"]] = np.nan
+    chart = dg.charts.feature_shift(frame)
+    assert all(row["value"] is None for row in datasets(chart)["cka"])
+    assert "NaN" not in str(chart.to_json())
+
+
+def test_what_was_looked_at_is_a_hollow_diamond_and_said() -> None:
+    data = datasets(dg.charts.feature_shift(table(target_aware="t", seen_by_scorer="images")))
+    for row in [*data["mmd"], *data["cka"]]:
+        marked = row["label"] in ("a and t", "b and t", "t")
+        assert (row["shape"] == "diamond" and row["fill"] == "transparent") is marked
+    texts = [row["text"] for row in data["lines"]]
+    assert [texts[k - 1] for k, text in enumerate(texts) if text.startswith("◇ target-aware")] == [
+        "a and t",
+        "b and t",
+        "t",
+    ]
+    legend = [row["text"] for row in data["legend"]]
+    assert legend[legend.index("t (new look)") + 1].startswith("◇ target-aware")
+    plain = datasets(dg.charts.feature_shift(table()))
+    assert not any("◇" in row["text"] for name in ("lines", "legend") for row in plain[name])
+
+
+def test_several_layers_stand_side_by_side_and_the_map_is_of_the_last_or_the_one_that_is_asked_for() -> None:
+    frame = table(layers=("conv1", "conv2"), mapped=("conv1", "conv2"))
+    chart = dg.charts.feature_shift(frame)
+    data = datasets(chart)
+    assert len(data["mmd_0"]) == len(data["mmd_1"]) == 9
+    titles = [dg.charts.feature_shift(frame, layer=layer).to_dict()["hconcat"][0]["title"] for layer in (None, "conv1")]
+    assert [title["text"] for title in titles] == ["Layer conv2", "Layer conv1"]
+    with pytest.raises(DgpruneError, match="no map of layer 'conv9'; it has: conv1, conv2"):
+        dg.charts.feature_shift(frame, layer="conv9")
+
+
+def test_maps_of_several_tables_stand_side_by_side() -> None:
+    chart = dg.charts.feature_shift({f"Seed {seed}": table(seed=seed) for seed in (0, 1)})
+    data = datasets(chart)
+    assert "mmd" not in data and data["points"] != data["points_1"]
+    assert [plot["title"]["text"] for plot in chart.to_dict()["hconcat"]] == ["Seed 0", "Seed 1"]
+    with pytest.raises(DgpruneError, match=r"of the same ratios; got 0, 0\.2, 0\.6; 0, 0\.2"):
+        dg.charts.feature_shift({"one": table(), "two": table(ratios=(0.0, 0.2))})
+    with pytest.raises(DgpruneError, match="got no table"):
+        dg.charts.feature_shift({})
+
+
+def test_numbers_without_a_map_and_a_map_of_the_full_network_alone() -> None:
+    assert "points" not in datasets(dg.charts.feature_shift(table(mapped=())))
+    shown = words(dg.charts.feature_shift(table(layers=(), ratios=(0.0,))))
+    assert "12 images in the full network." in shown
+    assert not any("interpolated" in text for text in shown)
+
+
+def test_what_cannot_be_drawn_is_refused_in_words() -> None:
+    with pytest.raises(DgpruneError, match=r"make one with diagnostics\.feature_shift"):
+        dg.charts.feature_shift(table(layers=(), mapped=()))
+    with pytest.raises(DgpruneError, match="from 0 to 1; got 50"):
+        dg.charts.feature_shift(table(), at=50)
+
+
+def test_more_classes_than_colours_share_a_grey_that_the_legend_counts() -> None:
+    style = looks(DOMAINS)
+    labels = [*range(13), None]
+    legend = legend_rows({"a": ("source", "")}, labels, looks=style)
+    assert legend[-1]["text"] == "3 further classes or not labelled" and legend[-1]["colour"] == OTHER
+    points = point_rows([Dot("a", k, k) for k in range(13)], np.zeros((1, 13, 2)), looks=style)
+    assert [row["colour"] for row in points] == [*CLASS_COLOURS, OTHER, OTHER, OTHER]

@@ -1,0 +1,312 @@
+"""The panel "Which filters notice": the map is the table's, the card the picked filter's, the slider only marks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from explorer_state import make_state
+from material import domain, plain_net, randomise
+from page_driver import Opened
+from read_study import lively, read_domain
+
+import dgprune_lab as dg
+from dgprune_lab import intervals
+from dgprune_lab.charts.filter_map import WAITING, map_data, removed_rows
+from dgprune_lab.diagnostics.sensitivity import attribution_steps, attributor
+from dgprune_lab.stepping import run_through
+from dgprune_lab.widgets import Sensitivity, SensitivityPanel, View
+from dgprune_lab.widgets import sensitivity as module
+from dgprune_lab.widgets.filter_card import picture_rows, rank_words
+from dgprune_lab.widgets.page import write_page
+
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+CHARTS = ("sensitivity", "pictures", "facts", "ranks")
+
+
+def fresh() -> dg.Study:
+    model = lively(plain_net, seed=3)
+    domains = [read_domain(model, name, seed=k, count=600, wrong=60 * k) for k, name in enumerate("abt")]
+    return dg.Study(model, sources=domains[:2], targets=domains[2:])
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    return fresh()
+
+
+def view_of(study: dg.Study, *, ratio: float = 0.5, menu: Any = None) -> View:
+    menu = menu or {name: dg.SCORERS[name] for name in ("l1", "taylor", "dss", "bn_scale")}
+    return View(study, dg.allocate(study.score("l1"), ratio=ratio), batchnorm="as_is", menu=menu)
+
+
+def joined(frames: Any, before: Any = None) -> dict[str, Any]:
+    """What the page holds after these frames."""
+    shown: dict[str, Any] = before or {}
+    for frame in frames:
+        for name, part in frame.items():
+            shown[name] = {**shown.get(name, {}), **part} if name in CHARTS else part
+    return shown
+
+
+def whole(panel: SensitivityPanel, view: View) -> dict[str, Any]:
+    return joined(panel.background(view), joined(panel.tick(view)))
+
+
+def heading(shown: Any) -> str:
+    return next(row["text"] for row in shown["pictures"]["words"] if row["look"] == "name")
+
+
+def test_the_map_is_the_tables_and_the_most_sensitive_filter_is_picked_first(study: dg.Study) -> None:
+    frame = dg.diagnostics.sensitivity(study)
+    view = view_of(study)
+    frames: Any = list(SensitivityPanel().tick(view))
+    assert frames[0]["text"].startswith("Reading how much each filter contributes.") and frames[0]["picked"] == {}
+    shown = joined(frames)
+    wanted = map_data(frame, mask=view.mask)
+    assert {name: shown["sensitivity"][name] for name in wanted} == wanted
+    effects: Any = frame.query("metric == 'cohens_d' and (low > 0 or high < 0)")
+    most = effects.loc[effects.value.abs().idxmax()]
+    assert shown["picked"] == {"group": most.group, "filter": most["filter"]}
+    assert heading(shown).startswith(f"{most.group}, filter {most['filter']}: contributes more on ")
+    assert f"(d = {most.value:.2f}, {most.low:.2f} to {most.high:.2f})".replace("-", "−") in heading(shown)
+    assert "a against t ◇ target-aware, seen" in shown["text"] and "need not do harm" in shown["text"]
+
+
+def test_the_slider_only_marks_what_it_removes(study: dg.Study, monkeypatch: Any) -> None:
+    panel = SensitivityPanel()
+    before = joined(panel.tick(view_of(study)))
+    monkeypatch.setattr(module, "attribution_steps", None)
+    monkeypatch.setattr(module.filter_card, "picture_rows", None)
+    for ratio in (0.2, 0.8):
+        view = view_of(study, ratio=ratio)
+        after = joined(panel.tick(view))
+        assert after["sensitivity"]["removed"] == removed_rows(after["sensitivity"]["cells"], view.mask)
+        assert len(after["sensitivity"]["removed"]) == study.graph.free - view.mask.cost.filters
+        assert after["sensitivity"]["cells"] == before["sensitivity"]["cells"] and after["facts"] == before["facts"]
+
+
+def test_a_picked_filter_has_its_card(study: dg.Study) -> None:
+    panel, view = SensitivityPanel(), view_of(study)
+    panel.selected = {"group": "3", "filter": 5}
+    shown = whole(panel, view)
+    assert heading(shown).startswith("3, filter 5: ")
+    histogram = shown["facts"]["histogram"]
+    for name in "at":
+        assert sum(row["share"] for row in histogram if row["domain"] == name) == pytest.approx(100, abs=0.1)
+    pictures = shown["pictures"]["pictures"]
+    assert len(pictures) == 2 * 6 * 2 + 2, "images in pairs on two domains, and two mean maps"
+    assert all(one["url"].startswith("data:image/png;base64,") for one in pictures)
+    assert shown["facts"]["weights"] == [] and "other" in shown["facts"]["weight_words"][0]["text"]
+    panel.selected = {"group": "0", "filter": 1}
+    first = whole(panel, view)
+    assert len(first["facts"]["weights"]) == 3 and heading(first).startswith("0, filter 1: ")
+
+
+def test_its_images_are_those_of_the_largest_contributions(study: dg.Study) -> None:
+    by = attributor(study)
+    held = run_through(
+        attribution_steps(
+            study, method="gradient_x_activation", between=("a", "t"), layers=None, images=60, split="score"
+        )
+    )
+    words = picture_rows(study, by, held, layer="0", filter=2)["words"]
+    told = [row["text"].replace("−", "-") for row in words if row["text"].startswith("true ")]
+    for side in (0, 1):
+        values = held.values["0"][side][:, 2]
+        order = values.abs().argsort(descending=True, stable=True)[:6]
+        wanted = [f"true {held.labels[side][k]}: {float(values[k]):+.3g}" for k in order]
+        assert told[6 * side : 6 * side + 6] == wanted
+
+
+def test_without_the_filter_accuracy_changes_as_measured_by_hand(study: dg.Study) -> None:
+    panel, view = SensitivityPanel(), view_of(study)
+    panel.selected = {"group": "0", "filter": 1}
+    waits = joined(panel.tick(view))["facts"]["changes"]
+    assert [row["text"] for row in waits] == ["…"] * 3 and {row["change"] for row in waits} == {None}
+    changes = whole(panel, view)["facts"]["changes"]
+    mask = dg.Mask.by_hand(study.graph, removed={"0": [1]})
+    for row, name in zip(changes, "abt", strict=True):
+        before, after = (
+            study.outcomes(one, domain=name).correct.double().numpy()  # type: ignore[union-attr]
+            for one in (None, mask)
+        )
+        low, high = intervals.difference(after, before)
+        assert row["change"] == pytest.approx(100 * (after.mean() - before.mean()))
+        assert (row["low"], row["high"]) == pytest.approx((100 * low, 100 * high))
+        assert row["label"] == (name if name != "t" else "t ◇ target-aware"), "labels of t guided the choice"
+
+
+def test_each_choice_tells_when_it_would_remove_the_filter(study: dg.Study) -> None:
+    panel, view = SensitivityPanel(), view_of(study)
+    panel.selected = {"group": "3", "filter": 5}
+    first = {row["label"]: row["text"] for row in joined(panel.tick(view))["ranks"]["ranks"]}
+    assert first[dg.SCORERS["taylor"].label] == "…" and first[dg.SCORERS["l1"].label] != "…"
+    rows = {row["label"]: row for row in whole(panel, view)["ranks"]["ranks"]}
+    assert rows[dg.SCORERS["bn_scale"].label]["text"] == "cannot run"
+    assert f"{dg.SCORERS['dss'].label} ◇" in rows
+    for name in ("l1", "taylor"):
+        order = np.argsort(study.score(name).values["3"].numpy(), kind="stable").tolist()
+        place = order.index(5)
+        assert rows[dg.SCORERS[name].label]["text"].startswith(f"{place + 1}") and place < 8
+        assert rows[dg.SCORERS[name].label]["at"] == pytest.approx(100 * place / 7)
+    ties = dg.Scores("ties", {"0": torch.zeros(6), "3": torch.zeros(8)}, study.graph)
+    assert [rank_words(ties, layer="0", filter=k)["text"] for k in (0, 2, 5)] == ["1st of 6", "3rd of 6", "6th of 6"]
+
+
+def test_methods_of_one_layer_read_the_picked_one_alone(study: dg.Study) -> None:
+    panel = SensitivityPanel()
+    panel.selected = {"group": "3", "filter": 2, "method": "ablation"}
+    shown = joined(panel.tick(view_of(study)))
+    fills = {name: {c["fill"] for c in shown["sensitivity"]["cells"] if c["group"] == name} for name in ("0", "3")}
+    assert fills["0"] == {WAITING} and WAITING not in fills["3"] and "Pale: not computed" in shown["text"]
+    frame = dg.diagnostics.sensitivity(study, method="ablation", layers=["3"])
+    wanted = map_data(frame, layers={"0": 6, "3": 8})
+    assert shown["sensitivity"]["cells"] == wanted["cells"]
+    panel.selected = {"group": "0", "filter": 1, "method": "ablation"}
+    both = joined(panel.tick(view_of(study)))
+    assert WAITING not in {c["fill"] for c in both["sensitivity"]["cells"]} and "Pale" not in both["text"]
+
+
+def test_other_domains_are_offered_and_compared(study: dg.Study) -> None:
+    panel = SensitivityPanel()
+    menus = {one["name"]: one for one in joined(panel.tick(view_of(study)))["controls"]}
+    assert [value for value, _ in menus["between"]["choices"]] == [["a", "t"], ["a", "b"], ["b", "t"]]
+    assert menus["between"]["value"] == ["a", "t"] and menus["method"]["value"] == "gradient_x_activation"
+    assert all(words.endswith("one layer at a time") for value, words in menus["method"]["choices"]
+               if value not in ("gradient_x_activation", "activation"))  # fmt: skip
+    panel.selected = {"between": ["a", "b"]}
+    shown = joined(panel.tick(view_of(study)))
+    assert "a against b" in shown["text"] and "target-aware" not in shown["text"]
+    assert shown["sensitivity"]["cells"] == map_data(dg.diagnostics.sensitivity(study, between=("a", "b")))["cells"]
+
+
+def test_work_that_was_interrupted_goes_on_where_it_stood(study: dg.Study) -> None:
+    panel = SensitivityPanel()
+    work = iter(panel.tick(view_of(study)))
+    assert "text" in next(work) and "1 of " in next(work)["text"]  # type: ignore[operator]
+    work.close()  # type: ignore[attr-defined]
+    frames: Any = panel.tick(view_of(study, ratio=0.3))
+    texts = [frame["text"] for frame in frames if "text" in frame]
+    assert texts[1].startswith("Reading how much each filter contributes: 2 of ")
+
+
+def test_a_network_changed_in_place_is_read_anew() -> None:
+    study, panel = fresh(), SensitivityPanel()
+    before = joined(panel.tick(view_of(study)))["sensitivity"]["cells"]
+    with torch.no_grad():
+        study.model.get_parameter("0.weight").mul_(-1)
+    after = joined(panel.tick(view_of(study)))["sensitivity"]["cells"]
+    assert after != before and after == joined(SensitivityPanel().tick(view_of(study)))["sensitivity"]["cells"]
+
+
+def test_it_says_why_it_has_nothing_to_show() -> None:
+    model, panel = randomise(plain_net(), dtype=torch.float32), SensitivityPanel()
+    alone = dg.Study(model, sources=[domain("a")])
+    assert "compares two domains and the study has one" in str(panel.unavailable(alone))
+    unlabelled = dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=1, labelled=False)])
+    assert "domain 't' has no labels" in str(panel.unavailable(unlabelled))
+    high = domain("t", seed=1)
+    splits = {key: rows.tolist() for key, rows in high.splits.items()}
+    kinds = [
+        dg.Domain.from_arrays(name, images=high.images, labels=labels, splits=splits, classes=4)
+        for name, labels in (("low", high.labels % 2), ("high", 2 + high.labels % 2))  # type: ignore[operator]
+    ]
+    apart = dg.Study(model, sources=kinds[:1], targets=kinds[1:])
+    assert "'low' and 'high' have no class in common" in str(panel.unavailable(apart))
+    explorer = dg.Explorer(apart, panels=[panel])
+    try:
+        assert "no class in common" in explorer.panels["list"][0]["unavailable"]
+    finally:
+        explorer.close()
+
+
+def finished(explorer: dg.Explorer) -> Any:
+    assert explorer.wait() and explorer._worker.wait("panel", "panel background", timeout=60)
+    return explorer.panels
+
+
+def test_alone_it_is_open_takes_a_picked_filter_and_lets_go_when_closed() -> None:
+    explorer = Sensitivity(fresh(), ratio=0.3)
+    try:
+        panel: Any = explorer._panels._panels["sensitivity"]
+        assert finished(explorer)["open"] == "sensitivity" and explorer.panels["error"] is None
+        assert explorer.panels["list"][0]["filters"] is True and panel._by is not None
+        explorer._message({"type": "filter", "group": "3", "filter": 4, "number": 1})
+        assert heading(finished(explorer)["data"]).startswith("3, filter 4: ")
+        explorer._message({"type": "control", "name": "method", "value": "activation", "number": 2})
+        assert "whatever comes of it" in finished(explorer)["text"]
+        explorer._message({"type": "panel", "name": None})
+        assert panel._by is None and explorer.panels["data"] == {}
+    finally:
+        explorer.close()
+
+
+def test_a_network_that_gives_nan_is_a_sentence_in_the_panel() -> None:
+    model: Any = randomise(plain_net(), dtype=torch.float32)
+    study = dg.Study(model, sources=[domain("a", count=120)], targets=[domain("t", count=120, seed=1)])
+    with torch.no_grad():
+        model[9].weight[0, 0] = float("nan")
+    explorer = Sensitivity(study)
+    try:
+        explorer._worker.wait("panel", timeout=60)
+        assert "NaN" in explorer.panels["error"] and explorer.panels["open"] == "sensitivity"
+    finally:
+        explorer.close()
+
+
+# --- in a browser ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path, study: dg.Study) -> Generator[tuple[Opened, Any], None, None]:
+    """A page with the open panel: what a kernel would have sent."""
+    panel = SensitivityPanel()
+    shown = whole(panel, view_of(study))
+    state = make_state()
+    listed = [{"name": panel.name, "label": panel.label, "unavailable": None, "filters": True}]
+    state["panels"] |= {
+        "list": listed, "open": panel.name, "charts": dict(panel.charts), "data": {k: shown[k] for k in CHARTS},
+        "text": shown["text"], "controls": shown["controls"], "picked": shown["picked"], "heard": 0,
+    }  # fmt: skip
+    path = write_page(tmp_path / "page.html", state, title="Sensitivity")
+    path.write_text(path.read_text(encoding="utf-8").replace('"offline":true', '"offline":false'), encoding="utf-8")
+    one = Opened(browser, path, width=1112, height=1900)
+    yield one, shown
+    one.page.close()
+    assert one.wrong == []
+
+
+@pytest.mark.browser
+def test_the_page_fits_draws_every_cell_and_cuts_no_words(opened: tuple[Opened, Any], study: dg.Study) -> None:
+    one, shown = opened
+    page = one.page
+    page.wait_for_function("() => document.querySelectorAll('.dgx-panel-chart svg').length === 4")
+    one.settle()
+    room, wide = page.evaluate(
+        "() => { const e = document.querySelector('.dgx-panel-charts'); return [e.clientWidth, e.scrollWidth]; }"
+    )
+    assert wide <= room <= 1080, "it fits a laptop"
+    texts = page.evaluate("() => [...document.querySelectorAll('.dgx-panel-chart svg text')].map((t) => t.textContent)")
+    assert heading(shown) in texts and all(row["count"] in texts for row in shown["sensitivity"]["lines"])
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll('.dgx-panel-chart svg')].flatMap((svg) => {
+          const room = svg.getBoundingClientRect();
+          return [...svg.querySelectorAll('text')].filter((text) => {
+            const box = text.getBoundingClientRect();
+            return text.textContent && (box.left < room.left - 1 || box.right > room.right + 1
+              || box.top < room.top - 1 || box.bottom > room.bottom + 1);
+          }).map((text) => text.textContent); })"""
+    )
+    assert cut == []
+    page.evaluate(
+        "() => { window.sent = []; window.explorers[0].model.send = (message) => window.sent.push(message); }"
+    )
+    page.locator(".dgx-panel-chart").first.locator("svg .mark-rect path").nth(2).click()
+    cell = shown["sensitivity"]["cells"][2]
+    sent = page.evaluate("window.sent")[-1]
+    assert (sent["type"], sent["group"], sent["filter"]) == ("filter", cell["group"], cell["filter"])
