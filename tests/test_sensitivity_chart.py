@@ -23,6 +23,7 @@ from dgprune_lab.diagnostics.sensitivity import EXTRA
 from dgprune_lab.types.tables import tidy
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+MINUS = "\N{MINUS SIGN}"
 NONE = float("nan")
 EFFECTS = {
     "first": [(0.05, -0.1, 0.2), (1.0, 0.8, 1.2), (-2.0, -2.2, -1.8), (0.4, NONE, NONE), (0.3, 0.0, 0.6)],
@@ -47,8 +48,9 @@ def table(effects: Any = None, *, target: str = "target", scores: Any = None, me
             {"metric": "score", "scorer": scorer, "group": layer, "filter": k, "value": v, "target_aware": looked}
             for (layer, k), v in zip(cells, values, strict=True)
         ]
-        rows.append({"metric": "rank_correlation", "scorer": scorer, "group": "all", "value": 0.5, "low": 0.1,
-                     "high": 0.8, "target_aware": "t"})  # fmt: skip
+        for metric, value in (("rank_correlation", 0.5), ("rank_correlation_answering", 0.1)):
+            rows.append({"metric": metric, "scorer": scorer, "group": "all", "value": value, "low": value - 0.3,
+                         "high": value + 0.3, "target_aware": "t"})  # fmt: skip
     return tidy(rows, extra=EXTRA).astype({"filter": "Int64", "q_value": "float64"})
 
 
@@ -140,8 +142,12 @@ def test_a_plot_per_scorer_has_the_places_of_its_order_and_its_mark() -> None:
     assert [row["size"] for row in rows["mine"]] == [0.05, 1.0, 2.0, 0.4, 0.3, 0.5, 2.0]
     assert [row["look"] for row in rows["mine"]] == ["ring", "dot", "dot", "ring", "ring", "dot", "ring"]
     drawn = dg.charts.sensitivity(frame).to_dict()
-    titles = [plot["title"]["text"] for plot in drawn["hconcat"][0]["vconcat"][1]["vconcat"][0]["hconcat"]]
-    assert titles == ["mine", "peeked ◇"]
+    titles = [plot["title"] for plot in drawn["hconcat"][0]["vconcat"][1]["vconcat"][0]["hconcat"]]
+    assert [title["text"] for title in titles] == ["mine", "peeked ◇"]
+    assert titles[0]["subtitle"] == [
+        "no order that can be told from chance", f"rank correlation 0.10 ({MINUS}0.20 to 0.40)",
+        "with silent filters: 0.50 (0.20 to 0.80)",
+    ], "filters that never answer do not make the verdict"  # fmt: skip
     assert drawn["title"]["text"] == "Which filters notice? a against t ◇ target-aware, seen"
     assert "vconcat" not in dg.charts.sensitivity(table()).to_dict()["hconcat"][0]
 

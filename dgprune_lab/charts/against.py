@@ -66,12 +66,16 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
 
 
 def _title(frame: pd.DataFrame, scorer: str) -> alt.Title:
-    """The scorer's name with its mark, and the rank correlation in words."""
+    """The scorer's name with its mark, and the rank correlation in words, that of all filters last."""
     one = next(row for row in records(frame, metric="score") if row["scorer"] == scorer)
-    whole = next(row for row in records(frame, metric="rank_correlation") if row["scorer"] == scorer)
-    return alt.Title(
-        text=marked(scorer, one["target_aware"]), subtitle=correlation_words(whole), subtitleColor="#5B6470", offset=8
-    )
+    whole, *answering = (
+        row for metric in ("rank_correlation", "rank_correlation_answering")
+        for row in records(frame, metric=metric) if row["scorer"] == scorer
+    )  # fmt: skip
+    words = correlation_words(whole)
+    if answering:  # filters that never answer make an order by themselves, as most scorers remove them first
+        words = [*correlation_words(answering[0]), f"with silent filters: {words[1].removeprefix('rank correlation ')}"]
+    return alt.Title(text=marked(scorer, one["target_aware"]), subtitle=words, offset=8)
 
 
 def correlation_words(row: Mapping[str, Any]) -> list[str]:

@@ -178,7 +178,7 @@ def _title(name: str, frame: pd.DataFrame) -> alt.Title:
         at = f"{100 * removed.pop():.4g} % removed; " if len(removed) == 1 else ""
         ends = sorted({f"{share:.0f}" for share in (min(shares), max(shares))}, key=int) if shares else ["?"]
         text, below = "Kept by both, in %", [f"{at}white is chance: {' to '.join(ends)} %"]
-    return alt.Title(text=text, subtitle=below, subtitleColor="#5B6470", offset=8)
+    return alt.Title(text=text, subtitle=below, offset=8)
 
 
 def _cells(frame: pd.DataFrame, metric: str) -> tuple[Rows, list[str]]:

@@ -56,7 +56,7 @@ def drops(
         name = f"{scorer}{signed(choice_sight(mine))}" + (f", {network}" if several else "")
         empty = dict.fromkeys(str(row["domain"]) for row in mine if is_missing(row["value"]))
         below = [f"{domain}: at chance before, so it has no relative drop" for domain in empty]
-        title = alt.Title(text=name, subtitle=below, subtitleColor="#5B6470")
+        title = alt.Title(text=name, subtitle=below)
         plots.append(_plot(data, f"_{k}", metric, (low, high)).properties(width=width, height=height, title=title))
     drawn = beside(*plots)
     counts = sorted({int(row["images"]) for row in rows if not is_missing(row["images"])})

@@ -15,7 +15,6 @@ import altair as alt
 from .feature_map import Rows
 from .sweep import shortened
 from .theme import (
-    AXIS_INK,
     QUIET,
     SOLID,
     Look,
@@ -144,7 +143,6 @@ def _title(text: str, below: str) -> alt.Title:
         subtitle=below,
         fontSize=12,
         subtitleFontSize=10.5,
-        subtitleColor=AXIS_INK,
         offset=4,
         frame="group",
         subtitlePadding=5,

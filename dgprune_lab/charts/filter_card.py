@@ -23,7 +23,7 @@ import altair as alt
 
 from .theme import beside, layered, named
 
-SIDE, PAIRS = 68, 6
+SIDE, PAIRS = 68, 5
 LEFT = SIDE + 26
 STEP = 2 * SIDE + 14
 WIDTH = LEFT + PAIRS * STEP

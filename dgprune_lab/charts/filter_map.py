@@ -43,12 +43,12 @@ MEANING = {
     "et al. 2018)",
     "ablation": "by how much the true answer's logit falls when the filter is closed (ablation)",
 }
-NAME, PLOT, COUNT = 124, 768, 84
+NAME, PLOT, COUNT = 112, 704, 84
 BAND = 18
 SAME = "#D3D7DD"
 WAITING = "#F1F3F5"
 GAP, LEGIBLE = 1.0, 8.0
-_LARGEST, _LETTERS = 16.0, 20
+_LARGEST, _LETTERS = 16.0, 18
 _APART = ("#7A5195", "#B35806")  # two domains of one role
 _NEUTRAL, _MINUS = "#F6F6F4", "\N{MINUS SIGN}"
 

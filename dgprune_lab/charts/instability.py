@@ -38,8 +38,7 @@ def instability(
     spread = max(2.0, 0.08 * (max(ends) - min(ends)))
     span = [{"stable": min(ends) - spread}, {"stable": max(100.0, max(ends)) + spread}]
     title = alt.Title(
-        text="How much pruning hurt at once, and what came of it", subtitle=_below(frame, metric),
-        subtitleColor="#5B6470", offset=8,
+        text="How much pruning hurt at once, and what came of it", subtitle=_below(frame, metric), offset=8,
     )  # fmt: skip
     chart = _layers(rows, span, metric, gap=14 / max(height, 1)).properties(title=title)
     return finish(chart, width=width, height=height, padding=PADDING)

@@ -60,7 +60,7 @@ def layers(frame: pd.DataFrame, *, width: int = 320) -> alt.HConcatChart:
     rows = layer_rows(frame)
     what = f"One layer alone loses {100 * used[0]['ratio_removed']:.4g} % of its filters" if used else "Layer by layer"
     whole = layers_chart({"layers": rows, "span": span_rows(known(rows))}, width=width)
-    whole.title = alt.Title(text=what, subtitle=[CAPTION], subtitleColor="#5B6470", offset=10)
+    whole.title = alt.Title(text=what, subtitle=[CAPTION], offset=10)
     return whole
 
 

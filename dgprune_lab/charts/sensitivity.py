@@ -41,7 +41,7 @@ def sensitivity(frame: pd.DataFrame, *, mask: Mask | None = None) -> alt.HConcat
     drawn = _framed(_layers(map_data(frame, mask=mask)), *([] if below is None else [below]))
     drawn.title = alt.Title(
         text=f"Which filters notice? {compared(frame)}",
-        subtitle=[about(frame)], subtitleColor="#5B6470", offset=12,
+        subtitle=[about(frame)], offset=12,
     )  # fmt: skip
     return drawn
 
@@ -96,8 +96,10 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
         .mark_rule(style="ink", strokeWidth=3, yOffset=13).encode(x=x, x2=x2, y=y),
         gone.transform_filter("datum.mark !== ''").mark_text(style="strong", fontSize=13, fontWeight=700, dy=14)
         .encode(x=middle, y=y, text="mark:N"),
-        picked.mark_rect(style="ink", fillOpacity=0, strokeOpacity=1, strokeWidth=2.4, stroke="#22272E")
-        .encode(x=x, x2=x2, y=y),
+        *(  # light below dark: one of them is seen on any page
+            picked.mark_rect(fillOpacity=0, strokeOpacity=1, strokeWidth=wide, stroke=stroke).encode(x=x, x2=x2, y=y)
+            for wide, stroke in ((4.8, "#FFFFFF"), (2.4, "#22272E"))
+        ),
         pin.mark_point(style="strong", shape="triangle-down", filled=True, size=46, opacity=1, yOffset=-13)
         .encode(x=middle, y=y),
         alt.Chart(named("lines", data["lines"])).mark_text(style="strong", align="right", fontWeight=600)
@@ -105,7 +107,9 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
         words(lines, "count", NAME + PLOT + 10, "words"),
         words(lines, "wait", NAME + PLOT + 10, "quiet"),
         alt.Chart(named("legend", data["legend"])).mark_rect(height=15).encode(x=x, x2=x2, y=y, fill=fill),
-        signs(legend),
+        signs(legend.transform_filter("datum.fill !== 'transparent'")),
+        legend.transform_filter("datum.fill === 'transparent'").transform_calculate(middle="(datum.x + datum.x2) / 2")
+        .mark_text(style="strong", fontSize=13, fontWeight=700).encode(x=middle, y=y, text="sign:N"),
         legend.mark_text(style="words", align="left")
         .encode(x=alt.X("at:Q", scale=scale, axis=None), y=y, text="text:N"),
     )  # fmt: skip

@@ -72,7 +72,7 @@ def _plot(frame: pd.DataFrame, over: str, width: int) -> alt.LayerChart:
         base.mark_bar(style="track", height=16).encode(x=least, x2="chance_high:Q", y=place),
         *dot_layers(base, x=value, low=low, y=place, tips=tips),
     )  # fmt: skip
-    title = alt.Title(text=TITLES[over], subtitle=_below(frame, over), subtitleColor="#5B6470", offset=10)
+    title = alt.Title(text=TITLES[over], subtitle=_below(frame, over), offset=10)
     return chart.properties(width=width, height=alt.Step(ROW), title=title)
 
 

@@ -190,7 +190,9 @@ def config() -> alt.Config:
         axis=axis,
         background="transparent",
         font=FONT,
-        title=alt.TitleConfig(font=FONT, fontSize=13, fontWeight=600, anchor="start", color="#22272E"),
+        title=alt.TitleConfig(
+            font=FONT, fontSize=13, fontWeight=600, anchor="start", color="#22272E", subtitleColor=AXIS_INK
+        ),
         text=alt.MarkConfig(font=FONT, fontSize=11),
         view=alt.ViewConfig(stroke="transparent"),
         style={

@@ -22,7 +22,7 @@ function lighter(colour, share) {
 
 const DARK = {
   axis: { labelColor: "#b4bcc6", titleColor: "#b4bcc6", tickColor: "#3b424b", domainColor: "#5a636e", gridColor: "#2f353d" },
-  title: { color: "#e6e9ed" },
+  title: { color: "#e6e9ed", subtitleColor: "#b4bcc6" },
   legend: { labelColor: "#b4bcc6", titleColor: "#b4bcc6" },
   header: { labelColor: "#b4bcc6", titleColor: "#b4bcc6" },
   style: {
