@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -47,10 +48,10 @@ class Attributor:
     def __init__(self, model: nn.Module, graph: FilterGraph, *, example: Tensor) -> None:
         self.graph = graph
         self._model = separated(model, example)
-        self._gate: dict[str, Tensor] = {}
-        self._sizes: dict[str, int] = {}
+        self._gate: dict[str, tuple[Tensor, Tensor]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         ends = {end: None for group in graph.groups for end in group.ends}
-        counts = _calls(self._model, example, sizes=self._sizes)
+        counts = _calls(self._model, example, shapes=self._shapes)
         for name in ends:
             if counts.get(name, 1) > 1:
                 raise DgpruneError(
@@ -60,10 +61,14 @@ class Attributor:
             _behind(self._model.get_submodule(name), lambda output, name=name: self._behind_end(name, output))
 
     def batch_size(self, method: Method) -> int:
-        """Images per call, so that about 192 MB are held at most: what Captum keeps of every attributed layer."""
-        values = sum(self._sizes.values()) if method in TOGETHER else 4 * max(self._sizes.values(), default=1)
-        room = _BYTES // (3 * 4 * max(values, 1))
-        return int(min(max(room // (STEPS if method in ("integrated_gradients", "conductance") else 1), 1), _LARGEST))
+        """Images per call, so that what Captum and the backward pass hold stays at about 192 MB; at least one."""
+        room = self._room // (STEPS if method in ("integrated_gradients", "conductance") else 1)
+        return int(min(max(room, 1), _LARGEST))
+
+    @property
+    def _room(self) -> int:
+        """How many images (or images at one step) may be in the network at once."""
+        return _BYTES // (3 * 4 * max(sum(map(math.prod, self._shapes.values())), 1))
 
     def values(self, batch: Batch, *, method: Method, layers: Sequence[str]) -> dict[str, Tensor]:
         """Group -> (N, C) float32 attributions to the logit of the true class, summed over places.
@@ -72,7 +77,7 @@ class Attributor:
         integrated_gradients   from the layer's output on a black image to its own (Sundararajan et al. 2017), 20 steps
         conductance            integrated gradients of the input that flow through the layer (Dhamdhere et al. 2018)
         activation             y itself
-        ablation               l - l with the filter closed everywhere at once
+        ablation               l - l with the filter closed everywhere at once; 1e-6 of a logit is rounding
 
         Args:
             batch: images with labels.
@@ -93,7 +98,8 @@ class Attributor:
         for _, parts in self._parts(batch, shown, [group]):
             for held, (positions, filters) in parts:
                 mine = held[:, positions[filters == filter].to(held.device)]
-                mine = mine.sum(1) if mine.ndim == 4 else _square(mine)
+                mine = mine.sum(1) if mine.ndim > 2 else mine
+                mine = mine if mine.ndim == 3 else self._as_map(mine)
                 total = mine if total is None else total + mine
         assert total is not None
         return total.cpu()
@@ -121,7 +127,9 @@ class Attributor:
         else:
             # Given several layers, integrated gradients interpolate all of them at once: wrong for layers in a row.
             kind: Any = attr.LayerIntegratedGradients if method == "integrated_gradients" else attr.LayerConductance
-            found = [kind(self._model, layer).attribute(images, target=target, n_steps=STEPS) for layer in layers]
+            few = max(2, self._room) if len(images) == 1 and self._room < STEPS else None
+            steps = {"n_steps": STEPS, "internal_batch_size": few}  # of one image too large for all steps at once
+            found = [kind(self._model, layer).attribute(images, target=target, **steps) for layer in layers]
         held = [(part[0] if isinstance(part, tuple) else part).detach() for part in found]
         linear = [isinstance(layer, nn.Linear) for layer in layers]
         return [part.movedim(-1, 1) if last else part for part, last in zip(held, linear, strict=True)]
@@ -135,9 +143,7 @@ class Attributor:
 
         def logit(gate: Tensor) -> Tensor:
             for name, (positions, filters) in group.end_places.items():
-                whole = gate.new_ones(int(positions.max()) + 1)
-                whole[positions] = gate[0, filters]
-                self._gate[name] = whole
+                self._gate[name] = positions, gate[0, filters.to(gate.device)]
             return self._model(batch.images).gather(1, labels[:, None]).squeeze(1)
 
         try:
@@ -149,11 +155,20 @@ class Attributor:
 
     def _behind_end(self, name: str, output: Tensor) -> Tensor:
         """What is read behind a layer that ends a group: a copy, with some filters closed while one is ablated."""
-        gate = self._gate.get(name)
-        if gate is None:
+        if name not in self._gate:
             return output.clone()
-        axis = -1 if isinstance(self._model.get_submodule(name), nn.Linear) else 1
-        return output * gate.view([-1 if k == axis % output.ndim else 1 for k in range(output.ndim)])
+        places, closed = self._gate[name]
+        axis = output.ndim - 1 if isinstance(self._model.get_submodule(name), nn.Linear) else 1
+        gate = output.new_ones(output.shape[axis])
+        gate[places.to(gate.device)] = closed
+        return output * gate.view([-1 if k == axis else 1 for k in range(output.ndim)])
+
+    def _as_map(self, flat: Tensor) -> Tensor:
+        """(N, K) places in a row as (N, H, W): as the last layer with maps of K places has them, else as they are."""
+        for shape in reversed(self._shapes.values()):
+            if len(shape) == 3 and shape[1] * shape[2] == flat.shape[1]:
+                return flat.reshape(len(flat), *shape[1:])
+        return flat[:, None]
 
 
 def _last_door(group: FilterGroup) -> Mapping[str, tuple[Tensor, Tensor]]:
@@ -168,12 +183,6 @@ def _by_filter(group: FilterGroup, parts: Parts) -> Tensor:
         values = held.flatten(2).sum(2) if held.ndim > 2 else held
         total.index_add_(1, filters.to(total.device), values[:, positions.to(total.device)])
     return total.float().cpu()
-
-
-def _square(flat: Tensor) -> Tensor:
-    """(N, K) places of a flattened map as (N, H, W)."""
-    side = round(flat.shape[1] ** 0.5)
-    return flat.reshape(len(flat), side, side) if side**2 == flat.shape[1] else flat[:, None]
 
 
 def separated(model: nn.Module, example: Tensor) -> nn.Module:
@@ -218,15 +227,15 @@ class _Turns(nn.Module):
         return turn(*inputs)
 
 
-def _calls(model: nn.Module, example: Tensor, *, sizes: dict[str, int] | None = None) -> dict[str, int]:
-    """How often each module without children is called for one batch; `sizes` gets the values per image it gives."""
+def _calls(model: nn.Module, example: Tensor, *, shapes: dict[str, tuple[int, ...]] | None = None) -> dict[str, int]:
+    """How often each module without children is called for one batch; `shapes` gets those of what it gives."""
     counts: dict[str, int] = {}
 
     def hook(name: str) -> Callable[..., None]:
         def heard(module: nn.Module, inputs: Any, output: Any) -> None:
             counts[name] = counts.get(name, 0) + 1
-            if sizes is not None and isinstance(output, Tensor):
-                sizes[name] = output[0].numel()
+            if shapes is not None and isinstance(output, Tensor):
+                shapes[name] = tuple(output.shape[1:])
 
         return heard
 

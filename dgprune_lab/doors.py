@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .types.errors import DgpruneError
 from .types.filters import Mask
 from .types.graph import FilterGraph
 
@@ -41,13 +40,13 @@ class Door:
 
     @contextmanager
     def open(self, model: nn.Module) -> Iterator[list[Tensor]]:
-        """Within it, what passes the door is pooled and appended: (B, C) on the CPU, removed filters zero."""
+        """Within it, what passes the door of a network is pooled and appended: (B, C), removed filters zero."""
         found: list[Tensor] = []
 
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             found.append(self._pooled(inputs[0], last=isinstance(module, nn.Linear)))
 
-        handle = getattr(model, "small", model).get_submodule(self.name).register_forward_pre_hook(hook)
+        handle = model.get_submodule(self.name).register_forward_pre_hook(hook)
         try:
             yield found
         finally:
@@ -56,7 +55,5 @@ class Door:
     def _pooled(self, y: Tensor, *, last: bool) -> Tensor:
         y = y.movedim(-1, 1) if last else y
         means = (y if y.ndim == 2 else y.flatten(2).mean(2)).float().cpu()
-        if not torch.isfinite(means).all():
-            raise DgpruneError(f"the input of layer {self.name!r} is NaN or infinite; check the network's weights.")
         pooled = means.new_zeros(len(means), self._filters)
         return pooled.index_add_(1, self._of, means[:, self._places]) / self._shares

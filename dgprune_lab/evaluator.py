@@ -17,6 +17,7 @@ from .recalibration import calibration_batches, calibration_images, calibration_
 from .stem import Replayed, Stem, find_stem, record
 from .surgery import pruned_view, rebuild
 from .types.domain import Batch, Domain
+from .types.errors import DgpruneError
 from .types.filters import Mask
 from .types.graph import FilterGraph
 from .types.outcomes import Outcomes
@@ -91,19 +92,26 @@ class Evaluator:
         """
         calibration = calibration if self._norm else 0
         model = yield from self._built(mask, calibration)
-        door = Door(self.graph, layer, mask)
+        door, inner = Door(self.graph, layer, mask), model.small if isinstance(model, Replayed) else model
         batches = self._inputs(model, domain, split, images, calibration)
         parts: list[Tensor] = []
         while True:
             with self._lock:
                 batch = next(batches, None)
                 if batch is not None:
-                    with torch.inference_mode(), door.open(model) as found:
+                    with torch.inference_mode(), door.open(inner) as found:
                         model(batch.images)
-                    parts.append(found[0])
+                    parts.append(torch.stack(found).mean(0))  # a layer may be called several times
             if batch is None:
-                return torch.cat(parts)
+                break
             yield
+        features = torch.cat(parts)
+        if not torch.isfinite(features).all():
+            raise DgpruneError(
+                f"domain {domain.name!r}: what layer {layer!r} gives is NaN or infinite; check the domain's images and "
+                "the network's weights."
+            )
+        return features
 
     def _built(self, mask: Mask | None, calibration: int) -> Generator[None, None, nn.Module]:
         """The network to run, made while nobody else runs one."""

@@ -215,9 +215,60 @@ def test_maps_add_up_to_the_values(name: str, method: Method) -> None:
 def test_a_call_holds_a_bounded_amount() -> None:
     _, _, by = ready("norm")
     assert by.batch_size("gradient_x_activation") == 125
-    by._sizes["huge"] = 10**7
+    by._shapes["huge"] = (10, 1000, 1000)
     assert by.batch_size("gradient_x_activation") == 1 and by.batch_size("conductance") == 1
     assert set(TOGETHER) == {"gradient_x_activation", "activation"}
+
+
+class Joined(nn.Module):
+    """Two convolutions joined before one BatchNorm, which has more channels than either group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 5, 3, padding=1)
+        self.norm, self.last, self.head = nn.BatchNorm2d(9), nn.Conv2d(9, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = self.norm(torch.cat([self.a(x), self.b(x)], 1)).relu()
+        return self.head(self.last(joined).relu().mean((2, 3)))
+
+
+def test_behind_a_concatenation_each_group_has_its_own_places() -> None:
+    model = randomise(Joined(), dtype=torch.float32)
+    held = domain("a", count=30)
+    batch: Any = held.take(held.rows("score"))
+    by = Attributor(model, dg.read_groups(model, batch.images[:2]), example=batch.images[:2])
+    assert by.graph.names[:2] == ["a", "b"]
+    gradient = by.values(batch, method="gradient_x_activation", layers=["b"])["b"]
+    assert torch.allclose(gradient.double(), gates(model, by, batch, "b"), atol=1e-4) and gradient.abs().max() > 0.01
+    with torch.no_grad():
+        full = model(batch.images).gather(1, batch.labels[:, None])[:, 0]
+        found = by.values(batch, method="ablation", layers=["b"])["b"]
+        for k in range(5):
+            mask = dg.Mask.by_hand(by.graph, removed={"b": [k]})
+            lost = full - zeroed(model, mask)(batch.images).gather(1, batch.labels[:, None])[:, 0]
+            assert torch.allclose(found[:, k], lost, atol=1e-5)
+
+
+def test_a_flattened_map_has_the_shape_of_the_layer_before() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.MaxPool2d((3, 2)), nn.Flatten(), nn.Linear(120, 4))
+    model, images = randomise(net, dtype=torch.float32), random_images(4, 3, 12, 12)
+    by = Attributor(model, dg.read_groups(model, images[:2]), example=images[:2])
+    batch = Batch(images, torch.arange(4), torch.arange(4))
+    with torch.no_grad():
+        pooled = model[:3](images)
+    assert torch.allclose(by.maps(batch, method="activation", layer="0", filter=2), pooled[:, 2])
+
+
+def test_one_image_too_large_for_all_steps_takes_them_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, batch, by = ready("norm")
+    one = Batch(batch.images[:1], batch.labels[:1], batch.index[:1])
+    for method in ("integrated_gradients", "conductance"):
+        whole = by.values(one, method=method, layers=["0"])["0"]
+        with monkeypatch.context() as small:
+            small.setattr("dgprune_lab.attributions._BYTES", 12 * 30_000)
+            assert by.batch_size(method) == 1 and 2 <= by._room < STEPS
+            assert torch.allclose(by.values(one, method=method, layers=["0"])["0"], whole, atol=1e-5)
 
 
 class Twice(nn.Module):

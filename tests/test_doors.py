@@ -84,3 +84,49 @@ def test_an_unknown_layer_and_a_broken_network_are_told_in_words() -> None:
         study.model[0].weight.fill_(float("nan"))  # type: ignore[index, union-attr]
     with pytest.raises(DgpruneError, match="NaN or infinite"):
         run_through(study.feature_steps(None, layer="0", domain="t"))
+
+
+class Small(nn.Module):
+    """A network of the user's with a part called `small`, whose convolution `c` is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+        self.b, self.c, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.c(self.small(x)) + self.c(self.b(x).relu() * 0.3)).relu().mean((2, 3)))
+
+
+def test_names_of_the_user_and_a_layer_that_is_called_twice() -> None:
+    model = randomise(Small(), dtype=torch.float32)
+    study = dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=2)])
+    seen: list[Tensor] = []
+    model.c.register_forward_pre_hook(lambda _, x: seen.append(x[0].detach().mean((2, 3))))
+    held = study.domain("t")
+    with torch.no_grad():
+        Small.forward(model, held.take(held.rows("report")).images)
+    model.c._forward_pre_hooks.clear()
+    found = run_through(study.feature_steps(None, layer="small.0", domain="t"))
+    assert len(seen) == 2 and torch.allclose(found, (seen[0] + seen[1]) / 2, atol=1e-6)
+
+
+class Broken(torch.utils.data.Dataset[Any]):
+    """Images on demand, one of which is NaN."""
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(index))
+        return (image * float("nan") if index == 45 else image), index % 4
+
+
+def test_a_domain_with_nan_is_named() -> None:
+    parts = {"train": range(20), "score": range(20, 40), "report": range(40, 60)}
+    broken = dg.Domain.from_dataset("t", Broken(), splits=parts)
+    study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")], targets=[broken])
+    with pytest.raises(DgpruneError, match="domain 't': what layer '4' gives is NaN or infinite; check the domain's"):
+        run_through(study.feature_steps(None, layer="4", domain="t"))
+    with pytest.raises(DgpruneError, match="domain 't'"):
+        dg.diagnostics.feature_shift(study, embedding="none")

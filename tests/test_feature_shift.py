@@ -12,7 +12,7 @@ from material import ResidualNet, fingerprint, norm_net, randomise
 from material import domain as random_domain
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.feature_shift import features_steps
+from dgprune_lab.diagnostics.features import features_steps
 from dgprune_lab.stepping import run_through
 from dgprune_lab.types.errors import DgpruneError
 
@@ -125,6 +125,41 @@ def test_what_the_choice_looked_at_marks_the_rows() -> None:
     assert min(pruned.ratio_got) > 0.4 and all(np.isfinite(pruned.low))
 
 
+def test_a_map_that_shows_what_looked_at_the_target_says_so() -> None:
+    study = study_of(0.5)
+    linear = table(study, scorer="sensitivity")
+    assert numbers(linear, "trustworthiness").target_aware.tolist() == ["t"]
+    assert numbers(linear, "trustworthiness").scorer.tolist() == ["sensitivity"]
+    full = numbers(linear, "map_1").query("ratio_removed == 0")
+    assert set(full.target_aware) == {"none"}, "its axes hang on no mask"
+    joint = numbers(table(study, scorer="sensitivity", embedding="umap", images=30, neighbours=8), "map_1")
+    assert set(joint.target_aware) == {"t"}, "in one fit every place hangs on all masks"
+
+
+def test_a_number_that_cannot_be_is_left_out_and_the_others_stay() -> None:
+    own = [
+        dg.Domain.from_arrays(
+            name, images=made.images, labels=torch.arange(260) + start, classes=520, splits=WIDE
+        )
+        for name, start, made in (("a", 0, wide("a")), ("t", 260, wide("t", seed=2)))
+    ]  # fmt: skip
+    study = dg.Study(randomise(norm_net(520), dtype=torch.float32), sources=own[:1], targets=own[1:])
+    found = set(table(study, layer="0", embedding="none").metric)
+    assert "silhouette_classes" not in found and {"mmd", "coral", "silhouette_domains"} <= found
+    quiet = study_of(0.5)
+    pixels = quiet.domain("a").images
+    with torch.no_grad():
+        norm = cast(Any, quiet.model)[1]
+        norm.weight.fill_(1e-3)
+        norm.bias.fill_(-10.0)
+        norm.bias[0] = 0.0
+        strongest = cast(Any, quiet.model)[0](pixels).amax((2, 3))[:, 0]
+        norm.weight[0], norm.running_mean[0] = 1.0, float(strongest.quantile(0.9))  # nine images of ten stay silent
+    with pytest.warns(dg.DgpruneNote, match="layer '0' has no MMD: the median distance of these 400") as said:
+        found = set(table(quiet, layer="0", embedding="none").metric)
+    assert "mmd" not in found and "coral" in found and len(said) == 1
+
+
 def test_a_target_without_labels_is_on_the_map_and_in_the_numbers() -> None:
     study = study_of(0.5, labelled=False)
     before = fingerprint(study.model)
@@ -143,6 +178,8 @@ def test_a_target_without_labels_is_on_the_map_and_in_the_numbers() -> None:
         ({"embedding": "umap", "images": 8, "ratios": []}, "16"),
         ({"images": 3}, "has 3 images in its part 'report'"),
         ({"ratios": [1.5]}, "ratio"),
+        ({"ratios": [-0.5]}, "ratio must lie in"),
+        ({"layer": []}, "at least one layer"),
         ({"split": "test"}, "no part 'test'"),
     ],
 )

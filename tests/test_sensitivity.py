@@ -130,6 +130,16 @@ def test_a_filter_that_never_answers_counts_apart() -> None:
     assert set(frame.metric) >= {"rank_correlation", "rank_correlation_answering"}
 
 
+def test_where_no_filter_answers_there_is_no_order() -> None:
+    study = study_of()
+    with torch.no_grad():
+        cast(Any, study.model)[1].weight.zero_()
+        cast(Any, study.model)[1].bias.zero_()
+    frame = dg.diagnostics.sensitivity(study, layers="0", scorers=["l1"])
+    assert set(frame.group.dropna()) == {"0", "all"}
+    assert frame[frame.metric == "rank_correlation_answering"].value.isna().all()
+
+
 def test_attributions_per_domain_are_means_with_intervals() -> None:
     study = study_of(torch.tensor([0.0, 0.8, 0.0]))
     frame = dg.diagnostics.sensitivity(study, method="activation", layers=["0"])
@@ -145,6 +155,7 @@ def test_attributions_per_domain_are_means_with_intervals() -> None:
     [
         ({}, {"method": "gradient"}, "method must be one of"),
         ({}, {"layers": ["9"]}, "unknown layer '9'; known: 0, 1"),
+        ({}, {"layers": []}, "at least one layer"),
         ({}, {"between": ("a", "a")}, "two different domains"),
         ({}, {"between": ("a", "z")}, "unknown domain 'z'; known: a, b, t"),
         ({"labelled": False}, {}, "'t' has no labels"),

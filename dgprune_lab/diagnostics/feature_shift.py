@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
@@ -13,26 +12,17 @@ from numpy.typing import NDArray
 
 from ..allocate import allocate
 from ..contract import Scorer, diagnostic
-from ..discrepancy import (
-    FEWEST,
-    cka,
-    coral,
-    median_distance,
-    mmd,
-    proxy_a_distance,
-    silhouette,
-    standardised,
-    trustworthiness,
-)  # fmt: skip
+from ..discrepancy import cka, coral, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
 from ..embedding import fit_steps
 from ..intervals import Estimate
 from ..recipes import mask_columns, mask_record
-from ..stepping import telling, with_bar
+from ..stepping import with_bar
 from ..study import Study
-from ..types.errors import DgpruneError
+from ..types.errors import DgpruneError, note
 from ..types.filters import Mask, Scores
-from ..types.record import roles_of
+from ..types.record import Record, roles_of
 from ..types.tables import BatchNorm, Of, Scope, choice, tidy
+from .features import Features, Words, features_steps
 
 Embedding = Literal["umap", "linear", "none"]
 EXTRA = ("group", "other", "image", "class", "embedding")
@@ -42,41 +32,6 @@ IMAGES = 250
 _TRUSTED = 1500  # rows of a map whose neighbours are compared: it takes all pairs of them
 
 Floats = NDArray[np.float64]
-Words = tuple[str, float]
-"""What is being done, and the share of it that is done."""
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """Pooled features of the same images under several masks, standardised by the first source in the full network.
-
-    Attributes:
-        layer: the group.
-        masks: what is removed; the first is None, the full network.
-        rows: domain -> (N,) row numbers of its images.
-        labels: domain -> (N,) true classes, or None.
-        values: per mask, domain -> (N, C); removed filters are zero columns.
-    """
-
-    layer: str
-    masks: tuple[Mask | None, ...]
-    rows: Mapping[str, NDArray[np.int64]] = field(repr=False)
-    labels: Mapping[str, NDArray[np.int64] | None] = field(repr=False)
-    values: tuple[Mapping[str, Floats], ...] = field(repr=False)
-
-    @property
-    def stacked(self) -> Floats:
-        """(masks x images of all domains, C): mask by mask, in each domain by domain."""
-        return np.concatenate([part for held in self.values for part in held.values()])
-
-    def linear(self) -> Floats:
-        """(rows of `stacked`, 2) on the two principal axes of the full network's features, which no mask changes."""
-        full = np.concatenate(list(self.values[0].values()))
-        centre = full.mean(0)
-        axes = np.linalg.svd(full - centre, full_matrices=False)[2][:2]
-        axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-        places = (self.stacked - centre) @ axes.T
-        return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
 
 
 @diagnostic(
@@ -147,8 +102,10 @@ def feature_shift(
     """
     choice("embedding", embedding, Embedding)
     scores = study.score(scorer, seed=seed)
-    masks = [allocate(scores, ratio=ratio, scope=scope, of=of) for ratio in ratios if ratio > 0]
+    masks = [allocate(scores, ratio=ratio, scope=scope, of=of) for ratio in ratios if ratio != 0]
     names = [study.graph.names[-1]] if layer is None else [layer] if isinstance(layer, str) else list(layer)
+    if not names:
+        raise DgpruneError("feature_shift needs at least one layer; layer=None takes the last.")
 
     def steps() -> Generator[tuple[int, int], None, list[dict[str, Any]]]:
         rows: list[dict[str, Any]] = []
@@ -185,64 +142,12 @@ def _layer_steps(
     return rows
 
 
-def features_steps(
-    study: Study, layer: str, masks: Sequence[Mask], *, batchnorm: BatchNorm, images: int | None, split: str
-) -> Generator[Words, None, Features]:
-    """The features of the full network and under each mask; yields between batches.
-
-    Raises:
-        DgpruneError: an unknown layer; a domain without an image; features that are constant in all domains.
-    """
-    every: tuple[Mask | None, ...] = (None, *masks)
-    raw: list[dict[str, Floats]] = []
-    for k, mask in enumerate(every):
-        # The full network is what the others are compared with: as given.
-        norm: BatchNorm = "as_is" if mask is None else batchnorm
-        found: dict[str, Floats] = {}
-        for domain in study.domains:
-            steps = study.feature_steps(
-                mask, layer=layer, domain=domain.name, split=split, batchnorm=norm, images=images
-            )
-            features = yield from telling(steps, ("features", k / len(every)))
-            if len(features) < FEWEST:
-                raise DgpruneError(
-                    f"domain {domain.name!r} has {len(features)} images in its part {split!r}; comparing features "
-                    f"takes at least {FEWEST}."
-                )
-            found[domain.name] = features.double().numpy()
-        raw.append(found)
-    rows = {d.name: d.rows(split, images) for d in study.domains}
-    labels = {
-        d.name: None if d.labels is None else d.labels[rows[d.name].to(d.labels.device)].cpu().numpy()
-        for d in study.domains
-    }
-    base = raw[0][study.sources[0].name]
-    standard = _standard(raw, by=base, layer=layer)
-    for mask, found in zip(every, standard, strict=True):
-        gone = np.zeros(base.shape[1], dtype=bool) if mask is None else ~mask.keep[layer].numpy()
-        for values in found.values():
-            values[:, gone] = 0.0
-    numbers = {name: held.numpy() for name, held in rows.items()}
-    return Features(layer, every, numbers, labels, tuple(standard))
-
-
-def _standard(raw: Sequence[Mapping[str, Floats]], *, by: Floats, layer: str) -> list[dict[str, Floats]]:
-    """All masks' features, standardised by one of them."""
-    try:
-        standardised(raw[0], by=by)
-    except DgpruneError as error:
-        raise DgpruneError(f"layer {layer!r}: {error}") from None
-    flat = {f"{k}/{name}": values for k, found in enumerate(raw) for name, values in found.items()}
-    done = standardised(flat, by=by)
-    return [{name: done[f"{k}/{name}"] for name in found} for k, found in enumerate(raw)]
-
-
 def number_rows(
     study: Study, held: Features, which: int, *, batchnorm: BatchNorm, split: str, seed: int
 ) -> list[dict[str, Any]]:
     """The rows of `feature_shift` about one mask, without the map."""
     mask, values = held.masks[which], held.values[which]
-    bandwidth = median_distance(np.concatenate(list(held.values[0].values())))
+    bandwidth = _bandwidth(held, say=mask is None)
     rows: list[dict[str, Any]] = []
 
     def add(metric: str, found: Estimate, unit: str, *, domain: str | None = None, **more: Any) -> None:
@@ -253,7 +158,8 @@ def number_rows(
     for a, b in combinations(values, 2):
         pair = values[a], values[b]
         ids = np.arange(len(pair[0])), np.arange(len(pair[1]))  # the k-th images of two parts may show the same thing
-        add("mmd", mmd(*pair, bandwidth=bandwidth, ids=ids, seed=seed), "squared", domain=b, other=a)
+        if bandwidth is not None:
+            add("mmd", mmd(*pair, bandwidth=bandwidth, ids=ids, seed=seed), "squared", domain=b, other=a)
         add("coral", coral(*pair, ids=ids, seed=seed), "squared", domain=b, other=a)
         add("proxy_a_distance", proxy_a_distance(*pair, ids=ids, seed=seed), "in -2 to 2", domain=b, other=a)
     for name in values if mask is not None else ():
@@ -264,10 +170,20 @@ def number_rows(
         add("silhouette_domains", silhouette(whole, domains), "in -1 to 1")
     known = [name for name, labels in held.labels.items() if labels is not None]
     classes = [labels for labels in held.labels.values() if labels is not None]
-    if known and len(np.unique(np.concatenate(classes))) > 1:
+    if known and 1 < len(np.unique(np.concatenate(classes))) < sum(map(len, classes)):
         labelled = np.concatenate([values[name] for name in known])
         add("silhouette_classes", silhouette(labelled, np.concatenate(classes)), "in -1 to 1")
     return rows
+
+
+def _bandwidth(held: Features, *, say: bool) -> float | None:
+    """The median distance in the full network; None, and a note if it is to be said, where it is 0."""
+    try:
+        return median_distance(np.concatenate(list(held.values[0].values())))
+    except DgpruneError as error:
+        if say:
+            note(f"layer {held.layer!r} has no MMD: {error}")
+        return None
 
 
 def map_rows(
@@ -276,10 +192,15 @@ def map_rows(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Where each image lies on a map of all features, and how far the map can be trusted."""
     rows: list[dict[str, Any]] = []
-    at = iter(places)
+    at, joint = iter(places), study.record
+    for mask in held.masks[1:]:
+        assert mask is not None
+        joint = mask_record(joint, mask, batchnorm=batchnorm, study=study)
     for mask, values in zip(held.masks, held.values, strict=True):
         for name in values:
-            about = _about(study, held, mask, name, batchnorm=batchnorm, split=split)
+            # Of one fit every place hangs on all masks; the axes of the linear map on none.
+            seen = joint if kind == "umap" else None
+            about = _about(study, held, mask, name, batchnorm=batchnorm, split=split, record=seen)
             labels = held.labels[name]
             for k, image in enumerate(held.rows[name].tolist()):
                 place = next(at)
@@ -289,9 +210,10 @@ def map_rows(
     stacked = held.stacked
     chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]
     found = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)
-    about = _about(study, held, None, None, batchnorm=batchnorm, split=split)
+    shown = next((mask.scorer for mask in held.masks if mask is not None), None)
     rows.append({
-        **about, "ratio_removed": None, "ratio_got": None, "embedding": kind, "metric": "trustworthiness",
+        **_about(study, held, None, None, batchnorm=batchnorm, split=split, record=joint), "scorer": shown,
+        "ratio_removed": None, "ratio_got": None, "embedding": kind, "metric": "trustworthiness",
         "value": float(found.value), "low": float(found.low), "high": float(found.high), "interval": "images",
         "unit": "share", "images": len(chosen), "seed": seed,
     })  # fmt: skip
@@ -299,11 +221,13 @@ def map_rows(
 
 
 def _about(
-    study: Study, held: Features, mask: Mask | None, domain: str | None, *, batchnorm: BatchNorm, split: str
-) -> dict[str, Any]:
-    """The cells that all rows about a mask, and a domain where there is one, share."""
+    study: Study, held: Features, mask: Mask | None, domain: str | None, *, batchnorm: BatchNorm, split: str,
+    record: Record | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The cells that all rows about a mask, and a domain where there is one, share; `record` in place of the mask's."""
     roles = roles_of(study.domains)
-    record = study.record if mask is None else mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+    if record is None:
+        record = study.record if mask is None else mask_record(study.record, mask, batchnorm=batchnorm, study=study)
     about: dict[str, Any] = {
         "group": held.layer, "batchnorm": "as_is" if mask is None else batchnorm, "split": split,
         "training_seed": study.training_seed,

@@ -61,7 +61,7 @@ def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> 
 def _scores(views: dict[str, GroupView], pairs: list[tuple[str, str]], *, over: Over) -> dict[str, Tensor]:
     found = {name: _absolute(view, pairs) for name, view in views.items()}
     known = torch.cat([sizes.flatten() for sizes in found.values()])
-    most = float(known[known.isfinite()].max()) if known.isfinite().any() else 0.0
+    most = max(known[known.isfinite()].tolist(), default=0.0) or 1.0  # above those that notice nothing
     filled = {name: torch.nan_to_num(sizes, nan=most) for name, sizes in found.items()}
     return {name: -(sizes.mean(0) if over == "mean" else sizes.amax(0)) for name, sizes in filled.items()}
 

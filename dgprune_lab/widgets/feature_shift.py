@@ -14,7 +14,8 @@ from ..charts.feature_map import Dot, at_ratio, legend_rows, map_chart, map_word
 from ..charts.feature_numbers import number_chart, number_data
 from ..charts.pictures import Strip, data_url, picture_chart, picture_rows
 from ..charts.theme import WORDS, Sight, looks, records, sight_of, strongest
-from ..diagnostics.feature_shift import EXTRA, Features
+from ..diagnostics.feature_shift import EXTRA
+from ..diagnostics.features import Features
 from ..diagnostics.removal import Case, Removal, case_steps
 from ..recipes import mask_record
 from ..stepping import telling
