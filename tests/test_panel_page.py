@@ -154,6 +154,26 @@ def test_points_follow_the_slider_before_python_answers(live: Live) -> None:
     assert drawn(live, "view.signal('by')") == "dss", "so for every choice of the page"
 
 
+def test_a_calm_chart_ends_where_the_slider_rests(live: Live) -> None:
+    """It is drawn seldom while it follows: of many moves at once only the first and the last are seen."""
+    draw(live, {**MOVING, "usermeta": {**MOVING["usermeta"], "calm": 400}}, data={"chart": {"points": POINTS}})
+    live.page.wait_for_timeout(500)
+    seen = live.page.evaluate(f"""async () => {{
+      const view = document.querySelector('{BOX}').vegaView, seen = [];
+      const slider = document.querySelector('.dgx input[type=range][aria-label^=Remove]');
+      view.addSignalListener('at', (name, value) => seen.push(value));
+      for (const value of [10, 20, 30, 40, 60]) {{
+        slider.value = value;
+        slider.dispatchEvent(new Event('input', {{ bubbles: true }}));
+        await new Promise(requestAnimationFrame);
+        await new Promise(requestAnimationFrame);
+      }}
+      await new Promise((done) => setTimeout(done, 900));
+      return seen;
+    }}""")
+    assert len(seen) <= 3 and seen[-1] == 0.6
+
+
 def test_rows_that_nobody_changed_are_not_looked_at_again(live: Live) -> None:
     draw(live, MOVING, data={"chart": {"points": POINTS}})
     live.page.evaluate(

@@ -76,7 +76,7 @@ def number_chart(
     whole.padding = {"left": 4, "right": 12, "top": 4, "bottom": 6}
     ruled: Any = alt.param(name="at", value=0.0 if at is None else at).param
     whole.params = [ruled]
-    whole.usermeta = {"embedOptions": {"actions": False}, "follows": {"ratio": "at"}}
+    whole.usermeta = {"embedOptions": {"actions": False}, "follows": {"ratio": "at"}, "calm": 120}
     return whole
 
 

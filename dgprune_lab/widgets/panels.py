@@ -41,7 +41,7 @@ class Panel(Protocol):
     A chart's `usermeta` may ask the page for more:
 
     - {"follows": {"ratio": "at"}}: its parameter `at` is the slider's ratio, before Python answers; so for the other
-      choices.
+      choices. With "calm": 120 it is drawn at most every 120 ms meanwhile.
     - {"picks": "cells", "label": "..."}: a mark with `group` and `filter` is picked by a click, and by arrow keys over
       the rows of the data `cells`, which have `line` and `place` too. Its parameter `picked` is "group|filter" or "".
     - {"brushes": "brush"}: its interval selection `brush` goes to `selected["brush"]` when it rests.

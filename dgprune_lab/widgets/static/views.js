@@ -76,12 +76,23 @@ function settle(holder, fit) {
     holder.view.data(name, rows);
     changed = true;
   }
-  for (const [name, value] of Object.entries(holder.signals)) {
-    if (holder.view.signal(name) === value) continue;
-    holder.view.signal(name, value);
-    changed = true;
-  }
-  if (resized || changed) holder.view.run();
+  const moved = Object.entries(holder.signals).filter(([name, value]) => holder.view.signal(name) !== value);
+  if (moved.length && !changed && waits(holder)) return;
+  for (const [name, value] of moved) holder.view.signal(name, value);
+  if (!resized && !changed && !moved.length) return;
+  holder.ranAt = performance.now();
+  holder.view.run();
+}
+
+// A chart that asks for calm is drawn at most so often while it follows the slider, so that its neighbour moves smoothly.
+function waits(holder) {
+  const left = (holder.spec.usermeta?.calm ?? 0) - (performance.now() - (holder.ranAt ?? -Infinity));
+  if (left <= 0) return false;
+  holder.later ??= setTimeout(() => {
+    holder.later = null;
+    settle(holder, false);
+  }, left);
+  return true;
 }
 
 function resize(holder) {
@@ -100,6 +111,7 @@ export function plotSize({ spec, box }) {
 
 export function endView(holder) {
   holder.ended = true;
+  clearTimeout(holder.later);
   holder.finalize?.();
 }
 
