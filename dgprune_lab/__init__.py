@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from .saving import load, save
     from .scorers import SCORERS, from_torch_pruning, hybrid, reverse
     from .study import Study
-    from .pruning_plan import PruningRun
-    from .pruning_training import train_with_pruning, training_steps
+    from .pruning.plan import PruningRun
+    from .pruning.training import train_with_pruning, training_steps
     from .recalibration import recalibrate
-    from .schedules import LayerSchedule, PruneSchedule
+    from .pruning.schedules import LayerSchedule, PruneSchedule
     from .surgery import masked, prune
     from .tuning import Tuned, prune_and_tune, tuning_steps
     from .types.domain import Domain
@@ -51,8 +51,8 @@ _WHERE = {
     "prune": "surgery", "masked": "surgery", "recalibrate": "recalibration",
     "record_of": "types.record", "Record": "types.record",
     "prune_and_tune": "tuning", "tuning_steps": "tuning", "Tuned": "tuning", "TrainingOptions": "types.training",
-    "PruneSchedule": "schedules", "LayerSchedule": "schedules", "train_with_pruning": "pruning_training",
-    "training_steps": "pruning_training", "PruningRun": "pruning_plan",
+    "PruneSchedule": "pruning.schedules", "LayerSchedule": "pruning.schedules", "PruningRun": "pruning.plan",
+    "train_with_pruning": "pruning.training", "training_steps": "pruning.training",
     "evaluate": "measure", "measure": "measure", "Outcomes": "types.outcomes", "tidy": "types.tables",
     "sweep": "recipes", "grid": "recipes", "save": "saving", "load": "saving",
     "Explorer": "widgets.explorer", "predict": "widgets.prediction",

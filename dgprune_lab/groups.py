@@ -65,8 +65,15 @@ def assemble(
     layers: Literal["conv", "all"],
 ) -> FilterGraph:
     """A FilterGraph of these groups, in the order of execution; a group whose places are taken is refused."""
-    ordered = sorted(groups, key=lambda group: ran.order[group.name])
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    fitting = []
+    for group in groups:
+        beyond = next((m for m in group.members if int(m.positions.max()) >= tensors[m.tensor].shape[m.axis]), None)
+        if beyond is None:
+            fitting.append(group)
+        else:  # behind a concatenation with the network's own input, whose places the dependency graph does not count
+            refused[group.name] = f"where its filters lie in {beyond.tensor} cannot be told: is the image joined to it?"
+    ordered = sorted(fitting, key=lambda group: ran.order[group.name])
     total = sum(group.filters for group in ordered)
     axes: dict[str, dict[int, Tensor]] = defaultdict(dict)
     start, chosen = 0, []

@@ -124,6 +124,24 @@ def test_the_last_layer_is_never_cut() -> None:
         assert logits(small, images(2, 3, size, size, dtype=torch.float64)).shape == (2, 10)
 
 
+class WithImage(nn.Module):
+    """Joins two convolutions with the image itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 5, 3, padding=1)
+        self.c, self.d, self.head = nn.Conv2d(12, 6, 3), nn.Conv2d(6, 7, 3), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat([self.a(x).relu(), x, self.b(x).relu()], 1)
+        return self.head(self.d(self.c(joined).relu()).mean((2, 3)))
+
+
+def test_what_is_joined_with_the_image_is_refused_by_name_and_the_rest_is_not() -> None:
+    graph = dg.read_groups(WithImage().eval(), torch.rand(2, 3, 12, 12))
+    assert graph.names == ["c", "d"] and "cannot be told" in graph.refused["a"]
+
+
 def test_auxiliary_heads_are_refused_by_name() -> None:
     with pytest.raises(dg.DgpruneError, match=r"aux1, aux2 hold.*auxiliary heads"):
         dg.read_groups(zoo.googlenet(num_classes=4, init_weights=False), images(1, 3, 64, 64))

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.gate import read_groups
+from dgprune_lab.pruning.treatments import Treatment
+from dgprune_lab.pruning.writers import read_writers
 from dgprune_lab.training import finish, train
-from dgprune_lab.treatments import Treatment
 from dgprune_lab.types.training import BatchEvent, EpochEvent, PruneEvent, StageEvent
-from dgprune_lab.writers import read_writers
 
 
 def outputs(network: nn.Module, names: tuple[str, ...], x: Tensor) -> dict[str, Tensor]:

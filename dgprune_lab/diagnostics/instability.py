@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..contract import diagnostic
 from ..intervals import LEVEL, RESAMPLES
-from ..pruning_plan import PruningRun
+from ..pruning.plan import PruningRun
 from ..types.errors import DgpruneError, note
 from ..types.tables import tidy
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from torch import nn
 
 from ..contract import Scorer
-from ..pruning_plan import PruningRun, Remove
-from ..pruning_training import training_steps
-from ..schedules import PruneSchedule
+from ..pruning.plan import PruningRun, Remove
+from ..pruning.schedules import PruneSchedule
+from ..pruning.training import training_steps
+from ..pruning.treatments import How
 from ..scorers import resolve
-from ..treatments import How
 from ..types.domain import Domain
 from ..types.training import TrainingOptions
 from .live import Live

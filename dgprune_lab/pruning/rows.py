@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import intervals
-from .measure import outcome_rows
-from .study import Study
-from .types.outcomes import Outcomes
-from .types.record import Record, roles_of
+from .. import intervals
+from ..measure import outcome_rows
+from ..study import Study
+from ..types.outcomes import Outcomes
+from ..types.record import Record, roles_of
 
 Rows = list[dict[str, Any]]
 CURVE = ("epoch", "stage", "event")

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import pandas as pd
 from torch import nn
 
-from .contract import Scorer
-from .event_rows import mean_stability, plain
+from ..contract import Scorer
+from ..study import Study
+from ..surgery import prune
+from ..types.filters import Mask, WeightMask
+from ..types.training import RunEvent, TrainingOptions
+from .rows import mean_stability, plain
 from .schedules import PruneSchedule
-from .study import Study
-from .surgery import prune
 from .treatments import How
-from .types.filters import Mask, WeightMask
-from .types.training import RunEvent, TrainingOptions
 from .writers import Writer
 
 Remove = Literal["smallest", "largest", "random"]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .measure import private
-from .types.graph import FilterGraph, FilterGroup, Member
-from .types.layers import BATCHNORM, CONV, is_depthwise
+from ..measure import private
+from ..types.graph import FilterGraph, FilterGroup, Member
+from ..types.layers import BATCHNORM, CONV, is_depthwise
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,22 +9,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .chance import draws_by_itself
-from .contract import Scorer
-from .measure import device_of
-from .pruning_plan import PruningPlan, PruningRun, PruningSteps, Remove
-from .pruning_run import NORMS, PruningLoop
+from ..chance import draws_by_itself
+from ..contract import Scorer
+from ..measure import device_of
+from ..scorers import resolve
+from ..study import Study
+from ..surgery import rebuild
+from ..training import check_training
+from ..tuning import finish_run
+from ..types.domain import Domain
+from ..types.errors import DgpruneError, note, unknown
+from ..types.tables import choice
+from ..types.training import BatchEvent, PruneEvent, RunEvent, StageEvent, TrainingOptions
+from .plan import PruningPlan, PruningRun, PruningSteps, Remove
+from .run import NORMS, PruningLoop
 from .schedules import EVERY_LAYER, PruneSchedule
-from .scorers import resolve
-from .study import Study
-from .surgery import rebuild
-from .training import check_training
 from .treatments import How
-from .tuning import finish_run
-from .types.domain import Domain
-from .types.errors import DgpruneError, note, unknown
-from .types.tables import choice
-from .types.training import BatchEvent, PruneEvent, RunEvent, StageEvent, TrainingOptions
 from .writers import Writer, read_writers
 
 __all__ = ["PruningRun", "PruningSteps", "train_with_pruning", "training_steps"]

@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .event_rows import CURVE, END, EVENT, Rows, curve_rows, end_rows, event_rows, mean_stability, plain
-from .measure import device_of, evaluating, private
+from ..measure import device_of, evaluating, private
+from ..runtime import generator
+from ..runtime import seed as seeded
+from ..study import Study
+from ..surgery import rebuild
+from ..training import TrainingLoop
+from ..types.errors import DgpruneError, note
+from ..types.outcomes import Outcomes
+from ..types.record import Record, record_of, set_record
+from ..types.tables import tidy
+from ..types.training import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent
+from .plan import PruningPlan, PruningRun, PruningSteps
 from .positions import load_position, save_position
-from .pruning_plan import PruningPlan, PruningRun, PruningSteps
-from .runtime import generator
-from .runtime import seed as seeded
-from .study import Study
-from .surgery import rebuild
-from .training import TrainingLoop
+from .rows import CURVE, END, EVENT, Rows, curve_rows, end_rows, event_rows, mean_stability, plain
 from .treatments import Treatment
-from .types.errors import DgpruneError, note
-from .types.outcomes import Outcomes
-from .types.record import Record, record_of, set_record
-from .types.tables import tidy
-from .types.training import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent
 
 NORMS = {"l1": 1, "l2": 2}
 """Scorers that read the named layer's own weights, also where other layers write the same filters."""

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .runtime import generator
-from .types.filters import Mask, WeightMask
-from .types.graph import FilterGraph, Member
+from ..runtime import generator
+from ..types.filters import Mask, WeightMask
+from ..types.graph import FilterGraph, Member
 from .writers import Writer
 
 How = Literal["remove", "zero", "noise", "restore"]

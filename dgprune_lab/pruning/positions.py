@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .models.checkpoints import tensors_from_bytes, tensors_to_bytes
-from .types.errors import DgpruneError
+from ..models.checkpoints import tensors_from_bytes, tensors_to_bytes
+from ..types.errors import DgpruneError
 
 _FORM = "dgprune_lab run 1"
 _CARD = "run.json"
