@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .contract import LABELLED, Need
-from .effects import class_moments, merged
+from .contrast.effects import class_moments, merged
 from .layout import layout_of
 from .running import Running, outputs
 from .surgery import rebuild

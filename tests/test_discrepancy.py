@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dgprune_lab import discrepancy
-from dgprune_lab.discrepancy import coral, mmd, proxy_a_distance
-from dgprune_lab.halves import HALVES, by_halves, co_moment, draws, within
+from dgprune_lab.contrast import discrepancy
+from dgprune_lab.contrast.discrepancy import coral, mmd, proxy_a_distance
+from dgprune_lab.contrast.halves import HALVES, by_halves, co_moment, draws, within
 from dgprune_lab.intervals import Estimate, over_images
 
 Rows = NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_discrepancy import holds, ids, normal, over_fours
 
-from dgprune_lab.discrepancy import (
+from dgprune_lab.contrast.discrepancy import (
     cka,
     coral,
     median_distance,

@@ -14,9 +14,9 @@ from scipy.special import ndtr, stdtrit
 from scipy.stats import mannwhitneyu
 
 import dgprune_lab as dg
-from dgprune_lab import effects, ranks
-from dgprune_lab.effects import Array, Labels, class_moments, cohens_d, matched_d, merged
-from dgprune_lab.ranks import auroc, p_values, q_values
+from dgprune_lab.contrast import effects, ranks
+from dgprune_lab.contrast.effects import Array, Labels, class_moments, cohens_d, matched_d, merged
+from dgprune_lab.contrast.ranks import auroc, p_values, q_values
 from dgprune_lab.types.statistics import ClassMoments
 
 

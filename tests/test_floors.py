@@ -17,9 +17,9 @@ PACKAGE = Path(dgprune_lab.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("types",),
     ("contract", "runtime", "intervals", "co_moments", "chance", "stepping"),
-    ("data", "models.networks", "tracing", "running", "cache", "desk", "effects", "halves", "embedding"),
-    ("models.checkpoints", "groups", "surgery", "doctor", "discrepancy"),
-    ("layout", "folding", "doors", "ranks"),
+    ("data", "models.networks", "tracing", "running", "cache", "desk", "contrast", "embedding"),
+    ("models.checkpoints", "groups", "surgery", "doctor"),
+    ("layout", "folding", "doors"),
     ("gate", "statistics", "attributions", "stem", "training"),
     ("recalibration",),
     ("measure",),

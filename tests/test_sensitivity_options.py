@@ -17,9 +17,9 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab import intervals
 from dgprune_lab.attributions import STEPS, TOGETHER, Attributor, Method
+from dgprune_lab.contrast.effects import cohens_d, matched_d
+from dgprune_lab.contrast.ranks import auroc, p_values, q_values
 from dgprune_lab.diagnostics.comparison import over_filters
-from dgprune_lab.effects import cohens_d, matched_d
-from dgprune_lab.ranks import auroc, p_values, q_values
 from dgprune_lab.types.errors import DgpruneError
 
 SEED, IMAGES, LAYERS = 5, 40, ["4", "0"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab import discrepancy
+from dgprune_lab.contrast import discrepancy
 from dgprune_lab.intervals import Estimate
 from dgprune_lab.stepping import run_through
 from dgprune_lab.surgery import zeroed

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..allocate import allocate
 from ..contract import Scorer, diagnostic
-from ..discrepancy import cka, coral, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
+from ..contrast.discrepancy import cka, coral, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
 from ..embedding import fit_steps
 from ..intervals import Estimate
 from ..recipes import mask_columns, mask_record
@@ -74,7 +74,7 @@ def feature_shift(
     map_1, map_2      place of an image on one map of all domains, full and pruned together; "umap" is one seeded fit.
     trustworthiness   of that map, in [0, 1]: whether neighbours on it are neighbours among the features.
 
-    Intervals are over images (how: `dgprune_lab.discrepancy`). The k-th images of two parts are taken for one thing
+    Intervals are over images (how: `contrast.discrepancy`). The k-th images of two parts are taken for one thing
     shown twice, as those of mnist and mnist_m are: they are never compared with each other, and the classifier meets
     both in one fold.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..discrepancy import FEWEST, standardised
+from ..contrast.discrepancy import FEWEST, standardised
 from ..stepping import telling
 from ..study import Study
 from ..types.errors import DgpruneError

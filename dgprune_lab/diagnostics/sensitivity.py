@@ -15,10 +15,10 @@ from torch import Tensor
 from .. import intervals
 from ..attributions import Attributor, Method
 from ..contract import Scorer, diagnostic
-from ..effects import cohens_d
+from ..contrast.effects import cohens_d
+from ..contrast.ranks import auroc, p_values, q_values
 from ..intervals import Estimate
 from ..measure import private
-from ..ranks import auroc, p_values, q_values
 from ..stepping import with_bar
 from ..study import Study
 from ..types.domain import Domain

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..contract import scorer
-from ..effects import matched_d
+from ..contrast.effects import matched_d
 from ..types.tables import choice
 from .domains import named_domains
 from .risks import one_source
@@ -31,7 +31,7 @@ def sensitivity(
 ) -> dict[str, Tensor]:
     """Minus the effect size of the domain on a filter's attribution: those that notice the new look most go first.
 
-    -|d|, d = Cohen's d matched by true class (`effects.matched_d`) of a_i = sum over places of y dl/dy, l the logit of
+    -|d|, d = Cohen's d matched by true class (`contrast.effects`) of a_i = sum over places of y dl/dy, l the logit of
     image i's true class, y the filter's output: gradient x activation. Without names the mean of |d| over all pairs of
     a source and a target. A filter without any spread in either domain whose attribution yet differs counts as the
     most sensitive of the network. It reads target labels: target-aware.

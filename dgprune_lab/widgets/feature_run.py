@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ..allocate import allocate
 from ..charts.feature_map import Dot, boxed
+from ..contrast.discrepancy import trustworthiness
 from ..diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number_rows
 from ..diagnostics.features import Features, features_steps
-from ..discrepancy import trustworthiness
 from ..embedding import Fit
 from ..stepping import telling
 from ..types.errors import DgpruneError

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .intervals import LEVEL, RESAMPLES, Estimate, drawn_counts
-from .types.errors import DgpruneError
-from .types.statistics import ClassMoments
+from ..intervals import LEVEL, RESAMPLES, Estimate, drawn_counts
+from ..types.errors import DgpruneError
+from ..types.statistics import ClassMoments
 
 Array = NDArray[np.float64]
 Labels = tuple[NDArray[np.integer], NDArray[np.integer]]

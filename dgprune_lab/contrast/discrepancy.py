@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from ..intervals import Estimate, over_images
+from ..runtime import seed as seeded
+from ..types.errors import DgpruneError
 from .halves import by_halves, co_moment, draws, mean_of_pairs, within
-from .intervals import Estimate, over_images
-from .runtime import seed as seeded
-from .types.errors import DgpruneError
 
 Rows = NDArray[np.floating]
 Values = NDArray[np.float64]

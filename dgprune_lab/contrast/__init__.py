@@ -1,0 +1,1 @@
+"""How far two domains lie apart, per filter and as sets of features: numbers with intervals."""
