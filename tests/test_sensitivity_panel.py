@@ -16,6 +16,7 @@ from read_study import lively, read_domain
 
 import dgprune_lab as dg
 from dgprune_lab import intervals
+from dgprune_lab.charts.filter_card import PAIRS
 from dgprune_lab.charts.filter_map import WAITING, map_data, removed_rows
 from dgprune_lab.diagnostics.sensitivity import attribution_steps, attributor
 from dgprune_lab.stepping import run_through
@@ -99,7 +100,7 @@ def test_a_picked_filter_has_its_card(study: dg.Study) -> None:
     for name in "at":
         assert sum(row["share"] for row in histogram if row["domain"] == name) == pytest.approx(100, abs=0.1)
     pictures = shown["pictures"]["pictures"]
-    assert len(pictures) == 2 * 6 * 2 + 2, "images in pairs on two domains, and two mean maps"
+    assert len(pictures) == 2 * PAIRS * 2 + 2, "images in pairs on two domains, and two mean maps"
     assert all(one["url"].startswith("data:image/png;base64,") for one in pictures)
     assert shown["facts"]["weights"] == [] and "other" in shown["facts"]["weight_words"][0]["text"]
     panel.selected = {"group": "0", "filter": 1}
@@ -118,9 +119,9 @@ def test_its_images_are_those_of_the_largest_contributions(study: dg.Study) -> N
     told = [row["text"].replace("−", "-") for row in words if row["text"].startswith("true ")]
     for side in (0, 1):
         values = held.values["0"][side][:, 2]
-        order = values.abs().argsort(descending=True, stable=True)[:6]
+        order = values.abs().argsort(descending=True, stable=True)[:PAIRS]
         wanted = [f"true {held.labels[side][k]}: {float(values[k]):+.3g}" for k in order]
-        assert told[6 * side : 6 * side + 6] == wanted
+        assert told[PAIRS * side : PAIRS * (side + 1)] == wanted
 
 
 def test_without_the_filter_accuracy_changes_as_measured_by_hand(study: dg.Study) -> None:

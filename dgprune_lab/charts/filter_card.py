@@ -29,7 +29,7 @@ STEP = 2 * SIDE + 14
 WIDTH = LEFT + PAIRS * STEP
 LINE = SIDE + 46
 TOP = 26
-TRACK = (234, 364)
+TRACK = (206, 306)
 _RANK, _WEIGHTS, _PLOT = 16, 128, 310
 
 Rows = list[dict[str, Any]]
@@ -154,6 +154,6 @@ def _ranks(data: Mapping[str, Rows]) -> alt.LayerChart:
         base.mark_text(style="strong", align="left").encode(x=alt.value(TRACK[1] + 12), y=place, text="text:N"),
     )  # fmt: skip
     title = alt.Title(
-        text="Each choice would remove it, in its layer, as", fontSize=11, fontWeight="normal", dx=TRACK[0] - 238
+        text="Each choice would remove it, in its layer, as", fontSize=11, fontWeight="normal", dx=-4
     )
     return drawn.properties(width=width, height=alt.Step(_RANK), title=title)

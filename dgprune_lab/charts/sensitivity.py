@@ -57,7 +57,7 @@ def map_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 
 
 def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
-    """From the back: cells, signs, what is removed, the picked one, names, the legend."""
+    """From the back: cells, what is removed, the picked one, signs, names, the legend."""
     scale = alt.Scale(domain=[0, WIDTH], nice=False, zero=True)
     x, x2, y = (
         alt.X("x:Q", scale=scale, axis=None),
@@ -91,15 +91,15 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     gone = removed.transform_calculate(middle="(datum.x + datum.x2) / 2")
     drawn = layered(
         alt.Chart(named("cells", data["cells"])).mark_rect().encode(x=x, x2=x2, y=y, fill=fill, tooltip=tips),
-        signs(cells),
         alt.Chart(named("removed", data["removed"])).transform_filter("datum.mark === ''")
         .mark_rule(style="ink", strokeWidth=3, yOffset=13).encode(x=x, x2=x2, y=y),
         gone.transform_filter("datum.mark !== ''").mark_text(style="strong", fontSize=13, fontWeight=700, dy=14)
         .encode(x=middle, y=y, text="mark:N"),
         *(  # light below dark: one of them is seen on any page
             picked.mark_rect(fillOpacity=0, strokeOpacity=1, strokeWidth=wide, stroke=stroke).encode(x=x, x2=x2, y=y)
-            for wide, stroke in ((4.8, "#FFFFFF"), (2.4, "#22272E"))
+            for wide, stroke in ((4.4, "#FFFFFF"), (2, "#22272E"))
         ),
+        signs(cells),
         pin.mark_point(style="strong", shape="triangle-down", filled=True, size=46, opacity=1, yOffset=-13)
         .encode(x=middle, y=y),
         alt.Chart(named("lines", data["lines"])).mark_text(style="strong", align="right", fontWeight=600)

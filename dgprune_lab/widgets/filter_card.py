@@ -31,7 +31,7 @@ from ..types.tables import tidy
 from .compared import labelled
 
 BINS = 28
-LETTERS = 38
+LETTERS = 32
 _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 _MINUS = "\N{MINUS SIGN}"
 
