@@ -83,9 +83,7 @@ class LabPage:
     def drag(self, fraction: float, *, index: int = 0) -> None:
         """Take the slider's handle with the mouse and put it at a fraction of its range."""
         slider = self.slider(index)
-        slider.scroll_into_view_if_needed()
-        box = slider.bounding_box()
-        assert box is not None
+        box = self._at_rest(slider)
         first, last = (float(slider.get_attribute(name) or 0) for name in ("min", "max"))
         start = (float(slider.input_value()) - first) / (last - first)
         x = [box["x"] + _HANDLE / 2 + (box["width"] - _HANDLE) * share for share in (start, fraction)]
@@ -94,6 +92,17 @@ class LabPage:
         self.page.mouse.down()
         self.page.mouse.move(x[1], y, steps=8)
         self.page.mouse.up()
+
+    def _at_rest(self, element: Any) -> dict[str, float]:
+        """Where an element is, once it stays there: a cell that was just run scrolls the notebook to the next."""
+        element.scroll_into_view_if_needed()
+        before, end = None, time.monotonic() + 10
+        while (box := element.bounding_box()) != before or box is None:
+            if time.monotonic() > end:
+                raise DgpruneError("the slider does not come to rest on the page.")
+            before = box
+            self.page.wait_for_timeout(100)
+        return box
 
     def data(self, chart: str, name: str, *, index: int = 0) -> list[dict[str, Any]]:
         """The rows behind a chart ("a", "c" or "d") of an explorer, as its Vega view holds them."""
