@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import cache
 from typing import Any
 
 import anywidget
@@ -12,18 +13,23 @@ class HeardWidget(anywidget.AnyWidget):
     """An anywidget whose messages from the page are answered on whatever thread is free.
 
     The kernel otherwise hands the page's messages to the thread that last sent on this comm: after a cell has made the
-    widget or set a value, a busy cell would make the slider deaf. The attribute it keeps this in is private to the
-    kernel, so a browser test watches that it still works.
+    widget or set a value, a busy cell would make the slider deaf, as the page waits for each answer before it sends
+    more. The attribute it keeps this in is private to the kernel, so a browser test watches that it still works.
     """
 
     def open(self) -> None:
         super().open()
-        self._answer_anywhere()
+        with contextlib.suppress(AttributeError, TypeError):  # without a kernel there is no such comm
+            self.comm.__class__ = _unbound(type(self.comm))
 
-    def _send(self, msg: Any, buffers: Any = None) -> None:
-        super()._send(msg, buffers)
-        self._answer_anywhere()
 
-    def _answer_anywhere(self) -> None:
-        with contextlib.suppress(AttributeError, TypeError):  # without a kernel there is no comm
-            vars(self.comm).pop("_reply_subshell_id", None)
+@cache
+def _unbound(kind: type) -> type:
+    """The same comm, on which the kernel cannot note who sent last: to take the note away later would be too late."""
+
+    def missing(_: Any) -> None:
+        raise AttributeError("_reply_subshell_id")
+
+    def ignored(_: Any, __: Any) -> None: ...
+
+    return type(kind)(kind.__name__, (kind,), {"_reply_subshell_id": property(missing, ignored)})
