@@ -27,9 +27,7 @@ class HeardWidget(anywidget.AnyWidget):
 def _unbound(kind: type) -> type:
     """The same comm, on which the kernel cannot note who sent last: to take the note away later would be too late."""
 
-    def missing(_: Any) -> None:
-        raise AttributeError("_reply_subshell_id")
+    def ignore(_: Any, __: Any) -> None: ...
 
-    def ignored(_: Any, __: Any) -> None: ...
-
-    return type(kind)(kind.__name__, (kind,), {"_reply_subshell_id": property(missing, ignored)})
+    # Without a getter the attribute is missing, as it is where nobody has sent yet.
+    return type(kind)(kind.__name__, (kind,), {"_reply_subshell_id": property(None, ignore)})
