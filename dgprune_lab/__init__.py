@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import charts, data, diagnostics, models, widgets
-    from .allocate import allocate
-    from .companion import Companion, companion
-    from .contract import Diagnostic, Menu, Scorer, diagnostic, scorer
-    from .gate import read_groups
-    from .measure import evaluate, measure
-    from .recipes import demo, grid, sweep, training_seeds
-    from .saving import load, save
+    from .pruning.allocate import allocate
+    from .study.gc_net import Companion, companion
+    from .scorers.contract import Diagnostic, Menu, Scorer, diagnostic, scorer
+    from .pruning.verify import read_groups
+    from .measurement.outcomes import evaluate, measure
+    from .diagnostics.sweep import demo, grid, sweep, training_seeds
+    from .models.saving import load, save
     from .scorers import SCORERS, from_torch_pruning, hybrid, reverse
-    from .study import Study
-    from .pruning.plan import PruningRun
-    from .pruning.training import train_with_pruning, training_steps
-    from .recalibration import recalibrate
-    from .pruning.schedules import LayerSchedule, PruneSchedule
-    from .surgery import masked, prune
-    from .tuning import Tuned, prune_and_tune, tuning_steps
-    from .types.domain import Domain
-    from .types.errors import DgpruneError, DgpruneNote
-    from .types.filters import Mask, Scores, WeightMask, WeightScores
-    from .types.graph import FilterGraph, FilterGroup
-    from .types.outcomes import Outcomes
-    from .types.record import Record, record_of
-    from .types.tables import tidy
-    from .types.training import TrainingOptions
-    from .widgets.explorer import Explorer
+    from .study.study import Study
+    from .training.scheduled.plan import PruningRun
+    from .training.scheduled.train_with_pruning import train_with_pruning, training_steps
+    from .measurement.recalibrate import recalibrate
+    from .training.scheduled.schedules import LayerSchedule, PruneSchedule
+    from .pruning.surgery import masked, prune
+    from .training.prune_and_tune import Tuned, prune_and_tune, tuning_steps
+    from .core.domain import Domain
+    from .core.errors import DgpruneError, DgpruneNote
+    from .core.masks import Mask, Scores, WeightMask, WeightScores
+    from .core.graph import FilterGraph, FilterGroup
+    from .core.outcomes import Outcomes
+    from .core.provenance import Record, record_of
+    from .core.tables import tidy
+    from .training.events import TrainingOptions
+    from .widgets.explorer.explorer import Explorer
     from .widgets.prediction import predict
 
 __version__ = "0.1.0"

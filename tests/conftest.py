@@ -18,7 +18,7 @@ REQUIRE_BROWSER = "DGPRUNE_REQUIRE_BROWSER"
 
 def browser_missing() -> str | None:
     """Why tests in a browser cannot run here; None if they can."""
-    from dgprune_lab.doctor import chromium
+    from dgprune_lab.commands.doctor import chromium
 
     if chromium() is None:
         return "Chromium is not installed: apt-get install -y chromium"
@@ -55,7 +55,7 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of the system's Chromium; use it with the marker `browser`, which skips where there is none."""
-    from dgprune_lab.doctor import chromium as find
+    from dgprune_lab.commands.doctor import chromium as find
 
     path = find()
     assert path is not None

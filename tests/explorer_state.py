@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from dgprune_lab import charts
-from dgprune_lab.widgets import static
+from dgprune_lab.widgets.page import static
 
 GROUPS = [("conv1", 24), ("conv2", 32), ("conv3", 48), ("conv4", 64), ("conv5", 96)]
 RATIOS = [round(0.05 * k, 2) for k in range(20)]

@@ -9,7 +9,7 @@ from material import ResidualNet, norm_net
 from torch import nn
 
 import dgprune_lab as dg
-from dgprune_lab.types.domain import Domain
+from dgprune_lab.core.domain import Domain
 
 QUICK = dg.TrainingOptions(epochs=4, batch_size=16, lr=0.05, momentum=0.9, weight_decay=0.01, schedule="constant")
 EVERY = dg.PruneSchedule.everywhere(start=1, end=3, every=1, ratio=0.5)

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.comparison import correlations, over_filters, overlaps, random_matchings
+from dgprune_lab.stats.rank_agreement import correlations, over_filters, overlaps, random_matchings
 
 LAYERS = {"0": 6, "3": 8}
 agreement: Any = dg.diagnostics.agreement
@@ -192,7 +192,7 @@ def test_masks_are_those_of_allocate() -> None:
 
 
 @pytest.mark.parametrize("name", list(dg.SCORERS))
-@pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+@pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 def test_it_works_with_every_scorer_of_the_menu(name: str) -> None:
     study = study_of()
     if (why := study.unavailable(dg.SCORERS[name])) is not None:

@@ -16,12 +16,12 @@ from page_driver import Opened
 from torch import Tensor
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.comparison import correlations
+from dgprune_lab.stats.rank_agreement import correlations
 from dgprune_lab.diagnostics.stability import halves
 from dgprune_lab.widgets import Agreement, AgreementPanel, View
-from dgprune_lab.widgets.page import write_page
+from dgprune_lab.widgets.page.standalone import write_page
 
-pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 
 
 def study_of() -> dg.Study:

@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dgprune_lab as dg
 from dgprune_lab.models.networks import build
-from dgprune_lab.surgery import rebuild, zeroed
-from dgprune_lab.types.filters import Mask
+from dgprune_lab.pruning.surgery import rebuild, zeroed
+from dgprune_lab.core.masks import Mask
 
 
 def small_vgg11_bn() -> nn.Module:
@@ -192,7 +192,7 @@ def test_refused_in_words(builder: Callable[[], nn.Module], size: int, words: st
 
 
 def test_a_walk_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dgprune_lab.tracing._SECONDS", 0.0)
+    monkeypatch.setattr("dgprune_lab.pruning.tracing._SECONDS", 0.0)
     model = norm_net()
     before = fingerprint(model)
     with pytest.raises(dg.DgpruneError, match=r"took more than 0 s"):
@@ -232,7 +232,7 @@ def test_what_masked_removes_is_exactly_zero_and_stays_so_in_training(builder: C
     assert not torch.allclose(first, logits(soft, x)), "training moved nothing, so the test shows nothing"
 
 
-@pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+@pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 def test_no_function_touches_the_network_it_is_given() -> None:
     model: Any = randomise(ResidualNet(), dtype=torch.float32)
     nn.functional.cross_entropy(model(images(8, 3, 12, 12)), torch.arange(8) % 4).backward()

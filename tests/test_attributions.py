@@ -13,10 +13,10 @@ from material import images as random_images
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.attributions import STEPS, TOGETHER, Attributor, Method, separated
-from dgprune_lab.surgery import zeroed
-from dgprune_lab.types.domain import Batch
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.measurement.attributions import STEPS, TOGETHER, Attributor, Method, separated
+from dgprune_lab.pruning.surgery import zeroed
+from dgprune_lab.core.domain import Batch
+from dgprune_lab.core.errors import DgpruneError
 
 NETS = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet}
 METHODS: tuple[Method, ...] = (
@@ -266,7 +266,7 @@ def test_one_image_too_large_for_all_steps_takes_them_in_parts(monkeypatch: pyte
     for method in ("integrated_gradients", "conductance"):
         whole = by.values(one, method=method, layers=["0"])["0"]
         with monkeypatch.context() as small:
-            small.setattr("dgprune_lab.attributions._BYTES", 12 * 30_000)
+            small.setattr("dgprune_lab.measurement.attributions._BYTES", 12 * 30_000)
             assert by.batch_size(method) == 1 and 2 <= by._room < STEPS
             assert torch.allclose(by.values(one, method=method, layers=["0"])["0"], whole, atol=1e-5)
 

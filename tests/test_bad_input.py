@@ -13,7 +13,7 @@ from material import domain, fingerprint, images, norm_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.types.tables import tidy
+from dgprune_lab.core.tables import tidy
 
 
 def net(classes: int = 4) -> nn.Sequential:

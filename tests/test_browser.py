@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dgprune_lab.bench.browser_lab import LabPage, lab_page
+from dgprune_lab.commands.bench.browser_lab import LabPage, lab_page
 
 pytestmark = pytest.mark.browser
 NOTEBOOK = "00_start.ipynb"

@@ -13,12 +13,12 @@ from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, nor
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.attributions import Attributor, Method
-from dgprune_lab.contract import COSTLY, Need
-from dgprune_lab.statistics import gather
-from dgprune_lab.surgery import zeroed
-from dgprune_lab.types.graph import FilterGraph
-from dgprune_lab.types.statistics import Statistics
+from dgprune_lab.measurement.attributions import Attributor, Method
+from dgprune_lab.scorers.contract import COSTLY, Need
+from dgprune_lab.measurement.statistics import gather
+from dgprune_lab.pruning.surgery import zeroed
+from dgprune_lab.core.graph import FilterGraph
+from dgprune_lab.core.statistics import Statistics
 
 OTHERS: tuple[Need, ...] = ("class_gate", "gate", "weight_gradient", "mean_map", "moments", "risk")
 
@@ -212,7 +212,7 @@ def test_what_is_costly_is_not_made_for_a_scorer_that_may_come_next(
         made.append((set(needs), gather(*args, needs=needs, **options)))
         return made[-1][1]
 
-    monkeypatch.setattr("dgprune_lab.passes.gather", watched)
+    monkeypatch.setattr("dgprune_lab.study.evidence.gather", watched)
     study = dg.Study(
         randomise(plain_net(), dtype=torch.float32),
         sources=[domain("a"), domain("b", seed=1)], targets=[domain("t", seed=2)],

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dgprune_lab import cli, desk, doctor, lab
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.commands import cli, notebooks as desk, doctor, lab
+from dgprune_lab.core.errors import DgpruneError
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_every_command_is_listed_with_its_sentence() -> None:
 
 def test_help_loads_no_more_than_the_package_itself() -> None:
     script = (
-        "import sys, dgprune_lab; before = set(sys.modules); from dgprune_lab.cli import app; "
+        "import sys, dgprune_lab; before = set(sys.modules); from dgprune_lab.commands.cli import app; "
         "app(['--help'], standalone_mode=False); heavy = {'torch', 'pandas', 'altair', 'jupyterlab', 'psutil'}; "
         "print('HEAVY', heavy & (set(sys.modules) - before))"
     )
@@ -72,10 +72,10 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "module", "name", "call"),
     [
-        (["report", "-o", "a.html"], "dgprune_lab.report", "write_report", ((Path("a.html"),), {})),
-        (["bench", "--quick"], "dgprune_lab.bench", "main", ((), {"json": None, "quick": True})),
-        (["bench", "--json", "b.json"], "dgprune_lab.bench", "main", ((), {"json": Path("b.json"), "quick": False})),
-        (["train", "net"], "dgprune_lab.shipping", "make", (("net",), {"folder": Path(".")})),
+        (["report", "-o", "a.html"], "dgprune_lab.commands.report", "write_report", ((Path("a.html"),), {})),
+        (["bench", "--quick"], "dgprune_lab.commands.bench", "main", ((), {"json": None, "quick": True})),
+        (["bench", "--json", "b.json"], "dgprune_lab.commands.bench", "main", ((), {"json": Path("b.json"), "quick": False})),
+        (["train", "net"], "dgprune_lab.commands.train", "make", (("net",), {"folder": Path(".")})),
     ],
 )
 def test_a_command_hands_its_options_on(
@@ -175,7 +175,7 @@ def get(address: str, *, token: str | None = None) -> tuple[int, bytes]:
 def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, wish: signal.Signals) -> None:
     place, runtime, port = tmp_path / "desk", tmp_path / "runtime", lab.free_port()
     own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(runtime)}
-    words = [sys.executable, "-m", "dgprune_lab.cli", "lab", "--no-browser", f"--port={port}", f"--workdir={place}"]
+    words = [sys.executable, "-m", "dgprune_lab.commands.cli", "lab", "--no-browser", f"--port={port}", f"--workdir={place}"]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen(words, env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.scorers import GroupView
-from dgprune_lab.statistics import gather
-from dgprune_lab.types.statistics import Statistics
+from dgprune_lab.measurement.statistics import gather
+from dgprune_lab.core.statistics import Statistics
 
 
 def study_of(model: nn.Module | None = None, **given: Any) -> dg.Study:
@@ -199,7 +199,7 @@ def test_no_label_of_a_target_is_read_for_what_reads_its_images(other: str, monk
         seen[found.domain] = found.labels_read
         return found
 
-    monkeypatch.setattr("dgprune_lab.passes.gather", watched)
+    monkeypatch.setattr("dgprune_lab.study.evidence.gather", watched)
     made = dg.hybrid("dss", other, by="rank")
     sources = [domain("a", count=120), domain("b", count=120, seed=1)]
     bare = study_of(sources=sources, targets=[domain("t", seed=2, labelled=False)])
@@ -285,7 +285,7 @@ def test_using_again_starts_from_the_plain_scorer() -> None:
 def test_what_runs_alongside_is_there_for_the_next_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of()
     study.score_all(["activation_l1"], alongside=list(dg.SCORERS.values()))
-    monkeypatch.setattr("dgprune_lab.passes.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
     study.score_all(["taylor", "risk_variance", "dss_sources"])
     with pytest.raises(TypeError):
         study.score("dss")  # no target was read before it was asked for

@@ -17,9 +17,9 @@ from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab import charts, diagnostics
-from dgprune_lab.charts import heat
-from dgprune_lab.charts.companion import PADDING
-from dgprune_lab.types.tables import tidy
+from dgprune_lab.charts.pixels import heat
+from dgprune_lab.charts.gc_net import PADDING
+from dgprune_lab.core.tables import tidy
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_row_per_connection_where_they_are_asked_for(study: dg.Study, monkeypa
     assert len(rows) == sum(p.numel() for p in found.parameters())
     one = rows[(rows["group"] == "stem") & (rows["layer"] == "last") & (rows["output"] == 6) & (rows["filter"] == 2)]
     assert one["value"].tolist() == [float(found.rho("stem_to_last")[6, 2])]
-    monkeypatch.setattr(sys.modules["dgprune_lab.diagnostics.companion"], "_ROWS", len(rows) - 1)
+    monkeypatch.setattr(sys.modules["dgprune_lab.diagnostics.gc_net"], "_ROWS", len(rows) - 1)
     with pytest.raises(dg.DgpruneError, match=r"has 172 connections, more than the 171 rows.*dg\.companion\(study\)"):
         diagnostics.companion(study, connections=True)
 

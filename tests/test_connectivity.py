@@ -12,8 +12,8 @@ from planted import flat, linear_net, values
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.scorers.connectivity import correlation, expected_floor, gc_net
-from dgprune_lab.types.statistics import CoMoments
+from dgprune_lab.scorers.gc_net import correlation, expected_floor, gc_net
+from dgprune_lab.core.statistics import CoMoments
 
 COPY, NEGATED, OTHER, NOTHING = [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]
 
@@ -209,14 +209,14 @@ def test_too_many_co_moments_are_greyed_and_refused_before_a_pass(monkeypatch: p
     study, asked = planted(), dg.SCORERS["gc_net"]
     assert study.unavailable(asked) is None
     outputs = len(study.model.get_parameter(f"{study.graph.groups[1].consumers[0]}.weight"))
-    monkeypatch.setattr("dgprune_lab.running.CO_MOMENT_BYTES", 8 * (3 * 4 + 4 * outputs))
-    monkeypatch.setattr("dgprune_lab.passes.gather", None)
+    monkeypatch.setattr("dgprune_lab.measurement.hooks.CO_MOMENT_BYTES", 8 * (3 * 4 + 4 * outputs))
+    monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
     words = "over 4 classes would take .* MB, more than .* take them over all classes together"
     assert re.search(words, study.unavailable(asked) or "")
     with pytest.raises(dg.DgpruneError, match=f"'gc_net' cannot run here: .*{words}"):
         study.score(asked)
     assert study.unavailable(asked.using(by_class=False)) is None
-    monkeypatch.setattr("dgprune_lab.running.CO_MOMENT_BYTES", 1)
+    monkeypatch.setattr("dgprune_lab.measurement.hooks.CO_MOMENT_BYTES", 1)
     assert "together would take" in (study.unavailable(asked.using(by_class=False)) or "")
 
 

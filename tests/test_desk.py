@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dgprune_lab import desk
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.commands import notebooks as desk
+from dgprune_lab.core.errors import DgpruneError
 
 
 def written(*sources: str, outputs: bool = False, **more: Any) -> bytes:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dgprune_lab.contrast import discrepancy
-from dgprune_lab.contrast.discrepancy import coral, mmd, proxy_a_distance
-from dgprune_lab.contrast.halves import HALVES, by_halves, co_moment, draws, within
-from dgprune_lab.intervals import Estimate, over_images
+from dgprune_lab.stats import discrepancy
+from dgprune_lab.stats.discrepancy import coral, mmd, proxy_a_distance
+from dgprune_lab.stats.half_samples import HALVES, by_halves, co_moment, draws, within
+from dgprune_lab.stats.intervals import Estimate, over_images
 
 Rows = NDArray[np.float64]
 Compare = Callable[..., Estimate]

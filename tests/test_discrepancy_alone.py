@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_discrepancy import holds, ids, normal, over_fours
 
-from dgprune_lab.contrast.discrepancy import (
+from dgprune_lab.stats.discrepancy import (
     cka,
     coral,
     median_distance,
@@ -19,8 +19,8 @@ from dgprune_lab.contrast.discrepancy import (
     standardised,
     trustworthiness,
 )
-from dgprune_lab.intervals import over_images
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.stats.intervals import over_images
+from dgprune_lab.core.errors import DgpruneError
 
 # Two networks on the same images --------------------------------------------------------------------------------------
 

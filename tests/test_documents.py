@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 import dgprune_lab as dg
-from dgprune_lab.report import write_report
+from dgprune_lab.commands.report import write_report
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

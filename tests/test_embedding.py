@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 import dgprune_lab as dg
-from dgprune_lab import embedding
-from dgprune_lab.embedding import Fit, embed, fit_steps
+from dgprune_lab.stats import umap_process as embedding
+from dgprune_lab.stats.umap_process import Fit, embed, fit_steps
 
 EACH = 120
 PATIENCE = 60.0  # seconds; a child that ends at all ends in a fraction of one
@@ -289,5 +289,5 @@ def test_a_umap_that_wants_more_of_pynndescent_gets_the_real_one(tmp_path: Path)
     for name, text in {"pynndescent": "class More: pass", "umap": "from pynndescent import More"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(text)
-    code = "from dgprune_lab.embedding import _library; print(_library().More.__module__)"
+    code = "from dgprune_lab.stats.umap_process import _library; print(_library().More.__module__)"
     assert python(code, PYTHONPATH=str(tmp_path)) == "pynndescent"

@@ -17,7 +17,7 @@ from PIL import Image
 from dgprune_lab import data
 from dgprune_lab.data import external
 from dgprune_lab.data.blending import blend_patch
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.core.errors import DgpruneError
 
 DATA = os.environ.get("DGPRUNE_DATA", "")
 

@@ -12,9 +12,9 @@ from material import ResidualNet, fingerprint, norm_net, randomise
 from material import domain as random_domain
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.features import features_steps
-from dgprune_lab.stepping import run_through
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.diagnostics._features import features_steps
+from dgprune_lab.core.steps import run_through
+from dgprune_lab.core.errors import DgpruneError
 
 WIDE = {"report": range(200), "score": range(200, 230), "train": range(230, 260)}
 
@@ -58,7 +58,7 @@ def test_alignment_is_one_with_what_is_left_whole() -> None:
     keep = {"0": torch.ones(6, dtype=torch.float64), "4": torch.tensor([0.0] * 4 + [1.0] * 4, dtype=torch.float64)}
     dead = dg.Scores("dead", keep, study.graph, {}, {})
     mask = dg.Mask.by_hand(study.graph, removed={"4": [0, 1, 2, 3]})
-    held = run_through(features_steps(study, "4", [mask], batchnorm="as_is", images=None, split="report"))
+    held = run_through(features_steps(study, "4", masks=[mask], batchnorm="as_is", images=None, split="report"))
     assert np.allclose(held.values[0]["t"], held.values[1]["t"], atol=1e-4) and np.abs(held.values[0]["t"]).max() > 0.5
     frame = table(study, layer="4", scorer=dead)
     found = numbers(frame, "cka")
@@ -70,7 +70,7 @@ def test_removed_filters_are_columns_of_zeros_and_the_source_sets_the_units() ->
     study = study_of(0.3, net=ResidualNet)
     mask = dg.allocate(study.score("l1"), ratio=0.5)
     for layer in study.graph.names:
-        held = run_through(features_steps(study, layer, [mask], batchnorm="as_is", images=150, split="report"))
+        held = run_through(features_steps(study, layer, masks=[mask], batchnorm="as_is", images=150, split="report"))
         full, pruned = held.values
         gone = ~mask.keep[layer].numpy()
         assert not pruned["t"][:, gone].any() and full["t"].shape == pruned["t"].shape == (150, len(gone))
@@ -98,7 +98,7 @@ def test_the_linear_map_is_the_principal_one() -> None:
     from sklearn.decomposition import PCA
 
     study = study_of(0.5)
-    held = run_through(features_steps(study, "4", [], batchnorm="as_is", images=None, split="report"))
+    held = run_through(features_steps(study, "4", masks=[], batchnorm="as_is", images=None, split="report"))
     expected = PCA(2).fit_transform(held.stacked)
     found = held.linear()
     assert np.allclose(np.abs(found), np.abs(expected), atol=1e-6)

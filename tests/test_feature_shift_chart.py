@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dgprune_lab as dg
-from dgprune_lab.charts.feature_map import (
+from dgprune_lab.charts.feature_shift.map import (
     CLASS_COLOURS,
     HEAD,
     OTHER,
@@ -22,10 +22,10 @@ from dgprune_lab.charts.feature_map import (
     map_chart,
     point_rows,
 )  # fmt: skip
-from dgprune_lab.charts.feature_numbers import METRICS
+from dgprune_lab.charts.feature_shift.numbers import METRICS
 from dgprune_lab.charts.theme import looks
 from dgprune_lab.diagnostics.feature_shift import EXTRA
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.core.errors import DgpruneError
 
 DOMAINS = (("a", "source"), ("b", "source"), ("t", "target"))
 RATIOS = (0.0, 0.2, 0.6)

@@ -14,12 +14,13 @@ import torch
 from material import domain, norm_net, plain_net, randomise
 
 import dgprune_lab as dg
-from dgprune_lab.charts.feature_map import boxed
-from dgprune_lab.types.errors import DgpruneError
-from dgprune_lab.widgets import FeatureShift, FeatureShiftPanel, LayersPanel, View, feature_run
-from dgprune_lab.widgets.feature_run import KNOTS
+from dgprune_lab.charts.feature_shift.map import boxed
+from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.widgets import FeatureShift, FeatureShiftPanel, LayersPanel, View
+from dgprune_lab.widgets.panels import feature_run
+from dgprune_lab.widgets.panels.feature_run import KNOTS
 
-pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 
 
 class FakeFit:
@@ -245,10 +246,10 @@ def test_a_ratio_whose_numbers_cannot_be_had_is_left_out_and_said(
 ) -> None:
     number_rows = feature_run.number_rows
 
-    def failing(study: dg.Study, held: Any, which: int, **options: Any) -> Any:
+    def failing(study: dg.Study, held: Any, *, which: int, **options: Any) -> Any:
         if held.masks[which] is not None and held.masks[which].asked == 0.8:
             raise DgpruneError("All is constant. Look at another layer.")
-        return number_rows(study, held, which, **options)
+        return number_rows(study, held, which=which, **options)
 
     monkeypatch.setattr(feature_run, "number_rows", failing)
     frames = done(FeatureShiftPanel(), view_of(study))

@@ -15,11 +15,11 @@ from PIL import Image
 from read_study import lively, one, read_domain, read_study
 
 import dgprune_lab as dg
-from dgprune_lab.charts.pictures import COLUMNS, Strip, data_url, picture_rows
+from dgprune_lab.charts.pixels.thumbnails import COLUMNS, Strip, data_url, picture_rows
 from dgprune_lab.diagnostics.flips import flip_rows
 from dgprune_lab.widgets import Flips, FlipsPanel, View
 
-pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 
 
 def view_of(study: dg.Study, *, ratio: float = 0.5, batchnorm: Any = "as_is") -> View:

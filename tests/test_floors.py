@@ -181,7 +181,7 @@ print(state() == before)
 def test_public_names_are_what_they_say_whatever_was_imported_first() -> None:
     """`measure` and `allocate` are functions although modules of that name exist."""
     code = """
-import dgprune_lab.study, dgprune_lab.recipes, dgprune_lab.diagnostics, dgprune_lab.saving
+import dgprune_lab.study.study, dgprune_lab.diagnostics.sweep, dgprune_lab.diagnostics, dgprune_lab.models.saving
 import dgprune_lab as dg
 print(all(callable(getattr(dg, name)) for name in ("measure", "allocate", "evaluate", "prune", "sweep", "scorer")))
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 from ipykernel.comm.comm import BaseComm
 
-from dgprune_lab.widgets.heard import _unbound
+from dgprune_lab.widgets.page.comm import _unbound
 
 
 def comm() -> Any:

@@ -20,7 +20,7 @@ from dgprune_lab.charts.training import training_data
 from dgprune_lab.diagnostics.instability import pearson, tau_b
 from dgprune_lab.widgets import Training
 
-QUIET = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+QUIET = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 LONGER = dg.TrainingOptions(**{**QUICK.to_json(), "epochs": 7})
 LATE = dg.PruneSchedule.everywhere(start=5, end=6, every=1, ratio=0.5)
 

@@ -15,9 +15,9 @@ from read_study import lively, read_domain, read_study
 
 import dgprune_lab as dg
 from dgprune_lab.widgets import FlipsPanel, Layers, LayersPanel, View
-from dgprune_lab.widgets.page import write_page
+from dgprune_lab.widgets.page.standalone import write_page
 
-pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 
 
 def view_of(study: dg.Study, *, scorer: str = "l1", ratio: float = 0.5, batchnorm: Any = "recalibrate") -> View:

@@ -12,9 +12,10 @@ import pytest
 from test_live import Gate
 from tuned_study import QUICK, study
 
-from dgprune_lab.types.training import PruneEvent
-from dgprune_lab.widgets import Live, Tuning, page, static
-from dgprune_lab.widgets.host import vega_bundle
+from dgprune_lab.training.events import PruneEvent
+from dgprune_lab.widgets import Live, Tuning
+from dgprune_lab.widgets.page import standalone as page, static
+from dgprune_lab.widgets.page.vega import vega_bundle
 
 pytestmark = pytest.mark.browser
 HOSTILE = "</script><img src=http://example.invalid/x onerror=alert(1)>"

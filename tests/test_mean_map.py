@@ -10,7 +10,7 @@ from material import domain, norm_net, plain_net, randomise
 
 import dgprune_lab as dg
 from dgprune_lab.charts.mean_map import mean_map as draw
-from dgprune_lab.diagnostics.ledger import ledger
+from dgprune_lab.diagnostics.data_access import ledger
 from dgprune_lab.diagnostics.mean_map import mean_map
 
 

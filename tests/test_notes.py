@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import dgprune_lab as dg
-from dgprune_lab.types.errors import note, noted, said_once
+from dgprune_lab.core.errors import note, noted, said_once
 
 
 def test_a_note_is_a_warning_that_names_the_toolkit() -> None:
@@ -49,7 +49,7 @@ def test_what_repeats_is_said_once_whatever_its_numbers() -> None:
 def test_in_a_notebook_it_is_a_plain_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))
-    monkeypatch.setattr("dgprune_lab.types.errors._printed", set())
+    monkeypatch.setattr("dgprune_lab.core.errors._printed", set())
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         for text in ("a thing", "a thing", "another"):

@@ -80,7 +80,7 @@ def test_an_installed_wheel_lays_its_notebooks_out_far_from_the_repository(wheel
     quiet = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--target", site)
     run(sys.executable, "-m", "pip", "install", *quiet, wheel, cwd=away)
     script = (
-        "import dgprune_lab.desk as desk; print(desk.__file__); "
+        "import dgprune_lab.commands.notebooks as desk; print(desk.__file__); "
         "[print(a.notebook, a.did) for a in desk.lay_out('desk')]; [print(a.did) for a in desk.lay_out('desk')]"
     )
     said = run(sys.executable, "-c", script, cwd=away, env={**os.environ, "PYTHONPATH": str(site)}).splitlines()
@@ -93,7 +93,7 @@ def test_an_installed_wheel_lays_its_notebooks_out_far_from_the_repository(wheel
 def test_the_list_of_packages_is_the_folders() -> None:
     listed = set(CONFIGURATION["tool"]["setuptools"]["packages"])
     code = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in (ROOT / "dgprune_lab").rglob("*.py")}
-    data = {"dgprune_lab.models.shipped", "dgprune_lab.notebooks", "dgprune_lab.widgets.static"}
+    data = {"dgprune_lab.models.shipped", "dgprune_lab.notebooks", "dgprune_lab.widgets.page.static"}
     assert listed == code | data, "name every package in pyproject.toml under [tool.setuptools]"
     for name in code:
         assert (ROOT / name.replace(".", "/") / "__init__.py").exists(), f"{name} lacks __init__.py"

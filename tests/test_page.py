@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from explorer_state import HOSTILE, make_state
 
-from dgprune_lab.types.errors import DgpruneError
-from dgprune_lab.widgets import host, static
-from dgprune_lab.widgets.page import inlined, write_page
+from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.widgets.page import vega as host, static
+from dgprune_lab.widgets.page.standalone import inlined, write_page
 
 
 def test_the_page_is_one_small_file(tmp_path: Path) -> None:
@@ -94,6 +94,6 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path, mo
 
 def test_one_host_per_kernel() -> None:
     code = (
-        "from dgprune_lab.widgets.host import vega_host as h; a = h(); assert a is h() and a.ref[:10] == 'anywidget:'"
+        "from dgprune_lab.widgets.page.vega import vega_host as h; a = h(); assert a is h() and a.ref[:10] == 'anywidget:'"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

@@ -11,7 +11,7 @@ import pytest
 from explorer_state import HOSTILE, LOOKED, make_state
 from page_driver import SLIDER, Opened
 
-from dgprune_lab.widgets.page import write_page
+from dgprune_lab.widgets.page.standalone import write_page
 
 
 @pytest.fixture(scope="module")

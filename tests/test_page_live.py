@@ -10,8 +10,8 @@ import pytest
 from explorer_state import make_plan, make_row, make_state
 from page_driver import SLIDER, Opened
 
-from dgprune_lab.widgets import static
-from dgprune_lab.widgets.page import write_page
+from dgprune_lab.widgets.page import static
+from dgprune_lab.widgets.page.standalone import write_page
 
 
 class Live(Opened):

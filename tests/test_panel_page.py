@@ -10,7 +10,7 @@ import pytest
 from explorer_state import make_state
 from test_page_live import Live
 
-from dgprune_lab.widgets.page import write_page
+from dgprune_lab.widgets.page.standalone import write_page
 
 pytestmark = pytest.mark.browser
 

@@ -13,10 +13,10 @@ from material import domain, fingerprint, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.loss_curve import LossCurve, grid_of, read_off
+from dgprune_lab.diagnostics._loss_curve import LossCurve, grid_of, read_off
 from dgprune_lab.diagnostics.prunability import Setting, prunability_steps
-from dgprune_lab.stepping import run_through
-from dgprune_lab.thinned import prunable, unlike, weight_scores
+from dgprune_lab.core.steps import run_through
+from dgprune_lab.measurement.weight_masking import prunable, unlike, weight_scores
 
 NAN = math.nan
 

@@ -12,10 +12,11 @@ import pytest
 
 import dgprune_lab as dg
 from dgprune_lab.charts.prunability import prunability_data
-from dgprune_lab.diagnostics.loss_curve import read_off
+from dgprune_lab.diagnostics._loss_curve import read_off
 from dgprune_lab.diagnostics.prunability import EXTRA
-from dgprune_lab.widgets import Shown, page, static
-from dgprune_lab.widgets.host import vega_bundle
+from dgprune_lab.widgets import Shown
+from dgprune_lab.widgets.page import standalone as page, static
+from dgprune_lab.widgets.page.vega import vega_bundle
 
 SHARES = [round(1 - k / 20, 2) for k in range(20)]
 SMOOTH = {share: 0.1 / share for share in SHARES}

@@ -11,7 +11,7 @@ from material import domain, plain_net, randomise
 import dgprune_lab as dg
 from dgprune_lab.widgets import Prunability, PrunabilityPanel, View
 
-pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 
 
 def study_of(*, labelled: bool = True, seed: int = 0) -> dg.Study:

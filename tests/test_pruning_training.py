@@ -14,11 +14,11 @@ from pruning_runs import EVERY, QUICK, fresh, shades, steps, trained
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.gate import read_groups
-from dgprune_lab.pruning.treatments import Treatment
-from dgprune_lab.pruning.writers import read_writers
-from dgprune_lab.training import finish, train
-from dgprune_lab.types.training import BatchEvent, EpochEvent, PruneEvent, StageEvent
+from dgprune_lab.pruning.verify import read_groups
+from dgprune_lab.training.scheduled.treatments import Treatment
+from dgprune_lab.training.scheduled.members import read_writers
+from dgprune_lab.training.loop import finish, train
+from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
 
 
 def outputs(network: nn.Module, names: tuple[str, ...], x: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from material import norm_net, randomise
 
 import dgprune_lab as dg
-from dgprune_lab.types.record import CHOOSING, MORE, STAGES, Reads, Record, declared, merged
+from dgprune_lab.core.provenance import CHOOSING, MORE, STAGES, Reads, Record, declared, merged
 
 ROLES = {"a": "source", "b": "source", "t": "target", "u": "target"}
 LEVELS = ("none", "unknown", "images", "labels")

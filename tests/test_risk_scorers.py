@@ -12,7 +12,7 @@ from material import ResidualNet, domain, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.oracle import oracle
+from dgprune_lab.diagnostics.gradients_against_removal import oracle
 from dgprune_lab.scorers import GroupView
 from dgprune_lab.scorers.risks import combined, share, terms
 
@@ -133,7 +133,7 @@ def test_one_pass_serves_all_forms_and_its_record_says_labels(monkeypatch: pytes
     study = study_of()
     first = study.score("risk_variance")
     assert first.reads == {"a/score": "labels", "b/score": "labels"}
-    monkeypatch.setattr("dgprune_lab.passes.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
     assert study.score("risk_variance", options={"mode": "joint"}).reads == first.reads
 
 

@@ -12,9 +12,9 @@ from material import domain, fingerprint, plain_net, randomise
 from torch import nn
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.shaken import Shaken, largest_noise, margins
+from dgprune_lab.diagnostics._weight_noise import Shaken, largest_noise, margins
 from dgprune_lab.models.networks import build
-from dgprune_lab.thinned import prunable
+from dgprune_lab.measurement.weight_masking import prunable
 
 
 def study_of(

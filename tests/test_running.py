@@ -10,12 +10,13 @@ from material import ResidualNet, domain, images, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab import co_moments, running, study
-from dgprune_lab.cache import Cache
-from dgprune_lab.co_moments import PairSums
-from dgprune_lab.contract import Need
-from dgprune_lab.statistics import gather
-from dgprune_lab.types.statistics import Statistics
+from dgprune_lab.measurement import co_moments, hooks as running
+from dgprune_lab.study import study
+from dgprune_lab.study.cache import Cache
+from dgprune_lab.measurement.co_moments import PairSums
+from dgprune_lab.scorers.contract import Need
+from dgprune_lab.measurement.statistics import gather
+from dgprune_lab.core.statistics import Statistics
 
 NEEDS: tuple[Need, ...] = (
     "mean_map", "unit_map", "conv_map", "conv_unit_map", "class_map", "moments", "gate", "weight_gradient",
@@ -165,7 +166,7 @@ class TestRoom:
             passes.append((given["domain"].name, given["needs"]))
             return gather(*args, **given)
 
-        monkeypatch.setattr("dgprune_lab.passes.gather", counted)
+        monkeypatch.setattr("dgprune_lab.study.evidence.gather", counted)
         held = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)], targets=[domain("t", seed=2)],
@@ -184,6 +185,6 @@ class TestRoom:
             held.score_all(["gc_net", "taylor"])
         kept = [key[4] for key in held._cache._held if key[0] == "statistics"]
         assert kept == [("gate",), ("gate",)]
-        monkeypatch.setattr("dgprune_lab.passes.gather", None)
+        monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
         for name in ("a", "b"):
             assert held.statistics(name, needs=["gate"]).gate

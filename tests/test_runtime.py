@@ -12,8 +12,8 @@ import psutil
 import pytest
 import torch
 
-from dgprune_lab import runtime
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.core import machine as runtime
+from dgprune_lab.core.errors import DgpruneError
 
 
 @pytest.fixture

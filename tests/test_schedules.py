@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dgprune_lab as dg
-from dgprune_lab.pruning.schedules import LayerSchedule, PruneSchedule
+from dgprune_lab.training.scheduled.schedules import LayerSchedule, PruneSchedule
 
 # 512 filters as in the paper's VGG-11 and ResNet-18 (last four convolutions, an event every 4 epochs): N, start, end,
 # ratio; T events, K kept; kept after events 1, 2, 3, the middle one and the last, by hand from the formula.

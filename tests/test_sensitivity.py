@@ -13,8 +13,8 @@ from planted import flat, linear_net
 from torch import Tensor
 
 import dgprune_lab as dg
-from dgprune_lab.attributions import Method
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.measurement.attributions import Method
+from dgprune_lab.core.errors import DgpruneError
 
 CLASSES = 4
 
@@ -96,6 +96,15 @@ def test_the_scorer_says_the_same_from_one_pass() -> None:
     frame = dg.diagnostics.sensitivity(study, between=("a", "b"), images=None)
     assert np.allclose(-between.values["0"].numpy(), effects(frame).value.abs(), atol=1e-4)
     assert fingerprint(study.model) == before
+
+
+def test_the_values_are_those_of_captum(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Captum was asked")
+
+    monkeypatch.setattr("captum.attr.LayerGradientXActivation.attribute", refuse)
+    with pytest.raises(RuntimeError, match="Captum was asked"):
+        dg.diagnostics.sensitivity(study_of())
 
 
 def test_what_looked_at_a_target_says_so() -> None:

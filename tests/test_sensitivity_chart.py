@@ -15,14 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 import dgprune_lab as dg
-from dgprune_lab.charts.against import against_rows, correlation_words
-from dgprune_lab.charts.filter_map import NAME, PLOT, SAME, WAITING, compared, map_data, mixed, removed_rows
-from dgprune_lab.charts.overlays import AGAINST, FOR, overlay, overlays
+from dgprune_lab.charts.sensitivity.against_scores import against_rows, correlation_words
+from dgprune_lab.charts.sensitivity.map import NAME, PLOT, SAME, WAITING, compared, map_data, mixed, removed_rows
+from dgprune_lab.charts.pixels.overlays import AGAINST, FOR, overlay, overlays
 from dgprune_lab.charts.theme import NEW_LOOK, TRAINED_ON
 from dgprune_lab.diagnostics.sensitivity import EXTRA
-from dgprune_lab.types.tables import tidy
+from dgprune_lab.core.tables import tidy
 
-pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.types.errors.DgpruneNote")
+pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 MINUS = "\N{MINUS SIGN}"
 NONE = float("nan")
 EFFECTS = {

@@ -15,12 +15,12 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab import intervals
-from dgprune_lab.attributions import STEPS, TOGETHER, Attributor, Method
-from dgprune_lab.contrast.effects import cohens_d, matched_d
-from dgprune_lab.contrast.ranks import auroc, p_values, q_values
-from dgprune_lab.diagnostics.comparison import over_filters
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.stats import intervals
+from dgprune_lab.measurement.attributions import STEPS, TOGETHER, Attributor, Method
+from dgprune_lab.stats.effect_sizes import cohens_d, matched_d
+from dgprune_lab.stats.auroc import auroc, p_values, q_values
+from dgprune_lab.stats.rank_agreement import over_filters
+from dgprune_lab.core.errors import DgpruneError
 
 SEED, IMAGES, LAYERS = 5, 40, ["4", "0"]
 
@@ -155,7 +155,7 @@ def test_over_pairs_of_sources_the_mean_or_the_largest() -> None:
 
 def test_one_source_is_refused_before_any_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     study = without_spread(sources=1)
-    monkeypatch.setattr("dgprune_lab.passes.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
     words = "it compares at least two sources, and there is one"
     with pytest.raises(DgpruneError, match=f"'sensitivity_sources' cannot run here: {words}"):
         study.score("sensitivity_sources")

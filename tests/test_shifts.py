@@ -8,8 +8,8 @@ import torch
 from dgprune_lab import data
 from dgprune_lab.data.augment import AUGMENTATIONS
 from dgprune_lab.data.shifts import SHIFTS
-from dgprune_lab.types.domain import Domain
-from dgprune_lab.types.errors import DgpruneError
+from dgprune_lab.core.domain import Domain
+from dgprune_lab.core.errors import DgpruneError
 
 
 def small(*, uint8: bool = True, channels: int = 3, seed: int = 0) -> Domain:

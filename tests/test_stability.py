@@ -14,7 +14,7 @@ from material import ResidualNet, domain, fingerprint, grouped_net, norm_net, pl
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.matching import matched, pooled_outputs
+from dgprune_lab.diagnostics._filter_matching import matched, pooled_outputs
 from dgprune_lab.diagnostics.stability import EXTRA, halves
 
 RANKS, CHANCE = "rank_correlation", "rank_correlation_by_chance"

@@ -16,9 +16,9 @@ from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab.models.networks import build
-from dgprune_lab.types.filters import Mask
-from dgprune_lab.types.outcomes import Outcomes
-from dgprune_lab.types.tables import COLUMNS, SEEN, BatchNorm
+from dgprune_lab.core.masks import Mask
+from dgprune_lab.core.outcomes import Outcomes
+from dgprune_lab.core.tables import COLUMNS, SEEN, BatchNorm
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -54,7 +54,7 @@ def test_outcomes_equal_those_of_the_pruned_network_to_the_last_bit(
     options = {"widths": (8, 12, 16, 20)} if name == "resnet18_32" else {}
     study = study_of(randomise(build(name, **options), dtype=torch.float32), shape=(3, size, size), count=780)
     if not shared:
-        monkeypatch.setattr("dgprune_lab.evaluator.find_stem", lambda *_: None)
+        monkeypatch.setattr("dgprune_lab.measurement.evaluator.find_stem", lambda *_: None)
     assert (study._evaluator.stem is not None) == shared
     scores = study.score("random")
     masks = [None, *(dg.allocate(scores, ratio=ratio) for ratio in (0.0, 0.37))]
@@ -249,7 +249,7 @@ def test_a_stem_too_large_to_keep_changes_no_number(limit: int, monkeypatch: pyt
     mask = dg.allocate(study.score("random"), ratio=0.4)
     settings: list[BatchNorm] = ["as_is", "recalibrate"]
     want = [study.outcomes(mask, domain="t", batchnorm=batchnorm) for batchnorm in settings]
-    monkeypatch.setattr("dgprune_lab.evaluator._STEM_BYTES", limit)
+    monkeypatch.setattr("dgprune_lab.measurement.evaluator._STEM_BYTES", limit)
     other = dg.Study(study.model, sources=study.sources, targets=study.targets)
     assert all(
         same(other.outcomes(mask, domain="t", batchnorm=batchnorm), found)

@@ -16,9 +16,9 @@ import torch
 from material import domain, norm_net, randomise
 
 import dgprune_lab as dg
-from dgprune_lab.report import write_report
-from dgprune_lab.types.record import MORE, Record, set_record
-from dgprune_lab.widgets import frames
+from dgprune_lab.commands.report import write_report
+from dgprune_lab.core.provenance import MORE, Record, set_record
+from dgprune_lab.widgets.explorer import payloads as frames
 
 OTHERS = "Target-aware: this choice looked at images of t (others than those it is tested on)."
 VERY = "Target-aware: this choice looked at the images it is tested on."

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tuned_study import QUICK, same, study, tuned
 
 import dgprune_lab as dg
-from dgprune_lab.tuning import finish_run
-from dgprune_lab.types.training import EpochEvent, StageEvent
+from dgprune_lab.training.prune_and_tune import finish_run
+from dgprune_lab.training.events import EpochEvent, StageEvent
 
 
 def accuracy(table: Any, *, stage: str, round: int, domain: str = "a") -> float:
@@ -118,7 +118,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_sentence_before_any_work(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changed, words = CASES[case]
     given, worked = study(), []
-    monkeypatch.setattr("dgprune_lab.rounds.Run.steps", lambda _: worked.append(1))
+    monkeypatch.setattr("dgprune_lab.training.rounds.Run.steps", lambda _: worked.append(1))
     with pytest.raises(dg.DgpruneError, match=words):
         tuned(given, **{"scorer": "l1", **changed})
     assert not worked

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from .agreement import agreement
-from .companion import companion
+from .gc_net import companion
 from .drop import drop
-from .drops import drops
+from .drop_curve import drops
 from .feature_shift import feature_shift
 from .flips import flips
-from .images import images
+from .pixels.images import images
 from .instability import instability
 from .layers import layers
 from .left import left
 from .mean_map import mean_map
-from .overlays import overlays
+from .pixels.overlays import overlays
 from .prunability import prunability
 from .sensitivity import sensitivity
 from .stability import stability
 from .sweep import sweep
 from .training import training
-from .tuned import tuned
+from .after_finetuning import tuned
 from .theme import Look, looks, svg
 
 __all__ = [

@@ -12,22 +12,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..types.errors import DgpruneError
+from ..core.errors import DgpruneError
 from .drop import CAPTION, CHANGE, span_rows
 from .sweep import shortened
-from .theme import (
-    Look,
-    beside,
-    interval_of,
-    is_missing,
-    layered,
-    looks_of,
-    mark_of,
-    named,
-    records,
-    sight_of,
-    signed,
-)
+from .theme import Look, beside, interval_of, is_missing, layered, looks_of, mark_of, named, records, sight_of, signed
 
 ROW = 17
 LETTERS = 30

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..types.errors import DgpruneError
+from ..core.errors import DgpruneError
 from .theme import choice_sight, finish, is_missing, layered, named, records, signed
 
 PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}

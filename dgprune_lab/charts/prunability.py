@@ -19,8 +19,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..thinned import unlike
-from ..types.errors import DgpruneError
+from ..measurement.weight_masking import unlike
+from ..core.errors import DgpruneError
 from .sweep import shortened
 from .theme import finish, is_missing, layered, named, records, scorer_looks
 

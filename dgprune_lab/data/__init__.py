@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..types.domain import Domain
-from ..types.errors import unknown
+from ..core.domain import Domain
+from ..core.errors import unknown
 from . import external
 from .augment import AUGMENTATIONS
 from .digits import mnist, mnist_m, uci_digits

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..types.domain import Domain, cut_counts
-from ..types.errors import DgpruneError, note
+from ..core.domain import Domain, cut_counts
+from ..core.errors import DgpruneError, note
 from .blending import Bytes, blend, centre_crop
 
 PHOTOGRAPHS = (

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..types.domain import Domain, cut, cut_counts
-from ..types.errors import DgpruneError, unknown
+from ..core.domain import Domain, cut, cut_counts
+from ..core.errors import DgpruneError, unknown
 from .blending import Bytes, centre_crop
 from .digits import enlarged
 from .formats import (

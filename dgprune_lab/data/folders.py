@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..types.domain import Domain
-from ..types.errors import DgpruneError
+from ..core.domain import Domain
+from ..core.errors import DgpruneError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 

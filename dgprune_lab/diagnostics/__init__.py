@@ -1,16 +1,16 @@
 """One file per question: a study in, a tidy table out."""
 
 from .agreement import agreement
-from .companion import companion
+from .gc_net import companion
 from .drop import drop
 from .feature_shift import feature_shift
 from .flips import flips
 from .instability import instability
-from .ledger import ledger
+from .data_access import ledger
 from .mean_map import mean_map
-from .oracle import oracle
+from .gradients_against_removal import oracle
 from .prunability import prunability
-from .rivals import (
+from .generalization_measures import (
     distance_from_initialisation,
     l2_norm,
     margin,
@@ -21,7 +21,7 @@ from .rivals import (
 )
 from .sensitivity import sensitivity
 from .stability import stability
-from .tuned import tuned
+from .after_finetuning import tuned
 
 __all__ = [
     "agreement",

@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from ..allocate import allocate
-from ..contract import Scorer, diagnostic
-from ..study import Study
-from ..types.errors import DgpruneError
-from ..types.filters import Mask, Scores
-from ..types.record import Record, roles_of
-from ..types.tables import Of, Scope, tidy
-from .comparison import ALL, chance_spread, correlations, over_filters, overlaps
+from ..pruning.allocate import allocate
+from ..scorers.contract import Scorer, diagnostic
+from ..study.study import Study
+from ..core.errors import DgpruneError
+from ..core.masks import Mask, Scores
+from ..core.provenance import Record, roles_of
+from ..core.tables import Of, Scope, tidy
+from ..stats.rank_agreement import ALL, chance_spread, correlations, over_filters, overlaps
 
 EXTRA = ("other", "group", "scorer_looked", "other_looked")
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .. import intervals
-from ..contract import Scorer, diagnostic
-from ..stepping import with_bar
-from ..study import Study
-from ..types.filters import Scores
-from ..types.outcomes import Outcomes
-from ..types.tables import BatchNorm, Of, Scope, choice, tidy
-from .removal import Case, Removal, Steps, cases
+from ..stats import intervals
+from ..scorers.contract import Scorer, diagnostic
+from ..core.steps import with_bar
+from ..study.study import Study
+from ..core.masks import Scores
+from ..core.outcomes import Outcomes
+from ..core.tables import BatchNorm, Of, Scope, choice, tidy
+from ._removal import Case, Removal, Steps, cases
 
 By = Literal["domain", "class", "layer"]
 EXTRA = ("network", "group", "class")

@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..allocate import allocate
-from ..contract import Scorer, diagnostic
-from ..contrast.discrepancy import cka, coral, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
-from ..embedding import fit_steps
-from ..intervals import Estimate
-from ..recipes import mask_columns, mask_record
-from ..stepping import with_bar
-from ..study import Study
-from ..types.errors import DgpruneError, note
-from ..types.filters import Mask, Scores
-from ..types.record import Record, roles_of
-from ..types.tables import BatchNorm, Of, Scope, choice, tidy
-from .features import Features, Words, features_steps
+from ..pruning.allocate import allocate
+from ..scorers.contract import Scorer, diagnostic
+from ..stats.discrepancy import cka, coral, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
+from ..stats.umap_process import fit_steps
+from ..stats.intervals import Estimate
+from .sweep import mask_columns, mask_record
+from ..core.steps import with_bar
+from ..study.study import Study
+from ..core.errors import DgpruneError, note
+from ..core.masks import Mask, Scores
+from ..core.provenance import Record, roles_of
+from ..core.tables import BatchNorm, Of, Scope, choice, tidy
+from ._features import Features, Words, features_steps
 
 Embedding = Literal["umap", "linear", "none"]
 EXTRA = ("group", "other", "image", "class", "embedding")
@@ -78,8 +78,8 @@ def feature_shift(
     shown twice, as those of mnist and mnist_m are: they are never compared with each other, and the classifier meets
     both in one fold.
 
-    Believe the number with its interval; a map only says
-    where to look: its distances, sizes of clouds and gaps between them mean nothing.
+    Believe the number with its interval; a map only says where to look: its distances, sizes of clouds and gaps between
+    them mean nothing.
 
     Args:
         study: model and domains.
@@ -107,51 +107,38 @@ def feature_shift(
     if not names:
         raise DgpruneError("feature_shift needs at least one layer; layer=None takes the last.")
 
+    def layer_steps(name: str) -> Generator[Words, None, list[dict[str, Any]]]:
+        held = yield from features_steps(study, name, masks=masks, batchnorm=batchnorm, images=images, split=split)
+        rows: list[dict[str, Any]] = []
+        for k in range(len(held.masks)):
+            rows += number_rows(study, held, which=k, seed=seed)
+            yield "measuring", (k + 1) / len(held.masks)
+        if embedding == "none":
+            return rows
+        places = held.linear()
+        if embedding == "umap":
+            drawn = yield from fit_steps(held.stacked, seed=seed, neighbours=neighbours, min_dist=MIN_DIST)
+            places = drawn.astype(np.float64)
+        return rows + map_rows(study, held, places=places, kind=embedding, neighbours=neighbours, seed=seed)
+
     def steps() -> Generator[tuple[int, int], None, list[dict[str, Any]]]:
         rows: list[dict[str, Any]] = []
         for k, name in enumerate(names):
-            about = _scaled(
-                _layer_steps(study, name, masks, batchnorm, embedding, images, split, neighbours, seed), k, len(names)
-            )
-            rows += yield from about
+            rows += yield from _scaled(layer_steps(name), k, len(names))
         return rows
 
     rows = with_bar(steps(), progress=progress)
     return tidy(rows, extra=EXTRA).astype({"image": "Int64", "class": "Int64"})
 
 
-def _layer_steps(
-    study: Study, layer: str, masks: Sequence[Mask], batchnorm: BatchNorm, embedding: Embedding, images: int | None,
-    split: str, neighbours: int, seed: int,
-) -> Generator[Words, None, list[dict[str, Any]]]:  # fmt: skip
-    """The rows of one layer; yields what is done and the share of it."""
-    held = yield from features_steps(study, layer, masks, batchnorm=batchnorm, images=images, split=split)
-    rows: list[dict[str, Any]] = []
-    for k in range(len(held.masks)):
-        rows += number_rows(study, held, k, batchnorm=batchnorm, split=split, seed=seed)
-        yield "measuring", (k + 1) / len(held.masks)
-    if embedding != "none":
-        places = held.linear()
-        if embedding == "umap":
-            places = (yield from fit_steps(held.stacked, seed=seed, neighbours=neighbours, min_dist=MIN_DIST)).astype(
-                np.float64
-            )
-        rows += map_rows(
-            study, held, places, kind=embedding, batchnorm=batchnorm, split=split, neighbours=neighbours, seed=seed
-        )
-    return rows
-
-
-def number_rows(
-    study: Study, held: Features, which: int, *, batchnorm: BatchNorm, split: str, seed: int
-) -> list[dict[str, Any]]:
-    """The rows of `feature_shift` about one mask, without the map."""
+def number_rows(study: Study, held: Features, *, which: int, seed: int) -> list[dict[str, Any]]:
+    """The rows of `feature_shift` about the mask of this place in `held.masks`, without the map."""
     mask, values = held.masks[which], held.values[which]
     bandwidth = _bandwidth(held, say=mask is None)
     rows: list[dict[str, Any]] = []
 
     def add(metric: str, found: Estimate, unit: str, *, domain: str | None = None, **more: Any) -> None:
-        about = _about(study, held, mask, domain, batchnorm=batchnorm, split=split)
+        about = _about(study, held, mask=mask, domain=domain)
         rows.append({**about, **more, "metric": metric, "value": float(found.value), "low": float(found.low),
                      "high": float(found.high), "interval": "images", "unit": unit})  # fmt: skip
 
@@ -187,20 +174,19 @@ def _bandwidth(held: Features, *, say: bool) -> float | None:
 
 
 def map_rows(
-    study: Study, held: Features, places: Floats, *, kind: Embedding, batchnorm: BatchNorm, split: str,
-    neighbours: int, seed: int,
-) -> list[dict[str, Any]]:  # fmt: skip
+    study: Study, held: Features, *, places: Floats, kind: Embedding, neighbours: int, seed: int
+) -> list[dict[str, Any]]:
     """Where each image lies on a map of all features, and how far the map can be trusted."""
     rows: list[dict[str, Any]] = []
     at, joint = iter(places), study.record
     for mask in held.masks[1:]:
         assert mask is not None
-        joint = mask_record(joint, mask, batchnorm=batchnorm, study=study)
+        joint = mask_record(joint, mask, batchnorm=held.batchnorm, study=study)
     for mask, values in zip(held.masks, held.values, strict=True):
         for name in values:
             # Of one fit every place hangs on all masks; the axes of the linear map on none.
             seen = joint if kind == "umap" else None
-            about = _about(study, held, mask, name, batchnorm=batchnorm, split=split, record=seen)
+            about = _about(study, held, mask=mask, domain=name, record=seen)
             labels = held.labels[name]
             for k, image in enumerate(held.rows[name].tolist()):
                 place = next(at)
@@ -212,7 +198,7 @@ def map_rows(
     found = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)
     shown = next((mask.scorer for mask in held.masks if mask is not None), None)
     rows.append({
-        **_about(study, held, None, None, batchnorm=batchnorm, split=split, record=joint), "scorer": shown,
+        **_about(study, held, mask=None, domain=None, record=joint), "scorer": shown,
         "ratio_removed": None, "ratio_got": None, "embedding": kind, "metric": "trustworthiness",
         "value": float(found.value), "low": float(found.low), "high": float(found.high), "interval": "images",
         "unit": "share", "images": len(chosen), "seed": seed,
@@ -221,15 +207,16 @@ def map_rows(
 
 
 def _about(
-    study: Study, held: Features, mask: Mask | None, domain: str | None, *, batchnorm: BatchNorm, split: str,
-    record: Record | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    study: Study, held: Features, *, mask: Mask | None, domain: str | None, record: Record | None = None
+) -> dict[str, Any]:
     """The cells that all rows about a mask, and a domain where there is one, share; `record` in place of the mask's."""
     roles = roles_of(study.domains)
     if record is None:
-        record = study.record if mask is None else mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+        record = study.record
+        if mask is not None:
+            record = mask_record(record, mask, batchnorm=held.batchnorm, study=study)
     about: dict[str, Any] = {
-        "group": held.layer, "batchnorm": "as_is" if mask is None else batchnorm, "split": split,
+        "group": held.layer, "batchnorm": "as_is" if mask is None else held.batchnorm, "split": held.split,
         "training_seed": study.training_seed,
         **({"ratio_removed": 0.0, "ratio_got": 0.0} if mask is None else mask_columns(mask)),
         "target_aware": record.target_aware(roles), "images": sum(map(len, held.rows.values())),
@@ -239,7 +226,7 @@ def _about(
     if domain is not None:
         found = study.domain(domain)
         about |= {"domain": domain, "role": found.role, "images": len(held.rows[domain]),
-                  **record.columns(domain, split, roles=roles)}  # fmt: skip
+                  **record.columns(domain, held.split, roles=roles)}  # fmt: skip
     return about
 
 

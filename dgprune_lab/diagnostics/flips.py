@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .. import intervals
-from ..contract import Scorer, diagnostic
-from ..stepping import with_bar
-from ..study import Study
-from ..types.filters import Scores
-from ..types.tables import BatchNorm, Of, Scope, tidy
-from .removal import Case, Removal, Steps, cases
+from ..stats import intervals
+from ..scorers.contract import Scorer, diagnostic
+from ..core.steps import with_bar
+from ..study.study import Study
+from ..core.masks import Scores
+from ..core.tables import BatchNorm, Of, Scope, tidy
+from ._removal import Case, Removal, Steps, cases
 
 EXTRA = ("network", "group")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..contract import diagnostic
-from ..intervals import LEVEL, RESAMPLES
-from ..pruning.plan import PruningRun
-from ..types.errors import DgpruneError, note
-from ..types.tables import tidy
+from ..scorers.contract import diagnostic
+from ..stats.intervals import LEVEL, RESAMPLES
+from ..training.scheduled.plan import PruningRun
+from ..core.errors import DgpruneError, note
+from ..core.tables import tidy
 
 EXTRA = ("run", "stage", "remove", "how", "rate", "settings", "runs", "within", "of_metric", "warning")
 LEAST = 8

@@ -12,13 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..contract import diagnostic
+from ..scorers.contract import diagnostic
 from ..scorers.domains import cosine
-from ..study import Study
-from ..types.domain import Domain
-from ..types.errors import DgpruneError
-from ..types.record import Reads, Record, Roles, roles_of
-from ..types.tables import Seen, tidy
+from ..study.study import Study
+from ..core.domain import Domain
+from ..core.errors import DgpruneError
+from ..core.provenance import Reads, Record, Roles, roles_of
+from ..core.tables import Seen, tidy
 
 
 @diagnostic("mean_map", extra=("group", "filter", "other", "row", "column"), cite="Sun 2023, arXiv:2306.13237")

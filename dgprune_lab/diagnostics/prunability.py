@@ -11,17 +11,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..allocate import allocate
-from ..contract import Scorer, diagnostic
-from ..measure import private
-from ..stepping import with_bar
-from ..study import Study
-from ..thinned import Norm, Thinned, WeightScorer, unlike
-from ..types.errors import DgpruneError, note
-from ..types.filters import Mask, Scores, WeightScores
-from ..types.tables import Scope, Seen, choice, tidy
-from .loss_curve import LossCurve
-from .pooled import checked_tolerances, named, pooled
+from ..pruning.allocate import allocate
+from ..scorers.contract import Scorer, diagnostic
+from ..measurement.outcomes import private
+from ..core.steps import with_bar
+from ..study.study import Study
+from ..measurement.weight_masking import Norm, Thinned, WeightScorer, unlike
+from ..core.errors import DgpruneError, note
+from ..core.masks import Mask, Scores, WeightScores
+from ..core.tables import Scope, Seen, choice, tidy
+from ._loss_curve import LossCurve
+from ..study.pooled import checked_tolerances, named, pooled
 
 Granularity = Literal["weight", "filter"]
 Search = Literal["grid", "fast"]

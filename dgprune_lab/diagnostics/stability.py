@@ -10,18 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..allocate import allocate, checked_ratio
-from ..contract import Scorer, diagnostic
-from ..runtime import seed as seeded
+from ..pruning.allocate import allocate, checked_ratio
+from ..scorers.contract import Scorer, diagnostic
+from ..core.machine import seed as seeded
 from ..scorers import resolve
-from ..study import Study
-from ..types.domain import Domain, cut_counts
-from ..types.errors import DgpruneError, said_once
-from ..types.filters import Scores
-from ..types.tables import Of, Scope, choice, tidy
+from ..study.study import Study
+from ..core.domain import Domain, cut_counts
+from ..core.errors import DgpruneError, said_once
+from ..core.masks import Scores
+from ..core.tables import Of, Scope, choice, tidy
 from .agreement import check_names, target_aware
-from .comparison import ALL, Floats, Values, correlations, overlaps, random_matchings, weighted
-from .matching import Match, matched, pooled_outputs
+from ..stats.rank_agreement import ALL, Floats, Values, correlations, overlaps, random_matchings, weighted
+from ._filter_matching import Match, matched, pooled_outputs
 
 Over = Literal["halves", "training_seeds"]
 EXTRA = ("over", "pair", "group", "draw_seed")

@@ -14,15 +14,15 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from ..types.errors import DgpruneError, unknown
-from ..types.record import Record
+from ..core.errors import DgpruneError, unknown
+from ..core.provenance import Record
 from .networks import build
 
 SHIPPED = (
     "digits", "lenet_paper", "lenet_two_sources_0", "lenet_two_sources_1", "lenet_two_sources_2", "digits_pair_a",
     "digits_pair_b",
 )  # fmt: skip
-"""Names of the built-in checkpoints; `dgprune_lab.shipping.RECIPES` says how each was made."""
+"""Names of the built-in checkpoints; `dgprune_lab.commands.train.RECIPES` says how each was made."""
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, *, card: Mapping[str, Any]) -> Path:

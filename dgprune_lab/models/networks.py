@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..types.errors import DgpruneError, unknown
-from ..types.record import Record
+from ..core.errors import DgpruneError, unknown
+from ..core.provenance import Record
 
 PerChannel = float | Sequence[float]
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..contract import Menu, Scorer, read_scores
-from ..types.errors import DgpruneError
-from ..types.filters import Scores
-from ..types.tables import Seen
+from .contract import Menu, Scorer, read_scores
+from ..core.errors import DgpruneError
+from ..core.masks import Scores
+from ..core.tables import Seen
 from .activations import activation_l1, apoz
 from .combined import By, hybrid_scorer, reversed_scorer
-from .connectivity import gc_net
+from .gc_net import gc_net
 from .domains import dss, dss_sources
 from .gradients import taylor, taylor_weight
 from .risks import gradient_agreement, gradient_snr, risk_variance

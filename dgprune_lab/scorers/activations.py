@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..contract import scorer
+from .contract import scorer
 from .view import GroupView
 
 

@@ -12,9 +12,9 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from ..contract import Need, Scorer
-from ..types.errors import DgpruneError
-from ..types.tables import choice
+from .contract import Need, Scorer
+from ..core.errors import DgpruneError
+from ..core.tables import choice
 from .view import GroupView
 
 By = Literal["depth", "rank"]

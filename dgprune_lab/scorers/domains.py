@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..contract import Need, scorer
-from ..statistics import Site
-from ..types.errors import DgpruneError, note, unknown
-from ..types.tables import choice
+from .contract import Need, scorer
+from ..measurement.statistics import Site
+from ..core.errors import DgpruneError, note, unknown
+from ..core.tables import choice
 from .view import GroupView
 
 Pairing = Literal["means", "all_pairs", "paired"]

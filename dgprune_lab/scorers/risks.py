@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..contract import Need, scorer
-from ..types.errors import DgpruneError, note
-from ..types.tables import choice
+from .contract import Need, scorer
+from ..core.errors import DgpruneError, note
+from ..core.tables import choice
 from .view import GroupView
 
 Mode = Literal["additive", "joint", "signed", "oracle"]

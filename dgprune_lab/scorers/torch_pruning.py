@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..contract import Scorer, scorer
-from ..runtime import preserved_rng
-from ..types.errors import DgpruneError
+from .contract import Scorer, scorer
+from ..core.machine import preserved_rng
+from ..core.errors import DgpruneError
 from .view import GroupView
 
 

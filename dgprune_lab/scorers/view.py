@@ -10,16 +10,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..contract import Need, Scorer
-from ..running import pairs, too_large, written
-from ..runtime import generator
-from ..statistics import Site
-from ..types.domain import Domain, Role
-from ..types.errors import DgpruneError, unknown
-from ..types.graph import FilterGraph, FilterGroup
-from ..types.layers import BATCHNORM
-from ..types.statistics import ClassMap, ClassMoments, CoMoments, Moments, Statistics
-from ..types.tables import Seen
+from .contract import Need, Scorer
+from ..measurement.hooks import pairs, too_large, written
+from ..core.machine import generator
+from ..measurement.statistics import Site
+from ..core.domain import Domain, Role
+from ..core.errors import DgpruneError, unknown
+from ..core.graph import FilterGraph, FilterGroup
+from ..core.layers import BATCHNORM
+from ..core.statistics import ClassMap, ClassMoments, CoMoments, Moments, Statistics
+from ..core.tables import Seen
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..contract import scorer
+from .contract import scorer
 from .view import GroupView
 
 

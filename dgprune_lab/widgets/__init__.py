@@ -1,17 +1,17 @@
 """Widgets: the explorer and its panels, and runs that one watches."""
 
-from .agreement import AgreementPanel
-from .explorer import Explorer
-from .feature_shift import FeatureShiftPanel
-from .flips import FlipsPanel
-from .layers import LayersPanel
-from .live import Live, Tuning
-from .panels import Panel, View
-from .prunability import PrunabilityPanel
-from .questions import Agreement, FeatureShift, Flips, Layers, Prunability, Sensitivity
-from .sensitivity import SensitivityPanel
-from .shown import Shown
-from .training import Training
+from .panels.agreement import AgreementPanel
+from .explorer.explorer import Explorer
+from .panels.feature_shift import FeatureShiftPanel
+from .panels.flips import FlipsPanel
+from .panels.layers import LayersPanel
+from .live.live import Live, Tuning
+from .explorer.panel_host import Panel, View
+from .panels.prunability import PrunabilityPanel
+from .single_panel import Agreement, FeatureShift, Flips, Layers, Prunability, Sensitivity
+from .panels.sensitivity import SensitivityPanel
+from .page.chart import Shown
+from .live.training import Training
 
 __all__ = [
     "Agreement",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import ipywidgets
 
-from ..types.errors import DgpruneError
+from ..core.errors import DgpruneError
 
 
 class Prediction(ipywidgets.VBox):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from ..runtime import threads
-from ..types.errors import hear
+from ..core.machine import threads
+from ..core.errors import hear
 
 EXACT, PANEL, CURVES, BACKGROUND = range(4)
 _PARK = 1.0

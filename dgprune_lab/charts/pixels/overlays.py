@@ -1,0 +1,104 @@
+"""Where in an image a filter's contribution comes from: the image, and beside it the same in grey under two colours.
+
+Named data, in pixels: `pictures` (x, y, url, text) and `words` (x, y, text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ...core.errors import DgpruneError
+from .images import png
+from .thumbnails import data_url
+from ..theme import finish, layered, named
+
+FOR, AGAINST = (255, 176, 0), (120, 94, 240)  # told apart with any colour vision, on any grey
+_SHOWN = 96  # pixels of an overlay: enough for a smooth map
+_LINE, _GAP = 34, 14
+
+Rows = list[dict[str, Any]]
+
+
+def overlays(images: Tensor, maps: Tensor, *, words: Sequence[str], size: int = 72, columns: int = 6) -> alt.LayerChart:
+    """Draw images in pairs: as they are, and in grey with a map over them, amber for and violet against.
+
+    Colours are stronger the larger the map's value, on one scale for all images.
+
+    Args:
+        images: (N, C, H, W) in [0, 1]; C is 1, 3 or 4.
+        maps: (N, h, w), of any size: what speaks for (above 0) and against (below 0) something.
+        words: what stands under each pair, N of them.
+        size: of one picture on the screen, in pixels.
+        columns: pairs in a line.
+
+    Raises:
+        DgpruneError: numbers that do not fit, or a map that is not finite.
+    """
+    if not len(images) == len(maps) == len(words):
+        raise DgpruneError(
+            f"every image needs a map and words; got {len(images)} images, {len(maps)} maps and {len(words)} words."
+        )
+    most = float(maps.abs().max()) if maps.numel() else 0.0
+    pictures: Rows = []
+    lines: Rows = []
+    for k, (image, found, text) in enumerate(zip(images, maps, words, strict=True)):
+        x, y = (k % columns) * (2 * size + _GAP), (k // columns) * (size + _LINE)
+        pictures += pair(image, found, most=most, x=x, y=y, size=size, text=text)
+        lines.append({"x": x, "y": y + size + 11, "text": text})
+    width = min(columns, max(len(images), 1)) * (2 * size + _GAP)
+    height = max(1, -(-len(images) // columns)) * (size + _LINE)
+    x, y = (
+        alt.X("x:Q", scale=alt.Scale(domain=[0, width], nice=False, zero=False), axis=None),
+        alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None),
+    )
+    drawn = layered(
+        alt.Chart(named("pictures", pictures)).mark_image(width=size, height=size, align="left", baseline="top")
+        .encode(x=x, y=y, url="url:N", tooltip=[alt.Tooltip("text:N")]),
+        alt.Chart(named("words", lines)).mark_text(style="words", align="left").encode(x=x, y=y, text="text:N"),
+    )  # fmt: skip
+    return finish(drawn, width=width, height=height, padding={"left": 4, "right": 8, "top": 4, "bottom": 0})
+
+
+def pair(image: Tensor, found: Tensor, *, most: float, x: float, y: float, size: float, text: str) -> Rows:
+    """The two pictures of one image (C, H, W) and its map (h, w), side by side."""
+    plain = np.ascontiguousarray((image * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+    return [
+        {"x": x, "y": y, "url": data_url(plain), "text": text},
+        {"x": x + size, "y": y, "url": overlay(image, found, most=most), "text": text},
+    ]
+
+
+def overlay(image: Tensor, found: Tensor, *, most: float) -> str:
+    """An image (C, H, W) in grey, and over it a map (h, w): amber above 0, violet below, as a data URL.
+
+    Args:
+        image: in [0, 1].
+        found: brought to the picture's size by bilinear interpolation.
+        most: the absolute value of full colour; 0 draws no colour.
+
+    Raises:
+        DgpruneError: a map that is not finite.
+    """
+    if not torch.isfinite(found).all():
+        raise DgpruneError("the map of an image is NaN or infinite; check the network's weights and images.")
+    size = (_SHOWN, _SHOWN)
+    grey = image[:3].float().cpu().mean(0)[None, None]
+    base = 0.2 + 0.6 * interpolate(grey, size=size, mode="nearest")[0, 0]
+    spread = interpolate(found.detach().float().cpu()[None, None], size=size, mode="bilinear")[0, 0]
+    share = (spread / most).clamp(-1, 1) if most else torch.zeros(size)
+    return png(_blended(base.numpy(), share.numpy()))
+
+
+def _blended(grey: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(H, W, 3) grey under a colour that covers the more of it the farther its share is from 0."""
+    cover = 0.85 * np.abs(share)[..., None]
+    colour = np.where(share[..., None] > 0, np.array(FOR), np.array(AGAINST))
+    return ((1 - cover) * 255 * grey[..., None] + cover * colour).round().astype(np.uint8)

@@ -1,0 +1,236 @@
+"""A real JupyterLab in a real browser, for the tests and for the bench: starts, opens a notebook, moves the slider."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..doctor import chromium
+from ..lab import free_port
+from ...core.errors import DgpruneError
+
+_FLAGS = [
+    "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+]  # fmt: skip
+_HERE = re.compile(r"^(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|^(data|blob|about):")
+_HANDLE = 16.0  # width of the slider's handle in pixels
+_CHART = "[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-{chart} .dgx-chart').vegaView"
+
+
+class LabPage:
+    """One notebook in one tab.
+
+    Attributes:
+        page: Playwright's page.
+        outside: addresses of requests that would have left the machine; the browser finds no other host.
+    """
+
+    def __init__(self, page: Any, *, base: str, token: str, runtime: Path) -> None:
+        self.page, self.outside = page, []
+        self._base, self._token, self._runtime = base, token, runtime
+        self._client: Any = None
+        page.on("request", lambda request: None if _HERE.match(request.url) else self.outside.append(request.url))
+
+    def open(self, notebook: str) -> None:
+        """Show a notebook and wait until its kernel is idle."""
+        self.page.goto(f"{self._base}/lab/tree/{notebook}?token={self._token}")
+        self.page.wait_for_selector(".jp-Notebook", timeout=90_000)
+        idle = "() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.getAttribute('data-status') === 'idle'"
+        self.page.wait_for_function(idle, timeout=90_000)
+        end = time.monotonic() + 60
+        while not self._kernel_is_connected():
+            if time.monotonic() > end:
+                raise DgpruneError("the notebook's kernel did not start within a minute.")
+            self.page.wait_for_timeout(200)
+        self.page.wait_for_timeout(1000)  # the page hears of its kernel a moment later
+        if self.page.locator(".jp-Dialog").count():
+            raise DgpruneError(f"JupyterLab opened a dialog: {self.page.locator('.jp-Dialog').first.inner_text()}")
+
+    def _kernel_is_connected(self) -> bool:
+        try:
+            return any(kernel["connections"] for kernel in json.loads(self._ask("GET", "/api/kernels")))
+        except urllib.error.URLError:  # a server that is still busy starting
+            return False
+
+    def run_all(self, *, timeout: float = 180) -> None:
+        """Run every cell and wait for the last."""
+        self.page.locator(".lm-MenuBar-item", has_text=re.compile("^Run$")).click()
+        self.page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+        prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent)"
+        self.page.wait_for_function(f"() => {prompts}.every(text => /[0-9]/.test(text))", timeout=timeout * 1000)
+
+    def errors(self) -> list[str]:
+        """What cells wrote to stderr or raised."""
+        where = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type='application/vnd.jupyter.error']"
+        return [text.strip() for text in self.page.locator(where).all_inner_texts()]
+
+    def slider(self, index: int = 0) -> Any:
+        """The explorer's slider."""
+        return self.page.locator(".dgx input[type=range][aria-label^='Remove']").nth(index)
+
+    def drag(self, fraction: float, *, index: int = 0) -> None:
+        """Take the slider's handle with the mouse and put it at a fraction of its range."""
+        slider = self.slider(index)
+        box = self._at_rest(slider)
+        first, last = (float(slider.get_attribute(name) or 0) for name in ("min", "max"))
+        start = (float(slider.input_value()) - first) / (last - first)
+        x = [box["x"] + _HANDLE / 2 + (box["width"] - _HANDLE) * share for share in (start, fraction)]
+        y = box["y"] + box["height"] / 2
+        self.page.mouse.move(x[0], y)
+        self.page.mouse.down()
+        self.page.mouse.move(x[1], y, steps=8)
+        self.page.mouse.up()
+
+    def _at_rest(self, element: Any) -> dict[str, float]:
+        """Where an element is, once it stays there: a cell that was just run scrolls the notebook to the next."""
+        element.scroll_into_view_if_needed()
+        before, end = None, time.monotonic() + 10
+        while (box := element.bounding_box()) != before or box is None:
+            if time.monotonic() > end:
+                raise DgpruneError("the slider does not come to rest on the page.")
+            before = box
+            self.page.wait_for_timeout(100)
+        return box
+
+    def data(self, chart: str, name: str, *, index: int = 0) -> list[dict[str, Any]]:
+        """The rows behind a chart ("a", "c" or "d") of an explorer, as its Vega view holds them."""
+        return self.page.evaluate(
+            f"() => {_CHART.format(index=index, chart=chart)}.data('{name}').map(row => ({{...row}}))"
+        )
+
+    def text(self, part: str, *, index: int = 0) -> str:
+        """Words of an explorer: "sentence", "badge", "progress", ..."""
+        return self.page.locator(".dgx").nth(index).locator(f".dgx-{part}").first.inner_text()
+
+    def settled(self, *, timeout: float = 30, index: int = 0) -> None:
+        """Wait until the badge says that all images were measured."""
+        badge = f"[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-badge')"
+        self.page.wait_for_function(f"() => {badge}.dataset.state === 'exact'", timeout=timeout * 1000)
+
+    # --- the kernel behind it --------------------------------------------------------------------------------------
+
+    def kernel(self, code: str, *, timeout: float = 60) -> str:
+        """Run code in the notebook's kernel as a cell would, and return what it printed."""
+        return self.collect(self.start(code), timeout=timeout)
+
+    def start(self, code: str) -> str:
+        """Send code to the notebook's kernel and do not wait; returns the message's id for `collect`."""
+        return self._connected().execute(code)
+
+    def collect(self, message: str, *, timeout: float = 60) -> str:
+        """What the code sent by `start` printed.
+
+        Raises:
+            DgpruneError: it raised.
+        """
+        said, end = [], time.monotonic() + timeout
+        while time.monotonic() < end:
+            try:
+                got = self._connected().get_iopub_msg(timeout=1)
+            except queue.Empty:
+                continue
+            if got["parent_header"].get("msg_id") != message:
+                continue
+            if got["msg_type"] == "stream":
+                said.append(got["content"]["text"])
+            elif got["msg_type"] == "error":
+                raise DgpruneError("\n".join(got["content"]["traceback"]))
+            elif got["msg_type"] == "status" and got["content"]["execution_state"] == "idle":
+                return "".join(said)
+        raise DgpruneError(f"the kernel did not answer within {timeout} s.")
+
+    def delete_kernel(self) -> None:
+        """Take the kernel away, as a server that shuts down does."""
+        for kernel in json.loads(self._ask("GET", "/api/kernels")):
+            self._ask("DELETE", f"/api/kernels/{kernel['id']}")
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            from jupyter_client.blocking.client import BlockingKernelClient
+
+            newest = max(self._runtime.glob("kernel-*.json"), key=lambda path: path.stat().st_mtime)
+            self._client = BlockingKernelClient(connection_file=str(newest))
+            self._client.load_connection_file()
+            self._client.start_channels()
+            self._client.wait_for_ready(timeout=60)
+        return self._client
+
+    def _ask(self, method: str, path: str) -> str:
+        request = urllib.request.Request(
+            self._base + path, method=method, headers={"Authorization": f"token {self._token}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read().decode()
+
+    def end(self) -> None:
+        """Let go of the kernel."""
+        if self._client is not None:
+            self._client.stop_channels()
+
+
+@contextmanager
+def lab_page(folder: Path, *, width: int = 1400, height: int = 1000) -> Iterator[LabPage]:
+    """`dgprune-lab lab` in a folder and an empty tab of headless Chromium on it; both end with the context.
+
+    Raises:
+        DgpruneError: no Chromium, or the lab does not start.
+    """
+    from playwright.sync_api import sync_playwright
+
+    browser_path = chromium()
+    if browser_path is None:
+        raise DgpruneError("Chromium is not installed: apt-get install -y chromium")
+    port, runtime = free_port(), folder / "runtime"
+    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(folder / "config")}
+    command = [
+        sys.executable,
+        "-m",
+        "dgprune_lab.commands.cli",
+        "lab",
+        "--no-browser",
+        "--port",
+        str(port),
+        "--workdir",
+        str(folder / "desk"),
+    ]
+    log = (folder / "lab.log").open("w")
+    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+    try:
+        token = _token(folder / "lab.log", server)
+        with sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=str(browser_path), args=_FLAGS)
+            tab = LabPage(
+                browser.new_page(viewport={"width": width, "height": height}), base=f"http://127.0.0.1:{port}",
+                token=token, runtime=runtime,
+            )  # fmt: skip
+            try:
+                yield tab
+            finally:
+                tab.end()
+                browser.close()
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def _token(log: Path, server: subprocess.Popen[bytes]) -> str:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and server.poll() is None:
+        found = re.search(r"token=([0-9a-f]{16,})", log.read_text(errors="replace"))
+        if found:
+            return found[1]
+        time.sleep(0.2)
+    raise DgpruneError(f"the lab did not start:\n{log.read_text(errors='replace')[-2000:]}")

@@ -1,0 +1,71 @@
+"""The networks, images and scores that both sides get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ...data import load
+from ...pruning.verify import read_groups
+from ...models.networks import lenet
+from ...core.machine import generator, preserved_rng
+from ...core.domain import Domain
+from ...core.masks import Scores
+from ...core.graph import FilterGraph
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with its groups and an image of the size it is used at."""
+
+    name: str
+    model: nn.Module
+    graph: FilterGraph
+    example: Tensor
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Name and filters of every group."""
+        return {group.name: group.filters for group in self.graph.groups}
+
+
+def network(name: str) -> nn.Module:
+    """A network with random weights, drawn with seed 0, in eval mode: "lenet" or a name of torchvision's."""
+    if name == "lenet":
+        return lenet(classes=CLASSES).eval()
+    import torchvision
+
+    with preserved_rng():
+        torch.manual_seed(0)
+        return torchvision.models.get_model(name, weights=None, num_classes=CLASSES).eval()
+
+
+def case(name: str, *, pixels: int, device: torch.device) -> Case:
+    """A network on a device, its groups read with one image of `pixels` x `pixels`."""
+    example = torch.rand((1, 3, pixels, pixels), generator=generator("bench", name)).to(device)
+    model = network(name).to(device)
+    return Case(name, model, read_groups(model, example), example)
+
+
+def drawn_scores(graph: FilterGraph, *, seed: int = 0) -> Scores:
+    """A random number per filter."""
+    values = {
+        group.name: torch.rand(group.filters, generator=generator("bench", seed, group.name), dtype=torch.float64)
+        for group in graph.groups
+    }
+    return Scores("random", values, graph, {"seed": seed})
+
+
+def domains(pixels: int, names: Sequence[str] = ("mnist", "mnist_m")) -> tuple[Domain, ...]:
+    """Built-in digits (and their coloured twin), padded to `pixels`, as ready float images for both sides."""
+    return tuple(_ready(name, pixels) for name in names)
+
+
+def _ready(name: str, pixels: int) -> Domain:
+    found = load(name).padded(pixels)
+    return replace(found, images=found.images.float() / 255 if found.images.dtype == torch.uint8 else found.images)

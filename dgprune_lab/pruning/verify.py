@@ -1,0 +1,145 @@
+"""The groups of a network, each proven: removed and masked give the same logits, or it is refused by name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .groups import assemble, trace
+from .surgery import prune, rebuild, zeroed
+from .tracing import run_order
+from ..core.errors import DgpruneError
+from ..core.masks import Mask
+from ..core.graph import FilterGraph, FilterGroup
+
+_TOLERANCE = 1e-3
+
+
+def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
+    """Which filters of a network must go together, for any architecture that can be traced.
+
+    Each group is tried: half of it is removed from a copy with random weights, and the logits must equal those of the
+    same copy masked, to 0.1 % of their spread. A group that fails is refused by name; the others remain.
+
+    Args:
+        model: untouched.
+        example: (N, C, H, W) float images of the size the network takes; two of them are used.
+        layers: "conv" = filters of convolutions; "all" = hidden units of linear layers too.
+
+    Raises:
+        DgpruneError: nothing to prune, an operation that cannot be followed, a wrapper, another image size.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    example = example[:2].to(device)
+    graph = trace(model, example[:1], layers=layers)
+    if graph.groups:
+        graph = _proven(model, graph, example)
+    if not graph.groups:
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(graph.refused.items())[:3])
+        more = "" if layers == "all" else " Hidden units of linear layers can be pruned with layers='all'."
+        raise DgpruneError(
+            f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{more}"
+        )
+    return graph
+
+
+def refuse_hooks(model: nn.Module, twin: nn.Module, example: Tensor) -> None:
+    """Refuse a network whose hooks change what it computes: a pruned copy has none.
+
+    Args:
+        model: as the user gave it; its modes are left as found.
+        twin: a copy without hooks, in eval mode.
+        example: images for the copy.
+
+    Raises:
+        DgpruneError: the two give different logits.
+    """
+    if not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        return
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            given = model.eval()(example.to(next(model.parameters()).device)).to(example.device)
+            mine = twin(example)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not torch.allclose(given, mine, rtol=1e-4, atol=1e-4):
+        raise DgpruneError(
+            "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
+        )
+
+
+def _proven(model: nn.Module, graph: FilterGraph, example: Tensor) -> FilterGraph:
+    twin = _random_twin(model).eval()
+    images = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    if _failure(twin, graph, graph.groups, images) is None:
+        return graph
+    good, refused = [], dict(graph.refused)
+    for group in graph.groups:
+        why = _failure(twin, graph, (group,), images)
+        if why is None:
+            good.append(group)
+        else:
+            refused[group.name] = why
+    ran = run_order(twin, images)
+    kept = assemble(model, good, refused, ran, example, graph.layers)
+    why = _failure(twin, kept, kept.groups, images) if good else None
+    if why is not None:
+        raise DgpruneError(f"the layers of this network cannot be cut together ({why}).")
+    return kept
+
+
+def _failure(model: nn.Module, graph: FilterGraph, groups: tuple[FilterGroup, ...], images: Tensor) -> str | None:
+    """Why removing half of these groups is not the same as masking them; None if it is."""
+    mask = _half(graph, groups)
+    with torch.no_grad():
+        dense, zero = model(images), zeroed(model, mask)(images)
+        if not isinstance(dense, Tensor):
+            raise DgpruneError(f"the network must return logits as one tensor; it returned {type(dense).__name__}.")
+        try:
+            small = prune(model, mask)(images)
+        except Exception as error:
+            return f"removing filters breaks the network ({type(error).__name__}: {str(error).splitlines()[0]})"
+    spread = float(dense.double().std())
+    if not math.isfinite(spread) or spread == 0:
+        raise DgpruneError(
+            "the network's logits do not depend on its input, so nothing about pruning it can be checked."
+        )
+    if small.shape != dense.shape:
+        return "removing its filters changes the number of outputs"
+    gap = float((small - zero).abs().max()) / spread
+    return None if gap <= _TOLERANCE else f"removed and masked differ by {gap:.1%} of the spread of the logits"
+
+
+def _half(graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> Mask:
+    generator = torch.Generator().manual_seed(1)
+    keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
+    for group in groups:
+        units = int(group.units.max()) + 1
+        gone = torch.randperm(units, generator=generator)[: units // 2]
+        keep[group.name] = ~torch.isin(group.units, gone)
+    return replace(Mask.by_hand(graph), keep=keep)
+
+
+def _random_twin(model: nn.Module) -> nn.Module:
+    """A copy with random weights and statistics: on zero-initialised heads a comparison would say nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(name: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        normal = torch.randn(tensor.shape, generator=generator).to(tensor)
+        leaf = name.rpartition(".")[2]
+        if tensor.ndim > 1:
+            return normal * math.sqrt(2 / max(1, tensor[0].numel()))
+        if leaf == "running_var" or (leaf == "weight" and name in names):
+            return 0.5 + normal.abs().clamp(max=2)
+        return normal * 0.2 if name in names or leaf in ("bias", "running_mean") else tensor.clone()
+
+    names = {name for name, _ in model.named_parameters()}
+    return rebuild(model, draw)

@@ -1,0 +1,115 @@
+"""Means over pairs and fours of different images, of all images and of halves of them: a number and its interval.
+
+A bootstrap would draw images twice, and such a pair has a distance of 0 (or a product of its own square) that no new
+sample would have; a half holds every image once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .intervals import LEVEL, Estimate
+from ..core.machine import seed as seeded
+
+Values = NDArray[np.float64]
+Ids = NDArray[np.generic]
+
+HALVES = 200
+
+
+class Draws(NamedTuple):
+    """Which images count: all of them in the first draw, a half in every other; and which pairs are never compared.
+
+    first is (1 + HALVES, N) and second (1 + HALVES, M), of 0 and 1; row same[0][k] and column same[1][k] of an (N, M)
+    table show the same image.
+    """
+
+    first: Values
+    second: Values
+    same: tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def draws(ids: tuple[Ids, Ids], *, seed: int) -> Draws:
+    """All images of two domains, then seeded halves of each, without replacement.
+
+    An image stays in a half by the order of a number that belongs to its id, so that domains of the same images are
+    halved alike, and domains that share none independently.
+
+    Args:
+        ids: (N,) and (M,), none twice in one domain.
+        seed: of the halves.
+    """
+    images, image = np.unique(np.concatenate(ids), return_inverse=True)
+    order = np.random.default_rng(seeded("halves", seed)).random((HALVES, len(images)))
+    first, second = (_halved(order[:, places]) for places in np.split(image, [len(ids[0])]))
+    _, rows, columns = np.intersect1d(*ids, assume_unique=True, return_indices=True)
+    return Draws(first, second, (rows, columns))
+
+
+def within(weights: Values) -> Draws:
+    """The same draws of one domain against itself, no image against itself."""
+    each = np.arange(weights.shape[1])
+    return Draws(weights, weights, (each, each))
+
+
+def mean_of_pairs(table: Values, drawn: Draws) -> Values:
+    """(1 + HALVES,): per draw, the mean of an (N, M) table over pairs of different images; the others are set to 0."""
+    w, v, (p, q) = drawn
+    table[p, q] = 0
+    return ((w @ table) * v).sum(1) / (w.sum(1) * v.sum(1) - (w[:, p] * v[:, q]).sum(1))
+
+
+def co_moment(a: Values, b: Values, drawn: Draws) -> Values:
+    """(1 + HALVES,): per draw, the mean of (a_ij - a_il - a_kj + a_kl) (b_ij - b_il - b_kj + b_kl) / 4.
+
+    i and k are rows, j and l columns, and all four are different images. For a = b = X Y' that is an unbiased estimate
+    of tr(C_x C_y) (Li and Chen 2012), for a = X X' and b = Y Y' it is HSIC_1 (Song et al. 2012), in both cases for the
+    price of a few products of matrices: multiplied out there are four means, over pairs, over three images that share
+    a row or a column, and over four. Of some shared images each mean is taken over all pairs, threes and fours there
+    are. Entries of an image against itself are set to 0; what else meets an image twice is subtracted.
+
+    Args:
+        a, b: (N, M), or the same array twice; from centred features, so that nothing large cancels.
+        drawn: which rows and columns count.
+    """
+    w, v, (p, q) = drawn
+    a[p, q] = b[p, q] = 0
+    rows_a, columns_a = w * (v @ a.T), v * (w @ a)
+    rows_b, columns_b = (rows_a, columns_a) if b is a else (w * (v @ b.T), v * (w @ b))
+    both = w[:, p] * v[:, q]
+    pairs = ((w @ (a * b)) * v).sum(1)
+    by_row, by_column = (rows_a * rows_b).sum(1), (columns_a * columns_b).sum(1)
+    twice = (rows_a[:, p] * columns_b[:, q] + rows_b[:, p] * columns_a[:, q]).sum(1)
+    swapped = ((both @ (a[np.ix_(p, q)] * b[np.ix_(p, q)].T)) * both).sum(1)
+    fours = rows_a.sum(1) * rows_b.sum(1) - by_row - by_column + pairs - twice + swapped
+
+    n, m, s = w.sum(1), v.sum(1), both.sum(1)  # the same sums of a table of ones count the terms
+    n_pairs, n_row, n_column = n * m - s, n * m**2 - 2 * m * s + s, m * n**2 - 2 * n * s + s
+    n_fours = n_pairs**2 - n_row - n_column + n_pairs - 2 * s * (n - 1) * (m - 1) + s * (s - 1)
+    threes = (by_row - pairs) / (n_row - n_pairs) + (by_column - pairs) / (n_column - n_pairs)
+    return pairs / n_pairs - threes + fours / n_fours
+
+
+def by_halves(found: Values) -> Estimate:
+    """The number of the first draw; the interval holds those of all but 5 % of the halves.
+
+    A delete-half jackknife (McCarthy 1969, Shao and Wu 1989): where a number is nearly a mean, its half-sample values
+    scatter about it as it does about the truth. They are taken as they are: mirrored about the number they held the
+    truth less often. Halves without a value are left out; NaN ends where there is no number or no half has one.
+    """
+    halves = found[1:][np.isfinite(found[1:])]
+    tail = (1 - LEVEL) / 2
+    known = len(halves) and np.isfinite(found[0])
+    ends = np.quantile(halves, [tail, 1 - tail]) if known else np.full(2, np.nan)
+    return Estimate(*np.array([found[0], *ends]))
+
+
+def _halved(order: Values) -> Values:
+    """Ones for all, then per row of (HALVES, N) ones for the half of the images that comes first."""
+    weights = np.zeros((1 + HALVES, order.shape[1]))
+    weights[0] = 1
+    np.put_along_axis(weights[1:], order.argsort(1)[:, : order.shape[1] // 2], 1, 1)
+    return weights

@@ -1,0 +1,120 @@
+"""What a training with pruning is asked, checked, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from torch import nn
+
+from ...scorers.contract import Scorer
+from ...study.study import Study
+from ...pruning.surgery import prune
+from ...core.masks import Mask, WeightMask
+from ..events import RunEvent, TrainingOptions
+from .rows import mean_stability, plain
+from .schedules import PruneSchedule
+from .treatments import How
+from .members import Writer
+
+Remove = Literal["smallest", "largest", "random"]
+
+
+@dataclass(frozen=True, eq=False)
+class PruningRun:
+    """What a training with pruning gave.
+
+    Attributes:
+        network: as trained, in eval mode, of its full shape: what was removed is exactly zero. `dg.save` takes it.
+        mask: which of its weights were removed.
+        filters: which of its filters are gone altogether, in every layer that writes them.
+        table: the curve: accuracy and loss per domain after every epoch ("trained") and right after every event
+            ("cut"), and the loss of the training; extra columns epoch, stage, event.
+        events: per event and domain the accuracy before and after, their difference and the relative drop; extra
+            columns event, epoch, layers, filters.
+        end: accuracy and loss at the last epoch ("last") and at the one that was best on `split`, the gap between
+            training images and reported ones, and the mean stability; empty until the training is over.
+        settings: everything it was asked.
+        finished: False where it was stopped or diverged; the network is then that of the last whole epoch.
+        reached: where that is, in words.
+    """
+
+    network: nn.Module = field(repr=False)
+    mask: WeightMask = field(repr=False)
+    filters: Mask = field(repr=False)
+    table: pd.DataFrame = field(repr=False)
+    events: pd.DataFrame = field(repr=False)
+    end: pd.DataFrame = field(repr=False)
+    settings: Mapping[str, Any] = field(repr=False)
+    finished: bool
+    reached: str
+
+    def stability(self, domain: str | None = None) -> float:
+        """Mean stability in percent: 100 (1 - mean over the events of the relative drop), 100 without any event.
+
+        Args:
+            domain: one of them; where None, the relative drops of all sources are averaged.
+
+        Returns:
+            NaN where accuracy was at chance before every event. Events before the training (epoch 0) do not count.
+
+        Source: Bartoldson et al. 2020, arXiv:1906.03728, section 3.
+        """
+        return mean_stability(self.events, domain=domain)
+
+    def pruned(self) -> nn.Module:
+        """The network without the filters that are gone altogether: smaller, and the same logits.
+
+        A filter of a residual stream can be removed only when all layers that write it have lost it.
+        """
+        return prune(self.network, self.filters)
+
+
+PruningSteps = Generator[RunEvent | None, None, PruningRun]
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What was asked, checked; see `train_with_pruning`."""
+
+    study: Study
+    writers: Mapping[str, Writer]
+    schedule: PruneSchedule
+    timetable: Mapping[int, Mapping[str, int]]
+    options: TrainingOptions
+    scorer: Scorer
+    remove: Remove
+    how: How
+    batches: int
+    split: str
+    report: str
+    seed: int
+    images: int | None
+    checkpoint: Path | None
+
+    @property
+    def name(self) -> str:
+        """What tables call the scorer."""
+        return "random" if self.remove == "random" else self.scorer.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that say what was asked."""
+        return {
+            "network": self.study.content, "sources": {d.name: d.key for d in self.study.sources},
+            "targets": {d.name: d.key for d in self.study.targets}, "schedule": self.schedule.to_json(),
+            "scorer": self.name, "remove": self.remove, "how": self.how,
+            "batches": self.batches if self.how != "remove" else None, "split": self.split, "report": self.report,
+            "seed": self.seed, "images": self.images, "options": plain(self.options.to_json()),
+            "filters": {layer: len(self.writers[layer].filters) for layer in self.scheduled},
+            "events": len(self.timetable),
+        }  # fmt: skip
+
+    @property
+    def scheduled(self) -> list[str]:
+        """The layers that lose filters, in the order of execution."""
+        due = {layer for held in self.timetable.values() for layer in held}
+        return [layer for layer in self.writers if layer in due]
