@@ -3,84 +3,57 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import charts, data, diagnostics, models, widgets
-    from .pruning.allocate import allocate
-    from .study.gc_net import Companion, companion
-    from .scorers.contract import Diagnostic, Menu, Scorer, diagnostic, scorer
-    from .pruning.verify import read_groups
-    from .measurement.outcomes import evaluate, measure
-    from .diagnostics.sweep import demo, grid, sweep, training_seeds
-    from .models.saving import load, save
-    from .scorers import SCORERS, from_torch_pruning, hybrid, reverse
-    from .study.study import Study
-    from .training.scheduled.plan import PruningRun
-    from .training.scheduled.train_with_pruning import train_with_pruning, training_steps
-    from .measurement.recalibrate import recalibrate
-    from .training.scheduled.schedules import LayerSchedule, PruneSchedule
-    from .pruning.surgery import masked, prune
-    from .training.prune_and_tune import Tuned, prune_and_tune, tuning_steps
-    from .core.domain import Domain
-    from .core.errors import DgpruneError, DgpruneNote
-    from .core.masks import Mask, Scores, WeightMask, WeightScores
-    from .core.graph import FilterGraph, FilterGroup
-    from .core.outcomes import Outcomes
-    from .core.provenance import Record, record_of
-    from .core.tables import tidy
-    from .training.events import TrainingOptions
-    from .widgets.explorer.explorer import Explorer
-    from .widgets.prediction import predict
+    from .core import DgpruneError, DgpruneNote, Domain, FilterGraph, FilterGroup, Mask, Outcomes, Record
+    from .core import Scores, WeightMask, WeightScores, record_of, tidy
+    from .diagnostics import Diagnostic, diagnostic, grid, sweep
+    from .measurement import evaluate, measure, recalibrate
+    from .models import load, save
+    from .pruning import allocate, masked, prune, read_groups
+    from .scorers import SCORERS, Menu, Scorer, from_torch_pruning, hybrid, reverse, scorer
+    from .study import Companion, Study, companion, demo, training_seeds
+    from .training import LayerSchedule, PruneSchedule, PruningRun, TrainingOptions, Tuned
+    from .training import prune_and_tune, train_with_pruning, training_steps, tuning_steps
+    from .widgets import Explorer, predict
 
-__version__ = "0.1.0"
+# The folder that holds each public name, in the order of the flow. A name is loaded when it is first asked for, so
+# that the command line and a plain import do not wait for torch, Altair or widgets.
+_FOLDERS = {
+    "core": "DgpruneError DgpruneNote Domain FilterGraph FilterGroup Mask Outcomes Record Scores WeightMask "
+    "WeightScores record_of tidy",
+    "pruning": "allocate masked prune read_groups",
+    "measurement": "evaluate measure recalibrate",
+    "models": "load save",
+    "scorers": "SCORERS Menu Scorer from_torch_pruning hybrid reverse scorer",
+    "study": "Companion Study companion demo training_seeds",
+    "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned prune_and_tune train_with_pruning "
+    "training_steps tuning_steps",
+    "diagnostics": "Diagnostic diagnostic grid sweep",
+    "widgets": "Explorer predict",
+}
+_OWNER = {name: folder for folder, names in _FOLDERS.items() for name in names.split()}
+_MODULES = ("charts", "data", "diagnostics", "models", "widgets")
 
-# Where each public name lives, in the order of the flow. A name is loaded when it is first asked for, so that the
-# command line and a plain import do not wait for torch, Altair or widgets.
-_WHERE = {
-    "data": "data", "models": "models", "charts": "charts", "diagnostics": "diagnostics", "widgets": "widgets",
-    "Domain": "types.domain", "Study": "study", "demo": "recipes", "training_seeds": "recipes", "read_groups": "gate",
-    "SCORERS": "scorers", "scorer": "contract", "Scorer": "contract", "Menu": "contract",
-    "from_torch_pruning": "scorers", "reverse": "scorers", "hybrid": "scorers",
-    "diagnostic": "contract", "Diagnostic": "contract",
-    "Scores": "types.filters", "allocate": "allocate", "Mask": "types.filters", "FilterGraph": "types.graph",
-    "FilterGroup": "types.graph", "WeightScores": "types.filters", "WeightMask": "types.filters",
-    "companion": "companion", "Companion": "companion",
-    "prune": "surgery", "masked": "surgery", "recalibrate": "recalibration",
-    "record_of": "types.record", "Record": "types.record",
-    "prune_and_tune": "tuning", "tuning_steps": "tuning", "Tuned": "tuning", "TrainingOptions": "types.training",
-    "PruneSchedule": "pruning.schedules", "LayerSchedule": "pruning.schedules", "PruningRun": "pruning.plan",
-    "train_with_pruning": "pruning.training", "training_steps": "pruning.training",
-    "evaluate": "measure", "measure": "measure", "Outcomes": "types.outcomes", "tidy": "types.tables",
-    "sweep": "recipes", "grid": "recipes", "save": "saving", "load": "saving",
-    "Explorer": "widgets.explorer", "predict": "widgets.prediction",
-    "DgpruneError": "types.errors", "DgpruneNote": "types.errors",
-}  # fmt: skip
-
-__all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted([*_OWNER, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _OWNER:
+        value = getattr(importlib.import_module(f".{_OWNER[name]}", __name__), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("dgprune-lab")
+    else:
         raise AttributeError(f"module 'dgprune_lab' has no attribute {name!r}")
-    module = importlib.import_module(f".{_WHERE[name]}", __name__)
-    found = module if name == _WHERE[name] and not hasattr(module, name) else getattr(module, name)
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_WHERE]
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing the module `measure` sets the attribute of that name; the public name is the function in it.
-        if isinstance(value, ModuleType) and _WHERE.get(name) == name:
-            value = getattr(value, name, value)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+    return sorted({*globals(), *__all__, "__version__"})

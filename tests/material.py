@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dgprune_lab.core.domain import Domain
-from dgprune_lab.core.masks import Mask
 from dgprune_lab.core.graph import FilterGraph
+from dgprune_lab.core.masks import Mask
 
 FLOOR = 0.5
 Net = TypeVar("Net", bound=nn.Module)

@@ -16,8 +16,8 @@ from page_driver import Opened
 from torch import Tensor
 
 import dgprune_lab as dg
-from dgprune_lab.stats.rank_agreement import correlations
 from dgprune_lab.diagnostics.stability import halves
+from dgprune_lab.stats.rank_agreement import correlations
 from dgprune_lab.widgets import Agreement, AgreementPanel, View
 from dgprune_lab.widgets.page.standalone import write_page
 

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import dgprune_lab as dg
+from dgprune_lab.core.masks import Mask
 from dgprune_lab.models.networks import build
 from dgprune_lab.pruning.surgery import rebuild, zeroed
-from dgprune_lab.core.masks import Mask
 
 
 def small_vgg11_bn() -> nn.Module:

@@ -13,10 +13,10 @@ from material import images as random_images
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.measurement.attributions import STEPS, TOGETHER, Attributor, Method, separated
-from dgprune_lab.pruning.surgery import zeroed
 from dgprune_lab.core.domain import Batch
 from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.measurement.attributions import STEPS, TOGETHER, Attributor, Method, separated
+from dgprune_lab.pruning.surgery import zeroed
 
 NETS = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet}
 METHODS: tuple[Method, ...] = (

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgprune_lab.pruning.allocate import allocate
 from dgprune_lab.commands.bench import PARTS, main, peer
 from dgprune_lab.commands.bench.cases import case, drawn_scores, network
 from dgprune_lab.commands.bench.panels import check_totals
@@ -19,10 +18,11 @@ from dgprune_lab.commands.bench.sweeps import check_accuracies
 from dgprune_lab.commands.bench.table import heading, line
 from dgprune_lab.commands.bench.ticks import check_same
 from dgprune_lab.commands.bench.timing import Row, race
+from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.pruning.allocate import allocate
+from dgprune_lab.pruning.surgery import prune, pruned_view
 from dgprune_lab.pruning.verify import read_groups
 from dgprune_lab.scorers import SCORERS
-from dgprune_lab.pruning.surgery import prune, pruned_view
-from dgprune_lab.core.errors import DgpruneError
 
 KEYS = {"name", "ours", "peer", "ratio", "unit", "repeats", "device", "aim", "note"}
 

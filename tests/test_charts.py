@@ -11,9 +11,9 @@ import pytest
 from dgprune_lab import charts
 from dgprune_lab.charts.drop import span_rows
 from dgprune_lab.charts.left import amount
-from dgprune_lab.charts.sweep import spread
-from dgprune_lab.charts.theme import LONG_DASH, NEW_LOOK, TARGET_AWARE, TRAINED_ON, is_target_aware, sight_of
+from dgprune_lab.charts.theme import LONG_DASH, NEW_LOOK, TARGET_AWARE, TRAINED_ON, spread
 from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.core.exposure import is_target_aware, sight_of
 from dgprune_lab.core.tables import tidy
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"

@@ -13,12 +13,11 @@ from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, nor
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab.core.graph import FilterGraph
+from dgprune_lab.core.statistics import COSTLY, Need, Statistics
 from dgprune_lab.measurement.attributions import Attributor, Method
-from dgprune_lab.scorers.contract import COSTLY, Need
 from dgprune_lab.measurement.statistics import gather
 from dgprune_lab.pruning.surgery import zeroed
-from dgprune_lab.core.graph import FilterGraph
-from dgprune_lab.core.statistics import Statistics
 
 OTHERS: tuple[Need, ...] = ("class_gate", "gate", "weight_gradient", "mean_map", "moments", "risk")
 

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dgprune_lab.commands import cli, notebooks as desk, doctor, lab
+from dgprune_lab.commands import cli, doctor, lab
+from dgprune_lab.commands import notebooks as desk
 from dgprune_lab.core.errors import DgpruneError
 
 
@@ -74,7 +75,12 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["report", "-o", "a.html"], "dgprune_lab.commands.report", "write_report", ((Path("a.html"),), {})),
         (["bench", "--quick"], "dgprune_lab.commands.bench", "main", ((), {"json": None, "quick": True})),
-        (["bench", "--json", "b.json"], "dgprune_lab.commands.bench", "main", ((), {"json": Path("b.json"), "quick": False})),
+        (
+            ["bench", "--json", "b.json"],
+            "dgprune_lab.commands.bench",
+            "main",
+            ((), {"json": Path("b.json"), "quick": False}),
+        ),
         (["train", "net"], "dgprune_lab.commands.train", "make", (("net",), {"folder": Path(".")})),
     ],
 )
@@ -175,7 +181,15 @@ def get(address: str, *, token: str | None = None) -> tuple[int, bytes]:
 def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, wish: signal.Signals) -> None:
     place, runtime, port = tmp_path / "desk", tmp_path / "runtime", lab.free_port()
     own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(runtime)}
-    words = [sys.executable, "-m", "dgprune_lab.commands.cli", "lab", "--no-browser", f"--port={port}", f"--workdir={place}"]
+    words = [
+        sys.executable,
+        "-m",
+        "dgprune_lab.commands.cli",
+        "lab",
+        "--no-browser",
+        f"--port={port}",
+        f"--workdir={place}",
+    ]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen(words, env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -11,11 +11,11 @@ from material import DepthwiseNet, ResidualNet, domain, grouped_net, images, pla
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.measurement import hooks as running
-from dgprune_lab.scorers.gc_net import correlation
-from dgprune_lab.measurement.statistics import gather
 from dgprune_lab.core.graph import FilterGraph
 from dgprune_lab.core.statistics import CoMoments
+from dgprune_lab.measurement import hooks as running
+from dgprune_lab.measurement.statistics import gather
+from dgprune_lab.scorers.gc_net import correlation
 
 Kept = Mapping[str, Tensor]
 Response = Callable[[Kept], Tensor]

@@ -11,9 +11,9 @@ from scipy import integrate, stats
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.scorers import GroupView
-from dgprune_lab.measurement.statistics import gather
 from dgprune_lab.core.statistics import Statistics
+from dgprune_lab.measurement.statistics import gather
+from dgprune_lab.scorers import GroupView
 
 
 def study_of(model: nn.Module | None = None, **given: Any) -> dg.Study:

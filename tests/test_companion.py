@@ -12,8 +12,8 @@ from test_co_moments import Concatenated, upsampled_net
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.scorers.gc_net import correlation
 from dgprune_lab.core.connections import Pair, Spread
+from dgprune_lab.scorers.gc_net import correlation
 
 ENOUGH = 3000
 

@@ -17,8 +17,8 @@ from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab import charts, diagnostics
-from dgprune_lab.charts.pixels import heat
 from dgprune_lab.charts.gc_net import PADDING
+from dgprune_lab.charts.pixels import heat
 from dgprune_lab.core.tables import tidy
 
 

@@ -12,8 +12,8 @@ from planted import flat, linear_net, values
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.scorers.gc_net import correlation, expected_floor, gc_net
 from dgprune_lab.core.statistics import CoMoments
+from dgprune_lab.scorers.gc_net import correlation, expected_floor, gc_net
 
 COPY, NEGATED, OTHER, NOTHING = [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]
 

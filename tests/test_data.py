@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from dgprune_lab import data
+from dgprune_lab.core.errors import DgpruneError, DgpruneNote
 from dgprune_lab.data import digits
 from dgprune_lab.data.blending import blend, blend_patch, centre_crop
-from dgprune_lab.core.errors import DgpruneError, DgpruneNote
 
 SIZES = {
     "mnist": {"train": 3200, "score": 800, "report": 1000},

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from test_discrepancy import holds, ids, normal, over_fours
 
+from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.stats.discrepancy import (
     cka,
     coral,
@@ -20,7 +21,6 @@ from dgprune_lab.stats.discrepancy import (
     trustworthiness,
 )
 from dgprune_lab.stats.intervals import over_images
-from dgprune_lab.core.errors import DgpruneError
 
 # Two networks on the same images --------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from material import ResidualNet, domain, images, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.scorers.domains import cosine
 from dgprune_lab.core.domain import Domain
+from dgprune_lab.scorers.domains import cosine
 
 
 def study_of(model: nn.Module | None = None, **given: Any) -> dg.Study:

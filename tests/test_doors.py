@@ -10,9 +10,9 @@ from material import DepthwiseNet, ResidualNet, domain, fingerprint, norm_net, p
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.steps import run_through
 from dgprune_lab.pruning.surgery import zeroed
-from dgprune_lab.core.errors import DgpruneError
 
 NETS: dict[str, Any] = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet, "depthwise": DepthwiseNet}
 

@@ -12,9 +12,9 @@ from material import domain, plain_net, randomise
 from read_study import one, read_domain, read_study
 
 import dgprune_lab as dg
-from dgprune_lab.stats import intervals
-from dgprune_lab.diagnostics.drop import EXTRA, drop_steps
 from dgprune_lab.core.tables import COLUMNS
+from dgprune_lab.diagnostics.drop import EXTRA, drop_steps
+from dgprune_lab.stats import intervals
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 

@@ -10,9 +10,9 @@ import pytest
 from dgprune_lab import charts
 from dgprune_lab.charts.layers import layer_rows, placed, waiting
 from dgprune_lab.charts.theme import TARGET_AWARE
-from dgprune_lab.diagnostics.drop import EXTRA
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.tables import tidy
+from dgprune_lab.diagnostics.drop import EXTRA
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
 DOMAINS = (("mnist", "source"), ("uci", "source"), ("mnist_m", "target"))

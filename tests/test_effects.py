@@ -14,10 +14,11 @@ from scipy.special import ndtr, stdtrit
 from scipy.stats import mannwhitneyu
 
 import dgprune_lab as dg
-from dgprune_lab.stats import effect_sizes as effects, auroc as ranks
-from dgprune_lab.stats.effect_sizes import Array, Labels, class_moments, cohens_d, matched_d, merged
-from dgprune_lab.stats.auroc import auroc, p_values, q_values
 from dgprune_lab.core.statistics import ClassMoments
+from dgprune_lab.stats import auroc as ranks
+from dgprune_lab.stats import effect_sizes as effects
+from dgprune_lab.stats.auroc import auroc, p_values, q_values
+from dgprune_lab.stats.effect_sizes import Array, Labels, class_moments, cohens_d, matched_d, merged
 
 
 def drawn(

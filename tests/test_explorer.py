@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import dgprune_lab as dg
-from dgprune_lab.widgets.explorer.panel_host import View
+from dgprune_lab.widgets.panels.protocol import View
 
 
 @dg.scorer("corner", label="Smallest corner")

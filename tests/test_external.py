@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from dgprune_lab import data
+from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.data import external
 from dgprune_lab.data.blending import blend_patch
-from dgprune_lab.core.errors import DgpruneError
 
 DATA = os.environ.get("DGPRUNE_DATA", "")
 

@@ -12,9 +12,9 @@ from material import ResidualNet, fingerprint, norm_net, randomise
 from material import domain as random_domain
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics._features import features_steps
-from dgprune_lab.core.steps import run_through
 from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.core.steps import run_through
+from dgprune_lab.diagnostics._features import features_steps
 
 WIDE = {"report": range(200), "score": range(200, 230), "train": range(230, 260)}
 

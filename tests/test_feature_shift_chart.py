@@ -24,8 +24,8 @@ from dgprune_lab.charts.feature_shift.map import (
 )  # fmt: skip
 from dgprune_lab.charts.feature_shift.numbers import METRICS
 from dgprune_lab.charts.theme import looks
-from dgprune_lab.diagnostics.feature_shift import EXTRA
 from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.diagnostics.feature_shift import EXTRA
 
 DOMAINS = (("a", "source"), ("b", "source"), ("t", "target"))
 RATIOS = (0.0, 0.2, 0.6)

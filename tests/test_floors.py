@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,50 +14,21 @@ import dgprune_lab
 
 PACKAGE = Path(dgprune_lab.__file__).parent
 
-# From the ground up; a module may import what stands in a row above its own. A name is a file or a whole folder.
-FLOORS: tuple[tuple[str, ...], ...] = (
-    ("types",),
-    ("contract", "runtime", "intervals", "co_moments", "chance", "stepping"),
-    ("data", "models.networks", "tracing", "running", "cache", "desk", "contrast", "embedding"),
-    ("models.checkpoints", "groups", "surgery", "doctor"),
-    ("layout", "folding", "doors"),
-    ("gate", "statistics", "attributions", "stem", "training"),
-    ("recalibration",),
-    ("measure",),
-    ("evaluator", "scorers", "allocate", "saving", "thinned"),
-    ("passes",),
-    ("study",),
-    ("companion",),
-    ("recipes",),
-    ("rounds",),
-    ("tuning",),
-    ("pruning",),
-    ("diagnostics", "charts"),
-    ("widgets", "shipping"),
-    ("report", "lab", "selection"),
-    ("bench",),
-    ("cli",),
-)
+# Folder -> floor, read from the map in the README, which is the only list.
+MAP = re.findall(r"^(\w+)/ +(\d)  (.+)$", (PACKAGE.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+FLOORS = {folder: int(floor) for folder, floor, _ in MAP}
 # Within a folder its files may import each other; `dgprune_lab/__init__` only names things and loads none of them.
 ONLY_IN = {
-    "torch_pruning": ("tracing", "scorers.torch_pruning", "bench", "doctor"),
-    "captum": ("attributions", "bench"),
-    "umap": ("embedding",),
-    "altair": ("charts", "widgets", "report"),
+    "torch_pruning": ("pruning.tracing", "scorers.torch_pruning", "commands"),
+    "captum": ("measurement.attributions", "commands.bench"),
+    "umap": ("stats.umap_process",),
+    "altair": ("charts", "widgets"),
     "anywidget": ("widgets",),
     "ipywidgets": ("widgets",),
-    "vl_convert": ("widgets", "charts", "report"),
-    "typer": ("cli",),
+    "vl_convert": ("widgets", "charts"),
+    "typer": ("commands.cli",),
 }
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def place(module: str) -> tuple[str, int] | None:
-    """The row's entry that holds a module, and the floor; the longest entry wins."""
-    found = [
-        (name, k) for k, row in enumerate(FLOORS) for name in row if module == name or module.startswith(f"{name}.")
-    ]
-    return max(found, key=lambda entry: len(entry[0])) if found else None
 
 
 def type_checking_only(tree: ast.Module) -> set[ast.AST]:
@@ -85,26 +57,45 @@ def imports(module: str) -> set[str]:
     return {name for name in found if name}
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if name not in ("__init__", "models.__init__")])
+def folder_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name != "__init__"])
 def test_a_module_imports_only_from_lower_floors(module: str) -> None:
-    mine = place(module)
-    assert mine is not None, f"{module} has no floor yet: write it into the table"
+    mine = folder_of(module)
     for other in imports(module):
-        if other.startswith("!"):
-            assert other != "!dgprune_lab", "inside the package imports are relative"
+        assert other != "!dgprune_lab", "inside the package imports are relative"
+        if other.startswith("!") or folder_of(other) == mine:
             continue
-        theirs = place(other)
-        assert theirs is not None, f"{module} imports {other}, which has no floor"
-        assert theirs[1] < mine[1] or theirs[0] == mine[0], (
-            f"{module} (floor {mine[1]}) imports {other} (floor {theirs[1]})"
+        theirs = folder_of(other)
+        assert FLOORS[theirs] < FLOORS[mine], (
+            f"{module} (floor {FLOORS[mine]}) imports {other} (floor {FLOORS[theirs]})"
         )
 
 
-def test_every_entry_of_the_table_names_something() -> None:
-    entries = [name for row in FLOORS for name in row]
-    assert len(set(entries)) == len(entries)
-    for name in entries:
-        assert name in FILES or f"{name}.__init__" in FILES, name
+@pytest.mark.parametrize("module", [name for name in FILES if name != "__init__"])
+def test_what_the_face_of_a_folder_offers_is_imported_from_there(module: str) -> None:
+    parents = module.split(".")[:-1]
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*parents[: len(parents) - (node.level - 1)], *(node.module.split(".") if node.module else [])]
+            if len(base) > 1 and base[0] != folder_of(module):
+                offered = {alias.name for alias in node.names} & offers(base[0])
+                assert not offered, f"{module} imports {offered} from {'.'.join(base)}, not from {base[0]}"
+
+
+def offers(folder: str) -> set[str]:
+    tree = ast.parse(FILES[f"{folder}.__init__"].read_text(encoding="utf-8"))
+    return {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def test_the_map_names_every_folder_with_the_first_line_of_its_docstring() -> None:
+    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
+    assert set(FLOORS) == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    for folder, _, line in MAP:
+        docstring = ast.get_docstring(ast.parse(FILES[f"{folder}.__init__"].read_text(encoding="utf-8")))
+        assert (docstring or "").splitlines()[0] == line, folder
 
 
 def test_no_cycles() -> None:
@@ -178,14 +169,7 @@ print(state() == before)
     assert run(code).splitlines()[-1] == "True"
 
 
-def test_public_names_are_what_they_say_whatever_was_imported_first() -> None:
-    """`measure` and `allocate` are functions although modules of that name exist."""
-    code = """
-import dgprune_lab.study.study, dgprune_lab.diagnostics.sweep, dgprune_lab.diagnostics, dgprune_lab.models.saving
-import dgprune_lab as dg
-print(all(callable(getattr(dg, name)) for name in ("measure", "allocate", "evaluate", "prune", "sweep", "scorer")))
-"""
-    assert run(code) == "True"
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dgprune_lab.nothing
 
@@ -193,15 +177,17 @@ print(all(callable(getattr(dg, name)) for name in ("measure", "allocate", "evalu
 # Not for a user's eyes: a stem that does not fit (caught where it is tried), a script of the package that cannot be
 # joined, a comparison of the bench that is void; and what Python itself expects of a module, typer of a command.
 OTHER_ERRORS = {
-    "stem": {"ValueError"}, "widgets.static.__init__": {"ValueError"}, "bench": {"RuntimeError"},
-    "__init__": {"AttributeError"}, "cli": {"typer.Exit"},
+    "measurement.shared_prefix": {"ValueError"}, "widgets.page.static.__init__": {"ValueError"},
+    "commands.bench": {"RuntimeError"}, "__init__": {"AttributeError"}, "commands.cli": {"typer.Exit"},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("module", FILES)
 def test_every_error_raised_belongs_to_the_one_family(module: str) -> None:
     tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
-    allowed = {"DgpruneError", "unknown"} | OTHER_ERRORS.get(module, OTHER_ERRORS.get(module.split(".")[0], set()))
+    allowed = {"DgpruneError", "unknown"} | next(
+        (kinds for name, kinds in OTHER_ERRORS.items() if module.startswith(name)), set()
+    )
     allowed |= {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name.startswith("_")}
     caught = {n.name for n in ast.walk(tree) if isinstance(n, ast.ExceptHandler) and n.name}
     for node in ast.walk(tree):

@@ -11,8 +11,8 @@ import pytest
 from tuned_study import QUICK, same, study, tuned
 
 import dgprune_lab as dg
-from dgprune_lab.training.loop import train
 from dgprune_lab.training.events import BatchEvent, PruneEvent, StageEvent
+from dgprune_lab.training.loop import train
 from dgprune_lab.widgets import Live, Tuning
 
 ROW = {"scorer": "l1", "metric": "accuracy", "domain": "a", "role": "source", "value": 0.5, "unit": "share",

@@ -14,7 +14,8 @@ from tuned_study import QUICK, study
 
 from dgprune_lab.training.events import PruneEvent
 from dgprune_lab.widgets import Live, Tuning
-from dgprune_lab.widgets.page import standalone as page, static
+from dgprune_lab.widgets.page import standalone as page
+from dgprune_lab.widgets.page import static
 from dgprune_lab.widgets.page.vega import vega_bundle
 
 pytestmark = pytest.mark.browser

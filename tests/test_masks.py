@@ -12,9 +12,10 @@ from material import ResidualNet, domain, grouped_net, images, norm_net, plain_n
 from torch import nn
 
 import dgprune_lab as dg
-from dgprune_lab.pruning.surgery import zeroed
-from dgprune_lab.core.masks import Mask, Scores
 from dgprune_lab.core.graph import FilterGraph
+from dgprune_lab.core.masks import Mask
+from dgprune_lab.core.scores import Scores
+from dgprune_lab.pruning.surgery import zeroed
 
 
 def real(seed: int = 0) -> tuple[nn.Module, FilterGraph]:

@@ -11,9 +11,9 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.stats import intervals
-from dgprune_lab.measurement.outcomes import LATENCY_REPEATS, time_model
 from dgprune_lab.core.tables import COLUMNS, SEEN
+from dgprune_lab.measurement.cost import LATENCY_REPEATS, time_model
+from dgprune_lab.stats import intervals
 
 
 def net(seed: int = 0) -> nn.Module:

@@ -12,6 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from dgprune_lab.commands.train import RECIPES, macs, make, source_statistics
+from dgprune_lab.core.domain import Domain
+from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.core.provenance import Record
+from dgprune_lab.core.tables import Seen
 from dgprune_lab.data import BUILTIN
 from dgprune_lab.models.checkpoints import (
     SHIPPED,
@@ -23,14 +28,9 @@ from dgprune_lab.models.checkpoints import (
     shipped_card,
 )
 from dgprune_lab.models.networks import BUILDERS, Normalise, build, digits_net, lenet
-from dgprune_lab.commands.train import RECIPES, macs, make, source_statistics
 from dgprune_lab.pruning.surgery import record_of, set_record
 from dgprune_lab.training.loop import accuracy_by_part
-from dgprune_lab.core.domain import Domain
-from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.core.provenance import Record
-from dgprune_lab.core.tables import Seen
-from dgprune_lab.training.events import TrainingOptions
+from dgprune_lab.training.options import TrainingOptions
 
 SIZES = {"digits_net": 28, "lenet": 28, "vgg11_bn_32": 32, "resnet18_32": 32, "resnet20": 32}
 

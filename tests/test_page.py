@@ -12,7 +12,8 @@ import pytest
 from explorer_state import HOSTILE, make_state
 
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.widgets.page import vega as host, static
+from dgprune_lab.widgets.page import static
+from dgprune_lab.widgets.page import vega as host
 from dgprune_lab.widgets.page.standalone import inlined, write_page
 
 
@@ -93,7 +94,6 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path, mo
 
 
 def test_one_host_per_kernel() -> None:
-    code = (
-        "from dgprune_lab.widgets.page.vega import vega_host as h; a = h(); assert a is h() and a.ref[:10] == 'anywidget:'"
-    )
+    code = "from dgprune_lab.widgets.page.vega import vega_host as h; a = h()\n"
+    code += "assert a is h() and a.ref[:10] == 'anywidget:'"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

@@ -10,7 +10,7 @@ import pytest
 from read_study import read_study
 
 import dgprune_lab as dg
-from dgprune_lab.widgets.explorer.panel_host import View
+from dgprune_lab.widgets.panels.protocol import View
 
 CONTROL = {"name": "layer", "label": "Layer", "value": "conv1", "choices": [["conv1", "first"], ["conv2", "second"]]}
 

@@ -13,10 +13,11 @@ from material import domain, fingerprint, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab.core.steps import run_through
 from dgprune_lab.diagnostics._loss_curve import LossCurve, grid_of, read_off
 from dgprune_lab.diagnostics.prunability import Setting, prunability_steps
-from dgprune_lab.core.steps import run_through
-from dgprune_lab.measurement.weight_masking import prunable, unlike, weight_scores
+from dgprune_lab.measurement.weight_masking import prunable, weight_scores
+from dgprune_lab.stats.comparability import unlike
 
 NAN = math.nan
 

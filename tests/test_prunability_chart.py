@@ -15,7 +15,8 @@ from dgprune_lab.charts.prunability import prunability_data
 from dgprune_lab.diagnostics._loss_curve import read_off
 from dgprune_lab.diagnostics.prunability import EXTRA
 from dgprune_lab.widgets import Shown
-from dgprune_lab.widgets.page import standalone as page, static
+from dgprune_lab.widgets.page import standalone as page
+from dgprune_lab.widgets.page import static
 from dgprune_lab.widgets.page.vega import vega_bundle
 
 SHARES = [round(1 - k / 20, 2) for k in range(20)]

@@ -14,10 +14,10 @@ from pruning_runs import QUICK, fresh, same_runs, shades, steps, trained
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
+from dgprune_lab.training.loop import finish, train
 from dgprune_lab.training.random_streams import drawn_from
 from dgprune_lab.training.scheduled import run as pruning_run
-from dgprune_lab.training.loop import finish, train
-from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
 
 
 def dropping(classes: int = 4) -> nn.Sequential:

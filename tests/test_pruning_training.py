@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.pruning.verify import read_groups
-from dgprune_lab.training.scheduled.treatments import Treatment
-from dgprune_lab.training.scheduled.members import read_writers
-from dgprune_lab.training.loop import finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
+from dgprune_lab.training.loop import finish, train
+from dgprune_lab.training.scheduled.members import read_writers
+from dgprune_lab.training.scheduled.treatments import Treatment
 
 
 def outputs(network: nn.Module, names: tuple[str, ...], x: Tensor) -> dict[str, Tensor]:

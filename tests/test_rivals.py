@@ -13,8 +13,8 @@ from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab.diagnostics._weight_noise import Shaken, largest_noise, margins
-from dgprune_lab.models.networks import build
 from dgprune_lab.measurement.weight_masking import prunable
+from dgprune_lab.models.networks import build
 
 
 def study_of(

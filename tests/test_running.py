@@ -10,13 +10,13 @@ from material import ResidualNet, domain, images, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.measurement import co_moments, hooks as running
+from dgprune_lab.core.statistics import Need, Statistics
+from dgprune_lab.measurement import co_moments
+from dgprune_lab.measurement import hooks as running
+from dgprune_lab.measurement.co_moments import PairSums
+from dgprune_lab.measurement.statistics import gather
 from dgprune_lab.study import study
 from dgprune_lab.study.cache import Cache
-from dgprune_lab.measurement.co_moments import PairSums
-from dgprune_lab.scorers.contract import Need
-from dgprune_lab.measurement.statistics import gather
-from dgprune_lab.core.statistics import Statistics
 
 NEEDS: tuple[Need, ...] = (
     "mean_map", "unit_map", "conv_map", "conv_unit_map", "class_map", "moments", "gate", "weight_gradient",

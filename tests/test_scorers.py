@@ -11,9 +11,9 @@ from material import ResidualNet, domain, fingerprint, images, norm_net, plain_n
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.scorers.contract import Scorer
-from dgprune_lab.scorers import GroupView
 from dgprune_lab.core.graph import FilterGraph
+from dgprune_lab.scorers import GroupView
+from dgprune_lab.scorers.contract import Scorer
 
 MENU = list(dg.SCORERS)
 READING = [name for name in MENU if dg.SCORERS[name].reads]

@@ -19,11 +19,11 @@ from tuned_study import QUICK
 
 import dgprune_lab as dg
 from dgprune_lab import charts, diagnostics
+from dgprune_lab.core.provenance import Record, set_record
+from dgprune_lab.diagnostics.after_finetuning import EXTRA
 from dgprune_lab.stats import intervals
 from dgprune_lab.training import rounds
-from dgprune_lab.diagnostics.after_finetuning import EXTRA
 from dgprune_lab.training.rounds import Run
-from dgprune_lab.core.provenance import Record, set_record
 
 
 def spread_of_one(count: int) -> list[float]:
@@ -200,7 +200,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_sentence_before_any_work(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changed, words = CASES[case]
     worked: list[int] = []
-    monkeypatch.setattr(sys.modules["dgprune_lab.diagnostics.after_finetuning"], "finish_run", lambda _: worked.append(1))
+    monkeypatch.setattr(
+        sys.modules["dgprune_lab.diagnostics.after_finetuning"], "finish_run", lambda _: worked.append(1)
+    )
     given = {"studies": trainings(1), "scorers": ["l1"], **changed}
     with pytest.raises(dg.DgpruneError, match=words):
         compared(given.pop("studies"), **given)

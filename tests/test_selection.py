@@ -11,12 +11,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dgprune_lab.commands import cli, select as selection
+from dgprune_lab.commands import cli
+from dgprune_lab.commands import select as selection
+from dgprune_lab.commands.train import RECIPES, make
+from dgprune_lab.core.domain import Domain
 from dgprune_lab.data import BUILTIN
 from dgprune_lab.models.checkpoints import load_checkpoint, shipped, shipped_card
 from dgprune_lab.models.networks import digits_net
-from dgprune_lab.commands.train import RECIPES, make
-from dgprune_lab.core.domain import Domain
 
 
 def copies(*accuracy: float) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from planted import flat, linear_net
 from torch import Tensor
 
 import dgprune_lab as dg
-from dgprune_lab.measurement.attributions import Method
 from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.measurement.attributions import Method
 
 CLASSES = 4
 

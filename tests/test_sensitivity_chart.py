@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 import dgprune_lab as dg
+from dgprune_lab.charts.pixels.overlays import AGAINST, FOR, overlay, overlays
 from dgprune_lab.charts.sensitivity.against_scores import against_rows, correlation_words
 from dgprune_lab.charts.sensitivity.map import NAME, PLOT, SAME, WAITING, compared, map_data, mixed, removed_rows
-from dgprune_lab.charts.pixels.overlays import AGAINST, FOR, overlay, overlays
 from dgprune_lab.charts.theme import NEW_LOOK, TRAINED_ON
-from dgprune_lab.diagnostics.sensitivity import EXTRA
 from dgprune_lab.core.tables import tidy
+from dgprune_lab.diagnostics.sensitivity import EXTRA
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 MINUS = "\N{MINUS SIGN}"

@@ -15,15 +15,15 @@ from page_driver import Opened
 from read_study import lively, read_domain
 
 import dgprune_lab as dg
-from dgprune_lab.stats import intervals
 from dgprune_lab.charts.sensitivity.card import PAIRS
 from dgprune_lab.charts.sensitivity.map import WAITING, map_data, removed_rows
-from dgprune_lab.diagnostics.sensitivity import attribution_steps, attributor
 from dgprune_lab.core.steps import run_through
+from dgprune_lab.diagnostics.sensitivity import attribution_steps, attributor
+from dgprune_lab.stats import intervals
 from dgprune_lab.widgets import Sensitivity, SensitivityPanel, View
+from dgprune_lab.widgets.page.standalone import write_page
 from dgprune_lab.widgets.panels import sensitivity as module
 from dgprune_lab.widgets.panels.filter_card import picture_rows, rank_words
-from dgprune_lab.widgets.page.standalone import write_page
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 CHARTS = ("sensitivity", "pictures", "facts", "ranks")

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab.core.masks import Mask
+from dgprune_lab.core.steps import run_through
+from dgprune_lab.core.tables import BatchNorm
+from dgprune_lab.pruning.surgery import zeroed
 from dgprune_lab.stats import discrepancy
 from dgprune_lab.stats.intervals import Estimate
-from dgprune_lab.core.steps import run_through
-from dgprune_lab.pruning.surgery import zeroed
-from dgprune_lab.core.masks import Mask
-from dgprune_lab.core.tables import BatchNorm
 
 MODULE = importlib.import_module("dgprune_lab.diagnostics.feature_shift")
 IMAGES, LAYER, SEED, NEIGHBOURS = 50, "4", 7, 6

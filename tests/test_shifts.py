@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from dgprune_lab import data
-from dgprune_lab.data.augment import AUGMENTATIONS
-from dgprune_lab.data.shifts import SHIFTS
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
+from dgprune_lab.data.augment import AUGMENTATIONS
+from dgprune_lab.data.shifts import SHIFTS
 
 
 def small(*, uint8: bool = True, channels: int = 3, seed: int = 0) -> Domain:

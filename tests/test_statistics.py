@@ -18,10 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import dgprune_lab as dg
-from dgprune_lab.scorers.contract import Need
-from dgprune_lab.measurement.statistics import gather
 from dgprune_lab.core.graph import FilterGraph
-from dgprune_lab.core.statistics import Statistics
+from dgprune_lab.core.statistics import Need, Statistics
+from dgprune_lab.measurement.statistics import gather
 
 ALL: tuple[Need, ...] = ("mean_map", "moments", "gate", "weight_gradient")
 

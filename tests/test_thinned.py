@@ -10,9 +10,9 @@ from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, nor
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.pruning.fold_batchnorm import folded
 from dgprune_lab.core.steps import run_through
 from dgprune_lab.measurement.weight_masking import Thinned, prunable, weight_scores
+from dgprune_lab.pruning.fold_batchnorm import folded
 
 SOURCES = [domain("a"), domain("b", seed=1)]
 

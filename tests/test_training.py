@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 from dgprune_lab.commands import train as recipes
-from dgprune_lab.models.checkpoints import load_checkpoint, read_card
-from dgprune_lab.models.networks import digits_net
-from dgprune_lab.pruning.surgery import record_of
-from dgprune_lab.training.loop import accuracy_by_part, finish, learning_rate, train, with_progress
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.provenance import Record
-from dgprune_lab.training.events import BatchEvent, EpochEvent, TrainingOptions
+from dgprune_lab.models.checkpoints import load_checkpoint, read_card
+from dgprune_lab.models.networks import digits_net
+from dgprune_lab.pruning.surgery import record_of
+from dgprune_lab.training.events import BatchEvent, EpochEvent
+from dgprune_lab.training.loop import accuracy_by_part, finish, learning_rate, train, with_progress
+from dgprune_lab.training.options import TrainingOptions
 
 SMALL = TrainingOptions(epochs=1, batch_size=16, lr=0.05, augmentation="invert_colour", seed=4)
 

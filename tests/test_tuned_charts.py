@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from dgprune_lab import charts
+from dgprune_lab.charts.after_finetuning import smallest_words, tuned_rows
 from dgprune_lab.charts.theme import NEW_LOOK, TARGET_AWARE, TRAINED_ON
 from dgprune_lab.charts.training import training_data
-from dgprune_lab.charts.after_finetuning import smallest_words, tuned_rows
+from dgprune_lab.core.tables import tidy
 from dgprune_lab.diagnostics.after_finetuning import EXTRA as SEED_COLUMNS
 from dgprune_lab.training.prune_and_tune import EXTRA
-from dgprune_lab.core.tables import tidy
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
 DOMAINS = (("mnist", "source", 0.97), ("mnist_m", "target", 0.6))

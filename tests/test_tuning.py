@@ -12,11 +12,11 @@ from torch import nn
 from tuned_study import QUICK, same, study, tuned
 
 import dgprune_lab as dg
+from dgprune_lab.core.random import seed as seeded
 from dgprune_lab.pruning.verify import read_groups
-from dgprune_lab.core.machine import seed as seeded
+from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
 from dgprune_lab.training.loop import finish, train
 from dgprune_lab.training.prune_and_tune import PAPER, rounds_of
-from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
 
 
 def masks_of(found: dg.Tuned) -> Any:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tuned_study import QUICK, same, study, tuned
 
 import dgprune_lab as dg
-from dgprune_lab.training.prune_and_tune import finish_run
 from dgprune_lab.training.events import EpochEvent, StageEvent
+from dgprune_lab.training.prune_and_tune import finish_run
 
 
 def accuracy(table: Any, *, stage: str, round: int, domain: str = "a") -> float:

@@ -1,4 +1,4 @@
-"""Charts: one function per question, each from a tidy table to an Altair chart."""
+"""A tidy table in, an Altair chart out; knows no network."""
 
 from __future__ import annotations
 

@@ -12,23 +12,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core.errors import DgpruneError
-from .sweep import shortened
-from .theme import (
-    beside,
-    choice_sight,
-    interval_of,
-    is_missing,
-    layered,
-    looks_of,
-    mark_of,
-    named,
-    percent,
-    records,
-    sight_of,
-    signed,
-    with_choice,
-)
+from ..core import DgpruneError, choice_sight, is_missing, sight_of, signed, with_choice
+from .theme import beside, interval_of, layered, looks_of, mark_of, named, percent, records, shortened
 
 DIFFERENCE = "difference"
 ROW = 26

@@ -16,12 +16,11 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from .sweep import shortened
-from .theme import DIAMOND, TARGET_AWARE, beside, choice_sight, interval_of, is_missing, layered, named, records
+from ..core import choice_sight, is_missing
+from .theme import TARGET_AWARE, beside, ink_on, interval_of, layered, marked, named, records
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
 ROW = 24
-LETTERS = 52
 
 _ALIKE, _NEITHER, _OPPOSITE = (84, 39, 136), (246, 246, 244), (179, 88, 6)  # told apart with any colour vision
 _BLANK = "#E6E9ED"
@@ -78,13 +77,6 @@ def dots(frame: pd.DataFrame, *, scorer: str, metric: str, words: Mapping[str, s
 def waiting(label: str, *, text: str) -> dict[str, Any]:
     """The row of a scorer whose numbers are not there yet."""
     return {"label": label, "text": text, **dict.fromkeys(("value", "low", "high", "chance_low", "chance_high"))}
-
-
-def marked(name: str, looked: object) -> str:
-    """A scorer's name, shortened, and behind it the mark of what it looked at: the cell `target_aware` of its own."""
-    sight = choice_sight([{"target_aware": looked}])
-    mark = {"": "", "?": " ?"}.get(sight, f" {DIAMOND}")
-    return shortened(name, most=LETTERS - len(mark)) + mark
 
 
 def dot_look(looked: object, *, hollow: bool = False) -> Literal["diamond", "ring", "dot"]:
@@ -245,14 +237,3 @@ def _colour(shade: float) -> str:
     end, share = (_ALIKE if shade > 0 else _OPPOSITE), min(abs(shade), 1.0)
     mixed = (round((1 - share) * a + share * b) for a, b in zip(_NEITHER, end, strict=True))
     return "#" + "".join(f"{part:02x}" for part in mixed)
-
-
-def ink_on(colour: str) -> str:
-    """Black or white, whichever can be read on a colour (relative luminance, WCAG 2.1).
-
-    >>> ink_on("#f6f6f4"), ink_on("#542788")
-    ('#22272E', '#FFFFFF')
-    """
-    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return "#22272E" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.2 else "#FFFFFF"

@@ -13,19 +13,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from .theme import (
-    choice_sight,
-    finish,
-    interval_of,
-    is_missing,
-    layered,
-    looks_of,
-    mark_of,
-    named,
-    records,
-    sight_of,
-    signed,
-)
+from ..core import choice_sight, is_missing, sight_of, signed
+from .theme import finish, interval_of, layered, looks_of, mark_of, named, records
 
 CAPTION = "How much removal hurts at once; it says nothing yet about generalisation."
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 36}

@@ -11,10 +11,10 @@ from typing import Any, Literal, cast
 import altair as alt
 import pandas as pd
 
-from ..core.tables import choice
+from ..core import choice, choice_sight, is_missing, signed
 from .drop import CAPTION, is_whole
 from .sweep import sweep_data, sweep_points
-from .theme import beside, choice_sight, is_missing, layered, named, records, signed
+from .theme import beside, layered, named, records
 
 Metric = Literal["change", "relative_drop"]
 TITLES = {"change": "Change of accuracy (points)", "relative_drop": "Share of the accuracy lost (%)"}

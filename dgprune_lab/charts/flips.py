@@ -11,8 +11,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ..core import choice_sight, sight_of, signed
 from .drop import CAPTION, is_whole
-from .theme import beside, choice_sight, interval_of, layered, looks_of, mark_of, named, records, sight_of, signed
+from .theme import beside, interval_of, layered, looks_of, mark_of, named, records
 
 METRICS = {"right_to_wrong": "Turned wrong (% of the images)", "wrong_to_right": "Turned right (% of the images)"}
 _NAMES = {"right_to_wrong": "turned_wrong", "wrong_to_right": "turned_right"}

@@ -13,8 +13,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from .sweep import shortened
-from .theme import finish, interval_of, is_missing, layered, looks_of, mark_of, named, records, sight_of
+from ..core import is_missing, sight_of
+from .theme import finish, interval_of, layered, looks_of, mark_of, named, records, shortened
 
 PADDING = {"left": 52, "right": 140, "top": 94, "bottom": 38}
 WORDS = {"accuracy": "Accuracy at the end (%)", "gap": "Training minus reported accuracy (points)"}

@@ -12,10 +12,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core.errors import DgpruneError
+from ..core import DgpruneError, is_missing, sight_of, signed
 from .drop import CAPTION, CHANGE, span_rows
-from .sweep import shortened
-from .theme import Look, beside, interval_of, is_missing, layered, looks_of, mark_of, named, records, sight_of, signed
+from .theme import Look, beside, interval_of, layered, looks_of, mark_of, named, records, shortened
 
 ROW = 17
 LETTERS = 30

@@ -11,8 +11,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core.errors import DgpruneError
-from .theme import choice_sight, finish, is_missing, layered, named, records, signed
+from ..core import DgpruneError, choice_sight, is_missing, signed
+from .theme import finish, layered, named, records
 
 PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}
 QUANTITIES = {"filters": "Filters", "parameters": "Weights", "macs": "Computation", "bytes": "File size"}

@@ -11,7 +11,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from .theme import WORDS, finish, is_target_aware, layered, named, records
+from ..core import is_target_aware
+from .theme import WORDS, finish, layered, named, records
 
 PADDING = {"left": 8, "right": 8, "top": 6, "bottom": 6}
 _TOP, _SIDE, _GAP, _LINE = 22, 76, 70, 15

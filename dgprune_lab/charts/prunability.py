@@ -19,10 +19,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..measurement.weight_masking import unlike
-from ..core.errors import DgpruneError
-from .sweep import shortened
-from .theme import finish, is_missing, layered, named, records, scorer_looks
+from ..core import DgpruneError, is_missing
+from ..stats import unlike
+from .theme import finish, layered, named, records, scorer_looks, shortened
 
 PADDING = {"left": 64, "right": 24, "top": 38, "bottom": 42}
 _COUNTED = {"weight": "Single weights kept (%)", "filter": "Filters kept (%)"}

@@ -10,8 +10,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from .agreement import dot_layers, dot_look, marked
-from .theme import beside, is_missing, layered, named, records
+from ..core import is_missing
+from .agreement import dot_layers, dot_look
+from .theme import beside, layered, marked, named, records
 
 TITLES = {"halves": "On other images of the same domains", "training_seeds": "On another training of the network"}
 ROW = 26

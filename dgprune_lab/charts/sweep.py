@@ -22,25 +22,21 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
+from ..core import Sight, choice_sight, is_missing, sight_of, signed, strongest, with_choice
 from .theme import (
     DASHED,
     DOTTED,
-    Sight,
     beside,
-    choice_sight,
     finish,
     interval_of,
-    is_missing,
     layered,
     looks_of,
     mark_of,
     named,
     records,
     scorer_looks,
-    sight_of,
-    signed,
-    strongest,
-    with_choice,
+    shortened,
+    spread,
 )
 
 PADDING = {"left": 52, "right": 140, "top": 10, "bottom": 36}
@@ -135,24 +131,6 @@ def sweep_data(
     return data
 
 
-def spread(rows: list[dict[str, Any]], *, gap: float) -> list[dict[str, Any]]:
-    """Move labels apart vertically until none overlaps: at least `gap` between neighbours, within 0 to 100.
-
-    >>> [row["value"] for row in spread([{"value": 50.0}, {"value": 49.0}], gap=4)]
-    [53.0, 49.0]
-    """
-    ordered = sorted(rows, key=lambda row: row["value"])
-    floor = 0.0
-    for row in ordered:
-        row["value"] = max(row["value"], floor)
-        floor = row["value"] + gap
-    ceiling = 100.0
-    for row in reversed(ordered):
-        row["value"] = min(row["value"], ceiling)
-        ceiling = row["value"] - gap
-    return rows
-
-
 def domain_words(role: str, sight: Sight) -> str:
     """What stands behind a domain's name: its role in words, or in their place what was looked at of it.
 
@@ -162,15 +140,6 @@ def domain_words(role: str, sight: Sight) -> str:
     if sight in ("", "?"):
         return (f" ({role})" if role else "") + signed(sight)
     return f" ({sight})"
-
-
-def shortened(name: str, *, most: int) -> str:
-    """A name of at most `most` characters, so that the words after it are not cut off.
-
-    >>> shortened("photographs_of_digits", most=12)
-    'photographs…'
-    """
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _one_domain(

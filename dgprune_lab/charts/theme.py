@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import altair as alt
 import pandas as pd
+
+from ..core import DIAMOND, SIGHTS, Sight, choice_sight, is_missing
 
 TRAINED_ON = "#0072B2"
 NEW_LOOK = "#D55E00"
@@ -30,18 +32,6 @@ GRID = "#E8EAED"
 
 _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "triangle-right", "cross")
 WORDS = {"source": "trained on", "target": "new look"}
-DIAMOND = "◇"
-
-Sight = Literal["", "?", "seen", "target-aware", "target-aware, seen"]
-"""What a row's domain is marked with, the weakest first; see `sight_of`."""
-SIGHTS: Mapping[str, str] = {
-    "": "no",
-    "?": "unknown: nobody said what was looked at",
-    "seen": "yes, the very images tested",
-    "target-aware": "yes, other images of this domain",
-    "target-aware, seen": "yes, the very images tested",
-}
-"""The words of a tooltip "Looked at before" for each mark."""
 
 
 @dataclass(frozen=True)
@@ -94,65 +84,10 @@ def records(frame: pd.DataFrame, *, metric: str | None = None) -> list[dict[str,
     return rows if metric is None else [row for row in rows if row["metric"] == metric]
 
 
-def is_missing(value: object) -> bool:
-    """Whether a cell of a table is empty."""
-    return value is None or value is pd.NA or value != value
-
-
 def interval_of(row: Mapping[str, Any]) -> tuple[float, float, float]:
     """Value, low and high of a row in percent; where there is no interval, both ends are the value."""
     value, low, high = (row["value"] if is_missing(row[name]) else row[name] for name in ("value", "low", "high"))
     return percent(value, row["unit"]), percent(low, row["unit"]), percent(high, row["unit"])
-
-
-def sight_of(row: Mapping[str, Any]) -> Sight:
-    """What scorer, tuning or selection have seen of the domain that a table's row is about, as the word that marks it.
-
-    "target-aware": of a target, images or labels, though not those reported; "target-aware, seen": the very part that
-    is reported, which is worse; "seen": the very part, of a source, which is meant to be looked at, but not there;
-    "?": nobody knows; "": nothing of this kind. Everything that marks a domain follows this one function.
-    """
-    used = [row.get(name) for name in ("seen_by_scorer", "seen_by_tuning", "seen_by_selection")]
-    very = any(use in ("images", "labels") for use in used)
-    role = row.get("role")
-    if (role == "target" and very) or (role != "source" and _is_named(row)):
-        return "target-aware, seen" if very else "target-aware"
-    if very:
-        return "seen"
-    unsaid = is_missing(role) or all(is_missing(use) for use in used)
-    return "?" if "unknown" in used or (unsaid and row.get("target_aware") == "unknown") else ""
-
-
-def is_target_aware(row: Mapping[str, Any]) -> bool:
-    """Whether a row reports a target of which scorer, tuning or selection looked at any part; see `sight_of`."""
-    return sight_of(row).startswith("target-aware")
-
-
-def strongest(sights: Iterable[Sight]) -> Sight:
-    """The mark of several rows that are drawn as one."""
-    order: tuple[Sight, ...] = get_args(Sight)
-    return order[max(map(order.index, sights), default=0)]
-
-
-def signed(sight: Sight) -> str:
-    """A mark as it stands behind a name: " ◇ target-aware", " ?" or nothing."""
-    return f" {sight}" if sight == "?" else f" {DIAMOND} {sight}" if sight else ""
-
-
-def choice_sight(rows: Iterable[Mapping[str, Any]]) -> Sight:
-    """The mark of a scorer's own name: whether what is behind its rows looked at any target, whatever they report."""
-    cells = {row.get("target_aware") for row in rows if not is_missing(row.get("target_aware"))}
-    return "target-aware" if cells - {"none", "unknown"} else "?" if "unknown" in cells else ""
-
-
-def with_choice(sight: Sight, choice: Sight) -> Sight:
-    """The mark of a scorer's name beside the domain it is shown on: what it saw there, and whether of any target."""
-    return "target-aware, seen" if (sight, choice) == ("seen", "target-aware") else strongest([sight, choice])
-
-
-def _is_named(row: Mapping[str, Any]) -> bool:
-    named = row.get("target_aware")
-    return isinstance(named, str) and not is_missing(row.get("domain")) and f", {row['domain']}, " in f", {named}, "
 
 
 def mark_of(look: Look, *, sight: Sight = "", keep_colour: bool = False) -> dict[str, Any]:
@@ -260,3 +195,51 @@ def _still(kind: type) -> type:
 def named(name: str, rows: list[dict[str, Any]]) -> alt.InlineData:
     """Data carried by the chart under a name, so that a page can swap them: `view.data(name, rows)`."""
     return alt.InlineData(values=rows, name=name)
+
+
+def shortened(name: str, *, most: int) -> str:
+    """A name of at most `most` characters, so that the words after it are not cut off.
+
+    >>> shortened("photographs_of_digits", most=12)
+    'photographs…'
+    """
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def spread(rows: list[dict[str, Any]], *, gap: float) -> list[dict[str, Any]]:
+    """Move labels apart vertically until none overlaps: at least `gap` between neighbours, within 0 to 100.
+
+    >>> [row["value"] for row in spread([{"value": 50.0}, {"value": 49.0}], gap=4)]
+    [53.0, 49.0]
+    """
+    ordered = sorted(rows, key=lambda row: row["value"])
+    floor = 0.0
+    for row in ordered:
+        row["value"] = max(row["value"], floor)
+        floor = row["value"] + gap
+    ceiling = 100.0
+    for row in reversed(ordered):
+        row["value"] = min(row["value"], ceiling)
+        ceiling = row["value"] - gap
+    return rows
+
+
+LETTERS = 52
+
+
+def marked(name: str, looked: object) -> str:
+    """A scorer's name, shortened, and behind it the mark of what it looked at: the cell `target_aware` of its own."""
+    sight = choice_sight([{"target_aware": looked}])
+    mark = {"": "", "?": " ?"}.get(sight, f" {DIAMOND}")
+    return shortened(name, most=LETTERS - len(mark)) + mark
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever can be read on a colour (relative luminance, WCAG 2.1).
+
+    >>> ink_on("#f6f6f4"), ink_on("#542788")
+    ('#22272E', '#FFFFFF')
+    """
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return "#22272E" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.2 else "#FFFFFF"

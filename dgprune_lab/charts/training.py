@@ -20,8 +20,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from .sweep import domain_words, shortened, spread
-from .theme import DOTTED, Sight, finish, interval_of, layered, looks_of, mark_of, named, records, sight_of, strongest
+from ..core import Sight, sight_of, strongest
+from .sweep import domain_words
+from .theme import DOTTED, finish, interval_of, layered, looks_of, mark_of, named, records, shortened, spread
 
 PADDING = {"left": 52, "right": 150, "top": 26, "bottom": 36}
 COUNTED = {"filters": "filters", "parameters": "weights", "macs": "computation"}

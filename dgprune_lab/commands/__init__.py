@@ -1,1 +1,1 @@
-"""..."""
+"""The `dgprune-lab` commands, one file each."""

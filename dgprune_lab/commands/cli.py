@@ -19,7 +19,7 @@ class _Sentences(TyperGroup):
         try:
             return super().invoke(ctx)
         except ValueError as error:
-            from ..core.errors import DgpruneError
+            from ..core import DgpruneError
 
             if not isinstance(error, DgpruneError):
                 raise
@@ -101,7 +101,7 @@ def train(
     folder: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("."),
 ) -> None:
     """Train a built-in network as the shipped one was, and save it with its card."""
-    from ..core.machine import threads
+    from ..core import threads
     from .train import make
 
     typer.echo(f"Using {threads().reason}")
@@ -112,8 +112,8 @@ def train(
 @app.command()
 def select() -> None:
     """Repeat the choice of the demo's recipe, which never looks at its target."""
+    from ..core import threads
     from . import select as selection
-    from ..core.machine import threads
 
     typer.echo(f"Using {threads().reason}")
     for line in selection.select():
@@ -123,9 +123,10 @@ def select() -> None:
 @app.command()
 def oracle() -> None:
     """Hold risk variance against really removing every filter of the demo, one network per filter."""
-    from ..diagnostics.gradients_against_removal import in_words, oracle
-    from ..diagnostics.sweep import demo
-    from ..core.machine import threads
+    from ..core import threads
+    from ..diagnostics import oracle
+    from ..diagnostics.gradients_against_removal import in_words
+    from ..study import demo
 
     typer.echo(f"Using {threads().reason}")
     for line in in_words(oracle(demo())):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from . import notebooks as desk
+from ..core import DgpruneError
 from ..core import machine as runtime
-from ..core.errors import DgpruneError
+from . import notebooks as desk
 
 WIDTH, HEIGHT = 100, 24
 NEEDED = 1_000_000_000  # bytes the first notebook takes, with torch
@@ -151,7 +151,7 @@ def _version_rows() -> list[tuple[str, str]]:
 
 def data_sets() -> str:
     """Every data set beyond the built-in ones: where it is, or in full how to get it."""
-    from ..data.external import available
+    from ..data import available
 
     lines = []
     for name, there, where in available():
@@ -166,7 +166,7 @@ def _data_rows() -> list[tuple[str, str]]:
         ("data", "mnist, mnist_m, uci_digits: built in, no download"),
         ("", f"DGPRUNE_DATA={folder}" if folder else "DGPRUNE_DATA is not set: it names a folder of further data"),
     ]
-    from ..data.external import available
+    from ..data import available
 
     sets = available()
     found, absent = [name for name, there, _ in sets if there], [name for name, there, _ in sets if not there]

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from ..core import DgpruneError
 from . import notebooks as desk
-from ..core.errors import DgpruneError
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8888

@@ -16,7 +16,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core.errors import DgpruneError, unknown
+from ..core import DgpruneError, unknown
 
 RECORD = ".dgprune_lab.json"
 Did = Literal["added", "unchanged", "updated", "kept", "reset"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..scorers.contract import Scorer
-from ..diagnostics.sweep import demo
-from ..study.study import Study
-from ..core.tables import BatchNorm
-from ..widgets.page import static
+from ..core import BatchNorm
+from ..scorers import Scorer
+from ..study import Study, demo
+from ..widgets import View
+from ..widgets.explorer.measurements import Measurements, frame_key
 from ..widgets.explorer.payloads import CURVE_RATIOS
-from ..widgets.explorer.measurements import Measurements, View, frame_key
+from ..widgets.page import static
 from ..widgets.page.standalone import write_page
 
 _SCORERS = ("l1", "bn_scale", "fpgm", "activation_l1", "taylor", "random")

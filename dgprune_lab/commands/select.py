@@ -11,14 +11,14 @@ from dataclasses import replace
 import pandas as pd
 from torch import nn
 
+from ..core import Domain
 from ..data import BUILTIN, SHIFTS
-from ..measurement.outcomes import measure
+from ..diagnostics import sweep
+from ..measurement import measure
 from ..models.networks import build
-from ..diagnostics.sweep import sweep
+from ..study import Study
+from ..training import finish, train, with_progress
 from .train import RECIPES, source_statistics
-from ..study.study import Study
-from ..training.loop import finish, train, with_progress
-from ..core.domain import Domain
 
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.1)
 WIDTHS = ((16, 32, 32, 64, 64), (24, 32, 48, 64, 64), (32, 48, 64, 96, 96))

@@ -13,16 +13,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core import DgpruneError, Domain, Seen, record_of, set_record, unknown
 from ..data import BUILTIN
-from ..measurement.outcomes import evaluate
+from ..measurement import evaluate
 from ..models.checkpoints import save_checkpoint
 from ..models.networks import build
-from ..training.loop import accuracy_by_part, train, with_progress
-from ..core.domain import Domain
-from ..core.errors import DgpruneError, unknown
-from ..core.provenance import record_of, set_record
-from ..core.tables import Seen
-from ..training.events import EpochEvent, Events, TrainingOptions
+from ..training import EpochEvent, Events, TrainingOptions, accuracy_by_part, train, with_progress
 
 _CLOSE = 0.005
 

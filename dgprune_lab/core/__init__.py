@@ -1,1 +1,28 @@
-"""The values that flow: domains, groups, statistics, scores, masks, outcomes, records and tidy tables."""
+"""The values that flow (domains, filter groups, scores, masks, outcomes, provenance), tables, errors, seeds."""
+
+from .connections import NEARLY, Pair, Spread, UNIFORM
+from .domain import Batch, Domain, Role, cut, cut_counts
+from .errors import DgpruneError, DgpruneNote, hear, note, noted, said_once, unknown
+from .exposure import (
+    DIAMOND,
+    SIGHTS,
+    Sight,
+    choice_sight,
+    is_missing,
+    is_target_aware,
+    sight_of,
+    signed,
+    strongest,
+    with_choice,
+)
+from .graph import FilterGraph, FilterGroup, Member
+from .layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise
+from .machine import device, threads
+from .masks import Mask, WeightMask
+from .outcomes import Outcomes
+from .provenance import MORE, Reads, Record, Roles, STAGES, record_of, roles_of, set_record
+from .random import generator, preserved_rng, seed
+from .scores import Scores, WeightScores
+from .statistics import APART, COSTLY, ClassMap, ClassMoments, CoMoments, LABELLED, Moments, Need, Statistics
+from .steps import run_through, telling, with_bar
+from .tables import BatchNorm, COLUMNS, Of, SEEN, Scope, Seen, choice, tidy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,3 +115,20 @@ def _bytes(value: Any) -> int:
     if isinstance(value, torch.Tensor):
         return value.nbytes
     return sum(map(_bytes, value.values() if isinstance(value, dict) else value))
+
+
+Need = Literal[
+    "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "class_gate",
+    "risk", "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
+]  # fmt: skip
+
+
+LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})
+
+
+# Not gathered for a scorer that may be asked for next: large, or a backward pass of its own.
+COSTLY: frozenset[Need] = frozenset({"co_moments", "class_co_moments", "class_gate"})
+
+
+# What the one pass over a domain does not leave: the network itself, and what takes a pass of its own when it is read.
+APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")

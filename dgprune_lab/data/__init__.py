@@ -1,11 +1,11 @@
-"""Domains: built in, from a folder of data, from folders of images; and shifts of any of them."""
+"""Domains: built in, from folders and data sets; distribution shifts; augmentation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..core.domain import Domain
-from ..core.errors import unknown
+from ..core import Domain
+from ..core import unknown
 from . import external
 from .augment import AUGMENTATIONS
 from .digits import mnist, mnist_m, uci_digits

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core.errors import DgpruneError
+from ..core import DgpruneError
 
 SIZE = 32
 """Height and width of a published MNIST-M image; the digit inside is 28 x 28."""

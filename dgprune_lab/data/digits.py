@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.domain import Domain, cut_counts
-from ..core.errors import DgpruneError, note
+from ..core import DgpruneError, Domain, cut_counts, note
 from .blending import Bytes, blend, centre_crop
 
 PHOTOGRAPHS = (

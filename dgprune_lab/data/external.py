@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.domain import Domain, cut, cut_counts
-from ..core.errors import DgpruneError, unknown
+from ..core import DgpruneError, Domain, cut, cut_counts, unknown
 from .blending import Bytes, centre_crop
 from .digits import enlarged
 from .formats import (

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from ..core.domain import Domain
-from ..core.errors import DgpruneError
+from ..core import DgpruneError, Domain
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """Float images (B, C, H, W) in [0, 1] and their row numbers (B,) to images of the same shape."""

@@ -1,5 +1,7 @@
 """One file per question: a study in, a tidy table out."""
 
+from ._contract import Diagnostic, diagnostic
+from .sweep import grid, sweep
 from .agreement import agreement
 from .gc_net import companion
 from .drop import drop
@@ -24,12 +26,15 @@ from .stability import stability
 from .after_finetuning import tuned
 
 __all__ = [
+    "Diagnostic",
     "agreement",
     "companion",
+    "diagnostic",
     "distance_from_initialisation",
     "drop",
     "feature_shift",
     "flips",
+    "grid",
     "instability",
     "l2_norm",
     "ledger",
@@ -43,5 +48,6 @@ __all__ = [
     "sensitivity",
     "sharpness",
     "stability",
+    "sweep",
     "tuned",
 ]

@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stats.discrepancy import FEWEST, standardised
-from ..core.steps import telling
-from ..study.study import Study
-from ..core.errors import DgpruneError
-from ..core.masks import Mask
-from ..core.tables import BatchNorm
+from ..core import BatchNorm, DgpruneError, Mask, telling
+from ..stats import FEWEST, standardised
+from ..study import Study
 
 Floats = NDArray[np.float64]
 Words = tuple[str, float]

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..measurement.outcomes import private
-from ..study.study import Study
-from ..core.domain import Domain
-from ..core.graph import FilterGroup
+from ..core import Domain, FilterGroup
+from ..pruning import private
+from ..study import Study
 
 
 class Match(NamedTuple):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..core import DgpruneError
 from ..stats import intervals
-from ..core.errors import DgpruneError
 
 Floats = NDArray[np.float64]
 Measure = Callable[[float], Generator[None, None, Tensor]]

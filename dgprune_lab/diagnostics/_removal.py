@@ -12,17 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..pruning.allocate import allocate
-from ..scorers.contract import Scorer
-from .sweep import mask_columns, mask_record
-from ..core.steps import telling
-from ..study.study import Study
-from ..core.domain import Domain
-from ..core.errors import DgpruneError
-from ..core.masks import Mask, Scores
-from ..core.outcomes import Outcomes
-from ..core.provenance import roles_of
-from ..core.tables import BatchNorm, Of, Scope
+from ..core import BatchNorm, DgpruneError, Domain, Mask, Of, Outcomes, Scope, Scores, roles_of, telling
+from ..pruning import allocate
+from ..scorers import Scorer
+from ..study import Study, mask_columns, mask_record
 
 Steps = Generator[tuple[int, int], None, pd.DataFrame]
 """Yields (done, total) after every batch, and returns the table."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..measurement.outcomes import private
-from ..core.steps import run_through
-from ..study.study import Study
-from ..measurement.weight_masking import Thinned
+from ..core import run_through
+from ..measurement import Thinned
+from ..pruning import private
+from ..study import Study
 
 _HALVINGS = 10
 

@@ -9,15 +9,25 @@ from typing import Any, cast
 
 import pandas as pd
 
+from ..core import (
+    COLUMNS,
+    STAGES,
+    BatchNorm,
+    DgpruneError,
+    Of,
+    Record,
+    Scope,
+    note,
+    record_of,
+    roles_of,
+    said_once,
+    tidy,
+)
+from ..scorers import Scorer, resolve
 from ..stats import intervals
-from ..scorers.contract import Scorer, diagnostic
-from ..scorers import resolve
-from ..study.study import Study
-from ..training.prune_and_tune import DENSE, Steps, finish_run, rounds_of, scorer_name, tuning_steps
-from ..core.errors import DgpruneError, note, said_once
-from ..core.provenance import STAGES, Record, record_of, roles_of
-from ..core.tables import COLUMNS, BatchNorm, Of, Scope, tidy
-from ..training.events import TrainingOptions
+from ..study import Study
+from ..training import DENSE, Steps, TrainingOptions, finish_run, rounds_of, scorer_name, tuning_steps
+from ._contract import diagnostic
 
 Choice = str | Scorer | None
 Row = dict[str, Any]

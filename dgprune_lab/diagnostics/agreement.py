@@ -8,14 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from ..pruning.allocate import allocate
-from ..scorers.contract import Scorer, diagnostic
-from ..study.study import Study
-from ..core.errors import DgpruneError
-from ..core.masks import Mask, Scores
-from ..core.provenance import Record, roles_of
-from ..core.tables import Of, Scope, tidy
-from ..stats.rank_agreement import ALL, chance_spread, correlations, over_filters, overlaps
+from ..core import DgpruneError, Mask, Of, Record, Scope, Scores, roles_of, tidy
+from ..pruning import allocate
+from ..scorers import Scorer
+from ..stats import ALL, chance_spread, correlations, over_filters, overlaps
+from ..study import Study
+from ._contract import diagnostic
 
 EXTRA = ("other", "group", "scorer_looked", "other_looked")
 

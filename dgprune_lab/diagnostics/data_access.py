@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..scorers.contract import Scorer
-from ..scorers import SCORERS, resolve
-from ..study.study import Study
-from ..core.provenance import Record, roles_of
-from ..core.tables import Seen
+from ..core import Record, Seen, roles_of
+from ..scorers import SCORERS, Scorer, resolve
+from ..study import Study
 
 
 def ledger(study: Study, scorers: Sequence[str | Scorer] | None = None) -> pd.DataFrame:

@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..core import BatchNorm, Of, Outcomes, Scope, Scores, choice, tidy, with_bar
+from ..scorers import Scorer
 from ..stats import intervals
-from ..scorers.contract import Scorer, diagnostic
-from ..core.steps import with_bar
-from ..study.study import Study
-from ..core.masks import Scores
-from ..core.outcomes import Outcomes
-from ..core.tables import BatchNorm, Of, Scope, choice, tidy
+from ..study import Study
+from ._contract import diagnostic
 from ._removal import Case, Removal, Steps, cases
 
 By = Literal["domain", "class", "layer"]

@@ -10,18 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..pruning.allocate import allocate
-from ..scorers.contract import Scorer, diagnostic
-from ..stats.discrepancy import cka, coral, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
-from ..stats.umap_process import fit_steps
-from ..stats.intervals import Estimate
-from .sweep import mask_columns, mask_record
-from ..core.steps import with_bar
-from ..study.study import Study
-from ..core.errors import DgpruneError, note
-from ..core.masks import Mask, Scores
-from ..core.provenance import Record, roles_of
-from ..core.tables import BatchNorm, Of, Scope, choice, tidy
+from ..core import BatchNorm, DgpruneError, Mask, Of, Record, Scope, Scores, choice, note, roles_of, tidy, with_bar
+from ..pruning import allocate
+from ..scorers import Scorer
+from ..stats import Estimate, cka, coral, fit_steps, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
+from ..study import Study, mask_columns, mask_record
+from ._contract import diagnostic
 from ._features import Features, Words, features_steps
 
 Embedding = Literal["umap", "linear", "none"]

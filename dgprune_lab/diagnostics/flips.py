@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from ..core import BatchNorm, Of, Scope, Scores, tidy, with_bar
+from ..scorers import Scorer
 from ..stats import intervals
-from ..scorers.contract import Scorer, diagnostic
-from ..core.steps import with_bar
-from ..study.study import Study
-from ..core.masks import Scores
-from ..core.tables import BatchNorm, Of, Scope, tidy
+from ..study import Study
+from ._contract import diagnostic
 from ._removal import Case, Removal, Steps, cases
 
 EXTRA = ("network", "group")

@@ -7,13 +7,10 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from ..study.gc_net import Companion
-from ..study.gc_net import companion as measure
-from ..scorers.contract import diagnostic
-from ..study.study import Study
-from ..core.errors import DgpruneError
-from ..core.provenance import record_of, roles_of
-from ..core.tables import SEEN, Seen, tidy
+from ..core import SEEN, DgpruneError, Seen, record_of, roles_of, tidy
+from ..study import Companion, Study
+from ..study import companion as measure
+from ._contract import diagnostic
 
 EXTRA = ("group", "layer", "filter", "output")
 _ROWS = 250_000

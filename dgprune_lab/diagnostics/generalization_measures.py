@@ -10,19 +10,16 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from ..stats import intervals
-from ..scorers.contract import diagnostic
-from ..measurement.outcomes import private
+from ..core import DgpruneError, note, run_through, tidy
+from ..measurement import Thinned, prunable
 from ..models.networks import build
-from ..core.steps import run_through
-from ..study.study import Study
-from ..measurement.weight_masking import Thinned, prunable
-from ..core.errors import DgpruneError, note
-from ..core.tables import tidy
+from ..pruning import private
+from ..stats import intervals
+from ..study import Study, checked_tolerances, named, network_names, pooled
+from ._contract import diagnostic
 from ._loss_curve import LossCurve
-from ..study.pooled import checked_tolerances, named, network_names, pooled
-from .prunability import prunability as prunability_of
 from ._weight_noise import Shaken, largest_noise, margins
+from .prunability import prunability as prunability_of
 
 Better = Literal["lower", "higher"]
 Rows = list[dict[str, Any]]

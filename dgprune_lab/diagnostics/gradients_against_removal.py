@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from ..scorers.contract import Scorer, diagnostic, scorer
-from ..scorers import GroupView, risk_variance
-from ..scorers.risks import combined, share, squared_over_mean, terms
-from ..study.study import Study
-from ..core.tables import tidy
+from ..core import tidy
+from ..scorers import GroupView, Scorer, combined, risk_variance, scorer, share, squared_over_mean, terms
+from ..study import Study
+from ._contract import diagnostic
 
 Form = Literal["additive", "joint", "signed"]
 _RESAMPLES = 1000

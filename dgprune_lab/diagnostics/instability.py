@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..scorers.contract import diagnostic
-from ..stats.intervals import LEVEL, RESAMPLES
-from ..training.scheduled.plan import PruningRun
-from ..core.errors import DgpruneError, note
-from ..core.tables import tidy
+from ..core import DgpruneError, note, tidy
+from ..stats import LEVEL, RESAMPLES
+from ..training import PruningRun
+from ._contract import diagnostic
 
 EXTRA = ("run", "stage", "remove", "how", "rate", "settings", "runs", "within", "of_metric", "warning")
 LEAST = 8

@@ -12,13 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..scorers.contract import diagnostic
-from ..scorers.domains import cosine
-from ..study.study import Study
-from ..core.domain import Domain
-from ..core.errors import DgpruneError
-from ..core.provenance import Reads, Record, Roles, roles_of
-from ..core.tables import Seen, tidy
+from ..core import DgpruneError, Domain, Reads, Record, Roles, Seen, roles_of, tidy
+from ..scorers import cosine
+from ..study import Study
+from ._contract import diagnostic
 
 
 @diagnostic("mean_map", extra=("group", "filter", "other", "row", "column"), cite="Sun 2023, arXiv:2306.13237")

@@ -11,17 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..pruning.allocate import allocate
-from ..scorers.contract import Scorer, diagnostic
-from ..measurement.outcomes import private
-from ..core.steps import with_bar
-from ..study.study import Study
-from ..measurement.weight_masking import Norm, Thinned, WeightScorer, unlike
-from ..core.errors import DgpruneError, note
-from ..core.masks import Mask, Scores, WeightScores
-from ..core.tables import Scope, Seen, choice, tidy
+from ..core import DgpruneError, Mask, Scope, Scores, Seen, WeightScores, choice, note, tidy, with_bar
+from ..measurement import Norm, Thinned, WeightScorer
+from ..pruning import allocate, private
+from ..scorers import Scorer
+from ..stats import unlike
+from ..study import Study, checked_tolerances, named, pooled
+from ._contract import diagnostic
 from ._loss_curve import LossCurve
-from ..study.pooled import checked_tolerances, named, pooled
 
 Granularity = Literal["weight", "filter"]
 Search = Literal["grid", "fast"]

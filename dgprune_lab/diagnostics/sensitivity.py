@@ -12,22 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..stats import intervals
-from ..measurement.attributions import Attributor, Method
-from ..scorers.contract import Scorer, diagnostic
-from ..stats.effect_sizes import cohens_d
-from ..stats.auroc import auroc, p_values, q_values
-from ..stats.intervals import Estimate
-from ..measurement.outcomes import private
-from ..core.steps import with_bar
-from ..study.study import Study
-from ..core.domain import Domain
-from ..core.errors import DgpruneError
-from ..core.masks import Scores
-from ..core.provenance import Record, roles_of
-from ..core.tables import Seen, choice, tidy
+from ..core import DgpruneError, Domain, Record, Scores, Seen, choice, roles_of, tidy, with_bar
+from ..measurement import Attributor, Method
+from ..pruning import private
+from ..scorers import Scorer
+from ..stats import ALL, LEAST, Estimate, auroc, cohens_d, correlations, intervals, over_filters, p_values, q_values
+from ..study import Study
+from ._contract import diagnostic
 from .agreement import check_names, target_aware
-from ..stats.rank_agreement import ALL, LEAST, correlations, over_filters
 
 EXTRA = ("method", "group", "filter", "other", "q_value")
 IMAGES = 500

@@ -10,18 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..pruning.allocate import allocate, checked_ratio
-from ..scorers.contract import Scorer, diagnostic
-from ..core.machine import seed as seeded
-from ..scorers import resolve
-from ..study.study import Study
-from ..core.domain import Domain, cut_counts
-from ..core.errors import DgpruneError, said_once
-from ..core.masks import Scores
-from ..core.tables import Of, Scope, choice, tidy
-from .agreement import check_names, target_aware
-from ..stats.rank_agreement import ALL, Floats, Values, correlations, overlaps, random_matchings, weighted
+from ..core import DgpruneError, Domain, Of, Scope, Scores, choice, cut_counts, said_once, tidy
+from ..core import seed as seeded
+from ..pruning import allocate, checked_ratio
+from ..scorers import Scorer, resolve
+from ..stats import ALL, Floats, Values, correlations, overlaps, random_matchings, weighted
+from ..study import Study
+from ._contract import diagnostic
 from ._filter_matching import Match, matched, pooled_outputs
+from .agreement import check_names, target_aware
 
 Over = Literal["halves", "training_seeds"]
 EXTRA = ("over", "pair", "group", "draw_seed")

@@ -3,69 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .. import data
+from ..core import (
+    BatchNorm,
+    DgpruneError,
+    Mask,
+    Of,
+    Outcomes,
+    Scope,
+    Scores,
+    roles_of,
+    telling,
+    tidy,
+    with_bar,
+)
+from ..pruning import allocate
+from ..scorers import Scorer, resolve
 from ..stats import intervals
-from ..pruning.allocate import allocate
-from ..scorers.contract import Scorer
-from ..models.checkpoints import SHIPPED, shipped
-from ..scorers import resolve
-from ..core.steps import telling, with_bar
-from ..study.study import Study
-from ..core.errors import DgpruneError, unknown
-from ..core.masks import Mask, Scores
-from ..core.outcomes import Outcomes
-from ..core.provenance import Record, roles_of
-from ..core.tables import BatchNorm, Of, Scope, tidy
-
-_DEMOS = {"digits": ("digits", ("mnist", "uci_digits")), "paper": ("lenet_paper", ("mnist",))}
-
-
-def demo(name: Literal["digits", "paper"] = "digits") -> Study:
-    """A trained network with its domains, ready to prune; nothing is downloaded.
-
-    Args:
-        name: "digits": five convolutions with BatchNorm, trained on `mnist` and `uci_digits`; "paper": the LeNet of
-            Sun 2023 (arXiv:2306.13237), trained on `mnist` as the paper trains it. The target of both is `mnist_m`.
-
-    Raises:
-        DgpruneError: another name.
-
-    >>> import dgprune_lab as dg
-    >>> [domain.name for domain in dg.demo().domains]
-    ['mnist', 'uci_digits', 'mnist_m']
-    """
-    if name not in _DEMOS:
-        raise unknown("demo", name, _DEMOS)
-    checkpoint, sources = _DEMOS[name]
-    return Study(
-        shipped(checkpoint),
-        sources=[data.load(source) for source in sources],
-        targets=[data.mnist_m()],
-        name=checkpoint,
-        origin="dg.demo()" if name == "digits" else f"dg.demo({name!r})",
-    )
-
-
-def training_seeds() -> list[Study]:
-    """The same LeNet trained with three seeds (initial weights, order of the images), each as a study of its own.
-
-    Sources `mnist` and `uci_digits`, target `mnist_m`. What holds for all three may hold for the next one.
-
-    >>> import dgprune_lab as dg
-    >>> [study.name for study in dg.training_seeds()]
-    ['lenet_two_sources_0', 'lenet_two_sources_1', 'lenet_two_sources_2']
-    """
-    sources, targets = [data.load("mnist"), data.load("uci_digits")], [data.mnist_m()]
-    names = [name for name in SHIPPED if name.startswith("lenet_two_sources_")]
-    return [
-        Study(shipped(name), sources=sources, targets=targets, name=name, origin=f"dg.training_seeds()[{k}]")
-        for k, name in enumerate(names)
-    ]
+from ..study import Study, left, mask_columns, mask_record
 
 
 def grid(start: float, stop: float, count: int) -> list[float]:
@@ -184,27 +143,6 @@ def _masks(
         for seed, scores in drawn:
             for ratio in ratios:
                 yield seed, allocate(scores, ratio=ratio, scope=scope, of=of)
-
-
-def mask_columns(mask: Mask) -> dict[str, Any]:
-    """The cells of a row that say which mask it is about."""
-    return {
-        "scorer": mask.scorer, "ratio_removed": mask.asked, "ratio_got": mask.got, "scope": mask.scope, "of": mask.of,
-    }  # fmt: skip
-
-
-def left(mask: Mask) -> list[tuple[str, int, str]]:
-    """(metric, value, unit) of what a mask leaves."""
-    units = {"filters": "count", "parameters": "count", "macs": "per image", "bytes": "bytes"}
-    return [(metric, getattr(mask.cost, metric), unit) for metric, unit in units.items()]
-
-
-def mask_record(record: Record, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Record:
-    """The record of the network that this mask leaves."""
-    found = record.adding("scorer", mask.reads)
-    if batchnorm == "recalibrate" and study.has_batchnorm:
-        found = found.adding("tuning", {f"{d.name}/train": "images" for d in study.sources if "train" in d.splits})
-    return found
 
 
 def _rows(study: Study, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]], split: str) -> list[dict[str, Any]]:

@@ -1,1 +1,11 @@
-"""..."""
+"""Runs a network over images: statistics, outcomes, cost, attributions."""
+
+from .attributions import Attributor, Method, TOGETHER, separated
+from .cost import LATENCY_IMAGES, latency_row, timings
+from .evaluator import Evaluator
+from .hooks import PAIRS, pairs, too_large, written
+from .memory_format import layout_of
+from .outcomes import evaluate, evaluating, measure, outcome_rows
+from .recalibrate import calibration_sources, has_batchnorm, recalibrate
+from .statistics import SIZE, Site, gather, map_shapes, paired_cosines
+from .weight_masking import Norm, Thinned, WeightScorer, prunable

@@ -9,11 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..pruning.surgery import rebuild
-from ..core.domain import Batch
-from ..core.errors import DgpruneError
-from ..core.graph import FilterGraph, FilterGroup
-from ..core.tables import choice
+from ..core import Batch, DgpruneError, FilterGraph, FilterGroup, choice
+from ..pruning import rebuild
 
 Method = Literal["gradient_x_activation", "integrated_gradients", "conductance", "activation", "ablation"]
 TOGETHER: frozenset[Method] = frozenset({"gradient_x_activation", "activation"})

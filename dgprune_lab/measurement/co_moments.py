@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..core.statistics import CoMoments
+from ..core import CoMoments
 
 _SHUFFLED = 64
 _ROWS = 500

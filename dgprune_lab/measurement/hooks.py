@@ -9,12 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core import CONV, ClassMap, DgpruneError, FilterGraph, FilterGroup, Moments, Need
 from .co_moments import PairSums
-from ..scorers.contract import Need
-from ..core.errors import DgpruneError
-from ..core.graph import FilterGraph, FilterGroup
-from ..core.layers import CONV
-from ..core.statistics import ClassMap, Moments
 
 CO_MOMENT_BYTES = 256 * 2**20
 _DOOR: frozenset[Need] = frozenset({"mean_map", "unit_map", "class_map", "moments"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..pruning.surgery import rebuild
-from ..core.domain import Domain
+from ..core import Domain
+from ..pruning import rebuild
 
 
 def layout_of(model: nn.Module, domain: Domain) -> torch.memory_format:

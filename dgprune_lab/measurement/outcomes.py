@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,19 +10,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from ..core import Batch, BatchNorm, DgpruneError, Domain, Outcomes, choice, note, record_of, roles_of, tidy
+from ..pruning import device_of, private
 from ..stats import intervals
+from .cost import LATENCY_IMAGES, cost_rows, latency_row, time_model
 from .memory_format import layout_of
 from .recalibrate import recalibrate
-from ..pruning.surgery import rebuild
-from ..core.domain import Batch, Domain
-from ..core.errors import DgpruneError, note
-from ..core.outcomes import Outcomes
-from ..core.provenance import record_of, roles_of
-from ..core.tables import BatchNorm, choice, tidy
-
-LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
 
 
 def evaluate(
@@ -57,16 +49,6 @@ def evaluating(
         parts.append(part)
         yield
     return join(parts)
-
-
-def private(model: nn.Module) -> nn.Module:
-    """A copy in eval mode that shares the weights and none of the hooks: the model never notices."""
-    return rebuild(model, lambda _, tensor: tensor.detach()).eval().requires_grad_(False)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a network's parameters are."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def outcome_batches(model: Callable[[Tensor], Tensor], batches: Iterable[Batch], domain: Domain) -> Iterator[Outcomes]:
@@ -203,50 +185,3 @@ def outcome_rows(outcomes: Outcomes) -> list[dict[str, Any]]:
         {"metric": name, "value": mean[k], "low": low[k], "high": high[k], "interval": "images", "unit": unit}
         for k, (name, unit) in enumerate((("accuracy", "share"), ("loss", "nats")))
     ]
-
-
-def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
-    """Parameters, MACs per image (half of what Torch's FlopCounterMode counts) and bytes of parameters and buffers."""
-    twin = private(model)
-    example = domain.take(domain.rows(next(iter(domain.splits)), 1), device=device_of(model)).images
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin(example)
-    parameters = sum(p.numel() for p in model.parameters())
-    size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
-    return [
-        {"metric": "parameters", "value": parameters, "unit": "count"},
-        {"metric": "macs", "value": counter.get_total_flops() // 2, "unit": "per image"},
-        {"metric": "bytes", "value": size, "unit": "bytes"},
-    ]
-
-
-def time_model(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> list[float]:
-    """Milliseconds of `repeats` forward passes of one batch, after two that are not counted."""
-    return list(timings(model, images, repeats=repeats))
-
-
-def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> Iterator[float]:
-    """`time_model` one pass at a time."""
-    twin = private(model)
-    for k in range(repeats + 2):
-        _wait(images)
-        start = time.perf_counter()
-        with torch.inference_mode():
-            twin(images)
-        _wait(images)
-        if k >= 2:
-            yield (time.perf_counter() - start) * 1e3
-
-
-def latency_row(milliseconds: Sequence[float], images: int) -> dict[str, Any]:
-    """Median and range of these timings."""
-    return {
-        "metric": "latency", "value": statistics.median(milliseconds), "low": min(milliseconds),
-        "high": max(milliseconds),
-        "interval": "range", "unit": f"ms per {images} images", "images": images,
-    }  # fmt: skip
-
-
-def _wait(tensor: Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)

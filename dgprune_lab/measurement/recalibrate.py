@@ -7,12 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..core import BATCHNORM, DgpruneError, Domain, record_of, set_record
+from ..pruning import rebuild
 from .memory_format import layout_of
-from ..pruning.surgery import rebuild
-from ..core.domain import Domain
-from ..core.errors import DgpruneError
-from ..core.layers import BATCHNORM
-from ..core.provenance import record_of, set_record
 
 _BATCH = 250
 

@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..pruning.surgery import prune
-from ..pruning.tracing import run_order
-from ..core.masks import Mask
-from ..core.graph import FilterGraph
+from ..core import FilterGraph, Mask
+from ..pruning import prune, run_order
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..scorers.contract import LABELLED, Need
-from ..stats.effect_sizes import class_moments, merged
-from .memory_format import layout_of
+from ..core import CONV, LABELLED, ClassMoments, DgpruneError, Domain, FilterGraph, FilterGroup, Need, Statistics, note
+from ..pruning import rebuild
+from ..stats import class_moments, merged
 from .hooks import Running, outputs
-from ..pruning.surgery import rebuild
-from ..core.domain import Domain
-from ..core.errors import DgpruneError, note
-from ..core.graph import FilterGraph, FilterGroup
-from ..core.layers import CONV
-from ..core.statistics import ClassMoments, Statistics
+from .memory_format import layout_of
 
 Site = Literal["door", "conv"]
 # Maps of twice as many images of 28 pixels are too large for the allocator to keep, and a LeNet's pass takes 1.5 times

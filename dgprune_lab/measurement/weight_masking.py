@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..pruning.fold_batchnorm import folded
+from ..core import CONV, Batch, DgpruneError, Domain, Scope, WeightScores, choice
+from ..pruning import device_of, folded, private, rebuild
 from .memory_format import layout_of
-from .outcomes import device_of, private
 from .recalibrate import calibration_batches, calibration_images, calibration_steps, has_batchnorm
-from ..pruning.surgery import rebuild
-from ..core.domain import Batch, Domain
-from ..core.errors import DgpruneError
-from ..core.masks import WeightScores
-from ..core.layers import CONV
-from ..core.tables import Scope, choice
 
 Norm = Literal["as_is", "fold", "recalibrate"]
 WeightScorer = Literal["l1", "random"]
-ALIKE = 0.03
-"""Training losses further apart than this share of the smallest are said to differ."""
 _SIZE = 250
 _KEPT_BYTES = 192 * 2**20
 
@@ -76,17 +68,6 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     if not found:
         raise DgpruneError("this network has no weights to prune: no convolution and no linear layer.")
     return found
-
-
-def unlike(losses: Mapping[str, float]) -> str | None:
-    """A sentence where the training losses of several networks differ, which prunability cannot compare."""
-    low, high = min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)
-    if losses[high] <= (1 + ALIKE) * losses[low]:
-        return None
-    return (
-        f"the training losses differ: {losses[low]:.3g} ({low}) to {losses[high]:.3g} ({high}). Prunability compares "
-        "only networks of equal training loss, so their order here means little."
-    )
 
 
 class Thinned:

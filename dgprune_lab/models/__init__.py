@@ -1,6 +1,7 @@
-"""Reference networks, safe checkpoints, and the recipes that make the built-in ones."""
+"""Reference networks, checkpoints, save and load."""
 
 from . import checkpoints, networks
 from .checkpoints import pair
+from .saving import load, save
 
-__all__ = ["checkpoints", "networks", "pair"]
+__all__ = ["checkpoints", "load", "networks", "pair", "save"]

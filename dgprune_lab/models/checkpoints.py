@@ -14,8 +14,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from ..core.errors import DgpruneError, unknown
-from ..core.provenance import Record
+from ..core import DgpruneError, Record, unknown
 from .networks import build
 
 SHIPPED = (

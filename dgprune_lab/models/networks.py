@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DgpruneError, unknown
-from ..core.provenance import Record
+from ..core import DgpruneError, Record, unknown
 
 PerChannel = float | Sequence[float]
 

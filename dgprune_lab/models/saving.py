@@ -10,13 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..pruning.verify import read_groups
+from ..core import DgpruneError, Mask, Record, record_of, set_record
+from ..pruning import prune, read_groups
 from .checkpoints import checkpoint_paths, fit_state, tensors_from_bytes, tensors_to_bytes
 from .networks import build
-from ..pruning.surgery import prune
-from ..core.errors import DgpruneError
-from ..core.masks import Mask
-from ..core.provenance import Record, record_of, set_record
 
 _FORM = "dgprune_lab network 1"
 

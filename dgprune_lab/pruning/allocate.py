@@ -9,10 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import DgpruneError
-from ..core.masks import Mask, Scores, WeightMask, WeightScores
-from ..core.graph import FilterGraph, FilterGroup
-from ..core.tables import Of, Scope, choice
+from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, Of, Scope, Scores, WeightMask, WeightScores, choice
 
 
 @overload

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, record_of, set_record
 from .surgery import rebuild
-from ..core.errors import DgpruneError
-from ..core.layers import BATCHNORM, CONV, TRANSPOSED
-from ..core.provenance import record_of, set_record
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:

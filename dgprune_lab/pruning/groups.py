@@ -14,10 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, FilterGraph, FilterGroup, Member, is_depthwise
 from .tracing import Flow, Item, Layers, dependency_groups, refuse_silent, refuse_wrappers, run_order
-from ..core.errors import DgpruneError
-from ..core.graph import FilterGraph, FilterGroup, Member
-from ..core.layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise
 
 _ACROSS = "takes statistics across channels, so a removed filter would still change its neighbours"
 

@@ -12,11 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..core.errors import DgpruneError
-from ..core.masks import Mask, WeightMask
-from ..core.graph import FilterGraph
-from ..core.layers import BATCHNORM, CONV, TRANSPOSED
-from ..core.provenance import record_of, set_record
+from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, FilterGraph, Mask, WeightMask, record_of, set_record
 
 _SCRATCH_BYTES = 32 * 2**20
 
@@ -270,3 +266,13 @@ def _check_fits(name: str, got: tuple[int, ...] | None, graph: FilterGraph) -> N
         raise DgpruneError(
             f"the mask was made for another network: {name} should have shape {want}, this one has {got}."
         )
+
+
+def private(model: nn.Module) -> nn.Module:
+    """A copy in eval mode that shares the weights and none of the hooks: the model never notices."""
+    return rebuild(model, lambda _, tensor: tensor.detach()).eval().requires_grad_(False)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's parameters are."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

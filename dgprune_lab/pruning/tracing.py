@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..core.errors import DgpruneError
-from ..core.layers import BATCHNORM, CONV, is_depthwise
+from ..core import BATCHNORM, CONV, DgpruneError, is_depthwise
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
 _SECONDS = 60.0

@@ -9,12 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..core import DgpruneError, FilterGraph, FilterGroup, Mask
 from .groups import assemble, trace
 from .surgery import prune, rebuild, zeroed
 from .tracing import run_order
-from ..core.errors import DgpruneError
-from ..core.masks import Mask
-from ..core.graph import FilterGraph, FilterGroup
 
 _TOLERANCE = 1e-3
 

@@ -12,9 +12,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from .contract import Need, Scorer
-from ..core.errors import DgpruneError
-from ..core.tables import choice
+from ..core import DgpruneError, Need, choice
+from .contract import Scorer
 from .view import GroupView
 
 By = Literal["depth", "rank"]

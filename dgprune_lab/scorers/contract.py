@@ -8,21 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-import pandas as pd
 from torch import Tensor
 
-from ..core.errors import DgpruneError, unknown
-from ..core.tables import COLUMNS
+from ..core import APART, LABELLED, DgpruneError, Need, unknown
 
-Need = Literal[
-    "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "class_gate",
-    "risk", "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
-]  # fmt: skip
-LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})
-# Not gathered for a scorer that may be asked for next: large, or a backward pass of its own.
-COSTLY: frozenset[Need] = frozenset({"co_moments", "class_co_moments", "class_gate"})
-# What the one pass over a domain does not leave: the network itself, and what takes a pass of its own when it is read.
-APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
 Kind = Literal["weights", "training", "target", "control"]
 Level = Literal["group", "network"]
 Function = Callable[..., Any]
@@ -232,49 +221,6 @@ class Menu(Mapping[str, Thing], Generic[Thing]):
 
     def __len__(self) -> int:
         return len(self._things)
-
-
-@dataclass(frozen=True)
-class Diagnostic:
-    """A function from a study to a tidy table, with the key columns it adds."""
-
-    name: str
-    function: Callable[..., pd.DataFrame] = field(repr=False)
-    extra: tuple[str, ...]
-    cite: str
-
-    def __call__(self, study: Any, **options: Any) -> pd.DataFrame:
-        frame = self.function(study, **options)
-        missing = [column for column in (*COLUMNS, *self.extra) if column not in frame.columns]
-        if missing:
-            raise DgpruneError(
-                f"diagnostic {self.name!r} must return a table from tidy(); it lacks {', '.join(missing)}."
-            )
-        return frame
-
-
-def diagnostic(
-    name: str, *, extra: tuple[str, ...] = (), cite: str = ""
-) -> Callable[[Callable[..., pd.DataFrame]], Diagnostic]:
-    """Make a plain function a Diagnostic, which answers one question about a study with a tidy table.
-
-    Args:
-        name: of the question; `charts.<name>` draws it and `widgets` shows it.
-        extra: key columns beyond the shared ones (group, class, event, epoch).
-        cite: the source.
-
-    Raises:
-        DgpruneError: no docstring.
-    """
-
-    def decorate(function: Callable[..., pd.DataFrame]) -> Diagnostic:
-        if not (function.__doc__ or "").strip():
-            raise DgpruneError(f"diagnostic {name!r} needs a docstring.")
-        made = Diagnostic(name, function, extra, cite)
-        made.__dict__["__doc__"] = function.__doc__
-        return made
-
-    return decorate
 
 
 def read_scores(value: Any, group_name: str) -> Tensor:

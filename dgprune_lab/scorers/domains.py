@@ -9,10 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .contract import Need, scorer
-from ..measurement.statistics import Site
-from ..core.errors import DgpruneError, note, unknown
-from ..core.tables import choice
+from ..core import DgpruneError, Need, choice, note, unknown
+from ..measurement import Site
+from .contract import scorer
 from .view import GroupView
 
 Pairing = Literal["means", "all_pairs", "paired"]

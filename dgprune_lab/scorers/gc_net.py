@@ -8,10 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .contract import Need, scorer
-from ..core.errors import DgpruneError, note
-from ..core.statistics import CoMoments
-from ..core.tables import choice
+from ..core import CoMoments, DgpruneError, Need, choice, note
+from .contract import scorer
 from .view import GroupView
 
 Direction = Literal["out", "in", "both"]

@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .contract import Need, scorer
-from ..core.errors import DgpruneError, note
-from ..core.tables import choice
+from ..core import DgpruneError, Need, choice, note
+from .contract import scorer
 from .view import GroupView
 
 Mode = Literal["additive", "joint", "signed", "oracle"]

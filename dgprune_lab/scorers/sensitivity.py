@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..core import choice
+from ..stats import matched_d
 from .contract import scorer
-from ..stats.effect_sizes import matched_d
-from ..core.tables import choice
 from .domains import named_domains
 from .risks import one_source
 from .view import GroupView

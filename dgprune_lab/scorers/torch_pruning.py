@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core import DgpruneError, preserved_rng
 from .contract import Scorer, scorer
-from ..core.machine import preserved_rng
-from ..core.errors import DgpruneError
 from .view import GroupView
 
 

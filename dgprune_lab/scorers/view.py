@@ -10,16 +10,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .contract import Need, Scorer
-from ..measurement.hooks import pairs, too_large, written
-from ..core.machine import generator
-from ..measurement.statistics import Site
-from ..core.domain import Domain, Role
-from ..core.errors import DgpruneError, unknown
-from ..core.graph import FilterGraph, FilterGroup
-from ..core.layers import BATCHNORM
-from ..core.statistics import ClassMap, ClassMoments, CoMoments, Moments, Statistics
-from ..core.tables import Seen
+from ..core import (
+    BATCHNORM,
+    ClassMap,
+    ClassMoments,
+    CoMoments,
+    DgpruneError,
+    Domain,
+    FilterGraph,
+    FilterGroup,
+    Moments,
+    Need,
+    Role,
+    Seen,
+    Statistics,
+    generator,
+    unknown,
+)
+from ..measurement import Site, pairs, too_large, written
+from .contract import Scorer
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .intervals import LEVEL, Estimate
 from .effect_sizes import BYTES, Array, Labels, coded, shared_classes
+from .intervals import LEVEL, Estimate
 
 
 def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .intervals import Estimate, over_images
-from ..core.machine import seed as seeded
-from ..core.errors import DgpruneError
+from ..core import DgpruneError
+from ..core import seed as seeded
 from .half_samples import by_halves, co_moment, draws, mean_of_pairs, within
+from .intervals import Estimate, over_images
 
 Rows = NDArray[np.floating]
 Values = NDArray[np.float64]

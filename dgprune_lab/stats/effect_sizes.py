@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..core import ClassMoments, DgpruneError
 from .intervals import LEVEL, RESAMPLES, Estimate, drawn_counts
-from ..core.errors import DgpruneError
-from ..core.statistics import ClassMoments
 
 Array = NDArray[np.float64]
 Labels = tuple[NDArray[np.integer], NDArray[np.integer]]

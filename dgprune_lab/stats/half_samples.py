@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import seed as seeded
 from .intervals import LEVEL, Estimate
-from ..core.machine import seed as seeded
 
 Values = NDArray[np.float64]
 Ids = NDArray[np.generic]

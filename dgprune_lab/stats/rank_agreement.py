@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.machine import seed as seeded
-from ..core.tables import Scope
+from ..core import Scope
+from ..core import seed as seeded
 
 ALL = "all"
 LEAST = 3  # a layer of fewer filters has no order worth correlating

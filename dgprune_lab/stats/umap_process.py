@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.steps import run_through
-from ..core.errors import DgpruneError
+from ..core import DgpruneError, run_through
 
 _BETWEEN = 0.1  # seconds between two steps
 _FEWEST = 5  # the spectral start needs some rows more than axes

@@ -9,20 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .cache import Cache
-from ..scorers.contract import Need
-from ..data.shifts import SHIFTS
-from ..measurement.evaluator import Evaluator
-from ..measurement.hooks import PAIRS
+from ..core import Domain, FilterGraph, FilterGroup, Mask, Need, Statistics, run_through, unknown
+from ..data import SHIFTS
+from ..measurement import PAIRS, Evaluator, Site, gather, map_shapes, paired_cosines
+from ..pruning import ending_in_relu
 from ..scorers import Evidence
-from ..measurement.statistics import Site, gather, map_shapes, paired_cosines
-from ..core.steps import run_through
-from ..pruning.tracing import ending_in_relu
-from ..core.domain import Domain
-from ..core.errors import unknown
-from ..core.masks import Mask
-from ..core.graph import FilterGraph, FilterGroup
-from ..core.statistics import Statistics
+from .cache import Cache
 
 
 class Passes:

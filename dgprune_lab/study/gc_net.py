@@ -9,18 +9,28 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..scorers.contract import Need
-from ..measurement.hooks import pairs, written
-from ..scorers.gc_net import LEAST, correlation, expected_floor, say_if_few
+from ..core import (
+    NEARLY,
+    UNIFORM,
+    CoMoments,
+    DgpruneError,
+    FilterGraph,
+    FilterGroup,
+    Need,
+    Pair,
+    Seen,
+    Spread,
+    WeightMask,
+    WeightScores,
+    choice,
+    record_of,
+    set_record,
+    unknown,
+)
+from ..measurement import pairs, written
+from ..pruning import rebuild
+from ..scorers import LEAST, correlation, expected_floor, say_if_few
 from .study import Study
-from ..pruning.surgery import rebuild
-from ..core.connections import NEARLY, UNIFORM, Pair, Spread
-from ..core.errors import DgpruneError, unknown
-from ..core.masks import WeightMask, WeightScores
-from ..core.graph import FilterGraph, FilterGroup
-from ..core.provenance import record_of, set_record
-from ..core.statistics import CoMoments
-from ..core.tables import Seen, choice
 
 Weights = Literal["none", "rank"]
 

@@ -12,26 +12,31 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..core import (
+    COSTLY,
+    LABELLED,
+    BatchNorm,
+    DgpruneError,
+    Domain,
+    FilterGraph,
+    Mask,
+    Need,
+    Outcomes,
+    Record,
+    Scores,
+    Statistics,
+    choice,
+    record_of,
+    run_through,
+    threads,
+    unknown,
+)
+from ..core import device as pick_device
+from ..measurement import Evaluator, has_batchnorm, recalibrate
+from ..pruning import private, prune, read_groups, rebuild, refuse_hooks
+from ..scorers import Evidence, Scorer, refusal, resolve, run
 from .cache import Cache, Key, content, stamp
-from ..scorers.contract import COSTLY, LABELLED, Need, Scorer
-from ..measurement.evaluator import Evaluator
-from ..pruning.verify import read_groups, refuse_hooks
-from ..measurement.outcomes import private
 from .evidence import Passes
-from ..measurement.recalibrate import has_batchnorm, recalibrate
-from ..core.machine import device as pick_device
-from ..core.machine import threads
-from ..scorers import Evidence, refusal, resolve, run
-from ..core.steps import run_through
-from ..pruning.surgery import prune, rebuild
-from ..core.domain import Domain
-from ..core.errors import DgpruneError, unknown
-from ..core.masks import Mask, Scores
-from ..core.graph import FilterGraph
-from ..core.outcomes import Outcomes
-from ..core.provenance import Record, record_of
-from ..core.statistics import Statistics
-from ..core.tables import BatchNorm, choice
 
 _BYTES = 64 * 2**20
 _ROOM = 512 * 2**20  # while scorers run: two sources' co-moments of a ResNet-18 take 230 MB

@@ -13,13 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..core import DgpruneError, Domain, record_of, run_through, set_record, unknown
+from ..data import AUGMENTATIONS
+from .events import BatchEvent, EpochEvent, Event, Events
+from .options import TrainingOptions
 from .random_streams import Streams, drawn_from, dropouts
-from ..data.augment import AUGMENTATIONS
-from ..core.steps import run_through
-from ..core.domain import Domain
-from ..core.errors import DgpruneError, unknown
-from ..core.provenance import record_of, set_record
-from .events import BatchEvent, EpochEvent, Event, Events, TrainingOptions
 
 TrainingStage = Literal["training", "tuning"]
 

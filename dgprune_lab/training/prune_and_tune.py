@@ -6,16 +6,15 @@ from collections.abc import Callable, Generator
 from numbers import Integral
 from typing import TypeVar
 
-from ..pruning.allocate import checked_ratio
-from ..scorers.contract import Scorer
-from ..measurement.recalibrate import calibration_sources
-from .rounds import DENSE, EXTRA, MeasureWhen, Plan, Run, Steps, Tuned
-from ..scorers import resolve
-from ..study.study import Study
+from ..core import BatchNorm, DgpruneError, Of, Scope, choice, note
+from ..measurement import calibration_sources
+from ..pruning import checked_ratio
+from ..scorers import Scorer, resolve
+from ..study import Study
+from .events import BatchEvent, EpochEvent, PruneEvent, RunEvent
 from .loop import train
-from ..core.errors import DgpruneError, note
-from ..core.tables import BatchNorm, Of, Scope, choice
-from .events import BatchEvent, EpochEvent, PruneEvent, RunEvent, TrainingOptions
+from .options import TrainingOptions
+from .rounds import DENSE, EXTRA, MeasureWhen, Plan, Run, Steps, Tuned
 
 __all__ = ["DENSE", "EXTRA", "PAPER", "Steps", "Tuned", "finish_run", "prune_and_tune", "rounds_of", "tuning_steps"]
 

@@ -10,20 +10,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..pruning.allocate import allocate
-from ..scorers.contract import Scorer
-from ..measurement.outcomes import evaluating, outcome_rows
-from ..measurement.recalibrate import recalibrate
-from ..diagnostics.sweep import left
-from ..core.machine import seed as seeded
-from ..study.study import Study
-from ..pruning.surgery import prune
+from ..core import BatchNorm, DgpruneError, Mask, Of, Scope, note, record_of, roles_of, tidy
+from ..core import seed as seeded
+from ..measurement import evaluating, outcome_rows, recalibrate
+from ..pruning import allocate, prune
+from ..scorers import Scorer
+from ..study import Study, left
+from .events import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent
 from .loop import train
-from ..core.errors import DgpruneError, note
-from ..core.masks import Mask
-from ..core.provenance import record_of, roles_of
-from ..core.tables import BatchNorm, Of, Scope, tidy
-from .events import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent, TrainingOptions
+from .options import TrainingOptions
 
 MeasureWhen = Literal["epochs", "rounds", "end"]
 Rows = list[dict[str, Any]]

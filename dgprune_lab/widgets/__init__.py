@@ -1,4 +1,4 @@
-"""Widgets: the explorer and its panels, and runs that one watches."""
+"""The explorer, its panels, live runs, and the page's ES modules."""
 
 from .panels.agreement import AgreementPanel
 from .explorer.explorer import Explorer
@@ -6,10 +6,11 @@ from .panels.feature_shift import FeatureShiftPanel
 from .panels.flips import FlipsPanel
 from .panels.layers import LayersPanel
 from .live.live import Live, Tuning
-from .explorer.panel_host import Panel, View
+from .panels.protocol import Panel, View
 from .panels.prunability import PrunabilityPanel
 from .single_panel import Agreement, FeatureShift, Flips, Layers, Prunability, Sensitivity
 from .panels.sensitivity import SensitivityPanel
+from .prediction import predict
 from .page.chart import Shown
 from .live.training import Training
 
@@ -33,4 +34,5 @@ __all__ = [
     "Training",
     "Tuning",
     "View",
+    "predict",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import ipywidgets
 
-from ..core.errors import DgpruneError
+from ..core import DgpruneError
 
 
 class Prediction(ipywidgets.VBox):

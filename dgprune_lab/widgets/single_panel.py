@@ -6,16 +6,15 @@ from typing import ClassVar, cast
 
 import pandas as pd
 
-from ..scorers.contract import Scorer
-from ..study.study import Study
-from ..core.masks import Scores
-from ..core.tables import BatchNorm, Of, Scope
-from .panels.agreement import AgreementPanel
+from ..core import BatchNorm, Of, Scope, Scores
+from ..scorers import Scorer
+from ..study import Study
 from .explorer.explorer import Explorer
+from .panels.agreement import AgreementPanel
 from .panels.feature_shift import FeatureShiftPanel
 from .panels.flips import FlipsPanel
 from .panels.layers import LayersPanel
-from .explorer.panel_host import Panel
+from .panels.protocol import Panel
 from .panels.prunability import PrunabilityPanel
 from .panels.sensitivity import SensitivityPanel
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.machine import threads
-from ..core.errors import hear
+from ..core import hear, threads
 
 EXACT, PANEL, CURVES, BACKGROUND = range(4)
 _PARK = 1.0

@@ -12,10 +12,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core.errors import DgpruneError
+from ...core import DgpruneError
 from .map import Dot, Rows, boxed, legend_rows, map_plot, map_words, parameters, point_rows
 from .numbers import METRICS, number_chart, number_data, number_plots
-from ..theme import Look, Sight, beside, is_missing, looks, records, sight_of, strongest
+from ..theme import Look, beside, looks, records
+from ...core import Sight, is_missing, sight_of, strongest
 
 MAPS = ("map_1", "map_2")
 

@@ -22,8 +22,8 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sweep import shortened
-from ..theme import QUIET, WORDS, Look, Sight, finish, is_missing, layered, named, signed
+from ...core import Sight, is_missing, signed
+from ..theme import QUIET, WORDS, Look, finish, layered, named, shortened
 
 CLASS_COLOURS = (
     "#1F77B4", "#FF7F0E", "#2CA02C", "#D62728", "#9467BD", "#8C564B", "#E377C2", "#17BECF", "#BCBD22", "#7F7F7F",

@@ -12,23 +12,9 @@ from typing import Any, Literal
 
 import altair as alt
 
+from ...core import Sight, is_missing, sight_of, signed, strongest
+from ..theme import QUIET, SOLID, Look, beside, layered, mark_of, named, scorer_looks, shortened
 from .map import Rows
-from ..sweep import shortened
-from ..theme import (
-    QUIET,
-    SOLID,
-    Look,
-    Sight,
-    beside,
-    is_missing,
-    layered,
-    mark_of,
-    named,
-    scorer_looks,
-    sight_of,
-    signed,
-    strongest,
-)
 
 METRICS = {
     "mmd": ("MMD, squared", "0: domains not told apart"),

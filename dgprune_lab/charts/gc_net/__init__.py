@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...pruning.allocate import allocate
-from ...study.gc_net import Companion
-from ...core.connections import Pair
-from ...core.errors import DgpruneError, unknown
-from ...core.masks import WeightScores
-from ...core.tables import Scope
+from ...pruning import allocate
+from ...study import Companion
+from ...core import Pair
+from ...core import DgpruneError, unknown
+from ...core import WeightScores
+from ...core import Scope
 from .matrix import MOST, Panel, Plan, Rows, caption, short, tree
 from ..pixels.heat import Floats, blocks, ends, png
 from ..theme import AXIS_INK, DASHED, finish, layered, named

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.connections import Pair, Spread
+from ...core import Pair, Spread
 from ..pixels.heat import Floats, hexes
 from ..theme import AXIS_INK as INK
 from ..theme import QUIET

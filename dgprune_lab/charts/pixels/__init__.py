@@ -1,1 +1,1 @@
-"""..."""
+"""Charts made of images: thumbnails, heat maps, overlays."""

@@ -14,8 +14,7 @@ import altair as alt
 import numpy as np
 from PIL import Image
 
-from ...core.domain import Domain
-from ...core.errors import DgpruneError
+from ...core import DgpruneError, Domain
 from ..theme import WORDS, finish, layered, named
 
 PADDING = {"left": 4, "right": 4, "top": 4, "bottom": 4}

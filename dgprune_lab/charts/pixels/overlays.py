@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...core.errors import DgpruneError
+from ...core import DgpruneError
+from ..theme import finish, layered, named
 from .images import png
 from .thumbnails import data_url
-from ..theme import finish, layered, named
 
 FOR, AGAINST = (255, 176, 0), (120, 94, 240)  # told apart with any colour vision, on any grey
 _SHOWN = 96  # pixels of an overlay: enough for a smooth map

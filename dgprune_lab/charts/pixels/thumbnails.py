@@ -14,8 +14,8 @@ import altair as alt
 import numpy as np
 from PIL import Image
 
-from .images import png
 from ..theme import beside, layered, named
+from .images import png
 
 PAGE = 24
 """Pictures on a page, about: at least two of a kind are shown of every domain."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ...core.masks import Mask
+from ...core import Mask
 from .against_scores import against
 from .map import BAND, COUNT, GAP, LEGIBLE, NAME, PLOT, about, compared, map_data
 from ..theme import beside, layered, named

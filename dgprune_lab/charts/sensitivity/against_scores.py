@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from ..agreement import marked
-from ..theme import is_missing, layered, named, records
+from ...core import is_missing
+from ..theme import layered, marked, named, records
 
 COLUMNS = 4
 _HEIGHT, _SPACING, _AXIS = 150, 30, 44

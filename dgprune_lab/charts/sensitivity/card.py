@@ -153,7 +153,5 @@ def _ranks(data: Mapping[str, Rows]) -> alt.LayerChart:
         .encode(x=at, y=place),
         base.mark_text(style="strong", align="left").encode(x=alt.value(TRACK[1] + 12), y=place, text="text:N"),
     )  # fmt: skip
-    title = alt.Title(
-        text="Each choice would remove it, in its layer, as", fontSize=11, fontWeight="normal", dx=-4
-    )
+    title = alt.Title(text="Each choice would remove it, in its layer, as", fontSize=11, fontWeight="normal", dx=-4)
     return drawn.properties(width=width, height=alt.Step(_RANK), title=title)

@@ -20,11 +20,8 @@ from typing import Any
 
 import pandas as pd
 
-from ...core.errors import DgpruneError
-from ...core.masks import Mask
-from ..agreement import ink_on
-from ..sweep import shortened
-from ..theme import NEW_LOOK, TRAINED_ON, is_missing, records, sight_of, signed
+from ...core import DgpruneError, Mask, is_missing, sight_of, signed
+from ..theme import NEW_LOOK, TRAINED_ON, ink_on, records, shortened
 
 METHODS = {
     "gradient_x_activation": "gradient × activation",

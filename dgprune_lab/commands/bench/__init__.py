@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ...core.machine import threads
-from ...core.errors import unknown
+from ...core import threads
+from ...core import unknown
 from .browser import browser_rows
 from .imports import import_rows
 from .panels import panel_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ...core.errors import DgpruneError
+from ...core import DgpruneError
 from .browser_lab import LabPage, lab_page
 from .timing import Row
 

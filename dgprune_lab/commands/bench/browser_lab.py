@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...core import DgpruneError
 from ..doctor import chromium
 from ..lab import free_port
-from ...core.errors import DgpruneError
 
 _FLAGS = [
     "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",

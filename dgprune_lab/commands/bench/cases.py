@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ...core import Domain, FilterGraph, Scores, generator, preserved_rng
 from ...data import load
-from ...pruning.verify import read_groups
 from ...models.networks import lenet
-from ...core.machine import generator, preserved_rng
-from ...core.domain import Domain
-from ...core.masks import Scores
-from ...core.graph import FilterGraph
+from ...pruning import read_groups
 
 CLASSES = 10
 

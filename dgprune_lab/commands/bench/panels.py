@@ -16,15 +16,11 @@ import torch
 from captum.attr import LayerGradientXActivation
 from torch import Tensor
 
-from ...pruning.allocate import allocate
-from ...measurement.attributions import Attributor, separated
-from ...pruning.verify import read_groups
-from ...diagnostics.sweep import demo
-from ...study.study import Study
-from ...core.domain import Domain
-from ...widgets.panels.feature_shift import FeatureShiftPanel
-from ...widgets.explorer.panel_host import Panel, View
-from ...widgets.panels.sensitivity import SensitivityPanel
+from ...core import Domain
+from ...measurement import Attributor, separated
+from ...pruning import allocate, read_groups
+from ...study import Study, demo
+from ...widgets import FeatureShiftPanel, Panel, SensitivityPanel, View
 from .cases import domains, network
 from .timing import Row, race, seconds
 

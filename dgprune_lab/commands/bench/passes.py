@@ -8,15 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from ...scorers.contract import Need
-from ...pruning.verify import read_groups
-from ...measurement.memory_format import layout_of
+from ...core import Domain, Need, Scores, noted
+from ...measurement import SIZE, gather, layout_of
+from ...pruning import read_groups
 from ...scorers import SCORERS
-from ...measurement.statistics import SIZE, gather
-from ...study.study import Study
-from ...core.domain import Domain
-from ...core.errors import noted
-from ...core.masks import Scores
+from ...study import Study
 from .cases import domains, network
 from .timing import Row, race, seconds
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data import load
+from ...diagnostics import prunability
 from ...diagnostics._loss_curve import grid_of
-from ...diagnostics.prunability import prunability
-from ...measurement.memory_format import layout_of
+from ...measurement import layout_of
 from ...models.checkpoints import shipped
-from ...study.study import Study
+from ...study import Study
 from .timing import Row, race, seconds
 
 NETWORKS = {"lenet": "lenet_two_sources_0", "demo": "digits"}

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from ...pruning.allocate import allocate
-from ...study.study import Study
-from ...core.domain import Domain
+from ...core import Domain
+from ...pruning import allocate
+from ...study import Study
 from . import peer
 from .cases import case, drawn_scores
 from .timing import Row, race, seconds

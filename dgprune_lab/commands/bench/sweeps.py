@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ...pruning.allocate import allocate
-from ...measurement.memory_format import layout_of
-from ...diagnostics.sweep import grid, sweep
-from ...study.study import Study
-from ...pruning.surgery import prune
-from ...core.domain import Domain
-from ...core.masks import Scores
+from ...core import Domain, Scores
+from ...diagnostics import grid, sweep
+from ...measurement import layout_of
+from ...pruning import allocate, prune
+from ...study import Study
 from . import peer
 from .cases import domains, network
 from .timing import Row, race, seconds

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from ...pruning.allocate import allocate
-from ...pruning.surgery import prune
+from ...pruning import allocate, prune
 from . import peer
 from .cases import Case, case, drawn_scores
 from .timing import Row, race, seconds

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ...core import DgpruneError
 from ...models.checkpoints import tensors_from_bytes, tensors_to_bytes
-from ...core.errors import DgpruneError
 
 _FORM = "dgprune_lab run 1"
 _CARD = "run.json"

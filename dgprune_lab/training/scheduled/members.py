@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...measurement.outcomes import private
-from ...core.graph import FilterGraph, FilterGroup, Member
-from ...core.layers import BATCHNORM, CONV, is_depthwise
+from ...core import BATCHNORM, CONV, FilterGraph, FilterGroup, Member, is_depthwise
+from ...pruning import private
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,15 +10,16 @@ from typing import Any, Literal
 import pandas as pd
 from torch import nn
 
-from ...scorers.contract import Scorer
-from ...study.study import Study
-from ...pruning.surgery import prune
-from ...core.masks import Mask, WeightMask
-from ..events import RunEvent, TrainingOptions
+from ...core import Mask, WeightMask
+from ...pruning import prune
+from ...scorers import Scorer
+from ...study import Study
+from ..events import RunEvent
+from ..options import TrainingOptions
+from .members import Writer
 from .rows import mean_stability, plain
 from .schedules import PruneSchedule
 from .treatments import How
-from .members import Writer
 
 Remove = Literal["smallest", "largest", "random"]
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...core import Outcomes, Record, roles_of
+from ...measurement import outcome_rows
 from ...stats import intervals
-from ...measurement.outcomes import outcome_rows
-from ...study.study import Study
-from ...core.outcomes import Outcomes
-from ...core.provenance import Record, roles_of
+from ...study import Study
 
 Rows = list[dict[str, Any]]
 CURVE = ("epoch", "stage", "event")

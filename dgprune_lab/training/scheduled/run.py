@@ -8,19 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...measurement.outcomes import device_of, evaluating, private
-from ...core.machine import generator
-from ...core.machine import seed as seeded
-from ...study.study import Study
-from ...pruning.surgery import rebuild
-from ..loop import TrainingLoop
-from ...core.errors import DgpruneError, note
-from ...core.outcomes import Outcomes
-from ...core.provenance import Record, record_of, set_record
-from ...core.tables import tidy
+from ...core import DgpruneError, Outcomes, Record, generator, note, record_of, set_record, tidy
+from ...core import seed as seeded
+from ...measurement import evaluating
+from ...pruning import device_of, private, rebuild
+from ...study import Study
 from ..events import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent
-from .plan import PruningPlan, PruningRun, PruningSteps
+from ..loop import TrainingLoop
 from .checkpoints import load_position, save_position
+from .plan import PruningPlan, PruningRun, PruningSteps
 from .rows import CURVE, END, EVENT, Rows, curve_rows, end_rows, event_rows, mean_stability, plain
 from .treatments import Treatment
 

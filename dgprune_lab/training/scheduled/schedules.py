@@ -9,7 +9,7 @@ from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any
 
-from ...core.errors import DgpruneError, unknown
+from ...core import DgpruneError, unknown
 
 EVERY_LAYER = "*"
 Numbers = tuple[int, int, int, float]

@@ -9,23 +9,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..random_streams import draws_by_itself
-from ...scorers.contract import Scorer
-from ...measurement.outcomes import device_of
-from ...scorers import resolve
-from ...study.study import Study
-from ...pruning.surgery import rebuild
+from ...core import DgpruneError, Domain, choice, note, unknown
+from ...pruning import device_of, rebuild
+from ...scorers import Scorer, resolve
+from ...study import Study
+from ..events import BatchEvent, PruneEvent, RunEvent, StageEvent
 from ..loop import check_training
+from ..options import TrainingOptions
 from ..prune_and_tune import finish_run
-from ...core.domain import Domain
-from ...core.errors import DgpruneError, note, unknown
-from ...core.tables import choice
-from ..events import BatchEvent, PruneEvent, RunEvent, StageEvent, TrainingOptions
+from ..random_streams import draws_by_itself
+from .members import Writer, read_writers
 from .plan import PruningPlan, PruningRun, PruningSteps, Remove
 from .run import NORMS, PruningLoop
 from .schedules import EVERY_LAYER, PruneSchedule
 from .treatments import How
-from .members import Writer, read_writers
 
 __all__ = ["PruningRun", "PruningSteps", "train_with_pruning", "training_steps"]
 

@@ -9,9 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...core.machine import generator
-from ...core.masks import Mask, WeightMask
-from ...core.graph import FilterGraph, Member
+from ...core import FilterGraph, Mask, Member, WeightMask, generator
 from .members import Writer
 
 How = Literal["remove", "zero", "noise", "restore"]

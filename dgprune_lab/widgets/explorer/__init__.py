@@ -1,1 +1,1 @@
-"""..."""
+"""The explorer: the slider, its measurements, and the host of its panels."""

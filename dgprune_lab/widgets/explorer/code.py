@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from ...scorers.contract import Scorer
-from ...scorers import SCORERS
-from ...study.study import Study
-from ...core.masks import Scores
+from ...core import Scores
+from ...scorers import SCORERS, Scorer
+from ...study import Study
 
 
 def as_code(study: Study, view: Mapping[str, Any], *, scorer: Scorer | Scores) -> str:

@@ -12,25 +12,24 @@ import torch
 import traitlets
 
 from ... import charts
-from ...scorers.contract import Scorer
-from ...models.saving import save
-from ...study.study import Study
-from ...core.errors import DgpruneError
-from ...core.masks import Mask, Scores
-from ...core.tables import BatchNorm, Of, Scope
+from ...core import BatchNorm, DgpruneError, Mask, Of, Scope, Scores
+from ...models import save
+from ...scorers import Scorer
+from ...study import Study
 from ..page import static as assets
-from ..panels.agreement import AgreementPanel
-from .code import as_code
-from ..panels.feature_shift import FeatureShiftPanel
-from ..panels.flips import FlipsPanel
 from ..page.comm import HeardWidget
 from ..page.vega import vega_host
+from ..panels.agreement import AgreementPanel
+from ..panels.feature_shift import FeatureShiftPanel
+from ..panels.flips import FlipsPanel
 from ..panels.layers import LayersPanel
-from .measurements import Measurements, View, frame_key
-from .panel_host import Panel, Panels
+from ..panels.protocol import Panel
 from ..panels.prunability import PrunabilityPanel
 from ..panels.sensitivity import SensitivityPanel
 from ..worker import CURVES, EXACT, Job, Worker
+from .code import as_code
+from .measurements import Measurements, View, frame_key
+from .panel_host import Panels
 
 QUIET_SECONDS = 0.12
 _MOVING_SECONDS = 0.6  # the page says when its slider rests; this is how long it may forget to

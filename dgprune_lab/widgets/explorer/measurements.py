@@ -8,19 +8,14 @@ from typing import Any, TypedDict
 
 import pandas as pd
 
-from ...pruning.allocate import allocate, checked_ratio, removal_order
-from ...scorers.contract import Scorer
-from ...measurement.outcomes import LATENCY_IMAGES
-from ...diagnostics.sweep import left, mask_columns, mask_record
-from ...scorers import SCORERS, resolve
-from ...core.steps import telling
-from ...study.study import Study
-from ...core.masks import Mask, Scores
-from ...core.provenance import roles_of
-from ...core.tables import BatchNorm, Of, Scope, choice, tidy
+from ...core import BatchNorm, Mask, Of, Scope, Scores, choice, roles_of, telling, tidy
+from ...measurement import LATENCY_IMAGES
+from ...pruning import allocate, checked_ratio, removal_order
+from ...scorers import SCORERS, Scorer, resolve
+from ...study import Study, left, mask_columns, mask_record
+from ..panels.protocol import ESTIMATE_IMAGES
 from . import payloads as frames
 
-ESTIMATE_IMAGES = 250
 _QUICK = 0.25  # all images take less than this: no estimate is needed first
 
 

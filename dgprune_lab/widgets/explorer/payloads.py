@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import Tensor
 
-from ...stats import intervals
-from ...pruning.allocate import Order, removal_order
-from ...charts.theme import SIGHTS, choice_sight, looks, sight_of, signed
-from ...scorers.contract import Scorer
-from ...data.shifts import SHIFTS
+from ...charts import looks
+from ...core import (
+    MORE,
+    SIGHTS,
+    BatchNorm,
+    FilterGroup,
+    Mask,
+    Of,
+    Outcomes,
+    Record,
+    Scope,
+    Scores,
+    roles_of,
+    sight_of,
+    signed,
+)
+from ...data import SHIFTS
 from ...diagnostics.drop import change
-from ...measurement.outcomes import LATENCY_IMAGES, latency_row, timings
-from ...diagnostics.sweep import mask_record
-from ...study.study import Study
-from ...core.masks import Mask, Scores
-from ...core.graph import FilterGroup
-from ...core.outcomes import Outcomes
-from ...core.provenance import MORE, Record, roles_of
-from ...core.tables import BatchNorm, Of, Scope
+from ...measurement import LATENCY_IMAGES, latency_row, timings
+from ...pruning import Order, removal_order
+from ...scorers import Scorer
+from ...stats import intervals
+from ...study import Study, mask_record
+from ..panels.labels import label
 
 PLAN_RATIOS = [round(k / 100, 2) for k in range(100)]
 CURVE_RATIOS = [round(k / 20, 2) for k in range(20)]
@@ -169,14 +178,6 @@ def notice(study: Study, record: Record, *, split: str = "report") -> Row | None
     """The line above the charts that says what the choice behind a mask looked at; None where it looked at nothing."""
     found = record.notice(roles_of(study.domains), split=split)
     return None if found is None else found._asdict()
-
-
-def label(study: Study, item: Scorer | Scores) -> str:
-    """A scorer's plain words wherever it is named; one that looked at a target says so: "Alike ◇ target-aware"."""
-    if isinstance(item, Scorer):
-        return item.label + signed("target-aware" if "target" in item.reads else "")
-    alone = replace(study.record, scorer=item.reads, tuning={}, selection={})
-    return item.scorer + signed(choice_sight([{"target_aware": alone.target_aware(roles_of(study.domains))}]))
 
 
 def given_scores(study: Study, scores: Scores) -> Row:

@@ -1,1 +1,1 @@
-"""..."""
+"""Runs to watch: training and fine-tuning, live, with stop and resume."""

@@ -14,13 +14,20 @@ import traitlets
 
 from ... import charts
 from ...charts.training import training_data
-from ...scorers.contract import Scorer
-from ...scorers import resolve
-from ...study.study import Study
-from ...training.prune_and_tune import EXTRA, MeasureWhen, Tuned, rounds_of, tuning_steps
-from ...core.errors import DgpruneError
-from ...core.tables import COLUMNS, BatchNorm, Of, Scope, tidy
-from ...training.events import BatchEvent, PruneEvent, StageEvent, TrainingOptions
+from ...core import COLUMNS, BatchNorm, DgpruneError, Of, Scope, tidy
+from ...scorers import Scorer, resolve
+from ...study import Study
+from ...training import (
+    EXTRA,
+    BatchEvent,
+    MeasureWhen,
+    PruneEvent,
+    StageEvent,
+    TrainingOptions,
+    Tuned,
+    rounds_of,
+    tuning_steps,
+)
 from ..page import static as assets
 from ..page.comm import HeardWidget
 from ..page.vega import vega_host

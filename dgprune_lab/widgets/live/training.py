@@ -7,14 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from ...scorers.contract import Scorer
-from ...training.scheduled.plan import PruningRun, Remove
-from ...training.scheduled.schedules import PruneSchedule
-from ...training.scheduled.train_with_pruning import training_steps
-from ...training.scheduled.treatments import How
-from ...scorers import resolve
-from ...core.domain import Domain
-from ...training.events import TrainingOptions
+from ...core import Domain
+from ...scorers import Scorer, resolve
+from ...training import How, PruneSchedule, PruningRun, Remove, TrainingOptions, training_steps
 from .live import Live
 
 _LEAVING = {"smallest": "the lowest leave", "largest": "the highest leave"}

@@ -1,1 +1,1 @@
-"""..."""
+"""The page's side: charts on a shared Vega, ES modules, the comm, standalone pages."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import DgpruneError
-from .vega import vega_bundle
+from ...core import DgpruneError
 from .static import module_text, style
+from .vega import vega_bundle
 
 TRAITS = ("static", "choice", "plan", "frames", "status", "pins", "panels", "plans_by_key", "frames_by_key")
 # Nothing may leave the page; Vega compiles its expressions, hence 'unsafe-eval'.

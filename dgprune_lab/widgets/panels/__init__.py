@@ -1,1 +1,1 @@
-"""..."""
+"""Panels of the explorer: the protocol, and one file per question."""

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
-from ...pruning.allocate import allocate
-from ...charts.agreement import METRICS, dot_chart, dots, marked, waiting
-from ...scorers.contract import Scorer
+from ...charts.agreement import METRICS, dot_chart, dots, waiting
+from ...charts.theme import marked
+from ...core import DgpruneError, Mask, Scores, noted, tidy
 from ...diagnostics.agreement import EXTRA, pair_rows
-from ...stats.rank_agreement import ALL, correlations
 from ...diagnostics.stability import halves
-from ...study.study import Study
-from ...core.errors import DgpruneError, noted
-from ...core.masks import Mask, Scores
-from ...core.tables import tidy
-from ..explorer.payloads import label
-from ..explorer.panel_host import Frames, View
+from ...pruning import allocate
+from ...scorers import Scorer
+from ...stats import ALL, correlations
+from ...study import Study
+from .labels import label
+from .protocol import Frames, View
 
 _SCOPES = {"layer": "the same share in every layer", "global": "the weakest anywhere"}
 _COUNTS = {"filters": "the filters", "parameters": "the weights", "macs": "the computation"}

@@ -6,10 +6,9 @@ from itertools import combinations
 
 import torch
 
+from ...core import DgpruneError, Domain
 from ...diagnostics.sensitivity import IMAGES, pair_of
-from ...study.study import Study
-from ...core.domain import Domain
-from ...core.errors import DgpruneError
+from ...study import Study
 
 SPLIT = "score"
 

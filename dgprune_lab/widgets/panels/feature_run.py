@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...pruning.allocate import allocate
 from ...charts.feature_shift.map import Dot, boxed
-from ...stats.discrepancy import trustworthiness
-from ...diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number_rows
+from ...core import DgpruneError, Mask, telling
 from ...diagnostics._features import Features, features_steps
-from ...stats.umap_process import Fit
-from ...core.steps import telling
-from ...core.errors import DgpruneError
-from ...core.masks import Mask
-from ..explorer.panel_host import View
+from ...diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number_rows
+from ...pruning import allocate
+from ...stats import Fit, trustworthiness
+from .protocol import View
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 IMAGES = 300

@@ -10,21 +10,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ...charts import looks
 from ...charts.feature_shift.map import Dot, at_ratio, legend_rows, map_chart, map_words, point_rows
 from ...charts.feature_shift.numbers import number_chart, number_data
 from ...charts.pixels.thumbnails import Strip, data_url, picture_chart, picture_rows
-from ...charts.theme import WORDS, Sight, looks, records, sight_of, strongest
-from ...diagnostics.feature_shift import EXTRA
+from ...charts.theme import WORDS, records
+from ...core import Sight, roles_of, sight_of, strongest, telling, tidy
 from ...diagnostics._features import Features
 from ...diagnostics._removal import Case, Removal, case_steps
-from ...diagnostics.sweep import mask_record
-from ...core.steps import telling
-from ...study.study import Study
-from ...core.provenance import roles_of
-from ...core.tables import tidy
+from ...diagnostics.feature_shift import EXTRA
+from ...study import Study, mask_record
 from .feature_run import KNOTS, Drawn, FeatureRun, Key, dots_of, drawn
-from ..explorer.payloads import label
-from ..explorer.panel_host import Frames, View
+from .labels import label
+from .protocol import Frames, View
 
 PICTURES = 24
 COLUMNS = ("domain", "image", "class", "read_full", "read_pruned", "full_x", "full_y", "x", "y")

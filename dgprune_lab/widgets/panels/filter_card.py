@@ -10,24 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...measurement.attributions import Attributor
-from ...charts.agreement import marked
+from ...charts import Look, looks
 from ...charts.drop import drop_rows as drop_chart_rows
-from ...charts.sensitivity.card import LEFT, LINE, PAIRS, SIDE, STEP, TOP
 from ...charts.pixels.heat import png
 from ...charts.pixels.overlays import pair
-from ...charts.sweep import shortened
-from ...charts.theme import WORDS, Look, looks, mark_of
-from ...scorers.contract import Scorer
+from ...charts.sensitivity.card import LEFT, LINE, PAIRS, SIDE, STEP, TOP
+from ...charts.theme import WORDS, mark_of, marked, shortened
+from ...core import Domain, FilterGroup, Mask, Scores, tidy
+from ...diagnostics._removal import Case
 from ...diagnostics.drop import EXTRA as CHANGE_COLUMNS
 from ...diagnostics.drop import drop_rows
-from ...diagnostics._removal import Case
 from ...diagnostics.sensitivity import Attributed
-from ...study.study import Study
-from ...core.domain import Domain
-from ...core.masks import Mask, Scores
-from ...core.graph import FilterGroup
-from ...core.tables import tidy
+from ...measurement import Attributor
+from ...scorers import Scorer
+from ...study import Study
 from .domain_pairs import labelled
 
 BINS = 28

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...stats import intervals
 from ...charts.drop import CAPTION
 from ...charts.pixels.thumbnails import Strip, data_url, per_strip, picture_chart, picture_rows
-from ...charts.theme import WORDS, sight_of, signed
-from ...diagnostics.flips import flipped
+from ...charts.theme import WORDS
+from ...core import sight_of, signed, telling
 from ...diagnostics._removal import Case, Removal, case_steps
-from ...core.steps import telling
-from ...study.study import Study
-from ..explorer.panel_host import Frames, View
+from ...diagnostics.flips import flipped
+from ...stats import intervals
+from ...study import Study
+from .protocol import Frames, View
 
 KINDS = {
     "right_to_wrong": "right before, wrong now", "wrong_to_right": "wrong before, right now",

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
-from ...pruning.allocate import allocate
+from ...charts import looks
 from ...charts.drop import CAPTION, span_rows
 from ...charts.layers import known, layer_rows, layers_chart, placed, waiting
-from ...charts.theme import looks
-from ...diagnostics.drop import EXTRA, drop_rows
+from ...core import Domain, Mask, telling, tidy
 from ...diagnostics._removal import Removal, alone, case_steps
-from ...core.steps import telling
-from ...study.study import Study
-from ...core.domain import Domain
-from ...core.masks import Mask
-from ...core.tables import tidy
-from ..explorer.payloads import label
-from ..explorer.measurements import ESTIMATE_IMAGES
-from ..explorer.panel_host import Frames, View
+from ...diagnostics.drop import EXTRA, drop_rows
+from ...pruning import allocate
+from ...study import Study
+from .labels import label
+from .protocol import ESTIMATE_IMAGES, Frames, View
 
 _BATCHNORM = {"as_is": "BatchNorm as it is", "recalibrate": "BatchNorm refreshed"}
 _MINUS = "\N{MINUS SIGN}"

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...charts.prunability import prunability_chart, prunability_data
+from ...core import DgpruneError, tidy
 from ...diagnostics._loss_curve import LossCurve
-from ...study.pooled import refuse
 from ...diagnostics.prunability import EXTRA, Search, Setting, curve_rows, loss_curve
-from ...study.study import Study
-from ...core.errors import DgpruneError
-from ...core.tables import tidy
-from ..explorer.panel_host import Frames, View
+from ...study import Study, refuse
+from .protocol import Frames, View
 
 TOLERANCE = 0.1
 _TOLERANCES = tuple(k / 100 for k in range(1, 101))

@@ -8,25 +8,22 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ...measurement.attributions import TOGETHER, Attributor, Method
+from ...charts import looks
 from ...charts.drop import span_rows
+from ...charts.sensitivity import map_chart
 from ...charts.sensitivity.card import facts_chart, pictures_chart, ranks_chart
 from ...charts.sensitivity.map import MEANING, METHODS, compared, counted, full_colour, map_data, removed_rows
-from ...charts.sensitivity import map_chart
-from ...charts.sweep import shortened
-from ...charts.theme import looks
-from ...scorers.contract import Scorer
+from ...charts.theme import shortened
+from ...core import DgpruneError, Scores, noted, telling, tidy
 from ...diagnostics._removal import Removal, case_steps
 from ...diagnostics.sensitivity import EXTRA, IMAGES, Attributed, attribution_steps, attributor, effect_rows
-from ...core.steps import telling
-from ...study.study import Study
-from ...core.errors import DgpruneError, noted
-from ...core.masks import Scores
-from ...core.tables import tidy
+from ...measurement import TOGETHER, Attributor, Method
+from ...scorers import Scorer
+from ...study import Study
 from . import filter_card
 from .agreement import is_quick
 from .domain_pairs import SPLIT, Pair, labelled, pairs, why_none
-from ..explorer.panel_host import Frames, View
+from .protocol import Frames, View
 
 _CARDS, _MAPS = 24, 6
 _ROOM = 2 * "\n\N{NO-BREAK SPACE}"  # for the lines that follow: nothing below jumps

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .... import charts
-from ....core.tables import tidy
+from ....core import tidy
 
 FOLDER = Path(__file__).parent
 

@@ -1,4 +1,4 @@
-"""Several networks, each on one part of all its sources together: what is refused, names, cells of their rows."""
+"""Columns that a mask adds to a row."""
 
 from __future__ import annotations
 
@@ -6,10 +6,29 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from ..core import SEEN, STAGES, BatchNorm, DgpruneError, Mask, Record, Seen, roles_of
 from .study import Study
-from ..core.errors import DgpruneError
-from ..core.provenance import STAGES, roles_of
-from ..core.tables import SEEN, Seen
+
+
+def mask_columns(mask: Mask) -> dict[str, Any]:
+    """The cells of a row that say which mask it is about."""
+    return {
+        "scorer": mask.scorer, "ratio_removed": mask.asked, "ratio_got": mask.got, "scope": mask.scope, "of": mask.of,
+    }  # fmt: skip
+
+
+def left(mask: Mask) -> list[tuple[str, int, str]]:
+    """(metric, value, unit) of what a mask leaves."""
+    units = {"filters": "count", "parameters": "count", "macs": "per image", "bytes": "bytes"}
+    return [(metric, getattr(mask.cost, metric), unit) for metric, unit in units.items()]
+
+
+def mask_record(record: Record, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Record:
+    """The record of the network that this mask leaves."""
+    found = record.adding("scorer", mask.reads)
+    if batchnorm == "recalibrate" and study.has_batchnorm:
+        found = found.adding("tuning", {f"{d.name}/train": "images" for d in study.sources if "train" in d.splits})
+    return found
 
 
 def pooled(study: Study, split: str, images: int | None, *, reads: Mapping[str, Seen] | None = None) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""Scores: one number per filter, or per weight, higher = keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .errors import DgpruneError
+from .graph import FilterGraph
+from .provenance import Reads, declared
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One number per filter and group; higher = keep.
+
+    Attributes:
+        scorer: name of what made them.
+        values: group name -> (C,) float64, finite.
+        graph: the groups they belong to.
+        options: the scorer's options, seed included where it draws.
+        reads: what the scorer looked at, {"mnist/score": "labels"}, {} for nothing; None where nobody knows.
+    """
+
+    scorer: str
+    values: Mapping[str, Tensor]
+    graph: FilterGraph = field(repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reads: Reads = None
+
+    def __post_init__(self) -> None:
+        for group in self.graph.groups:
+            if group.name not in self.values:
+                raise DgpruneError(f"scores of {self.scorer!r} lack the layer {group.name!r}; every layer needs them.")
+            got = self.values[group.name]
+            if tuple(got.shape) != (group.filters,):
+                raise DgpruneError(
+                    f"scorer {self.scorer!r} must give one number per filter: layer {group.name!r} has "
+                    f"{group.filters} filters, it gave shape {tuple(got.shape)}."
+                )
+            if not torch.isfinite(got).all():
+                bad = (~torch.isfinite(got)).nonzero().flatten().tolist()
+                raise DgpruneError(
+                    f"scorer {self.scorer!r} gave NaN or infinite scores in layer {group.name!r}, filters {bad[:8]}; "
+                    "scores must be finite."
+                )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        graph: FilterGraph,
+        scorer: str = "from_frame",
+        reads: Mapping[str, Any] | None = None,
+    ) -> Scores:
+        """Scores from a table with the columns layer, filter and score.
+
+        Args:
+            frame: a row per filter.
+            graph: the groups they belong to.
+            scorer: a name for them.
+            reads: what was looked at to make them, {"mnist_m/score": "images"} or "labels" per part; {} for nothing.
+                Unknown where not given, and shown so.
+
+        Raises:
+            DgpruneError: filters that are not there or have no finite score, or `reads` that names no parts.
+        """
+        said, values = declared(reads, of=f"the scores {scorer!r}"), {}
+        for group in graph.groups:
+            rows = frame.loc[frame["layer"] == group.name, ["filter", "score"]].to_numpy(dtype=float)
+            column = torch.full((group.filters,), torch.nan, dtype=torch.float64)
+            if len(rows) and not (rows[:, 0].min() >= 0 and rows[:, 0].max() < group.filters):
+                raise DgpruneError(
+                    f"layer {group.name!r} has filters 0 to {group.filters - 1}; the table names others."
+                )
+            column[torch.from_numpy(rows[:, 0]).long()] = torch.from_numpy(rows[:, 1])
+            values[group.name] = column
+        return cls(scorer, values, graph, reads=said)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per filter: scorer, layer, filter, score."""
+        parts = [
+            pd.DataFrame({"scorer": self.scorer, "layer": name, "filter": range(len(column)), "score": column.numpy()})
+            for name, column in self.values.items()
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightScores:
+    """One number per single weight: parameter name -> tensor of the parameter's shape; higher = keep."""
+
+    scorer: str
+    values: Mapping[str, Tensor]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reads: Reads = None

@@ -1,0 +1,64 @@
+"""Size, multiply-accumulates and measured latency of a network."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..core import Domain
+from ..pruning import device_of, private
+
+LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
+
+
+def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
+    """Parameters, MACs per image (half of what Torch's FlopCounterMode counts) and bytes of parameters and buffers."""
+    twin = private(model)
+    example = domain.take(domain.rows(next(iter(domain.splits)), 1), device=device_of(model)).images
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(example)
+    parameters = sum(p.numel() for p in model.parameters())
+    size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    return [
+        {"metric": "parameters", "value": parameters, "unit": "count"},
+        {"metric": "macs", "value": counter.get_total_flops() // 2, "unit": "per image"},
+        {"metric": "bytes", "value": size, "unit": "bytes"},
+    ]
+
+
+def time_model(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> list[float]:
+    """Milliseconds of `repeats` forward passes of one batch, after two that are not counted."""
+    return list(timings(model, images, repeats=repeats))
+
+
+def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> Iterator[float]:
+    """`time_model` one pass at a time."""
+    twin = private(model)
+    for k in range(repeats + 2):
+        _wait(images)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            twin(images)
+        _wait(images)
+        if k >= 2:
+            yield (time.perf_counter() - start) * 1e3
+
+
+def latency_row(milliseconds: Sequence[float], images: int) -> dict[str, Any]:
+    """Median and range of these timings."""
+    return {
+        "metric": "latency", "value": statistics.median(milliseconds), "low": min(milliseconds),
+        "high": max(milliseconds),
+        "interval": "range", "unit": f"ms per {images} images", "images": images,
+    }  # fmt: skip
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

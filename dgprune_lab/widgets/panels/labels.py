@@ -1,0 +1,17 @@
+"""Words of a ratio or a choice on screen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...core import Scores, choice_sight, roles_of, signed
+from ...scorers import Scorer
+from ...study import Study
+
+
+def label(study: Study, item: Scorer | Scores) -> str:
+    """A scorer's plain words wherever it is named; one that looked at a target says so: "Alike ◇ target-aware"."""
+    if isinstance(item, Scorer):
+        return item.label + signed("target-aware" if "target" in item.reads else "")
+    alone = replace(study.record, scorer=item.reads, tuning={}, selection={})
+    return item.scorer + signed(choice_sight([{"target_aware": alone.target_aware(roles_of(study.domains))}]))
