@@ -64,7 +64,7 @@ def make_static(target: str = "mnist_m") -> dict[str, Any]:
                 "unavailable": "no BatchNorm here",
                 "instead": None,
                 "options": [],
-            },
+            }
         ],
         "has_batchnorm": True,
         "device": "CPU, 1 thread",
@@ -90,7 +90,7 @@ def make_plan(scorer: str) -> dict[str, Any]:
         steps.append(
             {
                 "ratio": k / 100,
-                "got": round(1 - share, 4),
+                "ratio_achieved": round(1 - share, 4),
                 "kept": kept,
                 "filters": sum(kept),
                 "parameters": round(104_346 * share**1.9),
@@ -150,7 +150,7 @@ def make_state(target: str = "mnist_m") -> dict[str, Any]:
             "ratio": 0.5,
             "scorer": "l1",
             "scope": "layer",
-            "of": "filters",
+            "budget": "filters",
             "batchnorm": "recalibrate",
             "by": "kernel",
         },

@@ -41,37 +41,61 @@ def images(count: int, *shape: int, seed: int = 0, dtype: torch.dtype = torch.fl
 
 
 def domain(
-    name: str, *, count: int = 60, shape: tuple[int, int, int] = (3, 12, 12), classes: int = 4, seed: int = 0,
-    labelled: bool = True, splits: dict[str, Any] | None = None,
-) -> Domain:  # fmt: skip
+    name: str,
+    *,
+    count: int = 60,
+    shape: tuple[int, int, int] = (3, 12, 12),
+    classes: int = 4,
+    seed: int = 0,
+    labelled: bool = True,
+    splits: dict[str, Any] | None = None,
+) -> Domain:
     """Random images with random labels; train, score and report are thirds in a fixed order."""
     labels = torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed + 1000))
     labels[:classes] = torch.arange(classes)
     third = count // 3
     parts = {"train": range(third), "score": range(third, 2 * third), "report": range(2 * third, count)}
     return Domain.from_arrays(
-        name, images=images(count, *shape, seed=seed), labels=labels if labelled else None,
-        splits=splits or {key: list(rows) for key, rows in parts.items()}, classes=classes if labelled else None,
-    )  # fmt: skip
+        name,
+        images=images(count, *shape, seed=seed),
+        labels=labels if labelled else None,
+        splits=splits or {key: list(rows) for key, rows in parts.items()},
+        classes=classes if labelled else None,
+    )
 
 
 def plain_net(classes: int = 4) -> nn.Sequential:
     """Two convolutions with bias, an in-place ReLU used twice, pooling, a flatten and two linear layers."""
     relu = nn.ReLU(inplace=True)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), relu, nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), relu, nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(72, 10), nn.ReLU(), nn.Linear(10, classes),
-    )  # fmt: skip
+        nn.Conv2d(3, 6, 3, padding=1),
+        relu,
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1),
+        relu,
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(72, 10),
+        nn.ReLU(),
+        nn.Linear(10, classes),
+    )
 
 
 def norm_net(classes: int = 4) -> nn.Sequential:
     """Two convolutions with BatchNorm and an in-place ReLU used twice."""
     relu = nn.ReLU(inplace=True)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), relu, nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), relu,
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes),
-    )  # fmt: skip
+        nn.Conv2d(3, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        relu,
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        relu,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, classes),
+    )
 
 
 class ResidualNet(nn.Module):
@@ -118,9 +142,16 @@ class DepthwiseNet(nn.Module):
 def grouped_net(classes: int = 4) -> nn.Sequential:
     """A convolution read by one in two groups: its 8 filters are tied in pairs."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1, groups=2), nn.ReLU(),
-        nn.Conv2d(12, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, padding=1, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(12, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, classes),
+    )
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:

@@ -12,10 +12,10 @@ class Opened:
     """A page over a state, with everything it asked for and complained about."""
 
     def __init__(self, browser: Any, path: Path, *, width: int = 1240, height: int = 800) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.wrong: list[str] = []
         self.page = browser.new_page(viewport={"width": width, "height": height})
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
         self.page.goto(path.as_uri())

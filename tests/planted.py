@@ -30,9 +30,12 @@ def linear_net(second: Sequence[Sequence[float]], *, outputs: int = 4) -> nn.Seq
     """Filter i of the first convolution is channel i; the second convolution's kernels are given."""
     rows = torch.tensor(second)
     net = nn.Sequential(
-        nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, len(rows), 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 3, 1, bias=False),
+        nn.Conv2d(3, len(rows), 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
         nn.Linear(len(rows), outputs),
-    )  # fmt: skip
+    )
     with torch.no_grad():
         first, second_layer, head = (net[k] for k in (0, 1, 4))
         for layer, weight in (

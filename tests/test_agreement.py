@@ -85,9 +85,16 @@ def test_layers_without_an_order_are_empty_and_do_not_count() -> None:
 
 def test_a_network_with_a_layer_of_one_filter_and_a_constant_score() -> None:
     tiny = nn.Sequential(
-        nn.Conv2d(3, 1, 3), nn.ReLU(), nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 5, 3), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4),
-    )  # fmt: skip
+        nn.Conv2d(3, 1, 3),
+        nn.ReLU(),
+        nn.Conv2d(1, 2, 3),
+        nn.ReLU(),
+        nn.Conv2d(2, 5, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(5, 4),
+    )
     study = study_of(randomise(tiny, dtype=torch.float32))
 
     @dg.scorer("constant")
@@ -166,12 +173,16 @@ def test_the_table_says_what_was_asked_drawn_and_looked_at() -> None:
     study = study_of()
     looked = made(study, "looked", seed=1, reads={"t/score": "images"})
     unsaid = replace(made(study, "unsaid", seed=2), reads=None)
-    frame = agreement(study, scorers=["random", looked, unsaid], ratio=0.4, scope="global", of="parameters", seed=7)
+    frame = agreement(study, scorers=["random", looked, unsaid], ratio=0.4, scope="global", budget="parameters", seed=7)
     assert set(frame.metric) == {"rank_correlation", "rank_correlation_by_chance", "overlap", "overlap_by_chance"}
     assert set(frame.group) == {*LAYERS, "all"} and set(frame.scope) == {"global"}
     kept = frame[frame.metric == "overlap"]
-    assert set(kept.ratio_removed) == {0.4} and set(kept.of) == {"parameters"} and kept.ratio_got.between(0, 0.4).all()
-    assert frame[frame.metric == "rank_correlation"].ratio_removed.isna().all()
+    assert (
+        set(kept.ratio_requested) == {0.4}
+        and set(kept.budget) == {"parameters"}
+        and kept.ratio_achieved.between(0, 0.4).all()
+    )
+    assert frame[frame.metric == "rank_correlation"].ratio_requested.isna().all()
     pairs = {(row.scorer, row.other): row for row in kept[kept.group == "all"].itertuples()}
     assert pairs["random", "looked"].target_aware == "t" and pairs["random", "looked"].seed == 7
     assert (pairs["random", "looked"].scorer_looked, pairs["random", "looked"].other_looked) == ("none", "t")
@@ -186,9 +197,12 @@ def test_masks_are_those_of_allocate() -> None:
     one, other = (dg.allocate(study.score(name), ratio=0.5, scope="global") for name in ("l1", "taylor"))
     shared = sum(int((one.keep[name] & other.keep[name]).sum()) for name in LAYERS)
     assert pick(frame, "overlap").value == pytest.approx(2 * shared / (one.cost.filters + other.cost.filters))
-    weights = agreement(study, scorers=["l1", "taylor"], ratio=0.5, scope="global", of="parameters")
-    got = [dg.allocate(study.score(n), ratio=0.5, scope="global", of="parameters").got for n in ("l1", "taylor")]
-    assert pick(weights, "overlap").ratio_got == pytest.approx(sum(got) / 2) and got[0] != got[1]
+    weights = agreement(study, scorers=["l1", "taylor"], ratio=0.5, scope="global", budget="parameters")
+    got = [
+        dg.allocate(study.score(n), ratio=0.5, scope="global", budget="parameters").ratio_achieved
+        for n in ("l1", "taylor")
+    ]
+    assert pick(weights, "overlap").ratio_achieved == pytest.approx(sum(got) / 2) and got[0] != got[1]
 
 
 @pytest.mark.parametrize("name", list(dg.SCORERS))

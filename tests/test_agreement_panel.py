@@ -52,10 +52,12 @@ def study() -> dg.Study:
     return study_of()
 
 
-@pytest.mark.parametrize(("scope", "of", "ratio"), [("layer", "filters", 0.5), ("global", "parameters", 0.7)])
-def test_its_numbers_are_those_of_the_table(study: dg.Study, scope: Any, of: Any, ratio: float) -> None:
-    frames = last(AgreementPanel(), view_of(study, "taylor", ratio=ratio, scope=scope, of=of))
-    frame: Any = dg.diagnostics.agreement(study, scorers=["taylor", "l2", "dss"], ratio=ratio, scope=scope, of=of)
+@pytest.mark.parametrize(("scope", "budget", "ratio"), [("layer", "filters", 0.5), ("global", "parameters", 0.7)])
+def test_its_numbers_are_those_of_the_table(study: dg.Study, scope: Any, budget: Any, ratio: float) -> None:
+    frames = last(AgreementPanel(), view_of(study, "taylor", ratio=ratio, scope=scope, budget=budget))
+    frame: Any = dg.diagnostics.agreement(
+        study, scorers=["taylor", "l2", "dss"], ratio=ratio, scope=scope, budget=budget
+    )
     for kind, metric, unit in (("overlaps", "overlap", 100), ("ranks", "rank_correlation", 1)):
         for name, label in (("l2", dg.SCORERS["l2"].label), ("dss", f"{dg.SCORERS['dss'].label} ◇")):
             rows = frame[(frame.scorer == "taylor") & (frame.other == name) & (frame.group == "all")]
@@ -196,8 +198,12 @@ def opened(browser: Any, tmp_path: Path, study: dg.Study) -> Generator[tuple[Ope
     state = make_state()
     data, listed = {"agreement": frames["agreement"]}, [{"name": panel.name, "label": panel.label, "unavailable": None}]
     state["panels"] |= {
-        "list": listed, "open": panel.name, "charts": dict(panel.charts), "data": data, "text": frames["text"],
-    }  # fmt: skip
+        "list": listed,
+        "open": panel.name,
+        "charts": dict(panel.charts),
+        "data": data,
+        "text": frames["text"],
+    }
     path = write_page(tmp_path / "page.html", state, title="Agreement")
     path.write_text(path.read_text(encoding="utf-8").replace('"offline":true', '"offline":false'), encoding="utf-8")
     one = Opened(browser, path, width=1120, height=1500)

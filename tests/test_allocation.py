@@ -16,7 +16,7 @@ import dgprune_lab as dg
 from dgprune_lab.core.graph import FilterGraph, FilterGroup
 from dgprune_lab.core.masks import Mask
 from dgprune_lab.core.scores import Scores
-from dgprune_lab.core.tables import Of, Scope
+from dgprune_lab.core.tables import Budget, Scope
 from dgprune_lab.pruning.allocate import removal_order
 
 RATIOS = st.one_of(
@@ -80,7 +80,7 @@ def test_the_same_share_of_every_layer(scores: Scores, ratio: float) -> None:
         assert ratio * count - len(gone) < 1 + 1e-9 or len(gone) == count - 1
         order = sorted(range(count), key=lambda i: (float(scores.values[group.name][i]), i))
         assert gone == set(order[: len(gone)])
-    assert (mask.asked, mask.scope, mask.of, mask.nested) == (ratio, "layer", "filters", True)
+    assert (mask.ratio_requested, mask.scope, mask.budget, mask.nested) == (ratio, "layer", "filters", True)
 
 
 @settings(deadline=None)
@@ -90,7 +90,7 @@ def test_the_lowest_anywhere(scores: Scores, ratio: float) -> None:
     total, floor = graph.free, len(graph.groups)
     gone = sum(len(removed(mask, name)) for name in graph.names)
     assert gone == min(math.floor(ratio * total + 1e-9), total - floor)
-    assert mask.got == pytest.approx(gone / total) and mask.asked == ratio
+    assert mask.ratio_achieved == pytest.approx(gone / total) and mask.ratio_requested == ratio
     # The slow twin: walk through all filters from the lowest, ties by layer and filter; a layer's best always stays.
     walk, best = [], {}
     for depth, group in enumerate(graph.groups):
@@ -126,12 +126,15 @@ def test_tied_filters_go_in_steps(scores: Scores, ratio: float, scope: Any) -> N
 
 @settings(deadline=None)
 @given(
-    scores=st.one_of(plain_scores(), tied_scores()), low=RATIOS, high=RATIOS,
-    scope=st.sampled_from(get_args(Scope)), of=st.sampled_from(get_args(Of)),
-)  # fmt: skip
-def test_a_larger_ratio_keeps_a_subset(scores: Scores, low: float, high: float, scope: Any, of: Any) -> None:
+    scores=st.one_of(plain_scores(), tied_scores()),
+    low=RATIOS,
+    high=RATIOS,
+    scope=st.sampled_from(get_args(Scope)),
+    budget=st.sampled_from(get_args(Budget)),
+)
+def test_a_larger_ratio_keeps_a_subset(scores: Scores, low: float, high: float, scope: Any, budget: Any) -> None:
     low, high = sorted((low, high))
-    few, many = (dg.allocate(scores, ratio=r, scope=scope, of=of) for r in (low, high))
+    few, many = (dg.allocate(scores, ratio=r, scope=scope, budget=budget) for r in (low, high))
     assert few.nested and many.nested
     for name in scores.graph.names:
         assert removed(few, name) <= removed(many, name)
@@ -140,21 +143,25 @@ def test_a_larger_ratio_keeps_a_subset(scores: Scores, low: float, high: float, 
 
 @settings(deadline=None)
 @given(
-    scores=st.one_of(plain_scores(), tied_scores()), ratio=RATIOS, scope=st.sampled_from(get_args(Scope)),
-    of=st.sampled_from(["parameters", "macs"]),
-)  # fmt: skip
-def test_a_budget_is_never_exceeded_and_one_unit_more_would(scores: Scores, ratio: float, scope: Any, of: Any) -> None:
+    scores=st.one_of(plain_scores(), tied_scores()),
+    ratio=RATIOS,
+    scope=st.sampled_from(get_args(Scope)),
+    budget=st.sampled_from(["parameters", "macs"]),
+)
+def test_a_budget_is_never_exceeded_and_one_unit_more_would(
+    scores: Scores, ratio: float, scope: Any, budget: Any
+) -> None:
     graph = scores.graph
-    mask = dg.allocate(scores, ratio=ratio, scope=scope, of=of)
-    full = getattr(graph.cost(), of)
-    gone = full - getattr(mask.cost, of)
-    assert gone <= ratio * full + 1e-6 and mask.got == pytest.approx(gone / full)
+    mask = dg.allocate(scores, ratio=ratio, scope=scope, budget=budget)
+    full = getattr(graph.cost(), budget)
+    gone = full - getattr(mask.cost, budget)
+    assert gone <= ratio * full + 1e-6 and mask.ratio_achieved == pytest.approx(gone / full)
     order = removal_order(scores, scope=scope)
     count = sum(len(group.units[~mask.keep[group.name]].unique()) for group in graph.groups)
     assert all(torch.equal(order.of_group(g, order.gone(count)), mask.keep[g.name]) for g in graph.groups)
     if count < len(order.units):
         more = {g.name: order.of_group(g, order.gone(count + 1)) for g in graph.groups}
-        assert full - getattr(graph.cost(more), of) > ratio * full
+        assert full - getattr(graph.cost(more), budget) > ratio * full
 
 
 def test_floats_that_bite() -> None:
@@ -188,4 +195,4 @@ def test_unknown_choices_are_refused() -> None:
     with pytest.raises(dg.DgpruneError, match=r"scope must be one of 'layer', 'global'; got 'all'"):
         dg.allocate(scores, ratio=0.5, scope="all")  # type: ignore[call-overload]
     with pytest.raises(dg.DgpruneError, match=r"of must be one of 'filters', 'parameters', 'macs'; got 'flops'"):
-        dg.allocate(scores, ratio=0.5, of="flops")  # type: ignore[call-overload]
+        dg.allocate(scores, ratio=0.5, budget="flops")  # type: ignore[call-overload]

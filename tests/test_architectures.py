@@ -108,8 +108,8 @@ def test_only_masking_the_convolution_would_be_caught() -> None:
     mask = random_mask(graph, seed=0)
     half = rebuild(model, lambda _, tensor: tensor.clone())
     for group in graph.groups:
-        for writer in group.writers:
-            module = half.get_submodule(writer)
+        for producer in group.producers:
+            module = half.get_submodule(producer)
             if isinstance(module, nn.Conv2d):
                 with torch.no_grad():
                     module.weight[~mask.keep[group.name]] = 0
@@ -209,15 +209,18 @@ def test_what_masked_removes_is_exactly_zero_and_stays_so_in_training(builder: C
     soft = dg.masked(model, mask)
     seen: dict[str, Tensor] = {}
     for group in graph.groups:
-        for door, (places, filters) in group.doors.items():
+        for consumer_input, (places, filters) in group.consumer_inputs.items():
             gone = places[~mask.keep[group.name][filters]]
 
             def hook(
-                _: nn.Module, inputs: tuple[Tensor, ...], key: str = f"{group.name}>{door}", gone: Tensor = gone
+                _: nn.Module,
+                inputs: tuple[Tensor, ...],
+                key: str = f"{group.name}>{consumer_input}",
+                gone: Tensor = gone,
             ) -> None:
                 seen[key] = inputs[0].detach()[:, gone].clone()
 
-            soft.get_submodule(door).register_forward_pre_hook(hook)
+            soft.get_submodule(consumer_input).register_forward_pre_hook(hook)
     optimiser = torch.optim.SGD(soft.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
     first = logits(soft, x)
     for step in range(4):
@@ -248,7 +251,7 @@ def test_no_function_touches_the_network_it_is_given() -> None:
     there = [name for name in dg.SCORERS if study.unavailable(dg.SCORERS[name]) is None]
     assert set(dg.SCORERS) - set(there) == {"expected_activation"}
     for name in there:
-        study.score(name, options={"site": "conv"} if name.startswith("dss") else None)
+        study.score(name, options={"site": "conv_output"} if name.startswith("dss") else None)
         assert fingerprint(model) == before, name
     mask = dg.allocate(study.score("l1"), ratio=0.5)
     for step in (

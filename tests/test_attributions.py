@@ -19,9 +19,7 @@ from dgprune_lab.measurement.attributions import STEPS, TOGETHER, Attributor, Me
 from dgprune_lab.pruning.surgery import zeroed
 
 NETS = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet}
-METHODS: tuple[Method, ...] = (
-    "gradient_x_activation", "activation", "integrated_gradients", "conductance", "ablation",
-)  # fmt: skip
+METHODS: tuple[Method, ...] = ("gradient_x_activation", "activation", "integrated_gradients", "conductance", "ablation")
 
 
 def ready(name: str) -> tuple[Any, Any, Attributor]:
@@ -99,7 +97,7 @@ def test_activation_is_the_sum_at_the_door(name: str) -> None:
             model(batch.images)
         handle.remove()
         slow = torch.zeros(len(batch.images), group.filters)
-        for place, filter_ in zip(*(part.tolist() for part in group.doors[reader]), strict=True):
+        for place, filter_ in zip(*(part.tolist() for part in group.consumer_inputs[reader]), strict=True):
             slow[:, filter_] += seen[0][:, place].reshape(len(slow), -1).sum(1)
         assert torch.allclose(found, slow, atol=1e-5) and slow.std() > 0
 
@@ -178,8 +176,13 @@ def test_every_number_comes_from_captum(method: Method, monkeypatch: pytest.Monk
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("Captum was asked")
 
-    for name in ("LayerGradientXActivation", "LayerActivation", "LayerIntegratedGradients", "LayerConductance",
-                 "FeatureAblation"):  # fmt: skip
+    for name in (
+        "LayerGradientXActivation",
+        "LayerActivation",
+        "LayerIntegratedGradients",
+        "LayerConductance",
+        "FeatureAblation",
+    ):
         monkeypatch.setattr(f"captum.attr.{name}.attribute", refuse)
     with pytest.raises(RuntimeError, match="Captum was asked"):
         by.values(batch, method=method, layers=["0"])

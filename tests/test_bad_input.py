@@ -102,7 +102,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "unlabelled source": (lambda: study(sources=[arrays(labels=None)]).score("taylor"), r"labels, and 'a' has none"),
     "batchnorm": (lambda: study().outcomes(None, domain="a", batchnorm="new"), r"must be one of 'as_is'"),  # type: ignore
     "ratio": (lambda: dg.sweep(study(), ratios=[1.0]), r"ratio must lie in \[0, 1\)"),
-    "column": (lambda: tidy([{"accuracy": 1.0}]), r"names the column 'accuracy'; allowed: scorer, ratio_removed"),
+    "column": (lambda: tidy([{"accuracy": 1.0}]), r"names the column 'accuracy'; allowed: scorer, ratio_requested"),
     "nothing saved": (lambda: dg.load("nowhere/at_all", model=net()), r"no network at nowhere/at_all"),
     "unknown demo": (lambda: dg.demo("digit"), r"unknown demo 'digit'.*Did you mean 'digits'"),  # type: ignore[arg-type]
     "infinite scores": (
@@ -110,7 +110,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         r"scorer 'mine' gave NaN or infinite scores in layer '0'",
     ),
     "missing scores": (lambda: dg.Scores("mine", {"0": torch.zeros(6)}, study().graph), r"'mine' lack the layer '4'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -37,8 +37,14 @@ def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFi
     rows = main(json=file, quick=True, parts=("mask", "sweep", "statistics", "prunability", "panels"))
     held = json.loads(file.read_text())
     assert [entry["name"] for entry in held] == [row.name for row in rows]
-    for name in ("sweep, lenet", "one pass, lenet", "domain-aware scorers, lenet", "prunability, lenet",
-                 "sensitivity, lenet", "tick, panel"):  # fmt: skip
+    for name in (
+        "sweep, lenet",
+        "one pass, lenet",
+        "domain-aware scorers, lenet",
+        "prunability, lenet",
+        "sensitivity, lenet",
+        "tick, panel",
+    ):
         assert any(entry["name"].startswith(name) for entry in held)
     for entry in held:
         assert set(entry) == KEYS

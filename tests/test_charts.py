@@ -10,7 +10,7 @@ import pytest
 
 from dgprune_lab import charts
 from dgprune_lab.charts.drop import span_rows
-from dgprune_lab.charts.left import amount
+from dgprune_lab.charts.size_and_cost import amount
 from dgprune_lab.charts.theme import LONG_DASH, NEW_LOOK, TARGET_AWARE, TRAINED_ON, spread
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.exposure import is_target_aware, sight_of
@@ -38,7 +38,7 @@ def table(
                     shared = {
                         "scorer": scorer,
                         "seed": seed,
-                        "ratio_removed": ratio,
+                        "ratio_requested": ratio,
                         "domain": target if role == "target" else name,
                         "role": role,
                         "unit": "share",
@@ -138,7 +138,7 @@ SIGHTS = [
     ({"target_aware": "s, t, u"}, "target-aware"),
     ({"target_aware": "tt, not t"}, ""),
     ({"seen_by_selection": "labels"}, "target-aware, seen"),
-    ({"seen_by_tuning": "images", "target_aware": "t"}, "target-aware, seen"),
+    ({"seen_by_finetuning": "images", "target_aware": "t"}, "target-aware, seen"),
     ({"seen_by_scorer": "unknown", "target_aware": "t"}, "target-aware"),
     ({"seen_by_scorer": "unknown"}, "?"),
     ({"target_aware": "unknown"}, "?"),
@@ -158,10 +158,14 @@ def test_one_function_says_what_a_row_is_marked_with(cells: dict[str, Any], sigh
 
 
 def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> None:
-    frame = pd.concat([
-        table(scorers=("l1",)), table(scorers=("dss",), aware="mnist_m"),
-        table(scorers=("peeked",), aware="mnist_m", seen="images"), table(scorers=("mine",), aware="unknown"),
-    ])  # fmt: skip
+    frame = pd.concat(
+        [
+            table(scorers=("l1",)),
+            table(scorers=("dss",), aware="mnist_m"),
+            table(scorers=("peeked",), aware="mnist_m", seen="images"),
+            table(scorers=("mine",), aware="unknown"),
+        ]
+    )
     spec = charts.sweep(frame).to_dict()
     for k, panel in enumerate(spec["hconcat"]):
         data = {x["data"]["name"]: x["data"]["values"] for x in panel["layer"] if "values" in x["data"]}
@@ -173,17 +177,20 @@ def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> 
         assert diamonds == {"peeked"} | ({"dss"} if k == 2 else set())
     labels = [row["label"] for row in data_of(charts.drop(frame))["drops"]]
     assert labels[3:9] == [
-        "dss ◇ target-aware, mnist", "dss ◇ target-aware, uci_digits", "dss ◇ target-aware, mnist_m",
-        "peeked ◇ target-aware, mnist ◇ seen", "peeked ◇ target-aware, uci_digits ◇ seen",
+        "dss ◇ target-aware, mnist",
+        "dss ◇ target-aware, uci_digits",
+        "dss ◇ target-aware, mnist_m",
+        "peeked ◇ target-aware, mnist ◇ seen",
+        "peeked ◇ target-aware, uci_digits ◇ seen",
         "peeked ◇ target-aware, mnist_m ◇ seen",
-    ]  # fmt: skip
+    ]
     assert charts.drop(frame).to_dict()["padding"]["left"] > charts.drop(table()).to_dict()["padding"]["left"]
 
 
 @pytest.mark.parametrize(("aware", "title"), [("none", None), ("mnist_m", "l1 ◇ target-aware"), ("unknown", "l1 ?")])
 def test_what_is_left_names_a_choice_that_looked_at_a_target(aware: str, title: str | None) -> None:
     rows = [{**row, "target_aware": aware} for row in costs(0.0) + costs(0.5)]
-    spec = charts.left(tidy(rows)).to_dict()
+    spec = charts.size_and_cost(tidy(rows)).to_dict()
     assert spec.get("title", {}).get("text") == title
     assert (spec["padding"]["top"] > 20) == (title is not None), "there is room for it"
 
@@ -231,13 +238,13 @@ def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:
 def costs(ratio: float) -> list[dict[str, Any]]:
     full = {"filters": 320, "parameters": 123_456, "macs": 9.1e6, "bytes": 498_000}
     return [
-        {"scorer": "l1", "ratio_removed": ratio, "metric": name, "value": value * (1 - ratio)}
+        {"scorer": "l1", "ratio_requested": ratio, "metric": name, "value": value * (1 - ratio)}
         for name, value in full.items()
     ]
 
 
 def test_left_tells_shares_and_absolute_numbers() -> None:
-    rows = data_of(charts.left(tidy(costs(0.0) + costs(0.5))))["left"]
+    rows = data_of(charts.size_and_cost(tidy(costs(0.0) + costs(0.5))))["left"]
     assert [(row["what"], row["percent"]) for row in rows] == [
         ("Filters", "50 %"),
         ("Weights", "50 %"),
@@ -246,12 +253,12 @@ def test_left_tells_shares_and_absolute_numbers() -> None:
     ]
     assert [row["text"] for row in rows][:2] == ["160 of 320", "61.7 k of 123 k"]
     full = {"filters": 640.0, "parameters": 1e6, "macs": 1e7, "bytes": 1e6}
-    assert data_of(charts.left(tidy(costs(0.5)), full=full))["left"][0]["percent"] == "25 %"
+    assert data_of(charts.size_and_cost(tidy(costs(0.5)), full=full))["left"][0]["percent"] == "25 %"
 
 
 def test_left_says_what_is_missing() -> None:
-    with pytest.raises(DgpruneError, match="no row of 'filters' at ratio_removed 0"):
-        charts.left(tidy(costs(0.5)))
+    with pytest.raises(DgpruneError, match="no row of 'filters' at ratio_requested 0"):
+        charts.size_and_cost(tidy(costs(0.5)))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +295,7 @@ def test_a_users_text_is_only_ever_a_value() -> None:
 
 def test_every_chart_can_be_made_without_data() -> None:
     empty = tidy([])
-    for chart in (charts.sweep(empty), charts.drop(empty), charts.left(empty)):
+    for chart in (charts.sweep(empty), charts.drop(empty), charts.size_and_cost(empty)):
         assert all(not rows or rows == [{"change": -5}, {"change": 5}] for rows in data_of(chart).values())
 
 

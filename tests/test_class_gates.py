@@ -50,9 +50,13 @@ class Tokens(nn.Module):
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "plain": plain_net, "norm": norm_net, "residual": ResidualNet, "depthwise": DepthwiseNet, "shared": SharedNorm,
+    "plain": plain_net,
+    "norm": norm_net,
+    "residual": ResidualNet,
+    "depthwise": DepthwiseNet,
+    "shared": SharedNorm,
     "tokens": Tokens,
-}  # fmt: skip
+}
 
 
 def ready(name: str) -> tuple[nn.Module, FilterGraph, dg.Domain]:
@@ -74,7 +78,7 @@ def by_doors(model: nn.Module, graph: FilterGraph, layer: str, source: dg.Domain
     factor = torch.ones(group.filters, dtype=torch.float64)
 
     def gate(reader: str) -> Callable[..., Any]:
-        places, filters = group.doors[reader]
+        places, filters = group.consumer_inputs[reader]
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
             axis = inputs[0].ndim - 1 if isinstance(module, nn.Linear) else 1
@@ -200,7 +204,7 @@ def test_paths_through_tokens_add_up_to_the_change_from_black(method: Method) ->
         assert torch.allclose(values.sum(1), change, atol=0.05 * float(change.abs().max()))
 
 
-@pytest.mark.parametrize("asked", ["taylor", "dss", "l1"])
+@pytest.mark.parametrize("ratio_requested", ["taylor", "dss", "l1"])
 def test_what_is_costly_is_not_made_for_a_scorer_that_may_come_next(
     asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,8 +218,9 @@ def test_what_is_costly_is_not_made_for_a_scorer_that_may_come_next(
     monkeypatch.setattr("dgprune_lab.study.evidence.gather", watched)
     study = dg.Study(
         randomise(plain_net(), dtype=torch.float32),
-        sources=[domain("a"), domain("b", seed=1)], targets=[domain("t", seed=2)],
-    )  # fmt: skip
+        sources=[domain("a"), domain("b", seed=1)],
+        targets=[domain("t", seed=2)],
+    )
     later = [dg.SCORERS[name] for name in ("sensitivity", "sensitivity_sources", "taylor", "dss_sources")]
     study.score_all([asked], alongside=later)
     reads = {"taylor": {"a", "b"}, "dss": {"a", "b", "t"}, "l1": set()}[asked]

@@ -68,9 +68,16 @@ class Squeezed(nn.Module):
 def upsampled_net() -> nn.Sequential:
     """A transposed convolution, whose weight has its input axis first."""
     return nn.Sequential(
-        nn.Conv2d(3, 5, 3), nn.ReLU(), nn.ConvTranspose2d(5, 6, 2, stride=2), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4),
-    )  # fmt: skip
+        nn.Conv2d(3, 5, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(5, 6, 2, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(6, 4, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 4),
+    )
 
 
 def of(*layers: str) -> Response:
@@ -82,8 +89,11 @@ NETS: dict[str, tuple[Callable[[], nn.Module], dict[tuple[str, str], Response]]]
     "residual": (
         ResidualNet,
         {
-            ("stem", "inner"): of("stem"), ("inner", "outer"): of("inner"), ("stem", "last"): of("stem", "outer"),
-            ("stem", "shortcut"): of("stem", "outer"), ("last", "head"): of("last", "shortcut"),
+            ("stem", "inner"): of("stem"),
+            ("inner", "outer"): of("inner"),
+            ("stem", "last"): of("stem", "outer"),
+            ("stem", "shortcut"): of("stem", "outer"),
+            ("last", "head"): of("last", "shortcut"),
         },
     ),
     "depthwise": (DepthwiseNet, {("expand", "project"): of("depth"), ("project", "head"): of("project")}),
@@ -98,13 +108,15 @@ NETS: dict[str, tuple[Callable[[], nn.Module], dict[tuple[str, str], Response]]]
     "squeezed": (
         Squeezed,
         {
-            ("conv", "down"): of("conv"), ("down", "up"): of("down"), ("conv", "last"): of("conv"),
+            ("conv", "down"): of("conv"),
+            ("down", "up"): of("down"),
+            ("conv", "last"): of("conv"),
             ("last", "head"): of("last"),
         },
     ),
     "upsampled": (upsampled_net, {("0", "2"): of("0"), ("2", "4"): of("2"), ("4", "8"): of("4")}),
     "grouped": (grouped_net, {("2", "4"): of("2"), ("4", "8"): of("4")}),
-}  # fmt: skip
+}
 
 
 def net(name: str, **kinds: Any) -> tuple[nn.Module, FilterGraph]:

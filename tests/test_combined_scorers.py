@@ -43,8 +43,8 @@ class TestReverse:
 
     def test_options_go_through_and_unknown_ones_are_named(self) -> None:
         study = study_of()
-        given = study.score(dg.reverse("dss"), options={"site": "conv"})
-        assert equal(given, {k: -v for k, v in study.score("dss", options={"site": "conv"}).values.items()})
+        given = study.score(dg.reverse("dss"), options={"site": "conv_output"})
+        assert equal(given, {k: -v for k, v in study.score("dss", options={"site": "conv_output"}).values.items()})
         with pytest.raises(dg.DgpruneError, match=r"scorer 'reverse\(dss\)' has no option 'place'"):
             study.score(dg.reverse("dss"), options={"place": "conv"})
 
@@ -94,7 +94,7 @@ class TestHybrid:
 
     def test_nested_and_reversed(self) -> None:
         study = study_of()
-        inner = dg.hybrid(dg.reverse("l1"), dg.SCORERS["dss"].using(site="conv"), by="depth")
+        inner = dg.hybrid(dg.reverse("l1"), dg.SCORERS["dss"].using(site="conv_output"), by="depth")
         found = study.score(dg.hybrid(inner, "taylor", by="rank"))
         assert "reverse(l1)" in found.scorer and "dss[site=conv]" in found.scorer
 
@@ -165,16 +165,30 @@ class TestExpectedActivation:
 
 
 READS: dict[str, Any] = {
-    "maps": lambda v: v.maps("t"), "conv maps": lambda v: v.maps("t", site="conv"),
-    "unit maps": lambda v: v.maps("t", unit=True), "classes": lambda v: v.class_map("t"),
-    "moments": lambda v: v.moments("t"), "paired": lambda v: v.paired_cosine("a", "t"),
-    "gate": lambda v: v.gate("t"), "risk": lambda v: v.risk("t"), "removal": lambda v: v.removal("t"),
+    "maps": lambda v: v.maps("t"),
+    "conv maps": lambda v: v.maps("t", site="conv_output"),
+    "unit maps": lambda v: v.maps("t", unit=True),
+    "classes": lambda v: v.class_map("t"),
+    "moments": lambda v: v.moments("t"),
+    "paired": lambda v: v.paired_cosine("a", "t"),
+    "gate": lambda v: v.gate("t"),
+    "risk": lambda v: v.risk("t"),
+    "removal": lambda v: v.removal("t"),
     "counts": lambda v: v.class_counts("t"),
     "co": lambda v: v.co_moments("t", layer=v.consumers[-1], by_class=False),
-}  # fmt: skip
+}
 NEEDS: Any = (
-    "mean_map", "conv_map", "unit_map", "class_map", "moments", "paired", "gate", "risk", "removal", "co_moments",
-)  # fmt: skip
+    "mean_map",
+    "conv_map",
+    "unit_map",
+    "class_map",
+    "moments",
+    "paired",
+    "gate",
+    "risk",
+    "removal",
+    "co_moments",
+)
 
 
 def test_a_part_of_a_hybrid_sees_only_what_it_declares_itself() -> None:
@@ -258,7 +272,7 @@ def test_a_network_of_the_menu_is_saved_and_loaded_by_its_builder(tmp_path: Any)
     small = study.network(dg.allocate(study.score("l1"), ratio=0.5))
     again = dg.load(dg.save(small, tmp_path / "small"))
     x = study.sources[0].take(torch.arange(4)).images
-    assert torch.equal(again(x), small.eval()(x)) and dg.record_of(again) == dg.record_of(small)
+    assert torch.equal(again(x), small.eval()(x)) and dg.provenance_of(again) == dg.provenance_of(small)
 
 
 def test_the_training_seed_is_known_for_shipped_networks_alone() -> None:

@@ -26,14 +26,17 @@ def study_of(model: nn.Module, count: int = ENOUGH) -> dg.Study:
 def test_its_weights_are_the_connections_of_every_pair() -> None:
     study = study_of(ResidualNet())
     before, state = fingerprint(study.model), torch.get_rng_state()
-    found = dg.companion(study)
+    found = dg.gc_net(study)
     assert fingerprint(study.model) == before and torch.equal(torch.get_rng_state(), state)
     assert isinstance(found, nn.Module) and not any(p.requires_grad for p in found.parameters())
     keys = {(pair.group, pair.layer): pair.name for pair in found.pairs}
     assert keys == {
-        ("stem", "inner"): "stem_to_inner", ("inner", "outer"): "inner_to_outer", ("stem", "last"): "stem_to_last",
-        ("stem", "shortcut"): "stem_to_shortcut", ("last", "head"): "last_to_head",
-    }  # fmt: skip
+        ("stem", "inner"): "stem_to_inner",
+        ("inner", "outer"): "inner_to_outer",
+        ("stem", "last"): "stem_to_last",
+        ("stem", "shortcut"): "stem_to_shortcut",
+        ("last", "head"): "last_to_head",
+    }
     assert [name for name, _ in found.named_parameters()] == list(keys.values())
     held = [study.statistics(name, needs=["class_co_moments"]).class_co_moments for name in ("a", "b")]
     for key, name in keys.items():
@@ -58,20 +61,20 @@ def test_it_says_what_was_read() -> None:
         ({"by_class": False}, {"a/score": "images", "b/score": "images"}),
     )
     for options, reads in cases:
-        found = dg.companion(study, **options)
+        found = dg.gc_net(study, **options)
         mask = dg.allocate(found.scores(), ratio=0.5)
         cut = dg.masked(study.model, found.kernels(mask))
-        assert found.reads == mask.reads == dg.record_of(found).scorer == dg.record_of(cut).scorer == reads
-        assert dg.record_of(found.pruned(mask)).scorer == reads
+        assert found.reads == mask.reads == dg.provenance_of(found).scorer == dg.provenance_of(cut).scorer == reads
+        assert dg.provenance_of(found.pruned(mask)).scorer == reads
     assert not study.statistics("a", needs=["co_moments"]).labels_read
 
 
-def by_hand(model: nn.Module, companion: dg.Companion, mask: dg.WeightMask) -> nn.Module:
+def by_hand(model: nn.Module, gc_net: dg.GCNet, mask: dg.WeightMask) -> nn.Module:
     """The network with every kernel of a removed connection zeroed, one at a time."""
     with torch.no_grad():
-        for pair in companion.pairs:
+        for pair in gc_net.pairs:
             layer = model.get_submodule(pair.layer)
-            places, filters = companion.graph[pair.group].doors[pair.layer]
+            places, filters = gc_net.graph[pair.group].consumer_inputs[pair.layer]
             for output, number in (~mask.keep[pair.name]).nonzero().tolist():
                 for place in places[filters == number].tolist():
                     weight = layer.weight
@@ -87,11 +90,11 @@ def by_hand(model: nn.Module, companion: dg.Companion, mask: dg.WeightMask) -> n
 def test_what_goes_is_mapped_back_to_kernels(build: type[nn.Module]) -> None:
     """A flatten, a residual stream, a concatenation, a transposed convolution."""
     study = study_of(build())
-    found = dg.companion(study)
+    found = dg.gc_net(study)
     mask = dg.allocate(found.scores(), ratio=0.4)
     kernels = found.kernels(mask)
     assert set(kernels.keep) == {f"{pair.layer}.weight" for pair in found.pairs}
-    assert kernels.asked == 0.4 and kernels.got == pytest.approx(mask.got, abs=0.1)
+    assert kernels.ratio_requested == 0.4 and kernels.ratio_achieved == pytest.approx(mask.ratio_achieved, abs=0.1)
     soft, plain = dg.masked(study.model, kernels), by_hand(study_of(build()).model, found, mask)
     x = images(5, 3, 12, 12, seed=8)
     with torch.no_grad():
@@ -101,14 +104,14 @@ def test_what_goes_is_mapped_back_to_kernels(build: type[nn.Module]) -> None:
 
 
 def test_it_is_pruned_by_the_same_allocate_and_masked() -> None:
-    found = dg.companion(study_of(plain_net()))
+    found = dg.gc_net(study_of(plain_net()))
     for scope in ("layer", "global"):
         mask = dg.allocate(found.scores(), ratio=0.5, scope=scope)
         cut, soft = found.pruned(mask), dg.masked(found, mask)
         for pair in found.pairs:
             keep, rho = mask.keep[pair.name], found.get_parameter(pair.name)
             assert torch.equal(cut.get_parameter(pair.name), torch.where(keep, rho, 0))
-            assert isinstance(soft, dg.Companion) and torch.equal(soft.rho(pair.name), cut.rho(pair.name))
+            assert isinstance(soft, dg.GCNet) and torch.equal(soft.rho(pair.name), cut.rho(pair.name))
             if scope == "layer":
                 assert int((~keep).sum()) == keep.numel() // 2
                 assert float(rho[~keep].max()) <= float(rho[keep].min())
@@ -118,11 +121,11 @@ def test_it_is_pruned_by_the_same_allocate_and_masked() -> None:
 
 
 def test_importance_runs_through_it_as_through_linear_layers() -> None:
-    chain = dg.companion(study_of(plain_net()))
+    chain = dg.gc_net(study_of(plain_net()))
     first, second = chain.parameters()
     start = torch.rand(6).double()
     assert torch.allclose(chain(start), second @ (first @ start / 6) / 8)
-    stream = dg.companion(study_of(ResidualNet()))
+    stream = dg.gc_net(study_of(ResidualNet()))
     rho = {(pair.group, pair.layer): stream.rho(pair.name) for pair in stream.pairs}
     after = start + rho["inner", "outer"] @ (rho["stem", "inner"] @ start / 6) / 5
     last = (rho["stem", "last"] + rho["stem", "shortcut"]) @ after / 6
@@ -132,7 +135,7 @@ def test_importance_runs_through_it_as_through_linear_layers() -> None:
 
 def test_scores_with_weights_and_from_a_layer_on() -> None:
     study = study_of(ResidualNet())
-    found = dg.companion(study)
+    found = dg.gc_net(study)
     rho = {pair.name: pair for pair in found.pairs}
     weight = study.model.get_parameter("last.weight").detach().double()
     size = found.magnitude["stem_to_last"]
@@ -161,7 +164,7 @@ def test_scores_with_weights_and_from_a_layer_on() -> None:
 
 
 def test_a_mask_of_something_else_is_refused() -> None:
-    found, other = dg.companion(study_of(plain_net())), dg.companion(study_of(ResidualNet()))
+    found, other = dg.gc_net(study_of(plain_net())), dg.gc_net(study_of(ResidualNet()))
     mask = dg.allocate(other.scores(), ratio=0.5)
     for function in (found.kernels, found.pruned):
         with pytest.raises(dg.DgpruneError, match=r"not one of this companion, which has 0_to_3, 3_to_7; got stem_to"):
@@ -173,7 +176,7 @@ def test_a_mask_of_something_else_is_refused() -> None:
 def test_connections_that_hardly_differ_are_called_nearly_uniform() -> None:
     def summary(second: list[list[float]]) -> str:
         source = flat("a", values(2400), labels=torch.arange(2400) % 4)
-        return dg.companion(dg.Study(linear_net(second), sources=[source])).summary()
+        return dg.gc_net(dg.Study(linear_net(second), sources=[source])).summary()
 
     apart = summary([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
     assert apart.startswith("0 to 1: rho 0.") and "nearly uniform" not in apart and apart.count("\n") == 1
@@ -190,7 +193,7 @@ def test_connections_that_hardly_differ_are_called_nearly_uniform() -> None:
 
 
 def test_its_table_has_a_row_per_pair() -> None:
-    found = dg.companion(study_of(ResidualNet()))
+    found = dg.gc_net(study_of(ResidualNet()))
     table = found.table()
     assert table[["group", "layer"]].to_numpy().tolist() == [[pair.group, pair.layer] for pair in found.pairs]
     assert table["filters"].tolist() == [6, 5, 6, 6, 7] and table["outputs"].tolist() == [5, 6, 7, 7, 4]
@@ -201,21 +204,21 @@ def test_its_table_has_a_row_per_pair() -> None:
 def test_signed_connections_keep_their_sign() -> None:
     source = flat("a", values(2400), labels=torch.arange(2400) % 4)
     study = dg.Study(linear_net([[1.0, 0, 0], [-1.0, 0, 0]]), sources=[source])
-    found = dg.companion(study, signed=True).get_parameter("0_to_1")
+    found = dg.gc_net(study, signed=True).get_parameter("0_to_1")
     assert found[:, 0].tolist() == pytest.approx([1, -1], abs=1e-6)
-    assert not dg.allocate(dg.companion(study, signed=True).scores(), ratio=1 / 6).keep["0_to_1"][1, 0]
+    assert not dg.allocate(dg.gc_net(study, signed=True).scores(), ratio=1 / 6).keep["0_to_1"][1, 0]
 
 
 def test_what_cannot_be_measured_is_refused_in_words() -> None:
     few = dg.Study(randomise(plain_net(), dtype=torch.float32), sources=[domain("few", count=60)])
     with pytest.warns(dg.DgpruneNote, match=r"images of 'few' in its smallest class"):
-        dg.companion(few)
+        dg.gc_net(few)
     bare = dg.Study(few.model, sources=[domain("bare", count=60, labelled=False)])
     with pytest.raises(dg.DgpruneError, match=r"'bare' has no labels"):
-        dg.companion(bare)
+        dg.gc_net(bare)
     with pytest.raises(dg.DgpruneError, match=r"no part 'test'"):
-        dg.companion(few, split="test")
+        dg.gc_net(few, split="test")
     head = nn.Sequential(*list(grouped_net())[:4], nn.AdaptiveAvgPool2d(1), nn.Flatten())
     tied = dg.Study(randomise(head, dtype=torch.float32), sources=[domain("a", classes=12, count=60)])
     with pytest.raises(dg.DgpruneError, match=r"no pair of consecutive layers"):
-        dg.companion(tied)
+        dg.gc_net(tied)

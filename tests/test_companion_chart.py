@@ -37,7 +37,7 @@ def picture_of(row: dict[str, Any]) -> np.ndarray[Any, Any]:
 
 
 def test_the_table_has_a_row_per_pair_and_number(study: dg.Study) -> None:
-    frame, found = diagnostics.companion(study), dg.companion(study)
+    frame, found = diagnostics.gc_net(study), dg.gc_net(study)
     assert (
         len(frame) == 7 * len(found.pairs) and set(frame["scorer"]) == {"gc_net"} and set(frame["split"]) == {"score"}
     )
@@ -45,9 +45,14 @@ def test_the_table_has_a_row_per_pair_and_number(study: dg.Study) -> None:
         rows = frame[(frame["group"] == pair.group) & (frame["layer"] == pair.layer)].set_index("metric")
         spread = found.spread[pair.name]
         wanted = {
-            "rho_mean": spread.mean, "rho_spread": spread.std, "rho_zero": spread.silent, "floor": pair.floor,
-            "floor_spread": pair.floor_std, "floor_expected": pair.expected, "images_per_class": found.smallest,
-        }  # fmt: skip
+            "rho_mean": spread.mean,
+            "rho_spread": spread.std,
+            "rho_zero": spread.silent,
+            "floor": pair.floor,
+            "floor_spread": pair.floor_std,
+            "floor_expected": pair.expected,
+            "images_per_class": found.smallest,
+        }
         assert rows["value"].to_dict() == wanted
         mean = rows.loc["rho_mean"]
         assert (mean["low"], mean["high"], mean["interval"]) == (spread.low, spread.high, "connections")
@@ -56,32 +61,32 @@ def test_the_table_has_a_row_per_pair_and_number(study: dg.Study) -> None:
 
 def test_the_table_says_who_looked_at_what(study: dg.Study) -> None:
     for options, split, what in (({}, "score", "labels"), ({"by_class": False}, "train", "images")):
-        frame = diagnostics.companion(study, split=split, **options)
+        frame = diagnostics.gc_net(study, split=split, **options)
         assert set(frame["seen_by_scorer"]) == {what} and set(frame["split"]) == {split}
         assert set(frame["seen_by_training"]) == {"unknown"} and set(frame["target_aware"]) == {"none"}
 
 
 def test_a_row_per_connection_where_they_are_asked_for(study: dg.Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = dg.companion(study, signed=True)
-    frame = diagnostics.companion(study, signed=True, connections=True)
+    found = dg.gc_net(study, signed=True)
+    frame = diagnostics.gc_net(study, signed=True, connections=True)
     rows = frame[frame["metric"] == "rho"]
     assert len(rows) == sum(p.numel() for p in found.parameters())
     one = rows[(rows["group"] == "stem") & (rows["layer"] == "last") & (rows["output"] == 6) & (rows["filter"] == 2)]
     assert one["value"].tolist() == [float(found.rho("stem_to_last")[6, 2])]
     monkeypatch.setattr(sys.modules["dgprune_lab.diagnostics.gc_net"], "_ROWS", len(rows) - 1)
     with pytest.raises(dg.DgpruneError, match=r"has 172 connections, more than the 171 rows.*dg\.companion\(study\)"):
-        diagnostics.companion(study, connections=True)
+        diagnostics.gc_net(study, connections=True)
 
 
 def test_a_table_and_a_companion_give_the_same_picture(study: dg.Study) -> None:
-    frame = diagnostics.companion(study, connections=True)
-    assert charts.companion(frame).to_dict() == charts.companion(dg.companion(study)).to_dict()
+    frame = diagnostics.gc_net(study, connections=True)
+    assert charts.gc_net(frame).to_dict() == charts.gc_net(dg.gc_net(study)).to_dict()
 
 
 def test_lines_are_the_strongest_connections_and_what_pruning_takes_of_them(study: dg.Study) -> None:
-    found = dg.companion(study)
+    found = dg.gc_net(study)
     for ratio in (0.0, 0.5, 0.9):
-        data = data_of(charts.companion(found, ratio=ratio))
+        data = data_of(charts.gc_net(found, ratio=ratio))
         mask = dg.allocate(found.scores(), ratio=ratio)
         wanted: dict[tuple[str, str], bool] = {}
         for pair in found.pairs:
@@ -96,14 +101,14 @@ def test_lines_are_the_strongest_connections_and_what_pruning_takes_of_them(stud
         assert drawn == wanted
         assert all(row["what"] == "removed" and row["colour"] == charts.theme.QUIET for row in data["removed"])
         assert bool(data["removed"]) == (ratio == 0.9) or ratio == 0.5
-    rules = [layer for layer in charts.companion(found).to_dict()["layer"] if layer["mark"]["type"] == "rule"]
+    rules = [layer for layer in charts.gc_net(found).to_dict()["layer"] if layer["mark"]["type"] == "rule"]
     assert ["strokeDash" in layer["mark"] for layer in rules] == [True, False]
 
 
 def test_a_filter_that_keeps_nothing_on_one_side_is_hollow(study: dg.Study) -> None:
-    found = dg.companion(study)
+    found = dg.gc_net(study)
     mask = dg.allocate(found.scores(), ratio=0.7)
-    data = data_of(charts.companion(found, ratio=0.7))
+    data = data_of(charts.gc_net(found, ratio=0.7))
     hollow = {row["what"].split(":")[0] for row in data["nodes"] if row["fill"] == "transparent"}
     wanted = set()
     for name, count in {"stem": 6, "inner": 5, "outer": 6, "last": 7, "shortcut": 7, "head": 4}.items():
@@ -119,8 +124,8 @@ def test_a_filter_that_keeps_nothing_on_one_side_is_hollow(study: dg.Study) -> N
 
 
 def test_heat_maps_share_one_scale_and_show_rows_as_outputs(study: dg.Study) -> None:
-    found = dg.companion(study)
-    data = data_of(charts.companion(found))
+    found = dg.gc_net(study)
+    data = data_of(charts.gc_net(found))
     assert len(data["maps"]) == len(found.pairs) + 1, "one for each pair, and the strip of the scale"
     most = max(float(p.max()) for p in found.parameters())
     for row, pair in zip(data["maps"], found.pairs, strict=False):
@@ -135,7 +140,7 @@ def test_heat_maps_share_one_scale_and_show_rows_as_outputs(study: dg.Study) -> 
 
 
 def test_a_signed_companion_has_a_scale_around_zero(study: dg.Study) -> None:
-    data = data_of(charts.companion(dg.companion(study, signed=True)))
+    data = data_of(charts.gc_net(dg.gc_net(study, signed=True)))
     ticks = [float(row["text"]) for row in data["names"][-3:]]
     assert ticks[0] == -ticks[2] < 0 and ticks[1] == 0
     assert not any("|correlation|" in row["text"] for row in data["lead"])
@@ -161,17 +166,17 @@ class Wide(nn.Module):
 def test_large_networks_are_bounded_and_it_says_so() -> None:
     study = dg.Study(randomise(Wide(), dtype=torch.float32), sources=[domain("a", count=120, shape=(3, 4, 4))])
     with pytest.warns(dg.DgpruneNote):
-        found = dg.companion(study)
-    chart = charts.companion(found)
+        found = dg.gc_net(study)
+    chart = charts.gc_net(found)
     data = data_of(chart)
     assert len(found.pairs) == 24 and len(data["maps"]) == 21
     assert any("20 of 24 pairs are drawn" in row["text"] for row in data["lead"])
     assert "in blocks of 3 x 2" in [row["text"] for row in data["lines"]]
     assert len(data["kept"]) + len(data["removed"]) <= 640 and len(chart.to_json()) < 1_500_000
-    some = data_of(charts.companion(found, layers=["head"], links=3))
+    some = data_of(charts.gc_net(found, layers=["head"], links=3))
     assert len(some["maps"]) == 2 and len(some["kept"]) + len(some["removed"]) <= 3
     with pytest.raises(dg.DgpruneError, match=r"unknown layer 'haed'; known: .*Did you mean 'head'"):
-        charts.companion(found, layers=["haed"])
+        charts.gc_net(found, layers=["haed"])
     check_inside(chart)
 
 
@@ -190,16 +195,16 @@ def check_inside(chart: Any) -> None:
 
 
 def test_nothing_is_cut_and_vega_draws_it(study: dg.Study) -> None:
-    chart = charts.companion(dg.companion(study))
+    chart = charts.gc_net(dg.gc_net(study))
     check_inside(chart)
     svg = vl_convert.vegalite_to_svg(chart.to_dict())
     assert svg.startswith("<svg") and "NaN" not in svg and chart.to_dict()["width"] + 16 <= 960
 
 
 def test_a_table_without_connections_is_refused(study: dg.Study) -> None:
-    for frame in (diagnostics.companion(study), tidy([])):
+    for frame in (diagnostics.gc_net(study), tidy([])):
         with pytest.raises(dg.DgpruneError, match=r"holds no connections.*connections=True"):
-            charts.companion(frame)
+            charts.gc_net(frame)
 
 
 def test_blocks_are_means_of_what_they_cover() -> None:

@@ -18,8 +18,8 @@ from dgprune_lab.scorers.gc_net import correlation, expected_floor, gc_net
 COPY, NEGATED, OTHER, NOTHING = [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]
 
 
-def classes(count: int, *, of: int = 4) -> Tensor:
-    return torch.arange(count) % of
+def classes(count: int, *, budget: int = 4) -> Tensor:
+    return torch.arange(count) % budget
 
 
 def planted(count: int = 2400, **kinds: Any) -> dg.Study:
@@ -86,12 +86,14 @@ def test_the_score_is_the_mean_over_what_reads_a_filter_or_what_it_reads() -> No
     rho = {key: (correlation(held[0][key]) + correlation(held[1][key])) / 2 for key in held[0]}
     out = {
         "stem": torch.cat([rho["stem", "inner"], rho["stem", "last"], rho["stem", "shortcut"]], 1).mean(1),
-        "inner": rho["inner", "outer"].mean(1), "last": rho["last", "head"].mean(1),
-    }  # fmt: skip
+        "inner": rho["inner", "outer"].mean(1),
+        "last": rho["last", "head"].mean(1),
+    }
     into = {
-        "stem": rho["inner", "outer"].mean(0), "inner": rho["stem", "inner"].mean(0),
+        "stem": rho["inner", "outer"].mean(0),
+        "inner": rho["stem", "inner"].mean(0),
         "last": torch.cat([rho["stem", "last"], rho["stem", "shortcut"]]).mean(0),
-    }  # fmt: skip
+    }
     both = {name: (out[name] + into[name]) / 2 for name in out}
     for direction, wanted in (("out", out), ("in", into), ("both", both)):
         got = study.score(gc_net, options={"direction": direction})
@@ -143,7 +145,7 @@ def test_few_images_are_told_once_with_their_floor() -> None:
 
 def test_ten_images_are_refused_within_classes_and_enough_together() -> None:
     def study_of(classes_in_all: int) -> dg.Study:
-        labels = classes(30, of=classes_in_all)
+        labels = classes(30, budget=classes_in_all)
         return dg.Study(linear_net([COPY, OTHER], outputs=10), sources=[flat("ten", values(30), labels=labels)])
 
     with pytest.warns(dg.DgpruneNote, match=r"over 3 images of 'ten' in its smallest class"):
@@ -161,7 +163,7 @@ def test_ten_images_are_refused_within_classes_and_enough_together() -> None:
 
 
 def test_an_absent_class_is_left_out() -> None:
-    labels = classes(2400, of=3)
+    labels = classes(2400, budget=3)
     with_gap = flat("a", values(2400), labels=labels, classes=4)
     study = dg.Study(linear_net([COPY, NEGATED, OTHER]), sources=[with_gap])
     found = sums(study)

@@ -150,8 +150,10 @@ def test_reset_keeps_every_edited_one_beside_it(package: Package) -> None:
         assert package.lay_out(reset="00_start")["00_start"] == "reset"
         assert package.here("00_start") == written("import dgprune_lab")
     assert [package.here(f"00_start.mine{end}") for end in ("", "2", "3")] == [
-        written("one"), written("two"), written("three"),
-    ]  # fmt: skip
+        written("one"),
+        written("two"),
+        written("three"),
+    ]
     assert package.lay_out()["00_start"] == "unchanged"
 
 

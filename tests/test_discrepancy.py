@@ -37,12 +37,12 @@ def holds(found: Estimate, truth: float) -> bool:
 # Means over different images ------------------------------------------------------------------------------------------
 
 
-def over_fours(a: Rows, b: Rows, of: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
+def over_fours(a: Rows, b: Rows, budget: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
     """The mean of the product of double differences over all fours of different images."""
     found = []
     for i, k in permutations(range(a.shape[0]), 2):
         for j, m in permutations(range(a.shape[1]), 2):
-            if not {of[0][i], of[0][k]} & {of[1][j], of[1][m]}:
+            if not {budget[0][i], budget[0][k]} & {budget[1][j], budget[1][m]}:
                 one, other = (t[i, j] - t[i, m] - t[k, j] + t[k, m] for t in (a, b))
                 found.append(one * other / 4)
     return float(np.mean(found))
@@ -51,18 +51,18 @@ def over_fours(a: Rows, b: Rows, of: tuple[NDArray[np.int64], NDArray[np.int64]]
 @pytest.mark.parametrize("shared", [0, 8])
 def test_co_moment_is_the_mean_over_fours_of_different_images_in_every_draw(shared: int) -> None:
     a, b = normal(2, 8, 9 if shared == 0 else 8)
-    of = ids(*a.shape, shared=shared)
-    drawn = draws(of, seed=3)
+    budget = ids(*a.shape, shared=shared)
+    drawn = draws(budget, seed=3)
     found = co_moment(a.copy(), b.copy(), drawn)
     for k in (0, 1, 2, HALVES):
         p, q = drawn.first[k] > 0, drawn.second[k] > 0
-        assert found[k] == pytest.approx(over_fours(a[p][:, q], b[p][:, q], (of[0][p], of[1][q])))
-    assert co_moment(held := a.copy(), held, drawn)[0] == pytest.approx(over_fours(a, a, of))
+        assert found[k] == pytest.approx(over_fours(a[p][:, q], b[p][:, q], (budget[0][p], budget[1][q])))
+    assert co_moment(held := a.copy(), held, drawn)[0] == pytest.approx(over_fours(a, a, budget))
 
 
 def test_co_moment_of_some_shared_images_counts_the_pairs_threes_and_fours_there_are() -> None:
-    a, of = normal(8, 9), ids(8, 9, shared=5)
-    apart = of[0][:, None] != of[1]
+    a, budget = normal(8, 9), ids(8, 9, shared=5)
+    apart = budget[0][:, None] != budget[1]
     n, m = a.shape
     pairs = [a[i, j] ** 2 for i in range(n) for j in range(m) if apart[i, j]]
     rows = [a[i, j] * a[i, k] for i in range(n) for j, k in permutations(range(m), 2) if apart[i, j] and apart[i, k]]
@@ -74,7 +74,7 @@ def test_co_moment_of_some_shared_images_counts_the_pairs_threes_and_fours_there
         if apart[np.ix_([i, k], [j, g])].all()
     ]
     truth = np.mean(pairs) - np.mean(rows) - np.mean(columns) + np.mean(fours)
-    assert co_moment(held := a.copy(), held, draws(of, seed=0))[0] == pytest.approx(truth)
+    assert co_moment(held := a.copy(), held, draws(budget, seed=0))[0] == pytest.approx(truth)
 
 
 def test_hsic_1_is_the_closed_form_of_song() -> None:
@@ -110,7 +110,7 @@ def test_the_interval_holds_all_but_a_twentieth_of_the_halves_that_have_a_value(
 
 @pytest.mark.parametrize("shared", [0, 5, 9])
 def test_mmd_is_the_mean_kernel_over_pairs_of_different_images(shared: int) -> None:
-    x, y, of = normal(9, 3), normal(11, 3, seed=1) + 1, ids(9, 11, shared=shared)
+    x, y, budget = normal(9, 3), normal(11, 3, seed=1) + 1, ids(9, 11, shared=shared)
 
     def mean(first: Rows, second: Rows, one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
         found = [
@@ -121,8 +121,8 @@ def test_mmd_is_the_mean_kernel_over_pairs_of_different_images(shared: int) -> N
         ]
         return sum(found) / len(found)
 
-    truth = mean(x, x, of[0], of[0]) + mean(y, y, of[1], of[1]) - 2 * mean(x, y, *of)
-    assert mmd(x, y, bandwidth=1.5, ids=of).value == pytest.approx(truth)
+    truth = mean(x, x, budget[0], budget[0]) + mean(y, y, budget[1], budget[1]) - 2 * mean(x, y, *budget)
+    assert mmd(x, y, bandwidth=1.5, ids=budget).value == pytest.approx(truth)
 
 
 def test_a_copy_of_the_same_images_is_no_evidence_and_of_other_images_would_pull_together() -> None:
@@ -148,11 +148,11 @@ def test_coral_has_no_bias_while_the_plain_form_has(shared: int) -> None:
 
 
 def test_coral_counts_columns_of_zeros_and_does_not_see_where_the_means_are() -> None:
-    x, y, of = normal(30, 4), 2 * normal(25, 4, seed=1), ids(30, 25)
-    found = coral(x, y, ids=of)
-    wide = coral(np.pad(x, ((0, 0), (0, 4))), np.pad(y, ((0, 0), (0, 4))), ids=of)
+    x, y, budget = normal(30, 4), 2 * normal(25, 4, seed=1), ids(30, 25)
+    found = coral(x, y, ids=budget)
+    wide = coral(np.pad(x, ((0, 0), (0, 4))), np.pad(y, ((0, 0), (0, 4))), ids=budget)
     assert np.allclose(np.array(wide) * 4, np.array(found))
-    assert np.allclose(np.array(coral(x + 100, y - 7, ids=of)), np.array(found))
+    assert np.allclose(np.array(coral(x + 100, y - 7, ids=budget)), np.array(found))
 
 
 def relu(count: int, seed: int, *, shift: float = 0.0) -> Rows:
@@ -162,20 +162,20 @@ def relu(count: int, seed: int, *, shift: float = 0.0) -> Rows:
 
 @pytest.mark.parametrize("name", BETWEEN)
 def test_two_samples_of_one_distribution_cover_0_and_a_planted_shift_is_found(name: str) -> None:
-    compare, of = BETWEEN[name], ids(80, 60)
-    covered = sum(holds(compare(relu(80, k), relu(60, 1000 + k), ids=of, seed=k), 0) for k in range(40))
+    compare, budget = BETWEEN[name], ids(80, 60)
+    covered = sum(holds(compare(relu(80, k), relu(60, 1000 + k), ids=budget, seed=k), 0) for k in range(40))
     assert covered >= 38
-    shifted = [compare(relu(80, k), relu(60, 1000 + k, shift=0.8), ids=of, seed=k) for k in range(5)]
+    shifted = [compare(relu(80, k), relu(60, 1000 + k, shift=0.8), ids=budget, seed=k) for k in range(5)]
     assert all(found.low > 0 for found in shifted)
-    further = compare(relu(80, 0), relu(60, 1000, shift=1.6), ids=of)
+    further = compare(relu(80, 0), relu(60, 1000, shift=1.6), ids=budget)
     assert further.value > shifted[0].value
 
 
 @pytest.mark.parametrize("name", BETWEEN)
 def test_a_seed_belongs_to_the_interval_and_arguments_are_left_as_they_are(name: str) -> None:
-    x, y, of = relu(50, 0), relu(50, 1, shift=0.3), ids(50, 50, shared=50)
+    x, y, budget = relu(50, 0), relu(50, 1, shift=0.3), ids(50, 50, shared=50)
     kept = x.copy(), y.copy()
-    one, again, other = (BETWEEN[name](x, y, ids=of, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (BETWEEN[name](x, y, ids=budget, seed=seed) for seed in (0, 0, 1))
     assert one == again and (one.low, one.high) != (other.low, other.high)
     assert name == "proxy_a_distance" or one.value == other.value
     assert np.array_equal(x, kept[0]) and np.array_equal(y, kept[1])
@@ -183,8 +183,8 @@ def test_a_seed_belongs_to_the_interval_and_arguments_are_left_as_they_are(name:
 
 @pytest.mark.parametrize("name", BETWEEN)
 def test_where_nothing_varies_there_is_no_interval(name: str) -> None:
-    still, of = np.zeros((20, 3)), ids(20, 20, shared=20)
-    found = BETWEEN[name](still, still, ids=of)
+    still, budget = np.zeros((20, 3)), ids(20, 20, shared=20)
+    found = BETWEEN[name](still, still, ids=budget)
     assert found.value == 0 and np.isnan(found.low) and np.isnan(found.high)
 
 

@@ -38,8 +38,8 @@ def test_cka_is_1_for_features_that_are_turned_scaled_and_moved() -> None:
 def test_cka_is_made_of_means_over_four_different_images() -> None:
     x, y = normal(9, 3), normal(9, 4, seed=1)
     x[:, 0] += y[:, 0]
-    k, other, of = x @ x.T, y @ y.T, (np.arange(9), np.arange(9))
-    truth = over_fours(k, other, of) / (over_fours(k, k, of) * over_fours(other, other, of)) ** 0.5
+    k, other, budget = x @ x.T, y @ y.T, (np.arange(9), np.arange(9))
+    truth = over_fours(k, other, budget) / (over_fours(k, k, budget) * over_fours(other, other, budget)) ** 0.5
     assert cka(x, y).value == pytest.approx(truth)
 
 

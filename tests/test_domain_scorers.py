@@ -24,7 +24,7 @@ def study_of(model: nn.Module | None = None, **given: Any) -> dg.Study:
     return dg.Study(net, **{**kinds, **given})
 
 
-def outputs(study: dg.Study, name: str, *, site: str = "door") -> dict[str, Tensor]:
+def outputs(study: dg.Study, name: str, *, site: str = "consumer_input") -> dict[str, Tensor]:
     """The slow twin: every map of the first group on all images, (N, C, places), float64; plain_net only."""
     found = study.domain(name)
     x = found.take(found.rows("score")).images
@@ -34,7 +34,7 @@ def outputs(study: dg.Study, name: str, *, site: str = "door") -> dict[str, Tens
         second = net[3](net[2](net[1](first.clone())))
         raw = {"0": first.clone(), "3": second.clone()}
         read = {"0": net[2](torch.relu(first)), "3": net[5](torch.relu(second))}
-    return {key: t.flatten(2).double() for key, t in (read if site == "door" else raw).items()}
+    return {key: t.flatten(2).double() for key, t in (read if site == "consumer_input" else raw).items()}
 
 
 def same(scores: dg.Scores, expected: dict[str, Tensor]) -> None:
@@ -48,7 +48,7 @@ def test_cosine() -> None:
     assert torch.allclose(cosine(a, b), torch.tensor([0.96, 0.0, 0.0, -1.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("site", ["door", "conv"])
+@pytest.mark.parametrize("site", ["consumer_input", "conv_output"])
 @pytest.mark.parametrize("pairing", ["means", "all_pairs", "paired"])
 def test_each_form_equals_its_slow_twin(site: Any, pairing: str) -> None:
     study = study_of()
@@ -83,7 +83,7 @@ def test_a_residual_stream_at_the_convolutions_is_the_mean_over_what_writes_it()
     for name in kept:
         study.model.get_submodule(name)._forward_hooks.clear()
     parts = [cosine(s.mean(0), t.mean(0)) for s, t in kept.values()]
-    same(study.score("dss", options={"site": "conv", "flat": "refuse"}), {"stem": torch.stack(parts).mean(0)})
+    same(study.score("dss", options={"site": "conv_output", "flat": "refuse"}), {"stem": torch.stack(parts).mean(0)})
 
 
 def test_identical_domains_score_one_and_a_filter_that_turns_on_the_target_ranks_last() -> None:
@@ -100,7 +100,7 @@ def test_identical_domains_score_one_and_a_filter_that_turns_on_the_target_ranks
     bright, net = domain("a"), randomise(Planted(), dtype=torch.float32)
     with torch.no_grad():
         net.conv.bias.copy_(torch.tensor([1e4, 0, 1e4, 1e4]))  # type: ignore[union-attr]
-    options = {"flat": "refuse", "site": "conv"}
+    options = {"flat": "refuse", "site": "conv_output"}
     twins = dg.Study(net, sources=[bright], targets=[replace(bright, name="same")])
     same(twins.score("dss", options=options), {"conv": torch.ones(4, dtype=torch.float64)})
     dark = replace(bright, name="dark", images=1 - bright.images)
@@ -131,7 +131,7 @@ def test_scoring_on_what_is_reported_is_recorded_so() -> None:
     study = study_of()
     found = study.score("dss", split="report")
     assert found.reads == {"a/report": "images", "b/report": "images", "t/report": "images"}
-    record = dg.record_of(dg.prune(study.model, dg.allocate(found, ratio=0.5)))
+    record = dg.provenance_of(dg.prune(study.model, dg.allocate(found, ratio=0.5)))
     assert record.seen("scorer", "t", "report") == "images" and record.seen("scorer", "t", "score") == "none"
     assert not torch.equal(found.values["0"], study.score("dss").values["0"])
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.core.steps import run_through
+from dgprune_lab.core.steps import drain
 from dgprune_lab.pruning.surgery import zeroed
 
 NETS: dict[str, Any] = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet, "depthwise": DepthwiseNet}
@@ -32,7 +32,7 @@ def slow(study: dg.Study, net: nn.Module, layer: str) -> Tensor:
     handle.remove()
     found = torch.zeros(len(held.rows("report")), group.filters)
     count = torch.zeros(group.filters)
-    for place, filter_ in zip(*(part.tolist() for part in group.doors[reader]), strict=True):
+    for place, filter_ in zip(*(part.tolist() for part in group.consumer_inputs[reader]), strict=True):
         found[:, filter_] += seen[0][:, place].reshape(len(found), -1).mean(1)
         count[filter_] += 1
     return found / count
@@ -45,8 +45,8 @@ def test_features_are_those_of_the_masked_network(name: str, scope: Any) -> None
     before = fingerprint(study.model)
     mask = dg.allocate(study.score("l1"), ratio=0.5, scope=scope)
     for layer in study.graph.names:
-        full = run_through(study.feature_steps(None, layer=layer, domain="t"))
-        pruned = run_through(study.feature_steps(mask, layer=layer, domain="t"))
+        full = drain(study.feature_steps(None, layer=layer, domain="t"))
+        pruned = drain(study.feature_steps(mask, layer=layer, domain="t"))
         assert torch.allclose(full, slow(study, study.model, layer), atol=1e-5) and full.std() > 0
         assert torch.allclose(pruned, slow(study, zeroed(study.model, mask), layer), atol=1e-5)
         assert not pruned[:, ~mask.keep[layer]].any() and pruned.shape == full.shape
@@ -57,7 +57,7 @@ def test_features_are_those_of_the_masked_network(name: str, scope: Any) -> None
 def test_with_batchnorm_estimated_anew() -> None:
     study = study_of("norm")
     mask = dg.allocate(study.score("l1"), ratio=0.5)
-    found = run_through(study.feature_steps(mask, layer="4", domain="t", batchnorm="recalibrate"))
+    found = drain(study.feature_steps(mask, layer="4", domain="t", batchnorm="recalibrate"))
     kept = mask.keep["4"]
     small = dg.recalibrate(dg.prune(study.model, mask), study.sources)
     seen: list[Tensor] = []
@@ -69,21 +69,21 @@ def test_with_batchnorm_estimated_anew() -> None:
 
 def test_features_are_kept_and_made_anew_when_the_network_changes() -> None:
     study = study_of("plain")
-    first = run_through(study.feature_steps(None, layer="0", domain="t", images=5))
-    assert run_through(study.feature_steps(None, layer="0", domain="t", images=5)) is first and len(first) == 5
+    first = drain(study.feature_steps(None, layer="0", domain="t", images=5))
+    assert drain(study.feature_steps(None, layer="0", domain="t", images=5)) is first and len(first) == 5
     with torch.no_grad():
         study.model[0].weight.mul_(2)  # type: ignore[index, union-attr]
-    assert not torch.equal(run_through(study.feature_steps(None, layer="0", domain="t", images=5)), first)
+    assert not torch.equal(drain(study.feature_steps(None, layer="0", domain="t", images=5)), first)
 
 
 def test_an_unknown_layer_and_a_broken_network_are_told_in_words() -> None:
     study = study_of("plain")
     with pytest.raises(DgpruneError, match=r"unknown layer 'conv9'; known: 0, 3"):
-        run_through(study.feature_steps(None, layer="conv9", domain="t"))
+        drain(study.feature_steps(None, layer="conv9", domain="t"))
     with torch.no_grad():
         study.model[0].weight.fill_(float("nan"))  # type: ignore[index, union-attr]
     with pytest.raises(DgpruneError, match="NaN or infinite"):
-        run_through(study.feature_steps(None, layer="0", domain="t"))
+        drain(study.feature_steps(None, layer="0", domain="t"))
 
 
 class Small(nn.Module):
@@ -107,7 +107,7 @@ def test_names_of_the_user_and_a_layer_that_is_called_twice() -> None:
     with torch.no_grad():
         Small.forward(model, held.take(held.rows("report")).images)
     model.c._forward_pre_hooks.clear()
-    found = run_through(study.feature_steps(None, layer="small.0", domain="t"))
+    found = drain(study.feature_steps(None, layer="small.0", domain="t"))
     assert len(seen) == 2 and torch.allclose(found, (seen[0] + seen[1]) / 2, atol=1e-6)
 
 
@@ -127,6 +127,6 @@ def test_a_domain_with_nan_is_named() -> None:
     broken = dg.Domain.from_dataset("t", Broken(), splits=parts)
     study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")], targets=[broken])
     with pytest.raises(DgpruneError, match="domain 't': what layer '4' gives is NaN or infinite; check the domain's"):
-        run_through(study.feature_steps(None, layer="4", domain="t"))
+        drain(study.feature_steps(None, layer="4", domain="t"))
     with pytest.raises(DgpruneError, match="domain 't'"):
         dg.diagnostics.feature_shift(study, embedding="none")

@@ -39,7 +39,7 @@ def test_relative_and_absolute_drop_against_a_slow_paired_bootstrap(study: dg.St
             mask = dg.allocate(study.score(scorer), ratio=ratio)
             for name in ("a", "t"):
                 after, before = right(study, mask, name, "recalibrate"), right(study, None, name)
-                here = {"scorer": scorer, "ratio_removed": ratio, "domain": name}
+                here = {"scorer": scorer, "ratio_requested": ratio, "domain": name}
                 change, relative = (one(frame, metric=m, **here) for m in ("change", "relative_drop"))
                 assert change.value == pytest.approx(after.mean() - before.mean())
                 assert relative.value == pytest.approx((before.mean() - after.mean()) / before.mean())
@@ -150,7 +150,7 @@ def test_one_layer_alone_and_all_others_whole(study: dg.Study) -> None:
         small = dg.prune(study.model, by_hand)
         outcomes = dg.evaluate(small, study.domain(row.domain), "report")
         assert row.value == pytest.approx(outcomes.accuracy - right(study, None, row.domain).mean())
-        assert row.ratio_got == 0.5 and row.ratio_removed == 0.5, "of that layer's own filters"
+        assert row.ratio_achieved == 0.5 and row.ratio_requested == 0.5, "of that layer's own filters"
     assert changes.value.nunique() > 1
 
 
@@ -192,7 +192,7 @@ def test_few_images_are_an_estimate_that_the_table_shows_and_unlabelled_domains_
     [
         ({"by": "image"}, "by must be one of 'domain', 'class', 'layer'; got 'image'"),
         ({"by": "layer", "scope": "global"}, "scope must be 'layer' and of 'filters'; got scope='global'"),
-        ({"by": "layer", "of": "macs"}, "of 'filters'; got scope='layer' and of='macs'"),
+        ({"by": "layer", "budget": "macs"}, "of 'filters'; got scope='layer' and of='macs'"),
         ({"scorers": []}, "at least one scorer and one ratio"),
         ({"ratios": []}, "at least one scorer and one ratio"),
         ({"ratios": [1.0]}, r"ratio must lie in \[0, 1\)"),

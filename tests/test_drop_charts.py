@@ -20,15 +20,22 @@ DOMAINS = (("mnist", "source"), ("uci", "source"), ("mnist_m", "target"))
 
 def rows(*, ratio: float = 0.5, target: str = "mnist_m", **cells: Any) -> list[dict[str, Any]]:
     """A change and a relative drop per domain."""
-    shared = {"scorer": "l1", "network": "net", "ratio_removed": ratio, "unit": "share", "images": 250, **cells}
+    shared = {"scorer": "l1", "network": "net", "ratio_requested": ratio, "unit": "share", "images": 250, **cells}
     found = []
     for k, (name, role) in enumerate(DOMAINS):
         lost = ratio * (0.1 + 0.2 * k)
         for metric, value in (("change", -lost), ("relative_drop", 1.25 * lost)):
-            found.append({
-                **shared, "domain": target if name == "mnist_m" else name, "role": role, "metric": metric,
-                "value": value, "low": value - 0.03, "high": value + 0.02,
-            })  # fmt: skip
+            found.append(
+                {
+                    **shared,
+                    "domain": target if name == "mnist_m" else name,
+                    "role": role,
+                    "metric": metric,
+                    "value": value,
+                    "low": value - 0.03,
+                    "high": value + 0.02,
+                }
+            )
     return found
 
 
@@ -94,7 +101,7 @@ def test_layers_of_several_networks_or_scorers_are_refused() -> None:
 @pytest.mark.parametrize("metric", ["change", "relative_drop"])
 def test_drops_have_a_plot_per_scorer_on_one_scale(metric: Any) -> None:
     frame = table(*(rows(ratio=k / 20, scorer=name) for name in ("l1", "dss") for k in range(11)))
-    chart = charts.drops(frame, metric=metric)
+    chart = charts.drop_curve(frame, metric=metric)
     data, spec = data_of(chart), chart.to_dict()
     assert len(spec["hconcat"]) == 2 and [plot["title"]["text"] for plot in spec["hconcat"]] == ["l1", "dss"]
     line = [row for row in data["curves_0"] if row["domain"] == "mnist_m"]
@@ -102,14 +109,18 @@ def test_drops_have_a_plot_per_scorer_on_one_scale(metric: Any) -> None:
     assert [row["removed"] for row in line] == [5 * k for k in range(11)]
     assert [row["value"] for row in line] == pytest.approx([sign * k / 20 * 50 for k in range(11)])
     assert line[4]["low"] == pytest.approx(line[4]["value"] - 3) and len({row["stretch"] for row in line}) == 1
-    scales = {str(layer["encoding"]["y"]["scale"]["domain"]) for plot in spec["hconcat"] for layer in plot["layer"]
-              if "scale" in layer["encoding"].get("y", {})}  # fmt: skip
+    scales = {
+        str(layer["encoding"]["y"]["scale"]["domain"])
+        for plot in spec["hconcat"]
+        for layer in plot["layer"]
+        if "scale" in layer["encoding"].get("y", {})
+    }
     assert scales == ({"[-50.0, 5.0]"} if metric == "change" else {"[-5.0, 50.0]"})
     assert "250 images of each domain" in words_of(chart) and "nothing yet about generalisation" in words_of(chart)
 
 
 def test_a_wide_stretch_was_not_measured() -> None:
-    data = data_of(charts.drops(table(rows(ratio=0.1), rows(ratio=0.15), rows(ratio=0.6))))
+    data = data_of(charts.drop_curve(table(rows(ratio=0.1), rows(ratio=0.15), rows(ratio=0.6))))
     assert len([row for row in data["gaps_0"] if row["domain"] == "uci"]) == 2
     assert [row["stretch"] for row in data["curves_0"] if row["domain"] == "uci"] == [0, 0, 1]
 
@@ -118,21 +129,21 @@ def test_a_domain_at_chance_has_no_relative_drop_and_is_named() -> None:
     frame = table(rows(ratio=0.1), rows(ratio=0.2))
     empty = (frame.metric == "relative_drop") & (frame.domain == "mnist_m")
     frame.loc[empty, ["value", "low", "high"]] = float("nan")
-    chart = charts.drops(frame, metric="relative_drop")
+    chart = charts.drop_curve(frame, metric="relative_drop")
     assert {row["domain"] for row in data_of(chart)["curves_0"]} == {"mnist", "uci"}
     assert chart.to_dict()["hconcat"][0]["title"]["subtitle"] == [
         "mnist_m: at chance before, so it has no relative drop"
     ]
     with pytest.raises(DgpruneError, match="metric must be one of 'change', 'relative_drop'; got 'accuracy'"):
-        charts.drops(frame, metric="accuracy")  # type: ignore[arg-type]
+        charts.drop_curve(frame, metric="accuracy")  # type: ignore[arg-type]
 
 
 def test_whole_rows_alone_are_drawn_as_whole_and_networks_are_named() -> None:
     frame = table(rows(), rows(**dict[str, Any]({"class": 3})), rows(group="one"))
-    assert len(data_of(charts.drop(frame))["drops"]) == 3 == len(data_of(charts.drops(frame))["curves_0"])
+    assert len(data_of(charts.drop(frame))["drops"]) == 3 == len(data_of(charts.drop_curve(frame))["curves_0"])
     both = table(rows(), rows(network="other"))
     assert {row["label"].split(",")[0] for row in data_of(charts.drop(both))["drops"]} == {"net", "other"}
-    titles = [plot["title"]["text"] for plot in charts.drops(both).to_dict()["hconcat"]]
+    titles = [plot["title"]["text"] for plot in charts.drop_curve(both).to_dict()["hconcat"]]
     assert titles == ["l1, net", "l1, other"]
 
 
@@ -142,7 +153,7 @@ def test_what_was_looked_at_is_marked() -> None:
     assert [row["label"] for row in held] == ["mnist", "uci", "mnist_m ◇ target-aware"]
     assert held[2]["colour"] == TARGET_AWARE and held[2]["shape"] == "diamond"
     seen.pop("group")
-    title = charts.drops(table(rows(**seen))).to_dict()["hconcat"][0]["title"]["text"]
+    title = charts.drop_curve(table(rows(**seen))).to_dict()["hconcat"][0]["title"]["text"]
     assert title == "l1 ◇ target-aware"
 
 
@@ -170,9 +181,10 @@ def test_vega_draws_it_whatever_names_hold_and_without_any_row(name: str) -> Non
     import vl_convert
 
     made = {
-        "layers": table(rows(group=HOSTILE, target=HOSTILE)), "flips": flips_table(target=HOSTILE, scorer=HOSTILE),
+        "layers": table(rows(group=HOSTILE, target=HOSTILE)),
+        "flips": flips_table(target=HOSTILE, scorer=HOSTILE),
         "drops": table(rows(target=HOSTILE, scorer=HOSTILE), rows(target=HOSTILE, scorer=HOSTILE, ratio=0.1)),
-    }  # fmt: skip
+    }
     for frame in (made[name], tidy([], extra=EXTRA)):
         svg = vl_convert.vegalite_to_svg(getattr(charts, name)(frame).to_dict())
         assert svg.startswith("<svg") and "NaN" not in svg and "<b onload" not in svg

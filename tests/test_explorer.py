@@ -90,7 +90,7 @@ def test_at_rest_every_value_equals_measure_of_the_pruned_network(batchnorm: Any
 
 
 def test_the_plan_keeps_the_filters_that_allocate_keeps(study: dg.Study) -> None:
-    explorer = dg.Explorer(study, scorer="taylor", scope="global", of="macs", ratio=0.37)
+    explorer = dg.Explorer(study, scorer="taylor", scope="global", budget="macs", ratio=0.37)
     try:
         explorer.wait()
         step = next(s for s in explorer.plan["steps"] if s["ratio"] == 0.37)
@@ -158,17 +158,20 @@ def test_bad_values_are_refused_before_anything_moves(study: dg.Study) -> None:
     explorer = dg.Explorer(study)
     try:
         for name, value, words in (
-            ("ratio", 1.0, r"\[0, 1\)"), ("ratio", -0.1, r"\[0, 1\)"), ("scope", "everywhere", "scope"),
-            ("of", "bytes", "of must be"), ("batchnorm", "yes", "batchnorm"),
+            ("ratio", 1.0, r"\[0, 1\)"),
+            ("ratio", -0.1, r"\[0, 1\)"),
+            ("scope", "everywhere", "scope"),
+            ("budget", "bytes", "of must be"),
+            ("batchnorm", "yes", "batchnorm"),
             ("scorer", "tailor", "Did you mean 'taylor'"),
-        ):  # fmt: skip
+        ):
             with pytest.raises(dg.DgpruneError, match=words):
                 setattr(explorer, name, value)
         assert explorer.choice["id"] == 0
         explorer.choice = {**explorer.choice, "id": 1, "ratio": 7, "by": "page"}
         assert "[0, 1)" in explorer.status["error"] and explorer.ratio == 0.5
         explorer.ratio = 0.3
-        assert explorer.choice["id"] == 2 and explorer.table.ratio_removed.iloc[0] == 0.3
+        assert explorer.choice["id"] == 2 and explorer.table.ratio_requested.iloc[0] == 0.3
     finally:
         explorer.close()
 
@@ -261,7 +264,7 @@ class Counting:
 
     def tick(self, view: View) -> Any:
         self.ticks += 1
-        if view.mask.asked > 0.8:
+        if view.mask.ratio_requested > 0.8:
             raise dg.DgpruneError("too much is gone")
         return {"bars": {"rows": [{"kept": view.mask.cost.filters}]}}
 
@@ -345,7 +348,7 @@ def test_an_option_of_the_scorer_makes_another_entry_of_the_menu() -> None:
 
 
 def test_reversed_and_hybrid_choices_can_be_copied_as_code() -> None:
-    choice = dg.hybrid(dg.reverse("l1"), dg.SCORERS["dss"].using(site="conv"), by="depth", start=2)
+    choice = dg.hybrid(dg.reverse("l1"), dg.SCORERS["dss"].using(site="conv_output"), by="depth", start=2)
     explorer = dg.Explorer(dg.demo(), scorer=choice, panels=[])
     try:
         assert explorer.wait()

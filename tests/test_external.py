@@ -121,8 +121,11 @@ class TestExternal:
         for name in ("mnist_full", "fashion_mnist"):
             domain = data.load(name)
             assert {part: len(rows) for part, rows in domain.splits.items()} == {
-                "train": 16, "score": 2, "report": 2, "test": 10
-            }  # fmt: skip
+                "train": 16,
+                "score": 2,
+                "report": 2,
+                "test": 10,
+            }
             assert domain.shape == (3, 28, 28) and domain.images.dtype == torch.uint8
             assert sorted(domain.splits["test"].tolist()) == list(range(20, 30))
             pixels = [int(domain.images[row, 1, 5, 5]) for row in domain.splits["test"]]

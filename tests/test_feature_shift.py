@@ -13,7 +13,7 @@ from material import domain as random_domain
 
 import dgprune_lab as dg
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.core.steps import run_through
+from dgprune_lab.core.steps import drain
 from dgprune_lab.diagnostics._features import features_steps
 
 WIDE = {"report": range(200), "score": range(200, 230), "train": range(230, 260)}
@@ -44,9 +44,9 @@ def test_two_samples_of_one_kind_are_not_told_apart_and_a_dark_one_is() -> None:
     same, dark = table(study_of(), layer="0"), table(study_of(0.6), layer="0")
     for metric in ("mmd", "coral", "proxy_a_distance"):
         for row in numbers(same, metric).to_dict("records"):
-            assert row["low"] <= 0 <= row["high"], (metric, row["ratio_removed"])
+            assert row["low"] <= 0 <= row["high"], (metric, row["ratio_requested"])
         full = numbers(dark, metric).iloc[0]
-        assert full.ratio_removed == 0 and full.low > 0 and (full.domain, full.other) == ("t", "a")
+        assert full.ratio_requested == 0 and full.low > 0 and (full.domain, full.other) == ("t", "a")
     assert numbers(same, "silhouette_domains").value.abs().max() < 0.05
 
 
@@ -58,19 +58,19 @@ def test_alignment_is_one_with_what_is_left_whole() -> None:
     keep = {"0": torch.ones(6, dtype=torch.float64), "4": torch.tensor([0.0] * 4 + [1.0] * 4, dtype=torch.float64)}
     dead = dg.Scores("dead", keep, study.graph, {}, {})
     mask = dg.Mask.by_hand(study.graph, removed={"4": [0, 1, 2, 3]})
-    held = run_through(features_steps(study, "4", masks=[mask], batchnorm="as_is", images=None, split="report"))
+    held = drain(features_steps(study, "4", masks=[mask], batchnorm="as_is", images=None, split="report"))
     assert np.allclose(held.values[0]["t"], held.values[1]["t"], atol=1e-4) and np.abs(held.values[0]["t"]).max() > 0.5
     frame = table(study, layer="4", scorer=dead)
     found = numbers(frame, "cka")
     assert set(found.domain) == {"a", "t"} and (found.low <= found.value).all() and (found.value < 1.01).all()
-    assert (found.ratio_removed == 0.5).all(), "the full network is what is compared with"
+    assert (found.ratio_requested == 0.5).all(), "the full network is what is compared with"
 
 
 def test_removed_filters_are_columns_of_zeros_and_the_source_sets_the_units() -> None:
     study = study_of(0.3, net=ResidualNet)
     mask = dg.allocate(study.score("l1"), ratio=0.5)
     for layer in study.graph.names:
-        held = run_through(features_steps(study, layer, masks=[mask], batchnorm="as_is", images=150, split="report"))
+        held = drain(features_steps(study, layer, masks=[mask], batchnorm="as_is", images=150, split="report"))
         full, pruned = held.values
         gone = ~mask.keep[layer].numpy()
         assert not pruned["t"][:, gone].any() and full["t"].shape == pruned["t"].shape == (150, len(gone))
@@ -85,10 +85,10 @@ def test_one_map_of_the_same_images_that_pruning_does_not_turn() -> None:
     for axis in ("map_1", "map_2"):
         a, b = numbers(first, axis), numbers(second, axis)
         assert len(a) == 2 * 2 * 200 and len(b) == 3 * 2 * 200 and set(a.embedding) == {"linear"}
-        key = ["ratio_removed", "domain", "image"]
+        key = ["ratio_requested", "domain", "image"]
         both = a.set_index(key).value.to_frame("a").join(b.set_index(key).value.to_frame("b"), how="left")
         assert np.allclose(both.a, both.b)
-    images = numbers(first, "map_1").query("domain == 't' and ratio_removed == 0")
+    images = numbers(first, "map_1").query("domain == 't' and ratio_requested == 0")
     assert images.image.tolist() == study.domain("t").rows("report").tolist()
     labels = study.domain("t").labels
     assert labels is not None and images["class"].tolist() == labels[study.domain("t").rows("report")].tolist()
@@ -98,7 +98,7 @@ def test_the_linear_map_is_the_principal_one() -> None:
     from sklearn.decomposition import PCA
 
     study = study_of(0.5)
-    held = run_through(features_steps(study, "4", masks=[], batchnorm="as_is", images=None, split="report"))
+    held = drain(features_steps(study, "4", masks=[], batchnorm="as_is", images=None, split="report"))
     expected = PCA(2).fit_transform(held.stacked)
     found = held.linear()
     assert np.allclose(np.abs(found), np.abs(expected), atol=1e-6)
@@ -118,11 +118,11 @@ def test_one_seeded_fit_of_all_rows() -> None:
 def test_what_the_choice_looked_at_marks_the_rows() -> None:
     study = study_of(0.5)
     frame = table(study, scorer="sensitivity", batchnorm="recalibrate", layer=["0", "4"])
-    pruned = frame[(frame.ratio_removed == 0.5) & (frame.metric == "mmd")]
+    pruned = frame[(frame.ratio_requested == 0.5) & (frame.metric == "mmd")]
     assert (pruned.target_aware == "t").all() and (pruned.batchnorm == "recalibrate").all()
-    assert (frame[frame.ratio_removed == 0].target_aware == "none").all()
+    assert (frame[frame.ratio_requested == 0].target_aware == "none").all()
     assert set(frame.group) == {"0", "4"} and (pruned.scorer == "sensitivity").all() and (pruned.role == "target").all()
-    assert min(pruned.ratio_got) > 0.4 and all(np.isfinite(pruned.low))
+    assert min(pruned.ratio_achieved) > 0.4 and all(np.isfinite(pruned.low))
 
 
 def test_a_map_that_shows_what_looked_at_the_target_says_so() -> None:
@@ -130,7 +130,7 @@ def test_a_map_that_shows_what_looked_at_the_target_says_so() -> None:
     linear = table(study, scorer="sensitivity")
     assert numbers(linear, "trustworthiness").target_aware.tolist() == ["t"]
     assert numbers(linear, "trustworthiness").scorer.tolist() == ["sensitivity"]
-    full = numbers(linear, "map_1").query("ratio_removed == 0")
+    full = numbers(linear, "map_1").query("ratio_requested == 0")
     assert set(full.target_aware) == {"none"}, "its axes hang on no mask"
     joint = numbers(table(study, scorer="sensitivity", embedding="umap", images=30, neighbours=8), "map_1")
     assert set(joint.target_aware) == {"t"}, "in one fit every place hangs on all masks"
@@ -138,11 +138,9 @@ def test_a_map_that_shows_what_looked_at_the_target_says_so() -> None:
 
 def test_a_number_that_cannot_be_is_left_out_and_the_others_stay() -> None:
     own = [
-        dg.Domain.from_arrays(
-            name, images=made.images, labels=torch.arange(260) + start, classes=520, splits=WIDE
-        )
+        dg.Domain.from_arrays(name, images=made.images, labels=torch.arange(260) + start, classes=520, splits=WIDE)
         for name, start, made in (("a", 0, wide("a")), ("t", 260, wide("t", seed=2)))
-    ]  # fmt: skip
+    ]
     study = dg.Study(randomise(norm_net(520), dtype=torch.float32), sources=own[:1], targets=own[1:])
     found = set(table(study, layer="0", embedding="none").metric)
     assert "silhouette_classes" not in found and {"mmd", "coral", "silhouette_domains"} <= found

@@ -21,7 +21,7 @@ from dgprune_lab.charts.feature_shift.map import (
     legend_rows,
     map_chart,
     point_rows,
-)  # fmt: skip
+)
 from dgprune_lab.charts.feature_shift.numbers import METRICS
 from dgprune_lab.charts.theme import looks
 from dgprune_lab.core.errors import DgpruneError
@@ -45,8 +45,18 @@ def numbers(layer: str, ratio: float) -> list[dict[str, Any]]:
         for m, one in enumerate(about):
             value = 0.1 * k + 0.01 * m + ratio / 10
             role = dict(DOMAINS).get(one.get("domain", ""))
-            rows.append({**one, "role": role, "group": layer, "ratio_removed": ratio, "metric": metric, "value": value,
-                         "low": value - 0.05, "high": value + 0.02})  # fmt: skip
+            rows.append(
+                {
+                    **one,
+                    "role": role,
+                    "group": layer,
+                    "ratio_requested": ratio,
+                    "metric": metric,
+                    "value": value,
+                    "low": value - 0.05,
+                    "high": value + 0.02,
+                }
+            )
     return rows
 
 
@@ -55,8 +65,15 @@ def places(layer: str, ratio: float, *, seed: int = 0) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for domain, role in DOMAINS:
         for image in range(IMAGES):
-            shared = {"domain": domain, "role": role, "group": layer, "ratio_removed": ratio, "image": 7 * image,
-                      "class": None if domain == "b" else image, "embedding": "umap"}  # fmt: skip
+            shared = {
+                "domain": domain,
+                "role": role,
+                "group": layer,
+                "ratio_requested": ratio,
+                "image": 7 * image,
+                "class": None if domain == "b" else image,
+                "embedding": "umap",
+            }
             rows += [{**shared, "metric": f"map_{axis}", "value": draw.normal()} for axis in (1, 2)]
     return rows
 
@@ -69,8 +86,9 @@ def table(
         rows += [row for ratio in ratios for row in numbers(layer, ratio)]
     for layer in mapped:
         rows += [row for ratio in ratios for row in places(layer, ratio, seed=seed)]
-        rows.append({"group": layer, "metric": "trustworthiness", "value": 0.91, "low": 0.88, "high": 0.93,
-                     "embedding": "umap"})  # fmt: skip
+        rows.append(
+            {"group": layer, "metric": "trustworthiness", "value": 0.91, "low": 0.88, "high": 0.93, "embedding": "umap"}
+        )
     return dg.tidy([{**row, **seen} if row.get("role") == "target" else row for row in rows], extra=EXTRA)
 
 
@@ -143,7 +161,7 @@ def test_every_image_of_the_table_is_a_point_by_domain_and_class() -> None:
         assert row["colour"] == (OTHER if row["domain"] == "b" else CLASS_COLOURS[row["image"] // 7])
     at = {(row["domain"], row["image"]): row for row in rows}
     for axis, name in (("x", "map_1"), ("y", "map_2")):
-        raw = frame[(frame.metric == name) & (frame.ratio_removed == 0.2)]
+        raw = frame[(frame.metric == name) & (frame.ratio_requested == 0.2)]
         given = [at[one.domain, one.image][f"{axis}s"][1] for one in raw.itertuples()]
         assert np.corrcoef(given, raw.value.astype(float))[0, 1] > 0.999, "in the order of the table"
 
@@ -178,7 +196,7 @@ def test_the_numbers_are_the_tables_with_their_intervals() -> None:
         rows = frame[frame.metric == metric]
         assert len(data[metric]) == len(rows) > 0
         told = sorted((row["removed"], row["value"], row["low"], row["high"]) for row in data[metric])
-        held = sorted(zip(100 * rows.ratio_removed, rows.value, rows.low, rows.high, strict=True))
+        held = sorted(zip(100 * rows.ratio_requested, rows.value, rows.low, rows.high, strict=True))
         assert np.allclose(np.array(told, dtype=float), np.array(held, dtype=float))
     assert {row["label"] for row in data["mmd"]} == {"a and b", "a and t", "b and t"}
     assert {row["colour"] for row in data["cka"]} == {look.colour for look in looks(DOMAINS).values()}

@@ -113,7 +113,7 @@ def test_the_numbers_are_those_of_the_table(study: dg.Study, fits: Any) -> None:
         held = frames["numbers"][metric]
         assert len(held) == len(rows)
         told = [(row["removed"], row["value"], row["low"], row["high"]) for row in held]
-        given = list(zip(100 * rows.ratio_removed, rows.value, rows.low, rows.high, strict=True))
+        given = list(zip(100 * rows.ratio_requested, rows.value, rows.low, rows.high, strict=True))
         same = np.array(sorted(told, key=str), dtype=float), np.array(sorted(given, key=str), dtype=float)
         assert np.allclose(same[0][:, 0].sum(), same[1][:, 0].sum())
         assert np.allclose(np.sort(same[0][:, 1:], axis=0), np.sort(same[1][:, 1:], axis=0), equal_nan=True)
@@ -149,12 +149,12 @@ def test_the_fit_survives_the_slider(study: dg.Study, fits: Any) -> None:
     assert len(fits) == 1 and fits[0].closed, "reaped when it is done"
 
 
-@pytest.mark.parametrize("change", ["layer", "scorer", "scope", "of", "batchnorm"])
+@pytest.mark.parametrize("change", ["layer", "scorer", "scope", "budget", "batchnorm"])
 def test_another_choice_ends_the_fit_and_a_return_has_its_map_at_once(change: str, fits: Any) -> None:
     study = study_of(norm_net)
     panel, view = FeatureShiftPanel(), view_of(study)
     panel.selected = {"layer": study.graph.names[0]}
-    options: Any = {"scorer": {"scorer": "l2"}, "scope": {"scope": "global"}, "of": {"of": "parameters"}}
+    options: Any = {"scorer": {"scorer": "l2"}, "scope": {"scope": "global"}, "budget": {"budget": "parameters"}}
     other = view_of(study, **options.get(change, {"batchnorm": "recalibrate"} if change == "batchnorm" else {}))
     shown(panel.tick(view))
     work: Any = panel.background(view)
@@ -247,7 +247,7 @@ def test_a_ratio_whose_numbers_cannot_be_had_is_left_out_and_said(
     number_rows = feature_run.number_rows
 
     def failing(study: dg.Study, held: Any, *, which: int, **options: Any) -> Any:
-        if held.masks[which] is not None and held.masks[which].asked == 0.8:
+        if held.masks[which] is not None and held.masks[which].ratio_requested == 0.8:
             raise DgpruneError("All is constant. Look at another layer.")
         return number_rows(study, held, which=which, **options)
 

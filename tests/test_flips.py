@@ -91,7 +91,7 @@ def test_several_networks_and_their_names(study: dg.Study) -> None:
 def test_the_pictures_are_the_images_that_turned(study: dg.Study) -> None:
     panel, view = FlipsPanel(), view_of(study)
     frames = last(panel, view)
-    pages = frames["pages"]["of"]
+    pages = frames["pages"]["budget"]
     assert pages > 1
     found: dict[str, list[dict[str, Any]]] = {"a (trained on)": [], "t (new look)": []}
     for page in range(pages):

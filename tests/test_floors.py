@@ -177,9 +177,12 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 # Not for a user's eyes: a stem that does not fit (caught where it is tried), a script of the package that cannot be
 # joined, a comparison of the bench that is void; and what Python itself expects of a module, typer of a command.
 OTHER_ERRORS = {
-    "measurement.shared_prefix": {"ValueError"}, "widgets.page.static.__init__": {"ValueError"},
-    "commands.bench": {"RuntimeError"}, "__init__": {"AttributeError"}, "commands.cli": {"typer.Exit"},
-}  # fmt: skip
+    "measurement.shared_prefix": {"ValueError"},
+    "widgets.page.static.__init__": {"ValueError"},
+    "commands.bench": {"RuntimeError"},
+    "__init__": {"AttributeError"},
+    "commands.cli": {"typer.Exit"},
+}
 
 
 @pytest.mark.parametrize("module", FILES)

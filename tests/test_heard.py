@@ -18,7 +18,7 @@ def comm() -> Any:
 
 
 def test_the_page_is_answered_where_it_asks_whoever_sent_last() -> None:
-    assert comm()._reply_subshell_for({}, "the page's") is None, "the kernel keeps this no more: HeardWidget may go"
+    assert comm()._reply_subshell_for({}, "the page's") is None, "the kernel keeps this no more: CommWidget may go"
     heard = comm()
     heard.__class__ = _unbound(type(heard))
     assert heard._reply_subshell_for({}, "the page's") == "the page's"

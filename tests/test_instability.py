@@ -133,9 +133,13 @@ def test_the_live_chart_has_training_held_out_and_shifted_images_and_every_drop(
 
 def test_a_training_that_one_watches_is_the_same_run(run: dg.PruningRun) -> None:
     live = Training(
-        fresh(), sources=[shades("a")], targets=[shades("t", noise=0.4, seed=1)], options=LONGER, schedule=LATE,
+        fresh(),
+        sources=[shades("a")],
+        targets=[shades("t", noise=0.4, seed=1)],
+        options=LONGER,
+        schedule=LATE,
         remove="largest",
-    )  # fmt: skip
+    )
     try:
         torch.rand(3)
         assert same_runs(live.result, run) and live.table.equals(run.table)

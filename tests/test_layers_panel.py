@@ -97,7 +97,7 @@ def test_few_images_need_no_estimate() -> None:
 
 
 def test_the_share_is_of_one_layer_whatever_the_explorer_counts(study: dg.Study) -> None:
-    mask = dg.allocate(study.score("l2"), ratio=0.4, scope="global", of="macs")
+    mask = dg.allocate(study.score("l2"), ratio=0.4, scope="global", budget="macs")
     odd = shown(LayersPanel().tick(View(study, mask, batchnorm="as_is")))[-1]
     plain = shown(LayersPanel().tick(view_of(study, scorer="l2", ratio=0.4, batchnorm="as_is")))[-1]
     assert rows_of(odd) == rows_of(plain) and "40 % of the filters of one layer alone" in odd["text"]
@@ -158,10 +158,13 @@ def opened(browser: Any, tmp_path: Path, request: Any) -> Generator[tuple[Opened
     frames = shown(panel.tick(view_of(read_study(), ratio=0.7)))[-1]
     state = make_state()
     state["panels"] |= {
-        "list": [{"name": panel.name, "label": panel.label, "unavailable": None}], "open": panel.name,
-        "charts": dict(panel.charts), "data": {panel.name: frames[panel.name]}, "text": frames["text"],
+        "list": [{"name": panel.name, "label": panel.label, "unavailable": None}],
+        "open": panel.name,
+        "charts": dict(panel.charts),
+        "data": {panel.name: frames[panel.name]},
+        "text": frames["text"],
         "pages": frames.get("pages"),
-    }  # fmt: skip
+    }
     path = write_page(tmp_path / "page.html", state, title="Panel")
     path.write_text(path.read_text(encoding="utf-8").replace('"offline":true', '"offline":false'), encoding="utf-8")
     one = Opened(browser, path, width=640, height=1500)
@@ -184,7 +187,7 @@ def test_the_page_draws_the_panel_and_turns_its_pages(opened: tuple[Opened, Any,
         assert all(row["label"] in text and row["text"] in text for row in rows_of(frames).values())
         assert page.locator(".dgx-pager").is_hidden(), "one page needs no buttons"
         return
-    pages = frames["pages"]["of"]
+    pages = frames["pages"]["budget"]
     assert page.locator(".dgx-panel svg image").count() == len(frames["flips"]["pictures"])
     assert one.text(".dgx-panel-page") == f"page 1 of {pages}"
     page.evaluate(

@@ -15,8 +15,18 @@ from dgprune_lab.training.events import BatchEvent, PruneEvent, StageEvent
 from dgprune_lab.training.loop import train
 from dgprune_lab.widgets import Live, Tuning
 
-ROW = {"scorer": "l1", "metric": "accuracy", "domain": "a", "role": "source", "value": 0.5, "unit": "share",
-       "ratio_got": 0.25, "of": "filters", "round": 1, "stage": "cut"}  # fmt: skip
+ROW = {
+    "scorer": "l1",
+    "metric": "accuracy",
+    "domain": "a",
+    "role": "source",
+    "value": 0.5,
+    "unit": "share",
+    "ratio_achieved": 0.25,
+    "budget": "filters",
+    "round": 1,
+    "stage": "cut",
+}
 
 
 def stage(number: int) -> StageEvent:

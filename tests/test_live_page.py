@@ -29,11 +29,17 @@ def write(path: Path, live: Live) -> Path:
         "send: () => {}", "send: (m) => sent.push(m)"
     )
     text = page._PAGE.format(
-        policy=html.escape(page.POLICY), title="run", lead="", css=static.style("live"), page_css=page._PAGE_CSS,
-        places="<div></div>", state=page.inlined(state), vega=page._closed(vega_bundle(kind="script")),
+        policy=html.escape(page.POLICY),
+        title="run",
+        lead="",
+        css=static.style("live"),
+        page_css=page._PAGE_CSS,
+        places="<div></div>",
+        state=page.inlined(state),
+        vega=page._closed(vega_bundle(kind="script")),
         module=page._closed(static.module_text("live")),
         start=start + "\nwindow.model = window.explorers[0].model;",
-    )  # fmt: skip
+    )
     path.write_text(text.replace('<script type="module">', '<script>const sent = [];</script><script type="module">'))
     return path
 
@@ -171,11 +177,23 @@ def test_every_button_keeps_its_keys_and_ending_leaves_nothing(watch: Callable[.
 @pytest.mark.parametrize(("width", "dark"), [(1180, False), (760, True), (420, False)])
 def test_nothing_is_cut_at_any_width(watch: Callable[..., Watched], width: int, dark: bool) -> None:
     rows = [
-        {"scorer": "l1", "metric": "accuracy", "domain": name, "role": role, "value": 0.98 - 0.01 * k, "unit": "share",
-         "ratio_got": 0.9, "of": "macs", "round": k, "epoch": 10 * k, "stage": stage, "seen_by_scorer": seen}
+        {
+            "scorer": "l1",
+            "metric": "accuracy",
+            "domain": name,
+            "role": role,
+            "value": 0.98 - 0.01 * k,
+            "unit": "share",
+            "ratio_achieved": 0.9,
+            "budget": "macs",
+            "round": k,
+            "epoch": 10 * k,
+            "stage": stage,
+            "seen_by_scorer": seen,
+        }
         for name, role, seen in (("photographs_of_digits", "source", "none"), ("mnist_m", "target", "images"))
         for k, stage in enumerate(("full", "cut", "tuned"))
-    ]  # fmt: skip
+    ]
 
     def run() -> Generator[Any, None, str]:
         yield PruneEvent(1, 1, {}, rows, "all")

@@ -35,11 +35,11 @@ def drawn(graph: FilterGraph, seed: int) -> Scores:
 
 def test_a_mask_survives_a_file_with_original_indices() -> None:
     model, graph = real()
-    mask = dg.allocate(drawn(graph, 1), ratio=0.4, scope="global", of="macs")
+    mask = dg.allocate(drawn(graph, 1), ratio=0.4, scope="global", budget="macs")
     plain = json.loads(json.dumps(mask.to_json()))
     again = Mask.from_json(plain, graph=graph)
     assert again.key == mask.key and again.to_json() == mask.to_json()
-    for name in ("asked", "got", "scope", "of", "scorer", "options", "nested", "reads"):
+    for name in ("ratio_requested", "ratio_achieved", "scope", "budget", "scorer", "options", "nested", "reads"):
         assert getattr(again, name) == getattr(mask, name)
     for group in graph.groups:
         kept = plain["keep"][group.name]
@@ -61,7 +61,7 @@ def test_two_rounds_equal_their_composition() -> None:
     both = first.then(inner)
     with torch.no_grad():
         assert torch.equal(dg.prune(small, inner)(x), dg.prune(model, both)(x))
-    assert not both.nested and both.asked == pytest.approx(1 - 0.7 * 0.6)
+    assert not both.nested and both.ratio_requested == pytest.approx(1 - 0.7 * 0.6)
     for name in graph.names:
         assert set(both.kept(name)) < set(first.kept(name))
     with pytest.raises(dg.DgpruneError, match=r"second mask does not fit layer"):
@@ -71,7 +71,11 @@ def test_two_rounds_equal_their_composition() -> None:
 def test_masks_by_hand() -> None:
     _, graph = real()
     mask = Mask.by_hand(graph, removed={"inner": [0, 3]})
-    assert mask.kept("inner") == [1, 2, 4] and mask.asked == pytest.approx(mask.got) and mask.scorer == "by hand"
+    assert (
+        mask.kept("inner") == [1, 2, 4]
+        and mask.ratio_requested == pytest.approx(mask.ratio_achieved)
+        and mask.scorer == "by hand"
+    )
     assert Mask.by_hand(graph).cost == graph.cost()
     for wrong, words in (
         ({"inner": [5]}, r"'inner' has filters 0 to 4; got \[5\]"),
@@ -105,7 +109,7 @@ def test_single_weights_are_masked_never_removed() -> None:
     scores = dg.WeightScores("l1", values)
     total = sum(v.numel() for v in values.values())
     mask = dg.allocate(scores, ratio=0.5, scope="global")
-    assert sum(int((~k).sum()) for k in mask.keep.values()) == total // 2 and mask.got == pytest.approx(
+    assert sum(int((~k).sum()) for k in mask.keep.values()) == total // 2 and mask.ratio_achieved == pytest.approx(
         0.5, abs=1 / total
     )
     top = max(float(values[n][~mask.keep[n]].max()) for n in values)
@@ -117,7 +121,7 @@ def test_single_weights_are_masked_never_removed() -> None:
     with pytest.raises(dg.DgpruneError, match=r"single weights.*use masked"):
         dg.prune(model, mask)  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match=r"counted as parameters"):
-        dg.allocate(scores, ratio=0.5, of="macs")
+        dg.allocate(scores, ratio=0.5, budget="macs")
 
 
 def test_a_mask_of_single_weights_for_another_network_is_refused() -> None:

@@ -10,7 +10,7 @@ from material import domain, norm_net, plain_net, randomise
 
 import dgprune_lab as dg
 from dgprune_lab.charts.mean_map import mean_map as draw
-from dgprune_lab.diagnostics.data_access import ledger
+from dgprune_lab.diagnostics.data_access import data_access
 from dgprune_lab.diagnostics.mean_map import mean_map
 
 
@@ -65,12 +65,13 @@ def test_bad_input() -> None:
 
 
 def test_the_ledger_of_the_menu() -> None:
-    frame: Any = ledger(study_of()).set_index("scorer")
+    frame: Any = data_access(study_of()).set_index("scorer")
     assert set(frame.index) == set(dg.SCORERS)
     assert frame.loc["dss", ["of_sources", "of_targets", "target_aware"]].tolist() == ["images", "images", "t"]
     assert frame.loc["taylor", ["of_sources", "of_targets", "target_aware"]].tolist() == ["labels", "none", "none"]
     assert "BatchNorm" in frame.loc["bn_scale", "unavailable"] and frame.loc["l1", "unavailable"] == ""
-    alone = ledger(study_of(sources=[domain("a")], targets=[]), ["dss", "risk_variance"]).set_index("scorer")
+    alone = data_access(study_of(sources=[domain("a")], targets=[]), ["dss", "risk_variance"]).set_index("scorer")
     assert alone["unavailable"].tolist() == [
-        "there are no images of a new look.", "it compares at least two sources, and there is one.",
-    ]  # fmt: skip
+        "there are no images of a new look.",
+        "it compares at least two sources, and there is one.",
+    ]

@@ -107,9 +107,13 @@ def test_rows_of_measure() -> None:
     assert sorted(table.metric) == ["accuracy", "bytes", "latency", "loss", "macs", "parameters"]
     rows = table.set_index("metric")
     assert rows.unit.to_dict() == {
-        "accuracy": "share", "loss": "nats", "parameters": "count", "macs": "per image", "bytes": "bytes",
+        "accuracy": "share",
+        "loss": "nats",
+        "parameters": "count",
+        "macs": "per image",
+        "bytes": "bytes",
         "latency": "ms per 30 images",
-    }  # fmt: skip
+    }
     outcomes = dg.evaluate(model, held[0])
     assert rows.value["accuracy"] == outcomes.accuracy and rows.value["loss"] == pytest.approx(
         float(outcomes.loss.mean())
@@ -152,7 +156,7 @@ def test_measure_recalibrates_where_asked() -> None:
     losses = [list(t[t.metric == "loss"].value) for t in (asked, by_hand, as_is)]
     assert losses[0] == losses[1] and losses[0] != losses[2]
     train = dg.measure(model, held[0], split="train", batchnorm="recalibrate", latency=False)
-    assert set(train[train.metric == "loss"].seen_by_tuning) == {"images"}
+    assert set(train[train.metric == "loss"].seen_by_finetuning) == {"images"}
     with pytest.raises(dg.DgpruneError, match=r"batchnorm must be one of 'as_is', 'recalibrate'; got 'refresh'"):
         dg.measure(model, held, batchnorm="refresh")  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match=r"at least one domain"):
@@ -191,6 +195,10 @@ def test_the_rows_of_a_pruned_network_say_what_was_asked_and_got() -> None:
     study = dg.demo()
     mask = dg.allocate(study.score("random", seed=3), ratio=0.33)
     rows = dg.measure(dg.prune(study.model, mask), study.sources, images=20, latency=False, batchnorm="recalibrate")
-    assert set(rows.scorer) == {"random"} and set(rows.seed) == {3} and set(rows.ratio_removed) == {0.33}
-    assert set(rows.ratio_got) == {mask.got} and set(rows["scope"]) == {"layer"} and set(rows["of"]) == {"filters"}
+    assert set(rows.scorer) == {"random"} and set(rows.seed) == {3} and set(rows.ratio_requested) == {0.33}
+    assert (
+        set(rows.ratio_achieved) == {mask.ratio_achieved}
+        and set(rows["scope"]) == {"layer"}
+        and set(rows["budget"]) == {"filters"}
+    )
     assert dg.measure(study.model, study.sources, images=20, latency=False).scorer.isna().all()

@@ -15,7 +15,7 @@ from torch import nn
 from dgprune_lab.commands.train import RECIPES, macs, make, source_statistics
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.core.provenance import Record
+from dgprune_lab.core.provenance import Provenance
 from dgprune_lab.core.tables import Seen
 from dgprune_lab.data import BUILTIN
 from dgprune_lab.models.checkpoints import (
@@ -28,7 +28,7 @@ from dgprune_lab.models.checkpoints import (
     shipped_card,
 )
 from dgprune_lab.models.networks import BUILDERS, Normalise, build, digits_net, lenet
-from dgprune_lab.pruning.surgery import record_of, set_record
+from dgprune_lab.pruning.surgery import provenance_of, set_provenance
 from dgprune_lab.training.loop import accuracy_by_part
 from dgprune_lab.training.options import TrainingOptions
 
@@ -45,7 +45,7 @@ def test_every_builder_gives_logits_of_its_classes(name: str) -> None:
     images = torch.rand(3, 3, SIZES[name], SIZES[name])
     assert model(images).shape == (3, 7)
     assert isinstance(next(model.children()), Normalise)
-    assert record_of(model) == Record(training={})
+    assert provenance_of(model) == Provenance(training={})
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -128,14 +128,14 @@ def test_wrong_names_and_widths_are_said_in_words(call: Any, said: str) -> None:
 def test_a_checkpoint_comes_back_byte_for_byte(tmp_path: Path) -> None:
     options = {"widths": [4, 4, 6, 6, 8], "classes": 5, "seed": 3}
     model = build("digits_net", **options)
-    set_record(model, Record(training={"a/train": "labels"}))
+    set_provenance(model, Provenance(training={"a/train": "labels"}))
     model(torch.rand(8, 3, 28, 28))  # moves the running statistics
     card = {"builder": "digits_net", "options": options, "note": "for a test"}
     path = save_checkpoint(model, tmp_path / "deep" / "net.v1", card=card)
     assert path.name == "net.v1.safetensors"
     back = load_checkpoint(path)
     assert not back.training
-    assert record_of(back) == record_of(model)
+    assert provenance_of(back) == provenance_of(model)
     for key, value in model.state_dict().items():
         assert back.state_dict()[key].dtype == value.dtype
         assert torch.equal(back.state_dict()[key], value)
@@ -149,7 +149,7 @@ def test_a_network_without_a_record_is_unknown_never_none(tmp_path: Path) -> Non
     model = lenet()
     del model.dgprune_record
     path = save_checkpoint(model, tmp_path / "bare", card={"builder": "lenet", "options": {}})
-    assert record_of(load_checkpoint(path)).seen("training", "mnist", "train") == "unknown"
+    assert provenance_of(load_checkpoint(path)).seen("training", "mnist", "train") == "unknown"
 
 
 def test_what_does_not_fit_is_named_and_nothing_changes() -> None:
@@ -223,10 +223,10 @@ def test_a_shipped_card_is_its_recipe(name: str) -> None:
     assert card["parameters"] == count([model])
     assert card["macs"] == macs(model, (3, 28, 28)) <= 10_000_000
     wanted: dict[str, Seen] = {f"{source}/train": "labels" for source in recipe.sources}
-    assert record_of(model) == Record(training=wanted, selection=dict(recipe.selected_on))
+    assert provenance_of(model) == Provenance(training=wanted, selection=dict(recipe.selected_on))
     for target in recipe.targets:
         for part in card["accuracy"][target]:
-            assert set(record_of(model).columns(target, part).values()) == {"none"}
+            assert set(provenance_of(model).columns(target, part).values()) == {"none"}
 
 
 def test_the_demo_is_worth_a_slider() -> None:

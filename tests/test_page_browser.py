@@ -25,7 +25,7 @@ def opened(browser: Any, page_path: Path) -> Generator[Opened, None, None]:
     yield one
     one.page.close()
     assert one.wrong == []
-    assert [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 @pytest.mark.browser
@@ -199,7 +199,7 @@ def test_names_are_text_and_nothing_else(browser: Any, tmp_path: Path) -> None:
     one = Opened(browser, write_page(tmp_path / "names.html", make_state(target=HOSTILE), title=HOSTILE))
     assert one.page.locator("img").count() == 0
     assert HOSTILE in one.text(".dgx-sentence")
-    assert [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == [] and one.wrong == []
+    assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == [] and one.wrong == []
     one.page.close()
 
 

@@ -32,18 +32,24 @@ def axis(field: str, most: float) -> dict[str, Any]:
 
 # Points that lie between the places of a grid, on canvas.
 MOVING = chart(
-    {"type": "point", "clip": True}, "points",
+    {"type": "point", "clip": True},
+    "points",
     params=[
-        {"name": "at", "value": 0}, {"name": "grid", "value": [0, 0.5, 1]}, {"name": "by", "value": ""},
+        {"name": "at", "value": 0},
+        {"name": "grid", "value": [0, 0.5, 1]},
+        {"name": "by", "value": ""},
         {"name": "k", "expr": "min(floor(at / 0.5), length(grid) - 2)"},
         {"name": "f", "expr": "(at - grid[k]) / (grid[k + 1] - grid[k])"},
         {"name": "brush", "select": "interval"},
     ],
     transform=[{"calculate": f"datum.{c}s[k] + f * (datum.{c}s[k + 1] - datum.{c}s[k])", "as": c} for c in "xy"],
     encoding={"x": axis("x", 10), "y": axis("y", 10)},
-    usermeta={"embedOptions": {"renderer": "canvas"}, "brushes": "brush",
-              "follows": {"ratio": "at", "scorer": "by", "of": "nowhere"}},
-)  # fmt: skip
+    usermeta={
+        "embedOptions": {"renderer": "canvas"},
+        "brushes": "brush",
+        "follows": {"ratio": "at", "scorer": "by", "of": "nowhere"},
+    },
+)
 POINTS = [{"xs": [0, 5, 6], "ys": [0, 10, 4]}, {"xs": [9, 3, 3], "ys": [1, 1, 2]}]
 
 # Three lines of cells: five, two and three of them.
@@ -56,15 +62,19 @@ CELLS = [
 ROWS = """Object.keys(view.getState({data: () => true, signals: () => false}).data).map((name) => view.data(name))
   .find(([row]) => row?.xs && row.x !== undefined)"""
 GRID = chart(
-    {"type": "rect", "width": 20, "height": 20, "strokeWidth": 2}, "cells",
+    {"type": "rect", "width": 20, "height": 20, "strokeWidth": 2},
+    "cells",
     params=[{"name": "picked", "value": ""}],
     encoding={
-        "x": axis("place", 5), "y": {**axis("line", 3), "sort": "descending"},
-        "stroke": {"condition": {"test": "datum.group + '|' + datum.filter === picked", "value": "#ff0000"},
-                   "value": None},
+        "x": axis("place", 5),
+        "y": {**axis("line", 3), "sort": "descending"},
+        "stroke": {
+            "condition": {"test": "datum.group + '|' + datum.filter === picked", "value": "#ff0000"},
+            "value": None,
+        },
     },
     usermeta={"picks": "cells", "label": "Filters by layer"},
-)  # fmt: skip
+)
 
 
 def panels(**more: Any) -> dict[str, Any]:
@@ -118,8 +128,10 @@ def test_a_choice_of_a_menu_is_told_as_its_value(live: Live) -> None:
     size.select_option("any")
     size.select_option("whole")
     assert sent(live, "control") == [
-        {"name": "layer", "value": "conv2"}, {"name": "size", "value": None}, {"name": "size", "value": 1},
-    ]  # fmt: skip
+        {"name": "layer", "value": "conv2"},
+        {"name": "size", "value": None},
+        {"name": "size", "value": 1},
+    ]
     live.tell("panels", panels())
     assert page.locator(".dgx-panel-menus").is_hidden() and page.locator(".dgx-panel select").count() == 0
 
@@ -265,8 +277,12 @@ def test_a_pick_of_python_is_followed_unless_the_user_has_moved_since(live: Live
 
 
 def test_a_chart_without_the_parameter_can_be_picked_in(live: Live) -> None:
-    draw(live, {name: part for name, part in GRID.items() if name != "params"} | {
-        "encoding": {name: GRID["encoding"][name] for name in "xy"}}, data={"chart": {"cells": CELLS}})  # fmt: skip
+    draw(
+        live,
+        {name: part for name, part in GRID.items() if name != "params"}
+        | {"encoding": {name: GRID["encoding"][name] for name in "xy"}},
+        data={"chart": {"cells": CELLS}},
+    )
     cell(live, 8).click()
     assert sent(live, "filter") == [{"group": "conv3", "filter": 1}]
 

@@ -13,7 +13,7 @@ from material import domain, fingerprint, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.core.steps import run_through
+from dgprune_lab.core.steps import drain
 from dgprune_lab.diagnostics._loss_curve import LossCurve, grid_of, read_off
 from dgprune_lab.diagnostics.prunability import Setting, prunability_steps
 from dgprune_lab.measurement.weight_masking import prunable, weight_scores
@@ -79,20 +79,20 @@ def test_on_a_curve_that_only_rises_the_quick_search_finds_what_the_grid_finds(e
         return 1.0 if share >= end else 3 - share
 
     quick, whole = curve_of(loss), curve_of(loss)
-    run_through(quick.bracket(0.001))
-    run_through(whole.fill())
+    drain(quick.bracket(0.001))
+    drain(whole.fill())
     assert quick.read(0.001).contiguous == whole.read(0.001).contiguous == whole.read(0.001).smallest == end
     assert len(whole.losses) == 100 and len(quick.losses) * 5 <= 100
     fine = curve_of(loss, step=0.001)
-    run_through(fine.bracket(0.001))
+    drain(fine.bracket(0.001))
     assert fine.read(0.001).contiguous == end and len(fine.losses) <= 21
 
 
 def test_the_quick_search_does_not_look_for_islands() -> None:
     curve = curve_of(lambda share: 1.0 if share > 0.795 or 0.1 < share < 0.15 else 2.0)
-    run_through(curve.bracket(0.1))
+    drain(curve.bracket(0.1))
     assert curve.read(0.1).contiguous == 0.8
-    run_through(curve.fill())
+    drain(curve.fill())
     assert curve.read(0.1) == (0.11, 0.8, False, ((0.11, 0.14),))
 
 
@@ -105,8 +105,8 @@ def test_a_share_is_measured_once() -> None:
 
     curve = curve_of(loss)
     for tolerance in (0.1, 0.5, 0.1):
-        run_through(curve.bracket(tolerance))
-    run_through(curve.fill())
+        drain(curve.bracket(tolerance))
+    drain(curve.fill())
     assert len(asked) == len(set(asked)) == 100
     for tolerance in (0.1, 0.5):
         assert curve.read(tolerance).smallest == pytest.approx(math.ceil(100 / (1 + tolerance) - 1e-9) / 100)
@@ -114,7 +114,7 @@ def test_a_share_is_measured_once() -> None:
 
 def test_the_interval_follows_the_images() -> None:
     same = curve_of(lambda share: 1 / share)
-    run_through(same.fill())
+    drain(same.fill())
     assert same.resampled([0.26], whole=True) == [(0.8, 0.8)], "every resample scales all losses alike"
 
     generator = torch.Generator().manual_seed(0)
@@ -125,7 +125,7 @@ def test_the_interval_follows_the_images() -> None:
         return torch.ones(400, dtype=torch.float64) + 2 * (1 - share) * noise
 
     curve = LossCurve(measure, step=0.01, name="noisy")
-    run_through(curve.fill())
+    drain(curve.fill())
     ((low, high),) = curve.resampled([0.5], whole=True)
     value = curve.read(0.5).smallest
     assert low <= value <= high and 0.01 <= high - low <= 0.1
@@ -168,7 +168,7 @@ def test_the_table_is_the_masked_networks() -> None:
     assert points.value.tolist() == means
     count = sum(weight.numel() for weight in prunable(study.model).values())
     gone = [math.floor((1 - share) * count + 1e-9) / count for share in grid_of(0.1)]
-    assert points.ratio_got.tolist() == gone and points.ratio_removed.tolist() == [1 - s for s in grid_of(0.1)]
+    assert points.ratio_achieved.tolist() == gone and points.ratio_requested.tolist() == [1 - s for s in grid_of(0.1)]
     assert (points.low <= points.value).all() and (points.value <= points.high).all()
     for tolerance in (0.1, 0.01):
         row = frame[frame.tolerance == tolerance].iloc[0]
@@ -177,7 +177,7 @@ def test_the_table_is_the_masked_networks() -> None:
         assert row.monotone == found.monotone and row.training_loss == means[0] and row.evaluations == 10
         assert row.bracket_low == pytest.approx(row.value - 0.1) and row.low <= row.value <= row.high
         assert (row.domain, row.split, row.images, row.interval) == ("a, b", "train", 40, "images")
-        assert (row.scorer, row.scope, row.of, row.batchnorm) == ("l1", "global", "parameters", "as_is")
+        assert (row.scorer, row.scope, row.budget, row.batchnorm) == ("l1", "global", "parameters", "as_is")
     again = dg.diagnostics.prunability(study, step=0.1, tolerance=[0.1, 0.01])
     assert again.equals(frame)
 
@@ -207,7 +207,7 @@ def test_filters_are_removed_as_by_the_study() -> None:
         ]
         assert frame[frame.metric == "loss"].value.tolist() == means
         row = read(frame)
-        assert (row.scorer, row.of, row.granularity) == ("taylor", "filters", "filter")
+        assert (row.scorer, row.budget, row.granularity) == ("taylor", "filters", "filter")
         assert row.seen_by_scorer == "none" and row.target_aware == "none"
     aware = read(dg.diagnostics.prunability(study, scorer="dss", granularity="filter", step=0.5))
     assert aware.target_aware == "t"
@@ -263,4 +263,4 @@ def test_bad_input_is_a_sentence() -> None:
 def test_a_training_loss_of_nothing_or_of_no_number_is_refused() -> None:
     for loss, said in ((0.0, "'made up' is 0 to the last digit"), (math.nan, "'made up' is nan")):
         with pytest.raises(dg.DgpruneError, match=said):
-            run_through(curve_of(lambda share, loss=loss: loss).bracket(0.1))
+            drain(curve_of(lambda share, loss=loss: loss).bracket(0.1))

@@ -14,7 +14,7 @@ import dgprune_lab as dg
 from dgprune_lab.charts.prunability import prunability_data
 from dgprune_lab.diagnostics._loss_curve import read_off
 from dgprune_lab.diagnostics.prunability import EXTRA
-from dgprune_lab.widgets import Shown
+from dgprune_lab.widgets import LiveChart
 from dgprune_lab.widgets.page import standalone as page
 from dgprune_lab.widgets.page import static
 from dgprune_lab.widgets.page.vega import vega_bundle
@@ -90,7 +90,7 @@ def test_what_cannot_be_drawn_is_a_sentence() -> None:
 
 def test_a_shown_chart_is_a_picture_where_no_kernel_runs() -> None:
     chart = dg.charts.prunability(table({HOSTILE: SMOOTH}))
-    shown = Shown(chart)
+    shown = LiveChart(chart)
     try:
         before = copy.deepcopy(shown.static)
         assert shown.static["spec"] == chart.to_dict()
@@ -105,13 +105,19 @@ def test_a_shown_chart_is_a_picture_where_no_kernel_runs() -> None:
 @pytest.mark.browser
 def test_the_slider_moves_the_read_off_in_a_page_without_a_kernel(browser: Any, tmp_path: Path) -> None:
     frame = table({HOSTILE: SMOOTH, "b": ISLAND}, tolerances=(0.1, 0.3))
-    shown = Shown(dg.charts.prunability(frame))
+    shown = LiveChart(dg.charts.prunability(frame))
     text = page._PAGE.format(
-        policy=html.escape(page.POLICY), title="chart", lead="", css=static.style("shown"), page_css=page._PAGE_CSS,
-        places="<div></div>", state=page.inlined([{"static": shown.static}]),
-        vega=page._closed(vega_bundle(kind="script")), module=page._closed(static.module_text("shown")),
+        policy=html.escape(page.POLICY),
+        title="chart",
+        lead="",
+        css=static.style("shown"),
+        page_css=page._PAGE_CSS,
+        places="<div></div>",
+        state=page.inlined([{"static": shown.static}]),
+        vega=page._closed(vega_bundle(kind="script")),
+        module=page._closed(static.module_text("shown")),
         start=page._START.replace("explorer.default", "shown.default"),
-    )  # fmt: skip
+    )
     shown.close()
     (tmp_path / "shown.html").write_text(text)
     wrong: list[str] = []

@@ -17,7 +17,7 @@ import dgprune_lab as dg
 from dgprune_lab.pruning.verify import read_groups
 from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
 from dgprune_lab.training.loop import finish, train
-from dgprune_lab.training.scheduled.members import read_writers
+from dgprune_lab.training.scheduled.members import find_producers
 from dgprune_lab.training.scheduled.treatments import Treatment
 
 
@@ -88,16 +88,22 @@ def test_a_writer_of_a_residual_stream_goes_alone_and_its_sum_is_not_read() -> N
     assert float(state["last.weight"][:, gone].abs().max()) == float(state["shortcut.weight"][:, gone].abs().max()) == 0
     assert float(state["stem.weight"][gone].abs().min()) > 0 and float(state["inner.weight"][:, gone].abs().min()) > 0
     assert found.pruned().state_dict()["stem.weight"].shape == (6, 3, 3, 3)
-    assert set(found.mask.keep) == {"outer.weight", "outer_norm.weight", "outer_norm.bias", "last.weight",
-                                    "shortcut.weight"}  # fmt: skip
+    assert set(found.mask.keep) == {
+        "outer.weight",
+        "outer_norm.weight",
+        "outer_norm.bias",
+        "last.weight",
+        "shortcut.weight",
+    }
 
 
 def test_a_stream_is_cut_where_all_its_writers_lost_the_filter() -> None:
     both = dg.PruneSchedule({"outer": (1, 1, 1, 0.7), "stem": (1, 1, 1, 0.7)})
     found = trained(fresh(ResidualNet), schedule=both, remove="random", seed=3)
     state = found.network.state_dict()
-    lost = [set((state[f"{n}.weight"].flatten(1).abs().sum(1) == 0).nonzero().flatten().tolist()) for n in
-            ("stem", "outer")]  # fmt: skip
+    lost = [
+        set((state[f"{n}.weight"].flatten(1).abs().sum(1) == 0).nonzero().flatten().tolist()) for n in ("stem", "outer")
+    ]
     assert len(lost[0]) == len(lost[1]) == 4
     assert set((~found.filters.keep["stem"]).nonzero().flatten().tolist()) == lost[0] & lost[1] != set()
 
@@ -115,8 +121,10 @@ def test_the_projection_on_the_shortcut_goes_with_the_block() -> None:
         trained(network, schedule=dg.PruneSchedule({"last": (1, 1, 1, 0.5), "shortcut": (2, 2, 1, 0.5)}))
 
 
-@pytest.mark.parametrize(("remove", "scorer"), [("smallest", "l2"), ("largest", "l2"), ("smallest", "l1"),
-                                                ("smallest", "taylor"), ("largest", "activation_l1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("remove", "scorer"),
+    [("smallest", "l2"), ("largest", "l2"), ("smallest", "l1"), ("smallest", "taylor"), ("largest", "activation_l1")],
+)
 def test_what_leaves_is_what_the_score_says_at_that_moment(remove: Any, scorer: str) -> None:
     """At the first event, against a study of the network that the same training gives without any event."""
     once = dg.PruneSchedule.everywhere(start=2, end=2, every=1, ratio=0.5)
@@ -128,7 +136,7 @@ def test_what_leaves_is_what_the_score_says_at_that_moment(remove: Any, scorer: 
     for layer, gone in event.removed.items():
         order = scores.values[layer].sort(stable=True, descending=remove == "largest").indices
         assert sorted(order[: len(gone)].tolist()) == gone
-    reads = dg.record_of(event.so_far.network).scorer
+    reads = dg.provenance_of(event.so_far.network).scorer
     assert reads == ({} if scorer in ("l1", "l2") else scores.reads)
 
 
@@ -142,8 +150,8 @@ def treated(how: Any, batches: int) -> tuple[Any, Any, Treatment]:
     network = fresh().requires_grad_(False)
     model: Any = copy.deepcopy(network)
     x = images(2, 3, 12, 12)
-    writers = read_writers(model, read_groups(model, x), x)
-    treatment = Treatment(model, writers=writers, how=how, batches=batches, seed=0)
+    producers = find_producers(model, read_groups(model, x), x)
+    treatment = Treatment(model, producers=producers, how=how, batches=batches, seed=0)
     treatment.begin({"0": torch.tensor([1, 4])})
     return network, model, treatment
 
@@ -198,7 +206,7 @@ def test_noise_has_the_spread_of_what_is_left() -> None:
 def test_passing_treatments_remove_nothing(how: Any, batches: int) -> None:
     found = trained(how=how, batches=batches)
     assert found.mask.keep == {} and all(part.all() for part in found.filters.keep.values())
-    assert set(found.events.event) == {1, 2, 3} and set(found.end.ratio_got) == {0.0}
+    assert set(found.events.event) == {1, 2, 3} and set(found.end.ratio_achieved) == {0.0}
     assert len(found.pruned().state_dict()["0.weight"]) == 6
 
 
@@ -238,8 +246,11 @@ def test_mean_stability_and_the_end() -> None:
     train_part = dg.evaluate(found.network, shades("a"), "train").accuracy
     assert end["last", "accuracy", "a", "report"] == report
     assert end["last", "gap", "a", "report"] == pytest.approx(train_part - report)
-    after = {(r["epoch"]): r["value"] for r in found.table.to_dict("records")
-             if r["metric"] == "accuracy" and r["domain"] == "a" and r["split"] == "score"}  # fmt: skip
+    after = {
+        (r["epoch"]): r["value"]
+        for r in found.table.to_dict("records")
+        if r["metric"] == "accuracy" and r["domain"] == "a" and r["split"] == "score"
+    }
     best: Any = found.end[found.end.stage == "selected on score"]
     assert set(best.epoch) == {max(after, key=lambda epoch: after[epoch])}, "the first of the best"
     assert set(best[best.split == "report"].seen_by_selection) == {"none"}, "chosen on other images"
@@ -278,7 +289,7 @@ def test_the_control_from_scratch_is_pruned_before_the_first_epoch() -> None:
         ({"schedule": dg.PruneSchedule({"0": (1, 9, 4, 0.5)})}, "an event at epoch 9, and the training has 4"),
         ({"options": dg.TrainingOptions(dropout=0.2)}, "this one has none"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_work_is_refused_before_any_work(changed: dict[str, Any], said: str) -> None:
     call: Callable[[], Any] = lambda: steps(**changed)  # noqa: E731
     with pytest.raises(dg.DgpruneError, match=said):
@@ -287,9 +298,15 @@ def test_what_cannot_work_is_refused_before_any_work(changed: dict[str, Any], sa
 
 def test_a_layer_whose_filters_cannot_go_is_named_with_the_reason() -> None:
     network = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
-    )  # fmt: skip
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.GroupNorm(2, 6),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
     with pytest.raises(dg.DgpruneError, match=r"filters of layer '0' cannot be pruned: .*GroupNorm"):
         steps(network, schedule=dg.PruneSchedule({"0": (1, 1, 1, 0.5)}))
     assert set(trained(network).settings["filters"]) == {"3"}

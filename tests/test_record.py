@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from material import norm_net, randomise
 
 import dgprune_lab as dg
-from dgprune_lab.core.provenance import CHOOSING, MORE, STAGES, Reads, Record, declared, merged
+from dgprune_lab.core.provenance import CHOOSING, MORE, STAGES, Provenance, Reads, declared, merged
 
 ROLES = {"a": "source", "b": "source", "t": "target", "u": "target"}
 LEVELS = ("none", "unknown", "images", "labels")
 PARTS = [f"{name}/{split}" for name in ("a", "t", "by/night") for split in ("train", "score", "report")]
 readings = st.none() | st.dictionaries(st.sampled_from([*PARTS, MORE]), st.sampled_from(LEVELS))
-records = st.builds(Record, readings, readings, readings, readings)
+records = st.builds(Provenance, readings, readings, readings, readings)
 
 
 def level(reads: Any, part: str) -> int:
     domain, _, split = part.rpartition("/")
-    return LEVELS.index(Record(scorer=reads).seen("scorer", domain, split))
+    return LEVELS.index(Provenance(scorer=reads).seen("scorer", domain, split))
 
 
 @given(readings, readings, readings)
@@ -53,11 +53,11 @@ def test_merging_has_no_order_and_forgets_nothing(one: Any, two: Any, three: Any
 )
 def test_merging_two_readings(one: Reads, two: Reads, both: Reads) -> None:
     assert merged(one, two) == merged(two, one) == both
-    assert Record(tuning=one).adding("tuning", two).tuning == both
+    assert Provenance(tuning=one).adding("tuning", two).tuning == both
 
 
 def test_what_a_stage_has_seen() -> None:
-    record = Record(
+    record = Provenance(
         scorer={"t/score": "images", "by/night/score": "labels"}, tuning={MORE: "unknown", "a/train": "images"}
     )
     assert [record.seen("scorer", "t", split) for split in ("score", "report")] == ["images", "none"]
@@ -94,19 +94,21 @@ TRAINED = {"a/train": "labels", "b/train": "labels"}
     ],
 )
 def test_the_targets_that_were_looked_at_are_named(stage: Any, reads: Any, cell: str) -> None:
-    record = Record(training=TRAINED).adding(stage, reads)  # type: ignore[arg-type]
+    record = Provenance(training=TRAINED).adding(stage, reads)  # type: ignore[arg-type]
     assert record.target_aware(ROLES) == cell
     assert record.adding("scorer", {"a/score": "labels"}).target_aware(ROLES) == cell
-    assert Record(training=None).adding(stage, reads).target_aware(ROLES) == cell, "training has a column of its own"
+    assert Provenance(training=None).adding(stage, reads).target_aware(ROLES) == cell, (
+        "training has a column of its own"
+    )
 
 
 def test_a_domain_without_a_role_is_a_target_where_training_did_not_read_it() -> None:
     reads = {"a/score": "images", "t/score": "images"}
-    assert Record(TRAINED, reads).target_aware({}) == "t"  # type: ignore[arg-type]
-    assert Record(TRAINED, reads).target_aware({"a": None, "t": None}) == "t"  # type: ignore[arg-type]
-    assert Record(None, reads).target_aware({"a": None}) == "unknown"  # type: ignore[arg-type]
-    assert Record(None, reads).target_aware({"a": "source", "t": "source"}) == "none"  # type: ignore[arg-type]
-    assert Record(None, {}).target_aware({"a": None}) == "none"
+    assert Provenance(TRAINED, reads).target_aware({}) == "t"  # type: ignore[arg-type]
+    assert Provenance(TRAINED, reads).target_aware({"a": None, "t": None}) == "t"  # type: ignore[arg-type]
+    assert Provenance(None, reads).target_aware({"a": None}) == "unknown"  # type: ignore[arg-type]
+    assert Provenance(None, reads).target_aware({"a": "source", "t": "source"}) == "none"  # type: ignore[arg-type]
+    assert Provenance(None, {}).target_aware({"a": None}) == "none"
 
 
 OTHERS = "(others than those it is tested on)"
@@ -154,14 +156,14 @@ OTHERS = "(others than those it is tested on)"
             "nobody said what this choice looked at.",
         ),
     ],
-)  # fmt: skip
+)
 def test_one_sentence_says_exactly_who_looked_at_what(reads: Any, words: str | None) -> None:
-    found = Record(training=cast(Reads, TRAINED), **reads).notice(ROLES, split="report")
+    found = Provenance(training=cast(Reads, TRAINED), **reads).notice(ROLES, split="report")
     assert words == (None if found is None else f"{found.sign} {found.text}")
 
 
 @given(records)
-def test_the_sentence_and_the_cell_agree(record: Record) -> None:
+def test_the_sentence_and_the_cell_agree(record: Provenance) -> None:
     found, cell = record.notice(ROLES, split="report"), record.target_aware(ROLES)
     assert (found is not None and found.text.startswith("Target-aware")) == (cell not in ("none", "unknown"))
     if cell not in ("none", "unknown"):
@@ -169,20 +171,27 @@ def test_the_sentence_and_the_cell_agree(record: Record) -> None:
 
 
 @given(records)
-def test_a_record_survives_a_file(record: Record) -> None:
-    assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
+def test_a_record_survives_a_file(record: Provenance) -> None:
+    assert Provenance.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
 @pytest.mark.parametrize("value", [{"scorers": {}}, {"scorer": ["t/score"]}, {"scorer": {"t/score": "seen"}}, "all"])
 def test_a_file_that_holds_no_record_is_refused(value: Any) -> None:
     with pytest.raises(dg.DgpruneError, match=r"a record('s stage 'scorer' maps| has the stages)"):
-        Record.from_json(value)
+        Provenance.from_json(value)
 
 
 WRONG = [
-    {"target": "images"}, {"t/": "images"}, {"/score": "images"}, {MORE: "unknown"}, {"t/score": "none"},
-    {"t/score": None}, {("t", "score"): "images"}, ["t/score"], "t/score",
-]  # fmt: skip
+    {"target": "images"},
+    {"t/": "images"},
+    {"/score": "images"},
+    {MORE: "unknown"},
+    {"t/score": "none"},
+    {"t/score": None},
+    {("t", "score"): "images"},
+    ["t/score"],
+    "t/score",
+]
 
 
 @pytest.mark.parametrize("reads", WRONG, ids=repr)
@@ -194,5 +203,5 @@ def test_reads_that_name_no_part_are_refused(reads: Any) -> None:
         dg.Scores.from_frame(frame, graph=graph, scorer="mine", reads=reads)
     with pytest.raises(dg.DgpruneError, match=r"reads of a mask by hand must name parts"):
         dg.Mask.by_hand(graph, reads=reads)
-    assert declared(None, of="") is None and declared({}, of="") == {}
-    assert declared({"by/night/score": "labels"}, of="") == {"by/night/score": "labels"}
+    assert declared(None, what="") is None and declared({}, what="") == {}
+    assert declared({"by/night/score": "labels"}, what="") == {"by/night/score": "labels"}

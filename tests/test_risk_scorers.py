@@ -12,7 +12,7 @@ from material import ResidualNet, domain, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.gradients_against_removal import oracle
+from dgprune_lab.diagnostics.gradients_against_removal import gradients_against_removal
 from dgprune_lab.scorers import GroupView
 from dgprune_lab.scorers.risks import combined, share, terms
 
@@ -30,8 +30,13 @@ def seen(study: dg.Study, *, removed: bool = False) -> tuple[dict[str, Tensor], 
     """The two terms as the scorer computes them."""
     found: list[Any] = []
 
-    @dg.scorer("both", needs=("gate", "risk", "removal"), reads={"source": "labels"}, level="network",
-               gathers=lambda: ("gate", "risk"))  # fmt: skip
+    @dg.scorer(
+        "both",
+        needs=("gate", "risk", "removal"),
+        reads={"source": "labels"},
+        level="network",
+        gathers=lambda: ("gate", "risk"),
+    )
     def both(views: dict[str, GroupView]) -> dict[str, Tensor]:
         """Keeps the terms."""
         found.append(terms(views, removed=removed))
@@ -55,7 +60,7 @@ def gated(study: dg.Study, group: str, number: int, z: float) -> nn.Module:
     """The network in float64 with one filter's output multiplied by z: at the door of every layer that reads it."""
     net = randomise(NETS["plain"](), seed=4).double()
     net.load_state_dict({k: v.double() for k, v in study.model.state_dict().items()})
-    for name, (places, filters) in study.graph[group].doors.items():
+    for name, (places, filters) in study.graph[group].consumer_inputs.items():
 
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], at: Tensor = places[filters == number]) -> tuple[Tensor]:
             x = inputs[0].clone()
@@ -83,8 +88,10 @@ def test_the_derivative_of_the_variance_is_that_of_central_differences(sources: 
 
 def test_sources_count_alike_whatever_their_size() -> None:
     mean, _ = seen(study_of())
-    alone = [dg.Study(study_of().model, sources=[source]).statistics(source.name, needs=["gate"]).gate
-             for source in study_of().sources]  # fmt: skip
+    alone = [
+        dg.Study(study_of().model, sources=[source]).statistics(source.name, needs=["gate"]).gate
+        for source in study_of().sources
+    ]
     for name, value in mean.items():
         assert torch.allclose(value, (alone[0][name] + alone[1][name]) / 2)
 
@@ -97,10 +104,12 @@ def test_the_oracle_is_removal(name: str) -> None:
     group = study.graph.groups[-1]
     for number in (0, group.filters - 1):
         small = dg.prune(study.model, dg.Mask.by_hand(study.graph, removed={group.name: [number]}))
-        after = torch.stack([
-            F.cross_entropy(small(b.images), b.labels)  # type: ignore[arg-type]
-            for b in (d.take(d.rows("score")) for d in study.sources)
-        ]).detach()  # fmt: skip
+        after = torch.stack(
+            [
+                F.cross_entropy(small(b.images), b.labels)  # type: ignore[arg-type]
+                for b in (d.take(d.rows("score")) for d in study.sources)
+            ]
+        ).detach()
         assert float(mean[group.name][number]) == pytest.approx(float(full.mean() - after.mean()), abs=1e-5)
         wider = float(full.var(correction=0) - after.var(correction=0))
         assert float(spread[group.name][number]) == pytest.approx(wider, abs=1e-5)
@@ -190,7 +199,7 @@ def test_gradient_snr_and_its_sign() -> None:
 
 @QUIET
 def test_the_oracle_table() -> None:
-    frame = oracle(study_of("norm"))
+    frame = gradients_against_removal(study_of("norm"))
     rows = frame.query("metric == 'rank_correlation'")
     assert set(rows["against"]) == {"additive", "its own"} and len(rows) == 10
     for low, value, high in rows[["low", "value", "high"]].to_numpy(dtype=float):

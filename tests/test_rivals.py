@@ -112,11 +112,17 @@ def test_one_table_of_all() -> None:
     studies = [study_of(name="one"), study_of(name="two")]
     before = fingerprint(studies[0].model)
     with pytest.warns(dg.DgpruneNote, match="distance"):
-        frame: Any = dg.diagnostics.rivals(studies, draws=1, images=10)
+        frame: Any = dg.diagnostics.generalization_measures(studies, draws=1, images=10)
     assert set(frame.metric) == {
-        "prunability", "parameter_count", "l2_norm", "distance_from_initialisation", "margin", "sharpness",
-        "random_perturbation", "training_loss",
-    }  # fmt: skip
+        "prunability",
+        "parameter_count",
+        "l2_norm",
+        "distance_from_initialisation",
+        "margin",
+        "sharpness",
+        "random_perturbation",
+        "training_loss",
+    }
     assert frame.network.value_counts().to_dict() == {"one": 8, "two": 8}
     better = frame.drop_duplicates("metric").set_index("metric").better.to_dict()
     assert {name for name, way in better.items() if way == "higher"} == {"margin", "sharpness"}

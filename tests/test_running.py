@@ -19,9 +19,17 @@ from dgprune_lab.study import study
 from dgprune_lab.study.cache import Cache
 
 NEEDS: tuple[Need, ...] = (
-    "mean_map", "unit_map", "conv_map", "conv_unit_map", "class_map", "moments", "gate", "weight_gradient",
-    "co_moments", "class_co_moments",
-)  # fmt: skip
+    "mean_map",
+    "unit_map",
+    "conv_map",
+    "conv_unit_map",
+    "class_map",
+    "moments",
+    "gate",
+    "weight_gradient",
+    "co_moments",
+    "class_co_moments",
+)
 
 
 def leaves(value: Any) -> list[Tensor]:
@@ -169,8 +177,9 @@ class TestRoom:
         monkeypatch.setattr("dgprune_lab.study.evidence.gather", counted)
         held = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
-            sources=[domain("a", count=120), domain("b", count=120, seed=1)], targets=[domain("t", seed=2)],
-        )  # fmt: skip
+            sources=[domain("a", count=120), domain("b", count=120, seed=1)],
+            targets=[domain("t", seed=2)],
+        )
         with pytest.warns(dg.DgpruneNote, match="connections are correlations"):
             held.score_all(["gc_net", "taylor", "apoz", "dss"])
         assert [name for name, _ in passes] == ["a", "b", "t"]
@@ -180,7 +189,7 @@ class TestRoom:
         held = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)],
-        )  # fmt: skip
+        )
         with pytest.warns(dg.DgpruneNote, match="connections are correlations"):
             held.score_all(["gc_net", "taylor"])
         kept = [key[4] for key in held._cache._held if key[0] == "statistics"]

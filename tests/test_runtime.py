@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dgprune_lab.core import machine as runtime
+from dgprune_lab.core import random as seeds
 from dgprune_lab.core.errors import DgpruneError
 
 
@@ -202,13 +203,13 @@ def test_memory_without_a_limit_is_the_machine_s(tmp_path: Path, limit: str) -> 
 
 def test_generators_depend_on_their_parts_only() -> None:
     def draw(*parts: int | str) -> list[float]:
-        return torch.rand(4, generator=runtime.generator(*parts)).tolist()
+        return torch.rand(4, generator=seeds.generator(*parts)).tolist()
 
     state = torch.get_rng_state()
     assert draw("conv1", 0) == draw("conv1", 0)
     assert len({tuple(draw(*parts)) for parts in [("conv1", 0), ("conv1", "0"), ("conv1", 1), ("conv10",), (0,)]}) == 5
     assert torch.equal(torch.get_rng_state(), state)
-    assert runtime.seed("conv1", 0) == 4068696045938659225  # the same in every process and release
+    assert seeds.seed("conv1", 0) == 4068696045938659225  # the same in every process and release
 
 
 def test_preserved_rng_puts_back_all_three_even_after_an_error() -> None:
@@ -221,10 +222,10 @@ def test_preserved_rng_puts_back_all_three_even_after_an_error() -> None:
         return drawn
 
     before = peek()
-    with pytest.raises(RuntimeError, match="half-way"), runtime.preserved_rng():
+    with pytest.raises(RuntimeError, match="half-way"), seeds.preserved_rng():
         torch.manual_seed(5)
         np.random.seed(5)
-        random.seed(5)
+        seeds.seed(5)
         raise RuntimeError("half-way")
     assert peek() == before
 
@@ -233,7 +234,7 @@ def test_preserved_rng_puts_back_all_three_even_after_an_error() -> None:
 def test_preserved_rng_puts_back_cuda() -> None:
     torch.cuda.init()
     before = torch.cuda.get_rng_state()
-    with runtime.preserved_rng():
+    with seeds.preserved_rng():
         torch.rand(3, device="cuda")
     assert torch.equal(torch.cuda.get_rng_state(), before)
     gpu_free = runtime.memory().gpu_free

@@ -28,7 +28,7 @@ PAPER = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "events", "kept", "first", "middle"), PAPER)
+@pytest.mark.parametrize(("ratio_requested", "events", "kept", "first", "middle"), PAPER)
 def test_the_papers_counts(asked: Any, events: int, kept: int, first: Any, middle: Any) -> None:
     start, end, ratio = asked
     held = LayerSchedule("conv", start, end, 4, ratio)
@@ -60,8 +60,9 @@ def test_layers_due_together_are_one_event_and_one_where_none_goes_is_none() -> 
 
 
 def test_every_layer_and_several_schedules_of_one_layer() -> None:
-    both = PruneSchedule([LayerSchedule("*", 1, 1, 1, 0.5), LayerSchedule("a", 1, 2, 1, 0.25),
-                          LayerSchedule("a", 4, 4, 1, 0.5)])  # fmt: skip
+    both = PruneSchedule(
+        [LayerSchedule("*", 1, 1, 1, 0.5), LayerSchedule("a", 1, 2, 1, 0.25), LayerSchedule("a", 4, 4, 1, 0.5)]
+    )
     assert both.timetable({"a": 8, "b": 4}) == {1: {"a": 7, "b": 2}, 2: {"a": 6}, 4: {"a": 2}}
     assert both.before_training().timetable({"a": 8, "b": 4}) == {0: {"a": 2, "b": 2}}
     assert PruneSchedule.everywhere(start=2, end=2, every=1, ratio=0.5).timetable({"b": 4}) == {2: {"b": 2}}
@@ -97,8 +98,9 @@ SIZES = {"conv1": 8, "conv2": 8}
             "two schedules of layer 'conv1' overlap: epochs 1 to 9 and 9 to 12",
         ),
         (
-            lambda: PruneSchedule([LayerSchedule("conv1", 1, 1, 1, 0.6), LayerSchedule("conv1", 2, 2, 1, 0.6)])
-            .timetable(SIZES),
+            lambda: PruneSchedule(
+                [LayerSchedule("conv1", 1, 1, 1, 0.6), LayerSchedule("conv1", 2, 2, 1, 0.6)]
+            ).timetable(SIZES),
             "would empty it at epoch 2; it has 8 filters",
         ),
         (
@@ -110,7 +112,7 @@ SIZES = {"conv1": 8, "conv2": 8}
             "an event at epoch 9, and the training has 8",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_refused(call: Callable[[], Any], said: str) -> None:
     with pytest.raises(dg.DgpruneError, match=said):
         call()

@@ -185,10 +185,14 @@ class Double(nn.Module):
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "plain": plain_net, "norm": norm_net, "residual": ResidualNet, "depthwise": DepthwiseNet,
-    "residual_with_a_bare_shortcut": lambda: ResidualNet(shortcut_norm=False), "pre_activation": PreActivation,
+    "plain": plain_net,
+    "norm": norm_net,
+    "residual": ResidualNet,
+    "depthwise": DepthwiseNet,
+    "residual_with_a_bare_shortcut": lambda: ResidualNet(shortcut_norm=False),
+    "pre_activation": PreActivation,
     "squeeze_excite": SqueezeExcite,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -204,7 +208,7 @@ def test_the_gate_gradient_equals_finite_differences(name: str) -> None:
     def risk(group: Any, index: int, z: float) -> float:
         """Mean risk with one filter's output multiplied by z at every door."""
         handles = []
-        for door, (places, filters) in group.doors.items():
+        for consumer_input, (places, filters) in group.consumer_inputs.items():
 
             def hook(
                 module: nn.Module, inputs: tuple[Tensor, ...], where: Tensor = places[filters == index]
@@ -213,7 +217,7 @@ def test_the_gate_gradient_equals_finite_differences(name: str) -> None:
                 factor[where] = z
                 return (inputs[0] * factor.view(-1, *[1] * (inputs[0].ndim - 2)),)
 
-            handles.append(model.get_submodule(door).register_forward_pre_hook(hook))
+            handles.append(model.get_submodule(consumer_input).register_forward_pre_hook(hook))
         with torch.no_grad():
             value = float(F.cross_entropy(model(batch.images), labels))
         for handle in handles:

@@ -19,7 +19,7 @@ from tuned_study import QUICK
 
 import dgprune_lab as dg
 from dgprune_lab import charts, diagnostics
-from dgprune_lab.core.provenance import Record, set_record
+from dgprune_lab.core.provenance import Provenance, set_provenance
 from dgprune_lab.diagnostics.after_finetuning import EXTRA
 from dgprune_lab.stats import intervals
 from dgprune_lab.training import rounds
@@ -96,12 +96,12 @@ def trainings(count: int = 3, **changed: Any) -> list[dg.Study]:
 def trained(seed: int) -> nn.Module:
     net: Any = randomise(plain_net(), seed=seed, dtype=torch.float32)
     net.dgprune_builder = ("plain", {"seed": seed})
-    set_record(net, Record(training={"a/train": "labels"}))
+    set_provenance(net, Provenance(training={"a/train": "labels"}))
     return net
 
 
 def compared(studies: Any, scorers: Any = ("l1", "random", peeks, None), **changed: Any) -> pd.DataFrame:
-    return diagnostics.tuned(studies, scorers=scorers, **{"epochs": 2, "options": QUICK, **changed})
+    return diagnostics.after_finetuning(studies, scorers=scorers, **{"epochs": 2, "options": QUICK, **changed})
 
 
 def test_differences_are_paired_by_training_seed() -> None:
@@ -117,11 +117,11 @@ def test_differences_are_paired_by_training_seed() -> None:
     single = table[table.metric == "accuracy"]
     assert len(single) == len(ends) == 3 * 4 * 2 * 2 and set(single.interval) == {"images"}
     for row in single.to_dict("records"):
-        assert row["value"] == ends[row["training_seed"], row["scorer"], row["ratio_removed"], row["domain"]]
+        assert row["value"] == ends[row["training_seed"], row["scorer"], row["ratio_requested"], row["domain"]]
     differences = table[table.metric == "difference"]
     assert len(differences) == 3 * 2 * 2 and "l1" not in set(differences.scorer)
     for row in differences.to_dict("records"):
-        place = row["ratio_removed"], row["domain"]
+        place = row["ratio_requested"], row["domain"]
         gaps = [ends[k, row["scorer"], *place] - ends[k, "l1", *place] for k in range(3)]
         said = [row[key] for key in ("value", "low", "high", "smallest_effect", "p_value")]
         assert said == pytest.approx(
@@ -138,7 +138,7 @@ def test_a_difference_tells_what_either_has_seen() -> None:
     row = table[(table.metric == "difference") & (table.domain == "t")].iloc[0]
     assert (row.scorer, row.target_aware) == ("l1", "t")
     alone = table[(table.metric == "accuracy") & (table.scorer == "l1")]
-    assert set(alone.target_aware) == {"none"} and set(alone.seen_by_tuning) == {"none"}
+    assert set(alone.target_aware) == {"none"} and set(alone.seen_by_finetuning) == {"none"}
     assert set(alone.seen_by_training) == {"none"}, "its report part"
 
 
@@ -153,10 +153,11 @@ def test_the_baseline_is_run_too_and_nothing_is_run_twice(monkeypatch: pytest.Mo
     monkeypatch.setattr(Run, "steps", counted)
     with pytest.warns(dg.DgpruneNote, match="with one study"):
         table = compared(trainings(1), scorers=["l2", None, "l2"], ratios=[0.3, 0.5, 0.7, 0.5], epochs=0)
-    assert sorted(ran) == sorted([*(("l1", r) for r in (0.3, 0.5, 0.7)), *(("l2", r) for r in (0.3, 0.5, 0.7)),
-                                  ("dense", 0.3), ("dense", 0.7)])  # fmt: skip
+    assert sorted(ran) == sorted(
+        [*(("l1", r) for r in (0.3, 0.5, 0.7)), *(("l2", r) for r in (0.3, 0.5, 0.7)), ("dense", 0.3), ("dense", 0.7)]
+    )
     dense = table[(table.scorer == "dense") & (table.domain == "a")]
-    assert dense.ratio_removed.tolist() == [0.3, 0.5, 0.7] and set(dense.ratio_got) == {0.0}
+    assert dense.ratio_requested.tolist() == [0.3, 0.5, 0.7] and set(dense.ratio_achieved) == {0.0}
     assert dense.rounds.tolist() == [2, 2, 3]
 
 
@@ -166,7 +167,7 @@ def test_one_study_has_accuracies_and_a_note() -> None:
         table = compared(study, scorers=["l2"], ratios=0.5)
     assert set(table.metric) == {"accuracy"} and set(table.scorer) == {"l1", "l2"}
     with pytest.raises(dg.DgpruneError, match=r"no differences between scorers to draw.*training_seeds"):
-        charts.tuned(table)
+        charts.after_finetuning(table)
 
 
 def test_ctrl_c_leaves_the_complete_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,16 +26,16 @@ def copies(*accuracy: float) -> pd.DataFrame:
 
 def network(macs: int, *, scale: tuple[float, float] = (0.95, 0.95), chance: tuple[float, float] = (0.7, 0.7)) -> Any:
     """What `when_halved` gives for a network of so many multiply-accumulates; chance differs between its draws."""
-    rows = [{"metric": "macs", "ratio_removed": 0.0, "value": macs, "scorer": "bn_scale"}]
+    rows = [{"metric": "macs", "ratio_requested": 0.0, "value": macs, "scorer": "bn_scale"}]
     for k, name in enumerate(("a", "b")):
         for ratio, scorer, value in [(0.0, "bn_scale", 1.0), (0.5, "bn_scale", scale[k])]:
             rows.append(
-                {"domain": name, "metric": "accuracy", "ratio_removed": ratio, "scorer": scorer, "value": value}
+                {"domain": name, "metric": "accuracy", "ratio_requested": ratio, "scorer": scorer, "value": value}
             )
         for draw in (-0.1, 0.0, 0.1):
             value = chance[k] + draw
             rows.append(
-                {"domain": name, "metric": "accuracy", "ratio_removed": 0.5, "scorer": "random", "value": value}
+                {"domain": name, "metric": "accuracy", "ratio_requested": 0.5, "scorer": "random", "value": value}
             )
     return pd.DataFrame(rows)
 

@@ -82,8 +82,9 @@ def test_the_scorer_says_the_same_from_one_pass() -> None:
     """Captum is its oracle, over all images and every pair of a source and a target."""
     study = dg.Study(
         randomise(norm_net(), dtype=torch.float32),
-        sources=[domain("a", count=120), domain("b", seed=1)], targets=[domain("t", seed=2)],
-    )  # fmt: skip
+        sources=[domain("a", count=120), domain("b", seed=1)],
+        targets=[domain("t", seed=2)],
+    )
     before = fingerprint(study.model)
     scores = study.score("sensitivity")
     pairs = [dg.diagnostics.sensitivity(study, between=(name, "t"), images=None) for name in ("a", "b")]
@@ -181,11 +182,14 @@ def test_one_domain_or_no_class_in_common() -> None:
         dg.diagnostics.sensitivity(dg.Study(net, sources=[noticed("a")]))
     apart = [
         dg.Domain.from_arrays(
-            name, images=torch.rand(30, 3, 4, 4), labels=torch.arange(30) % 2 + start, classes=CLASSES,
+            name,
+            images=torch.rand(30, 3, 4, 4),
+            labels=torch.arange(30) % 2 + start,
+            classes=CLASSES,
             splits={"score": range(15), "report": range(15, 30)},
         )
         for name, start in (("a", 0), ("t", 2))
-    ]  # fmt: skip
+    ]
     study = dg.Study(net, sources=apart[:1], targets=apart[1:])
     with pytest.raises(DgpruneError, match="class"):
         dg.diagnostics.sensitivity(study)

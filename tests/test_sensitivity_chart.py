@@ -49,8 +49,17 @@ def table(effects: Any = None, *, target: str = "target", scores: Any = None, me
             for (layer, k), v in zip(cells, values, strict=True)
         ]
         for metric, value in (("rank_correlation", 0.5), ("rank_correlation_answering", 0.1)):
-            rows.append({"metric": metric, "scorer": scorer, "group": "all", "value": value, "low": value - 0.3,
-                         "high": value + 0.3, "target_aware": "t"})  # fmt: skip
+            rows.append(
+                {
+                    "metric": metric,
+                    "scorer": scorer,
+                    "group": "all",
+                    "value": value,
+                    "low": value - 0.3,
+                    "high": value + 0.3,
+                    "target_aware": "t",
+                }
+            )
     return tidy(rows, extra=EXTRA).astype({"filter": "Int64", "q_value": "float64"})
 
 
@@ -67,8 +76,11 @@ def test_the_largest_difference_stands_first_and_colour_and_sign_say_where_it_co
     assert cells[0]["says"] == "contributes more on a" and cells[1]["says"] == "contributes more on t"
     assert cells[0]["size"] == "−2.00 (−2.20 to −1.80)" and cells[0]["area"] == "0.70" and cells[0]["q"] == "0.01"
     assert [row["text"] for row in data["legend"]] == [
-        "contributes more on t", "more on a", "cannot be told from 0", "told from 0"
-    ]  # fmt: skip
+        "contributes more on t",
+        "more on a",
+        "cannot be told from 0",
+        "told from 0",
+    ]
 
 
 def test_it_is_grey_where_the_interval_covers_0_touches_it_or_is_missing() -> None:
@@ -145,18 +157,23 @@ def test_a_plot_per_scorer_has_the_places_of_its_order_and_its_mark() -> None:
     titles = [plot["title"] for plot in drawn["hconcat"][0]["vconcat"][1]["vconcat"][0]["hconcat"]]
     assert [title["text"] for title in titles] == ["mine", "peeked ◇"]
     assert titles[0]["subtitle"] == [
-        "no order that can be told from chance", f"rank correlation 0.10 ({MINUS}0.20 to 0.40)",
+        "no order that can be told from chance",
+        f"rank correlation 0.10 ({MINUS}0.20 to 0.40)",
         "with silent filters: 0.50 (0.20 to 0.80)",
-    ], "filters that never answer do not make the verdict"  # fmt: skip
+    ], "filters that never answer do not make the verdict"
     assert drawn["title"]["text"] == "Which filters notice? a against t ◇ target-aware, seen"
     assert "vconcat" not in dg.charts.sensitivity(table()).to_dict()["hconcat"][0]
 
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0.1, 0.9, "those first that"), (-0.9, -0.1, "those last that"), (-0.1, 0.9, "told from chance"),
-     (NONE, NONE, "told from chance")],
-)  # fmt: skip
+    [
+        (0.1, 0.9, "those first that"),
+        (-0.9, -0.1, "those last that"),
+        (-0.1, 0.9, "told from chance"),
+        (NONE, NONE, "told from chance"),
+    ],
+)
 def test_the_words_of_a_correlation_follow_its_interval(low: float, high: float, said: str) -> None:
     assert said in correlation_words({"value": 0.4, "low": low, "high": high})[0]
     assert correlation_words({"value": NONE, "low": low, "high": high})[0] == "no order to compare"

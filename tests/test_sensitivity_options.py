@@ -90,10 +90,12 @@ def _scorers_are_compared(
         for metric, chosen in (("rank_correlation", answers | True), ("rank_correlation_answering", answers)):
             (row,) = rows_of(frame, metric, scorer=name).to_dict("records")
             parts = [
-                {layer: torch.from_numpy(part[keep]) for layer, part, keep in zip(
-                    LAYERS, np.split(held, edges), np.split(chosen, edges), strict=True)}
+                {
+                    layer: torch.from_numpy(part[keep])
+                    for layer, part, keep in zip(LAYERS, np.split(held, edges), np.split(chosen, edges), strict=True)
+                }
                 for held in (sizes, -expected)
-            ]  # fmt: skip
+            ]
             low, high = over_filters(parts, scope="global", seed=SEED)
             assert row["value"] == pytest.approx(spearmanr(sizes[chosen], -expected[chosen])[0], abs=1e-6), metric
             assert (row["low"], row["high"]) == pytest.approx((low[0, 1], high[0, 1]), abs=1e-6)
@@ -131,8 +133,9 @@ def test_the_scorers_take_a_difference_without_any_spread_as_the_largest(name: s
     found = study.score(name).values
     gates = {key: study.statistics(key, needs=["class_gate"]).class_gate for key in "abt"}
     pairs = [("a", "b")] if name == "sensitivity_sources" else [("a", "t"), ("b", "t")]
-    sizes = {layer: torch.stack([matched_d(gates[x][layer], gates[y][layer]).abs() for x, y in pairs])
-             for layer in found}  # fmt: skip
+    sizes = {
+        layer: torch.stack([matched_d(gates[x][layer], gates[y][layer]).abs() for x, y in pairs]) for layer in found
+    }
     most = max(float(held[held.isfinite()].max()) for held in sizes.values())
     assert sizes["0"][0, 0].isnan() and not sizes["1"].isnan().any() and most > 0.1
     for layer, held in sizes.items():

@@ -17,7 +17,7 @@ from read_study import lively, read_domain
 import dgprune_lab as dg
 from dgprune_lab.charts.sensitivity.card import PAIRS
 from dgprune_lab.charts.sensitivity.map import WAITING, map_data, removed_rows
-from dgprune_lab.core.steps import run_through
+from dgprune_lab.core.steps import drain
 from dgprune_lab.diagnostics.sensitivity import attribution_steps, attributor
 from dgprune_lab.stats import intervals
 from dgprune_lab.widgets import Sensitivity, SensitivityPanel, View
@@ -110,7 +110,7 @@ def test_a_picked_filter_has_its_card(study: dg.Study) -> None:
 
 def test_its_images_are_those_of_the_largest_contributions(study: dg.Study) -> None:
     by = attributor(study)
-    held = run_through(
+    held = drain(
         attribution_steps(
             study, method="gradient_x_activation", between=("a", "t"), layers=None, images=60, split="score"
         )
@@ -178,8 +178,11 @@ def test_other_domains_are_offered_and_compared(study: dg.Study) -> None:
     menus = {one["name"]: one for one in joined(panel.tick(view_of(study)))["controls"]}
     assert [value for value, _ in menus["between"]["choices"]] == [["a", "t"], ["a", "b"], ["b", "t"]]
     assert menus["between"]["value"] == ["a", "t"] and menus["method"]["value"] == "gradient_x_activation"
-    assert all(words.endswith("one layer at a time") for value, words in menus["method"]["choices"]
-               if value not in ("gradient_x_activation", "activation"))  # fmt: skip
+    assert all(
+        words.endswith("one layer at a time")
+        for value, words in menus["method"]["choices"]
+        if value not in ("gradient_x_activation", "activation")
+    )
     panel.selected = {"between": ["a", "b"]}
     shown = joined(panel.tick(view_of(study)))
     assert "a against b" in shown["text"] and "target-aware" not in shown["text"]
@@ -271,9 +274,15 @@ def opened(browser: Any, tmp_path: Path, study: dg.Study) -> Generator[tuple[Ope
     state = make_state()
     listed = [{"name": panel.name, "label": panel.label, "unavailable": None, "filters": True}]
     state["panels"] |= {
-        "list": listed, "open": panel.name, "charts": dict(panel.charts), "data": {k: shown[k] for k in CHARTS},
-        "text": shown["text"], "controls": shown["controls"], "picked": shown["picked"], "heard": 0,
-    }  # fmt: skip
+        "list": listed,
+        "open": panel.name,
+        "charts": dict(panel.charts),
+        "data": {k: shown[k] for k in CHARTS},
+        "text": shown["text"],
+        "controls": shown["controls"],
+        "picked": shown["picked"],
+        "heard": 0,
+    }
     path = write_page(tmp_path / "page.html", state, title="Sensitivity")
     path.write_text(path.read_text(encoding="utf-8").replace('"offline":true', '"offline":false'), encoding="utf-8")
     one = Opened(browser, path, width=1112, height=1900)

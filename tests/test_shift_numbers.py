@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.masks import Mask
-from dgprune_lab.core.steps import run_through
+from dgprune_lab.core.steps import drain
 from dgprune_lab.core.tables import BatchNorm
 from dgprune_lab.pruning.surgery import zeroed
 from dgprune_lab.stats import discrepancy
@@ -25,9 +25,17 @@ from dgprune_lab.stats.intervals import Estimate
 MODULE = importlib.import_module("dgprune_lab.diagnostics.feature_shift")
 IMAGES, LAYER, SEED, NEIGHBOURS = 50, "4", 7, 6
 OPTIONS: dict[str, Any] = {
-    "layer": LAYER, "scorer": "random", "ratios": [0.5], "scope": "global", "of": "parameters", "split": "score",
-    "batchnorm": "recalibrate", "images": IMAGES, "neighbours": NEIGHBOURS, "seed": SEED,
-}  # fmt: skip
+    "layer": LAYER,
+    "scorer": "random",
+    "ratios": [0.5],
+    "scope": "global",
+    "budget": "parameters",
+    "split": "score",
+    "batchnorm": "recalibrate",
+    "images": IMAGES,
+    "neighbours": NEIGHBOURS,
+    "seed": SEED,
+}
 Values = Mapping[str, NDArray[np.float64]]
 
 
@@ -45,7 +53,7 @@ def study_of() -> dg.Study:
 
 
 def mask_of(study: dg.Study) -> Mask:
-    return dg.allocate(study.score("random", seed=SEED), ratio=0.5, scope="global", of="parameters")
+    return dg.allocate(study.score("random", seed=SEED), ratio=0.5, scope="global", budget="parameters")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +66,7 @@ def made() -> tuple[dg.Study, pd.DataFrame, list[Values]]:
     settings: list[tuple[Mask | None, BatchNorm]] = [(None, "as_is"), (mask, "recalibrate")]
     for which, norm in settings:
         features = {
-            name: run_through(
+            name: drain(
                 study.feature_steps(which, layer=LAYER, domain=name, split="score", batchnorm=norm, images=IMAGES)
             )
             for name in ("a", "b", "t")
@@ -87,8 +95,8 @@ def test_the_options_of_this_file_make_a_difference() -> None:
     others = [
         dg.allocate(scores, ratio=0.5),
         dg.allocate(scores, ratio=0.5, scope="global"),
-        dg.allocate(scores, ratio=0.5, of="parameters"),
-        dg.allocate(study.score("random"), ratio=0.5, scope="global", of="parameters"),
+        dg.allocate(scores, ratio=0.5, budget="parameters"),
+        dg.allocate(study.score("random"), ratio=0.5, scope="global", budget="parameters"),
     ]
     for other in others:
         assert not torch.equal(mask.keep[LAYER], other.keep[LAYER])
@@ -103,29 +111,27 @@ def test_how_far_apart_the_domains_are(made: tuple[dg.Study, pd.DataFrame, list[
     for one, other in (("a", "b"), ("a", "t"), ("b", "t")):
         x, y = values[one], values[other]
         ids = np.arange(len(x)), np.arange(len(y))
-        at = {"domain": other, "other": one, "ratio_removed": ratio}
+        at = {"domain": other, "other": one, "ratio_requested": ratio}
         check(frame, "mmd", discrepancy.mmd(x, y, bandwidth=bandwidth, ids=ids, seed=SEED), **at)
         check(frame, "coral", discrepancy.coral(x, y, ids=ids, seed=SEED), **at)
         check(frame, "proxy_a_distance", discrepancy.proxy_a_distance(x, y, ids=ids, seed=SEED), **at)
-    at = {"ratio_removed": ratio, "domain": None}
+    at = {"ratio_requested": ratio, "domain": None}
     whole, known = np.concatenate(list(values.values())), np.concatenate([values["a"], values["t"]])
     domains = np.repeat(["a", "b", "t"], [50, 40, 50])
     check(frame, "silhouette_domains", discrepancy.silhouette(whole, domains), **at)
     classes = [made[0].domain(name).take(made[0].domain(name).rows("score", IMAGES)).labels for name in ("a", "t")]
     labels = torch.cat(cast(list[Tensor], classes)).numpy()
     check(frame, "silhouette_classes", discrepancy.silhouette(known, labels), **at)
-    rows = frame[(frame.ratio_removed == ratio) & (frame.metric == "mmd")]
+    rows = frame[(frame.ratio_requested == ratio) & (frame.metric == "mmd")]
     assert set(rows.batchnorm) == {("as_is", "recalibrate")[which]} and set(rows.split) == {"score"}
 
 
-def test_alignment_is_of_the_full_and_the_pruned_features(
-    made: tuple[dg.Study, pd.DataFrame, list[Values]],
-) -> None:
+def test_alignment_is_of_the_full_and_the_pruned_features(made: tuple[dg.Study, pd.DataFrame, list[Values]]) -> None:
     _, frame, held = made
     for name in ("a", "b", "t"):
         expected = discrepancy.cka(held[0][name], held[1][name], seed=SEED)
         assert expected.value < 0.95
-        check(frame, "cka", expected, domain=name, ratio_removed=0.5)
+        check(frame, "cka", expected, domain=name, ratio_requested=0.5)
     assert len(frame[frame.metric == "cka"]) == 3
 
 
@@ -178,12 +184,14 @@ def test_features_are_kept_for_each_part_and_each_number_of_calibration_images()
     kept = study_of()
     mask = mask_of(kept)
     asked: list[dict[str, Any]] = [
-        {"split": "score", "images": 40}, {"split": "report", "images": 40}, {"split": "report", "images": 39},
+        {"split": "score", "images": 40},
+        {"split": "report", "images": 40},
+        {"split": "report", "images": 39},
         *({"batchnorm": "recalibrate", "calibration": count} for count in (8, 20)),
-    ]  # fmt: skip
-    found = [run_through(kept.feature_steps(mask, layer=LAYER, domain="t", **options)) for options in asked]
+    ]
+    found = [drain(kept.feature_steps(mask, layer=LAYER, domain="t", **options)) for options in asked]
     for features, options in zip(found, asked, strict=True):
-        fresh = run_through(study_of().feature_steps(mask, layer=LAYER, domain="t", **options))
+        fresh = drain(study_of().feature_steps(mask, layer=LAYER, domain="t", **options))
         assert torch.equal(features, fresh), options
     assert not torch.allclose(found[0], found[1]) and not torch.allclose(found[3], found[4], atol=1e-3)
 
@@ -224,7 +232,7 @@ def test_two_branches_that_are_read_together(removed: dict[str, list[int]]) -> N
     for which, net in ((None, model), (mask, zeroed(model, mask))):
         means = read_by(net, batch.images).mean((2, 3))
         for layer, expected in (("left", means[:, :4]), ("right", means[:, 4:])):
-            found = run_through(study.feature_steps(which, layer=layer, domain="t"))
+            found = drain(study.feature_steps(which, layer=layer, domain="t"))
             assert torch.allclose(found, expected, atol=1e-5) and expected.std() > 0.01, layer
             assert (found == 0).all(0).nonzero().flatten().tolist() == (removed.get(layer, []) if which else [])
 
@@ -232,4 +240,4 @@ def test_two_branches_that_are_read_together(removed: dict[str, list[int]]) -> N
 def test_the_example_has_the_places_that_the_test_takes_for_granted() -> None:
     graph = dg.read_groups(randomise(Joined(), dtype=torch.float32), images(2, 3, 12, 12))
     assert [graph[name].consumers for name in ("left", "right")] == [("join",), ("join",)]
-    assert graph["right"].doors["join"][0].tolist() == [4, 5, 6, 7, 8]
+    assert graph["right"].consumer_inputs["join"][0].tolist() == [4, 5, 6, 7, 8]

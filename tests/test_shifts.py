@@ -22,13 +22,23 @@ def small(*, uint8: bool = True, channels: int = 3, seed: int = 0) -> Domain:
 
 
 STRENGTHS = {
-    "rotate": {"degrees": 25.0}, "invert": {"share": 0.5}, "colour": {"strength": 0.7}, "blur": {"sigma": 0.8},
-    "noise": {"sigma": 0.3}, "contrast": {"factor": 0.5}, "pixelate": {"block": 3},
-}  # fmt: skip
+    "rotate": {"degrees": 25.0},
+    "invert": {"share": 0.5},
+    "colour": {"strength": 0.7},
+    "blur": {"sigma": 0.8},
+    "noise": {"sigma": 0.3},
+    "contrast": {"factor": 0.5},
+    "pixelate": {"block": 3},
+}
 NEUTRAL = {
-    "rotate": {"degrees": 0.0}, "invert": {"share": 0.0}, "colour": {"strength": 0.0}, "blur": {"sigma": 0.0},
-    "noise": {"sigma": 0.0}, "contrast": {"factor": 1.0}, "pixelate": {"block": 1},
-}  # fmt: skip
+    "rotate": {"degrees": 0.0},
+    "invert": {"share": 0.0},
+    "colour": {"strength": 0.0},
+    "blur": {"sigma": 0.0},
+    "noise": {"sigma": 0.0},
+    "contrast": {"factor": 1.0},
+    "pixelate": {"block": 1},
+}
 WRONG = {
     "rotate": ({"degrees": 181.0}, "rotate wants degrees between -180 and 180; got 181."),
     "invert": ({"share": 1.5}, "invert wants share between 0 and 1; got 1.5."),

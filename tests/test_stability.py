@@ -103,8 +103,12 @@ def test_a_mean_and_its_range_are_those_of_the_pairs() -> None:
     assert len(pairs) == 4
     assert (row.value, row.low, row.high) == pytest.approx((pairs.mean(), pairs.min(), pairs.max()))
     kept = frame[frame.metric == "overlap"]
-    assert set(kept.ratio_removed) == {0.4} and kept.ratio_got.between(0.2, 0.4).all() and set(kept.of) == {"filters"}
-    assert frame[frame.metric == RANKS].ratio_removed.isna().all()
+    assert (
+        set(kept.ratio_requested) == {0.4}
+        and kept.ratio_achieved.between(0.2, 0.4).all()
+        and set(kept.budget) == {"filters"}
+    )
+    assert frame[frame.metric == RANKS].ratio_requested.isna().all()
     chance = frame[(frame.metric == CHANCE) & (frame.group == "3")]
     widths = (chance.high - chance.low)[chance.pair.notna()]
     whole = mean_of(frame, "taylor", CHANCE, group="3")
@@ -119,9 +123,12 @@ def test_a_half_scores_what_a_study_of_that_half_scores() -> None:
     labels = study.sources[0].labels
     rows = one.sources[0].splits["score"]
     alone = dg.Domain.from_arrays(
-        "a", images=study.sources[0].images[rows], labels=None if labels is None else labels[rows],
-        splits={"score": range(len(rows))}, classes=4,
-    )  # fmt: skip
+        "a",
+        images=study.sources[0].images[rows],
+        labels=None if labels is None else labels[rows],
+        splits={"score": range(len(rows))},
+        classes=4,
+    )
     found = one.score("activation_l1").values["3"]
     single = dg.Study(study.model, sources=[alone]).score("activation_l1").values["3"]
     second = dg.Study(study.model, sources=[one.sources[1]]).score("activation_l1").values["3"]
@@ -197,9 +204,14 @@ def test_the_shipped_trainings_differ_more_than_halves_do() -> None:
 
 def test_layers_without_an_order_and_targets_that_were_looked_at() -> None:
     tiny = nn.Sequential(
-        nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+        nn.Conv2d(3, 2, 3),
+        nn.ReLU(),
+        nn.Conv2d(2, 5, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
         nn.Linear(80, 4),
-    )  # fmt: skip
+    )
     study = study_of(randomise(tiny, dtype=torch.float32))
     frame = dg.diagnostics.stability(study, scorers=["l1", "dss"], draws=2)
     assert np.isnan(mean_of(frame, "l1", group="0").value) and mean_of(frame, "l1").value == 1.0

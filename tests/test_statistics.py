@@ -39,9 +39,12 @@ class FlattenedByHand(nn.Module):
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "plain": plain_net, "norm": norm_net, "residual": ResidualNet, "depthwise": DepthwiseNet,
+    "plain": plain_net,
+    "norm": norm_net,
+    "residual": ResidualNet,
+    "depthwise": DepthwiseNet,
     "by_hand": FlattenedByHand,
-}  # fmt: skip
+}
 
 
 def net(name: str) -> tuple[nn.Module, FilterGraph]:
@@ -53,7 +56,7 @@ def activations(model: nn.Module, graph: FilterGraph, x: Tensor) -> dict[str, Te
     """Every group's output on all images at once: a copy of what its last reader takes in, (N, C, places)."""
     kept: dict[str, Tensor] = {}
     for group in graph.groups:
-        places, filters = group.doors[group.consumers[-1]]
+        places, filters = group.consumer_inputs[group.consumers[-1]]
 
         def hook(
             _: nn.Module,
@@ -258,8 +261,8 @@ def test_recalibrate_reads_only_train_images_of_sources_and_says_so() -> None:
     one = dg.recalibrate(model, [held.as_role("source"), target], images=50)
     two = dg.recalibrate(model, [other.as_role("source"), elsewhere], images=50)
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), two.buffers(), strict=True))
-    assert dg.record_of(one).tuning == {"a/train": "images"}
-    assert dg.record_of(one).training is None and dg.record_of(model).tuning == {}
+    assert dg.provenance_of(one).tuning == {"a/train": "images"}
+    assert dg.provenance_of(one).training is None and dg.provenance_of(model).tuning == {}
 
 
 def test_recalibrate_without_batchnorm_is_a_copy() -> None:
@@ -269,7 +272,7 @@ def test_recalibrate_without_batchnorm_is_a_copy() -> None:
         torch.equal(a, b) and a.data_ptr() != b.data_ptr()
         for a, b in zip(model.parameters(), twin.parameters(), strict=True)
     )
-    assert dg.record_of(twin).tuning == {}
+    assert dg.provenance_of(twin).tuning == {}
 
 
 def test_recalibrate_needs_a_source_with_enough_train_images() -> None:

@@ -54,7 +54,7 @@ def test_outcomes_equal_those_of_the_pruned_network_to_the_last_bit(
     options = {"widths": (8, 12, 16, 20)} if name == "resnet18_32" else {}
     study = study_of(randomise(build(name, **options), dtype=torch.float32), shape=(3, size, size), count=780)
     if not shared:
-        monkeypatch.setattr("dgprune_lab.measurement.evaluator.find_stem", lambda *_: None)
+        monkeypatch.setattr("dgprune_lab.measurement.evaluator.find_shared_prefix", lambda *_: None)
     assert (study._evaluator.stem is not None) == shared
     scores = study.score("random")
     masks = [None, *(dg.allocate(scores, ratio=ratio) for ratio in (0.0, 0.37))]
@@ -73,7 +73,7 @@ def test_the_network_of_a_mask_is_the_one_that_was_measured() -> None:
     for batchnorm in ("as_is", "recalibrate"):
         small = study.network(mask, batchnorm=batchnorm)  # type: ignore[arg-type]
         assert same(dg.evaluate(small, study.domain("t")), study.outcomes(mask, domain="t", batchnorm=batchnorm))  # type: ignore[arg-type]
-        assert dg.record_of(small).tuning == (
+        assert dg.provenance_of(small).tuning == (
             {} if batchnorm == "as_is" else {"a/train": "images", "b/train": "images"}
         )
 
@@ -155,10 +155,14 @@ def test_rows_of_a_sweep_equal_measure_of_the_pruned_networks(batchnorm: BatchNo
     assert set(frame[frame.scorer == "random"].seed) == {0, 1} and frame[frame.scorer != "random"].seed.isna().all()
     assert frame.groupby("scorer", dropna=False).size().to_dict() == {"random": 60, "l1": 30, "taylor": 30}
     assert set(frame.batchnorm) == {batchnorm} and frame.training_seed.isna().all()
-    for key, rows in frame.groupby(["scorer", "ratio_removed", "seed"], dropna=False):
+    for key, rows in frame.groupby(["scorer", "ratio_requested", "seed"], dropna=False):
         name, ratio, seed = cast(tuple[Any, Any, Any], key)
         mask = dg.allocate(study.score(name, seed=0 if pd.isna(seed) else int(seed)), ratio=ratio)
-        assert set(rows.ratio_got) == {mask.got} and set(rows.scope) == {"layer"} and set(rows.of) == {"filters"}
+        assert (
+            set(rows.ratio_achieved) == {mask.ratio_achieved}
+            and set(rows.scope) == {"layer"}
+            and set(rows.budget) == {"filters"}
+        )
         table = dg.measure(dg.prune(study.model, mask), study.domains, split=split, batchnorm=batchnorm, latency=False)
         for _, row in table.iterrows():
             match = rows[
@@ -200,13 +204,13 @@ def test_the_drop_is_paired_and_refers_to_the_full_network_as_given() -> None:
     assert len(frame) == 2 * 2 * 3
     generator = np.random.default_rng(0)
     for _, row in frame.iterrows():
-        mask = dg.allocate(study.score(row.scorer, seed=3), ratio=row.ratio_removed)
+        mask = dg.allocate(study.score(row.scorer, seed=3), ratio=row.ratio_requested)
         after, full = by_hand(study, mask, row.domain, "recalibrate"), by_hand(study, None, row.domain, "as_is")
         gap = (after.predicted == after.labels).double().numpy() - (full.predicted == full.labels).double().numpy()
         assert row.value == pytest.approx(gap.mean()) and (row.seed is pd.NA) == (row.scorer == "l1")
         slow = np.percentile(gap[generator.integers(0, len(gap), (2000, len(gap)))].mean(1), [2.5, 97.5])
         assert [row.low, row.high] == pytest.approx(slow.tolist(), abs=0.013) and row.low < row.high
-        assert row.seen_by_tuning == "none" and row.interval == "images" and row.unit == "share"
+        assert row.seen_by_finetuning == "none" and row.interval == "images" and row.unit == "share"
     unpruned = dg.diagnostics.drop(study, ratios=[0.0])
     unpruned = unpruned.loc[unpruned.metric == "change"]
     assert (unpruned.value == 0).all() and (unpruned.low < 0).all() and (unpruned.high > 0).all()
@@ -226,10 +230,10 @@ def test_a_pruned_network_survives_the_disk(tmp_path: Path) -> None:
     fresh = ResidualNet()
     again = dg.load(path, model=fresh)
     assert same(dg.evaluate(again, study.domain("t")), dg.evaluate(final, study.domain("t")))
-    assert dg.record_of(again) == dg.record_of(final)
+    assert dg.provenance_of(again) == dg.provenance_of(final)
     assert (
-        dg.record_of(again).scorer == {"a/score": "labels", "b/score": "labels"}
-        and dg.record_of(again).training is None
+        dg.provenance_of(again).scorer == {"a/score": "labels", "b/score": "labels"}
+        and dg.provenance_of(again).training is None
     )
     original = first.then(inner)
     assert original.kept("inner") == [first.kept("inner")[i] for i in inner.kept("inner")]

@@ -17,7 +17,7 @@ from material import domain, norm_net, randomise
 
 import dgprune_lab as dg
 from dgprune_lab.commands.report import write_report
-from dgprune_lab.core.provenance import MORE, Record, set_record
+from dgprune_lab.core.provenance import MORE, Provenance, set_provenance
 from dgprune_lab.widgets.explorer import payloads as frames
 
 OTHERS = "Target-aware: this choice looked at images of t (others than those it is tested on)."
@@ -44,7 +44,7 @@ def peek(view: Any) -> torch.Tensor:
 def study() -> dg.Study:
     held = [domain(name, count=90, seed=k) for k, name in enumerate("abt")]
     model = randomise(norm_net(), dtype=torch.float32)
-    set_record(model, Record(training={"a/train": "labels", "b/train": "labels"}))
+    set_provenance(model, Provenance(training={"a/train": "labels", "b/train": "labels"}))
     return dg.Study(model, sources=held[:2], targets=held[2:])
 
 
@@ -81,7 +81,7 @@ def test_the_very_part_is_told_from_another(study: dg.Study, split: str) -> None
     table = dg.measure(dg.prune(study.model, mask), study.domains, latency=False)
     assert cells(table) == {"t"}
     assert set(about_domains(table).seen_by_scorer) == {"none" if split == "score" else "images"}
-    found = frames.notice(study, Record(scorer=mask.reads))
+    found = frames.notice(study, Provenance(scorer=mask.reads))
     assert found == {"sign": "◇", "text": OTHERS if split == "score" else VERY}
 
 
@@ -90,7 +90,7 @@ def test_the_measured_domains_need_not_be_the_studys(study: dg.Study) -> None:
     assert cells(dg.measure(small, study.sources, images=10)) == {"t"}, "though the target is not measured here"
     bare = [domain(name, count=90, seed=k) for k, name in enumerate("abt")]
     assert cells(dg.measure(small, bare, images=10, latency=False)) == {"t"}, "no roles: training did not read t"
-    set_record(small, Record(scorer=dg.record_of(small).scorer))
+    set_provenance(small, Provenance(scorer=dg.provenance_of(small).scorer))
     assert cells(dg.measure(small, bare, images=10, latency=False)) == {"unknown"}
     assert cells(dg.measure(small, study.domains, images=10, latency=False)) == {"t"}
     del small.dgprune_record  # type: ignore[attr-defined]
@@ -118,29 +118,30 @@ def test_rounds_keep_what_earlier_ones_looked_at(study: dg.Study, tmp_path: Path
     assert both.then(unsaid).reads == {**known, MORE: "unknown"}
     assert dg.Mask.by_hand(study.graph, removed={"0": [1]}).reads is None
     final = dg.recalibrate(dg.prune(third.model, unsaid), study.sources)
-    record = dg.record_of(final)
-    assert record == Record(
-        {"a/train": "labels", "b/train": "labels"}, {**known, MORE: "unknown"},
+    record = dg.provenance_of(final)
+    assert record == Provenance(
+        {"a/train": "labels", "b/train": "labels"},
+        {**known, MORE: "unknown"},
         {"a/train": "images", "b/train": "images"},
-    )  # fmt: skip
+    )
     again = dg.load(dg.save(final, tmp_path / "net"), model=randomise(norm_net(), dtype=torch.float32))
-    assert dg.record_of(again) == record
+    assert dg.provenance_of(again) == record
     table = dg.measure(again, study.domains, latency=False)
     assert cells(table) == {"t"} and set(about_domains(table).seen_by_scorer) == {"unknown"}
     at_once = dg.recalibrate(dg.prune(study.model, both.then(unsaid)), study.sources)
-    assert dg.record_of(at_once) == record
+    assert dg.provenance_of(at_once) == record
 
 
 def test_masked_networks_carry_the_record_too(study: dg.Study) -> None:
     mask = dg.allocate(study.score(alike), ratio=0.3)
     soft = dg.masked(study.model, mask)
-    assert dg.record_of(soft).scorer == mask.reads
-    refreshed = dg.record_of(dg.recalibrate(soft, study.sources))
+    assert dg.provenance_of(soft).scorer == mask.reads
+    refreshed = dg.provenance_of(dg.recalibrate(soft, study.sources))
     assert refreshed.scorer == mask.reads and refreshed.tuning == {"a/train": "images", "b/train": "images"}
     scores = dg.WeightScores("w", {name: p.abs() for name, p in study.model.named_parameters() if p.ndim == 4})
-    assert dg.record_of(dg.masked(study.model, dg.allocate(scores, ratio=0.3))).scorer is None
-    assert dg.record_of(study.network(mask, batchnorm="recalibrate")) == refreshed
-    assert dg.record_of(study.network(None)) == study.record
+    assert dg.provenance_of(dg.masked(study.model, dg.allocate(scores, ratio=0.3))).scorer is None
+    assert dg.provenance_of(study.network(mask, batchnorm="recalibrate")) == refreshed
+    assert dg.provenance_of(study.network(None)) == study.record
 
 
 @pytest.fixture(scope="module")
@@ -189,11 +190,11 @@ def test_the_explorer_says_where_nobody_knows(explorer: dg.Explorer) -> None:
 
 def test_a_network_that_was_selected_on_a_target_says_so_whatever_chooses(study: dg.Study) -> None:
     model = randomise(norm_net(), dtype=torch.float32)
-    set_record(model, Record(training={"a/train": "labels"}, selection={"t/score": "labels"}))
+    set_provenance(model, Provenance(training={"a/train": "labels"}, selection={"t/score": "labels"}))
     chosen = dg.Study(model, sources=study.sources, targets=study.targets)
     assert cells(dg.sweep(chosen, scorers=["l1"], ratios=[0.0, 0.5])) == {"t"}
     words = "the selection of this network looked at labels of t (others than those it is tested on)"
-    found = frames.notice(chosen, dg.record_of(chosen.network(None)))
+    found = frames.notice(chosen, dg.provenance_of(chosen.network(None)))
     assert found == {"sign": "◇", "text": f"Target-aware: {words}."}
     assert frames.label(chosen, dg.SCORERS["l1"]) == "Smallest weights", "the scorer itself did not look"
 

@@ -10,8 +10,8 @@ from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, nor
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.core.steps import run_through
-from dgprune_lab.measurement.weight_masking import Thinned, prunable, weight_scores
+from dgprune_lab.core.steps import drain
+from dgprune_lab.measurement.weight_masking import WeightMasking, prunable, weight_scores
 from dgprune_lab.pruning.fold_batchnorm import folded
 
 SOURCES = [domain("a"), domain("b", seed=1)]
@@ -21,9 +21,9 @@ def net_of(build: Any = norm_net) -> nn.Module:
     return randomise(build(), dtype=torch.float32)
 
 
-def losses(twin: Thinned, fraction: float) -> Tensor:
+def losses(twin: WeightMasking, fraction: float) -> Tensor:
     twin.zero(fraction)
-    return run_through(twin.losses(SOURCES, split="train"))
+    return drain(twin.losses(SOURCES, split="train"))
 
 
 def slow(model: nn.Module) -> Tensor:
@@ -34,7 +34,7 @@ def slow(model: nn.Module) -> Tensor:
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_it_is_exactly_the_masked_network(build: Any, scope: Any) -> None:
     model = net_of(build)
-    twin = Thinned(model, domains=SOURCES, scope=scope)
+    twin = WeightMasking(model, domains=SOURCES, scope=scope)
     for fraction in (1.0, 0.07, 0.9, 0.31, 0.5, 1.0):
         mask = dg.allocate(weight_scores(model), ratio=1 - fraction, scope=scope)
         assert torch.equal(losses(twin, fraction), slow(dg.masked(model, mask)))
@@ -48,8 +48,8 @@ def test_ties_go_as_in_allocate_and_random_is_seeded() -> None:
     model = net_of(plain_net)
     scores = dg.WeightScores("ties", {name: torch.ones_like(weight) for name, weight in prunable(model).items()})
     mask = dg.allocate(scores, ratio=0.5, scope="global")
-    assert torch.equal(losses(Thinned(model, domains=SOURCES, scorer=scores), 0.5), slow(dg.masked(model, mask)))
-    drawn = [losses(Thinned(model, domains=SOURCES, scorer="random", seed=seed), 0.5) for seed in (1, 1, 2)]
+    assert torch.equal(losses(WeightMasking(model, domains=SOURCES, scorer=scores), 0.5), slow(dg.masked(model, mask)))
+    drawn = [losses(WeightMasking(model, domains=SOURCES, scorer="random", seed=seed), 0.5) for seed in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
@@ -58,8 +58,8 @@ def test_the_model_and_the_generators_are_as_before() -> None:
     model.train()
     before, state = fingerprint(model), torch.get_rng_state()
     for batchnorm in ("as_is", "fold", "recalibrate"):
-        losses(Thinned(model, domains=SOURCES, batchnorm=batchnorm), 0.4)
-    twin = Thinned(model, domains=SOURCES)
+        losses(WeightMasking(model, domains=SOURCES, batchnorm=batchnorm), 0.4)
+    twin = WeightMasking(model, domains=SOURCES)
     twin.shift(twin.direction(3), by=0.1)
     assert fingerprint(model) == before and torch.equal(torch.get_rng_state(), state)
 
@@ -73,7 +73,7 @@ def test_folding_changes_no_answer(build: Any) -> None:
     with torch.no_grad():
         torch.testing.assert_close(small(x), model(x), rtol=1e-10, atol=1e-10)
     single = net_of(build)
-    fold, plain = (losses(Thinned(single, domains=SOURCES, batchnorm=how), 1.0) for how in ("fold", "as_is"))
+    fold, plain = (losses(WeightMasking(single, domains=SOURCES, batchnorm=how), 1.0) for how in ("fold", "as_is"))
     torch.testing.assert_close(fold, plain, rtol=1e-3, atol=1e-4)
 
 
@@ -81,13 +81,15 @@ def test_folded_weights_are_ranked_as_folded() -> None:
     model = net_of()
     small = folded(model, SOURCES[0].take(torch.arange(4)).images)
     mask = dg.allocate(weight_scores(small), ratio=0.4, scope="global")
-    assert torch.equal(losses(Thinned(model, domains=SOURCES, batchnorm="fold"), 0.6), slow(dg.masked(small, mask)))
+    assert torch.equal(
+        losses(WeightMasking(model, domains=SOURCES, batchnorm="fold"), 0.6), slow(dg.masked(small, mask))
+    )
 
 
 def test_statistics_are_estimated_anew_after_each_thinning() -> None:
     sources = [source.as_role("source") for source in SOURCES]
     model = net_of()
-    twin = Thinned(model, domains=sources, batchnorm="recalibrate")
+    twin = WeightMasking(model, domains=sources, batchnorm="recalibrate")
     for fraction in (0.3, 0.8):
         mask = dg.allocate(weight_scores(model), ratio=1 - fraction, scope="global")
         torch.testing.assert_close(losses(twin, fraction), slow(dg.recalibrate(dg.masked(model, mask), sources)))
@@ -131,10 +133,12 @@ def test_bad_input_is_a_sentence() -> None:
     with pytest.raises(dg.DgpruneError, match="layer '0' computes its weight"):
         weight_scores(dg.masked(model, dg.allocate(weight_scores(model), ratio=0.5)))
     with pytest.raises(dg.DgpruneError, match=r"single weights are scored by 'l1', 'random'.*got 'l2'"):
-        Thinned(model, domains=SOURCES, scorer="l2")  # type: ignore[arg-type]
+        WeightMasking(model, domains=SOURCES, scorer="l2")  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match=r"scores were made for another network: 0\.weight"):
-        Thinned(net_of(plain_net), domains=SOURCES, scorer=dg.WeightScores("x", {"0.weight": torch.ones(2)}))
+        WeightMasking(net_of(plain_net), domains=SOURCES, scorer=dg.WeightScores("x", {"0.weight": torch.ones(2)}))
     with pytest.raises(dg.DgpruneError, match=r"the scores of 0\.weight hold NaN"):
-        Thinned(model, domains=SOURCES, scorer=dg.WeightScores("x", {"0.weight": torch.full((6, 3, 3, 3), torch.nan)}))
+        WeightMasking(
+            model, domains=SOURCES, scorer=dg.WeightScores("x", {"0.weight": torch.full((6, 3, 3, 3), torch.nan)})
+        )
     with pytest.raises(dg.DgpruneError, match="batchnorm must be one of 'as_is', 'fold'"):
-        Thinned(model, domains=SOURCES, batchnorm="folded")  # type: ignore[arg-type]
+        WeightMasking(model, domains=SOURCES, batchnorm="folded")  # type: ignore[arg-type]

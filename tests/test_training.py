@@ -15,10 +15,10 @@ from torch import nn
 from dgprune_lab.commands import train as recipes
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.core.provenance import Record
+from dgprune_lab.core.provenance import Provenance
 from dgprune_lab.models.checkpoints import load_checkpoint, read_card
 from dgprune_lab.models.networks import digits_net
-from dgprune_lab.pruning.surgery import record_of
+from dgprune_lab.pruning.surgery import provenance_of
 from dgprune_lab.training.events import BatchEvent, EpochEvent
 from dgprune_lab.training.loop import accuracy_by_part, finish, learning_rate, train, with_progress
 from dgprune_lab.training.options import TrainingOptions
@@ -72,7 +72,7 @@ def test_argument_and_global_random_state_stay_as_they_were() -> None:
     assert same(before, state(model))
     assert modes == [m.training for m in model.modules()]
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert record_of(model) == Record(training={})
+    assert provenance_of(model) == Provenance(training={})
 
 
 def test_a_consumer_that_draws_or_evaluates_changes_nothing() -> None:
@@ -125,13 +125,13 @@ def test_events_count_batches_and_epochs() -> None:
 
 def test_the_record_names_what_was_read() -> None:
     trained = finish(train(network(), sources=[domain("a"), domain("b")], options=SMALL))
-    assert record_of(trained) == Record(training={"a/train": "labels", "b/train": "labels"})
+    assert provenance_of(trained) == Provenance(training={"a/train": "labels", "b/train": "labels"})
     tuned = finish(train(trained, sources=[domain("c")], options=SMALL, stage="tuning"))
-    assert record_of(tuned).seen("training", "c", "train") == "none"
-    assert record_of(tuned).seen("tuning", "c", "train") == "labels"
+    assert provenance_of(tuned).seen("training", "c", "train") == "none"
+    assert provenance_of(tuned).seen("tuning", "c", "train") == "labels"
     bare = network()
     del bare.dgprune_record
-    after = record_of(finish(train(bare, sources=[domain("a")], options=SMALL)))
+    after = provenance_of(finish(train(bare, sources=[domain("a")], options=SMALL)))
     assert after.seen("training", "a", "train") == "labels"
     assert after.seen("training", "c", "train") == "unknown", "what came before is not known, and stays so"
 
@@ -221,9 +221,10 @@ def test_progress_passes_every_event_and_the_result_on(capsys: pytest.CaptureFix
 
 def test_make_trains_and_writes_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny = replace(
-        recipes.RECIPES["digits"], training=replace(recipes.RECIPES["digits"].training, epochs=1),
+        recipes.RECIPES["digits"],
+        training=replace(recipes.RECIPES["digits"].training, epochs=1),
         options={"widths": [2, 2, 2, 2, 2]},
-    )  # fmt: skip
+    )
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": tiny})
     path = recipes.make("tiny", progress=False, folder=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.json", "tiny.safetensors"]

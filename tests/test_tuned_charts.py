@@ -23,20 +23,31 @@ def differences(*, ratios: tuple[float, ...] = (0.5,), scorer: str = "dss") -> p
     rows: list[dict[str, Any]] = []
     for ratio in ratios:
         for name, role, top in DOMAINS:
-            shared = {"ratio_removed": ratio, "domain": name, "role": role, "unit": "share"}
+            shared = {"ratio_requested": ratio, "domain": name, "role": role, "unit": "share"}
             rows.append({**shared, "scorer": "l1", "metric": "accuracy", "value": top, "target_aware": "none"})
             for k, (named, aware) in enumerate((("random", "none"), (scorer, "mnist_m"))):
                 value, half = -0.02 + 0.03 * k, 0.004 + 0.06 * k * (role == "target")
-                rows.append({
-                    **shared, "scorer": named, "metric": "difference", "value": value, "low": value - half,
-                    "high": value + half, "interval": "seeds", "seeds": "0, 1, 2", "smallest_effect": half,
-                    "p_value": 0.02, "p_holm": 0.04, "target_aware": aware,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        **shared,
+                        "scorer": named,
+                        "metric": "difference",
+                        "value": value,
+                        "low": value - half,
+                        "high": value + half,
+                        "interval": "seeds",
+                        "seeds": "0, 1, 2",
+                        "smallest_effect": half,
+                        "p_value": 0.02,
+                        "p_holm": 0.04,
+                        "target_aware": aware,
+                    }
+                )
     return tidy(rows, extra=SEED_COLUMNS)
 
 
 def panel(frame: pd.DataFrame, place: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    found = charts.tuned(frame).to_dict()["hconcat"][place]
+    found = charts.after_finetuning(frame).to_dict()["hconcat"][place]
     return found, next(layer["data"]["values"] for layer in found["layer"] if "values" in layer["data"])
 
 
@@ -49,7 +60,7 @@ def test_differences_stand_around_zero_in_points_with_a_panel_per_domain() -> No
     assert ends == [[-5, 5], [-10, 10]]
     assert spec["layer"][1]["encoding"]["x"]["datum"] == 0
     assert {row["shape"] for row in rows} == {"circle"} and rows[1]["fill"] == TRAINED_ON
-    assert charts.tuned(differences()).to_dict()["usermeta"]["embedOptions"] == {"actions": False}
+    assert charts.after_finetuning(differences()).to_dict()["usermeta"]["embedOptions"] == {"actions": False}
 
 
 def test_the_smallest_effect_stands_in_words_under_each_panel() -> None:
@@ -76,7 +87,7 @@ def test_several_ratios_are_told_apart_and_zero_has_no_sign() -> None:
     assert {row["text"] for row in tuned_rows(frame, domain="mnist")} == {"0.0"}
 
 
-def run(*, target: str = "mnist_m", of: str = "filters", epochs: int = 2) -> pd.DataFrame:
+def run(*, target: str = "mnist_m", budget: str = "filters", epochs: int = 2) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     stages = [(0, 0, "full", 0.0, "none")]
     for number, got in ((1, 0.29), (2, 0.5)):
@@ -85,11 +96,24 @@ def run(*, target: str = "mnist_m", of: str = "filters", epochs: int = 2) -> pd.
     for number, epoch, stage, got, aware in stages:
         for name, role, top in DOMAINS:
             value = top - 0.1 * (stage == "cut")
-            rows.append({
-                "scorer": "dss", "domain": target if role == "target" else name, "role": role, "metric": "accuracy",
-                "value": value, "low": value - 0.02, "high": value + 0.02, "unit": "share", "ratio_got": got, "of": of,
-                "round": number, "epoch": epoch, "stage": stage, "target_aware": target if aware != "none" else aware,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "scorer": "dss",
+                    "domain": target if role == "target" else name,
+                    "role": role,
+                    "metric": "accuracy",
+                    "value": value,
+                    "low": value - 0.02,
+                    "high": value + 0.02,
+                    "unit": "share",
+                    "ratio_achieved": got,
+                    "budget": budget,
+                    "round": number,
+                    "epoch": epoch,
+                    "stage": stage,
+                    "target_aware": target if aware != "none" else aware,
+                }
+            )
         rows.append({"metric": "macs", "value": 9, "round": number, "epoch": epoch, "stage": stage})
     return tidy(rows, extra=EXTRA)
 
@@ -105,7 +129,7 @@ def test_a_run_is_a_line_per_domain_that_falls_at_every_cut() -> None:
     cuts = [(0, "29 % of filters gone"), (2, "50 % of filters gone")]
     assert [(row["epoch"], row["label"]) for row in data["cuts"]] == cuts
     assert data["ends"] == [{"epoch": 0}, {"epoch": 6}] and training_data(run())["ends"][1] == {"epoch": 4}
-    assert training_data(run(of="macs"))["cuts"][0]["label"] == "29 % of computation gone"
+    assert training_data(run(budget="macs"))["cuts"][0]["label"] == "29 % of computation gone"
 
 
 def test_lines_are_named_and_a_choice_that_looked_is_marked_from_its_cut_on() -> None:

@@ -24,8 +24,17 @@ def masks_of(found: dg.Tuned) -> Any:
     return found.network.dgprune_masks
 
 
-PRUNED = {10: (2, 4), 20: (6, 9), 30: (9, 13), 40: (12, 18), 50: (15, 23), 60: (18, 28), 70: (21, 32), 80: (24, 38),
-          90: (28, 42)}  # fmt: skip
+PRUNED = {
+    10: (2, 4),
+    20: (6, 9),
+    30: (9, 13),
+    40: (12, 18),
+    50: (15, 23),
+    60: (18, 28),
+    70: (21, 32),
+    80: (24, 38),
+    90: (28, 42),
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +62,13 @@ def test_the_papers_rule() -> None:
 
 
 def by_hand(
-    given: dg.Study, scorer: str, *, batchnorm: Any = "as_is", scope: Any = "layer", of: Any = "filters"
+    given: dg.Study, scorer: str, *, batchnorm: Any = "as_is", scope: Any = "layer", budget: Any = "filters"
 ) -> Any:
     """Two rounds to a half, the long way: a study, scores, a mask, a network, a training; again."""
     network: nn.Module = given.model
     for number in (1, 2):
         now = dg.Study(network, sources=given.sources, targets=given.targets)
-        mask = dg.allocate(now.score(scorer, seed=0), ratio=1 - 0.5**0.5, scope=scope, of=of)
+        mask = dg.allocate(now.score(scorer, seed=0), ratio=1 - 0.5**0.5, scope=scope, budget=budget)
         network = dg.prune(network, mask)
         if batchnorm == "recalibrate":
             network = dg.recalibrate(network, given.sources)
@@ -72,8 +81,8 @@ def by_hand(
     ("net", "changed"),
     [
         (plain_net, {}),
-        (plain_net, {"scope": "global", "of": "parameters"}),
-        (norm_net, {"batchnorm": "recalibrate", "of": "macs"}),
+        (plain_net, {"scope": "global", "budget": "parameters"}),
+        (norm_net, {"batchnorm": "recalibrate", "budget": "macs"}),
         (ResidualNet, {"scope": "global"}),
         (DepthwiseNet, {}),
     ],
@@ -82,7 +91,7 @@ def test_every_round_is_what_it_would_be_by_hand(net: Any, changed: dict[str, An
     given = study(randomise(net(), dtype=torch.float32))
     found = tuned(given, "taylor", **changed)
     assert same(found.network, by_hand(given, "taylor", **changed))
-    assert 0.2 < found.mask.got <= 0.5 + 1e-9
+    assert 0.2 < found.mask.ratio_achieved <= 0.5 + 1e-9
     sizes = {group.name: group.filters for group in read_groups(found.network, images(2, 3, 12, 12)).groups}
     assert sizes == {group.name: len(found.mask.kept(group.name)) for group in given.graph.groups}
     parameters = sum(p.numel() for p in found.network.parameters())
@@ -109,7 +118,11 @@ def test_what_was_removed_stays_removed(optimiser: str) -> None:
     for value in later:
         inner = read_groups(dg.prune(given.model, mask), images(2, 3, 12, 12))
         mask = mask.then(dg.Mask.from_json(value, graph=inner))
-    assert mask.key == found.mask.key and mask.asked == pytest.approx(found.mask.asked) and found.mask.asked == 0.6
+    assert (
+        mask.key == found.mask.key
+        and mask.ratio_requested == pytest.approx(found.mask.ratio_requested)
+        and found.mask.ratio_requested == 0.6
+    )
 
 
 def test_the_mask_names_the_original_filters() -> None:
@@ -129,10 +142,10 @@ def test_the_dense_control_is_tuned_alike_and_loses_nothing() -> None:
     for number in (1, 2):
         options = dg.TrainingOptions(**{**QUICK.to_json(), "seed": seeded("tuning", 0, 0, number)})
         network = finish(train(network, sources=given.sources, options=options, stage="tuning"))
-    assert same(found.network, network) and found.mask.got == 0 and found.mask.reads == {}
-    assert set(found.table.scorer) == {"dense"} and set(found.table.ratio_got) == {0.0}
+    assert same(found.network, network) and found.mask.ratio_achieved == 0 and found.mask.reads == {}
+    assert set(found.table.scorer) == {"dense"} and set(found.table.ratio_achieved) == {0.0}
     pruned = tuned(given)
-    columns = ["ratio_removed", "round", "epoch", "stage", "domain", "metric"]
+    columns = ["ratio_requested", "round", "epoch", "stage", "domain", "metric"]
     assert found.table[columns].equals(pruned.table[columns]), "row for row"
 
 
@@ -143,7 +156,7 @@ def test_the_table_says_what_measure_says() -> None:
     stages = list(dict.fromkeys(zip(table["round"], table.epoch, table.stage, strict=True)))
     assert stages == [(0, 0, "full"), (1, 0, "cut"), (1, 2, "tuned"), (2, 2, "cut"), (2, 4, "tuned")]
     shares = table.drop_duplicates(["round", "stage"])
-    assert shares.ratio_removed.round(4).tolist() == [0, 0.2929, 0.2929, 0.5, 0.5]
+    assert shares.ratio_requested.round(4).tolist() == [0, 0.2929, 0.2929, 0.5, 0.5]
     assert shares.batchnorm.tolist() == ["as_is", *["recalibrate"] * 4]
     for network, stage, number in ((given.model, "full", 0), (found.network, "tuned", 2)):
         said: Any = dg.measure(network, given.domains, images=15, latency=False)
@@ -165,7 +178,7 @@ def peeks(view: Any) -> Any:
 def test_the_network_carries_what_was_read_and_can_be_saved(tmp_path: Path) -> None:
     given = study()
     found = tuned(given, peeks)
-    record = dg.record_of(found.network)
+    record = dg.provenance_of(found.network)
     assert (record.seen("scorer", "t", "score"), record.seen("tuning", "a", "train")) == ("images", "labels")
     assert record.seen("tuning", "t", "train") == "none" and record.training is None, "a network from elsewhere"
     rows = found.table[(found.table.domain == "t") & (found.table.metric == "accuracy")]
@@ -173,7 +186,7 @@ def test_the_network_carries_what_was_read_and_can_be_saved(tmp_path: Path) -> N
     assert found.mask.reads == {"a/score": "images", "b/score": "images", "t/score": "images"}
     dg.save(found.network, tmp_path / "net")
     loaded = dg.load(tmp_path / "net", model=plain_net())
-    assert same(loaded, found.network) and dg.record_of(loaded) == record and not found.network.training
+    assert same(loaded, found.network) and dg.provenance_of(loaded) == record and not found.network.training
 
 
 def test_events_come_in_the_order_in_which_things_happen() -> None:
@@ -182,8 +195,9 @@ def test_events_come_in_the_order_in_which_things_happen() -> None:
     events = [event for event in steps if event is not None]
     told = [
         event.stage if isinstance(event, StageEvent) else "prune" if isinstance(event, PruneEvent) else event.epoch
-        for event in events if not isinstance(event, BatchEvent)
-    ]  # fmt: skip
+        for event in events
+        if not isinstance(event, BatchEvent)
+    ]
     assert told == ["full", *["prune", 1, "tuned", 2, "tuned"] * 2]
     prunes = [event for event in events if isinstance(event, PruneEvent)]
     gone = [filter for event in prunes for filter in event.removed["3"]]

@@ -51,7 +51,7 @@ def test_ctrl_c_in_a_training_gives_back_the_last_completed_stage(at: int, numbe
     assert fingerprint(given.model) == before and Stops.count == at
     Stops.at = 0
     assert accuracy(found.table, stage=stage, round=number) == dg.evaluate(found.network, given.sources[0]).accuracy
-    assert found.mask.got == pytest.approx({1: 0.214, 2: 0.429}[number], abs=0.08)
+    assert found.mask.ratio_achieved == pytest.approx({1: 0.214, 2: 0.429}[number], abs=0.08)
     assert len(found.network.dgprune_masks) == number  # type: ignore[arg-type]
     assert tuned(given).finished, "the study is as good as new"
 
@@ -70,7 +70,7 @@ def test_a_later_round_that_cannot_be_done_loses_no_earlier_one() -> None:
     with pytest.warns(dg.DgpruneNote) as said:
         found = tuned(given, once)
     assert any("round 2 of 2 could not be done: this layer is not whole." in str(one.message) for one in said)
-    assert (found.finished, found.reached) == (False, "round 1 of 2, tuned") and found.mask.got > 0
+    assert (found.finished, found.reached) == (False, "round 1 of 2, tuned") and found.mask.ratio_achieved > 0
 
     @dg.scorer("never")
     def never(view: Any) -> Tensor:
@@ -104,7 +104,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "two epochs": ({"epochs": 3}, r"the options say 2 epochs and epochs= says 3"),
     "batchnorm": ({"batchnorm": "fold"}, r"batchnorm must be one of 'as_is'"),
     "scope": ({"scope": "network"}, r"scope must be one of 'layer', 'global'"),
-    "of": ({"of": "bytes"}, r"of must be one of 'filters'"),
+    "budget": ({"budget": "bytes"}, r"of must be one of 'filters'"),
     "measure": ({"measure": "never"}, r"measure must be one of 'epochs', 'rounds', 'end'"),
     "split": ({"split": "test"}, r"domain 'a' has no part 'test'"),
     "images": ({"images": 0}, r"images must be at least 1"),

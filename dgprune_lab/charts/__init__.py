@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from .agreement import agreement
-from .gc_net import companion
+from .gc_net import gc_net
 from .drop import drop
-from .drop_curve import drops
+from .drop_curve import drop_curve
 from .feature_shift import feature_shift
 from .flips import flips
 from .pixels.images import images
 from .instability import instability
 from .layers import layers
-from .left import left
+from .size_and_cost import size_and_cost
 from .mean_map import mean_map
 from .pixels.overlays import overlays
 from .prunability import prunability
@@ -19,21 +19,21 @@ from .sensitivity import sensitivity
 from .stability import stability
 from .sweep import sweep
 from .training import training
-from .after_finetuning import tuned
+from .after_finetuning import after_finetuning
 from .theme import Look, looks, svg
 
 __all__ = [
     "Look",
     "agreement",
-    "companion",
+    "gc_net",
     "drop",
-    "drops",
+    "drop_curve",
     "feature_shift",
     "flips",
     "images",
     "instability",
     "layers",
-    "left",
+    "size_and_cost",
     "looks",
     "mean_map",
     "overlays",
@@ -43,5 +43,5 @@ __all__ = [
     "svg",
     "sweep",
     "training",
-    "tuned",
+    "after_finetuning",
 ]

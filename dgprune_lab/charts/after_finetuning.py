@@ -21,14 +21,14 @@ _SPANS = (1, 2, 5, 10, 25, 50, 100)
 _LETTERS = 34
 
 
-def tuned(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatChart:
+def after_finetuning(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatChart:
     """Draw the differences to the baseline as dots with intervals over training seeds, in points, a panel per domain.
 
     To the right of 0 is better than the baseline. Under each panel stands the smallest difference that these seeds
     could have told from none. A scorer that looked at a target is a hollow diamond, and said behind its name.
 
     Args:
-        frame: a table of `diagnostics.tuned`.
+        frame: a table of `diagnostics.after_finetuning`.
         width: of one panel, in pixels.
 
     Raises:
@@ -38,40 +38,52 @@ def tuned(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatChart:
     if not used:
         raise DgpruneError(
             "the table has no differences between scorers to draw; they need two or more studies and a scorer beside "
-            "the baseline: diagnostics.tuned(dg.training_seeds(), scorers=[...])."
+            "the baseline: diagnostics.after_finetuning(dg.training_seeds(), scorers=[...])."
         )
     domains = dict.fromkeys(str(row["domain"]) for row in used)
     baseline = _baseline(frame, used)
     panels = [_panel(tuned_rows(frame, domain=name), k, baseline, width) for k, name in enumerate(domains)]
     looks = looks_of(frame)
-    return beside(*(
-        panel.properties(title=alt.Title(
-            text=f"{shortened(name, most=20)} ({looks[name].words})" if looks[name].words else shortened(name, most=30),
-            color=looks[name].colour,
-        ))
-        for name, panel in zip(domains, panels, strict=True)
-    ))  # fmt: skip
+    return beside(
+        *(
+            panel.properties(
+                title=alt.Title(
+                    text=f"{shortened(name, most=20)} ({looks[name].words})"
+                    if looks[name].words
+                    else shortened(name, most=30),
+                    color=looks[name].colour,
+                )
+            )
+            for name, panel in zip(domains, panels, strict=True)
+        )
+    )
 
 
 def tuned_rows(frame: pd.DataFrame, *, domain: str) -> list[dict[str, Any]]:
     """The rows of one panel in points, in the order of the table."""
     used = [row for row in records(frame, metric=DIFFERENCE) if str(row["domain"]) == domain]
     look = looks_of(frame)[domain]
-    several = len({row["ratio_removed"] for row in used}) > 1
+    several = len({row["ratio_requested"] for row in used}) > 1
     rows = []
     for row in used:
         change, low, high = interval_of(row)
         words = signed(with_choice(sight_of(row), choice_sight([row])))
-        ratio = f", {100 * row['ratio_removed']:g} %" if several else ""
+        ratio = f", {100 * row['ratio_requested']:g} %" if several else ""
         mark = mark_of(look, sight=sight_of(row))
-        rows.append({
-            "label": shortened(str(row["scorer"]), most=max(8, _LETTERS - len(words + ratio))) + ratio + words,
-            "scorer": str(row["scorer"]), "change": change, "low": low, "high": high,
-            "text": f"{change:+.1f}".replace("-", "\N{MINUS SIGN}") if abs(change) >= 0.05 else "0.0",
-            "smallest": percent(row["smallest_effect"], row["unit"]),
-            "p": None if is_missing(row["p_holm"]) else row["p_holm"], "seeds": str(row["seeds"]),
-            **{key: mark[key] for key in ("colour", "fill", "shape", "looked")},
-        })  # fmt: skip
+        rows.append(
+            {
+                "label": shortened(str(row["scorer"]), most=max(8, _LETTERS - len(words + ratio))) + ratio + words,
+                "scorer": str(row["scorer"]),
+                "change": change,
+                "low": low,
+                "high": high,
+                "text": f"{change:+.1f}".replace("-", "\N{MINUS SIGN}") if abs(change) >= 0.05 else "0.0",
+                "smallest": percent(row["smallest_effect"], row["unit"]),
+                "p": None if is_missing(row["p_holm"]) else row["p_holm"],
+                "seeds": str(row["seeds"]),
+                **{key: mark[key] for key in ("colour", "fill", "shape", "looked")},
+            }
+        )
     return rows
 
 
@@ -113,18 +125,24 @@ def _panel(rows: list[dict[str, Any]], place: int, baseline: str, width: int) ->
     colour, fill = alt.Stroke("colour:N", scale=None), alt.Fill("fill:N", scale=None)
     base = alt.Chart(alt.NamedData(name=f"gaps_{place}"))
     tips = [
-        alt.Tooltip("label:N", title="Scorer"), alt.Tooltip("change:Q", title="Difference, points", format="+.2f"),
-        alt.Tooltip("low:Q", title="from", format="+.2f"), alt.Tooltip("high:Q", title="to", format="+.2f"),
+        alt.Tooltip("label:N", title="Scorer"),
+        alt.Tooltip("change:Q", title="Difference, points", format="+.2f"),
+        alt.Tooltip("low:Q", title="from", format="+.2f"),
+        alt.Tooltip("high:Q", title="to", format="+.2f"),
         alt.Tooltip("smallest:Q", title="could have shown, from", format=".2f"),
-        alt.Tooltip("p:Q", title="p (Holm)", format=".3f"), alt.Tooltip("seeds:N", title="Training seeds"),
+        alt.Tooltip("p:Q", title="p (Holm)", format=".3f"),
+        alt.Tooltip("seeds:N", title="Training seeds"),
         alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+    ]
     return layered(
-        alt.Chart(named(f"gaps_{place}", rows)).mark_rule(strokeWidth=2.2)
+        alt.Chart(named(f"gaps_{place}", rows))
+        .mark_rule(strokeWidth=2.2)
         .encode(x=low, x2="high:Q", y=scorer, stroke=colour),
         base.mark_rule(style="ink", strokeWidth=1, opacity=0.6).encode(x=alt.datum(0, scale=scale)),
-        base.mark_point(size=62, strokeWidth=1.8, opacity=1)
-        .encode(x=change, y=scorer, stroke=colour, fill=fill, shape=alt.Shape("shape:N", scale=None), tooltip=tips),
-        base.mark_text(style="strong", align="left", dx=8, fontWeight=600)
-        .encode(x=alt.value("width"), y=scorer, text="text:N"),
-    ).properties(width=width, height=alt.Step(ROW))  # fmt: skip
+        base.mark_point(size=62, strokeWidth=1.8, opacity=1).encode(
+            x=change, y=scorer, stroke=colour, fill=fill, shape=alt.Shape("shape:N", scale=None), tooltip=tips
+        ),
+        base.mark_text(style="strong", align="left", dx=8, fontWeight=600).encode(
+            x=alt.value("width"), y=scorer, text="text:N"
+        ),
+    ).properties(width=width, height=alt.Step(ROW))

@@ -66,11 +66,20 @@ def dots(frame: pd.DataFrame, *, scorer: str, metric: str, words: Mapping[str, s
         name, looked = str(row["other"] if first else row["scorer"]), row["other_looked" if first else "scorer_looked"]
         value, low, high = _numbers(row)
         _, least, most = _numbers(chance[_pair(row)])
-        rows.append({
-            "place": len(rows), "label": marked((words or {}).get(name, name), looked), "scorer": name, "value": value,
-            "low": low, "high": high, "chance_low": least, "chance_high": most, "text": _text(value, row["unit"]),
-            "look": dot_look(looked),
-        })  # fmt: skip
+        rows.append(
+            {
+                "place": len(rows),
+                "label": marked((words or {}).get(name, name), looked),
+                "scorer": name,
+                "value": value,
+                "low": low,
+                "high": high,
+                "chance_low": least,
+                "chance_high": most,
+                "text": _text(value, row["unit"]),
+                "look": dot_look(looked),
+            }
+        )
     return rows
 
 
@@ -119,19 +128,23 @@ def _dots(name: str, rows: Rows) -> alt.LayerChart:
     )
     digits = ".2f" if ranks else ".0f"
     tips = [
-        alt.Tooltip("scorer:N", title="Scorer"), alt.Tooltip("value:Q", title="Agreement", format=digits),
+        alt.Tooltip("scorer:N", title="Scorer"),
+        alt.Tooltip("value:Q", title="Agreement", format=digits),
         alt.Tooltip("chance_low:Q", title="by chance, from", format=digits),
         alt.Tooltip("chance_high:Q", title="to", format=digits),
-    ]  # fmt: skip
+    ]
     chart = layered(
-        alt.Chart(named(name, rows)).mark_text(style="strong", align="left", dx=12)
+        alt.Chart(named(name, rows))
+        .mark_text(style="strong", align="left", dx=12)
         .encode(x=alt.value("width"), y=place, text="text:N"),
         base.mark_bar(style="track", height=15).encode(x=ends, x2="chance_high:Q", y=place),
-        *([] if ranks else [
-            base.mark_text(style="words", align="right", dx=-9).encode(x=alt.value(0), y=place, text="label:N")
-        ]),
+        *(
+            []
+            if ranks
+            else [base.mark_text(style="words", align="right", dx=-9).encode(x=alt.value(0), y=place, text="label:N")]
+        ),
         *dot_layers(base, x=value, low=low, y=place, tips=tips),
-    )  # fmt: skip
+    )
     return chart.properties(width=200, height=alt.Step(ROW))
 
 
@@ -147,16 +160,18 @@ def _map(name: str, frame: pd.DataFrame, cell: int) -> alt.LayerChart:
         alt.Y("row:N", sort=None, axis=places, scale=apart),
     )
     tips = [
-        alt.Tooltip("scorer:N", title="Scorer"), alt.Tooltip("other:N", title="and"),
-        alt.Tooltip("text:N", title="Agreement"), alt.Tooltip("interval:N", title="95 % interval"),
+        alt.Tooltip("scorer:N", title="Scorer"),
+        alt.Tooltip("other:N", title="and"),
+        alt.Tooltip("text:N", title="Agreement"),
+        alt.Tooltip("interval:N", title="95 % interval"),
         alt.Tooltip("chance:N", title="by chance"),
-    ]  # fmt: skip
+    ]
     chart = layered(
-        alt.Chart(named(name, rows)).mark_rect()
-        .encode(x=x, y=y, fill=alt.Fill("fill:N", scale=None), tooltip=tips),
-        alt.Chart(alt.NamedData(name=name)).mark_text(fontSize=11)
+        alt.Chart(named(name, rows)).mark_rect().encode(x=x, y=y, fill=alt.Fill("fill:N", scale=None), tooltip=tips),
+        alt.Chart(alt.NamedData(name=name))
+        .mark_text(fontSize=11)
         .encode(x=x, y=y, text="text:N", fill=alt.Fill("ink:N", scale=None)),
-    )  # fmt: skip
+    )
     return chart.properties(width=side, height=side, title=_title(name, frame))
 
 
@@ -166,7 +181,7 @@ def _title(name: str, frame: pd.DataFrame) -> alt.Title:
         text, below = "Rank correlation of the scores", ["purple alike, brown opposite"]
     else:
         shares = [100 * row["value"] for row in _whole(frame, "overlap_by_chance")]
-        removed = {row["ratio_removed"] for row in _whole(frame, "overlap")}
+        removed = {row["ratio_requested"] for row in _whole(frame, "overlap")}
         at = f"{100 * removed.pop():.4g} % removed; " if len(removed) == 1 else ""
         ends = sorted({f"{share:.0f}" for share in (min(shares), max(shares))}, key=int) if shares else ["?"]
         text, below = "Kept by both, in %", [f"{at}white is chance: {' to '.join(ends)} %"]
@@ -193,11 +208,16 @@ def _cells(frame: pd.DataFrame, metric: str) -> tuple[Rows, list[str]]:
             if value is not None and middle is not None and middle < whole:
                 shade = (value - middle) / (whole - middle)
             interval = "" if is_missing(given["low"]) else f"{low:.2f} to {high:.2f}"
-            rows.append({
-                **row, "text": _text(value, given["unit"]), "fill": _colour(shade),
-                "ink": ink_on(_colour(shade)), "interval": interval,
-                "chance": " to ".join(_text(end, given["unit"]) for end in ends),
-            })  # fmt: skip
+            rows.append(
+                {
+                    **row,
+                    "text": _text(value, given["unit"]),
+                    "fill": _colour(shade),
+                    "ink": ink_on(_colour(shade)),
+                    "interval": interval,
+                    "chance": " to ".join(_text(end, given["unit"]) for end in ends),
+                }
+            )
     return rows, names
 
 

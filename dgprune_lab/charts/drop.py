@@ -41,11 +41,11 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, An
     """The chart's rows in points, one per domain, from a tidy table."""
     used = [row for row in records(frame, metric=metric) if is_whole(row)]
     style = looks_of(frame)
-    last = max((row["ratio_removed"] for row in used), default=None)
+    last = max((row["ratio_requested"] for row in used), default=None)
     several, networks = len({row["scorer"] for row in used}) > 1, len({row.get("network") for row in used}) > 1
     rows: list[dict[str, Any]] = []
     for row in used:
-        if row["ratio_removed"] != last:
+        if row["ratio_requested"] != last:
             continue
         change, low, high = interval_of(row)
         sight = sight_of(row)
@@ -98,10 +98,12 @@ def _layers(rows: list[dict[str, Any]], span: list[dict[str, Any]], padding: Map
     shape, seen = alt.Shape("shape:N", scale=None), alt.Opacity("opacity:Q", scale=None)
     base = alt.Chart(alt.NamedData(name="drops"))
     tips = [
-        alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("change:Q", title="Change, points", format="+.1f"),
-        alt.Tooltip("low:Q", title="from", format="+.1f"), alt.Tooltip("high:Q", title="to", format="+.1f"),
+        alt.Tooltip("domain:N", title="Domain"),
+        alt.Tooltip("change:Q", title="Change, points", format="+.1f"),
+        alt.Tooltip("low:Q", title="from", format="+.1f"),
+        alt.Tooltip("high:Q", title="to", format="+.1f"),
         alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+    ]
     return layered(
         alt.Chart(named("span", span)).mark_point(opacity=0).encode(x=change),
         alt.Chart(named("drops", rows)).mark_rule(style="ink", strokeWidth=1, opacity=0.6).encode(x=alt.datum(0)),

@@ -23,7 +23,7 @@ _STEPS = (5, 10, 25, 50, 100)
 Rows = list[dict[str, Any]]
 
 
-def drops(
+def drop_curve(
     frame: pd.DataFrame, *, metric: Metric = "change", step: float = 0.05, width: int = 360, height: int = 260
 ) -> alt.HConcatChart:
     """Draw what removal costs at once against the share removed, a line per domain with its interval.
@@ -106,22 +106,30 @@ def _plot(data: Mapping[str, Rows], suffix: str, metric: Metric, span: Sequence[
     fill, shape = alt.Fill("fill:N", scale=None), alt.Shape("shape:N", scale=None)
     measured = alt.Chart(alt.NamedData(name=f"curves{suffix}")).encode(x=removed, y=value)
     tips = [
-        alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("removed:Q", title="Removed %", format=".0f"),
+        alt.Tooltip("domain:N", title="Domain"),
+        alt.Tooltip("removed:Q", title="Removed %", format=".0f"),
         alt.Tooltip("value:Q", title=TITLES[metric], format="+.1f"),
-        alt.Tooltip("low:Q", title="from", format="+.1f"), alt.Tooltip("high:Q", title="to", format="+.1f"),
+        alt.Tooltip("low:Q", title="from", format="+.1f"),
+        alt.Tooltip("high:Q", title="to", format="+.1f"),
         alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+    ]
     return layered(
-        alt.Chart(named(f"curves{suffix}", data["curves"])).mark_area(opacity=0.16)
-        .encode(x=removed, y=low, y2="high:Q", color=alt.Color("colour:N", scale=None),
-                detail=["domain:N", "stretch:N"]),
-        alt.Chart(alt.InlineData(values=[{}])).mark_rule(style="ink", strokeWidth=1, opacity=0.6)
+        alt.Chart(named(f"curves{suffix}", data["curves"]))
+        .mark_area(opacity=0.16)
+        .encode(
+            x=removed, y=low, y2="high:Q", color=alt.Color("colour:N", scale=None), detail=["domain:N", "stretch:N"]
+        ),
+        alt.Chart(alt.InlineData(values=[{}]))
+        .mark_rule(style="ink", strokeWidth=1, opacity=0.6)
         .encode(y=alt.YDatum(0, scale=scale, title=TITLES[metric])),
-        alt.Chart(named(f"gaps{suffix}", data["gaps"])).mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55)
+        alt.Chart(named(f"gaps{suffix}", data["gaps"]))
+        .mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55)
         .encode(x=removed, y=value, stroke=colour, detail=["domain:N", "gap:N"]),
         measured.mark_line(strokeWidth=2).encode(stroke=colour, strokeDash=dash, detail=["domain:N", "stretch:N"]),
-        measured.mark_point(size=16, strokeWidth=1, opacity=1)
-        .encode(stroke=colour, fill=fill, shape=shape, tooltip=tips),
-        alt.Chart(named(f"names{suffix}", data["names"])).mark_text(align="left", dx=8, fontSize=10.5, fontWeight=600)
+        measured.mark_point(size=16, strokeWidth=1, opacity=1).encode(
+            stroke=colour, fill=fill, shape=shape, tooltip=tips
+        ),
+        alt.Chart(named(f"names{suffix}", data["names"]))
+        .mark_text(align="left", dx=8, fontSize=10.5, fontWeight=600)
         .encode(x=removed, y=value, text="label:N", fill=alt.Fill("colour:N", scale=None)),
-    )  # fmt: skip
+    )

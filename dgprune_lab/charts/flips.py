@@ -41,8 +41,8 @@ def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
     """The rows of one plot in percent, with the number of images in words."""
     counts = {_key(row): row["value"] for row in records(frame, metric=f"{metric}_count")}
     used, style = [row for row in records(frame, metric=metric) if is_whole(row)], looks_of(frame)
-    last = max((row["ratio_removed"] for row in used), default=None)
-    used = [row for row in used if row["ratio_removed"] == last]
+    last = max((row["ratio_requested"] for row in used), default=None)
+    used = [row for row in used if row["ratio_requested"] == last]
     several = {name: len({row.get(name) for row in used}) > 1 for name in ("scorer", "network")}
     found: Rows = []
     for row in used:
@@ -51,16 +51,23 @@ def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
         first = [f"{row['network']}"] * several["network"]
         first += [f"{row['scorer']}{signed(choice_sight([row]))}"] * several["scorer"]
         count = f"{counts[_key(row)]:,.0f} of {row['images']:,}" if _key(row) in counts else ""
-        found.append({
-            "place": len(found), "label": ", ".join([*first, f"{row['domain']}{signed(sight)}"]),
-            "domain": str(row["domain"]), "value": value, "low": low, "high": high, "text": count,
-            **{key: held for key, held in mark_of(style[str(row["domain"])], sight=sight).items() if key != "dash"},
-        })  # fmt: skip
+        found.append(
+            {
+                "place": len(found),
+                "label": ", ".join([*first, f"{row['domain']}{signed(sight)}"]),
+                "domain": str(row["domain"]),
+                "value": value,
+                "low": low,
+                "high": high,
+                "text": count,
+                **{key: held for key, held in mark_of(style[str(row["domain"])], sight=sight).items() if key != "dash"},
+            }
+        )
     return found
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ("network", "scorer", "ratio_removed", "domain"))
+    return tuple(row.get(name) for name in ("network", "scorer", "ratio_requested", "domain"))
 
 
 def _plot(metric: str, rows: Rows, end: float, width: int) -> alt.LayerChart:
@@ -71,17 +78,22 @@ def _plot(metric: str, rows: Rows, end: float, width: int) -> alt.LayerChart:
     colour, fill = alt.Stroke("colour:N", scale=None), alt.Fill("fill:N", scale=None)
     base = alt.Chart(alt.NamedData(name=name))
     tips = [
-        alt.Tooltip("label:N", title="Domain"), alt.Tooltip("value:Q", title="% of the images", format=".1f"),
-        alt.Tooltip("low:Q", title="from", format=".1f"), alt.Tooltip("high:Q", title="to", format=".1f"),
-        alt.Tooltip("text:N", title="images"), alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+        alt.Tooltip("label:N", title="Domain"),
+        alt.Tooltip("value:Q", title="% of the images", format=".1f"),
+        alt.Tooltip("low:Q", title="from", format=".1f"),
+        alt.Tooltip("high:Q", title="to", format=".1f"),
+        alt.Tooltip("text:N", title="images"),
+        alt.Tooltip("looked:N", title="Looked at before"),
+    ]
     names = base.mark_text(style="words", align="right", dx=-9).encode(x=alt.value(0), y=place, text="label:N")
     drawn = layered(
-        alt.Chart(named(name, rows)).mark_text(style="strong", align="left", dx=12)
+        alt.Chart(named(name, rows))
+        .mark_text(style="strong", align="left", dx=12)
         .encode(x=alt.value("width"), y=place, text="text:N"),
         *([names] if metric == "right_to_wrong" else []),
         base.mark_rule(strokeWidth=2.2).encode(x=low, x2="high:Q", y=place, stroke=colour),
-        base.mark_point(size=60, strokeWidth=1.8, opacity=1)
-        .encode(x=value, y=place, stroke=colour, fill=fill, shape=alt.Shape("shape:N", scale=None), tooltip=tips),
-    )  # fmt: skip
+        base.mark_point(size=60, strokeWidth=1.8, opacity=1).encode(
+            x=value, y=place, stroke=colour, fill=fill, shape=alt.Shape("shape:N", scale=None), tooltip=tips
+        ),
+    )
     return drawn.properties(width=width, height=alt.Step(ROW))

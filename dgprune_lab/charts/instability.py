@@ -38,8 +38,8 @@ def instability(
     spread = max(2.0, 0.08 * (max(ends) - min(ends)))
     span = [{"stable": min(ends) - spread}, {"stable": max(100.0, max(ends)) + spread}]
     title = alt.Title(
-        text="How much pruning hurt at once, and what came of it", subtitle=_below(frame, metric), offset=8,
-    )  # fmt: skip
+        text="How much pruning hurt at once, and what came of it", subtitle=_below(frame, metric), offset=8
+    )
     chart = _layers(rows, span, metric, gap=14 / max(height, 1)).properties(title=title)
     return finish(chart, width=width, height=height, padding=PADDING)
 
@@ -53,11 +53,18 @@ def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> list[d
             continue
         value, low, high = interval_of(row)
         mark = mark_of(style[str(row["domain"])], sight=sight_of(row))
-        rows.append({
-            "run": int(row["run"]), "domain": str(row["domain"]), "stable": stable[row["run"]], "value": value,
-            "low": low, "high": high, "settings": row["settings"],
-            **{key: mark[key] for key in ("colour", "shape", "fill", "looked")},
-        })  # fmt: skip
+        rows.append(
+            {
+                "run": int(row["run"]),
+                "domain": str(row["domain"]),
+                "stable": stable[row["run"]],
+                "value": value,
+                "low": low,
+                "high": high,
+                "settings": row["settings"],
+                **{key: mark[key] for key in ("colour", "shape", "fill", "looked")},
+            }
+        )
     return rows
 
 
@@ -77,29 +84,33 @@ def _layers(rows: list[dict[str, Any]], span: list[dict[str, Any]], metric: str,
     """Intervals, dots, the runs' numbers, and the domains' names at the right, each at the height of its dots."""
     scale = alt.Scale(nice=False, zero=False)
     stable = alt.X("stable:Q", scale=scale, title="Mean stability of the run (%)", axis=alt.Axis(tickCount=6))
-    of = alt.Scale(zero=False, nice=True)
-    value, low = (alt.Y(f"{name}:Q", scale=of, title=WORDS[metric]) for name in ("value", "low"))
+    budget = alt.Scale(zero=False, nice=True)
+    value, low = (alt.Y(f"{name}:Q", scale=budget, title=WORDS[metric]) for name in ("value", "low"))
     base = alt.Chart(alt.NamedData(name="runs"))
     colour, inside = alt.Stroke("colour:N", scale=None), alt.Fill("fill:N", scale=None)
     tips = [
-        alt.Tooltip("run:Q", title="Run"), alt.Tooltip("domain:N", title="Domain"),
+        alt.Tooltip("run:Q", title="Run"),
+        alt.Tooltip("domain:N", title="Domain"),
         alt.Tooltip("settings:N", title="Settings"),
         alt.Tooltip("stable:Q", title="Mean stability %", format=".1f"),
-        alt.Tooltip("value:Q", title="At the end", format=".1f"), alt.Tooltip("low:Q", title="from", format=".1f"),
-        alt.Tooltip("high:Q", title="to", format=".1f"), alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+        alt.Tooltip("value:Q", title="At the end", format=".1f"),
+        alt.Tooltip("low:Q", title="from", format=".1f"),
+        alt.Tooltip("high:Q", title="to", format=".1f"),
+        alt.Tooltip("looked:N", title="Looked at before"),
+    ]
     return layered(
         alt.Chart(named("ends", span)).mark_point(opacity=0).encode(x=stable),
-        alt.Chart(named("runs", rows)).mark_rule(strokeWidth=1.4, opacity=0.5)
+        alt.Chart(named("runs", rows))
+        .mark_rule(strokeWidth=1.4, opacity=0.5)
         .encode(x=stable, y=low, y2="high:Q", stroke=colour),
         base.mark_point(size=60, strokeWidth=1.6, opacity=1).encode(
             x=stable, y=value, stroke=colour, fill=inside, shape=alt.Shape("shape:N", scale=None), tooltip=tips
         ),
-        base.mark_text(style="words", dx=11, dy=-7, align="left", fontSize=10)
-        .encode(x=stable, y=value, text="run:Q"),
-        alt.Chart(named("names", _names(rows, gap))).mark_text(align="left", dx=8, fontSize=10.5, fontWeight=600)
+        base.mark_text(style="words", dx=11, dy=-7, align="left", fontSize=10).encode(x=stable, y=value, text="run:Q"),
+        alt.Chart(named("names", _names(rows, gap)))
+        .mark_text(align="left", dx=8, fontSize=10.5, fontWeight=600)
         .encode(x=alt.value("width"), y=value, text="domain:N", fill=alt.Fill("colour:N", scale=None)),
-    )  # fmt: skip
+    )
 
 
 def _names(rows: list[dict[str, Any]], gap: float) -> list[dict[str, Any]]:

@@ -45,7 +45,9 @@ def layers(frame: pd.DataFrame, *, width: int = 320) -> alt.HConcatChart:
                 f"Choose one: frame[frame.{column} == {found[0]!r}]."
             )
     rows = layer_rows(frame)
-    what = f"One layer alone loses {100 * used[0]['ratio_removed']:.4g} % of its filters" if used else "Layer by layer"
+    what = (
+        f"One layer alone loses {100 * used[0]['ratio_requested']:.4g} % of its filters" if used else "Layer by layer"
+    )
     whole = layers_chart({"layers": rows, "span": span_rows(known(rows))}, width=width)
     whole.title = alt.Title(text=what, subtitle=[CAPTION], offset=10)
     return whole
@@ -66,19 +68,32 @@ def layer_rows(
         layer, rough = str(row["group"]), (row["group"], row["domain"]) in estimates
         text = ("~ " if rough else "") + (f"{change:+.1f}".replace("-", _MINUS) if abs(change) >= 0.05 else "0.0")
         mark = mark_of(style[str(row["domain"])], sight=sight)
-        found.append({
-            "layer": layer, "domain": str(row["domain"]), "label": str(row["domain"]) + signed(sight),
-            "change": change, "low": low, "high": high, "text": text, "opacity": 0.45 if rough else 1.0,
-            **{key: mark[key] for key in ("colour", "fill", "shape", "looked")},
-        })  # fmt: skip
+        found.append(
+            {
+                "layer": layer,
+                "domain": str(row["domain"]),
+                "label": str(row["domain"]) + signed(sight),
+                "change": change,
+                "low": low,
+                "high": high,
+                "text": text,
+                "opacity": 0.45 if rough else 1.0,
+                **{key: mark[key] for key in ("colour", "fill", "shape", "looked")},
+            }
+        )
     return placed(found)
 
 
 def waiting(layer: str, *, domain: str, look: Look) -> dict[str, Any]:
     """The row of a layer that is not measured yet."""
     mark = mark_of(look)
-    return {**_MEASURING, "layer": layer, "domain": domain, "label": domain,
-            **{key: mark[key] for key in ("colour", "fill", "shape")}}  # fmt: skip
+    return {
+        **_MEASURING,
+        "layer": layer,
+        "domain": domain,
+        "label": domain,
+        **{key: mark[key] for key in ("colour", "fill", "shape")},
+    }
 
 
 def placed(rows: Rows) -> Rows:
@@ -87,11 +102,15 @@ def placed(rows: Rows) -> Rows:
     before = [None, *(row["layer"] for row in rows)]
     return [
         {
-            **row, "place": k, "label": shortened(row["label"], most=LETTERS), "first": row["layer"] != before[k],
-            "name": shortened(row["layer"], most=LETTERS), "at": -24 - 6.4 * min(longest, LETTERS),
+            **row,
+            "place": k,
+            "label": shortened(row["label"], most=LETTERS),
+            "first": row["layer"] != before[k],
+            "name": shortened(row["layer"], most=LETTERS),
+            "at": -24 - 6.4 * min(longest, LETTERS),
         }
         for k, row in enumerate(rows)
-    ]  # fmt: skip
+    ]
 
 
 def known(rows: Rows) -> Rows:
@@ -111,33 +130,39 @@ def layers_chart(data: Mapping[str, Rows] | None = None, *, width: int = 300) ->
     base = alt.Chart(alt.NamedData(name="layers"))
     first = base.transform_filter("datum.first")
     tips = [
-        alt.Tooltip("layer:N", title="Layer"), alt.Tooltip("domain:N", title="Domain"),
+        alt.Tooltip("layer:N", title="Layer"),
+        alt.Tooltip("domain:N", title="Domain"),
         alt.Tooltip("change:Q", title="Change, points", format="+.1f"),
-        alt.Tooltip("low:Q", title="from", format="+.1f"), alt.Tooltip("high:Q", title="to", format="+.1f"),
+        alt.Tooltip("low:Q", title="from", format="+.1f"),
+        alt.Tooltip("high:Q", title="to", format="+.1f"),
         alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+    ]
     drawn = layered(
         alt.Chart(named("span", data["span"])).mark_point(opacity=0).encode(x=change),
-        alt.Chart(named("layers", data["layers"])).mark_text(style="words", align="right", dx=-9)
+        alt.Chart(named("layers", data["layers"]))
+        .mark_text(style="words", align="right", dx=-9)
         .encode(x=alt.value(0), y=place, text="label:N"),
         first.mark_rule(style="track").encode(x=alt.value(0), x2=alt.value("width"), y=top),
-        first.mark_text(style="strong", align="right", fontWeight=600)
-        .encode(x=alt.X("at:Q", scale=None), y=place, text="name:N"),
+        first.mark_text(style="strong", align="right", fontWeight=600).encode(
+            x=alt.X("at:Q", scale=None), y=place, text="name:N"
+        ),
         base.mark_rule(style="ink", strokeWidth=1, opacity=0.6).encode(x=alt.datum(0)),
         base.mark_text(style="strong", align="left", dx=12).encode(x=alt.value("width"), y=place, text="text:N"),
-        base.mark_rule(strokeWidth=2.2)
-        .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=place, stroke=colour, opacity=seen),
-        base.mark_point(size=50, strokeWidth=1.8)
-        .encode(x=change, y=place, stroke=colour, fill=fill, shape=shape, opacity=seen, tooltip=tips),
-    )  # fmt: skip
+        base.mark_rule(strokeWidth=2.2).encode(
+            x=alt.X("low:Q", title=title), x2="high:Q", y=place, stroke=colour, opacity=seen
+        ),
+        base.mark_point(size=50, strokeWidth=1.8).encode(
+            x=change, y=place, stroke=colour, fill=fill, shape=shape, opacity=seen, tooltip=tips
+        ),
+    )
     return beside(drawn.properties(width=width, height=alt.Step(ROW)))
 
 
 def _used(frame: pd.DataFrame) -> Rows:
     """Rows of single layers at the largest ratio."""
     rows = [row for row in records(frame, metric=CHANGE) if not is_missing(row.get("group"))]
-    last = max((row["ratio_removed"] for row in rows), default=None)
-    return [row for row in rows if row["ratio_removed"] == last]
+    last = max((row["ratio_requested"] for row in rows), default=None)
+    return [row for row in rows if row["ratio_requested"] == last]
 
 
 def _order(frame: pd.DataFrame) -> Any:

@@ -53,8 +53,9 @@ def mean_map(frame: pd.DataFrame, *, size: int = 104) -> alt.LayerChart:
         words.append({"x": x, "y": y + size + 10 + _LINE * below[key], "text": text})
         below[key] += 1
     width, height = _SIDE + len(domains) * (size + _GAP), _TOP + len(filters) * step
-    return finish(_layers(_places(maps, corners, size), words, width, height), width=width, height=height,
-                  padding=PADDING)  # fmt: skip
+    return finish(
+        _layers(_places(maps, corners, size), words, width, height), width=width, height=height, padding=PADDING
+    )
 
 
 def _places(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], size: int) -> Rows:
@@ -67,11 +68,18 @@ def _places(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], 
     for row in maps:
         x, y = corners[int(row["filter"]), str(row["domain"])]
         left, top = x + row["column"] * size / wide, y + row["row"] * size / tall
-        found.append({
-            "x": left, "x2": left + size / wide, "y": top, "y2": top + size / tall, "domain": row["domain"],
-            "filter": row["filter"], "value": row["value"],
-            "shade": abs(row["value"]) / (strongest[row["filter"]] or 1),
-        })  # fmt: skip
+        found.append(
+            {
+                "x": left,
+                "x2": left + size / wide,
+                "y": top,
+                "y2": top + size / tall,
+                "domain": row["domain"],
+                "filter": row["filter"],
+                "value": row["value"],
+                "shade": abs(row["value"]) / (strongest[row["filter"]] or 1),
+            }
+        )
     return found
 
 

@@ -70,20 +70,33 @@ def prunability_data(frame: pd.DataFrame) -> Data:
         look = next(looks)
         mine = [row for row in losses if str(row["network"]) == name]
         shared[name] = {
-            "network": shortened(name, most=28), "base": base, "place": _LINE * place, "colour": look.colour,
+            "network": shortened(name, most=28),
+            "base": base,
+            "place": _LINE * place,
+            "colour": look.colour,
             "dash": list(look.dash),
-        }  # fmt: skip
+        }
         for row in mine:
             loss = min(max(row["value"], _LEAST), _MOST) if math.isfinite(row["value"]) else None
-            data["curve"].append({
-                **shared[name], "kept": 100 * row["fraction_kept"], "loss": loss,
-                "whole": row["search"] == "grid", "dots": len(mine) <= _DOTS,
-            })  # fmt: skip
+            data["curve"].append(
+                {
+                    **shared[name],
+                    "kept": 100 * row["fraction_kept"],
+                    "loss": loss,
+                    "whole": row["search"] == "grid",
+                    "dots": len(mine) <= _DOTS,
+                }
+            )
     data["ends"] = [
-        {**shared[str(row["network"])], "tolerance": 100 * row["tolerance"], "low": 100 * row["low"],
-         "high": 100 * row["high"]}
-        for row in found if not is_missing(row["low"]) and str(row["network"]) in shared
-    ]  # fmt: skip
+        {
+            **shared[str(row["network"])],
+            "tolerance": 100 * row["tolerance"],
+            "low": 100 * row["low"],
+            "high": 100 * row["high"],
+        }
+        for row in found
+        if not is_missing(row["low"]) and str(row["network"]) in shared
+    ]
     if len(bases) > 1 and (words := unlike(bases)) is not None:
         first, _, second = words.partition(". ")
         data["words"] = [{"text": f"{first[:1].upper()}{first[1:]}.", "line": -21}, {"text": second, "line": -7}]
@@ -91,9 +104,13 @@ def prunability_data(frame: pd.DataFrame) -> Data:
 
 
 def prunability_chart(
-    data: Mapping[str, list[dict[str, Any]]], *, tolerance: float = 0.1, counted: str = "weight", width: int = 560,
+    data: Mapping[str, list[dict[str, Any]]],
+    *,
+    tolerance: float = 0.1,
+    counted: str = "weight",
+    width: int = 560,
     height: int = 300,
-) -> alt.LayerChart:  # fmt: skip
+) -> alt.LayerChart:
     """The chart over these data, which may be empty and be fed later."""
     chart = finish(_layers(data, _COUNTED[counted]), width=width, height=height, padding=PADDING)
     slider = alt.binding_range(min=1, max=100, step=1, name="The loss may grow by (%) ")
@@ -122,10 +139,12 @@ def _layers(data: Mapping[str, list[dict[str, Any]]], title: str) -> alt.LayerCh
     fill = alt.Fill("colour:N", scale=None)
     dash = alt.StrokeDash("dash:N", scale=None)
     tips = [
-        alt.Tooltip("network:N", title="Network"), alt.Tooltip("kept:Q", title="Kept %", format=".3~g"),
-        alt.Tooltip("loss:Q", title="Loss", format=".4~g"), alt.Tooltip("base:Q", title="of the whole", format=".4~g"),
+        alt.Tooltip("network:N", title="Network"),
+        alt.Tooltip("kept:Q", title="Kept %", format=".3~g"),
+        alt.Tooltip("loss:Q", title="Loss", format=".4~g"),
+        alt.Tooltip("base:Q", title="of the whole", format=".4~g"),
         alt.Tooltip("limit:Q", title="allowed", format=".4~g"),
-    ]  # fmt: skip
+    ]
     curve, ends = _limited(alt.Chart(alt.NamedData(name="curve"))), _limited(_at(alt.Chart(alt.NamedData(name="ends"))))
     judged = _judged(curve)
     read = judged.transform_filter("datum.kept === datum.value")
@@ -137,21 +156,27 @@ def _layers(data: Mapping[str, list[dict[str, Any]]], title: str) -> alt.LayerCh
         alt.Chart(named("words", data["words"]))
         .mark_text(style="strong", align="left", baseline="bottom", y=alt.expr("datum.line"))
         .encode(x=alt.value(0), text="text:N"),
-        _limited(alt.Chart(named("curve", data["curve"]))).transform_filter("datum.kept === 100")
-        .mark_rule(strokeWidth=1.2, strokeDash=[5, 4]).encode(y=limit, stroke=colour),
+        _limited(alt.Chart(named("curve", data["curve"])))
+        .transform_filter("datum.kept === 100")
+        .mark_rule(strokeWidth=1.2, strokeDash=[5, 4])
+        .encode(y=limit, stroke=colour),
         curve.mark_line(strokeWidth=2).encode(x=kept, y=loss, stroke=colour, strokeDash=dash, detail="network:N"),
-        curve.transform_filter("datum.dots && datum.loss !== null").mark_point(size=18, opacity=0.9, strokeWidth=1.2)
+        curve.transform_filter("datum.dots && datum.loss !== null")
+        .mark_point(size=18, opacity=0.9, strokeWidth=1.2)
         .encode(x=kept, y=loss, stroke=colour, tooltip=tips),
-        _limited(_at(alt.Chart(named("ends", data["ends"])))).mark_rule(strokeWidth=6, opacity=0.35)
+        _limited(_at(alt.Chart(named("ends", data["ends"]))))
+        .mark_rule(strokeWidth=6, opacity=0.35)
         .encode(x=low, x2="high:Q", y=limit, stroke=colour),
         judged.transform_filter("datum.allowed && datum.above > 0 && datum.whole")
-        .mark_point(size=70, strokeWidth=1.8, opacity=1).encode(x=kept, y=loss, stroke=colour, tooltip=tips),
+        .mark_point(size=70, strokeWidth=1.8, opacity=1)
+        .encode(x=kept, y=loss, stroke=colour, tooltip=tips),
         read.mark_rule(strokeWidth=1, strokeDash=[2, 2]).encode(x=kept, y=loss, stroke=colour),
         read.mark_point(size=90, filled=True, opacity=1).encode(x=kept, y=loss, fill=fill, tooltip=tips),
-        read.transform_calculate(label=words).mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
+        read.transform_calculate(label=words)
+        .mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
         .encode(x=far, text="label:N", fill=fill),
         ends.transform_calculate(label=between).mark_text(style="words", dy=1, **line).encode(x=far, text="label:N"),
-    )  # fmt: skip
+    )
 
 
 def _limited(chart: alt.Chart) -> alt.Chart:

@@ -42,11 +42,19 @@ def stability_rows(frame: pd.DataFrame, *, over: str) -> list[dict[str, Any]]:
         name, looked, unread = str(row["scorer"]), row["target_aware"], _reads_nothing(row)
         value = None if is_missing(row["value"]) else row["value"]
         words = "–" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-        rows.append({
-            "place": len(rows), "label": marked(name, looked), "value": value, "low": row["low"], "high": row["high"],
-            "chance_low": chance[name]["low"], "chance_high": chance[name]["high"],
-            "text": words + (", reads no images" if unread else ""), "look": dot_look(looked, hollow=unread),
-        })  # fmt: skip
+        rows.append(
+            {
+                "place": len(rows),
+                "label": marked(name, looked),
+                "value": value,
+                "low": row["low"],
+                "high": row["high"],
+                "chance_low": chance[name]["low"],
+                "chance_high": chance[name]["high"],
+                "text": words + (", reads no images" if unread else ""),
+                "look": dot_look(looked, hollow=unread),
+            }
+        )
     return [{key: None if is_missing(held) else held for key, held in row.items()} for row in rows]
 
 
@@ -62,17 +70,20 @@ def _plot(frame: pd.DataFrame, over: str, width: int) -> alt.LayerChart:
     )
     base = alt.Chart(alt.NamedData(name=over))
     tips = [
-        alt.Tooltip("label:N", title="Scorer"), alt.Tooltip("value:Q", title="Mean", format=".3f"),
-        alt.Tooltip("low:Q", title="from", format=".3f"), alt.Tooltip("high:Q", title="to", format=".3f"),
+        alt.Tooltip("label:N", title="Scorer"),
+        alt.Tooltip("value:Q", title="Mean", format=".3f"),
+        alt.Tooltip("low:Q", title="from", format=".3f"),
+        alt.Tooltip("high:Q", title="to", format=".3f"),
         alt.Tooltip("chance_high:Q", title="by chance up to", format=".2f"),
-    ]  # fmt: skip
+    ]
     chart = layered(
-        alt.Chart(named(over, rows)).mark_text(style="words", align="right", dx=-9)
+        alt.Chart(named(over, rows))
+        .mark_text(style="words", align="right", dx=-9)
         .encode(x=alt.value(0), y=place, text="label:N"),
         base.mark_text(style="strong", align="left", dx=12).encode(x=alt.value("width"), y=place, text="text:N"),
         base.mark_bar(style="track", height=16).encode(x=least, x2="chance_high:Q", y=place),
         *dot_layers(base, x=value, low=low, y=place, tips=tips),
-    )  # fmt: skip
+    )
     title = alt.Title(text=TITLES[over], subtitle=_below(frame, over), offset=10)
     return chart.properties(width=width, height=alt.Step(ROW), title=title)
 

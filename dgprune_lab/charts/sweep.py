@@ -49,9 +49,16 @@ _REMOVED = alt.X(
 
 
 def sweep(
-    frame: pd.DataFrame, *, now: float | None = None, pinned: Mapping[str, pd.DataFrame] | None = None,
-    chance: float | None = None, step: float = 0.05, metric: str = ACCURACY, width: int = 420, height: int = 300,
-) -> alt.LayerChart | alt.HConcatChart:  # fmt: skip
+    frame: pd.DataFrame,
+    *,
+    now: float | None = None,
+    pinned: Mapping[str, pd.DataFrame] | None = None,
+    chance: float | None = None,
+    step: float = 0.05,
+    metric: str = ACCURACY,
+    width: int = 420,
+    height: int = 300,
+) -> alt.LayerChart | alt.HConcatChart:
     """Draw a metric per domain against the share removed, named at the lines' ends.
 
     One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer. What
@@ -88,7 +95,7 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[st
     style = looks_of(frame)
     places: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for row in records(frame, metric=metric):
-        places.setdefault((str(row["domain"]), float(row["ratio_removed"])), []).append(row)
+        places.setdefault((str(row["domain"]), float(row["ratio_requested"])), []).append(row)
     points: list[dict[str, Any]] = []
     for (domain, removed), rows in places.items():
         values, lows, highs = zip(*(interval_of(row) for row in rows), strict=True)
@@ -111,9 +118,14 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[st
 
 
 def sweep_data(
-    points: Sequence[Mapping[str, Any]], *, now: float | None, chance: float | None, step: float, height: int,
+    points: Sequence[Mapping[str, Any]],
+    *,
+    now: float | None,
+    chance: float | None,
+    step: float,
+    height: int,
     letters: int = 27,
-) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+) -> dict[str, list[dict[str, Any]]]:
     """The chart's named data, from measured points; the page makes the same rows while the slider moves.
 
     `letters` is the length of a label, up to which a long name is shortened so that the words behind it stay whole.
@@ -178,11 +190,13 @@ def _layers(
     shape, inside = alt.Shape("shape:N", scale=None), alt.Fill("fill:N", scale=None)
     seen = alt.Opacity("opacity:Q", scale=None)
     tips = [
-        alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("removed:Q", title="Removed %", format=".0f"),
+        alt.Tooltip("domain:N", title="Domain"),
+        alt.Tooltip("removed:Q", title="Removed %", format=".0f"),
         alt.Tooltip("value:Q", title=f"{metric.capitalize()} %", format=".1f"),
-        alt.Tooltip("low:Q", title="from", format=".1f"), alt.Tooltip("high:Q", title="to", format=".1f"),
+        alt.Tooltip("low:Q", title="from", format=".1f"),
+        alt.Tooltip("high:Q", title="to", format=".1f"),
         alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+    ]
 
     def first(name: str) -> alt.Chart:
         return alt.Chart(named(f"{name}{suffix}", data[name]))
@@ -198,31 +212,41 @@ def _layers(
     return layered(
         first("chance").mark_rule(style="quiet", strokeDash=[2, 2]).encode(y=value),
         level.mark_text(style="quiet", align="left", dx=5, dy=-6).encode(x=alt.value(0), text="label:N"),
-        first("full")
-        .mark_rule(style="ink", strokeDash=list(DASHED), opacity=0.28).encode(y=value),
-        base("pinned").mark_line(style="pinned", strokeDash=list(DOTTED), strokeWidth=2)
+        first("full").mark_rule(style="ink", strokeDash=list(DASHED), opacity=0.28).encode(y=value),
+        base("pinned")
+        .mark_line(style="pinned", strokeDash=list(DOTTED), strokeWidth=2)
         .encode(detail=["pin:N", "domain:N"]),
-        base("curves").mark_area(opacity=0.16)
+        base("curves")
+        .mark_area(opacity=0.16)
         .encode(y=low, y2="high:Q", color=alt.Color("colour:N", scale=None), detail=["domain:N", "stretch:N"]),
-        base("gaps").mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55)
+        base("gaps")
+        .mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55)
         .encode(stroke=colour, detail=["domain:N", "gap:N"]),
         curves.mark_line(strokeWidth=2).encode(stroke=colour, strokeDash=dash, detail=["domain:N", "stretch:N"]),
-        curves.mark_point(size=16, strokeWidth=1, opacity=1)
-        .encode(stroke=colour, fill=inside, shape=shape, tooltip=tips),
+        curves.mark_point(size=16, strokeWidth=1, opacity=1).encode(
+            stroke=colour, fill=inside, shape=shape, tooltip=tips
+        ),
         first("now").mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=_REMOVED),
-        base("dots").mark_rule(strokeWidth=2.2)
-        .encode(y=low, y2="high:Q", stroke=colour, opacity=seen),
-        again("dots").mark_point(size=70, strokeWidth=1.8)
+        base("dots").mark_rule(strokeWidth=2.2).encode(y=low, y2="high:Q", stroke=colour, opacity=seen),
+        again("dots")
+        .mark_point(size=70, strokeWidth=1.8)
         .encode(x=_REMOVED, y=value, stroke=colour, fill=inside, shape=shape, opacity=seen, tooltip=tips),
-        base("names").mark_text(align="left", dx=8, limit=room, fontSize=10.5, fontWeight=600)
+        base("names")
+        .mark_text(align="left", dx=8, limit=room, fontSize=10.5, fontWeight=600)
         .encode(text="label:N", fill=fill),
-    )  # fmt: skip
+    )
 
 
 def _by_domain(
-    frame: pd.DataFrame, scorers: Sequence[str], *, chance: float | None, step: float, metric: str, width: int,
+    frame: pd.DataFrame,
+    scorers: Sequence[str],
+    *,
+    chance: float | None,
+    step: float,
+    metric: str,
+    width: int,
     height: int,
-) -> alt.HConcatChart:  # fmt: skip
+) -> alt.HConcatChart:
     """A panel per domain, a line per scorer named at its end, all on the same axes."""
     roles = looks_of(frame)
     marks = dict(zip(scorers, scorer_looks(), strict=False))

@@ -117,10 +117,20 @@ def percent(value: float, unit: object) -> float:
 def config() -> alt.Config:
     """The quiet house style of every chart, for a light page; a dark page overrides the inks when embedding."""
     axis = alt.AxisConfig(
-        labelColor=AXIS_INK, titleColor=AXIS_INK, tickColor=GRID, domainColor="#B9BEC6", gridColor=GRID,
-        labelFont=FONT, titleFont=FONT, labelFontSize=11, titleFontSize=11, titleFontWeight="normal",
-        tickSize=4, labelPadding=3, titlePadding=6,
-    )  # fmt: skip
+        labelColor=AXIS_INK,
+        titleColor=AXIS_INK,
+        tickColor=GRID,
+        domainColor="#B9BEC6",
+        gridColor=GRID,
+        labelFont=FONT,
+        titleFont=FONT,
+        labelFontSize=11,
+        titleFontSize=11,
+        titleFontWeight="normal",
+        tickSize=4,
+        labelPadding=3,
+        titlePadding=6,
+    )
     return alt.Config(
         axis=axis,
         background="transparent",

@@ -62,16 +62,23 @@ def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int
         trained = row["split"] == "train" and name in apart
         number = row["round"] if "round" in row else row["event"]
         point = {
-            "domain": name, "curve": name + TRAINING * trained, "epoch": int(row["epoch"]), "step": step,
-            "round": int(number), "value": value,
-            "low": low, "high": high, "when": WHEN.get(str(row["stage"]), str(row["stage"])),
-            "line": mark_of(style[name], sight=sights[name])["colour"], **mark_of(style[name], sight=sight),
-        }  # fmt: skip
+            "domain": name,
+            "curve": name + TRAINING * trained,
+            "epoch": int(row["epoch"]),
+            "step": step,
+            "round": int(number),
+            "value": value,
+            "low": low,
+            "high": high,
+            "when": WHEN.get(str(row["stage"]), str(row["stage"])),
+            "line": mark_of(style[name], sight=sights[name])["colour"],
+            **mark_of(style[name], sight=sight),
+        }
         point |= {"dash": list(DOTTED), "fill": "transparent"} if trained else {}
         words = TRAINING if trained else domain_words(style[name].words, sight)
         label = shortened(name, most=min(22, max(7, 27 - len(words)))) + words
         if row["stage"] == "cut":
-            told = f"{100 * row['ratio_got']:.0f} % of {COUNTED[row['of']]} gone"
+            told = f"{100 * row['ratio_achieved']:.0f} % of {COUNTED[row['budget']]} gone"
             cut = {"epoch": point["epoch"], "label": told, "told": told}
             if "event" in row:
                 _add_event(data["cuts"], point, last[name]["value"])
@@ -108,28 +115,40 @@ def _layers(data: Mapping[str, list[dict[str, Any]]]) -> alt.LayerChart:
     inside, shape = alt.Fill("fill:N", scale=None), alt.Shape("shape:N", scale=None)
     curves = alt.Chart(alt.NamedData(name="curves"))
     tips = [
-        alt.Tooltip("curve:N", title="Images"), alt.Tooltip("epoch:Q", title="Epochs"),
-        alt.Tooltip("when:N", title="Network"), alt.Tooltip("value:Q", title="Accuracy %", format=".1f"),
-        alt.Tooltip("low:Q", title="from", format=".1f"), alt.Tooltip("high:Q", title="to", format=".1f"),
+        alt.Tooltip("curve:N", title="Images"),
+        alt.Tooltip("epoch:Q", title="Epochs"),
+        alt.Tooltip("when:N", title="Network"),
+        alt.Tooltip("value:Q", title="Accuracy %", format=".1f"),
+        alt.Tooltip("low:Q", title="from", format=".1f"),
+        alt.Tooltip("high:Q", title="to", format=".1f"),
         alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+    ]
     return layered(
         alt.Chart(named("ends", data["ends"])).mark_point(opacity=0).encode(x=epoch),
-        alt.Chart(named("cuts", data["cuts"])).mark_rule(style="ink", strokeWidth=1, opacity=0.45)
+        alt.Chart(named("cuts", data["cuts"]))
+        .mark_rule(style="ink", strokeWidth=1, opacity=0.45)
         .encode(x=epoch, tooltip=alt.Tooltip("told:N", title="At once")),
-        alt.Chart(alt.NamedData(name="cuts")).mark_text(style="words", align="left", dx=3, dy=-13)
+        alt.Chart(alt.NamedData(name="cuts"))
+        .mark_text(style="words", align="left", dx=3, dy=-13)
         .encode(x=epoch, y=alt.value(0), text="label:N"),
-        alt.Chart(named("curves", data["curves"])).mark_area(opacity=0.13)
+        alt.Chart(named("curves", data["curves"]))
+        .mark_area(opacity=0.13)
         .encode(x=epoch, y=low, y2="high:Q", fill=alt.Fill("line:N", scale=None), detail=["curve:N", "round:N"]),
         curves.mark_line(strokeWidth=2).encode(
-            x=epoch, y=value, stroke=alt.Stroke("line:N", scale=None), order="step:Q", detail="curve:N",
+            x=epoch,
+            y=value,
+            stroke=alt.Stroke("line:N", scale=None),
+            order="step:Q",
+            detail="curve:N",
             strokeDash=alt.StrokeDash("dash:N", scale=None),
         ),
-        curves.mark_point(size=26, strokeWidth=1.2, opacity=1)
-        .encode(x=epoch, y=value, stroke=alt.Stroke("colour:N", scale=None), fill=inside, shape=shape, tooltip=tips),
+        curves.mark_point(size=26, strokeWidth=1.2, opacity=1).encode(
+            x=epoch, y=value, stroke=alt.Stroke("colour:N", scale=None), fill=inside, shape=shape, tooltip=tips
+        ),
         alt.Chart(named("names", data["names"]))
         .mark_text(align="left", dx=8, limit=PADDING["right"], fontSize=10.5, fontWeight=600)
         .encode(x=epoch, y=value, text="label:N", fill=alt.Fill("colour:N", scale=None)),
-        alt.Chart(named("unit", data["unit"])).mark_text(style="words", align="left", dx=8, dy=-13)
+        alt.Chart(named("unit", data["unit"]))
+        .mark_text(style="words", align="left", dx=8, dy=-13)
         .encode(x=alt.value("width"), y=alt.value(0), text="text:N"),
-    )  # fmt: skip
+    )

@@ -124,12 +124,12 @@ def select() -> None:
 def oracle() -> None:
     """Hold risk variance against really removing every filter of the demo, one network per filter."""
     from ..core import threads
-    from ..diagnostics import oracle
+    from ..diagnostics import gradients_against_removal
     from ..diagnostics.gradients_against_removal import in_words
     from ..study import demo
 
     typer.echo(f"Using {threads().reason}")
-    for line in in_words(oracle(demo())):
+    for line in in_words(gradients_against_removal(demo())):
         typer.echo(line)
 
 

@@ -80,7 +80,9 @@ def free_port(port: int | None = None) -> int:
 def command(place: Path, *, port: int, browser: bool) -> list[str]:
     """JupyterLab's command line: this machine and port only, its token left on, nothing asked of the network."""
     words = [
-        sys.executable, "-m", "jupyterlab",
+        sys.executable,
+        "-m",
+        "jupyterlab",
         f"--ServerApp.root_dir={place}",
         f"--ServerApp.ip={HOST}",
         f"--ServerApp.port={port}",
@@ -88,7 +90,7 @@ def command(place: Path, *, port: int, browser: bool) -> list[str]:
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
-    ]  # fmt: skip
+    ]
     if (place / FIRST_NOTEBOOK).exists():
         words.append(f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}")
     if not browser:

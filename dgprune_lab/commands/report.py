@@ -8,8 +8,7 @@ from pathlib import Path
 from ..core import BatchNorm
 from ..scorers import Scorer
 from ..study import Study, demo
-from ..widgets import View
-from ..widgets.explorer.measurements import Measurements, frame_key
+from ..widgets.explorer.measurements import Choices, Measurements, frame_key
 from ..widgets.explorer.payloads import CURVE_RATIOS
 from ..widgets.page import static
 from ..widgets.page.standalone import write_page
@@ -40,15 +39,18 @@ def write_report(
     words = measured.words()
     shown = [
         {**entry, "instead": entry["instead"] if entry["instead"] in chosen else None}
-        for entry in words["scorers"] if entry["name"] in chosen
-    ]  # fmt: skip
+        for entry in words["scorers"]
+        if entry["name"] in chosen
+    ]
     state = {
         "static": {**words, "scorers": shown, "specs": static.specs(), "host": ""},
-        "choice": dict(views[0]), "status": {"ack": 0, "progress": None, "error": None, "message": None}, "pins": [],
+        "choice": dict(views[0]),
+        "status": {"ack": 0, "progress": None, "error": None, "message": None},
+        "pins": [],
         "panels": {"list": [], "open": None, "charts": {}, "data": {}, "text": None, "error": None},
         "plans_by_key": [measured.plan(view) for view in views if view["batchnorm"] == settings[0]],
         "frames_by_key": [{"key": frame_key(view), "rows": measured.rows(view)} for view in views],
-    }  # fmt: skip
+    }
     lead = (
         f"{study.graph.free} filters in {len(study.graph.groups)} layers. Move the slider: every number was measured "
         f"on all images of the report parts, with no training after removal, on {words['device']}. Where a choice of "
@@ -57,11 +59,11 @@ def write_report(
     return write_page(path, state, title="What breaks first when filters go?", lead=lead)
 
 
-def _view(scorer: str, batchnorm: BatchNorm) -> View:
-    return View(id=0, ratio=0.5, scorer=scorer, scope="layer", of="filters", batchnorm=batchnorm, by="kernel")
+def _view(scorer: str, batchnorm: BatchNorm) -> Choices:
+    return Choices(id=0, ratio=0.5, scorer=scorer, scope="layer", budget="filters", batchnorm=batchnorm, by="kernel")
 
 
-def _fill(measured: Measurements, views: Sequence[View], *, progress: bool) -> None:
+def _fill(measured: Measurements, views: Sequence[Choices], *, progress: bool) -> None:
     from tqdm.auto import tqdm
 
     with tqdm(total=len(views) * len(CURVE_RATIOS), unit="network", disable=not progress) as bar:

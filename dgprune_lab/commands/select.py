@@ -61,9 +61,13 @@ def when_halved(model: nn.Module) -> pd.DataFrame:
     A tidy table of accuracy, BatchNorm re-estimated, ratios 0 and 0.5; multiply-accumulates at both.
     """
     frame = sweep(
-        Study(model, sources=sources()), scorers=["bn_scale", "random"], ratios=[0, 0.5], seeds=DRAWS,
-        batchnorm="recalibrate", split="score",
-    )  # fmt: skip
+        Study(model, sources=sources()),
+        scorers=["bn_scale", "random"],
+        ratios=[0, 0.5],
+        seeds=DRAWS,
+        batchnorm="recalibrate",
+        split="score",
+    )
     return frame.query("metric in ('accuracy', 'macs')")
 
 
@@ -86,13 +90,13 @@ def fits(table: pd.DataFrame) -> bool:
 
 def halved(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy with half gone: a row per domain, a column per scorer, the mean over its draws."""
-    accuracy = table.query("metric == 'accuracy' and ratio_removed == 0.5")
+    accuracy = table.query("metric == 'accuracy' and ratio_requested == 0.5")
     return accuracy.pivot_table(index="domain", columns="scorer", values="value", sort=False)
 
 
 def full_macs(table: pd.DataFrame) -> int:
     """Multiply-accumulates of one image through the whole network."""
-    return int(table.query("metric == 'macs' and ratio_removed == 0").value.iloc[0])
+    return int(table.query("metric == 'macs' and ratio_requested == 0").value.iloc[0])
 
 
 def select() -> Iterator[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core import DgpruneError, Domain, Seen, record_of, set_record, unknown
+from ..core import DgpruneError, Domain, Seen, provenance_of, set_provenance, unknown
 from ..data import BUILTIN
 from ..measurement import evaluate
 from ..models.checkpoints import save_checkpoint
@@ -206,7 +206,7 @@ def make(name: str, *, progress: bool = True, folder: str | Path | None = None) 
     events = train(network, sources=sources, options=recipe.training)
     watched = () if recipe.until is None else sources
     last = _run(events, name if progress else None, until=recipe.until, sources=watched)
-    set_record(last.model, record_of(last.model).adding("selection", recipe.selected_on))
+    set_provenance(last.model, provenance_of(last.model).adding("selection", recipe.selected_on))
     card = _card(name, recipe, last, domains=domains, options=options)
     return save_checkpoint(last.model, Path.cwd() / name if folder is None else Path(folder) / name, card=card)
 

@@ -20,9 +20,9 @@ from .layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise
 from .machine import device, threads
 from .masks import Mask, WeightMask
 from .outcomes import Outcomes
-from .provenance import MORE, Reads, Record, Roles, STAGES, record_of, roles_of, set_record
+from .provenance import MORE, Reads, Provenance, Roles, STAGES, provenance_of, roles_of, set_provenance
 from .random import generator, preserved_rng, seed
 from .scores import Scores, WeightScores
 from .statistics import APART, COSTLY, ClassMap, ClassMoments, CoMoments, LABELLED, Moments, Need, Statistics
-from .steps import run_through, telling, with_bar
-from .tables import BatchNorm, COLUMNS, Of, SEEN, Scope, Seen, choice, tidy
+from .steps import Stepwise, drain, progress_bar, stepwise, yielding
+from .tables import BatchNorm, COLUMNS, Budget, SEEN, Scope, Seen, choice, tidy

@@ -31,7 +31,7 @@ def sight_of(row: Mapping[str, Any]) -> Sight:
     is reported, which is worse; "seen": the very part, of a source, which is meant to be looked at, but not there;
     "?": nobody knows; "": nothing of this kind. Everything that marks a domain follows this one function.
     """
-    used = [row.get(name) for name in ("seen_by_scorer", "seen_by_tuning", "seen_by_selection")]
+    used = [row.get(name) for name in ("seen_by_scorer", "seen_by_finetuning", "seen_by_selection")]
     very = any(use in ("images", "labels") for use in used)
     role = row.get("role")
     if (role == "target" and very) or (role != "source" and _is_named(row)):

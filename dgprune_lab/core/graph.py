@@ -54,8 +54,8 @@ class FilterGroup:
     filters: int
     members: tuple[Member, ...] = field(repr=False)
     units: Tensor = field(repr=False)
-    writers: tuple[str, ...] = ()
-    doors: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    producers: tuple[str, ...] = ()
+    consumer_inputs: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     depth: int = 0
     ends: tuple[str, ...] = ()
     feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
@@ -63,7 +63,7 @@ class FilterGroup:
     @property
     def consumers(self) -> tuple[str, ...]:
         """Dotted names of the layers that read the group, in the order of execution."""
-        return tuple(self.doors)
+        return tuple(self.consumer_inputs)
 
     @cached_property
     def end_places(self) -> Mapping[str, tuple[Tensor, Tensor]]:

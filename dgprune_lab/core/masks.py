@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import DgpruneError, unknown
 from .graph import Cost, FilterGraph
 from .provenance import Reads, declared, merged
-from .tables import Of, Scope
+from .tables import Budget, Scope
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +32,10 @@ class Mask:
     """
 
     keep: Mapping[str, Tensor]
-    asked: float
+    ratio_requested: float
     graph: FilterGraph = field(repr=False)
     scope: Scope = "layer"
-    of: Of = "filters"
+    budget: Budget = "filters"
     scorer: str = "by hand"
     options: Mapping[str, Any] = field(default_factory=dict)
     nested: bool = False
@@ -74,7 +74,7 @@ class Mask:
 
         What guided the hand is unknown unless `reads` says it, as in `Scores.from_frame`.
         """
-        said = declared(reads, of="a mask by hand")
+        said = declared(reads, what="a mask by hand")
         keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
         for name, filters in (removed or {}).items():
             group, index = graph[name], torch.as_tensor(list(filters), dtype=torch.int64)
@@ -90,10 +90,10 @@ class Mask:
         return self.graph.cost(self.keep)
 
     @property
-    def got(self) -> float:
+    def ratio_achieved(self) -> float:
         """The share really removed, of what the ratio counts."""
-        full = getattr(self.graph.full, self.of)
-        return 1 - getattr(self.cost, self.of) / full
+        full = getattr(self.graph.full, self.budget)
+        return 1 - getattr(self.cost, self.budget) / full
 
     @cached_property
     def key(self) -> bytes:
@@ -116,22 +116,33 @@ class Mask:
                 )
             part[part.nonzero().flatten()] = second
             keep[group.name] = part
-        left = (1 - self.asked) * (1 - inner.asked)
+        left = (1 - self.ratio_requested) * (1 - inner.ratio_requested)
         return replace(
-            self, keep=keep, asked=1 - left, nested=False, reads=merged(self.reads, inner.reads), scorer=inner.scorer,
+            self,
+            keep=keep,
+            ratio_requested=1 - left,
+            nested=False,
+            reads=merged(self.reads, inner.reads),
+            scorer=inner.scorer,
             options=inner.options,
-        )  # fmt: skip
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with the original indices of the filters that stay."""
         return {
             "keep": {name: part.nonzero().flatten().tolist() for name, part in self.keep.items()},
             "filters": {group.name: group.filters for group in self.graph.groups},
-            "asked": self.asked, "got": self.got, "scope": self.scope, "of": self.of, "scorer": self.scorer,
-            "options": dict(self.options), "nested": self.nested,
+            "ratio_requested": self.ratio_requested,
+            "ratio_achieved": self.ratio_achieved,
+            "scope": self.scope,
+            "budget": self.budget,
+            "scorer": self.scorer,
+            "options": dict(self.options),
+            "nested": self.nested,
             "reads": None if self.reads is None else dict(self.reads),
-            "input_shape": list(self.graph.input_shape), "layers": self.graph.layers,
-        }  # fmt: skip
+            "input_shape": list(self.graph.input_shape),
+            "layers": self.graph.layers,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], *, graph: FilterGraph) -> Mask:
@@ -141,7 +152,7 @@ class Mask:
             DgpruneError: the network has other layers or other numbers of filters.
         """
         sizes = {group.name: group.filters for group in graph.groups}
-        wanted = ("keep", "filters", "asked", "scope", "of", "scorer", "options", "nested", "reads")
+        wanted = ("keep", "filters", "ratio_requested", "scope", "budget", "scorer", "options", "nested", "reads")
         if lacking := [key for key in wanted if key not in value]:
             raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(lacking)}.")
         if dict(value["filters"]) != sizes:
@@ -155,9 +166,16 @@ class Mask:
             keep[name] = torch.zeros(count, dtype=torch.bool)
             keep[name][torch.tensor(kept, dtype=torch.int64)] = True
         return cls(
-            keep, value["asked"], graph, value["scope"], value["of"], value["scorer"], value["options"],
-            value["nested"], value["reads"],
-        )  # fmt: skip
+            keep,
+            value["ratio_requested"],
+            graph,
+            value["scope"],
+            value["budget"],
+            value["scorer"],
+            value["options"],
+            value["nested"],
+            value["reads"],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +183,13 @@ class WeightMask:
     """Which single weights stay: parameter name -> bool of its shape. It can be masked, never removed."""
 
     keep: Mapping[str, Tensor]
-    asked: float
+    ratio_requested: float
     scope: Scope = "global"
     scorer: str = "by hand"
     reads: Reads = None
 
     @property
-    def got(self) -> float:
+    def ratio_achieved(self) -> float:
         """Share of the weights that are zeroed."""
         total = sum(part.numel() for part in self.keep.values())
         return 1 - sum(int(part.sum()) for part in self.keep.values()) / total

@@ -34,7 +34,7 @@ class Notice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Record:
+class Provenance:
     """Per stage, what was read of each part: {"mnist/train": "labels"}; None where nobody knows.
 
     A bare network from elsewhere is unknown in its training, never "none". Stages that have not happened are empty.
@@ -129,7 +129,7 @@ class Record:
             return role == "target"
         return {"none": True, "unknown": None}.get(self.seen_anywhere("training", name), False)
 
-    def adding(self, stage: Stage, entries: Reads) -> Record:
+    def adding(self, stage: Stage, entries: Reads) -> Provenance:
         """The record with more reading in one stage; see `merged`."""
         return replace(self, **{stage: merged(getattr(self, stage), entries)})
 
@@ -138,7 +138,7 @@ class Record:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any] | None) -> Record:
+    def from_json(cls, value: Mapping[str, Any] | None) -> Provenance:
         """The record a file holds; a file without one gives an unknown training.
 
         Raises:
@@ -176,23 +176,23 @@ def merged(one: Reads, other: Reads) -> Reads:
     return None if set(held) == {MORE} else held
 
 
-def declared(reads: Mapping[str, Any] | None, *, of: str) -> Reads:
+def declared(reads: Mapping[str, Any] | None, *, what: str) -> Reads:
     """What a user says that something has read; None, nothing said, stays unknown.
 
     Args:
         reads: {"mnist_m/score": "images"} or "labels" per part; {} for nothing at all.
-        of: what it is about, for the error.
+        what: the object they belong to, for the error message.
 
     Raises:
         DgpruneError: a key that names no part of a domain, or something else than images or labels.
     """
     if reads is None:
         return None
-    for part, what in reads.items() if isinstance(reads, Mapping) else [(reads, None)]:
+    for part, use in reads.items() if isinstance(reads, Mapping) else [(reads, None)]:
         domain, _, split = part.rpartition("/") if isinstance(part, str) else ("", "", "")
-        if not domain or not split or what not in ("images", "labels"):
+        if not domain or not split or use not in ("images", "labels"):
             raise DgpruneError(
-                f"reads of {of} must name parts and what was read of each, {{'mnist_m/score': 'images'}} or 'labels', "
+                f"reads of {what} must name parts and what was read of each, {{'mnist_m/score': 'images'}} or 'labels', "
                 f"and {{}} for nothing; got {reads!r}."
             )
     return dict(reads)
@@ -203,13 +203,13 @@ def roles_of(domains: Iterable[Domain]) -> dict[str, str | None]:
     return {domain.name: domain.role for domain in domains}
 
 
-def record_of(model: Any) -> Record:
+def provenance_of(model: Any) -> Provenance:
     """What each stage of this network's life has looked at; unknown for a bare network from elsewhere."""
-    return getattr(model, "dgprune_record", Record())
+    return getattr(model, "dgprune_record", Provenance())
 
 
-def set_record(model: Any, record: Record) -> None:
-    """Attach the record that `record_of` reads."""
+def set_provenance(model: Any, record: Provenance) -> None:
+    """Attach the record that `provenance_of` reads."""
     model.dgprune_record = record
 
 

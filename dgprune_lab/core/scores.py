@@ -71,7 +71,7 @@ class Scores:
         Raises:
             DgpruneError: filters that are not there or have no finite score, or `reads` that names no parts.
         """
-        said, values = declared(reads, of=f"the scores {scorer!r}"), {}
+        said, values = declared(reads, what=f"the scores {scorer!r}"), {}
         for group in graph.groups:
             rows = frame.loc[frame["layer"] == group.name, ["filter", "score"]].to_numpy(dtype=float)
             column = torch.full((group.filters,), torch.nan, dtype=torch.float64)

@@ -118,9 +118,24 @@ def _bytes(value: Any) -> int:
 
 
 Need = Literal[
-    "weights", "mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "moments", "gate", "class_gate",
-    "risk", "weight_gradient", "co_moments", "class_co_moments", "paired", "shifted", "removal", "model",
-]  # fmt: skip
+    "weights",
+    "mean_map",
+    "conv_map",
+    "unit_map",
+    "conv_unit_map",
+    "class_map",
+    "moments",
+    "gate",
+    "class_gate",
+    "risk",
+    "weight_gradient",
+    "co_moments",
+    "class_co_moments",
+    "paired",
+    "shifted",
+    "removal",
+    "model",
+]
 
 
 LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})

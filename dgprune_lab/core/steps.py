@@ -1,16 +1,18 @@
-"""Driving work that comes as a generator: to its end, under a bar, or step by step with something else to tell."""
+"""Operations that run in steps: written once as a generator, called as a function or driven step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Generator
+from typing import Any, Generic, ParamSpec, TypeVar
 
 Result = TypeVar("Result")
-Told = TypeVar("Told")
+Value = TypeVar("Value")
+Parameters = ParamSpec("Parameters")
 
 
-def run_through(steps: Generator[Any, None, Result]) -> Result:
-    """Run it to its end and return what it found."""
+def drain(steps: Generator[Any, None, Result]) -> Result:
+    """Run a generator to its end and return its result."""
     while True:
         try:
             next(steps)
@@ -18,8 +20,8 @@ def run_through(steps: Generator[Any, None, Result]) -> Result:
             return end.value
 
 
-def with_bar(steps: Generator[tuple[int, int], None, Result], *, progress: bool) -> Result:
-    """Run what yields (done, total) to its end, under a tqdm bar where one is wanted."""
+def progress_bar(steps: Generator[tuple[int, int], None, Result], *, progress: bool) -> Result:
+    """Run a generator of (done, total) to its end and return its result, with a tqdm bar if `progress`."""
     from tqdm.auto import tqdm
 
     with tqdm(unit="evaluation", disable=not progress) as bar:
@@ -31,11 +33,41 @@ def with_bar(steps: Generator[tuple[int, int], None, Result], *, progress: bool)
             bar.update(done - bar.n)
 
 
-def telling(steps: Generator[Any, None, Result], what: Told) -> Generator[Told, None, Result]:
-    """The same work, yielding `what` after each of its steps in place of what it yields."""
+def yielding(steps: Generator[Any, None, Result], value: Value) -> Generator[Value, None, Result]:
+    """Yield `value` after each step of another generator, and return its result."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
             return end.value
-        yield what
+        yield value
+
+
+class Stepwise(Generic[Parameters, Result]):
+    """An operation that can be called to its end, or driven step by step with `.steps(...)`.
+
+    Both take the same arguments. `progress=` is one of them: it draws a bar when the operation is called, and has no
+    effect on `.steps`.
+    """
+
+    def __init__(
+        self, start: Callable[Parameters, Generator[Any, None, Result]], run: Callable[..., Result] = progress_bar
+    ) -> None:
+        self.steps = start
+        self._run = run
+        functools.update_wrapper(self, start)
+
+    def __call__(self, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        return self._run(self.steps(*args, **options), progress=bool(options.get("progress", False)))
+
+
+def stepwise(
+    run: Callable[..., Result],
+) -> Callable[[Callable[Parameters, Generator[Any, None, Result]]], Stepwise[Parameters, Result]]:
+    """Turn a function that returns a generator into a `Stepwise` operation.
+
+    Args:
+        run: `run(steps, progress=...)` drives the generator to its end and returns its result: `progress_bar` where
+            it yields (done, total).
+    """
+    return lambda start: Stepwise(start, run)

@@ -11,16 +11,36 @@ from .errors import DgpruneError
 
 BatchNorm = Literal["as_is", "recalibrate"]
 Scope = Literal["layer", "global"]
-Of = Literal["filters", "parameters", "macs"]
+Budget = Literal["filters", "parameters", "macs"]
 Seen = Literal["none", "images", "labels", "unknown"]
 
 COLUMNS = (
-    "scorer", "ratio_removed", "ratio_got", "scope", "of", "batchnorm", "seed", "training_seed",
-    "domain", "role", "split", "images", "metric", "value", "low", "high", "interval", "unit",
-    "seen_by_training", "seen_by_scorer", "seen_by_tuning", "seen_by_selection", "target_aware",
-)  # fmt: skip
-SEEN = ("seen_by_training", "seen_by_scorer", "seen_by_tuning", "seen_by_selection")
-_NUMBERS = ("ratio_removed", "ratio_got", "value", "low", "high")
+    "scorer",
+    "ratio_requested",
+    "ratio_achieved",
+    "scope",
+    "budget",
+    "batchnorm",
+    "seed",
+    "training_seed",
+    "domain",
+    "role",
+    "split",
+    "images",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "interval",
+    "unit",
+    "seen_by_training",
+    "seen_by_scorer",
+    "seen_by_finetuning",
+    "seen_by_selection",
+    "target_aware",
+)
+SEEN = ("seen_by_training", "seen_by_scorer", "seen_by_finetuning", "seen_by_selection")
+_NUMBERS = ("ratio_requested", "ratio_achieved", "value", "low", "high")
 _COUNTS = ("seed", "training_seed", "images")
 
 

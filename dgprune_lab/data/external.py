@@ -110,17 +110,21 @@ def _colour(stored: Bytes) -> Tensor:
 _SETS: dict[str, _Set] = {
     "mnist_full": _Set(
         (_Layout("MNIST/raw", IDX, read_idx, "MNIST (LeCun, Cortes & Burges), 60,000 + 10,000 digits"),),
-        _grey, _BUILD.format("MNIST"),
+        _grey,
+        _BUILD.format("MNIST"),
     ),
     "mnist_m_published": _Set(
         (
             _Npz("mnist_m.npz", (), read_npz, "the published MNIST-M (Ganin & Lempitsky 2015), npz"),
             _Layout(
-                "mnist_m", ("mnist_m_train_labels.txt", "mnist_m_test_labels.txt"), read_png_lists,
+                "mnist_m",
+                ("mnist_m_train_labels.txt", "mnist_m_test_labels.txt"),
+                read_png_lists,
                 "the published MNIST-M (Ganin & Lempitsky 2015), the authors' archive of PNG",
             ),
         ),
-        _blended, f"unpack the authors' mnist_m.tar.gz, linked from yaroslav.ganin.net, in ${VARIABLE}",
+        _blended,
+        f"unpack the authors' mnist_m.tar.gz, linked from yaroslav.ganin.net, in ${VARIABLE}",
     ),
     "usps": _Set(
         (
@@ -129,27 +133,33 @@ _SETS: dict[str, _Set] = {
                 ".", ("usps.bz2", "usps.t.bz2"), read_usps_text, "USPS digits (Hull 1994), 16 x 16 enlarged to 28 x 28"
             ),
         ),
-        _usps, _BUILD.format("USPS"),
+        _usps,
+        _BUILD.format("USPS"),
     ),
     "fashion_mnist": _Set(
         (
             _Layout("FashionMNIST/raw", IDX, read_idx, "Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, MIT licence)"),
             _Layout(
-                "fashion-mnist", IDX, read_idx, "Fashion-MNIST (Xiao, Rasul & Vollgraf 2017), Debian's package",
+                "fashion-mnist",
+                IDX,
+                read_idx,
+                "Fashion-MNIST (Xiao, Rasul & Vollgraf 2017), Debian's package",
                 beside=Path("/usr/share/datasets"),
             ),
         ),
-        _grey, f"apt install dataset-fashion-mnist, or {_BUILD.format('FashionMNIST')}",
+        _grey,
+        f"apt install dataset-fashion-mnist, or {_BUILD.format('FashionMNIST')}",
     ),
     "cifar10": _Set(
         (
             _Npz("cifar10_25k.npz", (), read_npz, "CIFAR-10 (Krizhevsky 2009), its first 20,000 + 5,000 images"),
             _Layout("cifar-10-batches-bin", CIFAR_BINARY, read_cifar_binary, "CIFAR-10 (Krizhevsky 2009)"),
         ),
-        _colour, f"curl https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz | tar xz -C ${VARIABLE} "
+        _colour,
+        f"curl https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz | tar xz -C ${VARIABLE} "
         "(torchvision's cifar-10-batches-py holds pickles, which run code when read, so it is not read)",
     ),
-}  # fmt: skip
+}
 
 NAMES = tuple(_SETS)
 """Data sets that `load` knows."""

@@ -81,9 +81,12 @@ def from_folder(root: str | Path, *, size: int = 224, seed: int = 0) -> dict[str
         files = [path for group in groups.values() for path in group]
         labels = [classes.index(key) for key, group in groups.items() for _ in group]
         domains[name] = Domain.from_dataset(
-            name, ImageFiles(files, labels, size=size), classes=len(classes), seed=seed,
+            name,
+            ImageFiles(files, labels, size=size),
+            classes=len(classes),
+            seed=seed,
             origin=f"folder {base.name}/{name}, resized to {size} x {size}; classes: {', '.join(classes)}",
-        )  # fmt: skip
+        )
     return domains
 
 
@@ -96,9 +99,10 @@ def _by_class(domain: Path) -> dict[str, list[Path]]:
     """Image files of each class folder that has any, sorted."""
     groups = {
         folder.name: sorted(
-            path for path in folder.iterdir()
+            path
+            for path in folder.iterdir()
             if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
         )
         for folder in _folders(domain)
-    }  # fmt: skip
+    }
     return {name: files for name, files in groups.items() if files}

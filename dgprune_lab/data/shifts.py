@@ -177,9 +177,14 @@ def pixelate(domain: Domain, *, block: int = 4, seed: int = 0) -> Domain:
 
 
 SHIFTS: dict[str, Callable[..., Domain]] = {
-    "rotate": rotate, "invert": invert, "colour": colour, "blur": blur, "noise": noise, "contrast": contrast,
+    "rotate": rotate,
+    "invert": invert,
+    "colour": colour,
+    "blur": blur,
+    "noise": noise,
+    "contrast": contrast,
     "pixelate": pixelate,
-}  # fmt: skip
+}
 """Every shift by name: f(domain, *, <strength>, seed=0) -> Domain."""
 
 

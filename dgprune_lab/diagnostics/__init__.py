@@ -3,14 +3,14 @@
 from ._contract import Diagnostic, diagnostic
 from .sweep import grid, sweep
 from .agreement import agreement
-from .gc_net import companion
+from .gc_net import gc_net
 from .drop import drop
 from .feature_shift import feature_shift
 from .flips import flips
 from .instability import instability
-from .data_access import ledger
+from .data_access import data_access
 from .mean_map import mean_map
-from .gradients_against_removal import oracle
+from .gradients_against_removal import gradients_against_removal
 from .prunability import prunability
 from .generalization_measures import (
     distance_from_initialisation,
@@ -18,17 +18,17 @@ from .generalization_measures import (
     margin,
     parameter_count,
     random_perturbation,
-    rivals,
+    generalization_measures,
     sharpness,
 )
 from .sensitivity import sensitivity
 from .stability import stability
-from .after_finetuning import tuned
+from .after_finetuning import after_finetuning
 
 __all__ = [
     "Diagnostic",
     "agreement",
-    "companion",
+    "gc_net",
     "diagnostic",
     "distance_from_initialisation",
     "drop",
@@ -37,17 +37,17 @@ __all__ = [
     "grid",
     "instability",
     "l2_norm",
-    "ledger",
+    "data_access",
     "margin",
     "mean_map",
-    "oracle",
+    "gradients_against_removal",
     "parameter_count",
     "prunability",
     "random_perturbation",
-    "rivals",
+    "generalization_measures",
     "sensitivity",
     "sharpness",
     "stability",
     "sweep",
-    "tuned",
+    "after_finetuning",
 ]

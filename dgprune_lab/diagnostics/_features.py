@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, DgpruneError, Mask, telling
+from ..core import BatchNorm, DgpruneError, Mask, yielding
 from ..stats import FEWEST, standardised
 from ..study import Study
 
@@ -72,7 +72,7 @@ def features_steps(
             steps = study.feature_steps(
                 mask, layer=layer, domain=domain.name, split=split, batchnorm=norm, images=images
             )
-            features = yield from telling(steps, ("features", k / len(every)))
+            features = yield from yielding(steps, ("features", k / len(every)))
             if len(features) < FEWEST:
                 raise DgpruneError(
                     f"domain {domain.name!r} has {len(features)} images in its part {split!r}; comparing features "

@@ -85,7 +85,7 @@ def _standardised(outputs: Tensor) -> Tensor:
 
 def _listen(group: FilterGroup, heard: dict[str, list[Tensor]]) -> Callable[..., None]:
     """A hook that keeps the spatial mean of each filter; reduced at once, as an in-place layer would rewrite it."""
-    places, filters = group.doors[group.consumers[-1]]
+    places, filters = group.consumer_inputs[group.consumers[-1]]
     index = places[filters.argsort(stable=True)]
 
     def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import BatchNorm, DgpruneError, Domain, Mask, Of, Outcomes, Scope, Scores, roles_of, telling
+from ..core import BatchNorm, Budget, DgpruneError, Domain, Mask, Outcomes, Scope, Scores, roles_of, yielding
 from ..pruning import allocate
 from ..scorers import Scorer
-from ..study import Study, mask_columns, mask_record
+from ..study import Study, mask_columns, mask_provenance
 
 Steps = Generator[tuple[int, int], None, pd.DataFrame]
 """Yields (done, total) after every batch, and returns the table."""
@@ -28,7 +28,7 @@ class Removal:
     scorers: Sequence[str | Scorer | Scores]
     ratios: Sequence[float]
     scope: Scope = "layer"
-    of: Of = "filters"
+    budget: Budget = "filters"
     batchnorm: BatchNorm = "as_is"
     split: str = "report"
     images: int | None = None
@@ -65,14 +65,22 @@ class Case:
     def columns(self) -> dict[str, Any]:
         """The cells that all rows of this case share."""
         study, mask, name, batchnorm = self.study, self.mask, self.domain.name, self.asked.batchnorm
-        record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
-        got = {} if self.group is None else {"ratio_got": float((~mask.keep[self.group]).double().mean())}
+        record = mask_provenance(study.record, mask, batchnorm=batchnorm, study=study)
+        got = {} if self.group is None else {"ratio_achieved": float((~mask.keep[self.group]).double().mean())}
         return {
-            **mask_columns(mask), **got, "batchnorm": batchnorm, "seed": mask.options.get("seed"),
-            "training_seed": study.training_seed, "network": study.name, "group": self.group, "domain": name,
-            "role": self.domain.role, "split": self.asked.split, "images": len(self.before),
+            **mask_columns(mask),
+            **got,
+            "batchnorm": batchnorm,
+            "seed": mask.options.get("seed"),
+            "training_seed": study.training_seed,
+            "network": study.name,
+            "group": self.group,
+            "domain": name,
+            "role": self.domain.role,
+            "split": self.asked.split,
+            "images": len(self.before),
             **record.columns(name, self.asked.split, roles=roles_of(study.domains)),
-        }  # fmt: skip
+        }
 
 
 def networks(studies: Study | Sequence[Study]) -> list[Study]:
@@ -121,7 +129,7 @@ def cases(
             for group, mask in _masks(study, asked):
                 for domain in _domains(study, labelled):
                     steps = case_steps(study, mask, domain=domain, asked=asked, group=group)
-                    found.append((yield from telling(steps, (len(found), sum(sizes)))))
+                    found.append((yield from yielding(steps, (len(found), sum(sizes)))))
                     yield len(found), sum(sizes)
     return found
 
@@ -149,7 +157,7 @@ def _domains(study: Study, labelled: bool) -> list[Domain]:
 def _masks(study: Study, asked: Removal) -> Iterator[tuple[str | None, Mask]]:
     for scores in study.score_all(asked.scorers, seed=asked.seed):
         for ratio in asked.ratios:
-            mask = allocate(scores, ratio=ratio, scope=asked.scope, of=asked.of)
+            mask = allocate(scores, ratio=ratio, scope=asked.scope, budget=asked.budget)
             if asked.one_layer:
                 yield from ((name, alone(mask, name)) for name in study.graph.names)
             else:
@@ -161,8 +169,8 @@ def _check(studies: Sequence[Study], asked: Removal) -> None:
         raise DgpruneError("this needs at least one scorer and one ratio.")
     if len(studies) > 1 and any(isinstance(item, Scores) for item in asked.scorers):
         raise DgpruneError("ready Scores belong to one network; pass one study, or scorers by name for several.")
-    if asked.one_layer and (asked.scope, asked.of) != ("layer", "filters"):
+    if asked.one_layer and (asked.scope, asked.budget) != ("layer", "filters"):
         raise DgpruneError(
             "one layer alone loses a share of its own filters: scope must be 'layer' and of 'filters'; "
-            f"got scope={asked.scope!r} and of={asked.of!r}."
+            f"got scope={asked.scope!r} and of={asked.budget!r}."
         )

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import run_through
-from ..measurement import Thinned
+from ..core import drain
+from ..measurement import WeightMasking
 from ..pruning import private
 from ..study import Study
 
@@ -31,7 +31,7 @@ class Shaken:
     def __init__(
         self, study: Study, *, draws: int, seed: int, split: str, images: int | None, unit: bool = False
     ) -> None:
-        self.twin = Thinned(private(study.model).to(study.device), domains=study.sources)
+        self.twin = WeightMasking(private(study.model).to(study.device), domains=study.sources)
         self._ways = [self.twin.direction(seed + draw, unit=unit) for draw in range(draws)]
         self._sources, self._split, self._images = study.sources, split, images
 
@@ -49,7 +49,7 @@ class Shaken:
 
     def loss(self, size: float) -> float:
         """The mean of `losses`."""
-        return float(run_through(self.losses(size)).mean())
+        return float(drain(self.losses(size)).mean())
 
 
 def largest_noise(shaken: Shaken, *, limit: float) -> float:

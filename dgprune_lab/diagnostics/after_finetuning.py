@@ -13,12 +13,12 @@ from ..core import (
     COLUMNS,
     STAGES,
     BatchNorm,
+    Budget,
     DgpruneError,
-    Of,
-    Record,
+    Provenance,
     Scope,
     note,
-    record_of,
+    provenance_of,
     roles_of,
     said_once,
     tidy,
@@ -42,11 +42,13 @@ class _End:
     """What one run came to: its rows of accuracy by domain, and what was read on the way."""
 
     rows: Mapping[str, Row]
-    record: Record
+    record: Provenance
 
 
-@diagnostic("tuned", extra=EXTRA, cite="Sun 2023, arXiv:2306.13237, for the rounds; Holm 1979, Scand. J. Statist. 6")
-def tuned(
+@diagnostic(
+    "after_finetuning", extra=EXTRA, cite="Sun 2023, arXiv:2306.13237, for the rounds; Holm 1979, Scand. J. Statist. 6"
+)
+def after_finetuning(
     studies: Study | Sequence[Study],
     *,
     scorers: Sequence[Choice],
@@ -57,7 +59,7 @@ def tuned(
     options: TrainingOptions | None = None,
     batchnorm: BatchNorm = "as_is",
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     seed: int = 0,
     split: str = "report",
     images: int | None = None,
@@ -98,9 +100,20 @@ def tuned(
     def start(key: Key) -> Steps:
         number, name, ratio = key
         return tuning_steps(
-            listed[number], chosen[name], ratio=ratio, rounds=rounds, epochs=epochs, options=options,
-            batchnorm=batchnorm, scope=scope, of=of, seed=seed, split=split, images=images, measure="end",
-        )  # fmt: skip
+            listed[number],
+            chosen[name],
+            ratio=ratio,
+            rounds=rounds,
+            epochs=epochs,
+            options=options,
+            batchnorm=batchnorm,
+            scope=scope,
+            budget=budget,
+            seed=seed,
+            split=split,
+            images=images,
+            measure="end",
+        )
 
     keys = [(number, name, ratio) for ratio in asked for number in range(len(listed)) for name in chosen]
     for key in keys:
@@ -110,7 +123,7 @@ def tuned(
     others = [name for name in chosen if name != scorer_name(baseline)]
     rows = [row for end in ends.values() for row in end.rows.values()]
     rows += _differences(listed, ends, asked, others, scorer_name(baseline))
-    spent = [{"rounds": rounds_of(row["ratio_removed"], rounds), "epochs": epochs} for row in rows]
+    spent = [{"rounds": rounds_of(row["ratio_requested"], rounds), "epochs": epochs} for row in rows]
     return tidy([{**row, **more} for row, more in zip(rows, spent, strict=True)], extra=EXTRA)
 
 
@@ -158,10 +171,10 @@ def _run_all(
                     break
                 frame = cast(pd.DataFrame, result.table.loc[result.table["metric"] == "accuracy", list(COLUMNS)])
                 rows = cast("list[Row]", frame.to_dict("records"))
-                end = _End({str(row["domain"]): row for row in rows}, record_of(result.network))
+                end = _End({str(row["domain"]): row for row in rows}, provenance_of(result.network))
             if name == DENSE:
                 dense[alike] = end
-            ends[key] = _End({d: {**row, "ratio_removed": ratio} for d, row in end.rows.items()}, end.record)
+            ends[key] = _End({d: {**row, "ratio_requested": ratio} for d, row in end.rows.items()}, end.record)
     if len(ends) < len(keys):
         note(f"stopped: {len(ends)} of {len(keys)} runs are complete, and the table holds those.")
     return ends
@@ -181,7 +194,7 @@ def _differences(
             adjusted = intervals.holm([row["p_value"] for row in found])
             rows += [{**row, "p_holm": p} for row, p in zip(found, adjusted, strict=True)]
     order = {name: place for place, name in enumerate(others)}
-    return sorted(rows, key=lambda row: (ratios.index(row["ratio_removed"]), order[row["scorer"]]))
+    return sorted(rows, key=lambda row: (ratios.index(row["ratio_requested"]), order[row["scorer"]]))
 
 
 def _pairs(
@@ -200,16 +213,23 @@ def _difference(studies: Sequence[Study], domain: str, pairs: Mapping[int, tuple
     """One scorer against the baseline on one domain at one ratio, over the training seeds."""
     first = next(iter(pairs.values()))[0].rows[domain]
     gaps = [mine.rows[domain]["value"] - other.rows[domain]["value"] for mine, other in pairs.values()]
-    record = Record(training={})
+    record = Provenance(training={})
     for end in (end for pair in pairs.values() for end in pair):
         for stage in STAGES:
             record = record.adding(stage, getattr(end.record, stage))
     names = [study.name if study.training_seed is None else str(study.training_seed) for study in studies]
     mean, low, high = intervals.over_seeds(gaps)
     return {
-        **first, "ratio_got": sum(mine.rows[domain]["ratio_got"] for mine, _ in pairs.values()) / len(pairs),
-        "training_seed": None, "metric": "difference", "value": mean, "low": low, "high": high, "interval": "seeds",
-        "seeds": ", ".join(names[number] for number in pairs), "smallest_effect": intervals.smallest_effect(gaps),
+        **first,
+        "ratio_achieved": sum(mine.rows[domain]["ratio_achieved"] for mine, _ in pairs.values()) / len(pairs),
+        "training_seed": None,
+        "metric": "difference",
+        "value": mean,
+        "low": low,
+        "high": high,
+        "interval": "seeds",
+        "seeds": ", ".join(names[number] for number in pairs),
+        "smallest_effect": intervals.smallest_effect(gaps),
         "p_value": intervals.paired_p(gaps),
         **record.columns(domain, first["split"], roles=roles_of(studies[0].domains)),
-    }  # fmt: skip
+    }

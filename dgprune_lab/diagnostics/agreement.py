@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..core import DgpruneError, Mask, Of, Record, Scope, Scores, roles_of, tidy
+from ..core import Budget, DgpruneError, Mask, Provenance, Scope, Scores, roles_of, tidy
 from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import ALL, chance_spread, correlations, over_filters, overlaps
@@ -29,7 +29,7 @@ def agreement(
     scorers: Sequence[str | Scorer | Scores],
     ratio: float = 0.5,
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     seed: int = 0,
 ) -> pd.DataFrame:
     """How alike the choices of each two scorers are, per layer and for the whole network.
@@ -58,7 +58,7 @@ def agreement(
         seed: for scorers that draw, and of the bootstrap.
 
     Returns:
-        A tidy table. `ratio_got` is the mean of both masks; `target_aware` names the targets that either score looked
+        A tidy table. `ratio_achieved` is the mean of both masks; `target_aware` names the targets that either score looked
         at, `scorer_looked` and `other_looked` those that each did.
 
     Raises:
@@ -68,7 +68,7 @@ def agreement(
     if len(scores) < 2:
         raise DgpruneError(f"agreement compares scorers with each other and needs two or more; got {len(scores)}.")
     check_names([held.scorer for held in scores])
-    masks = [allocate(held, ratio=ratio, scope=scope, of=of) for held in scores]
+    masks = [allocate(held, ratio=ratio, scope=scope, budget=budget) for held in scores]
     low, high = over_filters([held.values for held in scores], scope=scope, seed=seed)
     rows = []
     for a, b in combinations(range(len(scores)), 2):
@@ -83,12 +83,19 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
     first, second = scores
     scope, sizes = masks[0].scope, {group.name: group.filters for group in study.graph.groups}
     shared = {
-        "scorer": first.scorer, "other": second.scorer, "scope": scope,
+        "scorer": first.scorer,
+        "other": second.scorer,
+        "scope": scope,
         "seed": first.options.get("seed", second.options.get("seed")),
         "target_aware": target_aware(study, *scores, record=study.record),
-        "scorer_looked": target_aware(study, first), "other_looked": target_aware(study, second),
-    }  # fmt: skip
-    asked = {"ratio_removed": masks[0].asked, "ratio_got": (masks[0].got + masks[1].got) / 2, "of": masks[0].of}
+        "scorer_looked": target_aware(study, first),
+        "other_looked": target_aware(study, second),
+    }
+    asked = {
+        "ratio_requested": masks[0].ratio_requested,
+        "ratio_achieved": (masks[0].ratio_achieved + masks[1].ratio_achieved) / 2,
+        "budget": masks[0].budget,
+    }
     ranks = correlations(first.values, second.values, scope=scope)
     spread = chance_spread(ranks, sizes, scope=scope)
     kept = overlaps(masks[0].keep, masks[1].keep, scope=scope)
@@ -96,10 +103,11 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
     for group, rank in ranks.items():
         shares, none = kept[group], 0.0 * spread[group]
         found = (
-            ("rank_correlation", rank, {}), ("rank_correlation_by_chance", none, _ends(none, spread[group], -1.0)),
+            ("rank_correlation", rank, {}),
+            ("rank_correlation_by_chance", none, _ends(none, spread[group], -1.0)),
             ("overlap", shares.value, asked),
             ("overlap_by_chance", shares.chance, asked | _ends(shares.chance, shares.spread, 0.0)),
-        )  # fmt: skip
+        )
         for metric, value, more in found:
             unit = "correlation" if metric.startswith("rank") else "share"
             rows.append({**shared, "group": group, "metric": metric, "value": value, "unit": unit, **more})
@@ -111,9 +119,9 @@ def _ends(value: float, spread: float, least: float) -> dict[str, Any]:
     return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
 
 
-def target_aware(study: Study, *scores: Scores, record: Record | None = None) -> str:
+def target_aware(study: Study, *scores: Scores, record: Provenance | None = None) -> str:
     """The cell `target_aware` for what these scores looked at, and `record`: names of targets, "none" or "unknown"."""
-    record = Record(training={}) if record is None else record
+    record = Provenance(training={}) if record is None else record
     for held in scores:
         record = record.adding("scorer", held.reads)
     return record.target_aware(roles_of(study.domains))

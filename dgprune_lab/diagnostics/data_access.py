@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..core import Record, Seen, roles_of
+from ..core import Provenance, Seen, roles_of
 from ..scorers import SCORERS, Scorer, resolve
 from ..study import Study
 
 
-def ledger(study: Study, scorers: Sequence[str | Scorer] | None = None) -> pd.DataFrame:
+def data_access(study: Study, scorers: Sequence[str | Scorer] | None = None) -> pd.DataFrame:
     """A row per scorer: what it reads of the domains trained on and of the new looks, and why it cannot run here.
 
     It lists what a scorer declares, which is the most that it can read: any other read raises. What a score has really
@@ -26,14 +26,19 @@ def ledger(study: Study, scorers: Sequence[str | Scorer] | None = None) -> pd.Da
         or "none"), unavailable (a sentence, or empty).
     """
     chosen = [resolve(item) for item in (SCORERS if scorers is None else scorers)]
-    return pd.DataFrame([
-        {
-            "scorer": item.name, "label": item.label,
-            "of_sources": item.reads.get("source", "none"), "of_targets": item.reads.get("target", "none"),
-            "target_aware": _aware(study, item), "unavailable": study.unavailable(item) or "",
-        }
-        for item in chosen
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "scorer": item.name,
+                "label": item.label,
+                "of_sources": item.reads.get("source", "none"),
+                "of_targets": item.reads.get("target", "none"),
+                "target_aware": _aware(study, item),
+                "unavailable": study.unavailable(item) or "",
+            }
+            for item in chosen
+        ]
+    )
 
 
 def _aware(study: Study, scorer: Scorer) -> str:
@@ -42,4 +47,4 @@ def _aware(study: Study, scorer: Scorer) -> str:
         for domain in study.domains
         if (role := domain.role) is not None and role in scorer.reads
     }
-    return Record(scorer=reads).target_aware(roles_of(study.domains))
+    return Provenance(scorer=reads).target_aware(roles_of(study.domains))

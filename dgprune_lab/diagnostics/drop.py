@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, Of, Outcomes, Scope, Scores, choice, tidy, with_bar
+from ..core import BatchNorm, Budget, Outcomes, Scope, Scores, choice, progress_bar, tidy
 from ..scorers import Scorer
 from ..stats import intervals
 from ..study import Study
@@ -34,7 +34,7 @@ def drop(
     scorers: Sequence[str | Scorer | Scores] = ("l1",),
     ratios: Sequence[float] = (0.5,),
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
     images: int | None = None,
@@ -65,7 +65,7 @@ def drop(
         seed: for a scorer that draws.
         by: "class" adds rows for each true class (column `class`), empty below 5 images. "layer" removes from one
             layer alone at a time, the others stay whole: one row per layer (column `group`, in the order of
-            execution), whose `ratio_got` is the share of that layer's filters.
+            execution), whose `ratio_achieved` is the share of that layer's filters.
         progress: draw a tqdm bar.
 
     Returns:
@@ -79,10 +79,18 @@ def drop(
     ours. The paper measures on test images during training: that is another number.
     """
     steps = drop_steps(
-        study, scorers=scorers, ratios=ratios, scope=scope, of=of, batchnorm=batchnorm, split=split, images=images,
-        seed=seed, by=by,
-    )  # fmt: skip
-    return with_bar(steps, progress=progress)
+        study,
+        scorers=scorers,
+        ratios=ratios,
+        scope=scope,
+        budget=budget,
+        batchnorm=batchnorm,
+        split=split,
+        images=images,
+        seed=seed,
+        by=by,
+    )
+    return progress_bar(steps, progress=progress)
 
 
 def drop_steps(
@@ -91,7 +99,7 @@ def drop_steps(
     scorers: Sequence[str | Scorer | Scores] = ("l1",),
     ratios: Sequence[float] = (0.5,),
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
     images: int | None = None,
@@ -100,7 +108,7 @@ def drop_steps(
 ) -> Steps:
     """`drop` as a generator: yields (done, total) after every batch, for whoever must be able to stop."""
     choice("by", by, By)
-    asked = Removal(scorers, ratios, scope, of, batchnorm, split, images, seed, one_layer=by == "layer")
+    asked = Removal(scorers, ratios, scope, budget, batchnorm, split, images, seed, one_layer=by == "layer")
     found = yield from cases(study, asked, labelled=True)
     return tidy(drop_rows(found, classes=by == "class"), extra=EXTRA).astype({"class": "Int64"})
 

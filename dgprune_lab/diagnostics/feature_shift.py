@@ -10,11 +10,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, DgpruneError, Mask, Of, Record, Scope, Scores, choice, note, roles_of, tidy, with_bar
+from ..core import (
+    BatchNorm,
+    Budget,
+    DgpruneError,
+    Mask,
+    Provenance,
+    Scope,
+    Scores,
+    choice,
+    note,
+    progress_bar,
+    roles_of,
+    tidy,
+)
 from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import Estimate, cka, coral, fit_steps, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
-from ..study import Study, mask_columns, mask_record
+from ..study import Study, mask_columns, mask_provenance
 from ._contract import diagnostic
 from ._features import Features, Words, features_steps
 
@@ -41,7 +54,7 @@ def feature_shift(
     scorer: str | Scorer | Scores = "l1",
     ratios: Sequence[float] = (0.25, 0.5, 0.75),
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     embedding: Embedding = "umap",
     images: int | None = IMAGES,
@@ -96,7 +109,7 @@ def feature_shift(
     """
     choice("embedding", embedding, Embedding)
     scores = study.score(scorer, seed=seed)
-    masks = [allocate(scores, ratio=ratio, scope=scope, of=of) for ratio in ratios if ratio != 0]
+    masks = [allocate(scores, ratio=ratio, scope=scope, budget=budget) for ratio in ratios if ratio != 0]
     names = [study.graph.names[-1]] if layer is None else [layer] if isinstance(layer, str) else list(layer)
     if not names:
         raise DgpruneError("feature_shift needs at least one layer; layer=None takes the last.")
@@ -121,7 +134,7 @@ def feature_shift(
             rows += yield from _scaled(layer_steps(name), k, len(names))
         return rows
 
-    rows = with_bar(steps(), progress=progress)
+    rows = progress_bar(steps(), progress=progress)
     return tidy(rows, extra=EXTRA).astype({"image": "Int64", "class": "Int64"})
 
 
@@ -133,8 +146,18 @@ def number_rows(study: Study, held: Features, *, which: int, seed: int) -> list[
 
     def add(metric: str, found: Estimate, unit: str, *, domain: str | None = None, **more: Any) -> None:
         about = _about(study, held, mask=mask, domain=domain)
-        rows.append({**about, **more, "metric": metric, "value": float(found.value), "low": float(found.low),
-                     "high": float(found.high), "interval": "images", "unit": unit})  # fmt: skip
+        rows.append(
+            {
+                **about,
+                **more,
+                "metric": metric,
+                "value": float(found.value),
+                "low": float(found.low),
+                "high": float(found.high),
+                "interval": "images",
+                "unit": unit,
+            }
+        )
 
     for a, b in combinations(values, 2):
         pair = values[a], values[b]
@@ -175,7 +198,7 @@ def map_rows(
     at, joint = iter(places), study.record
     for mask in held.masks[1:]:
         assert mask is not None
-        joint = mask_record(joint, mask, batchnorm=held.batchnorm, study=study)
+        joint = mask_provenance(joint, mask, batchnorm=held.batchnorm, study=study)
     for mask, values in zip(held.masks, held.values, strict=True):
         for name in values:
             # Of one fit every place hangs on all masks; the axes of the linear map on none.
@@ -191,41 +214,59 @@ def map_rows(
     chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]
     found = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)
     shown = next((mask.scorer for mask in held.masks if mask is not None), None)
-    rows.append({
-        **_about(study, held, mask=None, domain=None, record=joint), "scorer": shown,
-        "ratio_removed": None, "ratio_got": None, "embedding": kind, "metric": "trustworthiness",
-        "value": float(found.value), "low": float(found.low), "high": float(found.high), "interval": "images",
-        "unit": "share", "images": len(chosen), "seed": seed,
-    })  # fmt: skip
+    rows.append(
+        {
+            **_about(study, held, mask=None, domain=None, record=joint),
+            "scorer": shown,
+            "ratio_requested": None,
+            "ratio_achieved": None,
+            "embedding": kind,
+            "metric": "trustworthiness",
+            "value": float(found.value),
+            "low": float(found.low),
+            "high": float(found.high),
+            "interval": "images",
+            "unit": "share",
+            "images": len(chosen),
+            "seed": seed,
+        }
+    )
     return rows
 
 
 def _about(
-    study: Study, held: Features, *, mask: Mask | None, domain: str | None, record: Record | None = None
+    study: Study, held: Features, *, mask: Mask | None, domain: str | None, record: Provenance | None = None
 ) -> dict[str, Any]:
     """The cells that all rows about a mask, and a domain where there is one, share; `record` in place of the mask's."""
     roles = roles_of(study.domains)
     if record is None:
         record = study.record
         if mask is not None:
-            record = mask_record(record, mask, batchnorm=held.batchnorm, study=study)
+            record = mask_provenance(record, mask, batchnorm=held.batchnorm, study=study)
     about: dict[str, Any] = {
-        "group": held.layer, "batchnorm": "as_is" if mask is None else held.batchnorm, "split": held.split,
+        "group": held.layer,
+        "batchnorm": "as_is" if mask is None else held.batchnorm,
+        "split": held.split,
         "training_seed": study.training_seed,
-        **({"ratio_removed": 0.0, "ratio_got": 0.0} if mask is None else mask_columns(mask)),
-        "target_aware": record.target_aware(roles), "images": sum(map(len, held.rows.values())),
-    }  # fmt: skip
+        **({"ratio_requested": 0.0, "ratio_achieved": 0.0} if mask is None else mask_columns(mask)),
+        "target_aware": record.target_aware(roles),
+        "images": sum(map(len, held.rows.values())),
+    }
     if mask is not None:
         about["seed"] = mask.options.get("seed")
     if domain is not None:
         found = study.domain(domain)
-        about |= {"domain": domain, "role": found.role, "images": len(held.rows[domain]),
-                  **record.columns(domain, held.split, roles=roles)}  # fmt: skip
+        about |= {
+            "domain": domain,
+            "role": found.role,
+            "images": len(held.rows[domain]),
+            **record.columns(domain, held.split, roles=roles),
+        }
     return about
 
 
 def _scaled(
-    steps: Generator[Words, None, list[dict[str, Any]]], place: int, of: int
+    steps: Generator[Words, None, list[dict[str, Any]]], place: int, count: int
 ) -> Generator[tuple[int, int], None, list[dict[str, Any]]]:
     """The same work, told as hundredths done of the layers."""
     while True:
@@ -233,4 +274,4 @@ def _scaled(
             _, share = next(steps)
         except StopIteration as end:
             return end.value
-        yield int(100 * (place + share)), 100 * of
+        yield int(100 * (place + share)), 100 * count

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from ..core import BatchNorm, Of, Scope, Scores, tidy, with_bar
+from ..core import BatchNorm, Budget, Scope, Scores, progress_bar, tidy
 from ..scorers import Scorer
 from ..stats import intervals
 from ..study import Study
@@ -26,7 +26,7 @@ def flips(
     scorers: Sequence[str | Scorer | Scores] = ("l1",),
     ratios: Sequence[float] = (0.5,),
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
     images: int | None = None,
@@ -54,10 +54,17 @@ def flips(
         DgpruneError: no scorer or no ratio; two studies of one name; ready Scores for several networks.
     """
     steps = flips_steps(
-        study, scorers=scorers, ratios=ratios, scope=scope, of=of, batchnorm=batchnorm, split=split, images=images,
+        study,
+        scorers=scorers,
+        ratios=ratios,
+        scope=scope,
+        budget=budget,
+        batchnorm=batchnorm,
+        split=split,
+        images=images,
         seed=seed,
-    )  # fmt: skip
-    return with_bar(steps, progress=progress)
+    )
+    return progress_bar(steps, progress=progress)
 
 
 def flips_steps(
@@ -66,14 +73,14 @@ def flips_steps(
     scorers: Sequence[str | Scorer | Scores] = ("l1",),
     ratios: Sequence[float] = (0.5,),
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
     images: int | None = None,
     seed: int = 0,
 ) -> Steps:
     """`flips` as a generator: yields (done, total) after every batch."""
-    asked = Removal(scorers, ratios, scope, of, batchnorm, split, images, seed)
+    asked = Removal(scorers, ratios, scope, budget, batchnorm, split, images, seed)
     found = yield from cases(study, asked, labelled=False)
     return tidy((row for case in found for row in flip_rows(case)), extra=EXTRA)
 

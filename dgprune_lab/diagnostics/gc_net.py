@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from ..core import SEEN, DgpruneError, Seen, record_of, roles_of, tidy
-from ..study import Companion, Study
-from ..study import companion as measure
+from ..core import SEEN, DgpruneError, Seen, provenance_of, roles_of, tidy
+from ..study import GCNet, Study
+from ..study import gc_net as measure
 from ._contract import diagnostic
 
 EXTRA = ("group", "layer", "filter", "output")
@@ -21,7 +21,7 @@ _ROWS = 250_000
     extra=EXTRA,
     cite="Wisell, Yasaei Sekeh 2024, Ghost-Connect Net, arXiv:2411.09199; the channel form is our reconstruction",
 )
-def companion(
+def gc_net(
     study: Study, *, by_class: bool = True, signed: bool = False, split: str = "score", connections: bool = False
 ) -> pd.DataFrame:
     """The connections of every pair of consecutive layers: their mean, spread, and what chance alone would give.
@@ -43,17 +43,17 @@ def companion(
         by_class: within each true class; over all images together, which reads no label, if False.
         signed: the mean of the correlations instead of their absolute values.
         split: the part of the sources that is read; the record says so.
-        connections: a row per connection too; `charts.companion` needs them.
+        connections: a row per connection too; `charts.gc_net` needs them.
 
     Raises:
-        DgpruneError: more than 250,000 connections asked for as rows; and as `dg.companion`.
+        DgpruneError: more than 250,000 connections asked for as rows; and as `dg.gc_net`.
     """
     found = measure(study, by_class=by_class, signed=signed, split=split)
     count = sum(parameter.numel() for parameter in found.parameters())
     if connections and count > _ROWS:
         raise DgpruneError(
             f"this network has {count:,} connections, more than the {_ROWS:,} rows that a table may have; take "
-            "dg.companion(study), whose parameters hold them and which charts.companion draws as well."
+            "dg.gc_net(study), whose parameters hold them and which charts.gc_net draws as well."
         )
     shared = _shared(study, found, split)
     rows = [{**shared, **row} for row in _pair_rows(found)]
@@ -62,33 +62,40 @@ def companion(
     return tidy(rows, extra=EXTRA)
 
 
-def _shared(study: Study, found: Companion, split: str) -> dict[str, Any]:
+def _shared(study: Study, found: GCNet, split: str) -> dict[str, Any]:
     """The cells that all rows have; of several sources, who looked at what is the most that holds for one."""
-    cells = [record_of(found).columns(d.name, split, roles=roles_of(study.domains)) for d in study.sources]
+    cells = [provenance_of(found).columns(d.name, split, roles=roles_of(study.domains)) for d in study.sources]
     order = get_args(Seen)
     return {
-        "scorer": "gc_net", "domain": ", ".join(found.images), "role": "source", "split": split,
-        "training_seed": study.training_seed, "images": sum(map(sum, found.images.values())),
+        "scorer": "gc_net",
+        "domain": ", ".join(found.images),
+        "role": "source",
+        "split": split,
+        "training_seed": study.training_seed,
+        "images": sum(map(sum, found.images.values())),
         "target_aware": cells[0]["target_aware"],
         **{column: max((held[column] for held in cells), key=order.index) for column in SEEN},
-    }  # fmt: skip
+    }
 
 
-def _pair_rows(found: Companion) -> Iterator[dict[str, Any]]:
+def _pair_rows(found: GCNet) -> Iterator[dict[str, Any]]:
     for pair in found.pairs:
         spread, key = found.spread[pair.name], {"group": pair.group, "layer": pair.layer}
         ends = {"low": spread.low, "high": spread.high, "interval": "connections"}
         numbers: dict[str, tuple[float, str]] = {
-            "rho_mean": (spread.mean, "correlation"), "rho_spread": (spread.std, "correlation"),
-            "rho_zero": (spread.silent, "share"), "floor": (pair.floor, "correlation"),
-            "floor_spread": (pair.floor_std, "correlation"), "floor_expected": (pair.expected, "correlation"),
+            "rho_mean": (spread.mean, "correlation"),
+            "rho_spread": (spread.std, "correlation"),
+            "rho_zero": (spread.silent, "share"),
+            "floor": (pair.floor, "correlation"),
+            "floor_spread": (pair.floor_std, "correlation"),
+            "floor_expected": (pair.expected, "correlation"),
             "images_per_class": (found.smallest, "count"),
-        }  # fmt: skip
+        }
         for metric, (value, unit) in numbers.items():
             yield {**key, "metric": metric, "value": value, "unit": unit, **(ends if metric == "rho_mean" else {})}
 
 
-def _connection_rows(found: Companion) -> Iterator[dict[str, Any]]:
+def _connection_rows(found: GCNet) -> Iterator[dict[str, Any]]:
     for pair in found.pairs:
         key = {"group": pair.group, "layer": pair.layer, "metric": "rho", "unit": "correlation"}
         for output, row in enumerate(found.rho(pair.name).tolist()):

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from ..core import DgpruneError, note, run_through, tidy
-from ..measurement import Thinned, prunable
+from ..core import DgpruneError, drain, note, tidy
+from ..measurement import WeightMasking, prunable
 from ..models.networks import build
 from ..pruning import private
 from ..stats import intervals
@@ -88,17 +88,23 @@ def margin(studies: Study | Sequence[Study], *, images: int | None = None, split
     """
     rows: Rows = []
     for name, study in named(studies, split, what="this measure"):
-        twin = Thinned(private(study.model).to(study.device), domains=study.sources)
+        twin = WeightMasking(private(study.model).to(study.device), domains=study.sources)
         twin.zero(1.0)
-        values = margins(run_through(twin.outputs(study.sources, split=split, images=images)))
+        values = margins(drain(twin.outputs(study.sources, split=split, images=images)))
         draw = np.random.default_rng(len(values))
         count = len(values)
         tenths = [np.percentile(values[draw.integers(0, count, count)], _TENTH) for _ in range(intervals.RESAMPLES)]
         low, high = np.percentile(tenths, [100 * (1 - intervals.LEVEL) / 2, 100 * (1 + intervals.LEVEL) / 2])
-        rows.append({
-            **_about(name, study, "margin", "logits", "higher"), **pooled(study, split, images), "interval": "images",
-            "value": float(np.percentile(values, _TENTH)), "low": low, "high": high,
-        })  # fmt: skip
+        rows.append(
+            {
+                **_about(name, study, "margin", "logits", "higher"),
+                **pooled(study, split, images),
+                "interval": "images",
+                "value": float(np.percentile(values, _TENTH)),
+                "low": low,
+                "high": high,
+            }
+        )
     return tidy(rows, extra=EXTRA)
 
 
@@ -138,11 +144,16 @@ def sharpness(
     for name, study in named(studies, split, what="this measure"):
         shaken = Shaken(study, draws=draws, seed=seed, split=split, images=images)
         full = _checked_loss(shaken.loss(0.0), name)
-        rows.append({
-            **_about(name, study, "sharpness", "sigma", "higher"), **pooled(study, split, images), "seed": seed,
-            "tolerance": checked, "training_loss": full,
-            "value": largest_noise(shaken, limit=(1 + checked) * full),
-        })  # fmt: skip
+        rows.append(
+            {
+                **_about(name, study, "sharpness", "sigma", "higher"),
+                **pooled(study, split, images),
+                "seed": seed,
+                "tolerance": checked,
+                "training_loss": full,
+                "value": largest_noise(shaken, limit=(1 + checked) * full),
+            }
+        )
     return tidy(rows, extra=EXTRA)
 
 
@@ -183,18 +194,26 @@ def random_perturbation(
     for name, study in named(studies, split, what="this measure"):
         shaken = Shaken(study, draws=draws, seed=seed, split=split, images=images, unit=True)
         curve = LossCurve(shaken.like_pruning, step=step, name=name)
-        run_through(curve.bracket(checked))
+        drain(curve.bracket(checked))
         ((low, high),) = curve.resampled([checked], whole=False)
-        rows.append({
-            **_about(name, study, "random_perturbation", "share", "lower"), **pooled(study, split, images),
-            "seed": seed, "tolerance": checked, "training_loss": curve.full, "interval": "images",
-            "value": curve.read(checked).contiguous, "low": low, "high": high,
-        })  # fmt: skip
+        rows.append(
+            {
+                **_about(name, study, "random_perturbation", "share", "lower"),
+                **pooled(study, split, images),
+                "seed": seed,
+                "tolerance": checked,
+                "training_loss": curve.full,
+                "interval": "images",
+                "value": curve.read(checked).contiguous,
+                "low": low,
+                "high": high,
+            }
+        )
     return tidy(rows, extra=EXTRA)
 
 
-@diagnostic("rivals", extra=EXTRA, cite=_KUHN)
-def rivals(
+@diagnostic("generalization_measures", extra=EXTRA, cite=_KUHN)
+def generalization_measures(
     studies: Study | Sequence[Study],
     *,
     tolerance: float = 0.1,
@@ -217,10 +236,15 @@ def rivals(
         metric="training_loss", value=found["training_loss"], low=None, high=None, interval=None, unit="nats"
     )
     parts = [
-        found, parameter_count(listed), l2_norm(listed), distance_from_initialisation(listed),
-        margin(listed, images=images, split=split), sharpness(listed, draws=draws, **shared),
-        random_perturbation(listed, draws=draws, **shared), losses,
-    ]  # fmt: skip
+        found,
+        parameter_count(listed),
+        l2_norm(listed),
+        distance_from_initialisation(listed),
+        margin(listed, images=images, split=split),
+        sharpness(listed, draws=draws, **shared),
+        random_perturbation(listed, draws=draws, **shared),
+        losses,
+    ]
     rows: Rows = [row for part in parts for row in _plain(part)]
     return tidy(rows, extra=EXTRA)
 

@@ -21,8 +21,8 @@ _RESAMPLES = 1000
 _ROUNDING = 1e-9  # of the largest: below it an effect, which is squared, is the rounding of float32
 
 
-@diagnostic("oracle", extra=("against", "filters", "count"))
-def oracle(study: Study, *, beta: float = 1.0, split: str = "score") -> pd.DataFrame:
+@diagnostic("gradients_against_removal", extra=("against", "filters", "count"))
+def gradients_against_removal(study: Study, *, beta: float = 1.0, split: str = "score") -> pd.DataFrame:
     """Spearman correlation of each form of `risk_variance` with what removing every filter by itself really does.
 
     Each form is held against "additive", the oracle of `risk_variance(mode="oracle")`, and against "its own" formula on
@@ -51,16 +51,32 @@ def oracle(study: Study, *, beta: float = 1.0, split: str = "score") -> pd.DataF
         for against in [other for other in forms if other in ("additive", form)]:
             for filters, chosen in (("all", np.ones_like(alive)), ("with an effect", alive)):
                 value, low, high = _spearman(_flat(scores)[chosen], _flat(removed[against])[chosen])
-                rows.append({
-                    "scorer": f"risk_variance[mode={form}]", "against": "its own" if against == form else against,
-                    "filters": filters, "count": int(chosen.sum()), "metric": "rank_correlation", "value": value,
-                    "low": low, "high": high, "interval": "filters", "unit": "correlation", "split": split,
-                    "images": _images(study, split),
-                })  # fmt: skip
-    rows.append({
-        "scorer": "risk_variance[mode=additive]", "metric": "variance_share", "value": _share(study, beta, split),
-        "unit": "share", "split": split, "images": _images(study, split),
-    })  # fmt: skip
+                rows.append(
+                    {
+                        "scorer": f"risk_variance[mode={form}]",
+                        "against": "its own" if against == form else against,
+                        "filters": filters,
+                        "count": int(chosen.sum()),
+                        "metric": "rank_correlation",
+                        "value": value,
+                        "low": low,
+                        "high": high,
+                        "interval": "filters",
+                        "unit": "correlation",
+                        "split": split,
+                        "images": _images(study, split),
+                    }
+                )
+    rows.append(
+        {
+            "scorer": "risk_variance[mode=additive]",
+            "metric": "variance_share",
+            "value": _share(study, beta, split),
+            "unit": "share",
+            "split": split,
+            "images": _images(study, split),
+        }
+    )
     return tidy(rows, extra=("against", "filters", "count"))
 
 

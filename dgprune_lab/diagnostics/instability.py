@@ -98,9 +98,12 @@ def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
     """What a run comes to, with the settings it had."""
     settings = run.settings
     about = {
-        "run": number, "remove": settings["remove"], "how": settings["how"], "rate": _rate(run),
+        "run": number,
+        "remove": settings["remove"],
+        "how": settings["how"],
+        "rate": _rate(run),
         "settings": _words(run),
-    }  # fmt: skip
+    }
     for row in run.end.drop(columns=["epoch", "event"]).to_dict("records"):
         if row["split"] != "train":
             yield {**row, **about}
@@ -160,9 +163,15 @@ def _two(x: Floats, y: Floats) -> Iterator[dict[str, Any]]:
             tail = (1 - LEVEL) / 2 * 100
             low, high = np.percentile(found[~np.isnan(found)], [tail, 100 - tail])
         yield {
-            "metric": name, "value": value, "low": low, "high": high, "interval": "runs", "unit": "correlation",
-            "runs": count, "warning": _warning(count) if count < LEAST else None,
-        }  # fmt: skip
+            "metric": name,
+            "value": value,
+            "low": low,
+            "high": high,
+            "interval": "runs",
+            "unit": "correlation",
+            "runs": count,
+            "warning": _warning(count) if count < LEAST else None,
+        }
 
 
 def _warning(count: int) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import DgpruneError, Domain, Reads, Record, Roles, Seen, roles_of, tidy
+from ..core import DgpruneError, Domain, Provenance, Reads, Roles, Seen, roles_of, tidy
 from ..scorers import cosine
 from ..study import Study
 from ._contract import diagnostic
@@ -52,22 +52,41 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
         shared = _shared(domain, study.record, {f"{domain.name}/{split}": "images"}, roles, split)
         for number, held in zip(chosen, _square(maps[domain.name][chosen]), strict=True):
             rows += [
-                {**shared, "group": layer, "filter": number, "metric": "mean_map", "row": i, "column": j,
-                 "value": value, "images": images[domain.name], "unit": "response"}
+                {
+                    **shared,
+                    "group": layer,
+                    "filter": number,
+                    "metric": "mean_map",
+                    "row": i,
+                    "column": j,
+                    "value": value,
+                    "images": images[domain.name],
+                    "unit": "response",
+                }
                 for (i, j), value in np.ndenumerate(held)
-            ]  # fmt: skip
+            ]
     for a, b in combinations(study.domains, 2):
         values = cosine(maps[a.name][chosen], maps[b.name][chosen])
         reads: dict[str, Seen] = {f"{domain.name}/{split}": "images" for domain in (a, b)}
         shared = _shared(b, study.record, reads, roles, split)
         for number, value in zip(chosen, values.tolist(), strict=True):
-            rows.append({**shared, "group": layer, "filter": number, "other": a.name, "metric": "cosine",
-                         "value": value, "images": images[b.name], "unit": "cosine"})  # fmt: skip
+            rows.append(
+                {
+                    **shared,
+                    "group": layer,
+                    "filter": number,
+                    "other": a.name,
+                    "metric": "cosine",
+                    "value": value,
+                    "images": images[b.name],
+                    "unit": "cosine",
+                }
+            )
     frame = tidy(rows, extra=("group", "filter", "other", "row", "column"))
     return frame.astype(dict.fromkeys(("filter", "row", "column"), "Int64"))
 
 
-def _shared(domain: Domain, record: Record, reads: Reads, roles: Roles, split: str) -> dict[str, Any]:
+def _shared(domain: Domain, record: Provenance, reads: Reads, roles: Roles, split: str) -> dict[str, Any]:
     """The cells that all rows about a domain share."""
     seen = record.adding("scorer", reads).columns(domain.name, split, roles=roles)
     return {"domain": domain.name, "role": domain.role, "split": split, **seen}

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Mask, Scope, Scores, Seen, WeightScores, choice, note, tidy, with_bar
-from ..measurement import Norm, Thinned, WeightScorer
+from ..core import DgpruneError, Mask, Scope, Scores, Seen, WeightScores, choice, note, progress_bar, tidy
+from ..measurement import Norm, WeightMasking, WeightScorer
 from ..pruning import allocate, private
 from ..scorers import Scorer
 from ..stats import unlike
@@ -27,9 +27,19 @@ Row = dict[str, Any]
 Steps = Generator[tuple[int, int], None, pd.DataFrame]
 
 EXTRA = (
-    "network", "granularity", "search", "fraction_kept", "tolerance", "training_loss", "smallest", "contiguous",
-    "bracket_low", "monotone", "islands", "evaluations",
-)  # fmt: skip
+    "network",
+    "granularity",
+    "search",
+    "fraction_kept",
+    "tolerance",
+    "training_loss",
+    "smallest",
+    "contiguous",
+    "bracket_low",
+    "monotone",
+    "islands",
+    "evaluations",
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ def prunability(
     """
     setting = Setting(scorer, granularity, scope, batchnorm, step, images, split, seed)
     steps = prunability_steps(studies, setting=setting, tolerance=tolerance, search=search)
-    return with_bar(steps, progress=progress)
+    return progress_bar(steps, progress=progress)
 
 
 def prunability_steps(
@@ -162,7 +172,7 @@ def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
     """
     if setting.granularity == "filter":
         return _filter_curve(study, setting, name)
-    twin = thinned(study, setting)
+    twin = weight_masking(study, setting)
 
     def measure(share: float) -> Generator[None, None, Tensor]:
         twin.zero(share)
@@ -171,7 +181,7 @@ def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
     return LossCurve(measure, step=setting.step, name=name, removed=lambda share: twin.gone(share) / twin.weights)
 
 
-def thinned(study: Study, setting: Setting) -> Thinned:
+def weight_masking(study: Study, setting: Setting) -> WeightMasking:
     """The network of a study as a twin whose single weights can go."""
     if not (isinstance(setting.scorer, WeightScores) or setting.scorer in get_args(WeightScorer)):
         known = ", ".join(map(repr, get_args(WeightScorer)))
@@ -179,10 +189,14 @@ def thinned(study: Study, setting: Setting) -> Thinned:
             f"single weights are scored by {known} or by WeightScores of your own; got {setting.scorer!r}. A scorer of "
             "filters goes with granularity='filter'."
         )
-    return Thinned(
-        private(study.model).to(study.device), domains=study.sources, scorer=setting.scorer,  # type: ignore[arg-type]
-        scope=setting.scope, batchnorm=setting.batchnorm, seed=setting.seed,
-    )  # fmt: skip
+    return WeightMasking(
+        private(study.model).to(study.device),
+        domains=study.sources,
+        scorer=setting.scorer,  # type: ignore[arg-type]
+        scope=setting.scope,
+        batchnorm=setting.batchnorm,
+        seed=setting.seed,
+    )
 
 
 def _filter_curve(study: Study, setting: Setting, name: str) -> LossCurve:
@@ -206,7 +220,7 @@ def _filter_curve(study: Study, setting: Setting, name: str) -> LossCurve:
                 parts.append(torch.full((len(domain.rows(setting.split, setting.images)),), torch.inf))
         return torch.cat(parts)
 
-    return LossCurve(measure, step=setting.step, name=name, removed=lambda share: mask_of(share).got)
+    return LossCurve(measure, step=setting.step, name=name, removed=lambda share: mask_of(share).ratio_achieved)
 
 
 def curve_rows(
@@ -216,31 +230,56 @@ def curve_rows(
     shares, means = curve.points
     scorer: Any = setting.scorer
     shared = {
-        "network": curve.name, "granularity": setting.granularity, "search": search, "interval": "images",
-        "scorer": getattr(scorer, "scorer", getattr(scorer, "name", scorer)), "scope": setting.scope,
-        "of": "parameters" if setting.granularity == "weight" else "filters", "batchnorm": setting.batchnorm,
+        "network": curve.name,
+        "granularity": setting.granularity,
+        "search": search,
+        "interval": "images",
+        "scorer": getattr(scorer, "scorer", getattr(scorer, "name", scorer)),
+        "scope": setting.scope,
+        "budget": "parameters" if setting.granularity == "weight" else "filters",
+        "batchnorm": setting.batchnorm,
         "seed": setting.seed if scorer == "random" or getattr(scorer, "draws", False) else None,
-        "training_seed": study.training_seed, "training_loss": curve.full, "evaluations": len(shares),
+        "training_seed": study.training_seed,
+        "training_loss": curve.full,
+        "evaluations": len(shares),
         **pooled(study, setting.split, setting.images, reads=_reads(study, setting)),
-    }  # fmt: skip
+    }
     ends = curve.intervals()
     rows: list[Row] = [
-        {**shared, "metric": "loss", "unit": "nats", "fraction_kept": share, "ratio_removed": 1 - share, "value": mean,
-         "ratio_got": None if curve.removed is None else curve.removed(share),
-         "low": ends.get(share, (None, None))[0], "high": ends.get(share, (None, None))[1]}
+        {
+            **shared,
+            "metric": "loss",
+            "unit": "nats",
+            "fraction_kept": share,
+            "ratio_requested": 1 - share,
+            "value": mean,
+            "ratio_achieved": None if curve.removed is None else curve.removed(share),
+            "low": ends.get(share, (None, None))[0],
+            "high": ends.get(share, (None, None))[1],
+        }
         for share, mean in zip(shares, means, strict=True)
-    ]  # fmt: skip
+    ]
     whole = search == "grid"
     for tolerance, (least, most) in zip(tolerances, curve.resampled(tolerances, whole=whole), strict=True):
         found = curve.read(tolerance)
         value = found.smallest if whole else found.contiguous
-        rows.append({
-            **shared, "metric": "prunability", "unit": "share", "tolerance": tolerance, "value": value, "low": least,
-            "high": most, "fraction_kept": value, "contiguous": found.contiguous,
-            "smallest": found.smallest if whole else None, "monotone": found.monotone if whole else None,
-            "bracket_low": max((share for share in shares if share < value), default=0.0),
-            "islands": _in_words(found.islands) if whole else "not searched",
-        })  # fmt: skip
+        rows.append(
+            {
+                **shared,
+                "metric": "prunability",
+                "unit": "share",
+                "tolerance": tolerance,
+                "value": value,
+                "low": least,
+                "high": most,
+                "fraction_kept": value,
+                "contiguous": found.contiguous,
+                "smallest": found.smallest if whole else None,
+                "monotone": found.monotone if whole else None,
+                "bracket_low": max((share for share in shares if share < value), default=0.0),
+                "islands": _in_words(found.islands) if whole else "not searched",
+            }
+        )
     return rows
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import DgpruneError, Domain, Record, Scores, Seen, choice, roles_of, tidy, with_bar
+from ..core import DgpruneError, Domain, Provenance, Scores, Seen, choice, progress_bar, roles_of, tidy
 from ..measurement import Attributor, Method
 from ..pruning import private
 from ..scorers import Scorer
@@ -120,7 +120,7 @@ def sensitivity(
         DgpruneError: fewer than two domains, no labels, no class in common, an unknown layer, non-finite logits.
     """
     steps = attribution_steps(study, method=method, between=between, layers=layers, images=images, split=split)
-    held = with_bar(steps, progress=progress)
+    held = progress_bar(steps, progress=progress)
     rows = effect_rows(study, held, seed=seed)
     scores = study.score_all(scorers, seed=seed)
     check_names([one.scorer for one in scores])
@@ -213,27 +213,56 @@ def effect_rows(study: Study, held: Attributed, *, seed: int) -> list[dict[str, 
     record, roles = _record(study, held), roles_of(study.domains)
     places = [(name, k) for name, (values, _) in held.values.items() for k in range(values.shape[1])]
     shared = {
-        "method": held.method, "split": held.split, "interval": "images", "training_seed": study.training_seed,
+        "method": held.method,
+        "split": held.split,
+        "interval": "images",
+        "training_seed": study.training_seed,
         "seed": seed,
-    }  # fmt: skip
+    }
     about = [
-        {**shared, "domain": domain.name, "role": domain.role, "images": len(rows),
-         **record.columns(domain.name, held.split, roles=roles)}
+        {
+            **shared,
+            "domain": domain.name,
+            "role": domain.role,
+            "images": len(rows),
+            **record.columns(domain.name, held.split, roles=roles),
+        }
         for domain, rows in zip(held.pair, held.rows, strict=True)
-    ]  # fmt: skip
+    ]
     rows: list[dict[str, Any]] = []
     unit = "response" if held.method == "activation" else "logits"
     for side in (0, 1):
         values = np.concatenate([pair[side].double().numpy() for pair in held.values.values()], axis=1)
         low, high = intervals.over_images(values)
         for k, (name, number) in enumerate(places):
-            rows.append({**about[side], "group": name, "filter": number, "metric": "attribution",
-                         "value": values[:, k].mean(), "low": low[k], "high": high[k], "unit": unit})  # fmt: skip
+            rows.append(
+                {
+                    **about[side],
+                    "group": name,
+                    "filter": number,
+                    "metric": "attribution",
+                    "value": values[:, k].mean(),
+                    "low": low[k],
+                    "high": high[k],
+                    "unit": unit,
+                }
+            )
     for metric, found, unit in (("cohens_d", d, "standard deviations"), ("auroc", area, "probability")):
         for k, (name, number) in enumerate(places):
-            rows.append({**about[1], "group": name, "filter": number, "other": first.name, "metric": metric,
-                         "value": found.value[k], "low": found.low[k], "high": found.high[k], "unit": unit,
-                         "q_value": q[k]})  # fmt: skip
+            rows.append(
+                {
+                    **about[1],
+                    "group": name,
+                    "filter": number,
+                    "other": first.name,
+                    "metric": metric,
+                    "value": found.value[k],
+                    "low": found.low[k],
+                    "high": found.high[k],
+                    "unit": unit,
+                    "q_value": q[k],
+                }
+            )
     return rows
 
 
@@ -254,10 +283,17 @@ def against_rows(
         }
         for name in sizes:
             found += [
-                {**about, "group": name, "filter": k, "metric": "score", "value": value, "unit": "score",
-                 "target_aware": looked}
+                {
+                    **about,
+                    "group": name,
+                    "filter": k,
+                    "metric": "score",
+                    "value": value,
+                    "unit": "score",
+                    "target_aware": looked,
+                }
                 for k, value in enumerate(one.values[name].tolist())
-            ]  # fmt: skip
+            ]
         first = {name: -one.values[name] for name in sizes}
         both = target_aware(study, one, record=record)
         for metric, chosen in (("rank_correlation", None), ("rank_correlation_answering", _answering(held))):
@@ -269,10 +305,19 @@ def against_rows(
             if sum(map(len, pair[0].values())) >= LEAST:
                 value = correlations(*pair, scope="global")[ALL]
                 low, high = (end[0, 1] for end in over_filters(pair, scope="global", seed=seed))
-            found.append({
-                **about, "group": ALL, "metric": metric, "value": value, "low": low, "high": high,
-                "interval": "filters", "unit": "correlation", "target_aware": both,
-            })  # fmt: skip
+            found.append(
+                {
+                    **about,
+                    "group": ALL,
+                    "metric": metric,
+                    "value": value,
+                    "low": low,
+                    "high": high,
+                    "interval": "filters",
+                    "unit": "correlation",
+                    "target_aware": both,
+                }
+            )
     return found
 
 
@@ -297,7 +342,7 @@ def _labels(domain: Domain, rows: Tensor) -> NDArray[np.int64]:
     return domain.labels[rows.to(domain.labels.device)].cpu().numpy()
 
 
-def _record(study: Study, held: Attributed) -> Record:
+def _record(study: Study, held: Attributed) -> Provenance:
     """What the network's record becomes for whoever chooses by these numbers."""
     reads: dict[str, Seen] = {f"{domain.name}/{held.split}": "labels" for domain in held.pair}
     return study.record.adding("scorer", reads)

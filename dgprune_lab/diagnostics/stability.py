@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..core import DgpruneError, Domain, Of, Scope, Scores, choice, cut_counts, said_once, tidy
+from ..core import Budget, DgpruneError, Domain, Scope, Scores, choice, cut_counts, said_once, tidy
 from ..core import seed as seeded
 from ..pruning import allocate, checked_ratio
 from ..scorers import Scorer, resolve
@@ -30,7 +30,7 @@ class _Asked:
 
     ratio: float
     scope: Scope
-    of: Of
+    budget: Budget
     seed: int
 
 
@@ -41,7 +41,7 @@ class _Pair:
     scorer: str
     words: str
     images: int
-    got: float
+    ratio_achieved: float
     looked: str
     numbers: Mapping[tuple[str, str], float]
     by_chance: Mapping[str, Floats]
@@ -60,7 +60,7 @@ def stability(
     over: Over = "halves",
     draws: int = 5,
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     seed: int = 0,
     images: int = 1000,
 ) -> pd.DataFrame:
@@ -107,7 +107,7 @@ def stability(
     Source: ours; the matching is Li et al. 2016, on spatial means.
     """
     choice("over", over, Over)
-    chosen, asked = [_runnable(item) for item in scorers], _Asked(checked_ratio(ratio), scope, of, seed)
+    chosen, asked = [_runnable(item) for item in scorers], _Asked(checked_ratio(ratio), scope, budget, seed)
     check_names([item.name for item in chosen])
     with said_once():
         if over == "halves":
@@ -121,7 +121,7 @@ def stability(
         interval = "seeds" if item.draws and over == "halves" else over
         parts = [*(_rows([pair], words=pair.words) for pair in mine), _rows(mine, interval=interval)]
         rows += [{**shared, **row} for part in parts for row in part]
-    of_masks = {"ratio_removed": ratio, "of": of}
+    of_masks = {"ratio_requested": ratio, "budget": budget}
     return tidy(({**row, **(of_masks if row["unit"] == "share" else {})} for row in rows), extra=EXTRA)
 
 
@@ -135,11 +135,15 @@ def halves(study: Study, *, seed: int) -> tuple[Study, Study]:
     sources = len(study.sources)
     first, second = (
         Study(
-            study.model, sources=[part[k] for part in parts[:sources]], targets=[part[k] for part in parts[sources:]],
-            name=study.name, layers=study.layers, device=study.device,
+            study.model,
+            sources=[part[k] for part in parts[:sources]],
+            targets=[part[k] for part in parts[sources:]],
+            name=study.name,
+            layers=study.layers,
+            device=study.device,
         )
         for k in (0, 1)
-    )  # fmt: skip
+    )
     return first, second
 
 
@@ -191,11 +195,17 @@ def _trained(
 
 
 def _compared(
-    first: Scores, second: Scores, *, words: str, images: int, study: Study, asked: _Asked,
+    first: Scores,
+    second: Scores,
+    *,
+    words: str,
+    images: int,
+    study: Study,
+    asked: _Asked,
     matches: Mapping[str, Match] | None = None,
-) -> _Pair:  # fmt: skip
+) -> _Pair:
     """Everything that is told about one scorer's two runs."""
-    masks = [allocate(scores, ratio=asked.ratio, scope=asked.scope, of=asked.of) for scores in (first, second)]
+    masks = [allocate(scores, ratio=asked.ratio, scope=asked.scope, budget=asked.budget) for scores in (first, second)]
     other, kept = _in_order(second.values, matches), _in_order(masks[1].keep, matches)
     ranks = correlations(first.values, other, scope=asked.scope)
     numbers = {("rank_correlation", group): value for group, value in ranks.items()}
@@ -208,7 +218,7 @@ def _compared(
     by_chance = random_matchings(first.values, other, scope=asked.scope, seed=seeded(words, asked.seed))
     seeds = [scores.options["seed"] for scores in (first, second) if "seed" in scores.options]
     words += f", seeds {seeds[0]} and {seeds[1]}" if seeds else ""
-    got = (masks[0].got + masks[1].got) / 2
+    got = (masks[0].ratio_achieved + masks[1].ratio_achieved) / 2
     return _Pair(first.scorer, words, images, got, target_aware(study, first), numbers, by_chance)
 
 
@@ -225,15 +235,21 @@ def _rows(pairs: Sequence[_Pair], *, words: str | None = None, interval: str | N
         values = np.array([pair.numbers[metric, group] for pair in pairs])
         unit = "share" if metric.startswith("overlap") else "correlation"
         ends = {} if interval is None else {"low": values.min(), "high": values.max(), "interval": interval}
-        got = {"ratio_got": np.mean([pair.got for pair in pairs])} if unit == "share" else {}
+        got = {"ratio_achieved": np.mean([pair.ratio_achieved for pair in pairs])} if unit == "share" else {}
         yield {**shared, "group": group, "metric": metric, "value": values.mean(), "unit": unit, **ends, **got}
     for group in one.by_chance:
         drawn = np.concatenate([pair.by_chance[group] for pair in pairs])
         low, high = np.percentile(drawn, [2.5, 97.5])
         yield {
-            **shared, "group": group, "metric": "rank_correlation_by_chance", "value": drawn.mean(), "low": low,
-            "high": high, "interval": "random matchings", "unit": "correlation",
-        }  # fmt: skip
+            **shared,
+            "group": group,
+            "metric": "rank_correlation_by_chance",
+            "value": drawn.mean(),
+            "low": low,
+            "high": high,
+            "interval": "random matchings",
+            "unit": "correlation",
+        }
 
 
 def _images_read(study: Study, scores: Scores) -> int:

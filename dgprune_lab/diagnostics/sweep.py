@@ -10,21 +10,21 @@ import pandas as pd
 
 from ..core import (
     BatchNorm,
+    Budget,
     DgpruneError,
     Mask,
-    Of,
     Outcomes,
     Scope,
     Scores,
+    progress_bar,
     roles_of,
-    telling,
     tidy,
-    with_bar,
+    yielding,
 )
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import intervals
-from ..study import Study, left, mask_columns, mask_record
+from ..study import Study, left, mask_columns, mask_provenance
 
 
 def grid(start: float, stop: float, count: int) -> list[float]:
@@ -43,7 +43,7 @@ def sweep(
     ratios: Sequence[float] | None = None,
     seeds: int | Sequence[int] = 1,
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
     images: int | None = None,
@@ -73,12 +73,12 @@ def sweep(
         ratios=ratios,
         seeds=seeds,
         scope=scope,
-        of=of,
+        budget=budget,
         batchnorm=batchnorm,
         split=split,
         images=images,
     )
-    return with_bar(steps, progress=progress)
+    return progress_bar(steps, progress=progress)
 
 
 def sweep_steps(
@@ -88,7 +88,7 @@ def sweep_steps(
     ratios: Sequence[float] | None = None,
     seeds: int | Sequence[int] = 1,
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
     images: int | None = None,
@@ -99,13 +99,13 @@ def sweep_steps(
     if not asked or not scorers or not drawn:
         raise DgpruneError("a sweep needs at least one ratio, one scorer and one seed.")
     with study.held():
-        masks = list(_masks(study, scorers, asked, drawn, scope, of))
+        masks = list(_masks(study, scorers, asked, drawn, scope, budget))
         total, done, found = len(masks) * len(study.domains), 0, []
         for seed, mask in masks:
             shared = _shared(study, mask, seed, batchnorm)
             for domain in study.domains:
                 steps = study.steps(mask, domain=domain.name, split=split, batchnorm=batchnorm, images=images)
-                outcomes = yield from telling(steps, (done, total))
+                outcomes = yield from yielding(steps, (done, total))
                 found.append((shared, mask, domain, outcomes))
                 done += 1
                 yield done, total
@@ -118,11 +118,14 @@ def sweep_steps(
 
 def _shared(study: Study, mask: Mask, seed: int | None, batchnorm: BatchNorm) -> dict[str, Any]:
     """The cells that all rows about one network share."""
-    record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+    record = mask_provenance(study.record, mask, batchnorm=batchnorm, study=study)
     return {
-        **mask_columns(mask), "seed": seed, "training_seed": study.training_seed, "batchnorm": batchnorm,
+        **mask_columns(mask),
+        "seed": seed,
+        "training_seed": study.training_seed,
+        "batchnorm": batchnorm,
         "target_aware": record.target_aware(roles_of(study.domains)),
-    }  # fmt: skip
+    }
 
 
 def _masks(
@@ -131,7 +134,7 @@ def _masks(
     ratios: Sequence[float],
     seeds: Sequence[int],
     scope: Scope,
-    of: Of,
+    budget: Budget,
 ) -> Generator[tuple[int | None, Mask], None, None]:
     named = [s if isinstance(s, Scores) else resolve(s) for s in scorers]
     steady = [s for s in named if isinstance(s, Scores) or not s.draws]
@@ -142,7 +145,7 @@ def _masks(
         )
         for seed, scores in drawn:
             for ratio in ratios:
-                yield seed, allocate(scores, ratio=ratio, scope=scope, of=of)
+                yield seed, allocate(scores, ratio=ratio, scope=scope, budget=budget)
 
 
 def _rows(study: Study, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]], split: str) -> list[dict[str, Any]]:
@@ -157,12 +160,23 @@ def _rows(study: Study, found: list[tuple[dict[str, Any], Mask, Any, Outcomes]],
         low, high = intervals.over_images(stacked)
         mean = stacked.mean(0)
         for k, (shared, mask, _, outcomes) in enumerate(mine):
-            record = mask_record(study.record, mask, batchnorm=shared["batchnorm"], study=study)
+            record = mask_provenance(study.record, mask, batchnorm=shared["batchnorm"], study=study)
             seen = record.columns(domain.name, split, roles=roles_of(study.domains))
             for offset, metric, unit in ((0, "accuracy", "share"), (len(mine), "loss", "nats")):
-                rows.append({
-                    **shared, "domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes),
-                    "metric": metric, "value": mean[k + offset], "low": low[k + offset], "high": high[k + offset],
-                    "interval": "images", "unit": unit, **seen,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        **shared,
+                        "domain": domain.name,
+                        "role": domain.role,
+                        "split": split,
+                        "images": len(outcomes),
+                        "metric": metric,
+                        "value": mean[k + offset],
+                        "low": low[k + offset],
+                        "high": high[k + offset],
+                        "interval": "images",
+                        "unit": unit,
+                        **seen,
+                    }
+                )
     return rows

@@ -8,4 +8,4 @@ from .memory_format import layout_of
 from .outcomes import evaluate, evaluating, measure, outcome_rows
 from .recalibrate import calibration_sources, has_batchnorm, recalibrate
 from .statistics import SIZE, Site, gather, map_shapes, paired_cosines
-from .weight_masking import Norm, Thinned, WeightScorer, prunable
+from .weight_masking import Norm, WeightMasking, WeightScorer, prunable

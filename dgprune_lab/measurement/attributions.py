@@ -170,7 +170,7 @@ class Attributor:
 
 def _last_door(group: FilterGroup) -> Mapping[str, tuple[Tensor, Tensor]]:
     """The last layer that reads a group, with the places of its filters there."""
-    return {group.consumers[-1]: group.doors[group.consumers[-1]]}
+    return {group.consumers[-1]: group.consumer_inputs[group.consumers[-1]]}
 
 
 def _by_filter(group: FilterGroup, parts: Parts) -> Tensor:

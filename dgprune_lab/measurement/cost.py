@@ -53,10 +53,14 @@ def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS)
 def latency_row(milliseconds: Sequence[float], images: int) -> dict[str, Any]:
     """Median and range of these timings."""
     return {
-        "metric": "latency", "value": statistics.median(milliseconds), "low": min(milliseconds),
+        "metric": "latency",
+        "value": statistics.median(milliseconds),
+        "low": min(milliseconds),
         "high": max(milliseconds),
-        "interval": "range", "unit": f"ms per {images} images", "images": images,
-    }  # fmt: skip
+        "interval": "range",
+        "unit": f"ms per {images} images",
+        "images": images,
+    }
 
 
 def _wait(tensor: Tensor) -> None:

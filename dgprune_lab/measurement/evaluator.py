@@ -17,7 +17,7 @@ from ..pruning import device_of, private, pruned_view, rebuild
 from .memory_format import layout_of
 from .outcomes import join, outcome_batches
 from .recalibrate import calibration_batches, calibration_images, calibration_steps, has_batchnorm
-from .shared_prefix import Replayed, Stem, find_stem, record
+from .shared_prefix import Replayed, Stem, find_shared_prefix, record
 
 _STEM_BYTES = 192 * 2**20
 _SIZE = 250
@@ -89,14 +89,17 @@ class Evaluator:
         """
         calibration = calibration if self._norm else 0
         model = yield from self._built(mask, calibration)
-        door, inner = Door(self.graph, layer, mask), model.small if isinstance(model, Replayed) else model
+        consumer_input, inner = (
+            PooledOutputs(self.graph, layer, mask),
+            model.small if isinstance(model, Replayed) else model,
+        )
         batches = self._inputs(model, domain, split, images, calibration)
         parts: list[Tensor] = []
         while True:
             with self._lock:
                 batch = next(batches, None)
                 if batch is not None:
-                    with torch.inference_mode(), door.open(inner) as found:
+                    with torch.inference_mode(), consumer_input.open(inner) as found:
                         model(batch.images)
                     parts.append(torch.stack(found).mean(0))  # a layer may be called several times
             if batch is None:
@@ -164,7 +167,7 @@ class Evaluator:
             first = self.domains[0]
             rows = torch.arange(min(16, len(first)))
             example = first.take(rows, device=self.device, layout=self.layout).images
-            self._stem = find_stem(self._dense, self.graph, example) if self.device.type == "cpu" else None
+            self._stem = find_shared_prefix(self._dense, self.graph, example) if self.device.type == "cpu" else None
         return self._stem
 
     def _inputs(
@@ -216,7 +219,7 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(t.nbytes for t in tensors)
 
 
-class Door:
+class PooledOutputs:
     """The input of the last layer that reads a group, in the network that a mask leaves.
 
     Args:
@@ -231,12 +234,16 @@ class Door:
     def __init__(self, graph: FilterGraph, layer: str, mask: Mask | None) -> None:
         group = graph[layer]
         self.name, self._filters = group.consumers[-1], group.filters
-        here = [(graph.offsets[g.name], *g.doors[self.name]) for g in graph.groups if self.name in g.doors]
+        here = [
+            (graph.offsets[g.name], *g.consumer_inputs[self.name])
+            for g in graph.groups
+            if self.name in g.consumer_inputs
+        ]
         ids = torch.full((1 + max(int(where.max()) for _, where, _ in here),), graph.free)
         for offset, where, filters in here:
             ids[where] = filters + offset
         stays = torch.ones(len(ids), dtype=torch.bool) if mask is None else graph.vector(mask.keep)[ids]
-        places, filters = group.doors[self.name]
+        places, filters = group.consumer_inputs[self.name]
         kept = stays[places]
         self._places, self._of = (stays.cumsum(0) - 1)[places[kept]], filters[kept]
         self._shares = torch.bincount(filters, minlength=group.filters).float()

@@ -103,7 +103,7 @@ class Running:
                     module.register_forward_hook(self._conv(name, writes))
 
     def _door(self, group: FilterGroup) -> Callable[..., None]:
-        places, filters = group.doors[group.consumers[-1]]
+        places, filters = group.consumer_inputs[group.consumers[-1]]
         index = places[filters.argsort(stable=True)]
 
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -139,7 +139,7 @@ class Running:
             self._add(unit, _over_images(part / norm.view(*norm.shape, *(1,) * (y.ndim - 2))).double(), len(part))
 
     def _conv(self, name: str, writes: list[tuple[FilterGroup, Tensor]]) -> Callable[..., None]:
-        readers = [group for group, layer in self.pairs if layer == name]
+        consumers = [group for group, layer in self.pairs if layer == name]
         mapped = writes if self.needs & _RAW else []
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -151,7 +151,7 @@ class Running:
                 if self.pairs:
                     means = y.flatten(2).mean(2) if isinstance(module, CONV) else _rows(y)
                     self._means[name] = means.to(torch.float64, copy=True)
-                    self._connect(name, readers)
+                    self._connect(name, consumers)
 
         return hook
 

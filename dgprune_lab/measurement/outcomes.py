@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Batch, BatchNorm, DgpruneError, Domain, Outcomes, choice, note, record_of, roles_of, tidy
+from ..core import Batch, BatchNorm, DgpruneError, Domain, Outcomes, choice, note, provenance_of, roles_of, tidy
 from ..pruning import device_of, private
 from ..stats import intervals
 from .cost import LATENCY_IMAGES, cost_rows, latency_row, time_model
@@ -149,7 +149,7 @@ def measure(
         raise DgpruneError("measure needs at least one domain.")
     if batchnorm == "recalibrate":
         model = recalibrate(model, listed)
-    record, rows = record_of(model), []
+    record, rows = provenance_of(model), []
     about = {"batchnorm": batchnorm, **_removed(model), "target_aware": record.target_aware(roles_of(listed))}
     for domain in listed:
         outcomes = evaluate(model, domain, split, images=images)
@@ -169,9 +169,13 @@ def _removed(model: nn.Module) -> dict[str, Any]:
         return {}
     (mask,) = masks
     return {
-        "scorer": mask["scorer"], "ratio_removed": mask["asked"], "ratio_got": mask["got"], "scope": mask["scope"],
-        "of": mask["of"], "seed": mask["options"].get("seed"),
-    }  # fmt: skip
+        "scorer": mask["scorer"],
+        "ratio_requested": mask["ratio_requested"],
+        "ratio_achieved": mask["ratio_achieved"],
+        "scope": mask["scope"],
+        "budget": mask["budget"],
+        "seed": mask["options"].get("seed"),
+    }
 
 
 def outcome_rows(outcomes: Outcomes) -> list[dict[str, Any]]:

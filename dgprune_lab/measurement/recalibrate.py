@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core import BATCHNORM, DgpruneError, Domain, record_of, set_record
+from ..core import BATCHNORM, DgpruneError, Domain, provenance_of, set_provenance
 from ..pruning import rebuild
 from .memory_format import layout_of
 
@@ -36,12 +36,12 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) 
     """
     twin = rebuild(model, lambda _, tensor: tensor.clone())
     layers = [m for m in twin.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
-    set_record(twin, record_of(model))
+    set_provenance(twin, provenance_of(model))
     if not layers:
         return twin
     run_calibration(twin, calibration_images(twin, calibration_batches(domains, images)))
     read = {f"{domain.name}/train": "images" for domain in calibration_sources(domains)}
-    set_record(twin, record_of(model).adding("tuning", read))  # type: ignore[arg-type]
+    set_provenance(twin, provenance_of(model).adding("tuning", read))  # type: ignore[arg-type]
     return twin
 
 

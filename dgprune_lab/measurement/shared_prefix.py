@@ -29,7 +29,7 @@ class Stem:
     ids: Tensor
 
 
-def find_stem(model: nn.Module, graph: FilterGraph, example: Tensor) -> Stem | None:
+def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) -> Stem | None:
     """The stem of a network, proven on one batch to give the very same logits; None where there is none to share.
 
     Args:
@@ -38,12 +38,16 @@ def find_stem(model: nn.Module, graph: FilterGraph, example: Tensor) -> Stem | N
         example: a few images.
     """
     order = list(run_order(model, example).order)
-    doors = {name: group for group in graph.groups for name in group.doors}
-    first = next((k for k, name in enumerate(order) if name in doors), 0)
+    consumer_inputs = {name: group for group in graph.groups for name in group.consumer_inputs}
+    first = next((k for k, name in enumerate(order) if name in consumer_inputs), 0)
     if first == 0:
         return None
     last = order[first - 1]
-    places = [(graph.offsets[g.name], *g.doors[order[first]]) for g in graph.groups if order[first] in g.doors]
+    places = [
+        (graph.offsets[g.name], *g.consumer_inputs[order[first]])
+        for g in graph.groups
+        if order[first] in g.consumer_inputs
+    ]
     width = 1 + max(int(where.max()) for _, where, _ in places)
     ids = torch.full((width,), graph.free)
     for offset, where, filters in places:

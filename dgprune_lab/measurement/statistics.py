@@ -15,7 +15,7 @@ from ..stats import class_moments, merged
 from .hooks import Running, outputs
 from .memory_format import layout_of
 
-Site = Literal["door", "conv"]
+Site = Literal["consumer_input", "conv_output"]
 # Maps of twice as many images of 28 pixels are too large for the allocator to keep, and a LeNet's pass takes 1.5 times
 # as long; with fewer a ResNet's last layers have too little to do.
 SIZE = 125
@@ -62,9 +62,14 @@ def gather(
 
 
 def _gather(
-    model: nn.Module, graph: FilterGraph, domain: Domain, needs: Collection[Need], split: str, size: int,
+    model: nn.Module,
+    graph: FilterGraph,
+    domain: Domain,
+    needs: Collection[Need],
+    split: str,
+    size: int,
     layout: torch.memory_format,
-) -> Statistics:  # fmt: skip
+) -> Statistics:
     wants_labels = bool(LABELLED & set(needs))
     if wants_labels and domain.labels is None:
         raise DgpruneError(f"domain {domain.name!r} has no labels; the risk, its gradients and classes need them.")
@@ -98,11 +103,16 @@ def _gather(
         raise DgpruneError(f"domain {domain.name!r} has no image in its part {split!r}.")
     gradients = {name: value / count for name, value in gradients.items()}
     return Statistics(
-        domain.name, split, count, wants_labels, risk / count if wants_labels else None,
+        domain.name,
+        split,
+        count,
+        wants_labels,
+        risk / count if wants_labels else None,
         gate={} if gates is None else gates.gradient(gradients),
         class_gate={} if by_class is None else by_class.found,
-        weight_gradient={name: gradients[name] for name in watched if name in whole}, **sums.results(),
-    )  # fmt: skip
+        weight_gradient={name: gradients[name] for name in watched if name in whole},
+        **sums.results(),
+    )
 
 
 def _check_finite(logits: Tensor, domain: Domain) -> None:
@@ -218,13 +228,19 @@ def _open(layer: Any) -> Tensor:
 
 
 def paired_cosines(
-    model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, Domain], site: Site, split: str = "score",
-    size: int = SIZE, layout: torch.memory_format | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
+    model: nn.Module,
+    graph: FilterGraph,
+    *,
+    domains: tuple[Domain, Domain],
+    site: Site,
+    split: str = "score",
+    size: int = SIZE,
+    layout: torch.memory_format | None = None,
+) -> dict[str, Tensor]:
     """Per group, (C,) mean over i of the cosine of a filter's maps on the i-th image of each of two domains.
 
     A pass of its own, over both together, as many images as the smaller part has; a zero map has cosine 0. Of several
-    convolutions that write a group, the mean (site "conv").
+    convolutions that write a group, the mean (site "conv_output").
     """
     twin = rebuild(model, lambda _, tensor: tensor.detach()).eval()
     running = _Pairs(twin, graph, site)
@@ -242,7 +258,7 @@ class _Pairs(Running):
     """Sums of cosines between the first and the second half of every batch, instead of maps."""
 
     def __init__(self, model: nn.Module, graph: FilterGraph, site: Site) -> None:
-        self._kind: Need = "mean_map" if site == "door" else "conv_map"
+        self._kind: Need = "mean_map" if site == "consumer_input" else "conv_map"
         super().__init__(model, graph, needs=[self._kind])
 
     def _maps(self, y: Tensor, mean: tuple[str, ...], unit: tuple[str, ...]) -> None:

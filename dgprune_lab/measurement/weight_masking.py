@@ -70,7 +70,7 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-class Thinned:
+class WeightMasking:
     """A private twin of a network in which single weights are zeroed, again and again; the argument is never touched.
 
     Weights have ranks, found once; a share is then one comparison written into tensors that are there already. What

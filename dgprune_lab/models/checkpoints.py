@@ -14,13 +14,18 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Record, unknown
+from ..core import DgpruneError, Provenance, unknown
 from .networks import build
 
 SHIPPED = (
-    "digits", "lenet_paper", "lenet_two_sources_0", "lenet_two_sources_1", "lenet_two_sources_2", "digits_pair_a",
+    "digits",
+    "lenet_paper",
+    "lenet_two_sources_0",
+    "lenet_two_sources_1",
+    "lenet_two_sources_2",
+    "digits_pair_a",
     "digits_pair_b",
-)  # fmt: skip
+)
 """Names of the built-in checkpoints; `dgprune_lab.commands.train.RECIPES` says how each was made."""
 
 
@@ -38,7 +43,7 @@ def save_checkpoint(model: nn.Module, path: str | Path, *, card: Mapping[str, An
             raise DgpruneError(f"a card needs {key!r} to rebuild the network; it has: {', '.join(card) or 'nothing'}.")
     weights, beside = checkpoint_paths(path)
     data = tensors_to_bytes(model.state_dict())
-    record: Record = getattr(model, "dgprune_record", Record())
+    record: Provenance = getattr(model, "dgprune_record", Provenance())
     whole = {**card, "record": record.to_json(), "weights_sha256": hashlib.sha256(data).hexdigest()}
     try:
         text = json.dumps(whole, indent=1, allow_nan=False)
@@ -183,7 +188,7 @@ def _rebuilt(data: bytes, card: Mapping[str, Any], name: str) -> nn.Module:
         )
     model = build(card["builder"], **card["options"])
     fit_state(model, tensors_from_bytes(data, name))
-    model.dgprune_record = Record.from_json(card.get("record"))  # type: ignore[assignment]
+    model.dgprune_record = Provenance.from_json(card.get("record"))  # type: ignore[assignment]
     return model.eval()
 
 

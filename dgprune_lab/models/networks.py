@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Record, unknown
+from ..core import DgpruneError, Provenance, unknown
 
 PerChannel = float | Sequence[float]
 
@@ -279,7 +279,7 @@ def _resnet(
 
 def _untrained(network: nn.Sequential) -> nn.Sequential:
     """The network with a record that says its training has read nothing yet."""
-    network.dgprune_record = Record(training={})  # type: ignore[assignment]
+    network.dgprune_record = Provenance(training={})  # type: ignore[assignment]
     return network
 
 

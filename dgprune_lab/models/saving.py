@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core import DgpruneError, Mask, Record, record_of, set_record
+from ..core import DgpruneError, Mask, Provenance, provenance_of, set_provenance
 from ..pruning import prune, read_groups
 from .checkpoints import checkpoint_paths, fit_state, tensors_from_bytes, tensors_to_bytes
 from .networks import build
@@ -41,10 +41,13 @@ def save(model: nn.Module, path: str | Path) -> Path:
     weights.write_bytes(tensors_to_bytes(state))
     builder = getattr(model, "dgprune_builder", None)
     words = {
-        "form": _FORM, "builder": builder and builder[0], "options": builder and dict(builder[1]),
-        "masks": list(getattr(model, "dgprune_masks", ())), "record": record_of(model).to_json(),
+        "form": _FORM,
+        "builder": builder and builder[0],
+        "options": builder and dict(builder[1]),
+        "masks": list(getattr(model, "dgprune_masks", ())),
+        "record": provenance_of(model).to_json(),
         "torch": torch.__version__,
-    }  # fmt: skip
+    }
     card.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
     return weights
 
@@ -73,7 +76,7 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
         graph = read_groups(network, torch.zeros(1, *value["input_shape"]), layers=value["layers"])
         network = prune(network, Mask.from_json(value, graph=graph))
     fit_state(network, tensors_from_bytes(weights.read_bytes(), weights.name))
-    set_record(network, Record.from_json(card["record"]))
+    set_provenance(network, Provenance.from_json(card["record"]))
     return network.eval()
 
 

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, Of, Scope, Scores, WeightMask, WeightScores, choice
+from ..core import Budget, DgpruneError, FilterGraph, FilterGroup, Mask, Scope, Scores, WeightMask, WeightScores, choice
 
 
 @overload
-def allocate(scores: Scores, *, ratio: float, scope: Scope = "layer", of: Of = "filters") -> Mask: ...
+def allocate(scores: Scores, *, ratio: float, scope: Scope = "layer", budget: Budget = "filters") -> Mask: ...
 @overload
-def allocate(scores: WeightScores, *, ratio: float, scope: Scope = "layer", of: Of = "filters") -> WeightMask: ...
 def allocate(
-    scores: Scores | WeightScores, *, ratio: float, scope: Scope = "layer", of: Of = "filters"
+    scores: WeightScores, *, ratio: float, scope: Scope = "layer", budget: Budget = "filters"
+) -> WeightMask: ...
+def allocate(
+    scores: Scores | WeightScores, *, ratio: float, scope: Scope = "layer", budget: Budget = "filters"
 ) -> Mask | WeightMask:
     """Which filters stay when a share of the network is removed, lowest scores first.
 
@@ -43,12 +45,12 @@ def allocate(
     """
     ratio = checked_ratio(ratio)
     choice("scope", scope, Scope)
-    choice("of", of, Of)
+    choice("budget", budget, Budget)
     if isinstance(scores, WeightScores):
-        return _weights(scores, ratio, scope, of)
+        return _weights(scores, ratio, scope, budget)
     order = _known_order(scores, scope)
-    keep = _keep(scores.graph, order, order.count(scores.graph, ratio, of))
-    return Mask(keep, ratio, scores.graph, scope, of, scores.scorer, scores.options, True, scores.reads)
+    keep = _keep(scores.graph, order, order.count(scores.graph, ratio, budget))
+    return Mask(keep, ratio, scores.graph, scope, budget, scores.scorer, scores.options, True, scores.reads)
 
 
 def checked_ratio(ratio: float) -> float:
@@ -78,17 +80,17 @@ class Order:
         self.units, self.share, self.filters = units, share, filters
         self._starts, self._total = starts, total
 
-    def count(self, graph: FilterGraph, ratio: float, of: Of) -> int:
+    def count(self, graph: FilterGraph, ratio: float, budget: Budget) -> int:
         """How many of the units leave at this ratio."""
-        if of == "filters" and self.share is not None:
+        if budget == "filters" and self.share is not None:
             return int((self.share <= ratio + 1e-9).sum())
-        if of == "filters":
+        if budget == "filters":
             return int((self.filters.cumsum(0) <= ratio * graph.free + 1e-9).sum())
-        full = getattr(graph.full, of)
+        full = getattr(graph.full, budget)
         low, high = 0, len(self.units)
         while low < high:
             middle = (low + high + 1) // 2
-            left = getattr(graph.cost(_keep(graph, self, middle)), of)
+            left = getattr(graph.cost(_keep(graph, self, middle)), budget)
             low, high = (middle, high) if full - left <= ratio * full + 1e-6 else (low, middle - 1)
         return low
 
@@ -147,9 +149,9 @@ def _keep(graph: FilterGraph, order: Order, count: int) -> dict[str, Tensor]:
     return {group.name: order.of_group(group, gone) for group in graph.groups}
 
 
-def _weights(scores: WeightScores, ratio: float, scope: Scope, of: Of) -> WeightMask:
-    if of != "filters" and of != "parameters":
-        raise DgpruneError(f"single weights are counted as parameters; of={of!r} has no meaning for them.")
+def _weights(scores: WeightScores, ratio: float, scope: Scope, budget: Budget) -> WeightMask:
+    if budget != "filters" and budget != "parameters":
+        raise DgpruneError(f"single weights are counted as parameters; budget={budget!r} has no meaning for them.")
     if scope == "layer":
         keep = {name: _largest(value, ratio) for name, value in scores.values.items()}
     else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, record_of, set_record
+from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, provenance_of, set_provenance
 from .surgery import rebuild
 
 
@@ -39,7 +39,7 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
             "with BatchNorm folded this network gives other answers: some layer's output is also read before its "
             "BatchNorm. Use batchnorm='as_is' or 'recalibrate'."
         )
-    set_record(twin, record_of(model))
+    set_provenance(twin, provenance_of(model))
     return twin
 
 
@@ -65,11 +65,11 @@ def _pairs(twin: nn.Module, modules: dict[str, nn.Module], example: Tensor) -> t
         before = twin(example)
     for hook in hooks:
         hook.remove()
-    calls, writers = [name for name, _, _ in written], [layer for _, layer in read]
+    calls, producers = [name for name, _, _ in written], [layer for _, layer in read]
     for name in (name for name, module in modules.items() if isinstance(module, BATCHNORM)):
         layers = [layer for norm, layer in read if norm == name]
         layer = layers[0] if len(layers) == 1 else None
-        alone = layer is not None and calls.count(layer) == writers.count(layer) == 1
+        alone = layer is not None and calls.count(layer) == producers.count(layer) == 1
         ready = getattr(modules[name], "running_mean", None) is not None
         if layer is None or not alone or not ready or isinstance(modules[layer], TRANSPOSED):
             raise DgpruneError(

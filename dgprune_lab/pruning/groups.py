@@ -99,8 +99,8 @@ class _Reader:
     def __init__(self, model: nn.Module, names: dict[Any, str], ran: Layers, flow: Flow) -> None:
         self.model, self.names, self.ran, self.flow = model, names, ran, flow
         self.members: list[Member] = []
-        self.writers: list[str] = []
-        self.doors: dict[str, tuple[Tensor, Tensor]] = {}
+        self.producers: list[str] = []
+        self.consumer_inputs: dict[str, tuple[Tensor, Tensor]] = {}
         self.ties: list[tuple[int, int]] = []
 
     def read(self, items: list[Item]) -> FilterGroup | None:
@@ -115,15 +115,25 @@ class _Reader:
             elif isinstance(target, nn.Module) and target in self.names:
                 self._module(target, side, places, roots)
         units = _units(count, self.ties)
-        writers = tuple(sorted(dict.fromkeys(self.writers), key=lambda name: self.ran.order[name]))
-        doors = {name: self.doors[name] for name in sorted(self.doors, key=lambda name: self.ran.order[name])}
-        if not doors:
+        producers = tuple(sorted(dict.fromkeys(self.producers), key=lambda name: self.ran.order[name]))
+        consumer_inputs = {
+            name: self.consumer_inputs[name]
+            for name in sorted(self.consumer_inputs, key=lambda name: self.ran.order[name])
+        }
+        if not consumer_inputs:
             return None
-        layers = [name for name in writers if isinstance(self.model.get_submodule(name), (*CONV, nn.Linear))]
+        layers = [name for name in producers if isinstance(self.model.get_submodule(name), (*CONV, nn.Linear))]
         if int(units.max()) == 0 and count > 1:
             raise DgpruneError(f"a grouped convolution ties all {count} filters together")
         return FilterGroup(
-            layers[0], count, tuple(self.members), units, writers, doors, ends=self.flow.ends, feeds=self.flow.feeds
+            layers[0],
+            count,
+            tuple(self.members),
+            units,
+            producers,
+            consumer_inputs,
+            ends=self.flow.ends,
+            feeds=self.flow.feeds,
         )
 
     def _module(self, module: nn.Module, side: str, places: list[int], roots: list[int]) -> None:
@@ -136,7 +146,7 @@ class _Reader:
             self._end(name, side, places, roots)
         elif isinstance(module, BATCHNORM):
             self._optional(module, name, ("weight", "bias", "running_mean", "running_var"), places, roots)
-            self.writers.append(name)
+            self.producers.append(name)
         elif isinstance(module, nn.PReLU):
             if module.weight.numel() > 1:
                 self._optional(module, name, ("weight",), places, roots)
@@ -170,9 +180,9 @@ class _Reader:
 
     def _end(self, name: str, side: str, places: list[int], roots: list[int]) -> None:
         if side == "out":
-            self.writers.append(name)
+            self.producers.append(name)
         else:
-            self.doors[name] = (torch.tensor(places), torch.tensor(roots))
+            self.consumer_inputs[name] = (torch.tensor(places), torch.tensor(roots))
 
     def _optional(
         self, module: nn.Module, name: str, held: tuple[str, ...], places: list[int], roots: list[int]

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, FilterGraph, Mask, WeightMask, record_of, set_record
+from ..core import (
+    BATCHNORM,
+    CONV,
+    TRANSPOSED,
+    DgpruneError,
+    FilterGraph,
+    Mask,
+    WeightMask,
+    provenance_of,
+    set_provenance,
+)
 
 _SCRATCH_BYTES = 32 * 2**20
 
@@ -21,7 +31,7 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """A new, physically smaller network without the removed filters; the argument is untouched.
 
     Every tensor that holds a filter is cut by one `index_select` per axis; the rest is copied, so nothing is shared.
-    The record of what was read travels along (`record_of`).
+    The record of what was read travels along (`provenance_of`).
 
     Raises:
         DgpruneError: a mask of single weights, or one made for a network of other shapes.
@@ -35,7 +45,7 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     if isinstance(mask, WeightMask):
         raise DgpruneError("a mask of single weights leaves no filter to remove; use masked(model, mask).")
     small = pruned_view(model, mask, share=False)
-    set_record(small, record_of(model).adding("scorer", mask.reads))
+    set_provenance(small, provenance_of(model).adding("scorer", mask.reads))
     small.dgprune_masks = (*getattr(model, "dgprune_masks", ()), mask.to_json())  # type: ignore[assignment]
     return small
 
@@ -105,7 +115,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
             parametrize.register_parametrization(module, leaf, _Keep(keep.expand_as(parameters[name]).clone()))
         elif leaf == "running_mean":
             buffers[name].mul_(keep.flatten().to(buffers[name].device))
-    set_record(twin, record_of(model).adding("scorer", mask.reads))
+    set_provenance(twin, provenance_of(model).adding("scorer", mask.reads))
     return twin
 
 

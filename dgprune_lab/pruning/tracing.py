@@ -110,16 +110,16 @@ def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
     finally:
         for handle in handles:
             handle.remove()
-    readers: dict[Any, set[str]] = defaultdict(set)
+    consumers: dict[Any, set[str]] = defaultdict(set)
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
         for before, _ in node.next_functions:
-            readers[before].add(type(node).__name__)
+            consumers[before].add(type(node).__name__)
             if before is not None and before not in seen:
                 seen.add(before)
                 waiting.append(before)
-    return frozenset(name for node, name in nodes.items() if readers[node] == {"ReluBackward0"})
+    return frozenset(name for node, name in nodes.items() if consumers[node] == {"ReluBackward0"})
 
 
 def _words(error: BaseException) -> str:
@@ -234,12 +234,12 @@ def _flow(graph: Any, items: list[Item], names: dict[Any, str], ran: Layers) -> 
     layers = [(t, side) for t, side, *_ in items if isinstance(t, (*CONV, nn.Linear, BATCHNORM)) and t in names]
     reads = {layer for layer, side in layers if side == "in" and not is_depthwise(layer)}
     writes = {layer for layer, side in layers if side == "out" or is_depthwise(layer)}
-    ends = tuple(names[writer] for writer, reached in _reached(graph, reads, writes, names, ran) if reached)
+    ends = tuple(names[producer] for producer, reached in _reached(graph, reads, writes, names, ran) if reached)
     feeds: dict[str, list[str]] = defaultdict(list)
     mixing = {layer for layer in writes if not isinstance(layer, BATCHNORM)}
-    for writer, reached in _reached(graph, reads, mixing, names, ran):
+    for producer, reached in _reached(graph, reads, mixing, names, ran):
         for reader in reached:
-            feeds[names[reader]].append(names[writer])
+            feeds[names[reader]].append(names[producer])
     return Flow(ends, {reader: tuple(held) for reader, held in feeds.items()})
 
 
@@ -248,8 +248,8 @@ def _reached(
 ) -> Iterator[tuple[Any, set[Any]]]:
     """Each writer, in order, with the readers its output gets to before another rewrites it; of factors, the first."""
     factor: dict[Any, Any] = {}
-    for writer in sorted(writes, key=lambda layer: ran.order[names[layer]]):
-        waiting, seen, reached = [graph.module2node[writer]], set(), set()
+    for producer in sorted(writes, key=lambda layer: ran.order[names[layer]]):
+        waiting, seen, reached = [graph.module2node[producer]], set(), set()
         while waiting:
             node = waiting.pop()
             for after in node.outputs:
@@ -262,7 +262,7 @@ def _reached(
                 elif not (other or after in seen or after.module in writes):
                     seen.add(after)
                     waiting.append(after)
-        yield writer, reached
+        yield producer, reached
 
 
 def _bound(graph: Any, deadline: float) -> None:

@@ -9,9 +9,12 @@ from .view import GroupView
 
 
 @scorer(
-    "activation_l1", needs=("moments",), reads={"source": "images"}, label="Weakest response",
+    "activation_l1",
+    needs=("moments",),
+    reads={"source": "images"},
+    label="Weakest response",
     cite="Molchanov et al. 2017, Pruning CNNs for Resource Efficient Inference, ICLR, section 2.2 (mean activation)",
-)  # fmt: skip
+)
 def activation_l1(view: GroupView) -> Tensor:
     """Mean absolute output of a filter on source images.
 
@@ -22,9 +25,12 @@ def activation_l1(view: GroupView) -> Tensor:
 
 
 @scorer(
-    "apoz", needs=("moments",), reads={"source": "images"}, label="Most often silent",
+    "apoz",
+    needs=("moments",),
+    reads={"source": "images"},
+    label="Most often silent",
     cite="Hu et al. 2016, Network Trimming, arXiv:1607.03250, equation 1",
-)  # fmt: skip
+)
 def apoz(view: GroupView) -> Tensor:
     """Share of places at which a filter's output is not zero on source images (one minus APoZ).
 

@@ -34,11 +34,16 @@ def reversed_scorer(scorer: Scorer) -> Scorer:
 
     words = scorer.function.__doc__ or ""
     return replace(
-        scorer, name=f"reverse({scorer.name})", label=f"Reversed: {scorer.label}", control=True,
-        instead=None, given={}, plain=None,
+        scorer,
+        name=f"reverse({scorer.name})",
+        label=f"Reversed: {scorer.label}",
+        control=True,
+        instead=None,
+        given={},
+        plain=None,
         code=f"dg.reverse({expression(scorer)})",
         function=_like(scorer.function, turned, f"The reverse of this: {words}"),
-    )  # fmt: skip
+    )
 
 
 def hybrid_scorer(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Scorer:
@@ -76,11 +81,19 @@ def hybrid_scorer(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Scorer:
         role: "labels" if role in labelled else "images" for role in {**a.reads, **b.reads}
     }
     return Scorer(
-        f"hybrid({a.name}, {b.name}, by {by}{where})", function, tuple(sorted({*a.needs, *b.needs})), reads, "network",
-        None, "; ".join(dict.fromkeys(one.cite for one in (a, b) if one.cite)),
-        f"{a.label} + {b.label}", draws, gathers, refuses,
+        f"hybrid({a.name}, {b.name}, by {by}{where})",
+        function,
+        tuple(sorted({*a.needs, *b.needs})),
+        reads,
+        "network",
+        None,
+        "; ".join(dict.fromkeys(one.cite for one in (a, b) if one.cite)),
+        f"{a.label} + {b.label}",
+        draws,
+        gathers,
+        refuses,
         code=f"dg.hybrid({expression(a)}, {expression(b)}, by={by!r}{'' if start is None else f', start={start}'})",
-    )  # fmt: skip
+    )
 
 
 def _defaults(scorer: Scorer) -> dict[str, Any]:

@@ -111,9 +111,14 @@ class Scorer:
         written = ", ".join(f"{key}={value!r}" for key, value in given.items())
         code = f"{plain.code}.using({written})" if plain.code else f"dg.SCORERS[{plain.name!r}].using({written})"
         return replace(
-            plain, name=f"{plain.name}[{words}]", label=f"{plain.label} ({words})", function=function, given=given,
-            plain=plain, code=code,
-        )  # fmt: skip
+            plain,
+            name=f"{plain.name}[{words}]",
+            label=f"{plain.label} ({words})",
+            function=function,
+            given=given,
+            plain=plain,
+            code=code,
+        )
 
     def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options it runs with, its defaults filled in.
@@ -184,9 +189,18 @@ def scorer(
                     f"scorer {name!r}: reads maps 'source' or 'target' to 'images' or 'labels'; got {reads}."
                 )
         made = Scorer(
-            name, function, tuple(needs), dict(reads or {}), level, instead, cite, label or name, draws,
-            gathers, refuses,
-        )  # fmt: skip
+            name,
+            function,
+            tuple(needs),
+            dict(reads or {}),
+            level,
+            instead,
+            cite,
+            label or name,
+            draws,
+            gathers,
+            refuses,
+        )
         positional = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
         if len(positional) != 1:
             raise DgpruneError(

@@ -21,39 +21,52 @@ _PAPER = "Sun 2023, Pruning for Better Domain Generalizability, ICML SCIS, arXiv
 _NEEDS: tuple[Need, ...] = ("mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "paired", "shifted")
 
 
-def _gathers(*, site: Site = "door", pairing: Pairing = "means", **_: object) -> tuple[Need, ...]:
+def _gathers(*, site: Site = "consumer_input", pairing: Pairing = "means", **_: object) -> tuple[Need, ...]:
     """The maps of one site; where some are 1 x 1, the means per predicted class come from the same pass."""
     maps: dict[tuple[Site, Pairing], Need] = {
-        ("door", "means"): "mean_map", ("conv", "means"): "conv_map",
-        ("door", "all_pairs"): "unit_map", ("conv", "all_pairs"): "conv_unit_map",
-    }  # fmt: skip
+        ("consumer_input", "means"): "mean_map",
+        ("conv_output", "means"): "conv_map",
+        ("consumer_input", "all_pairs"): "unit_map",
+        ("conv_output", "all_pairs"): "conv_unit_map",
+    }
     found = maps.get((site, pairing))
     return ("class_map",) if found is None else (found, "class_map")
 
 
-def _refuses(views: dict[str, GroupView], *, flat: Flat, site: Site = "door", **_: object) -> str | None:
+def _refuses(views: dict[str, GroupView], *, flat: Flat, site: Site = "consumer_input", **_: object) -> str | None:
     single = [name for name, view in views.items() if _is_flat(view, site)]
     if single and flat == "refuse":
         return (
-            f"the maps of {', '.join(single)} are 1 x 1, and the cosine of two numbers is 1 or -1; take site='conv', "
+            f"the maps of {', '.join(single)} are 1 x 1, and the cosine of two numbers is 1 or -1; take site='conv_output', "
             "or flat='predicted_class'."
         )
     return None
 
 
 @scorer(
-    "dss", needs=_NEEDS[:-1], reads={"source": "images", "target": "images"}, instead="dss_sources", gathers=_gathers,
-    refuses=_refuses, label="Least alike in both looks", cite=f"{_PAPER}, the domain similarity score",
-)  # fmt: skip
+    "dss",
+    needs=_NEEDS[:-1],
+    reads={"source": "images", "target": "images"},
+    instead="dss_sources",
+    gathers=_gathers,
+    refuses=_refuses,
+    label="Least alike in both looks",
+    cite=f"{_PAPER}, the domain similarity score",
+)
 def dss(
-    view: GroupView, *, source: str | None = None, target: str | None = None, site: Site = "door",
-    pairing: Pairing = "means", flat: Flat = "predicted_class",
-) -> Tensor:  # fmt: skip
+    view: GroupView,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    site: Site = "consumer_input",
+    pairing: Pairing = "means",
+    flat: Flat = "predicted_class",
+) -> Tensor:
     """Cosine between a filter's mean map on a source and on a target: low = it behaves differently there.
 
     <M_S, M_T> / (|M_S| |M_T|), M = the mean map over images (H x W, not pooled); 0 where a map is zero. Without names
-    the mean over all pairs of a source and a target. It looks at target images: target-aware. `site` "door" is the
-    map that the next layer reads, "conv" the raw convolution output (mean over the convolutions that write the
+    the mean over all pairs of a source and a target. It looks at target images: target-aware. `site` "consumer_input" is the
+    map that the next layer reads, "conv_output" the raw convolution output (mean over the convolutions that write the
     filter). `pairing` "means" compares mean maps; "all_pairs" means of unit maps, the mean cosine over all pairs of
     images; "paired" the i-th image with the i-th, a pass of its own. Where the map is 1 x 1 a cosine says nothing:
     the vector of mean outputs per predicted class stands in, and a note says so, or `flat="refuse"`.
@@ -67,13 +80,22 @@ def dss(
 
 
 @scorer(
-    "dss_sources", needs=_NEEDS[:-2] + _NEEDS[-1:], reads={"source": "images"}, gathers=_gathers, refuses=_refuses,
-    label="Least alike in the training looks", cite=f"{_PAPER}; ours: between sources",
-)  # fmt: skip
+    "dss_sources",
+    needs=_NEEDS[:-2] + _NEEDS[-1:],
+    reads={"source": "images"},
+    gathers=_gathers,
+    refuses=_refuses,
+    label="Least alike in the training looks",
+    cite=f"{_PAPER}; ours: between sources",
+)
 def dss_sources(
-    view: GroupView, *, over: Over = "mean", shift: str | None = None, site: Site = "door",
+    view: GroupView,
+    *,
+    over: Over = "mean",
+    shift: str | None = None,
+    site: Site = "consumer_input",
     flat: Flat = "predicted_class",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Cosine between a filter's mean maps on two sources, or on a source and a shifted copy of it: no target is read.
 
     As `dss`, over all pairs of sources: their mean, or their minimum. With one source, or where `shift` names an
@@ -99,9 +121,14 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _alike(
-    view: GroupView, pair: tuple[str, str], *, site: Site, flat: Flat, pairing: Pairing = "means",
+    view: GroupView,
+    pair: tuple[str, str],
+    *,
+    site: Site,
+    flat: Flat,
+    pairing: Pairing = "means",
     shift: str | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """(C,) likeness of one pair of domains; with a shift, of a domain and its shifted copy."""
     choice("flat", flat, Flat)
     first, second = pair
@@ -126,7 +153,7 @@ def _dot(first: Tensor, second: Tensor) -> Tensor:
 def _too_few(view: GroupView, pair: tuple[str, str], shared: int, *, site: Site, shift: str | None) -> str:
     """Why the predicted classes cannot stand in for a map here, and what can be done."""
     where = f"{pair[0]!r} and its copy with {shift}" if pair[0] == pair[1] else f"{pair[0]!r} and {pair[1]!r}"
-    way = "" if site == "conv" or _is_flat(view, "conv") else "site='conv', "
+    way = "" if site == "conv_output" or _is_flat(view, "conv_output") else "site='conv_output', "
     return (
         f"the maps of layer {view.name!r} are 1 x 1, so its mean outputs per predicted class are compared, and the "
         f"network predicts {shared or 'no'} class{'' if shared else 'es'} in both {where}, fewer than two classes; "
@@ -142,7 +169,7 @@ def _say_if_flat(view: GroupView, site: Site) -> None:
 
 def _is_flat(view: GroupView, site: Site) -> bool:
     places = view.places
-    return (places[0] if site == "door" or len(places) == 1 else min(places[1:])) == 1
+    return (places[0] if site == "consumer_input" or len(places) == 1 else min(places[1:])) == 1
 
 
 def named_domains(name: str | None, known: Sequence[str]) -> Sequence[str]:

@@ -78,7 +78,7 @@ def say_if_few(images: Mapping[str, Sequence[int]]) -> None:
         note(
             f"connections are correlations over {smallest[name]} images of {name!r} {what}; unconnected filters reach "
             f"about {0.8 / smallest[name] ** 0.5:.2f} by chance there, so smaller differences say nothing. "
-            f"{ENOUGH} would be enough.",
+            f"{ENOUGH} would be enough."
         )
 
 
@@ -112,10 +112,15 @@ def _refuses(views: dict[str, GroupView], *, by_class: bool = True, **_: object)
 
 
 @scorer(
-    "gc_net", needs=("co_moments", "class_co_moments"), reads={"source": "labels"}, level="network", gathers=_gathers,
-    refuses=_refuses, label="Least connected to the next layer",
+    "gc_net",
+    needs=("co_moments", "class_co_moments"),
+    reads={"source": "labels"},
+    level="network",
+    gathers=_gathers,
+    refuses=_refuses,
+    label="Least connected to the next layer",
     cite=f"{_PAPER}; the filter score is our reconstruction",
-)  # fmt: skip
+)
 def gc_net(
     views: dict[str, GroupView], *, direction: Direction = "out", by_class: bool = True, signed: bool = False
 ) -> dict[str, Tensor]:
@@ -126,7 +131,7 @@ def gc_net(
     are left out. "out": mean of rho_ij over the outputs j of all layers that read filter i; "in": mean of rho_ki over
     the filters k that the writers of i read; "both": the mean of the two. Where one does not exist (the first layer
     reads no filter; a group that only grouped convolutions read) the other is taken. `by_class=False` correlates over
-    all images and reads no label; `signed` leaves out the absolute value. What is consecutive: `dg.companion`.
+    all images and reads no label; `signed` leaves out the absolute value. What is consecutive: `dg.gc_net`.
     Returns (C,) per layer, in [0, 1], or [-1, 1] when signed. A note names the floor of |rho| under 200 images a class.
     Source: Wisell and Yasaei Sekeh 2024; only the abstract is available, the channel form is ours.
     """

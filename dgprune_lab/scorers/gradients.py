@@ -9,9 +9,12 @@ from .view import GroupView
 
 
 @scorer(
-    "taylor", needs=("gate",), reads={"source": "labels"}, label="Least effect on the loss",
+    "taylor",
+    needs=("gate",),
+    reads={"source": "labels"},
+    label="Least effect on the loss",
     cite="Molchanov et al. 2019, Importance Estimation for Neural Network Pruning, CVPR, equation 8 (gate form)",
-)  # fmt: skip
+)
 def taylor(view: GroupView) -> Tensor:
     """First-order effect on the risk of closing a gate on the filter's output.
 
@@ -23,10 +26,12 @@ def taylor(view: GroupView) -> Tensor:
 
 
 @scorer(
-    "taylor_weight", needs=("weights", "weight_gradient"), reads={"source": "labels"},
+    "taylor_weight",
+    needs=("weights", "weight_gradient"),
+    reads={"source": "labels"},
     label="Least effect on the loss (weight by weight)",
     cite="Molchanov et al. 2019, CVPR, section 3.1, as Torch-Pruning's default Taylor importance",
-)  # fmt: skip
+)
 def taylor_weight(view: GroupView) -> Tensor:
     """First-order effect of zeroing each weight of the filter by itself, summed.
 

@@ -15,21 +15,34 @@ from .gc_net import gc_net
 from .gradients import taylor, taylor_weight
 from .risks import gradient_agreement, gradient_snr, risk_variance
 from .sensitivity import sensitivity, sensitivity_sources
-from .view import Evidence, GroupView
+from .view import GroupView, ScorerInputs
 from .weights import bn_scale, expected_activation, fpgm, l1, l2, lamp, random
 
 SCORERS: Menu[Scorer] = Menu(
     "scorer",
     {
-        "l1": l1, "l2": l2, "bn_scale": bn_scale, "expected_activation": expected_activation, "fpgm": fpgm,
+        "l1": l1,
+        "l2": l2,
+        "bn_scale": bn_scale,
+        "expected_activation": expected_activation,
+        "fpgm": fpgm,
         "lamp": lamp,
-        "activation_l1": activation_l1, "apoz": apoz, "taylor": taylor, "taylor_weight": taylor_weight,
-        "dss_sources": dss_sources, "risk_variance": risk_variance, "gradient_agreement": gradient_agreement,
-        "gradient_snr": gradient_snr, "gc_net": gc_net, "sensitivity_sources": sensitivity_sources,
-        "dss": dss, "sensitivity": sensitivity,
-        "random": random, "reverse(l1)": reversed_scorer(l1),
+        "activation_l1": activation_l1,
+        "apoz": apoz,
+        "taylor": taylor,
+        "taylor_weight": taylor_weight,
+        "dss_sources": dss_sources,
+        "risk_variance": risk_variance,
+        "gradient_agreement": gradient_agreement,
+        "gradient_snr": gradient_snr,
+        "gc_net": gc_net,
+        "sensitivity_sources": sensitivity_sources,
+        "dss": dss,
+        "sensitivity": sensitivity,
+        "random": random,
+        "reverse(l1)": reversed_scorer(l1),
     },
-)  # fmt: skip
+)
 
 
 def resolve(scorer: str | Scorer) -> Scorer:
@@ -85,7 +98,7 @@ def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None
     return replace(made, instead=hybrid(first.instead or first, second.instead or second, by=by, start=start))
 
 
-def refusal(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any]) -> str | None:
+def refusal(scorer: Scorer, evidence: ScorerInputs, *, options: Mapping[str, Any]) -> str | None:
     """Why a scorer cannot run on this, in a sentence, found without a pass over any domain; None where it can."""
     if scorer.refuses is None:
         return None
@@ -95,12 +108,12 @@ def refusal(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any]) -
         return str(error)
 
 
-def views_of(scorer: Scorer, evidence: Evidence) -> dict[str, GroupView]:
+def views_of(scorer: Scorer, evidence: ScorerInputs) -> dict[str, GroupView]:
     """What a scorer gets to see of each group."""
     return {group.name: GroupView(scorer, group, evidence) for group in evidence.graph.groups}
 
 
-def run(scorer: Scorer, evidence: Evidence, *, options: Mapping[str, Any]) -> Scores:
+def run(scorer: Scorer, evidence: ScorerInputs, *, options: Mapping[str, Any]) -> Scores:
     """Scores of every group, with the record of what was read.
 
     Raises:

@@ -30,10 +30,15 @@ def one_source(views: dict[str, GroupView], **_: object) -> str | None:
 
 
 @scorer(
-    "risk_variance", needs=("gate", "risk", "removal"), reads={"source": "labels"}, level="network", gathers=_gathers,
-    refuses=one_source, label="Least effect on the loss and its spread",
+    "risk_variance",
+    needs=("gate", "risk", "removal"),
+    reads={"source": "labels"},
+    level="network",
+    gathers=_gathers,
+    refuses=one_source,
+    label="Least effect on the loss and its spread",
     cite=f"{_PAPER}; the formulas are our reconstruction from its abstract",
-)  # fmt: skip
+)
 def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta: float = 1.0) -> dict[str, Tensor]:
     """Effect of closing a filter's gate on the mean risk of the sources and on the variance of their risks.
 
@@ -115,11 +120,15 @@ def squared_over_mean(part: Effects) -> dict[str, Tensor]:
 
 
 @scorer(
-    "gradient_agreement", needs=("gate",), reads={"source": "labels"}, level="network", refuses=one_source,
+    "gradient_agreement",
+    needs=("gate",),
+    reads={"source": "labels"},
+    level="network",
+    refuses=one_source,
     label="Training looks disagree most",
     cite="Parascandolo et al. 2021, Learning explanations that are hard to vary, ICLR, section 3 (AND-mask); "
     "per filter it is ours",
-)  # fmt: skip
+)
 def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
     """Whether the sources agree on the sign of a filter's gate gradient.
 
@@ -133,11 +142,14 @@ def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
 
 
 @scorer(
-    "gradient_snr", needs=("gate",), reads={"source": "labels"}, refuses=one_source,
+    "gradient_snr",
+    needs=("gate",),
+    reads={"source": "labels"},
+    refuses=one_source,
     label="Unsteadiest effect on the loss",
     cite="after Liu et al. 2020, Understanding why neural networks generalize well through GSNR, ICLR, definition 1; "
     "over domains instead of samples it is ours",
-)  # fmt: skip
+)
 def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: float = 1e-12) -> Tensor:
     """Signal-to-noise ratio of a filter's gate gradient over the sources.
 

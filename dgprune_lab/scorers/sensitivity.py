@@ -23,9 +23,14 @@ _CITE = (
 
 
 @scorer(
-    "sensitivity", needs=("class_gate",), reads={"source": "labels", "target": "labels"}, level="network",
-    instead="sensitivity_sources", label="Notice the new look most", cite=_CITE,
-)  # fmt: skip
+    "sensitivity",
+    needs=("class_gate",),
+    reads={"source": "labels", "target": "labels"},
+    level="network",
+    instead="sensitivity_sources",
+    label="Notice the new look most",
+    cite=_CITE,
+)
 def sensitivity(
     views: dict[str, GroupView], *, source: str | None = None, target: str | None = None
 ) -> dict[str, Tensor]:
@@ -45,9 +50,14 @@ def sensitivity(
 
 
 @scorer(
-    "sensitivity_sources", needs=("class_gate",), reads={"source": "labels"}, level="network", refuses=one_source,
-    label="Notice the training looks most", cite=f"{_CITE}, between sources",
-)  # fmt: skip
+    "sensitivity_sources",
+    needs=("class_gate",),
+    reads={"source": "labels"},
+    level="network",
+    refuses=one_source,
+    label="Notice the training looks most",
+    cite=f"{_CITE}, between sources",
+)
 def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> dict[str, Tensor]:
     """Minus the effect size of the domain on a filter's attribution, between sources: no target is read.
 

@@ -28,9 +28,12 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
     title = name or type(importance).__name__
 
     @scorer(
-        title, needs=("model", "weight_gradient") if gradients else ("model",), level="network",
-        reads={"source": "labels"} if gradients else {}, cite="Torch-Pruning, Fang et al. 2023, CVPR",
-    )  # fmt: skip
+        title,
+        needs=("model", "weight_gradient") if gradients else ("model",),
+        level="network",
+        reads={"source": "labels"} if gradients else {},
+        cite="Torch-Pruning, Fang et al. 2023, CVPR",
+    )
     def wrapped(views: dict[str, GroupView]) -> dict[str, Tensor]:
         """An importance of Torch-Pruning, evaluated on its own dependency graph. Source: Fang et al. 2023."""
         import torch_pruning as tp

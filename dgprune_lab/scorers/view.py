@@ -32,7 +32,7 @@ from .contract import Scorer
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ScorerInputs:
     """Everything a study can show its scorers; what takes a pass is made when it is read.
 
     Attributes:
@@ -75,7 +75,7 @@ class GroupView:
         sources, targets: names of the domains whose role the scorer declared.
     """
 
-    def __init__(self, scorer: Scorer, group: FilterGroup, evidence: Evidence) -> None:
+    def __init__(self, scorer: Scorer, group: FilterGroup, evidence: ScorerInputs) -> None:
         self._scorer, self._group, self._evidence = scorer, group, evidence
         self.name, self.filters, self.depth, self.consumers = group.name, group.filters, group.depth, group.consumers
         self.sources = self._names("source")
@@ -128,20 +128,22 @@ class GroupView:
         return torch.bincount(labels.cpu(), minlength=found.classes)
 
     def maps(
-        self, domain: str, *, site: Site = "door", unit: bool = False, shift: str | None = None
+        self, domain: str, *, site: Site = "consumer_input", unit: bool = False, shift: str | None = None
     ) -> tuple[Tensor, ...]:
         """Mean maps on a domain, (C, ...) float64 each: one at the door, or one per convolution that writes the group.
 
         Args:
             domain: its name.
-            site: "door", the input of the last layer that reads the group, or "conv", raw convolution outputs.
+            site: "consumer_input", the input of the last layer that reads the group, or "conv_output", raw convolution outputs.
             unit: each image's map divided by its Euclidean norm before the mean.
             shift: on a copy of the domain changed by this entry of `data.SHIFTS`, with its default strength.
         """
         needs: dict[tuple[Site, bool], Need] = {
-            ("door", False): "mean_map", ("door", True): "unit_map", ("conv", False): "conv_map",
-            ("conv", True): "conv_unit_map",
-        }  # fmt: skip
+            ("consumer_input", False): "mean_map",
+            ("consumer_input", True): "unit_map",
+            ("conv_output", False): "conv_map",
+            ("conv_output", True): "conv_unit_map",
+        }
         need = needs[site, unit]
         held = getattr(self._of(need, domain, "images", shift=shift), need)[self.name]
         return tuple(part.clone() for part in (held if isinstance(held, tuple) else (held,)))
@@ -154,7 +156,7 @@ class GroupView:
         """Mean output per class that the network itself predicts."""
         return ClassMap(*(t.clone() for t in self._of("class_map", domain, "images", shift=shift).class_map[self.name]))
 
-    def paired_cosine(self, first: str, second: str, *, site: Site = "door") -> Tensor:
+    def paired_cosine(self, first: str, second: str, *, site: Site = "consumer_input") -> Tensor:
         """(C,) mean cosine of a filter's maps on the i-th image of one domain and the i-th of another."""
         self._declared("paired")
         for domain in (first, second):

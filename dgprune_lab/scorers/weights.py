@@ -50,9 +50,11 @@ def _without_norm(views: dict[str, GroupView]) -> str | None:
 
 
 @scorer(
-    "bn_scale", label="Smallest BatchNorm scale", cite="Liu et al. 2017, Network Slimming, ICCV, section 3",
+    "bn_scale",
+    label="Smallest BatchNorm scale",
+    cite="Liu et al. 2017, Network Slimming, ICCV, section 3",
     refuses=_without_norm,
-)  # fmt: skip
+)
 def bn_scale(view: GroupView) -> Tensor:
     """Absolute BatchNorm scale of a filter.
 
@@ -72,9 +74,11 @@ def _without_relu(views: dict[str, GroupView]) -> str | None:
 
 
 @scorer(
-    "expected_activation", label="Least expected response", refuses=_without_relu,
+    "expected_activation",
+    label="Least expected response",
+    refuses=_without_relu,
     cite="Bartoldson et al. 2020, The Generalization-Stability Tradeoff, NeurIPS, arXiv:1906.03728, E[BN]",
-)  # fmt: skip
+)
 def expected_activation(view: GroupView) -> Tensor:
     """Expected output of a filter behind its BatchNorm and ReLU, from the BatchNorm's scale and shift alone.
 

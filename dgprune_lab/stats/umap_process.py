@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import DgpruneError, run_through
+from ..core import DgpruneError, drain
 
 _BETWEEN = 0.1  # seconds between two steps
 _FEWEST = 5  # the spectral start needs some rows more than axes
@@ -140,7 +140,7 @@ def embed(rows: NDArray[Any], *, seed: int = 0, neighbours: int = 15, min_dist: 
     deviations: the neighbours are exact instead of approximate (at a few thousand rows that is quicker), and the rows
     are centred and scaled as a whole first, so that nothing depends on their unit.
     """
-    return run_through(fit_steps(rows, seed=seed, neighbours=neighbours, min_dist=min_dist))
+    return drain(fit_steps(rows, seed=seed, neighbours=neighbours, min_dist=min_dist))
 
 
 def serve() -> None:
@@ -199,10 +199,14 @@ def _started() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-c", _CHILD, str(Path(__file__).resolve().parents[1])]
     try:
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, **_ONE_THREAD}, start_new_session=True,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **_ONE_THREAD},
+            start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )  # fmt: skip
+        )
     except OSError as error:
         raise DgpruneError(
             f"No process could be started for the map: {error}. Close some programs and repeat."
@@ -256,9 +260,13 @@ def _places(rows: NDArray[np.float32], tell: Tell, *, seed: int, neighbours: int
     tell("comparing images", _COMPARING)
     nearest = _nearest(rows, neighbours)
     fit = library.UMAP(
-        n_neighbors=neighbours, min_dist=min_dist, random_state=seed, n_jobs=1, precomputed_knn=(*nearest, None),
+        n_neighbors=neighbours,
+        min_dist=min_dist,
+        random_state=seed,
+        n_jobs=1,
+        precomputed_knn=(*nearest, None),
         tqdm_kwds={"disable": False, "file": _Epochs(tell), "bar_format": "{n_fmt}/{total_fmt}", "mininterval": 0.1},
-    )  # fmt: skip
+    )
     places = np.asarray(fit.fit_transform(rows), dtype=np.float32)
     if not np.isfinite(places).all():
         raise DgpruneError("UMAP found no place for some of the rows. Repeat with another seed, or more neighbours.")

@@ -23,8 +23,8 @@ from ..core import (
     WeightMask,
     WeightScores,
     choice,
-    record_of,
-    set_record,
+    provenance_of,
+    set_provenance,
     unknown,
 )
 from ..measurement import pairs, written
@@ -35,7 +35,7 @@ from .study import Study
 Weights = Literal["none", "rank"]
 
 
-class Companion(nn.Module):
+class GCNet(nn.Module):
     """A network whose weights are rho: `companion(study)` measures one.
 
     One parameter per pair of consecutive layers, (outputs, filters) float64, named after both (`conv1_to_conv2`).
@@ -51,10 +51,16 @@ class Companion(nn.Module):
     """
 
     def __init__(
-        self, graph: FilterGraph, *, pairs: tuple[Pair, ...], rho: Mapping[str, Tensor],
-        magnitude: Mapping[str, Tensor], images: Mapping[str, tuple[int, ...]], options: Mapping[str, Any],
+        self,
+        graph: FilterGraph,
+        *,
+        pairs: tuple[Pair, ...],
+        rho: Mapping[str, Tensor],
+        magnitude: Mapping[str, Tensor],
+        images: Mapping[str, tuple[int, ...]],
+        options: Mapping[str, Any],
         reads: Mapping[str, Seen],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.graph, self.pairs, self.images = graph, pairs, dict(images)
         self.options, self.reads = dict(options), dict(reads)
@@ -117,15 +123,15 @@ class Companion(nn.Module):
             values[pair.name] = value.clone() if weights == "none" and start is None else _ranks(value)
         return WeightScores("gc_net", values, {**self.options, "weights": weights, "start": start}, self.reads)
 
-    def pruned(self, mask: WeightMask) -> Companion:
+    def pruned(self, mask: WeightMask) -> GCNet:
         """A companion in which the connections that a mask removes are 0; the argument of `kernels` too.
 
         Raises:
             DgpruneError: a mask of another companion.
         """
         self._check_fits(mask)
-        twin = cast(Companion, rebuild(self, lambda name, rho: torch.where(mask.keep[name], rho, 0)))
-        set_record(twin, record_of(self).adding("scorer", mask.reads))
+        twin = cast(GCNet, rebuild(self, lambda name, rho: torch.where(mask.keep[name], rho, 0)))
+        set_provenance(twin, provenance_of(self).adding("scorer", mask.reads))
         return twin
 
     def kernels(self, mask: WeightMask) -> WeightMask:
@@ -146,7 +152,7 @@ class Companion(nn.Module):
                 part = held.movedim(axis, 1)
                 wanted = mask.keep[pair.name][:, filters]
                 part[:, positions] = wanted.view(*wanted.shape, *(1,) * (part.ndim - 2)).expand_as(part[:, positions])
-        return WeightMask(keep, mask.asked, mask.scope, mask.scorer, mask.reads)
+        return WeightMask(keep, mask.ratio_requested, mask.scope, mask.scorer, mask.reads)
 
     def rho(self, name: str) -> Tensor:
         """(outputs, filters) the connections of a pair by its name; as `masked` leaves them, where it did."""
@@ -177,11 +183,19 @@ class Companion(nn.Module):
         rows = []
         for pair in self.pairs:
             outputs, filters = self.rho(pair.name).shape
-            rows.append({
-                "group": pair.group, "layer": pair.layer, "filters": filters, "outputs": outputs,
-                **self.spread[pair.name]._asdict(), "floor": pair.floor, "floor_std": pair.floor_std,
-                "expected": pair.expected, "words": pair.words(self.spread[pair.name]),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "group": pair.group,
+                    "layer": pair.layer,
+                    "filters": filters,
+                    "outputs": outputs,
+                    **self.spread[pair.name]._asdict(),
+                    "floor": pair.floor,
+                    "floor_std": pair.floor_std,
+                    "expected": pair.expected,
+                    "words": pair.words(self.spread[pair.name]),
+                }
+            )
         return pd.DataFrame(rows)
 
     def extra_repr(self) -> str:
@@ -205,7 +219,7 @@ class Companion(nn.Module):
             )
 
 
-def companion(study: Study, *, by_class: bool = True, signed: bool = False, split: str = "score") -> Companion:
+def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: str = "score") -> GCNet:
     """The companion of a study's network: how strongly consecutive layers hang together on the sources.
 
     rho_ij = mean over sources (equal weight) and classes of |Pearson(a_i, a_j)|, a = spatial mean of a raw convolution
@@ -246,16 +260,19 @@ def companion(study: Study, *, by_class: bool = True, signed: bool = False, spli
             sums.add(held[sums.group, sums.layer], signed=signed)
     say_if_few(images)
     reads: dict[str, Seen] = {f"{name}/{split}": "labels" if by_class else "images" for name in images}
-    network = Companion(
-        study.graph, images=images, options={"by_class": by_class, "signed": signed, "split": split}, reads=reads,
+    network = GCNet(
+        study.graph,
+        images=images,
+        options={"by_class": by_class, "signed": signed, "split": split},
+        reads=reads,
         pairs=tuple(sums.pair(name) for name, sums in made.items()),
         rho={name: (sums.rho / len(study.sources)).T.contiguous() for name, sums in made.items()},
         magnitude={
             name: _kernel_size(study.model.get_parameter(f"{layer}.weight"), group, layer)
             for name, (group, layer) in zip(names, listed, strict=True)
         },
-    )  # fmt: skip
-    set_record(network, study.record.adding("scorer", reads))
+    )
+    set_provenance(network, study.record.adding("scorer", reads))
     return network.eval()
 
 

@@ -6,15 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from ..core import SEEN, STAGES, BatchNorm, DgpruneError, Mask, Record, Seen, roles_of
+from ..core import SEEN, STAGES, BatchNorm, DgpruneError, Mask, Provenance, Seen, roles_of
 from .study import Study
 
 
 def mask_columns(mask: Mask) -> dict[str, Any]:
     """The cells of a row that say which mask it is about."""
     return {
-        "scorer": mask.scorer, "ratio_removed": mask.asked, "ratio_got": mask.got, "scope": mask.scope, "of": mask.of,
-    }  # fmt: skip
+        "scorer": mask.scorer,
+        "ratio_requested": mask.ratio_requested,
+        "ratio_achieved": mask.ratio_achieved,
+        "scope": mask.scope,
+        "budget": mask.budget,
+    }
 
 
 def left(mask: Mask) -> list[tuple[str, int, str]]:
@@ -23,7 +27,7 @@ def left(mask: Mask) -> list[tuple[str, int, str]]:
     return [(metric, getattr(mask.cost, metric), unit) for metric, unit in units.items()]
 
 
-def mask_record(record: Record, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Record:
+def mask_provenance(record: Provenance, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Provenance:
     """The record of the network that this mask leaves."""
     found = record.adding("scorer", mask.reads)
     if batchnorm == "recalibrate" and study.has_batchnorm:
@@ -40,10 +44,13 @@ def pooled(study: Study, split: str, images: int | None, *, reads: Mapping[str, 
         for column, stage in zip(SEEN, STAGES, strict=True)
     }
     return {
-        "domain": ", ".join(domain.name for domain in study.sources), "role": "source", "split": split,
-        "images": sum(len(domain.rows(split, images)) for domain in study.sources), **seen,
+        "domain": ", ".join(domain.name for domain in study.sources),
+        "role": "source",
+        "split": split,
+        "images": sum(len(domain.rows(split, images)) for domain in study.sources),
+        **seen,
         "target_aware": record.target_aware(roles_of(study.domains)),
-    }  # fmt: skip
+    }
 
 
 def checked_tolerances(tolerance: float | Sequence[float]) -> list[float]:

@@ -22,21 +22,21 @@ from ..core import (
     Mask,
     Need,
     Outcomes,
-    Record,
+    Provenance,
     Scores,
     Statistics,
     choice,
-    record_of,
-    run_through,
+    drain,
+    provenance_of,
     threads,
     unknown,
 )
 from ..core import device as pick_device
 from ..measurement import Evaluator, has_batchnorm, recalibrate
 from ..pruning import private, prune, read_groups, rebuild, refuse_hooks
-from ..scorers import Evidence, Scorer, refusal, resolve, run
+from ..scorers import Scorer, ScorerInputs, refusal, resolve, run
 from .cache import Cache, Key, content, stamp
-from .evidence import Passes
+from .scorer_inputs import Passes
 
 _BYTES = 64 * 2**20
 _ROOM = 512 * 2**20  # while scorers run: two sources' co-moments of a ResNet-18 take 230 MB
@@ -135,14 +135,19 @@ class Study:
     def on(self, device: torch.device | str) -> Study:
         """The same study evaluated on another device."""
         return Study(
-            self.model, sources=self.sources, targets=self.targets, name=self.name, layers=self.layers, device=device,
+            self.model,
+            sources=self.sources,
+            targets=self.targets,
+            name=self.name,
+            layers=self.layers,
+            device=device,
             origin=self.origin,
-        )  # fmt: skip
+        )
 
     @property
-    def record(self) -> Record:
+    def record(self) -> Provenance:
         """What the network's training looked at; unknown for a network from elsewhere."""
-        return record_of(self.model)
+        return provenance_of(self.model)
 
     @property
     def training_seed(self) -> int | None:
@@ -277,7 +282,7 @@ class Study:
             images: only the first so many.
             calibration: source images that statistics are re-estimated on, where they are.
         """
-        return run_through(
+        return drain(
             self.steps(mask, domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
         )
 
@@ -307,9 +312,16 @@ class Study:
         return (yield from self._under(mask, layer, batchnorm=batchnorm, **asked))
 
     def _under(
-        self, mask: Mask | None, layer: str | None, *, domain: str, split: str, batchnorm: BatchNorm,
-        images: int | None, calibration: int,
-    ) -> Generator[None, None, Any]:  # fmt: skip
+        self,
+        mask: Mask | None,
+        layer: str | None,
+        *,
+        domain: str,
+        split: str,
+        batchnorm: BatchNorm,
+        images: int | None,
+        calibration: int,
+    ) -> Generator[None, None, Any]:
         """What the network does under a mask, kept: outcomes, or where a layer is named its features."""
         choice("batchnorm", batchnorm, BatchNorm)
         self._refresh()
@@ -369,7 +381,7 @@ class Study:
             if needs:
                 self._passes.statistics(domain, needs, split, alongside=later)
 
-    def _evidence(self, scorer: Scorer, split: str) -> Evidence:
+    def _evidence(self, scorer: Scorer, split: str) -> ScorerInputs:
         model = rebuild(self.model, lambda _, t: t.clone()).eval() if "model" in scorer.needs else None
         return self._passes.evidence(split, model=model)
 
@@ -403,9 +415,14 @@ class Study:
             refuse_hooks(self.model, self._private, example)
             self._evaluator = Evaluator(self._private, self._graph, domains=self.domains)
             self._passes = Passes(
-                self._private, self._graph, domains=self.domains, evaluator=self._evaluator, example=example,
-                cache=self._cache, content=self._content,
-            )  # fmt: skip
+                self._private,
+                self._graph,
+                domains=self.domains,
+                evaluator=self._evaluator,
+                example=example,
+                cache=self._cache,
+                content=self._content,
+            )
             self._stamp = found
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core import DgpruneError, Domain, record_of, run_through, set_record, unknown
+from ..core import DgpruneError, Domain, drain, provenance_of, set_provenance, unknown
 from ..data import AUGMENTATIONS
 from .events import BatchEvent, EpochEvent, Event, Events
 from .options import TrainingOptions
@@ -70,7 +70,7 @@ def check_training(model: nn.Module, *, sources: Sequence[Domain], options: Trai
 
 def finish(events: Events) -> nn.Module:
     """Runs a training to its end and returns the trained network, in eval mode."""
-    return run_through(events)
+    return drain(events)
 
 
 def with_progress(events: Events, *, label: str = "training") -> Events:
@@ -301,4 +301,4 @@ def _optimiser(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimi
 
 def _note(model: nn.Module, sources: Sequence[Domain], stage: TrainingStage) -> None:
     """Writes into the network's record that the labels of the train parts were read; a bare network stays unknown."""
-    set_record(model, record_of(model).adding(stage, {f"{source.name}/train": "labels" for source in sources}))
+    set_provenance(model, provenance_of(model).adding(stage, {f"{source.name}/train": "labels" for source in sources}))

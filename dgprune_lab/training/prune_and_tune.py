@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from numbers import Integral
 from typing import TypeVar
 
-from ..core import BatchNorm, DgpruneError, Of, Scope, choice, note
+from ..core import BatchNorm, Budget, DgpruneError, Scope, choice, note
 from ..measurement import calibration_sources
 from ..pruning import checked_ratio
 from ..scorers import Scorer, resolve
@@ -35,7 +35,7 @@ def prune_and_tune(
     options: TrainingOptions | None = None,
     batchnorm: BatchNorm = "as_is",
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     seed: int = 0,
     split: str = "report",
     images: int | None = None,
@@ -71,17 +71,28 @@ def prune_and_tune(
     Returns:
         The network, its mask and the table: metrics accuracy and loss per domain (intervals: bootstrap over images);
         filters, parameters, macs and bytes. `stage` is "full" (the network as given), "cut" or "tuned"; `epoch`
-        counts over all rounds; `ratio_removed` is what was asked of the rounds so far (of the dense control: what it
-        is the control of, and `ratio_got` is 0). Ctrl-C ends it early: see `Tuned.finished`.
+        counts over all rounds; `ratio_requested` is what was asked of the rounds so far (of the dense control: what it
+        is the control of, and `ratio_achieved` is 0). Ctrl-C ends it early: see `Tuned.finished`.
 
     Raises:
         DgpruneError: an option outside its range, an unknown scorer or one that cannot run here, a source without
             labels or train part (all before any work); a loss that is no longer a number.
     """
     steps = tuning_steps(
-        study, scorer, ratio=ratio, rounds=rounds, epochs=epochs, options=options, batchnorm=batchnorm, scope=scope,
-        of=of, seed=seed, split=split, images=images, measure=measure,
-    )  # fmt: skip
+        study,
+        scorer,
+        ratio=ratio,
+        rounds=rounds,
+        epochs=epochs,
+        options=options,
+        batchnorm=batchnorm,
+        scope=scope,
+        budget=budget,
+        seed=seed,
+        split=split,
+        images=images,
+        measure=measure,
+    )
     found = _with_bar(steps, f"{scorer_name(scorer)} {100 * ratio:g} %", rounds_of(ratio, rounds) * epochs, progress)
     if not found.finished:
         note(f"stopped early; the network is that of the last completed stage ({found.reached}), finished=False.")
@@ -98,7 +109,7 @@ def tuning_steps(
     options: TrainingOptions | None = None,
     batchnorm: BatchNorm = "as_is",
     scope: Scope = "layer",
-    of: Of = "filters",
+    budget: Budget = "filters",
     seed: int = 0,
     split: str = "report",
     images: int | None = None,
@@ -114,7 +125,7 @@ def tuning_steps(
     ratio, count = checked_ratio(ratio), rounds_of(ratio, rounds)
     choice("batchnorm", batchnorm, BatchNorm)
     choice("scope", scope, Scope)
-    choice("of", of, Of)
+    choice("budget", budget, Budget)
     choice("measure", measure, MeasureWhen)
     chosen = options or PAPER
     if not isinstance(epochs, Integral) or epochs < 0:
@@ -131,10 +142,7 @@ def tuning_steps(
         train(study.model, sources=study.sources, options=chosen).close()  # for what it refuses; nothing is run
     if item is not None and (why := study.unavailable(item)):
         raise DgpruneError(f"scorer {item.name!r} cannot run on this study: {why.rstrip('.')}.")
-    plan = Plan(
-        study, item, ratio, count, epochs, chosen, batchnorm, scope, of, seed, split, images,
-        measure,
-    )  # fmt: skip
+    plan = Plan(study, item, ratio, count, epochs, chosen, batchnorm, scope, budget, seed, split, images, measure)
     return Run(plan).steps()
 
 

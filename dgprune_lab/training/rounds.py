@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..core import BatchNorm, DgpruneError, Mask, Of, Scope, note, record_of, roles_of, tidy
+from ..core import BatchNorm, Budget, DgpruneError, Mask, Scope, note, provenance_of, roles_of, tidy
 from ..core import seed as seeded
 from ..measurement import evaluating, outcome_rows, recalibrate
 from ..pruning import allocate, prune
@@ -63,7 +63,7 @@ class Plan:
     options: TrainingOptions
     batchnorm: BatchNorm
     scope: Scope
-    of: Of
+    budget: Budget
     seed: int
     split: str
     images: int | None
@@ -79,7 +79,7 @@ class Plan:
         """What each round removes of what is left."""
         return 1 - (1 - self.ratio) ** (1 / self.rounds)
 
-    def asked(self, number: int) -> float:
+    def ratio_requested(self, number: int) -> float:
         """The share that the first so many rounds remove."""
         return self.ratio if number == self.rounds else 1 - (1 - self.share) ** number
 
@@ -104,7 +104,7 @@ class Run:
         graph = plan.study.graph
         self.network = plan.study.network(None).to(plan.study.device).eval()
         keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
-        self.mask = Mask(keep, 0.0, graph, plan.scope, plan.of, plan.name, reads={})
+        self.mask = Mask(keep, 0.0, graph, plan.scope, plan.budget, plan.name, reads={})
         self.rows: Rows = []
         self.stage: Moment = "full"
         self.reached = "the full network"
@@ -140,8 +140,11 @@ class Run:
         if plan.scorer is not None:
             now = study if self.round == 1 else _study_of(study, network)
             scores = now.score(plan.scorer, seed=plan.scorer_seed(self.round))
-            cut = allocate(scores, ratio=plan.share, scope=plan.scope, of=plan.of)
-            network, mask = prune(network, cut), replace(mask.then(cut), asked=plan.asked(self.round))
+            cut = allocate(scores, ratio=plan.share, scope=plan.scope, budget=plan.budget)
+            network, mask = (
+                prune(network, cut),
+                replace(mask.then(cut), ratio_requested=plan.ratio_requested(self.round)),
+            )
         if plan.batchnorm == "recalibrate" and study.has_batchnorm:
             network = recalibrate(network, study.sources)
         yield None
@@ -178,7 +181,7 @@ class Run:
         if self.plan.wants(stage, self.round):
             rows = yield from self._measured(stage, network, mask)
             about = self._about(stage, mask) | {
-                "target_aware": record_of(network).target_aware(roles_of(self.plan.study.domains))
+                "target_aware": provenance_of(network).target_aware(roles_of(self.plan.study.domains))
             }
             rows += [{**about, "metric": metric, "value": value, "unit": unit} for metric, value, unit in left(mask)]
         self.network, self.mask, self.stage = network, mask, stage
@@ -188,7 +191,7 @@ class Run:
 
     def _measured(self, stage: Moment, network: nn.Module, mask: Mask) -> Generator[None, None, Rows]:
         """Accuracy and loss per domain."""
-        plan, about, record, rows = self.plan, self._about(stage, mask), record_of(network), []
+        plan, about, record, rows = self.plan, self._about(stage, mask), provenance_of(network), []
         for domain in plan.study.domains:
             if stage == "full":
                 outcomes = yield from plan.study.steps(None, domain=domain.name, split=plan.split, images=plan.images)
@@ -203,12 +206,18 @@ class Run:
         """The cells that all rows of a stage share."""
         plan = self.plan
         return {
-            "scorer": plan.name, "ratio_removed": plan.asked(self.round), "ratio_got": mask.got, "scope": plan.scope,
-            "of": plan.of, "batchnorm": "as_is" if stage == "full" else plan.batchnorm,
+            "scorer": plan.name,
+            "ratio_requested": plan.ratio_requested(self.round),
+            "ratio_achieved": mask.ratio_achieved,
+            "scope": plan.scope,
+            "budget": plan.budget,
+            "batchnorm": "as_is" if stage == "full" else plan.batchnorm,
             "seed": plan.seed if plan.scorer is not None and plan.scorer.draws else None,
-            "training_seed": plan.study.training_seed, "round": self.round, "epoch": self.epoch,
+            "training_seed": plan.study.training_seed,
+            "round": self.round,
+            "epoch": self.epoch,
             "stage": stage,
-        }  # fmt: skip
+        }
 
     def _stage_event(self, rows: Rows, *, stage: Moment | None = None) -> StageEvent:
         return StageEvent(stage or self.stage, self.round, self.plan.rounds, self.epoch, tuple(rows), self.so_far())
@@ -217,6 +226,11 @@ class Run:
 def _study_of(study: Study, network: nn.Module) -> Study:
     """The same domains with the network of a later round."""
     return Study(
-        network, sources=study.sources, targets=study.targets, name=study.name, layers=study.layers,
-        device=study.device, origin=study.origin,
-    )  # fmt: skip
+        network,
+        sources=study.sources,
+        targets=study.targets,
+        name=study.name,
+        layers=study.layers,
+        device=study.device,
+        origin=study.origin,
+    )

@@ -11,7 +11,7 @@ from .panels.prunability import PrunabilityPanel
 from .single_panel import Agreement, FeatureShift, Flips, Layers, Prunability, Sensitivity
 from .panels.sensitivity import SensitivityPanel
 from .prediction import predict
-from .page.chart import Shown
+from .page.chart import LiveChart
 from .live.training import Training
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "PrunabilityPanel",
     "Sensitivity",
     "SensitivityPanel",
-    "Shown",
+    "LiveChart",
     "Training",
     "Tuning",
     "View",

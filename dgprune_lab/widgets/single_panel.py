@@ -6,7 +6,7 @@ from typing import ClassVar, cast
 
 import pandas as pd
 
-from ..core import BatchNorm, Of, Scope, Scores
+from ..core import BatchNorm, Budget, Scope, Scores
 from ..scorers import Scorer
 from ..study import Study
 from .explorer.explorer import Explorer
@@ -31,13 +31,13 @@ class _Question(Explorer):
         scorer: str | Scorer | Scores = "l1",
         ratio: float = 0.5,
         scope: Scope = "layer",
-        of: Of = "filters",
+        budget: Budget = "filters",
         batchnorm: BatchNorm | None = None,
     ) -> None:
         self._question = panel = type(self)._panel()
         super().__init__(
-            study, scorer=scorer, ratio=ratio, scope=scope, of=of, batchnorm=batchnorm, panels=[panel]
-        )  # fmt: skip
+            study, scorer=scorer, ratio=ratio, scope=scope, budget=budget, batchnorm=batchnorm, panels=[panel]
+        )
         self._panels.message({"type": "panel", "name": panel.name})
 
 

@@ -22,9 +22,12 @@ MAPS = ("map_1", "map_2")
 
 
 def feature_shift(
-    frame: pd.DataFrame | Mapping[str, pd.DataFrame], *, at: float | None = None, layer: str | None = None,
+    frame: pd.DataFrame | Mapping[str, pd.DataFrame],
+    *,
+    at: float | None = None,
+    layer: str | None = None,
     slider: bool = False,
-) -> alt.HConcatChart:  # fmt: skip
+) -> alt.HConcatChart:
     """Draw where each image's features lie, full and pruned, and how far apart the domains are at each ratio.
 
     The map: domain by shape, class by colour, the full network pale, the pruned one filled, a thin line from one to the
@@ -81,7 +84,7 @@ def _mapped(rows: Sequence[Mapping[str, Any]], layer: str | None) -> list[Mappin
 
 def _knots(mapped: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
     """The ratios of the maps, which are the same in all of them."""
-    found = [sorted({float(row["ratio_removed"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
+    found = [sorted({float(row["ratio_requested"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
     if not found or any(knots != found[0] or not knots for knots in found):
         said = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in found) or "no table"
         raise DgpruneError(f"maps side by side are of the same ratios; got {said}.")
@@ -101,10 +104,11 @@ def _map_data(
 ) -> dict[str, Rows]:
     """The map's named data, from the rows of one layer."""
     places = {
-        (str(row["domain"]), int(row["image"]), float(row["ratio_removed"]), row["metric"]): float(row["value"])
-        for row in rows if row["metric"] in MAPS
-    }  # fmt: skip
-    first = [row for row in rows if row["metric"] == MAPS[0] and float(row["ratio_removed"]) == knots[0]]
+        (str(row["domain"]), int(row["image"]), float(row["ratio_requested"]), row["metric"]): float(row["value"])
+        for row in rows
+        if row["metric"] in MAPS
+    }
+    first = [row for row in rows if row["metric"] == MAPS[0] and float(row["ratio_requested"]) == knots[0]]
     dots = [
         Dot(str(row["domain"]), int(row["image"]), None if is_missing(row["class"]) else int(row["class"]))
         for row in first
@@ -118,7 +122,10 @@ def _map_data(
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {
         "points": point_rows(dots, boxed(held), looks=style),
-        "legend": legend_rows({name: (roles[name], strongest(found)) for name, found in sights.items()},
-                              [dot.label for dot in dots], looks=style),
+        "legend": legend_rows(
+            {name: (roles[name], strongest(found)) for name, found in sights.items()},
+            [dot.label for dot in dots],
+            looks=style,
+        ),
         "words": map_words(str(first[0]["embedding"]), trust, images=len(dots), knots=knots),
-    }  # fmt: skip
+    }

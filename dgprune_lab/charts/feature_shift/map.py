@@ -26,8 +26,17 @@ from ...core import Sight, is_missing, signed
 from ..theme import QUIET, WORDS, Look, finish, layered, named, shortened
 
 CLASS_COLOURS = (
-    "#1F77B4", "#FF7F0E", "#2CA02C", "#D62728", "#9467BD", "#8C564B", "#E377C2", "#17BECF", "#BCBD22", "#7F7F7F",
-)  # fmt: skip
+    "#1F77B4",
+    "#FF7F0E",
+    "#2CA02C",
+    "#D62728",
+    "#9467BD",
+    "#8C564B",
+    "#E377C2",
+    "#17BECF",
+    "#BCBD22",
+    "#7F7F7F",
+)
 OTHER = "#C3C8D0"
 SIDE, HEAD, FOOT, LEGEND = 326, 62, 38, 156
 WIDTH, HEIGHT = SIDE + LEGEND, HEAD + SIDE + FOOT
@@ -73,11 +82,19 @@ def point_rows(dots: Sequence[Dot], places: Places, *, looks: Mapping[str, Look]
     rows: Rows = []
     for k, dot in enumerate(dots):
         xs, ys = held[:, k, 0].tolist(), held[:, k, 1].tolist()
-        rows.append({
-            "domain": dot.domain, "image": dot.image, "class": "not labelled" if dot.label is None else str(dot.label),
-            "colour": colours.get(dot.label, OTHER), "shape": looks[dot.domain].shape,
-            "full_x": xs[0], "full_y": ys[0], "xs": xs, "ys": ys,
-        })  # fmt: skip
+        rows.append(
+            {
+                "domain": dot.domain,
+                "image": dot.image,
+                "class": "not labelled" if dot.label is None else str(dot.label),
+                "colour": colours.get(dot.label, OTHER),
+                "shape": looks[dot.domain].shape,
+                "full_x": xs[0],
+                "full_y": ys[0],
+                "xs": xs,
+                "ys": ys,
+            }
+        )
     return rows
 
 
@@ -104,14 +121,21 @@ def legend_rows(
     rows: Rows = [{"kind": "heading", "text": "Domain: shape", "colour": QUIET, "shape": "circle"}]
     for name, (role, sight) in domains.items():
         words = f" ({WORDS[role]})" if role in WORDS else ""
-        rows.append({"kind": "domain", "text": shortened(name, most=_LETTERS - len(words)) + words,
-                     "colour": QUIET, "shape": looks[name].shape})  # fmt: skip
+        rows.append(
+            {
+                "kind": "domain",
+                "text": shortened(name, most=_LETTERS - len(words)) + words,
+                "colour": QUIET,
+                "shape": looks[name].shape,
+            }
+        )
         rows += [{"kind": "mark", "text": signed(sight).strip(), "colour": QUIET, "shape": "circle"}] if sight else []
     colours, classes = class_colours(labels), {label for label in labels if label is not None}
     heading = {"kind": "heading", "text": "Class: colour", "colour": QUIET, "shape": "circle"}
     rows += [heading] if classes else []
-    rows += [{"kind": "class", "text": str(label), "colour": colour, "shape": "circle"}
-             for label, colour in colours.items()]  # fmt: skip
+    rows += [
+        {"kind": "class", "text": str(label), "colour": colour, "shape": "circle"} for label, colour in colours.items()
+    ]
     left = len(classes) - len(colours)
     more = [f"{left} further classes"] * (left > 0) + ["not labelled"] * (None in labels)
     rows += [{"kind": "class", "text": " or ".join(more), "colour": OTHER, "shape": "circle"}] if more else []
@@ -138,10 +162,14 @@ def map_words(
         "umap": "UMAP of all images, full and pruned together",
         "linear": "Linear projection (two principal axes of the full network)",
     }[kind]
-    told = "" if trust is None or is_missing(trust["value"]) else (
-        f"Trustworthiness {trust['value']:.2f} ({trust['low']:.2f} to {trust['high']:.2f}); "
-        "1: neighbours here are true neighbours."
-    )  # fmt: skip
+    told = (
+        ""
+        if trust is None or is_missing(trust["value"])
+        else (
+            f"Trustworthiness {trust['value']:.2f} ({trust['low']:.2f} to {trust['high']:.2f}); "
+            "1: neighbours here are true neighbours."
+        )
+    )
     drawn = f"{images:,} images. Pale: full network. Filled: "
     live = {"text": drawn, "kind": "live"} if only is None else {"text": f"{drawn}{100 * only:.4g} % removed."}
     if len(knots) == 1:
@@ -174,14 +202,16 @@ def map_chart(data: Mapping[str, Rows] | None = None, *, knots: Sequence[float],
     sized = finish(whole, width=WIDTH, height=HEIGHT, padding=dict.fromkeys(("left", "right", "top", "bottom"), 4))
     sized.params = [*parameters(knots, at=at), *cast("list[Any]", sized.params)]
     sized.usermeta = {
-        "embedOptions": {"actions": False, "renderer": "canvas"}, "follows": {"ratio": "at"}, "brushes": "brush",
-    }  # fmt: skip
+        "embedOptions": {"actions": False, "renderer": "canvas"},
+        "follows": {"ratio": "at"},
+        "brushes": "brush",
+    }
     return sized
 
 
 def map_plot(
     data: Mapping[str, Rows], *, knots: Sequence[float], brush: bool = False, suffix: str = "", legend: bool = True
-) -> alt.LayerChart:  # fmt: skip
+) -> alt.LayerChart:
     """The map as part of a chart that has the `parameters`.
 
     With `brush` images can be picked with a rectangle; `suffix` ends the names of its data; without a `legend` it is
@@ -220,9 +250,10 @@ def _points(rows: alt.InlineData, knots: Sequence[float], *, brush: bool) -> alt
     x, y = (_scaled(f"{axis}:Q", axis) for axis in "xy")
     colour, shape = alt.Stroke("colour:N", scale=None), alt.Shape("shape:N", scale=None)
     tips = [
-        alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("class:N", title="Class"),
+        alt.Tooltip("domain:N", title="Domain"),
+        alt.Tooltip("class:N", title="Class"),
         alt.Tooltip("image:N", title="Image number"),
-    ]  # fmt: skip
+    ]
     base = alt.Chart()
     full = base.mark_point(size=26, strokeWidth=1, opacity=0.45).encode(
         x=_scaled("full_x:Q", "x"), y=_scaled("full_y:Q", "y"), stroke=colour, shape=shape, tooltip=tips
@@ -260,17 +291,23 @@ def _frame() -> alt.Chart:
 def _legend(rows: alt.InlineData) -> list[alt.Chart]:
     at: Any = {"y": {"expr": f"{HEAD} - 8 + datum.line"}}
     marks = (
-        alt.Chart(rows).transform_filter("datum.kind === 'domain' || datum.kind === 'class'")
+        alt.Chart(rows)
+        .transform_filter("datum.kind === 'domain' || datum.kind === 'class'")
         .mark_point(size=42, opacity=1, **at)
-        .encode(x=alt.value(SIDE + 18), stroke=alt.Stroke("colour:N", scale=None),
-                fill=alt.Fill("colour:N", scale=None), shape=alt.Shape("shape:N", scale=None))
-    )  # fmt: skip
+        .encode(
+            x=alt.value(SIDE + 18),
+            stroke=alt.Stroke("colour:N", scale=None),
+            fill=alt.Fill("colour:N", scale=None),
+            shape=alt.Shape("shape:N", scale=None),
+        )
+    )
     texts = [
-        alt.Chart(alt.NamedData(name=str(rows.name))).transform_filter(f"datum.kind {sign} 'heading'")
+        alt.Chart(alt.NamedData(name=str(rows.name)))
+        .transform_filter(f"datum.kind {sign} 'heading'")
         .mark_text(style=style, align="left", baseline="middle", fontSize=11, limit=LEGEND - 30, **at)
         .encode(x=alt.value(left), text="text:N")
         for sign, style, left in (("===", "strong", SIDE + 12), ("!==", "words", SIDE + 29))
-    ]  # fmt: skip
+    ]
     return [marks, *texts]
 
 
@@ -281,6 +318,7 @@ def _words(rows: alt.InlineData) -> list[alt.Chart]:
     others = alt.Chart(alt.NamedData(name=str(rows.name))).transform_filter("datum.kind !== 'title'")
     return [
         first.mark_text(style="strong", fontSize=13, fontWeight=600, **at).encode(x=alt.value(0), text="text:N"),
-        others.transform_calculate(shown=live).mark_text(style="words", fontSize=11, **at)
+        others.transform_calculate(shown=live)
+        .mark_text(style="words", fontSize=11, **at)
         .encode(x=alt.value(0), text="shown:N"),
-    ]  # fmt: skip
+    ]

@@ -38,15 +38,21 @@ def number_data(
     looks_by_line = _looks(drawn, style)
     data: dict[str, Rows] = {name: [] for k in range(len(layers)) for name in _names(k, len(layers)).values()}
     seen: dict[str, list[Sight]] = {}
-    for row in sorted(drawn, key=lambda row: float(row["ratio_removed"])):
+    for row in sorted(drawn, key=lambda row: float(row["ratio_requested"])):
         name, sight = _label(row), sight_of(row)
         seen.setdefault(name, []).append(sight)
         value, low, high = (None if is_missing(row[end]) else float(row[end]) for end in ("value", "low", "high"))
         k = layers.index(str(row["group"]))
-        data[_names(k, len(layers))[row["metric"]]].append({
-            "removed": round(100 * float(row["ratio_removed"]), 4), "value": value, "low": low, "high": high,
-            "label": name, **mark_of(looks_by_line[name], sight=sight, keep_colour=True),
-        })  # fmt: skip
+        data[_names(k, len(layers))[row["metric"]]].append(
+            {
+                "removed": round(100 * float(row["ratio_requested"]), 4),
+                "value": value,
+                "low": low,
+                "high": high,
+                "label": name,
+                **mark_of(looks_by_line[name], sight=sight, keep_colour=True),
+            }
+        )
     pairs = {_label(row) for row in drawn if row["metric"] in _PAIRS}
     data["lines"] = _legend(looks_by_line, {name: strongest(found) for name, found in seen.items()}, pairs=pairs)
     return data
@@ -98,26 +104,35 @@ def _small(data: Mapping[str, Rows], metric: str, k: int, *, layers: Sequence[st
     )
     colour, dash = alt.Stroke("colour:N", scale=None), alt.StrokeDash("dash:N", scale=None)
     tips = [
-        alt.Tooltip("label:N", title="Of"), alt.Tooltip("removed:Q", title="Removed %", format=".3~g"),
-        alt.Tooltip("value:Q", title=title, format=".3~g"), alt.Tooltip("low:Q", title="from", format=".3~g"),
-        alt.Tooltip("high:Q", title="to", format=".3~g"), alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+        alt.Tooltip("label:N", title="Of"),
+        alt.Tooltip("removed:Q", title="Removed %", format=".3~g"),
+        alt.Tooltip("value:Q", title=title, format=".3~g"),
+        alt.Tooltip("low:Q", title="from", format=".3~g"),
+        alt.Tooltip("high:Q", title="to", format=".3~g"),
+        alt.Tooltip("looked:N", title="Looked at before"),
+    ]
     again = alt.Chart(alt.NamedData(name=name))
     zero = alt.Chart(alt.InlineData(values=[{}])).encode(y=alt.datum(0))
     here = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(here="100 * at")
     chart = layered(
         zero.mark_rule(style="ink", strokeWidth=1, opacity=0.45),
-        here.mark_rule(style="ink", strokeWidth=1, opacity=0.6, strokeDash=[3, 2])
-        .encode(x=alt.X("here:Q", title=under)),
-        alt.Chart(named(name, data[name])).mark_area(opacity=_PALE)
+        here.mark_rule(style="ink", strokeWidth=1, opacity=0.6, strokeDash=[3, 2]).encode(
+            x=alt.X("here:Q", title=under)
+        ),
+        alt.Chart(named(name, data[name]))
+        .mark_area(opacity=_PALE)
         .encode(x=x, y=low, y2="high:Q", color=alt.Color("colour:N", scale=None), detail="label:N"),
         again.mark_rule(strokeWidth=1.4, opacity=0.45).encode(x=x, y=low, y2="high:Q", stroke=colour),
         again.mark_line(strokeWidth=1.8).encode(x=x, y=value, stroke=colour, strokeDash=dash, detail="label:N"),
         again.mark_point(size=24, strokeWidth=1.2, opacity=1).encode(
-            x=x, y=value, stroke=colour, fill=alt.Fill("fill:N", scale=None), shape=alt.Shape("shape:N", scale=None),
+            x=x,
+            y=value,
+            stroke=colour,
+            fill=alt.Fill("fill:N", scale=None),
+            shape=alt.Shape("shape:N", scale=None),
             tooltip=tips,
         ),
-    )  # fmt: skip
+    )
     if few:
         return chart.properties(title=_title(title, meaning))
     return chart.properties(title=_title(" " if k else f"{title}. {meaning}", layers[k]))
@@ -125,13 +140,7 @@ def _small(data: Mapping[str, Rows], metric: str, k: int, *, layers: Sequence[st
 
 def _title(text: str, below: str) -> alt.Title:
     return alt.Title(
-        text=text,
-        subtitle=below,
-        fontSize=12,
-        subtitleFontSize=10.5,
-        offset=4,
-        frame="group",
-        subtitlePadding=5,
+        text=text, subtitle=below, fontSize=12, subtitleFontSize=10.5, offset=4, frame="group", subtitlePadding=5
     )
 
 
@@ -161,14 +170,20 @@ def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"]) -> alt.Laye
     base = first.transform_filter(f"datum.kind === '{kind}'")
     colour, dash = alt.Stroke("colour:N", scale=None), alt.StrokeDash("dash:N", scale=None)
     return layered(
-        base.mark_rule(strokeWidth=1.8)
-        .encode(x=alt.value(0), x2=alt.value(34), y=line, stroke=colour, strokeDash=dash),
-        base.mark_point(size=24, strokeWidth=1.2, opacity=1)
-        .encode(x=alt.value(17), y=line, stroke=colour, fill=alt.Fill("fill:N", scale=None),
-                shape=alt.Shape("shape:N", scale=None)),
-        base.mark_text(style="words", align="left", baseline="middle", fontSize=11, limit=150)
-        .encode(x=alt.value(42), y=line, text="text:N"),
-    ).properties(width=186, height=alt.Step(16))  # fmt: skip
+        base.mark_rule(strokeWidth=1.8).encode(
+            x=alt.value(0), x2=alt.value(34), y=line, stroke=colour, strokeDash=dash
+        ),
+        base.mark_point(size=24, strokeWidth=1.2, opacity=1).encode(
+            x=alt.value(17),
+            y=line,
+            stroke=colour,
+            fill=alt.Fill("fill:N", scale=None),
+            shape=alt.Shape("shape:N", scale=None),
+        ),
+        base.mark_text(style="words", align="left", baseline="middle", fontSize=11, limit=150).encode(
+            x=alt.value(42), y=line, text="text:N"
+        ),
+    ).properties(width=186, height=alt.Step(16))
 
 
 def _names(k: int, layers: int) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from ...pruning import allocate
-from ...study import Companion
+from ...study import GCNet
 from ...core import Pair
 from ...core import DgpruneError, unknown
 from ...core import WeightScores
@@ -39,10 +39,15 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def companion(
-    given: Companion | pd.DataFrame, *, ratio: float = 0.5, scope: Scope = "layer",
-    layers: Sequence[str] | None = None, links: int | None = None, width: int = 944,
-) -> alt.LayerChart:  # fmt: skip
+def gc_net(
+    given: GCNet | pd.DataFrame,
+    *,
+    ratio: float = 0.5,
+    scope: Scope = "layer",
+    layers: Sequence[str] | None = None,
+    links: int | None = None,
+    width: int = 944,
+) -> alt.LayerChart:
     """Draw how strongly consecutive layers hang together, and what pruning the weakest connections takes.
 
     Above, layers from left to right, a dot per filter. A line is the strongest connection of a filter, or into an
@@ -50,7 +55,7 @@ def companion(
     to one side. Below, a heat map per pair on one scale, with spread and floor in words.
 
     Args:
-        given: `dg.companion(study)`, or `diagnostics.companion(study, connections=True)`.
+        given: `dg.gc_net(study)`, or `diagnostics.gc_net(study, connections=True)`.
         ratio: the share of connections removed, weakest first.
         scope: of each pair, or anywhere.
         layers: readers whose pairs are drawn; the first 20 pairs where not given.
@@ -73,23 +78,23 @@ def companion(
     return finish(chart, width=width, height=height, padding=PADDING)
 
 
-def _panels(given: Companion | pd.DataFrame, *, ratio: float, scope: Scope) -> list[Panel]:
+def _panels(given: GCNet | pd.DataFrame, *, ratio: float, scope: Scope) -> list[Panel]:
     found = _of_table(given) if isinstance(given, pd.DataFrame) else _of_network(given)
     values = {pair.name: torch.from_numpy(rho) for pair, rho in found}
     keep = allocate(WeightScores("gc_net", values), ratio=ratio, scope=scope).keep
     return [Panel(pair, rho, keep[pair.name].numpy()) for pair, rho in found]
 
 
-def _of_network(given: Companion) -> list[tuple[Pair, Floats]]:
+def _of_network(given: GCNet) -> list[tuple[Pair, Floats]]:
     return [(pair, given.rho(pair.name).detach().double().cpu().numpy()) for pair in given.pairs]
 
 
 def _of_table(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
-    """Pairs and their numbers from the rows of `diagnostics.companion`."""
+    """Pairs and their numbers from the rows of `diagnostics.gc_net`."""
     if "group" not in frame.columns or "rho" not in set(frame["metric"]):
         raise DgpruneError(
-            "the table holds no connections; make it with diagnostics.companion(study, connections=True), or pass "
-            "dg.companion(study)."
+            "the table holds no connections; make it with diagnostics.gc_net(study, connections=True), or pass "
+            "dg.gc_net(study)."
         )
     found = []
     for key, rows in frame.groupby(["group", "layer"], sort=False):
@@ -117,9 +122,14 @@ def _heads(ratio: float, scope: Scope) -> Rows:
     return [
         caption("head", 0, 12, "Connections between consecutive layers"),
         caption("lead", 0, 30, "Each line: the strongest connection of a filter, or into an output."),
-        caption("lead", 0, 45, f"Dashed grey: removed with the lowest {ratio:.0%} {what}. "
-                "Hollow: a filter with no connection left on one side."),
-    ]  # fmt: skip
+        caption(
+            "lead",
+            0,
+            45,
+            f"Dashed grey: removed with the lowest {ratio:.0%} {what}. "
+            "Hollow: a filter with no connection left on one side.",
+        ),
+    ]
 
 
 def _maps(panels: list[Panel], plan: Plan, scale: tuple[float, float]) -> tuple[Rows, Rows, int]:

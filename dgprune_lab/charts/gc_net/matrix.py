@@ -57,11 +57,13 @@ class Plan:
         """A name above each column, with the number of filters where there is room."""
         return [
             caption(
-                "names", self.column[name], 71 + 13 * (k % self.turns),
+                "names",
+                self.column[name],
+                71 + 13 * (k % self.turns),
                 short(name, self.turns * self.gap - 8) + (f" ({size})" if self.turns == 1 else ""),
             )
             for k, (name, size) in enumerate(self.sizes.items())
-        ]  # fmt: skip
+        ]
 
 
 def tree(panels: list[Panel], plan: Plan, links: int, scale: tuple[float, float]) -> tuple[Rows, Rows]:
@@ -76,12 +78,19 @@ def tree(panels: list[Panel], plan: Plan, links: int, scale: tuple[float, float]
             shown[pair.group].add(i)
             shown[pair.layer].add(j)
             stays = bool(panel.stays[j, i])
-            lines.append({
-                "x": plan.column[pair.group], "y": plan.height(pair.group, i), "x2": plan.column[pair.layer],
-                "y2": plan.height(pair.layer, j), "rho": float(panel.rho[j, i]), "colour": tint if stays else QUIET,
-                "what": "stays" if stays else "removed", "from": f"{pair.group}, filter {i}",
-                "to": f"{pair.layer}, output {j}",
-            })  # fmt: skip
+            lines.append(
+                {
+                    "x": plan.column[pair.group],
+                    "y": plan.height(pair.group, i),
+                    "x2": plan.column[pair.layer],
+                    "y2": plan.height(pair.layer, j),
+                    "rho": float(panel.rho[j, i]),
+                    "colour": tint if stays else QUIET,
+                    "what": "stays" if stays else "removed",
+                    "from": f"{pair.group}, filter {i}",
+                    "to": f"{pair.layer}, output {j}",
+                }
+            )
     alive, nodes = _alive(panels, plan), []
     for name in plan.sizes:
         for k in sorted(shown[name]):

@@ -60,10 +60,11 @@ def overlays(images: Tensor, maps: Tensor, *, words: Sequence[str], size: int = 
         alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None),
     )
     drawn = layered(
-        alt.Chart(named("pictures", pictures)).mark_image(width=size, height=size, align="left", baseline="top")
+        alt.Chart(named("pictures", pictures))
+        .mark_image(width=size, height=size, align="left", baseline="top")
         .encode(x=x, y=y, url="url:N", tooltip=[alt.Tooltip("text:N")]),
         alt.Chart(named("words", lines)).mark_text(style="words", align="left").encode(x=x, y=y, text="text:N"),
-    )  # fmt: skip
+    )
     return finish(drawn, width=width, height=height, padding={"left": 4, "right": 8, "top": 4, "bottom": 0})
 
 

@@ -69,12 +69,15 @@ def picture_rows(strips: Mapping[str, Sequence[Strip]]) -> dict[str, Rows]:
                 words.append({"line": line, "x": left, "text": none, "size": "none"})
             pictures += [
                 {
-                    **one, "line": line + k // COLUMNS, "x": left + (k % COLUMNS) * _CELL + _SIDE / 2, "domain": domain,
+                    **one,
+                    "line": line + k // COLUMNS,
+                    "x": left + (k % COLUMNS) * _CELL + _SIDE / 2,
+                    "domain": domain,
                     "top": f"{one['before']} → {one['now']}",
                     "bottom": "" if one["truth"] is None else f"true {one['truth']}",
                 }
                 for k, one in enumerate(strip.pictures)
-            ]  # fmt: skip
+            ]
         line += max(1, *(-(-len(strip.pictures) // COLUMNS) for strip in kinds))
     return {"pictures": pictures, "words": words}
 
@@ -96,10 +99,12 @@ def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
     x = alt.X("x:Q", scale=alt.Scale(domain=[0, WIDTH], nice=False, zero=True), axis=None)
     line = alt.Y("line:O", axis=None, scale=alt.Scale(padding=0))
     tips = [
-        alt.Tooltip("domain:N", title="Domain"), alt.Tooltip("truth:N", title="True class"),
-        alt.Tooltip("before:N", title="Read before as"), alt.Tooltip("now:N", title="Reads now as"),
+        alt.Tooltip("domain:N", title="Domain"),
+        alt.Tooltip("truth:N", title="True class"),
+        alt.Tooltip("before:N", title="Read before as"),
+        alt.Tooltip("now:N", title="Reads now as"),
         alt.Tooltip("image:N", title="Image number"),
-    ]  # fmt: skip
+    ]
     base = alt.Chart(alt.NamedData(name="pictures")).encode(x=x, y=line)
     words = alt.Chart(alt.NamedData(name="words")).encode(x=x, y=line, text="text:N")
 
@@ -118,7 +123,7 @@ def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
         sized("kind", style="words", at=25),
         sized("count", style="words", at=39),
         sized("none", style="quiet", at=73),
-    )  # fmt: skip
+    )
     whole = beside(drawn.properties(width=WIDTH, height=alt.Step(_LINE)))
     whole.padding = {"left": 4, "right": 20, "top": 4, "bottom": 6}
     return whole

@@ -39,10 +39,7 @@ def sensitivity(frame: pd.DataFrame, *, mask: Mask | None = None) -> alt.HConcat
     """
     below = against(frame, width=WIDTH)
     drawn = _framed(_layers(map_data(frame, mask=mask)), *([] if below is None else [below]))
-    drawn.title = alt.Title(
-        text=f"Which filters notice? {compared(frame)}",
-        subtitle=[about(frame)], offset=12,
-    )  # fmt: skip
+    drawn.title = alt.Title(text=f"Which filters notice? {compared(frame)}", subtitle=[about(frame)], offset=12)
     return drawn
 
 
@@ -50,9 +47,10 @@ def map_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
     """The chart itself; rows may be fed later. A page sets its parameter `picked`, "group|filter" or ""."""
     whole = _framed(_layers(data or {"cells": [], "removed": [], "lines": [], "legend": []}))
     whole.usermeta = {
-        **cast("dict[str, Any]", whole.usermeta), "picks": "cells",
+        **cast("dict[str, Any]", whole.usermeta),
+        "picks": "cells",
         "label": "Filters of each layer, those that notice the domain most first",
-    }  # fmt: skip
+    }
     return whole
 
 
@@ -67,10 +65,13 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     middle = alt.X("middle:Q", scale=scale, axis=None)
     fill, ink = alt.Fill("fill:N", scale=None), alt.Fill("ink:N", scale=None)
     tips = [
-        alt.Tooltip("group:N", title="Layer"), alt.Tooltip("filter:Q", title="Filter"),
-        alt.Tooltip("size:N", title="Effect size d"), alt.Tooltip("area:N", title="AUROC"),
-        alt.Tooltip("q:N", title="q value"), alt.Tooltip("says:N", title="It"),
-    ]  # fmt: skip
+        alt.Tooltip("group:N", title="Layer"),
+        alt.Tooltip("filter:Q", title="Filter"),
+        alt.Tooltip("size:N", title="Effect size d"),
+        alt.Tooltip("area:N", title="AUROC"),
+        alt.Tooltip("q:N", title="q value"),
+        alt.Tooltip("says:N", title="It"),
+    ]
     cells, removed, lines, legend = (
         alt.Chart(alt.NamedData(name=name)) for name in ("cells", "removed", "lines", "legend")
     )
@@ -91,28 +92,36 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     gone = removed.transform_calculate(middle="(datum.x + datum.x2) / 2")
     drawn = layered(
         alt.Chart(named("cells", data["cells"])).mark_rect().encode(x=x, x2=x2, y=y, fill=fill, tooltip=tips),
-        alt.Chart(named("removed", data["removed"])).transform_filter("datum.mark === ''")
-        .mark_rule(style="ink", strokeWidth=3, yOffset=13).encode(x=x, x2=x2, y=y),
-        gone.transform_filter("datum.mark !== ''").mark_text(style="strong", fontSize=13, fontWeight=700, dy=14)
+        alt.Chart(named("removed", data["removed"]))
+        .transform_filter("datum.mark === ''")
+        .mark_rule(style="ink", strokeWidth=3, yOffset=13)
+        .encode(x=x, x2=x2, y=y),
+        gone.transform_filter("datum.mark !== ''")
+        .mark_text(style="strong", fontSize=13, fontWeight=700, dy=14)
         .encode(x=middle, y=y, text="mark:N"),
         *(  # light below dark: one of them is seen on any page
             picked.mark_rect(fillOpacity=0, strokeOpacity=1, strokeWidth=wide, stroke=stroke).encode(x=x, x2=x2, y=y)
             for wide, stroke in ((4.4, "#FFFFFF"), (2, "#22272E"))
         ),
         signs(cells),
-        pin.mark_point(style="strong", shape="triangle-down", filled=True, size=46, opacity=1, yOffset=-13)
-        .encode(x=middle, y=y),
-        alt.Chart(named("lines", data["lines"])).mark_text(style="strong", align="right", fontWeight=600)
+        pin.mark_point(style="strong", shape="triangle-down", filled=True, size=46, opacity=1, yOffset=-13).encode(
+            x=middle, y=y
+        ),
+        alt.Chart(named("lines", data["lines"]))
+        .mark_text(style="strong", align="right", fontWeight=600)
         .encode(x=alt.value(NAME - 10), y=y, text="name:N"),
         words(lines, "count", NAME + PLOT + 10, "words"),
         words(lines, "wait", NAME + PLOT + 10, "quiet"),
         alt.Chart(named("legend", data["legend"])).mark_rect(height=15).encode(x=x, x2=x2, y=y, fill=fill),
         signs(legend.transform_filter("datum.fill !== 'transparent'")),
-        legend.transform_filter("datum.fill === 'transparent'").transform_calculate(middle="(datum.x + datum.x2) / 2")
-        .mark_text(style="strong", fontSize=13, fontWeight=700).encode(x=middle, y=y, text="sign:N"),
-        legend.mark_text(style="words", align="left")
-        .encode(x=alt.X("at:Q", scale=scale, axis=None), y=y, text="text:N"),
-    )  # fmt: skip
+        legend.transform_filter("datum.fill === 'transparent'")
+        .transform_calculate(middle="(datum.x + datum.x2) / 2")
+        .mark_text(style="strong", fontSize=13, fontWeight=700)
+        .encode(x=middle, y=y, text="sign:N"),
+        legend.mark_text(style="words", align="left").encode(
+            x=alt.X("at:Q", scale=scale, axis=None), y=y, text="text:N"
+        ),
+    )
     return drawn.properties(width=WIDTH, height=alt.Step(ROW)).add_params(alt.param(name="picked", value=""))
 
 

@@ -58,10 +58,15 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
         for row, place in zip(rows, np.round(places, 2).tolist(), strict=True):
             value, told = known[str(row["group"]), int(row["filter"])]
             size = abs(value) if value == value else most
-            drawn[name].append({
-                "place": place, "size": round(size, 4), "look": "dot" if told else "ring", "group": row["group"],
-                "filter": int(row["filter"]),
-            })  # fmt: skip
+            drawn[name].append(
+                {
+                    "place": place,
+                    "size": round(size, 4),
+                    "look": "dot" if told else "ring",
+                    "group": row["group"],
+                    "filter": int(row["filter"]),
+                }
+            )
     return drawn
 
 
@@ -69,9 +74,11 @@ def _title(frame: pd.DataFrame, scorer: str) -> alt.Title:
     """The scorer's name with its mark, and the rank correlation in words, that of all filters last."""
     one = next(row for row in records(frame, metric="score") if row["scorer"] == scorer)
     whole, *answering = (
-        row for metric in ("rank_correlation", "rank_correlation_answering")
-        for row in records(frame, metric=metric) if row["scorer"] == scorer
-    )  # fmt: skip
+        row
+        for metric in ("rank_correlation", "rank_correlation_answering")
+        for row in records(frame, metric=metric)
+        if row["scorer"] == scorer
+    )
     words = correlation_words(whole)
     if answering:  # filters that never answer make an order by themselves, as most scorers remove them first
         words = [*correlation_words(answering[0]), f"with silent filters: {words[1].removeprefix('rank correlation ')}"]
@@ -98,23 +105,31 @@ def correlation_words(row: Mapping[str, Any]) -> list[str]:
 
 def _plot(name: str, rows: Rows, title: alt.Title, width: int, most: float) -> alt.LayerChart:
     x = alt.X(
-        "place:Q", scale=alt.Scale(domain=[0, 100], nice=False), title="goes first → goes last (%)",
+        "place:Q",
+        scale=alt.Scale(domain=[0, 100], nice=False),
+        title="goes first → goes last (%)",
         axis=alt.Axis(values=[0, 25, 50, 75, 100]),
-    )  # fmt: skip
+    )
     y = alt.Y(
         "size:Q",
         scale=alt.Scale(domain=[0, math.ceil(5 * most) / 5], nice=False),
         title="effect size |d|",
         axis=alt.Axis(tickCount=4),
     )
-    tips = [alt.Tooltip("group:N", title="Layer"), alt.Tooltip("filter:Q", title="Filter"),
-            alt.Tooltip("size:Q", title="|d|", format=".2f")]  # fmt: skip
+    tips = [
+        alt.Tooltip("group:N", title="Layer"),
+        alt.Tooltip("filter:Q", title="Filter"),
+        alt.Tooltip("size:Q", title="|d|", format=".2f"),
+    ]
     size = 22 if len(rows) < 600 else 8
     base = alt.Chart(alt.NamedData(name=name))
     drawn = layered(
-        alt.Chart(named(name, rows)).transform_filter("datum.look === 'ring'")
-        .mark_point(style="quiet", size=size, strokeWidth=1, opacity=0.8).encode(x=x, y=y, tooltip=tips),
+        alt.Chart(named(name, rows))
+        .transform_filter("datum.look === 'ring'")
+        .mark_point(style="quiet", size=size, strokeWidth=1, opacity=0.8)
+        .encode(x=x, y=y, tooltip=tips),
         base.transform_filter("datum.look === 'dot'")
-        .mark_point(style="kept", size=size, filled=True, opacity=0.75).encode(x=x, y=y, tooltip=tips),
-    )  # fmt: skip
+        .mark_point(style="kept", size=size, filled=True, opacity=0.75)
+        .encode(x=x, y=y, tooltip=tips),
+    )
     return drawn.properties(width=width, height=_HEIGHT, title=title)

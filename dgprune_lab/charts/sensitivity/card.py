@@ -81,11 +81,12 @@ def _canvas(data: Mapping[str, Rows], pictures: str, words: str, *, width: int, 
         .encode(x=x, x2="x2:Q", y=y, y2=below, url="url:N", tooltip=[alt.Tooltip("text:N")]),
         alt.Chart(named(words, data[words])).mark_text(opacity=0).encode(x=x, y=y),
         *(
-            texts.transform_filter(f"datum.look === '{look}'")
-            .mark_text(style=style, align="left", fontSize=size, fontWeight=cast(Any, weight))
+            texts.transform_filter(f"datum.look === '{look}'").mark_text(
+                style=style, align="left", fontSize=size, fontWeight=cast(Any, weight)
+            )
             for look, (style, size, weight) in looks.items()
         ),
-    )  # fmt: skip
+    )
     return drawn.properties(width=width, height=height)
 
 
@@ -93,17 +94,29 @@ def _histogram(data: Mapping[str, Rows]) -> alt.LayerChart:
     """Shares of the images of both domains over the filter's contribution, as steps."""
     colour = alt.Stroke("colour:N", scale=None)
     drawn = layered(
-        alt.Chart(named("histogram", data["histogram"])).mark_line(interpolate="step-after", strokeWidth=2)
+        alt.Chart(named("histogram", data["histogram"]))
+        .mark_line(interpolate="step-after", strokeWidth=2)
         .encode(
-            x=alt.X("x:Q", title="contribution to the true answer, image by image",
-                    scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=6)),
+            x=alt.X(
+                "x:Q",
+                title="contribution to the true answer, image by image",
+                scale=alt.Scale(zero=False, nice=False),
+                axis=alt.Axis(tickCount=6),
+            ),
             y=alt.Y("share:Q", title="% of the images", axis=alt.Axis(tickCount=4)),
-            stroke=colour, strokeDash=alt.StrokeDash("dash:N", scale=None), detail="domain:N",
+            stroke=colour,
+            strokeDash=alt.StrokeDash("dash:N", scale=None),
+            detail="domain:N",
         ),
-        alt.Chart(named("names", data["names"])).mark_text(align="right", fontWeight=600)
-        .encode(x=alt.value(_PLOT - 4), y=alt.Y("at:Q", scale=None, axis=None), text="text:N",
-                fill=alt.Fill("colour:N", scale=None)),
-    )  # fmt: skip
+        alt.Chart(named("names", data["names"]))
+        .mark_text(align="right", fontWeight=600)
+        .encode(
+            x=alt.value(_PLOT - 4),
+            y=alt.Y("at:Q", scale=None, axis=None),
+            text="text:N",
+            fill=alt.Fill("colour:N", scale=None),
+        ),
+    )
     return drawn.properties(width=_PLOT, height=110)
 
 
@@ -116,21 +129,29 @@ def _changes(data: Mapping[str, Rows]) -> alt.LayerChart:
     base = alt.Chart(alt.NamedData(name="changes"))
     known = base.transform_filter("datum.change !== null")
     tips = [
-        alt.Tooltip("label:N", title="Domain"), alt.Tooltip("change:Q", title="Change, points", format="+.1f"),
-        alt.Tooltip("low:Q", title="from", format="+.1f"), alt.Tooltip("high:Q", title="to", format="+.1f"),
+        alt.Tooltip("label:N", title="Domain"),
+        alt.Tooltip("change:Q", title="Change, points", format="+.1f"),
+        alt.Tooltip("low:Q", title="from", format="+.1f"),
+        alt.Tooltip("high:Q", title="to", format="+.1f"),
         alt.Tooltip("looked:N", title="Looked at before"),
-    ]  # fmt: skip
+    ]
     drawn = layered(
         alt.Chart(named("span", data["span"])).mark_point(opacity=0).encode(x=change),
-        alt.Chart(named("changes", data["changes"])).mark_text(style="words", align="right")
+        alt.Chart(named("changes", data["changes"]))
+        .mark_text(style="words", align="right")
         .encode(x=alt.value(138), y=place, text="label:N"),
         base.mark_text(style="strong", align="right").encode(x=alt.value(_PLOT), y=place, text="text:N"),
         base.mark_rule(style="ink", strokeWidth=1, opacity=0.6).encode(x=alt.XDatum(0)),
         known.mark_rule(strokeWidth=2.2).encode(x=low, x2="high:Q", y=place, stroke=alt.Stroke("colour:N", scale=None)),
-        known.mark_point(size=55, strokeWidth=1.8, opacity=1)
-        .encode(x=change, y=place, stroke=alt.Stroke("colour:N", scale=None), fill=alt.Fill("fill:N", scale=None),
-                shape=alt.Shape("shape:N", scale=None), tooltip=tips),
-    )  # fmt: skip
+        known.mark_point(size=55, strokeWidth=1.8, opacity=1).encode(
+            x=change,
+            y=place,
+            stroke=alt.Stroke("colour:N", scale=None),
+            fill=alt.Fill("fill:N", scale=None),
+            shape=alt.Shape("shape:N", scale=None),
+            tooltip=tips,
+        ),
+    )
     return drawn.properties(width=_PLOT, height=alt.Step(22))
 
 
@@ -145,13 +166,16 @@ def _ranks(data: Mapping[str, Rows]) -> alt.LayerChart:
     at = alt.X("at:Q", scale=scale, axis=axis, title=None)
     base = alt.Chart(alt.NamedData(name="ranks"))
     drawn = layered(
-        alt.Chart(named("ranks", data["ranks"])).mark_text(style="words", align="right")
+        alt.Chart(named("ranks", data["ranks"]))
+        .mark_text(style="words", align="right")
         .encode(x=alt.value(TRACK[0] - 12), y=place, text="label:N"),
-        base.mark_rule(style="track", strokeWidth=5, strokeCap="round")
-        .encode(x=alt.value(TRACK[0]), x2=alt.value(TRACK[1]), y=place),
-        base.transform_filter("datum.at !== null").mark_point(style="kept", filled=True, size=60, opacity=1)
+        base.mark_rule(style="track", strokeWidth=5, strokeCap="round").encode(
+            x=alt.value(TRACK[0]), x2=alt.value(TRACK[1]), y=place
+        ),
+        base.transform_filter("datum.at !== null")
+        .mark_point(style="kept", filled=True, size=60, opacity=1)
         .encode(x=at, y=place),
         base.mark_text(style="strong", align="left").encode(x=alt.value(TRACK[1] + 12), y=place, text="text:N"),
-    )  # fmt: skip
+    )
     title = alt.Title(text="Each choice would remove it, in its layer, as", fontSize=11, fontWeight="normal", dx=-4)
     return drawn.properties(width=width, height=alt.Step(_RANK), title=title)

@@ -75,22 +75,35 @@ def map_data(
         for place, row in enumerate(rows):
             x = NAME + place * widths[name]
             wide = widths[name] >= LEGIBLE
-            cells.append({
-                "group": name, "filter": int(row["filter"]), "line": line, "place": place, "x": round(x, 2),
-                "x2": round(x + widths[name] - (GAP if wide else 0), 2), **_look(row, most, ends, signs=wide),
-            })  # fmt: skip
-        lines.append({
-            "line": line, "name": shortened(name, most=_LETTERS),
-            "count": f"{len(told)} of {count}" if name in held else "", "wait": "" if name in held else "not computed",
-        })  # fmt: skip
+            cells.append(
+                {
+                    "group": name,
+                    "filter": int(row["filter"]),
+                    "line": line,
+                    "place": place,
+                    "x": round(x, 2),
+                    "x2": round(x + widths[name] - (GAP if wide else 0), 2),
+                    **_look(row, most, ends, signs=wide),
+                }
+            )
+        lines.append(
+            {
+                "line": line,
+                "name": shortened(name, most=_LETTERS),
+                "count": f"{len(told)} of {count}" if name in held else "",
+                "wait": "" if name in held else "not computed",
+            }
+        )
     gone = "" if mask is None and layers is None else "removed at present"
     if gone and min(widths.values()) < LEGIBLE:
         gone += " (a bar where cells are narrow)"
     kinds = _legend(other, domain, ends, pale=any(row["wait"] for row in lines), gone=gone)
     return {
-        "cells": cells, "lines": lines, "legend": kinds,
+        "cells": cells,
+        "lines": lines,
+        "legend": kinds,
         "removed": [] if mask is None else removed_rows(cells, mask),
-    }  # fmt: skip
+    }
 
 
 def removed_rows(cells: Rows, mask: Mask) -> Rows:
@@ -259,17 +272,26 @@ def _legend(other: str, domain: str, ends: Sequence[str], *, pale: bool, gone: s
     kinds = [
         (ends[1], "+", f"contributes more on {shortened(domain, most=16)}"),
         (ends[0], _MINUS, f"more on {shortened(other, most=16)}"),
-        (SAME, "", "cannot be told from 0"), *([(WAITING, "", "not computed")] if pale else []),
+        (SAME, "", "cannot be told from 0"),
+        *([(WAITING, "", "not computed")] if pale else []),
         *([(None, "×", gone)] if gone else []),
-    ]  # fmt: skip
+    ]
     starts = [float(NAME)]
     for _, _, text in kinds:
         starts.append(starts[-1] + 40 + 6.0 * len(text))
     rows: Rows = [
-        {"line": -1, "x": x, "x2": x + 15, "fill": fill or "transparent", "sign": sign,
-         "ink": ink_on(fill) if fill else "#22272E", "text": text, "at": x + 21}
+        {
+            "line": -1,
+            "x": x,
+            "x2": x + 15,
+            "fill": fill or "transparent",
+            "sign": sign,
+            "ink": ink_on(fill) if fill else "#22272E",
+            "text": text,
+            "at": x + 21,
+        }
         for (x, _), (fill, sign, text) in zip(pairwise(starts), kinds, strict=True)
-    ]  # fmt: skip
+    ]
     right = NAME + PLOT + 10
     last = {"line": -1, "x": right, "x2": right, "fill": "transparent", "sign": "", "ink": "", "text": "told from 0"}
     return [*rows, {**last, "at": right}]

@@ -21,9 +21,12 @@ from ..doctor import chromium
 from ..lab import free_port
 
 _FLAGS = [
-    "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
-]  # fmt: skip
+]
 _HERE = re.compile(r"^(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|^(data|blob|about):")
 _HANDLE = 16.0  # width of the slider's handle in pixels
 _CHART = "[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-{chart} .dgx-chart').vegaView"
@@ -212,9 +215,11 @@ def lab_page(folder: Path, *, width: int = 1400, height: int = 1000) -> Iterator
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=str(browser_path), args=_FLAGS)
             tab = LabPage(
-                browser.new_page(viewport={"width": width, "height": height}), base=f"http://127.0.0.1:{port}",
-                token=token, runtime=runtime,
-            )  # fmt: skip
+                browser.new_page(viewport={"width": width, "height": height}),
+                base=f"http://127.0.0.1:{port}",
+                token=token,
+                runtime=runtime,
+            )
             try:
                 yield tab
             finally:

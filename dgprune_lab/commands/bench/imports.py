@@ -21,17 +21,25 @@ def import_rows(device: torch.device, quick: bool) -> Iterator[Row]:
         return
     repeats = 1 if quick else 5
     statements = {
-        "bare": "pass", "ours": _OURS, "study": _STUDY, "torch": "import torch", "both": "import torch, torchvision",
-    }  # fmt: skip
+        "bare": "pass",
+        "ours": _OURS,
+        "study": _STUDY,
+        "torch": "import torch",
+        "both": "import torch, torchvision",
+    }
     found = race({name: _process(text) for name, text in statements.items()}, repeats=repeats, warm_up=not quick)
     start = f"the interpreter itself takes {found['bare']:.2f} s of each"
     alone = f"peer: import torch; {start}"
     yield Row("import dgprune_lab", found["ours"], found["torch"], "s", repeats, note=alone)
     yield Row("import dgprune_lab, then Study", found["study"], found["torch"], "s", repeats, note=alone)
     yield Row(
-        "import dgprune_lab, then Study (against both)", found["study"], found["both"], "s", repeats,
+        "import dgprune_lab, then Study (against both)",
+        found["study"],
+        found["both"],
+        "s",
+        repeats,
         note=f"peer: import torch, torchvision; {start}",
-    )  # fmt: skip
+    )
 
 
 def _process(statement: str) -> Callable[[], float]:

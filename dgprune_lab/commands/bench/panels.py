@@ -46,9 +46,7 @@ def _first_map(rows: int) -> Row:
     plain = f"import numpy, umap; umap.UMAP(random_state=0).fit_transform({data})"
     times = {side: _fresh(code) for side, code in (("ours", ours), ("peer", plain))}
     note = f"peer: umap-learn as it comes, seeded; {rows:,} x 64 numbers, nothing compiled before, one process each"
-    return Row(
-        f"first map of {rows:,} rows, cold", times["ours"], times["peer"], "s", 1, "cpu", "<= 20 s", note
-    )  # fmt: skip
+    return Row(f"first map of {rows:,} rows, cold", times["ours"], times["peer"], "s", 1, "cpu", "<= 20 s", note)
 
 
 def _fresh(code: str) -> float:
@@ -84,11 +82,16 @@ def _attributions(name: str, *, pixels: int, images: int, repeats: int, device: 
     times = race({side: lambda side=side: seconds(sides[side], device) for side in sides}, repeats=repeats)
     check_totals(sum(float(part.sum()) for part in found["ours"]), sum(float(part.sum()) for part in found["peer"]))
     return Row(
-        f"sensitivity, {name}: attributions against a call per layer", times["ours"], times["peer"], "s", repeats,
-        device.type, ">= 5",
+        f"sensitivity, {name}: attributions against a call per layer",
+        times["ours"],
+        times["peer"],
+        "s",
+        repeats,
+        device.type,
+        ">= 5",
         f"peer: Captum's gradient x activation in a loop over {len(ends)} layers; {len(held)} x {images} images of "
         f"{pixels} px, batches of {size}",
-    )  # fmt: skip
+    )
 
 
 def _loop(model: torch.nn.Module, layer: str, held: list[Domain], *, size: int, device: torch.device) -> Tensor:

@@ -17,9 +17,16 @@ from .cases import domains, network
 from .timing import Row, race, seconds
 
 AWARE = (
-    "dss", "dss_sources", "risk_variance", "gradient_agreement", "gradient_snr", "gc_net", "taylor", "activation_l1",
+    "dss",
+    "dss_sources",
+    "risk_variance",
+    "gradient_agreement",
+    "gradient_snr",
+    "gc_net",
+    "taylor",
+    "activation_l1",
     "apoz",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,16 @@ def _one_pass(plan: Plan, device: torch.device) -> Row:
     )
     check_risks(*risks)
     return Row(
-        f"one pass, {plan.name}: against forward + backward", found["ours"] * 1e3, found["bare"] * 1e3, "ms",
-        plan.repeats[0], device.type, ">= 0.67",
+        f"one pass, {plan.name}: against forward + backward",
+        found["ours"] * 1e3,
+        found["bare"] * 1e3,
+        "ms",
+        plan.repeats[0],
+        device.type,
+        ">= 0.67",
         f"peer: gradients of all parameters and nothing else; ours: all that {len(AWARE)} domain-aware scorers need "
         f"({', '.join(wanted)}); {plan.images} images of {plan.pixels} px, batches of {SIZE}",
-    )  # fmt: skip
+    )
 
 
 def _shared(plan: Plan, device: torch.device) -> Row:
@@ -117,11 +129,16 @@ def _shared(plan: Plan, device: torch.device) -> Row:
     check_scores(results["together"], results["alone"])
     counts = " + ".join(str(len(domain.rows("score"))) for domain in held)
     return Row(
-        f"domain-aware scorers, {plan.name}: against a pass for each", found["ours"], found["alone"], "s",
-        plan.repeats[1], device.type, ">= 5",
+        f"domain-aware scorers, {plan.name}: against a pass for each",
+        found["ours"],
+        found["alone"],
+        "s",
+        plan.repeats[1],
+        device.type,
+        ">= 5",
         f"peer: our own scorers, each on a study that has run no pass; {len(AWARE)} scorers, two sources and a target "
         f"of {counts} images",
-    )  # fmt: skip
+    )
 
 
 def _first(domain: Domain, images: int) -> Domain:

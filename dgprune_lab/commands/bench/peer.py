@@ -136,8 +136,8 @@ def ranker(model: nn.Module, example: Tensor, scores: Scored, ratio: float) -> C
     ready = {name: values.float() for name, values in scores.items()}
 
     def importance(group: Any) -> Tensor:
-        writers = [names.get(dep.target.module) for dep, _ in group if dep.handler == tp.prune_conv_out_channels]
-        return next(ready[name] for name in writers if name in ready)
+        producers = [names.get(dep.target.module) for dep, _ in group if dep.handler == tp.prune_conv_out_channels]
+        return next(ready[name] for name in producers if name in ready)
 
     skip: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.Linear)]
     example_inputs: Any = (example,)  # a bare tensor would first be tried without its batch axis

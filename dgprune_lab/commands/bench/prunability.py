@@ -83,10 +83,14 @@ def _rows(name: str, checkpoint: str, device: torch.device, quick: bool) -> Iter
     repeats = 1
     prunability(Study(model, sources=sources), step=0.5, images=50)  # what is imported once is not counted
     found = race(
-        {"fast": lambda: seconds(lambda: ours("fast"), device), "grid": lambda: seconds(lambda: ours("grid"), device),
-         "loop": lambda: seconds(loop, device)},
-        repeats=repeats, warm_up=False,
-    )  # fmt: skip
+        {
+            "fast": lambda: seconds(lambda: ours("fast"), device),
+            "grid": lambda: seconds(lambda: ours("grid"), device),
+            "loop": lambda: seconds(loop, device),
+        },
+        repeats=repeats,
+        warm_up=False,
+    )
     check_losses(curves["grid"], curves["loop"])
     counts = {key: len(curve) for key, curve in curves.items()}
     about = f"{sum(len(labels) for _, labels in batches)} training images, tolerance {TOLERANCE:g}, a new study each"

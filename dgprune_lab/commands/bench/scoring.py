@@ -28,19 +28,28 @@ def mask_rows(device: torch.device, quick: bool) -> Iterator[Row]:
         return seconds(lambda: allocate(fresh, ratio=0.5), device)
 
     found = race(
-        {"first": first, "next": lambda: seconds(lambda: allocate(scores, ratio=0.5), device),
-         "peer": lambda: seconds(rank, device),
-         "macs": lambda: seconds(lambda: allocate(scores, ratio=0.5, scope="global", of="macs"), device)},
+        {
+            "first": first,
+            "next": lambda: seconds(lambda: allocate(scores, ratio=0.5), device),
+            "peer": lambda: seconds(rank, device),
+            "macs": lambda: seconds(lambda: allocate(scores, ratio=0.5, scope="global", budget="macs"), device),
+        },
         repeats=repeats,
-    )  # fmt: skip
+    )
     note = "peer: Torch-Pruning's pruner with the same scores, step(interactive=True), walks its graph again"
     for key, words in (("first", "first ratio"), ("next", "next ratio")):
         name = f"scores to mask, resnet18, same per layer, {words}"
         yield Row(name, found[key] * 1e3, found["peer"] * 1e3, "ms", repeats, "cpu", "<= 5 ms", note)
     yield Row(
-        "scores to mask, resnet18, weakest anywhere, by MACs", found["macs"] * 1e3, None, "ms", repeats, "cpu",
-        "<= 5 ms", "Torch-Pruning does not count MACs when it allocates",
-    )  # fmt: skip
+        "scores to mask, resnet18, weakest anywhere, by MACs",
+        found["macs"] * 1e3,
+        None,
+        "ms",
+        repeats,
+        "cpu",
+        "<= 5 ms",
+        "Torch-Pruning does not count MACs when it allocates",
+    )
 
 
 def fpgm_rows(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -57,10 +66,22 @@ def fpgm_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     found = race({"ours": ours, "narrow": lambda: seconds(narrow, device)}, repeats=repeats)
     whole = seconds(peer.fpgm(item.model, item.example, item.layers, only_convolutions=False), device)
     yield Row(
-        f"fpgm scores, {item.name}", found["ours"], whole, "s", repeats, device.type, "< 1 s",
+        f"fpgm scores, {item.name}",
+        found["ours"],
+        whole,
+        "s",
+        repeats,
+        device.type,
+        "< 1 s",
         "peer: Torch-Pruning's FPGMImportance as documented, also on columns of the linear layer (ran once)",
-    )  # fmt: skip
+    )
     yield Row(
-        f"fpgm scores, {item.name}: peer on convolutions only", found["ours"], found["narrow"], "s", repeats,
-        device.type, "", "peer: FPGMImportance with target_types set to convolutions by hand",
-    )  # fmt: skip
+        f"fpgm scores, {item.name}: peer on convolutions only",
+        found["ours"],
+        found["narrow"],
+        "s",
+        repeats,
+        device.type,
+        "",
+        "peer: FPGMImportance with target_types set to convolutions by hand",
+    )

@@ -44,11 +44,7 @@ class Plan:
     scorers: tuple[str, ...] = SCORERS
 
 
-FULL = (
-    Plan("lenet", 28, 250, 3, ">= 4"),
-    Plan("resnet18", 32, 250, 2, ">= 2"),
-    Plan("vgg16_bn", 32, 32, 1, ">= 4"),
-)
+FULL = (Plan("lenet", 28, 250, 3, ">= 4"), Plan("resnet18", 32, 250, 2, ">= 2"), Plan("vgg16_bn", 32, 32, 1, ">= 4"))
 QUICK = (Plan("lenet", 28, 64, 1, "", tuple(grid(0, 0.9, 4)), ("random", "l1")),)
 
 
@@ -85,7 +81,7 @@ class _Sweep:
         mine = frame[frame.metric == "accuracy"]
         scorers = {name: k for k, name in enumerate(self.plan.scorers)}
         places = {domain.name: k for k, domain in enumerate(self.domains)}
-        columns = zip(mine["scorer"], mine["ratio_removed"], mine["domain"], mine["value"], strict=True)
+        columns = zip(mine["scorer"], mine["ratio_requested"], mine["domain"], mine["value"], strict=True)
         return {(scorers[name], ratio, places[domain]): value for name, ratio, domain, value in columns}
 
     def loop(self) -> peer.Found:
@@ -116,10 +112,15 @@ def _rows(item: _Sweep, device: torch.device) -> Iterator[Row]:
         return lambda: seconds(lambda: results.__setitem__(name, side()), device)
 
     found = race(
-        {"ours": timed("ours", item.ours), "bare": item.bare, "stepwise": timed("stepwise", item.stepwise),
-         "loop": timed("loop", item.loop)},
-        repeats=plan.repeats, warm_up=False,
-    )  # fmt: skip
+        {
+            "ours": timed("ours", item.ours),
+            "bare": item.bare,
+            "stepwise": timed("stepwise", item.stepwise),
+            "loop": timed("loop", item.loop),
+        },
+        repeats=plan.repeats,
+        warm_up=False,
+    )
     for name in ("stepwise", "loop"):
         check_accuracies(results["ours"], results[name], images=plan.images, exact=device.type == "cpu")
     counts = f"{len(plan.ratios)} ratios x {len(plan.scorers)} scorers x 2 domains"

@@ -15,7 +15,7 @@ from ...pruning import private
 
 
 @dataclass(frozen=True, eq=False)
-class Writer:
+class Producer:
     """A convolution whose filters a schedule can name, and every place that is zero when one of them is gone.
 
     Filters are numbered as in the group. A residual stream is a group with several writers. Convolutions whose outputs
@@ -39,7 +39,7 @@ class Writer:
     layers: tuple[str, ...] = ()
     weights: tuple[Member, ...] = field(default=(), repr=False)
     norms: tuple[Member, ...] = field(default=(), repr=False)
-    doors: tuple[Member, ...] = field(default=(), repr=False)
+    consumer_inputs: tuple[Member, ...] = field(default=(), repr=False)
     own: Member | None = field(default=None, repr=False)
 
     def norm(self, parameters: Mapping[str, Tensor], power: int) -> Tensor:
@@ -51,7 +51,7 @@ class Writer:
         return found.index_copy_(0, self.own.filters, sums)
 
 
-def read_writers(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[str, Writer]:
+def find_producers(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[str, Producer]:
     """Every convolution that writes a group, by its name, in the order of execution.
 
     Args:
@@ -70,39 +70,46 @@ def read_writers(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[
 
 def _together(model: nn.Module, group: FilterGroup) -> list[tuple[str, ...]]:
     """The convolutions of a group, those that go together in one entry."""
-    layers = [name for name in group.writers if isinstance(model.get_submodule(name), CONV)]
+    layers = [name for name in group.producers if isinstance(model.get_submodule(name), CONV)]
     if any(is_depthwise(model.get_submodule(name)) for name in layers):
         return [tuple(layers)]
     # Outputs that meet in one sum are read by the same layers; one that was there before is read by more.
-    readers = {name: frozenset(door for door, held in group.feeds.items() if name in held) for name in layers}
+    consumers = {
+        name: frozenset(consumer_input for consumer_input, held in group.feeds.items() if name in held)
+        for name in layers
+    }
     kinds: dict[frozenset[str], list[str]] = {}
     for name in layers:
-        kinds.setdefault(readers[name], []).append(name)
+        kinds.setdefault(consumers[name], []).append(name)
     return [tuple(names) for names in kinds.values()]
 
 
-def _writer(name: str, together: tuple[str, ...], group: FilterGroup, behind: Mapping[str, str]) -> Writer:
+def _writer(name: str, together: tuple[str, ...], group: FilterGroup, behind: Mapping[str, str]) -> Producer:
     """The places of one convolution and of those that go with it."""
-    order = {layer: place for place, layer in enumerate(group.writers)}
-    last = {door: max(held, key=lambda layer: order[layer]) for door, held in group.feeds.items() if held}
+    order = {layer: place for place, layer in enumerate(group.producers)}
+    last = {
+        consumer_input: max(held, key=lambda layer: order[layer])
+        for consumer_input, held in group.feeds.items()
+        if held
+    }
     alone = {layer for held in group.feeds.values() for layer in held} <= set(together)
     norms = {norm for norm, layer in behind.items() if layer in together}
-    every = set(group.writers)
-    weights, scales, doors, own = [], [], [], None
+    every = set(group.producers)
+    weights, scales, consumer_inputs, own = [], [], [], None
     for member in group.members:
         owner, _, leaf = member.tensor.rpartition(".")
         if member.side == "in":
             # A grouped convolution reads several filters through one column, which must serve those that stay.
             if group.step == 1 and (alone or last.get(owner) in together):
-                doors.append(member)
+                consumer_inputs.append(member)
         elif owner in together and member.side == "out":
             weights.append(member)
             own = member if owner == name and leaf == "weight" else own
         elif leaf in ("weight", "bias") and (owner in norms or (alone and owner in every)):
             scales.append(member)
     assert own is not None
-    places = (tuple(weights), tuple(scales), tuple(doors))
-    return Writer(name, group.name, own.filters.unique(), together, *places, own)
+    places = (tuple(weights), tuple(scales), tuple(consumer_inputs))
+    return Producer(name, group.name, own.filters.unique(), together, *places, own)
 
 
 def _one_pass(twin: nn.Module, example: Tensor) -> tuple[list[str], dict[str, str]]:

@@ -16,7 +16,7 @@ from ...scorers import Scorer
 from ...study import Study
 from ..events import RunEvent
 from ..options import TrainingOptions
-from .members import Writer
+from .members import Producer
 from .rows import mean_stability, plain
 from .schedules import PruneSchedule
 from .treatments import How
@@ -82,7 +82,7 @@ class PruningPlan:
     """What was asked, checked; see `train_with_pruning`."""
 
     study: Study
-    writers: Mapping[str, Writer]
+    producers: Mapping[str, Producer]
     schedule: PruneSchedule
     timetable: Mapping[int, Mapping[str, int]]
     options: TrainingOptions
@@ -105,17 +105,25 @@ class PruningPlan:
     def settings(self) -> dict[str, Any]:
         """Plain values that say what was asked."""
         return {
-            "network": self.study.content, "sources": {d.name: d.key for d in self.study.sources},
-            "targets": {d.name: d.key for d in self.study.targets}, "schedule": self.schedule.to_json(),
-            "scorer": self.name, "remove": self.remove, "how": self.how,
-            "batches": self.batches if self.how != "remove" else None, "split": self.split, "report": self.report,
-            "seed": self.seed, "images": self.images, "options": plain(self.options.to_json()),
-            "filters": {layer: len(self.writers[layer].filters) for layer in self.scheduled},
+            "network": self.study.content,
+            "sources": {d.name: d.key for d in self.study.sources},
+            "targets": {d.name: d.key for d in self.study.targets},
+            "schedule": self.schedule.to_json(),
+            "scorer": self.name,
+            "remove": self.remove,
+            "how": self.how,
+            "batches": self.batches if self.how != "remove" else None,
+            "split": self.split,
+            "report": self.report,
+            "seed": self.seed,
+            "images": self.images,
+            "options": plain(self.options.to_json()),
+            "filters": {layer: len(self.producers[layer].filters) for layer in self.scheduled},
             "events": len(self.timetable),
-        }  # fmt: skip
+        }
 
     @property
     def scheduled(self) -> list[str]:
         """The layers that lose filters, in the order of execution."""
         due = {layer for held in self.timetable.values() for layer in held}
-        return [layer for layer in self.writers if layer in due]
+        return [layer for layer in self.producers if layer in due]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...core import Outcomes, Record, roles_of
+from ...core import Outcomes, Provenance, roles_of
 from ...measurement import outcome_rows
 from ...stats import intervals
 from ...study import Study
@@ -27,7 +27,7 @@ def curve_rows(
     *,
     loss: float | None,
     study: Study,
-    record: Record,
+    record: Provenance,
     split: str,
 ) -> Rows:
     """Accuracy and loss of every domain on the measured part and of sources on training images; the epoch's loss."""
@@ -49,7 +49,7 @@ def event_rows(
     removed: Mapping[str, Sequence[int]],
     *,
     study: Study,
-    record: Record,
+    record: Provenance,
     split: str,
 ) -> Rows:
     """Per domain with labels: accuracy before and after the event, the change, and the relative drop."""
@@ -74,10 +74,18 @@ def event_rows(
         else:
             found.append(("relative_drop", None, None, None))
         rows += [
-            {**shared, **part, "metric": metric, "value": value, "low": least, "high": most, "interval": "images",
-             "unit": "share"}
+            {
+                **shared,
+                **part,
+                "metric": metric,
+                "value": value,
+                "low": least,
+                "high": most,
+                "interval": "images",
+                "unit": "share",
+            }
             for metric, value, least, most in found
-        ]  # fmt: skip
+        ]
     return plain(rows)
 
 
@@ -87,7 +95,7 @@ def end_rows(
     train: Mapping[str, Outcomes],
     *,
     study: Study,
-    record: Record,
+    record: Provenance,
     split: str,
 ) -> Rows:
     """Accuracy and loss of every domain on the reported part; of sources on their train part, and the gap."""
@@ -120,7 +128,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _parts(outcomes: Mapping[str, Outcomes], split: str, study: Study, record: Record) -> Any:
+def _parts(outcomes: Mapping[str, Outcomes], split: str, study: Study, record: Provenance) -> Any:
     """The cells about each domain, with what it did there."""
     roles = roles_of(study.domains)
     for name, found in outcomes.items():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core import DgpruneError, Outcomes, Record, generator, note, record_of, set_record, tidy
+from ...core import DgpruneError, Outcomes, Provenance, generator, note, provenance_of, set_provenance, tidy
 from ...core import seed as seeded
 from ...measurement import evaluating
 from ...pruning import device_of, private, rebuild
@@ -33,7 +33,11 @@ class PruningLoop:
         model = rebuild(plan.study.model, lambda _, tensor: tensor.clone()).train()
         self.loop = TrainingLoop(model, sources=plan.study.sources, options=plan.options)
         self.treatment = Treatment(
-            model, writers=plan.writers, how=plan.how, batches=plan.batches, seed=seeded(plan.seed, plan.options.seed)
+            model,
+            producers=plan.producers,
+            how=plan.how,
+            batches=plan.batches,
+            seed=seeded(plan.seed, plan.options.seed),
         )
         self.loop.after_step = self.treatment.after_step
         self.rows: Rows = []
@@ -45,18 +49,24 @@ class PruningLoop:
 
     def so_far(self, *, finished: bool = False) -> PruningRun:
         """What the run gives back if it ends now."""
-        plan, reads = self.plan, record_of(self.network).scorer
+        plan, reads = self.plan, provenance_of(self.network).scorer
         filters = self.treatment.filter_mask(plan.study.graph, reads=reads)
         return PruningRun(
-            self.network, self.treatment.weight_mask(asked=self.got, reads=reads), filters,
-            tidy(self.rows, extra=CURVE), tidy(self.event_rows, extra=EVENT), tidy(self.ending, extra=END),
-            plan.settings, finished, self.reached,
-        )  # fmt: skip
+            self.network,
+            self.treatment.weight_mask(asked=self.ratio_achieved, reads=reads),
+            filters,
+            tidy(self.rows, extra=CURVE),
+            tidy(self.event_rows, extra=EVENT),
+            tidy(self.ending, extra=END),
+            plan.settings,
+            finished,
+            self.reached,
+        )
 
     @property
-    def got(self) -> float:
+    def ratio_achieved(self) -> float:
         """Share of the scheduled layers' filters that events have chosen so far."""
-        total = sum(len(self.plan.writers[layer].filters) for layer in self.plan.scheduled)
+        total = sum(len(self.plan.producers[layer].filters) for layer in self.plan.scheduled)
         return sum(len(filters) for filters in self.treatment.chosen.values()) / max(total, 1)
 
     def steps(self) -> PruningSteps:
@@ -131,21 +141,21 @@ class PruningLoop:
 
     def _scores(self, layer: str) -> Tensor:
         """One number per filter of the layer's group, as the network is now; the lowest is the smallest."""
-        plan, writer = self.plan, self.plan.writers[layer]
+        plan, producer = self.plan, self.plan.producers[layer]
         if plan.remove == "random":
             drawn = generator("random filters", plan.seed, self.event, layer)
-            return torch.rand(int(writer.filters.max()) + 1, generator=drawn, dtype=torch.float64)
+            return torch.rand(int(producer.filters.max()) + 1, generator=drawn, dtype=torch.float64)
         if plan.scorer.name in NORMS:
-            return writer.norm(dict(self.loop.model.named_parameters()), NORMS[plan.scorer.name])
+            return producer.norm(dict(self.loop.model.named_parameters()), NORMS[plan.scorer.name])
         if self._studied is None:
             study, model = plan.study, self.loop.model
             now = Study(
                 self._copy(), sources=study.sources, targets=study.targets, name=study.name, device=device_of(model)
             )
             scores = now.score(plan.scorer, seed=seeded("scorer", plan.seed, self.event))
-            set_record(model, record_of(model).adding("scorer", scores.reads))
+            set_provenance(model, provenance_of(model).adding("scorer", scores.reads))
             self._studied = scores.values
-        return self._studied[writer.group]
+        return self._studied[producer.group]
 
     def _end(self) -> Iterator[None]:
         """The reported part, at the last epoch and at the one that was best on `split`."""
@@ -153,13 +163,13 @@ class PruningLoop:
         train = yield from self._outcomes(self.network, "train", every=True)
         last = yield from self._outcomes(self.network, plan.report)
         rows = end_rows(
-            self._about("last"), last, train, study=plan.study, record=record_of(self.network), split=plan.report
+            self._about("last"), last, train, study=plan.study, record=provenance_of(self.network), split=plan.report
         )
         if epoch != self.loop.done:
             train = yield from self._outcomes(best, "train", every=True)
             last = yield from self._outcomes(best, plan.report)
         looked = {f"{domain.name}/{plan.split}": "labels" for domain in plan.study.sources}
-        record: Record = record_of(best).adding("selection", looked)  # pyright: ignore[reportArgumentType]
+        record: Provenance = provenance_of(best).adding("selection", looked)  # pyright: ignore[reportArgumentType]
         about = {**self._about(f"selected on {plan.split}"), "epoch": epoch}
         rows += end_rows(about, last, train, study=plan.study, record=record, split=plan.report)
         events = tidy(self.event_rows, extra=EVENT)
@@ -187,17 +197,24 @@ class PruningLoop:
     @property
     def _where(self) -> dict[str, Any]:
         """What the rows of the measured part are about."""
-        return {"study": self.plan.study, "record": record_of(self.loop.model), "split": self.plan.split}
+        return {"study": self.plan.study, "record": provenance_of(self.loop.model), "split": self.plan.split}
 
     def _about(self, stage: str) -> dict[str, Any]:
         """The cells that all rows of a stage share."""
         plan = self.plan
         draws = plan.remove == "random" or plan.scorer.draws or plan.how == "noise"
         return {
-            "scorer": plan.name, "ratio_got": self.got if plan.how == "remove" else 0.0, "scope": "layer",
-            "of": "filters", "batchnorm": "as_is", "seed": plan.seed if draws else None,
-            "training_seed": plan.options.seed, "epoch": self.loop.done, "stage": stage, "event": self.event,
-        }  # fmt: skip
+            "scorer": plan.name,
+            "ratio_achieved": self.ratio_achieved if plan.how == "remove" else 0.0,
+            "scope": "layer",
+            "budget": "filters",
+            "batchnorm": "as_is",
+            "seed": plan.seed if draws else None,
+            "training_seed": plan.options.seed,
+            "epoch": self.loop.done,
+            "stage": stage,
+            "event": self.event,
+        }
 
     def _copy(self) -> nn.Module:
         return rebuild(self.loop.model, lambda _, tensor: tensor.clone()).eval()
@@ -223,10 +240,15 @@ class PruningLoop:
             for name, tensor in network.state_dict().items()
         }
         values = {
-            "settings": self.plan.settings, "loop": loop_values, "treatment": treatment, "event": self.event,
-            "rows": self.rows, "event_rows": self.event_rows, "best": self.best[:2],
-            "records": [record_of(self.network).to_json(), record_of(self.best[2]).to_json()],
-        }  # fmt: skip
+            "settings": self.plan.settings,
+            "loop": loop_values,
+            "treatment": treatment,
+            "event": self.event,
+            "rows": self.rows,
+            "event_rows": self.event_rows,
+            "best": self.best[:2],
+            "records": [provenance_of(self.network).to_json(), provenance_of(self.best[2]).to_json()],
+        }
         save_position(
             self.plan.checkpoint, number=self.loop.done, tensors={**loop, **treated, **networks}, values=values
         )
@@ -250,7 +272,7 @@ class PruningLoop:
         best = self._copy()
         for network, prefix, record in zip((self.loop.model, best), _PREFIXES, values["records"], strict=True):
             network.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-            set_record(network, Record.from_json(record))
+            set_provenance(network, Provenance.from_json(record))
         self.best = (values["best"][0], values["best"][1], best)
         self.loop.resume(tensors, values["loop"])
         self.treatment.resume(tensors, values["treatment"])

@@ -18,7 +18,7 @@ from ..loop import check_training
 from ..options import TrainingOptions
 from ..prune_and_tune import finish_run
 from ..random_streams import draws_by_itself
-from .members import Writer, read_writers
+from .members import Producer, find_producers
 from .plan import PruningPlan, PruningRun, PruningSteps, Remove
 from .run import NORMS, PruningLoop
 from .schedules import EVERY_LAYER, PruneSchedule
@@ -94,9 +94,21 @@ def train_with_pruning(
     later sums, where the code cuts it.
     """
     steps = training_steps(
-        network, sources=sources, targets=targets, schedule=schedule, options=options, scorer=scorer, remove=remove,
-        how=how, batches=batches, split=split, report=report, seed=seed, images=images, checkpoint=checkpoint,
-    )  # fmt: skip
+        network,
+        sources=sources,
+        targets=targets,
+        schedule=schedule,
+        options=options,
+        scorer=scorer,
+        remove=remove,
+        how=how,
+        batches=batches,
+        split=split,
+        report=report,
+        seed=seed,
+        images=images,
+        checkpoint=checkpoint,
+    )
     found = _with_bar(steps, progress)
     if not found.finished and not found.reached.startswith("diverged"):
         note(f"stopped early; network and tables are those of {found.reached}, finished=False.")
@@ -145,13 +157,25 @@ def training_steps(
     if remove != "random" and item.name not in NORMS and (why := study.unavailable(item)):
         raise DgpruneError(f"scorer {item.name!r} cannot run on this network: {why.rstrip('.')}.")
     asked = PruneSchedule({}) if schedule is None else schedule
-    writers = read_writers(network, study.graph, example)
-    filters = _named(study, writers, asked)
+    producers = find_producers(network, study.graph, example)
+    filters = _named(study, producers, asked)
     table = asked.timetable(filters, epochs=chosen.epochs)
     plan = PruningPlan(
-        study, writers, asked, table, chosen, item, remove, how, int(batches or 1), split, report, seed, images,
+        study,
+        producers,
+        asked,
+        table,
+        chosen,
+        item,
+        remove,
+        how,
+        int(batches or 1),
+        split,
+        report,
+        seed,
+        images,
         None if checkpoint is None else Path(checkpoint),
-    )  # fmt: skip
+    )
     return PruningLoop(plan).steps()
 
 
@@ -159,7 +183,7 @@ def _whole(batches: Any) -> bool:
     return isinstance(batches, Integral) and not isinstance(batches, bool) and int(batches) >= 1
 
 
-def _named(study: Study, writers: dict[str, Writer], schedule: PruneSchedule) -> dict[str, int]:
+def _named(study: Study, producers: dict[str, Producer], schedule: PruneSchedule) -> dict[str, int]:
     """Layer -> its number of filters, one layer of those that go together: the named one, else the first.
 
     Raises:
@@ -169,17 +193,17 @@ def _named(study: Study, writers: dict[str, Writer], schedule: PruneSchedule) ->
     for layer in named:
         if layer in study.graph.refused:
             raise DgpruneError(f"the filters of layer {layer!r} cannot be pruned: {study.graph.refused[layer]}.")
-        if layer not in writers:
-            raise unknown("layer", layer, writers)
+        if layer not in producers:
+            raise unknown("layer", layer, producers)
     found: dict[str, int] = {}
-    for writer in writers.values():
-        together = [layer for layer in dict.fromkeys(named) if layer in writer.layers]
+    for producer in producers.values():
+        together = [layer for layer in dict.fromkeys(named) if layer in producer.layers]
         if len(together) > 1:
             raise DgpruneError(
                 f"two schedules overlap: {' and '.join(map(repr, together))} meet in one sum, so their filters go "
                 "together; name one of them."
             )
-        found[(together or writer.layers)[0]] = len(writer.filters)
+        found[(together or producer.layers)[0]] = len(producer.filters)
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import FilterGraph, Mask, Member, WeightMask, generator
-from .members import Writer
+from .members import Producer
 
 How = Literal["remove", "zero", "noise", "restore"]
 _Place = tuple[Tensor, int, Tensor]
@@ -51,8 +51,10 @@ class Treatment:
     one filter, and falls on test batches too; here of all that are left, and on training batches only.
     """
 
-    def __init__(self, model: nn.Module, *, writers: Mapping[str, Writer], how: How, batches: int, seed: int) -> None:
-        self.model, self.writers, self.how, self.batches = model, writers, how, batches
+    def __init__(
+        self, model: nn.Module, *, producers: Mapping[str, Producer], how: How, batches: int, seed: int
+    ) -> None:
+        self.model, self.producers, self.how, self.batches = model, producers, how, batches
         self.tensors = {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
         self.chosen: dict[str, Tensor] = {}
         self._held: list[_Held] = []
@@ -61,7 +63,7 @@ class Treatment:
 
     def left(self, layer: str) -> Tensor:
         """The filters of a layer that no event has chosen."""
-        every = self.writers[layer].filters
+        every = self.producers[layer].filters
         return every[~torch.isin(every, self.chosen.get(layer, torch.empty(0, dtype=torch.int64)))]
 
     def begin(self, event: Mapping[str, Tensor]) -> None:
@@ -73,7 +75,7 @@ class Treatment:
                 continue
             held = _Held(layer, filters, self.batches)
             if self.how == "noise":
-                own = self.writers[layer].own
+                own = self.producers[layer].own
                 assert own is not None
                 index = _index(own, self.left(layer)).to(self.tensors[own.tensor].device)
                 held.spread = float(self.tensors[own.tensor].index_select(own.axis, index).std())
@@ -93,7 +95,7 @@ class Treatment:
             self._held.remove(held)
         self._keep_up()
 
-    def weight_mask(self, *, asked: float, reads: Any) -> WeightMask:
+    def weight_mask(self, *, ratio_requested: float, reads: Any) -> WeightMask:
         """What is gone for good, as a mask of single weights; everything stays where nothing is."""
         keep: dict[str, Tensor] = {}
         if self.how == "remove":
@@ -112,9 +114,9 @@ class Treatment:
         keep = {}
         for group in graph.groups:
             written = torch.zeros(group.filters, dtype=torch.bool)
-            for layer, writer in self.writers.items():
-                if writer.group == group.name:
-                    partner = next((name for name in writer.layers if name in self.chosen), layer)
+            for layer, producer in self.producers.items():
+                if producer.group == group.name:
+                    partner = next((name for name in producer.layers if name in self.chosen), layer)
                     written[self.left(partner)] = True
             # Filters that grouped convolutions tie go together or not at all.
             tied = torch.zeros(group.filters, dtype=torch.int64).index_add_(0, group.units, written.long())
@@ -161,12 +163,12 @@ class Treatment:
 
     def _members(self, layer: str) -> tuple[Member, ...]:
         """The places that this kind of treatment touches."""
-        writer = self.writers[layer]
+        producer = self.producers[layer]
         if self.how == "remove":
-            return (*writer.weights, *writer.norms, *writer.doors)
+            return (*producer.weights, *producer.norms, *producer.consumer_inputs)
         if self.how == "noise":
-            return tuple(member for member in writer.weights if member.tensor.endswith(".weight"))
-        return (*writer.weights, *writer.norms) if self.how == "restore" else writer.weights
+            return tuple(member for member in producer.weights if member.tensor.endswith(".weight"))
+        return (*producer.weights, *producer.norms) if self.how == "restore" else producer.weights
 
     def _places(self, layer: str, filters: Tensor) -> Iterator[_Place]:
         for member in self._members(layer):
@@ -179,7 +181,7 @@ class Treatment:
     def _restored(self, layer: str, filters: Tensor) -> list[_Place]:
         """What is put back: the places that are zeroed, and the running statistics behind them."""
         places = list(self._places(layer, filters))
-        for member in self.writers[layer].norms:
+        for member in self.producers[layer].norms:
             owner, _, leaf = member.tensor.rpartition(".")
             for name in (f"{owner}.running_mean", f"{owner}.running_var") if leaf == "weight" else ():
                 if name in self.tensors:

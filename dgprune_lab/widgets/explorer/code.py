@@ -36,7 +36,7 @@ def as_code(study: Study, view: Mapping[str, Any], *, scorer: Scorer | Scores) -
         f"study = {made}",
         f'assert study.key == "{study.key}", "these are other data"',
         f"scorer = {written}",
-        f"mask = dg.allocate(study.score(scorer), ratio={view['ratio']!r}, scope={view['scope']!r}, of={view['of']!r})",
+        f"mask = dg.allocate(study.score(scorer), ratio={view['ratio']!r}, scope={view['scope']!r}, of={view['budget']!r})",
         "small = dg.prune(study.model, mask)",
         f"dg.measure(small, study.domains, batchnorm={view['batchnorm']!r})",
     ]

@@ -12,12 +12,12 @@ import torch
 import traitlets
 
 from ... import charts
-from ...core import BatchNorm, DgpruneError, Mask, Of, Scope, Scores
+from ...core import BatchNorm, Budget, DgpruneError, Mask, Scope, Scores
 from ...models import save
 from ...scorers import Scorer
 from ...study import Study
 from ..page import static as assets
-from ..page.comm import HeardWidget
+from ..page.comm import CommWidget
 from ..page.vega import vega_host
 from ..panels.agreement import AgreementPanel
 from ..panels.feature_shift import FeatureShiftPanel
@@ -28,17 +28,17 @@ from ..panels.prunability import PrunabilityPanel
 from ..panels.sensitivity import SensitivityPanel
 from ..worker import CURVES, EXACT, Job, Worker
 from .code import as_code
-from .measurements import Measurements, View, frame_key
+from .measurements import Choices, Measurements, frame_key
 from .panel_host import Panels
 
 QUIET_SECONDS = 0.12
 _MOVING_SECONDS = 0.6  # the page says when its slider rests; this is how long it may forget to
 _PICTURE_SECONDS = 0.6
-_CHOICES = ("ratio", "scorer", "scope", "of", "batchnorm")
+_CHOICES = ("ratio", "scorer", "scope", "budget", "batchnorm")
 _PINS = 3
 
 
-class Explorer(HeardWidget):
+class Explorer(CommWidget):
     """A slider over the share removed, live on the kernel: what each domain loses, which filters stay, what is left.
 
     The page follows the slider by itself; the kernel measures in one background thread, the newest request first, so
@@ -78,7 +78,7 @@ class Explorer(HeardWidget):
         scorer: str | Scorer | Scores = "l1",
         ratio: float = 0.5,
         scope: Scope = "layer",
-        of: Of = "filters",
+        budget: Budget = "filters",
         batchnorm: BatchNorm | None = None,
         scorers: Sequence[Scorer | Scores] = (),
         panels: Sequence[Panel] | None = None,
@@ -89,10 +89,18 @@ class Explorer(HeardWidget):
         self._lock = threading.RLock()
         settled = batchnorm or ("recalibrate" if self.study.has_batchnorm else "as_is")
         start = self._measurements.checked(
-            {"id": 0, "ratio": ratio, "scorer": scorer, "scope": scope, "of": of, "batchnorm": settled, "by": "kernel"}
+            {
+                "id": 0,
+                "ratio": ratio,
+                "scorer": scorer,
+                "scope": scope,
+                "budget": budget,
+                "batchnorm": settled,
+                "by": "kernel",
+            }
         )
         self._start = self._view = start
-        self._pinned: list[tuple[View, dict[str, Any]]] = []
+        self._pinned: list[tuple[Choices, dict[str, Any]]] = []
         this: weakref.ref[Explorer] = weakref.ref(self)
         self._worker = Worker(
             lambda job, error: _call(this, "_failed", error), noted=lambda text: _call(this, "_noted", text)
@@ -111,7 +119,7 @@ class Explorer(HeardWidget):
     # --- what a cell may read and set ---------------------------------------------------------------------------
 
     @property
-    def view(self) -> View:
+    def view(self) -> Choices:
         """What the controls say: the last choice that made sense."""
         return self._view
 
@@ -146,13 +154,13 @@ class Explorer(HeardWidget):
         self._choose(scope=value)
 
     @property
-    def of(self) -> Of:
+    def budget(self) -> Budget:
         """What the ratio counts."""
-        return self.view["of"]
+        return self.view["budget"]
 
-    @of.setter
-    def of(self, value: Of) -> None:
-        self._choose(of=value)
+    @budget.setter
+    def budget(self, value: Budget) -> None:
+        self._choose(budget=value)
 
     @property
     def batchnorm(self) -> BatchNorm:
@@ -266,7 +274,7 @@ class Explorer(HeardWidget):
         self._worker.put("curves", lambda: self._curves(view), priority=CURVES)
         self._worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3)
 
-    def _curves(self, view: View) -> Job:
+    def _curves(self, view: Choices) -> Job:
         last = -1
         for done, total in self._measurements.fill(view):
             if done != last:
@@ -279,7 +287,7 @@ class Explorer(HeardWidget):
             yield from (None for _ in self._measurements.fill(pinned))
             self._send_pins()
 
-    def _latency(self, view: View) -> Job:
+    def _latency(self, view: Choices) -> Job:
         yield from self._measurements.time(view)
         self._send_frames(view)
 
@@ -292,7 +300,7 @@ class Explorer(HeardWidget):
 
     # --- what the page is told, and tells ------------------------------------------------------------------------
 
-    def _send_frames(self, view: View) -> None:
+    def _send_frames(self, view: Choices) -> None:
         if frame_key(view) == frame_key(self.view):
             self.frames = {"key": frame_key(view), "rows": self._measurements.rows(view)}
 

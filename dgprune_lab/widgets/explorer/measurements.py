@@ -8,25 +8,25 @@ from typing import Any, TypedDict
 
 import pandas as pd
 
-from ...core import BatchNorm, Mask, Of, Scope, Scores, choice, roles_of, telling, tidy
+from ...core import BatchNorm, Budget, Mask, Scope, Scores, choice, roles_of, tidy, yielding
 from ...measurement import LATENCY_IMAGES
 from ...pruning import allocate, checked_ratio, removal_order
 from ...scorers import SCORERS, Scorer, resolve
-from ...study import Study, left, mask_columns, mask_record
+from ...study import Study, left, mask_columns, mask_provenance
 from ..panels.protocol import ESTIMATE_IMAGES
 from . import payloads as frames
 
 _QUICK = 0.25  # all images take less than this: no estimate is needed first
 
 
-class View(TypedDict):
+class Choices(TypedDict):
     """What the controls say; `id` grows with every request, `by` tells whether the page or a cell moved them."""
 
     id: int
     ratio: float
     scorer: str
     scope: Scope
-    of: Of
+    budget: Budget
     batchnorm: BatchNorm
     by: str
 
@@ -64,18 +64,22 @@ class Measurements:
                     del held[key]
         return name
 
-    def checked(self, view: Mapping[str, Any]) -> View:
+    def checked(self, view: Mapping[str, Any]) -> Choices:
         """The view, if its ratio, scorer, scope, count and BatchNorm setting exist.
 
         Raises:
             DgpruneError: they do not.
         """
         name = self.admit(view["scorer"])
-        return View(
-            id=int(view["id"]), ratio=checked_ratio(view["ratio"]), scorer=name, by=str(view["by"]),
-            scope=choice("scope", view["scope"], Scope), of=choice("of", view["of"], Of),  # type: ignore[typeddict-item]
+        return Choices(
+            id=int(view["id"]),
+            ratio=checked_ratio(view["ratio"]),
+            scorer=name,
+            by=str(view["by"]),
+            scope=choice("scope", view["scope"], Scope),
+            budget=choice("budget", view["budget"], Budget),  # type: ignore[typeddict-item]
             batchnorm=choice("batchnorm", view["batchnorm"], BatchNorm),  # type: ignore[typeddict-item]
-        )  # fmt: skip
+        )
 
     def words(self) -> frames.Row:
         """What a page must know before anything is measured."""
@@ -91,20 +95,20 @@ class Measurements:
         item = self.menu[name]
         return self.study.unavailable(item) if isinstance(item, Scorer) else None
 
-    def label(self, view: View) -> str:
+    def label(self, view: Choices) -> str:
         """Plain words for a view."""
         return f"{frames.label(self.study, self.menu[view['scorer']])}, {100 * view['ratio']:.0f} %"
 
-    def scores(self, view: View) -> Scores:
+    def scores(self, view: Choices) -> Scores:
         """The scores behind a view; a pass that they take serves the other scorers of the menu too."""
         others = [item for item in self.menu.values() if isinstance(item, Scorer)]
         return self.study.score_all([self.menu[view["scorer"]]], alongside=others)[0]
 
-    def mask(self, view: View) -> Mask:
+    def mask(self, view: Choices) -> Mask:
         """The filters that stay in a view."""
-        return allocate(self.scores(view), ratio=view["ratio"], scope=view["scope"], of=view["of"])
+        return allocate(self.scores(view), ratio=view["ratio"], scope=view["scope"], budget=view["budget"])
 
-    def plan(self, view: View) -> frames.Row:
+    def plan(self, view: Choices) -> frames.Row:
         """Which filters leave in what order, with a step for this very ratio, and what the choice looked at.
 
         A network that was changed in place is noticed here: nothing measured before is about it.
@@ -114,29 +118,29 @@ class Measurements:
             self._measured.clear()
             self._plans.clear()
             self._dense_latency = None
-        key = frames.key_of(view["scorer"], view["scope"], view["of"])
+        key = frames.key_of(view["scorer"], view["scope"], view["budget"])
         scores = self.scores(view)
         if key not in self._plans:
-            self._plans[key] = frames.plan(scores, scope=view["scope"], of=view["of"])
+            self._plans[key] = frames.plan(scores, scope=view["scope"], budget=view["budget"])
         made = self._plans[key]
         if all(step["ratio"] != view["ratio"] for step in made["steps"]):
             order = removal_order(scores, scope=view["scope"])
-            extra = frames.step(scores, order, ratio=view["ratio"], scope=view["scope"], of=view["of"])
+            extra = frames.step(scores, order, ratio=view["ratio"], scope=view["scope"], budget=view["budget"])
             made = self._plans[key] = {**made, "steps": sorted([*made["steps"], extra], key=lambda s: s["ratio"])}
-        record = mask_record(self.study.record, self.mask(view), batchnorm=view["batchnorm"], study=self.study)
+        record = mask_provenance(self.study.record, self.mask(view), batchnorm=view["batchnorm"], study=self.study)
         return {**made, "looked": frames.notice(self.study, record)}
 
-    def rows(self, view: View) -> list[frames.Row]:
+    def rows(self, view: Choices) -> list[frames.Row]:
         """Every frame of this view's curve, by ratio."""
         held = self._measured.get(frame_key(view), {})
         return [held[ratio] for ratio in sorted(held)]
 
-    def exact(self, view: View) -> frames.Row | None:
+    def exact(self, view: Choices) -> frames.Row | None:
         """The frame of this very ratio on all images; None where it is not measured."""
         row = self._measured.get(frame_key(view), {}).get(view["ratio"])
         return None if row is None or row["estimate"] else row
 
-    def measure(self, view: View) -> Generator[bool, None, None]:
+    def measure(self, view: Choices) -> Generator[bool, None, None]:
         """Measure a view: an estimate first where all images would take long; yields True when a frame is new."""
         mask = self.mask(view)
         self.evaluations["requested"] += 1
@@ -148,7 +152,7 @@ class Measurements:
         yield from self._added(view, frames.measured(self.study, mask, batchnorm=view["batchnorm"]))
         self._seconds = time.perf_counter() - start
 
-    def fill(self, view: View) -> Generator[tuple[int, int], None, None]:
+    def fill(self, view: Choices) -> Generator[tuple[int, int], None, None]:
         """Measure the ratios of the curve that are missing, nearest first; yields (done, total) after each step."""
         held = self._measured.setdefault(frame_key(view), {})
         missing = [r for r in frames.CURVE_RATIOS if r not in held or held[r]["estimate"]]
@@ -156,12 +160,12 @@ class Measurements:
         for done, ratio in enumerate(
             sorted(missing, key=lambda r: abs(r - view["ratio"])), start=total - len(missing) + 1
         ):
-            near: View = {**view, "ratio": ratio}
+            near: Choices = {**view, "ratio": ratio}
             self.evaluations["background"] += 1
             for new in self._added(near, frames.measured(self.study, self.mask(near), batchnorm=view["batchnorm"])):
                 yield (done if new else done - 1), total
 
-    def time(self, view: View) -> Generator[None, None, None]:
+    def time(self, view: Choices) -> Generator[None, None, None]:
         """Add the latency of a view that was measured, compared with the full network's."""
         if self._dense_latency is None:
             self._dense_latency = yield from frames.latency(self.study, None)
@@ -172,37 +176,44 @@ class Measurements:
             words = frames.latency_words(found, dense=self._dense_latency, images=images)
             self._measured[frame_key(view)][view["ratio"]] = {**row, "latency": words}
 
-    def table(self, view: View) -> pd.DataFrame | None:
+    def table(self, view: Choices) -> pd.DataFrame | None:
         """A measured view as a tidy table; None where it is not measured."""
         row = self.exact(view)
         return None if row is None else _table(self.study, self.mask(view), row, view["batchnorm"])
 
-    def _added(self, view: View, steps: Generator[None, None, frames.Row]) -> Generator[bool, None, None]:
-        found = yield from telling(steps, False)
+    def _added(self, view: Choices, steps: Generator[None, None, frames.Row]) -> Generator[bool, None, None]:
+        found = yield from yielding(steps, False)
         self._measured.setdefault(frame_key(view), {})[view["ratio"]] = found
         yield True
 
 
-def frame_key(view: View) -> str:
+def frame_key(view: Choices) -> str:
     """The name under which the frames of a view's curve are kept."""
-    return frames.key_of(view["scorer"], view["scope"], view["of"], view["batchnorm"])
+    return frames.key_of(view["scorer"], view["scope"], view["budget"], view["batchnorm"])
 
 
 def _table(study: Study, mask: Mask, row: frames.Row, batchnorm: BatchNorm) -> pd.DataFrame:
-    record, roles = mask_record(study.record, mask, batchnorm=batchnorm, study=study), roles_of(study.domains)
+    record, roles = mask_provenance(study.record, mask, batchnorm=batchnorm, study=study), roles_of(study.domains)
     shared = {
-        **mask_columns(mask), "batchnorm": batchnorm, "seed": mask.options.get("seed"),
+        **mask_columns(mask),
+        "batchnorm": batchnorm,
+        "seed": mask.options.get("seed"),
         "training_seed": study.training_seed,
         "target_aware": record.target_aware(roles),
-    }  # fmt: skip
+    }
     rows: list[dict[str, Any]] = []
     for found in row["domains"]:
         domain = study.domain(found["name"])
         here = {
-            **shared, "domain": domain.name, "role": domain.role, "split": "report",
+            **shared,
+            "domain": domain.name,
+            "role": domain.role,
+            "split": "report",
             "images": len(domain.rows("report")),
-            "interval": "images", "unit": "share", **record.columns(domain.name, "report"),
-        }  # fmt: skip
+            "interval": "images",
+            "unit": "share",
+            **record.columns(domain.name, "report"),
+        }
         metric = "agreement" if found["agreement"] else "accuracy"
         rows.append({**here, "metric": metric, "value": found["value"], "low": found["low"], "high": found["high"]})
         if found["change"] is not None:

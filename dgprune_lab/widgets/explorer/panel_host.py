@@ -81,9 +81,12 @@ class Panels:
         if explorer is None:
             return
         view = View(
-            explorer.study, explorer.mask, batchnorm=explorer.batchnorm, selected=panel.selected,
+            explorer.study,
+            explorer.mask,
+            batchnorm=explorer.batchnorm,
+            selected=panel.selected,
             menu=dict(explorer._measurements.menu),
-        )  # fmt: skip
+        )
         found = _steps(panel, view)
         while self._guarded(panel, lambda: next(found, None), asked=asked):
             yield

@@ -13,11 +13,11 @@ from ...core import (
     MORE,
     SIGHTS,
     BatchNorm,
+    Budget,
     FilterGroup,
     Mask,
-    Of,
     Outcomes,
-    Record,
+    Provenance,
     Scope,
     Scores,
     roles_of,
@@ -30,7 +30,7 @@ from ...measurement import LATENCY_IMAGES, latency_row, timings
 from ...pruning import Order, removal_order
 from ...scorers import Scorer
 from ...stats import intervals
-from ...study import Study, mask_record
+from ...study import Study, mask_provenance
 from ..panels.labels import label
 
 PLAN_RATIOS = [round(k / 100, 2) for k in range(100)]
@@ -38,16 +38,16 @@ CURVE_RATIOS = [round(k / 20, 2) for k in range(20)]
 Row = dict[str, Any]
 
 
-def key_of(scorer: str, scope: str, of: str, batchnorm: str | None = None) -> str:
+def key_of(scorer: str, scope: str, budget: str, batchnorm: str | None = None) -> str:
     """The name under which a plan (without `batchnorm`) or frames (with it) are kept."""
-    return "|".join(part for part in (scorer, scope, of, batchnorm) if part is not None)
+    return "|".join(part for part in (scorer, scope, budget, batchnorm) if part is not None)
 
 
-def plan(scores: Scores, *, scope: Scope, of: Of, ratios: Sequence[float] = PLAN_RATIOS) -> Row:
+def plan(scores: Scores, *, scope: Scope, budget: Budget, ratios: Sequence[float] = PLAN_RATIOS) -> Row:
     """Which filters leave in what order, and what is left at every ratio: all a page needs to follow a slider."""
     order = removal_order(scores, scope=scope)
     return {
-        "key": key_of(scores.scorer, scope, of),
+        "key": key_of(scores.scorer, scope, budget),
         "groups": [
             {
                 "rank": _ranks(scores.values[g.name], g).tolist(),
@@ -55,7 +55,7 @@ def plan(scores: Scores, *, scope: Scope, of: Of, ratios: Sequence[float] = PLAN
             }
             for g in scores.graph.groups
         ],
-        "steps": [step(scores, order, ratio=ratio, scope=scope, of=of) for ratio in ratios],
+        "steps": [step(scores, order, ratio=ratio, scope=scope, budget=budget) for ratio in ratios],
         "spread": spread(scores),
     }
 
@@ -63,18 +63,24 @@ def plan(scores: Scores, *, scope: Scope, of: Of, ratios: Sequence[float] = PLAN
 def spread(scores: Scores) -> str:
     """How far the scores lie apart, in words: scores that crowd together rank by next to nothing."""
     flat = np.concatenate([value.numpy() for value in scores.values.values()])
-    low, first, third, high = (f"{value:.3g}".replace("-", "\N{MINUS SIGN}") for value in
-                               np.quantile(flat, [0, 0.25, 0.75, 1]))  # fmt: skip
+    low, first, third, high = (
+        f"{value:.3g}".replace("-", "\N{MINUS SIGN}") for value in np.quantile(flat, [0, 0.25, 0.75, 1])
+    )
     return f"Scores from {low} to {high}; the middle half from {first} to {third}."
 
 
-def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, of: Of) -> Row:
+def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, budget: Budget) -> Row:
     """What is left at one ratio."""
     graph = scores.graph
-    gone = order.gone(order.count(graph, ratio, of))
+    gone = order.gone(order.count(graph, ratio, budget))
     keep = {group.name: order.of_group(group, gone) for group in graph.groups}
-    mask = Mask(keep, ratio, graph, scope, of, scores.scorer)
-    return {"ratio": ratio, "got": mask.got, "kept": [int(part.sum()) for part in keep.values()], **mask.cost._asdict()}
+    mask = Mask(keep, ratio, graph, scope, budget, scores.scorer)
+    return {
+        "ratio": ratio,
+        "ratio_achieved": mask.ratio_achieved,
+        "kept": [int(part.sum()) for part in keep.values()],
+        **mask.cost._asdict(),
+    }
 
 
 def _ranks(values: Tensor, group: FilterGroup) -> Tensor:
@@ -101,7 +107,7 @@ def measured(
     full: dict[str, Outcomes] = {}
     for domain in study.domains:
         full[domain.name] = yield from study.steps(None, domain=domain.name, split=split, images=images)
-    record = mask_record(study.record, mask, batchnorm=batchnorm, study=study)
+    record = mask_provenance(study.record, mask, batchnorm=batchnorm, study=study)
     rows, roles = [], roles_of(study.domains)
     for domain in study.domains:
         cells = record.columns(domain.name, split, roles=roles)
@@ -109,9 +115,13 @@ def measured(
         numbers = _numbers(after[domain.name], full[domain.name])
         rows.append({"name": domain.name, **numbers, "seen": sight, "looked": SIGHTS[sight]})
     return {
-        "ratio": mask.asked, "estimate": images is not None, "images": max(len(o) for o in after.values()),
-        "sentence": sentence(mask, rows), "domains": rows, "latency": None,
-    }  # fmt: skip
+        "ratio": mask.ratio_requested,
+        "estimate": images is not None,
+        "images": max(len(o) for o in after.values()),
+        "sentence": sentence(mask, rows),
+        "domains": rows,
+        "latency": None,
+    }
 
 
 def _numbers(after: Outcomes, full: Outcomes) -> Row:
@@ -124,9 +134,15 @@ def _numbers(after: Outcomes, full: Outcomes) -> Row:
         return {"value": float(same.mean()), "low": float(low), "high": float(high), "agreement": True, **nothing}
     low, high = intervals.over_images(after.correct.double().numpy())
     return {
-        "value": after.accuracy, "low": float(low), "high": float(high), "agreement": False, "before": full.accuracy,
-        "change": moved[0], "change_low": moved[1], "change_high": moved[2],
-    }  # fmt: skip
+        "value": after.accuracy,
+        "low": float(low),
+        "high": float(high),
+        "agreement": False,
+        "before": full.accuracy,
+        "change": moved[0],
+        "change_low": moved[1],
+        "change_high": moved[2],
+    }
 
 
 def sentence(mask: Mask, rows: Sequence[Row]) -> str:
@@ -134,14 +150,14 @@ def sentence(mask: Mask, rows: Sequence[Row]) -> str:
 
     A domain that was looked at carries the word for it: "mnist_m (target-aware) 58 → 41 %".
     """
-    what = {"filters": "the filters", "parameters": "the weights", "macs": "the computation"}[mask.of]
-    share = mask.got
+    what = {"filters": "the filters", "parameters": "the weights", "macs": "the computation"}[mask.budget]
+    share = mask.ratio_achieved
     if mask.cost.filters == mask.graph.free:
         start = "Nothing is removed"
     elif abs(share - 0.5) < 0.005:
-        start = f"Half of {what} {'is' if mask.of == 'macs' else 'are'} gone"
+        start = f"Half of {what} {'is' if mask.budget == 'macs' else 'are'} gone"
     else:
-        start = f"{share:.0%} of {what} {'is' if mask.of == 'macs' else 'are'} gone".replace("%", " %")
+        start = f"{share:.0%} of {what} {'is' if mask.budget == 'macs' else 'are'} gone".replace("%", " %")
     parts = []
     for row in rows:
         seen = row["seen"]
@@ -174,7 +190,7 @@ def latency_words(found: list[float], *, dense: list[float], images: int) -> Row
     return {"text": text, "value": row["value"], "low": row["low"], "high": row["high"]}
 
 
-def notice(study: Study, record: Record, *, split: str = "report") -> Row | None:
+def notice(study: Study, record: Provenance, *, split: str = "report") -> Row | None:
     """The line above the charts that says what the choice behind a mask looked at; None where it looked at nothing."""
     found = record.notice(roles_of(study.domains), split=split)
     return None if found is None else found._asdict()
@@ -185,10 +201,15 @@ def given_scores(study: Study, scores: Scores) -> Row:
     read = "nobody said what" if scores.reads is None else ", ".join(scores.reads).replace(MORE, "more") or "nothing"
     words = label(study, scores)
     return {
-        "name": scores.scorer, "label": words, "kind": "target" if "target-aware" in words else "given",
-        "summary": f"Scores that were passed in. Looked at: {read}.", "cite": "", "unavailable": None, "instead": None,
+        "name": scores.scorer,
+        "label": words,
+        "kind": "target" if "target-aware" in words else "given",
+        "summary": f"Scores that were passed in. Looked at: {read}.",
+        "cite": "",
+        "unavailable": None,
+        "instead": None,
         "options": [],
-    }  # fmt: skip
+    }
 
 
 def option_controls(study: Study, scorer: Scorer) -> list[Row]:
@@ -234,22 +255,30 @@ def static_state(study: Study, *, scorers: Sequence[Scorer]) -> Row:
     return {
         "domains": [
             {
-                "name": d.name, "role": d.role, "colour": found[d.name].colour, "dash": list(found[d.name].dash),
-                "shape": found[d.name].shape, "chance": 1 / d.classes if d.classes else None,
+                "name": d.name,
+                "role": d.role,
+                "colour": found[d.name].colour,
+                "dash": list(found[d.name].dash),
+                "shape": found[d.name].shape,
+                "chance": 1 / d.classes if d.classes else None,
             }
             for d in study.domains
         ],
         "groups": [{"name": g.name, "filters": g.filters} for g in study.graph.groups],
         "scorers": [
             {
-                "name": s.name, "label": label(study, s), "kind": s.kind, "cite": s.cite,
+                "name": s.name,
+                "label": label(study, s),
+                "kind": s.kind,
+                "cite": s.cite,
                 "summary": f"{s.summary}\n{s.formula}".strip(),
                 "instead": _instead(study, s, scorers),
-                "unavailable": study.unavailable(s), "options": option_controls(study, s),
+                "unavailable": study.unavailable(s),
+                "options": option_controls(study, s),
             }
             for s in scorers
         ],
         "refused": dict(study.graph.refused),
         "has_batchnorm": study.has_batchnorm,
         "full": full._asdict(),
-    }  # fmt: skip
+    }

@@ -14,7 +14,7 @@ import traitlets
 
 from ... import charts
 from ...charts.training import training_data
-from ...core import COLUMNS, BatchNorm, DgpruneError, Of, Scope, tidy
+from ...core import COLUMNS, BatchNorm, Budget, DgpruneError, Scope, tidy
 from ...scorers import Scorer, resolve
 from ...study import Study
 from ...training import (
@@ -29,7 +29,7 @@ from ...training import (
     tuning_steps,
 )
 from ..page import static as assets
-from ..page.comm import HeardWidget
+from ..page.comm import CommWidget
 from ..page.vega import vega_host
 from ..worker import EXACT, Job, Worker
 
@@ -37,7 +37,7 @@ _SAY_SECONDS = 0.2
 _COUNTED = {"filters": "filters", "parameters": "weights", "macs": "computation"}
 
 
-class Live(HeardWidget):
+class Live(CommWidget):
     """A training with its chart: accuracy per domain against the epochs, a rule at every cut, words of progress.
 
     The run goes on in one background thread, so cells run meanwhile; an interrupted cell does not touch it. It starts
@@ -239,21 +239,33 @@ class Tuning(Live):
         options: TrainingOptions | None = None,
         batchnorm: BatchNorm = "as_is",
         scope: Scope = "layer",
-        of: Of = "filters",
+        budget: Budget = "filters",
         seed: int = 0,
         split: str = "report",
         images: int | None = None,
         measure: MeasureWhen = "epochs",
     ) -> None:
         start = partial(
-            tuning_steps, study, scorer, ratio=ratio, rounds=rounds, epochs=epochs, options=options,
-            batchnorm=batchnorm, scope=scope, of=of, seed=seed, split=split, images=images, measure=measure,
-        )  # fmt: skip
+            tuning_steps,
+            study,
+            scorer,
+            ratio=ratio,
+            rounds=rounds,
+            epochs=epochs,
+            options=options,
+            batchnorm=batchnorm,
+            scope=scope,
+            budget=budget,
+            seed=seed,
+            split=split,
+            images=images,
+            measure=measure,
+        )
         steps = start()
         count = rounds_of(ratio, rounds)
         how = f"{count} round{'s' if count > 1 else ''} of {epochs} epoch{'s' if epochs != 1 else ''}"
         what = "Dense control, nothing removed" if scorer is None else resolve(scorer).label
-        share = "" if scorer is None else f", {100 * ratio:g} % of the {_COUNTED[of]}"
+        share = "" if scorer is None else f", {100 * ratio:g} % of the {_COUNTED[budget]}"
         super().__init__(lambda: steps, title=f"{what}{share}, in {how}", epochs=count * epochs)
 
     @property

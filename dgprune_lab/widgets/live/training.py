@@ -47,10 +47,21 @@ class Training(Live):
         checkpoint: str | Path | None = None,
     ) -> None:
         steps = training_steps(
-            network, sources=sources, targets=targets, schedule=schedule, options=options, scorer=scorer,
-            remove=remove, how=how, batches=batches, split=split, report=report, seed=seed, images=images,
+            network,
+            sources=sources,
+            targets=targets,
+            schedule=schedule,
+            options=options,
+            scorer=scorer,
+            remove=remove,
+            how=how,
+            batches=batches,
+            split=split,
+            report=report,
+            seed=seed,
+            images=images,
             checkpoint=checkpoint,
-        )  # fmt: skip
+        )
         what = "random filters leave" if remove == "random" else f"{resolve(scorer).name}: {_LEAVING[remove]}"
         if how != "remove":
             what += f" ({_PASSING[how]}, {batches} batches)"

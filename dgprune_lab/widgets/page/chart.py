@@ -8,11 +8,11 @@ import traitlets
 
 from ... import charts
 from . import static as assets
-from .comm import HeardWidget
+from .comm import CommWidget
 from .vega import vega_host
 
 
-class Shown(HeardWidget):
+class LiveChart(CommWidget):
     """An Altair chart drawn in the page by the toolkit's own Vega; a saved notebook shows it as a picture.
 
     Inputs that the chart binds to its parameters stand below it and keep their keys to themselves. Nothing is sent to

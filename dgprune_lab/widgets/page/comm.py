@@ -9,7 +9,7 @@ from typing import Any
 import anywidget
 
 
-class HeardWidget(anywidget.AnyWidget):
+class CommWidget(anywidget.AnyWidget):
     """An anywidget whose messages from the page are answered on whatever thread is free.
 
     The kernel otherwise hands the page's messages to the thread that last sent on this comm: after a cell has made the

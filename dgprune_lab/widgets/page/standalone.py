@@ -105,10 +105,17 @@ def write_page(
         _check(one)
         one["static"] = {**one["static"], "offline": True}
     text = _PAGE.format(
-        policy=html.escape(POLICY, quote=True), title=html.escape(title), lead=html.escape(lead), css=style(),
-        page_css=_PAGE_CSS, places="<div></div>" * len(states), state=inlined(states),
-        vega=_closed(vega_bundle(kind="script")), module=_closed(module_text("explorer")), start=_START,
-    )  # fmt: skip
+        policy=html.escape(POLICY, quote=True),
+        title=html.escape(title),
+        lead=html.escape(lead),
+        css=style(),
+        page_css=_PAGE_CSS,
+        places="<div></div>" * len(states),
+        state=inlined(states),
+        vega=_closed(vega_bundle(kind="script")),
+        module=_closed(module_text("explorer")),
+        start=_START,
+    )
     return _write(Path(path), text)
 
 

@@ -116,7 +116,7 @@ class AgreementPanel:
     def _text(self, view: View, left_out: Mapping[str, str]) -> str:
         """What the others are compared with, who is left out and why, and what the scorers said."""
         mask, present = view.mask, label(view.study, view.menu[view.mask.scorer])
-        share = f"{100 * mask.asked:.4g} % of {_COUNTS[mask.of]} removed, {_SCOPES[mask.scope]}"
+        share = f"{100 * mask.ratio_requested:.4g} % of {_COUNTS[mask.budget]} removed, {_SCOPES[mask.scope]}"
         lines = [f"Compared with “{present}”, {share}. Grey is what unrelated choices give (95 %)."]
         item, itself = self._itself.get(mask.scorer, (None, ""))
         if itself and item is view.menu[mask.scorer]:
@@ -133,7 +133,7 @@ class AgreementPanel:
 def _rows(view: View, mine: Scores, other: Scores) -> list[dict[str, Any]]:
     """The diagnostic's rows of the whole network for one pair, at the mask's own ratio."""
     mask: Mask = view.mask
-    theirs = allocate(other, ratio=mask.asked, scope=mask.scope, of=mask.of)
+    theirs = allocate(other, ratio=mask.ratio_requested, scope=mask.scope, budget=mask.budget)
     return [row for row in pair_rows(view.study, (mine, other), masks=(mask, theirs)) if row["group"] == ALL]
 
 

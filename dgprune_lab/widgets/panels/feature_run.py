@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...charts.feature_shift.map import Dot, boxed
-from ...core import DgpruneError, Mask, telling
+from ...core import DgpruneError, Mask, yielding
 from ...diagnostics._features import Features, features_steps
 from ...diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number_rows
 from ...pruning import allocate
@@ -65,7 +65,7 @@ class FeatureRun:
     def key(view: View, layer: str) -> Key:
         """What it depends on."""
         mask, batchnorm = view.mask, view.batchnorm if view.study.has_batchnorm else "as_is"
-        return view.study.content, layer, mask.scorer, id(view.menu[mask.scorer]), mask.scope, mask.of, batchnorm
+        return view.study.content, layer, mask.scorer, id(view.menu[mask.scorer]), mask.scope, mask.budget, batchnorm
 
     @property
     def drawing(self) -> tuple[str, float] | None:
@@ -98,8 +98,8 @@ class FeatureRun:
         """Features, linear map and numbers of the whole grid, and the start of the fit; True where something is new."""
         if self.held is None:
             scores, mask = view.study.score(self._item), view.mask
-            masks = [allocate(scores, ratio=ratio, scope=mask.scope, of=mask.of) for ratio in KNOTS[1:]]
-            held = yield from telling(self._features(view, masks), False)
+            masks = [allocate(scores, ratio=ratio, scope=mask.scope, budget=mask.budget) for ratio in KNOTS[1:]]
+            held = yield from yielding(self._features(view, masks), False)
             self.maps["linear"] = drawn(held, held.linear(), kind="linear")
             self.held = held
             yield True
@@ -147,8 +147,8 @@ class FeatureRun:
         each = max(_LEAST, IMAGES // len(view.study.domains))
         steps = features_steps(
             view.study, self.layer, masks=masks, batchnorm=view.batchnorm, images=each, split="report"
-        )  # fmt: skip
-        held = yield from telling(steps, {})
+        )
+        held = yield from yielding(steps, {})
         return held
 
 

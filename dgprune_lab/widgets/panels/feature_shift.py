@@ -15,11 +15,11 @@ from ...charts.feature_shift.map import Dot, at_ratio, legend_rows, map_chart, m
 from ...charts.feature_shift.numbers import number_chart, number_data
 from ...charts.pixels.thumbnails import Strip, data_url, picture_chart, picture_rows
 from ...charts.theme import WORDS, records
-from ...core import Sight, roles_of, sight_of, strongest, telling, tidy
+from ...core import Sight, roles_of, sight_of, strongest, tidy, yielding
 from ...diagnostics._features import Features
 from ...diagnostics._removal import Case, Removal, case_steps
 from ...diagnostics.feature_shift import EXTRA
-from ...study import Study, mask_record
+from ...study import Study, mask_provenance
 from .feature_run import KNOTS, Drawn, FeatureRun, Key, dots_of, drawn
 from .labels import label
 from .protocol import Frames, View
@@ -87,7 +87,7 @@ class FeatureShiftPanel:
             shown = drawn(held, held.linear(), kind="linear")
         yield {**self._map(view, run, held, shown), **self._told(view, run, held)}
         yield from self._pick(view, run, held, shown)
-        ratio = view.mask.asked
+        ratio = view.mask.ratio_requested
         if ratio not in run.rows or 0.0 not in run.rows:
             present = yield from run.preview(view)
             run.measure(view, present, 0, ratio=0.0)
@@ -148,18 +148,20 @@ class FeatureShiftPanel:
         points = point_rows(dots, places, looks=style)
         if alone:
             points = [{**row, "xs": row["xs"][1:2] * len(KNOTS), "ys": row["ys"][1:2] * len(KNOTS)} for row in points]
-        ratio = view.mask.asked if alone else None
+        ratio = view.mask.ratio_requested if alone else None
         domains: dict[str, tuple[str, Sight]] = {
             d.name: (d.role or "", _sight(view, d.name)) for d in view.study.domains
         }
-        return {"map": {
-            "points": points,
-            "legend": legend_rows(domains, [dot.label for dot in dots], looks=style),
-            "words": map_words(shown.kind, shown.trust, images=len(dots), only=ratio, knots=KNOTS),
-        }}  # fmt: skip
+        return {
+            "map": {
+                "points": points,
+                "legend": legend_rows(domains, [dot.label for dot in dots], looks=style),
+                "words": map_words(shown.kind, shown.trust, images=len(dots), only=ratio, knots=KNOTS),
+            }
+        }
 
     def _numbers(self, view: View, run: FeatureRun) -> dict[str, Any]:
-        ratios = sorted({*KNOTS, view.mask.asked} & set(run.rows))
+        ratios = sorted({*KNOTS, view.mask.ratio_requested} & set(run.rows))
         frame = tidy((row for ratio in ratios for row in run.rows[ratio]), extra=EXTRA)
         return {"numbers": number_data(records(frame), [run.layer], style=_style(view.study))}
 
@@ -187,7 +189,7 @@ class FeatureShiftPanel:
             self._brushed = []
             yield {"pictures": {"pictures": [], "words": []}}
             return
-        places = shown.places[-1] if run.held is None else at_ratio(shown.places, KNOTS, view.mask.asked)
+        places = shown.places[-1] if run.held is None else at_ratio(shown.places, KNOTS, view.mask.ratio_requested)
         inside = np.ones(len(places), dtype=bool)
         for axis, name in enumerate("xy"):
             if brush.get(name) is not None:
@@ -196,7 +198,7 @@ class FeatureShiftPanel:
         dots, asked = dots_of(held), Removal((), (), batchnorm=view.batchnorm)
         cases: dict[str, Case] = {}
         for domain in view.study.domains:
-            cases[domain.name] = yield from telling(case_steps(view.study, view.mask, domain=domain, asked=asked), {})
+            cases[domain.name] = yield from yielding(case_steps(view.study, view.mask, domain=domain, asked=asked), {})
         found = [(dots[k], shown.places[0][k], places[k]) for k in np.flatnonzero(inside)]
         self._brushed = [_row(dot, full, place, cases[dot.domain]) for dot, full, place in found]
         yield {"pictures": _pictures(view, self._brushed), **self._told(view, run, held)}
@@ -205,10 +207,16 @@ class FeatureShiftPanel:
 def _row(dot: Dot, full: Any, place: Any, case: Case) -> dict[str, Any]:
     at = int((case.before.index == dot.image).nonzero()[0])
     return {
-        "domain": dot.domain, "image": dot.image, "class": dot.label, "read_full": int(case.before.predicted[at]),
-        "read_pruned": int(case.predicted[at]), "full_x": float(full[0]), "full_y": float(full[1]),
-        "x": float(place[0]), "y": float(place[1]),
-    }  # fmt: skip
+        "domain": dot.domain,
+        "image": dot.image,
+        "class": dot.label,
+        "read_full": int(case.before.predicted[at]),
+        "read_pruned": int(case.predicted[at]),
+        "full_x": float(full[0]),
+        "full_y": float(full[1]),
+        "x": float(place[0]),
+        "y": float(place[1]),
+    }
 
 
 def _pictures(view: View, rows: Rows) -> dict[str, Rows]:
@@ -222,10 +230,15 @@ def _pictures(view: View, rows: Rows) -> dict[str, Rows]:
         some = [found[k] for k in np.linspace(0, len(found) - 1, room).astype(int)]
         pixels = (domain.take(torch.tensor([row["image"] for row in some]), device="cpu").images * 255).round().byte()
         shown = [
-            {"url": data_url(np.ascontiguousarray(image)), "image": row["image"], "truth": row["class"],
-             "before": row["read_full"], "now": row["read_pruned"]}
+            {
+                "url": data_url(np.ascontiguousarray(image)),
+                "image": row["image"],
+                "truth": row["class"],
+                "before": row["read_full"],
+                "now": row["read_pruned"],
+            }
             for row, image in zip(some, pixels.permute(0, 2, 3, 1).numpy(), strict=True)
-        ]  # fmt: skip
+        ]
         half = -(-len(shown) // 2)
         words = f"{domain.name} ({WORDS[domain.role]})" if domain.role in WORDS else domain.name
         first = Strip(
@@ -275,10 +288,16 @@ def _style(study: Study) -> Any:
 def _sight(view: View, domain: str) -> Sight:
     """What was looked at of a domain, by the network's record or by the choice."""
     study, roles = view.study, roles_of(view.study.domains)
-    looked = study.record, mask_record(study.record, view.mask, batchnorm=view.batchnorm, study=study)
+    looked = study.record, mask_provenance(study.record, view.mask, batchnorm=view.batchnorm, study=study)
     role = study.domain(domain).role
     return strongest(
-        sight_of({"domain": domain, "role": role, "target_aware": one.target_aware(roles),
-                  **one.columns(domain, "report", roles=roles)})
+        sight_of(
+            {
+                "domain": domain,
+                "role": role,
+                "target_aware": one.target_aware(roles),
+                **one.columns(domain, "report", roles=roles),
+            }
+        )
         for one in looked
-    )  # fmt: skip
+    )

@@ -112,18 +112,24 @@ def weight_rows(study: Study, *, layer: str, filter: int) -> dict[str, Rows]:
         lines = ("Its weights read other", "filters; only those of", "the first layer are", "pictures.")
         return {"weights": [], "weight_words": [_words(line, x=0, y=8 + 15 * k) for k, line in enumerate(lines)]}
     most = max(float(np.abs(found).max()), 1e-12)
-    of = _COLOURS.get(len(found), tuple(f"channel {k}" for k in range(len(found))))
+    budget = _COLOURS.get(len(found), tuple(f"channel {k}" for k in range(len(found))))
     side = min(64, 200 // len(found) - 8)
     pictures = [
-        {"x": 0, "y": 22 + k * (side + 8), "side": side, "url": png(part, low=-most, high=most),
-         "text": f"{name}: {part.min():.2g} to {part.max():.2g}"}
-        for k, (name, part) in enumerate(zip(of, found, strict=True))
-    ]  # fmt: skip
+        {
+            "x": 0,
+            "y": 22 + k * (side + 8),
+            "side": side,
+            "url": png(part, low=-most, high=most),
+            "text": f"{name}: {part.min():.2g} to {part.max():.2g}",
+        }
+        for k, (name, part) in enumerate(zip(budget, found, strict=True))
+    ]
     words = [_words("Its weights on", x=0, y=8)]
     words += [
-        _words(name, x=side + 8, y=one["y"] + side / 2, look="small") for name, one in zip(of, pictures, strict=True)
+        _words(name, x=side + 8, y=one["y"] + side / 2, look="small")
+        for name, one in zip(budget, pictures, strict=True)
     ]
-    words.append(_words("teal above 0, brown below", x=0, y=22 + len(of) * (side + 8) + 8, look="small"))
+    words.append(_words("teal above 0, brown below", x=0, y=22 + len(budget) * (side + 8) + 8, look="small"))
     return {"weights": pictures, "weight_words": words}
 
 
@@ -164,10 +170,14 @@ def waiting_rows(study: Study) -> Rows:
     style = looks((d.name, d.role or "source") for d in study.domains)
     nothing = {"change": None, "low": None, "high": None, "text": "…", "looked": ""}
     return [
-        {"place": k, "label": shortened(d.name, most=22), **nothing,
-         **{part: mark_of(style[d.name])[part] for part in ("colour", "fill", "shape")}}
+        {
+            "place": k,
+            "label": shortened(d.name, most=22),
+            **nothing,
+            **{part: mark_of(style[d.name])[part] for part in ("colour", "fill", "shape")},
+        }
         for k, d in enumerate(labelled(study))
-    ]  # fmt: skip
+    ]
 
 
 def ordinal(number: int) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...charts.drop import CAPTION
 from ...charts.pixels.thumbnails import Strip, data_url, per_strip, picture_chart, picture_rows
 from ...charts.theme import WORDS
-from ...core import sight_of, signed, telling
+from ...core import sight_of, signed, yielding
 from ...diagnostics._removal import Case, Removal, case_steps
 from ...diagnostics.flips import flipped
 from ...stats import intervals
@@ -19,9 +19,10 @@ from ...study import Study
 from .protocol import Frames, View
 
 KINDS = {
-    "right_to_wrong": "right before, wrong now", "wrong_to_right": "wrong before, right now",
+    "right_to_wrong": "right before, wrong now",
+    "wrong_to_right": "wrong before, right now",
     "changed": "read as another class than before (no labels)",
-}  # fmt: skip
+}
 
 
 class FlipsPanel:
@@ -54,7 +55,7 @@ class FlipsPanel:
         found: list[Case] = []
         for domain in view.study.domains:
             steps = case_steps(view.study, view.mask, domain=domain, asked=asked)
-            found.append((yield from telling(steps, {})))
+            found.append((yield from yielding(steps, {})))
         yield self._frames(found)
 
     def background(self, view: View) -> Iterator[Frames]:
@@ -68,10 +69,12 @@ class FlipsPanel:
         pages = max(1, -(-most // room))
         page = min(max(int((self.selected or {}).get("page") or 0), 0), pages - 1)
         strips = {
-            _name(case): [_strip(case, kind, part, slice(page * room, (page + 1) * room))
-                          for kind, part in turned[case.domain.name].items()]
+            _name(case): [
+                _strip(case, kind, part, slice(page * room, (page + 1) * room))
+                for kind, part in turned[case.domain.name].items()
+            ]
             for case in found
-        }  # fmt: skip
+        }
         text = f"Under each image: read before → read now, and its true class. {CAPTION}"
         return {"flips": picture_rows(strips), "text": text, "pages": {"at": page, "of": pages}}
 
@@ -105,8 +108,9 @@ def _pictures(case: Case, places: Tensor) -> list[dict[str, Any]]:
     before, index = case.before, case.before.index[places].cpu()
     pixels = (case.domain.take(index, device="cpu").images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     truth = [None] * len(places) if before.labels is None else before.labels[places].tolist()
-    read = zip(pixels, index.tolist(), truth, before.predicted[places].tolist(), case.predicted[places].tolist(),
-               strict=True)  # fmt: skip
+    read = zip(
+        pixels, index.tolist(), truth, before.predicted[places].tolist(), case.predicted[places].tolist(), strict=True
+    )
     return [
         {"url": data_url(np.ascontiguousarray(image)), "image": number, "truth": true, "before": was, "now": now}
         for image, number, true, was, now in read

@@ -8,7 +8,7 @@ from typing import Any
 from ...charts import looks
 from ...charts.drop import CAPTION, span_rows
 from ...charts.layers import known, layer_rows, layers_chart, placed, waiting
-from ...core import Domain, Mask, telling, tidy
+from ...core import Domain, Mask, tidy, yielding
 from ...diagnostics._removal import Removal, alone, case_steps
 from ...diagnostics.drop import EXTRA, drop_rows
 from ...pruning import allocate
@@ -67,9 +67,9 @@ class LayersPanel:
             key = _key(view, layer, mask, domain, None if small else images)
             if key in self._found:
                 continue
-            of = Removal(asked.scorers, asked.ratios, batchnorm=asked.batchnorm, images=key[-1], one_layer=True)
-            steps = case_steps(view.study, mask, domain=domain, asked=of, group=layer)
-            self._found[key] = drop_rows([(yield from telling(steps, {}))])
+            budget = Removal(asked.scorers, asked.ratios, batchnorm=asked.batchnorm, images=key[-1], one_layer=True)
+            steps = case_steps(view.study, mask, domain=domain, asked=budget, group=layer)
+            self._found[key] = drop_rows([(yield from yielding(steps, {}))])
         while len(self._found) > _KEPT:
             del self._found[next(iter(self._found))]
 
@@ -94,11 +94,13 @@ class LayersPanel:
                     rough |= {(layer, domain.name)} if held[1] else set()
         frame = tidy((row for rows in found.values() for row in rows), extra=EXTRA)
         ready = {(row["layer"], row["domain"]): row for row in layer_rows(frame, estimates=rough, style=style)}
-        rows = placed([
-            ready[layer, d.name] if (layer, d.name) in ready
-            else waiting(layer, domain=d.name, look=style[d.name])
-            for layer in masks for d in domains
-        ])  # fmt: skip
+        rows = placed(
+            [
+                ready[layer, d.name] if (layer, d.name) in ready else waiting(layer, domain=d.name, look=style[d.name])
+                for layer in masks
+                for d in domains
+            ]
+        )
         text = "\n".join(
             [_about(view), *_worst(rows, [d.name for d in domains]), *_marked(rows, len(masks), rough=bool(rough))]
         )
@@ -107,7 +109,7 @@ class LayersPanel:
 
 def _asked(view: View) -> tuple[Removal, dict[str, Mask]]:
     """What is asked for, and the mask of each layer alone, in the order of execution."""
-    item, ratio = view.menu[view.mask.scorer], view.mask.asked
+    item, ratio = view.menu[view.mask.scorer], view.mask.ratio_requested
     mask = allocate(view.study.score(item), ratio=ratio)
     masks = {layer: alone(mask, layer) for layer in view.study.graph.names}
     return Removal([item], [ratio], batchnorm=view.batchnorm, one_layer=True), masks
@@ -120,12 +122,12 @@ def _domains(view: View) -> list[Domain]:
 def _key(view: View, layer: str, mask: Mask, domain: Domain, images: int | None) -> Key:
     batchnorm = view.batchnorm if view.study.has_batchnorm else "as_is"
     # The scorer too: two of them may remove the same filters, and one of them have looked at a target.
-    choice = mask.key, mask.scorer, repr(mask.reads), mask.asked
+    choice = mask.key, mask.scorer, repr(mask.reads), mask.ratio_requested
     return view.study.content, layer, choice, batchnorm, domain.name, images
 
 
 def _about(view: View) -> str:
-    share = f"{100 * view.mask.asked:.4g} % of the filters of one layer alone, all others whole"
+    share = f"{100 * view.mask.ratio_requested:.4g} % of the filters of one layer alone, all others whole"
     return f"“{label(view.study, view.menu[view.mask.scorer])}”: {share}; {_BATCHNORM[view.batchnorm]}. {CAPTION}"
 
 

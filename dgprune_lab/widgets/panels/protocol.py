@@ -19,9 +19,14 @@ class View:
     """What a panel is shown: study, mask, options and menu (scorers by name) of the explorer at rest."""
 
     def __init__(
-        self, study: Study, mask: Mask, *, batchnorm: BatchNorm, selected: Any = None,
+        self,
+        study: Study,
+        mask: Mask,
+        *,
+        batchnorm: BatchNorm,
+        selected: Any = None,
         menu: Mapping[str, Scorer | Scores] = SCORERS,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.study, self.mask, self.selected, self.menu = study, mask, selected, menu
         self.batchnorm: BatchNorm = batchnorm
 

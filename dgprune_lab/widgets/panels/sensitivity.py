@@ -14,7 +14,7 @@ from ...charts.sensitivity import map_chart
 from ...charts.sensitivity.card import facts_chart, pictures_chart, ranks_chart
 from ...charts.sensitivity.map import MEANING, METHODS, compared, counted, full_colour, map_data, removed_rows
 from ...charts.theme import shortened
-from ...core import DgpruneError, Scores, noted, telling, tidy
+from ...core import DgpruneError, Scores, noted, tidy, yielding
 from ...diagnostics._removal import Removal, case_steps
 from ...diagnostics.sensitivity import EXTRA, IMAGES, Attributed, attribution_steps, attributor, effect_rows
 from ...measurement import TOGETHER, Attributor, Method
@@ -55,9 +55,11 @@ class SensitivityPanel:
 
     def __init__(self) -> None:
         self.charts: Mapping[str, dict[str, Any]] = {
-            "sensitivity": map_chart().to_dict(), "pictures": pictures_chart().to_dict(),
-            "facts": facts_chart().to_dict(), "ranks": ranks_chart().to_dict(),
-        }  # fmt: skip
+            "sensitivity": map_chart().to_dict(),
+            "pictures": pictures_chart().to_dict(),
+            "facts": facts_chart().to_dict(),
+            "ranks": ranks_chart().to_dict(),
+        }
         self.selected: Any = None
         self._content: str | None = None
         self._forget()
@@ -147,11 +149,19 @@ class SensitivityPanel:
         pair = next((one for one in offered if one == between), offered[0])
         slow = ", one layer at a time"
         return (method, pair), [
-            {"name": "method", "label": "Measured by", "value": method,
-             "choices": [[name, words + ("" if name in TOGETHER else slow)] for name, words in METHODS.items()]},
-            {"name": "between", "label": "Compare", "value": list(pair),
-             "choices": [[[a, b], f"{shortened(a, most=24)} against {shortened(b, most=24)}"] for a, b in offered]},
-        ]  # fmt: skip
+            {
+                "name": "method",
+                "label": "Measured by",
+                "value": method,
+                "choices": [[name, words + ("" if name in TOGETHER else slow)] for name, words in METHODS.items()],
+            },
+            {
+                "name": "between",
+                "label": "Compare",
+                "value": list(pair),
+                "choices": [[[a, b], f"{shortened(a, most=24)} against {shortened(b, most=24)}"] for a, b in offered],
+            },
+        ]
 
     def _picked(self, study: Study, known: _Known) -> Cell | None:
         """The filter that the user picked, or the last one shown where the map is not complete."""
@@ -230,10 +240,11 @@ class SensitivityPanel:
         here = next(one for one in known.data["cells"] if (one["group"], one["filter"]) == cell)
         shown = filter_card.picture_rows(study, self._network(study), held, layer=layer, filter=number)
         return {
-            "pictures": shown["pictures"], "words": [filter_card.heading(here), *shown["words"]],
+            "pictures": shown["pictures"],
+            "words": [filter_card.heading(here), *shown["words"]],
             **filter_card.histogram_rows(held, layer=layer, filter=number, style=style),
             **filter_card.weight_rows(study, layer=layer, filter=number),
-        }  # fmt: skip
+        }
 
     def _card(self, view: View, key: Key, cell: Cell) -> Frames:
         """The card's rows as far as they are known."""
@@ -244,8 +255,9 @@ class SensitivityPanel:
         facts = {name: card[name] for name in ("histogram", "names", "weights", "weight_words")}
         return {
             "pictures": {part: card[part] + maps[part] for part in ("pictures", "words")},
-            "facts": {**facts, "changes": changes, "span": span}, "ranks": {"ranks": self._ranks(view, cell)},
-        }  # fmt: skip
+            "facts": {**facts, "changes": changes, "span": span},
+            "ranks": {"ranks": self._ranks(view, cell)},
+        }
 
     def _ranks(self, view: View, cell: Cell) -> Rows:
         """Each scorer's place for the filter."""
@@ -276,7 +288,7 @@ class SensitivityPanel:
         found = []
         for domain in labelled(view.study):
             steps = case_steps(view.study, mask, domain=domain, asked=Removal((), ()))
-            found.append((yield from telling(steps, {})))
+            found.append((yield from yielding(steps, {})))
         return filter_card.change_rows(found)
 
 

@@ -38,8 +38,10 @@ def specs() -> dict[str, dict[str, Any]]:
     """The Vega-Lite specifications of the charts A, C and D, without data: colours and names travel in the rows."""
     empty = tidy([])
     return {
-        "a": charts.sweep(empty).to_dict(), "c": charts.left(empty).to_dict(), "d": charts.drop(empty).to_dict(),
-    }  # fmt: skip
+        "a": charts.sweep(empty).to_dict(),
+        "c": charts.size_and_cost(empty).to_dict(),
+        "d": charts.drop(empty).to_dict(),
+    }
 
 
 def picture(sentence: str | None, chart: str | None, *, what: str = "explorer") -> str:

@@ -19,7 +19,7 @@ export function createControls(fixed, acts) {
   fillScorers(scorers, fixed.scorers);
   const info = createInfo(fixed, acts);
   const share = radios("Share out", SCOPES, (scope) => acts.choose("scope", scope));
-  const { box: countBox, list: count } = select("Count", (of) => acts.choose("of", of));
+  const { box: countBox, list: count } = select("Count", (budget) => acts.choose("budget", budget));
   for (const [of, words] of Object.entries(COUNTED)) count.append(node("option", { value: of, text: words }));
   const refresh = node("input", {
     type: "checkbox", on: { change: () => acts.choose("batchnorm", refresh.checked ? "recalibrate" : "as_is") },
@@ -126,12 +126,12 @@ export function showChoice(controls, choice, scorer, hold, spread) {
     slider.input.step = Number.isInteger(percent) ? (slider.grid ?? 1) : 0.01;
     slider.input.value = String(percent);
   } else if (hold && slider.input.step === "0.01") slider.input.step = String(slider.grid ?? 1);
-  const words = `${percent} % of the ${COUNTED[choice.of]}`;
+  const words = `${percent} % of the ${COUNTED[choice.budget]}`;
   say(slider.words, words);
   slider.input.setAttribute("aria-valuetext", words);
   slider.input.style.setProperty("--dgx-share", `${(100 * percent) / (Number(slider.input.max) || 99)}%`);
   if (controls.scorers.value !== choice.scorer) controls.scorers.value = choice.scorer;
-  if (controls.count.value !== choice.of) controls.count.value = choice.of;
+  if (controls.count.value !== choice.budget) controls.count.value = choice.budget;
   controls.share.set(choice.scope);
   controls.refresh.checked = choice.batchnorm === "recalibrate";
   controls.info.tell(scorer, spread);

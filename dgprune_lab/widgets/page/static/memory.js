@@ -7,7 +7,7 @@ const SHAPES = ["circle", "square", "triangle-up", "triangle-down", "triangle-ri
 const WORDS = { source: "trained on", target: "new look" };
 const SPANS = [5, 10, 25, 50, 100];
 
-export const planKey = (choice) => [choice.scorer, choice.scope, choice.of].join("|");
+export const planKey = (choice) => [choice.scorer, choice.scope, choice.budget].join("|");
 export const frameKey = (choice) => [planKey(choice), choice.batchnorm].join("|");
 // Ratios are compared in hundredths of a percent, so that 0.1 + 0.2 finds the frame of 0.3.
 export const tick = (ratio) => Math.round(ratio * 10000);

@@ -26,7 +26,7 @@ export function settleOffline(page) {
 
 // The nearest view that was computed: the key with the changed value and most of the others, its nearest ratio.
 export function precomputed(page, next, change) {
-  const fields = ["scorer", "scope", "of", "batchnorm"];
+  const fields = ["scorer", "scope", "budget", "batchnorm"];
   const fixed = Object.keys(change)[0];
   let best = null;
   for (const key of page.memory.frames.keys()) {

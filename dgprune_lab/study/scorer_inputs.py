@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import Domain, FilterGraph, FilterGroup, Mask, Need, Statistics, run_through, unknown
+from ..core import Domain, FilterGraph, FilterGroup, Mask, Need, Statistics, drain, unknown
 from ..data import SHIFTS
 from ..measurement import PAIRS, Evaluator, Site, gather, map_shapes, paired_cosines
 from ..pruning import ending_in_relu
-from ..scorers import Evidence
+from ..scorers import ScorerInputs
 from .cache import Cache
 
 
@@ -31,17 +31,27 @@ class Passes:
     """
 
     def __init__(
-        self, model: nn.Module, graph: FilterGraph, *, domains: Sequence[Domain], evaluator: Evaluator, example: Tensor,
-        cache: Cache, content: str,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        graph: FilterGraph,
+        *,
+        domains: Sequence[Domain],
+        evaluator: Evaluator,
+        example: Tensor,
+        cache: Cache,
+        content: str,
+    ) -> None:
         self._model, self._graph, self._evaluator, self._example = model, graph, evaluator, example
         self._domains = {domain.name: domain for domain in domains}
         self._cache, self._content = cache, content
 
-    def evidence(self, split: str, *, model: nn.Module | None) -> Evidence:
+    def evidence(self, split: str, *, model: nn.Module | None) -> ScorerInputs:
         """What scorers may be shown of one part of the domains; `model` in the place of the private copy."""
-        return Evidence(
-            self._model if model is None else model, self._graph, self._domains, split,
+        return ScorerInputs(
+            self._model if model is None else model,
+            self._graph,
+            self._domains,
+            split,
             statistics=lambda name, need: self.statistics(self._domains[name], {need}, split),
             shifted=lambda name, shift, need: self._shifted(self._domains[name], shift, need, split),
             paired=lambda first, second, site: self._paired(first, second, site, split),
@@ -49,7 +59,7 @@ class Passes:
             shapes=lambda: self._once(("shapes",), lambda: map_shapes(self._model, self._graph, self._example)),
             ending_in_relu=lambda: self._once(("relu",), lambda: ending_in_relu(self._model, self._example)),
             example=torch.zeros((1, *self._graph.input_shape), device=self._example.device),
-        )  # fmt: skip
+        )
 
     def statistics(
         self, domain: Domain, needs: Set[Need], split: str, *, alongside: Set[Need] = frozenset()
@@ -95,7 +105,7 @@ class Passes:
 
         def risk(mask: Mask | None) -> float:
             steps = self._evaluator.steps(mask, domain=domain, split=split, images=None, calibration=0)
-            return float(run_through(steps).loss.double().mean())
+            return float(drain(steps).loss.double().mean())
 
         def change(group: FilterGroup, full: float) -> Tensor:
             found = torch.zeros(group.filters, dtype=torch.float64)

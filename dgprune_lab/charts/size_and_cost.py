@@ -18,7 +18,7 @@ PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}
 QUANTITIES = {"filters": "Filters", "parameters": "Weights", "macs": "Computation", "bytes": "File size"}
 
 
-def left(
+def size_and_cost(
     frame: pd.DataFrame, *, full: Mapping[str, float] | None = None, width: int = 280, height: int = 148
 ) -> alt.LayerChart:
     """Draw what is left of filters, weights, computation and file size as bars, with absolute numbers.
@@ -50,10 +50,10 @@ def left_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -
             continue
         whole = (full or {}).get(metric)
         if whole is None:
-            if found[0]["ratio_removed"] != 0.0:
+            if found[0]["ratio_requested"] != 0.0:
                 raise DgpruneError(
                     f"left draws shares of the full network, but the table has no row of {metric!r} at "
-                    f"ratio_removed 0; pass full={{{metric!r}: number}}, or measure the full network too."
+                    f"ratio_requested 0; pass full={{{metric!r}: number}}, or measure the full network too."
                 )
             whole = float(found[0]["value"])
         now = float(found[-1]["value"])
@@ -65,7 +65,7 @@ def left_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -
 
 
 def _by_ratio(frame: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
-    return sorted(records(frame, metric=metric), key=lambda row: row["ratio_removed"])
+    return sorted(records(frame, metric=metric), key=lambda row: row["ratio_requested"])
 
 
 def amount(value: float, *, metric: str) -> str:
@@ -91,12 +91,15 @@ def _layers(rows: list[dict[str, Any]]) -> alt.LayerChart:
     base = alt.Chart(alt.NamedData(name="left"))
     words: dict[str, Any] = {"dy": -7, "baseline": "middle"}
     return layered(
-        alt.Chart(named("left", rows)).mark_bar(style="track", size=8, yOffset=7, cornerRadius=2)
+        alt.Chart(named("left", rows))
+        .mark_bar(style="track", size=8, yOffset=7, cornerRadius=2)
         .encode(x=alt.value(0), x2=alt.value("width"), y=band),
         base.mark_bar(style="kept", size=8, yOffset=7, cornerRadius=2).encode(x=share, y=band, opacity=seen),
         base.mark_text(style="words", align="left", **words).encode(x=alt.value(0), y=band, text="what:N"),
-        base.mark_text(style="words", align="right", dx=-46, **words)
-        .encode(x=alt.value("width"), y=band, text="text:N", opacity=seen),
-        base.mark_text(style="strong", align="right", fontWeight=600, **words)
-        .encode(x=alt.value("width"), y=band, text="percent:N", opacity=seen),
-    )  # fmt: skip
+        base.mark_text(style="words", align="right", dx=-46, **words).encode(
+            x=alt.value("width"), y=band, text="text:N", opacity=seen
+        ),
+        base.mark_text(style="strong", align="right", fontWeight=600, **words).encode(
+            x=alt.value("width"), y=band, text="percent:N", opacity=seen
+        ),
+    )
