@@ -23,7 +23,7 @@ SCORERS = {
 
 def make_static(target: str = "mnist_m") -> dict[str, Any]:
     names = [("mnist", "source"), ("uci_digits", "source"), (target, "target")]
-    found = charts.looks(names)
+    found = charts.domain_styles(names)
     return {
         "domains": [
             {

@@ -11,9 +11,9 @@ import pytest
 from dgprune_lab import charts
 from dgprune_lab.charts.drop import span_rows
 from dgprune_lab.charts.size_and_cost import amount
-from dgprune_lab.charts.theme import LONG_DASH, NEW_LOOK, TARGET_AWARE, TRAINED_ON, spread
+from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, LONG_DASH, TARGET_AWARE, spread
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.core.exposure import is_target_aware, sight_of
+from dgprune_lab.core.exposure import exposure_of, is_target_aware
 from dgprune_lab.core.tables import tidy
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
@@ -87,9 +87,17 @@ def test_what_was_not_measured_is_never_joined() -> None:
 
 
 def test_a_domain_is_told_by_colour_dash_mark_and_words() -> None:
-    looks = charts.looks((name, role) for name, role, _ in DOMAINS)
-    assert (looks["mnist"].colour, looks["mnist_m"].colour, looks["mnist_m"].dash) == (TRAINED_ON, NEW_LOOK, LONG_DASH)
-    assert len({look.colour for look in looks.values()}) == len({look.shape for look in looks.values()}) == 3
+    domain_styles = charts.domain_styles((name, role) for name, role, _ in DOMAINS)
+    assert (domain_styles["mnist"].colour, domain_styles["mnist_m"].colour, domain_styles["mnist_m"].dash) == (
+        FIRST_SOURCE,
+        FIRST_TARGET,
+        LONG_DASH,
+    )
+    assert (
+        len({look.colour for look in domain_styles.values()})
+        == len({look.shape for look in domain_styles.values()})
+        == 3
+    )
     labels = {row["label"] for row in data_of(charts.sweep(table()))["names"]}
     assert labels == {"mnist (trained on)", "uci_digits (trained on)", "mnist_m (new look)"}
 
@@ -101,7 +109,7 @@ def test_target_aware_is_a_hollow_diamond_in_words_too() -> None:
     assert [row["label"] for row in data["names"] if row["domain"] == "mnist_m"] == ["mnist_m (target-aware)"]
     assert {row["looked"] for row in target} == {"yes, other images of this domain"}
     source = [row for row in data["curves"] if row["domain"] == "mnist"]
-    assert {(row["shape"], row["fill"], row["looked"]) for row in source} == {("circle", TRAINED_ON, "no")}
+    assert {(row["shape"], row["fill"], row["looked"]) for row in source} == {("circle", FIRST_SOURCE, "no")}
     drops = data_of(charts.drop(table(aware="mnist_m")))["drops"]
     assert [row["label"] for row in drops] == ["mnist", "uci_digits", "mnist_m ◇ target-aware"]
     assert [row["shape"] for row in drops] == ["circle", "square", "diamond"]
@@ -111,7 +119,7 @@ def test_having_seen_the_very_images_is_worse_and_said() -> None:
     """Of a target and of a source: the words differ from those for other images of the domain."""
     data = data_of(charts.sweep(table(seen="labels", aware="mnist_m"), now=0.5))
     ends = {row["label"]: row for row in data["names"]}
-    assert ends["mnist (seen)"]["colour"] == TRAINED_ON, "a source is no target, whatever was seen of it"
+    assert ends["mnist (seen)"]["colour"] == FIRST_SOURCE, "a source is no target, whatever was seen of it"
     name, below = ends["mnist_m"], ends["◇ target-aware, seen"]
     assert name["colour"] == below["colour"] == TARGET_AWARE and 0 < name["value"] - below["value"] < 6
     assert {(row["shape"], row["looked"]) for row in data["dots"]} == {("diamond", "yes, the very images tested")}
@@ -131,7 +139,7 @@ def test_what_nobody_knows_is_a_question_mark_and_no_diamond() -> None:
         assert "looked" in tips
 
 
-SIGHTS = [
+EXPOSURE_WORDS = [
     ({}, ""),
     ({"seen_by_training": "labels"}, ""),
     ({"target_aware": "t"}, "target-aware"),
@@ -151,10 +159,10 @@ SIGHTS = [
 ]
 
 
-@pytest.mark.parametrize(("cells", "sight"), SIGHTS)
-def test_one_function_says_what_a_row_is_marked_with(cells: dict[str, Any], sight: str) -> None:
+@pytest.mark.parametrize(("cells", "sight"), EXPOSURE_WORDS)
+def test_one_function_says_what_a_row_is_marked_with(cells: dict[str, Any], exposure: str) -> None:
     row = {"domain": "t", "role": "target", **cells}
-    assert sight_of(row) == sight and is_target_aware(row) == ("target-aware" in sight)
+    assert exposure_of(row) == exposure and is_target_aware(row) == ("target-aware" in exposure)
 
 
 def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> None:

@@ -85,7 +85,7 @@ def test_estimates_are_pale_and_say_so_and_what_is_awaited_has_no_dot() -> None:
     held = layer_rows(table(rows(group="one"), rows(group="two")), estimates=[("two", "uci")])
     rough = [row for row in held if row["text"].startswith("~ ")]
     assert [(row["layer"], row["domain"], row["opacity"]) for row in rough] == [("two", "uci", 0.45)]
-    look = charts.looks(DOMAINS)["uci"]
+    look = charts.domain_styles(DOMAINS)["uci"]
     row = placed([waiting("three", domain="uci", look=look)])[0]
     assert row["change"] is None and row["text"] == "…" and row["colour"] == look.colour
 

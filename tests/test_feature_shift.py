@@ -151,8 +151,11 @@ def test_a_number_that_cannot_be_is_left_out_and_the_others_stay() -> None:
         norm.weight.fill_(1e-3)
         norm.bias.fill_(-10.0)
         norm.bias[0] = 0.0
-        strongest = cast(Any, quiet.model)[0](pixels).amax((2, 3))[:, 0]
-        norm.weight[0], norm.running_mean[0] = 1.0, float(strongest.quantile(0.9))  # nine images of ten stay silent
+        strongest_exposure = cast(Any, quiet.model)[0](pixels).amax((2, 3))[:, 0]
+        norm.weight[0], norm.running_mean[0] = (
+            1.0,
+            float(strongest_exposure.quantile(0.9)),
+        )  # nine images of ten stay silent
     with pytest.warns(dg.DgpruneNote, match="layer '0' has no MMD: the median distance of these 400") as said:
         found = set(table(quiet, layer="0", embedding="none").metric)
     assert "mmd" not in found and "coral" in found and len(said) == 1

@@ -23,7 +23,7 @@ from dgprune_lab.charts.feature_shift.map import (
     point_rows,
 )
 from dgprune_lab.charts.feature_shift.numbers import METRICS
-from dgprune_lab.charts.theme import looks
+from dgprune_lab.charts.theme import domain_styles
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.diagnostics.feature_shift import EXTRA
 
@@ -125,8 +125,12 @@ def marks(chart: Any) -> list[list[tuple[float, float]]]:
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.2, 0.35, 0.6, 0.9])
 def test_the_page_draws_the_places_that_python_computes(ratio: float) -> None:
     held = boxed(np.random.default_rng(0).normal(size=(3, 5, 2)))
-    style = looks([("a", "source")])
-    data = {"points": point_rows([Dot("a", k, k) for k in range(5)], held, looks=style), "legend": [], "words": []}
+    style = domain_styles([("a", "source")])
+    data = {
+        "points": point_rows([Dot("a", k, k) for k in range(5)], held, domain_styles=style),
+        "legend": [],
+        "words": [],
+    }
     full, pruned = marks(map_chart(data, knots=RATIOS, at=ratio))[:2]
 
     def pixels(where: Any) -> Any:
@@ -155,7 +159,7 @@ def test_every_image_of_the_table_is_a_point_by_domain_and_class() -> None:
     frame = table()
     rows = datasets(dg.charts.feature_shift(table(layers=())))["points"]
     assert len(rows) == 3 * IMAGES
-    style = looks(DOMAINS)
+    style = domain_styles(DOMAINS)
     for row in rows:
         assert row["shape"] == style[row["domain"]].shape and len(row["xs"]) == len(RATIOS)
         assert row["colour"] == (OTHER if row["domain"] == "b" else CLASS_COLOURS[row["image"] // 7])
@@ -199,7 +203,7 @@ def test_the_numbers_are_the_tables_with_their_intervals() -> None:
         held = sorted(zip(100 * rows.ratio_requested, rows.value, rows.low, rows.high, strict=True))
         assert np.allclose(np.array(told, dtype=float), np.array(held, dtype=float))
     assert {row["label"] for row in data["mmd"]} == {"a and b", "a and t", "b and t"}
-    assert {row["colour"] for row in data["cka"]} == {look.colour for look in looks(DOMAINS).values()}
+    assert {row["colour"] for row in data["cka"]} == {look.colour for look in domain_styles(DOMAINS).values()}
     assert [row["text"] for row in data["lines"]] == ["a and b", "a and t", "b and t", "a", "b", "t", "all images"]
 
 
@@ -265,9 +269,9 @@ def test_what_cannot_be_drawn_is_refused_in_words() -> None:
 
 
 def test_more_classes_than_colours_share_a_grey_that_the_legend_counts() -> None:
-    style = looks(DOMAINS)
+    style = domain_styles(DOMAINS)
     labels = [*range(13), None]
-    legend = legend_rows({"a": ("source", "")}, labels, looks=style)
+    legend = legend_rows({"a": ("source", "")}, labels, domain_styles=style)
     assert legend[-1]["text"] == "3 further classes or not labelled" and legend[-1]["colour"] == OTHER
-    points = point_rows([Dot("a", k, k) for k in range(13)], np.zeros((1, 13, 2)), looks=style)
+    points = point_rows([Dot("a", k, k) for k in range(13)], np.zeros((1, 13, 2)), domain_styles=style)
     assert [row["colour"] for row in points] == [*CLASS_COLOURS, OTHER, OTHER, OTHER]

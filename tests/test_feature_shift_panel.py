@@ -27,7 +27,7 @@ class FakeFit:
     """A fit that is done after a few looks at it; every one that was started is remembered."""
 
     started: ClassVar[list[FakeFit]] = []
-    looks = 3
+    domain_styles = 3
     fails = ""
 
     def __init__(self, rows: Any, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> None:
@@ -36,7 +36,7 @@ class FakeFit:
 
     @property
     def progress(self) -> tuple[str, float]:
-        return "drawing", min(1.0, self.looked / self.looks)
+        return "drawing", min(1.0, self.looked / self.domain_styles)
 
     @property
     def places(self) -> Any:
@@ -46,7 +46,7 @@ class FakeFit:
 
     def wait(self, seconds: float) -> bool:
         self.looked += 1
-        return self.looked >= self.looks
+        return self.looked >= self.domain_styles
 
     def close(self) -> None:
         self.closed = True

@@ -120,8 +120,8 @@ def test_a_looked_at_target_keeps_its_mark_and_the_others_their_colours(study: d
     view = View(study, dg.allocate(item, ratio=0.5), batchnorm="as_is", menu=menu)
     rows = rows_of(shown(LayersPanel().tick(view))[-1])
     assert {row["label"] for row in rows.values()} == {"a", "b", "t ◇ target-aware"}
-    looks = dg.charts.looks([("a", "source"), ("b", "source"), ("t", "target")])
-    assert all(row["colour"] == looks[name].colour for (_, name), row in rows.items() if name != "t")
+    domain_styles = dg.charts.domain_styles([("a", "source"), ("b", "source"), ("t", "target")])
+    assert all(row["colour"] == domain_styles[name].colour for (_, name), row in rows.items() if name != "t")
     assert {row["shape"] for (_, name), row in rows.items() if name == "t"} == {"diamond"}
 
 

@@ -18,7 +18,7 @@ import dgprune_lab as dg
 from dgprune_lab.charts.pixels.overlays import AGAINST, FOR, overlay, overlays
 from dgprune_lab.charts.sensitivity.against_scores import against_rows, correlation_words
 from dgprune_lab.charts.sensitivity.map import NAME, PLOT, SAME, WAITING, compared, map_data, mixed, removed_rows
-from dgprune_lab.charts.theme import NEW_LOOK, TRAINED_ON
+from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET
 from dgprune_lab.core.tables import tidy
 from dgprune_lab.diagnostics.sensitivity import EXTRA
 
@@ -72,7 +72,7 @@ def test_the_largest_difference_stands_first_and_colour_and_sign_say_where_it_co
     cells = cells_of(data, "first")
     assert [cell["filter"] for cell in cells] == [2, 1, 3, 4, 0]
     assert [cell["sign"] for cell in cells] == ["\N{MINUS SIGN}", "+", "", "", ""]
-    assert cells[0]["fill"] == TRAINED_ON and cells[1]["fill"] == mixed(NEW_LOOK, 0.25 + 0.75 / 2)
+    assert cells[0]["fill"] == FIRST_SOURCE and cells[1]["fill"] == mixed(FIRST_TARGET, 0.25 + 0.75 / 2)
     assert cells[0]["says"] == "contributes more on a" and cells[1]["says"] == "contributes more on t"
     assert cells[0]["size"] == "−2.00 (−2.20 to −1.80)" and cells[0]["area"] == "0.70" and cells[0]["q"] == "0.01"
     assert [row["text"] for row in data["legend"]] == [
@@ -95,7 +95,7 @@ def test_it_is_grey_where_the_interval_covers_0_touches_it_or_is_missing() -> No
 
 def test_two_sources_have_no_colours_of_domains() -> None:
     fills = {cell["fill"] for cell in map_data(table(target="source"))["cells"]}
-    assert TRAINED_ON not in fills and "#7A5195" in {fill.upper() for fill in fills} | {mixed("#7A5195", 1.0)}
+    assert FIRST_SOURCE not in fills and "#7A5195" in {fill.upper() for fill in fills} | {mixed("#7A5195", 1.0)}
     assert compared(table(target="source")) == "a against t ◇ seen"
     assert compared(table()) == "a against t ◇ target-aware, seen"
 

@@ -9,7 +9,7 @@ import pytest
 
 from dgprune_lab import charts
 from dgprune_lab.charts.after_finetuning import smallest_words, tuned_rows
-from dgprune_lab.charts.theme import NEW_LOOK, TARGET_AWARE, TRAINED_ON
+from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, TARGET_AWARE
 from dgprune_lab.charts.training import training_data
 from dgprune_lab.core.tables import tidy
 from dgprune_lab.diagnostics.after_finetuning import EXTRA as SEED_COLUMNS
@@ -53,13 +53,13 @@ def panel(frame: pd.DataFrame, place: int) -> tuple[dict[str, Any], list[dict[st
 
 def test_differences_stand_around_zero_in_points_with_a_panel_per_domain() -> None:
     spec, rows = panel(differences(), 0)
-    assert spec["title"]["text"] == "mnist (trained on)" and spec["title"]["color"] == TRAINED_ON
+    assert spec["title"]["text"] == "mnist (trained on)" and spec["title"]["color"] == FIRST_SOURCE
     assert [(row["scorer"], row["text"]) for row in rows] == [("random", "−2.0"), ("dss", "+1.0")]
     assert (rows[0]["low"], rows[0]["high"]) == pytest.approx((-2.4, -1.6))
     ends = [panel(differences(), k)[0]["layer"][0]["encoding"]["x"]["scale"]["domain"] for k in range(2)]
     assert ends == [[-5, 5], [-10, 10]]
     assert spec["layer"][1]["encoding"]["x"]["datum"] == 0
-    assert {row["shape"] for row in rows} == {"circle"} and rows[1]["fill"] == TRAINED_ON
+    assert {row["shape"] for row in rows} == {"circle"} and rows[1]["fill"] == FIRST_SOURCE
     assert charts.after_finetuning(differences()).to_dict()["usermeta"]["embedOptions"] == {"actions": False}
 
 
@@ -76,7 +76,7 @@ def test_what_looked_at_the_target_is_a_hollow_diamond_and_said() -> None:
     source, target = (tuned_rows(differences(), domain=name)[1] for name, _, _ in DOMAINS)
     assert (target["shape"], target["fill"], target["colour"]) == ("diamond", "transparent", TARGET_AWARE)
     assert source["label"] == target["label"] == "dss ◇ target-aware"
-    assert tuned_rows(differences(), domain="mnist_m")[0]["colour"] == NEW_LOOK
+    assert tuned_rows(differences(), domain="mnist_m")[0]["colour"] == FIRST_TARGET
 
 
 def test_several_ratios_are_told_apart_and_zero_has_no_sign() -> None:
@@ -137,7 +137,7 @@ def test_lines_are_named_and_a_choice_that_looked_is_marked_from_its_cut_on() ->
     assert [row["label"] for row in data["names"]] == ["mnist (trained on)", "mnist_m (target-aware)"]
     target = [row for row in data["curves"] if row["domain"] == "mnist_m"]
     assert target[0]["shape"] != "diamond" and {row["shape"] for row in target[1:]} == {"diamond"}
-    assert target[0]["colour"] == NEW_LOOK and {row["colour"] for row in target[1:]} == {TARGET_AWARE}
+    assert target[0]["colour"] == FIRST_TARGET and {row["colour"] for row in target[1:]} == {TARGET_AWARE}
     assert {row["line"] for row in target} == {TARGET_AWARE}, "one line, one colour"
 
 

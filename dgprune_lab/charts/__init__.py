@@ -20,28 +20,28 @@ from .stability import stability
 from .sweep import sweep
 from .training import training
 from .after_finetuning import after_finetuning
-from .theme import Look, looks, svg
+from .theme import DomainStyle, domain_styles, svg
 
 __all__ = [
-    "Look",
+    "DomainStyle",
+    "after_finetuning",
     "agreement",
-    "gc_net",
+    "domain_styles",
     "drop",
     "drop_curve",
     "feature_shift",
     "flips",
+    "gc_net",
     "images",
     "instability",
     "layers",
-    "size_and_cost",
-    "looks",
     "mean_map",
     "overlays",
     "prunability",
     "sensitivity",
+    "size_and_cost",
     "stability",
     "svg",
     "sweep",
     "training",
-    "after_finetuning",
 ]

@@ -12,8 +12,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError, choice_sight, is_missing, sight_of, signed, with_choice
-from .theme import beside, interval_of, layered, looks_of, mark_of, named, percent, records, shortened
+from ..core import DgpruneError, exposure_label, exposure_of, is_missing, scorer_exposure, with_scorer_exposure
+from .theme import beside, domain_styles_of, interval_of, layered, mark_of, named, percent, records, shortened
 
 DIFFERENCE = "difference"
 ROW = 26
@@ -43,15 +43,15 @@ def after_finetuning(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatCha
     domains = dict.fromkeys(str(row["domain"]) for row in used)
     baseline = _baseline(frame, used)
     panels = [_panel(tuned_rows(frame, domain=name), k, baseline, width) for k, name in enumerate(domains)]
-    looks = looks_of(frame)
+    domain_styles = domain_styles_of(frame)
     return beside(
         *(
             panel.properties(
                 title=alt.Title(
                     text=f"{shortened(name, most=20)} ({looks[name].words})"
-                    if looks[name].words
+                    if domain_styles[name].words
                     else shortened(name, most=30),
-                    color=looks[name].colour,
+                    color=domain_styles[name].colour,
                 )
             )
             for name, panel in zip(domains, panels, strict=True)
@@ -62,14 +62,14 @@ def after_finetuning(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatCha
 def tuned_rows(frame: pd.DataFrame, *, domain: str) -> list[dict[str, Any]]:
     """The rows of one panel in points, in the order of the table."""
     used = [row for row in records(frame, metric=DIFFERENCE) if str(row["domain"]) == domain]
-    look = looks_of(frame)[domain]
+    look = domain_styles_of(frame)[domain]
     several = len({row["ratio_requested"] for row in used}) > 1
     rows = []
     for row in used:
         change, low, high = interval_of(row)
-        words = signed(with_choice(sight_of(row), choice_sight([row])))
+        words = exposure_label(with_scorer_exposure(exposure_of(row), scorer_exposure([row])))
         ratio = f", {100 * row['ratio_requested']:g} %" if several else ""
-        mark = mark_of(look, sight=sight_of(row))
+        mark = mark_of(look, exposure=exposure_of(row))
         rows.append(
             {
                 "label": shortened(str(row["scorer"]), most=max(8, _LETTERS - len(words + ratio))) + ratio + words,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from ..core import choice_sight, is_missing
+from ..core import is_missing, scorer_exposure
 from .theme import TARGET_AWARE, beside, ink_on, interval_of, layered, marked, named, records
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
@@ -90,7 +90,7 @@ def waiting(label: str, *, text: str) -> dict[str, Any]:
 
 def dot_look(looked: object, *, hollow: bool = False) -> Literal["diamond", "ring", "dot"]:
     """How a scorer is drawn: a hollow diamond where it looked at a target, else a ring or a dot."""
-    if choice_sight([{"target_aware": looked}]) == "target-aware":
+    if scorer_exposure([{"target_aware": looked}]) == "target-aware":
         return "diamond"
     return "ring" if hollow else "dot"
 

@@ -13,8 +13,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import choice_sight, is_missing, sight_of, signed
-from .theme import finish, interval_of, layered, looks_of, mark_of, named, records
+from ..core import exposure_label, exposure_of, is_missing
+from .theme import domain_styles_of, finish, interval_of, layered, mark_of, named, records
 
 CAPTION = "How much removal hurts at once; it says nothing yet about generalisation."
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 36}
@@ -40,7 +40,7 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
 def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, Any]]:
     """The chart's rows in points, one per domain, from a tidy table."""
     used = [row for row in records(frame, metric=metric) if is_whole(row)]
-    style = looks_of(frame)
+    style = domain_styles_of(frame)
     last = max((row["ratio_requested"] for row in used), default=None)
     several, networks = len({row["scorer"] for row in used}) > 1, len({row.get("network") for row in used}) > 1
     rows: list[dict[str, Any]] = []
@@ -48,11 +48,11 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, An
         if row["ratio_requested"] != last:
             continue
         change, low, high = interval_of(row)
-        sight = sight_of(row)
-        mark = mark_of(style[str(row["domain"])], sight=sight)
-        name = str(row["domain"]) + signed(sight)
+        exposure = exposure_of(row)
+        mark = mark_of(style[str(row["domain"])], exposure=exposure)
+        name = str(row["domain"]) + exposure_label(exposure)
         if several:  # target-aware is said once, at the scorer
-            seen = signed("seen" if "seen" in sight else "")
+            seen = exposure_label("seen" if "seen" in exposure else "")
             name = f"{row['scorer']}{signed(choice_sight([row]))}, {row['domain']}{seen}"
         name = f"{row['network']}, {name}" if networks else name
         rows.append(

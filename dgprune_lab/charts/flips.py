@@ -11,9 +11,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import choice_sight, sight_of, signed
+from ..core import exposure_of
 from .drop import CAPTION, is_whole
-from .theme import beside, interval_of, layered, looks_of, mark_of, named, records
+from .theme import beside, domain_styles_of, interval_of, layered, mark_of, named, records
 
 METRICS = {"right_to_wrong": "Turned wrong (% of the images)", "wrong_to_right": "Turned right (% of the images)"}
 _NAMES = {"right_to_wrong": "turned_wrong", "wrong_to_right": "turned_right"}
@@ -40,14 +40,14 @@ def flips(frame: pd.DataFrame, *, width: int = 260) -> alt.HConcatChart:
 def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
     """The rows of one plot in percent, with the number of images in words."""
     counts = {_key(row): row["value"] for row in records(frame, metric=f"{metric}_count")}
-    used, style = [row for row in records(frame, metric=metric) if is_whole(row)], looks_of(frame)
+    used, style = [row for row in records(frame, metric=metric) if is_whole(row)], domain_styles_of(frame)
     last = max((row["ratio_requested"] for row in used), default=None)
     used = [row for row in used if row["ratio_requested"] == last]
     several = {name: len({row.get(name) for row in used}) > 1 for name in ("scorer", "network")}
     found: Rows = []
     for row in used:
         value, low, high = interval_of(row)
-        sight = sight_of(row)
+        exposure = exposure_of(row)
         first = [f"{row['network']}"] * several["network"]
         first += [f"{row['scorer']}{signed(choice_sight([row]))}"] * several["scorer"]
         count = f"{counts[_key(row)]:,.0f} of {row['images']:,}" if _key(row) in counts else ""
@@ -60,7 +60,11 @@ def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
                 "low": low,
                 "high": high,
                 "text": count,
-                **{key: held for key, held in mark_of(style[str(row["domain"])], sight=sight).items() if key != "dash"},
+                **{
+                    key: held
+                    for key, held in mark_of(style[str(row["domain"])], exposure=exposure).items()
+                    if key != "dash"
+                },
             }
         )
     return found

@@ -13,8 +13,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import is_missing, sight_of
-from .theme import finish, interval_of, layered, looks_of, mark_of, named, records, shortened
+from ..core import exposure_of, is_missing
+from .theme import domain_styles_of, finish, interval_of, layered, mark_of, named, records, shortened
 
 PADDING = {"left": 52, "right": 140, "top": 94, "bottom": 38}
 WORDS = {"accuracy": "Accuracy at the end (%)", "gap": "Training minus reported accuracy (points)"}
@@ -47,12 +47,12 @@ def instability(
 def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> list[dict[str, Any]]:
     """The chart's rows; runs without a mean stability are not drawn."""
     stable = {r["run"]: r["value"] for r in records(frame, metric="mean_stability") if is_missing(r["domain"])}
-    style, rows = looks_of(frame), []
+    style, rows = domain_styles_of(frame), []
     for row in records(frame, metric=metric):
         if row["stage"] != "last" or is_missing(stable.get(row["run"])):
             continue
         value, low, high = interval_of(row)
-        mark = mark_of(style[str(row["domain"])], sight=sight_of(row))
+        mark = mark_of(style[str(row["domain"])], exposure=exposure_of(row))
         rows.append(
             {
                 "run": int(row["run"]),

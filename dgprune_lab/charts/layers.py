@@ -12,9 +12,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError, is_missing, sight_of, signed
+from ..core import DgpruneError, exposure_label, exposure_of, is_missing
 from .drop import CAPTION, CHANGE, span_rows
-from .theme import Look, beside, interval_of, layered, looks_of, mark_of, named, records, shortened
+from .theme import DomainStyle, beside, domain_styles_of, interval_of, layered, mark_of, named, records, shortened
 
 ROW = 17
 LETTERS = 30
@@ -54,25 +54,25 @@ def layers(frame: pd.DataFrame, *, width: int = 320) -> alt.HConcatChart:
 
 
 def layer_rows(
-    frame: pd.DataFrame, *, estimates: Collection[tuple[str, str]] = (), style: Mapping[str, Look] | None = None
+    frame: pd.DataFrame, *, estimates: Collection[tuple[str, str]] = (), style: Mapping[str, DomainStyle] | None = None
 ) -> Rows:
     """The chart's rows in points, per layer and domain; `estimates` are (layer, domain) measured on few images.
 
     An estimate is pale and its number begins with "~". `style` is how each domain looks, from the frame if not given.
     """
-    style, found = style or looks_of(frame), []
+    style, found = style or domain_styles_of(frame), []
     used = sorted(_used(frame), key=_order(frame))
     for row in used:
         change, low, high = interval_of(row)
-        sight = sight_of(row)
+        exposure = exposure_of(row)
         layer, rough = str(row["group"]), (row["group"], row["domain"]) in estimates
         text = ("~ " if rough else "") + (f"{change:+.1f}".replace("-", _MINUS) if abs(change) >= 0.05 else "0.0")
-        mark = mark_of(style[str(row["domain"])], sight=sight)
+        mark = mark_of(style[str(row["domain"])], exposure=exposure)
         found.append(
             {
                 "layer": layer,
                 "domain": str(row["domain"]),
-                "label": str(row["domain"]) + signed(sight),
+                "label": str(row["domain"]) + exposure_label(exposure),
                 "change": change,
                 "low": low,
                 "high": high,
@@ -84,7 +84,7 @@ def layer_rows(
     return placed(found)
 
 
-def waiting(layer: str, *, domain: str, look: Look) -> dict[str, Any]:
+def waiting(layer: str, *, domain: str, look: DomainStyle) -> dict[str, Any]:
     """The row of a layer that is not measured yet."""
     mark = mark_of(look)
     return {

@@ -60,9 +60,9 @@ def mean_map(frame: pd.DataFrame, *, size: int = 104) -> alt.LayerChart:
 
 def _places(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], size: int) -> Rows:
     """Every place of every map as a rectangle on the page."""
-    strongest = {number: 0.0 for number, _ in corners}
+    strongest_exposure = {number: 0.0 for number, _ in corners}
     for row in maps:
-        strongest[row["filter"]] = max(strongest[row["filter"]], abs(row["value"]))
+        strongest_exposure[row["filter"]] = max(strongest_exposure[row["filter"]], abs(row["value"]))
     tall, wide = (1 + max(int(row[name]) for row in maps) for name in ("row", "column"))
     found = []
     for row in maps:
@@ -77,7 +77,7 @@ def _places(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], 
                 "domain": row["domain"],
                 "filter": row["filter"],
                 "value": row["value"],
-                "shade": abs(row["value"]) / (strongest[row["filter"]] or 1),
+                "shade": abs(row["value"]) / (strongest_exposure[row["filter"]] or 1),
             }
         )
     return found

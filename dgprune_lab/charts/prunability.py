@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..core import DgpruneError, is_missing
 from ..stats import unlike
-from .theme import finish, layered, named, records, scorer_looks, shortened
+from .theme import finish, layered, named, records, scorer_styles, shortened
 
 PADDING = {"left": 64, "right": 24, "top": 38, "bottom": 42}
 _COUNTED = {"weight": "Single weights kept (%)", "filter": "Filters kept (%)"}
@@ -63,11 +63,11 @@ def prunability(
 def prunability_data(frame: pd.DataFrame) -> Data:
     """The chart's named data, from a table or from as much of it as there is."""
     losses, found = records(frame, metric="loss"), records(frame, metric="prunability")
-    looks, data = scorer_looks(), Data(curve=[], ends=[], words=[])
+    domain_styles, data = scorer_styles(), Data(curve=[], ends=[], words=[])
     bases = {str(row["network"]): float(row["training_loss"]) for row in losses}
     shared = {}
     for place, (name, base) in enumerate(bases.items()):
-        look = next(looks)
+        look = next(domain_styles)
         mine = [row for row in losses if str(row["network"]) == name]
         shared[name] = {
             "network": shortened(name, most=28),

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError, choice_sight, is_missing, signed
+from ..core import DgpruneError, exposure_label, is_missing, scorer_exposure
 from .theme import finish, layered, named, records
 
 PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}
@@ -33,11 +33,13 @@ def size_and_cost(
     """
     chart = _layers(left_rows(frame, full=full))
     drawn = [row for metric in QUANTITIES for row in _by_ratio(frame, metric)[-1:]]
-    sight = choice_sight(drawn)
-    if not sight:
+    exposure = scorer_exposure(drawn)
+    if not exposure:
         return finish(chart, width=width, height=height, padding=PADDING)
     name = "" if is_missing(drawn[0]["scorer"]) else str(drawn[0]["scorer"])
-    title = alt.Title((name + signed(sight)).strip(), fontSize=11, fontWeight="normal", offset=4, limit=width)
+    title = alt.Title(
+        (name + exposure_label(exposure)).strip(), fontSize=11, fontWeight="normal", offset=4, limit=width
+    )
     return finish(chart.properties(title=title), width=width, height=height, padding={**PADDING, "top": 22})
 
 

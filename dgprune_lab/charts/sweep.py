@@ -22,26 +22,34 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ..core import Sight, choice_sight, is_missing, sight_of, signed, strongest, with_choice
+from ..core import (
+    Exposure,
+    exposure_label,
+    exposure_of,
+    is_missing,
+    scorer_exposure,
+    strongest_exposure,
+    with_scorer_exposure,
+)
 from .theme import (
     DASHED,
     DOTTED,
     beside,
+    domain_styles_of,
     finish,
     interval_of,
     layered,
-    looks_of,
     mark_of,
     named,
     records,
-    scorer_looks,
+    scorer_styles,
     shortened,
     spread,
 )
 
 PADDING = {"left": 52, "right": 140, "top": 10, "bottom": 36}
 ACCURACY = "accuracy"
-LONGEST: Sight = "target-aware, seen"
+LONGEST: Exposure = "target-aware, seen"
 
 _REMOVED = alt.X(
     "removed:Q", scale=alt.Scale(domain=[0, 100], nice=False), title="Removed (%)", axis=alt.Axis(tickCount=5)
@@ -92,14 +100,14 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[st
     `label` is what stands behind the name: the mark of what was looked at, or else the domain's role; `below` is a
     second line for a mark too long to stand there.
     """
-    style = looks_of(frame)
+    style = domain_styles_of(frame)
     places: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for row in records(frame, metric=metric):
         places.setdefault((str(row["domain"]), float(row["ratio_requested"])), []).append(row)
     points: list[dict[str, Any]] = []
     for (domain, removed), rows in places.items():
         values, lows, highs = zip(*(interval_of(row) for row in rows), strict=True)
-        sight = strongest(sight_of(row) for row in rows)
+        exposure = strongest_exposure(exposure_of(row) for row in rows)
         points.append(
             {
                 "domain": domain,
@@ -107,10 +115,10 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> list[dict[st
                 "value": sum(values) / len(values),
                 "low": min(lows),
                 "high": max(highs),
-                "sight": sight,
-                "label": "" if sight == LONGEST else domain_words(style[domain].words, sight),
-                "below": signed(sight).strip() if sight == LONGEST else "",
-                **mark_of(style[domain], sight=sight),
+                "sight": exposure,
+                "label": "" if exposure == LONGEST else domain_words(style[domain].words, exposure),
+                "below": exposure_label(exposure).strip() if exposure == LONGEST else "",
+                **mark_of(style[domain], exposure=exposure),
             }
         )
     order = list(style)
@@ -143,14 +151,14 @@ def sweep_data(
     return data
 
 
-def domain_words(role: str, sight: Sight) -> str:
+def domain_words(role: str, exposure: Exposure) -> str:
     """What stands behind a domain's name: its role in words, or in their place what was looked at of it.
 
     >>> domain_words("new look", ""), domain_words("new look", "?"), domain_words("new look", "target-aware")
     (' (new look)', ' (new look) ?', ' (target-aware)')
     """
-    if sight in ("", "?"):
-        return (f" ({role})" if role else "") + signed(sight)
+    if exposure in ("", "?"):
+        return (f" ({role})" if role else "") + exposure_label(exposure)
     return f" ({sight})"
 
 
@@ -248,16 +256,16 @@ def _by_domain(
     height: int,
 ) -> alt.HConcatChart:
     """A panel per domain, a line per scorer named at its end, all on the same axes."""
-    roles = looks_of(frame)
-    marks = dict(zip(scorers, scorer_looks(), strict=False))
+    roles = domain_styles_of(frame)
+    marks = dict(zip(scorers, scorer_styles(), strict=False))
     panels: list[alt.LayerChart] = []
     for domain, look in roles.items():
         points: list[dict[str, Any]] = []
         for scorer in scorers:
             rows = cast(pd.DataFrame, frame[(frame["domain"] == domain) & (frame["scorer"] == scorer)])
             for row in sweep_points(rows, metric=metric):
-                words = signed(with_choice(row["sight"], choice_sight(records(rows))))
-                mark = mark_of(marks[scorer], sight=row["sight"], keep_colour=True)
+                words = exposure_label(with_scorer_exposure(row["sight"], scorer_exposure(records(rows))))
+                mark = mark_of(marks[scorer], exposure=row["sight"], keep_colour=True)
                 points.append({**row, "domain": scorer, "label": words, "below": "", **mark})
         data = sweep_data(points, now=None, chance=chance, step=step, height=height, letters=38)
         # Datasets of a concatenation share one namespace, so each panel's get its own suffix.

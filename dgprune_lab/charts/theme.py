@@ -11,10 +11,10 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ..core import DIAMOND, SIGHTS, Sight, choice_sight, is_missing
+from ..core import DIAMOND, EXPOSURE_WORDS, Exposure, is_missing, scorer_exposure
 
-TRAINED_ON = "#0072B2"
-NEW_LOOK = "#D55E00"
+FIRST_SOURCE = "#0072B2"
+FIRST_TARGET = "#D55E00"
 FURTHER = ("#009E73", "#56B4E9", "#8C6D31", "#6A51A3")
 TARGET_AWARE = "#CC79A7"
 FULL = "#000000"
@@ -35,7 +35,7 @@ WORDS = {"source": "trained on", "target": "new look"}
 
 
 @dataclass(frozen=True)
-class Look:
+class DomainStyle:
     """How one domain is drawn: a colour, a dash for its lines, a mark for its points, and words for its role."""
 
     colour: str
@@ -44,7 +44,7 @@ class Look:
     words: str
 
 
-def looks(domains: Iterable[tuple[str, str]]) -> dict[str, Look]:
+def domain_styles(domains: Iterable[tuple[str, str]]) -> dict[str, DomainStyle]:
     """A look per domain from (name, role) pairs; role is "source" or "target".
 
     The first source is blue and solid, the first target vermilion and long-dashed; the others take the further
@@ -53,29 +53,31 @@ def looks(domains: Iterable[tuple[str, str]]) -> dict[str, Look]:
     >>> looks([("mnist", "source"), ("mnist_m", "target")])["mnist_m"].colour
     '#D55E00'
     """
-    found: dict[str, Look] = {}
-    first = {"source": TRAINED_ON, "target": NEW_LOOK}
+    found: dict[str, DomainStyle] = {}
+    first = {"source": FIRST_SOURCE, "target": FIRST_TARGET}
     for name, role in domains:
         if name in found:
             continue
         spare = FURTHER[sum(look.colour in FURTHER for look in found.values()) % len(FURTHER)]
         dash = LONG_DASH if role == "target" else SOLID
         shape = _SHAPES[len(found) % len(_SHAPES)]
-        found[name] = Look(first.pop(role, spare), dash, shape, WORDS.get(role, ""))
+        found[name] = DomainStyle(first.pop(role, spare), dash, shape, WORDS.get(role, ""))
     return found
 
 
-def scorer_looks() -> Iterator[Look]:
+def scorer_styles() -> Iterator[DomainStyle]:
     """Looks for lines that stand for scorers, without end; none has a domain's colour."""
     colours = ("#4C5B6B", "#7A5195", "#B07D00", "#2A788E", "#6B8E23", "#8C564B")
     dashes = (SOLID, (8, 3), (4, 3), (2, 2), (10, 3, 2, 3), (6, 2, 2, 2), (3, 1))
     for index in count():
-        yield Look(colours[index % len(colours)], dashes[index % len(dashes)], _SHAPES[index % len(_SHAPES)], "")
+        yield DomainStyle(colours[index % len(colours)], dashes[index % len(dashes)], _SHAPES[index % len(_SHAPES)], "")
 
 
-def looks_of(frame: pd.DataFrame) -> dict[str, Look]:
+def domain_styles_of(frame: pd.DataFrame) -> dict[str, DomainStyle]:
     """The looks of the domains of a tidy table, in the order in which they appear."""
-    return looks((str(row["domain"]), str(row["role"])) for row in records(frame) if not is_missing(row["domain"]))
+    return domain_styles(
+        (str(row["domain"]), str(row["role"])) for row in records(frame) if not is_missing(row["domain"])
+    )
 
 
 def records(frame: pd.DataFrame, *, metric: str | None = None) -> list[dict[str, Any]]:
@@ -90,7 +92,7 @@ def interval_of(row: Mapping[str, Any]) -> tuple[float, float, float]:
     return percent(value, row["unit"]), percent(low, row["unit"]), percent(high, row["unit"])
 
 
-def mark_of(look: Look, *, sight: Sight = "", keep_colour: bool = False) -> dict[str, Any]:
+def mark_of(look: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = False) -> dict[str, Any]:
     """The fields of a data row that say how its point is drawn; what was looked at is a hollow diamond.
 
     Args:
@@ -98,14 +100,14 @@ def mark_of(look: Look, *, sight: Sight = "", keep_colour: bool = False) -> dict
         sight: its mark; target-aware lines have a colour of their own.
         keep_colour: not so, where several such lines must be told apart.
     """
-    marked = sight not in ("", "?")
-    colour = TARGET_AWARE if sight.startswith("target-aware") and not keep_colour else look.colour
+    marked = exposure not in ("", "?")
+    colour = TARGET_AWARE if exposure.startswith("target-aware") and not keep_colour else look.colour
     return {
         "colour": colour,
         "dash": list(look.dash),
         "shape": "diamond" if marked else look.shape,
         "fill": "transparent" if marked else colour,
-        "looked": SIGHTS[sight],
+        "looked": EXPOSURE_WORDS[exposure],
     }
 
 
@@ -239,8 +241,8 @@ LETTERS = 52
 
 def marked(name: str, looked: object) -> str:
     """A scorer's name, shortened, and behind it the mark of what it looked at: the cell `target_aware` of its own."""
-    sight = choice_sight([{"target_aware": looked}])
-    mark = {"": "", "?": " ?"}.get(sight, f" {DIAMOND}")
+    exposure = scorer_exposure([{"target_aware": looked}])
+    mark = {"": "", "?": " ?"}.get(exposure, f" {DIAMOND}")
     return shortened(name, most=LETTERS - len(mark)) + mark
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Sight, sight_of, strongest
+from ..core import Exposure, exposure_of, strongest_exposure
 from .sweep import domain_words
-from .theme import DOTTED, finish, interval_of, layered, looks_of, mark_of, named, records, shortened, spread
+from .theme import DOTTED, domain_styles_of, finish, interval_of, layered, mark_of, named, records, shortened, spread
 
 PADDING = {"left": 52, "right": 150, "top": 26, "bottom": 36}
 COUNTED = {"filters": "filters", "parameters": "weights", "macs": "computation"}
@@ -49,16 +49,16 @@ def training(frame: pd.DataFrame, *, epochs: int | None = None, width: int = 520
 
 def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int = 280) -> Data:
     """The chart's named data, from a table or from as much of it as there is; the page swaps them as it grows."""
-    used, style = records(frame, metric="accuracy"), looks_of(frame)
+    used, style = records(frame, metric="accuracy"), domain_styles_of(frame)
     data: Data = {"curves": [], "cuts": [], "names": [], "ends": [], "unit": []}
     last: dict[str, dict[str, Any]] = {}
     apart = {str(row["domain"]) for row in used if row["split"] != "train"}
-    sights: dict[str, Sight] = {
-        name: strongest(sight_of(row) for row in used if str(row["domain"]) == name) for name in style
+    exposures: dict[str, Exposure] = {
+        name: strongest_exposure(exposure_of(row) for row in used if str(row["domain"]) == name) for name in style
     }
     for step, row in enumerate(used):
         value, low, high = interval_of(row)
-        name, sight = str(row["domain"]), sight_of(row)
+        name, exposure = str(row["domain"]), exposure_of(row)
         trained = row["split"] == "train" and name in apart
         number = row["round"] if "round" in row else row["event"]
         point = {
@@ -71,11 +71,11 @@ def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int
             "low": low,
             "high": high,
             "when": WHEN.get(str(row["stage"]), str(row["stage"])),
-            "line": mark_of(style[name], sight=sights[name])["colour"],
-            **mark_of(style[name], sight=sight),
+            "line": mark_of(style[name], exposure=exposures[name])["colour"],
+            **mark_of(style[name], exposure=exposure),
         }
         point |= {"dash": list(DOTTED), "fill": "transparent"} if trained else {}
-        words = TRAINING if trained else domain_words(style[name].words, sight)
+        words = TRAINING if trained else domain_words(style[name].words, exposure)
         label = shortened(name, most=min(22, max(7, 27 - len(words)))) + words
         if row["stage"] == "cut":
             told = f"{100 * row['ratio_achieved']:.0f} % of {COUNTED[row['budget']]} gone"

@@ -5,15 +5,15 @@ from .domain import Batch, Domain, Role, cut, cut_counts
 from .errors import DgpruneError, DgpruneNote, hear, note, noted, said_once, unknown
 from .exposure import (
     DIAMOND,
-    SIGHTS,
-    Sight,
-    choice_sight,
+    EXPOSURE_WORDS,
+    Exposure,
+    scorer_exposure,
     is_missing,
     is_target_aware,
-    sight_of,
-    signed,
-    strongest,
-    with_choice,
+    exposure_of,
+    exposure_label,
+    strongest_exposure,
+    with_scorer_exposure,
 )
 from .graph import FilterGraph, FilterGroup, Member
 from .layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise

@@ -10,11 +10,11 @@ import pandas as pd
 DIAMOND = "◇"
 
 
-Sight = Literal["", "?", "seen", "target-aware", "target-aware, seen"]
+Exposure = Literal["", "?", "seen", "target-aware", "target-aware, seen"]
 """What a row's domain is marked with, the weakest first; see `sight_of`."""
 
 
-SIGHTS: Mapping[str, str] = {
+EXPOSURE_WORDS: Mapping[str, str] = {
     "": "no",
     "?": "unknown: nobody said what was looked at",
     "seen": "yes, the very images tested",
@@ -24,7 +24,7 @@ SIGHTS: Mapping[str, str] = {
 """The words of a tooltip "Looked at before" for each mark."""
 
 
-def sight_of(row: Mapping[str, Any]) -> Sight:
+def exposure_of(row: Mapping[str, Any]) -> Exposure:
     """What scorer, tuning or selection have seen of the domain that a table's row is about, as the word that marks it.
 
     "target-aware": of a target, images or labels, though not those reported; "target-aware, seen": the very part that
@@ -44,29 +44,33 @@ def sight_of(row: Mapping[str, Any]) -> Sight:
 
 def is_target_aware(row: Mapping[str, Any]) -> bool:
     """Whether a row reports a target of which scorer, tuning or selection looked at any part; see `sight_of`."""
-    return sight_of(row).startswith("target-aware")
+    return exposure_of(row).startswith("target-aware")
 
 
-def strongest(sights: Iterable[Sight]) -> Sight:
+def strongest_exposure(exposures: Iterable[Exposure]) -> Exposure:
     """The mark of several rows that are drawn as one."""
-    order: tuple[Sight, ...] = get_args(Sight)
-    return order[max(map(order.index, sights), default=0)]
+    order: tuple[Exposure, ...] = get_args(Exposure)
+    return order[max(map(order.index, exposures), default=0)]
 
 
-def signed(sight: Sight) -> str:
+def exposure_label(exposure: Exposure) -> str:
     """A mark as it stands behind a name: " ◇ target-aware", " ?" or nothing."""
-    return f" {sight}" if sight == "?" else f" {DIAMOND} {sight}" if sight else ""
+    return f" {sight}" if exposure == "?" else f" {DIAMOND} {sight}" if exposure else ""
 
 
-def choice_sight(rows: Iterable[Mapping[str, Any]]) -> Sight:
+def scorer_exposure(rows: Iterable[Mapping[str, Any]]) -> Exposure:
     """The mark of a scorer's own name: whether what is behind its rows looked at any target, whatever they report."""
     cells = {row.get("target_aware") for row in rows if not is_missing(row.get("target_aware"))}
     return "target-aware" if cells - {"none", "unknown"} else "?" if "unknown" in cells else ""
 
 
-def with_choice(sight: Sight, choice: Sight) -> Sight:
+def with_scorer_exposure(exposure: Exposure, choice: Exposure) -> Exposure:
     """The mark of a scorer's name beside the domain it is shown on: what it saw there, and whether of any target."""
-    return "target-aware, seen" if (sight, choice) == ("seen", "target-aware") else strongest([sight, choice])
+    return (
+        "target-aware, seen"
+        if (exposure, choice) == ("seen", "target-aware")
+        else strongest_exposure([exposure, choice])
+    )
 
 
 def _is_named(row: Mapping[str, Any]) -> bool:

@@ -15,8 +15,8 @@ import pandas as pd
 from ...core import DgpruneError
 from .map import Dot, Rows, boxed, legend_rows, map_plot, map_words, parameters, point_rows
 from .numbers import METRICS, number_chart, number_data, number_plots
-from ..theme import Look, beside, looks, records
-from ...core import Sight, is_missing, sight_of, strongest
+from ..theme import DomainStyle, beside, domain_styles, records
+from ...core import Exposure, is_missing, exposure_of, strongest_exposure
 
 MAPS = ("map_1", "map_2")
 
@@ -91,16 +91,16 @@ def _knots(mapped: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
     return found[0]
 
 
-def _looks_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Look]:
+def _looks_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, DomainStyle]:
     """The looks of the domains in the order of the study, which that of the pairs is."""
     named_first = (row[end] for row in rows for end in ("other", "domain"))
     order = dict.fromkeys(str(name) for name in named_first if not is_missing(name))
     roles = {str(row["domain"]): str(row["role"]) for row in rows if not is_missing(row["domain"])}
-    return looks((name, roles.get(name, "")) for name in order)
+    return domain_styles((name, roles.get(name, "")) for name in order)
 
 
 def _map_data(
-    rows: Sequence[Mapping[str, Any]], knots: Sequence[float], *, style: Mapping[str, Look]
+    rows: Sequence[Mapping[str, Any]], knots: Sequence[float], *, style: Mapping[str, DomainStyle]
 ) -> dict[str, Rows]:
     """The map's named data, from the rows of one layer."""
     places = {
@@ -114,18 +114,18 @@ def _map_data(
         for row in first
     ]
     held = np.array([[[places[dot.domain, dot.image, knot, axis] for axis in MAPS] for dot in dots] for knot in knots])
-    sights: dict[str, list[Sight]] = {}
+    exposures: dict[str, list[Exposure]] = {}
     for row in rows:
         if row["metric"] == MAPS[0]:
-            sights.setdefault(str(row["domain"]), []).append(sight_of(row))
+            exposures.setdefault(str(row["domain"]), []).append(exposure_of(row))
     roles = {str(row["domain"]): str(row["role"]) for row in first}
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {
-        "points": point_rows(dots, boxed(held), looks=style),
+        "points": point_rows(dots, boxed(held), domain_styles=style),
         "legend": legend_rows(
-            {name: (roles[name], strongest(found)) for name, found in sights.items()},
+            {name: (roles[name], strongest_exposure(found)) for name, found in exposures.items()},
             [dot.label for dot in dots],
-            looks=style,
+            domain_styles=style,
         ),
         "words": map_words(str(first[0]["embedding"]), trust, images=len(dots), knots=knots),
     }

@@ -22,8 +22,8 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core import Sight, is_missing, signed
-from ..theme import QUIET, WORDS, Look, finish, layered, named, shortened
+from ...core import Exposure, exposure_label, is_missing
+from ..theme import QUIET, WORDS, DomainStyle, finish, layered, named, shortened
 
 CLASS_COLOURS = (
     "#1F77B4",
@@ -69,7 +69,7 @@ def boxed(places: Places) -> NDArray[np.float64]:
     return 0.5 + 0.96 * (places - (low + high) / 2) / span
 
 
-def point_rows(dots: Sequence[Dot], places: Places, *, looks: Mapping[str, Look]) -> Rows:
+def point_rows(dots: Sequence[Dot], places: Places, *, domain_styles: Mapping[str, DomainStyle]) -> Rows:
     """The rows of `points`.
 
     Args:
@@ -88,7 +88,7 @@ def point_rows(dots: Sequence[Dot], places: Places, *, looks: Mapping[str, Look]
                 "image": dot.image,
                 "class": "not labelled" if dot.label is None else str(dot.label),
                 "colour": colours.get(dot.label, OTHER),
-                "shape": looks[dot.domain].shape,
+                "shape": domain_styles[dot.domain].shape,
                 "full_x": xs[0],
                 "full_y": ys[0],
                 "xs": xs,
@@ -109,7 +109,10 @@ def class_colours(labels: Any) -> dict[int | None, str]:
 
 
 def legend_rows(
-    domains: Mapping[str, tuple[str, Sight]], labels: Sequence[int | None], *, looks: Mapping[str, Look]
+    domains: Mapping[str, tuple[str, Exposure]],
+    labels: Sequence[int | None],
+    *,
+    domain_styles: Mapping[str, DomainStyle],
 ) -> Rows:
     """The rows of `legend`: domains by shape, with role and mark, then classes by colour.
 
@@ -119,17 +122,21 @@ def legend_rows(
         looks: of the domains.
     """
     rows: Rows = [{"kind": "heading", "text": "Domain: shape", "colour": QUIET, "shape": "circle"}]
-    for name, (role, sight) in domains.items():
+    for name, (role, exposure) in domains.items():
         words = f" ({WORDS[role]})" if role in WORDS else ""
         rows.append(
             {
                 "kind": "domain",
                 "text": shortened(name, most=_LETTERS - len(words)) + words,
                 "colour": QUIET,
-                "shape": looks[name].shape,
+                "shape": domain_styles[name].shape,
             }
         )
-        rows += [{"kind": "mark", "text": signed(sight).strip(), "colour": QUIET, "shape": "circle"}] if sight else []
+        rows += (
+            [{"kind": "mark", "text": exposure_label(exposure).strip(), "colour": QUIET, "shape": "circle"}]
+            if exposure
+            else []
+        )
     colours, classes = class_colours(labels), {label for label in labels if label is not None}
     heading = {"kind": "heading", "text": "Class: colour", "colour": QUIET, "shape": "circle"}
     rows += [heading] if classes else []

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import altair as alt
 
-from ...core import Sight, is_missing, sight_of, signed, strongest
-from ..theme import QUIET, SOLID, Look, beside, layered, mark_of, named, scorer_looks, shortened
+from ...core import Exposure, exposure_label, exposure_of, is_missing, strongest_exposure
+from ..theme import QUIET, SOLID, DomainStyle, beside, layered, mark_of, named, scorer_styles, shortened
 from .map import Rows
 
 METRICS = {
@@ -26,21 +26,21 @@ METRICS = {
 }
 _ORDER = (("mmd", "cka"), ("coral", "silhouette_classes"), ("proxy_a_distance", "silhouette_domains"))
 _PAIRS = ("mmd", "coral", "proxy_a_distance")
-_ALONE = Look(QUIET, SOLID, "circle", "")
+_ALONE = DomainStyle(QUIET, SOLID, "circle", "")
 _PALE = 0.14
 
 
 def number_data(
-    rows: Sequence[Mapping[str, Any]], layers: Sequence[str], *, style: Mapping[str, Look]
+    rows: Sequence[Mapping[str, Any]], layers: Sequence[str], *, style: Mapping[str, DomainStyle]
 ) -> dict[str, Rows]:
     """The named data of the numbers, from rows of a tidy table."""
     drawn = [row for row in rows if row["metric"] in METRICS]
     looks_by_line = _looks(drawn, style)
     data: dict[str, Rows] = {name: [] for k in range(len(layers)) for name in _names(k, len(layers)).values()}
-    seen: dict[str, list[Sight]] = {}
+    seen: dict[str, list[Exposure]] = {}
     for row in sorted(drawn, key=lambda row: float(row["ratio_requested"])):
-        name, sight = _label(row), sight_of(row)
-        seen.setdefault(name, []).append(sight)
+        name, exposure = _label(row), exposure_of(row)
+        seen.setdefault(name, []).append(exposure)
         value, low, high = (None if is_missing(row[end]) else float(row[end]) for end in ("value", "low", "high"))
         k = layers.index(str(row["group"]))
         data[_names(k, len(layers))[row["metric"]]].append(
@@ -50,11 +50,13 @@ def number_data(
                 "low": low,
                 "high": high,
                 "label": name,
-                **mark_of(looks_by_line[name], sight=sight, keep_colour=True),
+                **mark_of(looks_by_line[name], exposure=exposure, keep_colour=True),
             }
         )
     pairs = {_label(row) for row in drawn if row["metric"] in _PAIRS}
-    data["lines"] = _legend(looks_by_line, {name: strongest(found) for name, found in seen.items()}, pairs=pairs)
+    data["lines"] = _legend(
+        looks_by_line, {name: strongest_exposure(found) for name, found in seen.items()}, pairs=pairs
+    )
     return data
 
 
@@ -144,18 +146,22 @@ def _title(text: str, below: str) -> alt.Title:
     )
 
 
-def _legend(looks_by_line: Mapping[str, Look], sights: Mapping[str, Sight], *, pairs: Container[str]) -> Rows:
+def _legend(
+    looks_by_line: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure], *, pairs: Container[str]
+) -> Rows:
     """The rows of `lines`: what each line is of, and below it the mark of what was looked at."""
     rows: Rows = []
     for name, look in looks_by_line.items():
         side = {"kind": "pair" if name in pairs else "other"}
-        rows.append({**side, **mark_of(look, sight=sights[name], keep_colour=True), "text": shortened(name, most=32)})
-        if sights[name]:
+        rows.append(
+            {**side, **mark_of(look, exposure=exposures[name], keep_colour=True), "text": shortened(name, most=32)}
+        )
+        if exposures[name]:
             rows.append(
                 {
                     **side,
                     **mark_of(look),
-                    "text": signed(sights[name]).strip(),
+                    "text": exposure_label(exposures[name]).strip(),
                     "colour": "transparent",
                     "fill": "transparent",
                 }
@@ -198,9 +204,9 @@ def _label(row: Mapping[str, Any]) -> str:
     return "all images" if is_missing(row["domain"]) else str(row["domain"])
 
 
-def _looks(rows: Sequence[Mapping[str, Any]], domains: Mapping[str, Look]) -> dict[str, Look]:
+def _looks(rows: Sequence[Mapping[str, Any]], domains: Mapping[str, DomainStyle]) -> dict[str, DomainStyle]:
     """A look per line: pairs in colours of their own, domains in theirs."""
-    spare, found = scorer_looks(), {}
+    spare, found = scorer_styles(), {}
     for row in sorted(rows, key=lambda row: list(METRICS).index(row["metric"])):
         name = _label(row)
         if name not in found:

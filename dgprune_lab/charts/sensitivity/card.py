@@ -73,7 +73,7 @@ def _canvas(data: Mapping[str, Rows], pictures: str, words: str, *, width: int, 
     )
     below = alt.Y2("y2:Q")
     texts = alt.Chart(alt.NamedData(name=words)).encode(x=x, y=y, text="text:N")
-    looks = {"name": ("strong", 13, 600), "plain": ("words", 11, 400), "small": ("words", 10.5, 400)}
+    domain_styles = {"name": ("strong", 13, 600), "plain": ("words", 11, 400), "small": ("words", 10.5, 400)}
     drawn = layered(
         alt.Chart(named(pictures, data[pictures]))
         .transform_calculate(x2="datum.x + datum.side", y2="datum.y + datum.side")
@@ -84,7 +84,7 @@ def _canvas(data: Mapping[str, Rows], pictures: str, words: str, *, width: int, 
             texts.transform_filter(f"datum.look === '{look}'").mark_text(
                 style=style, align="left", fontSize=size, fontWeight=cast(Any, weight)
             )
-            for look, (style, size, weight) in looks.items()
+            for look, (style, size, weight) in domain_styles.items()
         ),
     )
     return drawn.properties(width=width, height=height)

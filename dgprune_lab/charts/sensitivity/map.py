@@ -20,8 +20,8 @@ from typing import Any
 
 import pandas as pd
 
-from ...core import DgpruneError, Mask, is_missing, sight_of, signed
-from ..theme import NEW_LOOK, TRAINED_ON, ink_on, records, shortened
+from ...core import DgpruneError, Mask, is_missing
+from ..theme import FIRST_SOURCE, FIRST_TARGET, ink_on, records, shortened
 
 METHODS = {
     "gradient_x_activation": "gradient × activation",
@@ -181,7 +181,7 @@ def _sides(frame: pd.DataFrame) -> tuple[str, str, tuple[str, str]]:
     roles = {str(row["domain"]): row["role"] for row in records(frame, metric="attribution")}
     other, domain = str(first["other"]), str(first["domain"])
     known = (roles.get(other), roles.get(domain)) == ("source", "target")
-    return other, domain, (TRAINED_ON, NEW_LOOK) if known else _APART
+    return other, domain, (FIRST_SOURCE, FIRST_TARGET) if known else _APART
 
 
 def _by_layer(frame: pd.DataFrame) -> dict[str, Rows]:

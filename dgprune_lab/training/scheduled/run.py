@@ -53,7 +53,7 @@ class PruningLoop:
         filters = self.treatment.filter_mask(plan.study.graph, reads=reads)
         return PruningRun(
             self.network,
-            self.treatment.weight_mask(asked=self.ratio_achieved, reads=reads),
+            self.treatment.weight_mask(ratio_requested=self.ratio_achieved, reads=reads),
             filters,
             tidy(self.rows, extra=CURVE),
             tidy(self.event_rows, extra=EVENT),

@@ -105,7 +105,7 @@ class Treatment:
                         member.tensor, torch.ones(self.tensors[member.tensor].shape, dtype=torch.bool)
                     )
                     part.index_fill_(member.axis, _index(member, filters), False)
-        return WeightMask(keep, asked, "layer", reads=reads)
+        return WeightMask(keep, ratio_requested, "layer", reads=reads)
 
     def filter_mask(self, graph: FilterGraph, *, reads: Any) -> Mask:
         """The filters whose writers are all gone: those that can be removed physically."""

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 from torch import Tensor
 
-from ...charts import looks
+from ...charts import domain_styles
 from ...core import (
+    EXPOSURE_WORDS,
     MORE,
-    SIGHTS,
     BatchNorm,
     Budget,
     FilterGroup,
@@ -20,9 +20,9 @@ from ...core import (
     Provenance,
     Scope,
     Scores,
+    exposure_label,
+    exposure_of,
     roles_of,
-    sight_of,
-    signed,
 )
 from ...data import SHIFTS
 from ...diagnostics.drop import change
@@ -111,9 +111,9 @@ def measured(
     rows, roles = [], roles_of(study.domains)
     for domain in study.domains:
         cells = record.columns(domain.name, split, roles=roles)
-        sight = sight_of({"domain": domain.name, "role": domain.role, **cells})
+        exposure = exposure_of({"domain": domain.name, "role": domain.role, **cells})
         numbers = _numbers(after[domain.name], full[domain.name])
-        rows.append({"name": domain.name, **numbers, "seen": sight, "looked": SIGHTS[sight]})
+        rows.append({"name": domain.name, **numbers, "seen": exposure, "looked": EXPOSURE_WORDS[exposure]})
     return {
         "ratio": mask.ratio_requested,
         "estimate": images is not None,
@@ -161,7 +161,7 @@ def sentence(mask: Mask, rows: Sequence[Row]) -> str:
     parts = []
     for row in rows:
         seen = row["seen"]
-        name = row["name"] + (f" ({seen})" if seen not in ("", "?") else signed(seen))
+        name = row["name"] + (f" ({seen})" if seen not in ("", "?") else exposure_label(seen))
         if row["agreement"]:
             parts.append(f"{name} {100 * row['value']:.0f} % as before (no labels)")
         else:
@@ -250,7 +250,7 @@ def _instead(study: Study, scorer: Scorer, menu: Sequence[Scorer]) -> str | None
 
 def static_state(study: Study, *, scorers: Sequence[Scorer]) -> Row:
     """What does not change while an explorer lives: domains, layers, scorers, the full network."""
-    found = looks((d.name, d.role or "source") for d in study.domains)
+    found = domain_styles((d.name, d.role or "source") for d in study.domains)
     full = study.graph.cost()
     return {
         "domains": [

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...charts import looks
+from ...charts import domain_styles
 from ...charts.feature_shift.map import Dot, at_ratio, legend_rows, map_chart, map_words, point_rows
 from ...charts.feature_shift.numbers import number_chart, number_data
 from ...charts.pixels.thumbnails import Strip, data_url, picture_chart, picture_rows
 from ...charts.theme import WORDS, records
-from ...core import Sight, roles_of, sight_of, strongest, tidy, yielding
+from ...core import Exposure, exposure_of, roles_of, strongest_exposure, tidy, yielding
 from ...diagnostics._features import Features
 from ...diagnostics._removal import Case, Removal, case_steps
 from ...diagnostics.feature_shift import EXTRA
@@ -145,17 +145,17 @@ class FeatureShiftPanel:
         places = (
             shown.places if not alone else np.concatenate([shown.places[:1], *[shown.places[-1:]] * (len(KNOTS) - 1)])
         )
-        points = point_rows(dots, places, looks=style)
+        points = point_rows(dots, places, domain_styles=style)
         if alone:
             points = [{**row, "xs": row["xs"][1:2] * len(KNOTS), "ys": row["ys"][1:2] * len(KNOTS)} for row in points]
         ratio = view.mask.ratio_requested if alone else None
-        domains: dict[str, tuple[str, Sight]] = {
+        domains: dict[str, tuple[str, Exposure]] = {
             d.name: (d.role or "", _sight(view, d.name)) for d in view.study.domains
         }
         return {
             "map": {
                 "points": points,
-                "legend": legend_rows(domains, [dot.label for dot in dots], looks=style),
+                "legend": legend_rows(domains, [dot.label for dot in dots], domain_styles=style),
                 "words": map_words(shown.kind, shown.trust, images=len(dots), only=ratio, knots=KNOTS),
             }
         }
@@ -282,16 +282,16 @@ def _layers(study: Study, layer: str) -> dict[str, Any]:
 
 
 def _style(study: Study) -> Any:
-    return looks((domain.name, domain.role or "") for domain in study.domains)
+    return domain_styles((domain.name, domain.role or "") for domain in study.domains)
 
 
-def _sight(view: View, domain: str) -> Sight:
+def _sight(view: View, domain: str) -> Exposure:
     """What was looked at of a domain, by the network's record or by the choice."""
     study, roles = view.study, roles_of(view.study.domains)
     looked = study.record, mask_provenance(study.record, view.mask, batchnorm=view.batchnorm, study=study)
     role = study.domain(domain).role
-    return strongest(
-        sight_of(
+    return strongest_exposure(
+        exposure_of(
             {
                 "domain": domain,
                 "role": role,

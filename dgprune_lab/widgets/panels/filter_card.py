@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...charts import Look, looks
+from ...charts import DomainStyle, domain_styles
 from ...charts.drop import drop_rows as drop_chart_rows
 from ...charts.pixels.heat import png
 from ...charts.pixels.overlays import pair
@@ -87,7 +87,7 @@ def mean_map_of(study: Study, domain: Domain, *, split: str, layer: str, filter:
     return found.reshape(tuple(shape)).double().cpu().numpy()
 
 
-def histogram_rows(held: Attributed, *, layer: str, filter: int, style: Mapping[str, Look]) -> dict[str, Rows]:
+def histogram_rows(held: Attributed, *, layer: str, filter: int, style: Mapping[str, DomainStyle]) -> dict[str, Rows]:
     """In % of its images, how often each contribution occurs on each domain."""
     values = [part[:, filter].double().numpy() for part in held.values[layer]]
     edges = np.histogram_bin_edges(np.concatenate(values), bins=BINS)
@@ -167,7 +167,7 @@ def change_rows(found: Sequence[Case]) -> Rows:
 
 def waiting_rows(study: Study) -> Rows:
     """The same before anything is measured."""
-    style = looks((d.name, d.role or "source") for d in study.domains)
+    style = domain_styles((d.name, d.role or "source") for d in study.domains)
     nothing = {"change": None, "low": None, "high": None, "text": "…", "looked": ""}
     return [
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...core import Scores, choice_sight, roles_of, signed
+from ...core import Scores, exposure_label, roles_of, scorer_exposure
 from ...scorers import Scorer
 from ...study import Study
 
@@ -12,6 +12,8 @@ from ...study import Study
 def label(study: Study, item: Scorer | Scores) -> str:
     """A scorer's plain words wherever it is named; one that looked at a target says so: "Alike ◇ target-aware"."""
     if isinstance(item, Scorer):
-        return item.label + signed("target-aware" if "target" in item.reads else "")
+        return item.label + exposure_label("target-aware" if "target" in item.reads else "")
     alone = replace(study.record, scorer=item.reads, tuning={}, selection={})
-    return item.scorer + signed(choice_sight([{"target_aware": alone.target_aware(roles_of(study.domains))}]))
+    return item.scorer + exposure_label(
+        scorer_exposure([{"target_aware": alone.target_aware(roles_of(study.domains))}])
+    )

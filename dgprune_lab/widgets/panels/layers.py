@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
-from ...charts import looks
+from ...charts import domain_styles
 from ...charts.drop import CAPTION, span_rows
 from ...charts.layers import known, layer_rows, layers_chart, placed, waiting
 from ...core import Domain, Mask, tidy, yielding
@@ -83,7 +83,7 @@ class LayersPanel:
 
     def _frames(self, view: View, masks: Mapping[str, Mask]) -> Frames:
         """The chart's rows, those not known yet empty, and the words above."""
-        domains, style = _domains(view), looks((d.name, d.role or "source") for d in view.study.domains)
+        domains, style = _domains(view), domain_styles((d.name, d.role or "source") for d in view.study.domains)
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
         rough: set[tuple[str, str]] = set()
         for layer, mask in masks.items():

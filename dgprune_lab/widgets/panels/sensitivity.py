@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ...charts import looks
+from ...charts import domain_styles
 from ...charts.drop import span_rows
 from ...charts.sensitivity import map_chart
 from ...charts.sensitivity.card import facts_chart, pictures_chart, ranks_chart
@@ -235,7 +235,7 @@ class SensitivityPanel:
     def _quick(self, study: Study, key: Key, cell: Cell) -> dict[str, Any]:
         """What takes no pass: images, histogram, weights."""
         (layer, number), known = cell, self._known[key]
-        held, style = known.held[layer], looks((d.name, d.role or "source") for d in study.domains)
+        held, style = known.held[layer], domain_styles((d.name, d.role or "source") for d in study.domains)
         assert known.data is not None
         here = next(one for one in known.data["cells"] if (one["group"], one["filter"]) == cell)
         shown = filter_card.picture_rows(study, self._network(study), held, layer=layer, filter=number)
