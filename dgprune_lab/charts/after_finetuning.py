@@ -48,7 +48,7 @@ def after_finetuning(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatCha
         *(
             panel.properties(
                 title=alt.Title(
-                    text=f"{shortened(name, most=20)} ({looks[name].words})"
+                    text=f"{shortened(name, most=20)} ({domain_styles[name].words})"
                     if domain_styles[name].words
                     else shortened(name, most=30),
                     color=domain_styles[name].colour,

@@ -53,7 +53,7 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, An
         name = str(row["domain"]) + exposure_label(exposure)
         if several:  # target-aware is said once, at the scorer
             seen = exposure_label("seen" if "seen" in exposure else "")
-            name = f"{row['scorer']}{signed(choice_sight([row]))}, {row['domain']}{seen}"
+            name = f"{row['scorer']}{exposure_label(scorer_exposure([row]))}, {row['domain']}{seen}"
         name = f"{row['network']}, {name}" if networks else name
         rows.append(
             {

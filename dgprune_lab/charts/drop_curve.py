@@ -53,7 +53,7 @@ def drop_curve(
         mine = [row for row in rows if (str(row.get("network")), str(row["scorer"])) == (network, scorer)]
         kept = [row for row in mine if not is_missing(row["value"])]
         data = _data(pd.DataFrame(kept, columns=whole.columns), metric, (low, high), step, height)
-        name = f"{scorer}{signed(choice_sight(mine))}" + (f", {network}" if several else "")
+        name = f"{scorer}{exposure_label(scorer_exposure(mine))}" + (f", {network}" if several else "")
         empty = dict.fromkeys(str(row["domain"]) for row in mine if is_missing(row["value"]))
         below = [f"{domain}: at chance before, so it has no relative drop" for domain in empty]
         title = alt.Title(text=name, subtitle=below)

@@ -49,12 +49,12 @@ def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
         value, low, high = interval_of(row)
         exposure = exposure_of(row)
         first = [f"{row['network']}"] * several["network"]
-        first += [f"{row['scorer']}{signed(choice_sight([row]))}"] * several["scorer"]
+        first += [f"{row['scorer']}{exposure_label(scorer_exposure([row]))}"] * several["scorer"]
         count = f"{counts[_key(row)]:,.0f} of {row['images']:,}" if _key(row) in counts else ""
         found.append(
             {
                 "place": len(found),
-                "label": ", ".join([*first, f"{row['domain']}{signed(sight)}"]),
+                "label": ", ".join([*first, f"{row['domain']}{exposure_label(exposure)}"]),
                 "domain": str(row["domain"]),
                 "value": value,
                 "low": low,

@@ -159,7 +159,7 @@ def domain_words(role: str, exposure: Exposure) -> str:
     """
     if exposure in ("", "?"):
         return (f" ({role})" if role else "") + exposure_label(exposure)
-    return f" ({sight})"
+    return f" ({exposure})"
 
 
 def _one_domain(

@@ -55,7 +55,7 @@ def strongest_exposure(exposures: Iterable[Exposure]) -> Exposure:
 
 def exposure_label(exposure: Exposure) -> str:
     """A mark as it stands behind a name: " ◇ target-aware", " ?" or nothing."""
-    return f" {sight}" if exposure == "?" else f" {DIAMOND} {sight}" if exposure else ""
+    return f" {exposure}" if exposure == "?" else f" {DIAMOND} {exposure}" if exposure else ""
 
 
 def scorer_exposure(rows: Iterable[Mapping[str, Any]]) -> Exposure:

@@ -135,7 +135,7 @@ def removed_rows(cells: Rows, mask: Mask) -> Rows:
 def compared(frame: pd.DataFrame) -> str:
     """The two domains, with the mark of what was looked at: "mnist against mnist_m ◇ target-aware, seen"."""
     first = _only(frame)
-    return f"{first['other']} against {first['domain']}{signed(sight_of(first))}"
+    return f"{first['other']} against {first['domain']}{exposure_label(exposure_of(first))}"
 
 
 def about(frame: pd.DataFrame) -> str:

@@ -76,7 +76,7 @@ class Measurements:
             ratio=checked_ratio(view["ratio"]),
             scorer=name,
             by=str(view["by"]),
-            scope=choice("scope", view["scope"], Scope),
+            scope=choice("scope", view["scope"], Scope),  # type: ignore[typeddict-item]
             budget=choice("budget", view["budget"], Budget),  # type: ignore[typeddict-item]
             batchnorm=choice("batchnorm", view["batchnorm"], BatchNorm),  # type: ignore[typeddict-item]
         )

@@ -89,7 +89,7 @@ def _name(case: Case) -> str:
     """A domain's name, its role in words, and the mark of what was looked at."""
     role = case.domain.role
     words = f" ({WORDS[role]})" if role in WORDS else ""
-    return f"{case.domain.name}{words}{signed(sight_of(case.columns()))}"
+    return f"{case.domain.name}{words}{exposure_label(exposure_of(case.columns()))}"
 
 
 def _strip(case: Case, kind: str, turned: Tensor, which: slice) -> Strip:
