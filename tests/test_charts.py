@@ -159,7 +159,7 @@ EXPOSURE_WORDS = [
 ]
 
 
-@pytest.mark.parametrize(("cells", "sight"), EXPOSURE_WORDS)
+@pytest.mark.parametrize(("cells", "exposure"), EXPOSURE_WORDS)
 def test_one_function_says_what_a_row_is_marked_with(cells: dict[str, Any], exposure: str) -> None:
     row = {"domain": "t", "role": "target", **cells}
     assert exposure_of(row) == exposure and is_target_aware(row) == ("target-aware" in exposure)

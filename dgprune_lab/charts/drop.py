@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import exposure_label, exposure_of, is_missing
+from ..core import exposure_label, exposure_of, is_missing, scorer_exposure
 from .theme import domain_styles_of, finish, interval_of, layered, mark_of, named, records
 
 CAPTION = "How much removal hurts at once; it says nothing yet about generalisation."

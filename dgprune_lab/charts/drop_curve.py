@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import altair as alt
 import pandas as pd
 
-from ..core import choice, is_missing
+from ..core import choice, exposure_label, is_missing, scorer_exposure
 from .drop import CAPTION, is_whole
 from .sweep import sweep_data, sweep_points
 from .theme import beside, layered, named, records

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import exposure_of
+from ..core import exposure_label, exposure_of, scorer_exposure
 from .drop import CAPTION, is_whole
 from .theme import beside, domain_styles_of, interval_of, layered, mark_of, named, records
 

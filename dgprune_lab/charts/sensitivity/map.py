@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...core import DgpruneError, Mask, is_missing
+from ...core import DgpruneError, Mask, exposure_label, exposure_of, is_missing
 from ..theme import FIRST_SOURCE, FIRST_TARGET, ink_on, records, shortened
 
 METHODS = {

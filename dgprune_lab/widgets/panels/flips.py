@@ -11,7 +11,7 @@ from torch import Tensor
 from ...charts.drop import CAPTION
 from ...charts.pixels.thumbnails import Strip, data_url, per_strip, picture_chart, picture_rows
 from ...charts.theme import WORDS
-from ...core import yielding
+from ...core import exposure_label, exposure_of, yielding
 from ...diagnostics._removal import Case, Removal, case_steps
 from ...diagnostics.flips import flipped
 from ...stats import intervals
