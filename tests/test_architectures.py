@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import dgprune_lab as dg
 from dgprune_lab.core.masks import Mask
 from dgprune_lab.models.networks import build
-from dgprune_lab.pruning.surgery import rebuild, zeroed
+from dgprune_lab.pruning.surgery import deep_copy, zeroed
 
 
 def small_vgg11_bn() -> nn.Module:
@@ -106,7 +106,7 @@ def test_only_masking_the_convolution_would_be_caught() -> None:
     x = images(2, 3, 64, 64, dtype=torch.float64)
     graph = dg.read_groups(model, x)
     mask = random_mask(graph, seed=0)
-    half = rebuild(model, lambda _, tensor: tensor.clone())
+    half = deep_copy(model)
     for group in graph.groups:
         for producer in group.producers:
             module = half.get_submodule(producer)
@@ -139,7 +139,7 @@ class WithImage(nn.Module):
 
 def test_what_is_joined_with_the_image_is_refused_by_name_and_the_rest_is_not() -> None:
     graph = dg.read_groups(WithImage().eval(), torch.rand(2, 3, 12, 12))
-    assert graph.names == ["c", "d"] and "cannot be told" in graph.refused["a"]
+    assert graph.names == ["c", "d"] and "are unknown" in graph.refused["a"]
 
 
 def test_auxiliary_heads_are_refused_by_name() -> None:
@@ -171,7 +171,7 @@ def test_groups_with_statistics_across_channels_are_refused_and_the_rest_is_exac
 @pytest.mark.parametrize(
     ("builder", "size", "words"),
     [
-        (lambda: zoo.shufflenet_v2_x0_5(num_classes=4), 64, r"cannot be followed"),
+        (lambda: zoo.shufflenet_v2_x0_5(num_classes=4), 64, r"cannot be traced"),
         (
             lambda: zoo.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [7, 7], num_classes=4),
             64,

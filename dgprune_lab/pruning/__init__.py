@@ -2,6 +2,6 @@
 
 from .allocate import Order, allocate, checked_ratio, removal_order
 from .fold_batchnorm import folded
-from .surgery import device_of, masked, private, prune, pruned_view, rebuild
+from .surgery import deep_copy, device_of, masked, prune, pruned_view, rebuild, shared_copy
 from .tracing import ending_in_relu, run_order
 from .verify import read_groups, refuse_hooks

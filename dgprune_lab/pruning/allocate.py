@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Budget, DgpruneError, FilterGraph, FilterGroup, Mask, Scope, Scores, WeightMask, WeightScores, choice
+from ..core import Budget, DgpruneError, FilterGraph, Mask, Scope, Scores, WeightMask, WeightScores, choice
 
 
 @overload
-def allocate(scores: Scores, *, ratio: float, scope: Scope = "layer", budget: Budget = "filters") -> Mask: ...
+def allocate(scores: Scores, *, ratio: float, scope: Scope = ..., budget: Budget = ...) -> Mask: ...
 @overload
-def allocate(
-    scores: WeightScores, *, ratio: float, scope: Scope = "layer", budget: Budget = "filters"
-) -> WeightMask: ...
+def allocate(scores: WeightScores, *, ratio: float, scope: Scope = ..., budget: Budget = ...) -> WeightMask: ...
 def allocate(
     scores: Scores | WeightScores, *, ratio: float, scope: Scope = "layer", budget: Budget = "filters"
 ) -> Mask | WeightMask:
-    """Which filters stay when a share of the network is removed, lowest scores first.
+    """Choose which filters stay when a share of the network is removed, lowest scores first.
 
-    Of N, floor(ratio N + 1e-9) are removed, so what is removed is less than one filter (one step where grouped
-    convolutions tie filters) below what was asked, unless every layer is down to its last filter. Ties go by filter
-    index. A larger ratio always keeps a subset.
+    Of N filters, floor(ratio N + 1e-9) are removed: less than one filter (one step where grouped convolutions tie
+    filters) below the request, unless every layer is down to its last filter. Ties are broken by filter index. A
+    larger ratio always keeps a subset.
 
     Args:
         scores: one number per filter, higher = keep; or one per single weight, for a WeightMask.
         ratio: the share removed, 0 <= ratio < 1.
-        scope: "layer" removes the same share of every layer; "global" the lowest scores anywhere (scores must then be
-            comparable between layers, as `lamp` and `taylor` are meant to be).
-        of: what the share counts: filters, parameters or multiply-accumulates.
+        scope: "layer" removes the same share of every layer; "global" the lowest scores of the network (scores must
+            then be comparable between layers, as `lamp` and `taylor` are meant to be).
+        budget: what the share counts: filters, parameters or multiply-accumulates.
 
     Raises:
-        DgpruneError: a ratio outside [0, 1), an unknown scope or count.
+        DgpruneError: a ratio outside [0, 1), an unknown scope or budget.
 
     >>> import torch, dgprune_lab as dg
     >>> graph = dg.read_groups(dg.models.networks.lenet(), torch.zeros(1, 3, 28, 28))
@@ -47,14 +46,23 @@ def allocate(
     choice("scope", scope, Scope)
     choice("budget", budget, Budget)
     if isinstance(scores, WeightScores):
-        return _weights(scores, ratio, scope, budget)
-    order = _known_order(scores, scope)
-    keep = _keep(scores.graph, order, order.count(scores.graph, ratio, budget))
-    return Mask(keep, ratio, scores.graph, scope, budget, scores.scorer, scores.options, True, scores.reads)
+        return _weight_mask(scores, ratio, scope=scope, budget=budget)
+    order = _cached_order(scores, scope)
+    return Mask(
+        keep=order.keep(order.count(ratio, budget)),
+        ratio_requested=ratio,
+        graph=scores.graph,
+        scope=scope,
+        budget=budget,
+        scorer=scores.scorer,
+        options=scores.options,
+        nested=True,
+        reads=scores.reads,
+    )
 
 
 def checked_ratio(ratio: float) -> float:
-    """The ratio as a float in [0, 1).
+    """Return the ratio as a float in [0, 1).
 
     Raises:
         DgpruneError: it is not one.
@@ -65,92 +73,95 @@ def checked_ratio(ratio: float) -> float:
     return value
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Order:
-    """The order in which the units of a network leave.
+    """Removal order of the prunable units of a network.
 
     Attributes:
-        units: (U,) global unit numbers, first to leave first; the last unit of each layer is not listed.
-        share: (U,) for scope "layer", the share of its layer that has left once this unit has; else None.
+        graph: the groups.
+        units: (U,) global unit numbers, first removed first; the last unit of each layer is not listed.
+        share: (U,) for scope "layer", the share of its layer that is removed once this unit is; else None.
         filters: (U,) filters in each unit.
+        starts: group -> global number of its first unit.
+        total: number of units, those that are never removed included.
     """
 
-    def __init__(
-        self, units: Tensor, share: Tensor | None, filters: Tensor, starts: dict[str, int], total: Tensor
-    ) -> None:
-        self.units, self.share, self.filters = units, share, filters
-        self._starts, self._total = starts, total
+    graph: FilterGraph = field(repr=False)
+    units: Tensor
+    share: Tensor | None
+    filters: Tensor
+    starts: dict[str, int]
+    total: int
 
-    def count(self, graph: FilterGraph, ratio: float, budget: Budget) -> int:
-        """How many of the units leave at this ratio."""
+    def count(self, ratio: float, budget: Budget) -> int:
+        """Return how many of the units are removed at this ratio."""
         if budget == "filters" and self.share is not None:
             return int((self.share <= ratio + 1e-9).sum())
         if budget == "filters":
-            return int((self.filters.cumsum(0) <= ratio * graph.free + 1e-9).sum())
-        full = getattr(graph.full, budget)
+            return int((self.filters.cumsum(0) <= ratio * self.graph.free + 1e-9).sum())
+        full = getattr(self.graph.full, budget)
         low, high = 0, len(self.units)
         while low < high:
             middle = (low + high + 1) // 2
-            left = getattr(graph.cost(_keep(graph, self, middle)), budget)
-            low, high = (middle, high) if full - left <= ratio * full + 1e-6 else (low, middle - 1)
+            kept = getattr(self.graph.cost(self.keep(middle)), budget)
+            low, high = (middle, high) if full - kept <= ratio * full + 1e-6 else (low, middle - 1)
         return low
 
-    def gone(self, count: int) -> Tensor:
-        """(all units,) bool: which have left once `count` units are gone."""
-        flags = torch.zeros(len(self._total), dtype=torch.bool)
-        flags[self.units[:count]] = True
-        return flags
-
-    def of_group(self, group: FilterGroup, gone: Tensor) -> Tensor:
-        """(C,) bool: which filters of a group stay."""
-        return ~gone[group.units + self._starts[group.name]]
+    def keep(self, count: int) -> dict[str, Tensor]:
+        """Return group -> (C,) bool: the filters that stay once the first `count` units are removed."""
+        kept = torch.ones(self.total, dtype=torch.bool)
+        kept[self.units[:count]] = False
+        return {group.name: kept[group.units + self.starts[group.name]] for group in self.graph.groups}
 
 
-def _known_order(scores: Scores, scope: Scope) -> Order:
-    """`removal_order`, kept with the scores: a slider asks for one ratio after the other of the same ones."""
+def _cached_order(scores: Scores, scope: Scope) -> Order:
+    """`removal_order`, cached with the scores: a slider asks for one ratio after the other."""
     values = [scores.values[group.name] for group in scores.graph.groups]
     if any(value.is_inference() for value in values):  # no version number, so a change would not be noticed
         return removal_order(scores, scope=scope)
-    stamp = [(id(value), value._version) for value in values]
-    held = scores.__dict__.setdefault("_orders", {})
-    if scope not in held or held[scope][0] != stamp:
-        held[scope] = stamp, removal_order(scores, scope=scope)
-    return held[scope][1]
+    versions = [(id(value), value._version) for value in values]
+    cached = scores.__dict__.setdefault("_orders", {})
+    if scope not in cached or cached[scope][0] != versions:
+        cached[scope] = versions, removal_order(scores, scope=scope)
+    return cached[scope][1]
 
 
 def removal_order(scores: Scores, *, scope: Scope) -> Order:
-    """The order in which units leave: by score anywhere, or by rank within each layer. A unit has its mean score."""
-    starts, values, sizes, share, last = {}, [], [], [], []
+    """Return the removal order: by score anywhere, or by rank within each layer. A unit has its filters' mean score."""
+    starts, means, sizes, shares, last = {}, [], [], [], []
     total = 0
     for group in scores.graph.groups:
         starts[group.name] = total
-        count = torch.bincount(group.units)
-        mean = (
-            torch.zeros(len(count), dtype=torch.float64).scatter_add_(
-                0, group.units, scores.values[group.name].double()
-            )
-            / count
-        )
-        ranked = torch.from_numpy(np.argsort(mean.numpy(), kind="stable"))
-        left = torch.empty(len(count), dtype=torch.float64)
-        left[ranked] = count[ranked].cumsum(0).double() / group.filters
-        values.append(mean)
-        sizes.append(count)
-        share.append(left)
+        size = torch.bincount(group.units)
+        values = scores.values[group.name].double()
+        mean = torch.zeros(len(size), dtype=torch.float64).scatter_add_(0, group.units, values) / size
+        ranked = _argsort(mean)
+        share = torch.empty(len(size), dtype=torch.float64)
+        share[ranked] = size[ranked].cumsum(0).double() / group.filters
+        means.append(mean)
+        sizes.append(size)
+        shares.append(share)
         last.append(int(ranked[-1]) + total)
-        total += len(count)
-    value, size, part = torch.cat(values), torch.cat(sizes), torch.cat(share)
-    order = torch.from_numpy(np.argsort((part if scope == "layer" else value).numpy(), kind="stable"))
-    order = order[~torch.isin(order, torch.tensor(last))]
-    return Order(order, part[order] if scope == "layer" else None, size[order], starts, size)
+        total += len(size)
+    share = torch.cat(shares)
+    units = _argsort(share if scope == "layer" else torch.cat(means))
+    units = units[~torch.isin(units, torch.tensor(last))]
+    return Order(
+        graph=scores.graph,
+        units=units,
+        share=share[units] if scope == "layer" else None,
+        filters=torch.cat(sizes)[units],
+        starts=starts,
+        total=total,
+    )
 
 
-def _keep(graph: FilterGraph, order: Order, count: int) -> dict[str, Tensor]:
-    gone = order.gone(count)
-    return {group.name: order.of_group(group, gone) for group in graph.groups}
+def _argsort(values: Tensor) -> Tensor:
+    return torch.from_numpy(np.argsort(values.numpy(), kind="stable"))
 
 
-def _weights(scores: WeightScores, ratio: float, scope: Scope, budget: Budget) -> WeightMask:
-    if budget != "filters" and budget != "parameters":
+def _weight_mask(scores: WeightScores, ratio: float, *, scope: Scope, budget: Budget) -> WeightMask:
+    if budget == "macs":
         raise DgpruneError(f"single weights are counted as parameters; budget={budget!r} has no meaning for them.")
     if scope == "layer":
         keep = {name: _largest(value, ratio) for name, value in scores.values.items()}
@@ -158,7 +169,7 @@ def _weights(scores: WeightScores, ratio: float, scope: Scope, budget: Budget) -
         flat = _largest(torch.cat([value.flatten() for value in scores.values.values()]), ratio)
         parts = flat.split([value.numel() for value in scores.values.values()])
         keep = {name: part.view(value.shape) for (name, value), part in zip(scores.values.items(), parts, strict=True)}
-    return WeightMask(keep, ratio, scope, scores.scorer, scores.reads)
+    return WeightMask(keep=keep, ratio_requested=ratio, scope=scope, scorer=scores.scorer, reads=scores.reads)
 
 
 def _largest(values: Tensor, ratio: float) -> Tensor:

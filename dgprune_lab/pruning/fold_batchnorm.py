@@ -1,4 +1,4 @@
-"""BatchNorm put into the layer before it."""
+"""BatchNorm folded into the layer before it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
 from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, provenance_of, set_provenance
-from .surgery import rebuild
+from .surgery import deep_copy
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
-    """A copy in which every BatchNorm is part of the convolution or linear layer directly before it; eval mode.
+    """Return a copy in which every BatchNorm is part of the convolution or linear layer directly before it; eval mode.
 
-    W' = W gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta. Which layer stands before which is
-    seen by running one batch; the folded network must give the same answers on it.
+    W' = W gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta. Which layer comes before which is
+    found by running one batch; the folded network must give the same logits on it.
 
     Args:
         model: untouched.
         example: a batch of images.
 
     Raises:
-        DgpruneError: a BatchNorm that does not directly follow one such layer, by name; other answers.
+        DgpruneError: a BatchNorm that does not directly follow one such layer, by name; other logits.
     """
-    twin = rebuild(model, lambda _, tensor: tensor.detach().clone()).eval().requires_grad_(False)
+    twin = deep_copy(model).eval().requires_grad_(False)
     modules = dict(twin.named_modules())
-    pairs, before = _pairs(twin, modules, example)
-    for norm, layer in pairs.items():
+    producers, before = _producers(twin, modules, example)
+    for norm, layer in producers.items():
         _fold(modules[layer], modules[norm])
         owner, _, leaf = norm.rpartition(".")
         modules[owner]._modules[leaf] = nn.Identity()
@@ -36,62 +37,54 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
         after = twin(example)
     if not torch.allclose(after, before, rtol=0, atol=1e-3 * float(before.abs().max())):
         raise DgpruneError(
-            "with BatchNorm folded this network gives other answers: some layer's output is also read before its "
+            "with BatchNorm folded this network gives other logits: some layer's output is also used before its "
             "BatchNorm. Use batchnorm='as_is' or 'recalibrate'."
         )
     set_provenance(twin, provenance_of(model))
     return twin
 
 
-def _pairs(twin: nn.Module, modules: dict[str, nn.Module], example: Tensor) -> tuple[dict[str, str], Tensor]:
-    """BatchNorm -> the layer whose very output it reads, and what the network answers."""
-    written: list[tuple[str, Tensor, int]] = []
-    read: list[tuple[str, str | None]] = []
+def _producers(twin: nn.Module, modules: dict[str, nn.Module], example: Tensor) -> tuple[dict[str, str], Tensor]:
+    """BatchNorm -> the layer whose very output it gets, and the network's logits."""
+    outputs: list[tuple[str, Tensor, int]] = []
+    inputs: list[tuple[str, str | None]] = []
 
     def listen(name: str, module: nn.Module) -> RemovableHandle:
-        def wrote(_module: nn.Module, _given: Any, output: Tensor) -> None:
-            written.append((name, output, output._version))
+        def after(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            outputs.append((name, output, output._version))
 
-        def reads(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            read.append((name, _writer(written, given[0])))
+        def before(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0]  # not the layer's output any more once something has been written into it
+            inputs.append((name, next((n for n, y, version in outputs if y is x and y._version == version), None)))
 
         if isinstance(module, BATCHNORM):
-            return module.register_forward_pre_hook(reads)
-        return module.register_forward_hook(wrote)
+            return module.register_forward_pre_hook(before)
+        return module.register_forward_hook(after)
 
-    heard = {name: module for name, module in modules.items() if isinstance(module, (*CONV, nn.Linear, BATCHNORM))}
-    hooks = [listen(name, module) for name, module in heard.items()]
+    hooks = [listen(name, m) for name, m in modules.items() if isinstance(m, (*CONV, nn.Linear, BATCHNORM))]
     with torch.no_grad():
-        before = twin(example)
+        logits = twin(example)
     for hook in hooks:
         hook.remove()
-    calls, producers = [name for name, _, _ in written], [layer for _, layer in read]
+    calls, used = [name for name, _, _ in outputs], [layer for _, layer in inputs]
     for name in (name for name, module in modules.items() if isinstance(module, BATCHNORM)):
-        layers = [layer for norm, layer in read if norm == name]
+        layers = [layer for norm, layer in inputs if norm == name]
         layer = layers[0] if len(layers) == 1 else None
-        alone = layer is not None and calls.count(layer) == producers.count(layer) == 1
+        alone = layer is not None and calls.count(layer) == used.count(layer) == 1
         ready = getattr(modules[name], "running_mean", None) is not None
         if layer is None or not alone or not ready or isinstance(modules[layer], TRANSPOSED):
             raise DgpruneError(
                 f"BatchNorm {name!r} does not directly follow one convolution or linear layer of its own, so it "
                 "cannot be folded; use batchnorm='as_is' or 'recalibrate'."
             )
-    return {norm: layer for norm, layer in read if layer is not None}, before
+    return {norm: layer for norm, layer in inputs if layer is not None}, logits
 
 
-def _writer(written: list[tuple[str, Tensor, int]], tensor: Tensor) -> str | None:
-    """The layer that made this very tensor, unless something has been written into it since."""
-    return next((name for name, out, version in written if out is tensor and out._version == version), None)
-
-
-def _fold(layer: nn.Module, norm: nn.Module) -> None:
-    """Put a BatchNorm into the layer before it, in place."""
-    mean, var = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr,operator]
-    scale = (var + norm.eps).rsqrt()  # type: ignore[operator]
-    scale = scale if norm.weight is None else scale * norm.weight.double()  # type: ignore[operator]
-    shift = -mean * scale if norm.bias is None else norm.bias.double() - mean * scale  # type: ignore[operator]
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    bias = shift if layer.bias is None else shift + layer.bias.double() * scale  # type: ignore[operator]
-    ends = (-1,) + (1,) * (weight.ndim - 1)
-    layer.weight = nn.Parameter((weight.double() * scale.view(ends)).to(weight.dtype), requires_grad=False)
-    layer.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
+def _fold(layer: Any, norm: Any) -> None:
+    """Fold a BatchNorm into the layer before it, in place; in float64, so that only the result is rounded."""
+    tensors = (layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    exact: list[Any] = [None if tensor is None else tensor.double() for tensor in tensors]
+    weight, bias = fuse_conv_bn_weights(*exact[:4], norm.eps, *exact[4:])
+    dtype = layer.weight.dtype
+    layer.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+    layer.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)

@@ -1,4 +1,4 @@
-"""Which filters must go together: Torch-Pruning's dependency graph, read once, as plain FilterGroups.
+"""Which filters must be removed together: Torch-Pruning's dependency graph, read once, as plain FilterGroups.
 
 Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. Only `tracing` and the importance adapter import it.
 """
@@ -15,18 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, FilterGraph, FilterGroup, Member, is_depthwise
-from .tracing import Flow, Item, Layers, dependency_groups, refuse_silent, refuse_wrappers, run_order
+from .tracing import Flow, Item, Layers, dependency_groups, refuse_uncalled, refuse_wrappers, run_order
 
-_ACROSS = "takes statistics across channels, so a removed filter would still change its neighbours"
+_NORMS = ("LayerNorm", "GroupNorm", "LocalResponseNorm", "LayerNorm2d")
 
 
 def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
-    """The groups of a network as the dependency graph reports them, not yet checked by `gate.read_groups`.
+    """Return the groups of a network as the dependency graph reports them, not yet checked by `verify.read_groups`.
 
     Args:
         model: any module; a copy is traced, the argument is not touched.
         example: (1, C, H, W) or more images of the size the network takes.
-        layers: "conv" groups that a convolution writes first; "all" hidden units of linear layers too.
+        layers: "conv" groups whose first producer is a convolution; "all" hidden units of linear layers too.
 
     Raises:
         DgpruneError: a wrapper, a layer that does not run in eval mode, an image size that does not fit.
@@ -39,30 +39,30 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
             f"the network cannot be copied ({error}); tensors with a history must not be attributes."
         ) from error
     ran = run_order(twin, example)
-    refuse_silent(twin, ran)
+    refuse_uncalled(twin, ran)
     names = {module: name for name, module in twin.named_modules()}
     candidates, refused = [], {}
-    for items, flow in dependency_groups(twin, example, names, ran):
-        reader = _Reader(twin, names, ran, flow)
+    for items, flow in dependency_groups(twin, example, names=names, ran=ran):
         try:
-            found = reader.read(items)
+            group = _Reader(twin, names=names, ran=ran).read(items, flow)
         except DgpruneError as error:
-            refused[names[items[0][0]]] = str(error)
+            refused[names[items[0].target]] = str(error)
             continue
-        if found is not None and (layers == "all" or isinstance(twin.get_submodule(found.name), CONV)):
-            candidates.append(found)
-    return assemble(model, candidates, refused, ran, example, layers)
+        if group is not None and (layers == "all" or isinstance(twin.get_submodule(group.name), CONV)):
+            candidates.append(group)
+    return assemble(model, candidates, refused=refused, ran=ran, example=example, layers=layers)
 
 
 def assemble(
     model: nn.Module,
     groups: Iterable[FilterGroup],
+    *,
     refused: dict[str, str],
     ran: Layers,
     example: Tensor,
     layers: Literal["conv", "all"],
 ) -> FilterGraph:
-    """A FilterGraph of these groups, in the order of execution; a group whose places are taken is refused."""
+    """Return a FilterGraph of these groups in the order of execution; refuse a group whose positions do not fit."""
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     fitting = []
     for group in groups:
@@ -70,131 +70,129 @@ def assemble(
         if beyond is None:
             fitting.append(group)
         else:  # behind a concatenation with the network's own input, whose places the dependency graph does not count
-            refused[group.name] = f"where its filters lie in {beyond.tensor} cannot be told: is the image joined to it?"
-    ordered = sorted(fitting, key=lambda group: ran.order[group.name])
-    total = sum(group.filters for group in ordered)
-    axes: dict[str, dict[int, Tensor]] = defaultdict(dict)
-    start, chosen = 0, []
-    for depth, group in enumerate(ordered):
-        for member in group.members:
-            ids = axes[member.tensor].setdefault(
-                member.axis, torch.full((tensors[member.tensor].shape[member.axis],), -1)
+            refused[group.name] = (
+                f"the positions of its filters in {beyond.tensor} are unknown: is the input image concatenated to it?"
             )
+    ordered = sorted(fitting, key=lambda group: ran.order[group.name])
+    free = sum(group.filters for group in ordered)
+    axes: dict[str, dict[int, Tensor]] = defaultdict(dict)
+    start = 0
+    for group in ordered:
+        for member in group.members:
+            length = tensors[member.tensor].shape[member.axis]
+            ids = axes[member.tensor].setdefault(member.axis, torch.full((length,), free))
             ids[member.positions] = member.filters + start
         start += group.filters
-        chosen.append(replace(group, depth=depth))
-    for held in axes.values():
-        for ids in held.values():
-            ids[ids < 0] = total
-    uses = {f"{name}.weight": places for name, places in ran.places.items()}
-    shapes = {name: (tuple(t.shape), t.element_size()) for name, t in tensors.items()}
-    parameters = frozenset(name for name, _ in model.named_parameters())
     channels, height, width = example.shape[1:]
-    return FilterGraph(tuple(chosen), dict(axes), shapes, parameters, uses, refused, (channels, height, width), layers)
+    return FilterGraph(
+        groups=tuple(replace(group, depth=depth) for depth, group in enumerate(ordered)),
+        axes=dict(axes),
+        shapes={name: (tuple(t.shape), t.element_size()) for name, t in tensors.items()},
+        parameters=frozenset(name for name, _ in model.named_parameters()),
+        uses={f"{name}.weight": places for name, places in ran.places.items()},
+        refused=refused,
+        input_shape=(channels, height, width),
+        layers=layers,
+    )
 
 
 class _Reader:
     """Turns the items of one group into a FilterGroup."""
 
-    def __init__(self, model: nn.Module, names: dict[Any, str], ran: Layers, flow: Flow) -> None:
-        self.model, self.names, self.ran, self.flow = model, names, ran, flow
+    def __init__(self, model: nn.Module, *, names: dict[Any, str], ran: Layers) -> None:
+        self.model, self.names, self.ran = model, names, ran
         self.members: list[Member] = []
-        self.producers: list[str] = []
+        self.producers: set[str] = set()
         self.consumer_inputs: dict[str, tuple[Tensor, Tensor]] = {}
         self.ties: list[tuple[int, int]] = []
 
-    def read(self, items: list[Item]) -> FilterGroup | None:
-        """The group; None where it writes the network's output, which is never cut."""
-        root = items[0]
-        count = len(root[3])
-        if any(side == "output" for _, side, *_ in items):
+    def read(self, items: list[Item], flow: Flow) -> FilterGroup | None:
+        """The group; None for the network's output, which is never pruned, and for filters that nothing reads."""
+        count = len(items[0].places)
+        if any(item.side == "output" for item in items):
             return None
-        for target, side, _, places, roots in items:
-            if isinstance(target, nn.Parameter):
-                self._add(self.names[target], int(side), "out", places, roots)
-            elif isinstance(target, nn.Module) and target in self.names:
-                self._module(target, side, places, roots)
+        for item in items:
+            if isinstance(item.target, nn.Parameter):
+                self._add(self.names[item.target], int(item.side), item)
+            elif item.target in self.names:
+                self._module(self.names[item.target], item)
+        if not self.consumer_inputs:
+            return None
         units = _units(count, self.ties)
-        producers = tuple(sorted(dict.fromkeys(self.producers), key=lambda name: self.ran.order[name]))
-        consumer_inputs = {
-            name: self.consumer_inputs[name]
-            for name in sorted(self.consumer_inputs, key=lambda name: self.ran.order[name])
-        }
-        if not consumer_inputs:
-            return None
-        layers = [name for name in producers if isinstance(self.model.get_submodule(name), (*CONV, nn.Linear))]
         if int(units.max()) == 0 and count > 1:
             raise DgpruneError(f"a grouped convolution ties all {count} filters together")
+        producers = tuple(sorted(self.producers, key=self.ran.order.__getitem__))
+        consumers = sorted(self.consumer_inputs, key=self.ran.order.__getitem__)
         return FilterGroup(
-            layers[0],
-            count,
-            tuple(self.members),
-            units,
-            producers,
-            consumer_inputs,
-            ends=self.flow.ends,
-            feeds=self.flow.feeds,
+            name=next(n for n in producers if isinstance(self.model.get_submodule(n), (*CONV, nn.Linear))),
+            filters=count,
+            members=tuple(self.members),
+            units=units,
+            producers=producers,
+            consumer_inputs={name: self.consumer_inputs[name] for name in consumers},
+            ends=flow.ends,
+            feeds=flow.feeds,
         )
 
-    def _module(self, module: nn.Module, side: str, places: list[int], roots: list[int]) -> None:
-        name = self.names[module]
+    def _module(self, name: str, item: Item) -> None:
+        module, kind = item.target, type(item.target).__name__
         if isinstance(module, CONV):
-            self._conv(module, name, side, places, roots)
+            self._conv(name, item)
         elif isinstance(module, nn.Linear):
-            self._add(f"{name}.weight", 0 if side == "out" else 1, side, places, roots)
-            self._optional(module, name, ("bias",) if side == "out" else (), places, roots)
-            self._end(name, side, places, roots)
+            self._add(f"{name}.weight", 0 if item.side == "out" else 1, item)
+            self._add_vectors(name, ("bias",) if item.side == "out" else (), item)
+            self._note_end(name, item)
         elif isinstance(module, BATCHNORM):
-            self._optional(module, name, ("weight", "bias", "running_mean", "running_var"), places, roots)
-            self.producers.append(name)
+            self._add_vectors(name, ("weight", "bias", "running_mean", "running_var"), item)
+            self.producers.add(name)
         elif isinstance(module, nn.PReLU):
-            if module.weight.numel() > 1:
-                self._optional(module, name, ("weight",), places, roots)
-        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or type(module).__name__ in (
-            "LocalResponseNorm",
-            "LayerNorm2d",
-        ):
-            raise DgpruneError(f"{name} ({type(module).__name__}) {_ACROSS}")
+            self._add_vectors(name, ("weight",) if module.weight.numel() > 1 else (), item)
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or kind in _NORMS:
+            raise DgpruneError(
+                f"{name} ({kind}) takes statistics across channels, so a removed filter would still change the others"
+            )
         elif list(module.parameters()):
-            raise DgpruneError(f"{name} ({type(module).__name__}) is a layer whose channels cannot be cut")
+            raise DgpruneError(f"{name} ({kind}) is a layer whose channels cannot be removed")
 
-    def _conv(self, conv: Any, name: str, side: str, places: list[int], roots: list[int]) -> None:
-        out_axis, in_axis = (1, 0) if isinstance(conv, TRANSPOSED) else (0, 1)
-        groups = conv.groups
-        if groups > 1 and isinstance(conv, TRANSPOSED):
-            raise DgpruneError(f"{name} is a grouped transposed convolution, which cannot be cut")
+    def _conv(self, name: str, item: Item) -> None:
+        conv: Any = item.target
+        if conv.groups > 1 and isinstance(conv, TRANSPOSED):
+            raise DgpruneError(f"{name} is a grouped transposed convolution, which cannot be pruned")
         depthwise = is_depthwise(conv)
-        side = "out" if depthwise else side
-        self._end(name, side, places, roots)
-        if groups > 1 and not depthwise:
-            width = (conv.out_channels if side == "out" else conv.in_channels) // groups
-            if len(places) != width * groups:
-                raise DgpruneError(f"{name} is a grouped convolution that this layer feeds only in part")
-            at = dict(zip(places, roots, strict=True))
-            self.ties += [(at[place], at[place % width]) for place in places]
-            if side == "in":
-                places, roots = list(range(width)), [at[place] for place in range(width)]
-        self._add(f"{name}.weight", out_axis if side == "out" else in_axis, side, places, roots)
-        if side == "out":
-            self._optional(conv, name, ("bias",), places, roots)
+        item = item._replace(side="out") if depthwise else item
+        self._note_end(name, item)
+        if conv.groups > 1 and not depthwise:
+            item = self._tied(name, item, (conv.out_channels if item.side == "out" else conv.in_channels))
+        out_axis = 1 if isinstance(conv, TRANSPOSED) else 0
+        self._add(f"{name}.weight", out_axis if item.side == "out" else 1 - out_axis, item)
+        self._add_vectors(name, ("bias",) if item.side == "out" else (), item)
 
-    def _end(self, name: str, side: str, places: list[int], roots: list[int]) -> None:
-        if side == "out":
-            self.producers.append(name)
+    def _tied(self, name: str, item: Item, channels: int) -> Item:
+        """Tie the filters that stand at the same position in each group of a grouped convolution."""
+        if len(item.places) != channels:
+            raise DgpruneError(f"{name} is a grouped convolution that gets only part of its channels from this layer")
+        width = channels // item.target.groups
+        filter_at = dict(zip(item.places, item.filters, strict=True))
+        self.ties += [(filter_at[place], filter_at[place % width]) for place in item.places]
+        if item.side == "out":
+            return item
+        return item._replace(places=list(range(width)), filters=[filter_at[place] for place in range(width)])
+
+    def _note_end(self, name: str, item: Item) -> None:
+        if item.side == "out":
+            self.producers.add(name)
         else:
-            self.consumer_inputs[name] = (torch.tensor(places), torch.tensor(roots))
+            self.consumer_inputs[name] = (torch.tensor(item.places), torch.tensor(item.filters))
 
-    def _optional(
-        self, module: nn.Module, name: str, held: tuple[str, ...], places: list[int], roots: list[int]
-    ) -> None:
-        for part in held:
-            if isinstance(getattr(module, part, None), Tensor):
-                self._add(f"{name}.{part}", 0, "out", places, roots)
+    def _add_vectors(self, name: str, leaves: tuple[str, ...], item: Item) -> None:
+        for leaf in leaves:
+            if isinstance(getattr(item.target, leaf, None), Tensor):
+                self._add(f"{name}.{leaf}", 0, item._replace(side="out"))
 
-    def _add(self, tensor: str, axis: int, side: str, places: list[int], roots: list[int]) -> None:
-        self.members.append(
-            Member(tensor, axis, "out" if side == "out" else "in", torch.tensor(places), torch.tensor(roots))
-        )
+    def _add(self, tensor: str, axis: int, item: Item) -> None:
+        side: Literal["out", "in"] = "in" if item.side == "in" else "out"
+        places, filters = torch.tensor(item.places), torch.tensor(item.filters)
+        self.members.append(Member(tensor=tensor, axis=axis, side=side, positions=places, filters=filters))
 
 
 def _units(count: int, ties: list[tuple[int, int]]) -> Tensor:
@@ -210,5 +208,4 @@ def _units(count: int, ties: list[tuple[int, int]]) -> Tensor:
     for a, b in ties:
         low, high = sorted((top(a), top(b)))
         parent[high] = low
-    tops = torch.tensor([top(i) for i in range(count)])
-    return tops.unique(return_inverse=True)[1]
+    return torch.tensor([top(i) for i in range(count)]).unique(return_inverse=True)[1]

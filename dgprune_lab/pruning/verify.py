@@ -1,4 +1,4 @@
-"""The groups of a network, each proven: removed and masked give the same logits, or it is refused by name."""
+"""The groups of a network, each verified: removing and masking give the same logits, or the group is refused."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from ..core import DgpruneError, FilterGraph, FilterGroup, Mask
 from .groups import assemble, trace
-from .surgery import prune, rebuild, zeroed
+from .surgery import device_of, prune, rebuild, zeroed
 from .tracing import run_order
 
 _TOLERANCE = 1e-3
 
 
 def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
-    """Which filters of a network must go together, for any architecture that can be traced.
+    """Return which filters of a network must be removed together, for any architecture that can be traced.
 
-    Each group is tried: half of it is removed from a copy with random weights, and the logits must equal those of the
-    same copy masked, to 0.1 % of their spread. A group that fails is refused by name; the others remain.
+    Each group is tested: half of it is removed from a copy with random weights, and the logits must equal those of the
+    same copy masked, to 0.1 % of their standard deviation. A group that fails is refused by name; the others remain.
 
     Args:
         model: untouched.
@@ -29,13 +29,12 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
         layers: "conv" = filters of convolutions; "all" = hidden units of linear layers too.
 
     Raises:
-        DgpruneError: nothing to prune, an operation that cannot be followed, a wrapper, another image size.
+        DgpruneError: nothing to prune, an operation that cannot be traced, a wrapper, another image size.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    example = example[:2].to(device)
+    example = example[:2].to(device_of(model))
     graph = trace(model, example[:1], layers=layers)
     if graph.groups:
-        graph = _proven(model, graph, example)
+        graph = _verified(model, graph, example)
     if not graph.groups:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(graph.refused.items())[:3])
         more = "" if layers == "all" else " Hidden units of linear layers can be pruned with layers='all'."
@@ -49,7 +48,7 @@ def refuse_hooks(model: nn.Module, twin: nn.Module, example: Tensor) -> None:
     """Refuse a network whose hooks change what it computes: a pruned copy has none.
 
     Args:
-        model: as the user gave it; its modes are left as found.
+        model: the user's network; its modes are restored.
         twin: a copy without hooks, in eval mode.
         example: images for the copy.
 
@@ -61,38 +60,34 @@ def refuse_hooks(model: nn.Module, twin: nn.Module, example: Tensor) -> None:
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            given = model.eval()(example.to(next(model.parameters()).device)).to(example.device)
-            mine = twin(example)
+            hooked = model.eval()(example.to(device_of(model))).to(example.device)
+            plain = twin(example)
     finally:
         for module, training in modes.items():
             module.training = training
-    if not torch.allclose(given, mine, rtol=1e-4, atol=1e-4):
+    if not torch.allclose(hooked, plain, rtol=1e-4, atol=1e-4):
         raise DgpruneError(
             "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
         )
 
 
-def _proven(model: nn.Module, graph: FilterGraph, example: Tensor) -> FilterGraph:
+def _verified(model: nn.Module, graph: FilterGraph, example: Tensor) -> FilterGraph:
     twin = _random_twin(model).eval()
     images = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
-    if _failure(twin, graph, graph.groups, images) is None:
+    if _failure(twin, images, graph=graph, groups=graph.groups) is None:
         return graph
-    good, refused = [], dict(graph.refused)
-    for group in graph.groups:
-        why = _failure(twin, graph, (group,), images)
-        if why is None:
-            good.append(group)
-        else:
-            refused[group.name] = why
+    reasons = {group.name: _failure(twin, images, graph=graph, groups=(group,)) for group in graph.groups}
+    good = [group for group in graph.groups if reasons[group.name] is None]
+    refused = {**graph.refused, **{name: reason for name, reason in reasons.items() if reason is not None}}
     ran = run_order(twin, images)
-    kept = assemble(model, good, refused, ran, example, graph.layers)
-    why = _failure(twin, kept, kept.groups, images) if good else None
+    graph = assemble(model, good, refused=refused, ran=ran, example=example, layers=graph.layers)
+    why = _failure(twin, images, graph=graph, groups=graph.groups) if good else None
     if why is not None:
-        raise DgpruneError(f"the layers of this network cannot be cut together ({why}).")
-    return kept
+        raise DgpruneError(f"the layers of this network cannot be pruned together ({why}).")
+    return graph
 
 
-def _failure(model: nn.Module, graph: FilterGraph, groups: tuple[FilterGroup, ...], images: Tensor) -> str | None:
+def _failure(model: nn.Module, images: Tensor, *, graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> str | None:
     """Why removing half of these groups is not the same as masking them; None if it is."""
     mask = _half(graph, groups)
     with torch.no_grad():
@@ -105,39 +100,40 @@ def _failure(model: nn.Module, graph: FilterGraph, groups: tuple[FilterGroup, ..
             return f"removing filters breaks the network ({type(error).__name__}: {str(error).splitlines()[0]})"
     spread = float(dense.double().std())
     if not math.isfinite(spread) or spread == 0:
-        raise DgpruneError(
-            "the network's logits do not depend on its input, so nothing about pruning it can be checked."
-        )
+        raise DgpruneError("the network's logits do not depend on its input, so its pruning cannot be verified.")
     if small.shape != dense.shape:
         return "removing its filters changes the number of outputs"
-    gap = float((small - zero).abs().max()) / spread
-    return None if gap <= _TOLERANCE else f"removed and masked differ by {gap:.1%} of the spread of the logits"
+    difference = float((small - zero).abs().max()) / spread
+    if difference <= _TOLERANCE:
+        return None
+    return f"removed and masked differ by {difference:.1%} of the standard deviation of the logits"
 
 
 def _half(graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> Mask:
+    """A mask that removes a random half of the units of these groups."""
     generator = torch.Generator().manual_seed(1)
     keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
     for group in groups:
         units = int(group.units.max()) + 1
-        gone = torch.randperm(units, generator=generator)[: units // 2]
-        keep[group.name] = ~torch.isin(group.units, gone)
+        removed = torch.randperm(units, generator=generator)[: units // 2]
+        keep[group.name] = ~torch.isin(group.units, removed)
     return replace(Mask.by_hand(graph), keep=keep)
 
 
 def _random_twin(model: nn.Module) -> nn.Module:
-    """A copy with random weights and statistics: on zero-initialised heads a comparison would say nothing."""
+    """A copy with random weights and statistics: zero-initialised heads would hide any difference."""
     generator = torch.Generator().manual_seed(0)
+    parameters = {name for name, _ in model.named_parameters()}
 
-    def draw(name: str, tensor: Tensor) -> Tensor:
+    def random(name: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor.clone()
         normal = torch.randn(tensor.shape, generator=generator).to(tensor)
         leaf = name.rpartition(".")[2]
         if tensor.ndim > 1:
             return normal * math.sqrt(2 / max(1, tensor[0].numel()))
-        if leaf == "running_var" or (leaf == "weight" and name in names):
+        if leaf == "running_var" or (leaf == "weight" and name in parameters):
             return 0.5 + normal.abs().clamp(max=2)
-        return normal * 0.2 if name in names or leaf in ("bias", "running_mean") else tensor.clone()
+        return normal * 0.2 if name in parameters or leaf in ("bias", "running_mean") else tensor.clone()
 
-    names = {name for name, _ in model.named_parameters()}
-    return rebuild(model, draw)
+    return rebuild(model, random)

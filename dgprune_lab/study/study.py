@@ -33,7 +33,7 @@ from ..core import (
 )
 from ..core import device as pick_device
 from ..measurement import Evaluator, has_batchnorm, recalibrate
-from ..pruning import private, prune, read_groups, rebuild, refuse_hooks
+from ..pruning import deep_copy, prune, read_groups, refuse_hooks, shared_copy
 from ..scorers import Scorer, ScorerInputs, refusal, resolve, run
 from .cache import Cache, Key, content, stamp
 from .scorer_inputs import Passes
@@ -343,7 +343,7 @@ class Study:
 
     def network(self, mask: Mask | None, *, batchnorm: BatchNorm = "as_is") -> nn.Module:
         """The pruned network on its own, ready to save, with the record of what was read."""
-        small = rebuild(self.model, lambda _, t: t.clone()) if mask is None else prune(self.model, mask)
+        small = deep_copy(self.model) if mask is None else prune(self.model, mask)
         return recalibrate(small, self.sources) if batchnorm == "recalibrate" and self.has_batchnorm else small
 
     def unavailable(self, scorer: Scorer) -> str | None:
@@ -382,7 +382,7 @@ class Study:
                 self._passes.statistics(domain, needs, split, alongside=later)
 
     def _evidence(self, scorer: Scorer, split: str) -> ScorerInputs:
-        model = rebuild(self.model, lambda _, t: t.clone()).eval() if "model" in scorer.needs else None
+        model = deep_copy(self.model).eval() if "model" in scorer.needs else None
         return self._passes.evidence(split, model=model)
 
     def _check_own(self, scores: Scores) -> None:
@@ -408,7 +408,7 @@ class Study:
             found = stamp(self.model)
             if found == self._stamp:
                 return
-            self._private = private(self.model).to(self.device)
+            self._private = shared_copy(self.model).to(self.device)
             self._content = content(self.model)
             example = self.domains[0].take(torch.arange(min(2, len(self.domains[0]))), device=self.device).images
             self._graph = read_groups(self._private, example, layers=self.layers)
