@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import dgprune_lab as dg
-from dgprune_lab.core.errors import note, noted, said_once
+from dgprune_lab.core.errors import collect_notes, note, note_once
 
 
 def test_a_note_is_a_warning_that_names_the_toolkit() -> None:
@@ -26,19 +26,19 @@ def test_a_note_is_a_warning_that_names_the_toolkit() -> None:
 
 def test_who_listens_hears_it_and_nobody_else() -> None:
     heard: list[str] = []
-    with noted(heard.append):
+    with collect_notes(heard.append):
         note("inside")
-        with noted(None), pytest.warns(dg.DgpruneNote, match="as a warning"):
+        with collect_notes(None), pytest.warns(dg.DgpruneNote, match="as a warning"):
             note("as a warning")
     assert heard == ["inside"]
     with pytest.warns(dg.DgpruneNote, match="outside"):
         note("outside")
 
 
-def test_what_repeats_is_said_once_whatever_its_numbers() -> None:
+def test_what_repeats_is_note_once_whatever_its_numbers() -> None:
     heard: list[str] = []
-    with noted(heard.append):
-        with said_once():
+    with collect_notes(heard.append):
+        with note_once():
             for count in (14, 15, 2.5):
                 note(f"only {count} images")
             note("another thing")

@@ -52,9 +52,9 @@ def ready(study: dg.Study, name: str, reads: Any) -> dg.Scores:
     return dg.Scores.from_frame(study.score("l1").to_frame(), graph=study.graph, scorer=name, reads=reads)
 
 
-def cells(table: pd.DataFrame) -> set[str]:
-    assert not table.target_aware.isna().any(), "every row says it, those about no domain too"
-    return set(table.target_aware)
+def cells(table: pd.DataFrame) -> set[bool | None]:
+    assert str(table.target_aware.dtype) == "boolean"
+    return {None if pd.isna(cell) else cell for cell in table.target_aware}
 
 
 def about_domains(table: pd.DataFrame) -> pd.DataFrame:
@@ -62,9 +62,9 @@ def about_domains(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("batchnorm", ["as_is", "recalibrate"])
-def test_every_row_of_every_table_names_the_target(study: dg.Study, batchnorm: Any) -> None:
+def test_every_row_of_every_table_says_whether_a_target_was_looked_at(study: dg.Study, batchnorm: Any) -> None:
     chosen = ["l1", "taylor", alike, ready(study, "undeclared", None), ready(study, "said", {"t/score": "labels"})]
-    wanted = {"l1": {"none"}, "taylor": {"none"}, "alike": {"t"}, "undeclared": {"unknown"}, "said": {"t"}}
+    wanted = {"l1": {False}, "taylor": {False}, "alike": {True}, "undeclared": {None}, "said": {True}}
     swept = dg.sweep(study, scorers=chosen, ratios=[0.5], batchnorm=batchnorm)
     dropped = dg.diagnostics.drop(study, scorers=chosen, batchnorm=batchnorm)
     for table in (swept, dropped):
@@ -72,14 +72,14 @@ def test_every_row_of_every_table_names_the_target(study: dg.Study, batchnorm: A
         seen = about_domains(table.loc[table.scorer == "alike"]).seen_by_scorer
         assert set(seen) == {"none"}, "the part that is reported was not read"
     assert {"filters", "macs"} <= set(swept.metric)
-    assert cells(dg.sweep(study, scorers=[ready(study, "nothing", {})], ratios=[0.5])) == {"none"}
+    assert cells(dg.sweep(study, scorers=[ready(study, "nothing", {})], ratios=[0.5])) == {False}
 
 
 @pytest.mark.parametrize("split", ["score", "report"])
 def test_the_very_part_is_told_from_another(study: dg.Study, split: str) -> None:
     mask = dg.allocate(study.score(alike, split=split), ratio=0.5)
     table = dg.measure(dg.prune(study.model, mask), study.domains, latency=False)
-    assert cells(table) == {"t"}
+    assert cells(table) == {True}
     assert set(about_domains(table).seen_by_scorer) == {"none" if split == "score" else "images"}
     found = frames.notice(study, Provenance(scorer=mask.reads))
     assert found == {"sign": "◇", "text": OTHERS if split == "score" else VERY}
@@ -87,15 +87,17 @@ def test_the_very_part_is_told_from_another(study: dg.Study, split: str) -> None
 
 def test_the_measured_domains_need_not_be_the_studys(study: dg.Study) -> None:
     small = dg.prune(study.model, dg.allocate(study.score(alike), ratio=0.5))
-    assert cells(dg.measure(small, study.sources, images=10)) == {"t"}, "though the target is not measured here"
+    assert cells(dg.measure(small, study.sources, images=10)) == {True}, "though the target is not measured here"
     bare = [domain(name, count=90, seed=k) for k, name in enumerate("abt")]
-    assert cells(dg.measure(small, bare, images=10, latency=False)) == {"t"}, "no roles: training did not read t"
+    table = dg.measure(small, bare, images=10, latency=False)
+    assert cells(table.loc[table.domain.isna()]) == {True}, "no roles: training did not read t"
+    assert {name: cells(rows) for name, rows in table.groupby("domain")} == {"a": {False}, "b": {False}, "t": {True}}
     set_provenance(small, Provenance(scorer=dg.provenance_of(small).scorer))
-    assert cells(dg.measure(small, bare, images=10, latency=False)) == {"unknown"}
-    assert cells(dg.measure(small, study.domains, images=10, latency=False)) == {"t"}
-    del small.dgprune_record  # type: ignore[attr-defined]
+    assert cells(dg.measure(small, bare, images=10, latency=False)) == {None}
+    assert cells(dg.measure(small, study.domains, images=10, latency=False)) == {True}
+    del small.dgprune_provenance  # type: ignore[attr-defined]
     table = dg.measure(small, study.domains, images=10, latency=False)
-    assert set(about_domains(table).seen_by_training) == {"unknown"} and cells(table) == {"none"}
+    assert set(about_domains(table).seen_by_training) == {"unknown"} and cells(table) == {False}
 
 
 def test_a_read_that_was_not_declared_raises(study: dg.Study) -> None:
@@ -127,7 +129,7 @@ def test_rounds_keep_what_earlier_ones_looked_at(study: dg.Study, tmp_path: Path
     again = dg.load(dg.save(final, tmp_path / "net"), model=randomise(norm_net(), dtype=torch.float32))
     assert dg.provenance_of(again) == record
     table = dg.measure(again, study.domains, latency=False)
-    assert cells(table) == {"t"} and set(about_domains(table).seen_by_scorer) == {"unknown"}
+    assert cells(table) == {True} and set(about_domains(table).seen_by_scorer) == {"unknown"}
     at_once = dg.recalibrate(dg.prune(study.model, both.then(unsaid)), study.sources)
     assert dg.provenance_of(at_once) == record
 
@@ -137,7 +139,7 @@ def test_masked_networks_carry_the_record_too(study: dg.Study) -> None:
     soft = dg.masked(study.model, mask)
     assert dg.provenance_of(soft).scorer == mask.reads
     refreshed = dg.provenance_of(dg.recalibrate(soft, study.sources))
-    assert refreshed.scorer == mask.reads and refreshed.tuning == {"a/train": "images", "b/train": "images"}
+    assert refreshed.scorer == mask.reads and refreshed.finetuning == {"a/train": "images", "b/train": "images"}
     scores = dg.WeightScores("w", {name: p.abs() for name, p in study.model.named_parameters() if p.ndim == 4})
     assert dg.provenance_of(dg.masked(study.model, dg.allocate(scores, ratio=0.3))).scorer is None
     assert dg.provenance_of(study.network(mask, batchnorm="recalibrate")) == refreshed
@@ -157,7 +159,7 @@ def entry(explorer: dg.Explorer, name: str) -> dict[str, Any]:
 
 def test_the_explorer_says_it_in_its_line_its_frames_its_table_and_its_menu(explorer: dg.Explorer) -> None:
     explorer.scorer = alike
-    assert cells(explorer.table) == {"t"}
+    assert cells(explorer.table) == {True}
     assert explorer.plan["looked"] == {"sign": "◇", "text": OTHERS}
     row = next(row for row in explorer.frames["rows"] if row["ratio"] == explorer.ratio)
     assert {one["name"]: one["seen"] for one in row["domains"]} == {"a": "", "b": "", "t": "target-aware"}
@@ -171,20 +173,20 @@ def test_the_explorer_says_it_in_its_line_its_frames_its_table_and_its_menu(expl
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert data is not None and html.unescape(data["text/html"]).count("target-aware") >= 2, "the sentence, the chart"
     explorer._message({"type": "instead"})
-    assert explorer.scorer == "l1" and cells(explorer.table) == {"none"} and explorer.plan["looked"] is None
+    assert explorer.scorer == "l1" and cells(explorer.table) == {False} and explorer.plan["looked"] is None
     assert entry(explorer, "l1")["label"] == "Smallest weights"
 
 
 def test_the_explorer_says_where_nobody_knows(explorer: dg.Explorer) -> None:
     explorer.scorer = "unsaid"
-    assert cells(explorer.table) == {"unknown"}
+    assert cells(explorer.table) == {None}
     assert explorer.plan["looked"] == {"sign": "?", "text": NOBODY}
     row = next(row for row in explorer.frames["rows"] if row["ratio"] == explorer.ratio)
     assert [one["seen"] for one in row["domains"]] == ["?"] * 3 and "t ? " in row["sentence"]
     shown = entry(explorer, "unsaid")
     assert (shown["label"], shown["kind"]) == ("unsaid ?", "given") and "nobody said what" in shown["summary"]
     explorer.scorer = "said"
-    assert cells(explorer.table) == {"none"} and explorer.plan["looked"] is None
+    assert cells(explorer.table) == {False} and explorer.plan["looked"] is None
     assert entry(explorer, "said")["summary"] == "Scores that were passed in. Looked at: nothing."
 
 
@@ -192,7 +194,7 @@ def test_a_network_that_was_selected_on_a_target_says_so_whatever_chooses(study:
     model = randomise(norm_net(), dtype=torch.float32)
     set_provenance(model, Provenance(training={"a/train": "labels"}, selection={"t/score": "labels"}))
     chosen = dg.Study(model, sources=study.sources, targets=study.targets)
-    assert cells(dg.sweep(chosen, scorers=["l1"], ratios=[0.0, 0.5])) == {"t"}
+    assert cells(dg.sweep(chosen, scorers=["l1"], ratios=[0.0, 0.5])) == {True}
     words = "the selection of this network looked at labels of t (others than those it is tested on)"
     found = frames.notice(chosen, dg.provenance_of(chosen.network(None)))
     assert found == {"sign": "◇", "text": f"Target-aware: {words}."}

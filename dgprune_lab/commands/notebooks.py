@@ -16,7 +16,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core import DgpruneError, unknown
+from ..core import DgpruneError, unknown, write_file
 
 RECORD = ".dgprune_lab.json"
 Did = Literal["added", "unchanged", "updated", "kept", "reset"]
@@ -79,7 +79,7 @@ def lay_out(
             if actions[-1].did != "kept":
                 record[name] = {"sources": sources_hash(fresh), "file": _hash(fresh)}
         text = json.dumps({"format": 1, "laid_out": record}, indent=1, sort_keys=True) + "\n"
-        _write(place / RECORD, text.encode())
+        write_file(place / RECORD, text.encode())
     except OSError as error:
         why = error.strerror or error
         raise DgpruneError(
@@ -114,14 +114,14 @@ def _one(target: Path, fresh: bytes, record: Mapping[str, Mapping[str, str | Non
     """Add, update or leave one notebook."""
     name = target.name
     if not target.exists():
-        _write(target, fresh)
+        write_file(target, fresh)
         return Action(name, "added", f"{name}: added")
     content, before = target.read_bytes(), record.get(name, {})
     here = sources_hash(content)
     if content == fresh or (here is not None and here == sources_hash(fresh)):
         return Action(name, "unchanged", f"{name}: as it was")
     if here is not None and here == before.get("sources"):
-        _write(target, fresh)
+        write_file(target, fresh)
         return Action(name, "updated", f"{name}: updated to the package's newer one (you had not edited it)")
     newer = "there is a newer one; " if before and before.get("file") != _hash(fresh) else ""
     back = f"--reset {target.stem} puts the shipped one back"
@@ -138,7 +138,7 @@ def _reset(target: Path, fresh: bytes, record: Mapping[str, Mapping[str, str | N
             mine = _free(target)
             os.replace(target, mine)
             aside = f", yours is now {mine.name}"
-    _write(target, fresh)
+    write_file(target, fresh)
     return Action(name, "reset", f"{name}: put back as shipped{aside}")
 
 
@@ -172,13 +172,6 @@ def _read_record(place: Path) -> dict[str, dict[str, str | None]]:
         return {str(name): dict(entry) for name, entry in content.items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _write(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = target.with_name(f".{target.name}.part")
-    beside.write_bytes(content)
-    os.replace(beside, target)
 
 
 def _hash(content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from .connections import NEARLY, Pair, Spread, UNIFORM
 from .domain import Batch, Domain, Role, cut, cut_counts
-from .errors import DgpruneError, DgpruneNote, hear, note, noted, said_once, unknown
+from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
 from .exposure import (
     DIAMOND,
     EXPOSURE_WORDS,
@@ -15,6 +15,7 @@ from .exposure import (
     strongest_exposure,
     with_scorer_exposure,
 )
+from .files import card_text, read_card, write_file
 from .graph import FilterGraph, FilterGroup, Member
 from .layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise
 from .machine import device, threads
@@ -26,3 +27,4 @@ from .scores import Scores, WeightScores
 from .statistics import APART, COSTLY, ClassMap, ClassMoments, CoMoments, LABELLED, Moments, Need, Statistics
 from .steps import Stepwise, drain, progress_bar, stepwise, yielding
 from .tables import BatchNorm, COLUMNS, Budget, SEEN, Scope, Seen, choice, tidy
+from .summary import summary

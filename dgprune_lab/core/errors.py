@@ -12,32 +12,32 @@ from contextlib import contextmanager
 
 
 class DgpruneError(ValueError):
-    """What was wanted, what was got and what to do next, in one sentence or two."""
+    """A wrong argument, file or state: what was wanted, what was got, and what to do next."""
 
 
 class DgpruneNote(UserWarning):
-    """Something was decided for the user, and is said aloud (a split that was cut, a smaller batch)."""
+    """A decision that was made for the user, such as a split that was cut or a smaller batch."""
 
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_here = threading.local()
+_thread = threading.local()
 _printed: set[str] = set()
 _registry: dict[str | tuple[str, type[Warning], int], int] = {}
 
 
 def note(text: str) -> None:
-    """Say something aloud: as a DgpruneNote warning, or to whoever hears this thread's notes.
+    """Issue a DgpruneNote, or pass the text to the handler that `collect_notes` set for this thread.
 
-    The warning names the toolkit instead of a line of code: the sentence stands for itself. In a notebook what the
-    filters let through is a plain line below the cell, once for each text.
+    The warning names the toolkit instead of a line of code. In a notebook, what the warning filters let through is
+    printed below the cell, once per text.
     """
-    tell = getattr(_here, "tell", None)
-    if tell is not None:
-        tell(text)
+    handler = getattr(_thread, "handler", None)
+    if handler is not None:
+        handler(text)
     elif "ipykernel" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
-        with warnings.catch_warnings(record=True) as let_through:
+        with warnings.catch_warnings(record=True) as passed:
             _warn(text)
-        if let_through and text not in _printed:
+        if passed and text not in _printed:
             _printed.add(text)
             print(f"Note: {text}")
     else:
@@ -48,41 +48,36 @@ def _warn(text: str) -> None:
     warnings.warn_explicit(DgpruneNote(text), DgpruneNote, "dgprune_lab", 1, "dgprune_lab", _registry)
 
 
-def hear(tell: Callable[[str], None]) -> None:
-    """From now on, notes of this thread go to `tell`: a warning in a worker thread would reach nobody."""
-    _here.tell = tell
-
-
 @contextmanager
-def noted(tell: Callable[[str], None] | None) -> Iterator[None]:
-    """Within it, notes of this thread go to `tell` (None: they are warnings); afterwards where they went before."""
-    before = getattr(_here, "tell", None)
-    _here.tell = tell
+def collect_notes(handler: Callable[[str], None] | None) -> Iterator[None]:
+    """Within the block, pass notes of this thread to `handler`; with None, issue them as warnings."""
+    before = getattr(_thread, "handler", None)
+    _thread.handler = handler
     try:
         yield
     finally:
-        _here.tell = before
+        _thread.handler = before
 
 
 @contextmanager
-def said_once() -> Iterator[None]:
-    """Within it a note is passed on once, whatever numbers are in it: for what repeats a computation many times."""
-    said: set[str] = set()
-    before = getattr(_here, "tell", None)
+def note_once() -> Iterator[None]:
+    """Within the block, issue notes that differ only in their numbers once: for a computation that is repeated."""
+    kinds: set[str] = set()
+    before = getattr(_thread, "handler", None)
 
-    def tell(text: str) -> None:
+    def once(text: str) -> None:
         kind = _NUMBER.sub("#", text)
-        if kind not in said:
-            said.add(kind)
-            with noted(before):
+        if kind not in kinds:
+            kinds.add(kind)
+            with collect_notes(before):
                 note(text)
 
-    with noted(tell):
+    with collect_notes(once):
         yield
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> DgpruneError:
-    """The error for a name that is not on a list, with the nearest one that is.
+    """Return the error for a name that is not on a list, with the nearest known one.
 
     >>> str(unknown("scorer", "dds", ["dss", "l2"]))
     "unknown scorer 'dds'; known: dss, l2. Did you mean 'dss'?"

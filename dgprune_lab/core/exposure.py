@@ -1,4 +1,4 @@
-"""What has seen the images that a row reports, as one mark."""
+"""What scorer, fine-tuning and selection looked at of the domain that a table's row reports, as one mark."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pandas as pd
 
 DIAMOND = "◇"
 
-
 Exposure = Literal["", "?", "seen", "target-aware", "target-aware, seen"]
-"""What a row's domain is marked with, the weakest first; see `sight_of`."""
-
+"""The mark of a row's domain, the weakest first; see `exposure_of`."""
 
 EXPOSURE_WORDS: Mapping[str, str] = {
     "": "no",
@@ -21,63 +19,59 @@ EXPOSURE_WORDS: Mapping[str, str] = {
     "target-aware": "yes, other images of this domain",
     "target-aware, seen": "yes, the very images tested",
 }
-"""The words of a tooltip "Looked at before" for each mark."""
+"""The tooltip "Looked at before" for each mark."""
 
 
 def exposure_of(row: Mapping[str, Any]) -> Exposure:
-    """What scorer, tuning or selection have seen of the domain that a table's row is about, as the word that marks it.
+    """Return the mark of the domain that a table's row reports. Whatever marks a domain follows this function.
 
-    "target-aware": of a target, images or labels, though not those reported; "target-aware, seen": the very part that
-    is reported, which is worse; "seen": the very part, of a source, which is meant to be looked at, but not there;
-    "?": nobody knows; "": nothing of this kind. Everything that marks a domain follows this one function.
+    Returns:
+        "target-aware": scorer, fine-tuning or selection looked at another split of a target;
+        "target-aware, seen": at the very split that is reported; "seen": at the very split, of a source; "?": nobody
+        knows; "": at none of these, or the row is about no domain.
     """
+    if is_missing(row.get("domain")):
+        return ""
     used = [row.get(name) for name in ("seen_by_scorer", "seen_by_finetuning", "seen_by_selection")]
-    very = any(use in ("images", "labels") for use in used)
-    role = row.get("role")
-    if (role == "target" and very) or (role != "source" and _is_named(row)):
-        return "target-aware, seen" if very else "target-aware"
-    if very:
+    seen = any(use in ("images", "labels") for use in used)
+    role, aware = row.get("role"), row.get("target_aware", False)
+    if (role == "target" and seen) or (role != "source" and not is_missing(aware) and aware):
+        return "target-aware, seen" if seen else "target-aware"
+    if seen:
         return "seen"
-    unsaid = is_missing(role) or all(is_missing(use) for use in used)
-    return "?" if "unknown" in used or (unsaid and row.get("target_aware") == "unknown") else ""
+    undeclared = is_missing(role) or all(map(is_missing, used))
+    return "?" if "unknown" in used or (undeclared and is_missing(aware)) else ""
 
 
 def is_target_aware(row: Mapping[str, Any]) -> bool:
-    """Whether a row reports a target of which scorer, tuning or selection looked at any part; see `sight_of`."""
+    """Return whether a row reports a target of which any split was looked at; see `exposure_of`."""
     return exposure_of(row).startswith("target-aware")
 
 
 def strongest_exposure(exposures: Iterable[Exposure]) -> Exposure:
-    """The mark of several rows that are drawn as one."""
+    """Return the mark of several rows that are drawn as one."""
     order: tuple[Exposure, ...] = get_args(Exposure)
     return order[max(map(order.index, exposures), default=0)]
 
 
 def exposure_label(exposure: Exposure) -> str:
-    """A mark as it stands behind a name: " ◇ target-aware", " ?" or nothing."""
+    """Return a mark as it stands behind a name: " ◇ target-aware", " ?" or nothing."""
     return f" {exposure}" if exposure == "?" else f" {DIAMOND} {exposure}" if exposure else ""
 
 
 def scorer_exposure(rows: Iterable[Mapping[str, Any]]) -> Exposure:
-    """The mark of a scorer's own name: whether what is behind its rows looked at any target, whatever they report."""
-    cells = {row.get("target_aware") for row in rows if not is_missing(row.get("target_aware"))}
-    return "target-aware" if cells - {"none", "unknown"} else "?" if "unknown" in cells else ""
+    """Return the mark of a scorer's own name, from all rows that it is behind: whether any target was looked at."""
+    cells = [row["target_aware"] for row in rows if "target_aware" in row]
+    known = [cell for cell in cells if not is_missing(cell)]
+    return "target-aware" if any(known) else "?" if len(known) < len(cells) else ""
 
 
-def with_scorer_exposure(exposure: Exposure, choice: Exposure) -> Exposure:
-    """The mark of a scorer's name beside the domain it is shown on: what it saw there, and whether of any target."""
-    return (
-        "target-aware, seen"
-        if (exposure, choice) == ("seen", "target-aware")
-        else strongest_exposure([exposure, choice])
-    )
-
-
-def _is_named(row: Mapping[str, Any]) -> bool:
-    named = row.get("target_aware")
-    return isinstance(named, str) and not is_missing(row.get("domain")) and f", {row['domain']}, " in f", {named}, "
+def with_scorer_exposure(exposure: Exposure, scorer: Exposure) -> Exposure:
+    """Return the mark of a scorer's name beside the domain it is shown on: what was seen there, or of any target."""
+    both: tuple[Exposure, Exposure] = (exposure, scorer)
+    return "target-aware, seen" if both == ("seen", "target-aware") else strongest_exposure(both)
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell of a table is empty."""
+    """Return whether a cell of a table is empty."""
     return value is None or value is pd.NA or value != value

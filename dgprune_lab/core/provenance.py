@@ -12,18 +12,18 @@ from .tables import SEEN, Seen
 if TYPE_CHECKING:
     from .domain import Domain
 
-Stage = Literal["training", "scorer", "tuning", "selection"]
+Stage = Literal["training", "scorer", "finetuning", "selection"]
 Reads = Mapping[str, Seen] | None
 Roles = Mapping[str, str | None]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
-CHOOSING: tuple[Stage, ...] = ("scorer", "tuning", "selection")
+CHOOSING: tuple[Stage, ...] = ("scorer", "finetuning", "selection")
 """The stages that make a number target-aware; what training has read has a column of its own."""
 MORE = "*"
 """In place of a part: beyond what is listed something was read that nobody knows."""
 _LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
 _ADDS = ("images", "labels")  # labels of other images add to having seen the very images; nothing else does
-_WHO = {"scorer": "this choice", "tuning": "the tuning", "selection": "the selection of this network"}
+_WHO = {"scorer": "this choice", "finetuning": "fine-tuning", "selection": "the selection of this network"}
 
 
 class Notice(NamedTuple):
@@ -43,7 +43,7 @@ class Provenance:
 
     training: Reads = None
     scorer: Reads = field(default_factory=dict)
-    tuning: Reads = field(default_factory=dict)
+    finetuning: Reads = field(default_factory=dict)
     selection: Reads = field(default_factory=dict)
 
     def seen(self, stage: Stage, domain: str, split: str) -> Seen:
@@ -57,29 +57,42 @@ class Provenance:
         found: list[Seen] = [what for name, _, what in _parts(entries) if name == domain]
         return _most(*found, entries.get(MORE, "none"))
 
-    def target_aware(self, roles: Roles) -> str:
-        """The cell `target_aware`: targets of which scorer, tuning or selection have looked at any part.
+    def targets_seen(self, roles: Roles) -> list[str]:
+        """Return the targets of which scorer, fine-tuning or selection looked at any split, in the order of `roles`."""
+        return [name for name, is_target in self._verdicts(roles).items() if is_target]
 
-        A domain that has no role here is a target where training is known not to have read it; where that is not
-        known either, nobody can say.
+    def target_aware(self, roles: Roles, domain: str | None = None) -> bool | None:
+        """Return the cell `target_aware` of a row about this domain; None where nobody knows.
+
+        On a row about a target: whether scorer, fine-tuning or selection looked at any split of it. On a row about a
+        source, or about no domain: whether they looked at any target. A domain without a role counts as a target if
+        training is known not to have read it.
 
         Args:
             roles: domain name -> "source", "target" or None; see `roles_of`.
-
-        Returns:
-            The targets' names joined by ", "; else "unknown" where a stage is unknown, else "none".
+            domain: what the row reports; None for a row about no single domain.
         """
-        read = [_entries(getattr(self, stage)) for stage in CHOOSING]
-        looked = {name for entries in read for name, _, _ in _parts(entries)}
-        verdicts = {name: self._is_target(name, roles) for name in looked}
-        named = sorted((name for name, found in verdicts.items() if found), key=lambda name: _place(name, roles))
-        doubt = None in verdicts.values() or any("unknown" in entries.values() for entries in read)
-        return ", ".join(named) or ("unknown" if doubt else "none")
+        verdicts = self._verdicts(roles)
+        if domain is not None and roles.get(domain) != "source":
+            verdicts = {domain: verdicts[domain]} if domain in verdicts else {}
+        if True in verdicts.values():
+            return True
+        return None if None in verdicts.values() or self._is_open else False
 
-    def columns(self, domain: str, split: str, *, roles: Roles | None = None) -> dict[str, str]:
-        """The cells of a table row about this part: the four seen_by_*, and target_aware where roles are given."""
+    def _verdicts(self, roles: Roles) -> dict[str, bool | None]:
+        """Each domain that a choosing stage looked at -> whether it is a target."""
+        seen = {name for stage in CHOOSING for name, _, _ in _parts(_entries(getattr(self, stage)))}
+        return {name: self._is_target(name, roles) for name in sorted(seen, key=lambda name: _place(name, roles))}
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether a choosing stage may have looked at more than is known."""
+        return any("unknown" in _entries(getattr(self, stage)).values() for stage in CHOOSING)
+
+    def columns(self, domain: str, split: str, *, roles: Roles | None = None) -> dict[str, str | bool | None]:
+        """Return the cells of a row about this split: the four seen_by_*, and target_aware where roles are given."""
         seen = {name: self.seen(stage, domain, split) for name, stage in zip(SEEN, STAGES, strict=True)}
-        return seen if roles is None else {**seen, "target_aware": self.target_aware(roles)}
+        return seen if roles is None else {**seen, "target_aware": self.target_aware(roles, domain)}
 
     def notice(self, roles: Roles, *, split: str) -> Notice | None:
         """Who looked at what, in one sentence: any part of a target, or the very part that is reported of a source.
@@ -100,8 +113,7 @@ class Provenance:
                 unknown.append(f"nobody said what {'else ' if found else ''}{_WHO[stage]} looked at")
         if not clauses and not unknown:
             return None
-        aware = self.target_aware(roles) not in ("none", "unknown")
-        start = "Target-aware" if aware else "Seen" if clauses else "Unknown"
+        start = "Target-aware" if self.targets_seen(roles) else "Seen" if clauses else "Unknown"
         return Notice("◇" if clauses else "?", f"{start}: {'; '.join([*clauses, *unknown])}.")
 
     def _phrases(self, entries: Mapping[str, Seen], roles: Roles, split: str) -> list[str]:
@@ -205,12 +217,12 @@ def roles_of(domains: Iterable[Domain]) -> dict[str, str | None]:
 
 def provenance_of(model: Any) -> Provenance:
     """What each stage of this network's life has looked at; unknown for a bare network from elsewhere."""
-    return getattr(model, "dgprune_record", Provenance())
+    return getattr(model, "dgprune_provenance", Provenance())
 
 
 def set_provenance(model: Any, record: Provenance) -> None:
     """Attach the record that `provenance_of` reads."""
-    model.dgprune_record = record
+    model.dgprune_provenance = record
 
 
 def _entries(reads: Reads) -> Mapping[str, Seen]:

@@ -61,6 +61,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.
         frame[name] = frame[name].astype("float64")
     for name in _COUNTS:
         frame[name] = frame[name].astype("Int64")
+    frame["target_aware"] = frame["target_aware"].astype("boolean")
     return frame
 
 

@@ -279,7 +279,7 @@ def _resnet(
 
 def _untrained(network: nn.Sequential) -> nn.Sequential:
     """The network with a record that says its training has read nothing yet."""
-    network.dgprune_record = Provenance(training={})  # type: ignore[assignment]
+    network.dgprune_provenance = Provenance(training={})  # type: ignore[assignment]
     return network
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...core import DgpruneError
+from ...core import DgpruneError, write_file
 from .static import module_text, style
 from .vega import vega_bundle
 
@@ -116,7 +114,7 @@ def write_page(
         module=_closed(module_text("explorer")),
         start=_START,
     )
-    return _write(Path(path), text)
+    return write_file(Path(path), text)
 
 
 def inlined(value: Any) -> str:
@@ -142,13 +140,3 @@ def _check(state: Mapping[str, Any]) -> None:
     for name in ("static", "choice"):
         if name not in state:
             raise DgpruneError(f"a page's state needs {name!r}; got {', '.join(state) or 'nothing'}.")
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write a file so that it is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(name, path)
-    return path

@@ -6,9 +6,7 @@ kept on disk. `python -m dgprune_lab.widgets.page.vega` warms that cache.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import Any, Literal
 import altair as alt
 import anywidget
 import platformdirs
+
+from ...core import write_file
 
 Kind = Literal["module", "script"]
 
@@ -62,11 +62,7 @@ def _make_and_keep(path: Path, *, kind: Kind) -> str:
     major, minor = re.findall(r"\d+", alt.SCHEMA_VERSION)[:2]
     text = vl_convert.javascript_bundle(_SNIPPETS[kind], vl_version=f"{major}.{minor}") + _END
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
+        write_file(path, text)
     except OSError:
         pass  # a read-only home: the bundle stays in memory
     return text

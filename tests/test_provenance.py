@@ -1,4 +1,4 @@
-"""The record of what was looked at: merging loses nothing, target-aware is named, one sentence says exactly what."""
+"""Provenance: merging loses nothing, target-aware is a fact per row, one sentence says who looked at what."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from material import norm_net, randomise
 
 import dgprune_lab as dg
+from dgprune_lab.core.exposure import exposure_of, scorer_exposure
 from dgprune_lab.core.provenance import CHOOSING, MORE, STAGES, Provenance, Reads, declared, merged
 
 ROLES = {"a": "source", "b": "source", "t": "target", "u": "target"}
@@ -53,12 +54,12 @@ def test_merging_has_no_order_and_forgets_nothing(one: Any, two: Any, three: Any
 )
 def test_merging_two_readings(one: Reads, two: Reads, both: Reads) -> None:
     assert merged(one, two) == merged(two, one) == both
-    assert Provenance(tuning=one).adding("tuning", two).tuning == both
+    assert Provenance(finetuning=one).adding("finetuning", two).finetuning == both
 
 
 def test_what_a_stage_has_seen() -> None:
     record = Provenance(
-        scorer={"t/score": "images", "by/night/score": "labels"}, tuning={MORE: "unknown", "a/train": "images"}
+        scorer={"t/score": "images", "by/night/score": "labels"}, finetuning={MORE: "unknown", "a/train": "images"}
     )
     assert [record.seen("scorer", "t", split) for split in ("score", "report")] == ["images", "none"]
     assert (
@@ -66,9 +67,9 @@ def test_what_a_stage_has_seen() -> None:
         and record.seen("scorer", "by", "night/score") == "labels"
     )
     assert record.seen("training", "a", "train") == "unknown" and record.seen("selection", "a", "train") == "none"
-    assert [record.seen("tuning", "a", split) for split in ("train", "report")] == ["images", "unknown"]
+    assert [record.seen("finetuning", "a", split) for split in ("train", "report")] == ["images", "unknown"]
     assert record.seen_anywhere("scorer", "by/night") == "labels" and record.seen_anywhere("scorer", "by") == "none"
-    assert record.seen_anywhere("tuning", "t") == "unknown"
+    assert record.seen_anywhere("finetuning", "t") == "unknown"
     with_roles = record.columns("t", "report", roles=ROLES)
     assert list(with_roles) == [f"seen_by_{stage}" for stage in STAGES] + ["target_aware"]
     assert "target_aware" not in record.columns("t", "report")
@@ -79,36 +80,68 @@ TRAINED = {"a/train": "labels", "b/train": "labels"}
 
 @pytest.mark.parametrize("stage", CHOOSING)
 @pytest.mark.parametrize(
-    ("reads", "cell"),
+    ("reads", "targets", "unsure"),
     [
-        ({}, "none"),
-        ({"a/score": "labels", "b/report": "images"}, "none"),
-        ({"t/score": "images"}, "t"),
-        ({"t/report": "labels"}, "t"),
-        ({"u/score": "images", "a/score": "images", "t/train": "images"}, "t, u"),
-        (None, "unknown"),
-        ({MORE: "unknown", "a/score": "images"}, "unknown"),
-        ({MORE: "unknown", "t/score": "images"}, "t"),
-        ({"t/score": "none"}, "none"),
-        ({"t/score": "unknown"}, "unknown"),
+        ({}, "", False),
+        ({"a/score": "labels", "b/report": "images"}, "", False),
+        ({"t/score": "images"}, "t", False),
+        ({"t/report": "labels"}, "t", False),
+        ({"u/score": "images", "a/score": "images", "t/train": "images"}, "tu", False),
+        (None, "", True),
+        ({MORE: "unknown", "a/score": "images"}, "", True),
+        ({MORE: "unknown", "t/score": "images"}, "t", True),
+        ({"t/score": "none"}, "", False),
+        ({"t/score": "unknown"}, "", True),
     ],
 )
-def test_the_targets_that_were_looked_at_are_named(stage: Any, reads: Any, cell: str) -> None:
-    record = Provenance(training=TRAINED).adding(stage, reads)  # type: ignore[arg-type]
-    assert record.target_aware(ROLES) == cell
-    assert record.adding("scorer", {"a/score": "labels"}).target_aware(ROLES) == cell
-    assert Provenance(training=None).adding(stage, reads).target_aware(ROLES) == cell, (
-        "training has a column of its own"
-    )
+def test_target_aware_is_about_the_rows_target_and_elsewhere_about_any(
+    stage: Any, reads: Any, targets: str, unsure: bool
+) -> None:
+    first = Provenance(training=TRAINED).adding(stage, reads)  # type: ignore[arg-type]
+    unknown_training = Provenance(training=None).adding(stage, reads)
+    for provenance in (first, first.adding("scorer", {"a/score": "labels"}), unknown_training):
+        assert provenance.targets_seen(ROLES) == list(targets)
+        anywhere = True if targets else None if unsure else False
+        for domain in (None, "a", "b"):
+            assert provenance.target_aware(ROLES, domain) is anywhere
+        for domain in ("t", "u"):
+            assert provenance.target_aware(ROLES, domain) is (True if domain in targets else None if unsure else False)
+            assert provenance.columns(domain, "report", roles=ROLES)["target_aware"] is provenance.target_aware(
+                ROLES, domain
+            )
 
 
 def test_a_domain_without_a_role_is_a_target_where_training_did_not_read_it() -> None:
-    reads = {"a/score": "images", "t/score": "images"}
-    assert Provenance(TRAINED, reads).target_aware({}) == "t"  # type: ignore[arg-type]
-    assert Provenance(TRAINED, reads).target_aware({"a": None, "t": None}) == "t"  # type: ignore[arg-type]
-    assert Provenance(None, reads).target_aware({"a": None}) == "unknown"  # type: ignore[arg-type]
-    assert Provenance(None, reads).target_aware({"a": "source", "t": "source"}) == "none"  # type: ignore[arg-type]
-    assert Provenance(None, {}).target_aware({"a": None}) == "none"
+    trained = Provenance(TRAINED, {"a/score": "images", "t/score": "images"})  # type: ignore[arg-type]
+    unknown = Provenance(None, trained.scorer)
+    for roles in ({}, {"a": None, "t": None}):
+        assert trained.targets_seen(roles) == ["t"] and trained.target_aware(roles)
+        assert trained.target_aware(roles, "t") and trained.target_aware(roles, "a") is False
+    assert unknown.target_aware({"a": None}) is None and unknown.target_aware({"a": None}, "a") is None
+    assert unknown.target_aware({"a": "source", "t": "source"}) is False
+    assert Provenance(None, {}).target_aware({"a": None}) is False
+
+
+@pytest.mark.parametrize("name", ["none", "unknown", "t, u", "*", "a/b"])
+def test_no_domain_name_is_mistaken_for_a_word(name: str) -> None:
+    roles = {"a": "source", name: "target", "t": "target"}
+    provenance = Provenance(TRAINED, {f"{name}/score": "images"})  # type: ignore[arg-type]
+    assert provenance.targets_seen(roles) == [name]
+    assert [provenance.target_aware(roles, domain) for domain in (None, "a", name, "t")] == [True, True, True, False]
+    blind = Provenance(TRAINED, {})  # type: ignore[arg-type]
+    rows = [{"domain": name, "role": "target", **p.columns(name, "report", roles=roles)} for p in (provenance, blind)]
+    frame = dg.tidy(rows)
+    assert str(frame.target_aware.dtype) == "boolean" and frame.target_aware.tolist() == [True, False]
+    assert [exposure_of(row) for row in frame.to_dict("records")] == ["target-aware", ""]
+    assert [scorer_exposure([row]) for row in frame.to_dict("records")] == ["target-aware", ""]
+
+
+def test_what_nobody_knows_is_missing_in_a_table() -> None:
+    cells = Provenance(TRAINED, None).columns("t", "report", roles=ROLES)  # type: ignore[arg-type]
+    frame = dg.tidy([{"domain": "t", "role": "target", **cells}])
+    assert frame.target_aware.isna().all() and frame.seen_by_scorer.item() == "unknown"
+    row = frame.to_dict("records")[0]
+    assert exposure_of(row) == scorer_exposure([row]) == "?"
 
 
 OTHERS = "(others than those it is tested on)"
@@ -141,8 +174,8 @@ OTHERS = "(others than those it is tested on)"
             "◇ Seen: this choice looked at the labels of b it is tested on and at the images of a it is tested on.",
         ),
         (
-            {"selection": {"t/score": "labels"}, "tuning": {"t/train": "images"}},
-            f"◇ Target-aware: the tuning looked at images of t {OTHERS}; "
+            {"selection": {"t/score": "labels"}, "finetuning": {"t/train": "images"}},
+            f"◇ Target-aware: fine-tuning looked at images of t {OTHERS}; "
             f"the selection of this network looked at labels of t {OTHERS}.",
         ),
         ({"scorer": None}, "? Unknown: nobody said what this choice looked at."),
@@ -163,11 +196,11 @@ def test_one_sentence_says_exactly_who_looked_at_what(reads: Any, words: str | N
 
 
 @given(records)
-def test_the_sentence_and_the_cell_agree(record: Provenance) -> None:
-    found, cell = record.notice(ROLES, split="report"), record.target_aware(ROLES)
-    assert (found is not None and found.text.startswith("Target-aware")) == (cell not in ("none", "unknown"))
-    if cell not in ("none", "unknown"):
-        assert found is not None and all(name in found.text for name in cell.split(", "))
+def test_the_sentence_and_the_cell_agree(provenance: Provenance) -> None:
+    notice, targets = provenance.notice(ROLES, split="report"), provenance.targets_seen(ROLES)
+    aware = notice is not None and notice.text.startswith("Target-aware")
+    assert aware == bool(targets) == (provenance.target_aware(ROLES) is True)
+    assert not targets or (notice is not None and all(name in notice.text for name in targets))
 
 
 @given(records)

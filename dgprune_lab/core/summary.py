@@ -1,0 +1,74 @@
+"""A short view of a tidy table, for people: what varies, the number with its interval, a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from .tables import COLUMNS
+
+_ALWAYS = ("domain", "metric")
+_HIDDEN = {"value", "low", "high", "unit", "interval", "images", *(name for name in COLUMNS if "seen_by" in name)}
+_PERCENT = ("share", "%", "percent")
+
+
+def summary(
+    frame: pd.DataFrame,
+    *,
+    metric: str | Iterable[str] | None = None,
+    domain: str | Iterable[str] | None = None,
+    verdict: tuple[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return a table to read: the columns that vary, the number with its 95 % interval, and a verdict.
+
+    Args:
+        frame: a tidy table of this package.
+        metric, domain: keep only these rows; all where not given.
+        verdict: words for an interval that lies above 0 and for one below 0, such as ("better", "worse"); an interval
+            that covers 0 is "not significant". No verdict where not given.
+
+    Returns:
+        One line per row; shares are shown in percent, and with `verdict`, as differences, in points.
+
+    >>> rows = [{"domain": "a", "metric": "difference", "value": 0.02, "low": 0.01, "high": 0.03, "unit": "share"}]
+    >>> summary(pd.DataFrame(rows), verdict=("better", "worse")).to_dict("records")
+    [{'domain': 'a', 'metric': 'difference', 'value': '+2.0 points (+1.0 to +3.0)', 'verdict': 'better'}]
+    """
+    for column, wanted in (("metric", metric), ("domain", domain)):
+        if wanted is not None:
+            frame = frame[frame[column].isin([wanted] if isinstance(wanted, str) else list(wanted))]
+    names = [
+        name
+        for name in frame.columns
+        if name not in _HIDDEN and frame[name].notna().any() and (name in _ALWAYS or frame[name].nunique() > 1)
+    ]
+    rows = frame.to_dict("records")
+    table = frame[names].reset_index(drop=True).rename(columns={"ratio_requested": "removed"})
+    if "removed" in table.columns:
+        table["removed"] = [f"{100 * ratio:.4g} %" for ratio in table["removed"]]
+    table["value"] = [_number(row, sign=verdict is not None) for row in rows]
+    if verdict is not None:
+        table["verdict"] = [_verdict(row, *verdict) for row in rows]
+    return table
+
+
+def _number(row: dict[str, Any], *, sign: bool) -> str:
+    value, low, high, unit = row["value"], row.get("low"), row.get("high"), row.get("unit")
+    if value is None or value != value:
+        return "-"
+    scale, form, suffix = (100, ".1f", " points" if sign else " %") if unit in _PERCENT else (1, ".3g", "")
+    scale = 1 if unit in ("%", "percent") else scale  # already in percent
+    plus = "+" if sign else ""
+    text = f"{scale * value:{plus}{form}}{suffix}"
+    if low is None or high is None or low != low or high != high:
+        return text
+    return f"{text} ({scale * low:{plus}{form}} to {scale * high:{plus}{form}})"
+
+
+def _verdict(row: dict[str, Any], above: str, below: str) -> str:
+    low, high = row.get("low"), row.get("high")
+    if low is None or high is None or low != low or high != high:
+        return "no interval"
+    return above if low > 0 else below if high < 0 else "not significant"
