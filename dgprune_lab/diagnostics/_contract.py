@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Generator
+from typing import ParamSpec
 
 import pandas as pd
 
-from ..core import COLUMNS, DgpruneError
+from ..core import COLUMNS, DgpruneError, Stepwise
+
+Parameters = ParamSpec("Parameters")
+Steps = Generator[tuple[int, int], None, pd.DataFrame]
+"""Yields (done, total) and returns the table."""
 
 
-@dataclass(frozen=True)
-class Diagnostic:
-    """A function from a study to a tidy table, with the key columns it adds."""
+class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
+    """A function from a study to a tidy table, called to its end or driven with `.steps(...)`.
 
-    name: str
-    function: Callable[..., pd.DataFrame] = field(repr=False)
-    extra: tuple[str, ...]
-    cite: str
+    Attributes:
+        name: of the question.
+        extra: key columns that the table has beyond the shared ones.
+        cite: the source.
+    """
 
-    def __call__(self, study: Any, **options: Any) -> pd.DataFrame:
-        frame = self.function(study, **options)
-        missing = [column for column in (*COLUMNS, *self.extra) if column not in frame.columns]
-        if missing:
+    def __init__(
+        self, name: str, function: Callable[Parameters, pd.DataFrame | Steps], *, extra: tuple[str, ...], cite: str
+    ) -> None:
+        @functools.wraps(function)
+        def start(*args: Parameters.args, **options: Parameters.kwargs) -> Steps:
+            return self._checked(function(*args, **options))
+
+        super().__init__(start)
+        self.name, self.extra, self.cite = name, extra, cite
+        self.__signature__ = inspect.signature(function)
+
+    def __repr__(self) -> str:
+        return f"<diagnostic {self.name}{self.__signature__}>"
+
+    def _checked(self, result: pd.DataFrame | Steps) -> Steps:
+        frame = (yield from result) if isinstance(result, Generator) else result
+        if missing := [column for column in (*COLUMNS, *self.extra) if column not in frame.columns]:
             raise DgpruneError(
                 f"diagnostic {self.name!r} must return a table from tidy(); it lacks {', '.join(missing)}."
             )
@@ -32,8 +50,12 @@ class Diagnostic:
 
 def diagnostic(
     name: str, *, extra: tuple[str, ...] = (), cite: str = ""
-) -> Callable[[Callable[..., pd.DataFrame]], Diagnostic]:
-    """Make a plain function a Diagnostic, which answers one question about a study with a tidy table.
+) -> Callable[[Callable[Parameters, pd.DataFrame | Steps]], Diagnostic[Parameters]]:
+    """Turn a function that answers one question about a study into a `Diagnostic`.
+
+    The function returns the table, or a generator that yields (done, total) and returns the table: it may be a
+    generator function, or check its arguments and then return a generator. An argument `progress: bool = False` draws
+    a bar when the diagnostic is called; it has no effect on `.steps(...)`.
 
     Args:
         name: of the question; `charts.<name>` draws it and `widgets` shows it.
@@ -44,11 +66,9 @@ def diagnostic(
         DgpruneError: no docstring.
     """
 
-    def decorate(function: Callable[..., pd.DataFrame]) -> Diagnostic:
+    def decorate(function: Callable[Parameters, pd.DataFrame | Steps]) -> Diagnostic[Parameters]:
         if not (function.__doc__ or "").strip():
             raise DgpruneError(f"diagnostic {name!r} needs a docstring.")
-        made = Diagnostic(name, function, extra, cite)
-        made.__dict__["__doc__"] = function.__doc__
-        return made
+        return Diagnostic(name, function, extra=extra, cite=cite)
 
     return decorate

@@ -1,4 +1,4 @@
-"""The pooled features of the same images in the full and in pruned networks: what `feature_shift` is made of."""
+"""Pooled features of the same images in the full and in pruned networks: what `feature_shift` is a table of."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from ..stats import FEWEST, standardised
 from ..study import Study
 
 Floats = NDArray[np.float64]
-Words = tuple[str, float]
-"""What is being done, and the share of it that is done."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Features:
     """Pooled features of the same images under several masks, standardised by the first source in the full network.
 
     Attributes:
         layer: the group.
-        split: the part that was read.
+        split: the split that was read.
         batchnorm: under the masks; the full network is as given.
         masks: what is removed; the first is None, the full network.
         rows: domain -> (N,) row numbers of its images.
@@ -41,8 +39,8 @@ class Features:
 
     @property
     def stacked(self) -> Floats:
-        """(masks x images of all domains, C): mask by mask, in each domain by domain."""
-        return np.concatenate([part for held in self.values for part in held.values()])
+        """(masks x images of all domains, C): by mask, then by domain."""
+        return np.concatenate([values for by_domain in self.values for values in by_domain.values()])
 
     def linear(self) -> Floats:
         """(rows of `stacked`, 2) on the two principal axes of the full network's features, which no mask changes."""
@@ -56,51 +54,57 @@ class Features:
 
 def features_steps(
     study: Study, layer: str, *, masks: Sequence[Mask], batchnorm: BatchNorm, images: int | None, split: str
-) -> Generator[Words, None, Features]:
-    """The features of the full network and under each mask; yields between batches.
+) -> Generator[float, None, Features]:
+    """Compute the features of the full network and under each mask; yield the share done between batches.
 
     Raises:
-        DgpruneError: an unknown layer; a domain without an image; features that are constant in all domains.
+        DgpruneError: an unknown layer; a domain with too few images; features that are constant in all domains.
     """
     every: tuple[Mask | None, ...] = (None, *masks)
     raw: list[dict[str, Floats]] = []
     for k, mask in enumerate(every):
-        # The full network is what the others are compared with: as given.
+        # The full network, which the others are compared with, is never recalibrated.
         norm: BatchNorm = "as_is" if mask is None else batchnorm
-        found: dict[str, Floats] = {}
+        features: dict[str, Floats] = {}
         for domain in study.domains:
             steps = study.feature_steps(
                 mask, layer=layer, domain=domain.name, split=split, batchnorm=norm, images=images
             )
-            features = yield from yielding(steps, ("features", k / len(every)))
-            if len(features) < FEWEST:
+            values = yield from yielding(steps, k / len(every))
+            if len(values) < FEWEST:
                 raise DgpruneError(
-                    f"domain {domain.name!r} has {len(features)} images in its part {split!r}; comparing features "
+                    f"domain {domain.name!r} has {len(values)} images in its split {split!r}; comparing features "
                     f"takes at least {FEWEST}."
                 )
-            found[domain.name] = features.double().numpy()
-        raw.append(found)
+            features[domain.name] = values.double().numpy()
+        raw.append(features)
+    values = tuple(_standardised(raw, by=raw[0][study.sources[0].name], layer=layer))
+    for mask, features in zip(masks, values[1:], strict=True):
+        for pruned in features.values():
+            pruned[:, ~mask.keep[layer].numpy()] = 0.0
     rows = {d.name: d.rows(split, images) for d in study.domains}
     labels = {
         d.name: None if d.labels is None else d.labels[rows[d.name].to(d.labels.device)].cpu().numpy()
         for d in study.domains
     }
-    base = raw[0][study.sources[0].name]
-    standard = _standard(raw, by=base, layer=layer)
-    for mask, found in zip(every, standard, strict=True):
-        gone = np.zeros(base.shape[1], dtype=bool) if mask is None else ~mask.keep[layer].numpy()
-        for values in found.values():
-            values[:, gone] = 0.0
-    numbers = {name: held.numpy() for name, held in rows.items()}
-    return Features(layer, split, batchnorm, every, numbers, labels, tuple(standard))
+    return Features(
+        layer=layer,
+        split=split,
+        batchnorm=batchnorm,
+        masks=every,
+        rows={name: numbers.numpy() for name, numbers in rows.items()},
+        labels=labels,
+        values=values,
+    )
 
 
-def _standard(raw: Sequence[Mapping[str, Floats]], *, by: Floats, layer: str) -> list[dict[str, Floats]]:
+def _standardised(raw: Sequence[Mapping[str, Floats]], *, by: Floats, layer: str) -> list[dict[str, Floats]]:
     """All masks' features, standardised by one of them."""
     try:
-        standardised(raw[0], by=by)
+        standardised(raw[0], by=by)  # refuses features that are constant
     except DgpruneError as error:
         raise DgpruneError(f"layer {layer!r}: {error}") from None
-    flat = {f"{k}/{name}": values for k, found in enumerate(raw) for name, values in found.items()}
-    done = standardised(flat, by=by)
-    return [{name: done[f"{k}/{name}"] for name in found} for k, found in enumerate(raw)]
+    flat = [values for features in raw for values in features.values()]
+    done = standardised({layer: np.concatenate(flat)}, by=by)[layer]
+    parts = iter(np.split(done, np.cumsum([len(values) for values in flat])[:-1]))
+    return [{name: next(parts) for name in features} for features in raw]

@@ -1,9 +1,10 @@
-"""A loss along the share kept: points measured one by one, searched, and read off with intervals over images."""
+"""The loss as a function of the share kept: measured point by point, searched, and read off with intervals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -20,23 +21,23 @@ _TAIL = (1 - intervals.LEVEL) / 2
 
 
 class ReadOff(NamedTuple):
-    """What a curve says at one limit; NaN where nothing is feasible.
+    """The shares at which a loss is within a limit; NaN where there are none.
 
     Attributes:
-        smallest: the smallest share whose loss is within the limit.
-        contiguous: the lower end of the stretch of shares within the limit that begins at the largest share.
+        smallest: the smallest share within the limit.
+        contiguous_end: the lower end of the contiguous range of shares within the limit that begins at the largest.
         monotone: whether the two agree.
-        islands: (low, high) of every stretch within the limit below the first one.
+        isolated_feasible: (low, high) of every range within the limit below the first one.
     """
 
     smallest: float
-    contiguous: float
+    contiguous_end: float
     monotone: bool
-    islands: tuple[tuple[float, float], ...]
+    isolated_feasible: tuple[tuple[float, float], ...]
 
 
 def read_off(fractions: Sequence[float], losses: Sequence[float], limit: float) -> ReadOff:
-    """Where a curve is within a limit, from its points alone: nothing is taken for granted between two of them.
+    """Return where a curve is within a limit, from its points alone: nothing is interpolated.
 
     A loss that is not finite is not within any limit.
 
@@ -46,25 +47,18 @@ def read_off(fractions: Sequence[float], losses: Sequence[float], limit: float) 
         limit: the largest loss that is allowed.
 
     >>> read_off([1.0, 0.75, 0.5, 0.25], [1.0, 1.0, 2.0, 1.0], limit=1.1)
-    ReadOff(smallest=0.25, contiguous=0.75, monotone=False, islands=((0.25, 0.25),))
+    ReadOff(smallest=0.25, contiguous_end=0.75, monotone=False, isolated_feasible=((0.25, 0.25),))
     """
-    stretches: list[tuple[float, float]] = []
-    open_before = False
     points = sorted(zip(fractions, losses, strict=True), reverse=True)
-    for k, (fraction, loss) in enumerate(points):
-        inside = math.isfinite(loss) and loss <= limit
-        if inside and open_before:
-            stretches[-1] = (fraction, stretches[-1][1])
-        elif inside:
-            stretches.append((fraction, fraction))
-        elif not k:
-            stretches.append((math.nan, math.nan))  # the first stretch is empty; what follows are islands
-        open_before = inside
-    found = [low for low, _ in stretches if not math.isnan(low)]
-    if not found:
+    ranges: list[tuple[float, float]] = []
+    for feasible, run in groupby(points, key=lambda point: math.isfinite(point[1]) and point[1] <= limit):
+        shares = [share for share, _ in run]
+        ranges += [(shares[-1], shares[0])] if feasible else []
+    if not ranges:
         return ReadOff(math.nan, math.nan, True, ())
-    smallest, contiguous = min(found), stretches[0][0]
-    return ReadOff(smallest, contiguous, smallest == contiguous, tuple(stretches[1:]))
+    smallest, from_full = ranges[-1][0], ranges[0][1] == points[0][0]
+    end = ranges[0][0] if from_full else math.nan
+    return ReadOff(smallest, end, smallest == end, tuple(ranges[1:] if from_full else ranges))
 
 
 def grid_of(step: float) -> tuple[float, ...]:
@@ -81,13 +75,13 @@ def grid_of(step: float) -> tuple[float, ...]:
 
 
 class LossCurve:
-    """Losses per image at shares of a grid; a share is measured once, when somebody asks for it.
+    """Losses per image at shares of a grid; each share is measured once, when it is first needed.
 
     Args:
-        measure: share kept -> (N,) losses, by steps that yield.
+        measure: share kept -> (N,) losses, as a generator that yields between batches.
         step: of the grid.
         name: of the network, for errors.
-        removed: share kept -> the share that really is removed, where that is known.
+        removed: share kept -> the share that is actually removed, where that is known.
 
     Attributes:
         grid: the shares, from 1 down.
@@ -103,7 +97,7 @@ class LossCurve:
 
     @property
     def full(self) -> float:
-        """The mean loss of the whole network, once it is measured."""
+        """The mean loss of the full network, once it is measured."""
         return self.mean(1.0)
 
     @property
@@ -122,24 +116,24 @@ class LossCurve:
         return float(self.losses[share].mean())
 
     def at(self, share: float) -> Generator[None, None, float]:
-        """The mean loss at a share, measured now if it is not known.
+        """Return the mean loss at a share, and measure it if it is not known.
 
         Raises:
-            DgpruneError: the loss of the whole network is 0 or not finite.
+            DgpruneError: the loss of the full network is 0 or not finite.
         """
         if share not in self.losses:
-            found = yield from self._measure(share)
-            self.losses[share] = found.double().numpy()
+            losses = yield from self._measure(share)
+            self.losses[share] = losses.double().numpy()
             yield
             if share == 1.0:
                 self._check_full()
         return self.mean(share)
 
     def bracket(self, tolerance: float) -> Generator[None, None, None]:
-        """Find the end of the contiguous stretch: down from 1 by steps that double, then halving the last one.
+        """Find the end of the contiguous range: go down from 1 by steps that double, then bisect the last one.
 
-        On a curve that only rises towards small shares this is the end that the whole grid has. What was stepped over
-        is not looked at: neither a hump within the stretch nor an island below it.
+        On a curve that increases towards small shares this is the end that the full grid gives. Skipped shares are not
+        measured: neither an infeasible share within the range nor an isolated feasible one below it is noticed.
         """
         limit = (1 + tolerance) * (yield from self.at(1.0))
         inside, outside, step = 0, None, 1
@@ -160,7 +154,7 @@ class LossCurve:
             yield from self.at(share)
 
     def read(self, tolerance: float) -> ReadOff:
-        """The read-off at (1 + tolerance) times the loss of the whole network, from what is measured."""
+        """Read off the measured shares at (1 + tolerance) times the loss of the full network."""
         return read_off(*self.points, limit=(1 + tolerance) * self.full)
 
     def intervals(self) -> dict[float, tuple[float, float]]:
@@ -170,28 +164,26 @@ class LossCurve:
         low, high = intervals.over_images(np.minimum(values, _LARGEST))
         return {share: (float(low[k]), float(high[k])) for k, share in enumerate(known)}
 
-    def resampled(self, tolerances: Sequence[float], *, whole: bool) -> list[tuple[float, float]]:
-        """Per tolerance, the 95 % bootstrap interval of the read-off over images.
+    def resampled(self, tolerances: Sequence[float], *, smallest: bool) -> list[tuple[float, float]]:
+        """Return, per tolerance, the 95 % bootstrap interval of the read-off over images.
 
-        Images are drawn again 1,000 times; each time the loss of the whole network, the limit and the read-off (the
-        smallest share if `whole`, else the contiguous one) are found anew among the shares that were measured.
+        Images are resampled 1,000 times; each time the loss of the full network, the limit and the read-off (the
+        smallest share, or else the end of the contiguous range) are computed anew from the shares that were measured.
         """
         shares, _ = self.points
         known = [share for share in shares if share not in self.broken]
         relative = np.stack([self.losses[share] for share in known], axis=1) / self.full
         means = intervals.resampled_means(np.minimum(relative, _HUGE))
-        places = np.full(len(shares), -1)
-        places[[shares.index(share) for share in known]] = np.arange(len(known))
-        found = []
+        ends = []
         for tolerance in tolerances:
-            inside = np.zeros((len(means), len(shares)), dtype=bool)
-            inside[:, places >= 0] = means <= (1 + tolerance) * means[:, :1]
-            if not whole:
-                inside = np.logical_and.accumulate(inside, axis=1)
-            last = len(shares) - 1 - inside[:, ::-1].argmax(axis=1)
+            feasible = np.zeros((len(means), len(shares)), dtype=bool)
+            feasible[:, [shares.index(share) for share in known]] = means <= (1 + tolerance) * means[:, :1]
+            if not smallest:
+                feasible = np.logical_and.accumulate(feasible, axis=1)
+            last = len(shares) - 1 - feasible[:, ::-1].argmax(axis=1)
             low, high = np.quantile(np.asarray(shares)[last], [_TAIL, 1 - _TAIL], method="inverted_cdf")
-            found.append((float(low), float(high)))
-        return found
+            ends.append((float(low), float(high)))
+        return ends
 
     def _check_full(self) -> None:
         if self.full == 0:

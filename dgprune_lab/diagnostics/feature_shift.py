@@ -1,44 +1,33 @@
-"""Where do the features go? How far the domains' features are apart, full and pruned, in numbers and in one map."""
+"""How far apart are the domains' features in the full and in the pruned network? In numbers and on one map."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from ..core import (
-    BatchNorm,
-    Budget,
-    DgpruneError,
-    Mask,
-    Provenance,
-    Scope,
-    Scores,
-    choice,
-    note,
-    progress_bar,
-    roles_of,
-    tidy,
-)
+from ..core import BatchNorm, Budget, DgpruneError, Mask, Provenance, Scope, Scores, choice, note, tidy
 from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import Estimate, cka, coral, fit_steps, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
-from ..study import Study, mask_columns, mask_provenance
-from ._contract import diagnostic
-from ._features import Features, Words, features_steps
+from ..study import Study, mask_provenance
+from ._contract import Steps, diagnostic
+from ._features import Features, features_steps
+from ._removal import mask_cells
 
 Embedding = Literal["umap", "linear", "none"]
 EXTRA = ("group", "other", "image", "class", "embedding")
 NEIGHBOURS = 15
-MIN_DIST = 0.5  # looser than usual: clouds are wide enough for their images to be told apart, and picked
+MIN_DIST = 0.5  # looser than usual: clouds wide enough for single images to be distinguished and picked
 IMAGES = 250
 _TRUSTED = 1500  # rows of a map whose neighbours are compared: it takes all pairs of them
 
 Floats = NDArray[np.float64]
+Rows = list[dict[str, Any]]
+A, B, Result = TypeVar("A"), TypeVar("B"), TypeVar("Result")
 
 
 @diagnostic(
@@ -62,44 +51,44 @@ def feature_shift(
     neighbours: int = NEIGHBOURS,
     seed: int = 0,
     progress: bool = False,
-) -> pd.DataFrame:
-    """How far apart the domains' features are in the full and in the pruned network, and where each image's goes.
+) -> Steps:
+    """Estimate the distance of the domains' features in the full and in the pruned network, and map every image.
 
-    Features: the mean over places of each filter's output, at the input of the last layer that reads the group;
-    standardised by the full network's mean and standard deviation on the first source; a removed filter stays as a
-    column of zeros, so that dimensions agree along the ratio. At ratio 0 (the full network, always there) and each of
-    `ratios`:
+    Features: the spatial mean of each filter's output, at the input of the group's last consumer; standardised by the
+    full network's mean and standard deviation on the first source; a removed filter is a column of zeros, so that the
+    dimension is the same at every ratio. At ratio 0 (the full network, always included) and each of `ratios`:
 
     mmd               squared maximum mean discrepancy of `domain` and `other`, unbiased: around 0, also below, where
-                      nothing tells them apart. The bandwidth is the full network's median distance, for all ratios.
+                      they do not differ. The bandwidth is the full network's median distance, for all ratios.
     coral             squared distance of the covariances / (4 C^2), unbiased, C the filters of the full layer.
-    proxy_a_distance  2 (1 - 2 e), e the cross-validated error of a linear classifier of the domains: 2 = told apart
+    proxy_a_distance  2 (1 - 2 e), e the cross-validated error of a linear classifier of the domains: 2 = separated
                       without error, 0 = not at all.
     cka               linear centred kernel alignment of full and pruned features of the same images, debiased: 1 = the
                       same up to rotation and scale.
-    silhouette_classes, silhouette_domains  how far the images lie by class, and by domain, in [-1, 1].
-    map_1, map_2      place of an image on one map of all domains, full and pruned together; "umap" is one seeded fit.
+    silhouette_classes, silhouette_domains  how well the images cluster by class, and by domain, in [-1, 1].
+    map_1, map_2      coordinates of an image on one map of all domains, full and pruned together; "umap" is one seeded
+                      fit.
     trustworthiness   of that map, in [0, 1]: whether neighbours on it are neighbours among the features.
 
-    Intervals are over images (how: `contrast.discrepancy`). The k-th images of two parts are taken for one thing
-    shown twice, as those of mnist and mnist_m are: they are never compared with each other, and the classifier meets
-    both in one fold.
+    Intervals are over images (method: `stats.discrepancy`). The k-th images of two domains are taken to show the same
+    object, as in mnist and mnist_m: they are never compared with each other, and the classifier has both in one fold.
 
-    Believe the number with its interval; a map only says where to look: its distances, sizes of clouds and gaps between
-    them mean nothing.
+    Rely on the numbers with their intervals; a map only suggests where to look: its distances, the sizes of clouds and
+    the gaps between them have no meaning.
 
     Args:
         study: model and domains.
         layer: a group's name or several; the last one if None.
-        scorer: what is removed first.
-        ratios: shares removed; 0 need not be named.
-        scope, of, batchnorm: as of `sweep`.
-        embedding: "umap" (in a process of its own, some seconds), "linear" (two principal axes) or "none".
-        images: the first so many of the part, per domain.
-        split: the part.
+        scorer: ranks the filters to remove.
+        ratios: shares removed; 0 is always included.
+        scope, budget: see `allocate`.
+        batchnorm: of the pruned networks, see `sweep`.
+        embedding: "umap" (in a separate process, some seconds), "linear" (two principal axes) or "none".
+        images: the first `images` of the split, per domain.
+        split: the split that is read.
         neighbours: of the map and of its trustworthiness.
-        seed: of the map, of the intervals' draws and of scorers that draw.
-        progress: a bar.
+        seed: of the map, of the intervals' resamples and of scorers that draw.
+        progress: show a progress bar.
 
     Returns:
         A tidy table; columns group, other, image (row number in the domain), class, embedding.
@@ -114,164 +103,115 @@ def feature_shift(
     if not names:
         raise DgpruneError("feature_shift needs at least one layer; layer=None takes the last.")
 
-    def layer_steps(name: str) -> Generator[Words, None, list[dict[str, Any]]]:
-        held = yield from features_steps(study, name, masks=masks, batchnorm=batchnorm, images=images, split=split)
-        rows: list[dict[str, Any]] = []
-        for k in range(len(held.masks)):
-            rows += number_rows(study, held, which=k, seed=seed)
-            yield "measuring", (k + 1) / len(held.masks)
+    def layer_steps(name: str) -> Generator[float, None, Rows]:
+        """Rows of one layer; yields the share done, a third each for features, numbers and map."""
+        steps = features_steps(study, name, masks=masks, batchnorm=batchnorm, images=images, split=split)
+        features = yield from _mapped(steps, lambda share: share / 3)
+        rows: Rows = []
+        for k in range(len(features.masks)):
+            rows += number_rows(study, features, which=k, seed=seed)
+            yield (1 + (k + 1) / len(features.masks)) / 3
         if embedding == "none":
             return rows
-        places = held.linear()
+        places = features.linear()
         if embedding == "umap":
-            drawn = yield from fit_steps(held.stacked, seed=seed, neighbours=neighbours, min_dist=MIN_DIST)
-            places = drawn.astype(np.float64)
-        return rows + map_rows(study, held, places=places, kind=embedding, neighbours=neighbours, seed=seed)
+            fit = fit_steps(features.stacked, seed=seed, neighbours=neighbours, min_dist=MIN_DIST)
+            places = (yield from _mapped(fit, lambda state: (2 + state[1]) / 3)).astype(np.float64)
+        return rows + map_rows(study, features, places=places, kind=embedding, neighbours=neighbours, seed=seed)
 
-    def steps() -> Generator[tuple[int, int], None, list[dict[str, Any]]]:
-        rows: list[dict[str, Any]] = []
-        for k, name in enumerate(names):
-            rows += yield from _scaled(layer_steps(name), k, len(names))
-        return rows
-
-    rows = progress_bar(steps(), progress=progress)
+    rows: Rows = []
+    for k, name in enumerate(names):
+        rows += yield from _mapped(layer_steps(name), lambda share, k=k: (int(100 * (k + share)), 100 * len(names)))
     return tidy(rows, extra=EXTRA).astype({"image": "Int64", "class": "Int64"})
 
 
-def number_rows(study: Study, held: Features, *, which: int, seed: int) -> list[dict[str, Any]]:
-    """The rows of `feature_shift` about the mask of this place in `held.masks`, without the map."""
-    mask, values = held.masks[which], held.values[which]
-    bandwidth = _bandwidth(held, say=mask is None)
-    rows: list[dict[str, Any]] = []
+def number_rows(study: Study, features: Features, *, which: int, seed: int) -> Rows:
+    """The rows of `feature_shift` about the mask of this index in `features.masks`, without the map."""
+    mask, values = features.masks[which], features.values[which]
+    bandwidth = _bandwidth(features, announce=mask is None)
+    rows: Rows = []
 
-    def add(metric: str, found: Estimate, unit: str, *, domain: str | None = None, **more: Any) -> None:
-        about = _about(study, held, mask=mask, domain=domain)
-        rows.append(
-            {
-                **about,
-                **more,
-                "metric": metric,
-                "value": float(found.value),
-                "low": float(found.low),
-                "high": float(found.high),
-                "interval": "images",
-                "unit": unit,
-            }
-        )
+    def add(metric: str, estimate: Estimate, unit: str, *, domain: str | None = None, other: str | None = None) -> None:
+        cells = _cells(study, features, mask=mask, domain=domain)
+        rows.append({**cells, **_numbers(estimate), "other": other, "metric": metric, "unit": unit})
 
     for a, b in combinations(values, 2):
         pair = values[a], values[b]
-        ids = np.arange(len(pair[0])), np.arange(len(pair[1]))  # the k-th images of two parts may show the same thing
+        ids = np.arange(len(pair[0])), np.arange(len(pair[1]))  # the k-th images of two domains may show one object
         if bandwidth is not None:
             add("mmd", mmd(*pair, bandwidth=bandwidth, ids=ids, seed=seed), "squared", domain=b, other=a)
         add("coral", coral(*pair, ids=ids, seed=seed), "squared", domain=b, other=a)
         add("proxy_a_distance", proxy_a_distance(*pair, ids=ids, seed=seed), "in -2 to 2", domain=b, other=a)
     for name in values if mask is not None else ():
-        add("cka", cka(held.values[0][name], values[name], seed=seed), "correlation", domain=name)
-    whole = np.concatenate(list(values.values()))
-    domains = np.repeat(np.arange(len(values)), [len(part) for part in values.values()])
+        add("cka", cka(features.values[0][name], values[name], seed=seed), "correlation", domain=name)
     if len(values) > 1:
-        add("silhouette_domains", silhouette(whole, domains), "in -1 to 1")
-    known = [name for name, labels in held.labels.items() if labels is not None]
-    classes = [labels for labels in held.labels.values() if labels is not None]
-    if known and 1 < len(np.unique(np.concatenate(classes))) < sum(map(len, classes)):
-        labelled = np.concatenate([values[name] for name in known])
-        add("silhouette_classes", silhouette(labelled, np.concatenate(classes)), "in -1 to 1")
+        domains = np.repeat(np.arange(len(values)), [len(part) for part in values.values()])
+        add("silhouette_domains", silhouette(np.concatenate(list(values.values())), domains), "in -1 to 1")
+    labels = {name: classes for name, classes in features.labels.items() if classes is not None}
+    if labels:
+        classes = np.concatenate(list(labels.values()))
+        if 1 < len(np.unique(classes)) < len(classes):
+            labelled = np.concatenate([values[name] for name in labels])
+            add("silhouette_classes", silhouette(labelled, classes), "in -1 to 1")
     return rows
 
 
-def _bandwidth(held: Features, *, say: bool) -> float | None:
-    """The median distance in the full network; None, and a note if it is to be said, where it is 0."""
+def _bandwidth(features: Features, *, announce: bool) -> float | None:
+    """The median distance in the full network; None, with a note if `announce`, where it is 0."""
     try:
-        return median_distance(np.concatenate(list(held.values[0].values())))
+        return median_distance(np.concatenate(list(features.values[0].values())))
     except DgpruneError as error:
-        if say:
-            note(f"layer {held.layer!r} has no MMD: {error}")
+        if announce:
+            note(f"layer {features.layer!r} has no MMD: {error}")
         return None
 
 
-def map_rows(
-    study: Study, held: Features, *, places: Floats, kind: Embedding, neighbours: int, seed: int
-) -> list[dict[str, Any]]:
-    """Where each image lies on a map of all features, and how far the map can be trusted."""
-    rows: list[dict[str, Any]] = []
-    at, joint = iter(places), study.record
-    for mask in held.masks[1:]:
+def map_rows(study: Study, features: Features, *, places: Floats, kind: Embedding, neighbours: int, seed: int) -> Rows:
+    """The coordinates of each image on a map of all features, and the trustworthiness of the map."""
+    rows: Rows = []
+    positions, joint, scorer = iter(places), study.record, None
+    for mask in features.masks[1:]:
         assert mask is not None
-        joint = mask_provenance(joint, mask, batchnorm=held.batchnorm, study=study)
-    for mask, values in zip(held.masks, held.values, strict=True):
+        joint, scorer = mask_provenance(joint, mask, batchnorm=features.batchnorm, study=study), mask.scorer
+    for mask, values in zip(features.masks, features.values, strict=True):
         for name in values:
-            # Of one fit every place hangs on all masks; the axes of the linear map on none.
-            seen = joint if kind == "umap" else None
-            about = _about(study, held, mask=mask, domain=name, record=seen)
-            labels = held.labels[name]
-            for k, image in enumerate(held.rows[name].tolist()):
-                place = next(at)
-                label = None if labels is None else int(labels[k])
-                shared = {**about, "image": image, "class": label, "embedding": kind, "unit": "place"}
-                rows += [{**shared, "metric": f"map_{axis + 1}", "value": float(place[axis])} for axis in (0, 1)]
-    stacked = held.stacked
+            # A place in a joint fit depends on all masks; the axes of the linear map depend on none.
+            cells = _cells(study, features, mask=mask, domain=name, record=joint if kind == "umap" else None)
+            cells |= {"embedding": kind, "unit": "place"}
+            labels = features.labels[name]
+            for k, image in enumerate(features.rows[name].tolist()):
+                place = next(positions)
+                cells |= {"image": image, "class": None if labels is None else int(labels[k])}
+                rows += [{**cells, "metric": f"map_{axis + 1}", "value": float(place[axis])} for axis in (0, 1)]
+    stacked = features.stacked
     chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]
-    found = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)
-    shown = next((mask.scorer for mask in held.masks if mask is not None), None)
-    rows.append(
-        {
-            **_about(study, held, mask=None, domain=None, record=joint),
-            "scorer": shown,
-            "ratio_requested": None,
-            "ratio_achieved": None,
-            "embedding": kind,
-            "metric": "trustworthiness",
-            "value": float(found.value),
-            "low": float(found.low),
-            "high": float(found.high),
-            "interval": "images",
-            "unit": "share",
-            "images": len(chosen),
-            "seed": seed,
-        }
-    )
+    trust = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)
+    cells = {**_cells(study, features, mask=None, domain=None, record=joint), **_numbers(trust), "seed": seed}
+    cells |= {"scorer": scorer, "ratio_requested": None, "ratio_achieved": None, "embedding": kind}
+    rows.append({**cells, "metric": "trustworthiness", "unit": "share", "images": len(chosen)})
     return rows
 
 
-def _about(
-    study: Study, held: Features, *, mask: Mask | None, domain: str | None, record: Provenance | None = None
+def _numbers(estimate: Estimate) -> dict[str, Any]:
+    value, low, high = map(float, estimate)
+    return {"value": value, "low": low, "high": high, "interval": "images"}
+
+
+def _cells(
+    study: Study, features: Features, *, mask: Mask | None, domain: str | None, record: Provenance | None = None
 ) -> dict[str, Any]:
-    """The cells that all rows about a mask, and a domain where there is one, share; `record` in place of the mask's."""
-    roles = roles_of(study.domains)
-    if record is None:
-        record = study.record
-        if mask is not None:
-            record = mask_provenance(record, mask, batchnorm=held.batchnorm, study=study)
-    about: dict[str, Any] = {
-        "group": held.layer,
-        "batchnorm": "as_is" if mask is None else held.batchnorm,
-        "split": held.split,
-        "training_seed": study.training_seed,
-        **({"ratio_requested": 0.0, "ratio_achieved": 0.0} if mask is None else mask_columns(mask)),
-        "target_aware": record.target_aware(roles),
-        "images": sum(map(len, held.rows.values())),
-    }
-    if mask is not None:
-        about["seed"] = mask.options.get("seed")
-    if domain is not None:
-        found = study.domain(domain)
-        about |= {
-            "domain": domain,
-            "role": found.role,
-            "images": len(held.rows[domain]),
-            **record.columns(domain, held.split, roles=roles),
-        }
-    return about
+    """The cells that all rows about a mask, and a domain where given, share; `record` replaces the mask's."""
+    about = None if domain is None else study.domain(domain)
+    cells = mask_cells(study, mask, batchnorm=features.batchnorm, domain=about, split=features.split, record=record)
+    images = sum(map(len, features.rows.values())) if domain is None else len(features.rows[domain])
+    return {**cells, "group": features.layer, "images": images}
 
 
-def _scaled(
-    steps: Generator[Words, None, list[dict[str, Any]]], place: int, count: int
-) -> Generator[tuple[int, int], None, list[dict[str, Any]]]:
-    """The same work, told as hundredths done of the layers."""
+def _mapped(steps: Generator[A, None, Result], to: Callable[[A], B]) -> Generator[B, None, Result]:
+    """The same work, with each step it yields passed through a function."""
     while True:
         try:
-            _, share = next(steps)
+            step = next(steps)
         except StopIteration as end:
             return end.value
-        yield int(100 * (place + share)), 100 * count
+        yield to(step)

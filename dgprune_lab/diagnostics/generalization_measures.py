@@ -1,10 +1,10 @@
-"""Simpler measures that are said to tell which of several networks generalises best, to hold prunability against."""
+"""Simpler measures that are said to predict generalisation, as baselines for prunability."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,104 +13,99 @@ from torch import Tensor, nn
 from ..core import DgpruneError, drain, note, tidy
 from ..measurement import WeightMasking, prunable
 from ..models.networks import build
-from ..pruning import private
+from ..pruning import shared_copy
 from ..stats import intervals
 from ..study import Study, checked_tolerances, named, network_names, pooled
 from ._contract import diagnostic
 from ._loss_curve import LossCurve
-from ._weight_noise import Shaken, largest_noise, margins
+from ._weight_noise import WeightNoise, largest_noise, margins
 from .prunability import prunability as prunability_of
 
-Better = Literal["lower", "higher"]
-Rows = list[dict[str, Any]]
+Studies = Study | Sequence[Study]
+Row = dict[str, Any]
 
-EXTRA = ("network", "better", "tolerance", "training_loss")
+EXTRA = ("network", "better_direction", "tolerance", "training_loss")
 _KUHN = "Kuhn et al. 2021, arXiv:2103.06002, for the list; the definitions here are ours"
 _TENTH = 10.0
+_UNITS = {
+    "parameter_count": ("count", "lower"),
+    "l2_norm": ("norm", "lower"),
+    "distance_from_initialisation": ("norm", "lower"),
+    "margin": ("logits", "higher"),
+    "sharpness": ("sigma", "higher"),
+    "random_perturbation": ("share", "lower"),
+}
 
 
 @diagnostic("parameter_count", extra=EXTRA, cite=_KUHN)
-def parameter_count(studies: Study | Sequence[Study]) -> pd.DataFrame:
-    """Number of parameters; fewer is said to generalise better. Metric "parameter_count", a row per network."""
-    return _table(
-        studies,
-        "parameter_count",
-        "count",
-        "lower",
-        lambda study: float(sum(p.numel() for p in study.model.parameters())),
+def parameter_count(studies: Studies) -> pd.DataFrame:
+    """Count the parameters; fewer is said to generalise better. Metric "parameter_count", a row per network."""
+    return _of_weights(
+        studies, "parameter_count", lambda study: float(sum(p.numel() for p in study.model.parameters()))
     )
 
 
 @diagnostic("l2_norm", extra=EXTRA, cite=_KUHN)
-def l2_norm(studies: Study | Sequence[Study]) -> pd.DataFrame:
-    """sqrt(sum w^2) over the weights of convolution and linear layers; smaller is said to generalise better.
+def l2_norm(studies: Studies) -> pd.DataFrame:
+    """Return sqrt(sum w^2) over the weights of convolution and linear layers; smaller is said to generalise better.
 
-    Metric "l2_norm", a row per network. It says little about networks with BatchNorm, which undoes the scale.
+    Metric "l2_norm", a row per network. Of little meaning with BatchNorm, which cancels the scale of the weights.
     """
-    return _table(studies, "l2_norm", "norm", "lower", lambda study: _norm(prunable(study.model)))
+    return _of_weights(studies, "l2_norm", lambda study: _norm(prunable(study.model).values()))
 
 
 @diagnostic("distance_from_initialisation", extra=EXTRA, cite=_KUHN)
-def distance_from_initialisation(studies: Study | Sequence[Study]) -> pd.DataFrame:
-    """|w - w_0| over the weights of convolution and linear layers; nearer is said to generalise better.
+def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
+    """Return |w - w_0| over the weights of convolution and linear layers; smaller is said to generalise better.
 
     w_0 are the weights that the network's builder draws from its seed. Metric "distance_from_initialisation", a row
-    per network; empty, and said, where builder and seed are not known.
+    per network; empty, with a note, where builder and seed are not known.
     """
 
     def distance(study: Study) -> float:
         first = _initial(study.model)
         if first is None:
             note(
-                f"{study.name}: the distance from its initial weights is unknown, since this network does not say how "
-                "it was built; networks of dgprune_lab.models do."
+                f"{study.name}: the distance from its initial weights is unknown, because the network does not carry "
+                "how it was built; networks of dgprune_lab.models do."
             )
             return math.nan
-        now, before = prunable(study.model), prunable(first)
-        return _norm({name: weight.detach().cpu() - before[name].detach() for name, weight in now.items()})
+        before = prunable(first)
+        return _norm(weight.detach().cpu() - before[name].detach() for name, weight in prunable(study.model).items())
 
-    return _table(studies, "distance_from_initialisation", "norm", "lower", distance)
+    return _of_weights(studies, "distance_from_initialisation", distance)
 
 
 @diagnostic("margin", extra=EXTRA, cite=_KUHN)
-def margin(studies: Study | Sequence[Study], *, images: int | None = None, split: str = "train") -> pd.DataFrame:
-    """The 10th percentile over training images of true logit - largest other one; larger is said to be better.
+def margin(studies: Studies, *, images: int | None = None, split: str = "train") -> pd.DataFrame:
+    """Return the 10th percentile over training images of true logit - largest other one; larger is said to be better.
 
     Metric "margin" (logits), a row per network, interval over images.
 
     Args:
         studies: one or several networks with their sources.
-        images: only the first so many of each source.
-        split: the part that is read.
+        images: evaluate only the first `images` of each source.
+        split: the split that is evaluated.
 
     Raises:
         DgpruneError: sources without labels.
     """
-    rows: Rows = []
+    rows: list[Row] = []
     for name, study in named(studies, split, what="this measure"):
-        twin = WeightMasking(private(study.model).to(study.device), domains=study.sources)
-        twin.zero(1.0)
-        values = margins(drain(twin.outputs(study.sources, split=split, images=images)))
-        draw = np.random.default_rng(len(values))
-        count = len(values)
+        masking = WeightMasking(shared_copy(study.model).to(study.device), domains=study.sources)
+        masking.zero(1.0)
+        values = margins(drain(masking.outputs(study.sources, split=split, images=images)))
+        draw, count = np.random.default_rng(len(values)), len(values)
         tenths = [np.percentile(values[draw.integers(0, count, count)], _TENTH) for _ in range(intervals.RESAMPLES)]
         low, high = np.percentile(tenths, [100 * (1 - intervals.LEVEL) / 2, 100 * (1 + intervals.LEVEL) / 2])
-        rows.append(
-            {
-                **_about(name, study, "margin", "logits", "higher"),
-                **pooled(study, split, images),
-                "interval": "images",
-                "value": float(np.percentile(values, _TENTH)),
-                "low": low,
-                "high": high,
-            }
-        )
+        cells = {**_cells("margin", name, study), **pooled(study, split, images), "interval": "images"}
+        rows.append({**cells, "value": float(np.percentile(values, _TENTH)), "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
 
 
 @diagnostic("sharpness", extra=EXTRA, cite=_KUHN)
 def sharpness(
-    studies: Study | Sequence[Study],
+    studies: Studies,
     *,
     tolerance: float = 0.1,
     draws: int = 3,
@@ -118,48 +113,40 @@ def sharpness(
     split: str = "train",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The largest sigma at which Gaussian noise on the weights keeps the training loss; larger is said to be better.
+    """Return the largest sigma at which Gaussian noise on the weights keeps the training loss; larger is better.
 
     max { sigma : mean over draws of L(w + sigma u) <= (1 + tolerance) L(w) }, u standard normal on every weight of the
     convolution and linear layers, the same draws for every sigma. Bracketed by doubling or halving from a hundredth of
-    the weights' root mean square, then halved ten times on a log scale: exact to a thousandth of itself.
+    the weights' root mean square, then bisected ten times on a log scale: exact to a thousandth of itself.
 
     Args:
         studies: one or several networks with their sources.
-        tolerance: how much the loss may grow, as a share of it.
+        tolerance: allowed increase of the loss, as a share of it.
         draws: of the noise.
-        images: only the first so many of each source.
-        split: the part that the loss is measured on.
+        images: measure the loss on the first `images` of each source only.
+        split: the split that the loss is measured on.
         seed: of the first draw.
 
     Returns:
-        Metric "sharpness", a row per network, in units of a weight; training_loss beside it.
+        Metric "sharpness", a row per network, in units of a weight; column `training_loss` is L(w).
 
     Raises:
-        DgpruneError: tolerance <= 0, no draw, sources without labels, a training loss of 0.
+        DgpruneError: tolerance <= 0, draws < 1, sources without labels, a training loss of 0.
     """
-    (checked,) = checked_tolerances(tolerance)
+    (limit,) = checked_tolerances(tolerance)
     _check_draws(draws)
-    rows: Rows = []
+    rows: list[Row] = []
     for name, study in named(studies, split, what="this measure"):
-        shaken = Shaken(study, draws=draws, seed=seed, split=split, images=images)
-        full = _checked_loss(shaken.loss(0.0), name)
-        rows.append(
-            {
-                **_about(name, study, "sharpness", "sigma", "higher"),
-                **pooled(study, split, images),
-                "seed": seed,
-                "tolerance": checked,
-                "training_loss": full,
-                "value": largest_noise(shaken, limit=(1 + checked) * full),
-            }
-        )
+        noise = WeightNoise(study, draws=draws, seed=seed, split=split, images=images)
+        full = _checked_loss(noise.loss(0.0), name)
+        cells = {**_cells("sharpness", name, study), **pooled(study, split, images), "seed": seed, "tolerance": limit}
+        rows.append({**cells, "training_loss": full, "value": largest_noise(noise, limit=(1 + limit) * full)})
     return tidy(rows, extra=EXTRA)
 
 
 @diagnostic("random_perturbation", extra=EXTRA, cite=_KUHN)
 def random_perturbation(
-    studies: Study | Sequence[Study],
+    studies: Studies,
     *,
     tolerance: float = 0.1,
     draws: int = 3,
@@ -168,53 +155,39 @@ def random_perturbation(
     split: str = "train",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Prunability with a random direction in place of pruning, as long as what pruning removes: the control of it.
+    """Return prunability with a random direction in place of pruning, of the same norm: the control of prunability.
 
     min { a : mean over draws of L(w + |w - w_a| u / |u|) <= (1 + tolerance) L(w) }, w_a = the share a of largest |w|
-    kept, u standard normal; lower is said to be better. Found as prunability's fast search does, on a grid.
+    kept, u standard normal; lower is said to be better. Found on a grid by prunability's fast search.
 
     Args:
-        studies: one or several networks with their sources.
-        tolerance: how much the loss may grow, as a share of it.
+        studies, tolerance, images, split, seed: see `sharpness`.
         draws: directions, the same for every share.
         step: of the grid.
-        images: only the first so many of each source.
-        split: the part that the loss is measured on.
-        seed: of the first draw.
 
     Returns:
-        Metric "random_perturbation" (share), a row per network, interval over images; training_loss beside it.
+        Metric "random_perturbation" (share), a row per network, interval over images; column `training_loss` is L(w).
 
     Raises:
-        DgpruneError: tolerance <= 0, no draw, sources without labels, a training loss of 0.
+        DgpruneError: tolerance <= 0, draws < 1, sources without labels, a training loss of 0.
     """
-    (checked,) = checked_tolerances(tolerance)
+    (limit,) = checked_tolerances(tolerance)
     _check_draws(draws)
-    rows: Rows = []
+    rows: list[Row] = []
     for name, study in named(studies, split, what="this measure"):
-        shaken = Shaken(study, draws=draws, seed=seed, split=split, images=images, unit=True)
-        curve = LossCurve(shaken.like_pruning, step=step, name=name)
-        drain(curve.bracket(checked))
-        ((low, high),) = curve.resampled([checked], whole=False)
-        rows.append(
-            {
-                **_about(name, study, "random_perturbation", "share", "lower"),
-                **pooled(study, split, images),
-                "seed": seed,
-                "tolerance": checked,
-                "training_loss": curve.full,
-                "interval": "images",
-                "value": curve.read(checked).contiguous,
-                "low": low,
-                "high": high,
-            }
-        )
+        noise = WeightNoise(study, draws=draws, seed=seed, split=split, images=images, unit=True)
+        curve = LossCurve(noise.like_pruning, step=step, name=name)
+        drain(curve.bracket(limit))
+        ((low, high),) = curve.resampled([limit], smallest=False)
+        cells = {**_cells("random_perturbation", name, study), **pooled(study, split, images), "seed": seed}
+        cells |= {"tolerance": limit, "training_loss": curve.full, "interval": "images"}
+        rows.append({**cells, "value": curve.read(limit).contiguous_end, "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
 
 
 @diagnostic("generalization_measures", extra=EXTRA, cite=_KUHN)
 def generalization_measures(
-    studies: Study | Sequence[Study],
+    studies: Studies,
     *,
     tolerance: float = 0.1,
     draws: int = 3,
@@ -222,62 +195,54 @@ def generalization_measures(
     split: str = "train",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Prunability (fast) and every measure it is said to beat, for the same networks, as one table.
+    """Return prunability (fast) and every measure that it is compared with, for the same networks, as one table.
 
     Metrics: prunability, parameter_count, l2_norm, distance_from_initialisation, margin, sharpness,
-    random_perturbation, training_loss; column `better` says whether a lower or a higher value is said to generalise
-    better. Args, units and errors: as those functions; a note where the training losses differ.
+    random_perturbation, training_loss; column `better_direction` says whether a lower or a higher value is said to
+    generalise better. Arguments, units and errors: see those functions; a note where the training losses differ.
     """
     listed = [studies] if isinstance(studies, Study) else list(studies)
     shared: dict[str, Any] = {"tolerance": tolerance, "images": images, "split": split, "seed": seed}
-    first = prunability_of(listed, search="fast", **shared)
-    found = first[first["metric"] == "prunability"].assign(better="lower")
-    losses = found.assign(
-        metric="training_loss", value=found["training_loss"], low=None, high=None, interval=None, unit="nats"
-    )
-    parts = [
-        found,
+    frame = prunability_of(listed, search="fast", **shared)
+    measured = frame[frame["metric"] == "prunability"].assign(better_direction="lower")
+    empty = {"low": None, "high": None, "interval": None}
+    frames = [
+        measured,
         parameter_count(listed),
         l2_norm(listed),
         distance_from_initialisation(listed),
         margin(listed, images=images, split=split),
         sharpness(listed, draws=draws, **shared),
         random_perturbation(listed, draws=draws, **shared),
-        losses,
+        measured.assign(metric="training_loss", value=measured["training_loss"], unit="nats", **empty),
     ]
-    rows: Rows = [row for part in parts for row in _plain(part)]
+    columns = tidy([], extra=EXTRA).columns
+    rows: list[Row] = []
+    for table in frames:
+        records = cast("list[Row]", table[columns.intersection(table.columns)].to_dict("records"))
+        rows += [{name: value for name, value in row.items() if pd.notna(value)} for row in records]
     return tidy(rows, extra=EXTRA)
 
 
-def _plain(frame: pd.DataFrame) -> Rows:
-    """The rows of a table with the shared columns and this file's, cells that are empty left out."""
-    names = [name for name in tidy([], extra=EXTRA).columns if name in frame.columns]
-    rows = cast("Rows", cast(pd.DataFrame, frame[names]).to_dict("records"))
-    return [{name: value for name, value in row.items() if pd.notna(value)} for row in rows]
-
-
-def _table(
-    studies: Study | Sequence[Study], metric: str, unit: str, better: Better, value: Callable[[Study], float]
-) -> pd.DataFrame:
+def _of_weights(studies: Studies, metric: str, value: Callable[[Study], float]) -> pd.DataFrame:
     """A row per network of a measure of its weights alone."""
     listed = [studies] if isinstance(studies, Study) else list(studies)
-    rows = [
-        {**_about(name, study, metric, unit, better), "value": value(study)}
-        for name, study in zip(network_names(listed), listed, strict=True)
-    ]
-    return tidy(rows, extra=EXTRA)
+    pairs = zip(network_names(listed), listed, strict=True)
+    return tidy([{**_cells(metric, name, s), "value": value(s)} for name, s in pairs], extra=EXTRA)
 
 
-def _about(name: str, study: Study, metric: str, unit: str, better: Better) -> dict[str, Any]:
-    return {"network": name, "metric": metric, "unit": unit, "better": better, "training_seed": study.training_seed}
+def _cells(metric: str, name: str, study: Study) -> Row:
+    unit, better = _UNITS[metric]
+    cells = {"network": name, "metric": metric, "unit": unit, "better_direction": better}
+    return {**cells, "training_seed": study.training_seed}
 
 
-def _norm(tensors: dict[str, Tensor]) -> float:
-    return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors.values()))
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 
 def _initial(model: nn.Module) -> nn.Module | None:
-    """The network as its builder made it; None where nobody says how."""
+    """The network as its builder made it; None where the builder is not known."""
     builder = getattr(model, "dgprune_builder", None)
     if builder is None:
         return None

@@ -1,4 +1,4 @@
-"""How little of a network is enough for its training data, which is said to predict how well it generalises?"""
+"""How small a share of a network keeps its training loss? Prunability, which is said to predict generalisation."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Mask, Scope, Scores, Seen, WeightScores, choice, note, progress_bar, tidy
+from ..core import DgpruneError, Mask, Scope, Scores, Seen, WeightScores, choice, note, tidy
 from ..measurement import Norm, WeightMasking, WeightScorer
-from ..pruning import allocate, private
+from ..pruning import allocate, shared_copy
 from ..scorers import Scorer
 from ..stats import unlike
 from ..study import Study, checked_tolerances, named, pooled
-from ._contract import diagnostic
+from ._contract import Steps, diagnostic
 from ._loss_curve import LossCurve
 
 Granularity = Literal["weight", "filter"]
 Search = Literal["grid", "fast"]
 AnyScorer = str | Scorer | Scores | WeightScores
 Row = dict[str, Any]
-Steps = Generator[tuple[int, int], None, pd.DataFrame]
 
 EXTRA = (
     "network",
@@ -34,17 +32,17 @@ EXTRA = (
     "tolerance",
     "training_loss",
     "smallest",
-    "contiguous",
+    "contiguous_end",
     "bracket_low",
     "monotone",
-    "islands",
+    "isolated_feasible",
     "evaluations",
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How networks are thinned and on what their loss is measured; checked when it is made."""
+    """How networks are pruned and on what their loss is measured; `prunability` documents each option."""
 
     scorer: AnyScorer = "l1"
     granularity: Granularity = "weight"
@@ -85,35 +83,36 @@ def prunability(
     split: str = "train",
     seed: int = 0,
     progress: bool = False,
-) -> pd.DataFrame:
-    """The smallest share of a network that keeps its training loss; lower is said to generalise better.
+) -> Steps:
+    """Return the smallest share of a network that keeps its training loss; lower is said to generalise better.
 
     P = min { a : L(keep the share a of highest scores) <= (1 + tolerance) L }, L the mean cross-entropy over the train
-    parts of all sources together, in eval mode, without augmentation. It compares only networks of equal L.
+    splits of all sources together, in eval mode, without augmentation. Comparable only between networks of equal L.
 
     Args:
         studies: one or several networks with their sources; targets are not read.
-        tolerance: how much the loss may grow, as a share of L; several are read off the same curve, a row for each.
-        scorer: of single weights "l1" (|w|, the paper's), "random" or WeightScores; of filters any scorer. What reads
-            images reads the `score` part.
+        tolerance: allowed increase of the loss, as a share of L; several are read off the same curve, a row for each.
+        scorer: of single weights "l1" (|w|, the paper's), "random" or WeightScores; of filters any scorer. A scorer
+            that reads images reads the `score` split.
         granularity: "weight" zeroes single weights of convolution and linear layers, "filter" removes filters.
-        scope: "global" the lowest scores anywhere, "layer" the same share of every layer.
-        batchnorm: "as_is"; "fold": each BatchNorm is put into the layer before it first, and scores are of what
-            results; "recalibrate": re-estimated on source images after each thinning, at a = 1 too, so that the limit
-            refers to a network that was treated alike: L is then not that of the network as given.
-        search: "grid" measures every share; "fast" only finds the lower end of the contiguous stretch that begins at 1,
-            with at least five times fewer evaluations than a .01 grid, and looks for no islands below it.
+        scope: "global" or "layer", see `allocate`.
+        batchnorm: "as_is"; "fold": each BatchNorm is first folded into the layer before it, and the folded weights are
+            scored; "recalibrate": re-estimated on source images after each pruning, at a = 1 too, so that the limit
+            refers to a network treated alike: L is then not that of the network as given.
+        search: "grid" measures every share; "fast" only finds the lower end of the contiguous range that begins at 1,
+            with at least five times fewer evaluations than a .01 grid, and does not look for isolated shares below it.
         step: of the grid.
-        images: only the first so many of each source.
-        split: the part that L is measured on.
+        images: measure the loss on the first `images` of each source only.
+        split: the split that L is measured on.
         seed: of scorers that draw.
-        progress: draw a tqdm bar.
+        progress: show a progress bar.
 
     Returns:
-        A tidy table. Metric "loss" (nats): a row per share measured, column fraction_kept, interval over images.
-        Metric "prunability" (share): a row per network and tolerance; value = smallest (grid) or contiguous (fast), its
-        true place lies in (bracket_low, value]; training_loss = L; smallest is empty for fast; monotone tells whether
-        smallest and contiguous agree, islands where they do not; low and high: images drawn again, read off again.
+        A tidy table. Metric "loss" (nats): a row per measured share (column fraction_kept), interval over images.
+        Metric "prunability" (share): a row per network and tolerance. Its value is `smallest` (grid), the smallest
+        share within the limit, or `contiguous_end` (fast), the end of the contiguous range; the exact place lies in
+        (bracket_low, value]. training_loss is L; monotone tells whether the two agree, isolated_feasible the ranges
+        within the limit below the first one. low and high: the read-off repeated on resampled images.
 
     Raises:
         DgpruneError: tolerance <= 0, an unknown choice, sources without labels, no weights to prune, a BatchNorm that
@@ -121,46 +120,42 @@ def prunability(
 
     Source: abstract only; the search, the bracket and the intervals are ours.
     """
-    setting = Setting(scorer, granularity, scope, batchnorm, step, images, split, seed)
-    steps = prunability_steps(studies, setting=setting, tolerance=tolerance, search=search)
-    return progress_bar(steps, progress=progress)
-
-
-def prunability_steps(
-    studies: Study | Sequence[Study],
-    *,
-    setting: Setting | None = None,
-    tolerance: float | Sequence[float] = 0.1,
-    search: Search = "grid",
-) -> Steps:
-    """`prunability` as a generator: yields (evaluations done, at most so many) between batches; returns the table.
-
-    Raises:
-        DgpruneError: as `prunability`, what can be known beforehand before the first step.
-    """
-    chosen = Setting() if setting is None else setting
+    setting = Setting(
+        scorer=scorer,
+        granularity=granularity,
+        scope=scope,
+        batchnorm=batchnorm,
+        step=step,
+        images=images,
+        split=split,
+        seed=seed,
+    )
     choice("search", search, Search)
-    asked = checked_tolerances(tolerance)
-    listed = named(studies, chosen.split, what="prunability")
-    return _steps(dict(listed), chosen, asked, search)
+    tolerances = checked_tolerances(tolerance)
+    return _steps(dict(named(studies, split, what="prunability")), setting, tolerances=tolerances, search=search)
 
 
-def _steps(studies: Mapping[str, Study], setting: Setting, asked: Sequence[float], search: Search) -> Steps:
+def _steps(studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequence[float], search: Search) -> Steps:
+    """Yields (evaluations done, largest number of evaluations) between batches."""
     rows: list[Row] = []
     losses: dict[str, float] = {}
     done = 0
     for name, study in studies.items():
         curve, most = loss_curve(study, setting, name=name), len(studies)
-        most *= len(curve.grid) if search == "grid" else 1 + 2 * math.ceil(math.log2(len(curve.grid))) * len(asked)
-        for work in [curve.fill()] if search == "grid" else [curve.bracket(one) for one in asked]:
-            for _ in work:
+        most *= len(curve.grid) if search == "grid" else 1 + 2 * math.ceil(math.log2(len(curve.grid))) * len(tolerances)
+        for steps in [curve.fill()] if search == "grid" else map(curve.bracket, tolerances):
+            for _ in steps:
                 yield done + len(curve.losses), most
         done += len(curve.losses)
-        say_broken(curve)
+        if curve.broken:
+            note(
+                f"{name}: the loss is not finite with {len(curve.broken)} of the {len(curve.losses)} shares that were "
+                "measured; they count as above the limit."
+            )
         losses[name] = curve.full
-        rows += curve_rows(study, curve, setting=setting, search=search, tolerances=asked)
-    if (words := unlike(losses)) is not None:
-        note(words)
+        rows += curve_rows(study, curve, setting=setting, search=search, tolerances=tolerances)
+    if (message := unlike(losses)) is not None:
+        note(message)
     return tidy(rows, extra=EXTRA)
 
 
@@ -168,35 +163,30 @@ def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
     """The curve of one network, nothing of it measured yet.
 
     Raises:
-        DgpruneError: what `Thinned` and the scorer refuse.
+        DgpruneError: what `WeightMasking` and the scorer refuse.
     """
     if setting.granularity == "filter":
         return _filter_curve(study, setting, name)
-    twin = weight_masking(study, setting)
-
-    def measure(share: float) -> Generator[None, None, Tensor]:
-        twin.zero(share)
-        return (yield from twin.losses(study.sources, split=setting.split, images=setting.images))
-
-    return LossCurve(measure, step=setting.step, name=name, removed=lambda share: twin.gone(share) / twin.weights)
-
-
-def weight_masking(study: Study, setting: Setting) -> WeightMasking:
-    """The network of a study as a twin whose single weights can go."""
     if not (isinstance(setting.scorer, WeightScores) or setting.scorer in get_args(WeightScorer)):
         known = ", ".join(map(repr, get_args(WeightScorer)))
         raise DgpruneError(
             f"single weights are scored by {known} or by WeightScores of your own; got {setting.scorer!r}. A scorer of "
             "filters goes with granularity='filter'."
         )
-    return WeightMasking(
-        private(study.model).to(study.device),
+    masking = WeightMasking(
+        shared_copy(study.model).to(study.device),
         domains=study.sources,
         scorer=setting.scorer,  # type: ignore[arg-type]
         scope=setting.scope,
         batchnorm=setting.batchnorm,
         seed=setting.seed,
     )
+
+    def measure(share: float) -> Generator[None, None, Tensor]:
+        masking.zero(share)
+        return (yield from masking.losses(study.sources, split=setting.split, images=setting.images))
+
+    return LossCurve(measure, step=setting.step, name=name, removed=lambda share: masking.gone(share) / masking.weights)
 
 
 def _filter_curve(study: Study, setting: Setting, name: str) -> LossCurve:
@@ -209,16 +199,16 @@ def _filter_curve(study: Study, setting: Setting, name: str) -> LossCurve:
     def measure(share: float) -> Generator[None, None, Tensor]:
         mask = None if share == 1.0 else mask_of(share)
         norm: Any = setting.batchnorm
-        parts = []
+        losses = []
         for domain in study.sources:
             steps = study.steps(mask, domain=domain.name, split=setting.split, batchnorm=norm, images=setting.images)
             try:
-                parts.append((yield from steps).loss)
+                losses.append((yield from steps).loss)
             except DgpruneError as error:
                 if mask is None or "infinite logits" not in str(error):
                     raise
-                parts.append(torch.full((len(domain.rows(setting.split, setting.images)),), torch.inf))
-        return torch.cat(parts)
+                losses.append(torch.full((len(domain.rows(setting.split, setting.images)),), torch.inf))
+        return torch.cat(losses)
 
     return LossCurve(measure, step=setting.step, name=name, removed=lambda share: mask_of(share).ratio_achieved)
 
@@ -226,7 +216,7 @@ def _filter_curve(study: Study, setting: Setting, name: str) -> LossCurve:
 def curve_rows(
     study: Study, curve: LossCurve, *, setting: Setting, search: Search, tolerances: Sequence[float]
 ) -> list[Row]:
-    """The rows of one network, from what is measured of its curve: its losses, and a read-off per tolerance."""
+    """The rows of one network from what is measured of its curve: its losses, and a read-off per tolerance."""
     shares, means = curve.points
     scorer: Any = setting.scorer
     shared = {
@@ -244,42 +234,27 @@ def curve_rows(
         "evaluations": len(shares),
         **pooled(study, setting.split, setting.images, reads=_reads(study, setting)),
     }
-    ends = curve.intervals()
-    rows: list[Row] = [
-        {
-            **shared,
-            "metric": "loss",
-            "unit": "nats",
-            "fraction_kept": share,
-            "ratio_requested": 1 - share,
-            "value": mean,
-            "ratio_achieved": None if curve.removed is None else curve.removed(share),
-            "low": ends.get(share, (None, None))[0],
-            "high": ends.get(share, (None, None))[1],
+    ends, grid = curve.intervals(), search == "grid"
+    rows: list[Row] = []
+    for share, mean in zip(shares, means, strict=True):
+        low, high = ends.get(share, (None, None))
+        removed = None if curve.removed is None else curve.removed(share)
+        cells = {"fraction_kept": share, "ratio_requested": 1 - share, "ratio_achieved": removed}
+        rows.append({**shared, **cells, "metric": "loss", "unit": "nats", "value": mean, "low": low, "high": high})
+    for tolerance, (low, high) in zip(tolerances, curve.resampled(tolerances, smallest=grid), strict=True):
+        result = curve.read(tolerance)
+        value = result.smallest if grid else result.contiguous_end
+        cells = {
+            "tolerance": tolerance,
+            "fraction_kept": value,
+            "contiguous_end": result.contiguous_end,
+            "smallest": result.smallest if grid else None,
+            "monotone": result.monotone if grid else None,
+            "bracket_low": max((share for share in shares if share < value), default=0.0),
+            "isolated_feasible": _ranges(result.isolated_feasible) if grid else "not searched",
         }
-        for share, mean in zip(shares, means, strict=True)
-    ]
-    whole = search == "grid"
-    for tolerance, (least, most) in zip(tolerances, curve.resampled(tolerances, whole=whole), strict=True):
-        found = curve.read(tolerance)
-        value = found.smallest if whole else found.contiguous
-        rows.append(
-            {
-                **shared,
-                "metric": "prunability",
-                "unit": "share",
-                "tolerance": tolerance,
-                "value": value,
-                "low": least,
-                "high": most,
-                "fraction_kept": value,
-                "contiguous": found.contiguous,
-                "smallest": found.smallest if whole else None,
-                "monotone": found.monotone if whole else None,
-                "bracket_low": max((share for share in shares if share < value), default=0.0),
-                "islands": _in_words(found.islands) if whole else "not searched",
-            }
-        )
+        cells |= {"metric": "prunability", "unit": "share", "value": value, "low": low, "high": high}
+        rows.append({**shared, **cells})
     return rows
 
 
@@ -290,14 +265,5 @@ def _reads(study: Study, setting: Setting) -> Mapping[str, Seen] | None:
     return setting.scorer.reads if isinstance(setting.scorer, WeightScores) else {}
 
 
-def _in_words(islands: Sequence[tuple[float, float]]) -> str:
-    return "; ".join(f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in islands) or "none"
-
-
-def say_broken(curve: LossCurve) -> None:
-    """Say aloud where the loss was not finite."""
-    if curve.broken:
-        note(
-            f"{curve.name}: the loss is not finite with {len(curve.broken)} of the {len(curve.losses)} shares that "
-            "were measured; they count as above the limit."
-        )
+def _ranges(ranges: Sequence[tuple[float, float]]) -> str:
+    return "; ".join(f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in ranges) or "none"

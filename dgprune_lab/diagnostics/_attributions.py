@@ -1,0 +1,142 @@
+"""Attributions per image and filter on two domains: what `sensitivity` is a table of."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..core import DgpruneError, Domain, Provenance, Seen, choice
+from ..measurement import TOGETHER, Attributor, Method
+from ..pruning import shared_copy
+from ..stats import Estimate, auroc, cohens_d, p_values, q_values
+from ..study import Study
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attributions:
+    """One attribution per image and filter, on two domains.
+
+    Attributes:
+        method: how it was computed.
+        pair: the reference domain, and the one that is compared with it.
+        split: the split that was read.
+        rows: row numbers of the images in each domain.
+        values: layer -> ((N, C), (M, C)) float32.
+        labels: true classes, (N,) and (M,).
+    """
+
+    method: Method
+    pair: tuple[Domain, Domain]
+    split: str
+    rows: tuple[Tensor, Tensor] = field(repr=False)
+    values: Mapping[str, tuple[Tensor, Tensor]] = field(repr=False)
+    labels: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)
+
+    def stacked(self, side: int) -> Floats:
+        """(N, C of all layers) values on one of the two domains."""
+        return np.concatenate([pair[side].double().numpy() for pair in self.values.values()], axis=1)
+
+    def estimates(self, *, seed: int) -> tuple[Estimate, Estimate, Floats]:
+        """Cohen's d, AUROC and q values of all filters, layer by layer."""
+        first, second = self.stacked(0), self.stacked(1)
+        d = cohens_d(first, second, labels=self.labels, seed=seed)
+        area = auroc(first, second, labels=self.labels)
+        return d, area, q_values(p_values(first, second, labels=self.labels))
+
+    def active(self) -> dict[str, Tensor]:
+        """Layer -> (C,) bool: filters whose attribution is not 0 on every image."""
+        return {name: (first != 0).any(0) | (second != 0).any(0) for name, (first, second) in self.values.items()}
+
+    def provenance(self, study: Study) -> Provenance:
+        """The provenance of a network whose filters are chosen by these numbers."""
+        reads: dict[str, Seen] = {f"{domain.name}/{self.split}": "labels" for domain in self.pair}
+        return study.record.adding("scorer", reads)
+
+
+def pair_of(study: Study, between: tuple[str, str] | None) -> tuple[Domain, Domain]:
+    """The two domains that are compared: those named, or the first source and the first target or second source.
+
+    Raises:
+        DgpruneError: there are no two, they are the same, or one has no labels.
+    """
+    if between is None:
+        listed = [*study.sources[:1], *study.targets[:1], *study.sources[1:2]]
+        if len(listed) < 2:
+            raise DgpruneError("sensitivity compares two domains and the study has one; add a target or a source.")
+        pair = listed[0], listed[1]
+    else:
+        if len(between) != 2 or between[0] == between[1]:
+            raise DgpruneError(f"between names two different domains, ('mnist', 'mnist_m'); got {between!r}.")
+        pair = study.domain(between[0]), study.domain(between[1])
+    for domain in pair:
+        if domain.labels is None:
+            raise DgpruneError(
+                f"domain {domain.name!r} has no labels; attributions are to the logit of the true class, and domains "
+                "are compared class by class."
+            )
+    return pair
+
+
+def attributor(study: Study) -> Attributor:
+    """The study's network, ready for Captum."""
+    model = shared_copy(study.model).to(study.device)
+    example = study.domains[0].take(torch.arange(min(2, len(study.domains[0]))), device=study.device).images
+    return Attributor(model, study.graph, example=example)
+
+
+def attribution_steps(
+    study: Study,
+    *,
+    method: Method,
+    between: tuple[str, str] | None,
+    layers: Sequence[str] | None,
+    images: int | None,
+    split: str,
+    by: Attributor | None = None,
+) -> Generator[tuple[int, int], None, Attributions]:
+    """Compute attributions on both domains; yield (done, total) between calls of Captum.
+
+    Args:
+        study, method, between, layers, images, split: see `sensitivity`.
+        by: an attributor of the study's network that exists already.
+    """
+    choice("method", method, Method)
+    pair = pair_of(study, between)
+    listed = study.graph.names if layers is None else [layers] if isinstance(layers, str) else layers
+    names = [study.graph[name].name for name in listed]
+    if not names:
+        raise DgpruneError("sensitivity needs at least one layer; layers=None takes all.")
+    by = attributor(study) if by is None else by
+    rows = pair[0].rows(split, images), pair[1].rows(split, images)
+    size = by.batch_size(method)
+    calls = [names] if method in TOGETHER else [[name] for name in names]
+    total, done = len(calls) * sum(-(-len(numbers) // size) for numbers in rows), 0
+    batches: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in names}
+    for side, domain in enumerate(pair):
+        for numbers in rows[side].split(size):
+            batch = domain.take(numbers, device=study.device)
+            for call in calls:
+                for name, values in by.values(batch, method=method, layers=call).items():
+                    if not torch.isfinite(values).all():
+                        raise DgpruneError(
+                            f"the network gives NaN or infinite attributions on domain {domain.name!r}; check the "
+                            "domain's images and the network's weights."
+                        )
+                    batches[name][side].append(values)
+                done += 1
+                yield done, total
+    values = {name: (torch.cat(first), torch.cat(second)) for name, (first, second) in batches.items()}
+    labels = _labels(pair[0], rows[0]), _labels(pair[1], rows[1])
+    return Attributions(method=method, pair=pair, split=split, rows=rows, values=values, labels=labels)
+
+
+def _labels(domain: Domain, rows: Tensor) -> NDArray[np.int64]:
+    assert domain.labels is not None
+    return domain.labels[rows.to(domain.labels.device)].cpu().numpy()
