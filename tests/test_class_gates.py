@@ -204,9 +204,9 @@ def test_paths_through_tokens_add_up_to_the_change_from_black(method: Method) ->
         assert torch.allclose(values.sum(1), change, atol=0.05 * float(change.abs().max()))
 
 
-@pytest.mark.parametrize("ratio_requested", ["taylor", "dss", "l1"])
+@pytest.mark.parametrize("scorer", ["taylor", "dss", "l1"])
 def test_what_is_costly_is_not_made_for_a_scorer_that_may_come_next(
-    asked: str, monkeypatch: pytest.MonkeyPatch
+    scorer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`dss` reads the target's images: gates by class alongside would read its labels, too."""
     made: list[tuple[set[Need], Statistics]] = []
@@ -215,15 +215,15 @@ def test_what_is_costly_is_not_made_for_a_scorer_that_may_come_next(
         made.append((set(needs), gather(*args, needs=needs, **options)))
         return made[-1][1]
 
-    monkeypatch.setattr("dgprune_lab.study.evidence.gather", watched)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", watched)
     study = dg.Study(
         randomise(plain_net(), dtype=torch.float32),
         sources=[domain("a"), domain("b", seed=1)],
         targets=[domain("t", seed=2)],
     )
     later = [dg.SCORERS[name] for name in ("sensitivity", "sensitivity_sources", "taylor", "dss_sources")]
-    study.score_all([asked], alongside=later)
-    reads = {"taylor": {"a", "b"}, "dss": {"a", "b", "t"}, "l1": set()}[asked]
+    study.score_all([scorer], alongside=later)
+    reads = {"taylor": {"a", "b"}, "dss": {"a", "b", "t"}, "l1": set()}[scorer]
     assert {held.domain for _, held in made} == reads and "class_gate" in COSTLY
     for needs, held in made:
         assert not needs & COSTLY and not held.class_gate

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.core.graph import FilterGraph
 from dgprune_lab.core.statistics import CoMoments
-from dgprune_lab.measurement import hooks as running
+from dgprune_lab.measurement import co_moments
 from dgprune_lab.measurement.statistics import gather
 from dgprune_lab.scorers.gc_net import correlation
 
@@ -162,7 +162,7 @@ def test_the_sums_are_those_of_all_responses(name: str, size: int) -> None:
     kept = responses(net(name)[0], batch.images)
     wanted = NETS[name][1]
     assert list(found.co_moments) == list(found.class_co_moments) and set(found.co_moments) == set(wanted)
-    assert [(group.name, layer) for group, layer in running.pairs(model, graph)] == list(found.co_moments)
+    assert [(group.name, layer) for group, layer in co_moments.pairs(model, graph)] == list(found.co_moments)
     for key, response in wanted.items():
         for held, parts in (
             (found.co_moments[key], [torch.ones(len(batch.images), dtype=torch.bool)]),
@@ -209,7 +209,7 @@ def test_one_image_of_a_class_in_a_batch_is_not_paired_with_itself() -> None:
 
 def test_hidden_units_write_too_where_they_may_be_pruned() -> None:
     model, graph = net("plain", layers="all")
-    assert [(group.name, layer) for group, layer in running.pairs(model, graph)] == [("0", "3"), ("3", "7"), ("7", "9")]
+    assert [(group.name, layer) for group, layer in co_moments.pairs(model, graph)] == [("0", "3"), ("3", "7"), ("7", "9")]
     source = domain("a", count=60)
     found = gather(model, graph, domain=source, needs=["co_moments"]).co_moments
     kept = responses(net("plain")[0], source.take(source.rows("score")).images)
@@ -221,11 +221,11 @@ def test_co_moments_above_the_stated_size_are_refused_before_anything_is_allocat
 ) -> None:
     model, graph = net("plain")
     # 6 x 8 and 8 x 10 connections in 8 bytes, over 4 classes
-    monkeypatch.setattr(running, "CO_MOMENT_BYTES", 8 * (48 + 80) * 4 - 1)
-    monkeypatch.setattr(running, "PairSums", None)
+    monkeypatch.setattr(co_moments, "CO_MOMENT_BYTES", 8 * (48 + 80) * 4 - 1)
+    monkeypatch.setattr(co_moments, "PairSums", None)
     monkeypatch.setattr(nn.Conv2d, "forward", None)
     with pytest.raises(dg.DgpruneError, match=r"2 pairs of layers over 4 classes would take .*\(by_class=False\)"):
         gather(model, graph, domain=domain("a"), needs=["class_co_moments"])
     monkeypatch.undo()
-    monkeypatch.setattr(running, "CO_MOMENT_BYTES", 8 * (48 + 80) * 4)
+    monkeypatch.setattr(co_moments, "CO_MOMENT_BYTES", 8 * (48 + 80) * 4)
     assert gather(model, graph, domain=domain("a"), needs=["class_co_moments"]).class_co_moments

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.tables import COLUMNS, SEEN
-from dgprune_lab.measurement.cost import LATENCY_REPEATS, time_model
+from dgprune_lab.measurement.cost import LATENCY_REPEATS, timings
 from dgprune_lab.stats import intervals
 
 
@@ -134,7 +134,7 @@ def test_rows_of_measure() -> None:
     assert (
         rows.interval["latency"] == "range" and 0 < rows.low["latency"] <= rows.value["latency"] <= rows.high["latency"]
     )
-    assert len(time_model(model, torch.zeros(2, 3, 12, 12))) == LATENCY_REPEATS
+    assert len(list(timings(model, torch.zeros(2, 3, 12, 12)))) == LATENCY_REPEATS
     assert list(rows.loc["accuracy", list(SEEN)]) == ["unknown", "none", "none", "none"]
 
 

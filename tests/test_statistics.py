@@ -149,7 +149,7 @@ def test_only_what_is_needed_is_gathered_and_labels_are_left_alone() -> None:
     assert found.moments and not (found.mean_map or found.gate or found.weight_gradient)
     with pytest.raises(dg.DgpruneError, match=r"'a' has no labels; the risk, its gradients and classes need them"):
         gather(model, graph, domain=bare, needs=["gate"])
-    with pytest.raises(dg.DgpruneError, match=r"no part 'test'; it has: train, score, report"):
+    with pytest.raises(dg.DgpruneError, match=r"no split 'test'; it has: train, score, report"):
         gather(model, graph, domain=bare, needs=["moments"], split="test")
 
 
@@ -261,8 +261,8 @@ def test_recalibrate_reads_only_train_images_of_sources_and_says_so() -> None:
     one = dg.recalibrate(model, [held.as_role("source"), target], images=50)
     two = dg.recalibrate(model, [other.as_role("source"), elsewhere], images=50)
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), two.buffers(), strict=True))
-    assert dg.provenance_of(one).tuning == {"a/train": "images"}
-    assert dg.provenance_of(one).training is None and dg.provenance_of(model).tuning == {}
+    assert dg.provenance_of(one).finetuning == {"a/train": "images"}
+    assert dg.provenance_of(one).training is None and dg.provenance_of(model).finetuning == {}
 
 
 def test_recalibrate_without_batchnorm_is_a_copy() -> None:
@@ -272,15 +272,15 @@ def test_recalibrate_without_batchnorm_is_a_copy() -> None:
         torch.equal(a, b) and a.data_ptr() != b.data_ptr()
         for a, b in zip(model.parameters(), twin.parameters(), strict=True)
     )
-    assert dg.provenance_of(twin).tuning == {}
+    assert dg.provenance_of(twin).finetuning == {}
 
 
 def test_recalibrate_needs_a_source_with_enough_train_images() -> None:
     model = randomise(norm_net(), dtype=torch.float32)
     bare = domain("a", splits={"score": range(30), "report": range(30, 60)})
-    with pytest.raises(dg.DgpruneError, match=r"needs a source with a train part; sources here: a"):
+    with pytest.raises(dg.DgpruneError, match=r"needs a source with a train split; sources here: a"):
         dg.recalibrate(model, [bare])
-    with pytest.raises(dg.DgpruneError, match=r"needs a source with a train part"):
+    with pytest.raises(dg.DgpruneError, match=r"needs a source with a train split"):
         dg.recalibrate(model, [domain("t").as_role("target")])
     with pytest.raises(dg.DgpruneError, match=r"at least 2 images; got 1"):
         dg.recalibrate(model, [domain("a")], images=1)

@@ -1,11 +1,12 @@
 """Runs a network over images: statistics, outcomes, cost, attributions."""
 
 from .attributions import Attributor, Method, TOGETHER, separated
+from .co_moments import PAIRS, pairs, too_large
 from .cost import LATENCY_IMAGES, latency_row, timings
 from .evaluator import Evaluator
-from .hooks import PAIRS, pairs, too_large, written
+from .hooks import ConsumerInput, Site, produced
 from .memory_format import layout_of
 from .outcomes import evaluate, evaluating, measure, outcome_rows
 from .recalibrate import calibration_sources, has_batchnorm, recalibrate
-from .statistics import SIZE, Site, gather, map_shapes, paired_cosines
+from .statistics import SIZE, gather, map_shapes, paired_cosines
 from .weight_masking import Norm, WeightMasking, WeightScorer, prunable

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import Domain
-from ..pruning import device_of, private
+from ..pruning import device_of, shared_copy
 
 LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
 
 
 def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
-    """Parameters, MACs per image (half of what Torch's FlopCounterMode counts) and bytes of parameters and buffers."""
-    twin = private(model)
+    """Return parameters, MACs per image (half of Torch's FlopCounterMode), and bytes of parameters and buffers."""
+    twin = shared_copy(model)
     example = domain.take(domain.rows(next(iter(domain.splits)), 1), device=device_of(model)).images
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         twin(example)
@@ -32,14 +32,9 @@ def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
     ]
 
 
-def time_model(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> list[float]:
-    """Milliseconds of `repeats` forward passes of one batch, after two that are not counted."""
-    return list(timings(model, images, repeats=repeats))
-
-
 def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> Iterator[float]:
-    """`time_model` one pass at a time."""
-    twin = private(model)
+    """Yield the milliseconds of `repeats` forward passes of one batch, after two that are not counted."""
+    twin = shared_copy(model)
     for k in range(repeats + 2):
         _wait(images)
         start = time.perf_counter()
@@ -51,7 +46,7 @@ def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS)
 
 
 def latency_row(milliseconds: Sequence[float], images: int) -> dict[str, Any]:
-    """Median and range of these timings."""
+    """Return the median and range of these timings as a row."""
     return {
         "metric": "latency",
         "value": statistics.median(milliseconds),

@@ -1,4 +1,4 @@
-"""How images lie in memory while a network reads them."""
+"""The memory format in which a network runs fastest."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import torch
 from torch import nn
 
 from ..core import Domain
-from ..pruning import rebuild
+from ..pruning import device_of, shared_copy
 
 
 def layout_of(model: nn.Module, domain: Domain) -> torch.memory_format:
-    """Channels last where the network can read it, else channels first.
+    """Return channels last where the network accepts it, else channels first.
 
     On a CPU convolutions and pooling run 1.1 to 2 times faster on channels-last images. A network that flattens with
-    `view` cannot take them, so two images are tried. On a GPU images stay as they are.
+    `view` rejects them, so two images are tried. On a GPU images stay as they are.
 
     Args:
         model: untouched.
-        domain: where the two images come from.
+        domain: source of the two images.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     if device.type != "cpu" or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return torch.contiguous_format
     images = domain.take(torch.arange(min(2, len(domain))), device=device, layout=torch.channels_last).images
     try:
         with torch.inference_mode():
-            rebuild(model, lambda _, tensor: tensor.detach()).eval()(images)
+            shared_copy(model)(images)
     except Exception:
         return torch.contiguous_format
     return torch.channels_last

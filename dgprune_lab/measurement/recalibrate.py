@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..core import BATCHNORM, DgpruneError, Domain, provenance_of, set_provenance
-from ..pruning import rebuild
+from ..core import BATCHNORM, DgpruneError, Domain, drain, provenance_of, set_provenance
+from ..pruning import deep_copy, device_of
 from .memory_format import layout_of
 
 _BATCH = 250
@@ -16,15 +16,19 @@ _BATCH = 250
 
 def has_batchnorm(model: nn.Module) -> bool:
     """Whether some layer keeps running BatchNorm statistics."""
-    return any(isinstance(m, BATCHNORM) and m.running_mean is not None for m in model.modules())
+    return bool(_norms(model))
+
+
+def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
 
 
 def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) -> nn.Module:
-    """A new network whose BatchNorm statistics are re-estimated on source images; no weight changes, no label is read.
+    """Return a new network whose BatchNorm statistics are re-estimated on source images; no label is read.
 
-    `images` in all, the first of each source's `train` part in equal shares, mixed in batches of 250; the
-    statistics are the plain average over the batches. Everything else runs as in eval mode. Without BatchNorm the
-    result is a copy.
+    `images` in all, the first of each source's `train` split in equal shares, mixed in batches of 250; the statistics
+    are the plain average over the batches. Everything else runs as in eval mode and no weight changes. Without
+    BatchNorm the result is a copy.
 
     Args:
         model: any network.
@@ -32,70 +36,60 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) 
         images: in all, at least 2.
 
     Raises:
-        DgpruneError: no source has a `train` part.
+        DgpruneError: no source has a `train` split.
     """
-    twin = rebuild(model, lambda _, tensor: tensor.clone())
-    layers = [m for m in twin.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
+    twin = deep_copy(model)
     set_provenance(twin, provenance_of(model))
-    if not layers:
-        return twin
-    run_calibration(twin, calibration_images(twin, calibration_batches(domains, images)))
-    read = {f"{domain.name}/train": "images" for domain in calibration_sources(domains)}
-    set_provenance(twin, provenance_of(model).adding("tuning", read))  # type: ignore[arg-type]
+    if has_batchnorm(twin):
+        drain(calibration_steps(twin, calibration_images(twin, calibration_batches(domains, images))))
+        read = {f"{domain.name}/train": "images" for domain in calibration_sources(domains)}
+        set_provenance(twin, provenance_of(model).adding("finetuning", read))  # type: ignore[arg-type]
     return twin
 
 
 def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
-    """The domains that BatchNorm statistics may be re-estimated on."""
+    """Return the domains that BatchNorm statistics may be re-estimated on."""
     if any(domain.role is not None for domain in domains):
         domains = [domain for domain in domains if domain.role == "source"]
-    found = [domain for domain in domains if len(domain.splits.get("train", ()))]
-    if not found:
+    sources = [domain for domain in domains if len(domain.splits.get("train", ()))]
+    if not sources:
         names = ", ".join(domain.name for domain in domains) or "none"
-        raise DgpruneError(f"re-estimating BatchNorm needs a source with a train part; sources here: {names}.")
-    return found
+        raise DgpruneError(f"re-estimating BatchNorm needs a source with a train split; sources here: {names}.")
+    return sources
 
 
 def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[list[tuple[Domain, Tensor]]]:
-    """The fixed batches of `recalibrate`: for each, the rows of every source; equal shares, 250 images a batch."""
+    """Return the fixed batches of `recalibrate`, each with the rows of every source."""
     if images < 2:
         raise DgpruneError(f"re-estimating BatchNorm needs at least 2 images; got {images}.")
     sources = calibration_sources(domains)
     shares = [images // len(sources) + (k < images % len(sources)) for k in range(len(sources))]
-    held = [domain.rows("train", share) for domain, share in zip(sources, shares, strict=True)]
-    there = sum(map(len, held))
-    if there < 2:
-        raise DgpruneError("re-estimating BatchNorm needs at least 2 images; the sources' train parts hold 1.")
-    # As many batches as the images that are there fill: an empty one would make every statistic NaN.
-    count = max(1, round(there / _BATCH))
-    parts = [
-        [(domain, rows) for rows in chosen.tensor_split(count)] for domain, chosen in zip(sources, held, strict=True)
-    ]
-    return [list(batch) for batch in zip(*parts, strict=True)]
+    rows = [domain.rows("train", share) for domain, share in zip(sources, shares, strict=True)]
+    total = sum(map(len, rows))
+    if total < 2:
+        raise DgpruneError("re-estimating BatchNorm needs at least 2 images; the sources' train splits hold 1.")
+    # Only as many batches as there are images to fill: an empty one would make every statistic NaN.
+    count = max(1, round(total / _BATCH))
+    batches = zip(*(of_source.tensor_split(count) for of_source in rows), strict=True)
+    return [list(zip(sources, batch, strict=True)) for batch in batches]
 
 
 def calibration_images(model: nn.Module, batches: Iterable[list[tuple[Domain, Tensor]]]) -> Iterator[Tensor]:
-    """The images of `calibration_batches`, (B, C, H, W) each, where and how the model reads them."""
+    """Yield the (B, C, H, W) images of `calibration_batches`, on the model's device and in its memory format."""
     layout: torch.memory_format | None = None
-    device = next(model.parameters()).device
+    device = device_of(model)
     for batch in batches:
         if layout is None:
             layout = layout_of(model, batch[0][0])
-        parts = [domain.take(rows, device=device, layout=layout).images for domain, rows in batch]
-        yield torch.cat(parts).contiguous(memory_format=layout)
+        images = [domain.take(rows, device=device, layout=layout).images for domain, rows in batch]
+        yield torch.cat(images).contiguous(memory_format=layout)
 
 
-def run_calibration(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Re-estimate a network's own BatchNorm statistics in place on these batches, and leave the modes as found."""
-    for _ in calibration_steps(model, batches):
-        pass
-
-
-def calibration_steps(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
-    """`run_calibration` that yields after every batch; modes are put back however it ends."""
-    layers = [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
+def calibration_steps(model: nn.Module, batches: Iterable[Tensor]) -> Generator[None, None, None]:
+    """Re-estimate a network's own BatchNorm statistics in place; yields after every batch, and restores the modes."""
+    layers = _norms(model)
     modes = {module: module.training for module in model.modules()}
-    held = [layer.momentum for layer in layers]
+    momenta = [layer.momentum for layer in layers]
     model.eval()
     for layer in layers:
         layer.reset_running_stats()
@@ -107,7 +101,7 @@ def calibration_steps(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[N
                 model(batch)
             yield
     finally:
-        for layer, momentum in zip(layers, held, strict=True):
+        for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         for module, training in modes.items():
             module.training = training

@@ -1,9 +1,8 @@
-"""The part of a network that no mask changes, run once per domain and replayed for every ratio and scorer."""
+"""The layers of a network that no mask changes: run once per domain, reused for every ratio and scorer."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,15 +11,16 @@ from torch import Tensor, nn
 
 from ..core import FilterGraph, Mask
 from ..pruning import prune, run_order
+from .hooks import input_ids
 
 
 @dataclass(frozen=True)
-class Stem:
+class SharedPrefix:
     """The leaf layers before the first one whose input a mask cuts.
 
     Attributes:
         skipped: names of all of them but the last.
-        last: the last; its output is kept.
+        last: the last; its output is stored.
         ids: (channels,) global filter ids along the channels of that output.
     """
 
@@ -29,8 +29,8 @@ class Stem:
     ids: Tensor
 
 
-def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) -> Stem | None:
-    """The stem of a network, proven on one batch to give the very same logits; None where there is none to share.
+def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) -> SharedPrefix | None:
+    """Return the shared prefix of a network, verified on one batch to give the same logits; None where there is none.
 
     Args:
         model: a private copy in eval mode.
@@ -38,25 +38,16 @@ def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) ->
         example: a few images.
     """
     order = list(run_order(model, example).order)
-    consumer_inputs = {name: group for group in graph.groups for name in group.consumer_inputs}
-    first = next((k for k, name in enumerate(order) if name in consumer_inputs), 0)
+    consumers = {name for group in graph.groups for name in group.consumer_inputs}
+    first = next((k for k, name in enumerate(order) if name in consumers), 0)
     if first == 0:
         return None
-    last = order[first - 1]
-    places = [
-        (graph.offsets[g.name], *g.consumer_inputs[order[first]])
-        for g in graph.groups
-        if order[first] in g.consumer_inputs
-    ]
-    width = 1 + max(int(where.max()) for _, where, _ in places)
-    ids = torch.full((width,), graph.free)
-    for offset, where, filters in places:
-        ids[where] = filters + offset
-    stem = Stem(tuple(order[: first - 1]), last, ids)
-    return stem if _same(model, graph, stem, example) else None
+    prefix = SharedPrefix(tuple(order[: first - 1]), order[first - 1], input_ids(graph, order[first]))
+    return prefix if _verified(model, graph, prefix=prefix, example=example) else None
 
 
-def _same(model: nn.Module, graph: FilterGraph, stem: Stem, example: Tensor) -> bool:
+def _verified(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, example: Tensor) -> bool:
+    """Whether a network without every second filter gives the same logits with the prefix and without."""
     keep = {
         g.name: (g.units % 2 == 0) if int(g.units.max()) else torch.ones(g.filters, dtype=torch.bool)
         for g in graph.groups
@@ -64,83 +55,72 @@ def _same(model: nn.Module, graph: FilterGraph, stem: Stem, example: Tensor) -> 
     mask = replace(Mask.by_hand(graph), keep=keep)
     try:
         with torch.inference_mode():
-            held = record(model, stem, [example])[0]
-            small = prune(model, mask)
-            expected = small(example)
-            return torch.equal(expected, Replayed(small, stem, mask)(held))
+            output = prefix_output(model, prefix, example)
+            pruned = prune(model, mask)
+            expected = pruned(example)
+            return torch.equal(expected, AfterPrefix(pruned, prefix, mask=mask)(output))
     except Exception:
         return False
 
 
-class _Enough(Exception):
-    """The stem's end is reached; the layers behind it need not run."""
+class _Reached(Exception):
+    """The end of the prefix is reached; the layers behind it need not run."""
 
 
-def record(model: nn.Module, stem: Stem, batches: Iterable[Tensor]) -> list[Tensor]:
-    """The stem's output of each batch; the layers behind it do not run.
-
-    Args:
-        model: a private copy; a hook is added while it runs.
-        stem: what to run.
-        batches: images.
-    """
-    kept: list[Tensor] = []
+def prefix_output(model: nn.Module, prefix: SharedPrefix, images: Tensor) -> Tensor:
+    """Return the prefix's output; the layers behind it do not run, and a hook is on the model meanwhile."""
+    outputs: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if output.ndim < 2 or output.shape[1] != len(stem.ids):
-            raise ValueError("the stem's output has other channels than its reader's input")
-        kept.append(output.detach().clone())
-        raise _Enough
+        if output.ndim < 2 or output.shape[1] != len(prefix.ids):
+            raise ValueError("the output of the shared prefix has other channels than its consumer's input")
+        outputs.append(output.detach().clone())
+        raise _Reached
 
-    handle = model.get_submodule(stem.last).register_forward_hook(keep)
-    try:
-        for images in batches:
-            with contextlib.suppress(_Enough):
-                model(images)
-    finally:
-        handle.remove()
-    return kept
+    with model.get_submodule(prefix.last).register_forward_hook(keep), contextlib.suppress(_Reached):
+        model(images)
+    return outputs[0]
 
 
-class Replayed(nn.Module):
-    """A pruned network whose stem is not run: it takes the stem's dense output and selects the channels that stayed.
+class AfterPrefix(nn.Module):
+    """A pruned network that takes the stored dense output of its prefix and selects the channels that the mask keeps.
 
     Args:
-        small: the pruned network, a private copy; its stem is replaced.
-        stem: of the dense network.
+        network: the pruned network, a private copy; its prefix is replaced.
+        prefix: of the dense network.
         mask: what was pruned.
     """
 
-    def __init__(self, small: nn.Module, stem: Stem, mask: Mask) -> None:
+    def __init__(self, network: nn.Module, prefix: SharedPrefix, *, mask: Mask) -> None:
         super().__init__()
-        self._kept = mask.graph.vector(mask.keep)[stem.ids].nonzero().flatten()
-        self._whole = len(self._kept) == len(stem.ids)
-        self._shape = mask.graph.input_shape
-        self._given = _Given()
-        for name in stem.skipped:
-            _swap(small, name, nn.Identity())
-        _swap(small, stem.last, self._given)
-        self.small = small
+        self._index = mask.graph.vector(mask.keep)[prefix.ids].nonzero().flatten()
+        self._complete = len(self._index) == len(prefix.ids)
+        self._input_shape = mask.graph.input_shape
+        self._stored = _Stored()
+        for name in prefix.skipped:
+            _replace(network, name, nn.Identity())
+        _replace(network, prefix.last, self._stored)
+        self.network = network
 
-    def forward(self, held: Tensor) -> Tensor:
-        """(B, channels, H, W) output of the dense stem to logits."""
-        self._given.value = held.clone() if self._whole else _channels(held, self._kept)
+    def forward(self, output: Tensor) -> Tensor:
+        """(B, channels, H, W) output of the dense prefix to logits."""
+        self._stored.value = output.clone() if self._complete else _channels(output, self._index)
         try:
-            return self.small(held.new_zeros(1).expand(len(held), *self._shape))
+            return self.network(output.new_zeros(1).expand(len(output), *self._input_shape))
         finally:
-            self._given.value = None
+            self._stored.value = None
 
 
-def _channels(held: Tensor, kept: Tensor) -> Tensor:
-    """These channels of a map, in the layout it has."""
-    index = kept.to(held.device)
-    if held.ndim == 4 and held.is_contiguous(memory_format=torch.channels_last):
-        return held.permute(0, 2, 3, 1).index_select(3, index).permute(0, 3, 1, 2)
-    return held.index_select(1, index)
+def _channels(output: Tensor, index: Tensor) -> Tensor:
+    """These channels of a map, in its memory format."""
+    index = index.to(output.device)
+    if output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last):
+        return output.permute(0, 2, 3, 1).index_select(3, index).permute(0, 3, 1, 2)
+    return output.index_select(1, index)
 
 
-class _Given(nn.Module):
-    """Stands in for the last layer of the stem and gives what was kept of it."""
+class _Stored(nn.Module):
+    """Stands in for the last layer of the prefix and returns its stored output."""
 
     value: Tensor | None = None
 
@@ -149,6 +129,6 @@ class _Given(nn.Module):
         return self.value
 
 
-def _swap(model: nn.Module, name: str, layer: nn.Module) -> None:
+def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
     owner, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(owner), leaf, layer)

@@ -1,4 +1,4 @@
-"""One network whose single weights are zeroed at one share after the other, without a copy for each."""
+"""Evaluation of one network at many fractions of zeroed weights, without a copy for each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import CONV, Batch, DgpruneError, Domain, Scope, WeightScores, choice
-from ..pruning import device_of, folded, private, rebuild
+from ..pruning import device_of, folded, rebuild, shared_copy
 from .memory_format import layout_of
 from .recalibrate import calibration_batches, calibration_images, calibration_steps, has_batchnorm
 
 Norm = Literal["as_is", "fold", "recalibrate"]
 WeightScorer = Literal["l1", "random"]
 _SIZE = 250
-_KEPT_BYTES = 192 * 2**20
+_CACHE_BYTES = 192 * 2**20
 
 
 def weight_scores(model: nn.Module, *, scorer: WeightScorer = "l1", seed: int = 0) -> WeightScores:
-    """One number per single weight of the convolution and linear layers: "l1" is |w|, "random" is drawn in [0, 1).
+    """Return a score for every weight of the convolution and linear layers: "l1" is |w|, "random" uniform in [0, 1).
 
-    Biases and BatchNorm are not among them. Higher = keep.
+    Biases and BatchNorm are not scored. Higher = keep.
 
     Raises:
         DgpruneError: another scorer; a network without such weights, or one that is masked already.
@@ -39,21 +39,21 @@ def weight_scores(model: nn.Module, *, scorer: WeightScorer = "l1", seed: int = 
             f"single weights are scored by {known} or by WeightScores of your own; got {scorer!r}. A scorer of filters "
             "goes with granularity='filter'."
         )
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     values: dict[str, Tensor] = {}
     for name, weight in prunable(model).items():
-        drawn = torch.rand(weight.shape, generator=draw) if scorer == "random" else weight.detach().abs()
-        values[name] = drawn.to(weight.device)
-    return WeightScores(scorer, values, {"seed": seed} if scorer == "random" else {}, {})
+        scores = torch.rand(weight.shape, generator=generator) if scorer == "random" else weight.detach().abs()
+        values[name] = scores.to(weight.device)
+    return WeightScores(scorer, values, options={"seed": seed} if scorer == "random" else {}, reads={})
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
-    """The weight tensors of convolution and linear layers by name, a shared one once.
+    """Return the weight tensors of convolution and linear layers by name, a shared one once.
 
     Raises:
         DgpruneError: there are none, or a layer computes its weight (it is masked already).
     """
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if not isinstance(module, (*CONV, nn.Linear)):
             continue
@@ -63,31 +63,31 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
                 f"layer {name!r} computes its weight from another tensor, as a masked network does; give the network "
                 "as it was before it was masked."
             )
-        if not any(weight is other for other in found.values()):
-            found[f"{name}.weight" if name else "weight"] = weight
-    if not found:
+        if not any(weight is other for other in weights.values()):
+            weights[f"{name}.weight" if name else "weight"] = weight
+    if not weights:
         raise DgpruneError("this network has no weights to prune: no convolution and no linear layer.")
-    return found
+    return weights
 
 
 class WeightMasking:
-    """A private twin of a network in which single weights are zeroed, again and again; the argument is never touched.
+    """A private copy of a network in which weights are zeroed, one fraction after the other; the argument is untouched.
 
-    Weights have ranks, found once; a share is then one comparison written into tensors that are there already. What
-    the twin computes equals `masked(model, allocate(scores, ratio=1 - fraction, scope=scope))` exactly.
+    Weights are ranked once; a fraction is then one comparison written into existing tensors. The copy computes exactly
+    what `masked(model, allocate(scores, ratio=1 - fraction, scope=scope))` does.
 
     Args:
         model: any network.
-        domains: those in the role "source" are what "recalibrate" reads; the first image of one is what "fold" tries.
+        domains: those in the role "source" are read by "recalibrate"; "fold" is verified on the first images of one.
         scorer: "l1" (of the folded weights where they are folded), "random", or WeightScores.
         scope: "global", the lowest scores anywhere, or "layer", the same share of every tensor.
-        batchnorm: "as_is"; "fold": every BatchNorm becomes part of the layer directly before it, before anything is
-            zeroed; "recalibrate": statistics are re-estimated on source images after each thinning.
+        batchnorm: "as_is"; "fold": every BatchNorm is folded into the layer before it, before anything is zeroed;
+            "recalibrate": statistics are re-estimated on source images after each masking.
         seed: of "random".
 
     Attributes:
-        weights: how many single weights can go.
-        scores: what they are ranked by.
+        weights: how many weights can be zeroed.
+        scores: by which they are ranked.
 
     Raises:
         DgpruneError: unknown choices, no weights, scores of another network, a BatchNorm that cannot be folded.
@@ -109,38 +109,38 @@ class WeightMasking:
         self.device = device_of(model)
         self.layout = layout_of(model, first)
         example = first.take(torch.arange(min(8, len(first))), device=self.device, layout=self.layout).images
-        base = folded(model, example) if batchnorm == "fold" else private(model)
+        base = folded(model, example) if batchnorm == "fold" else shared_copy(model)
         self.scores = scorer if isinstance(scorer, WeightScores) else weight_scores(base, scorer=scorer, seed=seed)
         self.full = {name: weight.detach() for name, weight in prunable(base).items() if name in self.scores.values}
-        self._check_fits()
-        norms = batchnorm == "recalibrate" and has_batchnorm(base)
+        self._check_scores()
+        recalibrated = batchnorm == "recalibrate" and has_batchnorm(base)
         self._twin = rebuild(
-            base, lambda name, tensor: tensor.clone() if name in self.full or norms else tensor.detach()
+            base, lambda name, tensor: tensor.clone() if name in self.full or recalibrated else tensor.detach()
         ).requires_grad_(False)
-        held = dict(self._twin.named_parameters())
-        self._written = {name: held[name].data for name in self.full}
+        parameters = dict(self._twin.named_parameters())
+        self._written = {name: parameters[name].data for name in self.full}
         self._zero = {name: weight.new_zeros(()) for name, weight in self.full.items()}
         self.scope: Scope = scope
         self._ranks = _ranks(self.scores, scope, self.device)
         self.weights = sum(weight.numel() for weight in self.full.values())
-        self._calibration = list(calibration_images(self._twin, calibration_batches(domains))) if norms else None
-        self._batches: dict[tuple[object, ...], list[Batch]] = {}
+        self._calibration = list(calibration_images(self._twin, calibration_batches(domains))) if recalibrated else None
+        self._cache: dict[tuple[object, ...], list[Batch]] = {}
 
-    def gone(self, fraction: float) -> int:
-        """How many weights are zero when this share is kept: floor((1 - fraction) N + 1e-9), or so per tensor."""
+    def removed(self, fraction: float) -> int:
+        """Return how many weights are zero if this fraction is kept: floor((1 - fraction) N + 1e-9), in the scope."""
         if self.scope == "global":
-            return _floor(fraction, self.weights)
-        return sum(_floor(fraction, rank.numel()) for rank in self._ranks.values())
+            return _removed_count(fraction, self.weights)
+        return sum(_removed_count(fraction, rank.numel()) for rank in self._ranks.values())
 
     def zero(self, fraction: float) -> None:
-        """Keep this share of the weights, the highest scores, and zero the others."""
+        """Keep this fraction of the weights, those with the highest scores, and zero the others."""
         with torch.no_grad():
-            for name, removed in self._removed(fraction):
+            for name, removed in self._masks(fraction):
                 torch.where(removed, self._zero[name], self.full[name], out=self._written[name])
 
     def removed_norm(self, fraction: float) -> float:
-        """L2 norm of the weights that `zero(fraction)` takes away."""
-        squares = [self.full[name].double().square()[removed].sum() for name, removed in self._removed(fraction)]
+        """Return the L2 norm of the weights that `zero(fraction)` removes."""
+        squares = [self.full[name].double().square()[removed].sum() for name, removed in self._masks(fraction)]
         return math.sqrt(float(torch.stack(squares).sum()))
 
     def shift(self, direction: dict[str, Tensor], *, by: float) -> None:
@@ -150,56 +150,55 @@ class WeightMasking:
                 torch.add(weight, direction[name], alpha=by, out=self._written[name])
 
     def direction(self, seed: int, *, unit: bool = False) -> dict[str, Tensor]:
-        """Independent standard normal numbers in the shape of the weights; of norm 1 over all of them if `unit`."""
-        draw = torch.Generator().manual_seed(seed)
-        drawn = {name: torch.randn(weight.shape, generator=draw) for name, weight in self.full.items()}
-        size = math.sqrt(sum(float(part.double().square().sum()) for part in drawn.values())) if unit else 1.0
-        return {name: (part / size).to(self.device, self.full[name].dtype) for name, part in drawn.items()}
+        """Draw standard normal numbers in the shape of the weights; of norm 1 over all of them if `unit`."""
+        generator = torch.Generator().manual_seed(seed)
+        normal = {name: torch.randn(weight.shape, generator=generator) for name, weight in self.full.items()}
+        norm = math.sqrt(sum(float(part.double().square().sum()) for part in normal.values())) if unit else 1.0
+        return {name: (part / norm).to(self.device, self.full[name].dtype) for name, part in normal.items()}
 
     def outputs(
         self, domains: Sequence[Domain], *, split: str, images: int | None = None
     ) -> Generator[None, None, list[tuple[Tensor, Tensor]]]:
-        """(logits, labels) per batch over a part of every domain, in eval mode; yields between batches."""
+        """Return (logits, labels) per batch over a split of every domain, in eval mode; yields between batches."""
         if self._calibration is not None:
             yield from calibration_steps(self._twin, self._calibration)
-        found = []
+        outputs = []
         for domain in domains:
-            for batch in self._read(domain, split, images):
+            for batch in self._batches(domain, split, images):
                 assert batch.labels is not None
                 with torch.inference_mode():
-                    found.append((self._twin(batch.images), batch.labels))
+                    outputs.append((self._twin(batch.images), batch.labels))
                 yield
-        return found
+        return outputs
 
     def losses(
         self, domains: Sequence[Domain], *, split: str, images: int | None = None
     ) -> Generator[None, None, Tensor]:
-        """(N,) float64 cross-entropy per image over a part of every domain; yields between batches.
+        """Return (N,) float64 cross-entropy per image over a split of every domain; yields between batches.
 
-        Where the thinned network overflows they are not finite, and are returned so.
+        Not finite where the masked network overflows.
         """
-        found = yield from self.outputs(domains, split=split, images=images)
+        outputs = yield from self.outputs(domains, split=split, images=images)
         with torch.inference_mode():
-            parts = [F.cross_entropy(logits, labels, reduction="none") for logits, labels in found]
-        return torch.cat(parts).cpu().double().clone()
+            losses = [F.cross_entropy(logits, labels, reduction="none") for logits, labels in outputs]
+        return torch.cat(losses).cpu().double().clone()
 
-    def _read(self, domain: Domain, split: str, images: int | None) -> list[Batch]:
-        """The batches of a part; kept while all that is kept stays small, since they are read a hundred times."""
+    def _batches(self, domain: Domain, split: str, images: int | None) -> list[Batch]:
+        """The batches of a split; cached while all of them fit, since they are read a hundred times."""
         key = (domain.key, split, images)
-        if key in self._batches:
-            return self._batches[key]
-        found = list(domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self.layout))
-        held = sum(batch.images.nbytes for kept in [*self._batches.values(), found] for batch in kept)
-        if held <= _KEPT_BYTES:
-            self._batches[key] = found
-        return found
+        if key in self._cache:
+            return self._cache[key]
+        batches = list(domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self.layout))
+        if sum(batch.images.nbytes for cached in [*self._cache.values(), batches] for batch in cached) <= _CACHE_BYTES:
+            self._cache[key] = batches
+        return batches
 
-    def _removed(self, fraction: float) -> Iterator[tuple[str, Tensor]]:
-        """Per weight tensor, which of its weights go."""
+    def _masks(self, fraction: float) -> Iterator[tuple[str, Tensor]]:
+        """Per weight tensor, which of its weights are removed."""
         for name, rank in self._ranks.items():
-            yield name, rank < _floor(fraction, self.weights if self.scope == "global" else rank.numel())
+            yield name, rank < _removed_count(fraction, self.weights if self.scope == "global" else rank.numel())
 
-    def _check_fits(self) -> None:
+    def _check_scores(self) -> None:
         for name, value in self.scores.values.items():
             got = tuple(self.full[name].shape) if name in self.full else "no such weight"
             if got != tuple(value.shape):
@@ -211,22 +210,22 @@ class WeightMasking:
                 raise DgpruneError(f"the scores of {name} hold NaN or infinite numbers; ranks need finite ones.")
 
 
-def _floor(fraction: float, size: int) -> int:
-    """As `allocate` counts what leaves at the ratio 1 - fraction."""
+def _removed_count(fraction: float, size: int) -> int:
+    """As `allocate` rounds at the ratio 1 - fraction."""
     return math.floor((1 - fraction) * size + 1e-9)
 
 
 def _ranks(scores: WeightScores, scope: Scope, device: torch.device) -> dict[str, Tensor]:
-    """Place of every weight among those that leave, first = 0, by a stable sort: of all, or of its own tensor."""
+    """Removal rank of every weight, 0 = first, by a stable sort: over all weights, or within each tensor."""
     values = scores.values
     if scope == "layer":
-        return {name: _places(value.flatten()).view(value.shape).to(device) for name, value in values.items()}
-    places = _places(torch.cat([value.flatten() for value in values.values()]))
-    parts = places.split([value.numel() for value in values.values()])
+        return {name: _order(value.flatten()).view(value.shape).to(device) for name, value in values.items()}
+    order = _order(torch.cat([value.flatten() for value in values.values()]))
+    parts = order.split([value.numel() for value in values.values()])
     return {name: part.view(value.shape).to(device) for (name, value), part in zip(values.items(), parts, strict=True)}
 
 
-def _places(flat: Tensor) -> Tensor:
-    places = torch.empty(len(flat), dtype=torch.int32, device=flat.device)
-    places[flat.argsort(stable=True)] = torch.arange(len(flat), dtype=torch.int32, device=flat.device)
-    return places
+def _order(flat: Tensor) -> Tensor:
+    ranks = torch.empty(len(flat), dtype=torch.int32, device=flat.device)
+    ranks[flat.argsort(stable=True)] = torch.arange(len(flat), dtype=torch.int32, device=flat.device)
+    return ranks

@@ -23,11 +23,12 @@ from ..core import (
     WeightMask,
     WeightScores,
     choice,
+    pair_names,
     provenance_of,
     set_provenance,
     unknown,
 )
-from ..measurement import pairs, written
+from ..measurement import pairs, produced
 from ..pruning import rebuild
 from ..scorers import LEAST, correlation, expected_floor, say_if_few
 from .study import Study
@@ -88,7 +89,7 @@ class GCNet(nn.Module):
             parts = [self._stream(streams, pair, importance) @ self.rho(pair.name).T for pair in held]
             received = torch.stack(parts).sum(0) / sum(self.rho(pair.name).shape[1] for pair in held)
             for group in self.graph.groups:
-                for positions, filters in written(group, layer):
+                for positions, filters in produced(group, layer):
                     before = streams.get(group.name, received.new_zeros(*received.shape[:-1], group.filters))
                     streams[group.name] = before.index_add(-1, filters, received[..., positions])
         return received
@@ -152,7 +153,7 @@ class GCNet(nn.Module):
                 part = held.movedim(axis, 1)
                 wanted = mask.keep[pair.name][:, filters]
                 part[:, positions] = wanted.view(*wanted.shape, *(1,) * (part.ndim - 2)).expand_as(part[:, positions])
-        return WeightMask(keep, mask.ratio_requested, mask.scope, mask.scorer, mask.reads)
+        return WeightMask(keep, mask.ratio_requested, scope=mask.scope, scorer=mask.scorer, reads=mask.reads)
 
     def rho(self, name: str) -> Tensor:
         """(outputs, filters) the connections of a pair by its name; as `masked` leaves them, where it did."""
@@ -179,7 +180,7 @@ class GCNet(nn.Module):
         return "\n".join(lines)
 
     def table(self) -> pd.DataFrame:
-        """A row per pair: layers, sizes, mean, spread and quantiles of rho, the floor, and words."""
+        """A row per pair: layers, sizes, mean, spread and quantiles of rho, the chance level, and words."""
         rows = []
         for pair in self.pairs:
             outputs, filters = self.rho(pair.name).shape
@@ -190,8 +191,8 @@ class GCNet(nn.Module):
                     "filters": filters,
                     "outputs": outputs,
                     **self.spread[pair.name]._asdict(),
-                    "floor": pair.floor,
-                    "floor_std": pair.floor_std,
+                    "chance_level": pair.chance_level,
+                    "chance_level_std": pair.chance_level_std,
                     "expected": pair.expected,
                     "words": pair.words(self.spread[pair.name]),
                 }
@@ -238,19 +239,19 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
         split: the part of the sources that is read; the record says so.
 
     Returns:
-        A Companion, with the floor of each pair beside it.
+        A Companion, with the chance level of each pair beside it.
 
     Raises:
         DgpruneError: a source without labels or without 3 images of any class; co-moments above 256 MB; no pair.
 
     Source: Wisell and Yasaei Sekeh 2024, Ghost-Connect Net, arXiv:2411.09199; only the abstract is available: the
-    channel form, the floor and the mapping back to kernels are our reconstruction.
+    channel form, the chance level and the mapping back to kernels are our reconstruction.
     """
     need: Need = "class_co_moments" if by_class else "co_moments"
     listed = pairs(study.model, study.graph)
     if not listed:
         raise DgpruneError("this network has no pair of consecutive layers but grouped convolutions to connect.")
-    names = _names(listed)
+    names = pair_names((group.name, layer) for group, layer in listed)
     made = {name: _Sums(group.name, layer) for name, (group, layer) in zip(names, listed, strict=True)}
     images: dict[str, tuple[int, ...]] = {}
     for domain in study.sources:
@@ -293,16 +294,8 @@ class _Sums:
     def pair(self, name: str) -> Pair:
         chance = self.chance / self.sources
         floor, spread = float(chance.abs().mean()), float(chance.std(correction=0))
-        return Pair(name, self.group, self.layer, floor, spread, self.expected / self.sources)
-
-
-def _names(listed: list[tuple[FilterGroup, str]]) -> list[str]:
-    """A parameter name per pair: dots are not allowed in one, and two may become the same."""
-    names: list[str] = []
-    for group, layer in listed:
-        name = f"{group.name}_to_{layer}".replace(".", "_")
-        names.append(f"{name}_{len(names)}" if name in names else name)
-    return names
+        numbers = {"chance_level": floor, "chance_level_std": spread, "expected": self.expected / self.sources}
+        return Pair(name=name, group=self.group, layer=self.layer, **numbers)
 
 
 def _readings(group: FilterGroup, layer: str) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.core.statistics import Need, Statistics
 from dgprune_lab.measurement import co_moments
-from dgprune_lab.measurement import hooks as running
+from dgprune_lab.measurement import collectors
 from dgprune_lab.measurement.co_moments import PairSums
 from dgprune_lab.measurement.statistics import gather
 from dgprune_lab.study import study
@@ -55,7 +55,7 @@ def test_layouts_blocks_and_waiting_rows_change_no_sum(make: Any, monkeypatch: p
 
     first = found(torch.contiguous_format)
     assert torch.allclose(first, found(torch.channels_last), rtol=1e-3, atol=1e-4)
-    monkeypatch.setattr(running, "_BLOCK", 1000)  # one to four images of these maps
+    monkeypatch.setattr(collectors, "_BLOCK", 1000)  # one to four images of these maps
     monkeypatch.setattr(co_moments, "_ROWS", 20)
     for layout in (torch.contiguous_format, torch.channels_last):
         assert torch.allclose(first, found(layout), rtol=1e-3, atol=1e-4)
@@ -174,7 +174,7 @@ class TestRoom:
             passes.append((given["domain"].name, given["needs"]))
             return gather(*args, **given)
 
-        monkeypatch.setattr("dgprune_lab.study.evidence.gather", counted)
+        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", counted)
         held = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)],
@@ -194,6 +194,6 @@ class TestRoom:
             held.score_all(["gc_net", "taylor"])
         kept = [key[4] for key in held._cache._held if key[0] == "statistics"]
         assert kept == [("gate",), ("gate",)]
-        monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
+        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
         for name in ("a", "b"):
             assert held.statistics(name, needs=["gate"]).gate

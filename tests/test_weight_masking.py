@@ -38,7 +38,7 @@ def test_it_is_exactly_the_masked_network(build: Any, scope: Any) -> None:
     for fraction in (1.0, 0.07, 0.9, 0.31, 0.5, 1.0):
         mask = dg.allocate(weight_scores(model), ratio=1 - fraction, scope=scope)
         assert torch.equal(losses(twin, fraction), slow(dg.masked(model, mask)))
-        assert twin.gone(fraction) == sum(int((~keep).sum()) for keep in mask.keep.values())
+        assert twin.removed(fraction) == sum(int((~keep).sum()) for keep in mask.keep.values())
     gone = dg.allocate(weight_scores(model), ratio=0.6, scope=scope)
     removed = torch.cat([w.detach()[~gone.keep[name]] for name, w in prunable(model).items()])
     assert twin.removed_norm(0.4) == pytest.approx(float(removed.double().norm()))
@@ -113,7 +113,7 @@ class Late(nn.Module):
     ("model", "said"),
     [
         (Late(beside=False), "BatchNorm 'norm' does not directly follow one convolution"),
-        (Late(beside=True), "with BatchNorm folded this network gives other answers"),
+        (Late(beside=True), "with BatchNorm folded this network gives other logits"),
         (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 12), nn.Flatten()), "BatchNorm '0' does not directly follow"),
         (
             nn.Sequential(nn.Conv2d(3, 4, 12), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()),

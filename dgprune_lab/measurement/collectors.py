@@ -1,0 +1,216 @@
+"""Collectors of one pass: each reduces what a network computes to running sums of one kind."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core import Batch, ClassMap, DgpruneError, Domain, FilterGraph, Moments, Need
+from ..pruning import shared_copy
+from .hooks import MapKey, Site, Taps
+
+_BLOCK = 2**18
+
+
+class Collector:
+    """The protocol of a collector; memory does not grow with the number of images.
+
+    Attributes:
+        needs_gradients: whether the forward pass has to record gradients.
+    """
+
+    needs_gradients = False
+    labels: Tensor | None = None
+
+    def attach(self, taps: Taps) -> None:
+        """Register on the hooks of a private copy, before the first batch."""
+
+    def begin(self, batch: Batch) -> None:
+        """Prepare for a batch."""
+        self.labels = batch.labels
+
+    def end(self, logits: Tensor) -> None:
+        """Finish a batch."""
+
+    def result(self) -> dict[str, Any]:
+        """Return fields of `Statistics`, on the CPU."""
+        raise NotImplementedError
+
+
+def collect(
+    model: nn.Module, graph: FilterGraph, *, collectors: Sequence[Collector], batches: Iterable[Batch]
+) -> dict[str, Any]:
+    """Run a private copy of a network in eval mode over batches, and return the results of all collectors."""
+    taps = Taps(shared_copy(model), graph)
+    for collector in collectors:
+        collector.attach(taps)
+    for batch in batches:
+        for collector in collectors:
+            collector.begin(batch)
+        with torch.set_grad_enabled(any(collector.needs_gradients for collector in collectors)):
+            logits = taps.model(batch.images)
+            for collector in collectors:
+                collector.end(logits)
+    return {field: value for collector in collectors for field, value in collector.result().items()}
+
+
+class Images(Collector):
+    """Counts the images of a domain and checks the logits; comes first, so that nothing is made of bad ones.
+
+    Raises:
+        DgpruneError: non-finite logits, labels without an output, no image.
+    """
+
+    def __init__(self, domain: Domain, *, split: str) -> None:
+        self._domain, self._split, self._count = domain, split, 0
+
+    def end(self, logits: Tensor) -> None:
+        check_logits(logits, self._domain)
+        self._count += len(logits)
+
+    def result(self) -> dict[str, Any]:
+        if self._count == 0:
+            raise DgpruneError(f"domain {self._domain.name!r} has no image in its split {self._split!r}.")
+        return {"images": self._count}
+
+
+def check_logits(logits: Tensor, domain: Domain) -> None:
+    """Refuse logits that are not finite, or fewer outputs than the domain has classes."""
+    if not torch.isfinite(logits).all():
+        raise DgpruneError(f"the network gives NaN or infinite logits on domain {domain.name!r}; check its weights.")
+    if domain.labels is not None and logits.shape[1] < domain.classes:
+        raise DgpruneError(
+            f"the network has {logits.shape[1]} outputs, domain {domain.name!r} has labels up to {domain.classes - 1}."
+        )
+
+
+class _Sums:
+    """Running totals by key, and how many images (or positions) each of them holds."""
+
+    def __init__(self) -> None:
+        self.totals: dict[Any, Tensor] = {}
+        self.counts: dict[Any, int] = defaultdict(int)
+
+    def add(self, key: Hashable, value: Tensor, *, count: int) -> None:
+        if key in self.totals:
+            self.totals[key] += value
+        else:
+            self.totals[key] = value
+        self.counts[key] += count
+
+    def means(self) -> dict[Any, Tensor]:
+        return {key: (total / self.counts[key]).cpu().contiguous() for key, total in self.totals.items()}
+
+
+class Maps(Collector):
+    """The mean map of every group at one site; a layer called twice counts each image twice.
+
+    Args:
+        field: of `Statistics`.
+        site: at the last consumer a map per group, at the convolutions a tuple of maps.
+    """
+
+    def __init__(self, field: Need, *, site: Site) -> None:
+        self._field: Need = field
+        self._site: Site = site
+        self.sums = _Sums()
+
+    def attach(self, taps: Taps) -> None:
+        taps.listen(self._site, self.add)
+
+    def add(self, key: MapKey, y: Tensor) -> None:
+        """Add the maps of a batch, (N, C, ...)."""
+        self.sums.add(key, _over_images(y).double(), count=len(y))
+
+    def result(self) -> dict[str, Any]:
+        by_group: dict[str, list[Tensor]] = defaultdict(list)
+        for (group, _), mean in self.sums.means().items():
+            by_group[group].append(mean)
+        if self._site == "consumer_input":
+            return {self._field: {group: maps[0] for group, maps in by_group.items()}}
+        return {self._field: {group: tuple(maps) for group, maps in by_group.items()}}
+
+
+class UnitMaps(Maps):
+    """The mean of the maps, each divided by its Euclidean norm."""
+
+    def add(self, key: MapKey, y: Tensor) -> None:
+        for block in _blocks(y):
+            # In float64: the squares of a nearly silent filter are zero in float32, its values are not.
+            norm = block.flatten(2).double().square().sum(2).sqrt()  # ten times as fast as vector_norm, channels last
+            norm = norm.to(y.dtype).clamp_min(torch.finfo(y.dtype).tiny)
+            unit = block / norm.view(*norm.shape, *(1,) * (y.ndim - 2))
+            self.sums.add(key, _over_images(unit).double(), count=len(block))
+
+
+class PairedCosines(Maps):
+    """The mean cosine between a filter's maps in the first and in the second half of every batch, (C,)."""
+
+    def add(self, key: MapKey, y: Tensor) -> None:
+        first, second = y.flatten(2).double().chunk(2)
+        self.sums.add(key, F.cosine_similarity(first, second, dim=2, eps=1e-30).sum(0), count=len(first))
+
+
+class FilterMoments(Collector):
+    """Moments of every filter's output over images and positions."""
+
+    def __init__(self) -> None:
+        self._sums = _Sums()
+
+    def attach(self, taps: Taps) -> None:
+        taps.listen("consumer_input", self._add)
+
+    def _add(self, key: MapKey, y: Tensor) -> None:
+        for block in _blocks(y):
+            flat = block.flatten(2)
+            kinds = flat, flat.abs(), flat.square(), flat.clone().eq_(0)  # a float; bools are slow to count
+            sums = torch.stack([kind.sum((0, 2)) for kind in kinds]).double()
+            self._sums.add(key[0], sums, count=len(flat) * flat.shape[2])
+
+    def result(self) -> dict[str, Any]:
+        return {"moments": {group: Moments(*means) for group, means in self._sums.means().items()}}
+
+
+class ClassMaps(Collector):
+    """The mean of every filter's spatial mean, per predicted class."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor | int] = defaultdict(int)
+        self._images: Tensor | int = 0
+        self._pooled: dict[str, Tensor] = {}
+
+    def attach(self, taps: Taps) -> None:
+        taps.listen("consumer_input", self._keep)
+
+    def _keep(self, key: MapKey, y: Tensor) -> None:
+        self._pooled[key[0]] = y.flatten(2).mean(2).double()
+
+    def end(self, logits: Tensor) -> None:
+        predicted, classes = logits.detach().argmax(1), logits.shape[1]
+        for group, pooled in self._pooled.items():
+            self._sums[group] += pooled.new_zeros(classes, pooled.shape[1]).index_add_(0, predicted, pooled)
+        self._images += torch.bincount(predicted, minlength=classes)
+        self._pooled.clear()
+
+    def result(self) -> dict[str, Any]:
+        images = torch.as_tensor(self._images)
+        count = images.double().clamp_min(1)[:, None]
+        return {"class_map": {key: ClassMap((total / count).cpu(), images.cpu()) for key, total in self._sums.items()}}
+
+
+def _blocks(y: Tensor) -> tuple[Tensor, ...]:
+    """Images in blocks of about 1 MB: what is computed of one stays in the processor's cache."""
+    return y.split(max(1, _BLOCK * len(y) // max(1, y.numel())))
+
+
+def _over_images(y: Tensor) -> Tensor:
+    """The sum over images, read in the order of memory: along the channels-first axes it takes ten times as long."""
+    last = y.movedim(1, -1)
+    if y.is_contiguous() or not last.is_contiguous():
+        return y.sum(0)
+    return last.flatten(1).sum(0).view(last.shape[1:]).movedim(-1, 0)

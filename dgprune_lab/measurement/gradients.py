@@ -1,0 +1,157 @@
+"""Collectors of one pass that differentiate: the risk by gates and weights, and each image's logit by gates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core import CONV, ClassMoments, DgpruneError, FilterGraph, FilterGroup, Need
+from ..stats import class_moments, merged
+from .collectors import Collector
+from .hooks import Taps, output_count
+
+
+class RiskGradients(Collector):
+    """The mean risk, its derivatives by a gate on every group's output and by the weights that hold filters.
+
+    A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). Behind a BatchNorm its
+    derivative is that of gamma and beta, sum of w dL/dw, for which no activation is needed. A layer without one, and a
+    BatchNorm without scale, gets a real gate, a factor of ones: the gradient of a layer's weights would cost more than
+    all else. What is rewritten before it is consumed (by a depthwise convolution, or by the BatchNorm on a
+    concatenation) does not count: the gate is on the group's output.
+
+    Args:
+        graph: its groups.
+        needs: of "gate" and "weight_gradient", the ones to fill; the risk always is.
+    """
+
+    def __init__(self, graph: FilterGraph, *, needs: Collection[Need]) -> None:
+        self._graph, self._needs = graph, needs
+        self._watched: dict[str, Tensor] = {}
+        self._gates: set[str] = set()
+        self._sums: dict[str, Tensor] = {}
+        self._risk, self._count = 0.0, 0
+
+    def attach(self, taps: Taps) -> None:
+        wanted: set[str] = set()
+        if "weight_gradient" in self._needs:
+            wanted |= {member.tensor for group in self._graph.groups for member in group.members}
+        if "gate" in self._needs:
+            for name in dict.fromkeys(end for group in self._graph.groups for end in group.ends):
+                self._attach_gate(name, taps.model.get_submodule(name))
+        for name, parameter in taps.model.named_parameters():
+            if name in wanted or name in self._gates:
+                self._watched[name] = parameter.requires_grad_()
+        self.needs_gradients = bool(self._watched)
+        self._weights = wanted
+
+    def _attach_gate(self, name: str, module: nn.Module) -> None:
+        if not isinstance(module, (*CONV, nn.Linear)) and module.weight is not None:
+            self._gates |= {f"{name}.{leaf}" for leaf, _ in module.named_parameters(recurse=False)}
+        else:
+            self._watched[name] = _factor(module)
+
+    def end(self, logits: Tensor) -> None:
+        assert self.labels is not None
+        loss = F.cross_entropy(logits, self.labels, reduction="sum")
+        self._risk += float(loss.detach().double())
+        self._count += len(logits)
+        leaves = list(self._watched.values())
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
+        for (name, leaf), gradient in zip(self._watched.items(), gradients, strict=True):
+            value = (torch.zeros_like(leaf) if gradient is None else gradient).double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def result(self) -> dict[str, Any]:
+        means = {name: total / self._count for name, total in self._sums.items()}
+        fields: dict[str, Any] = {"risk": self._risk / self._count}
+        if "gate" in self._needs:
+            fields["gate"] = {group.name: self._gate(group, means) for group in self._graph.groups}
+        if "weight_gradient" in self._needs:
+            fields["weight_gradient"] = {name: mean for name, mean in means.items() if name in self._weights}
+        return fields
+
+    def _gate(self, group: FilterGroup, gradients: dict[str, Tensor]) -> Tensor:
+        """(C,) derivative of the mean risk by the gate of each filter."""
+        total = torch.zeros(group.filters, dtype=torch.float64)
+        for member in group.members:
+            owner, _, leaf = member.tensor.rpartition(".")
+            if owner not in group.ends or member.side != "out":
+                continue
+            if member.tensor in self._gates:
+                gate = self._watched[member.tensor].detach().double() * gradients[member.tensor]
+            elif owner in self._watched and leaf in ("weight", "running_mean"):
+                gate = gradients[owner]
+            else:
+                continue
+            total.index_add_(0, member.filters, gate.cpu()[member.positions])
+        return total
+
+
+def _factor(layer: Any) -> Tensor:
+    """Multiply a layer's outputs by ones from now on, and return these ones."""
+    tensor = layer.running_mean if layer.weight is None else layer.weight
+    if tensor is None:
+        raise DgpruneError("a BatchNorm here has neither scale nor statistics, so no gate on its output can be read.")
+    ones = tensor.detach().new_ones(output_count(layer) or len(tensor)).requires_grad_()
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output * (ones if isinstance(module, nn.Linear) else ones.view(-1, *(1,) * (output.ndim - 2)))
+
+    layer.register_forward_hook(hook)
+    return ones
+
+
+class ClassGates(Collector):
+    """Per image and filter the sum over positions of y dl/dy, y the group's output and l the true class's logit.
+
+    y is what the last producers compute; what is consumed behind them is a copy, as torchvision adds to it in place. A
+    residual stream has several producers, whose products are added up.
+
+    Args:
+        graph: its groups.
+        classes: of the domain.
+        retain: keep the graph of a batch for another backward pass.
+    """
+
+    needs_gradients = True
+
+    def __init__(self, graph: FilterGraph, *, classes: int, retain: bool) -> None:
+        self._graph, self._classes, self._retain = graph, classes, retain
+        self._outputs: list[tuple[str, int, Tensor]] = []
+        self._moments: dict[str, ClassMoments] = {}
+
+    def attach(self, taps: Taps) -> None:
+        for name in {end: None for group in self._graph.groups for end in group.ends}:
+
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> Tensor:
+                y = output if output.requires_grad else output.detach().requires_grad_()
+                self._outputs.append((name, -1 if isinstance(module, nn.Linear) else 1, y))
+                return y.clone()
+
+            taps.model.get_submodule(name).register_forward_hook(hook)
+
+    def end(self, logits: Tensor) -> None:
+        assert self.labels is not None
+        outputs, self._outputs = self._outputs, []
+        logit = logits.gather(1, self.labels[:, None]).sum()
+        gradients = torch.autograd.grad(logit, [y for *_, y in outputs], retain_graph=self._retain, allow_unused=True)
+        products: dict[str, Tensor] = {}
+        for (name, axis, y), gradient in zip(outputs, gradients, strict=True):
+            if gradient is not None:
+                product = (y.detach() * gradient).movedim(axis, 1).flatten(1).unflatten(1, (y.shape[axis], -1))
+                products[name] = products.get(name, 0) + product.sum(2, dtype=torch.float64).cpu()
+        for group in self._graph.groups:
+            values = torch.zeros(len(logits), group.filters, dtype=torch.float64)
+            for name, (positions, filters) in group.end_places.items():
+                if name in products:
+                    values.index_add_(1, filters, products[name][:, positions])
+            moments = class_moments(values, self.labels.cpu(), classes=self._classes)
+            self._moments[group.name] = merged(self._moments.get(group.name), moments)
+
+    def result(self) -> dict[str, Any]:
+        return {"class_gate": self._moments}
