@@ -186,7 +186,7 @@ class TestFolders:
         torch.testing.assert_close(data.invert(photo).take(torch.tensor([7])).images, 1 - images)
 
     def test_sentences(self, root: Path) -> None:
-        with pytest.raises(DgpruneError, match=r"is not a folder; from_folder wants one that holds domain/class/image"):
+        with pytest.raises(DgpruneError, match=r"is not a folder; from_folder needs one that holds domain/class/image"):
             data.from_folder(root / "nowhere")
         with pytest.raises(DgpruneError, match=r"holds no images as domain/class/image"):
             data.from_folder(root / "empty")

@@ -135,12 +135,12 @@ class TestExternal:
         monkeypatch.delenv("DGPRUNE_DATA", raising=False)
         write_idx(tmp_path / "fashion-mnist", pack=gzip.compress, suffix=".gz")
         layout = external._SETS["fashion_mnist"].layouts[1]
-        assert str(layout.beside) == "/usr/share/datasets" and layout.words.endswith("ubyte ...")
-        object.__setattr__(layout, "beside", tmp_path)
+        assert str(layout.root) == "/usr/share/datasets" and layout.words.endswith("ubyte ...")
+        object.__setattr__(layout, "root", tmp_path)
         try:
             assert "Debian" in data.load("fashion_mnist").origin
         finally:
-            object.__setattr__(layout, "beside", Path("/usr/share/datasets"))
+            object.__setattr__(layout, "root", Path("/usr/share/datasets"))
 
     def test_usps_as_torchvision_keeps_it(self, root: Path) -> None:
         for name, count in (("usps.bz2", 20), ("usps.t.bz2", 10)):

@@ -29,7 +29,7 @@ def drawn(graph: FilterGraph, seed: int) -> Scores:
         "drawn",
         {g.name: torch.rand(g.filters, generator=generator).double() for g in graph.groups},
         graph,
-        {"seed": seed},
+        options={"seed": seed},
     )
 
 

@@ -20,7 +20,7 @@ ROLES = {"a": "source", "b": "source", "t": "target", "u": "target"}
 LEVELS = ("none", "unknown", "images", "labels")
 PARTS = [f"{name}/{split}" for name in ("a", "t", "by/night") for split in ("train", "score", "report")]
 readings = st.none() | st.dictionaries(st.sampled_from([*PARTS, MORE]), st.sampled_from(LEVELS))
-records = st.builds(Provenance, readings, readings, readings, readings)
+records = st.builds(Provenance, training=readings, scorer=readings, finetuning=readings, selection=readings)
 
 
 def level(reads: Any, part: str) -> int:
@@ -112,23 +112,23 @@ def test_target_aware_is_about_the_rows_target_and_elsewhere_about_any(
 
 
 def test_a_domain_without_a_role_is_a_target_where_training_did_not_read_it() -> None:
-    trained = Provenance(TRAINED, {"a/score": "images", "t/score": "images"})  # type: ignore[arg-type]
-    unknown = Provenance(None, trained.scorer)
+    trained = Provenance(training=TRAINED, scorer={"a/score": "images", "t/score": "images"})  # type: ignore[arg-type]
+    unknown = Provenance(training=None, scorer=trained.scorer)
     for roles in ({}, {"a": None, "t": None}):
         assert trained.targets_seen(roles) == ["t"] and trained.target_aware(roles)
         assert trained.target_aware(roles, "t") and trained.target_aware(roles, "a") is False
     assert unknown.target_aware({"a": None}) is None and unknown.target_aware({"a": None}, "a") is None
     assert unknown.target_aware({"a": "source", "t": "source"}) is False
-    assert Provenance(None, {}).target_aware({"a": None}) is False
+    assert Provenance(training=None, scorer={}).target_aware({"a": None}) is False
 
 
 @pytest.mark.parametrize("name", ["none", "unknown", "t, u", "*", "a/b"])
 def test_no_domain_name_is_mistaken_for_a_word(name: str) -> None:
     roles = {"a": "source", name: "target", "t": "target"}
-    provenance = Provenance(TRAINED, {f"{name}/score": "images"})  # type: ignore[arg-type]
+    provenance = Provenance(training=TRAINED, scorer={f"{name}/score": "images"})  # type: ignore[arg-type]
     assert provenance.targets_seen(roles) == [name]
     assert [provenance.target_aware(roles, domain) for domain in (None, "a", name, "t")] == [True, True, True, False]
-    blind = Provenance(TRAINED, {})  # type: ignore[arg-type]
+    blind = Provenance(training=TRAINED, scorer={})  # type: ignore[arg-type]
     rows = [{"domain": name, "role": "target", **p.columns(name, "report", roles=roles)} for p in (provenance, blind)]
     frame = dg.tidy(rows)
     assert str(frame.target_aware.dtype) == "boolean" and frame.target_aware.tolist() == [True, False]
@@ -137,7 +137,7 @@ def test_no_domain_name_is_mistaken_for_a_word(name: str) -> None:
 
 
 def test_what_nobody_knows_is_missing_in_a_table() -> None:
-    cells = Provenance(TRAINED, None).columns("t", "report", roles=ROLES)  # type: ignore[arg-type]
+    cells = Provenance(training=TRAINED, scorer=None).columns("t", "report", roles=ROLES)  # type: ignore[arg-type]
     frame = dg.tidy([{"domain": "t", "role": "target", **cells}])
     assert frame.target_aware.isna().all() and frame.seen_by_scorer.item() == "unknown"
     row = frame.to_dict("records")[0]
@@ -210,7 +210,7 @@ def test_a_record_survives_a_file(record: Provenance) -> None:
 
 @pytest.mark.parametrize("value", [{"scorers": {}}, {"scorer": ["t/score"]}, {"scorer": {"t/score": "seen"}}, "all"])
 def test_a_file_that_holds_no_record_is_refused(value: Any) -> None:
-    with pytest.raises(dg.DgpruneError, match=r"a record('s stage 'scorer' maps| has the stages)"):
+    with pytest.raises(dg.DgpruneError, match=r"(stage 'scorer' maps splits|a provenance has the stages)"):
         Provenance.from_json(value)
 
 
@@ -232,9 +232,9 @@ def test_reads_that_name_no_part_are_refused(reads: Any) -> None:
     model = randomise(norm_net(), dtype=torch.float32)
     graph = dg.read_groups(model, torch.zeros(1, 3, 12, 12))
     frame = pd.DataFrame({"layer": [], "filter": [], "score": []})
-    with pytest.raises(dg.DgpruneError, match=r"reads of the scores 'mine' must name parts and what was read"):
+    with pytest.raises(dg.DgpruneError, match=r"reads of the scores 'mine' must name splits and what was read"):
         dg.Scores.from_frame(frame, graph=graph, scorer="mine", reads=reads)
-    with pytest.raises(dg.DgpruneError, match=r"reads of a mask by hand must name parts"):
+    with pytest.raises(dg.DgpruneError, match=r"reads of a mask by hand must name splits"):
         dg.Mask.by_hand(graph, reads=reads)
     assert declared(None, what="") is None and declared({}, what="") == {}
     assert declared({"by/night/score": "labels"}, what="") == {"by/night/score": "labels"}

@@ -122,9 +122,9 @@ def test_rounds_keep_what_earlier_ones_looked_at(study: dg.Study, tmp_path: Path
     final = dg.recalibrate(dg.prune(third.model, unsaid), study.sources)
     record = dg.provenance_of(final)
     assert record == Provenance(
-        {"a/train": "labels", "b/train": "labels"},
-        {**known, MORE: "unknown"},
-        {"a/train": "images", "b/train": "images"},
+        training={"a/train": "labels", "b/train": "labels"},
+        scorer={**known, MORE: "unknown"},
+        finetuning={"a/train": "images", "b/train": "images"},
     )
     again = dg.load(dg.save(final, tmp_path / "net"), model=randomise(norm_net(), dtype=torch.float32))
     assert dg.provenance_of(again) == record
@@ -143,7 +143,7 @@ def test_masked_networks_carry_the_record_too(study: dg.Study) -> None:
     scores = dg.WeightScores("w", {name: p.abs() for name, p in study.model.named_parameters() if p.ndim == 4})
     assert dg.provenance_of(dg.masked(study.model, dg.allocate(scores, ratio=0.3))).scorer is None
     assert dg.provenance_of(study.network(mask, batchnorm="recalibrate")) == refreshed
-    assert dg.provenance_of(study.network(None)) == study.record
+    assert dg.provenance_of(study.network(None)) == study.provenance
 
 
 @pytest.fixture(scope="module")

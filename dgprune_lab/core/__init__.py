@@ -1,6 +1,6 @@
 """The values that flow (domains, filter groups, scores, masks, outcomes, provenance), tables, errors, seeds."""
 
-from .connections import NEARLY, Pair, Spread, UNIFORM
+from .connections import NEARLY, Connections, Pair, Spread, UNIFORM, pair_names
 from .domain import Batch, Domain, Role, cut, cut_counts
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
 from .exposure import (

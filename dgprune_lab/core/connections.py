@@ -1,15 +1,16 @@
-"""Connections between consecutive layers: what is known of one pair, as plain numbers and in words."""
+"""Connections between consecutive layers: what is known of one pair, as numbers and in words."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 NEARLY = "nearly uniform"
-UNIFORM = 1.5  # a spread below so many times the spread by chance is called nearly uniform
+UNIFORM = 1.5  # a spread below this multiple of the spread by chance is called nearly uniform
 
 
 class Spread(NamedTuple):
@@ -17,8 +18,8 @@ class Spread(NamedTuple):
 
     Attributes:
         mean, std: of rho; the population standard deviation.
-        low, middle, high: 5, 50 and 95 % quantiles (of the values themselves, none between two).
-        silent: share of connections that are exactly 0, because a response never changes, or removed.
+        low, middle, high: 5, 50 and 95 % quantiles (observed values, not interpolated).
+        silent: share of connections that are exactly 0: removed, or of a response that never changes.
     """
 
     mean: float
@@ -30,44 +31,66 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, rho: Tensor) -> Spread:
-        """Of any number of connections."""
+        """Return the spread of any number of connections."""
         flat = rho.detach().double().flatten().sort().values
-        at = (torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64) * (len(flat) - 1)).round().long()
-        low, middle, high = flat[at].tolist()
+        index = (torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64) * (len(flat) - 1)).round().long()
         silent = float((flat == 0).double().mean())
-        return cls(float(flat.mean()), float(flat.std(correction=0)), low, middle, high, silent)
+        return cls(float(flat.mean()), float(flat.std(correction=0)), *flat[index].tolist(), silent)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two consecutive layers: a group of filters, and a layer that reads it.
+    """Two consecutive layers: a group of filters, and a layer that consumes it.
 
     Attributes:
-        name: of the companion's parameter, (outputs of the layer, filters of the group).
-        group: name of the group, that is of the first layer that writes it.
-        layer: name of the layer that reads it.
-        floor: mean |rho| when the images of a class are paired at random: what no connection looks like.
-        floor_std: standard deviation of rho then.
-        expected: the floor by formula, about .8 / sqrt(n), averaged alike.
+        name: of GC-Net's parameter, (outputs of the layer, filters of the group).
+        group: name of the group, that is of the first layer that produces it.
+        layer: name of the consumer.
+        null: mean |rho| when the images of a class are paired at random, the level of independent responses.
+        null_spread: standard deviation of rho then.
+        null_expected: the null level by formula, about .8 / sqrt(n), averaged alike.
     """
 
     name: str
     group: str
     layer: str
-    floor: float
-    floor_std: float
-    expected: float
+    null: float
+    null_spread: float
+    null_expected: float
 
     def lines(self, spread: Spread) -> list[str]:
-        """Its connections, the floor, how many are 0, and whether they hardly differ, a short line each."""
-        lines = [
-            f"rho {spread.mean:.2f}, spread {spread.std:.2f}",
-            f"by chance {self.floor:.2f}, spread {self.floor_std:.2f}",
-        ]
-        if spread.silent >= 0.05:
-            lines.append(f"{spread.silent:.0%} are exactly 0")
-        return lines + [NEARLY] * (spread.std <= UNIFORM * self.floor_std)
+        """Describe its connections, the null level, how many are 0, and whether they hardly differ, a line each."""
+        lines = [f"rho {spread.mean:.2f}, spread {spread.std:.2f}"]
+        lines += [f"by chance {self.null:.2f}, spread {self.null_spread:.2f}"]
+        lines += [f"{spread.silent:.0%} are exactly 0"] * (spread.silent >= 0.05)
+        return lines + [NEARLY] * (spread.std <= UNIFORM * self.null_spread)
 
     def words(self, spread: Spread) -> str:
-        """`lines` as one."""
+        """Return `lines` as one line."""
         return "; ".join(self.lines(spread))
+
+
+class Connections(Protocol):
+    """The connections of a network's consecutive layers, as GC-Net holds them."""
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs of consecutive layers."""
+        ...
+
+    def rho(self, name: str) -> Tensor:
+        """Return the connections of the pair of this name, (outputs, filters)."""
+        ...
+
+
+def pair_names(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a parameter name per (group, layer); dots are not allowed in one, and a second of one name is numbered.
+
+    >>> pair_names([("conv1", "block.conv2")])
+    ['conv1_to_block_conv2']
+    """
+    names: list[str] = []
+    for group, layer in pairs:
+        name = f"{group}_to_{layer}".replace(".", "_")
+        names.append(f"{name}_{len(names)}" if name in names else name)
+    return names

@@ -60,9 +60,12 @@ def collect_notes(handler: Callable[[str], None] | None) -> Iterator[None]:
 
 
 @contextmanager
-def note_once() -> Iterator[None]:
-    """Within the block, issue notes that differ only in their numbers once: for a computation that is repeated."""
-    kinds: set[str] = set()
+def note_once(kinds: set[str] | None = None) -> Iterator[None]:
+    """Within the block, issue notes that differ only in their numbers once: for a computation that is repeated.
+
+    Blocks that are given the same set `kinds`, empty at first, count as one.
+    """
+    kinds = set() if kinds is None else kinds
     before = getattr(_thread, "handler", None)
 
     def once(text: str) -> None:

@@ -19,7 +19,7 @@ class Member(NamedTuple):
     Attributes:
         tensor: dotted name of a parameter or buffer.
         axis: the axis that is cut.
-        side: "out" where the tensor writes the filters, "in" where it reads them.
+        side: "out" where the tensor produces the filters, "in" where it consumes them.
         positions: (K,) places on the axis.
         filters: (K,) the filter of the group that sits at each place.
     """
@@ -31,23 +31,23 @@ class Member(NamedTuple):
     filters: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class FilterGroup:
-    """Filters that must go together wherever they are written or read.
+    """Filters that must be removed together wherever they are produced or consumed.
 
     Attributes:
-        name: dotted name of the first layer that writes the group, in the order of execution.
+        name: dotted name of the first layer that produces the group, in the order of execution.
         filters: their number C.
         members: every (tensor, axis) that holds them.
-        units: (C,) the unit of each filter; filters of one unit go together (grouped convolutions tie them).
-        writers: dotted names of the convolution, linear and normalisation layers that write the group.
-        doors: dotted name of each layer that reads it -> (K,) places on its input axis and (K,) the filters there, in
+        units: (C,) the unit of each filter; filters of one unit are removed together (grouped convolutions tie them).
+        producers: dotted names of the convolution, linear and normalisation layers that produce the group.
+        consumer_inputs: dotted name of each consumer -> (K,) places on its input axis and (K,) the filters there, in
             the order of execution; the input of these layers is the group's output.
         depth: position of the group in the order of execution, from 0.
-        ends: the writers whose output reaches a reader without another writer in between (of a convolution and its
-            BatchNorm, the BatchNorm): a gate on the group's output is one gate on all of these.
-        feeds: each layer that reads it -> the convolution and linear layers of the group whose output arrives there
-            (through normalisation, activations, pooling and additions) without another one of them in between.
+        ends: the producers whose output reaches a consumer without another producer in between (of a convolution and
+            its BatchNorm, the BatchNorm): a gate on the group's output is one gate on all of these.
+        feeds: each consumer -> the convolution and linear layers of the group whose output arrives there (through
+            normalisation, activations, pooling and additions) without another one of them in between.
     """
 
     name: str
@@ -62,22 +62,22 @@ class FilterGroup:
 
     @property
     def consumers(self) -> tuple[str, ...]:
-        """Dotted names of the layers that read the group, in the order of execution."""
+        """Dotted names of the layers that consume the group, in the order of execution."""
         return tuple(self.consumer_inputs)
 
     @cached_property
     def end_places(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Each of `ends` -> (K,) places on the channels of its output and (K,) the filters there."""
-        found: dict[str, tuple[Tensor, Tensor]] = {}
+        places: dict[str, tuple[Tensor, Tensor]] = {}
         for member in self.members:
-            owner, _, part = member.tensor.rpartition(".")
-            if owner in self.ends and member.side == "out" and part in ("weight", "running_mean"):
-                found.setdefault(owner, (member.positions, member.filters))
-        return found
+            layer, _, tensor = member.tensor.rpartition(".")
+            if layer in self.ends and member.side == "out" and tensor in ("weight", "running_mean"):
+                places.setdefault(layer, (member.positions, member.filters))
+        return places
 
     @cached_property
     def step(self) -> int:
-        """How many filters go at once at the least (1 unless grouped convolutions tie them)."""
+        """Filters in the largest unit: 1 unless grouped convolutions tie them."""
         return int(self.units.bincount().max())
 
 
@@ -90,9 +90,9 @@ class Cost(NamedTuple):
     bytes: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class FilterGraph:
-    """Every group of a network and where each filter sits: what the dependency graph says, read once.
+    """Every group of a network and where each filter sits: the dependency graph, read once.
 
     Each filter of the network has one global id (its group's offset plus its number). `axes[tensor][axis]` is a
     (length,) tensor of global ids, with the id `free` (the last) where a place belongs to no group.
@@ -142,12 +142,12 @@ class FilterGraph:
         """Number of filters, and the global id of a place that belongs to no group."""
         return sum(group.filters for group in self.groups)
 
-    @cached_property
+    @property
     def maps(self) -> dict[tuple[str, int], int]:
-        """Which of the distinct maps each (tensor, axis) uses: many axes share one."""
+        """Index in `distinct` of the map of each (tensor, axis): many axes share one."""
         return self._distinct[0]
 
-    @cached_property
+    @property
     def distinct(self) -> list[Tensor]:
         """The distinct maps, each once."""
         return self._distinct[1]
@@ -164,41 +164,38 @@ class FilterGraph:
 
     @cached_property
     def _distinct(self) -> tuple[dict[tuple[str, int], int], list[Tensor]]:
-        seen: dict[bytes, int] = {}
-        where: dict[tuple[str, int], int] = {}
-        listed: list[Tensor] = []
+        index: dict[bytes, int] = {}
+        maps: dict[tuple[str, int], int] = {}
+        distinct: list[Tensor] = []
         for tensor, axes in self.axes.items():
             for axis, ids in axes.items():
-                content = ids.numpy().tobytes()
-                if content not in seen:
-                    seen[content] = len(listed)
-                    listed.append(ids)
-                where[tensor, axis] = seen[content]
-        return where, listed
+                maps[tensor, axis] = index.setdefault(ids.numpy().tobytes(), len(index))
+                if len(index) > len(distinct):
+                    distinct.append(ids)
+        return maps, distinct
 
     @cached_property
     def _stacked(self) -> tuple[Tensor, Tensor]:
-        return torch.cat(self.distinct), torch.tensor(self.lengths)
+        """The distinct maps as one, and where each starts and ends in it."""
+        return torch.cat(self.distinct), torch.tensor([0, *self.lengths]).cumsum(0)
 
     def vector(self, keep: Mapping[str, Tensor]) -> Tensor:
-        """(free + 1,) bool: which global ids stay; the last is True."""
+        """Return (free + 1,) bool: which global ids stay; the last is True."""
         return torch.cat([*(keep[group.name] for group in self.groups), torch.ones(1, dtype=torch.bool)])
 
     def kept_lengths(self, vector: Tensor) -> list[int]:
-        """Length that each distinct map has left."""
-        ids, lengths = self._stacked
-        ends = torch.cat([torch.zeros(1, dtype=torch.int64), vector[ids].cumsum(0)])[
-            torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        ]
-        return ends.diff().tolist()
+        """Return the length that each distinct map has left."""
+        ids, ends = self._stacked
+        counts = torch.cat([torch.zeros(1, dtype=torch.int64), vector[ids].cumsum(0)])
+        return counts[ends].diff().tolist()
 
     @cached_property
     def full(self) -> Cost:
-        """Of the whole network."""
+        """Cost of the whole network."""
         return self.cost()
 
     def cost(self, keep: Mapping[str, Tensor] | None = None) -> Cost:
-        """Filters, parameters, MACs per image and bytes that a mask leaves; of the full network without one.
+        """Return filters, parameters, MACs per image and bytes that a mask leaves; of the full network without one.
 
         MACs are those of convolution and linear layers: elements of the weight times the output places per image
         (Torch's FlopCounterMode counts two operations for each).
@@ -208,11 +205,10 @@ class FilterGraph:
         for tensor, (shape, element) in self.shapes.items():
             count = 1
             for axis, length in enumerate(shape):
-                which = self.maps.get((tensor, axis))
-                count *= length if which is None else lengths[which]
+                index = self.maps.get((tensor, axis))
+                count *= length if index is None else lengths[index]
             size += count * element
-            if tensor in self.parameters:
-                parameters += count
+            parameters += count * (tensor in self.parameters)
             macs += count * self.uses.get(tensor, 0)
-        filters = self.free if keep is None else sum(int(part.sum()) for part in keep.values())
+        filters = self.free if keep is None else sum(int(column.sum()) for column in keep.values())
         return Cost(filters, parameters, macs, size)

@@ -1,9 +1,9 @@
-"""Scores of filters, and the masks that say which stay."""
+"""Masks: which filters, or single weights, stay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import DgpruneError, unknown
+from .files import FORMAT, check_format
 from .graph import Cost, FilterGraph
 from .provenance import Reads, declared, merged
 from .tables import Budget, Scope
@@ -22,18 +23,19 @@ class Mask:
 
     Attributes:
         keep: group name -> (C,) bool; at least one True in each.
-        asked: the ratio that was asked for, 0 <= asked < 1.
-        scope: "layer" (the same share in every layer) or "global" (the lowest anywhere).
-        of: what the ratio counts.
-        scorer: name of the scorer behind it, with its options and seed.
-        graph: the groups; not part of the file form.
+        ratio_requested: the ratio that was asked for, in [0, 1).
+        graph: the groups; not part of the file.
+        scope: "layer" (the same share in every layer) or "global" (the lowest scores anywhere).
+        budget: what the ratio counts.
+        scorer: name of the scorer behind it; `options`: its options and seed.
         nested: True where a larger ratio of the same scores keeps a subset of these filters.
-        reads: what was looked at on the way to this mask, as in `Scores`.
+        reads: what was read on the way to this mask, as in `Scores`.
     """
 
     keep: Mapping[str, Tensor]
     ratio_requested: float
     graph: FilterGraph = field(repr=False)
+    _: KW_ONLY
     scope: Scope = "layer"
     budget: Budget = "filters"
     scorer: str = "by hand"
@@ -43,20 +45,19 @@ class Mask:
 
     def __post_init__(self) -> None:
         for group in self.graph.groups:
-            part = self.keep.get(group.name)
-            if part is None or tuple(part.shape) != (group.filters,) or part.dtype != torch.bool:
-                got = "nothing" if part is None else f"{part.dtype} of shape {tuple(part.shape)}"
+            keep = self.keep.get(group.name)
+            if keep is None or tuple(keep.shape) != (group.filters,) or keep.dtype != torch.bool:
+                got = "nothing" if keep is None else f"{keep.dtype} of shape {tuple(keep.shape)}"
                 raise DgpruneError(
                     f"a mask needs bool of shape ({group.filters},) for layer {group.name!r}; got {got}."
                 )
-            if not part.any():
+            if not keep.any():
                 raise DgpruneError(f"a mask must keep at least one filter of layer {group.name!r}.")
-            tied = torch.zeros(group.filters, dtype=torch.int64).scatter_add_(0, group.units, part.long())
-            size = group.units.bincount(minlength=group.filters)
-            if ((tied != 0) & (tied != size)).any():
+            kept = torch.zeros(group.filters, dtype=torch.int64).scatter_add_(0, group.units, keep.long())
+            if ((kept != 0) & (kept != group.units.bincount(minlength=group.filters))).any():
                 raise DgpruneError(
                     f"layer {group.name!r}: grouped convolutions tie its filters in steps of {group.step}; "
-                    "filters of one unit go together."
+                    "the filters of one unit are kept or removed together."
                 )
         for name in self.keep:
             if name not in self.graph.names:
@@ -70,30 +71,29 @@ class Mask:
         removed: Mapping[str, Iterable[int]] | None = None,
         reads: Mapping[str, Any] | None = None,
     ) -> Mask:
-        """A mask that removes the filters one names, {"conv2": [0, 5]}; everything stays where nothing is named.
+        """Make a mask that removes these filters, {"conv2": [0, 5]}, and keeps all others.
 
-        What guided the hand is unknown unless `reads` says it, as in `Scores.from_frame`.
+        `reads` says what the choice is based on, as in `Scores.from_frame`; it is unknown where None.
         """
-        said = declared(reads, what="a mask by hand")
+        reads = declared(reads, what="a mask by hand")
         keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
         for name, filters in (removed or {}).items():
             group, index = graph[name], torch.as_tensor(list(filters), dtype=torch.int64)
             if len(index) and (int(index.min()) < 0 or int(index.max()) >= group.filters):
                 raise DgpruneError(f"layer {name!r} has filters 0 to {group.filters - 1}; got {index.tolist()}.")
             keep[name][index] = False
-        total = sum(int((~part).sum()) for part in keep.values())
-        return cls(keep, total / max(graph.free, 1), graph, reads=said)
+        count = sum(int((~column).sum()) for column in keep.values())
+        return cls(keep, count / max(graph.free, 1), graph, reads=reads)
 
     @cached_property
     def cost(self) -> Cost:
-        """What it leaves."""
+        """Filters, parameters, MACs and bytes of what stays."""
         return self.graph.cost(self.keep)
 
     @property
     def ratio_achieved(self) -> float:
-        """The share really removed, of what the ratio counts."""
-        full = getattr(self.graph.full, self.budget)
-        return 1 - getattr(self.cost, self.budget) / full
+        """Share really removed, of what the budget counts."""
+        return 1 - getattr(self.cost, self.budget) / getattr(self.graph.full, self.budget)
 
     @cached_property
     def key(self) -> bytes:
@@ -101,36 +101,28 @@ class Mask:
         return self.graph.vector(self.keep).numpy().tobytes()
 
     def kept(self, layer: str) -> list[int]:
-        """Original indices of the filters of a layer that stay."""
+        """Return the original indices of the filters of a layer that stay."""
         return self.keep[self.graph[layer].name].nonzero().flatten().tolist()
 
     def then(self, inner: Mask) -> Mask:
-        """The mask of two rounds: `inner` was made for the network this mask left; indices become original ones."""
+        """Compose two rounds: `inner` was made for the network that this mask leaves; indices become original ones."""
         keep = {}
         for group in self.graph.groups:
-            part = self.keep[group.name].clone()
-            second = inner.keep.get(group.name)
-            if second is None or len(second) != int(part.sum()):
-                raise DgpruneError(
-                    f"the second mask does not fit layer {group.name!r}, which has {int(part.sum())} left."
-                )
-            part[part.nonzero().flatten()] = second
-            keep[group.name] = part
-        left = (1 - self.ratio_requested) * (1 - inner.ratio_requested)
-        return replace(
-            self,
-            keep=keep,
-            ratio_requested=1 - left,
-            nested=False,
-            reads=merged(self.reads, inner.reads),
-            scorer=inner.scorer,
-            options=inner.options,
-        )
+            column, second = self.keep[group.name].clone(), inner.keep.get(group.name)
+            count = int(column.sum())
+            if second is None or len(second) != count:
+                raise DgpruneError(f"the second mask does not fit layer {group.name!r}, which has {count} left.")
+            column[column.nonzero().flatten()] = second
+            keep[group.name] = column
+        ratio = 1 - (1 - self.ratio_requested) * (1 - inner.ratio_requested)
+        made_by = {"scorer": inner.scorer, "options": inner.options, "reads": merged(self.reads, inner.reads)}
+        return replace(self, keep=keep, ratio_requested=ratio, nested=False, **made_by)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary with the original indices of the filters that stay."""
+        """Return a plain dictionary with the original indices of the filters that stay."""
         return {
-            "keep": {name: part.nonzero().flatten().tolist() for name, part in self.keep.items()},
+            "format": FORMAT,
+            "keep": {name: column.nonzero().flatten().tolist() for name, column in self.keep.items()},
             "filters": {group.name: group.filters for group in self.graph.groups},
             "ratio_requested": self.ratio_requested,
             "ratio_achieved": self.ratio_achieved,
@@ -146,15 +138,17 @@ class Mask:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], *, graph: FilterGraph) -> Mask:
-        """The mask that `to_json` wrote, for the network whose groups are given.
+        """Return the mask that `to_json` wrote, for the network with these groups.
 
         Raises:
-            DgpruneError: the network has other layers or other numbers of filters.
+            DgpruneError: another format, or a network of other layers or numbers of filters.
         """
+        if "keep" in value and "filters" in value:
+            check_format(value, name="the mask")
+        about = ("scope", "budget", "scorer", "options", "nested", "reads")
+        if missing := [key for key in ("keep", "filters", "ratio_requested", *about) if key not in value]:
+            raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(missing)}.")
         sizes = {group.name: group.filters for group in graph.groups}
-        wanted = ("keep", "filters", "ratio_requested", "scope", "budget", "scorer", "options", "nested", "reads")
-        if lacking := [key for key in wanted if key not in value]:
-            raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(lacking)}.")
         if dict(value["filters"]) != sizes:
             wrong = sorted(set(value["filters"].items()) ^ set(sizes.items()))
             raise DgpruneError(f"the mask is for another network; layers that differ: {wrong[:4]}.")
@@ -165,17 +159,7 @@ class Mask:
                 raise DgpruneError(f"the mask names filters of layer {name!r} outside 0 to {count - 1}.")
             keep[name] = torch.zeros(count, dtype=torch.bool)
             keep[name][torch.tensor(kept, dtype=torch.int64)] = True
-        return cls(
-            keep,
-            value["ratio_requested"],
-            graph,
-            value["scope"],
-            value["budget"],
-            value["scorer"],
-            value["options"],
-            value["nested"],
-            value["reads"],
-        )
+        return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in about})
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +168,7 @@ class WeightMask:
 
     keep: Mapping[str, Tensor]
     ratio_requested: float
+    _: KW_ONLY
     scope: Scope = "global"
     scorer: str = "by hand"
     reads: Reads = None
@@ -191,5 +176,5 @@ class WeightMask:
     @property
     def ratio_achieved(self) -> float:
         """Share of the weights that are zeroed."""
-        total = sum(part.numel() for part in self.keep.values())
-        return 1 - sum(int(part.sum()) for part in self.keep.values()) / total
+        total = sum(keep.numel() for keep in self.keep.values())
+        return 1 - sum(int(keep.sum()) for keep in self.keep.values()) / total

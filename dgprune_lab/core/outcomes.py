@@ -1,4 +1,4 @@
-"""What a network did with each image of a part of a domain."""
+"""What a network predicted for each image of a split of a domain."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cached_property
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Outcomes:
-    """Per image, in the fixed order of the part.
+    """Predictions per image, in the fixed order of the split.
 
     Attributes:
         predicted: (N,) int64 class with the largest logit.
@@ -34,5 +34,5 @@ class Outcomes:
 
     @property
     def accuracy(self) -> float:
-        """Share read correctly; NaN where there are no labels."""
+        """Share classified correctly; NaN where there are no labels."""
         return float("nan") if self.correct is None else float(self.correct.double().mean())

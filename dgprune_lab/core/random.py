@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
 
 def seed(*parts: int | str) -> int:
-    """A number below 2^63 that depends on nothing but its parts, the same on every machine and in every process.
+    """Return a number below 2^63 that depends on its parts alone, the same on every machine and in every process.
 
     >>> seed("random", 0) == seed("random", 0) != seed("random", 1)
     True
@@ -22,7 +23,7 @@ def seed(*parts: int | str) -> int:
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """A generator on the CPU seeded from its parts; the global generators are neither read nor moved.
+    """Return a generator on the CPU seeded by its parts; the global generators are neither read nor advanced.
 
     >>> bool((torch.rand(3, generator=generator("a", 1)) == torch.rand(3, generator=generator("a", 1))).all())
     True
@@ -30,21 +31,15 @@ def generator(*parts: int | str) -> torch.Generator:
     return torch.Generator(device="cpu").manual_seed(seed(*parts))
 
 
-class preserved_rng:
-    """Leaves the global generators of torch (CPU, and CUDA where it was in use), numpy and `random` as found."""
-
-    def __enter__(self) -> Self:
-        self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        self._numpy: Any = np.random.get_state()  # the global state is the point here
-        self._python = random.getstate()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        torch.set_rng_state(self._torch)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state_all(self._cuda)
-        np.random.set_state(self._numpy)
-        random.setstate(self._python)
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Restore the global generators of torch (CPU, and CUDA where it was in use), numpy and `random` afterwards."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    numpy_state: Any = np.random.get_state()  # the global state is the point here
+    python_state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -20,16 +20,17 @@ class Scores:
     """One number per filter and group; higher = keep.
 
     Attributes:
-        scorer: name of what made them.
+        scorer: name of the scorer that made them.
         values: group name -> (C,) float64, finite.
         graph: the groups they belong to.
         options: the scorer's options, seed included where it draws.
-        reads: what the scorer looked at, {"mnist/score": "labels"}, {} for nothing; None where nobody knows.
+        reads: what the scorer read, {"mnist/score": "labels"}, {} for nothing; None where nobody knows.
     """
 
     scorer: str
     values: Mapping[str, Tensor]
     graph: FilterGraph = field(repr=False)
+    _: KW_ONLY
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: Reads = None
 
@@ -37,14 +38,14 @@ class Scores:
         for group in self.graph.groups:
             if group.name not in self.values:
                 raise DgpruneError(f"scores of {self.scorer!r} lack the layer {group.name!r}; every layer needs them.")
-            got = self.values[group.name]
-            if tuple(got.shape) != (group.filters,):
+            values = self.values[group.name]
+            if tuple(values.shape) != (group.filters,):
                 raise DgpruneError(
                     f"scorer {self.scorer!r} must give one number per filter: layer {group.name!r} has "
-                    f"{group.filters} filters, it gave shape {tuple(got.shape)}."
+                    f"{group.filters} filters, it gave shape {tuple(values.shape)}."
                 )
-            if not torch.isfinite(got).all():
-                bad = (~torch.isfinite(got)).nonzero().flatten().tolist()
+            if not torch.isfinite(values).all():
+                bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
                 raise DgpruneError(
                     f"scorer {self.scorer!r} gave NaN or infinite scores in layer {group.name!r}, filters {bad[:8]}; "
                     "scores must be finite."
@@ -59,37 +60,35 @@ class Scores:
         scorer: str = "from_frame",
         reads: Mapping[str, Any] | None = None,
     ) -> Scores:
-        """Scores from a table with the columns layer, filter and score.
+        """Make scores from a table with the columns layer, filter and score, a row per filter.
 
         Args:
-            frame: a row per filter.
+            frame: the table.
             graph: the groups they belong to.
             scorer: a name for them.
-            reads: what was looked at to make them, {"mnist_m/score": "images"} or "labels" per part; {} for nothing.
-                Unknown where not given, and shown so.
+            reads: what was read to make them, {"mnist_m/score": "images"} or "labels" per split; {} for nothing.
+                Unknown where None, and shown so.
 
         Raises:
-            DgpruneError: filters that are not there or have no finite score, or `reads` that names no parts.
+            DgpruneError: filters that do not exist or have no finite score, or `reads` that names no splits.
         """
-        said, values = declared(reads, what=f"the scores {scorer!r}"), {}
+        reads, values = declared(reads, what=f"the scores {scorer!r}"), {}
         for group in graph.groups:
             rows = frame.loc[frame["layer"] == group.name, ["filter", "score"]].to_numpy(dtype=float)
-            column = torch.full((group.filters,), torch.nan, dtype=torch.float64)
             if len(rows) and not (rows[:, 0].min() >= 0 and rows[:, 0].max() < group.filters):
                 raise DgpruneError(
                     f"layer {group.name!r} has filters 0 to {group.filters - 1}; the table names others."
                 )
+            column = values[group.name] = torch.full((group.filters,), torch.nan, dtype=torch.float64)
             column[torch.from_numpy(rows[:, 0]).long()] = torch.from_numpy(rows[:, 1])
-            values[group.name] = column
-        return cls(scorer, values, graph, reads=said)
+        return cls(scorer, values, graph, reads=reads)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per filter: scorer, layer, filter, score."""
-        parts = [
-            pd.DataFrame({"scorer": self.scorer, "layer": name, "filter": range(len(column)), "score": column.numpy()})
-            for name, column in self.values.items()
+        """Return a row per filter: scorer, layer, filter, score."""
+        rows = [
+            (self.scorer, name, k, v) for name, column in self.values.items() for k, v in enumerate(column.tolist())
         ]
-        return pd.concat(parts, ignore_index=True)
+        return pd.DataFrame(rows, columns=["scorer", "layer", "filter", "score"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,5 +97,6 @@ class WeightScores:
 
     scorer: str
     values: Mapping[str, Tensor]
+    _: KW_ONLY
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: Reads = None

@@ -1,4 +1,4 @@
-"""What one pass of a network over one part of a domain leaves behind."""
+"""What one pass of a network over one split of a domain measures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,36 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Need = Literal[
+    "weights",
+    "mean_map",
+    "conv_map",
+    "unit_map",
+    "conv_unit_map",
+    "class_map",
+    "moments",
+    "gate",
+    "class_gate",
+    "risk",
+    "weight_gradient",
+    "co_moments",
+    "class_co_moments",
+    "paired",
+    "shifted",
+    "removal",
+    "model",
+]
+"""What a scorer may ask for."""
+
+LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})
+"""Needs that read labels."""
+
+COSTLY: frozenset[Need] = frozenset({"co_moments", "class_co_moments", "class_gate"})
+"""Needs that are measured only for a scorer that asks for them: large, or a backward pass of their own."""
+
+APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
+"""Needs that the one pass over a domain does not measure: the network itself, and what takes a pass of its own."""
 
 
 class Moments(NamedTuple):
@@ -27,10 +57,10 @@ class ClassMap(NamedTuple):
 
 
 class ClassMoments(NamedTuple):
-    """Of one number per image and filter, per *true* class: how many images, their mean and their variance.
+    """Number of images, mean and variance per *true* class of one number per image and filter.
 
     Attributes:
-        images: (K,) how many.
+        images: (K,) number of images.
         mean: (K, C) float64; zero where no image was.
         variance: (K, C) float64, the sum of squared deviations over images - 1; zero for fewer than two.
     """
@@ -41,12 +71,12 @@ class ClassMoments(NamedTuple):
 
 
 class CoMoments(NamedTuple):
-    """Sums over images, per class, of the responses of A filters and of the B outputs of a layer that reads them.
+    """Sums over images, per class, of the responses of A filters and of the B outputs of a layer that consumes them.
 
     A response is the mean over places of a raw convolution output. Without classes K = 1.
 
     Attributes:
-        images: (K,) how many.
+        images: (K,) number of images.
         first: (2, K, A) sums and sums of squares of the filters' responses.
         second: (2, K, B) the same of the layer's outputs.
         cross: (K, A, B) sums of products.
@@ -60,23 +90,23 @@ class CoMoments(NamedTuple):
     shuffled: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Statistics:
-    """Running sums of one pass over one part of a domain.
+    """Running sums of one pass over one split of a domain.
 
-    At the consumers' door: the output of a group is the input of the last layer that reads it, in the order of
-    execution (of a residual stream: the finished sum; after a pooling layer: the pooled map). At the convolutions: the
-    raw output of each one that writes the group, before BatchNorm.
+    At the consumer input: the output of a group is the input of its last consumer, in the order of execution (of a
+    residual stream: the finished sum; after a pooling layer: the pooled map). At the convolution output: the raw output
+    of each convolution that produces the group, before BatchNorm.
 
     Attributes:
         domain: its name.
-        split: the part that was read.
-        images: how many.
-        labels_read: whether labels were looked at.
+        split: the split that was read.
+        images: number of images.
+        labels_read: whether labels were read.
         risk: mean cross-entropy, where labels were read.
         mean_map: group -> (C, H, W) mean output over images, float64; (C, P) after a flatten.
         unit_map: group -> the mean of the images' maps, each divided by its Euclidean norm (a zero map stays zero).
-        conv_map: group -> for each convolution that writes it, (C, H, W) mean raw output.
+        conv_map: group -> for each convolution that produces it, (C, H, W) mean raw output.
         conv_unit_map: group -> `unit_map` of each raw output.
         class_map: group -> ClassMap of the spatial mean.
         moments: group -> Moments.
@@ -84,7 +114,7 @@ class Statistics:
         class_gate: group -> ClassMoments of the gate derivative of the true class's logit: per image, the sum over
             places of y dlogit/dy at the group's output y.
         weight_gradient: tensor name -> derivative of the mean risk, of the tensor's shape.
-        co_moments: (group, layer that reads it) -> CoMoments over all images.
+        co_moments: (group, consumer) -> CoMoments over all images.
         class_co_moments: the same per true class.
     """
 
@@ -107,43 +137,11 @@ class Statistics:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that its tensors hold."""
-        return sum(_bytes(held) for held in vars(self).values() if isinstance(held, dict))
+        """Bytes of its tensors."""
+        return sum(_bytes(value) for value in vars(self).values() if isinstance(value, dict))
 
 
 def _bytes(value: Any) -> int:
     if isinstance(value, torch.Tensor):
         return value.nbytes
     return sum(map(_bytes, value.values() if isinstance(value, dict) else value))
-
-
-Need = Literal[
-    "weights",
-    "mean_map",
-    "conv_map",
-    "unit_map",
-    "conv_unit_map",
-    "class_map",
-    "moments",
-    "gate",
-    "class_gate",
-    "risk",
-    "weight_gradient",
-    "co_moments",
-    "class_co_moments",
-    "paired",
-    "shifted",
-    "removal",
-    "model",
-]
-
-
-LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})
-
-
-# Not gathered for a scorer that may be asked for next: large, or a backward pass of its own.
-COSTLY: frozenset[Need] = frozenset({"co_moments", "class_co_moments", "class_gate"})
-
-
-# What the one pass over a domain does not leave: the network itself, and what takes a pass of its own when it is read.
-APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")

@@ -20,16 +20,21 @@ def drain(steps: Generator[Any, None, Result]) -> Result:
             return end.value
 
 
-def progress_bar(steps: Generator[tuple[int, int], None, Result], *, progress: bool) -> Result:
-    """Run a generator of (done, total) to its end and return its result, with a tqdm bar if `progress`."""
+def progress_bar(steps: Generator[tuple[Any, ...], None, Result], *, progress: bool) -> Result:
+    """Run a generator of (done, total) to its end and return its result, with a tqdm bar if `progress`.
+
+    A third item of a step is a label that is shown behind the bar.
+    """
     from tqdm.auto import tqdm
 
     with tqdm(unit="evaluation", disable=not progress) as bar:
         while True:
             try:
-                done, bar.total = next(steps)
+                done, bar.total, *label = next(steps)
             except StopIteration as end:
                 return end.value
+            if label:
+                bar.set_postfix_str(label[0])
             bar.update(done - bar.n)
 
 

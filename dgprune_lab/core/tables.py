@@ -14,62 +14,36 @@ Scope = Literal["layer", "global"]
 Budget = Literal["filters", "parameters", "macs"]
 Seen = Literal["none", "images", "labels", "unknown"]
 
-COLUMNS = (
-    "scorer",
-    "ratio_requested",
-    "ratio_achieved",
-    "scope",
-    "budget",
-    "batchnorm",
-    "seed",
-    "training_seed",
-    "domain",
-    "role",
-    "split",
-    "images",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "interval",
-    "unit",
-    "seen_by_training",
-    "seen_by_scorer",
-    "seen_by_finetuning",
-    "seen_by_selection",
-    "target_aware",
-)
 SEEN = ("seen_by_training", "seen_by_scorer", "seen_by_finetuning", "seen_by_selection")
-_NUMBERS = ("ratio_requested", "ratio_achieved", "value", "low", "high")
-_COUNTS = ("seed", "training_seed", "images")
+COLUMNS: tuple[str, ...] = (
+    *("scorer", "ratio_requested", "ratio_achieved", "scope", "budget", "batchnorm", "seed", "training_seed"),
+    *("domain", "role", "split", "images", "metric", "value", "low", "high", "interval", "unit"),
+    *(*SEEN, "target_aware"),
+)
+_TYPES = dict.fromkeys(("ratio_requested", "ratio_achieved", "value", "low", "high"), "float64")
+_TYPES |= {**dict.fromkeys(("seed", "training_seed", "images"), "Int64"), "target_aware": "boolean"}
 
 
 def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.DataFrame:
-    """A table with every shared column (empty where a row says nothing) and the extra keys a diagnostic declares.
+    """Return a table with every shared column (empty where a row says nothing) and the extra keys of a diagnostic.
 
     Raises:
         DgpruneError: a row names a column that is neither shared nor declared.
     """
-    listed = list(rows)
+    rows = list(rows)
     allowed = (*COLUMNS, *extra)
-    for row in listed:
+    for row in rows:
         for name in row:
             if name not in allowed:
                 raise DgpruneError(f"a table row names the column {name!r}; allowed: {', '.join(allowed)}.")
-    frame = pd.DataFrame(listed, columns=list(allowed))
-    for name in _NUMBERS:
-        frame[name] = frame[name].astype("float64")
-    for name in _COUNTS:
-        frame[name] = frame[name].astype("Int64")
-    frame["target_aware"] = frame["target_aware"].astype("boolean")
-    return frame
+    return pd.DataFrame(rows, columns=list(allowed)).astype(_TYPES)
 
 
 def choice(kind: str, value: str, options: Any) -> str:
-    """`value` if it is one of the Literal's options.
+    """Return `value` if it is one of the options of the Literal.
 
     Raises:
-        DgpruneError: it is not; the sentence lists them.
+        DgpruneError: it is not; the message lists them.
     """
     known = get_args(options)
     if value not in known:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..core import Domain
-from ..core import unknown
+from ..core import Domain, unknown
 from . import external
 from .augment import AUGMENTATIONS
 from .digits import mnist, mnist_m, uci_digits
 from .external import available
 from .folders import from_folder
+from .halves import halves
 from .shifts import SHIFTS, blur, colour, contrast, invert, noise, pixelate, rotate
 
 BUILTIN: dict[str, Callable[[], Domain]] = {"mnist": mnist, "mnist_m": mnist_m, "uci_digits": uci_digits}
@@ -25,6 +25,7 @@ __all__ = [
     "colour",
     "contrast",
     "from_folder",
+    "halves",
     "invert",
     "load",
     "mnist",
@@ -37,7 +38,7 @@ __all__ = [
 
 
 def load(name: str) -> Domain:
-    """A domain by its name: built in (mnist, mnist_m, uci_digits), or read from the folder DGPRUNE_DATA names.
+    """Load a domain by its name: built in (mnist, mnist_m, uci_digits), or from the folder DGPRUNE_DATA names.
 
     Raises:
         DgpruneError: an unknown name; a data set that is not there, with the way to get it.

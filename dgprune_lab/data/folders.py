@@ -16,16 +16,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Image files read when they are needed: (3, size, size) uint8 and the label.
+    """Image files that are read when needed: (3, size, size) uint8 and the label.
 
-    Colour is forced (grey is copied, transparency dropped), both sides are brought to `size`, bilinear with
+    Images become RGB (grey is copied, transparency dropped) and are resized to `size` x `size`, bilinear with
     antialiasing; the aspect ratio is not kept, as in DomainBed.
     """
 
     def __init__(self, files: Sequence[Path], labels: Sequence[int], *, size: int) -> None:
-        self.files = list(files)
-        self.targets = list(labels)
-        self.size = size
+        self.files, self.targets, self.size = list(files), list(labels), size
 
     def __len__(self) -> int:
         return len(self.files)
@@ -33,26 +31,25 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         from PIL import Image
 
+        path = self.files[index]
         try:
-            with Image.open(self.files[index]) as image:
+            with Image.open(path) as image:
                 resized = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
         except OSError as error:  # Pillow's own errors are OSErrors too
-            path = self.files[index]
             raise DgpruneError(f"image {path} could not be read ({error}); repair or remove it.") from error
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), self.targets[index]
 
 
 def from_folder(root: str | Path, *, size: int = 224, seed: int = 0) -> dict[str, Domain]:
-    """The domains of a folder `root/domain/class/image`: PACS, OfficeHome, VLCS and whatever else is laid out so.
+    """Make the domains of a folder `root/domain/class/image`, the layout of PACS, OfficeHome and VLCS.
 
-    Labels are the positions in the sorted union of the class folders' names over all domains, so they mean the same
+    Labels are positions in the sorted union of the class folders' names over all domains, so they mean the same
     everywhere, also where a domain lacks a class; `origin` lists them. Each domain is cut 60 / 20 / 20 into train,
-    score and report, and a note says so. Hidden files and files that are no images are passed over; images are read
-    when they are needed.
+    score and report, and a note says so. Hidden files and other files are skipped; images are read when needed.
 
     Args:
         root: the folder that holds one folder per domain.
-        size: height and width in pixels that every image is brought to.
+        size: height and width in pixels of every image.
         seed: of the cut.
 
     Returns:
@@ -67,17 +64,16 @@ def from_folder(root: str | Path, *, size: int = 224, seed: int = 0) -> dict[str
     if size < 1:
         raise DgpruneError(f"size must be at least 1 pixel; got {size}.")
     if not base.is_dir():
-        raise DgpruneError(f"{base} is not a folder; from_folder wants one that holds domain/class/image.")
-    found = {folder.name: _by_class(folder) for folder in _folders(base)}
-    found = {name: groups for name, groups in found.items() if groups}
-    if not found:
+        raise DgpruneError(f"{base} is not a folder; from_folder needs one that holds domain/class/image.")
+    by_domain = {folder.name: groups for folder in _folders(base) if (groups := _by_class(folder))}
+    if not by_domain:
         raise DgpruneError(
             f"{base} holds no images as domain/class/image (class folders inside domain folders, files ending in "
             f"{', '.join(SUFFIXES)}). A single domain needs its own folder around its class folders."
         )
-    classes = sorted({name for groups in found.values() for name in groups})
+    classes = sorted({name for groups in by_domain.values() for name in groups})
     domains = {}
-    for name, groups in found.items():
+    for name, groups in by_domain.items():
         files = [path for group in groups.values() for path in group]
         labels = [classes.index(key) for key, group in groups.items() for _ in group]
         domains[name] = Domain.from_dataset(

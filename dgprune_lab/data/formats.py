@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from .blending import Bytes
 
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CIFAR_BINARY = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+PNG_LISTS = ("mnist_m_train_labels.txt", "mnist_m_test_labels.txt")
 
 
 class Arrays(NamedTuple):
@@ -26,45 +28,48 @@ class Arrays(NamedTuple):
     y_test: NDArray[np.int64]
 
 
+def _arrays(columns: Iterable[NDArray[Any]]) -> Arrays:
+    x_train, y_train, x_test, y_test = columns
+    return Arrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64))
+
+
 def existing(path: Path) -> Path | None:
-    """The file itself, or the same file packed by gzip, whichever is there."""
+    """Return the file itself, or the same file packed by gzip, whichever exists."""
     packed = path.with_name(path.name + ".gz")
     return path if path.is_file() else packed if packed.is_file() else None
 
 
 def read_npz(path: Path) -> Arrays:
-    """Arrays x_train, y_train, x_test and y_test of an npz file, read with `allow_pickle=False`."""
+    """Read x_train, y_train, x_test and y_test of an npz file, with `allow_pickle=False`."""
     # Opened here, because np.load leaves the file open where the archive is damaged.
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         missing = [name for name in Arrays._fields if name not in file]
         if missing:
             raise DgpruneError(f"it has no array {', '.join(missing)}; it has {', '.join(file.files)}")
-        x_train, y_train, x_test, y_test = (file[name] for name in Arrays._fields)
-    return Arrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64))
+        return _arrays(file[name] for name in Arrays._fields)
 
 
 def read_idx(folder: Path) -> Arrays:
-    """The four idx files of MNIST and its kin, plain or packed by gzip: images (N, H, W).
+    """Read the four idx files of MNIST and its kin, plain or packed by gzip: images (N, H, W).
 
     Source: the format's description at yann.lecun.com/exdb/mnist: two zero bytes, the type (8 = unsigned byte), the
     number of axes, each axis as a big-endian 32-bit integer, then the bytes.
     """
-    x_train, y_train, x_test, y_test = (_idx(folder / name) for name in IDX)
-    return Arrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64))
+    return _arrays(_idx(folder / name) for name in IDX)
 
 
 def _idx(path: Path) -> Bytes:
-    there = existing(path) or path
-    data = gzip.decompress(there.read_bytes()) if there.suffix == ".gz" else there.read_bytes()
+    path = existing(path) or path
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise DgpruneError(f"{there.name} is no idx file of bytes")
+        raise DgpruneError(f"{path.name} is no idx file of bytes")
     axes = data[3]
     shape = np.frombuffer(data, ">u4", count=axes, offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape.tolist()).copy()
 
 
 def read_usps_text(folder: Path) -> Arrays:
-    """USPS as torchvision and the LIBSVM page keep it, usps.bz2 and usps.t.bz2: images (N, 16, 16).
+    """Read USPS as torchvision and the LIBSVM page keep it, usps.bz2 and usps.t.bz2: images (N, 16, 16).
 
     Each line is a label 1 to 10 and 256 times index:value with values in [-1, 1], which become
     uint8 by (value + 1) / 2 * 255, rounded down as torchvision does.
@@ -81,33 +86,32 @@ def _usps(path: Path) -> tuple[Bytes, NDArray[np.int64]]:
 
 
 def read_cifar_binary(folder: Path) -> Arrays:
-    """CIFAR-10's binary version, one label byte and 3,072 pixel bytes a record: images (N, 32, 32, 3).
+    """Read CIFAR-10's binary version, one label byte and 3,072 pixel bytes each: images (N, 32, 32, 3).
 
     The "python" version that torchvision downloads holds pickles and is not read.
 
     Source: cs.toronto.edu/~kriz/cifar.html, "Binary version".
     """
-    parts = []
-    for name in CIFAR_BINARY:
-        records = np.frombuffer((folder / name).read_bytes(), np.uint8).reshape(-1, 3073)
-        images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        parts.append((images, records[:, 0].astype(np.int64)))
-    train = parts[:-1]
-    return Arrays(np.concatenate([x for x, _ in train]), np.concatenate([y for _, y in train]), *parts[-1])
+    content = [(folder / name).read_bytes() for name in CIFAR_BINARY]
+    records = (np.frombuffer(data, np.uint8).reshape(-1, 3073) for data in (b"".join(content[:-1]), content[-1]))
+    (x_train, y_train), (x_test, y_test) = (
+        (rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0].astype(np.int64)) for rows in records
+    )
+    return Arrays(x_train, y_train, x_test, y_test)
 
 
 def read_png_lists(folder: Path) -> Arrays:
-    """The authors' MNIST-M archive: mnist_m_train/ and mnist_m_test/ of PNG, and a list of "name label" for each."""
-    train, test = (_png_list(folder, f"mnist_m_{part}") for part in ("train", "test"))
+    """Read the authors' MNIST-M archive: mnist_m_train/ and mnist_m_test/ of PNG, and a list of "name label" each."""
+    train, test = (_png_list(folder, f"mnist_m_{split}") for split in ("train", "test"))
     return Arrays(*train, *test)
 
 
-def _png_list(folder: Path, part: str) -> tuple[Bytes, NDArray[np.int64]]:
+def _png_list(folder: Path, split: str) -> tuple[Bytes, NDArray[np.int64]]:
     from PIL import Image
 
-    lines = [line.split() for line in (folder / f"{part}_labels.txt").read_text().splitlines() if line.strip()]
+    lines = [line.split() for line in (folder / f"{split}_labels.txt").read_text().splitlines() if line.strip()]
     images = np.empty((len(lines), 32, 32, 3), np.uint8)
     for row, (name, _) in enumerate(lines):
-        with Image.open(folder / part / name) as image:
+        with Image.open(folder / split / name) as image:
             images[row] = np.array(image.convert("RGB"))
     return images, np.array([int(label) for _, label in lines], dtype=np.int64)

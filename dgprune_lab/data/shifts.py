@@ -1,4 +1,12 @@
-"""Shifts: a domain that looks different in one known way, with the same labels and the same parts."""
+"""Distribution shifts: a domain changed in one known way, with the same labels and the same splits.
+
+Every shift is f(domain, *, STRENGTH, seed=0) -> Domain. The domain is left untouched, and images of a Dataset are
+shifted when they are read; the new name says what was done ("mnist rotated 30°"), and the type of the pixels, labels,
+splits and role are carried over. `seed` has no effect where nothing is drawn. A strength outside its range raises a
+DgpruneError. What an image gets depends on the seed and its row alone, so that a part of a domain is shifted as the
+whole is; the random transforms of torchvision draw from the global generator, and its rotation and blur fill the edges
+otherwise (with a constant, by reflection), so they are not used here.
+"""
 
 from __future__ import annotations
 
@@ -21,70 +29,45 @@ _CHUNK = 500
 
 
 def rotate(domain: Domain, *, degrees: float = 30.0, seed: int = 0) -> Domain:
-    """Every image turned counter-clockwise about its centre by the same angle.
+    """Rotate every image counter-clockwise about its centre by the same angle, -180 to 180 degrees.
 
-    Bilinear; what enters at the corners repeats the nearest edge pixel, so that an inverted domain gets no black
-    corners. Quarter turns of square images are exact.
-
-    Args:
-        domain: left untouched, as in every shift; images of a Dataset are shifted when they are read.
-        degrees: -180 to 180.
-        seed: nothing is drawn here; every shift takes it.
-
-    Returns:
-        A domain named "mnist rotated 30°"; type of the pixels, labels, parts and role carried over.
-
-    Raises:
-        DgpruneError: an angle outside the range.
+    Bilinear; the corners repeat the nearest edge pixel, so that an inverted domain gets no black corners. Quarter turns
+    of square images are exact.
 
     Source: rotated MNIST of Ghifary et al., Domain Generalization for Object Recognition, ICCV 2015.
     """
-    _within("rotate wants degrees", degrees, low=-180.0, high=180.0)
+    _check("rotate wants degrees", degrees, low=-180.0, high=180.0)
     return _shifted(domain, f"rotated {degrees:g}°", partial(_rotate, degrees=float(degrees)))
 
 
 def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
-    """A share of the images as their negatives, x -> 1 - x (uint8: 255 - x); the same shift again undoes it.
+    """Replace a share of the images by their negatives, x -> 1 - x (uint8: 255 - x); the same shift again undoes it.
 
     Args:
         domain: left untouched.
         share: expected share of images inverted, 0 to 1; which ones is drawn per image.
         seed: of that draw.
 
-    Returns:
-        A domain named "mnist inverted", or "mnist 50 % inverted".
-
-    Raises:
-        DgpruneError: a share outside the range.
-
     Source: definition (the negative of a photograph).
     """
-    _within("invert wants share", share, low=0.0, high=1.0)
-    chosen = torch.rand(len(domain), generator=torch.Generator().manual_seed(seed)) < share
+    _check("invert wants share", share, low=0.0, high=1.0)
+    inverted = torch.rand(len(domain), generator=torch.Generator().manual_seed(seed)) < share
     name = "inverted" if share == 1 else f"{100 * share:g} % inverted"
-    return _shifted(domain, name, partial(_invert, chosen=chosen))
+    return _shifted(domain, name, partial(_invert, inverted=inverted))
 
 
 def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
-    """Each image between two random colours: (1 - s) * x + s * (x * f + (1 - x) * b).
+    """Blend each image between two random colours: (1 - s) * x + s * (x * f + (1 - x) * b), s = strength in [0, 1].
 
     The foreground f and the background b are uniform in [0, 1] per image and channel: bright strokes take f,
     the dark ground takes b. No two images share their colours, so colour says nothing about the label.
 
-    Args:
-        domain: left untouched.
-        strength: s, 0 (as it was) to 1.
-        seed: of the colours.
-
-    Returns:
-        A domain named "mnist coloured", or "mnist coloured 50 %".
-
     Raises:
-        DgpruneError: a strength outside the range, or images with another number of channels than three.
+        DgpruneError: images with another number of channels than three.
 
     Source: ours; coloured MNIST (Arjovsky et al. 2019, arXiv:1907.02893) without its tie between colour and label.
     """
-    _within("colour wants strength", strength, low=0.0, high=1.0)
+    _check("colour wants strength", strength, low=0.0, high=1.0)
     if domain.shape[0] != 3:
         raise DgpruneError(f"colour wants images of 3 channels; domain {domain.name!r} has {domain.shape[0]}.")
     tints = torch.rand(len(domain), 2, 3, generator=torch.Generator().manual_seed(seed))
@@ -93,102 +76,58 @@ def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
 
 
 def blur(domain: Domain, *, sigma: float = 1.0, seed: int = 0) -> Domain:
-    """Every image blurred by a Gaussian, cut off at three standard deviations, edge pixels repeated outside.
+    """Blur every image by a Gaussian of standard deviation `sigma`, 0 to 10 pixels.
 
-    Args:
-        domain: left untouched.
-        sigma: standard deviation in pixels, 0 (as it was) to 10.
-        seed: nothing is drawn here; every shift takes it.
-
-    Returns:
-        A domain named "mnist blurred 1 px".
-
-    Raises:
-        DgpruneError: a sigma outside the range.
+    The Gaussian is cut off at three standard deviations; edge pixels are repeated outside.
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _within("blur wants sigma", sigma, low=0.0, high=10.0)
+    _check("blur wants sigma", sigma, low=0.0, high=10.0)
     return _shifted(domain, f"blurred {sigma:g} px", partial(_blur, sigma=float(sigma)))
 
 
 def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
-    """Gaussian noise added to each pixel and channel independently: clip(x + sigma * n, 0, 1).
+    """Add Gaussian noise n to each pixel and channel independently: clip(x + sigma * n, 0, 1), sigma in [0, 2].
 
-    Image i's noise depends on `seed` and i alone.
-
-    Args:
-        domain: left untouched.
-        sigma: standard deviation on the scale of [0, 1], 0 (as it was) to 2; before clipping, which lifts black.
-        seed: of the noise.
-
-    Returns:
-        A domain named "mnist noise 0.2".
-
-    Raises:
-        DgpruneError: a sigma outside the range.
+    `sigma` is the standard deviation before clipping, which lifts black.
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _within("noise wants sigma", sigma, low=0.0, high=2.0)
+    _check("noise wants sigma", sigma, low=0.0, high=2.0)
     return _shifted(domain, f"noise {sigma:g}", partial(_noise, sigma=float(sigma), seed=seed))
 
 
 def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
-    """Each image's distance from its own mean multiplied: clip(m + factor * (x - m), 0, 1), m over all its pixels.
+    """Scale each image's distance from its own mean m over all pixels: clip(m + factor * (x - m), 0, 1).
 
-    Args:
-        domain: left untouched.
-        factor: 0 (flat grey) to 10; 1 leaves it as it was.
-        seed: nothing is drawn here; every shift takes it.
-
-    Returns:
-        A domain named "mnist contrast x 0.4".
-
-    Raises:
-        DgpruneError: a factor outside the range.
+    `factor` lies in 0 (flat grey) to 10; 1 changes nothing.
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _within("contrast wants factor", factor, low=0.0, high=10.0)
+    _check("contrast wants factor", factor, low=0.0, high=10.0)
     return _shifted(domain, f"contrast x {factor:g}", partial(_contrast, factor=float(factor)))
 
 
 def pixelate(domain: Domain, *, block: int = 4, seed: int = 0) -> Domain:
-    """Every image in coarse squares, each the mean of the pixels in it; squares at the right and bottom may be cut.
+    """Draw every image in squares of `block` x `block` pixels, each the mean of the pixels in it.
 
-    Args:
-        domain: left untouched.
-        block: side of a square in pixels, 1 (as it was) to the image's smaller side.
-        seed: nothing is drawn here; every shift takes it.
-
-    Returns:
-        A domain named "mnist pixelated 4 px".
-
-    Raises:
-        DgpruneError: a side outside the range or not a whole number.
+    `block` is 1 to the image's smaller side; squares at the right and bottom may be cut.
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _within("pixelate wants block", block, low=1, high=min(domain.shape[1:]))
+    _check("pixelate wants block", block, low=1, high=min(domain.shape[1:]))
     if block != int(block):
         raise DgpruneError(f"pixelate wants a whole number of pixels as block; got {block}.")
     return _shifted(domain, f"pixelated {block} px", partial(_pixelate, block=int(block)))
 
 
 SHIFTS: dict[str, Callable[..., Domain]] = {
-    "rotate": rotate,
-    "invert": invert,
-    "colour": colour,
-    "blur": blur,
-    "noise": noise,
-    "contrast": contrast,
-    "pixelate": pixelate,
+    shift.__name__: shift for shift in (rotate, invert, colour, blur, noise, contrast, pixelate)
 }
-"""Every shift by name: f(domain, *, <strength>, seed=0) -> Domain."""
+"""Every shift by name."""
 
 
-class _Read(Dataset[Any]):
+class _Shifted(Dataset[Any]):
     """A Dataset-backed domain's images, changed when they are read."""
 
     def __init__(self, images: Any, change: Change) -> None:
@@ -207,12 +146,12 @@ def _shifted(domain: Domain, words: str, change: Change) -> Domain:
     if isinstance(domain.images, Tensor):
         images = torch.empty_like(domain.images, memory_format=torch.contiguous_format)
         for rows in torch.arange(len(domain)).split(_CHUNK):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            images[part] = _applied(change, domain.images[part], rows)
+            chunk = slice(int(rows[0]), int(rows[-1]) + 1)
+            images[chunk] = _applied(change, domain.images[chunk], rows)
     else:
         unlabelled = torch.zeros(len(domain), dtype=torch.int64)
-        lazy = Domain.from_dataset(domain.name, _Read(domain.images, change), labels=unlabelled, splits={})
-        images = lazy.images
+        shifted = _Shifted(domain.images, change)
+        images = Domain.from_dataset(domain.name, shifted, labels=unlabelled, splits={}).images
     return replace(domain, name=f"{domain.name} {words}", images=images, origin=f"{domain.origin}; {words}")
 
 
@@ -236,8 +175,8 @@ def _rotate(x: Tensor, rows: Tensor, *, degrees: float) -> Tensor:
     return functional.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False).view_as(x)
 
 
-def _invert(x: Tensor, rows: Tensor, *, chosen: Tensor) -> Tensor:
-    return torch.where(chosen[rows].to(x.device)[:, None, None, None], 1 - x, x)
+def _invert(x: Tensor, rows: Tensor, *, inverted: Tensor) -> Tensor:
+    return torch.where(inverted[rows].to(x.device)[:, None, None, None], 1 - x, x)
 
 
 def _colour(x: Tensor, rows: Tensor, *, tints: Tensor, strength: float) -> Tensor:
@@ -258,16 +197,14 @@ def _blur(x: Tensor, rows: Tensor, *, sigma: float) -> Tensor:
 
 
 def _noise(x: Tensor, rows: Tensor, *, sigma: float, seed: int) -> Tensor:
-    generator, drawn = torch.Generator(), torch.empty(x.shape)
-    for place, row in enumerate(rows.tolist()):
-        # One stream per image: what an image gets does not depend on which others are read with it.
-        torch.randn(x.shape[1:], generator=generator.manual_seed((seed * 1_000_003 + row) % 2**63), out=drawn[place])
-    return x + sigma * drawn.to(x)
+    generator, normal = torch.Generator(), torch.empty(x.shape)
+    for place, row in enumerate(rows.tolist()):  # one stream per image
+        torch.randn(x.shape[1:], generator=generator.manual_seed((seed * 1_000_003 + row) % 2**63), out=normal[place])
+    return x + sigma * normal.to(x)
 
 
 def _contrast(x: Tensor, rows: Tensor, *, factor: float) -> Tensor:
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(mean, x, factor)
+    return torch.lerp(x.mean(dim=(1, 2, 3), keepdim=True), x, factor)
 
 
 def _pixelate(x: Tensor, rows: Tensor, *, block: int) -> Tensor:
@@ -276,7 +213,7 @@ def _pixelate(x: Tensor, rows: Tensor, *, block: int) -> Tensor:
     return coarse.repeat_interleave(block, 2).repeat_interleave(block, 3)[..., :height, :width]
 
 
-def _within(wanted: str, value: float, *, low: float, high: float) -> None:
-    """An error where a strength is outside its range, or not a number."""
+def _check(wanted: str, value: float, *, low: float, high: float) -> None:
+    """Refuse a strength that is outside its range, or not a number."""
     if not low <= value <= high:
         raise DgpruneError(f"{wanted} between {low:g} and {high:g}; got {value:g}.")

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from dgprune_lab.core import machine as runtime
+from dgprune_lab.core import machine
 from dgprune_lab.core import random as seeds
 from dgprune_lab.core.errors import DgpruneError
 
@@ -21,8 +21,8 @@ from dgprune_lab.core.errors import DgpruneError
 def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No thread count chosen yet, none asked for, and torch's own put back afterwards."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(runtime, "_chosen", None)
-    monkeypatch.setattr(runtime, "_here", threading.local())
+    monkeypatch.setattr(machine, "_chosen", None)
+    monkeypatch.setattr(machine, "_local", threading.local())
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("DGPRUNE_THREADS", raising=False)
     yield
@@ -30,29 +30,29 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_two_threads_are_taken_when_clearly_and_steadily_faster() -> None:
-    found = runtime.decide({1: [10.0] * 20, 2: [6.0] * 19 + [12.0]})
+    found = machine.decide({1: [10.0] * 20, 2: [6.0] * 19 + [12.0]})
     assert found.count == 2
     assert found.reason.startswith("2 threads: ")
 
 
 def test_two_threads_are_refused_when_only_a_little_faster() -> None:
-    assert runtime.decide({1: [10.0] * 20, 2: [8.0] * 20}).count == 1
-    assert runtime.decide({1: [10.0] * 20, 2: [7.9] * 20}).count == 2
+    assert machine.decide({1: [10.0] * 20, 2: [8.0] * 20}).count == 1
+    assert machine.decide({1: [10.0] * 20, 2: [7.9] * 20}).count == 2
 
 
 def test_two_threads_are_refused_when_unsteady_however_fast_their_best_run() -> None:
-    found = runtime.decide({1: [0.033] * 20, 2: [0.015] * 19 + [0.204]})
+    found = machine.decide({1: [0.033] * 20, 2: [0.015] * 19 + [0.204]})
     assert found.count == 1
     assert "up to 204.0 ms" in found.reason
 
 
 def test_larger_counts_stop_at_the_first_refusal() -> None:
-    assert runtime.decide({1: [16.0] * 5, 2: [8.0] * 5, 4: [4.0] * 5}).count == 4
-    assert runtime.decide({1: [16.0] * 5, 2: [15.0] * 5, 4: [4.0] * 5}).count == 1
+    assert machine.decide({1: [16.0] * 5, 2: [8.0] * 5, 4: [4.0] * 5}).count == 4
+    assert machine.decide({1: [16.0] * 5, 2: [15.0] * 5, 4: [4.0] * 5}).count == 1
 
 
 def test_one_timing_needs_no_comparison() -> None:
-    assert runtime.decide({1: [1.0]}).count == 1
+    assert machine.decide({1: [1.0]}).count == 1
 
 
 def test_the_probe_tries_more_threads_only_while_they_win(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,23 +63,23 @@ def test_the_probe_tries_more_threads_only_while_they_win(undecided: None, monke
         tried.append((one, other))
         return {one: [seconds[one]], other: [seconds[other]]}
 
-    monkeypatch.setattr(runtime, "cores", lambda: 8)
-    monkeypatch.setattr(runtime, "_timings", timings)
-    assert runtime.threads().count == 2
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "_timings", timings)
+    assert machine.threads().count == 2
     assert tried == [(1, 2), (2, 4)]
 
 
 def test_one_core_is_not_probed(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "cores", lambda: 1)
-    assert runtime.threads() == runtime.Threads(1, "1 thread: there is only one core to use")
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    assert machine.threads() == machine.Threads(1, "1 thread: there is only one core to use")
 
 
 def test_the_probe_runs_once_sets_torch_and_leaves_the_generators(undecided: None) -> None:
     state = torch.get_rng_state()
-    first = runtime.threads()
+    first = machine.threads()
     assert torch.get_num_threads() == first.count
-    assert runtime.threads() is first
-    assert runtime.threads(force=True) is not first
+    assert machine.threads() is first
+    assert machine.threads(force=True) is not first
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -95,10 +95,10 @@ def test_the_probe_runs_once_sets_torch_and_leaves_the_generators(undecided: Non
 def test_the_environment_comes_before_the_probe(
     undecided: None, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], count: int, word: str
 ) -> None:
-    monkeypatch.setattr(runtime, "_probed", lambda: pytest.fail("probed although a count was asked for"))
+    monkeypatch.setattr(machine, "_probed", lambda: pytest.fail("probed although a count was asked for"))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = runtime.threads()
+    found = machine.threads()
     assert found.count == count == torch.get_num_threads()
     assert word in found.reason
 
@@ -106,14 +106,14 @@ def test_the_environment_comes_before_the_probe(
 def test_off_leaves_torch_as_it_is(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
     monkeypatch.setenv("DGPRUNE_THREADS", "off")
-    assert runtime.threads().count == 2 == torch.get_num_threads()
+    assert machine.threads().count == 2 == torch.get_num_threads()
 
 
 @pytest.mark.parametrize("wish", ["0", "-1", "many", "1.5"])
-def test_a_count_that_is_none_gets_a_sentence(undecided: None, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
+def test_a_count_that_is_none_is_refused(undecided: None, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
     monkeypatch.setenv("DGPRUNE_THREADS", wish)
     with pytest.raises(DgpruneError, match=f"DGPRUNE_THREADS must be a number from 1 or \"off\", got '{wish}'"):
-        runtime.threads()
+        machine.threads()
 
 
 def test_a_thread_that_ran_before_gets_the_count_when_it_asks(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,43 +124,43 @@ def test_a_thread_that_ran_before_gets_the_count_when_it_asks(undecided: None, m
         seen.append(torch.get_num_threads())
         started.set()
         chosen.wait(10)
-        runtime.threads()
+        machine.threads()
         seen.append(torch.get_num_threads())
 
     worker = threading.Thread(target=work)
     worker.start()
     started.wait(10)
     monkeypatch.setenv("DGPRUNE_THREADS", "1")
-    runtime.threads()
+    machine.threads()
     chosen.set()
     worker.join(10)
     assert seen == [2, 1]
 
 
 def test_device_by_name_and_by_default() -> None:
-    assert runtime.device("cpu") == torch.device("cpu")
-    assert runtime.device().type in {"cpu", "cuda", "mps"}
+    assert machine.device("cpu") == torch.device("cpu")
+    assert machine.device().type in {"cpu", "cuda", "mps"}
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
-def test_a_device_that_is_not_there_gets_a_sentence(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(DgpruneError, match=f"device '{name}' was asked for, but .* device='cpu'"):
-        runtime.device(name)
+        machine.device(name)
 
 
-def test_a_gpu_number_too_high_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_number_too_high_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert runtime.device("cuda:0") == torch.device("cuda:0")
+    assert machine.device("cuda:0") == torch.device("cuda:0")
     with pytest.raises(DgpruneError, match="there are 1 GPUs"):
-        runtime.device("cuda:1")
+        machine.device("cuda:1")
 
 
 def test_an_unknown_device_gets_the_nearest_name() -> None:
     with pytest.raises(DgpruneError, match=r"unknown device 'cdua'; known: cpu, cuda, mps\. Did you mean 'cuda'"):
-        runtime.device("cdua")
+        machine.device("cdua")
 
 
 def test_memory_follows_the_limit_of_a_v2_group_above(tmp_path: Path) -> None:
@@ -173,20 +173,18 @@ def test_memory_follows_the_limit_of_a_v2_group_above(tmp_path: Path) -> None:
     (job.parent / "memory.max").write_text("2000000000\n")
     (job.parent / "memory.current").write_text("1500000000\n")
     (job.parent / "memory.stat").write_text("anon 1\ninactive_file 400000000\n")
-    found = runtime.memory(cgroups=tmp_path, own=own)
+    found = machine.memory(cgroups=tmp_path, own=own)
     assert (found.total, found.available) == (2_000_000_000, 900_000_000)
     assert 0 < found.used == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
     assert "2.0 GB available" in str(found)
 
 
-def test_memory_follows_a_v1_limit_that_is_shown_at_the_root_only(tmp_path: Path) -> None:
+def test_memory_over_its_limit_leaves_nothing_available(tmp_path: Path) -> None:
     own = tmp_path / "own"
-    own.write_text("3:cpu,cpuacct:/box\n2:memory:/docker/abc\n0::/\n")
-    root = tmp_path / "memory"
-    root.mkdir()
-    (root / "memory.limit_in_bytes").write_text("1000000000\n")
-    (root / "memory.usage_in_bytes").write_text("1200000000\n")
-    found = runtime.memory(cgroups=tmp_path, own=own)
+    own.write_text("0::/box\n")
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    (tmp_path / "memory.current").write_text("1200000000\n")
+    found = machine.memory(cgroups=tmp_path, own=own)
     assert (found.total, found.available) == (1_000_000_000, 0)
 
 
@@ -197,8 +195,8 @@ def test_memory_without_a_limit_is_the_machine_s(tmp_path: Path, limit: str) -> 
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text("1")
     total = psutil.virtual_memory().total
-    assert runtime.memory(cgroups=tmp_path, own=own).total == total
-    assert runtime.memory(cgroups=tmp_path, own=tmp_path / "absent").total == total
+    assert machine.memory(cgroups=tmp_path, own=own).total == total
+    assert machine.memory(cgroups=tmp_path, own=tmp_path / "absent").total == total
 
 
 def test_generators_depend_on_their_parts_only() -> None:
@@ -237,5 +235,5 @@ def test_preserved_rng_puts_back_cuda() -> None:
     with seeds.preserved_rng():
         torch.rand(3, device="cuda")
     assert torch.equal(torch.cuda.get_rng_state(), before)
-    gpu_free = runtime.memory().gpu_free
+    gpu_free = machine.memory().gpu_free
     assert gpu_free is not None and gpu_free > 0

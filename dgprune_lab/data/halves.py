@@ -1,0 +1,36 @@
+"""Two halves of one domain, between which nothing differs: a check of any measure of a shift."""
+
+from __future__ import annotations
+
+from ..core import DgpruneError, Domain
+
+
+def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
+    """Return every other image of a domain's split as one domain, and the remaining ones as another.
+
+    Both are drawn from one distribution: a number that claims a shift between them is wrong (an interval that misses 0
+    is, in 5 of 100 cases). Each holds its images as its only split, under the same name.
+
+    Raises:
+        DgpruneError: a split of fewer than two images.
+
+    >>> first, second = halves(mnist())
+    >>> first.name, second.name, len(first), len(second)
+    ('mnist, first half', 'mnist, second half', 250, 250)
+    """
+    rows = domain.rows(split)
+    if len(rows) < 2:
+        raise DgpruneError(f"domain {domain.name!r} has {len(rows)} images in its split {split!r}; two are needed.")
+    domains = []
+    for name, half in (("first half", rows[::2]), ("second half", rows[1::2])):
+        batch = domain.take(half)
+        domains.append(
+            Domain.from_arrays(
+                f"{domain.name}, {name}",
+                images=batch.images,
+                labels=batch.labels,
+                classes=domain.classes,
+                splits={split: range(len(half))},
+            )
+        )
+    return domains[0], domains[1]
