@@ -213,7 +213,7 @@ def test_no_label_of_a_target_is_read_for_what_reads_its_images(other: str, monk
         seen[found.domain] = found.labels_read
         return found
 
-    monkeypatch.setattr("dgprune_lab.study.evidence.gather", watched)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", watched)
     made = dg.hybrid("dss", other, by="rank")
     sources = [domain("a", count=120), domain("b", count=120, seed=1)]
     bare = study_of(sources=sources, targets=[domain("t", seed=2, labelled=False)])
@@ -291,7 +291,7 @@ def test_the_training_seed_is_known_for_shipped_networks_alone() -> None:
 def test_using_again_starts_from_the_plain_scorer() -> None:
     plain = dg.SCORERS["risk_variance"]
     twice = plain.using(mode="joint").using(beta=3.0)
-    assert twice.name == "risk_variance[mode=joint, beta=3.0]" and twice.given == {"mode": "joint", "beta": 3.0}
+    assert twice.name == "risk_variance[mode=joint, beta=3.0]" and twice.preset == {"mode": "joint", "beta": 3.0}
     assert twice.using(mode="additive").name == "risk_variance[beta=3.0]"
     assert twice.using(mode="additive", beta=1.0) is plain
 
@@ -299,7 +299,7 @@ def test_using_again_starts_from_the_plain_scorer() -> None:
 def test_what_runs_alongside_is_there_for_the_next_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of()
     study.score_all(["activation_l1"], alongside=list(dg.SCORERS.values()))
-    monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
     study.score_all(["taylor", "risk_variance", "dss_sources"])
     with pytest.raises(TypeError):
         study.score("dss")  # no target was read before it was asked for

@@ -44,9 +44,9 @@ def test_its_weights_are_the_connections_of_every_pair() -> None:
         chance = sum(correlation(part[key], shuffled=True) for part in held) / 2
         assert torch.equal(found.get_parameter(name), wanted.T)
         pair = next(pair for pair in found.pairs if pair.name == name)
-        assert isinstance(chance, Tensor) and pair.floor == pytest.approx(float(chance.mean()))
-        assert pair.floor_std == pytest.approx(float(chance.std(correction=0)))
-        assert pair.expected == pytest.approx(0.8 / 250**0.5, rel=0.05)
+        assert isinstance(chance, Tensor) and pair.null == pytest.approx(float(chance.mean()))
+        assert pair.null_spread == pytest.approx(float(chance.std(correction=0)))
+        assert pair.null_expected == pytest.approx(0.8 / 250**0.5, rel=0.05)
         spread = found.spread[name]
         assert spread.std == pytest.approx(float(wanted.std(correction=0)))
         assert spread.low <= spread.middle <= spread.high and spread.mean == pytest.approx(float(wanted.mean()))
@@ -186,7 +186,7 @@ def test_connections_that_hardly_differ_are_called_nearly_uniform() -> None:
     assert "0 to 1: rho 0.00, spread 0.00; by chance 0.00, spread 0.00; 100% are exactly 0; nearly" in summary(
         [[0.0] * 3]
     )
-    line = Pair("a_to_b", "a", "b", floor=0.1, floor_std=0.02, expected=0.1)
+    line = Pair(name="a_to_b", group="a", layer="b", null=0.1, null_spread=0.02, null_expected=0.1)
     assert line.words(Spread.of(torch.tensor([0.1, 0.11, 0.12]))).endswith("; nearly uniform")
     assert "nearly" not in line.words(Spread.of(torch.tensor([0.1, 0.2, 0.3])))
     assert "67% are exactly 0" in line.words(Spread.of(torch.tensor([0.0, 0.0, 0.5])))
@@ -216,7 +216,7 @@ def test_what_cannot_be_measured_is_refused_in_words() -> None:
     bare = dg.Study(few.model, sources=[domain("bare", count=60, labelled=False)])
     with pytest.raises(dg.DgpruneError, match=r"'bare' has no labels"):
         dg.gc_net(bare)
-    with pytest.raises(dg.DgpruneError, match=r"no part 'test'"):
+    with pytest.raises(dg.DgpruneError, match=r"no split 'test'"):
         dg.gc_net(few, split="test")
     head = nn.Sequential(*list(grouped_net())[:4], nn.AdaptiveAvgPool2d(1), nn.Flatten())
     tied = dg.Study(randomise(head, dtype=torch.float32), sources=[domain("a", classes=12, count=60)])

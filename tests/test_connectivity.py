@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.statistics import CoMoments
-from dgprune_lab.scorers.gc_net import correlation, expected_floor, gc_net
+from dgprune_lab.scorers.gc_net import correlation, expected_null, gc_net
 
 COPY, NEGATED, OTHER, NOTHING = [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]
 
@@ -60,9 +60,9 @@ def test_the_floor_is_met_by_the_shuffled_pairs() -> None:
     found = CoMoments(images, both(x), both(y), table(x, y), table(x.roll(4, 0), y))
     for signed in (False, True):
         chance = correlation(found, signed=signed, shuffled=True).abs().mean()
-        assert float(chance) == pytest.approx(expected_floor(images, signed=signed), rel=0.05)
-    assert expected_floor(images) == pytest.approx(0.8 / 50**0.5, rel=0.01)
-    assert expected_floor(images, signed=True) == pytest.approx(0.8 / 200**0.5, rel=0.01)
+        assert float(chance) == pytest.approx(expected_null(images, signed=signed), rel=0.05)
+    assert expected_null(images) == pytest.approx(0.8 / 50**0.5, rel=0.01)
+    assert expected_null(images, signed=True) == pytest.approx(0.8 / 200**0.5, rel=0.01)
     whole = correlation(found._replace(cross=table(x, x), second=both(x)))
     assert torch.allclose(whole.diagonal(), torch.ones(60, dtype=torch.float64))
     assert float(whole.max()) <= 1
@@ -211,14 +211,14 @@ def test_too_many_co_moments_are_greyed_and_refused_before_a_pass(monkeypatch: p
     study, asked = planted(), dg.SCORERS["gc_net"]
     assert study.unavailable(asked) is None
     outputs = len(study.model.get_parameter(f"{study.graph.groups[1].consumers[0]}.weight"))
-    monkeypatch.setattr("dgprune_lab.measurement.hooks.CO_MOMENT_BYTES", 8 * (3 * 4 + 4 * outputs))
-    monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
+    monkeypatch.setattr("dgprune_lab.measurement.co_moments.CO_MOMENT_BYTES", 8 * (3 * 4 + 4 * outputs))
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
     words = "over 4 classes would take .* MB, more than .* take them over all classes together"
     assert re.search(words, study.unavailable(asked) or "")
     with pytest.raises(dg.DgpruneError, match=f"'gc_net' cannot run here: .*{words}"):
         study.score(asked)
     assert study.unavailable(asked.using(by_class=False)) is None
-    monkeypatch.setattr("dgprune_lab.measurement.hooks.CO_MOMENT_BYTES", 1)
+    monkeypatch.setattr("dgprune_lab.measurement.co_moments.CO_MOMENT_BYTES", 1)
     assert "together would take" in (study.unavailable(asked.using(by_class=False)) or "")
 
 

@@ -173,7 +173,7 @@ class TestFlatMaps:
 
     def test_they_are_refused_in_words_before_any_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
         study = self.flat()
-        monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
+        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
         with pytest.raises(dg.DgpruneError, match="'dss' cannot run here: the maps of 4 are 1 x 1"):
             study.score("dss", options={"flat": "refuse"})
         assert "1 x 1" in (study.unavailable(dg.SCORERS["dss"].using(flat="refuse")) or "")

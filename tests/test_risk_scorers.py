@@ -142,7 +142,7 @@ def test_one_pass_serves_all_forms_and_its_record_says_labels(monkeypatch: pytes
     study = study_of()
     first = study.score("risk_variance")
     assert first.reads == {"a/score": "labels", "b/score": "labels"}
-    monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
     assert study.score("risk_variance", options={"mode": "joint"}).reads == first.reads
 
 

@@ -84,7 +84,8 @@ def _fold(layer: Any, norm: Any) -> None:
     """Fold a BatchNorm into the layer before it, in place; in float64, so that only the result is rounded."""
     tensors = (layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     exact: list[Any] = [None if tensor is None else tensor.double() for tensor in tensors]
-    weight, bias = fuse_conv_bn_weights(*exact[:4], norm.eps, *exact[4:])
+    w, b, mean, var, gamma, beta = exact
+    weight, bias = fuse_conv_bn_weights(w, b, mean, var, norm.eps, gamma, beta)
     dtype = layer.weight.dtype
     layer.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
     layer.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)

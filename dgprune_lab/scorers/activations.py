@@ -1,4 +1,4 @@
-"""Scorers that look at what filters output on source images."""
+"""Scorers of a filter's output on source images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .view import GroupView
     "activation_l1",
     needs=("moments",),
     reads={"source": "images"},
-    label="Weakest response",
+    label="Mean activation",
     cite="Molchanov et al. 2017, Pruning CNNs for Resource Efficient Inference, ICLR, section 2.2 (mean activation)",
 )
 def activation_l1(view: GroupView) -> Tensor:
-    """Mean absolute output of a filter on source images.
+    """Mean absolute output on source images; filters that respond weakly are removed first.
 
     mean over images and places of |y|, at the input of the layer that reads the filter; equal weight per source.
     Returns (C,) >= 0. Source: Molchanov et al. 2017, section 2.2.
@@ -28,11 +28,11 @@ def activation_l1(view: GroupView) -> Tensor:
     "apoz",
     needs=("moments",),
     reads={"source": "images"},
-    label="Most often silent",
+    label="APoZ",
     cite="Hu et al. 2016, Network Trimming, arXiv:1607.03250, equation 1",
 )
 def apoz(view: GroupView) -> Tensor:
-    """Share of places at which a filter's output is not zero on source images (one minus APoZ).
+    """Share of non-zero outputs on source images (1 - APoZ); filters that are most often zero are removed first.
 
     1 - mean of [y = 0], at the input of the layer that reads the filter (after pooling where there is one, which
     leaves fewer zeros than the paper's place right behind the ReLU); equal weight per source. Returns (C,) in [0, 1].

@@ -1,4 +1,4 @@
-"""Scorers made of other scorers: turned around, or two together."""
+"""Scorers made of other scorers: reversed, or two combined."""
 
 from __future__ import annotations
 
@@ -13,95 +13,93 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ..core import DgpruneError, Need, choice
-from .contract import Scorer
+from .contract import Scorer, What
 from .view import GroupView
 
 By = Literal["depth", "rank"]
 Views = dict[str, GroupView]
 
 
-def expression(scorer: Scorer) -> str:
-    """What to write for a scorer inside another expression."""
-    return scorer.code or repr(scorer.name)
-
-
 def reversed_scorer(scorer: Scorer) -> Scorer:
-    """`reverse` of a Scorer."""
+    """Return `reverse` of a Scorer."""
 
-    def turned(view: Any, **options: Any) -> Any:
-        given = scorer(view, **options)
-        return {name: -value for name, value in given.items()} if isinstance(given, Mapping) else -given
+    def negated(view: Any, **options: Any) -> Any:
+        scores = scorer(view, **options)
+        return {name: -value for name, value in scores.items()} if isinstance(scores, Mapping) else -scores
 
-    words = scorer.function.__doc__ or ""
+    negated.__signature__ = inspect.signature(scorer.function)  # type: ignore[attr-defined]
+    negated.__doc__ = f"The reverse of: {scorer.function.__doc__ or ''}"
     return replace(
         scorer,
         name=f"reverse({scorer.name})",
-        label=f"Reversed: {scorer.label}",
+        label=f"{scorer.label}, reversed",
         control=True,
         instead=None,
-        given={},
-        plain=None,
-        code=f"dg.reverse({expression(scorer)})",
-        function=_like(scorer.function, turned, f"The reverse of this: {words}"),
+        preset={},
+        base=None,
+        code=f"dg.reverse({_expression(scorer)})",
+        function=negated,
     )
 
 
 def hybrid_scorer(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Scorer:
-    """`hybrid` of two Scorers."""
+    """Return `hybrid` of two Scorers."""
     choice("by", by, By)
     if start is not None and (start < 0 or by == "rank"):
         raise DgpruneError(f"start is the number of a layer, 0 or more, and belongs to by='depth'; got {start}.")
-    where = "" if start is None else f" from {start}"
-    draws = a.draws or b.draws
+    labels = {role for part in (a, b) for role, what in part.reads.items() if what == "labels"}
+    reads: dict[str, What] = {role: "labels" if role in labels else "images" for role in {**a.reads, **b.reads}}
+    code = f"by={by!r}{'' if start is None else f', start={start}'}"
 
+    def gathers(**_: Any) -> tuple[Need, ...]:
+        return tuple(sorted(a.gathered(a.settled({})) | b.gathered(b.settled({}))))
+
+    def refuses(views: Views, **_: Any) -> str | None:
+        for part in (a, b):
+            why = None if part.refuses is None else part.refuses(_seen_by(part, views), **part.settled({}))
+            if why is not None:
+                return f"{part.name}: {why}"
+        return None
+
+    return Scorer(
+        name=f"hybrid({a.name}, {b.name}, by {by}{'' if start is None else f' from {start}'})",
+        function=_hybrid(a, b, by=by, start=start),
+        needs=tuple(sorted({*a.needs, *b.needs})),
+        reads=reads,
+        level="network",
+        cite="; ".join(dict.fromkeys(part.cite for part in (a, b) if part.cite)),
+        label=f"{a.label} + {b.label}",
+        draws=a.draws or b.draws,
+        gathers=gathers,
+        refuses=refuses,
+        code=f"dg.hybrid({_expression(a)}, {_expression(b)}, {code})",
+    )
+
+
+def _hybrid(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Callable[..., dict[str, Tensor]]:
     def both(views: Views, *, seed: int = 0) -> dict[str, Tensor]:
-        early, late = (_ranks(_given(one, views, seed)) for one in (a, b))
+        early, late = (_ranks(_scores(part, views, seed)) for part in (a, b))
         if by == "rank":
             return {name: (early[name] + late[name]) / 2 for name in views}
         first = len(views) // 2 if start is None else start
         return {name: (early if view.depth < first else late)[name] for name, view in views.items()}
 
-    def gathers(**_: Any) -> tuple[Need, ...]:
-        return tuple(sorted(a.gathered(_defaults(a)) | b.gathered(_defaults(b))))
-
-    def refuses(views: Views, **_: Any) -> str | None:
-        for one in (a, b):
-            if one.refuses is not None and (why := one.refuses(_seen_by(one, views), **_defaults(one))) is not None:
-                return f"{one.name}: {why}"
-        return None
-
-    def steady(views: Views) -> dict[str, Tensor]:
+    def without_seed(views: Views) -> dict[str, Tensor]:
         return both(views)
 
-    function: Callable[..., dict[str, Tensor]] = both if draws else steady
+    function: Callable[..., dict[str, Tensor]] = both if a.draws or b.draws else without_seed
     how = "the first in early layers, the second in later ones" if by == "depth" else "the mean of their ranks"
-    function.__doc__ = f"{a.name} and {b.name} together: {how}.\n\nRanks over the whole network, scaled to [0, 1]."
-    labelled = {role for one in (a, b) for role, what in one.reads.items() if what == "labels"}
-    reads: dict[str, Literal["images", "labels"]] = {
-        role: "labels" if role in labelled else "images" for role in {**a.reads, **b.reads}
-    }
-    return Scorer(
-        f"hybrid({a.name}, {b.name}, by {by}{where})",
-        function,
-        tuple(sorted({*a.needs, *b.needs})),
-        reads,
-        "network",
-        None,
-        "; ".join(dict.fromkeys(one.cite for one in (a, b) if one.cite)),
-        f"{a.label} + {b.label}",
-        draws,
-        gathers,
-        refuses,
-        code=f"dg.hybrid({expression(a)}, {expression(b)}, by={by!r}{'' if start is None else f', start={start}'})",
-    )
+    function.__doc__ = f"{a.name} and {b.name} combined: {how}.\n\nRanks over the whole network, scaled to [0, 1]."
+    return function
 
 
-def _defaults(scorer: Scorer) -> dict[str, Any]:
-    return scorer.settled({})
+def _expression(scorer: Scorer) -> str:
+    """How a scorer is written inside another expression."""
+    return scorer.code or repr(scorer.name)
 
 
-def _given(scorer: Scorer, views: Views, seed: int) -> Mapping[str, Tensor]:
-    options = _defaults(scorer) | ({"seed": seed} if scorer.draws else {})
+def _scores(scorer: Scorer, views: Views, seed: int) -> Mapping[str, Tensor]:
+    options = scorer.settled({}) | ({"seed": seed} if scorer.draws else {})
     views = _seen_by(scorer, views)
     if scorer.level == "network":
         return scorer(views, **options)
@@ -118,10 +116,3 @@ def _ranks(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     flat = torch.cat([value.detach().cpu().double() for value in values.values()])
     ranks = torch.from_numpy(np.asarray(rankdata(flat.numpy()), dtype=np.float64) - 1) / max(len(flat) - 1, 1)
     return dict(zip(values, ranks.split([len(value) for value in values.values()]), strict=True))
-
-
-def _like(function: Callable[..., Any], made: Callable[..., Any], words: str) -> Callable[..., Any]:
-    """`made` with the parameters of `function`, so that its options are the same."""
-    made.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    made.__doc__ = words
-    return made

@@ -1,4 +1,4 @@
-"""How strongly consecutive layers hang together: correlations of their responses, and a scorer made of them."""
+"""GC-Net: correlations between the responses of consecutive layers, and a scorer made of them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .contract import scorer
 from .view import GroupView
 
 Direction = Literal["out", "in", "both"]
-LEAST = 3  # images of a class below which nothing is correlated
-ENOUGH = 200  # images of a class below which the floor is told
-STEADY = 1e-3  # a standard deviation below it counts as none
+MIN_IMAGES = 3  # images of a class below which nothing is correlated
+ENOUGH_IMAGES = 200  # images of a class below which the null level is noted
+_STEADY = 1e-3  # a standard deviation below it counts as none
 _PAPER = "Wisell, Yasaei Sekeh 2024, Ghost-Connect Net, Neural Processing Letters 57(5), arXiv:2411.09199"
 
 
 def correlation(sums: CoMoments, *, signed: bool = False, shuffled: bool = False) -> Tensor:
-    """Mean over classes of the (absolute) Pearson correlation of each filter with each output of the reading layer.
+    """Return the mean over classes of the (absolute) Pearson correlation of each filter with each output of a layer.
 
     (E[xy] - E[x] E[y]) / (s_x s_y) over the images of a class, 0 where s_x or s_y, population standard deviations, is
     below 1e-3. Classes with fewer than 3 images are left out.
 
     Args:
-        sums: of A filters and B outputs.
+        sums: of A filters and B outputs of a layer that reads them.
         signed: mean of the correlations themselves instead of their absolute values.
-        shuffled: of the random pairing of images that `sums` holds too: what is left where there is no connection.
+        shuffled: of the random pairing of images that `sums` holds too: the null level, without any connection.
 
     Returns:
         (A, B) float64 in [0, 1], or in [-1, 1] when signed; of the shuffled pairing at most 64 x 64 of them.
@@ -36,57 +36,57 @@ def correlation(sums: CoMoments, *, signed: bool = False, shuffled: bool = False
     Raises:
         DgpruneError: no class has 3 images.
     """
-    kept = (sums.images >= LEAST).nonzero().flatten().tolist()
-    if not kept:
+    classes = (sums.images >= MIN_IMAGES).nonzero().flatten().tolist()
+    if not classes:
         raise DgpruneError(
-            f"no class has {LEAST} images here, so nothing can be correlated within a class; take all classes together "
-            "(by_class=False), or a domain with more images in this part."
+            f"no class has {MIN_IMAGES} images here, so nothing can be correlated within a class; pool the classes "
+            "(by_class=False), or use a domain with more images in this split."
         )
     table = sums.shuffled if shuffled else sums.cross
     total = torch.zeros(table.shape[1:], dtype=torch.float64)
-    for k in kept:
+    for k in classes:
         count = sums.images[k].double()
         (x, x_scale), (y, y_scale) = (
-            _centre_and_scale(held[:, k, :size], count)
-            for held, size in zip((sums.first, sums.second), table.shape[1:], strict=True)
+            _centre_and_scale(part[:, k, :size], count)
+            for part, size in zip((sums.first, sums.second), table.shape[1:], strict=True)
         )
-        found = ((table[k] / count - torch.outer(x, y)) / torch.outer(x_scale, y_scale)).clamp(-1, 1)
-        total += found if signed else found.abs()
-    return total / len(kept)
+        rho = ((table[k] / count - torch.outer(x, y)) / torch.outer(x_scale, y_scale)).clamp(-1, 1)
+        total += rho if signed else rho.abs()
+    return total / len(classes)
 
 
-def expected_floor(images: Tensor, *, signed: bool = False) -> float:
-    """Mean |correlation| of unconnected responses, by formula, averaged over classes as `correlation` does.
+def expected_null(images: Tensor, *, signed: bool = False) -> float:
+    """Return the expected |correlation| of independent responses, averaged over classes as `correlation` does.
 
     About sqrt(2 / pi) / sqrt(n) of one class of n images; a mean of K signed ones shrinks further, by sqrt(K).
     """
-    kept = images[images >= LEAST].double()
-    spread = kept.reciprocal().sum().sqrt() / len(kept) if signed else kept.rsqrt().mean()
+    counts = images[images >= MIN_IMAGES].double()
+    spread = counts.reciprocal().sum().sqrt() / len(counts) if signed else counts.rsqrt().mean()
     return float(spread) * (2 / torch.pi) ** 0.5
 
 
-def say_if_few(images: Mapping[str, Sequence[int]]) -> None:
-    """One note where the smallest class that counts has fewer than 200 images.
+def note_if_few(images: Mapping[str, Sequence[int]]) -> None:
+    """Note where the smallest class that counts has fewer than 200 images.
 
     Args:
         images: domain -> images per class.
     """
-    smallest = {name: min(count for count in held if count >= LEAST) for name, held in images.items()}
+    smallest = {name: min(count for count in counts if count >= MIN_IMAGES) for name, counts in images.items()}
     name = min(smallest, key=smallest.__getitem__)
-    if smallest[name] < ENOUGH:
-        what = "in its smallest class" if len(images[name]) > 1 else "in all"
+    if smallest[name] < ENOUGH_IMAGES:
+        where = "in its smallest class" if len(images[name]) > 1 else "in all"
         note(
-            f"connections are correlations over {smallest[name]} images of {name!r} {what}; unconnected filters reach "
-            f"about {0.8 / smallest[name] ** 0.5:.2f} by chance there, so smaller differences say nothing. "
-            f"{ENOUGH} would be enough."
+            f"connections are correlations over {smallest[name]} images of {name!r} {where}; independent filters have "
+            f"a mean |rho| of about {0.8 / smallest[name] ** 0.5:.2f} there, so smaller differences are not "
+            f"meaningful. {ENOUGH_IMAGES} images would be enough."
         )
 
 
-def _centre_and_scale(held: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of (2, C) sums and sums of squares; a scale of infinity where nothing changes."""
-    mean, square = held / count
+def _centre_and_scale(sums: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of (2, C) sums and sums of squares; an infinite scale where nothing changes."""
+    mean, square = sums / count
     scale = (square - mean.square()).clamp_min(0).sqrt()
-    return mean, torch.where(scale < STEADY, torch.inf, scale)
+    return mean, torch.where(scale < _STEADY, torch.inf, scale)
 
 
 def _gathers(*, by_class: bool = True, **_: object) -> tuple[Need, ...]:
@@ -94,21 +94,21 @@ def _gathers(*, by_class: bool = True, **_: object) -> tuple[Need, ...]:
 
 
 def _refuses(views: dict[str, GroupView], *, by_class: bool = True, **_: object) -> str | None:
-    ends = {layer for view in views.values() for layer in view.pairs}
+    layers = {layer for view in views.values() for layer in view.pairs}
     for name, view in views.items():
-        if not view.pairs and not any(view.places_on(layer) for layer in ends):
-            return f"no layer but grouped convolutions reads or writes the filters of {name!r}, so none is connected."
-    one = next(iter(views.values()))
-    for domain in one.sources if by_class else ():
-        counts = one.class_counts(domain)
-        if (most := int(counts.max())) < LEAST:
+        if not view.pairs and not any(view.places_on(layer) for layer in layers):
+            return f"only grouped convolutions read or produce the filters of {name!r}, so none is connected."
+    first = next(iter(views.values()))
+    for domain in first.sources if by_class else ():
+        counts = first.class_counts(domain)
+        if (largest := int(counts.max())) < MIN_IMAGES:
             return (
-                f"no class of {domain!r} has {LEAST} images that scorers may read (the largest has {most}); take all "
-                "classes together (by_class=False)."
+                f"no class of {domain!r} has {MIN_IMAGES} images that scorers may read (the largest has {largest}); "
+                "pool the classes (by_class=False)."
             )
-        if why := one.co_moments_refused(tables=len(counts)):
+        if why := first.co_moments_refused(tables=len(counts)):
             return why
-    return None if by_class else one.co_moments_refused(tables=1)
+    return None if by_class else first.co_moments_refused(tables=1)
 
 
 @scorer(
@@ -118,31 +118,31 @@ def _refuses(views: dict[str, GroupView], *, by_class: bool = True, **_: object)
     level="network",
     gathers=_gathers,
     refuses=_refuses,
-    label="Least connected to the next layer",
+    label="GC-Net",
     cite=f"{_PAPER}; the filter score is our reconstruction",
 )
 def gc_net(
     views: dict[str, GroupView], *, direction: Direction = "out", by_class: bool = True, signed: bool = False
 ) -> dict[str, Tensor]:
-    """Mean correlation of a filter's response with the outputs of the layers that read it.
+    """Mean |correlation| with the outputs of the layers that read the filter; weakly connected ones are removed first.
 
     rho_ij = mean over sources (equal weight) and classes of |Pearson(a_i, a_j)|, a = spatial mean of a raw convolution
     output (of a linear layer its output); 0 where a standard deviation is below 1e-3; classes with fewer than 3 images
     are left out. "out": mean of rho_ij over the outputs j of all layers that read filter i; "in": mean of rho_ki over
-    the filters k that the writers of i read; "both": the mean of the two. Where one does not exist (the first layer
+    the filters k that the producers of i read; "both": the mean of the two. Where one does not exist (the first layer
     reads no filter; a group that only grouped convolutions read) the other is taken. `by_class=False` correlates over
     all images and reads no label; `signed` leaves out the absolute value. What is consecutive: `dg.gc_net`.
-    Returns (C,) per layer, in [0, 1], or [-1, 1] when signed. A note names the floor of |rho| under 200 images a class.
-    Source: Wisell and Yasaei Sekeh 2024; only the abstract is available, the channel form is ours.
+    Returns (C,) per layer, in [0, 1], or [-1, 1] when signed. A note gives the null level of |rho| under 200 images a
+    class. Source: Wisell and Yasaei Sekeh 2024; only the abstract is available, the channel form is ours.
     """
     choice("direction", direction, Direction)
     rho = _connections(views, by_class=by_class, signed=signed)
-    found = {}
+    scores = {}
     for name, view in views.items():
         both = torch.stack([_outgoing(view, rho), _incoming(view, rho)])
         first, second = both if direction == "out" else both.flip(0)
-        found[name] = both.nanmean(0) if direction == "both" else torch.where(first.isnan(), second, first)
-    return found
+        scores[name] = both.nanmean(0) if direction == "both" else torch.where(first.isnan(), second, first)
+    return scores
 
 
 def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -> dict[tuple[str, str], Tensor]:
@@ -150,7 +150,7 @@ def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -
     sources = next(iter(views.values())).sources
     rho: dict[tuple[str, str], Tensor] = {}
     images: dict[str, list[int]] = {}
-    # Domains outermost, the last that was gathered first: the sums of a large network are held of one at a time.
+    # Domains outermost, the last that was gathered first: only one domain's sums of a large network are in memory.
     for domain in reversed(sources):
         for name, view in views.items():
             for layer in view.pairs:
@@ -159,7 +159,7 @@ def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -
                 images[domain] = sums.images.tolist()
                 part = correlation(sums, signed=signed) / len(sources)
                 rho[name, layer] = rho[name, layer] + part if (name, layer) in rho else part
-    say_if_few(images)
+    note_if_few(images)
     return rho
 
 
@@ -170,7 +170,7 @@ def _outgoing(view: GroupView, rho: Mapping[tuple[str, str], Tensor]) -> Tensor:
 
 
 def _incoming(view: GroupView, rho: Mapping[tuple[str, str], Tensor]) -> Tensor:
-    """(C,) mean over all filters that the layers which write it read; NaN where they read none."""
+    """(C,) mean over all filters that its producers read; NaN where they read none."""
     total, count = torch.zeros(2, view.filters, dtype=torch.float64)
     for (_, layer), part in rho.items():
         for positions, filters in view.places_on(layer):

@@ -1,4 +1,4 @@
-"""Scorers that read the gradient of the risk on source images and labels."""
+"""Scorers of the gradient of the risk on source images and labels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .view import GroupView
     "taylor",
     needs=("gate",),
     reads={"source": "labels"},
-    label="Least effect on the loss",
+    label="Taylor (gate)",
     cite="Molchanov et al. 2019, Importance Estimation for Neural Network Pruning, CVPR, equation 8 (gate form)",
 )
 def taylor(view: GroupView) -> Tensor:
-    """First-order effect on the risk of closing a gate on the filter's output.
+    """First-order effect on the source risk of closing a gate on the output; small effects are removed first.
 
     |dR/dz| at z = 1 = |sum y dR/dy|, R = mean over sources (equal weight) of the mean cross-entropy on their score
-    part; the gate sits after BatchNorm and a coupled group has one. Returns (C,) >= 0.
-    Source: Molchanov et al. 2019, equation 8; theirs squares per batch, ours takes the whole part at once.
+    split; the gate comes after BatchNorm and a coupled group has one. Returns (C,) >= 0.
+    Source: Molchanov et al. 2019, equation 8; theirs squares per batch, ours takes the whole split at once.
     """
     return view.over_sources(view.gate).abs()
 
@@ -29,13 +29,13 @@ def taylor(view: GroupView) -> Tensor:
     "taylor_weight",
     needs=("weights", "weight_gradient"),
     reads={"source": "labels"},
-    label="Least effect on the loss (weight by weight)",
+    label="Taylor (weights)",
     cite="Molchanov et al. 2019, CVPR, section 3.1, as Torch-Pruning's default Taylor importance",
 )
 def taylor_weight(view: GroupView) -> Tensor:
-    """First-order effect of zeroing each weight of the filter by itself, summed.
+    """First-order effect on the source risk of zeroing each weight by itself, summed; small sums are removed first.
 
-    sum |w dR/dw| over every layer that writes the filter, R as in `taylor`. Returns (C,) >= 0.
+    sum |w dR/dw| over every layer that produces the filter, R as in `taylor`. Returns (C,) >= 0.
     Source: Molchanov et al. 2019, section 3.1, with absolute values as in Torch-Pruning.
     """
     return (view.weight * view.over_sources(view.weight_gradient)).abs().sum(1)

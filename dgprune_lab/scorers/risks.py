@@ -1,4 +1,4 @@
-"""Scorers made of the risks of several sources and their gradients: who matters, and who makes the risks differ."""
+"""Importance and between-source variance, from per-source risks and their gradients."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..core import DgpruneError, Need, choice, note
 from .contract import scorer
 from .view import GroupView
 
+Form = Literal["additive", "joint", "signed"]
 Mode = Literal["additive", "joint", "signed", "oracle"]
 Keep = Literal["high", "low"]
 Effects = Mapping[str, Tensor]
@@ -25,6 +26,7 @@ def _gathers(*, mode: Mode = "additive", **_: object) -> tuple[Need, ...]:
 
 
 def one_source(views: dict[str, GroupView], **_: object) -> str | None:
+    """Return why a comparison of sources cannot run, where there is only one."""
     sources = next(iter(views.values())).sources
     return None if len(sources) > 1 else "it compares at least two sources, and there is one."
 
@@ -36,60 +38,58 @@ def one_source(views: dict[str, GroupView], **_: object) -> str | None:
     level="network",
     gathers=_gathers,
     refuses=one_source,
-    label="Least effect on the loss and its spread",
+    label="Risk variance",
     cite=f"{_PAPER}; the formulas are our reconstruction from its abstract",
 )
 def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta: float = 1.0) -> dict[str, Tensor]:
-    """Effect of closing a filter's gate on the mean risk of the sources and on the variance of their risks.
+    """Effect of closing a gate on mean and variance of the source risks; small effects are removed first.
 
     R_e = mean cross-entropy on source e, g_e = dR_e/dz at z = 1, gbar their mean (equal weight per source, whatever its
     size), dVar/dz = (2/E) sum_e (R_e - Rbar) g_e. "additive": gbar^2 / mean(gbar^2) + beta (dVar)^2 / mean(dVar^2), the
     means over the whole network; "joint": (gbar + beta dVar)^2; "signed": |gbar| - beta dVar, so that a filter whose
-    removal lowers the variance goes; "oracle": as additive, with each filter really removed, one network per filter
-    (slow: the twin that the others are compared with, `dgprune-lab oracle`). beta = 0 is first-order Taylor, squared.
+    removal lowers the variance is removed; "oracle": as additive, with each filter really removed, one network per
+    filter (slow: the reference for the others, `dgprune-lab oracle`). beta = 0 is first-order Taylor, squared.
     Returns (C,) per layer. Source: Cai, Li, Kot 2022; only the abstract is available, the formulas are ours.
     """
     choice("mode", mode, Mode)
     return combined(*terms(views, removed=mode == "oracle"), mode="additive" if mode == "oracle" else mode, beta=beta)
 
 
-def combined(
-    mean: Effects, spread: Effects, *, mode: Literal["additive", "joint", "signed"], beta: float
-) -> dict[str, Tensor]:
-    """The two effects as one score, by layer; a note where the variance has next to nothing to say."""
+def combined(mean: Effects, spread: Effects, *, mode: Form, beta: float) -> dict[str, Tensor]:
+    """Return the two effects as one score, by layer; note where the variance term is negligible."""
     if mode == "additive":
         first, second = squared_over_mean(mean), squared_over_mean(spread)
-        _warn(first, second, beta)
+        _note_if_negligible(first, second, beta)
         return {name: first[name] + beta * second[name] for name in mean}
-    _warn(_squared(mean), _squared(spread), beta**2)
+    _note_if_negligible(_squared(mean), _squared(spread), beta**2)
     if mode == "joint":
         return {name: (mean[name] + beta * spread[name]).square() for name in mean}
     return {name: mean[name].abs() - beta * spread[name] for name in mean}
 
 
 def terms(views: dict[str, GroupView], *, removed: bool) -> tuple[Effects, Effects]:
-    """Per layer, (C,) effect on the mean risk and on the population variance of the risks.
+    """Return, per layer, (C,) the effect on the mean and on the population variance of the source risks.
 
-    Their derivatives by the gate; or, `removed`, minus the changes when a filter really goes, which is what the
-    derivative stands for.
+    Their derivatives by the gate; or, `removed`, minus the changes when a filter is really removed, which the
+    derivative approximates.
     """
-    sources = next(iter(views.values())).sources
-    risks = torch.tensor([next(iter(views.values())).risk(source) for source in sources], dtype=torch.float64)
+    first = next(iter(views.values()))
+    risks = torch.tensor([first.risk(source) for source in first.sources], dtype=torch.float64)
     mean, spread = {}, {}
     for name, view in views.items():
         if removed:
-            after = risks[:, None] + torch.stack([view.removal(source) for source in sources])
+            after = risks[:, None] + torch.stack([view.removal(source) for source in view.sources])
             mean[name] = risks.mean() - after.mean(0)
             spread[name] = risks.var(correction=0) - after.var(0, correction=0)
         else:
-            gates = torch.stack([view.gate(source) for source in sources])
+            gates = _gates(view)
             mean[name] = gates.mean(0)
             spread[name] = 2 * ((risks - risks.mean())[:, None] * gates).mean(0)
     return mean, spread
 
 
 def share(first: Effects, second: Effects) -> float:
-    """Median over the filters of second / (first + second), both >= 0: how much the second term has to say.
+    """Return the median over the filters of second / (first + second), both >= 0: the weight of the second term.
 
     Filters of which both are 0 have no share: they are dead, however much the risks differ.
     """
@@ -98,25 +98,30 @@ def share(first: Effects, second: Effects) -> float:
     return float((b[alive] / (a + b)[alive]).median()) if alive.any() else 0.0
 
 
-def _warn(first: Effects, second: Effects, beta: float) -> None:
-    found = share(first, {name: beta * value for name, value in second.items()})
-    if beta and found < SHARE:
+def _note_if_negligible(first: Effects, second: Effects, beta: float) -> None:
+    median = share(first, {name: beta * value for name, value in second.items()})
+    if beta and median < SHARE:
         note(
-            f"risk_variance: the variance term makes up {100 * found:.2g} % of the score of a middle filter, so this "
-            "is nearly plain Taylor. The risks of the sources are too alike or too near zero: score on held-out images "
-            "(split='score'), use sources that differ, or raise beta."
+            f"risk_variance: the variance term makes up {100 * median:.2g} % of the score of the median filter, so "
+            "this is nearly plain Taylor. The risks of the sources are too similar or too near zero: score on held-out "
+            "images (split='score'), use sources that differ, or raise beta."
         )
 
 
-def _squared(part: Effects) -> dict[str, Tensor]:
-    return {name: value.square() for name, value in part.items()}
+def _squared(effects: Effects) -> dict[str, Tensor]:
+    return {name: value.square() for name, value in effects.items()}
 
 
-def squared_over_mean(part: Effects) -> dict[str, Tensor]:
-    """Squares over their mean in the whole network."""
-    squares = _squared(part)
+def squared_over_mean(effects: Effects) -> dict[str, Tensor]:
+    """Return the squares divided by their mean over the whole network."""
+    squares = _squared(effects)
     mean = max(float(torch.cat(list(squares.values())).mean()), _TINY)
     return {name: value / mean for name, value in squares.items()}
+
+
+def _gates(view: GroupView) -> Tensor:
+    """(E, C) gate gradients per source."""
+    return torch.stack([view.gate(source) for source in view.sources])
 
 
 @scorer(
@@ -125,18 +130,18 @@ def squared_over_mean(part: Effects) -> dict[str, Tensor]:
     reads={"source": "labels"},
     level="network",
     refuses=one_source,
-    label="Training looks disagree most",
+    label="Gradient agreement",
     cite="Parascandolo et al. 2021, Learning explanations that are hard to vary, ICLR, section 3 (AND-mask); "
     "per filter it is ours",
 )
 def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
-    """Whether the sources agree on the sign of a filter's gate gradient.
+    """Agreement of the sources on the sign of the gate gradient; filters without agreement are removed first.
 
     |mean_e sign g_e|, equal weight per source; ties (with two sources it is 0 or 1) are broken by |mean_e g_e|, scaled
     by its largest value in the network to less than one step. Returns (C,) in [0, 1 + 1/(2E)] per layer, E sources.
     Source: Parascandolo et al. 2021, section 3, where it masks gradients; as a filter score it is ours.
     """
-    gates = {name: torch.stack([view.gate(source) for source in view.sources]) for name, view in views.items()}
+    gates = {name: _gates(view) for name, view in views.items()}
     largest = max(max(float(g.mean(0).abs().max()) for g in gates.values()), _TINY)
     return {name: g.sign().mean(0).abs() + g.mean(0).abs() / (2 * len(g) * largest) for name, g in gates.items()}
 
@@ -146,12 +151,12 @@ def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
     needs=("gate",),
     reads={"source": "labels"},
     refuses=one_source,
-    label="Unsteadiest effect on the loss",
+    label="Gradient signal-to-noise",
     cite="after Liu et al. 2020, Understanding why neural networks generalize well through GSNR, ICLR, definition 1; "
     "over domains instead of samples it is ours",
 )
 def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: float = 1e-12) -> Tensor:
-    """Signal-to-noise ratio of a filter's gate gradient over the sources.
+    """Signal-to-noise ratio of the gate gradient over the sources; filters with a low ratio are removed first.
 
     (mean_e g_e)^2 / (Var_e g_e + eps), population variance, equal weight per source. Both signs are defended in the
     literature: `keep` "high" keeps the filters with a steady effect, "low" those with an unsteady one (the negative
@@ -160,6 +165,6 @@ def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: float = 1e-12) ->
     choice("keep", keep, Keep)
     if eps <= 0:
         raise DgpruneError(f"eps must be above 0; got {eps}.")
-    gates = torch.stack([view.gate(source) for source in view.sources])
+    gates = _gates(view)
     ratio = gates.mean(0).square() / (gates.var(0, correction=0) + eps)
     return ratio if keep == "high" else -ratio

@@ -1,7 +1,8 @@
-"""Scorers that ask how strongly a filter's effect on the true class's logit differs between two domains."""
+"""Scorers of how strongly a filter's effect on the true class's logit differs between two domains."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations, product
 from typing import Literal
 
@@ -28,15 +29,15 @@ _CITE = (
     reads={"source": "labels", "target": "labels"},
     level="network",
     instead="sensitivity_sources",
-    label="Notice the new look most",
+    label="Domain sensitivity (source vs target)",
     cite=_CITE,
 )
 def sensitivity(
     views: dict[str, GroupView], *, source: str | None = None, target: str | None = None
 ) -> dict[str, Tensor]:
-    """Minus the effect size of the domain on a filter's attribution: those that notice the new look most go first.
+    """Minus the effect size of source vs target on a filter's attribution; the most sensitive are removed first.
 
-    -|d|, d = Cohen's d matched by true class (`contrast.effects`) of a_i = sum over places of y dl/dy, l the logit of
+    -|d|, d = Cohen's d matched by true class (`stats.matched_d`) of a_i = sum over places of y dl/dy, l the logit of
     image i's true class, y the filter's output: gradient x activation. Without names the mean of |d| over all pairs of
     a source and a target. A filter without any spread in either domain whose attribution yet differs counts as the
     most sensitive of the network. It reads target labels: target-aware.
@@ -44,9 +45,7 @@ def sensitivity(
     `diagnostics.sensitivity` gives the same d with intervals, by Captum.
     """
     first = next(iter(views.values()))
-    return _scores(
-        views, list(product(named_domains(source, first.sources), named_domains(target, first.targets))), over="mean"
-    )
+    return _scores(views, product(named_domains(source, first.sources), named_domains(target, first.targets)))
 
 
 @scorer(
@@ -55,27 +54,26 @@ def sensitivity(
     reads={"source": "labels"},
     level="network",
     refuses=one_source,
-    label="Notice the training looks most",
+    label="Domain sensitivity (between sources)",
     cite=f"{_CITE}, between sources",
 )
 def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> dict[str, Tensor]:
-    """Minus the effect size of the domain on a filter's attribution, between sources: no target is read.
+    """Minus the effect size between sources on a filter's attribution; the most sensitive are removed first.
 
-    As `sensitivity`, over all pairs of sources: the mean of |d|, or the largest.
+    As `sensitivity`, over all pairs of sources: the mean of |d|, or the largest. No target is read.
     Returns (C,) <= 0 per layer. Source: as `sensitivity`; ours.
     """
     choice("over", over, Over)
-    return _scores(views, list(combinations(next(iter(views.values())).sources, 2)), over=over)
+    return _scores(views, combinations(next(iter(views.values())).sources, 2), over=over)
 
 
-def _scores(views: dict[str, GroupView], pairs: list[tuple[str, str]], *, over: Over) -> dict[str, Tensor]:
-    found = {name: _absolute(view, pairs) for name, view in views.items()}
-    known = torch.cat([sizes.flatten() for sizes in found.values()])
-    most = max(known[known.isfinite()].tolist(), default=0.0) or 1.0  # above those that notice nothing
-    filled = {name: torch.nan_to_num(sizes, nan=most) for name, sizes in found.items()}
-    return {name: -(sizes.mean(0) if over == "mean" else sizes.amax(0)) for name, sizes in filled.items()}
-
-
-def _absolute(view: GroupView, pairs: list[tuple[str, str]]) -> Tensor:
-    """(P, C) |d| of every pair of domains."""
-    return torch.stack([matched_d(view.class_gate(a), view.class_gate(b)).abs() for a, b in pairs])
+def _scores(views: dict[str, GroupView], pairs: Iterable[tuple[str, str]], *, over: Over = "mean") -> dict[str, Tensor]:
+    listed = list(pairs)
+    sizes = {  # (pairs, C) |d|
+        name: torch.stack([matched_d(view.class_gate(a), view.class_gate(b)).abs() for a, b in listed])
+        for name, view in views.items()
+    }
+    flat = torch.cat([size.flatten() for size in sizes.values()])
+    largest = max(flat[flat.isfinite()].tolist(), default=0.0) or 1.0  # above those that are not sensitive at all
+    filled = {name: torch.nan_to_num(size, nan=largest) for name, size in sizes.items()}
+    return {name: -(size.mean(0) if over == "mean" else size.amax(0)) for name, size in filled.items()}

@@ -19,16 +19,15 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
 
     Args:
         importance: an instance of any `tp.importance` class.
-        name: for tables; the class name where not given.
+        name: for tables; the class name if None.
         gradients: whether it reads `.grad`; it then holds the gradient of the mean source risk, and labels were read.
 
     Raises:
         DgpruneError: when scoring, if the importance gives nothing for a group, or reads gradients undeclared.
     """
-    title = name or type(importance).__name__
 
     @scorer(
-        title,
+        name or type(importance).__name__,
         needs=("model", "weight_gradient") if gradients else ("model",),
         level="network",
         reads={"source": "labels"} if gradients else {},
@@ -39,33 +38,28 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
         import torch_pruning as tp
 
         first = next(iter(views.values()))
-        model = first.model
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        model = first.model.requires_grad_(True)
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             graph = tp.DependencyGraph().build_dependency(model, example_inputs=(first.example,), verbose=False)
         if gradients:
             first.fill_gradients()
-        found = {}
         with preserved_rng():
             torch.manual_seed(0)  # an importance that draws does so from the global generator
-            for key, view in views.items():
-                found[key] = _of_group(importance, graph, view, hint=not gradients)
-        return found
+            return {key: _of_group(importance, graph, view, gradients=gradients) for key, view in views.items()}
 
     return wrapped
 
 
-def _of_group(importance: Callable[..., Any], graph: Any, view: GroupView, *, hint: bool) -> Tensor:
+def _of_group(importance: Callable[..., Any], graph: Any, view: GroupView, *, gradients: bool) -> Tensor:
     """One number per filter of a group, by an importance of Torch-Pruning."""
-    root = view.model.get_submodule(view.name)
+    name, root = type(importance).__name__, view.model.get_submodule(view.name)
     handler = graph.get_pruner_of_module(root).prune_out_channels
     try:
         value = importance(graph.get_pruning_group(root, handler, list(range(view.filters))))
     except (AttributeError, TypeError) as error:
-        words = "; if it reads gradients, pass gradients=True" if hint else ""
-        raise DgpruneError(f"{type(importance).__name__} fails on layer {view.name!r} ({error}){words}.") from error
+        hint = "" if gradients else "; if it reads gradients, pass gradients=True"
+        raise DgpruneError(f"{name} fails on layer {view.name!r} ({error}){hint}.") from error
     if value is None:
-        raise DgpruneError(f"{type(importance).__name__} gives no importance for layer {view.name!r}.")
+        raise DgpruneError(f"{name} gives no importance for layer {view.name!r}.")
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from ..measurement import Site, pairs, produced, too_large
 from .contract import Scorer, What
 from .inputs import MAP_NEEDS, Inputs
 
-Parts = TypeVar("Parts", bound=NamedTuple)
+Parts = TypeVar("Parts", ClassMap, ClassMoments, CoMoments, Moments)
 
 
 class GroupView:

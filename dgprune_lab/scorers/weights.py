@@ -1,4 +1,4 @@
-"""Scorers that read nothing but weights, and the random control."""
+"""Scorers that read only weights, and the random control."""
 
 from __future__ import annotations
 
@@ -9,41 +9,39 @@ from .contract import scorer
 from .view import GroupView
 
 
-@scorer("random", needs=(), draws=True, label="Random (control)", cite="the control every comparison needs")
+@scorer("random", needs=(), draws=True, label="Random", cite="the control that every comparison needs")
 def random(view: GroupView, *, seed: int = 0) -> Tensor:
-    """A uniform draw per filter: what choosing without looking does.
+    """A uniform random number per filter; filters are removed in random order.
 
-    Source: control. Returns (C,) in [0, 1), other for each seed and layer.
+    Source: control. Returns (C,) in [0, 1), different for each seed and layer.
     """
     return torch.rand(view.filters, generator=view.generator(seed), dtype=torch.float64)
 
 
 @scorer(
-    "l1", label="Smallest weights", cite="Li et al. 2017, Pruning Filters for Efficient ConvNets, ICLR, section 3.1"
+    "l1", label="L1 norm (weights)", cite="Li et al. 2017, Pruning Filters for Efficient ConvNets, ICLR, section 3.1"
 )
 def l1(view: GroupView) -> Tensor:
-    """Sum of the absolute weights of a filter.
+    """Sum of the absolute weights of a filter; small sums are removed first.
 
-    sum |w| over every layer that writes the filter (a residual stream has several). Returns (C,) >= 0.
+    sum |w| over every layer that produces the filter (a residual stream has several). Returns (C,) >= 0.
     Source: Li et al. 2017, section 3.1; coupled layers are summed, which the paper does not define.
     """
     return view.weight.abs().sum(1)
 
 
-@scorer(
-    "l2", label="Smallest weights (squared)", cite="He et al. 2018, Soft Filter Pruning, IJCAI, equation 2 with p = 2"
-)
+@scorer("l2", label="L2 norm (weights)", cite="He et al. 2018, Soft Filter Pruning, IJCAI, equation 2 with p = 2")
 def l2(view: GroupView) -> Tensor:
-    """Euclidean norm of the weights of a filter.
+    """Euclidean norm of the weights of a filter; small norms are removed first.
 
-    sqrt(sum w^2) over every layer that writes the filter: the sum comes before the root. Returns (C,) >= 0.
+    sqrt(sum w^2) over every layer that produces the filter: the sum comes before the root. Returns (C,) >= 0.
     Source: He et al. 2018, equation 2.
     """
     return view.weight.square().sum(1).sqrt()
 
 
 def _without_norm(views: dict[str, GroupView]) -> str | None:
-    """Reading the scales raises in words where there are none."""
+    """Reading the scales raises where there are none."""
     for view in views.values():
         _ = view.scale
     return None
@@ -51,12 +49,12 @@ def _without_norm(views: dict[str, GroupView]) -> str | None:
 
 @scorer(
     "bn_scale",
-    label="Smallest BatchNorm scale",
+    label="BatchNorm scale",
     cite="Liu et al. 2017, Network Slimming, ICCV, section 3",
     refuses=_without_norm,
 )
 def bn_scale(view: GroupView) -> Tensor:
-    """Absolute BatchNorm scale of a filter.
+    """Absolute BatchNorm scale of a filter; small scales are removed first.
 
     sum |gamma| over the BatchNorms of the group. Returns (C,) >= 0.
     Source: Liu et al. 2017, section 3. Raises where no BatchNorm follows.
@@ -69,38 +67,38 @@ def _without_relu(views: dict[str, GroupView]) -> str | None:
     for name, view in views.items():
         _ = view.end_norms
         if not view.ends_in_relu:
-            return f"no ReLU directly follows the BatchNorm of layer {name!r}, so the expectation is another one."
+            return f"no ReLU directly follows the BatchNorm of layer {name!r}, so the formula does not hold."
     return None
 
 
 @scorer(
     "expected_activation",
-    label="Least expected response",
+    label="Expected activation (BatchNorm)",
     refuses=_without_relu,
     cite="Bartoldson et al. 2020, The Generalization-Stability Tradeoff, NeurIPS, arXiv:1906.03728, E[BN]",
 )
 def expected_activation(view: GroupView) -> Tensor:
-    """Expected output of a filter behind its BatchNorm and ReLU, from the BatchNorm's scale and shift alone.
+    """Expected output after BatchNorm and ReLU, from gamma and beta alone; small expectations are removed first.
 
     E[max(0, gamma z + beta)], z ~ N(0, 1), = beta Phi(beta/|gamma|) + |gamma| phi(beta/|gamma|); max(beta, 0) where
-    gamma = 0; summed over the BatchNorms that write the group's output. Returns (C,) >= 0.
-    Source: Bartoldson et al. 2020. Refused where something else than a ReLU follows (a residual addition).
+    gamma = 0; summed over the BatchNorms that produce the group's output. Returns (C,) >= 0.
+    Source: Bartoldson et al. 2020. Refused where something other than a ReLU follows (a residual addition).
     """
-    gamma, beta = (part.clone() for part in view.end_norms)
+    gamma, beta = view.end_norms
     scale = gamma.abs()
     normal = torch.distributions.Normal(torch.zeros((), dtype=beta.dtype), 1.0, validate_args=False)
     ratio = beta / scale.clamp_min(torch.finfo(beta.dtype).tiny)
-    inside = beta * normal.cdf(ratio) + scale * normal.log_prob(ratio).exp()
-    return torch.where(scale > 0, inside, beta.clamp_min(0)).clamp_min(0).sum(1)
+    expected = beta * normal.cdf(ratio) + scale * normal.log_prob(ratio).exp()
+    return torch.where(scale > 0, expected, beta.clamp_min(0)).clamp_min(0).sum(1)
 
 
 @scorer(
     "fpgm",
-    label="Most replaceable filters",
+    label="FPGM (geometric median)",
     cite="He et al. 2019, Filter Pruning via Geometric Median, CVPR, equation 6",
 )
 def fpgm(view: GroupView) -> Tensor:
-    """Sum of the distances from a filter to all others of its layer: small = others can stand in for it.
+    """Sum of the distances to all other filters of the layer; the most replaceable filters are removed first.
 
     sum_j |w_c - w_j|_2, from the Gram matrix of the filters. Returns (C,) >= 0.
     Source: He et al. 2019, equation 6.
@@ -111,19 +109,16 @@ def fpgm(view: GroupView) -> Tensor:
     return gram.fill_diagonal_(0).sqrt().sum(1)
 
 
-@scorer(
-    "lamp",
-    label="Smallest weights, comparable between layers",
-    cite="Lee et al. 2021, Layer-adaptive Sparsity, ICLR, equation 3",
-)
+@scorer("lamp", label="LAMP", cite="Lee et al. 2021, Layer-adaptive Sparsity, ICLR, equation 3")
 def lamp(view: GroupView) -> Tensor:
-    """Squared norm of a filter over the summed squared norms of all filters of its layer that are at least as large.
+    """Squared norm over the summed squared norms of all filters at least as large; small shares are removed first.
 
-    |w_c|^2 / sum_{j: |w_j| >= |w_c|} |w_j|^2; the one largest of a layer has 1. Returns (C,) in [0, 1].
+    |w_c|^2 / sum_{j: |w_j| >= |w_c|} |w_j|^2, j in the same layer; its largest filter has 1, so scores are comparable
+    between layers. Returns (C,) in [0, 1].
     Source: Lee et al. 2021, equation 3, on filters instead of single weights; filters of one size get one score.
     """
     squares = view.weight.square().sum(1)
     ordered = squares.sort().values
-    # What is at least as large, summed from the top; ties all look up the first of their kind.
+    # The sum over all filters at least as large; equal filters all look up the first of them.
     above = ordered.flip(0).cumsum(0).flip(0)[torch.searchsorted(ordered, squares)]
     return squares / above.clamp_min(torch.finfo(torch.float64).tiny)

@@ -1,6 +1,8 @@
 """A network with its domains and a cache of what was computed; the built-in demos; GC-Net."""
 
 from .demo import demo, training_seeds
-from .gc_net import GCNet, gc_net
-from .rows import checked_tolerances, left, mask_columns, mask_provenance, named, network_names, pooled, refuse
+from .gc_net import GCNet
+from .measure_gc_net import gc_net
+from .rows import checked_tolerances, labelled_studies, mask_columns, mask_provenance, network_names, pooled
+from .rows import remaining_cost, require_labels
 from .study import Study

@@ -6,7 +6,7 @@ from typing import Literal
 
 from .. import data
 from ..core import unknown
-from ..models.checkpoints import SHIPPED, shipped
+from ..models import SHIPPED, shipped
 from .study import Study
 
 _DEMOS = {"digits": ("digits", ("mnist", "uci_digits")), "paper": ("lenet_paper", ("mnist",))}

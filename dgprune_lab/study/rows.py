@@ -1,4 +1,4 @@
-"""Columns that a mask adds to a row."""
+"""The cells of a row that describe a mask, its provenance, or all sources together; names of several studies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .study import Study
 
 
 def mask_columns(mask: Mask) -> dict[str, Any]:
-    """The cells of a row that say which mask it is about."""
+    """Return the cells of a row that describe its mask."""
     return {
         "scorer": mask.scorer,
         "ratio_requested": mask.ratio_requested,
@@ -21,26 +21,26 @@ def mask_columns(mask: Mask) -> dict[str, Any]:
     }
 
 
-def left(mask: Mask) -> list[tuple[str, int, str]]:
-    """(metric, value, unit) of what a mask leaves."""
+def remaining_cost(mask: Mask) -> list[tuple[str, int, str]]:
+    """Return (metric, value, unit) of the size and cost that a mask leaves."""
     units = {"filters": "count", "parameters": "count", "macs": "per image", "bytes": "bytes"}
     return [(metric, getattr(mask.cost, metric), unit) for metric, unit in units.items()]
 
 
-def mask_provenance(record: Provenance, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Provenance:
-    """The record of the network that this mask leaves."""
-    found = record.adding("scorer", mask.reads)
-    if batchnorm == "recalibrate" and study.has_batchnorm:
-        found = found.adding("tuning", {f"{d.name}/train": "images" for d in study.sources if "train" in d.splits})
-    return found
+def mask_provenance(provenance: Provenance, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Provenance:
+    """Return the provenance of a network after this mask, and after recalibration where there is BatchNorm."""
+    provenance = provenance.adding("scorer", mask.reads)
+    if batchnorm != "recalibrate" or not study.has_batchnorm:
+        return provenance
+    reads: dict[str, Seen] = {f"{d.name}/train": "images" for d in study.sources if "train" in d.splits}
+    return provenance.adding("finetuning", reads)
 
 
 def pooled(study: Study, split: str, images: int | None, *, reads: Mapping[str, Seen] | None = None) -> dict[str, Any]:
-    """The cells of a row about one part of all sources together; the most that a stage has seen of any of them."""
-    record = study.record.adding("scorer", reads or {})
-    order = get_args(Seen)
+    """Return the cells of a row about one split of all sources together, with the most any stage has seen of them."""
+    provenance, order = study.provenance.adding("scorer", reads or {}), get_args(Seen)
     seen = {
-        column: max((record.seen(stage, domain.name, split) for domain in study.sources), key=order.index)
+        column: max((provenance.seen(stage, domain.name, split) for domain in study.sources), key=order.index)
         for column, stage in zip(SEEN, STAGES, strict=True)
     }
     return {
@@ -49,36 +49,36 @@ def pooled(study: Study, split: str, images: int | None, *, reads: Mapping[str, 
         "split": split,
         "images": sum(len(domain.rows(split, images)) for domain in study.sources),
         **seen,
-        "target_aware": record.target_aware(roles_of(study.domains)),
+        "target_aware": provenance.target_aware(roles_of(study.domains)),
     }
 
 
 def checked_tolerances(tolerance: float | Sequence[float]) -> list[float]:
-    """One or several tolerances as a list.
+    """Return one or several tolerances as a list.
 
     Raises:
         DgpruneError: none, or one that is not a positive number.
     """
     listed = [tolerance] if isinstance(tolerance, int | float) else list(dict.fromkeys(tolerance))
-    for one in listed or [0.0]:
-        if not (math.isfinite(one) and one > 0):
+    for value in listed or [0.0]:
+        if not (math.isfinite(value) and value > 0):
             raise DgpruneError(
-                f"tolerance must be above 0: how much the loss may grow, so 0.1 is a tenth; got {one!r}."
+                f"tolerance must be above 0: how much the loss may grow, so 0.1 is a tenth; got {value!r}."
             )
-    return [float(one) for one in listed]
+    return [float(value) for value in listed]
 
 
-def refuse(study: Study, split: str) -> None:
-    """Refuse a study whose loss cannot be measured on this part of its sources."""
+def require_labels(study: Study, split: str) -> None:
+    """Refuse a study whose loss cannot be measured on this split of its sources."""
     for domain in study.sources:
         if domain.labels is None:
-            raise DgpruneError(f"source {domain.name!r} has no labels, so there is no loss to keep.")
+            raise DgpruneError(f"source {domain.name!r} has no labels, so its loss cannot be measured.")
         if not len(domain.rows(split)):
-            raise DgpruneError(f"source {domain.name!r} has no image in its part {split!r}.")
+            raise DgpruneError(f"source {domain.name!r} has no image in its split {split!r}.")
 
 
-def named(studies: Study | Sequence[Study], split: str, *, what: str) -> list[tuple[str, Study]]:
-    """One study or several, each with a name of its own, all with a loss on this part.
+def labelled_studies(studies: Study | Sequence[Study], split: str, *, what: str) -> list[tuple[str, Study]]:
+    """Return one study or several, each under a name of its own, all with labels on this split.
 
     Raises:
         DgpruneError: none, or one whose loss cannot be measured; `what` begins the sentence.
@@ -87,12 +87,12 @@ def named(studies: Study | Sequence[Study], split: str, *, what: str) -> list[tu
     if not listed:
         raise DgpruneError(f"{what} needs at least one study; got none.")
     for study in listed:
-        refuse(study, split)
+        require_labels(study, split)
     return list(zip(network_names(listed), listed, strict=True))
 
 
 def network_names(studies: Sequence[Study]) -> list[str]:
-    """A name of its own for every study: a repeated one gets a number."""
+    """Return a different name for every study: a repeated one gets a number, as in "lenet (2)"."""
     names: list[str] = []
     for study in studies:
         count = sum(other.name == study.name for other in studies[: len(names)])

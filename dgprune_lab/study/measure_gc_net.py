@@ -1,0 +1,114 @@
+"""Measure a GC-Net: correlations between consecutive layers on the sources of a study."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..core import CoMoments, DgpruneError, FilterGroup, Need, Pair, Seen, set_provenance
+from ..measurement import pairs
+from ..scorers import correlation, expected_null, note_if_few
+from .gc_net import GCNet, input_positions
+from .study import Study
+
+
+def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: str = "score") -> GCNet:
+    """Measure the GC-Net of a study's network: the correlations between consecutive layers on the sources.
+
+    rho_ij = mean over sources (equal weight) and classes of |Pearson(a_i, a_j)|, a = spatial mean of a raw convolution
+    output (of a linear layer its output), 0 where a standard deviation is below 1e-3; classes with fewer than 3 images
+    are left out. No target is read.
+
+    Which layers are consecutive, and what a layer reads, follows the dependency graph: through normalisation,
+    activations, pooling and flattening. Behind a residual addition the response of a filter is the sum of the raw
+    outputs of all convolutions that the stream adds up there; behind a depthwise convolution it is that one's;
+    through a concatenation a layer makes a pair with each group. Grouped convolutions make no pair as consumers.
+
+    Args:
+        study: model and domains.
+        by_class: within each true class; over all images together, which reads no label, if False.
+        signed: the mean of the correlations instead of their absolute values.
+        split: the split of the sources that is read, noted in the provenance.
+
+    Returns:
+        A GCNet, whose `pairs` hold the null level of rho.
+
+    Raises:
+        DgpruneError: a source without labels or without 3 images of any class; co-moments above 256 MB; no pair.
+
+    Source: Wisell and Yasaei Sekeh 2024, Ghost-Connect Net, arXiv:2411.09199; only the abstract is available: the
+    channel form, the null level and the mapping back to kernels are our reconstruction.
+    """
+    need: Need = "class_co_moments" if by_class else "co_moments"
+    listed = pairs(study.model, study.graph)
+    if not listed:
+        raise DgpruneError("this network has no pair of consecutive layers but grouped convolutions to connect.")
+    connected = {name: _Connections(group.name, layer) for name, (group, layer) in _named(listed).items()}
+    images: dict[str, tuple[int, ...]] = {}
+    for domain in study.sources:
+        co_moments = getattr(study.statistics(domain.name, needs=[need], split=split), need)
+        for connections in connected.values():
+            sums = co_moments[connections.group, connections.layer]
+            images[domain.name] = tuple(sums.images.tolist())
+            connections.add(sums, signed=signed)
+    note_if_few(images)
+    reads: dict[str, Seen] = {f"{name}/{split}": "labels" if by_class else "images" for name in images}
+    network = GCNet(
+        study.graph,
+        images=images,
+        options={"by_class": by_class, "signed": signed, "split": split},
+        reads=reads,
+        pairs=tuple(connections.pair(name) for name, connections in connected.items()),
+        rho={name: (c.rho / len(study.sources)).T.contiguous() for name, c in connected.items()},
+        magnitude={
+            name: _kernel_norms(study.model.get_parameter(f"{layer}.weight"), group, layer)
+            for name, (group, layer) in _named(listed).items()
+        },
+    )
+    set_provenance(network, study.provenance.adding("scorer", reads))
+    return network.eval()
+
+
+class _Connections:
+    """One pair's connections, and those of the random pairing, summed over the sources."""
+
+    def __init__(self, group: str, layer: str) -> None:
+        self.group, self.layer, self.sources = group, layer, 0
+        self.rho = self.shuffled = torch.zeros((), dtype=torch.float64)
+        self.expected = 0.0
+
+    def add(self, sums: CoMoments, *, signed: bool) -> None:
+        self.sources += 1
+        self.rho = self.rho + correlation(sums, signed=signed)
+        self.shuffled = self.shuffled + correlation(sums, signed=signed, shuffled=True)
+        self.expected += expected_null(sums.images, signed=signed)
+
+    def pair(self, name: str) -> Pair:
+        null = self.shuffled / self.sources
+        return Pair(
+            name=name,
+            group=self.group,
+            layer=self.layer,
+            null=float(null.abs().mean()),
+            null_spread=float(null.std(correction=0)),
+            null_expected=self.expected / self.sources,
+        )
+
+
+def _named(listed: list[tuple[FilterGroup, str]]) -> dict[str, tuple[FilterGroup, str]]:
+    """A parameter name per pair: dots are not allowed in one, and two may become the same."""
+    named: dict[str, tuple[FilterGroup, str]] = {}
+    for group, layer in listed:
+        name = f"{group.name}_to_{layer}".replace(".", "_")
+        named[f"{name}_{len(named)}" if name in named else name] = group, layer
+    return named
+
+
+def _kernel_norms(weight: Tensor, group: FilterGroup, layer: str) -> Tensor:
+    """(outputs, filters) L1 norm of the weights between them."""
+    parts = []
+    for axis, positions, filters in input_positions(group, layer):
+        norms = weight.detach().abs().double().cpu().movedim(axis, 1)
+        norms = norms.reshape(*norms.shape[:2], -1).sum(2)
+        parts.append(norms.new_zeros(len(norms), group.filters).index_add_(1, filters, norms[:, positions]))
+    return torch.stack(parts).sum(0)
