@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -38,14 +38,15 @@ def summary(
     """
     for column, wanted in (("metric", metric), ("domain", domain)):
         if wanted is not None:
-            frame = frame[frame[column].isin([wanted] if isinstance(wanted, str) else list(wanted))]
+            keep = frame[column].isin([wanted] if isinstance(wanted, str) else list(wanted))
+            frame = cast(pd.DataFrame, frame[keep])
     names = [
         name
-        for name in frame.columns
-        if name not in _HIDDEN and frame[name].notna().any() and (name in _ALWAYS or frame[name].nunique() > 1)
+        for name, column in frame.items()
+        if name not in _HIDDEN and column.notna().any() and (name in _ALWAYS or column.nunique() > 1)
     ]
     rows = frame.to_dict("records")
-    table = frame[names].reset_index(drop=True).rename(columns={"ratio_requested": "removed"})
+    table = cast(pd.DataFrame, frame[names]).reset_index(drop=True).rename(columns={"ratio_requested": "removed"})
     if "removed" in table.columns:
         table["removed"] = [f"{100 * ratio:.4g} %" for ratio in table["removed"]]
     table["value"] = [_number(row, sign=verdict is not None) for row in rows]

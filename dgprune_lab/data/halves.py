@@ -14,9 +14,10 @@ def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
     Raises:
         DgpruneError: a split of fewer than two images.
 
-    >>> first, second = halves(mnist())
+    >>> import dgprune_lab as dg
+    >>> first, second = dg.data.halves(dg.data.mnist())
     >>> first.name, second.name, len(first), len(second)
-    ('mnist, first half', 'mnist, second half', 250, 250)
+    ('mnist, first half', 'mnist, second half', 500, 500)
     """
     rows = domain.rows(split)
     if len(rows) < 2:

@@ -1,0 +1,48 @@
+"""Tables to read of trainings with pruning: what each event cost, and where runs ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ..core import DgpruneError
+from ..training import PruningRun
+
+
+def pruning_events(run: PruningRun) -> pd.DataFrame:
+    """Return the share of accuracy lost at once at each event, in percent: a line per event, a column per domain.
+
+    Empty where the network was not above chance before the event; below 0 where removal helped. It is the metric
+    `relative_drop` of `run.events`, rounded to 0.1.
+    """
+    rows = run.events[run.events["metric"] == "relative_drop"]
+    if rows.empty:
+        return pd.DataFrame(columns=["event", "epoch", "layers"])
+    table = 100 * rows.pivot(index=["event", "epoch", "layers"], columns="domain", values="value")
+    return table.round(1).rename_axis(columns=None).reset_index()
+
+
+def run_ends(runs: Mapping[str, PruningRun], *, epoch: str = "last") -> pd.DataFrame:
+    """Return where runs and controls ended, in percent: a line per run, mean stability and accuracy per domain.
+
+    Args:
+        runs: a name for each run, controls among them.
+        epoch: "last", or "best" on the split that events are measured on.
+
+    Raises:
+        DgpruneError: no run, or one that has not ended.
+    """
+    lines = {}
+    for name, run in runs.items():
+        rows = run.end
+        rows = rows[
+            (rows["stage"] == epoch) & (rows["metric"] == "accuracy") & (rows["split"] == run.settings["report"])
+        ]
+        if rows.empty:
+            raise DgpruneError(f"run {name!r} has no end yet; it is at {run.reached}.")
+        accuracy = dict(zip(rows["domain"], 100 * rows["value"], strict=True))
+        lines[name] = {"mean stability": run.stability(), **accuracy}
+    if not lines:
+        raise DgpruneError("run_ends needs at least one run; got none.")
+    return pd.DataFrame(lines).T.round(1)

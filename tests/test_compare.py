@@ -1,0 +1,123 @@
+"""Paired comparisons of scorers and of networks, with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from material import domain, norm_net, randomise
+from torch import nn
+
+import dgprune_lab as dg
+from dgprune_lab.stats import crossed_difference, intervals
+
+
+def study_of(name: str = "net", *, seed: int = 0) -> dg.Study:
+    network = randomise(norm_net(), seed=seed, dtype=torch.float32)
+    return dg.Study(network, sources=[domain("a", count=90)], targets=[domain("t", count=90, seed=5)], name=name)
+
+
+def rows_of(frame: Any, metric: str) -> dict[tuple[str, str], Any]:
+    return {(row.scorer, row.domain): row for row in frame[frame.metric == metric].itertuples()}
+
+
+def correct(study: dg.Study, scores: dg.Scores, name: str) -> np.ndarray:
+    mask = dg.allocate(scores, ratio=0.5)
+    small = dg.recalibrate(dg.prune(study.model, mask), study.sources)
+    return dg.evaluate(small, study.domain(name)).correct.double().numpy()  # type: ignore[union-attr]
+
+
+def test_differences_equal_those_of_networks_pruned_by_hand() -> None:
+    study = study_of()
+    frame = dg.diagnostics.compare(study, scorers=["l2"], against="random", draws=3, seed=7)
+    for name in ("a", "t"):
+        drawn = np.stack([correct(study, study.score("random", seed=7 + k), name) for k in range(3)])
+        mine = correct(study, study.score("l2"), name)
+        row = rows_of(frame, "difference")["l2", name]
+        assert row.value == pytest.approx(mine.mean() - drawn.mean(), abs=1e-12)
+        assert (row.low, row.high) == crossed_difference(mine[None], drawn, seed=7)[1:]
+        assert row.against == "random" and rows_of(frame, "accuracy")["random", name].draws == 3
+        assert rows_of(frame, "accuracy")["random", name].value == pytest.approx(drawn.mean(), abs=1e-12)
+
+
+def test_a_scorer_against_itself_differs_by_nothing() -> None:
+    row = rows_of(dg.diagnostics.compare(study_of(), scorers=["l1"], against="l1"), "difference")["l1", "a"]
+    assert row.value == 0 and row.low < 0 < row.high
+
+
+def test_silent_filters_are_kept_as_long_as_others_remain() -> None:
+    study = study_of()
+    norm = next(module for module in study.model.modules() if isinstance(module, nn.BatchNorm2d))
+    with torch.no_grad():
+        norm.bias[:3] = -50.0  # behind the ReLU these three filters are silent
+    silent = dg.Study(study.model, sources=study.sources, targets=study.targets)
+    frame = dg.diagnostics.compare(silent, scorers=["l1"], draws=4, ratios=[0.5], keep_silent=True)
+    assert set(frame[frame.metric == "difference"].against) == {"random, silent filters kept"}
+    row = rows_of(frame, "accuracy")["random, silent filters kept", "a"]
+    assert row.seen_by_scorer == "none" and row.split == "report", "activations were read on the score split"
+    expected = []
+    for k in range(4):
+        scores = silent.score("random", seed=k)
+        values = {name: value.clone() for name, value in scores.values.items()}
+        values["0"][:3] += 1e6
+        expected.append(correct(silent, dg.Scores("by hand", values, silent.graph), "a").mean())
+    assert row.value == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_what_looked_at_the_target_is_marked() -> None:
+    dss = study_of().score("dss", options={"site": "conv_output"})
+    frame = dg.diagnostics.compare(study_of(), scorers=[dss, "l1"], against="l2")
+    aware = {scorer: set(rows.target_aware) for scorer, rows in frame[frame.domain == "t"].groupby("scorer")}
+    assert aware["dss"] == {True} and aware["l1"] == {False}
+
+
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [({"scorers": []}, "at least one scorer"), ({"scorers": ["l1"], "draws": 0}, "0"), ({"scorers": ["l"]}, "'l'")],
+)
+def test_what_cannot_be_compared_is_refused(options: dict[str, Any], fact: str) -> None:
+    with pytest.raises(dg.DgpruneError, match=fact):
+        dg.diagnostics.compare(study_of(), **options)
+
+
+def test_networks_are_compared_on_the_same_images() -> None:
+    first, second = study_of("one"), study_of("two", seed=3)
+    frame = dg.diagnostics.compare_networks([first, second])
+    values = [dg.evaluate(study.model, study.domain("t")).correct.double().numpy() for study in (first, second)]  # type: ignore[union-attr]
+    row = frame[(frame.metric == "difference") & (frame.domain == "t")].iloc[0]
+    assert (row.network, row.against) == ("two", "one")
+    assert row.value == pytest.approx(values[1].mean() - values[0].mean(), abs=1e-12)
+    assert (row.low, row.high) == pytest.approx(intervals.difference(values[1], values[0]), abs=1e-12)
+    assert set(frame.network) == {"one", "two"} and set(frame.domain) == {"a", "t"}
+
+
+def test_networks_that_share_no_images_or_a_name_are_refused() -> None:
+    other = dg.Study(study_of().model, sources=[domain("a", count=90, seed=9)], name="two")
+    with pytest.raises(dg.DgpruneError, match="different images as 'a'"):
+        dg.diagnostics.compare_networks([study_of("one"), other])
+    with pytest.raises(dg.DgpruneError, match="different names"):
+        dg.diagnostics.compare_networks([study_of(), study_of()])
+    with pytest.raises(dg.DgpruneError, match="in common"):
+        dg.diagnostics.compare_networks([study_of("one"), study_of("two")], domains=["z"])
+
+
+def test_the_interval_over_images_and_draws_holds_the_truth() -> None:
+    """Draws of different accuracy, images of different difficulty: 95 % intervals hold the mean difference."""
+    generator, hits, trials = np.random.default_rng(0), 0, 200
+    for trial in range(trials):
+        level, hard = 0.5 + 0.1 * generator.standard_normal((8, 1)), 0.2 * generator.standard_normal(150)
+        drawn = (generator.random((8, 150)) < np.clip(level + hard, 0, 1)).astype(float)
+        mine = (generator.random((1, 150)) < np.clip(0.5 + hard, 0, 1)).astype(float)
+        _, low, high = crossed_difference(mine, drawn, seed=trial)
+        hits += low <= 0 <= high
+    assert 0.9 <= hits / trials <= 1.0
+
+
+def test_more_draws_that_agree_make_no_interval_narrower_than_images_allow() -> None:
+    generator = np.random.default_rng(1)
+    mine, other = (generator.random((1, 200)) < 0.6).astype(float), (generator.random((1, 200)) < 0.5).astype(float)
+    _, low, high = crossed_difference(mine, np.repeat(other, 5, axis=0))
+    alone = crossed_difference(mine, other)
+    assert (high - low) == pytest.approx(alone[2] - alone[1], rel=0.15)
