@@ -71,13 +71,13 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "label above": (lambda: arrays(classes=3), r"labels must lie in 0 to 2; got 0 to 3"),
     "label below": (lambda: arrays(labels=Y - 1), r"labels must lie in 0 to 2; got -1 to 2"),
     "label halves": (lambda: arrays(labels=Y + 0.5), r"labels must be whole numbers from 0; got \d\.5"),
-    "no images": (lambda: arrays().rows("train", 0), r"images must be at least 1, or None for all of the part; got 0"),
+    "no images": (lambda: arrays().rows("train", 0), r"images must be at least 1, or None for all of the split; got 0"),
     "split rows": (lambda: arrays(splits={"train": [12]}), r"rows outside 0 to 11"),
     "split overlap": (lambda: arrays(splits={"train": [1, 2], "score": [2]}), r"stands in two splits"),
     "padding": (lambda: arrays().padded(8), r"12 x 12 cannot be padded to 8 x 8"),
     "no source": (lambda: study(sources=[]), r"at least one source"),
     "not a module": (lambda: study(model=torch.zeros), r"needs a torch\.nn\.Module"),
-    "same names": (lambda: study(targets=[arrays()]), r"names of their own; got a, a"),
+    "same names": (lambda: study(targets=[arrays()]), r"different names; got a, a"),
     "two sizes": (
         lambda: study(targets=[arrays("b", images=images(12, 3, 8, 8))]),
         r"one size; got a 3 x 12 x 12, b 3 x 8 x 8",
@@ -89,14 +89,14 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "tuple": (lambda: study(model=Ends(lambda y: (y, y))), r"logits as one tensor; it returned tuple"),
     "map of logits": (lambda: dg.evaluate(Ends(lambda y: y[:, :, None]), arrays()), r"it returned \(4, 4, 1\)"),
     "NaN logits": (lambda: dg.evaluate(Ends(lambda y: y / 0 * 0), arrays()), r"NaN or infinite logits on domain 'a'"),
-    "too many classes": (lambda: dg.evaluate(net(3), arrays()), r"labels to 3, the network 3 outputs"),
+    "too many classes": (lambda: dg.evaluate(net(3), arrays()), r"3 outputs, domain 'a' has labels up to 3"),
     "classes in a pass": (lambda: study(model=net(3)).score("taylor"), r"3 outputs, domain 'a' has labels up to 3"),
     "unknown domain": (lambda: study().outcomes(None, domain="b"), r"unknown domain 'b'; known: a"),
-    "unknown split": (lambda: dg.evaluate(net(), arrays(), "test"), r"no part 'test'; it has: train, score, report"),
+    "unknown split": (lambda: dg.evaluate(net(), arrays(), "test"), r"no split 'test'; it has: train, score, report"),
     "empty part": (lambda: dg.evaluate(net(), arrays(splits={**PARTS, "report": []})), r"no image to evaluate"),
     "empty score part": (
         lambda: study(sources=[arrays(splits={**PARTS, "score": []})]).score("apoz"),
-        r"no image in its part 'score'",
+        r"no image in its split 'score'",
     ),
     "unknown scorer": (lambda: study().score("l11"), r"unknown scorer 'l11'; known: l1, .*Did you mean 'l1'\?"),
     "unlabelled source": (lambda: study(sources=[arrays(labels=None)]).score("taylor"), r"labels, and 'a' has none"),
@@ -250,16 +250,28 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     card = tmp_path / "net.json"
     for content, words in (
         ("{", r"is not JSON"),
-        ("[]", r"not a card of this form"),
-        (json.dumps({"form": "x"}), r"not a card"),
+        ("[]", r"not the card of a network"),
+        (json.dumps({"form": "x"}), r"not the card of a network"),
+        (json.dumps({"kind": "run", "format": 2}), r"not the card of a network"),
     ):
         card.write_text(content)
         with pytest.raises(dg.DgpruneError, match=words):
             dg.load(path, model=net())
     dg.save(net(), tmp_path / "net")
     path.write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(dg.DgpruneError, match=r"net\.safetensors"):
+    with pytest.raises(dg.DgpruneError, match=r"net\.safetensors is not the file its card describes"):
         dg.load(path, model=net())
+
+
+def test_a_mask_of_another_format_is_refused() -> None:
+    held = study()
+    mask = dg.Mask.by_hand(held.graph, removed={"0": [1]}).to_json()
+    older = {"asked" if key == "ratio_requested" else key: value for key, value in mask.items() if key != "format"}
+    for value, number in ((older, 1), ({**mask, "format": 3}, 3)):
+        with pytest.raises(
+            dg.DgpruneError, match=rf"the mask has format {number}, written by dgprune-lab .*reads format 2"
+        ):
+            dg.Mask.from_json(value, graph=held.graph)
 
 
 def test_a_mask_in_a_damaged_file_is_refused() -> None:

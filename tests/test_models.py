@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +16,13 @@ from torch import nn
 from dgprune_lab.commands.train import RECIPES, macs, make, source_statistics
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.core.provenance import Provenance
+from dgprune_lab.core.provenance import Provenance, provenance_of, set_provenance
 from dgprune_lab.core.tables import Seen
 from dgprune_lab.data import BUILTIN
-from dgprune_lab.models.checkpoints import (
-    SHIPPED,
-    fit_state,
-    load_checkpoint,
-    read_card,
-    save_checkpoint,
-    shipped,
-    shipped_card,
-)
+from dgprune_lab.models.checkpoints import SHIPPED, shipped, shipped_card
 from dgprune_lab.models.networks import BUILDERS, Normalise, build, digits_net, lenet
-from dgprune_lab.pruning.surgery import provenance_of, set_provenance
-from dgprune_lab.training.loop import accuracy_by_part
+from dgprune_lab.models.saving import fit_state, load, save, saved_card
+from dgprune_lab.training.loop import accuracy_by_split
 from dgprune_lab.training.options import TrainingOptions
 
 SIZES = {"digits_net": 28, "lenet": 28, "vgg11_bn_32": 32, "resnet18_32": 32, "resnet20": 32}
@@ -126,30 +119,28 @@ def test_wrong_names_and_widths_are_said_in_words(call: Any, said: str) -> None:
 
 
 def test_a_checkpoint_comes_back_byte_for_byte(tmp_path: Path) -> None:
-    options = {"widths": [4, 4, 6, 6, 8], "classes": 5, "seed": 3}
-    model = build("digits_net", **options)
+    model = build("digits_net", widths=[4, 4, 6, 6, 8], classes=5, seed=3)
     set_provenance(model, Provenance(training={"a/train": "labels"}))
     model(torch.rand(8, 3, 28, 28))  # moves the running statistics
-    card = {"builder": "digits_net", "options": options, "note": "for a test"}
-    path = save_checkpoint(model, tmp_path / "deep" / "net.v1", card=card)
+    path = save(model, tmp_path / "deep" / "net.v1", card={"comment": "for a test"})
     assert path.name == "net.v1.safetensors"
-    back = load_checkpoint(path)
+    back = load(path)
     assert not back.training
     assert provenance_of(back) == provenance_of(model)
     for key, value in model.state_dict().items():
         assert back.state_dict()[key].dtype == value.dtype
         assert torch.equal(back.state_dict()[key], value)
-    again = save_checkpoint(back, tmp_path / "again.json", card=card)
+    again = save(back, tmp_path / "again.json", card={"comment": "for a test"})
     assert again.read_bytes() == path.read_bytes()
     assert again.with_suffix(".json").read_bytes() == path.with_name("net.v1.json").read_bytes()
-    assert read_card(path)["note"] == "for a test"
+    assert saved_card(path)["comment"] == "for a test"
 
 
-def test_a_network_without_a_record_is_unknown_never_none(tmp_path: Path) -> None:
-    model = lenet()
-    del model.dgprune_record
-    path = save_checkpoint(model, tmp_path / "bare", card={"builder": "lenet", "options": {}})
-    assert provenance_of(load_checkpoint(path)).seen("training", "mnist", "train") == "unknown"
+def test_a_network_without_provenance_is_unknown_never_none(tmp_path: Path) -> None:
+    model = build("lenet")
+    del model.dgprune_provenance
+    path = save(model, tmp_path / "bare")
+    assert provenance_of(load(path)).seen("training", "mnist", "train") == "unknown"
 
 
 def test_what_does_not_fit_is_named_and_nothing_changes() -> None:
@@ -165,37 +156,59 @@ def test_what_does_not_fit_is_named_and_nothing_changes() -> None:
         assert torch.equal(value, before[key])
 
 
-def test_wrong_files_are_said_in_words(tmp_path: Path) -> None:
-    card = {"builder": "lenet", "options": {}}
-    path = save_checkpoint(lenet(), tmp_path / "a", card=card)
+def test_wrong_files_are_refused(tmp_path: Path) -> None:
+    path = save(build("lenet"), tmp_path / "a")
     with pytest.raises(DgpruneError, match="no card at"):
-        load_checkpoint(tmp_path / "b")
-    other = save_checkpoint(lenet(seed=9), tmp_path / "b", card=card)
+        saved_card(tmp_path / "b")
+    other = save(build("lenet", seed=9), tmp_path / "b")
+    beside = other.with_suffix(".json")
+    card = json.loads(beside.read_text())
     other.write_bytes(path.read_bytes())
     with pytest.raises(DgpruneError, match="not the file its card describes"):
-        load_checkpoint(other)
+        load(other)
     other.unlink()
-    with pytest.raises(DgpruneError, match="no weights at"):
-        load_checkpoint(other)
+    with pytest.raises(DgpruneError, match="no network at"):
+        load(other)
     torch.save({"a": torch.zeros(2)}, other)
-    beside = other.with_suffix(".json")
-    beside.write_text(json.dumps(card))
+    beside.write_text(json.dumps({**card, "weights_sha256": hashlib.sha256(other.read_bytes()).hexdigest()}))
     with pytest.raises(DgpruneError, match=r"not a safetensors file.*pickled checkpoints .* are never read"):
-        load_checkpoint(other)
+        load(other)
     beside.write_text("{")
     with pytest.raises(DgpruneError, match="is not JSON"):
-        load_checkpoint(other)
+        load(other)
     beside.write_text("[]")
-    with pytest.raises(DgpruneError, match="must name a 'builder'"):
-        load_checkpoint(other)
+    with pytest.raises(DgpruneError, match="not the card of a network"):
+        load(other)
+
+
+OLDER: dict[str, dict[str, Any]] = {
+    "saved network": {"form": "dgprune_lab network 1", "builder": "lenet", "options": {}, "masks": [], "record": {}},
+    "checkpoint": {"builder": "lenet", "options": {}, "record": {"tuning": {}}, "versions": {"dgprune-lab": "0.0.7"}},
+    "of tomorrow": {"kind": "network", "format": 3, "versions": {"dgprune-lab": "9.1"}},
+}
+
+
+@pytest.mark.parametrize("case", OLDER)
+def test_a_file_of_another_format_names_its_version(case: str, tmp_path: Path) -> None:
+    path = save(build("lenet"), tmp_path / "old")
+    path.with_suffix(".json").write_text(json.dumps(OLDER[case]))
+    number, writer = OLDER[case].get("format", 1), OLDER[case].get("versions", {}).get("dgprune-lab", "0.1.0")
+    with pytest.raises(
+        DgpruneError, match=rf"old.json has format {number}, written by dgprune-lab {writer}; .*save it"
+    ):
+        load(path)
 
 
 def test_a_card_must_be_able_to_rebuild_its_network(tmp_path: Path) -> None:
-    with pytest.raises(DgpruneError, match="a card needs 'builder'"):
-        save_checkpoint(lenet(), tmp_path / "a", card={})
+    path = save(lenet(), tmp_path / "a")
+    with pytest.raises(DgpruneError, match="names no builder; pass a fresh network"):
+        load(path)
+    assert torch.equal(
+        load(path, model=lenet(seed=2)).get_parameter("head.weight"), lenet().get_parameter("head.weight")
+    )
     with pytest.raises(DgpruneError, match="cannot be written as JSON"):
-        save_checkpoint(lenet(), tmp_path / "a", card={"builder": "lenet", "options": {"mean": torch.zeros(3)}})
-    assert not list(tmp_path.iterdir())
+        save(lenet(), tmp_path / "b", card={"mean": torch.zeros(3)})
+    assert not list(tmp_path.glob("b*"))
 
 
 @pytest.mark.parametrize("name", ["digits", "lenet_paper", "lenet_two_sources_1"])
@@ -204,7 +217,7 @@ def test_a_shipped_network_is_as_good_as_its_card_says(name: str) -> None:
     domains = {key: BUILTIN[key]() for key in (*card["sources"], *card["targets"])}
     for key, domain in domains.items():
         assert card["domains"][key]["key"] == domain.key, f"{key} is no longer the domain the card describes"
-    found = accuracy_by_part(model, domains.values())
+    found = accuracy_by_split(model, domains.values())
     for key, parts in card["accuracy"].items():
         for part, row in parts.items():
             # another processor may round one image to the other side
@@ -260,7 +273,7 @@ def test_half_of_the_demo_can_go_and_not_any_half() -> None:
     reports = [replace(BUILTIN[n](), splits={"report": BUILTIN[n]().splits["report"]}) for n in names]
 
     def read(network: nn.Module) -> torch.Tensor:
-        return torch.tensor([parts["report"]["accuracy"] for parts in accuracy_by_part(network, reports).values()])
+        return torch.tensor([parts["report"]["accuracy"] for parts in accuracy_by_split(network, reports).values()])
 
     scales = [m.weight.detach().abs() for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     full, best = read(model), read(halved(model, scales))

@@ -35,7 +35,8 @@ class Spread(NamedTuple):
         flat = rho.detach().double().flatten().sort().values
         index = (torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64) * (len(flat) - 1)).round().long()
         silent = float((flat == 0).double().mean())
-        return cls(float(flat.mean()), float(flat.std(correction=0)), *flat[index].tolist(), silent)
+        low, middle, high = flat[index].tolist()
+        return cls(float(flat.mean()), float(flat.std(correction=0)), low, middle, high, silent)
 
 
 @dataclass(frozen=True, kw_only=True)

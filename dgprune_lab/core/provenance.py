@@ -54,7 +54,7 @@ class Provenance:
     def seen_anywhere(self, stage: Stage, domain: str) -> Seen:
         """Return the most that this stage has read of any split of a domain."""
         entries = self._entries(stage)
-        return _most([use for name, _, use in _splits(entries) if name == domain] + [entries.get(MORE, "none")])
+        return _most([entries.get(MORE, "none"), *(use for name, _, use in _splits(entries) if name == domain)])
 
     def targets_seen(self, roles: Roles) -> list[str]:
         """Return the targets of which scorer, fine-tuning or selection looked at any split, in the order of `roles`."""
@@ -81,7 +81,8 @@ class Provenance:
 
     def columns(self, domain: str, split: str, *, roles: Roles | None = None) -> dict[str, str | bool | None]:
         """Return the cells of a row about this split: the four seen_by_*, and target_aware where roles are given."""
-        seen = {name: self.seen(stage, domain, split) for name, stage in zip(SEEN, STAGES, strict=True)}
+        stages = zip(SEEN, STAGES, strict=True)
+        seen: dict[str, str | bool | None] = {name: self.seen(stage, domain, split) for name, stage in stages}
         return seen if roles is None else {**seen, "target_aware": self.target_aware(roles, domain)}
 
     def notice(self, roles: Roles, *, split: str) -> Notice | None:

@@ -4,16 +4,4 @@ from . import checkpoints, networks
 from .checkpoints import SHIPPED, pair, shipped, shipped_card
 from .saving import load, save, saved_card, tensors_from_bytes, tensors_to_bytes
 
-__all__ = [
-    "SHIPPED",
-    "checkpoints",
-    "load",
-    "networks",
-    "pair",
-    "save",
-    "saved_card",
-    "shipped",
-    "shipped_card",
-    "tensors_from_bytes",
-    "tensors_to_bytes",
-]
+__all__ = ["checkpoints", "load", "networks", "pair", "save", "saved_card", "shipped", "shipped_card"]

@@ -1,4 +1,9 @@
-"""Reference networks, plain PyTorch: every step between two layers is a module of its own."""
+"""Reference networks, plain PyTorch: every step between two layers is a module of its own.
+
+Every builder takes `classes` (outputs), `mean` and `std` of the source images (one number or one per channel), `widths`
+(filters of the convolutions, or stages) and `seed` (of the initial weights), and raises a DgpruneError for another
+number of widths than its own.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Provenance, unknown
+from ..core import DgpruneError, Provenance, set_provenance, unknown
 
 PerChannel = float | Sequence[float]
+Widths = Sequence[int]
+Layers = OrderedDict[str, nn.Module]
 
 
 class Normalise(nn.Module):
@@ -76,44 +83,25 @@ def digits_net(
     classes: int = 10,
     mean: PerChannel = 0.0,
     std: PerChannel = 1.0,
-    widths: Sequence[int] = (24, 32, 48, 64, 64),
+    widths: Widths = (24, 32, 48, 64, 64),
     gamma: float = 0.5,
     seed: int = 0,
 ) -> nn.Sequential:
     """Five convolutions with BatchNorm for 3 x 28 x 28 digits: the demo's network.
 
     5 x 5 stride 2, pool, 3 x 3, 3 x 3, pool, 3 x 3, 3 x 3, mean over the map, one linear layer: 28, 14, 7, 3 pixels.
-    Every layer is followed by BatchNorm and ReLU; the early stride is what keeps an image below 5 million MACs.
-
-    Args:
-        classes: outputs.
-        mean: per channel, of the source images.
-        std: per channel, of the source images.
-        widths: filters of the five convolutions.
-        gamma: what the BatchNorm scales start from; 0.5 as in network slimming (Liu et al. 2017, arXiv:1708.06519,
-            section 4.2), so that sparsity has less way to go.
-        seed: of the initial weights.
-
-    Raises:
-        DgpruneError: another number of widths than five.
+    Every layer is followed by BatchNorm and ReLU; the early stride is what keeps an image below 5 million MACs. The
+    BatchNorm scales start from `gamma`: 0.5 as in network slimming (Liu et al. 2017, arXiv:1708.06519, section 4.2), so
+    that they reach 0 sooner.
     """
-    _count("digits_net", widths, 5)
-    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise(mean=mean, std=std))
-    entering = 3
+    _check_count("digits_net", widths, 5)
+    layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
     with seeded(seed):
-        for number, width in enumerate(widths, start=1):
-            size, stride = (5, 2) if number == 1 else (3, 1)
-            layers[f"conv{number}"] = nn.Conv2d(entering, width, size, stride=stride, padding=size // 2, bias=False)
-            norm = layers[f"bn{number}"] = nn.BatchNorm2d(width)
-            nn.init.constant_(norm.weight, gamma)
-            layers[f"relu{number}"] = nn.ReLU()
-            if number in (1, 3):
-                layers[f"pool{number}"] = nn.MaxPool2d(2)
-            entering = width
-        layers["mean"] = nn.AdaptiveAvgPool2d(1)
-        layers["flatten"] = nn.Flatten()
-        layers["head"] = nn.Linear(entering, classes)
-    return _untrained(nn.Sequential(layers))
+        _add_convolutions(layers, widths, pools=(1, 3), first=(5, 2))
+        for layer in layers.values():
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.constant_(layer.weight, gamma)
+        return _finish(layers, widths[-1], classes)
 
 
 def lenet(
@@ -121,22 +109,21 @@ def lenet(
     classes: int = 10,
     mean: PerChannel = 0.0,
     std: PerChannel = 1.0,
-    widths: Sequence[int] = (32, 48),
-    hidden: Sequence[int] = (100, 100),
+    widths: Widths = (32, 48),
+    hidden: Widths = (100, 100),
     seed: int = 0,
 ) -> nn.Sequential:
     """The network of the DSS paper for 3 x 28 x 28 digits: two convolutions, three linear layers, no BatchNorm.
 
-    5 x 5 padded by 2, ReLU, pool, twice; then 2352 - 100 - 100 - 10 with ReLU. The convolutions hold 40,880 parameters.
-    Source: Sun 2023, arXiv:2306.13237, MNIST experiments.
+    5 x 5 padded by 2, ReLU, pool, twice; then 2352 - 100 - 100 - 10 (`hidden`) with ReLU. The convolutions hold 40,880
+    parameters.
 
-    Raises:
-        DgpruneError: another number of widths or hidden layers than two.
+    Source: Sun 2023, arXiv:2306.13237, MNIST experiments.
     """
-    _count("lenet", widths, 2)
-    _count("lenet (hidden)", hidden, 2)
+    _check_count("lenet", widths, 2)
+    _check_count("lenet (hidden)", hidden, 2)
     with seeded(seed):
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
+        layers: Layers = OrderedDict(
             normalise=Normalise(mean=mean, std=std),
             conv1=nn.Conv2d(3, widths[0], 5, padding=2),
             relu1=nn.ReLU(),
@@ -159,28 +146,15 @@ def vgg11_bn_32(
     classes: int = 10,
     mean: PerChannel = 0.0,
     std: PerChannel = 1.0,
-    widths: Sequence[int] = (64, 128, 256, 256, 512, 512, 512, 512),
+    widths: Widths = (64, 128, 256, 256, 512, 512, 512, 512),
     seed: int = 0,
 ) -> nn.Sequential:
-    """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan and Zisserman 2015, one linear layer.
-
-    Raises:
-        DgpruneError: another number of widths than eight.
-    """
-    _count("vgg11_bn_32", widths, 8)
-    layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=Normalise(mean=mean, std=std))
-    entering = 3
+    """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan & Zisserman 2015, one linear layer."""
+    _check_count("vgg11_bn_32", widths, 8)
+    layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
     with seeded(seed):
-        for number, width in enumerate(widths, start=1):
-            layers[f"conv{number}"] = nn.Conv2d(entering, width, 3, padding=1, bias=False)
-            layers[f"bn{number}"] = nn.BatchNorm2d(width)
-            layers[f"relu{number}"] = nn.ReLU()
-            if number in (1, 2, 4, 6, 8):
-                layers[f"pool{number}"] = nn.MaxPool2d(2)
-            entering = width
-        layers["flatten"] = nn.Flatten()
-        layers["head"] = nn.Linear(entering, classes)
-    return _untrained(nn.Sequential(layers))
+        _add_convolutions(layers, widths, pools=(1, 2, 4, 6, 8))
+        return _finish(layers, widths[-1], classes, average=False)
 
 
 def resnet18_32(
@@ -188,40 +162,31 @@ def resnet18_32(
     classes: int = 10,
     mean: PerChannel = 0.0,
     std: PerChannel = 1.0,
-    widths: Sequence[int] = (64, 128, 256, 512),
+    widths: Widths = (64, 128, 256, 512),
     seed: int = 0,
 ) -> nn.Sequential:
-    """ResNet-18 for 3 x 32 x 32 images: a 3 x 3 stem and no first pool (He et al. 2016, table 1)."""
-    _count("resnet18_32", widths, 4)
-    return _resnet(widths, blocks=2, classes=classes, mean=mean, std=std, seed=seed)
+    """ResNet-18 for 3 x 32 x 32 images: a first 3 x 3 convolution and no first pool (He et al. 2016, table 1)."""
+    _check_count("resnet18_32", widths, 4)
+    return _resnet(widths, blocks=2, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 
 
 def resnet20(
-    *,
-    classes: int = 10,
-    mean: PerChannel = 0.0,
-    std: PerChannel = 1.0,
-    widths: Sequence[int] = (16, 32, 64),
-    seed: int = 0,
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = (16, 32, 64), seed: int = 0
 ) -> nn.Sequential:
     """ResNet-20 for 3 x 32 x 32 images: three stages of three blocks, shortcuts B (He et al. 2016, section 4.2)."""
-    _count("resnet20", widths, 3)
-    return _resnet(widths, blocks=3, classes=classes, mean=mean, std=std, seed=seed)
+    _check_count("resnet20", widths, 3)
+    return _resnet(widths, blocks=3, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 
 
 Builder = Callable[..., nn.Module]
 
 BUILDERS: Mapping[str, Builder] = {
-    "digits_net": digits_net,
-    "lenet": lenet,
-    "vgg11_bn_32": vgg11_bn_32,
-    "resnet18_32": resnet18_32,
-    "resnet20": resnet20,
+    builder.__name__: builder for builder in (digits_net, lenet, vgg11_bn_32, resnet18_32, resnet20)
 }
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """A new network by its name in `BUILDERS`; the options are the builder's own keywords.
+    """Build a new network by its name in `BUILDERS`; the options are the builder's own keywords.
 
     The initial weights depend on `seed` alone, and the global random state is left as it was.
 
@@ -244,52 +209,66 @@ def build(name: str, **options: Any) -> nn.Module:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, PyTorch's CPU generator starts from `seed`; afterwards it continues as if nothing had happened.
+    """Start PyTorch's CPU generator from `seed` within the block, and restore it afterwards.
 
-    A graphics card's generator is not touched: initial weights are drawn on the CPU, the same on every machine.
+    A GPU's generator is not touched: initial weights are drawn on the CPU, the same on every machine.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
-def _resnet(
-    widths: Sequence[int], *, blocks: int, classes: int, mean: PerChannel, std: PerChannel, seed: int
-) -> nn.Sequential:
-    """A stem, stages of residual blocks (the first of each later stage with stride 2), mean, one linear layer."""
+def _add_convolutions(layers: Layers, widths: Widths, *, pools: Sequence[int], first: tuple[int, int] = (3, 1)) -> None:
+    """Convolutions with BatchNorm and ReLU, 3 x 3 but for the `first` (size, stride), some followed by a pool."""
+    entering = 3
+    for number, width in enumerate(widths, start=1):
+        size, stride = first if number == 1 else (3, 1)
+        layers[f"conv{number}"] = nn.Conv2d(entering, width, size, stride=stride, padding=size // 2, bias=False)
+        layers[f"bn{number}"] = nn.BatchNorm2d(width)
+        layers[f"relu{number}"] = nn.ReLU()
+        if number in pools:
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
+        entering = width
+
+
+def _resnet(widths: Widths, *, blocks: int, classes: int, normalise: Normalise, seed: int) -> nn.Sequential:
+    """A first convolution and stages of residual blocks, the first block of each later stage with stride 2."""
+    layers: Layers = OrderedDict(normalise=normalise)
     with seeded(seed):
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
-            normalise=Normalise(mean=mean, std=std),
-            conv1=nn.Conv2d(3, widths[0], 3, padding=1, bias=False),
-            bn1=nn.BatchNorm2d(widths[0]),
-            relu1=nn.ReLU(),
-        )
+        _add_convolutions(layers, widths[:1], pools=())
         entering = widths[0]
         for stage, width in enumerate(widths, start=1):
-            inner = []
-            for number in range(blocks):
-                inner.append(Residual(entering, width, stride=2 if stage > 1 and number == 0 else 1))
-                entering = width
-            layers[f"layer{stage}"] = nn.Sequential(*inner)
+            strides = [1 if stage == 1 else 2] + [1] * (blocks - 1)
+            inputs = [entering] + [width] * (blocks - 1)
+            layers[f"layer{stage}"] = nn.Sequential(
+                *(Residual(size, width, stride=stride) for size, stride in zip(inputs, strides, strict=True))
+            )
+            entering = width
+        return _finish(layers, entering, classes)
+
+
+def _finish(layers: Layers, width: int, classes: int, *, average: bool = True) -> nn.Sequential:
+    """The network with its mean over the map, if any, and its linear layer."""
+    if average:
         layers["mean"] = nn.AdaptiveAvgPool2d(1)
-        layers["flatten"] = nn.Flatten()
-        layers["head"] = nn.Linear(entering, classes)
+    layers["flatten"] = nn.Flatten()
+    layers["head"] = nn.Linear(width, classes)
     return _untrained(nn.Sequential(layers))
 
 
 def _untrained(network: nn.Sequential) -> nn.Sequential:
-    """The network with a record that says its training has read nothing yet."""
-    network.dgprune_provenance = Provenance(training={})  # type: ignore[assignment]
+    """The network with a provenance that says its training has read nothing yet."""
+    set_provenance(network, Provenance(training={}))
     return network
 
 
-def _count(name: str, values: Sequence[int], wanted: int) -> None:
+def _check_count(name: str, values: Widths, wanted: int) -> None:
     if len(values) != wanted or min(values) < 1:
         raise DgpruneError(f"{name} takes {wanted} widths of at least 1; got {tuple(values)}.")
 
 
 def _per_channel(name: str, value: PerChannel, channels: int) -> Tensor:
-    given = torch.as_tensor(value, dtype=torch.float32).flatten()
-    if len(given) not in (1, channels):
-        raise DgpruneError(f"{name} takes one number or {channels}, one per channel; got {len(given)}.")
-    return given.expand(channels).clone()
+    values = torch.as_tensor(value, dtype=torch.float32).flatten()
+    if len(values) not in (1, channels):
+        raise DgpruneError(f"{name} takes one number or {channels}, one per channel; got {len(values)}.")
+    return values.expand(channels).clone()
