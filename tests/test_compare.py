@@ -62,7 +62,7 @@ def test_silent_filters_are_kept_as_long_as_others_remain() -> None:
         scores = silent.score("random", seed=k)
         values = {name: value.clone() for name, value in scores.values.items()}
         values["0"][:3] += 1e6
-        expected.append(correct(silent, dg.Scores("by hand", values, silent.graph), "a").mean())
+        expected.append(correct(silent, dg.Scores("by hand", values, graph=silent.graph), "a").mean())
     assert row.value == pytest.approx(np.mean(expected), abs=1e-12)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, Budget, DgpruneError, Domain, Mask, Scope, Scores, roles_of, tidy
+from ..core import BatchNorm, Budget, DgpruneError, Domain, Mask, Scope, Scores, tidy
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import crossed_difference, intervals
-from ..study import Study, mask_columns, mask_provenance
-from ._contract import diagnostic
+from ..study import Study
+from ._contract import Steps, diagnostic
+from ._removal import Removal, mask_cells
 
 EXTRA = ("against", "network", "draws")
 Floats = NDArray[np.float64]
-Steps = Generator[tuple[int, int], None, pd.DataFrame]
 
 
 @diagnostic("compare", extra=EXTRA, cite="ours; Owen 2007, Annals of Applied Statistics 1, for images and draws")
@@ -70,42 +70,50 @@ def compare(
     """
     if not scorers or draws < 1:
         raise DgpruneError(f"compare needs at least one scorer and one draw; got {len(scorers)} and {draws}.")
-    domains = [domain for domain in study.domains if domain.labels is not None]
-    if not domains:
+    if not any(domain.labels is not None for domain in study.domains):
         raise DgpruneError("compare needs a domain with labels; this study has none.")
-    items = [item if isinstance(item, Scores) else resolve(item) for item in (against, *scorers)]
-    setting: BatchNorm = batchnorm if study.has_batchnorm else "as_is"
+    removal = Removal(
+        scorers=[against, *scorers],
+        ratios=ratios,
+        scope=scope,
+        budget=budget,
+        batchnorm=batchnorm if study.has_batchnorm else "as_is",
+        split=split,
+        images=images,
+        seed=seed,
+    )
+    return _compare(study, removal, draws=draws, keep_silent=keep_silent)
 
-    def correct(masks: Sequence[Mask], domain: Domain) -> Floats:
-        """(D, N) of 0 and 1: a row per mask."""
-        options = {"domain": domain.name, "batchnorm": setting, "split": split, "images": images}
-        rows = [study.outcomes(mask, **options).correct for mask in masks]
-        return np.stack([row.double().cpu().numpy() for row in rows if row is not None])
 
-    def steps() -> Steps:
-        rows: list[dict[str, Any]] = []
-        done, total = 0, len(ratios) * len(items) * len(domains)
-        scores = [_scores(study, item, draws=draws, keep_silent=keep_silent, seed=seed) for item in items]
-        for ratio in ratios:
-            masks = [[allocate(each, ratio=ratio, scope=scope, budget=budget) for each in drawn] for drawn in scores]
-            for domain in domains:
-                baseline: Floats | None = None
-                for mine in masks:
-                    values = correct(mine, domain)
-                    done += 1
-                    yield done, total
-                    shared = _columns(study, mine, domain, split=split, batchnorm=setting, images=values.shape[1])
-                    low, high = intervals.over_images(values.mean(0))
-                    rows.append({**shared, "metric": "accuracy", "value": values.mean(), "low": low, "high": high})
-                    if baseline is None:
-                        baseline = values
-                        continue
-                    value, low, high = crossed_difference(values, baseline, seed=seed)
-                    cells = {"metric": "difference", "against": masks[0][0].scorer}
-                    rows.append({**shared, **cells, "value": value, "low": low, "high": high})
-        return tidy(rows, extra=EXTRA)
-
-    return steps()
+def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -> Steps:
+    """The table of `compare`; the first scorer of `removal` is the one that the others are compared with."""
+    domains = [domain for domain in study.domains if domain.labels is not None]
+    scores = [_draws(study, item, draws, keep_silent=keep_silent, seed=removal.seed) for item in removal.scorers]
+    rows: list[dict[str, Any]] = []
+    done, total = 0, len(removal.ratios) * len(scores) * len(domains)
+    for ratio in removal.ratios:
+        masks = [
+            [allocate(each, ratio=ratio, scope=removal.scope, budget=removal.budget) for each in drawn]
+            for drawn in scores
+        ]
+        for domain in domains:
+            baseline: Floats | None = None
+            for drawn in masks:
+                correct = np.stack([_correct(study, mask, domain, removal) for mask in drawn])
+                done += 1
+                yield done, total
+                cells = _cells(study, drawn[0], domain, removal, correct)
+                cells["ratio_achieved"] = float(np.mean([mask.ratio_achieved for mask in drawn]))
+                if drawn[0].options.get("seed") is not None:
+                    cells |= {"draws": len(drawn), "seed": None}
+                rows.append(cells)
+                if baseline is None:
+                    baseline = correct
+                    continue
+                value, low, high = crossed_difference(correct, baseline, seed=removal.seed)
+                about = {"metric": "difference", "against": masks[0][0].scorer}
+                rows.append({**cells, **about, "value": value, "low": low, "high": high})
+    return tidy(rows, extra=EXTRA)
 
 
 @diagnostic("compare_networks", extra=EXTRA)
@@ -140,61 +148,53 @@ def compare_networks(
         raise DgpruneError("the studies have no domain with labels in common.")
     rows: list[dict[str, Any]] = []
     for name in common:
-        first, correct = studies[0].outcomes(None, domain=name, split=split), []
+        labels, first = studies[0].outcomes(None, domain=name, split=split).labels, None
         for study in studies:
             outcomes = study.outcomes(None, domain=name, split=split)
-            if outcomes.labels is None or first.labels is None or not torch.equal(outcomes.labels, first.labels):
+            if outcomes.labels is None or labels is None or not torch.equal(outcomes.labels, labels):
                 raise DgpruneError(f"the studies hold different images as {name!r}; give all the same Domain.")
-            values = (outcomes.predicted == outcomes.labels).double().cpu().numpy()
-            correct.append(values)
-            low, high = intervals.over_images(values)
-            shared = _columns(study, [], study.domain(name), split=split, batchnorm="as_is", images=len(values))
-            rows.append({**shared, "metric": "accuracy", "value": values.mean(), "low": low, "high": high})
-            if len(correct) > 1:
-                low, high = intervals.difference(values, correct[0])
-                cells = {"metric": "difference", "against": names[0], "value": values.mean() - correct[0].mean()}
-                rows.append({**shared, **cells, "low": low, "high": high})
+            correct = (outcomes.predicted == outcomes.labels).double().cpu().numpy()
+            cells = _cells(study, None, study.domain(name), Removal(split=split), correct[None])
+            rows.append(cells)
+            if first is None:
+                first = correct
+                continue
+            low, high = intervals.difference(correct, first)
+            about = {"metric": "difference", "against": names[0], "value": correct.mean() - first.mean()}
+            rows.append({**cells, **about, "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
 
 
-def _scores(study: Study, item: Scorer | Scores, *, draws: int, keep_silent: bool, seed: int) -> list[Scores]:
+def _draws(study: Study, item: str | Scorer | Scores, draws: int, *, keep_silent: bool, seed: int) -> list[Scores]:
     """One Scores, or one per draw of a scorer that draws."""
     if isinstance(item, Scores):
         return [item]
+    item = resolve(item)
     if not item.draws:
         return [study.score(item)]
     drawn = [study.score(item, seed=seed + k) for k in range(draws)]
     if not keep_silent:
         return drawn
-    activation = study.score("activation_l1")
+    activation, name = study.score("activation_l1"), f"{item.name}, silent filters kept"
     kept = []
     for scores in drawn:
         top = 1 + max(float(value.max()) for value in scores.values.values())
-        values = {name: value + top * (activation.values[name] <= 0) for name, value in scores.values.items()}
-        name = f"{item.name}, silent filters kept"
-        kept.append(Scores(name, values, study.graph, options=scores.options, reads=activation.reads))
+        values = {layer: value + top * (activation.values[layer] <= 0) for layer, value in scores.values.items()}
+        kept.append(Scores(name, values, graph=study.graph, options=scores.options, reads=activation.reads))
     return kept
 
 
-def _columns(
-    study: Study, masks: Sequence[Mask], domain: Domain, *, split: str, batchnorm: BatchNorm, images: int
-) -> dict[str, Any]:
-    """The cells that the rows of one choice on one domain share."""
-    provenance, cells = study.provenance, {}
-    if masks:
-        provenance = mask_provenance(provenance, masks[0], batchnorm=batchnorm, study=study)
-        cells = {**mask_columns(masks[0]), "ratio_achieved": float(np.mean([mask.ratio_achieved for mask in masks]))}
-        cells |= {"draws": len(masks)} if masks[0].options.get("seed") is not None else {}
-    return {
-        **cells,
-        "batchnorm": batchnorm,
-        "training_seed": study.training_seed,
-        "network": study.name,
-        "domain": domain.name,
-        "role": domain.role,
-        "split": split,
-        "images": images,
-        "interval": "images",
-        "unit": "share",
-        **provenance.columns(domain.name, split, roles=roles_of(study.domains)),
-    }
+def _correct(study: Study, mask: Mask, domain: Domain, removal: Removal) -> Floats:
+    """(N,) of 0 and 1."""
+    outcomes = study.outcomes(
+        mask, domain=domain.name, batchnorm=removal.batchnorm, split=removal.split, images=removal.images
+    )
+    return (outcomes.predicted == outcomes.labels).double().cpu().numpy()
+
+
+def _cells(study: Study, mask: Mask | None, domain: Domain, removal: Removal, correct: Floats) -> dict[str, Any]:
+    """The row of an accuracy, from (D, N) of 0 and 1."""
+    shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
+    low, high = intervals.over_images(correct.mean(0))
+    about = {"network": study.name, "images": correct.shape[1], "interval": "images", "unit": "share"}
+    return {**shared, **about, "metric": "accuracy", "value": correct.mean(), "low": low, "high": high}
