@@ -15,9 +15,9 @@ from scipy.stats import mannwhitneyu
 
 import dgprune_lab as dg
 from dgprune_lab.core.statistics import ClassMoments
-from dgprune_lab.stats import auroc as ranks
+from dgprune_lab.stats import rank_tests
 from dgprune_lab.stats import effect_sizes as effects
-from dgprune_lab.stats.auroc import auroc, p_values, q_values
+from dgprune_lab.stats.rank_tests import auroc, p_values, q_values
 from dgprune_lab.stats.effect_sizes import Array, Labels, class_moments, cohens_d, matched_d, merged
 
 
@@ -272,7 +272,7 @@ def test_blocks_of_filters_and_of_resamples_change_nothing(monkeypatch: pytest.M
     assert np.allclose(np.stack(alone)[:, 0], np.stack(whole[0])[:, 4])
     assert not np.allclose(cohens_d(first, second, labels=labels, seed=1).low, whole[0].low)
     monkeypatch.setattr(effects, "BYTES", 1)
-    monkeypatch.setattr(ranks, "BYTES", 1)
+    monkeypatch.setattr(rank_tests, "BYTES", 1)
     monkeypatch.setattr(effects, "_STEP", 8 * 7 * 13)
     assert np.allclose(cohens_d(first, second, labels=labels), whole[0])
     assert np.allclose(auroc(first, second, labels=labels), whole[1])
@@ -303,9 +303,9 @@ def test_arrays_of_single_precision_that_may_not_be_written_are_read() -> None:
     ("shapes", "labels", "text"),
     [
         (((4, 2), (4, 2)), ([0, 0, 1, 1], [2, 2, 3, 3]), "no class in common.*with the same classes"),
-        (((3, 2), (4, 2)), ([0, 1, 2], [0, 0, 1, 1]), "fewer than two images.*read more images"),
+        (((3, 2), (4, 2)), ([0, 1, 2], [0, 0, 1, 1]), "fewer than two images.*use more images"),
         (((3, 2), (4, 2)), ([0, 0, 1, 1], [0, 0, 1, 1]), r"shape \(3, 2\) with labels of shape \(4,\)"),
-        (((4, 2), (4, 3)), ([0, 0, 1, 1], [0, 0, 1, 1]), "2 filters, the second of 3; read both"),
+        (((4, 2), (4, 3)), ([0, 0, 1, 1], [0, 0, 1, 1]), "2 filters, the second of 3; use one network"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(measure: Any, shapes: Any, labels: Any, text: str) -> None:

@@ -192,7 +192,7 @@ class TestRoom:
         )
         with pytest.warns(dg.DgpruneNote, match="connections are correlations"):
             held.score_all(["gc_net", "taylor"])
-        kept = [key[4] for key in held._cache._held if key[0] == "statistics"]
+        kept = [key[4] for key in held._cache._entries if key[0] == "statistics"]
         assert kept == [("gate",), ("gate",)]
         monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
         for name in ("a", "b"):

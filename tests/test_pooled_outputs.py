@@ -126,7 +126,7 @@ def test_a_domain_with_nan_is_named() -> None:
     parts = {"train": range(20), "score": range(20, 40), "report": range(40, 60)}
     broken = dg.Domain.from_dataset("t", Broken(), splits=parts)
     study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")], targets=[broken])
-    with pytest.raises(DgpruneError, match="domain 't': what layer '4' gives is NaN or infinite; check the domain's"):
+    with pytest.raises(DgpruneError, match="domain 't': the output of layer '4' is NaN or infinite; check the domain's"):
         drain(study.feature_steps(None, layer="4", domain="t"))
     with pytest.raises(DgpruneError, match="domain 't'"):
         dg.diagnostics.feature_shift(study, embedding="none")

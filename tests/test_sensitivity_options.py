@@ -18,7 +18,7 @@ import dgprune_lab as dg
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.measurement.attributions import STEPS, TOGETHER, Attributor, Method
 from dgprune_lab.stats import intervals
-from dgprune_lab.stats.auroc import auroc, p_values, q_values
+from dgprune_lab.stats.rank_tests import auroc, p_values, q_values
 from dgprune_lab.stats.effect_sizes import cohens_d, matched_d
 from dgprune_lab.stats.rank_agreement import over_filters
 
@@ -32,18 +32,18 @@ def with_dead_filters() -> dg.Study:
         for place, dead in ((1, 1), (5, 3)):
             for part in (cast(Any, model[place]).weight, cast(Any, model[place]).bias):
                 part[dead] = 0
-    made = [domain(name, count=180, seed=k) for k, name in enumerate("abct")]
-    return dg.Study(model, sources=made[:3], targets=made[3:])
+    domains = [domain(name, count=180, seed=k) for k, name in enumerate("abct")]
+    return dg.Study(model, sources=domains[:3], targets=domains[3:])
 
 
 def rows_of(frame: pd.DataFrame, metric: str, **where: Any) -> pd.DataFrame:
-    found = frame[frame.metric == metric]
+    result = frame[frame.metric == metric]
     for key, value in where.items():
-        found = found[found[key] == value]
-    return cast(pd.DataFrame, found)
+        result = result[result[key] == value]
+    return cast(pd.DataFrame, result)
 
 
-def test_every_number_made_anew_with_unusual_options() -> None:
+def test_every_number_recomputed_with_unusual_options() -> None:
     study = with_dead_filters()
     frame = dg.diagnostics.sensitivity(
         study, between=("b", "t"), layers=LAYERS, scorers=["random", "l1"], images=IMAGES, split="report", seed=SEED
@@ -53,8 +53,8 @@ def test_every_number_made_anew_with_unusual_options() -> None:
     labels: list[NDArray[np.int64]] = []
     for name in ("b", "t"):
         batch = study.domain(name).take(study.domain(name).rows("report", IMAGES))
-        found = by.values(batch, method="gradient_x_activation", layers=LAYERS)
-        values.append(torch.cat([found[layer] for layer in LAYERS], 1).double().numpy())
+        result = by.values(batch, method="gradient_x_activation", layers=LAYERS)
+        values.append(torch.cat([result[layer] for layer in LAYERS], 1).double().numpy())
         labels.append(cast(Tensor, batch.labels).numpy())
         rows = rows_of(frame, "attribution", domain=name)
         low, high = intervals.over_images(values[-1])
@@ -87,16 +87,16 @@ def _scorers_are_compared(
         rows = rows_of(frame, "score", scorer=name)
         assert np.array_equal(rows.value, expected) and rows.seed.isna().all() == (seed is pd.NA)
         correlated = []
-        for metric, chosen in (("rank_correlation", answers | True), ("rank_correlation_answering", answers)):
+        for metric, chosen in (("rank_correlation", answers | True), ("rank_correlation_active", answers)):
             (row,) = rows_of(frame, metric, scorer=name).to_dict("records")
-            parts = [
+            layers = [
                 {
                     layer: torch.from_numpy(part[keep])
-                    for layer, part, keep in zip(LAYERS, np.split(held, edges), np.split(chosen, edges), strict=True)
+                    for layer, part, keep in zip(LAYERS, np.split(values, edges), np.split(chosen, edges), strict=True)
                 }
-                for held in (sizes, -expected)
+                for values in (sizes, -expected)
             ]
-            low, high = over_filters(parts, scope="global", seed=SEED)
+            low, high = over_filters(layers, scope="global", seed=SEED)
             assert row["value"] == pytest.approx(spearmanr(sizes[chosen], -expected[chosen])[0], abs=1e-6), metric
             assert (row["low"], row["high"]) == pytest.approx((low[0, 1], high[0, 1]), abs=1e-6)
             correlated.append(row["value"])
@@ -108,12 +108,14 @@ def _scorers_are_compared(
 
 def without_spread(sources: int = 2) -> dg.Study:
     """Filter 0 is the first channel: constant in each domain, .25 in the first and .5 in all others."""
-    made = []
+    domains = []
     for k in range(sources + 1):
         values = 0.5 + 0.05 * torch.randn(240, 3, generator=torch.Generator().manual_seed(k))
         values[:, 0], values[:, 1] = (0.25 if k == 0 else 0.5), values[:, 1] + 0.03 * k
-        made.append(flat("abct"[k] if k < sources else "t", values, labels=torch.arange(240) % 4, classes=4))
-    return dg.Study(linear_net([[1.0, 1.0, 0.5], [1.0, -1.0, 0.5]]), sources=made[:sources], targets=made[sources:])
+        domains.append(flat("abct"[k] if k < sources else "t", values, labels=torch.arange(240) % 4, classes=4))
+    return dg.Study(
+        linear_net([[1.0, 1.0, 0.5], [1.0, -1.0, 0.5]]), sources=domains[:sources], targets=domains[sources:]
+    )
 
 
 def test_a_difference_without_any_spread_counts_as_the_largest() -> None:
@@ -122,7 +124,9 @@ def test_a_difference_without_any_spread_counts_as_the_largest() -> None:
     sizes = rows_of(first, "cohens_d").value.abs().to_numpy()
     assert np.isnan(sizes[0]) and sizes[1] > sizes[2] + 0.1
     like = {"0": torch.tensor([-2.0, -2.0, -1.0]), "1": torch.zeros(2)}
-    scores = dg.Scores("mine", {name: held.double() for name, held in like.items()}, study.graph, {}, {})
+    scores = dg.Scores(
+        "mine", {name: values.double() for name, values in like.items()}, study.graph, options={}, reads={}
+    )
     frame = dg.diagnostics.sensitivity(study, method="activation", layers=["0"], scorers=[scores], images=None)
     assert rows_of(frame, "rank_correlation").value.iloc[0] == pytest.approx(1.0)
 
@@ -130,27 +134,27 @@ def test_a_difference_without_any_spread_counts_as_the_largest() -> None:
 @pytest.mark.parametrize("name", ["sensitivity", "sensitivity_sources"])
 def test_the_scorers_take_a_difference_without_any_spread_as_the_largest(name: str) -> None:
     study = without_spread()
-    found = study.score(name).values
+    result = study.score(name).values
     gates = {key: study.statistics(key, needs=["class_gate"]).class_gate for key in "abt"}
     pairs = [("a", "b")] if name == "sensitivity_sources" else [("a", "t"), ("b", "t")]
     sizes = {
-        layer: torch.stack([matched_d(gates[x][layer], gates[y][layer]).abs() for x, y in pairs]) for layer in found
+        layer: torch.stack([matched_d(gates[x][layer], gates[y][layer]).abs() for x, y in pairs]) for layer in result
     }
-    most = max(float(held[held.isfinite()].max()) for held in sizes.values())
+    most = max(float(values[values.isfinite()].max()) for values in sizes.values())
     assert sizes["0"][0, 0].isnan() and not sizes["1"].isnan().any() and most > 0.1
-    for layer, held in sizes.items():
-        assert torch.allclose(-found[layer], held.nan_to_num(nan=most).mean(0)), layer
-    assert name == "sensitivity" or float(-found["0"][0]) == pytest.approx(most)
+    for layer, values in sizes.items():
+        assert torch.allclose(-result[layer], values.nan_to_num(nan=most).mean(0)), layer
+    assert name == "sensitivity" or float(-result["0"][0]) == pytest.approx(most)
 
 
 def test_over_pairs_of_sources_the_mean_or_the_largest() -> None:
     study = with_dead_filters()
     gates = [study.statistics(name, needs=["class_gate"]).class_gate for name in "abc"]
-    found = {over: study.score("sensitivity_sources", options={"over": over}) for over in ("mean", "max")}
+    result = {over: study.score("sensitivity_sources", options={"over": over}) for over in ("mean", "max")}
     for layer in study.graph.names:
         sizes = torch.stack([matched_d(gates[i][layer], gates[k][layer]).abs() for i, k in ((0, 1), (0, 2), (1, 2))])
-        assert torch.allclose(-found["mean"].values[layer], sizes.mean(0))
-        assert torch.allclose(-found["max"].values[layer], sizes.amax(0))
+        assert torch.allclose(-result["mean"].values[layer], sizes.mean(0))
+        assert torch.allclose(-result["max"].values[layer], sizes.amax(0))
         assert float((sizes.amax(0) - sizes.mean(0)).max()) > 0.01
     with pytest.raises(DgpruneError, match="over must be one of 'mean', 'max'; got 'least'"):
         study.score("sensitivity_sources", options={"over": "least"})
@@ -158,11 +162,11 @@ def test_over_pairs_of_sources_the_mean_or_the_largest() -> None:
 
 def test_one_source_is_refused_before_any_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     study = without_spread(sources=1)
-    monkeypatch.setattr("dgprune_lab.study.evidence.gather", None)
-    words = "it compares at least two sources, and there is one"
-    with pytest.raises(DgpruneError, match=f"'sensitivity_sources' cannot run here: {words}"):
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
+    message = "it compares at least two sources, and there is one"
+    with pytest.raises(DgpruneError, match=f"'sensitivity_sources' cannot run here: {message}"):
         study.score("sensitivity_sources")
-    assert words in (study.unavailable(dg.SCORERS["sensitivity_sources"]) or "")
+    assert message in (study.unavailable(dg.SCORERS["sensitivity_sources"]) or "")
     assert study.unavailable(dg.SCORERS["sensitivity"]) is None
 
 
@@ -185,10 +189,10 @@ def test_the_domain_with_attributions_that_are_not_finite_is_named() -> None:
 
 
 @pytest.mark.parametrize("method", ["gradient_x_activation", "ablation", "conductance"])
-def test_a_network_that_is_left_in_training_mode(method: Method) -> None:
+def test_a_network_in_training_mode_gives_the_same_values(method: Method) -> None:
     """Attributions are those in eval mode, and it stays in training mode, with its statistics as they were."""
-    parts = norm_net()
-    model = randomise(nn.Sequential(*parts[:4], nn.Dropout(0.5), *parts[4:]), dtype=torch.float32)
+    layers = norm_net()
+    model = randomise(nn.Sequential(*layers[:4], nn.Dropout(0.5), *layers[4:]), dtype=torch.float32)
     batch = domain("a", count=30).take(torch.arange(10))
     graph = dg.read_groups(model, batch.images[:2])
 
@@ -198,10 +202,10 @@ def test_a_network_that_is_left_in_training_mode(method: Method) -> None:
 
     expected = values()
     before = fingerprint(model.train())
-    found = values()
+    result = values()
     assert fingerprint(model) == before and all(module.training for module in model.modules())
     for layer in graph.names:
-        assert torch.equal(found[layer], expected[layer]) and found[layer].abs().max() > 0.01
+        assert torch.equal(result[layer], expected[layer]) and result[layer].abs().max() > 0.01
 
 
 def test_paths_hold_all_their_steps_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Every number of `feature_shift` made anew from the features, with options that are not the usual ones."""
+"""Every number of `feature_shift` recomputed from the features, with options other than the defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dgprune_lab.core.masks import Mask
 from dgprune_lab.core.steps import drain
 from dgprune_lab.core.tables import BatchNorm
 from dgprune_lab.pruning.surgery import zeroed
-from dgprune_lab.stats import discrepancy
+from dgprune_lab import stats
 from dgprune_lab.stats.intervals import Estimate
 
 MODULE = importlib.import_module("dgprune_lab.diagnostics.feature_shift")
@@ -44,11 +44,11 @@ def study_of() -> dg.Study:
     made = []
     for k, (name, count, labelled) in enumerate((("a", 60, True), ("b", 40, False), ("t", 55, True))):
         parts = {"train": range(30), "score": range(30, 30 + count), "report": range(30 + count, 90 + count)}
-        held = domain(name, count=90 + count, seed=k, labelled=labelled, splits=parts)
-        pixels = held.images.clone()
+        base = domain(name, count=90 + count, seed=k, labelled=labelled, splits=parts)
+        pixels = base.images.clone()
         pixels[:, 0] *= 0.4 if name == "t" else 1
-        classes = held.classes if labelled else None
-        made.append(dg.Domain.from_arrays(name, images=pixels, labels=held.labels, splits=held.splits, classes=classes))
+        classes = base.classes if labelled else None
+        made.append(dg.Domain.from_arrays(name, images=pixels, labels=base.labels, splits=base.splits, classes=classes))
     return dg.Study(randomise(norm_net(), dtype=torch.float32), sources=made[:2], targets=made[2:])
 
 
@@ -71,10 +71,10 @@ def made() -> tuple[dg.Study, pd.DataFrame, list[Values]]:
             )
             for name in ("a", "b", "t")
         }
-        raw.append({name: held.double().numpy() for name, held in features.items()})
-    done = [discrepancy.standardised(held, by=raw[0]["a"]) for held in raw]
-    for held in done[1].values():
-        held[:, ~mask.keep[LAYER].numpy()] = 0
+        raw.append({name: values.double().numpy() for name, values in features.items()})
+    done = [stats.standardised(values, by=raw[0]["a"]) for values in raw]
+    for values in done[1].values():
+        values[:, ~mask.keep[LAYER].numpy()] = 0
     return study, frame, list(done)
 
 
@@ -104,47 +104,47 @@ def test_the_options_of_this_file_make_a_difference() -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_how_far_apart_the_domains_are(made: tuple[dg.Study, pd.DataFrame, list[Values]], which: int) -> None:
-    _, frame, held = made
-    values, ratio = held[which], (0.0, 0.5)[which]
-    bandwidth = discrepancy.median_distance(np.concatenate([held[0][name] for name in ("a", "b", "t")]))
+def test_the_distances_of_the_domains(made: tuple[dg.Study, pd.DataFrame, list[Values]], which: int) -> None:
+    _, frame, features = made
+    values, ratio = features[which], (0.0, 0.5)[which]
+    bandwidth = stats.median_distance(np.concatenate([features[0][name] for name in ("a", "b", "t")]))
     for one, other in (("a", "b"), ("a", "t"), ("b", "t")):
         x, y = values[one], values[other]
         ids = np.arange(len(x)), np.arange(len(y))
         at = {"domain": other, "other": one, "ratio_requested": ratio}
-        check(frame, "mmd", discrepancy.mmd(x, y, bandwidth=bandwidth, ids=ids, seed=SEED), **at)
-        check(frame, "coral", discrepancy.coral(x, y, ids=ids, seed=SEED), **at)
-        check(frame, "proxy_a_distance", discrepancy.proxy_a_distance(x, y, ids=ids, seed=SEED), **at)
+        check(frame, "mmd", stats.mmd(x, y, bandwidth=bandwidth, ids=ids, seed=SEED), **at)
+        check(frame, "coral", stats.coral(x, y, ids=ids, seed=SEED), **at)
+        check(frame, "proxy_a_distance", stats.proxy_a_distance(x, y, ids=ids, seed=SEED), **at)
     at = {"ratio_requested": ratio, "domain": None}
     whole, known = np.concatenate(list(values.values())), np.concatenate([values["a"], values["t"]])
     domains = np.repeat(["a", "b", "t"], [50, 40, 50])
-    check(frame, "silhouette_domains", discrepancy.silhouette(whole, domains), **at)
+    check(frame, "silhouette_domains", stats.silhouette(whole, domains), **at)
     classes = [made[0].domain(name).take(made[0].domain(name).rows("score", IMAGES)).labels for name in ("a", "t")]
     labels = torch.cat(cast(list[Tensor], classes)).numpy()
-    check(frame, "silhouette_classes", discrepancy.silhouette(known, labels), **at)
+    check(frame, "silhouette_classes", stats.silhouette(known, labels), **at)
     rows = frame[(frame.ratio_requested == ratio) & (frame.metric == "mmd")]
     assert set(rows.batchnorm) == {("as_is", "recalibrate")[which]} and set(rows.split) == {"score"}
 
 
 def test_alignment_is_of_the_full_and_the_pruned_features(made: tuple[dg.Study, pd.DataFrame, list[Values]]) -> None:
-    _, frame, held = made
+    _, frame, features = made
     for name in ("a", "b", "t"):
-        expected = discrepancy.cka(held[0][name], held[1][name], seed=SEED)
+        expected = stats.cka(features[0][name], features[1][name], seed=SEED)
         assert expected.value < 0.95
         check(frame, "cka", expected, domain=name, ratio_requested=0.5)
     assert len(frame[frame.metric == "cka"]) == 3
 
 
-def test_the_map_and_its_trust(made: tuple[dg.Study, pd.DataFrame, list[Values]]) -> None:
-    _, frame, held = made
-    stacked = np.concatenate([part for values in held for part in values.values()])
+def test_the_map_and_its_trustworthiness(made: tuple[dg.Study, pd.DataFrame, list[Values]]) -> None:
+    _, frame, features = made
+    stacked = np.concatenate([part for values in features for part in values.values()])
     places = np.stack([frame[frame.metric == f"map_{axis}"].value for axis in (1, 2)], axis=1)
     row = frame[frame.metric == "trustworthiness"].iloc[0]
-    expected = discrepancy.trustworthiness(stacked, places, neighbours=NEIGHBOURS)
-    usual = discrepancy.trustworthiness(stacked, places)
+    expected = stats.trustworthiness(stacked, places, neighbours=NEIGHBOURS)
+    usual = stats.trustworthiness(stacked, places)
     assert row.value == pytest.approx(float(expected.value), abs=1e-12) and row.low < row.value < row.high
     assert abs(float(expected.value - usual.value)) > 1e-4 and row.images == len(stacked) == 280
-    full = np.concatenate(list(held[0].values()))
+    full = np.concatenate(list(features[0].values()))
     axes = np.linalg.svd(full - full.mean(0), full_matrices=False)[2][:2]
     assert np.allclose(np.abs(places), np.abs((stacked - full.mean(0)) @ axes.T), atol=1e-9)
 
@@ -152,48 +152,48 @@ def test_the_map_and_its_trust(made: tuple[dg.Study, pd.DataFrame, list[Values]]
 def test_the_fit_gets_all_rows_the_seed_and_the_neighbours(
     made: tuple[dg.Study, pd.DataFrame, list[Values]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, _, held = made
-    stacked = np.concatenate([part for values in held for part in values.values()])
-    asked: list[tuple[NDArray[np.float64], dict[str, Any]]] = []
+    study, _, features = made
+    stacked = np.concatenate([part for values in features for part in values.values()])
+    calls: list[tuple[NDArray[np.float64], dict[str, Any]]] = []
 
     def fit(rows: NDArray[np.float64], **options: Any) -> Generator[tuple[str, float], None, NDArray[np.float32]]:
-        asked.append((rows, options))
+        calls.append((rows, options))
         yield "drawing", 0.5
         return rows[:, [2, 1]].astype(np.float32)
 
     monkeypatch.setattr(MODULE, "fit_steps", fit)
     frame = dg.diagnostics.feature_shift(study, embedding="umap", **OPTIONS)
-    ((rows, options),) = asked
+    ((rows, options),) = calls
     assert np.array_equal(rows, stacked) and (options["seed"], options["neighbours"]) == (SEED, NEIGHBOURS)
     places = np.stack([frame[frame.metric == f"map_{axis}"].value for axis in (1, 2)], axis=1)
     assert np.array_equal(places, stacked[:, [2, 1]].astype(np.float32).astype(np.float64))
 
 
-def test_the_rows_whose_trust_is_measured_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rows_of_the_trustworthiness_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "_TRUSTED", 60)
-    study, found = study_of(), []
+    study, results = study_of(), []
     for seed in (0, SEED, SEED):
         options = {**OPTIONS, "scorer": "l1", "ratios": [], "seed": seed}
         frame = dg.diagnostics.feature_shift(study, embedding="linear", **options)
-        found.append(frame[frame.metric == "trustworthiness"].iloc[0])
-    assert [row.images for row in found] == [60] * 3
-    assert found[1].value == found[2].value and found[0].value != found[1].value
+        results.append(frame[frame.metric == "trustworthiness"].iloc[0])
+    assert [row.images for row in results] == [60] * 3
+    assert results[1].value == results[2].value and results[0].value != results[1].value
 
 
-def test_features_are_kept_for_each_part_and_each_number_of_calibration_images() -> None:
+def test_features_are_cached_per_split_and_number_of_calibration_images() -> None:
     kept = study_of()
     mask = mask_of(kept)
-    asked: list[dict[str, Any]] = [
+    calls: list[dict[str, Any]] = [
         {"split": "score", "images": 40},
         {"split": "report", "images": 40},
         {"split": "report", "images": 39},
         *({"batchnorm": "recalibrate", "calibration": count} for count in (8, 20)),
     ]
-    found = [drain(kept.feature_steps(mask, layer=LAYER, domain="t", **options)) for options in asked]
-    for features, options in zip(found, asked, strict=True):
+    results = [drain(kept.feature_steps(mask, layer=LAYER, domain="t", **options)) for options in calls]
+    for features, options in zip(results, calls, strict=True):
         fresh = drain(study_of().feature_steps(mask, layer=LAYER, domain="t", **options))
         assert torch.equal(features, fresh), options
-    assert not torch.allclose(found[0], found[1]) and not torch.allclose(found[3], found[4], atol=1e-3)
+    assert not torch.allclose(results[0], results[1]) and not torch.allclose(results[3], results[4], atol=1e-3)
 
 
 class Joined(nn.Module):
@@ -221,7 +221,7 @@ def read_by(net: nn.Module, pixels: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "removed", [{"left": [0, 2], "right": [1, 3]}, {"left": [1]}, {"right": [0, 4], "join": [2]}], ids=str
 )
-def test_two_branches_that_are_read_together(removed: dict[str, list[int]]) -> None:
+def test_two_branches_with_one_consumer(removed: dict[str, list[int]]) -> None:
     model = randomise(Joined(), dtype=torch.float32)
     with torch.no_grad():
         for branch in (model.left, model.right):
@@ -232,12 +232,12 @@ def test_two_branches_that_are_read_together(removed: dict[str, list[int]]) -> N
     for which, net in ((None, model), (mask, zeroed(model, mask))):
         means = read_by(net, batch.images).mean((2, 3))
         for layer, expected in (("left", means[:, :4]), ("right", means[:, 4:])):
-            found = drain(study.feature_steps(which, layer=layer, domain="t"))
-            assert torch.allclose(found, expected, atol=1e-5) and expected.std() > 0.01, layer
-            assert (found == 0).all(0).nonzero().flatten().tolist() == (removed.get(layer, []) if which else [])
+            results = drain(study.feature_steps(which, layer=layer, domain="t"))
+            assert torch.allclose(results, expected, atol=1e-5) and expected.std() > 0.01, layer
+            assert (results == 0).all(0).nonzero().flatten().tolist() == (removed.get(layer, []) if which else [])
 
 
-def test_the_example_has_the_places_that_the_test_takes_for_granted() -> None:
+def test_the_example_has_the_positions_that_the_test_assumes() -> None:
     graph = dg.read_groups(randomise(Joined(), dtype=torch.float32), images(2, 3, 12, 12))
     assert [graph[name].consumers for name in ("left", "right")] == [("join",), ("join",)]
     assert graph["right"].consumer_inputs["join"][0].tolist() == [4, 5, 6, 7, 8]

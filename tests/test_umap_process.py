@@ -1,4 +1,4 @@
-"""The map: a UMAP fit in a child process that repeats, can be stopped, and leaves nothing behind."""
+"""A UMAP fit in a child process: it is reproducible, can be stopped, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 import dgprune_lab as dg
-from dgprune_lab.stats import umap_process as embedding
+from dgprune_lab.stats import umap_child, umap_process
 from dgprune_lab.stats.umap_process import Fit, embed, fit_steps
 
 EACH = 120
+FOLDER = str(Path(umap_process.__file__).parent)
 PATIENCE = 60.0  # seconds; a child that ends at all ends in a fraction of one
 
 
@@ -65,11 +66,11 @@ def ran() -> Ran:
 def child(monkeypatch: pytest.MonkeyPatch, work: str) -> None:
     """Let the child do something else in place of UMAP; everything around it is the real thing."""
     code = (
-        "import os, sys, time, threading; sys.path.append(sys.argv[1]); from dgprune_lab import embedding as e\n"
-        f"def places(rows, tell, **wanted):\n    {work}\n"
+        "import os, sys, time, threading; sys.path.append(sys.argv[1]); import umap_child as e\n"
+        f"def places(rows, report, **options):\n    {work}\n"
         "e._places = places; e.serve()"
     )
-    monkeypatch.setattr(embedding, "_CHILD", code)
+    monkeypatch.setattr(umap_process, "_CHILD", code)
 
 
 def gone(pid: int) -> bool:
@@ -141,7 +142,7 @@ def test_a_ring_stays_a_ring() -> None:
 def test_the_neighbours_are_exact_and_each_row_is_its_own_first() -> None:
     rows = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
     rows[40:] = rows[40]  # more equal rows than neighbours
-    indices, distances = embedding._nearest(rows, 6)
+    indices, distances = umap_child._nearest(rows, 6)
     slow = np.linalg.norm(rows[:, None].astype(float) - rows[None], axis=2)
     np.testing.assert_array_equal(indices[:, 0], np.arange(60))
     np.testing.assert_allclose(distances, np.sort(slow, axis=1)[:, :6], atol=1e-6)
@@ -149,18 +150,23 @@ def test_the_neighbours_are_exact_and_each_row_is_its_own_first() -> None:
     assert all(len(set(found)) == 6 for found in indices.tolist())
 
 
-def test_the_child_tells_each_stage_and_loads_no_torch_and_this_side_no_numba() -> None:
-    said = python(
-        "import sys, warnings; warnings.simplefilter('ignore'); import numpy as np; from dgprune_lab import embedding\n"
-        "print('numba' in sys.modules, 'umap' in sys.modules)\n"
-        "rows, told = np.random.default_rng(0).normal(size=(40, 3)).astype('f4'), []\n"
-        "embedding._places(rows, lambda words, _: told.append(words), seed=0, neighbours=5, min_dist=0.1)\n"
-        "print('umap' in sys.modules, 'torch' in sys.modules)\n"
-        "print(*told[:3], told[-1], sep='; ')"
+def test_the_child_reports_each_stage_and_imports_no_torch_and_the_parent_no_numba() -> None:
+    output = python(
+        "import sys, warnings; warnings.simplefilter('ignore'); import numpy as np\n"
+        "import dgprune_lab.stats; print('numba' in sys.modules, 'umap' in sys.modules)"
     )
-    parent, inside, told = said.splitlines()
-    assert parent == "False False" and inside == "True False"
-    assert told == "starting; comparing images; drawing (epoch 0 of 500); drawing (epoch 500 of 500)"
+    assert output == "False False"
+    output = python(
+        f"import sys, warnings; warnings.simplefilter('ignore'); sys.path.append({FOLDER!r}); import numpy as np\n"
+        "import umap_child\n"
+        "rows, stages = np.random.default_rng(0).normal(size=(40, 3)).astype('f4'), []\n"
+        "umap_child._places(rows, lambda stage, _: stages.append(stage), seed=0, neighbours=5, min_dist=0.1)\n"
+        "print('umap' in sys.modules, 'torch' in sys.modules)\n"
+        "print(*stages[:3], stages[-1], sep='; ')"
+    )
+    inside, stages = output.splitlines()
+    assert inside == "True False"
+    assert stages == "starting; comparing images; drawing (epoch 0 of 500); drawing (epoch 500 of 500)"
 
 
 def test_closing_ends_the_child_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +200,11 @@ def test_a_fit_that_nobody_holds_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_child_does_not_outlive_its_parent(end: str) -> None:
     """A busy child, so that nothing but the end of its input can stop it."""
     code = (
-        "import os, time; import numpy as np; from dgprune_lab import embedding\n"
-        "embedding._CHILD = 'import sys; sys.path.append(sys.argv[1]); from dgprune_lab import embedding as e\\n'"
-        "'def places(rows, tell, **wanted):\\n    tell(\"busy\", 0.5)\\n    while True: pass\\n'"
+        "import os, time; import numpy as np; from dgprune_lab.stats import umap_process\n"
+        "umap_process._CHILD = 'import sys; sys.path.append(sys.argv[1]); import umap_child as e\\n'"
+        "'def places(rows, report, **options):\\n    report(\"busy\", 0.5)\\n    while True: pass\\n'"
         "'e._places = places; e.serve()'\n"
-        "fit = embedding.Fit(np.random.default_rng(0).normal(size=(40, 3)))\n"
+        "fit = umap_process.Fit(np.random.default_rng(0).normal(size=(40, 3)))\n"
         "while fit.progress[0] != 'busy': time.sleep(0.01)\n"
         f"print(fit._process.pid, flush=True); {end}"
     )
@@ -211,7 +217,7 @@ def test_the_child_does_not_outlive_its_parent(end: str) -> None:
     [
         ("raise ValueError('k >= N\\nmore')", r"could not draw these rows: ValueError: k >= N\. Repeat with another"),
         ("raise RuntimeError('cannot cache: no locator available')", "Set NUMBA_CACHE_DIR to a folder"),
-        ("raise e.DgpruneError('Just this. Do that.')", r"^Just this\. Do that\.$"),
+        ("raise e.Refused('Just this. Do that.')", r"^Just this\. Do that\.$"),
         ("os._exit(3)", r"ended early \(code 3\)"),
         ("os.write(1, b'{'); print('noise'); raise ValueError('after noise')", "after noise"),
         ("import numpy; return numpy.array([{}])", "Object arrays cannot be saved"),  # no pickle,
@@ -264,21 +270,21 @@ def changed(at: int, value: float) -> np.ndarray:
 def test_rows_that_cannot_be_drawn_are_refused_before_any_process(
     monkeypatch: pytest.MonkeyPatch, rows: np.ndarray, wanted: dict[str, Any], sentence: str
 ) -> None:
-    monkeypatch.setattr(embedding, "_started", lambda: pytest.fail("a process was started"))
+    monkeypatch.setattr(umap_process, "_started", lambda: pytest.fail("a process was started"))
     with pytest.raises(dg.DgpruneError, match=sentence):
         embed(rows, **wanted)
 
 
 @pytest.mark.parametrize(("shift", "unit"), [(0.0, 1e-160), (1e6, 1.0), (0.0, 1e30)])
 def test_rows_are_centred_and_of_mean_square_length_one(shift: float, unit: float) -> None:
-    rows = embedding._checked(shift + unit * two_clusters(), 0, 15, 0.1)
+    rows = umap_process._checked(shift + unit * two_clusters(), seed=0, neighbours=15, min_dist=0.1)
     np.testing.assert_allclose(rows.mean(0), 0, atol=1e-6)
     assert np.square(rows).sum(1).mean() == pytest.approx(1, rel=1e-5)
 
 
 def test_a_progress_bar_that_speaks_otherwise_says_nothing() -> None:
     said: list[tuple[str, float]] = []
-    bar = embedding._Epochs(lambda words, share: said.append((words, share)))
+    bar = umap_child._Epochs(lambda words, share: said.append((words, share)))
     for text in ("\r10/40", "Epochs completed: 12%", "0/0", "", "\n"):
         bar.write(text)
     bar.flush()
@@ -289,5 +295,5 @@ def test_a_umap_that_wants_more_of_pynndescent_gets_the_real_one(tmp_path: Path)
     for name, text in {"pynndescent": "class More: pass", "umap": "from pynndescent import More"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(text)
-    code = "from dgprune_lab.stats.umap_process import _library; print(_library().More.__module__)"
+    code = f"import sys; sys.path.append({FOLDER!r}); from umap_child import _library; print(_library().More.__module__)"
     assert python(code, PYTHONPATH=str(tmp_path)) == "pynndescent"

@@ -1,30 +1,13 @@
 """Arrays in, numbers with intervals out; knows no network and no study."""
 
-from .auroc import auroc, p_values, q_values
+from .rank_tests import auroc, p_values, q_values
 from .comparability import unlike
-from .discrepancy import (
-    FEWEST,
-    cka,
-    coral,
-    median_distance,
-    mmd,
-    proxy_a_distance,
-    silhouette,
-    standardised,
-    trustworthiness,
-)
+from .crossed import crossed_difference
+from .discrepancy import coral, mmd, proxy_a_distance
 from .effect_sizes import class_moments, cohens_d, matched_d, merged
+from .features import FEWEST, median_distance, standardised
 from .intervals import Estimate, LEVEL, RESAMPLES
-from .rank_agreement import (
-    ALL,
-    Floats,
-    LEAST,
-    Values,
-    chance_spread,
-    correlations,
-    over_filters,
-    overlaps,
-    random_matchings,
-    weighted,
-)
+from .rank_agreement import ALL, LEAST, Floats, Values
+from .rank_agreement import chance_spread, correlations, over_filters, overlaps, random_matchings, weighted
+from .similarity import cka, silhouette, trustworthiness
 from .umap_process import Fit, fit_steps

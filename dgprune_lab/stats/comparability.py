@@ -1,15 +1,15 @@
-"""Whether networks are comparable: equal training loss."""
+"""Whether networks are comparable by prunability: equal training loss."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 ALIKE = 0.03
-"""Training losses further apart than this share of the smallest are said to differ."""
+"""Training losses differ if they are further apart than this share of the smallest."""
 
 
 def unlike(losses: Mapping[str, float]) -> str | None:
-    """A sentence where the training losses of several networks differ, which prunability cannot compare."""
+    """Return a sentence if the training losses of several networks differ, else None."""
     low, high = min(losses, key=losses.__getitem__), max(losses, key=losses.__getitem__)
     if losses[high] <= (1 + ALIKE) * losses[low]:
         return None

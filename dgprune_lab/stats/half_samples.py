@@ -1,7 +1,7 @@
-"""Means over pairs and fours of different images, of all images and of halves of them: a number and its interval.
+"""Means over pairs and fours of different images, over all images and over halves of them: a number and its interval.
 
-A bootstrap would draw images twice, and such a pair has a distance of 0 (or a product of its own square) that no new
-sample would have; a half holds every image once.
+A bootstrap draws images twice, and such a pair has a distance of 0 (or the product of a square) that no new sample
+would have; a half holds every image once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HALVES = 200
 
 
 class Draws(NamedTuple):
-    """Which images count: all of them in the first draw, a half in every other; and which pairs are never compared.
+    """The images of each draw, all of them first and then halves, and the pairs that are never compared.
 
     first is (1 + HALVES, N) and second (1 + HALVES, M), of 0 and 1; row same[0][k] and column same[1][k] of an (N, M)
     table show the same image.
@@ -33,9 +33,9 @@ class Draws(NamedTuple):
 
 
 def draws(ids: tuple[Ids, Ids], *, seed: int) -> Draws:
-    """All images of two domains, then seeded halves of each, without replacement.
+    """Draw all images of two domains, then seeded halves of each, without replacement.
 
-    An image stays in a half by the order of a number that belongs to its id, so that domains of the same images are
+    A half consists of the images whose ids have the smallest random numbers, so that domains of the same images are
     halved alike, and domains that share none independently.
 
     Args:
@@ -44,32 +44,32 @@ def draws(ids: tuple[Ids, Ids], *, seed: int) -> Draws:
     """
     images, image = np.unique(np.concatenate(ids), return_inverse=True)
     order = np.random.default_rng(seeded("halves", seed)).random((HALVES, len(images)))
-    first, second = (_halved(order[:, places]) for places in np.split(image, [len(ids[0])]))
+    first, second = (_halves(order[:, columns]) for columns in np.split(image, [len(ids[0])]))
     _, rows, columns = np.intersect1d(*ids, assume_unique=True, return_indices=True)
     return Draws(first, second, (rows, columns))
 
 
 def within(weights: Values) -> Draws:
-    """The same draws of one domain against itself, no image against itself."""
+    """Return the same draws of one domain against itself, no image against itself."""
     each = np.arange(weights.shape[1])
     return Draws(weights, weights, (each, each))
 
 
 def mean_of_pairs(table: Values, drawn: Draws) -> Values:
-    """(1 + HALVES,): per draw, the mean of an (N, M) table over pairs of different images; the others are set to 0."""
+    """Return the (1 + HALVES,) means of an (N, M) table over pairs of different images; the others are set to 0."""
     w, v, (p, q) = drawn
     table[p, q] = 0
     return ((w @ table) * v).sum(1) / (w.sum(1) * v.sum(1) - (w[:, p] * v[:, q]).sum(1))
 
 
 def co_moment(a: Values, b: Values, drawn: Draws) -> Values:
-    """(1 + HALVES,): per draw, the mean of (a_ij - a_il - a_kj + a_kl) (b_ij - b_il - b_kj + b_kl) / 4.
+    """Return the (1 + HALVES,) means of (a_ij - a_il - a_kj + a_kl) (b_ij - b_il - b_kj + b_kl) / 4.
 
     i and k are rows, j and l columns, and all four are different images. For a = b = X Y' that is an unbiased estimate
-    of tr(C_x C_y) (Li and Chen 2012), for a = X X' and b = Y Y' it is HSIC_1 (Song et al. 2012), in both cases for the
-    price of a few products of matrices: multiplied out there are four means, over pairs, over three images that share
-    a row or a column, and over four. Of some shared images each mean is taken over all pairs, threes and fours there
-    are. Entries of an image against itself are set to 0; what else meets an image twice is subtracted.
+    of tr(C_x C_y) (Li and Chen 2012), for a = X X' and b = Y Y' it is HSIC_1 (Song et al. 2012), both at the cost of a
+    few matrix products: expanded there are four means, over pairs, over three images that share a row or a column, and
+    over four. If only some images are shared, each mean is over the pairs, threes and fours of different images.
+    Entries of an image against itself are set to 0; other terms that contain an image twice are subtracted.
 
     Args:
         a, b: (N, M), or the same array twice; from centred features, so that nothing large cancels.
@@ -93,21 +93,21 @@ def co_moment(a: Values, b: Values, drawn: Draws) -> Values:
     return pairs / n_pairs - threes + fours / n_fours
 
 
-def by_halves(found: Values) -> Estimate:
-    """The number of the first draw; the interval holds those of all but 5 % of the halves.
+def by_halves(values: Values) -> Estimate:
+    """Return the number of the first draw; the interval holds those of all but 5 % of the halves.
 
     A delete-half jackknife (McCarthy 1969, Shao and Wu 1989): where a number is nearly a mean, its half-sample values
-    scatter about it as it does about the truth. They are taken as they are: mirrored about the number they held the
+    scatter about it as it does about the truth. They are used as they are: mirrored about the number they held the
     truth less often. Halves without a value are left out; NaN ends where there is no number or no half has one.
     """
-    halves = found[1:][np.isfinite(found[1:])]
+    halves = values[1:][np.isfinite(values[1:])]
     tail = (1 - LEVEL) / 2
-    known = len(halves) and np.isfinite(found[0])
+    known = len(halves) and np.isfinite(values[0])
     ends = np.quantile(halves, [tail, 1 - tail]) if known else np.full(2, np.nan)
-    return Estimate(*np.array([found[0], *ends]))
+    return Estimate(*np.array([values[0], *ends]))
 
 
-def _halved(order: Values) -> Values:
+def _halves(order: Values) -> Values:
     """Ones for all, then per row of (HALVES, N) ones for the half of the images that comes first."""
     weights = np.zeros((1 + HALVES, order.shape[1]))
     weights[0] = 1

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 1000
 LEVEL = 0.95
+_TAILS = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
 _BYTES = 64 * 2**20
 
 
@@ -24,13 +25,13 @@ class Estimate(NamedTuple):
 
 
 def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % percentile bootstrap intervals of the mean over images, of many measurements at once.
+    """Return 95 % percentile bootstrap intervals of the mean over images, of many measurements at once.
 
     Every measurement on the same number of images uses the same 1,000 seeded resamples, so a difference of two columns
     has the interval of a paired bootstrap (Efron and Tibshirani 1993, chapters 8 and 13). Where all images agree, all
-    resamples do too, and a zero width would be earned by nothing: a column that is all 0, all 1 (or a difference that
-    is all 0 or all -1) gets the exact binomial bound instead, 1 - (.025)^(1/N) from there (Clopper and Pearson 1934).
-    Other constant columns get no interval (NaN).
+    resamples do too, and a zero-width interval would overstate certainty: a column that is all 0, all 1 (or a
+    difference that is all 0 or all -1) gets the exact binomial bound instead, 1 - (.025)^(1/N) from there (Clopper and
+    Pearson 1934). Other constant columns get no interval (NaN).
 
     Args:
         values: (N,) or (N, K), a row per image.
@@ -39,13 +40,11 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
         low and high, (K,) each (or scalars' shape for one column).
     """
     flat = values.reshape(len(values), -1)
-    low, high = np.empty(flat.shape[1]), np.empty(flat.shape[1])
+    low, high = np.empty((2, flat.shape[1]))
     constant = (flat == flat[:1]).all(0)
-    moving = ~constant
-    if moving.any():
-        means = _means(np.ascontiguousarray(flat[:, moving], dtype=np.float32))
-        tail = (1 - LEVEL) / 2 * 100
-        low[moving], high[moving] = np.percentile(means, [tail, 100 - tail], axis=0)
+    if not constant.all():
+        means = resampled_means(flat[:, ~constant])
+        low[~constant], high[~constant] = np.percentile(means, _TAILS, axis=0)
     for k in np.flatnonzero(constant):
         low[k], high[k] = _constant(float(flat[0, k]), _bound(len(flat)))
     shape = values.shape[1:]
@@ -53,12 +52,20 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
 
 def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(1000, K) means of the columns of (N, K) over the resamples that `over_images` uses."""
-    return _means(np.ascontiguousarray(values, dtype=np.float32))
+    """Return the (1000, K) means of the columns of (N, K) over the resamples that `over_images` uses."""
+    single, count = np.ascontiguousarray(values, dtype=np.float32), len(values)
+    if count * RESAMPLES * 4 <= _BYTES:
+        return _resamples(count) @ single / np.float32(count)
+    generator = np.random.default_rng(count)
+    step = max(1, _BYTES // (count * 4))
+    parts = []
+    for start in range(0, RESAMPLES, step):
+        parts.append(drawn_counts(generator, min(step, RESAMPLES - start), count) @ single / np.float32(count))
+    return np.concatenate(parts)
 
 
 def difference(after: NDArray[np.float64], before: NDArray[np.float64]) -> tuple[float, float]:
-    """The interval of mean(after - before) over the same images; symmetric about 0 where no image changed."""
+    """Return the interval of mean(after - before) over the same images; symmetric about 0 where no image changed."""
     low, high = differences(after[:, None], before)
     return float(low[0]), float(high[0])
 
@@ -67,21 +74,21 @@ def differences(
     after: NDArray[np.float64], before: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`difference` of many measurements at once: after (N, K), before (N,); low and high, (K,) each."""
-    gaps = after.astype(np.float64) - before.astype(np.float64)[:, None]
-    low, high = over_images(gaps)
-    still = (gaps == 0).all(0)
-    low[still], high[still] = -_bound(len(gaps)), _bound(len(gaps))
+    changes = after.astype(np.float64) - before.astype(np.float64)[:, None]
+    low, high = over_images(changes)
+    unchanged = (changes == 0).all(0)
+    low[unchanged], high[unchanged] = -_bound(len(changes)), _bound(len(changes))
     return low, high
 
 
 def relative_drops(
     after: NDArray[np.float64], before: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % percentile bootstrap intervals of (mean(before) - mean(after)) / mean(before), paired by image.
+    """Return 95 % percentile bootstrap intervals of (mean(before) - mean(after)) / mean(before), paired by image.
 
     Both means of a resample are of the same images; a resample in which none was right before is left out. Where no
-    image changed, or none is right any more, all resamples agree: the exact binomial bound of `over_images`, over
-    mean(before), stands in.
+    image changed, or none is right afterwards, all resamples agree: the exact binomial bound of `over_images`, divided
+    by mean(before), replaces them.
 
     Args:
         after: (N, K) of 0 and 1, a column per measurement.
@@ -93,18 +100,17 @@ def relative_drops(
     count, base = len(before), float(before.mean())
     if base == 0:
         return np.full(after.shape[1], np.nan), np.full(after.shape[1], np.nan)
-    means = _means(np.concatenate([after, before[:, None]], axis=1).astype(np.float32)).astype(np.float64)
+    means = resampled_means(np.concatenate([after, before[:, None]], axis=1)).astype(np.float64)
     means = means[means[:, -1] > 0]
-    tail = (1 - LEVEL) / 2 * 100
-    low, high = np.percentile(1 - means[:, :-1] / means[:, -1:], [tail, 100 - tail], axis=0)
-    still, gone, room = (after == before[:, None]).all(0), (after == 0).all(0), _bound(count) / base
-    low[still], high[still] = -room, room
-    low[gone], high[gone] = 1 - room, 1.0
+    low, high = np.percentile(1 - means[:, :-1] / means[:, -1:], _TAILS, axis=0)
+    unchanged, lost, bound = (after == before[:, None]).all(0), (after == 0).all(0), _bound(count) / base
+    low[unchanged], high[unchanged] = -bound, bound
+    low[lost], high[lost] = 1 - bound, 1.0
     return low, high
 
 
 def at_chance(right: NDArray[np.float64], *, classes: int) -> bool:
-    """Whether an accuracy cannot be told from guessing: the lower end of its 95 % interval is not above 1 / classes.
+    """Whether an accuracy is not significantly above guessing: its 95 % interval starts at 1 / classes or below.
 
     Args:
         right: (N,) of 0 and 1.
@@ -115,7 +121,7 @@ def at_chance(right: NDArray[np.float64], *, classes: int) -> bool:
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, low and high of a 95 % t interval over training seeds; of paired differences, the paired t interval.
+    """Return mean, low and high of a 95 % t interval over training seeds; of paired differences, the paired interval.
 
     mean +- t(.975, n - 1) s / sqrt(n), with s the standard deviation (divided by n - 1); low and high are NaN for
     fewer than two values. It assumes that the values scatter normally, which a few seeds cannot show.
@@ -124,14 +130,14 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     >>> mean, round(high, 2)
     (0.0, 2.48)
     """
-    mean, half = _mean(values), smallest_effect(values)
+    mean, half = _mean(values), minimum_detectable_effect(values)
     return mean, mean - half, mean + half
 
 
-def smallest_effect(values: Sequence[float]) -> float:
-    """Half the width of `over_seeds`: a mean nearer to 0 than this could not have been told from 0; NaN for one value.
+def minimum_detectable_effect(values: Sequence[float]) -> float:
+    """Return half the width of `over_seeds`: a mean closer to 0 would not be significant; NaN for one value.
 
-    Five values with a spread of 1 give 1.24, ten give 0.72.
+    Five values with a standard deviation of 1 give 1.24, ten give 0.72.
     """
     count = len(values)
     if count < 2:
@@ -143,9 +149,9 @@ def smallest_effect(values: Sequence[float]) -> float:
 
 
 def paired_p(differences: Sequence[float]) -> float:
-    """Two-sided p-value of the paired t test that the mean difference is 0; NaN for fewer than two differences.
+    """Return the two-sided p-value of the paired t test of mean difference 0; NaN for fewer than two differences.
 
-    Without any spread the test has no meaning: 1 where all differences are 0, else 0.
+    Without any spread the test is undefined: 1 where all differences are 0, else 0.
     """
     count = len(differences)
     if count < 2:
@@ -159,7 +165,7 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for how many were looked at, in the order given; each at most 1, NaN stays and does not count.
+    """Return p-values adjusted for their number, in the order given; each at most 1, NaN stays and does not count.
 
     Sorted ascending, the k-th of m (from 0) becomes the largest of (m - j) p_j for j <= k (Holm 1979, Scand. J.
     Statist. 6).
@@ -180,7 +186,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _bound(count: int) -> float:
-    """How far the true share may lie from 0 (or 1) when so many images all agree."""
+    """How far the true share may be from 0 (or 1) when this many images all agree."""
     return 1 - ((1 - LEVEL) / 2) ** (1 / count)
 
 
@@ -190,25 +196,13 @@ def _constant(value: float, bound: float) -> tuple[float, float]:
     return (value, value + bound) if value in (0, -1) else (np.nan, np.nan)
 
 
-def _means(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    count = len(values)
-    if count * RESAMPLES * 4 <= _BYTES:
-        return _resamples(count) @ values / np.float32(count)
-    generator = np.random.default_rng(count)
-    step = max(1, _BYTES // (count * 4))
-    parts = []
-    for start in range(0, RESAMPLES, step):
-        parts.append(drawn_counts(generator, min(step, RESAMPLES - start), count) @ values / np.float32(count))
-    return np.concatenate(parts)
-
-
 @lru_cache(maxsize=4)
 def _resamples(count: int) -> NDArray[np.float32]:
     return drawn_counts(np.random.default_rng(count), RESAMPLES, count)
 
 
 def drawn_counts(generator: np.random.Generator, resamples: int, count: int) -> NDArray[np.float32]:
-    """(resamples, count): how often each image is drawn."""
+    """Draw with replacement, and return (resamples, count): how often each image is drawn."""
     drawn = generator.integers(0, count, size=(resamples, count), dtype=np.int32)
     drawn += np.arange(resamples, dtype=np.int32)[:, None] * count
     return np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Two scores of the same filters: do they put them in the same order, and would they keep the same ones?
+"""Agreement of two scores of the same filters: rank correlation, and overlap of the kept filters.
 
-What `agreement` (two scorers) and `stability` (one scorer twice) have in common. Groups are keyed by the layer's name;
-`ALL` stands for the whole network.
+Shared by `agreement` (two scorers) and `stability` (one scorer twice). Groups are keyed by the layer's name; `ALL` is
+the whole network.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..core import Scope
 from ..core import seed as seeded
+from .intervals import RESAMPLES
 
 ALL = "all"
-LEAST = 3  # a layer of fewer filters has no order worth correlating
-RESAMPLES = 1000
+LEAST = 3  # a layer of fewer filters has no order to correlate
 _BYTES = 32 * 2**20
 
 Floats = NDArray[np.float64]
@@ -27,7 +27,7 @@ Values = Mapping[str, Tensor]
 
 
 class Overlap(NamedTuple):
-    """Share of the kept filters that two masks share; what chance gives, and half the width of its 95 % range."""
+    """Share of the kept filters that two masks have in common; its mean and half its 95 % range by chance."""
 
     value: float
     chance: float
@@ -35,7 +35,7 @@ class Overlap(NamedTuple):
 
 
 def correlations(first: Values, second: Values, *, scope: Scope) -> dict[str, float]:
-    """Spearman's rank correlation of two scores, per layer and for the whole network.
+    """Return Spearman's rank correlation of two scores, per layer and for the whole network.
 
     Pearson's correlation of the ranks, ties sharing their mean rank. `ALL` is, for scope "layer", the mean of the
     layers weighted by their filters (only the order within a layer counts there), for "global" the correlation over
@@ -47,76 +47,76 @@ def correlations(first: Values, second: Values, *, scope: Scope) -> dict[str, fl
     layers = {name: _correlation(first, second, [name]) for name in first}
     if scope == "global":
         return {**layers, ALL: _correlation(first, second, list(first))}
-    return {**layers, ALL: weighted(layers, {name: len(held) for name, held in first.items()})}
+    return {**layers, ALL: weighted(layers, {name: len(scores) for name, scores in first.items()})}
 
 
 def chance_spread(found: Mapping[str, float], sizes: Mapping[str, int], *, scope: Scope) -> dict[str, float]:
-    """Half the width of the 95 % range of a rank correlation when filters are paired at random, around 0.
+    """Return half the width of the 95 % range of a rank correlation when filters are paired at random, around 0.
 
     1.96 / sqrt(n - 1), as its variance over all pairings is 1 / (n - 1), with ties too (Hotelling and Pabst 1936, Rank
     Correlation and Tests of Significance Involving No Assumption of Normality); normal approximation. `ALL` for scope
     "layer": of the weighted mean.
 
     Args:
-        found: what `correlations` gave: layers without a number have none here, and do not count in `ALL`.
+        found: from `correlations`; layers that are NaN there are NaN here, and do not count in `ALL`.
         sizes: layer -> filters.
         scope: as there.
     """
     spread = {name: 1.96 / (sizes[name] - 1) ** 0.5 if np.isfinite(found[name]) else np.nan for name in sizes}
-    known = [name for name in sizes if np.isfinite(found[name])]
-    total = sum(sizes.values()) if scope == "global" else sum(sizes[name] for name in known)
     if not np.isfinite(found[ALL]):
         return {**spread, ALL: np.nan}
     if scope == "global":
-        return {**spread, ALL: 1.96 / (total - 1) ** 0.5}
+        return {**spread, ALL: 1.96 / (sum(sizes.values()) - 1) ** 0.5}
+    known = [name for name in sizes if np.isfinite(found[name])]
+    total = sum(sizes[name] for name in known)
     return {**spread, ALL: sum((sizes[name] / total * spread[name]) ** 2 for name in known) ** 0.5}
 
 
 def over_filters(scores: Sequence[Values], *, scope: Scope, seed: int) -> tuple[Floats, Floats]:
-    """The 95 % percentile bootstrap interval over filters of every correlation at network level.
+    """Return the 95 % percentile bootstrap interval over filters of every correlation at network level.
 
-    Filters are drawn anew with replacement, within each layer for scope "layer" and from the whole network for
-    "global", the same ones for all scores; their ranks are taken anew in each of 1,000 resamples.
+    Filters are resampled with replacement, within each layer for scope "layer" and over the whole network for "global",
+    the same ones for all scores; they are ranked anew in each of 1,000 resamples.
 
     Returns:
-        low and high, (S, S) each; NaN where every resample says the same, which earns no interval of zero width.
+        low and high, (S, S) each; NaN where all resamples agree: a zero width would overstate certainty.
     """
     generator = np.random.default_rng(seeded("bootstrap over filters", seed))
-    parts = [[name] for name in scores[0]] if scope == "layer" else [list(scores[0])]
-    stacked = [_stacked(scores, names) for names in parts]
-    drawn = _mean([_resampled(values, generator) for values in stacked], [values.shape[1] for values in stacked])
+    strata = [[name] for name in scores[0]] if scope == "layer" else [list(scores[0])]
+    stacked = [_stacked(scores, names) for names in strata]
+    resampled = _mean([_resampled(values, generator) for values in stacked], [values.shape[1] for values in stacked])
     low, high = np.full((2, len(scores), len(scores)), np.nan)
     for a, b in combinations(range(len(scores)), 2):
-        known = drawn[:, a, b][np.isfinite(drawn[:, a, b])]
+        known = resampled[:, a, b][np.isfinite(resampled[:, a, b])]
         if len(known) and np.ptp(known) > 1e-9:
             low[a, b], high[a, b] = low[b, a], high[b, a] = np.percentile(known, [2.5, 97.5])
     return low, high
 
 
 def random_matchings(first: Values, second: Values, *, scope: Scope, seed: int, draws: int = 200) -> dict[str, Floats]:
-    """Rank correlations of two scores when the filters of each layer are paired by chance: group -> (draws,)."""
+    """Return rank correlations of two scores with the filters of each layer paired at random: group -> (draws,)."""
     generator = np.random.default_rng(seeded("random matchings", seed))
     layers = list(first)
     sizes = [len(first[name]) for name in layers]
-    places = [generator.permuted(np.tile(np.arange(size), (draws, 1)), axis=1) for size in sizes]
-    found = {}
-    for name, place in zip(layers, places, strict=True):
-        one, other = _standard(_stacked([first, second], [name]))
-        found[name] = other[place] @ one
+    orders = [generator.permuted(np.tile(np.arange(size), (draws, 1)), axis=1) for size in sizes]
+    correlated = {}
+    for name, order in zip(layers, orders, strict=True):
+        ranks, others = _standard_ranks(_stacked([first, second], [name]))
+        correlated[name] = others[order] @ ranks
     if scope == "layer":
-        return {**found, ALL: _mean(list(found.values()), sizes)}
-    one, other = _standard(_stacked([first, second], layers))
+        return {**correlated, ALL: _mean(list(correlated.values()), sizes)}
+    ranks, others = _standard_ranks(_stacked([first, second], layers))
     starts = np.cumsum([0, *sizes[:-1]])
-    anywhere = np.concatenate([place + start for place, start in zip(places, starts, strict=True)], axis=1)
-    return {**found, ALL: other[anywhere] @ one}
+    order = np.concatenate([order + start for order, start in zip(orders, starts, strict=True)], axis=1)
+    return {**correlated, ALL: others[order] @ ranks}
 
 
 def overlaps(first: Values, second: Values, *, scope: Scope) -> dict[str, Overlap]:
-    """Share of the kept filters that both masks keep, per layer and in all, and what chance gives.
+    """Return the share of the kept filters that both masks keep, per layer and in all, and the share by chance.
 
-    value = |A and B| / ((|A| + |B|) / 2): 1 where they keep the same filters, 0 where none is shared (Dice's
-    coefficient; where both keep equally many, simply the share of one's filters that the other keeps too).
-    By chance, two choices of a and b of n filters made independently share a b / n, with the variance
+    value = |A and B| / ((|A| + |B|) / 2): 1 where they keep the same filters, 0 where they share none (Dice's
+    coefficient; for equal numbers of kept filters, the share of one's filters that the other keeps too).
+    By chance, two independent choices of a and b of n filters share a b / n, with the variance
     a b (n - a) (n - b) / (n^2 (n - 1)) of the hypergeometric distribution; the range is 1.96 standard deviations.
     `ALL` sums over the layers, for scope "global" it takes the network as one layer.
 
@@ -127,31 +127,31 @@ def overlaps(first: Values, second: Values, *, scope: Scope) -> dict[str, Overla
     Returns:
         group -> Overlap; value and chance in [0, 1].
     """
-    found, sums = {}, np.zeros(6)
-    for name, mine in first.items():
-        a, b, n = int(mine.sum()), int(second[name].sum()), len(mine)
-        here = (int((mine & second[name]).sum()), *_by_chance(a, b, n), a, b, n)
-        found[name] = _overlap(*here[:5])
-        sums += here
+    layers, sums = {}, np.zeros(6)
+    for name, mask in first.items():
+        a, b, n = int(mask.sum()), int(second[name].sum()), len(mask)
+        counts = (int((mask & second[name]).sum()), *_by_chance(a, b, n), a, b, n)
+        layers[name] = _overlap(*counts[:5])
+        sums += counts
     shared, chance, variance, a, b, n = sums.tolist()
     chance, variance = _by_chance(a, b, n) if scope == "global" else (chance, variance)
-    return {**found, ALL: _overlap(shared, chance, variance, a, b)}
+    return {**layers, ALL: _overlap(shared, chance, variance, a, b)}
 
 
 def weighted(values: Mapping[str, float], sizes: Mapping[str, int]) -> float:
-    """Mean of one number per layer, weighted by the layers' filters; NaN ones do not count."""
+    """Return the mean of one number per layer, weighted by the layers' filters; NaN ones do not count."""
     return float(_mean([np.array(value) for value in values.values()], [sizes[name] for name in values]))
 
 
 def _stacked(scores: Sequence[Values], layers: Sequence[str]) -> Floats:
     """(S, n): the scores of the filters of these layers, one after the other."""
-    return np.stack([np.concatenate([held[name].double().numpy() for name in layers]) for held in scores])
+    return np.stack([np.concatenate([values[name].double().numpy() for name in layers]) for values in scores])
 
 
 def _correlation(first: Values, second: Values, layers: Sequence[str]) -> float:
     """Over the filters of these layers; rounded, so that the same order is exactly 1."""
-    one, other = _standard(_stacked([first, second], layers))
-    return float((one @ other).round(12))
+    ranks, others = _standard_ranks(_stacked([first, second], layers))
+    return float((ranks @ others).round(12))
 
 
 def _by_chance(a: float, b: float, n: float) -> tuple[float, float]:
@@ -165,41 +165,41 @@ def _overlap(shared: float, chance: float, variance: float, a: float, b: float) 
     return Overlap(shared / kept, chance / kept, 1.96 * variance**0.5 / kept)
 
 
-def _standard(values: Floats) -> Floats:
+def _standard_ranks(values: Floats) -> Floats:
     """(S, n) ranks of S scores, centred and of length one: a dot product is a rank correlation."""
-    return np.concatenate([_weighed_ranks(row, np.ones((1, len(row)))) for row in values])
+    return np.concatenate([_weighted_ranks(row, np.ones((1, len(row)))) for row in values])
 
 
-def _weighed_ranks(values: Floats, counts: Floats) -> Floats:
-    """(R, n) standardised ranks of one score where filter i is there counts[r, i] times.
+def _weighted_ranks(values: Floats, counts: Floats) -> Floats:
+    """(R, n) standardised ranks of one score in which filter i occurs counts[r, i] times.
 
-    The values are sorted once: the rank of a value is how many are before it and half of those that equal it.
-    NaN where too few filters or only equal ones are there.
+    The values are sorted once: the rank of a value is the count before it plus half the count of those that equal it.
+    NaN for too few filters or equal values only.
     """
     ordered = np.sort(values)
-    seen = np.concatenate([np.zeros((len(counts), 1)), counts[:, np.argsort(values)].cumsum(1)], axis=1)
+    total = np.concatenate([np.zeros((len(counts), 1)), counts[:, np.argsort(values)].cumsum(1)], axis=1)
     below, upto = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
-    centred = (seen[:, below] + seen[:, upto] - len(values)) / 2
+    centred = (total[:, below] + total[:, upto] - len(values)) / 2
     weighed = np.sqrt(counts) * centred
     length = np.sqrt(np.square(weighed).sum(1, keepdims=True))
     return weighed / np.where((length > 0) & (len(values) >= LEAST), length, np.nan)
 
 
 def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
-    """(RESAMPLES, S, S) correlations of S scores of n filters that are drawn anew."""
+    """(RESAMPLES, S, S) correlations of S scores of n resampled filters."""
     count, filters = values.shape
     step = max(1, _BYTES // (8 * count * filters))
-    parts = []
+    blocks = []
     for start in range(0, RESAMPLES, step):
         draws = min(step, RESAMPLES - start)
         counts = generator.multinomial(filters, np.full(filters, 1 / filters), size=draws).astype(np.float64)
-        ranks = np.stack([_weighed_ranks(row, counts) for row in values], axis=1)
-        parts.append(ranks @ ranks.swapaxes(1, 2))
-    return np.concatenate(parts)
+        ranks = np.stack([_weighted_ranks(row, counts) for row in values], axis=1)
+        blocks.append(ranks @ ranks.swapaxes(1, 2))
+    return np.concatenate(blocks)
 
 
 def _mean(parts: Sequence[Floats], weights: Sequence[int]) -> Floats:
-    """Weighted mean of arrays, place by place, over the parts that have a number there."""
+    """Weighted mean of arrays, entry by entry, over those that have a number there."""
     total, weight = np.zeros_like(parts[0]), np.zeros_like(parts[0])
     for part, share in zip(parts, weights, strict=True):
         known = np.isfinite(part)

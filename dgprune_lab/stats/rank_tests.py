@@ -1,26 +1,25 @@
-"""How far one number per image and filter is ordered by the domain, class by class: AUROC, p and q values."""
+"""How well a number per image and filter separates two domains, class by class: AUROC, p and q values."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from .effect_sizes import BYTES, Array, Labels, coded, shared_classes
 from .intervals import LEVEL, Estimate
 
 
 def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
-    """How often an image of the second domain has the larger number, among pairs of one class: 0 to 1, .5 is chance.
+    """Estimate how often, among pairs of one class, the second domain's image has the larger number: .5 is chance.
 
     A = mean over k of P(second > first) + P(second = first) / 2 within class k, over the classes of `matched_d`, each
     with the same weight. The 95 % interval holds every theta with |A - theta| <= z sqrt(V(theta)), where V is the mean
     over classes of Hanley and McNeil's variance (1982, Radiology 143), sum_k V_k / K^2, with
     V_k(theta) = c_k theta (1 - theta) (1 + h (1 - theta) / (2 - theta) + h theta / (1 + theta)) / (n_1 n_2) and
-    h = (n_1 + n_2) / 2 - 1: method 5 of Newcombe 2006 (Stat. Med. 25:559), which has one class. So domains that are
-    fully apart have an interval, too. The factor c_k is ours: the variance of the ranks over that of ranks without
-    ties. Without it numbers that are mostly 0 get intervals that are twice too wide; with it the interval holds .5
-    exactly where `p_values` is above .05.
+    h = (n_1 + n_2) / 2 - 1: method 5 of Newcombe 2006 (Stat. Med. 25:559), which has one class. So fully separated
+    domains have an interval, too. The factor c_k is ours: the variance of the ranks over that of ranks without ties.
+    Without it numbers that are mostly 0 get intervals that are twice too wide; with it the interval holds .5 exactly
+    where `p_values` is above .05.
 
     Measured with and without a difference, for 1 and 10 classes of 3 to 50 images a domain: 93.6 to 97.5 % hold the
     true value, 99.8 % where classes of 8 meet classes of 40 and most numbers are 0.
@@ -31,7 +30,7 @@ def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
         labels: (N,) and (M,) class of each image.
 
     Returns:
-        Three (C,); the ends are NaN where all images of each class have one number (value .5).
+        Three (C,), 0 to 1; the ends are NaN where all images of each class have one number (value .5).
 
     Raises:
         DgpruneError: as in `cohens_d`.
@@ -41,26 +40,23 @@ def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
     area, plain, extra = _areas(first, second, labels)
     z = ndtri((1 + LEVEL) / 2)
 
-    def outside(theta: Array) -> NDArray[np.bool_]:
-        return np.abs(area - theta) > z * np.sqrt(_variance(theta, plain, extra))
-
     ends = []
-    for far in (np.zeros_like(area), np.ones_like(area)):
-        near = area.copy()
+    for outer in (np.zeros_like(area), np.ones_like(area)):
+        inner = area.copy()
         for _ in range(60):
-            middle = (near + far) / 2
-            out = outside(middle)
-            near, far = np.where(out, near, middle), np.where(out, middle, far)
-        ends.append(np.where(plain > 0, far, np.nan))
+            middle = (inner + outer) / 2
+            outside = np.abs(area - middle) > z * np.sqrt(_variance(middle, plain, extra))
+            inner, outer = np.where(outside, inner, middle), np.where(outside, middle, outer)
+        ends.append(np.where(plain > 0, outer, np.nan))
     return Estimate(area, *ends)
 
 
 def p_values(first: Array, second: Array, *, labels: Labels) -> Array:
-    """Two-sided p-value of each filter that `auroc` is .5: (C,), 0 to 1; 1 where each class has a single number.
+    """Return the two-sided p-value of each filter that `auroc` is .5: (C,); 1 where each class has a single number.
 
-    z = (A - .5) / sqrt(sum_k V_k / K^2), V_k = (n + 1) / (12 n_1 n_2) less what ties take away, by the normal
-    approximation: the stratified rank test of van Elteren 1960, but with equal weights for the classes, as in `auroc`.
-    One class of a few images is too little for the approximation.
+    z = (A - .5) / sqrt(sum_k V_k / K^2), V_k = (n + 1) / (12 n_1 n_2) corrected for ties, by the normal approximation:
+    the stratified rank test of van Elteren 1960, but with equal weights for the classes, as in `auroc`. One class of a
+    few images is too little for the approximation.
 
     Args and errors: those of `auroc`.
     """
@@ -72,7 +68,7 @@ def p_values(first: Array, second: Array, *, labels: Labels) -> Array:
 
 
 def q_values(p: Array) -> Array:
-    """p-values adjusted so that, of the filters with q <= .05, at most 5 % are expected to be there by chance.
+    """Return p-values adjusted so that, of the filters with q <= .05, at most 5 % are expected to be false discoveries.
 
     The m p-values sorted ascending, q_(i) is the least of p_(j) m / j over j >= i (Benjamini and Hochberg 1995,
     J. R. Stat. Soc. B 57; it holds for the positive dependence that filters of one layer may have). NaN stays and does
@@ -100,17 +96,16 @@ def _areas(first: Array, second: Array, labels: Labels) -> tuple[Array, Array, A
     shared = shared_classes(*(torch.from_numpy(np.bincount(code, minlength=classes)) for code in codes)).tolist()
     area, plain, extra = np.zeros((3, first.shape[1]))
     for k in shared:
-        one, other = (np.flatnonzero(code == k) for code in codes)
-        n, m = len(one), len(other)
-        width = max(1, BYTES // (10 * 8 * (n + m)))
+        rows, others = (np.flatnonzero(code == k) for code in codes)
+        n, m = len(rows), len(others)
+        width, total = max(1, BYTES // (10 * 8 * (n + m))), n + m
         for start in range(0, len(area), width):
-            part = slice(start, start + width)
-            ranks = rankdata(np.concatenate([first[one, part], second[other, part]]), axis=0)
-            area[part] += (ranks[n:].sum(0) / m - (m + 1) / 2) / n
-            total = n + m
+            block = slice(start, start + width)
+            ranks = rankdata(np.concatenate([first[rows, block], second[others, block]]), axis=0)
+            area[block] += (ranks[n:].sum(0) / m - (m + 1) / 2) / n
             ties = ((ranks - (total + 1) / 2) ** 2).sum(0) * 12 / (total**3 - total)
-            plain[part] += ties / (n * m)
-            extra[part] += ties / (n * m) * (total / 2 - 1)
+            plain[block] += ties / (n * m)
+            extra[block] += ties / (n * m) * (total / 2 - 1)
     return area / len(shared), plain / len(shared) ** 2, extra / len(shared) ** 2
 
 

@@ -10,16 +10,8 @@ import pytest
 from test_discrepancy import holds, ids, normal, over_fours
 
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.stats.discrepancy import (
-    cka,
-    coral,
-    median_distance,
-    mmd,
-    proxy_a_distance,
-    silhouette,
-    standardised,
-    trustworthiness,
-)
+from dgprune_lab.stats import cka, coral, median_distance, mmd, proxy_a_distance
+from dgprune_lab.stats import silhouette, standardised, trustworthiness
 from dgprune_lab.stats.intervals import over_images
 
 # Two networks on the same images --------------------------------------------------------------------------------------

@@ -1,0 +1,138 @@
+"""Tables of features, a row per image and a column per filter: their units, their scale, and what they must satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import DgpruneError
+from .intervals import Estimate, over_images
+
+Rows = NDArray[np.floating]
+Values = NDArray[np.float64]
+Ids = NDArray[np.generic]
+
+FEWEST = 8
+
+
+def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]:
+    """Return every set of features in the units of one of them.
+
+    (x - mean(by)) / sd(by), column by column, with the standard deviation divided by n - 1. A column that is constant
+    in `by` has no unit: its mean is subtracted and it is divided by 1. So a filter that is removed everywhere stays a
+    column of 0, and one that only responds elsewhere keeps the size of its responses.
+
+    Args:
+        features: name -> (N, D); N may differ.
+        by: (M, D), whose units count: as a rule the unpruned network's features on a source domain.
+
+    Returns:
+        name -> (N, D), without unit.
+
+    Raises:
+        DgpruneError: other columns than in `by`, a number that is not finite, or nothing varies in any set.
+    """
+    unit = table(by, "by")
+    tables = {name: table(rows, repr(name)) for name, rows in features.items()}
+    for name, rows in tables.items():
+        check_columns(rows, unit, names=(repr(name), "by"))
+    if all(constant(rows).all() for rows in tables.values()):
+        raise DgpruneError(
+            "every filter responds to all images alike, so there is nothing to compare; choose another layer, or a "
+            "network of which less was removed."
+        )
+    fixed = constant(unit)
+    mean = np.where(fixed, unit[0], unit.mean(0))
+    deviation = np.where(fixed, 1.0, np.sqrt(((unit - mean) ** 2).sum(0) / max(len(unit) - 1, 1)))
+    return {name: (rows - mean) / deviation for name, rows in tables.items()}
+
+
+def median_distance(rows: Rows) -> float:
+    """Return the median of the Euclidean distances |x_i - x_j|, i < j: the usual bandwidth of `mmd`.
+
+    Measure it once, on the unpruned network's features, and keep it: a bandwidth that shrinks with the features hides
+    that they shrink. Source: Gretton et al. 2012.
+
+    Args:
+        rows: (N, D), as a rule from `standardised`.
+
+    Returns:
+        Above 0, in the unit of the features.
+
+    Raises:
+        DgpruneError: it is 0, because half of the pairs or more are equal.
+    """
+    from scipy.spatial.distance import pdist
+
+    values = table(rows, "rows")
+    median = float(np.median(pdist(values))) if len(values) > 1 else 0.0
+    if median == 0:
+        raise DgpruneError(
+            f"the median distance of these {len(values)} images' features is 0, which is no bandwidth: most of them "
+            "are equal. Choose another layer, a network of which less was removed, or more images."
+        )
+    return median
+
+
+def table(rows: Rows, name: str) -> Values:
+    """Return features in float64, or refuse them."""
+    values = np.asarray(rows, dtype=np.float64)
+    if values.ndim != 2 or not values.size:
+        raise DgpruneError(
+            f"{name} must be a table, a row per image and a column per filter; got shape {values.shape}."
+        )
+    if not np.isfinite(values).all():
+        raise DgpruneError(f"{name} holds numbers that are not finite; look for the layer whose responses overflow.")
+    return values
+
+
+def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Values, Values]:
+    """Return both domains' features in float64; refuse them if they do not fit each other and their ids."""
+    x, y = table(first, "first"), table(second, "second")
+    check_columns(x, y, names=("first", "second"))
+    for rows, images, name in zip((x, y), ids, ("first", "second"), strict=True):
+        check_count(rows, name)
+        check_rows(rows, images, names=(name, f"ids of {name}"))
+        if len(np.unique(images)) < len(images):
+            raise DgpruneError(
+                f"ids of {name} name an image twice; compare domain by domain, in each of which an image occurs once."
+            )
+    return x, y
+
+
+def check_columns(rows: Values, others: Values, *, names: tuple[str, str]) -> None:
+    """Refuse tables of different filters."""
+    if rows.shape[1] != others.shape[1]:
+        raise DgpruneError(
+            f"{names[0]} has {rows.shape[1]} columns and {names[1]} {others.shape[1]}; keep a removed filter as a "
+            "column of zeros, so that they agree."
+        )
+
+
+def check_rows(rows: Values, others: Ids, *, names: tuple[str, str]) -> None:
+    """Refuse tables of different numbers of images."""
+    if len(rows) != len(others):
+        raise DgpruneError(f"{names[0]} has {len(rows)} rows and {names[1]} {len(others)}; both need one per image.")
+
+
+def check_count(rows: Values, name: str) -> None:
+    """Refuse too few images for an interval."""
+    if len(rows) < FEWEST:
+        raise DgpruneError(f"{name} has {len(rows)} images; an interval needs at least {FEWEST}. Take more images.")
+
+
+def constant(rows: Values) -> NDArray[np.bool_]:
+    """Return which columns never change: compared, since their standard deviation need not be exactly 0."""
+    return (rows == rows[:1]).all(0)
+
+
+def estimate(value: float, low: float, high: float) -> Estimate:
+    """Return one number with its interval."""
+    return Estimate(*np.array([value, low, high], dtype=np.float64))
+
+
+def mean_over_images(values: Values) -> Estimate:
+    """Return the mean of a number per image with its bootstrap interval."""
+    return estimate(float(values.mean()), *map(float, over_images(values)))
