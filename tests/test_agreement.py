@@ -1,4 +1,4 @@
-"""Do two scorers choose the same filters? Planted truth, closed forms, slow twins, and what the chart says."""
+"""Agreement of two scorers: planted truth, closed forms, slow twins, and the chart."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ agreement: Any = dg.diagnostics.agreement
 
 
 def spearman(first: Any, second: Any) -> float:
-    found: Any = stats.spearmanr(first, second)
-    return float(found.statistic)
+    result: Any = stats.spearmanr(first, second)
+    return float(result.statistic)
 
 
 def study_of(model: nn.Module | None = None) -> dg.Study:
@@ -31,10 +31,10 @@ def study_of(model: nn.Module | None = None) -> dg.Study:
     return dg.Study(model, sources=[domain("a"), domain("b", seed=1)], targets=[domain("t", seed=2, labelled=False)])
 
 
-def made(study: dg.Study, name: str, *, seed: int, reads: Any = ()) -> dg.Scores:
+def random_scores(study: dg.Study, name: str, *, seed: int, reads: Any = ()) -> dg.Scores:
     generator = torch.Generator().manual_seed(seed)
-    drawn = {g.name: torch.randn(g.filters, generator=generator, dtype=torch.float64) for g in study.graph.groups}
-    return dg.Scores(name, drawn, study.graph, reads=dict(reads))
+    draws = {g.name: torch.randn(g.filters, generator=generator, dtype=torch.float64) for g in study.graph.groups}
+    return dg.Scores(name, draws, study.graph, reads=dict(reads))
 
 
 def pick(frame: Any, metric: str, group: str = "all") -> Any:
@@ -48,7 +48,7 @@ def wide(seed: int, sizes: tuple[int, ...]) -> dict[str, Tensor]:
     return {str(k): torch.randn(n, generator=generator, dtype=torch.float64) for k, n in enumerate(sizes)}
 
 
-def test_the_same_scores_agree_fully_and_reversed_ones_not_at_all() -> None:
+def test_equal_scores_agree_fully_and_reversed_ones_not_at_all() -> None:
     study = study_of()
     scores = study.score("l1")
     same = agreement(study, scorers=[scores, replace(scores, scorer="again")])
@@ -64,20 +64,20 @@ def test_the_same_scores_agree_fully_and_reversed_ones_not_at_all() -> None:
 def test_rank_correlation_equals_scipy_and_its_mean_is_weighted_by_filters() -> None:
     first, second = wide(1, (7, 30, 12)), wide(2, (7, 30, 12))
     second["1"][:9] = 0.25  # ties
-    found = correlations(first, second, scope="layer")
+    result = correlations(first, second, scope="layer")
     each = [spearman(first[name], second[name]) for name in first]
-    assert [found[name] for name in first] == pytest.approx(each)
-    assert found["all"] == pytest.approx(np.average(each, weights=[7, 30, 12]))
-    flat = [torch.cat(list(held.values())) for held in (first, second)]
+    assert [result[name] for name in first] == pytest.approx(each)
+    assert result["all"] == pytest.approx(np.average(each, weights=[7, 30, 12]))
+    flat = [torch.cat(list(values.values())) for values in (first, second)]
     assert correlations(first, second, scope="global")["all"] == pytest.approx(spearman(*flat))
 
 
 def test_layers_without_an_order_are_empty_and_do_not_count() -> None:
     first, second = wide(1, (1, 2, 5, 9)), wide(2, (1, 2, 5, 9))
     second["2"][:] = 3.0
-    found = correlations(first, second, scope="layer")
-    assert all(np.isnan(found[name]) for name in ("0", "1", "2"))
-    assert found["all"] == pytest.approx(found["3"])
+    result = correlations(first, second, scope="layer")
+    assert all(np.isnan(result[name]) for name in ("0", "1", "2"))
+    assert result["all"] == pytest.approx(result["3"])
     assert np.isnan(correlations({"0": first["0"]}, {"0": second["0"]}, scope="layer")["all"])
     low, high = over_filters([{"0": first["0"]}, {"0": second["0"]}], scope="layer", seed=0)
     assert np.isnan(low).all() and np.isnan(high).all()
@@ -117,7 +117,7 @@ def test_independent_scores_are_near_chance_and_inside_its_range() -> None:
     inside = {"rank": 0, "overlap": 0}
     for seed in range(60):
         first, second = wide(2 * seed, sizes), wide(2 * seed + 1, sizes)
-        keep = [{name: value > value.median() for name, value in held.items()} for held in (first, second)]
+        keep = [{name: value > value.median() for name, value in values.items()} for values in (first, second)]
         share = overlaps(*keep, scope="layer")["all"]
         inside["rank"] += abs(correlations(first, second, scope="layer")["all"]) < 1.96 / 197**0.5
         inside["overlap"] += abs(share.value - share.chance) < share.spread
@@ -128,16 +128,16 @@ def test_chance_is_the_hypergeometric_mean_and_variance() -> None:
     a, b, n = 3, 5, 9
     first = {"0": torch.arange(n) < a}
     second = {"0": torch.arange(n) >= n - b}
-    found = overlaps(first, second, scope="layer")["all"]
+    result = overlaps(first, second, scope="layer")["all"]
     odds = np.array([comb(b, k) * comb(n - b, a - k) / comb(n, a) for k in range(a + 1)])
     shares = np.arange(a + 1) / ((a + b) / 2)
     mean = float(odds @ shares)
-    assert found.chance == pytest.approx(mean)
-    assert found.spread == pytest.approx(1.96 * float(odds @ (shares - mean) ** 2) ** 0.5)
-    assert found.value == 0.0
+    assert result.chance == pytest.approx(mean)
+    assert result.spread == pytest.approx(1.96 * float(odds @ (shares - mean) ** 2) ** 0.5)
+    assert result.value == 0.0
 
 
-def test_chance_over_layers_and_over_the_network_are_told_apart() -> None:
+def test_chance_over_layers_differs_from_chance_over_the_network() -> None:
     first = {"0": torch.tensor([True] * 4), "1": torch.tensor([True] + [False] * 7)}
     share = overlaps(first, first, scope="layer")["all"]
     assert share.chance == pytest.approx((4 * 4 / 4 + 1 / 8) / 5)
@@ -151,8 +151,8 @@ def test_the_bootstrap_equals_a_slow_twin_on_the_same_filters() -> None:
     generator = np.random.default_rng(1)
     slow = []
     for _ in range(1000):
-        drawn = generator.integers(0, 30, 30)
-        slow.append(spearman(*(held["0"].numpy()[drawn] for held in scores)))
+        draws = generator.integers(0, 30, 30)
+        slow.append(spearman(*(values["0"].numpy()[draws] for values in scores)))
     assert [low[0, 1], high[0, 1]] == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.05)
     again = over_filters(scores, scope="layer", seed=3)
     assert np.array_equal(again[0], low, equal_nan=True) and np.array_equal(again[1], high, equal_nan=True)
@@ -161,19 +161,19 @@ def test_the_bootstrap_equals_a_slow_twin_on_the_same_filters() -> None:
 
 def test_random_matchings_have_the_variance_of_spearman() -> None:
     first, second = wide(1, (20, 50)), wide(2, (20, 50))
-    drawn = random_matchings(first, second, scope="layer", seed=0, draws=4000)
-    assert drawn["1"].std() == pytest.approx(1 / 49**0.5, rel=0.05)
+    draws = random_matchings(first, second, scope="layer", seed=0, draws=4000)
+    assert draws["1"].std() == pytest.approx(1 / 49**0.5, rel=0.05)
     expected = ((20 / 70) ** 2 / 19 + (50 / 70) ** 2 / 49) ** 0.5
-    assert drawn["all"].std() == pytest.approx(expected, rel=0.05)
+    assert draws["all"].std() == pytest.approx(expected, rel=0.05)
     whole = random_matchings(first, {k: v + 10 * (k == "1") for k, v in second.items()}, scope="global", seed=0)
     assert whole["all"].shape == (200,)
 
 
-def test_the_table_says_what_was_asked_drawn_and_looked_at() -> None:
+def test_the_table_has_request_seed_and_target_awareness() -> None:
     study = study_of()
-    looked = made(study, "looked", seed=1, reads={"t/score": "images"})
-    unsaid = replace(made(study, "unsaid", seed=2), reads=None)
-    frame = agreement(study, scorers=["random", looked, unsaid], ratio=0.4, scope="global", budget="parameters", seed=7)
+    aware = random_scores(study, "looked", seed=1, reads={"t/score": "images"})
+    unsaid = replace(random_scores(study, "unsaid", seed=2), reads=None)
+    frame = agreement(study, scorers=["random", aware, unsaid], ratio=0.4, scope="global", budget="parameters", seed=7)
     assert set(frame.metric) == {"rank_correlation", "rank_correlation_by_chance", "overlap", "overlap_by_chance"}
     assert set(frame.group) == {*LAYERS, "all"} and set(frame.scope) == {"global"}
     kept = frame[frame.metric == "overlap"]
@@ -184,9 +184,12 @@ def test_the_table_says_what_was_asked_drawn_and_looked_at() -> None:
     )
     assert frame[frame.metric == "rank_correlation"].ratio_requested.isna().all()
     pairs = {(row.scorer, row.other): row for row in kept[kept.group == "all"].itertuples()}
-    assert pairs["random", "looked"].target_aware == "t" and pairs["random", "looked"].seed == 7
-    assert (pairs["random", "looked"].scorer_looked, pairs["random", "looked"].other_looked) == ("none", "t")
-    assert pairs["random", "unsaid"].target_aware == "unknown" and pd.isna(pairs["looked", "unsaid"].seed)
+    assert pairs["random", "looked"].target_aware and pairs["random", "looked"].seed == 7
+    assert (pairs["random", "looked"].scorer_target_aware, pairs["random", "looked"].other_target_aware) == (
+        False,
+        True,
+    )
+    assert pd.isna(pairs["random", "unsaid"].target_aware) and pd.isna(pairs["looked", "unsaid"].seed)
     whole = pick(frame[(frame.scorer == "random") & (frame.other == "looked")], "rank_correlation")
     assert whole.interval == "filters" and whole.low < whole.value < whole.high
 
@@ -198,16 +201,16 @@ def test_masks_are_those_of_allocate() -> None:
     shared = sum(int((one.keep[name] & other.keep[name]).sum()) for name in LAYERS)
     assert pick(frame, "overlap").value == pytest.approx(2 * shared / (one.cost.filters + other.cost.filters))
     weights = agreement(study, scorers=["l1", "taylor"], ratio=0.5, scope="global", budget="parameters")
-    got = [
+    achieved = [
         dg.allocate(study.score(n), ratio=0.5, scope="global", budget="parameters").ratio_achieved
         for n in ("l1", "taylor")
     ]
-    assert pick(weights, "overlap").ratio_achieved == pytest.approx(sum(got) / 2) and got[0] != got[1]
+    assert pick(weights, "overlap").ratio_achieved == pytest.approx(sum(achieved) / 2) and achieved[0] != achieved[1]
 
 
 @pytest.mark.parametrize("name", list(dg.SCORERS))
 @pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
-def test_it_works_with_every_scorer_of_the_menu(name: str) -> None:
+def test_every_scorer_of_the_menu_can_be_compared(name: str) -> None:
     study = study_of()
     if (why := study.unavailable(dg.SCORERS[name])) is not None:
         pytest.skip(why)
@@ -216,7 +219,7 @@ def test_it_works_with_every_scorer_of_the_menu(name: str) -> None:
     assert pick(frame, "overlap").value >= 0
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_one_scorer_or_two_of_one_name_are_refused() -> None:
     study = study_of()
     with pytest.raises(dg.DgpruneError, match="needs two or more; got 1"):
         agreement(study, scorers=["l1"])
@@ -245,18 +248,22 @@ def test_the_heat_map_writes_numbers_and_is_white_at_chance() -> None:
     assert rows_of(dg.charts.agreement(frame), "ranks")[1]["fill"] == "#542788"
 
 
-def test_a_scorer_that_looked_carries_a_diamond_and_one_nobody_knows_a_question_mark() -> None:
+def test_a_target_aware_scorer_has_a_diamond_and_an_unknown_one_a_question_mark() -> None:
     study = study_of()
     long = "a_name_that_is_much_too_long_to_stand_beside_any_chart_at_all"
     frame = agreement(
         study,
-        scorers=["l1", made(study, long, seed=1, reads={"t/score": "images"}), replace(study.score("l2"), reads=None)],
+        scorers=[
+            "l1",
+            random_scores(study, long, seed=1, reads={"t/score": "images"}),
+            replace(study.score("l2"), reads=None),
+        ],
     )
     names = list(dict.fromkeys(row["row"] for row in rows_of(dg.charts.agreement(frame), "ranks")))
     assert names[0] == "1  l1" and names[1].endswith("… ◇") and len(names[1]) <= 55 and names[2] == "3  l2 ?"
     chart = dg.charts.agreement(frame, scorer="l1")
     kept = rows_of(chart, "overlaps")
-    assert [(row["look"], row["scorer"]) for row in kept] == [("diamond", long), ("dot", "l2")]
+    assert [(row["mark"], row["scorer"]) for row in kept] == [("diamond", long), ("dot", "l2")]
     assert all(row["chance_low"] <= 50 <= row["chance_high"] for row in kept)
     assert chart.to_dict()["title"]["text"] == "Compared with l1"
 
@@ -264,7 +271,7 @@ def test_a_scorer_that_looked_carries_a_diamond_and_one_nobody_knows_a_question_
 def test_vega_draws_every_form() -> None:
     study = study_of()
     frame = agreement(study, scorers=["l1", "l2", "random"])
-    empty = dg.tidy([], extra=("other", "group", "scorer_looked", "other_looked"))
+    empty = dg.tidy([], extra=("other", "group", "scorer_target_aware", "other_target_aware"))
     for chart in (dg.charts.agreement(frame), dg.charts.agreement(frame, scorer="l2"), dg.charts.agreement(empty)):
         svg = dg.charts.svg(chart)
         assert svg.startswith("<svg") and "NaN" not in svg

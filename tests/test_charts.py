@@ -1,4 +1,4 @@
-"""Charts as data: the right fields, ranges, names and looks; never anything interpreted from a user's text."""
+"""Charts as data: the right fields, ranges, names and marks; never anything interpreted from a user's text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 
 from dgprune_lab import charts
 from dgprune_lab.charts.drop import span_rows
-from dgprune_lab.charts.size_and_cost import amount
-from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, LONG_DASH, TARGET_AWARE, spread
+from dgprune_lab.charts.marks import spread
+from dgprune_lab.charts.size_and_cost import amount, size_row
+from dgprune_lab.charts.sweep import sweep_data, sweep_points
+from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, LONG_DASH, TARGET_AWARE
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.exposure import exposure_of, is_target_aware
 from dgprune_lab.core.tables import tidy
@@ -27,7 +29,7 @@ def table(
     seeds: tuple[int | None, ...] = (None,),
     target: str = "mnist_m",
     seen: str = "none",
-    aware: str = "none",
+    aware: bool | None = False,
 ) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for scorer in scorers:
@@ -51,7 +53,13 @@ def table(
                     rows.append({**shared, "metric": "loss", "unit": "nats", "value": 3.0})
                     change = value - top
                     rows.append(
-                        {**shared, "metric": "change", "value": change, "low": change - 0.02, "high": change + 0.02}
+                        {
+                            **shared,
+                            "metric": "accuracy_change",
+                            "value": change,
+                            "low": change - 0.02,
+                            "high": change + 0.02,
+                        }
                     )
     return tidy(rows)
 
@@ -86,52 +94,45 @@ def test_what_was_not_measured_is_never_joined() -> None:
     assert [row["removed"] for row in gaps] == [10.0, 50.0]
 
 
-def test_a_domain_is_told_by_colour_dash_mark_and_words() -> None:
-    domain_styles = charts.domain_styles((name, role) for name, role, _ in DOMAINS)
-    assert (domain_styles["mnist"].colour, domain_styles["mnist_m"].colour, domain_styles["mnist_m"].dash) == (
-        FIRST_SOURCE,
-        FIRST_TARGET,
-        LONG_DASH,
-    )
-    assert (
-        len({look.colour for look in domain_styles.values()})
-        == len({look.shape for look in domain_styles.values()})
-        == 3
-    )
+def test_a_domain_is_distinguished_by_colour_dash_mark_and_role() -> None:
+    styles = charts.domain_styles((name, role) for name, role, _ in DOMAINS)
+    assert (styles["mnist"].colour, styles["mnist_m"].colour) == (FIRST_SOURCE, FIRST_TARGET)
+    assert styles["mnist_m"].dash == LONG_DASH and styles["mnist_m"].role == "target"
+    assert len({style.colour for style in styles.values()}) == len({style.shape for style in styles.values()}) == 3
     labels = {row["label"] for row in data_of(charts.sweep(table()))["names"]}
-    assert labels == {"mnist (trained on)", "uci_digits (trained on)", "mnist_m (new look)"}
+    assert labels == {"mnist (source)", "uci_digits (source)", "mnist_m (target)"}
 
 
 def test_target_aware_is_a_hollow_diamond_in_words_too() -> None:
-    data = data_of(charts.sweep(table(aware="mnist_m"), now=0.5))
+    data = data_of(charts.sweep(table(aware=True), now=0.5))
     target = [row for row in data["curves"] if row["domain"] == "mnist_m"]
     assert {(row["shape"], row["fill"], row["colour"]) for row in target} == {("diamond", "transparent", TARGET_AWARE)}
     assert [row["label"] for row in data["names"] if row["domain"] == "mnist_m"] == ["mnist_m (target-aware)"]
     assert {row["looked"] for row in target} == {"yes, other images of this domain"}
     source = [row for row in data["curves"] if row["domain"] == "mnist"]
     assert {(row["shape"], row["fill"], row["looked"]) for row in source} == {("circle", FIRST_SOURCE, "no")}
-    drops = data_of(charts.drop(table(aware="mnist_m")))["drops"]
+    drops = data_of(charts.drop(table(aware=True)))["drops"]
     assert [row["label"] for row in drops] == ["mnist", "uci_digits", "mnist_m ◇ target-aware"]
     assert [row["shape"] for row in drops] == ["circle", "square", "diamond"]
 
 
 def test_having_seen_the_very_images_is_worse_and_said() -> None:
     """Of a target and of a source: the words differ from those for other images of the domain."""
-    data = data_of(charts.sweep(table(seen="labels", aware="mnist_m"), now=0.5))
+    data = data_of(charts.sweep(table(seen="labels", aware=True), now=0.5))
     ends = {row["label"]: row for row in data["names"]}
     assert ends["mnist (seen)"]["colour"] == FIRST_SOURCE, "a source is no target, whatever was seen of it"
     name, below = ends["mnist_m"], ends["◇ target-aware, seen"]
     assert name["colour"] == below["colour"] == TARGET_AWARE and 0 < name["value"] - below["value"] < 6
-    assert {(row["shape"], row["looked"]) for row in data["dots"]} == {("diamond", "yes, the very images tested")}
+    assert {(row["shape"], row["looked"]) for row in data["dots"]} == {("diamond", "yes, the reported images")}
     labels = [row["label"] for row in data_of(charts.drop(table(seen="labels")))["drops"]]
     assert labels == ["mnist ◇ seen", "uci_digits ◇ seen", "mnist_m ◇ target-aware, seen"]
 
 
 def test_what_nobody_knows_is_a_question_mark_and_no_diamond() -> None:
-    data = data_of(charts.sweep(table(seen="unknown", aware="unknown"), now=0.5))
-    assert "mnist_m (new look) ?" in {row["label"] for row in data["names"]}
+    data = data_of(charts.sweep(table(seen="unknown", aware=None), now=0.5))
+    assert "mnist_m (target) ?" in {row["label"] for row in data["names"]}
     assert {row["shape"] for row in data["dots"]} == {"circle", "square", "triangle-up"}
-    assert {row["looked"] for row in data["curves"]} == {"unknown: nobody said what was looked at"}
+    assert {row["looked"] for row in data["curves"]} == {"unknown: not recorded"}
     assert [row["label"] for row in data_of(charts.drop(table(seen="unknown")))["drops"]][2] == "mnist_m ?"
     for name in ("sweep", "drop"):
         layers = getattr(charts, name)(table()).to_dict()["layer"]
@@ -139,27 +140,29 @@ def test_what_nobody_knows_is_a_question_mark_and_no_diamond() -> None:
         assert "looked" in tips
 
 
-EXPOSURE_WORDS = [
+EXPOSURES = [
     ({}, ""),
     ({"seen_by_training": "labels"}, ""),
-    ({"target_aware": "t"}, "target-aware"),
-    ({"target_aware": "s, t, u"}, "target-aware"),
-    ({"target_aware": "tt, not t"}, ""),
+    ({"target_aware": True}, "target-aware"),
+    ({"target_aware": False}, ""),
+    ({"target_aware": True, "domain": "none"}, "target-aware"),
+    ({"target_aware": False, "domain": "unknown"}, ""),
+    ({"target_aware": False, "domain": "t, u"}, ""),
     ({"seen_by_selection": "labels"}, "target-aware, seen"),
-    ({"seen_by_finetuning": "images", "target_aware": "t"}, "target-aware, seen"),
-    ({"seen_by_scorer": "unknown", "target_aware": "t"}, "target-aware"),
+    ({"seen_by_finetuning": "images", "target_aware": True}, "target-aware, seen"),
+    ({"seen_by_scorer": "unknown", "target_aware": True}, "target-aware"),
     ({"seen_by_scorer": "unknown"}, "?"),
-    ({"target_aware": "unknown"}, "?"),
-    ({"target_aware": "unknown", "seen_by_scorer": "none"}, ""),
-    ({"target_aware": "unknown", "seen_by_scorer": "none", "role": None}, "?"),
-    ({"target_aware": "t", "role": None}, "target-aware"),
-    ({"target_aware": "t", "role": "source"}, ""),
-    ({"seen_by_scorer": "images", "target_aware": "t", "role": "source"}, "seen"),
+    ({"target_aware": pd.NA}, "?"),
+    ({"target_aware": pd.NA, "seen_by_scorer": "none"}, ""),
+    ({"target_aware": pd.NA, "seen_by_scorer": "none", "role": None}, "?"),
+    ({"target_aware": True, "role": None}, "target-aware"),
+    ({"target_aware": True, "role": "source"}, ""),
+    ({"seen_by_scorer": "images", "target_aware": True, "role": "source"}, "seen"),
     ({"target_aware": float("nan"), "domain": None}, ""),
 ]
 
 
-@pytest.mark.parametrize(("cells", "exposure"), EXPOSURE_WORDS)
+@pytest.mark.parametrize(("cells", "exposure"), EXPOSURES)
 def test_one_function_says_what_a_row_is_marked_with(cells: dict[str, Any], exposure: str) -> None:
     row = {"domain": "t", "role": "target", **cells}
     assert exposure_of(row) == exposure and is_target_aware(row) == ("target-aware" in exposure)
@@ -169,9 +172,9 @@ def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> 
     frame = pd.concat(
         [
             table(scorers=("l1",)),
-            table(scorers=("dss",), aware="mnist_m"),
-            table(scorers=("peeked",), aware="mnist_m", seen="images"),
-            table(scorers=("mine",), aware="unknown"),
+            table(scorers=("dss",), aware=True),
+            table(scorers=("peeked",), aware=True, seen="images"),
+            table(scorers=("mine",), aware=None),
         ]
     )
     spec = charts.sweep(frame).to_dict()
@@ -180,7 +183,7 @@ def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> 
         names = data[f"names_{k}"]
         words = {"l1", "dss ◇ target-aware", "peeked ◇ target-aware, seen", "mine ?"}
         assert {row["label"] for row in names} == words
-        assert len({row["colour"] for row in names}) == 4, "target-aware lines can be told apart"
+        assert len({row["colour"] for row in names}) == 4, "target-aware lines are distinguished by colour"
         diamonds = {row["domain"] for row in data[f"curves_{k}"] if row["shape"] == "diamond"}
         assert diamonds == {"peeked"} | ({"dss"} if k == 2 else set())
     labels = [row["label"] for row in data_of(charts.drop(frame))["drops"]]
@@ -195,8 +198,8 @@ def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> 
     assert charts.drop(frame).to_dict()["padding"]["left"] > charts.drop(table()).to_dict()["padding"]["left"]
 
 
-@pytest.mark.parametrize(("aware", "title"), [("none", None), ("mnist_m", "l1 ◇ target-aware"), ("unknown", "l1 ?")])
-def test_what_is_left_names_a_choice_that_looked_at_a_target(aware: str, title: str | None) -> None:
+@pytest.mark.parametrize(("aware", "title"), [(False, None), (True, "l1 ◇ target-aware"), (None, "l1 ?")])
+def test_size_and_cost_names_a_scorer_that_looked_at_a_target(aware: bool | None, title: str | None) -> None:
     rows = [{**row, "target_aware": aware} for row in costs(0.0) + costs(0.5)]
     spec = charts.size_and_cost(tidy(rows)).to_dict()
     assert spec.get("title", {}).get("text") == title
@@ -220,13 +223,50 @@ def test_seeds_become_mean_and_range() -> None:
 def test_several_scorers_get_a_panel_per_domain() -> None:
     spec = charts.sweep(table(scorers=("l1", "random"))).to_dict()
     shown = charts.sweep(table(scorers=("l1", "random")))._repr_mimebundle_()
-    assert shown is not None and "image/svg+xml" in shown, "made here, as all are"
+    assert shown is not None and "image/svg+xml" in shown, "rendered without the web, as all are"
     titles = [panel["title"]["text"] for panel in spec["hconcat"]]
-    assert titles == ["mnist (trained on)", "uci_digits (trained on)", "mnist_m (new look)"]
+    assert titles == ["mnist (source)", "uci_digits (source)", "mnist_m (target)"]
     names = [layer["data"]["name"] for panel in spec["hconcat"] for layer in panel["layer"]]
     assert "curves_0" in names and "curves_2" in names
     curves = next(x for x in spec["hconcat"][0]["layer"] if x["data"]["name"] == "curves_0")["data"]["values"]
     assert {row["domain"] for row in curves} == {"l1", "random"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ({0.0: "as_is", 0.5: "recalibrate"}, "BatchNorm recalibrated"),
+        ({0.0: "as_is", 0.5: "as_is"}, "BatchNorm as is"),
+        ({0.1: "as_is", 0.5: "recalibrate"}, "BatchNorm as is or recalibrated"),
+        ({0.0: "as_is"}, None),
+        ({}, None),
+    ],
+)
+def test_a_title_says_the_batchnorm_setting_of_the_pruned_networks(
+    settings: dict[float, str], label: str | None
+) -> None:
+    frame = table(scorers=("l1", "random"))
+    frame["batchnorm"] = frame["ratio_requested"].map(settings)
+    single = frame[frame["scorer"] == "l1"]
+    drawn = (
+        (charts.sweep(frame), "Accuracy"),
+        (charts.sweep(single), "Accuracy"),
+        (charts.drop(single), "Accuracy change"),
+    )
+    for chart, words in drawn:
+        spec = chart.to_dict()
+        assert spec.get("title", {}).get("text") == (None if label is None else f"{words}, {label}")
+        if spec["autosize"]["type"] == "none":
+            assert (spec["padding"]["top"] > 20) == (label is not None), "there is room for it"
+
+
+def test_rows_for_the_page_are_those_of_the_chart() -> None:
+    """The explorer sends these rows one ratio at a time; the page only places them."""
+    data = data_of(charts.sweep(table()))
+    made = sweep_data(sweep_points(table()), now=None, chance=None, step=0.05, height=300)
+    assert {name: made[name] for name in data} == data
+    rows = data_of(charts.size_and_cost(tidy(costs(0.0) + costs(0.5))))["left"]
+    assert size_row("filters", 160.0, full=320.0) == rows[0]
 
 
 def test_pinned_views_are_dotted_and_apart() -> None:
@@ -246,17 +286,17 @@ def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:
 def costs(ratio: float) -> list[dict[str, Any]]:
     full = {"filters": 320, "parameters": 123_456, "macs": 9.1e6, "bytes": 498_000}
     return [
-        {"scorer": "l1", "ratio_requested": ratio, "metric": name, "value": value * (1 - ratio)}
+        {"scorer": "l1", "ratio_requested": ratio, "metric": name, "value": value * (1 - ratio), "target_aware": False}
         for name, value in full.items()
     ]
 
 
-def test_left_tells_shares_and_absolute_numbers() -> None:
+def test_size_and_cost_shows_shares_and_absolute_numbers() -> None:
     rows = data_of(charts.size_and_cost(tidy(costs(0.0) + costs(0.5))))["left"]
     assert [(row["what"], row["percent"]) for row in rows] == [
         ("Filters", "50 %"),
-        ("Weights", "50 %"),
-        ("Computation", "50 %"),
+        ("Parameters", "50 %"),
+        ("MACs", "50 %"),
         ("File size", "50 %"),
     ]
     assert [row["text"] for row in rows][:2] == ["160 of 320", "61.7 k of 123 k"]
@@ -264,7 +304,7 @@ def test_left_tells_shares_and_absolute_numbers() -> None:
     assert data_of(charts.size_and_cost(tidy(costs(0.5)), full=full))["left"][0]["percent"] == "25 %"
 
 
-def test_left_says_what_is_missing() -> None:
+def test_size_and_cost_without_the_full_network_is_refused() -> None:
     with pytest.raises(DgpruneError, match="no row of 'filters' at ratio_requested 0"):
         charts.size_and_cost(tidy(costs(0.5)))
 
@@ -307,10 +347,10 @@ def test_every_chart_can_be_made_without_data() -> None:
         assert all(not rows or rows == [{"change": -5}, {"change": 5}] for rows in data_of(chart).values())
 
 
-@pytest.mark.parametrize("name", ["sweep", "drop", "left"])
+@pytest.mark.parametrize("name", ["sweep", "drop", "size_and_cost"])
 def test_vega_draws_it(name: str) -> None:
     import vl_convert
 
-    frame = tidy(costs(0.0) + costs(0.5)) if name == "left" else table(target=HOSTILE)
+    frame = tidy(costs(0.0) + costs(0.5)) if name == "size_and_cost" else table(target=HOSTILE)
     svg = vl_convert.vegalite_to_svg(getattr(charts, name)(frame).to_dict())
     assert svg.startswith("<svg") and "NaN" not in svg and "<b onload" not in svg

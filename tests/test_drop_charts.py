@@ -20,11 +20,12 @@ DOMAINS = (("mnist", "source"), ("uci", "source"), ("mnist_m", "target"))
 
 def rows(*, ratio: float = 0.5, target: str = "mnist_m", **cells: Any) -> list[dict[str, Any]]:
     """A change and a relative drop per domain."""
-    shared = {"scorer": "l1", "network": "net", "ratio_requested": ratio, "unit": "share", "images": 250, **cells}
+    shared = {"scorer": "l1", "network": "net", "ratio_requested": ratio, "unit": "share", "images": 250}
+    shared |= {"target_aware": False, **cells}
     found = []
     for k, (name, role) in enumerate(DOMAINS):
         lost = ratio * (0.1 + 0.2 * k)
-        for metric, value in (("change", -lost), ("relative_drop", 1.25 * lost)):
+        for metric, value in (("accuracy_change", -lost), ("relative_drop", 1.25 * lost)):
             found.append(
                 {
                     **shared,
@@ -78,16 +79,16 @@ def test_layers_stand_in_the_order_of_execution_a_dot_per_domain() -> None:
     target = next(row for row in held if row["domain"] == "mnist_m")
     assert target["change"] == pytest.approx(-25.0) and target["text"] == "−25.0" and target["low"] < target["change"]
     assert data_of(chart)["span"] == [{"change": -50}, {"change": 5}]
-    assert "One layer alone loses 50 %" in words_of(chart) and "nothing yet about generalisation" in words_of(chart)
+    assert "50 % of one layer" in words_of(chart) and "nothing yet about generalisation" in words_of(chart)
 
 
 def test_estimates_are_pale_and_say_so_and_what_is_awaited_has_no_dot() -> None:
     held = layer_rows(table(rows(group="one"), rows(group="two")), estimates=[("two", "uci")])
     rough = [row for row in held if row["text"].startswith("~ ")]
     assert [(row["layer"], row["domain"], row["opacity"]) for row in rough] == [("two", "uci", 0.45)]
-    look = charts.domain_styles(DOMAINS)["uci"]
-    row = placed([waiting("three", domain="uci", look=look)])[0]
-    assert row["change"] is None and row["text"] == "…" and row["colour"] == look.colour
+    style = charts.domain_styles(DOMAINS)["uci"]
+    row = placed([waiting("three", domain="uci", style=style)])[0]
+    assert row["change"] is None and row["text"] == "…" and row["colour"] == style.colour
 
 
 def test_layers_of_several_networks_or_scorers_are_refused() -> None:
@@ -98,14 +99,14 @@ def test_layers_of_several_networks_or_scorers_are_refused() -> None:
         charts.layers(table(rows(group="one"), rows(group="one", network="other")))
 
 
-@pytest.mark.parametrize("metric", ["change", "relative_drop"])
+@pytest.mark.parametrize("metric", ["accuracy_change", "relative_drop"])
 def test_drops_have_a_plot_per_scorer_on_one_scale(metric: Any) -> None:
     frame = table(*(rows(ratio=k / 20, scorer=name) for name in ("l1", "dss") for k in range(11)))
     chart = charts.drop_curve(frame, metric=metric)
     data, spec = data_of(chart), chart.to_dict()
     assert len(spec["hconcat"]) == 2 and [plot["title"]["text"] for plot in spec["hconcat"]] == ["l1", "dss"]
     line = [row for row in data["curves_0"] if row["domain"] == "mnist_m"]
-    sign = -1 if metric == "change" else 1.25
+    sign = -1 if metric == "accuracy_change" else 1.25
     assert [row["removed"] for row in line] == [5 * k for k in range(11)]
     assert [row["value"] for row in line] == pytest.approx([sign * k / 20 * 50 for k in range(11)])
     assert line[4]["low"] == pytest.approx(line[4]["value"] - 3) and len({row["stretch"] for row in line}) == 1
@@ -115,7 +116,7 @@ def test_drops_have_a_plot_per_scorer_on_one_scale(metric: Any) -> None:
         for layer in plot["layer"]
         if "scale" in layer["encoding"].get("y", {})
     }
-    assert scales == ({"[-50.0, 5.0]"} if metric == "change" else {"[-5.0, 50.0]"})
+    assert scales == ({"[-50.0, 5.0]"} if metric == "accuracy_change" else {"[-5.0, 50.0]"})
     assert "250 images of each domain" in words_of(chart) and "nothing yet about generalisation" in words_of(chart)
 
 
@@ -134,7 +135,7 @@ def test_a_domain_at_chance_has_no_relative_drop_and_is_named() -> None:
     assert chart.to_dict()["hconcat"][0]["title"]["subtitle"] == [
         "mnist_m: at chance before, so it has no relative drop"
     ]
-    with pytest.raises(DgpruneError, match="metric must be one of 'change', 'relative_drop'; got 'accuracy'"):
+    with pytest.raises(DgpruneError, match="metric must be one of 'accuracy_change', 'relative_drop'; got 'accuracy'"):
         charts.drop_curve(frame, metric="accuracy")  # type: ignore[arg-type]
 
 
@@ -148,7 +149,7 @@ def test_whole_rows_alone_are_drawn_as_whole_and_networks_are_named() -> None:
 
 
 def test_what_was_looked_at_is_marked() -> None:
-    seen: dict[str, Any] = {"target_aware": "mnist_m", "seen_by_scorer": "none", "group": "one"}
+    seen: dict[str, Any] = {"target_aware": True, "seen_by_scorer": "none", "group": "one"}
     held = layer_rows(table(rows(**seen)))
     assert [row["label"] for row in held] == ["mnist", "uci", "mnist_m ◇ target-aware"]
     assert held[2]["colour"] == TARGET_AWARE and held[2]["shape"] == "diamond"
@@ -176,14 +177,14 @@ def test_flips_are_drawn_in_both_directions_with_their_counts() -> None:
     assert [row["label"] for row in data_of(charts.flips(two))["turned_wrong"]][:2] == ["l1, mnist", "l1, uci"]
 
 
-@pytest.mark.parametrize("name", ["layers", "drops", "flips"])
+@pytest.mark.parametrize("name", ["layers", "drop_curve", "flips"])
 def test_vega_draws_it_whatever_names_hold_and_without_any_row(name: str) -> None:
     import vl_convert
 
     made = {
         "layers": table(rows(group=HOSTILE, target=HOSTILE)),
         "flips": flips_table(target=HOSTILE, scorer=HOSTILE),
-        "drops": table(rows(target=HOSTILE, scorer=HOSTILE), rows(target=HOSTILE, scorer=HOSTILE, ratio=0.1)),
+        "drop_curve": table(rows(target=HOSTILE, scorer=HOSTILE), rows(target=HOSTILE, scorer=HOSTILE, ratio=0.1)),
     }
     for frame in (made[name], tidy([], extra=EXTRA)):
         svg = vl_convert.vegalite_to_svg(getattr(charts, name)(frame).to_dict())

@@ -32,7 +32,7 @@ def table(curves: dict[str, dict[float, float]], *, search: str = "grid", tolera
         rows += [{**shared, "metric": "loss", "fraction_kept": share, "value": loss} for share, loss in curve.items()]
         for tolerance in tolerances:
             found = read_off(list(curve), list(curve.values()), (1 + tolerance) * curve[1.0])
-            value = found.smallest if search == "grid" else found.contiguous
+            value = found.smallest if search == "grid" else found.contiguous_end
             ends = {"low": value - 0.02, "high": value + 0.03}
             rows.append({**shared, "metric": "prunability", "tolerance": tolerance, "value": value, **ends})
     return dg.tidy(rows, extra=EXTRA)
@@ -50,7 +50,7 @@ def test_the_read_off_is_pythons(tolerance: float, search: str) -> None:
     shown = words(dg.charts.prunability(table(curves, search=search), tolerance=tolerance))
     for name, curve in curves.items():
         found = read_off(list(curve), list(curve.values()), (1 + tolerance) * curve[1.0])
-        value = found.smallest if search == "grid" else found.contiguous
+        value = found.smallest if search == "grid" else found.contiguous_end
         assert f"{name}: {100 * value:.3g} %" in shown
 
 

@@ -1,4 +1,4 @@
-"""The sensitivity map as data: what notices stands first and is coloured, what cannot be told is grey."""
+"""The sensitivity map as data: the most sensitive filters stand first, coloured; what is not significant is grey."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def table(effects: Any = None, *, target: str = "target", scores: Any = None, me
             {"metric": "score", "scorer": scorer, "group": layer, "filter": k, "value": v, "target_aware": looked}
             for (layer, k), v in zip(cells, values, strict=True)
         ]
-        for metric, value in (("rank_correlation", 0.5), ("rank_correlation_answering", 0.1)):
+        for metric, value in (("rank_correlation", 0.5), ("rank_correlation_active", 0.1)):
             rows.append(
                 {
                     "metric": metric,
@@ -57,7 +57,7 @@ def table(effects: Any = None, *, target: str = "target", scores: Any = None, me
                     "value": value,
                     "low": value - 0.3,
                     "high": value + 0.3,
-                    "target_aware": "t",
+                    "target_aware": True,
                 }
             )
     return tidy(rows, extra=EXTRA).astype({"filter": "Int64", "q_value": "float64"})
@@ -78,15 +78,15 @@ def test_the_largest_difference_stands_first_and_colour_and_sign_say_where_it_co
     assert [row["text"] for row in data["legend"]] == [
         "contributes more on t",
         "more on a",
-        "cannot be told from 0",
-        "told from 0",
+        "not significant",
+        "significant",
     ]
 
 
 def test_it_is_grey_where_the_interval_covers_0_touches_it_or_is_missing() -> None:
     data = map_data(table())
     grey = {cell["filter"]: cell["says"] for cell in cells_of(data, "first") if cell["fill"] == SAME}
-    assert grey == dict.fromkeys((0, 3, 4), "cannot be told from 0")
+    assert grey == dict.fromkeys((0, 3, 4), "not significant")
     assert [(row["name"], row["count"]) for row in data["lines"]] == [("first", "2 of 5"), ("second", "1 of 2")]
     spreadless = cells_of(data, "second")[0]
     assert spreadless["filter"] == 1 and spreadless["fill"] == SAME, "no spread: the largest, but no interval"
@@ -115,9 +115,9 @@ def graph_of(**filters: int) -> Any:
 def test_marks_stand_below_what_the_mask_removes_and_follow_it() -> None:
     graph = graph_of(first=5, second=2)
     cells = map_data(table())["cells"]
-    for gone in ({"first": [2, 4]}, {"first": [0], "second": [1]}, {}):
-        found = removed_rows(cells, dg.Mask.by_hand(graph, removed=gone))
-        wanted = [c for c in cells if c["filter"] in gone.get(c["group"], [])]
+    for removed in ({"first": [2, 4]}, {"first": [0], "second": [1]}, {}):
+        found = removed_rows(cells, dg.Mask.by_hand(graph, removed=removed))
+        wanted = [c for c in cells if c["filter"] in removed.get(c["group"], [])]
         assert [(row["line"], row["x"], row["x2"]) for row in found] == [(c["line"], c["x"], c["x2"]) for c in wanted]
         assert {row["mark"] for row in found} <= {"×"}
     with pytest.raises(dg.DgpruneError, match="no filter 2 of layer 'first'"):
@@ -132,8 +132,8 @@ def test_wide_layers_fit_and_what_is_removed_of_them_is_bars_of_the_right_length
     small, narrow = cells_of(data, "small"), cells_of(data, "wide")
     assert small[0]["x2"] - small[0]["x"] >= 8 and {cell["sign"] for cell in narrow} == {""}
     assert all(abs(a["x2"] - b["x"]) < 0.02 for a, b in pairwise(narrow))
-    gone = generator.permutation(512)[:200].tolist()
-    bars = removed_rows(data["cells"], dg.Mask.by_hand(graph_of(small=16, wide=512), removed={"wide": gone}))
+    removed = generator.permutation(512)[:200].tolist()
+    bars = removed_rows(data["cells"], dg.Mask.by_hand(graph_of(small=16, wide=512), removed={"wide": removed}))
     assert sum(bar["x2"] - bar["x"] for bar in bars) == pytest.approx(200 * PLOT / 512, abs=2)
     assert {bar["mark"] for bar in bars} == {""} and len(bars) < 200
 
@@ -147,31 +147,31 @@ def test_layers_that_are_not_computed_stay_pale() -> None:
 
 
 def test_a_plot_per_scorer_has_the_places_of_its_order_and_its_mark() -> None:
-    scores = [("mine", "none", [3.0, 1.0, 2.0, 2.0, 9.0, 4.0, 8.0]), ("peeked", "t", [0.0] * 7)]
+    scores = [("mine", False, [3.0, 1.0, 2.0, 2.0, 9.0, 4.0, 8.0]), ("peeked", True, [0.0] * 7)]
     frame = table(scores=scores)
     rows = against_rows(frame)
     assert [row["place"] for row in rows["mine"]] == pytest.approx([50.0, 0.0, 25.0, 25.0, 100.0, 66.67, 83.33])
     assert [row["size"] for row in rows["mine"]] == [0.05, 1.0, 2.0, 0.4, 0.3, 0.5, 2.0]
-    assert [row["look"] for row in rows["mine"]] == ["ring", "dot", "dot", "ring", "ring", "dot", "ring"]
+    assert [row["mark"] for row in rows["mine"]] == ["ring", "dot", "dot", "ring", "ring", "dot", "ring"]
     drawn = dg.charts.sensitivity(frame).to_dict()
     titles = [plot["title"] for plot in drawn["hconcat"][0]["vconcat"][1]["vconcat"][0]["hconcat"]]
     assert [title["text"] for title in titles] == ["mine", "peeked ◇"]
     assert titles[0]["subtitle"] == [
-        "no order that can be told from chance",
+        "order not significant",
         f"rank correlation 0.10 ({MINUS}0.20 to 0.40)",
         "with silent filters: 0.50 (0.20 to 0.80)",
     ], "filters that never answer do not make the verdict"
-    assert drawn["title"]["text"] == "Which filters notice? a against t ◇ target-aware, seen"
+    assert drawn["title"]["text"] == "Domain-sensitive filters: a against t ◇ target-aware, seen"
     assert "vconcat" not in dg.charts.sensitivity(table()).to_dict()["hconcat"][0]
 
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (0.1, 0.9, "those first that"),
-        (-0.9, -0.1, "those last that"),
-        (-0.1, 0.9, "told from chance"),
-        (NONE, NONE, "told from chance"),
+        (0.1, 0.9, "filters first"),
+        (-0.9, -0.1, "filters last"),
+        (-0.1, 0.9, "not significant"),
+        (NONE, NONE, "not significant"),
     ],
 )
 def test_the_words_of_a_correlation_follow_its_interval(low: float, high: float, said: str) -> None:
@@ -188,7 +188,7 @@ def test_tables_that_cannot_be_drawn_are_refused() -> None:
         dg.charts.sensitivity(pd.concat([table(), table(method="conductance")]))
 
 
-def test_a_filter_that_is_made_to_notice_stands_first() -> None:
+def test_a_filter_that_is_made_sensitive_stands_first() -> None:
     net: Any = randomise(plain_net(), dtype=torch.float32)
     with torch.no_grad():
         net[0].weight[:, 0] = 0
@@ -215,9 +215,9 @@ def pixels_of(url: str) -> np.ndarray[Any, Any]:
 
 def test_an_overlay_is_amber_where_it_speaks_for_violet_where_against_and_grey_where_nothing() -> None:
     image = torch.full((3, 8, 8), 0.5)
-    found: Tensor = torch.zeros(8, 8)
-    found[:, :2], found[:, 6:] = 1.0, -1.0
-    drawn = pixels_of(overlay(image, found, most=1.0))
+    values: Tensor = torch.zeros(8, 8)
+    values[:, :2], values[:, 6:] = 1.0, -1.0
+    drawn = pixels_of(overlay(image, values, most=1.0))
     left, middle, right = drawn[:, 4], drawn[:, drawn.shape[1] // 2], drawn[:, -4]
     for part, colour in ((left, FOR), (right, AGAINST)):
         assert np.abs(part - 0.85 * np.array(colour) - 0.15 * 127.5).max() <= 1.5

@@ -1,4 +1,4 @@
-"""Does a scorer agree with itself? Planted truth for halves and for trainings, a slow twin, and what is refused."""
+"""Stability of a scorer: planted truth for halves and for trainings, a slow twin, and refusals."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dgprune_lab.diagnostics.stability import EXTRA, halves
 RANKS, CHANCE = "rank_correlation", "rank_correlation_by_chance"
 
 
-def study_of(model: nn.Module | None = None, **given: Any) -> dg.Study:
+def study_of(model: nn.Module | None = None, **options: Any) -> dg.Study:
     model = randomise(plain_net(), dtype=torch.float32) if model is None else model
-    sources = given.pop("sources", None) or [domain("a", count=90), domain("b", count=60, seed=1)]
-    return dg.Study(model, sources=sources, targets=[domain("t", seed=2, labelled=False)], **given)
+    sources = options.pop("sources", None) or [domain("a", count=90), domain("b", count=60, seed=1)]
+    return dg.Study(model, sources=sources, targets=[domain("t", seed=2, labelled=False)], **options)
 
 
 def permuted(model: nn.Sequential, orders: dict[str, Tensor]) -> nn.Sequential:
@@ -62,12 +62,12 @@ def coin(view: Any) -> Tensor:
 def test_halves_share_no_image_keep_all_and_are_stratified() -> None:
     study = study_of()
     one, other = halves(study, seed=3)
-    for found in study.domains:
-        rows = [set(half.domain(found.name).splits["score"].tolist()) for half in (one, other)]
-        whole = set(found.splits["score"].tolist())
-        assert rows[0] | rows[1] == whole and not rows[0] & rows[1] and abs(len(rows[0]) - len(rows[1])) <= 1
+    for result in study.domains:
+        rows = [set(half.domain(result.name).splits["score"].tolist()) for half in (one, other)]
+        overall = set(result.splits["score"].tolist())
+        assert rows[0] | rows[1] == overall and not rows[0] & rows[1] and abs(len(rows[0]) - len(rows[1])) <= 1
         for part in ("train", "report"):
-            assert torch.equal(one.domain(found.name).splits[part], found.splits[part])
+            assert torch.equal(one.domain(result.name).splits[part], result.splits[part])
     labels = study.domains[0].labels
     assert labels is not None
     counts = [torch.bincount(labels[half.domains[0].splits["score"]], minlength=4) for half in (one, other)]
@@ -77,7 +77,7 @@ def test_halves_share_no_image_keep_all_and_are_stratified() -> None:
     assert not torch.equal(another.domains[0].splits["score"], one.domains[0].splits["score"])
 
 
-def test_a_scorer_of_weights_agrees_by_construction_and_the_table_says_so() -> None:
+def test_a_scorer_of_weights_agrees_by_construction_and_images_is_zero() -> None:
     study = study_of()
     before = fingerprint(study.model)
     frame = dg.diagnostics.stability(study, scorers=["l1", "activation_l1", coin, "random"], draws=6, seed=5)
@@ -111,13 +111,13 @@ def test_a_mean_and_its_range_are_those_of_the_pairs() -> None:
     assert frame[frame.metric == RANKS].ratio_requested.isna().all()
     chance = frame[(frame.metric == CHANCE) & (frame.group == "3")]
     widths = (chance.high - chance.low)[chance.pair.notna()]
-    whole = mean_of(frame, "taylor", CHANCE, group="3")
-    assert widths.min() <= whole.high - whole.low <= widths.max(), "chance of one pair, not of a mean over pairs"
+    overall = mean_of(frame, "taylor", CHANCE, group="3")
+    assert widths.min() <= overall.high - overall.low <= widths.max(), "chance of one pair, not of a mean over pairs"
     again = dg.diagnostics.stability(study_of(), scorers=["taylor"], draws=4, ratio=0.4)
     pd.testing.assert_frame_equal(frame, again)
 
 
-def test_a_half_scores_what_a_study_of_that_half_scores() -> None:
+def test_the_scores_of_a_half_equal_those_of_a_study_of_its_images() -> None:
     study = study_of()
     one, other = halves(study, seed=1)
     labels = study.sources[0].labels
@@ -129,11 +129,11 @@ def test_a_half_scores_what_a_study_of_that_half_scores() -> None:
         splits={"score": range(len(rows))},
         classes=4,
     )
-    found = one.score("activation_l1").values["3"]
+    result = one.score("activation_l1").values["3"]
     single = dg.Study(study.model, sources=[alone]).score("activation_l1").values["3"]
     second = dg.Study(study.model, sources=[one.sources[1]]).score("activation_l1").values["3"]
-    assert torch.allclose(found, (single + second) / 2)
-    assert not torch.allclose(found, other.score("activation_l1").values["3"])
+    assert torch.allclose(result, (single + second) / 2)
+    assert not torch.allclose(result, other.score("activation_l1").values["3"])
 
 
 def test_a_permuted_copy_is_matched_exactly() -> None:
@@ -159,11 +159,11 @@ def test_pooled_outputs_equal_a_slow_pass() -> None:
     with torch.no_grad():
         first = net[2](torch.relu(net[0](x)))
         second = net[5](torch.relu(net[3](first)))
-    found = pooled_outputs(study, study.sources, images=1000)
-    assert torch.allclose(found["0"], first.mean((2, 3)), atol=1e-6)
-    assert torch.allclose(found["3"], second.mean((2, 3)), atol=1e-6)
+    result = pooled_outputs(study, study.sources, images=1000)
+    assert torch.allclose(result["0"], first.mean((2, 3)), atol=1e-6)
+    assert torch.allclose(result["3"], second.mean((2, 3)), atol=1e-6)
     few = pooled_outputs(study, study.sources, images=10)["0"]
-    assert len(few) == 10 and torch.allclose(few[:5], found["0"][:5])
+    assert len(few) == 10 and torch.allclose(few[:5], result["0"][:5])
 
 
 @pytest.mark.parametrize("build", [ResidualNet, grouped_net, norm_net])
@@ -174,12 +174,12 @@ def test_other_architectures_match_themselves(build: Any) -> None:
         assert mean_of(frame, "activation_l1", group=group).value == pytest.approx(1.0)
 
 
-def test_a_filter_that_never_changes_matches_with_correlation_zero() -> None:
+def test_a_constant_filter_matches_with_correlation_zero() -> None:
     live = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     dead = torch.cat([live, torch.full((50, 1), 0.37)], dim=1)
-    found = matched({"x": dead}, {"x": dead[:, [3, 0, 1, 2]]})["x"]
-    assert found.other.tolist() == [1, 2, 3, 0]
-    assert found.correlation.tolist() == pytest.approx([1, 1, 1, 0])
+    result = matched({"x": dead}, {"x": dead[:, [3, 0, 1, 2]]})["x"]
+    assert result.other.tolist() == [1, 2, 3, 0]
+    assert result.correlation.tolist() == pytest.approx([1, 1, 1, 0])
 
 
 def test_unrelated_networks_are_within_chance_and_random_scores_too() -> None:
@@ -189,7 +189,7 @@ def test_unrelated_networks_are_within_chance_and_random_scores_too() -> None:
     assert chance.interval == "random matchings" and chance.low < row.value < chance.high
     assert row.interval == "training_seeds"
     pairs = {pair.split(",")[0] for pair in frame.pair.dropna()}
-    assert pairs == {"study 0 | study 1", "study 0 | study 2", "study 1 | study 2"}, "equal names are told apart"
+    assert pairs == {"study 0 | study 1", "study 0 | study 2", "study 1 | study 2"}, "equal names are numbered"
     assert mean_of(frame, "random", "match_correlation").value < 0.95
 
 
@@ -202,7 +202,7 @@ def test_the_shipped_trainings_differ_more_than_halves_do() -> None:
     assert matches.value.between(0.6, 0.99).all()
 
 
-def test_layers_without_an_order_and_targets_that_were_looked_at() -> None:
+def test_layers_without_an_order_and_target_aware_scorers() -> None:
     tiny = nn.Sequential(
         nn.Conv2d(3, 2, 3),
         nn.ReLU(),
@@ -215,14 +215,14 @@ def test_layers_without_an_order_and_targets_that_were_looked_at() -> None:
     study = study_of(randomise(tiny, dtype=torch.float32))
     frame = dg.diagnostics.stability(study, scorers=["l1", "dss"], draws=2)
     assert np.isnan(mean_of(frame, "l1", group="0").value) and mean_of(frame, "l1").value == 1.0
-    assert mean_of(frame, "dss").target_aware == "t" and mean_of(frame, "l1").target_aware == "none"
+    assert mean_of(frame, "dss").target_aware and not mean_of(frame, "l1").target_aware
     assert mean_of(frame, "dss").images == 15 + 10 + 10
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_options_are_refused() -> None:
     study = study_of()
     stability: Any = dg.diagnostics.stability
-    with pytest.raises(dg.DgpruneError, match="passed in ready"):
+    with pytest.raises(dg.DgpruneError, match="ready Scores"):
         stability(study, scorers=[study.score("l1")])
     with pytest.raises(dg.DgpruneError, match="two scorers are called 'l1'"):
         stability(study, scorers=["l1", "l1"])
@@ -248,7 +248,7 @@ def rows_of(chart: Any, name: str) -> list[dict[str, Any]]:
     return next(one["data"]["values"] for one in layers if one["data"].get("values") and one["data"]["name"] == name)
 
 
-def test_the_chart_draws_both_kinds_with_what_chance_gives() -> None:
+def test_the_chart_draws_both_kinds_with_their_chance_range() -> None:
     model = randomise(plain_net(), seed=3, dtype=torch.float32)
     studies = [study_of(model), study_of(permuted(model, orders_of()))]
     frame = pd.concat(
@@ -260,7 +260,7 @@ def test_the_chart_draws_both_kinds_with_what_chance_gives() -> None:
     )
     chart = dg.charts.stability(frame)
     cut = rows_of(chart, "halves")
-    assert [(row["label"], row["look"]) for row in cut] == [("l1", "ring"), ("taylor", "dot"), ("dss ◇", "diamond")]
+    assert [(row["label"], row["mark"]) for row in cut] == [("l1", "ring"), ("taylor", "dot"), ("dss ◇", "diamond")]
     assert cut[0]["text"] == "1.00, reads no images" and cut[1]["low"] <= cut[1]["value"] <= cut[1]["high"]
     assert all(row["chance_low"] < 0 < row["chance_high"] for row in cut)
     assert [(row["label"], row["text"]) for row in rows_of(chart, "training_seeds")] == [("l1", "1.00")]

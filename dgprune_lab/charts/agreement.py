@@ -1,11 +1,11 @@
-"""How far scorers agree: every two of them as heat maps, or one against the others as dots.
+"""Scorer agreement: every two scorers as heat maps, or one against the others as dots.
 
 Named data, all of which a page may swap; shares in percent:
 
 | name | one row is | fields |
 |---|---|---|
 | ranks, overlaps | a cell of a heat map | row, column, text, fill, ink, scorer, other, interval, chance |
-| the same | a dot of one scorer | place, label, scorer, value, low, high, chance_low, chance_high, text, look |
+| the same | a dot of one scorer | place, label, scorer, value, low, high, chance_low, chance_high, text, mark |
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ import altair as alt
 import pandas as pd
 
 from ..core import is_missing, scorer_exposure
-from .theme import TARGET_AWARE, beside, ink_on, interval_of, layered, marked, named, records
+from .marks import of_field, row_labels, row_numbers, tooltip
+from .theme import TARGET_AWARE, Rows, beside, ink_on, interval_of, layered, marked, records, rows_of, with_minus
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
 ROW = 24
 
-_ALIKE, _NEITHER, _OPPOSITE = (84, 39, 136), (246, 246, 244), (179, 88, 6)  # told apart with any colour vision
+_ALIKE, _NEITHER, _OPPOSITE = (84, 39, 136), (246, 246, 244), (179, 88, 6)  # distinct with any colour vision
 _BLANK = "#E6E9ED"
-_MINUS = "\N{MINUS SIGN}"
-
-Rows = list[dict[str, Any]]
 
 
 def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: int = 44) -> alt.HConcatChart:
@@ -36,141 +34,132 @@ def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: int = 44)
     is what chance gives, as a rank correlation of 0 is. A scorer that looked at a target carries a diamond.
 
     Args:
-        frame: a table of `diagnostics.agreement`; the rows of the whole network are drawn.
+        frame: a table of `diagnostics.agreement`; the rows of all layers together are drawn.
         scorer: draw this one against the others instead, as dots with what chance gives in grey.
         cell: pixels of one cell.
     """
-    if scorer is not None:
-        whole = dot_chart({name: dots(frame, scorer=scorer, metric=metric) for name, metric in METRICS.items()})
-        looked = {name: row[f"{side}_looked"] for row in _whole(frame, "overlap") for side, name in _sides(row)}
-        whole.title = alt.Title(text=f"Compared with {marked(scorer, looked.get(scorer, 'none'))}")
-        return whole
-    return beside(_map("ranks", frame, cell), _map("overlaps", frame, cell), spacing=36)
+    if scorer is None:
+        return beside(_map("ranks", frame, cell), _map("overlaps", frame, cell), spacing=36)
+    chart = dot_chart({name: dots(frame, scorer=scorer, metric=metric) for name, metric in METRICS.items()})
+    looked = _looked(_overall(frame, "overlap"))
+    chart.title = alt.Title(text=f"Compared with {marked(scorer, looked.get(scorer, False))}")
+    return chart
 
 
-def dots(frame: pd.DataFrame, *, scorer: str, metric: str, words: Mapping[str, str] | None = None) -> Rows:
-    """The rows of a dot chart: one per other scorer, in the order of the table; shares in percent.
+def dots(frame: pd.DataFrame, *, scorer: str, metric: str, labels: Mapping[str, str] | None = None) -> Rows:
+    """Return the rows of a dot chart: one per other scorer, in the order of the table; shares in percent.
 
     Args:
         frame: a table of `diagnostics.agreement`.
         scorer: the one that the others are compared with.
         metric: "rank_correlation" or "overlap".
-        words: what to call the others; by their names where not given.
+        labels: names of the others on screen; their own where not given.
     """
-    chance = {_pair(row): row for row in _whole(frame, f"{metric}_by_chance")}
+    chance = {_pair(row): row for row in _overall(frame, f"{metric}_by_chance")}
     rows: Rows = []
-    for row in _whole(frame, metric):
+    for row in _overall(frame, metric):
         if scorer not in _pair(row):
             continue
-        first = row["scorer"] == scorer
-        name, looked = str(row["other"] if first else row["scorer"]), row["other_looked" if first else "scorer_looked"]
+        side = "other" if row["scorer"] == scorer else "scorer"
+        name, looked = str(row[side]), row[f"{side}_target_aware"]
         value, low, high = _numbers(row)
-        _, least, most = _numbers(chance[_pair(row)])
+        _, chance_low, chance_high = _numbers(chance[_pair(row)])
         rows.append(
             {
                 "place": len(rows),
-                "label": marked((words or {}).get(name, name), looked),
+                "label": marked((labels or {}).get(name, name), looked),
                 "scorer": name,
                 "value": value,
                 "low": low,
                 "high": high,
-                "chance_low": least,
-                "chance_high": most,
+                "chance_low": chance_low,
+                "chance_high": chance_high,
                 "text": _text(value, row["unit"]),
-                "look": dot_look(looked),
+                "mark": dot_mark(looked),
             }
         )
     return rows
 
 
 def waiting(label: str, *, text: str) -> dict[str, Any]:
-    """The row of a scorer whose numbers are not there yet."""
+    """Return the row of a scorer whose numbers are not there yet."""
     return {"label": label, "text": text, **dict.fromkeys(("value", "low", "high", "chance_low", "chance_high"))}
 
 
-def dot_look(looked: object, *, hollow: bool = False) -> Literal["diamond", "ring", "dot"]:
-    """How a scorer is drawn: a hollow diamond where it looked at a target, else a ring or a dot."""
+def dot_mark(looked: object, *, hollow: bool = False) -> Literal["diamond", "ring", "dot"]:
+    """Return how a scorer is drawn: a hollow diamond where it looked at a target, else a ring or a dot."""
     if scorer_exposure([{"target_aware": looked}]) == "target-aware":
         return "diamond"
     return "ring" if hollow else "dot"
 
 
-def dot_layers(base: alt.Chart, *, x: alt.X, low: alt.X, y: alt.Y, tips: list[alt.Tooltip]) -> list[alt.Chart]:
-    """Ranges and, on them, dots, rings and diamonds; a layer each, so that a dark page can colour them."""
-    size: dict[str, Any] = {"size": 66, "opacity": 1}
+def dot_chart(rows: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
+    """Return overlaps and rank correlations of one scorer with the others, side by side; rows may be fed later."""
+    plots = {
+        "overlaps": ("Kept by both, in % of the kept filters", [0, 25, 50, 75, 100], ".0f"),
+        "ranks": ("Rank correlation of the scores", [-1, -0.5, 0, 0.5, 1], ".1f"),
+    }
+    charts = []
+    for name, (title, ticks, form) in plots.items():
+        scale = alt.Scale(domain=[ticks[0], ticks[-1]], nice=False)
+        value = alt.X("value:Q", scale=scale, title=title, axis=alt.Axis(values=ticks, format=form, orient="top"))
+        digits = ".2f" if name == "ranks" else ".0f"
+        fields = {
+            "scorer": "Scorer",
+            "value": ("Agreement", digits),
+            "chance_low": ("by chance, from", digits),
+            "chance_high": ("to", digits),
+        }
+        plot = dot_plot(name, (rows or {}).get(name, []), value=value, tips=tooltip(fields), labels=name == "overlaps")
+        charts.append(plot.properties(width=200, height=alt.Step(ROW)))
+    return beside(*charts)
+
+
+def dot_plot(
+    name: str, rows: Rows, *, value: alt.X, tips: Sequence[alt.Tooltip], labels: bool = True
+) -> alt.LayerChart:
+    """Stack labels, numbers, what chance gives in grey, ranges, and dots, rings and diamonds.
+
+    A layer for each kind of mark, so that a dark page can colour them.
+    """
+    base, y = rows_of(name, rows), alt.Y("place:O", axis=None)
+    size: dict[str, Any] = {"size": 66, "opacity": 1, "strokeWidth": 1.8}
     marks = {
         "dot": base.mark_point(style="kept", filled=True, **size),
-        "ring": base.mark_point(style="kept", filled=False, strokeWidth=1.8, **size),
-        "diamond": base.mark_point(color=TARGET_AWARE, shape="diamond", filled=False, strokeWidth=1.8, **size),
+        "ring": base.mark_point(style="kept", filled=False, **size),
+        "diamond": base.mark_point(color=TARGET_AWARE, shape="diamond", filled=False, **size),
     }
-    points = [
-        mark.transform_filter(f"datum.look === '{look}'").encode(x=x, y=y, tooltip=tips) for look, mark in marks.items()
-    ]
-    return [base.mark_rule(style="kept", strokeWidth=2).encode(x=low, x2="high:Q", y=y), *points]
-
-
-def dot_chart(rows: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Overlaps and rank correlations of one scorer with the others, side by side; rows may be fed later."""
-    return beside(*(_dots(name, (rows or {}).get(name, [])) for name in ("overlaps", "ranks")))
-
-
-def _dots(name: str, rows: Rows) -> alt.LayerChart:
-    """From the back: numbers, what chance gives in grey, the interval, the dot; the first chart has the names."""
-    ranks = name == "ranks"
-    scale = alt.Scale(domain=[-1, 1] if ranks else [0, 100], nice=False)
-    title = "Rank correlation of the scores" if ranks else "Kept by both, in % of the kept filters"
-    ticks, form = ([-1, -0.5, 0, 0.5, 1], ".1f") if ranks else ([0, 25, 50, 75, 100], ".0f")
-    axis = alt.Axis(values=ticks, format=form, orient="top")
-    place = alt.Y("place:O", axis=None)
-    base = alt.Chart(alt.NamedData(name=name))
-    value, low, ends = (
-        alt.X(f"{field}:Q", scale=scale, title=title, axis=axis) for field in ("value", "low", "chance_low")
-    )
-    digits = ".2f" if ranks else ".0f"
-    tips = [
-        alt.Tooltip("scorer:N", title="Scorer"),
-        alt.Tooltip("value:Q", title="Agreement", format=digits),
-        alt.Tooltip("chance_low:Q", title="by chance, from", format=digits),
-        alt.Tooltip("chance_high:Q", title="to", format=digits),
-    ]
-    chart = layered(
-        alt.Chart(named(name, rows))
-        .mark_text(style="strong", align="left", dx=12)
-        .encode(x=alt.value("width"), y=place, text="text:N"),
-        base.mark_bar(style="track", height=15).encode(x=ends, x2="chance_high:Q", y=place),
+    return layered(
+        row_numbers(base, y=y),
+        base.mark_bar(style="track", height=15).encode(x=of_field(value, "chance_low"), x2="chance_high:Q", y=y),
+        *([row_labels(base, y=y)] if labels else []),
+        base.mark_rule(style="kept", strokeWidth=2).encode(x=of_field(value, "low"), x2="high:Q", y=y),
         *(
-            []
-            if ranks
-            else [base.mark_text(style="words", align="right", dx=-9).encode(x=alt.value(0), y=place, text="label:N")]
+            mark.transform_filter(f"datum.mark === '{kind}'").encode(x=value, y=y, tooltip=list(tips))
+            for kind, mark in marks.items()
         ),
-        *dot_layers(base, x=value, low=low, y=place, tips=tips),
     )
-    return chart.properties(width=200, height=alt.Step(ROW))
 
 
 def _map(name: str, frame: pd.DataFrame, cell: int) -> alt.LayerChart:
     """One heat map; the second shares the names of the first."""
-    rows, names = _cells(frame, METRICS[name])
-    side = max(cell * len(names), 1)
-    places = alt.Axis(title=None, labelLimit=320, ticks=False, domain=False, labels=name == "ranks")
-    numbers = alt.Axis(title=None, orient="top", labelAngle=0, ticks=False, domain=False)
-    apart = alt.Scale(paddingInner=0.04, paddingOuter=0.0)
-    x, y = (
-        alt.X("column:N", sort=None, axis=numbers, scale=apart),
-        alt.Y("row:N", sort=None, axis=places, scale=apart),
-    )
-    tips = [
-        alt.Tooltip("scorer:N", title="Scorer"),
-        alt.Tooltip("other:N", title="and"),
-        alt.Tooltip("text:N", title="Agreement"),
-        alt.Tooltip("interval:N", title="95 % interval"),
-        alt.Tooltip("chance:N", title="by chance"),
-    ]
+    rows = _cells(frame, METRICS[name])
+    side = max(cell * len({row["column"] for row in rows}), 1)
+    scale = alt.Scale(paddingInner=0.04, paddingOuter=0.0)
+    plain: dict[str, Any] = {"title": None, "ticks": False, "domain": False}
+    x = alt.X("column:N", sort=None, axis=alt.Axis(orient="top", labelAngle=0, **plain), scale=scale)
+    y = alt.Y("row:N", sort=None, axis=alt.Axis(labelLimit=320, labels=name == "ranks", **plain), scale=scale)
+    fields = {
+        "scorer": "Scorer",
+        "other": "and",
+        "text": "Agreement",
+        "interval": "95 % interval",
+        "chance": "by chance",
+    }
+    base = rows_of(name, rows).encode(x=x, y=y)
     chart = layered(
-        alt.Chart(named(name, rows)).mark_rect().encode(x=x, y=y, fill=alt.Fill("fill:N", scale=None), tooltip=tips),
-        alt.Chart(alt.NamedData(name=name))
-        .mark_text(fontSize=11)
-        .encode(x=x, y=y, text="text:N", fill=alt.Fill("ink:N", scale=None)),
+        base.mark_rect().encode(fill=alt.Fill("fill:N", scale=None), tooltip=tooltip(fields)),
+        base.mark_text(fontSize=11).encode(text="text:N", fill=alt.Fill("ink:N", scale=None)),
     )
     return chart.properties(width=side, height=side, title=_title(name, frame))
 
@@ -178,50 +167,48 @@ def _map(name: str, frame: pd.DataFrame, cell: int) -> alt.LayerChart:
 def _title(name: str, frame: pd.DataFrame) -> alt.Title:
     """What is drawn, and what its colours say."""
     if name == "ranks":
-        text, below = "Rank correlation of the scores", ["purple alike, brown opposite"]
+        text, below = "Rank correlation of the scores", "purple alike, brown opposite"
     else:
-        shares = [100 * row["value"] for row in _whole(frame, "overlap_by_chance")]
-        removed = {row["ratio_requested"] for row in _whole(frame, "overlap")}
-        at = f"{100 * removed.pop():.4g} % removed; " if len(removed) == 1 else ""
+        shares = [100 * row["value"] for row in _overall(frame, "overlap_by_chance")]
+        removed = {row["ratio_requested"] for row in _overall(frame, "overlap")}
+        ratio = f"{100 * removed.pop():.4g} % removed; " if len(removed) == 1 else ""
         ends = sorted({f"{share:.0f}" for share in (min(shares), max(shares))}, key=int) if shares else ["?"]
-        text, below = "Kept by both, in %", [f"{at}white is chance: {' to '.join(ends)} %"]
-    return alt.Title(text=text, subtitle=below, offset=8)
+        text, below = "Kept by both, in %", f"{ratio}white is chance: {' to '.join(ends)} %"
+    return alt.Title(text=text, subtitle=[below], offset=8)
 
 
-def _cells(frame: pd.DataFrame, metric: str) -> tuple[Rows, list[str]]:
-    """Every cell of a heat map, both ways round, and the names in their order; the diagonal is blank."""
-    found, chance = ({_pair(row): row for row in _whole(frame, kind)} for kind in (metric, f"{metric}_by_chance"))
-    looked = {name: row[f"{side}_looked"] for row in found.values() for side, name in _sides(row)}
-    names = list(looked)
+def _cells(frame: pd.DataFrame, metric: str) -> Rows:
+    """Every cell of a heat map, both ways round; the diagonal is blank."""
+    known, chance = ({_pair(row): row for row in _overall(frame, kind)} for kind in (metric, f"{metric}_by_chance"))
+    looked = _looked(known.values())
     rows: Rows = []
-    for k, scorer in enumerate(names, start=1):
-        for m, other in enumerate(names, start=1):
-            row = {"row": f"{k}  {marked(scorer, looked[scorer])}", "column": str(m), "scorer": scorer, "other": other}
-            given = found.get((scorer, other), found.get((other, scorer)))
-            if given is None:
-                rows.append({**row, "text": "", "fill": _BLANK, "ink": _BLANK, "interval": "", "chance": ""})
+    for k, scorer in enumerate(looked, start=1):
+        for m, other in enumerate(looked, start=1):
+            cell = {"row": f"{k}  {marked(scorer, looked[scorer])}", "column": str(m), "scorer": scorer, "other": other}
+            row = known.get((scorer, other), known.get((other, scorer)))
+            if row is None:
+                rows.append({**cell, "text": "", "fill": _BLANK, "ink": _BLANK, "interval": "", "chance": ""})
                 continue
-            value, low, high = _numbers(given)
-            middle, *ends = _numbers(chance[_pair(given)])
-            whole = 1.0 if given["unit"] == "correlation" else 100.0
-            shade = 0.0
-            if value is not None and middle is not None and middle < whole:
-                shade = (value - middle) / (whole - middle)
-            interval = "" if is_missing(given["low"]) else f"{low:.2f} to {high:.2f}"
+            value, low, high = _numbers(row)
+            middle, *ends = _numbers(chance[_pair(row)])
+            most = 1.0 if row["unit"] == "correlation" else 100.0
+            defined = value is not None and middle is not None and middle < most
+            fill = _colour((value - middle) / (most - middle) if defined else 0.0)  # type: ignore[operator]
             rows.append(
                 {
-                    **row,
-                    "text": _text(value, given["unit"]),
-                    "fill": _colour(shade),
-                    "ink": ink_on(_colour(shade)),
-                    "interval": interval,
-                    "chance": " to ".join(_text(end, given["unit"]) for end in ends),
+                    **cell,
+                    "text": _text(value, row["unit"]),
+                    "fill": fill,
+                    "ink": ink_on(fill),
+                    "interval": "" if is_missing(row["low"]) else f"{low:.2f} to {high:.2f}",
+                    "chance": " to ".join(_text(end, row["unit"]) for end in ends),
                 }
             )
-    return rows, names
+    return rows
 
 
-def _whole(frame: pd.DataFrame, metric: str) -> Rows:
+def _overall(frame: pd.DataFrame, metric: str) -> Rows:
+    """The rows of all layers together."""
     return [row for row in records(frame, metric=metric) if row.get("group") == "all"]
 
 
@@ -229,8 +216,9 @@ def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
     return str(row["scorer"]), str(row["other"])
 
 
-def _sides(row: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    return ("scorer", str(row["scorer"])), ("other", str(row["other"]))
+def _looked(rows: Any) -> dict[str, Any]:
+    """Scorer -> its cell `target_aware`, in the order of the table."""
+    return {str(row[side]): row[f"{side}_target_aware"] for row in rows for side in ("scorer", "other")}
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
@@ -243,9 +231,7 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float | None, float | None, float 
 
 
 def _text(value: float | None, unit: object) -> str:
-    if value is None:
-        return "–"
-    return (f"{value:.2f}" if unit == "correlation" else f"{value:.0f}").replace("-", _MINUS)
+    return "–" if value is None else with_minus(f"{value:.2f}" if unit == "correlation" else f"{value:.0f}")
 
 
 def _colour(shade: float) -> str:
@@ -256,4 +242,4 @@ def _colour(shade: float) -> str:
     """
     end, share = (_ALIKE if shade > 0 else _OPPOSITE), min(abs(shade), 1.0)
     mixed = (round((1 - share) * a + share * b) for a, b in zip(_NEITHER, end, strict=True))
-    return "#" + "".join(f"{part:02x}" for part in mixed)
+    return "#" + "".join(f"{value:02x}" for value in mixed)

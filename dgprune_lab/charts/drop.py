@@ -14,12 +14,25 @@ import altair as alt
 import pandas as pd
 
 from ..core import exposure_label, exposure_of, is_missing, scorer_exposure
-from .theme import domain_styles_of, finish, interval_of, layered, mark_of, named, records
+from .marks import OPACITY, RIGHT, ZERO, interval_marks, signed_axis, step_above, tooltip
+from .theme import (
+    Rows,
+    batchnorm_label,
+    domain_styles_of,
+    finish,
+    interval_of,
+    layered,
+    point_of,
+    points_text,
+    records,
+    rows_of,
+    titled,
+)
 
 CAPTION = "How much removal hurts at once; it says nothing yet about generalisation."
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 36}
-CHANGE = "change"
-_SPANS = (5, 10, 25, 50, 100)
+CHANGE = "accuracy_change"
+POINTS = "Accuracy change (points)"
 
 
 def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height: int = 110) -> alt.LayerChart:
@@ -34,86 +47,69 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
     # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its words stand below.
     longest = max((len(row["label"]) for row in rows), default=0)
     padding = {**PADDING, "left": min(320, max(PADDING["left"], 16 + round(6.2 * longest)))}
-    return finish(_layers(rows, span_rows(rows), padding), width=width, height=height, padding=padding)
+    chart = _layers(rows, span_rows(rows), room=padding["left"] - 10)
+    title = titled("Accuracy change", frame) if batchnorm_label(frame) else None
+    if title is not None:
+        padding = {**padding, "top": 32}
+    return finish(chart, width=width, height=height, padding=padding, title=title)
 
 
-def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> list[dict[str, Any]]:
-    """The chart's rows in points, one per domain, from a tidy table."""
-    used = [row for row in records(frame, metric=metric) if is_whole(row)]
-    style = domain_styles_of(frame)
-    last = max((row["ratio_requested"] for row in used), default=None)
-    several, networks = len({row["scorer"] for row in used}) > 1, len({row.get("network") for row in used}) > 1
-    rows: list[dict[str, Any]] = []
+def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
+    """Return the chart's rows in points, one per domain, from a tidy table."""
+    used = at_largest_ratio([row for row in records(frame, metric=metric) if is_overall(row)])
+    styles = domain_styles_of(frame)
+    several, networks = (len({row.get(name) for row in used}) > 1 for name in ("scorer", "network"))
+    rows: Rows = []
     for row in used:
-        if row["ratio_requested"] != last:
-            continue
-        change, low, high = interval_of(row)
         exposure = exposure_of(row)
-        mark = mark_of(style[str(row["domain"])], exposure=exposure)
-        name = str(row["domain"]) + exposure_label(exposure)
+        label = str(row["domain"]) + exposure_label(exposure)
         if several:  # target-aware is said once, at the scorer
             seen = exposure_label("seen" if "seen" in exposure else "")
-            name = f"{row['scorer']}{exposure_label(scorer_exposure([row]))}, {row['domain']}{seen}"
-        name = f"{row['network']}, {name}" if networks else name
-        rows.append(
-            {
-                "domain": str(row["domain"]),
-                "label": name,
-                "change": change,
-                "low": low,
-                "high": high,
-                "text": f"{change:+.1f}".replace("-", "\N{MINUS SIGN}"),
-                "opacity": 1.0,
-                **{key: mark[key] for key in ("colour", "fill", "shape", "looked")},
-            }
-        )
+            label = f"{row['scorer']}{exposure_label(scorer_exposure([row]))}, {row['domain']}{seen}"
+        label = f"{row['network']}, {label}" if networks else label
+        point = point_of(styles[str(row["domain"])], exposure=exposure)
+        rows.append({"domain": str(row["domain"]), "label": label, **change_of(row), "opacity": 1.0, **point})
     return rows
 
 
-def is_whole(row: Mapping[str, Any]) -> bool:
+def change_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields change, low, high (points) and text of a row."""
+    change, low, high = interval_of(row)
+    return {"change": change, "low": low, "high": high, "text": points_text(change)}
+
+
+def is_overall(row: Mapping[str, Any]) -> bool:
     """Whether a row is about all classes, and about a mask of all layers."""
     return is_missing(row.get("class")) and is_missing(row.get("group"))
 
 
-def span_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The two ends of the axis: the nearest step of 5, 10, 25, 50, 100 points on each side; at least 5 and 2.
+def at_largest_ratio(rows: Rows) -> Rows:
+    """Return the rows of the largest ratio among them."""
+    largest = max((row["ratio_requested"] for row in rows), default=None)
+    return [row for row in rows if row["ratio_requested"] == largest]
+
+
+def span_rows(rows: Rows) -> Rows:
+    """Return the two ends of the axis: the nearest step of 5, 10, 25, 50, 100 points on each side of 0.
 
     >>> span_rows([{"low": -12.0, "high": 1.0}])
     [{'change': -25}, {'change': 5}]
     """
     lost = max([-row["low"] for row in rows] or [0.0])
     won = max([row["high"] for row in rows] or [0.0])
-    left = next((span for span in _SPANS if lost <= span), 100)
-    right = next((span for span in _SPANS if won <= span), 100)
-    return [{"change": -left}, {"change": right}]
+    return [{"change": -step_above(lost)}, {"change": step_above(won)}]
 
 
-def _layers(rows: list[dict[str, Any]], span: list[dict[str, Any]], padding: Mapping[str, int]) -> alt.LayerChart:
-    """Zero, intervals, dots and numbers."""
-    axis = alt.Axis(tickCount=4, labelExpr="datum.value > 0 ? '+' + datum.label : datum.label")
-    change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title="Points of accuracy", axis=axis)
-    names = alt.Axis(title=None, labelLimit=padding["left"] - 10, ticks=False, domain=False)
-    domain = alt.Y("label:N", sort=None, axis=names)
-    colour, fill = alt.Stroke("colour:N", scale=None), alt.Fill("fill:N", scale=None)
-    shape, seen = alt.Shape("shape:N", scale=None), alt.Opacity("opacity:Q", scale=None)
-    base = alt.Chart(alt.NamedData(name="drops"))
-    tips = [
-        alt.Tooltip("domain:N", title="Domain"),
-        alt.Tooltip("change:Q", title="Change, points", format="+.1f"),
-        alt.Tooltip("low:Q", title="from", format="+.1f"),
-        alt.Tooltip("high:Q", title="to", format="+.1f"),
-        alt.Tooltip("looked:N", title="Looked at before"),
-    ]
+def _layers(rows: Rows, span: Rows, *, room: int) -> alt.LayerChart:
+    """Stack zero, intervals, dots and numbers; names are at most `room` pixels wide."""
+    change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title=POINTS, axis=signed_axis(tickCount=4))
+    domain = alt.Y("label:N", sort=None, axis=alt.Axis(title=None, labelLimit=room, ticks=False, domain=False))
+    drops = rows_of("drops", rows)
+    tips = tooltip({"domain": "Domain", "change": ("Change, points", "+.1f")}, ends="+.1f", looked=True)
+    number = drops.mark_text(style="strong", align="right", dx=PADDING["right"] - 6, fontWeight=600)
     return layered(
-        alt.Chart(named("span", span)).mark_point(opacity=0).encode(x=change),
-        alt.Chart(named("drops", rows)).mark_rule(style="ink", strokeWidth=1, opacity=0.6).encode(x=alt.datum(0)),
-        base.mark_rule(strokeWidth=2.2).encode(
-            x=alt.X("low:Q", title="Points of accuracy"), x2="high:Q", y=domain, stroke=colour, opacity=seen
-        ),
-        base.mark_point(size=60, strokeWidth=1.8).encode(
-            x=change, y=domain, stroke=colour, fill=fill, shape=shape, opacity=seen, tooltip=tips
-        ),
-        base.mark_text(style="strong", align="right", dx=PADDING["right"] - 6, fontWeight=600).encode(
-            x=alt.value("width"), y=domain, text="text:N", opacity=seen
-        ),
+        rows_of("span", span).mark_point(opacity=0).encode(x=change),
+        drops.mark_rule(**ZERO).encode(x=alt.datum(0)),
+        *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
+        number.encode(x=RIGHT, y=domain, text="text:N", opacity=OPACITY),
     )

@@ -1,13 +1,14 @@
-"""Loss against the share kept, the loss that is allowed, and where the curve crosses it; the tolerance is a slider.
+"""Prunability: loss against the share kept, the loss that is allowed, and where the curve crosses it.
 
-The read-off happens in the page, from the points alone: a point is allowed where its loss is at most (1 + tolerance)
-times the loss of the whole network. Named data, all of which a page may swap with `view.data(name, rows)`:
+The read-off happens in the page, from the points alone, and follows the slider of the tolerance: a point is allowed
+where its loss is at most (1 + tolerance) times the loss of the full network. Named data, all of which a page may swap
+with `view.data(name, rows)`:
 
 | name | one row is | fields |
 |---|---|---|
 | curve | a measured share of one network | network, kept (%), loss, base, whole, dots, place, colour, dash |
-| ends | an interval of the read-off | network, tolerance (%), low, high (%), base, place, colour |
-| words | a line above the plot | text |
+| ends | an interval of the read-off | network, tolerance (%), low, high (%), base, place, colour, dash |
+| words | a line above the plot | text, line (pixels) |
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import pandas as pd
 
 from ..core import DgpruneError, is_missing
 from ..stats import unlike
-from .theme import finish, layered, named, records, scorer_styles, shortened
+from .marks import COLOUR, DASH, LEFT, RIGHT, TEXT_COLOUR, of_field, tooltip
+from .theme import Data, Rows, batchnorm_label, finish, layered, records, rows_of, scorer_styles, shortened, titled
 
 PADDING = {"left": 64, "right": 24, "top": 38, "bottom": 42}
 _COUNTED = {"weight": "Single weights kept (%)", "filter": "Filters kept (%)"}
 _LINE = 16
 _DOTS = 40
 _LEAST, _MOST = 1e-9, 1e6
-Data = dict[str, list[dict[str, Any]]]
 
 
 def prunability(
@@ -36,9 +37,9 @@ def prunability(
 ) -> alt.LayerChart:
     """Draw the loss of each network against the share kept, and the smallest share within the tolerance.
 
-    Dashed: (1 + tolerance) times the loss of the whole network. Dot: the smallest share within it (of a fast search the
-    end of the contiguous stretch); ring: shares of an island, within the limit although a larger share is not. Thick:
-    the interval over images, at tolerances that the table holds. In a live page (`dg.widgets.Shown(chart)`) the
+    Dashed: (1 + tolerance) times the loss of the full network. Dot: the smallest share within it (of a fast search the
+    end of the contiguous stretch); ring: isolated shares, within the limit although a larger share is not. Thick:
+    the interval over images, at tolerances that the table holds. In a live page (`dg.widgets.LiveChart(chart)`) the
     tolerance is a slider and the read-off follows it; a picture shows the tolerance it begins with.
 
     Args:
@@ -57,61 +58,43 @@ def prunability(
     if not 0 < start <= 1:
         raise DgpruneError(f"the chart's tolerance lies above 0 and up to 1, so 0.1 is a tenth; got {start!r}.")
     counted = str(records(frame, metric="loss")[0]["granularity"])
-    return prunability_chart(data, tolerance=start, counted=counted, width=width, height=height)
+    chart = prunability_chart(data, tolerance=start, counted=counted, width=width, height=height)
+    if batchnorm_label(frame):
+        chart.title = titled("Prunability", frame)
+        chart.title.offset = 40 if data["words"] else 12
+        chart.padding = {**PADDING, "top": PADDING["top"] + (26 if data["words"] else 0)}
+    return chart
 
 
 def prunability_data(frame: pd.DataFrame) -> Data:
-    """The chart's named data, from a table or from as much of it as there is."""
+    """Return the chart's named data, from a table or from as much of it as there is."""
     losses, found = records(frame, metric="loss"), records(frame, metric="prunability")
-    domain_styles, data = scorer_styles(), Data(curve=[], ends=[], words=[])
+    data: Data = {"curve": [], "ends": [], "words": []}
     bases = {str(row["network"]): float(row["training_loss"]) for row in losses}
-    shared = {}
-    for place, (name, base) in enumerate(bases.items()):
-        look = next(domain_styles)
-        mine = [row for row in losses if str(row["network"]) == name]
-        shared[name] = {
-            "network": shortened(name, most=28),
-            "base": base,
-            "place": _LINE * place,
-            "colour": look.colour,
-            "dash": list(look.dash),
-        }
-        for row in mine:
+    shared: dict[str, dict[str, Any]] = {}
+    for place, ((name, base), style) in enumerate(zip(bases.items(), scorer_styles(), strict=False)):
+        rows = [row for row in losses if str(row["network"]) == name]
+        colours = {"colour": style.colour, "dash": list(style.dash)}
+        shared[name] = {"network": shortened(name, most=28), "base": base, "place": _LINE * place, **colours}
+        for row in rows:
             loss = min(max(row["value"], _LEAST), _MOST) if math.isfinite(row["value"]) else None
-            data["curve"].append(
-                {
-                    **shared[name],
-                    "kept": 100 * row["fraction_kept"],
-                    "loss": loss,
-                    "whole": row["search"] == "grid",
-                    "dots": len(mine) <= _DOTS,
-                }
-            )
-    data["ends"] = [
-        {
-            **shared[str(row["network"])],
-            "tolerance": 100 * row["tolerance"],
-            "low": 100 * row["low"],
-            "high": 100 * row["high"],
-        }
-        for row in found
-        if not is_missing(row["low"]) and str(row["network"]) in shared
-    ]
-    if len(bases) > 1 and (words := unlike(bases)) is not None:
-        first, _, second = words.partition(". ")
+            kept, full_grid = 100 * row["fraction_kept"], row["search"] == "grid"
+            point = {"kept": kept, "loss": loss, "whole": full_grid, "dots": len(rows) <= _DOTS}
+            data["curve"].append({**shared[name], **point})
+    for row in found:
+        if not is_missing(row["low"]) and str(row["network"]) in shared:
+            ends = {name: 100 * row[name] for name in ("tolerance", "low", "high")}
+            data["ends"].append({**shared[str(row["network"])], **ends})
+    if len(bases) > 1 and (warning := unlike(bases)) is not None:
+        first, _, second = warning.partition(". ")
         data["words"] = [{"text": f"{first[:1].upper()}{first[1:]}.", "line": -21}, {"text": second, "line": -7}]
     return data
 
 
 def prunability_chart(
-    data: Mapping[str, list[dict[str, Any]]],
-    *,
-    tolerance: float = 0.1,
-    counted: str = "weight",
-    width: int = 560,
-    height: int = 300,
+    data: Mapping[str, Rows], *, tolerance: float = 0.1, counted: str = "weight", width: int = 560, height: int = 300
 ) -> alt.LayerChart:
-    """The chart over these data, which may be empty and be fed later."""
+    """Return the chart over these data, which may be empty and be fed later."""
     chart = finish(_layers(data, _COUNTED[counted]), width=width, height=height, padding=PADDING)
     slider = alt.binding_range(min=1, max=100, step=1, name="The loss may grow by (%) ")
     parameter: Any = alt.param(name="tolerance", value=round(100 * tolerance, 6), bind=slider).param
@@ -119,73 +102,52 @@ def prunability_chart(
     return chart
 
 
-def _layers(data: Mapping[str, list[dict[str, Any]]], title: str) -> alt.LayerChart:
-    """Limits, curves, intervals, islands, the read-off and its words."""
-    kept, low = (
-        alt.X(f"{field}:Q", scale=alt.Scale(domain=[0, 100], nice=False), title=title, axis=alt.Axis(tickCount=10))
-        for field in ("kept", "low")
-    )
-    axis = alt.Axis(format="~g", tickCount=5, grid=False)
-    loss, limit = (
-        alt.Y(
-            f"{field}:Q",
-            scale=alt.Scale(type="log", nice=False, padding=12),
-            title="Loss on the training images",
-            axis=axis,
-        )
-        for field in ("loss", "limit")
-    )
-    colour = alt.Stroke("colour:N", scale=None)
-    fill = alt.Fill("colour:N", scale=None)
-    dash = alt.StrokeDash("dash:N", scale=None)
-    tips = [
-        alt.Tooltip("network:N", title="Network"),
-        alt.Tooltip("kept:Q", title="Kept %", format=".3~g"),
-        alt.Tooltip("loss:Q", title="Loss", format=".4~g"),
-        alt.Tooltip("base:Q", title="of the whole", format=".4~g"),
-        alt.Tooltip("limit:Q", title="allowed", format=".4~g"),
-    ]
-    curve, ends = _limited(alt.Chart(alt.NamedData(name="curve"))), _limited(_at(alt.Chart(alt.NamedData(name="ends"))))
+def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
+    """Stack limits, curves, intervals, isolated shares, the read-off and its words."""
+    scale = alt.Scale(domain=[0, 100], nice=False)
+    kept = alt.X("kept:Q", scale=scale, title=title, axis=alt.Axis(tickCount=10))
+    log, axis = alt.Scale(type="log", nice=False, padding=12), alt.Axis(format="~g", tickCount=5, grid=False)
+    loss = alt.Y("loss:Q", scale=log, title="Loss on the training images", axis=axis)
+    limit, low = of_field(loss, "limit"), of_field(kept, "low")
+    fields = {
+        "network": "Network",
+        "kept": ("Kept %", ".3~g"),
+        "loss": ("Loss", ".4~g"),
+        "base": ("of the full network", ".4~g"),
+        "limit": ("allowed", ".4~g"),
+    }
+    tips = tooltip(fields)
+    curve = _limited(rows_of("curve", data["curve"]))
+    ends = _limited(rows_of("ends", data["ends"]).transform_filter("abs(datum.tolerance - tolerance) < 1e-6"))
     judged = _judged(curve)
     read = judged.transform_filter("datum.kept === datum.value")
-    far = alt.value("width")
     line: Any = {"y": {"expr": "datum.place"}, "baseline": "top", "align": "right"}
     words = "datum.network + ': ' + format(datum.kept, '.3~g') + ' %'"
     between = "'95 % of image draws: ' + format(datum.low, '.3~g') + ' to ' + format(datum.high, '.3~g')"
+    warning = rows_of("words", data["words"]).mark_text(
+        style="strong", align="left", baseline="bottom", y=alt.expr("datum.line")
+    )
+    allowed = curve.transform_filter("datum.kept === 100").mark_rule(strokeWidth=1.2, strokeDash=[5, 4])
+    points = curve.transform_filter("datum.dots && datum.loss !== null")
+    isolated = judged.transform_filter("datum.allowed && datum.above > 0 && datum.whole")
+    name = read.transform_calculate(label=words).mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
+    interval = ends.transform_calculate(label=between).mark_text(style="words", dy=1, **line)
     return layered(
-        alt.Chart(named("words", data["words"]))
-        .mark_text(style="strong", align="left", baseline="bottom", y=alt.expr("datum.line"))
-        .encode(x=alt.value(0), text="text:N"),
-        _limited(alt.Chart(named("curve", data["curve"])))
-        .transform_filter("datum.kept === 100")
-        .mark_rule(strokeWidth=1.2, strokeDash=[5, 4])
-        .encode(y=limit, stroke=colour),
-        curve.mark_line(strokeWidth=2).encode(x=kept, y=loss, stroke=colour, strokeDash=dash, detail="network:N"),
-        curve.transform_filter("datum.dots && datum.loss !== null")
-        .mark_point(size=18, opacity=0.9, strokeWidth=1.2)
-        .encode(x=kept, y=loss, stroke=colour, tooltip=tips),
-        _limited(_at(alt.Chart(named("ends", data["ends"]))))
-        .mark_rule(strokeWidth=6, opacity=0.35)
-        .encode(x=low, x2="high:Q", y=limit, stroke=colour),
-        judged.transform_filter("datum.allowed && datum.above > 0 && datum.whole")
-        .mark_point(size=70, strokeWidth=1.8, opacity=1)
-        .encode(x=kept, y=loss, stroke=colour, tooltip=tips),
-        read.mark_rule(strokeWidth=1, strokeDash=[2, 2]).encode(x=kept, y=loss, stroke=colour),
-        read.mark_point(size=90, filled=True, opacity=1).encode(x=kept, y=loss, fill=fill, tooltip=tips),
-        read.transform_calculate(label=words)
-        .mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
-        .encode(x=far, text="label:N", fill=fill),
-        ends.transform_calculate(label=between).mark_text(style="words", dy=1, **line).encode(x=far, text="label:N"),
+        warning.encode(x=LEFT, text="text:N"),
+        allowed.encode(y=limit, stroke=COLOUR),
+        curve.mark_line(strokeWidth=2).encode(x=kept, y=loss, stroke=COLOUR, strokeDash=DASH, detail="network:N"),
+        points.mark_point(size=18, opacity=0.9, strokeWidth=1.2).encode(x=kept, y=loss, stroke=COLOUR, tooltip=tips),
+        ends.mark_rule(strokeWidth=6, opacity=0.35).encode(x=low, x2="high:Q", y=limit, stroke=COLOUR),
+        isolated.mark_point(size=70, strokeWidth=1.8, opacity=1).encode(x=kept, y=loss, stroke=COLOUR, tooltip=tips),
+        read.mark_rule(strokeWidth=1, strokeDash=[2, 2]).encode(x=kept, y=loss, stroke=COLOUR),
+        read.mark_point(size=90, filled=True, opacity=1).encode(x=kept, y=loss, fill=TEXT_COLOUR, tooltip=tips),
+        name.encode(x=RIGHT, text="label:N", fill=TEXT_COLOUR),
+        interval.encode(x=RIGHT, text="label:N"),
     )
 
 
 def _limited(chart: alt.Chart) -> alt.Chart:
     return chart.transform_calculate(limit="datum.base * (1 + tolerance / 100)")
-
-
-def _at(chart: alt.Chart) -> alt.Chart:
-    """Only the intervals of the tolerance that is set."""
-    return chart.transform_filter("abs(datum.tolerance - tolerance) < 1e-6")
 
 
 def _judged(curve: alt.Chart) -> alt.Chart:

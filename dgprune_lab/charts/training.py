@@ -1,4 +1,4 @@
-"""How well each domain is read while a network is tuned or trained, with a rule at every cut or event.
+"""Accuracy per domain while a network is fine-tuned or trained, with a rule at every cut or event.
 
 Named data, all of which a page may swap with `view.data(name, rows)`; `value`, `low`, `high` in percent:
 
@@ -6,7 +6,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `value`, 
 |---|---|---|
 | curves | a measured network | domain, curve (the domain, or its training images), epoch, step, round, value, low, |
 |        |                    | high, when, looked; line: colour of the line; of the point: colour, dash, shape, fill |
-| cuts | a cut | epoch, label, told |
+| cuts | a cut | epoch, label, told (the tooltip's words) |
 | names | the name at a line's end | domain, label, epoch, value, colour |
 | ends | an end of the axis | epoch |
 | unit | what the numbers at the rules are, of events | text |
@@ -21,15 +21,29 @@ import altair as alt
 import pandas as pd
 
 from ..core import Exposure, exposure_of, strongest_exposure
-from .sweep import domain_words
-from .theme import DOTTED, domain_styles_of, finish, interval_of, layered, mark_of, named, records, shortened, spread
+from .marks import DASH, LABEL_HEIGHT, POINT, RIGHT, line_names, of_field, spread, tooltip
+from .sweep import domain_label, line_label
+from .theme import (
+    DOTTED,
+    Data,
+    Rows,
+    batchnorm_label,
+    domain_styles_of,
+    finish,
+    interval_of,
+    layered,
+    mark_of,
+    records,
+    rows_of,
+    titled,
+    with_minus,
+)
 
 PADDING = {"left": 52, "right": 150, "top": 26, "bottom": 36}
-COUNTED = {"filters": "filters", "parameters": "weights", "macs": "computation"}
-WHEN = {"full": "the full network", "cut": "right after a cut", "tuned": "tuned", "trained": "trained"}
+COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
+WHEN = {"full": "the full network", "cut": "right after a cut", "tuned": "fine-tuned", "trained": "trained"}
 TRAINING = ", training images"
 MOST_LABELS = 18  # of events; more would stand on each other
-Data = dict[str, list[dict[str, Any]]]
 
 
 def training(frame: pd.DataFrame, *, epochs: int | None = None, width: int = 520, height: int = 280) -> alt.LayerChart:
@@ -43,112 +57,90 @@ def training(frame: pd.DataFrame, *, epochs: int | None = None, width: int = 520
         epochs: where the axis ends; at the last measured epoch where None.
         width, height: of the plot, in pixels.
     """
-    data = training_data(frame, epochs=epochs, height=height)
-    return finish(_layers(data), width=width, height=height, padding=PADDING)
+    chart = _layers(training_data(frame, epochs=epochs, height=height))
+    if not batchnorm_label(frame):
+        return finish(chart, width=width, height=height, padding=PADDING)
+    padding, title = {**PADDING, "top": 52}, titled("Accuracy during training", frame)
+    return finish(chart, width=width, height=height, padding=padding, title=title)
 
 
 def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int = 280) -> Data:
-    """The chart's named data, from a table or from as much of it as there is; the page swaps them as it grows."""
-    used, style = records(frame, metric="accuracy"), domain_styles_of(frame)
+    """Return the chart's named data, from a table or from as much of it as there is."""
+    used, styles = records(frame, metric="accuracy"), domain_styles_of(frame)
     data: Data = {"curves": [], "cuts": [], "names": [], "ends": [], "unit": []}
     last: dict[str, dict[str, Any]] = {}
-    apart = {str(row["domain"]) for row in used if row["split"] != "train"}
+    reported = {str(row["domain"]) for row in used if row["split"] != "train"}
     exposures: dict[str, Exposure] = {
-        name: strongest_exposure(exposure_of(row) for row in used if str(row["domain"]) == name) for name in style
+        name: strongest_exposure(exposure_of(row) for row in used if str(row["domain"]) == name) for name in styles
     }
     for step, row in enumerate(used):
-        value, low, high = interval_of(row)
         name, exposure = str(row["domain"]), exposure_of(row)
-        trained = row["split"] == "train" and name in apart
-        number = row["round"] if "round" in row else row["event"]
+        on_training = row["split"] == "train" and name in reported
+        value, low, high = interval_of(row)
         point = {
             "domain": name,
-            "curve": name + TRAINING * trained,
+            "curve": name + TRAINING * on_training,
             "epoch": int(row["epoch"]),
             "step": step,
-            "round": int(number),
+            "round": int(row["round"] if "round" in row else row["event"]),
             "value": value,
             "low": low,
             "high": high,
             "when": WHEN.get(str(row["stage"]), str(row["stage"])),
-            "line": mark_of(style[name], exposure=exposures[name])["colour"],
-            **mark_of(style[name], exposure=exposure),
+            "line": mark_of(styles[name], exposure=exposures[name])["colour"],
+            **mark_of(styles[name], exposure=exposure),
         }
-        point |= {"dash": list(DOTTED), "fill": "transparent"} if trained else {}
-        words = TRAINING if trained else domain_words(style[name].words, exposure)
-        label = shortened(name, most=min(22, max(7, 27 - len(words)))) + words
+        point |= {"dash": list(DOTTED), "fill": "transparent"} if on_training else {}
         if row["stage"] == "cut":
-            told = f"{100 * row['ratio_achieved']:.0f} % of {COUNTED[row['budget']]} gone"
-            cut = {"epoch": point["epoch"], "label": told, "told": told}
-            if "event" in row:
-                _add_event(data["cuts"], point, last[name]["value"])
-            elif cut not in data["cuts"]:
-                data["cuts"].append(cut)
+            _add_cut(data["cuts"], row, point, before=last.get(name))
         data["curves"].append(point)
+        label = line_label(name, TRAINING if on_training else domain_label(styles[name].role, exposure))
         last[point["curve"]] = {**{key: point[key] for key in ("domain", "epoch", "value", "colour")}, "label": label}
     if data["cuts"] and "event" in used[0]:
         data["unit"] = [{"text": "points, at once"}]
     if len(data["cuts"]) > MOST_LABELS:
         data["cuts"] = [{**cut, "label": ""} for cut in data["cuts"]]
-    data["names"] = spread(list(last.values()), gap=100.0 * 14 / max(height, 1))
+    data["names"] = spread(list(last.values()), gap=100.0 * LABEL_HEIGHT / max(height, 1))
     end = max([point["epoch"] for point in data["curves"]], default=1) if epochs is None else epochs
     data["ends"] = [{"epoch": 0}, {"epoch": max(end, 1)}]
     return data
 
 
-def _add_event(cuts: list[dict[str, Any]], point: Mapping[str, Any], before: float) -> None:
-    """What one domain lost or won at an event: the first domain's points stand at the rule, all in its tooltip."""
-    lost = f"{point['value'] - before:+.1f}".replace("-", "\N{MINUS SIGN}")
-    told = f"{point['domain']} {lost} points"
+def _add_cut(cuts: Rows, row: Mapping[str, Any], point: Mapping[str, Any], *, before: Mapping[str, Any] | None) -> None:
+    """Add a cut: the share it removed, or of an event the first domain's points, and all domains' in the tooltip."""
+    if "event" not in row or before is None:
+        text = f"{100 * row['ratio_achieved']:.0f} % of {COUNTED[row['budget']]} removed"
+        cut = {"epoch": point["epoch"], "label": text, "told": text}
+        if cut not in cuts:
+            cuts.append(cut)
+        return
+    lost = with_minus(f"{point['value'] - before['value']:+.1f}")
+    text = f"{point['domain']} {lost} points"
     if cuts and cuts[-1]["epoch"] == point["epoch"]:
-        cuts[-1]["told"] += f", {told}"
+        cuts[-1]["told"] += f", {text}"
     else:
-        cuts.append({"epoch": point["epoch"], "label": lost, "told": f"event {point['round']}: {told}"})
+        cuts.append({"epoch": point["epoch"], "label": lost, "told": f"event {point['round']}: {text}"})
 
 
-def _layers(data: Mapping[str, list[dict[str, Any]]]) -> alt.LayerChart:
-    """Bands, lines, points and names, in front of the rules."""
+def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
+    """Stack bands, lines, points and names in front of the rules."""
     axis = alt.Axis(tickCount=8, labelExpr="datum.value % 1 ? '' : datum.label")
-    epoch = alt.X("epoch:Q", scale=alt.Scale(nice=False, zero=True), title="Epochs", axis=axis)
-    scale, title = alt.Scale(domain=[0, 100], nice=False), "Accuracy (%)"
-    value, low = (alt.Y(f"{f}:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5)) for f in ("value", "low"))
-    inside, shape = alt.Fill("fill:N", scale=None), alt.Shape("shape:N", scale=None)
-    curves = alt.Chart(alt.NamedData(name="curves"))
-    tips = [
-        alt.Tooltip("curve:N", title="Images"),
-        alt.Tooltip("epoch:Q", title="Epochs"),
-        alt.Tooltip("when:N", title="Network"),
-        alt.Tooltip("value:Q", title="Accuracy %", format=".1f"),
-        alt.Tooltip("low:Q", title="from", format=".1f"),
-        alt.Tooltip("high:Q", title="to", format=".1f"),
-        alt.Tooltip("looked:N", title="Looked at before"),
-    ]
+    x = alt.X("epoch:Q", scale=alt.Scale(nice=False, zero=True), title="Epochs", axis=axis)
+    scale = alt.Scale(domain=[0, 100], nice=False)
+    y = alt.Y("value:Q", scale=scale, title="Accuracy (%)", axis=alt.Axis(tickCount=5))
+    curves, cuts = rows_of("curves", data["curves"]), rows_of("cuts", data["cuts"])
+    fields = {"curve": "Images", "epoch": "Epochs", "when": "Network", "value": ("Accuracy %", ".1f")}
+    tips = tooltip(fields, ends=".1f", looked=True)
+    line = {"stroke": alt.Stroke("line:N", scale=None), "strokeDash": DASH, "order": "step:Q", "detail": "curve:N"}
+    band = {"y2": "high:Q", "fill": alt.Fill("line:N", scale=None), "detail": ["curve:N", "round:N"]}
+    share: dict[str, Any] = {"style": "words", "align": "left", "dy": -13}
     return layered(
-        alt.Chart(named("ends", data["ends"])).mark_point(opacity=0).encode(x=epoch),
-        alt.Chart(named("cuts", data["cuts"]))
-        .mark_rule(style="ink", strokeWidth=1, opacity=0.45)
-        .encode(x=epoch, tooltip=alt.Tooltip("told:N", title="At once")),
-        alt.Chart(alt.NamedData(name="cuts"))
-        .mark_text(style="words", align="left", dx=3, dy=-13)
-        .encode(x=epoch, y=alt.value(0), text="label:N"),
-        alt.Chart(named("curves", data["curves"]))
-        .mark_area(opacity=0.13)
-        .encode(x=epoch, y=low, y2="high:Q", fill=alt.Fill("line:N", scale=None), detail=["curve:N", "round:N"]),
-        curves.mark_line(strokeWidth=2).encode(
-            x=epoch,
-            y=value,
-            stroke=alt.Stroke("line:N", scale=None),
-            order="step:Q",
-            detail="curve:N",
-            strokeDash=alt.StrokeDash("dash:N", scale=None),
-        ),
-        curves.mark_point(size=26, strokeWidth=1.2, opacity=1).encode(
-            x=epoch, y=value, stroke=alt.Stroke("colour:N", scale=None), fill=inside, shape=shape, tooltip=tips
-        ),
-        alt.Chart(named("names", data["names"]))
-        .mark_text(align="left", dx=8, limit=PADDING["right"], fontSize=10.5, fontWeight=600)
-        .encode(x=epoch, y=value, text="label:N", fill=alt.Fill("colour:N", scale=None)),
-        alt.Chart(named("unit", data["unit"]))
-        .mark_text(style="words", align="left", dx=8, dy=-13)
-        .encode(x=alt.value("width"), y=alt.value(0), text="text:N"),
+        rows_of("ends", data["ends"]).mark_point(opacity=0).encode(x=x),
+        cuts.mark_rule(style="ink", strokeWidth=1, opacity=0.45).encode(x=x, tooltip=tooltip({"told": "At once"})),
+        cuts.mark_text(dx=3, **share).encode(x=x, y=alt.value(0), text="label:N"),
+        curves.mark_area(opacity=0.13).encode(x=x, y=of_field(y, "low"), **band),
+        curves.mark_line(strokeWidth=2).encode(x=x, y=y, **line),
+        curves.mark_point(size=26, strokeWidth=1.2, opacity=1).encode(x=x, y=y, **POINT, tooltip=tips),
+        line_names(rows_of("names", data["names"]), x=x, y=y, limit=PADDING["right"]),
+        rows_of("unit", data["unit"]).mark_text(dx=8, **share).encode(x=RIGHT, y=alt.value(0), text="text:N"),
     )

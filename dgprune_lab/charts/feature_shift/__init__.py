@@ -1,6 +1,6 @@
-"""How far apart the domains' features are: one map of all images, and beside it the numbers against the ratio.
+"""Feature shift: one map of all images, and below it the distances between domains against the ratio.
 
-The named data are those of `feature_map` and `feature_numbers`; of the k-th of several maps `points_k` and so on.
+The named data are those of `map` and `numbers`; of the k-th of several maps `points_k` and so on.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core import DgpruneError
-from .map import Dot, Rows, boxed, legend_rows, map_plot, map_words, parameters, point_rows
+from ...core import DgpruneError, Exposure, exposure_of, is_missing, strongest_exposure
+from ..theme import Data, DomainStyle, Rows, batchnorm_label, beside, domain_styles, records, titled
+from .map import SIDE, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
 from .numbers import METRICS, number_chart, number_data, number_plots
-from ..theme import DomainStyle, beside, domain_styles, records
-from ...core import Exposure, is_missing, exposure_of, strongest_exposure
 
 MAPS = ("map_1", "map_2")
+LARGE = 520
+"""Pixels of the side of a map that stands alone."""
 
 
 def feature_shift(
@@ -31,14 +32,15 @@ def feature_shift(
     """Draw where each image's features lie, full and pruned, and how far apart the domains are at each ratio.
 
     The map: domain by shape, class by colour, the full network pale, the pruned one filled, a thin line from one to the
-    other. The numbers: a line per pair of domains, or per domain, with 95 % intervals over images; several layers stand
-    side by side. What scorer, tuning or selection have looked at is a hollow diamond, and said behind the name.
+    other. The numbers below: a line per pair of domains, or per domain, with 95 % intervals over images; several layers
+    stand side by side. What scorer, fine-tuning or selection have looked at is a hollow diamond, and said behind the
+    name.
 
     Args:
         frame: a table of `diagnostics.feature_shift`; or several by name: their maps alone, side by side.
         at: the share removed that the map shows (0 to 1); the middle one of the table if None.
         layer: the layer of the map; the last one of the table that has a map if None.
-        slider: give the map a slider over the ratio, for `dg.widgets.Shown(chart)`.
+        slider: give the map a slider over the ratio, for `dg.widgets.LiveChart(chart)`.
 
     Raises:
         DgpruneError: a table without numbers and map; no map of that layer; tables of other ratios than the first; a
@@ -46,7 +48,7 @@ def feature_shift(
     """
     if at is not None and not 0 <= at <= 1:
         raise DgpruneError(f"at is the share removed, from 0 to 1; got {at!r}.")
-    tables = {"": frame} if isinstance(frame, pd.DataFrame) else frame
+    tables = {"": frame} if isinstance(frame, pd.DataFrame) else dict(frame)
     mapped = [_mapped(records(table), layer) for table in tables.values()]
     numbers: list[Any] = []
     if isinstance(frame, pd.DataFrame):
@@ -54,26 +56,31 @@ def feature_shift(
         layers = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] in METRICS))
         if not layers and not mapped[0]:
             raise DgpruneError("the table has no features to draw; make one with diagnostics.feature_shift(study).")
-        data = number_data(rows, layers, style=_looks_of(rows))
+        data = number_data(rows, layers, styles=_styles_of(rows))
         if not mapped[0]:
-            return number_chart(data, layers=layers, at=at)
+            chart = number_chart(data, layers=layers, at=at)
+            chart.title = titled("Feature shift", frame)
+            return chart
         tables = {f"Layer {mapped[0][0]['group']}" if len(layers) > 1 else "": frame}
-        numbers = [number_plots(data, layers)] if layers else []
-    knots = _knots(mapped)
+        numbers = [number_plots(data, layers, columns=3)] if layers else []
+    knots, side = _knots(mapped), LARGE if len(tables) == 1 else SIDE
     plots: list[Any] = []
     for (name, table), rows in zip(tables.items(), mapped, strict=True):
-        data, suffix = _map_data(rows, knots, style=_looks_of(records(table))), f"_{len(plots)}" if plots else ""
+        suffix = f"_{len(plots)}" if plots else ""
         last = len(plots) + 1 == len(tables)  # one legend is enough
-        plot = map_plot(data, knots=knots, suffix=suffix, legend=last)
+        data = _map_data(rows, knots, styles=_styles_of(records(table)), side=side)
+        plot = map_plot(data, knots=knots, side=side, suffix=suffix, legend=last)
         plots.append(plot.properties(title=alt.Title(text=name)) if name else plot)
-    whole = beside(*plots, *numbers, spacing=12)
-    whole.padding = {"left": 8, "right": 12, "top": 6, "bottom": 6}
-    whole.params = parameters(knots, at=knots[len(knots) // 2] if at is None else at, slider=slider)
-    whole.usermeta = {"embedOptions": {"actions": False, "renderer": "canvas"}}
-    return whole
+    first = next(iter(tables.values()))
+    title = titled("Feature shift", first) if batchnorm_label(first) else None
+    content = [alt.vconcat(*plots, *numbers, spacing=24)] if numbers else plots
+    chart = beside(*content, spacing=12, padding=(8, 12, 6, 6), title=title)
+    chart.params = parameters(knots, at=knots[len(knots) // 2] if at is None else at, slider=slider)
+    chart.usermeta = {"embedOptions": {"actions": False, "renderer": "canvas"}}
+    return chart
 
 
-def _mapped(rows: Sequence[Mapping[str, Any]], layer: str | None) -> list[Mapping[str, Any]]:
+def _mapped(rows: Rows, layer: str | None) -> Rows:
     """The rows of the map that is drawn, and of how far it can be trusted."""
     mapped = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] == MAPS[0]))
     if layer is not None and layer not in mapped:
@@ -82,50 +89,43 @@ def _mapped(rows: Sequence[Mapping[str, Any]], layer: str | None) -> list[Mappin
     return [row for row in rows if row["group"] == chosen and row["metric"] in (*MAPS, "trustworthiness")]
 
 
-def _knots(mapped: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
+def _knots(mapped: Sequence[Rows]) -> list[float]:
     """The ratios of the maps, which are the same in all of them."""
-    found = [sorted({float(row["ratio_requested"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
-    if not found or any(knots != found[0] or not knots for knots in found):
-        said = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in found) or "no table"
-        raise DgpruneError(f"maps side by side are of the same ratios; got {said}.")
-    return found[0]
+    ratios = [sorted({float(row["ratio_requested"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
+    if not ratios or any(knots != ratios[0] or not knots for knots in ratios):
+        got = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in ratios) or "no table"
+        raise DgpruneError(f"maps side by side need the same ratios; got {got}.")
+    return ratios[0]
 
 
-def _looks_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, DomainStyle]:
-    """The looks of the domains in the order of the study, which that of the pairs is."""
-    named_first = (row[end] for row in rows for end in ("other", "domain"))
-    order = dict.fromkeys(str(name) for name in named_first if not is_missing(name))
+def _styles_of(rows: Rows) -> dict[str, DomainStyle]:
+    """The styles of the domains in the order of the study, which is that of the pairs."""
+    names = (row[end] for row in rows for end in ("other", "domain"))
+    order = dict.fromkeys(str(name) for name in names if not is_missing(name))
     roles = {str(row["domain"]): str(row["role"]) for row in rows if not is_missing(row["domain"])}
     return domain_styles((name, roles.get(name, "")) for name in order)
 
 
-def _map_data(
-    rows: Sequence[Mapping[str, Any]], knots: Sequence[float], *, style: Mapping[str, DomainStyle]
-) -> dict[str, Rows]:
+def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, DomainStyle], side: int) -> Data:
     """The map's named data, from the rows of one layer."""
-    places = {
-        (str(row["domain"]), int(row["image"]), float(row["ratio_requested"]), row["metric"]): float(row["value"])
-        for row in rows
-        if row["metric"] in MAPS
-    }
+    places: dict[tuple[str, int, float, str], float] = {}
+    exposures: dict[str, list[Exposure]] = {}
+    for row in rows:
+        if row["metric"] in MAPS:
+            key = str(row["domain"]), int(row["image"]), float(row["ratio_requested"]), row["metric"]
+            places[key] = float(row["value"])
+            exposures.setdefault(key[0], []).append(exposure_of(row))
     first = [row for row in rows if row["metric"] == MAPS[0] and float(row["ratio_requested"]) == knots[0]]
     dots = [
         Dot(str(row["domain"]), int(row["image"]), None if is_missing(row["class"]) else int(row["class"]))
         for row in first
     ]
-    held = np.array([[[places[dot.domain, dot.image, knot, axis] for axis in MAPS] for dot in dots] for knot in knots])
-    exposures: dict[str, list[Exposure]] = {}
-    for row in rows:
-        if row["metric"] == MAPS[0]:
-            exposures.setdefault(str(row["domain"]), []).append(exposure_of(row))
+    grid = [[[places[dot.domain, dot.image, knot, axis] for axis in MAPS] for dot in dots] for knot in knots]
     roles = {str(row["domain"]): str(row["role"]) for row in first}
+    domains = {name: (roles[name], strongest_exposure(listed)) for name, listed in exposures.items()}
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {
-        "points": point_rows(dots, boxed(held), domain_styles=style),
-        "legend": legend_rows(
-            {name: (roles[name], strongest_exposure(found)) for name, found in exposures.items()},
-            [dot.label for dot in dots],
-            domain_styles=style,
-        ),
-        "words": map_words(str(first[0]["embedding"]), trust, images=len(dots), knots=knots),
+        "points": point_rows(dots, boxed(np.array(grid)), styles=styles),
+        "legend": legend_rows(domains, [dot.label for dot in dots], styles=styles),
+        "words": map_words(str(first[0]["embedding"]), trust, images=len(dots), knots=knots, side=side),
     }

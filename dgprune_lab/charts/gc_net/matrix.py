@@ -12,22 +12,20 @@ import torch
 
 from ...core import Pair, Spread
 from ..pixels.heat import Floats, hexes
-from ..theme import AXIS_INK as INK
-from ..theme import QUIET
+from ..theme import AXIS_INK, QUIET, Rows
 
 MOST = 128
 TREE = 260
 _LETTER = 6.4  # pixels of a letter, on average
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair: its numbers (outputs, filters), which stay, and its lines of words."""
+    """One pair: its numbers (outputs, filters), which are kept, and its lines of words."""
 
     pair: Pair
     rho: Floats
-    stays: Any
+    kept: Any
 
     @property
     def lines(self) -> list[str]:
@@ -35,7 +33,7 @@ class Panel:
 
 
 class Plan:
-    """Where what stands: a column per layer, names above them in up to four rows by turns where they are close."""
+    """Positions: a column per layer, names above them, in up to four staggered rows where they are close."""
 
     def __init__(self, panels: Sequence[Panel], width: int) -> None:
         self.width = width
@@ -56,78 +54,77 @@ class Plan:
     def names(self) -> Rows:
         """A name above each column, with the number of filters where there is room."""
         return [
-            caption(
-                "names",
-                self.column[name],
-                71 + 13 * (k % self.turns),
-                short(name, self.turns * self.gap - 8) + (f" ({size})" if self.turns == 1 else ""),
-            )
+            {
+                "style": "names",
+                "x": self.column[name],
+                "y": 71 + 13 * (k % self.turns),
+                "text": short(name, self.turns * self.gap - 8) + (f" ({size})" if self.turns == 1 else ""),
+            }
             for k, (name, size) in enumerate(self.sizes.items())
         ]
 
 
-def tree(panels: list[Panel], plan: Plan, links: int, scale: tuple[float, float]) -> tuple[Rows, Rows]:
-    """Dots and lines, layers from left to right."""
+def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, float]) -> tuple[Rows, Rows]:
+    """Return dots and lines, layers from left to right."""
     lines: Rows = []
     shown = {name: set(range(size)) if size <= MOST else set() for name, size in plan.sizes.items()}
     for panel in panels:
         pair = panel.pair
         places = _strongest(panel.rho, links)
         tints = hexes(np.array([panel.rho[place] for place in places]), low=scale[0], high=scale[1])
-        for (j, i), tint in zip(places, tints, strict=True):
-            shown[pair.group].add(i)
-            shown[pair.layer].add(j)
-            stays = bool(panel.stays[j, i])
+        for (output, filter), tint in zip(places, tints, strict=True):
+            shown[pair.group].add(filter)
+            shown[pair.layer].add(output)
+            kept = bool(panel.kept[output, filter])
             lines.append(
                 {
                     "x": plan.column[pair.group],
-                    "y": plan.height(pair.group, i),
+                    "y": plan.height(pair.group, filter),
                     "x2": plan.column[pair.layer],
-                    "y2": plan.height(pair.layer, j),
-                    "rho": float(panel.rho[j, i]),
-                    "colour": tint if stays else QUIET,
-                    "what": "stays" if stays else "removed",
-                    "from": f"{pair.group}, filter {i}",
-                    "to": f"{pair.layer}, output {j}",
+                    "y2": plan.height(pair.layer, output),
+                    "rho": float(panel.rho[output, filter]),
+                    "colour": tint if kept else QUIET,
+                    "what": "kept" if kept else "removed",
+                    "from": f"{pair.group}, filter {filter}",
+                    "to": f"{pair.layer}, output {output}",
                 }
             )
-    alive, nodes = _alive(panels, plan), []
-    for name in plan.sizes:
+    nodes: Rows = []
+    for name, connected in _connected(panels, plan).items():
         for k in sorted(shown[name]):
-            what = f"{name}, filter {k}" + ("" if alive[name][k] else ": nothing left on one side")
-            fill = INK if alive[name][k] else "transparent"
+            what = f"{name}, filter {k}" + ("" if connected[k] else ": no connection left on one side")
+            fill = AXIS_INK if connected[k] else "transparent"
             nodes.append({"x": plan.column[name], "y": plan.height(name, k), "fill": fill, "what": what})
     return nodes, lines
 
 
-def _alive(panels: list[Panel], plan: Plan) -> dict[str, Any]:
+def _connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
     """Layer -> (filters,) bool: whether a filter keeps a connection on each side that has any."""
-    alive = {name: np.ones(size, dtype=bool) for name, size in plan.sizes.items()}
-    for name, flags in alive.items():
-        entering = [panel.stays.any(1) for panel in panels if panel.pair.layer == name]
-        leaving = [panel.stays.any(0) for panel in panels if panel.pair.group == name]
-        for held in (entering, leaving):
-            if held:
-                flags &= np.any(held, axis=0)
-    return alive
+    connected = {name: np.ones(size, dtype=bool) for name, size in plan.sizes.items()}
+    for name, flags in connected.items():
+        entering = [panel.kept.any(1) for panel in panels if panel.pair.layer == name]
+        leaving = [panel.kept.any(0) for panel in panels if panel.pair.group == name]
+        for side in filter(None, (entering, leaving)):
+            flags &= np.any(side, axis=0)
+    return connected
 
 
 def _strongest(rho: Floats, most: int) -> list[tuple[int, int]]:
     """(output, filter) of each filter's strongest connection and of the strongest into each output; a 0 is none."""
     size = np.abs(rho)
-    found = {(int(j), i) for i, j in enumerate(size.argmax(0))} | {(j, int(i)) for j, i in enumerate(size.argmax(1))}
-    ranked = sorted((place for place in found if size[place] > 0), key=lambda place: (-size[place], place))
+    places = {(int(j), i) for i, j in enumerate(size.argmax(0))} | {(j, int(i)) for j, i in enumerate(size.argmax(1))}
+    ranked = sorted((place for place in places if size[place] > 0), key=lambda place: (-size[place], place))
     if len(ranked) <= most:
         return ranked
     return [ranked[k] for k in np.linspace(0, len(ranked) - 1, most).round().astype(int)]
 
 
-def caption(look: str, x: float, y: float, text: str) -> dict[str, Any]:
-    """A row of words with the look that its name says."""
-    return {"look": look, "x": x, "y": y, "text": text}
+def caption(style: str, x: float, y: float, text: str) -> dict[str, Any]:
+    """Return a row of words in a style of `_TEXTS`."""
+    return {"style": style, "x": x, "y": y, "text": text}
 
 
 def short(name: str, width: float) -> str:
-    """The end of a long name, which says more than its beginning."""
+    """Return the end of a long name, which says more than its beginning."""
     most = max(6, int(width / _LETTER))
     return name if len(name) <= most else "…" + name[-(most - 1) :]

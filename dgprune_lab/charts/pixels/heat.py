@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from .images import png as encode
 
 Floats = NDArray[np.float64]
 
@@ -21,7 +20,7 @@ _PIXELS = 320
 
 
 def blocks(values: Floats, *, most: int) -> tuple[Floats, tuple[int, int]]:
-    """Means over blocks, so that no side is longer than `most`, and how many rows and columns a block has.
+    """Return means over blocks, so that no side is longer than `most`, and the rows and columns of a block.
 
     >>> blocks(np.arange(6.0).reshape(2, 3), most=2)[0].tolist()
     [[0.5, 2.0], [3.5, 5.0]]
@@ -35,7 +34,7 @@ def blocks(values: Floats, *, most: int) -> tuple[Floats, tuple[int, int]]:
 
 
 def colours(values: Floats, *, low: float, high: float) -> NDArray[np.uint8]:
-    """(..., 3) red, green and blue of numbers on the common scale; diverging where it begins below 0."""
+    """Return (..., 3) red, green and blue of numbers on a scale; diverging where it begins below 0."""
     stops = DIVERGING if low < 0 else SEQUENTIAL
     table = np.array([[int(stop[k : k + 2], 16) for k in (1, 3, 5)] for stop in stops], dtype=np.float64)
     place = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * (len(stops) - 1)
@@ -43,22 +42,20 @@ def colours(values: Floats, *, low: float, high: float) -> NDArray[np.uint8]:
 
 
 def hexes(values: Floats, *, low: float, high: float) -> list[str]:
-    """The same as CSS colours, of a flat array."""
+    """Return the colours of a flat array as CSS colours."""
     return ["#{:02X}{:02X}{:02X}".format(*row) for row in colours(values, low=low, high=high).tolist()]
 
 
 def png(values: Floats, *, low: float, high: float) -> str:
-    """A table as a data URL, row 0 on top; cells become squares of many pixels, so that scaling blurs none."""
+    """Return a table as a data URL, row 0 on top; cells are squares of many pixels, so that scaling blurs none."""
     pixels: NDArray[Any] = colours(values, low=low, high=high)
     for axis in (0, 1):
         pixels = np.repeat(pixels, max(1, _PIXELS // values.shape[axis]), axis=axis)
-    held = io.BytesIO()
-    Image.fromarray(pixels).save(held, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+    return encode(pixels, optimize=True)
 
 
 def ends(tables: Sequence[Floats]) -> tuple[float, float]:
-    """A common scale: from 0, or from the negative of its end, to the largest absolute number, in steps of .1."""
+    """Return a common scale: from 0, or from the negative of its end, to the largest |number|, in steps of .1."""
     most = max((float(np.abs(table).max()) for table in tables if table.size), default=0.0)
     high = max(0.1, math.ceil(most * 10 - 1e-9) / 10)
     return (-high if any(table.size and float(table.min()) < 0 for table in tables) else 0.0), high

@@ -15,19 +15,20 @@ import numpy as np
 from PIL import Image
 
 from ...core import DgpruneError, Domain
-from ..theme import WORDS, finish, layered, named
+from ..marks import tooltip
+from ..theme import Rows, finish, layered, role_label, rows_of
 
 PADDING = {"left": 4, "right": 4, "top": 4, "bottom": 4}
 _TITLE = 20
 
 
 def images(domains: Sequence[Domain], *, images: int = 8, split: str = "report", size: int = 56) -> alt.LayerChart:
-    """Draw the first images of a part of each domain, a row per domain with its name and role above it.
+    """Draw the first images of a split of each domain, a row per domain with its name and role above it.
 
     Args:
         domains: of any size; one or three channels.
         images: how many of each.
-        split: which part.
+        split: which split.
         size: of one image on the screen, in pixels.
 
     Raises:
@@ -35,44 +36,36 @@ def images(domains: Sequence[Domain], *, images: int = 8, split: str = "report",
     """
     if not domains or images < 1:
         raise DgpruneError(f"there is nothing to draw: {len(domains)} domains, {images} images of each.")
-    rows = [row for k, domain in enumerate(domains) for row in _rows(domain, k, images, split)]
-    step = size + _TITLE + 6
+    rows = [row for k, domain in enumerate(domains) for row in _rows(domain, k, images=images, split=split)]
     x = alt.X("column:Q", scale=alt.Scale(domain=[-0.5, images - 0.5], nice=False, zero=False), axis=None)
     y = alt.Y("row:Q", scale=alt.Scale(domain=[len(domains) - 0.5, -0.5], nice=False, zero=False), axis=None)
-    base = alt.Chart(named("images", rows))
-    pictures = base.mark_image(width=size, height=size, yOffset=_TITLE / 2, aspect=True).encode(
-        x=x, y=y, url="url:N", tooltip=[alt.Tooltip("domain:N"), alt.Tooltip("label:N")]
+    base = rows_of("images", rows).encode(x=x, y=y)
+    pictures = base.mark_image(width=size, height=size, yOffset=_TITLE / 2, aspect=True)
+    above = _TITLE / 2 - size / 2 - 3
+    titles = base.transform_filter("datum.column == 0").mark_text(
+        align="left", baseline="bottom", dx=-size / 2, dy=above, fontSize=12, style="strong"
     )
-    titles = (
-        base.transform_filter("datum.column == 0")
-        .mark_text(
-            align="left", baseline="bottom", dx=-size / 2, dy=_TITLE / 2 - size / 2 - 3, fontSize=12, style="strong"
-        )
-        .encode(x=x, y=y, text="words:N")
+    chart = layered(
+        pictures.encode(url="url:N", tooltip=tooltip({"domain": "Domain", "label": "Class"})),
+        titles.encode(text="words:N"),
     )
-    return finish(layered(pictures, titles), width=images * (size + 8), height=len(domains) * step, padding=PADDING)
+    return finish(chart, width=images * (size + 8), height=len(domains) * (size + _TITLE + 6), padding=PADDING)
 
 
-def _rows(domain: Domain, row: int, images: int, split: str) -> list[dict[str, Any]]:
+def _rows(domain: Domain, row: int, *, images: int, split: str) -> Rows:
     batch = domain.take(domain.rows(split, images), device="cpu")
-    role = f" ({WORDS[domain.role]})" if domain.role in WORDS else ""
     pixels = (batch.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     labels = [""] * len(pixels) if batch.labels is None else [str(int(label)) for label in batch.labels]
+    about = {"row": row, "domain": domain.name, "words": domain.name + role_label(domain.role)}
     return [
-        {
-            "row": row,
-            "column": k,
-            "url": png(image),
-            "label": labels[k],
-            "domain": domain.name,
-            "words": domain.name + role,
-        }
-        for k, image in enumerate(pixels)
+        {**about, "column": k, "url": png(image), "label": label}
+        for k, (image, label) in enumerate(zip(pixels, labels, strict=True))
     ]
 
 
-def png(pixels: np.ndarray[Any, Any]) -> str:
-    """(H, W, C) uint8 as a data URL."""
-    held = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3]).save(held, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+def png(pixels: np.ndarray[Any, Any], *, optimize: bool = False) -> str:
+    """Return (H, W, C) uint8 as a data URL."""
+    file = io.BytesIO()
+    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3])
+    image.save(file, format="PNG", optimize=optimize)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

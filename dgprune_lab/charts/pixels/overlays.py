@@ -6,7 +6,6 @@ Named data, in pixels: `pictures` (x, y, url, text) and `words` (x, y, text).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import altair as alt
 import numpy as np
@@ -16,15 +15,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...core import DgpruneError
-from ..theme import finish, layered, named
+from ..marks import canvas
+from ..theme import Rows, finish, layered, rows_of
 from .images import png
 from .thumbnails import data_url
 
-FOR, AGAINST = (255, 176, 0), (120, 94, 240)  # told apart with any colour vision, on any grey
+FOR, AGAINST = (255, 176, 0), (120, 94, 240)  # distinct with any colour vision, on any grey
 _SHOWN = 96  # pixels of an overlay: enough for a smooth map
 _LINE, _GAP = 34, 14
-
-Rows = list[dict[str, Any]]
 
 
 def overlays(images: Tensor, maps: Tensor, *, words: Sequence[str], size: int = 72, columns: int = 6) -> alt.LayerChart:
@@ -49,52 +47,48 @@ def overlays(images: Tensor, maps: Tensor, *, words: Sequence[str], size: int = 
     most = float(maps.abs().max()) if maps.numel() else 0.0
     pictures: Rows = []
     lines: Rows = []
-    for k, (image, found, text) in enumerate(zip(images, maps, words, strict=True)):
+    for k, (image, values, text) in enumerate(zip(images, maps, words, strict=True)):
         x, y = (k % columns) * (2 * size + _GAP), (k // columns) * (size + _LINE)
-        pictures += pair(image, found, most=most, x=x, y=y, size=size, text=text)
+        pictures += pair(image, values, most=most, x=x, y=y, size=size, text=text)
         lines.append({"x": x, "y": y + size + 11, "text": text})
     width = min(columns, max(len(images), 1)) * (2 * size + _GAP)
     height = max(1, -(-len(images) // columns)) * (size + _LINE)
-    x, y = (
-        alt.X("x:Q", scale=alt.Scale(domain=[0, width], nice=False, zero=False), axis=None),
-        alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None),
+    x, y = canvas(width, height)
+    marks = rows_of("pictures", pictures).mark_image(width=size, height=size, align="left", baseline="top")
+    chart = layered(
+        marks.encode(x=x, y=y, url="url:N", tooltip=[alt.Tooltip("text:N")]),
+        rows_of("words", lines).mark_text(style="words", align="left").encode(x=x, y=y, text="text:N"),
     )
-    drawn = layered(
-        alt.Chart(named("pictures", pictures))
-        .mark_image(width=size, height=size, align="left", baseline="top")
-        .encode(x=x, y=y, url="url:N", tooltip=[alt.Tooltip("text:N")]),
-        alt.Chart(named("words", lines)).mark_text(style="words", align="left").encode(x=x, y=y, text="text:N"),
-    )
-    return finish(drawn, width=width, height=height, padding={"left": 4, "right": 8, "top": 4, "bottom": 0})
+    return finish(chart, width=width, height=height, padding={"left": 4, "right": 8, "top": 4, "bottom": 0})
 
 
-def pair(image: Tensor, found: Tensor, *, most: float, x: float, y: float, size: float, text: str) -> Rows:
-    """The two pictures of one image (C, H, W) and its map (h, w), side by side."""
+def pair(image: Tensor, values: Tensor, *, most: float, x: float, y: float, size: float, text: str) -> Rows:
+    """Return the two pictures of one image (C, H, W) and its map (h, w), side by side."""
     plain = np.ascontiguousarray((image * 255).round().byte().permute(1, 2, 0).cpu().numpy())
     return [
         {"x": x, "y": y, "url": data_url(plain), "text": text},
-        {"x": x + size, "y": y, "url": overlay(image, found, most=most), "text": text},
+        {"x": x + size, "y": y, "url": overlay(image, values, most=most), "text": text},
     ]
 
 
-def overlay(image: Tensor, found: Tensor, *, most: float) -> str:
-    """An image (C, H, W) in grey, and over it a map (h, w): amber above 0, violet below, as a data URL.
+def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
+    """Return an image (C, H, W) in grey under a map (h, w), amber above 0 and violet below, as a data URL.
 
     Args:
         image: in [0, 1].
-        found: brought to the picture's size by bilinear interpolation.
+        values: brought to the picture's size by bilinear interpolation.
         most: the absolute value of full colour; 0 draws no colour.
 
     Raises:
         DgpruneError: a map that is not finite.
     """
-    if not torch.isfinite(found).all():
+    if not torch.isfinite(values).all():
         raise DgpruneError("the map of an image is NaN or infinite; check the network's weights and images.")
     size = (_SHOWN, _SHOWN)
     grey = image[:3].float().cpu().mean(0)[None, None]
     base = 0.2 + 0.6 * interpolate(grey, size=size, mode="nearest")[0, 0]
-    spread = interpolate(found.detach().float().cpu()[None, None], size=size, mode="bilinear")[0, 0]
-    share = (spread / most).clamp(-1, 1) if most else torch.zeros(size)
+    smooth = interpolate(values.detach().float().cpu()[None, None], size=size, mode="bilinear")[0, 0]
+    share = (smooth / most).clamp(-1, 1) if most else torch.zeros(size)
     return png(_blended(base.numpy(), share.numpy()))
 
 

@@ -15,66 +15,63 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
 from ...core import DgpruneError, Mask, exposure_label, exposure_of, is_missing
-from ..theme import FIRST_SOURCE, FIRST_TARGET, ink_on, records, shortened
+from ..theme import FIRST_SOURCE, FIRST_TARGET, INK, MINUS, Data, Rows, ink_on, records, shortened, with_minus
 
 METHODS = {
     "gradient_x_activation": "gradient × activation",
     "activation": "activation alone",
-    "integrated_gradients": "gradients summed up from an empty layer (integrated gradients)",
-    "conductance": "gradients summed up from a black image (conductance)",
-    "ablation": "each filter closed in turn (ablation)",
+    "integrated_gradients": "integrated gradients from an empty layer",
+    "conductance": "conductance, integrated gradients from a black image",
+    "ablation": "ablation, each filter closed in turn",
 }
 MEANING = {
-    "gradient_x_activation": "how strongly the filter answers, times how much the true answer's logit hangs on that "
-    "(gradient × activation, Shrikumar et al. 2016)",
-    "activation": "how strongly the filter answers, whatever comes of it",
-    "integrated_gradients": "the logit's gradients summed up while the layer's output grows from that of a black image "
-    "to its own (integrated gradients, Sundararajan et al. 2017)",
-    "conductance": "the part of the image's integrated gradients that flows through the filter (conductance, Dhamdhere "
-    "et al. 2018)",
-    "ablation": "by how much the true answer's logit falls when the filter is closed (ablation)",
+    "gradient_x_activation": "activation times the gradient of the true class's logit (Shrikumar et al. 2016)",
+    "activation": "mean activation, whatever its effect on the prediction",
+    "integrated_gradients": "the logit's gradients integrated from the layer's output for a black image to its own "
+    "(integrated gradients, Sundararajan et al. 2017)",
+    "conductance": "the share of the image's integrated gradients that flows through the filter (conductance, "
+    "Dhamdhere et al. 2018)",
+    "ablation": "the fall of the true class's logit when the filter is closed (ablation)",
 }
 NAME, PLOT, COUNT = 112, 704, 84
 BAND = 18
 SAME = "#D3D7DD"
 WAITING = "#F1F3F5"
 GAP, LEGIBLE = 1.0, 8.0
+NOT_SIGNIFICANT = "not significant"
 _LARGEST, _LETTERS = 16.0, 18
 _APART = ("#7A5195", "#B35806")  # two domains of one role
-_NEUTRAL, _MINUS = "#F6F6F4", "\N{MINUS SIGN}"
-
-Rows = list[dict[str, Any]]
+_NEUTRAL = "#F6F6F4"
 
 
-def map_data(
-    frame: pd.DataFrame, *, mask: Mask | None = None, layers: Mapping[str, int] | None = None
-) -> dict[str, Rows]:
-    """The named data of `map_chart`.
+def map_data(frame: pd.DataFrame, *, mask: Mask | None = None, layers: Mapping[str, int] | None = None) -> Data:
+    """Return the named data of `map_chart`.
 
     Args:
         frame: as of `sensitivity`.
         mask: as of `sensitivity`.
-        layers: all layers with their numbers of filters; those of which the frame says nothing stay pale.
+        layers: all layers with their numbers of filters; those that the frame lacks stay pale.
     """
-    held = _by_layer(frame)
-    sizes = {name: len(rows) for name, rows in held.items()} if layers is None else layers
+    effects = _by_layer(frame)
+    sizes = {name: len(rows) for name, rows in effects.items()} if layers is None else layers
     widths = _widths(sizes)
-    other, domain, ends = _sides(frame)
-    most = _most(_effects(frame))
+    first = _only(frame)
+    colours = _colours(frame, first)
+    full = _full_colour(_effects(frame))
     cells: Rows = []
     lines: Rows = []
     for line, (name, count) in enumerate(sizes.items()):
-        rows = _ranked(held[name]) if name in held else [{"filter": k} for k in range(count)]
-        told = [row for row in rows if name in held and _is_told(row)]
-        for place, row in enumerate(rows):
-            x = NAME + place * widths[name]
-            wide = widths[name] >= LEGIBLE
+        rows = effects.get(name, [])
+        # The largest |d| first; a filter that differs without any spread counts as the largest.
+        ranked = sorted(rows, key=lambda row: (-_size(row), row["filter"])) or [{"filter": k} for k in range(count)]
+        width = widths[name]
+        for place, row in enumerate(ranked):
+            x = NAME + place * width
             cells.append(
                 {
                     "group": name,
@@ -82,70 +79,62 @@ def map_data(
                     "line": line,
                     "place": place,
                     "x": round(x, 2),
-                    "x2": round(x + widths[name] - (GAP if wide else 0), 2),
-                    **_look(row, most, ends, signs=wide),
+                    "x2": round(x + width - (GAP if width >= LEGIBLE else 0), 2),
+                    **_cell(row, full=full, colours=colours, signs=width >= LEGIBLE),
                 }
             )
-        lines.append(
-            {
-                "line": line,
-                "name": shortened(name, most=_LETTERS),
-                "count": f"{len(told)} of {count}" if name in held else "",
-                "wait": "" if name in held else "not computed",
-            }
-        )
-    gone = "" if mask is None and layers is None else "removed at present"
-    if gone and min(widths.values()) < LEGIBLE:
-        gone += " (a bar where cells are narrow)"
-    kinds = _legend(other, domain, ends, pale=any(row["wait"] for row in lines), gone=gone)
-    return {
-        "cells": cells,
-        "lines": lines,
-        "legend": kinds,
-        "removed": [] if mask is None else removed_rows(cells, mask),
-    }
+        significant = f"{sum(map(is_significant, rows))} of {count}" if rows else ""
+        words = {"count": significant, "wait": "" if rows else "not computed"}
+        lines.append({"line": line, "name": shortened(name, most=_LETTERS), **words})
+    removed = "" if mask is None and layers is None else "removed at present"
+    if removed and min(widths.values()) < LEGIBLE:
+        removed += " (a bar where cells are narrow)"
+    pale = any(row["wait"] for row in lines)
+    legend = _legend(str(first["other"]), str(first["domain"]), colours=colours, pale=pale, removed=removed)
+    crosses = [] if mask is None else removed_rows(cells, mask)
+    return {"cells": cells, "lines": lines, "legend": legend, "removed": crosses}
 
 
 def removed_rows(cells: Rows, mask: Mask) -> Rows:
-    """The marks below the filters that a mask removes; where cells are narrow, one bar for all that stand together.
+    """Return the marks below the filters that a mask removes; narrow neighbours share a bar.
 
     Raises:
         DgpruneError: the mask has no such layer or filter.
     """
-    found: Rows = []
-    keep = {name: part.tolist() for name, part in mask.keep.items()}
+    rows: Rows = []
+    keep = {name: flags.tolist() for name, flags in mask.keep.items()}
     for cell in cells:
-        stays = keep.get(cell["group"])
-        if stays is None or cell["filter"] >= len(stays):
+        flags = keep.get(cell["group"])
+        if flags is None or cell["filter"] >= len(flags):
             raise DgpruneError(
                 f"the mask has no filter {cell['filter']} of layer {cell['group']!r}; draw the table with a mask for "
                 "the same network."
             )
-        if stays[cell["filter"]]:
+        if flags[cell["filter"]]:
             continue
         wide = cell["x2"] - cell["x"] >= LEGIBLE - GAP
-        last = found[-1] if found else None
+        last = rows[-1] if rows else None
         if not wide and last and last["line"] == cell["line"] and abs(last["x2"] - cell["x"]) < 0.05:
             last["x2"] = cell["x2"]
         else:
-            found.append({"line": cell["line"], "x": cell["x"], "x2": cell["x2"], "mark": "×" if wide else ""})
-    return found
+            rows.append({"line": cell["line"], "x": cell["x"], "x2": cell["x2"], "mark": "×" if wide else ""})
+    return rows
 
 
 def compared(frame: pd.DataFrame) -> str:
-    """The two domains, with the mark of what was looked at: "mnist against mnist_m ◇ target-aware, seen"."""
+    """Return the two domains, with the mark of what was looked at: "mnist against mnist_m ◇ target-aware, seen"."""
     first = _only(frame)
     return f"{first['other']} against {first['domain']}{exposure_label(exposure_of(first))}"
 
 
 def about(frame: pd.DataFrame) -> str:
-    """How it is measured and what full colour is, in words."""
+    """Return the method and the meaning of full colour, in words."""
     method = _only(frame)["method"]
     return f"By {METHODS.get(method, method)}, within classes; {counted(frame)}. {full_colour(frame)}"
 
 
 def counted(frame: pd.DataFrame) -> str:
-    """How many images it is made of: "500 images of each"."""
+    """Return the numbers of images: "500 images of each"."""
     counts = {str(row["domain"]): int(row["images"]) for row in records(frame, metric="attribution")}
     if len(set(counts.values())) == 1:
         return f"{min(counts.values())} images of each"
@@ -153,8 +142,24 @@ def counted(frame: pd.DataFrame) -> str:
 
 
 def full_colour(frame: pd.DataFrame) -> str:
-    """What the strongest colour stands for, in a sentence."""
-    return f"Full colour is an effect size of {_most(_effects(frame)):.2g} or more."
+    """Return what the strongest colour stands for, as a sentence."""
+    return f"Full colour is an effect size of {_full_colour(_effects(frame)):.2g} or more."
+
+
+def is_significant(row: Mapping[str, Any]) -> bool:
+    """Whether the interval is there and does not cover 0."""
+    low, high = row["low"], row["high"]
+    return not is_missing(low) and not is_missing(high) and bool(low > 0 or high < 0)
+
+
+def mixed(colour: str, share: float) -> str:
+    """Return a colour that is paler the smaller its share.
+
+    >>> mixed("#0072B2", 1.0), mixed("#0072B2", 0.0)
+    ('#0072B2', '#F6F6F4')
+    """
+    pairs = ((int(end[k : k + 2], 16) for end in (_NEUTRAL, colour)) for k in (1, 3, 5))
+    return "#" + "".join(f"{round((1 - share) * pale + share * full):02X}" for pale, full in pairs)
 
 
 def _only(frame: pd.DataFrame) -> dict[str, Any]:
@@ -163,10 +168,10 @@ def _only(frame: pd.DataFrame) -> dict[str, Any]:
     if not rows:
         raise DgpruneError("the table has no row of metric 'cohens_d'; pass a table of diagnostics.sensitivity.")
     for column in ("method", "domain", "other"):
-        if len(found := sorted({str(row[column]) for row in rows})) > 1:
+        if len(names := sorted({str(row[column]) for row in rows})) > 1:
             raise DgpruneError(
-                f"one {column} is drawn at a time; the table holds {', '.join(found)}. Choose one: "
-                f"frame[frame.{column} == {found[0]!r}]."
+                f"one {column} is drawn at a time; the table holds {', '.join(names)}. Choose one: "
+                f"frame[frame.{column} == {names[0]!r}]."
             )
     return rows[0]
 
@@ -175,74 +180,54 @@ def _effects(frame: pd.DataFrame) -> Rows:
     return records(frame, metric="cohens_d")
 
 
-def _sides(frame: pd.DataFrame) -> tuple[str, str, tuple[str, str]]:
-    """The domain that is compared with, the one that is compared, and a colour for each."""
-    first = _only(frame)
+def _colours(frame: pd.DataFrame, first: Mapping[str, Any]) -> tuple[str, str]:
+    """A colour for the domain that is compared with, and one for the domain compared."""
     roles = {str(row["domain"]): row["role"] for row in records(frame, metric="attribution")}
-    other, domain = str(first["other"]), str(first["domain"])
-    known = (roles.get(other), roles.get(domain)) == ("source", "target")
-    return other, domain, (FIRST_SOURCE, FIRST_TARGET) if known else _APART
+    pair = (roles.get(str(first["other"])), roles.get(str(first["domain"])))
+    return (FIRST_SOURCE, FIRST_TARGET) if pair == ("source", "target") else _APART
 
 
 def _by_layer(frame: pd.DataFrame) -> dict[str, Rows]:
-    """Layer -> its filters, each with effect size, AUROC and words."""
+    """Layer -> its filters, each with effect size and AUROC."""
     areas = {(row["group"], row["filter"]): row["value"] for row in records(frame, metric="auroc")}
-    found: dict[str, Rows] = {}
+    layers: dict[str, Rows] = {}
     for row in _effects(frame):
-        row["auroc"] = areas.get((row["group"], row["filter"]))
-        found.setdefault(str(row["group"]), []).append(row)
-    return found
-
-
-def _ranked(rows: Rows) -> Rows:
-    """The largest |d| first; one without any spread that yet differs counts as the largest."""
-    return sorted(rows, key=lambda row: (-_size(row), row["filter"]))
+        layers.setdefault(str(row["group"]), []).append({**row, "auroc": areas.get((row["group"], row["filter"]))})
+    return layers
 
 
 def _size(row: Mapping[str, Any]) -> float:
     return math.inf if is_missing(row["value"]) else abs(float(row["value"]))
 
 
-def _is_told(row: Mapping[str, Any]) -> bool:
-    """Whether the interval is there and does not cover 0."""
-    low, high = row["low"], row["high"]
-    return not is_missing(low) and not is_missing(high) and bool(low > 0 or high < 0)
-
-
-def _most(rows: Rows) -> float:
-    """The |d| of full colour: the largest that can be told from 0, at least .5 and at most 2."""
-    return min(max([_size(row) for row in rows if _is_told(row)] or [0.5], default=0.5), 2.0) if rows else 0.5
+def _full_colour(rows: Rows) -> float:
+    """The |d| of full colour: the largest significant one, at most 2; .5 where none is."""
+    return min(max([_size(row) for row in rows if is_significant(row)], default=0.5), 2.0)
 
 
 def _widths(sizes: Mapping[str, int]) -> dict[str, float]:
     """Pixels per cell: the same in all rows, unless the widest layer would make them too narrow for a sign."""
+
+    def fitted(width: float) -> float:  # whole pixels where they are wide: their edges are sharp
+        return width if width < LEGIBLE else min(_LARGEST, float(int(width)))
+
     shared = PLOT / max(sizes.values(), default=1)
-    if shared >= LEGIBLE:
-        return dict.fromkeys(sizes, _whole(shared))  # whole pixels: their edges are sharp
-    return {name: _whole(PLOT / count) for name, count in sizes.items()}
+    return {name: fitted(shared if shared >= LEGIBLE else PLOT / count) for name, count in sizes.items()}
 
 
-def _whole(width: float) -> float:
-    return width if width < LEGIBLE else min(_LARGEST, float(int(width)))
-
-
-def _look(row: Mapping[str, Any], most: float, ends: tuple[str, str], *, signs: bool) -> dict[str, Any]:
+def _cell(row: Mapping[str, Any], *, full: float, colours: Sequence[str], signs: bool) -> dict[str, Any]:
     """Colour, sign and words of one cell."""
+    blank = {"fill": WAITING, "sign": "", "ink": ""}
     if "value" not in row:
-        return {"fill": WAITING, "sign": "", "ink": "", "size": "not computed", "area": "", "q": "", "says": ""}
-    words = {"size": _estimate(row), "area": _number(row["auroc"], "{:.2f}"), "q": _number(row["q_value"], "{:.2g}")}
-    if not _is_told(row):
-        return {"fill": SAME, "sign": "", "ink": "", **words, "says": "cannot be told from 0"}
+        return {**blank, "size": "not computed", "area": "", "q": "", "says": ""}
+    words = {"size": _estimate(row), "area": _number(row["auroc"], ".2f"), "q": _number(row["q_value"], ".2g")}
+    if not is_significant(row):
+        return {**blank, "fill": SAME, **words, "says": NOT_SIGNIFICANT}
     more = row["low"] > 0
-    fill = mixed(ends[more], 0.25 + 0.75 * min(_size(row) / most, 1.0))
+    fill = mixed(colours[more], 0.25 + 0.75 * min(_size(row) / full, 1.0))
+    sign = ("+" if more else MINUS) if signs else ""
     says = f"contributes more on {row['domain'] if more else row['other']}"
-    return {
-        "fill": fill,
-        "sign": ("+" if more else _MINUS) if signs else "",
-        "ink": ink_on(fill),
-        **words,
-        "says": says,
-    }
+    return {"fill": fill, "sign": sign, "ink": ink_on(fill), **words, "says": says}
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
@@ -250,48 +235,29 @@ def _estimate(row: Mapping[str, Any]) -> str:
     if is_missing(row["value"]):
         return "differs without any spread"
     ends = "" if is_missing(row["low"]) else f" ({row['low']:.2f} to {row['high']:.2f})"
-    return f"{row['value']:.2f}{ends}".replace("-", _MINUS)
+    return with_minus(f"{row['value']:.2f}{ends}")
 
 
 def _number(value: Any, form: str) -> str:
-    return "" if is_missing(value) else form.format(value)
+    return "" if is_missing(value) else format(value, form)
 
 
-def mixed(colour: str, share: float) -> str:
-    """A colour that is paler the smaller its share.
-
-    >>> mixed("#0072B2", 1.0), mixed("#0072B2", 0.0)
-    ('#0072B2', '#F6F6F4')
-    """
-    pairs = ((int(held[k : k + 2], 16) for held in (_NEUTRAL, colour)) for k in (1, 3, 5))
-    return "#" + "".join(f"{round((1 - share) * pale + share * full):02X}" for pale, full in pairs)
-
-
-def _legend(other: str, domain: str, ends: Sequence[str], *, pale: bool, gone: str) -> Rows:
-    """What the cells say, side by side above the layers."""
-    kinds = [
-        (ends[1], "+", f"contributes more on {shortened(domain, most=16)}"),
-        (ends[0], _MINUS, f"more on {shortened(other, most=16)}"),
-        (SAME, "", "cannot be told from 0"),
+def _legend(other: str, domain: str, *, colours: Sequence[str], pale: bool, removed: str) -> Rows:
+    """What the cells say, side by side above the layers, and the heading of the counts."""
+    kinds: list[tuple[str | None, str, str]] = [
+        (colours[1], "+", f"contributes more on {shortened(domain, most=16)}"),
+        (colours[0], MINUS, f"more on {shortened(other, most=16)}"),
+        (SAME, "", NOT_SIGNIFICANT),
         *([(WAITING, "", "not computed")] if pale else []),
-        *([(None, "×", gone)] if gone else []),
+        *([(None, "×", removed)] if removed else []),
     ]
-    starts = [float(NAME)]
-    for _, _, text in kinds:
-        starts.append(starts[-1] + 40 + 6.0 * len(text))
-    rows: Rows = [
-        {
-            "line": -1,
-            "x": x,
-            "x2": x + 15,
-            "fill": fill or "transparent",
-            "sign": sign,
-            "ink": ink_on(fill) if fill else "#22272E",
-            "text": text,
-            "at": x + 21,
-        }
-        for (x, _), (fill, sign, text) in zip(pairwise(starts), kinds, strict=True)
-    ]
+    rows: Rows = []
+    x = float(NAME)
+    for fill, sign, text in kinds:
+        ink = ink_on(fill) if fill else INK
+        cell = {"line": -1, "x": x, "x2": x + 15, "fill": fill or "transparent", "sign": sign, "ink": ink}
+        rows.append({**cell, "text": text, "at": x + 21})
+        x += 40 + 6.0 * len(text)
     right = NAME + PLOT + 10
-    last = {"line": -1, "x": right, "x2": right, "fill": "transparent", "sign": "", "ink": "", "text": "told from 0"}
-    return [*rows, {**last, "at": right}]
+    heading = {"line": -1, "x": right, "x2": right, "fill": "transparent", "sign": "", "ink": ""}
+    return [*rows, {**heading, "text": "significant", "at": right}]

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from dgprune_lab import charts
-from dgprune_lab.charts.after_finetuning import smallest_words, tuned_rows
+from dgprune_lab.charts.after_finetuning import detectable_lines, difference_rows
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, TARGET_AWARE
 from dgprune_lab.charts.training import training_data
 from dgprune_lab.core.tables import tidy
 from dgprune_lab.diagnostics.after_finetuning import EXTRA as SEED_COLUMNS
-from dgprune_lab.training.prune_and_tune import EXTRA
+from dgprune_lab.training import EXTRA
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
 DOMAINS = (("mnist", "source", 0.97), ("mnist_m", "target", 0.6))
@@ -24,8 +24,8 @@ def differences(*, ratios: tuple[float, ...] = (0.5,), scorer: str = "dss") -> p
     for ratio in ratios:
         for name, role, top in DOMAINS:
             shared = {"ratio_requested": ratio, "domain": name, "role": role, "unit": "share"}
-            rows.append({**shared, "scorer": "l1", "metric": "accuracy", "value": top, "target_aware": "none"})
-            for k, (named, aware) in enumerate((("random", "none"), (scorer, "mnist_m"))):
+            rows.append({**shared, "scorer": "l1", "metric": "accuracy", "value": top, "target_aware": False})
+            for k, (named, aware) in enumerate((("random", False), (scorer, True))):
                 value, half = -0.02 + 0.03 * k, 0.004 + 0.06 * k * (role == "target")
                 rows.append(
                     {
@@ -37,7 +37,7 @@ def differences(*, ratios: tuple[float, ...] = (0.5,), scorer: str = "dss") -> p
                         "high": value + half,
                         "interval": "seeds",
                         "seeds": "0, 1, 2",
-                        "smallest_effect": half,
+                        "minimum_detectable_effect": half,
                         "p_value": 0.02,
                         "p_holm": 0.04,
                         "target_aware": aware,
@@ -53,46 +53,46 @@ def panel(frame: pd.DataFrame, place: int) -> tuple[dict[str, Any], list[dict[st
 
 def test_differences_stand_around_zero_in_points_with_a_panel_per_domain() -> None:
     spec, rows = panel(differences(), 0)
-    assert spec["title"]["text"] == "mnist (trained on)" and spec["title"]["color"] == FIRST_SOURCE
+    assert spec["title"]["text"] == "mnist (source)" and spec["title"]["color"] == FIRST_SOURCE
     assert [(row["scorer"], row["text"]) for row in rows] == [("random", "−2.0"), ("dss", "+1.0")]
     assert (rows[0]["low"], rows[0]["high"]) == pytest.approx((-2.4, -1.6))
-    ends = [panel(differences(), k)[0]["layer"][0]["encoding"]["x"]["scale"]["domain"] for k in range(2)]
+    ends = [panel(differences(), k)[0]["layer"][1]["encoding"]["x"]["scale"]["domain"] for k in range(2)]
     assert ends == [[-5, 5], [-10, 10]]
-    assert spec["layer"][1]["encoding"]["x"]["datum"] == 0
+    assert spec["layer"][0]["encoding"]["x"]["datum"] == 0
     assert {row["shape"] for row in rows} == {"circle"} and rows[1]["fill"] == FIRST_SOURCE
     assert charts.after_finetuning(differences()).to_dict()["usermeta"]["embedOptions"] == {"actions": False}
 
 
-def test_the_smallest_effect_stands_in_words_under_each_panel() -> None:
-    titles = [panel(differences(), k)[0]["layer"][0]["encoding"]["x"]["title"] for k in range(2)]
-    start = "Smallest that 3 training seeds can show:"
+def test_the_minimum_detectable_effect_stands_under_each_panel() -> None:
+    titles = [panel(differences(), k)[0]["layer"][1]["encoding"]["x"]["title"] for k in range(2)]
+    start = "Minimum detectable effect, 3 training seeds:"
     assert titles[0] == ["Points of accuracy against l1", start, "0.4 points"]
     assert titles[1] == ["Points of accuracy against l1", start, "0.4 (random) to 6.4 points (dss)"]
     some = [{"scorer": "a", "smallest": 1.0, "seeds": "0, 1"}, {"scorer": "b", "smallest": 1.0, "seeds": "0, 1, 2"}]
-    assert smallest_words(some) == ["Smallest that 2 to 3 training seeds can show:", "1.0 points"]
+    assert detectable_lines(some) == ["Minimum detectable effect, 2 to 3 training seeds:", "1.0 points"]
 
 
 def test_what_looked_at_the_target_is_a_hollow_diamond_and_said() -> None:
-    source, target = (tuned_rows(differences(), domain=name)[1] for name, _, _ in DOMAINS)
+    source, target = (difference_rows(differences(), domain=name)[1] for name, _, _ in DOMAINS)
     assert (target["shape"], target["fill"], target["colour"]) == ("diamond", "transparent", TARGET_AWARE)
     assert source["label"] == target["label"] == "dss ◇ target-aware"
-    assert tuned_rows(differences(), domain="mnist_m")[0]["colour"] == FIRST_TARGET
+    assert difference_rows(differences(), domain="mnist_m")[0]["colour"] == FIRST_TARGET
 
 
-def test_several_ratios_are_told_apart_and_zero_has_no_sign() -> None:
-    rows = tuned_rows(differences(ratios=(0.3, 0.5)), domain="mnist")
+def test_several_ratios_are_named_and_zero_has_no_sign() -> None:
+    rows = difference_rows(differences(ratios=(0.3, 0.5)), domain="mnist")
     assert [row["label"] for row in rows][:2] == ["random, 30 %", "dss, 30 % ◇ target-aware"]
     frame = differences()
     frame.loc[frame.metric == "difference", "value"] = -1e-17
-    assert {row["text"] for row in tuned_rows(frame, domain="mnist")} == {"0.0"}
+    assert {row["text"] for row in difference_rows(frame, domain="mnist")} == {"0.0"}
 
 
 def run(*, target: str = "mnist_m", budget: str = "filters", epochs: int = 2) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    stages = [(0, 0, "full", 0.0, "none")]
+    stages = [(0, 0, "full", 0.0, False)]
     for number, got in ((1, 0.29), (2, 0.5)):
-        stages.append((number, (number - 1) * epochs, "cut", got, "mnist_m"))
-        stages += [(number, (number - 1) * epochs + k + 1, "tuned", got, "mnist_m") for k in range(epochs)]
+        stages.append((number, (number - 1) * epochs, "cut", got, True))
+        stages += [(number, (number - 1) * epochs + k + 1, "tuned", got, True) for k in range(epochs)]
     for number, epoch, stage, got, aware in stages:
         for name, role, top in DOMAINS:
             value = top - 0.1 * (stage == "cut")
@@ -111,7 +111,7 @@ def run(*, target: str = "mnist_m", budget: str = "filters", epochs: int = 2) ->
                     "round": number,
                     "epoch": epoch,
                     "stage": stage,
-                    "target_aware": target if aware != "none" else aware,
+                    "target_aware": aware,
                 }
             )
         rows.append({"metric": "macs", "value": 9, "round": number, "epoch": epoch, "stage": stage})
@@ -120,25 +120,34 @@ def run(*, target: str = "mnist_m", budget: str = "filters", epochs: int = 2) ->
 
 def test_a_run_is_a_line_per_domain_that_falls_at_every_cut() -> None:
     data = training_data(run(), epochs=6)
-    mine = [row for row in data["curves"] if row["domain"] == "mnist"]
-    assert [row["epoch"] for row in mine] == [0, 0, 1, 2, 2, 3, 4]
-    assert [row["when"] for row in mine][:3] == ["the full network", "right after a cut", "tuned"]
-    assert [row["step"] for row in mine] == sorted(row["step"] for row in mine)
-    assert (mine[1]["value"], mine[1]["low"], mine[1]["high"]) == pytest.approx((87, 85, 89))
-    assert [row["round"] for row in mine] == [0, 1, 1, 1, 2, 2, 2], "a band per round"
-    cuts = [(0, "29 % of filters gone"), (2, "50 % of filters gone")]
+    curve = [row for row in data["curves"] if row["domain"] == "mnist"]
+    assert [row["epoch"] for row in curve] == [0, 0, 1, 2, 2, 3, 4]
+    assert [row["when"] for row in curve][:3] == ["the full network", "right after a cut", "fine-tuned"]
+    assert [row["step"] for row in curve] == sorted(row["step"] for row in curve)
+    assert (curve[1]["value"], curve[1]["low"], curve[1]["high"]) == pytest.approx((87, 85, 89))
+    assert [row["round"] for row in curve] == [0, 1, 1, 1, 2, 2, 2], "a band per round"
+    cuts = [(0, "29 % of filters removed"), (2, "50 % of filters removed")]
     assert [(row["epoch"], row["label"]) for row in data["cuts"]] == cuts
     assert data["ends"] == [{"epoch": 0}, {"epoch": 6}] and training_data(run())["ends"][1] == {"epoch": 4}
-    assert training_data(run(budget="macs"))["cuts"][0]["label"] == "29 % of computation gone"
+    assert training_data(run(budget="macs"))["cuts"][0]["label"] == "29 % of MACs removed"
 
 
-def test_lines_are_named_and_a_choice_that_looked_is_marked_from_its_cut_on() -> None:
+def test_lines_are_named_and_a_scorer_that_looked_is_marked_from_its_cut_on() -> None:
     data = training_data(run())
-    assert [row["label"] for row in data["names"]] == ["mnist (trained on)", "mnist_m (target-aware)"]
+    assert [row["label"] for row in data["names"]] == ["mnist (source)", "mnist_m (target-aware)"]
     target = [row for row in data["curves"] if row["domain"] == "mnist_m"]
     assert target[0]["shape"] != "diamond" and {row["shape"] for row in target[1:]} == {"diamond"}
     assert target[0]["colour"] == FIRST_TARGET and {row["colour"] for row in target[1:]} == {TARGET_AWARE}
     assert {row["line"] for row in target} == {TARGET_AWARE}, "one line, one colour"
+
+
+def test_the_titles_say_the_batchnorm_setting() -> None:
+    frame = run()
+    assert "title" not in charts.training(frame).to_dict()
+    frame["batchnorm"] = "as_is"
+    assert charts.training(frame).to_dict()["title"]["text"] == "Accuracy during training, BatchNorm as is"
+    frame = differences().assign(batchnorm="recalibrate")
+    assert charts.after_finetuning(frame).to_dict()["title"]["text"].endswith(", BatchNorm recalibrated")
 
 
 def test_the_page_can_be_given_the_chart_before_there_are_rows() -> None:
@@ -154,11 +163,11 @@ def test_the_page_can_be_given_the_chart_before_there_are_rows() -> None:
     assert values and all(value == [0, 100] for value in values)
 
 
-@pytest.mark.parametrize("name", ["tuned", "training"])
+@pytest.mark.parametrize("name", ["after_finetuning", "training"])
 def test_vega_draws_it_and_a_users_text_is_only_a_value(name: str) -> None:
     import vl_convert
 
-    frame = differences(scorer=HOSTILE, ratios=(0.3, 0.5)) if name == "tuned" else run(target=HOSTILE)
+    frame = differences(scorer=HOSTILE, ratios=(0.3, 0.5)) if name == "after_finetuning" else run(target=HOSTILE)
     spec = getattr(charts, name)(frame).to_dict()
     svg = vl_convert.vegalite_to_svg(spec)
     assert svg.startswith("<svg") and "NaN" not in svg and "<b onload" not in svg

@@ -48,9 +48,9 @@ def test_the_table_has_a_row_per_pair_and_number(study: dg.Study) -> None:
             "rho_mean": spread.mean,
             "rho_spread": spread.std,
             "rho_zero": spread.silent,
-            "floor": pair.floor,
-            "floor_spread": pair.floor_std,
-            "floor_expected": pair.expected,
+            "rho_null": pair.null,
+            "rho_null_spread": pair.null_spread,
+            "rho_null_expected": pair.null_expected,
             "images_per_class": found.smallest,
         }
         assert rows["value"].to_dict() == wanted
@@ -63,7 +63,7 @@ def test_the_table_says_who_looked_at_what(study: dg.Study) -> None:
     for options, split, what in (({}, "score", "labels"), ({"by_class": False}, "train", "images")):
         frame = diagnostics.gc_net(study, split=split, **options)
         assert set(frame["seen_by_scorer"]) == {what} and set(frame["split"]) == {split}
-        assert set(frame["seen_by_training"]) == {"unknown"} and set(frame["target_aware"]) == {"none"}
+        assert set(frame["seen_by_training"]) == {"unknown"} and not frame["target_aware"].any()
 
 
 def test_a_row_per_connection_where_they_are_asked_for(study: dg.Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,20 +74,36 @@ def test_a_row_per_connection_where_they_are_asked_for(study: dg.Study, monkeypa
     one = rows[(rows["group"] == "stem") & (rows["layer"] == "last") & (rows["output"] == 6) & (rows["filter"] == 2)]
     assert one["value"].tolist() == [float(found.rho("stem_to_last")[6, 2])]
     monkeypatch.setattr(sys.modules["dgprune_lab.diagnostics.gc_net"], "_ROWS", len(rows) - 1)
-    with pytest.raises(dg.DgpruneError, match=r"has 172 connections, more than the 171 rows.*dg\.companion\(study\)"):
+    with pytest.raises(dg.DgpruneError, match=r"has 172 connections, more than the 171 rows.*dg\.gc_net\(study\)"):
         diagnostics.gc_net(study, connections=True)
 
 
-def test_a_table_and_a_companion_give_the_same_picture(study: dg.Study) -> None:
+def test_a_table_and_a_network_give_the_same_picture(study: dg.Study) -> None:
+    frame, network = diagnostics.gc_net(study, connections=True), dg.gc_net(study)
+    mask = dg.allocate(network.scores(), ratio=0.7)
+    for chosen in (None, mask):
+        assert charts.gc_net(frame, mask=chosen).to_dict() == charts.gc_net(network, mask=chosen).to_dict()
+
+
+def test_without_a_mask_nothing_is_removed(study: dg.Study) -> None:
+    data = data_of(charts.gc_net(diagnostics.gc_net(study, connections=True)))
+    assert data["kept"] and not data["removed"] and {row["fill"] for row in data["nodes"]} != {"transparent"}
+    assert not any("removed" in row["text"] or row["text"].startswith("Hollow") for row in data["lead"])
+
+
+def test_a_mask_of_other_connections_is_refused(study: dg.Study) -> None:
     frame = diagnostics.gc_net(study, connections=True)
-    assert charts.gc_net(frame).to_dict() == charts.gc_net(dg.gc_net(study)).to_dict()
+    whole = dg.allocate(dg.gc_net(study).scores(), ratio=0.5)
+    lacking = {name: keep for name, keep in whole.keep.items() if name != "stem_to_last"}
+    for keep in (lacking, {**lacking, "stem_to_last": torch.ones(2, 2, dtype=torch.bool)}):
+        with pytest.raises(dg.DgpruneError, match=r"no connections from stem to last of shape \(7, 6\).*same network"):
+            charts.gc_net(frame, mask=dg.WeightMask(keep, 0.5))
 
 
 def test_lines_are_the_strongest_connections_and_what_pruning_takes_of_them(study: dg.Study) -> None:
     found = dg.gc_net(study)
     for ratio in (0.0, 0.5, 0.9):
-        data = data_of(charts.gc_net(found, ratio=ratio))
-        mask = dg.allocate(found.scores(), ratio=ratio)
+        data = data_of(charts.gc_net(found, mask=(mask := dg.allocate(found.scores(), ratio=ratio))))
         wanted: dict[tuple[str, str], bool] = {}
         for pair in found.pairs:
             rho, keep = found.rho(pair.name), mask.keep[pair.name]
@@ -97,7 +113,7 @@ def test_lines_are_the_strongest_connections_and_what_pruning_takes_of_them(stud
             for j, i in best:
                 if rho[j, i] > 0:
                     wanted[f"{pair.group}, filter {i}", f"{pair.layer}, output {j}"] = bool(keep[j, i])
-        drawn = {(row["from"], row["to"]): row["what"] == "stays" for row in data["kept"] + data["removed"]}
+        drawn = {(row["from"], row["to"]): row["what"] == "kept" for row in data["kept"] + data["removed"]}
         assert drawn == wanted
         assert all(row["what"] == "removed" and row["colour"] == charts.theme.QUIET for row in data["removed"])
         assert bool(data["removed"]) == (ratio == 0.9) or ratio == 0.5
@@ -108,7 +124,7 @@ def test_lines_are_the_strongest_connections_and_what_pruning_takes_of_them(stud
 def test_a_filter_that_keeps_nothing_on_one_side_is_hollow(study: dg.Study) -> None:
     found = dg.gc_net(study)
     mask = dg.allocate(found.scores(), ratio=0.7)
-    data = data_of(charts.gc_net(found, ratio=0.7))
+    data = data_of(charts.gc_net(found, mask=mask))
     hollow = {row["what"].split(":")[0] for row in data["nodes"] if row["fill"] == "transparent"}
     wanted = set()
     for name, count in {"stem": 6, "inner": 5, "outer": 6, "last": 7, "shortcut": 7, "head": 4}.items():
@@ -139,7 +155,7 @@ def test_heat_maps_share_one_scale_and_show_rows_as_outputs(study: dg.Study) -> 
     assert any("|correlation|" in row["text"] for row in data["lead"])
 
 
-def test_a_signed_companion_has_a_scale_around_zero(study: dg.Study) -> None:
+def test_signed_connections_have_a_scale_around_zero(study: dg.Study) -> None:
     data = data_of(charts.gc_net(dg.gc_net(study, signed=True)))
     ticks = [float(row["text"]) for row in data["names"][-3:]]
     assert ticks[0] == -ticks[2] < 0 and ticks[1] == 0

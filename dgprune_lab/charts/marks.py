@@ -1,0 +1,147 @@
+"""Parts that charts share: encodings, tooltips, labels, intervals with points, lines with bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from .theme import Rows
+
+COLOUR = alt.Stroke("colour:N", scale=None)
+DASH = alt.StrokeDash("dash:N", scale=None)
+FILL = alt.Fill("fill:N", scale=None)
+OPACITY = alt.Opacity("opacity:Q", scale=None)
+OPAQUE = alt.value(1)
+SHAPE = alt.Shape("shape:N", scale=None)
+TEXT_COLOUR = alt.Fill("colour:N", scale=None)
+POINT: dict[str, Any] = {"stroke": COLOUR, "fill": FILL, "shape": SHAPE}
+"""Encodings of a point whose row has the fields of `theme.point_of`."""
+LEFT, RIGHT = alt.value(0), alt.value("width")
+ZERO: dict[str, Any] = {"style": "ink", "strokeWidth": 1, "opacity": 0.6}
+LABEL_HEIGHT = 14
+"""Pixels between two labels at the ends of lines."""
+STEPS = (5, 10, 25, 50, 100)
+
+
+def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", looked: bool = False) -> list[alt.Tooltip]:
+    """Return tooltip fields from field -> title, or (title, number format) for numbers.
+
+    Args:
+        fields: of the row.
+        ends: number format of the interval, whose ends then follow.
+        looked: add what was looked at.
+    """
+    interval = {"low": ("from", ends), "high": ("to", ends)} if ends else {}
+    every = {**fields, **interval, **({"looked": "Looked at before"} if looked else {})}
+    return [
+        alt.Tooltip(f"{name}:N", title=spec)
+        if isinstance(spec, str)
+        else alt.Tooltip(f"{name}:Q", title=spec[0], format=spec[1])
+        for name, spec in every.items()
+    ]
+
+
+def of_field(channel: Any, field: str) -> Any:
+    """Return the same channel for another numeric field."""
+    other = channel.copy()
+    other.shorthand = f"{field}:Q"
+    return other
+
+
+def signed_axis(**options: Any) -> alt.Axis:
+    """Return an axis that writes a plus before positive numbers."""
+    return alt.Axis(labelExpr="datum.value > 0 ? '+' + datum.label : datum.label", **options)
+
+
+def canvas(width: float, height: float) -> tuple[alt.X, alt.Y]:
+    """Return channels for fields x and y in pixels, y from the top."""
+    x = alt.X("x:Q", scale=alt.Scale(domain=[0, width], nice=False, zero=False), axis=None)
+    return x, alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None)
+
+
+def interval_marks(
+    base: alt.Chart,
+    value: Any,
+    *,
+    at: Mapping[str, Any],
+    tips: Sequence[alt.Tooltip],
+    size: int = 60,
+    opacity: Any = OPAQUE,
+) -> list[alt.Chart]:
+    """Draw an interval from `low` to `high` and a point on it.
+
+    Args:
+        base: data whose rows have the fields of `theme.point_of`.
+        value: the channel of the number, X or Y.
+        at: the other channel.
+        tips: of the point.
+        size: of the point.
+        opacity: of both.
+    """
+    axis = "x" if isinstance(value, alt.X) else "y"
+    ends = {axis: of_field(value, "low"), f"{axis}2": "high:Q"}
+    return [
+        base.mark_rule(strokeWidth=2.2).encode(**at, **ends, stroke=COLOUR, opacity=opacity),
+        base.mark_point(size=size, strokeWidth=1.8).encode(
+            **at, **{axis: value}, **POINT, opacity=opacity, tooltip=list(tips)
+        ),
+    ]
+
+
+def curve_layers(
+    curves: alt.Chart, gaps: alt.Chart, *, x: alt.X, value: alt.Y, tips: Sequence[alt.Tooltip]
+) -> list[alt.Chart]:
+    """Draw bands, dots across what was not measured, lines and points, a line per domain and measured stretch."""
+    stretch = ["domain:N", "stretch:N"]
+    band = {"x": x, "y": of_field(value, "low"), "y2": "high:Q", "color": alt.Color("colour:N", scale=None)}
+    return [
+        curves.mark_area(opacity=0.16).encode(**band, detail=stretch),
+        gaps.mark_line(strokeDash=[1, 5], strokeWidth=1.2, opacity=0.55).encode(
+            x=x, y=value, stroke=COLOUR, detail=["domain:N", "gap:N"]
+        ),
+        curves.mark_line(strokeWidth=2).encode(x=x, y=value, stroke=COLOUR, strokeDash=DASH, detail=stretch),
+        curves.mark_point(size=16, strokeWidth=1, opacity=1).encode(x=x, y=value, **POINT, tooltip=list(tips)),
+    ]
+
+
+def line_names(base: alt.Chart, *, x: Any, y: alt.Y, **options: Any) -> alt.Chart:
+    """Write `label` to the right of a line's end, in the line's colour."""
+    marks = base.mark_text(align="left", dx=8, fontSize=10.5, fontWeight=600, **options)
+    return marks.encode(x=x, y=y, text="label:N", fill=TEXT_COLOUR)
+
+
+def row_labels(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
+    """Write `label` to the left of the plot."""
+    return base.mark_text(style="words", align="right", dx=-9).encode(x=LEFT, y=y, text="label:N")
+
+
+def row_numbers(base: alt.Chart, *, y: alt.Y, **options: Any) -> alt.Chart:
+    """Write `text` to the right of the plot."""
+    return base.mark_text(style="strong", align="left", **{"dx": 12, **options}).encode(x=RIGHT, y=y, text="text:N")
+
+
+def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> Rows:
+    """Move the `value` of labels apart until neighbours are at least `gap` apart, within `low` to `high`.
+
+    >>> [row["value"] for row in spread([{"value": 50.0}, {"value": 49.0}], gap=4)]
+    [53.0, 49.0]
+    """
+    ordered = sorted(rows, key=lambda row: row["value"])
+    for row in ordered:
+        row["value"] = max(row["value"], low)
+        low = row["value"] + gap
+    for row in reversed(ordered):
+        row["value"] = min(row["value"], high)
+        high = row["value"] - gap
+    return rows
+
+
+def step_above(value: float, steps: Sequence[float] = STEPS) -> float:
+    """Return the smallest of the steps that is not below a value, else the last: the end of an axis.
+
+    >>> step_above(12.0), step_above(0.0), step_above(140.0)
+    (25, 5, 100)
+    """
+    return next((step for step in steps if value <= step), steps[-1])
