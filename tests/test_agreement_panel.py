@@ -1,7 +1,8 @@
-"""The panel "Do the choices agree?": its numbers are the table's, it follows the slider, its troubles stay in it."""
+"""The panel "Scorer agreement": its numbers are the table's, it follows the slider, its errors stay in it."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +17,7 @@ from page_driver import Opened
 from torch import Tensor
 
 import dgprune_lab as dg
+from dgprune_lab.core import note
 from dgprune_lab.diagnostics.stability import halves
 from dgprune_lab.stats.rank_agreement import correlations
 from dgprune_lab.widgets import Agreement, AgreementPanel, View
@@ -31,7 +33,7 @@ def study_of() -> dg.Study:
 
 def view_of(study: dg.Study, scorer: str = "l1", *, menu: Any = dg.SCORERS, ratio: float = 0.5, **options: Any) -> View:
     mask = dg.allocate(study.score(menu[scorer]), ratio=ratio, **options)
-    return View(study, mask, batchnorm="as_is", menu=menu)
+    return View(study=study, mask=mask, scorer=menu[scorer], batchnorm="as_is", scorers=tuple(menu.values()))
 
 
 def shown(frames: Any, kind: str = "overlaps") -> dict[str, dict[str, Any]]:
@@ -43,7 +45,7 @@ def last(panel: AgreementPanel, view: View) -> Any:
 
 
 def finished(explorer: dg.Explorer) -> Any:
-    assert explorer.wait() and explorer._worker.wait("panel", "panel background", timeout=60)
+    assert explorer.wait_idle(120)
     return {"agreement": explorer.panels["data"]["agreement"], "text": explorer.panels["text"]}
 
 
@@ -68,7 +70,7 @@ def test_its_numbers_are_those_of_the_table(study: dg.Study, scope: Any, budget:
     assert f"“{dg.SCORERS['taylor'].label}”, {100 * ratio:.0f} % of" in frames["text"]
 
 
-def test_a_choice_that_reads_images_is_held_against_itself_on_halves_of_them(study: dg.Study) -> None:
+def test_a_scorer_that_reads_images_is_compared_with_itself_on_halves_of_them(study: dg.Study) -> None:
     panel, view = AgreementPanel(), view_of(study, "taylor")
     frames: Any = [panel.tick(view), *panel.background(view)][-1]
     first, second = halves(study, seed=0)
@@ -111,17 +113,17 @@ def test_what_cannot_run_is_left_out_and_the_reason_is_said(study: dg.Study) -> 
     assert dg.SCORERS["random"].label in shown(frames)
 
 
-def test_what_scorers_say_aloud_stands_in_the_panel_and_not_above_the_explorer() -> None:
+def test_notes_of_scorers_stand_in_the_panel_and_not_above_the_explorer() -> None:
     @dg.scorer("talking", label="Says something")
     def talking(view: Any) -> Tensor:
         """Notes."""
-        dg.types.errors.note(f"heard of {view.name}")
+        note(f"{view.name} is scored")
         return torch.arange(view.filters, dtype=torch.float64)
 
     explorer = dg.Explorer(study_of(), scorers=[talking])
     try:
-        explorer._message({"type": "panel", "name": "agreement"})
-        assert "Says something: heard of 0" in finished(explorer)["text"]
+        explorer.handle_message({"type": "panel", "name": "agreement"})
+        assert "Says something: 0 is scored" in finished(explorer)["text"]
         assert explorer.status["message"] is None
     finally:
         explorer.close()
@@ -131,16 +133,16 @@ def test_it_is_offered_by_default_and_works_only_while_open() -> None:
     explorer = dg.Explorer(study_of())
     try:
         offered = {panel["label"]: panel["unavailable"] for panel in explorer.panels["list"]}
-        assert offered["Do the choices agree?"] is None
+        assert offered["Scorer agreement"] is None
         explorer.wait(curves=True)
         assert explorer.panels["data"] == {}
-        explorer._message({"type": "panel", "name": "agreement"})
+        explorer.handle_message({"type": "panel", "name": "agreement"})
         half = shown(finished(explorer))
         explorer.ratio = 0.2
         less = shown(finished(explorer))
         assert half.keys() == less.keys() and half != less
         explorer.scorer = "random"
-        assert dg.SCORERS["l1"].label in shown(finished(explorer)) and "“Random (control)”" in explorer.panels["text"]
+        assert dg.SCORERS["l1"].label in shown(finished(explorer)) and "“Random”" in explorer.panels["text"]
         assert explorer.panels["error"] is None and explorer.status["error"] is None
     finally:
         explorer.close()
@@ -151,14 +153,14 @@ def test_it_is_offered_by_default_and_works_only_while_open() -> None:
 
 def test_alone_it_is_open_from_the_start_and_takes_scores_of_ones_own() -> None:
     study = study_of()
-    mine = replace(study.score("l1"), scorer="mine", reads=None)
-    explorer = Agreement(study, scorer=mine, ratio=0.3, scope="global")
+    own = replace(study.score("l1"), scorer="mine", reads=None)
+    explorer = Agreement(study, scorer=own, ratio=0.3, scope="global")
     try:
         frames = finished(explorer)
         assert explorer.panels["open"] == "agreement" and explorer.ratio == 0.3 and explorer.scope == "global"
         assert shown(frames)[dg.SCORERS["l1"].label]["value"] == pytest.approx(100.0)
         assert shown(frames, "ranks")[dg.SCORERS["l1"].label]["text"] == "1.00"
-        assert "“mine" in frames["text"] and "the weakest anywhere" in frames["text"]
+        assert "“mine" in frames["text"] and "global" in frames["text"]
         explorer.scorer = "l1"
         assert shown(finished(explorer))["mine ?"]["value"] == pytest.approx(100.0)
     finally:
@@ -182,9 +184,19 @@ def test_work_that_ends_after_the_panel_was_closed_shows_nothing() -> None:
     explorer = Agreement(study_of())
     try:
         finished(explorer)
-        panels, panel = explorer._panels, explorer._panels._panels["agreement"]
-        explorer._message({"type": "panel", "name": None})
-        assert panels._guarded(panel, lambda: {"text": "late"}) is False
+        begun, go = threading.Event(), threading.Event()
+
+        def slow(view: View) -> Any:
+            begun.set()
+            assert go.wait(30)
+            return {"text": "late"}
+
+        explorer.panel.tick = slow
+        explorer.ratio = 0.3
+        assert begun.wait(30)
+        explorer.handle_message({"type": "panel", "name": None})
+        go.set()
+        assert explorer.wait_idle()
         assert explorer.panels["text"] is None and explorer.panels["data"] == {}
     finally:
         explorer.close()
@@ -218,7 +230,7 @@ def test_the_page_draws_every_scorer_and_cuts_nothing(opened: tuple[Opened, Any]
     one.page.wait_for_selector(".dgx-panel svg")
     text = one.text(".dgx-panel svg")
     assert all(label in text for label in shown(frames))
-    assert one.text(".dgx-panel-text").startswith("Compared with “Smallest weights”")
+    assert one.text(".dgx-panel-text").startswith("Compared with “L1 norm (weights)”")
     cut = one.page.evaluate(
         """() => { const room = document.querySelector('.dgx-panel-chart svg').getBoundingClientRect();
         return [...document.querySelectorAll('.dgx-panel-chart svg text')].filter((text) => {

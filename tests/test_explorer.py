@@ -78,8 +78,8 @@ def test_at_rest_every_value_equals_measure_of_the_pruned_network(batchnorm: Any
                     == want[["value", "low", "high", "images"]].tolist()
                 )
                 frame = next(row for row in explorer.frames["rows"] if row["ratio"] == float(ratio))
-                values = {entry["name"]: entry["value"] for entry in frame["domains"]}
-                assert values[domain.name] == want["value"] and not frame["estimate"]
+                dots = {dot["domain"]: dot["value"] for dot in frame["dots"]}
+                assert dots[domain.name] == 100 * want["value"] and not frame["estimate"]
             for metric in ("parameters", "macs", "bytes"):
                 assert table[table.metric == metric].value.item() == said[said.metric == metric].value.item()
             step = next(s for s in explorer.plan["steps"] if s["ratio"] == float(ratio))
@@ -161,7 +161,7 @@ def test_bad_values_are_refused_before_anything_moves(study: dg.Study) -> None:
             ("ratio", 1.0, r"\[0, 1\)"),
             ("ratio", -0.1, r"\[0, 1\)"),
             ("scope", "everywhere", "scope"),
-            ("budget", "bytes", "of must be"),
+            ("budget", "bytes", "budget must be"),
             ("batchnorm", "yes", "batchnorm"),
             ("scorer", "tailor", "Did you mean 'taylor'"),
         ):
@@ -209,14 +209,14 @@ def test_pins_keep_a_view_and_its_curve(study: dg.Study) -> None:
         explorer.pin()
         explorer.scorer = "random"
         assert explorer.wait(curves=True)
-        assert len(explorer.pins) == 1 and len(explorer.pins[0]["rows"]) == 20
-        assert explorer.pins[0]["label"] == "Smallest weights, 50 %"
+        assert len(explorer.pins) == 1 and len(explorer.pins[0]["points"]) == 3 * 20
+        assert explorer.pins[0]["label"] == "L1 norm (weights), 50 %"
         for _ in range(3):
             explorer.pin()
         assert len(explorer.pins) == 3 and "Three" in explorer.status["message"]
-        explorer._message({"type": "unpin", "index": 0})
+        explorer.handle_message({"type": "unpin", "index": 0})
         assert len(explorer.pins) == 2
-        explorer._message({"type": "reset"})
+        explorer.handle_message({"type": "reset"})
         assert explorer.pins == [] and explorer.scorer == "l1"
     finally:
         explorer.close()
@@ -265,7 +265,7 @@ class Counting:
     def tick(self, view: View) -> Any:
         self.ticks += 1
         if view.mask.ratio_requested > 0.8:
-            raise dg.DgpruneError("too much is gone")
+            raise dg.DgpruneError("too much is removed")
         return {"bars": {"rows": [{"kept": view.mask.cost.filters}]}}
 
     def background(self, view: View) -> Any:
@@ -278,15 +278,14 @@ def test_a_panel_works_only_while_open_and_its_error_stays_in_it(study: dg.Study
     try:
         explorer.wait(curves=True)
         assert panel.ticks == 0 and explorer.panels["list"][0]["label"] == "Counting"
-        explorer._message({"type": "panel", "name": "counting"})
-        explorer._worker.wait("panel", "panel background", timeout=10)
+        explorer.handle_message({"type": "panel", "name": "counting"})
+        assert explorer.wait_idle()
         assert explorer.panels["data"]["bars"]["rows"] == [{"kept": 116}]
         assert explorer.panels["data"]["bars"]["later"] == [{"kept": 1}]
         explorer.ratio = 0.9
-        explorer.wait()
-        explorer._worker.wait("panel", "panel background", timeout=10)
-        assert explorer.panels["error"] == "too much is gone" and explorer.status["error"] is None
-        explorer._message({"type": "panel", "name": None})
+        assert explorer.wait_idle()
+        assert explorer.panels["error"] == "too much is removed" and explorer.status["error"] is None
+        explorer.handle_message({"type": "panel", "name": None})
         ticks = panel.ticks
         explorer.ratio = 0.1
         explorer.wait(curves=True)
@@ -330,18 +329,18 @@ def test_a_network_changed_in_place_is_measured_anew() -> None:
 def test_an_option_of_the_scorer_makes_another_entry_of_the_menu() -> None:
     explorer = dg.Explorer(dg.demo(), scorer="risk_variance", panels=[])
     try:
-        explorer._message({"type": "option", "name": "mode", "value": "signed"})
+        explorer.handle_message({"type": "option", "name": "mode", "value": "signed"})
         assert explorer.wait() and explorer.scorer == "risk_variance[mode=signed]"
         entry = next(s for s in explorer.static["scorers"] if s["name"] == explorer.scorer)
         shown = {option["name"]: option["value"] for option in entry["options"]}
-        assert shown == {"mode": "signed", "beta": 1.0} and entry["kind"] == "training"
+        assert shown == {"mode": "signed", "beta": 1.0} and entry["kind"] == "source"
         assert "scorer = dg.SCORERS['risk_variance'].using(mode='signed')" in explorer.code()
         names: dict[str, Any] = {}
         exec(explorer.code().rsplit("\n", 1)[0], names)
         assert names["mask"].key == explorer.mask.key
-        explorer._message({"type": "option", "name": "mode", "value": "additive"})
+        explorer.handle_message({"type": "option", "name": "mode", "value": "additive"})
         assert explorer.scorer == "risk_variance"
-        explorer._message({"type": "option", "name": "style", "value": 1})
+        explorer.handle_message({"type": "option", "name": "style", "value": 1})
         assert "has no option 'style'" in explorer.status["error"] and explorer.scorer == "risk_variance"
     finally:
         explorer.close()
@@ -354,7 +353,7 @@ def test_reversed_and_hybrid_choices_can_be_copied_as_code() -> None:
         assert explorer.wait()
         written = "dg.hybrid(dg.reverse('l1'), dg.SCORERS['dss'].using(site='conv'), by='depth', start=2)"
         assert f"scorer = {written}" in explorer.code() and eval(written).name == choice.name
-        explorer._message({"type": "instead"})
+        explorer.handle_message({"type": "instead"})
         assert explorer.wait() and "dss_sources" in explorer.scorer and "dss[" not in explorer.scorer
     finally:
         explorer.close()

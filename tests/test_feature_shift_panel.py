@@ -1,4 +1,4 @@
-"""The panel "Where features go": a fit lives as long as its choice, a rectangle picks images."""
+"""The panel "Feature shift": a fit lives as long as its choice, a rectangle selects images."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.Dgprune
 
 
 class FakeFit:
-    """A fit that is done after a few looks at it; every one that was started is remembered."""
+    """A fit that is done after a few polls; every one that was started is remembered."""
 
     started: ClassVar[list[FakeFit]] = []
-    domain_styles = 3
+    polls = 3
     fails = ""
 
     def __init__(self, rows: Any, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> None:
-        self.rows, self.looked, self.closed = np.asarray(rows), 0, False
+        self.rows, self.polled, self.closed = np.asarray(rows), 0, False
         self.started.append(self)
 
     @property
     def progress(self) -> tuple[str, float]:
-        return "drawing", min(1.0, self.looked / self.domain_styles)
+        return "drawing", min(1.0, self.polled / self.polls)
 
     @property
     def places(self) -> Any:
@@ -45,8 +45,8 @@ class FakeFit:
         return np.random.default_rng(5).normal(size=(len(self.rows), 2)).astype(np.float32)
 
     def wait(self, seconds: float) -> bool:
-        self.looked += 1
-        return self.looked >= self.domain_styles
+        self.polled += 1
+        return self.polled >= self.polls
 
     def close(self) -> None:
         self.closed = True
@@ -71,7 +71,8 @@ def study() -> dg.Study:
 
 def view_of(study: dg.Study, ratio: float = 0.5, scorer: str = "l1", **options: Any) -> View:
     batchnorm = options.pop("batchnorm", "as_is")
-    return View(study, dg.allocate(study.score(scorer), ratio=ratio, **options), batchnorm=batchnorm, menu=dg.SCORERS)
+    mask = dg.allocate(study.score(scorer), ratio=ratio, **options)
+    return View(study=study, mask=mask, scorer=dg.SCORERS[scorer], batchnorm=batchnorm)
 
 
 def shown(work: Iterator[Any]) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def test_the_joint_map_follows_with_its_progress_and_then_the_title_changes(stud
     assert title(shown(panel.tick(view))).startswith("Linear")
     frames: list[Any] = [frame for frame in panel.background(view) if frame]
     texts = [frame["text"].split("\n")[1] for frame in frames if "text" in frame]
-    assert any(text.startswith("Drawing the map: 33 %") for text in texts)
+    assert any(text.startswith("Fitting the map: 33 %") for text in texts)
     assert any("Numbers: 2 of 6 ratios" in text for text in texts)
     assert texts[-1] == "One map of 540 rows: the same 90 images at 0, 20, 40, 60, 80, 95 % removed."
     titles = [title(frame) for frame in frames if "map" in frame]
@@ -140,10 +141,10 @@ def test_the_fit_survives_the_slider(study: dg.Study, fits: Any) -> None:
     for ratio in (0.5, 0.3, 0.7):
         shown(panel.tick(view_of(study, ratio)))
         work: Any = panel.background(view_of(study, ratio))
-        while not fits or fits[0].looked == 0:
+        while not fits or fits[0].polled == 0:
             next(work)
         work.close()
-        fits[0].looked = 0
+        fits[0].polled = 0
     assert len(fits) == 1 and not fits[0].closed
     assert title(done(panel, view_of(study, 0.1))).startswith("UMAP")
     assert len(fits) == 1 and fits[0].closed, "reaped when it is done"
@@ -194,7 +195,7 @@ def test_only_a_few_choices_are_remembered(study: dg.Study, fits: Any) -> None:
         for layer in study.graph.names:
             panel.selected = {"layer": layer}
             shown(panel.tick(view_of(study, scorer=scorer)))
-    assert len(panel._runs) == 6 < 4 * len(study.graph.names)
+    assert len(panel.runs) == 6 < 4 * len(study.graph.names)
 
 
 def test_a_rectangle_picks_the_images_in_it(study: dg.Study, fits: Any) -> None:
@@ -211,7 +212,7 @@ def test_a_rectangle_picks_the_images_in_it(study: dg.Study, fits: Any) -> None:
         mine, found = table[table.domain == name], study.domain(name)
         rows = found.rows("report").tolist()
         at = [rows.index(image) for image in mine.image]
-        for column, mask in (("read_full", None), ("read_pruned", view.mask)):
+        for column, mask in (("class_full", None), ("class_pruned", view.mask)):
             assert mine[column].tolist() == study.outcomes(mask, domain=name).predicted[at].tolist()
         labels = [None] * len(mine) if found.labels is None else found.labels[mine.image.tolist()].tolist()
         assert [None if label is pd.NA else label for label in mine["class"]] == labels
@@ -232,7 +233,7 @@ def test_errors_are_sentences_and_the_linear_map_stays(
     panel, view = FeatureShiftPanel(), view_of(study)
     monkeypatch.setattr(FakeFit, "fails", "The child has died. Take fewer images.")
     frames = done(panel, view)
-    assert "There is no UMAP of this choice: The child has died. Take fewer images." in frames["text"]
+    assert "No UMAP: The child has died. Take fewer images." in frames["text"]
     assert title(frames).startswith("Linear")
     done(panel, view_of(study, 0.3))
     assert len(fits) == 1, "the slider does not try again and again"
@@ -274,8 +275,8 @@ def test_in_the_explorer_an_error_stays_in_the_panel_and_others_go_on(study: dg.
     explorer = dg.Explorer(study, panels=[panel, LayersPanel()])
     try:
         for name, error in (("features", True), ("layers", False)):
-            explorer._panels.message({"type": "panel", "name": name})
-            assert explorer.wait() and explorer._worker.wait("panel", "panel background", timeout=60)
+            explorer.handle_message({"type": "panel", "name": name})
+            assert explorer.wait_idle(120)
             assert bool(explorer.panels["error"]) is error
     finally:
         explorer.close()
@@ -287,12 +288,12 @@ def test_one_real_fit_from_the_first_picture_to_the_end_of_its_process() -> None
 
     before, explorer = len(children()), FeatureShift(study_of())
     try:
-        assert explorer.wait() and explorer._worker.wait("panel", "panel background", timeout=120)
+        assert explorer.wait_idle(120)
         assert explorer.panels["error"] is None
         assert title(explorer.panels["data"]).startswith("UMAP") and len(children()) == before
-        explorer._panels.message({"type": "brush", "x": [0.0, 1.0], "y": [0.0, 1.0]})
+        explorer.handle_message({"type": "brush", "x": [0.0, 1.0], "y": [0.0, 1.0]})
         assert len(explorer.brushed) == 90
-        explorer._panels.message(
+        explorer.handle_message(
             {"type": "control", "name": "layer", "value": explorer.study.graph.names[0], "number": 1}
         )
         late = time.monotonic() + 60

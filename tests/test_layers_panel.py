@@ -1,4 +1,4 @@
-"""The panel "Layer by layer": estimates first, then all images; its numbers are the table's."""
+"""The panel "Layer sensitivity": estimates first, then all images; its numbers are the table's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.Dgprune
 
 
 def view_of(study: dg.Study, *, scorer: str = "l1", ratio: float = 0.5, batchnorm: Any = "recalibrate") -> View:
-    return View(study, dg.allocate(study.score(scorer), ratio=ratio), batchnorm=batchnorm)
+    mask = dg.allocate(study.score(scorer), ratio=ratio)
+    return View(study=study, mask=mask, scorer=dg.SCORERS[scorer], batchnorm=batchnorm)
 
 
 def shown(work: Any) -> list[Any]:
@@ -53,30 +54,30 @@ def test_estimates_come_first_and_in_the_end_the_numbers_are_the_tables(study: d
     assert "Measuring 0 of 2 layers" in ticks[0]["text"] and "Measuring 1 of 2 layers" in ticks[1]["text"]
     for images, frames in ((250, ticks[-1]), (None, shown(panel.background(view))[-1])):
         frame = dg.diagnostics.drop(study, scorers=[scorer], by="layer", batchnorm="recalibrate", images=images)
-        changes = frame.loc[frame.metric == "change"]
+        changes = frame.loc[frame.metric == "accuracy_change"]
         rows = rows_of(frames)
         assert list(rows) == [(layer, name) for layer in study.graph.names for name in "abt"], "order of execution"
         for _, row in changes.iterrows():
-            held = rows[row.group, row.domain]
-            assert (held["change"], held["low"], held["high"]) == pytest.approx(
+            drawn = rows[row.group, row.domain]
+            assert (drawn["change"], drawn["low"], drawn["high"]) == pytest.approx(
                 (100 * row.value, 100 * row.low, 100 * row.high)
             )
-            assert held["text"].startswith("~ ") == (images is not None) and (held["opacity"] < 1) == bool(images)
+            assert drawn["text"].startswith("~ ") == (images is not None) and (drawn["opacity"] < 1) == bool(images)
     assert "estimate from 250 images" in ticks[-1]["text"] and "estimate" not in frames["text"]
     assert "All images." in frames["text"] and "nothing yet about generalisation" in frames["text"]
 
 
-def test_it_names_the_layer_that_bears_it_least(study: dg.Study) -> None:
+def test_it_names_the_most_sensitive_layer(study: dg.Study) -> None:
     panel, view = LayersPanel(), view_of(study, ratio=0.6)
     list(panel.tick(view))
     frames = shown(panel.background(view))[-1]
-    line = next(line for line in frames["text"].split("\n") if line.startswith("Bears it least"))
+    line = next(line for line in frames["text"].split("\n") if line.startswith("Most sensitive"))
     for name in "abt":
-        mine = [row for (_, held), row in rows_of(frames).items() if held == name]
-        worst = min(mine, key=lambda row: row["change"])
+        own = [row for (_, domain), row in rows_of(frames).items() if domain == name]
+        worst = min(own, key=lambda row: row["change"])
         assert worst["high"] < 0 and f"{name}: {worst['layer']} ({worst['text']} points" in line
     nothing = view_of(study, ratio=0.0)
-    assert "t: no layer clearly" in shown(panel.tick(nothing))[-1]["text"]
+    assert "t: no layer significantly" in shown(panel.tick(nothing))[-1]["text"]
 
 
 def test_it_gives_way_between_batches_and_measures_nothing_twice() -> None:
@@ -98,7 +99,7 @@ def test_few_images_need_no_estimate() -> None:
 
 def test_the_share_is_of_one_layer_whatever_the_explorer_counts(study: dg.Study) -> None:
     mask = dg.allocate(study.score("l2"), ratio=0.4, scope="global", budget="macs")
-    odd = shown(LayersPanel().tick(View(study, mask, batchnorm="as_is")))[-1]
+    odd = shown(LayersPanel().tick(View(study=study, mask=mask, scorer=dg.SCORERS["l2"], batchnorm="as_is")))[-1]
     plain = shown(LayersPanel().tick(view_of(study, scorer="l2", ratio=0.4, batchnorm="as_is")))[-1]
     assert rows_of(odd) == rows_of(plain) and "40 % of the filters of one layer alone" in odd["text"]
 
@@ -109,35 +110,33 @@ def test_domains_without_labels_are_left_out_and_without_any_it_is_not_offered()
     assert LayersPanel().unavailable(some) is None
     assert {name for _, name in rows_of(shown(LayersPanel().tick(view_of(some)))[-1])} == {"a"}
     none = dg.Study(model, sources=[domain("a", labelled=False)])
-    assert LayersPanel().unavailable(none) == "no domain has labels, so nobody can tell what a layer costs."
+    assert LayersPanel().unavailable(none) == "no domain has labels, so the accuracy cannot be measured."
 
 
 def test_a_looked_at_target_keeps_its_mark_and_the_others_their_colours(study: dg.Study) -> None:
     item = dg.Scores.from_frame(
         study.score("l1").to_frame(), graph=study.graph, scorer="peeked", reads={"t/score": "images"}
     )
-    menu = {**dg.SCORERS, "peeked": item}
-    view = View(study, dg.allocate(item, ratio=0.5), batchnorm="as_is", menu=menu)
+    view = View(study=study, mask=dg.allocate(item, ratio=0.5), scorer=item, batchnorm="as_is")
     rows = rows_of(shown(LayersPanel().tick(view))[-1])
     assert {row["label"] for row in rows.values()} == {"a", "b", "t ◇ target-aware"}
-    domain_styles = dg.charts.domain_styles([("a", "source"), ("b", "source"), ("t", "target")])
-    assert all(row["colour"] == domain_styles[name].colour for (_, name), row in rows.items() if name != "t")
+    styles = dg.charts.domain_styles([("a", "source"), ("b", "source"), ("t", "target")])
+    assert all(row["colour"] == styles[name].colour for (_, name), row in rows.items() if name != "t")
     assert {row["shape"] for (_, name), row in rows.items() if name == "t"} == {"diamond"}
 
 
 def test_alone_it_is_open_follows_the_slider_and_keeps_its_errors() -> None:
     explorer = Layers(read_study(), ratio=0.3)
     try:
-        assert explorer.wait() and explorer._worker.wait("panel", "panel background", timeout=60)
+        assert explorer.wait_idle(120)
         first = explorer.panels
         assert first["open"] == "layers" and first["error"] is None and "30 % of the filters" in first["text"]
         explorer.ratio = 0.6
-        assert explorer.wait() and explorer._worker.wait("panel", "panel background", timeout=60)
+        assert explorer.wait_idle(120)
         assert explorer.panels["data"]["layers"]["layers"] != first["data"]["layers"]["layers"]
-        panels, panel = explorer._panels, explorer._panels._panels["layers"]
-        panel.tick = lambda view: iter([{"text": "begun"}, *_fails()])  # type: ignore[method-assign]
-        panels.ticked()
-        assert explorer._worker.wait("panel", "panel background", timeout=60)
+        explorer.panel.tick = lambda view: iter([{"text": "begun"}, *_fails()])
+        explorer.ratio = 0.5
+        assert explorer.wait_idle()
         assert explorer.panels["error"] == "too <b>much</b>" and explorer.status["error"] is None
     finally:
         explorer.close()
@@ -187,7 +186,7 @@ def test_the_page_draws_the_panel_and_turns_its_pages(opened: tuple[Opened, Any,
         assert all(row["label"] in text and row["text"] in text for row in rows_of(frames).values())
         assert page.locator(".dgx-pager").is_hidden(), "one page needs no buttons"
         return
-    pages = frames["pages"]["budget"]
+    pages = frames["pages"]["of"]
     assert page.locator(".dgx-panel svg image").count() == len(frames["flips"]["pictures"])
     assert one.text(".dgx-panel-page") == f"page 1 of {pages}"
     page.evaluate(

@@ -15,6 +15,11 @@ from dgprune_lab.widgets.panels.protocol import View
 CONTROL = {"name": "layer", "label": "Layer", "value": "conv1", "choices": [["conv1", "first"], ["conv2", "second"]]}
 
 
+def is_working() -> bool:
+    """Whether the thread of an explorer is alive."""
+    return any(thread.name == "dgprune-explorer" for thread in threading.enumerate())
+
+
 class Plain:
     """A panel of this test's own, which takes no filters and keeps nothing running."""
 
@@ -72,8 +77,8 @@ def made(study: dg.Study) -> Generator[Callable[..., dg.Explorer], None, None]:
 
 def say(explorer: dg.Explorer, **content: Any) -> Mapping[str, Any]:
     """What the page would send; the panels afterwards."""
-    explorer._message(content)
-    assert explorer._worker.wait("panel", "panel background", timeout=30)
+    explorer.handle_message(content)
+    assert explorer.wait_idle()
     return explorer.panels
 
 
@@ -105,16 +110,16 @@ def test_a_frame_keeps_what_it_leaves_out(made: Any) -> None:
 def test_what_the_page_numbers_is_answered_before_the_panel_ticks(made: Any) -> None:
     explorer = made(Plain())
     say(explorer, type="panel", name="plain")
-    assert explorer.panels["heard"] == 0
+    assert explorer.panels["ack"] == 0
     told: list[Mapping[str, Any]] = []
     explorer.observe(lambda event: told.append(event["new"]), "panels")
     say(explorer, type="control", name="layer", value="conv2", number=7)
-    assert (told[0]["heard"], told[0]["controls"][0]["value"]) == (7, "conv2")
+    assert (told[0]["ack"], told[0]["controls"][0]["value"]) == (7, "conv2")
     assert told[0]["data"]["chart"]["rows"] == [{"layer": "conv1"}], "the panel has not ticked yet"
     say(explorer, type="filter", group="conv2", filter=1, number=8)
-    assert (explorer.panels["heard"], explorer.panels["picked"]) == (8, {"group": "conv2", "filter": 1})
+    assert (explorer.panels["ack"], explorer.panels["picked"]) == (8, {"group": "conv2", "filter": 1})
     say(explorer, type="control", name="layer", value="nowhere", number=9)
-    assert (explorer.panels["heard"], explorer.panels["controls"][0]["value"]) == (9, "conv2"), "refused, but heard"
+    assert (explorer.panels["ack"], explorer.panels["controls"][0]["value"]) == (9, "conv2"), "refused, but heard"
 
 
 def test_what_a_tick_found_before_the_last_pick_is_not_shown(made: Any) -> None:
@@ -131,11 +136,11 @@ def test_what_a_tick_found_before_the_last_pick_is_not_shown(made: Any) -> None:
     panel.tick = slow  # type: ignore[method-assign]
     told: list[str] = []
     explorer.observe(lambda event: told.append(event["new"]["controls"][0]["value"]), "panels")
-    explorer._message({"type": "control", "name": "layer", "value": "conv2"})
+    explorer.handle_message({"type": "control", "name": "layer", "value": "conv2"})
     assert begun.wait(30)
-    explorer._message({"type": "control", "name": "layer", "value": "conv1"})
+    explorer.handle_message({"type": "control", "name": "layer", "value": "conv1"})
     go.set()
-    assert explorer._worker.wait("panel", timeout=30)
+    assert explorer.wait_idle()
     assert panel.seen[-2:] == [{"layer": "conv2"}, {"layer": "conv1"}]
     assert "conv2" not in told and explorer.panels["controls"][0]["value"] == "conv1"
 
@@ -178,7 +183,7 @@ def test_a_panel_ends_when_nobody_sees_it_any_more(made: Any, raises: bool) -> N
 
     def after(act: Callable[[], Any]) -> int:
         act()
-        assert explorer._worker.wait("panel", "panel background", timeout=30)
+        assert explorer.wait_idle()
         ends.append(panel.closed)
         return ends[-1] - ends[-2]
 
@@ -196,7 +201,7 @@ def test_a_panel_ends_when_nobody_sees_it_any_more(made: Any, raises: bool) -> N
     assert explorer.panels["open"] == "full", "and opens again with the next page"
     ticks = len(panel.seen)
     explorer.set_trait("_view_count", 1)
-    assert explorer._worker.wait("exact", timeout=30) and explorer._worker.wait("panel", timeout=30)
+    assert explorer.wait_idle()
     assert len(panel.seen) > ticks
     assert after(explorer.close) == 1
     assert explorer.status["error"] is None and explorer.panels["error"] is None
@@ -208,10 +213,10 @@ def test_an_explorer_stops_working_before_its_panel_ends(made: Any) -> None:
     say(explorer, type="panel", name="full")
     order: list[str] = []
     panel.tick = lambda view: order.append("tick") or {}  # type: ignore[method-assign]
-    panel.close = lambda: order.append(f"closed, at work: {not explorer._worker._closed}")  # type: ignore[method-assign]
+    panel.close = lambda: order.append(f"closed, at work: {is_working()}")  # type: ignore[method-assign]
     explorer.ratio = 0.7
     explorer.close()
-    explorer._panels.ticked()
+    explorer.handle_message({"type": "page", "page": 1})
     assert order[-1] == "closed, at work: False" and len([one for one in order if one != "tick"]) == 1
 
 

@@ -1,4 +1,4 @@
-"""The panel "How little is enough?": quick search first, then every share; it goes on where it was."""
+"""The panel "Prunability": quick search first, then every share; dropped work is resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def study_of(*, labelled: bool = True, seed: int = 0) -> dg.Study:
 
 
 def view_of(study: dg.Study, ratio: float = 0.5) -> View:
-    return View(study, dg.allocate(study.score("l1"), ratio=ratio), batchnorm="as_is")
+    mask = dg.allocate(study.score("l1"), ratio=ratio)
+    return View(study=study, mask=mask, scorer=dg.SCORERS["l1"], batchnorm="as_is")
 
 
 def rows(frames: Any, name: str = "curve") -> list[dict[str, Any]]:
@@ -45,12 +46,12 @@ def test_the_quick_search_comes_first_and_then_the_whole_grid() -> None:
         ends = next(row for row in rows(frames, "ends") if row["tolerance"] == pytest.approx(10))
         assert (ends["low"], ends["high"]) == pytest.approx((100 * read.low, 100 * read.high))
         assert len(rows(frames, "ends")) == 100, "an interval for every place of the slider"
-    assert "no islands looked for yet" in str(quick["text"]) and "Every share is measured" in str(grid["text"])
+    assert "isolated shares not searched yet" in str(quick["text"]) and "Every share is measured" in str(grid["text"])
     assert rows(panel.tick(view_of(study, 0.2))) == rows(grid), "the slider above changes nothing"
     assert [frames for frames in panel.background(view) if frames] == []
 
 
-def test_dropped_it_goes_on_where_it_was() -> None:
+def test_dropped_work_is_resumed_where_it_stood() -> None:
     study = study_of()
     panel, view = PrunabilityPanel(), view_of(study)
     panel.tick(view)
@@ -58,11 +59,11 @@ def test_dropped_it_goes_on_where_it_was() -> None:
     for _ in range(60):
         next(work)
     work.close()  # type: ignore[attr-defined]
-    assert panel._curve is not None
-    measured = dict(panel._curve.losses)
+    assert panel.curve is not None
+    measured = dict(panel.curve.losses)
     assert measured
     last: Any = [panel.tick(view), *(frames for frames in panel.background(view) if frames)][-1]
-    assert all(panel._curve.losses[share] is losses for share, losses in measured.items())
+    assert all(panel.curve.losses[share] is losses for share, losses in measured.items())
     assert len(rows(last)) == 100
 
 
@@ -85,10 +86,10 @@ def test_without_labels_it_says_why() -> None:
 def test_it_is_on_the_explorers_row_and_alone() -> None:
     explorer = dg.Explorer(study_of())
     explorer.close()
-    assert "How little is enough?" in [panel["label"] for panel in explorer.panels["list"]]
+    assert "Prunability" in [panel["label"] for panel in explorer.panels["list"]]
     alone = Prunability(study_of())
     try:
-        assert alone.wait() and alone._worker.wait("panel", "panel background", timeout=120)
+        assert alone.wait_idle(120)
         assert alone.panels["open"] == "prunability" and alone.panels["error"] is None
         assert len(alone.panels["data"]["prunability"]["curve"]) == 100
         spec: Any = alone.panels["charts"]["prunability"]

@@ -1,4 +1,4 @@
-"""The panel "Which filters notice": the map is the table's, the card the picked filter's, the slider only marks."""
+"""The panel "Domain-sensitive filters": the map is the table's, the card the picked filter's, the slider only marks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import dgprune_lab as dg
 from dgprune_lab.charts.sensitivity.card import PAIRS
 from dgprune_lab.charts.sensitivity.map import WAITING, map_data, removed_rows
 from dgprune_lab.core.steps import drain
-from dgprune_lab.diagnostics.sensitivity import attribution_steps, attributor
+from dgprune_lab.diagnostics._attributions import attribution_steps, attributor
 from dgprune_lab.stats import intervals
 from dgprune_lab.widgets import Sensitivity, SensitivityPanel, View
 from dgprune_lab.widgets.page.standalone import write_page
-from dgprune_lab.widgets.panels import sensitivity as module
+from dgprune_lab.widgets.panels import sensitivity_state
 from dgprune_lab.widgets.panels.filter_card import picture_rows, rank_words
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
@@ -42,7 +42,9 @@ def study() -> dg.Study:
 
 def view_of(study: dg.Study, *, ratio: float = 0.5, menu: Any = None) -> View:
     menu = menu or {name: dg.SCORERS[name] for name in ("l1", "taylor", "dss", "bn_scale")}
-    return View(study, dg.allocate(study.score("l1"), ratio=ratio), batchnorm="as_is", menu=menu)
+    mask = dg.allocate(study.score("l1"), ratio=ratio)
+    scorers = tuple(menu.values())
+    return View(study=study, mask=mask, scorer=dg.SCORERS["l1"], batchnorm="as_is", scorers=scorers)
 
 
 def joined(frames: Any, before: Any = None) -> dict[str, Any]:
@@ -59,14 +61,14 @@ def whole(panel: SensitivityPanel, view: View) -> dict[str, Any]:
 
 
 def heading(shown: Any) -> str:
-    return next(row["text"] for row in shown["pictures"]["words"] if row["look"] == "name")
+    return next(row["text"] for row in shown["pictures"]["words"] if row["style"] == "name")
 
 
 def test_the_map_is_the_tables_and_the_most_sensitive_filter_is_picked_first(study: dg.Study) -> None:
     frame = dg.diagnostics.sensitivity(study)
     view = view_of(study)
     frames: Any = list(SensitivityPanel().tick(view))
-    assert frames[0]["text"].startswith("Reading how much each filter contributes.") and frames[0]["picked"] == {}
+    assert frames[0]["text"].startswith("Computing how much each filter contributes.") and frames[0]["picked"] == {}
     shown = joined(frames)
     wanted = map_data(frame, mask=view.mask)
     assert {name: shown["sensitivity"][name] for name in wanted} == wanted
@@ -81,8 +83,8 @@ def test_the_map_is_the_tables_and_the_most_sensitive_filter_is_picked_first(stu
 def test_the_slider_only_marks_what_it_removes(study: dg.Study, monkeypatch: Any) -> None:
     panel = SensitivityPanel()
     before = joined(panel.tick(view_of(study)))
-    monkeypatch.setattr(module, "attribution_steps", None)
-    monkeypatch.setattr(module.filter_card, "picture_rows", None)
+    monkeypatch.setattr(sensitivity_state, "attribution_steps", None)
+    monkeypatch.setattr(sensitivity_state.filter_card, "picture_rows", None)
     for ratio in (0.2, 0.8):
         view = view_of(study, ratio=ratio)
         after = joined(panel.tick(view))
@@ -196,7 +198,7 @@ def test_work_that_was_interrupted_goes_on_where_it_stood(study: dg.Study) -> No
     work.close()  # type: ignore[attr-defined]
     frames: Any = panel.tick(view_of(study, ratio=0.3))
     texts = [frame["text"] for frame in frames if "text" in frame]
-    assert texts[1].startswith("Reading how much each filter contributes: 2 of ")
+    assert texts[1].startswith("Computing how much each filter contributes: 2 of ")
 
 
 def test_a_network_changed_in_place_is_read_anew() -> None:
@@ -230,22 +232,22 @@ def test_it_says_why_it_has_nothing_to_show() -> None:
 
 
 def finished(explorer: dg.Explorer) -> Any:
-    assert explorer.wait() and explorer._worker.wait("panel", "panel background", timeout=60)
+    assert explorer.wait_idle(120)
     return explorer.panels
 
 
 def test_alone_it_is_open_takes_a_picked_filter_and_lets_go_when_closed() -> None:
     explorer = Sensitivity(fresh(), ratio=0.3)
     try:
-        panel: Any = explorer._panels._panels["sensitivity"]
+        state = explorer.panel.state
         assert finished(explorer)["open"] == "sensitivity" and explorer.panels["error"] is None
-        assert explorer.panels["list"][0]["filters"] is True and panel._by is not None
-        explorer._message({"type": "filter", "group": "3", "filter": 4, "number": 1})
+        assert explorer.panels["list"][0]["filters"] is True and state.network is not None
+        explorer.handle_message({"type": "filter", "group": "3", "filter": 4, "number": 1})
         assert heading(finished(explorer)["data"]).startswith("3, filter 4: ")
-        explorer._message({"type": "control", "name": "method", "value": "activation", "number": 2})
+        explorer.handle_message({"type": "control", "name": "method", "value": "activation", "number": 2})
         assert "whatever comes of it" in finished(explorer)["text"]
-        explorer._message({"type": "panel", "name": None})
-        assert panel._by is None and explorer.panels["data"] == {}
+        explorer.handle_message({"type": "panel", "name": None})
+        assert state.network is None and explorer.panels["data"] == {}
     finally:
         explorer.close()
 
@@ -257,7 +259,7 @@ def test_a_network_that_gives_nan_is_a_sentence_in_the_panel() -> None:
         model[9].weight[0, 0] = float("nan")
     explorer = Sensitivity(study)
     try:
-        explorer._worker.wait("panel", timeout=60)
+        explorer.wait_idle()
         assert "NaN" in explorer.panels["error"] and explorer.panels["open"] == "sensitivity"
     finally:
         explorer.close()
@@ -281,7 +283,7 @@ def opened(browser: Any, tmp_path: Path, study: dg.Study) -> Generator[tuple[Ope
         "text": shown["text"],
         "controls": shown["controls"],
         "picked": shown["picked"],
-        "heard": 0,
+        "ack": 0,
     }
     path = write_page(tmp_path / "page.html", state, title="Sensitivity")
     path.write_text(path.read_text(encoding="utf-8").replace('"offline":true', '"offline":false'), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A guess before the reveal."""
+"""A prediction before the measured answer is revealed."""
 
 from __future__ import annotations
 
@@ -11,67 +11,73 @@ from ..core import DgpruneError
 
 
 class Prediction(ipywidgets.VBox):
-    """A question with options; the guess is locked by a button and stays in this notebook.
+    """A question with options; the prediction is locked by a button and stays in this notebook.
 
     Attributes:
-        question: the words asked.
+        question: the question, as plain text.
         options: the answers to choose from.
     """
 
     def __init__(self, question: str, options: Sequence[str]) -> None:
         if len(options) < 2 or len(set(options)) < len(options):
-            raise DgpruneError(f"a guess needs two or more different options; got {list(options)!r}.")
+            raise DgpruneError(f"a prediction needs two or more different options; got {list(options)!r}.")
         self.question, self.options = question, tuple(options)
         self._choices = ipywidgets.RadioButtons(options=list(options), value=None, layout={"width": "max-content"})
-        self._lock = ipywidgets.Button(
-            description="Lock my guess", disabled=True, tooltip="It cannot be changed afterwards"
-        )
-        self._words = ipywidgets.HTML()
+        tooltip = "It cannot be changed afterwards"
+        self._lock = ipywidgets.Button(description="Lock my prediction", disabled=True, tooltip=tooltip)
+        self._text = ipywidgets.HTML()
         self._choices.observe(lambda change: setattr(self._lock, "disabled", change["new"] is None), "value")
         self._lock.on_click(lambda _: self.lock())
-        super().__init__([ipywidgets.HTML(f"<b>{html.escape(question)}</b>"), self._choices, self._lock, self._words])
+        super().__init__([ipywidgets.HTML(f"<b>{html.escape(question)}</b>"), self._choices, self._lock, self._text])
 
     @property
     def guess(self) -> str | None:
-        """The option chosen so far; None where there is none."""
+        """The option chosen so far, or None."""
         return self._choices.value
+
+    @guess.setter
+    def guess(self, option: str | None) -> None:
+        self._choices.value = option
 
     @property
     def locked(self) -> bool:
         """Whether it can no longer be changed."""
         return self._choices.disabled
 
+    @property
+    def text(self) -> str:
+        """The HTML below the options."""
+        return self._text.value
+
     def lock(self) -> None:
-        """Fix the guess. Without one nothing happens, so that running all cells is not held up."""
+        """Fix the prediction. Without one nothing happens, so that running all cells is not held up."""
         if self.guess is not None:
             self._choices.disabled = self._lock.disabled = True
-            self._words.value = "Locked. Now look."
+            self._text.value = "Locked."
 
     def reveal(self, answer: str, *, because: str = "") -> None:
-        """Show what was measured beside the guess.
+        """Show the measured answer beside the prediction.
 
         Args:
             answer: one of the options.
             because: the numbers behind it.
 
         Raises:
-            DgpruneError: an answer that was not an option.
+            DgpruneError: an answer that is not an option.
         """
         if answer not in self.options:
-            raise DgpruneError(f"the answer {answer!r} was not an option; options: {', '.join(self.options)}.")
-        self.lock()
+            raise DgpruneError(f"the answer {answer!r} is not an option; options: {', '.join(self.options)}.")
         self._choices.disabled = self._lock.disabled = True
-        yours = "You made no guess." if self.guess is None else f"You guessed: {self.guess}."
-        verdict = "" if self.guess is None else " Right." if self.guess == answer else " Measured otherwise."
-        words = f"{yours}{verdict} Measured: {answer}. {because}"
-        self._words.value = html.escape(words)
+        verdict = "Right." if self.guess == answer else "Measured otherwise."
+        prediction = "No prediction." if self.guess is None else f"You predicted: {self.guess}. {verdict}"
+        self._text.value = html.escape(f"{prediction} Measured: {answer}. {because}")
 
 
 def predict(question: str, options: Sequence[str]) -> Prediction:
-    """Ask for a guess before the reveal; it is kept in this notebook only.
+    """Ask for a prediction before the answer is revealed; it is kept in this notebook only.
 
-    >>> guess = predict("Which falls first?", ["digits", "digits on photographs"])
-    >>> guess.guess is None
+    >>> prediction = predict("Which drops first?", ["digits", "digits on photographs"])
+    >>> prediction.guess is None
     True
     """
     return Prediction(question, options)

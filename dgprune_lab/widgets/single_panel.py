@@ -2,116 +2,86 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any
 
 import pandas as pd
 
-from ..core import BatchNorm, Budget, Scope, Scores
-from ..scorers import Scorer
 from ..study import Study
 from .explorer.explorer import Explorer
 from .panels.agreement import AgreementPanel
 from .panels.feature_shift import FeatureShiftPanel
 from .panels.flips import FlipsPanel
 from .panels.layers import LayersPanel
-from .panels.protocol import Panel
 from .panels.prunability import PrunabilityPanel
 from .panels.sensitivity import SensitivityPanel
 
 
-class _Question(Explorer):
-    """An explorer with one panel."""
+class SinglePanel(Explorer):
+    """An explorer with one panel, which is open from the start; takes the arguments of `Explorer`.
 
-    _panel: ClassVar[type[Panel]]
-
-    def __init__(
-        self,
-        study: Study,
-        *,
-        scorer: str | Scorer | Scores = "l1",
-        ratio: float = 0.5,
-        scope: Scope = "layer",
-        budget: Budget = "filters",
-        batchnorm: BatchNorm | None = None,
-    ) -> None:
-        self._question = panel = type(self)._panel()
-        super().__init__(
-            study, scorer=scorer, ratio=ratio, scope=scope, budget=budget, batchnorm=batchnorm, panels=[panel]
-        )
-        self._panels.message({"type": "panel", "name": panel.name})
-
-
-class Agreement(_Question):
-    """Do the choices agree? How far every other scorer agrees with the present choice, against chance, on a slider.
-
-    Args:
-        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    Attributes:
+        panel: the panel.
     """
 
-    _panel = AgreementPanel
+    def __init__(self, study: Study, **options: Any) -> None:
+        (kind,) = self._built_in
+        self.panel: Any = kind()
+        super().__init__(study, panels=[self.panel], **options)
+        self.handle_message({"type": "panel", "name": self.panel.name})
 
 
-class Layers(_Question):
-    """Which layer cannot bear it? What every domain loses at once when one layer alone is pruned, on a slider.
+class Flips(SinglePanel):
+    """Which images turn from right to wrong, and from wrong to right, as pictures.
 
-    How much removal hurts at once says nothing yet about generalisation.
-
-    Args:
-        study, scorer, ratio, scope, of, batchnorm: as of the Explorer; of the panel scorer, ratio and batchnorm.
+    What removal costs at once says nothing yet about generalisation. Arguments: as of `Explorer`.
     """
 
-    _panel = LayersPanel
+    _built_in = (FlipsPanel,)
 
 
-class Flips(_Question):
-    """Which images turn from right to wrong, and which from wrong to right? As pictures, on a slider.
+class Layers(SinglePanel):
+    """What every domain loses at once when one layer alone is pruned.
 
-    How much removal hurts at once says nothing yet about generalisation.
-
-    Args:
-        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    What removal costs at once says nothing yet about generalisation. Arguments: as of `Explorer`.
     """
 
-    _panel = FlipsPanel
+    _built_in = (LayersPanel,)
 
 
-class Prunability(_Question):
-    """How little is enough? The training loss against the single weights kept; the tolerance is a slider.
+class Sensitivity(SinglePanel):
+    """A map of how differently each filter contributes on two domains, and a card per filter.
 
-    What is shown is about the network as given; slider and choices above do not change it.
-
-    Args:
-        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    A domain-sensitive filter need not do harm: its card shows the accuracy without it. Arguments: as of `Explorer`.
     """
 
-    _panel = PrunabilityPanel
+    _built_in = (SensitivityPanel,)
 
 
-class FeatureShift(_Question):
-    """Where do the features go? A map of all domains' images, full and pruned, and numbers beside it, on a slider.
+class FeatureShift(SinglePanel):
+    """A map of the features of all domains' images, full and pruned, and distances between the domains.
 
-    Believe the number with its interval; the picture only says where to look.
-
-    Args:
-        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+    Trust the numbers with their intervals; the map only shows where to look. Arguments: as of `Explorer`.
     """
 
-    _panel = FeatureShiftPanel
+    _built_in = (FeatureShiftPanel,)
 
     @property
     def brushed(self) -> pd.DataFrame:
         """The images in the rectangle drawn on the map, as of `FeatureShiftPanel.brushed`; waits for them."""
-        self._worker.wait("panel", timeout=60.0)
-        return cast(FeatureShiftPanel, self._question).brushed
+        self._session.worker.wait("panel", timeout=60.0)
+        return self.panel.brushed
 
 
-class Sensitivity(_Question):
-    """Which filters notice the domain? A map to click into, and a card of each filter; the slider marks what goes.
+class Agreement(SinglePanel):
+    """How far every other scorer agrees with the present one, against chance. Arguments: as of `Explorer`."""
 
-    A filter that notices need not do harm: the card says what happens without it.
+    _built_in = (AgreementPanel,)
 
-    Args:
-        study, scorer, ratio, scope, of, batchnorm: as of the Explorer.
+
+class Prunability(SinglePanel):
+    """The training loss against the share of single weights kept; the tolerance is a slider of the chart.
+
+    It is about the network as given, whatever the controls above say. Arguments: as of `Explorer`.
     """
 
-    _panel = SensitivityPanel
+    _built_in = (PrunabilityPanel,)

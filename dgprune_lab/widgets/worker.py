@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import hear, threads
+from ..core import collect_notes, threads
 
 EXACT, PANEL, CURVES, BACKGROUND = range(4)
 _PARK = 1.0
@@ -17,7 +17,7 @@ _PARK = 1.0
 Job = Generator[Any, None, None]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Task:
     priority: int
     start: Callable[[], Job]
@@ -27,14 +27,14 @@ class _Task:
 
 
 class Worker:
-    """Runs generators; a job of a name replaces the one before it, and can be dropped between two steps.
+    """Run generators in one thread. A job replaces the earlier job of its name and can be dropped between two steps.
 
-    The thread starts with the first job and ends by itself one second after the last, so nothing is left behind when
-    the widget goes away.
+    The thread starts with the first job and ends by itself one second after the last one, so that nothing is left
+    running when the widget is closed.
 
     Args:
-        failed: called in the thread with the job's name and the exception; nothing is printed.
-        noted: called in the thread with what would be a warning elsewhere.
+        failed: called in the thread with a job's name and the exception it raised; nothing is printed.
+        noted: called in the thread with the text of each note, which elsewhere would be a warning.
     """
 
     def __init__(
@@ -49,34 +49,37 @@ class Worker:
         self._closed = False
 
     def put(self, name: str, start: Callable[[], Job], *, priority: int, after: float = 0.0) -> None:
-        """Start a job after so many seconds, unless another of its name is put meanwhile."""
+        """Start a job after `after` seconds, unless another job of its name is put before."""
         with self._changed:
             if self._closed:
                 return
             self._stop(name)
             self._count += 1
-            self._tasks[name] = _Task(priority, start, time.monotonic() + after, self._count)
+            ready = time.monotonic() + after
+            self._tasks[name] = _Task(priority=priority, start=start, ready=ready, number=self._count)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="dgprune-explorer", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def drop(self, *names: str) -> None:
-        """Forget these jobs; a running one ends at its next step."""
+        """Cancel these jobs; a running one ends at its next step."""
         with self._changed:
             for name in names:
                 self._stop(name)
             self._changed.notify_all()
 
     def has(self, name: str) -> bool:
-        """Whether a job of this name waits or runs."""
+        """Return whether a job of this name is waiting or running."""
         with self._changed:
             return name in self._tasks
 
     def wait(self, *names: str, timeout: float) -> bool:
-        """Until none of these jobs waits or runs; False when the time is up."""
+        """Wait until none of these jobs is left (no job at all, without names); return False on a timeout."""
         with self._changed:
-            return self._changed.wait_for(lambda: not any(name in self._tasks for name in names), timeout)
+            return self._changed.wait_for(
+                lambda: not any(name in self._tasks for name in names or self._tasks), timeout
+            )
 
     def close(self, *, timeout: float = 5.0) -> None:
         """Drop everything and end the thread."""
@@ -90,33 +93,31 @@ class Worker:
             thread.join(timeout)
 
     def _stop(self, name: str) -> None:
-        # A generator must not be closed while its thread is inside it; the loop sees that its task is gone.
+        # A generator must not be closed while its thread is inside it; the loop notices that its task was removed.
         task = self._tasks.pop(name, None)
         if task is not None and task.job is not None and self._running != name:
             task.job.close()
 
     def _loop(self) -> None:
         threads()
-        hear(self._noted)
         while True:
             with self._changed:
-                found = self._next()
-                if found is None:
+                name = self._next()
+                if name is None:
                     self._thread = None
                     return
-                name, task = found
-                self._running = name
-            self._step(name, task)
+                task, self._running = self._tasks[name], name
+            with collect_notes(self._noted):
+                self._step(name, task)
 
-    def _next(self) -> tuple[str, _Task] | None:
-        """The most urgent job that is ready; waits for one; None when there has been nothing to do for a second."""
+    def _next(self) -> str | None:
+        """Wait for the most urgent job that is ready; None after a second without any job."""
         idle_since = time.monotonic()
         while not self._closed:
             now = time.monotonic()
             ready = [(task.priority, task.number, name) for name, task in self._tasks.items() if task.ready <= now]
             if ready:
-                name = min(ready)[2]
-                return name, self._tasks[name]
+                return min(ready)[2]
             if not self._tasks and now - idle_since >= _PARK:
                 return None
             soonest = min((task.ready for task in self._tasks.values()), default=idle_since + _PARK)
@@ -125,24 +126,23 @@ class Worker:
 
     def _step(self, name: str, task: _Task) -> None:
         error: Exception | None = None
-        over = False
+        finished = False
         try:
             if task.job is None:
                 task.job = task.start()
             next(task.job)
         except StopIteration:
-            over = True
+            finished = True
         except Exception as raised:
-            error, over = raised, True
-        gone = False
+            error, finished = raised, True
         with self._changed:
             self._running = None
-            gone = self._tasks.get(name) is not task
-            if over and not gone:
+            dropped = self._tasks.get(name) is not task
+            if finished and not dropped:
                 del self._tasks[name]
-            if gone and not over and task.job is not None:
+            if dropped and not finished and task.job is not None:
                 with contextlib.suppress(Exception):
                     task.job.close()
             self._changed.notify_all()
-        if error is not None and not gone:
+        if error is not None and not dropped:
             self._failed(name, error)

@@ -1,23 +1,20 @@
-"""The live explorer: a slider on which one sees what removing filters does."""
+"""The live explorer: a slider that shows what removing filters does."""
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import pandas as pd
 import torch
 import traitlets
 
-from ... import charts
+from ...charts import drop, svg
 from ...core import BatchNorm, Budget, DgpruneError, Mask, Scope, Scores
-from ...models import save
 from ...scorers import Scorer
 from ...study import Study
 from ..page import static as assets
-from ..page.comm import CommWidget
+from ..page.comm import CommWidget, weakly
 from ..page.vega import vega_host
 from ..panels.agreement import AgreementPanel
 from ..panels.feature_shift import FeatureShiftPanel
@@ -26,42 +23,61 @@ from ..panels.layers import LayersPanel
 from ..panels.protocol import Panel
 from ..panels.prunability import PrunabilityPanel
 from ..panels.sensitivity import SensitivityPanel
-from ..worker import CURVES, EXACT, Job, Worker
 from .code import as_code
-from .measurements import Choices, Measurements, frame_key
-from .panel_host import Panels
+from .measurements import Choices
+from .panel_host import MESSAGES
+from .session import CONTROLS, Session
 
-QUIET_SECONDS = 0.12
-_MOVING_SECONDS = 0.6  # the page says when its slider rests; this is how long it may forget to
 _PICTURE_SECONDS = 0.6
-_CHOICES = ("ratio", "scorer", "scope", "budget", "batchnorm")
-_PINS = 3
+
+
+class _Control:
+    """An attribute that reads the present view; setting it moves the controls."""
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, explorer: Explorer | None, owner: type) -> Any:
+        return self if explorer is None else explorer.view[self._name]
+
+    def __set__(self, explorer: Explorer, value: Any) -> None:
+        explorer.choose(**{self._name: value})
 
 
 class Explorer(CommWidget):
-    """A slider over the share removed, live on the kernel: what each domain loses, which filters stay, what is left.
+    """A slider over the ratio, live on the kernel: accuracy on each domain, filters kept, size and cost.
 
     The page follows the slider by itself; the kernel measures in one background thread, the newest request first, so
-    cells run meanwhile. At rest every number equals `dg.measure` of the pruned network on all images. The attributes
-    ratio, scorer, scope, of and batchnorm hold the present view; setting one moves the controls.
+    other cells run meanwhile. At rest every number equals `dg.measure` of the pruned network on all images. The
+    attributes ratio, scorer, scope, budget and batchnorm hold the present view; setting one moves the controls.
 
     Args:
         study: the network and its domains.
-        scorer: a name, a Scorer of one's own or Scores; it joins the menu.
-        ratio: the share removed at the start.
-        scope: "layer" or "global".
-        of: what the ratio counts: "filters", "parameters" or "macs".
-        batchnorm: "recalibrate" (where there is BatchNorm, if None) or "as_is".
-        scorers: further scorers of one's own for the menu.
-        panels: what the row "more" offers; the built-in ones where None.
-        device: where evaluation runs; the study's own where None.
+        scorer: a name, your own Scorer, or Scores; it joins the menu.
+        ratio: the initial ratio.
+        scope, budget: see `dg.allocate`.
+        batchnorm: "recalibrate" (the default where there is BatchNorm) or "as_is".
+        scorers: your own scorers, for the menu.
+        panels: offered below the charts; the built-in ones where None.
+        device: where the evaluation runs; the study's own where None.
 
     Raises:
-        DgpruneError: a ratio outside [0, 1), an unknown scorer, scope or count.
+        DgpruneError: a ratio outside [0, 1), an unknown scorer, scope or budget.
     """
 
     _esm = assets.module()
     _css = assets.style()
+    _built_in: ClassVar[tuple[type[Panel], ...]] = (
+        FlipsPanel,
+        LayersPanel,
+        SensitivityPanel,
+        FeatureShiftPanel,
+        AgreementPanel,
+        PrunabilityPanel,
+    )
 
     static = traitlets.Dict().tag(sync=True)
     choice = traitlets.Dict().tag(sync=True)
@@ -70,6 +86,12 @@ class Explorer(CommWidget):
     status = traitlets.Dict().tag(sync=True)
     pins = traitlets.List().tag(sync=True)
     panels = traitlets.Dict().tag(sync=True)
+
+    ratio = _Control("The pruning ratio, in [0, 1).")
+    scorer = _Control("Name of the scorer; a Scorer or Scores may be set.")
+    scope = _Control('"layer" or "global", see `dg.allocate`.')
+    budget = _Control("What the ratio counts, see `dg.allocate`.")
+    batchnorm = _Control('"recalibrate" or "as_is".')
 
     def __init__(
         self,
@@ -85,304 +107,143 @@ class Explorer(CommWidget):
         device: torch.device | str | None = None,
     ) -> None:
         self.study = study if device is None else study.on(device)
-        self._measurements = Measurements(self.study, scorers=[*scorers, scorer])
-        self._lock = threading.RLock()
-        settled = batchnorm or ("recalibrate" if self.study.has_batchnorm else "as_is")
-        start = self._measurements.checked(
-            {
-                "id": 0,
-                "ratio": ratio,
-                "scorer": scorer,
-                "scope": scope,
-                "budget": budget,
-                "batchnorm": settled,
-                "by": "kernel",
-            }
+        batchnorm = batchnorm or ("recalibrate" if self.study.has_batchnorm else "as_is")
+        self._session = Session(
+            self.study,
+            controls=dict(zip(CONTROLS, (ratio, scorer, scope, budget, batchnorm), strict=True)),
+            scorers=scorers,
+            panels=[panel() for panel in self._built_in] if panels is None else panels,
+            send=weakly(self._show),
         )
-        self._start = self._view = start
-        self._pinned: list[tuple[Choices, dict[str, Any]]] = []
-        this: weakref.ref[Explorer] = weakref.ref(self)
-        self._worker = Worker(
-            lambda job, error: _call(this, "_failed", error), noted=lambda text: _call(this, "_noted", text)
-        )
-        words = {**self._measurements.words(), "specs": assets.specs(), "host": vega_host().ref}
-        status = {"ack": -1, "progress": None, "error": None, "message": None}
-        super().__init__(static=words, choice=dict(start), status=status)
-        built_in = (FlipsPanel, LayersPanel, SensitivityPanel, FeatureShiftPanel, AgreementPanel, PrunabilityPanel)
-        self._panels = Panels([panel() for panel in built_in] if panels is None else panels, self)
-        self.set_trait("_view_count", 0)
-        self.observe(lambda event: _call(this, "_chosen", event["new"]), "choice")
-        self.observe(lambda event: _call(this, "_views_changed", event), "_view_count")
-        self.on_msg(lambda _, content, __: _call(this, "_message", content))
-        self._request(after=0)
-
-    # --- what a cell may read and set ---------------------------------------------------------------------------
+        static = {**self._session.measurements.static(), "host": vega_host().ref}
+        state = {"status": self._session.status, "panels": self._session.host.state}
+        super().__init__(static=static, choice=dict(self._session.start), **state)
+        chosen = weakly(self._chosen)
+        self.observe(lambda event: chosen(event["new"]), "choice")
+        self.listen()
+        self._session.measure(ack=0)
 
     @property
     def view(self) -> Choices:
-        """What the controls say: the last choice that made sense."""
-        return self._view
-
-    @property
-    def ratio(self) -> float:
-        """The share removed."""
-        return self.view["ratio"]
-
-    @ratio.setter
-    def ratio(self, value: float) -> None:
-        self._choose(ratio=value)
-
-    @property
-    def scorer(self) -> str:
-        """Name of the scorer; a Scorer or Scores of one's own may be set."""
-        return self.view["scorer"]
-
-    @scorer.setter
-    def scorer(self, value: str | Scorer | Scores) -> None:
-        name = self._measurements.admit(value)
-        if not isinstance(value, str):
-            self.static = {**self.static, "scorers": self._measurements.words()["scorers"]}
-        self._choose(scorer=name)
-
-    @property
-    def scope(self) -> Scope:
-        """The same share in every "layer", or the lowest scores anywhere, "global"."""
-        return self.view["scope"]
-
-    @scope.setter
-    def scope(self, value: Scope) -> None:
-        self._choose(scope=value)
-
-    @property
-    def budget(self) -> Budget:
-        """What the ratio counts."""
-        return self.view["budget"]
-
-    @budget.setter
-    def budget(self, value: Budget) -> None:
-        self._choose(budget=value)
-
-    @property
-    def batchnorm(self) -> BatchNorm:
-        """Whether BatchNorm statistics are re-estimated after removal."""
-        return self.view["batchnorm"]
-
-    @batchnorm.setter
-    def batchnorm(self, value: BatchNorm) -> None:
-        self._choose(batchnorm=value)
+        """The state of the controls: the last choices that were valid."""
+        return self._session.view
 
     @property
     def mask(self) -> Mask:
-        """The filters that stay in the present view."""
-        return self._measurements.mask(self.view)
+        """The filters that are kept in the present view."""
+        return self._session.measurements.mask(self.view)
 
     @property
     def evaluations(self) -> dict[str, int]:
-        """Networks evaluated so far: because they were asked for, and to fill curves."""
-        return dict(self._measurements.evaluations)
+        """Number of networks evaluated so far: requested, and to fill curves."""
+        return dict(self._session.measurements.evaluations)
 
     @property
     def table(self) -> pd.DataFrame:
-        """What is shown, as a tidy table: accuracy and change per domain on all images, and what is left.
+        """The present view as a tidy table: accuracy and its change per domain on all images, size and cost.
 
-        Waits until the present view is measured.
+        Waits until the view is measured.
 
         Raises:
-            DgpruneError: what went wrong, if it cannot be measured.
+            DgpruneError: it cannot be measured.
         """
         self.wait()
-        found = self._measurements.table(self.view)
-        if found is None:
-            raise DgpruneError(
-                self.status.get("error") or "the present view has not been measured; is the explorer closed?"
-            )
-        return found
+        frame = self._session.measurements.exact(self.view)
+        if frame is None:
+            unmeasured = "the present view has not been measured; is the explorer closed?"
+            raise DgpruneError(self.status.get("error") or unmeasured)
+        return frame.table.copy()
+
+    def choose(self, **changes: Any) -> None:
+        """Set several controls at once, by the names of the attributes.
+
+        Raises:
+            DgpruneError: a value that does not exist.
+        """
+        measurements = self._session.measurements
+        if not isinstance(changes.get("scorer", ""), str):
+            changes["scorer"] = measurements.admit(changes["scorer"])
+            self.static = {**self.static, "scorers": measurements.static()["scorers"]}
+        changes |= {"id": self._number() + 1, "by": "kernel"}
+        self.choice = dict(measurements.checked({**self.view, **changes}))
 
     def wait(self, *, timeout: float = 60.0, curves: bool = False) -> bool:
-        """Until the present view is measured (and its curves, where asked); False when the time is up."""
-        return self._worker.wait(*(("exact", "curves", "latency") if curves else ("exact",)), timeout=timeout)
+        """Wait until the present view (and, if asked, its curves) is measured; return False on a timeout."""
+        jobs = ("exact", "curves", "latency") if curves else ("exact",)
+        return self._session.worker.wait(*jobs, timeout=timeout)
+
+    def wait_idle(self, timeout: float = 60.0) -> bool:
+        """Wait until nothing is left to do, for the view, its curves and the open panel; return False on a timeout."""
+        return self._session.worker.wait(timeout=timeout)
 
     def code(self) -> str:
-        """A cell that rebuilds this view, with versions and the hash of the data."""
-        return as_code(self.study, self.view, scorer=self._measurements.menu[self.scorer])
+        """Return a cell that rebuilds this view, with versions and the hash of the data."""
+        return as_code(self.study, self.view, scorer=self._session.item)
 
     def pin(self) -> None:
-        """Keep the present view to compare with; at most three, and only once it is measured."""
-        if len(self._pinned) >= _PINS:
-            self._say(message="Three views are pinned already; remove one first.")
-        elif self._measurements.exact(self.view) is None:
-            self._say(message="This view is still being measured; pin it in a moment.")
-        else:
-            view = self.view
-            kept = [part.int().tolist() for part in self._measurements.mask(view).keep.values()]
-            shown = {
-                "label": self._measurements.label(view),
-                "key": frame_key(view),
-                "ratio": view["ratio"],
-                "kept": kept,
-            }
-            self._pinned = [*self._pinned, (view, shown)]
-            self._send_pins()
+        """Keep the present view for comparison; at most three, and only once it is measured."""
+        self._session.pin()
 
     def close(self) -> None:
         """End the thread and remove the widget; what was measured stays readable in Python."""
-        self._worker.close()
-        self._panels.close()
+        self._session.close()
         super().close()
 
-    # --- work ----------------------------------------------------------------------------------------------------
-
-    def _choose(self, **changes: Any) -> None:
-        with self._lock:
-            self.choice = dict(
-                self._measurements.checked({**self._view, **changes, "id": self._latest() + 1, "by": "kernel"})
-            )
-
-    def _latest(self) -> int:
-        """Number of the newest request, whether it made sense or not."""
-        return int(self.choice.get("id") or 0)  # type: ignore[arg-type]
-
-    def _chosen(self, new: dict[str, Any]) -> None:
-        try:
-            self._view = self._measurements.checked(new)
-        except (DgpruneError, KeyError, TypeError, ValueError) as error:
-            self._failed(error)
-        else:
-            after = QUIET_SECONDS if new["by"] == "kernel" else _MOVING_SECONDS if new.get("moving") else 0.0
-            self._request(after=after)
-
-    def _request(self, *, after: float) -> None:
-        """Measure the present view after a short quiet; whatever was asked before is forgotten."""
-        self._worker.drop("curves", "latency")
-        self._say(ack=self._latest(), progress=None, message=None)
-        self._worker.put("exact", self._exact, priority=EXACT, after=after)
-
-    def _exact(self) -> Job:
-        view = self.view
-        made = self._measurements.plan(view)
-        if self.plan != made:
-            self.plan = made
-        self._send_frames(view)
-        yield
-        if self._measurements.exact(view) is None:
-            for new in self._measurements.measure(view):
-                if new:
-                    self._send_frames(view)
-                yield
-        self._say(error=None)
-        self._panels.ticked()
-        self._worker.put("curves", lambda: self._curves(view), priority=CURVES)
-        self._worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3)
-
-    def _curves(self, view: Choices) -> Job:
-        last = -1
-        for done, total in self._measurements.fill(view):
-            if done != last:
-                last = done
-                self._send_frames(view)
-                self._say(progress={"done": done, "total": total})
-            yield
-        self._say(progress=None)
-        for pinned, _ in list(self._pinned):
-            yield from (None for _ in self._measurements.fill(pinned))
-            self._send_pins()
-
-    def _latency(self, view: Choices) -> Job:
-        yield from self._measurements.time(view)
-        self._send_frames(view)
-
-    def _save(self) -> Job:
-        view = self.view
-        yield
-        name = f"{self.study.name}-{view['scorer']}-{100 * view['ratio']:.0f}"
-        written = save(self.study.network(self._measurements.mask(view), batchnorm=view["batchnorm"]), name)
-        self.send({"type": "saved", "text": f"Saved {written.name} and {written.stem}.json in the notebook's folder."})
-
-    # --- what the page is told, and tells ------------------------------------------------------------------------
-
-    def _send_frames(self, view: Choices) -> None:
-        if frame_key(view) == frame_key(self.view):
-            self.frames = {"key": frame_key(view), "rows": self._measurements.rows(view)}
-
-    def _send_pins(self) -> None:
-        """The pinned views, each with what its curve has by now."""
-        with self._lock:
-            self.pins = [{**shown, "rows": self._measurements.rows(view)} for view, shown in self._pinned]
-
-    def _say(self, **changes: Any) -> None:
-        with self._lock:
-            self.status = {**self.status, **changes}
-
-    def _failed(self, error: Exception) -> None:
-        """Show an error in words; the last good view stays."""
-        words = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
-        self._say(error=words, progress=None)
-
-    def _noted(self, text: str) -> None:
-        self._say(message=text)
-
-    def _views_changed(self, event: Any) -> None:
-        """No work for a page that is gone: a cell that ran again, a closed tab."""
-        if event["old"] and not event["new"]:
-            self._worker.drop("curves", "latency", "panel", "panel background")
-            self._panels.close()
-        elif event["new"] and not event["old"] and not self._worker.has("exact"):
-            self._request(after=0)
-
-    def _message(self, content: Any) -> None:
-        kind = content.get("type") if isinstance(content, dict) else None
-        if kind == "pin":
-            self.pin()
+    def handle_message(self, content: Mapping[str, Any]) -> None:
+        """Act on a message of the page: a button, an option of the scorer, or something in a panel."""
+        kind, session = content.get("type"), self._session
+        item = session.item
+        if kind in MESSAGES:
+            session.host.handle_message(content)
+        elif kind in ("pin", "save"):
+            getattr(session, kind)()
         elif kind == "unpin":
-            self._pinned = [pin for k, pin in enumerate(self._pinned) if k != content.get("index")]
-            self._send_pins()
+            session.unpin(content.get("index"))
         elif kind == "reset":
-            self._pinned = []
-            self._send_pins()
-            self._choose(**{name: self._start[name] for name in _CHOICES})  # type: ignore[literal-required]
+            session.unpin()
+            self.choose(**{name: session.start[name] for name in CONTROLS})
         elif kind == "code":
             self.send({"type": "code", "text": self.code()})
-        elif kind == "save":
-            self._worker.put("save", self._save, priority=EXACT)
         elif kind == "retry":
-            self._say(error=None)
-            self._request(after=0)
-        elif kind == "instead":
-            item = self._measurements.menu[self.scorer]
-            if isinstance(item, Scorer) and item.instead is not None:
-                self.scorer = item.instead
-        elif kind == "option":
-            self._use(**{str(content.get("name")): content.get("value")})
-        elif kind in ("panel", "filter", "page", "control", "brush"):
-            self._panels.message(content)
+            session.say(error=None)
+            session.measure(ack=self._number())
+        elif kind == "instead" and isinstance(item, Scorer) and item.instead is not None:
+            self.scorer = item.instead
+        elif kind == "option" and isinstance(item, Scorer):
+            try:
+                self.scorer = item.using(**{str(content.get("name")): content.get("value")})
+            except DgpruneError as error:
+                session.failed(error)
 
-    def _use(self, **options: Any) -> None:
-        """The present scorer with another option; what cannot be is told in words, and the view stays."""
-        item = self._measurements.menu[self.scorer]
-        try:
-            if isinstance(item, Scorer):
-                self.scorer = item.using(**options)
-        except DgpruneError as error:
-            self._failed(error)
+    def views_changed(self, before: int, now: int) -> None:
+        """Do no work while no page shows the explorer: its cell ran again, or a tab was closed."""
+        if before and not now:
+            self._session.pause()
+        elif now and not before and not self._session.worker.has("exact"):
+            self._session.measure(ack=self._number())
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**options)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        if isinstance(data, dict):
-            data["text/html"] = self._picture()
-        return bundle
-
-    def _picture(self) -> str:
-        """For a notebook that is read without a kernel: waits a moment for the first numbers, not for all."""
+    def still(self) -> str:
+        """Return sentence and chart D for a notebook without a kernel; waits a moment for the first numbers."""
         self.wait(timeout=_PICTURE_SECONDS)
-        table, row = self._measurements.table(self.view), self._measurements.exact(self.view)
-        if table is None or row is None:
+        frame = self._session.measurements.exact(self.view)
+        if frame is None:
             return assets.picture(None, None)
-        return assets.picture(row["sentence"], charts.svg(charts.drop(table)))
+        return assets.picture(frame.payload["sentence"], svg(drop(frame.table)))
 
+    def _number(self) -> int:
+        """Number of the newest request, valid or not."""
+        return int(cast(Any, self.choice.get("id")) or 0)
 
-def _call(reference: weakref.ref[Explorer], method: str, argument: Any) -> None:
-    """Call a method of an explorer that may be gone."""
-    explorer = reference()
-    if explorer is not None:
-        getattr(explorer, method)(argument)
+    def _chosen(self, choices: dict[str, Any]) -> None:
+        try:
+            checked = self._session.measurements.checked(choices)
+        except (DgpruneError, KeyError, TypeError, ValueError) as error:
+            self._session.failed(error)
+        else:
+            self._session.request(checked, moving=bool(choices.get("moving")))
+
+    def _show(self, name: str, value: Any) -> None:
+        if name == "message":
+            self.send(value)
+        else:
+            setattr(self, name, value)

@@ -1,132 +1,150 @@
-"""Panels: what opens below the explorer; each an own question on the same mask."""
+"""The host of the panels: opens one at a time, passes on what the user picks, and shows its frames."""
 
 from __future__ import annotations
 
 import contextlib
-import weakref
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..panels.protocol import Frames, Panel, Rows, View
-from ..worker import BACKGROUND, PANEL, Job
+from ...study import Study
+from ..panels.protocol import Frames, Panel, Row, Rows, View
+from ..worker import BACKGROUND, PANEL, Job, Worker
 
-if TYPE_CHECKING:
-    from .explorer import Explorer
+JOBS = ("panel", "panel background")
+MESSAGES = ("panel", "filter", "page", "control", "brush")
+_BESIDE: Row = {"text": None, "pages": None, "controls": [], "picked": None}  # names in a frame that are no chart
+_EMPTY: Row = {"data": {}, **_BESIDE, "error": None}
 
 
-_BESIDE: Mapping[str, Any] = {"text": None, "pages": None, "controls": [], "picked": None}  # in place of a chart's data
-_NOTHING: Mapping[str, Any] = {"data": {}, **_BESIDE, "error": None}
+class PanelHost:
+    """The panels of one explorer: at most one is open, and a closed one does no work.
 
+    Args:
+        panels: in the order of their buttons.
+        study: the network and its domains.
+        worker: the thread that ticks.
+        view: makes the view of a panel from its selection; None once the explorer no longer exists.
+        show: receives `state` whenever it changes.
 
-class Panels:
-    """The panels of one explorer: at most one is open, and a closed one does no work."""
+    Attributes:
+        state: of the panels, for the page.
+    """
 
-    def __init__(self, panels: Sequence[Panel], explorer: Explorer) -> None:
+    def __init__(
+        self,
+        panels: Sequence[Panel],
+        *,
+        study: Study,
+        worker: Worker,
+        view: Callable[[Any], View | None],
+        show: Callable[[Row], None],
+    ) -> None:
         self._panels = {panel.name: panel for panel in panels}
-        self._explorer = weakref.ref(explorer)
-        self._asked = 0  # messages so far: what a tick before the last one found comes too late
-        study = explorer.study
-        listed = [
-            {"name": p.name, "label": p.label, "unavailable": p.unavailable(study), "filters": _takes_filters(p)}
-            for p in panels
+        self._study, self._worker, self._view, self._show = study, worker, view, show
+        self._lock = threading.RLock()
+        self._messages = 0  # what a tick found before the last message is out of date
+        buttons = [
+            {
+                "name": panel.name,
+                "label": panel.label,
+                "unavailable": panel.unavailable(study),
+                "filters": getattr(panel, "takes_filters", False) is True,
+            }
+            for panel in panels
         ]
-        explorer.panels = {"list": listed, "open": None, "charts": {}, "heard": 0, **_NOTHING}
+        self.state: Row = {"list": buttons, "open": None, "charts": {}, "ack": 0, **_EMPTY}
 
-    def message(self, content: Mapping[str, Any]) -> None:
-        """Open or close a panel, or tell the open one what was picked: filter, page, control or brush."""
-        explorer = self._explorer()
-        if explorer is None:
-            return
-        before = self._open(explorer)
-        with explorer._lock:
-            self._asked += 1
+    @property
+    def opened(self) -> Panel | None:
+        """The panel that is open."""
+        return self._panels.get(self.state["open"] or "")
+
+    def handle_message(self, content: Mapping[str, Any]) -> None:
+        """Open or close a panel, or pass on what was picked in the open one: filter, page, control or brush."""
+        with self._lock:
+            before = self.opened
+            self._messages += 1
             if content["type"] == "panel":
-                self._turn(explorer, content.get("name"))
+                self._open(content.get("name"))
             elif content["type"] == "filter" and before is None:
-                self._turn(explorer, _for_filters(explorer.panels["list"]))
-            if content["type"] != "panel" and (opened := self._open(explorer)) is not None:
-                _heed(explorer, opened, content)
-        if before is not None and self._open(explorer) is not before:
-            explorer._worker.drop("panel", "panel background")
+                able = (one["name"] for one in self.state["list"] if one["filters"] and one["unavailable"] is None)
+                self._open(next(able, None))
+            if content["type"] != "panel" and self.opened is not None:
+                self._select(self.opened, content)
+        if before is not None and self.opened is not before:
+            self._worker.drop(*JOBS)
             _end(before)
-        self.ticked()
+        self.refresh()
 
-    def ticked(self) -> None:
-        """The view at rest has changed."""
-        explorer = self._explorer()
-        if explorer is None:
-            return
-        explorer._worker.drop("panel", "panel background")
-        panel = self._open(explorer)
-        if panel is not None and panel.unavailable(explorer.study) is None:
-            explorer._worker.put("panel", lambda: self._tick(panel), priority=PANEL)
+    def refresh(self) -> None:
+        """Tick the open panel again, for instance because the view at rest has changed."""
+        self._worker.drop(*JOBS)
+        panel = self.opened
+        if panel is not None and panel.unavailable(self._study) is None:
+            self._worker.put("panel", lambda: self._tick(panel), priority=PANEL)
 
     def close(self) -> None:
-        """End what the open panel keeps running; it stays open, and a tick may begin anew."""
-        explorer = self._explorer()
-        if explorer is not None and (panel := self._open(explorer)) is not None:
-            _end(panel)
+        """End what the open panel keeps running; it stays open, and the next tick starts again."""
+        self._worker.drop(*JOBS)
+        if self.opened is not None:
+            _end(self.opened)
 
-    def _turn(self, explorer: Explorer, name: Any) -> None:
-        """Open a panel, or none; its charts are empty."""
-        name = name if name in self._panels else None
-        charts = {} if name is None else dict(self._panels[name].charts)
-        explorer.panels = {**explorer.panels, "open": name, "charts": charts, **_NOTHING}
+    def _update(self, **changes: Any) -> None:
+        with self._lock:
+            self.state = {**self.state, **changes}
+            self._show(self.state)
 
-    def _open(self, explorer: Explorer) -> Panel | None:
-        return self._panels.get(explorer.panels.get("open") or "")
+    def _open(self, name: Any) -> None:
+        panel = self._panels.get(name) if isinstance(name, str) else None
+        self._update(open=panel and panel.name, charts=dict(panel.charts) if panel else {}, **_EMPTY)
+
+    def _select(self, panel: Panel, content: Mapping[str, Any]) -> None:
+        """Tell a panel what was picked; a message that the page numbered is acknowledged at once."""
+        selected, shown = _selection(content, self.state["controls"])
+        panel.selected = {**(panel.selected or {}), **selected}
+        if "number" in content:
+            self._update(**shown, ack=content["number"])
 
     def _tick(self, panel: Panel) -> Job:
-        explorer, asked = self._explorer(), self._asked
-        if explorer is None:
+        messages, view = self._messages, self._view(panel.selected)
+        if view is None:
             return
-        view = View(
-            explorer.study,
-            explorer.mask,
-            batchnorm=explorer.batchnorm,
-            selected=panel.selected,
-            menu=dict(explorer._measurements.menu),
-        )
-        found = _steps(panel, view)
-        while self._guarded(panel, lambda: next(found, None), asked=asked):
+
+        def frames() -> Iterator[Frames]:
+            ticked = panel.tick(view)
+            yield from ([ticked] if isinstance(ticked, Mapping) else ticked)
+
+        def further() -> Iterator[Frames]:
+            yield from panel.background(view)
+
+        if (yield from self._shown(panel, frames(), messages)):
+            later = lambda: self._shown(panel, further(), messages)  # noqa: E731
+            self._worker.put("panel background", later, priority=BACKGROUND)
+
+    def _shown(self, panel: Panel, frames: Iterator[Frames], messages: int) -> Any:
+        """Show frames as long as they are wanted; return whether all were shown. An error stays in the panel."""
+        while True:
+            frame, error = None, None
+            try:
+                frame = next(frames, None)
+            except Exception as raised:
+                error = f"{raised}" or type(raised).__name__
+            with self._lock:
+                if self.opened is not panel or messages != self._messages:
+                    return False
+                if error is not None:
+                    self._update(error=error)
+                if frame is None:
+                    return error is None
+                self._update(**_joined(self.state, frame), error=None)
             yield
-        if self._is_wanted(panel, asked) and explorer.panels["error"] is None:
-            explorer._worker.put("panel background", lambda: self._later(panel, view, asked), priority=BACKGROUND)
-
-    def _later(self, panel: Panel, view: View, asked: int) -> Job:
-        more = panel.background(view)
-        while self._guarded(panel, lambda: next(more, None), asked=asked):
-            yield
-
-    def _is_wanted(self, panel: Panel, asked: int | None) -> bool:
-        """Whether a panel is still open, and nothing was picked since that message."""
-        explorer = self._explorer()
-        return explorer is not None and asked in (None, self._asked) and self._open(explorer) is panel
-
-    def _guarded(self, panel: Panel, work: Callable[[], Frames | None], *, asked: int | None = None) -> bool:
-        """Show what some work of a panel gives, if that is still wanted; an error stays in the panel."""
-        found, error = None, None
-        try:
-            found = work()
-        except Exception as raised:
-            error = f"{raised}" or type(raised).__name__
-        explorer = self._explorer()
-        if explorer is None:
-            return False
-        with explorer._lock:
-            if not self._is_wanted(panel, asked):
-                return False
-            if error is not None:
-                explorer.panels = {**explorer.panels, "error": error}
-            elif found is not None:
-                explorer.panels = {**explorer.panels, **_joined(explorer.panels, found), "error": None}
-        return found is not None
 
 
-def _joined(held: Mapping[str, Any], found: Frames) -> dict[str, Any]:
-    """What is shown, and over it what a frame brings."""
-    data, beside = dict(held["data"]), {name: held[name] for name in _BESIDE}
-    for name, rows in found.items():
+def _joined(state: Row, frame: Frames) -> Row:
+    """The charts' data and what stands beside them, with what a frame replaces."""
+    data, beside = dict(state["data"]), {name: state[name] for name in _BESIDE}
+    for name, rows in frame.items():
         if name in beside:
             beside[name] = rows
         elif isinstance(rows, Mapping):
@@ -134,16 +152,8 @@ def _joined(held: Mapping[str, Any], found: Frames) -> dict[str, Any]:
     return {"data": data, **beside}
 
 
-def _heed(explorer: Explorer, panel: Panel, content: Mapping[str, Any]) -> None:
-    """Tell a panel what was picked in it; a control or cell that the page numbered is answered at once."""
-    picked, answer = _picked(content, explorer.panels["controls"])
-    panel.selected = {**(panel.selected or {}), **picked}
-    if "number" in content:
-        explorer.panels = {**explorer.panels, **answer, "heard": content["number"]}
-
-
-def _picked(content: Mapping[str, Any], controls: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a message picks, and what that changes on the page; nothing where no control offers such a value."""
+def _selection(content: Mapping[str, Any], controls: Rows) -> tuple[Row, Row]:
+    """What a message selects, and what that changes on the page; nothing where no control offers such a value."""
     if content["type"] == "page":
         return {"page": content.get("page")}, {}
     if content["type"] == "brush":
@@ -153,10 +163,10 @@ def _picked(content: Mapping[str, Any], controls: Rows) -> tuple[dict[str, Any],
         cell = {"group": content.get("group"), "filter": content.get("filter")}
         return cell, {"picked": cell}
     name, value = content.get("name"), content.get("value")
-    if not any(one["name"] == name and value in [offered for offered, _ in one["choices"]] for one in controls):
+    if not any(control["name"] == name and value in [v for v, _ in control["choices"]] for control in controls):
         return {}, {}
-    told = [{**one, "value": value} if one["name"] == name else one for one in controls]
-    return {str(name): value}, {"controls": told}
+    changed = [{**control, "value": value} if control["name"] == name else control for control in controls]
+    return {str(name): value}, {"controls": changed}
 
 
 def _span(ends: Any) -> list[float] | None:
@@ -166,24 +176,9 @@ def _span(ends: Any) -> list[float] | None:
     return None
 
 
-def _takes_filters(panel: Panel) -> bool:
-    return getattr(panel, "takes_filters", False) is True
-
-
-def _for_filters(listed: Rows) -> str | None:
-    """The first panel that a picked filter opens."""
-    return next((one["name"] for one in listed if one["filters"] and one["unavailable"] is None), None)
-
-
 def _end(panel: Panel) -> None:
-    """A panel's page is gone: so is its brush, and what it keeps running."""
+    """No page shows the panel any more: drop its brush, and end what it keeps running."""
     if (panel.selected or {}).get("brush") is not None:
         panel.selected = {**panel.selected, "brush": None}
     with contextlib.suppress(Exception):
         getattr(panel, "close", lambda: None)()
-
-
-def _steps(panel: Panel, view: View) -> Iterator[Frames]:
-    """The frames of a tick, one or many."""
-    found = panel.tick(view)
-    yield from ([found] if isinstance(found, Mapping) else found)

@@ -1,75 +1,100 @@
-"""A training with pruning that one watches."""
+"""Pruning in rounds and pruning during training, live."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from ...core import Domain
+from ...core import Budget
 from ...scorers import Scorer, resolve
-from ...training import How, PruneSchedule, PruningRun, Remove, TrainingOptions, training_steps
+from ...study import Study
+from ...training import (
+    How,
+    PruneSchedule,
+    PruningRun,
+    Remove,
+    TrainingOptions,
+    Tuned,
+    prune_and_tune,
+    rounds_of,
+    train_with_pruning,
+)
 from .live import Live
 
-_LEAVING = {"smallest": "the lowest leave", "largest": "the highest leave"}
-_PASSING = {"zero": "zeroed, then free", "noise": "noise", "restore": "zeroed, then restored"}
+_COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
+_REMOVED = {"smallest": "lowest scores removed", "largest": "highest scores removed"}
+_TREATED = {"zero": "zeroed before removal", "noise": "noise", "restore": "zeroed, then restored"}
+
+
+class Tuning(Live):
+    """`dg.prune_and_tune` live, with stop and resume; `result` is its `Tuned`.
+
+    Takes the arguments of `dg.prune_and_tune`; every epoch is evaluated unless `measure` says otherwise.
+
+    Raises:
+        DgpruneError: as of `dg.prune_and_tune`, at once.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        scorer: str | Scorer | None,
+        *,
+        ratio: float,
+        rounds: int | None = None,
+        epochs: int = 20,
+        budget: Budget = "filters",
+        **options: Any,
+    ) -> None:
+        shared = {"ratio": ratio, "rounds": rounds, "epochs": epochs, "budget": budget}
+        steps = prune_and_tune.steps(study, scorer, **{"measure": "epochs", **shared, **options})
+        count = rounds_of(ratio, rounds)
+        what = "Dense control, nothing removed" if scorer is None else resolve(scorer).label
+        share = "" if scorer is None else f", {100 * ratio:g} % of the {_COUNTED[budget]}"
+        how = f"{count} round{'s' if count > 1 else ''} of {epochs} epoch{'s' if epochs != 1 else ''}"
+        super().__init__(steps, title=f"{what}{share}, in {how}", epochs=count * epochs)
+
+    @property
+    def result(self) -> Tuned:
+        """The `Tuned`; waits while the run goes on. Of a stopped or closed run: the result so far."""
+        return super().result
 
 
 class Training(Live):
-    """`dg.train_with_pruning` live: stop it, go on with it, look at it while it runs; `result` is its `PruningRun`.
+    """`dg.train_with_pruning` live, with stop and resume; `result` is its `PruningRun`.
 
-    All arguments are those of `dg.train_with_pruning`. A rule marks every event and says how many points the first
-    source lost at once; dotted is how the images are read that the network is trained on.
+    Takes the arguments of `dg.train_with_pruning`. A rule marks every event with the points that the first source lost
+    at once; the dotted line is the accuracy on the training images.
 
     Raises:
-        DgpruneError: what `dg.train_with_pruning` refuses, at once.
+        DgpruneError: as of `dg.train_with_pruning`, at once.
     """
 
-    _cut = "event"
+    _removal = "event"
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        sources: Sequence[Domain],
-        targets: Sequence[Domain] = (),
         schedule: PruneSchedule | None,
         options: TrainingOptions | None = None,
         scorer: str | Scorer = "l2",
         remove: Remove = "smallest",
         how: How = "remove",
         batches: int | None = None,
-        split: str = "score",
-        report: str = "report",
-        seed: int = 0,
-        images: int | None = None,
-        checkpoint: str | Path | None = None,
+        **further: Any,
     ) -> None:
-        steps = training_steps(
-            network,
-            sources=sources,
-            targets=targets,
-            schedule=schedule,
-            options=options,
-            scorer=scorer,
-            remove=remove,
-            how=how,
-            batches=batches,
-            split=split,
-            report=report,
-            seed=seed,
-            images=images,
-            checkpoint=checkpoint,
-        )
-        what = "random filters leave" if remove == "random" else f"{resolve(scorer).name}: {_LEAVING[remove]}"
+        shared = {"schedule": schedule, "options": options, "scorer": scorer, "remove": remove, "how": how}
+        steps = train_with_pruning.steps(network, **shared, batches=batches, **further)
+        what = "random filters removed" if remove == "random" else f"{resolve(scorer).name}: {_REMOVED[remove]}"
         if how != "remove":
-            what += f" ({_PASSING[how]}, {batches} batches)"
-        what = "nothing is removed" if schedule is None or not schedule.epochs else what
+            what += f" ({_TREATED[how]}, {batches} batches)"
+        what = "nothing removed" if schedule is None or not schedule.epochs else what
         epochs = (options or TrainingOptions()).epochs
-        super().__init__(lambda: steps, title=f"Training with pruning, {what}, {epochs} epochs", epochs=epochs)
+        super().__init__(steps, title=f"Training with pruning, {what}, {epochs} epochs", epochs=epochs)
 
     @property
     def result(self) -> PruningRun:
-        """The `PruningRun`; waits while it runs. Of a run that is stopped or closed, what is done so far."""
+        """The `PruningRun`; waits while the run goes on. Of a stopped or closed run: the result so far."""
         return super().result

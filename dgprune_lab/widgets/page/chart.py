@@ -6,7 +6,7 @@ from typing import Any
 
 import traitlets
 
-from ... import charts
+from ...charts import svg
 from . import static as assets
 from .comm import CommWidget
 from .vega import vega_host
@@ -15,19 +15,20 @@ from .vega import vega_host
 class LiveChart(CommWidget):
     """An Altair chart drawn in the page by the toolkit's own Vega; a saved notebook shows it as a picture.
 
-    Inputs that the chart binds to its parameters stand below it and keep their keys to themselves. Nothing is sent to
-    Python: what they change happens in the page.
+    Inputs bound to the chart's parameters stand below it and keep their keyboard events. Nothing is sent to Python:
+    they act in the page alone.
 
     Args:
-        chart: any Altair chart; its data must be in it.
+        chart: any Altair chart that contains its data.
 
     >>> import altair as alt
-    >>> Shown(alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_point().encode(x="a:Q")).static["spec"]["mark"]["type"]
+    >>> chart = alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_point().encode(x="a:Q")
+    >>> LiveChart(chart).static["spec"]["mark"]["type"]
     'point'
     """
 
-    _esm = assets.module("shown")
-    _css = assets.style("shown")
+    _esm = assets.module("live_chart")
+    _css = assets.style("live_chart")
 
     static = traitlets.Dict().tag(sync=True)
 
@@ -35,9 +36,6 @@ class LiveChart(CommWidget):
         self.chart = chart
         super().__init__(static={"spec": chart.to_dict(), "host": vega_host().ref})
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**options)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        if isinstance(data, dict):
-            data["text/html"] = assets.picture(None, charts.svg(self.chart), what="chart")
-        return bundle
+    def still(self) -> str:
+        """Return the chart as a picture."""
+        return assets.picture(None, svg(self.chart), what="chart")

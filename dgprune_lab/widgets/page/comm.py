@@ -1,8 +1,10 @@
-"""A widget that the page can reach while a cell runs."""
+"""The base of the widgets: messages of the page, its visibility, and what a saved notebook shows."""
 
 from __future__ import annotations
 
 import contextlib
+import weakref
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,22 +14,64 @@ import anywidget
 class CommWidget(anywidget.AnyWidget):
     """An anywidget whose messages from the page are answered on whatever thread is free.
 
-    The kernel otherwise hands the page's messages to the thread that last sent on this comm: after a cell has made the
-    widget or set a value, a busy cell would make the slider deaf, as the page waits for each answer before it sends
-    more. The attribute it keeps this in is private to the kernel, so a browser test watches that it still works.
+    By default the kernel hands a page's messages to the thread that last sent on this comm: after a cell has created
+    the widget or set a value, a busy cell would block the slider, because the page waits for each answer before it
+    sends more. The attribute that holds this thread is private to the kernel, so a browser test checks that the
+    workaround still works.
     """
 
     def open(self) -> None:
         super().open()
         with contextlib.suppress(AttributeError, TypeError):  # without a kernel there is no such comm
-            self.comm.__class__ = _unbound(type(self.comm))
+            self.comm.__class__ = without_reply_thread(type(self.comm))
+
+    def listen(self) -> None:
+        """Start to receive the messages of the page, and changes of its visibility."""
+        views, message = weakly(self.views_changed), weakly(self.handle_message)
+        self.set_trait("_view_count", 0)
+        self.observe(lambda event: views(event["old"] or 0, event["new"] or 0), "_view_count")
+        self.on_msg(lambda _, content, __: message(content) if isinstance(content, dict) else None)
+
+    def handle_message(self, content: Mapping[str, Any]) -> None:
+        """Act on a message of the page; `content["type"]` names it, and an unknown one is ignored."""
+
+    def views_changed(self, before: int, now: int) -> None:
+        """Act on a change of the number of pages that show this widget."""
+
+    def still(self) -> str:
+        """Return HTML that a notebook shows where no kernel runs."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**options)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        if isinstance(data, dict):
+            data["text/html"] = self.still()
+        return bundle
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a method while its object exists, and returns None afterwards.
+
+    A widget must not be kept alive by what it observes.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        alive = reference()
+        return None if alive is None else alive(*arguments)
+
+    return call
 
 
 @cache
-def _unbound(kind: type) -> type:
-    """The same comm, on which the kernel cannot note who sent last: to take the note away later would be too late."""
+def without_reply_thread(kind: type) -> type:
+    """The same comm class, on which the kernel cannot store the thread that sent last.
+
+    Deleting the value afterwards would be too late: a message may already be on its way.
+    """
 
     def ignore(_: Any, __: Any) -> None: ...
 
-    # Without a getter the attribute is missing, as it is where nobody has sent yet.
+    # Without a getter the attribute is missing, as it is before anything was sent.
     return type(kind)(kind.__name__, (kind,), {"_reply_subshell_id": property(None, ignore)})

@@ -1,4 +1,4 @@
-"""The explorer as one file: a page that works with no network and no kernel, over what was computed before."""
+"""The explorer as one HTML file that needs neither a network nor a kernel, over precomputed results."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ...core import DgpruneError, write_file
 from .static import module_text, style
 from .vega import vega_bundle
 
-TRAITS = ("static", "choice", "plan", "frames", "status", "pins", "panels", "plans_by_key", "frames_by_key")
-# Nothing may leave the page; Vega compiles its expressions, hence 'unsafe-eval'.
+TRAITS = ("static", "choice", "plan", "frames", "status", "pins", "panels", "plans", "curves")
+# No request may leave the page; Vega compiles its expressions, hence 'unsafe-eval'.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 
 _PAGE = """<!doctype html>
@@ -33,7 +33,7 @@ _PAGE = """<!doctype html>
 <h1>{title}</h1>
 <p class="lead">{lead}</p>
 <main>{places}</main>
-<noscript>This page draws itself with JavaScript; please allow it.</noscript>
+<noscript>This page needs JavaScript.</noscript>
 <script type="application/json" class="state">{state}</script>
 <script>{vega}</script>
 <script type="module">
@@ -58,18 +58,18 @@ main > * + * { margin-top: 28px; }
 }
 """
 
-# A model as anywidget's, without a kernel: what is set is told to those who listen.
+# A model like anywidget's, without a kernel.
 _START = """
 const states = JSON.parse(document.querySelector("script.state").textContent);
 const places = document.querySelectorAll("main > div");
 const host = { getWidget: async () => ({ exports: { vegaEmbed: window.vegaEmbed } }) };
-const fakeModel = (state, heard = []) => {
-  const tell = (event, value) => heard.filter(([name]) => name === event).forEach(([, hear]) => hear(value));
+const fakeModel = (state, listeners = []) => {
+  const tell = (event, value) => listeners.filter(([name]) => name === event).forEach(([, listener]) => listener(value));
   return {
     get: (name) => state[name],
     set: (name, value) => { state[name] = value; tell(`change:${name}`); },
-    on: (event, hear) => heard.push([event, hear]),
-    off: (event, hear) => { heard = heard.filter((one) => one[0] !== event || one[1] !== hear); },
+    on: (event, listener) => listeners.push([event, listener]),
+    off: (event, listener) => { listeners = listeners.filter((pair) => pair[0] !== event || pair[1] !== listener); },
     save_changes: () => {},
     send: () => {},
     tell,
@@ -89,9 +89,9 @@ def write_page(
 
     Args:
         path: the file to write, atomically.
-        state: the explorer's traits as JSON values. `frames_by_key` and `plans_by_key` (lists of the `frames` and
-            `plan` values) hold the precomputed grid; slider and choices move over it, and controls for which
-            nothing was computed are hidden.
+        state: the explorer's traits as JSON values, or those of several explorers. `curves` and `plans` (lists of the
+            values of `frames` and `plan`) hold the precomputed grid; controls for which nothing was computed are
+            hidden.
         title: the page's title, as plain text.
         lead: a sentence under it, as plain text.
 

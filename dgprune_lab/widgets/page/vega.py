@@ -6,6 +6,7 @@ kept on disk. `python -m dgprune_lab.widgets.page.vega` warms that cache.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import cache
 from importlib.metadata import version
@@ -61,10 +62,8 @@ def _make_and_keep(path: Path, *, kind: Kind) -> str:
 
     major, minor = re.findall(r"\d+", alt.SCHEMA_VERSION)[:2]
     text = vl_convert.javascript_bundle(_SNIPPETS[kind], vl_version=f"{major}.{minor}") + _END
-    try:
+    with contextlib.suppress(OSError):  # a read-only home: the bundle stays in memory
         write_file(path, text)
-    except OSError:
-        pass  # a read-only home: the bundle stays in memory
     return text
 
 

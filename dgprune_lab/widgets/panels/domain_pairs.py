@@ -7,7 +7,8 @@ from itertools import combinations
 import torch
 
 from ...core import DgpruneError, Domain
-from ...diagnostics.sensitivity import IMAGES, pair_of
+from ...diagnostics._attributions import pair_of
+from ...diagnostics.sensitivity import IMAGES
 from ...study import Study
 
 SPLIT = "score"
@@ -16,23 +17,18 @@ Pair = tuple[str, str]
 
 
 def pairs(study: Study) -> list[Pair]:
-    """The pairs of domains that can be compared, the first of a pair is compared with; the default pair first."""
+    """Return the pairs of domains that can be compared, the default pair first."""
     able = [domain for domain in labelled(study) if len(domain.splits.get(SPLIT, ()))]
-    found = [(a.name, b.name) for a, b in combinations(able, 2) if _classes(a) & _classes(b)]
+    names = [(a.name, b.name) for a, b in combinations(able, 2) if _classes(a) & _classes(b)]
     try:
-        first = pair_of(study, None)
+        first, second = pair_of(study, None)
     except DgpruneError:
-        return found
-    return sorted(found, key=lambda names: names != (first[0].name, first[1].name))
-
-
-def _classes(domain: Domain) -> set[int]:
-    assert domain.labels is not None
-    return set(torch.unique(domain.labels[domain.rows(SPLIT, IMAGES).to(domain.labels.device)]).tolist())
+        return names
+    return sorted(names, key=lambda pair: pair != (first.name, second.name))
 
 
 def why_none(study: Study) -> str | None:
-    """Why no two domains can be compared; None where some can."""
+    """Return why no two domains can be compared; None where some can."""
     if pairs(study):
         return None
     try:
@@ -41,12 +37,15 @@ def why_none(study: Study) -> str | None:
             domain.rows(SPLIT)
     except DgpruneError as error:
         return str(error)
-    return (
-        f"domains {first.name!r} and {second.name!r} have no class in common, and only images of one class are "
-        "compared."
-    )
+    names = f"{first.name!r} and {second.name!r}"
+    return f"domains {names} have no class in common, and only images of one class are compared."
 
 
 def labelled(study: Study) -> list[Domain]:
-    """The domains that have labels."""
+    """Return the domains that have labels."""
     return [domain for domain in study.domains if domain.labels is not None]
+
+
+def _classes(domain: Domain) -> set[int]:
+    assert domain.labels is not None
+    return set(torch.unique(domain.labels[domain.rows(SPLIT, IMAGES).to(domain.labels.device)]).tolist())

@@ -1,4 +1,4 @@
-"""What the panel "Where features go" finds about one choice: features on a grid of ratios, numbers, and maps."""
+"""What is known of the features under one choice: on a grid of ratios, with numbers, maps, and a fit under way."""
 
 from __future__ import annotations
 
@@ -10,68 +10,88 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...charts.feature_shift.map import Dot, boxed
+from ...charts.feature_shift.map import Dot, at_ratio, boxed
 from ...core import DgpruneError, Mask, yielding
 from ...diagnostics._features import Features, features_steps
 from ...diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number_rows
 from ...pruning import allocate
 from ...stats import Fit, trustworthiness
-from .protocol import View
+from .protocol import Rows, View
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 IMAGES = 300
 SEED = 0
-_LEAST = 30  # images of a domain, however many domains there are
-_TRUSTED = 1000  # rows of a map whose neighbours are compared: it takes all pairs of them
-_POLL = 0.03  # seconds; the explorer's own work waits as long at most
+_MIN_IMAGES = 30  # of a domain, however many domains there are
+_TRUST_ROWS = 1000  # rows of a map whose neighbours are compared: it takes all pairs of them
+_POLL = 0.03  # seconds; other work waits that long at most
 
 Key = tuple[Any, ...]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """A map in the unit square: its kind, a place per ratio and image (K, N, 2), and how far it can be trusted."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureMap:
+    """A map in the unit square.
+
+    Attributes:
+        kind: "linear" or "umap".
+        places: (K, N, 2) per ratio and image.
+        trust: value, low and high of its trustworthiness.
+        dots: the N images.
+        is_grid: whether the ratios are `KNOTS`; else they are 0 and the present one.
+    """
 
     kind: Embedding
     places: Floats
     trust: Mapping[str, float]
+    dots: list[Dot]
+    is_grid: bool
+
+    def at(self, ratio: float) -> Floats:
+        """Return the (N, 2) places at a ratio."""
+        return at_ratio(self.places, KNOTS, ratio) if self.is_grid else self.places[-1]
 
 
 class FeatureRun:
-    """All that is known of one choice of layer, scorer, count and BatchNorm; it lives while the slider moves.
+    """All that is known of one choice of layer, scorer, scope, budget and BatchNorm; it lives while the slider moves.
 
     Attributes:
-        held: features at the ratios of `KNOTS`, None before they are there.
+        features: at the ratios of `KNOTS`, None before they are there.
         rows: ratio -> rows of numbers, as far as measured.
-        maps: "linear" and "umap", as far as drawn.
-        problem: why there is no UMAP, in a sentence; empty where there may be one.
-        left_out: ratio -> why there are no numbers, in a sentence.
-        ticket: how often it was closed; work that began before the last time starts no fit.
+        maps: "linear" and "umap", as far as computed.
+        problem: why there is no UMAP; empty where there may be one.
+        left_out: ratio -> why there are no numbers.
+        ticket: number of times it was closed; work that began before the last time starts no fit.
     """
 
     def __init__(self, view: View, layer: str) -> None:
-        self.layer, self.held = layer, None
-        self.rows: dict[float, list[dict[str, Any]]] = {}
-        self.maps: dict[str, Drawn] = {}
+        self.layer = layer
+        self.features: Features | None = None
+        self.rows: dict[float, Rows] = {}
+        self.maps: dict[str, FeatureMap] = {}
         self.problem = ""
         self.left_out: dict[float, str] = {}
-        self._item = view.menu[view.mask.scorer]  # held, so that its id stays its own
-        self._fit: Fit | None = None
         self.ticket = 0
+        self._scorer = view.scorer  # keep a reference, so that its id is not reused
+        self._fit: Fit | None = None
         self._lock = threading.Lock()
 
     @staticmethod
     def key(view: View, layer: str) -> Key:
-        """What it depends on."""
+        """Return what it depends on."""
         mask, batchnorm = view.mask, view.batchnorm if view.study.has_batchnorm else "as_is"
-        return view.study.content, layer, mask.scorer, id(view.menu[mask.scorer]), mask.scope, mask.budget, batchnorm
+        return view.study.content, layer, mask.scorer, id(view.scorer), mask.scope, mask.budget, batchnorm
 
     @property
-    def drawing(self) -> tuple[str, float] | None:
-        """What the fit is doing and the share of it that is done; None where none runs."""
+    def progress(self) -> float:
+        """The share of the fit that is done; 0 where none runs."""
         fit = self._fit
-        return None if fit is None else fit.progress
+        return 0.0 if fit is None else fit.progress[1]
+
+    @property
+    def map(self) -> FeatureMap | None:
+        """The best map of the whole grid so far."""
+        return self.maps.get("umap") or self.maps.get("linear")
 
     def close(self) -> None:
         """End the fit, if one runs; what is known stays."""
@@ -82,42 +102,40 @@ class FeatureRun:
             fit.close()
 
     def preview(self, view: View) -> Generator[dict[str, Any], None, Features]:
-        """Features of the full network and at the present ratio."""
-        held = yield from self._features(view, [view.mask])
-        return held
+        """Compute the features of the full network and at the present ratio."""
+        return self._features(view, [view.mask])
 
-    def measure(self, view: View, held: Features, which: int, *, ratio: float) -> None:
-        """The numbers at one ratio."""
+    def measure(self, view: View, features: Features, which: int, *, ratio: float) -> None:
+        """Measure the numbers at one ratio."""
         try:
-            found = number_rows(view.study, held, which=which, seed=SEED)
+            self.rows[ratio] = number_rows(view.study, features, which=which, seed=SEED)
         except DgpruneError as error:  # the map, and the numbers at other ratios, are still worth showing
-            found, self.left_out[ratio] = [], str(error)
-        self.rows[ratio] = found
+            self.rows[ratio], self.left_out[ratio] = [], str(error)
 
     def grid_steps(self, view: View, *, ticket: int) -> Iterator[bool]:
-        """Features, linear map and numbers of the whole grid, and the start of the fit; True where something is new."""
-        if self.held is None:
-            scores, mask = view.study.score(self._item), view.mask
+        """Compute features, map and numbers of the grid, and start the fit; yield True where something is new."""
+        if self.features is None:
+            scores, mask = view.study.score(self._scorer), view.mask
             masks = [allocate(scores, ratio=ratio, scope=mask.scope, budget=mask.budget) for ratio in KNOTS[1:]]
-            held = yield from yielding(self._features(view, masks), False)
-            self.maps["linear"] = drawn(held, held.linear(), kind="linear")
-            self.held = held
+            features = yield from yielding(self._features(view, masks), False)
+            self.maps["linear"] = map_of(features, features.linear(), kind="linear", is_grid=True)
+            self.features = features
             yield True
-        self._start(ticket)
+        self._start(self.features, ticket)
         for k, ratio in enumerate(KNOTS):
             if ratio not in self.rows:
-                self.measure(view, self.held, k, ratio=ratio)
+                self.measure(view, self.features, k, ratio=ratio)
                 yield True
 
     def fit_steps(self) -> Iterator[bool]:
-        """Wait for the joint map, a moment at a time; True where it is there, or failed."""
-        while (fit := self._fit) is not None and not self._is_mapped:
+        """Wait for the joint map; yield True where it is there, or failed."""
+        while (fit := self._fit) is not None and self.features is not None and not self._is_mapped:
             if not fit.wait(_POLL):
                 yield False
                 continue
             try:
-                assert self.held is not None
-                self.maps["umap"] = drawn(self.held, fit.places.astype(np.float64), kind="umap")
+                places = fit.places.astype(np.float64)
+                self.maps["umap"] = map_of(self.features, places, kind="umap", is_grid=True)
             except DgpruneError as error:
                 self.problem = str(error)
             self.close()
@@ -127,13 +145,12 @@ class FeatureRun:
     def _is_mapped(self) -> bool:
         return "umap" in self.maps or bool(self.problem)
 
-    def _start(self, ticket: int) -> None:
+    def _start(self, features: Features, ticket: int) -> None:
         """Start the fit, unless it runs, is done, or the panel was closed meanwhile."""
         if self._is_mapped or self._fit is not None:
             return
-        assert self.held is not None
         try:
-            fit = Fit(self.held.stacked, seed=SEED, neighbours=NEIGHBOURS, min_dist=MIN_DIST)
+            fit = Fit(features.stacked, seed=SEED, neighbours=NEIGHBOURS, min_dist=MIN_DIST)
         except DgpruneError as error:
             self.problem = str(error)
             return
@@ -144,28 +161,25 @@ class FeatureRun:
         fit.close()
 
     def _features(self, view: View, masks: list[Mask]) -> Generator[dict[str, Any], None, Features]:
-        each = max(_LEAST, IMAGES // len(view.study.domains))
-        steps = features_steps(
-            view.study, self.layer, masks=masks, batchnorm=view.batchnorm, images=each, split="report"
-        )
-        held = yield from yielding(steps, {})
-        return held
+        images = max(_MIN_IMAGES, IMAGES // len(view.study.domains))
+        options = {"masks": masks, "batchnorm": view.batchnorm, "images": images, "split": "report"}
+        return yielding(features_steps(view.study, self.layer, **options), {})
 
 
-def drawn(held: Features, places: Floats, *, kind: Embedding) -> Drawn:
-    """A map of the features, in the unit square."""
-    stacked = held.stacked
-    chosen = np.random.default_rng(SEED).permutation(len(stacked))[:_TRUSTED]
-    found = trustworthiness(stacked[chosen], places[chosen], neighbours=NEIGHBOURS)
-    trust = {name: float(getattr(found, name)) for name in ("value", "low", "high")}
-    return Drawn(kind, boxed(places.reshape(len(held.masks), -1, 2)), trust)
-
-
-def dots_of(held: Features) -> list[Dot]:
-    """The images of the features, in their order."""
+def map_of(features: Features, places: Floats, *, kind: Embedding, is_grid: bool) -> FeatureMap:
+    """Return the map of features from the places of their rows."""
+    stacked = features.stacked
+    sample = np.random.default_rng(SEED).permutation(len(stacked))[:_TRUST_ROWS]
+    trust = trustworthiness(stacked[sample], places[sample], neighbours=NEIGHBOURS)
     dots: list[Dot] = []
-    for name, rows in held.rows.items():
-        labels = held.labels[name]
+    for name, rows in features.rows.items():
+        labels = features.labels[name]
         classes = [None] * len(rows) if labels is None else [int(label) for label in labels]
         dots += [Dot(name, int(row), label) for row, label in zip(rows, classes, strict=True)]
-    return dots
+    return FeatureMap(
+        kind=kind,
+        places=boxed(places.reshape(len(features.masks), -1, 2)),
+        trust={name: float(getattr(trust, name)) for name in ("value", "low", "high")},
+        dots=dots,
+        is_grid=is_grid,
+    )

@@ -1,4 +1,4 @@
-"""What the card of one filter holds, as the rows of its chart."""
+"""The card of one filter: the rows of its charts."""
 
 from __future__ import annotations
 
@@ -15,173 +15,148 @@ from ...charts.drop import drop_rows as drop_chart_rows
 from ...charts.pixels.heat import png
 from ...charts.pixels.overlays import pair
 from ...charts.sensitivity.card import LEFT, LINE, PAIRS, SIDE, STEP, TOP
-from ...charts.theme import WORDS, mark_of, marked, shortened
+from ...charts.theme import marked, point_of, points_text, role_label, shortened, with_minus
 from ...core import Domain, FilterGroup, Mask, Scores, tidy
+from ...diagnostics._attributions import Attributions
 from ...diagnostics._removal import Case
-from ...diagnostics.drop import EXTRA as CHANGE_COLUMNS
-from ...diagnostics.drop import drop_rows
-from ...diagnostics.sensitivity import Attributed
+from ...diagnostics.drop import EXTRA, drop_rows
 from ...measurement import Attributor
-from ...scorers import Scorer
 from ...study import Study
 from .domain_pairs import labelled
+from .flips import no_pictures
+from .labels import plain_label, reads_target
+from .menu_scores import MenuScores
+from .protocol import Item, Row, Rows
 
 BINS = 28
 LETTERS = 32
 _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
-_MINUS = "\N{MINUS SIGN}"
-
-Rows = list[dict[str, Any]]
 
 
-def picture_rows(study: Study, by: Attributor, held: Attributed, *, layer: str, filter: int) -> dict[str, Rows]:
-    """The images of each domain to which the filter contributes most, up or down, and where in them."""
-    channels = study.domains[0].shape[0]
-    if channels not in (1, 3, 4):
-        text = f"images of {channels} channels cannot be shown as pictures; 1, 3 or 4 can."
-        return {"pictures": [], "words": [_words(text, x=0, y=TOP + 12)]}
-    chosen = [_strongest(held, side, layer, filter) for side in (0, 1)]
-    batches = [d.take(rows, device=study.device) for d, (rows, _) in zip(held.pair, chosen, strict=True)]
-    maps = [by.maps(batch, method=held.method, layer=layer, filter=filter) for batch in batches]
-    most = max(float(found.abs().max()) for found in maps)
-    where = "beside each, where (amber: for the true answer, violet: against it)"
+def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str, filter: int) -> dict[str, Rows]:
+    """Return the images of each domain to which the filter contributes most, up or down, and where in them."""
+    if (why := no_pictures(study.domains[0])) is not None:
+        return {"pictures": [], "words": [_text(why, x=0, y=TOP + 12)]}
+    strongest = [_strongest(data, side, layer, filter) for side in (0, 1)]
+    batches = [d.take(rows, device=study.device) for d, (rows, _) in zip(data.pair, strongest, strict=True)]
+    maps = [by.maps(batch, method=data.method, layer=layer, filter=filter) for batch in batches]
+    most = max(float(values.abs().max()) for values in maps)
+    where = "right of each, where (amber: for the true class, violet: against it)"
     if maps[0][0].numel() == 1:
-        where = "its map is one place, so it tells no where"
+        where = "its map is a single position, so there is no where"
     pictures: Rows = []
     words: Rows = []
-    for side, (domain, (_, values)) in enumerate(zip(held.pair, chosen, strict=True)):
-        top = TOP + side * LINE
-        words.append(
-            _words(f"{_named(domain)}: images to which it contributes most, up or down; {where}", x=LEFT, y=top + 8)
-        )
-        labels = batches[side].labels
+    for side, (domain, (_, values)) in enumerate(zip(data.pair, strongest, strict=True)):
+        top, labels = TOP + side * LINE, batches[side].labels
         assert labels is not None
-        for k, (image, found, value) in enumerate(zip(batches[side].images, maps[side], values, strict=True)):
-            x, text = LEFT + k * STEP, f"true {int(labels[k])}: {value:+.3g}".replace("-", _MINUS)
-            pictures += [
-                {**one, "side": SIDE} for one in pair(image, found, most=most, x=x, y=top + 18, size=SIDE, text=text)
-            ]
-            words.append(_words(text, x=x, y=top + SIDE + 29, look="small"))
+        name = shortened(domain.name, most=24) + role_label(domain.role)
+        words.append(_text(f"{name}: images to which it contributes most, up or down; {where}", x=LEFT, y=top + 8))
+        for k, (image, heat, value) in enumerate(zip(batches[side].images, maps[side], values, strict=True)):
+            x, text = LEFT + k * STEP, with_minus(f"true {int(labels[k])}: {value:+.3g}")
+            two = pair(image, heat, most=most, x=x, y=top + 18, size=SIDE, text=text)
+            pictures += [{**picture, "side": SIDE} for picture in two]
+            words.append(_text(text, x=x, y=top + SIDE + 29, style="small"))
     return {"pictures": pictures, "words": words}
 
 
 def mean_map_rows(maps: Sequence[NDArray[np.float64]]) -> dict[str, Rows]:
-    """What the filter shows on the mean over the images of each domain, on one scale; dark is strong."""
-    most = max(float(np.abs(found).max()) for found in maps) or 1.0
-    low = -most if min(float(found.min()) for found in maps) < 0 else 0.0
+    """Return the filter's mean output over the images of each domain, on one scale; dark is strong."""
+    most = max(float(np.abs(values).max()) for values in maps) or 1.0
+    low = -most if min(float(values.min()) for values in maps) < 0 else 0.0
     pictures, words = [], []
-    for side, found in enumerate(maps):
-        top = TOP + side * LINE
-        url = png(found, low=low, high=most)
-        pictures.append({"x": 0, "y": top + 18, "side": SIDE, "url": url, "text": f"mean {found.mean():.3g}"})
-        places = " x ".join(map(str, found.shape))
-        words += [_words("mean map", x=0, y=top + 8), _words(places, x=0, y=top + SIDE + 29, look="small")]
+    for side, values in enumerate(maps):
+        top, url = TOP + side * LINE, png(values, low=low, high=most)
+        pictures.append({"x": 0, "y": top + 18, "side": SIDE, "url": url, "text": f"mean {values.mean():.3g}"})
+        size = " x ".join(map(str, values.shape))
+        words += [_text("mean map", x=0, y=top + 8), _text(size, x=0, y=top + SIDE + 29, style="small")]
     return {"pictures": pictures, "words": words}
 
 
 def mean_map_of(study: Study, domain: Domain, *, split: str, layer: str, filter: int) -> NDArray[np.float64]:
-    """(H, W) mean of a filter's output over the images of a part."""
-    found = study.statistics(domain.name, needs=["mean_map"], split=split).mean_map[layer][filter]
-    side = round(found.numel() ** 0.5)
-    shape = found.shape if found.ndim == 2 else (side, side) if side**2 == found.numel() else (1, found.numel())
-    return found.reshape(tuple(shape)).double().cpu().numpy()
+    """Return the (H, W) mean of a filter's output over the images of a split."""
+    values = study.statistics(domain.name, needs=["mean_map"], split=split).mean_map[layer][filter]
+    side = round(values.numel() ** 0.5)
+    shape = values.shape if values.ndim == 2 else (side, side) if side**2 == values.numel() else (1, values.numel())
+    return values.reshape(tuple(shape)).double().cpu().numpy()
 
 
-def histogram_rows(held: Attributed, *, layer: str, filter: int, style: Mapping[str, DomainStyle]) -> dict[str, Rows]:
-    """In % of its images, how often each contribution occurs on each domain."""
-    values = [part[:, filter].double().numpy() for part in held.values[layer]]
-    edges = np.histogram_bin_edges(np.concatenate(values), bins=BINS)
+def histogram_rows(
+    data: Attributions, *, layer: str, filter: int, styles: Mapping[str, DomainStyle]
+) -> dict[str, Rows]:
+    """Return how often each contribution occurs on each domain, in % of its images."""
+    sides = [values[:, filter].double().numpy() for values in data.values[layer]]
+    edges = np.histogram_bin_edges(np.concatenate(sides), bins=BINS)
     rows: Rows = []
     names: Rows = []
-    for k, (domain, found) in enumerate(zip(held.pair, values, strict=True)):
-        look = style[domain.name]
-        shares = 100 * np.histogram(found, edges)[0] / len(found)
-        about = {"domain": domain.name, "colour": look.colour, "dash": list(look.dash)}
-        rows += [
-            {**about, "x": x, "share": round(share, 3)}
-            for x, share in zip(edges.tolist(), [*shares.tolist(), 0.0], strict=True)
-        ]
-        names.append({"text": shortened(domain.name, most=20), "at": 8 + 15 * k, "colour": look.colour})
+    for k, (domain, values) in enumerate(zip(data.pair, sides, strict=True)):
+        style = styles[domain.name]
+        percent = [*(100 * np.histogram(values, edges)[0] / len(values)).round(3).tolist(), 0.0]
+        shared = {"domain": domain.name, "colour": style.colour, "dash": list(style.dash)}
+        rows += [{**shared, "x": x, "share": share} for x, share in zip(edges.tolist(), percent, strict=True)]
+        names.append({"text": shortened(domain.name, most=20), "at": 8 + 15 * k, "colour": style.colour})
     return {"histogram": rows, "names": names}
 
 
 def weight_rows(study: Study, *, layer: str, filter: int) -> dict[str, Rows]:
-    """The filter's weights on each channel of the image, if it is in the layer that reads the image."""
-    found = _first_weights(study, study.graph[layer], filter)
-    if found is None:
-        lines = ("Its weights read other", "filters; only those of", "the first layer are", "pictures.")
-        return {"weights": [], "weight_words": [_words(line, x=0, y=8 + 15 * k) for k, line in enumerate(lines)]}
-    most = max(float(np.abs(found).max()), 1e-12)
-    budget = _COLOURS.get(len(found), tuple(f"channel {k}" for k in range(len(found))))
-    side = min(64, 200 // len(found) - 8)
-    pictures = [
-        {
-            "x": 0,
-            "y": 22 + k * (side + 8),
-            "side": side,
-            "url": png(part, low=-most, high=most),
-            "text": f"{name}: {part.min():.2g} to {part.max():.2g}",
-        }
-        for k, (name, part) in enumerate(zip(budget, found, strict=True))
-    ]
-    words = [_words("Its weights on", x=0, y=8)]
-    words += [
-        _words(name, x=side + 8, y=one["y"] + side / 2, look="small")
-        for name, one in zip(budget, pictures, strict=True)
-    ]
-    words.append(_words("teal above 0, brown below", x=0, y=22 + len(budget) * (side + 8) + 8, look="small"))
+    """Return the filter's weights on each channel of the image, if it is in the layer that takes the image."""
+    weights = _first_weights(study, study.graph[layer], filter)
+    if weights is None:
+        lines = ("Its inputs are other", "filters; only weights of", "the first layer are", "pictures.")
+        return {"weights": [], "weight_words": [_text(line, x=0, y=8 + 15 * k) for k, line in enumerate(lines)]}
+    most = max(float(np.abs(weights).max()), 1e-12)
+    names = _COLOURS.get(len(weights), tuple(f"channel {k}" for k in range(len(weights))))
+    side = min(64, 200 // len(weights) - 8)
+    words = [_text("Its weights on", x=0, y=8)]
+    pictures: Rows = []
+    for k, (name, values) in enumerate(zip(names, weights, strict=True)):
+        y, text = 22 + k * (side + 8), f"{name}: {values.min():.2g} to {values.max():.2g}"
+        pictures.append({"x": 0, "y": y, "side": side, "url": png(values, low=-most, high=most), "text": text})
+        words.append(_text(name, x=side + 8, y=y + side / 2, style="small"))
+    words.append(_text("teal above 0, brown below", x=0, y=22 + len(names) * (side + 8) + 8, style="small"))
     return {"weights": pictures, "weight_words": words}
 
 
-def rank_words(scores: Scores, *, layer: str, filter: int) -> dict[str, Any]:
-    """Where a scorer's order of removal within the layer has the filter: a place from 0 (first) to 100, and words."""
+def rank_words(scores: Scores, *, layer: str, filter: int) -> Row:
+    """Return the filter's place in a scorer's removal order within the layer, 0 (first) to 100, and in words."""
     values = scores.values[layer]
     before = int((values < values[filter]).sum()) + int((values[:filter] == values[filter]).sum())
-    count = len(values)
-    return {"at": 100 * before / max(count - 1, 1), "text": f"{ordinal(before + 1)} of {count}"}
+    return {"at": 100 * before / max(len(values) - 1, 1), "text": f"{ordinal(before + 1)} of {len(values)}"}
 
 
-def rank_rows(
-    study: Study, menu: Mapping[str, Scorer | Scores], known: Mapping[str, Scores | str], *, layer: str, filter: int
-) -> Rows:
-    """Each scorer's place for the filter, "…" where it is not known yet; those that look at a target are marked."""
+def rank_rows(study: Study, items: Sequence[Item], scores: MenuScores, *, layer: str, filter: int) -> Rows:
+    """Return each scorer's place for the filter, "…" where it is not known yet; target-aware ones are marked."""
     rows: Rows = []
-    for place, (name, item) in enumerate(menu.items()):
-        found = known.get(name)
-        told: dict[str, Any] = {"at": None, "text": "…" if found is None else "cannot run"}
-        if isinstance(found, Scores):
-            told = rank_words(found, layer=layer, filter=filter)
-        aware = isinstance(item, Scorer) and "target" in item.reads and study.targets
-        words = shortened(item.label if isinstance(item, Scorer) else item.scorer, most=LETTERS)
-        rows.append({"place": place, "label": marked(words, study.targets[0].name if aware else "none"), **told})
+    for place, item in enumerate(items):
+        known = scores.get(item)
+        words: Row = {"at": None, "text": "…" if known is None else "cannot run"}
+        if isinstance(known, Scores):
+            words = rank_words(known, layer=layer, filter=filter)
+        label = marked(shortened(plain_label(item), most=LETTERS), reads_target(item, study))
+        rows.append({"place": place, "label": label, **words})
     return rows
 
 
-def change_rows(found: Sequence[Case]) -> Rows:
-    """The change of accuracy of each domain in points, with its interval."""
-    rows = drop_chart_rows(tidy(drop_rows(found), extra=CHANGE_COLUMNS))
-    for row in rows:
-        row["text"] = f"{row['change']:+.1f}".replace("-", _MINUS) if abs(row["change"]) >= 0.05 else "0.0"
-    return [{**row, "place": k, "label": shortened(row["label"], most=22)} for k, row in enumerate(rows)]
+def change_rows(cases: Sequence[Case]) -> Rows:
+    """Return the accuracy change of each domain in points, with its interval."""
+    rows = drop_chart_rows(tidy(drop_rows(cases), extra=EXTRA))
+    return [
+        {**row, "place": k, "label": shortened(row["label"], most=22), "text": points_text(row["change"])}
+        for k, row in enumerate(rows)
+    ]
 
 
 def waiting_rows(study: Study) -> Rows:
-    """The same before anything is measured."""
-    style = domain_styles((d.name, d.role or "source") for d in study.domains)
-    nothing = {"change": None, "low": None, "high": None, "text": "…", "looked": ""}
+    """Return the same before anything is measured."""
+    styles = domain_styles((d.name, d.role or "source") for d in study.domains)
+    blank = {"change": None, "low": None, "high": None, "text": "…"}
     return [
-        {
-            "place": k,
-            "label": shortened(d.name, most=22),
-            **nothing,
-            **{part: mark_of(style[d.name])[part] for part in ("colour", "fill", "shape")},
-        }
+        {**point_of(styles[d.name]), **blank, "looked": "", "place": k, "label": shortened(d.name, most=22)}
         for k, d in enumerate(labelled(study))
     ]
 
 
 def ordinal(number: int) -> str:
-    """A place in words.
+    """Return a place in words.
 
     >>> [ordinal(k) for k in (1, 2, 3, 4, 11, 22, 113)]
     ['1st', '2nd', '3rd', '4th', '11th', '22nd', '113th']
@@ -190,50 +165,44 @@ def ordinal(number: int) -> str:
     return f"{number}{end}"
 
 
-def mask_without(study: Study, held: Attributed, *, layer: str, filter: int) -> Mask:
-    """The mask that removes one filter, and those that grouped convolutions tie to it.
+def mask_without(study: Study, data: Attributions, *, layer: str, filter: int) -> Mask:
+    """Return the mask that removes one filter, and those that grouped convolutions tie to it.
 
     Raises:
         DgpruneError: nothing would be left of the layer.
     """
     group = study.graph[layer]
-    gone = (group.units == group.units[filter]).nonzero().flatten().tolist()
-    reads = {f"{domain.name}/{held.split}": "labels" for domain in held.pair}
-    return Mask.by_hand(study.graph, removed={layer: gone}, reads=reads)
+    removed = (group.units == group.units[filter]).nonzero().flatten().tolist()
+    reads = {f"{domain.name}/{data.split}": "labels" for domain in data.pair}
+    return Mask.by_hand(study.graph, removed={layer: removed}, reads=reads)
 
 
-def heading(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's first words, from the map's cell: "conv3, filter 17: contributes more on b (d = 0.8, 0.6 to 1.1)"."""
+def heading(cell: Mapping[str, Any]) -> Row:
+    """Return the card's title, from the map's cell: "conv3, filter 17: contributes more on b (d = 0.8, 0.6 to 1.1)"."""
     size = cell["size"].replace(" (", ", ").rstrip(")")
-    return _words(f"{cell['group']}, filter {cell['filter']}: {cell['says']} (d = {size})", x=0, y=8, look="name")
+    return _text(f"{cell['group']}, filter {cell['filter']}: {cell['says']} (d = {size})", x=0, y=8, style="name")
 
 
-def _words(text: str, *, x: float, y: float, look: str = "plain") -> dict[str, Any]:
-    return {"x": x, "y": y, "text": text, "look": look}
+def _text(text: str, *, x: float, y: float, style: str = "plain") -> Row:
+    return {"x": x, "y": y, "text": text, "style": style}
 
 
-def _named(domain: Domain) -> str:
-    role = f" ({WORDS[domain.role]})" if domain.role in WORDS else ""
-    return shortened(domain.name, most=24) + role
-
-
-def _strongest(held: Attributed, side: int, layer: str, filter: int) -> tuple[Tensor, list[float]]:
+def _strongest(data: Attributions, side: int, layer: str, filter: int) -> tuple[Tensor, list[float]]:
     """Row numbers and values of the images with the largest |attribution|."""
-    values = held.values[layer][side][:, filter]
-    places = values.abs().argsort(descending=True, stable=True)[:PAIRS]
-    return held.rows[side][places], values[places].tolist()
+    values = data.values[layer][side][:, filter]
+    order = values.abs().argsort(descending=True, stable=True)[:PAIRS]
+    return data.rows[side][order], values[order].tolist()
 
 
 def _first_weights(study: Study, group: FilterGroup, filter: int) -> NDArray[np.float64] | None:
-    """(channels, kh, kw) weights of a filter that reads the image itself; None for any other."""
-    weight = dict(study.model.named_parameters()).get(f"{group.name}.weight")
+    """(channels, kh, kw) weights of a filter whose input is the image itself; None for any other."""
+    name = f"{group.name}.weight"
+    weight = dict(study.model.named_parameters()).get(name)
     first = group.name == study.graph.groups[0].name
     if not first or weight is None or weight.ndim != 4 or weight.shape[1] != study.domains[0].shape[0]:
         return None
-    where = next(
-        (m for m in group.members if m.tensor == f"{group.name}.weight" and m.axis == 0 and m.side == "out"), None
-    )
-    if where is None or not bool((where.filters == filter).any()):
+    member = next((m for m in group.members if m.tensor == name and m.axis == 0 and m.side == "out"), None)
+    if member is None or not bool((member.filters == filter).any()):
         return None
-    place = int(where.positions[torch.nonzero(where.filters == filter)[0, 0]])
-    return weight[place].detach().double().cpu().numpy()
+    position = int(member.positions[torch.nonzero(member.filters == filter)[0, 0]])
+    return weight[position].detach().double().cpu().numpy()

@@ -1,4 +1,4 @@
-"""The panel "Images that flip": which images turned wrong, and which turned right, as pictures to browse."""
+"""The panel "Prediction flips": which images turned wrong and which turned right, as pictures to browse."""
 
 from __future__ import annotations
 
@@ -10,108 +10,113 @@ from torch import Tensor
 
 from ...charts.drop import CAPTION
 from ...charts.pixels.thumbnails import Strip, data_url, per_strip, picture_chart, picture_rows
-from ...charts.theme import WORDS
-from ...core import exposure_label, exposure_of, yielding
+from ...charts.theme import role_label
+from ...core import Domain, exposure_label, exposure_of, yielding
 from ...diagnostics._removal import Case, Removal, case_steps
 from ...diagnostics.flips import flipped
 from ...stats import intervals
 from ...study import Study
-from .protocol import Frames, View
+from .protocol import Frames, Rows, View
 
 KINDS = {
     "right_to_wrong": "right before, wrong now",
     "wrong_to_right": "wrong before, right now",
-    "changed": "read as another class than before (no labels)",
+    "changed": "another class than before (no labels)",
 }
 
 
 class FlipsPanel:
-    """Per domain the images that turned from right to wrong and from wrong to right under the explorer's mask.
+    """Per domain the images that turned from right to wrong, and from wrong to right, under the explorer's mask.
 
-    Without labels those that are read as another class than before. A page shows about 24; `selected["page"]` is the
-    page, counted from 0, and goes back to the first when the mask changes.
+    Without labels: those classified differently than before. A page shows about 24; `selected["page"]` is the page,
+    counted from 0, and returns to the first when the mask changes.
     """
 
-    name, label = "flips", "Images that flip"
+    name, label = "flips", "Prediction flips"
 
     def __init__(self) -> None:
         self.charts: Mapping[str, dict[str, Any]] = {"flips": picture_chart().to_dict()}
         self.selected: Any = None
-        self._shown: tuple[Any, ...] | None = None
+        self._key: tuple[Any, ...] | None = None
 
     def unavailable(self, study: Study) -> str | None:
-        """Where images are no pictures."""
-        channels = study.domains[0].shape[0]
-        if channels in (1, 3, 4):
-            return None
-        return f"images of {channels} channels cannot be shown as pictures; 1, 3 or 4 can."
+        """Return why, where images are no pictures."""
+        return no_pictures(study.domains[0])
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """The page that is asked for; nothing between the batches of a mask that is not measured yet."""
-        shown = (view.study.content, view.mask.key, view.batchnorm)
-        if shown != self._shown:
-            self._shown, self.selected = shown, {**(self.selected or {}), "page": 0}
-        asked = Removal((), (), batchnorm=view.batchnorm)
-        found: list[Case] = []
+        """Yield the selected page; empty frames between the batches of a mask that is not measured yet."""
+        key = (view.study.content, view.mask.key, view.batchnorm)
+        if key != self._key:
+            self._key, self.selected = key, {**(self.selected or {}), "page": 0}
+        removal, cases = Removal(batchnorm=view.batchnorm), []
         for domain in view.study.domains:
-            steps = case_steps(view.study, view.mask, domain=domain, asked=asked)
-            found.append((yield from yielding(steps, {})))
-        yield self._frames(found)
+            steps = case_steps(view.study, view.mask, domain=domain, removal=removal)
+            cases.append((yield from yielding(steps, {})))
+        yield self._frame(cases)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Nothing further."""
+        """Yield nothing further."""
         return iter(())
 
-    def _frames(self, found: list[Case]) -> Frames:
-        room = per_strip(len(found))
-        turned = {case.domain.name: _kinds(case) for case in found}
-        most = max(int(part.sum()) for kinds in turned.values() for part in kinds.values())
+    def _frame(self, cases: list[Case]) -> Frames:
+        room = per_strip(len(cases))
+        flips = [_flips(case) for case in cases]
+        most = max(int(flags.sum()) for kinds in flips for flags in kinds.values())
         pages = max(1, -(-most // room))
         page = min(max(int((self.selected or {}).get("page") or 0), 0), pages - 1)
+        shown = slice(page * room, (page + 1) * room)
         strips = {
-            _name(case): [
-                _strip(case, kind, part, slice(page * room, (page + 1) * room))
-                for kind, part in turned[case.domain.name].items()
-            ]
-            for case in found
+            _name(case): [_strip(case, kind, flags, shown) for kind, flags in kinds.items()]
+            for case, kinds in zip(cases, flips, strict=True)
         }
-        text = f"Under each image: read before → read now, and its true class. {CAPTION}"
+        text = f"Under each image: predicted before → predicted now, and its true class. {CAPTION}"
         return {"flips": picture_rows(strips), "text": text, "pages": {"at": page, "of": pages}}
 
 
-def _kinds(case: Case) -> dict[str, Tensor]:
-    """What is shown of a domain: both directions, or without labels what changed."""
-    found = flipped(case)
-    return {kind: part for kind, part in found.items() if kind != "changed"} or found
+def no_pictures(domain: Domain) -> str | None:
+    """Return why a domain's images cannot be shown as pictures; None where they can."""
+    channels = domain.shape[0]
+    if channels in (1, 3, 4):
+        return None
+    return f"images of {channels} channels cannot be shown as pictures; 1, 3 or 4 can."
+
+
+def thumbnails(domain: Domain, rows: Tensor) -> list[str]:
+    """Return these images of a domain as data URLs."""
+    pixels = (domain.take(rows, device="cpu").images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [data_url(np.ascontiguousarray(image)) for image in pixels]
+
+
+def _flips(case: Case) -> dict[str, Tensor]:
+    """Both directions, or without labels what changed."""
+    kinds = flipped(case)
+    return {kind: flags for kind, flags in kinds.items() if kind != "changed"} or kinds
 
 
 def _name(case: Case) -> str:
-    """A domain's name, its role in words, and the mark of what was looked at."""
-    role = case.domain.role
-    words = f" ({WORDS[role]})" if role in WORDS else ""
-    return f"{case.domain.name}{words}{exposure_label(exposure_of(case.columns()))}"
+    """A domain's name, its role, and the mark of what was looked at."""
+    return case.domain.name + role_label(case.domain.role) + exposure_label(exposure_of(case.columns()))
 
 
-def _strip(case: Case, kind: str, turned: Tensor, which: slice) -> Strip:
+def _strip(case: Case, kind: str, flags: Tensor, shown: slice) -> Strip:
     """The pictures of one kind on one page."""
-    places = turned.nonzero().flatten()
-    rows = places[which]
-    count, total = len(places), len(turned)
-    low, high = intervals.over_images(turned.double().cpu().numpy())
+    places = flags.nonzero().flatten()
+    count, total = len(places), len(flags)
+    low, high = intervals.over_images(flags.double().cpu().numpy())
     share = f"{100 * count / total:.1f} %, {100 * float(low):.1f} to {100 * float(high):.1f}"
-    return Strip(KINDS[kind], f"{count:,} of {total:,} ({share})", _pictures(case, rows), count)
+    text = f"{count:,} of {total:,} ({share})"
+    return Strip(kind=KINDS[kind], count=text, pictures=_pictures(case, places[shown]), total=count)
 
 
-def _pictures(case: Case, places: Tensor) -> list[dict[str, Any]]:
+def _pictures(case: Case, places: Tensor) -> Rows:
     if not len(places):
         return []
     before, index = case.before, case.before.index[places].cpu()
-    pixels = (case.domain.take(index, device="cpu").images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    truth = [None] * len(places) if before.labels is None else before.labels[places].tolist()
-    read = zip(
-        pixels, index.tolist(), truth, before.predicted[places].tolist(), case.predicted[places].tolist(), strict=True
-    )
-    return [
-        {"url": data_url(np.ascontiguousarray(image)), "image": number, "truth": true, "before": was, "now": now}
-        for image, number, true, was, now in read
-    ]
+    columns = {
+        "url": thumbnails(case.domain, index),
+        "image": index.tolist(),
+        "truth": [None] * len(places) if before.labels is None else before.labels[places].tolist(),
+        "before": before.predicted[places].tolist(),
+        "now": case.predicted[places].tolist(),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,24 +1,25 @@
-"""The panel "Layer by layer": each layer pruned alone, and which one cannot bear it."""
+"""The panel "Layer sensitivity": each layer pruned alone, and which layer loses most."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...charts import domain_styles
 from ...charts.drop import CAPTION, span_rows
 from ...charts.layers import known, layer_rows, layers_chart, placed, waiting
 from ...core import Domain, Mask, tidy, yielding
-from ...diagnostics._removal import Removal, alone, case_steps
+from ...diagnostics._removal import Removal, case_steps, only_layer
 from ...diagnostics.drop import EXTRA, drop_rows
 from ...pruning import allocate
 from ...study import Study
+from .domain_pairs import labelled
 from .labels import label
-from .protocol import ESTIMATE_IMAGES, Frames, View
+from .protocol import ESTIMATE_IMAGES, Frames, Rows, View
 
-_BATCHNORM = {"as_is": "BatchNorm as it is", "recalibrate": "BatchNorm refreshed"}
-_MINUS = "\N{MINUS SIGN}"
-_KEPT = 2000  # results remembered, of some kilobytes each
+_BATCHNORM = {"as_is": "BatchNorm as is", "recalibrate": "BatchNorm recalibrated"}
+_CACHED = 2000  # results of some kilobytes each
 
 Key = tuple[Any, ...]
 
@@ -29,128 +30,101 @@ class LayersPanel:
     An estimate from 250 images of each domain comes first, layer by layer, then all images in the background.
     """
 
-    name, label = "layers", "Layer by layer"
+    name, label = "layers", "Layer sensitivity"
 
     def __init__(self) -> None:
         self.charts: Mapping[str, dict[str, Any]] = {"layers": layers_chart().to_dict()}
         self.selected: Any = None
-        self._found: dict[Key, list[dict[str, Any]]] = {}
+        self._rows: dict[Key, Rows] = {}
 
     def unavailable(self, study: Study) -> str | None:
-        """Where no domain has labels."""
-        if any(domain.labels is not None for domain in study.domains):
-            return None
-        return "no domain has labels, so nobody can tell what a layer costs."
+        """Return why, where no domain has labels."""
+        return None if labelled(study) else "no domain has labels, so the accuracy cannot be measured."
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """What is known, then an estimate of every layer."""
-        asked, masks = _asked(view)
-        yield self._frames(view, masks)
+        """Yield what is known, then an estimate of every layer."""
+        masks = _masks(view)
+        yield self._frame(view, masks)
         for layer, mask in masks.items():
-            if any(self._rows(view, layer, mask, domain) is None for domain in _domains(view)):
-                yield from self._measure(view, layer, mask, asked=asked, images=ESTIMATE_IMAGES)
-                yield self._frames(view, masks)
+            if any(self._best(view, layer, mask, domain) is None for domain in labelled(view.study)):
+                yield from self._measure(view, layer, mask, images=ESTIMATE_IMAGES)
+                yield self._frame(view, masks)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """All images, layer by layer."""
-        asked, masks = _asked(view)
+        """Yield all images, layer by layer."""
+        masks = _masks(view)
         for layer, mask in masks.items():
-            yield from self._measure(view, layer, mask, asked=asked, images=None)
-            yield self._frames(view, masks)
+            yield from self._measure(view, layer, mask, images=None)
+            yield self._frame(view, masks)
 
-    def _measure(
-        self, view: View, layer: str, mask: Mask, *, asked: Removal, images: int | None
-    ) -> Generator[Frames, None, None]:
-        """One layer on every domain; yields nothing new between batches."""
-        for domain in _domains(view):
-            small = len(domain.rows(asked.split)) <= ESTIMATE_IMAGES
-            key = _key(view, layer, mask, domain, None if small else images)
-            if key in self._found:
-                continue
-            budget = Removal(asked.scorers, asked.ratios, batchnorm=asked.batchnorm, images=key[-1], one_layer=True)
-            steps = case_steps(view.study, mask, domain=domain, asked=budget, group=layer)
-            self._found[key] = drop_rows([(yield from yielding(steps, {}))])
-        while len(self._found) > _KEPT:
-            del self._found[next(iter(self._found))]
+    def _measure(self, view: View, layer: str, mask: Mask, *, images: int | None) -> Generator[Frames, None, None]:
+        """Measure one layer on every domain; yield empty frames between batches."""
+        for domain in labelled(view.study):
+            removal = Removal(scorers=[view.scorer], ratios=[mask.ratio_requested], batchnorm=view.batchnorm)
+            used = None if len(domain.rows(removal.split)) <= ESTIMATE_IMAGES else images
+            key = _key(view, layer, mask, domain, used)
+            if key not in self._rows:
+                removal = replace(removal, images=used, one_layer=True)
+                steps = case_steps(view.study, mask, domain=domain, removal=removal, group=layer)
+                self._rows[key] = drop_rows([(yield from yielding(steps, {}))])
+        while len(self._rows) > _CACHED:
+            del self._rows[next(iter(self._rows))]
 
-    def _rows(self, view: View, layer: str, mask: Mask, domain: Domain) -> tuple[list[dict[str, Any]], bool] | None:
+    def _best(self, view: View, layer: str, mask: Mask, domain: Domain) -> tuple[Rows, bool] | None:
         """The best that is known, and whether it is an estimate."""
         for images in (None, ESTIMATE_IMAGES):
-            rows = self._found.get(_key(view, layer, mask, domain, images))
-            if rows is not None:
+            if (rows := self._rows.get(_key(view, layer, mask, domain, images))) is not None:
                 return rows, images is not None
         return None
 
-    def _frames(self, view: View, masks: Mapping[str, Mask]) -> Frames:
-        """The chart's rows, those not known yet empty, and the words above."""
-        domains, style = _domains(view), domain_styles((d.name, d.role or "source") for d in view.study.domains)
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        rough: set[tuple[str, str]] = set()
-        for layer, mask in masks.items():
-            for domain in domains:
-                held = self._rows(view, layer, mask, domain)
-                if held is not None:
-                    found[layer, domain.name] = held[0]
-                    rough |= {(layer, domain.name)} if held[1] else set()
-        frame = tidy((row for rows in found.values() for row in rows), extra=EXTRA)
-        ready = {(row["layer"], row["domain"]): row for row in layer_rows(frame, estimates=rough, style=style)}
-        rows = placed(
-            [
-                ready[layer, d.name] if (layer, d.name) in ready else waiting(layer, domain=d.name, look=style[d.name])
-                for layer in masks
-                for d in domains
-            ]
-        )
-        text = "\n".join(
-            [_about(view), *_worst(rows, [d.name for d in domains]), *_marked(rows, len(masks), rough=bool(rough))]
-        )
-        return {"layers": {"layers": rows, "span": span_rows(known(rows))}, "text": text}
+    def _frame(self, view: View, masks: Mapping[str, Mask]) -> Frames:
+        """The chart's rows, those not known yet empty, and the text above."""
+        domains, styles = labelled(view.study), domain_styles((d.name, d.role or "source") for d in view.study.domains)
+        cells = {(layer, d.name): self._best(view, layer, mask, d) for layer, mask in masks.items() for d in domains}
+        estimates = {cell for cell, best in cells.items() if best is not None and best[1]}
+        table = tidy((row for best in cells.values() if best for row in best[0]), extra=EXTRA)
+        ready = {(row["layer"], row["domain"]): row for row in layer_rows(table, estimates=estimates, styles=styles)}
+        later = {(layer, name): waiting(layer, domain=name, style=styles[name]) for layer, name in cells}
+        rows = placed([ready.get(cell, later[cell]) for cell in cells])
+        lines = [_about(view), *_worst(rows, domains), _progress(rows, len(masks), estimates=bool(estimates))]
+        return {"layers": {"layers": rows, "span": span_rows(known(rows))}, "text": "\n".join(lines)}
 
 
-def _asked(view: View) -> tuple[Removal, dict[str, Mask]]:
-    """What is asked for, and the mask of each layer alone, in the order of execution."""
-    item, ratio = view.menu[view.mask.scorer], view.mask.ratio_requested
-    mask = allocate(view.study.score(item), ratio=ratio)
-    masks = {layer: alone(mask, layer) for layer in view.study.graph.names}
-    return Removal([item], [ratio], batchnorm=view.batchnorm, one_layer=True), masks
-
-
-def _domains(view: View) -> list[Domain]:
-    return [domain for domain in view.study.domains if domain.labels is not None]
+def _masks(view: View) -> dict[str, Mask]:
+    """The mask of each layer alone, in the order of execution."""
+    mask = allocate(view.study.score(view.scorer), ratio=view.mask.ratio_requested)
+    return {layer: only_layer(mask, layer) for layer in view.study.graph.names}
 
 
 def _key(view: View, layer: str, mask: Mask, domain: Domain, images: int | None) -> Key:
     batchnorm = view.batchnorm if view.study.has_batchnorm else "as_is"
-    # The scorer too: two of them may remove the same filters, and one of them have looked at a target.
+    # The scorer too: two of them may remove the same filters, and only one of them have looked at a target.
     choice = mask.key, mask.scorer, repr(mask.reads), mask.ratio_requested
     return view.study.content, layer, choice, batchnorm, domain.name, images
 
 
 def _about(view: View) -> str:
-    share = f"{100 * view.mask.ratio_requested:.4g} % of the filters of one layer alone, all others whole"
-    return f"“{label(view.study, view.menu[view.mask.scorer])}”: {share}; {_BATCHNORM[view.batchnorm]}. {CAPTION}"
+    share = f"{100 * view.mask.ratio_requested:.4g} % of the filters of one layer alone, all other layers complete"
+    return f"“{label(view.study, view.scorer)}”: {share}; {_BATCHNORM[view.batchnorm]}. {CAPTION}"
 
 
-def _worst(rows: list[dict[str, Any]], domains: list[str]) -> list[str]:
-    """Which layer bears it least, per domain, once all layers are known."""
+def _worst(rows: Rows, domains: list[Domain]) -> list[str]:
+    """Which layer loses most, per domain, once all layers are known."""
     parts = []
     for domain in domains:
-        mine = [row for row in rows if row["domain"] == domain]
-        if any(row["change"] is None for row in mine) or not mine:
+        own = [row for row in rows if row["domain"] == domain.name]
+        if not own or any(row["change"] is None for row in own):
             continue
-        least = min(mine, key=lambda row: row["change"])
-        ends = f"{least['low']:.1f} to {least['high']:.1f}".replace("-", _MINUS)
-        clear = f"{least['layer']} ({least['text']} points, {ends})" if least["high"] < 0 else "no layer clearly"
-        parts.append(f"{domain}: {clear}")
-    return [f"Bears it least, by domain: {'; '.join(parts)}."] if parts else []
+        worst = min(own, key=lambda row: row["change"])
+        ends = f"{worst['low']:.1f} to {worst['high']:.1f}".replace("-", "\N{MINUS SIGN}")
+        layer = f"{worst['layer']} ({worst['text']} points, {ends})" if worst["high"] < 0 else "no layer significantly"
+        parts.append(f"{domain.name}: {layer}")
+    return [f"Most sensitive, by domain: {'; '.join(parts)}."] if parts else []
 
 
-def _marked(rows: list[dict[str, Any]], layers: int, *, rough: bool) -> list[str]:
+def _progress(rows: Rows, layers: int, *, estimates: bool) -> str:
     """What is an estimate, and what is still to come."""
     waits = len({row["layer"] for row in rows if row["change"] is None})
-    said = []
-    if rough:
-        said.append(f"~ and pale: an estimate from {ESTIMATE_IMAGES} images of a domain; all images follow.")
-    if waits:
-        said.append(f"Measuring {layers - waits} of {layers} layers.")
-    return [" ".join(said)] if said else ["All images."]
+    parts = [f"~ and pale: an estimate from {ESTIMATE_IMAGES} images of a domain; all images follow."] * estimates
+    parts += [f"Measuring {layers - waits} of {layers} layers."] * bool(waits)
+    return " ".join(parts) or "All images."

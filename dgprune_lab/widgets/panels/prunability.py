@@ -1,4 +1,4 @@
-"""The panel "How little is enough?": the training loss against the weights kept, and the smallest share that does."""
+"""The panel "Prunability": the training loss against the weights kept, and the smallest share that suffices."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from ...charts.prunability import prunability_chart, prunability_data
 from ...core import DgpruneError, tidy
 from ...diagnostics._loss_curve import LossCurve
 from ...diagnostics.prunability import EXTRA, Search, Setting, curve_rows, loss_curve
-from ...study import Study, refuse
+from ...study import Study, require_labels
 from .protocol import Frames, View
 
 TOLERANCE = 0.1
 _TOLERANCES = tuple(k / 100 for k in range(1, 101))
+_EMPTY: Mapping[str, Any] = {"curve": [], "ends": [], "words": []}
 _ABOUT = (
-    "Single weights of the whole network go, the smallest first; BatchNorm stays as it is. Dot: the smallest share "
-    "that keeps the loss on the training images within the tolerance. Of several networks of equal training loss, the "
-    "one that needs less is said to generalise better (Kuhn et al. 2021); one network alone proves nothing."
+    "Single weights of the whole network are removed, smallest magnitude first; BatchNorm as is. Dot: the smallest "
+    "share kept whose loss on the training images stays within the tolerance. Of several networks with equal training "
+    "loss, the one with the smaller share is said to generalise better (Kuhn et al. 2021); one network alone proves "
+    "nothing."
 )
 
 
@@ -25,76 +27,69 @@ class PrunabilityPanel:
     """The prunability of the network as given, whatever the slider says: a quick search first, then every share.
 
     The tolerance is a slider of the chart itself.
+
+    Attributes:
+        curve: the losses measured so far.
     """
 
-    name, label = "prunability", "How little is enough?"
+    name, label = "prunability", "Prunability"
 
     def __init__(self) -> None:
-        self.charts: Mapping[str, dict[str, Any]] = {
-            "prunability": prunability_chart(
-                {"curve": [], "ends": [], "words": []}, tolerance=TOLERANCE, width=620
-            ).to_dict()
-        }
+        chart = prunability_chart(_EMPTY, tolerance=TOLERANCE, width=620)
+        self.charts: Mapping[str, dict[str, Any]] = {"prunability": chart.to_dict()}
         self.selected: Any = None
+        self.curve: LossCurve | None = None
         self._setting = Setting()
         self._content: str | None = None
-        self._curve: LossCurve | None = None
-        self._found = False
-        self._data: dict[str, Any] = {}
+        self._searched = False
+        self._data = _EMPTY
 
     def unavailable(self, study: Study) -> str | None:
-        """Why there is no loss to keep, if so."""
+        """Return why there is no training loss, if so."""
         try:
-            refuse(study, self._setting.split)
+            require_labels(study, self._setting.split)
         except DgpruneError as error:
             return str(error)
         return None
 
     def tick(self, view: View) -> Frames:
-        """What is measured already."""
-        if self._content != view.study.content:
-            self._content, self._found = view.study.content, False
-            self._curve = loss_curve(view.study, self._setting, name=view.study.name)
-            self._data = {"curve": [], "ends": [], "words": []}
-        return self._frames()
+        """Return what is measured already."""
+        if self.curve is None or self._content != view.study.content:
+            self._content, self._searched, self._data = view.study.content, False, _EMPTY
+            self.curve = loss_curve(view.study, self._setting, name=view.study.name)
+        return self._frame(self.curve)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """The end of the contiguous stretch first, then every share; a frame at each that is measured."""
-        curve = self._curve
+        """Yield a frame at the end of the contiguous stretch, then text at each further share, then all of them."""
+        curve = self.curve
         assert curve is not None
-        if not self._found:
+        if not self._searched:
             for _ in curve.bracket(TOLERANCE):
                 yield {}
-            self._found = True
-            self._read(view.study, "fast")
-            yield self._frames()
+            self._searched = True
+            self._read_off(view.study, curve, "fast")
+            yield self._frame(curve)
         if len(curve.losses) < len(curve.grid):
-            shown = len(curve.losses)
+            measured = len(curve.losses)
             for _ in curve.fill():
-                if len(curve.losses) == shown:
-                    yield {}
-                    continue
-                shown = len(curve.losses)
-                yield {"text": self._text()}
-            self._read(view.study, "grid")
-            yield self._frames()
+                yield {} if len(curve.losses) == measured else {"text": self._text(curve)}
+                measured = len(curve.losses)
+            self._read_off(view.study, curve, "grid")
+            yield self._frame(curve)
 
-    def _read(self, study: Study, search: Search) -> None:
-        assert self._curve is not None
-        rows = curve_rows(study, self._curve, setting=self._setting, search=search, tolerances=_TOLERANCES)
+    def _read_off(self, study: Study, curve: LossCurve, search: Search) -> None:
+        rows = curve_rows(study, curve, setting=self._setting, search=search, tolerances=_TOLERANCES)
         self._data = prunability_data(tidy(rows, extra=EXTRA))
 
-    def _frames(self) -> Frames:
-        return {"prunability": self._data, "text": self._text()}
+    def _frame(self, curve: LossCurve) -> Frames:
+        return {"prunability": self._data, "text": self._text(curve)}
 
-    def _text(self) -> str:
-        curve = self._curve
-        assert curve is not None
+    def _text(self, curve: LossCurve) -> str:
         done, total = len(curve.losses), len(curve.grid)
-        state = "Looking for the place quickly" if not self._found else "Quick search done, no islands looked for yet"
-        words = f"{state}; measured {done} of {total} shares."
+        state = "Quick search" if not self._searched else "Quick search done, isolated shares not searched yet"
+        text = f"{state}; measured {done} of {total} shares."
         if done == total:
-            words = "Every share is measured; rings mark islands, within the tolerance below one that is not."
+            text = "Every share is measured; rings: isolated shares within the tolerance, below one that is not."
         if curve.broken:
-            words += f" The loss is not finite at {len(curve.broken)} of them, which count as above the limit."
-        return f"{_ABOUT}\n{words}"
+            text += f" The loss is not finite at {len(curve.broken)} of them, which count as above the limit."
+        return f"{_ABOUT}\n{text}"

@@ -1,20 +1,19 @@
 // A, C and D: the Vega views of the explorer and what is fed to them.
 
 import { say, show } from "./elements.js";
-import { dropData, leftData, marksOf, sweepData } from "./memory.js";
+import { costData, dropData, sweepData } from "./memory.js";
 import { createView, dragInPlot, endView, feed, inksOf, plotSize } from "./views.js";
 
 export function paintCharts(page, pins, now) {
   const { a, c, d } = page.charts;
   if (!a) return;
   const { fixed, choice, inks } = page;
-  const shared = { fixed, shown: now.shown, stale: now.stale, ink: inks.ink, quiet: inks.quiet, hole: inks.hole };
-  feed(c, leftData({ full: fixed.full, step: now.step, stale: now.planStale }));
-  feed(a, sweepData({ ...shared, rows: now.rows, choice, pins, height: plotSize(a).height }));
-  feed(d, dropData(shared));
-  const marks = marksOf(now.shown);
-  show(page.aware, Boolean(marks));
-  say(page.aware, marks);
+  const { shown: frame, stale, curve } = now;
+  feed(c, costData({ step: now.step, stale: now.planStale }));
+  feed(a, sweepData({ fixed, curve, frame, stale, pins, ratio: choice.ratio, height: plotSize(a).height, inks }));
+  feed(d, dropData({ frame, stale, inks }));
+  show(page.exposures, Boolean(frame?.exposures));
+  say(page.exposures, frame?.exposures ?? "");
 }
 
 export async function loadCharts(page) {

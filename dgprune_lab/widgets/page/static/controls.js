@@ -3,30 +3,33 @@
 import { button, node, radios, say, select, show } from "./elements.js";
 
 const KINDS = [
-  ["weights", "from the weights"],
-  ["training", "from training images"],
-  ["target", "uses the new-look images (!)"],
+  ["weights", "weights"],
+  ["source", "source images"],
+  ["target", "target-aware (!)"],
   ["control", "controls"],
-  ["given", "passed in ready"],
+  ["given", "ready-made scores"],
 ];
-const COUNTED = { filters: "filters", parameters: "weights", macs: "computation" };
-const SCOPES = [["layer", "same in every layer"], ["global", "weakest anywhere"]];
+const COUNTED = { filters: "filters", parameters: "parameters", macs: "MACs" };
+const SCOPES = [
+  ["layer", "per layer", "The same share in every layer"],
+  ["global", "global", "The lowest scores anywhere in the network"],
+];
 
 // acts: {ratio(value, moving), choose(field, value), send(message)}
 export function createControls(fixed, acts) {
   const slider = createSlider(acts);
-  const { box: scorerBox, list: scorers } = select("Choose by", (name) => acts.choose("scorer", name));
+  const { box: scorerBox, list: scorers } = select("Scorer", (name) => acts.choose("scorer", name), "How the filters are ranked");
   fillScorers(scorers, fixed.scorers);
   const info = createInfo(fixed, acts);
-  const share = radios("Share out", SCOPES, (scope) => acts.choose("scope", scope));
-  const { box: countBox, list: count } = select("Count", (budget) => acts.choose("budget", budget));
-  for (const [of, words] of Object.entries(COUNTED)) count.append(node("option", { value: of, text: words }));
-  const refresh = node("input", {
-    type: "checkbox", on: { change: () => acts.choose("batchnorm", refresh.checked ? "recalibrate" : "as_is") },
+  const scope = radios("Scope", SCOPES, (value) => acts.choose("scope", value));
+  const { box: budgetBox, list: budget } = select("Budget", (value) => acts.choose("budget", value), "What the ratio counts");
+  for (const [value, text] of Object.entries(COUNTED)) budget.append(node("option", { value, text }));
+  const recalibrate = node("input", {
+    type: "checkbox", on: { change: () => acts.choose("batchnorm", recalibrate.checked ? "recalibrate" : "as_is") },
   });
-  const refreshBox = node(
-    "label", { class: "dgx-option", title: "Measure the BatchNorm statistics again on training images" },
-    refresh, node("span", { text: "refresh BatchNorm" }),
+  const recalibrateBox = node(
+    "label", { class: "dgx-option", title: "Estimate the BatchNorm statistics again on source images after removal" },
+    recalibrate, node("span", { text: "Recalibrate BatchNorm" }),
   );
   const buttons = createButtons(acts);
   const badge = node("span", { class: "dgx-badge", role: "status" });
@@ -34,43 +37,43 @@ export function createControls(fixed, acts) {
   const box = node(
     "div", { class: "dgx-controls" },
     node("div", { class: "dgx-row" }, slider.box, node("span", { class: "dgx-choose" }, scorerBox, info.box)),
-    node("div", { class: "dgx-row" }, share.box, countBox, refreshBox,
+    node("div", { class: "dgx-row" }, scope.box, budgetBox, recalibrateBox,
       node("span", { class: "dgx-row dgx-tail" }, buttons.box, node("span", { class: "dgx-state" }, badge, device))),
   );
-  show(refreshBox, Boolean(fixed.has_batchnorm));
-  return { box, slider, scorers, info, share, count, countBox, refresh, refreshBox, badge, buttons };
+  show(recalibrateBox, Boolean(fixed.has_batchnorm));
+  return { box, slider, scorers, info, scope, budget, budgetBox, recalibrate, recalibrateBox, badge, buttons };
 }
 
 function createSlider(acts) {
   const input = node("input", { type: "range", class: "dgx-slider", min: 0, max: 99, step: 1, "aria-label": "Remove" });
-  const words = node("output", { class: "dgx-amount" });
-  const slider = { input, words, held: false };
+  const amount = node("output", { class: "dgx-amount" });
+  const slider = { input, amount, held: false };
   input.addEventListener("pointerdown", () => (slider.held = true));
   for (const end of ["pointerup", "pointercancel", "blur", "change"])
     input.addEventListener(end, () => (slider.held = false));
   input.addEventListener("input", () => acts.ratio(Number(input.value) / 100));
-  slider.box = node("label", { class: "dgx-field dgx-remove" }, node("span", { class: "dgx-label", text: "Remove" }), input, words);
+  slider.box = node("label", { class: "dgx-field dgx-remove", title: "Share that is removed" }, node("span", { class: "dgx-label", text: "Remove" }), input, amount);
   return slider;
 }
 
 function fillScorers(list, scorers) {
   for (const [kind, legend] of KINDS) {
     const group = node("optgroup", { label: legend });
-    for (const scorer of scorers.filter((one) => one.kind === kind)) {
+    for (const scorer of scorers.filter((scorer) => scorer.kind === kind)) {
       const label = scorer.label.replace("\u25C7 target-aware", "\u25C7"); // the list is narrow; the line below says it
-      const words = scorer.unavailable ? `${label} \u2013 ${scorer.unavailable}` : label;
-      group.append(node("option", { value: scorer.name, text: words, disabled: Boolean(scorer.unavailable) }));
+      const text = scorer.unavailable ? `${label} \u2013 ${scorer.unavailable}` : label;
+      group.append(node("option", { value: scorer.name, text, disabled: Boolean(scorer.unavailable) }));
     }
     if (group.children.length) list.append(group);
   }
 }
 
-// The (i): scientific name, formula, paper and options. Closes with Escape, a second press or a press elsewhere.
+// The (i): name in code, formula, paper and options. Closes with Escape, a second press or a press elsewhere.
 function createInfo(fixed, acts) {
   const body = node("div", { class: "dgx-info", role: "note" });
   body.hidden = true;
   const box = node("span", { class: "dgx-infobox" });
-  const press = button("i", () => (body.hidden = !body.hidden), { class: "dgx-i", "aria-label": "About this choice" });
+  const press = button("i", () => (body.hidden = !body.hidden), { class: "dgx-i", "aria-label": "About this scorer" });
   const elsewhere = (event) => {
     if (!event.composedPath().includes(box)) body.hidden = true;
   };
@@ -82,11 +85,11 @@ function createInfo(fixed, acts) {
   return {
     box, body,
     dispose: () => document.removeEventListener("pointerdown", elsewhere),
-    tell: (scorer, spread) => {
+    show: (scorer, spread) => {
       const text = [scorer?.label ?? "", scorer?.name ?? "", scorer?.summary ?? "", scorer?.cite ?? "", spread ?? ""];
-      const shown = JSON.stringify([text, scorer?.options]);
-      if (body.dataset.shown === shown) return;
-      body.dataset.shown = shown;
+      const key = JSON.stringify([text, scorer?.options]);
+      if (body.dataset.key === key) return;
+      body.dataset.key = key;
       body.replaceChildren(
         node("strong", { text: text[0] }), node("code", { text: text[1] }),
         node("p", { text: text[2] }), node("p", { class: "dgx-spread", text: text[4] }),
@@ -99,10 +102,10 @@ function createInfo(fixed, acts) {
 
 // One keyword of a scorer; its own name is shown, as it is written in code.
 function optionControl({ name, value, choices }, acts) {
-  const words = (choice) => (choice === null ? "\u2013" : String(choice));
+  const label = (choice) => (choice === null ? "\u2013" : String(choice));
   const input = choices
     ? node("select", { on: { change: () => acts.send({ type: "option", name, value: choices[input.selectedIndex] }) } },
-        ...choices.map((choice) => node("option", { text: words(choice), selected: choice === value })))
+        ...choices.map((choice) => node("option", { text: label(choice), selected: choice === value })))
     : node("input", { type: "number", step: "any", value: String(value), on: { change: () => {
         if (Number.isFinite(input.valueAsNumber)) acts.send({ type: "option", name, value: input.valueAsNumber });
       } } });
@@ -126,13 +129,13 @@ export function showChoice(controls, choice, scorer, hold, spread) {
     slider.input.step = Number.isInteger(percent) ? (slider.grid ?? 1) : 0.01;
     slider.input.value = String(percent);
   } else if (hold && slider.input.step === "0.01") slider.input.step = String(slider.grid ?? 1);
-  const words = `${percent} % of the ${COUNTED[choice.budget]}`;
-  say(slider.words, words);
-  slider.input.setAttribute("aria-valuetext", words);
+  const amount = `${percent} % of the ${COUNTED[choice.budget]}`;
+  say(slider.amount, amount);
+  slider.input.setAttribute("aria-valuetext", amount);
   slider.input.style.setProperty("--dgx-share", `${(100 * percent) / (Number(slider.input.max) || 99)}%`);
   if (controls.scorers.value !== choice.scorer) controls.scorers.value = choice.scorer;
-  if (controls.count.value !== choice.budget) controls.count.value = choice.budget;
-  controls.share.set(choice.scope);
-  controls.refresh.checked = choice.batchnorm === "recalibrate";
-  controls.info.tell(scorer, spread);
+  if (controls.budget.value !== choice.budget) controls.budget.value = choice.budget;
+  controls.scope.set(choice.scope);
+  controls.recalibrate.checked = choice.batchnorm === "recalibrate";
+  controls.info.show(scorer, spread);
 }

@@ -5,26 +5,26 @@ const KEYS = "data-lm-suppress-shortcuts";
 const FOCUSABLE = new Set(["input", "select", "button", "textarea", "canvas", "a"]);
 
 export function node(tag, { text, on, ...attributes } = {}, ...children) {
-  const made = document.createElement(tag);
-  if (FOCUSABLE.has(tag) || attributes.tabindex !== undefined) made.setAttribute(KEYS, "true");
+  const element = document.createElement(tag);
+  if (FOCUSABLE.has(tag) || attributes.tabindex !== undefined) element.setAttribute(KEYS, "true");
   for (const [name, value] of Object.entries(attributes)) {
     if (value === false || value === null || value === undefined) continue;
-    made.setAttribute(name, value === true ? "" : String(value));
+    element.setAttribute(name, value === true ? "" : String(value));
   }
-  if (text !== undefined) made.textContent = text;
-  for (const [event, handler] of Object.entries(on ?? {})) made.addEventListener(event, handler);
-  made.append(...children.filter(Boolean));
-  return made;
+  if (text !== undefined) element.textContent = text;
+  for (const [event, handler] of Object.entries(on ?? {})) element.addEventListener(event, handler);
+  element.append(...children.filter(Boolean));
+  return element;
 }
 
-// An input that Vega made: its keys are its own, and it is called what stands beside it.
+// An input that Vega made: it keeps its keys, and its name is the text beside it.
 export function adopt(input) {
   input.setAttribute(KEYS, "true");
-  const words = input.closest("label, .vega-bind")?.textContent.trim();
-  if (words) input.setAttribute("aria-label", words);
+  const label = input.closest("label, .vega-bind")?.textContent.trim();
+  if (label) input.setAttribute("aria-label", label);
 }
 
-// Keys with Ctrl or Cmd stay the notebook's (save, run all): the mark is off while JupyterLab looks at such a key.
+// Keys with Ctrl or Cmd stay the notebook's (save, run all): the mark is off while JupyterLab handles such a key.
 export function lendKeys(root) {
   const lend = (event) => {
     const element = event.target;
@@ -55,10 +55,10 @@ export function radios(legend, options, pick) {
   const inputs = new Map();
   const box = node("span", { class: "dgx-field", role: "radiogroup", "aria-label": legend });
   box.append(node("span", { class: "dgx-label", text: legend }));
-  for (const [value, words] of options) {
+  for (const [value, text, title] of options) {
     const input = node("input", { type: "radio", name, value, on: { change: () => pick(value) } });
     inputs.set(value, input);
-    box.append(node("label", { class: "dgx-option" }, input, node("span", { text: words })));
+    box.append(node("label", { class: "dgx-option", title }, input, node("span", { text })));
   }
   return {
     box,
@@ -70,8 +70,8 @@ export function radios(legend, options, pick) {
   };
 }
 
-export function select(legend, pick) {
+export function select(legend, pick, title) {
   const list = node("select", { class: "dgx-select", "aria-label": legend, on: { change: () => pick(list.value) } });
-  const box = node("label", { class: "dgx-field" }, node("span", { class: "dgx-label", text: legend }), list);
+  const box = node("label", { class: "dgx-field", title }, node("span", { class: "dgx-label", text: legend }), list);
   return { box, list };
 }

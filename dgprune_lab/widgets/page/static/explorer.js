@@ -4,7 +4,7 @@
 import { embedCharts, endCharts, loadCharts, paintCharts } from "./charts.js";
 import { createControls, showChoice } from "./controls.js";
 import { button, lendKeys, node, say, show } from "./elements.js";
-import { createMemory, frameAt, frameKey, maskOf, nearest, planKey, sharedWith } from "./memory.js";
+import { createMemory, curveKey, frameAt, maskOf, nearest, planKey, sharedWith } from "./memory.js";
 import { createNotices, showCode, showNotice, showPins, showWarning } from "./notices.js";
 import { answerOffline, precomputed, settleOffline } from "./offline.js";
 import { clearPanels, createPanels, showPanels } from "./panels.js";
@@ -75,13 +75,13 @@ function layOut(page) {
   page.boxes = boxes;
   page.latency = node("div", { class: "dgx-about" });
   page.progress = node("span", { class: "dgx-progress" });
-  const a = panelBox("A", "How well it still reads", boxes.a, legendLine(page));
+  const a = panelBox("A", "Accuracy", boxes.a, legendLine(page));
   a.heading.append(page.progress);
-  const b = panelBox("B", "Which filters stay", page.strip.scroll, page.strip.about);
+  const b = panelBox("B", "Filters kept", page.strip.scroll, page.strip.about);
   b.heading.append(orderToggle(page));
-  const c = panelBox("C", "What is left", boxes.c, page.latency);
-  page.aware = node("div", { class: "dgx-about" });
-  const d = panelBox("D", "Change from full network", boxes.d, page.aware);
+  const c = panelBox("C", "Size and cost", boxes.c, page.latency);
+  page.exposures = node("div", { class: "dgx-about" });
+  const d = panelBox("D", "Accuracy change", boxes.d, page.exposures);
   const { strip, warning, code, chips } = page.notices;
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));
   page.root = node(
@@ -94,7 +94,7 @@ function layOut(page) {
 }
 
 function legendLine(page) {
-  page.none = node("span", { text: "No new-look images yet: Study(targets=[...])" });
+  page.none = node("span", { text: "No target domain yet: Study(targets=[...])" });
   show(page.none, !page.fixed.domains.some((domain) => domain.role === "target"));
   page.legend = node("span", { text: "full network \u2013 \u2013" });
   return node("div", { class: "dgx-about" }, page.legend, page.none);
@@ -130,13 +130,13 @@ function listen(page) {
 
 function learn(page) {
   const { model, memory } = page;
-  for (const plan of model.get("plans_by_key") ?? []) memory.learnPlan(plan);
-  for (const frames of model.get("frames_by_key") ?? []) memory.learnFrames(frames);
+  for (const plan of model.get("plans") ?? []) memory.learnPlan(plan);
+  for (const curve of model.get("curves") ?? []) memory.learnCurve(curve);
   memory.learnPlan(model.get("plan"));
-  memory.learnFrames(model.get("frames"));
+  memory.learnCurve(model.get("frames"));
 }
 
-// New fixed facts (a scorer joined the menu): the controls are made again, the charts stay.
+// A scorer joined the menu: the controls are made again, the charts stay.
 function restart(page) {
   page.fixed = page.model.get("static");
   const { controls } = page;
@@ -164,12 +164,12 @@ function onStatus(page) {
   schedule(page);
 }
 
-// A choice made in a cell (or in another view of this widget) moves the controls, but never a slider in a hand.
+// A choice made in a cell (or in another view of this widget) moves the controls, but no slider that is being dragged.
 function onChoice(page) {
-  const told = page.model.get("choice");
-  if (told.by === "page" && told.id <= page.lastSent) return;
-  const ratio = page.controls.slider.held || page.moving ? page.choice.ratio : told.ratio;
-  page.choice = { ...told, ratio };
+  const choice = page.model.get("choice");
+  if (choice.by === "page" && choice.id <= page.lastSent) return;
+  const ratio = page.controls.slider.held || page.moving ? page.choice.ratio : choice.ratio;
+  page.choice = { ...choice, ratio };
   schedule(page);
 }
 
@@ -185,7 +185,7 @@ function onMessage(page, message) {
 
 function choose(page, change) {
   const next = { ...page.choice, ...change };
-  page.choice = page.fixed.offline ? precomputed(page, next, change) : next;
+  page.choice = page.fixed.offline ? precomputed(page.memory, next, change) : next;
   page.saved = null;
   schedule(page);
   // While the slider moves, at most one message per SEND_EVERY; Python measures when the last one says that it rests.
@@ -217,7 +217,7 @@ function onSilence(page) {
   page.silent = true;
   page.gone = isGone(page);
   page.busy = !page.gone && (page.model.get("status")?.ack ?? 0) < page.lastSent;
-  // JupyterLab learns late that a kernel is gone, so silence is looked into again and again.
+  // JupyterLab learns late that a kernel has stopped, so it is checked again and again.
   if (page.busy && !page.ended) page.waiting = setTimeout(() => onSilence(page), BUSY_AFTER);
   schedule(page);
 }
@@ -238,7 +238,7 @@ function sendMessage(page, message) {
 
 function useInstead(page) {
   const scorer = scorerOf(page);
-  if (page.fixed.scorers.some((one) => one.name === scorer?.instead)) choose(page, { scorer: scorer.instead });
+  if (page.fixed.scorers.some(({ name }) => name === scorer?.instead)) choose(page, { scorer: scorer.instead });
   else sendMessage(page, { type: "instead" });
 }
 
@@ -261,12 +261,12 @@ function current(page) {
   const exact = memory.plans.get(planKey(choice));
   const plan = exact ?? page.lastPlan ?? null;
   const step = plan ? nearest(plan.steps, choice.ratio) : null;
-  const rows = memory.frames.get(frameKey(choice)) ?? [];
-  const frame = frameAt(rows, choice.ratio);
+  const curve = memory.curves.get(curveKey(choice));
+  const frame = frameAt(curve?.rows, choice.ratio);
   if (exact) page.lastPlan = exact;
-  if (frame) page.last = { frame, key: frameKey(choice), label: scorerOf(page)?.label ?? choice.scorer };
+  if (frame) page.last = { frame, key: curveKey(choice), label: scorerOf(page)?.label ?? choice.scorer };
   const shown = page.last?.frame ?? null;
-  return { plan, step, rows, frame, shown, stale: !frame, planStale: !exact, mask: step ? maskOf(plan, step) : null };
+  return { plan, step, curve, frame, shown, stale: !frame, planStale: !exact, mask: step ? maskOf(plan, step) : null };
 }
 
 function paint(page) {
@@ -275,7 +275,7 @@ function paint(page) {
   page.inks ??= inksOf(page.root);
   page.moving = controls.slider.held || Boolean(page.dragging);
   showChoice(controls, choice, scorerOf(page), controls.slider.held, now.planStale ? "" : now.plan.spread);
-  showWarning(notices, scorerOf(page), now.planStale ? null : now.plan.looked);
+  showWarning(notices, scorerOf(page), now.planStale ? null : now.plan.exposure);
   const status = page.model.get("status") ?? {};
   showNotice(notices, { error: status.error, gone: page.gone, busy: page.busy, message: page.saved ?? status.message });
   const pins = page.model.get("pins") ?? [];
@@ -307,14 +307,14 @@ function paintWords(page, { frame, shown, stale }, status) {
   const state = !frame ? "stale" : frame.estimate ? "estimate" : "exact";
   const every = page.fixed.offline ? `, every ${page.controls.slider.grid} %` : "";
   // Old numbers name the ratio they belong to, and the scorer where it was another.
-  const other = page.last && page.last.key !== frameKey(page.choice) ? `${page.last.label}, ` : "";
-  const words = {
+  const other = page.last && page.last.key !== curveKey(page.choice) ? `${page.last.label}, ` : "";
+  const texts = {
     stale: page.gone ? "not measured" : "measuring\u2026",
     estimate: `estimate, ${frame?.images ?? "?"} images a domain`,
     exact: `all images${every}`,
   };
   badge.dataset.state = state;
-  say(badge, words[state]);
+  say(badge, texts[state]);
   const text = shown?.sentence ?? "Measuring the first ratio\u2026";
   say(page.sentence, stale && shown ? `${other}${asPercent(shown.ratio)}: ${text}` : text);
   page.sentence.dataset.stale = String(stale);

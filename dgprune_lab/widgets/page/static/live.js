@@ -1,15 +1,16 @@
-// A run that is watched: a chart that grows, words of progress, and one button that stops it and goes on.
+// A run in the background: a chart that grows, words of progress, and a button to stop and resume.
 
 import { button, lendKeys, node, say, show } from "./elements.js";
+import { inked } from "./memory.js";
 import { createView, endView, feed, inksOf } from "./views.js";
 import { isGone, watchKernel, watchTheme } from "./watch.js";
 
 const BUSY_AFTER = 2000; // ms without an answer to a button until Python counts as busy
-const QUIET_AFTER = 4000; // ms without news of a run until one looks whether its kernel is still there
+const QUIET_AFTER = 4000; // ms without news of a run until its kernel is checked
 const STATES = { running: "running", stopped: "stopped", finished: "finished", failed: "failed", closed: "ended" };
 
 function draw(el, model, host) {
-  const page = { model, host, fixed: model.get("static"), chart: null, embed: null, asked: null, busy: false, gone: false };
+  const page = { model, host, fixed: model.get("static"), chart: null, embed: null, pressedIn: null, busy: false, gone: false };
   page.schedule = () => schedule(page);
   layOut(page);
   el.append(page.root);
@@ -33,34 +34,34 @@ function draw(el, model, host) {
 
 function layOut(page) {
   page.badge = node("span", { class: "dgx-badge", role: "status" });
-  page.stop = button("Stop", () => ask(page, "stop"));
-  page.go = button("Go on", () => ask(page, "go on"));
-  page.words = node("div", { class: "dgx-words" });
+  page.stop = button("Stop", () => press(page, "stop"));
+  page.resume = button("Resume", () => press(page, "resume"));
+  page.progress = node("div", { class: "dgx-words" });
   page.box = node("div", { class: "dgx-chart" });
-  page.told = node("span", { class: "dgx-grow" });
-  page.notice = node("div", { class: "dgx-notice", role: "alert" }, page.told);
+  page.noticeText = node("span", { class: "dgx-grow" });
+  page.notice = node("div", { class: "dgx-notice", role: "alert" }, page.noticeText);
   const title = node("span", { class: "dgx-title-words", text: page.fixed.title });
-  const buttons = node("span", { class: "dgx-buttons" }, page.stop, page.go);
+  const buttons = node("span", { class: "dgx-buttons" }, page.stop, page.resume);
   page.root = node(
     "div", { class: "dgx dgx-live" },
-    node("div", { class: "dgx-row" }, title, page.badge, buttons), page.words, page.notice, page.box,
+    node("div", { class: "dgx-row" }, title, page.badge, buttons), page.progress, page.notice, page.box,
   );
 }
 
 function listen(page) {
   const status = () => {
-    if (page.asked && page.model.get("status").state !== page.asked) answered(page);
-    hearken(page);
+    if (page.pressedIn && page.model.get("status").state !== page.pressedIn) answered(page);
+    watchSilence(page);
     page.schedule();
   };
   const handlers = { "change:status": status, "change:data": page.schedule };
   for (const [event, handler] of Object.entries(handlers)) page.model.on(event, handler);
-  hearken(page);
+  watchSilence(page);
   return () => Object.entries(handlers).forEach(([event, handler]) => page.model.off(event, handler));
 }
 
-// A run speaks several times a second; JupyterLab learns late that a kernel is gone, so silence is looked into.
-function hearken(page) {
+// A run reports several times a second; JupyterLab learns late that a kernel has stopped, so silence is checked.
+function watchSilence(page) {
   clearTimeout(page.quiet);
   page.silent = false;
   if (page.ended || page.model.get("status").state !== "running") return;
@@ -68,13 +69,13 @@ function hearken(page) {
     page.silent = true;
     page.gone = isGone(page);
     page.schedule();
-    if (!page.gone) hearken(page);
+    if (!page.gone) watchSilence(page);
   }, QUIET_AFTER);
 }
 
-// A button rests until the run has changed its state.
-function ask(page, type) {
-  page.asked = page.model.get("status").state;
+// A button is disabled until the run has changed its state.
+function press(page, type) {
+  page.pressedIn = page.model.get("status").state;
   page.waiting = setTimeout(() => {
     page.silent = true;
     page.gone = isGone(page);
@@ -91,7 +92,7 @@ function ask(page, type) {
 
 function answered(page) {
   clearTimeout(page.waiting);
-  Object.assign(page, { asked: null, busy: false });
+  Object.assign(page, { pressedIn: null, busy: false });
 }
 
 async function load(page) {
@@ -126,25 +127,21 @@ function schedule(page) {
 
 function paint(page) {
   page.inks ??= inksOf(page.root);
-  const { state, words, error, message } = page.model.get("status");
-  say(page.badge, page.gone && state === "running" ? "gone" : STATES[state]);
+  const { state, progress, error, message } = page.model.get("status");
+  say(page.badge, page.gone && state === "running" ? "no kernel" : STATES[state]);
   page.badge.dataset.state = { running: "estimate", finished: "exact" }[state] ?? "stale";
-  say(page.words, words ?? "");
+  say(page.progress, progress ?? "");
   show(page.stop, state === "running");
-  show(page.go, state === "stopped");
-  for (const one of [page.stop, page.go]) one.disabled = Boolean(page.asked) || page.gone;
-  const gone = "Run this cell again: the kernel is gone. What was measured can still be looked at.";
+  show(page.resume, state === "stopped");
+  for (const pressed of [page.stop, page.resume]) pressed.disabled = Boolean(page.pressedIn) || page.gone;
+  const gone = "Run this cell again: the kernel has stopped. What was measured is still shown.";
   const text = page.gone ? gone : (error ?? (page.busy ? "Python is busy with another cell" : message));
   show(page.notice, Boolean(text));
   page.notice.dataset.kind = page.gone || error ? "error" : "quiet";
-  say(page.told, text ?? "");
-  if (page.chart) feed(page.chart, inked(page.model.get("data"), page.inks.ink));
-}
-
-// On a dark page the colours that travel in the rows are mixed with white.
-function inked(data, ink) {
-  const colours = (row) => Object.fromEntries(["line", "colour", "fill"].filter((key) => row[key]).map((key) => [key, ink(row[key])]));
-  return Object.fromEntries(Object.entries(data).map(([name, rows]) => [name, rows.map((row) => ({ ...row, ...colours(row) }))]));
+  say(page.noticeText, text ?? "");
+  if (!page.chart) return;
+  const { ink } = page.inks;
+  feed(page.chart, Object.fromEntries(Object.entries(page.model.get("data")).map(([name, rows]) => [name, inked(rows, ink)])));
 }
 
 function render({ model, el, host }) {

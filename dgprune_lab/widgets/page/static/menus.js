@@ -6,7 +6,7 @@ export function createMenus(pick) {
   return { box: node("div", { class: "dgx-row dgx-panel-menus" }), lists: new Map(), key: "", pick };
 }
 
-// A menu lives as long as its name is told, so it keeps the focus. `fresh`: what is told is newer than what was chosen here.
+// A menu lives as long as its name is offered, so it keeps the focus. `fresh`: the controls are newer than the last choice here.
 export function showMenus(menus, controls, fresh) {
   show(menus.box, controls.length > 0);
   const key = JSON.stringify(controls.map(({ name, label }) => [name, label]));
@@ -17,7 +17,7 @@ export function showMenus(menus, controls, fresh) {
 function arrange(menus, controls, key) {
   const focused = document.activeElement;
   const kept = ({ name, label }) => (menus.lists.get(name)?.label === label ? menus.lists.get(name) : null);
-  menus.lists = new Map(controls.map((one) => [one.name, kept(one) ?? createMenu(menus, one)]));
+  menus.lists = new Map(controls.map((control) => [control.name, kept(control) ?? createMenu(menus, control)]));
   menus.box.replaceChildren(...[...menus.lists.values()].map(({ box }) => box));
   menus.key = key;
   if (menus.box.contains(focused)) focused.focus();
@@ -34,8 +34,8 @@ function fillMenu(menu, choices, value) {
   const key = JSON.stringify(choices);
   if (menu.key !== key) {
     Object.assign(menu, { key, choices });
-    menu.list.replaceChildren(...choices.map(([, words]) => node("option", { text: words })));
+    menu.list.replaceChildren(...choices.map(([, text]) => node("option", { text })));
   }
-  const index = choices.findIndex(([one]) => JSON.stringify(one) === wanted);
+  const index = choices.findIndex(([choice]) => JSON.stringify(choice) === wanted);
   if (menu.list.selectedIndex !== index) menu.list.selectedIndex = index;
 }

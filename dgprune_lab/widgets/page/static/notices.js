@@ -1,4 +1,4 @@
-// What is said beside the numbers: errors, a busy or missing kernel, the target-aware warning, pins, code.
+// What stands beside the numbers: errors, a busy or missing kernel, the target-aware warning, pins, code.
 
 import { button, node, say, show } from "./elements.js";
 
@@ -6,22 +6,22 @@ export function createNotices(acts) {
   const text = node("span", { class: "dgx-grow" });
   const retry = button("Try again", () => acts.send({ type: "retry" }));
   const strip = node("div", { class: "dgx-notice", role: "alert" }, text, retry);
-  const instead = button("Use the version that did not", acts.instead);
+  const instead = button("Use the target-free version", acts.instead);
   const sign = node("span", { class: "dgx-diamond", "aria-hidden": "true" });
-  const looked = node("span", { class: "dgx-looked" });
-  const warning = node("div", { class: "dgx-warning", role: "status" }, sign, looked, instead);
+  const exposure = node("span", { class: "dgx-exposure" });
+  const warning = node("div", { class: "dgx-warning", role: "status" }, sign, exposure, instead);
   const box = node("textarea", { class: "dgx-code", readonly: true, rows: 8, "aria-label": "Code of this view" });
-  const told = node("span", { class: "dgx-grow" });
+  const hint = node("span", { class: "dgx-grow" });
   const close = button("Close", () => show(code, false));
-  const code = node("div", { class: "dgx-codebox" }, node("div", { class: "dgx-row" }, told, close), box);
+  const code = node("div", { class: "dgx-codebox" }, node("div", { class: "dgx-row" }, hint, close), box);
   for (const hidden of [strip, warning, code]) hidden.hidden = true;
   const chips = node("span", { class: "dgx-chips" });
-  return { strip, text, retry, warning, sign, looked, instead, code, box, told, chips };
+  return { strip, text, retry, warning, sign, exposure, instead, code, box, hint, chips };
 }
 
 export function showNotice(notices, { error, gone, busy, message }) {
   const text = gone
-    ? "Run this cell again: the kernel is gone. What was computed can still be looked at."
+    ? "Run this cell again: the kernel has stopped. What was computed is still shown."
     : (error ?? (busy ? "Python is busy with another cell" : message));
   show(notices.strip, Boolean(text));
   show(notices.retry, Boolean(error) && !gone);
@@ -29,12 +29,12 @@ export function showNotice(notices, { error, gone, busy, message }) {
   say(notices.text, text ?? "");
 }
 
-// The sentence is Python's: it knows what the choice looked at; what is measured already says it too, in words.
-export function showWarning(notices, scorer, looked) {
-  show(notices.warning, Boolean(looked));
+// Python makes the sentence: it knows which data the scorer used.
+export function showWarning(notices, scorer, exposure) {
+  show(notices.warning, Boolean(exposure));
   show(notices.instead, Boolean(scorer?.instead));
-  say(notices.sign, looked?.sign ?? "");
-  say(notices.looked, looked?.text ?? "");
+  say(notices.sign, exposure?.sign ?? "");
+  say(notices.exposure, exposure?.text ?? "");
 }
 
 // The clipboard is often blocked, so the code is always shown too.
@@ -42,18 +42,18 @@ export async function showCode(notices, text) {
   notices.box.value = text;
   notices.box.rows = text.split("\n").length + 1;
   show(notices.code, true);
-  say(notices.told, "A cell that rebuilds this view:");
+  say(notices.hint, "A cell that rebuilds this view:");
   try {
     await navigator.clipboard.writeText(text);
-    say(notices.told, "Copied. A cell that rebuilds this view:");
+    say(notices.hint, "Copied. A cell that rebuilds this view:");
   } catch {
     notices.box.focus();
     notices.box.select();
-    say(notices.told, "Select and copy; a cell that rebuilds this view:");
+    say(notices.hint, "Select and copy; a cell that rebuilds this view:");
   }
 }
 
-// One chip per pin; pressing a chip compares the strip with it, its x takes it away.
+// One chip per pin; pressing a chip compares the strip with it, its x removes it.
 export function showPins(notices, pins, { active, shares, pick, unpin }) {
   const key = JSON.stringify([pins.map((pin) => pin.label), active, shares]);
   if (notices.pinKey === key) return;
@@ -62,11 +62,11 @@ export function showPins(notices, pins, { active, shares, pick, unpin }) {
     ...pins.map((pin, index) => {
       const many = index === active ? " % of the kept filters" : " %";
       const share = shares[index] === null ? "" : ` \u00B7 shares ${Math.round(100 * shares[index])}${many}`;
-      const words = button(`${pin.label}${share}`, () => pick(index), {
-        class: "dgx-chip-words", "aria-pressed": String(index === active), title: "Mark in B what this view decides otherwise",
+      const label = button(`${pin.label}${share}`, () => pick(index), {
+        class: "dgx-chip-words", "aria-pressed": String(index === active), title: "Mark in B where this view differs",
       });
       const cross = button("\u00D7", () => unpin(index), { class: "dgx-x", "aria-label": `Unpin ${pin.label}` });
-      return node("span", { class: index === active ? "dgx-chip dgx-active" : "dgx-chip" }, words, cross);
+      return node("span", { class: index === active ? "dgx-chip dgx-active" : "dgx-chip" }, label, cross);
     }),
   );
 }

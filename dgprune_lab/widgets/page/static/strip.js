@@ -102,7 +102,7 @@ function cellAt(strip, x, y) {
   return null;
 }
 
-// What all layers' names begin with tells nothing: features.0, features.3 become 0, 3 only if words remain.
+// A prefix that all layers share is left out, if words remain: features.conv1, features.conv2 become conv1, conv2.
 function plainNames(groups) {
   const parts = groups.map((group) => group.name.split("."));
   let same = 0;
@@ -160,7 +160,7 @@ function paintCells(strip) {
   context.fill(marks);
   context.fillStyle = inks.hole;
   context.fill(holes);
-  paintWords(strip, context, groups, mask, inks);
+  paintLabels(strip, context, groups, mask, inks);
   for (const [cell, ink] of [[strip.hover, inks.ring], [strip.at, inks.focus]]) outline(strip, context, cell, ink);
 }
 
@@ -178,11 +178,11 @@ function addRow({ filled, rings, marks, holes }, { bins, left, top, per, size },
       if (share < 1) rings.rect(x + 1, y + 1, inner - 1, inner - 1);
     } else {
       const path = share ? filled : rings;
-      const drawn = share ? radius : radius - 0.4;
-      path.moveTo(cx + drawn, cy);
-      path.arc(cx, cy, drawn, 0, 2 * Math.PI);
+      const reach = share ? radius : radius - 0.4;
+      path.moveTo(cx + reach, cy);
+      path.arc(cx, cy, reach, 0, 2 * Math.PI);
     }
-    // What a pinned view decides otherwise: a dot in a ring (it stays there), a hole in a disc (it is gone there).
+    // Where a pinned view differs: a dot in a ring (kept there), a hole in a disc (removed there).
     if (pinned && filters.some((filter) => Boolean(pinned[filter]) !== Boolean(mask[filter]))) {
       const mark = share > 0.5 ? holes : marks;
       mark.moveTo(cx + size * 0.17, cy);
@@ -191,7 +191,7 @@ function addRow({ filled, rings, marks, holes }, { bins, left, top, per, size },
   });
 }
 
-function paintWords(strip, context, groups, mask, inks) {
+function paintLabels(strip, context, groups, mask, inks) {
   context.font = strip.font;
   context.textBaseline = "middle";
   context.fillStyle = inks.words;
@@ -200,7 +200,7 @@ function paintWords(strip, context, groups, mask, inks) {
     context.textAlign = "left";
     context.fillText(shortened(context, groups[g].name, strip.label), 0, middle);
     context.textAlign = "right";
-    const kept = mask[g].reduce((sum, stays) => sum + stays, 0);
+    const kept = mask[g].reduce((sum, keeps) => sum + keeps, 0);
     context.fillText(`${kept}/${mask[g].length}`, strip.canvas.clientWidth - 1, middle);
   });
 }
@@ -227,9 +227,9 @@ function describe(strip) {
   const { plan, groups, mask } = strip.view;
   if (!cell || !strip.rows[cell.row] || cell.bin < 0) {
     const size = Math.max(...strip.rows.map((row) => row.bins[0].length));
-    const notes = ["filled = stays, ring = gone"];
+    const notes = ["filled = kept, ring = removed"];
     if (size > 1) notes.push(`large layers: one square = up to ${size} filters`);
-    if (strip.view.pinned) notes.push("dot in it = otherwise where pinned");
+    if (strip.view.pinned) notes.push("dot inside = differs from the pinned view");
     const refused = Object.entries(strip.view.refused ?? {});
     if (refused.length) notes.push(`${refused.length === 1 ? "1 layer" : `${refused.length} layers`} cannot be pruned`);
     strip.about.title = refused.map(([layer, why]) => `${layer}: ${why}`).join("\n");
@@ -240,12 +240,12 @@ function describe(strip) {
   const name = groups[cell.row].name;
   if (filters.length > 1) {
     const kept = filters.reduce((sum, filter) => sum + mask[cell.row][filter], 0);
-    say(strip.about, `${name} · ${filters.length} filters, ${kept} stay`);
+    say(strip.about, `${name} · ${filters.length} filters, ${kept} kept`);
     return;
   }
   const { rank, score } = plan.groups[cell.row];
-  const stays = mask[cell.row][filters[0]] ? "stays" : "gone";
+  const state = mask[cell.row][filters[0]] ? "kept" : "removed";
   const number = score?.[filters[0]];
-  const told = typeof number === "number" ? ` · score ${Number(number.toPrecision(4))}` : "";
-  say(strip.about, `${name} · filter ${filters[0]} · rank ${rank.length - rank[filters[0]]} of ${rank.length}${told} · ${stays}`);
+  const scored = typeof number === "number" ? ` · score ${Number(number.toPrecision(4))}` : "";
+  say(strip.about, `${name} · filter ${filters[0]} · rank ${rank.length - rank[filters[0]]} of ${rank.length}${scored} · ${state}`);
 }

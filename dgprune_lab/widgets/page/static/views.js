@@ -14,8 +14,8 @@ export function inksOf(root) {
 }
 
 function lighter(colour, share) {
-  const number = parseInt(String(colour).replace("#", ""), 16);
-  if (Number.isNaN(number)) return colour;
+  if (!String(colour).startsWith("#")) return colour;
+  const number = parseInt(colour.slice(1), 16);
   const mix = (shift) => Math.round(((number >> shift) & 255) * (1 - share) + 255 * share);
   return `rgb(${mix(16)},${mix(8)},${mix(0)})`;
 }
@@ -76,7 +76,8 @@ function settle(holder, fit) {
     holder.view.data(name, rows);
     changed = true;
   }
-  const moved = Object.entries(holder.signals).filter(([name, value]) => holder.view.signal(name) !== value);
+  const isNew = (name, value) => JSON.stringify(holder.view.signal(name)) !== JSON.stringify(value);
+  const moved = Object.entries(holder.signals).filter(([name, value]) => isNew(name, value));
   if (moved.length && !changed && waits(holder)) return;
   for (const [name, value] of moved) holder.view.signal(name, value);
   if (!resized && !changed && !moved.length) return;
@@ -84,7 +85,7 @@ function settle(holder, fit) {
   holder.view.run();
 }
 
-// A chart that asks for calm is drawn at most so often while it follows the slider, so that its neighbour moves smoothly.
+// A chart that asks for calm is drawn at most that often while it follows the slider, so that its neighbour moves smoothly.
 function waits(holder) {
   const left = (holder.spec.usermeta?.calm ?? 0) - (performance.now() - (holder.ranAt ?? -Infinity));
   if (left <= 0) return false;

@@ -1,13 +1,14 @@
-// One chart, live: the page's own Vega draws it, and the inputs that it binds can be used.
+// One chart, drawn by the page's own Vega, with the inputs that it binds.
 
 import { lendKeys, node, say } from "./elements.js";
+import { inked } from "./memory.js";
 import { createView, endView, inksOf } from "./views.js";
 import { watchTheme } from "./watch.js";
 
 function draw(el, model, host) {
   const page = { model, host, fixed: model.get("static"), chart: null, embed: null, schedule: () => {} };
-  page.box = node("div", { class: "dgx-shown-chart" });
-  page.root = node("div", { class: "dgx dgx-shown" }, page.box);
+  page.box = node("div", { class: "dgx-live-chart-box" });
+  page.root = node("div", { class: "dgx dgx-live-chart" }, page.box);
   el.append(page.root);
   const stops = [watchTheme(page, () => embed(page)), lendKeys(page.root)];
   load(page);
@@ -37,8 +38,8 @@ function embed(page) {
   if (page.chart) endView(page.chart);
   page.box.replaceChildren();
   page.inks = inksOf(page.root);
-  const holder = createView(page.box, inked(page.fixed.spec, page.inks), { embed: page.embed, dark: page.inks.dark, fit: false });
-  const bound = (page.fixed.spec.params ?? []).filter((one) => one.bind && typeof one.bind === "object").map((one) => one.name);
+  const holder = createView(page.box, inkedSpec(page.fixed.spec, page.inks), { embed: page.embed, dark: page.inks.dark, fit: false });
+  const bound = (page.fixed.spec.params ?? []).filter(({ bind }) => bind && typeof bind === "object").map(({ name }) => name);
   holder.signals = (view) => Object.fromEntries(bound.map((name) => [name, view.signal(name)]));
   page.chart = holder;
   holder.ready
@@ -50,18 +51,14 @@ function embed(page) {
     .catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
 }
 
-// On a dark page the colours that travel in the rows are mixed with white.
-function inked(spec, { dark, ink }) {
+// On a dark page the colours in the rows are mixed with white.
+function inkedSpec(spec, { dark, ink }) {
   if (!dark) return spec;
-  const mixed = (row) => {
-    const colours = ["line", "colour", "fill"].filter((key) => String(row[key]).startsWith("#"));
-    return { ...row, ...Object.fromEntries(colours.map((key) => [key, ink(row[key])])) };
-  };
   const visit = (part) => {
     if (Array.isArray(part)) return part.map(visit);
     if (!part || typeof part !== "object") return part;
     const rows = Array.isArray(part.values) && part.values.every((row) => row && typeof row === "object");
-    const rest = Object.entries(part).map(([name, held]) => [name, name === "values" && rows ? held.map(mixed) : visit(held)]);
+    const rest = Object.entries(part).map(([name, value]) => [name, name === "values" && rows ? inked(value, ink) : visit(value)]);
     return Object.fromEntries(rest);
   };
   return visit(spec);

@@ -1,0 +1,166 @@
+"""Frames: what was measured of one mask, as a tidy table and as the rows of charts A and D made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...charts.drop import CHANGE, drop_rows, span_rows
+from ...charts.sweep import ACCURACY, sweep_data, sweep_points
+from ...charts.theme import records
+from ...core import BatchNorm, Mask, Outcomes, exposure_label, exposure_of, tidy
+from ...diagnostics._removal import mask_cells
+from ...diagnostics.drop import accuracy_change
+from ...measurement import LATENCY_IMAGES, latency_row, timings
+from ...stats import intervals
+from ...study import Study, remaining_cost
+
+AGREEMENT = "agreement"
+STEP = 0.05
+SPLIT = "report"
+_COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """What was measured of one mask.
+
+    Attributes:
+        table: accuracy (without labels: agreement with the full network), its change, and the four costs.
+        points: of chart A, see `charts.sweep.sweep_points`.
+        payload: what the page gets: ratio, estimate, images, sentence, latency, and the rows of charts A and D.
+    """
+
+    table: pd.DataFrame
+    points: list[Row]
+    payload: Row
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether it was measured on the first images of each domain only."""
+        return bool(self.payload["estimate"])
+
+
+def measure_frame(
+    study: Study, mask: Mask, *, batchnorm: BatchNorm, images: int | None = None
+) -> Generator[None, None, Frame]:
+    """Evaluate every domain under a mask, yielding between batches; return the frame."""
+    calibration = 500 if images is None else min(500, images)
+    rows: list[Row] = []
+    parts: list[str] = []
+    for domain in study.domains:
+        options = {"domain": domain.name, "split": SPLIT, "images": images}
+        after = yield from study.steps(mask, **options, batchnorm=batchnorm, calibration=calibration)
+        full = yield from study.steps(None, **options)
+        cells = mask_cells(study, mask, batchnorm=batchnorm, domain=domain, split=SPLIT)
+        domain_rows = [{**cells, **row} for row in _domain_rows(after, full)]
+        parts.append(_part(domain_rows[0], full))
+        rows += domain_rows
+    shared = mask_cells(study, mask, batchnorm=batchnorm)
+    rows += [{**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in remaining_cost(mask)]
+    return frame_of(tidy(rows), sentence=sentence(mask, parts), estimate=images is not None)
+
+
+def _domain_rows(after: Outcomes, full: Outcomes) -> list[Row]:
+    """Accuracy and its change with intervals; without labels, agreement with the full network."""
+    shared = {"images": len(after), "interval": "images", "unit": "share"}
+    change = accuracy_change(after, full)
+    if after.correct is None or change is None:
+        return [{**shared, "metric": AGREEMENT, **_mean((after.predicted == full.predicted).double().numpy())}]
+    return [
+        {**shared, "metric": ACCURACY, **_mean(after.correct.double().numpy())},
+        {**shared, "metric": CHANGE, **dict(zip(("value", "low", "high"), change, strict=True))},
+    ]
+
+
+def _mean(values: Any) -> Row:
+    low, high = intervals.over_images(values)
+    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
+
+
+def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> Frame:
+    """Return the frame of a table of one ratio."""
+    points = sweep_points(table)
+    for point in sweep_points(table, metric=AGREEMENT):
+        marked = point["exposure"] not in ("", "?")
+        below = exposure_label(point["exposure"]).strip() if marked else ""
+        points.append({**point, "label": " (agreement)" + " ?" * (point["exposure"] == "?"), "below": below})
+    data = curve_rows(points)
+    drops = [{**row, "label": _short(row["label"])} for row in drop_rows(table)]
+    accuracy = {row["domain"]: row["value"] for row in records(table, metric=ACCURACY)}
+    payload = {
+        "ratio": float(table["ratio_requested"].iloc[0]),
+        "estimate": estimate,
+        "images": max(row["images"] for row in records(table) if row["metric"] in (ACCURACY, AGREEMENT)),
+        "sentence": sentence,
+        "latency": None,
+        "dots": [{**row, "fill": "transparent"} if estimate else row for row in data["curves"]],
+        "names": data["names"],
+        "full": [
+            {"domain": row["domain"], "value": 100 * (accuracy[row["domain"]] - row["value"])}
+            for row in records(table, metric=CHANGE)
+        ],
+        "drops": [{**row, "fill": "transparent"} if estimate else row for row in drops],
+        "span": span_rows(drops),
+        "exposures": exposure_text(points),
+    }
+    return Frame(table=table, points=points, payload=payload)
+
+
+def curve_rows(points: Sequence[Row]) -> Row:
+    """Return the rows `curves`, `gaps` and `names` of chart A; names are not spread, which takes the plot's height."""
+    data = sweep_data(points, now=None, chance=None, step=STEP, height=10**9)
+    return {name: data[name] for name in ("curves", "gaps", "names")}
+
+
+def exposure_text(points: Sequence[Row]) -> str:
+    """Return what the marks in chart D mean, which has no room for the words behind its names."""
+    exposures = dict.fromkeys(point["exposure"] for point in points if point["exposure"])
+    return " · ".join("? data use not recorded" if e == "?" else exposure_label(e).strip() for e in exposures)
+
+
+def _short(text: str) -> str:
+    """A name with the mark of its exposure, without the words of the mark."""
+    return text.partition("◇")[0] + "◇" if "◇" in text else text
+
+
+def sentence(mask: Mask, parts: Sequence[str]) -> str:
+    """Return one line on what removal did: "50 % of the filters removed: mnist 98 → 92 %, mnist_m 65 → 44 %"."""
+    start = f"{mask.ratio_achieved:.0%} of the {_COUNTED[mask.budget]} removed".replace("%", " %")
+    start = "Nothing removed" if mask.cost.filters == mask.graph.free else start
+    return f"{start}: {', '.join(parts)}"
+
+
+def _part(row: Row, full: Outcomes) -> str:
+    """One domain in the sentence, with the word for its exposure: "mnist_m (target-aware) 65 → 44 %"."""
+    exposure = exposure_of(row)
+    name = str(row["domain"]) + (f" ({exposure})" if exposure not in ("", "?") else exposure_label(exposure))
+    after = f"{100 * row['value']:.0f} %"
+    if row["metric"] == AGREEMENT:
+        return f"{name} {after} agreement with the full network (no labels)"
+    return f"{name} {100 * full.accuracy:.0f} → {after}"
+
+
+def latency_steps(study: Study, mask: Mask | None) -> Generator[None, None, list[float]]:
+    """Time 21 batches of 32 images, yielding between them; return milliseconds."""
+    domain = study.domains[0]
+    images = domain.take(domain.rows(SPLIT, LATENCY_IMAGES), device=study.device).images
+    milliseconds = []
+    for time in timings(study.network(mask).to(study.device), images):
+        milliseconds.append(time)
+        yield
+    return milliseconds
+
+
+def latency_text(milliseconds: list[float], *, full: list[float], images: int) -> Row:
+    """Return median and range in words, compared with the full network's: no difference where the ranges overlap."""
+    row = latency_row(milliseconds, images)
+    text = f"{row['value']:.1f} ms for {images} images ({row['low']:.1f} to {row['high']:.1f})"
+    overlap = min(milliseconds) <= max(full) and min(full) <= max(milliseconds)
+    text += "; no clear difference from the full network" if overlap else f"; full network {np.median(full):.1f} ms"
+    return {"text": text, "value": row["value"], "low": row["low"], "high": row["high"]}

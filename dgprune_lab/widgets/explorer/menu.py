@@ -1,0 +1,97 @@
+"""What a page knows before anything is measured: domains, layers, charts, and the menu of scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ...charts import drop, size_and_cost, sweep
+from ...charts.marks import LABEL_HEIGHT
+from ...core import MORE, Scores, tidy
+from ...data import SHIFTS
+from ...scorers import Scorer
+from ...study import Study
+from ..panels.labels import label
+
+Row = dict[str, Any]
+
+
+def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
+    """Return what does not change while an explorer lives; only `scorers` grows with its menu."""
+    levels = dict.fromkeys(100 / domain.classes for domain in study.domains if domain.classes)
+    empty = tidy([])
+    return {
+        "domains": [{"name": domain.name, "role": domain.role} for domain in study.domains],
+        "groups": [{"name": group.name, "filters": group.filters} for group in study.graph.groups],
+        "scorers": [
+            _scorer_entry(study, item, items) if isinstance(item, Scorer) else _scores_entry(study, item)
+            for item in sorted(items, key=lambda item: isinstance(item, Scores))
+        ],
+        "refused": dict(study.graph.refused),
+        "has_batchnorm": study.has_batchnorm,
+        "chance": [{"value": level, "label": "chance"} for level in levels],
+        "device": study.place,
+        "label_height": LABEL_HEIGHT,
+        "specs": {"a": sweep(empty).to_dict(), "c": size_and_cost(empty).to_dict(), "d": drop(empty).to_dict()},
+    }
+
+
+def _scorer_entry(study: Study, item: Scorer, items: Sequence[Scorer | Scores]) -> Row:
+    return {
+        "name": item.name,
+        "label": label(study, item),
+        "kind": item.kind,
+        "cite": item.cite,
+        "summary": f"{item.summary}\n{item.formula}".strip(),
+        "instead": _instead(study, item, items),
+        "unavailable": study.unavailable(item),
+        "options": option_controls(study, item),
+    }
+
+
+def _scores_entry(study: Study, scores: Scores) -> Row:
+    reads = "not recorded" if scores.reads is None else ", ".join(scores.reads).replace(MORE, "more") or "nothing"
+    text = label(study, scores)
+    return {
+        "name": scores.scorer,
+        "label": text,
+        "kind": "target" if "target-aware" in text else "given",
+        "summary": f"Ready-made scores. Data used: {reads}.",
+        "cite": "",
+        "unavailable": None,
+        "instead": None,
+        "options": [],
+    }
+
+
+def option_controls(study: Study, scorer: Scorer) -> list[Row]:
+    """Return the controls of a scorer's keywords: {name, value, choices}; choices are None for a number.
+
+    Only keywords with a few literal values, switches, numbers, domains and shifts are offered.
+    """
+    plain = scorer.base or scorer
+    hints = get_type_hints(plain.function)
+    named = {"source": [d.name for d in study.sources], "target": [d.name for d in study.targets], "shift": [*SHIFTS]}
+    controls = []
+    for name, parameter in plain.options.items():
+        hint = hints.get(name)
+        if get_origin(hint) is Literal:
+            choices = list(get_args(hint))
+        elif hint is bool:
+            choices = [True, False]
+        elif name in named and parameter.default is None:
+            choices = [None, *named[name]]
+        elif hint is float:
+            choices = None
+        else:
+            continue
+        controls.append({"name": name, "value": scorer.preset.get(name, parameter.default), "choices": choices})
+    return controls
+
+
+def _instead(study: Study, item: Scorer, items: Sequence[Scorer | Scores]) -> str | None:
+    """Name of the target-free scorer to offer in place of a target-aware one, if it is there and can run."""
+    twin = item.instead
+    if not isinstance(twin, Scorer):
+        twin = next((other for other in items if isinstance(other, Scorer) and other.name == twin), None)
+    return None if twin is None or study.unavailable(twin) is not None else twin.name

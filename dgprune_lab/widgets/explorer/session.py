@@ -1,0 +1,187 @@
+"""An explorer without its widget: the view, what is measured for it and in what order, and the pinned views."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ...core import DgpruneError, Scores
+from ...models import save
+from ...scorers import Scorer
+from ...study import Study
+from ..page.comm import weakly
+from ..panels.protocol import Panel, View
+from ..worker import CURVES, EXACT, Job, Worker
+from .measurements import Choices, Measurements, frame_key
+from .panel_host import PanelHost
+
+CONTROLS = ("ratio", "scorer", "scope", "budget", "batchnorm")
+_QUIET_SECONDS = 0.12
+_MOVING_SECONDS = 0.6  # the page says when its slider rests; after this long it is taken to rest anyway
+_MAX_PINS = 3
+
+
+class Session:
+    """The state of an explorer.
+
+    Args:
+        study: the network and its domains.
+        controls: the initial values of `CONTROLS`.
+        scorers: joins the menu.
+        panels: offered below the charts.
+        send: receives the name and the new value of what the page shows: "plan", "frames", "status", "pins", "panels",
+            and "message", which is no state.
+
+    Attributes:
+        view: the last choices that were valid.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        *,
+        controls: Mapping[str, Any],
+        scorers: Sequence[Scorer | Scores],
+        panels: Sequence[Panel],
+        send: Callable[[str, Any], None],
+    ) -> None:
+        self.study = study
+        self.measurements = Measurements(study, scorers=[*scorers, controls["scorer"]])
+        self.start: Choices = self.measurements.checked({"id": 0, "by": "kernel", **controls})
+        self.view = self.start
+        self.status: dict[str, Any] = {"ack": -1, "progress": None, "error": None, "message": None}
+        self._send, self._lock = send, threading.RLock()
+        self._plan: Any = None
+        self._pins: list[tuple[Choices, dict[str, Any]]] = []
+        failed = weakly(self.failed)
+        self.worker = Worker(lambda _, error: failed(error), noted=weakly(self._noted))
+        show, view = (lambda state: send("panels", state)), weakly(self._panel_view)
+        self.host = PanelHost(panels, study=study, worker=self.worker, view=view, show=show)
+
+    @property
+    def item(self) -> Scorer | Scores:
+        """The scorer of the present view."""
+        return self.measurements.menu[self.view["scorer"]]
+
+    def request(self, choices: Choices, *, moving: bool = False) -> None:
+        """Make these choices the view, and measure it after a short quiet; earlier requests are dropped."""
+        self.view = choices
+        waits = _MOVING_SECONDS if moving else 0.0
+        self.measure(ack=choices["id"], after=_QUIET_SECONDS if choices["by"] == "kernel" else waits)
+
+    def measure(self, *, ack: int, after: float = 0.0) -> None:
+        """Measure the present view; `ack` is the number of the request that this answers."""
+        self.worker.drop("curves", "latency")
+        self.say(ack=ack, progress=None, message=None)
+        self.worker.put("exact", self._exact, priority=EXACT, after=after)
+
+    def pin(self) -> None:
+        """Keep the present view for comparison; at most three, and only once it is measured."""
+        view = self.view
+        if len(self._pins) >= _MAX_PINS:
+            self.say(message="Three views are pinned already; unpin one first.")
+        elif self.measurements.exact(view) is None:
+            self.say(message="This view is still being measured; pin it in a moment.")
+        else:
+            kept = [keep.int().tolist() for keep in self.measurements.mask(view).keep.values()]
+            pin = {"label": self.measurements.label(view), "ratio": view["ratio"], "kept": kept}
+            self._pins = [*self._pins, (view, pin)]
+            self._send_pins()
+
+    def unpin(self, *numbers: Any) -> None:
+        """Remove these pins, or all of them without a number."""
+        self._pins = [pin for k, pin in enumerate(self._pins) if numbers and k not in numbers]
+        self._send_pins()
+
+    def save(self) -> None:
+        """Save the pruned network of the present view in the notebook's folder, in the background."""
+        self.worker.put("save", self._save, priority=EXACT)
+
+    def pause(self) -> None:
+        """Drop what no page would show."""
+        self.worker.drop("curves", "latency")
+        self.host.close()
+
+    def close(self) -> None:
+        """End the thread; what was measured stays readable."""
+        self.worker.close()
+        self.host.close()
+
+    def say(self, **changes: Any) -> None:
+        """Change the status."""
+        with self._lock:
+            self.status = {**self.status, **changes}
+            self._send("status", self.status)
+
+    def failed(self, error: Exception) -> None:
+        """Show an error in words; the last valid view stays."""
+        text = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
+        self.say(error=text, progress=None)
+
+    def _noted(self, text: str) -> None:
+        self.say(message=text)
+
+    def _exact(self) -> Job:
+        view = self.view
+        plan = self.measurements.plan(view)
+        if self._plan != plan:
+            self._plan = plan
+            self._send("plan", plan)
+        self._send_frames(view)
+        yield
+        if self.measurements.exact(view) is None:
+            for new in self.measurements.measure(view):
+                if new:
+                    self._send_frames(view)
+                yield
+        self.say(error=None)
+        self.host.refresh()
+        self.worker.put("curves", lambda: self._curves(view), priority=CURVES)
+        self.worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3)
+
+    def _curves(self, view: Choices) -> Job:
+        last = -1
+        for done, total in self.measurements.fill(view):
+            if done != last:
+                last = done
+                self._send_frames(view)
+                self.say(progress={"done": done, "total": total})
+            yield
+        self.say(progress=None)
+        for pinned, _ in list(self._pins):
+            yield from (None for _ in self.measurements.fill(pinned))
+            self._send_pins()
+
+    def _latency(self, view: Choices) -> Job:
+        yield from self.measurements.time(view)
+        self._send_frames(view)
+
+    def _save(self) -> Job:
+        view = self.view
+        yield
+        name = f"{self.study.name}-{view['scorer']}-{100 * view['ratio']:.0f}"
+        path = save(self.study.network(self.measurements.mask(view), batchnorm=view["batchnorm"]), name)
+        text = f"Saved {path.name} and {path.stem}.json in the notebook's folder."
+        self._send("message", {"type": "saved", "text": text})
+
+    def _send_frames(self, view: Choices) -> None:
+        if frame_key(view) == frame_key(self.view):
+            self._send("frames", self.measurements.curve(view))
+
+    def _send_pins(self) -> None:
+        """Send the pinned views, each with its curve so far."""
+        with self._lock:
+            curves = [self.measurements.curve(view)["lines"]["curves"] for view, _ in self._pins]
+            self._send("pins", [{**pin, "points": rows} for (_, pin), rows in zip(self._pins, curves, strict=True)])
+
+    def _panel_view(self, selected: Any) -> View:
+        view = self.view
+        return View(
+            study=self.study,
+            mask=self.measurements.mask(view),
+            scorer=self.measurements.menu[view["scorer"]],
+            batchnorm=view["batchnorm"],
+            selected=selected,
+            scorers=tuple(self.measurements.menu.values()),
+        )

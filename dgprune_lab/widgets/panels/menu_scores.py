@@ -1,0 +1,44 @@
+"""The scores of all scorers of a menu, as they are computed one by one."""
+
+from __future__ import annotations
+
+from ...core import DgpruneError, Scores, collect_notes
+from ...scorers import Scorer
+from ...study import Study
+from .labels import name_of
+from .protocol import Item
+
+
+class MenuScores:
+    """Scores by scorer, or a sentence on why there are none; a replaced scorer of the same name is scored again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Item, Scores | str, list[str]]] = {}
+
+    def get(self, item: Item) -> Scores | str | None:
+        """Return what is known of a scorer: scores, a reason why there are none, or None."""
+        entry = self._known.get(name_of(item))
+        return entry[1] if entry is not None and entry[0] is item else None
+
+    def notes(self, item: Item) -> list[str]:
+        """Return the notes that scoring issued."""
+        return self._known[name_of(item)][2] if self.get(item) is not None else []
+
+    def add(self, study: Study, item: Item) -> bool:
+        """Score by one scorer, unless that is done; return whether anything is new."""
+        if self.get(item) is not None:
+            return False
+        notes: list[str] = []
+        with collect_notes(notes.append):
+            try:
+                why = study.unavailable(item) if isinstance(item, Scorer) else None
+                scores = why or study.score(item)
+            except Exception as error:  # a user's own scorer may raise anything; the others are still worth showing
+                scores = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
+        self._known[name_of(item)] = item, scores, notes
+        return True
+
+
+def is_quick(item: Item) -> bool:
+    """Return whether scoring takes no pass over images."""
+    return isinstance(item, Scores) or (not item.reads and set(item.needs) <= {"weights"})

@@ -1,0 +1,167 @@
+"""What is known of the domain sensitivity of a network's filters: maps by method and pair, and cards of filters."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...charts import domain_styles
+from ...charts.sensitivity.map import compared, counted, full_colour, is_significant, map_data
+from ...core import DgpruneError, tidy, yielding
+from ...diagnostics._attributions import Attributions, attribution_steps, attributor
+from ...diagnostics._removal import Removal, case_steps
+from ...diagnostics.sensitivity import EXTRA, IMAGES, effect_rows
+from ...measurement import TOGETHER, Attributor, Method
+from ...study import Study
+from . import filter_card
+from .domain_pairs import SPLIT, Pair, labelled
+from .menu_scores import MenuScores
+from .protocol import Row, Rows
+
+_MAX_CARDS, _MAX_MAPS = 24, 6
+
+Key = tuple[Method, Pair]
+Cell = tuple[str, int]
+
+
+@dataclass
+class SensitivityMap:
+    """What is known of one method and pair, per layer."""
+
+    attributions: dict[str, Attributions] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict)
+    data: dict[str, Rows] | None = None
+    text: tuple[str, str] = "", ""
+    top: Cell | None = None  # the most sensitive filter
+
+    def is_complete(self, study: Study) -> bool:
+        """Return whether all layers are known."""
+        return set(self.attributions) == set(study.graph.names)
+
+
+class SensitivityState:
+    """Maps and cards of one study, as they are computed; a network that changed in place is computed again.
+
+    Attributes:
+        maps: by method and pair of domains.
+        cards: rows of the cards, by method, pair and filter.
+        scores: of the menu.
+        network: the copy that Captum works on, while one is kept.
+        shown: the filter that was shown last.
+    """
+
+    def __init__(self) -> None:
+        self.network: Attributor | None = None
+        self._content: str | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self.maps: dict[Key, SensitivityMap] = {}
+        self.cards: dict[tuple[Key, Cell], Row] = {}
+        self.scores = MenuScores()
+        self.shown: Cell | None = None
+        self.close()
+
+    def close(self) -> None:
+        """Release the copy of the network, and work that is under way."""
+        self.network = self._work = None
+
+    def map(self, study: Study, key: Key) -> SensitivityMap:
+        """Return what is known of a method and a pair."""
+        if self._content != study.content:
+            self._content = study.content
+            self._forget()
+        known = self.maps[key] = self.maps.pop(key, None) or SensitivityMap()
+        _drop_oldest(self.maps, _MAX_MAPS)
+        return known
+
+    def missing(self, study: Study, key: Key, cell: Cell | None) -> list[str]:
+        """Return the layers that must be read now: all together, or that of the filter alone."""
+        names = study.graph.names
+        wanted = names if key[0] in TOGETHER else [cell[0] if cell else names[-1]]
+        return [name for name in wanted if name not in self.maps[key].attributions]
+
+    def attribute(self, study: Study, key: Key, layers: list[str]) -> Iterator[tuple[int, int]]:
+        """Compute the attributions of layers; yield (done, total). Dropped work is resumed where it stood."""
+        if self._work is None or self._work[0] != (key, layers):
+            options: dict[str, Any] = {"images": IMAGES, "split": SPLIT, "by": self._network(study)}
+            steps = attribution_steps(study, method=key[0], between=key[1], layers=layers, **options)
+            self._work = (key, layers), steps
+        steps = self._work[1]
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                self._add(study, key, layers, end.value)
+                return
+            except Exception:
+                self._work = None
+                raise
+            yield progress
+
+    def card(self, study: Study, key: Key, cell: Cell) -> Row:
+        """Return a filter's card; a new one has what takes no pass: images, histogram, weights."""
+        if (key, cell) not in self.cards:
+            (layer, number), known = cell, self.maps[key]
+            assert known.data is not None
+            data, styles = known.attributions[layer], domain_styles((d.name, d.role or "source") for d in study.domains)
+            map_cell = next(row for row in known.data["cells"] if (row["group"], row["filter"]) == cell)
+            shown = filter_card.picture_rows(study, self._network(study), data, layer=layer, filter=number)
+            self.cards[key, cell] = {
+                "pictures": shown["pictures"],
+                "words": [filter_card.heading(map_cell), *shown["words"]],
+                **filter_card.histogram_rows(data, layer=layer, filter=number, styles=styles),
+                **filter_card.weight_rows(study, layer=layer, filter=number),
+            }
+            _drop_oldest(self.cards, _MAX_CARDS)
+        return self.cards[key, cell]
+
+    def changes(self, study: Study, key: Key, cell: Cell) -> Generator[None, None, Rows]:
+        """Measure the accuracy change of every domain when this filter alone is removed, BatchNorm as is."""
+        data = self.maps[key].attributions[cell[0]]
+        try:
+            mask = filter_card.mask_without(study, data, layer=cell[0], filter=cell[1])
+        except DgpruneError:
+            return [{**filter_card.waiting_rows(study)[0], "label": "its layer has no other", "text": ""}]
+        cases = []
+        for domain in labelled(study):
+            steps = case_steps(study, mask, domain=domain, removal=Removal())
+            cases.append((yield from yielding(steps, None)))
+        return filter_card.change_rows(cases)
+
+    def mean_maps(self, study: Study, key: Key, cell: Cell) -> Generator[None, None, dict[str, Rows]]:
+        """Average the filter's output on both domains."""
+        maps = []
+        for domain in self.maps[key].attributions[cell[0]].pair:
+            maps.append(filter_card.mean_map_of(study, domain, split=SPLIT, layer=cell[0], filter=cell[1]))
+            yield
+        return filter_card.mean_map_rows(maps)
+
+    def _network(self, study: Study) -> Attributor:
+        self.network = self.network or attributor(study)
+        return self.network
+
+    def _add(self, study: Study, key: Key, layers: list[str], data: Attributions) -> None:
+        self._work, known = None, self.maps[key]
+        rows = effect_rows(study, data, seed=0)
+        for name in layers:
+            known.attributions[name], known.rows[name] = data, [row for row in rows if row["group"] == name]
+        table = tidy((row for name in study.graph.names for row in known.rows.get(name, ())), extra=EXTRA)
+        known.data = map_data(table, layers={group.name: group.filters for group in study.graph.groups})
+        known.text = f"{compared(table)}; {counted(table)}.", full_colour(table)
+        known.top = _most_sensitive(known)
+
+
+def _most_sensitive(known: SensitivityMap) -> Cell:
+    """The filter with the largest significant |d|; the largest of all if none is significant."""
+    rows = [row for layer in known.rows.values() for row in layer if row["metric"] == "cohens_d"]
+    top = max(rows, key=lambda row: (is_significant(row), np.nan_to_num(abs(row["value"]))))
+    return top["group"], top["filter"]
+
+
+def _drop_oldest(cache: dict[Any, Any], most: int) -> None:
+    while len(cache) > most:
+        del cache[next(iter(cache))]
