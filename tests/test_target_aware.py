@@ -17,12 +17,13 @@ from material import domain, norm_net, randomise
 
 import dgprune_lab as dg
 from dgprune_lab.commands.report import write_report
-from dgprune_lab.core.provenance import MORE, Provenance, set_provenance
-from dgprune_lab.widgets.explorer import payloads as frames
+from dgprune_lab.core.provenance import MORE, Provenance, roles_of, set_provenance
+from dgprune_lab.widgets.explorer.menu import static_state
+from dgprune_lab.widgets.panels.labels import label
 
-OTHERS = "Target-aware: this choice looked at images of t (others than those it is tested on)."
-VERY = "Target-aware: this choice looked at the images it is tested on."
-NOBODY = "Unknown: nobody said what this choice looked at."
+OTHERS = "Target-aware: the scorer looked at images of t (not the reported ones)."
+VERY = "Target-aware: the scorer looked at the reported images."
+NOBODY = "Unknown: what the scorer looked at is not recorded."
 
 
 @dg.scorer(
@@ -76,13 +77,13 @@ def test_every_row_of_every_table_says_whether_a_target_was_looked_at(study: dg.
 
 
 @pytest.mark.parametrize("split", ["score", "report"])
-def test_the_very_part_is_told_from_another(study: dg.Study, split: str) -> None:
+def test_the_reported_split_is_distinguished_from_another(study: dg.Study, split: str) -> None:
     mask = dg.allocate(study.score(alike, split=split), ratio=0.5)
     table = dg.measure(dg.prune(study.model, mask), study.domains, latency=False)
     assert cells(table) == {True}
     assert set(about_domains(table).seen_by_scorer) == {"none" if split == "score" else "images"}
-    found = frames.notice(study, Provenance(scorer=mask.reads))
-    assert found == {"sign": "◇", "text": OTHERS if split == "score" else VERY}
+    notice = Provenance(scorer=mask.reads).notice(roles_of(study.domains), split="report")
+    assert notice == ("◇", OTHERS if split == "score" else VERY)
 
 
 def test_the_measured_domains_need_not_be_the_studys(study: dg.Study) -> None:
@@ -105,7 +106,7 @@ def test_a_read_that_was_not_declared_raises(study: dg.Study) -> None:
         study.score(peek)
 
 
-def test_rounds_keep_what_earlier_ones_looked_at(study: dg.Study, tmp_path: Path) -> None:
+def test_rounds_keep_what_earlier_ones_read(study: dg.Study, tmp_path: Path) -> None:
     """A target-aware round, one by weights and one that nobody knows of; whatever the order and the way there."""
     first = dg.allocate(study.score(alike), ratio=0.3)
     one = dg.prune(study.model, first)
@@ -120,21 +121,21 @@ def test_rounds_keep_what_earlier_ones_looked_at(study: dg.Study, tmp_path: Path
     assert both.then(unsaid).reads == {**known, MORE: "unknown"}
     assert dg.Mask.by_hand(study.graph, removed={"0": [1]}).reads is None
     final = dg.recalibrate(dg.prune(third.model, unsaid), study.sources)
-    record = dg.provenance_of(final)
-    assert record == Provenance(
+    provenance = dg.provenance_of(final)
+    assert provenance == Provenance(
         training={"a/train": "labels", "b/train": "labels"},
         scorer={**known, MORE: "unknown"},
         finetuning={"a/train": "images", "b/train": "images"},
     )
     again = dg.load(dg.save(final, tmp_path / "net"), model=randomise(norm_net(), dtype=torch.float32))
-    assert dg.provenance_of(again) == record
+    assert dg.provenance_of(again) == provenance
     table = dg.measure(again, study.domains, latency=False)
     assert cells(table) == {True} and set(about_domains(table).seen_by_scorer) == {"unknown"}
     at_once = dg.recalibrate(dg.prune(study.model, both.then(unsaid)), study.sources)
-    assert dg.provenance_of(at_once) == record
+    assert dg.provenance_of(at_once) == provenance
 
 
-def test_masked_networks_carry_the_record_too(study: dg.Study) -> None:
+def test_masked_networks_carry_the_provenance_too(study: dg.Study) -> None:
     mask = dg.allocate(study.score(alike), ratio=0.3)
     soft = dg.masked(study.model, mask)
     assert dg.provenance_of(soft).scorer == mask.reads
@@ -160,10 +161,13 @@ def entry(explorer: dg.Explorer, name: str) -> dict[str, Any]:
 def test_the_explorer_says_it_in_its_line_its_frames_its_table_and_its_menu(explorer: dg.Explorer) -> None:
     explorer.scorer = alike
     assert cells(explorer.table) == {True}
-    assert explorer.plan["looked"] == {"sign": "◇", "text": OTHERS}
+    assert explorer.plan["exposure"] == {"sign": "◇", "text": OTHERS}
     row = next(row for row in explorer.frames["rows"] if row["ratio"] == explorer.ratio)
-    assert {one["name"]: one["seen"] for one in row["domains"]} == {"a": "", "b": "", "t": "target-aware"}
-    assert row["domains"][2]["looked"] == "yes, other images of this domain"
+    assert {dot["domain"]: dot["looked"] for dot in row["dots"]} == {
+        "a": "no",
+        "b": "no",
+        "t": "yes, other images of this domain",
+    }
     assert "t (target-aware) " in row["sentence"] and "a (" not in row["sentence"]
     shown = entry(explorer, "alike")
     assert shown["label"] == "Alike on both ◇ target-aware" and shown["kind"] == "target" and shown["instead"] == "l1"
@@ -172,22 +176,22 @@ def test_the_explorer_says_it_in_its_line_its_frames_its_table_and_its_menu(expl
     bundle = explorer._repr_mimebundle_()
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert data is not None and html.unescape(data["text/html"]).count("target-aware") >= 2, "the sentence, the chart"
-    explorer._message({"type": "instead"})
-    assert explorer.scorer == "l1" and cells(explorer.table) == {False} and explorer.plan["looked"] is None
-    assert entry(explorer, "l1")["label"] == "Smallest weights"
+    explorer.handle_message({"type": "instead"})
+    assert explorer.scorer == "l1" and cells(explorer.table) == {False} and explorer.plan["exposure"] is None
+    assert entry(explorer, "l1")["label"] == "L1 norm (weights)"
 
 
 def test_the_explorer_says_where_nobody_knows(explorer: dg.Explorer) -> None:
     explorer.scorer = "unsaid"
     assert cells(explorer.table) == {None}
-    assert explorer.plan["looked"] == {"sign": "?", "text": NOBODY}
+    assert explorer.plan["exposure"] == {"sign": "?", "text": NOBODY}
     row = next(row for row in explorer.frames["rows"] if row["ratio"] == explorer.ratio)
-    assert [one["seen"] for one in row["domains"]] == ["?"] * 3 and "t ? " in row["sentence"]
+    assert [dot["looked"] for dot in row["dots"]] == ["unknown: not recorded"] * 3 and "t ? " in row["sentence"]
     shown = entry(explorer, "unsaid")
-    assert (shown["label"], shown["kind"]) == ("unsaid ?", "given") and "nobody said what" in shown["summary"]
+    assert (shown["label"], shown["kind"]) == ("unsaid ?", "given") and "not recorded" in shown["summary"]
     explorer.scorer = "said"
-    assert cells(explorer.table) == {False} and explorer.plan["looked"] is None
-    assert entry(explorer, "said")["summary"] == "Scores that were passed in. Looked at: nothing."
+    assert cells(explorer.table) == {False} and explorer.plan["exposure"] is None
+    assert entry(explorer, "said")["summary"] == "Ready-made scores. Data used: nothing."
 
 
 def test_a_network_that_was_selected_on_a_target_says_so_whatever_chooses(study: dg.Study) -> None:
@@ -195,10 +199,10 @@ def test_a_network_that_was_selected_on_a_target_says_so_whatever_chooses(study:
     set_provenance(model, Provenance(training={"a/train": "labels"}, selection={"t/score": "labels"}))
     chosen = dg.Study(model, sources=study.sources, targets=study.targets)
     assert cells(dg.sweep(chosen, scorers=["l1"], ratios=[0.0, 0.5])) == {True}
-    words = "the selection of this network looked at labels of t (others than those it is tested on)"
-    found = frames.notice(chosen, dg.provenance_of(chosen.network(None)))
-    assert found == {"sign": "◇", "text": f"Target-aware: {words}."}
-    assert frames.label(chosen, dg.SCORERS["l1"]) == "Smallest weights", "the scorer itself did not look"
+    words = "the selection of this network looked at labels of t (not the reported ones)"
+    notice = dg.provenance_of(chosen.network(None)).notice(roles_of(chosen.domains), split="report")
+    assert notice == ("◇", f"Target-aware: {words}.")
+    assert label(chosen, dg.SCORERS["l1"]) == "L1 norm (weights)", "the scorer itself did not look"
 
 
 def test_the_report_says_it_too(study: dg.Study, tmp_path: Path) -> None:
@@ -206,15 +210,14 @@ def test_the_report_says_it_too(study: dg.Study, tmp_path: Path) -> None:
     found = re.search(r'<script type="application/json" class="state">(.*?)</script>', text, re.DOTALL)
     assert found is not None
     (state,) = json.loads(found[1])
-    looked = {plan["key"].split("|")[0]: plan["looked"] for plan in state["plans_by_key"]}
-    assert looked == {"l1": None, "alike": {"sign": "◇", "text": OTHERS}}
-    for curve in state["frames_by_key"]:
-        aware = curve["key"].startswith("alike")
-        seen = {row["domains"][2]["seen"] for row in curve["rows"]}
-        assert seen == {"target-aware" if aware else ""}
+    exposures = {plan["key"][0]: plan["exposure"] for plan in state["plans"]}
+    assert exposures == {"l1": None, "alike": {"sign": "◇", "text": OTHERS}}
+    for curve in state["curves"]:
+        aware = curve["key"][0] == "alike"
+        assert {row["exposures"] for row in curve["rows"]} == {"◇ target-aware" if aware else ""}
         assert all(("t (target-aware) " in row["sentence"]) == aware for row in curve["rows"])
     shown = state["static"]["scorers"]
-    assert [one["label"] for one in shown] == ["Smallest weights", "Alike on both ◇ target-aware"]
+    assert [one["label"] for one in shown] == ["L1 norm (weights)", "Alike on both ◇ target-aware"]
     assert [one["instead"] for one in shown] == [None, "l1"]
     text = write_report(tmp_path / "one.html", study=study, scorers=[alike], progress=False).read_text("utf-8")
     assert '"instead":null' in text and '"instead":"l1"' not in text, "what is not on the page is not offered"
@@ -222,7 +225,7 @@ def test_the_report_says_it_too(study: dg.Study, tmp_path: Path) -> None:
 
 def test_only_what_can_run_here_is_offered_instead(study: dg.Study) -> None:
     twins = [dataclasses.replace(alike, name=name, instead=instead) for name, instead in INSTEAD.items()]
-    words = frames.static_state(study, scorers=[*twins, dg.SCORERS["l1"], dg.SCORERS["bn_scale"], unable])
+    words = static_state(study, items=[*twins, dg.SCORERS["l1"], dg.SCORERS["bn_scale"], unable])
     offered = {one["name"]: one["instead"] for one in words["scorers"]}
     assert [offered[name] for name in INSTEAD] == ["l1", "l1", None, None, None]
 

@@ -14,10 +14,10 @@ Exposure = Literal["", "?", "seen", "target-aware", "target-aware, seen"]
 
 EXPOSURE_WORDS: Mapping[str, str] = {
     "": "no",
-    "?": "unknown: nobody said what was looked at",
-    "seen": "yes, the very images tested",
+    "?": "unknown: not recorded",
+    "seen": "yes, the reported images",
     "target-aware": "yes, other images of this domain",
-    "target-aware, seen": "yes, the very images tested",
+    "target-aware, seen": "yes, the reported images",
 }
 """The tooltip "Looked at before" for each mark."""
 
@@ -27,8 +27,8 @@ def exposure_of(row: Mapping[str, Any]) -> Exposure:
 
     Returns:
         "target-aware": scorer, fine-tuning or selection looked at another split of a target;
-        "target-aware, seen": at the very split that is reported; "seen": at the very split, of a source; "?": nobody
-        knows; "": at none of these, or the row is about no domain.
+        "target-aware, seen": at the reported split itself; "seen": at the reported split of a source; "?": not
+        recorded; "": at none of these, or the row is about no domain.
     """
     if is_missing(row.get("domain")):
         return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
@@ -131,11 +132,7 @@ class FilterGraph:
     @cached_property
     def offsets(self) -> dict[str, int]:
         """Global id of each group's filter 0."""
-        starts, total = {}, 0
-        for group in self.groups:
-            starts[group.name] = total
-            total += group.filters
-        return starts
+        return dict(zip(self.names, accumulate((group.filters for group in self.groups), initial=0), strict=False))
 
     @cached_property
     def free(self) -> int:

@@ -16,6 +16,8 @@ from .graph import Cost, FilterGraph
 from .provenance import Reads, declared, merged
 from .tables import Budget, Scope
 
+_ABOUT = ("scope", "budget", "scorer", "options", "nested", "reads")
+
 
 @dataclass(frozen=True, eq=False)
 class Mask:
@@ -126,11 +128,8 @@ class Mask:
             "filters": {group.name: group.filters for group in self.graph.groups},
             "ratio_requested": self.ratio_requested,
             "ratio_achieved": self.ratio_achieved,
-            "scope": self.scope,
-            "budget": self.budget,
-            "scorer": self.scorer,
+            **{name: getattr(self, name) for name in _ABOUT},
             "options": dict(self.options),
-            "nested": self.nested,
             "reads": None if self.reads is None else dict(self.reads),
             "input_shape": list(self.graph.input_shape),
             "layers": self.graph.layers,
@@ -145,8 +144,7 @@ class Mask:
         """
         if "keep" in value and "filters" in value:
             check_format(value, name="the mask")
-        about = ("scope", "budget", "scorer", "options", "nested", "reads")
-        if missing := [key for key in ("keep", "filters", "ratio_requested", *about) if key not in value]:
+        if missing := [key for key in ("keep", "filters", "ratio_requested", *_ABOUT) if key not in value]:
             raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(missing)}.")
         sizes = {group.name: group.filters for group in graph.groups}
         if dict(value["filters"]) != sizes:
@@ -159,7 +157,7 @@ class Mask:
                 raise DgpruneError(f"the mask names filters of layer {name!r} outside 0 to {count - 1}.")
             keep[name] = torch.zeros(count, dtype=torch.bool)
             keep[name][torch.tensor(kept, dtype=torch.int64)] = True
-        return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in about})
+        return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in _ABOUT})
 
 
 @dataclass(frozen=True, eq=False)

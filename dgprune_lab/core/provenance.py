@@ -23,7 +23,7 @@ MORE = "*"
 """In place of a split: beyond what is listed, something unknown was read."""
 _LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
 _ADDS = ("images", "labels")  # labels of other images add to having seen the very images; nothing else does
-_WHO = {"scorer": "this choice", "finetuning": "fine-tuning", "selection": "the selection of this network"}
+_WHO = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
 
 
 class Notice(NamedTuple):
@@ -101,7 +101,7 @@ class Provenance:
             if phrases:
                 clauses.append(f"{_WHO[stage]} looked at {' and at '.join(phrases)}")
             if "unknown" in self._entries(stage).values():
-                unknown.append(f"nobody said what {'else ' if phrases else ''}{_WHO[stage]} looked at")
+                unknown.append(f"what {'else ' if phrases else ''}{_WHO[stage]} looked at is not recorded")
         if not clauses and not unknown:
             return None
         start = "Target-aware" if self.targets_seen(roles) else "Seen" if clauses else "Unknown"
@@ -159,10 +159,10 @@ class Provenance:
         for what in ("labels", "images"):
             if names := _ordered((name for name in reported if reported[name] == what), roles):
                 whose = "" if len(names) == len(roles) else f" of {_listed(names)}"
-                phrases.append(f"the {what}{whose} it is tested on")
+                phrases.append(f"the reported {what}{whose}")
         for what in ("labels", "images"):
             if names := _ordered((name for name in others if others[name] == what), roles):
-                phrases.append(f"{what} of {_listed(names)} (others than those it is tested on)")
+                phrases.append(f"{what} of {_listed(names)} (not the reported ones)")
         return phrases
 
 

@@ -9,25 +9,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-Need = Literal[
-    "weights",
-    "mean_map",
-    "conv_map",
-    "unit_map",
-    "conv_unit_map",
-    "class_map",
-    "moments",
-    "gate",
-    "class_gate",
-    "risk",
-    "weight_gradient",
-    "co_moments",
-    "class_co_moments",
-    "paired",
-    "shifted",
-    "removal",
-    "model",
-]
+Maps = Literal["mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map"]
+Sums = Literal["moments", "gate", "class_gate", "risk", "weight_gradient", "co_moments", "class_co_moments"]
+Need = Literal["weights", Maps, Sums, "paired", "shifted", "removal", "model"]
 """What a scorer may ask for."""
 
 LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})

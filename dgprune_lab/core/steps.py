@@ -62,6 +62,10 @@ class Stepwise(Generic[Parameters, Result]):
         self._run = run
         functools.update_wrapper(self, start)
 
+    def __get__(self, instance: object, owner: type | None = None) -> Stepwise[Parameters, Result]:
+        """Return self: with this method, `inspect`, `help()` and pdoc take the object for a routine with a signature."""
+        return self
+
     def __call__(self, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
         return self._run(self.steps(*args, **options), progress=bool(options.get("progress", False)))
 

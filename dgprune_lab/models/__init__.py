@@ -2,6 +2,6 @@
 
 from . import checkpoints, networks
 from .checkpoints import SHIPPED, pair, shipped, shipped_card
-from .saving import load, save, saved_card, tensors_from_bytes, tensors_to_bytes
+from .saving import load, save, tensors_from_bytes, tensors_to_bytes
 
-__all__ = ["checkpoints", "load", "networks", "pair", "save", "saved_card", "shipped", "shipped_card"]
+__all__ = ["checkpoints", "load", "networks", "pair", "save", "shipped", "shipped_card"]

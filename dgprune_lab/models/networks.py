@@ -21,6 +21,8 @@ from ..core import DgpruneError, Provenance, set_provenance, unknown
 PerChannel = float | Sequence[float]
 Widths = Sequence[int]
 Layers = OrderedDict[str, nn.Module]
+VGG11 = (64, 128, 256, 256, 512, 512, 512, 512)
+RESNET18 = (64, 128, 256, 512)
 
 
 class Normalise(nn.Module):
@@ -142,12 +144,7 @@ def lenet(
 
 
 def vgg11_bn_32(
-    *,
-    classes: int = 10,
-    mean: PerChannel = 0.0,
-    std: PerChannel = 1.0,
-    widths: Widths = (64, 128, 256, 256, 512, 512, 512, 512),
-    seed: int = 0,
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: int = 0
 ) -> nn.Sequential:
     """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan & Zisserman 2015, one linear layer."""
     _check_count("vgg11_bn_32", widths, 8)
@@ -158,12 +155,7 @@ def vgg11_bn_32(
 
 
 def resnet18_32(
-    *,
-    classes: int = 10,
-    mean: PerChannel = 0.0,
-    std: PerChannel = 1.0,
-    widths: Widths = (64, 128, 256, 512),
-    seed: int = 0,
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = RESNET18, seed: int = 0
 ) -> nn.Sequential:
     """ResNet-18 for 3 x 32 x 32 images: a first 3 x 3 convolution and no first pool (He et al. 2016, table 1)."""
     _check_count("resnet18_32", widths, 4)

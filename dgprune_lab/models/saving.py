@@ -95,18 +95,6 @@ def rebuild(data: bytes, card: Mapping[str, Any], *, name: str, model: nn.Module
     return network.eval()
 
 
-def saved_card(path: str | Path) -> dict[str, Any]:
-    """Return the card of a saved network.
-
-    Raises:
-        DgpruneError: no such file, or no card of this format.
-    """
-    _, beside = _paths(path)
-    if not beside.is_file():
-        raise DgpruneError(f"no card at {beside}; a saved network is NAME.safetensors and NAME.json in one folder.")
-    return read_card(beside, kind="network")
-
-
 def tensors_to_bytes(state: Mapping[str, Tensor]) -> bytes:
     """Return a safetensors file of these tensors: on the CPU, contiguous, memory of their own, in sorted order."""
     return save_bytes({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)})
