@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Batch, ClassMap, DgpruneError, Domain, FilterGraph, Moments, Need
+from ..core import Batch, ClassMap, DgpruneError, Domain, FilterGraph, Need
 from ..pruning import shared_copy
 from .hooks import MapKey, Site, Taps
 
 _BLOCK = 2**18
+Reduce = Callable[[Tensor], Iterator[tuple[Tensor, int]]]
 
 
 class Collector:
-    """The protocol of a collector; memory does not grow with the number of images.
+    """The protocol of a collector; its memory does not grow with the number of images.
 
     Attributes:
         needs_gradients: whether the forward pass has to record gradients.
@@ -60,11 +61,7 @@ def collect(
 
 
 class Images(Collector):
-    """Counts the images of a domain and checks the logits; comes first, so that nothing is made of bad ones.
-
-    Raises:
-        DgpruneError: non-finite logits, labels without an output, no image.
-    """
+    """Counts the images of a split and checks the logits; comes first, so that invalid ones are never used."""
 
     def __init__(self, domain: Domain, *, split: str) -> None:
         self._domain, self._split, self._count = domain, split, 0
@@ -89,91 +86,66 @@ def check_logits(logits: Tensor, domain: Domain) -> None:
         )
 
 
-class _Sums:
-    """Running totals by key, and how many images (or positions) each of them holds."""
-
-    def __init__(self) -> None:
-        self.totals: dict[Any, Tensor] = {}
-        self.counts: dict[Any, int] = defaultdict(int)
-
-    def add(self, key: Hashable, value: Tensor, *, count: int) -> None:
-        if key in self.totals:
-            self.totals[key] += value
-        else:
-            self.totals[key] = value
-        self.counts[key] += count
-
-    def means(self) -> dict[Any, Tensor]:
-        return {key: (total / self.counts[key]).cpu().contiguous() for key, total in self.totals.items()}
-
-
-class Maps(Collector):
-    """The mean map of every group at one site; a layer called twice counts each image twice.
+class Means(Collector):
+    """The mean of a function of every group's maps at one site; a layer called twice counts each image twice.
 
     Args:
         field: of `Statistics`.
-        site: at the last consumer a map per group, at the convolutions a tuple of maps.
+        site: where the maps are taken: at the last consumer, or at every convolution that produces the group.
+        reduce: (N, C, ...) maps to sums, each with the number of images or values that it holds.
+        finish: a group's means, one per layer, to its value.
     """
 
-    def __init__(self, field: Need, *, site: Site) -> None:
-        self._field: Need = field
+    def __init__(self, field: Need, site: Site, *, reduce: Reduce, finish: Callable[[list[Tensor]], Any]) -> None:
+        self._field, self._reduce, self._finish = field, reduce, finish
         self._site: Site = site
-        self.sums = _Sums()
+        self._sums: dict[MapKey, Tensor] = {}
+        self._counts: dict[MapKey, int] = defaultdict(int)
 
     def attach(self, taps: Taps) -> None:
-        taps.listen(self._site, self.add)
-
-    def add(self, key: MapKey, y: Tensor) -> None:
-        """Add the maps of a batch, (N, C, ...)."""
-        self.sums.add(key, _over_images(y).double(), count=len(y))
-
-    def result(self) -> dict[str, Any]:
-        by_group: dict[str, list[Tensor]] = defaultdict(list)
-        for (group, _), mean in self.sums.means().items():
-            by_group[group].append(mean)
-        if self._site == "consumer_input":
-            return {self._field: {group: maps[0] for group, maps in by_group.items()}}
-        return {self._field: {group: tuple(maps) for group, maps in by_group.items()}}
-
-
-class UnitMaps(Maps):
-    """The mean of the maps, each divided by its Euclidean norm."""
-
-    def add(self, key: MapKey, y: Tensor) -> None:
-        for block in _blocks(y):
-            # In float64: the squares of a nearly silent filter are zero in float32, its values are not.
-            norm = block.flatten(2).double().square().sum(2).sqrt()  # ten times as fast as vector_norm, channels last
-            norm = norm.to(y.dtype).clamp_min(torch.finfo(y.dtype).tiny)
-            unit = block / norm.view(*norm.shape, *(1,) * (y.ndim - 2))
-            self.sums.add(key, _over_images(unit).double(), count=len(block))
-
-
-class PairedCosines(Maps):
-    """The mean cosine between a filter's maps in the first and in the second half of every batch, (C,)."""
-
-    def add(self, key: MapKey, y: Tensor) -> None:
-        first, second = y.flatten(2).double().chunk(2)
-        self.sums.add(key, F.cosine_similarity(first, second, dim=2, eps=1e-30).sum(0), count=len(first))
-
-
-class FilterMoments(Collector):
-    """Moments of every filter's output over images and positions."""
-
-    def __init__(self) -> None:
-        self._sums = _Sums()
-
-    def attach(self, taps: Taps) -> None:
-        taps.listen("consumer_input", self._add)
+        taps.listen(self._site, self._add)
 
     def _add(self, key: MapKey, y: Tensor) -> None:
-        for block in _blocks(y):
-            flat = block.flatten(2)
-            kinds = flat, flat.abs(), flat.square(), flat.clone().eq_(0)  # a float; bools are slow to count
-            sums = torch.stack([kind.sum((0, 2)) for kind in kinds]).double()
-            self._sums.add(key[0], sums, count=len(flat) * flat.shape[2])
+        for value, count in self._reduce(y):
+            if key in self._sums:
+                self._sums[key] += value
+            else:
+                self._sums[key] = value
+            self._counts[key] += count
 
     def result(self) -> dict[str, Any]:
-        return {"moments": {group: Moments(*means) for group, means in self._sums.means().items()}}
+        means: dict[str, list[Tensor]] = defaultdict(list)
+        for key, total in self._sums.items():
+            means[key[0]].append((total / self._counts[key]).cpu().contiguous())
+        return {self._field: {group: self._finish(listed) for group, listed in means.items()}}
+
+
+def maps(y: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Reduce to the mean map."""
+    yield _over_images(y).double(), len(y)
+
+
+def unit_maps(y: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Reduce to the mean of the maps, each divided by its Euclidean norm."""
+    for block in _blocks(y):
+        # In float64: the squares of a nearly silent filter are zero in float32, its values are not.
+        norm = block.flatten(2).double().square().sum(2).sqrt()  # ten times as fast as vector_norm, channels last
+        norm = norm.to(y.dtype).clamp_min(torch.finfo(y.dtype).tiny)
+        yield _over_images(block / norm.view(*norm.shape, *(1,) * (y.ndim - 2))).double(), len(block)
+
+
+def moments(y: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Reduce to the (4, C) `Moments` over images and positions."""
+    for block in _blocks(y):
+        flat = block.flatten(2)
+        kinds = flat, flat.abs(), flat.square(), flat.clone().eq_(0)  # a float; bools are slow to count
+        yield torch.stack([kind.sum((0, 2)) for kind in kinds]).double(), len(flat) * flat.shape[2]
+
+
+def half_cosines(y: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Reduce to the (C,) mean cosine between the maps of the first and of the second half of every batch."""
+    first, second = y.flatten(2).double().chunk(2)
+    yield F.cosine_similarity(first, second, dim=2, eps=1e-30).sum(0), len(first)
 
 
 class ClassMaps(Collector):

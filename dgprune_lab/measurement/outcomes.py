@@ -112,7 +112,7 @@ def measure(
     Args:
         model: untouched.
         domains: one or several, from a study in their roles: sources are needed for batchnorm="recalibrate". For a
-            domain without a role the column `target_aware` may say "unknown".
+            domain without a role the column `target_aware` may be empty.
         split: which split is reported.
         batchnorm: "as_is", or "recalibrate": statistics re-estimated on source train images first.
         images: at most this many of each split, the first ones.
@@ -134,11 +134,12 @@ def measure(
     if batchnorm == "recalibrate":
         model = recalibrate(model, listed)
     provenance, rows = provenance_of(model), []
-    shared = {"batchnorm": batchnorm, **_mask_columns(model), "target_aware": provenance.target_aware(roles_of(listed))}
+    roles = roles_of(listed)
+    shared = {"batchnorm": batchnorm, **_mask_columns(model), "target_aware": provenance.target_aware(roles)}
     for domain in listed:
         outcomes = evaluate(model, domain, split, images=images)
         columns = {"domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes)}
-        columns |= provenance.columns(domain.name, split)
+        columns |= provenance.columns(domain.name, split, roles=roles)
         rows += [{**shared, **columns, **row} for row in outcome_rows(outcomes)]
     rows += [{**shared, **row} for row in cost_rows(model, listed[0])]
     if latency:

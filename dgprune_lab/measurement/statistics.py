@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core import LABELLED, Batch, DgpruneError, Domain, FilterGraph, Need, Statistics, note
+from ..core import LABELLED, Batch, DgpruneError, Domain, FilterGraph, Moments, Need, Statistics, note
 from ..pruning import device_of
 from .co_moments import PAIRS, CoMomentSums
-from .collectors import ClassMaps, Collector, FilterMoments, Images, Maps, PairedCosines, UnitMaps, collect
+from .collectors import ClassMaps, Collector, Images, Means, Reduce, collect, half_cosines, maps, moments, unit_maps
 from .gradients import ClassGates, RiskGradients
 from .hooks import Site
 from .memory_format import layout_of
@@ -19,13 +21,12 @@ from .memory_format import layout_of
 # as long; with fewer a ResNet's last layers have too little to do.
 SIZE = 125
 
-_COLLECTORS: dict[Need, Callable[[], Collector]] = {
-    "mean_map": lambda: Maps("mean_map", site="consumer_input"),
-    "unit_map": lambda: UnitMaps("unit_map", site="consumer_input"),
-    "conv_map": lambda: Maps("conv_map", site="conv_output"),
-    "conv_unit_map": lambda: UnitMaps("conv_unit_map", site="conv_output"),
-    "moments": FilterMoments,
-    "class_map": ClassMaps,
+_MEANS: dict[Need, tuple[Site, Reduce, Callable[[list[Tensor]], Any]]] = {
+    "mean_map": ("consumer_input", maps, itemgetter(0)),
+    "unit_map": ("consumer_input", unit_maps, itemgetter(0)),
+    "conv_map": ("conv_output", maps, tuple),
+    "conv_unit_map": ("conv_output", unit_maps, tuple),
+    "moments": ("consumer_input", moments, lambda means: Moments(*means[0])),
 }
 
 
@@ -39,16 +40,12 @@ def gather(
     size: int = SIZE,
     layout: torch.memory_format | None = None,
 ) -> Statistics:
-    """Run one pass over one split of a domain, in eval mode, on a private copy of the network.
-
-    Memory does not grow with the number of images: every hook reduces what it receives to sums.
+    """Run one pass over one split of a domain, in eval mode, on a private copy that shares the parameters.
 
     Args:
-        model: untouched; its parameters are shared with the copy, not duplicated.
-        graph: its groups.
-        domain: source of the images, and of the labels for gate, class_gate, weight_gradient, risk, class_co_moments.
+        model, graph: the network and its groups.
+        domain, split: source of the images, and of the labels for what is in `LABELLED`.
         needs: which fields of Statistics to fill.
-        split: which split of the domain.
         size: images per batch; halved, with a note, on out-of-memory.
         layout: memory format of the images; by default the one that `layout_of` finds.
 
@@ -70,6 +67,7 @@ def gather(
                 "the device has too little memory for a single image; use a smaller network or the CPU."
             ) from None
     # Outside the handler, which would keep the failed pass alive; from the start, as some sums were already made.
+    del batches, collectors
     half = -(-min(size, len(domain.rows(split))) // 2)
     note(f"memory ran out at {size} images a batch; starting again with {half}.")
     return gather(model, graph, domain=domain, needs=needs, split=split, size=half, layout=layout)
@@ -83,8 +81,15 @@ def _collectors(graph: FilterGraph, domain: Domain, needs: set[Need]) -> list[Co
         collectors.append(ClassGates(graph, classes=domain.classes, retain=retain))
     if needs & LABELLED:
         collectors.append(RiskGradients(graph, needs=needs))
-    collectors += [make() for need, make in _COLLECTORS.items() if need in needs]
+    collectors += [_means(need) for need in _MEANS if need in needs]
+    if "class_map" in needs:
+        collectors.append(ClassMaps())
     return [*collectors, CoMomentSums(needs & PAIRS, classes=domain.classes)] if needs & PAIRS else collectors
+
+
+def _means(need: Need) -> Means:
+    site, reduce, finish = _MEANS[need]
+    return Means(need, site, reduce=reduce, finish=finish)
 
 
 def paired_cosines(
@@ -103,24 +108,21 @@ def paired_cosines(
     convolutions that produce a group, the mean (site "conv_output").
     """
     count = min(len(domain.rows(split)) for domain in domains)
-    layout = layout_of(model, domains[0]) if layout is None else layout
-    device = device_of(model)
+    layout, device = layout_of(model, domains[0]) if layout is None else layout, device_of(model)
     streams = [domain.batches(split, size=size, images=count, device=device, layout=layout) for domain in domains]
     batches = (
         Batch(torch.cat([first.images, second.images]), None, first.index)
         for first, second in zip(*streams, strict=True)
     )
-    fields = collect(model, graph, collectors=[PairedCosines("mean_map", site=site)], batches=batches)
-    found = fields["mean_map"]
-    return {name: torch.stack(v).mean(0) if isinstance(v, tuple) else v for name, v in found.items()}
+    cosines = Means("mean_map", site, reduce=half_cosines, finish=lambda means: torch.stack(means).mean(0))
+    return collect(model, graph, collectors=[cosines], batches=batches)["mean_map"]
 
 
 def map_shapes(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[str, list[tuple[int, ...]]]:
     """Return per group the shape (C, H, W) of its map at its last consumer, then at each of its convolutions."""
-    collectors = [_COLLECTORS["mean_map"](), _COLLECTORS["conv_map"]()]
     batch = Batch(example, None, torch.arange(len(example)))
-    fields = collect(model, graph, collectors=collectors, batches=[batch])
+    fields = collect(model, graph, collectors=[_means("mean_map"), _means("conv_map")], batches=[batch])
+    inputs, convolutions = fields["mean_map"], fields["conv_map"]
     return {
-        name: [tuple(maps.shape) for maps in (mean, *fields["conv_map"].get(name, ()))]
-        for name, mean in fields["mean_map"].items()
+        name: [tuple(means.shape) for means in (mean, *convolutions.get(name, ()))] for name, mean in inputs.items()
     }
