@@ -1,4 +1,4 @@
-"""Scores + budget -> Mask: how many leave, which, and that a mask survives a file and a second round."""
+"""Scores + budget -> Mask: how many filters are removed, and which."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dgprune_lab.pruning.allocate import removal_order
 
 RATIOS = st.one_of(
     st.integers(0, 999).map(lambda k: k / 1000),
-    st.integers(1, 99).map(lambda k: 1 - (100 - k) / 100),  # the floats that bite: 1 - 0.3
+    st.integers(1, 99).map(lambda k: 1 - (100 - k) / 100),  # floats with rounding errors, such as 1 - 0.3
     st.floats(0, 1, exclude_max=True),
 )
 VALUES = st.one_of(st.integers(-2, 2).map(float), st.floats(-1e3, 1e3))  # many ties, and none
@@ -31,17 +31,33 @@ def graph_of(units: list[Tensor]) -> FilterGraph:
     """A graph without a network: a filter of group k has k + 1 parameters, used at 2k + 1 places."""
     groups, axes, shapes, uses, start = [], {}, {}, {}, 0
     total = sum(len(u) for u in units)
-    for k, held in enumerate(units):
-        name, count = f"g{k}", len(held)
+    for k, group_units in enumerate(units):
+        name, count = f"g{k}", len(group_units)
         groups.append(
-            FilterGroup(name, count, (), held, (name,), {"reader": (torch.arange(count), torch.arange(count))}, k)
+            FilterGroup(
+                name=name,
+                filters=count,
+                members=(),
+                units=group_units,
+                producers=(name,),
+                consumer_inputs={"reader": (torch.arange(count), torch.arange(count))},
+                depth=k,
+            )
         )
         axes[f"{name}.weight"] = {0: torch.arange(start, start + count)}
         shapes[f"{name}.weight"] = ((count, k + 1), 4)
         uses[f"{name}.weight"] = 2 * k + 1
         start += count
     assert start == total
-    return FilterGraph(tuple(groups), axes, shapes, frozenset(shapes), uses, {}, (3, 8, 8))
+    return FilterGraph(
+        groups=tuple(groups),
+        axes=axes,
+        shapes=shapes,
+        parameters=frozenset(shapes),
+        uses=uses,
+        refused={},
+        input_shape=(3, 8, 8),
+    )
 
 
 @st.composite
@@ -72,52 +88,52 @@ def removed(mask: Mask, name: str) -> set[int]:
 
 @settings(deadline=None)
 @given(scores=plain_scores(), ratio=RATIOS)
-def test_the_same_share_of_every_layer(scores: Scores, ratio: float) -> None:
+def test_scope_layer_removes_the_same_share_of_every_layer(scores: Scores, ratio: float) -> None:
     mask = dg.allocate(scores, ratio=ratio)
     for group in scores.graph.groups:
-        count, gone = group.filters, removed(mask, group.name)
-        assert len(gone) == min(math.floor(ratio * count + 1e-9), count - 1)
-        assert ratio * count - len(gone) < 1 + 1e-9 or len(gone) == count - 1
+        count, dropped = group.filters, removed(mask, group.name)
+        assert len(dropped) == min(math.floor(ratio * count + 1e-9), count - 1)
+        assert ratio * count - len(dropped) < 1 + 1e-9 or len(dropped) == count - 1
         order = sorted(range(count), key=lambda i: (float(scores.values[group.name][i]), i))
-        assert gone == set(order[: len(gone)])
+        assert dropped == set(order[: len(dropped)])
     assert (mask.ratio_requested, mask.scope, mask.budget, mask.nested) == (ratio, "layer", "filters", True)
 
 
 @settings(deadline=None)
 @given(scores=plain_scores(), ratio=RATIOS)
-def test_the_lowest_anywhere(scores: Scores, ratio: float) -> None:
+def test_scope_global_removes_the_lowest_scores_of_the_network(scores: Scores, ratio: float) -> None:
     mask, graph = dg.allocate(scores, ratio=ratio, scope="global"), scores.graph
-    total, floor = graph.free, len(graph.groups)
-    gone = sum(len(removed(mask, name)) for name in graph.names)
-    assert gone == min(math.floor(ratio * total + 1e-9), total - floor)
-    assert mask.ratio_achieved == pytest.approx(gone / total) and mask.ratio_requested == ratio
-    # The slow twin: walk through all filters from the lowest, ties by layer and filter; a layer's best always stays.
-    walk, best = [], {}
+    total, layers = graph.free, len(graph.groups)
+    dropped = sum(len(removed(mask, name)) for name in graph.names)
+    assert dropped == min(math.floor(ratio * total + 1e-9), total - layers)
+    assert mask.ratio_achieved == pytest.approx(dropped / total) and mask.ratio_requested == ratio
+    # The slow twin: all filters from the lowest, ties by layer and filter; a layer's best always stays.
+    ranked, best = [], {}
     for depth, group in enumerate(graph.groups):
         values = scores.values[group.name].tolist()
         best[group.name] = max(range(len(values)), key=lambda i, v=values: (v[i], i))
-        walk += [(v, depth, i, group.name) for i, v in enumerate(values)]
-    chosen = [(name, i) for _, _, i, name in sorted(walk) if i != best[name]][:gone]
+        ranked += [(v, depth, i, group.name) for i, v in enumerate(values)]
+    chosen = [(name, i) for _, _, i, name in sorted(ranked) if i != best[name]][:dropped]
     assert {(name, i) for name in graph.names for i in removed(mask, name)} == set(chosen)
 
 
 @settings(deadline=None)
 @given(scores=tied_scores(), ratio=RATIOS, scope=st.sampled_from(get_args(Scope)))
-def test_tied_filters_go_in_steps(scores: Scores, ratio: float, scope: Any) -> None:
+def test_tied_filters_are_removed_together(scores: Scores, ratio: float, scope: Any) -> None:
     mask, graph = dg.allocate(scores, ratio=ratio, scope=scope), scores.graph
     for group in graph.groups:
-        gone, units = removed(mask, group.name), group.units.tolist()
+        dropped, units = removed(mask, group.name), group.units.tolist()
         assert all(
-            (i in gone) == (j in gone)
+            (i in dropped) == (j in dropped)
             for i in range(group.filters)
             for j in range(group.filters)
             if units[i] == units[j]
         )
-        assert len(gone) < group.filters
+        assert len(dropped) < group.filters
         if scope == "layer":
-            short = ratio * group.filters - len(gone)
+            short = ratio * group.filters - len(dropped)
             assert short > -1e-6
-            assert short < group.step + 1e-6 or len(gone) == group.filters - group.step
+            assert short < group.step + 1e-6 or len(dropped) == group.filters - group.step
     if scope == "global":
         short = ratio * graph.free - sum(len(removed(mask, n)) for n in graph.names)
         full = all(graph[n].filters - len(removed(mask, n)) == graph[n].step for n in graph.names)
@@ -148,14 +164,14 @@ def test_a_larger_ratio_keeps_a_subset(scores: Scores, low: float, high: float, 
     scope=st.sampled_from(get_args(Scope)),
     budget=st.sampled_from(["parameters", "macs"]),
 )
-def test_a_budget_is_never_exceeded_and_one_unit_more_would(
+def test_the_budget_is_not_exceeded_and_would_be_by_one_more_unit(
     scores: Scores, ratio: float, scope: Any, budget: Any
 ) -> None:
     graph = scores.graph
     mask = dg.allocate(scores, ratio=ratio, scope=scope, budget=budget)
     full = getattr(graph.cost(), budget)
-    gone = full - getattr(mask.cost, budget)
-    assert gone <= ratio * full + 1e-6 and mask.ratio_achieved == pytest.approx(gone / full)
+    dropped = full - getattr(mask.cost, budget)
+    assert dropped <= ratio * full + 1e-6 and mask.ratio_achieved == pytest.approx(dropped / full)
     order = removal_order(scores, scope=scope)
     count = sum(len(group.units[~mask.keep[group.name]].unique()) for group in graph.groups)
     assert all(torch.equal(keep, mask.keep[name]) for name, keep in order.keep(count).items())
@@ -163,7 +179,7 @@ def test_a_budget_is_never_exceeded_and_one_unit_more_would(
         assert full - getattr(graph.cost(order.keep(count + 1)), budget) > ratio * full
 
 
-def test_floats_that_bite() -> None:
+def test_ratios_with_rounding_errors_count_as_the_exact_fraction() -> None:
     scores = Scores("s", {"g0": torch.arange(10.0).double()}, graph_of([torch.arange(10)]))
     for k in range(10):
         for ratio in (k / 10, 1 - (10 - k) / 10, sum([0.1] * k)):
@@ -171,8 +187,8 @@ def test_floats_that_bite() -> None:
             assert len(dg.allocate(scores, ratio=ratio).kept("g0")) == 10 - exact == 10 - k
 
 
-def test_counts_of_one_shot_pruning() -> None:
-    """Widths 32 and 48 at 10 to 90 %: the floor of the share (in rounds fewer leave)."""
+def test_counts_of_one_shot_pruning_of_lenet() -> None:
+    """Widths 32 and 48 at 10 to 90 %: the floor of the share (in rounds fewer are removed)."""
     graph = dg.read_groups(dg.models.networks.lenet(), torch.zeros(1, 3, 28, 28))
     scores = Scores("s", {"conv1": torch.rand(32).double(), "conv2": torch.rand(48).double()}, graph)
     got = [
@@ -183,7 +199,7 @@ def test_counts_of_one_shot_pruning() -> None:
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1, 1.5, 100, float("nan"), float("inf")])
-def test_a_ratio_outside_is_refused(ratio: float) -> None:
+def test_a_ratio_outside_0_to_1_is_refused(ratio: float) -> None:
     scores = Scores("s", {"g0": torch.zeros(4).double()}, graph_of([torch.arange(4)]))
     with pytest.raises(dg.DgpruneError, match=r"ratio must lie in \[0, 1\)"):
         dg.allocate(scores, ratio=ratio)

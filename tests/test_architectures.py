@@ -1,4 +1,4 @@
-"""Masked equals removed, architecture by architecture; what cannot be cut is refused by name."""
+"""Masked equals removed, architecture by architecture; what cannot be pruned is refused by name."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_masked_equals_removed(name: str) -> None:
         assert counter.get_total_flops() == 2 * count
 
 
-def test_only_masking_the_convolution_would_be_caught() -> None:
-    """The comparison above has teeth: BatchNorm's constant behind a zeroed convolution is far outside its tolerance."""
+def test_masking_the_convolution_alone_would_fail_this_comparison() -> None:
+    """BatchNorm's constant output after a zeroed convolution is far outside the tolerance above."""
     model = randomise(zoo.resnet18(num_classes=10))
     x = images(2, 3, 64, 64, dtype=torch.float64)
     graph = dg.read_groups(model, x)
@@ -117,7 +117,7 @@ def test_only_masking_the_convolution_would_be_caught() -> None:
     assert float((logits(half, x) - removed).abs().max()) > 0.01 * extent(removed)
 
 
-def test_the_last_layer_is_never_cut() -> None:
+def test_the_last_layer_is_never_pruned() -> None:
     for builder, size in (ZOO["resnet18"], ZOO["squeezenet1_1"], ZOO["lenet"]):
         graph = dg.read_groups(randomise(builder()), images(1, 3, size, size, dtype=torch.float64), layers="all")
         small = dg.prune(randomise(builder()), random_mask(graph, seed=5))
@@ -125,7 +125,7 @@ def test_the_last_layer_is_never_cut() -> None:
 
 
 class WithImage(nn.Module):
-    """Joins two convolutions with the image itself."""
+    """Concatenates two convolutions with the image itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class WithImage(nn.Module):
         return self.head(self.d(self.c(joined).relu()).mean((2, 3)))
 
 
-def test_what_is_joined_with_the_image_is_refused_by_name_and_the_rest_is_not() -> None:
+def test_groups_concatenated_with_the_input_are_refused_by_name_and_the_rest_is_kept() -> None:
     graph = dg.read_groups(WithImage().eval(), torch.rand(2, 3, 12, 12))
     assert graph.names == ["c", "d"] and "are unknown" in graph.refused["a"]
 
@@ -183,7 +183,9 @@ def test_groups_with_statistics_across_channels_are_refused_and_the_rest_is_exac
     ],
     ids=["shufflenet", "swin", "data_parallel", "compiled", "linear"],
 )
-def test_refused_in_words(builder: Callable[[], nn.Module], size: int, words: str) -> None:
+def test_networks_that_cannot_be_traced_are_refused_with_the_reason(
+    builder: Callable[[], nn.Module], size: int, words: str
+) -> None:
     model = builder()
     before = fingerprint(model)
     with pytest.raises(dg.DgpruneError, match=words):
@@ -191,7 +193,7 @@ def test_refused_in_words(builder: Callable[[], nn.Module], size: int, words: st
     assert fingerprint(model) == before
 
 
-def test_a_walk_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dgprune_lab.pruning.tracing._SECONDS", 0.0)
     model = norm_net()
     before = fingerprint(model)
@@ -201,7 +203,7 @@ def test_a_walk_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("builder", [norm_net, plain_net, ResidualNet, DepthwiseNet], ids=lambda b: b.__name__)
-def test_what_masked_removes_is_exactly_zero_and_stays_so_in_training(builder: Callable[[], nn.Module]) -> None:
+def test_masked_filters_are_exactly_zero_and_stay_so_in_training(builder: Callable[[], nn.Module]) -> None:
     model = randomise(builder(), dtype=torch.float32)
     x, labels = images(16, 3, 12, 12), torch.arange(16) % 4
     graph = dg.read_groups(model, x)
@@ -210,15 +212,15 @@ def test_what_masked_removes_is_exactly_zero_and_stays_so_in_training(builder: C
     seen: dict[str, Tensor] = {}
     for group in graph.groups:
         for consumer_input, (places, filters) in group.consumer_inputs.items():
-            gone = places[~mask.keep[group.name][filters]]
+            removed = places[~mask.keep[group.name][filters]]
 
             def hook(
                 _: nn.Module,
                 inputs: tuple[Tensor, ...],
                 key: str = f"{group.name}>{consumer_input}",
-                gone: Tensor = gone,
+                removed: Tensor = removed,
             ) -> None:
-                seen[key] = inputs[0].detach()[:, gone].clone()
+                seen[key] = inputs[0].detach()[:, removed].clone()
 
             soft.get_submodule(consumer_input).register_forward_pre_hook(hook)
     optimiser = torch.optim.SGD(soft.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
@@ -232,7 +234,7 @@ def test_what_masked_removes_is_exactly_zero_and_stays_so_in_training(builder: C
         loss.backward()
         if step:
             optimiser.step()
-    assert not torch.allclose(first, logits(soft, x)), "training moved nothing, so the test shows nothing"
+    assert not torch.allclose(first, logits(soft, x)), "training changed nothing, so the test is void"
 
 
 @pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
@@ -248,9 +250,9 @@ def test_no_function_touches_the_network_it_is_given() -> None:
     before = fingerprint(model)
     study = dg.Study(model, sources=sources, targets=[target])
     assert fingerprint(model) == before
-    there = [name for name in dg.SCORERS if study.unavailable(dg.SCORERS[name]) is None]
-    assert set(dg.SCORERS) - set(there) == {"expected_activation"}
-    for name in there:
+    available = [name for name in dg.SCORERS if study.unavailable(dg.SCORERS[name]) is None]
+    assert set(dg.SCORERS) - set(available) == {"expected_activation"}
+    for name in available:
         study.score(name, options={"site": "conv_output"} if name.startswith("dss") else None)
         assert fingerprint(model) == before, name
     mask = dg.allocate(study.score("l1"), ratio=0.5)
@@ -268,7 +270,7 @@ def test_no_function_touches_the_network_it_is_given() -> None:
         assert fingerprint(model) == before
 
 
-def test_tied_grouped_convolutions_go_in_steps() -> None:
+def test_filters_tied_by_grouped_convolutions_are_removed_together() -> None:
     model = randomise(grouped_net())
     x = images(2, 3, 12, 12, dtype=torch.float64)
     graph = dg.read_groups(model, x)
@@ -277,14 +279,14 @@ def test_tied_grouped_convolutions_go_in_steps() -> None:
         Mask.by_hand(graph, removed={"0": [1]})
     for group in graph.groups:
         for unit in group.units.unique().tolist():
-            gone = (group.units == unit).nonzero().flatten().tolist()
-            mask = Mask.by_hand(graph, removed={group.name: gone})
-            gap = logits(dg.prune(model, mask), x) - logits(dg.masked(model, mask), x)
-            assert float(gap.abs().max()) < 1e-10
+            tied = (group.units == unit).nonzero().flatten().tolist()
+            mask = Mask.by_hand(graph, removed={group.name: tied})
+            difference = logits(dg.prune(model, mask), x) - logits(dg.masked(model, mask), x)
+            assert float(difference.abs().max()) < 1e-10
 
 
-def test_an_axis_fed_by_two_groups_follows_both() -> None:
-    """A concatenation: the reader's columns belong to two groups, and each is cut by its own mask."""
+def test_an_axis_that_two_groups_share_is_cut_by_both_masks() -> None:
+    """A concatenation: the consumer's columns belong to two groups, and each is cut by its own mask."""
 
     class Concat(nn.Module):
         def __init__(self) -> None:
@@ -304,9 +306,9 @@ def test_an_axis_fed_by_two_groups_follows_both() -> None:
     assert torch.equal(small.join.weight, model.join.weight[:, kept])  # type: ignore[union-attr, index]
 
 
-def test_a_group_that_fails_when_removed_is_refused_by_name_not_by_a_shape_error() -> None:
+def test_a_group_whose_removal_fails_is_refused_by_name_not_by_a_shape_error() -> None:
     class Fixed(nn.Module):
-        """Reshapes to a number of channels written into the code, which no graph can follow."""
+        """Reshapes to a number of channels written into the code, which no graph can trace."""
 
         def __init__(self) -> None:
             super().__init__()

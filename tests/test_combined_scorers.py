@@ -1,4 +1,4 @@
-"""Scorers made of others or with other defaults, the expectation behind a BatchNorm, and the record of reading."""
+"""Reversed and hybrid scorers, other defaults, the expected activation after BatchNorm, and what scorers read."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def equal(first: dg.Scores, second: dict[str, Tensor]) -> bool:
 
 class TestReverse:
     @pytest.mark.parametrize("name", ["l1", "taylor", "gradient_agreement", "dss", "random"])
-    def test_it_turns_the_sign_and_keeps_the_rest(self, name: str) -> None:
+    def test_it_changes_the_sign_and_keeps_the_rest(self, name: str) -> None:
         study, turned = study_of(), dg.reverse(name)
         straight, back = study.score(name), study.score(turned)
         assert equal(back, {key: -value for key, value in straight.values.items()})
         assert back.reads == straight.reads and back.scorer == f"reverse({name})" and back.options == straight.options
         assert equal(study.score(dg.reverse(turned)), dict(straight.values))
 
-    def test_its_kind_and_what_stands_in_for_it(self) -> None:
+    def test_its_kind_and_its_target_free_form(self) -> None:
         assert dg.reverse("l1").kind == "control" and dg.reverse("taylor").kind == "control"
         aware = dg.reverse("dss")
         assert aware.kind == "target" and isinstance(aware.instead, dg.Scorer)
         assert aware.instead.name == "reverse(dss_sources)"
 
-    def test_options_go_through_and_unknown_ones_are_named(self) -> None:
+    def test_options_are_passed_on_and_unknown_ones_are_named(self) -> None:
         study = study_of()
         given = study.score(dg.reverse("dss"), options={"site": "conv_output"})
         assert equal(given, {k: -v for k, v in study.score("dss", options={"site": "conv_output"}).values.items()})
@@ -50,61 +50,61 @@ class TestReverse:
 
 
 class TestHybrid:
-    def test_by_depth_the_order_within_a_layer_is_that_of_its_scorer(self) -> None:
+    def test_by_depth_each_layer_is_ordered_by_its_scorer(self) -> None:
         study = study_of()
         l1, taylor = study.score("l1").values, study.score("taylor").values
-        found = study.score(dg.hybrid("l1", "taylor", by="depth")).values
-        assert torch.equal(found["0"].argsort(), l1["0"].argsort())
-        assert torch.equal(found["3"].argsort(), taylor["3"].argsort())
+        scores = study.score(dg.hybrid("l1", "taylor", by="depth")).values
+        assert torch.equal(scores["0"].argsort(), l1["0"].argsort())
+        assert torch.equal(scores["3"].argsort(), taylor["3"].argsort())
         for start, layers in ((0, ("taylor", "taylor")), (2, ("l1", "l1"))):
-            found = study.score(dg.hybrid("l1", "taylor", by="depth", start=start)).values
+            scores = study.score(dg.hybrid("l1", "taylor", by="depth", start=start)).values
             for key, one in zip(("0", "3"), layers, strict=True):
-                assert torch.equal(found[key].argsort(), study.score(one).values[key].argsort())
+                assert torch.equal(scores[key].argsort(), study.score(one).values[key].argsort())
 
     def test_by_rank_it_is_the_mean_rank_over_the_network(self) -> None:
         study = study_of()
         parts = [torch.cat(list(study.score(name).values.values())) for name in ("l1", "taylor")]
         ranks = [torch.from_numpy(stats.rankdata(part.numpy()) - 1) / (len(part) - 1) for part in parts]
-        found = torch.cat(list(study.score(dg.hybrid("l1", "taylor", by="rank")).values.values()))
-        assert torch.allclose(found, (ranks[0] + ranks[1]) / 2) and found.min() >= 0 and found.max() <= 1
+        scores = torch.cat(list(study.score(dg.hybrid("l1", "taylor", by="rank")).values.values()))
+        assert torch.allclose(scores, (ranks[0] + ranks[1]) / 2) and scores.min() >= 0 and scores.max() <= 1
 
-    def test_it_reads_what_either_reads(self) -> None:
+    def test_it_reads_what_either_scorer_reads(self) -> None:
         mixed = dg.hybrid("dss", "taylor", by="rank")
         assert mixed.reads == {"source": "labels", "target": "images"} and mixed.kind == "target"
         assert isinstance(mixed.instead, dg.Scorer) and mixed.instead.name == "hybrid(dss_sources, taylor, by rank)"
-        found = study_of().score(mixed)
-        assert found.reads == {"a/score": "labels", "b/score": "labels", "t/score": "images"}
+        scores = study_of().score(mixed)
+        assert scores.reads == {"a/score": "labels", "b/score": "labels", "t/score": "images"}
         assert dg.hybrid("l1", "l2", by="rank").kind == "weights"
 
     def test_a_draw_takes_the_seed(self) -> None:
-        study, drawn = study_of(), dg.hybrid("l1", "random", by="rank")
-        assert drawn.draws and not torch.equal(
-            study.score(drawn, seed=1).values["0"], study.score(drawn, seed=2).values["0"]
+        study, random = study_of(), dg.hybrid("l1", "random", by="rank")
+        assert random.draws and not torch.equal(
+            study.score(random, seed=1).values["0"], study.score(random, seed=2).values["0"]
         )
 
-    def test_what_cannot_run_in_it_is_named(self) -> None:
+    def test_the_part_that_cannot_run_is_named(self) -> None:
         study = study_of(sources=[domain("a")])
         why = study.unavailable(dg.hybrid("l1", "risk_variance", by="rank"))
         assert why == "risk_variance: it compares at least two sources, and there is one."
 
     @pytest.mark.parametrize("given", [{"by": "layer"}, {"by": "depth", "start": -1}, {"by": "rank", "start": 1}])
-    def test_bad_input(self, given: Any) -> None:
+    def test_invalid_options_are_refused(self, given: Any) -> None:
         with pytest.raises(dg.DgpruneError, match=r"by must be one of|start is the number of a layer"):
             dg.hybrid("l1", "l2", **given)
 
     def test_nested_and_reversed(self) -> None:
         study = study_of()
         inner = dg.hybrid(dg.reverse("l1"), dg.SCORERS["dss"].using(site="conv_output"), by="depth")
-        found = study.score(dg.hybrid(inner, "taylor", by="rank"))
-        assert "reverse(l1)" in found.scorer and "dss[site=conv]" in found.scorer
+        scores = study.score(dg.hybrid(inner, "taylor", by="rank"))
+        assert "reverse(l1)" in scores.scorer and "dss[site=conv_output]" in scores.scorer
 
 
 def test_using_changes_defaults_and_the_name() -> None:
     study, joint = study_of(), dg.SCORERS["risk_variance"].using(mode="joint", beta=3.0)
     assert joint.name == "risk_variance[mode=joint, beta=3.0]" and joint.summary == dg.SCORERS["risk_variance"].summary
     options = {"mode": "joint", "beta": 3.0}
-    found = study.score(joint)
-    assert equal(found, dict(study.score("risk_variance", options=options).values)) and found.options == options
+    scores = study.score(joint)
+    assert equal(scores, dict(study.score("risk_variance", options=options).values)) and scores.options == options
     assert study.score(joint, options={"beta": 1.0}).options == {"mode": "joint", "beta": 1.0}
     with pytest.raises(dg.DgpruneError, match="scorer 'l1' has no option 'mode'; it takes: none"):
         dg.SCORERS["l1"].using(mode="joint")
@@ -121,18 +121,18 @@ class TestExpectedActivation:
         net = self.net()
         with torch.no_grad():
             net[1].weight[0], net[1].bias[0] = gamma, beta
-        found = float(study_of(net).score("expected_activation").values["0"][0])
-        assert found == pytest.approx(value, abs=5e-5)
+        scores = float(study_of(net).score("expected_activation").values["0"][0])
+        assert scores == pytest.approx(value, abs=5e-5)
         integral, _ = integrate.quad(lambda z: max(0.0, gamma * z + beta) * stats.norm.pdf(z), -12, 12, limit=200)
-        assert found == pytest.approx(integral, abs=1e-6)
+        assert scores == pytest.approx(integral, abs=1e-6)
 
-    def test_without_a_scale_it_is_the_shift(self) -> None:
+    def test_with_zero_scale_it_is_the_positive_part_of_the_shift(self) -> None:
         net = self.net()
         with torch.no_grad():
             net[1].weight[:2], net[1].bias[0], net[1].bias[1] = 0, 0.25, -0.25
         assert study_of(net).score("expected_activation").values["0"][:2].tolist() == [0.25, 0.0]
 
-    def test_a_depthwise_convolution_counts_with_its_own_norm(self) -> None:
+    def test_a_depthwise_convolution_uses_its_own_batchnorm(self) -> None:
         net: Any = randomise(DepthwiseNet(), dtype=torch.float32)
         study = study_of(net)
         before = study.score("expected_activation").values["expand"]
@@ -140,7 +140,7 @@ class TestExpectedActivation:
             net.expand_norm.weight.mul_(3)
         assert torch.equal(study.score("expected_activation").values["expand"], before)
 
-    def test_other_followers_are_refused(self) -> None:
+    def test_activations_other_than_relu_are_refused(self) -> None:
         class Functional(nn.Module):
             """ReLU as a function behind the first norm, something else behind the second."""
 
@@ -205,27 +205,29 @@ def test_a_part_of_a_hybrid_sees_only_what_it_declares_itself() -> None:
 
 @pytest.mark.parametrize("other", ["taylor", "gc_net"])
 @pytest.mark.filterwarnings("ignore:connections are correlations over")
-def test_no_label_of_a_target_is_read_for_what_reads_its_images(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hybrid_reads_no_target_label_if_only_target_images_are_declared(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = {}
 
     def watched(*given: Any, **kinds: Any) -> Statistics:
-        found = gather(*given, **kinds)
-        seen[found.domain] = found.labels_read
-        return found
+        scores = gather(*given, **kinds)
+        seen[scores.domain] = scores.labels_read
+        return scores
 
     monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", watched)
     made = dg.hybrid("dss", other, by="rank")
     sources = [domain("a", count=120), domain("b", count=120, seed=1)]
     bare = study_of(sources=sources, targets=[domain("t", seed=2, labelled=False)])
-    told = study_of(sources=sources)
+    labelled = study_of(sources=sources)
     assert bare.unavailable(made) is None
-    assert equal(bare.score(made), dict(told.score(made).values))
+    assert equal(bare.score(made), dict(labelled.score(made).values))
     assert bare.score(made).reads == {"a/score": "labels", "b/score": "labels", "t/score": "images"}
     assert seen == {"a": True, "b": True, "t": False}
 
 
-class TestReading:
-    """Every reading of the view is declared, or raises."""
+class TestDeclaredReads:
+    """Every read of the view is declared, or raises."""
 
     @pytest.mark.parametrize("name", READS)
     def test_a_target_that_was_not_declared(self, name: str) -> None:
@@ -258,7 +260,7 @@ class TestReading:
         with pytest.raises(dg.DgpruneError, match="reads 'mean_map' but declares 'moments'"):
             study_of().score(sly)
 
-    def test_the_record_is_of_what_was_read_not_of_what_might_be(self) -> None:
+    def test_reads_list_what_was_read_not_what_was_declared(self) -> None:
         @dg.scorer("modest", needs=("moments",), reads={"source": "labels", "target": "labels"})
         def modest(view: GroupView) -> Tensor:
             """Reads images of one source."""
@@ -267,7 +269,7 @@ class TestReading:
         assert study_of().score(modest).reads == {"b/score": "images"}
 
 
-def test_a_network_of_the_menu_is_saved_and_loaded_by_its_builder(tmp_path: Any) -> None:
+def test_a_pruned_shipped_network_is_saved_and_loaded_by_its_builder(tmp_path: Any) -> None:
     study = dg.demo()
     small = study.network(dg.allocate(study.score("l1"), ratio=0.5))
     again = dg.load(dg.save(small, tmp_path / "small"))
@@ -275,7 +277,7 @@ def test_a_network_of_the_menu_is_saved_and_loaded_by_its_builder(tmp_path: Any)
     assert torch.equal(again(x), small.eval()(x)) and dg.provenance_of(again) == dg.provenance_of(small)
 
 
-def test_the_training_seed_is_known_for_shipped_networks_alone() -> None:
+def test_the_training_seed_is_known_only_for_shipped_networks() -> None:
     from dgprune_lab.models.checkpoints import shipped
 
     net = shipped("lenet_two_sources_2")
@@ -288,7 +290,7 @@ def test_the_training_seed_is_known_for_shipped_networks_alone() -> None:
     )
 
 
-def test_using_again_starts_from_the_plain_scorer() -> None:
+def test_using_twice_starts_from_the_original_scorer() -> None:
     plain = dg.SCORERS["risk_variance"]
     twice = plain.using(mode="joint").using(beta=3.0)
     assert twice.name == "risk_variance[mode=joint, beta=3.0]" and twice.preset == {"mode": "joint", "beta": 3.0}
@@ -296,7 +298,7 @@ def test_using_again_starts_from_the_plain_scorer() -> None:
     assert twice.using(mode="additive", beta=1.0) is plain
 
 
-def test_what_runs_alongside_is_there_for_the_next_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_gathered_alongside_serve_the_next_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of()
     study.score_all(["activation_l1"], alongside=list(dg.SCORERS.values()))
     monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)

@@ -15,19 +15,19 @@ from dgprune_lab.core.domain import Domain
 from dgprune_lab.scorers.domains import cosine
 
 
-def study_of(model: nn.Module | None = None, **given: Any) -> dg.Study:
-    kinds: dict[str, Any] = {
+def study_of(model: nn.Module | None = None, **options: Any) -> dg.Study:
+    defaults: dict[str, Any] = {
         "sources": [domain("a", count=120), domain("b", seed=1)],
         "targets": [domain("t", seed=2, labelled=False)],
     }
     net = randomise(plain_net(), seed=4, dtype=torch.float32) if model is None else model
-    return dg.Study(net, **{**kinds, **given})
+    return dg.Study(net, **{**defaults, **options})
 
 
 def outputs(study: dg.Study, name: str, *, site: str = "consumer_input") -> dict[str, Tensor]:
     """The slow twin: every map of the first group on all images, (N, C, places), float64; plain_net only."""
-    found = study.domain(name)
-    x = found.take(found.rows("score")).images
+    part = study.domain(name)
+    x = part.take(part.rows("score")).images
     net: Any = study.model
     with torch.no_grad():
         first = net[0](x)
@@ -65,29 +65,29 @@ def test_each_form_equals_its_slow_twin(site: Any, pairing: str) -> None:
                 every = torch.einsum("icp,jcp->ijc", *unit).mean((0, 1))
                 value = paired if pairing == "paired" else every
             expected[key].append(value)
-    found = study.score("dss", options={"site": site, "pairing": pairing})
-    same(found, {key: torch.stack(parts).mean(0) for key, parts in expected.items()})
-    assert found.reads == {"a/score": "images", "b/score": "images", "t/score": "images"}
+    scores = study.score("dss", options={"site": site, "pairing": pairing})
+    same(scores, {key: torch.stack(parts).mean(0) for key, parts in expected.items()})
+    assert scores.reads == {"a/score": "images", "b/score": "images", "t/score": "images"}
 
 
-def test_a_residual_stream_at_the_convolutions_is_the_mean_over_what_writes_it() -> None:
+def test_conv_output_of_a_residual_stream_is_the_mean_over_its_producers() -> None:
     study = study_of(randomise(ResidualNet(), seed=3, dtype=torch.float32), sources=[domain("a")])
-    kept: dict[str, list[Tensor]] = {}
+    outputs: dict[str, list[Tensor]] = {}
     for name in ("stem", "outer"):
         layer: Any = study.model.get_submodule(name)
-        layer.register_forward_hook(lambda _m, _i, y, name=name: kept.setdefault(name, []).append(y.double()))
+        layer.register_forward_hook(lambda _m, _i, y, name=name: outputs.setdefault(name, []).append(y.double()))
     for name in ("a", "t"):
-        found = study.domain(name)
+        part = study.domain(name)
         with torch.no_grad():
-            study.model(found.take(found.rows("score")).images)
-    for name in kept:
+            study.model(part.take(part.rows("score")).images)
+    for name in outputs:
         study.model.get_submodule(name)._forward_hooks.clear()
-    parts = [cosine(s.mean(0), t.mean(0)) for s, t in kept.values()]
+    parts = [cosine(s.mean(0), t.mean(0)) for s, t in outputs.values()]
     same(study.score("dss", options={"site": "conv_output", "flat": "refuse"}), {"stem": torch.stack(parts).mean(0)})
 
 
-def test_identical_domains_score_one_and_a_filter_that_turns_on_the_target_ranks_last() -> None:
-    """Turned images turn the map of the one filter without a bias; of the others the bias is nearly all."""
+def test_identical_domains_score_one_and_a_filter_negated_on_the_target_ranks_last() -> None:
+    """Inverted images negate the map of the one filter without a bias; the others' maps are nearly constant."""
 
     class Planted(nn.Module):
         def __init__(self) -> None:
@@ -117,23 +117,23 @@ def test_a_dead_filter_scores_zero() -> None:
         assert study_of(net).score("dss", options=options).values["0"][2] == 0
 
 
-def test_named_domains_are_the_only_ones_read() -> None:
+def test_only_the_named_domains_are_read() -> None:
     study = study_of(targets=[domain("t", seed=2), domain("u", seed=3)])
-    one = study.score("dss", options={"source": "b", "target": "u"})
-    assert one.reads == {"b/score": "images", "u/score": "images"}
+    scores = study.score("dss", options={"source": "b", "target": "u"})
+    assert scores.reads == {"b/score": "images", "u/score": "images"}
     s, t = outputs(study, "b"), outputs(study, "u")
-    same(one, {key: cosine(s[key].mean(0), t[key].mean(0)) for key in s})
+    same(scores, {key: cosine(s[key].mean(0), t[key].mean(0)) for key in s})
     with pytest.raises(dg.DgpruneError, match="unknown domain 'a'; known: t, u"):
         study.score("dss", options={"target": "a"})
 
 
-def test_scoring_on_what_is_reported_is_recorded_so() -> None:
+def test_scoring_on_the_reported_split_is_in_the_provenance() -> None:
     study = study_of()
-    found = study.score("dss", split="report")
-    assert found.reads == {"a/report": "images", "b/report": "images", "t/report": "images"}
-    record = dg.provenance_of(dg.prune(study.model, dg.allocate(found, ratio=0.5)))
-    assert record.seen("scorer", "t", "report") == "images" and record.seen("scorer", "t", "score") == "none"
-    assert not torch.equal(found.values["0"], study.score("dss").values["0"])
+    scores = study.score("dss", split="report")
+    assert scores.reads == {"a/report": "images", "b/report": "images", "t/report": "images"}
+    provenance = dg.provenance_of(dg.prune(study.model, dg.allocate(scores, ratio=0.5)))
+    assert provenance.seen("scorer", "t", "report") == "images" and provenance.seen("scorer", "t", "score") == "none"
+    assert not torch.equal(scores.values["0"], study.score("dss").values["0"])
 
 
 class TestSources:
@@ -171,7 +171,7 @@ class TestFlatMaps:
             net[9].bias.sub_(net(images(200, 3, 12, 12)).mean(0))
         return study_of(net)
 
-    def test_they_are_refused_in_words_before_any_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_they_are_refused_before_any_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
         study = self.flat()
         monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
         with pytest.raises(dg.DgpruneError, match="'dss' cannot run here: the maps of 4 are 1 x 1"):
@@ -179,10 +179,10 @@ class TestFlatMaps:
         assert "1 x 1" in (study.unavailable(dg.SCORERS["dss"].using(flat="refuse")) or "")
         assert study.unavailable(dg.SCORERS["dss"]) is None
 
-    def test_predicted_classes_stand_in_and_it_is_said(self) -> None:
+    def test_predicted_classes_replace_them_with_a_note(self) -> None:
         study = self.flat()
         with pytest.warns(dg.DgpruneNote, match="layer '4': its maps are 1 x 1"):
-            found = study.score("dss", options={"source": "a"}).values["4"]
+            scores = study.score("dss", options={"source": "a"}).values["4"]
         vectors = []
         for name in ("a", "t"):
             part: Domain = study.domain(name)
@@ -193,17 +193,17 @@ class TestFlatMaps:
             vectors.append({int(k): y[predicted == k].mean(0) for k in predicted.unique()})
         both = sorted(vectors[0].keys() & vectors[1].keys())
         a, b = (torch.stack([v[k] for k in both], 1) for v in vectors)
-        assert torch.allclose(found, cosine(a, b), atol=1e-5)
+        assert torch.allclose(scores, cosine(a, b), atol=1e-5)
 
     def test_one_predicted_class_is_too_few(self) -> None:
         net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
         with torch.no_grad():
             net[9].weight.zero_()
-        words = "layer '4' are 1 x 1.* 1 class in both 'a' and 't', fewer than two classes; take site='conv', a scorer"
+        words = "layer '4' are 1 x 1.* 1 class in both 'a' and 't', fewer than two; take site='conv_output', a scorer"
         with pytest.raises(dg.DgpruneError, match=words), pytest.warns(dg.DgpruneNote):
             study_of(net).score("dss")
 
-    def test_what_would_not_help_is_not_advised(self) -> None:
+    def test_advice_that_would_not_help_is_left_out(self) -> None:
         net = randomise(
             nn.Sequential(nn.Conv2d(3, 4, 12), nn.ReLU(), nn.Flatten(), nn.Linear(4, 4)), dtype=torch.float32
         )
@@ -220,16 +220,16 @@ def test_an_unknown_choice_is_named(option: str, value: str) -> None:
         study_of(randomise(norm_net(), dtype=torch.float32)).score("dss", options={option: value})
 
 
-def test_without_a_target_it_is_greyed() -> None:
-    assert study_of(targets=[]).unavailable(dg.SCORERS["dss"]) == "there are no images of a new look."
+def test_without_a_target_it_is_unavailable() -> None:
+    assert study_of(targets=[]).unavailable(dg.SCORERS["dss"]) == "the study has no target."
 
 
-def test_a_nearly_silent_filter_has_unit_maps_too() -> None:
+def test_a_filter_with_tiny_outputs_has_unit_maps_too() -> None:
     """The squares of 1e-25 are zero in float32, and a map divided by that is no unit map."""
     net: Any = randomise(plain_net(), seed=4, dtype=torch.float32)
     study = study_of(net)
-    loud = study.score("dss", options={"pairing": "all_pairs"}).values["0"]
+    before = study.score("dss", options={"pairing": "all_pairs"}).values["0"]
     with torch.no_grad():
         net[0].weight[2] *= 1e-25
         net[0].bias[2] *= 1e-25
-    assert torch.allclose(study.score("dss", options={"pairing": "all_pairs"}).values["0"], loud, atol=1e-5)
+    assert torch.allclose(study.score("dss", options={"pairing": "all_pairs"}).values["0"], before, atol=1e-5)

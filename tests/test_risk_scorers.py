@@ -1,4 +1,4 @@
-"""Risk variance and its relatives: finite differences, closed forms, the removal oracle, what is said and refused."""
+"""Risk variance and its relatives: finite differences, closed forms, the removal oracle, notes and refusals."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from dgprune_lab.diagnostics.gradients_against_removal import gradients_against_
 from dgprune_lab.scorers import GroupView
 from dgprune_lab.scorers.risks import combined, share, terms
 
-QUIET = pytest.mark.filterwarnings("ignore:risk_variance. the variance term makes up")
+NO_NOTE = pytest.mark.filterwarnings("ignore:risk_variance. the variance term makes up")
 NETS = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet}
 
 
 def study_of(name: str = "plain", *, sources: int = 2, dtype: torch.dtype = torch.float32) -> dg.Study:
     """Sources of unlike size, whose labels are random, so their risks differ."""
-    held = [domain(key, count=60 + 60 * k, seed=k) for k, key in enumerate("abc"[:sources])]
-    return dg.Study(randomise(NETS[name](), seed=4, dtype=dtype), sources=held)
+    domains = [domain(key, count=60 + 60 * k, seed=k) for k, key in enumerate("abc"[:sources])]
+    return dg.Study(randomise(NETS[name](), seed=4, dtype=dtype), sources=domains)
 
 
 def seen(study: dg.Study, *, removed: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The two terms as the scorer computes them."""
-    found: list[Any] = []
+    scores: list[Any] = []
 
     @dg.scorer(
         "both",
@@ -39,11 +39,11 @@ def seen(study: dg.Study, *, removed: bool = False) -> tuple[dict[str, Tensor], 
     )
     def both(views: dict[str, GroupView]) -> dict[str, Tensor]:
         """Keeps the terms."""
-        found.append(terms(views, removed=removed))
-        return found[0][0]
+        scores.append(terms(views, removed=removed))
+        return scores[0][0]
 
     study.score(both)
-    return found[0]
+    return scores[0]
 
 
 def risks(study: dg.Study, gated: nn.Module) -> Tensor:
@@ -57,7 +57,7 @@ def risks(study: dg.Study, gated: nn.Module) -> Tensor:
 
 
 def gated(study: dg.Study, group: str, number: int, z: float) -> nn.Module:
-    """The network in float64 with one filter's output multiplied by z: at the door of every layer that reads it."""
+    """The network in float64 with one filter's output multiplied by z: at the input of every layer that reads it."""
     net = randomise(NETS["plain"](), seed=4).double()
     net.load_state_dict({k: v.double() for k, v in study.model.state_dict().items()})
     for name, (places, filters) in study.graph[group].consumer_inputs.items():
@@ -72,7 +72,7 @@ def gated(study: dg.Study, group: str, number: int, z: float) -> nn.Module:
 
 
 @pytest.mark.parametrize("sources", [2, 3])
-def test_the_derivative_of_the_variance_is_that_of_central_differences(sources: int) -> None:
+def test_the_derivative_of_the_variance_equals_central_differences(sources: int) -> None:
     study = study_of(sources=sources)
     mean, spread = seen(study)
     step = 1e-4
@@ -83,10 +83,12 @@ def test_the_derivative_of_the_variance_is_that_of_central_differences(sources: 
             wider = (ends[0].var(correction=0) - ends[1].var(correction=0)) / (2 * step)
             assert float(mean[group.name][number]) == pytest.approx(float(change), rel=1e-3, abs=1e-6)
             assert float(spread[group.name][number]) == pytest.approx(float(wider), rel=1e-3, abs=1e-6)
-    assert max(float(v.abs().max()) for v in spread.values()) > 1e-4, "the sources' risks are the same: nothing tested"
+    assert max(float(v.abs().max()) for v in spread.values()) > 1e-4, (
+        "the sources' risks are the same, so the test is void"
+    )
 
 
-def test_sources_count_alike_whatever_their_size() -> None:
+def test_sources_have_equal_weight_whatever_their_size() -> None:
     mean, _ = seen(study_of())
     alone = [
         dg.Study(study_of().model, sources=[source]).statistics(source.name, needs=["gate"]).gate
@@ -97,7 +99,7 @@ def test_sources_count_alike_whatever_their_size() -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_oracle_is_removal(name: str) -> None:
+def test_the_oracle_equals_removal(name: str) -> None:
     study = study_of(name)
     mean, spread = seen(study, removed=True)
     full = torch.tensor([float(study.outcomes(None, domain=d.name, split="score").loss.mean()) for d in study.sources])
@@ -115,8 +117,8 @@ def test_the_oracle_is_removal(name: str) -> None:
         assert float(spread[group.name][number]) == pytest.approx(wider, abs=1e-5)
     squares = [torch.cat([v.square() for v in part.values()]).mean() for part in (mean, spread)]
     expected = {k: mean[k].square() / squares[0] + 2 * spread[k].square() / squares[1] for k in mean}
-    found = study.score("risk_variance", options={"mode": "oracle", "beta": 2.0}).values
-    assert all(torch.allclose(found[k], expected[k], rtol=1e-4) for k in expected)
+    scores = study.score("risk_variance", options={"mode": "oracle", "beta": 2.0}).values
+    assert all(torch.allclose(scores[k], expected[k], rtol=1e-4) for k in expected)
 
 
 def test_closed_forms() -> None:
@@ -133,12 +135,12 @@ def test_without_the_variance_it_ranks_as_taylor() -> None:
     study = study_of()
     taylor = study.score("taylor").values
     for mode in ("additive", "joint", "signed"):
-        found = study.score("risk_variance", options={"mode": mode, "beta": 0.0}).values
-        assert all(torch.equal(found[k].argsort(), taylor[k].argsort()) for k in taylor)
+        scores = study.score("risk_variance", options={"mode": mode, "beta": 0.0}).values
+        assert all(torch.equal(scores[k].argsort(), taylor[k].argsort()) for k in taylor)
 
 
-@QUIET
-def test_one_pass_serves_all_forms_and_its_record_says_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+@NO_NOTE
+def test_one_pass_serves_all_modes_and_reads_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of()
     first = study.score("risk_variance")
     assert first.reads == {"a/score": "labels", "b/score": "labels"}
@@ -146,7 +148,7 @@ def test_one_pass_serves_all_forms_and_its_record_says_labels(monkeypatch: pytes
     assert study.score("risk_variance", options={"mode": "joint"}).reads == first.reads
 
 
-def test_a_variance_that_says_nothing_is_said_aloud() -> None:
+def test_a_negligible_variance_term_is_noted() -> None:
     twins = [domain(key, seed=0) for key in "ab"]
     study = dg.Study(randomise(plain_net(), seed=4, dtype=torch.float32), sources=twins)
     for mode in ("additive", "joint", "signed"):
@@ -155,7 +157,7 @@ def test_a_variance_that_says_nothing_is_said_aloud() -> None:
 
 
 @pytest.mark.parametrize("name", ["risk_variance", "gradient_agreement", "gradient_snr"])
-def test_one_source_is_refused_in_words(name: str) -> None:
+def test_one_source_is_refused(name: str) -> None:
     study = study_of(sources=1)
     assert "at least two sources" in (study.unavailable(dg.SCORERS[name]) or "")
     with pytest.raises(dg.DgpruneError, match=f"'{name}' cannot run here: it compares at least two sources"):
@@ -174,12 +176,12 @@ def gates(study: dg.Study) -> dict[str, Tensor]:
 
 def test_gradient_agreement() -> None:
     study = study_of(sources=3)
-    g, found = gates(study), study.score("gradient_agreement").values
+    g, scores = gates(study), study.score("gradient_agreement").values
     largest = max(float(v.mean(0).abs().max()) for v in g.values())
     for name, value in g.items():
         agree = value.sign().mean(0).abs()
-        assert torch.allclose(found[name], agree + value.mean(0).abs() / (6 * largest))
-        assert torch.equal((found[name] * 3).floor().clamp(max=3), (agree * 3).round()), "a tie-break jumped a step"
+        assert torch.allclose(scores[name], agree + value.mean(0).abs() / (6 * largest))
+        assert torch.equal((scores[name] * 3).floor().clamp(max=3), (agree * 3).round()), "a tie-break jumped a step"
     both = study_of()
     two, g = both.score("gradient_agreement").values, gates(both)
     unlike = torch.cat([(v[0].sign() != v[1].sign()) for v in g.values()])
@@ -197,7 +199,7 @@ def test_gradient_snr_and_its_sign() -> None:
         study.score("gradient_snr", options={"eps": 0.0})
 
 
-@QUIET
+@NO_NOTE
 def test_the_oracle_table() -> None:
     frame = gradients_against_removal(study_of("norm"))
     rows = frame.query("metric == 'rank_correlation'")
@@ -209,7 +211,7 @@ def test_the_oracle_table() -> None:
     assert 0 < share < 1 and not math.isnan(share)
 
 
-def test_dead_filters_have_no_say_in_how_much_the_variance_says() -> None:
+def test_dead_filters_do_not_count_in_the_share_of_the_variance() -> None:
     first = {"a": torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64), "b": torch.zeros(5, dtype=torch.float64)}
     second = {"a": torch.tensor([0.0, 0.0, 0.0, 3.0], dtype=torch.float64), "b": torch.zeros(5, dtype=torch.float64)}
     assert share(first, second) == 0.75

@@ -1,4 +1,4 @@
-"""Scorers against others' numbers: Torch-Pruning's importances, and gradients by finite differences."""
+"""Scorers against oracles: Torch-Pruning's importances, and gradients by finite differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with warnings.catch_warnings():
 
 
 def studied(name: str, *, positive: bool = False) -> tuple[dg.Study, nn.Module]:
-    """A study of an uncoupled network (weights of one sign, where asked), and a twin that may be played with."""
+    """A study of an uncoupled network (weights of one sign if `positive`), and a copy for experiments."""
     builders: dict[str, Callable[[], nn.Module]] = {"plain": plain_net, "norm": norm_net}
     nets = [randomise(builders[name](), seed=2, dtype=torch.float32) for _ in range(2)]
     for net in nets:
@@ -36,12 +36,12 @@ def theirs(model: nn.Module, importance: Any, names: list[str]) -> dict[str, Ten
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=(torch.zeros(1, 3, 12, 12),))
-    found = {}
+    scores = {}
     for name in names:
         layer = model.get_submodule(name)
         group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(layer.out_channels)))  # type: ignore[arg-type]
-        found[name] = importance(group).double()
-    return found
+        scores[name] = importance(group).double()
+    return scores
 
 
 def with_gradients(study: dg.Study, model: nn.Module) -> nn.Module:
@@ -65,14 +65,14 @@ SAME: dict[str, tuple[Any, Callable[[Tensor], Tensor], bool]] = {
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """Without biases in its convolutions, where the gate of a plain network is the sum of w dR/dw and no more."""
+    """Without biases in its convolutions, where the gate of a plain network is exactly the sum of w dR/dw."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             layer.bias = None
     return model
 
 
-# A plain network has no BatchNorm to read, and behind one our gate sits, before it theirs.
+# A plain network has no BatchNorm; where there is one, our gate comes after it and theirs before.
 PAIRS = [
     (name, net)
     for name in SAME
@@ -206,7 +206,7 @@ def test_the_gate_gradient_equals_finite_differences(name: str) -> None:
     assert labels is not None
 
     def risk(group: Any, index: int, z: float) -> float:
-        """Mean risk with one filter's output multiplied by z at every door."""
+        """Mean risk with one filter's output multiplied by z at every consumer input."""
         handles = []
         for consumer_input, (places, filters) in group.consumer_inputs.items():
 

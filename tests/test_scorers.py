@@ -20,7 +20,7 @@ READING = [name for name in MENU if dg.SCORERS[name].reads]
 
 
 def study_of(model: nn.Module, scorer: str = "", **kinds: Any) -> dg.Study:
-    """Two sources of unequal size (40 and 20 to score on) and a target, labelled for who declares its labels."""
+    """Two sources of unequal size (40 and 20 to score on) and a target, labelled if the scorer declares its labels."""
     labelled = scorer in MENU and dg.SCORERS[scorer].reads.get("target") == "labels"
     return dg.Study(
         model,
@@ -49,25 +49,25 @@ def permuted(model: nn.Module, graph: FilterGraph, order: dict[str, Tensor]) -> 
                 index = torch.arange(tensors[member.tensor].shape[member.axis])
                 for new, old in enumerate(order[group.name].tolist()):
                     index[member.positions[member.filters == new]] = member.positions[member.filters == old]
-                held = tensors[member.tensor]
-                held.copy_(held.index_select(member.axis, index))
+                tensor = tensors[member.tensor]
+                tensor.copy_(tensor.index_select(member.axis, index))
     return twin
 
 
-SAID = [
+NOTES = [
     pytest.mark.filterwarnings("ignore:layer '4'. its maps are 1 x 1"),
     pytest.mark.filterwarnings("ignore:connections are correlations over"),
 ]
 
 
-def said(test: Any) -> Any:
-    """What these few random images make some scorers say aloud."""
-    for mark in SAID:
+def with_notes(test: Any) -> Any:
+    """Ignore the notes that these few random images cause."""
+    for mark in NOTES:
         test = mark(test)
     return test
 
 
-@said
+@with_notes
 @pytest.mark.parametrize("name", MENU)
 def test_contract(name: str) -> None:
     scorer, model = dg.SCORERS[name], norm()
@@ -79,25 +79,29 @@ def test_contract(name: str) -> None:
         value = scores.values[group.name]
         assert value.shape == (group.filters,) and value.dtype == torch.float64 and torch.isfinite(value).all()
         assert torch.equal(value, again.values[group.name]), "not deterministic"
-    assert any(len(value.unique()) > 1 for value in scores.values.values()), "says the same of every filter"
-    assert scorer.name == name and scorer.cite and scorer.label and scorer.summary.endswith(".")
+    assert any(len(value.unique()) > 1 for value in scores.values.values()), "every filter has the same score"
+    assert (
+        scorer.name == name
+        and scorer.cite
+        and scorer.label
+        and scorer.summary.endswith(".")
+        and "removed" in scorer.summary
+    )
     assert "Source:" in (scorer.function.__doc__ or "")
     roles = {"source": ("a", "b"), "target": ("t",)}
     assert scores.reads == {f"{key}/score": what for role, what in scorer.reads.items() for key in roles[role]}
 
 
-def test_each_scorer_stands_where_a_reader_looks_for_it() -> None:
+def test_each_scorer_is_in_its_menu_group() -> None:
     kinds: dict[str, list[str]] = {}
     for name, scorer in dg.SCORERS.items():
         kinds.setdefault(scorer.kind, []).append(name)
         assert ("target" in scorer.reads) == (scorer.kind == "target")
     assert kinds["control"] == ["random", "reverse(l1)"] and kinds["target"] == ["dss", "sensitivity"]
-    assert {"l1", "expected_activation"} <= set(kinds["weights"]) and {"taylor", "dss_sources"} <= set(
-        kinds["training"]
-    )
+    assert {"l1", "expected_activation"} <= set(kinds["weights"]) and {"taylor", "dss_sources"} <= set(kinds["source"])
 
 
-@said
+@with_notes
 @pytest.mark.parametrize("name", [name for name in MENU if not dg.SCORERS[name].draws])
 def test_permuting_the_filters_permutes_the_scores(name: str) -> None:
     model = norm()
@@ -114,7 +118,7 @@ def test_permuting_the_filters_permutes_the_scores(name: str) -> None:
         assert torch.allclose(mine.values[key][perm], theirs.values[key], atol=1e-4 * scale, rtol=1e-4)
 
 
-def test_random_depends_on_its_seed_and_layer_alone() -> None:
+def test_random_depends_only_on_seed_and_layer() -> None:
     study, state = study_of(norm()), torch.get_rng_state()
     first, second = study.score("random"), study.score("random", seed=1)
     assert torch.equal(torch.get_rng_state(), state)
@@ -126,7 +130,7 @@ def test_random_depends_on_its_seed_and_layer_alone() -> None:
 
 
 class Tripwire(nn.Module):
-    """Passes what it gets, and raises on the given call once armed."""
+    """Passes its input, and raises on a chosen call once armed."""
 
     left: int | None = None
 
@@ -138,9 +142,9 @@ class Tripwire(nn.Module):
         return x
 
 
-@said
+@with_notes
 @pytest.mark.parametrize("name", READING)
-def test_no_hook_is_left_when_the_model_raises_half_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_hook_is_left_when_the_model_raises(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(*list(norm())[:7], Tripwire(), *list(norm())[7:])
     study = study_of(model, name)
     before = fingerprint(model)
@@ -167,10 +171,10 @@ def test_closed_forms_of_weights() -> None:
     assert values["lamp"] == pytest.approx([9 / 25, 1, 0])
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([3.0, -4.0, -3.0]).view(3, 1, 1, 1))
-    assert study.score("lamp").values["0"].tolist() == pytest.approx([9 / 34, 1, 9 / 34]), "ties are not told apart"
+    assert study.score("lamp").values["0"].tolist() == pytest.approx([9 / 34, 1, 9 / 34]), "equal filters get one score"
 
 
-def test_a_coupled_group_sums_over_its_writers_before_the_root() -> None:
+def test_a_coupled_group_sums_over_its_producers_before_the_root() -> None:
     model = randomise(ResidualNet(), dtype=torch.float32)
     study = study_of(model)
     rows = torch.cat([model.stem.weight.flatten(1), model.outer.weight.flatten(1)], 1).double()  # type: ignore[union-attr, operator]
@@ -191,8 +195,8 @@ def test_closed_forms_of_activations() -> None:
     few, many = domain("few", shape=(1, 4, 4), classes=2), domain("many", count=600, shape=(1, 4, 4), classes=2, seed=4)
     study = dg.Study(net, sources=[few, many])
     expected_mean, expected_alive = torch.zeros(2).double(), torch.zeros(2).double()
-    for held in (few, many):
-        x = held.images[held.rows("score")].double()
+    for source in (few, many):
+        x = source.images[source.rows("score")].double()
         y = torch.cat([(x - 0.5).clamp_min(0), (1 - 2 * x).clamp_min(0)], 1)
         expected_mean += y.mean((0, 2, 3)) / 2
         expected_alive += (y > 0).double().mean((0, 2, 3)) / 2
@@ -249,7 +253,7 @@ def made(function: Callable[..., Any], **declared: Any) -> Scorer:
         (lambda views: torch.zeros(6), {"level": "network"}, r"must return a dict with one entry per layer: 0, 4"),
     ],
 )
-def test_what_breaks_the_contract_is_refused(
+def test_a_breach_of_the_contract_is_refused(
     function: Callable[..., Any], declared: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(dg.DgpruneError, match=words):
@@ -258,8 +262,8 @@ def test_what_breaks_the_contract_is_refused(
 
 def test_a_scorer_cannot_change_what_others_read() -> None:
     def vandal(view: GroupView) -> Tensor:
-        for held in (view.mean_map("a"), view.moments("a").mean_abs, view.weight):
-            held.zero_()
+        for tensor in (view.mean_map("a"), view.moments("a").mean_abs, view.weight):
+            tensor.zero_()
         return view.gate("a").zero_() + torch.rand(view.filters)
 
     study, fresh = study_of(norm()), study_of(norm())
@@ -269,7 +273,7 @@ def test_a_scorer_cannot_change_what_others_read() -> None:
         assert all(torch.equal(mine[key], theirs[key]) for key in mine), name
 
 
-def test_scorers_are_found_by_name_or_given() -> None:
+def test_scorers_are_taken_by_name_or_as_objects() -> None:
     study = study_of(norm())
     mine = made(lambda view, *, power=1.0: view.weight.abs().pow(power).sum(1))
     assert torch.allclose(study.score(mine).values["0"], study.score("l1").values["0"])
@@ -289,5 +293,5 @@ def test_scorers_are_found_by_name_or_given() -> None:
         study_of(randomise(plain_net(), dtype=torch.float32)).score("bn_scale")
     redefined = made(lambda view, *, power=1.0: -view.weight.abs().pow(power).sum(1))
     assert torch.allclose(study.score(redefined).values["0"], -study.score(mine).values["0"]), (
-        "running a cell again counts"
+        "a scorer that is defined again replaces the old one"
     )

@@ -1,4 +1,4 @@
-"""A study: outcomes to the last bit, caches that notice, two threads at once, sweeps, drops, and networks on disk."""
+"""A study: bit-exact outcomes, caches that notice changes, two threads, sweeps, drops, and networks on disk."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def net(seed: int = 0) -> nn.Module:
 
 
 def study_of(model: nn.Module, *, shape: tuple[int, int, int] = (3, 12, 12), count: int = 120) -> dg.Study:
-    held = [domain(name, count=count, shape=shape, seed=k) for k, name in enumerate("abt")]
-    return dg.Study(model, sources=held[:2], targets=held[2:])
+    domains = [domain(name, count=count, shape=shape, seed=k) for k, name in enumerate("abt")]
+    return dg.Study(model, sources=domains[:2], targets=domains[2:])
 
 
 def same(one: Outcomes, two: Outcomes) -> bool:
@@ -46,34 +46,34 @@ def by_hand(study: dg.Study, mask: Mask | None, name: str, batchnorm: BatchNorm,
     return dg.evaluate(model, study.domain(name), **kinds)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["stem_shared", "stem_not_shared"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared_prefix", "no_shared_prefix"])
 @pytest.mark.parametrize(("name", "size"), [("digits_net", 28), ("lenet", 28), ("resnet18_32", 32)])
-def test_outcomes_equal_those_of_the_pruned_network_to_the_last_bit(
+def test_outcomes_equal_those_of_the_pruned_network_bit_by_bit(
     name: str, size: int, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"widths": (8, 12, 16, 20)} if name == "resnet18_32" else {}
     study = study_of(randomise(build(name, **options), dtype=torch.float32), shape=(3, size, size), count=780)
     if not shared:
         monkeypatch.setattr("dgprune_lab.measurement.evaluator.find_shared_prefix", lambda *_: None)
-    assert (study._evaluator.stem is not None) == shared
+    assert (study._current().evaluator.shared_prefix is not None) == shared
     scores = study.score("random")
     masks = [None, *(dg.allocate(scores, ratio=ratio) for ratio in (0.0, 0.37))]
     masks.append(dg.allocate(scores, ratio=0.8, scope="global"))
     settings: list[BatchNorm] = ["as_is", "recalibrate"]
     for mask, batchnorm in itertools.product(masks if shared else masks[::2], settings):
-        for held in ("a", "t"):
-            assert same(study.outcomes(mask, domain=held, batchnorm=batchnorm), by_hand(study, mask, held, batchnorm))
+        for domain_name in ("a", "t"):
+            assert same(study.outcomes(mask, domain=domain_name, batchnorm=batchnorm), by_hand(study, mask, domain_name, batchnorm))
     few = study.outcomes(masks[2], domain="t", batchnorm="recalibrate", images=40, calibration=40)
     assert same(few, by_hand(study, masks[2], "t", "recalibrate", images=40)) and len(few) == 40
 
 
-def test_the_network_of_a_mask_is_the_one_that_was_measured() -> None:
+def test_the_network_of_a_mask_has_the_measured_outcomes() -> None:
     study = study_of(net())
     mask = dg.allocate(study.score("l1"), ratio=0.5)
     for batchnorm in ("as_is", "recalibrate"):
         small = study.network(mask, batchnorm=batchnorm)  # type: ignore[arg-type]
         assert same(dg.evaluate(small, study.domain("t")), study.outcomes(mask, domain="t", batchnorm=batchnorm))  # type: ignore[arg-type]
-        assert dg.provenance_of(small).tuning == (
+        assert dg.provenance_of(small).finetuning == (
             {} if batchnorm == "as_is" else {"a/train": "images", "b/train": "images"}
         )
 
@@ -110,26 +110,26 @@ def test_caches_are_bounded() -> None:
     for index in range(6):
         study.outcomes(Mask.by_hand(study.graph, removed={"0": [index % 5]}), domain="a", images=40 - index)
     cache = study._cache
-    assert sum(size for _, size in cache._held.values()) == cache._size > 0
+    assert sum(size for _, size in cache._entries.values()) == cache._size > 0
     cache.put(("large",), None, size=64 * 2**20)
     cache.put(("larger",), None, size=64 * 2**20)
-    assert cache._size <= 64 * 2**20 and list(cache._held) == [("larger",)]
+    assert cache._size <= 64 * 2**20 and list(cache._entries) == [("larger",)]
 
 
 def test_two_threads_may_use_one_study() -> None:
     """A widget works while a cell runs: each gets the numbers of its own network and images."""
-    study, lone = study_of(net(), count=3000), study_of(net(), count=3000)
+    study, single = study_of(net(), count=3000), study_of(net(), count=3000)
     scores = study.score("l1")
     jobs = [(dg.allocate(scores, ratio=r), name) for r, name in itertools.product((0.2, 0.2, 0.5, 0.6), "abt")]
-    expected = [lone.outcomes(mask, domain=name, batchnorm="recalibrate") for mask, name in jobs]
-    found: dict[int, Outcomes] = {}
+    expected = [single.outcomes(mask, domain=name, batchnorm="recalibrate") for mask, name in jobs]
+    results: dict[int, Outcomes] = {}
     errors: list[BaseException] = []
 
     def work(order: list[int]) -> None:
         try:
             for k in order:
                 mask, name = jobs[k]
-                found[k + len(jobs) * threading.get_ident()] = study.outcomes(
+                results[k + len(jobs) * threading.get_ident()] = study.outcomes(
                     mask, domain=name, batchnorm="recalibrate"
                 )
         except BaseException as error:
@@ -140,8 +140,8 @@ def test_two_threads_may_use_one_study() -> None:
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert not errors, errors
-    assert len(found) == sum(map(len, orders))
-    assert all(same(outcomes, expected[key % len(jobs)]) for key, outcomes in found.items())
+    assert len(results) == sum(map(len, orders))
+    assert all(same(outcomes, expected[key % len(jobs)]) for key, outcomes in results.items())
 
 
 @pytest.mark.parametrize("batchnorm", ["as_is", "recalibrate"])
@@ -179,14 +179,14 @@ def test_rows_of_a_sweep_equal_measure_of_the_pruned_networks(batchnorm: BatchNo
         assert rows[rows.metric == "filters"].value.item() == mask.cost.filters
 
 
-def test_a_sweep_takes_ready_scores_and_says_that_nobody_knows_what_they_read() -> None:
+def test_a_sweep_takes_ready_scores_whose_provenance_is_unknown() -> None:
     study = study_of(net())
     ready = dg.Scores.from_frame(study.score("l1").to_frame(), graph=study.graph, scorer="mine")
     frame = dg.sweep(study, scorers=[ready, "l1"], ratios=[0.5])
     values = {name: list(part.value) for name, part in frame.groupby("scorer")}
     assert values["mine"] == values["l1"]
     assert set(frame[(frame.scorer == "mine") & frame.domain.notna()].seen_by_scorer) == {"unknown"}
-    assert set(frame[frame.scorer == "mine"].target_aware) == {"unknown"}
+    assert frame[frame.scorer == "mine"].target_aware.isna().all()
     with pytest.raises(dg.DgpruneError, match=r"at least one ratio, one scorer and one seed"):
         dg.sweep(study, scorers=[])
     with pytest.raises(dg.DgpruneError, match=r"and one seed"):
@@ -196,11 +196,11 @@ def test_a_sweep_takes_ready_scores_and_says_that_nobody_knows_what_they_read() 
         other.score(ready)
 
 
-def test_the_drop_is_paired_and_refers_to_the_full_network_as_given() -> None:
+def test_the_drop_is_paired_and_relative_to_the_full_network_as_given() -> None:
     study = study_of(net(), count=900)
     frame = dg.diagnostics.drop(study, scorers=["l1", "random"], ratios=[0.0, 0.5], batchnorm="recalibrate", seed=3)
-    assert tuple(frame.columns[: len(COLUMNS)]) == COLUMNS and set(frame.metric) == {"change", "relative_drop"}
-    frame = frame.loc[frame.metric == "change"]
+    assert tuple(frame.columns[: len(COLUMNS)]) == COLUMNS and set(frame.metric) == {"accuracy_change", "relative_drop"}
+    frame = frame.loc[frame.metric == "accuracy_change"]
     assert len(frame) == 2 * 2 * 3
     generator = np.random.default_rng(0)
     for _, row in frame.iterrows():
@@ -212,11 +212,11 @@ def test_the_drop_is_paired_and_refers_to_the_full_network_as_given() -> None:
         assert [row.low, row.high] == pytest.approx(slow.tolist(), abs=0.013) and row.low < row.high
         assert row.seen_by_finetuning == "none" and row.interval == "images" and row.unit == "share"
     unpruned = dg.diagnostics.drop(study, ratios=[0.0])
-    unpruned = unpruned.loc[unpruned.metric == "change"]
+    unpruned = unpruned.loc[unpruned.metric == "accuracy_change"]
     assert (unpruned.value == 0).all() and (unpruned.low < 0).all() and (unpruned.high > 0).all()
 
 
-def test_a_pruned_network_survives_the_disk(tmp_path: Path) -> None:
+def test_a_pruned_network_is_saved_and_loaded(tmp_path: Path) -> None:
     study = study_of(randomise(ResidualNet(), dtype=torch.float32))
     first = dg.allocate(study.score("taylor"), ratio=0.4)
     small = dg.prune(study.model, first)
@@ -248,15 +248,15 @@ def test_a_pruned_network_survives_the_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 30_000])
-def test_a_stem_too_large_to_keep_changes_no_number(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_prefix_too_large_to_cache_changes_no_number(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of(randomise(build("digits_net"), dtype=torch.float32), shape=(3, 28, 28), count=300)
     mask = dg.allocate(study.score("random"), ratio=0.4)
     settings: list[BatchNorm] = ["as_is", "recalibrate"]
     want = [study.outcomes(mask, domain="t", batchnorm=batchnorm) for batchnorm in settings]
-    monkeypatch.setattr("dgprune_lab.measurement.evaluator._STEM_BYTES", limit)
+    monkeypatch.setattr("dgprune_lab.measurement.evaluator._PREFIX_BYTES", limit)
     other = dg.Study(study.model, sources=study.sources, targets=study.targets)
     assert all(
-        same(other.outcomes(mask, domain="t", batchnorm=batchnorm), found)
-        for batchnorm, found in zip(settings, want, strict=True)
+        same(other.outcomes(mask, domain="t", batchnorm=batchnorm), expected)
+        for batchnorm, expected in zip(settings, want, strict=True)
     )
-    assert sum(t.nbytes for held in other._evaluator._held.values() for t in held) <= limit
+    assert sum(t.nbytes for stored in other._current().evaluator._outputs.values() for t in stored) <= limit

@@ -143,17 +143,10 @@ def removal_order(scores: Scores, *, scope: Scope) -> Order:
         shares.append(share)
         last.append(int(ranked[-1]) + total)
         total += len(size)
-    share = torch.cat(shares)
-    units = _argsort(share if scope == "layer" else torch.cat(means))
+    units = _argsort(torch.cat(shares if scope == "layer" else means))
     units = units[~torch.isin(units, torch.tensor(last))]
-    return Order(
-        graph=scores.graph,
-        units=units,
-        share=share[units] if scope == "layer" else None,
-        filters=torch.cat(sizes)[units],
-        starts=starts,
-        total=total,
-    )
+    share, filters = torch.cat(shares)[units] if scope == "layer" else None, torch.cat(sizes)[units]
+    return Order(graph=scores.graph, units=units, share=share, filters=filters, starts=starts, total=total)
 
 
 def _argsort(values: Tensor) -> Tensor:

@@ -21,12 +21,7 @@ _NORMS = ("LayerNorm", "GroupNorm", "LocalResponseNorm", "LayerNorm2d")
 
 
 def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
-    """Return the groups of a network as the dependency graph reports them, not yet checked by `verify.read_groups`.
-
-    Args:
-        model: any module; a copy is traced, the argument is not touched.
-        example: (1, C, H, W) or more images of the size the network takes.
-        layers: "conv" groups whose first producer is a convolution; "all" hidden units of linear layers too.
+    """Return the groups of a copy of a network as the dependency graph reports them; `verify.read_groups` checks them.
 
     Raises:
         DgpruneError: a wrapper, a layer that does not run in eval mode, an image size that does not fit.

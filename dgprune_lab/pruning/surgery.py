@@ -71,9 +71,8 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
             _check_shape(name, tensor, graph.shapes[name][0])
             cut_names.add(name)
             axes = [(axis, which) for axis, which in axes if is_cut[which]]
-        for k, (axis, which) in enumerate(
-            axes, start=1
-        ):  # axis 0 first: it copies whole rows, so the rest gathers less
+        # Axis 0 first: it copies whole rows, so the other axes gather less.
+        for k, (axis, which) in enumerate(axes, start=1):
             tensor = _select(tensor, axis, kept[which], block=blocks[which], last=k == len(axes))
         return tensor if axes or (share and name in graph.parameters) else tensor.clone()
 

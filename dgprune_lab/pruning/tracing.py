@@ -110,12 +110,7 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
 
 
 def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
-    """Return the names of the layers whose output goes into ReLUs and nothing else, as modules or as functions.
-
-    Args:
-        model: a private copy.
-        example: a few images.
-    """
+    """Return the names of the layers whose output goes into ReLUs and nothing else, as modules or as functions."""
     nodes: dict[Any, str] = {}
 
     def note(name: str, _: nn.Module, output: Any) -> None:
@@ -201,7 +196,7 @@ def dependency_groups(
     """Return the groups of Torch-Pruning's graph as items, with their flow; `names` gains the parameters among them."""
     graph, groups = _built(model, example)
     dimension = {id(p.parameters): p.pruning_dim for p in graph.unwrapped_parameters}
-    found = []
+    read = []
     for group in groups:
         items = []
         for item in group.items:
@@ -213,8 +208,8 @@ def dependency_groups(
             elif type(target).__name__ == "_OutputOp":
                 side = "output"
             items.append(Item(target, side, list(item.idxs), list(item.root_idxs)))
-        found.append((items, _flow(graph, items, names=names, ran=ran)))
-    return found
+        read.append((items, _flow(graph, items, names=names, ran=ran)))
+    return read
 
 
 def _built(model: nn.Module, example: Tensor) -> tuple[Any, list[Any]]:
@@ -252,14 +247,14 @@ def _flow(graph: Any, items: list[Item], *, names: dict[Any, str], ran: Layers) 
 
     def reached(producers: set[Any]) -> Iterator[tuple[str, list[str]]]:
         ordered = sorted(producers, key=lambda layer: ran.order[names[layer]])
-        for producer, found in zip(ordered, _reached(graph, ordered, consumers), strict=True):
-            yield names[producer], [names[consumer] for consumer in found]
+        for producer, reads in zip(ordered, _reached(graph, ordered, consumers), strict=True):
+            yield names[producer], [names[consumer] for consumer in reads]
 
     feeds: dict[str, list[str]] = defaultdict(list)
-    for producer, found in reached(mixing):
-        for consumer in found:
+    for producer, reads in reached(mixing):
+        for consumer in reads:
             feeds[consumer].append(producer)
-    ends = tuple(producer for producer, found in reached(producers) if found)
+    ends = tuple(producer for producer, reads in reached(producers) if reads)
     return Flow(ends, {consumer: tuple(fed) for consumer, fed in feeds.items()})
 
 
@@ -268,7 +263,7 @@ def _reached(graph: Any, producers: list[Any], consumers: set[Any]) -> Iterator[
     factor: dict[Any, Any] = {}
     others = set(producers)
     for producer in producers:
-        queue, seen, found = [graph.module2node[producer]], set(), set()
+        queue, seen, reads = [graph.module2node[producer]], set(), set()
         while queue:
             node = queue.pop()
             for after in node.outputs:
@@ -276,11 +271,11 @@ def _reached(graph: Any, producers: list[Any], consumers: set[Any]) -> Iterator[
                 is_product = "Mul" in str(getattr(after.module, "_grad_fn", ""))
                 other_factor = is_product and factor.setdefault(after, node) is not node
                 if after.module in consumers:
-                    found.add(after.module)
+                    reads.add(after.module)
                 elif not (other_factor or after in seen or after.module in others):
                     seen.add(after)
                     queue.append(after)
-        yield found
+        yield reads
 
 
 def _limit_time(graph: Any, deadline: float) -> None:

@@ -45,16 +45,7 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
 
 
 def refuse_hooks(model: nn.Module, twin: nn.Module, example: Tensor) -> None:
-    """Refuse a network whose hooks change what it computes: a pruned copy has none.
-
-    Args:
-        model: the user's network; its modes are restored.
-        twin: a copy without hooks, in eval mode.
-        example: images for the copy.
-
-    Raises:
-        DgpruneError: the two give different logits.
-    """
+    """Refuse a network with other logits than `twin`, its copy without hooks: a pruned network has none either."""
     if not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
         return
     modes = {module: module.training for module in model.modules()}

@@ -28,7 +28,7 @@ def reversed_scorer(scorer: Scorer) -> Scorer:
         return {name: -value for name, value in scores.items()} if isinstance(scores, Mapping) else -scores
 
     negated.__signature__ = inspect.signature(scorer.function)  # type: ignore[attr-defined]
-    negated.__doc__ = f"The reverse of: {scorer.function.__doc__ or ''}"
+    negated.__doc__ = f"Reversed: removes first what the following keeps. {scorer.function.__doc__ or ''}"
     return replace(
         scorer,
         name=f"reverse({scorer.name})",

@@ -147,7 +147,8 @@ def scorer(
 ) -> Callable[[Function], Scorer]:
     """Make a plain function a Scorer. It registers nothing: pass the result, or list it in `dg.SCORERS`.
 
-    Args: as the attributes of `Scorer`; `label` is the name and `reads` nothing unless given.
+    Args: as the attributes of `Scorer`; unless given, `reads` is nothing, `label` the name, and `cite` the docstring's
+    paragraph from "Source:" on.
 
     Raises:
         DgpruneError: no docstring, an unknown need, a role that is neither source nor target, positional options.
@@ -169,7 +170,7 @@ def scorer(
             reads=dict(reads or {}),
             level=level,
             instead=instead,
-            cite=cite,
+            cite=cite or _source(function),
             label=label or name,
             draws=draws,
             gathers=gathers,
@@ -179,6 +180,12 @@ def scorer(
         return made
 
     return decorate
+
+
+def _source(function: Function) -> str:
+    """What the docstring says behind "Source:"."""
+    paragraph = (function.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
+    return " ".join(paragraph.split()).rstrip(".")
 
 
 def _check(scorer: Scorer) -> None:

@@ -18,7 +18,6 @@ from .view import GroupView
 Pairing = Literal["means", "all_pairs", "paired"]
 Over = Literal["mean", "min"]
 Flat = Literal["predicted_class", "refuse"]
-_PAPER = "Sun 2023, Pruning for Better Domain Generalizability, ICML SCIS, arXiv:2306.13237"
 _NEEDS: tuple[Need, ...] = ("mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "paired", "shifted")
 
 
@@ -46,7 +45,6 @@ def _refuses(views: dict[str, GroupView], *, flat: Flat, site: Site = "consumer_
     gathers=_gathers,
     refuses=_refuses,
     label="DSS (source vs target)",
-    cite=f"{_PAPER}, the domain similarity score",
 )
 def dss(
     view: GroupView,
@@ -65,8 +63,9 @@ def dss(
     produce the filter). `pairing` "means" compares mean maps; "all_pairs" means of unit maps, the mean cosine over all
     pairs of images; "paired" the i-th image with the i-th, a pass of its own. Where the map is 1 x 1 a cosine is
     meaningless: the vector of mean outputs per predicted class replaces it, with a note, or `flat="refuse"`.
-    Returns (C,) in [-1, 1], in [0, 1] behind a ReLU. Source: Sun 2023 and its code, which scores the images of the
-    test split that accuracy is then reported on (`split="test"` or "report"); here the split `score` is read.
+    Returns (C,) in [-1, 1], in [0, 1] behind a ReLU. Source: Sun 2023, Pruning for Better Domain Generalizability,
+    ICML SCIS, arXiv:2306.13237, the domain similarity score, and its code, which scores the images of the test split
+    that accuracy is then reported on (`split="test"` or "report"); here the split `score` is read.
     """
     choice("pairing", pairing, Pairing)
     _note_if_flat(view, site)
@@ -81,7 +80,6 @@ def dss(
     gathers=_gathers,
     refuses=_refuses,
     label="DSS (between sources)",
-    cite=f"{_PAPER}; ours: between sources",
 )
 def dss_sources(
     view: GroupView,
@@ -96,7 +94,8 @@ def dss_sources(
     As `dss`, over all pairs of sources: their mean, or their minimum; no target is read. With one source, or where
     `shift` names an entry of `data.SHIFTS`, each source is compared with a shifted copy of it ("noise" unless named;
     it must not be the target's own shift, or it leaks information about the target).
-    Returns (C,) in [-1, 1]. Source: after Sun 2023; comparing sources instead of source and target is ours.
+    Returns (C,) in [-1, 1]. Source: after Sun 2023, Pruning for Better Domain Generalizability, ICML SCIS,
+    arXiv:2306.13237; comparing sources instead of source and target is ours.
     """
     choice("over", over, Over)
     _note_if_flat(view, site)

@@ -16,7 +16,6 @@ Direction = Literal["out", "in", "both"]
 MIN_IMAGES = 3  # images of a class below which nothing is correlated
 ENOUGH_IMAGES = 200  # images of a class below which the null level is noted
 _STEADY = 1e-3  # a standard deviation below it counts as none
-_PAPER = "Wisell, Yasaei Sekeh 2024, Ghost-Connect Net, Neural Processing Letters 57(5), arXiv:2411.09199"
 
 
 def correlation(sums: CoMoments, *, signed: bool = False, shuffled: bool = False) -> Tensor:
@@ -119,7 +118,6 @@ def _refuses(views: dict[str, GroupView], *, by_class: bool = True, **_: object)
     gathers=_gathers,
     refuses=_refuses,
     label="GC-Net",
-    cite=f"{_PAPER}; the filter score is our reconstruction",
 )
 def gc_net(
     views: dict[str, GroupView], *, direction: Direction = "out", by_class: bool = True, signed: bool = False
@@ -133,7 +131,8 @@ def gc_net(
     reads no filter; a group that only grouped convolutions read) the other is taken. `by_class=False` correlates over
     all images and reads no label; `signed` leaves out the absolute value. What is consecutive: `dg.gc_net`.
     Returns (C,) per layer, in [0, 1], or [-1, 1] when signed. A note gives the null level of |rho| under 200 images a
-    class. Source: Wisell and Yasaei Sekeh 2024; only the abstract is available, the channel form is ours.
+    class. Source: Wisell and Yasaei Sekeh 2024, Ghost-Connect Net, Neural Processing Letters 57(5), arXiv:2411.09199;
+    only the abstract is available, the channel form and the filter score are our reconstruction.
     """
     choice("direction", direction, Direction)
     rho = _connections(views, by_class=by_class, signed=signed)

@@ -29,6 +29,8 @@ class Inputs(Protocol):
         split: the split that scorers read.
         example: (1, C, H, W) zeros of the size the network takes.
         touched: filled while scorers read: domain -> images or labels.
+        shapes: group -> shape of its map at the consumer input, then of each raw convolution output.
+        ending_in_relu: names of the layers whose output goes straight into ReLUs.
     """
 
     model: nn.Module
@@ -37,6 +39,11 @@ class Inputs(Protocol):
     split: str
     example: Tensor
     touched: dict[str, Seen]
+
+    @property
+    def shapes(self) -> Mapping[str, list[tuple[int, ...]]]: ...
+    @property
+    def ending_in_relu(self) -> frozenset[str]: ...
 
     def statistics(self, domain: str, need: Need, *, shift: str | None = None) -> Statistics:
         """Return what one pass over a domain, or over a shifted copy of it, left."""
@@ -48,14 +55,4 @@ class Inputs(Protocol):
 
     def removal(self, domain: str) -> Mapping[str, Tensor]:
         """Return group -> (C,) change of the mean risk when a filter (its unit) is removed."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, list[tuple[int, ...]]]:
-        """Group -> shape of its map at the consumer input, then of each raw convolution output."""
-        ...
-
-    @property
-    def ending_in_relu(self) -> frozenset[str]:
-        """Names of the layers whose output goes straight into ReLUs."""
         ...

@@ -17,7 +17,6 @@ Mode = Literal["additive", "joint", "signed", "oracle"]
 Keep = Literal["high", "low"]
 Effects = Mapping[str, Tensor]
 SHARE = 0.01
-_PAPER = "Cai, Li, Kot 2022, Toward domain generalized pruning by scoring OOD importance, arXiv:2210.13810"
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -39,7 +38,6 @@ def one_source(views: dict[str, GroupView], **_: object) -> str | None:
     gathers=_gathers,
     refuses=one_source,
     label="Risk variance",
-    cite=f"{_PAPER}; the formulas are our reconstruction from its abstract",
 )
 def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta: float = 1.0) -> dict[str, Tensor]:
     """Effect of closing a gate on mean and variance of the source risks; small effects are removed first.
@@ -49,7 +47,8 @@ def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta:
     means over the whole network; "joint": (gbar + beta dVar)^2; "signed": |gbar| - beta dVar, so that a filter whose
     removal lowers the variance is removed; "oracle": as additive, with each filter really removed, one network per
     filter (slow: the reference for the others, `dgprune-lab oracle`). beta = 0 is first-order Taylor, squared.
-    Returns (C,) per layer. Source: Cai, Li, Kot 2022; only the abstract is available, the formulas are ours.
+    Returns (C,) per layer. Source: Cai, Li, Kot 2022, Toward domain generalized pruning by scoring OOD importance,
+    arXiv:2210.13810; the formulas are our reconstruction from its abstract.
     """
     choice("mode", mode, Mode)
     return combined(*terms(views, removed=mode == "oracle"), mode="additive" if mode == "oracle" else mode, beta=beta)
@@ -131,15 +130,14 @@ def _gates(view: GroupView) -> Tensor:
     level="network",
     refuses=one_source,
     label="Gradient agreement",
-    cite="Parascandolo et al. 2021, Learning explanations that are hard to vary, ICLR, section 3 (AND-mask); "
-    "per filter it is ours",
 )
 def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
     """Agreement of the sources on the sign of the gate gradient; filters without agreement are removed first.
 
     |mean_e sign g_e|, equal weight per source; ties (with two sources it is 0 or 1) are broken by |mean_e g_e|, scaled
     by its largest value in the network to less than one step. Returns (C,) in [0, 1 + 1/(2E)] per layer, E sources.
-    Source: Parascandolo et al. 2021, section 3, where it masks gradients; as a filter score it is ours.
+    Source: Parascandolo et al. 2021, Learning explanations that are hard to vary, ICLR, section 3 (AND-mask), where it
+    masks gradients; as a filter score it is ours.
     """
     gates = {name: _gates(view) for name, view in views.items()}
     largest = max(max(float(g.mean(0).abs().max()) for g in gates.values()), _TINY)
@@ -147,20 +145,15 @@ def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
 
 
 @scorer(
-    "gradient_snr",
-    needs=("gate",),
-    reads={"source": "labels"},
-    refuses=one_source,
-    label="Gradient signal-to-noise",
-    cite="after Liu et al. 2020, Understanding why neural networks generalize well through GSNR, ICLR, definition 1; "
-    "over domains instead of samples it is ours",
+    "gradient_snr", needs=("gate",), reads={"source": "labels"}, refuses=one_source, label="Gradient signal-to-noise"
 )
 def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: float = 1e-12) -> Tensor:
     """Signal-to-noise ratio of the gate gradient over the sources; filters with a low ratio are removed first.
 
     (mean_e g_e)^2 / (Var_e g_e + eps), population variance, equal weight per source. Both signs are defended in the
     literature: `keep` "high" keeps the filters with a steady effect, "low" those with an unsteady one (the negative
-    is returned). Returns (C,). Source: after Liu et al. 2020, definition 1; the variance over domains is ours.
+    is returned). Returns (C,). Source: after Liu et al. 2020, Understanding why neural networks generalize well through
+    GSNR, ICLR, definition 1; over domains instead of samples it is ours.
     """
     choice("keep", keep, Keep)
     if eps <= 0:

@@ -17,10 +17,6 @@ from .risks import one_source
 from .view import GroupView
 
 Over = Literal["mean", "max"]
-_CITE = (
-    "gradient x activation: Shrikumar et al. 2016, arXiv:1605.01713; effect size: Cohen 1988, chapter 2; "
-    "as a filter score it is ours"
-)
 
 
 @scorer(
@@ -30,7 +26,6 @@ _CITE = (
     level="network",
     instead="sensitivity_sources",
     label="Domain sensitivity (source vs target)",
-    cite=_CITE,
 )
 def sensitivity(
     views: dict[str, GroupView], *, source: str | None = None, target: str | None = None
@@ -40,9 +35,9 @@ def sensitivity(
     -|d|, d = Cohen's d matched by true class (`stats.matched_d`) of a_i = sum over places of y dl/dy, l the logit of
     image i's true class, y the filter's output: gradient x activation. Without names the mean of |d| over all pairs of
     a source and a target. A filter without any spread in either domain whose attribution yet differs counts as the
-    most sensitive of the network. It reads target labels: target-aware.
-    Returns (C,) <= 0 per layer. Source: gradient x activation as Shrikumar et al. 2016; Cohen 1988; the score is ours.
-    `diagnostics.sensitivity` gives the same d with intervals, by Captum.
+    most sensitive of the network. It reads target labels: target-aware. `diagnostics.sensitivity` gives the same d
+    with intervals, by Captum. Returns (C,) <= 0 per layer. Source: gradient x activation, Shrikumar et al. 2016,
+    arXiv:1605.01713; effect size, Cohen 1988, chapter 2; as a filter score it is ours.
     """
     first = next(iter(views.values()))
     return _scores(views, product(named_domains(source, first.sources), named_domains(target, first.targets)))
@@ -55,13 +50,13 @@ def sensitivity(
     level="network",
     refuses=one_source,
     label="Domain sensitivity (between sources)",
-    cite=f"{_CITE}, between sources",
 )
 def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> dict[str, Tensor]:
     """Minus the effect size between sources on a filter's attribution; the most sensitive are removed first.
 
     As `sensitivity`, over all pairs of sources: the mean of |d|, or the largest. No target is read.
-    Returns (C,) <= 0 per layer. Source: as `sensitivity`; ours.
+    Returns (C,) <= 0 per layer. Source: gradient x activation, Shrikumar et al. 2016, arXiv:1605.01713; effect size,
+    Cohen 1988, chapter 2; as a filter score, between sources, it is ours.
     """
     choice("over", over, Over)
     return _scores(views, combinations(next(iter(views.values())).sources, 2), over=over)

@@ -9,33 +9,32 @@ from .contract import scorer
 from .view import GroupView
 
 
-@scorer("random", needs=(), draws=True, label="Random", cite="the control that every comparison needs")
+@scorer("random", needs=(), draws=True, label="Random")
 def random(view: GroupView, *, seed: int = 0) -> Tensor:
     """A uniform random number per filter; filters are removed in random order.
 
-    Source: control. Returns (C,) in [0, 1), different for each seed and layer.
+    Returns (C,) in [0, 1), different for each seed and layer. Source: the control that every comparison needs.
     """
     return torch.rand(view.filters, generator=view.generator(seed), dtype=torch.float64)
 
 
-@scorer(
-    "l1", label="L1 norm (weights)", cite="Li et al. 2017, Pruning Filters for Efficient ConvNets, ICLR, section 3.1"
-)
+@scorer("l1", label="L1 norm (weights)")
 def l1(view: GroupView) -> Tensor:
     """Sum of the absolute weights of a filter; small sums are removed first.
 
     sum |w| over every layer that produces the filter (a residual stream has several). Returns (C,) >= 0.
-    Source: Li et al. 2017, section 3.1; coupled layers are summed, which the paper does not define.
+    Source: Li et al. 2017, Pruning Filters for Efficient ConvNets, ICLR, section 3.1; coupled layers are summed, which
+    the paper does not define.
     """
     return view.weight.abs().sum(1)
 
 
-@scorer("l2", label="L2 norm (weights)", cite="He et al. 2018, Soft Filter Pruning, IJCAI, equation 2 with p = 2")
+@scorer("l2", label="L2 norm (weights)")
 def l2(view: GroupView) -> Tensor:
     """Euclidean norm of the weights of a filter; small norms are removed first.
 
     sqrt(sum w^2) over every layer that produces the filter: the sum comes before the root. Returns (C,) >= 0.
-    Source: He et al. 2018, equation 2.
+    Source: He et al. 2018, Soft Filter Pruning, IJCAI, equation 2 with p = 2.
     """
     return view.weight.square().sum(1).sqrt()
 
@@ -47,17 +46,12 @@ def _without_norm(views: dict[str, GroupView]) -> str | None:
     return None
 
 
-@scorer(
-    "bn_scale",
-    label="BatchNorm scale",
-    cite="Liu et al. 2017, Network Slimming, ICCV, section 3",
-    refuses=_without_norm,
-)
+@scorer("bn_scale", label="BatchNorm scale", refuses=_without_norm)
 def bn_scale(view: GroupView) -> Tensor:
     """Absolute BatchNorm scale of a filter; small scales are removed first.
 
-    sum |gamma| over the BatchNorms of the group. Returns (C,) >= 0.
-    Source: Liu et al. 2017, section 3. Raises where no BatchNorm follows.
+    sum |gamma| over the BatchNorms of the group; refused where no BatchNorm follows. Returns (C,) >= 0.
+    Source: Liu et al. 2017, Network Slimming, ICCV, section 3.
     """
     return view.scale.abs().sum(1)
 
@@ -71,18 +65,14 @@ def _without_relu(views: dict[str, GroupView]) -> str | None:
     return None
 
 
-@scorer(
-    "expected_activation",
-    label="Expected activation (BatchNorm)",
-    refuses=_without_relu,
-    cite="Bartoldson et al. 2020, The Generalization-Stability Tradeoff, NeurIPS, arXiv:1906.03728, E[BN]",
-)
+@scorer("expected_activation", label="Expected activation (BatchNorm)", refuses=_without_relu)
 def expected_activation(view: GroupView) -> Tensor:
     """Expected output after BatchNorm and ReLU, from gamma and beta alone; small expectations are removed first.
 
     E[max(0, gamma z + beta)], z ~ N(0, 1), = beta Phi(beta/|gamma|) + |gamma| phi(beta/|gamma|); max(beta, 0) where
-    gamma = 0; summed over the BatchNorms that produce the group's output. Returns (C,) >= 0.
-    Source: Bartoldson et al. 2020. Refused where something other than a ReLU follows (a residual addition).
+    gamma = 0; summed over the BatchNorms that produce the group's output. Refused where something other than a ReLU
+    follows (a residual addition). Returns (C,) >= 0.
+    Source: Bartoldson et al. 2020, The Generalization-Stability Tradeoff, NeurIPS, arXiv:1906.03728, E[BN].
     """
     gamma, beta = view.end_norms
     scale = gamma.abs()
@@ -92,16 +82,12 @@ def expected_activation(view: GroupView) -> Tensor:
     return torch.where(scale > 0, expected, beta.clamp_min(0)).clamp_min(0).sum(1)
 
 
-@scorer(
-    "fpgm",
-    label="FPGM (geometric median)",
-    cite="He et al. 2019, Filter Pruning via Geometric Median, CVPR, equation 6",
-)
+@scorer("fpgm", label="FPGM (geometric median)")
 def fpgm(view: GroupView) -> Tensor:
     """Sum of the distances to all other filters of the layer; the most replaceable filters are removed first.
 
     sum_j |w_c - w_j|_2, from the Gram matrix of the filters. Returns (C,) >= 0.
-    Source: He et al. 2019, equation 6.
+    Source: He et al. 2019, Filter Pruning via Geometric Median, CVPR, equation 6.
     """
     rows = view.weight
     squares = rows.square().sum(1)
@@ -109,13 +95,14 @@ def fpgm(view: GroupView) -> Tensor:
     return gram.fill_diagonal_(0).sqrt().sum(1)
 
 
-@scorer("lamp", label="LAMP", cite="Lee et al. 2021, Layer-adaptive Sparsity, ICLR, equation 3")
+@scorer("lamp", label="LAMP")
 def lamp(view: GroupView) -> Tensor:
     """Squared norm over the summed squared norms of all filters at least as large; small shares are removed first.
 
     |w_c|^2 / sum_{j: |w_j| >= |w_c|} |w_j|^2, j in the same layer; its largest filter has 1, so scores are comparable
     between layers. Returns (C,) in [0, 1].
-    Source: Lee et al. 2021, equation 3, on filters instead of single weights; filters of one size get one score.
+    Source: Lee et al. 2021, Layer-adaptive Sparsity, ICLR, equation 3, on filters instead of single weights; filters
+    of one size get one score.
     """
     squares = view.weight.square().sum(1)
     ordered = squares.sort().values

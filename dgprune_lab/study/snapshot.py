@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..core import BatchNorm, Domain, Mask, Outcomes, choice, unknown
+from ..core import BatchNorm, Domain, Mask, choice, unknown
 from ..measurement import Evaluator
 from ..pruning import deep_copy, read_groups, refuse_hooks, shared_copy
 from .cache import Cache, Key, content
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One evaluation: on which images, with or without BatchNorm recalibration; see `Study.outcomes`."""
+    """The options of `Study.outcomes`; with a layer, of `Study.feature_steps`."""
 
     domain: str
     split: str
     batchnorm: BatchNorm
     images: int | None
     calibration: int
+    layer: str | None = None
 
 
 class Snapshot:
@@ -72,33 +71,18 @@ class Snapshot:
             self.cache.put(key, value, size=getattr(value, "nbytes", 8 * self.graph.free))
         return value
 
-    def outcomes(self, mask: Mask | None, run: Run) -> Generator[None, None, Outcomes]:
-        """Return the outcomes of the network under a mask; yields between batches."""
-        steps = partial(self.evaluator.steps, mask)
-        return (yield from self._under(mask, run, layer=None, steps=steps, size=lambda found: 24 * len(found)))
-
-    def features(self, mask: Mask | None, run: Run, *, layer: str) -> Generator[None, None, Tensor]:
-        """Return the pooled outputs of a group under a mask; yields between batches."""
-        steps = partial(self.evaluator.feature_steps, mask, layer=layer)
-        return (yield from self._under(mask, run, layer=layer, steps=steps, size=lambda found: found.nbytes))
-
-    def _under(
-        self,
-        mask: Mask | None,
-        run: Run,
-        *,
-        layer: str | None,
-        steps: Callable[..., Generator[None, None, Result]],
-        size: Callable[[Result], int],
-    ) -> Generator[None, None, Result]:
+    def run(self, mask: Mask | None, run: Run) -> Generator[None, None, Any]:
+        """Return outcomes under a mask, or where a layer is named its features, cached; yields between batches."""
         choice("batchnorm", run.batchnorm, BatchNorm)
         if run.domain not in self.domains:
             raise unknown("domain", run.domain, self.domains)
         domain, calibration = self.domains[run.domain], run.calibration if run.batchnorm == "recalibrate" else 0
         removed = None if mask is None else mask.key
-        key = ("under", self.content, removed, layer, domain.key, run.split, run.images, calibration)
-        value = self.cache.get(key)
+        key = ("run", self.content, removed, run.layer, domain.key, run.split, run.images, calibration)
+        value: Any = self.cache.get(key)
         if value is None:
-            value = yield from steps(domain=domain, split=run.split, images=run.images, calibration=calibration)
-            self.cache.put(key, value, size=size(value))
+            evaluator, layer = self.evaluator, run.layer
+            steps = evaluator.steps if layer is None else partial(evaluator.feature_steps, layer=layer)
+            value = yield from steps(mask, domain=domain, split=run.split, images=run.images, calibration=calibration)
+            self.cache.put(key, value, size=24 * len(value) if layer is None else value.nbytes)
         return value

@@ -45,8 +45,7 @@ _BYTES = 64 * 2**20
 class Study:
     """A model and its source and target domains; the first argument of every diagnostic.
 
-    Results are cached, keyed by the content of weights, domain and options, and bounded to 64 MB; a model that was
-    changed in place is noticed and read again.
+    Results are cached by the content of weights, domain and options, up to 64 MB; a changed model is read again.
 
     Args:
         model: any classifier that maps (B, C, H, W) images in [0, 1] to (B, classes) logits; untouched.
@@ -113,8 +112,7 @@ class Study:
             return torch.cuda.get_device_name(self.device)
         if self.device.type != "cpu":
             return self.device.type.upper()
-        count = threads().count
-        return f"CPU, {count} thread{'s' if count > 1 else ''}"
+        return f"CPU, {threads().count} thread{'s' if threads().count > 1 else ''}"
 
     @property
     def domains(self) -> tuple[Domain, ...]:
@@ -235,7 +233,7 @@ class Study:
             images: at most this many, the first ones.
         """
         run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
-        return drain(self._current().outcomes(mask, run))
+        return drain(self._current().run(mask, run))
 
     def steps(
         self,
@@ -249,7 +247,7 @@ class Study:
     ) -> Generator[None, None, Outcomes]:
         """Return `outcomes` as a generator that yields between batches, so that the caller can cancel."""
         run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
-        return (yield from self._current().outcomes(mask, run))
+        return (yield from self._current().run(mask, run))
 
     def feature_steps(
         self,
@@ -270,8 +268,8 @@ class Study:
         Raises:
             DgpruneError: an unknown layer or domain.
         """
-        run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
-        return (yield from self._current().features(mask, run, layer=layer))
+        run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration, layer=layer)
+        return (yield from self._current().run(mask, run))
 
     def network(self, mask: Mask | None, *, batchnorm: BatchNorm = "as_is") -> nn.Module:
         """Return the pruned network on its own, ready to save, with its provenance."""

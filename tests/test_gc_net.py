@@ -1,4 +1,4 @@
-"""The companion: its weights are the connections, it is pruned like any module, and what goes is mapped back."""
+"""GC-Net: its weights are the correlations, it is pruned like any module, and its mask maps back to kernels."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def study_of(model: nn.Module, count: int = ENOUGH) -> dg.Study:
     return dg.Study(randomise(model, seed=2, dtype=torch.float32), sources=sources, targets=[domain("t", seed=3)])
 
 
-def test_its_weights_are_the_connections_of_every_pair() -> None:
+def test_its_weights_are_the_correlations_of_every_pair() -> None:
     study = study_of(ResidualNet())
     before, state = fingerprint(study.model), torch.get_rng_state()
-    found = dg.gc_net(study)
+    network = dg.gc_net(study)
     assert fingerprint(study.model) == before and torch.equal(torch.get_rng_state(), state)
-    assert isinstance(found, nn.Module) and not any(p.requires_grad for p in found.parameters())
-    keys = {(pair.group, pair.layer): pair.name for pair in found.pairs}
+    assert isinstance(network, nn.Module) and not any(p.requires_grad for p in network.parameters())
+    keys = {(pair.group, pair.layer): pair.name for pair in network.pairs}
     assert keys == {
         ("stem", "inner"): "stem_to_inner",
         ("inner", "outer"): "inner_to_outer",
@@ -37,23 +37,25 @@ def test_its_weights_are_the_connections_of_every_pair() -> None:
         ("stem", "shortcut"): "stem_to_shortcut",
         ("last", "head"): "last_to_head",
     }
-    assert [name for name, _ in found.named_parameters()] == list(keys.values())
-    held = [study.statistics(name, needs=["class_co_moments"]).class_co_moments for name in ("a", "b")]
+    assert [name for name, _ in network.named_parameters()] == list(keys.values())
+    co_moments = [study.statistics(name, needs=["class_co_moments"]).class_co_moments for name in ("a", "b")]
     for key, name in keys.items():
-        wanted = (correlation(held[0][key]) + correlation(held[1][key])) / 2
-        chance = sum(correlation(part[key], shuffled=True) for part in held) / 2
-        assert torch.equal(found.get_parameter(name), wanted.T)
-        pair = next(pair for pair in found.pairs if pair.name == name)
-        assert isinstance(chance, Tensor) and pair.null == pytest.approx(float(chance.mean()))
-        assert pair.null_spread == pytest.approx(float(chance.std(correction=0)))
+        wanted = (correlation(co_moments[0][key]) + correlation(co_moments[1][key])) / 2
+        null = sum(correlation(part[key], shuffled=True) for part in co_moments) / 2
+        assert torch.equal(network.get_parameter(name), wanted.T)
+        pair = next(pair for pair in network.pairs if pair.name == name)
+        assert isinstance(null, Tensor) and pair.null == pytest.approx(float(null.mean()))
+        assert pair.null_spread == pytest.approx(float(null.std(correction=0)))
         assert pair.null_expected == pytest.approx(0.8 / 250**0.5, rel=0.05)
-        spread = found.spread[name]
+        spread = network.spread[name]
         assert spread.std == pytest.approx(float(wanted.std(correction=0)))
         assert spread.low <= spread.middle <= spread.high and spread.mean == pytest.approx(float(wanted.mean()))
-    assert sum(found.images["a"]) == ENOUGH // 3 and found.smallest == min(*found.images["a"], *found.images["b"])
+    assert sum(network.images["a"]) == ENOUGH // 3 and network.smallest == min(
+        *network.images["a"], *network.images["b"]
+    )
 
 
-def test_it_says_what_was_read() -> None:
+def test_its_provenance_lists_what_was_read() -> None:
     study = study_of(plain_net())
     cases: tuple[tuple[dict[str, Any], dict[str, str]], ...] = (
         ({}, {"a/score": "labels", "b/score": "labels"}),
@@ -61,11 +63,11 @@ def test_it_says_what_was_read() -> None:
         ({"by_class": False}, {"a/score": "images", "b/score": "images"}),
     )
     for options, reads in cases:
-        found = dg.gc_net(study, **options)
-        mask = dg.allocate(found.scores(), ratio=0.5)
-        cut = dg.masked(study.model, found.kernels(mask))
-        assert found.reads == mask.reads == dg.provenance_of(found).scorer == dg.provenance_of(cut).scorer == reads
-        assert dg.provenance_of(found.pruned(mask)).scorer == reads
+        network = dg.gc_net(study, **options)
+        mask = dg.allocate(network.scores(), ratio=0.5)
+        cut = dg.masked(study.model, network.kernels(mask))
+        assert network.reads == mask.reads == dg.provenance_of(network).scorer == dg.provenance_of(cut).scorer == reads
+        assert dg.provenance_of(network.pruned(mask)).scorer == reads
     assert not study.statistics("a", needs=["co_moments"]).labels_read
 
 
@@ -87,15 +89,15 @@ def by_hand(model: nn.Module, gc_net: dg.GCNet, mask: dg.WeightMask) -> nn.Modul
 
 
 @pytest.mark.parametrize("build", [plain_net, ResidualNet, Concatenated, upsampled_net])
-def test_what_goes_is_mapped_back_to_kernels(build: type[nn.Module]) -> None:
+def test_removed_connections_map_back_to_kernels(build: type[nn.Module]) -> None:
     """A flatten, a residual stream, a concatenation, a transposed convolution."""
     study = study_of(build())
-    found = dg.gc_net(study)
-    mask = dg.allocate(found.scores(), ratio=0.4)
-    kernels = found.kernels(mask)
-    assert set(kernels.keep) == {f"{pair.layer}.weight" for pair in found.pairs}
+    network = dg.gc_net(study)
+    mask = dg.allocate(network.scores(), ratio=0.4)
+    kernels = network.kernels(mask)
+    assert set(kernels.keep) == {f"{pair.layer}.weight" for pair in network.pairs}
     assert kernels.ratio_requested == 0.4 and kernels.ratio_achieved == pytest.approx(mask.ratio_achieved, abs=0.1)
-    soft, plain = dg.masked(study.model, kernels), by_hand(study_of(build()).model, found, mask)
+    soft, plain = dg.masked(study.model, kernels), by_hand(study_of(build()).model, network, mask)
     x = images(5, 3, 12, 12, seed=8)
     with torch.no_grad():
         assert torch.equal(soft(x), plain(x)) and not torch.allclose(soft(x), study.model(x), atol=1e-3)
@@ -103,24 +105,24 @@ def test_what_goes_is_mapped_back_to_kernels(build: type[nn.Module]) -> None:
         assert torch.equal(keep, plain.get_parameter(name) != 0), name
 
 
-def test_it_is_pruned_by_the_same_allocate_and_masked() -> None:
-    found = dg.gc_net(study_of(plain_net()))
+def test_it_is_pruned_by_allocate_and_masked() -> None:
+    network = dg.gc_net(study_of(plain_net()))
     for scope in ("layer", "global"):
-        mask = dg.allocate(found.scores(), ratio=0.5, scope=scope)
-        cut, soft = found.pruned(mask), dg.masked(found, mask)
-        for pair in found.pairs:
-            keep, rho = mask.keep[pair.name], found.get_parameter(pair.name)
+        mask = dg.allocate(network.scores(), ratio=0.5, scope=scope)
+        cut, soft = network.pruned(mask), dg.masked(network, mask)
+        for pair in network.pairs:
+            keep, rho = mask.keep[pair.name], network.get_parameter(pair.name)
             assert torch.equal(cut.get_parameter(pair.name), torch.where(keep, rho, 0))
             assert isinstance(soft, dg.GCNet) and torch.equal(soft.rho(pair.name), cut.rho(pair.name))
             if scope == "layer":
                 assert int((~keep).sum()) == keep.numel() // 2
                 assert float(rho[~keep].max()) <= float(rho[keep].min())
-        strength = torch.rand(2, found.graph.groups[0].filters).double()
-        assert torch.equal(cut(strength), soft(strength)) and not torch.allclose(cut(strength), found(strength))
-    assert found.spread != cut.spread and cut.pairs == found.pairs
+        strength = torch.rand(2, network.graph.groups[0].filters).double()
+        assert torch.equal(cut(strength), soft(strength)) and not torch.allclose(cut(strength), network(strength))
+    assert network.spread != cut.spread and cut.pairs == network.pairs
 
 
-def test_importance_runs_through_it_as_through_linear_layers() -> None:
+def test_forward_propagates_importance_as_linear_layers_do() -> None:
     chain = dg.gc_net(study_of(plain_net()))
     first, second = chain.parameters()
     start = torch.rand(6).double()
@@ -133,47 +135,47 @@ def test_importance_runs_through_it_as_through_linear_layers() -> None:
     assert stream(start.expand(3, 6)).shape == (3, 4)
 
 
-def test_scores_with_weights_and_from_a_layer_on() -> None:
+def test_scores_with_weights_and_a_start_layer() -> None:
     study = study_of(ResidualNet())
-    found = dg.gc_net(study)
-    rho = {pair.name: pair for pair in found.pairs}
+    network = dg.gc_net(study)
+    rho = {pair.name: pair for pair in network.pairs}
     weight = study.model.get_parameter("last.weight").detach().double()
-    size = found.magnitude["stem_to_last"]
+    size = network.magnitude["stem_to_last"]
     assert torch.allclose(size, weight.abs().sum((2, 3)))
 
     def order(value: Tensor) -> list[int]:
         return value.flatten().argsort(stable=True).tolist()
 
-    ranked = found.scores(weights="rank")
-    late = found.scores(start="last")
-    both = found.scores(start="last", weights="rank")
+    ranked = network.scores(weights="rank")
+    late = network.scores(start="last")
+    both = network.scores(start="last", weights="rank")
     for name, pair in rho.items():
-        value = found.rho(name)
-        product = value * found.magnitude[name]
-        assert order(found.scores().values[name]) == order(value)
+        value = network.rho(name)
+        product = value * network.magnitude[name]
+        assert order(network.scores().values[name]) == order(value)
         assert order(ranked.values[name]) == order(product)
         early = pair.layer in ("inner", "outer")
-        assert order(late.values[name]) == order(found.magnitude[name] if early else value)
-        assert order(both.values[name]) == order(found.magnitude[name] if early else product)
+        assert order(late.values[name]) == order(network.magnitude[name] if early else value)
+        assert order(both.values[name]) == order(network.magnitude[name] if early else product)
         assert float(ranked.values[name].min()) > 0 and float(ranked.values[name].max()) == 1
-    assert late.options["start"] == "last" and late.reads == found.reads
+    assert late.options["start"] == "last" and late.reads == network.reads
     with pytest.raises(dg.DgpruneError, match=r"unknown layer 'lost'; known: inner, .*Did you mean 'last'"):
-        found.scores(start="lost")
+        network.scores(start="lost")
     with pytest.raises(dg.DgpruneError, match=r"weights must be one of 'none', 'rank'; got 'sum'"):
-        found.scores(weights="sum")  # type: ignore[arg-type]
+        network.scores(weights="sum")  # type: ignore[arg-type]
 
 
-def test_a_mask_of_something_else_is_refused() -> None:
-    found, other = dg.gc_net(study_of(plain_net())), dg.gc_net(study_of(ResidualNet()))
+def test_a_mask_of_another_gc_net_is_refused() -> None:
+    network, other = dg.gc_net(study_of(plain_net())), dg.gc_net(study_of(ResidualNet()))
     mask = dg.allocate(other.scores(), ratio=0.5)
-    for function in (found.kernels, found.pruned):
-        with pytest.raises(dg.DgpruneError, match=r"not one of this companion, which has 0_to_3, 3_to_7; got stem_to"):
+    for function in (network.kernels, network.pruned):
+        with pytest.raises(dg.DgpruneError, match=r"does not fit.* has 0_to_3, 3_to_7; got stem_to"):
             function(mask)
     with pytest.raises(dg.DgpruneError, match=r"single weights.*use masked"):
-        dg.prune(found, mask)  # type: ignore[arg-type]
+        dg.prune(network, mask)  # type: ignore[arg-type]
 
 
-def test_connections_that_hardly_differ_are_called_nearly_uniform() -> None:
+def test_connections_with_little_spread_are_called_nearly_uniform() -> None:
     def summary(second: list[list[float]]) -> str:
         source = flat("a", values(2400), labels=torch.arange(2400) % 4)
         return dg.gc_net(dg.Study(linear_net(second), sources=[source])).summary()
@@ -193,23 +195,23 @@ def test_connections_that_hardly_differ_are_called_nearly_uniform() -> None:
 
 
 def test_its_table_has_a_row_per_pair() -> None:
-    found = dg.gc_net(study_of(ResidualNet()))
-    table = found.table()
-    assert table[["group", "layer"]].to_numpy().tolist() == [[pair.group, pair.layer] for pair in found.pairs]
+    network = dg.gc_net(study_of(ResidualNet()))
+    table = network.table()
+    assert table[["group", "layer"]].to_numpy().tolist() == [[pair.group, pair.layer] for pair in network.pairs]
     assert table["filters"].tolist() == [6, 5, 6, 6, 7] and table["outputs"].tolist() == [5, 6, 7, 7, 4]
-    assert table["words"].tolist() == [pair.words(found.spread[pair.name]) for pair in found.pairs]
-    assert "stem_to_inner=5x6" in repr(found)
+    assert table["words"].tolist() == [pair.words(network.spread[pair.name]) for pair in network.pairs]
+    assert "stem_to_inner=5x6" in repr(network)
 
 
 def test_signed_connections_keep_their_sign() -> None:
     source = flat("a", values(2400), labels=torch.arange(2400) % 4)
     study = dg.Study(linear_net([[1.0, 0, 0], [-1.0, 0, 0]]), sources=[source])
-    found = dg.gc_net(study, signed=True).get_parameter("0_to_1")
-    assert found[:, 0].tolist() == pytest.approx([1, -1], abs=1e-6)
+    network = dg.gc_net(study, signed=True).get_parameter("0_to_1")
+    assert network[:, 0].tolist() == pytest.approx([1, -1], abs=1e-6)
     assert not dg.allocate(dg.gc_net(study, signed=True).scores(), ratio=1 / 6).keep["0_to_1"][1, 0]
 
 
-def test_what_cannot_be_measured_is_refused_in_words() -> None:
+def test_networks_that_cannot_be_measured_are_refused() -> None:
     few = dg.Study(randomise(plain_net(), dtype=torch.float32), sources=[domain("few", count=60)])
     with pytest.warns(dg.DgpruneNote, match=r"images of 'few' in its smallest class"):
         dg.gc_net(few)
