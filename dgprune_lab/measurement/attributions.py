@@ -74,10 +74,7 @@ class Attributor:
         activation             y itself
         ablation               l - l with the filter removed everywhere at once; 1e-6 of a logit is rounding
 
-        Args:
-            batch: images with labels.
-            method: which of these.
-            layers: names of groups.
+        `layers` are names of groups; the batch has labels.
         """
         choice("method", method, Method)
         groups = [self.graph[name] for name in layers]
@@ -194,8 +191,7 @@ def separated(model: nn.Module, example: Tensor) -> nn.Module:
             turns[id(module)] = _Turns(module, len(shapes))
     for name, module in list(twin.named_modules(remove_duplicate=False)):
         if id(module) in turns:  # a Sequential may hold one module under several names
-            owner, _, leaf = name.rpartition(".")
-            setattr(twin.get_submodule(owner), leaf, turns[id(module)])
+            twin.set_submodule(name, turns[id(module)])
     return twin
 
 

@@ -19,14 +19,10 @@ _ROWS = 500
 
 
 class CoMomentSums(Collector):
-    """Co-moments of every pair of consecutive layers, over all images or per true class.
-
-    Args:
-        needs: "co_moments", "class_co_moments" or both.
-        classes: of the domain.
+    """Co-moments of every pair of consecutive layers: "co_moments" over all images, "class_co_moments" per true class.
 
     Raises:
-        DgpruneError: on `attach`, the co-moments would take more than 256 MB; nothing is allocated then.
+        DgpruneError: on `attach`, they would take more than 256 MB; nothing is allocated then.
     """
 
     def __init__(self, needs: Collection[Need], *, classes: int) -> None:

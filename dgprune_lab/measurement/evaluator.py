@@ -42,15 +42,9 @@ class _Base:
 
 
 class Evaluator:
-    """Runs a network, pruned by any mask, over its domains; the argument is never touched.
+    """Runs a full network, pruned by any mask, over its domains; the argument is never touched.
 
-    Args:
-        model: the full network.
-        graph: its groups.
-        domains: its domains, with roles; BatchNorm is re-estimated on the sources.
-
-    Attributes:
-        layout: memory format of the images.
+    `domains` have roles: BatchNorm is re-estimated on the sources. `layout` is the memory format of the images.
     """
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, ...]) -> None:
@@ -72,9 +66,7 @@ class Evaluator:
 
         Args:
             mask: what is removed; None for the full network.
-            domain: source of the images.
-            split: which split.
-            images: at most this many, the first ones.
+            domain, split, images: source of the images; at most this many, the first ones.
             calibration: source images on which BatchNorm is re-estimated after pruning; 0 leaves it as it is.
         """
         request = _Request(domain=domain, split=split, images=images, calibration=calibration)

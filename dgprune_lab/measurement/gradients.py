@@ -24,9 +24,7 @@ class RiskGradients(Collector):
     all else. What is rewritten before it is consumed (by a depthwise convolution, or by the BatchNorm on a
     concatenation) does not count: the gate is on the group's output.
 
-    Args:
-        graph: its groups.
-        needs: of "gate" and "weight_gradient", the ones to fill; the risk always is.
+    `needs` says which of "gate" and "weight_gradient" to fill; the risk always is.
     """
 
     def __init__(self, graph: FilterGraph, *, needs: Collection[Need]) -> None:
@@ -110,12 +108,8 @@ class ClassGates(Collector):
     """Per image and filter the sum over positions of y dl/dy, y the group's output and l the true class's logit.
 
     y is what the last producers compute; what is consumed behind them is a copy, as torchvision adds to it in place. A
-    residual stream has several producers, whose products are added up.
-
-    Args:
-        graph: its groups.
-        classes: of the domain.
-        retain: keep the graph of a batch for another backward pass.
+    residual stream has several producers, whose products are added up. `retain` keeps the graph of a batch for another
+    backward pass.
     """
 
     needs_gradients = True

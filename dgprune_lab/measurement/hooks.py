@@ -35,9 +35,6 @@ class ConsumerInput:
     """A group's output in the full network, taken from the input of its last consumer.
 
     An in-place layer may rewrite the maps later: reduce or copy them on receipt.
-
-    Attributes:
-        layer: the last consumer.
     """
 
     def __init__(self, group: FilterGroup) -> None:
@@ -55,12 +52,7 @@ class ConsumerInput:
 
 
 class Taps:
-    """The hooks of one pass: each map is selected once, for all that receive it.
-
-    Args:
-        model: a private copy; its hooks are discarded with it.
-        graph: its groups.
-    """
+    """The hooks of one pass on a private copy, discarded with it: each map is selected once, for all receivers."""
 
     def __init__(self, model: nn.Module, graph: FilterGraph) -> None:
         self.model, self.graph = model, graph

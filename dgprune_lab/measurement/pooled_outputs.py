@@ -11,16 +11,7 @@ from .shared_prefix import AfterPrefix
 
 
 class PooledOutputs:
-    """Reads a group's pooled output in the network that a mask leaves.
-
-    Args:
-        graph: of the full network.
-        layer: the group's name.
-        mask: what is removed; None for nothing.
-
-    Raises:
-        DgpruneError: an unknown layer.
-    """
+    """Reads the pooled output of the group `layer` in the network that a mask leaves; None removes nothing."""
 
     def __init__(self, graph: FilterGraph, layer: str, *, mask: Mask | None) -> None:
         group = graph[layer]

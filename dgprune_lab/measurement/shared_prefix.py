@@ -18,10 +18,8 @@ from .hooks import input_ids
 class SharedPrefix:
     """The leaf layers before the first one whose input a mask cuts.
 
-    Attributes:
-        skipped: names of all of them but the last.
-        last: the last; its output is stored.
-        ids: (channels,) global filter ids along the channels of that output.
+    The output of the `last` is stored, so those before it are `skipped`; `ids` are the (channels,) global filter ids
+    along that output.
     """
 
     skipped: tuple[str, ...]
@@ -30,13 +28,7 @@ class SharedPrefix:
 
 
 def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) -> SharedPrefix | None:
-    """Return the shared prefix of a network, verified on one batch to give the same logits; None where there is none.
-
-    Args:
-        model: a private copy in eval mode.
-        graph: its groups.
-        example: a few images.
-    """
+    """Return the shared prefix of a private copy in eval mode, verified on a few images to give the same logits."""
     order = list(run_order(model, example).order)
     consumers = {name for group in graph.groups for name in group.consumer_inputs}
     first = next((k for k, name in enumerate(order) if name in consumers), 0)
@@ -83,12 +75,9 @@ def prefix_output(model: nn.Module, prefix: SharedPrefix, images: Tensor) -> Ten
 
 
 class AfterPrefix(nn.Module):
-    """A pruned network that takes the stored dense output of its prefix and selects the channels that the mask keeps.
+    """A pruned network that takes the dense output of its prefix and selects the channels that the mask keeps.
 
-    Args:
-        network: the pruned network, a private copy; its prefix is replaced.
-        prefix: of the dense network.
-        mask: what was pruned.
+    The prefix of `network`, a private copy, is replaced.
     """
 
     def __init__(self, network: nn.Module, prefix: SharedPrefix, *, mask: Mask) -> None:
@@ -98,8 +87,8 @@ class AfterPrefix(nn.Module):
         self._input_shape = mask.graph.input_shape
         self._stored = _Stored()
         for name in prefix.skipped:
-            _replace(network, name, nn.Identity())
-        _replace(network, prefix.last, self._stored)
+            network.set_submodule(name, nn.Identity())
+        network.set_submodule(prefix.last, self._stored)
         self.network = network
 
     def forward(self, output: Tensor) -> Tensor:
@@ -127,8 +116,3 @@ class _Stored(nn.Module):
     def forward(self, ignored: Tensor) -> Tensor:
         assert self.value is not None
         return self.value
-
-
-def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    owner, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, layer)

@@ -24,10 +24,7 @@ _CACHE_BYTES = 192 * 2**20
 def weight_scores(model: nn.Module, *, scorer: WeightScorer = "l1", seed: int = 0) -> WeightScores:
     """Return a score for every weight of the convolution and linear layers: "l1" is |w|, "random" uniform in [0, 1).
 
-    Biases and BatchNorm are not scored. Higher = keep.
-
-    Raises:
-        DgpruneError: another scorer; a network without such weights, or one that is masked already.
+    Biases and BatchNorm are not scored. Higher = keep. Raises as `prunable` does, and for another scorer.
 
     >>> import torch
     >>> weight_scores(torch.nn.Sequential(torch.nn.Linear(2, 3))).values["0.weight"].shape

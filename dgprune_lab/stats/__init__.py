@@ -2,11 +2,10 @@
 
 from .rank_tests import auroc, p_values, q_values
 from .comparability import unlike
-from .crossed import crossed_difference
 from .discrepancy import coral, mmd, proxy_a_distance
 from .effect_sizes import class_moments, cohens_d, matched_d, merged
 from .features import FEWEST, median_distance, standardised
-from .intervals import Estimate, LEVEL, RESAMPLES
+from .intervals import Estimate, LEVEL, RESAMPLES, crossed_difference
 from .rank_agreement import ALL, LEAST, Floats, Values
 from .rank_agreement import chance_spread, correlations, over_filters, overlaps, random_matchings, weighted
 from .similarity import cka, silhouette, trustworthiness

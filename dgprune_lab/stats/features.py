@@ -37,7 +37,7 @@ def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]
     unit = table(by, "by")
     tables = {name: table(rows, repr(name)) for name, rows in features.items()}
     for name, rows in tables.items():
-        check_columns(rows, unit, names=(repr(name), "by"))
+        check_columns(**{repr(name): rows, "by": unit})
     if all(constant(rows).all() for rows in tables.values()):
         raise DgpruneError(
             "every filter responds to all images alike, so there is nothing to compare; choose another layer, or a "
@@ -76,8 +76,8 @@ def median_distance(rows: Rows) -> float:
     return median
 
 
-def table(rows: Rows, name: str) -> Values:
-    """Return features in float64, or refuse them."""
+def table(rows: Rows, name: str, *, least: int = 1) -> Values:
+    """Return features in float64; refuse other shapes, numbers that are not finite, and fewer than `least` images."""
     values = np.asarray(rows, dtype=np.float64)
     if values.ndim != 2 or not values.size:
         raise DgpruneError(
@@ -85,16 +85,17 @@ def table(rows: Rows, name: str) -> Values:
         )
     if not np.isfinite(values).all():
         raise DgpruneError(f"{name} holds numbers that are not finite; look for the layer whose responses overflow.")
+    if len(values) < least:
+        raise DgpruneError(f"{name} has {len(values)} images; an interval needs at least {least}. Take more images.")
     return values
 
 
 def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Values, Values]:
     """Return both domains' features in float64; refuse them if they do not fit each other and their ids."""
-    x, y = table(first, "first"), table(second, "second")
-    check_columns(x, y, names=("first", "second"))
-    for rows, images, name in zip((x, y), ids, ("first", "second"), strict=True):
-        check_count(rows, name)
-        check_rows(rows, images, names=(name, f"ids of {name}"))
+    x, y = table(first, "first", least=FEWEST), table(second, "second", least=FEWEST)
+    check_columns(first=x, second=y)
+    for name, rows, images in (("first", x, ids[0]), ("second", y, ids[1])):
+        check_rows(**{name: rows, f"ids of {name}": images})
         if len(np.unique(images)) < len(images):
             raise DgpruneError(
                 f"ids of {name} name an image twice; compare domain by domain, in each of which an image occurs once."
@@ -102,25 +103,21 @@ def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Values, Value
     return x, y
 
 
-def check_columns(rows: Values, others: Values, *, names: tuple[str, str]) -> None:
-    """Refuse tables of different filters."""
+def check_columns(**tables: Values) -> None:
+    """Refuse two tables of different filters."""
+    (name, rows), (other, others) = tables.items()
     if rows.shape[1] != others.shape[1]:
         raise DgpruneError(
-            f"{names[0]} has {rows.shape[1]} columns and {names[1]} {others.shape[1]}; keep a removed filter as a "
-            "column of zeros, so that they agree."
+            f"{name} has {rows.shape[1]} columns and {other} {others.shape[1]}; keep a removed filter as a column of "
+            "zeros, so that they agree."
         )
 
 
-def check_rows(rows: Values, others: Ids, *, names: tuple[str, str]) -> None:
-    """Refuse tables of different numbers of images."""
+def check_rows(**tables: Ids) -> None:
+    """Refuse two tables of different numbers of images."""
+    (name, rows), (other, others) = tables.items()
     if len(rows) != len(others):
-        raise DgpruneError(f"{names[0]} has {len(rows)} rows and {names[1]} {len(others)}; both need one per image.")
-
-
-def check_count(rows: Values, name: str) -> None:
-    """Refuse too few images for an interval."""
-    if len(rows) < FEWEST:
-        raise DgpruneError(f"{name} has {len(rows)} images; an interval needs at least {FEWEST}. Take more images.")
+        raise DgpruneError(f"{name} has {len(rows)} rows and {other} {len(others)}; both need one per image.")
 
 
 def constant(rows: Values) -> NDArray[np.bool_]:
