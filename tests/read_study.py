@@ -1,4 +1,4 @@
-"""Small networks that read their images: what removal costs them is not drowned in guessing."""
+"""Small networks that classify their images, so that the cost of removal is not hidden by guessing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import dgprune_lab as dg
 
 
 def lively(net: Any, *, seed: int) -> torch.nn.Sequential:
-    """A random network that says every class about equally often."""
+    """A random network that predicts every class about equally often."""
     model = randomise(net(), dtype=torch.float32, seed=seed).eval()
     head = model[-1]
     with torch.no_grad():
@@ -23,7 +23,7 @@ def lively(net: Any, *, seed: int) -> torch.nn.Sequential:
 
 
 def read_domain(model: torch.nn.Module, name: str, *, seed: int, count: int = 600, wrong: int = 0) -> dg.Domain:
-    """Labels are what the network says, but for the first so many images of the part that is reported."""
+    """Labels are the predictions of the network, except for the first `wrong` images of the report split."""
     x = images(count, 3, 12, 12, seed=seed)
     with torch.no_grad():
         labels = model.eval()(x).argmax(1)
@@ -39,7 +39,7 @@ def read_study(name: str = "study", *, seed: int = 3, net: Any = norm_net) -> dg
     return dg.Study(model, sources=[first], targets=[second], name=name)
 
 
-def one(frame: pd.DataFrame, **cells: Any) -> Any:
+def only_row(frame: pd.DataFrame, **cells: Any) -> Any:
     for name, value in cells.items():
         frame = frame.loc[frame[name] == value]
     assert len(frame) == 1, frame

@@ -21,10 +21,10 @@ WIDE = {"report": range(200), "score": range(200, 230), "train": range(230, 260)
 
 def wide(name: str, *, seed: int = 0, dark: float = 0.0, labelled: bool = True) -> dg.Domain:
     """260 random images, 200 of them reported; `dark` takes the first channel down."""
-    made = random_domain(name, count=260, seed=seed, splits=cast(Any, WIDE), labelled=labelled)
-    pixels = made.images.clone()
+    base = random_domain(name, count=260, seed=seed, splits=cast(Any, WIDE), labelled=labelled)
+    pixels = base.images.clone()
     pixels[:, 0] *= 1 - dark
-    return dg.Domain.from_arrays(name, images=pixels, labels=made.labels, splits=WIDE, classes=made.classes or None)
+    return dg.Domain.from_arrays(name, images=pixels, labels=base.labels, splits=WIDE, classes=base.classes or None)
 
 
 def study_of(dark: float = 0.0, *, net: Any = norm_net, **kinds: Any) -> dg.Study:
@@ -40,7 +40,7 @@ def table(study: dg.Study, **options: Any) -> pd.DataFrame:
     return dg.diagnostics.feature_shift(study, **{"ratios": [0.5], "embedding": "linear", **options})
 
 
-def test_two_samples_of_one_kind_are_not_told_apart_and_a_dark_one_is() -> None:
+def test_two_samples_of_one_distribution_do_not_differ_and_a_dark_one_does() -> None:
     same, dark = table(study_of(), layer="0"), table(study_of(0.6), layer="0")
     for metric in ("mmd", "coral", "proxy_a_distance"):
         for row in numbers(same, metric).to_dict("records"):
@@ -50,36 +50,39 @@ def test_two_samples_of_one_kind_are_not_told_apart_and_a_dark_one_is() -> None:
     assert numbers(same, "silhouette_domains").value.abs().max() < 0.05
 
 
-def test_alignment_is_one_with_what_is_left_whole() -> None:
+def test_alignment_is_one_if_only_inactive_filters_are_removed() -> None:
     study = study_of()
     with torch.no_grad():
         cast(Any, study.model)[5].weight[:4] = 0  # of the second layer's 8 filters four never answer
         cast(Any, study.model)[5].bias[:4] = 0
     keep = {"0": torch.ones(6, dtype=torch.float64), "4": torch.tensor([0.0] * 4 + [1.0] * 4, dtype=torch.float64)}
-    dead = dg.Scores("dead", keep, study.graph, {}, {})
+    dead = dg.Scores("dead", keep, study.graph, options={}, reads={})
     mask = dg.Mask.by_hand(study.graph, removed={"4": [0, 1, 2, 3]})
-    held = drain(features_steps(study, "4", masks=[mask], batchnorm="as_is", images=None, split="report"))
-    assert np.allclose(held.values[0]["t"], held.values[1]["t"], atol=1e-4) and np.abs(held.values[0]["t"]).max() > 0.5
+    features = drain(features_steps(study, "4", masks=[mask], batchnorm="as_is", images=None, split="report"))
+    assert (
+        np.allclose(features.values[0]["t"], features.values[1]["t"], atol=1e-4)
+        and np.abs(features.values[0]["t"]).max() > 0.5
+    )
     frame = table(study, layer="4", scorer=dead)
-    found = numbers(frame, "cka")
-    assert set(found.domain) == {"a", "t"} and (found.low <= found.value).all() and (found.value < 1.01).all()
-    assert (found.ratio_requested == 0.5).all(), "the full network is what is compared with"
+    result = numbers(frame, "cka")
+    assert set(result.domain) == {"a", "t"} and (result.low <= result.value).all() and (result.value < 1.01).all()
+    assert (result.ratio_requested == 0.5).all(), "the full network is what is compared with"
 
 
 def test_removed_filters_are_columns_of_zeros_and_the_source_sets_the_units() -> None:
     study = study_of(0.3, net=ResidualNet)
     mask = dg.allocate(study.score("l1"), ratio=0.5)
     for layer in study.graph.names:
-        held = drain(features_steps(study, layer, masks=[mask], batchnorm="as_is", images=150, split="report"))
-        full, pruned = held.values
-        gone = ~mask.keep[layer].numpy()
-        assert not pruned["t"][:, gone].any() and full["t"].shape == pruned["t"].shape == (150, len(gone))
+        features = drain(features_steps(study, layer, masks=[mask], batchnorm="as_is", images=150, split="report"))
+        full, pruned = features.values
+        removed = ~mask.keep[layer].numpy()
+        assert not pruned["t"][:, removed].any() and full["t"].shape == pruned["t"].shape == (150, len(removed))
         moving = full["a"].std(0) > 0
         assert np.allclose(full["a"].mean(0), 0, atol=1e-6) and np.allclose(full["a"].std(0, ddof=1)[moving], 1)
-        assert held.stacked.shape == (600, len(gone))
+        assert features.stacked.shape == (600, len(removed))
 
 
-def test_one_map_of_the_same_images_that_pruning_does_not_turn() -> None:
+def test_one_map_of_the_same_images_that_no_ratio_rotates() -> None:
     study = study_of(0.5)
     first, second = table(study, ratios=[0.5]), table(study, ratios=[0.25, 0.5])
     for axis in ("map_1", "map_2"):
@@ -94,14 +97,14 @@ def test_one_map_of_the_same_images_that_pruning_does_not_turn() -> None:
     assert labels is not None and images["class"].tolist() == labels[study.domain("t").rows("report")].tolist()
 
 
-def test_the_linear_map_is_the_principal_one() -> None:
+def test_the_linear_map_is_pca() -> None:
     from sklearn.decomposition import PCA
 
     study = study_of(0.5)
-    held = drain(features_steps(study, "4", masks=[], batchnorm="as_is", images=None, split="report"))
-    expected = PCA(2).fit_transform(held.stacked)
-    found = held.linear()
-    assert np.allclose(np.abs(found), np.abs(expected), atol=1e-6)
+    features = drain(features_steps(study, "4", masks=[], batchnorm="as_is", images=None, split="report"))
+    expected = PCA(2).fit_transform(features.stacked)
+    result = features.linear()
+    assert np.allclose(np.abs(result), np.abs(expected), atol=1e-6)
 
 
 def test_one_seeded_fit_of_all_rows() -> None:
@@ -115,35 +118,35 @@ def test_one_seeded_fit_of_all_rows() -> None:
     assert not set(nothing.metric) & {"map_1", "map_2", "trustworthiness"}
 
 
-def test_what_the_choice_looked_at_marks_the_rows() -> None:
+def test_rows_of_a_target_aware_choice_are_marked() -> None:
     study = study_of(0.5)
     frame = table(study, scorer="sensitivity", batchnorm="recalibrate", layer=["0", "4"])
     pruned = frame[(frame.ratio_requested == 0.5) & (frame.metric == "mmd")]
-    assert (pruned.target_aware == "t").all() and (pruned.batchnorm == "recalibrate").all()
-    assert (frame[frame.ratio_requested == 0].target_aware == "none").all()
+    assert pruned.target_aware.all() and (pruned.batchnorm == "recalibrate").all()
+    assert not frame[frame.ratio_requested == 0].target_aware.any()
     assert set(frame.group) == {"0", "4"} and (pruned.scorer == "sensitivity").all() and (pruned.role == "target").all()
     assert min(pruned.ratio_achieved) > 0.4 and all(np.isfinite(pruned.low))
 
 
-def test_a_map_that_shows_what_looked_at_the_target_says_so() -> None:
+def test_a_joint_map_with_a_target_aware_mask_is_target_aware() -> None:
     study = study_of(0.5)
     linear = table(study, scorer="sensitivity")
-    assert numbers(linear, "trustworthiness").target_aware.tolist() == ["t"]
+    assert numbers(linear, "trustworthiness").target_aware.tolist() == [True]
     assert numbers(linear, "trustworthiness").scorer.tolist() == ["sensitivity"]
     full = numbers(linear, "map_1").query("ratio_requested == 0")
-    assert set(full.target_aware) == {"none"}, "its axes hang on no mask"
+    assert not full.target_aware.any(), "its axes hang on no mask"
     joint = numbers(table(study, scorer="sensitivity", embedding="umap", images=30, neighbours=8), "map_1")
-    assert set(joint.target_aware) == {"t"}, "in one fit every place hangs on all masks"
+    assert joint.target_aware.all(), "in one fit every place depends on all masks"
 
 
-def test_a_number_that_cannot_be_is_left_out_and_the_others_stay() -> None:
+def test_an_undefined_number_is_left_out_and_the_others_stay() -> None:
     own = [
-        dg.Domain.from_arrays(name, images=made.images, labels=torch.arange(260) + start, classes=520, splits=WIDE)
-        for name, start, made in (("a", 0, wide("a")), ("t", 260, wide("t", seed=2)))
+        dg.Domain.from_arrays(name, images=base.images, labels=torch.arange(260) + start, classes=520, splits=WIDE)
+        for name, start, base in (("a", 0, wide("a")), ("t", 260, wide("t", seed=2)))
     ]
     study = dg.Study(randomise(norm_net(520), dtype=torch.float32), sources=own[:1], targets=own[1:])
-    found = set(table(study, layer="0", embedding="none").metric)
-    assert "silhouette_classes" not in found and {"mmd", "coral", "silhouette_domains"} <= found
+    result = set(table(study, layer="0", embedding="none").metric)
+    assert "silhouette_classes" not in result and {"mmd", "coral", "silhouette_domains"} <= result
     quiet = study_of(0.5)
     pixels = quiet.domain("a").images
     with torch.no_grad():
@@ -156,9 +159,9 @@ def test_a_number_that_cannot_be_is_left_out_and_the_others_stay() -> None:
             1.0,
             float(strongest_exposure.quantile(0.9)),
         )  # nine images of ten stay silent
-    with pytest.warns(dg.DgpruneNote, match="layer '0' has no MMD: the median distance of these 400") as said:
-        found = set(table(quiet, layer="0", embedding="none").metric)
-    assert "mmd" not in found and "coral" in found and len(said) == 1
+    with pytest.warns(dg.DgpruneNote, match="layer '0' has no MMD: the median distance of these 400") as notes:
+        result = set(table(quiet, layer="0", embedding="none").metric)
+    assert "mmd" not in result and "coral" in result and len(notes) == 1
 
 
 def test_a_target_without_labels_is_on_the_map_and_in_the_numbers() -> None:
@@ -172,24 +175,24 @@ def test_a_target_without_labels_is_on_the_map_and_in_the_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"layer": "conv9"}, "unknown layer 'conv9'; known: 0, 4"),
         ({"embedding": "tsne"}, "embedding must be one of"),
         ({"embedding": "umap", "images": 8, "ratios": []}, "16"),
-        ({"images": 3}, "has 3 images in its part 'report'"),
+        ({"images": 3}, "has 3 images in its split 'report'"),
         ({"ratios": [1.5]}, "ratio"),
         ({"ratios": [-0.5]}, "ratio must lie in"),
         ({"layer": []}, "at least one layer"),
-        ({"split": "test"}, "no part 'test'"),
+        ({"split": "test"}, "no split 'test'"),
     ],
 )
-def test_what_cannot_be_is_told_in_words(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(DgpruneError, match=words):
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DgpruneError, match=message):
         table(study_of(), **options)
 
 
-def test_features_that_are_constant_are_told_by_layer() -> None:
+def test_constant_features_are_refused_with_the_layer() -> None:
     study = study_of()
     with torch.no_grad():
         cast(Any, study.model)[5].weight.zero_()

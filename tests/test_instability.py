@@ -1,4 +1,4 @@
-"""Stability against what comes of it, over runs: numbers, correlations, warning, chart, and the run one watches."""
+"""Instability: mean stability against the result over runs; correlations, warning, chart, and the live run."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def run() -> dg.PruningRun:
     return trained(options=LONGER, schedule=LATE, remove="largest")
 
 
-def planted(run: dg.PruningRun, *, stable: float, ends: float, gone: int = 4) -> dg.PruningRun:
+def planted(run: dg.PruningRun, *, stable: float, ends: float, removed: int = 4) -> dg.PruningRun:
     """The same run with other numbers in its tables."""
     end, events = run.end.copy(), run.events.copy()
     end.loc[end.metric == "mean_stability", "value"] = stable
     end.loc[(end.metric == "accuracy") & (end.stage == "last"), "value"] = ends
-    events["filters"] = gone
+    events["filters"] = removed
     return replace(run, end=end, events=events)
 
 
 def many(run: dg.PruningRun, count: int = 10) -> tuple[list[dg.PruningRun], np.ndarray, np.ndarray]:
-    drawn = np.random.default_rng(4)
-    x = drawn.uniform(60, 100, count)
-    y = 0.99 - 0.002 * x + drawn.normal(0, 0.01, count)
+    generator = np.random.default_rng(4)
+    x = generator.uniform(60, 100, count)
+    y = 0.99 - 0.002 * x + generator.normal(0, 0.01, count)
     y[1] = y[0]
-    made = [planted(run, stable=a, ends=b, gone=2 + 5 * (k % 2)) for k, (a, b) in enumerate(zip(x, y, strict=True))]
-    return made, x, y
+    runs = [planted(run, stable=a, ends=b, removed=2 + 5 * (k % 2)) for k, (a, b) in enumerate(zip(x, y, strict=True))]
+    return runs, x, y
 
 
 def row(frame: Any, **wanted: Any) -> dict[str, Any]:
@@ -55,30 +55,30 @@ def row(frame: Any, **wanted: Any) -> dict[str, Any]:
     return frame.iloc[0].to_dict()
 
 
-def test_correlations_are_scipys_and_their_interval_is_over_runs(run: dg.PruningRun) -> None:
+def test_correlations_equal_scipy_and_their_interval_is_over_runs(run: dg.PruningRun) -> None:
     runs, x, y = many(run)
     frame = dg.diagnostics.instability(runs)
     for metric, wanted in (("pearson", pearsonr(x, y)[0]), ("kendall", kendalltau(x, y)[0])):
-        found = row(frame, metric=metric, domain="a", of_metric="accuracy", within="all rates")
-        assert found["value"] == pytest.approx(wanted) and found["value"] < 0
-        assert -1 <= found["low"] < found["value"] < found["high"] <= 1 and found["interval"] == "runs"
-        assert found["runs"] == 10 and pd.isna(found["warning"])
+        cells = row(frame, metric=metric, domain="a", of_metric="accuracy", within="all rates")
+        assert cells["value"] == pytest.approx(wanted) and cells["value"] < 0
+        assert -1 <= cells["low"] < cells["value"] < cells["high"] <= 1 and cells["interval"] == "runs"
+        assert cells["runs"] == 10 and pd.isna(cells["warning"])
     rates = sorted(set(frame.rate.dropna()))
     assert rates == [round(2 / 14, 4), 0.5] and len(set(frame.within.dropna())) == 3
     half = row(frame, metric="pearson", domain="a", of_metric="accuracy", within="50 % an event")
     assert half["value"] == pytest.approx(pearsonr(x[1::2], y[1::2])[0]) and half["runs"] == 5 and half["warning"]
 
 
-def test_correlations_of_what_does_not_vary_are_empty() -> None:
+def test_correlations_of_constants_are_empty() -> None:
     same, other = np.ones(4), np.arange(4.0)
     assert all(np.isnan(f(a, b)) for f in (pearson, tau_b) for a, b in ((same, other), (other, same)))
 
 
-def test_below_eight_runs_it_warns_in_words_and_in_the_table(run: dg.PruningRun) -> None:
+def test_below_eight_runs_a_note_and_the_table_warn(run: dg.PruningRun) -> None:
     with pytest.warns(dg.DgpruneNote, match="only 1 run: a correlation over fewer than 8 says next to nothing"):
         frame = dg.diagnostics.instability(run)
-    found = row(frame, metric="kendall", domain="t", of_metric="accuracy")
-    assert np.isnan(found["value"]) and found["runs"] == 1 and found["warning"].startswith("only 1 run")
+    cells = row(frame, metric="kendall", domain="t", of_metric="accuracy")
+    assert np.isnan(cells["value"]) and cells["runs"] == 1 and cells["warning"].startswith("only 1 run")
     stable = row(frame, metric="mean_stability", domain="a")
     assert stable["value"] == run.stability("a") and stable["run"] == 1 and stable["split"] == "score"
     kept = frame[(frame.metric == "accuracy") & (frame.stage == "last") & (frame.domain == "t")]
@@ -100,19 +100,19 @@ def test_runs_that_cannot_be_compared_are_refused_and_unfinished_ones_left_out(r
 
 
 @QUIET
-def test_the_scatter_has_a_dot_per_run_and_domain_and_says_when_it_says_nothing(run: dg.PruningRun) -> None:
+def test_the_scatter_has_a_dot_per_run_and_domain_and_warns_below_eight_runs(run: dg.PruningRun) -> None:
     runs, x, y = many(run, 9)
     frame = dg.diagnostics.instability(runs)
     rows = instability_rows(frame)
-    mine = [r for r in rows if r["domain"] == "a"]
-    assert len(rows) == 18 and [r["stable"] for r in mine] == pytest.approx(x.tolist())
-    assert [r["value"] for r in mine] == pytest.approx((100 * y).tolist()) and mine[0]["low"] < mine[0]["high"]
+    own = [r for r in rows if r["domain"] == "a"]
+    assert len(rows) == 18 and [r["stable"] for r in own] == pytest.approx(x.tolist())
+    assert [r["value"] for r in own] == pytest.approx((100 * y).tolist()) and own[0]["low"] < own[0]["high"]
     spec = charts.instability(frame).to_dict()
     assert (
         spec["title"]["subtitle"][0].startswith("a: rank correlation \N{MINUS SIGN}0.")
         and len(spec["title"]["subtitle"]) == 2
     )
-    few = charts.instability(dg.diagnostics.instability(runs[:3]), metric="gap").to_dict()
+    few = charts.instability(dg.diagnostics.instability(runs[:3]), metric="generalization_gap").to_dict()
     assert few["title"]["subtitle"][-1].startswith("Only 3 runs: a correlation over fewer than 8")
     assert charts.svg(charts.instability(frame)).startswith("<svg")
 
@@ -122,16 +122,16 @@ def test_the_live_chart_has_training_held_out_and_shifted_images_and_every_drop(
     assert {(r["curve"], tuple(r["dash"])) for r in data["curves"]} >= {("a, training images", DOTTED)}
     assert {r["curve"] for r in data["curves"]} == {"a", "a, training images", "t"}
     assert [cut["epoch"] for cut in data["cuts"]] == [5, 6] and data["unit"] == [{"text": "points, at once"}]
-    change = run.events[(run.events.metric == "change") & (run.events.event == 1)].set_index("domain").value
-    words = {name: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}") for name, value in change.items()}
-    assert data["cuts"][0]["label"] == words["a"]
-    assert data["cuts"][0]["told"] == f"event 1: a {words['a']} points, t {words['t']} points"
+    change = run.events[(run.events.metric == "accuracy_change") & (run.events.event == 1)].set_index("domain").value
+    texts = {name: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}") for name, value in change.items()}
+    assert data["cuts"][0]["label"] == texts["a"]
+    assert data["cuts"][0]["told"] == f"event 1: a {texts['a']} points, t {texts['t']} points"
     assert charts.svg(charts.training(run.table)).startswith("<svg")
     crowded = pd.concat([run.table.assign(epoch=run.table.epoch + 10 * k) for k in range(12)])
     assert {cut["label"] for cut in training_data(crowded)["cuts"]} == {""}, "more would stand on each other"
 
 
-def test_a_training_that_one_watches_is_the_same_run(run: dg.PruningRun) -> None:
+def test_a_live_training_is_the_same_run(run: dg.PruningRun) -> None:
     live = Training(
         fresh(),
         sources=[shades("a")],
@@ -143,8 +143,8 @@ def test_a_training_that_one_watches_is_the_same_run(run: dg.PruningRun) -> None
     try:
         torch.rand(3)
         assert same_runs(live.result, run) and live.table.equals(run.table)
-        assert live.static["title"] == "Training with pruning, l2: the highest leave, 7 epochs"
-        assert live.data == training_data(run.table, epochs=7) and live.status["words"] == "event 2 of 2 is over"
+        assert live.static["title"] == "Training with pruning, l2: highest scores removed, 7 epochs"
+        assert live.data == training_data(run.table, epochs=7) and live.status["progress"] == "event 2 of 2 is finished"
     finally:
         live.close()
     with pytest.raises(dg.DgpruneError, match="unknown layer 'x'"):

@@ -1,4 +1,4 @@
-"""Mean maps as a table and a picture, and the table of who looks at what."""
+"""Mean maps as a table and a picture, and the table of data access."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dgprune_lab.diagnostics.data_access import data_access
 from dgprune_lab.diagnostics.mean_map import mean_map
 
 
-def study_of(net: Any = None, **given: Any) -> dg.Study:
+def study_of(net: Any = None, **changed: Any) -> dg.Study:
     kinds: dict[str, Any] = {"sources": [domain("a"), domain("b", seed=1)], "targets": [domain("t", seed=2)]}
     model = randomise(plain_net(), seed=4, dtype=torch.float32) if net is None else net
-    return dg.Study(model, **{**kinds, **given})
+    return dg.Study(model, **{**kinds, **changed})
 
 
 def data(frame: Any) -> dict[str, list[dict[str, Any]]]:
@@ -28,25 +28,25 @@ def data(frame: Any) -> dict[str, list[dict[str, Any]]]:
 def test_the_table_holds_the_statistics_and_the_cosines_are_dss() -> None:
     study = study_of()
     frame: Any = mean_map(study, layer="0", filters=[2, 4])
-    held = study.statistics("t", needs=["mean_map"]).mean_map["0"]
+    maps = study.statistics("t", needs=["mean_map"]).mean_map["0"]
     for row in frame.query("metric == 'mean_map' and domain == 't'").to_dict("records"):
-        assert row["value"] == float(held[row["filter"], row["row"], row["column"]])
+        assert row["value"] == float(maps[row["filter"], row["row"], row["column"]])
     dss = study.score("dss", options={"source": "b", "target": "t"}).values["0"]
-    found = frame.query("metric == 'cosine' and domain == 't' and other == 'b'").set_index("filter")["value"]
-    assert found[2] == pytest.approx(float(dss[2])) and found[4] == pytest.approx(float(dss[4]))
+    cosines = frame.query("metric == 'cosine' and domain == 't' and other == 'b'").set_index("filter")["value"]
+    assert cosines[2] == pytest.approx(float(dss[2])) and cosines[4] == pytest.approx(float(dss[4]))
     assert len(frame.query("metric == 'mean_map'")) == 2 * 3 * 36 and len(frame.query("metric == 'cosine'")) == 2 * 3
 
 
-def test_what_a_target_takes_part_in_is_target_aware() -> None:
+def test_rows_with_a_target_are_target_aware() -> None:
     frame: Any = mean_map(study_of(), layer="0", filters=[0])
     aware = frame.set_index(["metric", "domain"])["target_aware"].groupby(level=[0, 1]).first()
-    assert aware["cosine", "t"] == "t" and aware["cosine", "b"] == "none" and aware["mean_map", "t"] == "t"
-    words = data(frame)["words"]
-    marked = [row["text"] for row in words if "◇" in row["text"]]
+    assert aware["cosine", "t"] and not aware["cosine", "b"] and aware["mean_map", "t"]
+    texts = data(frame)["words"]
+    marked = [row["text"] for row in texts if "◇" in row["text"]]
     assert len(marked) == 2 and all("with" in text for text in marked)
 
 
-def test_a_flattened_map_is_square_again_and_a_picture_shows_all_of_it() -> None:
+def test_a_flattened_map_becomes_square_and_is_drawn_completely() -> None:
     frame: Any = mean_map(study_of(), layer="3", filters=[1])
     assert frame["row"].max() == 2 and frame["column"].max() == 2
     spec, places = draw(frame).to_dict(), data(frame)["places"]
@@ -54,7 +54,7 @@ def test_a_flattened_map_is_square_again_and_a_picture_shows_all_of_it() -> None
     assert all(0 <= row["x"] < row["x2"] <= spec["width"] and row["y2"] <= spec["height"] for row in places)
 
 
-def test_bad_input() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(dg.DgpruneError, match=r"layer '0' has filters 0 to 5; got \[6\]"):
         mean_map(study_of(), layer="0", filters=[6])
     with pytest.raises(dg.DgpruneError, match="unknown layer 'conv'"):
@@ -64,14 +64,14 @@ def test_bad_input() -> None:
         mean_map(flat, layer="4", filters=[0])
 
 
-def test_the_ledger_of_the_menu() -> None:
+def test_data_access_of_the_menu() -> None:
     frame: Any = data_access(study_of()).set_index("scorer")
     assert set(frame.index) == set(dg.SCORERS)
-    assert frame.loc["dss", ["of_sources", "of_targets", "target_aware"]].tolist() == ["images", "images", "t"]
-    assert frame.loc["taylor", ["of_sources", "of_targets", "target_aware"]].tolist() == ["labels", "none", "none"]
+    assert frame.loc["dss", ["of_sources", "of_targets", "target_aware"]].tolist() == ["images", "images", True]
+    assert frame.loc["taylor", ["of_sources", "of_targets", "target_aware"]].tolist() == ["labels", "none", False]
     assert "BatchNorm" in frame.loc["bn_scale", "unavailable"] and frame.loc["l1", "unavailable"] == ""
     alone = data_access(study_of(sources=[domain("a")], targets=[]), ["dss", "risk_variance"]).set_index("scorer")
     assert alone["unavailable"].tolist() == [
-        "there are no images of a new look.",
+        "the study has no target.",
         "it compares at least two sources, and there is one.",
     ]

@@ -1,4 +1,4 @@
-"""Prunability: the read-off in closed form, two searches, intervals, the table, and what is refused."""
+"""Prunability: the read-off in closed form, two searches, intervals, the table, and refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.core.steps import drain
 from dgprune_lab.diagnostics._loss_curve import LossCurve, grid_of, read_off
-from dgprune_lab.diagnostics.prunability import Setting, prunability_steps
 from dgprune_lab.measurement.weight_masking import prunable, weight_scores
 from dgprune_lab.stats.comparability import unlike
 
@@ -46,7 +45,7 @@ def read(frame: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("losses", "found"),
+    ("losses", "expected"),
     [  # shares 1, .75, .5, .25
         ([1, 1, 1, 2], (0.5, 0.5, True, ())),
         ([1, 2, 1, 2], (0.5, 1.0, False, ((0.5, 0.5),))),
@@ -58,11 +57,11 @@ def read(frame: Any) -> Any:
         ([1, 1.1, 2, 2], (0.75, 0.75, True, ())),
     ],
 )
-def test_the_read_off_in_closed_form(losses: list[float], found: Any) -> None:
+def test_the_read_off_in_closed_form(losses: list[float], expected: Any) -> None:
     order = [2, 0, 3, 1]  # the order of the points does not matter
     shares = [1.0, 0.75, 0.5, 0.25]
-    got = read_off([shares[k] for k in order], [losses[k] for k in order], limit=1.1)
-    assert got[:2] == pytest.approx(found[:2], nan_ok=True) and got[2:] == found[2:]
+    result = read_off([shares[k] for k in order], [losses[k] for k in order], limit=1.1)
+    assert result[:2] == pytest.approx(expected[:2], nan_ok=True) and result[2:] == expected[2:]
 
 
 def test_the_grid() -> None:
@@ -74,40 +73,40 @@ def test_the_grid() -> None:
 
 
 @pytest.mark.parametrize("end", [1.0, 0.99, 0.98, 0.5, 0.37, 0.36, 0.02, 0.01])
-def test_on_a_curve_that_only_rises_the_quick_search_finds_what_the_grid_finds(end: float) -> None:
+def test_on_a_monotone_curve_the_fast_search_equals_the_grid(end: float) -> None:
     def loss(share: float) -> float:
         return 1.0 if share >= end else 3 - share
 
-    quick, whole = curve_of(loss), curve_of(loss)
+    quick, full = curve_of(loss), curve_of(loss)
     drain(quick.bracket(0.001))
-    drain(whole.fill())
-    assert quick.read(0.001).contiguous == whole.read(0.001).contiguous == whole.read(0.001).smallest == end
-    assert len(whole.losses) == 100 and len(quick.losses) * 5 <= 100
+    drain(full.fill())
+    assert quick.read(0.001).contiguous_end == full.read(0.001).contiguous_end == full.read(0.001).smallest == end
+    assert len(full.losses) == 100 and len(quick.losses) * 5 <= 100
     fine = curve_of(loss, step=0.001)
     drain(fine.bracket(0.001))
-    assert fine.read(0.001).contiguous == end and len(fine.losses) <= 21
+    assert fine.read(0.001).contiguous_end == end and len(fine.losses) <= 21
 
 
-def test_the_quick_search_does_not_look_for_islands() -> None:
+def test_the_fast_search_does_not_look_for_isolated_shares() -> None:
     curve = curve_of(lambda share: 1.0 if share > 0.795 or 0.1 < share < 0.15 else 2.0)
     drain(curve.bracket(0.1))
-    assert curve.read(0.1).contiguous == 0.8
+    assert curve.read(0.1).contiguous_end == 0.8
     drain(curve.fill())
     assert curve.read(0.1) == (0.11, 0.8, False, ((0.11, 0.14),))
 
 
 def test_a_share_is_measured_once() -> None:
-    asked: list[float] = []
+    measured: list[float] = []
 
     def loss(share: float) -> float:
-        asked.append(share)
+        measured.append(share)
         return 1 / share
 
     curve = curve_of(loss)
     for tolerance in (0.1, 0.5, 0.1):
         drain(curve.bracket(tolerance))
     drain(curve.fill())
-    assert len(asked) == len(set(asked)) == 100
+    assert len(measured) == len(set(measured)) == 100
     for tolerance in (0.1, 0.5):
         assert curve.read(tolerance).smallest == pytest.approx(math.ceil(100 / (1 + tolerance) - 1e-9) / 100)
 
@@ -115,7 +114,7 @@ def test_a_share_is_measured_once() -> None:
 def test_the_interval_follows_the_images() -> None:
     same = curve_of(lambda share: 1 / share)
     drain(same.fill())
-    assert same.resampled([0.26], whole=True) == [(0.8, 0.8)], "every resample scales all losses alike"
+    assert same.resampled([0.26], smallest=True) == [(0.8, 0.8)], "every resample scales all losses alike"
 
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(400, generator=generator, dtype=torch.float64)
@@ -126,7 +125,7 @@ def test_the_interval_follows_the_images() -> None:
 
     curve = LossCurve(measure, step=0.01, name="noisy")
     drain(curve.fill())
-    ((low, high),) = curve.resampled([0.5], whole=True)
+    ((low, high),) = curve.resampled([0.5], smallest=True)
     value = curve.read(0.5).smallest
     assert low <= value <= high and 0.01 <= high - low <= 0.1
     draw = np.random.default_rng(1)
@@ -145,18 +144,18 @@ def overflowing() -> nn.Module:
 
 
 @pytest.mark.parametrize("search", ["grid", "fast"])
-def test_what_is_not_finite_is_above_the_limit_and_said(search: Any) -> None:
+def test_a_loss_that_is_not_finite_is_above_the_limit_and_gives_a_note(search: Any) -> None:
     with pytest.warns(dg.DgpruneNote, match="net: the loss is not finite with .* they count as above the limit"):
         frame: Any = dg.diagnostics.prunability(study_of(overflowing()), search=search, step=0.05, tolerance=1)
     points = frame[frame.metric == "loss"]
     broken = points[~np.isfinite(points.value)]
     assert len(broken) and broken.low.isna().all() and np.isfinite(read(frame).value)
-    assert read(frame).contiguous > broken.fraction_kept.max()
+    assert read(frame).contiguous_end > broken.fraction_kept.max()
     chart = dg.charts.prunability(frame).to_dict()
     assert "NaN" not in str(chart) and dg.charts.svg(dg.charts.prunability(frame)).count("<path") > 2
 
 
-def test_the_table_is_the_masked_networks() -> None:
+def test_the_losses_equal_those_of_the_masked_networks() -> None:
     study = study_of()
     frame = dg.diagnostics.prunability(study, step=0.1, tolerance=[0.1, 0.01])
     points = frame[frame.metric == "loss"]
@@ -167,14 +166,20 @@ def test_the_table_is_the_masked_networks() -> None:
         means.append(float(torch.cat([dg.evaluate(network, d, "train").loss for d in study.sources]).mean()))
     assert points.value.tolist() == means
     count = sum(weight.numel() for weight in prunable(study.model).values())
-    gone = [math.floor((1 - share) * count + 1e-9) / count for share in grid_of(0.1)]
-    assert points.ratio_achieved.tolist() == gone and points.ratio_requested.tolist() == [1 - s for s in grid_of(0.1)]
+    removed = [math.floor((1 - share) * count + 1e-9) / count for share in grid_of(0.1)]
+    assert points.ratio_achieved.tolist() == removed and points.ratio_requested.tolist() == [
+        1 - s for s in grid_of(0.1)
+    ]
     assert (points.low <= points.value).all() and (points.value <= points.high).all()
     for tolerance in (0.1, 0.01):
         row = frame[frame.tolerance == tolerance].iloc[0]
-        found = read_off(grid_of(0.1), means, (1 + tolerance) * means[0])
-        assert (row.value, row.smallest, row.contiguous) == (found.smallest, found.smallest, found.contiguous)
-        assert row.monotone == found.monotone and row.training_loss == means[0] and row.evaluations == 10
+        expected = read_off(grid_of(0.1), means, (1 + tolerance) * means[0])
+        assert (row.value, row.smallest, row.contiguous_end) == (
+            expected.smallest,
+            expected.smallest,
+            expected.contiguous_end,
+        )
+        assert row.monotone == expected.monotone and row.training_loss == means[0] and row.evaluations == 10
         assert row.bracket_low == pytest.approx(row.value - 0.1) and row.low <= row.value <= row.high
         assert (row.domain, row.split, row.images, row.interval) == ("a, b", "train", 40, "images")
         assert (row.scorer, row.scope, row.budget, row.batchnorm) == ("l1", "global", "parameters", "as_is")
@@ -182,18 +187,18 @@ def test_the_table_is_the_masked_networks() -> None:
     assert again.equals(frame)
 
 
-def test_fast_says_that_no_islands_were_looked_for_and_agrees_with_the_grid() -> None:
+def test_fast_reports_that_isolated_shares_were_not_searched_and_agrees_with_the_grid() -> None:
     study = study_of()
     grid = read(dg.diagnostics.prunability(study, tolerance=0.05))
     fast = read(dg.diagnostics.prunability(study, tolerance=0.05, search="fast"))
-    assert fast.value == fast.contiguous and fast.islands == "not searched" and np.isnan(fast.smallest)
+    assert fast.value == fast.contiguous_end and fast.isolated_feasible == "not searched" and np.isnan(fast.smallest)
     assert fast.evaluations * 5 <= grid.evaluations == 100
     assert fast.training_loss == grid.training_loss
     if grid.monotone:
         assert fast.value == grid.value
 
 
-def test_filters_are_removed_as_by_the_study() -> None:
+def test_filter_losses_equal_those_of_the_study() -> None:
     model = nn.Sequential(*norm_net()[:7], nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
     study = study_of(randomise(model, dtype=torch.float32))
     for norm in ("as_is", "recalibrate"):
@@ -208,9 +213,9 @@ def test_filters_are_removed_as_by_the_study() -> None:
         assert frame[frame.metric == "loss"].value.tolist() == means
         row = read(frame)
         assert (row.scorer, row.budget, row.granularity) == ("taylor", "filters", "filter")
-        assert row.seen_by_scorer == "none" and row.target_aware == "none"
+        assert row.seen_by_scorer == "none" and not row.target_aware
     aware = read(dg.diagnostics.prunability(study, scorer="dss", granularity="filter", step=0.5))
-    assert aware.target_aware == "t"
+    assert aware.target_aware
 
 
 def test_several_networks_on_one_table_and_a_note_where_their_losses_differ() -> None:
@@ -221,24 +226,24 @@ def test_several_networks_on_one_table_and_a_note_where_their_losses_differ() ->
     assert unlike({"a": 1.0, "b": 1.029}) is None and "0.5 (b) to 1 (a)" in (unlike({"a": 1.0, "b": 0.5}) or "")
 
 
-def test_the_study_is_untouched_and_the_steps_are_small() -> None:
+def test_the_study_is_untouched_and_steps_yield_within_an_evaluation() -> None:
     study = study_of()
     before, state = fingerprint(study.model), torch.get_rng_state()
-    steps = prunability_steps(study, setting=Setting(step=0.25))
+    steps = dg.diagnostics.prunability.steps(study, step=0.25)
     seen = list(steps)
     assert seen[-1] == (4, 4) and len(seen) > 8, "it yields within an evaluation too"
     assert fingerprint(study.model) == before and torch.equal(torch.get_rng_state(), state)
-    fast = list(prunability_steps(study, search="fast"))
+    fast = list(dg.diagnostics.prunability.steps(study, search="fast"))
     assert all(done <= most for done, most in fast)
 
 
-def test_bad_input_is_a_sentence() -> None:
+def test_invalid_input_is_refused_with_a_message() -> None:
     study = study_of()
 
     def ask(**options: Any) -> None:
         dg.diagnostics.prunability(options.pop("studies", study), **options)
 
-    for options, said in (
+    for options, message in (
         ({"tolerance": 0}, "tolerance must be above 0.*got 0"),
         ({"tolerance": -0.1}, "tolerance must be above 0"),
         ({"tolerance": math.inf}, "tolerance must be above 0"),
@@ -252,15 +257,15 @@ def test_bad_input_is_a_sentence() -> None:
         ({"scorer": "l3", "granularity": "filter"}, "unknown scorer 'l3'"),
         ({"granularity": "filter", "batchnorm": "fold"}, "nothing to fold"),
         ({"granularity": "filter", "scorer": weight_scores(study.model)}, "WeightScores rank single weights"),
-        ({"split": "test"}, "domain 'a' has no part 'test'"),
+        ({"split": "test"}, "domain 'a' has no split 'test'"),
         ({"studies": study_of(labelled=False)}, "source 'a' has no labels"),
         ({"step": 2}, "step must lie"),
     ):
-        with pytest.raises(dg.DgpruneError, match=said):
+        with pytest.raises(dg.DgpruneError, match=message):
             ask(**options)
 
 
-def test_a_training_loss_of_nothing_or_of_no_number_is_refused() -> None:
-    for loss, said in ((0.0, "'made up' is 0 to the last digit"), (math.nan, "'made up' is nan")):
-        with pytest.raises(dg.DgpruneError, match=said):
+def test_a_training_loss_of_zero_or_nan_is_refused() -> None:
+    for loss, message in ((0.0, "'made up' is 0 to the last digit"), (math.nan, "'made up' is nan")):
+        with pytest.raises(dg.DgpruneError, match=message):
             drain(curve_of(lambda share, loss=loss: loss).bracket(0.1))

@@ -1,4 +1,4 @@
-"""Which filters notice the domain: planted truth, the scorer that asks the same, and what is refused."""
+"""Domain-sensitive filters: planted truth, the scorer of the same quantity, and refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dgprune_lab.measurement.attributions import Method
 CLASSES = 4
 
 
-def noticed(
+def shifted(
     name: str, *, count: int = 900, seed: int = 0, shift: Tensor | None = None, labelled: bool = True
 ) -> dg.Domain:
     """Flat images of three independent channels; `shift`, in standard deviations, is added to each."""
@@ -33,15 +33,15 @@ def noticed(
 def study_of(shift: Tensor | None = None, **kinds: Any) -> dg.Study:
     """Filter i of the first layer is channel i; the target's channel 1 is moved by `shift`."""
     net = linear_net([[1.0, 1.0, 1.0], [1.0, -1.0, 0.5]], outputs=CLASSES)
-    sources = [noticed("a"), noticed("b", seed=1)]
-    return dg.Study(net, sources=sources, targets=[noticed("t", seed=2, shift=shift, **kinds)])
+    sources = [shifted("a"), shifted("b", seed=1)]
+    return dg.Study(net, sources=sources, targets=[shifted("t", seed=2, shift=shift, **kinds)])
 
 
 def effects(frame: pd.DataFrame, layer: str = "0", metric: str = "cohens_d") -> pd.DataFrame:
     return cast(pd.DataFrame, frame[(frame.metric == metric) & (frame.group == layer)]).set_index("filter")
 
 
-def test_the_filter_that_notices_is_found_with_its_size() -> None:
+def test_the_shifted_filter_is_found_with_its_effect_size() -> None:
     frame = dg.diagnostics.sensitivity(
         study_of(torch.tensor([0.0, 0.8, 0.0])), method="activation", layers=["0"], images=None
     )
@@ -55,19 +55,19 @@ def test_the_filter_that_notices_is_found_with_its_size() -> None:
 
 
 @pytest.mark.parametrize("method", ["gradient_x_activation", "integrated_gradients", "conductance", "ablation"])
-def test_within_a_class_the_logit_weighs_the_shift(method: Method) -> None:
+def test_within_a_class_the_shift_is_weighted_by_the_logit(method: Method) -> None:
     """y dl/dy = w y with the class's weight w: each class's effect is the planted one with the sign of w."""
     study = study_of(torch.tensor([0.0, 0.8, 0.0]))
     net: Any = study.model
     with torch.no_grad():
         weights = net[4].weight @ net[1].weight[:, :, 0, 0]
     expected = 0.8 * float(weights[:, 1].sign().mean())
-    found = effects(dg.diagnostics.sensitivity(study, method=method, layers=["0"], images=None))
-    assert abs(expected) > 0.3 and found.low[1] < expected < found.high[1]
-    assert found.low[0] < 0 < found.high[0] and found.low[2] < 0 < found.high[2]
+    result = effects(dg.diagnostics.sensitivity(study, method=method, layers=["0"], images=None))
+    assert abs(expected) > 0.3 and result.low[1] < expected < result.high[1]
+    assert result.low[0] < 0 < result.high[0] and result.low[2] < 0 < result.high[2]
 
 
-def test_halves_of_one_domain_are_told_apart_as_often_as_chance_says() -> None:
+def test_intervals_cover_zero_for_halves_of_one_domain() -> None:
     model = randomise(norm_net(), dtype=torch.float32)
     covered = []
     for seed in range(6):
@@ -78,7 +78,7 @@ def test_halves_of_one_domain_are_told_apart_as_often_as_chance_says() -> None:
     assert len(covered) == 84 and 0.85 < np.mean(covered) < 1.0
 
 
-def test_the_scorer_says_the_same_from_one_pass() -> None:
+def test_the_scorer_equals_the_diagnostic_from_one_pass() -> None:
     """Captum is its oracle, over all images and every pair of a source and a target."""
     study = dg.Study(
         randomise(norm_net(), dtype=torch.float32),
@@ -99,7 +99,7 @@ def test_the_scorer_says_the_same_from_one_pass() -> None:
     assert fingerprint(study.model) == before
 
 
-def test_the_values_are_those_of_captum(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_values_come_from_captum(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("Captum was asked")
 
@@ -108,46 +108,46 @@ def test_the_values_are_those_of_captum(monkeypatch: pytest.MonkeyPatch) -> None
         dg.diagnostics.sensitivity(study_of())
 
 
-def test_what_looked_at_a_target_says_so() -> None:
+def test_rows_that_read_a_target_are_target_aware() -> None:
     study = study_of()
     frame = dg.diagnostics.sensitivity(study, scorers=["l1", "sensitivity", "sensitivity_sources"])
-    assert (frame[frame.metric == "cohens_d"].target_aware == "t").all()
+    assert frame[frame.metric == "cohens_d"].target_aware.all()
     assert (frame[frame.domain == "t"].seen_by_scorer == "labels").all()
     scores = frame[frame.metric == "score"].groupby("scorer").target_aware.first()
-    assert dict(scores) == {"l1": "none", "sensitivity": "t", "sensitivity_sources": "none"}
-    assert (frame[frame.metric == "rank_correlation"].target_aware == "t").all()
+    assert dict(scores) == {"l1": False, "sensitivity": True, "sensitivity_sources": False}
+    assert frame[frame.metric == "rank_correlation"].target_aware.all()
     between = dg.diagnostics.sensitivity(study, between=("a", "b"))
-    assert (between.target_aware == "none").all() and (between[between.domain == "b"].seen_by_scorer == "labels").all()
+    assert not between.target_aware.any() and (between[between.domain == "b"].seen_by_scorer == "labels").all()
     assert dg.SCORERS["sensitivity"].kind == "target" and dg.SCORERS["sensitivity"].instead == "sensitivity_sources"
 
 
-def test_the_sensitive_go_first_by_the_scorer_and_last_by_its_reverse() -> None:
+def test_the_scorer_removes_sensitive_filters_first_and_its_reverse_last() -> None:
     pair = domain("a", count=240), domain("t", count=240, seed=2)
     study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=pair[:1], targets=pair[1:])
     frame = dg.diagnostics.sensitivity(study, scorers=["sensitivity", dg.reverse("sensitivity")], images=None)
-    found = frame[frame.metric == "rank_correlation"].set_index("scorer")
-    assert found.value["sensitivity"] > 0.999 and found.value["reverse(sensitivity)"] < -0.999
-    assert found.interval["sensitivity"] == "filters"
+    result = frame[frame.metric == "rank_correlation"].set_index("scorer")
+    assert result.value["sensitivity"] > 0.999 and result.value["reverse(sensitivity)"] < -0.999
+    assert result.interval["sensitivity"] == "filters"
 
 
-def test_a_filter_that_never_answers_counts_apart() -> None:
+def test_inactive_filters_have_a_separate_correlation() -> None:
     study = study_of(torch.tensor([0.0, 0.8, 0.0]))
     with torch.no_grad():
         cast(Any, study.model)[0].weight[2] = 0
     frame = dg.diagnostics.sensitivity(study, layers=["0"], scorers=["l1"])
     d = effects(frame)
     assert d.value[2] == 0 and np.isnan(d.low[2]) and d.q_value[2] == 1
-    assert set(frame.metric) >= {"rank_correlation", "rank_correlation_answering"}
+    assert set(frame.metric) >= {"rank_correlation", "rank_correlation_active"}
 
 
-def test_where_no_filter_answers_there_is_no_order() -> None:
+def test_without_active_filters_there_is_no_correlation() -> None:
     study = study_of()
     with torch.no_grad():
         cast(Any, study.model)[1].weight.zero_()
         cast(Any, study.model)[1].bias.zero_()
     frame = dg.diagnostics.sensitivity(study, layers="0", scorers=["l1"])
     assert set(frame.group.dropna()) == {"0", "all"}
-    assert frame[frame.metric == "rank_correlation_answering"].value.isna().all()
+    assert frame[frame.metric == "rank_correlation_active"].value.isna().all()
 
 
 def test_attributions_per_domain_are_means_with_intervals() -> None:
@@ -161,7 +161,7 @@ def test_attributions_per_domain_are_means_with_intervals() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "words"),
+    ("kinds", "options", "message"),
     [
         ({}, {"method": "gradient"}, "method must be one of"),
         ({}, {"layers": ["9"]}, "unknown layer '9'; known: 0, 1"),
@@ -171,15 +171,15 @@ def test_attributions_per_domain_are_means_with_intervals() -> None:
         ({"labelled": False}, {}, "'t' has no labels"),
     ],
 )
-def test_what_cannot_be_is_told_in_words(change: dict[str, Any], options: dict[str, Any], words: str) -> None:
-    with pytest.raises(DgpruneError, match=words):
-        dg.diagnostics.sensitivity(study_of(**change), **options)
+def test_invalid_options_are_refused(kinds: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DgpruneError, match=message):
+        dg.diagnostics.sensitivity(study_of(**kinds), **options)
 
 
-def test_one_domain_or_no_class_in_common() -> None:
+def test_one_domain_or_no_class_in_common_is_refused() -> None:
     net = linear_net([[1.0, 1.0, 1.0], [1.0, -1.0, 0.5]], outputs=CLASSES)
     with pytest.raises(DgpruneError, match="the study has one"):
-        dg.diagnostics.sensitivity(dg.Study(net, sources=[noticed("a")]))
+        dg.diagnostics.sensitivity(dg.Study(net, sources=[shifted("a")]))
     apart = [
         dg.Domain.from_arrays(
             name,
@@ -197,7 +197,7 @@ def test_one_domain_or_no_class_in_common() -> None:
         study.score("sensitivity")
 
 
-def test_a_broken_network_is_told_in_words() -> None:
+def test_a_network_with_nan_logits_is_refused() -> None:
     study = study_of()
     with torch.no_grad():
         cast(Any, study.model)[4].weight.fill_(float("nan"))

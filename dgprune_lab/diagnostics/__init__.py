@@ -3,6 +3,11 @@
 from ._contract import Diagnostic, diagnostic
 from .sweep import grid, sweep
 from .agreement import agreement
+from .attribution_maps import AttributionMaps, attribution_maps
+from .compare import compare, compare_networks
+from .map_agreement import map_agreement
+from .predicted_order import predicted_order
+from .runs import pruning_events, run_ends
 from .gc_net import gc_net
 from .drop import drop
 from .feature_shift import feature_shift
@@ -26,9 +31,13 @@ from .stability import stability
 from .after_finetuning import after_finetuning
 
 __all__ = [
+    "AttributionMaps",
     "Diagnostic",
     "after_finetuning",
     "agreement",
+    "attribution_maps",
+    "compare",
+    "compare_networks",
     "data_access",
     "diagnostic",
     "distance_from_initialisation",
@@ -41,11 +50,15 @@ __all__ = [
     "grid",
     "instability",
     "l2_norm",
+    "map_agreement",
     "margin",
     "mean_map",
     "parameter_count",
+    "predicted_order",
     "prunability",
+    "pruning_events",
     "random_perturbation",
+    "run_ends",
     "sensitivity",
     "sharpness",
     "stability",

@@ -57,7 +57,7 @@ class Attributions:
     def provenance(self, study: Study) -> Provenance:
         """The provenance of a network whose filters are chosen by these numbers."""
         reads: dict[str, Seen] = {f"{domain.name}/{self.split}": "labels" for domain in self.pair}
-        return study.record.adding("scorer", reads)
+        return study.provenance.adding("scorer", reads)
 
 
 def pair_of(study: Study, between: tuple[str, str] | None) -> tuple[Domain, Domain]:

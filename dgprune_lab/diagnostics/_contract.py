@@ -12,8 +12,8 @@ import pandas as pd
 from ..core import COLUMNS, DgpruneError, Stepwise
 
 Parameters = ParamSpec("Parameters")
-Steps = Generator[tuple[int, int], None, pd.DataFrame]
-"""Yields (done, total) and returns the table."""
+Steps = Generator[tuple[int, int] | tuple[int, int, str], None, pd.DataFrame]
+"""Yields (done, total), and a label where there is one; returns the table."""
 
 
 class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
@@ -32,12 +32,12 @@ class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
         def start(*args: Parameters.args, **options: Parameters.kwargs) -> Steps:
             return self._checked(function(*args, **options))
 
-        super().__init__(start)
+        super().__init__(start)  # pyright: ignore[reportArgumentType] (the default of its `run` is generic)
         self.name, self.extra, self.cite = name, extra, cite
-        self.__signature__ = inspect.signature(function)
+        self.__signature__ = inspect.signature(function).replace(return_annotation="pd.DataFrame")
 
     def __repr__(self) -> str:
-        return f"<diagnostic {self.name}{self.__signature__}>"
+        return f"<diagnostic {self.name}>"
 
     def _checked(self, result: pd.DataFrame | Steps) -> Steps:
         frame = (yield from result) if isinstance(result, Generator) else result

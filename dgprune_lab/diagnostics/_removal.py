@@ -87,23 +87,23 @@ def mask_cells(
     batchnorm: BatchNorm,
     domain: Domain | None = None,
     split: str | None = None,
-    record: Provenance | None = None,
+    provenance: Provenance | None = None,
 ) -> dict[str, Any]:
     """The cells of a row about a pruned network (None: the full one), and about one domain of it where given.
 
-    `record` takes the place of the network's provenance.
+    `provenance` takes the place of the network's provenance.
     """
     cells: dict[str, Any] = {"ratio_requested": 0.0, "ratio_achieved": 0.0, "batchnorm": "as_is"}
     if mask is not None:
         cells = {**mask_columns(mask), "seed": mask.options.get("seed"), "batchnorm": batchnorm}
-    if record is None:
-        record = study.record
+    if provenance is None:
+        provenance = study.provenance
         if mask is not None:
-            record = mask_provenance(record, mask, batchnorm=batchnorm, study=study)
+            provenance = mask_provenance(provenance, mask, batchnorm=batchnorm, study=study)
     roles = roles_of(study.domains)
-    cells |= {"split": split, "training_seed": study.training_seed, "target_aware": record.target_aware(roles)}
+    cells |= {"split": split, "training_seed": study.training_seed, "target_aware": provenance.target_aware(roles)}
     if domain is not None and split is not None:
-        cells |= {"domain": domain.name, "role": domain.role, **record.columns(domain.name, split, roles=roles)}
+        cells |= {"domain": domain.name, "role": domain.role, **provenance.columns(domain.name, split, roles=roles)}
     return cells
 
 
@@ -148,7 +148,7 @@ def removal_cases(
     total = sum(masks * count * len(own) for count, own in zip(layers, domains, strict=True))
     cases: list[Case] = []
     for study, own in zip(listed, domains, strict=True):
-        with study.held():
+        with study.assume_unchanged():
             for group, mask in _masks(study, removal):
                 for domain in own:
                     steps = case_steps(study, mask, domain=domain, removal=removal, group=group)

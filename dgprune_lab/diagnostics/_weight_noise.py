@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import drain
+from ..core import DgpruneError, drain
 from ..measurement import WeightMasking
 from ..pruning import shared_copy
 from ..study import Study
@@ -27,11 +27,16 @@ class WeightNoise:
         seed: of the first draw.
         split, images: what the loss is measured on.
         unit: scale each draw to norm 1 over all weights.
+
+    Raises:
+        DgpruneError: draws < 1.
     """
 
     def __init__(
         self, study: Study, *, draws: int, seed: int, split: str, images: int | None, unit: bool = False
     ) -> None:
+        if draws < 1:
+            raise DgpruneError(f"draws must be at least 1; got {draws}.")
         self.masking = WeightMasking(shared_copy(study.model).to(study.device), domains=study.sources)
         self._directions = [self.masking.direction(seed + draw, unit=unit) for draw in range(draws)]
         self._sources, self._split, self._images = study.sources, split, images

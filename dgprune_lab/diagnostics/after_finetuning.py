@@ -1,13 +1,11 @@
-"""Which scorer is best once the network was pruned in rounds and fine-tuned, over several trainings of it?"""
+"""Which scorer is best after pruning in rounds with fine-tuning, over several trainings of a network?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
-
-import pandas as pd
 
 from ..core import (
     COLUMNS,
@@ -18,31 +16,31 @@ from ..core import (
     Provenance,
     Scope,
     note,
+    note_once,
     provenance_of,
     roles_of,
-    said_once,
     tidy,
 )
 from ..scorers import Scorer, resolve
 from ..stats import intervals
 from ..study import Study
-from ..training import DENSE, Steps, TrainingOptions, finish_run, rounds_of, scorer_name, tuning_steps
-from ._contract import diagnostic
+from ..training import DENSE, TrainingOptions, Tuned, finish, prune_and_tune, rounds_of, scorer_name
+from ._contract import Steps, diagnostic
 
 Choice = str | Scorer | None
 Row = dict[str, Any]
 Key = tuple[int, str, float]
 """Number of the study, name of the scorer, ratio."""
 
-EXTRA = ("rounds", "epochs", "seeds", "smallest_effect", "p_value", "p_holm")
+EXTRA = ("rounds", "epochs", "seeds", "minimum_detectable_effect", "p_value", "p_holm")
 
 
 @dataclass(frozen=True)
 class _End:
-    """What one run came to: its rows of accuracy by domain, and what was read on the way."""
+    """The end of one run: its rows of accuracy by domain, and the network's provenance."""
 
     rows: Mapping[str, Row]
-    record: Provenance
+    provenance: Provenance
 
 
 @diagnostic(
@@ -64,44 +62,45 @@ def after_finetuning(
     split: str = "report",
     images: int | None = None,
     progress: bool = False,
-) -> pd.DataFrame:
-    """Accuracy after pruning in rounds with fine-tuning, per training seed, and what a scorer wins over a baseline.
+) -> Steps:
+    """Return the accuracy after pruning in rounds with fine-tuning, and each scorer's difference to a baseline.
 
     Metric "accuracy": a row per study, scorer, ratio and domain, of the network at the end (interval: images).
     Metric "difference": per scorer, ratio and domain the mean over the studies of accuracy(scorer) -
-    accuracy(baseline), both of one study and tuned with one order of images (interval: seeds, paired t, 95 %).
-    Above 0 is better than the baseline; a mean within +- `smallest_effect` could not have been told from 0.
+    accuracy(baseline), both of one study and fine-tuned with one order of images (interval: seeds, paired t, 95 %).
+    Above 0 is better than the baseline; a mean within +- `minimum_detectable_effect` is not significant.
 
     Args:
-        studies: the same network trained with several seeds, such as `dg.training_seeds()`; of a single one there are
-            no differences, and a note says so.
-        scorers: names, Scorers, or None for the dense control, "dense", which is tuned alike and loses no filter.
+        studies: the same network trained with several seeds, such as `dg.training_seeds()`; a single one gives no
+            differences, and a note.
+        scorers: names, Scorers, or None for the dense control, "dense": fine-tuned alike, without removing a filter.
         ratios: one or several shares removed.
-        epochs, rounds, options, batchnorm, scope, of, seed, split, images: as in `dg.prune_and_tune`.
-        baseline: what the others are compared with; it is run too where it is not on the list.
-        progress: draw a tqdm bar.
+        epochs, rounds, options, batchnorm, scope, budget, seed, split, images: see `dg.prune_and_tune`.
+        baseline: what the others are compared with; it is added to the list where it is missing.
+        progress: show a progress bar.
 
     Returns:
         A tidy table in shares. Extra columns: rounds, epochs (of each); of a difference seeds (the training seeds),
-        smallest_effect (half the width of the interval), p_value (paired t test) and p_holm (adjusted for the number
-        of ratios); its `seen_by_*` are the more of what the two have seen. Ctrl-C leaves the runs that are complete.
+        minimum_detectable_effect (half the width of the interval), p_value (paired t test) and p_holm (adjusted for
+        the number of ratios); its `seen_by_*` are the maximum over both networks. Ctrl-C returns the runs that are
+        complete.
 
     Raises:
         DgpruneError: no study, scorer or ratio; studies of other domains or of the same network; two scorers of one
             name; and what `dg.prune_and_tune` refuses, before anything runs.
     """
     listed = [studies] if isinstance(studies, Study) else list(studies)
-    asked = [float(ratios)] if isinstance(ratios, int | float) else list(dict.fromkeys(map(float, ratios)))
-    if not listed or not scorers or not asked:
-        raise DgpruneError("tuned needs at least one study, one scorer and one ratio.")
+    shares = [float(ratios)] if isinstance(ratios, int | float) else list(dict.fromkeys(map(float, ratios)))
+    if not listed or not scorers or not shares:
+        raise DgpruneError("after_finetuning needs at least one study, one scorer and one ratio.")
     _check_alike(listed)
-    chosen = _named([*scorers, baseline])
+    items = _by_name([*scorers, baseline])
 
-    def start(key: Key) -> Steps:
+    def start(key: Key) -> Any:
         number, name, ratio = key
-        return tuning_steps(
+        return prune_and_tune.steps(
             listed[number],
-            chosen[name],
+            items[name],
             ratio=ratio,
             rounds=rounds,
             epochs=epochs,
@@ -115,113 +114,108 @@ def after_finetuning(
             measure="end",
         )
 
-    keys = [(number, name, ratio) for ratio in asked for number in range(len(listed)) for name in chosen]
+    keys = [(number, name, ratio) for ratio in shares for number in range(len(listed)) for name in items]
     for key in keys:
         start(key).close()  # for what it refuses
-    with said_once():
-        ends = _run_all(keys, start, rounds=rounds, progress=progress)
-    others = [name for name in chosen if name != scorer_name(baseline)]
-    rows = [row for end in ends.values() for row in end.rows.values()]
-    rows += _differences(listed, ends, asked, others, scorer_name(baseline))
-    spent = [{"rounds": rounds_of(row["ratio_requested"], rounds), "epochs": epochs} for row in rows]
-    return tidy([{**row, **more} for row, more in zip(rows, spent, strict=True)], extra=EXTRA)
+
+    def steps() -> Steps:
+        ends: dict[Key, _End] = {}
+        dense: dict[tuple[int, int], _End] = {}  # one run for all ratios of as many rounds
+        notes: set[str] = set()
+        with suppress(KeyboardInterrupt):
+            for key in keys:
+                number, name, ratio = key
+                yield len(ends), len(keys), f"{name} {100 * ratio:g} %, network {number + 1}"
+                end = dense.get((number, rounds_of(ratio, rounds))) if name == DENSE else None
+                if end is None:
+                    with note_once(notes):
+                        result = finish(start(key))
+                    if not result.finished:
+                        break
+                    end = _end(result)
+                if name == DENSE:
+                    dense[number, rounds_of(ratio, rounds)] = end
+                rows = {domain: {**row, "ratio_requested": ratio} for domain, row in end.rows.items()}
+                ends[key] = _End(rows, end.provenance)
+                yield len(ends), len(keys)
+        if len(ends) < len(keys):
+            note(f"stopped: {len(ends)} of {len(keys)} runs are complete, and the table holds those.")
+        rows = [row for end in ends.values() for row in end.rows.values()]
+        others = [name for name in items if name != scorer_name(baseline)]
+        rows += _differences(listed, ends, ratios=shares, others=others, baseline=scorer_name(baseline))
+        lengths = [{"rounds": rounds_of(row["ratio_requested"], rounds), "epochs": epochs} for row in rows]
+        return tidy([{**row, **more} for row, more in zip(rows, lengths, strict=True)], extra=EXTRA)
+
+    return steps()
 
 
-def _named(scorers: Sequence[Choice]) -> dict[str, Choice]:
+def _end(result: Tuned) -> _End:
+    frame = result.table.loc[result.table["metric"] == "accuracy", list(COLUMNS)]
+    rows = cast("list[Row]", frame.to_dict("records"))
+    return _End({str(row["domain"]): row for row in rows}, provenance_of(result.network))
+
+
+def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
     """The scorers by name, each once."""
-    found: dict[str, Choice] = {}
+    items: dict[str, Choice] = {}
     for scorer in scorers:
         name = scorer_name(scorer)
-        first, second = (None if one is None else resolve(one) for one in (found.setdefault(name, scorer), scorer))
+        first, second = (None if item is None else resolve(item) for item in (items.setdefault(name, scorer), scorer))
         if (first and first.function) is not (second and second.function):
-            raise DgpruneError(f"two scorers are called {name!r}, and a table could not tell them apart; rename one.")
-    return found
+            raise DgpruneError(f"two scorers are called {name!r}, and a table could not distinguish them; rename one.")
+    return items
 
 
 def _check_alike(studies: Sequence[Study]) -> None:
-    """Refuse studies that no difference can be averaged over."""
-    names = [", ".join(domain.name for domain in study.domains) for study in studies]
+    """Refuse studies whose differences cannot be averaged."""
     if len({study.key for study in studies}) > 1:
-        said = "; ".join(dict.fromkeys(names))
-        raise DgpruneError(f"the studies must have the same domains, image for image, in one order; got {said}.")
+        names = dict.fromkeys(", ".join(domain.name for domain in study.domains) for study in studies)
+        raise DgpruneError(
+            f"the studies must have the same domains, image for image, in one order; got {'; '.join(names)}."
+        )
     if len({study.content for study in studies}) < len(studies):
         raise DgpruneError(
-            "two of the studies hold the same network, so they count as one; a training seed needs a training of its "
-            "own, as in dg.training_seeds()."
+            "two of the studies hold the same network and would count as one; every training seed needs a training of "
+            "its own, as in dg.training_seeds()."
         )
 
 
-def _run_all(
-    keys: Sequence[Key], start: Callable[[Key], Steps], *, rounds: int | None, progress: bool
-) -> dict[Key, _End]:
-    """Run after run until all are done or Ctrl-C comes; the dense control once for all ratios of as many rounds."""
-    from tqdm.auto import tqdm
-
-    ends: dict[Key, _End] = {}
-    dense: dict[tuple[int, int], _End] = {}
-    with suppress(KeyboardInterrupt), tqdm(keys, unit="run", disable=not progress) as bar:
-        for key in bar:
-            number, name, ratio = key
-            bar.set_postfix_str(f"{name} {100 * ratio:g} %, network {number + 1}")
-            alike = (number, rounds_of(ratio, rounds))
-            end = dense.get(alike) if name == DENSE else None
-            if end is None:
-                result = finish_run(start(key))
-                if not result.finished:
-                    break
-                frame = cast(pd.DataFrame, result.table.loc[result.table["metric"] == "accuracy", list(COLUMNS)])
-                rows = cast("list[Row]", frame.to_dict("records"))
-                end = _End({str(row["domain"]): row for row in rows}, provenance_of(result.network))
-            if name == DENSE:
-                dense[alike] = end
-            ends[key] = _End({d: {**row, "ratio_requested": ratio} for d, row in end.rows.items()}, end.record)
-    if len(ends) < len(keys):
-        note(f"stopped: {len(ends)} of {len(keys)} runs are complete, and the table holds those.")
-    return ends
-
-
 def _differences(
-    studies: Sequence[Study], ends: Mapping[Key, _End], ratios: Sequence[float], others: Sequence[str], baseline: str
+    studies: Sequence[Study], ends: Mapping[Key, _End], *, ratios: Sequence[float], others: Sequence[str], baseline: str
 ) -> list[Row]:
     """A row per scorer, ratio and domain; p_holm over the ratios of one scorer and domain."""
     if len(studies) < 2:
         note("with one study there are no differences over training seeds; pass several, as dg.training_seeds() gives.")
     rows: list[Row] = []
     for name in others:
-        for domain in studies[0].domains:
-            pairs = [_pairs(ends, domain.name, name, baseline, ratio) for ratio in ratios]
-            found = [_difference(studies, domain.name, pair) for pair in pairs if len(pair) > 1]
-            adjusted = intervals.holm([row["p_value"] for row in found])
-            rows += [{**row, "p_holm": p} for row, p in zip(found, adjusted, strict=True)]
-    order = {name: place for place, name in enumerate(others)}
-    return sorted(rows, key=lambda row: (ratios.index(row["ratio_requested"]), order[row["scorer"]]))
-
-
-def _pairs(
-    ends: Mapping[Key, _End], domain: str, name: str, baseline: str, ratio: float
-) -> dict[int, tuple[_End, _End]]:
-    """Number of the study -> the ends of scorer and baseline, where both are complete and have an accuracy."""
-    found = {}
-    for number in dict.fromkeys(number for number, _, _ in ends):
-        mine, other = ends.get((number, name, ratio)), ends.get((number, baseline, ratio))
-        if mine is not None and other is not None and domain in mine.rows and domain in other.rows:
-            found[number] = mine, other
-    return found
+        for domain in (domain.name for domain in studies[0].domains):
+            tests = []
+            for ratio in ratios:
+                pairs = {
+                    number: (end, other)
+                    for number in dict.fromkeys(number for number, _, _ in ends)
+                    if (end := ends.get((number, name, ratio))) and (other := ends.get((number, baseline, ratio)))
+                    if domain in end.rows and domain in other.rows
+                }
+                tests += [_difference(studies, domain, pairs)] if len(pairs) > 1 else []
+            adjusted = intervals.holm([row["p_value"] for row in tests])
+            rows += [{**row, "p_holm": p} for row, p in zip(tests, adjusted, strict=True)]
+    return sorted(rows, key=lambda row: (ratios.index(row["ratio_requested"]), others.index(row["scorer"])))
 
 
 def _difference(studies: Sequence[Study], domain: str, pairs: Mapping[int, tuple[_End, _End]]) -> Row:
-    """One scorer against the baseline on one domain at one ratio, over the training seeds."""
-    first = next(iter(pairs.values()))[0].rows[domain]
-    gaps = [mine.rows[domain]["value"] - other.rows[domain]["value"] for mine, other in pairs.values()]
-    record = Provenance(training={})
+    """One scorer against the baseline on one domain at one ratio, from the ends of both by number of the study."""
+    rows = [(end.rows[domain], other.rows[domain]) for end, other in pairs.values()]
+    gaps = [row["value"] - other["value"] for row, other in rows]
+    provenance = Provenance(training={})
     for end in (end for pair in pairs.values() for end in pair):
         for stage in STAGES:
-            record = record.adding(stage, getattr(end.record, stage))
+            provenance = provenance.adding(stage, getattr(end.provenance, stage))
     names = [study.name if study.training_seed is None else str(study.training_seed) for study in studies]
     mean, low, high = intervals.over_seeds(gaps)
     return {
-        **first,
-        "ratio_achieved": sum(mine.rows[domain]["ratio_achieved"] for mine, _ in pairs.values()) / len(pairs),
+        **rows[0][0],
+        "ratio_achieved": sum(row["ratio_achieved"] for row, _ in rows) / len(rows),
         "training_seed": None,
         "metric": "difference",
         "value": mean,
@@ -229,7 +223,7 @@ def _difference(studies: Sequence[Study], domain: str, pairs: Mapping[int, tuple
         "high": high,
         "interval": "seeds",
         "seeds": ", ".join(names[number] for number in pairs),
-        "smallest_effect": intervals.smallest_effect(gaps),
+        "minimum_detectable_effect": intervals.minimum_detectable_effect(gaps),
         "p_value": intervals.paired_p(gaps),
-        **record.columns(domain, first["split"], roles=roles_of(studies[0].domains)),
+        **provenance.columns(domain, rows[0][0]["split"], roles=roles_of(studies[0].domains)),
     }

@@ -15,7 +15,7 @@ from ..stats import ALL, chance_spread, correlations, over_filters, overlaps
 from ..study import Study
 from ._contract import diagnostic
 
-EXTRA = ("other", "group", "scorer_looked", "other_looked")
+EXTRA = ("other", "group", "scorer_target_aware", "other_target_aware")
 
 
 @diagnostic(
@@ -32,34 +32,33 @@ def agreement(
     budget: Budget = "filters",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How alike the choices of each two scorers are, per layer and for the whole network.
+    """Compare the choices of every two scorers, per layer and for the whole network.
 
     Metrics, for every pair (columns `scorer` and `other`) and every `group` (a layer, or "all"):
 
     rank_correlation            Spearman's correlation of the two scores, in [-1, 1]. "all": for scope "layer" the mean
                                 of the layers, weighted by their filters; for "global" over all filters of the network.
                                 Empty where a layer has fewer than 3 filters or a score is constant there.
-    rank_correlation_by_chance  0, what unrelated scores have on average.
-    overlap                     |A and B| / ((|A| + |B|) / 2) of the filters A and B that stay at this ratio, in [0, 1].
-    overlap_by_chance           what two independent choices of as many filters share on average: a b / n in place of
+    rank_correlation_by_chance  0, the expectation for unrelated scores.
+    overlap                     |A and B| / ((|A| + |B|) / 2) of the filters A and B kept at this ratio, in [0, 1].
+    overlap_by_chance           its expectation for two independent choices of as many filters: a b / n in place of
                                 |A and B|, summed over layers; for "all" under scope "global", of the whole network.
 
-    The interval "filters" stands at the rank correlation of "all": a 95 % bootstrap over the filters of this network,
-    the same resamples for all pairs. It says how far the number hangs on single filters; it is not an interval over
-    images, over draws or over trainings. The interval "chance" is the 95 % range of what chance gives, by the variance
-    of the hypergeometric distribution and that of Spearman's correlation, 1 / (n - 1), and a normal approximation.
+    The interval "filters" belongs to the rank correlation of "all": a 95 % bootstrap over the filters of this network,
+    the same resamples for all pairs. It shows how much the number depends on single filters; it is not an interval over
+    images, over draws or over trainings. The interval "chance" is the 95 % range under chance, from the variance of
+    the hypergeometric distribution and that of Spearman's correlation, 1 / (n - 1), and a normal approximation.
 
     Args:
         study: model and domains.
-        scorers: two or more names, Scorers or Scores, each under a name of its own.
+        scorers: two or more names, Scorers or Scores, of different names.
         ratio: the share removed, for the overlaps.
-        scope: same share in every layer, or the lowest scores anywhere.
-        of: what the ratio counts.
-        seed: for scorers that draw, and of the bootstrap.
+        scope, budget: see `allocate`.
+        seed: of scorers that draw, and of the bootstrap.
 
     Returns:
-        A tidy table. `ratio_achieved` is the mean of both masks; `target_aware` names the targets that either score looked
-        at, `scorer_looked` and `other_looked` those that each did.
+        A tidy table. `ratio_achieved` is the mean of both masks; `target_aware` says whether either score looked at a
+        target, `scorer_target_aware` and `other_target_aware` whether each did.
 
     Raises:
         DgpruneError: fewer than two scorers, or two of one name.
@@ -67,19 +66,20 @@ def agreement(
     scores = study.score_all(scorers, seed=seed)
     if len(scores) < 2:
         raise DgpruneError(f"agreement compares scorers with each other and needs two or more; got {len(scores)}.")
-    check_names([held.scorer for held in scores])
-    masks = [allocate(held, ratio=ratio, scope=scope, budget=budget) for held in scores]
-    low, high = over_filters([held.values for held in scores], scope=scope, seed=seed)
+    check_names([item.scorer for item in scores])
+    masks = [allocate(item, ratio=ratio, scope=scope, budget=budget) for item in scores]
+    low, high = over_filters([item.values for item in scores], scope=scope, seed=seed)
     rows = []
     for a, b in combinations(range(len(scores)), 2):
         for row in pair_rows(study, (scores[a], scores[b]), masks=(masks[a], masks[b])):
-            whole = row["group"] == ALL and row["metric"] == "rank_correlation"
-            rows.append({**row, **({"low": low[a, b], "high": high[a, b], "interval": "filters"} if whole else {})})
+            if row["group"] == ALL and row["metric"] == "rank_correlation":
+                row |= {"low": low[a, b], "high": high[a, b], "interval": "filters"}
+            rows.append(row)
     return tidy(rows, extra=EXTRA)
 
 
 def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask, Mask]) -> list[dict[str, Any]]:
-    """What `agreement` tells of one pair of scores and their masks, without the bootstrap."""
+    """The rows of `agreement` about one pair of scores and their masks, without the bootstrap."""
     first, second = scores
     scope, sizes = masks[0].scope, {group.name: group.filters for group in study.graph.groups}
     shared = {
@@ -87,11 +87,11 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
         "other": second.scorer,
         "scope": scope,
         "seed": first.options.get("seed", second.options.get("seed")),
-        "target_aware": target_aware(study, *scores, record=study.record),
-        "scorer_looked": target_aware(study, first),
-        "other_looked": target_aware(study, second),
+        "target_aware": target_aware(study, *scores, provenance=study.provenance),
+        "scorer_target_aware": target_aware(study, first),
+        "other_target_aware": target_aware(study, second),
     }
-    asked = {
+    of_masks = {
         "ratio_requested": masks[0].ratio_requested,
         "ratio_achieved": (masks[0].ratio_achieved + masks[1].ratio_achieved) / 2,
         "budget": masks[0].budget,
@@ -101,37 +101,36 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
     kept = overlaps(masks[0].keep, masks[1].keep, scope=scope)
     rows = []
     for group, rank in ranks.items():
-        shares, none = kept[group], 0.0 * spread[group]
-        found = (
-            ("rank_correlation", rank, {}),
-            ("rank_correlation_by_chance", none, _ends(none, spread[group], -1.0)),
-            ("overlap", shares.value, asked),
-            ("overlap_by_chance", shares.chance, asked | _ends(shares.chance, shares.spread, 0.0)),
-        )
-        for metric, value, more in found:
+        overlap, zero = kept[group], 0.0 * spread[group]
+        numbers = {
+            "rank_correlation": (rank, {}),
+            "rank_correlation_by_chance": (zero, _ends(zero, spread[group], -1.0)),
+            "overlap": (overlap.value, of_masks),
+            "overlap_by_chance": (overlap.chance, of_masks | _ends(overlap.chance, overlap.spread, 0.0)),
+        }
+        for metric, (value, more) in numbers.items():
             unit = "correlation" if metric.startswith("rank") else "share"
             rows.append({**shared, "group": group, "metric": metric, "value": value, "unit": unit, **more})
     return rows
 
 
 def _ends(value: float, spread: float, least: float) -> dict[str, Any]:
-    """The 95 % range of what chance gives, within what is possible."""
+    """The 95 % range under chance, within what is possible."""
     return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
 
 
-def target_aware(study: Study, *scores: Scores, record: Provenance | None = None) -> str:
-    """The cell `target_aware` for what these scores looked at, and `record`: names of targets, "none" or "unknown"."""
-    record = Provenance(training={}) if record is None else record
-    for held in scores:
-        record = record.adding("scorer", held.reads)
-    return record.target_aware(roles_of(study.domains))
+def target_aware(study: Study, *scores: Scores, provenance: Provenance | None = None) -> bool | None:
+    """The cell `target_aware` for what these scores, and `provenance`, looked at; None where it is not known."""
+    provenance = Provenance(training={}) if provenance is None else provenance
+    for item in scores:
+        provenance = provenance.adding("scorer", item.reads)
+    return provenance.target_aware(roles_of(study.domains))
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse two scorers of one name: a table could not tell them apart."""
-    twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
-    if twice is not None:
+    """Refuse two scorers of one name: a table could not distinguish them."""
+    if (repeated := next((name for k, name in enumerate(names) if name in names[:k]), None)) is not None:
         raise DgpruneError(
-            f"two scorers are called {twice!r}, and a table could not tell them apart. Give one of them another name, "
-            "for example dataclasses.replace(scores, scorer='...')."
+            f"two scorers are called {repeated!r}, and a table could not distinguish them. Give one of them another "
+            "name, for example dataclasses.replace(scores, scorer='...')."
         )

@@ -27,7 +27,9 @@ _TRUSTED = 1500  # rows of a map whose neighbours are compared: it takes all pai
 
 Floats = NDArray[np.float64]
 Rows = list[dict[str, Any]]
-A, B, Result = TypeVar("A"), TypeVar("B"), TypeVar("Result")
+Step = TypeVar("Step")
+Mapped = TypeVar("Mapped")
+Result = TypeVar("Result")
 
 
 @diagnostic(
@@ -169,14 +171,14 @@ def _bandwidth(features: Features, *, announce: bool) -> float | None:
 def map_rows(study: Study, features: Features, *, places: Floats, kind: Embedding, neighbours: int, seed: int) -> Rows:
     """The coordinates of each image on a map of all features, and the trustworthiness of the map."""
     rows: Rows = []
-    positions, joint, scorer = iter(places), study.record, None
+    positions, joint, scorer = iter(places), study.provenance, None
     for mask in features.masks[1:]:
         assert mask is not None
         joint, scorer = mask_provenance(joint, mask, batchnorm=features.batchnorm, study=study), mask.scorer
     for mask, values in zip(features.masks, features.values, strict=True):
         for name in values:
             # A place in a joint fit depends on all masks; the axes of the linear map depend on none.
-            cells = _cells(study, features, mask=mask, domain=name, record=joint if kind == "umap" else None)
+            cells = _cells(study, features, mask=mask, domain=name, provenance=joint if kind == "umap" else None)
             cells |= {"embedding": kind, "unit": "place"}
             labels = features.labels[name]
             for k, image in enumerate(features.rows[name].tolist()):
@@ -186,7 +188,7 @@ def map_rows(study: Study, features: Features, *, places: Floats, kind: Embeddin
     stacked = features.stacked
     chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]
     trust = trustworthiness(stacked[chosen], places[chosen], neighbours=neighbours)
-    cells = {**_cells(study, features, mask=None, domain=None, record=joint), **_numbers(trust), "seed": seed}
+    cells = {**_cells(study, features, mask=None, domain=None, provenance=joint), **_numbers(trust), "seed": seed}
     cells |= {"scorer": scorer, "ratio_requested": None, "ratio_achieved": None, "embedding": kind}
     rows.append({**cells, "metric": "trustworthiness", "unit": "share", "images": len(chosen)})
     return rows
@@ -198,16 +200,18 @@ def _numbers(estimate: Estimate) -> dict[str, Any]:
 
 
 def _cells(
-    study: Study, features: Features, *, mask: Mask | None, domain: str | None, record: Provenance | None = None
+    study: Study, features: Features, *, mask: Mask | None, domain: str | None, provenance: Provenance | None = None
 ) -> dict[str, Any]:
-    """The cells that all rows about a mask, and a domain where given, share; `record` replaces the mask's."""
+    """The cells that all rows about a mask, and a domain where given, share; `provenance` replaces the mask's."""
     about = None if domain is None else study.domain(domain)
-    cells = mask_cells(study, mask, batchnorm=features.batchnorm, domain=about, split=features.split, record=record)
+    cells = mask_cells(
+        study, mask, batchnorm=features.batchnorm, domain=about, split=features.split, provenance=provenance
+    )
     images = sum(map(len, features.rows.values())) if domain is None else len(features.rows[domain])
     return {**cells, "group": features.layer, "images": images}
 
 
-def _mapped(steps: Generator[A, None, Result], to: Callable[[A], B]) -> Generator[B, None, Result]:
+def _mapped(steps: Generator[Step, None, Result], to: Callable[[Step], Mapped]) -> Generator[Mapped, None, Result]:
     """The same work, with each step it yields passed through a function."""
     while True:
         try:

@@ -15,7 +15,7 @@ from ..measurement import WeightMasking, prunable
 from ..models.networks import build
 from ..pruning import shared_copy
 from ..stats import intervals
-from ..study import Study, checked_tolerances, named, network_names, pooled
+from ..study import Study, checked_tolerances, labelled_studies, network_names, pooled
 from ._contract import diagnostic
 from ._loss_curve import LossCurve
 from ._weight_noise import WeightNoise, largest_noise, margins
@@ -27,22 +27,16 @@ Row = dict[str, Any]
 EXTRA = ("network", "better_direction", "tolerance", "training_loss")
 _KUHN = "Kuhn et al. 2021, arXiv:2103.06002, for the list; the definitions here are ours"
 _TENTH = 10.0
-_UNITS = {
-    "parameter_count": ("count", "lower"),
-    "l2_norm": ("norm", "lower"),
-    "distance_from_initialisation": ("norm", "lower"),
-    "margin": ("logits", "higher"),
-    "sharpness": ("sigma", "higher"),
-    "random_perturbation": ("share", "lower"),
-}
 
 
 @diagnostic("parameter_count", extra=EXTRA, cite=_KUHN)
 def parameter_count(studies: Studies) -> pd.DataFrame:
     """Count the parameters; fewer is said to generalise better. Metric "parameter_count", a row per network."""
-    return _of_weights(
-        studies, "parameter_count", lambda study: float(sum(p.numel() for p in study.model.parameters()))
-    )
+
+    def count(study: Study) -> float:
+        return float(sum(parameter.numel() for parameter in study.model.parameters()))
+
+    return _of_weights(studies, "parameter_count", unit="count", value=count)
 
 
 @diagnostic("l2_norm", extra=EXTRA, cite=_KUHN)
@@ -51,7 +45,7 @@ def l2_norm(studies: Studies) -> pd.DataFrame:
 
     Metric "l2_norm", a row per network. Of little meaning with BatchNorm, which cancels the scale of the weights.
     """
-    return _of_weights(studies, "l2_norm", lambda study: _norm(prunable(study.model).values()))
+    return _of_weights(studies, "l2_norm", unit="norm", value=lambda study: _norm(prunable(study.model).values()))
 
 
 @diagnostic("distance_from_initialisation", extra=EXTRA, cite=_KUHN)
@@ -73,7 +67,7 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
         before = prunable(first)
         return _norm(weight.detach().cpu() - before[name].detach() for name, weight in prunable(study.model).items())
 
-    return _of_weights(studies, "distance_from_initialisation", distance)
+    return _of_weights(studies, "distance_from_initialisation", unit="norm", value=distance)
 
 
 @diagnostic("margin", extra=EXTRA, cite=_KUHN)
@@ -91,14 +85,15 @@ def margin(studies: Studies, *, images: int | None = None, split: str = "train")
         DgpruneError: sources without labels.
     """
     rows: list[Row] = []
-    for name, study in named(studies, split, what="this measure"):
+    for name, study in labelled_studies(studies, split, what="this measure"):
         masking = WeightMasking(shared_copy(study.model).to(study.device), domains=study.sources)
         masking.zero(1.0)
         values = margins(drain(masking.outputs(study.sources, split=split, images=images)))
         draw, count = np.random.default_rng(len(values)), len(values)
         tenths = [np.percentile(values[draw.integers(0, count, count)], _TENTH) for _ in range(intervals.RESAMPLES)]
         low, high = np.percentile(tenths, [100 * (1 - intervals.LEVEL) / 2, 100 * (1 + intervals.LEVEL) / 2])
-        cells = {**_cells("margin", name, study), **pooled(study, split, images), "interval": "images"}
+        cells = {**_cells(name, study), **pooled(study, split, images), "interval": "images", "unit": "logits"}
+        cells |= {"metric": "margin", "better_direction": "higher"}
         rows.append({**cells, "value": float(np.percentile(values, _TENTH)), "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
 
@@ -134,13 +129,18 @@ def sharpness(
         DgpruneError: tolerance <= 0, draws < 1, sources without labels, a training loss of 0.
     """
     (limit,) = checked_tolerances(tolerance)
-    _check_draws(draws)
     rows: list[Row] = []
-    for name, study in named(studies, split, what="this measure"):
+    for name, study in labelled_studies(studies, split, what="this measure"):
         noise = WeightNoise(study, draws=draws, seed=seed, split=split, images=images)
-        full = _checked_loss(noise.loss(0.0), name)
-        cells = {**_cells("sharpness", name, study), **pooled(study, split, images), "seed": seed, "tolerance": limit}
-        rows.append({**cells, "training_loss": full, "value": largest_noise(noise, limit=(1 + limit) * full)})
+        full = noise.loss(0.0)
+        if full == 0 or not math.isfinite(full):
+            raise DgpruneError(
+                f"the training loss of {name!r} is {full:g}, so a tolerance relative to it has no meaning; use a "
+                "network stopped at a loss above 0."
+            )
+        cells = {**_cells(name, study), **pooled(study, split, images), "seed": seed, "tolerance": limit}
+        cells |= {"metric": "sharpness", "unit": "sigma", "better_direction": "higher", "training_loss": full}
+        rows.append({**cells, "value": largest_noise(noise, limit=(1 + limit) * full)})
     return tidy(rows, extra=EXTRA)
 
 
@@ -172,15 +172,15 @@ def random_perturbation(
         DgpruneError: tolerance <= 0, draws < 1, sources without labels, a training loss of 0.
     """
     (limit,) = checked_tolerances(tolerance)
-    _check_draws(draws)
     rows: list[Row] = []
-    for name, study in named(studies, split, what="this measure"):
+    for name, study in labelled_studies(studies, split, what="this measure"):
         noise = WeightNoise(study, draws=draws, seed=seed, split=split, images=images, unit=True)
         curve = LossCurve(noise.like_pruning, step=step, name=name)
         drain(curve.bracket(limit))
         ((low, high),) = curve.resampled([limit], smallest=False)
-        cells = {**_cells("random_perturbation", name, study), **pooled(study, split, images), "seed": seed}
-        cells |= {"tolerance": limit, "training_loss": curve.full, "interval": "images"}
+        cells = {**_cells(name, study), **pooled(study, split, images), "seed": seed, "tolerance": limit}
+        cells |= {"metric": "random_perturbation", "unit": "share", "better_direction": "lower"}
+        cells |= {"training_loss": curve.full, "interval": "images"}
         rows.append({**cells, "value": curve.read(limit).contiguous_end, "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
 
@@ -224,17 +224,16 @@ def generalization_measures(
     return tidy(rows, extra=EXTRA)
 
 
-def _of_weights(studies: Studies, metric: str, value: Callable[[Study], float]) -> pd.DataFrame:
+def _of_weights(studies: Studies, metric: str, *, unit: str, value: Callable[[Study], float]) -> pd.DataFrame:
     """A row per network of a measure of its weights alone."""
     listed = [studies] if isinstance(studies, Study) else list(studies)
+    shared = {"metric": metric, "unit": unit, "better_direction": "lower"}
     pairs = zip(network_names(listed), listed, strict=True)
-    return tidy([{**_cells(metric, name, s), "value": value(s)} for name, s in pairs], extra=EXTRA)
+    return tidy([{**shared, **_cells(name, study), "value": value(study)} for name, study in pairs], extra=EXTRA)
 
 
-def _cells(metric: str, name: str, study: Study) -> Row:
-    unit, better = _UNITS[metric]
-    cells = {"network": name, "metric": metric, "unit": unit, "better_direction": better}
-    return {**cells, "training_seed": study.training_seed}
+def _cells(name: str, study: Study) -> Row:
+    return {"network": name, "training_seed": study.training_seed}
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
@@ -250,17 +249,3 @@ def _initial(model: nn.Module) -> nn.Module | None:
     now, before = prunable(model), prunable(first)
     same = now.keys() == before.keys() and all(now[name].shape == before[name].shape for name in now)
     return first if same else None
-
-
-def _checked_loss(loss: float, name: str) -> float:
-    if loss == 0 or not math.isfinite(loss):
-        raise DgpruneError(
-            f"the training loss of {name!r} is {loss:g}, so a tolerance relative to it has no meaning; use a network "
-            "stopped at a loss above 0."
-        )
-    return loss
-
-
-def _check_draws(draws: int) -> None:
-    if draws < 1:
-        raise DgpruneError(f"draws must be at least 1; got {draws}.")

@@ -1,4 +1,4 @@
-"""Do runs that pruning hurt more end better?"""
+"""Do runs that pruning hurts more end with a better network?"""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ._contract import diagnostic
 
 EXTRA = ("run", "stage", "remove", "how", "rate", "settings", "runs", "within", "of_metric", "warning")
 LEAST = 8
-"""Below so many runs a correlation is not worth reading; it is given with a warning."""
+"""A correlation over fewer runs is given with a warning."""
 POOLED = "all rates"
 
 Floats = NDArray[np.float64]
+Rows = list[dict[str, Any]]
 
 
 @diagnostic(
@@ -28,150 +29,136 @@ Floats = NDArray[np.float64]
     cite="Bartoldson et al. 2020, The Generalization-Stability Tradeoff, NeurIPS, arXiv:1906.03728, sections 3 and 4.1",
 )
 def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
-    """Mean stability against what each run comes to: a row per run and number, then correlations over the runs.
+    """Correlate the mean stability of runs with their accuracy at the end.
 
-    Per run (column `run`: its place in the list): `mean_stability` in percent, 100 (1 - mean over the events of the
-    relative drop), over all sources where `domain` is empty; `accuracy`, `loss` and `gap` (training images minus
-    reported ones) at the last epoch (stage "last") and at the one that was best on the measured part ("selected on
-    ..."). `rate` is the pruning rate: the mean share of the scheduled layers' filters that one event takes.
+    Per run (column `run`: its number in the list): `mean_stability` in percent, 100 (1 - mean over the events of the
+    relative drop), over all sources where `domain` is empty; `accuracy`, `loss` and `generalization_gap` (training
+    images minus reported ones) at the last epoch (stage "last") and at the one that was best on the measured split
+    ("selected on ..."). `rate` is the pruning rate: the mean share of the scheduled layers' filters that one event
+    removes.
 
     Over the runs, where the column `run` is empty: metrics `pearson` and `kendall` (tau-b), in [-1, 1], of the sources'
-    mean stability with `of_metric` (accuracy or gap, last epoch) of each domain, `within` one rate and over all;
-    negative = less stable runs end higher. The interval "runs" is a 95 % percentile bootstrap over runs, 1,000
-    resamples; empty below 3 runs, or where nothing varies. Pooling several rates mixes two effects: runs that lose
-    more at a time, and runs that lose something else. A correlation says nothing about causes.
+    mean stability with `of_metric` (accuracy or generalization_gap, last epoch) of each domain, `within` one rate and
+    over all; negative = less stable runs end higher. The interval "runs" is a 95 % percentile bootstrap over runs,
+    1,000 resamples; empty below 3 runs, or where nothing varies. Pooling several rates mixes two effects: how much an
+    event removes, and what it removes. A correlation is not a cause.
 
     Args:
-        runs: one, or several of the same domains and parts, as `dg.train_with_pruning` gives them. Runs that were
-            stopped or diverged are left out, and that is said.
+        runs: one, or several of the same domains and splits, from `dg.train_with_pruning`. Runs that were stopped or
+            diverged are left out, with a note.
 
     Returns:
-        A tidy table; `runs` is how many a correlation has, `warning` a sentence where they are fewer than 8.
+        A tidy table; `runs` is the number of runs behind a correlation, `warning` a sentence where it is below 8.
 
     Raises:
-        DgpruneError: no finished run, or runs that measured other domains or parts.
+        DgpruneError: no finished run, or runs with other domains or splits.
     """
-    given = [runs] if isinstance(runs, PruningRun) else list(runs)
-    finished = {number: run for number, run in enumerate(given, start=1) if run.finished}
-    if left_out := [number for number in range(1, len(given) + 1) if number not in finished]:
+    listed = [runs] if isinstance(runs, PruningRun) else list(runs)
+    finished = {number: run for number, run in enumerate(listed, start=1) if run.finished}
+    if left_out := [number for number in range(1, len(listed) + 1) if number not in finished]:
         note(f"left out, as they were stopped or diverged: run {', '.join(map(str, left_out))}.")
     if not finished:
         raise DgpruneError("instability needs a finished run of dg.train_with_pruning; got none.")
     _check_alike(list(finished.values()))
     rows = [row for number, run in finished.items() for row in _run_rows(number, run)]
-    found = list(_correlations(rows))
-    usable = max((row["runs"] for row in found), default=len(finished))  # one without a stability does not count
+    correlations = list(_correlations(rows))
+    usable = max((row["runs"] for row in correlations), default=len(finished))  # a run without a stability is not
     if usable < LEAST:
         note(f"{_warning(usable)} The table says so too.")
-    return tidy([*rows, *found], extra=EXTRA)
+    return tidy([*rows, *correlations], extra=EXTRA)
 
 
 def tau_b(x: Floats, y: Floats) -> float:
-    """Kendall's rank correlation, ties counted as Kendall 1945 does; NaN where one of them does not vary.
+    """Kendall's rank correlation with Kendall's 1945 correction for ties; NaN where one of them does not vary.
+
+    `scipy.stats.kendalltau`, its oracle in the tests, also computes a p-value: too slow for 1,000 resamples.
 
     >>> round(tau_b(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])), 3)
     0.333
     """
     a, b = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
-    size = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / size) if size else float("nan")
+    norm = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / norm) if norm else float("nan")
 
 
 def pearson(x: Floats, y: Floats) -> float:
-    """Pearson's correlation; NaN where one of them does not vary."""
+    """Pearson's correlation; NaN where one of them does not vary. Like `tau_b`, without scipy's p-value."""
     a, b = x - x.mean(), y - y.mean()
-    size = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / size) if size > 1e-15 else float("nan")
+    norm = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / norm) if norm > 1e-15 else float("nan")
 
 
 def _check_alike(runs: list[PruningRun]) -> None:
-    """Refuse runs that are not about the same images."""
+    """Refuse runs on different images."""
     for key in ("sources", "targets", "split", "report"):
         if any(run.settings[key] != runs[0].settings[key] for run in runs):
             raise DgpruneError(
-                f"the runs differ in their {key}, so their numbers cannot be set beside each other; compare runs of "
-                "the same domains and parts."
+                f"the runs differ in their {key}, so their numbers are not comparable; compare runs of the same "
+                "domains and splits."
             )
 
 
 def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
-    """What a run comes to, with the settings it had."""
-    settings = run.settings
-    about = {
-        "run": number,
-        "remove": settings["remove"],
-        "how": settings["how"],
-        "rate": _rate(run),
-        "settings": _words(run),
-    }
+    """The results of a run, with its settings."""
+    cells = {"run": number, "remove": run.settings["remove"], "how": run.settings["how"]}
+    cells |= {"rate": _rate(run), "settings": _describe(run)}
     for row in run.end.drop(columns=["epoch", "event"]).to_dict("records"):
         if row["split"] != "train":
-            yield {**row, **about}
+            yield {**row, **cells}
 
 
 def _rate(run: PruningRun) -> float:
-    """Mean share of the scheduled layers' filters that one event takes; 0 where nothing goes."""
-    gone = {row["event"]: row["filters"] for row in run.events.to_dict("records")}
+    """Mean share of the scheduled layers' filters that one event removes; 0 without events."""
+    removed = {row["event"]: row["filters"] for row in run.events.to_dict("records")}
     total = sum(run.settings["filters"].values())
-    return round(sum(gone.values()) / len(gone) / total, 4) if gone else 0.0
+    return round(sum(removed.values()) / len(removed) / total, 4) if removed else 0.0
 
 
-def _words(run: PruningRun) -> str:
+def _describe(run: PruningRun) -> str:
     """The settings that reviewers ask about, in one line."""
-    held, options = run.settings, run.settings["options"]
-    passing = "" if held["how"] == "remove" else f", {held['how']} for {held['batches']} batches"
-    what = f"{held['remove']} by {held['scorer']}" if held["remove"] != "random" else "random"
+    settings, options = run.settings, run.settings["options"]
+    passing = "" if settings["how"] == "remove" else f", {settings['how']} for {settings['batches']} batches"
+    order = f"{settings['remove']} by {settings['scorer']}" if settings["remove"] != "random" else "random"
     dropout = "" if options["dropout"] is None else f", dropout {options['dropout']:g}"
-    what = "nothing removed" if not held["events"] else f"{what}{passing}, {held['events']} events"
+    removal = f"{order}{passing}, {settings['events']} events" if settings["events"] else "nothing removed"
     return (
-        f"{what}; {options['epochs']} epochs, {options['optimiser']} {options['lr']:g} {options['schedule']}, weight "
-        f"decay {options['weight_decay']:g}, augmentation {options['augmentation']}{dropout}, seed {options['seed']}"
+        f"{removal}; {options['epochs']} epochs, {options['optimiser']} {options['lr']:g} {options['schedule']}, "
+        f"weight decay {options['weight_decay']:g}, augmentation {options['augmentation']}{dropout}, "
+        f"seed {options['seed']}"
     )
 
 
-def _correlations(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
     """Of the sources' mean stability with every domain's accuracy and every source's gap, per rate and pooled."""
     stable = {r["run"]: r["value"] for r in rows if r["metric"] == "mean_stability" and pd.isna(r["domain"])}
-    rates = {r["run"]: r["rate"] for r in rows}
-    several = sorted({rate for run, rate in rates.items() if rate > 0})
-    for metric in ("accuracy", "gap"):
+    rates = sorted({row["rate"] for row in rows if row["rate"] > 0})
+    for metric in ("accuracy", "generalization_gap"):
         ends = [r for r in rows if r["metric"] == metric and r["stage"] == "last"]
         for domain in dict.fromkeys(r["domain"] for r in ends):
-            mine = [r for r in ends if r["domain"] == domain and not pd.isna(stable[r["run"]])]
+            of_domain = [r for r in ends if r["domain"] == domain]
             shared = {"domain": domain, "of_metric": metric, "stage": "last"}
-            shared |= {name: ends[0][name] for name in ("split",)} | {"role": _role(ends, domain)}
-            for within in (POOLED, *(several if len(several) > 1 else ())):
-                chosen = [r for r in mine if within == POOLED or r["rate"] == within]
+            shared |= {name: of_domain[0][name] for name in ("split", "role")}
+            known = [r for r in of_domain if not pd.isna(stable[r["run"]])]
+            for within in (POOLED, *(rates if len(rates) > 1 else ())):
+                chosen = [r for r in known if within in (POOLED, r["rate"])]
                 x = np.array([stable[r["run"]] for r in chosen], dtype=np.float64)
                 y = np.array([r["value"] for r in chosen], dtype=np.float64)
-                words = within if isinstance(within, str) else f"{100 * within:.3g} % an event"
-                yield from ({**shared, "within": words, **row} for row in _two(x, y))
+                name = within if isinstance(within, str) else f"{100 * within:.3g} % an event"
+                yield from ({**shared, "within": name, **row} for row in _both(x, y))
 
 
-def _role(rows: list[dict[str, Any]], domain: str) -> Any:
-    return next(row["role"] for row in rows if row["domain"] == domain)
-
-
-def _two(x: Floats, y: Floats) -> Iterator[dict[str, Any]]:
+def _both(x: Floats, y: Floats) -> Iterator[dict[str, Any]]:
     """Both correlations of these runs, with their bootstrap over runs."""
-    generator, count = np.random.default_rng(len(x)), len(x)
-    drawn = generator.integers(0, max(count, 1), size=(RESAMPLES, count))
+    count, tail = len(x), (1 - LEVEL) / 2 * 100
+    draws = np.random.default_rng(count).integers(0, max(count, 1), size=(RESAMPLES, count))
+    shared = {"interval": "runs", "unit": "correlation", "runs": count}
+    shared["warning"] = _warning(count) if count < LEAST else None
     for name, statistic in (("pearson", pearson), ("kendall", tau_b)):
         value = low = high = float("nan")
         if count >= 3 and not np.isnan(value := statistic(x, y)):
-            found = np.array([statistic(x[index], y[index]) for index in drawn])
-            tail = (1 - LEVEL) / 2 * 100
-            low, high = np.percentile(found[~np.isnan(found)], [tail, 100 - tail])
-        yield {
-            "metric": name,
-            "value": value,
-            "low": low,
-            "high": high,
-            "interval": "runs",
-            "unit": "correlation",
-            "runs": count,
-            "warning": _warning(count) if count < LEAST else None,
-        }
+            resampled = np.array([statistic(x[draw], y[draw]) for draw in draws])
+            low, high = np.percentile(resampled[~np.isnan(resampled)], [tail, 100 - tail])
+        yield {**shared, "metric": name, "value": value, "low": low, "high": high}
 
 
 def _warning(count: int) -> str:

@@ -15,7 +15,7 @@ from ..measurement import Norm, WeightMasking, WeightScorer
 from ..pruning import allocate, shared_copy
 from ..scorers import Scorer
 from ..stats import unlike
-from ..study import Study, checked_tolerances, named, pooled
+from ..study import Study, checked_tolerances, labelled_studies, pooled
 from ._contract import Steps, diagnostic
 from ._loss_curve import LossCurve
 
@@ -132,7 +132,8 @@ def prunability(
     )
     choice("search", search, Search)
     tolerances = checked_tolerances(tolerance)
-    return _steps(dict(named(studies, split, what="prunability")), setting, tolerances=tolerances, search=search)
+    named = dict(labelled_studies(studies, split, what="prunability"))
+    return _steps(named, setting, tolerances=tolerances, search=search)
 
 
 def _steps(studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequence[float], search: Search) -> Steps:
@@ -186,7 +187,10 @@ def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
         masking.zero(share)
         return (yield from masking.losses(study.sources, split=setting.split, images=setting.images))
 
-    return LossCurve(measure, step=setting.step, name=name, removed=lambda share: masking.gone(share) / masking.weights)
+    def removed(share: float) -> float:
+        return masking.removed(share) / masking.weights
+
+    return LossCurve(measure, step=setting.step, name=name, removed=removed)
 
 
 def _filter_curve(study: Study, setting: Setting, name: str) -> LossCurve:

@@ -100,7 +100,7 @@ def sensitivity(
 def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
     """The rows of `sensitivity` without those about scorers."""
     d, area, q = data.estimates(seed=seed)
-    record, roles = data.provenance(study), roles_of(study.domains)
+    provenance, roles = data.provenance(study), roles_of(study.domains)
     shared = {"method": data.method, "split": data.split, "interval": "images", "seed": seed}
     cells = [
         {
@@ -109,7 +109,7 @@ def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
             "domain": domain.name,
             "role": domain.role,
             "images": len(images),
-            **record.columns(domain.name, data.split, roles=roles),
+            **provenance.columns(domain.name, data.split, roles=roles),
         }
         for domain, images in zip(data.pair, data.rows, strict=True)
     ]
@@ -136,7 +136,7 @@ def _scorer_rows(
 ) -> Rows:
     """Each scorer's scores, and the rank correlation of its removal order with the effect sizes."""
     rows: Rows = []
-    record, active = data.provenance(study), data.active()
+    provenance, active = data.provenance(study), data.active()
     for item in scores:
         shared = {"method": data.method, "scorer": item.scorer, "other": data.pair[0].name}
         shared |= {"seed": item.options.get("seed"), "target_aware": target_aware(study, item)}
@@ -144,7 +144,11 @@ def _scorer_rows(
             cells = {**shared, "group": name, "metric": "score", "unit": "score"}
             rows += [{**cells, "filter": k, "value": value} for k, value in enumerate(item.values[name].tolist())]
         order = {name: -item.values[name] for name in effects}
-        shared |= {"target_aware": target_aware(study, item, record=record), "group": ALL, "unit": "correlation"}
+        shared |= {
+            "target_aware": target_aware(study, item, provenance=provenance),
+            "group": ALL,
+            "unit": "correlation",
+        }
         for metric, chosen in (("rank_correlation", None), ("rank_correlation_active", active)):
             pair = [
                 {name: part if chosen is None else part[chosen[name]] for name, part in values.items()}

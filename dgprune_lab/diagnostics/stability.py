@@ -1,16 +1,16 @@
-"""Does a scorer agree with itself: on other images, and on another training of the same network?"""
+"""Does a scorer agree with itself on other images, and on another training of the same network?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from ..core import Budget, DgpruneError, Domain, Scope, Scores, choice, cut_counts, said_once, tidy
+from ..core import Budget, DgpruneError, Domain, Scope, Scores, choice, cut_counts, note_once, tidy
 from ..core import seed as seeded
 from ..pruning import allocate, checked_ratio
 from ..scorers import Scorer, resolve
@@ -24,9 +24,9 @@ Over = Literal["halves", "training_seeds"]
 EXTRA = ("over", "pair", "group", "draw_seed")
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What masks are compared, and the seed behind halves and random matchings."""
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """Which masks are compared, and the seed of halves and random matchings."""
 
     ratio: float
     scope: Scope
@@ -34,15 +34,15 @@ class _Asked:
     seed: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Pair:
-    """One scorer's numbers twice, filters put beside each other: what its rows are made of."""
+    """Two runs of one scorer, with corresponding filters aligned: what its rows are made of."""
 
     scorer: str
-    words: str
+    name: str
     images: int
     ratio_achieved: float
-    looked: str
+    target_aware: bool | None
     numbers: Mapping[tuple[str, str], float]
     by_chance: Mapping[str, Floats]
 
@@ -64,23 +64,22 @@ def stability(
     seed: int = 0,
     images: int = 1000,
 ) -> pd.DataFrame:
-    """How alike a scorer's choices are when it is run twice.
+    """Compare the choices of two runs of a scorer.
 
-    "halves": the `score` part of every domain is cut into two halves, stratified by label, `draws` times; the scorer
+    "halves": the `score` split of every domain is cut into two halves, stratified by label, `draws` times; the scorer
     runs on each half. A scorer that reads no images agrees with itself by construction: its value is 1 and its column
     `images` 0. A scorer that draws gets another seed for each half (interval "seeds").
 
     "training_seeds": every two of several trainings of one network. Filters of different trainings do not correspond by
     number, so within each layer they are matched one to one by the correlation of their outputs (spatial means) on the
-    same source images, and the scores of matched filters are compared. A poor match says that the comparison means
-    little.
+    same source images, and the scores of matched filters are compared. With a poor match the comparison means little.
 
     Metrics, per `group` (a layer, or "all") and `pair`; where `pair` is empty, the mean over the pairs:
 
     rank_correlation            Spearman's correlation, as in `agreement`, in [-1, 1].
     rank_correlation_by_chance  the same with the filters of each layer paired at random, 200 times: mean and 95 % range
                                 (interval "random matchings"), of single pairs also where `pair` is empty.
-    overlap, overlap_by_chance  of the filters that stay at this ratio, as in `agreement`, in [0, 1].
+    overlap, overlap_by_chance  of the filters kept at this ratio, as in `agreement`, in [0, 1].
     match_correlation           of "training_seeds": mean correlation of the matched filters' outputs, in [-1, 1].
 
     The interval of a mean is the range over the pairs, named "halves", "seeds" or "training_seeds". Halves of the same
@@ -88,56 +87,56 @@ def stability(
 
     Args:
         study: one study for "halves"; two or more of the same domains and layers for "training_seeds".
-        scorers: names or Scorers; ready Scores cannot be made again.
-        ratio, scope, of: of the masks whose overlap is told; scope also of the rank correlation.
+        scorers: names or Scorers; ready Scores cannot be recomputed.
+        ratio, scope, budget: of the masks whose overlap is compared, see `allocate`; scope also of the rank
+            correlation.
         over: what differs between the two runs.
-        draws: how often the images are halved.
-        seed: of the halves, the random matchings and, counted on, of scorers that draw (column `draw_seed`).
-        images: source images that filters are matched on, shared equally by the sources.
+        draws: number of times the images are halved.
+        seed: of the halves, the random matchings and, counted up, of scorers that draw (column `draw_seed`).
+        images: source images on which filters are matched, shared equally by the sources.
 
     Returns:
-        A tidy table. `images` is, for "halves", what the scorer read in one half, over all domains (the smaller one's);
-        for "training_seeds" what the filters were matched on. `target_aware` names the targets that the
-        scorer looked at.
+        A tidy table. `images` is, for "halves", the number that the scorer read in one half, over all domains (of the
+        smaller half); for "training_seeds" the number on which filters were matched. `target_aware` says whether the
+        scorer looked at a target.
 
     Raises:
-        DgpruneError: ready Scores; no draw; a part too small to be halved; one study where several are needed, or the
+        DgpruneError: ready Scores; no draw; a split too small to be halved; one study where several are needed, or the
             reverse; trainings with other layers or domains.
 
     Source: ours; the matching is Li et al. 2016, on spatial means.
     """
     choice("over", over, Over)
-    chosen, asked = [_runnable(item) for item in scorers], _Asked(checked_ratio(ratio), scope, budget, seed)
-    check_names([item.name for item in chosen])
-    with said_once():
+    items = [_runnable(item) for item in scorers]
+    options = _Options(ratio=checked_ratio(ratio), scope=scope, budget=budget, seed=seed)
+    check_names([item.name for item in items])
+    with note_once():
         if over == "halves":
-            pairs = list(_halved(study, chosen, draws=draws, asked=asked))
+            pairs = list(_halved(study, items, draws=draws, options=options))
         else:
-            pairs = list(_trained(study, chosen, images=images, asked=asked))
-    shared = {"over": over, "scope": scope, "draw_seed": seed}
+            pairs = list(_trained(study, items, images=images, options=options))
+    shared, of_masks = {"over": over, "scope": scope, "draw_seed": seed}, {"ratio_requested": ratio, "budget": budget}
     rows = []
-    for item in chosen:
-        mine = [pair for pair in pairs if pair.scorer == item.name]
+    for item in items:
+        own = [pair for pair in pairs if pair.scorer == item.name]
         interval = "seeds" if item.draws and over == "halves" else over
-        parts = [*(_rows([pair], words=pair.words) for pair in mine), _rows(mine, interval=interval)]
-        rows += [{**shared, **row} for part in parts for row in part]
-    of_masks = {"ratio_requested": ratio, "budget": budget}
-    return tidy(({**row, **(of_masks if row["unit"] == "share" else {})} for row in rows), extra=EXTRA)
+        for row in chain(*(_rows([pair], name=pair.name) for pair in own), _rows(own, interval=interval)):
+            rows.append({**shared, **row, **(of_masks if row["unit"] == "share" else {})})
+    return tidy(rows, extra=EXTRA)
 
 
 def halves(study: Study, *, seed: int) -> tuple[Study, Study]:
-    """Two studies of the same network, each with one half of every domain's `score` part, stratified by label.
+    """Return two studies of the same network, each with one half of every domain's `score` split, stratified by label.
 
     Raises:
-        DgpruneError: a part of a single image.
+        DgpruneError: a split of a single image.
     """
-    parts = [_cut(domain, seed) for domain in study.domains]
-    sources = len(study.sources)
+    domains, sources = [_cut(domain, seed) for domain in study.domains], len(study.sources)
     first, second = (
         Study(
             study.model,
-            sources=[part[k] for part in parts[:sources]],
-            targets=[part[k] for part in parts[sources:]],
+            sources=[pair[k] for pair in domains[:sources]],
+            targets=[pair[k] for pair in domains[sources:]],
             name=study.name,
             layers=study.layers,
             device=study.device,
@@ -148,38 +147,40 @@ def halves(study: Study, *, seed: int) -> tuple[Study, Study]:
 
 
 def _cut(domain: Domain, seed: int) -> tuple[Domain, Domain]:
-    """A domain with either half of its `score` part; as it is, twice, where it has none."""
+    """A domain with either half of its `score` split; unchanged, twice, where it has none."""
     rows = domain.splits.get("score")
     if rows is None:
         return domain, domain
     if len(rows) < 2:
-        raise DgpruneError(f"domain {domain.name!r} has {len(rows)} image in its part 'score'; two halves need two.")
+        raise DgpruneError(f"domain {domain.name!r} has {len(rows)} image in its split 'score'; two halves need two.")
     labels = None if domain.labels is None else domain.labels.cpu()[rows]
     sizes = {"first": len(rows) // 2, "second": len(rows) - len(rows) // 2}
-    parts = cut_counts(len(rows), labels, sizes, seed=seeded("halves", domain.name, seed))
-    first, second = (replace(domain, splits={**domain.splits, "score": rows[part]}) for part in parts.values())
+    cuts = cut_counts(len(rows), labels, sizes, seed=seeded("halves", domain.name, seed))
+    first, second = (replace(domain, splits={**domain.splits, "score": rows[cut]}) for cut in cuts.values())
     return first, second
 
 
-def _halved(study: Study | Sequence[Study], scorers: Sequence[Scorer], *, draws: int, asked: _Asked) -> Iterator[_Pair]:
+def _halved(
+    study: Study | Sequence[Study], scorers: Sequence[Scorer], *, draws: int, options: _Options
+) -> Iterator[_Pair]:
     """Every scorer on both halves, draw by draw."""
     if not isinstance(study, Study):
         raise DgpruneError("over='halves' cuts the images of one study; pass a single one.")
     if draws < 1:
         raise DgpruneError(f"draws must be at least 1, the number of times the images are halved; got {draws}.")
     for draw in range(draws):
-        parts = halves(study, seed=seeded("draw", asked.seed, draw))
-        # A scorer that draws is never given the same seed twice; one that does not ignores it.
-        found = [half.score_all(scorers, seed=asked.seed + 2 * draw + k) for k, half in enumerate(parts)]
-        for two in zip(*found, strict=True):
-            images = min(_images_read(half, scores) for half, scores in zip(parts, two, strict=True))
-            yield _compared(*two, words=f"draw {draw}", images=images, study=study, asked=asked)
+        parts = halves(study, seed=seeded("draw", options.seed, draw))
+        # A scorer that draws never gets the same seed twice; one that does not ignores it.
+        scores = [half.score_all(scorers, seed=options.seed + 2 * draw + k) for k, half in enumerate(parts)]
+        for pair in zip(*scores, strict=True):
+            images = min(_images_read(half, item) for half, item in zip(parts, pair, strict=True))
+            yield _compared(study, pair, name=f"draw {draw}", images=images, options=options)
 
 
 def _trained(
-    studies: Study | Sequence[Study], scorers: Sequence[Scorer], *, images: int, asked: _Asked
+    studies: Study | Sequence[Study], scorers: Sequence[Scorer], *, images: int, options: _Options
 ) -> Iterator[_Pair]:
-    """Every scorer on every two trainings, filters matched."""
+    """Every scorer on every two trainings, with matched filters."""
     listed = [studies] if isinstance(studies, Study) else list(studies)
     _check_trainings(listed)
     names = [study.name for study in listed]
@@ -187,81 +188,82 @@ def _trained(
         names = [f"{name} {k}" for k, name in enumerate(names)]
     outputs = [pooled_outputs(study, listed[0].sources, images=images) for study in listed]
     count = len(next(iter(outputs[0].values())))
-    scores = [study.score_all(scorers, seed=asked.seed + k) for k, study in enumerate(listed)]
+    scores = [study.score_all(scorers, seed=options.seed + k) for k, study in enumerate(listed)]
     for a, b in combinations(range(len(listed)), 2):
-        matches, words = matched(outputs[a], outputs[b]), f"{names[a]} | {names[b]}"
-        for two in zip(scores[a], scores[b], strict=True):
-            yield _compared(*two, matches=matches, words=words, images=count, study=listed[0], asked=asked)
+        matches, name = matched(outputs[a], outputs[b]), f"{names[a]} | {names[b]}"
+        for pair in zip(scores[a], scores[b], strict=True):
+            yield _compared(listed[0], pair, matches=matches, name=name, images=count, options=options)
 
 
 def _compared(
-    first: Scores,
-    second: Scores,
-    *,
-    words: str,
-    images: int,
     study: Study,
-    asked: _Asked,
+    scores: tuple[Scores, Scores],
+    *,
+    name: str,
+    images: int,
+    options: _Options,
     matches: Mapping[str, Match] | None = None,
 ) -> _Pair:
-    """Everything that is told about one scorer's two runs."""
-    masks = [allocate(scores, ratio=asked.ratio, scope=asked.scope, budget=asked.budget) for scores in (first, second)]
-    other, kept = _in_order(second.values, matches), _in_order(masks[1].keep, matches)
-    ranks = correlations(first.values, other, scope=asked.scope)
+    """All numbers about two runs of one scorer."""
+    first, second = scores
+    scope = options.scope
+    masks = [allocate(item, ratio=options.ratio, scope=scope, budget=options.budget) for item in scores]
+    aligned, kept = _aligned(second.values, matches), _aligned(masks[1].keep, matches)
+    ranks = correlations(first.values, aligned, scope=scope)
     numbers = {("rank_correlation", group): value for group, value in ranks.items()}
-    for group, found in overlaps(masks[0].keep, kept, scope=asked.scope).items():
-        numbers |= {("overlap", group): found.value, ("overlap_by_chance", group): found.chance}
+    for group, overlap in overlaps(masks[0].keep, kept, scope=scope).items():
+        numbers |= {("overlap", group): overlap.value, ("overlap_by_chance", group): overlap.chance}
     if matches is not None:
-        alike = {name: float(match.correlation.mean()) for name, match in matches.items()}
-        alike[ALL] = weighted(alike, {group.name: group.filters for group in first.graph.groups})
-        numbers |= {("match_correlation", group): value for group, value in alike.items()}
-    by_chance = random_matchings(first.values, other, scope=asked.scope, seed=seeded(words, asked.seed))
-    seeds = [scores.options["seed"] for scores in (first, second) if "seed" in scores.options]
-    words += f", seeds {seeds[0]} and {seeds[1]}" if seeds else ""
-    got = (masks[0].ratio_achieved + masks[1].ratio_achieved) / 2
-    return _Pair(first.scorer, words, images, got, target_aware(study, first), numbers, by_chance)
+        means = {layer: float(match.correlation.mean()) for layer, match in matches.items()}
+        means[ALL] = weighted(means, {group.name: group.filters for group in first.graph.groups})
+        numbers |= {("match_correlation", group): value for group, value in means.items()}
+    seeds = [item.options["seed"] for item in scores if "seed" in item.options]
+    return _Pair(
+        scorer=first.scorer,
+        name=name + (f", seeds {seeds[0]} and {seeds[1]}" if seeds else ""),
+        images=images,
+        ratio_achieved=(masks[0].ratio_achieved + masks[1].ratio_achieved) / 2,
+        target_aware=target_aware(study, first),
+        numbers=numbers,
+        by_chance=random_matchings(first.values, aligned, scope=scope, seed=seeded(name, options.seed)),
+    )
 
 
-def _in_order(values: Values, matches: Mapping[str, Match] | None) -> Values:
-    """One number per filter of the second network, put where its match of the first stands."""
-    return values if matches is None else {name: held[matches[name].other] for name, held in values.items()}
+def _aligned(values: Values, matches: Mapping[str, Match] | None) -> Values:
+    """One number per filter of the second network, in the order of the filters of the first that they match."""
+    return values if matches is None else {name: numbers[matches[name].other] for name, numbers in values.items()}
 
 
-def _rows(pairs: Sequence[_Pair], *, words: str | None = None, interval: str | None = None) -> Iterator[dict[str, Any]]:
+def _rows(pairs: Sequence[_Pair], *, name: str | None = None, interval: str | None = None) -> Iterator[dict[str, Any]]:
     """Rows of one pair, or the mean over several with their range under the name of the interval."""
-    one = pairs[0]
-    shared = {"scorer": one.scorer, "pair": words, "images": one.images, "target_aware": one.looked}
-    for metric, group in one.numbers:
+    first = pairs[0]
+    shared = {"scorer": first.scorer, "pair": name, "images": first.images, "target_aware": first.target_aware}
+    for metric, group in first.numbers:
         values = np.array([pair.numbers[metric, group] for pair in pairs])
-        unit = "share" if metric.startswith("overlap") else "correlation"
-        ends = {} if interval is None else {"low": values.min(), "high": values.max(), "interval": interval}
-        got = {"ratio_achieved": np.mean([pair.ratio_achieved for pair in pairs])} if unit == "share" else {}
-        yield {**shared, "group": group, "metric": metric, "value": values.mean(), "unit": unit, **ends, **got}
-    for group in one.by_chance:
-        drawn = np.concatenate([pair.by_chance[group] for pair in pairs])
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        yield {
-            **shared,
-            "group": group,
-            "metric": "rank_correlation_by_chance",
-            "value": drawn.mean(),
-            "low": low,
-            "high": high,
-            "interval": "random matchings",
-            "unit": "correlation",
-        }
+        row = {**shared, "group": group, "metric": metric, "value": values.mean(), "unit": "correlation"}
+        if interval is not None:
+            row |= {"low": values.min(), "high": values.max(), "interval": interval}
+        if metric.startswith("overlap"):
+            row |= {"unit": "share", "ratio_achieved": np.mean([pair.ratio_achieved for pair in pairs])}
+        yield row
+    for group in first.by_chance:
+        values = np.concatenate([pair.by_chance[group] for pair in pairs])
+        low, high = np.percentile(values, [2.5, 97.5])
+        cells = {"group": group, "metric": "rank_correlation_by_chance", "unit": "correlation"}
+        cells |= {"value": values.mean(), "low": low, "high": high, "interval": "random matchings"}
+        yield {**shared, **cells}
 
 
 def _images_read(study: Study, scores: Scores) -> int:
-    """How many images these scores were made from."""
-    parts = [key.rpartition("/") for key in scores.reads or {}]
-    return sum(len(study.domain(domain).rows(split)) for domain, _, split in parts)
+    """The number of images that these scores were computed from."""
+    keys = [key.rpartition("/") for key in scores.reads or {}]
+    return sum(len(study.domain(domain).rows(split)) for domain, _, split in keys)
 
 
 def _runnable(scorer: str | Scorer) -> Scorer:
     if isinstance(scorer, Scores):
         raise DgpruneError(
-            f"the scores of {scorer.scorer!r} were passed in ready; stability must run the scorer twice."
+            f"{scorer.scorer!r} was passed as ready Scores; stability must run the scorer twice, so pass the scorer."
         )
     return resolve(scorer)
 
@@ -273,10 +275,10 @@ def _check_trainings(studies: Sequence[Study]) -> None:
             "example dg.training_seeds()."
         )
     layers = [[(group.name, group.filters) for group in study.graph.groups] for study in studies]
-    for study, mine in zip(studies, layers, strict=True):
-        if mine != layers[0]:
+    for study, own in zip(studies, layers, strict=True):
+        if own != layers[0]:
             raise DgpruneError(
-                f"{study.name!r} and {studies[0].name!r} have other layers; trainings of one network do not."
+                f"{study.name!r} and {studies[0].name!r} have other layers; trainings of one network have the same."
             )
         if study.key != studies[0].key:
             raise DgpruneError(

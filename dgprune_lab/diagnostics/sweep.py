@@ -11,7 +11,7 @@ from ..core import BatchNorm, Budget, DgpruneError, Outcomes, Scope, Scores, tid
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import intervals
-from ..study import Study, left
+from ..study import Study, remaining_cost
 from ._contract import Steps, diagnostic
 from ._removal import mask_cells
 
@@ -64,7 +64,7 @@ def sweep(
     if not listed or not scorers or not numbers:
         raise DgpruneError("a sweep needs at least one ratio, one scorer and one seed.")
     outcomes: dict[str, list[Outcomes]] = {domain.name: [] for domain in study.domains}
-    with study.held():
+    with study.assume_unchanged():
         masks = [
             (seed, allocate(scores, ratio=ratio, scope=scope, budget=budget))
             for seed, scores in _scores(study, scorers, numbers)
@@ -84,8 +84,8 @@ def sweep(
         ]
         rows += _rows(cells, outcomes[domain.name])
     for seed, mask in masks:
-        cells = {**mask_cells(study, mask, batchnorm=batchnorm), "seed": seed}
-        rows += [{**cells, "metric": metric, "value": value, "unit": unit} for metric, value, unit in left(mask)]
+        shared = {**mask_cells(study, mask, batchnorm=batchnorm), "seed": seed}
+        rows += [{**shared, "metric": name, "value": value, "unit": unit} for name, value, unit in remaining_cost(mask)]
     return tidy(rows)
 
 
