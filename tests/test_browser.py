@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from notebook_page import NotebookPage
 
-from dgprune_lab.commands.bench.browser_lab import LabPage, lab_page
+from dgprune_lab.commands.bench.browser_lab import lab_page
 
 pytestmark = pytest.mark.browser
 NOTEBOOK = "00_start.ipynb"
@@ -28,8 +29,8 @@ async () => {
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPage]:
-    with lab_page(tmp_path_factory.mktemp("lab")) as opened:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookPage]:
+    with lab_page(tmp_path_factory.mktemp("lab"), kind=NotebookPage) as opened:
         opened.open(NOTEBOOK)
         opened.run_all()
         opened.kernel("explorer.scorer = 'l1'; explorer.wait(curves=True)")
@@ -37,17 +38,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPage]:
         yield opened
 
 
-def now(lab: LabPage) -> float:
+def now(lab: NotebookPage) -> float:
     """The ratio that chart A shows, in percent."""
     return lab.data("a", "now")[0]["removed"]
 
 
-def shown(lab: LabPage) -> dict[str, float]:
+def shown(lab: NotebookPage) -> dict[str, float]:
     """Accuracy per domain behind chart A's dots, in percent."""
     return {row["domain"]: row["value"] for row in lab.data("a", "dots")}
 
 
-def said(lab: LabPage) -> dict[str, float]:
+def measured(lab: NotebookPage) -> dict[str, float]:
     """The same from the kernel, by the slow way."""
     code = """
 import json
@@ -68,7 +69,7 @@ def wait_until(test: Callable[[], bool], *, seconds: float = 20) -> bool:
     return False
 
 
-def test_the_notebook_runs_without_an_error_and_asks_nobody_outside(lab: LabPage) -> None:
+def test_the_notebook_runs_without_an_error_and_asks_nobody_outside(lab: NotebookPage) -> None:
     assert lab.errors() == []
     assert lab.outside == []
     assert lab.page.locator(".dgx").count() == 1
@@ -76,17 +77,17 @@ def test_the_notebook_runs_without_an_error_and_asks_nobody_outside(lab: LabPage
     assert any("Smallest largest weight" in option for option in options)
 
 
-def test_the_mouse_moves_the_slider_and_every_number_follows(lab: LabPage) -> None:
+def test_the_mouse_moves_the_slider_and_every_number_follows(lab: NotebookPage) -> None:
     before = now(lab), shown(lab), lab.data("c", "left"), lab.text("sentence")
     lab.drag(0.7)
     assert wait_until(lambda: abs(now(lab) - 70) <= 2)
     lab.settled()
-    assert wait_until(lambda: shown(lab) == pytest.approx(said(lab)))
+    assert wait_until(lambda: shown(lab) == pytest.approx(measured(lab)))
     after = now(lab), shown(lab), lab.data("c", "left"), lab.text("sentence")
     assert all(a != b for a, b in zip(before, after, strict=True))
 
 
-def test_keys_move_the_slider_and_do_not_reach_the_notebook(lab: LabPage) -> None:
+def test_keys_move_the_slider_and_do_not_reach_the_notebook(lab: NotebookPage) -> None:
     cells = lab.page.locator(".jp-Cell").count()
     lab.slider().click()
     assert wait_until(lambda: round(now(lab)) == int(lab.slider().input_value()))
@@ -98,10 +99,10 @@ def test_keys_move_the_slider_and_do_not_reach_the_notebook(lab: LabPage) -> Non
         lab.page.keyboard.press(key)
     assert lab.page.locator(".jp-Cell").count() == cells
     lab.settled()
-    assert shown(lab) == pytest.approx(said(lab))
+    assert shown(lab) == pytest.approx(measured(lab))
 
 
-def test_two_hundred_events_are_at_most_three_evaluations_and_other_cells_run(lab: LabPage) -> None:
+def test_two_hundred_events_are_at_most_three_evaluations_and_other_cells_run(lab: NotebookPage) -> None:
     asked = "print(explorer.evaluations['requested'])"
     lab.slider().click()
     lab.settled()
@@ -113,10 +114,10 @@ def test_two_hundred_events_are_at_most_three_evaluations_and_other_cells_run(la
     assert wait_until(lambda: round(now(lab)) == round(100 * float(lab.kernel("print(explorer.ratio)"))) == 43)
     lab.settled()
     assert int(lab.kernel(asked)) - before <= 3
-    assert shown(lab) == pytest.approx(said(lab))
+    assert shown(lab) == pytest.approx(measured(lab))
 
 
-def heard(lab: LabPage, fraction: float) -> None:
+def answered_while_busy(lab: NotebookPage, fraction: float) -> None:
     """Move the slider while a cell sleeps; the cell finds at its end that this very ratio was measured meanwhile."""
     busy = lab.start(
         "import time; _before = explorer.evaluations['requested']; time.sleep(6); "
@@ -131,19 +132,19 @@ def heard(lab: LabPage, fraction: float) -> None:
 
 
 @pytest.mark.parametrize(("before", "fraction"), [("pass", 0.23), ("explorer.ratio = 0.3", 0.28)])
-def test_the_slider_is_heard_while_a_cell_runs(lab: LabPage, before: str, fraction: float) -> None:
+def test_the_slider_is_answered_while_a_cell_runs(lab: NotebookPage, before: str, fraction: float) -> None:
     lab.kernel(before)
-    heard(lab, fraction)
+    answered_while_busy(lab, fraction)
 
 
-def test_a_cell_moves_the_slider(lab: LabPage) -> None:
+def test_a_cell_moves_the_slider(lab: NotebookPage) -> None:
     lab.kernel("explorer.ratio = 0.6")
     assert wait_until(lambda: lab.slider().input_value() == "60")
     lab.settled()
-    assert shown(lab) == pytest.approx(said(lab))
+    assert shown(lab) == pytest.approx(measured(lab))
 
 
-def test_an_error_shows_in_the_widget_and_can_be_tried_again(lab: LabPage) -> None:
+def test_an_error_shows_in_the_widget_and_can_be_tried_again(lab: NotebookPage) -> None:
     sentence = lab.text("sentence")
     lab.kernel("""
 _fine = study.score_all
@@ -156,10 +157,10 @@ explorer.ratio = 0.66
     lab.kernel("study.score_all = _fine")
     lab.page.get_by_role("button", name="Try again").click()
     lab.settled()
-    assert shown(lab) == pytest.approx(said(lab))
+    assert shown(lab) == pytest.approx(measured(lab))
 
 
-def test_two_views_on_one_page_move_together(lab: LabPage) -> None:
+def test_two_views_on_one_page_move_together(lab: NotebookPage) -> None:
     lab.page.locator(".jp-Notebook .jp-CodeCell").last.click()
     lab.page.keyboard.press("Escape")
     lab.page.keyboard.press("b")
@@ -175,7 +176,7 @@ def test_two_views_on_one_page_move_together(lab: LabPage) -> None:
     assert lab.data("a", "dots", index=0) == lab.data("a", "dots", index=1)
 
 
-def test_running_the_cell_again_leaves_one_worker_at_the_most(lab: LabPage) -> None:
+def test_running_the_cell_again_leaves_one_worker_at_the_most(lab: NotebookPage) -> None:
     cell = lab.page.locator(".jp-CodeCell", has_text="explorer = dg.Explorer(study)").first
     for _ in range(2):
         cell.locator(".jp-InputArea").first.click()
@@ -186,26 +187,26 @@ def test_running_the_cell_again_leaves_one_worker_at_the_most(lab: LabPage) -> N
     assert wait_until(lambda: int(lab.kernel(WORKERS)) == 0, seconds=10)
 
 
-def test_a_new_explorer_is_heard_while_a_cell_runs(lab: LabPage) -> None:
+def test_a_new_explorer_is_answered_while_a_cell_runs(lab: NotebookPage) -> None:
     lab.page.locator(".jp-CodeCell", has_text="explorer = dg.Explorer(study)").first.locator(
         ".jp-InputArea"
     ).first.click()
     lab.page.keyboard.press("Shift+Enter")
     assert wait_until(lambda: lab.kernel("print(explorer.evaluations['requested'])") == "1\n")
-    heard(lab, 0.33)
+    answered_while_busy(lab, 0.33)
 
 
-def test_an_interrupt_hits_the_cell_and_not_the_explorer(lab: LabPage) -> None:
+def test_an_interrupt_hits_the_cell_and_not_the_explorer(lab: NotebookPage) -> None:
     lab.start("import time; time.sleep(30)")
     time.sleep(0.5)
     lab.page.locator("[data-command='notebook:interrupt-kernel'], [title*='Interrupt']").first.click()
     assert wait_until(lambda: lab.kernel("print('free')", timeout=10) == "free\n")
     lab.drag(0.5)
     lab.settled()
-    assert shown(lab) == pytest.approx(said(lab))
+    assert shown(lab) == pytest.approx(measured(lab))
 
 
-def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab: LabPage) -> None:
+def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab: NotebookPage) -> None:
     lab.page.set_viewport_size({"width": 1400, "height": 2000})
     lab.slider().focus()
     lab.page.keyboard.press("Control+s")  # the slider has the focus; saving is still the notebook's
@@ -216,7 +217,7 @@ def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab
     assert lab.outside == []
 
 
-def test_without_its_kernel_the_page_still_shows_what_was_computed(lab: LabPage) -> None:
+def test_without_its_kernel_the_page_still_shows_what_was_computed(lab: NotebookPage) -> None:
     lab.page.set_viewport_size({"width": 1280, "height": 720})
     lab.run_all()
     lab.kernel("explorer.scorer = 'l1'; explorer.ratio = 0.5; explorer.wait(curves=True)")

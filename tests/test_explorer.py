@@ -351,7 +351,7 @@ def test_reversed_and_hybrid_choices_can_be_copied_as_code() -> None:
     explorer = dg.Explorer(dg.demo(), scorer=choice, panels=[])
     try:
         assert explorer.wait()
-        written = "dg.hybrid(dg.reverse('l1'), dg.SCORERS['dss'].using(site='conv'), by='depth', start=2)"
+        written = "dg.hybrid(dg.reverse('l1'), dg.SCORERS['dss'].using(site='conv_output'), by='depth', start=2)"
         assert f"scorer = {written}" in explorer.code() and eval(written).name == choice.name
         explorer.handle_message({"type": "instead"})
         assert explorer.wait() and "dss_sources" in explorer.scorer and "dss[" not in explorer.scorer

@@ -1,4 +1,4 @@
-"""A run in the background: stop, go on, look, and take what there is; nothing is lost and nothing is left behind."""
+"""A run in the background: stop, resume, watch, and take the result so far; nothing is lost or left behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ ROW = {
 
 
 def stage(number: int) -> StageEvent:
-    return StageEvent("tuned", 1, 1, number, ({**ROW, "epoch": number, "stage": "tuned"},), f"after {number}")
+    rows = ({**ROW, "epoch": number, "stage": "tuned"},)
+    after = f"after {number}"
+    return StageEvent(stage="tuned", round=1, rounds=1, epoch=number, epochs=5, rows=rows, so_far=after)
 
 
 class Gate:
@@ -98,11 +100,11 @@ def test_a_run_that_was_stopped_and_continued_comes_to_the_same(opened: list[Liv
     for _ in range(8):
         live.stop()
         assert live.state in ("stopped", "finished")
-        live.go_on()
+        live.resume()
     assert same(live.result.network, dg.prune_and_tune(given, "l1", ratio=0.5, epochs=6).network)
 
 
-def test_stop_rests_go_on_continues_and_the_result_is_what_there_is(opened: list[Live]) -> None:
+def test_stop_pauses_resume_continues_and_the_result_is_the_one_so_far(opened: list[Live]) -> None:
     gate = Gate()
     live = Live(gate, title="a run")
     opened.append(live)
@@ -112,15 +114,15 @@ def test_stop_rests_go_on_continues_and_the_result_is_what_there_is(opened: list
     gate.open.release()
     time.sleep(0.2)
     assert len(live.data["curves"]) == 1 and live.result == "after 1", "it rests"
-    live.go_on()
+    live.resume()
     until(lambda: len(live.data["curves"]) == 2)
     gate.step(live, stages=2)
     live.stop()
     gate.open.release()
-    live.go_on()
+    live.resume()
     assert live.result == "the end" and live.state == "finished" and live.table.shape[0] == 5
     live.stop()
-    live.go_on()
+    live.resume()
     assert live.state == "finished"
 
 
@@ -151,7 +153,7 @@ def test_before_the_first_stage_there_is_nothing_to_give(opened: list[Live]) -> 
     live = Live(slow)
     opened.append(live)
     live.stop()
-    with pytest.raises(dg.DgpruneError, match=r"nothing is done yet.*go on with it"):
+    with pytest.raises(dg.DgpruneError, match=r"nothing is done yet.*resume it"):
         _ = live.result
 
 
@@ -164,7 +166,7 @@ def test_an_error_is_said_in_words_and_raised_where_the_result_is_asked_for(open
         _ = live.result
     assert live.state == "failed" and live.status["error"] == "RuntimeError: <b>half-way</b>"
     assert len(live.data["curves"]) == 1 and live.table.value.tolist() == [0.5]
-    live.go_on()
+    live.resume()
     assert live.state == "failed"
 
 
@@ -176,7 +178,7 @@ def test_closing_ends_the_thread_and_keeps_what_was_done() -> None:
     live.close()
     until(lambda: not any(t.name in gate.threads for t in threading.enumerate()))
     assert gate.closed and live.result in ("after 2", "after 3") and live.state == "closed"
-    live.go_on()
+    live.resume()
     assert live.state == "closed" and "MainThread" not in gate.threads
 
 
@@ -187,7 +189,7 @@ def test_what_is_refused_is_refused_at_once() -> None:
         Tuning(study(), "l11", ratio=0.5)
 
 
-def test_a_run_that_nobody_sees_rests_until_it_is_seen_or_asked_for(opened: list[Live]) -> None:
+def test_a_run_without_a_page_is_paused_until_it_is_shown_or_its_result_is_asked_for(opened: list[Live]) -> None:
     gate = Gate()
     live = Live(gate)
     opened.append(live)
@@ -209,35 +211,35 @@ def test_a_run_that_nobody_sees_rests_until_it_is_seen_or_asked_for(opened: list
     assert other.state == "stopped", "what the user stopped stays so"
 
 
-def test_words_of_progress(opened: list[Live]) -> None:
+def test_progress_in_words(opened: list[Live]) -> None:
     go = threading.Event()
 
     def run() -> Generator[Any, None, str]:
-        yield BatchEvent(1, 20, 1, 2, 10, 9.0, 0.1)
-        yield PruneEvent(1, 2, {"conv": [3, 4]}, ({**ROW, "epoch": 0},), "cut")
+        yield BatchEvent(epoch=1, epochs=20, batch=1, batches=2, images=10, loss=9.0, lr=0.1)
+        yield PruneEvent(round=1, rounds=2, removed={"conv": [3, 4]}, rows=({**ROW, "epoch": 0},), so_far="cut")
         go.wait()
-        yield BatchEvent(3, 20, 1, 2, 30, 0.1, 0.1)
-        yield BatchEvent(3, 20, 2, 2, 10, 0.18, 0.1)
+        yield BatchEvent(epoch=3, epochs=20, batch=1, batches=2, images=30, loss=0.1, lr=0.1)
+        yield BatchEvent(epoch=3, epochs=20, batch=2, batches=2, images=10, loss=0.18, lr=0.1)
         go.clear()
         go.wait()
         return "the end"
 
     live = Live(run, epochs=40)
     opened.append(live)
-    until(lambda: live.status["words"] == "round 1 of 2, 2 filters removed")
+    until(lambda: live.status["progress"] == "round 1 of 2, 2 filters removed")
     until(lambda: [cut["label"] for cut in live.data["cuts"]] == ["25 % of filters gone"])
     go.set()
-    until(lambda: live.status["words"] == "round 1 of 2, epoch 3 of 20, loss 0.12")
+    until(lambda: live.status["progress"] == "round 1 of 2, epoch 3 of 20, loss 0.12")
     until(lambda: not go.is_set())
     go.set()
-    assert live.result == "the end" and live.status["words"] == "round 1 of 2 is over"
+    assert live.result == "the end" and live.status["progress"] == "round 1 of 2 is finished"
 
 
 def test_any_training_can_be_watched(opened: list[Live]) -> None:
     given = study()
     live = Live(lambda: train(given.model, sources=given.sources, options=QUICK), title="training", epochs=2)
     opened.append(live)
-    assert same(live.result, live.result) and live.status["words"] == "the run is over"
+    assert same(live.result, live.result) and live.status["progress"] == "the run is finished"
     assert live.data["curves"] == [] and list(live.table.columns)[-3:] == ["round", "epoch", "stage"]
 
 

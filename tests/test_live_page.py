@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -14,9 +13,7 @@ from tuned_study import QUICK, study
 
 from dgprune_lab.training.events import PruneEvent
 from dgprune_lab.widgets import Live, Tuning
-from dgprune_lab.widgets.page import standalone as page
-from dgprune_lab.widgets.page import static
-from dgprune_lab.widgets.page.vega import vega_bundle
+from dgprune_lab.widgets.page.standalone import page_text
 
 pytestmark = pytest.mark.browser
 HOSTILE = "</script><img src=http://example.invalid/x onerror=alert(1)>"
@@ -24,23 +21,10 @@ HOSTILE = "</script><img src=http://example.invalid/x onerror=alert(1)>"
 
 def write(path: Path, live: Live) -> Path:
     """The page's module with a model that a test speaks for, in place of the kernel."""
-    state = [{"static": {**live.static}, "data": live.data, "status": live.status}]
-    start = page._START.replace("explorer.default", "live.default").replace(
-        "send: () => {}", "send: (m) => sent.push(m)"
-    )
-    text = page._PAGE.format(
-        policy=html.escape(page.POLICY),
-        title="run",
-        lead="",
-        css=static.style("live"),
-        page_css=page._PAGE_CSS,
-        places="<div></div>",
-        state=page.inlined(state),
-        vega=page._closed(vega_bundle(kind="script")),
-        module=page._closed(static.module_text("live")),
-        start=start + "\nwindow.model = window.explorers[0].model;",
-    )
-    path.write_text(text.replace('<script type="module">', '<script>const sent = [];</script><script type="module">'))
+    state = {"static": {**live.static}, "data": live.data, "status": live.status}
+    text = page_text([state], title="run", entry="live").replace("send: () => {}", "send: (m) => sent.push(m)")
+    text = text.replace('<script type="module">', '<script>const sent = [];</script><script type="module">')
+    path.write_text(text)
     return path
 
 
@@ -48,7 +32,7 @@ class Watched:
     """A run and its page; `pump` carries traits and messages between them, as a kernel does."""
 
     def __init__(self, browser: Any, folder: Path, live: Live, *, width: int = 900, dark: bool = False) -> None:
-        self.live, self.wrong, self.told = live, [], {}
+        self.live, self.wrong, self.sent = live, [], {}
         self.page = browser.new_page(viewport={"width": width, "height": 700}, color_scheme="dark" if dark else "light")
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
@@ -58,11 +42,11 @@ class Watched:
     def pump(self) -> None:
         for name in ("data", "status"):
             value = getattr(self.live, name)
-            if self.told.get(name) is not value:
-                self.told[name] = value
-                self.page.evaluate("([name, value]) => window.model.set(name, value)", [name, value])
+            if self.sent.get(name) is not value:
+                self.sent[name] = value
+                self.page.evaluate("([name, value]) => window.explorers[0].model.set(name, value)", [name, value])
         for message in self.page.evaluate("() => sent.splice(0)"):
-            self.live._handle_custom_msg(message, [])
+            self.live.handle_message(message)
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def until(self, test: Callable[[], bool], *, seconds: float = 30) -> None:
@@ -97,10 +81,10 @@ def watch(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Watched]]:
         assert one.wrong == []
 
 
-def test_the_chart_grows_stop_stops_and_go_on_goes_on(watch: Callable[..., Watched]) -> None:
+def test_the_chart_grows_and_stop_and_resume_work(watch: Callable[..., Watched]) -> None:
     one = watch(Tuning(study(), "l1", ratio=0.5, epochs=400))
     one.until(lambda: one.drawn() >= 12)
-    assert one.text(".dgx-badge") == "running" and one.button("Go on").is_hidden()
+    assert one.text(".dgx-badge") == "running" and one.button("Resume").is_hidden()
     first = one.drawn()
     one.until(lambda: one.drawn() > first)
     assert one.text(".dgx-words").startswith("round 1 of 2")
@@ -113,7 +97,7 @@ def test_the_chart_grows_stop_stops_and_go_on_goes_on(watch: Callable[..., Watch
     one.page.wait_for_timeout(400)
     one.pump()
     assert one.drawn() == resting and one.live.result.table.shape[0] == rows
-    one.button("Go on").click()
+    one.button("Resume").click()
     one.until(lambda: one.drawn() > resting)
     assert one.text(".dgx-badge") == "running" and one.live.state == "running"
 
@@ -121,10 +105,10 @@ def test_the_chart_grows_stop_stops_and_go_on_goes_on(watch: Callable[..., Watch
 def test_a_run_that_is_over_shows_its_lines_named_and_its_cuts(watch: Callable[..., Watched]) -> None:
     one = watch(Tuning(study(), "l1", ratio=0.5, epochs=2, options=QUICK))
     one.until(lambda: one.text(".dgx-badge") == "finished")
-    assert one.button("Stop").is_hidden() and one.button("Go on").is_hidden()
+    assert one.button("Stop").is_hidden() and one.button("Resume").is_hidden()
     drawn, cuts = one.text(".dgx-live svg"), [row["label"] for row in one.live.data["cuts"]]
     assert len(cuts) == 2
-    for words in ("a (trained on)", "b (trained on)", "t (new look)", *cuts):
+    for words in ("a (source)", "b (source)", "t (target)", *cuts):
         assert words in drawn
     assert one.page.locator(".dgx-live svg .mark-rule.layer_1_marks line").count() == 2
     assert one.page.locator(".dgx-live svg .mark-line.layer_4_marks path").count() == 3
@@ -140,28 +124,30 @@ def test_a_button_waits_for_its_answer_and_a_busy_kernel_is_named(watch: Callabl
     one.page.wait_for_selector(".dgx-notice", timeout=10_000)
     assert one.text(".dgx-notice") == "Python is busy with another cell"
     one.pump()
-    one.until(lambda: one.button("Go on").is_visible())
-    assert one.page.locator(".dgx-notice").is_hidden() and one.button("Go on").is_enabled()
+    one.until(lambda: one.button("Resume").is_visible())
+    assert one.page.locator(".dgx-notice").is_hidden() and one.button("Resume").is_enabled()
 
 
-def test_errors_notes_and_a_kernel_that_is_gone_are_said_as_text(watch: Callable[..., Watched]) -> None:
+def test_errors_notes_and_a_stopped_kernel_are_shown_as_text(watch: Callable[..., Watched]) -> None:
     gate = Gate(fails_at=2)
     one = watch(Live(gate, title=HOSTILE))
     assert one.text(".dgx-title-words") == HOSTILE
     gate.open.release(2)
     one.until(lambda: one.text(".dgx-badge") == "failed")
     assert one.text(".dgx-notice") == "RuntimeError: <b>half-way</b>" and one.page.locator("img").count() == 0
-    one.page.evaluate("() => window.model.tell('comm_live_update')")
+    one.page.evaluate("() => window.explorers[0].model.tell('comm_live_update')")
     one.pump()
-    assert "Run this cell again: the kernel is gone" in one.text(".dgx-notice") and one.drawn() == 1
+    assert "Run this cell again: the kernel has stopped" in one.text(".dgx-notice") and one.drawn() == 1
 
 
-def test_a_kernel_that_went_silently_is_noticed(watch: Callable[..., Watched]) -> None:
+def test_a_kernel_that_stopped_silently_is_noticed(watch: Callable[..., Watched]) -> None:
     one = watch(Live(Gate(), title="a run"))
-    one.page.evaluate("() => { window.model.widget_manager = { kernel: { connectionStatus: 'connecting' } }; }")
+    one.page.evaluate(
+        "() => { window.explorers[0].model.widget_manager = { kernel: { connectionStatus: 'connecting' } }; }"
+    )
     one.page.wait_for_selector(".dgx-notice", timeout=20_000)
     one.page.wait_for_selector("button:disabled:has-text('Stop')")
-    assert "the kernel is gone" in one.text(".dgx-notice")
+    assert "the kernel has stopped" in one.text(".dgx-notice")
 
 
 def test_every_button_keeps_its_keys_and_ending_leaves_nothing(watch: Callable[..., Watched]) -> None:
@@ -170,7 +156,9 @@ def test_every_button_keeps_its_keys_and_ending_leaves_nothing(watch: Callable[.
     assert one.page.evaluate(marked) == ["true", "true"]
     one.page.evaluate("() => window.explorers[0].end()")
     assert one.page.locator(".dgx").count() == 0
-    one.page.evaluate("() => window.model.set('status', {...window.model.get('status'), words: 'late'})")
+    one.page.evaluate(
+        "() => window.explorers[0].model.set('status', {...window.explorers[0].model.get('status'), progress: 'late'})"
+    )
     one.page.wait_for_timeout(100)
 
 
@@ -196,7 +184,7 @@ def test_nothing_is_cut_at_any_width(watch: Callable[..., Watched], width: int, 
     ]
 
     def run() -> Generator[Any, None, str]:
-        yield PruneEvent(1, 1, {}, rows, "all")
+        yield PruneEvent(round=1, rounds=1, removed={}, rows=rows, so_far="all")
         return "all"
 
     one = watch(Live(run, title="A long title " * 8, epochs=40), width=width, dark=dark)

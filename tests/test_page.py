@@ -44,7 +44,7 @@ def test_no_text_ends_a_script(tmp_path: Path) -> None:
 def test_a_state_that_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DgpruneError, match="needs 'choice'"):
         write_page(tmp_path / "page.html", {"static": {}}, title="x")
-    with pytest.raises(DgpruneError, match="no part 'sttic'"):
+    with pytest.raises(DgpruneError, match="unknown trait 'sttic'"):
         write_page(tmp_path / "page.html", {"sttic": {}}, title="x")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from explorer_state import HOSTILE, LOOKED, make_state
+from explorer_state import EXPOSURE, HOSTILE, make_state
 from page_driver import SLIDER, Opened
 
 from dgprune_lab.widgets.page.standalone import write_page
@@ -44,7 +44,7 @@ def test_mouse_and_keys_move_everything(opened: Opened) -> None:
     after = opened.text(".dgx-c svg"), opened.pixels(), opened.text(".dgx-sentence"), opened.text(".dgx-d svg")
     assert all(new != old for new, old in zip(after, before, strict=True))
     assert opened.rule() == pytest.approx(45, abs=0.5)
-    assert after[2].startswith("45 % of the filters are gone")
+    assert after[2].startswith("45 % of the filters removed")
     assert "55 %" in after[0]
 
 
@@ -94,12 +94,12 @@ def test_the_scorer_select_works_over_the_grid(opened: Opened) -> None:
     page = opened.page
     sentence, cells = opened.text(".dgx-sentence"), opened.pixels()
     assert page.locator(".dgx-warning").is_hidden()
-    page.get_by_label("Choose by").select_option("dss")
+    page.get_by_label("Scorer", exact=True).select_option("dss")
     opened.settle()
     assert opened.text(".dgx-sentence") != sentence and opened.pixels() != cells
-    page.get_by_role("button", name="Use the version that did not").click()
+    page.get_by_role("button", name="Use the target-free version").click()
     opened.settle()
-    assert page.get_by_label("Choose by").input_value() == "l1" and opened.text(".dgx-sentence") == sentence
+    assert page.get_by_label("Scorer", exact=True).input_value() == "l1" and opened.text(".dgx-sentence") == sentence
     assert page.locator(".dgx-warning").is_hidden()
 
 
@@ -107,15 +107,15 @@ def test_the_scorer_select_works_over_the_grid(opened: Opened) -> None:
 def test_a_target_aware_choice_is_named_wherever_it_shows(opened: Opened) -> None:
     page = opened.page
     assert "target-aware" not in opened.text(".dgx-main") and page.locator(".dgx-d .dgx-about").is_hidden()
-    page.get_by_label("Choose by").select_option("dss")
+    page.get_by_label("Scorer", exact=True).select_option("dss")
     opened.settle()
-    assert opened.text(".dgx-looked") == LOOKED and opened.text(".dgx-diamond") == "◇"
+    assert opened.text(".dgx-exposure") == EXPOSURE and opened.text(".dgx-diamond") == "◇"
     assert "mnist_m (target-aware)" in opened.text(".dgx-a svg")
     assert "mnist_m ◇" in opened.text(".dgx-d svg") and opened.text(".dgx-d .dgx-about") == "◇ target-aware"
     assert "mnist_m (target-aware) 58" in opened.text(".dgx-sentence")
     page.get_by_role("button", name="Pin to compare").click()
     opened.settle()
-    assert "Looks alike on both ◇ target-aware" in opened.text(".dgx-chip")
+    assert "DSS (source vs target) ◇ target-aware" in opened.text(".dgx-chip")
     row = page.evaluate("() => document.querySelector('.dgx-a .dgx-chart').vegaView.data('dots').at(-1)")
     assert (row["shape"], row["looked"]) == ("diamond", "yes, other images of this domain")
 
@@ -123,21 +123,18 @@ def test_a_target_aware_choice_is_named_wherever_it_shows(opened: Opened) -> Non
 @pytest.mark.browser
 @pytest.mark.parametrize("seen", ["?", "seen", "target-aware, seen"])
 def test_every_mark_of_a_domain_is_drawn_and_said(browser: Any, tmp_path: Path, seen: str) -> None:
-    state = make_state()
-    for curve in state["frames_by_key"]:
-        for row in curve["rows"]:
-            row["domains"][2] |= {"seen": seen, "looked": "words"}
-    for plan in state["plans_by_key"]:
-        plan["looked"] = {"sign": "?" if seen == "?" else "◇", "text": "One sentence."}
+    state, name = make_state(exposure=seen), "uci_digits" if seen == "seen" else "mnist_m"
+    for plan in state["plans"]:
+        plan["exposure"] = {"sign": "?" if seen == "?" else "◇", "text": "One sentence."}
     one = Opened(browser, write_page(tmp_path / "page.html", state, title="Marks"))
     assert one.text(".dgx-warning .dgx-diamond") == ("?" if seen == "?" else "◇")
-    assert one.page.get_by_role("button", name="Use the version that did not").count() == 0, "there is none for l1"
-    label = {"?": "mnist_m (new look) ?", "seen": "mnist_m (seen)"}.get(seen, f"◇ {seen}")
+    assert one.page.get_by_role("button", name="Use the target-free version").count() == 0, "there is none for l1"
+    label = {"?": "mnist_m (target) ?", "seen": "uci_digits (seen)"}.get(seen, f"◇ {seen}")
     assert label in one.text(".dgx-a svg")
-    assert ("mnist_m ?" if seen == "?" else "mnist_m ◇") in one.text(".dgx-d svg")
-    assert one.text(".dgx-d .dgx-about") == ("? nobody said what was looked at" if seen == "?" else f"◇ {seen}")
+    assert (f"{name} ?" if seen == "?" else f"{name} ◇") in one.text(".dgx-d svg")
+    assert one.text(".dgx-d .dgx-about") == ("? data use not recorded" if seen == "?" else f"◇ {seen}")
     rows = one.page.evaluate("() => document.querySelector('.dgx-d .dgx-chart').vegaView.data('drops')")
-    (row,) = [row for row in rows if row["looked"] == "words"]
+    (row,) = [row for row in rows if row["domain"] == name]
     assert (row["shape"] == "diamond") == (seen != "?") and (row["colour"] == "#CC79A7") == ("aware" in seen)
     assert one.wrong == []
     one.page.close()
@@ -148,11 +145,11 @@ def test_what_needs_python_is_hidden_and_pins_work(opened: Opened) -> None:
     page = opened.page
     for name in ("Copy as code", "Save"):
         assert page.get_by_role("button", name=name).count() == 0
-    assert page.get_by_text("refresh BatchNorm").is_hidden() and page.locator(".dgx-more").is_hidden()
+    assert page.get_by_text("Recalibrate BatchNorm").is_hidden() and page.locator(".dgx-more").is_hidden()
     page.get_by_role("button", name="Pin to compare").click()
     page.locator(SLIDER).press("End")
     opened.settle()
-    assert "Smallest weights · 50 % · shares 100 % of the kept filters" in opened.text(".dgx-chip")
+    assert "L1 norm (weights) · 50 % · shares 100 % of the kept filters" in opened.text(".dgx-chip")
     assert page.locator(".dgx-a svg .mark-line.layer_3_marks path").count() == 3
     page.get_by_role("button", name=re.compile("^Unpin")).click()
     opened.settle()
@@ -170,7 +167,7 @@ def test_the_strip_is_read_by_keys(opened: Opened) -> None:
     canvas.press("ArrowDown")
     opened.settle()
     assert re.match(
-        r"conv2 · filter 0 · rank \d+ of 32 · score [\d.]+ · (stays|gone)", opened.text(".dgx-b .dgx-about")
+        r"conv2 · filter 0 · rank \d+ of 32 · score [\d.]+ · (kept|removed)", opened.text(".dgx-b .dgx-about")
     )
 
 
@@ -208,7 +205,7 @@ def test_names_are_text_and_nothing_else(browser: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [1180, 1080, 760, 400])
 def test_nothing_is_cut_at_any_width(browser: Any, page_path: Path, width: int, scorer: str) -> None:
     one = Opened(browser, page_path, width=width + 40, height=900)
-    one.page.get_by_label("Choose by").select_option(scorer)
+    one.page.get_by_label("Scorer", exact=True).select_option(scorer)
     one.page.wait_for_timeout(150)
     measured = one.page.evaluate(
         """() => ({

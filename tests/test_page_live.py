@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from explorer_state import make_plan, make_row, make_state
+from explorer_state import make_curve, make_frame, make_plan, make_state
 from page_driver import SLIDER, Opened
 
-from dgprune_lab.widgets.page import static
 from dgprune_lab.widgets.page.standalone import write_page
 
 
@@ -46,8 +45,8 @@ class Live(Opened):
 def live_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = make_state()
     state["panels"]["list"] = [
-        {"name": "flips", "label": "Images that flip", "unavailable": None},
-        {"name": "umap", "label": "Where features go", "unavailable": "needs umap-learn"},
+        {"name": "flips", "label": "Prediction flips", "unavailable": None},
+        {"name": "umap", "label": "Feature shift", "unavailable": "needs umap-learn"},
     ]
     path = write_page(tmp_path_factory.mktemp("live") / "page.html", state, title="Live")
     path.write_text(path.read_text(encoding="utf-8").replace('"offline":true', '"offline":false'), encoding="utf-8")
@@ -62,8 +61,8 @@ def live(browser: Any, live_path: Path) -> Generator[Live, None, None]:
     assert one.wrong == []
 
 
-def frames_with(*rows: dict[str, Any]) -> dict[str, Any]:
-    return {"key": "l1|layer|filters|recalibrate", "rows": [make_row("l1", 0.5), *rows]}
+def frames_with(ratio: float, *, estimate: bool = False) -> dict[str, Any]:
+    return make_curve(make_frame("l1", 0.5), make_frame("l1", ratio, estimate=estimate))
 
 
 @pytest.mark.browser
@@ -74,19 +73,19 @@ def test_old_numbers_stay_grey_until_new_ones_come(live: Live) -> None:
     assert live.text(".dgx-badge") == "measuring…" and live.text(".dgx-sentence") == f"50 %: {old}"
     assert live.page.locator(".dgx-sentence").get_attribute("data-stale") == "true"
     assert live.text(".dgx-c svg") != left, "what is left follows at once"
-    live.tell("frames", frames_with(make_row("l1", 0.63, estimate=True)))
+    live.tell("frames", frames_with(0.63, estimate=True))
     assert live.text(".dgx-badge") == "estimate, 250 images a domain"
     assert live.text(".dgx-sentence").startswith("63 %")
-    live.tell("frames", frames_with(make_row("l1", 0.63)))
+    live.tell("frames", frames_with(0.63))
     assert live.text(".dgx-badge") == "all images"
 
 
 @pytest.mark.browser
 def test_an_estimate_is_no_part_of_a_curve(live: Live) -> None:
     points = live.page.locator(".dgx-a svg .mark-symbol.layer_7_marks path")
-    live.tell("frames", frames_with(make_row("l1", 0.55)))
+    live.tell("frames", frames_with(0.55))
     assert points.count() == 6
-    live.tell("frames", frames_with(make_row("l1", 0.55, estimate=True)))
+    live.tell("frames", frames_with(0.55, estimate=True))
     assert points.count() == 3
 
 
@@ -112,7 +111,7 @@ def test_the_kernel_moves_the_slider_but_not_out_of_a_hand(live: Live) -> None:
     choice = make_state()["choice"]
     live.tell("choice", {**choice, "id": 10, "ratio": 0.375, "scope": "global"})
     assert slider.input_value() == "37.5" and slider.get_attribute("aria-valuetext") == "37.5 % of the filters"
-    assert live.page.get_by_label("weakest anywhere").is_checked()
+    assert live.page.get_by_label("global").is_checked()
     box = slider.bounding_box()
     live.page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
     live.page.mouse.down()
@@ -123,7 +122,7 @@ def test_the_kernel_moves_the_slider_but_not_out_of_a_hand(live: Live) -> None:
 
 
 @pytest.mark.browser
-def test_busy_error_and_a_kernel_that_is_gone_are_said_in_words(live: Live) -> None:
+def test_busy_error_and_a_stopped_kernel_are_said_in_words(live: Live) -> None:
     notice = live.page.locator(".dgx-view > .dgx-notice")
     live.move(20)
     live.page.wait_for_timeout(2300)
@@ -144,7 +143,7 @@ def test_busy_error_and_a_kernel_that_is_gone_are_said_in_words(live: Live) -> N
 @pytest.mark.browser
 def test_messages_to_and_from_the_kernel(live: Live) -> None:
     page = live.page
-    for name in ("Pin to compare", "Start again", "Copy as code", "Save", "Images that flip"):
+    for name in ("Pin to compare", "Start again", "Copy as code", "Save", "Prediction flips"):
         page.get_by_role("button", name=name).click()
     canvas = page.locator(".dgx-canvas")
     canvas.focus()
@@ -163,7 +162,7 @@ def test_messages_to_and_from_the_kernel(live: Live) -> None:
     page.evaluate("() => window.model.tell('msg:custom', {type: 'saved', text: 'Saved as x'})")
     live.settle()
     assert "Saved as x" in live.text(".dgx-view > .dgx-notice")
-    assert page.get_by_role("button", name="Where features go").is_disabled()
+    assert page.get_by_role("button", name="Feature shift").is_disabled()
 
 
 @pytest.mark.browser
@@ -175,7 +174,7 @@ def test_a_panels_chart_is_embedded_once_and_its_data_swapped(live: Live) -> Non
         "text": "<i>words</i>",
     }
     row = {"what": "Filters", "share": 50, "text": "1 of 2", "percent": "50 %", "opacity": 1}
-    panels["charts"] = {"left": static.specs()["c"]}
+    panels["charts"] = {"left": make_state()["static"]["specs"]["c"]}
     live.tell("panels", {**panels, "data": {"left": {"left": [row]}}})
     live.page.wait_for_selector(".dgx-panel svg")
     live.page.evaluate("() => { document.querySelector('.dgx-panel svg').dataset.same = 'yes'; }")

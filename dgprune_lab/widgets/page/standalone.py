@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ const states = JSON.parse(document.querySelector("script.state").textContent);
 const places = document.querySelectorAll("main > div");
 const host = { getWidget: async () => ({ exports: { vegaEmbed: window.vegaEmbed } }) };
 const fakeModel = (state, listeners = []) => {
-  const tell = (event, value) => listeners.filter(([name]) => name === event).forEach(([, listener]) => listener(value));
+  const tell = (event, value) => listeners.forEach(([name, listener]) => name === event && listener(value));
   return {
     get: (name) => state[name],
     set: (name, value) => { state[name] = value; tell(`change:${name}`); },
@@ -77,7 +77,7 @@ const fakeModel = (state, listeners = []) => {
 };
 window.explorers = states.map((state, index) => {
   const model = fakeModel(state);
-  return { model, end: explorer.default.render({ model, el: places[index], host }) };
+  return { model, end: %(entry)s.default.render({ model, el: places[index], host }) };
 });
 """
 
@@ -98,27 +98,31 @@ def write_page(
     Raises:
         DgpruneError: a state lacks `static` or `choice`, or names an unknown trait.
     """
-    states = [dict(one) for one in (state if isinstance(state, list) else [state])]
-    for one in states:
-        _check(one)
-        one["static"] = {**one["static"], "offline": True}
-    text = _PAGE.format(
+    states = state if isinstance(state, list) else [state]
+    for traits in states:
+        _check(traits)
+    offline = [{**traits, "static": {**traits["static"], "offline": True}} for traits in states]
+    return write_file(Path(path), page_text(offline, title=title, lead=lead))
+
+
+def page_text(states: Sequence[Mapping[str, Any]], *, title: str, lead: str = "", entry: str = "explorer") -> str:
+    """Return the HTML of a page with a widget per state, each on a model without a kernel; `entry` is its module."""
+    return _PAGE.format(
         policy=html.escape(POLICY, quote=True),
         title=html.escape(title),
         lead=html.escape(lead),
-        css=style(),
+        css=style(*([] if entry == "explorer" else [entry])),
         page_css=_PAGE_CSS,
         places="<div></div>" * len(states),
         state=inlined(states),
         vega=_closed(vega_bundle(kind="script")),
-        module=_closed(module_text("explorer")),
-        start=_START,
+        module=_closed(module_text(entry)),
+        start=_START % {"entry": entry},
     )
-    return write_file(Path(path), text)
 
 
 def inlined(value: Any) -> str:
-    """JSON that can stand inside a script element: no `<` is left, so nothing in it can end the element.
+    """Return JSON that can stand inside a script element: without any `<`, nothing in it can end the element.
 
     >>> inlined({"a": "</script>"})
     '{"a":"\\\\u003c/script>"}'
@@ -136,7 +140,7 @@ def _check(state: Mapping[str, Any]) -> None:
     """Refuse a state that the page could not draw."""
     for name in state:
         if name not in TRAITS:
-            raise DgpruneError(f"a page's state has no part {name!r}; known: {', '.join(TRAITS)}.")
+            raise DgpruneError(f"unknown trait {name!r} in a page's state; known: {', '.join(TRAITS)}.")
     for name in ("static", "choice"):
         if name not in state:
             raise DgpruneError(f"a page's state needs {name!r}; got {', '.join(state) or 'nothing'}.")

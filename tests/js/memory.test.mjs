@@ -1,0 +1,100 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import {
+  costData, createMemory, curveKey, dropData, frameAt, inked, maskOf, nearest, planKey, sharedWith, spreadLabels, sweepData,
+} from "../../dgprune_lab/widgets/page/static/memory.js";
+
+const fixture = JSON.parse(readFileSync(new URL("fixture.json", import.meta.url)));
+const INKS = { ink: (colour) => colour, quiet: "#quiet", hole: "transparent" };
+const CHOICE = { scorer: "a|b", scope: "layer", budget: "filters", batchnorm: "as_is" };
+
+function sweep(more = {}) {
+  const { fixed, curve, ratio, height } = fixture.a;
+  return sweepData({ fixed, curve, frame: frameAt(curve.rows, ratio), stale: false, pins: [], ratio, height, inks: INKS, ...more });
+}
+
+test("chart A has the rows that Python draws", () => {
+  const data = sweep();
+  for (const [name, rows] of Object.entries(fixture.a.data)) {
+    const dashless = (row) => Object.fromEntries(Object.entries(row).filter(([field]) => field !== "stretch"));
+    const [mine, theirs] = name === "dots" ? [data[name].map(dashless), rows.map(dashless)] : [data[name], rows];
+    assert.deepEqual(mine, theirs, name);
+  }
+});
+
+test("labels are spread as in Python", () => {
+  const { rows, gap, spread } = fixture.spread;
+  assert.deepEqual(spreadLabels(structuredClone(rows), gap), spread);
+});
+
+test("the mask of a step keeps the filters that Python keeps", () => {
+  const { plan, keep } = fixture.masks;
+  plan.steps.forEach((step, k) => assert.deepEqual(maskOf(plan, step), keep[k], `ratio ${step.ratio}`));
+});
+
+test("stale numbers are pale and quiet, and the lines stay", () => {
+  const data = sweep({ stale: true });
+  assert.ok(data.dots.every((row) => row.opacity < 1 && row.colour === "#quiet"));
+  assert.deepEqual(data.curves, sweep().curves);
+});
+
+test("an estimate without a line is named where it stands", () => {
+  const { curve } = fixture.a;
+  const alone = { ...curve, lines: { curves: [], gaps: [], names: [] } };
+  assert.deepEqual(sweep({ curve: alone }).names.map((row) => row.domain), sweep().dots.map((row) => row.domain));
+  assert.equal(sweep({ curve: undefined, frame: null }).dots.length, 0);
+});
+
+test("pinned points carry the number of their pin", () => {
+  const points = fixture.a.curve.lines.curves.slice(0, 2);
+  const { pinned } = sweep({ pins: [{ points }, {}, { points }] });
+  assert.deepEqual(pinned.map((row) => row.pin), ["0", "0", "2", "2"]);
+  assert.deepEqual(Object.keys(pinned[0]), ["pin", "domain", "removed", "value"]);
+});
+
+test("rows of charts C and D are passed on", () => {
+  const [step] = fixture.plan.steps;
+  assert.deepEqual(costData({ step, stale: false }).left, step.left);
+  assert.ok(costData({ step, stale: true }).left.every((row) => row.opacity < 1));
+  assert.deepEqual(costData({ step: null, stale: false }).left, []);
+  const frame = fixture.a.curve.rows[3];
+  assert.deepEqual(dropData({ frame, stale: false, inks: INKS }), { drops: frame.drops, span: frame.span });
+});
+
+test("colours are mixed, and a hollow mark covers what lies behind it", () => {
+  const ink = (colour) => colour.toUpperCase();
+  const rows = [{ colour: "#abc", fill: "transparent", text: "a" }, { line: "#def", fill: "#abc" }];
+  assert.deepEqual(inked(rows, ink, "white"), [{ colour: "#ABC", fill: "white", text: "a" }, { line: "#DEF", fill: "#ABC" }]);
+  assert.equal(inked(rows, ink)[0].fill, "transparent");
+  assert.equal(rows[0].colour, "#abc", "the rows themselves stay");
+});
+
+test("the nearest ratio, and the frame of exactly this one", () => {
+  const list = [{ ratio: 0 }, { ratio: 0.1 }, { ratio: 0.3 }];
+  assert.deepEqual([-1, 0.04, 0.06, 0.21, 9].map((ratio) => nearest(list, ratio).ratio), [0, 0, 0.1, 0.3, 0.3]);
+  assert.equal(nearest([], 0.5), null);
+  assert.equal(frameAt(list, 0.1 + 0.2).ratio, 0.3);
+  assert.equal(frameAt(list, 0.31), null);
+  assert.equal(frameAt(undefined, 0.3), null);
+});
+
+test("keys hold any name, and a curve replaces the earlier one", () => {
+  assert.deepEqual(JSON.parse(planKey(CHOICE)), ["a|b", "layer", "filters"]);
+  const memory = createMemory();
+  const key = ["a|b", "layer", "filters", "as_is"];
+  for (const count of [2, 1]) memory.learnCurve({ key, rows: Array(count).fill({ ratio: 0 }) });
+  memory.learnCurve({});
+  memory.learnPlan(undefined);
+  assert.equal(memory.curves.get(curveKey(CHOICE)).rows.length, 1);
+  assert.equal(memory.plans.size, 0);
+  memory.learnPlan(fixture.plan);
+  const { order, groups } = [...memory.plans.values()][0];
+  order.forEach((filters, g) => assert.equal(groups[g].rank[filters[0]], filters.length - 1, "the last removed comes first"));
+});
+
+test("the share of the kept filters that a pin keeps too", () => {
+  assert.equal(sharedWith([[1, 1, 0], [1, 1]], [[1, 0, 1], [1, 1]]), 0.75);
+  assert.equal(sharedWith([[0, 0]], [[1, 1]]), 0);
+});
