@@ -1,4 +1,4 @@
-"""Attributions per filter: by Captum, on a copy on which they are right; against slow twins."""
+"""Attributions per filter by Captum, on a copy on which they are correct; against slow twins."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ METHODS: tuple[Method, ...] = ("gradient_x_activation", "activation", "integrate
 def ready(name: str) -> tuple[Any, Any, Attributor]:
     """A network with random weights, a batch of 10 images and its attributor."""
     model = randomise(NETS[name](), dtype=torch.float32)
-    held = domain("a", count=30)
-    batch = held.take(held.rows("score"))
+    data = domain("a", count=30)
+    batch = data.take(data.rows("score"))
     graph = dg.read_groups(model, batch.images[:2])
     return model, batch, Attributor(model, graph, example=batch.images[:2])
 
@@ -41,15 +41,15 @@ def gates(model: nn.Module, attributor: Attributor, batch: Any, layer: str) -> T
         positions, filters = group.end_places[end]
 
         def gate(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            whole = torch.ones(output.shape[1], dtype=torch.float64)
-            whole[positions] = factor[filters]
-            return output * whole.view(-1, *(1,) * (output.ndim - 2))
+            all_at_once = torch.ones(output.shape[1], dtype=torch.float64)
+            all_at_once[positions] = factor[filters]
+            return output * all_at_once.view(-1, *(1,) * (output.ndim - 2))
 
         return gate
 
     for end in group.ends:
         twin.get_submodule(end).register_forward_hook(hook(end))
-    found = torch.zeros(len(batch.images), group.filters, dtype=torch.float64)
+    result = torch.zeros(len(batch.images), group.filters, dtype=torch.float64)
     for k in range(group.filters):
         logits = []
         for step in (1e-5, -1e-5):
@@ -57,49 +57,49 @@ def gates(model: nn.Module, attributor: Attributor, batch: Any, layer: str) -> T
             factor[k] += step
             with torch.no_grad():
                 logits.append(twin(batch.images.double()).gather(1, batch.labels[:, None])[:, 0])
-        found[:, k] = (logits[0] - logits[1]) / 2e-5
-    return found
+        result[:, k] = (logits[0] - logits[1]) / 2e-5
+    return result
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_gradient_x_activation_is_the_derivative_by_a_gate(name: str) -> None:
     model, batch, by = ready(name)
-    found = by.values(batch, method="gradient_x_activation", layers=by.graph.names)
+    result = by.values(batch, method="gradient_x_activation", layers=by.graph.names)
     for layer in by.graph.names:
         slow = gates(model, by, batch, layer)
         assert slow.abs().max() > 0.01
-        assert torch.allclose(found[layer].double(), slow, atol=1e-4 * float(slow.abs().max())), layer
+        assert torch.allclose(result[layer].double(), slow, atol=1e-4 * float(slow.abs().max())), layer
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_ablation_is_what_the_network_loses_without_the_filter(name: str) -> None:
+def test_ablation_is_the_drop_of_the_logit_without_the_filter(name: str) -> None:
     model, batch, by = ready(name)
     with torch.no_grad():
         full = model(batch.images).gather(1, batch.labels[:, None])[:, 0]
-        for layer, found in by.values(batch, method="ablation", layers=by.graph.names).items():
+        for layer, result in by.values(batch, method="ablation", layers=by.graph.names).items():
             for k in range(by.graph[layer].filters):
                 mask = dg.Mask.by_hand(by.graph, removed={layer: [k]})
                 lost = full - zeroed(model, mask)(batch.images).gather(1, batch.labels[:, None])[:, 0]
-                assert torch.allclose(found[:, k], lost, atol=1e-5)
-            assert found.abs().max() > 0.01
+                assert torch.allclose(result[:, k], lost, atol=1e-5)
+            assert result.abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_activation_is_the_sum_at_the_door(name: str) -> None:
+def test_activation_is_the_sum_at_the_consumer_input(name: str) -> None:
     model, batch, by = ready(name)
-    for layer, found in by.values(batch, method="activation", layers=by.graph.names).items():
-        group, seen = by.graph[layer], []
-        reader = group.consumers[-1]
-        handle = model.get_submodule(reader).register_forward_pre_hook(
-            lambda _, x, seen=seen: seen.append(x[0].clone())
+    for layer, result in by.values(batch, method="activation", layers=by.graph.names).items():
+        group, recorded = by.graph[layer], []
+        consumer = group.consumers[-1]
+        handle = model.get_submodule(consumer).register_forward_pre_hook(
+            lambda _, x, recorded=recorded: recorded.append(x[0].clone())
         )
         with torch.no_grad():
             model(batch.images)
         handle.remove()
         slow = torch.zeros(len(batch.images), group.filters)
-        for place, filter_ in zip(*(part.tolist() for part in group.consumer_inputs[reader]), strict=True):
-            slow[:, filter_] += seen[0][:, place].reshape(len(slow), -1).sum(1)
-        assert torch.allclose(found, slow, atol=1e-5) and slow.std() > 0
+        for place, filter_ in zip(*(part.tolist() for part in group.consumer_inputs[consumer]), strict=True):
+            slow[:, filter_] += recorded[0][:, place].reshape(len(slow), -1).sum(1)
+        assert torch.allclose(result, slow, atol=1e-5) and slow.std() > 0
 
 
 def test_integrated_gradients_add_up_to_the_logit_and_its_value_on_black() -> None:
@@ -112,7 +112,7 @@ def test_integrated_gradients_add_up_to_the_logit_and_its_value_on_black() -> No
             assert torch.allclose(total, change, atol=0.05 * float(change.abs().max())), (method, layer)
 
 
-def test_one_layer_at_a_time_where_captum_would_mix_them() -> None:
+def test_integrated_gradients_take_one_layer_at_a_time() -> None:
     """Integrated gradients over a list of layers move all of them at once; ours are those of each layer alone."""
     model, batch, by = ready("residual")
     apart = separated(model, batch.images[:2])
@@ -129,7 +129,7 @@ def test_one_layer_at_a_time_where_captum_would_mix_them() -> None:
     assert torch.allclose(ours["inner"], alone, atol=1e-5)
 
 
-def test_why_a_copy_with_modules_of_their_own() -> None:
+def test_captum_fails_on_shared_in_place_modules_and_works_on_the_copy() -> None:
     """On torchvision's network DeepLift and integrated gradients fail; on the copy they work and add up."""
     import torchvision
 
@@ -142,28 +142,28 @@ def test_why_a_copy_with_modules_of_their_own() -> None:
     apart = separated(model, images)
     assert torch.equal(apart(images), model(images)) and fingerprint(model) == before
     assert model.layer1[0].relu.inplace and not any(getattr(m, "inplace", False) for m in apart.modules())
-    held = images.clone().requires_grad_()
+    data = images.clone().requires_grad_()
     with pytest.raises(RuntimeError, match="used more than once"):
-        attr.LayerDeepLift(model, model.layer1[0].bn1).attribute(held, torch.zeros_like(images), target=target)
+        attr.LayerDeepLift(model, model.layer1[0].bn1).attribute(data, torch.zeros_like(images), target=target)
     deep: Any = attr.LayerDeepLift(apart, apart.get_submodule("maxpool"))
-    lifted = deep.attribute(held, torch.zeros_like(images), target=target)
+    lifted = deep.attribute(data, torch.zeros_like(images), target=target)
     with torch.no_grad():
         change = (model(images) - model(torch.zeros_like(images))).gather(1, target[:, None])[:, 0]
     assert torch.allclose(lifted.flatten(1).sum(1), change, atol=0.02 * float(change.abs().max()))
     with pytest.raises(RuntimeError, match="in-place"):
-        attr.LayerIntegratedGradients(model, model.layer1[0].bn2).attribute(held, target=target, n_steps=2)
+        attr.LayerIntegratedGradients(model, model.layer1[0].bn2).attribute(data, target=target, n_steps=2)
     by = Attributor(model, dg.read_groups(model, images[:2]), example=images[:2])
-    found = by.values(Batch(images, target, torch.arange(3)), method="integrated_gradients", layers=["layer2.0.conv2"])
-    assert torch.isfinite(found["layer2.0.conv2"]).all()
+    result = by.values(Batch(images, target, torch.arange(3)), method="integrated_gradients", layers=["layer2.0.conv2"])
+    assert torch.isfinite(result["layer2.0.conv2"]).all()
 
 
-def test_a_reused_relu_is_heard_at_each_call() -> None:
+def test_a_reused_relu_becomes_one_module_per_call() -> None:
     model, batch, _ = ready("plain")
     apart: Any = separated(model, batch.images[:2])
     assert apart[1] is apart[4] and len(apart[1].turns) == 2
     sizes: list[Any] = [[], []]
-    for turn, held in zip(apart[1].turns, sizes, strict=True):
-        turn.register_forward_hook(lambda _m, _i, output, held=held: held.append(tuple(output.shape[1:])))
+    for turn, data in zip(apart[1].turns, sizes, strict=True):
+        turn.register_forward_hook(lambda _m, _i, output, data=data: data.append(tuple(output.shape[1:])))
     apart(batch.images)
     apart(batch.images)
     assert sizes == [[(6, 12, 12)] * 2, [(8, 6, 6)] * 2]
@@ -190,16 +190,16 @@ def test_every_number_comes_from_captum(method: Method, monkeypatch: pytest.Monk
 
 def test_all_layers_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     _, batch, by = ready("residual")
-    asked: list[int] = []
+    layer_counts: list[int] = []
     real = attr.LayerGradientXActivation.__init__
 
     def counting(self: Any, model: Any, layer: Any, *rest: Any) -> None:
-        asked.append(len(layer))
+        layer_counts.append(len(layer))
         real(self, model, layer, *rest)
 
     monkeypatch.setattr(attr.LayerGradientXActivation, "__init__", counting)
     by.values(batch, method="gradient_x_activation", layers=by.graph.names)
-    assert asked == [len({end for group in by.graph.groups for end in group.ends})]
+    assert layer_counts == [len({end for group in by.graph.groups for end in group.ends})]
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -236,21 +236,21 @@ class Joined(nn.Module):
         return self.head(self.last(joined).relu().mean((2, 3)))
 
 
-def test_behind_a_concatenation_each_group_has_its_own_places() -> None:
+def test_each_group_has_its_own_positions_behind_a_concatenation() -> None:
     model = randomise(Joined(), dtype=torch.float32)
-    held = domain("a", count=30)
-    batch: Any = held.take(held.rows("score"))
+    data = domain("a", count=30)
+    batch: Any = data.take(data.rows("score"))
     by = Attributor(model, dg.read_groups(model, batch.images[:2]), example=batch.images[:2])
     assert by.graph.names[:2] == ["a", "b"]
     gradient = by.values(batch, method="gradient_x_activation", layers=["b"])["b"]
     assert torch.allclose(gradient.double(), gates(model, by, batch, "b"), atol=1e-4) and gradient.abs().max() > 0.01
     with torch.no_grad():
         full = model(batch.images).gather(1, batch.labels[:, None])[:, 0]
-        found = by.values(batch, method="ablation", layers=["b"])["b"]
+        result = by.values(batch, method="ablation", layers=["b"])["b"]
         for k in range(5):
             mask = dg.Mask.by_hand(by.graph, removed={"b": [k]})
             lost = full - zeroed(model, mask)(batch.images).gather(1, batch.labels[:, None])[:, 0]
-            assert torch.allclose(found[:, k], lost, atol=1e-5)
+            assert torch.allclose(result[:, k], lost, atol=1e-5)
 
 
 def test_a_flattened_map_has_the_shape_of_the_layer_before() -> None:
@@ -267,11 +267,11 @@ def test_one_image_too_large_for_all_steps_takes_them_in_parts(monkeypatch: pyte
     _, batch, by = ready("norm")
     one = Batch(batch.images[:1], batch.labels[:1], batch.index[:1])
     for method in ("integrated_gradients", "conductance"):
-        whole = by.values(one, method=method, layers=["0"])["0"]
+        all_at_once = by.values(one, method=method, layers=["0"])["0"]
         with monkeypatch.context() as small:
             small.setattr("dgprune_lab.measurement.attributions._BYTES", 12 * 30_000)
             assert by.batch_size(method) == 1 and 2 <= by._room < STEPS
-            assert torch.allclose(by.values(one, method=method, layers=["0"])["0"], whole, atol=1e-5)
+            assert torch.allclose(by.values(one, method=method, layers=["0"])["0"], all_at_once, atol=1e-5)
 
 
 class Twice(nn.Module):

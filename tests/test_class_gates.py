@@ -1,4 +1,4 @@
-"""Gates per image on the true class's logit: a slow twin, many batches, tokens, and what is never gathered."""
+"""Gates per image on the true class's logit: a slow twin, many batches, tokens, and when they are not gathered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OTHERS: tuple[Need, ...] = ("class_gate", "gate", "weight_gradient", "mean_map",
 
 
 class SharedNorm(nn.Module):
-    """A residual stream whose two writers go through one BatchNorm."""
+    """A residual stream whose two producers share one BatchNorm."""
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
@@ -62,38 +62,38 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 def ready(name: str) -> tuple[nn.Module, FilterGraph, dg.Domain]:
     """A network and a domain of 30 scored images: none of class 3, one of class 2."""
     model = randomise(NETS[name](), dtype=torch.float32)
-    made = domain("a", count=90)
+    passes = domain("a", count=90)
     labels = torch.arange(90) % 2
     labels[40] = 2
-    source = dg.Domain.from_arrays("a", images=made.images, labels=labels, classes=4, splits=made.splits)
+    source = dg.Domain.from_arrays("a", images=passes.images, labels=labels, classes=4, splits=passes.splits)
     return model, dg.read_groups(model, images(2, 3, 12, 12), layers="all" if name == "tokens" else "conv"), source
 
 
-def by_doors(model: nn.Module, graph: FilterGraph, layer: str, source: dg.Domain) -> tuple[Tensor, Tensor]:
-    """(N, C) change of each image's logit by a gate wherever a layer reads the filter, and the labels.
+def by_consumer_gates(model: nn.Module, graph: FilterGraph, layer: str, source: dg.Domain) -> tuple[Tensor, Tensor]:
+    """(N, C) change of each image's logit by a gate at every consumer of the filter, and the labels.
 
-    Between the writers and the readers there is nothing here that a factor above 0 could not be moved through.
+    Between producers and consumers, everything here commutes with a positive factor.
     """
     group, twin = graph[layer], copy.deepcopy(model).double().eval()
     factor = torch.ones(group.filters, dtype=torch.float64)
 
-    def gate(reader: str) -> Callable[..., Any]:
-        places, filters = group.consumer_inputs[reader]
+    def gate(consumer: str) -> Callable[..., Any]:
+        places, filters = group.consumer_inputs[consumer]
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
             axis = inputs[0].ndim - 1 if isinstance(module, nn.Linear) else 1
-            whole = torch.ones(inputs[0].shape[axis], dtype=torch.float64)
-            whole[places] = factor[filters]
-            return (inputs[0] * whole.view([-1 if k == axis else 1 for k in range(inputs[0].ndim)]),)
+            gate_values = torch.ones(inputs[0].shape[axis], dtype=torch.float64)
+            gate_values[places] = factor[filters]
+            return (inputs[0] * gate_values.view([-1 if k == axis else 1 for k in range(inputs[0].ndim)]),)
 
         return hook
 
-    for reader in group.consumers:
-        twin.get_submodule(reader).register_forward_pre_hook(gate(reader))
+    for consumer in group.consumers:
+        twin.get_submodule(consumer).register_forward_pre_hook(gate(consumer))
     batch = source.take(source.rows("score"))
     labels = batch.labels
     assert labels is not None
-    found = torch.zeros(len(labels), group.filters, dtype=torch.float64)
+    result = torch.zeros(len(labels), group.filters, dtype=torch.float64)
     for k in range(group.filters):
         ends = []
         for step in (1e-5, -1e-5):
@@ -101,8 +101,8 @@ def by_doors(model: nn.Module, graph: FilterGraph, layer: str, source: dg.Domain
             factor[k] += step
             with torch.no_grad():
                 ends.append(twin(batch.images.double()).gather(1, labels[:, None])[:, 0])
-        found[:, k] = (ends[0] - ends[1]) / 2e-5
-    return found, labels
+        result[:, k] = (ends[0] - ends[1]) / 2e-5
+    return result, labels
 
 
 @pytest.mark.parametrize("needs", [("class_gate",), OTHERS], ids=["alone", "together"])
@@ -110,34 +110,34 @@ def by_doors(model: nn.Module, graph: FilterGraph, layer: str, source: dg.Domain
 def test_many_batches_equal_a_slow_twin_over_all_images(name: str, needs: Sequence[Need]) -> None:
     model, graph, source = ready(name)
     before = fingerprint(model)
-    found = gather(model, graph, domain=source, needs=needs, size=7)
-    assert fingerprint(model) == before and found.labels_read and found.images == 30
+    result = gather(model, graph, domain=source, needs=needs, size=7)
+    assert fingerprint(model) == before and result.labels_read and result.images == 30
     for layer in graph.names:
-        values, labels = (part.numpy() for part in by_doors(model, graph, layer, source))
-        held = found.class_gate[layer]
+        values, labels = (part.numpy() for part in by_consumer_gates(model, graph, layer, source))
+        moments = result.class_gate[layer]
         scale = float(np.abs(values).max())
-        assert held.images.tolist() == [15 - (labels == 2).sum(), 15, 1, 0] and scale > 0.01
+        assert moments.images.tolist() == [15 - (labels == 2).sum(), 15, 1, 0] and scale > 0.01
         for k in (0, 1):
-            mine = values[labels == k]
-            assert np.allclose(held.mean[k], mine.mean(0), atol=1e-3 * scale), (layer, k)
-            assert np.allclose(held.variance[k], mine.var(0, ddof=1), atol=1e-3 * scale**2), (layer, k)
-        assert np.allclose(held.mean[2], values[labels == 2][0], atol=2e-3 * scale), "a ReLU at 0 in float32"
-        assert not held.variance[2:].any() and not held.mean[3].any()
+            of_class = values[labels == k]
+            assert np.allclose(moments.mean[k], of_class.mean(0), atol=1e-3 * scale), (layer, k)
+            assert np.allclose(moments.variance[k], of_class.var(0, ddof=1), atol=1e-3 * scale**2), (layer, k)
+        assert np.allclose(moments.mean[2], values[labels == 2][0], atol=2e-3 * scale), "a ReLU at 0 in float32"
+        assert not moments.variance[2:].any() and not moments.mean[3].any()
 
 
 @pytest.mark.parametrize("name", ["plain", "residual"])
-def test_batches_of_any_size_and_further_needs_change_nothing(name: str) -> None:
+def test_batch_size_and_further_needs_change_nothing(name: str) -> None:
     model, graph, source = ready(name)
-    found = [gather(model, graph, domain=source, needs=["class_gate"], size=size) for size in (1, 4, 1000)]
-    found.append(gather(model, graph, domain=source, needs=OTHERS, size=11))
+    result = [gather(model, graph, domain=source, needs=["class_gate"], size=size) for size in (1, 4, 1000)]
+    result.append(gather(model, graph, domain=source, needs=OTHERS, size=11))
     for layer in graph.names:
-        for other in found[1:]:
-            for one, two in zip(found[0].class_gate[layer], other.class_gate[layer], strict=True):
+        for other in result[1:]:
+            for one, two in zip(result[0].class_gate[layer], other.class_gate[layer], strict=True):
                 assert torch.allclose(one.double(), two.double(), rtol=1e-4, atol=1e-5)
     alone = gather(model, graph, domain=source, needs=["gate", "weight_gradient", "risk"], size=11)
-    assert alone.risk == pytest.approx(found[3].risk)
+    assert alone.risk == pytest.approx(result[3].risk)
     for key, value in {**alone.gate, **alone.weight_gradient}.items():
-        assert torch.allclose(value, {**found[3].gate, **found[3].weight_gradient}[key], rtol=1e-4, atol=1e-6), key
+        assert torch.allclose(value, {**result[3].gate, **result[3].weight_gradient}[key], rtol=1e-4, atol=1e-6), key
 
 
 def test_the_scorer_does_not_depend_on_how_many_images_a_batch_holds() -> None:
@@ -148,7 +148,7 @@ def test_the_scorer_does_not_depend_on_how_many_images_a_batch_holds() -> None:
     study = dg.Study(model, sources=pair[:1], targets=pair[1:])
     scores = study.score("sensitivity")
     for layer in study.graph.names:
-        (first, ones), (second, others) = (by_doors(model, study.graph, layer, held) for held in pair)
+        (first, ones), (second, others) = (by_consumer_gates(model, study.graph, layer, moments) for moments in pair)
         sizes = []
         for k in range(4):
             x, y = first[ones == k].numpy(), second[others == k].numpy()
@@ -176,20 +176,20 @@ def logits(model: nn.Module, source: dg.Domain, *, light: float = 1.0) -> Tensor
 
 
 def test_gradients_and_activations_of_tokens_are_added_up() -> None:
-    model, graph, source, found = of_tokens("gradient_x_activation")
+    model, graph, source, result = of_tokens("gradient_x_activation")
     net: Any = model
     tokens = net.patch(source.take(source.rows("score")).images).relu().flatten(2).transpose(1, 2).detach()
     wide = net.wide(tokens).relu()
     for layer, values in of_tokens("activation")[3].items():
-        slow = by_doors(model, graph, layer, source)[0]
-        assert torch.allclose(found[layer].double(), slow, atol=1e-3 * float(slow.abs().max()))
+        slow = by_consumer_gates(model, graph, layer, source)[0]
+        assert torch.allclose(result[layer].double(), slow, atol=1e-3 * float(slow.abs().max()))
         expected = wide.sum(1) if layer == "wide" else net.back(wide).relu().mean(1)
         assert torch.allclose(values, expected, atol=1e-4) and values.shape == slow.shape
 
 
 def test_ablation_closes_a_filter_on_all_tokens() -> None:
-    model, graph, source, found = of_tokens("ablation")
-    for layer, values in found.items():
+    model, graph, source, result = of_tokens("ablation")
+    for layer, values in result.items():
         for k in range(graph[layer].filters):
             without = zeroed(model, dg.Mask.by_hand(graph, removed={layer: [k]}))
             assert torch.allclose(values[:, k], logits(model, source) - logits(without, source), atol=1e-5), (layer, k)
@@ -198,22 +198,20 @@ def test_ablation_closes_a_filter_on_all_tokens() -> None:
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "conductance"])
 def test_paths_through_tokens_add_up_to_the_change_from_black(method: Method) -> None:
-    model, _, source, found = of_tokens(method)
+    model, _, source, result = of_tokens(method)
     change = logits(model, source) - logits(model, source, light=0.0)
-    for values in found.values():
+    for values in result.values():
         assert torch.allclose(values.sum(1), change, atol=0.05 * float(change.abs().max()))
 
 
 @pytest.mark.parametrize("scorer", ["taylor", "dss", "l1"])
-def test_what_is_costly_is_not_made_for_a_scorer_that_may_come_next(
-    scorer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_costly_fields_are_not_gathered_for_scorers_alongside(scorer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`dss` reads the target's images: gates by class alongside would read its labels, too."""
-    made: list[tuple[set[Need], Statistics]] = []
+    passes: list[tuple[set[Need], Statistics]] = []
 
     def watched(*args: Any, needs: Sequence[Need], **options: Any) -> Statistics:
-        made.append((set(needs), gather(*args, needs=needs, **options)))
-        return made[-1][1]
+        passes.append((set(needs), gather(*args, needs=needs, **options)))
+        return passes[-1][1]
 
     monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", watched)
     study = dg.Study(
@@ -224,10 +222,10 @@ def test_what_is_costly_is_not_made_for_a_scorer_that_may_come_next(
     later = [dg.SCORERS[name] for name in ("sensitivity", "sensitivity_sources", "taylor", "dss_sources")]
     study.score_all([scorer], alongside=later)
     reads = {"taylor": {"a", "b"}, "dss": {"a", "b", "t"}, "l1": set()}[scorer]
-    assert {held.domain for _, held in made} == reads and "class_gate" in COSTLY
-    for needs, held in made:
-        assert not needs & COSTLY and not held.class_gate
-        assert held.labels_read == (held.domain != "t"), "sources give Taylor's gates too, the target only images"
-    made.clear()
+    assert {moments.domain for _, moments in passes} == reads and "class_gate" in COSTLY
+    for needs, moments in passes:
+        assert not needs & COSTLY and not moments.class_gate
+        assert moments.labels_read == (moments.domain != "t"), "sources give Taylor's gates too, the target only images"
+    passes.clear()
     study.score("sensitivity")
-    assert {held.domain for needs, held in made if "class_gate" in needs} == {"a", "b", "t"}
+    assert {moments.domain for needs, moments in passes if "class_gate" in needs} == {"a", "b", "t"}

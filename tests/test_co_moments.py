@@ -1,4 +1,4 @@
-"""Which layers are consecutive, and that the sums of one pass are those of all responses kept."""
+"""Which layers are consecutive; the sums of one pass equal those of all stored responses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Response = Callable[[Kept], Tensor]
 
 
 class Concatenated(nn.Module):
-    """Two branches side by side, read by one convolution; one of them is read by a second layer too."""
+    """Two parallel branches consumed by one convolution; one of them has a second consumer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Concatenated(nn.Module):
 
 
 class Mixer(nn.Module):
-    """A depthwise convolution inside a residual branch: the stream keeps what was there before."""
+    """A depthwise convolution inside a residual branch: the stream keeps its previous value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Mixer(nn.Module):
 
 
 class Squeezed(nn.Module):
-    """A map multiplied by a function of itself; what is read behind it is the map."""
+    """A map multiplied by a function of itself; its consumers are fed by the map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def net(name: str, **kinds: Any) -> tuple[nn.Module, FilterGraph]:
 
 
 def responses(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Every layer's raw output on every image, (N, C), the mean over places; all kept at once."""
+    """Every layer's raw output on every image, (N, C), the mean over positions; all stored at once."""
     kept: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -154,48 +154,50 @@ def pearson(x: Tensor, y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("size", [7, 250])
-def test_the_sums_are_those_of_all_responses(name: str, size: int) -> None:
+def test_sums_equal_those_of_all_responses(name: str, size: int) -> None:
     model, graph = net(name)
     source = domain("a", count=120)
-    found = gather(model, graph, domain=source, needs=["co_moments", "class_co_moments"], size=size)
+    sums_found = gather(model, graph, domain=source, needs=["co_moments", "class_co_moments"], size=size)
     batch = source.take(source.rows("score"))
     kept = responses(net(name)[0], batch.images)
-    wanted = NETS[name][1]
-    assert list(found.co_moments) == list(found.class_co_moments) and set(found.co_moments) == set(wanted)
-    assert [(group.name, layer) for group, layer in co_moments.pairs(model, graph)] == list(found.co_moments)
-    for key, response in wanted.items():
-        for held, parts in (
-            (found.co_moments[key], [torch.ones(len(batch.images), dtype=torch.bool)]),
-            (found.class_co_moments[key], [batch.labels == k for k in range(4)]),
+    responses_of = NETS[name][1]
+    assert list(sums_found.co_moments) == list(sums_found.class_co_moments) and set(sums_found.co_moments) == set(
+        responses_of
+    )
+    assert [(group.name, layer) for group, layer in co_moments.pairs(model, graph)] == list(sums_found.co_moments)
+    for key, response in responses_of.items():
+        for moments, masks in (
+            (sums_found.co_moments[key], [torch.ones(len(batch.images), dtype=torch.bool)]),
+            (sums_found.class_co_moments[key], [batch.labels == k for k in range(4)]),
         ):
-            for k, rows in enumerate(parts):
+            for k, rows in enumerate(masks):
                 x, y = response(kept)[rows], kept[key[1]][rows]
-                same(held, k, x, y)
+                same(moments, k, x, y)
 
 
-def same(held: CoMoments, k: int, x: Tensor, y: Tensor) -> None:
-    assert int(held.images[k]) == len(x)
+def same(moments: CoMoments, k: int, x: Tensor, y: Tensor) -> None:
+    assert int(moments.images[k]) == len(x)
     for got, want in (
-        (held.first[:, k], torch.stack([x.sum(0), x.square().sum(0)])),
-        (held.second[:, k], torch.stack([y.sum(0), y.square().sum(0)])),
-        (held.cross[k], x.T @ y),
-        (held.shuffled[k], x.roll(1, 0).T @ y),
+        (moments.first[:, k], torch.stack([x.sum(0), x.square().sum(0)])),
+        (moments.second[:, k], torch.stack([y.sum(0), y.square().sum(0)])),
+        (moments.cross[k], x.T @ y),
+        (moments.shuffled[k], x.roll(1, 0).T @ y),
     ):
         assert got.dtype == torch.float64 and torch.allclose(got, want, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["residual", "concatenated"])
-def test_correlations_are_those_of_all_responses(name: str) -> None:
+def test_correlations_equal_those_of_all_responses(name: str) -> None:
     model, graph = net(name)
     source = domain("a", count=120)
-    found = gather(model, graph, domain=source, needs=["class_co_moments"]).class_co_moments
+    sums_found = gather(model, graph, domain=source, needs=["class_co_moments"]).class_co_moments
     batch = source.take(source.rows("score"))
     kept = responses(net(name)[0], batch.images)
     assert batch.labels is not None
     for key, response in NETS[name][1].items():
-        parts = [pearson(response(kept)[batch.labels == k], kept[key[1]][batch.labels == k]) for k in range(4)]
-        assert torch.allclose(correlation(found[key]), torch.stack(parts).abs().mean(0), atol=1e-4)
-        assert torch.allclose(correlation(found[key], signed=True), torch.stack(parts).mean(0), atol=1e-4)
+        masks = [pearson(response(kept)[batch.labels == k], kept[key[1]][batch.labels == k]) for k in range(4)]
+        assert torch.allclose(correlation(sums_found[key]), torch.stack(masks).abs().mean(0), atol=1e-4)
+        assert torch.allclose(correlation(sums_found[key], signed=True), torch.stack(masks).mean(0), atol=1e-4)
 
 
 def test_one_image_of_a_class_in_a_batch_is_not_paired_with_itself() -> None:
@@ -207,13 +209,17 @@ def test_one_image_of_a_class_in_a_batch_is_not_paired_with_itself() -> None:
         assert not torch.allclose(sums.shuffled, sums.cross, rtol=1e-5)
 
 
-def test_hidden_units_write_too_where_they_may_be_pruned() -> None:
+def test_prunable_hidden_units_form_pairs_too() -> None:
     model, graph = net("plain", layers="all")
-    assert [(group.name, layer) for group, layer in co_moments.pairs(model, graph)] == [("0", "3"), ("3", "7"), ("7", "9")]
+    assert [(group.name, layer) for group, layer in co_moments.pairs(model, graph)] == [
+        ("0", "3"),
+        ("3", "7"),
+        ("7", "9"),
+    ]
     source = domain("a", count=60)
-    found = gather(model, graph, domain=source, needs=["co_moments"]).co_moments
+    sums_found = gather(model, graph, domain=source, needs=["co_moments"]).co_moments
     kept = responses(net("plain")[0], source.take(source.rows("score")).images)
-    same(found["7", "9"], 0, kept["7"], kept["9"])
+    same(sums_found["7", "9"], 0, kept["7"], kept["9"])
 
 
 def test_co_moments_above_the_stated_size_are_refused_before_anything_is_allocated(

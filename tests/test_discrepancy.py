@@ -1,4 +1,4 @@
-"""Distances of features: against slow twins and closed forms, nothing found where nothing is, planted shifts found."""
+"""Distances between domains: slow twins, closed forms, coverage of 0 without a shift, detection of planted shifts."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ def ids(count: int, other: int, *, shared: int = 0) -> tuple[NDArray[np.int64], 
     return np.arange(count), np.arange(other) + count - shared
 
 
-def holds(found: Estimate, truth: float) -> bool:
-    return bool(found.low <= truth <= found.high)
+def holds(result: Estimate, truth: float) -> bool:
+    return bool(result.low <= truth <= result.high)
 
 
 # Means over different images ------------------------------------------------------------------------------------------
 
 
-def over_fours(a: Rows, b: Rows, budget: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
+def over_fours(a: Rows, b: Rows, image_ids: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
     """The mean of the product of double differences over all fours of different images."""
-    found = []
+    result = []
     for i, k in permutations(range(a.shape[0]), 2):
         for j, m in permutations(range(a.shape[1]), 2):
-            if not {budget[0][i], budget[0][k]} & {budget[1][j], budget[1][m]}:
+            if not {image_ids[0][i], image_ids[0][k]} & {image_ids[1][j], image_ids[1][m]}:
                 one, other = (t[i, j] - t[i, m] - t[k, j] + t[k, m] for t in (a, b))
-                found.append(one * other / 4)
-    return float(np.mean(found))
+                result.append(one * other / 4)
+    return float(np.mean(result))
 
 
 @pytest.mark.parametrize("shared", [0, 8])
 def test_co_moment_is_the_mean_over_fours_of_different_images_in_every_draw(shared: int) -> None:
     a, b = normal(2, 8, 9 if shared == 0 else 8)
-    budget = ids(*a.shape, shared=shared)
-    drawn = draws(budget, seed=3)
-    found = co_moment(a.copy(), b.copy(), drawn)
+    image_ids = ids(*a.shape, shared=shared)
+    drawn = draws(image_ids, seed=3)
+    result = co_moment(a.copy(), b.copy(), drawn)
     for k in (0, 1, 2, HALVES):
         p, q = drawn.first[k] > 0, drawn.second[k] > 0
-        assert found[k] == pytest.approx(over_fours(a[p][:, q], b[p][:, q], (budget[0][p], budget[1][q])))
-    assert co_moment(held := a.copy(), held, drawn)[0] == pytest.approx(over_fours(a, a, budget))
+        assert result[k] == pytest.approx(over_fours(a[p][:, q], b[p][:, q], (image_ids[0][p], image_ids[1][q])))
+    assert co_moment(gram := a.copy(), gram, drawn)[0] == pytest.approx(over_fours(a, a, image_ids))
 
 
-def test_co_moment_of_some_shared_images_counts_the_pairs_threes_and_fours_there_are() -> None:
-    a, budget = normal(8, 9), ids(8, 9, shared=5)
-    apart = budget[0][:, None] != budget[1]
+def test_co_moment_of_partly_shared_images_averages_over_different_images_only() -> None:
+    a, image_ids = normal(8, 9), ids(8, 9, shared=5)
+    apart = image_ids[0][:, None] != image_ids[1]
     n, m = a.shape
     pairs = [a[i, j] ** 2 for i in range(n) for j in range(m) if apart[i, j]]
     rows = [a[i, j] * a[i, k] for i in range(n) for j, k in permutations(range(m), 2) if apart[i, j] and apart[i, k]]
@@ -74,16 +74,16 @@ def test_co_moment_of_some_shared_images_counts_the_pairs_threes_and_fours_there
         if apart[np.ix_([i, k], [j, g])].all()
     ]
     truth = np.mean(pairs) - np.mean(rows) - np.mean(columns) + np.mean(fours)
-    assert co_moment(held := a.copy(), held, draws(budget, seed=0))[0] == pytest.approx(truth)
+    assert co_moment(gram := a.copy(), gram, draws(image_ids, seed=0))[0] == pytest.approx(truth)
 
 
 def test_hsic_1_is_the_closed_form_of_song() -> None:
     x, y = normal(12, 3), normal(12, 5, seed=1)
     k, one = (rows @ rows.T for rows in (x, y))
-    found = co_moment(k, one, within(np.ones((1, 12))))[0]  # leaves the diagonals at 0
+    result = co_moment(k, one, within(np.ones((1, 12))))[0]  # leaves the diagonals at 0
     ones = np.ones(12)
     whole = (k @ one).trace() + (ones @ k @ ones) * (ones @ one @ ones) / (11 * 10) - 2 / 10 * ones @ k @ one @ ones
-    assert found == pytest.approx(whole / (12 * 9))
+    assert result == pytest.approx(whole / (12 * 9))
 
 
 def test_halves_hold_half_of_each_domain_and_a_shared_image_in_both_or_in_neither() -> None:
@@ -99,8 +99,8 @@ def test_halves_hold_half_of_each_domain_and_a_shared_image_in_both_or_in_neithe
 
 
 def test_the_interval_holds_all_but_a_twentieth_of_the_halves_that_have_a_value() -> None:
-    found = by_halves(np.array([5.0, *range(101), np.nan]))
-    assert tuple(found) == pytest.approx((5.0, 2.5, 97.5))
+    result = by_halves(np.array([5.0, *range(101), np.nan]))
+    assert tuple(result) == pytest.approx((5.0, 2.5, 97.5))
     for empty in ([np.nan, 1.0, 2.0], [1.0, np.nan]):
         assert np.isnan(by_halves(np.array(empty)).low) and np.isnan(by_halves(np.array(empty)).high)
 
@@ -110,22 +110,22 @@ def test_the_interval_holds_all_but_a_twentieth_of_the_halves_that_have_a_value(
 
 @pytest.mark.parametrize("shared", [0, 5, 9])
 def test_mmd_is_the_mean_kernel_over_pairs_of_different_images(shared: int) -> None:
-    x, y, budget = normal(9, 3), normal(11, 3, seed=1) + 1, ids(9, 11, shared=shared)
+    x, y, image_ids = normal(9, 3), normal(11, 3, seed=1) + 1, ids(9, 11, shared=shared)
 
     def mean(first: Rows, second: Rows, one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
-        found = [
+        result = [
             math.exp(-float(((first[i] - second[j]) ** 2).sum()) / (2 * 1.5**2))
             for i in range(len(first))
             for j in range(len(second))
             if one[i] != other[j]
         ]
-        return sum(found) / len(found)
+        return sum(result) / len(result)
 
-    truth = mean(x, x, budget[0], budget[0]) + mean(y, y, budget[1], budget[1]) - 2 * mean(x, y, *budget)
-    assert mmd(x, y, bandwidth=1.5, ids=budget).value == pytest.approx(truth)
+    truth = mean(x, x, image_ids[0], image_ids[0]) + mean(y, y, image_ids[1], image_ids[1]) - 2 * mean(x, y, *image_ids)
+    assert mmd(x, y, bandwidth=1.5, ids=image_ids).value == pytest.approx(truth)
 
 
-def test_a_copy_of_the_same_images_is_no_evidence_and_of_other_images_would_pull_together() -> None:
+def test_a_copy_of_the_same_images_has_distance_0_and_by_other_ids_a_negative_one() -> None:
     x = normal(40, 6)
     for compare in (BETWEEN["mmd"], coral):
         copied = compare(x, x.copy(), ids=(np.arange(40), np.arange(40)))
@@ -136,23 +136,23 @@ def test_a_copy_of_the_same_images_is_no_evidence_and_of_other_images_would_pull
 @pytest.mark.parametrize("shared", [0, 12])
 def test_coral_has_no_bias_while_the_plain_form_has(shared: int) -> None:
     """Scaled by 1.5, in 3 of 6 columns: |I - 2.25 I|^2 / (4 * 36) = 3 * 1.25^2 / 144."""
-    found, plain, scale = [], [], np.array([1.0, 1.0, 1.0, 1.5, 1.5, 1.5])
+    result, plain, scale = [], [], np.array([1.0, 1.0, 1.0, 1.5, 1.5, 1.5])
     for seed in range(300):
         x, noise = normal(2, 12, 6, seed=seed)
         y = (0.8 * x + 0.6 * noise if shared else noise) * scale + 3
-        found.append(float(coral(x, y, ids=ids(12, 12, shared=shared)).value))
+        result.append(float(coral(x, y, ids=ids(12, 12, shared=shared)).value))
         plain.append(float(((np.cov(x.T) - np.cov(y.T)) ** 2).sum() / 144))
-    error, truth = float(np.std(found)) / 300**0.5, 3 * 1.25**2 / 144
-    assert abs(np.mean(found) - truth) < 3.5 * error
+    error, truth = float(np.std(result)) / 300**0.5, 3 * 1.25**2 / 144
+    assert abs(np.mean(result) - truth) < 3.5 * error
     assert np.mean(plain) > truth + 10 * error
 
 
 def test_coral_counts_columns_of_zeros_and_does_not_see_where_the_means_are() -> None:
-    x, y, budget = normal(30, 4), 2 * normal(25, 4, seed=1), ids(30, 25)
-    found = coral(x, y, ids=budget)
-    wide = coral(np.pad(x, ((0, 0), (0, 4))), np.pad(y, ((0, 0), (0, 4))), ids=budget)
-    assert np.allclose(np.array(wide) * 4, np.array(found))
-    assert np.allclose(np.array(coral(x + 100, y - 7, ids=budget)), np.array(found))
+    x, y, image_ids = normal(30, 4), 2 * normal(25, 4, seed=1), ids(30, 25)
+    result = coral(x, y, ids=image_ids)
+    wide = coral(np.pad(x, ((0, 0), (0, 4))), np.pad(y, ((0, 0), (0, 4))), ids=image_ids)
+    assert np.allclose(np.array(wide) * 4, np.array(result))
+    assert np.allclose(np.array(coral(x + 100, y - 7, ids=image_ids)), np.array(result))
 
 
 def relu(count: int, seed: int, *, shift: float = 0.0) -> Rows:
@@ -162,20 +162,20 @@ def relu(count: int, seed: int, *, shift: float = 0.0) -> Rows:
 
 @pytest.mark.parametrize("name", BETWEEN)
 def test_two_samples_of_one_distribution_cover_0_and_a_planted_shift_is_found(name: str) -> None:
-    compare, budget = BETWEEN[name], ids(80, 60)
-    covered = sum(holds(compare(relu(80, k), relu(60, 1000 + k), ids=budget, seed=k), 0) for k in range(40))
+    compare, image_ids = BETWEEN[name], ids(80, 60)
+    covered = sum(holds(compare(relu(80, k), relu(60, 1000 + k), ids=image_ids, seed=k), 0) for k in range(40))
     assert covered >= 38
-    shifted = [compare(relu(80, k), relu(60, 1000 + k, shift=0.8), ids=budget, seed=k) for k in range(5)]
-    assert all(found.low > 0 for found in shifted)
-    further = compare(relu(80, 0), relu(60, 1000, shift=1.6), ids=budget)
+    shifted = [compare(relu(80, k), relu(60, 1000 + k, shift=0.8), ids=image_ids, seed=k) for k in range(5)]
+    assert all(result.low > 0 for result in shifted)
+    further = compare(relu(80, 0), relu(60, 1000, shift=1.6), ids=image_ids)
     assert further.value > shifted[0].value
 
 
 @pytest.mark.parametrize("name", BETWEEN)
-def test_a_seed_belongs_to_the_interval_and_arguments_are_left_as_they_are(name: str) -> None:
-    x, y, budget = relu(50, 0), relu(50, 1, shift=0.3), ids(50, 50, shared=50)
+def test_the_seed_determines_the_interval_and_arguments_are_untouched(name: str) -> None:
+    x, y, image_ids = relu(50, 0), relu(50, 1, shift=0.3), ids(50, 50, shared=50)
     kept = x.copy(), y.copy()
-    one, again, other = (BETWEEN[name](x, y, ids=budget, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (BETWEEN[name](x, y, ids=image_ids, seed=seed) for seed in (0, 0, 1))
     assert one == again and (one.low, one.high) != (other.low, other.high)
     assert name == "proxy_a_distance" or one.value == other.value
     assert np.array_equal(x, kept[0]) and np.array_equal(y, kept[1])
@@ -183,30 +183,30 @@ def test_a_seed_belongs_to_the_interval_and_arguments_are_left_as_they_are(name:
 
 @pytest.mark.parametrize("name", BETWEEN)
 def test_where_nothing_varies_there_is_no_interval(name: str) -> None:
-    still, budget = np.zeros((20, 3)), ids(20, 20, shared=20)
-    found = BETWEEN[name](still, still, ids=budget)
-    assert found.value == 0 and np.isnan(found.low) and np.isnan(found.high)
+    still, image_ids = np.zeros((20, 3)), ids(20, 20, shared=20)
+    result = BETWEEN[name](still, still, ids=image_ids)
+    assert result.value == 0 and np.isnan(result.low) and np.isnan(result.high)
 
 
-def test_the_classifier_separates_what_can_be_separated_up_to_the_bound_of_so_many_images() -> None:
+def test_separable_domains_have_distance_2_up_to_the_binomial_bound() -> None:
     x = normal(40, 3)
-    found = proxy_a_distance(x, x + 50, ids=ids(40, 40))
+    result = proxy_a_distance(x, x + 50, ids=ids(40, 40))
     error = 1.5 * (1 - 0.025 ** (1 / 80))
-    assert tuple(found) == pytest.approx((2.0, 2 - 4 * error, 2.0))
+    assert tuple(result) == pytest.approx((2.0, 2 - 4 * error, 2.0))
 
 
-def test_both_versions_of_an_image_lie_in_one_fold() -> None:
-    """Otherwise each is taken for its twin, which the classifier has learnt by heart, and the error nears 1."""
+def test_both_versions_of_an_image_are_in_one_fold() -> None:
+    """Otherwise each is mistaken for its twin, which the classifier has memorised, and the error approaches 1."""
     x = normal(60, 300)
     y = x + 0.01 * normal(60, 300, seed=1)
     assert proxy_a_distance(x, y, ids=ids(60, 60)).value < -1.5
     assert proxy_a_distance(x, y, ids=(np.arange(60), np.arange(60))).value == pytest.approx(0, abs=0.1)
 
 
-def test_the_larger_domain_is_cut() -> None:
+def test_the_larger_domain_is_subsampled() -> None:
     """Uncut, to guess the larger one is right in 10 of 11 cases."""
-    found = proxy_a_distance(normal(500, 2), normal(50, 2, seed=1), ids=ids(500, 50))
-    assert abs(found.value) < 0.7 and holds(found, 0)
+    result = proxy_a_distance(normal(500, 2), normal(50, 2, seed=1), ids=ids(500, 50))
+    assert abs(result.value) < 0.7 and holds(result, 0)
 
 
 def test_errors_become_a_distance_and_the_interval_is_widened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +231,6 @@ def test_errors_become_a_distance_and_the_interval_is_widened(monkeypatch: pytes
     assert proxy_a_distance(x, x, ids=ids(40, 40), folds=4).high == 2  # it cannot be more
 
 
-def test_a_classifier_that_has_not_settled_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_that_has_not_converged_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discrepancy, "_ITERATIONS", 1)
     assert proxy_a_distance(normal(40, 5), normal(40, 5, seed=1) + 1, ids=ids(40, 40)).value > 0

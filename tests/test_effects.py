@@ -1,4 +1,4 @@
-"""Effect sizes matched by class: closed forms, slow twins, intervals that hold the truth as often as they say."""
+"""Effect sizes matched by class: closed forms, slow twins, intervals with nominal coverage."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scipy.stats import mannwhitneyu
 
 import dgprune_lab as dg
 from dgprune_lab.core.statistics import ClassMoments
-from dgprune_lab.stats import rank_tests
 from dgprune_lab.stats import effect_sizes as effects
-from dgprune_lab.stats.rank_tests import auroc, p_values, q_values
+from dgprune_lab.stats import rank_tests
 from dgprune_lab.stats.effect_sizes import Array, Labels, class_moments, cohens_d, matched_d, merged
+from dgprune_lab.stats.rank_tests import auroc, p_values, q_values
 
 
-def drawn(
+def draw(
     kind: str, *, images: int, filters: int, shift: float = 0.0, classes: int = 10, seed: int = 0
 ) -> tuple[Array, Array, Labels]:
     """Two domains that are halves of one draw, the second with a shift; each class has a level of its own."""
@@ -38,7 +38,7 @@ def drawn(
 
 
 def same(*classes: int, images: int) -> Labels:
-    """Labels of two domains with so many images of each class."""
+    """Labels of two domains with this many images of each class."""
     labels = np.repeat(np.array(classes), images)
     return labels, labels
 
@@ -61,30 +61,30 @@ def slow_d(first: Array, second: Array, labels: Labels) -> list[float]:
 
 
 def test_moments_of_each_class_are_those_of_its_images() -> None:
-    values, _, (labels, _) = drawn("normal", images=5, filters=4, classes=3)
+    values, _, (labels, _) = draw("normal", images=5, filters=4, classes=3)
     labels = np.concatenate([labels, [4]])  # no image of class 3, one of class 4
     values = np.concatenate([values, values[:1]])
-    found = moments(values, labels, 6)
-    assert found.images.tolist() == [5, 5, 5, 0, 1, 0]
-    assert found.mean.dtype == found.variance.dtype == torch.float64
+    result = moments(values, labels, 6)
+    assert result.images.tolist() == [5, 5, 5, 0, 1, 0]
+    assert result.mean.dtype == result.variance.dtype == torch.float64
     for k in range(3):
-        assert np.allclose(found.mean[k], values[labels == k].mean(0))
-        assert np.allclose(found.variance[k], values[labels == k].var(0, ddof=1))
-    assert np.allclose(found.mean[4], values[-1]) and not found.mean[3].any() and not found.variance[3:].any()
+        assert np.allclose(result.mean[k], values[labels == k].mean(0))
+        assert np.allclose(result.variance[k], values[labels == k].var(0, ddof=1))
+    assert np.allclose(result.mean[4], values[-1]) and not result.mean[3].any() and not result.variance[3:].any()
 
 
 @pytest.mark.parametrize("level", [0.0, 1e8])
-def test_merged_batches_are_the_whole(level: float) -> None:
-    values, _, (labels, _) = drawn("normal", images=7, filters=3, classes=4)
+def test_merged_batches_equal_one_batch(level: float) -> None:
+    values, _, (labels, _) = draw("normal", images=7, filters=3, classes=4)
     values = values + level
     running = None
     for rows in np.split(np.arange(len(labels)), [1, 3, 12, 13]):
         running = merged(running, moments(values[rows], labels[rows], 5))
-    whole = moments(values, labels, 5)
-    assert running is not None and torch.equal(running.images, whole.images)
-    assert torch.allclose(running.mean, whole.mean, rtol=1e-14)
+    complete = moments(values, labels, 5)
+    assert running is not None and torch.equal(running.images, complete.images)
+    assert torch.allclose(running.mean, complete.mean, rtol=1e-14)
     # Sums of squares of numbers at 1e8 would have lost the variance altogether.
-    assert torch.allclose(running.variance, whole.variance, rtol=1e-6) and whole.variance[:4].min() > 0.1
+    assert torch.allclose(running.variance, complete.variance, rtol=1e-6) and complete.variance[:4].min() > 0.1
 
 
 def test_d_and_auroc_by_hand() -> None:
@@ -100,27 +100,27 @@ def test_d_and_auroc_by_hand() -> None:
 
 
 def test_d_equals_a_slow_twin_and_leaves_unmatched_classes_out() -> None:
-    first, second, labels = drawn("sparse", images=9, filters=6, shift=0.4, classes=4)
+    first, second, labels = draw("sparse", images=9, filters=6, shift=0.4, classes=4)
     labels = labels[0].copy(), labels[1].copy()
     labels[0][labels[0] == 3] = 30  # only in the first domain
     labels[1][labels[1] == 2] = 1
     labels[1][-1] = 2  # one image of class 2
-    found = cohens_d(first, second, labels=labels)
-    assert np.allclose(found.value, slow_d(first, second, labels))
-    assert np.allclose(found.value, matched_d(moments(first, labels[0], 31), moments(second, labels[1], 31)))
+    result = cohens_d(first, second, labels=labels)
+    assert np.allclose(result.value, slow_d(first, second, labels))
+    assert np.allclose(result.value, matched_d(moments(first, labels[0], 31), moments(second, labels[1], 31)))
 
 
-def test_without_spread_no_difference_is_zero_and_a_difference_is_left_out() -> None:
+def test_classes_without_spread_count_0_if_means_agree_else_are_left_out() -> None:
     labels = same(0, 1, images=3)
     first, second = np.zeros((6, 5)), np.zeros((6, 5))
     first[:, 1] = second[:, 1] = 0.3
     second[:3, 2] = 5.0  # class 0 differs without any spread, class 1 is 0
     first[:, 3], second[:, 3] = [0, 0, 0, 1, 2, 3], [7, 7, 7, 2, 3, 4]
     second[:, 4] = 1.0
-    found = cohens_d(first, second, labels=labels)
-    assert found.value[:4].tolist() == pytest.approx([0, 0, 0, 1]) and np.isnan(found.value[4])
-    assert np.isnan(found.low[[0, 1, 2, 4]]).all() and np.isnan(found.high[[0, 1, 2, 4]]).all()
-    assert found.low[3] < 1 < found.high[3]
+    result = cohens_d(first, second, labels=labels)
+    assert result.value[:4].tolist() == pytest.approx([0, 0, 0, 1]) and np.isnan(result.value[4])
+    assert np.isnan(result.low[[0, 1, 2, 4]]).all() and np.isnan(result.high[[0, 1, 2, 4]]).all()
+    assert result.low[3] < 1 < result.high[3]
     area = auroc(first, second, labels=labels)
     assert area.value.tolist() == pytest.approx([0.5, 0.5, 0.75, 0.5 + 7 / 18, 1])
     assert np.isnan([area.low[:2], area.high[:2]]).all() and (area.low[2:] < area.value[2:]).all()
@@ -138,8 +138,8 @@ def test_rounding_is_not_a_difference() -> None:
 
 @pytest.mark.parametrize(("kind", "images"), [("normal", 2), ("sparse", 3), ("sparse", 8)])
 def test_the_interval_equals_a_slow_twin(kind: str, images: int) -> None:
-    first, second, labels = drawn(kind, images=images, filters=30, shift=0.8, classes=2, seed=3)
-    found = cohens_d(first, second, labels=labels, seed=7)
+    first, second, labels = draw(kind, images=images, filters=30, shift=0.8, classes=2, seed=3)
+    result = cohens_d(first, second, labels=labels, seed=7)
     df = 2 * images - 2
     parts = []
     for k in range(2):
@@ -155,8 +155,8 @@ def test_the_interval_equals_a_slow_twin(kind: str, images: int) -> None:
     count = (~np.isnan(parts)).sum(0)
     means = np.where(count, np.nansum(parts, axis=0) / np.maximum(count, 1), np.nan)
     low, high = np.nanpercentile(means, [tail, 100 - tail], axis=0)
-    assert np.allclose(found.low, np.minimum(low, found.value))
-    assert np.allclose(found.high, np.maximum(high, found.value))
+    assert np.allclose(result.low, np.minimum(low, result.value))
+    assert np.allclose(result.high, np.maximum(high, result.value))
 
 
 # 2,000 filters have a standard error of half a point. Plain percentiles hold the truth in 92.6 % of the first row,
@@ -166,7 +166,7 @@ def test_the_interval_equals_a_slow_twin(kind: str, images: int) -> None:
     [("normal", 8, 0.0, 0.935, 0.965), ("normal", 8, 0.5, 0.92, 0.96), ("sparse", 20, 0.0, 0.91, 0.96)],
 )
 def test_d_intervals_hold_the_truth(kind: str, images: int, shift: float, least: float, most: float) -> None:
-    first, second, labels = drawn(kind, images=images, filters=2000, shift=shift, seed=11)
+    first, second, labels = draw(kind, images=images, filters=2000, shift=shift, seed=11)
     value, low, high = cohens_d(first, second, labels=labels)
     assert least < ((low <= shift) & (shift <= high)).mean() < most
     assert ((low <= value) & (value <= high)).all() and (low < high).all()
@@ -175,19 +175,19 @@ def test_d_intervals_hold_the_truth(kind: str, images: int, shift: float, least:
 @pytest.mark.parametrize("kind", ["normal", "sparse"])
 @pytest.mark.parametrize("images", [8, 20])
 def test_auroc_intervals_hold_the_truth(kind: str, images: int) -> None:
-    first, second, labels = drawn(kind, images=images, filters=2000, seed=12)
+    first, second, labels = draw(kind, images=images, filters=2000, seed=12)
     _, low, high = auroc(first, second, labels=labels)
     assert 0.935 < ((low <= 0.5) & (high >= 0.5)).mean() < 0.965
     assert 0.035 < (p_values(first, second, labels=labels) < 0.05).mean() < 0.065
     if kind == "normal":
-        first, second, labels = drawn(kind, images=images, filters=2000, shift=1.0, seed=13)
+        first, second, labels = draw(kind, images=images, filters=2000, shift=1.0, seed=13)
         _, low, high = auroc(first, second, labels=labels)
         truth = ndtr(1 / math.sqrt(2))
         assert 0.935 < ((low <= truth) & (high >= truth)).mean() < 0.97
 
 
 def test_a_planted_shift_is_found_and_nothing_else() -> None:
-    first, second, labels = drawn("normal", images=30, filters=60, seed=5)
+    first, second, labels = draw("normal", images=30, filters=60, seed=5)
     second[:, :20] += 0.8
     d, area = cohens_d(first, second, labels=labels), auroc(first, second, labels=labels)
     q = q_values(p_values(first, second, labels=labels))
@@ -198,16 +198,16 @@ def test_a_planted_shift_is_found_and_nothing_else() -> None:
 
 
 def test_one_class_agrees_with_mann_whitney() -> None:
-    first, second, labels = drawn("sparse", images=30, filters=12, shift=0.3, classes=1)
+    first, second, labels = draw("sparse", images=30, filters=12, shift=0.3, classes=1)
     area, p = auroc(first, second, labels=labels).value, p_values(first, second, labels=labels)
-    wanted = mannwhitneyu(second, first, axis=0, method="asymptotic", use_continuity=False)
-    assert np.allclose(area, wanted.statistic / 900) and np.allclose(p, wanted.pvalue)
+    expected = mannwhitneyu(second, first, axis=0, method="asymptotic", use_continuity=False)
+    assert np.allclose(area, expected.statistic / 900) and np.allclose(p, expected.pvalue)
 
 
 def test_p_values_of_several_classes_equal_a_slow_twin() -> None:
-    first, second, labels = drawn("sparse", images=6, filters=4, shift=0.5, classes=3)
+    first, second, labels = draw("sparse", images=6, filters=4, shift=0.5, classes=3)
     first, labels = first[:-4], (labels[0][:-4], labels[1])
-    for j, found in enumerate(p_values(first, second, labels=labels)):
+    for j, result in enumerate(p_values(first, second, labels=labels)):
         gap = variance = 0.0
         for k in range(3):
             x, y = first[labels[0] == k, j], second[labels[1] == k, j]
@@ -216,11 +216,11 @@ def test_p_values_of_several_classes_equal_a_slow_twin() -> None:
             ties = sum(t**3 - t for t in np.unique(np.concatenate([x, y]), return_counts=True)[1])
             gap += wins / (len(x) * len(y)) - 0.5
             variance += (n + 1 - ties / (n * (n - 1))) / (12 * len(x) * len(y))
-        assert found == pytest.approx(math.erfc(abs(gap) / math.sqrt(2 * variance)))
+        assert result == pytest.approx(math.erfc(abs(gap) / math.sqrt(2 * variance)))
 
 
 def test_the_ends_of_an_auroc_interval_solve_its_equation() -> None:
-    first, second, labels = drawn("normal", images=9, filters=30, shift=0.7, classes=3)
+    first, second, labels = draw("normal", images=9, filters=30, shift=0.7, classes=3)
     first, labels = first[labels[0] != 2], (labels[0][labels[0] != 2], labels[1])
     rows = labels[1] != 1
     second, labels = np.concatenate([second[rows], second[:4]]), (labels[0], np.append(labels[1][rows], [1] * 4))
@@ -234,7 +234,7 @@ def test_the_ends_of_an_auroc_interval_solve_its_equation() -> None:
     assert (low < value).all() and (value < high).all()
 
 
-def test_domains_that_are_fully_apart_still_have_intervals() -> None:
+def test_fully_separated_domains_still_have_intervals() -> None:
     labels = same(0, 1, images=8)
     first = np.random.default_rng(0).uniform(size=(16, 3))
     value, low, high = auroc(first, first + 2, labels=labels)
@@ -247,39 +247,39 @@ def test_domains_that_are_fully_apart_still_have_intervals() -> None:
 
 
 def test_an_auroc_interval_holds_one_half_exactly_where_p_is_large() -> None:
-    first, second, labels = drawn("sparse", images=7, filters=400, shift=0.35, classes=4)
+    first, second, labels = draw("sparse", images=7, filters=400, shift=0.35, classes=4)
     _, low, high = auroc(first, second, labels=labels)
     p = p_values(first, second, labels=labels)
     assert np.array_equal((low <= 0.5) & (high >= 0.5), p >= 0.05) and 0.1 < (p < 0.05).mean() < 0.9
 
 
-def test_q_values_equal_a_slow_twin_and_pass_over_nan() -> None:
+def test_q_values_equal_a_slow_twin_and_ignore_nan() -> None:
     p = np.random.default_rng(1).uniform(size=40) ** 3
     p[[3, 17]] = np.nan
     known = sorted(v for v in p if not math.isnan(v))
-    for value, found in zip(p, q_values(p), strict=True):
+    for value, result in zip(p, q_values(p), strict=True):
         if math.isnan(value):
-            assert math.isnan(found)
+            assert math.isnan(result)
         else:
-            assert found == pytest.approx(min(v * 38 / (j + 1) for j, v in enumerate(known) if v >= value))
+            assert result == pytest.approx(min(v * 38 / (j + 1) for j, v in enumerate(known) if v >= value))
     assert np.isnan(q_values(np.full(3, np.nan))).all()
 
 
 def test_blocks_of_filters_and_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second, labels = drawn("sparse", images=7, filters=9, shift=0.2, classes=3)
-    whole = cohens_d(first, second, labels=labels), auroc(first, second, labels=labels)
+    first, second, labels = draw("sparse", images=7, filters=9, shift=0.2, classes=3)
+    complete = cohens_d(first, second, labels=labels), auroc(first, second, labels=labels)
     alone = cohens_d(first[:, 4:5], second[:, 4:5], labels=labels)
-    assert np.allclose(np.stack(alone)[:, 0], np.stack(whole[0])[:, 4])
-    assert not np.allclose(cohens_d(first, second, labels=labels, seed=1).low, whole[0].low)
+    assert np.allclose(np.stack(alone)[:, 0], np.stack(complete[0])[:, 4])
+    assert not np.allclose(cohens_d(first, second, labels=labels, seed=1).low, complete[0].low)
     monkeypatch.setattr(effects, "BYTES", 1)
     monkeypatch.setattr(rank_tests, "BYTES", 1)
     monkeypatch.setattr(effects, "_STEP", 8 * 7 * 13)
-    assert np.allclose(cohens_d(first, second, labels=labels), whole[0])
-    assert np.allclose(auroc(first, second, labels=labels), whole[1])
+    assert np.allclose(cohens_d(first, second, labels=labels), complete[0])
+    assert np.allclose(auroc(first, second, labels=labels), complete[1])
 
 
 def test_memory_stays_bounded() -> None:
-    first, second, labels = drawn("normal", images=8, filters=3000)
+    first, second, labels = draw("normal", images=8, filters=3000)
     tracemalloc.start()
     cohens_d(first, second, labels=labels)
     peak = tracemalloc.get_traced_memory()[1]
@@ -287,14 +287,14 @@ def test_memory_stays_bounded() -> None:
     assert peak < 64 * 2**20 < 1000 * 3000 * 8 * 3, "one table of all resamples is 24 MB, and three are needed"
 
 
-def test_arrays_of_single_precision_that_may_not_be_written_are_read() -> None:
-    first, second, labels = drawn("normal", images=5, filters=3, classes=2)
-    wanted = cohens_d(first, second, labels=labels), auroc(first, second, labels=labels)
+def test_read_only_arrays_of_single_precision_are_accepted() -> None:
+    first, second, labels = draw("normal", images=5, filters=3, classes=2)
+    expected = cohens_d(first, second, labels=labels), auroc(first, second, labels=labels)
     small = [values.astype(np.float32) for values in (first, second)]
     for values in small:
         values.setflags(write=False)
-    found = cohens_d(*small, labels=labels), auroc(*small, labels=labels)  # type: ignore[arg-type]
-    for got, want in zip(found, wanted, strict=True):
+    result = cohens_d(*small, labels=labels), auroc(*small, labels=labels)  # type: ignore[arg-type]
+    for got, want in zip(result, expected, strict=True):
         assert np.allclose(got, want, atol=1e-5) and all(part.dtype == np.float64 for part in got)
 
 

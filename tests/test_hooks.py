@@ -1,4 +1,4 @@
-"""What makes a pass fast changes no sum: blocks, layouts, responses that wait, gates, and what a study keeps of it."""
+"""The optimisations of a pass change no sum: blocks, memory formats, batched co-moments, gates, the study's cache."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.statistics import Need, Statistics
-from dgprune_lab.measurement import co_moments
-from dgprune_lab.measurement import collectors
+from dgprune_lab.measurement import co_moments, collectors
 from dgprune_lab.measurement.co_moments import PairSums
 from dgprune_lab.measurement.statistics import gather
 from dgprune_lab.study import study
@@ -38,30 +37,30 @@ def leaves(value: Any) -> list[Tensor]:
     return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in leaves(part)]
 
 
-def numbers(found: Statistics) -> Tensor:
-    """Every number of a pass, one after the other."""
-    held = [leaf for need in NEEDS for leaf in leaves(getattr(found, need))]
-    assert all(getattr(found, need) for need in NEEDS) and len(held) > len(NEEDS)
-    return torch.cat([leaf.double().flatten() for leaf in held])
+def numbers(result: Statistics) -> Tensor:
+    """Every number of a pass, concatenated."""
+    selected = [leaf for need in NEEDS for leaf in leaves(getattr(result, need))]
+    assert all(getattr(result, need) for need in NEEDS) and len(selected) > len(NEEDS)
+    return torch.cat([leaf.double().flatten() for leaf in selected])
 
 
 @pytest.mark.parametrize("make", [plain_net, norm_net, ResidualNet])
-def test_layouts_blocks_and_waiting_rows_change_no_sum(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_formats_blocks_and_waiting_rows_change_no_sum(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = randomise(make(), seed=4, dtype=torch.float32)
     graph, source = dg.read_groups(model, images(2, 3, 12, 12)), domain("a", count=120)
 
-    def found(layout: torch.memory_format) -> Tensor:
+    def result(layout: torch.memory_format) -> Tensor:
         return numbers(gather(model, graph, domain=source, needs=NEEDS, size=9, layout=layout))
 
-    first = found(torch.contiguous_format)
-    assert torch.allclose(first, found(torch.channels_last), rtol=1e-3, atol=1e-4)
+    first = result(torch.contiguous_format)
+    assert torch.allclose(first, result(torch.channels_last), rtol=1e-3, atol=1e-4)
     monkeypatch.setattr(collectors, "_BLOCK", 1000)  # one to four images of these maps
     monkeypatch.setattr(co_moments, "_ROWS", 20)
     for layout in (torch.contiguous_format, torch.channels_last):
-        assert torch.allclose(first, found(layout), rtol=1e-3, atol=1e-4)
+        assert torch.allclose(first, result(layout), rtol=1e-3, atol=1e-4)
 
 
-def test_the_layout_is_tried_where_it_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_format_is_tried_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     class Flattens(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -70,20 +69,20 @@ def test_the_layout_is_tried_where_it_is_not_given(monkeypatch: pytest.MonkeyPat
         def forward(self, x: Tensor) -> Tensor:
             return self.head(torch.relu(self.conv(x)).view(len(x), -1))
 
-    seen: list[bool] = []
+    layouts: list[bool] = []
     for make in (Flattens, plain_net):
         model: Any = randomise(make(), dtype=torch.float32)
         graph = dg.read_groups(model, images(2, 3, 12, 12))
         take = dg.Domain.batches
 
-        def batches(self: dg.Domain, *args: Any, take: Any = take, **given: Any) -> Any:
-            seen.append(given["layout"] == torch.channels_last)
-            return take(self, *args, **given)
+        def batches(self: dg.Domain, *args: Any, take: Any = take, **options: Any) -> Any:
+            layouts.append(options["layout"] == torch.channels_last)
+            return take(self, *args, **options)
 
         monkeypatch.setattr(dg.Domain, "batches", batches)
         assert gather(model, graph, domain=domain("a"), needs=["gate", "mean_map"]).gate
         monkeypatch.undo()
-    assert seen == [False, True]
+    assert layouts == [False, True]
 
 
 @pytest.mark.parametrize("rows", [1, 10, 1000])
@@ -91,44 +90,46 @@ def test_waiting_rows_are_added_class_by_class(rows: int, monkeypatch: pytest.Mo
     """Class 2 has no image, class 1 a single one, and most batches lack a class."""
     monkeypatch.setattr(co_moments, "_ROWS", rows)
     labels = torch.tensor([0, 3, 3, 0, 1, 3, 0, 0, 3, 0, 3, 0, 0, 3])
-    drawn = torch.Generator().manual_seed(1)
-    x, y = (torch.randn(len(labels), width, generator=drawn, dtype=torch.float64) for width in (70, 3))
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(len(labels), width, generator=generator, dtype=torch.float64) for width in (70, 3))
     sums = PairSums(x, y, classes=4)
     for part in torch.arange(len(labels)).split(4):
         sums.add(x[part], y[part], labels[part])
-    found = sums.result()
-    assert found.images.tolist() == [7, 1, 0, 6] and found.shuffled.shape == (4, 64, 3)
+    result = sums.result()
+    assert result.images.tolist() == [7, 1, 0, 6] and result.shuffled.shape == (4, 64, 3)
     for k in range(4):
         a, b = x[labels == k], y[labels == k]
-        assert torch.allclose(found.cross[k], a.T @ b) and torch.allclose(found.shuffled[k], a[:, :64].roll(1, 0).T @ b)
-        assert torch.allclose(found.first[:, k], torch.stack([a.sum(0), a.square().sum(0)]))
-        assert torch.allclose(found.second[:, k], torch.stack([b.sum(0), b.square().sum(0)]))
+        assert torch.allclose(result.cross[k], a.T @ b) and torch.allclose(
+            result.shuffled[k], a[:, :64].roll(1, 0).T @ b
+        )
+        assert torch.allclose(result.first[:, k], torch.stack([a.sum(0), a.square().sum(0)]))
+        assert torch.allclose(result.second[:, k], torch.stack([b.sum(0), b.square().sum(0)]))
 
 
 def test_a_gate_on_a_layer_without_batchnorm_is_its_weights_times_their_gradients() -> None:
     """Of a layer that is linear in its weights, sum y dL/dy = sum w dL/dw + sum b dL/db; of hidden units too."""
     model = randomise(plain_net(), dtype=torch.float32)
     graph = dg.read_groups(model, images(2, 3, 12, 12), layers="all")
-    found = gather(model, graph, domain=domain("a"), needs=["gate", "weight_gradient"])
+    result = gather(model, graph, domain=domain("a"), needs=["gate", "weight_gradient"])
     assert [group.name for group in graph.groups] == ["0", "3", "7"]
-    for name, gate in found.gate.items():
+    for name, gate in result.gate.items():
         products = [
-            model.get_parameter(f"{name}.{part}").detach().double() * found.weight_gradient[f"{name}.{part}"]
+            model.get_parameter(f"{name}.{part}").detach().double() * result.weight_gradient[f"{name}.{part}"]
             for part in ("weight", "bias")
         ]
         assert torch.allclose(gate, products[0].flatten(1).sum(1) + products[1], atol=1e-6)
         assert float(gate.abs().max()) > 1e-3
-    assert set(found.weight_gradient) <= {name for name, _ in model.named_parameters()}
+    assert set(result.weight_gradient) <= {name for name, _ in model.named_parameters()}
 
 
-def test_what_waits_is_a_copy_that_no_layer_rewrites_in_place() -> None:
+def test_waiting_responses_are_copies_that_no_in_place_layer_rewrites() -> None:
     """In float64 nothing is converted, so nothing is copied on the way."""
 
     class Double(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.double()
 
-    found = []
+    result = []
     for in_place in (True, False):
         hidden = nn.Sequential(nn.Flatten(), nn.Linear(5 * 16, 6), nn.ReLU(in_place), nn.Linear(6, 4))
         model = nn.Sequential(
@@ -136,14 +137,16 @@ def test_what_waits_is_a_copy_that_no_layer_rewrites_in_place() -> None:
         )
         graph = dg.read_groups(model, images(2, 3, 12, 12), layers="all")
         needs: list[Need] = ["co_moments", "class_co_moments", "moments", "class_map", "gate"]
-        found.append(gather(model, graph, domain=domain("a", count=60), needs=needs, size=6))
-    assert list(found[0].co_moments) == [("1.0", "1.2.1"), ("1.2.1", "1.2.3")]
-    for one, other in zip(*(leaves([s.co_moments, s.class_co_moments, s.moments, s.gate]) for s in found), strict=True):
+        result.append(gather(model, graph, domain=domain("a", count=60), needs=needs, size=6))
+    assert list(result[0].co_moments) == [("1.0", "1.2.1"), ("1.2.1", "1.2.3")]
+    for one, other in zip(
+        *(leaves([s.co_moments, s.class_co_moments, s.moments, s.gate]) for s in result), strict=True
+    ):
         assert torch.allclose(one.double(), other.double())
 
 
 class TestRoom:
-    def test_more_stays_until_its_end(self) -> None:
+    def test_the_size_limit_is_raised_until_its_end(self) -> None:
         cache = Cache(limit=10)
         with cache.room(20):
             for k in range(3):
@@ -159,41 +162,41 @@ class TestRoom:
             raise KeyError
         assert cache.get(("a",)) is None and cache.get(("b",)) == 2
 
-    def test_the_smallest_that_fits_is_found(self) -> None:
+    def test_the_smallest_matching_entry_is_found(self) -> None:
         cache = Cache(limit=100)
         for size in (30, 10, 20):
             cache.put((size,), size, size=size)
         assert cache.find(lambda key: True) == 10 and cache.find(lambda key: key != (10,)) == 20
         assert cache.find(lambda key: False) is None
 
-    def test_scorers_that_leave_more_than_is_kept_still_share_one_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_scorers_share_one_pass_even_above_the_cache_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(study, "_BYTES", 1000)
         passes: list[tuple[str, tuple[Need, ...]]] = []
 
-        def counted(*args: Any, **given: Any) -> Statistics:
-            passes.append((given["domain"].name, given["needs"]))
-            return gather(*args, **given)
+        def counted(*args: Any, **options: Any) -> Statistics:
+            passes.append((options["domain"].name, options["needs"]))
+            return gather(*args, **options)
 
         monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", counted)
-        held = dg.Study(
+        selected = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)],
             targets=[domain("t", seed=2)],
         )
         with pytest.warns(dg.DgpruneNote, match="connections are correlations"):
-            held.score_all(["gc_net", "taylor", "apoz", "dss"])
+            selected.score_all(["gc_net", "taylor", "apoz", "dss"])
         assert [name for name, _ in passes] == ["a", "b", "t"]
 
-    def test_co_moments_are_given_up_before_the_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_co_moments_are_evicted_before_other_fields(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(study, "_BYTES", 2000)
-        held = dg.Study(
+        selected = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)],
         )
         with pytest.warns(dg.DgpruneNote, match="connections are correlations"):
-            held.score_all(["gc_net", "taylor"])
-        kept = [key[4] for key in held._cache._entries if key[0] == "statistics"]
+            selected.score_all(["gc_net", "taylor"])
+        kept = [key[4] for key in selected._cache._entries if key[0] == "statistics"]
         assert kept == [("gate",), ("gate",)]
         monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
         for name in ("a", "b"):
-            assert held.statistics(name, needs=["gate"]).gate
+            assert selected.statistics(name, needs=["gate"]).gate

@@ -20,7 +20,7 @@ def net(seed: int = 0) -> nn.Module:
     return randomise(norm_net(), seed=seed, dtype=torch.float32)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_intervals_have_about_their_nominal_coverage() -> None:
     generator = np.random.default_rng(0)
     for truth, count in ((0.8, 300), (0.5, 100)):
         low, high = intervals.over_images((generator.random((count, 600)) < truth).astype(float))
@@ -62,7 +62,7 @@ def test_measurements_on_the_same_images_share_their_resamples() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 7, 1000])
-def test_no_width_is_zero_that_was_not_earned(count: int) -> None:
+def test_constant_columns_get_the_exact_binomial_bound(count: int) -> None:
     exact = binomtest(0, count).proportion_ci(0.95, method="exact").high
     ones, zeros = np.ones(count), np.zeros(count)
     assert [float(v) for v in intervals.over_images(zeros)] == pytest.approx([0, exact])
@@ -74,7 +74,7 @@ def test_no_width_is_zero_that_was_not_earned(count: int) -> None:
     assert np.isnan(low) and np.isnan(high)
 
 
-def test_large_parts_use_the_same_kind_of_resample() -> None:
+def test_large_splits_are_resampled_in_blocks() -> None:
     """Past a size the resamples are drawn in pieces: the bounds must still be those of a bootstrap."""
     values = (np.random.default_rng(3).random(40_000) < 0.9).astype(float)
     low, high = (float(v) for v in intervals.over_images(values))
@@ -83,26 +83,26 @@ def test_large_parts_use_the_same_kind_of_resample() -> None:
 
 
 @pytest.mark.parametrize("builder", [plain_net, norm_net, ResidualNet])
-def test_outcomes_are_those_of_torch(builder: type[nn.Module]) -> None:
+def test_outcomes_equal_those_of_torch(builder: type[nn.Module]) -> None:
     model = randomise(builder(), dtype=torch.float32)
-    held = domain("a", count=90)
-    found = dg.evaluate(model, held, size=7)
-    batch = held.take(held.rows("report"))
+    data = domain("a", count=90)
+    result = dg.evaluate(model, data, size=7)
+    batch = data.take(data.rows("report"))
     with torch.no_grad():
         logits = model(batch.images)
-    assert batch.labels is not None and torch.equal(found.index, held.rows("report"))
-    assert torch.equal(found.predicted, logits.argmax(1)) and torch.equal(found.labels, batch.labels)  # type: ignore[arg-type]
-    assert torch.allclose(found.loss, F.cross_entropy(logits, batch.labels, reduction="none").double(), atol=1e-5)
-    assert found.accuracy == pytest.approx(float((logits.argmax(1) == batch.labels).double().mean()))
-    assert len(dg.evaluate(model, held, "score", images=11)) == 11
+    assert batch.labels is not None and torch.equal(result.index, data.rows("report"))
+    assert torch.equal(result.predicted, logits.argmax(1)) and torch.equal(result.labels, batch.labels)  # type: ignore[arg-type]
+    assert torch.allclose(result.loss, F.cross_entropy(logits, batch.labels, reduction="none").double(), atol=1e-5)
+    assert result.accuracy == pytest.approx(float((logits.argmax(1) == batch.labels).double().mean()))
+    assert len(dg.evaluate(model, data, "score", images=11)) == 11
 
 
 def test_rows_of_measure() -> None:
-    model, held = (
+    model, data = (
         net(),
         [domain("a", count=90).as_role("source"), domain("t", seed=3, labelled=False).as_role("target")],
     )
-    table = dg.measure(model, held)
+    table = dg.measure(model, data)
     assert tuple(table.columns) == COLUMNS
     assert sorted(table.metric) == ["accuracy", "bytes", "latency", "loss", "macs", "parameters"]
     rows = table.set_index("metric")
@@ -114,7 +114,7 @@ def test_rows_of_measure() -> None:
         "bytes": "bytes",
         "latency": "ms per 30 images",
     }
-    outcomes = dg.evaluate(model, held[0])
+    outcomes = dg.evaluate(model, data[0])
     assert rows.value["accuracy"] == outcomes.accuracy and rows.value["loss"] == pytest.approx(
         float(outcomes.loss.mean())
     )
@@ -141,24 +141,27 @@ def test_rows_of_measure() -> None:
 def test_an_unlabelled_target_has_no_accuracy_but_a_cost() -> None:
     table = dg.measure(net(), domain("t", labelled=False), latency=False)
     assert sorted(table.metric) == ["bytes", "macs", "parameters"]
-    found = dg.evaluate(net(), domain("t", labelled=False))
+    result = dg.evaluate(net(), domain("t", labelled=False))
     assert (
-        found.labels is None and found.correct is None and np.isnan(found.accuracy) and bool(found.loss.isnan().all())
+        result.labels is None
+        and result.correct is None
+        and np.isnan(result.accuracy)
+        and bool(result.loss.isnan().all())
     )
 
 
-def test_measure_recalibrates_where_asked() -> None:
-    model, held = net(), [domain("a", count=90).as_role("source"), domain("t", count=90, seed=3).as_role("target")]
-    asked = dg.measure(model, held, batchnorm="recalibrate", latency=False)
-    by_hand = dg.measure(dg.recalibrate(model, held), held, latency=False)
-    as_is = dg.measure(model, held, latency=False)
-    assert set(asked.batchnorm) == {"recalibrate"} and set(as_is.batchnorm) == {"as_is"}
-    losses = [list(t[t.metric == "loss"].value) for t in (asked, by_hand, as_is)]
+def test_measure_recalibrates_on_request() -> None:
+    model, data = net(), [domain("a", count=90).as_role("source"), domain("t", count=90, seed=3).as_role("target")]
+    recalibrated = dg.measure(model, data, batchnorm="recalibrate", latency=False)
+    by_hand = dg.measure(dg.recalibrate(model, data), data, latency=False)
+    as_is = dg.measure(model, data, latency=False)
+    assert set(recalibrated.batchnorm) == {"recalibrate"} and set(as_is.batchnorm) == {"as_is"}
+    losses = [list(t[t.metric == "loss"].value) for t in (recalibrated, by_hand, as_is)]
     assert losses[0] == losses[1] and losses[0] != losses[2]
-    train = dg.measure(model, held[0], split="train", batchnorm="recalibrate", latency=False)
+    train = dg.measure(model, data[0], split="train", batchnorm="recalibrate", latency=False)
     assert set(train[train.metric == "loss"].seen_by_finetuning) == {"images"}
     with pytest.raises(dg.DgpruneError, match=r"batchnorm must be one of 'as_is', 'recalibrate'; got 'refresh'"):
-        dg.measure(model, held, batchnorm="refresh")  # type: ignore[arg-type]
+        dg.measure(model, data, batchnorm="refresh")  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match=r"at least one domain"):
         dg.measure(model, [])
 
@@ -176,22 +179,22 @@ class Small(nn.Module):
         return self.inner(x)
 
 
-def test_out_of_memory_falls_back_to_smaller_batches_in_words() -> None:
-    held, expected = domain("a", count=90), dg.evaluate(net(), domain("a", count=90))
+def test_out_of_memory_falls_back_to_smaller_batches_with_a_note() -> None:
+    data, expected = domain("a", count=90), dg.evaluate(net(), domain("a", count=90))
     with pytest.warns(dg.DgpruneNote, match=r"memory ran out at \d+ images a batch; going on with \d"):
-        found = dg.evaluate(Small(), held)
-    assert torch.equal(found.predicted, expected.predicted) and torch.equal(found.index, expected.index)
-    assert torch.allclose(found.loss, expected.loss, atol=1e-5)
+        result = dg.evaluate(Small(), data)
+    assert torch.equal(result.predicted, expected.predicted) and torch.equal(result.index, expected.index)
+    assert torch.allclose(result.loss, expected.loss, atol=1e-5)
     with pytest.warns(dg.DgpruneNote, match=r"memory ran out"):
-        study = dg.Study(Small(), sources=[held])
+        study = dg.Study(Small(), sources=[data])
         scores = study.score("taylor").values
-    plain = dg.Study(net(), sources=[held]).score("taylor").values
+    plain = dg.Study(net(), sources=[data]).score("taylor").values
     assert all(torch.allclose(scores[f"inner.{key}"], plain[key], atol=1e-5) for key in plain)
     with pytest.warns(dg.DgpruneNote), pytest.raises(dg.DgpruneError, match=r"too little memory for a single image"):
-        dg.evaluate(Small(room=0), held)
+        dg.evaluate(Small(room=0), data)
 
 
-def test_the_rows_of_a_pruned_network_say_what_was_asked_and_got() -> None:
+def test_rows_of_a_pruned_network_hold_requested_and_achieved_ratio() -> None:
     study = dg.demo()
     mask = dg.allocate(study.score("random", seed=3), ratio=0.33)
     rows = dg.measure(dg.prune(study.model, mask), study.sources, images=20, latency=False, batchnorm="recalibrate")

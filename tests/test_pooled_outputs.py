@@ -1,4 +1,4 @@
-"""Pooled features under a mask: those of the masked network, column for column, for every kind of network."""
+"""Pooled outputs under a mask equal those of the masked network, column for column, for every kind of network."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def study_of(name: str) -> dg.Study:
 
 
 def slow(study: dg.Study, net: nn.Module, layer: str) -> Tensor:
-    """(N, C) mean over places of what the last reader gets, place by place."""
-    group, seen = study.graph[layer], []
-    reader = group.consumers[-1]
-    held = study.domain("t")
-    handle = net.get_submodule(reader).register_forward_pre_hook(lambda _, x: seen.append(x[0].detach().clone()))
-    net.eval()(held.take(held.rows("report")).images)
+    """(N, C) spatial mean at the input of the last consumer, position by position."""
+    group, recorded = study.graph[layer], []
+    consumer = group.consumers[-1]
+    target = study.domain("t")
+    handle = net.get_submodule(consumer).register_forward_pre_hook(lambda _, x: recorded.append(x[0].detach().clone()))
+    net.eval()(target.take(target.rows("report")).images)
     handle.remove()
-    found = torch.zeros(len(held.rows("report")), group.filters)
+    result = torch.zeros(len(target.rows("report")), group.filters)
     count = torch.zeros(group.filters)
-    for place, filter_ in zip(*(part.tolist() for part in group.consumer_inputs[reader]), strict=True):
-        found[:, filter_] += seen[0][:, place].reshape(len(found), -1).mean(1)
+    for place, filter_ in zip(*(part.tolist() for part in group.consumer_inputs[consumer]), strict=True):
+        result[:, filter_] += recorded[0][:, place].reshape(len(result), -1).mean(1)
         count[filter_] += 1
-    return found / count
+    return result / count
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("name", NETS)
-def test_features_are_those_of_the_masked_network(name: str, scope: Any) -> None:
+def test_features_equal_those_of_the_masked_network(name: str, scope: Any) -> None:
     study = study_of(name)
     before = fingerprint(study.model)
     mask = dg.allocate(study.score("l1"), ratio=0.5, scope=scope)
@@ -54,20 +54,20 @@ def test_features_are_those_of_the_masked_network(name: str, scope: Any) -> None
     assert fingerprint(study.model) == before and not any(len(m._forward_pre_hooks) for m in study.model.modules())
 
 
-def test_with_batchnorm_estimated_anew() -> None:
+def test_features_with_recalibrated_batchnorm() -> None:
     study = study_of("norm")
     mask = dg.allocate(study.score("l1"), ratio=0.5)
-    found = drain(study.feature_steps(mask, layer="4", domain="t", batchnorm="recalibrate"))
+    result = drain(study.feature_steps(mask, layer="4", domain="t", batchnorm="recalibrate"))
     kept = mask.keep["4"]
     small = dg.recalibrate(dg.prune(study.model, mask), study.sources)
-    seen: list[Tensor] = []
-    small[9].register_forward_pre_hook(lambda _, x: seen.append(x[0].detach().clone()))  # type: ignore[index]
-    held = study.domain("t")
-    small.eval()(held.take(held.rows("report")).images)
-    assert torch.allclose(found[:, kept], seen[0], atol=1e-4)
+    recorded: list[Tensor] = []
+    small[9].register_forward_pre_hook(lambda _, x: recorded.append(x[0].detach().clone()))  # type: ignore[index]
+    target = study.domain("t")
+    small.eval()(target.take(target.rows("report")).images)
+    assert torch.allclose(result[:, kept], recorded[0], atol=1e-4)
 
 
-def test_features_are_kept_and_made_anew_when_the_network_changes() -> None:
+def test_features_are_cached_until_the_network_changes() -> None:
     study = study_of("plain")
     first = drain(study.feature_steps(None, layer="0", domain="t", images=5))
     assert drain(study.feature_steps(None, layer="0", domain="t", images=5)) is first and len(first) == 5
@@ -76,7 +76,7 @@ def test_features_are_kept_and_made_anew_when_the_network_changes() -> None:
     assert not torch.equal(drain(study.feature_steps(None, layer="0", domain="t", images=5)), first)
 
 
-def test_an_unknown_layer_and_a_broken_network_are_told_in_words() -> None:
+def test_an_unknown_layer_and_a_network_with_nan_are_refused() -> None:
     study = study_of("plain")
     with pytest.raises(DgpruneError, match=r"unknown layer 'conv9'; known: 0, 3"):
         drain(study.feature_steps(None, layer="conv9", domain="t"))
@@ -98,17 +98,17 @@ class Small(nn.Module):
         return self.head((self.c(self.small(x)) + self.c(self.b(x).relu() * 0.3)).relu().mean((2, 3)))
 
 
-def test_names_of_the_user_and_a_layer_that_is_called_twice() -> None:
+def test_user_names_do_not_clash_and_calls_of_one_layer_are_averaged() -> None:
     model = randomise(Small(), dtype=torch.float32)
     study = dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=2)])
-    seen: list[Tensor] = []
-    model.c.register_forward_pre_hook(lambda _, x: seen.append(x[0].detach().mean((2, 3))))
-    held = study.domain("t")
+    recorded: list[Tensor] = []
+    model.c.register_forward_pre_hook(lambda _, x: recorded.append(x[0].detach().mean((2, 3))))
+    target = study.domain("t")
     with torch.no_grad():
-        Small.forward(model, held.take(held.rows("report")).images)
+        Small.forward(model, target.take(target.rows("report")).images)
     model.c._forward_pre_hooks.clear()
-    found = drain(study.feature_steps(None, layer="small.0", domain="t"))
-    assert len(seen) == 2 and torch.allclose(found, (seen[0] + seen[1]) / 2, atol=1e-6)
+    result = drain(study.feature_steps(None, layer="small.0", domain="t"))
+    assert len(recorded) == 2 and torch.allclose(result, (recorded[0] + recorded[1]) / 2, atol=1e-6)
 
 
 class Broken(torch.utils.data.Dataset[Any]):
@@ -126,7 +126,9 @@ def test_a_domain_with_nan_is_named() -> None:
     parts = {"train": range(20), "score": range(20, 40), "report": range(40, 60)}
     broken = dg.Domain.from_dataset("t", Broken(), splits=parts)
     study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")], targets=[broken])
-    with pytest.raises(DgpruneError, match="domain 't': the output of layer '4' is NaN or infinite; check the domain's"):
+    with pytest.raises(
+        DgpruneError, match="domain 't': the output of layer '4' is NaN or infinite; check the domain's"
+    ):
         drain(study.feature_steps(None, layer="4", domain="t"))
     with pytest.raises(DgpruneError, match="domain 't'"):
         dg.diagnostics.feature_shift(study, embedding="none")

@@ -1,4 +1,4 @@
-"""What features say without a second domain: two networks on the same images, groups, maps; and what does not fit."""
+"""Similarity of two networks on the same images, of groups and of maps; units of features; refusals."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ import pytest
 from test_discrepancy import holds, ids, normal, over_fours
 
 from dgprune_lab.core.errors import DgpruneError
-from dgprune_lab.stats import cka, coral, median_distance, mmd, proxy_a_distance
-from dgprune_lab.stats import silhouette, standardised, trustworthiness
+from dgprune_lab.stats import (
+    cka,
+    coral,
+    median_distance,
+    mmd,
+    proxy_a_distance,
+    silhouette,
+    standardised,
+    trustworthiness,
+)
 from dgprune_lab.stats.intervals import over_images
 
 # Two networks on the same images --------------------------------------------------------------------------------------
 
 
-def test_cka_is_1_for_features_that_are_turned_scaled_and_moved() -> None:
+def test_cka_is_1_for_rotated_scaled_and_shifted_features() -> None:
     x = normal(60, 5)
     turn, _ = np.linalg.qr(normal(5, 5, seed=1))
     for y in (x, 7 * x @ turn + 3, np.pad(x, ((0, 0), (0, 4)))):
@@ -30,18 +38,18 @@ def test_cka_is_1_for_features_that_are_turned_scaled_and_moved() -> None:
 def test_cka_is_made_of_means_over_four_different_images() -> None:
     x, y = normal(9, 3), normal(9, 4, seed=1)
     x[:, 0] += y[:, 0]
-    k, other, budget = x @ x.T, y @ y.T, (np.arange(9), np.arange(9))
-    truth = over_fours(k, other, budget) / (over_fours(k, k, budget) * over_fours(other, other, budget)) ** 0.5
+    k, other, image_ids = x @ x.T, y @ y.T, (np.arange(9), np.arange(9))
+    truth = over_fours(k, other, image_ids) / (over_fours(k, k, image_ids) * over_fours(other, other, image_ids)) ** 0.5
     assert cka(x, y).value == pytest.approx(truth)
 
 
-def test_cka_finds_nothing_in_unrelated_features_and_the_planted_share_in_pruned_ones() -> None:
+def test_cka_is_0_for_unrelated_features_and_the_planted_share_for_pruned_ones() -> None:
     """The plain form is far above 0 for 50 filters on 60 images; half of equal filters gives sqrt(1 / 2)."""
     unrelated = [cka(normal(60, 50, seed=k), normal(60, 50, seed=100 + k), seed=k) for k in range(20)]
-    assert sum(holds(found, 0) for found in unrelated) >= 19 and max(found.value for found in unrelated) < 0.1
+    assert sum(holds(result, 0) for result in unrelated) >= 19 and max(result.value for result in unrelated) < 0.1
     pruned = [cka(x, x * (np.arange(10) < 5), seed=k) for k in range(20) for x in [normal(150, 10, seed=k)]]
-    assert sum(holds(found, 0.5**0.5) for found in pruned) >= 18
-    assert np.mean([found.value for found in pruned]) == pytest.approx(0.5**0.5, abs=0.02)
+    assert sum(holds(result, 0.5**0.5) for result in pruned) >= 18
+    assert np.mean([result.value for result in pruned]) == pytest.approx(0.5**0.5, abs=0.02)
 
 
 def test_cka_of_features_that_never_vary_is_nan() -> None:
@@ -54,21 +62,21 @@ def test_cka_of_features_that_never_vary_is_nan() -> None:
 
 def test_a_silhouette_by_hand() -> None:
     """0 and 1 against 5 and 7: a = 1, 1, 2, 2 and b = 6, 5, 4.5, 6.5."""
-    found = silhouette(np.array([[0.0], [1.0], [5.0], [7.0]]), np.array(["a", "a", "b", "b"]))
+    result = silhouette(np.array([[0.0], [1.0], [5.0], [7.0]]), np.array(["a", "a", "b", "b"]))
     values = np.array([5 / 6, 4 / 5, 2.5 / 4.5, 4.5 / 6.5])
-    assert found.value == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx(tuple(float(end) for end in over_images(values)))
+    assert result.value == pytest.approx(values.mean())
+    assert (result.low, result.high) == pytest.approx(tuple(float(end) for end in over_images(values)))
 
 
-def test_trustworthiness_is_that_of_the_library_and_its_interval_is_over_images() -> None:
+def test_trustworthiness_equals_scikit_learn_and_has_an_interval_over_images() -> None:
     from sklearn.manifold import trustworthiness as theirs
 
     rows = normal(70, 8)
     for places in (rows[:, :2], normal(70, 2, seed=1)):
         for neighbours in (1, 5, 34):
-            found = trustworthiness(rows, places, neighbours=neighbours)
-            assert found.value == pytest.approx(theirs(rows, places, n_neighbors=neighbours))
-            assert found.low < found.value < found.high
+            result = trustworthiness(rows, places, neighbours=neighbours)
+            assert result.value == pytest.approx(theirs(rows, places, n_neighbors=neighbours))
+            assert result.low < result.value < result.high
     faithful = trustworthiness(rows, -3 * rows)
     assert faithful.value == 1 and faithful.high == 1 and 0.9 < faithful.low < 1
 
@@ -76,9 +84,9 @@ def test_trustworthiness_is_that_of_the_library_and_its_interval_is_over_images(
 def test_trustworthiness_by_hand() -> None:
     """Four images in a row and a fifth far off; the map puts it beside the first: ranks 4 and 1, one neighbour each."""
     rows, places = np.array([[0.0], [1.0], [2.1], [3.3], [9.0]]), np.array([[0.0], [1.0], [2.1], [3.3], [-0.5]])
-    found = trustworthiness(rows, places, neighbours=1)
+    result = trustworthiness(rows, places, neighbours=1)
     beyond = (4 - 1) + 0 + 0 + 0 + (4 - 1)
-    assert found.value == pytest.approx(1 - 2 / (5 * 1 * (10 - 3 - 1)) * beyond)
+    assert result.value == pytest.approx(1 - 2 / (5 * 1 * (10 - 3 - 1)) * beyond)
 
 
 # Units ----------------------------------------------------------------------------------------------------------------
@@ -86,10 +94,10 @@ def test_trustworthiness_by_hand() -> None:
 
 def test_features_are_given_in_the_units_of_one_set() -> None:
     by = np.array([[1.0, 0.1, 5.0], [3.0, 0.1, 7.0], [5.0, 0.1, 3.0]])
-    found = standardised({"a": by, "b": by[:2] + 2}, by=by)
-    assert np.allclose(found["a"], [[-1, 0, 0], [0, 0, 1], [1, 0, -1]])
-    assert np.allclose(found["b"], [[0, 2, 1], [1, 2, 2]])
-    assert (found["a"][:, 1] == 0).all()  # not 1e-17 divided by 1e-17
+    result = standardised({"a": by, "b": by[:2] + 2}, by=by)
+    assert np.allclose(result["a"], [[-1, 0, 0], [0, 0, 1], [1, 0, -1]])
+    assert np.allclose(result["b"], [[0, 2, 1], [1, 2, 2]])
+    assert (result["a"][:, 1] == 0).all()  # not 1e-17 divided by 1e-17
     single = standardised({"a": normal(4, 2)}, by=np.zeros((1, 2)))
     assert np.array_equal(single["a"], normal(4, 2))
 
@@ -99,7 +107,7 @@ def test_the_median_distance_by_hand() -> None:
     assert median_distance(np.array([[0.0], [1.0], [10.0], [12.0]])) == pytest.approx(9.5)
 
 
-# What does not fit ----------------------------------------------------------------------------------------------------
+# Refusals -------------------------------------------------------------------------------------------------------------
 
 X, OF = normal(20, 3), ids(20, 20)
 KERNEL: dict[str, Any] = {"bandwidth": 1.0}
@@ -132,6 +140,6 @@ KERNEL: dict[str, Any] = {"bandwidth": 1.0}
         (partial(trustworthiness, X, X[:9]), "rows has 20 rows and places 9"),
     ],
 )
-def test_what_does_not_fit_is_said_in_a_sentence(call: partial[Any], sentence: str) -> None:
+def test_features_that_do_not_fit_are_refused(call: partial[Any], sentence: str) -> None:
     with pytest.raises(DgpruneError, match=sentence):
         call()

@@ -26,7 +26,7 @@ ALL: tuple[Need, ...] = ("mean_map", "moments", "gate", "weight_gradient")
 
 
 class FlattenedByHand(nn.Module):
-    """A view instead of a Flatten, a functional in-place ReLU and two readers of one map."""
+    """A view instead of a Flatten, a functional in-place ReLU and two consumers of one map."""
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def net(name: str) -> tuple[nn.Module, FilterGraph]:
 
 
 def activations(model: nn.Module, graph: FilterGraph, x: Tensor) -> dict[str, Tensor]:
-    """Every group's output on all images at once: a copy of what its last reader takes in, (N, C, places)."""
+    """Every group's output on all images at once: a copy of its last consumer's input, (N, C, positions)."""
     kept: dict[str, Tensor] = {}
     for group in graph.groups:
         places, filters = group.consumer_inputs[group.consumers[-1]]
@@ -79,27 +79,27 @@ def test_one_pass_equals_all_activations(name: str) -> None:
     model, graph = net(name)
     source = domain("a", count=90, seed=6)
     before = fingerprint(model)
-    found = gather(model, graph, domain=source, needs=ALL, size=7)
+    result = gather(model, graph, domain=source, needs=ALL, size=7)
     assert fingerprint(model) == before
     batch = source.take(source.rows("score"))
     slow = activations(net(name)[0], graph, batch.images)
-    assert (found.domain, found.split, found.images, found.labels_read) == ("a", "score", 30, True)
+    assert (result.domain, result.split, result.images, result.labels_read) == ("a", "score", 30, True)
     for group in graph.groups:
         y = slow[group.name]
-        assert found.mean_map[group.name].shape[0] == group.filters
-        assert torch.allclose(found.mean_map[group.name].flatten(1), y.mean(0), atol=1e-5)
+        assert result.mean_map[group.name].shape[0] == group.filters
+        assert torch.allclose(result.mean_map[group.name].flatten(1), y.mean(0), atol=1e-5)
         expected = (y.mean((0, 2)), y.abs().mean((0, 2)), y.square().mean((0, 2)), (y == 0).double().mean((0, 2)))
-        for got, want in zip(found.moments[group.name], expected, strict=True):
+        for got, want in zip(result.moments[group.name], expected, strict=True):
             assert got.dtype == torch.float64 and torch.allclose(got, want, atol=1e-5)
-    assert any(float(m.zero_share.max()) > 0 for m in found.moments.values())
+    assert any(float(m.zero_share.max()) > 0 for m in result.moments.values())
     loss = F.cross_entropy(model(batch.images), batch.labels)  # type: ignore[arg-type]
     loss.backward()
-    assert found.risk == pytest.approx(float(loss.detach()), rel=1e-5)
-    for key, gradient in found.weight_gradient.items():
+    assert result.risk == pytest.approx(float(loss.detach()), rel=1e-5)
+    for key, gradient in result.weight_gradient.items():
         assert torch.allclose(gradient, model.get_parameter(key).grad.double(), atol=1e-5), key  # type: ignore[union-attr]
 
 
-def test_a_reader_that_is_called_twice_does_not_double_the_map() -> None:
+def test_a_consumer_called_twice_does_not_double_the_map() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -112,11 +112,11 @@ def test_a_reader_that_is_called_twice_does_not_double_the_map() -> None:
     model = randomise(Twice(), dtype=torch.float32)
     source = domain("a")
     graph = dg.read_groups(model, images(2, 3, 12, 12))
-    found = gather(model, graph, domain=source, needs=["mean_map", "moments"])
+    result = gather(model, graph, domain=source, needs=["mean_map", "moments"])
     with torch.no_grad():
         y = torch.relu(model.conv(source.take(source.rows("score")).images)).double()
-    assert torch.allclose(found.mean_map["conv"], y.mean(0), atol=1e-5)
-    assert torch.allclose(found.moments["conv"].mean, y.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(result.mean_map["conv"], y.mean(0), atol=1e-5)
+    assert torch.allclose(result.moments["conv"].mean, y.mean((0, 2, 3)), atol=1e-5)
 
 
 def test_maps_keep_their_shape() -> None:
@@ -129,7 +129,7 @@ def test_maps_keep_their_shape() -> None:
 def test_batches_of_any_size_give_the_same_sums(name: str) -> None:
     model, graph = net(name)
     source = domain("a", count=90)
-    found = [gather(model, graph, domain=source, needs=ALL, size=size) for size in (1, 4, 30, 1000)]
+    result = [gather(model, graph, domain=source, needs=ALL, size=size) for size in (1, 4, 30, 1000)]
 
     def numbers(statistics: Statistics) -> Tensor:
         parts = [*statistics.mean_map.values(), *(t for m in statistics.moments.values() for t in m)]
@@ -137,27 +137,27 @@ def test_batches_of_any_size_give_the_same_sums(name: str) -> None:
             [t.flatten() for t in (*parts, *statistics.gate.values(), *statistics.weight_gradient.values())]
         )
 
-    for other in found[1:]:
-        assert torch.allclose(numbers(found[0]), numbers(other), rtol=1e-4, atol=1e-5)
+    for other in result[1:]:
+        assert torch.allclose(numbers(result[0]), numbers(other), rtol=1e-4, atol=1e-5)
 
 
-def test_only_what_is_needed_is_gathered_and_labels_are_left_alone() -> None:
+def test_only_needed_fields_are_filled_and_labels_are_not_read() -> None:
     model, graph = net("norm")
     bare = domain("a", labelled=False)
-    found = gather(model, graph, domain=bare, needs=["moments"])
-    assert not found.labels_read and found.risk is None
-    assert found.moments and not (found.mean_map or found.gate or found.weight_gradient)
+    result = gather(model, graph, domain=bare, needs=["moments"])
+    assert not result.labels_read and result.risk is None
+    assert result.moments and not (result.mean_map or result.gate or result.weight_gradient)
     with pytest.raises(dg.DgpruneError, match=r"'a' has no labels; the risk, its gradients and classes need them"):
         gather(model, graph, domain=bare, needs=["gate"])
     with pytest.raises(dg.DgpruneError, match=r"no split 'test'; it has: train, score, report"):
         gather(model, graph, domain=bare, needs=["moments"], split="test")
 
 
-def test_every_source_weighs_the_same() -> None:
+def test_every_source_has_the_same_weight() -> None:
     model, _ = net("norm")
     few, many = domain("few", count=30), domain("many", count=300, seed=2)
     study = dg.Study(model, sources=[few, many])
-    alone = [dg.Study(model, sources=[held]).score("activation_l1").values for held in (few, many)]
+    alone = [dg.Study(model, sources=[data]).score("activation_l1").values for data in (few, many)]
     both = study.score("activation_l1").values
     for key in both:
         assert torch.allclose(both[key], (alone[0][key] + alone[1][key]) / 2)
@@ -165,12 +165,12 @@ def test_every_source_weighs_the_same() -> None:
 
 
 class Peak(TorchDispatchMode):
-    """Counts the bytes of every storage that operations make, as long as it lives."""
+    """Counts the bytes of every storage that operations allocate, while it is alive."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
         self.known = {StorageWeakRef(tensor.untyped_storage()).cdata for tensor in known}
-        self.held: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.data: dict[int, tuple[StorageWeakRef, int]] = {}
         self.top = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -179,23 +179,23 @@ class Peak(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 reference = StorageWeakRef(leaf.untyped_storage())
                 if reference.cdata not in self.known:
-                    self.held[reference.cdata] = reference, leaf.untyped_storage().nbytes()
-        self.held = {key: entry for key, entry in self.held.items() if not entry[0].expired()}
-        self.top = max(self.top, sum(size for _, size in self.held.values()))
+                    self.data[reference.cdata] = reference, leaf.untyped_storage().nbytes()
+        self.data = {key: entry for key, entry in self.data.items() if not entry[0].expired()}
+        self.top = max(self.top, sum(size for _, size in self.data.values()))
         return result
 
 
 def peak(count: int) -> tuple[int, int]:
     """Most bytes of tensors, and of Python objects, that scoring by everything at once holds above the images."""
     parts: dict[str, Any] = {"score": range(count), "train": [], "report": []}
-    held = [domain(name, count=count, splits=parts, seed=k) for k, name in enumerate("abt")]
+    data = [domain(name, count=count, splits=parts, seed=k) for k, name in enumerate("abt")]
     model: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
     with torch.no_grad():  # so that it predicts more than one class, which a layer with maps of 1 x 1 is scored by
         model[9].bias.sub_(model.eval()(images(200, 3, 12, 12)).mean(0))
-    study = dg.Study(model, sources=held[:2], targets=held[2:])
+    study = dg.Study(model, sources=data[:2], targets=data[2:])
     study.graph.cost()
     tracemalloc.start()
-    own = [[d.images, d.labels, *d.splits.values()] for d in held]
+    own = [[d.images, d.labels, *d.splits.values()] for d in data]
     known = [t for part in own for t in part if t is not None]
     with Peak([*known, *model.parameters(), *model.buffers()]) as watch, warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.DgpruneNote)  # of maps of 1 x 1 and of few images
@@ -206,16 +206,16 @@ def peak(count: int) -> tuple[int, int]:
 
 
 def test_memory_does_not_grow_with_the_images() -> None:
-    peak(250)  # whatever is set up once
+    peak(250)  # for one-time set-up
     (few, few_python), (many, many_python) = peak(1000), peak(8000)
     batch = 250 * 6 * 12 * 12 * 4
-    assert few > batch, "the watch saw nothing"
+    assert few > batch, "nothing was recorded"
     assert abs(many - few) < 0.05 * few
     assert abs(many_python - few_python) < 0.05 * few, "a copy of the images in plain bytes counts as well"
 
 
 def test_recalibrate_equals_its_definition() -> None:
-    """250 images a batch, the first of each source's train part in equal shares, plain average over the batches."""
+    """250 images a batch, the first of each source's train split in equal shares, plain average over the batches."""
     model = randomise(ResidualNet(), dtype=torch.float32).train()
     sources = [domain(name, count=900, seed=k).as_role("source") for k, name in enumerate("ab")]
     target = domain("t", seed=9).as_role("target")
@@ -225,23 +225,23 @@ def test_recalibrate_equals_its_definition() -> None:
 
     twin = copy.deepcopy(model).eval()
     norms = {name: m for name, m in twin.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in norms}
+    recorded: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in norms}
     for name, layer in norms.items():
         layer.train().momentum = 0.0
 
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
             y = inputs[0].transpose(0, 1).flatten(1)
-            seen[name].append((y.mean(1), y.var(1)))
+            recorded[name].append((y.mean(1), y.var(1)))
 
         layer.register_forward_pre_hook(hook)
     for start in (0, 125):
-        rows = [held.take(held.rows("train")[start : start + 125]).images for held in sources]
+        rows = [data.take(data.rows("train")[start : start + 125]).images for data in sources]
         with torch.no_grad():
             twin(torch.cat(rows))
-    for name, held in seen.items():
+    for name, data in recorded.items():
         layer = fresh.get_submodule(name)
-        assert torch.allclose(layer.running_mean, torch.stack([m for m, _ in held]).mean(0), atol=1e-5)  # type: ignore[arg-type]
-        assert torch.allclose(layer.running_var, torch.stack([v for _, v in held]).mean(0), rtol=1e-4)  # type: ignore[arg-type]
+        assert torch.allclose(layer.running_mean, torch.stack([m for m, _ in data]).mean(0), atol=1e-5)  # type: ignore[arg-type]
+        assert torch.allclose(layer.running_var, torch.stack([v for _, v in data]).mean(0), rtol=1e-4)  # type: ignore[arg-type]
         assert not torch.allclose(layer.running_mean, model.get_submodule(name).running_mean)  # type: ignore[arg-type]
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, fresh.get_parameter(name))
@@ -250,15 +250,15 @@ def test_recalibrate_equals_its_definition() -> None:
     assert momenta == {0.1}
 
 
-def test_recalibrate_reads_only_train_images_of_sources_and_says_so() -> None:
+def test_recalibrate_reads_only_train_images_of_sources_and_records_it() -> None:
     model = randomise(norm_net(), dtype=torch.float32)
     parts = {"train": range(20), "score": range(20, 40), "report": range(40, 60)}
-    held = domain("a", splits=parts)
-    pixels = held.images.clone()
+    data = domain("a", splits=parts)
+    pixels = data.images.clone()
     pixels[20:] = 1 - pixels[20:]
-    other = dg.Domain.from_arrays("a", images=pixels, labels=3 - held.labels, splits=parts)  # type: ignore[operator]
+    other = dg.Domain.from_arrays("a", images=pixels, labels=3 - data.labels, splits=parts)  # type: ignore[operator]
     target, elsewhere = domain("t", seed=1).as_role("target"), domain("t", seed=2).as_role("target")
-    one = dg.recalibrate(model, [held.as_role("source"), target], images=50)
+    one = dg.recalibrate(model, [data.as_role("source"), target], images=50)
     two = dg.recalibrate(model, [other.as_role("source"), elsewhere], images=50)
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), two.buffers(), strict=True))
     assert dg.provenance_of(one).finetuning == {"a/train": "images"}
@@ -295,16 +295,16 @@ def test_a_batchnorm_without_scale_gets_a_gate_too() -> None:
     net[1], net[5] = nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(8, affine=False)
     randomise(net, seed=3, dtype=torch.float32)
     study = dg.Study(net, sources=[domain("a")])
-    found = study.statistics("a", needs=["gate"]).gate
+    result = study.statistics("a", needs=["gate"]).gate
     gates = {"1": torch.ones(6, 1, 1, requires_grad=True), "5": torch.ones(8, 1, 1, requires_grad=True)}
     hooks = [net.get_submodule(k).register_forward_hook(lambda _, __, y, z=z: y * z) for k, z in gates.items()]
     batch = study.sources[0].take(study.sources[0].rows("score"))
     assert batch.labels is not None
-    wanted = torch.autograd.grad(F.cross_entropy(net(batch.images), batch.labels), list(gates.values()))
+    expected_gradients = torch.autograd.grad(F.cross_entropy(net(batch.images), batch.labels), list(gates.values()))
     for hook in hooks:
         hook.remove()
-    for name, value in zip(("0", "4"), wanted, strict=True):
-        assert torch.allclose(found[name], value.flatten().double(), atol=1e-6), name
+    for name, value in zip(("0", "4"), expected_gradients, strict=True):
+        assert torch.allclose(result[name], value.flatten().double(), atol=1e-6), name
     net[1] = nn.BatchNorm2d(6, affine=False, track_running_stats=False)
     with pytest.raises(dg.DgpruneError, match="neither scale nor statistics"):
         dg.Study(net, sources=[domain("a")]).statistics("a", needs=["gate"])

@@ -64,7 +64,7 @@ def ran() -> Ran:
 
 
 def child(monkeypatch: pytest.MonkeyPatch, work: str) -> None:
-    """Let the child do something else in place of UMAP; everything around it is the real thing."""
+    """Replace UMAP in the child by other work; everything around it is real."""
     code = (
         "import os, sys, time, threading; sys.path.append(sys.argv[1]); import umap_child as e\n"
         f"def places(rows, report, **options):\n    {work}\n"
@@ -73,8 +73,8 @@ def child(monkeypatch: pytest.MonkeyPatch, work: str) -> None:
     monkeypatch.setattr(umap_process, "_CHILD", code)
 
 
-def gone(pid: int) -> bool:
-    """Whether a process ends; of an orphan that nobody has asked about yet an empty shell stays."""
+def ended(pid: int) -> bool:
+    """Whether a process ends; an orphan that is not reaped yet stays as a zombie."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
@@ -103,7 +103,7 @@ def test_planted_clusters_stay_apart_and_neighbours_together(ran: Ran) -> None:
     assert along[:EACH].max() < along[EACH:].min()
 
 
-def test_it_tells_its_stages_and_how_much_is_done(ran: Ran) -> None:
+def test_progress_reports_stages_and_shares(ran: Ran) -> None:
     stages = list(dict.fromkeys(words.split(" (")[0] for words, _ in ran.steps))
     known = ["starting", "comparing images", "drawing", "done"]  # the second and the last may pass between two looks
     assert stages == [stage for stage in known if stage in stages] and {"starting", "drawing"} <= set(stages)
@@ -112,11 +112,11 @@ def test_it_tells_its_stages_and_how_much_is_done(ran: Ran) -> None:
     assert any("of 500)" in words for words, _ in ran.steps)
 
 
-def test_this_process_goes_on_meanwhile(ran: Ran) -> None:
+def test_this_process_continues_meanwhile(ran: Ran) -> None:
     assert ran.longest_pause < 1
 
 
-def test_same_rows_and_seed_give_the_same_places_whatever_the_unit(ran: Ran, capfd: pytest.CaptureFixture[str]) -> None:
+def test_same_rows_and_seed_give_the_same_positions_in_any_unit(ran: Ran, capfd: pytest.CaptureFixture[str]) -> None:
     rows = 4 * two_clusters()  # a power of two: not a bit of the scaled rows may differ
     before = rows.copy()
     np.testing.assert_array_equal(embed(rows), ran.places)
@@ -147,7 +147,7 @@ def test_the_neighbours_are_exact_and_each_row_is_its_own_first() -> None:
     np.testing.assert_array_equal(indices[:, 0], np.arange(60))
     np.testing.assert_allclose(distances, np.sort(slow, axis=1)[:, :6], atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(slow, indices.astype(int), 1), distances, atol=1e-6)
-    assert all(len(set(found)) == 6 for found in indices.tolist())
+    assert all(len(set(row)) == 6 for row in indices.tolist())
 
 
 def test_the_child_reports_each_stage_and_imports_no_torch_and_the_parent_no_numba() -> None:
@@ -187,13 +187,13 @@ def test_closing_ends_the_child_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         _ = fit.places
 
 
-def test_a_fit_that_nobody_holds_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreferenced_fit_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, "time.sleep(600)")
     fit = Fit(two_clusters())
     pid = fit._process.pid
     del fit
     gc.collect()
-    assert gone(pid)
+    assert ended(pid)
 
 
 @pytest.mark.parametrize("end", ["os._exit(1)", "pass", "os.kill(os.getpid(), 9)"])
@@ -209,7 +209,7 @@ def test_the_child_does_not_outlive_its_parent(end: str) -> None:
         f"print(fit._process.pid, flush=True); {end}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stderr == "" and gone(int(done.stdout))
+    assert done.stderr == "" and ended(int(done.stdout))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_the_child_does_not_outlive_its_parent(end: str) -> None:
         ("import numpy; return numpy.array([{}])", "Object arrays cannot be saved"),  # no pickle,
     ],
 )
-def test_what_fails_in_the_child_is_a_sentence(
+def test_errors_in_the_child_become_messages(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], work: str, sentence: str
 ) -> None:
     child(monkeypatch, work)
@@ -251,7 +251,7 @@ def changed(at: int, value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("rows", "wanted", "sentence"),
+    ("rows", "options", "sentence"),
     [
         (two_clusters()[:15], {}, "needs 16 rows or more, and there are 15. Give more images"),
         (two_clusters()[:4], {"neighbours": 2}, "needs 5 rows or more, and there are 4"),
@@ -268,11 +268,11 @@ def changed(at: int, value: float) -> np.ndarray:
     ],
 )
 def test_rows_that_cannot_be_drawn_are_refused_before_any_process(
-    monkeypatch: pytest.MonkeyPatch, rows: np.ndarray, wanted: dict[str, Any], sentence: str
+    monkeypatch: pytest.MonkeyPatch, rows: np.ndarray, options: dict[str, Any], sentence: str
 ) -> None:
     monkeypatch.setattr(umap_process, "_started", lambda: pytest.fail("a process was started"))
     with pytest.raises(dg.DgpruneError, match=sentence):
-        embed(rows, **wanted)
+        embed(rows, **options)
 
 
 @pytest.mark.parametrize(("shift", "unit"), [(0.0, 1e-160), (1e6, 1.0), (0.0, 1e30)])
@@ -282,18 +282,20 @@ def test_rows_are_centred_and_of_mean_square_length_one(shift: float, unit: floa
     assert np.square(rows).sum(1).mean() == pytest.approx(1, rel=1e-5)
 
 
-def test_a_progress_bar_that_speaks_otherwise_says_nothing() -> None:
-    said: list[tuple[str, float]] = []
-    bar = umap_child._Epochs(lambda words, share: said.append((words, share)))
+def test_other_progress_bar_output_is_ignored() -> None:
+    reports: list[tuple[str, float]] = []
+    bar = umap_child._Epochs(lambda words, share: reports.append((words, share)))
     for text in ("\r10/40", "Epochs completed: 12%", "0/0", "", "\n"):
         bar.write(text)
     bar.flush()
-    assert said == [("drawing (epoch 10 of 40)", pytest.approx(0.475))]
+    assert reports == [("drawing (epoch 10 of 40)", pytest.approx(0.475))]
 
 
-def test_a_umap_that_wants_more_of_pynndescent_gets_the_real_one(tmp_path: Path) -> None:
+def test_a_umap_that_imports_more_of_pynndescent_gets_the_real_one(tmp_path: Path) -> None:
     for name, text in {"pynndescent": "class More: pass", "umap": "from pynndescent import More"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(text)
-    code = f"import sys; sys.path.append({FOLDER!r}); from umap_child import _library; print(_library().More.__module__)"
+    code = (
+        f"import sys; sys.path.append({FOLDER!r}); from umap_child import _library; print(_library().More.__module__)"
+    )
     assert python(code, PYTHONPATH=str(tmp_path)) == "pynndescent"

@@ -1,4 +1,4 @@
-"""Thinning without copies: exactly `masked`, BatchNorm folded exactly or refused, nothing of the model touched."""
+"""Weight masking without copies: equal to `masked`, BatchNorm folded exactly or refused, the model untouched."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def slow(model: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("build", [plain_net, norm_net, ResidualNet, DepthwiseNet])
 @pytest.mark.parametrize("scope", ["global", "layer"])
-def test_it_is_exactly_the_masked_network(build: Any, scope: Any) -> None:
+def test_losses_equal_those_of_the_masked_network(build: Any, scope: Any) -> None:
     model = net_of(build)
     twin = WeightMasking(model, domains=SOURCES, scope=scope)
     for fraction in (1.0, 0.07, 0.9, 0.31, 0.5, 1.0):
         mask = dg.allocate(weight_scores(model), ratio=1 - fraction, scope=scope)
         assert torch.equal(losses(twin, fraction), slow(dg.masked(model, mask)))
         assert twin.removed(fraction) == sum(int((~keep).sum()) for keep in mask.keep.values())
-    gone = dg.allocate(weight_scores(model), ratio=0.6, scope=scope)
-    removed = torch.cat([w.detach()[~gone.keep[name]] for name, w in prunable(model).items()])
+    mask = dg.allocate(weight_scores(model), ratio=0.6, scope=scope)
+    removed = torch.cat([w.detach()[~mask.keep[name]] for name, w in prunable(model).items()])
     assert twin.removed_norm(0.4) == pytest.approx(float(removed.double().norm()))
 
 
-def test_ties_go_as_in_allocate_and_random_is_seeded() -> None:
+def test_ties_are_broken_as_in_allocate_and_random_is_seeded() -> None:
     model = net_of(plain_net)
     scores = dg.WeightScores("ties", {name: torch.ones_like(weight) for name, weight in prunable(model).items()})
     mask = dg.allocate(scores, ratio=0.5, scope="global")
     assert torch.equal(losses(WeightMasking(model, domains=SOURCES, scorer=scores), 0.5), slow(dg.masked(model, mask)))
-    drawn = [losses(WeightMasking(model, domains=SOURCES, scorer="random", seed=seed), 0.5) for seed in (1, 1, 2)]
-    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    random = [losses(WeightMasking(model, domains=SOURCES, scorer="random", seed=seed), 0.5) for seed in (1, 1, 2)]
+    assert torch.equal(random[0], random[1]) and not torch.equal(random[0], random[2])
 
 
-def test_the_model_and_the_generators_are_as_before() -> None:
+def test_the_model_and_the_global_generator_are_untouched() -> None:
     model = net_of()
     model.train()
     before, state = fingerprint(model), torch.get_rng_state()
@@ -65,7 +65,7 @@ def test_the_model_and_the_generators_are_as_before() -> None:
 
 
 @pytest.mark.parametrize("build", [norm_net, ResidualNet, DepthwiseNet])
-def test_folding_changes_no_answer(build: Any) -> None:
+def test_folding_changes_no_output(build: Any) -> None:
     model = randomise(build())  # float64
     x = images(5, 3, 12, 12, dtype=torch.float64)
     small = folded(model, x[:2])
@@ -77,7 +77,7 @@ def test_folding_changes_no_answer(build: Any) -> None:
     torch.testing.assert_close(fold, plain, rtol=1e-3, atol=1e-4)
 
 
-def test_folded_weights_are_ranked_as_folded() -> None:
+def test_folded_weights_are_ranked_after_folding() -> None:
     model = net_of()
     small = folded(model, SOURCES[0].take(torch.arange(4)).images)
     mask = dg.allocate(weight_scores(small), ratio=0.4, scope="global")
@@ -86,7 +86,7 @@ def test_folded_weights_are_ranked_as_folded() -> None:
     )
 
 
-def test_statistics_are_estimated_anew_after_each_thinning() -> None:
+def test_statistics_are_re_estimated_after_each_masking() -> None:
     sources = [source.as_role("source") for source in SOURCES]
     model = net_of()
     twin = WeightMasking(model, domains=sources, batchnorm="recalibrate")
@@ -110,7 +110,7 @@ class Late(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         (Late(beside=False), "BatchNorm 'norm' does not directly follow one convolution"),
         (Late(beside=True), "with BatchNorm folded this network gives other logits"),
@@ -121,12 +121,12 @@ class Late(nn.Module):
         ),
     ],
 )
-def test_what_cannot_be_folded_is_refused_by_name(model: nn.Module, said: str) -> None:
-    with pytest.raises(dg.DgpruneError, match=said):
+def test_what_cannot_be_folded_is_refused_by_name(model: nn.Module, message: str) -> None:
+    with pytest.raises(dg.DgpruneError, match=message):
         folded(randomise(model, dtype=torch.float32), images(4, 3, 12, 12))
 
 
-def test_bad_input_is_a_sentence() -> None:
+def test_bad_input_is_refused() -> None:
     model: Any = net_of()
     with pytest.raises(dg.DgpruneError, match="no weights to prune"):
         weight_scores(nn.Sequential(nn.Flatten(), nn.ReLU()))
