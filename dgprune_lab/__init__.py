@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import charts, data, diagnostics, models, widgets
     from .core import DgpruneError, DgpruneNote, Domain, FilterGraph, FilterGroup, Mask, Outcomes, Provenance
-    from .core import Scores, WeightMask, WeightScores, provenance_of, tidy
+    from .core import Scores, WeightMask, WeightScores, provenance_of, summary, tidy
     from .diagnostics import Diagnostic, diagnostic, grid, sweep
     from .measurement import evaluate, measure, recalibrate
     from .models import load, save
@@ -16,21 +16,20 @@ if TYPE_CHECKING:
     from .scorers import SCORERS, Menu, Scorer, from_torch_pruning, hybrid, reverse, scorer
     from .study import GCNet, Study, demo, gc_net, training_seeds
     from .training import LayerSchedule, PruneSchedule, PruningRun, TrainingOptions, Tuned
-    from .training import prune_and_tune, train_with_pruning, training_steps, tuning_steps
+    from .training import prune_and_tune, train_with_pruning
     from .widgets import Explorer, predict
 
 # The folder that holds each public name, in the order of the flow. A name is loaded when it is first asked for, so
 # that the command line and a plain import do not wait for torch, Altair or widgets.
 _FOLDERS = {
     "core": "DgpruneError DgpruneNote Domain FilterGraph FilterGroup Mask Outcomes Provenance Scores WeightMask "
-    "WeightScores provenance_of tidy",
+    "WeightScores provenance_of summary tidy",
     "pruning": "allocate masked prune read_groups",
     "measurement": "evaluate measure recalibrate",
     "models": "load save",
     "scorers": "SCORERS Menu Scorer from_torch_pruning hybrid reverse scorer",
     "study": "GCNet Study demo gc_net training_seeds",
-    "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned prune_and_tune train_with_pruning "
-    "training_steps tuning_steps",
+    "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned prune_and_tune train_with_pruning",
     "diagnostics": "Diagnostic diagnostic grid sweep",
     "widgets": "Explorer predict",
 }

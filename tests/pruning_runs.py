@@ -39,7 +39,7 @@ def trained(network: nn.Module | None = None, **changed: Any) -> dg.PruningRun:
 
 def steps(network: nn.Module | None = None, **changed: Any) -> Any:
     given = {"sources": [shades("a")], "targets": [shades("t", noise=0.4, seed=1)], "schedule": EVERY, "options": QUICK}
-    return dg.training_steps(fresh() if network is None else network, **{**given, **changed})
+    return dg.train_with_pruning.steps(fresh() if network is None else network, **{**given, **changed})
 
 
 def same_runs(one: dg.PruningRun, other: dg.PruningRun) -> bool:

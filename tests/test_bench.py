@@ -1,4 +1,4 @@
-"""The benchmark runs, writes what it says, and refuses to time what is not the same."""
+"""The benchmark runs, writes its rows, and refuses to time different work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dgprune_lab.commands.bench import PARTS, main, peer
-from dgprune_lab.commands.bench.cases import case, drawn_scores, network
+from dgprune_lab.commands.bench.cases import case, network, random_scores
 from dgprune_lab.commands.bench.panels import check_totals
 from dgprune_lab.commands.bench.passes import AWARE, check_risks, check_scores, needs
 from dgprune_lab.commands.bench.prunability import check_losses
@@ -65,19 +65,22 @@ def test_an_unknown_part_is_named() -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.95])
 def test_every_way_of_the_peer_cuts_the_same_network(lenet, ratio: float) -> None:
-    scores = drawn_scores(lenet.graph)
+    scores = random_scores(lenet.graph)
     small = prune(lenet.model, allocate(scores, ratio=ratio))
     removed = peer.lowest(scores.values, ratio)
-    reused, stepwise = peer.Reused(lenet.model, lenet.example), peer.Stepwise(lenet.model, lenet.example, lenet.layers)
+    reused, stepwise = (
+        peer.Reused(lenet.model, lenet.example),
+        peer.Stepwise(lenet.model, lenet.example, layers=lenet.layers),
+    )
     reused(peer.lowest(scores.values, 0.7))  # is put back
     stepwise(peer.lowest(scores.values, ratio / 2))  # goes further from here
-    for other in (peer.cut_a_copy(lenet.model, lenet.example, removed), reused(removed), stepwise(removed)):
+    for other in (peer.prune_a_copy(lenet.model, lenet.example, removed), reused(removed), stepwise(removed)):
         check_same(small, other, lenet.example)
         assert [p.shape for p in small.parameters()] == [p.shape for p in other.parameters()]
 
 
-def test_the_kept_order_of_removal_notices_scores_changed_in_place(lenet) -> None:
-    scores = drawn_scores(lenet.graph)
+def test_the_cached_removal_order_notices_scores_changed_in_place(lenet) -> None:
+    scores = random_scores(lenet.graph)
     first = allocate(scores, ratio=0.5)
     assert allocate(scores, ratio=0.5).key == first.key
     for values in scores.values.values():
@@ -91,7 +94,7 @@ def test_the_kept_order_of_removal_notices_scores_changed_in_place(lenet) -> Non
 def test_a_pruned_view_is_the_pruned_network_and_shares_only_whole_parameters(ratio: float) -> None:
     model = network("resnet18")
     graph = read_groups(model, torch.zeros(1, 3, 32, 32))
-    mask = allocate(drawn_scores(graph), ratio=ratio)
+    mask = allocate(random_scores(graph), ratio=ratio)
     small, view = prune(model, mask), pruned_view(model, mask)
     mine = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     for (name, a), (same, b) in zip(small.state_dict().items(), view.state_dict().items(), strict=True):
@@ -101,10 +104,10 @@ def test_a_pruned_view_is_the_pruned_network_and_shares_only_whole_parameters(ra
         assert (b.data_ptr() in mine) == whole
 
 
-def test_what_is_not_the_same_is_not_timed(lenet) -> None:
-    scores = drawn_scores(lenet.graph)
+def test_different_work_is_not_timed(lenet) -> None:
+    scores = random_scores(lenet.graph)
     small = prune(lenet.model, allocate(scores, ratio=0.5))
-    other = prune(lenet.model, allocate(drawn_scores(lenet.graph, seed=1), ratio=0.5))
+    other = prune(lenet.model, allocate(random_scores(lenet.graph, seed=1), ratio=0.5))
     with pytest.raises(RuntimeError, match="different shapes"):
         check_same(small, lenet.model, lenet.example)
     with pytest.raises(RuntimeError, match="different logits"):
@@ -116,17 +119,17 @@ def test_what_is_not_the_same_is_not_timed(lenet) -> None:
     with pytest.raises(RuntimeError, match="different risks"):
         check_risks(2.3, 2.301)
     with pytest.raises(RuntimeError, match="different scores"):
-        check_scores([scores], [drawn_scores(lenet.graph, seed=1)])
+        check_scores([scores], [random_scores(lenet.graph, seed=1)])
     with pytest.raises(RuntimeError, match="different scores"):
         check_scores([scores], [replace(scores, scorer="other")])
     with pytest.raises(RuntimeError, match="different attributions"):
         check_totals(10.0, 10.1)
     check_totals(10.0, 10.001)
     check_risks(2.3, 2.3001)
-    check_scores([scores], [drawn_scores(lenet.graph)])
+    check_scores([scores], [random_scores(lenet.graph)])
 
 
-def test_the_pass_that_is_timed_leaves_what_every_scorer_for_domain_shift_needs() -> None:
+def test_the_timed_pass_gathers_what_domain_aware_scorers_need() -> None:
     assert set(needs()) == {"mean_map", "class_map", "moments", "gate", "risk", "class_co_moments"}
     assert len(AWARE) == len(set(AWARE)) and set(AWARE) <= set(SCORERS)
 
@@ -145,7 +148,7 @@ def test_sides_take_turns_and_the_warm_up_is_not_counted() -> None:
 
 def test_long_names_and_no_peer_fit_the_table() -> None:
     name = "a comparison with a name that is a good deal longer than its column"
-    row = Row(name, 0.01234, None, "s", 1, "cuda", "< 1 s", "x " * 90)
+    row = Row(name=name, ours=0.01234, device="cuda", aim="< 1 s", note="x " * 90)
     text = line(row)
     assert "none" in text and "once" in text and max(map(len, text.splitlines())) <= 100
     assert max(map(len, heading("1 thread", True).splitlines())) <= 100

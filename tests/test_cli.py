@@ -1,4 +1,4 @@
-"""The commands: sentences instead of tracebacks, a lab that answers on this machine only and ends when told to."""
+"""The commands: sentences instead of tracebacks; the lab answers on this machine only and ends on a signal."""
 
 from __future__ import annotations
 
@@ -20,37 +20,46 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dgprune_lab.commands import cli, doctor, lab
-from dgprune_lab.commands import notebooks as desk
+from dgprune_lab.commands import cli, doctor, lab, notebooks
 from dgprune_lab.core.errors import DgpruneError
 
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port of this machine on which somebody listens."""
+    """A port of this machine that is in use."""
     with socket.socket() as other:
         other.bind((lab.HOST, 0))
         other.listen()
         yield other.getsockname()[1]
 
 
-def test_every_command_is_listed_with_its_sentence() -> None:
+def test_help_lists_every_command() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "120"}).output
-    for word in ("lab", "report", "doctor", "bench", "train", "select", "version", "Open JupyterLab on the notebooks"):
-        assert word in shown
+    names = (
+        "lab",
+        "report",
+        "docs",
+        "doctor",
+        "bench",
+        "train",
+        "recipe-search",
+        "gradients-against-removal",
+        "version",
+    )
+    assert [name for name in names if name not in shown] == [] and "Open JupyterLab on the notebooks" in shown
 
 
 def test_help_loads_no_more_than_the_package_itself() -> None:
     script = (
         "import sys, dgprune_lab; before = set(sys.modules); from dgprune_lab.commands.cli import app; "
         "app(['--help'], standalone_mode=False); heavy = {'torch', 'pandas', 'altair', 'jupyterlab', 'psutil'}; "
-        "print('HEAVY', heavy & (set(sys.modules) - before))"
+        "print('HEAVY', (heavy | {'pdoc'}) & (set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert "HEAVY set()" in done.stdout, done.stdout + done.stderr
 
 
-def test_an_error_of_ours_is_one_sentence_and_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dgprune_error_is_one_sentence_and_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*words: Any, **named: Any) -> int:
         raise DgpruneError("wanted this, got that: do this next.")
 
@@ -74,6 +83,7 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "module", "name", "call"),
     [
         (["report", "-o", "a.html"], "dgprune_lab.commands.report", "write_report", ((Path("a.html"),), {})),
+        (["docs", "--out", "a", "--no-browser"], "dgprune_lab.commands.docs", "write_docs", ((Path("a"),), {})),
         (["bench", "--quick"], "dgprune_lab.commands.bench", "main", ((), {"json": None, "quick": True})),
         (
             ["bench", "--json", "b.json"],
@@ -84,7 +94,7 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train", "net"], "dgprune_lab.commands.train", "make", (("net",), {"folder": Path(".")})),
     ],
 )
-def test_a_command_hands_its_options_on(
+def test_a_command_passes_its_options_on(
     monkeypatch: pytest.MonkeyPatch, words: list[str], module: str, name: str, call: tuple[Any, Any]
 ) -> None:
     calls: list[tuple[Any, Any]] = []
@@ -96,17 +106,17 @@ def test_a_command_hands_its_options_on(
     assert calls == [call]
 
 
-def test_a_port_in_use_gets_a_sentence_before_anything_starts(taken: int, tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.app, ["lab", "--port", str(taken), "--workdir", str(tmp_path / "desk")])
+def test_a_port_in_use_is_refused_before_anything_starts(taken: int, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["lab", "--port", str(taken), "--workdir", str(tmp_path / "notebooks")])
     assert result.exit_code == 2
     assert f"port {taken} cannot be used" in result.stderr
-    assert "choose another with --port" in result.stderr
-    assert not (tmp_path / "desk").exists()
+    assert "--port" in result.stderr
+    assert not (tmp_path / "notebooks").exists()
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
-def test_a_port_that_is_none_gets_a_sentence(port: int) -> None:
-    with pytest.raises(DgpruneError, match=f"a port is a number from 1 to 65535, got {port}"):
+def test_an_invalid_port_is_refused(port: int) -> None:
+    with pytest.raises(DgpruneError, match=f"from 1 to 65535; got {port}"):
         lab.free_port(port)
 
 
@@ -119,16 +129,16 @@ def test_the_next_free_port_is_taken(monkeypatch: pytest.MonkeyPatch, taken: int
         lab.free_port()
 
 
-def test_the_default_folder_is_found_again_from_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_folder_is_found_from_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert lab.default_workdir() == tmp_path / "dgprune-lab"
     (tmp_path / "dgprune-lab").mkdir()
-    (tmp_path / "dgprune-lab" / desk.RECORD).write_text("{}")
+    (tmp_path / "dgprune-lab" / notebooks.RECORD).write_text("{}")
     monkeypatch.chdir(tmp_path / "dgprune-lab")
     assert lab.default_workdir() == tmp_path / "dgprune-lab"
 
 
-def test_the_server_is_told_to_stay_on_this_machine(tmp_path: Path) -> None:
+def test_the_server_stays_on_this_machine(tmp_path: Path) -> None:
     words = lab.command(tmp_path, port=9000, browser=False)
     assert "--ServerApp.ip=127.0.0.1" in words
     assert "--ServerApp.port_retries=0" in words
@@ -139,7 +149,7 @@ def test_the_server_is_told_to_stay_on_this_machine(tmp_path: Path) -> None:
     assert "--LabApp.default_url=/lab/tree/00_start.ipynb" in lab.command(tmp_path, port=9000, browser=False)
 
 
-def test_only_root_is_allowed_as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_is_allowed_for_root_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 1000, raising=False)
     assert "--allow-root" not in lab.command(tmp_path, port=9000, browser=True)
     monkeypatch.setattr(os, "getuid", lambda: 0, raising=False)
@@ -150,17 +160,17 @@ def test_the_exit_code_of_the_server_is_passed_on() -> None:
     assert lab._run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
-def test_a_server_that_does_not_listen_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     deaf = "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('up').touch(); time.sleep(60)"
     monkeypatch.setattr(lab, "_GRACE", 0.2)
     monkeypatch.chdir(tmp_path)
 
-    def wish() -> None:
+    def interrupt() -> None:
         while not Path("up").exists():
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=wish).start()
+    threading.Thread(target=interrupt).start()
     before = signal.getsignal(signal.SIGTERM)
     assert lab._run([sys.executable, "-c", deaf]) == 128 + signal.SIGKILL
     assert signal.getsignal(signal.SIGTERM) is before
@@ -177,19 +187,12 @@ def get(address: str, *, token: str | None = None) -> tuple[int, bytes]:
             return error.code, b""
 
 
-@pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])
-def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, wish: signal.Signals) -> None:
-    place, runtime, port = tmp_path / "desk", tmp_path / "runtime", lab.free_port()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    place, runtime, port = tmp_path / "notebooks", tmp_path / "runtime", lab.free_port()
     own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(runtime)}
-    words = [
-        sys.executable,
-        "-m",
-        "dgprune_lab.commands.cli",
-        "lab",
-        "--no-browser",
-        f"--port={port}",
-        f"--workdir={place}",
-    ]
+    options = ["--no-browser", f"--port={port}", f"--workdir={place}"]
+    words = [sys.executable, "-m", "dgprune_lab.commands.cli", "lab", *options]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen(words, env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -210,7 +213,7 @@ def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, wish: si
             settings = f"http://127.0.0.1:{port}/lab/api/settings/@jupyterlab/apputils-extension:notification"
             defaults = json.loads(get(settings, token=server["token"])[1])["schema"]["properties"]
             assert (defaults["fetchNews"]["default"], defaults["checkForUpdates"]["default"]) == ("false", False)
-            process.send_signal(wish)
+            process.send_signal(number)
             assert process.wait(20) == 0
         finally:
             process.kill()
@@ -222,7 +225,7 @@ def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, wish: si
         os.kill(server["pid"], 0)
 
 
-def test_the_doctor_fits_one_screen_and_class_one_line() -> None:
+def test_the_doctor_fits_one_screen_and_one_line() -> None:
     runner = CliRunner()
     screen = runner.invoke(cli.app, ["doctor"]).output.rstrip("\n").split("\n")
     assert len(screen) <= doctor.HEIGHT
@@ -238,29 +241,29 @@ def test_the_doctor_names_every_data_set_and_how_to_get_it(monkeypatch: pytest.M
     shown = CliRunner().invoke(cli.app, ["doctor", "--data"])
     assert shown.exit_code == 0
     for name in ("mnist_full", "mnist_m_published", "usps", "fashion_mnist", "cifar10"):
-        assert f"{name}: not there. To get it:" in shown.output
+        assert f"{name}: not found. To get it:" in shown.output
 
 
-def test_the_doctor_says_what_is_missing_or_too_old_and_how_to_get_it() -> None:
+def test_the_doctor_names_missing_and_outdated_packages_with_the_fix() -> None:
     needs = ["torch>=2.6", "numpy>=9999.1", "no-such-thing-here>=1.2", "pandas"]
-    assert [(lack.what.split(" is ")[1], lack.mend) for lack in doctor.requirements(needs)] == [
-        ("older than 9999.1", 'pip install -U "numpy>=9999.1"'),
-        ("missing", 'pip install -U "no-such-thing-here>=1.2"'),
-    ]
+    old, missing = doctor.requirements(needs)
+    assert old.what.startswith("numpy ") and old.what.endswith("does not meet >=9999.1")
+    assert old.fix == 'pip install -U "numpy>=9999.1"'
+    assert (missing.what, missing.fix) == ("no-such-thing-here is missing", 'pip install -U "no-such-thing-here>=1.2"')
 
 
-def test_the_doctor_finds_builds_that_do_not_match() -> None:
+def test_the_doctor_finds_mismatched_builds() -> None:
     def load(name: str) -> None:
         if name == "torchvision":
             raise RuntimeError("operator torchvision::nms does not exist")
 
     (lack,) = doctor.matching(load)
     assert "torchvision cannot be imported (operator torchvision::nms does not exist)" in lack.what
-    assert "pip install --force-reinstall torch torchvision" in lack.mend
+    assert "pip install --force-reinstall torch torchvision" in lack.fix
     assert doctor.matching(lambda name: None) == []
 
 
-def test_a_blocking_lack_is_read_out_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_reads_out_what_is_missing_and_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     lack = doctor.Lack("torchvision is missing", "pip install torchvision", needed=True)
     monkeypatch.setattr(doctor, "requirements", lambda: [lack])
     result = CliRunner().invoke(cli.app, ["doctor", "--class"])
@@ -268,7 +271,7 @@ def test_a_blocking_lack_is_read_out_with_what_to_do(monkeypatch: pytest.MonkeyP
     assert result.output == "not ready: torchvision is missing; do this: pip install torchvision\n"
 
 
-def test_a_missing_browser_keeps_nobody_from_being_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_browser_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("requirements", "matching", "notebooks"):
         monkeypatch.setattr(doctor, name, list)
     monkeypatch.setattr(doctor, "chromium", lambda: None)

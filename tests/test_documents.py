@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def test_the_first_notebook_is_short() -> None:
     assert len(notebook.cells) <= 10
 
 
-def test_the_report_is_one_page_that_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_report_is_one_self_contained_page(tmp_path: Path) -> None:
     study = dg.demo()
     path = write_report(tmp_path / "report.html", study=study, scorers=["l1", "random"], progress=False)
     text = path.read_text(encoding="utf-8")
@@ -64,4 +66,10 @@ def test_the_report_is_one_page_that_needs_nothing_else(tmp_path: Path) -> None:
     assert "default-src &#x27;none&#x27;" in text, "the page itself forbids every request"
     mask = dg.allocate(study.score("l1"), ratio=0.5)
     accuracy = study.outcomes(mask, domain="mnist_m", batchnorm="recalibrate").accuracy
-    assert f'"name":"mnist_m","value":{accuracy}' in text
+    (state,) = json.loads(
+        re.findall(r'<script type="application/json" class="state">(.*?)</script>', text, re.DOTALL)[0]
+    )
+    (frame,) = (row for row in state["curves"][0]["rows"] if row["ratio"] == 0.5)
+    assert {dot["domain"]: dot["value"] for dot in frame["dots"]}["mnist_m"] == pytest.approx(100 * accuracy)
+    (tmp_path / "plain.txt").write_text("")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain.txt").stat().st_mode)

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MADE_HERE = {
     "notebooks/99_made_by_a_test.ipynb": "dgprune_lab/notebooks/99_made_by_a_test.ipynb",
-    "dgprune_lab/widgets/static/made_by_a_test.js": "dgprune_lab/widgets/static/made_by_a_test.js",
-    "dgprune_lab/widgets/static/made_by_a_test.css": "dgprune_lab/widgets/static/made_by_a_test.css",
+    "dgprune_lab/widgets/page/static/made_by_a_test.js": "dgprune_lab/widgets/page/static/made_by_a_test.js",
+    "dgprune_lab/widgets/page/static/made_by_a_test.css": "dgprune_lab/widgets/page/static/made_by_a_test.css",
     "dgprune_lab/models/shipped/made_by_a_test.safetensors": "dgprune_lab/models/shipped/made_by_a_test.safetensors",
 }
 
@@ -63,7 +63,7 @@ def test_the_wheel_carries_every_module(contents: set[str]) -> None:
 def test_the_wheel_carries_notebooks_scripts_and_checkpoints(contents: set[str]) -> None:
     wanted = set(MADE_HERE.values())
     wanted |= {f"dgprune_lab/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
-    for folder, endings in (("widgets/static", {".js", ".css"}), ("models/shipped", {".safetensors", ".json"})):
+    for folder, endings in (("widgets/page/static", {".js", ".css"}), ("models/shipped", {".safetensors", ".json"})):
         found = (ROOT / "dgprune_lab" / folder).iterdir()
         wanted |= {path.relative_to(ROOT).as_posix() for path in found if path.suffix in endings}
     assert wanted - contents == set()
@@ -74,20 +74,21 @@ def test_the_wheel_carries_nothing_else(contents: set[str]) -> None:
     assert not [name for name in contents if "__pycache__" in name or name.startswith("dgprune_lab/tests")]
 
 
-def test_an_installed_wheel_lays_its_notebooks_out_far_from_the_repository(wheel: Path, tmp_path: Path) -> None:
+def test_an_installed_wheel_copies_its_notebooks_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
     site, away = tmp_path / "site", tmp_path / "away"
     away.mkdir()
     quiet = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--target", site)
     run(sys.executable, "-m", "pip", "install", *quiet, wheel, cwd=away)
     script = (
-        "import dgprune_lab.commands.notebooks as desk; print(desk.__file__); "
-        "[print(a.notebook, a.did) for a in desk.lay_out('desk')]; [print(a.did) for a in desk.lay_out('desk')]"
+        "from dgprune_lab.commands import notebooks; print(notebooks.__file__); "
+        "[print(a.notebook, a.kind) for a in notebooks.update_folder('here')]; "
+        "[print(a.kind) for a in notebooks.update_folder('here')]"
     )
     said = run(sys.executable, "-c", script, cwd=away, env={**os.environ, "PYTHONPATH": str(site)}).splitlines()
     assert Path(said[0]).is_relative_to(site)
     assert "99_made_by_a_test.ipynb added" in said
     assert said[-1] == "unchanged"
-    assert (away / "desk" / "99_made_by_a_test.ipynb").read_text() == "{}"
+    assert (away / "here" / "99_made_by_a_test.ipynb").read_text() == "{}"
 
 
 def test_the_list_of_packages_is_the_folders() -> None:
@@ -104,7 +105,7 @@ def test_only_the_known_folders_stand_at_the_top() -> None:
         pytest.skip("not a git checkout")
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     given = {"pyproject.toml", "dgprune_lab", "notebooks", "tests", "README.md", "binder"}
-    forced = {".ci", ".gitignore", "LICENSE"}  # by the tools that look for them there
+    forced = {".ci", ".github", ".gitignore", "LICENSE"}  # by the tools that look for them there
     assert {name.split("/")[0] for name in listed.splitlines()} <= given | forced
 
 

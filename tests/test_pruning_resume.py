@@ -1,4 +1,4 @@
-"""An interrupted training comes to the same numbers; what stands in the way of that is said."""
+"""A resumed training gives the same numbers; what prevents that is noted or refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pruning_runs import QUICK, fresh, same_runs, shades, steps, trained
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab.training import finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
-from dgprune_lab.training.loop import finish, train
 from dgprune_lab.training.random_streams import drawn_from
-from dgprune_lab.training.scheduled import run as pruning_run
+from dgprune_lab.training.scheduled import checkpoints
 
 
 def dropping(classes: int = 4) -> nn.Sequential:
@@ -62,7 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_two_epochs_a_crash_and_two_more_are_four_epochs(name: str, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
     """Three batches an epoch, so what lasts four of them is under way when it is interrupted."""
     changed = SETTINGS[name]
     straight = trained(fresh(dropping), **changed)
@@ -74,25 +74,27 @@ def test_two_epochs_a_crash_and_two_more_are_four_epochs(name: str, tmp_path: Pa
     torch.rand(7)  # whatever a new process draws before it goes on
     again = trained(fresh(dropping), checkpoint=tmp_path / "run", **changed)
     assert same_runs(straight, again)
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["position_00004.safetensors", "run.json"]
-    assert same_runs(again, trained(fresh(dropping), checkpoint=tmp_path / "run", **changed)), "one that is over"
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["epoch_00004.safetensors", "run.json"]
+    assert same_runs(again, trained(fresh(dropping), checkpoint=tmp_path / "run", **changed)), (
+        "a complete run is only read"
+    )
 
 
 @pytest.mark.parametrize("where", ["card", "tensors"])
 def test_a_crash_between_event_and_save(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event has happened in memory, and the folder is half written: the next one goes on from before it."""
+    """The event has happened in memory and the folder is half written: the next run continues from before it."""
     straight = trained()
-    put, calls = pruning_run.save_position.__globals__["_put"], []
+    write, calls = checkpoints.write_file, []
 
-    def breaking(path: Path, data: bytes) -> None:
+    def breaking(path: Path, data: Any) -> Path:
         calls.append(path.name)
         if len(calls) == (6 if where == "card" else 5):  # two files an epoch from epoch 0 on: this is epoch 2
             raise KeyboardInterrupt if where == "card" else OSError("disk full")
-        put(path, data)
+        return write(path, data)
 
-    monkeypatch.setitem(pruning_run.save_position.__globals__, "_put", breaking)
+    monkeypatch.setattr(checkpoints, "write_file", breaking)
     if where == "card":
-        with pytest.warns(dg.DgpruneNote, match="stopped early; network and tables are those of epoch 2 of 4"):
+        with pytest.warns(dg.DgpruneNote, match="stopped early; .*epoch 2 of 4"):
             assert not trained(checkpoint=tmp_path).finished
     else:
         with pytest.raises(OSError, match="disk full"):
@@ -102,7 +104,7 @@ def test_a_crash_between_event_and_save(where: str, tmp_path: Path, monkeypatch:
     assert same_runs(straight, trained(checkpoint=tmp_path))
 
 
-def test_another_run_or_another_file_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_or_a_changed_file_is_refused(tmp_path: Path) -> None:
     trained(checkpoint=tmp_path)
     with pytest.raises(dg.DgpruneError, match="holds another run: remove, options differ"):
         trained(checkpoint=tmp_path, remove="largest", options=dg.TrainingOptions(**{**QUICK.to_json(), "lr": 0.1}))
@@ -110,7 +112,7 @@ def test_another_run_or_another_file_is_refused(tmp_path: Path) -> None:
         trained(fresh(seed=1), checkpoint=tmp_path)
     tensors = next(tmp_path.glob("*.safetensors"))
     tensors.write_bytes(tensors.read_bytes()[:-1])
-    with pytest.raises(dg.DgpruneError, match="not the file its card describes"):
+    with pytest.raises(dg.DgpruneError, match="not the file that its card describes"):
         trained(checkpoint=tmp_path)
     for text, said in (("{", "is not JSON"), ("{}", "is not the card of a run")):
         (tmp_path / "run.json").write_text(text)
@@ -120,7 +122,7 @@ def test_another_run_or_another_file_is_refused(tmp_path: Path) -> None:
         trained(checkpoint=tensors)
 
 
-def test_stopping_gives_the_last_whole_epoch() -> None:
+def test_stopping_returns_the_last_complete_epoch() -> None:
     run, seen = steps(), []
     for event in run:
         if isinstance(event, PruneEvent | StageEvent):
@@ -136,9 +138,9 @@ def test_stopping_gives_the_last_whole_epoch() -> None:
 
 
 @pytest.mark.parametrize("options", [{"lr": 1e30}, {"lr": 1e20, "batch_size": 64}])
-def test_a_training_that_diverges_says_so_and_keeps_the_tables(options: dict[str, Any]) -> None:
+def test_divergence_is_noted_and_keeps_the_tables(options: dict[str, Any]) -> None:
     """In a step, or (one step an epoch) when the network is measured."""
-    with pytest.warns(dg.DgpruneNote, match="the training diverged: .*The tables hold what came before"):
+    with pytest.warns(dg.DgpruneNote, match="the training diverged: .*last complete epoch"):
         found = trained(options=dg.TrainingOptions(**{**QUICK.to_json(), **options}))
     assert not found.finished and found.reached.startswith("diverged in epoch") and len(found.table)
     assert all(bool(torch.isfinite(t).all()) for t in found.network.state_dict().values())
@@ -146,7 +148,7 @@ def test_a_training_that_diverges_says_so_and_keeps_the_tables(options: dict[str
         dg.diagnostics.instability(found)
 
 
-def test_dropout_does_not_hear_what_other_cells_draw() -> None:
+def test_dropout_is_independent_of_draws_in_other_cells() -> None:
     """Another cell draws in the middle of every step, where a stream of the global generator would be disturbed."""
     quiet = trained(fresh(dropping))
     network: Any = fresh(dropping)
@@ -165,7 +167,7 @@ def test_dropout_does_not_hear_what_other_cells_draw() -> None:
     assert drawn and same_runs(quiet, disturbed)
 
 
-def test_seeded_dropout_drops_what_it_should_and_leaves_the_layers_as_they_were() -> None:
+def test_seeded_dropout_matches_its_probability_and_restores_the_layers() -> None:
     layer, maps, x = nn.Dropout(0.4), nn.Dropout2d(0.5), torch.ones(200, 6, 5, 5)
     generator = torch.Generator().manual_seed(0)
     state = torch.get_rng_state()
@@ -192,13 +194,13 @@ def test_the_dropout_option_sets_the_layers_of_the_copy() -> None:
         dg.TrainingOptions(dropout=1.0)
 
 
-def test_a_networks_own_functional_dropout_is_said() -> None:
+def test_functional_dropout_is_noted_or_refused() -> None:
     named = dg.PruneSchedule.everywhere(start=1, end=1, every=1, ratio=0.5)
     with pytest.warns(dg.DgpruneNote, match="outside nn.Dropout layers"):
         steps(Functional(always=False), schedule=named)
     with pytest.raises(dg.DgpruneError, match=r"in eval mode too.*use nn.Dropout layers"):
         steps(Functional(always=True), schedule=named)
-    steps(fresh(dropping))  # nothing is said of layers
+    steps(fresh(dropping))  # layers give no note
 
 
 def test_learning_rates_in_steps() -> None:
@@ -207,6 +209,6 @@ def test_learning_rates_in_steps() -> None:
     assert rates == pytest.approx([0.5, 0.05, 0.05, 0.005])
     assert dg.TrainingOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
     for wrong in ({"schedule": "steps"}, {"milestones": (3,)}, {"schedule": "steps", "milestones": (3, 1)}):
-        with pytest.raises(dg.DgpruneError, match="takes milestones, rising epochs"):
+        with pytest.raises(dg.DgpruneError, match="takes milestones, ascending epochs"):
             dg.TrainingOptions(**{"schedule": "constant", **wrong})
     finish(train(fresh(), sources=[shades("a")], options=options))

@@ -1,4 +1,4 @@
-"""Pruning during training: what is gone stays exactly zero, what passes comes back, and every number of the tables."""
+"""Pruning during training: removed filters stay exactly zero, temporary treatments end, and every number is right."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.pruning.verify import read_groups
+from dgprune_lab.training import finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
-from dgprune_lab.training.loop import finish, train
-from dgprune_lab.training.scheduled.members import find_producers
+from dgprune_lab.training.scheduled.producers import find_producers
 from dgprune_lab.training.scheduled.treatments import Treatment
 
 
@@ -36,7 +36,7 @@ def outputs(network: nn.Module, names: tuple[str, ...], x: Tensor) -> dict[str, 
     return found
 
 
-def test_removed_filters_give_exactly_zero_through_momentum_and_weight_decay() -> None:
+def test_removed_filters_stay_exactly_zero_under_momentum_and_weight_decay() -> None:
     removed: dict[str, set[int]] = {}
     model: Any = None
     for event in steps(options=dg.TrainingOptions(**{**QUICK.to_json(), "optimiser": "adam", "lr": 0.01})):
@@ -44,7 +44,7 @@ def test_removed_filters_give_exactly_zero_through_momentum_and_weight_decay() -
             model = event.model
         if isinstance(event, PruneEvent):
             for layer, gone in event.removed.items():
-                assert not removed.setdefault(layer, set()) & set(gone), "a filter goes once"
+                assert not removed.setdefault(layer, set()) & set(gone), "a filter is removed once"
                 removed[layer] |= set(gone)
         if isinstance(event, BatchEvent) and model is not None and removed:
             for conv, norm in (("0", "1"), ("4", "5")):
@@ -60,8 +60,8 @@ def test_removed_filters_give_exactly_zero_through_momentum_and_weight_decay() -
 
 
 @pytest.mark.parametrize("net", [plain_net, norm_net, ResidualNet, DepthwiseNet, grouped_net])
-def test_masked_is_pruned_is_trained(net: Any) -> None:
-    """Three ways to one network: zeros in place, `masked`, and physically smaller where all writers are gone."""
+def test_trained_masked_and_pruned_networks_agree(net: Any) -> None:
+    """Three ways to one network: zeros in place, `masked`, and physically smaller where all producers are removed."""
     network = fresh(net)
     before = fingerprint(network)
     found = trained(network)
@@ -77,8 +77,8 @@ def test_masked_is_pruned_is_trained(net: Any) -> None:
     assert fewer == (gone > 0)
 
 
-def test_a_writer_of_a_residual_stream_goes_alone_and_its_sum_is_not_read() -> None:
-    """The stem writes the same stream: its filter stays, but what reads behind the block no longer sees it."""
+def test_one_producer_of_a_residual_stream_is_pruned_alone_and_consumers_ignore_it() -> None:
+    """The stem writes the same stream: its filter stays, but consumers behind the block no longer see it."""
     network = fresh(ResidualNet)
     found = trained(network, schedule=dg.PruneSchedule({"outer": (1, 3, 1, 0.5)}))
     state = found.network.state_dict()
@@ -97,7 +97,7 @@ def test_a_writer_of_a_residual_stream_goes_alone_and_its_sum_is_not_read() -> N
     }
 
 
-def test_a_stream_is_cut_where_all_its_writers_lost_the_filter() -> None:
+def test_a_stream_is_cut_where_all_producers_lost_the_filter() -> None:
     both = dg.PruneSchedule({"outer": (1, 1, 1, 0.7), "stem": (1, 1, 1, 0.7)})
     found = trained(fresh(ResidualNet), schedule=both, remove="random", seed=3)
     state = found.network.state_dict()
@@ -108,7 +108,7 @@ def test_a_stream_is_cut_where_all_its_writers_lost_the_filter() -> None:
     assert set((~found.filters.keep["stem"]).nonzero().flatten().tolist()) == lost[0] & lost[1] != set()
 
 
-def test_the_projection_on_the_shortcut_goes_with_the_block() -> None:
+def test_the_projection_on_the_shortcut_is_pruned_with_the_block() -> None:
     network = fresh(ResidualNet)
     for name in ("last", "shortcut"):
         found = trained(network, schedule=dg.PruneSchedule({name: (2, 2, 1, 0.5)}))
@@ -117,7 +117,7 @@ def test_the_projection_on_the_shortcut_goes_with_the_block() -> None:
         assert zero[0] == zero[1] and sum(zero[0]) == 3
         out = outputs(found.network, ("last_norm", "shortcut_norm"), images(3, 3, 12, 12))
         assert all(float(part[:, torch.tensor(zero[0])].abs().max()) == 0 for part in out.values())
-    with pytest.raises(dg.DgpruneError, match="'last' and 'shortcut' meet in one sum"):
+    with pytest.raises(dg.DgpruneError, match="'last' and 'shortcut' are added together"):
         trained(network, schedule=dg.PruneSchedule({"last": (1, 1, 1, 0.5), "shortcut": (2, 2, 1, 0.5)}))
 
 
@@ -125,7 +125,7 @@ def test_the_projection_on_the_shortcut_goes_with_the_block() -> None:
     ("remove", "scorer"),
     [("smallest", "l2"), ("largest", "l2"), ("smallest", "l1"), ("smallest", "taylor"), ("largest", "activation_l1")],
 )
-def test_what_leaves_is_what_the_score_says_at_that_moment(remove: Any, scorer: str) -> None:
+def test_filters_are_removed_by_the_scores_of_the_current_network(remove: Any, scorer: str) -> None:
     """At the first event, against a study of the network that the same training gives without any event."""
     once = dg.PruneSchedule.everywhere(start=2, end=2, every=1, ratio=0.5)
     event = next(e for e in steps(schedule=once, remove=remove, scorer=scorer) if isinstance(e, PruneEvent))
@@ -140,7 +140,7 @@ def test_what_leaves_is_what_the_score_says_at_that_moment(remove: Any, scorer: 
     assert reads == ({} if scorer in ("l1", "l2") else scores.reads)
 
 
-def test_random_is_seeded_and_no_scorer_is_asked() -> None:
+def test_random_removal_is_seeded_and_runs_no_scorer() -> None:
     one, same, other = (trained(remove="random", scorer="dss", targets=[], seed=seed) for seed in (1, 1, 2))
     assert one.filters.key == same.filters.key != other.filters.key
     assert set(one.events.scorer) == {"random"} and set(one.events.seed) == {1}
@@ -150,7 +150,7 @@ def treated(how: Any, batches: int) -> tuple[Any, Any, Treatment]:
     network = fresh().requires_grad_(False)
     model: Any = copy.deepcopy(network)
     x = images(2, 3, 12, 12)
-    producers = find_producers(model, read_groups(model, x), x)
+    producers = find_producers(model, read_groups(model, x), example=x)
     treatment = Treatment(model, producers=producers, how=how, batches=batches, seed=0)
     treatment.begin({"0": torch.tensor([1, 4])})
     return network, model, treatment
@@ -163,7 +163,7 @@ def moved(model: nn.Module, by: float = 1.0) -> None:
             p.add_(by)
 
 
-def test_zeroed_for_k_batches_then_free() -> None:
+def test_zeroed_filters_are_free_after_their_batches() -> None:
     before, model, treatment = treated("zero", 3)
     conv, norm = model.get_submodule("0"), model.get_submodule("1")
     for step in range(1, 6):
@@ -174,7 +174,7 @@ def test_zeroed_for_k_batches_then_free() -> None:
     torch.testing.assert_close(conv.weight[0], before.get_submodule("0").weight[0] + 5)
 
 
-def test_zeroed_and_restored_with_its_batchnorm() -> None:
+def test_restored_filters_return_with_their_batchnorm() -> None:
     before, model, treatment = treated("restore", 2)
     conv, norm, was = model.get_submodule("0"), model.get_submodule("1"), before.get_submodule("0").weight
     for _ in range(2):
@@ -188,7 +188,7 @@ def test_zeroed_and_restored_with_its_batchnorm() -> None:
     assert torch.equal(norm.running_mean[[1, 4]], old.running_mean[[1, 4]]) and float(norm.running_mean[0]) == 14
 
 
-def test_noise_has_the_spread_of_what_is_left() -> None:
+def test_noise_has_the_spread_of_the_remaining_weights() -> None:
     before, model, treatment = treated("noise", 2)
     was, conv = before.get_submodule("0").weight, model.get_submodule("0")
     first = (conv.weight - was).detach()
@@ -203,14 +203,14 @@ def test_noise_has_the_spread_of_what_is_left() -> None:
 
 
 @pytest.mark.parametrize(("how", "batches"), [("zero", 1), ("noise", 5), ("restore", 100)])
-def test_passing_treatments_remove_nothing(how: Any, batches: int) -> None:
+def test_temporary_treatments_remove_nothing(how: Any, batches: int) -> None:
     found = trained(how=how, batches=batches)
     assert found.mask.keep == {} and all(part.all() for part in found.filters.keep.values())
     assert set(found.events.event) == {1, 2, 3} and set(found.end.ratio_achieved) == {0.0}
     assert len(found.pruned().state_dict()["0.weight"]) == 6
 
 
-def test_the_numbers_of_an_event_are_those_of_the_networks_before_and_after() -> None:
+def test_event_rows_equal_evaluations_before_and_after() -> None:
     networks: list[Any] = []
     for event in steps():
         if isinstance(event, EpochEvent):
@@ -226,7 +226,7 @@ def test_the_numbers_of_an_event_are_those_of_the_networks_before_and_after() ->
             rows = found.events[(found.events.event == number) & (found.events.domain == domain.name)]
             values = dict(zip(rows.metric, rows.value, strict=True))
             assert (values["accuracy_before"], values["accuracy_after"]) == (a, b)
-            assert values["change"] == b - a
+            assert values["accuracy_change"] == b - a
             low = rows[rows.metric == "accuracy_before"].low.item()
             expected = (a - b) / a if low > 0.25 else math.nan
             assert values["relative_drop"] == pytest.approx(expected, nan_ok=True)
@@ -234,7 +234,7 @@ def test_the_numbers_of_an_event_are_those_of_the_networks_before_and_after() ->
     assert found.events.layers.iloc[0] == "0 (1 filter), 4 (1 filter)" and found.events.filters.iloc[0] == 2
 
 
-def test_mean_stability_and_the_end() -> None:
+def test_mean_stability_and_end_rows() -> None:
     late = dg.PruneSchedule.everywhere(start=6, end=9, every=1, ratio=0.7)
     longer = dg.TrainingOptions(**{**QUICK.to_json(), "epochs": 12})
     found = trained(options=longer, schedule=late, remove="largest")
@@ -245,7 +245,7 @@ def test_mean_stability_and_the_end() -> None:
     report = dg.evaluate(found.network, shades("a"), "report").accuracy
     train_part = dg.evaluate(found.network, shades("a"), "train").accuracy
     assert end["last", "accuracy", "a", "report"] == report
-    assert end["last", "gap", "a", "report"] == pytest.approx(train_part - report)
+    assert end["last", "generalization_gap", "a", "report"] == pytest.approx(train_part - report)
     after = {
         (r["epoch"]): r["value"]
         for r in found.table.to_dict("records")
@@ -257,7 +257,7 @@ def test_mean_stability_and_the_end() -> None:
     assert end.xs("mean_stability", level="metric").notna().all()
 
 
-def test_the_control_that_loses_nothing_is_plain_training_and_wholly_stable() -> None:
+def test_the_control_without_removal_equals_plain_training() -> None:
     found = trained(schedule=None)
     plain = finish(train(fresh(), sources=[shades("a")], options=QUICK))
     one, other = found.network.state_dict(), plain.state_dict()
@@ -274,7 +274,7 @@ def test_the_control_from_scratch_is_pruned_before_the_first_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"how": "zero"}, 'batches says how many batches "zero", "noise" or "restore" last, at least 1'),
         ({"how": "zero", "batches": 0}, "how='zero', batches=0"),
@@ -282,7 +282,7 @@ def test_the_control_from_scratch_is_pruned_before_the_first_epoch() -> None:
         ({"how": "melt"}, "how must be one of 'remove', 'zero', 'noise', 'restore'"),
         ({"remove": "middle"}, "remove must be one of"),
         ({"scorer": "l22"}, "unknown scorer 'l22'"),
-        ({"scorer": "dss", "targets": []}, "'dss' cannot run on this network: there are no images of a new look"),
+        ({"scorer": "dss", "targets": []}, "'dss' cannot run on this network: the study has no target"),
         ({"split": "tset"}, "tset"),
         ({"sources": []}, "at least one source domain"),
         ({"schedule": dg.PruneSchedule({"conv": (1, 2, 1, 0.5)})}, "unknown layer 'conv'; known: 0, 4"),
@@ -290,13 +290,13 @@ def test_the_control_from_scratch_is_pruned_before_the_first_epoch() -> None:
         ({"options": dg.TrainingOptions(dropout=0.2)}, "this one has none"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_work(changed: dict[str, Any], said: str) -> None:
+def test_bad_input_is_refused_before_any_work(changed: dict[str, Any], message: str) -> None:
     call: Callable[[], Any] = lambda: steps(**changed)  # noqa: E731
-    with pytest.raises(dg.DgpruneError, match=said):
+    with pytest.raises(dg.DgpruneError, match=message):
         call()
 
 
-def test_a_layer_whose_filters_cannot_go_is_named_with_the_reason() -> None:
+def test_a_layer_that_cannot_be_pruned_is_named_with_the_reason() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1),
         nn.GroupNorm(2, 6),

@@ -1,4 +1,4 @@
-"""When filters leave: exact counts, events, and every schedule that makes no sense refused in a sentence."""
+"""Pruning schedules: exact counts, events, and an error for every schedule that makes no sense."""
 
 from __future__ import annotations
 
@@ -28,40 +28,48 @@ PAPER = [
 ]
 
 
-@pytest.mark.parametrize(("ratio_requested", "events", "kept", "first", "middle"), PAPER)
-def test_the_papers_counts(asked: Any, events: int, kept: int, first: Any, middle: Any) -> None:
-    start, end, ratio = asked
-    held = LayerSchedule("conv", start, end, 4, ratio)
-    found = held.kept(512)
-    assert len(held.epochs) == len(found) == (end - start) // 4 + 1 == events
-    assert found[-1] == kept and tuple(found[:3]) == first and found[middle[0] - 1] == middle[1]
+@pytest.mark.parametrize(("numbers", "events", "kept", "first", "middle"), PAPER)
+def test_counts_of_the_paper(numbers: Any, events: int, kept: int, first: Any, middle: Any) -> None:
+    start, end, ratio = numbers
+    schedule = LayerSchedule(layer="conv", start=start, end=end, every=4, ratio=ratio)
+    counts = schedule.kept(512)
+    assert len(schedule.epochs) == len(counts) == (end - start) // 4 + 1 == events
+    assert counts[-1] == kept and tuple(counts[:3]) == first and counts[middle[0] - 1] == middle[1]
 
 
 @given(st.integers(1, 600), st.integers(0, 99), st.integers(0, 40), st.integers(0, 80), st.integers(1, 9))
-def test_the_formula_in_fractions(filters: int, percent: int, start: int, length: int, every: int) -> None:
+def test_counts_equal_the_formula_in_exact_fractions(
+    filters: int, percent: int, start: int, length: int, every: int
+) -> None:
     """The slow twin: exact fractions instead of floats, ceil of the whole expression."""
-    held = LayerSchedule("conv", start, start + length, every, percent / 100)
+    schedule = LayerSchedule(layer="conv", start=start, end=start + length, every=every, ratio=percent / 100)
     count = math.floor(Fraction(length, every)) + 1
     least = filters - math.floor(Fraction(percent, 100) * filters)
-    wanted = [math.ceil(least + (filters - least) * Fraction(count - t, count)) for t in range(1, count + 1)]
-    assert held.kept(filters) == wanted and len(held.epochs) == count
-    assert wanted[-1] == least >= 1
+    expected = [math.ceil(least + (filters - least) * Fraction(count - t, count)) for t in range(1, count + 1)]
+    assert schedule.kept(filters) == expected and len(schedule.epochs) == count
+    assert expected[-1] == least >= 1
 
 
-def test_floats_do_not_bite() -> None:
-    assert LayerSchedule("conv", 1, 1, 1, 0.7).kept(10) == [3] != [math.ceil((1 - 0.7) * 10)]
+def test_rounding_of_floats_has_no_influence() -> None:
+    assert (
+        LayerSchedule(layer="conv", start=1, end=1, every=1, ratio=0.7).kept(10) == [3] != [math.ceil((1 - 0.7) * 10)]
+    )
 
 
-def test_layers_due_together_are_one_event_and_one_where_none_goes_is_none() -> None:
+def test_layers_due_together_share_an_event_and_an_epoch_without_removal_has_none() -> None:
     schedule = PruneSchedule({"a": (1, 5, 2, 0.5), "b": (3, 3, 1, 0.25), "c": (1, 5, 1, 0.1)})
     table = schedule.timetable({"a": 6, "b": 4, "c": 10}, epochs=5)
     assert table == {1: {"a": 5}, 3: {"a": 4, "b": 3}, 5: {"a": 3, "c": 9}}
     assert schedule.epochs == (1, 2, 3, 4, 5)
 
 
-def test_every_layer_and_several_schedules_of_one_layer() -> None:
+def test_star_covers_unnamed_layers_and_one_layer_may_have_several_schedules() -> None:
     both = PruneSchedule(
-        [LayerSchedule("*", 1, 1, 1, 0.5), LayerSchedule("a", 1, 2, 1, 0.25), LayerSchedule("a", 4, 4, 1, 0.5)]
+        [
+            LayerSchedule(layer="*", start=1, end=1, every=1, ratio=0.5),
+            LayerSchedule(layer="a", start=1, end=2, every=1, ratio=0.25),
+            LayerSchedule(layer="a", start=4, end=4, every=1, ratio=0.5),
+        ]
     )
     assert both.timetable({"a": 8, "b": 4}) == {1: {"a": 7, "b": 2}, 2: {"a": 6}, 4: {"a": 2}}
     assert both.before_training().timetable({"a": 8, "b": 4}) == {0: {"a": 2, "b": 2}}
@@ -70,36 +78,48 @@ def test_every_layer_and_several_schedules_of_one_layer() -> None:
 
 
 @pytest.mark.parametrize("filters", [5, 7, 10, 64])
-def test_shares_that_follow_each_other_add_up_before_they_are_rounded(filters: int) -> None:
-    """So the control from scratch loses as many filters: of 5, 0.3 and 0.3 are 3, not twice 1."""
-    both = PruneSchedule([LayerSchedule("a", 1, 2, 1, 0.3), LayerSchedule("a", 3, 4, 1, 0.3)])
-    table = both.timetable({"a": filters})
-    assert (
-        table[max(table)] == both.before_training().timetable({"a": filters})[0] == {"a": filters - filters * 6 // 10}
+def test_successive_ratios_add_up_before_rounding(filters: int) -> None:
+    """The control from scratch then loses as many filters: of 5, 0.3 and 0.3 are 3, not twice 1."""
+    both = PruneSchedule(
+        [
+            LayerSchedule(layer="a", start=1, end=2, every=1, ratio=0.3),
+            LayerSchedule(layer="a", start=3, end=4, every=1, ratio=0.3),
+        ]
     )
+    table = both.timetable({"a": filters})
+    left = {"a": filters - filters * 6 // 10}
+    assert table[max(table)] == both.before_training().timetable({"a": filters})[0] == left
 
 
 SIZES = {"conv1": 8, "conv2": 8}
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda: PruneSchedule({"conv1": (5, 3, 1, 0.5)}), r"ends \(epoch 3\) before it starts \(epoch 5\)"),
         (lambda: PruneSchedule({"conv1": (5, 9, 0, 0.5)}), "every must be a whole number of epochs, at least 1; got 0"),
-        (lambda: LayerSchedule("conv1", 1.5, 9, 1, 0.5), "start must be a whole number"),  # type: ignore[arg-type]
+        (lambda: LayerSchedule(layer="conv1", start=1.5, end=9, every=1, ratio=0.5), "start must be a whole number"),  # type: ignore[arg-type]
         (lambda: PruneSchedule({"conv1": (-1, 9, 1, 0.5)}), "start must be a whole number of epochs, at least 0"),
         (lambda: PruneSchedule({"conv1": (1, 9, 1, 1.0)}), "since 1 would empty the layer; got 1.0"),
         (lambda: PruneSchedule({"conv1": (1, 9, 1, -0.1)}), "ratio must lie in 0 to below 1"),
         (lambda: PruneSchedule({"conv1": (1, 9, 1)}), r"needs four numbers, \(start, end, every, ratio\)"),  # type: ignore
         (lambda: PruneSchedule([(1, 2, 3, 0.4)]), "a list of dg.LayerSchedule"),  # type: ignore[list-item]
         (
-            lambda: PruneSchedule([LayerSchedule("conv1", 1, 9, 4, 0.1), LayerSchedule("conv1", 9, 12, 1, 0.1)]),
+            lambda: PruneSchedule(
+                [
+                    LayerSchedule(layer="conv1", start=1, end=9, every=4, ratio=0.1),
+                    LayerSchedule(layer="conv1", start=9, end=12, every=1, ratio=0.1),
+                ]
+            ),
             "two schedules of layer 'conv1' overlap: epochs 1 to 9 and 9 to 12",
         ),
         (
             lambda: PruneSchedule(
-                [LayerSchedule("conv1", 1, 1, 1, 0.6), LayerSchedule("conv1", 2, 2, 1, 0.6)]
+                [
+                    LayerSchedule(layer="conv1", start=1, end=1, every=1, ratio=0.6),
+                    LayerSchedule(layer="conv1", start=2, end=2, every=1, ratio=0.6),
+                ]
             ).timetable(SIZES),
             "would empty it at epoch 2; it has 8 filters",
         ),
@@ -113,6 +133,6 @@ SIZES = {"conv1": 8, "conv2": 8}
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused(call: Callable[[], Any], said: str) -> None:
-    with pytest.raises(dg.DgpruneError, match=said):
+def test_invalid_schedules_are_refused(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(dg.DgpruneError, match=message):
         call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,11 +17,12 @@ from dgprune_lab.commands import train as recipes
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.provenance import Provenance
-from dgprune_lab.models.checkpoints import load_checkpoint, read_card
 from dgprune_lab.models.networks import digits_net
+from dgprune_lab.models.saving import load
 from dgprune_lab.pruning.surgery import provenance_of
+from dgprune_lab.training import accuracy_by_split, event_bar, finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent
-from dgprune_lab.training.loop import accuracy_by_part, finish, learning_rate, train, with_progress
+from dgprune_lab.training.loop import learning_rate
 from dgprune_lab.training.options import TrainingOptions
 
 SMALL = TrainingOptions(epochs=1, batch_size=16, lr=0.05, augmentation="invert_colour", seed=4)
@@ -60,7 +62,7 @@ def test_a_seed_reproduces_a_training_to_the_bit() -> None:
     assert not same(first, state(other))
 
 
-def test_argument_and_global_random_state_stay_as_they_were() -> None:
+def test_argument_and_global_random_state_are_unchanged() -> None:
     model = network().eval()
     model[1].train()
     modes, before = [m.training for m in model.modules()], state(model)
@@ -81,7 +83,7 @@ def test_a_consumer_that_draws_or_evaluates_changes_nothing() -> None:
     for event in train(network(), sources=[domain("a")], options=replace(SMALL, epochs=2)):
         torch.rand(5)
         if isinstance(event, EpochEvent):
-            accuracy_by_part(event.model, [domain("a")])
+            accuracy_by_split(event.model, [domain("a")])
             model = event.model
     assert model is not None
     assert same(quiet, state(model))
@@ -99,7 +101,7 @@ class Elsewhere(nn.Module):
         return x
 
 
-def test_what_a_cell_seeds_or_draws_meanwhile_stays() -> None:
+def test_seeding_in_another_cell_meanwhile_is_kept() -> None:
     model = nn.Sequential(digits_net(widths=(4, 4, 6, 6, 8)), Elsewhere())
     events = train(model, sources=[domain("a", images=120)], options=SMALL)
     torch.manual_seed(1)
@@ -123,14 +125,14 @@ def test_events_count_batches_and_epochs() -> None:
     assert {event.lr for event in batches} == {options.lr}
 
 
-def test_the_record_names_what_was_read() -> None:
+def test_the_provenance_names_the_train_splits() -> None:
     trained = finish(train(network(), sources=[domain("a"), domain("b")], options=SMALL))
     assert provenance_of(trained) == Provenance(training={"a/train": "labels", "b/train": "labels"})
-    tuned = finish(train(trained, sources=[domain("c")], options=SMALL, stage="tuning"))
+    tuned = finish(train(trained, sources=[domain("c")], options=SMALL, stage="finetuning"))
     assert provenance_of(tuned).seen("training", "c", "train") == "none"
-    assert provenance_of(tuned).seen("tuning", "c", "train") == "labels"
+    assert provenance_of(tuned).seen("finetuning", "c", "train") == "labels"
     bare = network()
-    del bare.dgprune_record
+    del bare.dgprune_provenance
     after = provenance_of(finish(train(bare, sources=[domain("a")], options=SMALL)))
     assert after.seen("training", "a", "train") == "labels"
     assert after.seen("training", "c", "train") == "unknown", "what came before is not known, and stays so"
@@ -197,7 +199,7 @@ def test_adam_trains_and_options_survive_json() -> None:
     assert TrainingOptions.from_json(options.to_json()) == options
 
 
-def test_accuracy_by_part_counts_images_and_keeps_the_modes() -> None:
+def test_accuracy_by_split_counts_images_and_keeps_the_modes() -> None:
     class Constant(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -208,15 +210,20 @@ def test_accuracy_by_part_counts_images_and_keeps_the_modes() -> None:
 
     model = Constant().train()
     unlabelled = Domain.from_arrays("u", images=torch.rand(4, 3, 28, 28), splits={"report": [0, 1]})
-    table = accuracy_by_part(model, [domain("a"), unlabelled])
+    table = accuracy_by_split(model, [domain("a"), unlabelled])
     assert table == {"a": {part: {"images": 30, "correct": 3, "accuracy": 0.1} for part in ("train", "report")}}
     assert model.training
 
 
-def test_progress_passes_every_event_and_the_result_on(capsys: pytest.CaptureFixture[str]) -> None:
-    events = with_progress(train(network(), sources=[domain("a")], options=SMALL), label="tiny")
-    assert isinstance(finish(events), nn.Sequential)
-    assert "tiny: 100%" in capsys.readouterr().err
+def test_the_bar_shows_every_event(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+    events = list(train(network(), sources=[domain("a")], options=SMALL))
+    with event_bar("tiny") as show:
+        steps = train(network(), sources=[domain("a")], options=SMALL)
+        assert isinstance(finish(steps, lambda event: (seen.append(event), show(event))), nn.Sequential)
+    assert list(map(type, seen)) == list(map(type, events))
+    shown = capsys.readouterr().err
+    assert "tiny: 100%" in shown and "2/2" in shown and "epoch 1/1, loss" in shown
 
 
 def test_make_trains_and_writes_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -228,9 +235,9 @@ def test_make_trains_and_writes_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": tiny})
     path = recipes.make("tiny", progress=False, folder=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.json", "tiny.safetensors"]
-    card, model = read_card(path), load_checkpoint(path)
+    card, model = json.loads(path.with_suffix(".json").read_text()), load(path)
     assert card["accuracy"]["mnist"]["train"]["images"] == 3200
-    assert card["record"]["training"] == {"mnist/train": "labels", "uci_digits/train": "labels"}
+    assert card["provenance"]["training"] == {"mnist/train": "labels", "uci_digits/train": "labels"}
     assert torch.equal(model.get_buffer("normalise.mean"), torch.tensor(card["options"]["mean"]))
 
 
@@ -239,7 +246,7 @@ def unlabelled() -> Domain:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda: TrainingOptions(optimiser="adm"), "optimiser must be one of 'sgd', 'adam'; got 'adm'"),  # type: ignore
         (lambda: TrainingOptions(schedule="linear"), "schedule must be one of"),  # type: ignore[arg-type]
@@ -263,6 +270,6 @@ def unlabelled() -> Domain:
         ),
     ],
 )
-def test_bad_input_gets_a_sentence(call: Callable[[], Any], said: str) -> None:
-    with pytest.raises(DgpruneError, match=said):
+def test_bad_input_is_refused_with_a_reason(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(DgpruneError, match=message):
         call()

@@ -14,8 +14,8 @@ from tuned_study import QUICK, same, study, tuned
 import dgprune_lab as dg
 from dgprune_lab.core.random import seed as seeded
 from dgprune_lab.pruning.verify import read_groups
+from dgprune_lab.training import finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
-from dgprune_lab.training.loop import finish, train
 from dgprune_lab.training.prune_and_tune import PAPER, rounds_of
 
 
@@ -43,19 +43,19 @@ def lenet() -> dg.Study:
 
 
 @pytest.mark.parametrize("percent", PRUNED)
-def test_the_papers_counts(lenet: dg.Study, percent: int) -> None:
+def test_filter_counts_of_the_paper(lenet: dg.Study, percent: int) -> None:
     found = dg.prune_and_tune(lenet, "l1", ratio=percent / 100, epochs=0, measure="end")
     assert tuple(n - len(found.mask.kept(f"conv{k}")) for k, n in ((1, 32), (2, 48))) == PRUNED[percent]
     assert len(found.network.state_dict()["conv1.weight"]) == 32 - PRUNED[percent][0]
     assert len(masks_of(found)) == (2 if percent <= 60 else 3)
 
 
-def test_the_papers_rule() -> None:
+def test_learning_rates_and_rounds_of_the_paper() -> None:
     assert [rounds_of(ratio) for ratio in (0.0, 3 * 0.2, 0.61, 0.9)] == [2, 2, 3, 3]
     lr, momentum, batch = PAPER.lr, PAPER.momentum, PAPER.batch_size
     assert (PAPER.epochs, PAPER.schedule, PAPER.schedule_epochs, lr, momentum, batch) == (20, "dss", 100, 0.01, 0.9, 32)
     given = study()
-    steps = dg.tuning_steps(given, "l1", ratio=0.5, epochs=2, images=3)
+    steps = dg.prune_and_tune.steps(given, "l1", ratio=0.5, epochs=2, images=3)
     rates = [event.lr for event in steps if isinstance(event, BatchEvent)]
     assert rates[0] == rates[len(rates) // 2] == 0.01, "the schedule starts anew in each round"
     assert min(rates) == rates[-1] == pytest.approx(0.01 / (1 + 10 * 0.015) ** 0.75), "1.5 of 100 epochs"
@@ -73,7 +73,7 @@ def by_hand(
         if batchnorm == "recalibrate":
             network = dg.recalibrate(network, given.sources)
         options = dg.TrainingOptions(**{**QUICK.to_json(), "seed": seeded("tuning", 0, 0, number)})
-        network = finish(train(network, sources=given.sources, options=options, stage="tuning"))
+        network = finish(train(network, sources=given.sources, options=options, stage="finetuning"))
     return network
 
 
@@ -87,7 +87,7 @@ def by_hand(
         (DepthwiseNet, {}),
     ],
 )
-def test_every_round_is_what_it_would_be_by_hand(net: Any, changed: dict[str, Any]) -> None:
+def test_rounds_equal_pruning_and_training_by_hand(net: Any, changed: dict[str, Any]) -> None:
     given = study(randomise(net(), dtype=torch.float32))
     found = tuned(given, "taylor", **changed)
     assert same(found.network, by_hand(given, "taylor", **changed))
@@ -100,7 +100,7 @@ def test_every_round_is_what_it_would_be_by_hand(net: Any, changed: dict[str, An
     assert left.tolist()[-1] == parameters
 
 
-def test_filters_of_one_unit_go_together() -> None:
+def test_filters_of_one_unit_are_removed_together() -> None:
     given = study(randomise(grouped_net(), dtype=torch.float32))
     kept = tuned(given, ratio=0.6).mask.kept("0")
     assert len(kept) == 4 and {f % 4 for f in kept if f < 4} == {f % 4 for f in kept if f >= 4}
@@ -135,13 +135,13 @@ def test_the_mask_names_the_original_filters() -> None:
     assert once.mask.key == dg.allocate(given.score("random", seed=4), ratio=0.5).key
 
 
-def test_the_dense_control_is_tuned_alike_and_loses_nothing() -> None:
+def test_the_dense_control_is_fine_tuned_alike_and_loses_nothing() -> None:
     given = study()
     found = tuned(given, None)
     network: nn.Module = given.model
     for number in (1, 2):
         options = dg.TrainingOptions(**{**QUICK.to_json(), "seed": seeded("tuning", 0, 0, number)})
-        network = finish(train(network, sources=given.sources, options=options, stage="tuning"))
+        network = finish(train(network, sources=given.sources, options=options, stage="finetuning"))
     assert same(found.network, network) and found.mask.ratio_achieved == 0 and found.mask.reads == {}
     assert set(found.table.scorer) == {"dense"} and set(found.table.ratio_achieved) == {0.0}
     pruned = tuned(given)
@@ -149,7 +149,7 @@ def test_the_dense_control_is_tuned_alike_and_loses_nothing() -> None:
     assert found.table[columns].equals(pruned.table[columns]), "row for row"
 
 
-def test_the_table_says_what_measure_says() -> None:
+def test_the_table_equals_measure() -> None:
     given = study(randomise(norm_net(), dtype=torch.float32))
     found = tuned(given, batchnorm="recalibrate", images=15)
     table: Any = found.table
@@ -175,23 +175,23 @@ def peeks(view: Any) -> Any:
     return sum(view.moments(name).mean for name in (*view.sources, *view.targets))
 
 
-def test_the_network_carries_what_was_read_and_can_be_saved(tmp_path: Path) -> None:
+def test_the_network_carries_its_provenance_and_can_be_saved(tmp_path: Path) -> None:
     given = study()
     found = tuned(given, peeks)
     record = dg.provenance_of(found.network)
-    assert (record.seen("scorer", "t", "score"), record.seen("tuning", "a", "train")) == ("images", "labels")
-    assert record.seen("tuning", "t", "train") == "none" and record.training is None, "a network from elsewhere"
+    assert (record.seen("scorer", "t", "score"), record.seen("finetuning", "a", "train")) == ("images", "labels")
+    assert record.seen("finetuning", "t", "train") == "none" and record.training is None, "a network from elsewhere"
     rows = found.table[(found.table.domain == "t") & (found.table.metric == "accuracy")]
-    assert rows.target_aware.tolist() == ["none", "t", "t", "t", "t"] and set(rows.seen_by_training) == {"unknown"}
+    assert rows.target_aware.tolist() == [False, True, True, True, True] and set(rows.seen_by_training) == {"unknown"}
     assert found.mask.reads == {"a/score": "images", "b/score": "images", "t/score": "images"}
     dg.save(found.network, tmp_path / "net")
     loaded = dg.load(tmp_path / "net", model=plain_net())
     assert same(loaded, found.network) and dg.provenance_of(loaded) == record and not found.network.training
 
 
-def test_events_come_in_the_order_in_which_things_happen() -> None:
+def test_events_are_in_order() -> None:
     given = study()
-    steps = dg.tuning_steps(given, "l1", ratio=0.5, epochs=2, options=QUICK, measure="epochs")
+    steps = dg.prune_and_tune.steps(given, "l1", ratio=0.5, epochs=2, options=QUICK, measure="epochs")
     events = [event for event in steps if event is not None]
     told = [
         event.stage if isinstance(event, StageEvent) else "prune" if isinstance(event, PruneEvent) else event.epoch
@@ -208,7 +208,7 @@ def test_events_come_in_the_order_in_which_things_happen() -> None:
     assert isinstance(events[-2], EpochEvent) and events[-2].epochs == 2
 
 
-def test_only_the_end_is_measured_where_that_is_asked_for() -> None:
+def test_measure_end_measures_the_last_network_only() -> None:
     given = study()
     for epochs, stage in ((2, "tuned"), (0, "cut")):
         table = tuned(given, measure="end", epochs=epochs).table
@@ -216,7 +216,7 @@ def test_only_the_end_is_measured_where_that_is_asked_for() -> None:
         assert table[table.metric == "accuracy"].domain.tolist() == ["a", "b", "t"]
 
 
-def test_nothing_but_the_result_is_new() -> None:
+def test_argument_and_global_random_state_are_unchanged() -> None:
     net = randomise(plain_net(), dtype=torch.float32)
     net.register_forward_hook(lambda *_: None)
     before, given = fingerprint(net), study(net)
@@ -232,7 +232,7 @@ def test_nothing_but_the_result_is_new() -> None:
 def test_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     tuned(study(), progress=True)
     said = capsys.readouterr().err
-    assert "l1 50 %: 100%" in said and "20/20" in said and "round 2/2, epoch 2/2, loss" in said
+    assert "20/20" in said and "l1 50 %, round 2 of 2, tuned, epoch 2/2, loss" in said
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Pruning with fine-tuning that ends early: Ctrl-C loses nothing, and bad input is refused before any work."""
+"""Pruning in rounds that ends early: Ctrl-C keeps completed stages, and bad input is refused before any work."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tuned_study import QUICK, same, study, tuned
 
 import dgprune_lab as dg
+from dgprune_lab.training import finish
 from dgprune_lab.training.events import EpochEvent, StageEvent
-from dgprune_lab.training.prune_and_tune import finish_run
 
 
 def accuracy(table: Any, *, stage: str, round: int, domain: str = "a") -> float:
@@ -39,24 +39,22 @@ def stopping(at: int) -> dg.Study:
     return study(nn.Sequential(*randomise(plain_net(), dtype=torch.float32), Stops()).eval())
 
 
-@pytest.mark.parametrize(
-    ("at", "number", "stage", "words"), [(3, 1, "cut", "round 1 of 2, cut"), (13, 2, "cut", "round 2 of 2, cut")]
-)
-def test_ctrl_c_in_a_training_gives_back_the_last_completed_stage(at: int, number: int, stage: str, words: str) -> None:
+@pytest.mark.parametrize(("at", "number", "reached"), [(3, 1, "round 1 of 2, cut"), (13, 2, "round 2 of 2, cut")])
+def test_ctrl_c_in_a_training_returns_the_last_completed_stage(at: int, number: int, reached: str) -> None:
     given = stopping(at)
     before = fingerprint(given.model)
-    with pytest.warns(dg.DgpruneNote, match=rf"stopped early; .* last completed stage \({words}\)"):
+    with pytest.warns(dg.DgpruneNote, match=f"stopped early; .*{reached}"):
         found = tuned(given)
-    assert (found.finished, found.reached) == (False, words)
+    assert (found.finished, found.reached) == (False, reached)
     assert fingerprint(given.model) == before and Stops.count == at
     Stops.at = 0
-    assert accuracy(found.table, stage=stage, round=number) == dg.evaluate(found.network, given.sources[0]).accuracy
+    assert accuracy(found.table, stage="cut", round=number) == dg.evaluate(found.network, given.sources[0]).accuracy
     assert found.mask.ratio_achieved == pytest.approx({1: 0.214, 2: 0.429}[number], abs=0.08)
     assert len(found.network.dgprune_masks) == number  # type: ignore[arg-type]
     assert tuned(given).finished, "the study is as good as new"
 
 
-def test_a_later_round_that_cannot_be_done_loses_no_earlier_one() -> None:
+def test_a_failing_round_keeps_the_earlier_ones() -> None:
     given = study()
     whole = {group.name: group.filters for group in given.graph.groups}
 
@@ -67,9 +65,9 @@ def test_a_later_round_that_cannot_be_done_loses_no_earlier_one() -> None:
             raise dg.DgpruneError("this layer is not whole.")
         return view.weight.abs().sum(1)
 
-    with pytest.warns(dg.DgpruneNote) as said:
+    with pytest.warns(dg.DgpruneNote) as notes:
         found = tuned(given, once)
-    assert any("round 2 of 2 could not be done: this layer is not whole." in str(one.message) for one in said)
+    assert any("round 2 of 2 failed: this layer is not whole." in str(warning.message) for warning in notes)
     assert (found.finished, found.reached) == (False, "round 1 of 2, tuned") and found.mask.ratio_achieved > 0
 
     @dg.scorer("never")
@@ -82,15 +80,15 @@ def test_a_later_round_that_cannot_be_done_loses_no_earlier_one() -> None:
 
 
 @pytest.mark.parametrize(("kind", "reached"), [(StageEvent, "the full network"), (EpochEvent, "round 1 of 2, cut")])
-def test_ctrl_c_between_two_events_is_the_same(kind: Any, reached: str) -> None:
+def test_ctrl_c_between_two_events_acts_the_same(kind: Any, reached: str) -> None:
     given = study()
 
     def watch(event: Any) -> None:
         if isinstance(event, kind):
             raise KeyboardInterrupt
 
-    steps = dg.tuning_steps(given, "l1", ratio=0.5, epochs=2, options=QUICK)
-    found = finish_run(steps, watch)
+    steps = dg.prune_and_tune.steps(given, "l1", ratio=0.5, epochs=2, options=QUICK)
+    found = finish(steps, watch)
     assert (found.finished, found.reached) == (False, reached) and not found.table.empty
     assert same(found.network, given.model) == (kind is StageEvent)
 
@@ -100,39 +98,39 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "negative ratio": ({"ratio": -0.1}, r"ratio must lie in \[0, 1\)"),
     "rounds": ({"rounds": 0}, r"rounds must be a whole number, at least 1; got 0"),
     "half a round": ({"rounds": 1.5}, r"rounds must be a whole number, at least 1; got 1.5"),
-    "epochs": ({"epochs": -1}, r"epochs must be a whole number, 0 \(cut only\) or more; got -1"),
+    "epochs": ({"epochs": -1}, r"epochs must be a whole number, 0 \(prune only\) or more; got -1"),
     "two epochs": ({"epochs": 3}, r"the options say 2 epochs and epochs= says 3"),
     "batchnorm": ({"batchnorm": "fold"}, r"batchnorm must be one of 'as_is'"),
     "scope": ({"scope": "network"}, r"scope must be one of 'layer', 'global'"),
-    "budget": ({"budget": "bytes"}, r"of must be one of 'filters'"),
+    "budget": ({"budget": "bytes"}, r"budget must be one of 'filters'"),
     "measure": ({"measure": "never"}, r"measure must be one of 'epochs', 'rounds', 'end'"),
-    "split": ({"split": "test"}, r"domain 'a' has no part 'test'"),
+    "split": ({"split": "test"}, r"domain 'a' has no split 'test'"),
     "images": ({"images": 0}, r"images must be at least 1"),
     "scorer": ({"scorer": "l11"}, r"unknown scorer 'l11'.*Did you mean 'l1'"),
-    "no scorer": ({"scorer": 3}, r"a scorer is a name or a function decorated"),
+    "not a scorer": ({"scorer": 3}, r"a scorer is a name or a function decorated"),
     "cannot run": ({"scorer": "bn_scale"}, r"scorer 'bn_scale' cannot run on this study: .*BatchNorm"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_sentence_before_any_work(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    changed, words = CASES[case]
+def test_bad_input_is_refused_before_any_work(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed, message = CASES[case]
     given, worked = study(), []
     monkeypatch.setattr("dgprune_lab.training.rounds.Run.steps", lambda _: worked.append(1))
-    with pytest.raises(dg.DgpruneError, match=words):
+    with pytest.raises(dg.DgpruneError, match=message):
         tuned(given, **{"scorer": "l1", **changed})
     assert not worked
 
 
-def test_sources_that_nobody_can_train_on() -> None:
+def test_sources_without_labels_or_train_split_are_refused() -> None:
     net = randomise(norm_net(), dtype=torch.float32)
     bare = dg.Study(net, sources=[domain("a", labelled=False)])
     with pytest.raises(dg.DgpruneError, match="'a' has no labels"):
         tuned(bare)
-    assert tuned(bare, epochs=0).finished, "to cut needs no labels"
+    assert tuned(bare, epochs=0).finished, "pruning alone needs no labels"
     parts = {"score": range(20), "report": range(20, 60)}
     partless = dg.Study(net, sources=[domain("a", splits={key: list(rows) for key, rows in parts.items()})])
-    with pytest.raises(dg.DgpruneError, match="'a' has no part 'train'"):
+    with pytest.raises(dg.DgpruneError, match="'a' has no split 'train'"):
         tuned(partless)
-    with pytest.raises(dg.DgpruneError, match="needs a source with a train part"):
+    with pytest.raises(dg.DgpruneError, match="needs a source with a train split"):
         tuned(partless, epochs=0, batchnorm="recalibrate")

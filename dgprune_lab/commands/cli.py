@@ -1,15 +1,15 @@
-"""The commands: `dgprune-lab lab`, `report`, `doctor`, `bench`, `train`, `select`, `version`.
-
-Nothing heavy is imported before a command needs it, and a `DgpruneError` ends a command as one sentence, with code 2.
-"""
+"""The commands: each imports its own file when it is called; a `DgpruneError` ends it as one sentence, with code 2."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")]
 
 
 class _Sentences(TyperGroup):
@@ -43,26 +43,41 @@ def lab(
         Path | None, typer.Option(help="Folder for the notebooks; default: dgprune-lab under the current folder.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port; default: the first free one from 8888.")] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
+    no_browser: NoBrowser = False,
     reset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Put this notebook back as shipped; yours is kept as NAME.mine.")
+        str | None, typer.Option(metavar="NAME", help="Restore this notebook as shipped; yours is kept as NAME.mine.")
     ] = None,
 ) -> None:
     """Open JupyterLab on the notebooks."""
-    from . import lab as server
+    from .lab import serve
 
-    raise typer.Exit(server.serve(workdir, port=port, browser=not no_browser, reset=reset))
+    raise typer.Exit(serve(workdir, port=port, browser=not no_browser, reset=reset))
 
 
 @app.command()
 def report(
     *, output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html")
 ) -> None:
-    """Write the first look as one page that needs neither Jupyter nor a network."""
+    """Write the demo's explorer as one page that needs neither Jupyter nor a network."""
     from .report import write_report
 
     write_report(output)
-    typer.echo(f"wrote {output}: open it in a browser.")
+    typer.echo(f"Wrote {output}. Open it in a browser.")
+
+
+@app.command()
+def docs(
+    *,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pages.")] = Path("dgprune-lab-docs"),
+    no_browser: NoBrowser = False,
+) -> None:
+    """Write the API reference as searchable pages, and open it in the browser."""
+    from .docs import write_docs
+
+    page = write_docs(out)
+    typer.echo(f"Wrote {page}.")
+    if not no_browser:
+        typer.launch(page.resolve().as_uri())
 
 
 @app.command()
@@ -77,16 +92,16 @@ def doctor(
     if data:
         typer.echo(data_sets())
         return
-    found = examine()
-    typer.echo(found.line if for_class else found.screen)
-    raise typer.Exit(0 if found.ready else 1)
+    result = examine()
+    typer.echo(result.line if for_class else result.screen)
+    raise typer.Exit(0 if result.ready else 1)
 
 
 @app.command()
 def bench(
     *,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the rows as JSON.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small cases, few repeats: to see that it runs.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small cases, few repeats: to check that it runs.")] = False,
 ) -> None:
     """Time the toolkit against its peers on this machine."""
     from .bench import main
@@ -98,52 +113,50 @@ def bench(
 def train(
     name: Annotated[str, typer.Argument(help="Name of the recipe, for example digits.")],
     *,
-    folder: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("."),
+    folder: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = Path("."),
 ) -> None:
-    """Train a built-in network as the shipped one was, and save it with its card."""
-    from ..core import threads
+    """Train a shipped network by its recipe, and save it with its card."""
     from .train import make
 
-    typer.echo(f"Using {threads().reason}")
-    written = make(name, folder=folder)
-    typer.echo(f"wrote {written}.")
+    _print_threads()
+    typer.echo(f"Wrote {make(name, folder=folder)}.")
 
 
 @app.command()
-def select() -> None:
-    """Repeat the choice of the demo's recipe, which never looks at its target."""
-    from ..core import threads
-    from . import select as selection
+def recipe_search() -> None:
+    """Repeat the choice of the demo's recipe, which never uses its target."""
+    from .recipe_search import search
 
-    typer.echo(f"Using {threads().reason}")
-    for line in selection.select():
-        typer.echo(line)
+    _print_threads(search())
 
 
 @app.command()
-def oracle() -> None:
-    """Hold risk variance against really removing every filter of the demo, one network per filter."""
-    from ..core import threads
-    from ..diagnostics import gradients_against_removal
-    from ..diagnostics.gradients_against_removal import in_words
-    from ..study import demo
+def gradients_against_removal() -> None:
+    """Compare risk variance with removing every filter of the demo, one network per filter."""
+    from .gradients_against_removal import report
 
-    typer.echo(f"Using {threads().reason}")
-    for line in in_words(gradients_against_removal(demo())):
-        typer.echo(line)
+    _print_threads(report())
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
-        typer.echo(installed("dgprune-lab"))
+        typer.echo(version("dgprune-lab"))
     except PackageNotFoundError:
         typer.echo("not installed: run `pip install -e .` in the repository.")
         raise typer.Exit(1) from None
+
+
+def _print_threads(lines: Iterable[str] = ()) -> None:
+    """Print how many threads are used, then the lines as they come."""
+    from ..core import threads
+
+    typer.echo(f"Using {threads().reason}")
+    for line in lines:
+        typer.echo(line)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""JupyterLab on the laid-out notebooks: on this machine only, with its token, started and ended cleanly."""
+"""`dgprune-lab lab`: JupyterLab on the notebooks, on this machine only, with its token, started and ended cleanly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..core import DgpruneError
-from . import notebooks as desk
+from .notebooks import RECORD, update_folder
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8888
@@ -27,63 +27,64 @@ _QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", 
 def serve(
     workdir: str | Path | None = None, *, port: int | None = None, browser: bool = True, reset: str | None = None
 ) -> int:
-    """Lay the notebooks out, run JupyterLab on them until it ends, and return its exit code.
+    """Copy the notebooks to a folder, run JupyterLab on them until it ends, and return its exit code.
 
     Args:
-        workdir: the working folder; by default `default_workdir()`.
+        workdir: the folder; by default `default_workdir()`.
         port: on this machine; by default the first free one from 8888.
         browser: open a browser on the first notebook.
-        reset: a notebook to put back as shipped.
+        reset: a notebook to restore as shipped.
 
     Raises:
         DgpruneError: the port is in use, the folder cannot be written, or there is no such notebook.
     """
-    chosen = free_port(port)
-    place = default_workdir() if workdir is None else Path(workdir).expanduser().resolve()
-    for action in desk.lay_out(place, reset=reset):
-        if action.did != "unchanged":
+    port = free_port(port)
+    folder = default_workdir() if workdir is None else Path(workdir).expanduser().resolve()
+    for action in update_folder(folder, reset=reset):
+        if action.kind != "unchanged":
             print(action.sentence)
-    print(f"Notebooks: {place}")
-    print(_thread_words(os.environ))
-    print("Ctrl-C in this window ends the lab; what you saved stays.", flush=True)
+    print(f"Notebooks: {folder}")
+    decided = [f"{name}={os.environ[name]}" for name in ("DGPRUNE_THREADS", "OMP_NUM_THREADS") if os.environ.get(name)]
+    print(f"Threads: {decided[0]} is set." if decided else "Threads: each notebook measures the fastest number.")
+    print("Press Ctrl-C in this window to end the lab; saved notebooks stay.", flush=True)
     with tempfile.TemporaryDirectory(prefix="dgprune-lab-") as settings:
-        return _run(command(place, port=chosen, browser=browser), environment=_quiet(Path(settings)))
+        return _run(command(folder, port=port, browser=browser), environment=_quiet(Path(settings)))
 
 
 def default_workdir() -> Path:
-    """The folder `dgprune-lab` under the current one, or the current one where notebooks were laid out in it before."""
-    here = Path.cwd()
-    return here if (here / desk.RECORD).exists() else here / "dgprune-lab"
+    """Return the folder `dgprune-lab` under the current one, or the current one where it holds our notebooks."""
+    return Path.cwd() if Path(RECORD).exists() else Path.cwd() / "dgprune-lab"
 
 
 def free_port(port: int | None = None) -> int:
-    """The port asked for if nobody listens on it, or the first free one from 8888.
+    """Return the given port if it is free, or the first free one from 8888.
 
     Raises:
-        DgpruneError: it is in use, or no port at all.
+        DgpruneError: it is in use or no port, or none is free.
     """
     if port is None:
-        for candidate in range(FIRST_PORT, FIRST_PORT + 100):
-            if _is_free(candidate):
-                return candidate
-        raise DgpruneError(f"no free port from {FIRST_PORT} to {FIRST_PORT + 99}. Name one with --port.")
+        candidates = range(FIRST_PORT, FIRST_PORT + 100)
+        port = next((candidate for candidate in candidates if _is_free(candidate)), None)
+        if port is None:
+            raise DgpruneError(f"no free port from {FIRST_PORT} to {FIRST_PORT + 99}. Give one with --port.")
+        return port
     if not 1 <= port <= 65535:
-        raise DgpruneError(f"a port is a number from 1 to 65535, got {port}. Leave --port out to take a free one.")
+        raise DgpruneError(f"a port is a number from 1 to 65535; got {port}. Leave --port out to take a free one.")
     if not _is_free(port):
         raise DgpruneError(
-            f"port {port} cannot be used: another program has it (an earlier lab, perhaps), or it is reserved. "
-            f"End that program, choose another with --port, or leave --port out to take a free one."
+            f"port {port} cannot be used: another program uses it (an earlier lab, perhaps), or it is reserved. End "
+            "that program, choose another port with --port, or leave --port out to take a free one."
         )
     return port
 
 
-def command(place: Path, *, port: int, browser: bool) -> list[str]:
-    """JupyterLab's command line: this machine and port only, its token left on, nothing asked of the network."""
+def command(folder: Path, *, port: int, browser: bool) -> list[str]:
+    """Return JupyterLab's command line: this machine and port only, with a token, without network requests."""
     words = [
         sys.executable,
         "-m",
         "jupyterlab",
-        f"--ServerApp.root_dir={place}",
+        f"--ServerApp.root_dir={folder}",
         f"--ServerApp.ip={HOST}",
         f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",
@@ -91,7 +92,7 @@ def command(place: Path, *, port: int, browser: bool) -> list[str]:
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
     ]
-    if (place / FIRST_NOTEBOOK).exists():
+    if (folder / FIRST_NOTEBOOK).exists():
         words.append(f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}")
     if not browser:
         words.append("--no-browser")
@@ -101,7 +102,7 @@ def command(place: Path, *, port: int, browser: bool) -> list[str]:
 
 
 def _quiet(settings: Path) -> dict[str, str]:
-    """The environment in which JupyterLab does not ask about news; a setting the user made still wins."""
+    """Return an environment in which JupyterLab does not ask about news; the user's own settings come first."""
     folder = settings / "labconfig"
     folder.mkdir()
     (folder / "default_setting_overrides.json").write_text(json.dumps(_QUIET), encoding="utf-8")
@@ -110,28 +111,28 @@ def _quiet(settings: Path) -> dict[str, str]:
 
 
 def _run(words: list[str], *, environment: Mapping[str, str] | None = None) -> int:
-    """Run the server in a process group of its own, hand a wish to end on to it, and kill it if it does not listen."""
+    """Run the server in its own process group, forward signals to it, and kill it if it does not end."""
     server: subprocess.Popen[bytes] | None = None
-    wishes, patience = 0, float("inf")
+    signals, deadline = 0, float("inf")
 
     def end(number: int, frame: FrameType | None) -> None:
-        nonlocal wishes, patience
-        wishes, patience = wishes + 1, time.monotonic() + _GRACE
+        nonlocal signals, deadline
+        signals, deadline = signals + 1, time.monotonic() + _GRACE
         if server is not None and server.poll() is None:
-            server.terminate() if wishes == 1 else server.kill()
+            server.terminate() if signals == 1 else server.kill()
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), end) for name in names}
     try:
         server = subprocess.Popen(words, start_new_session=True, env=environment)
-        if wishes:  # it came while the server was being started
+        if signals:  # received while the server was being started
             server.terminate()
         while True:
             try:
                 code = server.wait(timeout=0.5)
                 return code if code >= 0 else 128 - code  # ended by a signal: as a shell counts it
             except subprocess.TimeoutExpired:
-                if time.monotonic() > patience:
+                if time.monotonic() > deadline:
                     server.kill()
     finally:
         for name, handler in before.items():
@@ -139,20 +140,14 @@ def _run(words: list[str], *, environment: Mapping[str, str] | None = None) -> i
 
 
 def _is_free(port: int) -> bool:
-    """Whether this port of this machine can be listened on."""
+    """Return whether this port of this machine is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         if os.name == "posix":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a lab that ended a moment ago is no obstacle
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # a lab that ended a moment ago does not block it
         try:
             probe.bind((HOST, port))
         except OSError:
             return False
     return True
-
-
-def _thread_words(environment: Mapping[str, str]) -> str:
-    """What will decide the number of threads in each notebook."""
-    for name in ("DGPRUNE_THREADS", "OMP_NUM_THREADS"):
-        if environment.get(name):
-            return f"Threads: {name}={environment[name]} is set and decides."
-    return "Threads: each notebook measures what is fastest here when it starts, and says so."

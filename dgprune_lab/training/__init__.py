@@ -1,21 +1,12 @@
 """The training loop; pruning in rounds; pruning while training."""
 
 from .events import BatchEvent, EpochEvent, Events, PruneEvent, StageEvent
-from .loop import accuracy_by_part, finish, train, with_progress
+from .loop import accuracy_by_split, train
 from .options import TrainingOptions
-from .prune_and_tune import (
-    DENSE,
-    EXTRA,
-    MeasureWhen,
-    Steps,
-    Tuned,
-    finish_run,
-    prune_and_tune,
-    rounds_of,
-    scorer_name,
-    tuning_steps,
-)
+from .progress import event_bar, finish
+from .rounds import DENSE, EXTRA, MeasureWhen, Steps, Tuned
+from .prune_and_tune import prune_and_tune, rounds_of, scorer_name
 from .scheduled.plan import PruningRun, Remove
 from .scheduled.schedules import LayerSchedule, PruneSchedule
-from .scheduled.train_with_pruning import train_with_pruning, training_steps
+from .scheduled.train_with_pruning import train_with_pruning
 from .scheduled.treatments import How

@@ -1,4 +1,4 @@
-"""What decides a training, and what a training says while it runs."""
+"""What a training reports while it runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from torch import nn
 Moment = Literal["full", "cut", "tuned", "trained"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchEvent:
-    """One step was taken: epochs and batches count from 1, `loss` is the mean of the batch, `lr` what the step used."""
+    """A step of the optimiser.
+
+    Attributes:
+        epoch, epochs: from 1, and how many there will be.
+        batch, batches: from 1, and how many an epoch has.
+        images: in this batch.
+        loss: mean of the batch before the step.
+        lr: learning rate of the step.
+    """
 
     epoch: int
     epochs: int
@@ -24,17 +32,16 @@ class BatchEvent:
     lr: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpochEvent:
-    """One epoch is over.
+    """The end of an epoch.
 
     Attributes:
-        epoch: from 1.
-        epochs: how many there will be.
-        loss: mean over the images of the epoch, each as it was when its batch was taken.
-        lr: of the last step.
-        seconds: in the training steps since it began; what a consumer does between events is not counted.
-        model: the network itself, in eval mode, not a copy: look at it now, or copy it to keep it.
+        epoch, epochs: from 1, and how many there will be.
+        loss: mean over the images of the epoch, each taken before the step on its batch.
+        lr: learning rate of the last step.
+        seconds: spent in training steps so far, without what the consumer does between events.
+        model: the network itself in eval mode, not a copy: evaluate it now, or copy it.
     """
 
     epoch: int
@@ -45,16 +52,15 @@ class EpochEvent:
     model: nn.Module = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PruneEvent:
-    """Filters were removed between two epochs; one in every round, or at every event of a training with pruning.
+    """Filters were removed between two epochs: once per round, or at every event of a training with pruning.
 
     Attributes:
-        round: from 1; in a training with pruning, the number of the event.
-        rounds: how many there will be.
-        removed: layer -> numbers, in the original network, of the filters that went now; empty where none were to go.
-        rows: of the table, about the network right after the cut; empty where it was not measured.
-        so_far: what the run gives back if it ends here.
+        round, rounds: number of the round or event, from 1, and how many there will be.
+        removed: layer -> filters removed now, numbered as in the original network; empty for the dense control.
+        rows: of the table, for the network right after the removal; empty where it was not measured.
+        so_far: the result, if the run ended here.
     """
 
     round: int
@@ -64,23 +70,23 @@ class PruneEvent:
     so_far: Any = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageEvent:
-    """The network was measured, or a stage is over.
+    """The network was measured, or a stage is complete.
 
     Attributes:
-        stage: "full" (before the first cut), "cut", "tuned" or, where training and pruning are one, "trained".
-        round: from 1; 0 before the first.
-        rounds: how many there will be.
-        epoch: epochs of tuning (or training) so far, over all rounds.
+        stage: "full" (before the first removal), "cut", "tuned", or "trained" in a training with pruning.
+        round, rounds: number of the last round or event, 0 before the first, and how many there will be.
+        epoch, epochs: epochs trained so far, over all rounds, and how many there will be.
         rows: of the table; empty where nothing was measured.
-        so_far: what the run gives back if it ends here.
+        so_far: the result, if the run ended here.
     """
 
     stage: Moment
     round: int
     rounds: int
     epoch: int
+    epochs: int
     rows: Sequence[Mapping[str, Any]] = field(repr=False)
     so_far: Any = field(repr=False, compare=False)
 

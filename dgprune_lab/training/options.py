@@ -10,37 +10,35 @@ from typing import Any, Literal
 from ..core import DgpruneError, choice, unknown
 
 Optimiser = Literal["sgd", "adam"]
-
-
 Schedule = Literal["constant", "cosine", "dss", "steps"]
 
+_LEAST = {"epochs": 1, "batch_size": 2, "schedule_epochs": 1}
+_MOST = {"augmented_share": 1, "momentum": 1, "lr": math.inf, "weight_decay": math.inf, "gamma_l1": math.inf}
 
-_OPEN = ("lr", "weight_decay", "gamma_l1")  # options that are not negative, with no upper end
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Everything that decides a training beside the network and the data; plain values, so that a card can hold them.
 
     Attributes:
-        epochs: passes over the train parts of all sources.
-        batch_size: images a step; the last batch of an epoch may be smaller, and is left out where it is one image.
+        epochs: passes over the train splits of all sources.
+        batch_size: images per step; the last batch of an epoch may be smaller, and is skipped where it is one image.
         optimiser: "sgd" (with momentum) or "adam".
-        lr: learning rate at the start.
-        momentum: of sgd; adam does not read it.
+        lr: initial learning rate.
+        momentum: of sgd; adam ignores it.
         weight_decay: L2 penalty on every parameter, as PyTorch's optimisers add it to the gradient.
         schedule: "constant", "cosine" to 0, "dss", or "steps" (a tenth from each of `milestones` on): see
             `learning_rate`.
         schedule_epochs: the epochs that the schedule divides by; `epochs` where None. The DSS code fine-tunes 20 epochs
             and divides by 100.
-        milestones: of "steps": the epochs after which the rate falls to a tenth, rising.
+        milestones: of "steps": the epochs after which the rate falls to a tenth, ascending.
         augmentation: a name in `dgprune_lab.data.AUGMENTATIONS`, drawn anew for every image in every epoch.
-        augmented_share: probability that an image of a batch goes through the augmentation at all.
+        augmented_share: probability that an image of a batch is augmented at all.
         gamma_l1: sparsity of network slimming (Liu et al. 2017, arXiv:1708.06519, section 3): the subgradient
             gamma_l1 * sign(gamma) is added to the gradient of every BatchNorm scale after the backward pass.
-        double_softmax: a softmax before the cross-entropy, which takes a second one, as in the code of the DSS paper
+        double_softmax: a softmax before the cross-entropy, which applies a second one, as in the code of the DSS paper
             (Sun 2023, arXiv:2306.13237); in the loss only, never in the network.
-        dropout: the probability that every nn.Dropout layer (1d to 3d too) is set to; as they are where None.
+        dropout: the probability of every nn.Dropout layer (1d to 3d too); unchanged where None.
         seed: of the order of the images, of the augmentation and of dropout; each has a stream of its own.
     """
 
@@ -63,35 +61,34 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         choice("optimiser", self.optimiser, Optimiser)
         choice("schedule", self.schedule, Schedule)
-        for name, least in (("epochs", 1), ("batch_size", 2), ("schedule_epochs", 1)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise DgpruneError(f"{name} must be at least {least}; got {value}.")
-        for name, most in {"augmented_share": 1, "momentum": 1, **dict.fromkeys(_OPEN, math.inf)}.items():
-            value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise DgpruneError(f"{name} must lie in 0 to {most:g}; got {value}.")
+        for name, most in _MOST.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise DgpruneError(f"{name} must lie in 0 to {most:g}; got {getattr(self, name)}.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise DgpruneError(f"dropout must lie in 0 to below 1; got {self.dropout}.")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # a card holds a list
         if (self.schedule == "steps") != bool(self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
             raise DgpruneError(
-                'schedule="steps" takes milestones, rising epochs such as (150, 300), and no other schedule does; got '
-                f"schedule={self.schedule!r}, milestones={self.milestones}."
+                'schedule="steps" takes milestones, ascending epochs such as (150, 300), and no other schedule does; '
+                f"got schedule={self.schedule!r}, milestones={self.milestones}."
             )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary, for a card."""
+        """Return a plain dictionary, for a card."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingOptions:
-        """The options a card holds.
+        """Return the options of a card.
 
         Raises:
-            DgpruneError: an option of another name.
+            DgpruneError: an unknown option.
         """
-        known = [one.name for one in fields(cls)]
+        known = [field.name for field in fields(cls)]
         for name in value:
             if name not in known:
                 raise unknown("training option", name, known)

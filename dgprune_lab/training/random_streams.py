@@ -1,8 +1,8 @@
-"""What one training draws by chance: streams of its own, which can be put down and taken up again."""
+"""The random numbers of one training: streams of its own, whose states can be saved and restored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,8 +19,10 @@ class Streams:
     Attributes:
         order: of the images, on the CPU.
         augmentation: on the network's device.
-        dropout: of the network's dropout layers, on its device.
-        noise: whatever else the network draws from PyTorch's global generators.
+        dropout: of the network's dropout layers, on its device. A training in a background thread needs it: other
+            cells draw from the global generators meanwhile.
+        noise: of everything else that the network draws from PyTorch's global generators. Networks with functional
+            dropout or stochastic depth need it to be reproducible.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -30,13 +32,13 @@ class Streams:
         self.noise = _Noise(seed + 2**33, device)
 
     def state(self) -> dict[str, Tensor]:
-        """Where each stream is."""
-        held = {name: getattr(self, name).get_state() for name in ("order", "augmentation", "dropout")}
+        """Return the state of each stream."""
+        states = {name: getattr(self, name).get_state() for name in ("order", "augmentation", "dropout")}
         noise = {f"noise.{k}": state for k, state in enumerate(self.noise.states)}
-        return {**held, **noise, "noise.used": torch.tensor(self.noise.used)}
+        return {**states, **noise, "noise.used": torch.tensor(self.noise.used)}
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from there."""
+        """Continue from `state`."""
         for name in ("order", "augmentation", "dropout"):
             getattr(self, name).set_state(state[name])
         self.noise.states = [state[f"noise.{k}"] for k in range(len(self.noise.states))]
@@ -44,19 +46,19 @@ class Streams:
 
 
 class _Noise:
-    """A stream of PyTorch's global generators that belongs to one training."""
+    """A private continuation of PyTorch's global generators."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.devices = [device] if device.type == "cuda" else []
-        self.states = [torch.Generator(device=one).manual_seed(seed).get_state() for one in ("cpu", *self.devices)]
+        self.states = [torch.Generator(device=name).manual_seed(seed).get_state() for name in ("cpu", *self.devices)]
         self.used = True
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Inside, the global generators continue this stream; outside, they are as they were.
+        """Let the global generators continue this stream, and restore them afterwards.
 
-        After a step that drew nothing they are left alone: to put them back would undo what a cell draws meanwhile,
-        while the training runs in a thread beside it.
+        Once a step has drawn nothing they are left alone: restoring them would undo what another cell draws while the
+        training runs in a background thread.
         """
         if not self.used:
             yield
@@ -72,15 +74,15 @@ class _Noise:
 
 
 def dropouts(model: nn.Module) -> list[_DropoutNd]:
-    """The dropout layers that can be drawn for from a stream of one's own."""
+    """Return the dropout layers that can draw from a private generator."""
     return [module for module in model.modules() if type(module) in _PLAIN]  # pyright: ignore[reportReturnType]
 
 
 @contextmanager
 def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iterator[None]:
-    """Within it, these dropout layers draw from this generator instead of the global one, which cells use meanwhile.
+    """Let these dropout layers draw from this generator instead of the global one.
 
-    A layer in training mode is set to eval, where it passes everything on, and a hook before it does its work.
+    A layer in training mode is set to eval mode, where it passes everything on, and a hook before it does its work.
     """
     training = [layer for layer in layers if layer.training]
     with ExitStack() as stack:
@@ -94,33 +96,33 @@ def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iter
                 layer.training = True
 
 
-def _dropping(generator: torch.Generator) -> Any:
-    """A hook that drops single values (Dropout) or whole maps (Dropout1d to 3d), and scales what stays."""
+def _dropping(generator: torch.Generator) -> Callable[..., Any]:
+    """Return a hook that drops single values (Dropout) or whole maps (Dropout1d to 3d) and rescales the rest."""
 
-    def hook(layer: _DropoutNd, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = given[0]
+    def hook(layer: _DropoutNd, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = inputs[0]
         shape = x.shape if isinstance(layer, nn.Dropout) else (*x.shape[:2], *(1 for _ in x.shape[2:]))
         kept = torch.rand(shape, generator=generator, device=generator.device) >= layer.p
         scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
-        return (x * kept.to(x.device) * scale, *given[1:])
+        return (x * kept.to(x.device) * scale, *inputs[1:])
 
     return hook
 
 
 def draws_by_itself(model: nn.Module, images: Tensor, *, training: bool) -> bool:
-    """Whether a network draws beside its dropout layers (functional dropout): two passes that differ say so.
+    """Return whether a network draws outside its dropout layers (functional dropout): whether two passes differ.
 
     Args:
-        model: a private copy; its mode and its buffers are not kept.
+        model: a private copy; its mode and buffers change.
         images: a few.
-        training: in training mode, or in eval mode.
+        training: in training mode, else in eval mode.
     """
     model.train(training)
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        found = []
+        logits = []
         for seed in (1, 2):
             torch.manual_seed(seed)
             with drawn_from(torch.Generator(device=images.device).manual_seed(0), dropouts(model)):
-                found.append(model(images))
-    return not torch.equal(*found)
+                logits.append(model(images))
+    return not torch.equal(*logits)

@@ -1,4 +1,4 @@
-"""The rounds of pruning with fine-tuning: what one run does, step by step, and what it has so far."""
+"""The rounds of pruning with fine-tuning: what one run does, step by step, and its result so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
-import torch
 from torch import nn
 
 from ..core import BatchNorm, Budget, DgpruneError, Mask, Scope, note, provenance_of, roles_of, tidy
@@ -15,7 +14,7 @@ from ..core import seed as seeded
 from ..measurement import evaluating, outcome_rows, recalibrate
 from ..pruning import allocate, prune
 from ..scorers import Scorer
-from ..study import Study, left
+from ..study import Study, remaining_cost
 from .events import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent
 from .loop import train
 from .options import TrainingOptions
@@ -26,19 +25,20 @@ Rows = list[dict[str, Any]]
 EXTRA = ("round", "epoch", "stage")
 """Columns of the table beyond the shared ones."""
 DENSE = "dense"
-"""What tables call the control from which nothing is removed."""
+"""Name of the control from which nothing is removed."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Tuned:
-    """What pruning in rounds gave.
+    """The result of pruning in rounds.
 
     Attributes:
-        network: pruned and tuned, in eval mode, with its record and the mask of every round, so `dg.save` takes it.
-        mask: all rounds in one, with the numbers of the original network's filters.
-        table: accuracy and loss per domain, and what is left, at every stage; extra columns round, epoch and stage.
-        finished: False where it was stopped; the network is then that of the last stage that was completed.
-        reached: that stage in words, "round 2 of 2, tuned".
+        network: pruned and fine-tuned, in eval mode, with its provenance and the mask of every round; `dg.save` takes
+            it.
+        mask: all rounds in one, with the filter numbers of the original network.
+        table: accuracy and loss per domain, and size and cost, at every stage; extra columns round, epoch and stage.
+        finished: False where the run was stopped; the network is then that of the last completed stage.
+        reached: the last completed stage, "round 2 of 2, tuned".
     """
 
     network: nn.Module = field(repr=False)
@@ -47,13 +47,16 @@ class Tuned:
     finished: bool
     reached: str
 
+    def __str__(self) -> str:
+        return f"{self.mask.scorer} {100 * self.mask.ratio_requested:.3g} %, {self.reached}"
+
 
 Steps = Generator[RunEvent | None, None, Tuned]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What was asked of a run, checked; see `prune_and_tune`."""
+    """The checked options of a run; see `prune_and_tune`."""
 
     study: Study
     scorer: Scorer | None
@@ -71,65 +74,65 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """What tables call the scorer, or the dense control."""
+        """Name of the scorer, or of the dense control, in tables."""
         return DENSE if self.scorer is None else self.scorer.name
 
     @property
     def share(self) -> float:
-        """What each round removes of what is left."""
+        """Pruning ratio of each round, relative to the remaining filters."""
         return 1 - (1 - self.ratio) ** (1 / self.rounds)
 
     def ratio_requested(self, number: int) -> float:
-        """The share that the first so many rounds remove."""
+        """Return the share that the first `number` rounds remove."""
         return self.ratio if number == self.rounds else 1 - (1 - self.share) ** number
 
     def scorer_seed(self, number: int) -> int:
-        """One per round: with the same one, a scorer that draws would favour the same places again."""
+        """Return one seed per round: with the same one, a random scorer would favour the same places again."""
         return self.seed if number == 1 else seeded("scorer", self.seed, number)
 
-    def tuning_seed(self, number: int) -> int:
-        """One per round, so that each sees the images in another order; the same for every scorer."""
-        return seeded("tuning", self.seed, self.options.seed, number)
+    def options_of(self, number: int) -> TrainingOptions:
+        """Return the options of a round's fine-tuning: another order of images in each, the same for every scorer."""
+        return replace(self.options, epochs=self.epochs, seed=seeded("tuning", self.seed, self.options.seed, number))
 
-    def wants(self, stage: Moment, number: int) -> bool:
-        """Whether this stage of this round is measured."""
+    def measures(self, stage: Moment, number: int) -> bool:
+        """Return whether this stage of this round is measured."""
         return self.measure != "end" or (number == self.rounds and stage == ("tuned" if self.epochs else "cut"))
 
 
 class Run:
-    """One run on its way: network and mask of the last completed stage, and all rows so far."""
+    """The state of a run: network and mask of the last completed stage, and all rows so far."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        graph = plan.study.graph
         self.network = plan.study.network(None).to(plan.study.device).eval()
-        keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
-        self.mask = Mask(keep, 0.0, graph, plan.scope, plan.budget, plan.name, reads={})
+        full = Mask.by_hand(plan.study.graph, reads={})
+        self.mask = replace(full, ratio_requested=0.0, scope=plan.scope, budget=plan.budget, scorer=plan.name)
         self.rows: Rows = []
         self.stage: Moment = "full"
         self.reached = "the full network"
         self.round = self.epoch = 0
 
     def so_far(self, *, finished: bool = False) -> Tuned:
-        """What the run gives back if it ends now."""
-        return Tuned(self.network, self.mask, tidy(self.rows, extra=EXTRA), finished, self.reached)
+        """Return the result if the run ended now."""
+        table = tidy(self.rows, extra=EXTRA)
+        return Tuned(network=self.network, mask=self.mask, table=table, finished=finished, reached=self.reached)
 
     def steps(self) -> Steps:
-        """The run itself."""
+        """Run all rounds, step by step."""
         try:
-            rows = yield from self._completed("full", self.network, self.mask)
+            rows = yield from self._complete("full", self.network, mask=self.mask)
             yield self._stage_event(rows)
             for number in range(1, self.plan.rounds + 1):
                 self.round = number
                 yield from self._cut()
                 if self.plan.epochs:
-                    yield from self._tune()
+                    yield from self._finetune()
         except KeyboardInterrupt:
             return self.so_far()
         except DgpruneError as error:
-            if self.stage == "full":  # nothing is done that could be lost
+            if self.stage == "full":  # there is no result to keep
                 raise
-            note(f"round {self.round} of {self.plan.rounds} could not be done: {error}")
+            note(f"round {self.round} of {self.plan.rounds} failed: {error}")
             return self.so_far()
         return self.so_far(finished=True)
 
@@ -138,72 +141,73 @@ class Run:
         plan, study = self.plan, self.plan.study
         network, mask = self.network, self.mask
         if plan.scorer is not None:
-            now = study if self.round == 1 else _study_of(study, network)
-            scores = now.score(plan.scorer, seed=plan.scorer_seed(self.round))
+            current = study if self.round == 1 else with_network(study, network)
+            scores = current.score(plan.scorer, seed=plan.scorer_seed(self.round))
             cut = allocate(scores, ratio=plan.share, scope=plan.scope, budget=plan.budget)
-            network, mask = (
-                prune(network, cut),
-                replace(mask.then(cut), ratio_requested=plan.ratio_requested(self.round)),
-            )
+            network = prune(network, cut)
+            mask = replace(mask.then(cut), ratio_requested=plan.ratio_requested(self.round))
         if plan.batchnorm == "recalibrate" and study.has_batchnorm:
             network = recalibrate(network, study.sources)
         yield None
-        gone = {name: part & ~mask.keep[name] for name, part in self.mask.keep.items()}
-        removed = {name: part.nonzero().flatten().tolist() for name, part in gone.items() if part.any()}
-        rows = yield from self._completed("cut", network, mask)
-        yield PruneEvent(self.round, plan.rounds, removed, tuple(rows), self.so_far())
+        removed = {
+            name: (keep & ~mask.keep[name]).nonzero().flatten().tolist() for name, keep in self.mask.keep.items()
+        }
+        removed = {name: filters for name, filters in removed.items() if filters}
+        rows = tuple((yield from self._complete("cut", network, mask=mask)))
+        yield PruneEvent(round=self.round, rounds=plan.rounds, removed=removed, rows=rows, so_far=self.so_far())
 
-    def _tune(self) -> Iterator[RunEvent | None]:
-        """Train the network of this round; what it was before stays until the tuning is complete."""
+    def _finetune(self) -> Iterator[RunEvent | None]:
+        """Train the network of this round; the stage before stays the result until this one is complete."""
         plan = self.plan
-        options = replace(plan.options, epochs=plan.epochs, seed=plan.tuning_seed(self.round))
-        events = train(self.network, sources=plan.study.sources, options=options, stage="tuning")
+        events = train(
+            self.network, sources=plan.study.sources, options=plan.options_of(self.round), stage="finetuning"
+        )
         while True:
             try:
                 event = next(events)
-            except StopIteration as stop:
-                tuned: nn.Module = stop.value
-                break
+            except StopIteration as end:
+                rows = yield from self._complete("tuned", end.value, mask=self.mask)
+                yield self._stage_event(rows)
+                return
             yield event
-            if not isinstance(event, EpochEvent):
-                continue
-            self.epoch += 1
-            if plan.measure == "epochs" and event.epoch < plan.epochs:
-                rows = yield from self._measured("tuned", event.model, self.mask)
-                self.rows += rows
-                yield self._stage_event(rows, stage="tuned")
-        rows = yield from self._completed("tuned", tuned, self.mask)
-        yield self._stage_event(rows)
+            if isinstance(event, EpochEvent):
+                self.epoch += 1
+                if plan.measure == "epochs" and event.epoch < plan.epochs:
+                    rows = yield from self._measure("tuned", event.model, mask=self.mask)
+                    self.rows += rows
+                    yield self._stage_event(rows, stage="tuned")
 
-    def _completed(self, stage: Moment, network: nn.Module, mask: Mask) -> Generator[None, None, Rows]:
-        """Measure a stage where that was asked for; only then does it count as completed."""
+    def _complete(self, stage: Moment, network: nn.Module, *, mask: Mask) -> Generator[None, None, Rows]:
+        """Measure a stage where its rows are wanted, then make it the result so far."""
         rows: Rows = []
-        if self.plan.wants(stage, self.round):
-            rows = yield from self._measured(stage, network, mask)
-            about = self._about(stage, mask) | {
-                "target_aware": provenance_of(network).target_aware(roles_of(self.plan.study.domains))
-            }
-            rows += [{**about, "metric": metric, "value": value, "unit": unit} for metric, value, unit in left(mask)]
+        if self.plan.measures(stage, self.round):
+            rows = yield from self._measure(stage, network, mask=mask)
+            aware = provenance_of(network).target_aware(roles_of(self.plan.study.domains))
+            about = {**self._about(stage, mask), "target_aware": aware}
+            rows += [
+                {**about, "metric": metric, "value": value, "unit": unit}
+                for metric, value, unit in remaining_cost(mask)
+            ]
         self.network, self.mask, self.stage = network, mask, stage
         self.reached = f"round {self.round} of {self.plan.rounds}, {stage}" if self.round else self.reached
         self.rows += rows
         return rows
 
-    def _measured(self, stage: Moment, network: nn.Module, mask: Mask) -> Generator[None, None, Rows]:
-        """Accuracy and loss per domain."""
-        plan, about, record, rows = self.plan, self._about(stage, mask), provenance_of(network), []
+    def _measure(self, stage: Moment, network: nn.Module, *, mask: Mask) -> Generator[None, None, Rows]:
+        """Measure accuracy and loss per domain."""
+        plan, about, rows = self.plan, self._about(stage, mask), []
         for domain in plan.study.domains:
             if stage == "full":
                 outcomes = yield from plan.study.steps(None, domain=domain.name, split=plan.split, images=plan.images)
             else:
                 outcomes = yield from evaluating(network, domain, plan.split, images=plan.images)
-            part = {"domain": domain.name, "role": domain.role, "split": plan.split, "images": len(outcomes)}
-            seen = record.columns(domain.name, plan.split, roles=roles_of(plan.study.domains))
-            rows += [{**about, **part, **row, **seen} for row in outcome_rows(outcomes)]
+            where = {"domain": domain.name, "role": domain.role, "split": plan.split, "images": len(outcomes)}
+            seen = provenance_of(network).columns(domain.name, plan.split, roles=roles_of(plan.study.domains))
+            rows += [{**about, **where, **row, **seen} for row in outcome_rows(outcomes)]
         return rows
 
     def _about(self, stage: Moment, mask: Mask) -> dict[str, Any]:
-        """The cells that all rows of a stage share."""
+        """Return the cells that all rows of a stage share."""
         plan = self.plan
         return {
             "scorer": plan.name,
@@ -220,11 +224,19 @@ class Run:
         }
 
     def _stage_event(self, rows: Rows, *, stage: Moment | None = None) -> StageEvent:
-        return StageEvent(stage or self.stage, self.round, self.plan.rounds, self.epoch, tuple(rows), self.so_far())
+        return StageEvent(
+            stage=stage or self.stage,
+            round=self.round,
+            rounds=self.plan.rounds,
+            epoch=self.epoch,
+            epochs=self.plan.rounds * self.plan.epochs,
+            rows=tuple(rows),
+            so_far=self.so_far(),
+        )
 
 
-def _study_of(study: Study, network: nn.Module) -> Study:
-    """The same domains with the network of a later round."""
+def with_network(study: Study, network: nn.Module) -> Study:
+    """Return a study of the same domains with another network."""
     return Study(
         network,
         sources=study.sources,

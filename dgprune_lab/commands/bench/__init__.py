@@ -1,4 +1,4 @@
-"""The benchmark command: this toolkit against its peers, in one run on one machine."""
+"""`dgprune-lab bench`: this toolkit against its peers, in one run on one machine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ...core import threads
-from ...core import unknown
+from ...core import threads, unknown
 from .browser import browser_rows
 from .imports import import_rows
 from .panels import panel_rows
@@ -42,8 +41,8 @@ def main(*, json: Path | None = None, quick: bool = False, parts: Sequence[str] 
     """Time every part on the CPU and, where there is one, on the GPU; print each row as soon as it is known.
 
     Args:
-        json: file that gets the rows as a list of {name, ours, peer, ratio, unit, repeats, device, aim, note}.
-        quick: small cases and few repeats, to see that it runs.
+        json: file for the rows as a list of {name, ours, peer, ratio, unit, repeats, device, aim, note}.
+        quick: small cases and few repeats, to check that it runs.
         parts: which of `PARTS` to run.
 
     Returns:
@@ -55,9 +54,8 @@ def main(*, json: Path | None = None, quick: bool = False, parts: Sequence[str] 
     for name in parts:
         if name not in PARTS:
             raise unknown("part of the benchmark", name, PARTS)
-    chosen = threads()
-    devices = [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else [])
-    print(heading(chosen.reason, quick))
+    devices = [torch.device(name) for name in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]]
+    print(heading(threads().reason, quick))
     rows: list[Row] = []
     for device in devices:
         for name in parts:
@@ -66,5 +64,5 @@ def main(*, json: Path | None = None, quick: bool = False, parts: Sequence[str] 
                 print(line(row), flush=True)
     if json is not None:
         json.write_text(json_format.dumps([row.as_json() for row in rows], indent=1) + "\n")
-        print(f"wrote {json}")
+        print(f"Wrote {json}.")
     return rows

@@ -61,7 +61,7 @@ _AIMS = {
 def browser_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """Notebook cold start to its first chart; slider event to savings, to the first accuracy, to all images.
 
-    Only with the CPU, where the demo runs; left out where there is no Chromium or no playwright.
+    Only with the CPU, where the demo runs; skipped without Chromium or playwright.
     """
     if device.type != "cpu":
         return
@@ -70,7 +70,7 @@ def browser_rows(device: torch.device, quick: bool) -> Iterator[Row]:
             with lab_page(Path(folder)) as lab:
                 yield from _rows(lab, repeats=8 if quick else 30)
         except (DgpruneError, ImportError) as error:
-            print(f"browser rows left out: {error}")
+            print(f"browser rows skipped: {error}")
 
 
 def _rows(lab: LabPage, *, repeats: int) -> Iterator[Row]:
@@ -78,21 +78,20 @@ def _rows(lab: LabPage, *, repeats: int) -> Iterator[Row]:
     lab.open(_NOTEBOOK)
     lab.run_all()
     lab.page.wait_for_function(_FIRST, timeout=120_000)
-    seconds = time.perf_counter() - start
     note = "opening the notebook in JupyterLab, its kernel, running every cell, until chart A has dots"
-    yield Row("notebook cold start to first chart", seconds, None, "s", 1, "cpu", "<= 15 s", note)
+    name = "notebook cold start to first chart"
+    yield Row(name=name, ours=time.perf_counter() - start, aim="<= 15 s", note=note)
     lab.kernel("explorer.scorer = 'taylor'; explorer.wait(curves=True)")
     lab.settled()
-    measured = [
-        lab.page.evaluate(_MOVE, 5 + (37 * k) % 90 + (1 if (5 + (37 * k) % 90) % 5 == 0 else 0)) for k in range(repeats)
-    ]
-    for name, (words, aim) in _AIMS.items():
-        found = sorted(one[name] for one in measured if name in one)
-        p95, p50 = found[min(len(found) - 1, int(0.95 * len(found)))], found[len(found) // 2]
-        note = f"p50 {p50:.0f} ms, the quiet of 120 ms included; demo, {len(found)} moves to ratios not measured before"
-        yield Row(words, p95, None, "ms", len(found), "cpu", aim, note)
+    values = [5 + (37 * k) % 90 for k in range(repeats)]
+    moves = [lab.page.evaluate(_MOVE, value + (1 if value % 5 == 0 else 0)) for value in values]
+    for key, (name, aim) in _AIMS.items():
+        times = sorted(move[key] for move in moves if key in move)
+        p95, p50, count = times[min(len(times) - 1, int(0.95 * len(times)))], times[len(times) // 2], len(times)
+        note = f"p50 {p50:.0f} ms, the pause of 120 ms included; demo, {count} moves to ratios not measured before"
+        yield Row(name=name, ours=p95, unit="ms", repeats=count, aim=aim, note=note)
     note = "resident, first notebook run, sliders moved"
-    yield Row("kernel memory after use", _memory(lab), None, "MB", 1, "cpu", "<= 1,200 MB", note)
+    yield Row(name="kernel memory after use", ours=_memory(lab), unit="MB", aim="<= 1,200 MB", note=note)
     yield from _panels(lab, seconds=1.0 if repeats < 30 else 5.0)
 
 
@@ -100,19 +99,18 @@ def _panels(lab: LabPage, *, seconds: float) -> Iterator[Row]:
     """Every panel opened and at rest; meanwhile how smoothly the slider moves the points of one."""
     for button in lab.page.locator(".dgx-more button:not([disabled])").all():
         button.click()
-        lab.kernel("explorer._worker.wait('exact', 'panel', 'panel background', timeout=150)", timeout=180)
+        lab.kernel("explorer.wait_idle(timeout=150)", timeout=180)
         if button.get_attribute("data-name") == "features":
             lab.page.wait_for_timeout(1500)
             rate = float(lab.page.evaluate(_GLIDE, seconds))
             points = "[...document.querySelectorAll('.dgx-panel-chart')][0].vegaView.data('points').length"
             note = f"{lab.page.evaluate(f'() => {points}')} images, a point, a hollow point and a line each"
-            yield Row(
-                "frames per second, slider moving the map of features", rate, None, "1/s", 1, "cpu", ">= 30", note
-            )
+            name = "frames per second, slider moving the map of features"
+            yield Row(name=name, ours=rate, unit="1/s", aim=">= 30", note=note)
     note = "resident, as above, then each panel of the explorer opened and at rest; the map's own process has ended"
-    yield Row("kernel memory, all panels opened", _memory(lab), None, "MB", 1, "cpu", "< 1,500 MB", note)
+    yield Row(name="kernel memory, all panels opened", ours=_memory(lab), unit="MB", aim="< 1,500 MB", note=note)
 
 
 def _memory(lab: LabPage) -> float:
-    """Megabytes that the kernel holds."""
+    """Return the megabytes that the kernel holds."""
     return float(lab.kernel("import psutil; print(psutil.Process().memory_info().rss / 1e6)"))

@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real browser, for the tests and for the bench: starts, opens a notebook, moves the slider."""
+"""JupyterLab in a real browser: starts, opens a notebook, runs it, and runs code in its kernel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...core import DgpruneError
 from ..doctor import chromium
@@ -27,9 +27,7 @@ _FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ]
-_HERE = re.compile(r"^(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|^(data|blob|about):")
-_HANDLE = 16.0  # width of the slider's handle in pixels
-_CHART = "[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-{chart} .dgx-chart').vegaView"
+_LOCAL = re.compile(r"^(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|^(data|blob|about):")
 
 
 class LabPage:
@@ -37,17 +35,17 @@ class LabPage:
 
     Attributes:
         page: Playwright's page.
-        outside: addresses of requests that would have left the machine; the browser finds no other host.
+        outside: addresses of requests to other hosts, which the browser cannot reach.
     """
 
     def __init__(self, page: Any, *, base: str, token: str, runtime: Path) -> None:
         self.page, self.outside = page, []
         self._base, self._token, self._runtime = base, token, runtime
         self._client: Any = None
-        page.on("request", lambda request: None if _HERE.match(request.url) else self.outside.append(request.url))
+        page.on("request", lambda request: None if _LOCAL.match(request.url) else self.outside.append(request.url))
 
     def open(self, notebook: str) -> None:
-        """Show a notebook and wait until its kernel is idle."""
+        """Open a notebook and wait until its kernel is idle."""
         self.page.goto(f"{self._base}/lab/tree/{notebook}?token={self._token}")
         self.page.wait_for_selector(".jp-Notebook", timeout=90_000)
         idle = "() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.getAttribute('data-status') === 'idle'"
@@ -57,7 +55,7 @@ class LabPage:
             if time.monotonic() > end:
                 raise DgpruneError("the notebook's kernel did not start within a minute.")
             self.page.wait_for_timeout(200)
-        self.page.wait_for_timeout(1000)  # the page hears of its kernel a moment later
+        self.page.wait_for_timeout(1000)  # the page learns of its kernel a moment later
         if self.page.locator(".jp-Dialog").count():
             raise DgpruneError(f"JupyterLab opened a dialog: {self.page.locator('.jp-Dialog').first.inner_text()}")
 
@@ -74,90 +72,40 @@ class LabPage:
         prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent)"
         self.page.wait_for_function(f"() => {prompts}.every(text => /[0-9]/.test(text))", timeout=timeout * 1000)
 
-    def errors(self) -> list[str]:
-        """What cells wrote to stderr or raised."""
-        where = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type='application/vnd.jupyter.error']"
-        return [text.strip() for text in self.page.locator(where).all_inner_texts()]
-
-    def slider(self, index: int = 0) -> Any:
-        """The explorer's slider."""
-        return self.page.locator(".dgx input[type=range][aria-label^='Remove']").nth(index)
-
-    def drag(self, fraction: float, *, index: int = 0) -> None:
-        """Take the slider's handle with the mouse and put it at a fraction of its range."""
-        slider = self.slider(index)
-        box = self._at_rest(slider)
-        first, last = (float(slider.get_attribute(name) or 0) for name in ("min", "max"))
-        start = (float(slider.input_value()) - first) / (last - first)
-        x = [box["x"] + _HANDLE / 2 + (box["width"] - _HANDLE) * share for share in (start, fraction)]
-        y = box["y"] + box["height"] / 2
-        self.page.mouse.move(x[0], y)
-        self.page.mouse.down()
-        self.page.mouse.move(x[1], y, steps=8)
-        self.page.mouse.up()
-
-    def _at_rest(self, element: Any) -> dict[str, float]:
-        """Where an element is, once it stays there: a cell that was just run scrolls the notebook to the next."""
-        element.scroll_into_view_if_needed()
-        before, end = None, time.monotonic() + 10
-        while (box := element.bounding_box()) != before or box is None:
-            if time.monotonic() > end:
-                raise DgpruneError("the slider does not come to rest on the page.")
-            before = box
-            self.page.wait_for_timeout(100)
-        return box
-
-    def data(self, chart: str, name: str, *, index: int = 0) -> list[dict[str, Any]]:
-        """The rows behind a chart ("a", "c" or "d") of an explorer, as its Vega view holds them."""
-        return self.page.evaluate(
-            f"() => {_CHART.format(index=index, chart=chart)}.data('{name}').map(row => ({{...row}}))"
-        )
-
-    def text(self, part: str, *, index: int = 0) -> str:
-        """Words of an explorer: "sentence", "badge", "progress", ..."""
-        return self.page.locator(".dgx").nth(index).locator(f".dgx-{part}").first.inner_text()
-
     def settled(self, *, timeout: float = 30, index: int = 0) -> None:
-        """Wait until the badge says that all images were measured."""
+        """Wait until the badge says that all images were evaluated."""
         badge = f"[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-badge')"
         self.page.wait_for_function(f"() => {badge}.dataset.state === 'exact'", timeout=timeout * 1000)
 
-    # --- the kernel behind it --------------------------------------------------------------------------------------
-
     def kernel(self, code: str, *, timeout: float = 60) -> str:
-        """Run code in the notebook's kernel as a cell would, and return what it printed."""
+        """Run code in the notebook's kernel as a cell would, and return its output."""
         return self.collect(self.start(code), timeout=timeout)
 
     def start(self, code: str) -> str:
-        """Send code to the notebook's kernel and do not wait; returns the message's id for `collect`."""
+        """Send code to the notebook's kernel without waiting; return the message's id for `collect`."""
         return self._connected().execute(code)
 
     def collect(self, message: str, *, timeout: float = 60) -> str:
-        """What the code sent by `start` printed.
+        """Return the output of the code sent by `start`.
 
         Raises:
-            DgpruneError: it raised.
+            DgpruneError: it raised, or did not end in time.
         """
-        said, end = [], time.monotonic() + timeout
+        output, end = [], time.monotonic() + timeout
         while time.monotonic() < end:
             try:
-                got = self._connected().get_iopub_msg(timeout=1)
+                reply = self._connected().get_iopub_msg(timeout=1)
             except queue.Empty:
                 continue
-            if got["parent_header"].get("msg_id") != message:
+            if reply["parent_header"].get("msg_id") != message:
                 continue
-            if got["msg_type"] == "stream":
-                said.append(got["content"]["text"])
-            elif got["msg_type"] == "error":
-                raise DgpruneError("\n".join(got["content"]["traceback"]))
-            elif got["msg_type"] == "status" and got["content"]["execution_state"] == "idle":
-                return "".join(said)
+            if reply["msg_type"] == "stream":
+                output.append(reply["content"]["text"])
+            elif reply["msg_type"] == "error":
+                raise DgpruneError("\n".join(reply["content"]["traceback"]))
+            elif reply["msg_type"] == "status" and reply["content"]["execution_state"] == "idle":
+                return "".join(output)
         raise DgpruneError(f"the kernel did not answer within {timeout} s.")
-
-    def delete_kernel(self) -> None:
-        """Take the kernel away, as a server that shuts down does."""
-        for kernel in json.loads(self._ask("GET", "/api/kernels")):
-            self._ask("DELETE", f"/api/kernels/{kernel['id']}")
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -178,14 +126,17 @@ class LabPage:
             return answer.read().decode()
 
     def end(self) -> None:
-        """Let go of the kernel."""
+        """Disconnect from the kernel."""
         if self._client is not None:
             self._client.stop_channels()
 
 
+Page = TypeVar("Page", bound=LabPage)
+
+
 @contextmanager
-def lab_page(folder: Path, *, width: int = 1400, height: int = 1000) -> Iterator[LabPage]:
-    """`dgprune-lab lab` in a folder and an empty tab of headless Chromium on it; both end with the context.
+def lab_page(folder: Path, *, kind: type[Page] = LabPage) -> Iterator[Page]:
+    """Run `dgprune-lab lab` in a folder and open an empty tab of headless Chromium on it, until the context ends.
 
     Raises:
         DgpruneError: no Chromium, or the lab does not start.
@@ -197,25 +148,16 @@ def lab_page(folder: Path, *, width: int = 1400, height: int = 1000) -> Iterator
         raise DgpruneError("Chromium is not installed: apt-get install -y chromium")
     port, runtime = free_port(), folder / "runtime"
     environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(folder / "config")}
-    command = [
-        sys.executable,
-        "-m",
-        "dgprune_lab.commands.cli",
-        "lab",
-        "--no-browser",
-        "--port",
-        str(port),
-        "--workdir",
-        str(folder / "desk"),
-    ]
+    options = ["--no-browser", f"--port={port}", f"--workdir={folder / 'notebooks'}"]
+    command = [sys.executable, "-m", "dgprune_lab.commands.cli", "lab", *options]
     log = (folder / "lab.log").open("w")
     server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
     try:
         token = _token(folder / "lab.log", server)
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=str(browser_path), args=_FLAGS)
-            tab = LabPage(
-                browser.new_page(viewport={"width": width, "height": height}),
+            tab = kind(
+                browser.new_page(viewport={"width": 1400, "height": 1000}),
                 base=f"http://127.0.0.1:{port}",
                 token=token,
                 runtime=runtime,

@@ -16,9 +16,9 @@ from ...pruning import read_groups
 CLASSES = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """A network with its groups and an image of the size it is used at."""
+    """A network with its groups and an image of the size that it is used at."""
 
     name: str
     model: nn.Module
@@ -32,7 +32,7 @@ class Case:
 
 
 def network(name: str) -> nn.Module:
-    """A network with random weights, drawn with seed 0, in eval mode: "lenet" or a name of torchvision's."""
+    """Return a network with random weights (seed 0) in eval mode: "lenet" or a name of torchvision's."""
     if name == "lenet":
         return lenet(classes=CLASSES).eval()
     import torchvision
@@ -43,26 +43,22 @@ def network(name: str) -> nn.Module:
 
 
 def case(name: str, *, pixels: int, device: torch.device) -> Case:
-    """A network on a device, its groups read with one image of `pixels` x `pixels`."""
+    """Return a network on a device, its groups read with one image of `pixels` x `pixels`."""
     example = torch.rand((1, 3, pixels, pixels), generator=generator("bench", name)).to(device)
     model = network(name).to(device)
-    return Case(name, model, read_groups(model, example), example)
+    return Case(name=name, model=model, graph=read_groups(model, example), example=example)
 
 
-def drawn_scores(graph: FilterGraph, *, seed: int = 0) -> Scores:
-    """A random number per filter."""
+def random_scores(graph: FilterGraph, *, seed: int = 0) -> Scores:
+    """Return a random number per filter."""
     values = {
         group.name: torch.rand(group.filters, generator=generator("bench", seed, group.name), dtype=torch.float64)
         for group in graph.groups
     }
-    return Scores("random", values, graph, {"seed": seed})
+    return Scores("random", values, graph, options={"seed": seed})
 
 
 def domains(pixels: int, names: Sequence[str] = ("mnist", "mnist_m")) -> tuple[Domain, ...]:
-    """Built-in digits (and their coloured twin), padded to `pixels`, as ready float images for both sides."""
-    return tuple(_ready(name, pixels) for name in names)
-
-
-def _ready(name: str, pixels: int) -> Domain:
-    found = load(name).padded(pixels)
-    return replace(found, images=found.images.float() / 255 if found.images.dtype == torch.uint8 else found.images)
+    """Return built-in domains, padded to `pixels`, as ready float images for both sides."""
+    padded = [load(name).padded(pixels) for name in names]
+    return tuple(replace(d, images=d.images.float() / 255) if d.images.dtype == torch.uint8 else d for d in padded)

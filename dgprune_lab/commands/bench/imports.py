@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
-from .timing import Row, race
+from .timing import Row, race, seconds
 
-_OURS = "import dgprune_lab"
-_STUDY = "import dgprune_lab; dgprune_lab.Study"
+_STATEMENTS = {
+    "bare": "pass",
+    "ours": "import dgprune_lab",
+    "study": "import dgprune_lab; dgprune_lab.Study",
+    "torch": "import torch",
+    "both": "import torch, torchvision",
+}
 
 
 def import_rows(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -20,32 +25,15 @@ def import_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     if device.type != "cpu":
         return
     repeats = 1 if quick else 5
-    statements = {
-        "bare": "pass",
-        "ours": _OURS,
-        "study": _STUDY,
-        "torch": "import torch",
-        "both": "import torch, torchvision",
-    }
-    found = race({name: _process(text) for name, text in statements.items()}, repeats=repeats, warm_up=not quick)
-    start = f"the interpreter itself takes {found['bare']:.2f} s of each"
-    alone = f"peer: import torch; {start}"
-    yield Row("import dgprune_lab", found["ours"], found["torch"], "s", repeats, note=alone)
-    yield Row("import dgprune_lab, then Study", found["study"], found["torch"], "s", repeats, note=alone)
-    yield Row(
-        "import dgprune_lab, then Study (against both)",
-        found["study"],
-        found["both"],
-        "s",
-        repeats,
-        note=f"peer: import torch, torchvision; {start}",
-    )
+    times = race({name: _process(text) for name, text in _STATEMENTS.items()}, repeats=repeats, warm_up=not quick)
+    note = f"the interpreter itself takes {times['bare']:.2f} s of each"
+    alone, study = f"peer: import torch; {note}", "import dgprune_lab, then Study"
+    yield Row(name="import dgprune_lab", ours=times["ours"], peer=times["torch"], repeats=repeats, note=alone)
+    yield Row(name=study, ours=times["study"], peer=times["torch"], repeats=repeats, note=alone)
+    note = f"peer: {_STATEMENTS['both']}; {note}"
+    yield Row(name=f"{study} (against both)", ours=times["study"], peer=times["both"], repeats=repeats, note=note)
 
 
 def _process(statement: str) -> Callable[[], float]:
-    def run() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", statement], check=True)
-        return time.perf_counter() - start
-
-    return run
+    run = partial(subprocess.run, [sys.executable, "-c", statement], check=True)
+    return lambda: seconds(run, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The one pass that leaves what scorers need: against a bare forward and backward pass, and against a pass for each."""
+"""The one pass that gathers what scorers need: against a bare forward and backward pass, and a pass per scorer."""
 
 from __future__ import annotations
 
@@ -8,28 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from ...core import Domain, Need, Scores, noted
+from ...core import Need, Scores, collect_notes
 from ...measurement import SIZE, gather, layout_of
 from ...pruning import read_groups
 from ...scorers import SCORERS
 from ...study import Study
 from .cases import domains, network
-from .timing import Row, race, seconds
+from .timing import Row, race, require_same, seconds
 
-AWARE = (
-    "dss",
-    "dss_sources",
-    "risk_variance",
-    "gradient_agreement",
-    "gradient_snr",
-    "gc_net",
-    "taylor",
-    "activation_l1",
-    "apoz",
-)
+AWARE = ("dss", "dss_sources", "risk_variance", "gradient_agreement", "gradient_snr")
+AWARE += ("gc_net", "taylor", "activation_l1", "apoz")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """One network, and how often both sides run.
 
@@ -46,8 +37,11 @@ class Plan:
     repeats: tuple[int, int]
 
 
-FULL = (Plan("lenet", 28, 500, (15, 7)), Plan("resnet18", 32, 500, (9, 5)))
-QUICK = (Plan("lenet", 28, 60, (1, 1)),)
+FULL = (
+    Plan(name="lenet", pixels=28, images=500, repeats=(15, 7)),
+    Plan(name="resnet18", pixels=32, images=500, repeats=(9, 5)),
+)
+QUICK = (Plan(name="lenet", pixels=28, images=60, repeats=(1, 1)),)
 
 
 def pass_rows(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -58,7 +52,7 @@ def pass_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
 
 def needs() -> list[Need]:
-    """What all domain-aware scorers together gather with their defaults."""
+    """Return what all domain-aware scorers together gather with their defaults."""
     return sorted(set().union(*(SCORERS[name].gathered(SCORERS[name].settled({})) for name in AWARE)))
 
 
@@ -71,9 +65,9 @@ def _one_pass(plan: Plan, device: torch.device) -> Row:
     wanted, risks = needs(), [0.0, 0.0]
 
     def ours() -> None:
-        found = gather(model, graph, domain=domain, needs=wanted, layout=layout)
-        assert found.risk is not None
-        risks[0] = found.risk
+        statistics = gather(model, graph, domain=domain, needs=wanted, layout=layout)
+        assert statistics.risk is not None
+        risks[0] = statistics.risk
 
     def bare() -> None:
         model.zero_grad()
@@ -84,37 +78,29 @@ def _one_pass(plan: Plan, device: torch.device) -> Row:
             loss.backward()
             risks[1] += float(loss.detach()) / plan.images
 
-    found = race(
-        {"ours": lambda: seconds(ours, device), "bare": lambda: seconds(bare, device)}, repeats=plan.repeats[0]
-    )
+    sides = {name: lambda side=side: 1e3 * seconds(side, device) for name, side in (("ours", ours), ("bare", bare))}
+    times = race(sides, repeats=plan.repeats[0])
     check_risks(*risks)
-    return Row(
-        f"one pass, {plan.name}: against forward + backward",
-        found["ours"] * 1e3,
-        found["bare"] * 1e3,
-        "ms",
-        plan.repeats[0],
-        device.type,
-        ">= 0.67",
+    note = (
         f"peer: gradients of all parameters and nothing else; ours: all that {len(AWARE)} domain-aware scorers need "
-        f"({', '.join(wanted)}); {plan.images} images of {plan.pixels} px, batches of {SIZE}",
+        f"({', '.join(wanted)}); {plan.images} images of {plan.pixels} px, batches of {SIZE}"
     )
+    row = {"name": f"one pass, {plan.name}: against forward + backward", "ours": times["ours"], "peer": times["bare"]}
+    return Row(**row, unit="ms", repeats=plan.repeats[0], device=device.type, aim=">= 0.67", note=note)
 
 
 def _shared(plan: Plan, device: torch.device) -> Row:
     model = network(plan.name).to(device)
-    held = [_first(domain, plan.images) for domain in domains(plan.pixels, ("mnist", "uci_digits", "mnist_m"))]
+    used = [
+        replace(domain, splits={"score": domain.rows("score", plan.images)})
+        for domain in domains(plan.pixels, ("mnist", "uci_digits", "mnist_m"))
+    ]
     results: dict[str, list[Scores]] = {}
 
-    def fresh() -> Study:
-        """A study that has run no pass, but knows all that comes before one: groups, shapes of maps, its hashes."""
-        study = Study(model, sources=held[:2], targets=held[2:])
-        assert study.key and study.unavailable(SCORERS["dss"]) is None
-        return study
-
     def timed(action: Callable[[Study], Sequence[Scores]], key: str) -> float:
-        study = fresh()
-        with study.held(), noted(lambda _: None):
+        study = Study(model, sources=used[:2], targets=used[2:])
+        assert study.key and study.unavailable(SCORERS["dss"]) is None  # reads the groups; no pass has run
+        with study.assume_unchanged(), collect_notes(lambda _: None):
             return seconds(lambda: results.setdefault(key, []).extend(action(study)), device)
 
     def together() -> float:
@@ -125,42 +111,24 @@ def _shared(plan: Plan, device: torch.device) -> Row:
         results["alone"] = []
         return sum(timed(lambda study, name=name: [study.score(name)], "alone") for name in AWARE)
 
-    found = race({"ours": together, "alone": alone}, repeats=plan.repeats[1])
+    times = race({"ours": together, "alone": alone}, repeats=plan.repeats[1])
     check_scores(results["together"], results["alone"])
-    counts = " + ".join(str(len(domain.rows("score"))) for domain in held)
-    return Row(
-        f"domain-aware scorers, {plan.name}: against a pass for each",
-        found["ours"],
-        found["alone"],
-        "s",
-        plan.repeats[1],
-        device.type,
-        ">= 5",
+    note = (
         f"peer: our own scorers, each on a study that has run no pass; {len(AWARE)} scorers, two sources and a target "
-        f"of {counts} images",
+        f"of {' + '.join(str(len(domain.rows('score'))) for domain in used)} images"
     )
-
-
-def _first(domain: Domain, images: int) -> Domain:
-    return replace(domain, splits={"score": domain.rows("score", images)})
+    name = f"domain-aware scorers, {plan.name}: against a pass for each"
+    row = {"name": name, "ours": times["ours"], "peer": times["alone"]}
+    return Row(**row, repeats=plan.repeats[1], device=device.type, aim=">= 5", note=note)
 
 
 def check_risks(ours: float, other: float) -> None:
-    """Both sides found the same mean cross-entropy.
-
-    Raises:
-        RuntimeError: they did not, so their times mean nothing.
-    """
-    if abs(ours - other) > 1e-4 * abs(other):
-        raise RuntimeError("the pass and the peer found different risks; their times cannot be compared.")
+    """Require that both sides found the same mean cross-entropy."""
+    require_same(abs(ours - other) <= 1e-4 * abs(other), "risks")
 
 
 def check_scores(ours: Sequence[Scores], other: Sequence[Scores]) -> None:
-    """Both sides gave the same scores, in the same order.
-
-    Raises:
-        RuntimeError: they did not, so their times mean nothing.
-    """
+    """Require that both sides gave the same scores, in the same order."""
     for a, b in zip(ours, other, strict=True):
-        if a.scorer != b.scorer or any(not torch.allclose(a.values[k], b.values[k], atol=1e-4) for k in a.values):
-            raise RuntimeError("one pass and a pass for each gave different scores; their times cannot be compared.")
+        same = a.scorer == b.scorer and all(torch.allclose(a.values[k], b.values[k], atol=1e-4) for k in a.values)
+        require_same(same, "scores")

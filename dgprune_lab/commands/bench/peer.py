@@ -1,12 +1,12 @@
-"""The peer: Torch-Pruning (Fang et al. 2023), as its documentation has it, and its fastest use that we found.
+"""The peer: Torch-Pruning (Fang et al. 2023), as documented, and the fastest use of it that we found.
 
-Every function gets what ours gets, ready-made: the same scores and the names of the layers to cut. Three ways to cut:
+Every function gets what ours gets: the same scores and the names of the layers to prune. Three ways to prune:
 
-- `cut_a_copy`: copy the network, build the graph of the copy, prune every group. A network of its own each time.
-- `Reused`: one copy and one graph; each call puts the full tensors back by reference and prunes in place. Not in the
-  documentation, but nothing in the library is faster for one jump; the network of the call before is gone.
+- `prune_a_copy`: copy the network, build the graph of the copy, prune every group. A new network each time.
+- `Reused`: one copy and one graph; each call restores the full tensors by reference and prunes in place. Not
+  documented, but nothing in the library is faster for one jump; each call overwrites the network of the call before.
 - `Stepwise`: one copy and one graph per scorer, pruned a little further at every ratio, as its iterative pruning does.
-  Only for ratios in rising order; each network is gone when the next one comes.
+  Only for ascending ratios; each call overwrites the network of the call before.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from .cases import Case
+
 Scored = Mapping[str, Tensor]
 Batches = Sequence[tuple[Tensor, Tensor]]
-Found = dict[tuple[int, float, int], float]
+Accuracies = dict[tuple[int, float, int], float]
 
 
 def lowest(scores: Scored, ratio: float) -> dict[str, list[int]]:
-    """Layer -> the filters with the lowest scores, the same share of every layer, one at least stays."""
-    found = {}
-    for name, values in scores.items():
-        count = min(math.floor(ratio * len(values) + 1e-9), len(values) - 1)
-        found[name] = values.argsort(stable=True)[:count].tolist()
-    return found
+    """Return layer -> the filters with the lowest scores: the same share of every layer, at least one stays."""
+    counts = {name: min(math.floor(ratio * len(v) + 1e-9), len(v) - 1) for name, v in scores.items()}
+    return {name: values.argsort(stable=True)[: counts[name]].tolist() for name, values in scores.items()}
 
 
 def build_graph(model: nn.Module, example: Tensor) -> Any:
-    """The dependency graph of a network, which it traces."""
+    """Trace a network and return its dependency graph."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return tp.DependencyGraph().build_dependency(model, example_inputs=(example,), verbose=False)
@@ -49,15 +48,15 @@ def prune_groups(model: nn.Module, graph: Any, removed: Mapping[str, Sequence[in
             graph.get_pruning_group(model.get_submodule(name), tp.prune_conv_out_channels, list(filters)).prune()
 
 
-def cut_a_copy(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> nn.Module:
-    """A smaller network: copy, graph, prune."""
+def prune_a_copy(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> nn.Module:
+    """Return a smaller network: copy, graph, prune."""
     twin = copy.deepcopy(model)
     prune_groups(twin, build_graph(twin, example), removed)
     return twin.eval()
 
 
 class Reused:
-    """One copy, one graph, pruned in place at each call after its full tensors were put back by reference."""
+    """One copy, one graph, pruned in place at each call after its full tensors were restored by reference."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.model = copy.deepcopy(model)
@@ -79,9 +78,9 @@ class Reused:
 
 
 class Stepwise:
-    """One copy, one graph, cut further and further; the filters are named by their original numbers."""
+    """One copy, one graph, pruned further and further; filters keep their original numbers."""
 
-    def __init__(self, model: nn.Module, example: Tensor, layers: Mapping[str, int]) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, *, layers: Mapping[str, int]) -> None:
         self.model = copy.deepcopy(model)
         self.graph = build_graph(self.model, example)
         self._left = {name: list(range(filters)) for name, filters in layers.items()}
@@ -89,15 +88,14 @@ class Stepwise:
     def __call__(self, removed: Mapping[str, Sequence[int]]) -> nn.Module:
         now: dict[str, list[int]] = {}
         for name, filters in removed.items():
-            gone = set(filters)
-            now[name] = [place for place, original in enumerate(self._left[name]) if original in gone]
-            self._left[name] = [original for original in self._left[name] if original not in gone]
+            now[name] = [place for place, original in enumerate(self._left[name]) if original in set(filters)]
+            self._left[name] = [original for original in self._left[name] if original not in set(filters)]
         prune_groups(self.model, self.graph, now)
         return self.model.eval()
 
 
 def accuracy(model: nn.Module, batches: Batches) -> float:
-    """Share of images read correctly."""
+    """Return the share of images classified correctly."""
     right = total = 0
     with torch.inference_mode():
         for images, labels in batches:
@@ -107,31 +105,32 @@ def accuracy(model: nn.Module, batches: Batches) -> float:
 
 
 def sweep(
-    cutter: Callable[[Scored], Callable[[Mapping[str, Sequence[int]]], nn.Module]],
+    pruner: Callable[[], Callable[[Mapping[str, Sequence[int]]], nn.Module]],
     scores: Sequence[Scored],
+    *,
     ratios: Sequence[float],
     domains: Sequence[Batches],
-) -> Found:
-    """The loop a user writes: (scorer, ratio, domain) -> accuracy.
+) -> Accuracies:
+    """Run the loop that a user writes; return (scorer, ratio, domain) -> accuracy.
 
     Args:
-        cutter: gives, for a scorer, the function from removed filters to a network.
+        pruner: called once per scorer; gives the function from removed filters to a network.
         scores: of each scorer.
-        ratios: in rising order.
+        ratios: ascending.
         domains: batches of each domain.
     """
-    found: Found = {}
-    for number, held in enumerate(scores):
-        cut = cutter(held)
+    accuracies: Accuracies = {}
+    for number, values in enumerate(scores):
+        prune = pruner()
         for ratio in ratios:
-            small = cut(lowest(held, ratio))
+            small = prune(lowest(values, ratio))
             for place, batches in enumerate(domains):
-                found[number, ratio, place] = accuracy(small, batches)
-    return found
+                accuracies[number, ratio, place] = accuracy(small, batches)
+    return accuracies
 
 
-def ranker(model: nn.Module, example: Tensor, scores: Scored, ratio: float) -> Callable[[], Iterator[Any]]:
-    """Its high-level pruner with cached scores: a call gives the groups that would be pruned, and prunes nothing."""
+def ranker(model: nn.Module, example: Tensor, *, scores: Scored, ratio: float) -> Callable[[], Iterator[Any]]:
+    """Return its high-level pruner with cached scores: a call gives the groups to prune, and prunes nothing."""
     names = {module: name for name, module in model.named_modules()}
     ready = {name: values.float() for name, values in scores.items()}
 
@@ -152,22 +151,16 @@ def ranker(model: nn.Module, example: Tensor, scores: Scored, ratio: float) -> C
     return run
 
 
-def fpgm(
-    model: nn.Module, example: Tensor, layers: Mapping[str, int], *, only_convolutions: bool
-) -> Callable[[], Mapping[str, Tensor | None]]:
-    """Its FPGM importance of every group, on a graph and groups that are ready.
+def fpgm(item: Case, *, only_convolutions: bool) -> Callable[[], Mapping[str, Tensor | None]]:
+    """Return its FPGM importance of every group, on a graph and groups that are ready.
 
-    Args:
-        model: the network.
-        example: images it takes.
-        layers: name and filters of each group's first layer.
-        only_convolutions: leave out the linear layer that reads the last group, by setting an attribute that its
-            constructor does not offer.
+    `only_convolutions` leaves out the linear layer that reads the last group, by an attribute that its constructor does
+    not offer.
     """
-    graph = build_graph(model, example)
+    graph = build_graph(item.model, item.example)
     groups = {
-        name: graph.get_pruning_group(model.get_submodule(name), tp.prune_conv_out_channels, list(range(filters)))
-        for name, filters in layers.items()
+        name: graph.get_pruning_group(item.model.get_submodule(name), tp.prune_conv_out_channels, list(range(filters)))
+        for name, filters in item.layers.items()
     }
     importance = tp.importance.FPGMImportance()
     if only_convolutions:

@@ -15,13 +15,13 @@ from ...pruning import allocate, prune
 from ...study import Study
 from . import peer
 from .cases import domains, network
-from .timing import Row, race, seconds
+from .timing import Row, race, require_same, seconds
 
 SCORERS = ("random", "l1", "l2", "fpgm", "taylor_weight")
 _SIZE = 250
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """How large a sweep is.
 
@@ -39,23 +39,27 @@ class Plan:
     pixels: int
     images: int
     repeats: int
-    aim: str
+    aim: str = ""
     ratios: tuple[float, ...] = tuple(grid(0, 0.95, 20))
     scorers: tuple[str, ...] = SCORERS
 
 
-FULL = (Plan("lenet", 28, 250, 3, ">= 4"), Plan("resnet18", 32, 250, 2, ">= 2"), Plan("vgg16_bn", 32, 32, 1, ">= 4"))
-QUICK = (Plan("lenet", 28, 64, 1, "", tuple(grid(0, 0.9, 4)), ("random", "l1")),)
+FULL = (
+    Plan(name="lenet", pixels=28, images=250, repeats=3, aim=">= 4"),
+    Plan(name="resnet18", pixels=32, images=250, repeats=2, aim=">= 2"),
+    Plan(name="vgg16_bn", pixels=32, images=32, repeats=1, aim=">= 4"),
+)
+QUICK = (Plan(name="lenet", pixels=28, images=64, repeats=1, ratios=tuple(grid(0, 0.9, 4)), scorers=("random", "l1")),)
 
 
 def sweep_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     """20 ratios by 5 scorers on 2 domains: LeNet, ResNet-18, VGG-16-bn."""
     for plan in QUICK if quick else FULL:
-        yield from _rows(_Sweep(plan, device), device)
+        yield from _rows(_Sweep(plan, device))
 
 
 class _Sweep:
-    """One plan, and the four ways to run it; scores are made beforehand for all."""
+    """One plan, and the four ways to run it; scores are computed beforehand for all."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self.plan, self.device = plan, device
@@ -71,32 +75,33 @@ class _Sweep:
         return Study(self.model, sources=self.domains[:1], targets=self.domains[1:])
 
     def _batches(self, domain: Domain) -> peer.Batches:
-        layout = layout_of(self.model, domain)  # the peer reads images in the layout that is faster, as we do
-        found = domain.batches("report", size=_SIZE, images=self.plan.images, device=self.device, layout=layout)
-        return [(images, labels) for images, labels, _ in found if labels is not None]
+        layout = layout_of(self.model, domain)  # the peer reads images in the faster layout, as we do
+        batches = domain.batches("report", size=_SIZE, images=self.plan.images, device=self.device, layout=layout)
+        return [(images, labels) for images, labels, _ in batches if labels is not None]
 
-    def ours(self) -> peer.Found:
-        """A new study, so that nothing is cached, and its sweep with losses and intervals."""
+    def ours(self) -> peer.Accuracies:
+        """Run a sweep of a new study, whose cache is empty, with losses and intervals."""
         frame = sweep(self._study(), scorers=self.scores, ratios=self.plan.ratios, images=self.plan.images)
-        mine = frame[frame.metric == "accuracy"]
+        rows = frame[frame.metric == "accuracy"]
         scorers = {name: k for k, name in enumerate(self.plan.scorers)}
         places = {domain.name: k for k, domain in enumerate(self.domains)}
-        columns = zip(mine["scorer"], mine["ratio_requested"], mine["domain"], mine["value"], strict=True)
+        columns = zip(rows["scorer"], rows["ratio_requested"], rows["domain"], rows["value"], strict=True)
         return {(scorers[name], ratio, places[domain]): value for name, ratio, domain, value in columns}
 
-    def loop(self) -> peer.Found:
-        """Torch-Pruning: a copy, a graph and a cut for each network."""
-        return self._peer(lambda _: lambda removed: peer.cut_a_copy(self.model, self.example, removed))
+    def loop(self) -> peer.Accuracies:
+        """Run Torch-Pruning with a copy, a graph and a pruning per network."""
+        return self._peer(lambda: lambda removed: peer.prune_a_copy(self.model, self.example, removed))
 
-    def stepwise(self) -> peer.Found:
-        """Torch-Pruning: one copy and one graph per scorer, cut further at each ratio."""
-        return self._peer(lambda _: peer.Stepwise(self.model, self.example, self.layers))
+    def stepwise(self) -> peer.Accuracies:
+        """Run Torch-Pruning with one copy and one graph per scorer, pruned further at each ratio."""
+        return self._peer(lambda: peer.Stepwise(self.model, self.example, layers=self.layers))
 
-    def _peer(self, cutter: Callable[[peer.Scored], Callable[[Mapping[str, Sequence[int]]], nn.Module]]) -> peer.Found:
-        return peer.sweep(cutter, [scores.values for scores in self.scores], self.plan.ratios, self.batches)
+    def _peer(self, pruner: Callable[[], Callable[[Mapping[str, Sequence[int]]], nn.Module]]) -> peer.Accuracies:
+        values = [scores.values for scores in self.scores]
+        return peer.sweep(pruner, values, ratios=self.plan.ratios, domains=self.batches)
 
     def bare(self) -> float:
-        """Seconds of the forward passes of all pruned networks, and of nothing else."""
+        """Return the seconds of the forward passes of all pruned networks, and of nothing else."""
         return sum(self._forward(scores, ratio) for scores in self.scores for ratio in self.plan.ratios)
 
     def _forward(self, scores: Scores, ratio: float) -> float:
@@ -104,43 +109,32 @@ class _Sweep:
         return seconds(lambda: [peer.accuracy(small, batches) for batches in self.batches], self.device)
 
 
-def _rows(item: _Sweep, device: torch.device) -> Iterator[Row]:
-    plan = item.plan
-    results: dict[str, peer.Found] = {}
+def _rows(item: _Sweep) -> Iterator[Row]:
+    plan, device = item.plan, item.device
+    results: dict[str, peer.Accuracies] = {}
 
-    def timed(name: str, side: Callable[[], peer.Found]) -> Callable[[], float]:
-        return lambda: seconds(lambda: results.__setitem__(name, side()), device)
+    def timed(name: str) -> Callable[[], float]:
+        return lambda: seconds(lambda: results.update({name: getattr(item, name)()}), device)
 
-    found = race(
-        {
-            "ours": timed("ours", item.ours),
-            "bare": item.bare,
-            "stepwise": timed("stepwise", item.stepwise),
-            "loop": timed("loop", item.loop),
-        },
-        repeats=plan.repeats,
-        warm_up=False,
-    )
+    sides = {"ours": timed("ours"), "bare": item.bare, "stepwise": timed("stepwise"), "loop": timed("loop")}
+    times = race(sides, repeats=plan.repeats, warm_up=False)
     for name in ("stepwise", "loop"):
         check_accuracies(results["ours"], results[name], images=plan.images, exact=device.type == "cpu")
     counts = f"{len(plan.ratios)} ratios x {len(plan.scorers)} scorers x 2 domains"
     size = f"{counts} of {plan.images} images of {plan.pixels} px, scores ready"
     notes = {
-        "loop": ("a copy and a graph per network", plan.aim, f"peer: a user's loop over Torch-Pruning; {size}"),
-        "stepwise": ("one graph per scorer", "", f"peer: Torch-Pruning cut further ratio by ratio; {size}"),
-        "bare": ("forward passes alone", "> 1", f"peer: predictions of ready pruned networks, nothing else; {size}"),
+        "loop": ("a copy and a graph per network", plan.aim, "a user's loop over Torch-Pruning"),
+        "stepwise": ("one graph per scorer", "", "Torch-Pruning pruned further ratio by ratio"),
+        "bare": ("forward passes alone", "> 1", "predictions of ready pruned networks, nothing else"),
     }
-    for key, (words, aim, note) in notes.items():
-        name = f"sweep, {plan.name}: against {words}"
-        yield Row(name, found["ours"], found[key], "s", plan.repeats, device.type, aim, note)
+    shared = {"ours": times["ours"], "repeats": plan.repeats, "device": device.type}
+    for key, (text, aim, note) in notes.items():
+        name = f"sweep, {plan.name}: against {text}"
+        yield Row(name=name, peer=times[key], aim=aim, note=f"peer: {note}; {size}", **shared)
 
 
-def check_accuracies(ours: peer.Found, other: peer.Found, *, images: int, exact: bool) -> None:
-    """Both sides found the same accuracies: to the image on the CPU, to 2 % on a GPU.
-
-    Raises:
-        RuntimeError: they did not, so their times mean nothing.
-    """
+def check_accuracies(ours: peer.Accuracies, other: peer.Accuracies, *, images: int, exact: bool) -> None:
+    """Require that both sides found the same accuracies: to the image on the CPU, to 2 % on a GPU."""
     slack = 1e-9 if exact else 0.02 + 1 / images
-    if ours.keys() != other.keys() or any(abs(ours[key] - other[key]) > slack for key in ours):
-        raise RuntimeError("the sweep and the peer's loop found different accuracies; their times cannot be compared.")
+    same = ours.keys() == other.keys() and all(abs(ours[key] - other[key]) <= slack for key in ours)
+    require_same(same, "accuracies")

@@ -1,4 +1,4 @@
-"""Timing two or more ways to do the same thing, turn by turn, so that a busy machine is busy for all of them."""
+"""Time two or more ways to do the same thing in turns, so that a busy machine is busy for all of them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 import torch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One comparison.
 
     Attributes:
         name: what was timed.
         ours: median time of this toolkit, in `unit`.
-        peer: median time of the peer; None where it has nothing like it.
+        peer: median time of the peer; None where it has no counterpart.
         unit: "ms" or "s".
         repeats: how often each side ran.
         device: "cpu" or "cuda".
-        aim: what was hoped for, in words.
+        aim: the goal.
         note: who the peer is and what the case is.
     """
 
     name: str
     ours: float
-    peer: float | None
-    unit: str
-    repeats: int
+    peer: float | None = None
+    unit: str = "s"
+    repeats: int = 1
     device: str = "cpu"
     aim: str = ""
     note: str = ""
@@ -41,37 +41,46 @@ class Row:
         return None if self.peer is None else self.peer / self.ours
 
     def as_json(self) -> dict[str, Any]:
-        """A plain dictionary, the ratio included."""
-        held = asdict(self)
-        return {key: held[key] for key in ("name", "ours", "peer")} | {"ratio": self.ratio} | held
+        """Return a plain dictionary with the ratio."""
+        return {**asdict(self), "ratio": self.ratio}
 
 
 def seconds(action: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call; work that a GPU still has queued is waited for before and after."""
-    _wait(device)
+    """Return the wall time of one call, with the work that a GPU has queued finished before and after."""
+    _synchronise(device)
     start = time.perf_counter()
     action()
-    _wait(device)
+    _synchronise(device)
     return time.perf_counter() - start
 
 
 def race(sides: Mapping[str, Callable[[], float]], *, repeats: int, warm_up: bool = True) -> dict[str, float]:
-    """Median seconds of each side; the sides take turns, each call returns its own seconds.
+    """Return the median seconds of each side; the sides take turns.
 
     Args:
-        sides: name -> a call that does the work once and returns how long the part that counts took.
+        sides: name -> a call that does the work once and returns the seconds that count.
         repeats: counted turns.
         warm_up: whether one turn before them is not counted.
     """
-    taken: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-1 if warm_up else 0, repeats):
         for name, side in sides.items():
-            found = side()
+            taken = side()
             if turn >= 0:
-                taken[name].append(found)
-    return {name: statistics.median(values) for name, values in taken.items()}
+                times[name].append(taken)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _wait(device: torch.device) -> None:
+def require_same(same: bool, what: str) -> None:
+    """Refuse to time two sides that did not do the same work.
+
+    Raises:
+        RuntimeError: they did not.
+    """
+    if not same:
+        raise RuntimeError(f"the two sides have different {what}; their times cannot be compared.")
+
+
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

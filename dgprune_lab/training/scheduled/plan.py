@@ -1,4 +1,4 @@
-"""What a training with pruning is asked, checked, and what it gives."""
+"""The checked options of a training with pruning, and its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...scorers import Scorer
 from ...study import Study
 from ..events import RunEvent
 from ..options import TrainingOptions
-from .members import Producer
+from .producers import Producer
 from .rows import mean_stability, plain
 from .schedules import PruneSchedule
 from .treatments import How
@@ -24,23 +24,23 @@ from .treatments import How
 Remove = Literal["smallest", "largest", "random"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PruningRun:
-    """What a training with pruning gave.
+    """The result of a training with pruning.
 
     Attributes:
-        network: as trained, in eval mode, of its full shape: what was removed is exactly zero. `dg.save` takes it.
+        network: as trained, in eval mode, of its full shape: removed weights are exactly zero. `dg.save` takes it.
         mask: which of its weights were removed.
-        filters: which of its filters are gone altogether, in every layer that writes them.
+        filters: which of its filters were removed in every layer that writes them.
         table: the curve: accuracy and loss per domain after every epoch ("trained") and right after every event
             ("cut"), and the loss of the training; extra columns epoch, stage, event.
         events: per event and domain the accuracy before and after, their difference and the relative drop; extra
             columns event, epoch, layers, filters.
         end: accuracy and loss at the last epoch ("last") and at the one that was best on `split`, the gap between
-            training images and reported ones, and the mean stability; empty until the training is over.
-        settings: everything it was asked.
-        finished: False where it was stopped or diverged; the network is then that of the last whole epoch.
-        reached: where that is, in words.
+            training images and reported ones, and the mean stability; empty until the training is complete.
+        settings: all options, as plain values.
+        finished: False where it was stopped or diverged; the network is then that of the last complete epoch.
+        reached: that epoch, "epoch 3 of 20".
     """
 
     network: nn.Module = field(repr=False)
@@ -53,8 +53,11 @@ class PruningRun:
     finished: bool
     reached: str
 
+    def __str__(self) -> str:
+        return f"{self.reached}, mean stability {self.stability():.1f} %"
+
     def stability(self, domain: str | None = None) -> float:
-        """Mean stability in percent: 100 (1 - mean over the events of the relative drop), 100 without any event.
+        """Return the mean stability in percent: 100 (1 - mean relative drop over the events), 100 without any event.
 
         Args:
             domain: one of them; where None, the relative drops of all sources are averaged.
@@ -67,9 +70,9 @@ class PruningRun:
         return mean_stability(self.events, domain=domain)
 
     def pruned(self) -> nn.Module:
-        """The network without the filters that are gone altogether: smaller, and the same logits.
+        """Return the smaller network with the same logits: without the filters that were removed altogether.
 
-        A filter of a residual stream can be removed only when all layers that write it have lost it.
+        A filter of a residual stream can be removed physically only when all layers that write it have lost it.
         """
         return prune(self.network, self.filters)
 
@@ -77,9 +80,9 @@ class PruningRun:
 PruningSteps = Generator[RunEvent | None, None, PruningRun]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PruningPlan:
-    """What was asked, checked; see `train_with_pruning`."""
+    """The checked options of a run; see `train_with_pruning`."""
 
     study: Study
     producers: Mapping[str, Producer]
@@ -98,12 +101,12 @@ class PruningPlan:
 
     @property
     def name(self) -> str:
-        """What tables call the scorer."""
+        """Name of the scorer in tables."""
         return "random" if self.remove == "random" else self.scorer.name
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Plain values that say what was asked."""
+        """The options as plain values."""
         return {
             "network": self.study.content,
             "sources": {d.name: d.key for d in self.study.sources},
@@ -125,5 +128,5 @@ class PruningPlan:
     @property
     def scheduled(self) -> list[str]:
         """The layers that lose filters, in the order of execution."""
-        due = {layer for held in self.timetable.values() for layer in held}
+        due = {layer for counts in self.timetable.values() for layer in counts}
         return [layer for layer in self.producers if layer in due]

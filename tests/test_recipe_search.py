@@ -11,12 +11,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dgprune_lab.commands import cli
-from dgprune_lab.commands import select as selection
+from dgprune_lab.commands import cli, recipe_search
 from dgprune_lab.commands.train import RECIPES, make
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.data import BUILTIN
-from dgprune_lab.models.checkpoints import load_checkpoint, shipped, shipped_card
+from dgprune_lab.models import load, shipped, shipped_card
 from dgprune_lab.models.networks import digits_net
 
 
@@ -41,28 +40,28 @@ def network(macs: int, *, scale: tuple[float, float] = (0.95, 0.95), chance: tup
 
 
 def test_the_share_nearest_to_sixty_percent_is_taken_by_the_mean_over_all_copies() -> None:
-    assert selection.choose_share({0.0: copies(0.2, 0.2), 0.1: copies(1.0, 0.3), 0.01: copies(0.5, 0.5)}) == 0.1
-    assert selection.choose_share({0.1: copies(0.7), 0.01: copies(0.5)}) == 0.01, "of two as near, the smaller"
+    assert recipe_search.choose_share({0.0: copies(0.2, 0.2), 0.1: copies(1.0, 0.3), 0.01: copies(0.5, 0.5)}) == 0.1
+    assert recipe_search.choose_share({0.1: copies(0.7), 0.01: copies(0.5)}) == 0.01, "of two as near, the smaller"
 
 
 def test_a_network_fits_where_a_good_half_reads_both_sources_and_chance_does_not() -> None:
-    assert selection.fits(network(1, scale=(0.95, 0.99), chance=(0.75, 0.79))), "the limits themselves fit"
-    assert not selection.fits(network(1, scale=(0.949, 0.99)))
-    assert not selection.fits(network(1, scale=(0.99, 0.949)))
-    assert not selection.fits(network(1, scale=(0.95, 0.99), chance=(0.751, 0.7)))
-    assert not selection.fits(network(1, scale=(0.95, 0.99), chance=(0.7, 0.791)))
+    assert recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.75, 0.79))), "the limits themselves fit"
+    assert not recipe_search.fits(network(1, scale=(0.949, 0.99)))
+    assert not recipe_search.fits(network(1, scale=(0.99, 0.949)))
+    assert not recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.751, 0.7)))
+    assert not recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.7, 0.791)))
 
 
 def test_the_smallest_network_that_fits_is_taken_and_less_sparsity_of_two() -> None:
     small, wide = (8, 8), (16, 16)
     bad = network(10, scale=(0.9, 0.99))
     tables = {(small, 0.0): bad, (wide, 0.1): network(20), (wide, 0.01): network(20), ((32,), 0.0): network(30)}
-    assert selection.choose_network(tables) == (wide, 0.01)
-    assert selection.choose_network({**tables, (small, 0.2): network(10)}) == (small, 0.2)
-    assert selection.choose_network({(small, 0.0): bad}) is None
+    assert recipe_search.choose_network(tables) == (wide, 0.01)
+    assert recipe_search.choose_network({**tables, (small, 0.2): network(10)}) == (small, 0.2)
+    assert recipe_search.choose_network({(small, 0.0): bad}) is None
 
 
-def test_the_choice_reads_score_parts_of_sources_and_their_shifted_copies_and_no_target(
+def test_the_search_uses_score_splits_of_sources_and_their_shifted_copies_and_no_target(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: set[tuple[str, str]] = set()
@@ -77,17 +76,17 @@ def test_the_choice_reads_score_parts_of_sources_and_their_shifted_copies_and_no
 
     monkeypatch.setattr(Domain, "rows", spy)
     monkeypatch.setitem(BUILTIN, "mnist_m", refuse)
-    monkeypatch.setattr(selection, "SHARES", (0.0, 0.1))
-    monkeypatch.setattr(selection, "WIDTHS", ((4, 4, 4, 4, 4), (4, 4, 6, 6, 6)))
-    monkeypatch.setattr(selection, "GAMMAS", (0.0,))
+    monkeypatch.setattr(recipe_search, "SHARES", (0.0, 0.1))
+    monkeypatch.setattr(recipe_search, "WIDTHS", ((4, 4, 4, 4, 4), (4, 4, 6, 6, 6)))
+    monkeypatch.setattr(recipe_search, "GAMMAS", (0.0,))
     asked: list[dict[str, Any]] = []
 
     def untrained(**how: Any) -> torch.nn.Module:
         asked.append(how)
         return digits_net(widths=how["widths"])
 
-    monkeypatch.setattr(selection, "trained", untrained)
-    lines = list(selection.select())
+    monkeypatch.setattr(recipe_search, "trained", untrained)
+    lines = list(recipe_search.search())
     assert lines[0].startswith("1. Augmentation share") and lines[-1] == "  no network fits"
     assert len(lines) == 1 + 2 + 1 + 1 + 2 + 1
     sources = ("mnist", "uci_digits")
@@ -97,39 +96,39 @@ def test_the_choice_reads_score_parts_of_sources_and_their_shifted_copies_and_no
     first = {"widths": (24, 32, 48, 64, 64), "gamma_l1": 0.005}
     assert asked[:2] == [{"share": 0.0, **first}, {"share": 0.1, **first}]
     chosen = float(lines[3].rsplit(" ", 1)[1])
-    assert [(how["share"], how["widths"]) for how in asked[2:]] == [(chosen, w) for w in selection.WIDTHS]
+    assert [(how["share"], how["widths"]) for how in asked[2:]] == [(chosen, w) for w in recipe_search.WIDTHS]
 
 
-def test_a_candidate_is_trained_as_the_demo_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_candidate_is_trained_as_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = RECIPES["digits"]
     short = replace(recipe, training=replace(recipe.training, epochs=1, batch_size=500))
     monkeypatch.setitem(RECIPES, "digits", short)  # type: ignore[arg-type]
-    made = load_checkpoint(make("digits", progress=False, folder=tmp_path)).state_dict()
+    made = load(make("digits", progress=False, folder=tmp_path)).state_dict()
     how = {"share": recipe.training.augmented_share, "gamma_l1": recipe.training.gamma_l1}
-    same = selection.trained(**how, widths=recipe.options["widths"]).state_dict()
+    same = recipe_search.trained(**how, widths=recipe.options["widths"]).state_dict()
     assert made.keys() == same.keys()
     assert all(torch.equal(made[key], same[key]) for key in made)
-    other = selection.trained(**{**how, "share": 0.5}, widths=recipe.options["widths"]).state_dict()
+    other = recipe_search.trained(**{**how, "share": 0.5}, widths=recipe.options["widths"]).state_dict()
     assert not all(torch.equal(made[key], other[key]) for key in made)
 
 
-def test_the_shipped_demo_is_a_candidate_that_fits_and_its_card_has_the_figures() -> None:
+def test_the_shipped_demo_fits_and_its_card_has_the_numbers() -> None:
     training, why = RECIPES["digits"].training, " ".join(shipped_card("digits")["why"])
-    assert training.augmented_share in selection.SHARES
-    assert training.gamma_l1 in selection.GAMMAS
-    assert RECIPES["digits"].options["widths"] in selection.WIDTHS
-    table = selection.when_halved(shipped("digits"))
-    assert selection.fits(table)
-    read = 100 * selection.halved(table)
-    assert "98.5 / 99.3 %, by chance at 33.5 / 35.8 %" in why
+    assert training.augmented_share in recipe_search.SHARES
+    assert training.gamma_l1 in recipe_search.GAMMAS
+    assert RECIPES["digits"].options["widths"] in recipe_search.WIDTHS
+    table = recipe_search.when_halved(shipped("digits"))
+    assert recipe_search.fits(table)
+    read = 100 * recipe_search.halved(table)
+    assert "98.5 / 99.3 %, with a random half 33.5 / 35.8 %" in why
     assert read.bn_scale.tolist() == pytest.approx([98.5, 99.3], abs=0.4)  # one image of 300 is a third of a point
     assert read.random.tolist() == pytest.approx([33.5, 35.8], abs=0.4)
     assert "They gave 18, 31, 51, 77 and 93 %" in why
-    assert 100 * selection.on_copies(shipped("digits")).value.mean() == pytest.approx(51, abs=0.6)
+    assert 100 * recipe_search.on_copies(shipped("digits")).value.mean() == pytest.approx(51, abs=0.6)
 
 
-def test_the_command_prints_what_the_choice_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "select", lambda: iter(["a table", "the choice"]))
-    shown = CliRunner().invoke(cli.app, ["select"])
+def test_the_command_prints_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_search, "search", lambda: iter(["a table", "the choice"]))
+    shown = CliRunner().invoke(cli.app, ["recipe-search"])
     assert shown.exit_code == 0
     assert shown.output.splitlines()[-2:] == ["a table", "the choice"]

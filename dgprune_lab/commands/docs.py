@@ -1,0 +1,86 @@
+"""`dgprune-lab docs`: the API reference, one searchable page per public module, from the docstrings by pdoc."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ..core import DgpruneError, Stepwise, write_file
+from ..scorers import SCORERS, Scorer
+
+PACKAGE = "dgprune_lab"
+MODULES = ("data", "models", "scorers", "diagnostics", "charts", "widgets")
+
+
+def write_docs(folder: str | Path) -> Path:
+    """Write the reference of everything public as HTML pages that need no network, and return the first page.
+
+    Raises:
+        DgpruneError: pdoc is not installed.
+    """
+    if importlib.util.find_spec("pdoc") is None:
+        raise DgpruneError(
+            'the reference is made by pdoc, which is not installed. Run `pip install "pdoc>=15"`, or '
+            '`pip install -e ".[docs]"` in the repository.'
+        )
+    from pdoc import render
+
+    # No MathJax: it comes from the network. Formulas are indented blocks in the docstrings, which pdoc shows as code.
+    render.configure(docformat="google", math=False, show_source=False, footer_text="dgprune-lab")
+    pages = {f"{PACKAGE}.{name}": _page(importlib.import_module(f"{PACKAGE}.{name}")) for name in MODULES}
+    root = _page(importlib.import_module(PACKAGE))
+    vars(root)["submodules"] = list(pages.values())
+    pages = {PACKAGE: root, **pages}
+    for name, page in pages.items():
+        write_file(Path(folder) / f"{name.replace('.', '/')}.html", render.html_module(page, pages))
+    write_file(Path(folder) / "index.html", render.html_index(pages))
+    write_file(Path(folder) / "search.js", render.search_index(pages))
+    return Path(folder) / f"{PACKAGE}.html"
+
+
+def _page(module: ModuleType) -> Any:
+    """Return pdoc's view of a module: the names in its `__all__`, and of the scorers those on the menu too."""
+    from pdoc import doc
+
+    page = doc.Module(module)
+    values = {name: getattr(module, name) for name in getattr(module, "__all__", ())}
+    values |= SCORERS if module.__name__ == f"{PACKAGE}.scorers" else {}
+    members = {name: _member(page, name, value) for name, value in values.items() if not inspect.ismodule(value)}
+    vars(page)["members"] = members
+    vars(page)["submodules"] = []
+    return page
+
+
+def _member(page: Any, name: str, value: Any) -> Any:
+    """Return pdoc's view of one name; operations and scorers are shown as the functions they are made from."""
+    from pdoc import doc
+
+    where = (page.modulename, name)
+    if inspect.isclass(value):
+        member = doc.Class(*where, value, (value.__module__, value.__qualname__))
+        if issubclass(value, tuple):  # the annotations of a NamedTuple's constructor know no module
+            member.members.pop("__init__", None)
+        return member
+    if isinstance(value, Stepwise | Scorer) or inspect.isfunction(value):
+        function = _function(value)
+        member = doc.Function(*where, function, where)
+        vars(member)["decorators"] = []
+        if isinstance(value, Stepwise):
+            returns = get_type_hints(function)["return"]  # of a generator the third type is that of the result
+            returns = get_args(returns)[2] if get_origin(returns) is Generator else returns
+            vars(member)["signature"] = member.signature.replace(return_annotation=returns)
+        return member
+    text = f"The names: {', '.join(map(str, value))}." if isinstance(value, Mapping) else ""
+    text, empty = page._var_docstrings.get(name) or text, inspect.Signature.empty
+    return doc.Variable(*where, docstring=text, taken_from=where, annotation=type(value), default_value=empty)
+
+
+def _function(value: Any) -> Any:
+    """Return the plain function behind an operation or a scorer."""
+    value = value.function if isinstance(value, Scorer) else value
+    return inspect.unwrap(getattr(value, "func", value))

@@ -1,0 +1,189 @@
+"""The notebooks' working folder: an edited notebook is never overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dgprune_lab.commands.notebooks import RECORD, shipped, sources_hash, update_folder
+from dgprune_lab.core.errors import DgpruneError
+
+
+def written(*sources: str, outputs: bool = False, **more: Any) -> bytes:
+    """A notebook of code cells."""
+    cells = [
+        {
+            "cell_type": "code",
+            "execution_count": 3 if outputs else None,
+            "metadata": {},
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": ["97 %"]}] if outputs else [],
+            "source": source,
+        }
+        for source in sources
+    ]
+    content = {"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content | more).encode()
+
+
+class Package:
+    """A package of notebooks that can publish newer ones, and the folder that they are copied to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.folder = root / "package", root / "folder"
+        self.root.mkdir()
+        self.publish(**{"00_start": written("import dgprune_lab"), "01_next": written("1 + 1")})
+
+    def publish(self, **notebooks: bytes) -> None:
+        for name, content in notebooks.items():
+            (self.root / f"{name}.ipynb").write_bytes(content)
+
+    @property
+    def notebooks(self) -> Mapping[str, Path]:
+        return {path.name: path for path in sorted(self.root.glob("*.ipynb"))}
+
+    def update(self, *, reset: str | None = None) -> dict[str, str]:
+        actions = update_folder(self.folder, reset=reset, notebooks=self.notebooks)
+        return {action.notebook.removesuffix(".ipynb"): action.kind for action in actions}
+
+    def sentences(self) -> str:
+        return " | ".join(action.sentence for action in update_folder(self.folder, notebooks=self.notebooks))
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / f"{name}.ipynb").read_bytes()
+
+    def edit(self, name: str, content: bytes) -> None:
+        (self.folder / f"{name}.ipynb").write_bytes(content)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    return Package(tmp_path)
+
+
+def test_the_first_run_adds_everything_and_the_second_nothing(package: Package) -> None:
+    assert package.update() == {"00_start": "added", "01_next": "added"}
+    assert package.read("00_start") == written("import dgprune_lab")
+    assert package.update() == {"00_start": "unchanged", "01_next": "unchanged"}
+    assert sorted(os.listdir(package.folder)) == [".dgprune_lab.json", "00_start.ipynb", "01_next.ipynb"]
+
+
+def test_an_edited_notebook_is_kept_with_a_sentence(package: Package) -> None:
+    package.update()
+    mine = written("import dgprune_lab", "my_idea = 1")
+    package.edit("00_start", mine)
+    assert package.update() == {"00_start": "kept", "01_next": "unchanged"}
+    assert package.read("00_start") == mine
+    assert "kept as you edited it; --reset 00_start restores" in package.sentences()
+
+
+def test_an_edited_notebook_is_kept_through_every_update(package: Package) -> None:
+    package.update()
+    mine = written("my_idea = 1")
+    package.edit("00_start", mine)
+    for round in range(3):
+        package.publish(**{"00_start": written(f"version = {round}")})
+        assert package.update()["00_start"] == "kept"
+    assert package.read("00_start") == mine
+    assert "there is a newer version; --reset 00_start" in package.sentences()
+
+
+def test_an_unedited_notebook_follows_the_package(package: Package) -> None:
+    package.update()
+    package.publish(**{"00_start": written("import dgprune_lab as dg")})
+    assert package.update() == {"00_start": "updated", "01_next": "unchanged"}
+    assert package.read("00_start") == written("import dgprune_lab as dg")
+    assert package.update()["00_start"] == "unchanged"
+
+
+def test_running_and_saving_is_no_edit(package: Package) -> None:
+    package.update()
+    saved = written("import dgprune_lab\n", "", outputs=True)  # JupyterLab adds an empty cell after the last
+    package.edit("00_start", saved)
+    assert package.update()["00_start"] == "unchanged"
+    assert package.read("00_start") == saved, "outputs must stay while the package has nothing newer"
+    package.publish(**{"00_start": written("import dgprune_lab as dg")})
+    assert package.update()["00_start"] == "updated"
+
+
+def test_a_source_stored_as_lines_is_the_same_source() -> None:
+    one = written("a = 1\nb = 2")
+    lines = json.loads(one)
+    lines["cells"][0]["source"] = ["a = 1\n", "b = 2"]
+    lines["cells"][0]["id"] = "a1b2"
+    assert sources_hash(json.dumps(lines, indent=1).encode()) == sources_hash(one)
+    assert sources_hash(written("a = 1\n\nb = 2")) != sources_hash(one)
+
+
+def test_a_deleted_notebook_comes_back(package: Package) -> None:
+    package.update()
+    (package.folder / "00_start.ipynb").unlink()
+    assert package.update()["00_start"] == "added"
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"cells": 3}'])
+def test_an_unreadable_notebook_counts_as_edited(package: Package, content: bytes) -> None:
+    package.update()
+    package.edit("00_start", content)
+    package.publish(**{"00_start": written("new")})
+    assert package.update()["00_start"] == "kept"
+    assert package.read("00_start") == content
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"laid_out": 1}', '{"laid_out": {"00_start.ipynb": 1}}'])
+def test_without_a_readable_record_nothing_is_overwritten(package: Package, record: str) -> None:
+    package.update()
+    (package.folder / RECORD).write_text(record)
+    package.publish(**{"00_start": written("new")})
+    assert package.update() == {"00_start": "kept", "01_next": "unchanged"}
+    assert package.read("00_start") == written("import dgprune_lab")
+
+
+def test_reset_keeps_every_edited_one_beside_it(package: Package) -> None:
+    package.update()
+    for number in ("one", "two", "three"):
+        package.edit("00_start", written(number))
+        assert package.update(reset="00_start")["00_start"] == "reset"
+        assert package.read("00_start") == written("import dgprune_lab")
+    assert [package.read(f"00_start.mine{end}") for end in ("", "2", "3")] == [
+        written("one"),
+        written("two"),
+        written("three"),
+    ]
+    assert package.update()["00_start"] == "unchanged"
+
+
+def test_reset_of_an_unedited_notebook_makes_no_copy_and_takes_the_newer(package: Package) -> None:
+    package.update()
+    package.publish(**{"00_start": written("newer")})
+    assert package.update(reset="00_start.ipynb")["00_start"] == "reset"
+    assert package.read("00_start") == written("newer")
+    assert not (package.folder / "00_start.mine.ipynb").exists()
+
+
+def test_reset_of_an_unknown_notebook_names_the_nearest_and_changes_nothing(package: Package) -> None:
+    with pytest.raises(DgpruneError, match=r"unknown notebook '00_strat'; known: 00_start, 01_next\. Did you mean"):
+        package.update(reset="00_strat")
+    assert not package.folder.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(package: Package) -> None:
+    package.folder.write_text("a file is in the way")
+    with pytest.raises(DgpruneError, match=r"cannot be written to .*folder: .*Choose another folder with --workdir"):
+        package.update()
+
+
+def test_the_package_s_own_folder_is_opened_in_place(package: Package) -> None:
+    before = package.notebooks["00_start.ipynb"].read_bytes()
+    actions = update_folder(package.root, reset="00_start", notebooks=package.notebooks)
+    assert {action.kind for action in actions} == {"unchanged"}
+    assert package.notebooks["00_start.ipynb"].read_bytes() == before
+    assert not (package.root / RECORD).exists()
+
+
+def test_the_installation_has_the_first_notebook() -> None:
+    assert next(iter(shipped())) == "00_start.ipynb"
