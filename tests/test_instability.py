@@ -125,7 +125,7 @@ def test_the_live_chart_has_training_held_out_and_shifted_images_and_every_drop(
     change = run.events[(run.events.metric == "accuracy_change") & (run.events.event == 1)].set_index("domain").value
     texts = {name: f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}") for name, value in change.items()}
     assert data["cuts"][0]["label"] == texts["a"]
-    assert data["cuts"][0]["told"] == f"event 1: a {texts['a']} points, t {texts['t']} points"
+    assert data["cuts"][0]["tip"] == f"event 1: a {texts['a']} points, t {texts['t']} points"
     assert charts.svg(charts.training(run.table)).startswith("<svg")
     crowded = pd.concat([run.table.assign(epoch=run.table.epoch + 10 * k) for k in range(12)])
     assert {cut["label"] for cut in training_data(crowded)["cuts"]} == {""}, "more would stand on each other"

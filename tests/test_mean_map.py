@@ -67,8 +67,8 @@ def test_invalid_input_is_refused() -> None:
 def test_data_access_of_the_menu() -> None:
     frame: Any = data_access(study_of()).set_index("scorer")
     assert set(frame.index) == set(dg.SCORERS)
-    assert frame.loc["dss", ["of_sources", "of_targets", "target_aware"]].tolist() == ["images", "images", True]
-    assert frame.loc["taylor", ["of_sources", "of_targets", "target_aware"]].tolist() == ["labels", "none", False]
+    assert frame.loc["dss", ["source_access", "target_access", "target_aware"]].tolist() == ["images", "images", True]
+    assert frame.loc["taylor", ["source_access", "target_access", "target_aware"]].tolist() == ["labels", "none", False]
     assert "BatchNorm" in frame.loc["bn_scale", "unavailable"] and frame.loc["l1", "unavailable"] == ""
     alone = data_access(study_of(sources=[domain("a")], targets=[]), ["dss", "risk_variance"]).set_index("scorer")
     assert alone["unavailable"].tolist() == [

@@ -31,7 +31,7 @@ def table(curves: dict[str, dict[float, float]], *, search: str = "grid", tolera
         shared = {"network": name, "granularity": "weight", "search": search, "training_loss": curve[1.0]}
         rows += [{**shared, "metric": "loss", "fraction_kept": share, "value": loss} for share, loss in curve.items()]
         for tolerance in tolerances:
-            found = read_off(list(curve), list(curve.values()), (1 + tolerance) * curve[1.0])
+            found = read_off(list(curve), list(curve.values()), limit=(1 + tolerance) * curve[1.0])
             value = found.smallest if search == "grid" else found.contiguous_end
             ends = {"low": value - 0.02, "high": value + 0.03}
             rows.append({**shared, "metric": "prunability", "tolerance": tolerance, "value": value, **ends})
@@ -49,7 +49,7 @@ def test_the_read_off_is_pythons(tolerance: float, search: str) -> None:
     curves = {"smooth": SMOOTH, "with an island": ISLAND}
     shown = words(dg.charts.prunability(table(curves, search=search), tolerance=tolerance))
     for name, curve in curves.items():
-        found = read_off(list(curve), list(curve.values()), (1 + tolerance) * curve[1.0])
+        found = read_off(list(curve), list(curve.values()), limit=(1 + tolerance) * curve[1.0])
         value = found.smallest if search == "grid" else found.contiguous_end
         assert f"{name}: {100 * value:.3g} %" in shown
 

@@ -67,6 +67,7 @@ def test_within_a_class_the_shift_is_weighted_by_the_logit(method: Method) -> No
     assert result.low[0] < 0 < result.high[0] and result.low[2] < 0 < result.high[2]
 
 
+@pytest.mark.slow
 def test_intervals_cover_zero_for_halves_of_one_domain() -> None:
     model = randomise(norm_net(), dtype=torch.float32)
     covered = []

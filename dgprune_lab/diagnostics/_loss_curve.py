@@ -36,7 +36,7 @@ class ReadOff(NamedTuple):
     isolated_feasible: tuple[tuple[float, float], ...]
 
 
-def read_off(fractions: Sequence[float], losses: Sequence[float], limit: float) -> ReadOff:
+def read_off(fractions: Sequence[float], losses: Sequence[float], *, limit: float) -> ReadOff:
     """Return where a curve is within a limit, from its points alone: nothing is interpolated.
 
     A loss that is not finite is not within any limit.
@@ -125,8 +125,11 @@ class LossCurve:
             losses = yield from self._measure(share)
             self.losses[share] = losses.double().numpy()
             yield
-            if share == 1.0:
-                self._check_full()
+            if share == 1.0 and (self.full == 0 or not math.isfinite(self.full)):
+                raise DgpruneError(
+                    f"the training loss of {self.name!r} is {self.full:g}, so a tolerance relative to it has no "
+                    "meaning. Use more images, or a network stopped at a loss above 0."
+                )
         return self.mean(share)
 
     def bracket(self, tolerance: float) -> Generator[None, None, None]:
@@ -184,12 +187,3 @@ class LossCurve:
             low, high = np.quantile(np.asarray(shares)[last], [_TAIL, 1 - _TAIL], method="inverted_cdf")
             ends.append((float(low), float(high)))
         return ends
-
-    def _check_full(self) -> None:
-        if self.full == 0:
-            raise DgpruneError(
-                f"the training loss of {self.name!r} is 0 to the last digit, so a tolerance relative to it allows "
-                "nothing. Use more images, or a network stopped at a loss above 0."
-            )
-        if not math.isfinite(self.full):
-            raise DgpruneError(f"the training loss of {self.name!r} is {self.full}; check the network's weights.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -97,11 +97,10 @@ def after_finetuning(
     items = _by_name([*scorers, baseline])
 
     def start(key: Key) -> Any:
-        number, name, ratio = key
         return prune_and_tune.steps(
-            listed[number],
-            items[name],
-            ratio=ratio,
+            listed[key[0]],
+            items[key[1]],
+            ratio=key[2],
             rounds=rounds,
             epochs=epochs,
             options=options,
@@ -114,39 +113,44 @@ def after_finetuning(
             measure="end",
         )
 
+    def steps() -> Steps:
+        ends = yield from _runs(keys, start, rounds=rounds, epochs=epochs)
+        rows = [row for end in ends.values() for row in end.rows.values()]
+        return tidy([*rows, *_differences(listed, ends, baseline=scorer_name(baseline))], extra=EXTRA)
+
     keys = [(number, name, ratio) for ratio in shares for number in range(len(listed)) for name in items]
     for key in keys:
         start(key).close()  # for what it refuses
-
-    def steps() -> Steps:
-        ends: dict[Key, _End] = {}
-        dense: dict[tuple[int, int], _End] = {}  # one run for all ratios of as many rounds
-        notes: set[str] = set()
-        with suppress(KeyboardInterrupt):
-            for key in keys:
-                number, name, ratio = key
-                yield len(ends), len(keys), f"{name} {100 * ratio:g} %, network {number + 1}"
-                end = dense.get((number, rounds_of(ratio, rounds))) if name == DENSE else None
-                if end is None:
-                    with note_once(notes):
-                        result = finish(start(key))
-                    if not result.finished:
-                        break
-                    end = _end(result)
-                if name == DENSE:
-                    dense[number, rounds_of(ratio, rounds)] = end
-                rows = {domain: {**row, "ratio_requested": ratio} for domain, row in end.rows.items()}
-                ends[key] = _End(rows, end.provenance)
-                yield len(ends), len(keys)
-        if len(ends) < len(keys):
-            note(f"stopped: {len(ends)} of {len(keys)} runs are complete, and the table holds those.")
-        rows = [row for end in ends.values() for row in end.rows.values()]
-        others = [name for name in items if name != scorer_name(baseline)]
-        rows += _differences(listed, ends, ratios=shares, others=others, baseline=scorer_name(baseline))
-        lengths = [{"rounds": rounds_of(row["ratio_requested"], rounds), "epochs": epochs} for row in rows]
-        return tidy([{**row, **more} for row, more in zip(rows, lengths, strict=True)], extra=EXTRA)
-
     return steps()
+
+
+def _runs(
+    keys: Sequence[Key], start: Callable[[Key], Any], *, rounds: int | None, epochs: int
+) -> Generator[tuple[int, int] | tuple[int, int, str], None, dict[Key, _End]]:
+    """Run after run until all are done or Ctrl-C comes; the dense control once for all ratios of as many rounds."""
+    ends: dict[Key, _End] = {}
+    dense: dict[tuple[int, int], _End] = {}
+    notes: set[str] = set()
+    with suppress(KeyboardInterrupt):
+        for key in keys:
+            number, name, ratio = key
+            count = rounds_of(ratio, rounds)
+            yield len(ends), len(keys), f"{name} {100 * ratio:g} %, network {number + 1}"
+            end = dense.get((number, count)) if name == DENSE else None
+            if end is None:
+                with note_once(notes):
+                    result = finish(start(key))
+                if not result.finished:
+                    break
+                end = _end(result)
+            if name == DENSE:
+                dense[number, count] = end
+            cells = {"ratio_requested": ratio, "rounds": count, "epochs": epochs}
+            ends[key] = _End({domain: row | cells for domain, row in end.rows.items()}, end.provenance)
+            yield len(ends), len(keys)
+    if len(ends) < len(keys):
+        note(f"stopped: {len(ends)} of {len(keys)} runs are complete, and the table holds those.")
+    return ends
 
 
 def _end(result: Tuned) -> _End:
@@ -180,30 +184,29 @@ def _check_alike(studies: Sequence[Study]) -> None:
         )
 
 
-def _differences(
-    studies: Sequence[Study], ends: Mapping[Key, _End], *, ratios: Sequence[float], others: Sequence[str], baseline: str
-) -> list[Row]:
+def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline: str) -> list[Row]:
     """A row per scorer, ratio and domain; p_holm over the ratios of one scorer and domain."""
     if len(studies) < 2:
         note("with one study there are no differences over training seeds; pass several, as dg.training_seeds() gives.")
+    numbers, names, ratios = (list(dict.fromkeys(column)) for column in zip(*ends, strict=True)) if ends else ([],) * 3
     rows: list[Row] = []
-    for name in others:
+    for name in (name for name in names if name != baseline):
         for domain in (domain.name for domain in studies[0].domains):
             tests = []
             for ratio in ratios:
                 pairs = {
                     number: (end, other)
-                    for number in dict.fromkeys(number for number, _, _ in ends)
+                    for number in numbers
                     if (end := ends.get((number, name, ratio))) and (other := ends.get((number, baseline, ratio)))
                     if domain in end.rows and domain in other.rows
                 }
-                tests += [_difference(studies, domain, pairs)] if len(pairs) > 1 else []
+                tests += [_difference(studies, domain, pairs=pairs)] if len(pairs) > 1 else []
             adjusted = intervals.holm([row["p_value"] for row in tests])
             rows += [{**row, "p_holm": p} for row, p in zip(tests, adjusted, strict=True)]
-    return sorted(rows, key=lambda row: (ratios.index(row["ratio_requested"]), others.index(row["scorer"])))
+    return sorted(rows, key=lambda row: (ratios.index(row["ratio_requested"]), names.index(row["scorer"])))
 
 
-def _difference(studies: Sequence[Study], domain: str, pairs: Mapping[int, tuple[_End, _End]]) -> Row:
+def _difference(studies: Sequence[Study], domain: str, *, pairs: Mapping[int, tuple[_End, _End]]) -> Row:
     """One scorer against the baseline on one domain at one ratio, from the ends of both by number of the study."""
     rows = [(end.rows[domain], other.rows[domain]) for end, other in pairs.values()]
     gaps = [row["value"] - other["value"] for row, other in rows]

@@ -57,7 +57,7 @@ def agreement(
         seed: of scorers that draw, and of the bootstrap.
 
     Returns:
-        A tidy table. `ratio_achieved` is the mean of both masks; `target_aware` says whether either score looked at a
+        A tidy table. `ratio_achieved` is the mean of both masks; `target_aware` says whether either score read a
         target, `scorer_target_aware` and `other_target_aware` whether each did.
 
     Raises:
@@ -104,9 +104,9 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
         overlap, zero = kept[group], 0.0 * spread[group]
         numbers = {
             "rank_correlation": (rank, {}),
-            "rank_correlation_by_chance": (zero, _ends(zero, spread[group], -1.0)),
+            "rank_correlation_by_chance": (zero, _ends(zero, spread[group], least=-1.0)),
             "overlap": (overlap.value, of_masks),
-            "overlap_by_chance": (overlap.chance, of_masks | _ends(overlap.chance, overlap.spread, 0.0)),
+            "overlap_by_chance": (overlap.chance, of_masks | _ends(overlap.chance, overlap.spread, least=0.0)),
         }
         for metric, (value, more) in numbers.items():
             unit = "correlation" if metric.startswith("rank") else "share"
@@ -114,13 +114,13 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
     return rows
 
 
-def _ends(value: float, spread: float, least: float) -> dict[str, Any]:
+def _ends(value: float, spread: float, *, least: float) -> dict[str, Any]:
     """The 95 % range under chance, within what is possible."""
     return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
 
 
 def target_aware(study: Study, *scores: Scores, provenance: Provenance | None = None) -> bool | None:
-    """The cell `target_aware` for what these scores, and `provenance`, looked at; None where it is not known."""
+    """The cell `target_aware` for what these scores, and `provenance`, have read; None where it is not known."""
     provenance = Provenance(training={}) if provenance is None else provenance
     for item in scores:
         provenance = provenance.adding("scorer", item.reads)

@@ -22,7 +22,7 @@ def data_access(study: Study, scorers: Sequence[str | Scorer] | None = None) -> 
         scorers: names or Scorers; the whole menu by default.
 
     Returns:
-        Columns scorer, label, of_sources and of_targets ("none", "images" or "labels"), target_aware (whether it
+        Columns scorer, label, source_access and target_access ("none", "images" or "labels"), target_aware (whether it
         reads a target), unavailable (a sentence, or empty).
     """
     rows = []
@@ -36,8 +36,8 @@ def data_access(study: Study, scorers: Sequence[str | Scorer] | None = None) -> 
             {
                 "scorer": item.name,
                 "label": item.label,
-                "of_sources": item.reads.get("source", "none"),
-                "of_targets": item.reads.get("target", "none"),
+                "source_access": item.reads.get("source", "none"),
+                "target_access": item.reads.get("target", "none"),
                 "target_aware": Provenance(scorer=reads).target_aware(roles_of(study.domains)),
                 "unavailable": study.unavailable(item) or "",
             }

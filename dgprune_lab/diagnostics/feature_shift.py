@@ -133,7 +133,7 @@ def number_rows(study: Study, features: Features, *, which: int, seed: int) -> R
     bandwidth = _bandwidth(features, announce=mask is None)
     rows: Rows = []
 
-    def add(metric: str, estimate: Estimate, unit: str, *, domain: str | None = None, other: str | None = None) -> None:
+    def add(metric: str, estimate: Estimate, *, unit: str, domain: str | None = None, other: str | None = None) -> None:
         cells = _cells(study, features, mask=mask, domain=domain)
         rows.append({**cells, **_numbers(estimate), "other": other, "metric": metric, "unit": unit})
 
@@ -141,20 +141,20 @@ def number_rows(study: Study, features: Features, *, which: int, seed: int) -> R
         pair = values[a], values[b]
         ids = np.arange(len(pair[0])), np.arange(len(pair[1]))  # the k-th images of two domains may show one object
         if bandwidth is not None:
-            add("mmd", mmd(*pair, bandwidth=bandwidth, ids=ids, seed=seed), "squared", domain=b, other=a)
-        add("coral", coral(*pair, ids=ids, seed=seed), "squared", domain=b, other=a)
-        add("proxy_a_distance", proxy_a_distance(*pair, ids=ids, seed=seed), "in -2 to 2", domain=b, other=a)
+            add("mmd", mmd(*pair, bandwidth=bandwidth, ids=ids, seed=seed), unit="squared", domain=b, other=a)
+        add("coral", coral(*pair, ids=ids, seed=seed), unit="squared", domain=b, other=a)
+        add("proxy_a_distance", proxy_a_distance(*pair, ids=ids, seed=seed), unit="in -2 to 2", domain=b, other=a)
     for name in values if mask is not None else ():
-        add("cka", cka(features.values[0][name], values[name], seed=seed), "correlation", domain=name)
+        add("cka", cka(features.values[0][name], values[name], seed=seed), unit="correlation", domain=name)
     if len(values) > 1:
         domains = np.repeat(np.arange(len(values)), [len(part) for part in values.values()])
-        add("silhouette_domains", silhouette(np.concatenate(list(values.values())), domains), "in -1 to 1")
+        add("silhouette_domains", silhouette(np.concatenate(list(values.values())), domains), unit="in -1 to 1")
     labels = {name: classes for name, classes in features.labels.items() if classes is not None}
     if labels:
         classes = np.concatenate(list(labels.values()))
         if 1 < len(np.unique(classes)) < len(classes):
             labelled = np.concatenate([values[name] for name in labels])
-            add("silhouette_classes", silhouette(labelled, classes), "in -1 to 1")
+            add("silhouette_classes", silhouette(labelled, classes), unit="in -1 to 1")
     return rows
 
 

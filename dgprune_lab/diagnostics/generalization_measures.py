@@ -92,7 +92,7 @@ def margin(studies: Studies, *, images: int | None = None, split: str = "train")
         draw, count = np.random.default_rng(len(values)), len(values)
         tenths = [np.percentile(values[draw.integers(0, count, count)], _TENTH) for _ in range(intervals.RESAMPLES)]
         low, high = np.percentile(tenths, [100 * (1 - intervals.LEVEL) / 2, 100 * (1 + intervals.LEVEL) / 2])
-        cells = {**_cells(name, study), **pooled(study, split, images), "interval": "images", "unit": "logits"}
+        cells = {**_cells(name, study), **pooled(study, split, images=images), "interval": "images", "unit": "logits"}
         cells |= {"metric": "margin", "better_direction": "higher"}
         rows.append({**cells, "value": float(np.percentile(values, _TENTH)), "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
@@ -135,10 +135,10 @@ def sharpness(
         full = noise.loss(0.0)
         if full == 0 or not math.isfinite(full):
             raise DgpruneError(
-                f"the training loss of {name!r} is {full:g}, so a tolerance relative to it has no meaning; use a "
-                "network stopped at a loss above 0."
+                f"the training loss of {name!r} is {full:g}, so a tolerance relative to it has no meaning. Use more "
+                "images, or a network stopped at a loss above 0."
             )
-        cells = {**_cells(name, study), **pooled(study, split, images), "seed": seed, "tolerance": limit}
+        cells = {**_cells(name, study), **pooled(study, split, images=images), "seed": seed, "tolerance": limit}
         cells |= {"metric": "sharpness", "unit": "sigma", "better_direction": "higher", "training_loss": full}
         rows.append({**cells, "value": largest_noise(noise, limit=(1 + limit) * full)})
     return tidy(rows, extra=EXTRA)
@@ -178,7 +178,7 @@ def random_perturbation(
         curve = LossCurve(noise.like_pruning, step=step, name=name)
         drain(curve.bracket(limit))
         ((low, high),) = curve.resampled([limit], smallest=False)
-        cells = {**_cells(name, study), **pooled(study, split, images), "seed": seed, "tolerance": limit}
+        cells = {**_cells(name, study), **pooled(study, split, images=images), "seed": seed, "tolerance": limit}
         cells |= {"metric": "random_perturbation", "unit": "share", "better_direction": "lower"}
         cells |= {"training_loss": curve.full, "interval": "images"}
         rows.append({**cells, "value": curve.read(limit).contiguous_end, "low": low, "high": high})

@@ -67,7 +67,7 @@ def gradients_against_removal(study: Study, *, beta: float = 1.0, split: str = "
                 cells |= {"metric": "rank_correlation", "unit": "correlation"}
                 rows.append({**shared, **cells, "value": value, "low": low, "high": high})
     cells = {"scorer": "risk_variance[mode=additive]", "metric": "variance_share", "unit": "share"}
-    rows.append({**shared, **cells, "value": _share(study, beta, split)})
+    rows.append({**shared, **cells, "value": _share(study, beta=beta, split=split)})
     return tidy(rows, extra=EXTRA)
 
 
@@ -82,7 +82,7 @@ def _removed(form: Form) -> Scorer:
     return removed
 
 
-def _share(study: Study, beta: float, split: str) -> float:
+def _share(study: Study, *, beta: float, split: str) -> float:
     shares: list[float] = []
 
     @scorer("shares", needs=("gate", "risk"), reads={"source": "labels"}, level="network")

@@ -64,7 +64,7 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
     correlations = list(_correlations(rows))
     usable = max((row["runs"] for row in correlations), default=len(finished))  # a run without a stability is not
     if usable < LEAST:
-        note(f"{_warning(usable)} The table says so too.")
+        note(f"{_warning(usable)} The column warning repeats it.")
     return tidy([*rows, *correlations], extra=EXTRA)
 
 

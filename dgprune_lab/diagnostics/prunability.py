@@ -167,7 +167,7 @@ def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
         DgpruneError: what `WeightMasking` and the scorer refuse.
     """
     if setting.granularity == "filter":
-        return _filter_curve(study, setting, name)
+        return _filter_curve(study, setting, name=name)
     if not (isinstance(setting.scorer, WeightScores) or setting.scorer in get_args(WeightScorer)):
         known = ", ".join(map(repr, get_args(WeightScorer)))
         raise DgpruneError(
@@ -193,7 +193,7 @@ def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
     return LossCurve(measure, step=setting.step, name=name, removed=removed)
 
 
-def _filter_curve(study: Study, setting: Setting, name: str) -> LossCurve:
+def _filter_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
     scorer: Any = setting.scorer
     scores = study.score(scorer, seed=setting.seed)
 
@@ -236,7 +236,7 @@ def curve_rows(
         "training_seed": study.training_seed,
         "training_loss": curve.full,
         "evaluations": len(shares),
-        **pooled(study, setting.split, setting.images, reads=_reads(study, setting)),
+        **pooled(study, setting.split, images=setting.images, reads=_reads(study, setting)),
     }
     ends, grid = curve.intervals(), search == "grid"
     rows: list[Row] = []

@@ -93,7 +93,7 @@ def sensitivity(
     scores = study.score_all(scorers, seed=seed)
     check_names([item.scorer for item in scores])
     if scores:
-        rows += _scorer_rows(study, data, _absolute(rows), scores=scores, seed=seed)
+        rows += _scorer_rows(study, data, effects=_absolute(rows), scores=scores, seed=seed)
     return tidy(rows, extra=EXTRA).astype({"filter": "Int64", "q_value": "float64"})
 
 
@@ -132,7 +132,7 @@ def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
 
 
 def _scorer_rows(
-    study: Study, data: Attributions, effects: Mapping[str, Tensor], *, scores: Sequence[Scores], seed: int
+    study: Study, data: Attributions, *, effects: Mapping[str, Tensor], scores: Sequence[Scores], seed: int
 ) -> Rows:
     """Each scorer's scores, and the rank correlation of its removal order with the effect sizes."""
     rows: Rows = []

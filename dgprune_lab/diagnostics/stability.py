@@ -18,20 +18,11 @@ from ..stats import ALL, Floats, Values, correlations, overlaps, random_matching
 from ..study import Study
 from ._contract import diagnostic
 from ._filter_matching import Match, matched, pooled_outputs
+from ._removal import Removal
 from .agreement import check_names, target_aware
 
 Over = Literal["halves", "training_seeds"]
 EXTRA = ("over", "pair", "group", "draw_seed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    """Which masks are compared, and the seed of halves and random matchings."""
-
-    ratio: float
-    scope: Scope
-    budget: Budget
-    seed: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,7 +89,7 @@ def stability(
     Returns:
         A tidy table. `images` is, for "halves", the number that the scorer read in one half, over all domains (of the
         smaller half); for "training_seeds" the number on which filters were matched. `target_aware` says whether the
-        scorer looked at a target.
+        scorer read a target.
 
     Raises:
         DgpruneError: ready Scores; no draw; a split too small to be halved; one study where several are needed, or the
@@ -107,14 +98,18 @@ def stability(
     Source: ours; the matching is Li et al. 2016, on spatial means.
     """
     choice("over", over, Over)
-    items = [_runnable(item) for item in scorers]
-    options = _Options(ratio=checked_ratio(ratio), scope=scope, budget=budget, seed=seed)
+    if ready := [item.scorer for item in scorers if isinstance(item, Scores)]:
+        raise DgpruneError(
+            f"{ready[0]!r} was passed as ready Scores; stability must run the scorer twice, so pass the scorer."
+        )
+    items = [resolve(item) for item in scorers]
     check_names([item.name for item in items])
+    removal = Removal(ratios=[checked_ratio(ratio)], scope=scope, budget=budget, seed=seed)
     with note_once():
         if over == "halves":
-            pairs = list(_halved(study, items, draws=draws, options=options))
+            pairs = list(_halved(study, items, draws=draws, removal=removal))
         else:
-            pairs = list(_trained(study, items, images=images, options=options))
+            pairs = list(_trained(study, items, images=images, removal=removal))
     shared, of_masks = {"over": over, "scope": scope, "draw_seed": seed}, {"ratio_requested": ratio, "budget": budget}
     rows = []
     for item in items:
@@ -161,7 +156,7 @@ def _cut(domain: Domain, seed: int) -> tuple[Domain, Domain]:
 
 
 def _halved(
-    study: Study | Sequence[Study], scorers: Sequence[Scorer], *, draws: int, options: _Options
+    study: Study | Sequence[Study], scorers: Sequence[Scorer], *, draws: int, removal: Removal
 ) -> Iterator[_Pair]:
     """Every scorer on both halves, draw by draw."""
     if not isinstance(study, Study):
@@ -169,16 +164,16 @@ def _halved(
     if draws < 1:
         raise DgpruneError(f"draws must be at least 1, the number of times the images are halved; got {draws}.")
     for draw in range(draws):
-        parts = halves(study, seed=seeded("draw", options.seed, draw))
+        parts = halves(study, seed=seeded("draw", removal.seed, draw))
         # A scorer that draws never gets the same seed twice; one that does not ignores it.
-        scores = [half.score_all(scorers, seed=options.seed + 2 * draw + k) for k, half in enumerate(parts)]
+        scores = [half.score_all(scorers, seed=removal.seed + 2 * draw + k) for k, half in enumerate(parts)]
         for pair in zip(*scores, strict=True):
             images = min(_images_read(half, item) for half, item in zip(parts, pair, strict=True))
-            yield _compared(study, pair, name=f"draw {draw}", images=images, options=options)
+            yield _compared(study, pair, name=f"draw {draw}", images=images, removal=removal)
 
 
 def _trained(
-    studies: Study | Sequence[Study], scorers: Sequence[Scorer], *, images: int, options: _Options
+    studies: Study | Sequence[Study], scorers: Sequence[Scorer], *, images: int, removal: Removal
 ) -> Iterator[_Pair]:
     """Every scorer on every two trainings, with matched filters."""
     listed = [studies] if isinstance(studies, Study) else list(studies)
@@ -188,11 +183,11 @@ def _trained(
         names = [f"{name} {k}" for k, name in enumerate(names)]
     outputs = [pooled_outputs(study, listed[0].sources, images=images) for study in listed]
     count = len(next(iter(outputs[0].values())))
-    scores = [study.score_all(scorers, seed=options.seed + k) for k, study in enumerate(listed)]
+    scores = [study.score_all(scorers, seed=removal.seed + k) for k, study in enumerate(listed)]
     for a, b in combinations(range(len(listed)), 2):
         matches, name = matched(outputs[a], outputs[b]), f"{names[a]} | {names[b]}"
         for pair in zip(scores[a], scores[b], strict=True):
-            yield _compared(listed[0], pair, matches=matches, name=name, images=count, options=options)
+            yield _compared(listed[0], pair, matches=matches, name=name, images=count, removal=removal)
 
 
 def _compared(
@@ -201,13 +196,13 @@ def _compared(
     *,
     name: str,
     images: int,
-    options: _Options,
+    removal: Removal,
     matches: Mapping[str, Match] | None = None,
 ) -> _Pair:
     """All numbers about two runs of one scorer."""
     first, second = scores
-    scope = options.scope
-    masks = [allocate(item, ratio=options.ratio, scope=scope, budget=options.budget) for item in scores]
+    scope = removal.scope
+    masks = [allocate(item, ratio=removal.ratios[0], scope=scope, budget=removal.budget) for item in scores]
     aligned, kept = _aligned(second.values, matches), _aligned(masks[1].keep, matches)
     ranks = correlations(first.values, aligned, scope=scope)
     numbers = {("rank_correlation", group): value for group, value in ranks.items()}
@@ -225,7 +220,7 @@ def _compared(
         ratio_achieved=(masks[0].ratio_achieved + masks[1].ratio_achieved) / 2,
         target_aware=target_aware(study, first),
         numbers=numbers,
-        by_chance=random_matchings(first.values, aligned, scope=scope, seed=seeded(name, options.seed)),
+        by_chance=random_matchings(first.values, aligned, scope=scope, seed=seeded(name, removal.seed)),
     )
 
 
@@ -258,14 +253,6 @@ def _images_read(study: Study, scores: Scores) -> int:
     """The number of images that these scores were computed from."""
     keys = [key.rpartition("/") for key in scores.reads or {}]
     return sum(len(study.domain(domain).rows(split)) for domain, _, split in keys)
-
-
-def _runnable(scorer: str | Scorer) -> Scorer:
-    if isinstance(scorer, Scores):
-        raise DgpruneError(
-            f"{scorer.scorer!r} was passed as ready Scores; stability must run the scorer twice, so pass the scorer."
-        )
-    return resolve(scorer)
 
 
 def _check_trainings(studies: Sequence[Study]) -> None:

@@ -67,7 +67,7 @@ def sweep(
     with study.assume_unchanged():
         masks = [
             (seed, allocate(scores, ratio=ratio, scope=scope, budget=budget))
-            for seed, scores in _scores(study, scorers, numbers)
+            for seed, scores in _scores(study, scorers, seeds=numbers)
             for ratio in listed
         ]
         total, done = len(masks) * len(study.domains), 0
@@ -90,7 +90,7 @@ def sweep(
 
 
 def _scores(
-    study: Study, scorers: Sequence[str | Scorer | Scores], seeds: Sequence[int]
+    study: Study, scorers: Sequence[str | Scorer | Scores], *, seeds: Sequence[int]
 ) -> Iterator[tuple[int | None, Scores]]:
     """Scores with their seed: one per seed of a scorer that draws, one without seed of the others."""
     items = [item if isinstance(item, Scores) else resolve(item) for item in scorers]
