@@ -32,6 +32,7 @@ def lenet():
     return case("lenet", pixels=28, device=torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
     rows = main(json=file, quick=True, parts=("mask", "sweep", "statistics", "prunability", "panels"))

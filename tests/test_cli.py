@@ -189,7 +189,9 @@ def get(address: str, *, token: str | None = None) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
-    place, runtime, port = tmp_path / "notebooks", tmp_path / "runtime", lab.free_port()
+    place, runtime = tmp_path / "notebooks", tmp_path / "runtime"
+    with socket.create_server((lab.HOST, 0)) as probe:
+        port = probe.getsockname()[1]
     own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(runtime)}
     options = ["--no-browser", f"--port={port}", f"--workdir={place}"]
     words = [sys.executable, "-m", "dgprune_lab.commands.cli", "lab", *options]

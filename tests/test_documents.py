@@ -17,6 +17,9 @@ from dgprune_lab.commands.report import write_report
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CASES = [
+    pytest.param(path, id=path.stem, marks=[] if path.stem == "00_start" else pytest.mark.slow) for path in NOTEBOOKS
+]
 
 
 def test_the_blocks_of_the_readme_run_in_order() -> None:
@@ -40,7 +43,7 @@ def test_the_readme_has_the_two_commands() -> None:
         assert (ROOT / picture).is_file()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CASES)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata["kernelspec"]["name"] == "python3"

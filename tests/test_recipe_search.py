@@ -99,6 +99,7 @@ def test_the_search_uses_score_splits_of_sources_and_their_shifted_copies_and_no
     assert [(how["share"], how["widths"]) for how in asked[2:]] == [(chosen, w) for w in recipe_search.WIDTHS]
 
 
+@pytest.mark.slow
 def test_a_candidate_is_trained_as_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = RECIPES["digits"]
     short = replace(recipe, training=replace(recipe.training, epochs=1, batch_size=500))

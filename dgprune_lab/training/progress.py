@@ -10,7 +10,7 @@ from ..core import note
 from .events import BatchEvent, EpochEvent, PruneEvent, RunEvent, StageEvent
 
 Result = TypeVar("Result")
-Show = Callable[[RunEvent | None], None]
+Show = Callable[[RunEvent | None], object]
 
 
 def finish(steps: Generator[Any, None, Result], show: Show = lambda _: None) -> Result:

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from ...core import DgpruneError
 from ..doctor import chromium
-from ..lab import free_port
+from ..lab import HOST
 
 _FLAGS = [
     "--no-sandbox",
@@ -146,7 +147,9 @@ def lab_page(folder: Path, *, kind: type[Page] = LabPage) -> Iterator[Page]:
     browser_path = chromium()
     if browser_path is None:
         raise DgpruneError("Chromium is not installed: apt-get install -y chromium")
-    port, runtime = free_port(), folder / "runtime"
+    runtime = folder / "runtime"
+    with socket.create_server((HOST, 0)) as probe:  # any free port: several pages may start at once
+        port = probe.getsockname()[1]
     environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(folder / "config")}
     options = ["--no-browser", f"--port={port}", f"--workdir={folder / 'notebooks'}"]
     command = [sys.executable, "-m", "dgprune_lab.commands.cli", "lab", *options]
