@@ -63,7 +63,7 @@ class Stepwise(Generic[Parameters, Result]):
         functools.update_wrapper(self, start)
 
     def __get__(self, instance: object, owner: type | None = None) -> Stepwise[Parameters, Result]:
-        """Return self: with this method, `inspect`, `help()` and pdoc take the object for a routine with a signature."""
+        """Return self: with this method, `inspect`, `help()` and pdoc take the object for a function."""
         return self
 
     def __call__(self, *args: Parameters.args, **options: Parameters.kwargs) -> Result:

@@ -29,6 +29,7 @@ def shipped(name: str) -> nn.Module:
     Raises:
         DgpruneError: an unknown name.
 
+    >>> from dgprune_lab import provenance_of
     >>> provenance_of(shipped("digits")).seen("training", "mnist", "train")
     'labels'
     """
