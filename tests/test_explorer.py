@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import dgprune_lab as dg
-from dgprune_lab.widgets.panels.protocol import View
+from dgprune_lab.widgets import Panel, View
 
 
 @dg.scorer("corner", label="Smallest corner")
@@ -250,10 +250,10 @@ def test_an_unlabelled_target_shows_agreement_with_the_full_network() -> None:
         explorer.close()
 
 
-class Counting:
+class Counting(Panel):
     """A panel of this test's own."""
 
-    name, label, selected = "counting", "Counting", None
+    name, label = "counting", "Counting"
     charts: Mapping[str, dict[str, Any]] = {"bars": {"mark": "bar"}}
 
     def __init__(self) -> None:
@@ -354,7 +354,7 @@ def test_reversed_and_hybrid_choices_can_be_copied_as_code() -> None:
         written = "dg.hybrid(dg.reverse('l1'), dg.SCORERS['dss'].using(site='conv_output'), by='depth', start=2)"
         assert f"scorer = {written}" in explorer.code() and eval(written).name == choice.name
         explorer.handle_message({"type": "instead"})
-        assert explorer.wait() and "dss_sources" in explorer.scorer and "dss[" not in explorer.scorer
+        assert explorer.wait() and "dss_sources" in explorer.view["scorer"] and "dss[" not in explorer.view["scorer"]
     finally:
         explorer.close()
 

@@ -227,7 +227,7 @@ def test_progress_in_words(opened: list[Live]) -> None:
     live = Live(run, epochs=40)
     opened.append(live)
     until(lambda: live.status["progress"] == "round 1 of 2, 2 filters removed")
-    until(lambda: [cut["label"] for cut in live.data["cuts"]] == ["25 % of filters gone"])
+    until(lambda: [cut["label"] for cut in live.data["cuts"]] == ["25 % of filters removed"])
     go.set()
     until(lambda: live.status["progress"] == "round 1 of 2, epoch 3 of 20, loss 0.12")
     until(lambda: not go.is_set())

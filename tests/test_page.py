@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,14 +71,14 @@ def test_the_bundle_is_kept_and_a_broken_file_is_replaced(tmp_path: Path, monkey
         return f"/* vega {vl_version} */ {snippet}"
 
     monkeypatch.setattr(vl_convert, "javascript_bundle", bundle)
-    monkeypatch.setattr(host, "_memory", {})
+    monkeypatch.setattr(host, "vega_bundle", cache(host.vega_bundle.__wrapped__))
     monkeypatch.setattr(host.platformdirs, "user_cache_dir", lambda name: str(tmp_path / name))
     first = host.vega_bundle()
     path = host.cache_path(kind="module")
     assert path.read_text(encoding="utf-8") == first and "initialize" in first and len(made) == 1
-    host._memory.clear()
+    host.vega_bundle.cache_clear()
     assert host.vega_bundle() == first and len(made) == 1
-    host._memory.clear()
+    host.vega_bundle.cache_clear()
     path.write_text(first[:20], encoding="utf-8")
     assert host.vega_bundle() == first and len(made) == 2
     assert [one.name for one in path.parent.iterdir()] == [path.name]
@@ -88,11 +89,12 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path, mo
 
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(vl_convert, "javascript_bundle", lambda snippet, vl_version: snippet)
-    monkeypatch.setattr(host, "_memory", {})
+    monkeypatch.setattr(host, "vega_bundle", cache(host.vega_bundle.__wrapped__))
     monkeypatch.setattr(host.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "file" / name))
     assert "window.vegaEmbed" in host.vega_bundle(kind="script")
 
 
+@pytest.mark.slow
 def test_one_host_per_kernel() -> None:
     code = "from dgprune_lab.widgets.page.vega import vega_host as h; a = h()\n"
     code += "assert a is h() and a.ref[:10] == 'anywidget:'"

@@ -10,7 +10,7 @@ import pytest
 from read_study import read_study
 
 import dgprune_lab as dg
-from dgprune_lab.widgets.panels.protocol import View
+from dgprune_lab.widgets import Panel, View
 
 CONTROL = {"name": "layer", "label": "Layer", "value": "conv1", "choices": [["conv1", "first"], ["conv2", "second"]]}
 
@@ -20,13 +20,13 @@ def is_working() -> bool:
     return any(thread.name == "dgprune-explorer" for thread in threading.enumerate())
 
 
-class Plain:
+class Plain(Panel):
     """A panel of this test's own, which takes no filters and keeps nothing running."""
 
     label, charts = "Plain", {"chart": {"mark": "point"}}
 
     def __init__(self, name: str = "plain", *, why: str | None = None) -> None:
-        self.name, self.why, self.selected = name, why, None
+        self.name, self.why = name, why
         self.seen: list[Any] = []
 
     def unavailable(self, study: dg.Study) -> str | None:
@@ -36,9 +36,6 @@ class Plain:
         self.seen.append(view.selected)
         layer = (view.selected or {}).get("layer", "conv1")
         return {"chart": {"rows": [{"layer": layer}]}, "controls": [{**CONTROL, "value": layer}]}
-
-    def background(self, view: View) -> Iterator[Any]:
-        return iter(())
 
 
 class Full(Plain):
@@ -53,7 +50,7 @@ class Full(Plain):
     def close(self) -> None:
         self.closed += 1
         if self.raises:
-            raise RuntimeError("it was gone already")
+            raise RuntimeError("already closed")
 
 
 @pytest.fixture(scope="module")

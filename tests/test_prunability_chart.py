@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import html
 import re
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,7 @@ from dgprune_lab.charts.prunability import prunability_data
 from dgprune_lab.diagnostics._loss_curve import read_off
 from dgprune_lab.diagnostics.prunability import EXTRA
 from dgprune_lab.widgets import LiveChart
-from dgprune_lab.widgets.page import standalone as page
-from dgprune_lab.widgets.page import static
-from dgprune_lab.widgets.page.vega import vega_bundle
+from dgprune_lab.widgets.page.standalone import page_text
 
 SHARES = [round(1 - k / 20, 2) for k in range(20)]
 SMOOTH = {share: 0.1 / share for share in SHARES}
@@ -106,18 +103,7 @@ def test_a_shown_chart_is_a_picture_where_no_kernel_runs() -> None:
 def test_the_slider_moves_the_read_off_in_a_page_without_a_kernel(browser: Any, tmp_path: Path) -> None:
     frame = table({HOSTILE: SMOOTH, "b": ISLAND}, tolerances=(0.1, 0.3))
     shown = LiveChart(dg.charts.prunability(frame))
-    text = page._PAGE.format(
-        policy=html.escape(page.POLICY),
-        title="chart",
-        lead="",
-        css=static.style("shown"),
-        page_css=page._PAGE_CSS,
-        places="<div></div>",
-        state=page.inlined([{"static": shown.static}]),
-        vega=page._closed(vega_bundle(kind="script")),
-        module=page._closed(static.module_text("shown")),
-        start=page._START.replace("explorer.default", "shown.default"),
-    )
+    text = page_text([{"static": shown.static}], title="chart", entry="live_chart")
     shown.close()
     (tmp_path / "shown.html").write_text(text)
     wrong: list[str] = []
@@ -129,18 +115,18 @@ def test_the_slider_moves_the_read_off_in_a_page_without_a_kernel(browser: Any, 
     slider.wait_for()
     assert slider.get_attribute("data-lm-suppress-shortcuts") == "true" and slider.input_value() == "10"
     assert (slider.get_attribute("aria-label") or "").startswith("The loss may grow by (%)")
-    drawn = view.locator(".dgx-shown svg").first
+    drawn = view.locator(".dgx-live-chart svg").first
     assert "b: 30 %" in drawn.text_content() and HOSTILE in drawn.text_content()
     slider.focus()
     for _ in range(20):
         view.keyboard.press("ArrowRight")
-    view.wait_for_function("() => document.querySelector('.dgx-shown svg').textContent.includes('b: 25 %')")
+    view.wait_for_function("() => document.querySelector('.dgx-live-chart svg').textContent.includes('b: 25 %')")
     assert "95 % of image draws: 23 to 28" in drawn.text_content()
     light = drawn.evaluate("(svg) => svg.innerHTML.includes('#4C5B6B')")
     view.emulate_media(color_scheme="dark")
-    view.wait_for_function("() => !document.querySelector('.dgx-shown svg').innerHTML.includes('#4C5B6B')")
+    view.wait_for_function("() => !document.querySelector('.dgx-live-chart svg').innerHTML.includes('#4C5B6B')")
     slider = view.get_by_role("slider", name="The loss may grow by (%)")
-    view.wait_for_function("() => document.querySelector('.dgx-shown svg').textContent.includes('b: 25 %')")
+    view.wait_for_function("() => document.querySelector('.dgx-live-chart svg').textContent.includes('b: 25 %')")
     assert light and slider.input_value() == "30", "another theme keeps what was set"
     view.close()
     assert wrong == []

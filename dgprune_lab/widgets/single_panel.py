@@ -17,7 +17,7 @@ from .panels.sensitivity import SensitivityPanel
 
 
 class SinglePanel(Explorer):
-    """An explorer with one panel, which is open from the start; takes the arguments of `Explorer`.
+    """An explorer with one panel, open from the start; `options` are the keywords of `Explorer`.
 
     Attributes:
         panel: the panel.
@@ -31,37 +31,25 @@ class SinglePanel(Explorer):
 
 
 class Flips(SinglePanel):
-    """Which images turn from right to wrong, and from wrong to right, as pictures.
-
-    What removal costs at once says nothing yet about generalisation. Arguments: as of `Explorer`.
-    """
+    """Images that turn from right to wrong, and from wrong to right; see `FlipsPanel`."""
 
     _built_in = (FlipsPanel,)
 
 
 class Layers(SinglePanel):
-    """What every domain loses at once when one layer alone is pruned.
-
-    What removal costs at once says nothing yet about generalisation. Arguments: as of `Explorer`.
-    """
+    """What every domain loses at once when one layer alone is pruned; see `LayersPanel`."""
 
     _built_in = (LayersPanel,)
 
 
 class Sensitivity(SinglePanel):
-    """A map of how differently each filter contributes on two domains, and a card per filter.
-
-    A domain-sensitive filter need not do harm: its card shows the accuracy without it. Arguments: as of `Explorer`.
-    """
+    """How differently each filter contributes on two domains, and a card per filter; see `SensitivityPanel`."""
 
     _built_in = (SensitivityPanel,)
 
 
 class FeatureShift(SinglePanel):
-    """A map of the features of all domains' images, full and pruned, and distances between the domains.
-
-    Trust the numbers with their intervals; the map only shows where to look. Arguments: as of `Explorer`.
-    """
+    """A map of the images' features, full and pruned, and distances between domains; see `FeatureShiftPanel`."""
 
     _built_in = (FeatureShiftPanel,)
 
@@ -73,15 +61,12 @@ class FeatureShift(SinglePanel):
 
 
 class Agreement(SinglePanel):
-    """How far every other scorer agrees with the present one, against chance. Arguments: as of `Explorer`."""
+    """How far every other scorer agrees with the present one, against chance; see `AgreementPanel`."""
 
     _built_in = (AgreementPanel,)
 
 
 class Prunability(SinglePanel):
-    """The training loss against the share of single weights kept; the tolerance is a slider of the chart.
-
-    It is about the network as given, whatever the controls above say. Arguments: as of `Explorer`.
-    """
+    """The training loss against the share of single weights kept; see `PrunabilityPanel`."""
 
     _built_in = (PrunabilityPanel,)

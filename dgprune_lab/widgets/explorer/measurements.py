@@ -12,7 +12,7 @@ from ...measurement import LATENCY_IMAGES
 from ...pruning import allocate, checked_ratio, removal_order
 from ...scorers import SCORERS, Scorer, resolve
 from ...study import Study, mask_provenance
-from ..panels.labels import label
+from ..panels.menu_scores import label
 from ..panels.protocol import ESTIMATE_IMAGES
 from . import plans
 from .frames import SPLIT, Frame, Row, curve_rows, latency_steps, latency_text, measure_frame

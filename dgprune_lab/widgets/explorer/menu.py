@@ -11,7 +11,7 @@ from ...core import MORE, Scores, tidy
 from ...data import SHIFTS
 from ...scorers import Scorer
 from ...study import Study
-from ..panels.labels import label
+from ..panels.menu_scores import label
 
 Row = dict[str, Any]
 

@@ -49,7 +49,7 @@ class PanelHost:
                 "name": panel.name,
                 "label": panel.label,
                 "unavailable": panel.unavailable(study),
-                "filters": getattr(panel, "takes_filters", False) is True,
+                "filters": panel.takes_filters,
             }
             for panel in panels
         ]
@@ -181,4 +181,4 @@ def _end(panel: Panel) -> None:
     if (panel.selected or {}).get("brush") is not None:
         panel.selected = {**panel.selected, "brush": None}
     with contextlib.suppress(Exception):
-        getattr(panel, "close", lambda: None)()
+        panel.close()

@@ -39,8 +39,8 @@ class CommWidget(anywidget.AnyWidget):
         """Act on a change of the number of pages that show this widget."""
 
     def still(self) -> str:
-        """Return HTML that a notebook shows where no kernel runs."""
-        raise NotImplementedError
+        """Return the HTML that a notebook shows where no kernel runs."""
+        return ""
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import DgpruneError, write_file
-from .static import module_text, style
+from .static import FOLDER, module_text, style
 from .vega import vega_bundle
 
 TRAITS = ("static", "choice", "plan", "frames", "status", "pins", "panels", "plans", "curves")
@@ -26,7 +26,6 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 {css}
-{page_css}
 </style>
 </head>
 <body>
@@ -38,47 +37,11 @@ _PAGE = """<!doctype html>
 <script>{vega}</script>
 <script type="module">
 {module}
+const entry = {entry};
 {start}
 </script>
 </body>
 </html>
-"""
-
-_PAGE_CSS = """
-body { margin: 0 auto; padding: 18px 20px 32px; max-width: 1320px; background: #fff; color: #22272e;
-  font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0 0 4px; font-size: 20px; font-weight: 650; overflow-wrap: anywhere; }
-.lead { margin: 0 0 12px; color: #5b6470; }
-main > * + * { margin-top: 28px; }
-@media (prefers-color-scheme: dark) {
-  body { --jp-ui-font-color0: #e6e9ed; --jp-ui-font-color2: #b4bcc6; --jp-border-color2: #3b424b;
-    --jp-layout-color0: #16191d; --jp-layout-color1: #1f242a; --jp-layout-color2: #272d34;
-    background: #16191d; color: #e6e9ed; }
-  .lead { color: #b4bcc6; }
-}
-"""
-
-# A model like anywidget's, without a kernel.
-_START = """
-const states = JSON.parse(document.querySelector("script.state").textContent);
-const places = document.querySelectorAll("main > div");
-const host = { getWidget: async () => ({ exports: { vegaEmbed: window.vegaEmbed } }) };
-const fakeModel = (state, listeners = []) => {
-  const tell = (event, value) => listeners.forEach(([name, listener]) => name === event && listener(value));
-  return {
-    get: (name) => state[name],
-    set: (name, value) => { state[name] = value; tell(`change:${name}`); },
-    on: (event, listener) => listeners.push([event, listener]),
-    off: (event, listener) => { listeners = listeners.filter((pair) => pair[0] !== event || pair[1] !== listener); },
-    save_changes: () => {},
-    send: () => {},
-    tell,
-  };
-};
-window.explorers = states.map((state, index) => {
-  const model = fakeModel(state);
-  return { model, end: %(entry)s.default.render({ model, el: places[index], host }) };
-});
 """
 
 
@@ -111,13 +74,13 @@ def page_text(states: Sequence[Mapping[str, Any]], *, title: str, lead: str = ""
         policy=html.escape(POLICY, quote=True),
         title=html.escape(title),
         lead=html.escape(lead),
-        css=style(*([] if entry == "explorer" else [entry])),
-        page_css=_PAGE_CSS,
+        css=style("standalone", *([] if entry == "explorer" else [entry])),
         places="<div></div>" * len(states),
         state=inlined(states),
         vega=_closed(vega_bundle(kind="script")),
         module=_closed(module_text(entry)),
-        start=_START % {"entry": entry},
+        entry=entry,
+        start=(FOLDER / "standalone.js").read_text(encoding="utf-8"),
     )
 
 

@@ -1,7 +1,7 @@
-"""The one place where a page gets Vega from: a widget without a view that every explorer shares.
+"""Vega for the pages: one widget without a view, which every explorer shares.
 
 The bundle is made from the wheel of vl-convert, so no network is needed; making it takes a second or two, so it is
-kept on disk. `python -m dgprune_lab.widgets.page.vega` warms that cache.
+cached on disk. `python -m dgprune_lab.widgets.page.vega` fills that cache.
 """
 
 from __future__ import annotations
@@ -21,43 +21,24 @@ from ...core import write_file
 
 Kind = Literal["module", "script"]
 
-_SNIPPETS: dict[str, str] = {
-    # For anywidget: what initialize() returns is what `host.getWidget(ref)` hands to the others.
+_SNIPPETS: dict[Kind, str] = {
+    # For anywidget: what initialize() returns is what `host.getWidget(ref)` returns to other widgets.
     "module": "async function initialize() { return { vegaEmbed }; }\nexport default { initialize };",
-    # For a static page: a classic script.
+    # For a standalone page: a classic script.
     "script": "window.vegaEmbed = vegaEmbed;",
 }
-_memory: dict[str, str] = {}
-
-
-def vega_bundle(*, kind: Kind = "module") -> str:
-    """Vega, Vega-Lite and Vega-Embed as one text; from memory, else from disk, else made now and kept."""
-    if kind not in _memory:
-        path = cache_path(kind=kind)
-        _memory[kind] = _read(path) or _make_and_keep(path, kind=kind)
-    return _memory[kind]
-
-
-def cache_path(*, kind: Kind) -> Path:
-    """Where the bundle is kept: a file name per version of vl-convert, Vega-Lite and our snippet."""
-    folder = Path(platformdirs.user_cache_dir("dgprune-lab"))
-    return folder / f"vega-{version('vl-convert-python')}-{alt.SCHEMA_VERSION}-{kind}-1.js"
-
-
-def _read(path: Path) -> str | None:
-    """The text of a whole file, or None; a file cut short lacks the snippet's mark at its end."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return text if text.endswith(_END) else None
-
-
 _END = "\n// end of bundle\n"
+_hosts: list[VegaHost] = []
 
 
-def _make_and_keep(path: Path, *, kind: Kind) -> str:
-    """Make the bundle; write it atomically where that is possible, and go on without where it is not."""
+@cache
+def vega_bundle(*, kind: Kind = "module") -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one text: from memory, else from disk, else made now and cached."""
+    path = cache_path(kind=kind)
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8")
+        if text.endswith(_END):  # a file that was cut short lacks it
+            return text
     import vl_convert
 
     major, minor = re.findall(r"\d+", alt.SCHEMA_VERSION)[:2]
@@ -67,8 +48,14 @@ def _make_and_keep(path: Path, *, kind: Kind) -> str:
     return text
 
 
+def cache_path(*, kind: Kind) -> Path:
+    """Return where the bundle is cached: a file name per version of vl-convert, Vega-Lite and our snippet."""
+    folder = Path(platformdirs.user_cache_dir("dgprune-lab"))
+    return folder / f"vega-{version('vl-convert-python')}-{alt.SCHEMA_VERSION}-{kind}-1.js"
+
+
 class VegaHost(anywidget.AnyWidget):
-    """A widget without a view whose module hands out `{vegaEmbed}`; see `vega_host()`."""
+    """A widget without a view whose module exports `{vegaEmbed}`; see `vega_host()`."""
 
     def __init__(self, **traits: Any) -> None:
         self._esm = vega_bundle()
@@ -76,23 +63,17 @@ class VegaHost(anywidget.AnyWidget):
 
     @property
     def ref(self) -> str:
-        """What others put into a trait, and the page gives to `host.getWidget(ref)`."""
+        """What other widgets put into a trait, and the page passes to `host.getWidget(ref)`."""
         return f"anywidget:{self.model_id}"
 
 
-@cache
-def _kept() -> list[VegaHost]:
-    return []
-
-
 def vega_host() -> VegaHost:
-    """The host of this kernel: made at the first call, made again only if somebody closed it."""
-    kept = _kept()
-    if not kept or kept[0].comm is None:
-        kept[:] = [VegaHost()]
-    return kept[0]
+    """Return the host of this kernel: made at the first call, and again only after it was closed."""
+    if not _hosts or _hosts[0].comm is None:
+        _hosts[:] = [VegaHost()]
+    return _hosts[0]
 
 
 if __name__ == "__main__":
-    for each in _SNIPPETS:
-        print(f"{len(vega_bundle(kind=each)) / 1e6:.2f} MB  {cache_path(kind=each)}")  # type: ignore[arg-type]
+    for kind in _SNIPPETS:
+        print(f"{len(vega_bundle(kind=kind)) / 1e6:.2f} MB  {cache_path(kind=kind)}")

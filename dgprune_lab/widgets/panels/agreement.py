@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any
 
 from ...charts.agreement import METRICS, dot_chart, dots, waiting
 from ...charts.theme import marked, with_minus
@@ -13,16 +12,14 @@ from ...diagnostics.stability import halves
 from ...pruning import allocate
 from ...scorers import Scorer
 from ...stats import ALL, correlations
-from ...study import Study
-from .labels import label, name_of, plain_label, reads_target
-from .menu_scores import MenuScores, is_quick
-from .protocol import Frames, Item, Rows, View
+from .menu_scores import MenuScores, is_quick, label, name_of, plain_label, reads_target
+from .protocol import Frames, Item, Panel, Rows, View
 
 _SCOPES = {"layer": "per layer", "global": "global"}
 _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
 
 
-class AgreementPanel:
+class AgreementPanel(Panel):
     """Overlap and rank correlation of every other scorer with the present one, following the slider.
 
     Scorers of weights come at once, those that need a pass over images one by one; what cannot run here is left out,
@@ -32,15 +29,10 @@ class AgreementPanel:
     name, label = "agreement", "Scorer agreement"
 
     def __init__(self) -> None:
-        self.charts: Mapping[str, dict[str, Any]] = {"agreement": dot_chart().to_dict()}
-        self.selected: Any = None
+        self.charts = {"agreement": dot_chart().to_dict()}
         self._content: str | None = None
         self._scores = MenuScores()
         self._reliability: dict[str, tuple[Item, str]] = {}
-
-    def unavailable(self, study: Study) -> str | None:
-        """Return None: there is always another scorer."""
-        return None
 
     def tick(self, view: View) -> Frames:
         """Return what is known already, and what takes no pass over images."""

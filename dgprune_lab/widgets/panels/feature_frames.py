@@ -18,7 +18,7 @@ from ...diagnostics.feature_shift import EXTRA
 from ...study import Study, mask_provenance
 from .feature_run import KNOTS, FeatureMap, FeatureRun
 from .flips import no_pictures, thumbnails
-from .labels import label
+from .menu_scores import label
 from .protocol import Row, Rows, View
 
 
@@ -31,7 +31,9 @@ def map_frame(view: View, feature_map: FeatureMap) -> Row:
     points = point_rows(feature_map.dots, places, styles=_styles(view.study))
     if not feature_map.is_grid:  # nothing is known between the two, so the points stay where they are
         points = [{**row, "xs": row["xs"][1:2] * len(KNOTS), "ys": row["ys"][1:2] * len(KNOTS)} for row in points]
-    domains = {d.name: (d.role or "", _exposure(view, d.name)) for d in view.study.domains}
+    domains: dict[str, tuple[str, Exposure]] = {
+        d.name: (d.role or "", _exposure(view, d.name)) for d in view.study.domains
+    }
     dots = feature_map.dots
     legend = legend_rows(domains, [dot.label for dot in dots], styles=_styles(view.study))
     words = map_words(feature_map.kind, feature_map.trust, images=len(dots), only=ratio, knots=KNOTS)

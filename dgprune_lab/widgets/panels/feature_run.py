@@ -49,7 +49,7 @@ class FeatureMap:
 
     def at(self, ratio: float) -> Floats:
         """Return the (N, 2) places at a ratio."""
-        return at_ratio(self.places, KNOTS, ratio) if self.is_grid else self.places[-1]
+        return at_ratio(self.places, KNOTS, ratio=ratio) if self.is_grid else self.places[-1]
 
 
 class FeatureRun:

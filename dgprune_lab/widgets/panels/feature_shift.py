@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,16 @@ from ...charts.feature_shift.numbers import number_chart
 from ...charts.pixels.thumbnails import picture_chart
 from ...core import yielding
 from ...diagnostics._removal import Case, Removal, case_steps
-from ...study import Study
 from .feature_frames import layer_control, map_frame, number_frame, picture_frame, text_frame
 from .feature_run import KNOTS, FeatureMap, FeatureRun, Key, map_of
-from .protocol import Frames, Row, Rows, View
+from .protocol import Frames, Panel, Row, Rows, View
 
 COLUMNS = ("domain", "image", "class", "class_full", "class_pruned", "full_x", "full_y", "x", "y")
 MAX_RUNS = 6  # choices remembered, of about 2 MB each
 _STEP = 0.05  # of a fit's progress that is shown
 
 
-class FeatureShiftPanel:
+class FeatureShiftPanel(Panel):
     """Where each image's features lie in the full and in the pruned network, and how far apart the domains are.
 
     A linear projection comes at once. In the background follow the numbers on a grid of ratios and then one UMAP of
@@ -39,12 +38,11 @@ class FeatureShiftPanel:
     name, label = "features", "Feature shift"
 
     def __init__(self) -> None:
-        self.charts: Mapping[str, dict[str, Any]] = {
+        self.charts = {
             "map": map_chart(knots=KNOTS, at=0.5).to_dict(),
             "numbers": number_chart().to_dict(),
             "pictures": picture_chart().to_dict(),
         }
-        self.selected: Any = None
         self.runs: OrderedDict[Key, FeatureRun] = OrderedDict()
         self._present: FeatureRun | None = None
         self._ticket = 0
@@ -59,10 +57,6 @@ class FeatureShiftPanel:
         """
         integers = {name: "Int64" for name in COLUMNS if name == "image" or name.startswith("class")}
         return pd.DataFrame(self._brushed, columns=pd.Index(COLUMNS)).astype(integers)
-
-    def unavailable(self, study: Study) -> str | None:
-        """Return None: every network has a layer, and every domain features."""
-        return None
 
     def close(self) -> None:
         """End the fit that runs; maps stay known."""

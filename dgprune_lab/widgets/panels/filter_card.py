@@ -24,8 +24,7 @@ from ...measurement import Attributor
 from ...study import Study
 from .domain_pairs import labelled
 from .flips import no_pictures
-from .labels import plain_label, reads_target
-from .menu_scores import MenuScores
+from .menu_scores import MenuScores, plain_label, reads_target
 from .protocol import Item, Row, Rows
 
 BINS = 28
@@ -37,7 +36,7 @@ def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str
     """Return the images of each domain to which the filter contributes most, up or down, and where in them."""
     if (why := no_pictures(study.domains[0])) is not None:
         return {"pictures": [], "words": [_text(why, x=0, y=TOP + 12)]}
-    strongest = [_strongest(data, side, layer, filter) for side in (0, 1)]
+    strongest = [_strongest(data, side, layer=layer, filter=filter) for side in (0, 1)]
     batches = [d.take(rows, device=study.device) for d, (rows, _) in zip(data.pair, strongest, strict=True)]
     maps = [by.maps(batch, method=data.method, layer=layer, filter=filter) for batch in batches]
     most = max(float(values.abs().max()) for values in maps)
@@ -187,7 +186,7 @@ def _text(text: str, *, x: float, y: float, style: str = "plain") -> Row:
     return {"x": x, "y": y, "text": text, "style": style}
 
 
-def _strongest(data: Attributions, side: int, layer: str, filter: int) -> tuple[Tensor, list[float]]:
+def _strongest(data: Attributions, side: int, *, layer: str, filter: int) -> tuple[Tensor, list[float]]:
     """Row numbers and values of the images with the largest |attribution|."""
     values = data.values[layer][side][:, filter]
     order = values.abs().argsort(descending=True, stable=True)[:PAIRS]

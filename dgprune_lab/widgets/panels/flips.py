@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ...diagnostics._removal import Case, Removal, case_steps
 from ...diagnostics.flips import flipped
 from ...stats import intervals
 from ...study import Study
-from .protocol import Frames, Rows, View
+from .protocol import Frames, Panel, Rows, View
 
 KINDS = {
     "right_to_wrong": "right before, wrong now",
@@ -25,7 +25,7 @@ KINDS = {
 }
 
 
-class FlipsPanel:
+class FlipsPanel(Panel):
     """Per domain the images that turned from right to wrong, and from wrong to right, under the explorer's mask.
 
     Without labels: those classified differently than before. A page shows about 24; `selected["page"]` is the page,
@@ -35,8 +35,7 @@ class FlipsPanel:
     name, label = "flips", "Prediction flips"
 
     def __init__(self) -> None:
-        self.charts: Mapping[str, dict[str, Any]] = {"flips": picture_chart().to_dict()}
-        self.selected: Any = None
+        self.charts = {"flips": picture_chart().to_dict()}
         self._key: tuple[Any, ...] | None = None
 
     def unavailable(self, study: Study) -> str | None:
@@ -54,10 +53,6 @@ class FlipsPanel:
             cases.append((yield from yielding(steps, {})))
         yield self._frame(cases)
 
-    def background(self, view: View) -> Iterator[Frames]:
-        """Yield nothing further."""
-        return iter(())
-
     def _frame(self, cases: list[Case]) -> Frames:
         room = per_strip(len(cases))
         flips = [_flips(case) for case in cases]
@@ -66,7 +61,7 @@ class FlipsPanel:
         page = min(max(int((self.selected or {}).get("page") or 0), 0), pages - 1)
         shown = slice(page * room, (page + 1) * room)
         strips = {
-            _name(case): [_strip(case, kind, flags, shown) for kind, flags in kinds.items()]
+            _name(case): [_strip(case, kind, flags=flags, shown=shown) for kind, flags in kinds.items()]
             for case, kinds in zip(cases, flips, strict=True)
         }
         text = f"Under each image: predicted before → predicted now, and its true class. {CAPTION}"
@@ -98,7 +93,7 @@ def _name(case: Case) -> str:
     return case.domain.name + role_label(case.domain.role) + exposure_label(exposure_of(case.columns()))
 
 
-def _strip(case: Case, kind: str, flags: Tensor, shown: slice) -> Strip:
+def _strip(case: Case, kind: str, *, flags: Tensor, shown: slice) -> Strip:
     """The pictures of one kind on one page."""
     places = flags.nonzero().flatten()
     count, total = len(places), len(flags)

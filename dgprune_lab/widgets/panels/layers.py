@@ -15,8 +15,8 @@ from ...diagnostics.drop import EXTRA, drop_rows
 from ...pruning import allocate
 from ...study import Study
 from .domain_pairs import labelled
-from .labels import label
-from .protocol import ESTIMATE_IMAGES, Frames, Rows, View
+from .menu_scores import label
+from .protocol import ESTIMATE_IMAGES, Frames, Panel, Rows, View
 
 _BATCHNORM = {"as_is": "BatchNorm as is", "recalibrate": "BatchNorm recalibrated"}
 _CACHED = 2000  # results of some kilobytes each
@@ -24,7 +24,7 @@ _CACHED = 2000  # results of some kilobytes each
 Key = tuple[Any, ...]
 
 
-class LayersPanel:
+class LayersPanel(Panel):
     """What every domain loses at once when one layer alone loses the explorer's share of its filters.
 
     An estimate from 250 images of each domain comes first, layer by layer, then all images in the background.
@@ -33,8 +33,7 @@ class LayersPanel:
     name, label = "layers", "Layer sensitivity"
 
     def __init__(self) -> None:
-        self.charts: Mapping[str, dict[str, Any]] = {"layers": layers_chart().to_dict()}
-        self.selected: Any = None
+        self.charts = {"layers": layers_chart().to_dict()}
         self._rows: dict[Key, Rows] = {}
 
     def unavailable(self, study: Study) -> str | None:
@@ -46,23 +45,23 @@ class LayersPanel:
         masks = _masks(view)
         yield self._frame(view, masks)
         for layer, mask in masks.items():
-            if any(self._best(view, layer, mask, domain) is None for domain in labelled(view.study)):
-                yield from self._measure(view, layer, mask, images=ESTIMATE_IMAGES)
+            if any(self._best(view, mask, layer=layer, domain=domain) is None for domain in labelled(view.study)):
+                yield from self._measure(view, mask, layer=layer, images=ESTIMATE_IMAGES)
                 yield self._frame(view, masks)
 
     def background(self, view: View) -> Iterator[Frames]:
         """Yield all images, layer by layer."""
         masks = _masks(view)
         for layer, mask in masks.items():
-            yield from self._measure(view, layer, mask, images=None)
+            yield from self._measure(view, mask, layer=layer, images=None)
             yield self._frame(view, masks)
 
-    def _measure(self, view: View, layer: str, mask: Mask, *, images: int | None) -> Generator[Frames, None, None]:
+    def _measure(self, view: View, mask: Mask, *, layer: str, images: int | None) -> Generator[Frames, None, None]:
         """Measure one layer on every domain; yield empty frames between batches."""
         for domain in labelled(view.study):
             removal = Removal(scorers=[view.scorer], ratios=[mask.ratio_requested], batchnorm=view.batchnorm)
             used = None if len(domain.rows(removal.split)) <= ESTIMATE_IMAGES else images
-            key = _key(view, layer, mask, domain, used)
+            key = _key(view, mask, layer=layer, domain=domain, images=used)
             if key not in self._rows:
                 removal = replace(removal, images=used, one_layer=True)
                 steps = case_steps(view.study, mask, domain=domain, removal=removal, group=layer)
@@ -70,17 +69,21 @@ class LayersPanel:
         while len(self._rows) > _CACHED:
             del self._rows[next(iter(self._rows))]
 
-    def _best(self, view: View, layer: str, mask: Mask, domain: Domain) -> tuple[Rows, bool] | None:
+    def _best(self, view: View, mask: Mask, *, layer: str, domain: Domain) -> tuple[Rows, bool] | None:
         """The best that is known, and whether it is an estimate."""
         for images in (None, ESTIMATE_IMAGES):
-            if (rows := self._rows.get(_key(view, layer, mask, domain, images))) is not None:
+            if (rows := self._rows.get(_key(view, mask, layer=layer, domain=domain, images=images))) is not None:
                 return rows, images is not None
         return None
 
     def _frame(self, view: View, masks: Mapping[str, Mask]) -> Frames:
         """The chart's rows, those not known yet empty, and the text above."""
         domains, styles = labelled(view.study), domain_styles((d.name, d.role or "source") for d in view.study.domains)
-        cells = {(layer, d.name): self._best(view, layer, mask, d) for layer, mask in masks.items() for d in domains}
+        cells = {
+            (layer, d.name): self._best(view, mask, layer=layer, domain=d)
+            for layer, mask in masks.items()
+            for d in domains
+        }
         estimates = {cell for cell, best in cells.items() if best is not None and best[1]}
         table = tidy((row for best in cells.values() if best for row in best[0]), extra=EXTRA)
         ready = {(row["layer"], row["domain"]): row for row in layer_rows(table, estimates=estimates, styles=styles)}
@@ -96,7 +99,7 @@ def _masks(view: View) -> dict[str, Mask]:
     return {layer: only_layer(mask, layer) for layer in view.study.graph.names}
 
 
-def _key(view: View, layer: str, mask: Mask, domain: Domain, images: int | None) -> Key:
+def _key(view: View, mask: Mask, *, layer: str, domain: Domain, images: int | None) -> Key:
     batchnorm = view.batchnorm if view.study.has_batchnorm else "as_is"
     # The scorer too: two of them may remove the same filters, and only one of them have looked at a target.
     choice = mask.key, mask.scorer, repr(mask.reads), mask.ratio_requested

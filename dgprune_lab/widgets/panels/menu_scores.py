@@ -1,12 +1,37 @@
-"""The scores of all scorers of a menu, as they are computed one by one."""
+"""The scorers of a menu: their names on screen, and their scores as they are computed one by one."""
 
 from __future__ import annotations
 
-from ...core import DgpruneError, Scores, collect_notes
+from dataclasses import replace
+
+from ...core import DgpruneError, Scores, collect_notes, exposure_label, roles_of, scorer_exposure
 from ...scorers import Scorer
 from ...study import Study
-from .labels import name_of
 from .protocol import Item
+
+
+def name_of(item: Item) -> str:
+    """Return a scorer's name on the menu."""
+    return item.name if isinstance(item, Scorer) else item.scorer
+
+
+def plain_label(item: Item) -> str:
+    """Return a scorer's label without the mark of its exposure."""
+    return item.label if isinstance(item, Scorer) else item.scorer
+
+
+def reads_target(item: Item, study: Study) -> bool:
+    """Return whether a scorer will look at a target, before its scores are there."""
+    return isinstance(item, Scorer) and "target" in item.reads and bool(study.targets)
+
+
+def label(study: Study, item: Item) -> str:
+    """Return a scorer's label wherever it is named; a target-aware one says so: "DSS ◇ target-aware"."""
+    if isinstance(item, Scorer):
+        return item.label + exposure_label("target-aware" if "target" in item.reads else "")
+    alone = replace(study.provenance, scorer=item.reads, finetuning={}, selection={})
+    aware = alone.target_aware(roles_of(study.domains))
+    return item.scorer + exposure_label(scorer_exposure([{"target_aware": aware}]))
 
 
 class MenuScores:

@@ -41,6 +41,8 @@ class View:
 class Panel(Protocol):
     """One question below the explorer.
 
+    A class that inherits from this one needs `name`, `label`, `charts` and `tick`; the rest has defaults.
+
     A chart's `usermeta` may ask the page for more:
 
     - {"follows": {"ratio": "at"}}: its parameter `at` follows the slider before Python answers; likewise for the other
@@ -49,26 +51,24 @@ class Panel(Protocol):
       the rows of the data `cells`, which have `line` and `place` too. Its parameter `picked` is {group, filter} or {}.
     - {"brushes": "brush"}: its interval selection `brush` goes to `selected["brush"]` when it rests.
 
-    A panel may have `takes_filters = True`: the first such panel opens when a filter is picked while none is open. It
-    may have `close()`, which ends what it keeps running: called when it is closed, another panel opens, the explorer is
-    closed or no page shows it any more; perhaps more than once, and perhaps in another thread while `tick` is at work.
-
     Attributes:
         name: unique.
         label: text on its button.
         charts: chart name -> Vega-Lite specification with named data.
         selected: what the user picked in it, if anything: {"group": ..., "filter": ...}, {"page": ...}, the value of a
             control under its name, {"brush": {"x": [low, high], "y": None}} or {"brush": None} where there is none.
+        takes_filters: whether it opens when a filter is picked while no panel is open; the first such panel does.
     """
 
     name: str
     label: str
     charts: Mapping[str, dict[str, Any]]
-    selected: Any
+    selected: Any = None
+    takes_filters: bool = False
 
     def unavailable(self, study: Study) -> str | None:
         """Return why it has nothing to show here; None where it has."""
-        ...
+        return None
 
     def tick(self, view: View) -> Frames | Iterator[Frames]:
         """Return chart name -> data name -> rows for this view; quick enough to follow a slider at rest.
@@ -84,4 +84,11 @@ class Panel(Protocol):
 
     def background(self, view: View) -> Iterator[Frames]:
         """Yield further frames that take longer; dropped when the view changes."""
-        ...
+        return iter(())
+
+    def close(self) -> None:
+        """End what it keeps running.
+
+        Called when it is closed, another panel opens, the explorer is closed or no page shows it any more; perhaps more
+        than once, and perhaps in another thread while `tick` is at work.
+        """

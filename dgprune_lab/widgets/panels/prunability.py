@@ -10,7 +10,7 @@ from ...core import DgpruneError, tidy
 from ...diagnostics._loss_curve import LossCurve
 from ...diagnostics.prunability import EXTRA, Search, Setting, curve_rows, loss_curve
 from ...study import Study, require_labels
-from .protocol import Frames, View
+from .protocol import Frames, Panel, View
 
 TOLERANCE = 0.1
 _TOLERANCES = tuple(k / 100 for k in range(1, 101))
@@ -23,7 +23,7 @@ _ABOUT = (
 )
 
 
-class PrunabilityPanel:
+class PrunabilityPanel(Panel):
     """The prunability of the network as given, whatever the slider says: a quick search first, then every share.
 
     The tolerance is a slider of the chart itself.
@@ -36,8 +36,7 @@ class PrunabilityPanel:
 
     def __init__(self) -> None:
         chart = prunability_chart(_EMPTY, tolerance=TOLERANCE, width=620)
-        self.charts: Mapping[str, dict[str, Any]] = {"prunability": chart.to_dict()}
-        self.selected: Any = None
+        self.charts = {"prunability": chart.to_dict()}
         self.curve: LossCurve | None = None
         self._setting = Setting()
         self._content: str | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import get_args
 
 from ...charts.drop import span_rows
 from ...charts.sensitivity import map_chart
@@ -16,14 +16,14 @@ from ...study import Study
 from . import filter_card
 from .domain_pairs import pairs, why_none
 from .menu_scores import is_quick
-from .protocol import Frames, Row, Rows, View
+from .protocol import Frames, Panel, Row, Rows, View
 from .sensitivity_state import Cell, Key, SensitivityMap, SensitivityState
 
 _COMPUTING = "Computing how much each filter contributes"
 _ROOM = 2 * "\n\N{NO-BREAK SPACE}"  # for the lines that follow: nothing below moves
 
 
-class SensitivityPanel:
+class SensitivityPanel(Panel):
     """How differently each filter contributes on two domains; the slider marks which ones it removes.
 
     `selected["group"]` and `["filter"]` are the picked filter (the most sensitive one, if none is), ["method"] how
@@ -36,13 +36,12 @@ class SensitivityPanel:
     name, label, takes_filters = "sensitivity", "Domain-sensitive filters", True
 
     def __init__(self) -> None:
-        self.charts: Mapping[str, dict[str, Any]] = {
+        self.charts = {
             "sensitivity": map_chart().to_dict(),
             "pictures": pictures_chart().to_dict(),
             "facts": facts_chart().to_dict(),
             "ranks": ranks_chart().to_dict(),
         }
-        self.selected: Any = None
         self.state = SensitivityState()
 
     def unavailable(self, study: Study) -> str | None:

@@ -95,7 +95,7 @@ class SensitivityState:
             try:
                 progress = next(steps)
             except StopIteration as end:
-                self._add(study, key, layers, end.value)
+                self._add(study, key, layers=layers, data=end.value)
                 return
             except Exception:
                 self._work = None
@@ -144,7 +144,7 @@ class SensitivityState:
         self.network = self.network or attributor(study)
         return self.network
 
-    def _add(self, study: Study, key: Key, layers: list[str], data: Attributions) -> None:
+    def _add(self, study: Study, key: Key, *, layers: list[str], data: Attributions) -> None:
         self._work, known = None, self.maps[key]
         rows = effect_rows(study, data, seed=0)
         for name in layers:
