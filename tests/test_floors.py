@@ -21,7 +21,7 @@ FLOORS = {folder: int(floor) for folder, floor, _ in MAP}
 ONLY_IN = {
     "torch_pruning": ("pruning.tracing", "scorers.torch_pruning", "commands"),
     "captum": ("measurement.attributions", "commands.bench"),
-    "umap": ("stats.umap_process",),
+    "umap": ("stats.umap_child",),
     "altair": ("charts", "widgets"),
     "anywidget": ("widgets",),
     "ipywidgets": ("widgets",),

@@ -217,7 +217,7 @@ def test_the_child_does_not_outlive_its_parent(end: str) -> None:
     [
         ("raise ValueError('k >= N\\nmore')", r"could not draw these rows: ValueError: k >= N\. Repeat with another"),
         ("raise RuntimeError('cannot cache: no locator available')", "Set NUMBA_CACHE_DIR to a folder"),
-        ("raise e.Refused('Just this. Do that.')", r"^Just this\. Do that\.$"),
+        ("raise e._Refused('Just this. Do that.')", r"^Just this\. Do that\.$"),
         ("os._exit(3)", r"ended early \(code 3\)"),
         ("os.write(1, b'{'); print('noise'); raise ValueError('after noise')", "after noise"),
         ("import numpy; return numpy.array([{}])", "Object arrays cannot be saved"),  # no pickle,

@@ -45,8 +45,10 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     if not constant.all():
         means = resampled_means(flat[:, ~constant])
         low[~constant], high[~constant] = np.percentile(means, _TAILS, axis=0)
-    for k in np.flatnonzero(constant):
-        low[k], high[k] = _constant(float(flat[0, k]), _bound(len(flat)))
+    value, bound = flat[0, constant].astype(np.float64), _bound(len(flat))
+    from_below = (value == 0) | (value == -1)
+    low[constant] = np.select([value == 1, from_below], [1 - bound, value], np.nan)
+    high[constant] = np.select([value == 1, from_below], [1, value + bound], np.nan)
     shape = values.shape[1:]
     return low.reshape(shape), high.reshape(shape)
 
@@ -160,7 +162,8 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     >>> mean, round(high, 2)
     (0.0, 2.48)
     """
-    mean, half = _mean(values), minimum_detectable_effect(values)
+    mean = float(np.mean(values)) if len(values) else math.nan
+    half = minimum_detectable_effect(values)
     return mean, mean - half, mean + half
 
 
@@ -188,7 +191,7 @@ def paired_p(differences: Sequence[float]) -> float:
         return math.nan
     from scipy.special import stdtr
 
-    mean, error = _mean(differences), float(np.std(np.asarray(differences), ddof=1)) / math.sqrt(count)
+    mean, error = float(np.mean(differences)), float(np.std(np.asarray(differences), ddof=1)) / math.sqrt(count)
     if error == 0:
         return 1.0 if mean == 0 else 0.0
     return float(2 * stdtr(count - 1, -abs(mean) / error))
@@ -211,19 +214,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else math.nan
-
-
 def _bound(count: int) -> float:
     """How far the true share may be from 0 (or 1) when this many images all agree."""
     return 1 - ((1 - LEVEL) / 2) ** (1 / count)
-
-
-def _constant(value: float, bound: float) -> tuple[float, float]:
-    if value == 1:
-        return 1 - bound, 1.0
-    return (value, value + bound) if value in (0, -1) else (np.nan, np.nan)
 
 
 @lru_cache(maxsize=4)

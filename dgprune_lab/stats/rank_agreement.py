@@ -130,12 +130,12 @@ def overlaps(first: Values, second: Values, *, scope: Scope) -> dict[str, Overla
     layers, sums = {}, np.zeros(6)
     for name, mask in first.items():
         a, b, n = int(mask.sum()), int(second[name].sum()), len(mask)
-        counts = (int((mask & second[name]).sum()), *_by_chance(a, b, n), a, b, n)
-        layers[name] = _overlap(*counts[:5])
+        counts = np.array([int((mask & second[name]).sum()), *_by_chance(a, b, n), a, b, n])
+        layers[name] = _overlap(counts)
         sums += counts
-    shared, chance, variance, a, b, n = sums.tolist()
-    chance, variance = _by_chance(a, b, n) if scope == "global" else (chance, variance)
-    return {**layers, ALL: _overlap(shared, chance, variance, a, b)}
+    if scope == "global":
+        sums[1:3] = _by_chance(*sums[3:])
+    return {**layers, ALL: _overlap(sums)}
 
 
 def weighted(values: Mapping[str, float], sizes: Mapping[str, int]) -> float:
@@ -159,8 +159,9 @@ def _by_chance(a: float, b: float, n: float) -> tuple[float, float]:
     return a * b / n, a * b * (n - a) * (n - b) / (n * n * max(n - 1, 1))
 
 
-def _overlap(shared: float, chance: float, variance: float, a: float, b: float) -> Overlap:
+def _overlap(counts: Floats) -> Overlap:
     """Counts as shares of the mean number kept."""
+    shared, chance, variance, a, b, _ = counts.tolist()
     kept = (a + b) / 2
     return Overlap(shared / kept, chance / kept, 1.96 * variance**0.5 / kept)
 

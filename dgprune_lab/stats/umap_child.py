@@ -19,7 +19,7 @@ _LOADING, _COMPARING, _DRAWING = 0.05, 0.2, 0.3  # shares at which the stages be
 Report = Callable[[str, float], None]
 
 
-class Refused(Exception):
+class _Refused(Exception):
     """A message for the user, sent as it is."""
 
 
@@ -39,7 +39,7 @@ def serve() -> None:
     try:
         places = packed(_places(rows, lambda stage, share: send({"stage": stage, "share": share}), **options))
         send({"bytes": len(places)}, places)
-    except Refused as error:
+    except _Refused as error:
         send({"error": str(error)})
     except Exception as error:
         send({"error": _sentence(error)})
@@ -64,7 +64,7 @@ def _places(rows: NDArray[np.float32], report: Report, *, seed: int, neighbours:
     fit = library.UMAP(**options, precomputed_knn=(*nearest, None), tqdm_kwds=bar)
     places = np.asarray(fit.fit_transform(rows), dtype=np.float32)
     if not np.isfinite(places).all():
-        raise Refused("UMAP found no place for some of the rows. Repeat with another seed, or more neighbours.")
+        raise _Refused("UMAP found no place for some of the rows. Repeat with another seed, or more neighbours.")
     return places
 
 
