@@ -27,8 +27,8 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
         DgpruneError: a BatchNorm that does not directly follow one such layer, by name; other logits.
     """
     twin = deep_copy(model).eval().requires_grad_(False)
+    producers, before = _producers(twin, example)
     modules = dict(twin.named_modules())
-    producers, before = _producers(twin, modules, example)
     for norm, layer in producers.items():
         _fold(modules[layer], modules[norm])
         owner, _, leaf = norm.rpartition(".")
@@ -44,8 +44,9 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
     return twin
 
 
-def _producers(twin: nn.Module, modules: dict[str, nn.Module], example: Tensor) -> tuple[dict[str, str], Tensor]:
+def _producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor]:
     """BatchNorm -> the layer whose very output it gets, and the network's logits."""
+    modules = dict(twin.named_modules())
     outputs: list[tuple[str, Tensor, int]] = []
     inputs: list[tuple[str, str | None]] = []
 
@@ -85,7 +86,7 @@ def _fold(layer: Any, norm: Any) -> None:
     tensors = (layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     exact: list[Any] = [None if tensor is None else tensor.double() for tensor in tensors]
     w, b, mean, var, gamma, beta = exact
-    weight, bias = fuse_conv_bn_weights(w, b, mean, var, norm.eps, gamma, beta)
+    weight, bias = fuse_conv_bn_weights(w, b, mean, bn_rv=var, bn_eps=norm.eps, bn_w=gamma, bn_b=beta)
     dtype = layer.weight.dtype
     layer.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
     layer.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)

@@ -108,7 +108,7 @@ class _Reader:
             return None
         for item in items:
             if isinstance(item.target, nn.Parameter):
-                self._add(self.names[item.target], int(item.side), item)
+                self._add(self.names[item.target], item, axis=int(item.side))
             elif item.target in self.names:
                 self._module(self.names[item.target], item)
         if not self.consumer_inputs:
@@ -134,14 +134,14 @@ class _Reader:
         if isinstance(module, CONV):
             self._conv(name, item)
         elif isinstance(module, nn.Linear):
-            self._add(f"{name}.weight", 0 if item.side == "out" else 1, item)
-            self._add_vectors(name, ("bias",) if item.side == "out" else (), item)
+            self._add(f"{name}.weight", item, axis=0 if item.side == "out" else 1)
+            self._add_vectors(name, item, *(["bias"] if item.side == "out" else []))
             self._note_end(name, item)
         elif isinstance(module, BATCHNORM):
-            self._add_vectors(name, ("weight", "bias", "running_mean", "running_var"), item)
+            self._add_vectors(name, item, "weight", "bias", "running_mean", "running_var")
             self.producers.add(name)
         elif isinstance(module, nn.PReLU):
-            self._add_vectors(name, ("weight",) if module.weight.numel() > 1 else (), item)
+            self._add_vectors(name, item, *(["weight"] if module.weight.numel() > 1 else []))
         elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or kind in _NORMS:
             raise DgpruneError(
                 f"{name} ({kind}) takes statistics across channels, so a removed filter would still change the others"
@@ -157,12 +157,12 @@ class _Reader:
         item = item._replace(side="out") if depthwise else item
         self._note_end(name, item)
         if conv.groups > 1 and not depthwise:
-            item = self._tied(name, item, (conv.out_channels if item.side == "out" else conv.in_channels))
+            item = self._tied(name, item, channels=conv.out_channels if item.side == "out" else conv.in_channels)
         out_axis = 1 if isinstance(conv, TRANSPOSED) else 0
-        self._add(f"{name}.weight", out_axis if item.side == "out" else 1 - out_axis, item)
-        self._add_vectors(name, ("bias",) if item.side == "out" else (), item)
+        self._add(f"{name}.weight", item, axis=out_axis if item.side == "out" else 1 - out_axis)
+        self._add_vectors(name, item, *(["bias"] if item.side == "out" else []))
 
-    def _tied(self, name: str, item: Item, channels: int) -> Item:
+    def _tied(self, name: str, item: Item, *, channels: int) -> Item:
         """Tie the filters that stand at the same position in each group of a grouped convolution."""
         if len(item.places) != channels:
             raise DgpruneError(f"{name} is a grouped convolution that gets only part of its channels from this layer")
@@ -179,12 +179,12 @@ class _Reader:
         else:
             self.consumer_inputs[name] = (torch.tensor(item.places), torch.tensor(item.filters))
 
-    def _add_vectors(self, name: str, leaves: tuple[str, ...], item: Item) -> None:
+    def _add_vectors(self, name: str, item: Item, *leaves: str) -> None:
         for leaf in leaves:
             if isinstance(getattr(item.target, leaf, None), Tensor):
-                self._add(f"{name}.{leaf}", 0, item._replace(side="out"))
+                self._add(f"{name}.{leaf}", item._replace(side="out"), axis=0)
 
-    def _add(self, tensor: str, axis: int, item: Item) -> None:
+    def _add(self, tensor: str, item: Item, *, axis: int) -> None:
         side: Literal["out", "in"] = "in" if item.side == "in" else "out"
         places, filters = torch.tensor(item.places), torch.tensor(item.filters)
         self.members.append(Member(tensor=tensor, axis=axis, side=side, positions=places, filters=filters))

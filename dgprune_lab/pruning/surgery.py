@@ -68,18 +68,18 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
     def cut(name: str, tensor: Tensor) -> Tensor:
         axes = graph.cuts.get(name, ())
         if axes:
-            _check_shape(name, tensor, graph.shapes[name][0])
+            _check_shape(name, tensor, expected=graph.shapes[name][0])
             cut_names.add(name)
             axes = [(axis, which) for axis, which in axes if is_cut[which]]
         # Axis 0 first: it copies whole rows, so the other axes gather less.
         for k, (axis, which) in enumerate(axes, start=1):
-            tensor = _select(tensor, axis, kept[which], block=blocks[which], last=k == len(axes))
+            tensor = _select(tensor, kept[which], axis=axis, block=blocks[which], last=k == len(axes))
         return tensor if axes or (share and name in graph.parameters) else tensor.clone()
 
     small = rebuild(model, cut)
     for name in graph.axes:
         if name not in cut_names:
-            _check_shape(name, None, graph.shapes[name][0])
+            _check_shape(name, None, expected=graph.shapes[name][0])
     return small
 
 
@@ -101,7 +101,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
         shapes, tensors = {name: tuple(keep.shape) for name, keep in mask.keep.items()}, parameters
         keeps = dict(mask.keep)
     for name, shape in shapes.items():
-        _check_shape(name, tensors.get(name), shape)
+        _check_shape(name, tensors.get(name), expected=shape)
     for name, keep in keeps.items():
         owner, _, leaf = name.rpartition(".")
         if name in parameters:
@@ -146,7 +146,7 @@ def _tensor_masks(mask: Mask) -> Iterator[tuple[str, Tensor]]:
         yield name, keep
 
 
-def _check_shape(name: str, tensor: Tensor | None, expected: tuple[int, ...]) -> None:
+def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...]) -> None:
     """Refuse a tensor that is missing or has another shape than the mask was made for."""
     if tensor is None:
         raise DgpruneError(
@@ -173,7 +173,7 @@ def _block_length(ids: Tensor) -> int:
     return first if fits and first < len(ids) else 1
 
 
-def _select(tensor: Tensor, axis: int, index: Tensor, *, block: int, last: bool) -> Tensor:
+def _select(tensor: Tensor, index: Tensor, *, axis: int, block: int, last: bool) -> Tensor:
     index = index if index.device == tensor.device else index.to(tensor.device)
     if block > 1:
         blocks = tensor.unflatten(axis, (-1, block)).index_select(axis, index[::block] // block)

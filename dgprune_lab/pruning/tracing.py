@@ -167,7 +167,7 @@ def refuse_uncalled(model: nn.Module, ran: Layers) -> None:
         and not f"{name}.".startswith(attention)
     ]
     if uncalled:
-        layers = list(dict.fromkeys(_outermost(name, uncalled, model) for name in uncalled))
+        layers = list(dict.fromkeys(_outermost(name, model, uncalled=uncalled) for name in uncalled))
         more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
         raise DgpruneError(
             f"the layers {', '.join(layers[:4])}{more} hold parameters but are not called in eval mode "
@@ -176,7 +176,7 @@ def refuse_uncalled(model: nn.Module, ran: Layers) -> None:
         )
 
 
-def _outermost(name: str, uncalled: list[str], model: nn.Module) -> str:
+def _outermost(name: str, model: nn.Module, *, uncalled: list[str]) -> str:
     """The outermost module around an uncalled layer in which no layer with parameters is called."""
     parts = name.split(".")
     for outer in (".".join(parts[:k]) for k in range(1, len(parts))):
@@ -207,7 +207,7 @@ def dependency_groups(
                 side = str(dimension.get(id(target), 0))
             elif type(target).__name__ == "_OutputOp":
                 side = "output"
-            items.append(Item(target, side, list(item.idxs), list(item.root_idxs)))
+            items.append(Item(target, side, places=list(item.idxs), filters=list(item.root_idxs)))
         read.append((items, _flow(graph, items, names=names, ran=ran)))
     return read
 
@@ -247,7 +247,7 @@ def _flow(graph: Any, items: list[Item], *, names: dict[Any, str], ran: Layers) 
 
     def reached(producers: set[Any]) -> Iterator[tuple[str, list[str]]]:
         ordered = sorted(producers, key=lambda layer: ran.order[names[layer]])
-        for producer, reads in zip(ordered, _reached(graph, ordered, consumers), strict=True):
+        for producer, reads in zip(ordered, _reached(graph, ordered, consumers=consumers), strict=True):
             yield names[producer], [names[consumer] for consumer in reads]
 
     feeds: dict[str, list[str]] = defaultdict(list)
@@ -258,7 +258,7 @@ def _flow(graph: Any, items: list[Item], *, names: dict[Any, str], ran: Layers) 
     return Flow(ends, {consumer: tuple(fed) for consumer, fed in feeds.items()})
 
 
-def _reached(graph: Any, producers: list[Any], consumers: set[Any]) -> Iterator[set[Any]]:
+def _reached(graph: Any, producers: list[Any], *, consumers: set[Any]) -> Iterator[set[Any]]:
     """Of each producer, the consumers its output reaches before another one rewrites it; of two factors, the first."""
     factor: dict[Any, Any] = {}
     others = set(producers)

@@ -34,7 +34,7 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     example = example[:2].to(device_of(model))
     graph = trace(model, example[:1], layers=layers)
     if graph.groups:
-        graph = _verified(model, graph, example)
+        graph = _verified(model, graph, example=example)
     if not graph.groups:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(graph.refused.items())[:3])
         more = "" if layers == "all" else " Hidden units of linear layers can be pruned with layers='all'."
@@ -44,7 +44,7 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     return graph
 
 
-def refuse_hooks(model: nn.Module, twin: nn.Module, example: Tensor) -> None:
+def refuse_hooks(model: nn.Module, twin: nn.Module, *, example: Tensor) -> None:
     """Refuse a network with other logits than `twin`, its copy without hooks: a pruned network has none either."""
     if not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
         return
@@ -62,7 +62,7 @@ def refuse_hooks(model: nn.Module, twin: nn.Module, example: Tensor) -> None:
         )
 
 
-def _verified(model: nn.Module, graph: FilterGraph, example: Tensor) -> FilterGraph:
+def _verified(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> FilterGraph:
     twin = _random_twin(model).eval()
     images = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
     if _failure(twin, images, graph=graph, groups=graph.groups) is None:

@@ -78,7 +78,7 @@ def hybrid_scorer(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Scorer:
 
 def _hybrid(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Callable[..., dict[str, Tensor]]:
     def both(views: Views, *, seed: int = 0) -> dict[str, Tensor]:
-        early, late = (_ranks(_scores(part, views, seed)) for part in (a, b))
+        early, late = (_ranks(_scores(part, views, seed=seed)) for part in (a, b))
         if by == "rank":
             return {name: (early[name] + late[name]) / 2 for name in views}
         first = len(views) // 2 if start is None else start
@@ -98,7 +98,7 @@ def _expression(scorer: Scorer) -> str:
     return scorer.code or repr(scorer.name)
 
 
-def _scores(scorer: Scorer, views: Views, seed: int) -> Mapping[str, Tensor]:
+def _scores(scorer: Scorer, views: Views, *, seed: int) -> Mapping[str, Tensor]:
     options = scorer.settled({}) | ({"seed": seed} if scorer.draws else {})
     views = _seen_by(scorer, views)
     if scorer.level == "network":

@@ -130,7 +130,7 @@ def _similarity(
         one, two = view.class_map(first), view.class_map(second, shift=shift)
         both = (one.images > 0) & (two.images > 0)
         if int(both.sum()) < 2:
-            raise DgpruneError(_too_few(view, pair, int(both.sum()), site=site, shift=shift))
+            raise DgpruneError(_too_few(view, pair, shared=int(both.sum()), site=site, shift=shift))
         return cosine(one.mean[both].T, two.mean[both].T)
     if pairing == "paired":
         return view.paired_cosine(first, second, site=site)
@@ -139,7 +139,7 @@ def _similarity(
     return _mean([(a * b).flatten(1).sum(1) if unit else cosine(a, b) for a, b in zip(one, two, strict=True)])
 
 
-def _too_few(view: GroupView, pair: tuple[str, str], shared: int, *, site: Site, shift: str | None) -> str:
+def _too_few(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site, shift: str | None) -> str:
     """Why the predicted classes cannot replace a map here, and what can be done."""
     where = f"{pair[0]!r} and its copy with {shift}" if pair[0] == pair[1] else f"{pair[0]!r} and {pair[1]!r}"
     other_site = "" if site == "conv_output" or _is_flat(view, "conv_output") else "site='conv_output', "

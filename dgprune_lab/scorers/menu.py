@@ -113,7 +113,7 @@ def run(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> Scores
 
 
 def _views(scorer: Scorer, inputs: Inputs) -> dict[str, GroupView]:
-    return {group.name: GroupView(scorer, group, inputs) for group in inputs.graph.groups}
+    return {group.name: GroupView(scorer, group, inputs=inputs) for group in inputs.graph.groups}
 
 
 def _checked(value: Any, group: str) -> Tensor:

@@ -58,9 +58,9 @@ def combined(mean: Effects, spread: Effects, *, mode: Form, beta: float) -> dict
     """Return the two effects as one score, by layer; note where the variance term is negligible."""
     if mode == "additive":
         first, second = squared_over_mean(mean), squared_over_mean(spread)
-        _note_if_negligible(first, second, beta)
+        _note_if_negligible(first, second, beta=beta)
         return {name: first[name] + beta * second[name] for name in mean}
-    _note_if_negligible(_squared(mean), _squared(spread), beta**2)
+    _note_if_negligible(_squared(mean), _squared(spread), beta=beta**2)
     if mode == "joint":
         return {name: (mean[name] + beta * spread[name]).square() for name in mean}
     return {name: mean[name].abs() - beta * spread[name] for name in mean}
@@ -97,7 +97,7 @@ def share(first: Effects, second: Effects) -> float:
     return float((b[alive] / (a + b)[alive]).median()) if alive.any() else 0.0
 
 
-def _note_if_negligible(first: Effects, second: Effects, beta: float) -> None:
+def _note_if_negligible(first: Effects, second: Effects, *, beta: float) -> None:
     median = share(first, {name: beta * value for name, value in second.items()})
     if beta and median < SHARE:
         note(

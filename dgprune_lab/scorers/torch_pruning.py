@@ -46,12 +46,12 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
             first.fill_gradients()
         with preserved_rng():
             torch.manual_seed(0)  # an importance that draws does so from the global generator
-            return {key: _of_group(importance, graph, view, gradients=gradients) for key, view in views.items()}
+            return {key: _of_group(view, importance, graph=graph, gradients=gradients) for key, view in views.items()}
 
     return wrapped
 
 
-def _of_group(importance: Callable[..., Any], graph: Any, view: GroupView, *, gradients: bool) -> Tensor:
+def _of_group(view: GroupView, importance: Callable[..., Any], *, graph: Any, gradients: bool) -> Tensor:
     """One number per filter of a group, by an importance of Torch-Pruning."""
     name, root = type(importance).__name__, view.model.get_submodule(view.name)
     handler = graph.get_pruner_of_module(root).prune_out_channels

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core import (
     BATCHNORM,
+    LABELLED,
     ClassMap,
     ClassMoments,
     CoMoments,
@@ -41,7 +42,7 @@ class GroupView:
         sources, targets: names of the domains whose role the scorer declared.
     """
 
-    def __init__(self, scorer: Scorer, group: FilterGroup, inputs: Inputs) -> None:
+    def __init__(self, scorer: Scorer, group: FilterGroup, *, inputs: Inputs) -> None:
         self._scorer, self._group, self._inputs = scorer, group, inputs
         self.name, self.filters, self.depth, self.consumers = group.name, group.filters, group.depth, group.consumers
         self.sources = self._names("source")
@@ -128,15 +129,15 @@ class GroupView:
 
     def gate(self, domain: str) -> Tensor:
         """(C,) derivative of the domain's mean risk by the filter's gate."""
-        return self._read("gate", domain, "labels")[self.name].clone()
+        return self._read("gate", domain)[self.name].clone()
 
     def class_gate(self, domain: str) -> ClassMoments:
         """Per true class, mean and variance over images of the filter's gate derivative of that class's logit."""
-        return _cloned(self._read("class_gate", domain, "labels")[self.name])
+        return _cloned(self._read("class_gate", domain)[self.name])
 
     def risk(self, domain: str) -> float:
         """Mean cross-entropy on a domain."""
-        return self._read("risk", domain, "labels")
+        return self._read("risk", domain)
 
     def removal(self, domain: str) -> Tensor:
         """(C,) change of the domain's mean risk when a filter is really removed, one network per filter."""
@@ -146,10 +147,7 @@ class GroupView:
 
     def co_moments(self, domain: str, *, layer: str, by_class: bool) -> CoMoments | None:
         """Sums of products of this group's responses with the outputs of a layer that reads it; None for no pair."""
-        if by_class:
-            sums = self._read("class_co_moments", domain, "labels").get((self.name, layer))
-        else:
-            sums = self._read("co_moments", domain).get((self.name, layer))
+        sums = self._read("class_co_moments" if by_class else "co_moments", domain).get((self.name, layer))
         return None if sums is None else _cloned(sums)
 
     @property
@@ -165,7 +163,7 @@ class GroupView:
 
     def seen_by(self, scorer: Scorer) -> GroupView:
         """The same group as another scorer sees it, by what that one declares."""
-        return GroupView(scorer, self._group, self._inputs)
+        return GroupView(scorer, self._group, inputs=self._inputs)
 
     def places_on(self, layer: str) -> list[tuple[Tensor, Tensor]]:
         """Positions on a layer's output axis and the filters of this group there; empty if it produces none of them."""
@@ -173,7 +171,7 @@ class GroupView:
 
     def weight_gradient(self, domain: str) -> Tensor:
         """(C, K) derivative of the domain's mean risk by each entry of `weight`."""
-        return self._rows(self._read("weight_gradient", domain, "labels").__getitem__)
+        return self._rows(self._read("weight_gradient", domain).__getitem__)
 
     def over_sources(self, read: Callable[[str], Tensor]) -> Tensor:
         """Mean over the sources, each with equal weight, of what `read(domain)` gives."""
@@ -199,7 +197,7 @@ class GroupView:
 
     def fill_gradients(self) -> None:
         """Write the gradient of the mean source risk into `.grad` of the private copy, for code that reads it there."""
-        gradients = [self._read("weight_gradient", domain, "labels") for domain in self.sources]
+        gradients = [self._read("weight_gradient", domain) for domain in self.sources]
         for name, parameter in self.model.named_parameters():
             if all(name in gradient for gradient in gradients):
                 parameter.grad = torch.stack([gradient[name] for gradient in gradients]).mean(0).to(parameter)
@@ -231,10 +229,10 @@ class GroupView:
         if self._inputs.touched.get(domain) != "labels":
             self._inputs.touched[domain] = what
 
-    def _read(self, need: Need, domain: str, what: What = "images", *, shift: str | None = None) -> Any:
+    def _read(self, need: Need, domain: str, *, shift: str | None = None) -> Any:
         """What the statistics of a domain hold under a need, if the scorer declared it."""
         self._check_need(need)
-        self._check_read(domain, what)
+        self._check_read(domain, "labels" if need in LABELLED else "images")
         if shift is not None:
             self._check_need("shifted")
         return getattr(self._inputs.statistics(domain, need, shift=shift), need)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import CoMoments, DgpruneError, FilterGroup, Need, Pair, Seen, set_provenance
 from ..measurement import pairs
@@ -61,8 +61,7 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
         pairs=tuple(connections.pair(name) for name, connections in connected.items()),
         rho={name: (c.rho / len(study.sources)).T.contiguous() for name, c in connected.items()},
         magnitude={
-            name: _kernel_norms(study.model.get_parameter(f"{layer}.weight"), group, layer)
-            for name, (group, layer) in _named(listed).items()
+            name: _kernel_norms(study.model, group, layer=layer) for name, (group, layer) in _named(listed).items()
         },
     )
     set_provenance(network, study.provenance.adding("scorer", reads))
@@ -104,11 +103,11 @@ def _named(listed: list[tuple[FilterGroup, str]]) -> dict[str, tuple[FilterGroup
     return named
 
 
-def _kernel_norms(weight: Tensor, group: FilterGroup, layer: str) -> Tensor:
+def _kernel_norms(model: nn.Module, group: FilterGroup, *, layer: str) -> Tensor:
     """(outputs, filters) L1 norm of the weights between them."""
     parts = []
     for axis, positions, filters in input_positions(group, layer):
-        norms = weight.detach().abs().double().cpu().movedim(axis, 1)
+        norms = model.get_parameter(f"{layer}.weight").detach().abs().double().cpu().movedim(axis, 1)
         norms = norms.reshape(*norms.shape[:2], -1).sum(2)
         parts.append(norms.new_zeros(len(norms), group.filters).index_add_(1, filters, norms[:, positions]))
     return torch.stack(parts).sum(0)

@@ -36,7 +36,7 @@ def mask_provenance(provenance: Provenance, mask: Mask, *, batchnorm: BatchNorm,
     return provenance.adding("finetuning", reads)
 
 
-def pooled(study: Study, split: str, images: int | None, *, reads: Mapping[str, Seen] | None = None) -> dict[str, Any]:
+def pooled(study: Study, split: str, *, images: int | None, reads: Mapping[str, Seen] | None = None) -> dict[str, Any]:
     """Return the cells of a row about one split of all sources together, with the most any stage has seen of them."""
     provenance, order = study.provenance.adding("scorer", reads or {}), get_args(Seen)
     seen = {

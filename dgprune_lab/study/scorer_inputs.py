@@ -74,11 +74,11 @@ class ScorerInputs:
     def removal(self, domain: str) -> Mapping[str, Tensor]:
         def changes() -> Mapping[str, Tensor]:
             full = self._risk(domain, None)
-            return {group.name: self._change(domain, group, full) for group in self.graph.groups}
+            return {group.name: self._change(domain, group, full=full) for group in self.graph.groups}
 
         return self._snapshot.once(("removal", self.domains[domain].key, self.split), changes)
 
-    def _change(self, domain: str, group: FilterGroup, full: float) -> Tensor:
+    def _change(self, domain: str, group: FilterGroup, *, full: float) -> Tensor:
         """(C,) change of a domain's mean risk when a filter, with all that it is tied to, is removed."""
         change = torch.zeros(group.filters, dtype=torch.float64)
         for unit in group.units.unique().tolist() if int(group.units.max()) else ():

@@ -55,7 +55,7 @@ class Snapshot:
         self.domains = {domain.name: domain for domain in domains}
         self.images = domains[0].take(torch.arange(min(2, len(domains[0]))), device=device).images
         self.graph = read_groups(self.network, self.images, layers=layers)
-        refuse_hooks(model, self.network, self.images)
+        refuse_hooks(model, self.network, example=self.images)
         self.evaluator = Evaluator(self.network, self.graph, domains=tuple(domains))
 
     def own_copy(self) -> nn.Module:
