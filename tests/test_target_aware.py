@@ -19,7 +19,7 @@ import dgprune_lab as dg
 from dgprune_lab.commands.report import write_report
 from dgprune_lab.core.provenance import MORE, Provenance, roles_of, set_provenance
 from dgprune_lab.widgets.explorer.menu import static_state
-from dgprune_lab.widgets.panels.labels import label
+from dgprune_lab.widgets.panels.menu_scores import label
 
 OTHERS = "Target-aware: the scorer looked at images of t (not the reported ones)."
 VERY = "Target-aware: the scorer looked at the reported images."

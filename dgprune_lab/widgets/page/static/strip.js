@@ -227,9 +227,9 @@ function describe(strip) {
   const { plan, groups, mask } = strip.view;
   if (!cell || !strip.rows[cell.row] || cell.bin < 0) {
     const size = Math.max(...strip.rows.map((row) => row.bins[0].length));
-    const notes = ["filled = kept, ring = removed"];
+    const notes = ["filled: kept, ring: removed"];
     if (size > 1) notes.push(`large layers: one square = up to ${size} filters`);
-    if (strip.view.pinned) notes.push("dot inside = differs from the pinned view");
+    if (strip.view.pinned) notes.push("dot: differs from pin");
     const refused = Object.entries(strip.view.refused ?? {});
     if (refused.length) notes.push(`${refused.length === 1 ? "1 layer" : `${refused.length} layers`} cannot be pruned`);
     strip.about.title = refused.map(([layer, why]) => `${layer}: ${why}`).join("\n");
