@@ -133,15 +133,15 @@ def test_the_page_draws_the_places_that_python_computes(ratio: float) -> None:
     def pixels(where: Any) -> Any:
         return np.stack([SIDE * where[:, 0], HEAD + SIDE * (1 - where[:, 1])], axis=1)
 
-    assert np.abs(np.array(pruned) - pixels(at_ratio(held, RATIOS, ratio))).max() < 0.06
+    assert np.abs(np.array(pruned) - pixels(at_ratio(held, RATIOS, ratio=ratio))).max() < 0.06
     assert np.abs(np.array(full) - pixels(held[0])).max() < 0.06
 
 
 def test_places_between_two_ratios_are_on_the_line_between_them_and_beyond_the_last_they_rest() -> None:
     held = np.array([[[0.0, 1.0]], [[1.0, 0.0]], [[0.5, 0.5]]])
-    assert at_ratio(held, RATIOS, 0.1).tolist() == [[0.5, 0.5]]
-    assert at_ratio(held, RATIOS, 0.5).round(6).tolist() == [[0.625, 0.375]]
-    assert at_ratio(held, RATIOS, 0.99).tolist() == at_ratio(held, RATIOS, 0.6).tolist() == [[0.5, 0.5]]
+    assert at_ratio(held, RATIOS, ratio=0.1).tolist() == [[0.5, 0.5]]
+    assert at_ratio(held, RATIOS, ratio=0.5).round(6).tolist() == [[0.625, 0.375]]
+    assert at_ratio(held, RATIOS, ratio=0.99).tolist() == at_ratio(held, RATIOS, ratio=0.6).tolist() == [[0.5, 0.5]]
 
 
 def test_the_map_keeps_shape_and_order_of_the_places() -> None:

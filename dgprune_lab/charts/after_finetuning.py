@@ -14,20 +14,8 @@ import pandas as pd
 
 from ..core import DgpruneError, exposure_label, exposure_of, is_missing, scorer_exposure, with_scorer_exposure
 from .drop import change_of
-from .marks import ZERO, interval_marks, row_numbers, signed_axis, step_above, tooltip
-from .theme import (
-    Rows,
-    beside,
-    domain_styles_of,
-    layered,
-    percent,
-    point_of,
-    records,
-    role_label,
-    rows_of,
-    shortened,
-    titled,
-)
+from .marks import ZERO, interval_marks, layered, row_numbers, rows_of, signed_axis, step_above, tooltip
+from .theme import Rows, beside, domain_styles_of, percent, point_of, records, role_label, shortened, titled
 
 DIFFERENCE = "difference"
 ROW = 26
@@ -74,17 +62,11 @@ def difference_rows(frame: pd.DataFrame, *, domain: str) -> Rows:
         exposure = exposure_of(row)
         mark = exposure_label(with_scorer_exposure(exposure, scorer_exposure([row])))
         ratio = f", {100 * row['ratio_requested']:g} %" if several else ""
-        rows.append(
-            {
-                "label": shortened(str(row["scorer"]), most=max(8, _LETTERS - len(mark + ratio))) + ratio + mark,
-                "scorer": str(row["scorer"]),
-                **change_of(row),
-                "smallest": percent(row["minimum_detectable_effect"], row["unit"]),
-                "p": None if is_missing(row["p_holm"]) else row["p_holm"],
-                "seeds": str(row["seeds"]),
-                **point_of(style, exposure=exposure),
-            }
-        )
+        name, p = str(row["scorer"]), None if is_missing(row["p_holm"]) else row["p_holm"]
+        label = shortened(name, most=max(8, _LETTERS - len(mark + ratio))) + ratio + mark
+        smallest = percent(row["minimum_detectable_effect"], row["unit"])
+        about = {"label": label, "scorer": name, "smallest": smallest, "p": p, "seeds": str(row["seeds"])}
+        rows.append({**about, **change_of(row), **point_of(style, exposure=exposure)})
     return rows
 
 

@@ -17,8 +17,8 @@ import altair as alt
 import pandas as pd
 
 from ..core import is_missing, scorer_exposure
-from .marks import of_field, row_labels, row_numbers, tooltip
-from .theme import TARGET_AWARE, Rows, beside, ink_on, interval_of, layered, marked, records, rows_of, with_minus
+from .marks import layered, of_field, row_labels, row_numbers, rows_of, tooltip
+from .theme import TARGET_AWARE, Rows, beside, ink_on, interval_of, marked, records, with_minus
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
 ROW = 24
@@ -39,7 +39,7 @@ def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: int = 44)
         cell: pixels of one cell.
     """
     if scorer is None:
-        return beside(_map("ranks", frame, cell), _map("overlaps", frame, cell), spacing=36)
+        return beside(*(_map(name, frame, cell=cell) for name in METRICS), spacing=36)
     chart = dot_chart({name: dots(frame, scorer=scorer, metric=metric) for name, metric in METRICS.items()})
     looked = _looked(_overall(frame, "overlap"))
     chart.title = alt.Title(text=f"Compared with {marked(scorer, looked.get(scorer, False))}")
@@ -47,13 +47,9 @@ def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: int = 44)
 
 
 def dots(frame: pd.DataFrame, *, scorer: str, metric: str, labels: Mapping[str, str] | None = None) -> Rows:
-    """Return the rows of a dot chart: one per other scorer, in the order of the table; shares in percent.
+    """Return the rows of a dot chart: one per scorer that this one is compared with, in the order of the table.
 
-    Args:
-        frame: a table of `diagnostics.agreement`.
-        scorer: the one that the others are compared with.
-        metric: "rank_correlation" or "overlap".
-        labels: names of the others on screen; their own where not given.
+    The metric is "rank_correlation" or "overlap" (in percent); `labels` are names on screen, by scorer.
     """
     chance = {_pair(row): row for row in _overall(frame, f"{metric}_by_chance")}
     rows: Rows = []
@@ -64,20 +60,10 @@ def dots(frame: pd.DataFrame, *, scorer: str, metric: str, labels: Mapping[str, 
         name, looked = str(row[side]), row[f"{side}_target_aware"]
         value, low, high = _numbers(row)
         _, chance_low, chance_high = _numbers(chance[_pair(row)])
-        rows.append(
-            {
-                "place": len(rows),
-                "label": marked((labels or {}).get(name, name), looked),
-                "scorer": name,
-                "value": value,
-                "low": low,
-                "high": high,
-                "chance_low": chance_low,
-                "chance_high": chance_high,
-                "text": _text(value, row["unit"]),
-                "mark": dot_mark(looked),
-            }
-        )
+        label, text = marked((labels or {}).get(name, name), looked), _text(value, row["unit"])
+        ends = {"low": low, "high": high, "chance_low": chance_low, "chance_high": chance_high}
+        about = {"place": len(rows), "label": label, "scorer": name, "text": text, "mark": dot_mark(looked)}
+        rows.append({**about, "value": value, **ends})
     return rows
 
 
@@ -141,7 +127,7 @@ def dot_plot(
     )
 
 
-def _map(name: str, frame: pd.DataFrame, cell: int) -> alt.LayerChart:
+def _map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
     """One heat map; the second shares the names of the first."""
     rows = _cells(frame, METRICS[name])
     side = max(cell * len({row["column"] for row in rows}), 1)
@@ -149,13 +135,7 @@ def _map(name: str, frame: pd.DataFrame, cell: int) -> alt.LayerChart:
     plain: dict[str, Any] = {"title": None, "ticks": False, "domain": False}
     x = alt.X("column:N", sort=None, axis=alt.Axis(orient="top", labelAngle=0, **plain), scale=scale)
     y = alt.Y("row:N", sort=None, axis=alt.Axis(labelLimit=320, labels=name == "ranks", **plain), scale=scale)
-    fields = {
-        "scorer": "Scorer",
-        "other": "and",
-        "text": "Agreement",
-        "interval": "95 % interval",
-        "chance": "by chance",
-    }
+    fields = {"scorer": "Scorer", "other": "and", "text": "Agreement", "interval": "95 %", "chance": "by chance"}
     base = rows_of(name, rows).encode(x=x, y=y)
     chart = layered(
         base.mark_rect().encode(fill=alt.Fill("fill:N", scale=None), tooltip=tooltip(fields)),
@@ -194,16 +174,10 @@ def _cells(frame: pd.DataFrame, metric: str) -> Rows:
             most = 1.0 if row["unit"] == "correlation" else 100.0
             defined = value is not None and middle is not None and middle < most
             fill = _colour((value - middle) / (most - middle) if defined else 0.0)  # type: ignore[operator]
-            rows.append(
-                {
-                    **cell,
-                    "text": _text(value, row["unit"]),
-                    "fill": fill,
-                    "ink": ink_on(fill),
-                    "interval": "" if is_missing(row["low"]) else f"{low:.2f} to {high:.2f}",
-                    "chance": " to ".join(_text(end, row["unit"]) for end in ends),
-                }
-            )
+            interval = "" if is_missing(row["low"]) else f"{low:.2f} to {high:.2f}"
+            by_chance = " to ".join(_text(end, row["unit"]) for end in ends)
+            cell |= {"text": _text(value, row["unit"]), "fill": fill, "ink": ink_on(fill)}
+            rows.append({**cell, "interval": interval, "chance": by_chance})
     return rows
 
 
@@ -226,7 +200,7 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float | None, float | None, float 
     if is_missing(row["value"]):
         return None, None, None
     scale = 0.01 if row["unit"] == "correlation" else 1.0
-    value, low, high = (scale * number for number in interval_of(row))
+    value, low, high = (scale * number for number in interval_of(row).values())
     return value, low, high
 
 

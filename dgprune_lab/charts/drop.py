@@ -14,20 +14,8 @@ import altair as alt
 import pandas as pd
 
 from ..core import exposure_label, exposure_of, is_missing, scorer_exposure
-from .marks import OPACITY, RIGHT, ZERO, interval_marks, signed_axis, step_above, tooltip
-from .theme import (
-    Rows,
-    batchnorm_label,
-    domain_styles_of,
-    finish,
-    interval_of,
-    layered,
-    point_of,
-    points_text,
-    records,
-    rows_of,
-    titled,
-)
+from .marks import OPACITY, RIGHT, ZERO, interval_marks, layered, rows_of, signed_axis, step_above, tooltip
+from .theme import Rows, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
 
 CAPTION = "How much removal hurts at once; it says nothing yet about generalisation."
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 36}
@@ -47,10 +35,19 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
     # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its words stand below.
     longest = max((len(row["label"]) for row in rows), default=0)
     padding = {**PADDING, "left": min(320, max(PADDING["left"], 16 + round(6.2 * longest)))}
-    chart = _layers(rows, span_rows(rows), room=padding["left"] - 10)
-    title = titled("Accuracy change", frame) if batchnorm_label(frame) else None
-    if title is not None:
-        padding = {**padding, "top": 32}
+    names = alt.Axis(title=None, labelLimit=padding["left"] - 10, ticks=False, domain=False)
+    change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title=POINTS, axis=signed_axis(tickCount=4))
+    domain = alt.Y("label:N", sort=None, axis=names)
+    drops = rows_of("drops", rows)
+    tips = tooltip({"domain": "Domain", "change": ("Change, points", "+.1f")}, ends="+.1f", looked=True)
+    number = drops.mark_text(style="strong", align="right", dx=PADDING["right"] - 6, fontWeight=600)
+    chart = layered(
+        rows_of("span", span_rows(rows)).mark_point(opacity=0).encode(x=change),
+        drops.mark_rule(**ZERO).encode(x=alt.datum(0)),
+        *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
+        number.encode(x=RIGHT, y=domain, text="text:N", opacity=OPACITY),
+    )
+    title = titled("Accuracy change", frame)
     return finish(chart, width=width, height=height, padding=padding, title=title)
 
 
@@ -74,8 +71,9 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
 
 def change_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields change, low, high (points) and text of a row."""
-    change, low, high = interval_of(row)
-    return {"change": change, "low": low, "high": high, "text": points_text(change)}
+    ends = interval_of(row)
+    change = ends.pop("value")
+    return {"change": change, **ends, "text": points_text(change)}
 
 
 def is_overall(row: Mapping[str, Any]) -> bool:
@@ -98,18 +96,3 @@ def span_rows(rows: Rows) -> Rows:
     lost = max([-row["low"] for row in rows] or [0.0])
     won = max([row["high"] for row in rows] or [0.0])
     return [{"change": -step_above(lost)}, {"change": step_above(won)}]
-
-
-def _layers(rows: Rows, span: Rows, *, room: int) -> alt.LayerChart:
-    """Stack zero, intervals, dots and numbers; names are at most `room` pixels wide."""
-    change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title=POINTS, axis=signed_axis(tickCount=4))
-    domain = alt.Y("label:N", sort=None, axis=alt.Axis(title=None, labelLimit=room, ticks=False, domain=False))
-    drops = rows_of("drops", rows)
-    tips = tooltip({"domain": "Domain", "change": ("Change, points", "+.1f")}, ends="+.1f", looked=True)
-    number = drops.mark_text(style="strong", align="right", dx=PADDING["right"] - 6, fontWeight=600)
-    return layered(
-        rows_of("span", span).mark_point(opacity=0).encode(x=change),
-        drops.mark_rule(**ZERO).encode(x=alt.datum(0)),
-        *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
-        number.encode(x=RIGHT, y=domain, text="text:N", opacity=OPACITY),
-    )

@@ -13,9 +13,9 @@ import pandas as pd
 
 from ..core import choice, exposure_label, is_missing, scorer_exposure
 from .drop import CAPTION, POINTS, is_overall
-from .marks import ZERO, curve_layers, line_names, step_above, tooltip
+from .marks import ZERO, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
-from .theme import Rows, beside, layered, records, rows_of, titled
+from .theme import Rows, beside, records, titled
 
 Metric = Literal["accuracy_change", "relative_drop"]
 TITLES = {"accuracy_change": POINTS, "relative_drop": "Share of the accuracy lost (%)"}

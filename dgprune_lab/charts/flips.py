@@ -14,8 +14,8 @@ import pandas as pd
 
 from ..core import exposure_label, exposure_of, scorer_exposure
 from .drop import CAPTION, at_largest_ratio, is_overall
-from .marks import interval_marks, row_labels, row_numbers, step_above, tooltip
-from .theme import Rows, beside, domain_styles_of, interval_of, layered, point_of, records, rows_of, titled
+from .marks import interval_marks, layered, row_labels, row_numbers, rows_of, step_above, tooltip
+from .theme import Rows, beside, domain_styles_of, interval_of, point_of, records, titled
 
 METRICS = {"right_to_wrong": "Turned wrong (% of the images)", "wrong_to_right": "Turned right (% of the images)"}
 _NAMES = {"right_to_wrong": "turned_wrong", "wrong_to_right": "turned_right"}
@@ -43,22 +43,13 @@ def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
     several = {name: len({row.get(name) for row in used}) > 1 for name in ("scorer", "network")}
     rows: Rows = []
     for row in used:
-        value, low, high = interval_of(row)
         exposure = exposure_of(row)
         labels = [f"{row['network']}"] * several["network"]
         labels += [f"{row['scorer']}{exposure_label(scorer_exposure([row]))}"] * several["scorer"]
-        rows.append(
-            {
-                "place": len(rows),
-                "label": ", ".join([*labels, f"{row['domain']}{exposure_label(exposure)}"]),
-                "domain": str(row["domain"]),
-                "value": value,
-                "low": low,
-                "high": high,
-                "text": f"{counts[_key(row)]:,.0f} of {row['images']:,}" if _key(row) in counts else "",
-                **point_of(styles[str(row["domain"])], exposure=exposure),
-            }
-        )
+        label = ", ".join([*labels, f"{row['domain']}{exposure_label(exposure)}"])
+        text = f"{counts[_key(row)]:,.0f} of {row['images']:,}" if _key(row) in counts else ""
+        about = {"place": len(rows), "label": label, "domain": str(row["domain"]), "text": text}
+        rows.append({**about, **interval_of(row), **point_of(styles[str(row["domain"])], exposure=exposure)})
     return rows
 
 

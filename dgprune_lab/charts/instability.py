@@ -13,22 +13,10 @@ import altair as alt
 import pandas as pd
 
 from ..core import exposure_of, is_missing
-from .marks import COLOUR, LABEL_HEIGHT, POINT, RIGHT, line_names, of_field, spread, tooltip
-from .theme import (
-    Rows,
-    domain_styles_of,
-    finish,
-    interval_of,
-    layered,
-    point_of,
-    records,
-    rows_of,
-    shortened,
-    titled,
-    with_minus,
-)
+from .marks import COLOUR, LABEL_HEIGHT, POINT, RIGHT, layered, line_names, of_field, rows_of, spread, tooltip
+from .theme import Rows, domain_styles_of, finish, interval_of, point_of, records, shortened, titled, with_minus
 
-PADDING = {"left": 52, "right": 140, "top": 94, "bottom": 38}
+PADDING = {"left": 52, "right": 140, "top": 12, "bottom": 38}
 TITLES = {"accuracy": "Accuracy at the end (%)", "generalization_gap": "Training minus reported accuracy (points)"}
 
 
@@ -62,19 +50,9 @@ def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> Rows:
     for row in records(frame, metric=metric):
         if row["stage"] != "last" or is_missing(stable.get(row["run"])):
             continue
-        value, low, high = interval_of(row)
-        rows.append(
-            {
-                "run": int(row["run"]),
-                "domain": str(row["domain"]),
-                "stable": stable[row["run"]],
-                "value": value,
-                "low": low,
-                "high": high,
-                "settings": row["settings"],
-                **point_of(styles[str(row["domain"])], exposure=exposure_of(row)),
-            }
-        )
+        name, point = str(row["domain"]), point_of(styles[str(row["domain"])], exposure=exposure_of(row))
+        about = {"run": int(row["run"]), "domain": name, "stable": stable[row["run"]], "settings": row["settings"]}
+        rows.append({**about, **interval_of(row), **point})
     return rows
 
 

@@ -14,8 +14,20 @@ import pandas as pd
 
 from ..core import DgpruneError, exposure_label, exposure_of, is_missing
 from .drop import CAPTION, CHANGE, POINTS, at_largest_ratio, change_of, span_rows
-from .marks import LEFT, OPACITY, RIGHT, ZERO, interval_marks, row_labels, row_numbers, signed_axis, tooltip
-from .theme import DomainStyle, Rows, beside, domain_styles_of, layered, point_of, records, rows_of, shortened, titled
+from .marks import (
+    LEFT,
+    OPACITY,
+    RIGHT,
+    ZERO,
+    interval_marks,
+    layered,
+    row_labels,
+    row_numbers,
+    rows_of,
+    signed_axis,
+    tooltip,
+)
+from .theme import DomainStyle, Rows, beside, domain_styles_of, point_of, records, shortened, titled
 
 ROW = 17
 LETTERS = 30
@@ -43,21 +55,17 @@ def layers(frame: pd.DataFrame, *, width: int = 320) -> alt.HConcatChart:
                 f"Choose one: frame[frame.{column} == {names[0]!r}]."
             )
     rows = layer_rows(frame)
-    chart = layers_chart({"layers": rows, "span": span_rows(known(rows))}, width=width)
     removed = f": {100 * used[0]['ratio_requested']:.4g} % of one layer's filters removed" if used else ""
-    chart.title = titled(f"Layer sensitivity{removed}", frame, below=[CAPTION])
-    return chart
+    title = titled(f"Layer sensitivity{removed}", frame, below=[CAPTION])
+    return layers_chart({"layers": rows, "span": span_rows(known(rows))}, width=width, title=title)
 
 
 def layer_rows(
     frame: pd.DataFrame, *, estimates: Collection[tuple[str, str]] = (), styles: Mapping[str, DomainStyle] | None = None
 ) -> Rows:
-    """Return the chart's rows in points, per layer and domain.
+    """Return the chart's rows in points, per layer and domain; the styles are the frame's where not given.
 
-    Args:
-        frame: as of `layers`.
-        estimates: (layer, domain) measured on few images; pale, and the number begins with "~".
-        styles: of the domains; from the frame where not given.
+    The estimates, (layer, domain) measured on few images, are pale and their number begins with "~".
     """
     styles = styles or domain_styles_of(frame)
     rows: Rows = []
@@ -78,19 +86,14 @@ def waiting(layer: str, *, domain: str, style: DomainStyle) -> dict[str, Any]:
 
 def placed(rows: Rows) -> Rows:
     """Return rows with their places, names cut to a length, and where the names of the layers end."""
-    longest = max((len(row["label"]) for row in rows), default=0)
+    end = -24 - 6.4 * min(max((len(row["label"]) for row in rows), default=0), LETTERS)
     before = [None, *(row["layer"] for row in rows)]
-    return [
-        {
-            **row,
-            "place": k,
-            "label": shortened(row["label"], most=LETTERS),
-            "first": row["layer"] != before[k],
-            "name": shortened(row["layer"], most=LETTERS),
-            "at": -24 - 6.4 * min(longest, LETTERS),
-        }
-        for k, row in enumerate(rows)
-    ]
+    drawn: Rows = []
+    for place, (row, previous) in enumerate(zip(rows, before, strict=False)):
+        label, name = (shortened(row[key], most=LETTERS) for key in ("label", "layer"))
+        first = row["layer"] != previous
+        drawn.append({**row, "place": place, "label": label, "first": first, "name": name, "at": end})
+    return drawn
 
 
 def known(rows: Rows) -> Rows:
@@ -98,7 +101,9 @@ def known(rows: Rows) -> Rows:
     return [row for row in rows if row["change"] is not None]
 
 
-def layers_chart(data: Mapping[str, Rows] | None = None, *, width: int = 300) -> alt.HConcatChart:
+def layers_chart(
+    data: Mapping[str, Rows] | None = None, *, width: int = 300, title: alt.Title | None = None
+) -> alt.HConcatChart:
     """Return the chart itself; rows may be fed later."""
     data = data or {"layers": [], "span": span_rows([])}
     axis = signed_axis(tickCount=5, orient="top")
@@ -119,7 +124,7 @@ def layers_chart(data: Mapping[str, Rows] | None = None, *, width: int = 300) ->
         row_numbers(base, y=y),
         *interval_marks(base, change, at={"y": y}, tips=tips, size=50, opacity=OPACITY),
     )
-    return beside(chart.properties(width=width, height=alt.Step(ROW)))
+    return beside(chart.properties(width=width, height=alt.Step(ROW)), title=title)
 
 
 def _used(frame: pd.DataFrame) -> Rows:

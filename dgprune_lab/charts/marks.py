@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 
@@ -25,13 +25,30 @@ LABEL_HEIGHT = 14
 STEPS = (5, 10, 25, 50, 100)
 
 
+def layered(*charts: Any) -> alt.LayerChart:
+    """Put charts on top of each other, the first at the back; named data travel once, in their first layer."""
+    sent: set[str] = set()
+    layers: list[alt.Chart] = []
+    for chart in charts:
+        name = getattr(chart.data, "name", None)
+        if name in sent:
+            chart = chart.copy(deep=False)
+            chart.data = alt.NamedData(name=str(name))
+        elif isinstance(name, str):
+            sent.add(name)
+        layers.append(chart)
+    return cast(alt.LayerChart, alt.layer(*layers))
+
+
+def rows_of(name: str, rows: Rows) -> alt.Chart:
+    """Return an empty chart over data carried under a name, so that a page can swap them: `view.data(name, rows)`."""
+    return alt.Chart(alt.InlineData(values=rows, name=name))
+
+
 def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", looked: bool = False) -> list[alt.Tooltip]:
     """Return tooltip fields from field -> title, or (title, number format) for numbers.
 
-    Args:
-        fields: of the row.
-        ends: number format of the interval, whose ends then follow.
-        looked: add what was looked at.
+    The ends of the interval follow where `ends` is their number format, and what was looked at with `looked`.
     """
     interval = {"low": ("from", ends), "high": ("to", ends)} if ends else {}
     every = {**fields, **interval, **({"looked": "Looked at before"} if looked else {})}
@@ -70,15 +87,9 @@ def interval_marks(
     size: int = 60,
     opacity: Any = OPAQUE,
 ) -> list[alt.Chart]:
-    """Draw an interval from `low` to `high` and a point on it.
+    """Draw an interval from `low` to `high` and a point on it, from rows with the fields of `theme.point_of`.
 
-    Args:
-        base: data whose rows have the fields of `theme.point_of`.
-        value: the channel of the number, X or Y.
-        at: the other channel.
-        tips: of the point.
-        size: of the point.
-        opacity: of both.
+    `value` is the channel of the number, X or Y, and `at` the other one.
     """
     axis = "x" if isinstance(value, alt.X) else "y"
     ends = {axis: of_field(value, "low"), f"{axis}2": "high:Q"}

@@ -11,8 +11,8 @@ import altair as alt
 import pandas as pd
 
 from ..core import DIAMOND, is_target_aware
-from .marks import canvas, tooltip
-from .theme import Rows, finish, layered, records, role_label, rows_of, with_minus
+from .marks import canvas, layered, rows_of, tooltip
+from .theme import Rows, finish, records, role_label, with_minus
 
 PADDING = {"left": 8, "right": 8, "top": 6, "bottom": 6}
 _TOP, _SIDE, _GAP, _LINE = 22, 76, 70, 15
@@ -55,7 +55,7 @@ def mean_map(frame: pd.DataFrame, *, size: int = 104) -> alt.LayerChart:
     x, y = canvas(width, height)
     shade = alt.Fill("shade:Q", scale=alt.Scale(domain=[0, 1], range=["#F1F3F5", "#16324F"]), legend=None)
     tips = tooltip({"domain": "Domain", "filter": "Filter", "value": ("mean", ".3g")})
-    places = rows_of("places", _places(maps, corners, size)).mark_rect()
+    places = rows_of("places", _places(maps, corners, size=size)).mark_rect()
     chart = layered(
         places.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", fill=shade, tooltip=tips),
         rows_of("words", words).mark_text(align="left", style="strong").encode(x=x, y=y, text="text:N"),
@@ -63,7 +63,7 @@ def mean_map(frame: pd.DataFrame, *, size: int = 104) -> alt.LayerChart:
     return finish(chart, width=width, height=height, padding=PADDING)
 
 
-def _places(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], size: int) -> Rows:
+def _places(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], *, size: int) -> Rows:
     """Every place of every map as a rectangle on the page."""
     strongest = {number: 0.0 for number, _ in corners}
     for row in maps:

@@ -6,7 +6,7 @@ with `view.data(name, rows)`:
 
 | name | one row is | fields |
 |---|---|---|
-| curve | a measured share of one network | network, kept (%), loss, base, whole, dots, place, colour, dash |
+| curve | a measured share of one network | network, kept (%), loss, base, grid, dots, place, colour, dash |
 | ends | an interval of the read-off | network, tolerance (%), low, high (%), base, place, colour, dash |
 | words | a line above the plot | text, line (pixels) |
 """
@@ -22,8 +22,8 @@ import pandas as pd
 
 from ..core import DgpruneError, is_missing
 from ..stats import unlike
-from .marks import COLOUR, DASH, LEFT, RIGHT, TEXT_COLOUR, of_field, tooltip
-from .theme import Data, Rows, batchnorm_label, finish, layered, records, rows_of, scorer_styles, shortened, titled
+from .marks import COLOUR, DASH, LEFT, RIGHT, TEXT_COLOUR, layered, of_field, rows_of, tooltip
+from .theme import Data, Rows, finish, records, scorer_styles, shortened, titled
 
 PADDING = {"left": 64, "right": 24, "top": 38, "bottom": 42}
 _COUNTED = {"weight": "Single weights kept (%)", "filter": "Filters kept (%)"}
@@ -58,12 +58,8 @@ def prunability(
     if not 0 < start <= 1:
         raise DgpruneError(f"the chart's tolerance lies above 0 and up to 1, so 0.1 is a tenth; got {start!r}.")
     counted = str(records(frame, metric="loss")[0]["granularity"])
-    chart = prunability_chart(data, tolerance=start, counted=counted, width=width, height=height)
-    if batchnorm_label(frame):
-        chart.title = titled("Prunability", frame)
-        chart.title.offset = 40 if data["words"] else 12
-        chart.padding = {**PADDING, "top": PADDING["top"] + (26 if data["words"] else 0)}
-    return chart
+    title = titled("Prunability", frame)
+    return prunability_chart(data, tolerance=start, counted=counted, width=width, height=height, title=title)
 
 
 def prunability_data(frame: pd.DataFrame) -> Data:
@@ -79,7 +75,7 @@ def prunability_data(frame: pd.DataFrame) -> Data:
         for row in rows:
             loss = min(max(row["value"], _LEAST), _MOST) if math.isfinite(row["value"]) else None
             kept, full_grid = 100 * row["fraction_kept"], row["search"] == "grid"
-            point = {"kept": kept, "loss": loss, "whole": full_grid, "dots": len(rows) <= _DOTS}
+            point = {"kept": kept, "loss": loss, "grid": full_grid, "dots": len(rows) <= _DOTS}
             data["curve"].append({**shared[name], **point})
     for row in found:
         if not is_missing(row["low"]) and str(row["network"]) in shared:
@@ -92,10 +88,16 @@ def prunability_data(frame: pd.DataFrame) -> Data:
 
 
 def prunability_chart(
-    data: Mapping[str, Rows], *, tolerance: float = 0.1, counted: str = "weight", width: int = 560, height: int = 300
+    data: Mapping[str, Rows],
+    *,
+    tolerance: float = 0.1,
+    counted: str = "weight",
+    title: alt.Title | None = None,
+    width: int = 560,
+    height: int = 300,
 ) -> alt.LayerChart:
     """Return the chart over these data, which may be empty and be fed later."""
-    chart = finish(_layers(data, _COUNTED[counted]), width=width, height=height, padding=PADDING)
+    chart = finish(_layers(data, _COUNTED[counted]), width=width, height=height, padding=PADDING, title=title)
     slider = alt.binding_range(min=1, max=100, step=1, name="The loss may grow by (%) ")
     parameter: Any = alt.param(name="tolerance", value=round(100 * tolerance, 6), bind=slider).param
     chart.params = [parameter]
@@ -129,7 +131,7 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     )
     allowed = curve.transform_filter("datum.kept === 100").mark_rule(strokeWidth=1.2, strokeDash=[5, 4])
     points = curve.transform_filter("datum.dots && datum.loss !== null")
-    isolated = judged.transform_filter("datum.allowed && datum.above > 0 && datum.whole")
+    isolated = judged.transform_filter("datum.allowed && datum.above > 0 && datum.grid")
     name = read.transform_calculate(label=words).mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
     interval = ends.transform_calculate(label=between).mark_text(style="words", dy=1, **line)
     return layered(
@@ -157,6 +159,6 @@ def _judged(curve: alt.Chart) -> alt.Chart:
         curve.transform_calculate(allowed="datum.loss !== null && datum.loss <= datum.limit * (1 + 1e-9)")
         .transform_calculate(outside="datum.allowed ? 0 : 1")
         .transform_window(above="sum(outside)", groupby=["network"], sort=sort, frame=[None, 0])
-        .transform_calculate(candidate="datum.allowed && (datum.whole || datum.above === 0) ? datum.kept : 1e3")
+        .transform_calculate(candidate="datum.allowed && (datum.grid || datum.above === 0) ? datum.kept : 1e3")
         .transform_joinaggregate(value="min(candidate)", groupby=["network"])
     )

@@ -13,8 +13,8 @@ import altair as alt
 import pandas as pd
 
 from ..core import DgpruneError, exposure_label, is_missing, scorer_exposure
-from .marks import LEFT, OPACITY, RIGHT
-from .theme import Rows, finish, layered, records, rows_of
+from .marks import LEFT, OPACITY, RIGHT, layered, rows_of
+from .theme import Rows, finish, records
 
 PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}
 QUANTITIES = {"filters": "Filters", "parameters": "Parameters", "macs": "MACs", "bytes": "File size"}
@@ -33,15 +33,29 @@ def size_and_cost(
     Raises:
         DgpruneError: the full network's number of a metric is missing.
     """
-    chart = _layers(size_rows(frame, full=full))
+    y = alt.Y("what:N", sort=None, axis=None, scale=alt.Scale(paddingInner=0.0, paddingOuter=0.0))
+    share = alt.X("share:Q", scale=alt.Scale(domain=[0, 100], nice=False), axis=None)
+    base = rows_of("left", size_rows(frame, full=full))
+    bar: dict[str, Any] = {"size": 8, "yOffset": 7, "cornerRadius": 2}
+    above: dict[str, Any] = {"dy": -7, "baseline": "middle"}
+    text = base.mark_text(style="words", align="right", dx=-46, **above)
+    percent = base.mark_text(style="strong", align="right", fontWeight=600, **above)
+    chart = layered(
+        base.mark_bar(style="track", **bar).encode(x=LEFT, x2=RIGHT, y=y),
+        base.mark_bar(style="kept", **bar).encode(x=share, y=y, opacity=OPACITY),
+        base.mark_text(style="words", align="left", **above).encode(x=LEFT, y=y, text="what:N"),
+        text.encode(x=RIGHT, y=y, text="text:N", opacity=OPACITY),
+        percent.encode(x=RIGHT, y=y, text="percent:N", opacity=OPACITY),
+    )
     drawn = [row for metric in QUANTITIES for row in _by_ratio(frame, metric)[-1:]]
     exposure = scorer_exposure(drawn)
-    if not exposure:
-        return finish(chart, width=width, height=height, padding=PADDING)
-    name = "" if is_missing(drawn[0]["scorer"]) else str(drawn[0]["scorer"])
-    text = (name + exposure_label(exposure)).strip()
-    title = alt.Title(text, fontSize=11, fontWeight="normal", offset=4, limit=width)
-    return finish(chart, width=width, height=height, padding={**PADDING, "top": 22}, title=title)
+    title = None
+    if exposure:
+        name = "" if is_missing(drawn[0]["scorer"]) else str(drawn[0]["scorer"])
+        title = alt.Title(
+            (name + exposure_label(exposure)).strip(), fontSize=11, fontWeight="normal", offset=4, limit=width
+        )
+    return finish(chart, width=width, height=height, padding=PADDING, title=title)
 
 
 def size_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -> Rows:
@@ -88,21 +102,3 @@ def amount(value: float, *, metric: str) -> str:
             digits = 2 if scaled < 10 else 1 if scaled < 100 else 0
             return f"{scaled:.{digits}f} {letter}{unit}"
     return f"{value:,.0f}" + (f" {unit}" if unit else "")
-
-
-def _layers(rows: Rows) -> alt.LayerChart:
-    """Stack a track for the full network, a bar for what remains, and the words above it."""
-    y = alt.Y("what:N", sort=None, axis=None, scale=alt.Scale(paddingInner=0.0, paddingOuter=0.0))
-    share = alt.X("share:Q", scale=alt.Scale(domain=[0, 100], nice=False), axis=None)
-    base = rows_of("left", rows)
-    bar: dict[str, Any] = {"size": 8, "yOffset": 7, "cornerRadius": 2}
-    above: dict[str, Any] = {"dy": -7, "baseline": "middle"}
-    text = base.mark_text(style="words", align="right", dx=-46, **above)
-    percent = base.mark_text(style="strong", align="right", fontWeight=600, **above)
-    return layered(
-        base.mark_bar(style="track", **bar).encode(x=LEFT, x2=RIGHT, y=y),
-        base.mark_bar(style="kept", **bar).encode(x=share, y=y, opacity=OPACITY),
-        base.mark_text(style="words", align="left", **above).encode(x=LEFT, y=y, text="what:N"),
-        text.encode(x=RIGHT, y=y, text="text:N", opacity=OPACITY),
-        percent.encode(x=RIGHT, y=y, text="percent:N", opacity=OPACITY),
-    )

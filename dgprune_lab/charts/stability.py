@@ -30,37 +30,26 @@ def stability(frame: pd.DataFrame, *, width: int = 300) -> alt.HConcatChart:
     """
     present = set(frame["over"])
     kinds = [kind for kind in TITLES if kind in present] or ["halves"]
-    return beside(*(_plot(frame, kind, width) for kind in kinds))
+    return beside(*(_plot(frame, kind, width=width) for kind in kinds))
 
 
 def stability_rows(frame: pd.DataFrame, *, over: str) -> Rows:
     """Return the rows of one kind, one per scorer in the order of the table."""
-    chance = {str(row["scorer"]): row for row in _means(frame, over, "rank_correlation_by_chance")}
+    chance = {str(row["scorer"]): row for row in _means(frame, over, metric="rank_correlation_by_chance")}
     rows: Rows = []
-    for row in _means(frame, over, "rank_correlation"):
+    for row in _means(frame, over, metric="rank_correlation"):
         name, looked = str(row["scorer"]), row["target_aware"]
         unread = row["over"] == "halves" and row["images"] == 0 and row["interval"] != "seeds"
         number = "–" if is_missing(row["value"]) else with_minus(f"{row['value']:.2f}")
-        numbers = {
-            "value": row["value"],
-            "low": row["low"],
-            "high": row["high"],
-            "chance_low": chance[name]["low"],
-            "chance_high": chance[name]["high"],
-        }
-        rows.append(
-            {
-                "place": len(rows),
-                "label": marked(name, looked),
-                **{key: None if is_missing(value) else value for key, value in numbers.items()},
-                "text": number + (", reads no images" if unread else ""),
-                "mark": dot_mark(looked, hollow=unread),
-            }
-        )
+        numbers = {key: row[key] for key in ("value", "low", "high")}
+        numbers |= {f"chance_{key}": chance[name][key] for key in ("low", "high")}
+        numbers = {key: None if is_missing(value) else value for key, value in numbers.items()}
+        words = {"label": marked(name, looked), "text": number + (", reads no images" if unread else "")}
+        rows.append({"place": len(rows), **words, **numbers, "mark": dot_mark(looked, hollow=unread)})
     return rows
 
 
-def _plot(frame: pd.DataFrame, over: str, width: int) -> alt.LayerChart:
+def _plot(frame: pd.DataFrame, over: str, *, width: int) -> alt.LayerChart:
     """One kind: names, numbers, chance in grey, range and dot."""
     rows = stability_rows(frame, over=over)
     ends = [row[key] for row in rows for key in ("value", "low", "chance_low") if row[key] is not None]
@@ -80,11 +69,11 @@ def _below(frame: pd.DataFrame, over: str) -> list[str]:
     grey = "grey: filters paired at random, 95 %"
     if over == "halves":
         return [f"mean and range of {count} {'cut' if count == 1 else 'cuts'} into halves", grey]
-    match = [r["value"] for r in _means(frame, over, "match_correlation")][:1]
+    match = [r["value"] for r in _means(frame, over, metric="match_correlation")][:1]
     alike = "".join(f"; outputs of matched filters correlate {value:.2f}" for value in match)
     return [f"mean and range of {count} {'pair' if count == 1 else 'pairs'} of trainings{alike}", grey]
 
 
-def _means(frame: pd.DataFrame, over: str, metric: str) -> Rows:
+def _means(frame: pd.DataFrame, over: str, *, metric: str) -> Rows:
     rows = records(frame, metric=metric)
     return [row for row in rows if row["over"] == over and row["group"] == "all" and is_missing(row["pair"])]

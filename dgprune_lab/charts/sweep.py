@@ -31,22 +31,30 @@ from ..core import (
     strongest_exposure,
     with_scorer_exposure,
 )
-from .marks import LABEL_HEIGHT, LEFT, OPACITY, curve_layers, interval_marks, line_names, spread, tooltip
+from .marks import (
+    LABEL_HEIGHT,
+    LEFT,
+    OPACITY,
+    curve_layers,
+    interval_marks,
+    layered,
+    line_names,
+    rows_of,
+    spread,
+    tooltip,
+)
 from .theme import (
     DASHED,
     DOTTED,
     Data,
     Rows,
-    batchnorm_label,
     beside,
     domain_styles_of,
     finish,
     interval_of,
-    layered,
     mark_of,
     records,
     role_label,
-    rows_of,
     scorer_styles,
     shortened,
     titled,
@@ -84,7 +92,7 @@ def sweep(
         step: the widest distance of two ratios that counts as measured without a gap.
         width, height: of one plot, in pixels.
     """
-    title = titled(metric.capitalize(), frame) if batchnorm_label(frame) else None
+    title = titled(metric.capitalize(), frame)
     scorers = list(dict.fromkeys(str(row["scorer"]) for row in records(frame) if not is_missing(row["scorer"])))
     if len(scorers) > 1:
         panels = _by_domain(frame, scorers, metric=metric, size=(width, height), chance=chance, step=step)
@@ -95,8 +103,7 @@ def sweep(
             {"pin": label, **{key: row[key] for key in ("domain", "removed", "value")}}
             for row in sweep_points(other, metric=metric)
         ]
-    padding = PADDING if title is None else {**PADDING, "top": 36}
-    return finish(_layers(data, metric=metric), width=width, height=height, padding=padding, title=title)
+    return finish(_layers(data, metric=metric), width=width, height=height, padding=PADDING, title=title)
 
 
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
@@ -111,21 +118,15 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
         groups.setdefault((str(row["domain"]), float(row["ratio_requested"])), []).append(row)
     points: Rows = []
     for (domain, ratio), rows in groups.items():
-        values, lows, highs = zip(*map(interval_of, rows), strict=True)
+        values, lows, highs = zip(*(interval_of(row).values() for row in rows), strict=True)
         exposure = strongest_exposure(map(exposure_of, rows))
-        points.append(
-            {
-                "domain": domain,
-                "removed": round(100.0 * ratio, 4),
-                "value": sum(values) / len(values),
-                "low": min(lows),
-                "high": max(highs),
-                "exposure": exposure,
-                "label": "" if exposure == LONGEST else domain_label(styles[domain].role, exposure),
-                "below": exposure_label(exposure).strip() if exposure == LONGEST else "",
-                **mark_of(styles[domain], exposure=exposure),
-            }
-        )
+        label, below = domain_label(styles[domain].role, exposure), ""
+        if exposure == LONGEST:
+            label, below = "", exposure_label(exposure).strip()
+        place = {"domain": domain, "removed": round(100.0 * ratio, 4), "value": sum(values) / len(values)}
+        words = {"exposure": exposure, "label": label, "below": below}
+        ends = {"low": min(lows), "high": max(highs)}
+        points.append({**place, **ends, **words, **mark_of(styles[domain], exposure=exposure)})
     order = list(styles)
     return sorted(points, key=lambda row: (order.index(row["domain"]), row["removed"]))
 
@@ -140,13 +141,9 @@ def sweep_data(
     letters: int = 27,
     span: tuple[float, float] = (0.0, 100.0),
 ) -> Data:
-    """Return the chart's named data from `sweep_points`.
+    """Return the chart's named data from the `sweep_points` of one plot; now, chance, step and height: see `sweep`.
 
-    Args:
-        points: of one plot.
-        now, chance, step, height: as of `sweep`.
-        letters: of a label, up to which a long name is shortened so that the words behind it stay complete.
-        span: the ends of the vertical axis, between which the labels stay.
+    A label has at most `letters`, up to which a long name is shortened, and stays within `span`, the vertical axis.
     """
     data: Data = {name: [] for name in NAMES}
     for domain in dict.fromkeys(row["domain"] for row in points):

@@ -33,6 +33,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 MINUS = "\N{MINUS SIGN}"
 LETTERS = 52
 
+_INKS = {"ink": FULL, "words": AXIS_INK, "strong": INK, "quiet": QUIET, "track": "#E6E9ED", "kept": "#4C5B6B"}
+_INKS["pinned"] = PINNED
 _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "triangle-right", "cross")
 _BATCHNORM = {"as_is": "as is", "recalibrate": "recalibrated", "fold": "folded"}
 
@@ -65,12 +67,9 @@ def domain_styles(domains: Iterable[tuple[str, str]]) -> dict[str, DomainStyle]:
         if name in styles:
             continue
         spare = FURTHER[sum(style.colour in FURTHER for style in styles.values()) % len(FURTHER)]
-        styles[name] = DomainStyle(
-            colour=first.pop(role, spare),
-            dash=LONG_DASH if role == "target" else SOLID,
-            shape=_SHAPES[len(styles) % len(_SHAPES)],
-            role=role if role in ("source", "target") else "",
-        )
+        known, dash = role if role in ("source", "target") else "", LONG_DASH if role == "target" else SOLID
+        shape = _SHAPES[len(styles) % len(_SHAPES)]
+        styles[name] = DomainStyle(colour=first.pop(role, spare), dash=dash, shape=shape, role=known)
     return styles
 
 
@@ -100,28 +99,21 @@ def percent(value: float, unit: object) -> float:
     return float(value) if unit in ("%", "points", "percent") else 100.0 * float(value)
 
 
-def interval_of(row: Mapping[str, Any]) -> tuple[float, float, float]:
+def interval_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return value, low and high of a row in percent; without an interval both ends are the value."""
-    value, low, high = (row["value"] if is_missing(row[name]) else row[name] for name in ("value", "low", "high"))
-    return percent(value, row["unit"]), percent(low, row["unit"]), percent(high, row["unit"])
+    cells = {name: row["value"] if is_missing(row[name]) else row[name] for name in ("value", "low", "high")}
+    return {name: percent(cell, row["unit"]) for name, cell in cells.items()}
 
 
 def point_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = False) -> dict[str, Any]:
     """Return the fields of a data row that draw its point; a domain that was looked at is a hollow diamond.
 
-    Args:
-        style: of the domain or scorer.
-        exposure: its mark; target-aware points have a colour of their own.
-        keep_colour: keep the style's colour instead, where several target-aware lines must be distinguished.
+    Target-aware points have a colour of their own, unless `keep_colour`: where several lines must be distinguished.
     """
     marked = exposure not in ("", "?")
     colour = TARGET_AWARE if exposure.startswith("target-aware") and not keep_colour else style.colour
-    return {
-        "colour": colour,
-        "shape": "diamond" if marked else style.shape,
-        "fill": "transparent" if marked else colour,
-        "looked": EXPOSURE_WORDS[exposure],
-    }
+    shape, fill = ("diamond", "transparent") if marked else (style.shape, colour)
+    return {"colour": colour, "shape": shape, "fill": fill, "looked": EXPOSURE_WORDS[exposure]}
 
 
 def mark_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = False) -> dict[str, Any]:
@@ -131,74 +123,41 @@ def mark_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = 
 
 def config() -> alt.Config:
     """Return the house style of every chart, for a light page; a dark page overrides the inks when embedding."""
-    axis = alt.AxisConfig(
-        labelColor=AXIS_INK,
-        titleColor=AXIS_INK,
-        tickColor=GRID,
-        domainColor="#B9BEC6",
-        gridColor=GRID,
-        labelFont=FONT,
-        titleFont=FONT,
-        labelFontSize=11,
-        titleFontSize=11,
-        titleFontWeight="normal",
-        tickSize=4,
-        labelPadding=3,
-        titlePadding=6,
-    )
+    inks = {
+        "labelColor": AXIS_INK,
+        "titleColor": AXIS_INK,
+        "tickColor": GRID,
+        "domainColor": "#B9BEC6",
+        "gridColor": GRID,
+    }
+    fonts: dict[str, Any] = {"labelFont": FONT, "titleFont": FONT, "labelFontSize": 11, "titleFontSize": 11}
+    space: dict[str, Any] = {"titleFontWeight": "normal", "tickSize": 4, "labelPadding": 3, "titlePadding": 6}
+    title: dict[str, Any] = {"fontSize": 13, "fontWeight": 600, "anchor": "start"}
     return alt.Config(
-        axis=axis,
+        axis=alt.AxisConfig(**inks, **fonts, **space),
         background="transparent",
         font=FONT,
-        title=alt.TitleConfig(
-            font=FONT, fontSize=13, fontWeight=600, anchor="start", color=INK, subtitleColor=AXIS_INK
-        ),
+        title=alt.TitleConfig(font=FONT, color=INK, subtitleColor=AXIS_INK, **title),
         text=alt.MarkConfig(font=FONT, fontSize=11),
         view=alt.ViewConfig(stroke="transparent"),
-        style={
-            "ink": {"color": FULL},
-            "words": {"color": AXIS_INK},
-            "strong": {"color": INK},
-            "quiet": {"color": QUIET},
-            "track": {"color": "#E6E9ED"},
-            "kept": {"color": "#4C5B6B"},
-            "pinned": {"color": PINNED},
-        },
+        style={name: {"color": colour} for name, colour in _INKS.items()},
     )
-
-
-def layered(*charts: Any) -> alt.LayerChart:
-    """Put charts on top of each other, the first at the back; named data travel once, in their first layer."""
-    sent: set[str] = set()
-    layers: list[alt.Chart] = []
-    for chart in charts:
-        name = getattr(chart.data, "name", None)
-        if name in sent:
-            chart = chart.copy(deep=False)
-            chart.data = alt.NamedData(name=str(name))
-        elif isinstance(name, str):
-            sent.add(name)
-        layers.append(chart)
-    return cast(alt.LayerChart, alt.layer(*layers))
-
-
-def rows_of(name: str, rows: Rows) -> alt.Chart:
-    """Return an empty chart over data carried under a name, so that a page can swap them: `view.data(name, rows)`."""
-    return alt.Chart(alt.InlineData(values=rows, name=name))
 
 
 def finish(
     chart: alt.LayerChart, *, width: int, height: int, padding: Mapping[str, int], title: alt.Title | None = None
 ) -> alt.LayerChart:
-    """Set the size of a chart's plot and a fixed room around it.
+    """Set the size of a chart's plot and a fixed room around it, with more above for a title.
 
     The room does not depend on the data (autosize "none"), so nothing moves when the data are swapped; the whole
     picture is `width + padding["left"] + padding["right"]` wide.
     """
-    autosize = alt.AutoSizeParams(type="none")
-    sized = chart.properties(width=width, height=height, padding=dict(padding), autosize=autosize)
+    sized = chart.properties(width=width, height=height, autosize=alt.AutoSizeParams(type="none"))
+    sized.padding = dict(padding)
     if title is not None:
+        lines = [] if title.subtitle is alt.Undefined else cast("list[str]", title.subtitle)
         sized.title = title
+        sized.padding["top"] += 26 + 14 * len(lines)
     return _in_style(sized)
 
 
@@ -264,17 +223,17 @@ def role_label(role: object) -> str:
     return f" ({role})" if role in ("source", "target") else ""
 
 
-def batchnorm_label(frame: pd.DataFrame) -> str:
-    """Return the BatchNorm setting of a table's pruned networks: "BatchNorm recalibrated"; "" where it has none."""
+def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = ()) -> alt.Title | None:
+    """Return a title with the BatchNorm setting of the pruned networks behind it, "Accuracy, BatchNorm recalibrated".
+
+    None where a table has no such setting and there are no lines `below`.
+    """
     settings = set(frame.loc[frame["ratio_requested"] != 0, "batchnorm"])  # the full network is never recalibrated
     label = " or ".join(text for name, text in _BATCHNORM.items() if name in settings)
-    return f"BatchNorm {label}" if label else ""
-
-
-def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = ()) -> alt.Title:
-    """Return a title with the BatchNorm setting of the pruned networks behind it, and lines below."""
-    text = ", ".join(filter(None, (words, batchnorm_label(frame))))
-    return alt.Title(text=text, offset=12, **({"subtitle": list(below)} if below else {}))
+    if not label and not below:
+        return None
+    text = f"{words}, BatchNorm {label}" if label else words
+    return alt.Title(text=text, offset=12, subtitle=list(below) if below else alt.Undefined)
 
 
 def with_minus(text: str) -> str:

@@ -6,7 +6,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `value`, 
 |---|---|---|
 | curves | a measured network | domain, curve (the domain, or its training images), epoch, step, round, value, low, |
 |        |                    | high, when, looked; line: colour of the line; of the point: colour, dash, shape, fill |
-| cuts | a cut | epoch, label, told (the tooltip's words) |
+| cuts | a cut | epoch, label, tip: words of the tooltip |
 | names | the name at a line's end | domain, label, epoch, value, colour |
 | ends | an end of the axis | epoch |
 | unit | what the numbers at the rules are, of events | text |
@@ -21,23 +21,9 @@ import altair as alt
 import pandas as pd
 
 from ..core import Exposure, exposure_of, strongest_exposure
-from .marks import DASH, LABEL_HEIGHT, POINT, RIGHT, line_names, of_field, spread, tooltip
+from .marks import DASH, LABEL_HEIGHT, POINT, RIGHT, layered, line_names, of_field, rows_of, spread, tooltip
 from .sweep import domain_label, line_label
-from .theme import (
-    DOTTED,
-    Data,
-    Rows,
-    batchnorm_label,
-    domain_styles_of,
-    finish,
-    interval_of,
-    layered,
-    mark_of,
-    records,
-    rows_of,
-    titled,
-    with_minus,
-)
+from .theme import DOTTED, Data, Rows, domain_styles_of, finish, interval_of, mark_of, records, titled, with_minus
 
 PADDING = {"left": 52, "right": 150, "top": 26, "bottom": 36}
 COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
@@ -58,10 +44,8 @@ def training(frame: pd.DataFrame, *, epochs: int | None = None, width: int = 520
         width, height: of the plot, in pixels.
     """
     chart = _layers(training_data(frame, epochs=epochs, height=height))
-    if not batchnorm_label(frame):
-        return finish(chart, width=width, height=height, padding=PADDING)
-    padding, title = {**PADDING, "top": 52}, titled("Accuracy during training", frame)
-    return finish(chart, width=width, height=height, padding=padding, title=title)
+    title = titled("Accuracy during training", frame)
+    return finish(chart, width=width, height=height, padding=PADDING, title=title)
 
 
 def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int = 280) -> Data:
@@ -76,23 +60,15 @@ def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int
     for step, row in enumerate(used):
         name, exposure = str(row["domain"]), exposure_of(row)
         on_training = row["split"] == "train" and name in reported
-        value, low, high = interval_of(row)
-        point = {
-            "domain": name,
-            "curve": name + TRAINING * on_training,
-            "epoch": int(row["epoch"]),
-            "step": step,
-            "round": int(row["round"] if "round" in row else row["event"]),
-            "value": value,
-            "low": low,
-            "high": high,
-            "when": WHEN.get(str(row["stage"]), str(row["stage"])),
-            "line": mark_of(styles[name], exposure=exposures[name])["colour"],
-            **mark_of(styles[name], exposure=exposure),
-        }
+        number = int(row["round"] if "round" in row else row["event"])
+        place = {"domain": name, "curve": name + TRAINING * on_training, "epoch": int(row["epoch"]), "step": step}
+        when = {"round": number, "when": WHEN.get(str(row["stage"]), str(row["stage"]))}
+        mark = {"line": mark_of(styles[name], exposure=exposures[name])["colour"]}
+        mark |= mark_of(styles[name], exposure=exposure)
+        point = {**place, **when, **interval_of(row), **mark}
         point |= {"dash": list(DOTTED), "fill": "transparent"} if on_training else {}
         if row["stage"] == "cut":
-            _add_cut(data["cuts"], row, point, before=last.get(name))
+            _add_cut(data["cuts"], row, point=point, before=last.get(name))
         data["curves"].append(point)
         label = line_label(name, TRAINING if on_training else domain_label(styles[name].role, exposure))
         last[point["curve"]] = {**{key: point[key] for key in ("domain", "epoch", "value", "colour")}, "label": label}
@@ -106,25 +82,25 @@ def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int
     return data
 
 
-def _add_cut(cuts: Rows, row: Mapping[str, Any], point: Mapping[str, Any], *, before: Mapping[str, Any] | None) -> None:
+def _add_cut(cuts: Rows, row: Mapping[str, Any], *, point: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
     """Add a cut: the share it removed, or of an event the first domain's points, and all domains' in the tooltip."""
     if "event" not in row or before is None:
         text = f"{100 * row['ratio_achieved']:.0f} % of {COUNTED[row['budget']]} removed"
-        cut = {"epoch": point["epoch"], "label": text, "told": text}
+        cut = {"epoch": point["epoch"], "label": text, "tip": text}
         if cut not in cuts:
             cuts.append(cut)
         return
     lost = with_minus(f"{point['value'] - before['value']:+.1f}")
     text = f"{point['domain']} {lost} points"
     if cuts and cuts[-1]["epoch"] == point["epoch"]:
-        cuts[-1]["told"] += f", {text}"
+        cuts[-1]["tip"] += f", {text}"
     else:
-        cuts.append({"epoch": point["epoch"], "label": lost, "told": f"event {point['round']}: {text}"})
+        cuts.append({"epoch": point["epoch"], "label": lost, "tip": f"event {point['round']}: {text}"})
 
 
 def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     """Stack bands, lines, points and names in front of the rules."""
-    axis = alt.Axis(tickCount=8, labelExpr="datum.value % 1 ? '' : datum.label")
+    axis = alt.Axis(tickCount=8, format="d", labelExpr="datum.value % 1 ? '' : datum.label")
     x = alt.X("epoch:Q", scale=alt.Scale(nice=False, zero=True), title="Epochs", axis=axis)
     scale = alt.Scale(domain=[0, 100], nice=False)
     y = alt.Y("value:Q", scale=scale, title="Accuracy (%)", axis=alt.Axis(tickCount=5))
@@ -136,7 +112,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     share: dict[str, Any] = {"style": "words", "align": "left", "dy": -13}
     return layered(
         rows_of("ends", data["ends"]).mark_point(opacity=0).encode(x=x),
-        cuts.mark_rule(style="ink", strokeWidth=1, opacity=0.45).encode(x=x, tooltip=tooltip({"told": "At once"})),
+        cuts.mark_rule(style="ink", strokeWidth=1, opacity=0.45).encode(x=x, tooltip=tooltip({"tip": "At once"})),
         cuts.mark_text(dx=3, **share).encode(x=x, y=alt.value(0), text="label:N"),
         curves.mark_area(opacity=0.13).encode(x=x, y=of_field(y, "low"), **band),
         curves.mark_line(strokeWidth=2).encode(x=x, y=y, **line),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...core import DgpruneError, Exposure, exposure_of, is_missing, strongest_exposure
-from ..theme import Data, DomainStyle, Rows, batchnorm_label, beside, domain_styles, records, titled
+from ..theme import Data, DomainStyle, Rows, beside, domain_styles, records, titled
 from .map import SIDE, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
 from .numbers import METRICS, number_chart, number_data, number_plots
 
@@ -58,9 +58,7 @@ def feature_shift(
             raise DgpruneError("the table has no features to draw; make one with diagnostics.feature_shift(study).")
         data = number_data(rows, layers, styles=_styles_of(rows))
         if not mapped[0]:
-            chart = number_chart(data, layers=layers, at=at)
-            chart.title = titled("Feature shift", frame)
-            return chart
+            return number_chart(data, layers=layers, at=at, title=titled("Feature shift", frame))
         tables = {f"Layer {mapped[0][0]['group']}" if len(layers) > 1 else "": frame}
         numbers = [number_plots(data, layers, columns=3)] if layers else []
     knots, side = _knots(mapped), LARGE if len(tables) == 1 else SIDE
@@ -71,8 +69,7 @@ def feature_shift(
         data = _map_data(rows, knots, styles=_styles_of(records(table)), side=side)
         plot = map_plot(data, knots=knots, side=side, suffix=suffix, legend=last)
         plots.append(plot.properties(title=alt.Title(text=name)) if name else plot)
-    first = next(iter(tables.values()))
-    title = titled("Feature shift", first) if batchnorm_label(first) else None
+    title = titled("Feature shift", next(iter(tables.values())))
     content = [alt.vconcat(*plots, *numbers, spacing=24)] if numbers else plots
     chart = beside(*content, spacing=12, padding=(8, 12, 6, 6), title=title)
     chart.params = parameters(knots, at=knots[len(knots) // 2] if at is None else at, slider=slider)
@@ -122,7 +119,9 @@ def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, Domain
     ]
     grid = [[[places[dot.domain, dot.image, knot, axis] for axis in MAPS] for dot in dots] for knot in knots]
     roles = {str(row["domain"]): str(row["role"]) for row in first}
-    domains = {name: (roles[name], strongest_exposure(listed)) for name, listed in exposures.items()}
+    domains: dict[str, tuple[str, Exposure]] = {
+        name: (roles[name], strongest_exposure(listed)) for name, listed in exposures.items()
+    }
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {
         "points": point_rows(dots, boxed(np.array(grid)), styles=styles),

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core import Exposure, exposure_label, is_missing
-from ..marks import COLOUR, SHAPE, TEXT_COLOUR, tooltip
-from ..theme import QUIET, Data, DomainStyle, Rows, finish, layered, role_label, rows_of, shortened
+from ..marks import COLOUR, SHAPE, TEXT_COLOUR, layered, rows_of, tooltip
+from ..theme import QUIET, Data, DomainStyle, Rows, finish, role_label, shortened
 
 _FIRST, _SECOND = ("#1F77B4", "#FF7F0E", "#2CA02C", "#D62728", "#9467BD"), ("#8C564B", "#E377C2", "#17BECF", "#BCBD22")
 CLASS_COLOURS = (*_FIRST, *_SECOND, "#7F7F7F")
@@ -59,29 +59,16 @@ def boxed(places: Places) -> NDArray[np.float64]:
 
 
 def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, DomainStyle]) -> Rows:
-    """Return the rows of `points`.
-
-    Args:
-        dots: the images.
-        places: (K, N, 2) in the unit square, the full network's first.
-        styles: of the domains.
-    """
+    """Return the rows of `points` from places (K, N, 2) in the unit square, the full network's first."""
     colours = class_colours(dot.label for dot in dots)
     columns = np.asarray(places, dtype=np.float64).round(4).transpose(1, 2, 0).tolist()
-    return [
-        {
-            "domain": dot.domain,
-            "image": dot.image,
-            "class": "not labelled" if dot.label is None else str(dot.label),
-            "colour": colours.get(dot.label, OTHER),
-            "shape": styles[dot.domain].shape,
-            "full_x": xs[0],
-            "full_y": ys[0],
-            "xs": xs,
-            "ys": ys,
-        }
-        for dot, (xs, ys) in zip(dots, columns, strict=True)
-    ]
+    rows: Rows = []
+    for dot, (xs, ys) in zip(dots, columns, strict=True):
+        label = "not labelled" if dot.label is None else str(dot.label)
+        mark = {"colour": colours.get(dot.label, OTHER), "shape": styles[dot.domain].shape}
+        places_of = {"full_x": xs[0], "full_y": ys[0], "xs": xs, "ys": ys}
+        rows.append({"domain": dot.domain, "image": dot.image, "class": label, **mark, **places_of})
+    return rows
 
 
 def class_colours(labels: Any) -> dict[int | None, str]:
@@ -97,13 +84,7 @@ def class_colours(labels: Any) -> dict[int | None, str]:
 def legend_rows(
     domains: Mapping[str, tuple[str, Exposure]], labels: Sequence[int | None], *, styles: Mapping[str, DomainStyle]
 ) -> Rows:
-    """Return the rows of `legend`: domains by shape, with role and mark, then classes by colour.
-
-    Args:
-        domains: name -> its role, and the mark of what was looked at.
-        labels: the classes of the images.
-        styles: of the domains.
-    """
+    """Return the rows of `legend`: domains by shape, each with its (role, mark), then classes by colour."""
     rows: Rows = []
 
     def add(kind: str, text: str, *, colour: str = QUIET, shape: str = "circle") -> None:
@@ -141,13 +122,8 @@ def map_words(
 ) -> Rows:
     """Return the rows of `words`: which map it is, how far it can be trusted, what is drawn, and what not to read.
 
-    Args:
-        kind: "umap" or "linear".
-        trust: value, low and high of its trustworthiness; None where it is not known.
-        images: how many.
-        only: the ratio that is drawn; None where it is the parameter's.
-        knots: the ratios that were measured.
-        side: of the map, in pixels.
+    The kind is "umap" or "linear"; trust the value, low and high of its trustworthiness, where known; `only` the ratio
+    that is drawn, where it is not the parameter's; knots the measured ratios.
     """
     title, below = {
         "umap": (
@@ -180,14 +156,11 @@ def map_words(
 def map_chart(data: Mapping[str, Rows] | None = None, *, knots: Sequence[float], at: float) -> alt.LayerChart:
     """Return the map for a live page, whose data are fed later: it follows the page's ratio, and images can be picked.
 
-    Args:
-        data: named data.
-        knots: the ratios of the places, the first 0, growing.
-        at: the share removed at the beginning.
+    The knots are the ratios of the places, the first 0, growing; `at` is the share removed at the beginning.
     """
     empty: Data = {"points": [], "legend": [], "words": []}
     plot = map_plot(data or empty, knots=knots, brush=True)
-    padding = dict.fromkeys(("left", "right", "top", "bottom"), 4)
+    padding = {"left": 4, "right": 4, "top": 4, "bottom": 4}
     chart = finish(plot, width=SIDE + LEGEND, height=HEAD + SIDE + FOOT, padding=padding)
     chart.params = [*parameters(knots, at=at), *cast("list[Any]", chart.params)]
     options = {"actions": False, "renderer": "canvas"}
@@ -206,13 +179,8 @@ def map_plot(
 ) -> alt.LayerChart:
     """Return the map as part of a chart that has the `parameters`.
 
-    Args:
-        data: named data, whose names end in `suffix`.
-        knots: the ratios of the places.
-        side: of the map, in pixels.
-        brush: images can be picked with a rectangle.
-        suffix: ends the names of the data.
-        legend: draw it; without one the map is narrower, to stand beside another.
+    With `brush` images can be picked with a rectangle; `suffix` ends the names of the data; without a legend the map is
+    narrower, to stand beside another.
     """
     ends = {"x": alt.value(0), "x2": alt.value(side), "y": alt.value(HEAD), "y2": alt.value(HEAD + side)}
     frame = alt.Chart(alt.InlineData(values=[{}])).mark_rect(fillOpacity=0, stroke=OTHER, strokeOpacity=0.7)
@@ -240,7 +208,7 @@ def parameters(knots: Sequence[float], *, at: float, slider: bool = False) -> li
     return [parameter.param for parameter in made]
 
 
-def at_ratio(places: Places, knots: Sequence[float], ratio: float) -> NDArray[np.float64]:
+def at_ratio(places: Places, knots: Sequence[float], *, ratio: float) -> NDArray[np.float64]:
     """Return (N, 2) places at a ratio from (K, N, 2): what the page's expressions compute."""
     values = np.asarray(places, dtype=np.float64)
     flat = values.reshape(len(values), -1)

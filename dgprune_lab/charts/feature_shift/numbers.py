@@ -13,8 +13,8 @@ from typing import Any, Literal
 import altair as alt
 
 from ...core import Exposure, exposure_label, exposure_of, is_missing, strongest_exposure
-from ..marks import COLOUR, DASH, LEFT, POINT, of_field, tooltip
-from ..theme import QUIET, SOLID, Data, DomainStyle, Rows, beside, layered, mark_of, rows_of, scorer_styles, shortened
+from ..marks import COLOUR, DASH, LEFT, POINT, layered, of_field, rows_of, tooltip
+from ..theme import QUIET, SOLID, Data, DomainStyle, Rows, beside, mark_of, scorer_styles, shortened
 
 METRICS = {
     "mmd": ("MMD, squared", "0: domains not separable"),
@@ -43,18 +43,22 @@ def number_data(rows: Sequence[Mapping[str, Any]], layers: Sequence[str], *, sty
         mark = mark_of(by_line[label], exposure=exposure, keep_colour=True)
         data[name].append({"removed": round(100 * float(row["ratio_requested"]), 4), **numbers, "label": label, **mark})
     pairs = {_label(row) for row in used if row["metric"] in _PAIRS}
-    strongest = {label: strongest_exposure(listed) for label, listed in exposures.items()}
+    strongest: dict[str, Exposure] = {label: strongest_exposure(listed) for label, listed in exposures.items()}
     data["lines"] = _legend(by_line, strongest, pairs=pairs)
     return data
 
 
 def number_chart(
-    data: Mapping[str, Rows] | None = None, *, layers: Sequence[str] = ("",), at: float | None = None
+    data: Mapping[str, Rows] | None = None,
+    *,
+    layers: Sequence[str] = ("",),
+    at: float | None = None,
+    title: alt.Title | None = None,
 ) -> alt.HConcatChart:
     """Return the numbers over these data, which may be fed later; a rule stands at the ratio `at`, the page's."""
     count = max(len(layers), 1)
     empty: Data = {name: [] for k in range(count) for name in [*_names(k, count).values(), "lines"]}
-    chart = beside(number_plots(data or empty, layers), padding=(4, 12, 4, 6))
+    chart = beside(number_plots(data or empty, layers), padding=(4, 12, 4, 6), title=title)
     ratio: Any = alt.param(name="at", value=0.0 if at is None else at).param
     chart.params = [ratio]
     chart.usermeta = {"embedOptions": {"actions": False}, "follows": {"ratio": "at"}, "calm": 120}
@@ -69,7 +73,9 @@ def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Li
     if not single:
         order = [(metric, k) for metric in METRICS for k in range(len(layers))]
     plots = [
-        _plot(data, metric, k, layers=layers, last=place >= len(order) - across).properties(width=width, height=height)
+        _plot(data, metric, k=k, layers=layers, last=place >= len(order) - across).properties(
+            width=width, height=height
+        )
         for place, (metric, k) in enumerate(order)
     ]
     # Flush: a title that is wider than its plot must not push the next column away.
@@ -79,7 +85,7 @@ def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Li
     return alt.vconcat(grid, alt.hconcat(pairs, others, spacing=18), spacing=14)
 
 
-def _plot(data: Mapping[str, Rows], metric: str, k: int, *, layers: Sequence[str], last: bool) -> alt.LayerChart:
+def _plot(data: Mapping[str, Rows], metric: str, *, k: int, layers: Sequence[str], last: bool) -> alt.LayerChart:
     """One metric of one layer against the ratio: zero, the current ratio, intervals, lines and dots."""
     title, meaning = METRICS[metric]
     name = _names(k, max(len(layers), 1))[metric]

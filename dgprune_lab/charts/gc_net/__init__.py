@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ...core import Connections, DgpruneError, Pair, WeightMask, pair_names, unknown
-from ..marks import COLOUR, FILL, canvas, tooltip
+from ..marks import COLOUR, FILL, canvas, layered, rows_of, tooltip
 from ..pixels.heat import Floats, blocks, ends, png
-from ..theme import AXIS_INK, DASHED, Rows, finish, layered, rows_of
+from ..theme import AXIS_INK, DASHED, Rows, finish
 from .matrix import MOST, Panel, Plan, caption, short, tree
 
 PADDING = {"left": 8, "right": 8, "top": 8, "bottom": 8}
@@ -64,17 +64,17 @@ def gc_net(
         DgpruneError: a table without connections; a mask of other connections; a layer that consumes none.
     """
     pairs = _of_table(table) if isinstance(table, pd.DataFrame) else _of_network(table)
-    every = [Panel(pair, rho, _kept(pair, rho, mask)) for pair, rho in pairs]
+    every = [Panel(pair, rho, _kept(pair, rho, mask=mask)) for pair, rho in pairs]
     panels = _chosen(every, layers)
     scale = ends([panel.rho for panel in panels])
     plan = Plan(panels, width)
     most = min(LINKS, ALL_LINKS // len(panels)) if links is None else links
     nodes, lines = tree(panels, plan, links=most, scale=scale)
-    maps, captions, height = _maps(panels, plan, scale)
+    maps, captions, height = _maps(panels, plan, scale=scale)
     few = f"; {len(panels)} of {len(every)} pairs are drawn, layers=[...] chooses others"
     strip, numbers = _scale(plan, scale, note=few if len(panels) < len(every) else "")
     words = _heads(mask) + plan.names() + numbers + captions
-    chart = _layers(words, lines, nodes, maps=[*maps, strip], size=(width, height))
+    chart = _layers(words, lines, nodes=nodes, maps=[*maps, strip], size=(width, height))
     return finish(chart, width=width, height=height, padding=PADDING)
 
 
@@ -99,7 +99,7 @@ def _of_table(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
     return pairs
 
 
-def _kept(pair: Pair, rho: Floats, mask: WeightMask | None) -> Any:
+def _kept(pair: Pair, rho: Floats, *, mask: WeightMask | None) -> Any:
     """(outputs, filters) bool: which connections of a pair stay."""
     keep = np.ones_like(rho, dtype=bool) if mask is None else mask.keep.get(pair.name)
     if keep is None or tuple(keep.shape) != rho.shape:
@@ -127,11 +127,11 @@ def _heads(mask: WeightMask | None) -> Rows:
             f"Dashed grey: removed with the lowest {mask.ratio_requested:.0%} {which}. "
             "Hollow: a filter with no connection left on one side."
         )
-    head = caption("head", 0, 12, "Connections between consecutive layers")
-    return [head, *(caption("lead", 0, 30 + 15 * k, line) for k, line in enumerate(lines))]
+    head = caption("head", "Connections between consecutive layers", x=0, y=12)
+    return [head, *(caption("lead", line, x=0, y=30 + 15 * k) for k, line in enumerate(lines))]
 
 
-def _maps(panels: list[Panel], plan: Plan, scale: tuple[float, float]) -> tuple[Rows, Rows, int]:
+def _maps(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) -> tuple[Rows, Rows, int]:
     """Heat maps in rows, their words, and the height of everything."""
     across = min(len(panels), max(1, plan.width // _CELL))
     room = plan.width / across
@@ -147,27 +147,27 @@ def _maps(panels: list[Panel], plan: Plan, scale: tuple[float, float]) -> tuple[
             picture = png(values, low=scale[0], high=scale[1])
             maps.append({"x": x, "y": y + 8, "x2": x + side, "y2": y + 8 + side, "url": picture})
             lines = panel.lines + ([f"in blocks of {block[0]} x {block[1]}"] if max(block) > 1 else [])
-            captions += _captions(panel, x, y, side=side, lines=lines)
+            captions += _captions(panel, lines, x=x, y=y, side=side)
             tallest = max(tallest, len(lines))
         y += side + 62 + _LINE * tallest
     return maps, captions, int(y - 32)
 
 
-def _captions(panel: Panel, x: float, y: float, *, side: float, lines: list[str]) -> Rows:
+def _captions(panel: Panel, lines: list[str], *, x: float, y: float, side: float) -> Rows:
     """Names above a heat map, in one line or in two; counts and numbers below."""
     (outputs, filters), pair = panel.rho.shape, panel.pair
     below, room = y + 8 + side, _CELL - 24
-    titles = [caption("titles", x, y, f"{pair.group} → {pair.layer}")]
+    titles = [caption("titles", f"{pair.group} → {pair.layer}", x=x, y=y)]
     if len(pair.group) + len(pair.layer) > 20:
         titles = [
-            caption("titles", x, y - 14, short(pair.group, room)),
-            caption("titles", x, y, f"→ {short(pair.layer, room - 14)}"),
+            caption("titles", short(pair.group, room), x=x, y=y - 14),
+            caption("titles", f"→ {short(pair.layer, room - 14)}", x=x, y=y),
         ]
     return [
         *titles,
-        caption("quiet", x, below + 14, f"filter 0 to {filters - 1}"),
-        caption("turned", x - 6, below, f"output 0 to {outputs - 1}"),
-        *(caption("lines", x, below + 14 + _LINE * (k + 1), line) for k, line in enumerate(lines)),
+        caption("quiet", f"filter 0 to {filters - 1}", x=x, y=below + 14),
+        caption("turned", f"output 0 to {outputs - 1}", x=x - 6, y=below),
+        *(caption("lines", line, x=x, y=below + 14 + _LINE * (k + 1)) for k, line in enumerate(lines)),
     ]
 
 
@@ -177,12 +177,13 @@ def _scale(plan: Plan, scale: tuple[float, float], *, note: str) -> tuple[dict[s
     x, y, length = 18.0, plan.bottom + 20, 200
     picture = png(np.linspace(low, high, 100)[None], low=low, high=high)
     strip = {"x": x, "y": y, "x2": x + length, "y2": y + 10, "url": picture}
-    ticks = [caption("names", x + length * k / 2, y + 24, f"{low + (high - low) * k / 2:.3g}") for k in range(3)]
+    numbers = [(length * k / 2, f"{low + (high - low) * k / 2:.3g}") for k in range(3)]
+    ticks = [caption("names", number, x=x + at, y=y + 24) for at, number in numbers]
     rho = "correlation" if low < 0 else "|correlation|"
-    return strip, [*ticks, caption("lead", x + length + 18, y + 9, f"rho: {rho} of two responses{note}")]
+    return strip, [*ticks, caption("lead", f"rho: {rho} of two responses{note}", x=x + length + 18, y=y + 9)]
 
 
-def _layers(words: Rows, lines: Rows, nodes: Rows, *, maps: Rows, size: tuple[int, int]) -> alt.LayerChart:
+def _layers(words: Rows, lines: Rows, *, nodes: Rows, maps: Rows, size: tuple[int, int]) -> alt.LayerChart:
     x, y = canvas(*size)
     box = {"x": x, "y": y, "x2": "x2:Q", "y2": "y2:Q"}
     tips = tooltip({"from": "from", "to": "to", "rho": ("rho", ".2f"), "what": "connection"})

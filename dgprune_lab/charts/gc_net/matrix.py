@@ -76,19 +76,11 @@ def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, flo
             shown[pair.group].add(filter)
             shown[pair.layer].add(output)
             kept = bool(panel.kept[output, filter])
-            lines.append(
-                {
-                    "x": plan.column[pair.group],
-                    "y": plan.height(pair.group, filter),
-                    "x2": plan.column[pair.layer],
-                    "y2": plan.height(pair.layer, output),
-                    "rho": float(panel.rho[output, filter]),
-                    "colour": tint if kept else QUIET,
-                    "what": "kept" if kept else "removed",
-                    "from": f"{pair.group}, filter {filter}",
-                    "to": f"{pair.layer}, output {output}",
-                }
-            )
+            start = {"x": plan.column[pair.group], "y": plan.height(pair.group, filter)}
+            end = {"x2": plan.column[pair.layer], "y2": plan.height(pair.layer, output)}
+            about = {"from": f"{pair.group}, filter {filter}", "to": f"{pair.layer}, output {output}"}
+            about |= {"colour": tint, "what": "kept"} if kept else {"colour": QUIET, "what": "removed"}
+            lines.append({**start, **end, **about, "rho": float(panel.rho[output, filter])})
     nodes: Rows = []
     for name, connected in _connected(panels, plan).items():
         for k in sorted(shown[name]):
@@ -119,7 +111,7 @@ def _strongest(rho: Floats, most: int) -> list[tuple[int, int]]:
     return [ranked[k] for k in np.linspace(0, len(ranked) - 1, most).round().astype(int)]
 
 
-def caption(style: str, x: float, y: float, text: str) -> dict[str, Any]:
+def caption(style: str, text: str, *, x: float, y: float) -> dict[str, Any]:
     """Return a row of words in a style of `_TEXTS`."""
     return {"style": style, "x": x, "y": y, "text": text}
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ...core import DgpruneError, Domain
-from ..marks import tooltip
-from ..theme import Rows, finish, layered, role_label, rows_of
+from ..marks import layered, rows_of, tooltip
+from ..theme import Rows, finish, role_label
 
 PADDING = {"left": 4, "right": 4, "top": 4, "bottom": 4}
 _TITLE = 20

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...core import DgpruneError
-from ..marks import canvas
-from ..theme import Rows, finish, layered, rows_of
+from ..marks import canvas, layered, rows_of
+from ..theme import Rows, finish
 from .images import png
 from .thumbnails import data_url
 
@@ -72,12 +72,9 @@ def pair(image: Tensor, values: Tensor, *, most: float, x: float, y: float, size
 
 
 def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
-    """Return an image (C, H, W) in grey under a map (h, w), amber above 0 and violet below, as a data URL.
+    """Return an image (C, H, W) in [0, 1] in grey under a map (h, w), amber above 0 and violet below, as a data URL.
 
-    Args:
-        image: in [0, 1].
-        values: brought to the picture's size by bilinear interpolation.
-        most: the absolute value of full colour; 0 draws no colour.
+    The map is resized by bilinear interpolation; `most` is its absolute value of full colour, 0 draws none.
 
     Raises:
         DgpruneError: a map that is not finite.

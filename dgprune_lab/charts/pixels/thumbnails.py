@@ -14,8 +14,8 @@ import altair as alt
 import numpy as np
 from PIL import Image
 
-from ..marks import tooltip
-from ..theme import Data, Rows, beside, layered, rows_of
+from ..marks import layered, rows_of, tooltip
+from ..theme import Data, Rows, beside
 from .images import png
 
 PAGE = 24
@@ -65,17 +65,11 @@ def picture_rows(strips: Mapping[str, Sequence[Strip]]) -> Data:
             if not strip.pictures:
                 texts["none"] = "none" if strip.total == 0 else "no more of them"
             words += [{"line": line, "x": left, "text": text, "size": size} for size, text in texts.items()]
-            pictures += [
-                {
-                    **picture,
-                    "line": line + k // COLUMNS,
-                    "x": left + (k % COLUMNS) * _CELL + _SIDE / 2,
-                    "domain": domain,
-                    "top": f"{picture['before']} → {picture['now']}",
-                    "bottom": "" if picture["truth"] is None else f"true {picture['truth']}",
-                }
-                for k, picture in enumerate(strip.pictures)
-            ]
+            for k, picture in enumerate(strip.pictures):
+                place = {"line": line + k // COLUMNS, "x": left + (k % COLUMNS) * _CELL + _SIDE / 2, "domain": domain}
+                truth = "" if picture["truth"] is None else f"true {picture['truth']}"
+                top = f"{picture['before']} → {picture['now']}"
+                pictures.append({**picture, **place, "top": top, "bottom": truth})
         line += max(1, *(-(-len(strip.pictures) // COLUMNS) for strip in kinds))
     return {"pictures": pictures, "words": words}
 

@@ -12,8 +12,8 @@ import altair as alt
 import pandas as pd
 
 from ...core import Mask
-from ..marks import tooltip
-from ..theme import INK, Rows, beside, layered, rows_of
+from ..marks import layered, rows_of, tooltip
+from ..theme import INK, Rows, beside
 from .against_scores import against
 from .map import BAND, COUNT, GAP, LEGIBLE, NAME, PLOT, about, compared, map_data
 
@@ -59,14 +59,8 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     y = alt.Y("line:O", axis=None, scale=alt.Scale(paddingInner=1 - BAND / ROW, paddingOuter=0))
     box: dict[str, Any] = {"x": x, "x2": "x2:Q", "y": y}
     fill = alt.Fill("fill:N", scale=None)
-    fields = {
-        "group": "Layer",
-        "filter": "Filter",
-        "size": "Effect size d",
-        "area": "AUROC",
-        "q": "q value",
-        "says": "Difference",
-    }
+    fields = {"group": "Layer", "filter": "Filter", "size": "Effect size d", "area": "AUROC", "q": "q value"}
+    tips = tooltip({**fields, "says": "Difference"})
     cells, removed, lines, legend = (rows_of(name, data[name]) for name in ("cells", "removed", "lines", "legend"))
     cross: dict[str, Any] = {"style": "strong", "fontSize": 13, "fontWeight": 700}
 
@@ -88,7 +82,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     names = lines.mark_text(style="strong", align="right", fontWeight=600)
     colourless = at_middle(legend.transform_filter("datum.fill === 'transparent'")).mark_text(**cross)
     chart = layered(
-        cells.mark_rect().encode(**box, fill=fill, tooltip=tooltip(fields)),
+        cells.mark_rect().encode(**box, fill=fill, tooltip=tips),
         bars.encode(**box),
         crosses.encode(text="mark:N"),
         *(  # light below dark: one of them is seen on any page

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ...core import is_missing
-from ..marks import tooltip
-from ..theme import Rows, layered, marked, records, rows_of, with_minus
+from ..marks import layered, rows_of, tooltip
+from ..theme import Rows, marked, records, with_minus
 from .map import is_significant
 
 COLUMNS = 4
@@ -28,12 +28,7 @@ _JOIN = "\N{NO-BREAK SPACE}"
 
 
 def against(frame: pd.DataFrame, *, width: int) -> alt.VConcatChart | None:
-    """Return a plot per scorer of a table of `diagnostics.sensitivity`; None where it has none.
-
-    Args:
-        frame: the table.
-        width: of all plots of a line together, in pixels.
-    """
+    """Return a plot per scorer of a table of `diagnostics.sensitivity`, each line `width` pixels wide; None without."""
     rows = against_rows(frame)
     if not rows:
         return None

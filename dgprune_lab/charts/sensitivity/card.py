@@ -21,8 +21,8 @@ from typing import Any
 
 import altair as alt
 
-from ..marks import COLOUR, DASH, TEXT_COLOUR, ZERO, canvas, interval_marks, signed_axis, tooltip
-from ..theme import Rows, beside, layered, rows_of
+from ..marks import COLOUR, DASH, TEXT_COLOUR, ZERO, canvas, interval_marks, layered, rows_of, signed_axis, tooltip
+from ..theme import Rows, beside
 
 SIDE, PAIRS = 68, 5
 LEFT = SIDE + 26
@@ -48,14 +48,14 @@ EMPTY: Mapping[str, Rows] = {
 def pictures_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
     """Return images in pairs, a line per domain, mean maps at the left; rows may be fed later."""
     data = {**EMPTY, **(data or {})}
-    return beside(_pictures(data, "pictures", "words", width=WIDTH, height=TOP + 2 * LINE), padding=FRAME)
+    return beside(_pictures(data, "pictures", words="words", width=WIDTH, height=TOP + 2 * LINE), padding=FRAME)
 
 
 def facts_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
     """Return the histogram, below it the effect of removal, and the filter's weights; rows may be fed later."""
     data = {**EMPTY, **(data or {})}
     left = alt.vconcat(_histogram(data), _changes(data), spacing=26)
-    weights = _pictures(data, "weights", "weight_words", width=_WEIGHTS, height=260)
+    weights = _pictures(data, "weights", words="weight_words", width=_WEIGHTS, height=260)
     return beside(alt.hconcat(left, weights, spacing=30), padding=FRAME)
 
 
@@ -64,7 +64,7 @@ def ranks_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
     return beside(_ranks({**EMPTY, **(data or {})}["ranks"]), padding=FRAME)
 
 
-def _pictures(data: Mapping[str, Rows], pictures: str, words: str, *, width: int, height: int) -> alt.LayerChart:
+def _pictures(data: Mapping[str, Rows], pictures: str, *, words: str, width: int, height: int) -> alt.LayerChart:
     """Pictures and words at places in pixels."""
     x, y = canvas(width, height)
     images = rows_of(pictures, data[pictures]).transform_calculate(x2="datum.x + datum.side", y2="datum.y + datum.side")

@@ -50,12 +50,9 @@ _NEUTRAL = "#F6F6F4"
 
 
 def map_data(frame: pd.DataFrame, *, mask: Mask | None = None, layers: Mapping[str, int] | None = None) -> Data:
-    """Return the named data of `map_chart`.
+    """Return the named data of `map_chart`; frame and mask: see `sensitivity`.
 
-    Args:
-        frame: as of `sensitivity`.
-        mask: as of `sensitivity`.
-        layers: all layers with their numbers of filters; those that the frame lacks stay pale.
+    `layers` are all layers with their numbers of filters; those that the frame lacks stay pale.
     """
     effects = _by_layer(frame)
     sizes = {name: len(rows) for name, rows in effects.items()} if layers is None else layers
@@ -71,18 +68,10 @@ def map_data(frame: pd.DataFrame, *, mask: Mask | None = None, layers: Mapping[s
         ranked = sorted(rows, key=lambda row: (-_size(row), row["filter"])) or [{"filter": k} for k in range(count)]
         width = widths[name]
         for place, row in enumerate(ranked):
-            x = NAME + place * width
-            cells.append(
-                {
-                    "group": name,
-                    "filter": int(row["filter"]),
-                    "line": line,
-                    "place": place,
-                    "x": round(x, 2),
-                    "x2": round(x + width - (GAP if width >= LEGIBLE else 0), 2),
-                    **_cell(row, full=full, colours=colours, signs=width >= LEGIBLE),
-                }
-            )
+            x, signs = NAME + place * width, width >= LEGIBLE
+            about = {"group": name, "filter": int(row["filter"]), "line": line, "place": place}
+            box = {"x": round(x, 2), "x2": round(x + width - (GAP if signs else 0), 2)}
+            cells.append({**about, **box, **_cell(row, full=full, colours=colours, signs=signs)})
         significant = f"{sum(map(is_significant, rows))} of {count}" if rows else ""
         words = {"count": significant, "wait": "" if rows else "not computed"}
         lines.append({"line": line, "name": shortened(name, most=_LETTERS), **words})
@@ -215,7 +204,7 @@ def _widths(sizes: Mapping[str, int]) -> dict[str, float]:
     return {name: fitted(shared if shared >= LEGIBLE else PLOT / count) for name, count in sizes.items()}
 
 
-def _cell(row: Mapping[str, Any], *, full: float, colours: Sequence[str], signs: bool) -> dict[str, Any]:
+def _cell(row: Mapping[str, Any], *, full: float, colours: tuple[str, str], signs: bool) -> dict[str, Any]:
     """Colour, sign and words of one cell."""
     blank = {"fill": WAITING, "sign": "", "ink": ""}
     if "value" not in row:
