@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from dgprune_lab.commands.train import RECIPES, macs, make, source_statistics
+from dgprune_lab.commands.train import RECIPES, accuracy_by_split, macs, make, source_statistics
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.provenance import Provenance, provenance_of, set_provenance
@@ -22,7 +22,6 @@ from dgprune_lab.data import BUILTIN
 from dgprune_lab.models.checkpoints import SHIPPED, shipped, shipped_card
 from dgprune_lab.models.networks import BUILDERS, Normalise, build, digits_net, lenet
 from dgprune_lab.models.saving import fit_state, load, save
-from dgprune_lab.training.loop import accuracy_by_split
 from dgprune_lab.training.options import TrainingOptions
 
 SIZES = {"digits_net": 28, "lenet": 28, "vgg11_bn_32": 32, "resnet18_32": 32, "resnet20": 32}

@@ -71,11 +71,11 @@ def check_format(card: Mapping[str, Any], *, name: str) -> None:
     Raises:
         DgpruneError: which version wrote it, and what to do.
     """
-    found = card.get("format", 1)
-    if found != FORMAT:
+    number = card.get("format", 1)
+    if number != FORMAT:
         writer = (card.get("versions") or {}).get("dgprune-lab", "0.1.0")
         raise DgpruneError(
-            f"{name} has format {found}, written by dgprune-lab {writer}; this version reads format {FORMAT}. Load it "
+            f"{name} has format {number}, written by dgprune-lab {writer}; this version reads format {FORMAT}. Load it "
             "with the version that wrote it, and save it again with this one."
         )
 

@@ -149,8 +149,8 @@ class Provenance:
         """What one stage looked at, as ends of a sentence; the images that are reported first."""
         reported: dict[str, Seen] = {}
         others: dict[str, Seen] = {}
-        for name, part, use in _splits(self._entries(stage)):
-            if part == split and name in roles:
+        for name, other, use in _splits(self._entries(stage)):
+            if other == split and name in roles:
                 reported[name] = use
             elif self._is_target(name, roles):
                 others[name] = _most([use, others.get(name, "none")])
@@ -223,8 +223,8 @@ def set_provenance(model: Any, provenance: Provenance) -> None:
 
 def _entries(reads: Reads) -> Mapping[str, Seen]:
     """A stage's entries without those of which nothing was read; `"*"` is only ever unknown."""
-    given: Mapping[str, Seen] = {MORE: "unknown"} if reads is None else reads
-    return {key: "unknown" if key == MORE else use for key, use in given.items() if use != "none"}
+    entries: Mapping[str, Seen] = {MORE: "unknown"} if reads is None else reads
+    return {key: "unknown" if key == MORE else use for key, use in entries.items() if use != "none"}
 
 
 def _splits(entries: Mapping[str, Seen]) -> Iterator[tuple[str, str, Seen]]:
