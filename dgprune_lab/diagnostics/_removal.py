@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,10 +66,11 @@ class Case:
     @property
     def correct(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """(N,) of 0 and 1 before and after removal; None without labels."""
-        if self.before.correct is None or self.before.labels is None:
+        labels = self.before.labels
+        if labels is None:
             return None
-        after = self.predicted == self.before.labels
-        return self.before.correct.double().cpu().numpy(), after.double().cpu().numpy()
+        before, after = (predicted == labels for predicted in (self.before.predicted, self.predicted))
+        return before.double().cpu().numpy(), after.double().cpu().numpy()
 
     def columns(self) -> dict[str, Any]:
         """The cells that all rows of this case share."""
@@ -89,10 +91,7 @@ def mask_cells(
     split: str | None = None,
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """The cells of a row about a pruned network (None: the full one), and about one domain of it where given.
-
-    `provenance` takes the place of the network's provenance.
-    """
+    """The cells of a row about a pruned network (None: the full one) and a domain; `provenance` replaces its own."""
     cells: dict[str, Any] = {"ratio_requested": 0.0, "ratio_achieved": 0.0, "batchnorm": "as_is"}
     if mask is not None:
         cells = {**mask_columns(mask), "seed": mask.options.get("seed"), "batchnorm": batchnorm}
@@ -107,53 +106,34 @@ def mask_cells(
     return cells
 
 
-def networks(studies: Study | Sequence[Study]) -> list[Study]:
-    """One or several studies as a list.
-
-    Raises:
-        DgpruneError: no study, something else, or two of one name.
-    """
-    listed = [studies] if isinstance(studies, Study) else list(studies)
-    if not listed or not all(isinstance(study, Study) for study in listed):
-        got = ", ".join(type(item).__name__ for item in listed) or "an empty list"
-        raise DgpruneError(f"this needs a study or a list of studies; got {got}.")
-    names = [study.name for study in listed]
-    if (repeated := next((name for k, name in enumerate(names) if name in names[:k]), None)) is not None:
-        raise DgpruneError(
-            f"two studies are called {repeated!r}, and the column network could not distinguish them; give each a name "
-            "of its own: Study(..., name='...')."
-        )
-    return listed
-
-
 def removal_cases(
     studies: Study | Sequence[Study], removal: Removal, *, labelled: bool
 ) -> Generator[tuple[int, int], None, list[Case]]:
     """Evaluate every network under every mask on every domain; yield (done, total) after every batch.
 
-    Args:
-        studies: one or several.
-        removal: what is removed.
-        labelled: leave out domains without labels.
+    With `labelled`, domains without labels are left out.
 
     Raises:
-        DgpruneError: no scorer or no ratio; ready Scores for several networks; one layer alone with a scope or budget
-            that only a whole network has.
+        DgpruneError: no study or two of one name; no scorer or no ratio; ready Scores for several networks; one layer
+            alone with a scope or budget that only a whole network has.
     """
-    listed = networks(studies)
+    listed = [studies] if isinstance(studies, Study) else list(studies)
     _check(listed, removal)
-    domains = [[domain for domain in study.domains if domain.labels is not None or not labelled] for study in listed]
-    masks = len(removal.scorers) * len(removal.ratios)
-    layers = [len(study.graph.groups) if removal.one_layer else 1 for study in listed]
-    total = sum(masks * count * len(own) for count, own in zip(layers, domains, strict=True))
     cases: list[Case] = []
-    for study, own in zip(listed, domains, strict=True):
-        with study.assume_unchanged():
-            for group, mask in _masks(study, removal):
-                for domain in own:
-                    steps = case_steps(study, mask, domain=domain, removal=removal, group=group)
-                    cases.append((yield from yielding(steps, (len(cases), total))))
-                    yield len(cases), total
+    with ExitStack() as unchanged:
+        for study in listed:
+            unchanged.enter_context(study.assume_unchanged())
+        jobs = [
+            (study, group, mask, domain)
+            for study in listed
+            for group, mask in _masks(study, removal)
+            for domain in study.domains
+            if domain.labels is not None or not labelled
+        ]
+        for study, group, mask, domain in jobs:
+            steps = case_steps(study, mask, domain=domain, removal=removal, group=group)
+            cases.append((yield from yielding(steps, (len(cases), len(jobs)))))
+            yield len(cases), len(jobs)
     return cases
 
 
@@ -186,6 +166,15 @@ def _masks(study: Study, removal: Removal) -> Iterator[tuple[str | None, Mask]]:
 
 
 def _check(studies: Sequence[Study], removal: Removal) -> None:
+    if not studies or not all(isinstance(study, Study) for study in studies):
+        got = ", ".join(type(item).__name__ for item in studies) or "an empty list"
+        raise DgpruneError(f"this needs a study or a list of studies; got {got}.")
+    names = [study.name for study in studies]
+    if (repeated := next((name for k, name in enumerate(names) if name in names[:k]), None)) is not None:
+        raise DgpruneError(
+            f"two studies are called {repeated!r}, and the column network could not distinguish them; give each a name "
+            "of its own: Study(..., name='...')."
+        )
     if not removal.scorers or not removal.ratios:
         raise DgpruneError("this needs at least one scorer and one ratio.")
     if len(studies) > 1 and any(isinstance(item, Scores) for item in removal.scorers):

@@ -79,18 +79,12 @@ def feature_shift(
     the gaps between them have no meaning.
 
     Args:
-        study: model and domains.
         layer: a group's name or several; the last one if None.
-        scorer: ranks the filters to remove.
         ratios: shares removed; 0 is always included.
-        scope, budget: see `allocate`.
-        batchnorm: of the pruned networks, see `sweep`.
         embedding: "umap" (in a separate process, some seconds), "linear" (two principal axes) or "none".
-        images: the first `images` of the split, per domain.
-        split: the split that is read.
         neighbours: of the map and of its trustworthiness.
         seed: of the map, of the intervals' resamples and of scorers that draw.
-        progress: show a progress bar.
+        study, scorer, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
         A tidy table; columns group, other, image (row number in the domain), class, embedding.

@@ -46,9 +46,6 @@ def flips(
         study: model and domains, or several of them under different names (column `network`).
         scorers, ratios, scope, budget, batchnorm, split, images, seed, progress: see `diagnostics.drop`.
 
-    Returns:
-        A tidy table.
-
     Raises:
         DgpruneError: no scorer or no ratio; two studies of one name; ready Scores for several networks.
     """

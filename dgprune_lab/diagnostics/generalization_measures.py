@@ -77,9 +77,7 @@ def margin(studies: Studies, *, images: int | None = None, split: str = "train")
     Metric "margin" (logits), a row per network, interval over images.
 
     Args:
-        studies: one or several networks with their sources.
-        images: evaluate only the first `images` of each source.
-        split: the split that is evaluated.
+        studies, images, split: see `sharpness`.
 
     Raises:
         DgpruneError: sources without labels.

@@ -24,20 +24,8 @@ Search = Literal["grid", "fast"]
 AnyScorer = str | Scorer | Scores | WeightScores
 Row = dict[str, Any]
 
-EXTRA = (
-    "network",
-    "granularity",
-    "search",
-    "fraction_kept",
-    "tolerance",
-    "training_loss",
-    "smallest",
-    "contiguous_end",
-    "bracket_low",
-    "monotone",
-    "isolated_feasible",
-    "evaluations",
-)
+_READ_OFF = ("smallest", "contiguous_end", "bracket_low", "monotone", "isolated_feasible")
+EXTRA = ("network", "granularity", "search", "fraction_kept", "tolerance", "training_loss", *_READ_OFF, "evaluations")
 
 
 @dataclass(frozen=True, kw_only=True)

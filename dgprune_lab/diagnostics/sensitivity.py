@@ -69,16 +69,14 @@ def sensitivity(
     Memory: about 192 MB while Captum runs, or what one image takes if that is more; 4 bytes per image and filter.
 
     Args:
-        study: model and domains.
         method: "gradient_x_activation" and "activation" take one pass over the images for all layers; the others one
             per layer times 20 steps ("integrated_gradients", "conductance") or times filters ("ablation").
         between: names of two domains; the first source and the first target (or second source) if None.
         layers: names of groups; all if None.
         scorers: to compare with.
-        images: the first `images` of the split, per domain; all if None.
         split: the split that is read; not "report", on which accuracy after removal would then be reported.
         seed: of the bootstraps.
-        progress: show a progress bar.
+        study, images, progress: see `diagnostics.drop`.
 
     Returns:
         A tidy table; columns method, group, filter, other, q_value.

@@ -15,7 +15,7 @@ from ..core import seed as seeded
 from ..pruning import allocate, checked_ratio
 from ..scorers import Scorer, resolve
 from ..stats import ALL, Floats, Values, correlations, overlaps, random_matchings, weighted
-from ..study import Study
+from ..study import Study, network_names
 from ._contract import diagnostic
 from ._filter_matching import Match, matched, pooled_outputs
 from ._removal import Removal
@@ -178,9 +178,7 @@ def _trained(
     """Every scorer on every two trainings, with matched filters."""
     listed = [studies] if isinstance(studies, Study) else list(studies)
     _check_trainings(listed)
-    names = [study.name for study in listed]
-    if len(set(names)) < len(names):
-        names = [f"{name} {k}" for k, name in enumerate(names)]
+    names = network_names(listed)
     outputs = [pooled_outputs(study, listed[0].sources, images=images) for study in listed]
     count = len(next(iter(outputs[0].values())))
     scores = [study.score_all(scorers, seed=removal.seed + k) for k, study in enumerate(listed)]

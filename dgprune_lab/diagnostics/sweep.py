@@ -42,15 +42,10 @@ def sweep(
     """Return accuracy and loss per domain, and the size that is left, at every ratio by every scorer; no fine-tuning.
 
     Args:
-        study: model and domains.
-        scorers: names, Scorers or Scores.
         ratios: shares removed; 0, .05, ..., .95 by default.
         seeds: number of draws of a scorer that draws, or their seeds; others run once and their column `seed` is empty.
-        scope, budget: see `allocate`.
         batchnorm: "as_is", or "recalibrate": statistics re-estimated on source images after each removal.
-        split: the split that is evaluated.
-        images: evaluate only the first `images` of each domain.
-        progress: show a progress bar.
+        study, scorers, scope, budget, split, images, progress: see `diagnostics.drop`.
 
     Returns:
         A tidy table: metrics accuracy and loss (with paired bootstrap intervals over images) per domain; filters,
