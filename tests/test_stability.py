@@ -189,7 +189,7 @@ def test_unrelated_networks_are_within_chance_and_random_scores_too() -> None:
     assert chance.interval == "random matchings" and chance.low < row.value < chance.high
     assert row.interval == "training_seeds"
     pairs = {pair.split(",")[0] for pair in frame.pair.dropna()}
-    assert pairs == {"study 0 | study 1", "study 0 | study 2", "study 1 | study 2"}, "equal names are numbered"
+    assert pairs == {"study | study (2)", "study | study (3)", "study (2) | study (3)"}, "equal names are numbered"
     assert mean_of(frame, "random", "match_correlation").value < 0.95
 
 
