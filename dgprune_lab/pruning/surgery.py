@@ -116,7 +116,11 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
 def zeroed(model: nn.Module, mask: Mask) -> nn.Module:
     """Return what `masked` computes as plain tensors: a copy in which the removed places hold zeros."""
     keeps = dict(_tensor_masks(mask))
-    return rebuild(model, lambda name, tensor: torch.where(keeps[name], tensor, 0) if name in keeps else tensor.clone())
+
+    def kept(name: str, tensor: Tensor) -> Tensor:
+        return torch.where(keeps[name].to(tensor.device), tensor, 0) if name in keeps else tensor.clone()
+
+    return rebuild(model, kept)
 
 
 class _Keep(nn.Module):
