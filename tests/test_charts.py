@@ -246,8 +246,8 @@ def test_a_title_says_the_batchnorm_setting_of_the_pruned_networks(
     settings: dict[float, str], label: str | None
 ) -> None:
     frame = table(scorers=("l1", "random"))
-    frame["batchnorm"] = frame["ratio_requested"].map(settings)
-    single = frame[frame["scorer"] == "l1"]
+    frame["batchnorm"] = [settings.get(ratio) for ratio in frame["ratio_requested"]]
+    single = frame.query("scorer == 'l1'")
     drawn = (
         (charts.sweep(frame), "Accuracy"),
         (charts.sweep(single), "Accuracy"),

@@ -63,7 +63,7 @@ def test_the_table_says_who_looked_at_what(study: dg.Study) -> None:
     for options, split, what in (({}, "score", "labels"), ({"by_class": False}, "train", "images")):
         frame = diagnostics.gc_net(study, split=split, **options)
         assert set(frame["seen_by_scorer"]) == {what} and set(frame["split"]) == {split}
-        assert set(frame["seen_by_training"]) == {"unknown"} and not frame["target_aware"].any()
+        assert set(frame["seen_by_training"]) == {"unknown"} and set(frame["target_aware"]) == {False}
 
 
 def test_a_row_per_connection_where_they_are_asked_for(study: dg.Study, monkeypatch: pytest.MonkeyPatch) -> None:
