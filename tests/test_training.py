@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from dgprune_lab.commands import train as recipes
+from dgprune_lab.commands.train import accuracy_by_split
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.provenance import Provenance
 from dgprune_lab.models.networks import digits_net
 from dgprune_lab.models.saving import load
 from dgprune_lab.pruning.surgery import provenance_of
-from dgprune_lab.training import accuracy_by_split, event_bar, finish, train
+from dgprune_lab.training import event_bar, finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent
 from dgprune_lab.training.loop import learning_rate
 from dgprune_lab.training.options import TrainingOptions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,14 @@ from ..data import BUILTIN
 from ..measurement import evaluate
 from ..models import save
 from ..models.networks import build
-from ..training import EpochEvent, Events, TrainingOptions, accuracy_by_split, event_bar, train
+from ..training import EpochEvent, Events, TrainingOptions, event_bar, train
 
 _CLOSE = 0.005
 
 
 @dataclass(frozen=True)
 class Relabelled:
-    """A first training on the same images with their labels shuffled within each train split.
-
-    Attributes:
-        training: its options; its seed also shuffles the labels.
-        until: the mean cross-entropy of an epoch on the shuffled labels at which it ends.
-    """
+    """A first training on shuffled labels (by its seed) until the mean cross-entropy of an epoch is `until`."""
 
     training: TrainingOptions
     until: float
@@ -178,11 +173,6 @@ RECIPES: Mapping[str, Recipe] = {
 def make(name: str, *, progress: bool = True, folder: str | Path = ".") -> Path:
     """Train a shipped network by its recipe and write NAME.safetensors and NAME.json.
 
-    Args:
-        name: a name in `RECIPES`.
-        progress: draw a tqdm bar.
-        folder: for the two files; made where it is missing.
-
     Returns:
         The path of the weights; `dg.load` reads both files from it.
 
@@ -241,7 +231,7 @@ def _run(events: Events, label: str | None, *, until: float | None, sources: Seq
             else:
                 due = until is not None and loss < 1.5 * until and event.batch % 2 == 0
             if sources and last is not None and due:
-                loss = training_loss(last.model, sources)
+                loss = float(torch.cat([evaluate(last.model, source, "train").loss for source in sources]).mean())
             if last is None or until is None:
                 continue
             if abs(loss / until - 1) < _CLOSE if sources else loss <= until:
@@ -254,9 +244,17 @@ def _run(events: Events, label: str | None, *, until: float | None, sources: Seq
     return replace(last, loss=loss, model=last.model.eval())
 
 
-def training_loss(model: nn.Module, sources: Sequence[Domain]) -> float:
-    """Return the mean cross-entropy on the train splits of all sources together, in eval mode."""
-    return float(torch.cat([evaluate(model, source, "train").loss for source in sources]).mean())
+def accuracy_by_split(model: nn.Module, domains: Iterable[Domain]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return images, correct and accuracy (0 to 1) per labelled domain and split."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for domain in (domain for domain in domains if domain.labels is not None):
+        for split in domain.splits:
+            outcomes = evaluate(model, domain, split)
+            assert outcomes.correct is not None
+            images, correct = len(outcomes), int(outcomes.correct.sum())
+            row = {"images": images, "correct": correct, "accuracy": correct / images}
+            table.setdefault(domain.name, {})[split] = row
+    return table
 
 
 def source_statistics(sources: Sequence[Domain]) -> tuple[list[float], list[float]]:

@@ -1,7 +1,7 @@
 """The training loop; pruning in rounds; pruning while training."""
 
 from .events import BatchEvent, EpochEvent, Events, PruneEvent, StageEvent
-from .loop import accuracy_by_split, train
+from .loop import train
 from .options import TrainingOptions
 from .progress import event_bar, finish
 from .rounds import DENSE, EXTRA, MeasureWhen, Steps, Tuned

@@ -13,15 +13,7 @@ Moment = Literal["full", "cut", "tuned", "trained"]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchEvent:
-    """A step of the optimiser.
-
-    Attributes:
-        epoch, epochs: from 1, and how many there will be.
-        batch, batches: from 1, and how many an epoch has.
-        images: in this batch.
-        loss: mean of the batch before the step.
-        lr: learning rate of the step.
-    """
+    """A step of the optimiser: epoch and batch from 1, the mean loss before the step, and its learning rate."""
 
     epoch: int
     epochs: int

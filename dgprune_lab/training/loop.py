@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -91,28 +91,6 @@ def learning_rate(options: TrainingOptions, *, progress: float) -> float:
         done = progress * (options.schedule_epochs or options.epochs) + 1e-6
         return options.lr * 0.1 ** sum(done >= milestone for milestone in options.milestones)
     return options.lr / (1 + 10 * progress) ** 0.75 if options.schedule == "dss" else options.lr
-
-
-def accuracy_by_split(model: nn.Module, domains: Iterable[Domain]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return images, correct and accuracy (0 to 1) per labelled domain and split; eval mode, batches of 250."""
-    device = next(model.parameters()).device
-    modes = {module: module.training for module in model.modules()}
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    try:
-        model.eval()
-        with torch.inference_mode():
-            for domain in (domain for domain in domains if domain.labels is not None):
-                for split, rows in domain.splits.items():
-                    correct = sum(
-                        int((model(batch.images).argmax(1) == batch.labels).sum())
-                        for batch in domain.batches(split, size=250, device=device)
-                    )
-                    row = {"images": len(rows), "correct": correct, "accuracy": correct / max(1, len(rows))}
-                    table.setdefault(domain.name, {})[split] = row
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return table
 
 
 class _Pool:

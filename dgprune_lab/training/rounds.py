@@ -14,7 +14,7 @@ from ..core import seed as seeded
 from ..measurement import evaluating, outcome_rows, recalibrate
 from ..pruning import allocate, prune
 from ..scorers import Scorer
-from ..study import Study, remaining_cost
+from ..study import Study, mask_columns, remaining_cost
 from .events import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent
 from .loop import train
 from .options import TrainingOptions
@@ -210,11 +210,8 @@ class Run:
         """Return the cells that all rows of a stage share."""
         plan = self.plan
         return {
-            "scorer": plan.name,
+            **mask_columns(mask),
             "ratio_requested": plan.ratio_requested(self.round),
-            "ratio_achieved": mask.ratio_achieved,
-            "scope": plan.scope,
-            "budget": plan.budget,
             "batchnorm": "as_is" if stage == "full" else plan.batchnorm,
             "seed": plan.seed if plan.scorer is not None and plan.scorer.draws else None,
             "training_seed": plan.study.training_seed,

@@ -22,14 +22,7 @@ AWARE += ("gc_net", "taylor", "activation_l1", "apoz")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One network, and how often both sides run.
-
-    Attributes:
-        name: of the network.
-        pixels: height and width of the images.
-        images: of the one pass.
-        repeats: counted turns of the pass, and of all scorers.
-    """
+    """A network, the images of the one pass, and the counted turns of the pass and of all scorers."""
 
     name: str
     pixels: int

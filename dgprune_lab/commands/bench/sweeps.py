@@ -23,17 +23,7 @@ _SIZE = 250
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How large a sweep is.
-
-    Attributes:
-        name: of the network.
-        pixels: height and width of the images.
-        images: of each of the two domains.
-        repeats: counted turns.
-        aim: how many times faster than the loop over the peer.
-        ratios: shares removed.
-        scorers: whose scores decide.
-    """
+    """A network, the images of each of the two domains, counted turns, and the aim against the loop over the peer."""
 
     name: str
     pixels: int

@@ -13,17 +13,9 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One comparison.
+    """One comparison: the medians in `unit` of this toolkit and of the peer, which is None where it has no counterpart.
 
-    Attributes:
-        name: what was timed.
-        ours: median time of this toolkit, in `unit`.
-        peer: median time of the peer; None where it has no counterpart.
-        unit: "ms" or "s".
-        repeats: how often each side ran.
-        device: "cpu" or "cuda".
-        aim: the goal.
-        note: who the peer is and what the case is.
+    `aim` is the goal; `note` says who the peer is and what the case is.
     """
 
     name: str
