@@ -55,10 +55,11 @@ def read_off(fractions: Sequence[float], losses: Sequence[float], *, limit: floa
         shares = [share for share, _ in run]
         ranges += [(shares[-1], shares[0])] if feasible else []
     if not ranges:
-        return ReadOff(math.nan, math.nan, True, ())
+        return ReadOff(smallest=math.nan, contiguous_end=math.nan, monotone=True, isolated_feasible=())
     smallest, from_full = ranges[-1][0], ranges[0][1] == points[0][0]
     end = ranges[0][0] if from_full else math.nan
-    return ReadOff(smallest, end, smallest == end, tuple(ranges[1:] if from_full else ranges))
+    isolated = tuple(ranges[1:] if from_full else ranges)
+    return ReadOff(smallest=smallest, contiguous_end=end, monotone=smallest == end, isolated_feasible=isolated)
 
 
 def grid_of(step: float) -> tuple[float, ...]:
