@@ -88,7 +88,7 @@ def compare(
 def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -> Steps:
     """The table of `compare`; the first scorer of `removal` is the one that the others are compared with."""
     domains = [domain for domain in study.domains if domain.labels is not None]
-    scores = [_draws(study, item, draws, keep_silent=keep_silent, seed=removal.seed) for item in removal.scorers]
+    scores = [_draws(study, item, draws=draws, keep_silent=keep_silent, seed=removal.seed) for item in removal.scorers]
     rows: list[dict[str, Any]] = []
     done, total = 0, len(removal.ratios) * len(scores) * len(domains)
     for ratio in removal.ratios:
@@ -99,10 +99,10 @@ def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -
         for domain in domains:
             baseline: Floats | None = None
             for drawn in masks:
-                correct = np.stack([_correct(study, mask, domain, removal) for mask in drawn])
+                correct = np.stack([_correct(study, mask, domain=domain, removal=removal) for mask in drawn])
                 done += 1
                 yield done, total
-                cells = _cells(study, drawn[0], domain, removal, correct)
+                cells = _cells(study, drawn[0], domain=domain, removal=removal, correct=correct)
                 cells["ratio_achieved"] = float(np.mean([mask.ratio_achieved for mask in drawn]))
                 if drawn[0].options.get("seed") is not None:
                     cells |= {"draws": len(drawn), "seed": None}
@@ -154,7 +154,7 @@ def compare_networks(
             if outcomes.labels is None or labels is None or not torch.equal(outcomes.labels, labels):
                 raise DgpruneError(f"the studies hold different images as {name!r}; give all the same Domain.")
             correct = (outcomes.predicted == outcomes.labels).double().cpu().numpy()
-            cells = _cells(study, None, study.domain(name), Removal(split=split), correct[None])
+            cells = _cells(study, None, domain=study.domain(name), removal=Removal(split=split), correct=correct[None])
             rows.append(cells)
             if first is None:
                 first = correct
@@ -165,7 +165,7 @@ def compare_networks(
     return tidy(rows, extra=EXTRA)
 
 
-def _draws(study: Study, item: str | Scorer | Scores, draws: int, *, keep_silent: bool, seed: int) -> list[Scores]:
+def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent: bool, seed: int) -> list[Scores]:
     """One Scores, or one per draw of a scorer that draws."""
     if isinstance(item, Scores):
         return [item]
@@ -184,7 +184,7 @@ def _draws(study: Study, item: str | Scorer | Scores, draws: int, *, keep_silent
     return kept
 
 
-def _correct(study: Study, mask: Mask, domain: Domain, removal: Removal) -> Floats:
+def _correct(study: Study, mask: Mask, *, domain: Domain, removal: Removal) -> Floats:
     """(N,) of 0 and 1."""
     outcomes = study.outcomes(
         mask, domain=domain.name, batchnorm=removal.batchnorm, split=removal.split, images=removal.images
@@ -192,7 +192,7 @@ def _correct(study: Study, mask: Mask, domain: Domain, removal: Removal) -> Floa
     return (outcomes.predicted == outcomes.labels).double().cpu().numpy()
 
 
-def _cells(study: Study, mask: Mask | None, domain: Domain, removal: Removal, correct: Floats) -> dict[str, Any]:
+def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> dict[str, Any]:
     """The row of an accuracy, from (D, N) of 0 and 1."""
     shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
     low, high = intervals.over_images(correct.mean(0))

@@ -8,8 +8,6 @@ import pandas as pd
 
 from ..core import DgpruneError
 
-_LOWER_IS_BETTER = ("prunability",)
-
 
 def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.DataFrame:
     """Return, per measure, which of two networks it predicts to generalise better.
@@ -30,7 +28,9 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
     Raises:
         DgpruneError: not two networks; a measured name that is neither.
     """
-    frame = frame[frame["metric"].isin(_LOWER_IS_BETTER) | frame.get("better_direction", pd.Series()).notna()]
+    directions = frame.get("better_direction", pd.Series(index=frame.index, dtype=object))
+    frame = frame.assign(better_direction=directions.mask(frame["metric"] == "prunability", "lower"))
+    frame = frame[frame["better_direction"].notna()]
     names = list(dict.fromkeys(frame["network"].dropna()))
     if len(names) != 2:
         raise DgpruneError(f"an order is predicted for two networks; the table holds {len(names)}: {names}.")
@@ -38,21 +38,25 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
         raise DgpruneError(f"measured must be one of {names}; got {measured!r}.")
     keys = ["metric", *(["tolerance"] if "tolerance" in frame.columns else [])]
     lines = []
-    for key, rows in frame.groupby(keys, sort=False):
-        first, second = (rows[rows["network"] == name].iloc[0] for name in names)
-        lower = key[0] in _LOWER_IS_BETTER or first.get("better_direction") == "lower"
-        lines.append({**dict(zip(keys, key, strict=True)), **_line(names, first, second, lower, measured)})
+    for key, rows in frame.groupby(keys, sort=False, dropna=False):
+        first, second = (rows[rows["network"] == name].iloc[0].to_dict() for name in names)
+        line = dict(zip(keys, key, strict=True)) | {names[0]: first["value"], names[1]: second["value"]}
+        line |= _prediction(first, second)
+        if measured is not None:
+            neither = line["predicts"] == "neither"
+            line["verdict"] = "none" if neither else "right" if line["predicts"] == measured else "wrong"
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _line(names: list[str], first: Any, second: Any, lower: bool, measured: str | None) -> dict[str, Any]:
-    better = (first["value"] < second["value"]) if lower else (first["value"] > second["value"])
-    equal = first["value"] == second["value"]
-    predicts = "neither" if equal else names[0] if better else names[1]
+def _prediction(first: dict[str, Any], second: dict[str, Any]) -> dict[str, str]:
+    """Which of two rows has the better value, and whether their intervals overlap."""
+    better = min if first["better_direction"] == "lower" else max
+    best = better(first["value"], second["value"])
+    predicts = (
+        "neither" if first["value"] == second["value"] else (first if first["value"] == best else second)["network"]
+    )
+    if any(row["low"] != row["low"] or row["low"] is None for row in (first, second)):
+        return {"predicts": predicts, "intervals": ""}
     apart = first["high"] < second["low"] or second["high"] < first["low"]
-    known = all(value == value and value is not None for value in (first["low"], second["low"]))
-    line = {names[0]: first["value"], names[1]: second["value"], "predicts": predicts}
-    line["intervals"] = ("apart" if apart else "overlap") if known else ""
-    if measured is not None:
-        line["verdict"] = "none" if equal else "right" if predicts == measured else "wrong"
-    return line
+    return {"predicts": predicts, "intervals": "apart" if apart else "overlap"}
