@@ -80,8 +80,8 @@ class Attributor:
         groups = [self.graph[name] for name in layers]
         if method == "ablation":
             return {group.name: self._ablated(group, batch) for group in groups}
-        found = self._attributed(batch, method, groups)
-        return {group.name: _by_filter(tensors, positions, group.filters) for group, tensors, positions in found}
+        attributed = self._attributed(batch, method, groups)
+        return {group.name: _by_filter(tensors, positions, group.filters) for group, tensors, positions in attributed}
 
     def maps(self, batch: Batch, *, method: Method, layer: str, filter: int) -> Tensor:
         """Return the (N, H, W) attributions of one filter; y dl/dy for "ablation", which has no map."""
@@ -113,16 +113,16 @@ class Attributor:
         layers = [self._model.get_submodule(name) for name in names]
         images, target = batch.images.detach().clone().requires_grad_(), batch.labels
         if method == "gradient_x_activation":
-            found = attr.LayerGradientXActivation(self._model, layers).attribute(images, target=target)
+            attributed = attr.LayerGradientXActivation(self._model, layers).attribute(images, target=target)
         elif method == "activation":
-            found = attr.LayerActivation(self._model, layers).attribute(images, attribute_to_layer_input=True)
+            attributed = attr.LayerActivation(self._model, layers).attribute(images, attribute_to_layer_input=True)
         else:
             # Given several layers, integrated gradients interpolate all of them at once: wrong for layers in a row.
             kind: Any = attr.LayerIntegratedGradients if method == "integrated_gradients" else attr.LayerConductance
             few = max(2, self._room) if len(images) == 1 and self._room < STEPS else None
             steps = {"n_steps": STEPS, "internal_batch_size": few}  # for one image too large for all steps at once
-            found = [kind(self._model, layer).attribute(images, target=target, **steps) for layer in layers]
-        tensors = [(value[0] if isinstance(value, tuple) else value).detach() for value in found]
+            attributed = [kind(self._model, layer).attribute(images, target=target, **steps) for layer in layers]
+        tensors = [(value[0] if isinstance(value, tuple) else value).detach() for value in attributed]
         return [t.movedim(-1, 1) if isinstance(m, nn.Linear) else t for t, m in zip(tensors, layers, strict=True)]
 
     def _ablated(self, group: FilterGroup, batch: Batch) -> Tensor:

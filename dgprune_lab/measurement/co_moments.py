@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,18 +36,17 @@ class CoMomentSums(Collector):
         if reason := too_large(model, listed, tables=sum(self._classes.values())):
             raise DgpruneError(reason)
         used = {layer for group, consumer in listed for layer in (consumer, *group.feeds[consumer])}
-        for name in (name for name, _ in model.named_modules() if name in used):
+        for name, module in model.named_modules():
+            if name not in used:
+                continue
             groups = [group for group, consumer in listed if consumer == name]
-            is_conv = isinstance(model.get_submodule(name), CONV)
-            on_output(
-                model, name, lambda y, name=name, groups=groups, is_conv=is_conv: self._add(name, y, groups, is_conv)
-            )
+            on_output(model, name, partial(self._add, layer=name, groups=groups, is_conv=isinstance(module, CONV)))
 
     def begin(self, batch: Batch) -> None:
         super().begin(batch)
         self._means.clear()
 
-    def _add(self, layer: str, y: Tensor, groups: list[FilterGroup], is_conv: bool) -> None:
+    def _add(self, y: Tensor, *, layer: str, groups: list[FilterGroup], is_conv: bool) -> None:
         """Keep the spatial mean of a layer's output, and add its products with each group that it consumes."""
         mean = y.flatten(2).mean(2) if is_conv else y if y.ndim == 2 else y.flatten(1, -2).mean(1)
         self._means[layer] = second = mean.to(torch.float64, copy=True)
@@ -157,10 +157,10 @@ def pairs(model: nn.Module, graph: FilterGraph) -> list[tuple[FilterGroup, str]]
     mix each filter into some of their outputs only, make no pair.
     """
     order = {weight.rpartition(".")[0]: k for k, weight in enumerate(graph.uses)}
-    found = [
+    listed = [
         (group, layer)
         for group in graph.groups
         for layer in group.consumers
         if group.feeds.get(layer) and getattr(model.get_submodule(layer), "groups", 1) == 1
     ]
-    return sorted(found, key=lambda pair: (order[pair[1]], pair[0].depth))
+    return sorted(listed, key=lambda pair: (order[pair[1]], pair[0].depth))

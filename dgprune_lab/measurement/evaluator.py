@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -177,7 +177,7 @@ class Evaluator:
                 labels = None if domain.labels is None else domain.labels[rows.to(domain.labels.device)].to(self.device)
                 yield Batch(stored[k], labels, rows)
         if stored is None and fresh.tensors is not None:
-            while self._outputs and fresh.size + sum(map(_bytes, self._outputs.values())) > _PREFIX_BYTES:
+            while self._outputs and fresh.size + _bytes(self._outputs.values()) > _PREFIX_BYTES:
                 self._outputs.popitem(last=False)
             self._outputs[key] = fresh.tensors
 
@@ -200,5 +200,5 @@ class _Bounded:
             self.tensors.append(tensor.detach())
 
 
-def _bytes(tensors: list[Tensor]) -> int:
-    return sum(t.nbytes for t in tensors)
+def _bytes(stored: Iterable[list[Tensor]]) -> int:
+    return sum(tensor.nbytes for tensors in stored for tensor in tensors)

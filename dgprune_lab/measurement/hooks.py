@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -60,29 +61,23 @@ class Taps:
 
     def listen(self, site: Site, receive: Callable[[MapKey, Tensor], None]) -> None:
         """Call `receive((group, layer), maps)` with every group's maps at its last consumer or its convolutions."""
-        if site not in self._receivers:
-            self._receivers[site] = []
-            self._attach_inputs() if site == "consumer_input" else self._attach_outputs()
-        self._receivers[site].append(receive)
+        if site in self._receivers:
+            self._receivers[site].append(receive)
+            return
+        receivers = self._receivers[site] = [receive]
 
-    def _attach_inputs(self) -> None:
-        for group in self.graph.groups:
-            tap = ConsumerInput(group)
-            tap.listen(self.model, lambda maps, key=(group.name, tap.layer): self._deliver("consumer_input", key, maps))
+        def deliver(maps: Tensor, key: MapKey) -> None:
+            for receive in receivers:
+                receive(key, maps)
 
-    def _attach_outputs(self) -> None:
-        for layer, module in self.model.named_modules():
-            for group, index in _complete(self.graph, layer) if isinstance(module, CONV) else ():
-                key = group.name, layer
-                on_output(
-                    self.model,
-                    layer,
-                    lambda y, key=key, index=index: self._deliver("conv_output", key, select(y, index)),
-                )
-
-    def _deliver(self, site: Site, key: MapKey, maps: Tensor) -> None:
-        for receive in self._receivers[site]:
-            receive(key, maps)
+        if site == "consumer_input":
+            for tap in map(ConsumerInput, self.graph.groups):
+                tap.listen(self.model, partial(deliver, key=(tap.group.name, tap.layer)))
+            return
+        for layer in [name for name, module in self.model.named_modules() if isinstance(module, CONV)]:
+            for group, index in _complete(self.graph, layer):
+                send = partial(deliver, key=(group.name, layer))
+                on_output(self.model, layer, lambda y, index=index, send=send: send(select(y, index)))
 
 
 def produced(group: FilterGroup, layer: str) -> list[tuple[Tensor, Tensor]]:

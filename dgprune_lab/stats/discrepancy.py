@@ -48,7 +48,7 @@ def mmd(first: Rows, second: Rows, *, bandwidth: float, ids: tuple[Ids, Ids], se
         raise DgpruneError(f"bandwidth must be above 0, in the unit of the features; got {bandwidth}.")
     across = draws(ids, seed=seed)
     sides = (x, x, within(across.first)), (y, y, within(across.second)), (x, y, across)
-    own, other, between = (mean_of_pairs(_kernel(a, b, bandwidth), drawn) for a, b, drawn in sides)
+    own, other, between = (mean_of_pairs(_kernel(a, b, bandwidth), halves) for a, b, halves in sides)
     return _if_varying(by_halves(own + other - 2 * between), x, y)
 
 
@@ -79,7 +79,7 @@ def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0) -> 
     x, y = x - x.mean(0), y - y.mean(0)
     across = draws(ids, seed=seed)
     sides = (x, x, within(across.first)), (y, y, within(across.second)), (x, y, across)
-    own, other, between = (co_moment(gram := a @ b.T, gram, drawn) for a, b, drawn in sides)
+    own, other, between = (co_moment(gram := a @ b.T, gram, halves) for a, b, halves in sides)
     return _if_varying(by_halves((own + other - 2 * between) / (4 * x.shape[1] ** 2)), x, y)
 
 
@@ -112,9 +112,9 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: i
     if not 2 <= folds <= size:
         raise DgpruneError(f"folds must be 2 to {size}, the images of the smaller domain; got {folds}.")
     generator = np.random.default_rng(seeded("folds", seed))
-    chosen, others = (np.sort(generator.permutation(len(rows))[:size]) for rows in (x, y))
-    rows, domain = np.concatenate([x[chosen], y[others]]), np.repeat([0, 1], size)
-    images, image = np.unique(np.concatenate([ids[0][chosen], ids[1][others]]), return_inverse=True)
+    subset, others = (np.sort(generator.permutation(len(rows))[:size]) for rows in (x, y))
+    rows, domain = np.concatenate([x[subset], y[others]]), np.repeat([0, 1], size)
+    images, image = np.unique(np.concatenate([ids[0][subset], ids[1][others]]), return_inverse=True)
     wrong = _predicted(rows, domain, fold=_folds(image, domain, folds=folds, generator=generator)[image]) != domain
     # Errors counted per image, as a share of the mean number of rows that an image has: their mean is e.
     low, high = over_images(np.bincount(image, weights=wrong) * len(images) / len(wrong))
@@ -150,7 +150,7 @@ def _predicted(rows: Values, domain: Places, *, fold: Places) -> Places:
         return np.asarray(cross_val_predict(model, rows, domain, cv=PredefinedSplit(fold)))
 
 
-def _if_varying(found: Estimate, *sets: Values) -> Estimate:
+def _if_varying(with_interval: Estimate, *sets: Values) -> Estimate:
     """The same, without an interval where nothing varies in any set: a zero width would overstate certainty."""
     fixed = all(constant(rows).all() for rows in sets)
-    return estimate(float(found.value), np.nan, np.nan) if fixed else found
+    return estimate(float(with_interval.value), np.nan, np.nan) if fixed else with_interval

@@ -225,7 +225,9 @@ def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Itera
     step = max(1, _STEP // (8 * max(*sizes, len(gap))))
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
-        counts = [drawn_counts(*drawn).astype(np.float64) for drawn in zip(streams, (rows, rows), sizes, strict=True)]
+        counts = [
+            drawn_counts(*options).astype(np.float64) for options in zip(streams, (rows, rows), sizes, strict=True)
+        ]
         first, second = (count @ values / len(values) for count, values in zip(counts, pair, strict=True))
         spread = counts[0] @ squares[0] + counts[1] @ squares[1] - sizes[0] * first**2 - sizes[1] * second**2
         shift = gap + second - first

@@ -37,7 +37,7 @@ def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]
     unit = table(by, "by")
     tables = {name: table(rows, repr(name)) for name, rows in features.items()}
     for name, rows in tables.items():
-        check_columns(**{repr(name): rows, "by": unit})
+        check_sizes(1, **{repr(name): rows, "by": unit})
     if all(constant(rows).all() for rows in tables.values()):
         raise DgpruneError(
             "every filter responds to all images alike, so there is nothing to compare; choose another layer, or a "
@@ -93,9 +93,9 @@ def table(rows: Rows, name: str, *, least: int = 1) -> Values:
 def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Values, Values]:
     """Return both domains' features in float64; refuse them if they do not fit each other and their ids."""
     x, y = table(first, "first", least=FEWEST), table(second, "second", least=FEWEST)
-    check_columns(first=x, second=y)
+    check_sizes(1, first=x, second=y)
     for name, rows, images in (("first", x, ids[0]), ("second", y, ids[1])):
-        check_rows(**{name: rows, f"ids of {name}": images})
+        check_sizes(0, **{name: rows, f"ids of {name}": images})
         if len(np.unique(images)) < len(images):
             raise DgpruneError(
                 f"ids of {name} name an image twice; compare domain by domain, in each of which an image occurs once."
@@ -103,21 +103,13 @@ def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Values, Value
     return x, y
 
 
-def check_columns(**tables: Values) -> None:
-    """Refuse two tables of different filters."""
+def check_sizes(axis: int, **tables: Ids) -> None:
+    """Refuse two tables of different numbers of images (axis 0) or filters (axis 1)."""
     (name, rows), (other, others) = tables.items()
-    if rows.shape[1] != others.shape[1]:
-        raise DgpruneError(
-            f"{name} has {rows.shape[1]} columns and {other} {others.shape[1]}; keep a removed filter as a column of "
-            "zeros, so that they agree."
-        )
-
-
-def check_rows(**tables: Ids) -> None:
-    """Refuse two tables of different numbers of images."""
-    (name, rows), (other, others) = tables.items()
-    if len(rows) != len(others):
-        raise DgpruneError(f"{name} has {len(rows)} rows and {other} {len(others)}; both need one per image.")
+    if rows.shape[axis] != others.shape[axis]:
+        unit = ("rows", "columns")[axis]
+        advice = ("both need one per image", "keep a removed filter as a column of zeros, so that they agree")[axis]
+        raise DgpruneError(f"{name} has {rows.shape[axis]} {unit} and {other} {others.shape[axis]}; {advice}.")
 
 
 def constant(rows: Values) -> NDArray[np.bool_]:

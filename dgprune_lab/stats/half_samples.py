@@ -55,14 +55,14 @@ def within(weights: Values) -> Draws:
     return Draws(weights, weights, (each, each))
 
 
-def mean_of_pairs(table: Values, drawn: Draws) -> Values:
+def mean_of_pairs(table: Values, draw: Draws) -> Values:
     """Return the (1 + HALVES,) means of an (N, M) table over pairs of different images; the others are set to 0."""
-    w, v, (p, q) = drawn
+    w, v, (p, q) = draw
     table[p, q] = 0
     return ((w @ table) * v).sum(1) / (w.sum(1) * v.sum(1) - (w[:, p] * v[:, q]).sum(1))
 
 
-def co_moment(a: Values, b: Values, drawn: Draws) -> Values:
+def co_moment(a: Values, b: Values, draw: Draws) -> Values:
     """Return the (1 + HALVES,) means of (a_ij - a_il - a_kj + a_kl) (b_ij - b_il - b_kj + b_kl) / 4.
 
     i and k are rows, j and l columns, and all four are different images. For a = b = X Y' that is an unbiased estimate
@@ -73,9 +73,9 @@ def co_moment(a: Values, b: Values, drawn: Draws) -> Values:
 
     Args:
         a, b: (N, M), or the same array twice; from centred features, so that nothing large cancels.
-        drawn: which rows and columns count.
+        draw: which rows and columns count.
     """
-    w, v, (p, q) = drawn
+    w, v, (p, q) = draw
     a[p, q] = b[p, q] = 0
     rows_a, columns_a = w * (v @ a.T), v * (w @ a)
     rows_b, columns_b = (rows_a, columns_a) if b is a else (w * (v @ b.T), v * (w @ b))

@@ -226,6 +226,6 @@ def _resamples(count: int) -> NDArray[np.float32]:
 
 def drawn_counts(generator: np.random.Generator, resamples: int, count: int) -> NDArray[np.float32]:
     """Draw with replacement, and return (resamples, count): how often each image is drawn."""
-    drawn = generator.integers(0, count, size=(resamples, count), dtype=np.int32)
-    drawn += np.arange(resamples, dtype=np.int32)[:, None] * count
-    return np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float32)
+    indices = generator.integers(0, count, size=(resamples, count), dtype=np.int32)
+    indices += np.arange(resamples, dtype=np.int32)[:, None] * count
+    return np.bincount(indices.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float32)

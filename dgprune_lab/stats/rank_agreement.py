@@ -50,7 +50,7 @@ def correlations(first: Values, second: Values, *, scope: Scope) -> dict[str, fl
     return {**layers, ALL: weighted(layers, {name: len(scores) for name, scores in first.items()})}
 
 
-def chance_spread(found: Mapping[str, float], sizes: Mapping[str, int], *, scope: Scope) -> dict[str, float]:
+def chance_spread(observed: Mapping[str, float], sizes: Mapping[str, int], *, scope: Scope) -> dict[str, float]:
     """Return half the width of the 95 % range of a rank correlation when filters are paired at random, around 0.
 
     1.96 / sqrt(n - 1), as its variance over all pairings is 1 / (n - 1), with ties too (Hotelling and Pabst 1936, Rank
@@ -58,16 +58,16 @@ def chance_spread(found: Mapping[str, float], sizes: Mapping[str, int], *, scope
     "layer": of the weighted mean.
 
     Args:
-        found: from `correlations`; layers that are NaN there are NaN here, and do not count in `ALL`.
+        observed: from `correlations`; layers that are NaN there are NaN here, and do not count in `ALL`.
         sizes: layer -> filters.
         scope: as there.
     """
-    spread = {name: 1.96 / (sizes[name] - 1) ** 0.5 if np.isfinite(found[name]) else np.nan for name in sizes}
-    if not np.isfinite(found[ALL]):
+    spread = {name: 1.96 / (sizes[name] - 1) ** 0.5 if np.isfinite(observed[name]) else np.nan for name in sizes}
+    if not np.isfinite(observed[ALL]):
         return {**spread, ALL: np.nan}
     if scope == "global":
         return {**spread, ALL: 1.96 / (sum(sizes.values()) - 1) ** 0.5}
-    known = [name for name in sizes if np.isfinite(found[name])]
+    known = [name for name in sizes if np.isfinite(observed[name])]
     total = sum(sizes[name] for name in known)
     return {**spread, ALL: sum((sizes[name] / total * spread[name]) ** 2 for name in known) ** 0.5}
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import DgpruneError
-from .features import FEWEST, Rows, check_rows, constant, estimate, mean_over_images, table
+from .features import FEWEST, Rows, check_sizes, constant, estimate, mean_over_images, table
 from .half_samples import by_halves, co_moment, draws
 from .intervals import Estimate
 
@@ -34,15 +34,15 @@ def cka(first: Rows, second: Rows, *, seed: int = 0) -> Estimate:
         DgpruneError: features that do not fit.
     """
     x, y = table(first, "first"), table(second, "second")
-    check_rows(first=x, second=y)
+    check_sizes(0, first=x, second=y)
     table(x, "first", least=FEWEST)
     if constant(x).all() or constant(y).all():
         return estimate(np.nan, np.nan, np.nan)
     x, y = x - x.mean(0), y - y.mean(0)
     images = np.arange(len(x))
-    drawn = draws((images, images), seed=seed)
+    halves = draws((images, images), seed=seed)
     gram, other = x @ x.T, y @ y.T
-    between, *own = (co_moment(a, b, drawn) for a, b in ((gram, other), (gram, gram), (other, other)))
+    between, *own = (co_moment(a, b, halves) for a, b in ((gram, other), (gram, gram), (other, other)))
     norms = [np.sqrt(np.where(hsic > 0, hsic, np.nan)) for hsic in own]
     return by_halves(between / norms[0] / norms[1])
 
@@ -67,7 +67,7 @@ def silhouette(rows: Rows, labels: NDArray[np.generic]) -> Estimate:
     from sklearn.metrics import silhouette_samples
 
     values, groups = table(rows, "rows"), np.asarray(labels)
-    check_rows(rows=values, labels=groups)
+    check_sizes(0, rows=values, labels=groups)
     if not 1 < len(np.unique(groups)) < len(values):
         raise DgpruneError(
             f"a silhouette compares two or more groups of which one has two images; got {len(np.unique(groups))} "
@@ -97,7 +97,7 @@ def trustworthiness(rows: Rows, places: Rows, *, neighbours: int = 15) -> Estima
     from scipy.spatial.distance import cdist
 
     values, positions = table(rows, "rows"), table(places, "places")
-    check_rows(rows=values, places=positions)
+    check_sizes(0, rows=values, places=positions)
     count = len(values)
     if not 1 <= neighbours < count / 2:
         raise DgpruneError(
