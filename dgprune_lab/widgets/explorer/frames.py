@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from ...charts.drop import CHANGE, drop_rows, span_rows
 from ...charts.sweep import ACCURACY, sweep_data, sweep_points
 from ...charts.theme import records
-from ...core import BatchNorm, Mask, Outcomes, exposure_label, exposure_of, tidy
+from ...core import DIAMOND, BatchNorm, Exposure, Mask, Outcomes, exposure_label, exposure_of, tidy
 from ...diagnostics._removal import mask_cells
 from ...diagnostics.drop import accuracy_change
 from ...measurement import LATENCY_IMAGES, latency_row, timings
@@ -91,7 +91,9 @@ def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> F
         below = exposure_label(point["exposure"]).strip() if marked else ""
         points.append({**point, "label": " (agreement)" + " ?" * (point["exposure"] == "?"), "below": below})
     data = curve_rows(points)
-    drops = [{**row, "label": _short(row["label"])} for row in drop_rows(table)]
+    exposures: dict[str, Exposure] = {point["domain"]: point["exposure"] for point in points}
+    marks = {name: {"": "", "?": " ?"}.get(exposure, f" {DIAMOND}") for name, exposure in exposures.items()}
+    drops = [{**row, "label": row["domain"] + marks[row["domain"]]} for row in drop_rows(table)]
     accuracy = {row["domain"]: row["value"] for row in records(table, metric=ACCURACY)}
     payload = {
         "ratio": float(table["ratio_requested"].iloc[0]),
@@ -107,7 +109,7 @@ def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> F
         ],
         "drops": [{**row, "fill": "transparent"} if estimate else row for row in drops],
         "span": span_rows(drops),
-        "exposures": exposure_text(points),
+        "exposures": exposure_text(exposures.values()),
     }
     return Frame(table=table, points=points, payload=payload)
 
@@ -118,15 +120,10 @@ def curve_rows(points: Sequence[Row]) -> Row:
     return {name: data[name] for name in ("curves", "gaps", "names")}
 
 
-def exposure_text(points: Sequence[Row]) -> str:
+def exposure_text(exposures: Iterable[Exposure]) -> str:
     """Return what the marks in chart D mean, which has no room for the words behind its names."""
-    exposures = dict.fromkeys(point["exposure"] for point in points if point["exposure"])
-    return " · ".join("? data use not recorded" if e == "?" else exposure_label(e).strip() for e in exposures)
-
-
-def _short(text: str) -> str:
-    """A name with the mark of its exposure, without the words of the mark."""
-    return text.partition("◇")[0] + "◇" if "◇" in text else text
+    marks: list[Exposure] = [exposure for exposure in dict[Exposure, None].fromkeys(exposures) if exposure]
+    return " · ".join("? data use not recorded" if mark == "?" else exposure_label(mark).strip() for mark in marks)
 
 
 def sentence(mask: Mask, parts: Sequence[str]) -> str:

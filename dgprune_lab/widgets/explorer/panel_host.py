@@ -68,7 +68,7 @@ class PanelHost:
             if content["type"] == "panel":
                 self._open(content.get("name"))
             elif content["type"] == "filter" and before is None:
-                able = (one["name"] for one in self.state["list"] if one["filters"] and one["unavailable"] is None)
+                able = (b["name"] for b in self.state["list"] if b["filters"] and b["unavailable"] is None)
                 self._open(next(able, None))
             if content["type"] != "panel" and self.opened is not None:
                 self._select(self.opened, content)
