@@ -58,7 +58,7 @@ def test_prunability_predicts_the_lower_at_every_tolerance_and_says_where_interv
     table = dg.diagnostics.predicted_order(frame)
     assert table[["tolerance", "predicts", "intervals"]].values.tolist() == [[0.1, "A", "apart"], [0.2, "B", "overlap"]]
     with pytest.raises(dg.DgpruneError, match="holds 1"):
-        dg.diagnostics.predicted_order(frame[frame.network == "A"])
+        dg.diagnostics.predicted_order(frame.query("network == 'A'"))
     with pytest.raises(dg.DgpruneError, match="'C'"):
         dg.diagnostics.predicted_order(frame, measured="C")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -28,9 +28,9 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
     Raises:
         DgpruneError: not two networks; a measured name that is neither.
     """
-    directions = frame.get("better_direction", pd.Series(index=frame.index, dtype=object))
-    frame = frame.assign(better_direction=directions.mask(frame["metric"] == "prunability", "lower"))
-    frame = frame[frame["better_direction"].notna()]
+    better = frame["better_direction"] if "better_direction" in frame.columns else frame["metric"].map({})
+    frame = frame.assign(better_direction=better.mask(frame["metric"] == "prunability", "lower"))
+    frame = frame.dropna(subset="better_direction")
     names = list(dict.fromkeys(frame["network"].dropna()))
     if len(names) != 2:
         raise DgpruneError(f"an order is predicted for two networks; the table holds {len(names)}: {names}.")
@@ -40,7 +40,10 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
     lines = []
     for key, rows in frame.groupby(keys, sort=False, dropna=False):
         first, second = (rows[rows["network"] == name].iloc[0].to_dict() for name in names)
-        line = dict(zip(keys, key, strict=True)) | {names[0]: first["value"], names[1]: second["value"]}
+        line = dict(zip(keys, cast("tuple[Any, ...]", key), strict=True)) | {
+            names[0]: first["value"],
+            names[1]: second["value"],
+        }
         line |= _prediction(first, second)
         if measured is not None:
             neither = line["predicts"] == "neither"
