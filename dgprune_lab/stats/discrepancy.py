@@ -1,4 +1,7 @@
-"""How far the features of two domains are apart: one number each, with a 95 % interval over images."""
+"""How far the features of two domains are apart: one number each, with a 95 % interval over images.
+
+All raise DgpruneError for features, ids or options that do not fit. Features are as a rule those of `standardised`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def mmd(first: Rows, second: Rows, *, bandwidth: float, ids: tuple[Ids, Ids], se
     For a planted shift it held the true value in 93 to 97 %.
 
     Args:
-        first, second: (N, D) and (M, D), at least 8 rows each; as a rule from `standardised`.
+        first, second: (N, D) and (M, D), at least 8 rows each.
         bandwidth: above 0, in the unit of the features; see `median_distance`.
         ids: (N,) and (M,): which image a row shows; none twice in one domain.
         seed: of the halves.
@@ -39,9 +42,6 @@ def mmd(first: Rows, second: Rows, *, bandwidth: float, ids: tuple[Ids, Ids], se
     Returns:
         No unit, at most 2; around 0, so also below it, for domains alike, and higher the further they are apart. NaN
         ends where nothing varies in either domain.
-
-    Raises:
-        DgpruneError: features, ids or a bandwidth that do not fit.
     """
     x, y = pair(first, second, ids)
     if not 0 < bandwidth < np.inf:
@@ -71,9 +71,6 @@ def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0) -> 
     Returns:
         The features' unit to the fourth power; around 0 where the covariances agree, higher the more they differ.
         NaN ends where nothing varies in either domain.
-
-    Raises:
-        DgpruneError: features or ids that do not fit.
     """
     x, y = pair(first, second, ids)
     x, y = x - x.mean(0), y - y.mean(0)
@@ -103,9 +100,6 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: i
     Returns:
         No unit, in [-2, 2]: 2 where the domains are distinguished without error, around 0 by chance. It grows with the
         number of images, which train the classifier. NaN ends where of every image one version is right and one wrong.
-
-    Raises:
-        DgpruneError: features, ids or a number of folds that do not fit.
     """
     x, y = pair(first, second, ids)
     size = min(len(x), len(y))

@@ -1,4 +1,7 @@
-"""How alike two networks represent the same images, and how well groups and neighbourhoods of images are preserved."""
+"""How alike two networks represent the same images, and how well groups and neighbourhoods of images are preserved.
+
+All raise DgpruneError for tables or options that do not fit.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,6 @@ def cka(first: Rows, second: Rows, *, seed: int = 0) -> Estimate:
     Returns:
         No unit: 1 if one is the other rotated, scaled and shifted, around 0 (also below) for unrelated features. NaN
         with NaN ends where nothing varies in one of them, or images are so few that its own HSIC_1 is not above 0.
-
-    Raises:
-        DgpruneError: features that do not fit.
     """
     x, y = table(first, "first"), table(second, "second")
     check_sizes(0, first=x, second=y)
@@ -60,9 +60,6 @@ def silhouette(rows: Rows, labels: NDArray[np.generic]) -> Estimate:
 
     Returns:
         No unit, in [-1, 1]: 1 for tight groups far apart, around 0 for mixed ones, below for images among others.
-
-    Raises:
-        DgpruneError: rows that do not fit, fewer than two groups, or every image a group of its own.
     """
     from sklearn.metrics import silhouette_samples
 
@@ -90,9 +87,6 @@ def trustworthiness(rows: Rows, places: Rows, *, neighbours: int = 15) -> Estima
 
     Returns:
         No unit, in [0, 1]: 1 where the map invents no neighbours; about 0.5 for random positions.
-
-    Raises:
-        DgpruneError: rows or positions that do not fit, or too few images for so many neighbours.
     """
     from scipy.spatial.distance import cdist
 
