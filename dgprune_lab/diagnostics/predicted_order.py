@@ -28,7 +28,8 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
     Raises:
         DgpruneError: not two networks; a measured name that is neither.
     """
-    better = frame["better_direction"] if "better_direction" in frame.columns else frame["metric"].map({})
+    missing = pd.Series(None, index=frame.index, dtype=object)
+    better = frame["better_direction"] if "better_direction" in frame.columns else missing
     frame = frame.assign(better_direction=better.mask(frame["metric"] == "prunability", "lower"))
     frame = frame.dropna(subset="better_direction")
     names = list(dict.fromkeys(frame["network"].dropna()))
