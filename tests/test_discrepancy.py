@@ -160,6 +160,7 @@ def relu(count: int, seed: int, *, shift: float = 0.0) -> Rows:
     return np.maximum(normal(count, 12, seed=seed) @ mix * (1 + shift) + shift, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BETWEEN)
 def test_two_samples_of_one_distribution_cover_0_and_a_planted_shift_is_found(name: str) -> None:
     compare, image_ids = BETWEEN[name], ids(80, 60)

@@ -20,6 +20,7 @@ def net(seed: int = 0) -> nn.Module:
     return randomise(norm_net(), seed=seed, dtype=torch.float32)
 
 
+@pytest.mark.slow
 def test_intervals_have_about_their_nominal_coverage() -> None:
     generator = np.random.default_rng(0)
     for truth, count in ((0.8, 300), (0.5, 100)):

@@ -205,6 +205,7 @@ def peak(count: int) -> tuple[int, int]:
     return watch.top, python
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images() -> None:
     peak(250)  # for one-time set-up
     (few, few_python), (many, many_python) = peak(1000), peak(8000)

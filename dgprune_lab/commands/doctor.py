@@ -80,9 +80,9 @@ def requirements(needs: Iterable[str] | None = None) -> list[Lack]:
             return [Lack("dgprune-lab is not installed", "pip install -e . (in the repository)", needed=True)]
     lacks = []
     for need in map(Requirement, needs):
-        found = _installed(need.name)
-        if found is None or not need.specifier.contains(found, prereleases=True):
-            state = "is missing" if found is None else f"{found} does not meet {need.specifier}"
+        version = _installed(need.name)
+        if version is None or not need.specifier.contains(version, prereleases=True):
+            state = "is missing" if version is None else f"{version} does not meet {need.specifier}"
             lacks.append(Lack(f"{need.name} {state}", f'pip install -U "{need.name}{need.specifier}"', needed=True))
     return lacks
 

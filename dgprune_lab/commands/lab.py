@@ -80,7 +80,7 @@ def free_port(port: int | None = None) -> int:
 
 def command(folder: Path, *, port: int, browser: bool) -> list[str]:
     """Return JupyterLab's command line: this machine and port only, with a token, without network requests."""
-    words = [
+    arguments = [
         sys.executable,
         "-m",
         "jupyterlab",
@@ -93,12 +93,12 @@ def command(folder: Path, *, port: int, browser: bool) -> list[str]:
         "--LabApp.extension_manager=readonly",
     ]
     if (folder / FIRST_NOTEBOOK).exists():
-        words.append(f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}")
+        arguments.append(f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}")
     if not browser:
-        words.append("--no-browser")
+        arguments.append("--no-browser")
     if hasattr(os, "getuid") and os.getuid() == 0:
-        words.append("--allow-root")  # containers often have no other user
-    return words
+        arguments.append("--allow-root")  # containers often have no other user
+    return arguments
 
 
 def _quiet(settings: Path) -> dict[str, str]:
@@ -110,7 +110,7 @@ def _quiet(settings: Path) -> dict[str, str]:
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join([*([others] if others else []), str(settings)])}
 
 
-def _run(words: list[str], *, environment: Mapping[str, str] | None = None) -> int:
+def _run(arguments: list[str], *, environment: Mapping[str, str] | None = None) -> int:
     """Run the server in its own process group, forward signals to it, and kill it if it does not end."""
     server: subprocess.Popen[bytes] | None = None
     signals, deadline = 0, float("inf")
@@ -124,7 +124,7 @@ def _run(words: list[str], *, environment: Mapping[str, str] | None = None) -> i
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), end) for name in names}
     try:
-        server = subprocess.Popen(words, start_new_session=True, env=environment)
+        server = subprocess.Popen(arguments, start_new_session=True, env=environment)
         if signals:  # received while the server was being started
             server.terminate()
         while True:

@@ -179,8 +179,8 @@ def lab_page(folder: Path, *, kind: type[Page] = LabPage) -> Iterator[Page]:
 def _token(log: Path, server: subprocess.Popen[bytes]) -> str:
     end = time.monotonic() + 60
     while time.monotonic() < end and server.poll() is None:
-        found = re.search(r"token=([0-9a-f]{16,})", log.read_text(errors="replace"))
-        if found:
-            return found[1]
+        match = re.search(r"token=([0-9a-f]{16,})", log.read_text(errors="replace"))
+        if match:
+            return match[1]
         time.sleep(0.2)
     raise DgpruneError(f"the lab did not start:\n{log.read_text(errors='replace')[-2000:]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from numbers import Integral
 from pathlib import Path
 
@@ -100,9 +101,8 @@ def train_with_pruning(
     example = sources[0].take(sources[0].rows("train", 4), device=device_of(network)).images
     _check_randomness(network, example)
     study = Study(network, sources=sources, targets=targets, name="training")
-    for domain in study.domains:
-        domain.rows(split, images)
-        domain.rows(report, images)
+    for domain, measured in product(study.domains, (split, report)):
+        domain.rows(measured, images)
     resolved = resolve(scorer)
     if remove != "random" and resolved.name not in NORMS and (why := study.unavailable(resolved)):
         raise DgpruneError(f"scorer {resolved.name!r} cannot run on this network: {why.rstrip('.')}.")
@@ -128,8 +128,8 @@ def train_with_pruning(
 
 
 def _check_batches(how: How, batches: int | None) -> None:
-    whole = isinstance(batches, Integral) and not isinstance(batches, bool) and int(batches) >= 1
-    if (how == "remove") != (batches is None) or not (batches is None or whole):
+    valid = isinstance(batches, Integral) and not isinstance(batches, bool) and int(batches) >= 1
+    if (how == "remove") != (batches is None) or not (batches is None or valid):
         raise DgpruneError(
             'batches says how many batches "zero", "noise" or "restore" last, at least 1; with how="remove" leave it '
             f"out, since removal is permanent. Got how={how!r}, batches={batches!r}."

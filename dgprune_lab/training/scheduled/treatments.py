@@ -101,8 +101,8 @@ class Treatment:
         if self.how == "remove":
             for layer, filters in self.chosen.items():
                 for member in self._members(layer):
-                    whole = torch.ones(self.tensors[member.tensor].shape, dtype=torch.bool)
-                    keep.setdefault(member.tensor, whole).index_fill_(member.axis, _index(member, filters), False)
+                    full = torch.ones(self.tensors[member.tensor].shape, dtype=torch.bool)
+                    keep.setdefault(member.tensor, full).index_fill_(member.axis, _index(member, filters), False)
         return WeightMask(keep=keep, ratio_requested=ratio_requested, scope="layer", reads=reads)
 
     def filter_mask(self, graph: FilterGraph, *, reads: Any) -> Mask:
