@@ -139,7 +139,7 @@ def test_an_error_shows_in_words_and_the_last_good_view_stays(study: dg.Study) -
 
     explorer = dg.Explorer(study)
     try:
-        explorer.wait()
+        assert explorer.wait(curves=True)
         good = explorer.frames
         explorer.scorer = broken
         explorer.wait()

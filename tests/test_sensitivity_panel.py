@@ -245,7 +245,7 @@ def test_alone_it_is_open_takes_a_picked_filter_and_lets_go_when_closed() -> Non
         explorer.handle_message({"type": "filter", "group": "3", "filter": 4, "number": 1})
         assert heading(finished(explorer)["data"]).startswith("3, filter 4: ")
         explorer.handle_message({"type": "control", "name": "method", "value": "activation", "number": 2})
-        assert "whatever comes of it" in finished(explorer)["text"]
+        assert "whatever its effect" in finished(explorer)["text"]
         explorer.handle_message({"type": "panel", "name": None})
         assert state.network is None and explorer.panels["data"] == {}
     finally:
