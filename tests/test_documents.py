@@ -56,9 +56,16 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     assert not any(output.get("name") == "stderr" for cell in ran for output in cell.outputs)
 
 
-def test_the_first_notebook_is_short() -> None:
-    notebook = nbformat.read(ROOT / "notebooks" / "00_start.ipynb", as_version=4)
-    assert len(notebook.cells) <= 10
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_at_most_ten_code_cells_of_at_most_six_lines(path: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert len(cells) <= 10
+    for cell in cells:
+        assert len([line for line in cell.splitlines() if line.strip()]) <= 6, cell
+
+
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_the_report_is_one_self_contained_page(tmp_path: Path) -> None:

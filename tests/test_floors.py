@@ -197,3 +197,14 @@ def test_every_error_raised_belongs_to_the_one_family(module: str) -> None:
         if isinstance(node, ast.Raise) and node.exc is not None:
             raised = ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
             assert raised in allowed | caught, f"{module}:{node.lineno} raises {raised}"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_modules_and_functions_are_short(module: str) -> None:
+    text = FILES[module].read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            docstring = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) is not None else 0  # type: ignore[operator]
+            assert node.end_lineno - node.lineno + 1 - docstring <= 50, node.name  # type: ignore[operator]
