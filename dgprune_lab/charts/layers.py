@@ -1,4 +1,4 @@
-"""Layer sensitivity: what each domain loses when one layer alone is pruned.
+"""Layer sensitivity: the accuracy change of each domain when one layer alone is pruned.
 
 Named data: `layers` (place, layer, domain, label, change, low, high in points of accuracy; text, opacity, name, at,
 first, colour, fill, shape, looked) and `span` (change): the ends of the axis, in steps.
@@ -55,8 +55,10 @@ def layers(frame: pd.DataFrame, *, width: int = 320) -> alt.HConcatChart:
                 f"Choose one: frame[frame.{column} == {names[0]!r}]."
             )
     rows = layer_rows(frame)
-    removed = f": {100 * used[0]['ratio_requested']:.4g} % of one layer's filters removed" if used else ""
-    title = titled(f"Layer sensitivity{removed}", frame, below=[CAPTION])
+    removed = (
+        [f"{100 * used[0]['ratio_requested']:.4g} % of the filters of one layer removed at a time."] if used else []
+    )
+    title = titled("Layer sensitivity", frame, below=[*removed, CAPTION])
     return layers_chart({"layers": rows, "span": span_rows(known(rows))}, width=width, title=title)
 
 
