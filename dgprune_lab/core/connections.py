@@ -1,4 +1,4 @@
-"""Connections between consecutive layers: what is known of one pair, as numbers and in words."""
+"""Connections between consecutive layers: the statistics of one pair, as numbers and as text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Spread(NamedTuple):
     Attributes:
         mean, std: of rho; the population standard deviation.
         low, middle, high: 5, 50 and 95 % quantiles (observed values, not interpolated).
-        silent: share of connections that are exactly 0: removed, or of a response that never changes.
+        silent: share of connections that are exactly 0: removed, or with a constant response.
     """
 
     mean: float
@@ -49,7 +49,7 @@ class Pair:
         layer: name of the consumer.
         null: mean |rho| when the images of a class are paired at random, the level of independent responses.
         null_spread: standard deviation of rho then.
-        null_expected: the null level by formula, about .8 / sqrt(n), averaged alike.
+        null_expected: the null level by formula, about .8 / sqrt(n), averaged in the same way.
     """
 
     name: str

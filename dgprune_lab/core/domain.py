@@ -50,7 +50,7 @@ class Domain:
     Attributes:
         name: unique among the domains of a study.
         images: (N, C, H, W), uint8 or float in [0, 1]; only ever read through `batches`.
-        labels: (N,) int64 class indices, or None where nobody knows them.
+        labels: (N,) int64 class indices, or None where unknown.
         splits: row numbers of each split.
         classes: number of classes; 0 where there are no labels.
         role: "source" (trained on) or "target"; the Study sets it.
@@ -149,7 +149,7 @@ class Domain:
         """Return the row numbers of a split, or of its first `images`.
 
         Raises:
-            DgpruneError: the domain has no such split, or fewer than one image is asked for.
+            DgpruneError: the domain has no such split, or `images` is below 1.
         """
         if split not in self.splits:
             raise DgpruneError(f"domain {self.name!r} has no split {split!r}; it has: {', '.join(self.splits)}.")

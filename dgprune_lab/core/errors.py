@@ -1,4 +1,4 @@
-"""The one family of errors and notes."""
+"""The errors and notes of this package."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _registry: dict[str | tuple[str, type[Warning], int], int] = {}
 def note(text: str) -> None:
     """Issue a DgpruneNote, or pass the text to the handler that `collect_notes` set for this thread.
 
-    The warning names the toolkit instead of a line of code. In a notebook, what the warning filters let through is
-    printed below the cell, once per text.
+    The warning names the toolkit instead of a line of code. In a notebook, warnings that pass the
+    filters are printed below the cell, once per text.
     """
     handler = getattr(_thread, "handler", None)
     if handler is not None:
@@ -61,9 +61,9 @@ def collect_notes(handler: Callable[[str], None] | None) -> Iterator[None]:
 
 @contextmanager
 def note_once(kinds: set[str] | None = None) -> Iterator[None]:
-    """Within the block, issue notes that differ only in their numbers once: for a computation that is repeated.
+    """Within the block, issue notes that differ only in their numbers once, for repeated computations.
 
-    Blocks that are given the same set `kinds`, empty at first, count as one.
+    Blocks that share one set `kinds` (initially empty) count as one.
     """
     kinds = set() if kinds is None else kinds
     before = getattr(_thread, "handler", None)

@@ -23,7 +23,7 @@ EXPOSURE_WORDS: Mapping[str, str] = {
 
 
 def exposure_of(row: Mapping[str, Any]) -> Exposure:
-    """Return the mark of the domain that a table's row reports. Whatever marks a domain follows this function.
+    """Return the mark of the domain that a table's row reports, the same in every table, chart and page.
 
     Returns:
         "target-aware": scorer, fine-tuning or selection looked at another split of a target;
@@ -49,18 +49,18 @@ def is_target_aware(row: Mapping[str, Any]) -> bool:
 
 
 def strongest_exposure(exposures: Iterable[Exposure]) -> Exposure:
-    """Return the mark of several rows that are drawn as one."""
+    """Return the strongest mark of several rows that are drawn as one."""
     order: tuple[Exposure, ...] = get_args(Exposure)
     return order[max(map(order.index, exposures), default=0)]
 
 
 def exposure_label(exposure: Exposure) -> str:
-    """Return a mark as it stands behind a name: " ◇ target-aware", " ?" or nothing."""
+    """Return a mark as the suffix of a name: " ◇ target-aware", " ?" or nothing."""
     return f" {exposure}" if exposure == "?" else f" {DIAMOND} {exposure}" if exposure else ""
 
 
 def scorer_exposure(rows: Iterable[Mapping[str, Any]]) -> Exposure:
-    """Return the mark of a scorer's own name, from all rows that it is behind: whether any target was looked at."""
+    """Return the mark of a scorer's own name, from all its rows: whether any target was looked at."""
     cells = [row["target_aware"] for row in rows if "target_aware" in row]
     known = [cell for cell in cells if not is_missing(cell)]
     return "target-aware" if any(known) else "?" if len(known) < len(cells) else ""

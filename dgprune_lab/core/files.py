@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and JSON cards that say which version of this package wrote them."""
+"""Atomic file writes, and JSON cards that record which version of this package wrote them."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class FilterGroup:
 
 
 class Cost(NamedTuple):
-    """What is left of a network: counts, and bytes of parameters and buffers."""
+    """Size of a network: counts, and bytes of parameters and buffers."""
 
     filters: int
     parameters: int
@@ -181,7 +181,7 @@ class FilterGraph:
         return torch.cat([*(keep[group.name] for group in self.groups), torch.ones(1, dtype=torch.bool)])
 
     def kept_lengths(self, vector: Tensor) -> list[int]:
-        """Return the length that each distinct map has left."""
+        """Return the remaining length of each distinct map."""
         ids, ends = self._stacked
         counts = torch.cat([torch.zeros(1, dtype=torch.int64), vector[ids].cumsum(0)])
         return counts[ends].diff().tolist()

@@ -155,10 +155,10 @@ def _because(count: int, reason: str) -> Threads:
 
 
 def _from_environment() -> Threads | None:
-    """The count that the environment asks for, if it does."""
+    """The thread count set by the environment; None where it sets none."""
     wish = os.environ.get("DGPRUNE_THREADS", "").strip()
     if wish.lower() == "off":
-        return _because(torch.get_num_threads(), ", as torch had it: DGPRUNE_THREADS=off")
+        return _because(torch.get_num_threads(), ", left as torch set it: DGPRUNE_THREADS=off")
     if wish:
         if not wish.isdigit() or int(wish) < 1:
             raise DgpruneError(f'DGPRUNE_THREADS must be a number from 1 or "off", got {wish!r}. Set it, or unset it.')
@@ -168,7 +168,7 @@ def _from_environment() -> Threads | None:
 
 
 def _probed() -> Threads:
-    """The count that timings on this machine decide, larger ones tried as long as they win."""
+    """The count chosen by timings on this machine; larger ones are tried as long as each is faster."""
     most = min(cores(), _MOST)
     counts = sorted({count for count in (1, 2, 4, 8, 16) if count <= most} | {most})
     before, best = torch.get_num_threads(), Threads(1, "1 thread: there is only one core to use")
@@ -213,7 +213,7 @@ def _limits(cgroups: Path, own: Path) -> Iterator[tuple[int, int]]:
         try:
             limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
         except (OSError, ValueError):
-            continue  # no such group, or the word "max"
+            continue  # no such group, or the value "max"
         try:
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             used -= int(stat.get("inactive_file", 0))

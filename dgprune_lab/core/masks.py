@@ -25,13 +25,13 @@ class Mask:
 
     Attributes:
         keep: group name -> (C,) bool; at least one True in each.
-        ratio_requested: the ratio that was asked for, in [0, 1).
+        ratio_requested: the requested ratio, in [0, 1).
         graph: the groups; not part of the file.
         scope: "layer" (the same share in every layer) or "global" (the lowest scores anywhere).
         budget: what the ratio counts.
         scorer: name of the scorer behind it; `options`: its options and seed.
         nested: True where a larger ratio of the same scores keeps a subset of these filters.
-        reads: what was read on the way to this mask, as in `Scores`.
+        reads: which data the choice has read, as in `Scores`.
     """
 
     keep: Mapping[str, Tensor]
@@ -94,7 +94,7 @@ class Mask:
 
     @property
     def ratio_achieved(self) -> float:
-        """Share really removed, of what the budget counts."""
+        """Removed share of what the budget counts."""
         return 1 - getattr(self.cost, self.budget) / getattr(self.graph.full, self.budget)
 
     @cached_property
@@ -107,7 +107,7 @@ class Mask:
         return self.keep[self.graph[layer].name].nonzero().flatten().tolist()
 
     def then(self, inner: Mask) -> Mask:
-        """Compose two rounds: `inner` was made for the network that this mask leaves; indices become original ones."""
+        """Compose two rounds: `inner` is a mask of the network pruned by this one; the result has original indices."""
         keep = {}
         for group in self.graph.groups:
             column, second = self.keep[group.name].clone(), inner.keep.get(group.name)
@@ -162,7 +162,7 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class WeightMask:
-    """Which single weights stay: parameter name -> bool of its shape. It can be masked, never removed."""
+    """Which single weights stay: parameter name -> bool of its shape. Single weights can be masked, not removed."""
 
     keep: Mapping[str, Tensor]
     ratio_requested: float

@@ -20,14 +20,14 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 CHOOSING: tuple[Stage, ...] = ("scorer", "finetuning", "selection")
 """The stages that make a number target-aware; what training has read has a column of its own."""
 MORE = "*"
-"""In place of a split: beyond what is listed, something unknown was read."""
+"""Key in place of a split: unknown data were read beyond what is listed."""
 _LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
-_ADDS = ("images", "labels")  # labels of other images add to having seen the very images; nothing else does
+_ADDS = ("images", "labels")  # labels of other images are worth naming beside the reported images; nothing else is
 _WHO = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
 
 
 class Notice(NamedTuple):
-    """One line for a page: a sign ("◇", or "?" where nobody knows) and a sentence."""
+    """One line for a page: a sign ("◇", or "?" for unknown) and a sentence."""
 
     sign: str
     text: str
@@ -35,7 +35,7 @@ class Notice(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What each stage read of each split: {"mnist/train": "labels"}; None where nobody knows.
+    """What each stage read of each split: {"mnist/train": "labels"}; None for unknown.
 
     The training of a network from elsewhere is unknown, never "none". Stages that have not happened are empty. What is
     known stays known when something unknown follows: the entry `"*"` then stands for the rest.
@@ -61,7 +61,7 @@ class Provenance:
         return [name for name, is_target in self._verdicts(roles).items() if is_target]
 
     def target_aware(self, roles: Roles, domain: str | None = None) -> bool | None:
-        """Return the cell `target_aware` of a row about this domain; None where nobody knows.
+        """Return the cell `target_aware` of a row about this domain; None for unknown.
 
         On a row about a target: whether scorer, fine-tuning or selection looked at any split of it. On a row about a
         source, or about no domain: whether they looked at any target. A domain without a role counts as a target if
@@ -108,7 +108,7 @@ class Provenance:
         return Notice("◇" if clauses else "?", f"{start}: {'; '.join([*clauses, *unknown])}.")
 
     def adding(self, stage: Stage, entries: Reads) -> Provenance:
-        """Return the provenance with more reading in one stage; see `merged`."""
+        """Return the provenance with further reads in one stage; see `merged`."""
         return replace(self, **{stage: merged(getattr(self, stage), entries)})
 
     def to_json(self) -> dict[str, Any]:
@@ -167,10 +167,10 @@ class Provenance:
 
 
 def merged(first: Reads, second: Reads) -> Reads:
-    """Merge two readings: of each split the more.
+    """Merge two records of reads: for each split the stronger use.
 
-    Labels cover images, images cover unknown, unknown covers nothing. Where all of one reading is unknown, what the
-    other is known to have read stays, and `"*"` says that there was more.
+    Labels cover images, images cover unknown, unknown covers nothing. Where one record is unknown (None), the
+    entries of the other stay, and `"*"` says that more may have been read.
 
     >>> merged({"a/score": "images"}, {"a/score": "labels", "b/score": "images"})
     {'a/score': 'labels', 'b/score': 'images'}
@@ -222,7 +222,7 @@ def set_provenance(model: Any, provenance: Provenance) -> None:
 
 
 def _entries(reads: Reads) -> Mapping[str, Seen]:
-    """A stage's entries without those of which nothing was read; `"*"` is only ever unknown."""
+    """A stage's entries without splits that were not read; `"*"` is only ever unknown."""
     entries: Mapping[str, Seen] = {MORE: "unknown"} if reads is None else reads
     return {key: "unknown" if key == MORE else use for key, use in entries.items() if use != "none"}
 

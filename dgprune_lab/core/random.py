@@ -1,4 +1,4 @@
-"""Seeds, generators, and the random state left as found."""
+"""Seeds, generators, and the global random state restored."""
 
 from __future__ import annotations
 

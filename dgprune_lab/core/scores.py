@@ -24,7 +24,7 @@ class Scores:
         values: group name -> (C,) float64, finite.
         graph: the groups they belong to.
         options: the scorer's options, seed included where it draws.
-        reads: what the scorer read, {"mnist/score": "labels"}, {} for nothing; None where nobody knows.
+        reads: what the scorer read, {"mnist/score": "labels"}, {} for nothing; None for unknown.
     """
 
     scorer: str
@@ -67,7 +67,7 @@ class Scores:
             graph: the groups they belong to.
             scorer: a name for them.
             reads: what was read to make them, {"mnist_m/score": "images"} or "labels" per split; {} for nothing.
-                Unknown where None, and shown so.
+                None is shown as unknown.
 
         Raises:
             DgpruneError: filters that do not exist or have no finite score, or `reads` that names no splits.

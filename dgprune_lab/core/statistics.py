@@ -12,13 +12,13 @@ from torch import Tensor
 Maps = Literal["mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map"]
 Sums = Literal["moments", "gate", "class_gate", "risk", "weight_gradient", "co_moments", "class_co_moments"]
 Need = Literal["weights", Maps, Sums, "paired", "shifted", "removal", "model"]
-"""What a scorer may ask for."""
+"""What a scorer may need."""
 
 LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})
 """Needs that read labels."""
 
 COSTLY: frozenset[Need] = frozenset({"co_moments", "class_co_moments", "class_gate"})
-"""Needs that are measured only for a scorer that asks for them: large, or a backward pass of their own."""
+"""Needs that are measured only on request: large, or with a backward pass of their own."""
 
 APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
 """Needs that the one pass over a domain does not measure: the network itself, and what takes a pass of its own."""

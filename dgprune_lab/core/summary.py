@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from .errors import unknown
 from .tables import COLUMNS
 
 _ALWAYS = ("domain", "metric")
@@ -26,8 +27,11 @@ def summary(
     Args:
         frame: a tidy table of this package.
         metric, domain: keep only these rows; all where not given.
-        verdict: words for an interval that lies above 0 and for one below 0, such as ("better", "worse"); an interval
+        verdict: labels for an interval above 0 and for one below 0, such as ("better", "worse"); an interval
             that covers 0 is "not significant". No verdict where not given.
+
+    Raises:
+        DgpruneError: a metric or domain that the table does not hold.
 
     Returns:
         One line per row; shares are shown in percent, and with `verdict`, as differences, in points.

@@ -25,7 +25,7 @@ _TYPES |= {**dict.fromkeys(("seed", "training_seed", "images"), "Int64"), "targe
 
 
 def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table with every shared column (empty where a row says nothing) and the extra keys of a diagnostic.
+    """Return a table with every shared column (empty where a row has no value) and the extra keys of a diagnostic.
 
     Raises:
         DgpruneError: a row names a column that is neither shared nor declared.
