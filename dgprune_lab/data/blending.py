@@ -52,7 +52,8 @@ def blend_patch(digit: Bytes, patch: Bytes) -> Bytes:
 def blend(digits: Bytes, photographs: Sequence[Bytes], *, seed: int) -> Bytes:
     """Make MNIST-M images: each digit on a patch of a photograph drawn at random.
 
-    Photograph and position are uniform draws of a generator of their own; digit i depends on `seed` and i alone.
+    Photograph and position are drawn uniformly from a private generator; the draw for digit i depends on `seed` and
+    i alone.
 
     Args:
         digits: (N, 28, 28) uint8.

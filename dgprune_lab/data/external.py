@@ -40,7 +40,7 @@ class _Layout:
 
     Attributes:
         place: a file, or the folder of `files`.
-        says: the data set and its source, in words.
+        says: the data set and its source, as text.
         read: the reader of that place.
         files: the files that must be there.
         root: a fixed folder in place of the user's.
@@ -54,7 +54,7 @@ class _Layout:
     root: Path | None = None
 
     def found(self, root: Path | None) -> Path | None:
-        """The place, where all its files are there."""
+        """The place, or None if a file is missing."""
         base = self.root or root
         if base is None:
             return None
@@ -64,7 +64,7 @@ class _Layout:
 
     @property
     def words(self) -> str:
-        """What is looked for, as a person would say it."""
+        """The file or folder that is searched for, as text."""
         place = str(self.root / self.place) if self.root else self.place
         return f"{place}/{self.files[0]}" + (" ..." if len(self.files) > 1 else "") if self.files else place
 
@@ -78,7 +78,7 @@ class _Set:
     get: str
 
     def find(self) -> tuple[_Layout, Path] | None:
-        """The first layout that is there, and its place."""
+        """The first layout that exists, and its place."""
         places = ((layout, layout.found(_root())) for layout in self.layouts)
         return next(((layout, path) for layout, path in places if path is not None), None)
 
@@ -198,7 +198,7 @@ def _root() -> Path | None:
 
 
 def _domain(name: str, data_set: _Set, layout: _Layout, path: Path) -> Domain:
-    """A data set read, cut and checked."""
+    """Read a data set, cut it into splits and check it."""
     try:
         arrays = layout.read(path)
         images = data_set.images(np.concatenate([arrays.x_train, arrays.x_test]))

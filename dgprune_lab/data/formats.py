@@ -20,7 +20,7 @@ PNG_LISTS = ("mnist_m_train_labels.txt", "mnist_m_test_labels.txt")
 
 
 class Arrays(NamedTuple):
-    """A data set as its authors cut it: images as stored, uint8, and integer labels from 0."""
+    """A data set in its authors' splits: images as stored, uint8, and integer labels from 0."""
 
     x_train: Bytes
     y_train: NDArray[np.int64]

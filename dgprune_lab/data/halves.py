@@ -1,4 +1,4 @@
-"""Two halves of one domain, between which nothing differs: a check of any measure of a shift."""
+"""Two halves of one domain, without any shift between them: a check of shift measures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ..core import DgpruneError, Domain
 def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
     """Return every other image of a domain's split as one domain, and the remaining ones as another.
 
-    Both are drawn from one distribution: a number that claims a shift between them is wrong (an interval that misses 0
-    is, in 5 of 100 cases). Each holds its images as its only split, under the same name.
+    Both are drawn from one distribution: a reported shift between them is false (5 of 100 95 % intervals
+    exclude 0). Each holds its images as its only split, under the same name.
 
     Raises:
         DgpruneError: a split of fewer than two images.

@@ -3,8 +3,8 @@
 Every shift is f(domain, *, STRENGTH, seed=0) -> Domain. The domain is left untouched, and images of a Dataset are
 shifted when they are read; the new name says what was done ("mnist rotated 30°"), and the type of the pixels, labels,
 splits and role are carried over. `seed` has no effect where nothing is drawn. A strength outside its range raises a
-DgpruneError. What an image gets depends on the seed and its row alone, so that a part of a domain is shifted as the
-whole is; the random transforms of torchvision draw from the global generator, and its rotation and blur fill the edges
+DgpruneError. The change of an image depends on the seed and its row alone, so a subset is shifted as within the whole
+domain; the random transforms of torchvision draw from the global generator, and its rotation and blur fill the edges
 otherwise (with a constant, by reflection), so they are not used here.
 """
 
@@ -69,7 +69,7 @@ def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
     """
     _check("colour wants strength", strength, low=0.0, high=1.0)
     if domain.shape[0] != 3:
-        raise DgpruneError(f"colour wants images of 3 channels; domain {domain.name!r} has {domain.shape[0]}.")
+        raise DgpruneError(f"colour needs images of 3 channels; domain {domain.name!r} has {domain.shape[0]}.")
     tints = torch.rand(len(domain), 2, 3, generator=torch.Generator().manual_seed(seed))
     name = "coloured" if strength == 1 else f"coloured {100 * strength:g} %"
     return _shifted(domain, name, partial(_colour, tints=tints, strength=float(strength)))
@@ -142,7 +142,7 @@ class _Shifted(Dataset[Any]):
 
 
 def _shifted(domain: Domain, words: str, change: Change) -> Domain:
-    """The domain with other images and a new name, everything else carried over."""
+    """Return the domain with changed images; `words` is appended to its name and origin."""
     if isinstance(domain.images, Tensor):
         images = torch.empty_like(domain.images, memory_format=torch.contiguous_format)
         for rows in torch.arange(len(domain)).split(_CHUNK):
