@@ -129,7 +129,7 @@ def test_a_ring_stays_a_ring() -> None:
     """Each row's nearest in the map are its nearest on the ring; a map that shuffled the rows would find none."""
     angles = np.linspace(0, 2 * np.pi, 150, endpoint=False)
     fit = Fit(np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1).astype(np.float32), neighbours=8, min_dist=0.3)
-    with pytest.raises(dg.DgpruneError, match="not there yet"):
+    with pytest.raises(dg.DgpruneError, match="not ready yet"):
         _ = fit.places
     assert fit.wait(PATIENCE) and fit.done and fit.progress == ("done", 1.0)
     far = np.linalg.norm(fit.places[:, None] - fit.places[None], axis=2)

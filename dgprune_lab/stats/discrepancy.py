@@ -99,7 +99,8 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: i
 
     Returns:
         No unit, in [-2, 2]: 2 where the domains are distinguished without error, around 0 by chance. It grows with the
-        number of images, which train the classifier. NaN ends where of every image one version is right and one wrong.
+        number of images, which train the classifier. NaN ends where every image has one version
+        classified correctly and one not.
     """
     x, y = pair(first, second, ids)
     size = min(len(x), len(y))
@@ -145,6 +146,6 @@ def _predicted(rows: Values, domain: Places, *, fold: Places) -> Places:
 
 
 def _if_varying(with_interval: Estimate, *sets: Values) -> Estimate:
-    """The same, without an interval where nothing varies in any set: a zero width would overstate certainty."""
+    """Drop the interval where nothing varies in any set: a zero width would overstate certainty."""
     fixed = all(constant(rows).all() for rows in sets)
     return estimate(float(with_interval.value), np.nan, np.nan) if fixed else with_interval

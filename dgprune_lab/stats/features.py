@@ -41,7 +41,7 @@ def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]
     if all(constant(rows).all() for rows in tables.values()):
         raise DgpruneError(
             "every filter responds to all images alike, so there is nothing to compare; choose another layer, or a "
-            "network of which less was removed."
+            "network with fewer filters removed."
         )
     fixed = constant(unit)
     mean = np.where(fixed, unit[0], unit.mean(0))
@@ -71,7 +71,7 @@ def median_distance(rows: Rows) -> float:
     if median == 0:
         raise DgpruneError(
             f"the median distance of these {len(values)} images' features is 0, which is no bandwidth: most of them "
-            "are equal. Choose another layer, a network of which less was removed, or more images."
+            "are equal. Choose another layer, a network with fewer filters removed, or more images."
         )
     return median
 

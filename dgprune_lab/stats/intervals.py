@@ -28,16 +28,16 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     """Return 95 % percentile bootstrap intervals of the mean over images, of many measurements at once.
 
     Every measurement on the same number of images uses the same 1,000 seeded resamples, so a difference of two columns
-    has the interval of a paired bootstrap (Efron and Tibshirani 1993, chapters 8 and 13). Where all images agree, all
-    resamples do too, and a zero-width interval would overstate certainty: a column that is all 0, all 1 (or a
-    difference that is all 0 or all -1) gets the exact binomial bound instead, 1 - (.025)^(1/N) from there (Clopper and
-    Pearson 1934). Other constant columns get no interval (NaN).
+    has the interval of a paired bootstrap (Efron and Tibshirani 1993, chapters 8 and 13). Where all images
+    agree, the bootstrap would give a zero-width interval, which overstates certainty: a column of 0, of 1 or (for
+    differences) of -1 gets the exact binomial bound instead, of width 1 - (.025)^(1/N), inwards from that value
+    (Clopper and Pearson 1934). Other constant columns get no interval (NaN).
 
     Args:
         values: (N,) or (N, K), a row per image.
 
     Returns:
-        low and high, (K,) each (or scalars' shape for one column).
+        low and high, (K,) each; () for (N,).
     """
     flat = values.reshape(len(values), -1)
     low, high = np.empty((2, flat.shape[1]))
@@ -91,7 +91,7 @@ def crossed_difference(
     Rows are repeats (draws of a random scorer; one row where nothing is random), columns are images, the same in
     both. A resample draws images once for both, and the repeats of each independently, with replacement (the pigeonhole
     bootstrap of Owen 2007, Annals of Applied Statistics 1, section 4). With one row in each it is the paired bootstrap
-    of `difference`. Repeats in one row only add no variance of their own.
+    of `difference`. A single repeat adds no variance.
 
     Args:
         first, second: (D, N) and (E, N) of 0 and 1.
@@ -118,7 +118,7 @@ def relative_drops(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return 95 % percentile bootstrap intervals of (mean(before) - mean(after)) / mean(before), paired by image.
 
-    Both means of a resample are of the same images; a resample in which none was right before is left out. Where no
+    Both means of a resample are of the same images; a resample without any correct image before is left out. Where no
     image changed, or none is right afterwards, all resamples agree: the exact binomial bound of `over_images`, divided
     by mean(before), replaces them.
 
@@ -127,7 +127,7 @@ def relative_drops(
         before: (N,) of 0 and 1.
 
     Returns:
-        low and high, (K,) each; NaN where nothing was right before.
+        low and high, (K,) each; NaN where no image was correct before.
     """
     count, base = len(before), float(before.mean())
     if base == 0:

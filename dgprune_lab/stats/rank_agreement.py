@@ -60,7 +60,7 @@ def chance_spread(observed: Mapping[str, float], sizes: Mapping[str, int], *, sc
     Args:
         observed: from `correlations`; layers that are NaN there are NaN here, and do not count in `ALL`.
         sizes: layer -> filters.
-        scope: as there.
+        scope: as for `correlations`.
     """
     spread = {name: 1.96 / (sizes[name] - 1) ** 0.5 if np.isfinite(observed[name]) else np.nan for name in sizes}
     if not np.isfinite(observed[ALL]):
@@ -200,7 +200,7 @@ def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
 
 
 def _mean(parts: Sequence[Floats], weights: Sequence[int]) -> Floats:
-    """Weighted mean of arrays, entry by entry, over those that have a number there."""
+    """Weighted mean of arrays, entry by entry, over those that are not NaN there."""
     total, weight = np.zeros_like(parts[0]), np.zeros_like(parts[0])
     for part, share in zip(parts, weights, strict=True):
         known = np.isfinite(part)

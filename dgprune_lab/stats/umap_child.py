@@ -25,7 +25,7 @@ class _Refused(Exception):
 
 def serve() -> None:
     """Run the child: read one request from its input, answer with lines of JSON, and end when the input ends."""
-    warnings.simplefilter("ignore")  # UMAP warns of what was chosen here on purpose
+    warnings.simplefilter("ignore")  # UMAP warns about settings that are intended here
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of a library must not get between the answers
     options = json.loads(sys.stdin.buffer.readline())
@@ -43,7 +43,7 @@ def serve() -> None:
         send({"error": str(error)})
     except Exception as error:
         send({"error": _sentence(error)})
-    os._exit(0)  # nothing else is to be kept, and a regular end takes half a second
+    os._exit(0)  # nothing is left to save, and a normal exit takes half a second
 
 
 def _end_with_parent() -> None:

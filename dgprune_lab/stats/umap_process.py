@@ -63,7 +63,7 @@ class Fit:
 
     @property
     def progress(self) -> tuple[str, float]:
-        """The stage in words, and the approximate share that is done, 0 to 1."""
+        """The stage as text, and the approximate share that is done, 0 to 1."""
         return self._state.stage, self._state.share
 
     @property
@@ -76,10 +76,10 @@ class Fit:
         """The positions (N, 2).
 
         Raises:
-            DgpruneError: the child is still at work, was stopped, or failed (with its message).
+            DgpruneError: the child is still running, was stopped, or failed (with its message).
         """
         if not self.done:
-            raise DgpruneError(f"The map is not there yet ({self._state.stage}). Ask again when `done` is true.")
+            raise DgpruneError(f"The map is not ready yet ({self._state.stage}). Read it once `done` is true.")
         if self._state.places is None:
             raise DgpruneError(self._state.error)
         return self._state.places
@@ -90,7 +90,7 @@ class Fit:
         return self.done
 
     def close(self) -> None:
-        """End the child at once and clean up after it; a result that is there stays."""
+        """End the child at once and clean up after it; a finished result is kept."""
         self._state.stopped = True
         self._end()
 
@@ -166,7 +166,7 @@ def _checked(rows: NDArray[Any], *, seed: int, neighbours: int, min_dist: float)
 
 
 def _started() -> subprocess.Popen[bytes]:
-    """The child, in a process group of its own: an interrupt of the notebook must not reach it."""
+    """Start the child in its own process group, so that an interrupt of the notebook does not reach it."""
     command = [sys.executable, "-P", "-c", _CHILD, str(Path(__file__).resolve().parent)]
     pipe, environment = subprocess.PIPE, {**os.environ, **_ONE_THREAD}
     flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
