@@ -87,7 +87,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
     """Return a copy of the same shapes in which what the mask removes is exactly zero, and stays so in training.
 
     A removed filter's rows, biases, BatchNorm scale and shift, and its consumers' columns are zeroed by a
-    parametrization, so whatever an optimiser writes below it, the network sees zero.
+    parametrization, so the network computes with zeros whatever an optimiser writes.
 
     Raises:
         DgpruneError: a mask made for a network of other shapes.
@@ -265,7 +265,7 @@ class _Copier:
 
 
 def _follow_sizes(module: nn.Module) -> None:
-    """Make a layer's sizes match its tensors; plain assignments would take torch's slow way."""
+    """Make a layer's sizes match its tensors; plain assignments would take torch's slow path."""
     own = module.__dict__
     if isinstance(module, CONV):
         first, second = module.weight.shape[:2]

@@ -259,7 +259,7 @@ def _flow(graph: Any, items: list[Item], *, names: dict[Any, str], ran: Layers) 
 
 
 def _reached(graph: Any, producers: list[Any], *, consumers: set[Any]) -> Iterator[set[Any]]:
-    """Of each producer, the consumers its output reaches before another one rewrites it; of two factors, the first."""
+    """Yield per producer the consumers it reaches before another producer; a product is entered by one factor."""
     factor: dict[Any, Any] = {}
     others = set(producers)
     for producer in producers:
@@ -279,7 +279,7 @@ def _reached(graph: Any, producers: list[Any], *, consumers: set[Any]) -> Iterat
 
 
 def _limit_time(graph: Any, deadline: float) -> None:
-    """Make every step of the graph's walk check the clock: on some networks it never ends."""
+    """Check the time limit at every step of the graph traversal, which on some networks never ends."""
     for node in graph.module2node.values():
         for dependency in node.dependencies:
 

@@ -45,7 +45,7 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
 
 
 def refuse_hooks(model: nn.Module, twin: nn.Module, *, example: Tensor) -> None:
-    """Refuse a network with other logits than `twin`, its copy without hooks: a pruned network has none either."""
+    """Refuse a network whose logits differ from those of `twin`, its copy without hooks, as a pruned one has none."""
     if not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
         return
     modes = {module: module.training for module in model.modules()}
@@ -112,7 +112,7 @@ def _half(graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> Mask:
 
 
 def _random_twin(model: nn.Module) -> nn.Module:
-    """A copy with random weights and statistics: zero-initialised heads would hide any difference."""
+    """Copy with random weights and statistics, since a zero-initialised head would hide any difference."""
     generator = torch.Generator().manual_seed(0)
     parameters = {name for name, _ in model.named_parameters()}
 
