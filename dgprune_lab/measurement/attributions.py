@@ -231,7 +231,7 @@ def _outputs(model: nn.Module, example: Tensor) -> dict[str, list[tuple[int, ...
 
 
 def _transform_output(layer: nn.Module, transform: Callable[[Tensor], Tensor]) -> None:
-    """Pass a layer's output through `transform` after all hooks on it: no hook can be sure to be the last."""
+    """Apply `transform` to a layer's output after all hooks on it, since a hook need not be the last to run."""
     kind = type(layer)
 
     def call(self: nn.Module, *inputs: Any, **options: Any) -> Any:

@@ -47,7 +47,7 @@ class CoMomentSums(Collector):
         self._means.clear()
 
     def _add(self, y: Tensor, *, layer: str, groups: list[FilterGroup], is_conv: bool) -> None:
-        """Keep the spatial mean of a layer's output, and add its products with each group that it consumes."""
+        """Store a layer's spatial means, and add their products with the responses of each group it consumes."""
         mean = y.flatten(2).mean(2) if is_conv else y if y.ndim == 2 else y.flatten(1, -2).mean(1)
         self._means[layer] = second = mean.to(torch.float64, copy=True)
         for group in groups:
@@ -62,7 +62,7 @@ class CoMomentSums(Collector):
                 sums[key].add(first, second, labels)
 
     def _response(self, group: FilterGroup, consumer: str) -> Tensor | None:
-        """(N, C) sum of what the layers that feed a consumer have computed of each filter."""
+        """(N, C) response of each filter at a consumer: the sum over the layers that feed it."""
         total = None
         for layer in group.feeds.get(consumer, ()):
             for positions, filters in produced(group, layer) if layer in self._means else ():
@@ -80,7 +80,7 @@ class CoMomentSums(Collector):
 class PairSums:
     """The running CoMoments of two layers.
 
-    Images lie in a random order, so each with the one before it of its class, across batches too, is a random pairing.
+    Images come in random order, so pairing each with the previous one of its class, across batches too, is random.
     `_last` holds, per class, the first layer's response to the latest image and `_earliest` the second's to the
     earliest, which close the circle at the end.
     """

@@ -35,7 +35,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Base:
-    """The dense network of one BatchNorm setting, and its prefix's outputs on the calibration images if they fit."""
+    """The dense network of one BatchNorm setting, and its prefix's outputs on the calibration images if small."""
 
     model: nn.Module
     calibration: list[Tensor] | None
@@ -135,7 +135,7 @@ class Evaluator:
         return model
 
     def _base(self, calibration: int) -> Generator[None, None, _Base]:
-        """The dense network, re-estimated if `calibration` is not 0, with its prefix's outputs meanwhile."""
+        """The dense network, recalibrated if `calibration` is not 0, and the prefix's outputs on those images."""
         if calibration in self._bases:
             return self._bases[calibration]
         base = _Base(self._dense, None)
@@ -186,7 +186,7 @@ class Evaluator:
 
 
 class _Bounded:
-    """Tensors, as long as all of them fit: `tensors` is None from the first that does not."""
+    """A list of tensors with a size limit; `tensors` is None once it is exceeded."""
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] | None = []

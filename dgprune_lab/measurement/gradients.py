@@ -21,7 +21,7 @@ class RiskGradients(Collector):
     A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). Behind a BatchNorm its
     derivative is that of gamma and beta, sum of w dL/dw, for which no activation is needed. A layer without one, and a
     BatchNorm without scale, gets a real gate, a factor of ones: the gradient of a layer's weights would cost more than
-    all else. What is rewritten before it is consumed (by a depthwise convolution, or by the BatchNorm on a
+    everything else. What is rewritten before it is consumed (by a depthwise convolution, or by the BatchNorm on a
     concatenation) does not count: the gate is on the group's output.
 
     `needs` says which of "gate" and "weight_gradient" to fill; the risk always is.

@@ -53,7 +53,7 @@ class ConsumerInput:
 
 
 class Taps:
-    """The hooks of one pass on a private copy, discarded with it: each map is selected once, for all receivers."""
+    """Hooks of one pass on a private copy of the network; each map is selected once and sent to all receivers."""
 
     def __init__(self, model: nn.Module, graph: FilterGraph) -> None:
         self.model, self.graph = model, graph

@@ -74,7 +74,7 @@ def gather(
 
 
 def _collectors(graph: FilterGraph, domain: Domain, needs: set[Need]) -> list[Collector]:
-    """Those that fill the needed fields; class gates come before the risk, whose backward pass frees the graph."""
+    """The collectors of the needed fields; class gates come before the risk, whose backward pass frees the graph."""
     collectors: list[Collector] = []
     if "class_gate" in needs:
         retain = bool(needs & {"gate", "weight_gradient"})
