@@ -41,7 +41,7 @@ def demo(name: Literal["digits", "paper"] = "digits") -> Study:
 def training_seeds() -> list[Study]:
     """The same LeNet trained with three seeds (initial weights, order of the images), each as a study of its own.
 
-    Sources `mnist` and `uci_digits`, target `mnist_m`. What holds for all three may hold for the next one.
+    Sources `mnist` and `uci_digits`, target `mnist_m`.
 
     >>> import dgprune_lab as dg
     >>> [study.name for study in dg.training_seeds()]

@@ -42,7 +42,7 @@ class GCNet(nn.Module):
         pairs: in the order of execution.
         images: source -> images per class that were correlated; one number without classes.
         options: by_class, signed, split.
-        reads: what was looked at, {"mnist/score": "labels"}.
+        reads: what was read, {"mnist/score": "labels"}.
         graph: the groups of the network.
         magnitude: pair -> (outputs, filters) L1 norm of the kernel between two filters.
     """
@@ -182,7 +182,7 @@ class GCNet(nn.Module):
         return "\n".join(lines)
 
     def table(self) -> pd.DataFrame:
-        """Return a row per pair: layers, sizes, mean, spread and quantiles of rho, its null level, and words."""
+        """Return a row per pair: layers, sizes, mean, spread and quantiles of rho, its null level, and a summary."""
         return pd.DataFrame(
             {
                 "group": pair.group,

@@ -78,7 +78,7 @@ def require_labels(study: Study, split: str) -> None:
 
 
 def labelled_studies(studies: Study | Sequence[Study], split: str, *, what: str) -> list[tuple[str, Study]]:
-    """Return one study or several, each under a name of its own, all with labels on this split.
+    """Return one study or several, each under a unique name, all with labels on this split.
 
     Raises:
         DgpruneError: none, or one whose loss cannot be measured; `what` begins the sentence.

@@ -41,9 +41,9 @@ class ScorerInputs:
         return self._snapshot.once(key, lambda: self._pass(SHIFTS[shift](source), {need}))
 
     def gathered(self, domain: Domain, needs: Set[Need], *, alongside: Set[Need] = frozenset()) -> Statistics:
-        """Return what one pass over a domain leaves: of a cached pass that gathered as much, or of a new one.
+        """Return the statistics of one pass over a domain: a cached pass that measured as much, or a new one.
 
-        A new one gathers `alongside` too.
+        A new one measures `alongside` too.
         """
         cache, prefix = self._snapshot.cache, ("statistics", self._snapshot.content, domain.key, self.split)
         cached = cache.find(lambda key: key[:4] == prefix and needs <= set(key[4]))  # type: ignore[call-overload]
@@ -79,7 +79,7 @@ class ScorerInputs:
         return self._snapshot.once(("removal", self.domains[domain].key, self.split), changes)
 
     def _change(self, domain: str, group: FilterGroup, *, full: float) -> Tensor:
-        """(C,) change of a domain's mean risk when a filter, with all that it is tied to, is removed."""
+        """(C,) change of a domain's mean risk when a filter, with all filters tied to it, is removed."""
         change = torch.zeros(group.filters, dtype=torch.float64)
         for unit in group.units.unique().tolist() if int(group.units.max()) else ():
             tied = (group.units == unit).nonzero().flatten()

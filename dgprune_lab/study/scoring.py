@@ -32,7 +32,7 @@ class Request:
         return cls(scorer, scorer.settled({**drawn, **(options or {})}), split)
 
     def needs(self, domain: Domain) -> set[Need]:
-        """Return what a pass over this domain must leave; no label is read of a role whose images are declared."""
+        """Return what a pass over this domain must measure; no labels where the scorer declares images only."""
         what = self.scorer.reads.get(domain.role or "source")
         return set() if what is None else self.scorer.gathered(self.options) - (LABELLED if what == "images" else set())
 
@@ -46,7 +46,7 @@ class Request:
         return domain.labels is None and self.scorer.reads.get(domain.role or "source") == "labels"
 
     def refusal(self, snapshot: Snapshot) -> str | None:
-        """Return why the scorer cannot run, in a sentence; None where it can (as far as known without a pass)."""
+        """Return why the scorer cannot run, in a sentence, or None; checked without a pass over images."""
         scorer, domains = self.scorer, snapshot.domains.values()
         if "target" in scorer.reads and all(domain.role != "target" for domain in domains):
             return "the study has no target."
@@ -91,7 +91,7 @@ def score_all(
 
 
 def _checked(scores: Scores, snapshot: Snapshot) -> Scores:
-    """Scores that were passed in ready, if they fit the network."""
+    """Return ready-made scores, once checked to fit the network."""
     fits = {g.name: g.filters for g in scores.graph.groups} == {g.name: g.filters for g in snapshot.graph.groups}
     if not fits:
         raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network.")

@@ -45,7 +45,7 @@ _BYTES = 64 * 2**20
 class Study:
     """A model and its source and target domains; the first argument of every diagnostic.
 
-    Results are cached by the content of weights, domain and options, up to 64 MB; a changed model is read again.
+    Results are cached by the content of weights, domain and options, up to 64 MB; a changed model is measured anew.
 
     Args:
         model: any classifier that maps (B, C, H, W) images in [0, 1] to (B, classes) logits; untouched.
@@ -54,7 +54,7 @@ class Study:
         name: for tables and files.
         layers: "conv" prunes filters of convolutions, "all" hidden units of linear layers too.
         device: where evaluation runs; the model's device if None.
-        origin: the expression that makes this study again, for code that is copied from a widget.
+        origin: the expression that rebuilds this study, for code that is copied from a widget.
 
     Raises:
         DgpruneError: no source, two domains of one name, images of a size the network does not take, nothing to prune.
@@ -145,7 +145,7 @@ class Study:
 
     @property
     def training_seed(self) -> int | None:
-        """The seed of the network's training, where its builder and its provenance tell one."""
+        """The seed of the network's training, where builder and provenance record one."""
         builder = getattr(self.model, "dgprune_builder", None)
         seed = builder[1].get("seed") if builder and self.provenance.training is not None else None
         return None if seed is None else int(seed)
@@ -177,7 +177,7 @@ class Study:
             scorer: a name on the menu, a Scorer of one's own, or Scores, which are returned as they are.
             seed: for a scorer that draws.
             options: further keywords of the scorer.
-            split: the split of each domain that it reads, noted in the provenance. "report" is what papers do that
+            split: the split of each domain that it reads, noted in the provenance. "report" reproduces papers that
                 score on the images they report.
 
         Raises:
@@ -197,8 +197,8 @@ class Study:
     ) -> list[Scores]:
         """Return the scores of several scorers from one pass over each domain that any of them reads.
 
-        `alongside` are scorers that are likely to be asked for next: a pass that is made leaves what they need of the
-        same domain too (but nothing that is large or slow: `core.COSTLY`).
+        `alongside` are scorers that are likely to be needed next: a new pass also measures what they need of the same
+        domain, except what is large or slow (`core.COSTLY`).
         """
         items = [
             item if isinstance(item, Scores) else Request.of(resolve(item), split, seed=seed, options=options)
@@ -207,11 +207,11 @@ class Study:
         return score_all(self._current(), items, split=split, alongside=alongside)
 
     def unavailable(self, scorer: Scorer) -> str | None:
-        """Return why a scorer cannot run here, in a sentence; None where it can (as far as known without a pass)."""
+        """Return why a scorer cannot run on this study, in a sentence, or None; checked without a pass over images."""
         return Request.of(scorer).refusal(self._current())
 
     def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
-        """Return what one pass over a split of a domain leaves; a cached pass that gathered more is taken as it is."""
+        """Return the statistics of one pass over a split of a domain; a cached pass that measured more is reused."""
         return ScorerInputs(self._current(), split=split).gathered(self.domain(domain), set(needs))
 
     def outcomes(
@@ -278,7 +278,7 @@ class Study:
 
     @contextmanager
     def assume_unchanged(self) -> Iterator[None]:
-        """Skip the check for a changed network in this thread until the end; it costs 18 ms for a VGG-16."""
+        """Skip the check for a changed network in this thread within the block; it costs 18 ms for a VGG-16."""
         self._current()
         self._thread.depth = getattr(self._thread, "depth", 0) + 1
         try:
