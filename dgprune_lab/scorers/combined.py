@@ -107,7 +107,7 @@ def _scores(scorer: Scorer, views: Views, *, seed: int) -> Mapping[str, Tensor]:
 
 
 def _seen_by(scorer: Scorer, views: Views) -> Views:
-    """Each part of a hybrid sees only what it declares itself, as it would alone."""
+    """Return views that give one part of a hybrid only what it declares itself."""
     return {name: view.seen_by(scorer) for name, view in views.items()}
 
 

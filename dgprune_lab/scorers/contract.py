@@ -1,4 +1,4 @@
-"""What a scorer promises, and the decorator that checks it."""
+"""The contract of a scorer, and the decorator that checks it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Scorer:
             method of the view names its need.
         reads: role ("source" or "target") -> "images" or "labels": what its numbers depend on.
         level: "group" (a (C,) tensor per call) or "network" (a dict of them, by group name).
-        instead: a scorer, or its name, that asks a like question without looking at the target.
+        instead: a similar scorer, or its name, that does not read the target.
         cite: the source: paper, section or equation.
         label: name in a menu.
         draws: whether it is random; it then takes `seed` as a keyword.
-        gathers: options -> the needs that the one pass over each domain must leave; all of `needs` if None.
-        refuses: (views, **options) -> why it cannot run here, in a sentence, or None. It is asked before any pass.
+        gathers: options -> the needs that the one pass over each domain must measure; all of `needs` if None.
+        refuses: (views, **options) -> why it cannot run here, in a sentence, or None; called before any pass.
         control: whether it is a baseline that others should beat.
         preset: the options that `using` has set.
         base: the scorer that `using` was first called on.
-        code: the expression that makes it from scorers of the menu, where it was made so.
+        code: the expression that makes it from scorers of the menu, if it was made from them.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Scorer:
         return "control" if self.draws or self.control else "source" if self.reads else "weights"
 
     def gathered(self, options: Mapping[str, Any]) -> set[Need]:
-        """Return what the one pass over a domain must leave for it to run with these options."""
+        """Return what the one pass over a domain must measure for these options."""
         needs = self.needs if self.gathers is None else self.gathers(**options)
         return {need for need in needs if need not in APART}
 
     def takes_labels(self, options: Mapping[str, Any]) -> bool:
-        """Return whether the labels it declares are needed with these options, as far as `gathers` tells."""
+        """Return whether the labels it declares are needed with these options, according to `gathers`."""
         gathered = self.gathered(options)
         known = self.gathers is not None and gathered and "removal" not in self.needs
         return "labels" in self.reads.values() and not (known and not gathered & LABELLED)

@@ -15,7 +15,7 @@ from .view import GroupView
 Direction = Literal["out", "in", "both"]
 MIN_IMAGES = 3  # images of a class below which nothing is correlated
 ENOUGH_IMAGES = 200  # images of a class below which the null level is noted
-_STEADY = 1e-3  # a standard deviation below it counts as none
+_STEADY = 1e-3  # a standard deviation below it counts as 0
 
 
 def correlation(sums: CoMoments, *, signed: bool = False, shuffled: bool = False) -> Tensor:
@@ -27,7 +27,7 @@ def correlation(sums: CoMoments, *, signed: bool = False, shuffled: bool = False
     Args:
         sums: of A filters and B outputs of a layer that reads them.
         signed: mean of the correlations themselves instead of their absolute values.
-        shuffled: of the random pairing of images that `sums` holds too: the null level, without any connection.
+        shuffled: use the random pairing of images in `sums`: the null level.
 
     Returns:
         (A, B) float64 in [0, 1], or in [-1, 1] when signed; of the shuffled pairing at most 64 x 64 of them.

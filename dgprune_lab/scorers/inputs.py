@@ -46,7 +46,7 @@ class Inputs(Protocol):
     def ending_in_relu(self) -> frozenset[str]: ...
 
     def statistics(self, domain: str, need: Need, *, shift: str | None = None) -> Statistics:
-        """Return what one pass over a domain, or over a shifted copy of it, left."""
+        """Return the statistics of one pass over a domain, or over a shifted copy of it."""
         ...
 
     def paired(self, first: str, second: str, *, site: Site) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The menu of scorers: every scorer that ships, written out once, and how one is found and run."""
+"""The menu of scorers: every built-in scorer, and how a scorer is looked up and run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def resolve(scorer: str | Scorer) -> Scorer:
 def reverse(scorer: str | Scorer) -> Scorer:
     """Return the same scorer with its sign changed: the filters it would keep are removed first. A control.
 
-    It reads what the scorer reads, takes its options, and is as target-aware.
+    It reads what the scorer reads, takes its options, and is target-aware if the scorer is.
 
     >>> import dgprune_lab as dg
     >>> dg.reverse("dss").name
@@ -83,7 +83,7 @@ def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None
 
 
 def refusal(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> str | None:
-    """Return why a scorer cannot run on this, in a sentence, without a pass over any domain; None where it can."""
+    """Return why a scorer cannot run on these inputs, in a sentence, or None; checked without any pass."""
     if scorer.refuses is None:
         return None
     try:

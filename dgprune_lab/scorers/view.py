@@ -271,5 +271,5 @@ class GroupView:
 
 
 def _cloned(parts: Parts) -> Parts:
-    """The same named tuple of tensors of its own, so that a scorer cannot change what others read."""
+    """Copy a named tuple of tensors, so that a scorer cannot change what others read."""
     return type(parts)(*(part.clone() for part in parts))

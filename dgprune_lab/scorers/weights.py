@@ -40,7 +40,7 @@ def l2(view: GroupView) -> Tensor:
 
 
 def _without_norm(views: dict[str, GroupView]) -> str | None:
-    """Reading the scales raises where there are none."""
+    """Raise if a group has no BatchNorm, by reading its scale."""
     for view in views.values():
         _ = view.scale
     return None
@@ -57,7 +57,7 @@ def bn_scale(view: GroupView) -> Tensor:
 
 
 def _without_relu(views: dict[str, GroupView]) -> str | None:
-    """The first layer whose BatchNorm is not followed by a ReLU and nothing else."""
+    """Return why, for the first layer whose BatchNorm is followed by anything but a ReLU."""
     for name, view in views.items():
         _ = view.end_norms
         if not view.ends_in_relu:
