@@ -63,7 +63,7 @@ def train(
 
 
 def check_training(model: nn.Module, *, sources: Sequence[Domain], options: TrainingOptions) -> None:
-    """Refuse what no training can begin with; see `train`."""
+    """Refuse arguments with which no training can start; see `train`."""
     if options.augmentation not in AUGMENTATIONS:
         raise unknown("augmentation", options.augmentation, AUGMENTATIONS)
     _Pool(sources)
@@ -115,7 +115,7 @@ class _Pool:
             raise DgpruneError(f"training needs at least two images; the train splits hold {len(self.rows)}.")
 
     def take(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the images and labels at these places, one source after the other."""
+        """Return the images and labels at these indices of the pool, grouped by source."""
         batches = [
             source.take(self.rows[index[self.source[index] == number]], device=device)
             for number, source in enumerate(self.sources)

@@ -51,7 +51,7 @@ def prune_and_tune(
 
     Args:
         study: the network and its domains; unchanged.
-        scorer: a name, a Scorer, or None for the dense control, which is fine-tuned alike and loses no filter.
+        scorer: a name, a Scorer, or None for the dense control, which is fine-tuned too but not pruned.
         ratio: share removed in the end, 0 <= ratio < 1; for the dense control it only sets the number of rounds.
         rounds: T; the paper's rule where None.
         epochs: of fine-tuning after each round; 0 only prunes.

@@ -14,7 +14,7 @@ _PLAIN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 class Streams:
-    """The random streams of one training; each begins far from the small seeds that people choose.
+    """The random streams of one training, with different seeds derived from one.
 
     Attributes:
         order: of the images, on the CPU.
@@ -82,7 +82,7 @@ def dropouts(model: nn.Module) -> list[_DropoutNd]:
 def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iterator[None]:
     """Let these dropout layers draw from this generator instead of the global one.
 
-    A layer in training mode is set to eval mode, where it passes everything on, and a hook before it does its work.
+    A layer in training mode is set to eval mode, where it is the identity, and a hook before it applies the dropout.
     """
     training = [layer for layer in layers if layer.training]
     with ExitStack() as stack:

@@ -87,7 +87,7 @@ class Plan:
         return self.ratio if number == self.rounds else 1 - (1 - self.share) ** number
 
     def scorer_seed(self, number: int) -> int:
-        """Return one seed per round: with the same one, a random scorer would favour the same places again."""
+        """Return one seed per round: with the same one, a random scorer would favour the same filters again."""
         return self.seed if number == 1 else seeded("scorer", self.seed, number)
 
     def options_of(self, number: int) -> TrainingOptions:

@@ -1,1 +1,1 @@
-"""Pruning while a network trains: when, where and how filters leave, what each event costs, the run itself."""
+"""Pruning while a network trains: when, where and how filters are removed, the cost of each event, the run itself."""

@@ -1,4 +1,4 @@
-"""The places of one convolution's filters, where it and not its whole group is pruned: what a schedule names."""
+"""The convolutions that a schedule can name, and the tensor positions of their filters."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _trace(twin: nn.Module, example: Tensor) -> tuple[list[str], dict[str, str]]
     behind: dict[str, str] = {}
 
     def after(name: str, _m: nn.Module, _i: Any, output: Tensor) -> None:
-        outputs.append((name, output))  # kept, so that no other tensor takes its place in memory
+        outputs.append((name, output))  # keep a reference, so that its memory is not reused
 
     def before(name: str, _m: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         for layer, output in outputs:

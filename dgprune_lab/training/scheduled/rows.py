@@ -23,7 +23,7 @@ EVENT = ("event", "epoch", "stage", "layers", "filters")
 
 @dataclass(frozen=True)
 class Where:
-    """What rows are about: the domains, what the network's life has looked at, and the measured split."""
+    """What rows are about: the domains, the network's provenance, and the measured split."""
 
     study: Study
     provenance: Provenance

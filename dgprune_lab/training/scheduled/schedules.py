@@ -22,7 +22,7 @@ class LayerSchedule:
     Attributes:
         layer: dotted name of a convolution; "*" for every one that has no schedule of its own.
         start: epoch of the first event, counted from 1; 0 is before the training.
-        end: last epoch that may have an event, which it has where `every` leads there.
+        end: last epoch that may have an event; it has one if end - start is a multiple of `every`.
         every: epochs from one event to the next.
         ratio: share of the layer's filters that is removed by the last event, 0 <= ratio < 1.
     """

@@ -28,7 +28,7 @@ class _Passing:
 
 
 class Treatment:
-    """The treatment of a network's filters so far, kept up after every step of its training.
+    """The treatment of a network's filters so far, applied again after every step of its training.
 
     remove: rows, BatchNorm scale and shift, and consumers' columns are zero after every step, permanently.
     zero: the rows of the convolution are zero for `batches` batches, then free to regrow; its BatchNorm is left alone,
@@ -38,7 +38,7 @@ class Treatment:
     restore: rows, scale and shift are zero for `batches` batches, then all is restored, with the BatchNorm's running
         statistics.
 
-    Each filter is chosen once: an event takes others than those before it (as the paper's code does).
+    Each filter is chosen once: an event never takes filters of an earlier one (as in the paper's code).
 
     Args:
         model: the network that trains; changed in place.
@@ -48,7 +48,7 @@ class Treatment:
         seed: of the noise.
 
     Source: Bartoldson et al. 2020, arXiv:1906.03728, section 4.4 and their code. There the noise takes the spread of
-    one filter, and is added on test batches too; here that of all that are left, and on training batches only.
+    one filter, and is added on test batches too; here that of all remaining ones, on training batches only.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Treatment:
         self._apply()
 
     def after_step(self) -> None:
-        """Keep the treatment up; call it after every step of the optimiser."""
+        """Apply the treatment again; call it after every step of the optimiser."""
         for passing in self._passing:
             passing.batches -= 1
             if passing.batches == 0 and passing.saved:
