@@ -1,4 +1,4 @@
-"""Attributions per image and filter on two domains: what `sensitivity` is a table of."""
+"""Attributions per image and filter on two domains: the data behind `sensitivity`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a diagnostic promises: a documented function from a study to a tidy table."""
+"""The contract of a diagnostic: a documented function from a study to a tidy table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pooled features of the same images in the full and in pruned networks: what `feature_shift` is a table of."""
+"""Pooled features of the same images in the full and in pruned networks: the data behind `feature_shift`."""
 
 from __future__ import annotations
 

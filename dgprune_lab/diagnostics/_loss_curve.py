@@ -1,4 +1,4 @@
-"""The loss as a function of the share kept: measured point by point, searched, and read off with intervals."""
+"""The loss as a function of the share kept: its measurement, and the smallest share within a tolerance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..stats import intervals
 
 Floats = NDArray[np.float64]
 Measure = Callable[[float], Generator[None, None, Tensor]]
-_HUGE, _LARGEST = 1e12, 1e30  # a sum of larger numbers could leave float32
+_HUGE, _LARGEST = 1e12, 1e30  # a sum of larger numbers could overflow float32
 _TAIL = (1 - intervals.LEVEL) / 2
 
 

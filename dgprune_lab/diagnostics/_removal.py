@@ -1,4 +1,4 @@
-"""What removal does to the prediction for each image: what `drop` and `flips` are tables of."""
+"""What removal does to the prediction for each image: the data behind `drop` and `flips`."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def after_finetuning(
     Args:
         studies: the same network trained with several seeds, such as `dg.training_seeds()`; a single one gives no
             differences, and a note.
-        scorers: names, Scorers, or None for the dense control, "dense": fine-tuned alike, without removing a filter.
+        scorers: names, Scorers, or None for the dense control, "dense": fine-tuned too, without removing a filter.
         ratios: one or several shares removed.
         epochs, rounds, options, batchnorm, scope, budget, seed, split, images: see `dg.prune_and_tune`.
         baseline: what the others are compared with; it is added to the list where it is missing.
@@ -120,7 +120,7 @@ def after_finetuning(
 
     keys = [(number, name, ratio) for ratio in shares for number in range(len(listed)) for name in items]
     for key in keys:
-        start(key).close()  # for what it refuses
+        start(key).close()  # for its checks
     return steps()
 
 

@@ -115,7 +115,7 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
 
 
 def _ends(value: float, spread: float, *, least: float) -> dict[str, Any]:
-    """The 95 % range under chance, within what is possible."""
+    """The 95 % range under chance, clipped to the possible values."""
     return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
 
 

@@ -18,7 +18,7 @@ class AttributionMaps(NamedTuple):
     Attributes:
         images: (K, C, H, W) in [0, 1].
         maps: (K, h, w), contribution to the logit of the true class: above 0 for it, below 0 against it.
-        labels: what stands under each: the filter and the sum of its map.
+        labels: text under each map: the filter and the sum of its map.
     """
 
     images: Tensor

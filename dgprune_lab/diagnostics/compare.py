@@ -55,7 +55,7 @@ def compare(
         against: what they are compared with; "random" is the control.
         ratios, scope, budget: as in `allocate`.
         batchnorm: of the pruned networks; ignored where the network has no BatchNorm.
-        split, images: the images that are reported, all or the first so many.
+        split, images: the split that is reported; its first `images` only, where given.
         draws: masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...
         keep_silent: let a scorer that draws remove filters whose mean activation on the sources' score split is 0 only
             after all others. A draw that removes silent filters costs nothing: this control is the harder one.

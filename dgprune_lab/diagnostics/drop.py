@@ -17,7 +17,7 @@ from ._removal import Case, Removal, removal_cases
 
 By = Literal["domain", "class", "layer"]
 EXTRA = ("network", "group", "class")
-LEAST = 5  # images of a class; fewer give no accuracy
+LEAST = 5  # images of a class; with fewer its accuracy is left empty
 
 Floats = NDArray[np.float64]
 

@@ -35,7 +35,7 @@ def gc_net(
     rho_zero               share of connections that are exactly 0: a constant response.
     rho_null               mean |rho| when the images of a class are paired at random.
     rho_null_spread        standard deviation of rho then; a rho_spread near it means near-random pruning.
-    rho_null_expected      the null level by formula, about .8 / sqrt(images of a class), averaged alike.
+    rho_null_expected      the null level by formula, about .8 / sqrt(images of a class), averaged in the same way.
     images_per_class       of the smallest class that counts, over all sources.
     rho                    one connection (with `connections=True`), columns `filter` and `output`.
 

@@ -60,7 +60,7 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
         first = _initial(study.model)
         if first is None:
             note(
-                f"{study.name}: the distance from its initial weights is unknown, because the network does not carry "
+                f"{study.name}: the distance from its initial weights is unknown, because the network does not record "
                 "how it was built; networks of dgprune_lab.models do."
             )
             return math.nan
@@ -153,10 +153,10 @@ def random_perturbation(
     split: str = "train",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return prunability with a random direction in place of pruning, of the same norm: the control of prunability.
+    """Return the control of prunability: a random perturbation of the same norm in place of pruning.
 
     min { a : mean over draws of L(w + |w - w_a| u / |u|) <= (1 + tolerance) L(w) }, w_a = the share a of largest |w|
-    kept, u standard normal; lower is said to be better. Found on a grid by prunability's fast search.
+    kept, u standard normal; lower is said to generalise better. Searched on a grid, as by prunability's fast search.
 
     Args:
         studies, tolerance, images, split, seed: see `sharpness`.

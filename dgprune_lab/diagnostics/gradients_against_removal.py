@@ -28,7 +28,7 @@ def gradients_against_removal(study: Study, *, beta: float = 1.0, split: str = "
     """Return Spearman's correlation of each form of `risk_variance` with the effects of removing every filter alone.
 
     Each form is compared with "additive", the oracle of `risk_variance(mode="oracle")`, and with "its own" formula on
-    the effects of removal; over all filters, and over those whose removal changes some risk (dead filters are easy). A
+    the effects of removal; over all filters, and over those whose removal changes some risk (dead ones agree trivially). A
     last row has the median over the filters of the share of the variance term in the additive score. One network is
     evaluated per filter and source.
 
@@ -72,11 +72,11 @@ def gradients_against_removal(study: Study, *, beta: float = 1.0, split: str = "
 
 
 def _removed(form: Form) -> Scorer:
-    """The same formula on the effects of removing each filter."""
+    """Return the scorer of this form on the effects of removing each filter."""
 
     @scorer("removed", needs=("risk", "removal"), reads={"source": "labels"}, level="network")
     def removed(views: dict[str, GroupView], *, beta: float = 1.0) -> dict[str, Tensor]:
-        """The formula of a form of risk variance on the effects of removal."""
+        """Risk variance of this form, from the effects of removal instead of gate gradients."""
         return combined(*terms(views, removed=True), mode=form, beta=beta)
 
     return removed

@@ -62,7 +62,7 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
     _check_alike(list(finished.values()))
     rows = [row for number, run in finished.items() for row in _run_rows(number, run)]
     correlations = list(_correlations(rows))
-    usable = max((row["runs"] for row in correlations), default=len(finished))  # a run without a stability is not
+    usable = max((row["runs"] for row in correlations), default=len(finished))  # not runs without stability
     if usable < LEAST:
         note(f"{_warning(usable)} The column warning repeats it.")
     return tidy([*rows, *correlations], extra=EXTRA)

@@ -86,7 +86,7 @@ def prunability(
         scope: "global" or "layer", see `allocate`.
         batchnorm: "as_is"; "fold": each BatchNorm is first folded into the layer before it, and the folded weights are
             scored; "recalibrate": re-estimated on source images after each pruning, at a = 1 too, so that the limit
-            refers to a network treated alike: L is then not that of the network as given.
+            refers to a recalibrated network too: L is then not that of the network as given.
         search: "grid" measures every share; "fast" only finds the lower end of the contiguous range that begins at 1,
             with at least five times fewer evaluations than a .01 grid, and does not look for isolated shares below it.
         step: of the grid.
@@ -98,8 +98,8 @@ def prunability(
     Returns:
         A tidy table. Metric "loss" (nats): a row per measured share (column fraction_kept), interval over images.
         Metric "prunability" (share): a row per network and tolerance. Its value is `smallest` (grid), the smallest
-        share within the limit, or `contiguous_end` (fast), the end of the contiguous range; the exact place lies in
-        (bracket_low, value]. training_loss is L; monotone tells whether the two agree, isolated_feasible the ranges
+        share within the limit, or `contiguous_end` (fast), the end of the contiguous range; the exact value lies in
+        (bracket_low, value]. training_loss is L; monotone says whether the two agree, isolated_feasible the ranges
         within the limit below the first one. low and high: the read-off repeated on resampled images.
 
     Raises:
@@ -149,7 +149,7 @@ def _steps(studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequen
 
 
 def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
-    """The curve of one network, nothing of it measured yet.
+    """The curve of one network, before any measurement.
 
     Raises:
         DgpruneError: what `WeightMasking` and the scorer refuse.

@@ -1,4 +1,4 @@
-"""Tables to read of trainings with pruning: what each event cost, and where runs ended."""
+"""Readable tables of trainings with pruning: the cost of each event, and the final accuracy of each run."""
 
 from __future__ import annotations
 

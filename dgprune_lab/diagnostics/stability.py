@@ -27,7 +27,7 @@ EXTRA = ("over", "pair", "group", "draw_seed")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Pair:
-    """Two runs of one scorer, with corresponding filters aligned: what its rows are made of."""
+    """Two runs of one scorer, with corresponding filters aligned."""
 
     scorer: str
     name: str
