@@ -1,4 +1,4 @@
-"""What each scorer wins or loses against the baseline once pruned and fine-tuned: a panel per domain, 0 in the middle.
+"""Accuracy of each scorer minus that of the baseline, after pruning and fine-tuning: a panel per domain.
 
 Named data, per panel k: `gaps_k` (label, scorer, change, low, high in points of accuracy; text, smallest, p, seeds,
 colour, fill, shape, looked).
@@ -27,7 +27,7 @@ def after_finetuning(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatCha
     """Draw the differences to the baseline as dots with intervals over training seeds, in points, a panel per domain.
 
     To the right of 0 is better than the baseline. Under each panel stands the minimum detectable effect. A scorer that
-    looked at a target is a hollow diamond, and said behind its name.
+    looked at a target is a hollow diamond, and marked behind its name.
 
     Args:
         frame: a table of `diagnostics.after_finetuning`.

@@ -30,12 +30,12 @@ _BLANK = "#E6E9ED"
 def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: int = 44) -> alt.HConcatChart:
     """Draw the rank correlation of every two scorers, and beside it how many of the kept filters they share.
 
-    Heat maps with the numbers written in. The colour of an overlap is (overlap - chance) / (1 - chance): white where it
-    is what chance gives, as a rank correlation of 0 is. A scorer that looked at a target carries a diamond.
+    Heat maps with the numbers written in. The colour of an overlap is (overlap - chance) / (1 - chance): white at
+    the chance level, like a rank correlation of 0. A scorer that looked at a target carries a diamond.
 
     Args:
         frame: a table of `diagnostics.agreement`; the rows of all layers together are drawn.
-        scorer: draw this one against the others instead, as dots with what chance gives in grey.
+        scorer: draw this one against the others instead, as dots with the chance level in grey.
         cell: pixels of one cell.
     """
     if scorer is None:
@@ -68,7 +68,7 @@ def dots(frame: pd.DataFrame, *, scorer: str, metric: str, labels: Mapping[str, 
 
 
 def waiting(label: str, *, text: str) -> dict[str, Any]:
-    """Return the row of a scorer whose numbers are not there yet."""
+    """Return the row of a scorer that is not measured yet."""
     return {"label": label, "text": text, **dict.fromkeys(("value", "low", "high", "chance_low", "chance_high"))}
 
 
@@ -104,7 +104,7 @@ def dot_chart(rows: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 def dot_plot(
     name: str, rows: Rows, *, value: alt.X, tips: Sequence[alt.Tooltip], labels: bool = True
 ) -> alt.LayerChart:
-    """Stack labels, numbers, what chance gives in grey, ranges, and dots, rings and diamonds.
+    """Stack labels, numbers, the chance level in grey, ranges, and dots, rings and diamonds.
 
     A layer for each kind of mark, so that a dark page can colour them.
     """

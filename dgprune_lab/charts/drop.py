@@ -1,8 +1,8 @@
-"""Chart D: what each domain lost or won against the full network.
+"""Chart D: the accuracy change of each domain against the full network.
 
-A hollow diamond, at the dot and behind the name, and words say what was looked at. Named data: `drops` (domain, label,
-change, low, high in points of accuracy; text, colour, fill, shape, opacity, looked) and `span` (change): the ends of
-the axis, in steps, so that it does not creep while the slider moves.
+A hollow diamond, at the dot and with text behind the name, marks what was looked at. Named data: `drops` (domain,
+label, change, low, high in points of accuracy; text, colour, fill, shape, opacity, looked) and `span` (change): the
+ends of the axis, in steps, so that it does not creep while the slider moves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
 
     Args:
         frame: a tidy table whose rows with this `metric` are changes against the full network (negative: lost);
-            of several ratios the largest is drawn, and of classes and single layers nothing (`layers` draws those).
+            of several ratios the largest is drawn; rows of classes and single layers are not (see `layers`).
         width, height: of the plot, in pixels.
     """
     rows = drop_rows(frame, metric=metric)
@@ -60,7 +60,7 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
     for row in used:
         exposure = exposure_of(row)
         label = str(row["domain"]) + exposure_label(exposure)
-        if several:  # target-aware is said once, at the scorer
+        if several:  # target-aware is written once, at the scorer
             seen = exposure_label("seen" if "seen" in exposure else "")
             label = f"{row['scorer']}{exposure_label(scorer_exposure([row]))}, {row['domain']}{seen}"
         label = f"{row['network']}, {label}" if networks else label

@@ -36,7 +36,7 @@ def flips(frame: pd.DataFrame, *, width: int = 260) -> alt.HConcatChart:
 
 
 def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:
-    """Return the rows of one plot in percent, with the number of images in words."""
+    """Return the rows of one plot in percent, with the number of images as text."""
     counts = {_key(row): row["value"] for row in records(frame, metric=f"{metric}_count")}
     used = at_largest_ratio([row for row in records(frame, metric=metric) if is_overall(row)])
     styles = domain_styles_of(frame)

@@ -1,4 +1,4 @@
-"""Mean stability of each run against what it came to: a dot per run and domain.
+"""Mean stability of each run against its final accuracy: a dot per run and domain.
 
 Named data: `runs`, one row per run and domain: run, domain, stable (percent), value, low, high (percent), settings,
 colour, shape, fill, looked; `names`, the domains' names: label, value, colour;
@@ -25,8 +25,8 @@ def instability(
 ) -> alt.LayerChart:
     """Draw mean stability against the accuracy (or the generalization gap) at the last epoch, a dot per run and domain.
 
-    The lines above name each domain with its rank correlation over the runs; below 8 runs they warn that it says next
-    to nothing.
+    The lines above name each domain with its rank correlation over the runs; below 8 runs they carry a
+    warning.
 
     Args:
         frame: the table of `diagnostics.instability`.

@@ -26,7 +26,7 @@ STEPS = (5, 10, 25, 50, 100)
 
 
 def layered(*charts: Any) -> alt.LayerChart:
-    """Put charts on top of each other, the first at the back; named data travel once, in their first layer."""
+    """Put charts on top of each other, the first at the back; named data are embedded once, in their first layer."""
     sent: set[str] = set()
     layers: list[alt.Chart] = []
     for chart in charts:
@@ -48,7 +48,7 @@ def rows_of(name: str, rows: Rows) -> alt.Chart:
 def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", looked: bool = False) -> list[alt.Tooltip]:
     """Return tooltip fields from field -> title, or (title, number format) for numbers.
 
-    The ends of the interval follow where `ends` is their number format, and what was looked at with `looked`.
+    `ends`, a number format, adds the ends of the interval; `looked` adds what was looked at.
     """
     interval = {"low": ("from", ends), "high": ("to", ends)} if ends else {}
     every = {**fields, **interval, **({"looked": "Looked at before"} if looked else {})}

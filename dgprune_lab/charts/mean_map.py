@@ -1,4 +1,4 @@
-"""What a filter shows on each domain: its mean maps side by side, with their cosines.
+"""A filter's mean maps on each domain, side by side, with their cosines.
 
 Named data: `places` (x, x2, y, y2 in pixels; shade, value, domain, filter) and `words` (x, y, text).
 """
@@ -22,7 +22,7 @@ def mean_map(frame: pd.DataFrame, *, size: int = 104) -> alt.LayerChart:
     """Draw the maps of `diagnostics.mean_map`: a row per filter, a column per domain.
 
     Dark = strong, scaled by the filter's strongest place on any domain. Under a map stands its cosine with each domain
-    to its left; one that a target takes part in is marked target-aware.
+    to its left; a cosine with a target is marked target-aware.
 
     Args:
         frame: the table.

@@ -1,4 +1,4 @@
-"""Whether a scorer agrees with itself: a dot per scorer, its range, and in grey what chance gives.
+"""Whether a scorer agrees with itself: a dot per scorer, its range, and the chance level in grey.
 
 Named data, per kind `halves` and `training_seeds`: place, label, value, low, high, chance_low, chance_high, text, mark.
 """

@@ -80,8 +80,8 @@ def sweep(
 ) -> alt.LayerChart | alt.HConcatChart:
     """Draw a metric per domain against the share removed, named at the lines' ends.
 
-    One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer. What
-    scorer, fine-tuning or selection have looked at is a hollow diamond, and said behind the name.
+    One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer. A
+    hollow diamond, with text behind the name, marks what scorer, fine-tuning or selection have looked at.
     Neighbours at most `step` apart are joined by a solid line; a wider stretch was not measured and is faint dots.
 
     Args:
@@ -158,7 +158,7 @@ def sweep_data(
 
 
 def domain_label(role: str, exposure: Exposure) -> str:
-    """Return what stands behind a domain's name: its role, or in its place what was looked at of it.
+    """Return what stands behind a domain's name: its role, or instead how it was looked at.
 
     >>> domain_label("target", ""), domain_label("target", "?"), domain_label("target", "target-aware")
     (' (target)', ' (target) ?', ' (target-aware)')
@@ -187,7 +187,7 @@ def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float, lette
             data["dots"].append({**row, "opacity": 1.0})
         if row is rows[-1]:
             label = line_label(row["domain"], words, letters=letters)
-            # Of two labels at one height the first comes to lie below.
+            # Of two labels at one height the first is placed below.
             data["names"] += [{**end, "label": line} for line in (below, label) if line]
 
 

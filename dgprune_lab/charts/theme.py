@@ -1,4 +1,4 @@
-"""How a domain is drawn in every chart (colour, dash, mark and words, never colour alone), and the house style."""
+"""How a domain is drawn in every chart (colour, dash, mark and text, never colour alone), and the house style."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def interval_of(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def point_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = False) -> dict[str, Any]:
-    """Return the fields of a data row that draw its point; a domain that was looked at is a hollow diamond.
+    """Return the fields of a data row that draw its point; a domain that was looked at gets a hollow diamond.
 
     Target-aware points have a colour of their own, unless `keep_colour`: where several lines must be distinguished.
     """
@@ -203,7 +203,7 @@ def _in_style(chart: Any) -> Any:
 
 
 def shortened(name: str, *, most: int) -> str:
-    """Return a name of at most `most` characters, so that the words after it are not cut off.
+    """Return a name of at most `most` characters, so that the text after it is not cut off.
 
     >>> shortened("photographs_of_digits", most=12)
     'photographs…'
@@ -219,7 +219,7 @@ def marked(name: str, looked: object) -> str:
 
 
 def role_label(role: object) -> str:
-    """Return what stands behind a domain's name: " (source)", " (target)", or nothing where the role is unknown."""
+    """Return the suffix of a domain's name: " (source)", " (target)", or nothing where the role is unknown."""
     return f" ({role})" if role in ("source", "target") else ""
 
 

@@ -33,8 +33,8 @@ def feature_shift(
 
     The map: domain by shape, class by colour, the full network pale, the pruned one filled, a thin line from one to the
     other. The numbers below: a line per pair of domains, or per domain, with 95 % intervals over images; several layers
-    stand side by side. What scorer, fine-tuning or selection have looked at is a hollow diamond, and said behind the
-    name.
+    stand side by side. A hollow diamond, with text behind the name, marks what scorer, fine-tuning or selection
+    have looked at.
 
     Args:
         frame: a table of `diagnostics.feature_shift`; or several by name: their maps alone, side by side.
@@ -78,7 +78,7 @@ def feature_shift(
 
 
 def _mapped(rows: Rows, layer: str | None) -> Rows:
-    """The rows of the map that is drawn, and of how far it can be trusted."""
+    """The rows of the map that is drawn, and of its trustworthiness."""
     mapped = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] == MAPS[0]))
     if layer is not None and layer not in mapped:
         raise DgpruneError(f"the table has no map of layer {layer!r}; it has: {', '.join(mapped) or 'none'}.")

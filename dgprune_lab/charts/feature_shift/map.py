@@ -39,7 +39,7 @@ Places = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Dot:
-    """What is known of an image of the map, apart from its places."""
+    """An image of the map, without its places."""
 
     domain: str
     image: int
@@ -120,7 +120,7 @@ def map_words(
     knots: Sequence[float] = (),
     side: int = SIDE,
 ) -> Rows:
-    """Return the rows of `words`: which map it is, how far it can be trusted, what is drawn, and what not to read.
+    """Return the rows of `words`: which map it is, its trustworthiness, what is drawn, and what it does not show.
 
     The kind is "umap" or "linear"; trust the value, low and high of its trustworthiness, where known; `only` the ratio
     that is drawn, where it is not the parameter's; knots the measured ratios.
@@ -193,7 +193,7 @@ def map_plot(
 
 
 def parameters(knots: Sequence[float], *, at: float, slider: bool = False) -> list[Any]:
-    """Return `at`, with a slider of its own if asked, and from it the stretch between two knots and the share of it."""
+    """Return `at`, optionally with a slider, and from it the stretch between two knots and the share of it."""
     bind: Any = alt.Undefined
     if slider:
         bind = alt.binding_range(min=0, max=max(knots), step=0.01, name="Share of the filters removed ")

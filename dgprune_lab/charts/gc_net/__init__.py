@@ -56,7 +56,7 @@ def gc_net(
         table: `diagnostics.gc_net(study, connections=True)`; of a network too large for it, `dg.gc_net(study)`.
         mask: of the connections, `dg.allocate(dg.gc_net(study).scores(), ratio=0.5)`; nothing is removed without one.
         layers: consumers whose pairs are drawn; the first 20 pairs where not given.
-        links: at most so many lines per pair, taken evenly from the strongest to the weakest of them; 64, and 640
+        links: maximum number of lines per pair, taken evenly from the strongest to the weakest of them; 64, and 640
             in all, where not given.
         width: of the plot, in pixels.
 

@@ -21,7 +21,7 @@ _LETTER = 6.4  # pixels of a letter, on average
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair: its numbers (outputs, filters), which are kept, and its lines of words."""
+    """One pair: its numbers (outputs, filters), and which are kept."""
 
     pair: Pair
     rho: Floats
@@ -48,7 +48,7 @@ class Plan:
         self.bottom = self.top + TREE
 
     def height(self, layer: str, number: int) -> float:
-        """Of a filter's dot."""
+        """Return y of a filter's dot."""
         return self.top + TREE * (number / (self.sizes[layer] - 1) if self.sizes[layer] > 1 else 0.5)
 
     def names(self) -> Rows:
@@ -65,7 +65,7 @@ class Plan:
 
 
 def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, float]) -> tuple[Rows, Rows]:
-    """Return dots and lines, layers from left to right."""
+    """Return the rows of the lines between filters and of the filters' dots; at most `links` lines per pair."""
     lines: Rows = []
     shown = {name: set(range(size)) if size <= MOST else set() for name, size in plan.sizes.items()}
     for panel in panels:
@@ -117,6 +117,6 @@ def caption(style: str, text: str, *, x: float, y: float) -> dict[str, Any]:
 
 
 def short(name: str, width: float) -> str:
-    """Return the end of a long name, which says more than its beginning."""
+    """Return the end of a long name, which is more specific than its beginning."""
     most = max(6, int(width / _LETTER))
     return name if len(name) <= most else "…" + name[-(most - 1) :]

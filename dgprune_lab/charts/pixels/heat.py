@@ -13,7 +13,7 @@ from .images import png as encode
 
 Floats = NDArray[np.float64]
 
-# From nothing to strong; for signed numbers, from strongly against to strongly together. No domain has these colours.
+# From 0 to strong; for signed numbers, from strongly negative to strongly positive. No domain has these colours.
 SEQUENTIAL = ("#F3F6F7", "#A9CDD5", "#2A788E", "#0B2F3A")
 DIVERGING = ("#6B4A00", "#B07D00", "#E3CB9A", "#F6F6F4", "#A9CDD5", "#2A788E", "#0B2F3A")
 _PIXELS = 320

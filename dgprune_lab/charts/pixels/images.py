@@ -1,4 +1,4 @@
-"""The first look at the data: a row of images per domain.
+"""Sample images: a row per domain.
 
 Named data: `images` (row, column, url, label, domain, words).
 """
@@ -32,7 +32,7 @@ def images(domains: Sequence[Domain], *, images: int = 8, split: str = "report",
         size: of one image on the screen, in pixels.
 
     Raises:
-        DgpruneError: no domain, or fewer than one image asked for.
+        DgpruneError: no domain, or `images` below 1.
     """
     if not domains or images < 1:
         raise DgpruneError(f"there is nothing to draw: {len(domains)} domains, {images} images of each.")

@@ -1,4 +1,4 @@
-"""Where in an image a filter's contribution comes from: the image, and beside it the same in grey under two colours.
+"""Where in an image a filter's contribution comes from: the image, and beside it a grey copy under a map.
 
 Named data, in pixels: `pictures` (x, y, url, text) and `words` (x, y, text).
 """
@@ -32,8 +32,8 @@ def overlays(images: Tensor, maps: Tensor, *, words: Sequence[str], size: int = 
 
     Args:
         images: (N, C, H, W) in [0, 1]; C is 1, 3 or 4.
-        maps: (N, h, w), of any size: what speaks for (above 0) and against (below 0) something.
-        words: what stands under each pair, N of them.
+        maps: (N, h, w), of any size: contributions for (above 0) and against (below 0) a class.
+        words: text under each pair, N of them.
         size: of one picture on the screen, in pixels.
         columns: pairs in a line.
 

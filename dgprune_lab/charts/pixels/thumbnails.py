@@ -19,10 +19,10 @@ from ..theme import Data, Rows, beside
 from .images import png
 
 PAGE = 24
-"""Pictures on a page, about: at least two of a kind are shown of every domain."""
+"""Approximate number of pictures on a page; of every domain at least two of a kind are shown."""
 COLUMNS = 4
 _SIDE, _CELL, _GAP, _LINE = 50, 62, 18, 136
-_LARGEST = 96  # pixels of an image that are sent: more could not be seen
+_LARGEST = 96  # pixels of an image that are sent: more would not be visible
 WIDTH = 2 * COLUMNS * _CELL + _GAP
 
 
@@ -31,8 +31,8 @@ class Strip:
     """The pictures of one kind of one domain on one page.
 
     Attributes:
-        kind: what they have in common, in words.
-        count: how many there are, in words.
+        kind: what they have in common, as text.
+        count: how many there are, as text.
         pictures: {url, image, truth, before, now}; truth is None without labels.
         total: how many there are on all pages.
     """
@@ -118,5 +118,5 @@ def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 
 
 def _down(pixels: float) -> float:
-    """So many pixels below the upper edge of a line, from its middle."""
+    """Offset from the middle of a line to `pixels` below its upper edge."""
     return pixels - _LINE / 2

@@ -70,7 +70,7 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
 
 
 def _lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
-    """The rank correlation in words, that of all filters last, in lines of so many letters."""
+    """The rank correlation in words, that of all filters last, in lines of at most `letters` characters."""
     overall, *active = (
         row
         for metric in ("rank_correlation", "rank_correlation_active")
@@ -78,7 +78,7 @@ def _lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
         if row["scorer"] == scorer
     )
     lines = correlation_words(overall)
-    if active:  # silent filters make an order by themselves, as most scorers remove them first
+    if active:  # silent filters alone give a correlation, as most scorers remove them first
         number = lines[1].removeprefix("rank correlation ")
         lines = [*correlation_words(active[0]), f"with silent filters: {number}"]
     joined = (re.sub(r"\([^)]*\)", lambda found: found.group().replace(" ", _JOIN), line) for line in lines)

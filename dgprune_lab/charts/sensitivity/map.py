@@ -1,4 +1,4 @@
-"""The cells of the sensitivity map: where each filter stands, its colour, its words.
+"""The cells of the sensitivity map: the position, colour and text of each filter.
 
 Named data, x in pixels, `line` counted from the top; a page may swap all of them:
 
@@ -111,7 +111,7 @@ def removed_rows(cells: Rows, mask: Mask) -> Rows:
 
 
 def compared(frame: pd.DataFrame) -> str:
-    """Return the two domains, with the mark of what was looked at: "mnist against mnist_m ◇ target-aware, seen"."""
+    """Return the two domains, with the mark of what was looked at, "mnist against mnist_m ◇ target-aware, seen"."""
     first = _only(frame)
     return f"{first['other']} against {first['domain']}{exposure_label(exposure_of(first))}"
 
@@ -152,7 +152,7 @@ def mixed(colour: str, share: float) -> str:
 
 
 def _only(frame: pd.DataFrame) -> dict[str, Any]:
-    """The first row with an effect size, once it is certain that all are of one kind."""
+    """The first row with an effect size, once checked that all are of one kind."""
     rows = _effects(frame)
     if not rows:
         raise DgpruneError("the table has no row of metric 'cohens_d'; pass a table of diagnostics.sensitivity.")
@@ -205,7 +205,7 @@ def _widths(sizes: Mapping[str, int]) -> dict[str, float]:
 
 
 def _cell(row: Mapping[str, Any], *, full: float, colours: tuple[str, str], signs: bool) -> dict[str, Any]:
-    """Colour, sign and words of one cell."""
+    """Colour, sign and text of one cell."""
     blank = {"fill": WAITING, "sign": "", "ink": ""}
     if "value" not in row:
         return {**blank, "size": "not computed", "area": "", "q": "", "says": ""}
