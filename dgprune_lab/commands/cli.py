@@ -13,7 +13,7 @@ NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address
 
 
 class _Sentences(TyperGroup):
-    """A command group in which a DgpruneError is a sentence on stderr, not a traceback."""
+    """A command group that prints a DgpruneError as a sentence on stderr, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -88,7 +88,7 @@ def requirements(needs: Iterable[str] | None = None) -> list[Lack]:
 
 
 def matching(load: Callable[[str], object] = importlib.import_module) -> list[Lack]:
-    """Return whether torch and torchvision cannot be imported together, as builds of different origin cannot."""
+    """Return what is wrong if torch and torchvision cannot be imported together, as of builds that do not match."""
     for name in ("torch", "torchvision"):
         try:
             load(name)
@@ -100,7 +100,7 @@ def matching(load: Callable[[str], object] = importlib.import_module) -> list[La
 
 
 def notebooks() -> list[Lack]:
-    """Return whether the package lacks its notebooks."""
+    """Return what is missing if the package lacks its notebooks."""
     try:
         shipped()
     except DgpruneError:

@@ -1,4 +1,4 @@
-"""`dgprune-lab report`: an explorer as one page that needs neither Jupyter nor a network."""
+"""`dgprune-lab report`: an explorer as one page that works without Jupyter and offline."""
 
 from __future__ import annotations
 

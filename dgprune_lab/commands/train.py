@@ -31,7 +31,7 @@ class Relabelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A shipped network: which architecture, trained on what, how, and why so.
+    """A shipped network: the architecture, its training data and options, and the reasons.
 
     Attributes:
         builder: a name in `BUILDERS`.
@@ -41,7 +41,7 @@ class Recipe:
         why: sentences for the card.
         options: the builder's keywords, without seed, mean and std.
         normalise: mean and std of the first module; of the sources' train splits where None.
-        selected_on: what the choice of the recipe looked at, {"mnist/score": "labels"}; noted in the provenance.
+        selected_on: what the choice of the recipe has read, {"mnist/score": "labels"}; noted in the provenance.
         until: the mean cross-entropy on all train splits (eval mode) at which the training ends, to half a percent; it
             runs all its epochs where None.
         first: a training on shuffled labels that comes before, if any.
@@ -216,7 +216,7 @@ def shuffled(sources: Sequence[Domain], *, seed: int) -> list[Domain]:
 
 
 def _run(events: Events, label: str | None, *, until: float | None, sources: Sequence[Domain] = ()) -> EpochEvent:
-    """Run a training to its end, or to a loss: of an epoch, or, where sources are given, on their train splits.
+    """Run a training to its end, or until the loss of an epoch (with `sources`: on their train splits) is `until`.
 
     The loss on the train splits is measured after every epoch, and after every second batch once it is near.
     """

@@ -15,7 +15,7 @@ from .timing import Row
 
 _NOTEBOOK = "00_start.ipynb"
 _FIRST = "() => (document.querySelector('.dgx-a .dgx-chart')?.vegaView?.data('dots') ?? []).length > 0"
-# Moves by one key press (sent as an input event, so that no time of the test's own driver counts) and watches the page:
+# Moves by one key press (sent as an input event, to exclude the time of the browser driver) and watches the page:
 # resolves with milliseconds to the new savings, the first accuracy of the new ratio, and all images.
 _MOVE = """
 (value) => new Promise((resolve) => {

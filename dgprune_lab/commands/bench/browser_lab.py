@@ -56,7 +56,7 @@ class LabPage:
             if time.monotonic() > end:
                 raise DgpruneError("the notebook's kernel did not start within a minute.")
             self.page.wait_for_timeout(200)
-        self.page.wait_for_timeout(1000)  # the page learns of its kernel a moment later
+        self.page.wait_for_timeout(1000)  # the page shows its kernel a moment later
         if self.page.locator(".jp-Dialog").count():
             raise DgpruneError(f"JupyterLab opened a dialog: {self.page.locator('.jp-Dialog').first.inner_text()}")
 

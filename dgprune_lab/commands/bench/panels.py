@@ -135,5 +135,5 @@ def _tick(panel: Any, study: Study, *, repeats: int, device: torch.device, backg
 
 
 def check_totals(ours: float, other: float) -> None:
-    """Require that both sides found the same sum of all attributions."""
+    """Require that both sides computed the same sum of all attributions."""
     require_same(abs(ours - other) <= 1e-3 * max(abs(other), 1.0), "attributions")

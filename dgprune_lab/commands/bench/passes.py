@@ -116,7 +116,7 @@ def _shared(plan: Plan, device: torch.device) -> Row:
 
 
 def check_risks(ours: float, other: float) -> None:
-    """Require that both sides found the same mean cross-entropy."""
+    """Require that both sides computed the same mean cross-entropy."""
     require_same(abs(ours - other) <= 1e-4 * abs(other), "risks")
 
 

@@ -46,7 +46,7 @@ def naive(model: nn.Module, batches: list[tuple[Tensor, Tensor]], *, shares: tup
 
 
 def check_losses(ours: list[float], other: list[float]) -> None:
-    """Require that both sides found the same curve."""
+    """Require that both sides computed the same curve."""
     same = len(ours) == len(other)
     same = same and all(abs(a - b) <= 1e-3 * max(1, abs(b)) for a, b in zip(ours, other, strict=True))
     require_same(same, "losses")

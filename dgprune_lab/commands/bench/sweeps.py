@@ -124,7 +124,7 @@ def _rows(item: _Sweep) -> Iterator[Row]:
 
 
 def check_accuracies(ours: peer.Accuracies, other: peer.Accuracies, *, images: int, exact: bool) -> None:
-    """Require that both sides found the same accuracies: to the image on the CPU, to 2 % on a GPU."""
+    """Require that both sides computed the same accuracies: to the image on the CPU, to 2 % on a GPU."""
     slack = 1e-9 if exact else 0.02 + 1 / images
     same = ours.keys() == other.keys() and all(abs(ours[key] - other[key]) <= slack for key in ours)
     require_same(same, "accuracies")
