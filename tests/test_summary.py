@@ -19,6 +19,9 @@ def test_the_short_view_keeps_what_varies() -> None:
     row = frame[(frame.metric == "accuracy") & (frame.domain == "mnist") & (frame.scorer == "l2")].iloc[0]
     shown = short[(short.domain == "mnist") & (short.scorer == "l2")].value.item()
     assert shown == f"{100 * row.value:.1f} % ({100 * row.low:.1f} to {100 * row.high:.1f})"
+    for column, name in (("metric", "acuracy"), ("domain", "mnist_n")):
+        with pytest.raises(dg.DgpruneError, match=f"unknown {column} '{name}'"):
+            dg.summary(frame, **{column: name})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

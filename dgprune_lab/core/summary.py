@@ -42,8 +42,10 @@ def summary(
     """
     for column, wanted in (("metric", metric), ("domain", domain)):
         if wanted is not None:
-            keep = frame[column].isin([wanted] if isinstance(wanted, str) else list(wanted))
-            frame = cast(pd.DataFrame, frame[keep])
+            chosen, present = [wanted] if isinstance(wanted, str) else list(wanted), set(frame[column].dropna())
+            if absent := [name for name in chosen if name not in present]:
+                raise unknown(column, absent[0], sorted(present))
+            frame = cast(pd.DataFrame, frame[frame[column].isin(chosen)])
     names = [
         name
         for name, column in frame.items()

@@ -25,7 +25,7 @@ Over = Literal["mean", "max"]
     reads={"source": "labels", "target": "labels"},
     level="network",
     instead="sensitivity_sources",
-    label="Domain sensitivity (source vs target)",
+    label="Sensitivity (source vs target)",
 )
 def sensitivity(
     views: dict[str, GroupView], *, source: str | None = None, target: str | None = None
@@ -49,7 +49,7 @@ def sensitivity(
     reads={"source": "labels"},
     level="network",
     refuses=one_source,
-    label="Domain sensitivity (between sources)",
+    label="Sensitivity (between sources)",
 )
 def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> dict[str, Tensor]:
     """Minus the effect size between sources on a filter's attribution; the most sensitive are removed first.
