@@ -1,6 +1,6 @@
 """Chart D: the accuracy change of each domain against the full network.
 
-A hollow diamond, at the dot and with text behind the name, marks what was looked at. Named data: `drops` (domain,
+A hollow diamond, at the dot and with text after the name, marks what was looked at. Named data: `drops` (domain,
 label, change, low, high in points of accuracy; text, colour, fill, shape, opacity, looked) and `span` (change): the
 ends of the axis, in steps, so that it does not creep while the slider moves.
 """
@@ -18,7 +18,7 @@ from .marks import OPACITY, RIGHT, ZERO, interval_marks, layered, rows_of, signe
 from .theme import Rows, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
 
 CAPTION = "How much removal hurts at once; it says nothing yet about generalisation."
-PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 36}
+PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 40}
 CHANGE = "accuracy_change"
 POINTS = "Accuracy change (points)"
 
@@ -32,7 +32,7 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height:
         width, height: of the plot, in pixels.
     """
     rows = drop_rows(frame, metric=metric)
-    # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its words stand below.
+    # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its text is below.
     longest = max((len(row["label"]) for row in rows), default=0)
     padding = {**PADDING, "left": min(320, max(PADDING["left"], 16 + round(6.2 * longest)))}
     names = alt.Axis(title=None, labelLimit=padding["left"] - 10, ticks=False, domain=False)
