@@ -146,7 +146,7 @@ def test_device_by_name_and_by_default() -> None:
 def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(DgpruneError, match=f"device '{name}' was asked for, but .* device='cpu'"):
+    with pytest.raises(DgpruneError, match=f"device '{name}' was requested, but .* device='cpu'"):
         machine.device(name)
 
 

@@ -40,13 +40,13 @@ NEUTRAL = {
     "pixelate": {"block": 1},
 }
 WRONG = {
-    "rotate": ({"degrees": 181.0}, "rotate wants degrees between -180 and 180; got 181."),
-    "invert": ({"share": 1.5}, "invert wants share between 0 and 1; got 1.5."),
-    "colour": ({"strength": -0.1}, "colour wants strength between 0 and 1; got -0.1."),
-    "blur": ({"sigma": float("nan")}, "blur wants sigma between 0 and 10; got nan."),
-    "noise": ({"sigma": -1.0}, "noise wants sigma between 0 and 2; got -1."),
-    "contrast": ({"factor": 11.0}, "contrast wants factor between 0 and 10; got 11."),
-    "pixelate": ({"block": 9}, "pixelate wants block between 1 and 8; got 9."),
+    "rotate": ({"degrees": 181.0}, "rotate needs degrees between -180 and 180; got 181."),
+    "invert": ({"share": 1.5}, "invert needs share between 0 and 1; got 1.5."),
+    "colour": ({"strength": -0.1}, "colour needs strength between 0 and 1; got -0.1."),
+    "blur": ({"sigma": float("nan")}, "blur needs sigma between 0 and 10; got nan."),
+    "noise": ({"sigma": -1.0}, "noise needs sigma between 0 and 2; got -1."),
+    "contrast": ({"factor": 11.0}, "contrast needs factor between 0 and 10; got 11."),
+    "pixelate": ({"block": 9}, "pixelate needs block between 1 and 8; got 9."),
 }
 
 

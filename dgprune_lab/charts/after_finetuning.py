@@ -27,7 +27,7 @@ def after_finetuning(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatCha
     """Draw the differences to the baseline as dots with intervals over training seeds, in points, a panel per domain.
 
     To the right of 0 is better than the baseline. Under each panel stands the minimum detectable effect. A scorer that
-    looked at a target is a hollow diamond, and marked behind its name.
+    looked at a target is a hollow diamond, and marked after its name.
 
     Args:
         frame: a table of `diagnostics.after_finetuning`.

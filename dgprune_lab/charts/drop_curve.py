@@ -24,7 +24,7 @@ TITLES = {"accuracy_change": POINTS, "relative_drop": "Share of the accuracy los
 def drop_curve(
     frame: pd.DataFrame, *, metric: Metric = "accuracy_change", step: float = 0.05, width: int = 360, height: int = 260
 ) -> alt.HConcatChart:
-    """Draw what removal costs at once against the share removed, a line per domain with its interval.
+    """Draw the drop right after removal against the share removed, a line per domain with its interval.
 
     Neighbours at most `step` apart are joined by a solid line; a wider stretch was not measured and is faint dots. A
     domain without a relative drop, as its accuracy was at chance before, is named below the title.

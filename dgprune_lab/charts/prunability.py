@@ -105,7 +105,7 @@ def prunability_chart(
 
 
 def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
-    """Stack limits, curves, intervals, isolated shares, the read-off and its words."""
+    """Stack limits, curves, intervals, isolated shares, the read-off and its text."""
     scale = alt.Scale(domain=[0, 100], nice=False)
     kept = alt.X("kept:Q", scale=scale, title=title, axis=alt.Axis(tickCount=10))
     log, axis = alt.Scale(type="log", nice=False, padding=12), alt.Axis(format="~g", tickCount=5, grid=False)

@@ -81,7 +81,7 @@ def sweep(
     """Draw a metric per domain against the share removed, named at the lines' ends.
 
     One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer. A
-    hollow diamond, with text behind the name, marks what scorer, fine-tuning or selection have looked at.
+    hollow diamond, with text after the name, marks what scorer, fine-tuning or selection have looked at.
     Neighbours at most `step` apart are joined by a solid line; a wider stretch was not measured and is faint dots.
 
     Args:
@@ -109,7 +109,7 @@ def sweep(
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
     """Return the measured points in percent, one per domain and ratio, several seeds as mean and range.
 
-    `label` is what stands behind the name: the mark of what was looked at, or else the domain's role; `below` is a
+    `label` follows the name: the mark of what was looked at, or else the domain's role; `below` is a
     second line for a mark too long to stand there; `exposure` is the mark itself.
     """
     styles = domain_styles_of(frame)
@@ -158,7 +158,7 @@ def sweep_data(
 
 
 def domain_label(role: str, exposure: Exposure) -> str:
-    """Return what stands behind a domain's name: its role, or instead how it was looked at.
+    """Return the suffix of a domain's name: its role, or instead how it was looked at.
 
     >>> domain_label("target", ""), domain_label("target", "?"), domain_label("target", "target-aware")
     (' (target)', ' (target) ?', ' (target-aware)')
@@ -167,7 +167,7 @@ def domain_label(role: str, exposure: Exposure) -> str:
 
 
 def line_label(name: str, words: str, *, letters: int = 27) -> str:
-    """Return a domain's name, shortened so that the words behind it fit on a label."""
+    """Return a domain's name, shortened so that the text after it fits on a label."""
     return shortened(name, most=min(22, max(7, letters - len(words)))) + words
 
 

@@ -74,7 +74,7 @@ def domain_styles(domains: Iterable[tuple[str, str]]) -> dict[str, DomainStyle]:
 
 
 def scorer_styles() -> Iterator[DomainStyle]:
-    """Yield styles for lines that stand for scorers, without end; none has a domain's colour."""
+    """Yield styles for lines of scorers, without end; none has a domain's colour."""
     colours = ("#4C5B6B", "#7A5195", "#B07D00", "#2A788E", "#6B8E23", "#8C564B")
     dashes = (SOLID, (8, 3), (4, 3), (2, 2), (10, 3, 2, 3), (6, 2, 2, 2), (3, 1))
     for k in count():
@@ -224,7 +224,7 @@ def role_label(role: object) -> str:
 
 
 def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = ()) -> alt.Title | None:
-    """Return a title with the BatchNorm setting of the pruned networks behind it, "Accuracy, BatchNorm recalibrated".
+    """Return a title with the BatchNorm setting of the pruned networks after it, "Accuracy, BatchNorm recalibrated".
 
     None where a table has no such setting and there are no lines `below`.
     """

@@ -6,7 +6,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `value`, 
 |---|---|---|
 | curves | a measured network | domain, curve (the domain, or its training images), epoch, step, round, value, low, |
 |        |                    | high, when, looked; line: colour of the line; of the point: colour, dash, shape, fill |
-| cuts | a cut | epoch, label, tip: words of the tooltip |
+| cuts | a cut | epoch, label, tip: text of the tooltip |
 | names | the name at a line's end | domain, label, epoch, value, colour |
 | ends | an end of the axis | epoch |
 | unit | what the numbers at the rules are, of events | text |
@@ -29,14 +29,14 @@ PADDING = {"left": 52, "right": 150, "top": 26, "bottom": 36}
 COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
 WHEN = {"full": "the full network", "cut": "right after a cut", "tuned": "fine-tuned", "trained": "trained"}
 TRAINING = ", training images"
-MOST_LABELS = 18  # of events; more would stand on each other
+MOST_LABELS = 18  # of events; more would overlap
 
 
 def training(frame: pd.DataFrame, *, epochs: int | None = None, width: int = 520, height: int = 280) -> alt.LayerChart:
     """Draw the accuracy per domain against the epochs, named at the lines' ends, with a rule at every cut.
 
     A cut moves a line straight down or up: the network before and after it, at the same epoch. Of a training with
-    pruning the rule says how many points the first source lost at once, and a dotted line is the images trained on.
+    pruning the rule says how many points the first source lost, and a dotted line shows the training images.
 
     Args:
         frame: the table of `dg.prune_and_tune` or of `dg.train_with_pruning`, of one run.

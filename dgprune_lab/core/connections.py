@@ -72,7 +72,7 @@ class Pair:
 
 
 class Connections(Protocol):
-    """The connections of a network's consecutive layers, as GC-Net holds them."""
+    """The connections of a network's consecutive layers, as in GC-Net."""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

@@ -247,7 +247,7 @@ def _checked(
     if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= count):
         raise DgpruneError(f"domain {name!r}: a split names rows outside 0 to {count - 1}.")
     if len(rows.unique()) != len(rows):
-        raise DgpruneError(f"domain {name!r}: an image stands in two splits; splits must not overlap.")
+        raise DgpruneError(f"domain {name!r}: an image is in two splits; splits must not overlap.")
     return Domain(name=name, images=images, labels=labels, splits=splits, classes=classes or 0, origin=origin)
 
 

@@ -21,8 +21,8 @@ class Member(NamedTuple):
         tensor: dotted name of a parameter or buffer.
         axis: the axis that is cut.
         side: "out" where the tensor produces the filters, "in" where it consumes them.
-        positions: (K,) places on the axis.
-        filters: (K,) the filter of the group that sits at each place.
+        positions: (K,) indices along the axis.
+        filters: (K,) the filter of the group that sits at each index.
     """
 
     tensor: str
@@ -42,7 +42,7 @@ class FilterGroup:
         members: every (tensor, axis) that holds them.
         units: (C,) the unit of each filter; filters of one unit are removed together (grouped convolutions tie them).
         producers: dotted names of the convolution, linear and normalisation layers that produce the group.
-        consumer_inputs: dotted name of each consumer -> (K,) places on its input axis and (K,) the filters there, in
+        consumer_inputs: dotted name of each consumer -> (K,) positions on its input axis and (K,) the filters there, in
             the order of execution; the input of these layers is the group's output.
         depth: position of the group in the order of execution, from 0.
         ends: the producers whose output reaches a consumer without another producer in between (of a convolution and
@@ -68,7 +68,7 @@ class FilterGroup:
 
     @cached_property
     def end_places(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Each of `ends` -> (K,) places on the channels of its output and (K,) the filters there."""
+        """Each of `ends` -> (K,) positions on the channels of its output and (K,) the filters there."""
         places: dict[str, tuple[Tensor, Tensor]] = {}
         for member in self.members:
             layer, _, tensor = member.tensor.rpartition(".")
@@ -96,14 +96,14 @@ class FilterGraph:
     """Every group of a network and where each filter sits: the dependency graph, read once.
 
     Each filter of the network has one global id (its group's offset plus its number). `axes[tensor][axis]` is a
-    (length,) tensor of global ids, with the id `free` (the last) where a place belongs to no group.
+    (length,) tensor of global ids, with the id `free` (the last) where a position belongs to no group.
 
     Attributes:
         groups: in the order of execution.
         axes: global ids along every axis that some group cuts.
         shapes: shape and element size in bytes of every parameter and buffer.
         parameters: names of the trainable tensors, each shared tensor once.
-        uses: of each convolution or linear weight, at how many output places per image it is applied.
+        uses: of each convolution or linear weight, at how many output positions per image it is applied.
         refused: layer name -> why its filters cannot be cut.
         input_shape: (C, H, W) that the network was traced with.
         layers: "conv" (filters of convolutions) or "all" (hidden units of linear layers too).
@@ -136,7 +136,7 @@ class FilterGraph:
 
     @cached_property
     def free(self) -> int:
-        """Number of filters, and the global id of a place that belongs to no group."""
+        """Number of filters, and the global id of a position that belongs to no group."""
         return sum(group.filters for group in self.groups)
 
     @property
@@ -192,9 +192,9 @@ class FilterGraph:
         return self.cost()
 
     def cost(self, keep: Mapping[str, Tensor] | None = None) -> Cost:
-        """Return filters, parameters, MACs per image and bytes that a mask leaves; of the full network without one.
+        """Return filters, parameters, MACs per image and bytes under a mask; of the full network without one.
 
-        MACs are those of convolution and linear layers: elements of the weight times the output places per image
+        MACs are those of convolution and linear layers: elements of the weight times the output positions per image
         (Torch's FlopCounterMode counts two operations for each).
         """
         lengths = self.lengths if keep is None else self.kept_lengths(self.vector(keep))

@@ -116,11 +116,11 @@ def device(name: str | None = None) -> torch.device:
         raise unknown("device", str(name), ["cpu", "cuda", "mps"])
     if kind == "cuda" and not torch.cuda.is_available():
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU"
-        raise DgpruneError(f"device {name!r} was asked for, but {why}. Use device='cpu', or device=None for the best.")
+        raise DgpruneError(f"device {name!r} was requested, but {why}. Use device='cpu', or device=None for the best.")
     if kind == "cuda" and number and int(number) >= (count := torch.cuda.device_count()):
-        raise DgpruneError(f"device {name!r} was asked for, but there are {count} GPUs, counted from 0.")
+        raise DgpruneError(f"device {name!r} was requested, but there are {count} GPUs, counted from 0.")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DgpruneError(f"device {name!r} was asked for, but torch finds no Apple GPU. Use device='cpu'.")
+        raise DgpruneError(f"device {name!r} was requested, but torch finds no Apple GPU. Use device='cpu'.")
     return torch.device(str(name))
 
 

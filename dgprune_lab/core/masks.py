@@ -29,7 +29,7 @@ class Mask:
         graph: the groups; not part of the file.
         scope: "layer" (the same share in every layer) or "global" (the lowest scores anywhere).
         budget: what the ratio counts.
-        scorer: name of the scorer behind it; `options`: its options and seed.
+        scorer: name of the scorer that it comes from; `options`: its options and seed.
         nested: True where a larger ratio of the same scores keeps a subset of these filters.
         reads: which data the choice has read, as in `Scores`.
     """

@@ -18,7 +18,7 @@ Roles = Mapping[str, str | None]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 CHOOSING: tuple[Stage, ...] = ("scorer", "finetuning", "selection")
-"""The stages that make a number target-aware; what training has read has a column of its own."""
+"""The stages that make a number target-aware; what training has read has a separate column."""
 MORE = "*"
 """Key in place of a split: unknown data were read beyond what is listed."""
 _LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")

@@ -25,7 +25,7 @@ APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
 
 
 class Moments(NamedTuple):
-    """Per filter, over images and places: mean, mean |y|, mean y squared, share of exact zeros; each (C,) float64."""
+    """Per filter over images and positions: mean, mean |y|, mean y squared, share of zeros; each (C,) float64."""
 
     mean: Tensor
     mean_abs: Tensor
@@ -57,7 +57,7 @@ class ClassMoments(NamedTuple):
 class CoMoments(NamedTuple):
     """Sums over images, per class, of the responses of A filters and of the B outputs of a layer that consumes them.
 
-    A response is the mean over places of a raw convolution output. Without classes K = 1.
+    A response is the mean over positions of a raw convolution output. Without classes K = 1.
 
     Attributes:
         images: (K,) number of images.
@@ -96,7 +96,7 @@ class Statistics:
         moments: group -> Moments.
         gate: group -> (C,) derivative of the mean risk by a gate that multiplies the filter's output.
         class_gate: group -> ClassMoments of the gate derivative of the true class's logit: per image, the sum over
-            places of y dlogit/dy at the group's output y.
+            positions of y dlogit/dy at the group's output y.
         weight_gradient: tensor name -> derivative of the mean risk, of the tensor's shape.
         co_moments: (group, consumer) -> CoMoments over all images.
         class_co_moments: the same per true class.

@@ -23,7 +23,7 @@ def drain(steps: Generator[Any, None, Result]) -> Result:
 def progress_bar(steps: Generator[tuple[Any, ...], None, Result], *, progress: bool) -> Result:
     """Run a generator of (done, total) to its end and return its result, with a tqdm bar if `progress`.
 
-    A third item of a step is a label that is shown behind the bar.
+    A third item of a step is a label that is shown after the bar.
     """
     from tqdm.auto import tqdm
 

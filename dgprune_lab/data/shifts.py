@@ -36,7 +36,7 @@ def rotate(domain: Domain, *, degrees: float = 30.0, seed: int = 0) -> Domain:
 
     Source: rotated MNIST of Ghifary et al., Domain Generalization for Object Recognition, ICCV 2015.
     """
-    _check("rotate wants degrees", degrees, low=-180.0, high=180.0)
+    _check("rotate needs degrees", degrees, low=-180.0, high=180.0)
     return _shifted(domain, f"rotated {degrees:g}°", partial(_rotate, degrees=float(degrees)))
 
 
@@ -50,7 +50,7 @@ def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
 
     Source: definition (the negative of a photograph).
     """
-    _check("invert wants share", share, low=0.0, high=1.0)
+    _check("invert needs share", share, low=0.0, high=1.0)
     inverted = torch.rand(len(domain), generator=torch.Generator().manual_seed(seed)) < share
     name = "inverted" if share == 1 else f"{100 * share:g} % inverted"
     return _shifted(domain, name, partial(_invert, inverted=inverted))
@@ -67,7 +67,7 @@ def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
 
     Source: ours; coloured MNIST (Arjovsky et al. 2019, arXiv:1907.02893) without its tie between colour and label.
     """
-    _check("colour wants strength", strength, low=0.0, high=1.0)
+    _check("colour needs strength", strength, low=0.0, high=1.0)
     if domain.shape[0] != 3:
         raise DgpruneError(f"colour needs images of 3 channels; domain {domain.name!r} has {domain.shape[0]}.")
     tints = torch.rand(len(domain), 2, 3, generator=torch.Generator().manual_seed(seed))
@@ -82,7 +82,7 @@ def blur(domain: Domain, *, sigma: float = 1.0, seed: int = 0) -> Domain:
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _check("blur wants sigma", sigma, low=0.0, high=10.0)
+    _check("blur needs sigma", sigma, low=0.0, high=10.0)
     return _shifted(domain, f"blurred {sigma:g} px", partial(_blur, sigma=float(sigma)))
 
 
@@ -93,7 +93,7 @@ def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _check("noise wants sigma", sigma, low=0.0, high=2.0)
+    _check("noise needs sigma", sigma, low=0.0, high=2.0)
     return _shifted(domain, f"noise {sigma:g}", partial(_noise, sigma=float(sigma), seed=seed))
 
 
@@ -104,7 +104,7 @@ def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _check("contrast wants factor", factor, low=0.0, high=10.0)
+    _check("contrast needs factor", factor, low=0.0, high=10.0)
     return _shifted(domain, f"contrast x {factor:g}", partial(_contrast, factor=float(factor)))
 
 
@@ -115,9 +115,9 @@ def pixelate(domain: Domain, *, block: int = 4, seed: int = 0) -> Domain:
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
-    _check("pixelate wants block", block, low=1, high=min(domain.shape[1:]))
+    _check("pixelate needs block", block, low=1, high=min(domain.shape[1:]))
     if block != int(block):
-        raise DgpruneError(f"pixelate wants a whole number of pixels as block; got {block}.")
+        raise DgpruneError(f"pixelate needs a whole number of pixels as block; got {block}.")
     return _shifted(domain, f"pixelated {block} px", partial(_pixelate, block=int(block)))
 
 

@@ -35,7 +35,7 @@ def pooled_outputs(study: Study, domains: Sequence[Domain], *, images: int, spli
     Args:
         study: whose network is run, in eval mode, on a copy.
         domains: where the images come from.
-        images: total number, shared equally by the domains; a smaller split gives what it has.
+        images: total number, shared equally by the domains; a smaller split contributes all of its images.
         split: the split of each domain.
     """
     model = shared_copy(study.model).to(study.device)

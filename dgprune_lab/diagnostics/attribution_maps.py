@@ -35,7 +35,7 @@ def attribution_maps(
         study: network and domains.
         domain: name of a domain with labels.
         layer: name of a group of filters.
-        image: place of the image in the split.
+        image: index of the image in the split.
         filters: number of filters, those of the largest absolute sum first.
         split: where the image comes from.
 

@@ -15,7 +15,7 @@ def data_access(study: Study, scorers: Sequence[str | Scorer] | None = None) -> 
     """Return a row per scorer: what it reads of source and target domains, and why it cannot run here.
 
     These are the declared reads, the most that a scorer can read: any other read raises. What a score has actually read
-    stands in `Scores.reads` and in the seen_by_scorer column of every table.
+    is in `Scores.reads` and in the seen_by_scorer column of every table.
 
     Args:
         study: model and domains.

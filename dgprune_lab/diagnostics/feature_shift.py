@@ -171,7 +171,7 @@ def map_rows(study: Study, features: Features, *, places: Floats, kind: Embeddin
         joint, scorer = mask_provenance(joint, mask, batchnorm=features.batchnorm, study=study), mask.scorer
     for mask, values in zip(features.masks, features.values, strict=True):
         for name in values:
-            # A place in a joint fit depends on all masks; the axes of the linear map depend on none.
+            # A position in a joint fit depends on all masks; the axes of the linear map depend on none.
             cells = _cells(study, features, mask=mask, domain=name, provenance=joint if kind == "umap" else None)
             cells |= {"embedding": kind, "unit": "place"}
             labels = features.labels[name]

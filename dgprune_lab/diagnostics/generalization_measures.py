@@ -1,4 +1,4 @@
-"""Simpler measures that are said to predict generalisation, as baselines for prunability."""
+"""Simpler measures that are proposed to predict generalisation, as baselines for prunability."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TENTH = 10.0
 
 @diagnostic("parameter_count", extra=EXTRA, cite=_KUHN)
 def parameter_count(studies: Studies) -> pd.DataFrame:
-    """Count the parameters; fewer is said to generalise better. Metric "parameter_count", a row per network."""
+    """Count the parameters; fewer is predicted to generalise better. Metric "parameter_count", a row per network."""
 
     def count(study: Study) -> float:
         return float(sum(parameter.numel() for parameter in study.model.parameters()))
@@ -41,7 +41,7 @@ def parameter_count(studies: Studies) -> pd.DataFrame:
 
 @diagnostic("l2_norm", extra=EXTRA, cite=_KUHN)
 def l2_norm(studies: Studies) -> pd.DataFrame:
-    """Return sqrt(sum w^2) over the weights of convolution and linear layers; smaller is said to generalise better.
+    """Return sqrt(sum w^2) over weights of convolution and linear layers; smaller is predicted to generalise better.
 
     Metric "l2_norm", a row per network. Of little meaning with BatchNorm, which cancels the scale of the weights.
     """
@@ -50,7 +50,7 @@ def l2_norm(studies: Studies) -> pd.DataFrame:
 
 @diagnostic("distance_from_initialisation", extra=EXTRA, cite=_KUHN)
 def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
-    """Return |w - w_0| over the weights of convolution and linear layers; smaller is said to generalise better.
+    """Return |w - w_0| over the weights of convolution and linear layers; smaller is predicted to generalise better.
 
     w_0 are the weights that the network's builder draws from its seed. Metric "distance_from_initialisation", a row
     per network; empty, with a note, where builder and seed are not known.
@@ -72,7 +72,7 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
 
 @diagnostic("margin", extra=EXTRA, cite=_KUHN)
 def margin(studies: Studies, *, images: int | None = None, split: str = "train") -> pd.DataFrame:
-    """Return the 10th percentile over training images of true logit - largest other one; larger is said to be better.
+    """Return the 10th percentile over training images of true logit - largest other one; larger is better.
 
     Metric "margin" (logits), a row per network, interval over images.
 
@@ -156,7 +156,7 @@ def random_perturbation(
     """Return the control of prunability: a random perturbation of the same norm in place of pruning.
 
     min { a : mean over draws of L(w + |w - w_a| u / |u|) <= (1 + tolerance) L(w) }, w_a = the share a of largest |w|
-    kept, u standard normal; lower is said to generalise better. Searched on a grid, as by prunability's fast search.
+    kept, u standard normal; lower is predicted to generalise better. Searched as `prunability` "fast".
 
     Args:
         studies, tolerance, images, split, seed: see `sharpness`.
@@ -196,7 +196,7 @@ def generalization_measures(
     """Return prunability (fast) and every measure that it is compared with, for the same networks, as one table.
 
     Metrics: prunability, parameter_count, l2_norm, distance_from_initialisation, margin, sharpness,
-    random_perturbation, training_loss; column `better_direction` says whether a lower or a higher value is said to
+    random_perturbation, training_loss; column `better_direction` says whether a lower or a higher value is predicted to
     generalise better. Arguments, units and errors: see those functions; a note where the training losses differ.
     """
     listed = [studies] if isinstance(studies, Study) else list(studies)

@@ -18,7 +18,7 @@ def map_agreement(
 ) -> pd.DataFrame:
     """Compare two maps of the same images, such as two UMAP fits that differ in the seed.
 
-    rank_correlation of each of: the images' places along both axes of the map; the spread of each class (standard
+    rank_correlation of each of: the images' positions along both axes of the map; the spread of each class (standard
     deviation of its points); the distances between the classes' centres. 1 where both maps agree. And
     `shared_neighbours`: of the nearest `neighbours` of an image on one map, the share that is among them on the other,
     beside the share that chance gives, neighbours / (images - 1).
@@ -55,7 +55,7 @@ def map_agreement(
 
 
 def _places(table: pd.DataFrame, ratio: float) -> tuple[Floats, NDArray[np.int64]]:
-    """(N, 2) places of the images on the map, and their classes."""
+    """(N, 2) positions of the images on the map, and their classes."""
     rows = table[table["metric"].isin(["map_1", "map_2"]) & (table["ratio_requested"] == ratio)]
     if rows.empty:
         raise DgpruneError(f"the table holds no map at ratio {ratio:g}; make it with embedding='umap' or 'linear'.")

@@ -18,7 +18,7 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
     Args:
         frame: of `diagnostics.prunability` (a line per tolerance) or `diagnostics.generalization_measures`, of two
             networks.
-        measured: name of the network that really is better, to add a column `verdict`; None where that is not known
+        measured: name of the network measured to be better, to add a column `verdict`; None where that is not known
             or not significant.
 
     Returns:

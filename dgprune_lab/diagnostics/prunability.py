@@ -1,4 +1,4 @@
-"""How small a share of a network keeps its training loss? Prunability, which is said to predict generalisation."""
+"""How small a share of a network keeps its training loss? Prunability, which is proposed to predict generalisation."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def prunability(
     seed: int = 0,
     progress: bool = False,
 ) -> Steps:
-    """Return the smallest share of a network that keeps its training loss; lower is said to generalise better.
+    """Return the smallest share of a network that keeps its training loss; lower is predicted to generalise better.
 
     P = min { a : L(keep the share a of highest scores) <= (1 + tolerance) L }, L the mean cross-entropy over the train
     splits of all sources together, in eval mode, without augmentation. Comparable only between networks of equal L.

@@ -11,7 +11,7 @@ from ..training import PruningRun
 
 
 def pruning_events(run: PruningRun) -> pd.DataFrame:
-    """Return the share of accuracy lost at once at each event, in percent: a line per event, a column per domain.
+    """Return the share of accuracy lost at each event, in percent: a line per event, a column per domain.
 
     Empty where the network was not above chance before the event; below 0 where removal helped. It is the metric
     `relative_drop` of `run.events`, rounded to 0.1.

@@ -56,7 +56,7 @@ class Attributor:
             _transform_output(self._model.get_submodule(name), lambda output, name=name: self._gated(name, output))
 
     def batch_size(self, method: Method) -> int:
-        """Return the images per call that keep what Captum and the backward pass hold at about 192 MB; at least one."""
+        """Return the images per call for which Captum and the backward pass take about 192 MB; at least one."""
         room = self._room // (STEPS if method in ("integrated_gradients", "conductance") else 1)
         return int(min(max(room, 1), _LARGEST))
 

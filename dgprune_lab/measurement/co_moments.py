@@ -152,7 +152,7 @@ def pairs(model: nn.Module, graph: FilterGraph) -> list[tuple[FilterGroup, str]]
     """Return each group with each layer that consumes it and mixes its filters, in the order of execution.
 
     The dependency graph says which layers feed a consumer (`FilterGroup.feeds`); a filter's response there is the sum
-    of their raw outputs. Behind a residual addition these are all its summands, behind a depthwise convolution that
+    of their raw outputs. After a residual addition these are all its summands, after a depthwise convolution that
     convolution alone. A concatenation feeds several groups to one consumer, each a pair. Grouped convolutions, which
     mix each filter into some of their outputs only, make no pair.
     """

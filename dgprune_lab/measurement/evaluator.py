@@ -94,7 +94,7 @@ class Evaluator:
     ) -> Generator[None, None, list[T]]:
         """Apply `step` to the network under the mask and to every batch.
 
-        A network behind a shared prefix stores its input while it runs, so threads take turns, step by step.
+        A network after a shared prefix stores its input while it runs, so threads take turns, step by step.
         """
         work = self._work(mask, request, step)
         while True:
@@ -159,7 +159,7 @@ class Evaluator:
         return self._prefix
 
     def _batches(self, model: nn.Module, request: _Request, calibration: int) -> Iterator[Batch]:
-        """The batches of a request; behind a shared prefix their images are its outputs, stored as long as they fit."""
+        """The batches of a request; after a shared prefix their images are its outputs, stored as long as they fit."""
         domain, split, images = request.domain, request.split, request.images
         if not isinstance(model, AfterPrefix):
             yield from domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self.layout)

@@ -18,7 +18,7 @@ from .hooks import Taps, output_count
 class RiskGradients(Collector):
     """The mean risk, its derivatives by a gate on every group's output and by the weights that hold filters.
 
-    A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). Behind a BatchNorm its
+    A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). After a BatchNorm its
     derivative is that of gamma and beta, sum of w dL/dw, for which no activation is needed. A layer without one, and a
     BatchNorm without scale, gets a real gate, a factor of ones: the gradient of a layer's weights would cost more than
     everything else. What is rewritten before it is consumed (by a depthwise convolution, or by the BatchNorm on a
@@ -107,7 +107,7 @@ def _factor(layer: Any) -> Tensor:
 class ClassGates(Collector):
     """Per image and filter the sum over positions of y dl/dy, y the group's output and l the true class's logit.
 
-    y is what the last producers compute; what is consumed behind them is a copy, as torchvision adds to it in place. A
+    y is what the last producers compute; their consumers get a copy, as torchvision adds to it in place. A
     residual stream has several producers, whose products are added up. `retain` keeps the graph of a batch for another
     backward pass.
     """

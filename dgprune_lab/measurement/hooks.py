@@ -44,7 +44,7 @@ class ConsumerInput:
         self._index = positions[filters.argsort(stable=True)]
 
     def listen(self, model: nn.Module, receive: Callable[[Tensor], None]) -> RemovableHandle:
-        """Call `receive` with (N, C, H, W) maps, or with (N, C, P) behind a flatten, on every call of the layer."""
+        """Call `receive` with (N, C, H, W) maps, or with (N, C, P) after a flatten, on every call of the layer."""
         return on_input(model, self.layer, lambda y: receive(self._maps(y)))
 
     def _maps(self, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from .shared_prefix import AfterPrefix
 
 
 class PooledOutputs:
-    """Reads the pooled output of the group `layer` in the network that a mask leaves; None removes nothing."""
+    """Reads the pooled output of the group `layer` in the network under a mask; None removes nothing."""
 
     def __init__(self, graph: FilterGraph, layer: str, *, mask: Mask | None) -> None:
         group = graph[layer]

@@ -56,11 +56,11 @@ def _verified(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, exa
 
 
 class _Reached(Exception):
-    """The end of the prefix is reached; the layers behind it need not run."""
+    """The end of the prefix is reached; the layers after it need not run."""
 
 
 def prefix_output(model: nn.Module, prefix: SharedPrefix, images: Tensor) -> Tensor:
-    """Return the prefix's output; the layers behind it do not run, and a hook is on the model meanwhile."""
+    """Return the prefix's output; the layers after it do not run, and a hook is on the model meanwhile."""
     outputs: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:

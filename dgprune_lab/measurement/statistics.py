@@ -104,7 +104,7 @@ def paired_cosines(
 ) -> dict[str, Tensor]:
     """Return per group the (C,) mean over i of the cosine of a filter's maps on the i-th image of each of two domains.
 
-    A pass of its own, over both together, as many images as the smaller split has; a zero map has cosine 0. Of several
+    A separate pass over both together, as many images as the smaller split has; a zero map has cosine 0. Of several
     convolutions that produce a group, the mean (site "conv_output").
     """
     count = min(len(domain.rows(split)) for domain in domains)

@@ -1,4 +1,4 @@
-"""Reference networks, plain PyTorch: every step between two layers is a module of its own.
+"""Reference networks, plain PyTorch: every step between two layers is a separate module.
 
 Every builder takes `classes` (outputs), `mean` and `std` of the source images (one number or one per channel), `widths`
 (filters of the convolutions, or stages) and `seed` (of the initial weights), and raises a DgpruneError for another

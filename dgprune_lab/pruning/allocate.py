@@ -115,7 +115,7 @@ class Order:
 
 
 def _cached_order(scores: Scores, scope: Scope) -> Order:
-    """`removal_order`, cached with the scores: a slider asks for one ratio after the other."""
+    """`removal_order`, cached with the scores: a slider requests many ratios of the same scores."""
     values = [scores.values[group.name] for group in scores.graph.groups]
     if any(value.is_inference() for value in values):  # no version number, so a change would not be noticed
         return removal_order(scores, scope=scope)

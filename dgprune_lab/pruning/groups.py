@@ -64,7 +64,7 @@ def assemble(
         beyond = next((m for m in group.members if int(m.positions.max()) >= tensors[m.tensor].shape[m.axis]), None)
         if beyond is None:
             fitting.append(group)
-        else:  # behind a concatenation with the network's own input, whose places the dependency graph does not count
+        else:  # after a concatenation with the network's own input, whose positions the dependency graph does not count
             refused[group.name] = (
                 f"the positions of its filters in {beyond.tensor} are unknown: is the input image concatenated to it?"
             )
@@ -163,7 +163,7 @@ class _Reader:
         self._add_vectors(name, item, *(["bias"] if item.side == "out" else []))
 
     def _tied(self, name: str, item: Item, *, channels: int) -> Item:
-        """Tie the filters that stand at the same position in each group of a grouped convolution."""
+        """Tie the filters at the same position in each group of a grouped convolution."""
         if len(item.places) != channels:
             raise DgpruneError(f"{name} is a grouped convolution that gets only part of its channels from this layer")
         width = channels // item.target.groups

@@ -33,7 +33,7 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """Return a new, physically smaller network without the removed filters; the argument is untouched.
 
     Every tensor that holds a filter is cut by one `index_select` per axis; the rest is copied, so nothing is shared.
-    The provenance travels along (`provenance_of`).
+    The provenance is copied too (`provenance_of`).
 
     Raises:
         DgpruneError: a mask of single weights, or one made for a network of other shapes.
@@ -114,7 +114,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
 
 
 def zeroed(model: nn.Module, mask: Mask) -> nn.Module:
-    """Return what `masked` computes as plain tensors: a copy in which the removed places hold zeros."""
+    """Return what `masked` computes as plain tensors: a copy in which the removed entries are zero."""
     keeps = dict(_tensor_masks(mask))
 
     def kept(name: str, tensor: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...])
 
 
 def _block_lengths(graph: FilterGraph) -> list[int]:
-    """Per distinct map, the length of its runs of equal ids (7 x 7 places of a flattened filter); 1 = none."""
+    """Per distinct map, the length of its runs of equal ids (7 x 7 positions of a flattened filter); 1 = none."""
     if "_blocks" not in graph.__dict__:
         graph.__dict__["_blocks"] = [_block_length(ids) for ids in graph.distinct]
     return graph.__dict__["_blocks"]

@@ -44,7 +44,7 @@ class Layers:
 
     Attributes:
         order: leaf layer name -> position of its first call.
-        places: convolution or linear layer -> output places per image, summed over calls.
+        places: convolution or linear layer -> output positions per image, summed over calls.
     """
 
     order: dict[str, int]
@@ -84,7 +84,7 @@ def _leaf_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any], None]) -
 
 
 def run_order(model: nn.Module, example: Tensor) -> Layers:
-    """Return which leaf layers run, in what order, at how many output places per image; one pass, hooks removed."""
+    """Return which leaf layers run, in what order, at how many output positions per image; one pass, hooks removed."""
     order: dict[str, int] = {}
     places: dict[str, int] = defaultdict(int)
 

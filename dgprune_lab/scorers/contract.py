@@ -183,7 +183,7 @@ def scorer(
 
 
 def _source(function: Function) -> str:
-    """What the docstring says behind "Source:"."""
+    """What the docstring says after "Source:"."""
     paragraph = (function.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
     return " ".join(paragraph.split()).rstrip(".")
 

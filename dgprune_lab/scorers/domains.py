@@ -61,9 +61,9 @@ def dss(
     the mean over all pairs of a source and a target. It reads target images: target-aware. `site` "consumer_input" is
     the map that the next layer reads, "conv_output" the raw convolution output (mean over the convolutions that
     produce the filter). `pairing` "means" compares mean maps; "all_pairs" means of unit maps, the mean cosine over all
-    pairs of images; "paired" the i-th image with the i-th, a pass of its own. Where the map is 1 x 1 a cosine is
+    pairs of images; "paired" the i-th image with the i-th, in a separate pass. Where the map is 1 x 1 a cosine is
     meaningless: the vector of mean outputs per predicted class replaces it, with a note, or `flat="refuse"`.
-    Returns (C,) in [-1, 1], in [0, 1] behind a ReLU. Source: Sun 2023, Pruning for Better Domain Generalizability,
+    Returns (C,) in [-1, 1], in [0, 1] after a ReLU. Source: Sun 2023, Pruning for Better Domain Generalizability,
     ICML SCIS, arXiv:2306.13237, the domain similarity score, and its code, which scores the images of the test split
     that accuracy is then reported on (`split="test"` or "report"); here the split `score` is read.
     """

@@ -23,7 +23,7 @@ class Inputs(Protocol):
     """What views read, measured on demand; `study.ScorerInputs` is one.
 
     Attributes:
-        model: the network; a copy of its own where the scorer may read it.
+        model: the network; a private copy where the scorer may read it.
         graph: its groups.
         domains: name -> domain, with its role.
         split: the split that scorers read.

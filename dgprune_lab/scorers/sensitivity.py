@@ -32,9 +32,9 @@ def sensitivity(
 ) -> dict[str, Tensor]:
     """Minus the effect size of source vs target on a filter's attribution; the most sensitive are removed first.
 
-    -|d|, d = Cohen's d matched by true class (`stats.matched_d`) of a_i = sum over places of y dl/dy, l the logit of
+    -|d|, d = Cohen's d matched by true class (`stats.matched_d`) of a_i = sum over positions of y dl/dy, l the logit of
     image i's true class, y the filter's output: gradient x activation. Without names the mean of |d| over all pairs of
-    a source and a target. A filter without any spread in either domain whose attribution yet differs counts as the
+    a source and a target. A filter without any spread in either domain whose attribution still differs counts as the
     most sensitive of the network. It reads target labels: target-aware. `diagnostics.sensitivity` gives the same d
     with intervals, by Captum. Returns (C,) <= 0 per layer. Source: gradient x activation, Shrikumar et al. 2016,
     arXiv:1605.01713; effect size, Cohen 1988, chapter 2; as a filter score it is ours.

@@ -1,4 +1,4 @@
-"""What a scorer gets to see: one group, read-only, and only what the scorer declared."""
+"""What a scorer can read: one group, read-only, and only what the scorer declared."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class GroupView:
 
     @property
     def places(self) -> list[int]:
-        """Number of places of a filter's map: at the consumer input, then at each raw convolution output."""
+        """Number of positions of a filter's map: at the consumer input, then at each raw convolution output."""
         return [math.prod(shape[1:]) for shape in self._inputs.shapes[self.name]]
 
     def class_counts(self, domain: str) -> Tensor:
@@ -140,7 +140,7 @@ class GroupView:
         return self._read("risk", domain)
 
     def removal(self, domain: str) -> Tensor:
-        """(C,) change of the domain's mean risk when a filter is really removed, one network per filter."""
+        """(C,) change of the domain's mean risk when a filter is removed, one network per filter."""
         self._check_need("removal")
         self._check_read(domain, "labels")
         return self._inputs.removal(domain)[self.name].clone()
@@ -162,7 +162,7 @@ class GroupView:
         return too_large(model, pairs(model, self._inputs.graph), tables=tables)
 
     def seen_by(self, scorer: Scorer) -> GroupView:
-        """The same group as another scorer sees it, by what that one declares."""
+        """The view of the same group for another scorer, with what that one declares."""
         return GroupView(scorer, self._group, inputs=self._inputs)
 
     def places_on(self, layer: str) -> list[tuple[Tensor, Tensor]]:
@@ -180,7 +180,7 @@ class GroupView:
         return torch.stack([read(domain) for domain in self.sources]).mean(0)
 
     def generator(self, seed: int) -> torch.Generator:
-        """A generator of its own for this group and seed."""
+        """A separate generator for this group and seed."""
         return generator("scorer", seed, self.name)
 
     @property

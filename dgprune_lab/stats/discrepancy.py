@@ -28,10 +28,10 @@ def mmd(first: Rows, second: Rows, *, bandwidth: float, ids: tuple[Ids, Ids], se
     over pairs of different images (Gretton et al. 2012, JMLR 13, equation 3, who exclude no pair from the third mean:
     their samples are independent, while an image that is in both domains, original and changed, is close to itself).
 
-    The interval holds the estimates on all but 5 % of 200 halves of the images (`halves`). Between two samples of one
+    The interval spans the estimates on all but 5 % of 200 halves of the images (`halves`). Between two samples of one
     distribution (normal and ReLU features, N of 100 and 300, D of 16 and 64, 400 repetitions each, also of shared
-    images) it held 0 in 99.5 % or more: there it is about sqrt(3) too wide, so a shift may exist where it covers 0.
-    For a planted shift it held the true value in 93 to 97 %.
+    images) it covered 0 in 99.5 % or more: there it is about sqrt(3) too wide, so a shift may exist where it covers 0.
+    For a planted shift it covered the true value in 93 to 97 %.
 
     Args:
         first, second: (N, D) and (M, D), at least 8 rows each.
@@ -62,7 +62,7 @@ def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0) -> 
     both, centring by sample means leaves a bias of the order 1 / N^2. D counts columns of zeros too: a network that
     shrinks keeps its scale.
 
-    The interval is computed and was tried as that of `mmd`: it held 0 in 99.5 % or more between two samples of one
+    The interval is computed and was tested as that of `mmd`: it covered 0 in 99.5 % or more between two samples of one
     distribution, and the true value of a planted shift in 92 to 99.5 %.
 
     Args:
@@ -88,8 +88,8 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: i
     a seeded draw), and both versions of an image are in one fold.
 
     The interval is the bootstrap over images of the errors, widened by sqrt(1 + folds / (folds - 1)), 1.5 for five
-    folds, because the folds share their training images (Nadeau and Bengio 2003, Machine Learning 52). Tried as that
-    of `mmd`, 500 repetitions each, it held 0 in 96 % or more (unwidened in 85 to 95 %), and the mean estimate of a
+    folds, because the folds share their training images (Nadeau and Bengio 2003, Machine Learning 52). Tested as that
+    of `mmd`, 500 repetitions each, it covered 0 in 96 % or more (unwidened in 85 to 95 %), and the mean estimate of a
     planted shift in 95 % or more.
 
     Args:

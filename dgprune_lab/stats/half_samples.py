@@ -94,10 +94,10 @@ def co_moment(a: Values, b: Values, draw: Draws) -> Values:
 
 
 def by_halves(values: Values) -> Estimate:
-    """Return the number of the first draw; the interval holds those of all but 5 % of the halves.
+    """Return the number of the first draw; the interval contains those of all but 5 % of the halves.
 
     A delete-half jackknife (McCarthy 1969, Shao and Wu 1989): where a number is nearly a mean, its half-sample values
-    scatter about it as it does about the truth. They are used as they are: mirrored about the number they held the
+    scatter about it as it does about the truth. They are used as they are: mirrored about the number they covered the
     truth less often. Halves without a value are left out; NaN ends where there is no number or no half has one.
     """
     halves = values[1:][np.isfinite(values[1:])]

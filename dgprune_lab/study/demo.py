@@ -39,7 +39,7 @@ def demo(name: Literal["digits", "paper"] = "digits") -> Study:
 
 
 def training_seeds() -> list[Study]:
-    """The same LeNet trained with three seeds (initial weights, order of the images), each as a study of its own.
+    """The same LeNet trained with three seeds (initial weights, order of the images), each as a separate study.
 
     Sources `mnist` and `uci_digits`, target `mnist_m`.
 

@@ -138,7 +138,7 @@ class GCNet(nn.Module):
     def kernels(self, mask: WeightMask) -> WeightMask:
         """Return the mask of the network's weights that follows from a mask of connections, for `masked`.
 
-        Connection (j, i) stands for every weight of the kernel W[j, i, :, :]; of a linear layer behind a flatten, for
+        Connection (j, i) stands for every weight of the kernel W[j, i, :, :]; of a linear layer after a flatten, for
         all columns of filter i in row j. Weights that no connection stands for are kept.
 
         Raises:

@@ -20,8 +20,8 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
     are left out. No target is read.
 
     Which layers are consecutive, and what a layer reads, follows the dependency graph: through normalisation,
-    activations, pooling and flattening. Behind a residual addition the response of a filter is the sum of the raw
-    outputs of all convolutions that the stream adds up there; behind a depthwise convolution it is that one's;
+    activations, pooling and flattening. After a residual addition the response of a filter is the sum of the raw
+    outputs of all convolutions that the stream adds up there; after a depthwise convolution it is its output;
     through a concatenation a layer makes a pair with each group. Grouped convolutions make no pair as consumers.
 
     Args:

@@ -22,7 +22,7 @@ def mask_columns(mask: Mask) -> dict[str, Any]:
 
 
 def remaining_cost(mask: Mask) -> list[tuple[str, int, str]]:
-    """Return (metric, value, unit) of the size and cost that a mask leaves."""
+    """Return (metric, value, unit) of the size and cost under a mask."""
     units = {"filters": "count", "parameters": "count", "macs": "per image", "bytes": "bytes"}
     return [(metric, getattr(mask.cost, metric), unit) for metric, unit in units.items()]
 

@@ -21,7 +21,7 @@ class ScorerInputs:
     Args:
         snapshot: the network and its domains.
         split: the split that scorers read.
-        model: shown to scorers in place of the snapshot's network, which measurements use.
+        model: given to scorers instead of the snapshot's network, which measurements use.
     """
 
     def __init__(self, snapshot: Snapshot, *, split: str, model: nn.Module | None = None) -> None:

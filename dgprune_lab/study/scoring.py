@@ -37,7 +37,7 @@ class Request:
         return set() if what is None else self.scorer.gathered(self.options) - (LABELLED if what == "images" else set())
 
     def inputs(self, snapshot: Snapshot) -> ScorerInputs:
-        """Return what the scorer reads; one that reads the network gets a copy of its own."""
+        """Return what the scorer reads; one that reads the network gets a private copy."""
         model = snapshot.own_copy() if "model" in self.scorer.needs else None
         return ScorerInputs(snapshot, split=self.split, model=model)
 

@@ -59,7 +59,7 @@ class Snapshot:
         self.evaluator = Evaluator(self.network, self.graph, domains=tuple(domains))
 
     def own_copy(self) -> nn.Module:
-        """Return a copy of the network with weights of its own, in eval mode."""
+        """Return a copy of the network with its own weights, in eval mode."""
         return deep_copy(self._model).eval().to(self._device)
 
     def once(self, key: Key, compute: Callable[[], Any]) -> Any:

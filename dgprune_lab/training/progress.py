@@ -34,7 +34,7 @@ def finish(steps: Generator[Any, None, Result], show: Show = lambda _: None) -> 
 
 @contextmanager
 def event_bar(label: str, *, progress: bool = True) -> Iterator[Show]:
-    """Open a tqdm bar that counts batches; what it gives is called with every training event."""
+    """Open a tqdm bar that counts batches; the function it gives is called with every training event."""
     from tqdm.auto import tqdm
 
     with tqdm(desc=label, unit="batch", disable=not progress) as bar:

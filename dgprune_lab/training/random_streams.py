@@ -1,4 +1,4 @@
-"""The random numbers of one training: streams of its own, whose states can be saved and restored."""
+"""The random numbers of one training: private streams, whose states can be saved and restored."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def feature_shift(
 
     The map: domain by shape, class by colour, the full network pale, the pruned one filled, a thin line from one to the
     other. The numbers below: a line per pair of domains, or per domain, with 95 % intervals over images; several layers
-    stand side by side. A hollow diamond, with text behind the name, marks what scorer, fine-tuning or selection
+    stand side by side. A hollow diamond, with text after the name, marks what scorer, fine-tuning or selection
     have looked at.
 
     Args:

@@ -31,7 +31,7 @@ CLASS_COLOURS = (*_FIRST, *_SECOND, "#7F7F7F")
 OTHER = "#C3C8D0"
 SIDE, HEAD, FOOT, LEGEND = 326, 62, 38, 156
 _ROW = 17
-_NARROW = 440  # the words above a map are wider than the map
+_NARROW = 440  # the text above a map is wider than the map
 _LETTERS = 25
 
 Places = NDArray[np.floating]

@@ -2,7 +2,7 @@
 
 Everything lies in one plane of pixels, y from the top. Named data: `removed` and `kept`, a line each (x, y, x2, y2,
 rho, colour, from, to, what); `nodes` (x, y, fill, what); `maps` (x, y, x2, y2, url), the strip of the scale among
-them; and words by their style (style, x, y, text): `head`, `lead`, `names`, `titles`, `lines`, `quiet`, `turned`.
+them; and text by its style (style, x, y, text): `head`, `lead`, `names`, `titles`, `lines`, `quiet`, `turned`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def gc_net(
 
     Above, layers from left to right, a dot per filter. A line is the strongest connection of a filter, or into an
     output: solid, or dashed grey where the mask removes even that one; a hollow dot has no connection left on one
-    side. Below, a heat map per pair on one scale, with spread and null level in words.
+    side. Below, a heat map per pair on one scale, with spread and null level as text.
 
     Args:
         table: `diagnostics.gc_net(study, connections=True)`; of a network too large for it, `dg.gc_net(study)`.
@@ -132,7 +132,7 @@ def _heads(mask: WeightMask | None) -> Rows:
 
 
 def _maps(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) -> tuple[Rows, Rows, int]:
-    """Heat maps in rows, their words, and the height of everything."""
+    """Heat maps in rows, their captions, and the height of everything."""
     across = min(len(panels), max(1, plan.width // _CELL))
     room = plan.width / across
     side = min(_SIDE, room - 44)
@@ -172,7 +172,7 @@ def _captions(panel: Panel, lines: list[str], *, x: float, y: float, side: float
 
 
 def _scale(plan: Plan, scale: tuple[float, float], *, note: str) -> tuple[dict[str, Any], Rows]:
-    """The strip that says which colour is which number, with its words."""
+    """The strip that says which colour is which number, with its caption."""
     low, high = scale
     x, y, length = 18.0, plan.bottom + 20, 200
     picture = png(np.linspace(low, high, 100)[None], low=low, high=high)

@@ -1,4 +1,4 @@
-"""Where everything stands in the picture of connections: layers as columns, filters as dots, connections as lines."""
+"""Positions in the picture of connections: layers as columns, filters as dots, connections as lines."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _strongest(rho: Floats, most: int) -> list[tuple[int, int]]:
 
 
 def caption(style: str, text: str, *, x: float, y: float) -> dict[str, Any]:
-    """Return a row of words in a style of `_TEXTS`."""
+    """Return a row of text in a style of `_TEXTS`."""
     return {"style": style, "x": x, "y": y, "text": text}
 
 

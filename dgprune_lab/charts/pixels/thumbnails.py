@@ -53,7 +53,7 @@ def per_strip(domains: int) -> int:
 
 
 def picture_rows(strips: Mapping[str, Sequence[Strip]]) -> Data:
-    """Return the chart's named data; `strips` are by the words that name a domain, at most two each."""
+    """Return the chart's named data; `strips` are by the label of a domain, at most two each."""
     pictures: Rows = []
     words: Rows = []
     line = 0

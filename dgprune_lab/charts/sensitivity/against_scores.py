@@ -70,7 +70,7 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
 
 
 def _lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
-    """The rank correlation in words, that of all filters last, in lines of at most `letters` characters."""
+    """The rank correlation as text, that of all filters last, in lines of at most `letters` characters."""
     overall, *active = (
         row
         for metric in ("rank_correlation", "rank_correlation_active")

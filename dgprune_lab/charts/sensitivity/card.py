@@ -1,11 +1,11 @@
-"""The card of one filter: the images that drive it most, what it shows, its rank by each scorer, its own removal.
+"""The card of one filter: the images that drive it most, its mean maps, its rank by each scorer, its removal.
 
 Named data; x and y in pixels where not said otherwise:
 
 | name | one row is | fields |
 |---|---|---|
 | pictures | an image, an overlay or a mean map | x, y, side, url, text |
-| words | some words | x, y, text, style ("name", "plain", "small") |
+| words | a line of text | x, y, text, style ("name", "plain", "small") |
 | histogram | the left edge of a bin of one domain | domain, x (contribution), share (%), colour, dash |
 | names | a domain's name in the histogram | text, at, colour |
 | changes | a domain without the filter | place, label, change, low, high (points), text, colour, shape, fill, looked |
@@ -65,7 +65,7 @@ def ranks_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 
 
 def _pictures(data: Mapping[str, Rows], pictures: str, *, words: str, width: int, height: int) -> alt.LayerChart:
-    """Pictures and words at places in pixels."""
+    """Pictures and text at positions in pixels."""
     x, y = canvas(width, height)
     images = rows_of(pictures, data[pictures]).transform_calculate(x2="datum.x + datum.side", y2="datum.y + datum.side")
     texts = rows_of(words, data[words]).encode(x=x, y=y)

@@ -8,7 +8,7 @@ Named data, x in pixels, `line` counted from the top; a page may swap all of the
 | | | size, area, q, says: words |
 | removed | a filter that the mask removes, or several side by side | line, x, x2, mark |
 | lines | a layer | line, name, count, wait |
-| legend | a kind of cell, in words | line, x, x2, fill, sign, ink, text, at |
+| legend | a kind of cell, as text | line, x, x2, fill, sign, ink, text, at |
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def compared(frame: pd.DataFrame) -> str:
 
 
 def about(frame: pd.DataFrame) -> str:
-    """Return the method and the meaning of full colour, in words."""
+    """Return the method and the meaning of full colour, as text."""
     method = _only(frame)["method"]
     return f"By {METHODS.get(method, method)}, within classes; {counted(frame)}. {full_colour(frame)}"
 

@@ -1,4 +1,4 @@
-"""How long an import takes, each in a process of its own."""
+"""How long an import takes, each in a separate process."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ...pruning import shared_copy
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Producer:
-    """A convolution whose filters a schedule can name, and every place that is zero when one of them is removed.
+    """A convolution whose filters a schedule can name, and every tensor entry that is zero when one of them is removed.
 
     Filters are numbered as in the group. A residual stream is a group with several producers. Convolutions whose
     outputs are added in the same sum (a block's last one and the projection on its shortcut) are pruned together; so
@@ -29,7 +29,7 @@ class Producer:
         filters: (N,) the group's filters that it writes.
         layers: the convolutions that are pruned together, itself included.
         weights: rows of their weights and biases.
-        norms: scale and shift of the BatchNorms right behind them; of all where nothing else writes the group.
+        norms: scale and shift of the BatchNorms right after them; of all where nothing else writes the group.
         consumer_inputs: columns of the layers that read the sum before another convolution has written into it.
         own: rows of the named layer's weight alone, for its norm.
     """
@@ -83,7 +83,7 @@ def _pruned_together(model: nn.Module, group: FilterGroup) -> list[tuple[str, ..
 
 
 def _producer(name: str, together: tuple[str, ...], *, group: FilterGroup, behind: Mapping[str, str]) -> Producer:
-    """Collect the places of one convolution and of those that are pruned with it."""
+    """Collect the entries of one convolution and of those that are pruned with it."""
     feeds = {consumer: producers for consumer, producers in group.feeds.items() if producers}
     last = {consumer: max(producers, key=group.producers.index) for consumer, producers in feeds.items()}
     alone = {layer for producers in feeds.values() for layer in producers} <= set(together)

@@ -113,7 +113,7 @@ class PruningLoop:
             yield StageEvent(stage=stage, epoch=self.loop.done, epochs=plan.options.epochs, **event)
 
     def _complete_epoch(self, rows: Rows, events: Rows, *, after: Mapping[str, Outcomes]) -> None:
-        """Record everything that an epoch leaves in one call, which no consumer can interrupt."""
+        """Record all results of an epoch in one call, which no consumer can interrupt."""
         self.rows, self.event_rows = self.rows + rows, self.event_rows + events
         self.network, self.reached = deep_copy(self.loop.model).eval(), self._epoch_reached
         accuracies = [after[domain.name].accuracy for domain in self.plan.study.sources]

@@ -1,4 +1,4 @@
-"""Train a network and remove filters at the ends of certain epochs, with the cost of each removal measured at once."""
+"""Train a network and remove filters at the ends of certain epochs, and measure the cost of each removal."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def train_with_pruning(
 ) -> PruningSteps:
     """Train a copy of a network and remove filters at the ends of certain epochs.
 
-    An event is an epoch's end at which at least one filter is removed, in all layers that are due. It is measured at
-    once, without training in between: with a the accuracy before and b after, on the same images,
+    An event is an epoch's end at which at least one filter is removed, in all layers that are due. It is measured
+    immediately, without training in between: with a the accuracy before and b after, on the same images,
 
         instability(event) = (a - b) / a          may be negative; empty where a is at chance
         mean stability of the run = 100 (1 - mean over the events), in percent; 100 without any event

@@ -152,7 +152,7 @@ class Treatment:
                     tensor.index_fill_(axis, index, 0)
 
     def _members(self, layer: str) -> tuple[Member, ...]:
-        """Return the places that this kind of treatment touches."""
+        """Return the tensor entries that this kind of treatment changes."""
         producer = self.producers[layer]
         if self.how == "remove":
             return (*producer.weights, *producer.norms, *producer.consumer_inputs)
@@ -170,7 +170,7 @@ class Treatment:
         self._removed = [place for layer, filters in chosen.items() for place in self._places(layer, filters)]
 
     def _restored(self, layer: str, filters: Tensor) -> list[_Place]:
-        """Return the places that are restored: the zeroed ones, and the running statistics behind them."""
+        """Return the entries that are restored: the zeroed ones, and the running statistics after them."""
         places = list(self._places(layer, filters))
         for member in self.producers[layer].norms:
             owner, _, leaf = member.tensor.rpartition(".")
@@ -182,5 +182,5 @@ class Treatment:
 
 
 def _index(member: Member, filters: Tensor) -> Tensor:
-    """Return the places on the member's axis that hold these filters."""
+    """Return the positions on the member's axis that hold these filters."""
     return member.positions[torch.isin(member.filters, filters)]
