@@ -17,7 +17,7 @@ from ..core import exposure_label, exposure_of, is_missing, scorer_exposure
 from .marks import OPACITY, RIGHT, ZERO, interval_marks, layered, rows_of, signed_axis, step_above, tooltip
 from .theme import Rows, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
 
-CAPTION = "How much removal hurts at once; it says nothing yet about generalisation."
+CAPTION = "Measured right after removal; it says nothing yet about generalisation."
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 40}
 CHANGE = "accuracy_change"
 POINTS = "Accuracy change (points)"

@@ -29,6 +29,7 @@ def size_and_cost(
         frame: a tidy table with rows of the metrics filters, parameters, macs and bytes; of several ratios the
             largest is drawn.
         full: the full network's numbers by metric; without it they are the rows at ratio 0.
+        width, height: of the plot, in pixels.
 
     Raises:
         DgpruneError: the full network's number of a metric is missing.

@@ -147,7 +147,7 @@ def _file_name(name: str, notebooks: Mapping[str, Traversable]) -> str:
 
 
 def _is_origin(folder: Path, notebooks: Mapping[str, Traversable]) -> bool:
-    """Return whether the working folder is the very folder that the notebooks come from."""
+    """Return whether the working folder is the folder that the notebooks come from."""
     return any(isinstance(path, Path) and path.parent.resolve() == folder.resolve() for path in notebooks.values())
 
 

@@ -27,7 +27,7 @@ _BUILD = "python -c \"import os, torchvision; torchvision.datasets.{0}(os.enviro
 
 
 class Available(NamedTuple):
-    """One line for `doctor`: a data set, whether it is there, and where, or else how to get it."""
+    """One line for `doctor`: a data set, whether it was found, and where it is or how to get it."""
 
     name: str
     found: bool
@@ -183,7 +183,7 @@ def load(name: str) -> Domain:
 
 
 def available() -> list[Available]:
-    """Return which of the data sets are there, and where, or how to get the others; reads no file."""
+    """Return where each data set is, or how to get it; reads no file."""
     places = {name: data_set.find() for name, data_set in _SETS.items()}
     return [
         Available(name, place is not None, _SETS[name].get if place is None else str(place[1]))

@@ -174,7 +174,7 @@ def _by_filter(tensors: Mapping[str, Tensor], positions: Positions, count: int) 
 
 
 def separated(model: nn.Module, example: Tensor) -> nn.Module:
-    """Return a copy in eval mode whose modules work independently: nothing in place, one module per call.
+    """Return a copy in eval mode whose modules work independently: no in-place operation, one module per call.
 
     Attribution methods hook modules. An in-place module overwrites what was recorded before it, and of a module that
     is called several times only one call is kept. A module without parameters that is called k times becomes k

@@ -197,7 +197,7 @@ class WeightMasking:
 
     def _check_scores(self) -> None:
         for name, value in self.scores.values.items():
-            got = tuple(self.full[name].shape) if name in self.full else "no such weight"
+            got = tuple(self.full[name].shape) if name in self.full else "no such tensor"
             if got != tuple(value.shape):
                 raise DgpruneError(
                     f"the scores were made for another network: {name} should have shape {tuple(value.shape)}, "

@@ -45,7 +45,7 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor]:
-    """BatchNorm -> the layer whose very output it gets, and the network's logits."""
+    """BatchNorm -> the layer whose output it gets directly, and the network's logits."""
     modules = dict(twin.named_modules())
     outputs: list[tuple[str, Tensor, int]] = []
     inputs: list[tuple[str, str | None]] = []

@@ -112,7 +112,7 @@ def cohens_d(first: Array, second: Array, *, labels: Labels, seed: int = 0) -> E
 
     Args:
         first: (N, C), a row per image of the first domain, a column per filter.
-        second: (M, C), of the second; other images, none of the first domain's.
+        second: (M, C), of the second; other images than in the first domain.
         labels: (N,) and (M,) class of each image.
         seed: of the resamples.
 

@@ -228,7 +228,7 @@ class Study:
 
         Args:
             mask: what is removed; None for the full network as given.
-            domain: name of a source or target.
+            domain, split: name of a source or target, and the split that is evaluated.
             batchnorm: "as_is", or "recalibrate": on `calibration` source images.
             images: at most this many, the first ones.
         """

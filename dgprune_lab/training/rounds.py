@@ -178,7 +178,7 @@ class Run:
                     yield self._stage_event(rows, stage="tuned")
 
     def _complete(self, stage: Moment, network: nn.Module, *, mask: Mask) -> Generator[None, None, Rows]:
-        """Measure a stage where its rows are wanted, then make it the result so far."""
+        """Measure a stage if its rows are needed, then make it the result so far."""
         rows: Rows = []
         if self.plan.measures(stage, self.round):
             rows = yield from self._measure(stage, network, mask=mask)

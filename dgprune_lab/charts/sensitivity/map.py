@@ -136,7 +136,7 @@ def full_colour(frame: pd.DataFrame) -> str:
 
 
 def is_significant(row: Mapping[str, Any]) -> bool:
-    """Whether the interval is there and does not cover 0."""
+    """Whether the interval exists and does not cover 0."""
     low, high = row["low"], row["high"]
     return not is_missing(low) and not is_missing(high) and bool(low > 0 or high < 0)
 

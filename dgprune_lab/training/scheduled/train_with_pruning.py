@@ -62,7 +62,7 @@ def train_with_pruning(
     Args:
         network: as it is before the first epoch, fresh or trained; unchanged.
         sources, targets: domains as in a `Study`; only the sources' train splits are trained on.
-        schedule: which layers, from when to when, how often, how much; None for the control that loses nothing.
+        schedule: which layers, from when to when, how often, how much; None for the control without pruning.
         options: of the training: epochs, optimiser, weight decay, augmentation, dropout, learning-rate schedule, ...
         scorer: computed anew at every event. "l1" and "l2" are norms of the named layer's own weights; any other
             scorer scores the whole group as in a `Study` of the current network.
