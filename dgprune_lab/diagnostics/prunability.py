@@ -47,7 +47,7 @@ class Setting:
         choice("batchnorm", self.batchnorm, Norm)
         if self.granularity == "filter" and self.batchnorm == "fold":
             raise DgpruneError(
-                "a filter is removed with its BatchNorm channel, so there is nothing to fold with granularity='filter'; "
+                "a filter is removed with its BatchNorm, so there is nothing to fold with granularity='filter'; "
                 "use batchnorm='as_is' or 'recalibrate'."
             )
         if self.granularity == "filter" and isinstance(self.scorer, WeightScores):
