@@ -28,7 +28,7 @@ def gradients_against_removal(study: Study, *, beta: float = 1.0, split: str = "
     """Return Spearman's correlation of each form of `risk_variance` with the effects of removing every filter alone.
 
     Each form is compared with "additive", the oracle of `risk_variance(mode="oracle")`, and with "its own" formula on
-    the effects of removal; over all filters, and over those whose removal changes some risk (dead ones agree trivially). A
+    the effects of removal; over all filters, and over those whose removal changes some risk (dead ones always agree). A
     last row has the median over the filters of the share of the variance term in the additive score. One network is
     evaluated per filter and source.
 
