@@ -79,7 +79,9 @@ def test_layers_stand_in_the_order_of_execution_a_dot_per_domain() -> None:
     target = next(row for row in held if row["domain"] == "mnist_m")
     assert target["change"] == pytest.approx(-25.0) and target["text"] == "−25.0" and target["low"] < target["change"]
     assert data_of(chart)["span"] == [{"change": -50}, {"change": 5}]
-    assert "50 % of the filters of one layer" in words_of(chart) and "nothing yet about generalisation" in words_of(chart)
+    assert "50 % of the filters of one layer" in words_of(chart) and "nothing yet about generalisation" in words_of(
+        chart
+    )
 
 
 def test_estimates_are_pale_and_say_so_and_what_is_awaited_has_no_dot() -> None:

@@ -186,7 +186,8 @@ OTHERS = "(not the reported ones)"
         ({"scorer": None}, "? Unknown: what the scorer looked at is not recorded."),
         (
             {"scorer": {MORE: "unknown", "t/score": "images"}},
-            f"◇ Target-aware: the scorer looked at images of t {OTHERS}; what else the scorer looked at is not recorded.",
+            f"◇ Target-aware: the scorer looked at images of t {OTHERS}; "
+            "what else the scorer looked at is not recorded.",
         ),
         (
             {"scorer": None, "selection": {"stranger/score": "labels"}},

@@ -44,7 +44,9 @@ def test_the_interval_over_seeds(count: int, half: float) -> None:
 
 def test_one_value_has_no_interval() -> None:
     mean, low, high = intervals.over_seeds([0.5])
-    assert mean == 0.5 and all(map(math.isnan, (low, high, intervals.minimum_detectable_effect([0.5]), intervals.paired_p([1]))))
+    assert mean == 0.5 and all(
+        map(math.isnan, (low, high, intervals.minimum_detectable_effect([0.5]), intervals.paired_p([1])))
+    )
     assert math.isnan(intervals.over_seeds([])[0])
 
 
@@ -125,7 +127,8 @@ def test_differences_are_paired_by_training_seed() -> None:
         gaps = [ends[k, row["scorer"], *place] - ends[k, "l1", *place] for k in range(3)]
         said = [row[key] for key in ("value", "low", "high", "minimum_detectable_effect", "p_value")]
         assert said == pytest.approx(
-            [*intervals.over_seeds(gaps), intervals.minimum_detectable_effect(gaps), intervals.paired_p(gaps)], nan_ok=True
+            [*intervals.over_seeds(gaps), intervals.minimum_detectable_effect(gaps), intervals.paired_p(gaps)],
+            nan_ok=True,
         )
         assert (row["interval"], row["seeds"], row["unit"]) == ("seeds", "0, 1, 2", "share")
     for (_, _), rows in differences.groupby(["scorer", "domain"]):
@@ -201,9 +204,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_sentence_before_any_work(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changed, words = CASES[case]
     worked: list[int] = []
-    monkeypatch.setattr(
-        sys.modules["dgprune_lab.diagnostics.after_finetuning"], "finish", lambda _: worked.append(1)
-    )
+    monkeypatch.setattr(sys.modules["dgprune_lab.diagnostics.after_finetuning"], "finish", lambda _: worked.append(1))
     given = {"studies": trainings(1), "scorers": ["l1"], **changed}
     with pytest.raises(dg.DgpruneError, match=words):
         compared(given.pop("studies"), **given)

@@ -18,9 +18,9 @@ import dgprune_lab as dg
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.measurement.attributions import STEPS, TOGETHER, Attributor, Method
 from dgprune_lab.stats import intervals
-from dgprune_lab.stats.rank_tests import auroc, p_values, q_values
 from dgprune_lab.stats.effect_sizes import cohens_d, matched_d
 from dgprune_lab.stats.rank_agreement import over_filters
+from dgprune_lab.stats.rank_tests import auroc, p_values, q_values
 
 SEED, IMAGES, LAYERS = 5, 40, ["4", "0"]
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab import stats
 from dgprune_lab.core.masks import Mask
 from dgprune_lab.core.steps import drain
 from dgprune_lab.core.tables import BatchNorm
 from dgprune_lab.pruning.surgery import zeroed
-from dgprune_lab import stats
 from dgprune_lab.stats.intervals import Estimate
 
 MODULE = importlib.import_module("dgprune_lab.diagnostics.feature_shift")

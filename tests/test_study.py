@@ -62,7 +62,10 @@ def test_outcomes_equal_those_of_the_pruned_network_bit_by_bit(
     settings: list[BatchNorm] = ["as_is", "recalibrate"]
     for mask, batchnorm in itertools.product(masks if shared else masks[::2], settings):
         for domain_name in ("a", "t"):
-            assert same(study.outcomes(mask, domain=domain_name, batchnorm=batchnorm), by_hand(study, mask, domain_name, batchnorm))
+            assert same(
+                study.outcomes(mask, domain=domain_name, batchnorm=batchnorm),
+                by_hand(study, mask, domain_name, batchnorm),
+            )
     few = study.outcomes(masks[2], domain="t", batchnorm="recalibrate", images=40, calibration=40)
     assert same(few, by_hand(study, masks[2], "t", "recalibrate", images=40)) and len(few) == 40
 
