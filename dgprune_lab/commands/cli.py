@@ -132,7 +132,7 @@ def recipe_search() -> None:
 
 @app.command()
 def gradients_against_removal() -> None:
-    """Compare risk variance with removing every filter of the demo, one network per filter."""
+    """Compare each filter's risk variance with the measured effect of removing that filter alone, on the demo."""
     from .gradients_against_removal import report
 
     _print_threads(report())

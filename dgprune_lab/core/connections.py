@@ -80,7 +80,7 @@ class Connections(Protocol):
         ...
 
     def rho(self, name: str) -> Tensor:
-        """Return the connections of the pair of this name, (outputs, filters)."""
+        """Return the correlations of one pair of layers, by its name: (outputs, filters)."""
         ...
 
 

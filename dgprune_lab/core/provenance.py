@@ -217,7 +217,7 @@ def provenance_of(model: Any) -> Provenance:
 
 
 def set_provenance(model: Any, provenance: Provenance) -> None:
-    """Attach the provenance that `provenance_of` returns."""
+    """Attach a provenance to a network; `provenance_of` returns it."""
     model.dgprune_provenance = provenance
 
 

@@ -101,7 +101,11 @@ def read_cifar_binary(folder: Path) -> Arrays:
 
 
 def read_png_lists(folder: Path) -> Arrays:
-    """Read the authors' MNIST-M archive: mnist_m_train/ and mnist_m_test/ of PNG, and a list of "name label" each."""
+    """Read the authors' MNIST-M archive.
+
+    It holds two folders of PNG files, mnist_m_train/ and mnist_m_test/, and for each a text file with a line
+    "name label" per image.
+    """
     train, test = (_png_list(folder, f"mnist_m_{split}") for split in ("train", "test"))
     return Arrays(*train, *test)
 

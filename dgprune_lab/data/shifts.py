@@ -45,8 +45,8 @@ def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
 
     Args:
         domain: left untouched.
-        share: expected share of images inverted, 0 to 1; which ones is drawn per image.
-        seed: of that draw.
+        share: probability that an image is inverted, 0 to 1; drawn for each image independently.
+        seed: of the random draws.
 
     Source: definition (the negative of a photograph).
     """

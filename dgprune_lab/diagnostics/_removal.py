@@ -65,7 +65,7 @@ class Case:
 
     @property
     def correct(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """(N,) of 0 and 1 before and after removal; None without labels."""
+        """Two (N,) arrays, before and after removal: 1 where the image is classified correctly; None without labels."""
         labels = self.before.labels
         if labels is None:
             return None

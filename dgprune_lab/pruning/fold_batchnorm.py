@@ -24,7 +24,8 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
         example: a batch of images.
 
     Raises:
-        DgpruneError: a BatchNorm that does not directly follow one such layer, by name; other logits.
+        DgpruneError: a BatchNorm that does not directly follow such a layer (the message names it); or the folded
+            network gives other logits than the original.
     """
     twin = deep_copy(model).eval().requires_grad_(False)
     producers, before = _producers(twin, example)

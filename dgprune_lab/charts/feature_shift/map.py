@@ -209,7 +209,7 @@ def parameters(knots: Sequence[float], *, at: float, slider: bool = False) -> li
 
 
 def at_ratio(places: Places, knots: Sequence[float], *, ratio: float) -> NDArray[np.float64]:
-    """Return (N, 2) places at a ratio from (K, N, 2): what the page's expressions compute."""
+    """Return (N, 2) map positions at a ratio, interpolated from the (K, N, 2) positions at the ratios `knots`."""
     values = np.asarray(places, dtype=np.float64)
     flat = values.reshape(len(values), -1)
     return np.stack([np.interp(ratio, knots, column) for column in flat.T]).reshape(values.shape[1:])

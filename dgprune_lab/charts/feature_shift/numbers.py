@@ -117,7 +117,7 @@ def _plot(data: Mapping[str, Rows], metric: str, *, k: int, layers: Sequence[str
 
 
 def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure], *, pairs: Container[str]) -> Rows:
-    """The rows of `lines`: what each line is of, and below it the mark of what was looked at."""
+    """Rows of the legend: the name of each line, and below it whether a scorer has seen its domains."""
     rows: Rows = []
     for name, style in styles.items():
         kind, mark = "pair" if name in pairs else "other", mark_of(style, exposure=exposures[name], keep_colour=True)

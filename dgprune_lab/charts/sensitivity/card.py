@@ -83,7 +83,7 @@ def _pictures(data: Mapping[str, Rows], pictures: str, *, words: str, width: int
 
 
 def _histogram(data: Mapping[str, Rows]) -> alt.LayerChart:
-    """Shares of the images of both domains over the filter's contribution, as steps."""
+    """Draw a histogram of the filter's contribution per image, one for each domain, as shares of its images."""
     scale = alt.Scale(zero=False, nice=False)
     title = "contribution to the true answer, image by image"
     x = alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6))

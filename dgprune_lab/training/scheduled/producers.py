@@ -113,7 +113,7 @@ def _producer(name: str, together: tuple[str, ...], *, group: FilterGroup, behin
 
 
 def _trace(twin: nn.Module, example: Tensor) -> tuple[list[str], dict[str, str]]:
-    """Run a copy; return its convolutions in order, and BatchNorm -> the convolution whose output it reads directly."""
+    """Run the network once; return its convolutions in order, and the convolution directly before each BatchNorm."""
     outputs: list[tuple[str, Tensor]] = []
     behind: dict[str, str] = {}
 

@@ -38,7 +38,7 @@ class SensitivityMap:
     top: Cell | None = None  # the most sensitive filter
 
     def is_complete(self, study: Study) -> bool:
-        """Return whether all layers are known."""
+        """Return whether the attributions of all layers have been computed."""
         return set(self.attributions) == set(study.graph.names)
 
 
