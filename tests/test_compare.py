@@ -11,6 +11,7 @@ from material import domain, norm_net, randomise
 from torch import nn
 
 import dgprune_lab as dg
+from dgprune_lab.diagnostics.compare import _draws
 from dgprune_lab.stats import crossed_difference, intervals
 
 
@@ -73,9 +74,36 @@ def test_what_looked_at_the_target_is_marked() -> None:
     assert aware["dss"] == {True} and aware["l1"] == {False}
 
 
+def test_a_draw_that_keeps_silent_filters_still_says_what_it_read() -> None:
+    """Scores far below 0 that follow a look at the target: silent filters are kept, and the look is recorded."""
+
+    @dg.scorer("peek", needs=("moments",), reads={"target": "images"}, label="Peek", draws=True)
+    def peek(view: Any, *, seed: int = 0) -> torch.Tensor:
+        """Negative draws."""
+        mean = view.moments(view.targets[0]).mean
+        return 0 * mean - 100 * torch.rand(len(mean), generator=torch.Generator().manual_seed(seed)).double()
+
+    study = study_of()
+    norm = next(module for module in study.model.modules() if isinstance(module, nn.BatchNorm2d))
+    with torch.no_grad():
+        norm.bias[:3] = -50.0
+    for scores in _draws(study, peek, draws=4, keep_silent=True, seed=0):
+        assert set(scores.values["0"].argsort(descending=True)[:3].tolist()) == {0, 1, 2}
+    frame = dg.diagnostics.compare(study, scorers=[peek], against="l1", draws=2, keep_silent=True)
+    rows = frame[(frame.domain == "t") & (frame.scorer != "l1")]
+    assert len(rows) == 2 and rows.target_aware.all()
+
+
 @pytest.mark.parametrize(
     ("options", "fact"),
-    [({"scorers": []}, "at least one scorer"), ({"scorers": ["l1"], "draws": 0}, "0"), ({"scorers": ["l"]}, "'l'")],
+    [
+        ({"scorers": []}, "at least one scorer"),
+        ({"scorers": "l1"}, "list of at least one scorer"),
+        ({"scorers": ["l1"], "draws": 0}, "0"),
+        ({"scorers": ["l1"], "ratios": []}, "at least one ratio"),
+        ({"scorers": ["l1"], "ratios": 0.5}, "list of at least one ratio"),
+        ({"scorers": ["l"]}, "'l'"),
+    ],
 )
 def test_what_cannot_be_compared_is_refused(options: dict[str, Any], fact: str) -> None:
     with pytest.raises(dg.DgpruneError, match=fact):
@@ -99,8 +127,34 @@ def test_networks_that_share_no_images_or_a_name_are_refused() -> None:
         dg.diagnostics.compare_networks([study_of("one"), other])
     with pytest.raises(dg.DgpruneError, match="different names"):
         dg.diagnostics.compare_networks([study_of(), study_of()])
-    with pytest.raises(dg.DgpruneError, match="in common"):
-        dg.diagnostics.compare_networks([study_of("one"), study_of("two")], domains=["z"])
+    with pytest.raises(dg.DgpruneError, match="in common 'z'; known: a, t"):
+        dg.diagnostics.compare_networks([study_of("one"), study_of("two")], domains=["a", "z"])
+    with pytest.raises(dg.DgpruneError, match="two or more"):
+        dg.diagnostics.compare_networks(study_of())  # type: ignore[arg-type]
+
+
+def test_other_images_under_the_same_labels_are_refused() -> None:
+    same = domain("a", count=90)
+    negative = dg.Domain.from_arrays("a", images=1 - same.images, labels=same.labels, splits=same.splits)
+    other = dg.Study(study_of().model, sources=[negative], name="two")
+    with pytest.raises(dg.DgpruneError, match="different images as 'a'"):
+        dg.diagnostics.compare_networks([study_of("one"), other])
+
+
+def test_other_splits_of_the_same_images_do_not_matter() -> None:
+    same = domain("a", count=90)
+    fewer = dg.Domain.from_arrays("a", images=same.images, labels=same.labels, splits={"report": same.splits["report"]})
+    frame = dg.diagnostics.compare_networks([study_of("one"), dg.Study(study_of().model, sources=[fewer], name="two")])
+    assert frame.value[frame.metric == "difference"].tolist() == [0.0]
+
+
+def test_a_domain_is_chosen_by_its_whole_name() -> None:
+    first, second = study_of("one"), study_of("two", seed=3)
+    both = [
+        dg.Study(study.model, sources=[domain("a", count=90), domain("ab", count=90, seed=7)], name=study.name)
+        for study in (first, second)
+    ]
+    assert set(dg.diagnostics.compare_networks(both, domains="ab").domain) == {"ab"}
 
 
 def test_the_interval_over_images_and_draws_holds_the_truth() -> None:
@@ -121,3 +175,16 @@ def test_more_draws_that_agree_make_no_interval_narrower_than_images_allow() -> 
     _, low, high = crossed_difference(mine, np.repeat(other, 5, axis=0))
     alone = crossed_difference(mine, other)
     assert (high - low) == pytest.approx(alone[2] - alone[1], rel=0.15)
+
+
+@pytest.mark.parametrize(("mine", "drawn"), [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0)])
+def test_draws_that_agree_on_every_image_leave_an_interval(mine: float, drawn: float) -> None:
+    first, second = np.full((1, 100), mine), np.full((5, 100), drawn)
+    value, low, high = crossed_difference(first, second)
+    assert (low, high) == intervals.difference(first[0], second[0]) and low <= value <= high and high - low > 0.03
+
+
+def test_at_ratio_0_nothing_differs_significantly() -> None:
+    frame = dg.diagnostics.compare(study_of(), scorers=["l1"], ratios=[0.0], draws=3)
+    row = rows_of(frame, "difference")["l1", "a"]
+    assert row.value == 0 and row.low < -0.01 and row.high > 0.01

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from material import domain
+import torch
+from material import domain, norm_net, randomise
 from pruning_runs import trained
 
 import dgprune_lab as dg
@@ -138,3 +139,91 @@ def test_attribution_maps_add_up_to_the_contribution_they_name() -> None:
     assert sums.abs().tolist() == sorted(sums.abs().tolist(), reverse=True)
     with pytest.raises(dg.DgpruneError, match="got 10000"):
         dg.diagnostics.attribution_maps(study, domain="mnist", layer="conv3", image=10_000)
+
+
+def test_an_accuracy_gets_no_verdict() -> None:
+    rows = [
+        {"domain": "a", "metric": metric, "value": 0.5, "low": 0.4, "high": 0.6, "unit": "share"}
+        for metric in ("accuracy", "difference")
+    ]
+    table = dg.summary(dg.tidy(rows), verdict=("better", "worse"))
+    assert table.verdict.tolist() == ["", "better"]
+    assert table.value.tolist() == ["50.0 % (40.0 to 60.0)", "+50.0 points (+40.0 to +60.0)"]
+
+
+@pytest.mark.parametrize("values", [(np.nan, 1.0), (1.0, np.nan), (np.nan, np.nan)])
+def test_a_missing_value_predicts_nothing(values: tuple[float, float]) -> None:
+    rows = [
+        {"network": name, "metric": "m", "value": value, "better_direction": "lower"}
+        for name, value in zip("AB", values, strict=True)
+    ]
+    frame = dg.tidy(rows, extra=("network", "better_direction"))
+    line = dg.diagnostics.predicted_order(frame, measured="A").iloc[0]
+    assert (line.predicts, line.verdict) == ("neither", "none")
+
+
+def test_an_order_needs_one_row_per_network() -> None:
+    rows = [
+        {"network": name, "metric": "m", "value": 1.0 + k, "better_direction": "lower"} for k, name in enumerate("AB")
+    ]
+    extra = ("network", "better_direction")
+    with pytest.raises(dg.DgpruneError, match="'m' has 2 of 'A' and 1 of 'B'"):
+        dg.diagnostics.predicted_order(dg.tidy([*rows, rows[0]], extra=extra))
+    with pytest.raises(dg.DgpruneError, match="'n' has 1 of 'A' and 0 of 'B'"):
+        dg.diagnostics.predicted_order(dg.tidy([*rows, {**rows[0], "metric": "n"}], extra=extra))
+    with pytest.raises(dg.DgpruneError, match="no column network"):
+        dg.diagnostics.predicted_order(dg.tidy(rows[:0]))
+
+
+def test_the_spread_of_a_class_does_not_depend_on_where_it_lies() -> None:
+    noise, classes = np.random.default_rng(0).standard_normal((60, 2)), np.arange(60) % 3
+    clouds = np.array([0.1, 1.0, 3.0])[classes, None] * noise
+    moved = clouds + np.array([[50.0, 0.0], [9.0, 0.0], [0.0, 0.0]])[classes]
+    table = dg.diagnostics.map_agreement(map_table(clouds), map_table(moved)).set_index("question")
+    assert table.value["spread of a class"] == 1
+
+
+def test_maps_of_other_images_of_the_same_classes_do_not_compare() -> None:
+    table = map_table(np.random.default_rng(0).standard_normal((60, 2)))
+    with pytest.raises(dg.DgpruneError, match="same images"):
+        dg.diagnostics.map_agreement(table, table.assign(domain="b"))
+    with pytest.raises(dg.DgpruneError, match="1 to 59"):
+        dg.diagnostics.map_agreement(table, table, neighbours=60)
+    with pytest.raises(dg.DgpruneError, match="several maps"):
+        dg.diagnostics.map_agreement(pd.concat([table, table]), table)
+
+
+def test_images_without_labels_have_places_and_neighbours_and_no_class() -> None:
+    table = map_table(np.random.default_rng(0).standard_normal((60, 2))).assign(**{"class": None})
+    values = dg.diagnostics.map_agreement(table, table).set_index("question").value
+    assert values[["spread of a class", "distance between two classes"]].isna().all()
+    assert values["horizontal place of an image"] == values["shared 15 nearest neighbours"] == 1
+
+
+def test_images_on_one_point_are_not_their_own_neighbours() -> None:
+    table = map_table(np.repeat(np.random.default_rng(0).standard_normal((20, 2)), 3, axis=0))
+    assert dg.diagnostics.map_agreement(table, table, neighbours=2).value.tolist()[-1] == 1
+    moved = map_table(np.random.default_rng(1).standard_normal((60, 2)))
+    shared = dg.diagnostics.map_agreement(table, moved, neighbours=59).value.tolist()[-1]
+    assert shared == 1, "all others are neighbours on both"
+
+
+def test_attribution_maps_need_labels_and_a_filter() -> None:
+    network = randomise(norm_net(), dtype=torch.float32)
+    study = dg.Study(network, sources=[domain("a")], targets=[domain("t", labelled=False)])
+    with pytest.raises(dg.DgpruneError, match="'t' has no labels"):
+        dg.diagnostics.attribution_maps(study, domain="t", layer="0")
+    with pytest.raises(dg.DgpruneError, match="at least 1; got 0"):
+        dg.diagnostics.attribution_maps(study, domain="a", layer="0", filters=0)
+
+
+def test_runs_end_at_the_last_or_at_the_best_epoch() -> None:
+    network = randomise(norm_net(), dtype=torch.float32)
+    options = dg.TrainingOptions(epochs=2)
+    run = dg.train_with_pruning(network, sources=[domain("a")], targets=[domain("t")], schedule=None, options=options)
+    rows = run.end[(run.end.stage == "selected on score") & (run.end.metric == "accuracy")]
+    best = dg.diagnostics.run_ends({"run": run}, epoch="best").loc["run"]
+    expected = rows[rows.split == "report"].set_index("domain").value
+    assert best["a"] == round(100 * expected["a"], 1) and best["t"] == round(100 * expected["t"], 1)
+    with pytest.raises(dg.DgpruneError, match="'last', 'best'"):
+        dg.diagnostics.run_ends({"run": run}, epoch="final")  # type: ignore[arg-type]

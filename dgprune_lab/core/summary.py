@@ -12,6 +12,7 @@ from .tables import COLUMNS
 
 _ALWAYS = ("domain", "metric")
 _HIDDEN = {"value", "low", "high", "unit", "interval", "images", *(name for name in COLUMNS if "seen_by" in name)}
+_LEVELS = ("accuracy", "loss")  # never below 0: an interval above 0 is no verdict on them
 _PERCENT = ("share", "%", "percent")
 
 
@@ -28,7 +29,7 @@ def summary(
         frame: a tidy table of this package.
         metric, domain: keep only these rows; all where not given.
         verdict: labels for an interval above 0 and for one below 0, such as ("better", "worse"); an interval
-            that covers 0 is "not significant". No verdict where not given.
+            that covers 0 is "not significant". No verdict where not given, and none on an accuracy or a loss.
 
     Raises:
         DgpruneError: a metric or domain that the table does not hold.
@@ -55,9 +56,9 @@ def summary(
     table = cast(pd.DataFrame, frame[names]).reset_index(drop=True).rename(columns={"ratio_requested": "removed"})
     if "removed" in table.columns:
         table["removed"] = [f"{100 * ratio:.4g} %" for ratio in table["removed"]]
-    table["value"] = [_number(row, sign=verdict is not None) for row in rows]
+    table["value"] = [_number(row, sign=verdict is not None and row.get("metric") not in _LEVELS) for row in rows]
     if verdict is not None:
-        table["verdict"] = [_verdict(row, *verdict) for row in rows]
+        table["verdict"] = ["" if row.get("metric") in _LEVELS else _verdict(row, *verdict) for row in rows]
     return table
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, Budget, DgpruneError, Domain, Mask, Scope, Scores, tidy
+from ..core import BatchNorm, Budget, DgpruneError, Domain, Mask, Provenance, Scope, Scores, tidy, unknown
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import crossed_difference, intervals
@@ -56,7 +56,8 @@ def compare(
         ratios, scope, budget: as in `allocate`.
         batchnorm: of the pruned networks; ignored where the network has no BatchNorm.
         split, images: the split that is reported; its first `images` only, where given.
-        draws: masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...
+        draws: masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the intervals of
+            differences are too narrow, see `stats.crossed_difference`.
         keep_silent: let a scorer that draws remove filters whose mean activation on the sources' score split is 0 only
             after all others. A draw that removes silent filters costs nothing: this control is the harder one.
         seed: of the first draw and of the bootstrap.
@@ -66,10 +67,14 @@ def compare(
         A tidy table with the columns `against`, `network` and `draws`.
 
     Raises:
-        DgpruneError: no scorer, no domain with labels, draws below 1.
+        DgpruneError: no scorer, no ratio, no domain with labels, draws below 1.
     """
-    if not scorers or draws < 1:
-        raise DgpruneError(f"compare needs at least one scorer and one draw; got {len(scorers)} and {draws}.")
+    if not scorers or isinstance(scorers, str):
+        raise DgpruneError(f"compare needs a list of at least one scorer, scorers=['l1']; got {scorers!r}.")
+    if draws < 1:
+        raise DgpruneError(f"compare needs at least one draw; got {draws}.")
+    if isinstance(ratios, int | float) or not len(ratios):
+        raise DgpruneError(f"compare needs a list of at least one ratio, ratios=[0.5]; got {ratios!r}.")
     if not any(domain.labels is not None for domain in study.domains):
         raise DgpruneError("compare needs a domain with labels; this study has none.")
     removal = Removal(
@@ -131,28 +136,31 @@ def compare_networks(
         split: the split that is reported.
 
     Raises:
-        DgpruneError: fewer than two studies, two of one name, no common domain with labels, other images under one
-            name.
+        DgpruneError: fewer than two studies, two of one name, no common domain with labels, a name that is none of
+            them, other images under one name.
     """
-    names = [study.name for study in studies]
+    names = [] if isinstance(studies, Study) else [study.name for study in studies]
     if len(names) < 2 or len(set(names)) < len(names):
         raise DgpruneError(f"give two or more studies of different names, Study(..., name='...'); got {names}.")
     common = [
         domain.name
         for domain in studies[0].domains
         if domain.labels is not None
-        and (domains is None or domain.name in domains)
         and all(domain.name in [other.name for other in study.domains] for study in studies)
     ]
     if not common:
         raise DgpruneError("the studies have no domain with labels in common.")
+    chosen = common if domains is None else [domains] if isinstance(domains, str) else list(domains)
+    if absent := [name for name in chosen if name not in common]:
+        raise unknown("domain with labels in common", absent[0], common)
     rows: list[dict[str, Any]] = []
-    for name in common:
-        labels, first = studies[0].outcomes(None, domain=name, split=split).labels, None
+    for name in [name for name in common if name in chosen]:
+        first = None
         for study in studies:
-            outcomes = study.outcomes(None, domain=name, split=split)
-            if outcomes.labels is None or labels is None or not torch.equal(outcomes.labels, labels):
+            if not _same_images(study.domain(name), studies[0].domain(name), split=split):
                 raise DgpruneError(f"the studies hold different images as {name!r}; give all the same Domain.")
+            outcomes = study.outcomes(None, domain=name, split=split)
+            assert outcomes.labels is not None  # those of a domain in common
             correct = (outcomes.predicted == outcomes.labels).double().cpu().numpy()
             cells = _cells(study, None, domain=study.domain(name), removal=Removal(split=split), correct=correct[None])
             rows.append(cells)
@@ -163,6 +171,22 @@ def compare_networks(
             about = {"metric": "difference", "against": names[0], "value": correct.mean() - first.mean()}
             rows.append({**cells, **about, "low": low, "high": high})
     return tidy(rows, extra=EXTRA)
+
+
+def _same_images(one: Domain, other: Domain, *, split: str) -> bool:
+    """Whether two domains hold the same images and labels, in one order, in a split."""
+    if one.key == other.key:
+        return True
+    rows, others = one.rows(split), other.rows(split)
+    if len(rows) != len(others):
+        return False
+    for pair in zip(rows.split(256), others.split(256), strict=True):
+        first, second = one.take(pair[0]), other.take(pair[1])
+        if first.labels is None or second.labels is None or not torch.equal(first.labels, second.labels):
+            return False
+        if not torch.equal(first.images, second.images):
+            return False
+    return True
 
 
 def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent: bool, seed: int) -> list[Scores]:
@@ -178,9 +202,11 @@ def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent
     activation, name = study.score("activation_l1"), f"{item.name}, silent filters kept"
     kept = []
     for scores in drawn:
-        top = 1 + max(float(value.max()) for value in scores.values.values())
-        values = {layer: value + top * (activation.values[layer] <= 0) for layer, value in scores.values.items()}
-        kept.append(Scores(name, values, graph=study.graph, options=scores.options, reads=activation.reads))
+        every = torch.cat(list(scores.values.values()))
+        lift = 1 + float(every.max() - every.min())
+        values = {layer: value + lift * (activation.values[layer] <= 0) for layer, value in scores.values.items()}
+        reads = Provenance(scorer=scores.reads).adding("scorer", activation.reads).scorer
+        kept.append(Scores(name, values, graph=study.graph, options=scores.options, reads=reads))
     return kept
 
 

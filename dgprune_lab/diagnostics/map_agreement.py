@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -18,29 +20,36 @@ def map_agreement(
 ) -> pd.DataFrame:
     """Compare two maps of the same images, such as two UMAP fits that differ in the seed.
 
-    rank_correlation of each of: the images' positions along both axes of the map; the spread of each class (standard
-    deviation of its points); the distances between the classes' centres. 1 where both maps agree. And
-    `shared_neighbours`: of the nearest `neighbours` of an image on one map, the share that is among them on the other,
-    beside the share that chance gives, neighbours / (images - 1).
+    rank_correlation of each of: the images' positions along both axes of the map; the spread of each class (root mean
+    square distance of its points from their centre); the distances between the classes' centres. 1 where both maps
+    agree. And `shared_neighbours`: of the nearest `neighbours` of an image on one map, the share that is among them on
+    the other, beside the share that chance gives, neighbours / (images - 1). Images without a label belong to no class.
 
     Args:
         first, second: tables of `diagnostics.feature_shift` with a map, of the same images.
         ratio: which network's images: 0 is the full network.
-        neighbours: of the last row.
+        neighbours: of the last row; fewer than there are other images.
 
     Returns:
-        A line per question: `question`, `value` in [-1, 1] (shared neighbours: [0, 1]) and `chance`.
+        A line per question: `question`, `value` in [-1, 1] (shared neighbours: [0, 1]; empty where it is not defined,
+        as with fewer than two classes) and `chance`.
 
     Raises:
-        DgpruneError: a table without a map at this ratio, or of other images.
+        DgpruneError: a table without a map at this ratio, of several layers or of other images; neighbours that are
+            not there.
     """
-    (one, classes), (two, other) = (_places(table, ratio) for table in (first, second))
-    if len(one) != len(two) or not np.array_equal(classes, other):
+    maps = [_places(table, ratio) for table in (first, second)]
+    one, two = (table[["map_1", "map_2"]].to_numpy(float) for table in maps)
+    if not maps[0].index.equals(maps[1].index) or not maps[0]["class"].equals(maps[1]["class"]):
         raise DgpruneError(f"both maps must show the same images; they show {len(one)} and {len(two)}.")
-    clouds = [[points[classes == label] for label in np.unique(classes)] for points in (one, two)]
-    spreads = [[cloud.std() for cloud in maps] for maps in clouds]
-    gaps = [pdist([cloud.mean(0) for cloud in maps]) for maps in clouds]
-    nearest = [squareform(pdist(points)).argsort(1)[:, 1 : neighbours + 1] for points in (one, two)]
+    if not 1 <= neighbours < len(one):
+        raise DgpruneError(f"neighbours must be 1 to {len(one) - 1}, for {len(one)} images; got {neighbours}.")
+    classes = maps[0]["class"].to_numpy(float)
+    labels = np.unique(classes[~np.isnan(classes)])
+    clouds = [[points[classes == label] for label in labels] for points in (one, two)]
+    spreads = [[np.sqrt(cloud.var(0).sum()) for cloud in each] for each in clouds]
+    gaps = [pdist([cloud.mean(0) for cloud in each]) if len(each) > 1 else [] for each in clouds]
+    nearest = [_nearest(points, neighbours) for points in (one, two)]
     shared = np.mean([len(set(a) & set(b)) / neighbours for a, b in zip(*nearest, strict=True)])
     pairs = {
         "horizontal place of an image": (one[:, 0], two[:, 0]),
@@ -48,16 +57,34 @@ def map_agreement(
         "spread of a class": spreads,
         "distance between two classes": gaps,
     }
-    lines = [{"question": text, "value": spearmanr(a, b)[0], "chance": 0.0} for text, (a, b) in pairs.items()]
+    lines = [{"question": text, "value": _correlation(a, b), "chance": 0.0} for text, (a, b) in pairs.items()]
     chance = neighbours / (len(one) - 1)
     lines.append({"question": f"shared {neighbours} nearest neighbours", "value": shared, "chance": chance})
     return pd.DataFrame(lines).round(2)
 
 
-def _places(table: pd.DataFrame, ratio: float) -> tuple[Floats, NDArray[np.int64]]:
-    """(N, 2) positions of the images on the map, and their classes."""
+def _nearest(points: Floats, count: int) -> NDArray[np.int64]:
+    """(N, count) the nearest other points of each."""
+    distances = squareform(pdist(points))
+    np.fill_diagonal(distances, -1.0)  # a point comes first, also where others lie on it
+    return distances.argsort(1, kind="stable")[:, 1 : count + 1]
+
+
+def _correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
+    """Spearman's rank correlation; NaN where one side has no two different values."""
+    if min(len(np.unique(a)), len(np.unique(b))) < 2:
+        return np.nan
+    return float(spearmanr(a, b)[0])
+
+
+def _places(table: pd.DataFrame, ratio: float) -> pd.DataFrame:
+    """A line per domain and image: its place, map_1 and map_2, and its class."""
     rows = table[table["metric"].isin(["map_1", "map_2"]) & (table["ratio_requested"] == ratio)]
     if rows.empty:
         raise DgpruneError(f"the table holds no map at ratio {ratio:g}; make it with embedding='umap' or 'linear'.")
-    places = rows.pivot(index=["domain", "image", "class"], columns="metric", values="value")
-    return places.to_numpy(float), places.index.get_level_values("class").to_numpy(int)
+    if rows.duplicated(["domain", "image", "metric"]).any():
+        raise DgpruneError(
+            "the table holds several maps at this ratio; choose one layer: table[table.group == 'conv5']."
+        )
+    places = rows.pivot(index=["domain", "image"], columns="metric", values="value")
+    return places.join(rows.drop_duplicates(["domain", "image"]).set_index(["domain", "image"])["class"])

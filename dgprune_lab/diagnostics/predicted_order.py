@@ -22,12 +22,15 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
             or not significant.
 
     Returns:
-        A line per measure (and tolerance): the value of each network, `predicts` (a name, or "neither"), `intervals`
-        ("overlap" or "apart"; empty where there are none) and, with `measured`, `verdict`: "right", "wrong" or "none".
+        A line per measure (and tolerance): the value of each network, `predicts` (a name, or "neither" where the values
+        are equal or one is missing), `intervals` ("overlap" or "apart"; empty where there are none) and, with
+        `measured`, `verdict`: "right", "wrong" or "none".
 
     Raises:
-        DgpruneError: not two networks; a measured name that is neither.
+        DgpruneError: not two networks; a measured name that is neither; a measure without one row per network.
     """
+    if "network" not in frame.columns:
+        raise DgpruneError("the table has no column network; give one of prunability or generalization_measures.")
     missing = pd.Series(None, index=frame.index, dtype=object)
     better = frame["better_direction"] if "better_direction" in frame.columns else missing
     frame = frame.assign(better_direction=better.mask(frame["metric"] == "prunability", "lower"))
@@ -40,6 +43,13 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
     keys = ["metric", *(["tolerance"] if "tolerance" in frame.columns else [])]
     lines = []
     for key, rows in frame.groupby(keys, sort=False, dropna=False):
+        counts = [int((rows["network"] == name).sum()) for name in names]
+        if counts != [1, 1]:
+            measure = rows["metric"].iloc[0]
+            raise DgpruneError(
+                f"an order is predicted from one row per network and measure; {measure!r} has {counts[0]} of "
+                f"{names[0]!r} and {counts[1]} of {names[1]!r}."
+            )
         first, second = (rows[rows["network"] == name].iloc[0].to_dict() for name in names)
         line = dict(zip(keys, cast("tuple[Any, ...]", key), strict=True)) | {
             names[0]: first["value"],
@@ -56,10 +66,11 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
 def _prediction(first: dict[str, Any], second: dict[str, Any]) -> dict[str, str]:
     """Which of two rows has the better value, and whether their intervals overlap."""
     better = min if first["better_direction"] == "lower" else max
-    best = better(first["value"], second["value"])
-    predicts = (
-        "neither" if first["value"] == second["value"] else (first if first["value"] == best else second)["network"]
-    )
+    values = first["value"], second["value"]
+    if any(map(pd.isna, values)) or values[0] == values[1]:
+        predicts = "neither"
+    else:
+        predicts = (first if values[0] == better(values) else second)["network"]
     if any(row["low"] != row["low"] or row["low"] is None for row in (first, second)):
         return {"predicts": predicts, "intervals": ""}
     apart = first["high"] < second["low"] or second["high"] < first["low"]

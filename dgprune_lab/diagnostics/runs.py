@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import pandas as pd
 
-from ..core import DgpruneError
+from ..core import DgpruneError, choice
 from ..training import PruningRun
+
+Epoch = Literal["last", "best"]
 
 
 def pruning_events(run: PruningRun) -> pd.DataFrame:
@@ -23,7 +26,7 @@ def pruning_events(run: PruningRun) -> pd.DataFrame:
     return table.round(1).rename_axis(columns=None).reset_index()
 
 
-def run_ends(runs: Mapping[str, PruningRun], *, epoch: str = "last") -> pd.DataFrame:
+def run_ends(runs: Mapping[str, PruningRun], *, epoch: Epoch = "last") -> pd.DataFrame:
     """Return where runs and controls ended, in percent: a line per run, mean stability and accuracy per domain.
 
     Args:
@@ -31,13 +34,14 @@ def run_ends(runs: Mapping[str, PruningRun], *, epoch: str = "last") -> pd.DataF
         epoch: "last", or "best" on the split that events are measured on.
 
     Raises:
-        DgpruneError: no run, or one that has not ended.
+        DgpruneError: no run, one that has not ended, or another epoch.
     """
+    choice("epoch", epoch, Epoch)
     lines = {}
     for name, run in runs.items():
-        rows = run.end
+        rows, stage = run.end, "last" if epoch == "last" else f"selected on {run.settings['split']}"
         rows = rows[
-            (rows["stage"] == epoch) & (rows["metric"] == "accuracy") & (rows["split"] == run.settings["report"])
+            (rows["stage"] == stage) & (rows["metric"] == "accuracy") & (rows["split"] == run.settings["report"])
         ]
         if rows.empty:
             raise DgpruneError(f"run {name!r} has no end yet; it is at {run.reached}.")

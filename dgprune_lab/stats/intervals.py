@@ -91,7 +91,9 @@ def crossed_difference(
     Rows are repeats (draws of a random scorer; one row where nothing is random), columns are images, the same in
     both. A resample draws images once for both, and the repeats of each independently, with replacement (the pigeonhole
     bootstrap of Owen 2007, Annals of Applied Statistics 1, section 4). With one row in each it is the paired bootstrap
-    of `difference`. A single repeat adds no variance.
+    of `difference`; it is that too where all repeats of each agree on every image. A single repeat adds no variance,
+    and a few add too little: simulated intervals held the truth in 77 % of cases with 2 repeats, 85 % with 3, 93 % with
+    5 and 94 % with 10.
 
     Args:
         first, second: (D, N) and (E, N) of 0 and 1.
@@ -101,7 +103,7 @@ def crossed_difference(
         difference, low, high.
     """
     value = float(first.mean() - second.mean())
-    if len(first) == len(second) == 1:
+    if (first == first[:1]).all() and (second == second[:1]).all():
         return value, *difference(first[0], second[0])
     generator, count = np.random.default_rng(seed), first.shape[1]
     weights = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count  # (R, N)
