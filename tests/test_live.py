@@ -153,7 +153,7 @@ def test_before_the_first_stage_there_is_nothing_to_give(opened: list[Live]) -> 
     live = Live(slow)
     opened.append(live)
     live.stop()
-    with pytest.raises(dg.DgpruneError, match=r"nothing is done yet.*resume it"):
+    with pytest.raises(dg.DgpruneError, match=r"before its first stage.*resume it"):
         _ = live.result
 
 

@@ -50,7 +50,7 @@ class Prediction(ipywidgets.VBox):
         return self._text.value
 
     def lock(self) -> None:
-        """Fix the prediction. Without one nothing happens, so that running all cells is not held up."""
+        """Lock the prediction; without one, do nothing, so that Run All is not blocked."""
         if self.guess is not None:
             self._choices.disabled = self._lock.disabled = True
             self._text.value = "Locked."

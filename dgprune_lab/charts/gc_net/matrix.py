@@ -65,7 +65,7 @@ class Plan:
 
 
 def tree(panels: list[Panel], plan: Plan, *, links: int, scale: tuple[float, float]) -> tuple[Rows, Rows]:
-    """Return the rows of the lines between filters and of the filters' dots; at most `links` lines per pair."""
+    """Return the rows of the filters' dots and of the lines between them; at most `links` lines per pair."""
     lines: Rows = []
     shown = {name: set(range(size)) if size <= MOST else set() for name, size in plan.sizes.items()}
     for panel in panels:

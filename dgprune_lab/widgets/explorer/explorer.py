@@ -56,7 +56,7 @@ class Explorer(CommWidget):
 
     Args:
         study: the network and its domains.
-        scorer: a name, your own Scorer, or Scores; it joins the menu.
+        scorer: a name, your own Scorer, or Scores; added to the menu.
         ratio: the initial ratio.
         scope, budget: see `dg.allocate`.
         batchnorm: "recalibrate" (the default where there is BatchNorm) or "as_is".
@@ -125,7 +125,7 @@ class Explorer(CommWidget):
 
     @property
     def view(self) -> Choices:
-        """The state of the controls: the last choices that were valid."""
+        """The state of the controls: the last valid choices."""
         return self._session.view
 
     @property

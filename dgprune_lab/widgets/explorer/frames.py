@@ -121,7 +121,7 @@ def curve_rows(points: Sequence[Row]) -> Row:
 
 
 def exposure_text(exposures: Iterable[Exposure]) -> str:
-    """Return what the marks in chart D mean, which has no room for the words behind its names."""
+    """Return the legend of the exposure marks in chart D as text."""
     marks: list[Exposure] = [exposure for exposure in dict[Exposure, None].fromkeys(exposures) if exposure]
     return " · ".join("? data use not recorded" if mark == "?" else exposure_label(mark).strip() for mark in marks)
 
@@ -155,7 +155,7 @@ def latency_steps(study: Study, mask: Mask | None) -> Generator[None, None, list
 
 
 def latency_text(milliseconds: list[float], *, full: list[float], images: int) -> Row:
-    """Return median and range in words, compared with the full network's: no difference where the ranges overlap."""
+    """Return median and range as text, compared with the full network's: no difference where the ranges overlap."""
     row = latency_row(milliseconds, images)
     text = f"{row['value']:.1f} ms for {images} images ({row['low']:.1f} to {row['high']:.1f})"
     overlap = min(milliseconds) <= max(full) and min(full) <= max(milliseconds)

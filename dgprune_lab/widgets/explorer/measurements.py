@@ -1,4 +1,4 @@
-"""What one explorer has measured so far; knows no widget."""
+"""Cached results of one explorer; independent of the widget."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Measurements:
         )
 
     def static(self) -> Row:
-        """Return what a page must know before anything is measured."""
+        """Return the state of a page before anything is measured."""
         return static_state(self.study, items=list(self.menu.values()))
 
     def unavailable(self, name: str) -> str | None:
@@ -104,7 +104,7 @@ class Measurements:
         return f"{label(self.study, self.menu[choices['scorer']])}, {100 * choices['ratio']:.0f} %"
 
     def scores(self, choices: Choices) -> Scores:
-        """Return the scores behind a view; a pass that they take serves the other scorers of the menu too."""
+        """Return the scores behind a view; other scorers of the menu share the pass over the images."""
         others = [item for item in self.menu.values() if isinstance(item, Scorer)]
         return self.study.score_all([self.menu[choices["scorer"]]], alongside=others)[0]
 
@@ -115,7 +115,7 @@ class Measurements:
     def plan(self, choices: Choices) -> Row:
         """Return the removal order with a step for this very ratio, and what the scorer looked at (`exposure`).
 
-        A network that was changed in place is noticed here: everything measured before is forgotten.
+        Discards every earlier result when the network was changed in place.
         """
         if self.study.content != self._content:
             self._content = self.study.content

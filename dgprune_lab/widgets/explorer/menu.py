@@ -1,4 +1,4 @@
-"""What a page knows before anything is measured: domains, layers, charts, and the menu of scorers."""
+"""The state of a page before anything is measured: domains, layers, charts, and the menu of scorers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
-    """Return what does not change while an explorer lives; only `scorers` grows with its menu."""
+    """Return the constant state of an explorer; only `scorers` grows with the menu."""
     levels = dict.fromkeys(100 / domain.classes for domain in study.domains if domain.classes)
     empty = tidy([])
     return {

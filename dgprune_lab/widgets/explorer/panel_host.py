@@ -85,7 +85,7 @@ class PanelHost:
             self._worker.put("panel", lambda: self._tick(panel), priority=PANEL)
 
     def close(self) -> None:
-        """End what the open panel keeps running; it stays open, and the next tick starts again."""
+        """Stop the open panel's background work; the panel stays open, and the next tick starts again."""
         self._worker.drop(*JOBS)
         if self.opened is not None:
             _end(self.opened)
@@ -100,7 +100,7 @@ class PanelHost:
         self._update(open=panel and panel.name, charts=dict(panel.charts) if panel else {}, **_EMPTY)
 
     def _select(self, panel: Panel, content: Mapping[str, Any]) -> None:
-        """Tell a panel what was picked; a message that the page numbered is acknowledged at once."""
+        """Record what the user picked in the panel; acknowledge a numbered message immediately."""
         selected, shown = _selection(content, self.state["controls"])
         panel.selected = {**(panel.selected or {}), **selected}
         if "number" in content:
@@ -123,7 +123,7 @@ class PanelHost:
             self._worker.put("panel background", later, priority=BACKGROUND)
 
     def _shown(self, panel: Panel, frames: Iterator[Frames], messages: int) -> Any:
-        """Show frames as long as they are wanted; return whether all were shown. An error stays in the panel."""
+        """Show frames until superseded; return whether all were shown. An error stays in the panel."""
         while True:
             frame, error = None, None
             try:
@@ -142,7 +142,7 @@ class PanelHost:
 
 
 def _joined(state: Row, frame: Frames) -> Row:
-    """The charts' data and what stands beside them, with what a frame replaces."""
+    """Return the charts' data, text and controls, updated by a frame."""
     data, beside = dict(state["data"]), {name: state[name] for name in _BESIDE}
     for name, rows in frame.items():
         if name in beside:
@@ -153,7 +153,7 @@ def _joined(state: Row, frame: Frames) -> Row:
 
 
 def _selection(content: Mapping[str, Any], controls: Rows) -> tuple[Row, Row]:
-    """What a message selects, and what that changes on the page; nothing where no control offers such a value."""
+    """Return the selection of a message and the change it makes on the page; empty if no control offers the value."""
     if content["type"] == "page":
         return {"page": content.get("page")}, {}
     if content["type"] == "brush":
@@ -170,14 +170,14 @@ def _selection(content: Mapping[str, Any], controls: Rows) -> tuple[Row, Row]:
 
 
 def _span(ends: Any) -> list[float] | None:
-    """The two ends of a brush, the lower first; None where there is none."""
+    """Return the two ends of a brush, the lower first; None without a brush."""
     if isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends):
         return sorted(ends)
     return None
 
 
 def _end(panel: Panel) -> None:
-    """No page shows the panel any more: drop its brush, and end what it keeps running."""
+    """Drop the brush and stop the background work of a panel that no page shows."""
     if (panel.selected or {}).get("brush") is not None:
         panel.selected = {**panel.selected, "brush": None}
     with contextlib.suppress(Exception):

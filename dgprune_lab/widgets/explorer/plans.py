@@ -45,7 +45,7 @@ def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, budget: Bu
 
 
 def spread(scores: Scores) -> str:
-    """Return the range and the quartiles of the scores in words; the ranking of crowded scores means little."""
+    """Return the range and the quartiles of the scores as text; a ranking of nearly equal scores is not informative."""
     flat = np.concatenate([value.numpy() for value in scores.values.values()])
     low, first, third, high = (with_minus(f"{value:.3g}") for value in np.quantile(flat, [0, 0.25, 0.75, 1]))
     return f"Scores from {low} to {high}; the middle half from {first} to {third}."

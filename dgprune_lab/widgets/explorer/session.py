@@ -1,4 +1,4 @@
-"""An explorer without its widget: the view, what is measured for it and in what order, and the pinned views."""
+"""An explorer without its widget: the view, the order of its measurements, and the pinned views."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .panel_host import PanelHost
 
 CONTROLS = ("ratio", "scorer", "scope", "budget", "batchnorm")
 _QUIET_SECONDS = 0.12
-_MOVING_SECONDS = 0.6  # the page says when its slider rests; after this long it is taken to rest anyway
+_MOVING_SECONDS = 0.6  # timeout after which the slider counts as at rest, without a message of the page
 _MAX_PINS = 3
 
 
@@ -28,13 +28,13 @@ class Session:
     Args:
         study: the network and its domains.
         controls: the initial values of `CONTROLS`.
-        scorers: joins the menu.
-        panels: offered below the charts.
-        send: receives the name and the new value of what the page shows: "plan", "frames", "status", "pins", "panels",
-            and "message", which is no state.
+        scorers: additional scorers for the menu.
+        panels: shown below the charts.
+        send: called with a name and its new value: "plan", "frames", "status", "pins", "panels" or "message"; "message"
+            is sent once and not stored.
 
     Attributes:
-        view: the last choices that were valid.
+        view: the last valid choices.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Session:
         self.worker.put("save", self._save, priority=EXACT)
 
     def pause(self) -> None:
-        """Drop what no page would show."""
+        """Cancel work for hidden pages."""
         self.worker.drop("curves", "latency")
         self.host.close()
 
@@ -109,13 +109,13 @@ class Session:
         self.host.close()
 
     def say(self, **changes: Any) -> None:
-        """Change the status."""
+        """Update the status."""
         with self._lock:
             self.status = {**self.status, **changes}
             self._send("status", self.status)
 
     def failed(self, error: Exception) -> None:
-        """Show an error in words; the last valid view stays."""
+        """Show an error message; the last valid view stays."""
         text = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
         self.say(error=text, progress=None)
 

@@ -1,4 +1,4 @@
-"""A run in the background: a chart that grows, words of progress, and buttons to stop and resume."""
+"""A run in the background: a chart that grows, a progress line, and buttons to stop and resume."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Steps = Generator[Any, None, Any]
 
 
 class Live(CommWidget):
-    """A run with its chart: accuracy per domain against the epochs, a rule at every removal, words of progress.
+    """A run with its chart: accuracy per domain against the epochs, a rule at every removal, a progress line.
 
-    The run starts at once, in a background thread, so other cells run meanwhile and an interrupted cell does not touch
+    The run starts at once, in a background thread, so other cells run meanwhile and interrupting a cell does not stop
     it. "Stop" pauses it between two steps, "Resume" continues it; it is also paused while no page shows it.
 
     Args:
@@ -73,7 +73,7 @@ class Live(CommWidget):
 
     @property
     def result(self) -> Any:
-        """The result of the run; waits while it runs. Of a stopped or closed run: the result so far.
+        """The result of the run. Blocks until the run ends; a stopped or closed run gives the result so far.
 
         Raises:
             DgpruneError: the run failed, or was stopped before its first stage was done.
@@ -87,7 +87,7 @@ class Live(CommWidget):
             if self._error is not None:
                 raise DgpruneError(f"the run failed: {_sentence(self._error)}") from self._error
             if self._so_far is None:
-                raise DgpruneError("nothing is done yet: the run was stopped before its first stage; resume it.")
+                raise DgpruneError("no stage is complete yet: the run was stopped before its first stage; resume it.")
             return self._so_far
 
     @property
@@ -122,7 +122,7 @@ class Live(CommWidget):
     # --- work -----------------------------------------------------------------------------------------------------
 
     def _drive(self) -> Job:
-        """Take one event after the other; each is recorded before the run can be stopped."""
+        """Process one event after the other; record each before the run can be stopped."""
         while True:
             with self._stepping:
                 try:
@@ -153,7 +153,7 @@ class Live(CommWidget):
                 self.data = training_data(self.table, epochs=self._epochs)
 
     def _record_batch(self, event: BatchEvent) -> None:
-        """Say the epoch and its mean loss so far, a few times a second."""
+        """Report the epoch and its mean loss so far, a few times a second."""
         total, images = (0.0, 0.0) if event.batch == 1 else self._loss
         self._loss = [total + event.loss * event.images, images + event.images]
         if time.monotonic() - self._said > _SAY_SECONDS or event.batch == event.batches:

@@ -30,7 +30,7 @@ _TREATED = {"zero": "zeroed before removal", "noise": "noise", "restore": "zeroe
 class Tuning(Live):
     """`dg.prune_and_tune` live, with stop and resume; `result` is its `Tuned`.
 
-    Takes the arguments of `dg.prune_and_tune`; every epoch is evaluated unless `measure` says otherwise.
+    Takes the arguments of `dg.prune_and_tune`; evaluates every epoch unless `measure` is given.
 
     Raises:
         DgpruneError: as of `dg.prune_and_tune`, at once.
@@ -57,7 +57,7 @@ class Tuning(Live):
 
     @property
     def result(self) -> Tuned:
-        """The `Tuned`; waits while the run goes on. Of a stopped or closed run: the result so far."""
+        """The `Tuned` of the run. Blocks until the run ends; a stopped or closed run gives the result so far."""
         return super().result
 
 
@@ -96,5 +96,5 @@ class Training(Live):
 
     @property
     def result(self) -> PruningRun:
-        """The `PruningRun`; waits while the run goes on. Of a stopped or closed run: the result so far."""
+        """The `PruningRun`. Blocks until the run ends; a stopped or closed run gives the result so far."""
         return super().result

@@ -12,7 +12,7 @@ import anywidget
 
 
 class CommWidget(anywidget.AnyWidget):
-    """An anywidget whose messages from the page are answered on whatever thread is free.
+    """A comm widget that handles page messages on any free thread.
 
     By default the kernel hands a page's messages to the thread that last sent on this comm: after a cell has created
     the widget or set a value, a busy cell would block the slider, because the page waits for each answer before it

@@ -22,8 +22,9 @@ _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
 class AgreementPanel(Panel):
     """Overlap and rank correlation of every other scorer with the present one, following the slider.
 
-    Scorers of weights come at once, those that need a pass over images one by one; what cannot run here is left out,
-    with the reason. Last comes whether the present scorer agrees with itself on halves of its images.
+    Scorers of weights are shown at once, those that need a pass over images one by one; those that cannot run are
+    left out, with the reason. The last result is the agreement of the present scorer with itself on halves of its
+    images.
     """
 
     name, label = "agreement", "Scorer agreement"
@@ -35,7 +36,7 @@ class AgreementPanel(Panel):
         self._reliability: dict[str, tuple[Item, str]] = {}
 
     def tick(self, view: View) -> Frames:
-        """Return what is known already, and what takes no pass over images."""
+        """Return the cached scores, and those that take no pass over images."""
         with view.study.assume_unchanged():
             if self._content != view.study.content:
                 self._content, self._scores, self._reliability = view.study.content, MenuScores(), {}
@@ -90,7 +91,7 @@ class AgreementPanel(Panel):
         return {"agreement": data, "text": self._text(view, others)}
 
     def _text(self, view: View, others: Mapping[str, Item]) -> str:
-        """What the others are compared with, who is left out and why, and the notes of the scorers."""
+        """What the others are compared with, which scorers are left out and why, and the notes of the scorers."""
         mask, present = view.mask, label(view.study, view.scorer)
         share = f"{100 * mask.ratio_requested:.4g} % of the {_COUNTED[mask.budget]} removed, {_SCOPES[mask.scope]}"
         lines = [f"Compared with “{present}”, {share}. Grey: agreement of unrelated scores (95 %)."]

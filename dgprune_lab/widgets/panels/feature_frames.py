@@ -1,4 +1,4 @@
-"""The frames of the panel "Feature shift": rows and text from what is known of the features."""
+"""The frames of the panel "Feature shift": rows and text from the cached results."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .protocol import Row, Rows, View
 
 
 def map_frame(view: View, feature_map: FeatureMap) -> Row:
-    """Return the map's rows: on the grid of ratios where it is known, else full and present alone."""
+    """Return the map's rows: on the grid of ratios where computed, else full and present alone."""
     places, ratio = feature_map.places, None
     if not feature_map.is_grid:
         places = np.concatenate([places[:1], *[places[-1:]] * (len(KNOTS) - 1)])
         ratio = view.mask.ratio_requested
     points = point_rows(feature_map.dots, places, styles=_styles(view.study))
-    if not feature_map.is_grid:  # nothing is known between the two, so the points stay where they are
+    if not feature_map.is_grid:  # no positions in between, so the points do not move
         points = [{**row, "xs": row["xs"][1:2] * len(KNOTS), "ys": row["ys"][1:2] * len(KNOTS)} for row in points]
     domains: dict[str, tuple[str, Exposure]] = {
         d.name: (d.role or "", _exposure(view, d.name)) for d in view.study.domains

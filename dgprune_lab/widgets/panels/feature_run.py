@@ -1,4 +1,4 @@
-"""What is known of the features under one choice: on a grid of ratios, with numbers, maps, and a fit under way."""
+"""Cached results on the features under one choice: numbers and maps on a grid of ratios, and a running fit."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 IMAGES = 300
 SEED = 0
 _MIN_IMAGES = 30  # of a domain, however many domains there are
-_TRUST_ROWS = 1000  # rows of a map whose neighbours are compared: it takes all pairs of them
-_POLL = 0.03  # seconds; other work waits that long at most
+_TRUST_ROWS = 1000  # rows used for the trustworthiness: its cost is quadratic in them
+_POLL = 0.03  # seconds; the longest delay of other work
 
 Key = tuple[Any, ...]
 Floats = NDArray[np.float64]
@@ -53,7 +53,7 @@ class FeatureMap:
 
 
 class FeatureRun:
-    """All that is known of one choice of layer, scorer, scope, budget and BatchNorm; it lives while the slider moves.
+    """Cached results of one choice of layer, scorer, scope, budget and BatchNorm; kept while the slider moves.
 
     Attributes:
         features: at the ratios of `KNOTS`, None before they are there.
@@ -61,7 +61,7 @@ class FeatureRun:
         maps: "linear" and "umap", as far as computed.
         problem: why there is no UMAP; empty where there may be one.
         left_out: ratio -> why there are no numbers.
-        ticket: number of times it was closed; work that began before the last time starts no fit.
+        ticket: number of times it was closed; a fit requested before the last close is discarded.
     """
 
     def __init__(self, view: View, layer: str) -> None:
@@ -78,13 +78,13 @@ class FeatureRun:
 
     @staticmethod
     def key(view: View, layer: str) -> Key:
-        """Return what it depends on."""
+        """Return the cache key: everything that the results depend on."""
         mask, batchnorm = view.mask, view.batchnorm if view.study.has_batchnorm else "as_is"
         return view.study.content, layer, mask.scorer, id(view.scorer), mask.scope, mask.budget, batchnorm
 
     @property
     def progress(self) -> float:
-        """The share of the fit that is done; 0 where none runs."""
+        """The completed share of the fit, 0 to 1; 0 without a fit."""
         fit = self._fit
         return 0.0 if fit is None else fit.progress[1]
 
@@ -94,7 +94,7 @@ class FeatureRun:
         return self.maps.get("umap") or self.maps.get("linear")
 
     def close(self) -> None:
-        """End the fit, if one runs; what is known stays."""
+        """End the fit, if one runs; keep the cached results."""
         with self._lock:
             self.ticket += 1
             fit, self._fit = self._fit, None
@@ -109,7 +109,7 @@ class FeatureRun:
         """Measure the numbers at one ratio."""
         try:
             self.rows[ratio] = number_rows(view.study, features, which=which, seed=SEED)
-        except DgpruneError as error:  # the map, and the numbers at other ratios, are still worth showing
+        except DgpruneError as error:  # the map and the numbers at other ratios are still shown
             self.rows[ratio], self.left_out[ratio] = [], str(error)
 
     def grid_steps(self, view: View, *, ticket: int) -> Iterator[bool]:

@@ -19,7 +19,7 @@ from .feature_run import KNOTS, FeatureMap, FeatureRun, Key, map_of
 from .protocol import Frames, Panel, Row, Rows, View
 
 COLUMNS = ("domain", "image", "class", "class_full", "class_pruned", "full_x", "full_y", "x", "y")
-MAX_RUNS = 6  # choices remembered, of about 2 MB each
+MAX_RUNS = 6  # choices kept in the cache, of about 2 MB each
 _STEP = 0.05  # of a fit's progress that is shown
 
 
@@ -32,7 +32,7 @@ class FeatureShiftPanel(Panel):
     straight lines between the measured ratios. A rectangle drawn on the map selects images: see `brushed`.
 
     Attributes:
-        runs: the choices that are remembered, the present one last.
+        runs: cached results by choice, the present one last.
     """
 
     name, label = "features", "Feature shift"
@@ -59,12 +59,12 @@ class FeatureShiftPanel(Panel):
         return pd.DataFrame(self._brushed, columns=pd.Index(COLUMNS)).astype(integers)
 
     def close(self) -> None:
-        """End the fit that runs; maps stay known."""
+        """End the running fit; keep the maps."""
         if self._present is not None:
             self._present.close()
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the map as far as it is known, the images in the rectangle, and the numbers at this ratio."""
+        """Yield the map as far as computed, the images in the rectangle, and the numbers at this ratio."""
         layer = self._selected("layer") or view.study.graph.names[-1]
         yield {"controls": [layer_control(view.study, layer)]}
         run = self._turn_to(view, layer)
@@ -116,7 +116,7 @@ class FeatureShiftPanel(Panel):
         return text_frame(view, run, feature_map, brushed=len(self._brushed) if self._selected("brush") else None)
 
     def _turn_to(self, view: View, layer: str) -> FeatureRun:
-        """Return what is known of this choice; the fit of another one ends."""
+        """Return the cached results of this choice; end the fit of any other."""
         key = FeatureRun.key(view, layer)
         run = self.runs.pop(key, None) or FeatureRun(view, layer)
         self.runs[key] = run

@@ -33,16 +33,16 @@ _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str, filter: int) -> dict[str, Rows]:
-    """Return the images of each domain to which the filter contributes most, up or down, and where in them."""
+    """Return the images of each domain to which the filter contributes most, up or down, with the location."""
     if (why := no_pictures(study.domains[0])) is not None:
         return {"pictures": [], "words": [_text(why, x=0, y=TOP + 12)]}
     strongest = [_strongest(data, side, layer=layer, filter=filter) for side in (0, 1)]
     batches = [d.take(rows, device=study.device) for d, (rows, _) in zip(data.pair, strongest, strict=True)]
     maps = [by.maps(batch, method=data.method, layer=layer, filter=filter) for batch in batches]
     most = max(float(values.abs().max()) for values in maps)
-    where = "right of each, where (amber: for the true class, violet: against it)"
+    where = "right of each: location (amber: for the true class, violet: against it)"
     if maps[0][0].numel() == 1:
-        where = "its map is a single position, so there is no where"
+        where = "its map is a single position, so no location is shown"
     pictures: Rows = []
     words: Rows = []
     for side, (domain, (_, values)) in enumerate(zip(data.pair, strongest, strict=True)):
@@ -59,7 +59,7 @@ def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str
 
 
 def mean_map_rows(maps: Sequence[NDArray[np.float64]]) -> dict[str, Rows]:
-    """Return the filter's mean output over the images of each domain, on one scale; dark is strong."""
+    """Return the rows of a filter's mean maps, one per domain, on one colour scale; dark is strong."""
     most = max(float(np.abs(values).max()) for values in maps) or 1.0
     low = -most if min(float(values.min()) for values in maps) < 0 else 0.0
     pictures, words = [], []
@@ -116,14 +116,14 @@ def weight_rows(study: Study, *, layer: str, filter: int) -> dict[str, Rows]:
 
 
 def rank_words(scores: Scores, *, layer: str, filter: int) -> Row:
-    """Return the filter's place in a scorer's removal order within the layer, 0 (first) to 100, and in words."""
+    """Return the filter's place in a scorer's removal order within the layer, 0 (first) to 100, and as text."""
     values = scores.values[layer]
     before = int((values < values[filter]).sum()) + int((values[:filter] == values[filter]).sum())
     return {"at": 100 * before / max(len(values) - 1, 1), "text": f"{ordinal(before + 1)} of {len(values)}"}
 
 
 def rank_rows(study: Study, items: Sequence[Item], scores: MenuScores, *, layer: str, filter: int) -> Rows:
-    """Return each scorer's place for the filter, "…" where it is not known yet; target-aware ones are marked."""
+    """Return each scorer's place for the filter, "…" where it is not computed yet; target-aware ones are marked."""
     rows: Rows = []
     for place, item in enumerate(items):
         known = scores.get(item)
@@ -145,7 +145,7 @@ def change_rows(cases: Sequence[Case]) -> Rows:
 
 
 def waiting_rows(study: Study) -> Rows:
-    """Return the same before anything is measured."""
+    """Return the rows of `change_rows` before anything is measured."""
     styles = domain_styles((d.name, d.role or "source") for d in study.domains)
     blank = {"change": None, "low": None, "high": None, "text": "…"}
     return [
@@ -155,7 +155,7 @@ def waiting_rows(study: Study) -> Rows:
 
 
 def ordinal(number: int) -> str:
-    """Return a place in words.
+    """Return a rank as an ordinal number.
 
     >>> [ordinal(k) for k in (1, 2, 3, 4, 11, 22, 113)]
     ['1st', '2nd', '3rd', '4th', '11th', '22nd', '113th']

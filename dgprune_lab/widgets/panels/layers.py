@@ -41,7 +41,7 @@ class LayersPanel(Panel):
         return None if labelled(study) else "no domain has labels, so the accuracy cannot be measured."
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield what is known, then an estimate of every layer."""
+        """Yield the cached results, then an estimate of every layer."""
         masks = _masks(view)
         yield self._frame(view, masks)
         for layer, mask in masks.items():
@@ -70,14 +70,14 @@ class LayersPanel(Panel):
             del self._rows[next(iter(self._rows))]
 
     def _best(self, view: View, mask: Mask, *, layer: str, domain: Domain) -> tuple[Rows, bool] | None:
-        """The best that is known, and whether it is an estimate."""
+        """Return the best cached result, and whether it is an estimate."""
         for images in (None, ESTIMATE_IMAGES):
             if (rows := self._rows.get(_key(view, mask, layer=layer, domain=domain, images=images))) is not None:
                 return rows, images is not None
         return None
 
     def _frame(self, view: View, masks: Mapping[str, Mask]) -> Frames:
-        """The chart's rows, those not known yet empty, and the text above."""
+        """The chart's rows, empty where not measured yet, and the text above."""
         domains, styles = labelled(view.study), domain_styles((d.name, d.role or "source") for d in view.study.domains)
         cells = {
             (layer, d.name): self._best(view, mask, layer=layer, domain=d)
@@ -112,7 +112,7 @@ def _about(view: View) -> str:
 
 
 def _worst(rows: Rows, domains: list[Domain]) -> list[str]:
-    """Which layer loses most, per domain, once all layers are known."""
+    """Which layer loses most, per domain, once all layers are measured."""
     parts = []
     for domain in domains:
         own = [row for row in rows if row["domain"] == domain.name]
@@ -126,7 +126,7 @@ def _worst(rows: Rows, domains: list[Domain]) -> list[str]:
 
 
 def _progress(rows: Rows, layers: int, *, estimates: bool) -> str:
-    """What is an estimate, and what is still to come."""
+    """Return which results are estimates or still missing, as text."""
     waits = len({row["layer"] for row in rows if row["change"] is None})
     parts = [f"~ and pale: an estimate from {ESTIMATE_IMAGES} images of a domain; all images follow."] * estimates
     parts += [f"Measuring {layers - waits} of {layers} layers."] * bool(waits)

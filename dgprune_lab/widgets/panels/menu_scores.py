@@ -26,7 +26,7 @@ def reads_target(item: Item, study: Study) -> bool:
 
 
 def label(study: Study, item: Item) -> str:
-    """Return a scorer's label wherever it is named; a target-aware one says so: "DSS ◇ target-aware"."""
+    """Return a scorer's label; a target-aware one is marked: "DSS ◇ target-aware"."""
     if isinstance(item, Scorer):
         return item.label + exposure_label("target-aware" if "target" in item.reads else "")
     alone = replace(study.provenance, scorer=item.reads, finetuning={}, selection={})
@@ -41,7 +41,7 @@ class MenuScores:
         self._known: dict[str, tuple[Item, Scores | str, list[str]]] = {}
 
     def get(self, item: Item) -> Scores | str | None:
-        """Return what is known of a scorer: scores, a reason why there are none, or None."""
+        """Return the cached result of a scorer: scores, a reason why there are none, or None."""
         entry = self._known.get(name_of(item))
         return entry[1] if entry is not None and entry[0] is item else None
 
@@ -58,7 +58,7 @@ class MenuScores:
             try:
                 why = study.unavailable(item) if isinstance(item, Scorer) else None
                 scores = why or study.score(item)
-            except Exception as error:  # a user's own scorer may raise anything; the others are still worth showing
+            except Exception as error:  # a user's own scorer may raise anything; the others are still shown
                 scores = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
         self._known[name_of(item)] = item, scores, notes
         return True

@@ -1,4 +1,4 @@
-"""What a panel of the explorer is, and what it is shown."""
+"""The protocol of a panel, and the view that it receives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Frames = Mapping[str, Mapping[str, Any] | Rows | str]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
-    """The explorer at rest, as a panel sees it.
+    """The state of the explorer at rest, passed to a panel.
 
     Attributes:
         mask: the filters that are kept.
@@ -43,7 +43,7 @@ class Panel(Protocol):
 
     A class that inherits from this one needs `name`, `label`, `charts` and `tick`; the rest has defaults.
 
-    A chart's `usermeta` may ask the page for more:
+    Options of the page in a chart's `usermeta`:
 
     - {"follows": {"ratio": "at"}}: its parameter `at` follows the slider before Python answers; likewise for the other
       choices. With "calm": 120 it is drawn at most every 120 ms meanwhile.
@@ -67,18 +67,18 @@ class Panel(Protocol):
     takes_filters: bool = False
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why it has nothing to show here; None where it has."""
+        """Return why the panel cannot be shown for this study, or None."""
         return None
 
     def tick(self, view: View) -> Frames | Iterator[Frames]:
         """Return chart name -> data name -> rows for this view; quick enough to follow a slider at rest.
 
-        Further names, beside those of charts: "text", words above the charts. "pages", {"at": 0, "of": 3}: buttons to
+        Further names, beside those of charts: "text", shown above the charts. "pages", {"at": 0, "of": 3}: buttons to
         browse, which set `selected["page"]`. "controls", a list of {"name": "layer", "label": "Layer", "value":
         "conv1", "choices": [["conv1", "first"], ...]}: menus above the charts; values are plain JSON, and the chosen
         one is `selected[name]`. "picked", {"group": ..., "filter": ...} or {}: the cell that is outlined.
-        What a frame leaves out stays. Work of many steps is an iterator, which gives way to the slider between two of
-        its frames; a frame may be empty.
+        Anything absent from a frame stays unchanged. Return an iterator for work of many steps: the slider takes
+        precedence between two frames; a frame may be empty.
         """
         ...
 
@@ -87,7 +87,7 @@ class Panel(Protocol):
         return iter(())
 
     def close(self) -> None:
-        """End what it keeps running.
+        """Stop its background work.
 
         Called when it is closed, another panel opens, the explorer is closed or no page shows it any more; perhaps more
         than once, and perhaps in another thread while `tick` is at work.

@@ -18,13 +18,13 @@ _EMPTY: Mapping[str, Any] = {"curve": [], "ends": [], "words": []}
 _ABOUT = (
     "Single weights of the whole network are removed, smallest magnitude first; BatchNorm as is. Dot: the smallest "
     "share kept whose loss on the training images stays within the tolerance. Of several networks with equal training "
-    "loss, the one with the smaller share is said to generalise better (Kuhn et al. 2021); one network alone proves "
-    "nothing."
+    "loss, the one with the smaller share is predicted to generalise better (Kuhn et al. 2021); one network alone "
+    "proves nothing."
 )
 
 
 class PrunabilityPanel(Panel):
-    """The prunability of the network as given, whatever the slider says: a quick search first, then every share.
+    """The prunability of the network as given, independent of the slider: a quick search first, then every share.
 
     The tolerance is a slider of the chart itself.
 

@@ -20,7 +20,7 @@ from .protocol import Frames, Panel, Row, Rows, View
 from .sensitivity_state import Cell, Key, SensitivityMap, SensitivityState
 
 _COMPUTING = "Computing how much each filter contributes"
-_ROOM = 2 * "\n\N{NO-BREAK SPACE}"  # for the lines that follow: nothing below moves
+_ROOM = 2 * "\n\N{NO-BREAK SPACE}"  # for the lines below, so that the layout does not shift
 
 
 class SensitivityPanel(Panel):
@@ -30,7 +30,7 @@ class SensitivityPanel(Panel):
     contributions are measured, ["between"] the two domains.
 
     Attributes:
-        state: what is known.
+        state: the cached results.
     """
 
     name, label, takes_filters = "sensitivity", "Domain-sensitive filters", True
@@ -53,7 +53,7 @@ class SensitivityPanel(Panel):
         self.state.close()
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the map, then the card of the picked filter, once each is known; what the slider removes at once."""
+        """Yield the map, then the card of the picked filter, once each is computed; mark removed filters at once."""
         study, state = view.study, self.state
         with study.assume_unchanged():
             key, controls = self._choice(study)
@@ -121,7 +121,7 @@ class SensitivityPanel(Panel):
         return None if known.is_complete(study) else self.state.shown
 
     def _card_frame(self, view: View, key: Key, cell: Cell) -> Frames:
-        """The card's rows as far as they are known."""
+        """Return the card's rows as far as computed."""
         card = self.state.card(view.study, key, cell)
         maps = card.get("maps", {"pictures": [], "words": []})
         changes = card.get("changes") or filter_card.waiting_rows(view.study)
@@ -145,7 +145,7 @@ def _map_frame(view: View, known: SensitivityMap) -> Row:
 
 
 def _text(view: View, method: Method, known: SensitivityMap) -> str:
-    """What is compared, how, and what it does not say."""
+    """Return what is compared, how, and the limits of the comparison."""
     pale = "" if known.is_complete(view.study) else "Pale: not computed; click a filter there. "
     return (
         f"How differently each filter contributes, within classes: {known.text[0]}\n"

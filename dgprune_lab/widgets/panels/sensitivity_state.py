@@ -1,4 +1,4 @@
-"""What is known of the domain sensitivity of a network's filters: maps by method and pair, and cards of filters."""
+"""Cached results on the domain sensitivity of filters: maps by method and pair, and cards of filters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Cell = tuple[str, int]
 
 @dataclass
 class SensitivityMap:
-    """What is known of one method and pair, per layer."""
+    """Cached results of one method and pair, per layer."""
 
     attributions: dict[str, Attributions] = field(default_factory=dict)
     rows: dict[str, Rows] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class SensitivityState:
         maps: by method and pair of domains.
         cards: rows of the cards, by method, pair and filter.
         scores: of the menu.
-        network: the copy that Captum works on, while one is kept.
+        network: the copy used by Captum, while one is kept.
         shown: the filter that was shown last.
     """
 
@@ -66,11 +66,11 @@ class SensitivityState:
         self.close()
 
     def close(self) -> None:
-        """Release the copy of the network, and work that is under way."""
+        """Release the copy of the network, and drop unfinished work."""
         self.network = self._work = None
 
     def map(self, study: Study, key: Key) -> SensitivityMap:
-        """Return what is known of a method and a pair."""
+        """Return the cached results of a method and a pair."""
         if self._content != study.content:
             self._content = study.content
             self._forget()
@@ -85,7 +85,7 @@ class SensitivityState:
         return [name for name in wanted if name not in self.maps[key].attributions]
 
     def attribute(self, study: Study, key: Key, layers: list[str]) -> Iterator[tuple[int, int]]:
-        """Compute the attributions of layers; yield (done, total). Dropped work is resumed where it stood."""
+        """Compute the attributions of layers; yield (done, total). Interrupted work is resumed."""
         if self._work is None or self._work[0] != (key, layers):
             options: dict[str, Any] = {"images": IMAGES, "split": SPLIT, "by": self._network(study)}
             steps = attribution_steps(study, method=key[0], between=key[1], layers=layers, **options)

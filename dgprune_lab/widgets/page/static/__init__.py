@@ -44,7 +44,7 @@ def picture(sentence: str | None, chart: str | None, *, what: str = "explorer") 
 def module_text(entry: str, *, folder: Path = FOLDER) -> str:
     """Join a module and those it imports, each as a function scope that returns its exports, dependencies first.
 
-    It understands what our own files use: `import { a, b } from "./x.js";`, exported functions and constants, and
+    Supported syntax, as used in this folder: `import { a, b } from "./x.js";`, exported functions and constants, and
     one default export. Names of different files never collide.
 
     Raises:

@@ -1,4 +1,4 @@
-// The controls above the charts: own DOM, so that they answer before any chart is there.
+// The controls above the charts: plain DOM, so that they work before the charts are drawn.
 
 import { button, node, radios, say, select, show } from "./elements.js";
 
@@ -120,7 +120,7 @@ function createButtons(acts) {
   return { box: node("span", { class: "dgx-buttons" }, pin, reset, code, save), pin, reset, code, save };
 }
 
-// Brings every control in line with the choice; `hold` leaves the slider to the hand that moves it.
+// Sets every control to the choice; `hold`: do not move a slider being dragged.
 export function showChoice(controls, choice, scorer, hold, spread) {
   const { slider } = controls;
   const percent = Math.round(choice.ratio * 10000) / 100;

@@ -1,6 +1,6 @@
 // Small DOM pieces. Text always goes through textContent: names and messages come from users.
 
-// JupyterLab takes the keys of everything that does not carry this attribute itself: arrows would move cells.
+// JupyterLab handles keys of every element without this attribute: arrows would move cells.
 const KEYS = "data-lm-suppress-shortcuts";
 const FOCUSABLE = new Set(["input", "select", "button", "textarea", "canvas", "a"]);
 
@@ -49,7 +49,7 @@ export function show(element, visible) {
   if (element.hidden === visible) element.hidden = !visible;
 }
 
-// Radios need one name per group; a random one keeps two explorers on a page apart.
+// Radios need one name per group: random, so two explorers on a page do not collide.
 export function radios(legend, options, pick) {
   const name = `dgx-${Math.random().toString(36).slice(2)}`;
   const inputs = new Map();

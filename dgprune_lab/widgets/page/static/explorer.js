@@ -112,7 +112,7 @@ function orderToggle(page) {
   return node("span", { class: "dgx-flips" }, node("span", { class: "dgx-by", text: "by" }), number, score);
 }
 
-// --- what Python says ---------------------------------------------------------------------------------------------
+// --- state from Python ---------------------------------------------------------------------------------------------
 
 function listen(page) {
   const { model } = page;
@@ -141,7 +141,7 @@ function restart(page) {
   page.fixed = page.model.get("static");
   const { controls } = page;
   page.controls = createControls(page.fixed, page.acts);
-  page.controls.info.body.hidden = controls.info.body.hidden; // an option was changed in it: it stays open
+  page.controls.info.body.hidden = controls.info.body.hidden; // an option was changed in it: keep it open
   controls.info.dispose();
   controls.box.replaceWith(page.controls.box);
   schedule(page);
@@ -188,7 +188,7 @@ function choose(page, change) {
   page.choice = page.fixed.offline ? precomputed(page.memory, next, change) : next;
   page.saved = null;
   schedule(page);
-  // While the slider moves, at most one message per SEND_EVERY; Python measures when the last one says that it rests.
+  // While the slider moves, at most one message per SEND_EVERY; Python measures when the last one reports it at rest.
   page.sliding = "ratio" in change;
   clearTimeout(page.resting);
   if (page.sliding) page.resting = setTimeout(() => sendChoice(page, false), QUIET);
@@ -217,7 +217,7 @@ function onSilence(page) {
   page.silent = true;
   page.gone = isGone(page);
   page.busy = !page.gone && (page.model.get("status")?.ack ?? 0) < page.lastSent;
-  // JupyterLab learns late that a kernel has stopped, so it is checked again and again.
+  // JupyterLab reports a stopped kernel late, so check repeatedly.
   if (page.busy && !page.ended) page.waiting = setTimeout(() => onSilence(page), BUSY_AFTER);
   schedule(page);
 }

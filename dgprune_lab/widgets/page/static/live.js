@@ -1,4 +1,4 @@
-// A run in the background: a chart that grows, words of progress, and a button to stop and resume.
+// A run in the background: a chart that grows, a progress line, and a button to stop and resume.
 
 import { button, lendKeys, node, say, show } from "./elements.js";
 import { inked } from "./memory.js";
@@ -60,7 +60,7 @@ function listen(page) {
   return () => Object.entries(handlers).forEach(([event, handler]) => page.model.off(event, handler));
 }
 
-// A run reports several times a second; JupyterLab learns late that a kernel has stopped, so silence is checked.
+// A run reports several times a second; JupyterLab reports a stopped kernel late, so check after silence.
 function watchSilence(page) {
   clearTimeout(page.quiet);
   page.silent = false;

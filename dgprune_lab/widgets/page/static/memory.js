@@ -1,4 +1,4 @@
-// What the page knows: plans and curves by key. Python makes the rows of the charts; here they are only chosen, placed
+// The cache of the page: plans and curves by key. Python makes the rows of the charts; here they are only chosen, placed
 // and coloured. No DOM in here.
 
 export const planKey = (choice) => JSON.stringify([choice.scorer, choice.scope, choice.budget]);

@@ -29,7 +29,7 @@ export function showNotice(notices, { error, gone, busy, message }) {
   say(notices.text, text ?? "");
 }
 
-// Python makes the sentence: it knows which data the scorer used.
+// The sentence comes from Python, where the data used by the scorer are recorded.
 export function showWarning(notices, scorer, exposure) {
   show(notices.warning, Boolean(exposure));
   show(notices.instead, Boolean(scorer?.instead));

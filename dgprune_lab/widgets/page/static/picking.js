@@ -67,7 +67,7 @@ export function watchBrush(holder, name, { sent, send }) {
     clearTimeout(timer);
     timer = setTimeout(check, REST);
   });
-  // Released wherever that may be; what the last movement did to the brush comes first.
+  // The release may happen outside the chart; process the last movement first.
   const release = () => holder.ended || view.runAsync().then(check);
   box.addEventListener("pointerdown", () => window.addEventListener("pointerup", release, { once: true }));
 }

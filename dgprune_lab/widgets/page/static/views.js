@@ -85,7 +85,7 @@ function settle(holder, fit) {
   holder.view.run();
 }
 
-// A chart that asks for calm is drawn at most that often while it follows the slider, so that its neighbour moves smoothly.
+// A chart with `calm` is drawn at most once per `calm` ms while it follows the slider, so that its neighbour moves smoothly.
 function waits(holder) {
   const left = (holder.spec.usermeta?.calm ?? 0) - (performance.now() - (holder.ranAt ?? -Infinity));
   if (left <= 0) return false;

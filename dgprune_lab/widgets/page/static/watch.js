@@ -37,7 +37,7 @@ const kernelOf = (page) => page.model.widget_manager?.kernel;
 export function isGone(page) {
   if (page.fixed.offline || !page.model.widget_manager || !("kernel" in page.model.widget_manager)) return page.gone;
   const kernel = kernelOf(page);
-  // A kernel deleted elsewhere is first only unreachable; after silence that counts, else it may be a hiccup.
+  // A kernel deleted elsewhere is first only unreachable; this counts after silence, otherwise it may be temporary.
   const silent = page.silent && (kernel?.connectionStatus ?? "connected") !== "connected";
   return page.lost || silent || !kernel || kernel.isDisposed || ["dead", "terminating"].includes(kernel.status);
 }
