@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from material import domain, norm_net, randomise
+from material import domain, norm_net, plain_net, randomise
 from torch import nn
 
 import dgprune_lab as dg
@@ -188,3 +188,16 @@ def test_at_ratio_0_nothing_differs_significantly() -> None:
     frame = dg.diagnostics.compare(study_of(), scorers=["l1"], ratios=[0.0], draws=3)
     row = rows_of(frame, "difference")["l1", "a"]
     assert row.value == 0 and row.low < -0.01 and row.high > 0.01
+    assert frame.seed.isna().all(), "three draws have no single seed"
+
+
+def test_a_network_without_batchnorm_is_not_recalibrated() -> None:
+    network = randomise(plain_net(), dtype=torch.float32)
+    study = dg.Study(network, sources=[domain("a", count=90)])
+    assert set(dg.diagnostics.compare(study, scorers=["l1"], against="l2").batchnorm) == {"as_is"}
+
+
+def test_the_first_images_are_not_taken_for_all() -> None:
+    study = study_of()
+    sizes = [len(study.outcomes(None, domain="a", images=images)) for images in (5, None, 7)]
+    assert sizes == [5, 30, 7]

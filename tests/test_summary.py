@@ -204,8 +204,8 @@ def test_images_on_one_point_are_not_their_own_neighbours() -> None:
     table = map_table(np.repeat(np.random.default_rng(0).standard_normal((20, 2)), 3, axis=0))
     assert dg.diagnostics.map_agreement(table, table, neighbours=2).value.tolist()[-1] == 1
     moved = map_table(np.random.default_rng(1).standard_normal((60, 2)))
-    shared = dg.diagnostics.map_agreement(table, moved, neighbours=59).value.tolist()[-1]
-    assert shared == 1, "all others are neighbours on both"
+    last = dg.diagnostics.map_agreement(table, moved, neighbours=59).iloc[-1]
+    assert last.value == last.chance == 1, "all others are neighbours on both"
 
 
 def test_attribution_maps_need_labels_and_a_filter() -> None:
@@ -227,3 +227,16 @@ def test_runs_end_at_the_last_or_at_the_best_epoch() -> None:
     assert best["a"] == round(100 * expected["a"], 1) and best["t"] == round(100 * expected["t"], 1)
     with pytest.raises(dg.DgpruneError, match="'last', 'best'"):
         dg.diagnostics.run_ends({"run": run}, epoch="final")  # type: ignore[arg-type]
+
+
+def test_percents_are_not_multiplied_again() -> None:
+    rows = [{"domain": "a", "metric": "m", "value": 12.0, "low": 10.0, "high": 14.0, "unit": "%"}]
+    assert dg.summary(dg.tidy(rows)).value.item() == "12.0 % (10.0 to 14.0)"
+
+
+def test_intervals_are_apart_on_either_side() -> None:
+    low = {"network": "A", "metric": "m", "value": 1.0, "low": 0.5, "high": 1.5, "better_direction": "lower"}
+    high = {**low, "network": "B", "value": 3.0, "low": 2.5, "high": 3.5}
+    for rows in ([low, high], [high, low]):
+        line = dg.diagnostics.predicted_order(dg.tidy(rows, extra=("network", "better_direction"))).iloc[0]
+        assert (line.predicts, line.intervals) == ("A", "apart")
