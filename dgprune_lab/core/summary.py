@@ -50,7 +50,7 @@ def summary(
     names = [
         name
         for name, column in frame.items()
-        if name not in _HIDDEN and column.notna().any() and (name in _ALWAYS or column.nunique() > 1)
+        if name not in _HIDDEN and column.notna().any() and (name in _ALWAYS or column.nunique(dropna=False) > 1)
     ]
     rows = frame.to_dict("records")
     table = cast(pd.DataFrame, frame[names]).reset_index(drop=True).rename(columns={"ratio_requested": "removed"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -74,17 +75,18 @@ def _correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> fl
     """Spearman's rank correlation; NaN where one side has no two different values."""
     if min(len(np.unique(a)), len(np.unique(b))) < 2:
         return np.nan
-    return float(spearmanr(a, b)[0])
+    return float(np.asarray(spearmanr(a, b))[0])
 
 
 def _places(table: pd.DataFrame, ratio: float) -> pd.DataFrame:
     """A line per domain and image: its place, map_1 and map_2, and its class."""
-    rows = table[table["metric"].isin(["map_1", "map_2"]) & (table["ratio_requested"] == ratio)]
+    wanted = table["metric"].isin(["map_1", "map_2"]) & (table["ratio_requested"] == ratio)
+    rows = cast(pd.DataFrame, table[wanted])
     if rows.empty:
         raise DgpruneError(f"the table holds no map at ratio {ratio:g}; make it with embedding='umap' or 'linear'.")
-    if rows.duplicated(["domain", "image", "metric"]).any():
+    if rows.duplicated(subset=["domain", "image", "metric"]).any():
         raise DgpruneError(
             "the table holds several maps at this ratio; choose one layer: table[table.group == 'conv5']."
         )
     places = rows.pivot(index=["domain", "image"], columns="metric", values="value")
-    return places.join(rows.drop_duplicates(["domain", "image"]).set_index(["domain", "image"])["class"])
+    return places.join(rows.drop_duplicates(subset=["domain", "image"]).set_index(["domain", "image"])["class"])
