@@ -16,17 +16,6 @@ export function paintCharts(page, pins, now) {
   say(page.exposures, frame?.exposures ?? "");
 }
 
-export async function loadCharts(page) {
-  try {
-    const { exports } = await page.host.getWidget(page.fixed.host);
-    if (page.ended) return;
-    page.embed = exports.vegaEmbed;
-    embedCharts(page);
-  } catch (problem) {
-    for (const box of Object.values(page.boxes)) say(box, `The charts could not be loaded: ${problem.message}`);
-  }
-}
-
 export function embedCharts(page) {
   const { specs } = page.fixed;
   page.inks = inksOf(page.root);

@@ -1,7 +1,7 @@
 // The live pruning explorer: draws what the model's traits hold, sends what the user chooses.
 // draw() needs only get/on/off/set/save_changes/send of its model, so a static page can fake one.
 
-import { embedCharts, endCharts, loadCharts, paintCharts } from "./charts.js";
+import { embedCharts, endCharts, paintCharts } from "./charts.js";
 import { createControls, showChoice } from "./controls.js";
 import { button, lendKeys, node, say, show } from "./elements.js";
 import { createMemory, curveKey, frameAt, maskOf, nearest, planKey, sharedWith } from "./memory.js";
@@ -9,7 +9,7 @@ import { createNotices, showCode, showNotice, showPins, showWarning } from "./no
 import { answerOffline, precomputed, settleOffline } from "./offline.js";
 import { clearPanels, createPanels, showPanels } from "./panels.js";
 import { createStrip, drawStrip } from "./strip.js";
-import { inksOf } from "./views.js";
+import { inksOf, loadVega } from "./views.js";
 import { isGone, watchKernel, watchSize, watchTheme } from "./watch.js";
 
 const SEND_EVERY = 60; // ms between two choices sent while the slider moves
@@ -22,7 +22,7 @@ export function draw(el, model, host) {
   layOut(page);
   const stops = [listen(page), watchSize(page), watchTheme(page, () => embedAgain(page)), watchKernel(page), lendKeys(page.root)];
   paint(page);
-  loadCharts(page);
+  loadVega(page, embedCharts, Object.values(page.boxes));
   return () => {
     page.ended = true;
     cancelAnimationFrame(page.frame);

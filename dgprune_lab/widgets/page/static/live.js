@@ -2,7 +2,7 @@
 
 import { button, lendKeys, node, say, show } from "./elements.js";
 import { inked } from "./memory.js";
-import { createView, endView, feed, inksOf } from "./views.js";
+import { createView, endView, feed, inksOf, loadVega } from "./views.js";
 import { isGone, watchKernel, watchTheme } from "./watch.js";
 
 const BUSY_AFTER = 2000; // ms without an answer to a button until Python counts as busy
@@ -20,7 +20,7 @@ function draw(el, model, host) {
   const again = () => embed(page);
   const stops = [() => observer.disconnect(), listen(page), watchTheme(page, again), watchKernel(page), lendKeys(page.root)];
   paint(page);
-  load(page);
+  loadVega(page, embed, [page.box]);
   return () => {
     page.ended = true;
     cancelAnimationFrame(page.frame);
@@ -93,17 +93,6 @@ function press(page, type) {
 function answered(page) {
   clearTimeout(page.waiting);
   Object.assign(page, { pressedIn: null, busy: false });
-}
-
-async function load(page) {
-  try {
-    const { exports } = await page.host.getWidget(page.fixed.host);
-    if (page.ended) return;
-    page.embed = exports.vegaEmbed;
-    embed(page);
-  } catch (problem) {
-    say(page.box, `The chart could not be loaded: ${problem.message}`);
-  }
 }
 
 function embed(page) {

@@ -2,7 +2,7 @@
 
 import { lendKeys, node, say } from "./elements.js";
 import { inked } from "./memory.js";
-import { createView, endView, inksOf } from "./views.js";
+import { createView, endView, inksOf, loadVega } from "./views.js";
 import { watchTheme } from "./watch.js";
 
 function draw(el, model, host) {
@@ -11,24 +11,13 @@ function draw(el, model, host) {
   page.root = node("div", { class: "dgx dgx-live-chart" }, page.box);
   el.append(page.root);
   const stops = [watchTheme(page, () => embed(page)), lendKeys(page.root)];
-  load(page);
+  loadVega(page, embed, [page.box]);
   return () => {
     page.ended = true;
     stops.forEach((stop) => stop());
     if (page.chart) endView(page.chart);
     page.root.remove();
   };
-}
-
-async function load(page) {
-  try {
-    const { exports } = await page.host.getWidget(page.fixed.host);
-    if (page.ended) return;
-    page.embed = exports.vegaEmbed;
-    embed(page);
-  } catch (problem) {
-    say(page.box, `The chart could not be loaded: ${problem.message}`);
-  }
 }
 
 // A change of theme draws the chart anew; what its inputs were set to is kept.

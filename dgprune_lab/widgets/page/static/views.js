@@ -1,6 +1,18 @@
 // Vega views: embedded once, their named data swapped, their size and colours following the page.
 
-import { adopt } from "./elements.js";
+import { adopt, say } from "./elements.js";
+
+// Fetch the page's Vega, then call `embed(page)`; an error is shown in every box.
+export async function loadVega(page, embed, boxes) {
+  try {
+    const { exports } = await page.host.getWidget(page.fixed.host);
+    if (page.ended) return;
+    page.embed = exports.vegaEmbed;
+    embed(page);
+  } catch (problem) {
+    for (const box of boxes) say(box, `The chart could not be loaded: ${problem.message}`);
+  }
+}
 
 export function inksOf(root) {
   const [r, g, b] = (getComputedStyle(root).color.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
