@@ -1,0 +1,253 @@
+"""The border: public functions hold their arguments against their type hints, and answer in words."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, get_type_hints
+
+from .errors import DgpruneError
+from .hints import Kind, Refused, kind_of
+
+Public = TypeVar("Public", bound=Callable[..., Any])
+
+_LEFT = ("forward", "extra_repr")
+"""Methods that PyTorch calls and traces."""
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+# How to get what was wanted: first for what was given in its place, then for anything else.
+_INSTEAD = {
+    ("Module", "Study"): "Pass its network, study.model.",
+    ("Domain", "Study"): "Pass its domains, study.domains.",
+    ("DataFrame", "Study"): "Make the table first with the diagnostic of this name.",
+    ("Study", "Module"): "Make a study first: dg.Study(model, sources=[...]).",
+    ("Mask", "Scores"): "Choose filters first: dg.allocate(scores, ratio=0.5).",
+    ("Mask", "float"): "Choose filters first: dg.allocate(scores, ratio=0.5).",
+    ("Scores", "str"): "Score first: study.score('l1').",
+    ("Scores", "Mask"): "Pass the scores that it was made from.",
+    ("Domain", "str"): "Load it first: dg.data.load('mnist').",
+    ("Domain", "Tensor"): "Make a domain first: dg.Domain.from_arrays('name', images=...).",
+    ("Scorer", "function"): "Decorate the function with @dg.scorer('name').",
+    ("FilterGraph", "Study"): "Pass its groups, study.graph.",
+    ("FilterGraph", "Module"): "Read its groups first: dg.read_groups(model, images).",
+    ("str", "Domain"): "Pass its name.",
+}
+_MADE = {
+    "Study": "Make one with dg.Study(model, sources=[...]) or dg.demo().",
+    "Domain": "Make one with dg.Domain.from_arrays('name', images=...) or dg.data.load('mnist').",
+    "DataFrame": "Pass the table that a diagnostic returns.",
+    "Mask": "Make one with dg.allocate(scores, ratio=0.5).",
+    "WeightMask": "Make one with dg.allocate of scores of single weights.",
+    "Scores": "Make them with study.score('l1').",
+    "Scorer": "The names are in list(dg.SCORERS).",
+    "FilterGraph": "Pass study.graph or dg.read_groups(model, images).",
+    "Module": "Pass the network itself, such as study.model.",
+    "PruningRun": "Make one with dg.train_with_pruning(...).",
+    "TrainingOptions": "Make them with dg.TrainingOptions(epochs=...).",
+    "PruneSchedule": "Make one with dg.PruneSchedule.everywhere(...).",
+    "Tensor": "Convert it with torch.as_tensor(...).",
+}
+
+
+class _Border:
+    """The compiled hints of one function: each argument's kind and default."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        parameters = inspect.signature(function).parameters
+        self.function = function
+        self.method = next(iter(parameters), "") in ("self", "cls")
+        self.defaults = {name: p.default for name, p in parameters.items()}
+        kinds = [p.kind for p in parameters.values()]
+        self.open = inspect.Parameter.VAR_KEYWORD in kinds
+        self.endless = inspect.Parameter.VAR_POSITIONAL in kinds
+        self.places = [name for name, p in parameters.items() if p.kind in _BY_PLACE]
+        self.names = [name for name, p in parameters.items() if p.kind in _BY_NAME][int(self.method) :]
+        self.needed = [name for name in self.names if self.defaults[name] is inspect.Parameter.empty]
+        hints = resolved_hints(function)
+        self.kinds = {name: kind_of(hints[name]) for name in self.places + self.names if name in hints}
+
+    def take(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments as the function takes them.
+
+        Raises:
+            DgpruneError: an unknown, missing, repeated or wrong argument.
+        """
+        if len(args) > len(self.places) and not self.endless:
+            raise self._error(args, self._too_many(args))
+        given = self.places[: len(args)]
+        for name in options:
+            if name in given:
+                raise self._error(args, f" got {name} twice: give it once.")
+            if name not in self.kinds and name not in self.names and not self.open:
+                raise self._error(args, self._unknown(name))
+        for name in self.needed:
+            if name not in options and name not in given:
+                raise self._error(args, f" needs the argument {name!r}: {self._words(name)}.")
+        taken = [self._take(name, value, args) for name, value in zip(given, args, strict=False)]
+        return (*taken, *args[len(given) :]), {name: self._take(name, value, args) for name, value in options.items()}
+
+    def _take(self, name: str, value: Any, args: tuple[Any, ...]) -> Any:
+        kind = self.kinds.get(name)
+        if kind is None:
+            return value
+        default = self.defaults.get(name, inspect.Parameter.empty)
+        if value is default or (value is None and isinstance(default, tuple | list | dict) and not default):
+            return default
+        try:
+            return kind.take(value)
+        except Refused as refused:
+            raise self._error(args, self._sentence(name, kind, refused)) from None
+
+    def _sentence(self, name: str, kind: Kind, refused: Refused) -> str:
+        wanted = refused.must or f"be {kind.words}"
+        advice = refused.advice or _advice(kind, refused.value, self.defaults.get(name))
+        if not advice and not refused.must:
+            advice = f"See help({self.function.__qualname__.removesuffix('.__init__')})."
+        return f": {name} must {wanted}; got {shown(refused.value)}{refused.where}. {advice}".rstrip()
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f" has no argument {name!r}; it takes {', '.join(self.names) or 'none'}.{hint}"
+
+    def _too_many(self, args: tuple[Any, ...]) -> str:
+        places, rest = self.places[int(self.method) :], [n for n in self.names if n not in self.places]
+        count, by_name = len(args) - int(self.method), f" Name the others, such as {rest[0]}=...." if rest else ""
+        if not self.names:
+            return f" takes no argument; got {count}."
+        taken = f"only {' and '.join(places)} without a name" if places else "its arguments by name"
+        return f" takes {taken}; got {count} values without one.{by_name}"
+
+    def _words(self, name: str) -> str:
+        return self.kinds[name].words if name in self.kinds else "see its help"
+
+    def _error(self, args: tuple[Any, ...], sentence: str) -> DgpruneError:
+        name = self.function.__qualname__.rpartition("<locals>.")[2]
+        if name.endswith(".__init__"):
+            name = type(args[0]).__name__
+        return DgpruneError(f"{name}(){sentence}")
+
+
+def public(thing: Public) -> Public:
+    """Hold the arguments of a public function against its type hints; of a class, of its constructor and methods.
+
+    What is plainly meant is converted: one item or the values of a dict where a list is wanted, an array or a
+    generator for a list, numbers of numpy and torch, a string for a path, None where the default is empty.
+
+    Raises:
+        DgpruneError: when called with an unknown or missing argument, or with one of another kind. The sentence names
+            the argument, what was wanted, what was got and what to do next.
+
+    >>> from dgprune_lab.core import public
+    >>> @public
+    ... def half(*, ratios: list[float]) -> list[float]:
+    ...     return [ratio / 2 for ratio in ratios]
+    >>> half(ratios=1)
+    [0.5]
+    >>> half(ratio=1)
+    Traceback (most recent call last):
+    dgprune_lab.core.errors.DgpruneError: half() has no argument 'ratio'; it takes ratios. Did you mean 'ratios'?
+    """
+    if not isinstance(thing, type):
+        return _held(thing)
+    members: dict[str, Any] = dict(vars(thing))
+    for name, member in members.items():
+        if name == "__init__" or not (name.startswith("_") or name in _LEFT):
+            if isinstance(member, classmethod | staticmethod):
+                setattr(thing, name, type(member)(_held(member.__func__)))
+            elif isinstance(member, types.FunctionType):
+                setattr(thing, name, _held(member))
+    return cast(Public, thing)
+
+
+def _held(function: Any) -> Any:
+    compiled, border = _Border, None
+
+    def held(*args: Any, **options: Any) -> Any:
+        nonlocal border
+        if border is None:
+            border = compiled(function)
+        args, options = border.take(args, options)
+        return function(*args, **options)
+
+    # With the globals of the function itself: doctest looks there, and so does whoever resolves hints.
+    made = types.FunctionType(held.__code__, inspect.unwrap(function).__globals__, None, None, held.__closure__)
+    functools.update_wrapper(made, function)
+    made.is_public = True  # pyright: ignore[reportFunctionMemberAccess]
+    return made
+
+
+def resolved_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the hints of the parameters, those included whose names are imported under TYPE_CHECKING.
+
+    A hint that cannot be resolved is left out: that argument is not checked.
+    """
+    base, hints = inspect.unwrap(function), {}
+    annotations = {name: hint for name, hint in getattr(base, "__annotations__", {}).items() if name != "return"}
+    for name, hint in annotations.items():
+        held = types.SimpleNamespace(__annotations__={name: hint})
+        for names in (dict, functools.partial(_typing_names, base.__module__)):
+            try:
+                space = {**names(), **base.__globals__}
+                hints[name] = get_type_hints(held, space, include_extras=True)[name]
+                break
+            except (NameError, AttributeError, TypeError):
+                continue
+    return hints
+
+
+def _typing_names(module: str) -> dict[str, Any]:
+    """What a module imports under TYPE_CHECKING."""
+    names = {"__package__": sys.modules[module].__package__, "__name__": module}
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            exec(compile(ast.Module(node.body, []), module, "exec"), names)
+    return names
+
+
+def _advice(kind: Kind, value: object, default: object) -> str:
+    """What to do next."""
+    got = "function" if isinstance(value, types.FunctionType) else type(value).__name__
+    ancestors = [got, *(base.__name__ for base in type(value).__mro__)]
+    for wanted in kind.names:
+        for name in ancestors:
+            if (wanted, name) in _INSTEAD:
+                return _INSTEAD[wanted, name]
+    if isinstance(value, type) and value.__name__ in kind.names:
+        return f"This is the class: make one with {value.__name__}(...)."
+    if value is None and default is not inspect.Parameter.empty:
+        return f"Leave it out for the default, {shown(default)}."
+    if isinstance(value, list | tuple) and "dict" in kind.names:
+        return "Give each a name: {'first': ...}."
+    return next((_MADE[wanted] for wanted in sorted(kind.names) if wanted in _MADE), "")
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: short, and never a whole array or network.
+
+    >>> shown("0.5"), shown(None), shown([1, 2])
+    ("'0.5' (str)", 'None', '[1, 2]')
+    """
+    name = type(value).__name__
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):
+        return f"the function {value.__name__}"
+    if isinstance(value, str | bytes | int | float | complex):
+        text = repr(value)
+        return f"{text if len(text) <= 60 else f'{text[:57]}...'} ({name})"
+    if isinstance(value, list | tuple) and len(value) <= 4 and all(isinstance(v, str | int | float) for v in value):
+        return repr(value)
+    article = "an" if name[0] in "AEIOUaeiou" else "a"
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"{article} {name} of shape {tuple(shape)}"
+    return f"{article} {name} of {len(value)}" if isinstance(value, list | tuple | dict | set) else f"{article} {name}"
