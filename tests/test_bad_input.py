@@ -76,7 +76,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "split overlap": (lambda: arrays(splits={"train": [1, 2], "score": [2]}), r"is in two splits"),
     "padding": (lambda: arrays().padded(8), r"12 x 12 cannot be padded to 8 x 8"),
     "no source": (lambda: study(sources=[]), r"at least one source"),
-    "not a module": (lambda: study(model=torch.zeros), r"needs a torch\.nn\.Module"),
+    "not a module": (lambda: study(model=torch.zeros), r"model must be a network \(nn\.Module\); got the function zeros"),
     "same names": (lambda: study(targets=[arrays()]), r"different names; got a, a"),
     "two sizes": (
         lambda: study(targets=[arrays("b", images=images(12, 3, 8, 8))]),
@@ -104,7 +104,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "ratio": (lambda: dg.sweep(study(), ratios=[1.0]), r"ratio must lie in \[0, 1\)"),
     "column": (lambda: tidy([{"accuracy": 1.0}]), r"names the column 'accuracy'; allowed: scorer, ratio_requested"),
     "nothing saved": (lambda: dg.load("nowhere/at_all", model=net()), r"no network at nowhere/at_all"),
-    "unknown demo": (lambda: dg.demo("digit"), r"unknown demo 'digit'.*Did you mean 'digits'"),  # type: ignore[arg-type]
+    "unknown demo": (lambda: dg.demo("digit"), r"must be one of 'digits', 'paper'.*Did you mean 'digits'"),  # type: ignore[arg-type]
     "infinite scores": (
         lambda: dg.Scores("mine", {"0": torch.full((6,), torch.inf), "4": torch.zeros(8)}, study().graph),
         r"scorer 'mine' gave NaN or infinite scores in layer '0'",

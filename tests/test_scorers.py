@@ -283,11 +283,11 @@ def test_scorers_are_taken_by_name_or_as_objects() -> None:
         study.score("tailor")
     with pytest.raises(dg.DgpruneError, match=r"'mine' has no option 'p'; it takes: power"):
         study.score(mine, options={"p": 2})
-    with pytest.raises(dg.DgpruneError, match=r"name or a function decorated"):
+    with pytest.raises(dg.DgpruneError, match=r"a scorer \(a name, a Scorer or Scores\).*Decorate the function"):
         study.score(lambda view: view.weight.sum(1))  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match=r"needs a docstring"):
         dg.scorer("bare")(lambda view: view.weight.sum(1))
-    with pytest.raises(dg.DgpruneError, match=r"unknown need 'weight'.*Did you mean 'weights'"):
+    with pytest.raises(dg.DgpruneError, match=r"needs must be .*got 'weight'.*Did you mean 'weights'"):
         dg.scorer("bad", needs=("weight",))(made(lambda view: view).function)  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match=r"not followed by a BatchNorm"):
         study_of(randomise(plain_net(), dtype=torch.float32)).score("bn_scale")

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError, exposure_label, exposure_of, is_missing, scorer_exposure, with_scorer_exposure
+from ..core import DgpruneError, exposure_label, exposure_of, is_missing, public, scorer_exposure, with_scorer_exposure
 from .drop import change_of
 from .marks import ZERO, interval_marks, layered, row_numbers, rows_of, signed_axis, step_above, tooltip
 from .theme import Rows, beside, domain_styles_of, percent, point_of, records, role_label, shortened, titled
@@ -23,6 +23,7 @@ _SPANS = (1, 2, 5, 10, 25, 50, 100)
 _LETTERS = 34
 
 
+@public
 def after_finetuning(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatChart:
     """Draw the differences to the baseline as dots with intervals over training seeds, in points, a panel per domain.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import altair as alt
 import pandas as pd
 
-from ..core import choice, exposure_label, is_missing, scorer_exposure
+from ..core import choice, exposure_label, is_missing, public, scorer_exposure
 from .drop import CAPTION, POINTS, is_overall
 from .marks import ZERO, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
@@ -21,6 +21,7 @@ Metric = Literal["accuracy_change", "relative_drop"]
 TITLES = {"accuracy_change": POINTS, "relative_drop": "Share of the accuracy lost (%)"}
 
 
+@public
 def drop_curve(
     frame: pd.DataFrame, *, metric: Metric = "accuracy_change", step: float = 0.05, width: int = 360, height: int = 260
 ) -> alt.HConcatChart:

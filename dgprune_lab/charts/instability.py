@@ -12,7 +12,7 @@ import math
 import altair as alt
 import pandas as pd
 
-from ..core import exposure_of, is_missing
+from ..core import exposure_of, is_missing, public
 from .marks import COLOUR, LABEL_HEIGHT, POINT, RIGHT, layered, line_names, of_field, rows_of, spread, tooltip
 from .theme import Rows, domain_styles_of, finish, interval_of, point_of, records, shortened, titled, with_minus
 
@@ -20,6 +20,7 @@ PADDING = {"left": 52, "right": 140, "top": 12, "bottom": 38}
 TITLES = {"accuracy": "Accuracy at the end (%)", "generalization_gap": "Training minus reported accuracy (points)"}
 
 
+@public
 def instability(
     frame: pd.DataFrame, *, metric: str = "accuracy", width: int = 420, height: int = 280
 ) -> alt.LayerChart:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import altair as alt
 import pandas as pd
 
-from ..core import DIAMOND, is_target_aware
+from ..core import DIAMOND, is_target_aware, public
 from .marks import canvas, layered, rows_of, tooltip
 from .theme import Rows, finish, records, role_label, with_minus
 
@@ -18,6 +18,7 @@ PADDING = {"left": 8, "right": 8, "top": 6, "bottom": 6}
 _TOP, _SIDE, _GAP, _LINE = 22, 76, 70, 15
 
 
+@public
 def mean_map(frame: pd.DataFrame, *, size: int = 104) -> alt.LayerChart:
     """Draw the maps of `diagnostics.mean_map`: a row per filter, a column per domain.
 

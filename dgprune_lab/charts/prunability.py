@@ -20,7 +20,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError, is_missing
+from ..core import DgpruneError, is_missing, public
 from ..stats import unlike
 from .marks import COLOUR, DASH, LEFT, RIGHT, TEXT_COLOUR, layered, of_field, rows_of, tooltip
 from .theme import Data, Rows, finish, records, scorer_styles, shortened, titled
@@ -32,6 +32,7 @@ _DOTS = 40
 _LEAST, _MOST = 1e-9, 1e6
 
 
+@public
 def prunability(
     frame: pd.DataFrame, *, tolerance: float | None = None, width: int = 560, height: int = 300
 ) -> alt.LayerChart:

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError, exposure_label, is_missing, scorer_exposure
+from ..core import DgpruneError, exposure_label, is_missing, public, scorer_exposure
 from .marks import LEFT, OPACITY, RIGHT, layered, rows_of
 from .theme import Rows, finish, records
 
@@ -20,6 +20,7 @@ PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}
 QUANTITIES = {"filters": "Filters", "parameters": "Parameters", "macs": "MACs", "bytes": "File size"}
 
 
+@public
 def size_and_cost(
     frame: pd.DataFrame, *, full: Mapping[str, float] | None = None, width: int = 280, height: int = 148
 ) -> alt.LayerChart:

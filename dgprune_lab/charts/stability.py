@@ -8,7 +8,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from ..core import is_missing
+from ..core import is_missing, public
 from .agreement import dot_mark, dot_plot
 from .marks import tooltip
 from .theme import Rows, beside, marked, records, with_minus
@@ -17,6 +17,7 @@ TITLES = {"halves": "On other images of the same domains", "training_seeds": "On
 ROW = 26
 
 
+@public
 def stability(frame: pd.DataFrame, *, width: int = 300) -> alt.HConcatChart:
     """Draw the rank correlation of every scorer with itself, over halves of the images and over trainings.
 

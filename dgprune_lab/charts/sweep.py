@@ -27,6 +27,7 @@ from ..core import (
     exposure_label,
     exposure_of,
     is_missing,
+    public,
     scorer_exposure,
     strongest_exposure,
     with_scorer_exposure,
@@ -67,6 +68,7 @@ NAMES = ("curves", "gaps", "now", "dots", "names", "pinned", "full", "chance")
 REMOVED = alt.X("removed:Q", scale=alt.Scale(domain=[0, 100], nice=False), title="Removed (%)")
 
 
+@public
 def sweep(
     frame: pd.DataFrame,
     *,

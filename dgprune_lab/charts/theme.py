@@ -11,7 +11,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ..core import DIAMOND, EXPOSURE_WORDS, Exposure, is_missing, scorer_exposure
+from ..core import DIAMOND, EXPOSURE_WORDS, Exposure, is_missing, public, scorer_exposure
 
 FIRST_SOURCE = "#0072B2"
 FIRST_TARGET = "#D55E00"
@@ -52,6 +52,7 @@ class DomainStyle:
     role: str = ""
 
 
+@public
 def domain_styles(domains: Iterable[tuple[str, str]]) -> dict[str, DomainStyle]:
     """Return a style per domain from (name, role) pairs; role is "source" or "target".
 
@@ -176,6 +177,7 @@ def beside(
     return _in_style(chart)
 
 
+@public
 def svg(chart: Any) -> str:
     """Render a chart as SVG, without a browser."""
     import vl_convert

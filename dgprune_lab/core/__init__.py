@@ -14,8 +14,8 @@ from .exposure import scorer_exposure, strongest_exposure, with_scorer_exposure
 from .tables import COLUMNS, SEEN, BatchNorm, Budget, Scope, Seen, choice, tidy
 from .summary import summary
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
-from .hints import Count, NotNegative, Positive, Ratio, Seed, Share, Whole, Within
-from .border import public, resolved_hints
+from .kinds import Count, NotNegative, Positive, Ratio, Seed, Share, Whole, Within
+from .border import border_of, public, resolved_hints
 from .files import card_text, read_card, write_file
 from .steps import Stepwise, drain, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast, get_type_hints
 
 from .errors import DgpruneError
-from .hints import Kind, Refused, kind_of
+from .hints import kind_of
+from .kinds import Kind, Refused
 
 Public = TypeVar("Public", bound=Callable[..., Any])
 
@@ -29,6 +30,7 @@ _INSTEAD = {
     ("Study", "Module"): "Make a study first: dg.Study(model, sources=[...]).",
     ("Mask", "Scores"): "Choose filters first: dg.allocate(scores, ratio=0.5).",
     ("Mask", "float"): "Choose filters first: dg.allocate(scores, ratio=0.5).",
+    ("Mask", "WeightMask"): "Filters are removed, single weights only masked: use masked.",
     ("Scores", "str"): "Score first: study.score('l1').",
     ("Scores", "Mask"): "Pass the scores that it was made from.",
     ("Domain", "str"): "Load it first: dg.data.load('mnist').",
@@ -55,7 +57,7 @@ _MADE = {
 }
 
 
-class _Border:
+class Border:
     """The compiled hints of one function: each argument's kind and default."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -79,20 +81,21 @@ class _Border:
             DgpruneError: an unknown, missing, repeated or wrong argument.
         """
         if len(args) > len(self.places) and not self.endless:
-            raise self._error(args, self._too_many(args))
+            raise DgpruneError(self._text(args, self._too_many(args)))
         given = self.places[: len(args)]
         for name in options:
             if name in given:
-                raise self._error(args, f" got {name} twice: give it once.")
+                raise DgpruneError(self._text(args, f" got {name} twice: give it once."))
             if name not in self.kinds and name not in self.names and not self.open:
-                raise self._error(args, self._unknown(name))
+                raise DgpruneError(self._text(args, self._unknown(name)))
         for name in self.needed:
             if name not in options and name not in given:
-                raise self._error(args, f" needs the argument {name!r}: {self._words(name)}.")
-        taken = [self._take(name, value, args) for name, value in zip(given, args, strict=False)]
-        return (*taken, *args[len(given) :]), {name: self._take(name, value, args) for name, value in options.items()}
+                raise DgpruneError(self._text(args, f" needs the argument {name!r}: {self._words(name)}."))
+        taken = [self.held(name, value, args) for name, value in zip(given, args, strict=False)]
+        return (*taken, *args[len(given) :]), {name: self.held(name, value, args) for name, value in options.items()}
 
-    def _take(self, name: str, value: Any, args: tuple[Any, ...]) -> Any:
+    def held(self, name: str, value: Any, args: tuple[Any, ...] = ()) -> Any:
+        """Return one argument as the function takes it."""
         kind = self.kinds.get(name)
         if kind is None:
             return value
@@ -102,11 +105,11 @@ class _Border:
         try:
             return kind.take(value)
         except Refused as refused:
-            raise self._error(args, self._sentence(name, kind, refused)) from None
+            raise DgpruneError(self._text(args, self._sentence(name, kind, refused))) from None
 
     def _sentence(self, name: str, kind: Kind, refused: Refused) -> str:
         wanted = refused.must or f"be {kind.words}"
-        advice = refused.advice or _advice(kind, refused.value, self.defaults.get(name))
+        advice = refused.advice or _advice(kind, refused, self.defaults.get(name))
         if not advice and not refused.must:
             advice = f"See help({self.function.__qualname__.removesuffix('.__init__')})."
         return f": {name} must {wanted}; got {shown(refused.value)}{refused.where}. {advice}".rstrip()
@@ -127,11 +130,11 @@ class _Border:
     def _words(self, name: str) -> str:
         return self.kinds[name].words if name in self.kinds else "see its help"
 
-    def _error(self, args: tuple[Any, ...], sentence: str) -> DgpruneError:
+    def _text(self, args: tuple[Any, ...], sentence: str) -> str:
         name = self.function.__qualname__.rpartition("<locals>.")[2]
         if name.endswith(".__init__"):
             name = type(args[0]).__name__
-        return DgpruneError(f"{name}(){sentence}")
+        return f"{name}(){sentence}"
 
 
 def public(thing: Public) -> Public:
@@ -167,7 +170,7 @@ def public(thing: Public) -> Public:
 
 
 def _held(function: Any) -> Any:
-    compiled, border = _Border, None
+    compiled, border = border_of, None
 
     def held(*args: Any, **options: Any) -> Any:
         nonlocal border
@@ -181,6 +184,12 @@ def _held(function: Any) -> Any:
     functools.update_wrapper(made, function)
     made.is_public = True  # pyright: ignore[reportFunctionMemberAccess]
     return made
+
+
+@functools.lru_cache(maxsize=256)
+def border_of(function: Callable[..., Any]) -> Border:
+    """Return the compiled hints of a function."""
+    return Border(function)
 
 
 def resolved_hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -211,8 +220,9 @@ def _typing_names(module: str) -> dict[str, Any]:
     return names
 
 
-def _advice(kind: Kind, value: object, default: object) -> str:
+def _advice(kind: Kind, refused: Refused, default: object) -> str:
     """What to do next."""
+    value = refused.value
     got = "function" if isinstance(value, types.FunctionType) else type(value).__name__
     ancestors = [got, *(base.__name__ for base in type(value).__mro__)]
     for wanted in kind.names:
@@ -223,7 +233,7 @@ def _advice(kind: Kind, value: object, default: object) -> str:
         return f"This is the class: make one with {value.__name__}(...)."
     if value is None and default is not inspect.Parameter.empty:
         return f"Leave it out for the default, {shown(default)}."
-    if isinstance(value, list | tuple) and "dict" in kind.names:
+    if isinstance(value, list | tuple) and "dict" in kind.names and not refused.where:
         return "Give each a name: {'first': ...}."
     return next((_MADE[wanted] for wanted in sorted(kind.names) if wanted in _MADE), "")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .border import public
 from .errors import DgpruneError, note
 
 Role = Literal["source", "target"]
@@ -39,6 +40,7 @@ class _Lazy:
         return torch.stack([torch.as_tensor(self.dataset[int(i)][0]) for i in index.tolist()])
 
 
+@public
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Domain:
     """One distribution of images, cut into splits with different uses.

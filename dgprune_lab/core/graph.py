@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .border import public
 from .errors import unknown
 
 
@@ -176,10 +177,12 @@ class FilterGraph:
         """The distinct maps as one, and where each starts and ends in it."""
         return torch.cat(self.distinct), torch.tensor([0, *self.lengths]).cumsum(0)
 
+    @public
     def vector(self, keep: Mapping[str, Tensor]) -> Tensor:
         """Return (free + 1,) bool: which global ids stay; the last is True."""
         return torch.cat([*(keep[group.name] for group in self.groups), torch.ones(1, dtype=torch.bool)])
 
+    @public
     def kept_lengths(self, vector: Tensor) -> list[int]:
         """Return the remaining length of each distinct map."""
         ids, ends = self._stacked
@@ -191,6 +194,7 @@ class FilterGraph:
         """Cost of the whole network."""
         return self.cost()
 
+    @public
     def cost(self, keep: Mapping[str, Tensor] | None = None) -> Cost:
         """Return filters, parameters, MACs per image and bytes under a mask; of the full network without one.
 

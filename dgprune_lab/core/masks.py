@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .border import public
 from .errors import DgpruneError, unknown
 from .files import FORMAT, check_format
 from .graph import Cost, FilterGraph
@@ -19,6 +20,7 @@ from .tables import Budget, Scope
 _ABOUT = ("scope", "budget", "scorer", "options", "nested", "reads")
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class Mask:
     """Which filters stay: one bool per filter and group, True = keep.
@@ -160,6 +162,7 @@ class Mask:
         return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in _ABOUT})
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class WeightMask:
     """Which single weights stay: parameter name -> bool of its shape. Single weights can be masked, not removed."""

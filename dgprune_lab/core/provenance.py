@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from .border import public
 from .errors import DgpruneError
 from .tables import SEEN, Seen
 
@@ -33,6 +34,7 @@ class Notice(NamedTuple):
     text: str
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """What each stage read of each split: {"mnist/train": "labels"}; None for unknown.
@@ -211,6 +213,7 @@ def roles_of(domains: Iterable[Domain]) -> dict[str, str | None]:
     return {domain.name: domain.role for domain in domains}
 
 
+@public
 def provenance_of(model: Any) -> Provenance:
     """Return what each stage of this network's life has read; unknown for a network from elsewhere."""
     return getattr(model, "dgprune_provenance", Provenance())

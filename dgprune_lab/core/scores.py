@@ -10,11 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .border import public
 from .errors import DgpruneError
 from .graph import FilterGraph
 from .provenance import Reads, declared
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class Scores:
     """One number per filter and group; higher = keep.
@@ -91,6 +93,7 @@ class Scores:
         return pd.DataFrame(rows, columns=["scorer", "layer", "filter", "score"])
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class WeightScores:
     """One number per single weight: parameter name -> tensor of the parameter's shape; higher = keep."""

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Generator
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from .border import public
+
 Result = TypeVar("Result")
 Value = TypeVar("Value")
 Parameters = ParamSpec("Parameters")
@@ -58,7 +60,7 @@ class Stepwise(Generic[Parameters, Result]):
     def __init__(
         self, start: Callable[Parameters, Generator[Any, None, Result]], run: Callable[..., Result] = progress_bar
     ) -> None:
-        self.steps = start
+        self.steps = public(start)
         self._run = run
         functools.update_wrapper(self, start)
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from .border import public
 from .errors import unknown
 from .tables import COLUMNS
 
@@ -16,6 +17,7 @@ _LEVELS = ("accuracy", "loss")  # never below 0: an interval above 0 is no verdi
 _PERCENT = ("share", "%", "percent")
 
 
+@public
 def summary(
     frame: pd.DataFrame,
     *,

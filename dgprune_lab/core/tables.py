@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from .border import public
 from .errors import DgpruneError
 
 BatchNorm = Literal["as_is", "recalibrate"]
@@ -24,6 +25,7 @@ _TYPES = dict.fromkeys(("ratio_requested", "ratio_achieved", "value", "low", "hi
 _TYPES |= {**dict.fromkeys(("seed", "training_seed", "images"), "Int64"), "target_aware": "boolean"}
 
 
+@public
 def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.DataFrame:
     """Return a table with every shared column (empty where a row has no value) and the extra keys of a diagnostic.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..core import Domain, unknown
+from ..core import Domain, public, unknown
 from . import external
 from .augment import AUGMENTATIONS
 from .digits import mnist, mnist_m, uci_digits
@@ -20,6 +20,7 @@ __all__ = ["AUGMENTATIONS", "BUILTIN", "SHIFTS", "available", "from_folder", "ha
 __all__ += ["blur", "colour", "contrast", "invert", "mnist", "mnist_m", "noise", "pixelate", "rotate", "uci_digits"]
 
 
+@public
 def load(name: str) -> Domain:
     """Load a domain by its name: built in (mnist, mnist_m, uci_digits), or from the folder DGPRUNE_DATA names.
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import DgpruneError, Domain, cut_counts, note
+from ..core import DgpruneError, Domain, cut_counts, note, public
 from .blending import Bytes, blend, centre_crop
 
 PHOTOGRAPHS = (
@@ -31,6 +31,7 @@ _CLASSES = 10
 
 
 @lru_cache(maxsize=1)
+@public
 def mnist() -> Domain:
     """Load 5,000 real MNIST digits, 500 a class: 3,200 train, 800 score, 1,000 report, stratified, always the same.
 
@@ -56,6 +57,7 @@ def mnist() -> Domain:
 
 
 @lru_cache(maxsize=1)
+@public
 def mnist_m() -> Domain:
     """Make MNIST-M of the score and report digits of `mnist` and bundled photographs; 800 score, 1,000 report.
 
@@ -85,6 +87,7 @@ def mnist_m() -> Domain:
 
 
 @lru_cache(maxsize=1)
+@public
 def uci_digits() -> Domain:
     """Load 1,797 digits of another scanner and other writers: 1,000 train, 300 score, 497 report, as `mnist`.
 

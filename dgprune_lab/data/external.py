@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Domain, cut, cut_counts, unknown
+from ..core import DgpruneError, Domain, cut, cut_counts, public, unknown
 from . import formats
 from .blending import Bytes, centre_crop
 from .digits import enlarged
@@ -157,6 +157,7 @@ NAMES = tuple(_SETS)
 """Data sets that `load` knows."""
 
 
+@public
 def load(name: str) -> Domain:
     """Load a data set from the folder that DGPRUNE_DATA names: this toolkit's layout, or a torchvision root.
 
@@ -182,6 +183,7 @@ def load(name: str) -> Domain:
     raise DgpruneError(f"data set {name!r} is not there: looked for {wanted}; {where}. Get it: {data_set.get}")
 
 
+@public
 def available() -> list[Available]:
     """Return where each data set is, or how to get it; reads no file."""
     places = {name: data_set.find() for name, data_set in _SETS.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import DgpruneError, Domain
+from ..core import DgpruneError, Domain, public
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -40,6 +40,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), self.targets[index]
 
 
+@public
 def from_folder(root: str | Path, *, size: int = 224, seed: int = 0) -> dict[str, Domain]:
     """Make the domains of a folder `root/domain/class/image`, the layout of PACS, OfficeHome and VLCS.
 

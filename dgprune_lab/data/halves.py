@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..core import DgpruneError, Domain
+from ..core import DgpruneError, Domain, public
 
 
+@public
 def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
     """Return every other image of a domain's split as one domain, and the remaining ones as another.
 

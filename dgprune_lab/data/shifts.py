@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from ..core import DgpruneError, Domain
+from ..core import DgpruneError, Domain, public
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """Float images (B, C, H, W) in [0, 1] and their row numbers (B,) to images of the same shape."""
@@ -28,6 +28,7 @@ Change = Callable[[Tensor, Tensor], Tensor]
 _CHUNK = 500
 
 
+@public
 def rotate(domain: Domain, *, degrees: float = 30.0, seed: int = 0) -> Domain:
     """Rotate every image counter-clockwise about its centre by the same angle, -180 to 180 degrees.
 
@@ -40,6 +41,7 @@ def rotate(domain: Domain, *, degrees: float = 30.0, seed: int = 0) -> Domain:
     return _shifted(domain, f"rotated {degrees:g}°", partial(_rotate, degrees=float(degrees)))
 
 
+@public
 def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
     """Replace a share of the images by their negatives, x -> 1 - x (uint8: 255 - x); the same shift again undoes it.
 
@@ -56,6 +58,7 @@ def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
     return _shifted(domain, name, partial(_invert, inverted=inverted))
 
 
+@public
 def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
     """Blend each image between two random colours: (1 - s) * x + s * (x * f + (1 - x) * b), s = strength in [0, 1].
 
@@ -75,6 +78,7 @@ def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
     return _shifted(domain, name, partial(_colour, tints=tints, strength=float(strength)))
 
 
+@public
 def blur(domain: Domain, *, sigma: float = 1.0, seed: int = 0) -> Domain:
     """Blur every image by a Gaussian of standard deviation `sigma`, 0 to 10 pixels.
 
@@ -86,6 +90,7 @@ def blur(domain: Domain, *, sigma: float = 1.0, seed: int = 0) -> Domain:
     return _shifted(domain, f"blurred {sigma:g} px", partial(_blur, sigma=float(sigma)))
 
 
+@public
 def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
     """Add Gaussian noise n to each pixel and channel independently: clip(x + sigma * n, 0, 1), sigma in [0, 2].
 
@@ -97,6 +102,7 @@ def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
     return _shifted(domain, f"noise {sigma:g}", partial(_noise, sigma=float(sigma), seed=seed))
 
 
+@public
 def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
     """Scale each image's distance from its own mean m over all pixels: clip(m + factor * (x - m), 0, 1).
 
@@ -108,6 +114,7 @@ def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
     return _shifted(domain, f"contrast x {factor:g}", partial(_contrast, factor=float(factor)))
 
 
+@public
 def pixelate(domain: Domain, *, block: int = 4, seed: int = 0) -> Domain:
     """Draw every image in squares of `block` x `block` pixels, each the mean of the pixels in it.
 

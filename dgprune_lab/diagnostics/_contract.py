@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 import pandas as pd
 
-from ..core import COLUMNS, DgpruneError, Stepwise
+from ..core import COLUMNS, DgpruneError, Stepwise, public
 
 Parameters = ParamSpec("Parameters")
 Steps = Generator[tuple[int, int] | tuple[int, int, str], None, pd.DataFrame]
@@ -48,6 +48,7 @@ class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
         return frame
 
 
+@public
 def diagnostic(
     name: str, *, extra: tuple[str, ...] = (), cite: str = ""
 ) -> Callable[[Callable[Parameters, pd.DataFrame | Steps]], Diagnostic[Parameters]]:

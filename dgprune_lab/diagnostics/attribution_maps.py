@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError
+from ..core import DgpruneError, public
 from ..study import Study
 from ._attributions import attributor
 
@@ -26,6 +26,7 @@ class AttributionMaps(NamedTuple):
     labels: list[str]
 
 
+@public
 def attribution_maps(
     study: Study, *, domain: str, layer: str, image: int = 0, filters: int = 6, split: str = "score"
 ) -> AttributionMaps:

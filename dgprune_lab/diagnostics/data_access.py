@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..core import Provenance, Seen, roles_of
+from ..core import Provenance, Seen, public, roles_of
 from ..scorers import SCORERS, Scorer, resolve
 from ..study import Study
 
 
+@public
 def data_access(study: Study, scorers: Sequence[str | Scorer] | None = None) -> pd.DataFrame:
     """Return a row per scorer: what it reads of source and target domains, and why it cannot run here.
 

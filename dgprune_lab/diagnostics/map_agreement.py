@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
-from ..core import DgpruneError
+from ..core import DgpruneError, public
 
 Floats = NDArray[np.float64]
 
 
+@public
 def map_agreement(
     first: pd.DataFrame, second: pd.DataFrame, *, ratio: float = 0.0, neighbours: int = 15
 ) -> pd.DataFrame:

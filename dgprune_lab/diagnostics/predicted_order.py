@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import pandas as pd
 
-from ..core import DgpruneError
+from ..core import DgpruneError, public
 
 
+@public
 def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.DataFrame:
     """Return, per measure, which of two networks it predicts to generalise better.
 

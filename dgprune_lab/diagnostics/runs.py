@@ -7,12 +7,13 @@ from typing import Literal
 
 import pandas as pd
 
-from ..core import DgpruneError, choice
+from ..core import DgpruneError, choice, public
 from ..training import PruningRun
 
 Epoch = Literal["last", "best"]
 
 
+@public
 def pruning_events(run: PruningRun) -> pd.DataFrame:
     """Return the share of accuracy lost at each event, in percent: a line per event, a column per domain.
 
@@ -26,6 +27,7 @@ def pruning_events(run: PruningRun) -> pd.DataFrame:
     return table.round(1).rename_axis(columns=None).reset_index()
 
 
+@public
 def run_ends(runs: Mapping[str, PruningRun], *, epoch: Epoch = "last") -> pd.DataFrame:
     """Return where runs and controls ended, in percent: a line per run, mean stability and accuracy per domain.
 

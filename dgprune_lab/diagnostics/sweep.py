@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import BatchNorm, Budget, DgpruneError, Outcomes, Scope, Scores, tidy, yielding
+from ..core import BatchNorm, Budget, DgpruneError, Outcomes, Scope, Scores, public, tidy, yielding
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import intervals
@@ -16,6 +16,7 @@ from ._contract import Steps, diagnostic
 from ._removal import mask_cells
 
 
+@public
 def grid(start: float, stop: float, count: int) -> list[float]:
     """Return `count` ratios from start to stop, evenly spaced, rounded so that 0.15 is 0.15.
 

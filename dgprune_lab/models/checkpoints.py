@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core import unknown
+from ..core import public, unknown
 from .saving import rebuild
 
 SHIPPED = (
@@ -23,6 +23,7 @@ SHIPPED = (
 """Names of the shipped networks; `dgprune_lab.commands.train.RECIPES` says how each was trained."""
 
 
+@public
 def shipped(name: str) -> nn.Module:
     """Load a shipped network by its name in `SHIPPED`, in eval mode, with its provenance.
 
@@ -36,6 +37,7 @@ def shipped(name: str) -> nn.Module:
     return rebuild(_resource(name, "safetensors").read_bytes(), shipped_card(name), name=f"{name}.safetensors")
 
 
+@public
 def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
     """Load two networks of one architecture with equal training loss and unlike generalisation; see their cards.
 
@@ -54,6 +56,7 @@ def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
     return shipped(f"{name}_pair_a"), shipped(f"{name}_pair_b")
 
 
+@public
 def shipped_card(name: str) -> dict[str, Any]:
     """Return the card of a shipped network: data, seed, epochs, accuracy per domain and split, and the reasons."""
     return json.loads(_resource(name, "json").read_text(encoding="utf-8"))

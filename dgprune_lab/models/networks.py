@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Provenance, set_provenance, unknown
+from ..core import DgpruneError, Provenance, public, set_provenance, unknown
 
 PerChannel = float | Sequence[float]
 Widths = Sequence[int]
@@ -25,6 +25,7 @@ VGG11 = (64, 128, 256, 256, 512, 512, 512, 512)
 RESNET18 = (64, 128, 256, 512)
 
 
+@public
 class Normalise(nn.Module):
     """The first module of every network: (x - mean) / std per channel, with statistics of the source images.
 
@@ -54,6 +55,7 @@ class Normalise(nn.Module):
         return f"mean={[round(v, 4) for v in self.mean.tolist()]}, std={[round(v, 4) for v in self.std.tolist()]}"
 
 
+@public
 class Residual(nn.Module):
     """relu2(bn2(conv2(relu1(bn1(conv1(x))))) + shortcut(x)): the basic block of He et al. 2016, section 3.
 
@@ -80,6 +82,7 @@ class Residual(nn.Module):
         return self.relu2(inner + self.shortcut(x))
 
 
+@public
 def digits_net(
     *,
     classes: int = 10,
@@ -106,6 +109,7 @@ def digits_net(
         return _finish(layers, widths[-1], classes)
 
 
+@public
 def lenet(
     *,
     classes: int = 10,
@@ -143,6 +147,7 @@ def lenet(
     return _untrained(nn.Sequential(layers))
 
 
+@public
 def vgg11_bn_32(
     *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: int = 0
 ) -> nn.Sequential:
@@ -154,6 +159,7 @@ def vgg11_bn_32(
         return _finish(layers, widths[-1], classes, average=False)
 
 
+@public
 def resnet18_32(
     *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = RESNET18, seed: int = 0
 ) -> nn.Sequential:
@@ -162,6 +168,7 @@ def resnet18_32(
     return _resnet(widths, blocks=2, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 
 
+@public
 def resnet20(
     *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = (16, 32, 64), seed: int = 0
 ) -> nn.Sequential:
@@ -177,6 +184,7 @@ BUILDERS: Mapping[str, Builder] = {
 }
 
 
+@public
 def build(name: str, **options: Any) -> nn.Module:
     """Build a new network by its name in `BUILDERS`; the options are the builder's own keywords.
 

@@ -14,11 +14,22 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Mask, Provenance, card_text, provenance_of, read_card, set_provenance, write_file
+from ..core import (
+    DgpruneError,
+    Mask,
+    Provenance,
+    card_text,
+    provenance_of,
+    public,
+    read_card,
+    set_provenance,
+    write_file,
+)
 from ..pruning import prune, read_groups
 from .networks import build
 
 
+@public
 def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None = None) -> Path:
     """Write a network, pruned or not, as PATH.safetensors (every parameter and buffer) and PATH.json (the card).
 
@@ -59,6 +70,7 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
     return weights
 
 
+@public
 def load(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
     """Load the network that `save` wrote, in eval mode, on the CPU, with its provenance.
 

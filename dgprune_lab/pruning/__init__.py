@@ -1,7 +1,10 @@
 """Which filters belong together, which of them stay, and the smaller network."""
 
 from .allocate import Order, allocate, checked_ratio, removal_order
+from .copies import deep_copy, device_of, rebuild, shared_copy
 from .fold_batchnorm import folded
-from .surgery import deep_copy, device_of, masked, prune, pruned_view, rebuild, shared_copy
+from .holders import refuse_uncopyable
+from .proof import full_precision, prove_copies, prove_copies_if_suspect
+from .surgery import masked, prune, pruned_view
 from .tracing import ending_in_relu, run_order
-from .verify import read_groups, refuse_hooks
+from .verify import read_groups

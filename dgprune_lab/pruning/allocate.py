@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Budget, DgpruneError, FilterGraph, Mask, Scope, Scores, WeightMask, WeightScores, choice
+from ..core import Budget, DgpruneError, FilterGraph, Mask, Ratio, Scope, Scores, WeightMask, WeightScores, public
 
 
 @overload
 def allocate(scores: Scores, *, ratio: float, scope: Scope = ..., budget: Budget = ...) -> Mask: ...
 @overload
 def allocate(scores: WeightScores, *, ratio: float, scope: Scope = ..., budget: Budget = ...) -> WeightMask: ...
+@public
 def allocate(
-    scores: Scores | WeightScores, *, ratio: float, scope: Scope = "layer", budget: Budget = "filters"
+    scores: Scores | WeightScores, *, ratio: Ratio, scope: Scope = "layer", budget: Budget = "filters"
 ) -> Mask | WeightMask:
     """Choose which filters stay when a share of the network is removed, lowest scores first.
 
@@ -42,9 +43,6 @@ def allocate(
     >>> [len(dg.allocate(scores, ratio=0.7).kept(layer)) for layer in graph.names]
     [10, 15]
     """
-    ratio = checked_ratio(ratio)
-    choice("scope", scope, Scope)
-    choice("budget", budget, Budget)
     if isinstance(scores, WeightScores):
         return _weight_mask(scores, ratio, scope=scope, budget=budget)
     order = _cached_order(scores, scope)

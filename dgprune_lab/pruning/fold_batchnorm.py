@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
 from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, provenance_of, set_provenance
-from .surgery import deep_copy
+from .copies import deep_copy
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:

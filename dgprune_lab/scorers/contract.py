@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from ..core import APART, LABELLED, DgpruneError, Need, unknown
+from ..core import APART, LABELLED, DgpruneError, Need, border_of, public, unknown
 
 Kind = Literal["weights", "source", "target", "control"]
 Level = Literal["group", "network"]
@@ -16,6 +16,7 @@ What = Literal["images", "labels"]
 Function = Callable[..., Any]
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
     """A function that gives one number per filter, with what it needs, what it reads and its source.
@@ -96,7 +97,7 @@ class Scorer:
         Raises:
             DgpruneError: an option it does not take.
         """
-        self.settled(options)
+        options = {key: value for key, value in self.settled(options).items() if key in options}
         base = self.base or self
         preset = {key: value for key, value in {**self.preset, **options}.items() if value != base.options[key].default}
         if not preset:
@@ -119,19 +120,24 @@ class Scorer:
         """Return the options it runs with, its defaults filled in.
 
         Raises:
-            DgpruneError: an option it does not take.
+            DgpruneError: an option it does not take, or of another kind than its hint.
         """
         known = self.options
         for key in options:
             if key not in known:
                 takes = ", ".join(known) or "none"
                 raise DgpruneError(f"scorer {self.name!r} has no option {key!r}; it takes: {takes}.")
-        return {key: options.get(key, parameter.default) for key, parameter in known.items()}
+        hints = border_of((self.base or self).function)
+        return {
+            key: hints.held(key, options[key]) if key in options else parameter.default
+            for key, parameter in known.items()
+        }
 
     def __call__(self, view: Any, **options: Any) -> Any:
         return self.function(view, **options)
 
 
+@public
 def scorer(
     name: str,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core import DgpruneError, Scores, Seen
+from ..core import DgpruneError, Scores, Seen, public
 from .activations import activation_l1, apoz
 from .combined import By, hybrid_scorer, reversed_scorer
 from .contract import Menu, Scorer
@@ -43,6 +43,7 @@ def resolve(scorer: str | Scorer) -> Scorer:
     raise DgpruneError(f"a scorer is a name or a function decorated with @dg.scorer(...); got {type(scorer).__name__}.")
 
 
+@public
 def reverse(scorer: str | Scorer) -> Scorer:
     """Return the same scorer with its sign changed: the filters it would keep are removed first. A control.
 
@@ -57,6 +58,7 @@ def reverse(scorer: str | Scorer) -> Scorer:
     return replace(reversed_scorer(scorer), instead=instead)
 
 
+@public
 def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None) -> Scorer:
     """Combine two scorers: `a` in the early layers and `b` in the later ones, or the mean of their ranks.
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, preserved_rng
+from ..core import DgpruneError, preserved_rng, public
 from .contract import Scorer, scorer
 from .view import GroupView
 
 
+@public
 def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = None, gradients: bool = False) -> Scorer:
     """Wrap a `torch_pruning` importance (`importance(group) -> one number per channel`) as a scorer.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from .. import data
-from ..core import unknown
+from ..core import public, unknown
 from ..models import SHIPPED, shipped
 from .study import Study
 
 _DEMOS = {"digits": ("digits", ("mnist", "uci_digits")), "paper": ("lenet_paper", ("mnist",))}
 
 
+@public
 def demo(name: Literal["digits", "paper"] = "digits") -> Study:
     """A trained network with its domains, ready to prune; nothing is downloaded.
 
@@ -38,6 +39,7 @@ def demo(name: Literal["digits", "paper"] = "digits") -> Study:
     )
 
 
+@public
 def training_seeds() -> list[Study]:
     """The same LeNet trained with three seeds (initial weights, order of the images), each as a separate study.
 

@@ -22,6 +22,7 @@ from ..core import (
     WeightScores,
     choice,
     provenance_of,
+    public,
     set_provenance,
     unknown,
 )
@@ -32,6 +33,7 @@ from ..scorers import MIN_IMAGES
 Weights = Literal["none", "rank"]
 
 
+@public
 class GCNet(nn.Module):
     """A network whose weights are rho, the correlations between layers: `gc_net(study)` measures one.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..core import CoMoments, DgpruneError, FilterGroup, Need, Pair, Seen, set_provenance
+from ..core import CoMoments, DgpruneError, FilterGroup, Need, Pair, Seen, public, set_provenance
 from ..measurement import pairs
 from ..scorers import correlation, expected_null, note_if_few
 from .gc_net import GCNet, input_positions
 from .study import Study
 
 
+@public
 def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: str = "score") -> GCNet:
     """Measure the GC-Net of a study's network: the correlations between consecutive layers on the sources.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from ..core import DgpruneError, choice, unknown
+from ..core import DgpruneError, choice, public, unknown
 
 Optimiser = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine", "dss", "steps"]
@@ -16,6 +16,7 @@ _LEAST = {"epochs": 1, "batch_size": 2, "schedule_epochs": 1}
 _MOST = {"augmented_share": 1, "momentum": 1, "lr": math.inf, "weight_decay": math.inf, "gamma_l1": math.inf}
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Everything that decides a training beside the network and the data; plain values, so that a card can hold them.

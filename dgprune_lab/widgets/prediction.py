@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import ipywidgets
 
-from ..core import DgpruneError
+from ..core import DgpruneError, public
 
 
+@public
 class Prediction(ipywidgets.VBox):
     """A question with options; the prediction is locked by a button and stays in this notebook.
 
@@ -73,6 +74,7 @@ class Prediction(ipywidgets.VBox):
         self._text.value = html.escape(f"{prediction} Measured: {answer}. {because}")
 
 
+@public
 def predict(question: str, options: Sequence[str]) -> Prediction:
     """Ask for a prediction before the answer is revealed; it is kept in this notebook only.
 

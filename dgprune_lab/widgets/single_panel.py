@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core import public
 from ..study import Study
 from .explorer.explorer import Explorer
 from .panels.agreement import AgreementPanel
@@ -16,6 +17,7 @@ from .panels.prunability import PrunabilityPanel
 from .panels.sensitivity import SensitivityPanel
 
 
+@public
 class SinglePanel(Explorer):
     """An explorer with one panel, open from the start; `options` are the keywords of `Explorer`.
 

@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core import DgpruneError, Exposure, exposure_of, is_missing, strongest_exposure
+from ...core import DgpruneError, Exposure, exposure_of, is_missing, public, strongest_exposure
 from ..theme import Data, DomainStyle, Rows, beside, domain_styles, records, titled
 from .map import SIDE, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
 from .numbers import METRICS, number_chart, number_data, number_plots
@@ -22,6 +22,7 @@ LARGE = 520
 """Pixels of the side of a map that stands alone."""
 
 
+@public
 def feature_shift(
     frame: pd.DataFrame | Mapping[str, pd.DataFrame],
     *,

@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core import Connections, DgpruneError, Pair, WeightMask, pair_names, unknown
+from ...core import Connections, DgpruneError, Pair, WeightMask, pair_names, public, unknown
 from ..marks import COLOUR, FILL, canvas, layered, rows_of, tooltip
 from ..pixels.heat import Floats, blocks, ends, png
 from ..theme import AXIS_INK, DASHED, Rows, finish
@@ -38,6 +38,7 @@ _RULES: dict[str, dict[str, Any]] = {
 }
 
 
+@public
 def gc_net(
     table: pd.DataFrame | Connections,
     *,

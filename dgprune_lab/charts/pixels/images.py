@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 from PIL import Image
 
-from ...core import DgpruneError, Domain
+from ...core import DgpruneError, Domain, public
 from ..marks import layered, rows_of, tooltip
 from ..theme import Rows, finish, role_label
 
@@ -22,6 +22,7 @@ PADDING = {"left": 4, "right": 4, "top": 4, "bottom": 4}
 _TITLE = 20
 
 
+@public
 def images(domains: Sequence[Domain], *, images: int = 8, split: str = "report", size: int = 56) -> alt.LayerChart:
     """Draw the first images of a split of each domain, a row per domain with its name and role above it.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...core import DgpruneError
+from ...core import DgpruneError, public
 from ..marks import canvas, layered, rows_of
 from ..theme import Rows, finish
 from .images import png
@@ -25,6 +25,7 @@ _SHOWN = 96  # pixels of an overlay: enough for a smooth map
 _LINE, _GAP = 34, 14
 
 
+@public
 def overlays(images: Tensor, maps: Tensor, *, words: Sequence[str], size: int = 72, columns: int = 6) -> alt.LayerChart:
     """Draw images in pairs: as they are, and in grey with a map over them, amber for and violet against.
 

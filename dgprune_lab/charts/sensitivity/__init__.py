@@ -11,7 +11,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ...core import Mask
+from ...core import Mask, public
 from ..marks import layered, rows_of, tooltip
 from ..theme import INK, Rows, beside
 from .against_scores import against
@@ -22,6 +22,7 @@ ROW = 31
 FRAME = (4, 14, 4, 4)
 
 
+@public
 def sensitivity(frame: pd.DataFrame, *, mask: Mask | None = None) -> alt.HConcatChart:
     """Draw the effect sizes of `diagnostics.sensitivity`, and below them each scorer's order against them.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 from torch import nn
 
-from ...core import Mask, WeightMask
+from ...core import Mask, WeightMask, public
 from ...pruning import prune
 from ...scorers import Scorer
 from ...study import Study
@@ -24,6 +24,7 @@ from .treatments import How
 Remove = Literal["smallest", "largest", "random"]
 
 
+@public
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PruningRun:
     """The result of a training with pruning.

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from ...core import DgpruneError, unknown
+from ...core import DgpruneError, public, unknown
 
 EVERY_LAYER = "*"
-Numbers = tuple[int, int, int, float]
+Numbers = Annotated[tuple[int, int, int, float], "four numbers (start, end, every, ratio)"]
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class LayerSchedule:
     """When one layer loses filters, and how many.
@@ -77,6 +78,7 @@ class LayerSchedule:
         return [least - (-removed * (events - t) // events) for t in range(1, events + 1)]
 
 
+@public
 @dataclass(frozen=True)
 class PruneSchedule:
     """When which layers lose filters; layers that are due at the end of one epoch share one event.
@@ -187,15 +189,7 @@ def _count(ratio: float, filters: int) -> int:
 def _entries(layers: Any) -> tuple[LayerSchedule, ...]:
     """Return layer schedules from a dict of four numbers each, or from a list of them."""
     if not isinstance(layers, Mapping):
-        entries = tuple(layers)
-        if any(not isinstance(entry, LayerSchedule) for entry in entries):
-            raise DgpruneError('a schedule is {"conv4": (start, end, every, ratio)} or a list of dg.LayerSchedule.')
-        return entries
-    for layer, numbers in layers.items():
-        if not isinstance(numbers, tuple | list) or len(numbers) != 4:
-            raise DgpruneError(
-                f"the schedule of layer {layer!r} needs four numbers, (start, end, every, ratio); got {numbers!r}."
-            )
+        return tuple(layers)
     names = ("start", "end", "every", "ratio")
     return tuple(
         LayerSchedule(layer=layer, **dict(zip(names, numbers, strict=True))) for layer, numbers in layers.items()

@@ -10,7 +10,7 @@ import torch
 import traitlets
 
 from ...charts import drop, svg
-from ...core import BatchNorm, Budget, DgpruneError, Mask, Scope, Scores
+from ...core import BatchNorm, Budget, DgpruneError, Mask, Scope, Scores, public
 from ...scorers import Scorer
 from ...study import Study
 from ..page import static as assets
@@ -47,6 +47,7 @@ class _Control:
         explorer.choose(**{self._name: value})
 
 
+@public
 class Explorer(CommWidget):
     """A slider over the ratio, live on the kernel: accuracy on each domain, filters kept, size and cost.
 

@@ -12,7 +12,7 @@ import traitlets
 
 from ...charts import svg, training
 from ...charts.training import training_data
-from ...core import COLUMNS, DgpruneError, tidy
+from ...core import COLUMNS, DgpruneError, public, tidy
 from ...training import EXTRA, BatchEvent, PruneEvent, StageEvent
 from ..page import static as assets
 from ..page.comm import CommWidget, weakly
@@ -24,6 +24,7 @@ _SAY_SECONDS = 0.2
 Steps = Generator[Any, None, Any]
 
 
+@public
 class Live(CommWidget):
     """A run with its chart: accuracy per domain against the epochs, a rule at every removal, a progress line.
 

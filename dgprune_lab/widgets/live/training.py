@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ...core import Budget
+from ...core import Budget, public
 from ...scorers import Scorer, resolve
 from ...study import Study
 from ...training import (
@@ -27,6 +27,7 @@ _REMOVED = {"smallest": "lowest scores removed", "largest": "highest scores remo
 _TREATED = {"zero": "zeroed before removal", "noise": "noise", "restore": "zeroed, then restored"}
 
 
+@public
 class Tuning(Live):
     """`dg.prune_and_tune` live, with stop and resume; `result` is its `Tuned`.
 
@@ -61,6 +62,7 @@ class Tuning(Live):
         return super().result
 
 
+@public
 class Training(Live):
     """`dg.train_with_pruning` live, with stop and resume; `result` is its `PruningRun`.
 

@@ -7,11 +7,13 @@ from typing import Any
 import traitlets
 
 from ...charts import svg
+from ...core import public
 from . import static as assets
 from .comm import CommWidget
 from .vega import vega_host
 
 
+@public
 class LiveChart(CommWidget):
     """An Altair chart drawn in the page by the toolkit's own Vega; a saved notebook shows it as a picture.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ...core import BatchNorm, Mask, Scores
+from ...core import BatchNorm, Mask, Scores, public
 from ...scorers import SCORERS, Scorer
 from ...study import Study
 
@@ -18,6 +18,7 @@ Rows = list[Row]
 Frames = Mapping[str, Mapping[str, Any] | Rows | str]
 
 
+@public
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
     """The state of the explorer at rest, passed to a panel.

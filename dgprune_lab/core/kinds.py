@@ -1,0 +1,187 @@
+"""Kinds of single values: each takes a value, converted where it is plain what is meant, or refuses it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, get_origin
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CLASSES = {
+    "Module": ("a network (nn.Module)", "networks (nn.Module)"),
+    "DataFrame": ("a table (DataFrame)", "tables (DataFrame)"),
+    "Tensor": ("a tensor", "tensors"),
+    "Callable": ("a function", "functions"),
+    "Dataset": ("a data set (torch Dataset)", "data sets"),
+    "Generator": ("a generator", "generators"),
+    "device": ("a device", "devices"),
+    "Path": ("a path", "paths"),
+}
+
+
+@dataclass(frozen=True)
+class Within:
+    """Bounds of a number, in an `Annotated` hint: in words that follow "must", and as a test."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+Ratio = Annotated[float, Within("lie in [0, 1): the share removed, so 0.5 is half", lambda value: 0 <= value < 1)]
+Share = Annotated[float, Within("lie in 0 to 1", lambda value: 0 <= value <= 1)]
+Positive = Annotated[float, Within("be above 0", lambda value: value > 0)]
+NotNegative = Annotated[float, Within("be at least 0", lambda value: value >= 0)]
+Count = Annotated[int, Within("be at least 1", lambda value: value >= 1)]
+Whole = Annotated[int, Within("be at least 0", lambda value: value >= 0)]
+Seed = Annotated[int, Within("be a whole number from 0 to 2**63 - 1", lambda value: 0 <= value < 2**63)]
+
+
+class Refused(Exception):
+    """A value that is not of a kind.
+
+    Attributes:
+        value: the offending value; an item of a list where only that one is wrong.
+        where: its place, as in " at position 2".
+        must: what it has to be, where that says more than the words of the whole argument.
+        advice: what to do next.
+        depth: how far the value agreed before it was refused.
+    """
+
+    def __init__(self, value: object, *, must: str = "", advice: str = "", depth: int = 0) -> None:
+        super().__init__()
+        self.value, self.where, self.must, self.advice, self.depth = value, "", must, advice, depth
+
+    def within(self, where: str) -> Refused:
+        self.where, self.depth = f" at {where}{self.where}", self.depth + 1
+        return self
+
+
+class Kind:
+    """One hint: its words, the names of the classes it accepts, and `take`."""
+
+    words: str = "anything"
+    plural: str = "values"
+    names: frozenset[str] = frozenset()
+    rank: ClassVar[int] = 5
+
+    def take(self, value: Any) -> Any:
+        """Return the value, converted where needed; raise `Refused`."""
+        return value
+
+
+class Nothing(Kind):
+    words, plural, names, rank = "None", "None", frozenset({"None"}), 0
+
+    def take(self, value: Any) -> Any:
+        if value is not None:
+            raise Refused(value)
+        return value
+
+
+class Choice(Kind):
+    rank = 1
+
+    def __init__(self, options: tuple[Any, ...]) -> None:
+        self.options = options
+        listed = ", ".join(map(repr, options))
+        self.words, self.plural = (f"one of {listed}" if len(options) > 1 else listed), f"items out of {listed}"
+
+    def take(self, value: Any) -> Any:
+        if isinstance(value, str | int | bool) and value in self.options:
+            return value
+        near = difflib.get_close_matches(str(value), map(str, self.options), n=1, cutoff=0.5)
+        text = isinstance(value, str)
+        raise Refused(value, advice=f"Did you mean {near[0]!r}?" if near and text else "", depth=int(text))
+
+
+class Flag(Kind):
+    words, plural, names, rank = "True or False", "True or False", frozenset({"bool"}), 1
+
+    def take(self, value: Any) -> Any:
+        if isinstance(value, np.bool_) or (_scalar(value) and str(value.dtype).endswith("bool")):
+            return bool(value)
+        if not isinstance(value, bool):
+            raise Refused(value)
+        return value
+
+
+class Text(Kind):
+    words, plural, names, rank = "a string", "strings", frozenset({"str"}), 2
+
+    def take(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise Refused(value)
+        return value
+
+
+class Number(Kind):
+    rank = 3
+
+    def __init__(self, kind: type, bounds: Within | None = None) -> None:
+        self.kind, self.bounds, self.names = kind, bounds, frozenset({"number"})
+        self.words, self.plural = ("a whole number", "whole numbers") if kind is int else ("a number", "numbers")
+
+    def take(self, value: Any) -> Any:
+        taken = value if type(value) is self.kind else self._converted(value)
+        if self.bounds is not None and not self.bounds.holds(taken):
+            raise Refused(value, must=self.bounds.words, depth=1)
+        if self.kind is float and not math.isfinite(taken):
+            raise Refused(value, must="be a finite number", depth=1)
+        return taken
+
+    def _converted(self, value: Any) -> Any:
+        number: Any = value.item() if _scalar(value) else value
+        if isinstance(number, bool | np.bool_) or not isinstance(number, numbers.Real):
+            raise Refused(value, advice=_unquoted(value))
+        if self.kind is float:
+            return float(number)
+        if isinstance(number, numbers.Integral):
+            return operator.index(number)
+        if not float(number).is_integer():
+            raise Refused(value, depth=1)
+        return int(float(number))
+
+
+class Leaf(Kind):
+    """A class, a protocol, a function: what beartype decides."""
+
+    rank = 4
+
+    def __init__(self, hint: Any) -> None:
+        from beartype.door import is_bearable
+
+        self.hint, self.bearable = hint, is_bearable
+        name = getattr(get_origin(hint) or hint, "__name__", str(hint))
+        self.names = frozenset({name})
+        article = "an" if name[0] in "AEIOU" else "a"
+        self.words, self.plural = _CLASSES.get(name, (f"{article} {name}", name if name[-1] == "s" else f"{name}s"))
+        if self.words == f"a {self.plural}":  # Scores, Outcomes
+            self.words = self.plural
+
+    def take(self, value: Any) -> Any:
+        if self.bearable(value, self.hint):
+            return value
+        if self.hint is Tensor and isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+            return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C", copy=True))
+        if self.hint is Path and isinstance(value, str):
+            return Path(value)
+        raise Refused(value)
+
+
+def _scalar(value: Any) -> bool:
+    return isinstance(value, np.ndarray | Tensor | np.generic) and value.ndim == 0
+
+
+def _unquoted(value: Any) -> str:
+    try:
+        return f"Write it without quotes: {float(value):g}." if isinstance(value, str) else ""
+    except ValueError:
+        return ""
