@@ -11,8 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Batch, BatchNorm, DgpruneError, Domain, Outcomes, choice, drain, note, provenance_of, roles_of, tidy
-from ..pruning import device_of, shared_copy
+from ..core import (
+    Batch,
+    BatchNorm,
+    DgpruneError,
+    Domain,
+    Outcomes,
+    choice,
+    drain,
+    note,
+    provenance_of,
+    public,
+    roles_of,
+    tidy,
+)
+from ..pruning import device_of, prove_copies, shared_copy
 from ..stats import intervals
 from .collectors import check_logits
 from .cost import LATENCY_IMAGES, cost_rows, latency_row, timings
@@ -20,6 +33,7 @@ from .memory_format import layout_of
 from .recalibrate import recalibrate
 
 
+@public
 def evaluate(
     model: nn.Module, domain: Domain, split: str = "report", *, images: int | None = None, size: int = 250
 ) -> Outcomes:
@@ -33,8 +47,9 @@ def evaluate(
         size: images per batch; halved, with a note, on out-of-memory.
 
     Raises:
-        DgpruneError: no images, non-finite logits, fewer outputs than classes.
+        DgpruneError: no images, non-finite logits, fewer outputs than classes; a network of which no copy can be made.
     """
+    prove_copies(model, domain.take(torch.arange(min(2, len(domain)))).images)
     return drain(evaluating(model, domain, split, images=images, size=size))
 
 
@@ -98,6 +113,7 @@ def join(batches: Iterable[Outcomes]) -> Outcomes:
     return Outcomes(**{"labels": None, **{name: torch.cat([getattr(b, name) for b in listed]) for name in names}})
 
 
+@public
 def measure(
     model: nn.Module,
     domains: Domain | Sequence[Domain],
@@ -131,13 +147,14 @@ def measure(
     listed = [domains] if isinstance(domains, Domain) else list(domains)
     if not listed:
         raise DgpruneError("measure needs at least one domain.")
+    prove_copies(model, listed[0].take(torch.arange(min(2, len(listed[0])))).images)
     if batchnorm == "recalibrate":
         model = recalibrate(model, listed)
     provenance, rows = provenance_of(model), []
     roles = roles_of(listed)
     shared = {"batchnorm": batchnorm, **_mask_columns(model), "target_aware": provenance.target_aware(roles)}
     for domain in listed:
-        outcomes = evaluate(model, domain, split, images=images)
+        outcomes = drain(evaluating(model, domain, split, images=images))
         columns = {"domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes)}
         columns |= provenance.columns(domain.name, split, roles=roles)
         rows += [{**shared, **columns, **row} for row in outcome_rows(outcomes)]

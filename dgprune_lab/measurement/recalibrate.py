@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core import BATCHNORM, DgpruneError, Domain, drain, provenance_of, set_provenance
-from ..pruning import deep_copy, device_of
+from ..core import BATCHNORM, DgpruneError, Domain, drain, provenance_of, public, set_provenance
+from ..pruning import deep_copy, device_of, prove_copies_if_suspect
 from .memory_format import layout_of
 
 _BATCH = 250
@@ -23,6 +23,7 @@ def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
 
 
+@public
 def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) -> nn.Module:
     """Return a new network whose BatchNorm statistics are re-estimated on source images; no label is read.
 
@@ -38,6 +39,8 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) 
     Raises:
         DgpruneError: no source has a `train` split.
     """
+    if domains:
+        prove_copies_if_suspect(model, domains[0].take(torch.arange(min(2, len(domains[0])))).images)
     twin = deep_copy(model)
     set_provenance(twin, provenance_of(model))
     if has_batchnorm(twin):

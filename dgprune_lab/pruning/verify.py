@@ -9,14 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, FilterGraph, FilterGroup, Mask
+from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, public
+from .copies import device_of, rebuild
 from .groups import assemble, trace
-from .surgery import device_of, prune, rebuild, zeroed
-from .tracing import run_order
+from .proof import prove_copies
+from .surgery import prune, zeroed
+from .tracing import refuse_wrappers, run_order
 
 _TOLERANCE = 1e-3
 
 
+@public
 def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
     """Return which filters of a network must be removed together, for any architecture that can be traced.
 
@@ -31,6 +34,8 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     Raises:
         DgpruneError: nothing to prune, an operation that cannot be traced, a wrapper, another image size.
     """
+    refuse_wrappers(model)
+    prove_copies(model, example)
     example = example[:2].to(device_of(model))
     graph = trace(model, example[:1], layers=layers)
     if graph.groups:
@@ -42,24 +47,6 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
             f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{more}"
         )
     return graph
-
-
-def refuse_hooks(model: nn.Module, twin: nn.Module, *, example: Tensor) -> None:
-    """Refuse a network whose logits differ from those of `twin`, its copy without hooks, as a pruned one has none."""
-    if not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
-        return
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            hooked = model.eval()(example.to(device_of(model))).to(example.device)
-            plain = twin(example)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    if not torch.allclose(hooked, plain, rtol=1e-4, atol=1e-4):
-        raise DgpruneError(
-            "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
-        )
 
 
 def _verified(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> FilterGraph:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core import BatchNorm, Domain, Mask, choice, unknown
 from ..measurement import Evaluator
-from ..pruning import deep_copy, read_groups, refuse_hooks, shared_copy
+from ..pruning import deep_copy, read_groups, shared_copy
 from .cache import Cache, Key, content
 
 
@@ -51,11 +51,10 @@ class Snapshot:
         cache: Cache,
     ) -> None:
         self._model, self._device = model, device
+        self.images = domains[0].take(torch.arange(min(2, len(domains[0]))), device=device).images
+        self.graph = read_groups(model, self.images, layers=layers)
         self.network, self.content, self.cache = shared_copy(model).to(device), content(model), cache
         self.domains = {domain.name: domain for domain in domains}
-        self.images = domains[0].take(torch.arange(min(2, len(domains[0]))), device=device).images
-        self.graph = read_groups(self.network, self.images, layers=layers)
-        refuse_hooks(model, self.network, example=self.images)
         self.evaluator = Evaluator(self.network, self.graph, domains=tuple(domains))
 
     def own_copy(self) -> nn.Module:

@@ -25,12 +25,13 @@ from ..core import (
     Statistics,
     drain,
     provenance_of,
+    public,
     threads,
     unknown,
 )
 from ..core import device as pick_device
 from ..measurement import has_batchnorm, recalibrate
-from ..pruning import deep_copy, device_of, prune
+from ..pruning import deep_copy, device_of, prune, refuse_uncopyable
 from ..scorers import Scorer, resolve
 from .cache import Cache, stamp
 from .scorer_inputs import ScorerInputs
@@ -42,6 +43,7 @@ Options = Mapping[str, Any] | None
 _BYTES = 64 * 2**20
 
 
+@public
 class Study:
     """A model and its source and target domains; the first argument of every diagnostic.
 
@@ -77,8 +79,7 @@ class Study:
         device: torch.device | str | None = None,
         origin: str | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise DgpruneError(f"a study needs a torch.nn.Module; got {type(model).__name__}.")
+        refuse_uncopyable(model)
         if not sources:
             raise DgpruneError("a study needs at least one source, a domain the network was trained on.")
         self.model, self.name, self.origin = model, name, origin
@@ -92,8 +93,7 @@ class Study:
         if len({domain.shape for domain in self.domains}) > 1:
             listed = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in self.domains)
             raise DgpruneError(f"all domains of a study need images of one size; got {listed}.")
-        self._lock, self._thread = threading.RLock(), threading.local()
-        self._cache = Cache(limit=_BYTES)
+        self._lock, self._thread, self._cache = threading.RLock(), threading.local(), Cache(limit=_BYTES)
         self._stamp: tuple[object, ...] | None = None
         threads()
         self._current()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import DgpruneError, Domain, Reads, provenance_of, set_provenance, unknown
 from ..data import AUGMENTATIONS
+from ..pruning import deep_copy, prove_copies_if_suspect
 from .events import BatchEvent, EpochEvent, Event, Events
 from .options import TrainingOptions
 from .random_streams import Streams, drawn_from, dropouts
@@ -52,7 +52,9 @@ def train(
     """
     options = options or TrainingOptions()
     check_training(model, sources=sources, options=options)
-    loop = TrainingLoop(copy.deepcopy(model), sources=sources, options=options, stage=stage)
+    first = sources[0].take(torch.arange(min(2, len(sources[0])))).images
+    prove_copies_if_suspect(model, first, training=True)
+    loop = TrainingLoop(deep_copy(model), sources=sources, options=options, stage=stage)
 
     def events() -> Events:
         while loop.done < loop.options.epochs:

@@ -1,0 +1,193 @@
+"""What keeps a copy of a network from being one: found by looking at the network, without running it."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from ..core import DgpruneError
+
+_TABLES = frozenset(name for name in vars(nn.Module()) if name != "training") | {"_compiled_call_impl"}
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, ModuleType, torch.dtype, torch.device, torch.Size)
+_LIBRARIES = ("torch.", "torchvision.", "timm.", "builtins")
+_MOST = 10_000  # objects that are looked at from one attribute
+Wanted = Callable[[nn.Module | Tensor], bool]
+
+
+def refuse_uncopyable(model: nn.Module) -> None:
+    """Refuse a network that cannot be copied, by its kinds of layers; nothing runs.
+
+    Raises:
+        DgpruneError: compiled or scripted layers, weights that a hook computes from others, layers that have no size
+            yet, tensors without values.
+    """
+    for name, module in model.named_modules():
+        where = f"layer {name!r}" if name else "the network"
+        _refuse_compiled(where, name, module)
+        for hook in module._forward_pre_hooks.values():
+            _refuse_reparametrised(where, f"model.{name}" if name else "model", hook)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            raise DgpruneError(
+                f"{name} has no size yet (a lazy layer); run one batch through the network first: model(images)."
+            )
+        if tensor.is_meta:
+            raise DgpruneError(
+                f"{name} is on the meta device, which holds no values; give the network memory by "
+                "model.to_empty(device='cpu') and load its weights first."
+            )
+
+
+def _refuse_compiled(where: str, name: str, module: nn.Module) -> None:
+    """Refuse TorchScript, and what torch.compile made."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise DgpruneError(
+            f"{where} is TorchScript ({type(module).__name__}), which can be neither copied nor cut; use the Python "
+            "module that it was made from."
+        )
+    if type(module).__name__ == "OptimizedModule":
+        inside = f"put model.{name}._orig_mod in its place" if name else "pass the network inside (model._orig_mod)"
+        raise DgpruneError(
+            f"{where} is wrapped in OptimizedModule by torch.compile, which cannot be cut, and a copy of it would "
+            f"still compute with the original's weights; {inside}."
+        )
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        raise DgpruneError(
+            f"{where} was compiled in place (by its method compile), so a copy of it would still compute with the "
+            "original's weights; pass copy.deepcopy(model), which is not compiled, and compile the result."
+        )
+
+
+def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
+    """Refuse weights that a hook recomputes before every pass: the copy, which has no hooks, would keep a stale one."""
+    if isinstance(hook, BasePruningMethod):
+        name, what = getattr(hook, "_tensor_name", "weight"), "torch.nn.utils.prune"
+        advice = f"torch.nn.utils.prune.remove({module}, {name!r})"
+    elif isinstance(hook, (WeightNorm, SpectralNorm)):
+        norm = "weight_norm" if isinstance(hook, WeightNorm) else "spectral_norm"
+        name, what = hook.name, f"torch.nn.utils.{norm}"
+        advice = f"torch.nn.utils.remove_{norm}({module}, {name!r})"
+    else:
+        return
+    raise DgpruneError(
+        f"{where} computes its {name} from other tensors before every pass ({what}), so it cannot be cut; make it "
+        f"permanent first: {advice}."
+    )
+
+
+def suspects(model: nn.Module) -> str | None:
+    """Return where something beside the module tree refers to layers or tensors, in words, or None.
+
+    Attributes of modules and what their methods use: closures, global variables, attributes of the class. Such a
+    reference may be harmless; `proof.prove_copies` tells.
+    """
+    found = next(_held(model, lambda item: True), None)
+    return None if found is None else found[0]
+
+
+def holder(model: nn.Module, tensor: Tensor) -> tuple[str, str]:
+    """Return where the network holds on to a tensor beside its module tree, and what to do: two sentences."""
+    address = tensor.untyped_storage().data_ptr()
+
+    def owns(item: nn.Module | Tensor) -> bool:
+        tensors = [item] if isinstance(item, Tensor) else [*item.parameters(), *item.buffers()]
+        return any(t.untyped_storage().data_ptr() == address for t in tensors)
+
+    found = next(_held(model, owns), None)
+    unknown = "something outside its registered layers holds on to them"
+    return (unknown, "Register all layers as attributes of modules.") if found is None else found
+
+
+def _held(model: nn.Module, wanted: Wanted) -> Iterator[tuple[str, str]]:
+    """Where attributes or classes of the network's modules reach what is wanted, and what to do about it."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            copied = attribute in _TABLES or isinstance(value, (*_PLAIN, Tensor))
+            if not copied and _Search(wanted).reaches(value):
+                kind, advice = _described(value)
+                where = f"layer {name!r}" if name else "the network"
+                yield f"the attribute {attribute!r} of {where} is {kind}", advice
+    for kind in {kind: None for module in model.modules() for kind in type(module).__mro__}:
+        for attribute, value in () if kind.__module__.startswith(_LIBRARIES) else vars(kind).items():
+            if not attribute.startswith("__") and _Search(wanted).reaches(value):
+                what = "uses layers or tensors of its surroundings (a closure, a global variable, its class)"
+                yield f"{attribute} of {kind.__name__} {what}", "Register them as attributes of the network."
+
+
+def _described(value: Any) -> tuple[str, str]:
+    """What an attribute is, and what to use instead."""
+    kind = type(value).__name__
+    if isinstance(value, Mapping):
+        return f"a plain {kind} that holds layers", "Use a torch.nn.ModuleDict."
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return f"a plain {kind} that holds layers", "Use a torch.nn.ModuleList."
+    if isinstance(value, MethodType):
+        owner = type(value.__self__).__name__
+        return f"a bound method of {owner}, and stays bound to the original", "Define the method in the class instead."
+    if isinstance(value, FunctionType):
+        return "a function that refers to layers from outside", "Make it a method, or a module of its own."
+    if isinstance(value, functools.partial):
+        return "a functools.partial that refers to layers", "Make it a method, or a module of its own."
+    if isinstance(value, nn.Module):
+        return "a layer that is not registered", "Assign it as an attribute of the module, which registers it."
+    return f"a {kind} that holds layers", "Make it a torch.nn.Module, which registers them."
+
+
+class _Search:
+    """A bounded walk through plain Python objects, looking for modules and tensors; each object is visited once."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._seen: set[int] = set()
+
+    def reaches(self, value: Any) -> bool:
+        """Return whether a wanted module or tensor can be reached from a value."""
+        if isinstance(value, _PLAIN) or id(value) in self._seen or len(self._seen) > _MOST:
+            return False
+        self._seen.add(id(value))
+        if isinstance(value, (nn.Module, Tensor)):
+            return self._wanted(value)
+        return any(self.reaches(part) for part in _parts(value))
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """The objects that a plain object refers to."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return list(value)
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, FunctionType):
+        return [*_cells(value), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *_globals(value)]
+    return list(vars(value).values()) if hasattr(value, "__dict__") else ()
+
+
+def _globals(function: FunctionType) -> list[Any]:
+    """The global variables that a function names: layers, tensors, and what its own module defines."""
+    named = [function.__globals__.get(name) for name in function.__code__.co_names]
+    local = [item for item in named if getattr(item, "__module__", None) == function.__module__]
+    return [*local, *(item for item in named if isinstance(item, (nn.Module, Tensor, list, tuple, dict)))]
+
+
+def _cells(function: FunctionType) -> list[Any]:
+    """What a function's closure holds; a cell may still be empty."""
+    contents = []
+    for cell in function.__closure__ or ():
+        try:
+            contents.append(cell.cell_contents)
+        except ValueError:
+            continue
+    return contents

@@ -1,0 +1,286 @@
+"""The proof that copies of a network are copies: they compute with their own weights and leave the original alone.
+
+`copies.rebuild` replaces what is registered in the module tree. A layer that is reached in another way (from a plain
+list, a closure, a bound method of the original) would stay the original's, so that a pruned copy gave the dense
+network's numbers, and training it would move the original's BatchNorm statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..core import DgpruneError, preserved_rng
+from .copies import device_of, rebuild, shared_copy, with_hooks_of
+from .holders import holder, refuse_uncopyable, suspects
+
+_CLOSE = 1e-3
+_HOOKED = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -> None:
+    """Refuse a network of which a copy would not be one; the network itself is never run, and nothing of it changes.
+
+    A copy with other weights runs on two images while every tensor that enters an operation is looked at: none may be a
+    weight that is not the copy's own, and none from outside may be written to. Its logits must differ from those of a
+    copy with equal weights, which must be the same when it runs again, and the same with the network's hooks.
+
+    Args:
+        model: untouched.
+        example: (N, C, H, W) images of the size the network takes; two of them are used.
+        training: the copies will be trained: they are watched in train mode too.
+
+    Raises:
+        DgpruneError: what holds on to the original; compiled or scripted layers, weights that a hook computes, layers
+            without size or values; hooks that change the output; logits that are random or independent of the weights;
+            images that the network does not take.
+    """
+    refuse_uncopyable(model)
+    images = _images(model, example)
+    with preserved_rng(), torch.no_grad(), full_precision(images):
+        other = _run(rebuild(model, _changed).eval(), images, watched=model)
+        plain = _run(shared_copy(model), images)
+        if torch.equal(other, plain) and any(p.ndim > 1 for p in model.parameters()):
+            constant = (
+                "do not depend on its input or" if torch.equal(*plain.chunk(2)) else "depend on its input, not on"
+            )
+            raise DgpruneError(
+                f"the logits of this network {constant} its parameters (copies with other weights give the same ones); "
+                "give the network itself, not a wrapper around an exported or compiled one."
+            )
+        if not _same(_run(shared_copy(model), images), plain, tolerance=_CLOSE):
+            raise DgpruneError(
+                "in eval mode this network gives other logits each time it sees the same images, so nothing about it "
+                "can be compared: dropout that is always active does this (in torch.nn.functional.dropout write "
+                "training=self.training; register nn.Dropout layers as attributes or in an nn.ModuleList)."
+            )
+        if has_hooks(model):
+            _refuse_hooks(model, images, plain=plain)
+        if training:
+            _refuse_in_train_mode(model, images)
+
+
+def prove_copies_if_suspect(model: nn.Module, example: Tensor | None, *, training: bool = False) -> None:
+    """Run `prove_copies` where something beside the module tree refers to layers, or hooks exist.
+
+    For what must be quick, or gets a network without images: where `example` is None, such a network is refused.
+    """
+    refuse_uncopyable(model)
+    where = suspects(model)
+    if where is None and not has_hooks(model) and not (training and _has_backward_hooks(model)):
+        return
+    if example is None:
+        what = "has hooks" if where is None else f"refers to layers from outside its module tree ({where})"
+        raise DgpruneError(
+            f"this network {what}, and whether a copy of it is a copy can only be tested with images; remove them "
+            "first, or mask filters (dg.Mask) instead of single weights."
+        )
+    prove_copies(model, example, training=training)
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Return whether some layer has hooks that run before or after it."""
+    return any(getattr(module, table) for module in model.modules() for table in _HOOKED)
+
+
+def _has_backward_hooks(model: nn.Module) -> bool:
+    return any(module._backward_hooks or module._backward_pre_hooks for module in model.modules())
+
+
+@contextmanager
+def full_precision(images: Tensor) -> Iterator[None]:
+    """Within the block, float32 convolutions and products on a GPU are not rounded to TF32 (10 bits); then as before.
+
+    TF32 is the default of convolutions, and makes two ways to compute the same logits differ by about 0.1 %.
+    """
+    if not images.is_cuda:
+        yield
+        return
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled,
+        benchmark=torch.backends.cudnn.benchmark,
+        deterministic=torch.backends.cudnn.deterministic,
+        allow_tf32=False,
+    ):
+        matmul = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+def _images(model: nn.Module, example: Tensor) -> Tensor:
+    """Two images (one twice, where there is one) on the network's device and in its type."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), example.dtype)
+    images = example[:2].detach().to(device_of(model), dtype)
+    return images if len(images) > 1 else torch.cat([images, images])
+
+
+def _changed(name: str, tensor: Tensor) -> Tensor:
+    """Other values than those of the original, near them."""
+    return tensor * 1.1 + 0.01 if tensor.is_floating_point() else tensor.clone()
+
+
+def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, hooked: bool = False) -> Tensor:
+    """The output of a copy, as one tensor; with a network to watch, refuse what the copy uses of it."""
+    watch = None if watched is None else _Watch(twin, original=watched, images=images, writes_only=hooked)
+    try:
+        with watch or nullcontext():
+            output = twin(images.clone())
+    except DgpruneError:
+        raise
+    except Exception as error:
+        if watched is not None and watch is not None:
+            _refuse(watched, watch)
+        cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        size = " x ".join(map(str, images.shape[1:]))
+        advice = f"the network does not take images of {size} ({cause}); give images of the size and number of "
+        advice += "channels it was built for."
+        if isinstance(error, TypeError) and "argument" in str(error):
+            advice = f"the network cannot be called with images alone ({cause}); wrap it in a module whose forward "
+            advice += "takes (B, C, H, W) images and gives it what else it needs."
+        raise DgpruneError(advice) from error
+    if watched is not None and watch is not None:  # the network may have caught the error that stopped it
+        _refuse(watched, watch)
+    return _as_tensor(output)
+
+
+def _as_tensor(output: Any) -> Tensor:
+    """All tensors of an output (a tensor, or nested lists and dicts of them) as one."""
+    parts = [part.detach().double().flatten() for part in _tensors(output)]
+    return torch.cat(parts) if parts else torch.empty(0)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _same(first: Tensor, second: Tensor, *, tolerance: float) -> bool:
+    """Whether two outputs agree up to a share of the largest value; not-a-numbers agree with each other."""
+    if first.shape != second.shape:
+        return False
+    size = second.abs().nan_to_num(0, posinf=0).max() if len(second) else second.new_zeros(())
+    return torch.allclose(first, second, rtol=0, atol=tolerance * float(size), equal_nan=True)
+
+
+def _refuse_hooks(model: nn.Module, images: Tensor, *, plain: Tensor) -> None:
+    """Refuse a network whose hooks change its output: a pruned copy has none."""
+    hooked = with_hooks_of(model, shared_copy(model))
+    if not _same(_run(hooked, images, watched=model, hooked=True), plain, tolerance=_CLOSE):
+        raise DgpruneError(
+            "hooks on this network change its output, and a pruned copy has no hooks; remove them first."
+        )
+
+
+def _refuse_in_train_mode(model: nn.Module, images: Tensor) -> None:
+    """Refuse what the original would notice of a copy in train mode, and hooks of the backward pass."""
+    if _has_backward_hooks(model):
+        raise DgpruneError(
+            "this network has hooks of the backward pass, and the copy that is trained has none; remove them first."
+        )
+    twin = rebuild(model, _changed).train()
+    watch = _Watch(twin, original=model, images=images)
+    try:
+        with watch:
+            twin(images.clone())
+    except Exception:  # an error of train mode belongs to the training; here only the original counts
+        pass
+    _refuse(model, watch)
+
+
+def _refuse(model: nn.Module, watch: _Watch) -> None:
+    """Raise where the watch has found a tensor of the original."""
+    if watch.held is not None:
+        where, advice = holder(model, watch.held)
+        what = "change the original" if watch.written else "compute with the original's weights"
+        raise DgpruneError(f"a copy of this network would still {what}: {where}. {advice}") from None
+
+
+class _Held(Exception):
+    """An operation of the copy got a tensor of the original."""
+
+
+class _Watch(TorchDispatchMode):
+    """Stops a copy before an operation that would use a weight that is not its own, or write to a tensor from outside.
+
+    From outside is what neither belongs to the copy nor was computed in the pass: weights and statistics of layers that
+    were not copied, and constants, which may be read.
+
+    Args:
+        twin: the copy, which shares no memory with the original.
+        original: the network.
+        images: the input of the pass.
+        writes_only: weights from outside may be read too.
+
+    Attributes:
+        held: the tensor, once one was found.
+        written: whether it would have been written to.
+    """
+
+    def __init__(self, twin: nn.Module, *, original: nn.Module, images: Tensor, writes_only: bool = False) -> None:
+        super().__init__()
+        self.held: Tensor | None = None
+        self.written = False
+        self._writes_only = writes_only
+        plain = [value for module in twin.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+        self._own = {0, *map(_address, [*twin.parameters(), *twin.buffers(), *plain, images])}
+        self._original = set(map(_address, [*original.parameters(), *original.buffers()]))
+        self._weights = {} if twin.training else {_address(p): name for name, p in twin.named_parameters()}
+        self._outside: dict[int, Tensor] = {}  # kept, so that their memory is not used again
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for writes, value in _arguments(func, args, kwargs):
+            for tensor in _tensors(value):
+                if (address := _address(tensor)) not in self._own:
+                    self._outside[address] = tensor
+                    self._check(tensor, func=func, written=writes)
+                elif writes and address in self._weights:
+                    raise DgpruneError(
+                        f"this network writes to its parameter {self._weights[address]} while it runs in eval mode, so "
+                        "its output would depend on how often it has run; keep what changes in a buffer."
+                    )
+        output = func(*args, **kwargs)
+        made = {_address(tensor) for tensor in _tensors(output)}
+        if "lift_fresh" in func.__name__:  # torch.tensor(...) within the pass
+            self._outside = {address: tensor for address, tensor in self._outside.items() if address not in made}
+        self._own |= made - set(self._outside)
+        return output
+
+    def _check(self, tensor: Tensor, *, func: Any, written: bool) -> None:
+        is_weight = isinstance(tensor, nn.Parameter) or tensor.requires_grad or _address(tensor) in self._original
+        # Some BatchNorm operations write to their statistics without saying so.
+        if written or (not self._writes_only and (is_weight or "batch_norm" in func.__name__)):
+            self.held, self.written = tensor, written
+            raise _Held
+
+
+def _arguments(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[bool, Any]]:
+    """Each argument of an operation, with whether it is written to."""
+    for number, argument in enumerate(func._schema.arguments):
+        writes = argument.alias_info is not None and argument.alias_info.is_write
+        if number < len(args):
+            yield writes, args[number]
+        elif argument.name in kwargs:
+            yield writes, kwargs[argument.name]
+
+
+def _address(tensor: Tensor) -> int:
+    """Where a tensor's memory is; 0 for one without."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # sparse tensors have no storage
+        return 0
