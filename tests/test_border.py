@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import itertools
 import random
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dgprune_lab.core import Count, DgpruneError, Ratio, public, resolved_hints
+from dgprune_lab.core import Count, DgpruneError, Ratio, Stepwise, public, resolved_hints
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -279,3 +281,69 @@ def test_nothing_random_is_drawn_and_long_lists_are_not_walked() -> None:
     before, long = random.getstate(), [0.5] * 200_000
     assert work(THING, numbers=long, things=[THING] * 50)["numbers"] is long
     assert random.getstate() == before
+
+
+# Not held, and why.
+EXEMPT = {
+    **dict.fromkeys(("DgpruneError", "DgpruneNote"), "exceptions"),
+    **dict.fromkeys(("Diagnostic", "Menu"), "made by a decorator or in one file of the package"),
+    **dict.fromkeys(("FilterGraph", "FilterGroup", "Outcomes", "Tuned", "PruningRun"), "results, made by functions"),
+    **dict.fromkeys(("AttributionMaps", "Available", "DomainStyle"), "results, made by functions"),
+    "Panel": "a protocol; the explorer calls its methods",
+    "seeded": "a block around the weights of the networks of this package",
+}
+CALLED_BY_OTHERS = {
+    "forward": "PyTorch calls and traces it",
+    "extra_repr": "PyTorch calls it",
+    **dict.fromkeys(("open", "listen", "still", "views_changed", "handle_message"), "the page calls them"),
+    **dict.fromkeys(("tick", "background", "unavailable", "close"), "the explorer calls them"),
+}
+FACES = ("dgprune_lab", *(f"dgprune_lab.{name}" for name in ("charts", "data", "diagnostics", "models", "widgets")))
+FACES += ("dgprune_lab.models.networks", "dgprune_lab.models.checkpoints", "dgprune_lab.data.external")
+
+
+def offered(face: str) -> dict[str, Any]:
+    module = importlib.import_module(face)
+    names = getattr(module, "__all__", [n for n, v in vars(module).items() if getattr(v, "__module__", "") == face])
+    values = {name: getattr(module, name) for name in names if not name.startswith("_")}
+    return {name: value for name, value in values.items() if callable(value) and not isinstance(value, Mapping)}
+
+
+def is_held(function: Any) -> bool:
+    while not getattr(function, "is_public", False) and hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return getattr(function, "is_public", False)
+
+
+def unheld(name: str, thing: Any) -> list[str]:
+    """The public callables of a thing that the decorator does not hold, less the exempt ones."""
+    if isinstance(thing, Stepwise):
+        return [] if is_held(thing.steps) else [name]
+    if not isinstance(thing, type):
+        return [] if is_held(thing) or name in EXEMPT else [name]
+    own = [base for base in thing.__mro__ if base.__module__.startswith("dgprune_lab")]
+    methods = {n for base in own for n, value in vars(base).items() if isinstance(value, METHODS)}
+    missing = [n for n in methods if not (n.startswith("_") or n in CALLED_BY_OTHERS or is_held(getattr(thing, n)))]
+    if name not in EXEMPT and not name.endswith("Panel") and not is_held(thing.__init__):
+        missing.append("__init__")
+    return [f"{name}.{method}" for method in sorted(missing)]
+
+
+METHODS = (types.FunctionType, classmethod, staticmethod)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_every_public_function_method_and_constructor_is_held(face: str) -> None:
+    things = offered(face)
+    assert len(things) >= 2
+    assert [missing for name, thing in things.items() for missing in unheld(name, thing)] == []
+
+
+def test_every_hint_of_a_public_function_can_be_resolved() -> None:
+    for face in FACES:
+        for name, thing in offered(face).items():
+            function: Any = (
+                thing.steps if isinstance(thing, Stepwise) else thing.__init__ if isinstance(thing, type) else thing
+            )
+            written = set(getattr(inspect.unwrap(function), "__annotations__", {})) - {"return"}
+            assert set(resolved_hints(function)) == written, f"{face}.{name}"
