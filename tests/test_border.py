@@ -57,6 +57,7 @@ def work(
     tensor: Tensor | None = None,
     network: nn.Module | None = None,
     frame: pd.DataFrame | None = None,
+    device: torch.device | str | None = None,
     function: Callable[..., Any] | None = None,
     ratio: Ratio = 0.5,
     images: Count | None = None,
@@ -99,6 +100,7 @@ ARRIVES: dict[str, tuple[dict[str, Any], Any]] = {
     "list for a tuple": ({"rows": [1, 2]}, (1, 2)),
     "list for a pair": ({"pair": ["a", "b"]}, ("a", "b")),
     "set where order does not matter": ({"any_order": {3}}, [3]),
+    "device by name": ({"device": "cpu"}, torch.device("cpu")),
     "string for a path": ({"folder": "x"}, Path("x")),
     "anything": ({"free": 3}, 3),
 }
@@ -153,6 +155,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "wrong value": ({"table": {"a": 3}}, r"table must be .*; got 3 \(int\) at 'a'"),
     "three for two": ({"pair": ("a", "b", "c")}, r"pair must be two strings or None; got \('a', 'b', 'c'\)"),
     "a class": ({"thing": Thing}, r"thing must be a Thing; got the class Thing\. .*make one with Thing\(\.\.\.\)"),
+    "no device": ({"device": 0}, r"device must be a device such as 'cpu' or 'cuda' or None; got 0"),
     "no function": ({"function": 3}, r"function must be a function or None; got 3"),
     "ratio": ({"ratio": 1.5}, r"ratio must lie in \[0, 1\): the share removed, so 0\.5 is half; got 1\.5"),
     "no image": ({"images": 0}, r"images must be at least 1; got 0"),
@@ -180,6 +183,7 @@ def test_what_is_wrong_is_named(case: str) -> None:
         (lambda: work(), r"work\(\) needs the argument 'thing': a Thing"),  # type: ignore[call-arg]
         (lambda: work(THING, rato=0.5), r"work\(\) has no argument 'rato'; it takes thing, .* Did you mean 'ratio'\?"),  # type: ignore[call-arg]
         (lambda: work(THING, 0.5), r"work\(\) takes only thing without a name; got 2 .*Name the others.* number="),  # type: ignore[call-arg]
+        (lambda: work(THING, device="gpu"), r"unknown device 'gpu'; known: cpu, cuda, mps"),
         (lambda: work(THING, thing=THING), r"work\(\) got thing twice"),  # type: ignore[call-arg]
     ],
 )  # fmt: skip

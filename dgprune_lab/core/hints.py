@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from .kinds import Choice, Flag, Kind, Leaf, Nothing, Number, Refused, Text, Within
+import torch
+
+from .kinds import Choice, Device, Flag, Kind, Leaf, Nothing, Number, Refused, Text, Within
 
 _LONG = 1000
 """Items of a list or dict that are looked at."""
@@ -19,7 +21,6 @@ _TOGETHER = {
     frozenset({"str", "Scorer"}): ("a scorer (a name or a Scorer)", "scorers (names or Scorers)"),
     frozenset({"str", "Scorer", "Scores"}): ("a scorer (a name, a Scorer or Scores)", "scorers (names or Scorers)"),
     frozenset({"str", "Path"}): ("a path", "paths"),
-    frozenset({"str", "device"}): ("a device such as 'cpu'", "devices"),
 }
 
 
@@ -146,11 +147,14 @@ def kind_of(hint: Any, *, bounds: Within | None = None) -> Kind:
                 kind.words = kind.plural = words
         return kind
     if origin in (Union, types.UnionType):
-        return _Either([kind_of(part, bounds=bounds) for part in inner])
+        parts = [part for part in inner if not (part is str and torch.device in inner)]
+        return _Either([kind_of(part, bounds=bounds) for part in parts])
     if hint is None or hint is type(None):
         return Nothing()
     if hint in (int, float):
         return Number(hint, bounds)
+    if hint is torch.device:
+        return Device()
     if hint is bool or hint is str:
         return Flag() if hint is bool else Text()
     if origin is Literal:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .machine import device
+
 _CLASSES = {
     "Module": ("a network (nn.Module)", "networks (nn.Module)"),
     "DataFrame": ("a table (DataFrame)", "tables (DataFrame)"),
@@ -22,7 +24,6 @@ _CLASSES = {
     "Callable": ("a function", "functions"),
     "Dataset": ("a data set (torch Dataset)", "data sets"),
     "Generator": ("a generator", "generators"),
-    "device": ("a device", "devices"),
     "Path": ("a path", "paths"),
 }
 
@@ -118,6 +119,19 @@ class Text(Kind):
 
     def take(self, value: Any) -> Any:
         if not isinstance(value, str):
+            raise Refused(value)
+        return value
+
+
+class Device(Kind):
+    """A device that this machine has, by its name too."""
+
+    words, plural, names, rank = "a device such as 'cpu' or 'cuda'", "devices", frozenset({"device"}), 1
+
+    def take(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return device(value)
+        if not isinstance(value, torch.device):
             raise Refused(value)
         return value
 

@@ -72,4 +72,4 @@ def diagnostic(
             raise DgpruneError(f"diagnostic {name!r} needs a docstring.")
         return Diagnostic(name, function, extra=extra, cite=cite)
 
-    return decorate
+    return public(decorate)

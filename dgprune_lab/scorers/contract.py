@@ -185,7 +185,7 @@ def scorer(
         _check(made)
         return made
 
-    return decorate
+    return public(decorate)
 
 
 def _source(function: Function) -> str:
