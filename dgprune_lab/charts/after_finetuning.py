@@ -12,7 +12,16 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError, exposure_label, exposure_of, is_missing, public, scorer_exposure, with_scorer_exposure
+from ..core import (
+    Count,
+    DgpruneError,
+    exposure_label,
+    exposure_of,
+    is_missing,
+    public,
+    scorer_exposure,
+    with_scorer_exposure,
+)
 from .drop import change_of
 from .marks import ZERO, interval_marks, layered, row_numbers, rows_of, signed_axis, step_above, tooltip
 from .theme import Rows, beside, domain_styles_of, percent, point_of, records, role_label, shortened, titled
@@ -24,7 +33,7 @@ _LETTERS = 34
 
 
 @public
-def after_finetuning(frame: pd.DataFrame, *, width: int = 210) -> alt.HConcatChart:
+def after_finetuning(frame: pd.DataFrame, *, width: Count = 210) -> alt.HConcatChart:
     """Draw the differences to the baseline as dots with intervals over training seeds, in points, a panel per domain.
 
     To the right of 0 is better than the baseline. Under each panel stands the minimum detectable effect. A scorer that

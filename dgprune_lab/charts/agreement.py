@@ -16,7 +16,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from ..core import is_missing, public, scorer_exposure
+from ..core import Count, is_missing, public, scorer_exposure
 from .marks import layered, of_field, row_labels, row_numbers, rows_of, tooltip
 from .theme import TARGET_AWARE, Rows, beside, ink_on, interval_of, marked, records, with_minus
 
@@ -28,7 +28,7 @@ _BLANK = "#E6E9ED"
 
 
 @public
-def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: int = 44) -> alt.HConcatChart:
+def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: Count = 44) -> alt.HConcatChart:
     """Draw the rank correlation of every two scorers, and beside it how many of the kept filters they share.
 
     Heat maps with the numbers written in. The colour of an overlap is (overlap - chance) / (1 - chance): white at

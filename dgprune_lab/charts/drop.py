@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import exposure_label, exposure_of, is_missing, public, scorer_exposure
+from ..core import Count, exposure_label, exposure_of, is_missing, public, scorer_exposure
 from .marks import OPACITY, RIGHT, ZERO, interval_marks, layered, rows_of, signed_axis, step_above, tooltip
 from .theme import Rows, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
 
@@ -24,7 +24,7 @@ POINTS = "Accuracy change (points)"
 
 
 @public
-def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: int = 200, height: int = 110) -> alt.LayerChart:
+def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: Count = 200, height: Count = 110) -> alt.LayerChart:
     """Draw the change of accuracy per domain as dots with intervals around 0, in points.
 
     Args:

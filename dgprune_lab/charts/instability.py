@@ -12,7 +12,7 @@ import math
 import altair as alt
 import pandas as pd
 
-from ..core import exposure_of, is_missing, public
+from ..core import Count, exposure_of, is_missing, public
 from .marks import COLOUR, LABEL_HEIGHT, POINT, RIGHT, layered, line_names, of_field, rows_of, spread, tooltip
 from .theme import Rows, domain_styles_of, finish, interval_of, point_of, records, shortened, titled, with_minus
 
@@ -22,7 +22,7 @@ TITLES = {"accuracy": "Accuracy at the end (%)", "generalization_gap": "Training
 
 @public
 def instability(
-    frame: pd.DataFrame, *, metric: str = "accuracy", width: int = 420, height: int = 280
+    frame: pd.DataFrame, *, metric: str = "accuracy", width: Count = 420, height: Count = 280
 ) -> alt.LayerChart:
     """Draw mean stability against the accuracy (or the generalization gap) at the last epoch, a dot per run and domain.
 

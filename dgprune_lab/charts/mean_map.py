@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import altair as alt
 import pandas as pd
 
-from ..core import DIAMOND, is_target_aware, public
+from ..core import DIAMOND, Count, is_target_aware, public
 from .marks import canvas, layered, rows_of, tooltip
 from .theme import Rows, finish, records, role_label, with_minus
 
@@ -19,7 +19,7 @@ _TOP, _SIDE, _GAP, _LINE = 22, 76, 70, 15
 
 
 @public
-def mean_map(frame: pd.DataFrame, *, size: int = 104) -> alt.LayerChart:
+def mean_map(frame: pd.DataFrame, *, size: Count = 104) -> alt.LayerChart:
     """Draw the maps of `diagnostics.mean_map`: a row per filter, a column per domain.
 
     Dark = strong, scaled by the filter's strongest place on any domain. Under a map stands its cosine with each domain

@@ -23,7 +23,9 @@ import altair as alt
 import pandas as pd
 
 from ..core import (
+    Count,
     Exposure,
+    Positive,
     exposure_label,
     exposure_of,
     is_missing,
@@ -75,10 +77,10 @@ def sweep(
     now: float | None = None,
     pinned: Mapping[str, pd.DataFrame] | None = None,
     chance: float | None = None,
-    step: float = 0.05,
+    step: Positive = 0.05,
     metric: str = ACCURACY,
-    width: int = 420,
-    height: int = 300,
+    width: Count = 420,
+    height: Count = 300,
 ) -> alt.LayerChart | alt.HConcatChart:
     """Draw a metric per domain against the share removed, named at the lines' ends.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..core import Budget, DgpruneError, Mask, Provenance, Scope, Scores, roles_of, tidy
+from ..core import Budget, DgpruneError, Mask, Provenance, Ratio, Scope, Scores, Seed, roles_of, tidy
 from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import ALL, chance_spread, correlations, over_filters, overlaps
@@ -27,10 +27,10 @@ def agreement(
     study: Study,
     *,
     scorers: Sequence[str | Scorer | Scores],
-    ratio: float = 0.5,
+    ratio: Ratio = 0.5,
     scope: Scope = "layer",
     budget: Budget = "filters",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Compare the choices of every two scorers, per layer and for the whole network.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, public
+from ..core import Count, DgpruneError, Whole, public
 from ..study import Study
 from ._attributions import attributor
 
@@ -28,7 +28,7 @@ class AttributionMaps(NamedTuple):
 
 @public
 def attribution_maps(
-    study: Study, *, domain: str, layer: str, image: int = 0, filters: int = 6, split: str = "score"
+    study: Study, *, domain: str, layer: str, image: Whole = 0, filters: Count = 6, split: str = "score"
 ) -> AttributionMaps:
     """Return the maps of gradient x activation of the filters that contribute most to one image's true class.
 

@@ -10,7 +10,21 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, Budget, DgpruneError, Domain, Mask, Provenance, Scope, Scores, tidy, unknown
+from ..core import (
+    BatchNorm,
+    Budget,
+    Count,
+    DgpruneError,
+    Domain,
+    Mask,
+    Provenance,
+    Ratio,
+    Scope,
+    Scores,
+    Seed,
+    tidy,
+    unknown,
+)
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import crossed_difference, intervals
@@ -28,15 +42,15 @@ def compare(
     *,
     scorers: Sequence[str | Scorer | Scores],
     against: str | Scorer | Scores = "random",
-    ratios: Sequence[float] = (0.5,),
+    ratios: Sequence[Ratio] = (0.5,),
     scope: Scope = "layer",
     budget: Budget = "filters",
     batchnorm: BatchNorm = "recalibrate",
     split: str = "report",
-    images: int | None = None,
-    draws: int = 10,
+    images: Count | None = None,
+    draws: Count = 10,
     keep_silent: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
     """Compare scorers with one of them, each pruning the same network at the same ratios.

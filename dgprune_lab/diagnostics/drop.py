@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, Budget, Outcomes, Scope, Scores, choice, tidy
+from ..core import BatchNorm, Budget, Count, Outcomes, Ratio, Scope, Scores, Seed, choice, tidy
 from ..scorers import Scorer
 from ..stats import intervals
 from ..study import Study
@@ -31,13 +31,13 @@ def drop(
     study: Study | Sequence[Study],
     *,
     scorers: Sequence[str | Scorer | Scores] = ("l1",),
-    ratios: Sequence[float] = (0.5,),
+    ratios: Sequence[Ratio] = (0.5,),
     scope: Scope = "layer",
     budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
-    images: int | None = None,
-    seed: int = 0,
+    images: Count | None = None,
+    seed: Seed = 0,
     by: By = "domain",
     progress: bool = False,
 ) -> Steps:

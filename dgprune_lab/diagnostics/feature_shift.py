@@ -9,7 +9,21 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, Budget, DgpruneError, Mask, Provenance, Scope, Scores, choice, note, tidy
+from ..core import (
+    BatchNorm,
+    Budget,
+    Count,
+    DgpruneError,
+    Mask,
+    Provenance,
+    Ratio,
+    Scope,
+    Scores,
+    Seed,
+    choice,
+    note,
+    tidy,
+)
 from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import Estimate, cka, coral, fit_steps, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
@@ -43,15 +57,15 @@ def feature_shift(
     *,
     layer: str | Sequence[str] | None = None,
     scorer: str | Scorer | Scores = "l1",
-    ratios: Sequence[float] = (0.25, 0.5, 0.75),
+    ratios: Sequence[Ratio] = (0.25, 0.5, 0.75),
     scope: Scope = "layer",
     budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     embedding: Embedding = "umap",
-    images: int | None = IMAGES,
+    images: Count | None = IMAGES,
     split: str = "report",
-    neighbours: int = NEIGHBOURS,
-    seed: int = 0,
+    neighbours: Count = NEIGHBOURS,
+    seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
     """Estimate the distance of the domains' features in the full and in the pruned network, and map every image.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..core import BatchNorm, Budget, Scope, Scores, tidy
+from ..core import BatchNorm, Budget, Count, Ratio, Scope, Scores, Seed, tidy
 from ..scorers import Scorer
 from ..stats import intervals
 from ..study import Study
@@ -23,13 +23,13 @@ def flips(
     study: Study | Sequence[Study],
     *,
     scorers: Sequence[str | Scorer | Scores] = ("l1",),
-    ratios: Sequence[float] = (0.5,),
+    ratios: Sequence[Ratio] = (0.5,),
     scope: Scope = "layer",
     budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
-    images: int | None = None,
-    seed: int = 0,
+    images: Count | None = None,
+    seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
     """Count the images whose prediction removal changes, per domain.

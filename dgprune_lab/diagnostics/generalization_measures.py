@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from ..core import DgpruneError, drain, note, tidy
+from ..core import Count, DgpruneError, Positive, Seed, drain, note, tidy
 from ..measurement import WeightMasking, prunable
 from ..models.networks import build
 from ..pruning import shared_copy
@@ -71,7 +71,7 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
 
 
 @diagnostic("margin", extra=EXTRA, cite=_KUHN)
-def margin(studies: Studies, *, images: int | None = None, split: str = "train") -> pd.DataFrame:
+def margin(studies: Studies, *, images: Count | None = None, split: str = "train") -> pd.DataFrame:
     """Return the 10th percentile over training images of true logit - largest other one; larger is better.
 
     Metric "margin" (logits), a row per network, interval over images.
@@ -100,11 +100,11 @@ def margin(studies: Studies, *, images: int | None = None, split: str = "train")
 def sharpness(
     studies: Studies,
     *,
-    tolerance: float = 0.1,
-    draws: int = 3,
-    images: int | None = None,
+    tolerance: Positive = 0.1,
+    draws: Count = 3,
+    images: Count | None = None,
     split: str = "train",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return the largest sigma at which Gaussian noise on the weights keeps the training loss; larger is better.
 
@@ -146,12 +146,12 @@ def sharpness(
 def random_perturbation(
     studies: Studies,
     *,
-    tolerance: float = 0.1,
-    draws: int = 3,
-    step: float = 0.01,
-    images: int | None = None,
+    tolerance: Positive = 0.1,
+    draws: Count = 3,
+    step: Positive = 0.01,
+    images: Count | None = None,
     split: str = "train",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return the control of prunability: a random perturbation of the same norm in place of pruning.
 
@@ -187,11 +187,11 @@ def random_perturbation(
 def generalization_measures(
     studies: Studies,
     *,
-    tolerance: float = 0.1,
-    draws: int = 3,
-    images: int | None = None,
+    tolerance: Positive = 0.1,
+    draws: Count = 3,
+    images: Count | None = None,
     split: str = "train",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return prunability (fast) and every measure that it is compared with, for the same networks, as one table.
 

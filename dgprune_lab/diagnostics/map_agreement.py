@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
-from ..core import DgpruneError, public
+from ..core import Count, DgpruneError, Ratio, public
 
 Floats = NDArray[np.float64]
 
 
 @public
 def map_agreement(
-    first: pd.DataFrame, second: pd.DataFrame, *, ratio: float = 0.0, neighbours: int = 15
+    first: pd.DataFrame, second: pd.DataFrame, *, ratio: Ratio = 0.0, neighbours: Count = 15
 ) -> pd.DataFrame:
     """Compare two maps of the same images, such as two UMAP fits that differ in the seed.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Mask, Scope, Scores, Seen, WeightScores, choice, note, tidy
+from ..core import Count, DgpruneError, Mask, Positive, Scope, Scores, Seed, Seen, WeightScores, choice, note, tidy
 from ..measurement import Norm, WeightMasking, WeightScorer
 from ..pruning import allocate, shared_copy
 from ..scorers import Scorer
@@ -60,16 +60,16 @@ class Setting:
 def prunability(
     studies: Study | Sequence[Study],
     *,
-    tolerance: float | Sequence[float] = 0.1,
+    tolerance: Positive | Sequence[Positive] = 0.1,
     scorer: AnyScorer = "l1",
     granularity: Granularity = "weight",
     scope: Scope = "global",
     batchnorm: Norm = "as_is",
     search: Search = "grid",
-    step: float = 0.01,
-    images: int | None = None,
+    step: Positive = 0.01,
+    images: Count | None = None,
     split: str = "train",
-    seed: int = 0,
+    seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
     """Return the smallest share of a network that keeps its training loss; lower is predicted to generalise better.

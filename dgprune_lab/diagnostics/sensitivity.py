@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Scores, roles_of, tidy
+from ..core import Count, Scores, Seed, roles_of, tidy
 from ..measurement import Method
 from ..scorers import Scorer
 from ..stats import ALL, LEAST, correlations, intervals, over_filters
@@ -37,9 +37,9 @@ def sensitivity(
     between: tuple[str, str] | None = None,
     layers: Sequence[str] | None = None,
     scorers: Sequence[str | Scorer | Scores] = (),
-    images: int | None = IMAGES,
+    images: Count | None = IMAGES,
     split: str = "score",
-    seed: int = 0,
+    seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
     """Estimate how differently each filter contributes to the true class's logit on two domains, within classes.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..core import Budget, DgpruneError, Domain, Scope, Scores, choice, cut_counts, note_once, tidy
+from ..core import Budget, Count, DgpruneError, Domain, Ratio, Scope, Scores, Seed, choice, cut_counts, note_once, tidy
 from ..core import seed as seeded
 from ..pruning import allocate, checked_ratio
 from ..scorers import Scorer, resolve
@@ -47,13 +47,13 @@ def stability(
     study: Study | Sequence[Study],
     *,
     scorers: Sequence[str | Scorer],
-    ratio: float = 0.5,
+    ratio: Ratio = 0.5,
     over: Over = "halves",
-    draws: int = 5,
+    draws: Count = 5,
     scope: Scope = "layer",
     budget: Budget = "filters",
-    seed: int = 0,
-    images: int = 1000,
+    seed: Seed = 0,
+    images: Count = 1000,
 ) -> pd.DataFrame:
     """Compare the choices of two runs of a scorer.
 

@@ -7,7 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from ..core import BatchNorm, Budget, DgpruneError, Outcomes, Scope, Scores, public, tidy, yielding
+from ..core import (
+    BatchNorm,
+    Budget,
+    Count,
+    DgpruneError,
+    Outcomes,
+    Ratio,
+    Scope,
+    Scores,
+    Seed,
+    Share,
+    public,
+    tidy,
+    yielding,
+)
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import intervals
@@ -17,7 +31,7 @@ from ._removal import mask_cells
 
 
 @public
-def grid(start: float, stop: float, count: int) -> list[float]:
+def grid(start: Share, stop: Share, count: Count) -> list[float]:
     """Return `count` ratios from start to stop, evenly spaced, rounded so that 0.15 is 0.15.
 
     >>> grid(0, 0.95, 20)[:4]
@@ -31,13 +45,13 @@ def sweep(
     study: Study,
     *,
     scorers: Sequence[str | Scorer | Scores] = ("random", "l1", "taylor"),
-    ratios: Sequence[float] | None = None,
-    seeds: int | Sequence[int] = 1,
+    ratios: Sequence[Ratio] | None = None,
+    seeds: Count | Sequence[Seed] = 1,
     scope: Scope = "layer",
     budget: Budget = "filters",
     batchnorm: BatchNorm = "as_is",
     split: str = "report",
-    images: int | None = None,
+    images: Count | None = None,
     progress: bool = False,
 ) -> Steps:
     """Return accuracy and loss per domain, and the size that is left, at every ratio by every scorer; no fine-tuning.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core import (
     Batch,
     BatchNorm,
+    Count,
     DgpruneError,
     Domain,
     Outcomes,
@@ -35,7 +36,7 @@ from .recalibrate import recalibrate
 
 @public
 def evaluate(
-    model: nn.Module, domain: Domain, split: str = "report", *, images: int | None = None, size: int = 250
+    model: nn.Module, domain: Domain, split: str = "report", *, images: Count | None = None, size: Count = 250
 ) -> Outcomes:
     """Return what a network predicts for each image of a split, in eval mode, on a private copy.
 
@@ -120,7 +121,7 @@ def measure(
     *,
     split: str = "report",
     batchnorm: BatchNorm = "as_is",
-    images: int | None = None,
+    images: Count | None = None,
     latency: bool = True,
 ) -> pd.DataFrame:
     """Return accuracy and loss per domain with intervals over images; parameters, MACs, bytes and latency.

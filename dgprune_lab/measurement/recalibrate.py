@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core import BATCHNORM, DgpruneError, Domain, drain, provenance_of, public, set_provenance
+from ..core import BATCHNORM, Count, DgpruneError, Domain, drain, provenance_of, public, set_provenance
 from ..pruning import deep_copy, device_of, prove_copies_if_suspect
 from .memory_format import layout_of
 
@@ -24,7 +24,7 @@ def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 @public
-def recalibrate(model: nn.Module, domains: Sequence[Domain], images: int = 500) -> nn.Module:
+def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500) -> nn.Module:
     """Return a new network whose BatchNorm statistics are re-estimated on source images; no label is read.
 
     `images` in all, the first of each source's `train` split in equal shares, mixed in batches of 250; the statistics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from numbers import Integral
 
-from ..core import BatchNorm, Budget, DgpruneError, Scope, choice, stepwise
+from ..core import BatchNorm, Budget, Count, DgpruneError, Ratio, Scope, Seed, choice, stepwise
 from ..measurement import calibration_sources
 from ..pruning import checked_ratio
 from ..scorers import Scorer, resolve
@@ -26,16 +26,16 @@ def prune_and_tune(
     study: Study,
     scorer: str | Scorer | None,
     *,
-    ratio: float,
-    rounds: int | None = None,
+    ratio: Ratio,
+    rounds: Count | None = None,
     epochs: int = 20,
     options: TrainingOptions | None = None,
     batchnorm: BatchNorm = "as_is",
     scope: Scope = "layer",
     budget: Budget = "filters",
-    seed: int = 0,
+    seed: Seed = 0,
     split: str = "report",
-    images: int | None = None,
+    images: Count | None = None,
     measure: MeasureWhen = "rounds",
     progress: bool = False,
 ) -> Steps:

@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 from PIL import Image
 
-from ...core import DgpruneError, Domain, public
+from ...core import Count, DgpruneError, Domain, public
 from ..marks import layered, rows_of, tooltip
 from ..theme import Rows, finish, role_label
 
@@ -23,7 +23,7 @@ _TITLE = 20
 
 
 @public
-def images(domains: Sequence[Domain], *, images: int = 8, split: str = "report", size: int = 56) -> alt.LayerChart:
+def images(domains: Sequence[Domain], *, images: Count = 8, split: str = "report", size: Count = 56) -> alt.LayerChart:
     """Draw the first images of a split of each domain, a row per domain with its name and role above it.
 
     Args:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...core import DgpruneError, public
+from ...core import Count, DgpruneError, public
 from ..marks import canvas, layered, rows_of
 from ..theme import Rows, finish
 from .images import png
@@ -26,7 +26,9 @@ _LINE, _GAP = 34, 14
 
 
 @public
-def overlays(images: Tensor, maps: Tensor, *, words: Sequence[str], size: int = 72, columns: int = 6) -> alt.LayerChart:
+def overlays(
+    images: Tensor, maps: Tensor, *, words: Sequence[str], size: Count = 72, columns: Count = 6
+) -> alt.LayerChart:
     """Draw images in pairs: as they are, and in grey with a map over them, amber for and violet against.
 
     Colours are stronger the larger the map's value, on one scale for all images.

@@ -9,7 +9,7 @@ from itertools import pairwise
 from numbers import Integral, Real
 from typing import Annotated, Any, cast
 
-from ...core import DgpruneError, public, unknown
+from ...core import Count, DgpruneError, Ratio, public, unknown
 
 EVERY_LAYER = "*"
 Numbers = Annotated[tuple[int, int, int, float], "four numbers (start, end, every, ratio)"]
@@ -57,7 +57,7 @@ class LayerSchedule:
         """The epochs with an event at their end."""
         return tuple(range(self.start, self.end + 1, self.every))
 
-    def kept(self, filters: int, *, least: int | None = None) -> list[int]:
+    def kept(self, filters: Count, *, least: int | None = None) -> list[int]:
         """Return the number of filters left after each of the T events.
 
             kept(t) = ceil(K + (N - K)(T - t) / T), t = 1 .. T = floor((end - start) / every) + 1
@@ -109,7 +109,7 @@ class PruneSchedule:
                     )
 
     @classmethod
-    def everywhere(cls, *, start: int, end: int, every: int, ratio: float) -> PruneSchedule:
+    def everywhere(cls, *, start: int, end: int, every: int, ratio: Ratio) -> PruneSchedule:
         """Return the same schedule for every layer.
 
         >>> PruneSchedule.everywhere(start=1, end=3, every=1, ratio=0.3).entries[0].layer
@@ -134,7 +134,7 @@ class PruneSchedule:
             total[entry.layer] += entry.ratio
         return PruneSchedule({layer: (0, 0, 1, ratio) for layer, ratio in total.items()})
 
-    def timetable(self, filters: Mapping[str, int], *, epochs: int | None = None) -> dict[int, dict[str, int]]:
+    def timetable(self, filters: Mapping[str, Count], *, epochs: int | None = None) -> dict[int, dict[str, int]]:
         """Return epoch -> layer -> number of filters left, where any are removed.
 
         Args:

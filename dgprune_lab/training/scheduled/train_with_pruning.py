@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ...core import DgpruneError, Domain, choice, note, stepwise, unknown
+from ...core import Count, DgpruneError, Domain, Seed, choice, note, stepwise, unknown
 from ...pruning import deep_copy, device_of
 from ...scorers import Scorer, resolve
 from ...study import Study
@@ -36,11 +36,11 @@ def train_with_pruning(
     scorer: str | Scorer = "l2",
     remove: Remove = "smallest",
     how: How = "remove",
-    batches: int | None = None,
+    batches: Count | None = None,
     split: str = "score",
     report: str = "report",
-    seed: int = 0,
-    images: int | None = None,
+    seed: Seed = 0,
+    images: Count | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> PruningSteps:

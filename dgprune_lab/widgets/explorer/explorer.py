@@ -10,7 +10,7 @@ import torch
 import traitlets
 
 from ...charts import drop, svg
-from ...core import BatchNorm, Budget, DgpruneError, Mask, Scope, Scores, public
+from ...core import BatchNorm, Budget, DgpruneError, Mask, NotNegative, Ratio, Scope, Scores, public
 from ...scorers import Scorer
 from ...study import Study
 from ..page import static as assets
@@ -99,7 +99,7 @@ class Explorer(CommWidget):
         study: Study,
         *,
         scorer: str | Scorer | Scores = "l1",
-        ratio: float = 0.5,
+        ratio: Ratio = 0.5,
         scope: Scope = "layer",
         budget: Budget = "filters",
         batchnorm: BatchNorm | None = None,
@@ -168,12 +168,12 @@ class Explorer(CommWidget):
         changes |= {"id": self._number() + 1, "by": "kernel"}
         self.choice = dict(measurements.checked({**self.view, **changes}))
 
-    def wait(self, *, timeout: float = 60.0, curves: bool = False) -> bool:
+    def wait(self, *, timeout: NotNegative = 60.0, curves: bool = False) -> bool:
         """Wait until the present view (and, if asked, its curves) is measured; return False on a timeout."""
         jobs = ("exact", "curves", "latency") if curves else ("exact",)
         return self._session.worker.wait(*jobs, timeout=timeout)
 
-    def wait_idle(self, timeout: float = 60.0) -> bool:
+    def wait_idle(self, timeout: NotNegative = 60.0) -> bool:
         """Wait until nothing is left to do, for the view, its curves and the open panel; return False on a timeout."""
         return self._session.worker.wait(timeout=timeout)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ...core import Budget, public
+from ...core import Budget, Count, Ratio, public
 from ...scorers import Scorer, resolve
 from ...study import Study
 from ...training import (
@@ -42,8 +42,8 @@ class Tuning(Live):
         study: Study,
         scorer: str | Scorer | None,
         *,
-        ratio: float,
-        rounds: int | None = None,
+        ratio: Ratio,
+        rounds: Count | None = None,
         epochs: int = 20,
         budget: Budget = "filters",
         **options: Any,
@@ -84,7 +84,7 @@ class Training(Live):
         scorer: str | Scorer = "l2",
         remove: Remove = "smallest",
         how: How = "remove",
-        batches: int | None = None,
+        batches: Count | None = None,
         **further: Any,
     ) -> None:
         shared = {"schedule": schedule, "options": options, "scorer": scorer, "remove": remove, "how": how}
