@@ -1,6 +1,10 @@
 """The values that flow (domains, filter groups, scores, masks, outcomes, provenance), tables, errors, seeds."""
 
-from .domain import Batch, Domain, Role, cut, cut_counts
+from .domain import Batch, Domain, Role
+from .datasets import DatasetImages
+from .labels import check_class_names, listed_names
+from .pixels import depth_words, is_deep, pixels_of_picture
+from .splits import cut, cut_counts
 from .layers import BATCHNORM, CONV, TRANSPOSED, is_depthwise
 from .graph import FilterGraph, FilterGroup, Member
 from .statistics import APART, COSTLY, LABELLED, ClassMap, ClassMoments, CoMoments, Moments, Need, Statistics
@@ -16,7 +20,7 @@ from .summary import summary
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
 from .kinds import Count, NotNegative, Positive, Ratio, Seed, Share, Whole, Within
 from .border import border_of, public, resolved_hints
-from .files import card_text, read_card, write_file
+from .files import card_text, parse_card, parse_json, read_card, write_file
 from .steps import Stepwise, drain, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed
 from .machine import device, threads

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from .border import public
-from .errors import DgpruneError, note
+from .datasets import DatasetImages, check_repeatable, labels_of, settled_dataset
+from .errors import DgpruneError
+from .labels import settled_labels
+from .pixels import pixels_of_arrays
+from .random import preserved_rng
+from .splits import settled_splits
 
 Role = Literal["source", "target"]
 
@@ -25,19 +28,6 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor | None
     index: Tensor
-
-
-class _Lazy:
-    """Images that a torch Dataset makes on demand: indexing gives a stacked tensor."""
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-        first = torch.as_tensor(dataset[0][0])
-        self.shape = torch.Size((len(dataset), *first.shape))  # type: ignore[arg-type]
-        self.dtype = first.dtype
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return torch.stack([torch.as_tensor(self.dataset[int(i)][0]) for i in index.tolist()])
 
 
 @public
@@ -55,6 +45,7 @@ class Domain:
         labels: (N,) int64 class indices, or None where unknown.
         splits: row numbers of each split.
         classes: number of classes; 0 where there are no labels.
+        class_names: the name of each class, in the order of their indices; empty where unknown.
         role: "source" (trained on) or "target"; the Study sets it.
         origin: where the images come from, in one sentence.
     """
@@ -64,6 +55,7 @@ class Domain:
     labels: Tensor | None = field(repr=False)
     splits: Mapping[str, Tensor] = field(repr=False)
     classes: int
+    class_names: tuple[str, ...] = field(default=(), repr=False)
     role: Role | None = None
     origin: str = ""
 
@@ -75,68 +67,66 @@ class Domain:
         images: Any,
         labels: Any = None,
         splits: Mapping[str, Any] | None = None,
-        classes: int | None = None,
+        classes: int | Sequence[str] | None = None,
         seed: int = 0,
         origin: str = "arrays of the user",
     ) -> Domain:
-        """Make a domain from arrays or tensors in memory.
+        """Make a domain from arrays or tensors in memory, which are copied.
 
         Args:
             name: what tables and charts call it.
-            images: (N, C, H, W), uint8 or float in [0, 1].
-            labels: (N,) integers from 0, or None for a target without labels.
-            splits: row numbers per split; without them the rows are cut 60 / 20 / 20 into train, score and report,
-                stratified by label, and a note says so.
-            classes: number of classes; the largest label plus one where None.
+            images: (N, C, H, W), uint8, uint16 (divided by 65,535) or float in [0, 1]; or a list of images, each an
+                array, a tensor or a PIL image.
+            labels: (N,) integers from 0 or class names; None for a target without labels.
+            splits: row numbers, slices or bool vectors per split; or shares that add up to 1, which are cut stratified
+                by label. None cuts 60 / 20 / 20 into train, score and report, and a note says so.
+            classes: number of classes, or their names in the order of the network's outputs. None: the largest label
+                plus one, or the names in sorted order, which a note lists.
             seed: of the cut.
             origin: one sentence for the card.
 
         Raises:
-            DgpruneError: empty, non-finite or out-of-range images, labels of another length or outside the classes.
+            DgpruneError: empty, non-finite or out-of-range images, images of several sizes, labels of another length or
+                outside the classes, splits that overlap.
         """
-        pixels = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
-        if pixels.ndim != 4:
-            raise DgpruneError(
-                f"domain {name!r}: images must have four axes (N, C, H, W); got shape {tuple(pixels.shape)}. "
-                "Grey images need a channel axis: images[:, None]."
-            )
-        if pixels.dtype != torch.uint8:
-            pixels = pixels.to(torch.float32)
-            finite = torch.isfinite(pixels)
-            if not finite.all():
-                bad = int((~finite).flatten(1).any(1).sum())
-                raise DgpruneError(f"domain {name!r}: {bad} images hold NaN or infinite pixels; remove or repair them.")
-            if pixels.numel() and (pixels.min() < 0 or pixels.max() > 1):
-                raise DgpruneError(
-                    f"domain {name!r}: float images must lie in [0, 1]; got {pixels.min():.3g} to {pixels.max():.3g}. "
-                    "Divide by 255, or pass uint8; normalisation belongs into the network."
-                )
-        return _checked(name, pixels, labels, splits=splits, classes=classes, seed=seed, origin=origin)
+        pixels = pixels_of_arrays(images, what=f"domain {name!r}")
+        return _settled(name, pixels, labels, splits=splits, classes=classes, seed=seed, origin=origin)
 
     @classmethod
     def from_dataset(
         cls,
         name: str,
-        dataset: Dataset[Any],
+        dataset: Any,
         *,
         labels: Any = None,
         splits: Mapping[str, Any] | None = None,
-        classes: int | None = None,
+        classes: int | Sequence[str] | None = None,
         seed: int = 0,
-        origin: str = "a torch Dataset",
+        origin: str = "a data set",
     ) -> Domain:
-        """Make a domain backed by a torch Dataset of (image, label); images are read when needed, never all at once.
+        """Make a domain backed by a data set; images are read when needed, never all at once.
 
-        Labels are taken from `dataset.targets` where it exists, else read once, item by item; the rest as in
-        `from_arrays`.
+        Args:
+            name: what tables and charts call it.
+            dataset: of torch, torchvision or Hugging Face, or a list: its items are (image, label), dicts with an image
+                and a label, or images. An image is a PIL image, or an array or tensor (C, H, W), uint8 or float in
+                [0, 1], each time the same one. Of a DataLoader the data set is taken.
+            labels: as in `from_arrays`; None takes the data set's own, where its items have any.
+            splits, classes, seed, origin: as in `from_arrays`; class names that the data set keeps are kept.
+
+        Raises:
+            DgpruneError: a data set that can only be walked through; an image that cannot be read, is of another size
+                than the first or has pixels outside [0, 1], when it is read; a few images are tried at once, twice, and
+                one that differs is refused; else as `from_arrays`.
         """
-        count = len(dataset)  # type: ignore[arg-type]
-        if count == 0:
-            raise DgpruneError(f"domain {name!r}: the data set is empty.")
-        if labels is None:
-            targets = getattr(dataset, "targets", None)
-            labels = [int(dataset[i][1]) for i in range(count)] if targets is None else targets
-        return _checked(name, _Lazy(dataset), labels, splits=splits, classes=classes, seed=seed, origin=origin)
+        what = f"domain {name!r}"
+        with preserved_rng():
+            images = DatasetImages(settled_dataset(dataset, what=what), what=what)
+            check_repeatable(images)
+            if labels is None:
+                labels, names = labels_of(images)
+                classes = names or None if classes is None else classes
+        return _settled(name, images, labels, splits=splits, classes=classes, seed=seed, origin=origin)
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -181,7 +171,7 @@ class Domain:
         layout: torch.memory_format = torch.contiguous_format,
     ) -> Batch:
         """Return the images with these row numbers."""
-        index = rows if isinstance(self.images, _Lazy) else rows.to(self.images.device)
+        index = rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device)
         x = self.images[index].to(device, non_blocking=True)
         x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
         y = None if self.labels is None else self.labels[rows.to(self.labels.device)].to(device)
@@ -189,7 +179,7 @@ class Domain:
 
     def to(self, device: torch.device | str) -> Domain:
         """Return the domain with images and labels on a device (images of a Dataset stay where they are)."""
-        if isinstance(self.images, _Lazy):
+        if isinstance(self.images, DatasetImages):
             return self
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, images=self.images.to(device), labels=labels)
@@ -201,7 +191,7 @@ class Domain:
     def padded(self, size: int) -> Domain:
         """Return the domain with images padded by zeros on all sides to `size` x `size` pixels."""
         _channels, height, width = self.shape
-        if isinstance(self.images, _Lazy):
+        if isinstance(self.images, DatasetImages):
             raise DgpruneError(f"domain {self.name!r}: images of a Dataset are padded by the Dataset's own transform.")
         if max(height, width) > size:
             raise DgpruneError(
@@ -215,7 +205,7 @@ class Domain:
     def key(self) -> str:
         """Hash of the content (pixels, labels, splits); of a Dataset, of labels, splits and the first eight images."""
         digest = hashlib.blake2b(self.name.encode(), digest_size=12)
-        sample = self.images[torch.arange(min(8, len(self)))] if isinstance(self.images, _Lazy) else self.images
+        sample = self.images[torch.arange(min(8, len(self)))] if isinstance(self.images, DatasetImages) else self.images
         for tensor in (sample, self.labels, *(self.splits[name] for name in sorted(self.splits))):
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().data)  # a view: bytes would copy the images once more
@@ -223,13 +213,13 @@ class Domain:
         return digest.hexdigest()
 
 
-def _checked(
+def _settled(
     name: str,
-    images: Any,
+    images: Tensor | DatasetImages,
     labels: Any,
     *,
     splits: Mapping[str, Any] | None,
-    classes: int | None,
+    classes: int | Sequence[str] | None,
     seed: int,
     origin: str,
 ) -> Domain:
@@ -238,58 +228,13 @@ def _checked(
         raise DgpruneError("a domain needs a name.")
     if count == 0:
         raise DgpruneError(f"domain {name!r} is empty: it holds no image.")
-    if labels is not None:
-        labels, classes = _checked_labels(name, torch.as_tensor(labels).flatten().cpu(), count=count, classes=classes)
-    if splits is None:
-        splits = cut(count, labels, {"train": 0.6, "score": 0.2, "report": 0.2}, seed=seed)
-        sizes = ", ".join(f"{key} {len(rows)}" for key, rows in splits.items())
-        note(f"domain {name!r} came without splits; cut with seed {seed}: {sizes}.")
-    splits = {key: torch.as_tensor(rows).to(torch.int64).cpu() for key, rows in splits.items()}
-    rows = torch.cat([torch.empty(0, dtype=torch.int64), *splits.values()])
-    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= count):
-        raise DgpruneError(f"domain {name!r}: a split names rows outside 0 to {count - 1}.")
-    if len(rows.unique()) != len(rows):
-        raise DgpruneError(f"domain {name!r}: an image is in two splits; splits must not overlap.")
-    return Domain(name=name, images=images, labels=labels, splits=splits, classes=classes or 0, origin=origin)
-
-
-def _checked_labels(name: str, labels: Tensor, *, count: int, classes: int | None) -> tuple[Tensor, int]:
-    """Labels as int64, and the number of classes."""
-    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
-        wrong = labels[labels != labels.round()][0]
-        raise DgpruneError(f"domain {name!r}: labels must be whole numbers from 0; got {wrong}.")
-    labels = labels.to(torch.int64)
-    if len(labels) != count:
-        raise DgpruneError(f"domain {name!r}: {count} images but {len(labels)} labels; each image needs one label.")
-    least, most = int(labels.min()), int(labels.max())
-    classes = most + 1 if classes is None else classes
-    if least < 0 or most >= classes:
-        raise DgpruneError(f"domain {name!r}: labels must lie in 0 to {classes - 1}; got {least} to {most}.")
-    return labels, classes
-
-
-def cut(count: int, labels: Tensor | None, shares: Mapping[str, float], *, seed: int) -> dict[str, Tensor]:
-    """Cut row numbers into splits by shares that add up to one; see `cut_counts`."""
-    edges = np.floor(np.cumsum([0.0, *shares.values()]) * count + 1e-9).astype(int)
-    edges[-1] = count
-    return cut_counts(count, labels, dict(zip(shares, np.diff(edges).tolist(), strict=True)), seed=seed)
-
-
-def cut_counts(count: int, labels: Tensor | None, sizes: Mapping[str, int], *, seed: int) -> dict[str, Tensor]:
-    """Cut row numbers into splits of exactly these sizes, stratified by label, each in seeded random order."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(count, generator=generator)
-    if labels is not None:
-        # Position of each row within its class, as a share of the class: sorting by it spreads every class evenly.
-        ordered = labels[order]
-        share = torch.empty(count, dtype=torch.float64)
-        for value in ordered.unique():
-            rows = (ordered == value).nonzero().flatten()
-            share[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
-        order = order[share.argsort(stable=True)]
-    splits, start = {}, 0
-    for name, size in sizes.items():
-        rows = order[start : start + size]
-        splits[name] = rows[torch.randperm(len(rows), generator=generator)]
-        start += size
-    return splits
+    settled = settled_labels(name, labels, count=count, classes=classes)
+    return Domain(
+        name=name,
+        images=images,
+        labels=settled.indices,
+        splits=settled_splits(name, splits, labels=settled.indices, count=count, seed=seed),
+        classes=settled.classes,
+        class_names=settled.names,
+        origin=origin,
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..core import DgpruneError
 from .blending import Bytes
+from .image_files import read_image
 
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CIFAR_BINARY = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
@@ -111,11 +112,8 @@ def read_png_lists(folder: Path) -> Arrays:
 
 
 def _png_list(folder: Path, split: str) -> tuple[Bytes, NDArray[np.int64]]:
-    from PIL import Image
-
     lines = [line.split() for line in (folder / f"{split}_labels.txt").read_text().splitlines() if line.strip()]
     images = np.empty((len(lines), 32, 32, 3), np.uint8)
     for row, (name, _) in enumerate(lines):
-        with Image.open(folder / split / name) as image:
-            images[row] = np.array(image.convert("RGB"))
+        images[row] = read_image(folder / split / name).permute(1, 2, 0).numpy()
     return images, np.array([int(label) for _, label in lines], dtype=np.int64)

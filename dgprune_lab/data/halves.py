@@ -31,7 +31,7 @@ def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
                 f"{domain.name}, {name}",
                 images=batch.images,
                 labels=batch.labels,
-                classes=domain.classes,
+                classes=domain.class_names or domain.classes,
                 splits={split: range(len(half))},
             )
         )

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from ..core import DgpruneError, Domain, public
+from ..core import DatasetImages, DgpruneError, Domain, public
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """Float images (B, C, H, W) in [0, 1] and their row numbers (B,) to images of the same shape."""
@@ -156,9 +156,7 @@ def _shifted(domain: Domain, words: str, change: Change) -> Domain:
             chunk = slice(int(rows[0]), int(rows[-1]) + 1)
             images[chunk] = _applied(change, domain.images[chunk], rows)
     else:
-        unlabelled = torch.zeros(len(domain), dtype=torch.int64)
-        shifted = _Shifted(domain.images, change)
-        images = Domain.from_dataset(domain.name, shifted, labels=unlabelled, splits={}).images
+        images = DatasetImages(_Shifted(domain.images, change), what=f"domain {domain.name!r} {words}")
     return replace(domain, name=f"{domain.name} {words}", images=images, origin=f"{domain.origin}; {words}")
 
 

@@ -1,0 +1,210 @@
+"""Images and labels of data sets that are read item by item: of torch, torchvision, Hugging Face, or plain lists."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
+from torch.utils.data.dataloader import default_collate
+
+from .errors import DgpruneError, note
+from .pixels import pixels_of_item, stacked
+from .random import preserved_rng
+
+_IMAGE = ("image", "img", "images", "pixel_values", "pixels", "x", "input", "inputs", "data")
+_LABEL = ("label", "labels", "fine_label", "target", "targets", "y", "class")
+_PROBES, _REPEATS = 8, 40
+_MISSING = object()
+
+
+class DatasetImages:
+    """Images (N, C, H, W) that a data set makes on demand; indexing by row numbers gives a checked, stacked tensor.
+
+    Attributes:
+        dataset: whatever has a length and gives an item for a position.
+        what: begins the sentence of an error, as in "domain 'mine'".
+        shape, dtype: of all images.
+    """
+
+    def __init__(self, dataset: Any, *, what: str) -> None:
+        self.dataset, self.what = dataset, what
+        first = self.read(0)
+        self.shape, self.dtype = torch.Size((len(dataset), *first.shape)), first.dtype
+
+    def read(self, position: int) -> Tensor:
+        """Return one image (C, H, W), uint8 or float32 in [0, 1].
+
+        Raises:
+            DgpruneError: an item without an image, one that cannot be read, pixels outside [0, 1].
+        """
+        image, _label = self.item(position)
+        return pixels_of_item(image, what=f"{self.what}: the image of item {position}{self._file(position)}")
+
+    def item(self, position: int) -> tuple[Any, Any]:
+        """Return an item's image and label as they come; `_MISSING` for the label where it has none."""
+        try:
+            item = self.dataset[position]
+        except DgpruneError:
+            raise
+        except Exception as error:  # whatever a data set raises
+            raise DgpruneError(
+                f"{self.what}: item {position}{self._file(position)} could not be read ({type(error).__name__}: "
+                f"{error}); repair or remove it."
+            ) from error
+        if isinstance(item, Mapping):
+            keys = [next((key for key in names if key in item), None) for names in (_IMAGE, _LABEL)]
+            if keys[0] is None:
+                raise DgpruneError(
+                    f"{self.what}: item {position} is a dict of {', '.join(map(repr, item))}; its image is looked for "
+                    f"as {', '.join(map(repr, _IMAGE[:4]))}. Rename the column to 'image', the label's to 'label'."
+                )
+            return item[keys[0]], _MISSING if keys[1] is None else item[keys[1]]
+        parts = item if isinstance(item, tuple | list) and len(item) else (item,)
+        if not _is_image(parts[0]):
+            raise DgpruneError(
+                f"{self.what}: item {position} must be (image, label), a dict or an image, and an image a PIL image or "
+                f"a tensor or array (C, H, W); the first entry is {type(parts[0]).__name__}."
+            )
+        return parts[0], parts[1] if len(parts) > 1 else _MISSING
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        shape = tuple(self.shape[1:])
+        return stacked([self.read(int(i)) for i in index.tolist()], what=self.what, shape=shape)
+
+    def _file(self, position: int) -> str:
+        samples = getattr(self.dataset, "samples", None)
+        return f" ({samples[position][0]})" if isinstance(samples, list) and position < len(samples) else ""
+
+
+def settled_dataset(dataset: Any, *, what: str) -> Any:
+    """Return a data set with a length and positions; of a DataLoader the one that it draws from.
+
+    Raises:
+        DgpruneError: a dict of data sets, one that can only be walked through, an empty one.
+    """
+    if isinstance(dataset, DataLoader):
+        if dataset.collate_fn not in (default_collate, None):
+            note(f"{what}: the DataLoader's data set is read; its collate_fn has no effect.")
+        dataset = dataset.dataset
+    if isinstance(dataset, Mapping):
+        raise DgpruneError(
+            f"{what}: a dict of {', '.join(map(repr, list(dataset)[:4]))} is no data set; pass one of them, such as "
+            f"dataset[{next(iter(dataset), 'train')!r}]."
+        )
+    walked = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
+    if walked or not hasattr(dataset, "__getitem__"):
+        raise DgpruneError(
+            f"{what}: {type(dataset).__name__} can only be walked through, and images are read by position, several "
+            "times. Pass a data set with a length and positions, such as list(dataset), which stays in memory."
+        )
+    if len(dataset) == 0:
+        raise DgpruneError(f"{what}: the data set is empty.")
+    return dataset
+
+
+def labels_of(images: DatasetImages) -> tuple[Any, tuple[str, ...]]:
+    """Return the labels of all items, None where they have none, and the class names that the data set keeps.
+
+    Labels that the data set lists are taken where they agree with its items; else the items are read one by one.
+    """
+    dataset = images.dataset
+    names = _class_names(dataset)
+    probes = _probes(len(dataset))
+    read = [images.item(position)[1] for position in probes]
+    if any(label is _MISSING for label in read):
+        return None, names
+    listed = _listed(dataset)
+    if listed is not None and len(listed) == len(dataset):
+        if all(_same(listed[position], label) for position, label in zip(probes, read, strict=True)):
+            return listed, _fitting(names, listed)
+        names = ()  # a target_transform has renumbered the classes
+    values = [images.item(position)[1] for position in range(len(dataset))]
+    return values, _fitting(names, values)
+
+
+def check_repeatable(images: DatasetImages) -> None:
+    """Refuse a data set that gives another image when an item is read again; the global generators stay as they are.
+
+    Raises:
+        DgpruneError: the first item that differs.
+    """
+    with preserved_rng():
+        probes = _probes(len(images.dataset))
+        before = _states()
+        for position in probes:
+            _compare(images, position, times=1)
+        if before != _states():  # it draws, perhaps seldom to an effect
+            _compare(images, probes[0], times=_REPEATS)
+
+
+def _compare(images: DatasetImages, position: int, *, times: int) -> None:
+    first = images.read(position)
+    for _ in range(times):
+        again = images.read(position)
+        if first.shape != again.shape or not torch.equal(first, again):
+            raise DgpruneError(
+                f"{images.what}: item {position} of the data set is another image when it is read again, as with "
+                "random augmentation, so no number about it could be repeated. Use the transform for evaluation; "
+                "dg.TrainingOptions(augmentation=...) augments in training."
+            )
+
+
+def _states() -> tuple[Any, ...]:
+    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()
+
+
+def _probes(count: int) -> list[int]:
+    """A few positions, spread over all."""
+    return sorted({round(k * (count - 1) / (_PROBES - 1)) for k in range(_PROBES)})
+
+
+def _is_image(value: Any) -> bool:
+    """Whether it is a PIL image, an array or tensor of two axes or more, or a nested list."""
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim >= 2
+    return hasattr(value, "getbands") or (isinstance(value, list) and len(value) > 0 and isinstance(value[0], list))
+
+
+def _fitting(names: tuple[str, ...], labels: Any) -> tuple[str, ...]:
+    """The names, where there is one for each class index."""
+    numbers = [label for label in labels if not isinstance(label, str)]
+    return names if not numbers or int(max(numbers)) < len(names) else ()
+
+
+def _same(one: Any, other: Any) -> bool:
+    return str(one.item() if hasattr(one, "item") else one) == str(other.item() if hasattr(other, "item") else other)
+
+
+def _listed(dataset: Any) -> Any:
+    """All labels without reading the images, where the data set lists them."""
+    if isinstance(dataset, Subset):
+        inner = _listed(dataset.dataset)
+        return None if inner is None else [inner[int(position)] for position in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        parts = [_listed(part) for part in dataset.datasets]
+        return None if any(part is None for part in parts) else [label for part in parts for label in part]
+    columns = getattr(dataset, "column_names", None)
+    if isinstance(columns, list):  # Hugging Face
+        key = next((key for key in _LABEL if key in columns), None)
+        return None if key is None else list(dataset[key])
+    return next((held for key in ("targets", "labels") if (held := getattr(dataset, key, None)) is not None), None)
+
+
+def _class_names(dataset: Any) -> tuple[str, ...]:
+    if isinstance(dataset, Subset):
+        return _class_names(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        named = {_class_names(part) for part in dataset.datasets}
+        return named.pop() if len(named) == 1 else ()
+    features = getattr(dataset, "features", None)
+    if isinstance(features, Mapping):
+        key = next((key for key in _LABEL if key in features), None)
+        names = getattr(features.get(key), "names", None)
+    else:
+        names = getattr(dataset, "classes", None)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()

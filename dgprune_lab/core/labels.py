@@ -1,0 +1,130 @@
+"""The labels of a domain as class indices, and the names of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DgpruneError, note
+
+_LISTED = 12
+
+
+class Labels(NamedTuple):
+    """Class indices (N,) int64 or None, the number of classes, and their names where these are known."""
+
+    indices: Tensor | None
+    classes: int
+    names: tuple[str, ...]
+
+
+def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequence[str] | None) -> Labels:
+    """Return labels as class indices, in a new tensor.
+
+    Names become positions in `classes`, or where that is None in their own sorted order, which a note lists. Names
+    that are all whole numbers ("7") are taken as these.
+
+    Raises:
+        DgpruneError: labels of another length, missing, no whole numbers from 0 or outside the classes; unknown names.
+    """
+    names = () if classes is None or isinstance(classes, int | np.integer) else _checked_names(name, classes)
+    if labels is None:
+        return Labels(None, len(names) or int(classes or 0), names)  # type: ignore[arg-type]
+    values = _as_array(name, labels)
+    if values.dtype.kind in "USO":
+        values, names = _numbered(name, [_text(name, value) for value in values.ravel()], names=names)
+    indices = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
+    if indices.ndim > 1 and indices.shape[0] == count and indices.numel() > count:
+        raise DgpruneError(
+            f"domain {name!r}: each image needs one label; got shape {tuple(indices.shape)}. One-hot labels: "
+            "labels.argmax(1)."
+        )
+    indices = indices.flatten()
+    if indices.is_floating_point() and not torch.equal(indices, indices.round()):
+        raise DgpruneError(
+            f"domain {name!r}: labels must be whole numbers from 0; got {indices[indices != indices.round()][0]}."
+        )
+    indices = indices.to(torch.int64)
+    if len(indices) != count:
+        raise DgpruneError(f"domain {name!r}: {count} images but {len(indices)} labels; each image needs one label.")
+    least, most = int(indices.min()), int(indices.max())
+    number = len(names) or (most + 1 if classes is None else int(classes))  # type: ignore[arg-type]
+    if least < 0 or most >= number:
+        raise DgpruneError(f"domain {name!r}: labels must lie in 0 to {number - 1}; got {least} to {most}.")
+    return Labels(indices, number, names)
+
+
+def check_class_names(domains: Iterable[Any]) -> None:
+    """Refuse domains that number their classes differently, as far as they name them.
+
+    Raises:
+        DgpruneError: the first number that two domains give to different classes.
+    """
+    first: dict[int, tuple[str, str]] = {}
+    for domain in domains:
+        for number, word in enumerate(domain.class_names):
+            other, known = first.setdefault(number, (domain.name, word))
+            if known != word:
+                raise DgpruneError(
+                    f"class {number} is {known!r} in domain {other!r} and {word!r} in domain {domain.name!r}, so their "
+                    "labels do not mean the same. Number them alike: pass the list of all class names as classes= to "
+                    "both, with labels as names, or read all domains at once with dg.data.from_folder."
+                )
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Return class names with their numbers, "0 cat, 1 dog", the first ones where there are many."""
+    words = [f"{number} {word}" for number, word in enumerate(names[:_LISTED])]
+    return ", ".join(words) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+
+
+def _as_array(name: str, labels: Any) -> Any:
+    if isinstance(labels, Tensor):
+        return labels.detach().cpu().numpy()
+    try:
+        values = np.asarray(labels if hasattr(labels, "__array__") else list(labels))
+        if values.dtype == object and all(isinstance(v, int | float | np.number | np.ndarray | Tensor) for v in values):
+            values = np.array([np.asarray(value) for value in values]).astype(float)
+    except (TypeError, ValueError) as error:
+        raise DgpruneError(f"domain {name!r}: labels must be (N,) whole numbers or names ({error}).") from None
+    return values
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str | bytes):
+        raise DgpruneError(
+            f"domain {name!r}: labels must be whole numbers or names, one for each image; got {value!r}. A domain "
+            "without labels takes labels=None."
+        )
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _checked_names(name: str, classes: Any) -> tuple[str, ...]:
+    names = tuple(str(word) for word in classes)
+    if not names or isinstance(classes, str) or len(set(names)) < len(names):
+        raise DgpruneError(
+            f"domain {name!r}: classes must be a number or a list of different class names; got {classes!r}."
+        )
+    return names
+
+
+def _numbered(name: str, words: list[str], *, names: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """Labels that are names as class indices, and the names of the classes."""
+    if not names and all(word.strip().isdecimal() for word in words):
+        return np.array([int(word) for word in words]), ()
+    if not names:
+        names = tuple(sorted(set(words)))
+        note(
+            f"domain {name!r}: labels are names, numbered in sorted order: {listed_names(names)}. Pass classes=[...], "
+            "the names in the order of the network's outputs, to number them alike everywhere."
+        )
+    positions = {word: number for number, word in enumerate(names)}
+    if strange := sorted(set(words) - set(names)):
+        raise DgpruneError(
+            f"domain {name!r}: no class is named {', '.join(map(repr, strange[:3]))}; known: {', '.join(names)}."
+        )
+    return np.array([positions[word] for word in words]), names

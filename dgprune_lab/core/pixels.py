@@ -1,0 +1,226 @@
+"""Pixels of every stored kind as uint8, or as float32 in [0, 1]; what cannot be told apart is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import DgpruneError
+
+_GREY = ("1", "L", "LA", "La")
+_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
+_CHANNELS = (1, 3, 4)
+_ROUNDING = 1e-5
+_BITS, _FORMAT, _SIGNED = 258, 339, 2  # tags of TIFF: bits per sample, sample format and its value "signed"
+
+
+def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
+    """Return images in memory as a new tensor (N, C, H, W), uint8 or float32 in [0, 1]; the argument is not shared.
+
+    Args:
+        images: an array or a tensor, of any byte order, or a sequence of images, each an array, a tensor or a PIL
+            image. uint8 stays; uint16 is divided by 65,535; True is white.
+        what: begins the sentence of an error, as in "domain 'mine'".
+
+    Raises:
+        DgpruneError: other axes, images of several sizes, values that are no numbers, are not finite or lie outside
+            [0, 1].
+    """
+    if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.dtype == object):
+        items = [pixels_of_item(item, what=f"{what}: image {number}") for number, item in enumerate(images)]
+        return stacked(items, what=what) if items else torch.empty(0, 3, 1, 1)
+    pixels = _as_tensor(images, what=what)
+    if pixels.ndim != 4:
+        raise DgpruneError(
+            f"{what}: images must have four axes (N, C, H, W); got shape {tuple(pixels.shape)}. "
+            "Grey images need a channel axis: images[:, None]."
+        )
+    return _scaled(_check_layout(pixels, what=what), what=what, many=True)
+
+
+def pixels_of_item(image: Any, *, what: str) -> Tensor:
+    """Return one image as a new tensor (C, H, W), uint8 or float32 in [0, 1].
+
+    Args:
+        image: a PIL image (see `pixels_of_picture`), or an array, tensor or nested list (C, H, W).
+        what: begins the sentence of an error.
+
+    Raises:
+        DgpruneError: as `pixels_of_arrays`.
+    """
+    if hasattr(image, "getbands"):
+        return pixels_of_picture(image, what=what)
+    pixels = _as_tensor(image, what=what)
+    if pixels.ndim != 3:
+        raise DgpruneError(f"{what} must have three axes (C, H, W); got shape {tuple(pixels.shape)}.")
+    return _scaled(_check_layout(pixels, what=what), what=what)
+
+
+def pixels_of_picture(picture: Any, *, what: str, size: int | None = None) -> Tensor:
+    """Return a PIL image, turned upright by its EXIF tag, as (C, H, W): one channel if grey, else three (RGB).
+
+    8 bits and less become uint8: palettes and CMYK become RGB, transparency is dropped. 12 to 32 bits are divided by
+    the largest value of their type, signed types by the largest positive one; floats must lie in [0, 1].
+
+    Args:
+        picture: unchanged.
+        what: begins the sentence of an error.
+        size: resize to `size` x `size`, bilinear with antialiasing; the aspect ratio is not kept.
+
+    Raises:
+        DgpruneError: negative values, floats outside [0, 1], a type whose range is not known.
+    """
+    from PIL import Image
+
+    plain = _plain(picture, what=what)
+    if plain.mode == "F":
+        _scaled(torch.from_numpy(np.array(plain))[None], what=what)
+    if size is not None:
+        plain = plain.resize((size, size), Image.Resampling.BILINEAR)
+    values = torch.from_numpy(np.array(plain))
+    return values.permute(2, 0, 1).contiguous() if values.ndim == 3 else values[None]
+
+
+def _plain(picture: Any, *, what: str) -> Any:
+    """A PIL image as one of mode L, RGB or F."""
+    from PIL import Image, ImageOps
+
+    upright: Any = ImageOps.exif_transpose(picture)
+    bits, signed = _depth(picture)
+    if bits > 8 or signed:
+        return Image.fromarray(_whole(np.array(upright), bits, signed=signed, what=what))
+    if upright.mode == "F":
+        return upright
+    if upright.mode == "I":
+        raise DgpruneError(
+            f"{what} is a PIL image of mode I without a file, so the range of its numbers is not known; convert it to "
+            "uint8, or to floats in [0, 1]."
+        )
+    if upright.mode in _ALPHA or "transparency" in upright.info:
+        upright = upright.convert(_ALPHA.get(upright.mode, "RGBA"))
+    return upright.convert("L" if picture.mode in _GREY else "RGB")
+
+
+def stacked(items: list[Tensor], *, what: str, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Return images of one shape as one tensor; where some are uint8 and some float, all are float.
+
+    Raises:
+        DgpruneError: images of several shapes, or of another one than `shape`.
+    """
+    wanted = tuple(items[0].shape) if shape is None else shape
+    for number, item in enumerate(items):
+        if tuple(item.shape) != wanted:
+            first, other = (" x ".join(map(str, sizes)) for sizes in (wanted, item.shape))
+            raise DgpruneError(
+                f"{what}: all images need one size; the first is {first}, image {number} {other}. Resize them, for "
+                "example with transform=torchvision.transforms.Resize((224, 224)) in the data set; for channels "
+                "image.convert('RGB')."
+            )
+    if len({item.dtype for item in items}) > 1:
+        items = [item.to(torch.float32) / 255 if item.dtype == torch.uint8 else item for item in items]
+    return torch.stack(items)
+
+
+def depth_words(picture: Any) -> str:
+    """Return what a picture file holds beside 8-bit grey or RGB, in words; "" for those and for JPEG."""
+    frames = getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1
+    bits, signed = _depth(picture)
+    words = [f"{frames} pages, of which the first is read"] if frames > 1 else []
+    if bits > 8 or signed:
+        words.append(f"{bits} bits, divided by {_largest(bits, signed=signed):,}")
+    elif picture.mode == "F":
+        words.append("floats, taken as they are")
+    return " and ".join(words)
+
+
+def is_deep(picture: Any) -> bool:
+    """Return whether a picture file holds more than 8 bits per channel."""
+    bits, signed = _depth(picture)
+    return bits > 8 or signed or picture.mode == "F"
+
+
+def _depth(picture: Any) -> tuple[int, bool]:
+    """Bits of a grey picture's whole numbers, and whether they are signed; (8, False) where nothing is deeper."""
+    tags = getattr(picture, "tag_v2", {})
+    stored, signed = tags.get(_BITS, (16,))[0], tags.get(_FORMAT, (1,))[0] == _SIGNED
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("TIFF", "PNG", "PPM")):
+        return stored, signed  # Pillow scales PPM to 16 bits
+    return 8, signed and picture.mode == "L"
+
+
+def _largest(bits: int, *, signed: bool) -> int:
+    return 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+
+
+def _whole(values: NDArray[Any], bits: int, *, signed: bool, what: str) -> NDArray[np.float32]:
+    """Whole numbers divided by the largest one of their type."""
+    if signed and bits == 8:
+        values = values.view(np.int8)
+    elif not signed and values.dtype == np.int32:  # Pillow keeps unsigned 32 bits in a signed type
+        values = values.view(np.uint32)
+    if values.size and values.min() < 0:
+        raise DgpruneError(f"{what} holds negative numbers, down to {values.min()}; shift and scale it to [0, 1].")
+    return (values / _largest(bits, signed=signed)).astype(np.float32)
+
+
+def _as_tensor(images: Any, *, what: str) -> Tensor:
+    """A new tensor of numbers; channels that share their memory still do."""
+    if isinstance(images, Tensor):
+        if images.is_complex() or images.layout != torch.strided or images.is_quantized:
+            raise DgpruneError(f"{what} must be dense real numbers; got {images.dtype}, {images.layout}.")
+        once = tuple(slice(0, 1) if step == 0 else slice(None) for step in images.stride())
+        return images.detach()[once].clone().expand(images.shape)
+    try:
+        array = np.array(images)
+        if array.dtype == object:
+            array = array.astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise DgpruneError(f"{what} must be numbers in an array of one shape ({error}).") from None
+    if array.dtype.kind not in "buif":
+        raise DgpruneError(f"{what} must be numbers; got {type(images).__name__} of {array.dtype}.")
+    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+    return torch.from_numpy(native.astype(np.float32) if native.dtype.itemsize > 8 else native)
+
+
+def _check_layout(pixels: Tensor, *, what: str) -> Tensor:
+    """Refuse channels at the end, (H, W, C)."""
+    channels, height, width = pixels.shape[-3:]
+    if width in _CHANNELS and channels not in _CHANNELS and min(channels, height) >= 8:
+        order = (0, 3, 1, 2) if pixels.ndim == 4 else (2, 0, 1)
+        names = "(N, C, H, W)" if pixels.ndim == 4 else "(C, H, W)"
+        raise DgpruneError(
+            f"{what}: images must be {names}; shape {tuple(pixels.shape)} has its channels at the end. Move them: "
+            f"torch.as_tensor(images).permute{order}."
+        )
+    return pixels
+
+
+def _scaled(pixels: Tensor, *, what: str, many: bool = False) -> Tensor:
+    """uint8 as it is; other numbers as float32 in [0, 1]."""
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if pixels.dtype == torch.bool:
+        return pixels.to(torch.uint8) * 255
+    values = pixels.to(torch.float32)
+    if pixels.dtype == torch.uint16:
+        return values / _largest(16, signed=False)
+    if not values.numel():
+        return values
+    low, high = (float(end) for end in torch.aminmax(values))  # NaN if any is
+    if low >= 0 and high <= 1:
+        return values
+    if low >= -_ROUNDING and high <= 1 + _ROUNDING:
+        return values.clamp(0, 1)
+    finite = torch.isfinite(values)
+    if not finite.all():
+        bad = f"{int((~finite).flatten(1).any(1).sum())} images hold" if many else "it holds"
+        raise DgpruneError(f"{what}: {bad} NaN or infinite pixels; remove or repair them.")
+    whole = "" if pixels.is_floating_point() else f" and whole numbers be uint8 or uint16, not {pixels.dtype}"
+    raise DgpruneError(
+        f"{what}: float images must lie in [0, 1]{whole}; got {low:.3g} to {high:.3g}. Divide by 255, or pass uint8; "
+        "normalisation belongs into the network."
+    )

@@ -1,0 +1,219 @@
+"""Domains backed by data sets: what people have is taken, what would give wrong numbers is refused in words."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision import transforms
+from torchvision.datasets import FakeData, ImageFolder
+
+import dgprune_lab as dg
+
+COUNT = 12
+BYTES = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 10, 10), dtype=np.uint8)
+FLOATS = torch.from_numpy(BYTES) / 255
+LABELS = torch.arange(COUNT) % 3
+SPLITS = {"train": range(4), "score": range(4, 8), "report": range(8, COUNT)}
+PICTURES = [Image.fromarray(image.transpose(1, 2, 0).copy()) for image in BYTES]
+
+
+class Items(Dataset[Any]):
+    """What a function makes of a position, with further attributes."""
+
+    def __init__(self, item: Any, *, count: int = COUNT, **attributes: Any) -> None:
+        self.item, self.count = item, count
+        vars(self).update(attributes)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.item(index)
+
+
+class HuggingFace(Items):
+    """The parts of a Hugging Face data set that are used."""
+
+    def __init__(self, *, image: str = "image", label: str = "label") -> None:
+        super().__init__(lambda i: {image: PICTURES[i], label: int(LABELS[i])})
+        self.column_names = [image, label]
+        self.features = {image: object(), label: SimpleNamespace(names=["cat", "dog", "emu"])}
+
+    def __getitem__(self, index: Any) -> Any:
+        return LABELS.tolist() if isinstance(index, str) else self.item(index)
+
+
+def made(dataset: Any, **options: Any) -> dg.Domain:
+    return dg.Domain.from_dataset("mine", dataset, **{"splits": SPLITS, **options})
+
+
+def images_of(domain: dg.Domain) -> Tensor:
+    return domain.take(torch.arange(len(domain))).images
+
+
+TAKEN: dict[str, Any] = {
+    "tensors": lambda: TensorDataset(FLOATS, LABELS),
+    "uint8": lambda: TensorDataset(torch.from_numpy(BYTES), LABELS),
+    "arrays": lambda: Items(lambda i: (BYTES[i], LABELS[i])),
+    "PIL images": lambda: Items(lambda i: (PICTURES[i], int(LABELS[i]))),
+    "a list of pairs": lambda: [(PICTURES[i], int(LABELS[i])) for i in range(COUNT)],
+    "a list of lists": lambda: [[PICTURES[i], int(LABELS[i])] for i in range(COUNT)],
+    "more than two parts": lambda: Items(lambda i: (PICTURES[i], int(LABELS[i]), {"camera": 3})),
+    "dicts": lambda: Items(lambda i: {"image": PICTURES[i], "label": int(LABELS[i])}),
+    "dicts of nested lists": lambda: Items(lambda i: {"img": FLOATS[i].tolist(), "label": int(LABELS[i])}),
+    "Hugging Face": HuggingFace,
+    "Hugging Face, other names": lambda: HuggingFace(image="img", label="fine_label"),
+    "a DataLoader": lambda: DataLoader(TensorDataset(FLOATS, LABELS), batch_size=5, shuffle=True),
+    "a subset": lambda: Subset(TensorDataset(FLOATS, LABELS), range(COUNT)),
+    "joined": lambda: ConcatDataset([Subset(HuggingFace(), range(5)), Subset(HuggingFace(), range(5, COUNT))]),
+    "bytes and floats": lambda: Items(lambda i: (BYTES[i] if i % 2 else FLOATS[i], LABELS[i])),
+}
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_data_sets_of_every_kind_give_the_same_domain(kind: str) -> None:
+    domain = made(TAKEN[kind]())
+    torch.testing.assert_close(images_of(domain), FLOATS)
+    assert domain.labels is not None and domain.labels.tolist() == LABELS.tolist()
+    named = "Hugging" in kind or kind == "joined"
+    assert domain.classes == 3 and domain.class_names == (("cat", "dog", "emu") if named else ())
+
+
+def test_items_without_a_label_make_a_domain_without_labels() -> None:
+    for dataset in (TensorDataset(FLOATS), Items(lambda i: PICTURES[i]), Items(lambda i: {"image": PICTURES[i]})):
+        domain = made(dataset)
+        assert domain.labels is None and domain.classes == 0
+        torch.testing.assert_close(images_of(domain), FLOATS)
+
+
+def test_an_image_folder_without_a_transform(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for k in range(3):
+            Image.new("RGB", (10, 8), (40 * k, 0, 200 * number)).save(tmp_path / name / f"{k}.png")
+    domain = made(ImageFolder(tmp_path), splits={"report": range(6)})
+    assert domain.shape == (3, 8, 10) and domain.class_names == ("cat", "dog")
+    assert (images_of(domain)[:, 2, 0, 0] * 255).round().tolist() == [0, 0, 0, 200, 200, 200]
+    Image.new("RGB", (11, 8)).save(tmp_path / "dog" / "2.png")
+    with pytest.raises(dg.DgpruneError, match=r"'mine'.*one size; the first is 3 x 8 x 10.*Resize"):
+        images_of(made(ImageFolder(tmp_path), splits={"report": range(6)}))
+    (tmp_path / "dog" / "2.png").write_bytes(b"nothing")
+    with pytest.raises(dg.DgpruneError, match=r"item 5 \(.*dog.2\.png\) could not be read.*repair or remove it"):
+        images_of(made(ImageFolder(tmp_path), splits={"report": range(6)}))
+
+
+def unnormalised(i: int) -> Any:
+    return FLOATS[i] * 4 - 2, LABELS[i]
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([(FLOATS[0], 0)])
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "normalised": (lambda: Items(unnormalised), r"item 0: float images must lie in \[0, 1\].*normalisation belongs"),
+    "0 to 255": (lambda: Items(lambda i: (FLOATS[i] * 255, 0)), r"item 0: float images must lie.*Divide by 255"),
+    "whole numbers": (lambda: Items(lambda i: (BYTES[i].astype(int), 0)), r"whole numbers be uint8 or uint16"),
+    "NaN": (lambda: Items(lambda i: (FLOATS[i] * float("nan"), 0)), r"item 0: it holds NaN"),
+    "one image out of range": (
+        lambda: Items(lambda i: (FLOATS[i] * (3 if i == 3 else 1), 0)),
+        r"'mine': the image of item 3: float images must lie in \[0, 1\]",
+    ),
+    "sizes": (lambda: Items(lambda i: (FLOATS[i][:, : 10 - i % 2], 0)), r"first is 3 x 10 x 10, image 1 3 x 9 x 10"),
+    "channels last": (lambda: Items(lambda i: (BYTES[i].transpose(1, 2, 0), 0)), r"channels at the end.*\(2, 0, 1\)"),
+    "grey without channel": (lambda: Items(lambda i: (FLOATS[i][0], 0)), r"three axes \(C, H, W\)"),
+    "a stream": (Stream, r"'mine': Stream can only be walked through.*list\(dataset\)"),
+    "a loader of a stream": (lambda: DataLoader(Stream()), r"Stream can only be walked through"),
+    "a generator": (lambda: ((FLOATS[i], 0) for i in range(3)), r"generator can only be walked through"),
+    "a dict of data sets": (
+        lambda: {"train": [], "test": []},
+        r"a dict of 'train', 'test' is no data set.*\['train'\]",
+    ),
+    "other columns": (
+        lambda: Items(lambda i: {"photo": 1, "k": 2}),
+        r"dict of 'photo', 'k'; its image.*'image', 'img'",
+    ),
+    "label first": (lambda: Items(lambda i: (3, FLOATS[i])), r"must be \(image, label\).*first entry is int"),
+    "paths": (lambda: Items(lambda i: ("a.png", 3)), r"first entry is str"),
+    "empty": (list, r"the data set is empty"),
+    "an error of its own": (lambda: Items(lambda i: [][i]), r"item 0 could not be read \(IndexError"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_data_sets_that_would_give_wrong_numbers_are_refused(kind: str) -> None:
+    make, words = REFUSED[kind]
+    with pytest.raises(dg.DgpruneError, match=words):
+        images_of(made(make()))
+
+
+def flip(image: Tensor) -> Tensor:
+    return transforms.RandomHorizontalFlip()(image)
+
+
+AUGMENTED: dict[str, Any] = {
+    "torch": lambda i: (transforms.RandomCrop(10, padding=4)(FLOATS[i]), 0),
+    "seldom": lambda i: (transforms.RandomHorizontalFlip(0.2)(FLOATS[i]), 0),
+    "numpy": lambda i: (np.clip(FLOATS[i].numpy() + 0.1 * np.random.randn(3, 10, 10), 0, 1), 0),
+    "random": lambda i: (FLOATS[i] if random.random() < 0.5 else FLOATS[i].flip(2), 0),
+}
+
+
+@pytest.mark.parametrize("kind", AUGMENTED)
+def test_random_augmentation_is_refused_and_the_generators_stay(kind: str) -> None:
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[union-attr,index]
+    with pytest.raises(dg.DgpruneError, match=r"is another image when it is read again.*transform for evaluation"):
+        made(Items(AUGMENTED[kind]))
+    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[2]
+    assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[index]
+
+
+def test_a_data_set_that_draws_without_effect_is_taken() -> None:
+    domain = made(Items(lambda i: (transforms.RandomHorizontalFlip(0.0)(FLOATS[i]), LABELS[i])))
+    torch.testing.assert_close(images_of(domain), FLOATS)
+
+
+def test_labels_of_a_target_transform_are_those_of_the_items() -> None:
+    renamed = Items(lambda i: (FLOATS[i], 2 - int(LABELS[i])), targets=LABELS, classes=["a", "b", "c"])
+    domain = made(renamed)
+    assert domain.labels is not None and domain.labels.tolist() == (2 - LABELS).tolist() and domain.class_names == ()
+
+
+def test_listed_labels_are_taken_without_reading_every_image() -> None:
+    seen: list[int] = []
+
+    def item(i: int) -> Any:
+        seen.append(i)
+        return FLOATS[i % COUNT], i % 3
+
+    domain = made(Items(item, count=5000, targets=[i % 3 for i in range(5000)], classes=["a", "b", "c"]), splits={})
+    assert len(set(seen)) < 20 and domain.class_names == ("a", "b", "c")
+
+
+def test_torchvisions_data_sets_are_taken() -> None:
+    fake = FakeData(size=6, image_size=(3, 10, 10), num_classes=2)
+    domain = made(fake, splits={"report": range(6)})
+    assert domain.shape == (3, 10, 10) and domain.classes <= 2
+
+
+def test_names_as_labels_keep_the_class_names() -> None:
+    words = ["dog", "cat", "emu"]
+    named = Items(lambda i: (FLOATS[i], words[LABELS[i]]))
+    with pytest.warns(dg.DgpruneNote, match=r"labels are names, numbered in sorted order: 0 cat, 1 dog, 2 emu"):
+        domain = made(named)
+    assert domain.class_names == ("cat", "dog", "emu") and domain.labels is not None
+    assert domain.labels.tolist() == [[1, 0, 2][label] for label in LABELS]
+    listed = made(named, classes=words)
+    assert listed.labels is not None and listed.labels.tolist() == LABELS.tolist()
+    with pytest.raises(dg.DgpruneError, match=r"no class is named 'emu'; known: dog, cat"):
+        made(named, classes=["dog", "cat"])
