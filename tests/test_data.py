@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -172,26 +173,83 @@ class TestFolders:
         return tmp_path
 
     def test_domains_of_a_folder(self, root: Path) -> None:
-        with pytest.warns(DgpruneNote, match=r"came without splits") as notes:
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
             domains = data.from_folder(root, size=16)
-        assert list(domains) == ["photo", "sketch"] and len(notes) == 2
+        assert list(domains) == ["photo", "sketch"] and len(notes) == 3
         photo, sketch = domains.values()
         assert photo.labels is not None and sketch.labels is not None
         assert photo.classes == sketch.classes == 3 and photo.shape == (3, 16, 16)
         assert photo.labels.tolist() == [0] * 5 + [1] * 5 and sketch.labels.tolist() == [0] * 5 + [2] * 5
         assert "classes: dog, elephant, guitar" in photo.origin
+        assert photo.class_names == sketch.class_names == ("dog", "elephant", "guitar")
+        different = next(str(note.message) for note in notes if "different classes" in str(note.message))
+        assert "'photo' has no image of guitar; 'sketch' has no image of elephant" in different
+        assert "0 dog, 1 elephant, 2 guitar" in different
         images = photo.take(torch.tensor([7])).images
         torch.testing.assert_close(images[0, :, 3, 3], torch.tensor([80.0, 0.0, 100.0]) / 255)
         assert sum(len(batch.index) for split in sketch.splits for batch in sketch.batches(split)) == 10
         torch.testing.assert_close(data.invert(photo).take(torch.tensor([7])).images, 1 - images)
 
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
     def test_wrong_input_is_refused(self, root: Path) -> None:
         with pytest.raises(DgpruneError, match=r"is not a folder; from_folder needs one that holds domain/class/image"):
             data.from_folder(root / "nowhere")
         with pytest.raises(DgpruneError, match=r"holds no images as domain/class/image"):
             data.from_folder(root / "empty")
-        with pytest.raises(DgpruneError, match=r"at least 1 pixel; got 0"):
+        with pytest.raises(DgpruneError, match=r"size must be at least 1; got 0"):
             data.from_folder(root, size=0)
         (root / "photo" / "dog" / "0.png").write_bytes(b"no image")
         with pytest.raises(DgpruneError, match=r"image .*0.png could not be read .*repair or remove it"):
             data.from_folder(root, size=8)
+
+    @pytest.mark.filterwarnings("ignore:domain .* came without splits")
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    def test_class_folders_one_level_deeper_are_found(self, root: Path) -> None:
+        (root / "sketch" / "images").mkdir()
+        for name in ("dog", "guitar"):
+            (root / "sketch" / name).rename(root / "sketch" / "images" / name)
+        domains = data.from_folder(root, size=16)
+        assert {name: len(domain) for name, domain in domains.items()} == {"photo": 10, "sketch": 10}
+        assert domains["sketch"].labels is not None and domains["sketch"].labels.tolist() == [0] * 5 + [2] * 5
+
+    @pytest.mark.filterwarnings("ignore:domain .* came without splits")
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    def test_nothing_is_left_out_silently(self, root: Path) -> None:
+        picture = root / "photo" / "dog" / "0.png"
+        for place in ("loose.png", "photo/loose.png", "photo/deep/cat/1.png", "lonely/2.png"):
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).write_bytes(picture.read_bytes())
+        (root / "sketch" / "dog" / "raw.heic").write_bytes(b"?")
+        (root / "sketch" / "dog" / ".DS_Store").write_bytes(b"?")
+        with pytest.warns(DgpruneNote, match=r"left out 5 files that do not lie as domain/class/image") as notes:
+            assert list(data.from_folder(root, size=16)) == ["photo", "sketch"]
+        said = next(str(note.message) for note in notes if "left out" in str(note.message))
+        for place in ("loose.png", "lonely/2.png", "photo/loose.png", "photo/deep/cat/1.png"):
+            assert place in said
+        assert "and 1 more" in said
+
+    @pytest.mark.filterwarnings("ignore:domain .* came without splits")
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    def test_folders_whose_domains_cannot_be_told_are_refused(self, root: Path) -> None:
+        (root / "above").mkdir()
+        for name in ("photo", "sketch"):
+            (root / name).rename(root / "above" / name)
+        with pytest.raises(DgpruneError, match=r"too deep.*below photo, sketch.*pass root='.*above'.*splits of one"):
+            data.from_folder(root)
+        (root / "above" / "photo").rename(root / "photo")
+        (root / "above" / "sketch").rename(root / "photo" / "further")
+        with pytest.warns(DgpruneNote, match=r"left out 10 files"):
+            assert list(data.from_folder(root)) == ["photo"]
+
+    @pytest.mark.filterwarnings("ignore:domain .* came without splits")
+    def test_the_numbers_of_plain_images_are_those_of_pillow(self, tmp_path: Path) -> None:
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        noise = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+        for name in ("a.png", "b.jpg"):
+            Image.fromarray(noise).save(tmp_path / "a" / "b" / name)
+        images = data.from_folder(tmp_path, size=24)["a"].take(torch.arange(2)).images * 255
+        for name, image in zip(("a.png", "b.jpg"), images, strict=True):
+            with Image.open(tmp_path / "a" / "b" / name) as picture:
+                want = np.array(picture.resize((24, 24), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+            assert np.array_equal(image.round().numpy(), want)
