@@ -49,20 +49,39 @@ def card_text(values: Mapping[str, Any], *, kind: str) -> str:
 
 
 def read_card(path: Path, *, kind: str) -> dict[str, Any]:
-    """Return the values of a card that `card_text` made.
+    """Return the values of a card that `card_text` made; see `parse_card`."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise DgpruneError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return parse_card(text, name=path.name, kind=kind)
+
+
+def parse_card(text: str | bytes, *, name: str, kind: str) -> dict[str, Any]:
+    """Return the values of the text of a card; `name` begins the message.
 
     Raises:
         DgpruneError: no JSON, another kind of card, or one of another format.
     """
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DgpruneError(f"{path.name} is not JSON ({error}); save it again.") from error
-    is_card = isinstance(card, dict) and ("builder" in card or str(card.get("form")).startswith("dgprune_lab"))
-    if not is_card and not (isinstance(card, dict) and card.get("kind") == kind):
-        raise DgpruneError(f"{path.name} is not the card of a {kind} that dgprune_lab saved.")
-    check_format(card, name=path.name)
+    card = parse_json(text, name=name)
+    if not ("builder" in card or str(card.get("form")).startswith("dgprune_lab") or card.get("kind") == kind):
+        raise DgpruneError(f"{name} is not the card of a {kind} that dgprune_lab saved.")
+    check_format(card, name=name)
     return card
+
+
+def parse_json(text: str | bytes, *, name: str) -> dict[str, Any]:
+    """Return the dictionary that a JSON text holds, {} for another value; `name` begins the message.
+
+    Raises:
+        DgpruneError: it is not JSON, or nested too deeply.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise DgpruneError(f"{name} is not JSON ({why}); save it again.") from None
+    return value if isinstance(value, dict) else {}
 
 
 def check_format(card: Mapping[str, Any], *, name: str) -> None:
@@ -71,12 +90,14 @@ def check_format(card: Mapping[str, Any], *, name: str) -> None:
     Raises:
         DgpruneError: which version wrote it, and what to do.
     """
-    number = card.get("format", 1)
+    number, versions = card.get("format", 1), card.get("versions")
     if number != FORMAT:
-        writer = (card.get("versions") or {}).get("dgprune-lab", "0.1.0")
+        writer = versions.get("dgprune-lab", "0.1.0") if isinstance(versions, Mapping) else "0.1.0"
+        newer = isinstance(number, int) and number > FORMAT
+        what = "Update dgprune-lab, or save it in the older format with" if newer else "Load it with"
         raise DgpruneError(
-            f"{name} has format {number}, written by dgprune-lab {writer}; this version reads format {FORMAT}. Load it "
-            "with the version that wrote it, and save it again with this one."
+            f"{name} has format {number}, written by dgprune-lab {writer}; this version reads format {FORMAT}. {what} "
+            f"the version that wrote it{'.' if newer else ', and save it again with this one.'}"
         )
 
 

@@ -2,6 +2,8 @@
 
 from . import checkpoints, networks
 from .checkpoints import SHIPPED, pair, shipped, shipped_card
-from .saving import load, save, tensors_from_bytes, tensors_to_bytes
+from .container import tensors_from_bytes, tensors_to_bytes
+from .normalised import Normalisation, normalised
+from .saving import load, save
 
-__all__ = ["checkpoints", "load", "networks", "pair", "save", "shipped", "shipped_card"]
+__all__ = ["checkpoints", "load", "networks", "normalised", "pair", "save", "shipped", "shipped_card"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import public, unknown
-from .saving import rebuild
+from .container import unpack
+from .saving import network_of
 
 SHIPPED = (
     "digits",
@@ -34,7 +34,7 @@ def shipped(name: str) -> nn.Module:
     >>> provenance_of(shipped("digits")).seen("training", "mnist", "train")
     'labels'
     """
-    return rebuild(_resource(name, "safetensors").read_bytes(), shipped_card(name), name=f"{name}.safetensors")
+    return network_of(*_unpacked(name), name=f"{name}.safetensors")
 
 
 @public
@@ -59,10 +59,12 @@ def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
 @public
 def shipped_card(name: str) -> dict[str, Any]:
     """Return the card of a shipped network: data, seed, epochs, accuracy per domain and split, and the reasons."""
-    return json.loads(_resource(name, "json").read_text(encoding="utf-8"))
+    return _unpacked(name)[1]
 
 
-def _resource(name: str, ending: str) -> Any:
+def _unpacked(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the card of a shipped network."""
     if name not in SHIPPED:
         raise unknown("built-in checkpoint", name, SHIPPED)
-    return files("dgprune_lab.models") / "shipped" / f"{name}.{ending}"
+    file = files("dgprune_lab.models") / "shipped" / f"{name}.safetensors"
+    return unpack(file.read_bytes(), file.name)

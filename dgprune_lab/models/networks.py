@@ -7,22 +7,41 @@ number of widths than its own.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Provenance, public, set_provenance, unknown
+from ..core import DgpruneError, Provenance, Seed, public, set_provenance, unknown
 
 PerChannel = float | Sequence[float]
 Widths = Sequence[int]
 Layers = OrderedDict[str, nn.Module]
 VGG11 = (64, 128, 256, 256, 512, 512, 512, 512)
 RESNET18 = (64, 128, 256, 512)
+Builder = Callable[..., nn.Module]
+Built = TypeVar("Built", bound=Builder)
+
+
+def _builder(function: Built) -> Built:
+    """Build on the CPU, whatever the default device is, and note in the network how it was built, for `dg.load`."""
+
+    @functools.wraps(function)
+    def built(**options: Any) -> nn.Module:
+        with torch.device("cpu"):
+            model = function(**options)
+        arrays = {k: v.cpu() if isinstance(v, Tensor) else np.asarray(v) for k, v in options.items()}
+        plain = {name: array.tolist() for name, array in arrays.items()}
+        model.dgprune_builder = (function.__name__, plain)  # type: ignore[assignment]
+        return model
+
+    return cast(Built, built)
 
 
 @public
@@ -83,6 +102,7 @@ class Residual(nn.Module):
 
 
 @public
+@_builder
 def digits_net(
     *,
     classes: int = 10,
@@ -90,7 +110,7 @@ def digits_net(
     std: PerChannel = 1.0,
     widths: Widths = (24, 32, 48, 64, 64),
     gamma: float = 0.5,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> nn.Sequential:
     """Five convolutions with BatchNorm for 3 x 28 x 28 digits: the demo's network.
 
@@ -110,6 +130,7 @@ def digits_net(
 
 
 @public
+@_builder
 def lenet(
     *,
     classes: int = 10,
@@ -117,7 +138,7 @@ def lenet(
     std: PerChannel = 1.0,
     widths: Widths = (32, 48),
     hidden: Widths = (100, 100),
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> nn.Sequential:
     """The network of the DSS paper for 3 x 28 x 28 digits: two convolutions, three linear layers, no BatchNorm.
 
@@ -148,8 +169,9 @@ def lenet(
 
 
 @public
+@_builder
 def vgg11_bn_32(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: int = 0
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: Seed = 0
 ) -> nn.Sequential:
     """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan & Zisserman 2015, one linear layer."""
     _check_count("vgg11_bn_32", widths, 8)
@@ -160,8 +182,9 @@ def vgg11_bn_32(
 
 
 @public
+@_builder
 def resnet18_32(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = RESNET18, seed: int = 0
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = RESNET18, seed: Seed = 0
 ) -> nn.Sequential:
     """ResNet-18 for 3 x 32 x 32 images: a first 3 x 3 convolution and no first pool (He et al. 2016, table 1)."""
     _check_count("resnet18_32", widths, 4)
@@ -169,15 +192,14 @@ def resnet18_32(
 
 
 @public
+@_builder
 def resnet20(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = (16, 32, 64), seed: int = 0
+    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = (16, 32, 64), seed: Seed = 0
 ) -> nn.Sequential:
     """ResNet-20 for 3 x 32 x 32 images: three stages of three blocks, shortcuts B (He et al. 2016, section 4.2)."""
     _check_count("resnet20", widths, 3)
     return _resnet(widths, blocks=3, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 
-
-Builder = Callable[..., nn.Module]
 
 BUILDERS: Mapping[str, Builder] = {
     builder.__name__: builder for builder in (digits_net, lenet, vgg11_bn_32, resnet18_32, resnet20)
@@ -202,9 +224,7 @@ def build(name: str, **options: Any) -> nn.Module:
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-    model = BUILDERS[name](**options)
-    model.dgprune_builder = (name, dict(options))  # type: ignore[assignment]  # what a saved network is rebuilt by
-    return model
+    return BUILDERS[name](**options)
 
 
 @contextmanager
@@ -268,7 +288,7 @@ def _check_count(name: str, values: Widths, wanted: int) -> None:
 
 
 def _per_channel(name: str, value: PerChannel, channels: int) -> Tensor:
-    values = torch.as_tensor(value, dtype=torch.float32).flatten()
+    values = torch.as_tensor(value, dtype=torch.float32, device="cpu").flatten()
     if len(values) not in (1, channels):
         raise DgpruneError(f"{name} takes one number or {channels}, one per channel; got {len(values)}.")
     return values.expand(channels).clone()

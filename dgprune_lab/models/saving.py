@@ -1,40 +1,32 @@
-"""Networks on disk, pruned ones too: tensors in a safetensors file, everything else in a JSON card. Never a pickle."""
+"""Networks on disk, pruned ones too: one safetensors file that holds the card as well. Never a pickle."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from ..core import (
-    DgpruneError,
-    Mask,
-    Provenance,
-    card_text,
-    provenance_of,
-    public,
-    read_card,
-    set_provenance,
-    write_file,
-)
-from ..pruning import prune, read_groups
+from ..core import DgpruneError, Mask, Provenance, provenance_of, public, read_card, set_provenance, write_file
+from ..pruning import deep_copy, prune, read_groups, refuse_uncopyable
+from .container import pack, unpack
+from .foreign import foreign
 from .networks import build
+
+_OWN = ("kind", "format", "versions", "builder", "options", "masks", "provenance", "layers", "sha256")
+_LARGEST_IMAGE = 10_000
 
 
 @public
 def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None = None) -> Path:
-    """Write a network, pruned or not, as PATH.safetensors (every parameter and buffer) and PATH.json (the card).
+    """Write a network, pruned or not, as PATH.safetensors: every parameter and buffer, and the card.
 
     The card holds the builder's name and options where the network came from one, every mask it was pruned by (with
-    original filter indices), its provenance and the SHA-256 of the weights.
+    original filter indices), its provenance, the kinds of its layers, and a SHA-256 of all of this and the weights.
+    Both are written at once, so a card never describes other weights. PATH.json is a copy of the card for people;
+    `load` does not need it.
 
     Args:
         model: untouched.
@@ -42,32 +34,52 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
         card: further entries, as plain values.
 
     Returns:
-        The path of the weights.
+        The path of the file.
 
     Raises:
         DgpruneError: a masked network, whose parametrized weights only its own code can rebuild; an entry that JSON
-            cannot hold.
+            cannot hold or that `save` writes itself; a folder that cannot be written to.
     """
+    state = _state(model)
+    if taken := [name for name in card or {} if name in _OWN]:
+        raise DgpruneError(f"card: save writes {', '.join(taken)} itself; choose other names for your own entries.")
+    builder, options = getattr(model, "dgprune_builder", (None, {}))
+    values = {
+        "builder": builder,
+        "options": options,
+        "masks": list(getattr(model, "dgprune_masks", ())),
+        "provenance": provenance_of(model).to_json(),
+        "layers": _layers(model),
+        **(card or {}),
+    }
+    data, text = pack(state, values)
+    weights, beside = _paths(path)
+    try:
+        beside.unlink(missing_ok=True)  # first, so that an old card is never left beside new weights
+        write_file(weights, data)
+        write_file(beside, text)
+    except OSError as error:
+        raise DgpruneError(
+            f"{weights} cannot be written ({error.strerror or error}); name a file in a folder that can be written to."
+        ) from error
+    return weights
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors to save."""
+    refuse_uncopyable(model)
     state = model.state_dict()
     if any("parametrizations" in name for name in state):
         raise DgpruneError(
             "a masked network cannot be saved as it is; save dg.prune(model, mask), which computes the same. Zeros of "
             "single weights are written into the layers by torch.nn.utils.parametrize.remove_parametrizations."
         )
-    weights, beside = _paths(path)
-    data = tensors_to_bytes(state)
-    builder, options = getattr(model, "dgprune_builder", (None, None))
-    values = {
-        "builder": builder,
-        "options": options,
-        "masks": list(getattr(model, "dgprune_masks", ())),
-        "provenance": provenance_of(model).to_json(),
-        "weights_sha256": hashlib.sha256(data).hexdigest(),
-    }
-    text = card_text({**values, **(card or {})}, kind="network")
-    write_file(weights, data)
-    write_file(beside, text)
-    return weights
+    if other := [name for name, value in state.items() if not isinstance(value, Tensor) or value.is_sparse]:
+        raise DgpruneError(
+            f"the network's state holds {', '.join(other[:4])}, which are no dense tensors, so it cannot be saved; "
+            "dg.save writes parameters and buffers only."
+        )
+    return state
 
 
 @public
@@ -80,51 +92,73 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
             `dg.models`; untouched.
 
     Raises:
-        DgpruneError: a file that is missing, is not safetensors or JSON, has another format or belongs to another
-            card, or a network of other names or shapes.
+        DgpruneError: a file that is missing, was changed, has another format or was written by something else (the
+            message says what it is and what to do); a JSON file beside it that says something else; a network of other
+            layers, names or shapes.
     """
     weights, beside = _paths(path)
-    if not weights.is_file() or not beside.is_file():
-        raise DgpruneError(f"no network at {weights.with_suffix('')}: NAME.safetensors and NAME.json belong together.")
-    return rebuild(weights.read_bytes(), read_card(beside, kind="network"), name=weights.name, model=model)
-
-
-def rebuild(data: bytes, card: Mapping[str, Any], *, name: str, model: nn.Module | None = None) -> nn.Module:
-    """Build the network that a card describes and fill it with the tensors of a safetensors file; see `load`."""
-    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
+    data = _bytes(Path(path), weights, beside)
+    copied = read_card(beside, kind="network") if beside.is_file() else None
+    try:
+        tensors, card = unpack(data, weights.name)
+    except DgpruneError as error:
+        if copied is None:
+            raise
+        raise DgpruneError(f"{weights.name} is not the file its card describes: {error}") from None
+    if copied not in (None, card):
         raise DgpruneError(
-            f"{name} is not the file its card describes (another SHA-256); copy NAME.safetensors and NAME.json "
-            "together, or save the network again."
+            f"{weights.name} is not the file its card describes: {beside.name} is a copy of the card inside, for "
+            "people, and says something else. Delete it to load the file as it was saved, or copy both again."
         )
-    if model is None and card["builder"] is None:
+    return network_of(tensors, card, name=weights.name, model=model)
+
+
+def network_of(
+    tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, name: str, model: nn.Module | None = None
+) -> nn.Module:
+    """Build the network that a card describes and fill it with these tensors; see `load`."""
+    builder = _entry(card, "builder", (str, type(None)), name=name)
+    if model is None and builder is None:
         raise DgpruneError(f"the card of {name} names no builder; pass a fresh network: load(path, model=...).")
-    network = copy.deepcopy(model) if model is not None else build(card["builder"], **card["options"])
-    for value in card["masks"]:
-        graph = read_groups(network, torch.zeros(1, *value["input_shape"]), layers=value["layers"])
-        network = prune(network, Mask.from_json(value, graph=graph))
-    fit_state(network, tensors_from_bytes(data, name))
-    set_provenance(network, Provenance.from_json(card["provenance"]))
+    try:
+        if model is not None:
+            refuse_uncopyable(model)
+            network = deep_copy(model).cpu()
+        else:
+            network = build(builder, **_entry(card, "options", dict, name=name))
+        for value in _entry(card, "masks", list, name=name):
+            network = _pruned(network, value, name=name)
+    except DgpruneError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise DgpruneError(f"the card of {name} describes no network that can be built ({why}).") from error
+    types = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    network = network.to(types.pop()) if len(types) == 1 else network
+    fit_state(network, tensors)
+    _check_layers(network, _entry(card, "layers", dict, name=name), name=name)
+    set_provenance(network, Provenance.from_json(_entry(card, "provenance", dict, name=name)))
     return network.eval()
 
 
-def tensors_to_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """Return a safetensors file of these tensors: on the CPU, contiguous, memory of their own, in sorted order."""
-    return save_bytes({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)})
+def _pruned(network: nn.Module, value: Any, *, name: str) -> nn.Module:
+    """The network pruned by a mask of a card."""
+    if not isinstance(value, dict):
+        raise DgpruneError(f"the card of {name} lists something else than masks.")
+    shape, layers = _entry(value, "input_shape", list, name=name), _entry(value, "layers", str, name=name)
+    if len(shape) != 3 or not all(isinstance(size, int) and 1 <= size <= _LARGEST_IMAGE for size in shape):
+        raise DgpruneError(f"the card of {name} has a mask for images of {shape!r}; channels, height and width belong.")
+    graph = read_groups(network, torch.zeros(1, *shape), layers=layers)  # type: ignore[arg-type]
+    return prune(network, Mask.from_json(value, graph=graph))
 
 
-def tensors_from_bytes(data: bytes, name: str) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file; `name` begins the message.
-
-    Raises:
-        DgpruneError: the bytes are no safetensors file.
-    """
-    try:
-        return load_bytes(data)
-    except SafetensorError as error:
-        raise DgpruneError(
-            f"{name} is not a safetensors file ({error}); pickled checkpoints (.pt, .pth) are never read: "
-            "load one with torch yourself and save it with dg.save."
-        ) from error
+def _entry(card: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], *, name: str) -> Any:
+    """An entry of a card, once it is there and of the right kind."""
+    if key not in card:
+        raise DgpruneError(f"the card of {name} lacks {key!r}; save the network again.")
+    if not isinstance(card[key], kinds):
+        raise DgpruneError(f"the card of {name} has {type(card[key]).__name__} under {key!r}; save the network again.")
+    return card[key]
 
 
 def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -146,14 +180,53 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     if reasons:
         raise DgpruneError(
             f"the tensors do not fit this network: {'; '.join(reasons)}. Build the network with the options it was "
-            "saved with (the card names them)."
+            "saved with (the card names them), or pass a fresh one like it: load(path, model=...)."
         )
     model.load_state_dict(dict(state))
 
 
+def _layers(model: nn.Module) -> dict[str, str]:
+    return {name: type(module).__name__ for name, module in model.named_modules()}
+
+
+def _check_layers(network: nn.Module, saved: Mapping[str, Any], *, name: str) -> None:
+    """Refuse a network whose tensors fit and whose layers are others: it would compute something else."""
+    own = _layers(network)
+    other = [layer for layer in {**own, **saved} if own.get(layer) != saved.get(layer)]
+    if other:
+        layer = other[0]
+        raise DgpruneError(
+            f"the network in {name} had other layers than this one: {layer or 'the network itself'} was "
+            f"{saved.get(layer, 'not there')}, is {own.get(layer, 'not there')}. Pass a fresh network like the one "
+            "that was saved: load(path, model=...)."
+        )
+
+
+def _bytes(path: Path, weights: Path, beside: Path) -> bytes:
+    """The content of the file to load; or what stands there instead, in words."""
+    if weights.is_file():
+        try:
+            return weights.read_bytes()
+        except OSError as error:
+            raise DgpruneError(f"{weights} cannot be read: {error.strerror or error}.") from error
+    if path.is_dir() or weights.is_dir():
+        folder = path if path.is_dir() else weights
+        saved = sorted(file.name for file in folder.glob("*.safetensors"))
+        inside = f"name a file in it, such as {saved[0]}" if saved else "it holds no .safetensors file"
+        raise DgpruneError(f"{folder} is a folder: {inside}.")
+    if path.is_file() and path != beside:
+        with path.open("rb") as file:
+            raise foreign(file.read(), path.name)
+    if beside.is_file():
+        raise DgpruneError(
+            f"no network at {weights.with_suffix('')}: {beside.name} is a card, {weights.name} is missing."
+        )
+    raise DgpruneError(f"no network at {weights.with_suffix('')}: there is no file {weights.name}; check the path.")
+
+
 def _paths(path: str | Path) -> tuple[Path, Path]:
     """NAME.safetensors and NAME.json for a path with either ending or none."""
-    path = Path(path)
+    path = Path(path).expanduser()
     base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
 

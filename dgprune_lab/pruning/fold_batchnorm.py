@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, provenance_of, set_provenance
 from .copies import deep_copy
+from .proof import full_precision
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
@@ -28,14 +29,15 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
             network gives other logits than the original.
     """
     twin = deep_copy(model).eval().requires_grad_(False)
-    producers, before = _producers(twin, example)
-    modules = dict(twin.named_modules())
-    for norm, layer in producers.items():
-        _fold(modules[layer], modules[norm])
-        owner, _, leaf = norm.rpartition(".")
-        modules[owner]._modules[leaf] = nn.Identity()
-    with torch.no_grad():
-        after = twin(example)
+    with full_precision(example):
+        producers, before = _producers(twin, example)
+        modules = dict(twin.named_modules())
+        for norm, layer in producers.items():
+            _fold(modules[layer], modules[norm])
+            owner, _, leaf = norm.rpartition(".")
+            modules[owner]._modules[leaf] = nn.Identity()
+        with torch.no_grad():
+            after = twin(example)
     if not torch.allclose(after, before, rtol=0, atol=1e-3 * float(before.abs().max())):
         raise DgpruneError(
             "with BatchNorm folded this network gives other logits: some layer's output is also used before its "

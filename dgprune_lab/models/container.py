@@ -1,0 +1,81 @@
+"""The file of a saved network: a safetensors file that holds the card too, with a SHA-256 of both.
+
+One file is replaced as a whole, so weights and card always belong together, whenever a process is killed. The JSON file
+beside it is a copy for people, removed before the weights are replaced and written after them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from ..core import DgpruneError, card_text, parse_card, parse_json
+from .foreign import KEY, foreign, header_of
+
+
+def pack(state: Mapping[str, Tensor], values: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Return the file of a network with these tensors and values, and its card as JSON text."""
+    plain = tensors_to_bytes(state)
+    found = header_of(plain)
+    assert found is not None
+    header, content = found
+    card = parse_json(card_text(values, kind="network"), name="the card")
+    text = card_text({**card, "sha256": _digest(card, header, content)}, kind="network")
+    top = json.dumps({"__metadata__": {KEY: text}, **header}).encode()
+    top += b" " * (-len(top) % 8)  # tensors begin at a multiple of 8 bytes
+    return b"".join([len(top).to_bytes(8, "little"), top, content]), text
+
+
+def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the card of a file that `pack` made; `name` begins the message.
+
+    Raises:
+        DgpruneError: any other file, and what it is; a file of which a bit was changed; a card of another format.
+    """
+    found = header_of(data)
+    header, content = found if found is not None else ({}, memoryview(b""))
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or KEY not in metadata:
+        raise foreign(data, name)
+    card = parse_card(metadata[KEY], name=f"the card in {name}", kind="network")
+    unsigned = {key: value for key, value in card.items() if key != "sha256"}
+    if card.get("sha256") != _digest(unsigned, header, content):
+        raise DgpruneError(
+            f"{name} was changed after it was saved (another SHA-256 than its card says): a damaged copy, or an edited "
+            "one. Copy the file again, or save the network again."
+        )
+    return tensors_from_bytes(data, name), card
+
+
+def tensors_to_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """Return a safetensors file of these tensors: on the CPU, contiguous, memory of their own, in sorted order."""
+    return save_bytes({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)})
+
+
+def tensors_from_bytes(data: bytes, name: str) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; `name` begins the message.
+
+    Raises:
+        DgpruneError: the bytes are no safetensors file.
+    """
+    try:
+        return load_bytes(data)
+    except SafetensorError as error:
+        raise DgpruneError(
+            f"{name} is not a safetensors file ({error}); pickled checkpoints (.pt, .pth) are never read: "
+            "load one with torch yourself and save it with dg.save."
+        ) from error
+
+
+def _digest(card: Mapping[str, Any], header: Mapping[str, Any], content: memoryview) -> str:
+    """SHA-256 of the card, of the names, types and shapes of the tensors, and of their bytes."""
+    digest = hashlib.sha256(json.dumps([card, header], sort_keys=True).encode())
+    digest.update(content)
+    return digest.hexdigest()

@@ -1,0 +1,139 @@
+"""What a file is that dg.save did not write, in a sentence, with what can be done; nothing in it is executed."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..core import DgpruneError, parse_json
+
+KEY = "dgprune_lab"
+"""Under which the metadata of a safetensors file hold the card of a network."""
+_OWN = "then use that network, or save it with dg.save"
+_LENGTH = 8  # bytes that hold the length of the header of a safetensors file
+_LONGEST = 100_000_000  # the longest header that safetensors reads
+_LOOK = 2**22  # bytes of a pickle in which names are looked for
+_STARTS = {
+    b"version https://git-lfs": "a pointer of Git LFS, and the weights are not here; fetch them with: git lfs pull",
+    b"\x89HDF": "an HDF5 file (Keras); load it with the library that wrote it, set the weights of a PyTorch network, "
+    + _OWN,
+    b"\x93NUMPY": f"a NumPy array; set the weights of your network with torch.from_numpy, {_OWN}",
+    b"GGUF": "a GGUF file of a language model, which dgprune_lab cannot use",
+    b"<": "text of a web page or XML, such as a download that failed; download the file again",
+    b"{": "JSON text; the weights of a network are in NAME.safetensors",
+    b"[": "JSON text; the weights of a network are in NAME.safetensors",
+}
+
+
+def foreign(data: bytes, name: str) -> DgpruneError:
+    """Return the error for a file that is not a network saved by dg.save: what it is and what one can do."""
+    return DgpruneError(f"{name} is {_kind(data)}.")
+
+
+def header_of(data: bytes) -> tuple[dict[str, Any], memoryview] | None:
+    """Return the header of a safetensors file, and the bytes of its tensors; None where it has none."""
+    size = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+    if not _LENGTH < size <= min(len(data), _LONGEST):
+        return None
+    try:
+        return parse_json(data[_LENGTH:size], name="the header"), memoryview(data)[size:]
+    except DgpruneError:
+        return None
+
+
+def _kind(data: bytes) -> str:
+    if not data:
+        return "an empty file: its download or copy was interrupted; get it again"
+    if (header := header_of(data)) is not None:
+        if KEY in str(header[0].get("__metadata__")):
+            return "a network that dg.save wrote, under another name; rename it to NAME.safetensors"
+        return _safetensors({name: entry for name, entry in header[0].items() if name != "__metadata__"})
+    for start, words in _STARTS.items():
+        if data.startswith(start):
+            return words
+    if data.startswith(b"PK"):
+        return _archive(data)
+    if data[:1] == b"\x80" and data[1:2] in (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"):
+        return _pickle(data[:_LOOK])
+    return (
+        f"not a safetensors file, or one that is damaged or was cut short (it has {len(data):,} bytes); dg.load reads "
+        "what dg.save wrote, so copy or download the file again, or name another one"
+    )
+
+
+def _safetensors(tensors: Mapping[str, Any]) -> str:
+    """A safetensors file without our card."""
+    half = {str(entry.get("dtype")) for entry in tensors.values() if isinstance(entry, dict)} <= {"F16", "BF16"}
+    return (
+        f"a bare safetensors file with {len(tensors)} tensors{_origin(tensors)}{' in half precision' if half else ''}, "
+        "without the card that dg.save writes, so the network and what it has seen are unknown; build the network, "
+        f"load them with safetensors.torch.load_file and model.load_state_dict{_renamed(tensors)}, {_OWN}"
+    )
+
+
+def _archive(data: bytes) -> str:
+    """A zip archive: torch.save, TorchScript, an export, or something else."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        names = archive.namelist()
+        pickled = next((name for name in names if name.endswith("data.pkl")), None)
+        if pickled is None:
+            return "a zip archive without a network of PyTorch; unpack it and name the file in it"
+        if any("/code/" in name for name in names):
+            return (
+                "a TorchScript archive (torch.jit.save), which can be neither copied nor cut; build the network from "
+                f"its Python code, load the weights into it, {_OWN}"
+            )
+        with archive.open(pickled) as file:
+            return _pickle(file.read(_LOOK))
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError, KeyError):
+        return "a damaged zip archive; copy or download the file again"
+
+
+def _pickle(content: bytes) -> str:
+    """A pickle, by the names in it; it is not unpickled, as that can run any code."""
+    names = [name.decode() for name in re.findall(rb"[\w.]+\.(?:weight|bias|running_mean)", content)]
+    half = " in half precision" if re.search(rb"(?:Half|BFloat16)Storage", content) else ""
+    never = "which is never read, as loading it can run any code"
+    if b"model_dict" in content and (b"model_hparams" in content or any(n.startswith("network.") for n in names)):
+        return (
+            f"a checkpoint of DomainBed{half} (a pickle, {never}); build its network, load "
+            "torch.load(path, weights_only=True)['model_dict'] into it (its names begin with 'network.0.' for the "
+            f"featurizer and 'network.1.' for the classifier), {_OWN}"
+        )
+    if b"ctorch.nn.modules" in content or b"torch.nn.modules" in content:
+        return (
+            f"a whole pickled network{half} (torch.save(model)), {never}; where you trust it and have its code, load "
+            f"it yourself with torch.load(path, weights_only=False), {_OWN}"
+        )
+    if b"state_dict" in content:
+        return (
+            f"a training checkpoint{_origin(names)}{half} (a pickle, {never}); load its 'state_dict' yourself with "
+            f"torch.load(path, weights_only=True) and model.load_state_dict{_renamed(names)}, {_OWN}"
+        )
+    if names:
+        return (
+            f"a pickled state_dict{_origin(names)}{half} (torch.save), {never}; load it yourself with "
+            f"torch.load(path, weights_only=True) and model.load_state_dict{_renamed(names)}, {_OWN}"
+        )
+    return f"a pickle, {never}; load it yourself if you trust it, {_OWN}"
+
+
+def _origin(names: Iterable[str]) -> str:
+    return {"module.": " of nn.DataParallel", "network.0.": " of DomainBed"}.get(_prefix(names), "")
+
+
+def _renamed(names: Iterable[str]) -> str:
+    prefix = _prefix(names)
+    return f" after removing {prefix!r} from the beginning of their names" if prefix else ""
+
+
+def _prefix(names: Iterable[str]) -> str:
+    """The prefix that a wrapper gave to all names."""
+    listed = list(names)
+    if listed and all(name.startswith("module.") for name in listed):
+        return "module."
+    return "network.0." if any(name.startswith("network.0.") for name in listed) else ""

@@ -1,0 +1,353 @@
+"""Saved networks: one file for weights and card, hashes that are compared, and files of others answered in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from material import ResidualNet, fingerprint, norm_net
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import dgprune_lab as dg
+from dgprune_lab.core import Provenance, provenance_of, set_provenance
+from dgprune_lab.models import SHIPPED, container, networks, saving
+from dgprune_lab.models.networks import BUILDERS, build
+
+RESOURCES = Path(saving.__file__).parent / "shipped"
+
+
+def small(seed: int = 0) -> nn.Module:
+    return networks.digits_net(widths=(2, 2, 2, 2, 2), seed=seed)
+
+
+def chosen_on_the_target(seed: int = 1) -> nn.Module:
+    net = small(seed)
+    set_provenance(net, Provenance(training={}, selection={"target/score": "labels"}))
+    return net
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_network_that_the_package_builds_is_loaded_by_itself(name: str, tmp_path: Path) -> None:
+    widths = [4] * {"digits_net": 5, "lenet": 2, "vgg11_bn_32": 8, "resnet18_32": 4, "resnet20": 3}[name]
+    options: dict[str, Any] = {
+        "classes": 7,
+        "mean": (0.1, 0.2, 0.3),
+        "std": np.float32(0.5),
+        "widths": widths,
+        "seed": 3,
+    }
+    net = BUILDERS[name](**options)
+    back = dg.load(dg.save(net, tmp_path / name))
+    assert {k: v.tolist() for k, v in back.state_dict().items()} == {k: v.tolist() for k, v in net.state_dict().items()}
+    assert repr(back) == repr(net) and not back.training
+
+
+def test_a_network_is_built_on_the_cpu_with_the_same_weights_whatever_the_default_device() -> None:
+    with torch.device("meta"):
+        net = networks.lenet(mean=torch.full((3,), 0.5, device="cpu"), seed=4)  # type: ignore[arg-type]
+    there, here = net.state_dict(), networks.lenet(mean=0.5, seed=4).state_dict()
+    assert all(not tensor.is_meta and torch.equal(tensor, here[name]) for name, tensor in there.items())
+
+
+def test_a_pruned_network_is_loaded_with_its_masks_and_in_its_type(tmp_path: Path) -> None:
+    for dtype in (torch.float16, torch.float64):
+        net = networks.lenet(widths=(6, 4), hidden=(5, 5))
+        mask = dg.Mask.by_hand(dg.read_groups(net, torch.rand(1, 3, 28, 28)), removed={"conv1": [0, 4], "conv2": [1]})
+        pruned = dg.prune(net, mask).to(dtype)
+        back = dg.load(dg.save(pruned, tmp_path / "a"))
+        assert all(torch.equal(t, back.state_dict()[n]) for n, t in pruned.state_dict().items())
+        assert {t.dtype for t in back.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_kill_at_any_step_leaves_weights_and_card_of_one_network(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call that touches the disk is, in turn, where the process ends."""
+    first, second = small(0), chosen_on_the_target()
+    path = dg.save(first, tmp_path / "net")
+    calls = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls - 1 == step:
+                raise KeyboardInterrupt
+            return function(*args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "fsync", counted(os.fsync))
+        patch.setattr(os, "replace", counted(os.replace))
+        patch.setattr(os, "unlink", counted(os.unlink))
+        patch.setattr(Path, "unlink", counted(Path.unlink))
+        dg.save(second, path)
+        raise KeyboardInterrupt  # fewer steps than this one
+    back = dg.load(path)
+    of = {True: first, False: second}[torch.equal(back.head.weight, first.head.weight)]  # type: ignore[arg-type]
+    assert provenance_of(back) == provenance_of(of)
+    assert all(torch.equal(t, of.state_dict()[n]) for n, t in back.state_dict().items())
+    beside = path.with_suffix(".json")
+    assert not beside.exists() or json.loads(beside.read_text())["provenance"] == provenance_of(of).to_json()
+
+
+def test_weights_of_another_network_of_equal_shapes_do_not_load_under_a_card(tmp_path: Path) -> None:
+    honest, other = dg.save(small(), tmp_path / "a"), dg.save(chosen_on_the_target(), tmp_path / "b")
+    size = 8 + int.from_bytes(honest.read_bytes()[:8], "little")
+    theirs = other.read_bytes()
+    mixed = honest.read_bytes()[:size] + theirs[8 + int.from_bytes(theirs[:8], "little") :]
+    assert len(mixed) == len(honest.read_bytes())
+    honest.write_bytes(mixed)
+    with pytest.raises(dg.DgpruneError, match=r"a\.safetensors.*changed after it was saved"):
+        dg.load(honest)
+    honest.with_suffix(".json").unlink()
+    with pytest.raises(dg.DgpruneError, match=r"changed after it was saved.*Copy the file again"):
+        dg.load(honest)
+    honest.write_bytes(theirs)  # the whole file: its own card comes with it
+    assert provenance_of(dg.load(honest)).seen("selection", "target", "score") == "labels"
+
+
+def test_one_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
+    path = dg.save(chosen_on_the_target(), tmp_path / "a")
+    path.with_suffix(".json").unlink()
+    data = path.read_bytes()
+    places = np.random.default_rng(0).integers(0, len(data), 150).tolist()
+    for place in [0, 8, 9, *places, len(data) - 1]:
+        for bit in (0, 4):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            path.write_bytes(bytes(changed))
+            with pytest.raises(dg.DgpruneError):
+                dg.load(path)
+    path.write_bytes(data)
+    assert provenance_of(dg.load(path)) == provenance_of(chosen_on_the_target())
+
+
+def test_a_card_that_was_made_more_flattering_is_refused(tmp_path: Path) -> None:
+    path = dg.save(chosen_on_the_target(), tmp_path / "a")
+    beside = path.with_suffix(".json")
+    beside.write_text(beside.read_text().replace('"target/score": "labels"', '"target/score": "none"'))
+    with pytest.raises(dg.DgpruneError, match=r"a\.json is a copy of the card inside.*Delete it"):
+        dg.load(path)
+    beside.unlink()
+    path.write_bytes(path.read_bytes().replace(b'target/score\\": \\"labels', b'target/score\\": \\"images'))
+    with pytest.raises(dg.DgpruneError, match=r"changed after it was saved"):
+        dg.load(path)
+
+
+def test_the_file_is_plain_safetensors_for_others_and_the_card_reads_itself(tmp_path: Path) -> None:
+    net = small()
+    path = dg.save(net, tmp_path / "a", card={"comment": "é"})
+    assert all(torch.equal(t, net.state_dict()[n]) for n, t in load_file(path).items())
+    assert json.loads(path.with_suffix(".json").read_text())["comment"] == "é"
+    with pytest.raises(dg.DgpruneError, match=r"save writes provenance itself"):
+        dg.save(net, tmp_path / "b", card={"provenance": {}})
+
+
+def with_card(path: Path, change: Callable[[dict[str, Any]], Any], *, signed: bool = True) -> None:
+    """Write the file again with another card, by somebody who computes the hash as well."""
+    tensors, card = container.unpack(path.read_bytes(), path.name)
+    card.pop("sha256")
+    changed = change(card)
+    card = changed if isinstance(changed, dict) else card
+    data, _ = container.pack(tensors, card)
+    path.write_bytes(data)
+    path.with_suffix(".json").unlink(missing_ok=True)
+
+
+CARDS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    **{key: (lambda card, key=key: card.pop(key) and None, rf"lacks '{key}'") for key in ("options", "layers")},
+    "no builder": (lambda card: card.pop("builder") and None, r"lacks 'builder'"),
+    "no masks": (lambda card: card.pop("masks") and None, r"lacks 'masks'"),
+    "no provenance": (lambda card: card.pop("provenance") and None, r"lacks 'provenance'"),
+    "newer": (lambda card: card.update(format=9, versions={"dgprune-lab": "7.0"}), r"format 9.*7\.0.*Update"),
+    "older": (
+        lambda card: card.update(format=1, versions=[]),
+        r"format 1, written by dgprune-lab 0\.1\.0.*Load it with",
+    ),
+    "another kind": (lambda card: {"kind": "run", "format": 2}, r"not the card of a network"),
+    "builder of another kind": (lambda card: card.update(builder=["lenet"]), r"has list under 'builder'"),
+    "unknown builder": (lambda card: card.update(builder="resnet"), r"unknown network 'resnet'"),
+    "unknown option": (lambda card: card["options"].update(width=3), r"'width'"),
+    "option of another kind": (lambda card: card["options"].update(widths="abcde"), r"widths|can be built"),
+    "masks of another kind": (lambda card: card.update(masks=[3]), r"something else than masks"),
+    "a mask without layers": (lambda card: card.update(masks=[{"input_shape": [3, 28, 28]}]), r"lacks 'layers'"),
+    "a huge image": (
+        lambda card: card.update(masks=[{"input_shape": [3, 10**9, 10**9], "layers": "conv"}]),
+        r"mask for images of \[3, 1000000000",
+    ),
+    "provenance of another kind": (lambda card: card.update(provenance={"training": {"a/b": "all"}}), r"one of none"),
+}
+
+
+@pytest.mark.parametrize("case", CARDS)
+def test_a_card_that_is_not_as_save_writes_it_is_answered_in_words(case: str, tmp_path: Path) -> None:
+    change, words = CARDS[case]
+    path = dg.save(small(), tmp_path / "a")
+    with_card(path, change)
+    with pytest.raises(dg.DgpruneError, match=words):
+        dg.load(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", "[]", "\xff", "1" * 10_000, ""])
+def test_hostile_json_is_answered_in_words(text: str, tmp_path: Path) -> None:
+    path = dg.save(small(), tmp_path / "a")
+    beside = path.with_suffix(".json")
+    beside.write_bytes(text.encode("latin-1"))
+    with pytest.raises(dg.DgpruneError, match=r"a\.json is not (JSON|the card of a network)"):
+        dg.load(path)
+    beside.unlink()
+    header = json.dumps({"__metadata__": {"dgprune_lab": text}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(dg.DgpruneError, match=r"the card in a\.safetensors is not"):
+        dg.load(path)
+    raw = text.encode("latin-1") or b"{"
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw)
+    with pytest.raises(dg.DgpruneError, match=r"a\.safetensors is "):
+        dg.load(path)
+
+
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+
+def zipped(path: Path, names: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in names.items():
+            archive.writestr(name, content)
+
+
+DOMAINBED = {f"network.0.network.{n}": t for n, t in norm_net().state_dict().items()}
+FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "DomainBed": (
+        lambda p: torch.save({"args": {}, "model_hparams": {}, "model_dict": DOMAINBED}, p),
+        r"a checkpoint of DomainBed.*\['model_dict'\].*network\.0\.",
+    ),
+    "DomainBed, bare": (lambda p: save_file(DOMAINBED, p), r"bare safetensors.*of DomainBed.*removing 'network\.0\.'"),
+    "DataParallel": (
+        lambda p: torch.save(nn.DataParallel(norm_net()).state_dict(), p),
+        r"state_dict of nn\.DataParallel.*removing 'module\.'",
+    ),
+    "DataParallel, bare": (
+        lambda p: save_file(nn.DataParallel(norm_net()).state_dict(), p),
+        r"bare safetensors.*of nn\.DataParallel.*removing 'module\.'",
+    ),
+    "half": (lambda p: torch.save(norm_net().half().state_dict(), p), r"pickled state_dict in half precision"),
+    "half, bare": (lambda p: save_file(nn.Linear(2, 2).half().state_dict(), p), r"2 tensors in half precision"),
+    "bare": (
+        lambda p: save_file(norm_net().state_dict(), p),
+        r"bare safetensors file.*without the card.*load_state_dict",
+    ),
+    "state_dict": (
+        lambda p: torch.save(norm_net().state_dict(), p),
+        r"pickled state_dict \(torch\.save\).*weights_only=True",
+    ),
+    "training checkpoint": (
+        lambda p: torch.save({"epoch": 3, "state_dict": norm_net().state_dict()}, p),
+        r"training checkpoint.*'state_dict'",
+    ),
+    "whole network": (lambda p: torch.save(Whole(), p), r"whole pickled network.*never read.*can run any code"),
+    "old format": (
+        lambda p: torch.save(norm_net().state_dict(), p, _use_new_zipfile_serialization=False),
+        r"pickled state_dict",
+    ),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps([1, 2])), r"is a pickle, which is never read"),
+    "TorchScript": (lambda p: torch.jit.save(torch.jit.trace(nn.ReLU(), torch.zeros(2)), p), r"TorchScript archive"),
+    "zip": (lambda p: zipped(p, {"a.txt": b"x"}), r"a zip archive without a network"),
+    "broken zip": (lambda p: p.write_bytes(b"PK\x03\x04" + bytes(40)), r"a damaged zip archive"),
+    "empty": (lambda p: p.write_bytes(b""), r"an empty file"),
+    "cut": (
+        lambda p: p.write_bytes((RESOURCES / "digits.safetensors").read_bytes()[:-1000]),
+        r"damaged|cut short|changed|under another name",
+    ),
+    "cut in the header": (
+        lambda p: p.write_bytes((RESOURCES / "digits.safetensors").read_bytes()[:900]),
+        r"cut short \(it has 900 bytes\)",
+    ),
+    "Keras": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(90)), r"an HDF5 file"),
+    "Git LFS": (lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid x"), r"git lfs pull"),
+    "web page": (lambda p: p.write_bytes(b"<!DOCTYPE html><html>"), r"a web page"),
+    "JSON": (lambda p: p.write_bytes(b'{"a": 1}'), r"JSON text"),
+    "noise": (lambda p: p.write_bytes(bytes(range(1, 200))), r"not a safetensors file"),
+    "folder": (lambda p: p.mkdir(), r"is a folder"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_file_of_another_project_is_named_and_not_executed(case: str, ending: str, tmp_path: Path) -> None:
+    make, words = FOREIGN[case]
+    path = tmp_path / f"net.{ending}"
+    make(path)
+    with pytest.raises(dg.DgpruneError, match=rf"net\.{ending}.*({words})"):
+        dg.load(path)
+    with pytest.raises(dg.DgpruneError, match=words):
+        dg.load(path, model=norm_net())
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(dg.DgpruneError, match=r"no network at .*nothing: there is no file nothing\.safetensors"):
+        dg.load(tmp_path / "nothing")
+    path = dg.save(small(), tmp_path / "net")
+    with pytest.raises(dg.DgpruneError, match=r"is a folder: name a file in it, such as net\.safetensors"):
+        dg.load(tmp_path)
+    path.unlink()
+    with pytest.raises(dg.DgpruneError, match=r"net\.json is a card, net\.safetensors is missing"):
+        dg.load(path)
+
+
+def test_a_network_whose_layers_were_exchanged_does_not_load_as_what_it_was(tmp_path: Path) -> None:
+    net = small()
+    net.relu1 = nn.GELU()
+    path = dg.save(net, tmp_path / "a")
+    with pytest.raises(dg.DgpruneError, match=r"relu1 was GELU, is ReLU.*load\(path, model=\.\.\.\)"):
+        dg.load(path)
+    fresh = small(seed=8)
+    fresh.relu1 = nn.GELU()
+    before = fingerprint(fresh)
+    assert torch.equal(dg.load(path, model=fresh).get_parameter("head.weight"), net.head.weight)  # type: ignore[arg-type]
+    assert fingerprint(fresh) == before
+    with pytest.raises(dg.DgpruneError, match=r"the network itself was ResidualNet, is Other"):
+        dg.load(dg.save(ResidualNet(), tmp_path / "b"), model=Other())
+
+
+class Other(ResidualNet):
+    pass
+
+
+def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
+    class Extra(nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"a": 1}
+
+    with pytest.raises(dg.DgpruneError, match=r"_extra_state, which are no dense tensors"):
+        dg.save(Extra(2, 2), tmp_path / "a")
+    with pytest.raises(dg.DgpruneError, match=r"meta device"):
+        dg.save(norm_net().to("meta"), tmp_path / "a")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(dg.DgpruneError, match=r"net\.safetensors cannot be written \(.*name a file in a folder"):
+        dg.save(small(), tmp_path / "file" / "net")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_json_beside_a_shipped_network_is_its_card(name: str) -> None:
+    card = dg.models.shipped_card(name)
+    assert json.loads((RESOURCES / f"{name}.json").read_text()) == card
+    assert (
+        dg.load(RESOURCES / name).state_dict().keys() == build(card["builder"], **card["options"]).state_dict().keys()
+    )
