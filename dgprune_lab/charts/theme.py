@@ -11,7 +11,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ..core import DIAMOND, EXPOSURE_WORDS, Exposure, is_missing, public, scorer_exposure
+from ..core import DIAMOND, EXPOSURE_WORDS, Exposure, batchnorm_words, is_missing, public, scorer_exposure
 
 FIRST_SOURCE = "#0072B2"
 FIRST_TARGET = "#D55E00"
@@ -36,7 +36,6 @@ LETTERS = 52
 _INKS = {"ink": FULL, "words": AXIS_INK, "strong": INK, "quiet": QUIET, "track": "#E6E9ED", "kept": "#4C5B6B"}
 _INKS["pinned"] = PINNED
 _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "triangle-right", "cross")
-_BATCHNORM = {"as_is": "as is", "recalibrate": "recalibrated", "fold": "folded"}
 
 Rows = list[dict[str, Any]]
 Data = dict[str, Rows]
@@ -178,7 +177,7 @@ def beside(
 
 
 @public
-def svg(chart: Any) -> str:
+def svg(chart: alt.TopLevelMixin) -> str:
     """Render a chart as SVG, without a browser."""
     import vl_convert
 
@@ -189,7 +188,7 @@ class _Still:
     """Shows a chart in a notebook as a rendered picture: Altair's own default loads Vega from the web."""
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return {"image/svg+xml": svg(self)}
+        return {"image/svg+xml": svg(cast(Any, self))}
 
 
 @cache
@@ -225,17 +224,23 @@ def role_label(role: object) -> str:
     return f" ({role})" if role in ("source", "target") else ""
 
 
-def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = ()) -> alt.Title | None:
-    """Return a title with the BatchNorm setting of the pruned networks after it, "Accuracy, BatchNorm recalibrated".
+def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change: bool = False) -> alt.Title | None:
+    """Return a title with the BatchNorm setting of the pruned networks after it, "Accuracy, BatchNorm re-estimated".
 
-    None where a table has no such setting and there are no lines `below`.
+    Where nothing was removed but statistics were re-estimated, a line below says what the change is due to; `change`
+    says whether the chart draws changes. None where a table has no setting and there are no lines `below`.
     """
-    settings = set(frame.loc[frame["ratio_requested"] != 0, "batchnorm"])  # the full network is never recalibrated
-    label = " or ".join(text for name, text in _BATCHNORM.items() if name in settings)
-    if not label and not below:
+    rows = frame.loc[frame["value"].notna()]
+    pruned = cast(pd.DataFrame, rows[rows["ratio_requested"] != 0])  # the full network is never recalibrated
+    setting = batchnorm_words((pruned if len(pruned) else rows)["batchnorm"])
+    lines = list(below)
+    if ((rows["ratio_requested"] == 0) & (rows["batchnorm"] == "recalibrate")).any():
+        what = "the change" if change else "the difference to the full network"
+        lines.append(f"At 0 % {what} is the re-estimation's.")
+    if not setting and not lines:
         return None
-    text = f"{words}, BatchNorm {label}" if label else words
-    return alt.Title(text=text, offset=12, subtitle=list(below) if below else alt.Undefined)
+    text = ", ".join(part for part in (words, setting) if part)
+    return alt.Title(text=text, offset=12, subtitle=lines or alt.Undefined)
 
 
 def with_minus(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -71,6 +71,7 @@ class Pair:
         return "; ".join(self.lines(spread))
 
 
+@runtime_checkable
 class Connections(Protocol):
     """The connections of a network's consecutive layers, as in GC-Net."""
 

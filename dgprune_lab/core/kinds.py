@@ -24,6 +24,7 @@ _CLASSES = {
     "Callable": ("a function", "functions"),
     "Dataset": ("a data set (torch Dataset)", "data sets"),
     "Generator": ("a generator", "generators"),
+    "TopLevelMixin": ("an Altair chart", "Altair charts"),
     "Path": ("a path", "paths"),
 }
 
@@ -176,7 +177,7 @@ class Leaf(Kind):
         name = getattr(get_origin(hint) or hint, "__name__", str(hint))
         self.names = frozenset({name})
         article = "an" if name[0] in "AEIOU" else "a"
-        self.words, self.plural = _CLASSES.get(name, (f"{article} {name}", name if name[-1] == "s" else f"{name}s"))
+        self.words, self.plural = _CLASSES.get(name, (f"{article} {name}", plural(name)))
         if self.words == f"a {self.plural}":  # Scores, Outcomes
             self.words = self.plural
 
@@ -192,6 +193,11 @@ class Leaf(Kind):
 
 def _scalar(value: Any) -> bool:
     return isinstance(value, np.ndarray | Tensor | np.generic) and value.ndim == 0
+
+
+def plural(name: str) -> str:
+    """Return the plural of a class name: Studies, Masks, Scores."""
+    return name if name[-1] == "s" else f"{name[:-1]}ies" if name[-1] == "y" else f"{name}s"
 
 
 def _unquoted(value: Any) -> str:

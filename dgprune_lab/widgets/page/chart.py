@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import altair as alt
 import traitlets
 
 from ...charts import svg
@@ -34,7 +33,7 @@ class LiveChart(CommWidget):
 
     static = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, chart: Any) -> None:
+    def __init__(self, chart: alt.TopLevelMixin) -> None:
         self.chart = chart
         super().__init__(static={"spec": chart.to_dict(), "host": vega_host().ref})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ...core import BatchNorm, Mask, Scores, public
 from ...scorers import SCORERS, Scorer
@@ -39,6 +39,7 @@ class View:
     scorers: tuple[Item, ...] = tuple(SCORERS.values())
 
 
+@runtime_checkable
 class Panel(Protocol):
     """One question below the explorer.
 
