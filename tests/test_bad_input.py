@@ -101,7 +101,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown scorer": (lambda: study().score("l11"), r"unknown scorer 'l11'; known: l1, .*Did you mean 'l1'\?"),
     "unlabelled source": (lambda: study(sources=[arrays(labels=None)]).score("taylor"), r"labels, and 'a' has none"),
     "batchnorm": (lambda: study().outcomes(None, domain="a", batchnorm="new"), r"must be one of 'as_is'"),  # type: ignore
-    "ratio": (lambda: dg.sweep(study(), ratios=[1.0]), r"ratio must lie in \[0, 1\)"),
+    "ratio": (lambda: dg.sweep(study(), ratios=[1.0]), r"ratios must lie in \[0, 1\)"),
     "column": (lambda: tidy([{"accuracy": 1.0}]), r"names the column 'accuracy'; allowed: scorer, ratio_requested"),
     "nothing saved": (lambda: dg.load("nowhere/at_all", model=net()), r"no network at nowhere/at_all"),
     "unknown demo": (lambda: dg.demo("digit"), r"must be one of 'digits', 'paper'.*Did you mean 'digits'"),  # type: ignore[arg-type]

@@ -197,7 +197,7 @@ def test_column_images_shows_an_estimate_and_unlabelled_domains_are_left_out() -
         ({"by": "layer", "budget": "macs"}, "got scope='layer' and budget='macs'"),
         ({"scorers": []}, "at least one scorer and one ratio"),
         ({"ratios": []}, "at least one scorer and one ratio"),
-        ({"ratios": [1.0]}, r"ratio must lie in \[0, 1\)"),
+        ({"ratios": [1.0]}, r"ratios must lie in \[0, 1\)"),
     ],
 )
 def test_invalid_options_are_refused(study: dg.Study, options: dict[str, Any], message: str) -> None:

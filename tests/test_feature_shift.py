@@ -182,7 +182,7 @@ def test_a_target_without_labels_is_on_the_map_and_in_the_numbers() -> None:
         ({"embedding": "umap", "images": 8, "ratios": []}, "16"),
         ({"images": 3}, "has 3 images in its split 'report'"),
         ({"ratios": [1.5]}, "ratio"),
-        ({"ratios": [-0.5]}, "ratio must lie in"),
+        ({"ratios": [-0.5]}, "ratios must lie in"),
         ({"layer": []}, "at least one layer"),
         ({"split": "test"}, "no split 'test'"),
     ],

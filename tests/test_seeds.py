@@ -194,7 +194,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no study": ({"studies": []}, "at least one study, one scorer and one ratio"),
     "no scorer": ({"scorers": []}, "at least one study, one scorer and one ratio"),
     "no ratio": ({"ratios": ()}, "at least one study, one scorer and one ratio"),
-    "ratio": ({"ratios": [0.5, 1.0]}, r"ratio must lie in \[0, 1\)"),
+    "ratio": ({"ratios": [0.5, 1.0]}, r"ratios must lie in \[0, 1\)"),
     "scorer": ({"scorers": ["l1", "l22"]}, "unknown scorer 'l22'"),
     "epochs": ({"epochs": -1}, "epochs must be a whole number"),
 }
