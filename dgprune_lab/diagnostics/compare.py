@@ -68,7 +68,7 @@ def compare(
         scorers: names, Scorers or Scores to compare.
         against: what they are compared with; "random" is the control.
         ratios, scope, budget: as in `allocate`.
-        batchnorm: of the pruned networks; ignored where the network has no BatchNorm.
+        batchnorm: see `diagnostics.drop`.
         split, images: the split that is reported; its first `images` only, where given.
         draws: masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the intervals of
             differences are too narrow, see `stats.crossed_difference`.
@@ -81,14 +81,18 @@ def compare(
         A tidy table with the columns `against`, `network` and `draws`.
 
     Raises:
-        DgpruneError: no scorer, no ratio, no domain with labels, draws below 1.
+        DgpruneError: no scorer, no ratio, no domain with labels; a scorer that draws against itself.
     """
-    if not scorers or isinstance(scorers, str):
-        raise DgpruneError(f"compare needs a list of at least one scorer, scorers=['l1']; got {scorers!r}.")
-    if draws < 1:
-        raise DgpruneError(f"compare needs at least one draw; got {draws}.")
-    if isinstance(ratios, int | float) or not len(ratios):
-        raise DgpruneError(f"compare needs a list of at least one ratio, ratios=[0.5]; got {ratios!r}.")
+    if not scorers or not ratios:
+        raise DgpruneError("compare needs at least one scorer, scorers=['l1'], and one ratio, ratios=[0.5].")
+    named = [resolve(item) for item in scorers if not isinstance(item, Scores)]
+    if not isinstance(against, Scores) and (name := resolve(against).name) in [
+        item.name for item in named if item.draws
+    ]:
+        raise DgpruneError(
+            f"scorers holds {name!r}, and against is {name!r} too: both would draw the same masks, so the difference "
+            "would be 0 by construction. Leave it out of scorers; its accuracy is a row of the table anyway."
+        )
     if not any(domain.labels is not None for domain in study.domains):
         raise DgpruneError("compare needs a domain with labels; this study has none.")
     removal = Removal(
@@ -96,7 +100,7 @@ def compare(
         ratios=ratios,
         scope=scope,
         budget=budget,
-        batchnorm=batchnorm if study.has_batchnorm else "as_is",
+        batchnorm=batchnorm,
         split=split,
         images=images,
         seed=seed,
