@@ -157,10 +157,6 @@ def test_data_sets_that_would_give_wrong_numbers_are_refused(kind: str) -> None:
         images_of(made(make()))
 
 
-def flip(image: Tensor) -> Tensor:
-    return transforms.RandomHorizontalFlip()(image)
-
-
 AUGMENTED: dict[str, Any] = {
     "torch": lambda i: (transforms.RandomCrop(10, padding=4)(FLOATS[i]), 0),
     "seldom": lambda i: (transforms.RandomHorizontalFlip(0.2)(FLOATS[i]), 0),

@@ -90,7 +90,7 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
     if isinstance(dataset, DataLoader):
         if dataset.collate_fn not in (default_collate, None):
             note(f"{what}: the DataLoader's data set is read; its collate_fn has no effect.")
-        dataset = dataset.dataset
+        return settled_dataset(dataset.dataset, what=what)
     if isinstance(dataset, Mapping):
         raise DgpruneError(
             f"{what}: a dict of {', '.join(map(repr, list(dataset)[:4]))} is no data set; pass one of them, such as "
@@ -102,7 +102,7 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
             f"{what}: {type(dataset).__name__} can only be walked through, and images are read by position, several "
             "times. Pass a data set with a length and positions, such as list(dataset), which stays in memory."
         )
-    if len(dataset) == 0:
+    if len(dataset) == 0:  # type: ignore[arg-type]
         raise DgpruneError(f"{what}: the data set is empty.")
     return dataset
 

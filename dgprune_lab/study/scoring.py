@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..core import COSTLY, LABELLED, DgpruneError, Domain, Need, Scores
 from ..scorers import Scorer, refusal, run
 from .cache import Key
+from .fingerprint import Fingerprint, fingerprint
 from .scorer_inputs import ScorerInputs
 from .snapshot import Snapshot
 
@@ -58,17 +60,21 @@ class Request:
                 return f"domain {domain.name!r} has no image in its split {self.split!r}."
         return refusal(scorer, self.inputs(snapshot), options=self.options)
 
+    @cached_property
+    def read(self) -> Fingerprint:
+        """The scorer's function with the variables that it reads, and its options, as they are now."""
+        return fingerprint(self.scorer.function, dict(self.options))
+
     def key(self, snapshot: Snapshot) -> Key:
         """Return the key of the scores in the cache."""
-        options = repr(sorted(self.options.items()))
-        return ("scores", snapshot.content, id(self.scorer.function), repr(self.scorer), options, self.split)
+        return ("scores", snapshot.content, self.read.key, repr(self.scorer), self.split)
 
     def scores(self, snapshot: Snapshot) -> Scores:
         """Return the scores, of the cache or computed."""
         cached = snapshot.cache.get(self.key(snapshot))
         if cached is None:
-            # Keep a reference to the function so its id is not reused.
-            cached = run(self.scorer, self.inputs(snapshot), options=self.options), self.scorer.function
+            # Keep what is told apart by its id, so that the id is not reused.
+            cached = run(self.scorer, self.inputs(snapshot), options=self.options), self.read.held
             snapshot.cache.put(self.key(snapshot), cached, size=8 * snapshot.graph.free)
         return cached[0]
 

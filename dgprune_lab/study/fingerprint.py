@@ -1,0 +1,218 @@
+"""What a function depends on: its code, its defaults, and the variables that it reads when it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import functools
+import hashlib
+import sysconfig
+import types
+from array import array
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pandas.util import hash_pandas_object
+from torch import Tensor, nn
+
+from ..core import Domain
+from ..scorers import Scorer
+from .cache import stamp
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, np.generic, torch.dtype, torch.device, Enum)
+_LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
+_DEPTH, _MOST = 12, 20_000
+
+
+@dataclass
+class Fingerprint:
+    """A hash of values, and the objects in it that are told apart by identity: keep them as long as the hash."""
+
+    key: str = ""
+    held: list[object] = field(default_factory=list)
+
+
+def fingerprint(*values: Any) -> Fingerprint:
+    """Return a hash that changes with the values and, where they are functions, with what these read.
+
+    Numbers, texts, arrays, tensors, tables and containers of them count by content, networks by their weights, other
+    objects by identity and their attributes. A function of the user counts by its code, defaults, enclosing variables,
+    and the global variables that it or a function inside it names, recursively; one of a library by identity, its
+    enclosing variables and defaults.
+
+    >>> share = 1
+    >>> before, share = fingerprint(lambda: share).key, 2
+    >>> before == fingerprint(lambda: share).key
+    False
+    """
+    reader = _Reader()
+    for value in values:
+        reader.add(value)
+    return Fingerprint(reader.digest.hexdigest(), reader.held)
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.digest, self.held = hashlib.blake2b(digest_size=16), []
+        self._seen: dict[int, int] = {}
+        self._alive: list[object] = []  # so that no id is used twice meanwhile
+        self._depth = 0
+
+    def add(self, value: Any) -> None:
+        """Add one value to the hash."""
+        if isinstance(value, _PLAIN):
+            self._put(type(value).__name__, repr(value))
+        elif id(value) in self._seen:
+            self._put("again", self._seen[id(value)])
+        elif self._depth > _DEPTH or len(self._seen) > _MOST:
+            self._hold(value)
+        else:
+            self._seen[id(value)] = len(self._seen)
+            self._alive.append(value)
+            self._depth += 1
+            self._enter(value)
+            self._depth -= 1
+
+    def _enter(self, value: Any) -> None:
+        if isinstance(value, Tensor | np.ndarray):
+            self._array(value)
+        elif isinstance(value, pd.DataFrame | pd.Series | pd.Index):
+            self._table(value)
+        elif isinstance(value, Mapping):
+            self._all("dict", [part for item in value.items() for part in item])
+        elif isinstance(value, set | frozenset):
+            self._put("set", sorted(map(repr, value)))
+        elif isinstance(value, list | tuple | deque | array | bytearray):
+            self._all(type(value).__name__, value)
+        elif isinstance(value, functools.partial):
+            self._all("partial", [value.func, value.args, value.keywords])
+        elif isinstance(value, types.MethodType):
+            self._all("method", [value.__func__, value.__self__])
+        elif isinstance(value, types.FunctionType):
+            self._function(value)
+        elif isinstance(value, Scorer):
+            self._all("scorer", [repr(value), value.function])
+        elif isinstance(value, type):
+            self._class(value)
+        elif hasattr(value, "__wrapped__"):
+            self._all("wrapped", [value.__wrapped__])
+        else:
+            self._object(value)
+
+    def _object(self, value: Any) -> None:
+        self._hold(value)
+        self.add(type(value))
+        if isinstance(value, nn.Module):
+            self._put("network", stamp(value))
+        elif not isinstance(value, types.ModuleType | Domain) and not _of_this_package(type(value)):
+            slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+            held = {name: getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)}
+            held |= getattr(value, "__dict__", {})
+            self._all("attributes", [part for item in held.items() for part in item])
+
+    def _function(self, function: types.FunctionType) -> None:
+        self._hold(function)
+        self._code(function.__code__)
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
+        self._all("closure", [function.__defaults__, function.__kwdefaults__, *cells])
+        if _is_library(function):
+            return
+        attributes = _attributes(function.__code__)
+        for name in _globals(function.__code__):
+            if name not in function.__globals__:
+                continue
+            value = function.__globals__[name]
+            self._put("global", name)
+            self.add(value)
+            if isinstance(value, types.ModuleType):  # settings.alpha
+                held = {key: vars(value)[key] for key in attributes if key in vars(value)}
+                self._all("module", [part for item in held.items() if _is_data(item[1]) for part in item])
+
+    def _class(self, kind: type) -> None:
+        self._hold(kind)
+        self._all("bases", kind.__bases__)
+        for name, member in list(vars(kind).items()):
+            if isinstance(member, types.FunctionType) and not _is_library(member):
+                self._put("member", name)
+                self.add(member)
+
+    def _code(self, code: types.CodeType) -> None:
+        self._put(
+            "code", [code.co_code, code.co_names, [c for c in code.co_consts if not isinstance(c, types.CodeType)]]
+        )
+        for inner in _inner(code):
+            self._code(inner)
+
+    def _array(self, value: Any) -> None:
+        self._put("array", [type(value).__name__, value.dtype, tuple(value.shape)])
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.device.type == "meta":
+                self._hold(value)
+                return
+            value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        if value.dtype == object:
+            self._all("objects", value.ravel().tolist())
+        else:
+            self.digest.update(np.ascontiguousarray(value).data)
+
+    def _table(self, value: Any) -> None:
+        try:
+            hashed: Any = hash_pandas_object(value)
+        except TypeError:  # it holds objects without a hash
+            self._hold(value)
+            return
+        self._put("table", [list(value.columns) if isinstance(value, pd.DataFrame) else value.name, len(value)])
+        self._array(hashed.to_numpy())
+
+    def _all(self, tag: str, values: Any) -> None:
+        self._put(tag, len(values))
+        for value in values:
+            self.add(value)
+
+    def _hold(self, value: object) -> None:
+        self.held.append(value)
+        self._put("id", id(value))
+
+    def _put(self, tag: str, value: object) -> None:
+        self.digest.update(f"{tag}:{value!r};".encode())
+
+
+@functools.lru_cache(maxsize=512)
+def _globals(code: types.CodeType) -> tuple[str, ...]:
+    """The names of the global variables that a function or a function inside it reads, sorted."""
+    names = {str(step.argval) for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return tuple(sorted(names.union(*map(_globals, _inner(code)))))
+
+
+@functools.lru_cache(maxsize=512)
+def _attributes(code: types.CodeType) -> tuple[str, ...]:
+    """All names in a function, those of attributes among them, sorted."""
+    return tuple(sorted(set(code.co_names).union(*map(_attributes, _inner(code)))))
+
+
+def _inner(code: types.CodeType) -> list[types.CodeType]:
+    return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+
+
+def _is_full(cell: types.CellType) -> bool:
+    with contextlib.suppress(ValueError):  # not assigned yet
+        return cell.cell_contents is not cell
+    return False
+
+
+def _is_data(value: object) -> bool:
+    return isinstance(value, (*_PLAIN, Tensor, np.ndarray, list, tuple, dict, set))
+
+
+def _of_this_package(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+
+
+def _is_library(function: types.FunctionType) -> bool:
+    return _of_this_package(function) or function.__code__.co_filename.startswith(_LIBRARIES)
