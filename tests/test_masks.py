@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from material import ResidualNet, domain, grouped_net, images, norm_net, plain_net, random_mask, randomise
@@ -15,6 +18,7 @@ import dgprune_lab as dg
 from dgprune_lab.core.graph import FilterGraph
 from dgprune_lab.core.masks import Mask
 from dgprune_lab.core.scores import Scores
+from dgprune_lab.core.steps import drain
 from dgprune_lab.pruning.surgery import zeroed
 
 
@@ -168,3 +172,182 @@ def test_a_network_pruned_in_inference_mode_leaves_nothing_behind_for_the_next()
     thread.join()
     kept = [mask.kept(name) for name in graph.names]
     assert torch.equal(pruned[0].get_parameter("1.weight"), model.get_parameter("1.weight")[kept[1]][:, kept[0]])
+
+
+BOOLS = [True, False, False, True, False]
+SAME = {
+    "list of bools": BOOLS,
+    "bool tensor": torch.tensor(BOOLS),
+    "bool array": np.array(BOOLS),
+    "numbers": [3, 0],
+    "tensor": torch.tensor([0, 3]),
+    "array": np.array([0, 3], dtype=np.uint8),
+    "series": pd.Series([0, 3]),
+    "set": {0, 3},
+    "generator": (k for k in (0, 3)),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_filters_are_named_by_their_numbers_or_by_a_bool_vector(case: str) -> None:
+    _, graph = real()
+    assert Mask.by_hand(graph, removed={"inner": SAME[case]}).kept("inner") == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("filters", "words"),
+    [
+        ([0.0, 3.0], r"'inner' must be numbers from 0 to 4, or True or False.*got \[0\.0, 3\.0\]"),
+        (torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0]), r"numbers from 0 to 4.*got \[0\.0, 1\.0"),
+        (np.array([1.5]), r"numbers from 0 to 4"),
+        ([float("nan")], r"numbers from 0 to 4"),
+        ([True, False], r"'inner' has 5 filters; got 2 values of True and False"),
+        ([True, 3], r"numbers from 0 to 4.*got \[True, 3\]"),
+        ([0, 0, 3], r"'inner': filters \[0\] are named more than once"),
+        ([0, -1], r"'inner' has filters 0 to 4; got \[0, -1\]"),
+        ([2**70], r"'inner' has filters 0 to 4"),
+        ([[0, 3]], r"numbers from 0 to 4.*got \[\[0, 3\]\]"),
+        ("03", r"numbers from 0 to 4.*got '03'"),
+        ({0: True}, r"numbers from 0 to 4"),
+        (["0"], r"numbers from 0 to 4"),
+        ([None], r"numbers from 0 to 4"),
+        (None, r"numbers from 0 to 4"),
+        ([True] * 5, r"must keep at least one filter of layer 'inner'"),
+    ],
+)
+def test_what_names_no_filters_is_refused(filters: object, words: str) -> None:
+    _, graph = real()
+    with pytest.raises(dg.DgpruneError, match=words):
+        Mask.by_hand(graph, removed={"inner": filters})
+
+
+def test_one_filter_alone_is_a_number() -> None:
+    _, graph = real()
+    assert Mask.by_hand(graph, removed={"inner": 2}).kept("inner") == [0, 1, 3, 4]
+    assert Mask.by_hand(graph, removed={"inner": []}).kept("inner") == [0, 1, 2, 3, 4]
+
+
+def test_a_mask_is_read_from_its_text() -> None:
+    _, graph = real()
+    mask = Mask.by_hand(graph, removed={"inner": [0]}, reads={"a/score": "labels"})
+    assert Mask.from_json(json.dumps(mask.to_json()), graph=graph).to_json() == mask.to_json()
+
+
+def hostile(graph: FilterGraph) -> dict[str, tuple[Any, str]]:
+    whole = Mask.by_hand(graph, removed={"inner": [0]}).to_json()
+    kept = whole["keep"]
+
+    def inner(filters: Any) -> dict[str, Any]:
+        return {**whole, "keep": {**kept, "inner": filters}}
+
+    return {
+        "text": ("{", r"the mask is not JSON"),
+        "list": ("[1]", r"not a mask that to_json wrote"),
+        "deep": ("[" * 100_000, r"not JSON \(nested too deeply\)"),
+        "float": (inner([0.0]), r"the mask: filters of layer 'inner' must be numbers"),
+        "bool": (inner([True, 1]), r"the mask: filters of layer 'inner' must be numbers"),
+        "repeated": (inner([1, 1]), r"the mask: layer 'inner': filters \[1\] are named more than once"),
+        "none": (inner(None), r"the mask: filters of layer 'inner' must be numbers"),
+        "nothing kept": (inner([]), r"keep at least one filter of layer 'inner'"),
+        "a layer missing": ({**whole, "keep": {"stem": [0]}}, r"its list of layers differ in inner"),
+        "a layer more": ({**whole, "keep": {**kept, "x": [0]}}, r"its list of layers differ in x"),
+        "keep": ({**whole, "keep": [1]}, r"another keep than to_json writes; got \[1\]"),
+        "filters": ({**whole, "filters": 3}, r"another filters than"),
+        "filters of another network": ({**whole, "filters": {"x": 1}}, r"for another network; .*x \(1, here none\)"),
+        "ratio": ({**whole, "ratio_requested": "0.5"}, r"another ratio_requested than"),
+        "ratio of 1": ({**whole, "ratio_requested": 1}, r"another ratio_requested than"),
+        "ratio that is nan": ({**whole, "ratio_requested": float("nan")}, r"another ratio_requested than"),
+        "scope": ({**whole, "scope": "all"}, r"another scope than to_json writes; got 'all'"),
+        "budget": ({**whole, "budget": ["filters"]}, r"another budget than"),
+        "scorer": ({**whole, "scorer": None}, r"another scorer than"),
+        "options": ({**whole, "options": 3}, r"another options than"),
+        "nested": ({**whole, "nested": 1}, r"another nested than"),
+        "reads": ({**whole, "reads": {"a/score": "all"}}, r"another reads than"),
+    }
+
+
+@pytest.mark.parametrize("case", hostile(real()[1]))
+def test_a_file_that_holds_no_mask_is_answered_in_words(case: str) -> None:
+    _, graph = real()
+    value, words = hostile(graph)[case]
+    with pytest.raises(dg.DgpruneError, match=words):
+        Mask.from_json(value, graph=graph)
+
+
+def test_values_that_were_handed_out_change_nothing() -> None:
+    study = dg.Study(randomise(ResidualNet(), dtype=torch.float32), sources=[domain("a")])
+    mask = dg.allocate(study.score("l1"), ratio=0.4)
+    taylor, outcomes = study.score("taylor"), study.outcomes(mask, domain="a", batchnorm="as_is")
+    statistics = study.statistics("a", needs=["mean_map", "moments"])
+    features = drain(study.feature_steps(mask, layer="inner", domain="a"))
+
+    def everything() -> tuple[list[torch.Tensor], Any]:
+        scores, read = study.score("taylor"), study.statistics("a", needs=["mean_map", "moments"])
+        again = study.outcomes(mask, domain="a", batchnorm="as_is")
+        return [
+            *scores.values.values(),
+            *mask.keep.values(),
+            *read.mean_map.values(),
+            read.moments["inner"].mean,
+            again.predicted,
+            again.loss,
+            drain(study.feature_steps(mask, layer="inner", domain="a")),
+            dg.allocate(scores, ratio=0.4).keep["inner"],
+        ], (dict(scores.reads or {}), dict(mask.options), mask.key)
+
+    tensors, plain = everything()
+    for value in [*taylor.values.values(), *statistics.mean_map.values(), *statistics.moments["inner"], features]:
+        value.neg_().sub_(1)
+    for flags in mask.keep.values():
+        flags.logical_not_()
+    outcomes.predicted.fill_(0)
+    outcomes.loss.fill_(0)
+    for mapping in (taylor.values, taylor.reads, mask.keep, mask.options):
+        with pytest.raises(TypeError):
+            mapping["inner"] = 1  # type: ignore[index]
+    now, plain_now = everything()
+    assert all(torch.equal(a, b) for a, b in zip(tensors, now, strict=True)) and plain == plain_now
+
+
+def test_scores_are_copied_from_what_they_are_made_of() -> None:
+    _, graph = real()
+    values = {g.name: torch.rand(g.filters).double() for g in graph.groups}
+    scores = Scores("mine", values, graph)
+    order = dg.allocate(scores, ratio=0.4).keep["inner"]
+    values["inner"].neg_()
+    assert torch.equal(scores.values["inner"], -values["inner"])
+    assert torch.equal(dg.allocate(scores, ratio=0.4).keep["inner"], order)
+
+
+def test_masks_and_scores_are_shown_in_a_line() -> None:
+    model = dg.models.networks.resnet18_32(widths=(8, 8, 8, 8))
+    graph = dg.read_groups(model, torch.rand(1, 3, 32, 32))
+    scores = drawn(graph, 0)
+    mask = dg.allocate(scores, ratio=0.31, budget="macs", scope="global")
+    text = repr(mask)
+    assert len(text) < 250 and "31.0% of macs requested" in text and f"{mask.ratio_achieved:.1%} removed" in text
+    assert f"{mask.cost.filters} of {graph.free} filters stay" in text
+    assert repr(scores) == f"Scores(drawn, seed=0: {graph.free} filters in {len(graph.groups)} layers)"
+    weights = dg.WeightScores("l1", {"conv1.weight": torch.rand(8, 3, 3, 3)})
+    assert repr(weights) == "WeightScores(l1: 216 weights in 1 tensors)"
+    assert "50.0% zeroed; 108 of 216 stay" in repr(dg.allocate(weights, ratio=0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: pd.concat([t, t.assign(scorer="other")]), r"several scorers \(drawn, other\); choose one"),
+        (lambda t: pd.concat([t, t]), r"several rows for one filter"),
+        (lambda t: t.assign(layer=t.layer.replace("inner", "iner")), r"unknown layer 'iner'.*Did you mean 'inner'"),
+        (lambda t: t.drop(columns="score"), r"score is missing among scorer, layer, filter"),
+        (lambda t: t.assign(filter=t["filter"] + 0.5), r"has filters 0 to \d; the table names others"),
+        (lambda t: t.assign(filter=-t["filter"]), r"has filters 0 to \d; the table names others"),
+        (lambda t: t.assign(score="high"), r"column 'score' of the table must hold numbers"),
+        (lambda t: t.assign(filter=t["filter"].astype(str)), r"column 'filter' of the table must hold numbers"),
+        (lambda t: t.assign(score=float("inf")), r"NaN or infinite"),
+    ],
+)
+def test_a_table_that_holds_no_scores_of_one_scorer_is_refused(change: Any, words: str) -> None:
+    _, graph = real()
+    with pytest.raises(dg.DgpruneError, match=words):
+        Scores.from_frame(change(drawn(graph, 3).to_frame()), graph=graph)

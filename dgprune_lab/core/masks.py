@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .border import public
 from .errors import DgpruneError, unknown
-from .files import FORMAT, check_format
+from .files import FORMAT, check_format, parse_json
+from .frozen import Frozen
 from .graph import Cost, FilterGraph
 from .provenance import Reads, declared, merged
-from .tables import Budget, Scope
+from .tables import Budget, Scope, Seen
 
 _ABOUT = ("scope", "budget", "scorer", "options", "nested", "reads")
 
@@ -23,7 +26,7 @@ _ABOUT = ("scope", "budget", "scorer", "options", "nested", "reads")
 @public
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Which filters stay: one bool per filter and group, True = keep.
+    """Which filters stay: one bool per filter and group, True = keep. It cannot be changed; what is read is a copy.
 
     Attributes:
         keep: group name -> (C,) bool; at least one True in each.
@@ -66,25 +69,35 @@ class Mask:
         for name in self.keep:
             if name not in self.graph.names:
                 raise unknown("layer", name, self.graph.names)
+        own = {"keep": self.keep, "options": self.options, **({} if self.reads is None else {"reads": self.reads})}
+        self.__dict__.update({name: Frozen(value) for name, value in own.items()})
+
+    def __repr__(self) -> str:
+        kept, free, layers = self.cost.filters, self.graph.free, len(self.graph.groups)
+        return (
+            f"Mask({self.scorer}: {self.ratio_requested:.1%} of {self.budget} requested per {self.scope}, "
+            f"{self.ratio_achieved:.1%} removed; {kept} of {free} filters stay in {layers} layers)"
+        )
 
     @classmethod
     def by_hand(
-        cls,
-        graph: FilterGraph,
-        *,
-        removed: Mapping[str, Iterable[int]] | None = None,
-        reads: Mapping[str, Any] | None = None,
+        cls, graph: FilterGraph, *, removed: Mapping[str, Any] | None = None, reads: Mapping[str, Any] | None = None
     ) -> Mask:
-        """Make a mask that removes these filters, {"conv2": [0, 5]}, and keeps all others.
+        """Make a mask that removes these filters and keeps all others.
 
-        `reads` says what the choice is based on, as in `Scores.from_frame`; it is unknown where None.
+        Args:
+            graph: the groups of the network.
+            removed: layer -> the numbers of its filters, {"conv2": [0, 5]}, or (C,) bool, True = removed.
+            reads: what the choice is based on, as in `Scores.from_frame`; unknown where None.
+
+        Raises:
+            DgpruneError: an unknown layer; numbers that are no filters, or repeated; a bool vector of another length;
+                all filters of a layer.
         """
         reads = declared(reads, what="a mask by hand")
         keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
         for name, filters in (removed or {}).items():
-            group, index = graph[name], torch.as_tensor(list(filters), dtype=torch.int64)
-            if len(index) and (int(index.min()) < 0 or int(index.max()) >= group.filters):
-                raise DgpruneError(f"layer {name!r} has filters 0 to {group.filters - 1}; got {index.tolist()}.")
+            index = _numbers(name, filters, count=graph[name].filters)
             keep[name][index] = False
         count = sum(int((~column).sum()) for column in keep.values())
         return cls(keep, count / max(graph.free, 1), graph, reads=reads)
@@ -138,28 +151,84 @@ class Mask:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], *, graph: FilterGraph) -> Mask:
+    def from_json(cls, value: Mapping[str, Any] | str, *, graph: FilterGraph) -> Mask:
         """Return the mask that `to_json` wrote, for the network with these groups.
 
+        Args:
+            value: the dictionary, or its JSON text.
+            graph: the groups of the network.
+
         Raises:
-            DgpruneError: another format, or a network of other layers or numbers of filters.
+            DgpruneError: another format, values that `to_json` does not write, or a network of other layers or numbers
+                of filters.
         """
+        value = parse_json(value, name="the mask") if isinstance(value, str) else value
         if "keep" in value and "filters" in value:
             check_format(value, name="the mask")
         if missing := [key for key in ("keep", "filters", "ratio_requested", *_ABOUT) if key not in value]:
             raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(missing)}.")
-        sizes = {group.name: group.filters for group in graph.groups}
-        if dict(value["filters"]) != sizes:
-            wrong = sorted(set(value["filters"].items()) ^ set(sizes.items()))
-            raise DgpruneError(f"the mask is for another network; layers that differ: {wrong[:4]}.")
-        keep = {}
+        _check_entries(value)
+        sizes, saved = {group.name: group.filters for group in graph.groups}, dict(value["filters"])
+        if saved != sizes:
+            wrong = [
+                f"{name} ({saved.get(name, 'none')}, here {sizes.get(name, 'none')})"
+                for name in {**sizes, **saved}
+                if saved.get(name) != sizes.get(name)
+            ]
+            raise DgpruneError(f"the mask is for another network; layers with other filters: {', '.join(wrong[:4])}.")
+        if other := set(value["keep"]) ^ set(sizes):
+            raise DgpruneError(f"the mask and its list of layers differ in {', '.join(map(str, sorted(other)))}.")
+        keep = {name: torch.zeros(count, dtype=torch.bool) for name, count in sizes.items()}
         for name, count in sizes.items():
-            kept = value["keep"].get(name, [])
-            if kept and not (min(kept) >= 0 and max(kept) < count):
-                raise DgpruneError(f"the mask names filters of layer {name!r} outside 0 to {count - 1}.")
-            keep[name] = torch.zeros(count, dtype=torch.bool)
-            keep[name][torch.tensor(kept, dtype=torch.int64)] = True
+            keep[name][_numbers(name, value["keep"][name], count=count, start="the mask: ")] = True
         return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in _ABOUT})
+
+
+def _numbers(layer: str, filters: Any, *, count: int, start: str = "") -> Tensor:
+    """The (K,) numbers of filters of a layer, given as numbers or as a bool vector; `start` begins the message.
+
+    Raises:
+        DgpruneError: they are none, or not of this layer.
+    """
+    what = f"{start}filters of layer {layer!r} must be numbers from 0 to {count - 1}, or True or False for each of them"
+    if isinstance(filters, (str, bytes, Mapping)):
+        raise DgpruneError(f"{what}; got {filters!r:.80}.")
+    plain = filters.tolist() if hasattr(filters, "tolist") else filters
+    items = list(plain) if isinstance(plain, Iterable) else [plain]
+    listed = [item.item() if isinstance(item, Tensor | np.generic) and item.ndim == 0 else item for item in items]
+    flags = [isinstance(item, bool) for item in listed]
+    if flags and all(flags):
+        if len(flags) != count:
+            raise DgpruneError(
+                f"{start}layer {layer!r} has {count} filters; got {len(flags)} values of True and False."
+            )
+        return torch.tensor(listed).nonzero().flatten()
+    if any(flags) or not all(isinstance(item, int) for item in listed):
+        raise DgpruneError(f"{what}; got {listed!r:.80}.")
+    if not all(0 <= item < count for item in listed):
+        raise DgpruneError(f"{start}layer {layer!r} has filters 0 to {count - 1}; got {listed!r:.80}.")
+    if repeated := sorted({item for item in listed if listed.count(item) > 1}):
+        raise DgpruneError(f"{start}layer {layer!r}: filters {repeated[:8]} are named more than once; name each once.")
+    return torch.tensor(listed, dtype=torch.int64)
+
+
+def _check_entries(value: Mapping[str, Any]) -> None:
+    """Refuse entries of a mask's file that `to_json` does not write."""
+    ratio, reads = value["ratio_requested"], value["reads"]
+    number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+    right = {
+        "keep": isinstance(value["keep"], Mapping),
+        "filters": isinstance(value["filters"], Mapping),
+        "ratio_requested": number and math.isfinite(ratio) and 0 <= ratio < 1,
+        "scope": value["scope"] in get_args(Scope),
+        "budget": value["budget"] in get_args(Budget),
+        "scorer": isinstance(value["scorer"], str),
+        "options": isinstance(value["options"], Mapping),
+        "nested": isinstance(value["nested"], bool),
+        "reads": reads is None or (isinstance(reads, Mapping) and all(use in get_args(Seen) for use in reads.values())),
+    }
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        raise DgpruneError(f"the mask has another {wrong[0]} than to_json writes; got {value[wrong[0]]!r:.80}.")
 
 
 @public
@@ -173,6 +242,13 @@ class WeightMask:
     scope: Scope = "global"
     scorer: str = "by hand"
     reads: Reads = None
+
+    def __repr__(self) -> str:
+        total, kept = (sum(int(k.numel() if all_ else k.sum()) for k in self.keep.values()) for all_ in (True, False))
+        return (
+            f"WeightMask({self.scorer}: {self.ratio_requested:.1%} of the weights requested per {self.scope}, "
+            f"{self.ratio_achieved:.1%} zeroed; {kept:,} of {total:,} stay in {len(self.keep)} tensors)"
+        )
 
     @property
     def ratio_achieved(self) -> float:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .border import public
-from .errors import DgpruneError
+from .errors import DgpruneError, unknown
+from .frozen import Frozen
 from .graph import FilterGraph
 from .provenance import Reads, declared
 
@@ -19,7 +20,7 @@ from .provenance import Reads, declared
 @public
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One number per filter and group; higher = keep.
+    """One number per filter and group; higher = keep. They cannot be changed; what is read is a copy.
 
     Attributes:
         scorer: name of the scorer that made them.
@@ -52,6 +53,12 @@ class Scores:
                     f"scorer {self.scorer!r} gave NaN or infinite scores in layer {group.name!r}, filters {bad[:8]}; "
                     "scores must be finite."
                 )
+        own = {"values": self.values, "options": self.options, **({} if self.reads is None else {"reads": self.reads})}
+        self.__dict__.update({name: Frozen(value) for name, value in own.items()})
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"Scores({self.scorer}{options}: {self.graph.free} filters in {len(self.graph.groups)} layers)"
 
     @classmethod
     def from_frame(
@@ -72,17 +79,22 @@ class Scores:
                 None is shown as unknown.
 
         Raises:
-            DgpruneError: filters that do not exist or have no finite score, or `reads` that names no splits.
+            DgpruneError: columns that are missing; rows of several scorers; layers or filters that do not exist, are
+                named twice or have no finite score; `reads` that names no splits.
         """
         reads, values = declared(reads, what=f"the scores {scorer!r}"), {}
+        _check_table(frame, graph)
         for group in graph.groups:
             rows = frame.loc[frame["layer"] == group.name, ["filter", "score"]].to_numpy(dtype=float)
-            if len(rows) and not (rows[:, 0].min() >= 0 and rows[:, 0].max() < group.filters):
+            numbers = rows[:, 0]
+            if not ((numbers >= 0) & (numbers < group.filters) & (numbers % 1 == 0)).all():
                 raise DgpruneError(
                     f"layer {group.name!r} has filters 0 to {group.filters - 1}; the table names others."
                 )
+            if len(set(numbers.tolist())) < len(numbers):
+                raise DgpruneError(f"the table has several rows for one filter of layer {group.name!r}; keep one each.")
             column = values[group.name] = torch.full((group.filters,), torch.nan, dtype=torch.float64)
-            column[torch.from_numpy(rows[:, 0]).long()] = torch.from_numpy(rows[:, 1])
+            column[torch.from_numpy(numbers).long()] = torch.from_numpy(rows[:, 1])
         return cls(scorer, values, graph, reads=reads)
 
     def to_frame(self) -> pd.DataFrame:
@@ -91,6 +103,27 @@ class Scores:
             (self.scorer, name, k, v) for name, column in self.values.items() for k, v in enumerate(column.tolist())
         ]
         return pd.DataFrame(rows, columns=["scorer", "layer", "filter", "score"])
+
+
+def _check_table(frame: pd.DataFrame, graph: FilterGraph) -> None:
+    """Refuse a table that does not hold the scores of one scorer for these layers."""
+    if missing := [name for name in ("layer", "filter", "score") if name not in frame.columns]:
+        raise DgpruneError(
+            f"scores need a table with the columns layer, filter and score; {', '.join(missing)} is missing among "
+            f"{', '.join(map(str, frame.columns))}."
+        )
+    scorers = list(frame["scorer"].unique()) if "scorer" in frame.columns else []
+    if len(scorers) > 1:
+        raise DgpruneError(
+            f"the table holds scores of several scorers ({', '.join(map(str, scorers))}); choose one: "
+            f"frame[frame.scorer == {scorers[0]!r}]."
+        )
+    for name in frame["layer"].unique():
+        if name not in graph.names:
+            raise unknown("layer", name, graph.names)
+    for name in ("filter", "score"):
+        if not pd.api.types.is_numeric_dtype(frame[name]) or pd.api.types.is_bool_dtype(frame[name]):
+            raise DgpruneError(f"column {name!r} of the table must hold numbers; it holds {frame[name].dtype}.")
 
 
 @public
@@ -103,3 +136,7 @@ class WeightScores:
     _: KW_ONLY
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: Reads = None
+
+    def __repr__(self) -> str:
+        weights = sum(value.numel() for value in self.values.values())
+        return f"WeightScores({self.scorer}: {weights:,} weights in {len(self.values)} tensors)"

@@ -113,15 +113,11 @@ class Order:
 
 
 def _cached_order(scores: Scores, scope: Scope) -> Order:
-    """`removal_order`, cached with the scores: a slider requests many ratios of the same scores."""
-    values = [scores.values[group.name] for group in scores.graph.groups]
-    if any(value.is_inference() for value in values):  # no version number, so a change would not be noticed
-        return removal_order(scores, scope=scope)
-    versions = [(id(value), value._version) for value in values]
+    """`removal_order`, cached with the scores, which do not change: a slider requests many ratios of the same ones."""
     cached = scores.__dict__.setdefault("_orders", {})
-    if scope not in cached or cached[scope][0] != versions:
-        cached[scope] = versions, removal_order(scores, scope=scope)
-    return cached[scope][1]
+    if scope not in cached:
+        cached[scope] = removal_order(scores, scope=scope)
+    return cached[scope]
 
 
 def removal_order(scores: Scores, *, scope: Scope) -> Order:

@@ -1,0 +1,55 @@
+"""Values that stay as they are when whoever received them changes what he got."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+class Frozen(Mapping[str, Value]):
+    """A dictionary that cannot be changed; each read of a tensor gives a copy.
+
+    >>> import torch
+    >>> frozen = Frozen({"conv1": torch.ones(2)})
+    >>> frozen["conv1"].neg_()
+    tensor([-1., -1.])
+    >>> frozen["conv1"]
+    tensor([1., 1.])
+    """
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        self._values = {name: cloned(value) for name, value in values.items()}
+
+    def __getitem__(self, name: str) -> Value:
+        return cloned(self._values[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+
+def cloned(value: Value) -> Value:
+    """Return a value with tensors of its own, in dictionaries, tuples and dataclasses too."""
+    result: Any = value
+    if isinstance(value, Tensor):
+        result = value.detach().clone()
+    elif isinstance(value, dict):
+        result = {name: cloned(part) for name, part in value.items()}
+    elif isinstance(value, tuple):
+        parts = [cloned(part) for part in value]
+        result = type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    elif isinstance(value, list):
+        result = [cloned(part) for part in value]
+    elif is_dataclass(value) and not isinstance(value, type):
+        result = replace(value, **{f.name: cloned(getattr(value, f.name)) for f in fields(value) if f.init})
+    return result
