@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dgprune_lab.core import Count, DgpruneError, Ratio, Stepwise, public, resolved_hints
+from dgprune_lab.core import Columns, Count, DgpruneError, Ratio, Stepwise, public, resolved_hints
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -47,6 +47,7 @@ def work(
     things: Sequence[Thing] = (),
     numbers: Sequence[float] = (0.5,),
     some: int | Sequence[int] = 1,
+    several: Count | Sequence[int] = 1,
     names: str | Sequence[str] | None = None,
     rows: tuple[int, ...] = (),
     pair: tuple[str, str] | None = None,
@@ -56,7 +57,7 @@ def work(
     folder: Path = Path("."),
     tensor: Tensor | None = None,
     network: nn.Module | None = None,
-    frame: pd.DataFrame | None = None,
+    frame: Annotated[pd.DataFrame, Columns(("metric", "value"))] | None = None,
     device: torch.device | str | None = None,
     function: Callable[..., Any] | None = None,
     ratio: Ratio = 0.5,
@@ -155,6 +156,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "wrong value": ({"table": {"a": 3}}, r"table must be .*; got 3 \(int\) at 'a'"),
     "three for two": ({"pair": ("a", "b", "c")}, r"pair must be two strings or None; got \('a', 'b', 'c'\)"),
     "a class": ({"thing": Thing}, r"thing must be a Thing; got the class Thing\. .*make one with Thing\(\.\.\.\)"),
+    "one number out of bounds": ({"several": 0}, r"several must be at least 1; got 0"),
+    "another table": (
+        {"frame": pd.DataFrame({"x": [1]})},
+        r"frame must be a table .*columns metric, value; it lacks metric",
+    ),
     "no device": ({"device": 0}, r"device must be a device such as 'cpu' or 'cuda' or None; got 0"),
     "no function": ({"function": 3}, r"function must be a function or None; got 3"),
     "ratio": ({"ratio": 1.5}, r"ratio must lie in \[0, 1\): the share removed, so 0\.5 is half; got 1\.5"),

@@ -15,11 +15,12 @@ from .outcomes import Outcomes
 from .provenance import MORE, STAGES, Provenance, Reads, provenance_of, roles_of, set_provenance
 from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposure_of, is_missing, is_target_aware
 from .exposure import scorer_exposure, strongest_exposure, with_scorer_exposure
-from .tables import COLUMNS, SEEN, BatchNorm, Budget, Scope, Seen, choice, tidy
+from .tables import COLUMNS, SEEN, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
 from .summary import summary
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
-from .kinds import Count, NotNegative, Positive, Ratio, Seed, Share, Whole, Within
+from .kinds import Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, Share, Tidy, Whole, Within
 from .border import border_of, public, resolved_hints
+from .frozen import Frozen, cloned
 from .files import card_text, parse_card, parse_json, read_card, write_file
 from .steps import Stepwise, drain, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed

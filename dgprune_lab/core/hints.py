@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import torch
 
-from .kinds import Choice, Device, Flag, Kind, Leaf, Nothing, Number, Refused, Text, Within
+from .kinds import Choice, Columns, Device, Flag, Kind, Leaf, Nothing, Number, Refused, Text, Within
 
 _LONG = 1000
 """Items of a list or dict that are looked at."""
@@ -128,6 +128,8 @@ class _Either(Kind):
     def take(self, value: Any) -> Any:
         worst: Refused | None = None
         for kind in self.kinds:
+            if type(kind) is _Many and worst is not None and worst.must:
+                continue  # a number out of bounds is no list of one number
             try:
                 return kind.take(value)
             except Refused as refused:
@@ -141,7 +143,9 @@ def kind_of(hint: Any, *, bounds: Within | None = None) -> Kind:
     """Return the kind of a resolved hint; of one that cannot be checked, the kind that takes anything."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        kind = kind_of(inner[0], bounds=next((note for note in inner[1:] if isinstance(note, Within)), None))
+        columns = next((note for note in inner[1:] if isinstance(note, Columns)), None)
+        bounds = next((note for note in inner[1:] if isinstance(note, Within)), None)
+        kind = kind_of(inner[0], bounds=bounds) if columns is None else Leaf(inner[0], columns)
         for words in inner[1:]:
             if isinstance(words, str):
                 kind.words = kind.plural = words

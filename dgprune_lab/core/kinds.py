@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_origin
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -37,12 +38,18 @@ class Within:
     holds: Callable[[float], bool]
 
 
+class Columns(tuple[str, ...]):
+    """Names of the columns that a table must have, in an `Annotated` hint."""
+
+
+Tidy = Annotated[pd.DataFrame, Columns(("metric", "domain", "value"))]
 Ratio = Annotated[float, Within("lie in [0, 1): the share removed, so 0.5 is half", lambda value: 0 <= value < 1)]
 Share = Annotated[float, Within("lie in 0 to 1", lambda value: 0 <= value <= 1)]
 Positive = Annotated[float, Within("be above 0", lambda value: value > 0)]
 NotNegative = Annotated[float, Within("be at least 0", lambda value: value >= 0)]
 Count = Annotated[int, Within("be at least 1", lambda value: value >= 1)]
 Whole = Annotated[int, Within("be at least 0", lambda value: value >= 0)]
+Repeats = Annotated[int, Within("lie in 1 to 1,000", lambda value: 1 <= value <= 1000)]
 Seed = Annotated[int, Within("be a whole number from 0 to 2**63 - 1", lambda value: 0 <= value < 2**63)]
 
 
@@ -170,10 +177,10 @@ class Leaf(Kind):
 
     rank = 4
 
-    def __init__(self, hint: Any) -> None:
+    def __init__(self, hint: Any, columns: Columns | None = None) -> None:
         from beartype.door import is_bearable
 
-        self.hint, self.bearable = hint, is_bearable
+        self.hint, self.bearable, self.columns = hint, is_bearable, columns or ()
         name = getattr(get_origin(hint) or hint, "__name__", str(hint))
         self.names = frozenset({name})
         article = "an" if name[0] in "AEIOU" else "a"
@@ -183,6 +190,9 @@ class Leaf(Kind):
 
     def take(self, value: Any) -> Any:
         if self.bearable(value, self.hint):
+            if missing := [name for name in self.columns if name not in value.columns]:
+                wanted = f"be a table with the columns {', '.join(self.columns)}; it lacks {', '.join(missing)}"
+                raise Refused(value, must=wanted, depth=1)
             return value
         if self.hint is Tensor and isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
             return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C", copy=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
@@ -14,6 +14,7 @@ from .border import public
 from .errors import DgpruneError, unknown
 from .frozen import Frozen
 from .graph import FilterGraph
+from .kinds import Columns
 from .provenance import Reads, declared
 
 
@@ -63,7 +64,7 @@ class Scores:
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: Annotated[pd.DataFrame, Columns(("layer", "filter", "score"))],
         *,
         graph: FilterGraph,
         scorer: str = "from_frame",

@@ -19,6 +19,7 @@ from ..core import (
     Mask,
     Provenance,
     Ratio,
+    Repeats,
     Scope,
     Scores,
     Seed,
@@ -30,7 +31,7 @@ from ..scorers import Scorer, resolve
 from ..stats import crossed_difference, intervals
 from ..study import Study
 from ._contract import Steps, diagnostic
-from ._removal import Removal, mask_cells
+from ._removal import Removal, check_names, mask_cells
 
 EXTRA = ("against", "network", "draws")
 Floats = NDArray[np.float64]
@@ -48,7 +49,7 @@ def compare(
     batchnorm: BatchNorm = "recalibrate",
     split: str = "report",
     images: Count | None = None,
-    draws: Count = 10,
+    draws: Repeats = 10,
     keep_silent: bool = False,
     seed: Seed = 0,
     progress: bool = False,
@@ -85,6 +86,7 @@ def compare(
     """
     if not scorers or not ratios:
         raise DgpruneError("compare needs at least one scorer, scorers=['l1'], and one ratio, ratios=[0.5].")
+    check_names(scorers)
     named = [resolve(item) for item in scorers if not isinstance(item, Scores)]
     if not isinstance(against, Scores) and (name := resolve(against).name) in [
         item.name for item in named if item.draws

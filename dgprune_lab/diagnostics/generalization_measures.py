@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from ..core import Count, DgpruneError, Positive, Seed, drain, note, tidy
+from ..core import Count, DgpruneError, Positive, Repeats, Seed, drain, note, tidy
 from ..measurement import WeightMasking, prunable
 from ..models.networks import build
 from ..pruning import shared_copy
 from ..stats import intervals
-from ..study import Study, checked_tolerances, labelled_studies, network_names, pooled
+from ..study import Study, batchnorm_cell, checked_tolerances, labelled_studies, network_names, pooled
 from ._contract import diagnostic
 from ._loss_curve import LossCurve
 from ._weight_noise import WeightNoise, largest_noise, margins
@@ -101,7 +101,7 @@ def sharpness(
     studies: Studies,
     *,
     tolerance: Positive = 0.1,
-    draws: Count = 3,
+    draws: Repeats = 3,
     images: Count | None = None,
     split: str = "train",
     seed: Seed = 0,
@@ -147,7 +147,7 @@ def random_perturbation(
     studies: Studies,
     *,
     tolerance: Positive = 0.1,
-    draws: Count = 3,
+    draws: Repeats = 3,
     step: Positive = 0.01,
     images: Count | None = None,
     split: str = "train",
@@ -188,7 +188,7 @@ def generalization_measures(
     studies: Studies,
     *,
     tolerance: Positive = 0.1,
-    draws: Count = 3,
+    draws: Repeats = 3,
     images: Count | None = None,
     split: str = "train",
     seed: Seed = 0,
@@ -231,7 +231,7 @@ def _of_weights(studies: Studies, metric: str, *, unit: str, value: Callable[[St
 
 
 def _cells(name: str, study: Study) -> Row:
-    return {"network": name, "training_seed": study.training_seed}
+    return {"network": name, "training_seed": study.training_seed, "batchnorm": batchnorm_cell(study, "as_is")}
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
-from ..core import Count, DgpruneError, Ratio, public
+from ..core import Columns, Count, DgpruneError, Ratio, public
 
 Floats = NDArray[np.float64]
+Map = Annotated[pd.DataFrame, Columns(("metric", "value", "ratio_requested", "domain", "image", "class"))]
 
 
 @public
-def map_agreement(
-    first: pd.DataFrame, second: pd.DataFrame, *, ratio: Ratio = 0.0, neighbours: Count = 15
-) -> pd.DataFrame:
+def map_agreement(first: Map, second: Map, *, ratio: Ratio = 0.0, neighbours: Count = 15) -> pd.DataFrame:
     """Compare two maps of the same images, such as two UMAP fits that differ in the seed.
 
     rank_correlation of each of: the images' positions along both axes of the map; the spread of each class (root mean

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from numbers import Integral
 
-from ..core import BatchNorm, Budget, Count, DgpruneError, Ratio, Scope, Seed, choice, stepwise
+from ..core import BatchNorm, Budget, Count, DgpruneError, Ratio, Repeats, Scope, Seed, choice, stepwise
 from ..measurement import calibration_sources
 from ..pruning import checked_ratio
 from ..scorers import Scorer, resolve
@@ -27,7 +27,7 @@ def prune_and_tune(
     scorer: str | Scorer | None,
     *,
     ratio: Ratio,
-    rounds: Count | None = None,
+    rounds: Repeats | None = None,
     epochs: int = 20,
     options: TrainingOptions | None = None,
     batchnorm: BatchNorm = "as_is",
@@ -56,7 +56,8 @@ def prune_and_tune(
         rounds: T; the paper's rule where None.
         epochs: of fine-tuning after each round; 0 only prunes.
         options: of fine-tuning; the paper's where None. Their `epochs` must not contradict `epochs`.
-        batchnorm: "recalibrate" re-estimates BatchNorm statistics right after each removal.
+        batchnorm: "recalibrate" re-estimates BatchNorm statistics after each removal and after each fine-tuning: with
+            a momentum of .01, as in EfficientNet, one short epoch leaves them far behind the weights.
         scope, budget: of each round; see `dg.allocate`.
         seed: of a random scorer and, with `options.seed`, of the order of the images; each round derives its own.
         split: the split that is reported.

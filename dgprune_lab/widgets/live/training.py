@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ...core import Budget, Count, Ratio, public
+from ...core import Budget, Count, Ratio, Repeats, public
 from ...scorers import Scorer, resolve
 from ...study import Study
 from ...training import (
@@ -43,7 +43,7 @@ class Tuning(Live):
         scorer: str | Scorer | None,
         *,
         ratio: Ratio,
-        rounds: Count | None = None,
+        rounds: Repeats | None = None,
         epochs: int = 20,
         budget: Budget = "filters",
         **options: Any,
