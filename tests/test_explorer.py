@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -368,3 +369,35 @@ def test_the_page_is_told_how_far_scores_lie_apart() -> None:
         assert f"Scores from {float(flat.min()):.3g} to {float(flat.max()):.3g}" in explorer.plan["spread"]
     finally:
         explorer.close()
+
+
+def test_save_names_all_choices_and_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = small_study()
+    study = dg.Study(small.model, sources=small.sources, targets=small.targets, name="../my net: größe/2")
+    explorer = dg.Explorer(study, scorer="l1", ratio=0.125)
+    try:
+        saved = []
+        for choice in ({}, {"scope": "global", "budget": "macs"}, {"batchnorm": "as_is", "ratio": 0.1251}, {}):
+            for name, value in choice.items():
+                setattr(explorer, name, value)
+            explorer.wait()
+            mask = explorer.mask
+            explorer.handle_message({"type": "save"})
+            until = time.monotonic() + 60
+            while len(list(tmp_path.glob("*.json"))) == len(saved) and time.monotonic() < until:
+                time.sleep(0.02)
+            (path,) = set(tmp_path.glob("*.safetensors")) - {path for path, _ in saved}
+            saved.append((path, mask))
+            back = dg.load(path, model=Small())
+            assert back.dgprune_masks[-1]["keep"] == mask.to_json()["keep"]  # type: ignore[index]
+    finally:
+        explorer.close()
+    names = [path.stem for path, _ in saved]
+    assert names == [
+        "my_net_gr_e_2-l1-12.5pct-layer-filters-recalibrate",
+        "my_net_gr_e_2-l1-12.5pct-global-macs-recalibrate",
+        "my_net_gr_e_2-l1-12.51pct-global-macs-as_is",
+        "my_net_gr_e_2-l1-12.51pct-global-macs-as_is-2",
+    ]
+    assert {path.parent for path, _ in saved} == {tmp_path} and list(tmp_path.parent.glob("*my*")) == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ...core import DgpruneError, Scores
@@ -20,6 +23,20 @@ CONTROLS = ("ratio", "scorer", "scope", "budget", "batchnorm")
 _QUIET_SECONDS = 0.12
 _MOVING_SECONDS = 0.6  # timeout after which the slider counts as at rest, without a message of the page
 _MAX_PINS = 3
+_LONGEST = 150  # characters of a file name, without number and ending
+
+
+def file_name(study: str, view: Choices) -> str:
+    """Return a name for the network of a view: it says all choices, and is one file in every file system."""
+    share = f"{100 * view['ratio']:.6g}pct"
+    name = "-".join([study, view["scorer"], share, view["scope"], view["budget"], view["batchnorm"]])
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[-_LONGEST:].lstrip("._-")
+
+
+def _unused(name: str) -> Path:
+    """The name, with a number where a file of it exists: nothing is overwritten."""
+    numbered = (Path(name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
+    return next(p for p in numbered if not any(Path(f"{p}.{end}").exists() for end in ("safetensors", "json")))
 
 
 class Session:
@@ -160,8 +177,8 @@ class Session:
     def _save(self) -> Job:
         view = self.view
         yield
-        name = f"{self.study.name}-{view['scorer']}-{100 * view['ratio']:.0f}"
-        path = save(self.study.network(self.measurements.mask(view), batchnorm=view["batchnorm"]), name)
+        network = self.study.network(self.measurements.mask(view), batchnorm=view["batchnorm"])
+        path = save(network, _unused(file_name(self.study.name, view)))
         text = f"Saved {path.name} and {path.stem}.json in the notebook's folder."
         self._send("message", {"type": "saved", "text": text})
 
