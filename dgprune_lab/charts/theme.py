@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import altair as alt
 import pandas as pd
 
-from ..core import DIAMOND, EXPOSURE_WORDS, Exposure, batchnorm_words, is_missing, public, scorer_exposure
+from ..core import DIAMOND, EXPOSURE_WORDS, DgpruneError, Exposure, batchnorm_words, is_missing, public, scorer_exposure
+from .renderer import vegalite_to_svg
 
 FIRST_SOURCE = "#0072B2"
 FIRST_TARGET = "#D55E00"
@@ -92,6 +93,13 @@ def records(frame: pd.DataFrame, *, metric: str | None = None) -> Rows:
     """Return the rows of a tidy table as plain dicts, those of one metric where it is named."""
     rows = cast(Rows, frame.to_dict("records"))
     return rows if metric is None else [row for row in rows if row["metric"] == metric]
+
+
+def check_held(frame: pd.DataFrame, column: Literal["metric", "scorer"], name: str) -> None:
+    """Refuse a metric or scorer that a table with rows does not hold; its chart would be empty."""
+    present = sorted(set(frame[column].dropna()))
+    if present and name not in present:
+        raise unknown(column, name, present)
 
 
 def percent(value: float, unit: object) -> float:
@@ -178,17 +186,22 @@ def beside(
 
 @public
 def svg(chart: alt.TopLevelMixin) -> str:
-    """Render a chart as SVG, without a browser."""
-    import vl_convert
+    """Render a chart as SVG, without a browser.
 
-    return vl_convert.vegalite_to_svg(chart.to_dict())
+    Raises:
+        DgpruneError: the memory limit of this process leaves no room for the engine that draws.
+    """
+    return vegalite_to_svg(chart.to_dict())
 
 
 class _Still:
     """Shows a chart in a notebook as a rendered picture: Altair's own default loads Vega from the web."""
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return {"image/svg+xml": svg(cast(Any, self))}
+        try:
+            return {"image/svg+xml": svg(cast(Any, self))}
+        except DgpruneError as error:
+            return {"text/plain": str(error)}
 
 
 @cache

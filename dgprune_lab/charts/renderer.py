@@ -1,0 +1,78 @@
+"""Charts as SVG and Vega as one script, by vl-convert: no browser and no network.
+
+Its engine, V8, reserves more than 32 GB of address space and ends the whole process where that is refused. So under a
+limit of address space (`ulimit -v`, usual on clusters) it runs in a child process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ..core import DgpruneError
+
+# The child lifts the limit as far as it may. -P: no file of the working folder shadows a library.
+_CHILD = """
+import json, resource, sys
+kind = resource.RLIMIT_AS
+resource.setrlimit(kind, (resource.getrlimit(kind)[1],) * 2)
+import vl_convert
+function, arguments, options = json.load(sys.stdin)
+sys.stdout.buffer.write(getattr(vl_convert, function)(*arguments, **options).encode())
+"""
+
+
+def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
+    """Render a Vega-Lite specification as SVG.
+
+    Raises:
+        DgpruneError: the memory limit of this process leaves no room for it.
+    """
+    return _converted("vegalite_to_svg", spec)
+
+
+def javascript_bundle(snippet: str, *, vl_version: str) -> str:
+    """Return a script with Vega, Vega-Lite and Vega-Embed as one text; the snippet uses or exports them.
+
+    Raises:
+        DgpruneError: as `vegalite_to_svg`.
+    """
+    return _converted("javascript_bundle", snippet, vl_version=vl_version)
+
+
+def _converted(function: Literal["vegalite_to_svg", "javascript_bundle"], argument: Any, **options: str) -> str:
+    limit = _address_limit()
+    if limit is None:
+        import vl_convert
+
+        return getattr(vl_convert, function)(argument, **options)
+    return _in_child(function, argument, options=options, limit=limit)
+
+
+def _in_child(function: str, argument: Any, *, options: Mapping[str, str], limit: int) -> str:
+    request = json.dumps([function, [argument], options], default=str).encode()
+    child = subprocess.run([sys.executable, "-P", "-c", _CHILD], input=request, capture_output=True, check=False)
+    if child.returncode == 0:
+        return child.stdout.decode()
+    if child.returncode == 1:
+        lines = child.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise DgpruneError(f"the picture could not be drawn: {lines[-1]}.")
+    raise DgpruneError(
+        f"the picture could not be drawn: this process may use {limit / 2**30:.0f} GB of address space (ulimit -v), "
+        "and the V8 engine that draws it reserves more than 32 GB, though it uses little of it. Lift the limit (ulimit "
+        "-v unlimited) and limit memory by a control group. Tables need no picture, and chart.to_json() can be drawn "
+        "elsewhere."
+    )
+
+
+def _address_limit() -> int | None:
+    """The bytes of address space that this process may use; None where there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
