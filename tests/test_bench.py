@@ -131,7 +131,7 @@ def test_different_work_is_not_timed(lenet) -> None:
 
 
 def test_the_timed_pass_gathers_what_domain_aware_scorers_need() -> None:
-    assert set(needs()) == {"mean_map", "class_map", "moments", "gate", "risk", "class_co_moments"}
+    assert set(needs()) == {"activation_map", "class_map", "moments", "gate", "risk", "class_co_moments"}
     assert len(AWARE) == len(set(AWARE)) and set(AWARE) <= set(SCORERS)
 
 

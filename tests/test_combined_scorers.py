@@ -167,6 +167,7 @@ class TestExpectedActivation:
 READS: dict[str, Any] = {
     "maps": lambda v: v.maps("t"),
     "conv maps": lambda v: v.maps("t", site="conv_output"),
+    "activation maps": lambda v: v.maps("t", site="activation"),
     "unit maps": lambda v: v.maps("t", unit=True),
     "classes": lambda v: v.class_map("t"),
     "moments": lambda v: v.moments("t"),
@@ -178,6 +179,8 @@ READS: dict[str, Any] = {
     "co": lambda v: v.co_moments("t", layer=v.consumers[-1], by_class=False),
 }
 NEEDS: Any = (
+    "activation_map",
+    "activation_unit_map",
     "mean_map",
     "conv_map",
     "unit_map",

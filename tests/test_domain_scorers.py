@@ -24,7 +24,7 @@ def study_of(model: nn.Module | None = None, **options: Any) -> dg.Study:
     return dg.Study(net, **{**defaults, **options})
 
 
-def outputs(study: dg.Study, name: str, *, site: str = "consumer_input") -> dict[str, Tensor]:
+def outputs(study: dg.Study, name: str, *, site: str = "activation") -> dict[str, Tensor]:
     """The slow twin: every map of the first group on all images, (N, C, places), float64; plain_net only."""
     part = study.domain(name)
     x = part.take(part.rows("score")).images
@@ -32,9 +32,10 @@ def outputs(study: dg.Study, name: str, *, site: str = "consumer_input") -> dict
     with torch.no_grad():
         first = net[0](x)
         second = net[3](net[2](net[1](first.clone())))
-        raw = {"0": first.clone(), "3": second.clone()}
-        read = {"0": net[2](torch.relu(first)), "3": net[5](torch.relu(second))}
-    return {key: t.flatten(2).double() for key, t in (read if site == "consumer_input" else raw).items()}
+        active = {"0": torch.relu(first), "3": torch.relu(second)}
+        read = {"0": net[2](active["0"]), "3": net[5](active["3"])}
+        sites = {"conv_output": {"0": first, "3": second}, "activation": active, "consumer_input": read}
+    return {key: t.flatten(2).double() for key, t in sites[site].items()}
 
 
 def same(scores: dg.Scores, expected: dict[str, Tensor]) -> None:
@@ -48,7 +49,7 @@ def test_cosine() -> None:
     assert torch.allclose(cosine(a, b), torch.tensor([0.96, 0.0, 0.0, -1.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("site", ["consumer_input", "conv_output"])
+@pytest.mark.parametrize("site", ["activation", "consumer_input", "conv_output"])
 @pytest.mark.parametrize("pairing", ["means", "all_pairs", "paired"])
 def test_each_form_equals_its_slow_twin(site: Any, pairing: str) -> None:
     study = study_of()
@@ -165,6 +166,8 @@ class TestSources:
 
 
 class TestFlatMaps:
+    """The second layer's maps are 6 x 6 behind the activation, and 1 x 1 where its consumer reads them, pooled."""
+
     def flat(self) -> dg.Study:
         net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
         with torch.no_grad():
@@ -175,14 +178,16 @@ class TestFlatMaps:
         study = self.flat()
         monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
         with pytest.raises(dg.DgpruneError, match="'dss' cannot run here: the maps of 4 are 1 x 1"):
-            study.score("dss", options={"flat": "refuse"})
-        assert "1 x 1" in (study.unavailable(dg.SCORERS["dss"].using(flat="refuse")) or "")
-        assert study.unavailable(dg.SCORERS["dss"]) is None
+            study.score("dss", options={"flat": "refuse", "site": "consumer_input"})
+        refusal = study.unavailable(dg.SCORERS["dss"].using(flat="refuse", site="consumer_input")) or ""
+        assert "1 x 1" in refusal and "take site='activation', or flat='predicted_class'" in refusal
+        assert study.unavailable(dg.SCORERS["dss"].using(flat="refuse")) is None, "by default the maps are 6 x 6"
+        assert study.unavailable(dg.SCORERS["dss"].using(site="consumer_input")) is None
 
     def test_predicted_classes_replace_them_with_a_note(self) -> None:
         study = self.flat()
         with pytest.warns(dg.DgpruneNote, match="layer '4': its maps are 1 x 1"):
-            scores = study.score("dss", options={"source": "a"}).values["4"]
+            scores = study.score("dss", options={"source": "a", "site": "consumer_input"}).values["4"]
         vectors = []
         for name in ("a", "t"):
             part: Domain = study.domain(name)
@@ -199,9 +204,19 @@ class TestFlatMaps:
         net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
         with torch.no_grad():
             net[9].weight.zero_()
-        words = "layer '4' are 1 x 1.* 1 class in both 'a' and 't', fewer than two; take site='conv_output', a scorer"
+        words = "layer '4' are 1 x 1.* 1 class in both 'a' and 't', fewer than two; take site='activation', a scorer"
         with pytest.raises(dg.DgpruneError, match=words), pytest.warns(dg.DgpruneNote):
-            study_of(net).score("dss")
+            study_of(net).score("dss", options={"site": "consumer_input"})
+
+    def test_a_map_of_one_position_behind_the_activation_is_flat_at_every_site(self) -> None:
+        net = randomise(nn.Sequential(nn.Conv2d(3, 4, 12), nn.Tanh(), nn.Flatten(), nn.Linear(4, 4)), seed=2)
+        study = study_of(net.float())
+        for site in ("activation", "consumer_input"):
+            with pytest.warns(dg.DgpruneNote, match="layer '0': its maps are 1 x 1"):
+                scores = study.score("dss", options={"site": site}).values["0"]
+            assert bool((scores.abs() < 0.999).any()), "a cosine of two numbers would be 1 or -1"
+        why = study.unavailable(dg.SCORERS["dss"].using(flat="refuse")) or ""
+        assert why.endswith("the cosine of two numbers is 1 or -1; take flat='predicted_class'.")
 
     def test_advice_that_would_not_help_is_left_out(self) -> None:
         net = randomise(

@@ -18,6 +18,8 @@ from dgprune_lab.study import study
 from dgprune_lab.study.cache import Cache
 
 NEEDS: tuple[Need, ...] = (
+    "activation_map",
+    "activation_unit_map",
     "mean_map",
     "unit_map",
     "conv_map",

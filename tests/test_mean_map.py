@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from material import domain, norm_net, plain_net, randomise
+from material import domain, plain_net, randomise
+from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab.charts.mean_map import mean_map as draw
@@ -28,13 +29,13 @@ def data(frame: Any) -> dict[str, list[dict[str, Any]]]:
 def test_the_table_holds_the_statistics_and_the_cosines_are_dss() -> None:
     study = study_of()
     frame: Any = mean_map(study, layer="0", filters=[2, 4])
-    maps = study.statistics("t", needs=["mean_map"]).mean_map["0"]
+    maps = study.statistics("t", needs=["activation_map"]).activation_map["0"]
     for row in frame.query("metric == 'mean_map' and domain == 't'").to_dict("records"):
         assert row["value"] == float(maps[row["filter"], row["row"], row["column"]])
     dss = study.score("dss", options={"source": "b", "target": "t"}).values["0"]
     cosines = frame.query("metric == 'cosine' and domain == 't' and other == 'b'").set_index("filter")["value"]
     assert cosines[2] == pytest.approx(float(dss[2])) and cosines[4] == pytest.approx(float(dss[4]))
-    assert len(frame.query("metric == 'mean_map'")) == 2 * 3 * 36 and len(frame.query("metric == 'cosine'")) == 2 * 3
+    assert len(frame.query("metric == 'mean_map'")) == 2 * 3 * 144 and len(frame.query("metric == 'cosine'")) == 2 * 3
 
 
 def test_rows_with_a_target_are_target_aware() -> None:
@@ -46,11 +47,11 @@ def test_rows_with_a_target_are_target_aware() -> None:
     assert len(marked) == 2 and all("with" in text for text in marked)
 
 
-def test_a_flattened_map_becomes_square_and_is_drawn_completely() -> None:
+def test_a_map_that_is_flattened_later_is_drawn_completely() -> None:
     frame: Any = mean_map(study_of(), layer="3", filters=[1])
-    assert frame["row"].max() == 2 and frame["column"].max() == 2
+    assert frame["row"].max() == 5 and frame["column"].max() == 5
     spec, places = draw(frame).to_dict(), data(frame)["places"]
-    assert len(places) == 3 * 9 and max(row["shade"] for row in places) == 1
+    assert len(places) == 3 * 36 and max(row["shade"] for row in places) == 1
     assert all(0 <= row["x"] < row["x2"] <= spec["width"] and row["y2"] <= spec["height"] for row in places)
 
 
@@ -59,9 +60,9 @@ def test_invalid_input_is_refused() -> None:
         mean_map(study_of(), layer="0", filters=[6])
     with pytest.raises(dg.DgpruneError, match="unknown layer 'conv'"):
         mean_map(study_of(), layer="conv", filters=[0])
-    flat = study_of(randomise(norm_net(), dtype=torch.float32))
-    with pytest.raises(dg.DgpruneError, match="the maps of layer '4' are 1 x 1"):
-        mean_map(flat, layer="4", filters=[0])
+    flat = study_of(randomise(nn.Sequential(nn.Conv2d(3, 4, 12), nn.ReLU(), nn.Flatten(), nn.Linear(4, 4))).float())
+    with pytest.raises(dg.DgpruneError, match="the maps of layer '0' are 1 x 1"):
+        mean_map(flat, layer="0", filters=[0])
 
 
 def test_data_access_of_the_menu() -> None:

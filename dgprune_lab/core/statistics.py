@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-Maps = Literal["mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map"]
+Maps = Literal[
+    "activation_map", "activation_unit_map", "mean_map", "unit_map", "conv_map", "conv_unit_map", "class_map"
+]
 Sums = Literal["moments", "gate", "class_gate", "risk", "weight_gradient", "co_moments", "class_co_moments"]
 Need = Literal["weights", Maps, Sums, "paired", "shifted", "removal", "model"]
 """What a scorer may need."""
@@ -78,9 +80,10 @@ class CoMoments(NamedTuple):
 class Statistics:
     """Running sums of one pass over one split of a domain.
 
-    At the consumer input: the output of a group is the input of its last consumer, in the order of execution (of a
-    residual stream: the finished sum; after a pooling layer: the pooled map). At the convolution output: the raw output
-    of each convolution that produces the group, before BatchNorm.
+    At the activation: the map right behind the group's activation, before any pooling. At the consumer input: the input
+    of the group's last consumer, in the order of execution (of a residual stream: the finished sum; after a pooling
+    layer: the pooled map). At the convolution output: the raw output of each convolution that produces the group,
+    before BatchNorm.
 
     Attributes:
         domain: its name.
@@ -88,7 +91,9 @@ class Statistics:
         images: number of images.
         labels_read: whether labels were read.
         risk: mean cross-entropy, where labels were read.
-        mean_map: group -> (C, H, W) mean output over images, float64; (C, P) after a flatten.
+        activation_map: group -> (C, H, W) mean map over images at the activation, float64.
+        activation_unit_map: group -> the mean of these maps, each image's divided by its Euclidean norm.
+        mean_map: group -> (C, H, W) mean output over images at the consumer input; (C, P) after a flatten.
         unit_map: group -> the mean of the images' maps, each divided by its Euclidean norm (a zero map stays zero).
         conv_map: group -> for each convolution that produces it, (C, H, W) mean raw output.
         conv_unit_map: group -> `unit_map` of each raw output.
@@ -107,6 +112,8 @@ class Statistics:
     images: int
     labels_read: bool
     risk: float | None = None
+    activation_map: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    activation_unit_map: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     mean_map: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     unit_map: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     conv_map: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)

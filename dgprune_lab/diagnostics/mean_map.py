@@ -22,7 +22,7 @@ EXTRA = ("group", "filter", "other", "row", "column")
 
 @diagnostic("mean_map", extra=EXTRA, cite="Sun 2023, arXiv:2306.13237")
 def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "score") -> pd.DataFrame:
-    """Return mean maps of filters on every domain, at the input of the group's consumer, and their cosines.
+    """Return mean maps of filters on every domain, right behind the activation, and their cosines.
 
     Metric "mean_map": a row per position (row, column of the map) and domain. Metric "cosine": a row per pair of
     domains, `domain` and `other`: the cosine of the two mean maps, which is `dss` of this pair. Images of all domains
@@ -40,7 +40,10 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
     group, numbers = study.graph[layer], list(filters)
     if not numbers or min(numbers) < 0 or max(numbers) >= group.filters:
         raise DgpruneError(f"layer {layer!r} has filters 0 to {group.filters - 1}; got {numbers}.")
-    maps = {d.name: study.statistics(d.name, needs=["mean_map"], split=split).mean_map[layer] for d in study.domains}
+    maps = {
+        d.name: study.statistics(d.name, needs=["activation_map"], split=split).activation_map[layer]
+        for d in study.domains
+    }
     if next(iter(maps.values()))[0].numel() == 1:
         raise DgpruneError(
             f"the maps of layer {layer!r} are 1 x 1, so there is nothing to draw; take an earlier layer."

@@ -8,5 +8,5 @@ from .hooks import ConsumerInput, Site, produced
 from .memory_format import layout_of
 from .outcomes import evaluate, evaluating, measure, outcome_rows
 from .recalibrate import calibration_sources, has_batchnorm, recalibrate
-from .statistics import SIZE, gather, map_shapes, paired_cosines
+from .statistics import SIZE, MapShapes, gather, map_shapes, paired_cosines
 from .weight_masking import Norm, WeightMasking, WeightScorer, prunable

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..core import CONV, Batch, CoMoments, DgpruneError, FilterGraph, FilterGroup, Need
 from .collectors import Collector
-from .hooks import Taps, in_order, on_output, output_count, produced, select
+from .hooks import in_order, on_output, output_count, produced, select
+from .taps import Taps
 
 PAIRS: frozenset[Need] = frozenset({"co_moments", "class_co_moments"})
 CO_MOMENT_BYTES = 256 * 2**20

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..core import Batch, ClassMap, DgpruneError, Domain, FilterGraph, Need
 from ..pruning import shared_copy
-from .hooks import MapKey, Site, Taps
+from .hooks import Site
+from .taps import MapKey, Taps
 
 _BLOCK = 2**18
 Reduce = Callable[[Tensor], Iterator[tuple[Tensor, int]]]
@@ -54,7 +55,7 @@ def collect(
         for collector in collectors:
             collector.begin(batch)
         with torch.set_grad_enabled(any(collector.needs_gradients for collector in collectors)):
-            logits = taps.model(batch.images)
+            logits = taps.run(batch.images)
             for collector in collectors:
                 collector.end(logits)
     return {field: value for collector in collectors for field, value in collector.result().items()}

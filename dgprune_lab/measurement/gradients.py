@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..core import CONV, ClassMoments, DgpruneError, FilterGraph, FilterGroup, Need
 from ..stats import class_moments, merged
 from .collectors import Collector
-from .hooks import Taps, output_count
+from .hooks import output_count, outside
+from .taps import Taps
 
 
 class RiskGradients(Collector):
@@ -98,7 +99,8 @@ def _factor(layer: Any) -> Tensor:
     ones = tensor.detach().new_ones(output_count(layer) or len(tensor)).requires_grad_()
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output * (ones if isinstance(module, nn.Linear) else ones.view(-1, *(1,) * (output.ndim - 2)))
+        with outside():
+            return output * (ones if isinstance(module, nn.Linear) else ones.view(-1, *(1,) * (output.ndim - 2)))
 
     layer.register_forward_hook(hook)
     return ones
@@ -123,9 +125,10 @@ class ClassGates(Collector):
         for name in {end: None for group in self._graph.groups for end in group.ends}:
 
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> Tensor:
-                y = output if output.requires_grad else output.detach().requires_grad_()
-                self._outputs.append((name, -1 if isinstance(module, nn.Linear) else 1, y))
-                return y.clone()
+                with outside():
+                    y = output if output.requires_grad else output.detach().requires_grad_()
+                    self._outputs.append((name, -1 if isinstance(module, nn.Linear) else 1, y))
+                    return y.clone()
 
             taps.model.get_submodule(name).register_forward_hook(hook)
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ..core import LABELLED, Batch, DgpruneError, Domain, FilterGraph, Moments, Need, Statistics, note
-from ..pruning import device_of
+from ..pruning import device_of, shared_copy
 from .co_moments import PAIRS, CoMomentSums
 from .collectors import ClassMaps, Collector, Images, Means, Reduce, collect, half_cosines, maps, moments, unit_maps
 from .gradients import ClassGates, RiskGradients
 from .hooks import Site
 from .memory_format import layout_of
+from .taps import MapKey, Taps
 
 # Maps of twice as many images of 28 pixels are too large for the allocator to keep, and a LeNet's pass takes 1.5 times
 # as long; with fewer a ResNet's last layers have too little to do.
 SIZE = 125
 
 _MEANS: dict[Need, tuple[Site, Reduce, Callable[[list[Tensor]], Any]]] = {
+    "activation_map": ("activation", maps, itemgetter(0)),
+    "activation_unit_map": ("activation", unit_maps, itemgetter(0)),
     "mean_map": ("consumer_input", maps, itemgetter(0)),
     "unit_map": ("consumer_input", unit_maps, itemgetter(0)),
     "conv_map": ("conv_output", maps, tuple),
@@ -118,11 +121,33 @@ def paired_cosines(
     return collect(model, graph, collectors=[cosines], batches=batches)["mean_map"]
 
 
-def map_shapes(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[str, list[tuple[int, ...]]]:
-    """Return per group the shape (C, H, W) of its map at its last consumer, then at each of its convolutions."""
-    batch = Batch(example, None, torch.arange(len(example)))
-    fields = collect(model, graph, collectors=[_means("mean_map"), _means("conv_map")], batches=[batch])
-    inputs, convolutions = fields["mean_map"], fields["conv_map"]
+class MapShapes(NamedTuple):
+    """Shapes (C, H, W) of one group's maps.
+
+    Attributes:
+        sites: of each site, its maps; one for every convolution at "conv_output", none there for a linear layer.
+        activation_found: whether the place behind the activation is known; else the consumer input replaces it.
+    """
+
+    sites: Mapping[Site, tuple[tuple[int, ...], ...]]
+    activation_found: bool
+
+
+def map_shapes(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[str, MapShapes]:
+    """Return the shapes of every group's maps at the three sites."""
+    shapes: dict[str, dict[Site, dict[str, tuple[int, ...]]]] = {
+        group.name: {site: {} for site in get_args(Site)} for group in graph.groups
+    }
+    taps = Taps(shared_copy(model), graph)
+    for site in get_args(Site):
+
+        def note_shape(key: MapKey, maps: Tensor, site: Site = site) -> None:
+            shapes[key[0]][site][key[1]] = tuple(maps.shape[1:])
+
+        taps.listen(site, note_shape)
+    with torch.no_grad():
+        taps.run(example)
     return {
-        name: [tuple(means.shape) for means in (mean, *convolutions.get(name, ()))] for name, mean in inputs.items()
+        name: MapShapes({site: tuple(maps.values()) for site, maps in sites.items()}, "" in sites["activation"])
+        for name, sites in shapes.items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations, product
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,22 +18,23 @@ from .view import GroupView
 Pairing = Literal["means", "all_pairs", "paired"]
 Over = Literal["mean", "min"]
 Flat = Literal["predicted_class", "refuse"]
-_NEEDS: tuple[Need, ...] = ("mean_map", "conv_map", "unit_map", "conv_unit_map", "class_map", "paired", "shifted")
+_NEEDS: tuple[Need, ...] = (*MAP_NEEDS.values(), "class_map", "paired", "shifted")
 
 
-def _gathers(*, site: Site = "consumer_input", pairing: Pairing = "means", **_: object) -> tuple[Need, ...]:
+def _gathers(*, site: Site = "activation", pairing: Pairing = "means", **_: object) -> tuple[Need, ...]:
     """The maps of one site; where some are 1 x 1, the means per predicted class come from the same pass."""
     need = MAP_NEEDS.get((site, pairing == "all_pairs"))
     return ("class_map",) if need is None or pairing == "paired" else (need, "class_map")
 
 
-def _refuses(views: dict[str, GroupView], *, flat: Flat, site: Site = "consumer_input", **_: object) -> str | None:
+def _refuses(views: dict[str, GroupView], *, flat: Flat, site: Site = "activation", **_: object) -> str | None:
     single = [name for name, view in views.items() if _is_flat(view, site)]
     if not single or flat != "refuse":
         return None
+    wider = _wider_site([views[name] for name in single])
     return (
         f"the maps of {', '.join(single)} are 1 x 1, and the cosine of two numbers is 1 or -1; take "
-        "site='conv_output', or flat='predicted_class'."
+        f"{f'site={wider!r}, or ' if wider else ''}flat='predicted_class'."
     )
 
 
@@ -51,24 +52,27 @@ def dss(
     *,
     source: str | None = None,
     target: str | None = None,
-    site: Site = "consumer_input",
+    site: Site = "activation",
     pairing: Pairing = "means",
     flat: Flat = "predicted_class",
 ) -> Tensor:
     """Cosine between a filter's mean maps on a source and on a target; dissimilar filters are removed first.
 
     <M_S, M_T> / (|M_S| |M_T|), M = the mean map over images (H x W, not pooled); 0 where a map is zero. Without names
-    the mean over all pairs of a source and a target. It reads target images: target-aware. `site` "consumer_input" is
-    the map that the next layer reads, "conv_output" the raw convolution output (mean over the convolutions that
-    produce the filter). `pairing` "means" compares mean maps; "all_pairs" means of unit maps, the mean cosine over all
-    pairs of images; "paired" the i-th image with the i-th, in a separate pass. Where the map is 1 x 1 a cosine is
-    meaningless: the vector of mean outputs per predicted class replaces it, with a note, or `flat="refuse"`.
+    the mean over all pairs of a source and a target. It reads target images: target-aware. `site` "activation" is the
+    map right behind the ReLU (or what stands there; of a residual stream, behind the sum), before any pooling;
+    "consumer_input" the map that the next layer reads, after pooling; "conv_output" the raw convolution output (mean
+    over the convolutions that produce the filter). Where the activation cannot be found, the consumer input is
+    compared, and a note says so. `pairing` "means" compares mean maps; "all_pairs" means of unit maps, the mean cosine
+    over all pairs of images; "paired" the i-th image with the i-th, in a separate pass. Where the map is 1 x 1 a cosine
+    is meaningless: the vector of mean outputs per predicted class replaces it, with a note, or `flat="refuse"`.
     Returns (C,) in [-1, 1], in [0, 1] after a ReLU. Source: Sun 2023, Pruning for Better Domain Generalizability,
-    ICML SCIS, arXiv:2306.13237, the domain similarity score, and its code, which scores the images of the test split
-    that accuracy is then reported on (`split="test"` or "report"); here the split `score` is read.
+    ICML SCIS, arXiv:2306.13237, the domain similarity score, and its code, which on digits compares the maps behind the
+    ReLU and on ResNet-50 the raw convolution outputs, and scores the images of the test split that accuracy is then
+    reported on (`split="test"` or "report"); here the split `score` is read.
     """
     choice("pairing", pairing, Pairing)
-    _note_if_flat(view, site)
+    _note_site(view, site)
     pairs = list(product(named_domains(source, view.sources), named_domains(target, view.targets)))
     return _mean([_similarity(view, pair, site=site, pairing=pairing, flat=flat) for pair in pairs])
 
@@ -86,7 +90,7 @@ def dss_sources(
     *,
     over: Over = "mean",
     shift: str | None = None,
-    site: Site = "consumer_input",
+    site: Site = "activation",
     flat: Flat = "predicted_class",
 ) -> Tensor:
     """Cosine between a filter's mean maps on two sources, or on a shifted copy; dissimilar filters are removed first.
@@ -98,7 +102,7 @@ def dss_sources(
     arXiv:2306.13237; comparing sources instead of source and target is ours.
     """
     choice("over", over, Over)
-    _note_if_flat(view, site)
+    _note_site(view, site)
     if len(view.sources) < 2 or shift is not None:
         shift, pairs = shift or "noise", [(name, name) for name in view.sources]
     else:
@@ -142,7 +146,8 @@ def _similarity(
 def _too_few(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site, shift: str | None) -> str:
     """Why the predicted classes cannot replace a map here, and what can be done."""
     where = f"{pair[0]!r} and its copy with {shift}" if pair[0] == pair[1] else f"{pair[0]!r} and {pair[1]!r}"
-    other_site = "" if site == "conv_output" or _is_flat(view, "conv_output") else "site='conv_output', "
+    wider = _wider_site([view])
+    other_site = f"site={wider!r}, " if wider else ""
     return (
         f"the maps of layer {view.name!r} are 1 x 1, so its mean outputs per predicted class are compared, and the "
         f"network predicts {shared or 'no'} class{'' if shared else 'es'} in both {where}, fewer than two; take "
@@ -150,15 +155,25 @@ def _too_few(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site,
     )
 
 
-def _note_if_flat(view: GroupView, site: Site) -> None:
+def _note_site(view: GroupView, site: Site) -> None:
+    """Say where other numbers than the maps of this site are compared."""
     choice("site", site, Site)
+    if site == "activation" and not view.activation_found:
+        note(
+            f"layer {view.name!r}: its activation could not be found among the network's operations, so the map that "
+            f"{view.consumers[-1]!r} reads is compared (site='consumer_input')."
+        )
     if _is_flat(view, site):
         note(f"layer {view.name!r}: its maps are 1 x 1, so its mean outputs per predicted class are compared.")
 
 
+def _wider_site(views: Sequence[GroupView]) -> Site | None:
+    """A site at which the maps of all these groups are larger than 1 x 1."""
+    return next((site for site in get_args(Site) if min(view.places(site) for view in views) > 1), None)
+
+
 def _is_flat(view: GroupView, site: Site) -> bool:
-    places = view.places
-    return (places[0] if site == "consumer_input" or len(places) == 1 else min(places[1:])) == 1
+    return view.places(site) == 1
 
 
 def named_domains(name: str | None, known: Sequence[str]) -> Sequence[str]:

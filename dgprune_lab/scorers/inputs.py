@@ -8,9 +8,11 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ..core import Domain, FilterGraph, Need, Seen, Statistics
-from ..measurement import Site
+from ..measurement import MapShapes, Site
 
 MAP_NEEDS: dict[tuple[Site, bool], Need] = {
+    ("activation", False): "activation_map",
+    ("activation", True): "activation_unit_map",
     ("consumer_input", False): "mean_map",
     ("consumer_input", True): "unit_map",
     ("conv_output", False): "conv_map",
@@ -29,7 +31,7 @@ class Inputs(Protocol):
         split: the split that scorers read.
         example: (1, C, H, W) zeros of the size the network takes.
         touched: filled while scorers read: domain -> images or labels.
-        shapes: group -> shape of its map at the consumer input, then of each raw convolution output.
+        shapes: group -> the shapes of its maps at each site.
         ending_in_relu: names of the layers whose output goes straight into ReLUs.
     """
 
@@ -41,7 +43,7 @@ class Inputs(Protocol):
     touched: dict[str, Seen]
 
     @property
-    def shapes(self) -> Mapping[str, list[tuple[int, ...]]]: ...
+    def shapes(self) -> Mapping[str, MapShapes]: ...
     @property
     def ending_in_relu(self) -> frozenset[str]: ...
 

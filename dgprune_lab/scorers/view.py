@@ -81,10 +81,15 @@ class GroupView:
         self._check_need("weights")
         return set(self._group.ends) <= self._inputs.ending_in_relu
 
+    def places(self, site: Site) -> int:
+        """Number of positions of a filter's smallest map at a site; of a linear layer those at its consumer's input."""
+        sites = self._inputs.shapes[self.name].sites
+        return min(math.prod(shape[1:]) for shape in sites[site] or sites["consumer_input"])
+
     @property
-    def places(self) -> list[int]:
-        """Number of positions of a filter's map: at the consumer input, then at each raw convolution output."""
-        return [math.prod(shape[1:]) for shape in self._inputs.shapes[self.name]]
+    def activation_found(self) -> bool:
+        """Whether the map behind the activation is known; else the consumer input replaces it."""
+        return self._inputs.shapes[self.name].activation_found
 
     def class_counts(self, domain: str) -> Tensor:
         """(K,) images of each class in the split that scorers read."""
@@ -96,12 +101,12 @@ class GroupView:
     def maps(
         self, domain: str, *, site: Site = "consumer_input", unit: bool = False, shift: str | None = None
     ) -> tuple[Tensor, ...]:
-        """Mean maps on a domain, (C, ...) float64: one at the consumer input, or one per convolution of the group.
+        """Mean maps on a domain, (C, ...) float64: one, or at "conv_output" one per convolution of the group.
 
         Args:
             domain: its name.
-            site: "consumer_input", the input of the last layer that reads the group, or "conv_output", raw
-                convolution outputs.
+            site: "activation", right behind the activation and before any pooling; "consumer_input", the input of the
+                last layer that reads the group; or "conv_output", raw convolution outputs.
             unit: each image's map divided by its Euclidean norm before the mean.
             shift: on a copy of the domain changed by this entry of `data.SHIFTS`, with its default strength.
         """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core import Domain, FilterGroup, Mask, Need, Seen, Statistics, drain, unknown
 from ..data import SHIFTS
-from ..measurement import PAIRS, Site, gather, map_shapes, paired_cosines
+from ..measurement import PAIRS, MapShapes, Site, gather, map_shapes, paired_cosines
 from ..pruning import ending_in_relu
 from .snapshot import Snapshot
 
@@ -92,7 +92,7 @@ class ScorerInputs:
         return float(drain(steps).loss.double().mean())
 
     @property
-    def shapes(self) -> Mapping[str, list[tuple[int, ...]]]:
+    def shapes(self) -> Mapping[str, MapShapes]:
         snapshot = self._snapshot
         return snapshot.once(("shapes",), lambda: map_shapes(snapshot.network, snapshot.graph, snapshot.images))
 

@@ -72,8 +72,8 @@ def mean_map_rows(maps: Sequence[NDArray[np.float64]]) -> dict[str, Rows]:
 
 
 def mean_map_of(study: Study, domain: Domain, *, split: str, layer: str, filter: int) -> NDArray[np.float64]:
-    """Return the (H, W) mean of a filter's output over the images of a split."""
-    values = study.statistics(domain.name, needs=["mean_map"], split=split).mean_map[layer][filter]
+    """Return a filter's (H, W) mean map behind its activation over the images of a split, as `dss` compares it."""
+    values = study.statistics(domain.name, needs=["activation_map"], split=split).activation_map[layer][filter]
     side = round(values.numel() ** 0.5)
     shape = values.shape if values.ndim == 2 else (side, side) if side**2 == values.numel() else (1, values.numel())
     return values.reshape(tuple(shape)).double().cpu().numpy()

@@ -1,0 +1,107 @@
+"""Where a group's output has just passed its activation, before any pooling, for any network that can be traced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..core import FilterGraph
+from ..pruning import shared_copy
+from .autograd_path import Edge, Path
+from .hooks import ConsumerInput, select
+
+Call = tuple[str, int]
+"""The name of a torch function, and how many calls of that name came before in the forward pass."""
+
+
+class ActivationMap(NamedTuple):
+    """The maps of one group behind its activation: the result of one call of a torch function.
+
+    Attributes:
+        call: the call.
+        axis: the axis of the result that holds the filters.
+        index: (C,) position of each filter on that axis.
+        shape: of the result, without the images.
+    """
+
+    call: Call
+    axis: int
+    index: Tensor
+    shape: tuple[int, ...]
+
+    def of(self, y: Tensor) -> Tensor:
+        """Return the (N, C, ...) maps of the group in a result of the call."""
+        maps = select(y.detach().movedim(self.axis, 1), self.index)
+        return maps if maps.ndim > 2 else maps[:, :, None]
+
+
+class Calls(TorchFunctionMode):
+    """Passes every tensor that a torch function returns to `receive(call, result)`, in a forward pass in this block.
+
+    The hooks of this package compute under `torch._C.DisableTorchFunction`, so that they are not counted.
+    """
+
+    def __init__(self, receive: Callable[[Call, Tensor], None]) -> None:
+        super().__init__()
+        self._receive, self._counts = receive, Counter[str]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.ndim > 1:
+            name = getattr(func, "__name__", str(func))
+            self._receive((name, self._counts[name]), result)
+            self._counts[name] += 1
+        return result
+
+
+def activation_maps(model: nn.Module, graph: FilterGraph) -> dict[str, tuple[ActivationMap, ...]]:
+    """Return per group where its output is right behind its activation, before the pooling; () where this is unknown.
+
+    One forward pass of two blank images through a private copy is followed back, in PyTorch's autograd graph, from the
+    input of the group's last consumer, through pooling, reshaping, padding, concatenation and multiplicative gates
+    (squeeze-excite), to the layer or the residual sum that produced it: see `Path`. The first nonlinear elementwise
+    operation after that is the activation, a module or a function, in place or not. Without one it is the layer's
+    output, after BatchNorm, or the sum. A consumer that is called several times has a map for each call.
+    """
+    twin = shared_copy(model).requires_grad_(True)
+    parameter = next((p for p in twin.parameters() if p.is_floating_point()), torch.zeros(()))
+    images = torch.zeros(2, *graph.input_shape, device=parameter.device, dtype=parameter.dtype, requires_grad=True)
+    made: dict[Edge, Call] = {}
+    late: list[tuple[Call, Tensor]] = []  # made inside a custom autograd function, which gives them a node afterwards
+    inputs: dict[str, list[Edge]] = {group.consumers[-1]: [] for group in graph.groups}
+
+    def receive(call: Call, result: Tensor) -> None:
+        if result.grad_fn is None:
+            late.append((call, result))
+        else:
+            made.setdefault((result.grad_fn, result.output_nr), call)
+
+    def read(_: nn.Module, values: tuple[Any, ...], edges: list[Edge]) -> None:
+        edges.append((values[0].grad_fn, values[0].output_nr))
+
+    for name, edges in inputs.items():
+        twin.get_submodule(name).register_forward_pre_hook(partial(read, edges=edges))
+    try:
+        with torch.enable_grad(), Calls(receive):
+            twin(images)
+    except Exception:  # a network that runs, but not with gradients or not under a function mode
+        return {group.name: () for group in graph.groups}
+    for call, result in late:
+        if isinstance(result.grad_fn, torch.autograd.function.BackwardCFunction):
+            made.setdefault((result.grad_fn, result.output_nr), call)
+    path = Path(made, image=torch.autograd.graph.get_gradient_edge(images).node)
+    found = {}
+    for group in graph.groups:
+        edges = [edge for edge in dict.fromkeys(inputs[group.consumers[-1]]) if edge[0] is not None]
+        on_last_axis = isinstance(twin.get_submodule(group.consumers[-1]), nn.Linear)
+        index = ConsumerInput(group).index.view(group.filters, -1)
+        places = [path.activation(edge, axis=-1 if on_last_axis else 1, index=index) for edge in edges]
+        taps = [ActivationMap(made[p.edge], p.axis, p.index[:, 0], p.shape[1:]) for p in places if p is not None]
+        found[group.name] = tuple(taps) if taps and len(taps) == len(edges) else ()
+    return found
