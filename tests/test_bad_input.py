@@ -71,7 +71,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "label above": (lambda: arrays(classes=3), r"labels must lie in 0 to 2; got 0 to 3"),
     "label below": (lambda: arrays(labels=Y - 1), r"labels must lie in 0 to 2; got -1 to 2"),
     "label halves": (lambda: arrays(labels=Y + 0.5), r"labels must be whole numbers from 0; got \d\.5"),
-    "no images": (lambda: arrays().rows("train", 0), r"images must be at least 1, or None for all of the split; got 0"),
+    "no images": (lambda: arrays().rows("train", 0), r"images must be at least 1; got 0"),
     "split rows": (lambda: arrays(splits={"train": [12]}), r"rows outside 0 to 11"),
     "split overlap": (lambda: arrays(splits={"train": [1, 2], "score": [2]}), r"is in two splits"),
     "padding": (lambda: arrays().padded(8), r"12 x 12 cannot be padded to 8 x 8"),

@@ -137,8 +137,8 @@ def test_invalid_input_is_refused_with_a_message() -> None:
     study = study_of()
     measures = dg.diagnostics
     for ask, message in (
-        (lambda: measures.sharpness(study, draws=0), "draws must be at least 1"),
-        (lambda: measures.random_perturbation(study, draws=0), "draws must be at least 1"),
+        (lambda: measures.sharpness(study, draws=0), "draws must lie in 1 to 1,000"),
+        (lambda: measures.random_perturbation(study, draws=0), "draws must lie in 1 to 1,000"),
         (lambda: measures.sharpness(study, tolerance=0), "tolerance must be above 0"),
         (lambda: measures.random_perturbation(study, tolerance=-1), "tolerance must be above 0"),
         (lambda: measures.margin([]), "at least one study"),

@@ -222,13 +222,13 @@ def test_layers_without_an_order_and_target_aware_scorers() -> None:
 def test_invalid_options_are_refused() -> None:
     study = study_of()
     stability: Any = dg.diagnostics.stability
-    with pytest.raises(dg.DgpruneError, match="ready Scores"):
+    with pytest.raises(dg.DgpruneError, match="Ready Scores"):
         stability(study, scorers=[study.score("l1")])
     with pytest.raises(dg.DgpruneError, match="two scorers are called 'l1'"):
         stability(study, scorers=["l1", "l1"])
     with pytest.raises(dg.DgpruneError, match="over must be one of 'halves', 'training_seeds'"):
         stability(study, scorers=["l1"], over="seeds")
-    with pytest.raises(dg.DgpruneError, match="draws must be at least 1"):
+    with pytest.raises(dg.DgpruneError, match="draws must lie in 1 to 1,000"):
         stability(study, scorers=["l1"], draws=0)
     with pytest.raises(dg.DgpruneError, match="pass a single one"):
         stability([study, study], scorers=["l1"])

@@ -15,6 +15,7 @@ import pandas as pd
 from ..core import (
     Count,
     DgpruneError,
+    Tidy,
     exposure_label,
     exposure_of,
     is_missing,
@@ -33,7 +34,7 @@ _LETTERS = 34
 
 
 @public
-def after_finetuning(frame: pd.DataFrame, *, width: Count = 210) -> alt.HConcatChart:
+def after_finetuning(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
     """Draw the differences to the baseline as dots with intervals over training seeds, in points, a panel per domain.
 
     To the right of 0 is better than the baseline. Under each panel stands the minimum detectable effect. A scorer that

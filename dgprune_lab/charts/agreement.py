@@ -16,9 +16,9 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from ..core import Count, is_missing, public, scorer_exposure
+from ..core import Count, Tidy, is_missing, public, scorer_exposure
 from .marks import layered, of_field, row_labels, row_numbers, rows_of, tooltip
-from .theme import TARGET_AWARE, Rows, beside, ink_on, interval_of, marked, records, with_minus
+from .theme import TARGET_AWARE, Rows, beside, check_held, ink_on, interval_of, marked, records, with_minus
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
 ROW = 24
@@ -28,7 +28,7 @@ _BLANK = "#E6E9ED"
 
 
 @public
-def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: Count = 44) -> alt.HConcatChart:
+def agreement(frame: Tidy, *, scorer: str | None = None, cell: Count = 44) -> alt.HConcatChart:
     """Draw the rank correlation of every two scorers, and beside it how many of the kept filters they share.
 
     Heat maps with the numbers written in. The colour of an overlap is (overlap - chance) / (1 - chance): white at
@@ -41,6 +41,7 @@ def agreement(frame: pd.DataFrame, *, scorer: str | None = None, cell: Count = 4
     """
     if scorer is None:
         return beside(*(_map(name, frame, cell=cell) for name in METRICS), spacing=36)
+    check_held(frame, "scorer", scorer)
     chart = dot_chart({name: dots(frame, scorer=scorer, metric=metric) for name, metric in METRICS.items()})
     looked = _looked(_overall(frame, "overlap"))
     chart.title = alt.Title(text=f"Compared with {marked(scorer, looked.get(scorer, False))}")

@@ -8,22 +8,22 @@ colour, shape, fill, looked; `names`, the domains' names: label, value, colour;
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import altair as alt
 import pandas as pd
 
-from ..core import Count, exposure_of, is_missing, public
+from ..core import Count, Tidy, exposure_of, is_missing, public
 from .marks import COLOUR, LABEL_HEIGHT, POINT, RIGHT, layered, line_names, of_field, rows_of, spread, tooltip
 from .theme import Rows, domain_styles_of, finish, interval_of, point_of, records, shortened, titled, with_minus
 
 PADDING = {"left": 52, "right": 140, "top": 12, "bottom": 38}
+Metric = Literal["accuracy", "generalization_gap"]
 TITLES = {"accuracy": "Accuracy at the end (%)", "generalization_gap": "Training minus reported accuracy (points)"}
 
 
 @public
-def instability(
-    frame: pd.DataFrame, *, metric: str = "accuracy", width: Count = 420, height: Count = 280
-) -> alt.LayerChart:
+def instability(frame: Tidy, *, metric: Metric = "accuracy", width: Count = 420, height: Count = 280) -> alt.LayerChart:
     """Draw mean stability against the accuracy (or the generalization gap) at the last epoch, a dot per run and domain.
 
     The lines above name each domain with its rank correlation over the runs; below 8 runs they carry a

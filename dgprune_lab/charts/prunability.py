@@ -20,7 +20,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, Positive, is_missing, public
+from ..core import Count, DgpruneError, Positive, Tidy, is_missing, public
 from ..stats import unlike
 from .marks import COLOUR, DASH, LEFT, RIGHT, TEXT_COLOUR, layered, of_field, rows_of, tooltip
 from .theme import Data, Rows, finish, records, scorer_styles, shortened, titled
@@ -34,7 +34,7 @@ _LEAST, _MOST = 1e-9, 1e6
 
 @public
 def prunability(
-    frame: pd.DataFrame, *, tolerance: Positive | None = None, width: Count = 560, height: Count = 300
+    frame: Tidy, *, tolerance: float | None = None, width: Count = 560, height: Count = 300
 ) -> alt.LayerChart:
     """Draw the loss of each network against the share kept, and the smallest share within the tolerance.
 

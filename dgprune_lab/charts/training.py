@@ -20,7 +20,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Exposure, exposure_of, public, strongest_exposure
+from ..core import Count, Exposure, Tidy, exposure_of, public, strongest_exposure
 from .marks import DASH, LABEL_HEIGHT, POINT, RIGHT, layered, line_names, of_field, rows_of, spread, tooltip
 from .sweep import domain_label, line_label
 from .theme import DOTTED, Data, Rows, domain_styles_of, finish, interval_of, mark_of, records, titled, with_minus
@@ -33,9 +33,7 @@ MOST_LABELS = 18  # of events; more would overlap
 
 
 @public
-def training(
-    frame: pd.DataFrame, *, epochs: Count | None = None, width: Count = 520, height: Count = 280
-) -> alt.LayerChart:
+def training(frame: Tidy, *, epochs: Count | None = None, width: Count = 520, height: Count = 280) -> alt.LayerChart:
     """Draw the accuracy per domain against the epochs, named at the lines' ends, with a rule at every cut.
 
     A cut moves a line straight down or up: the network before and after it, at the same epoch. Of a training with

@@ -35,6 +35,7 @@ _INSTEAD = {
     ("Scores", "Mask"): "Pass the scores that it was made from.",
     ("Domain", "str"): "Load it first: dg.data.load('mnist').",
     ("Domain", "Tensor"): "Make a domain first: dg.Domain.from_arrays('name', images=...).",
+    ("Scorer", "Scores"): "Ready Scores belong to one network and its images; name the scorer instead.",
     ("Scorer", "function"): "Decorate the function with @dg.scorer('name').",
     ("FilterGraph", "Study"): "Pass its groups, study.graph.",
     ("FilterGraph", "Module"): "Read its groups first: dg.read_groups(model, images).",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from torch import Tensor
 from .border import public
 from .datasets import DatasetImages, check_repeatable, labels_of, settled_dataset
 from .errors import DgpruneError
+from .kinds import Count, Seed, Within
 from .labels import settled_labels
 from .pixels import pixels_of_arrays
 from .random import preserved_rng
 from .splits import settled_splits
 
 Role = Literal["source", "target"]
+Pixels = Annotated[int, Within("lie in 1 to 4,096", lambda value: 1 <= value <= 4096)]
 
 
 class Batch(NamedTuple):
@@ -68,7 +70,7 @@ class Domain:
         labels: Any = None,
         splits: Mapping[str, Any] | None = None,
         classes: int | Sequence[str] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         origin: str = "arrays of the user",
     ) -> Domain:
         """Make a domain from arrays or tensors in memory, which are copied.
@@ -101,7 +103,7 @@ class Domain:
         labels: Any = None,
         splits: Mapping[str, Any] | None = None,
         classes: int | Sequence[str] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         origin: str = "a data set",
     ) -> Domain:
         """Make a domain backed by a data set; images are read when needed, never all at once.
@@ -137,24 +139,22 @@ class Domain:
         channels, height, width = self.images.shape[1:]
         return int(channels), int(height), int(width)
 
-    def rows(self, split: str, images: int | None = None) -> Tensor:
+    def rows(self, split: str, images: Count | None = None) -> Tensor:
         """Return the row numbers of a split, or of its first `images`.
 
         Raises:
-            DgpruneError: the domain has no such split, or `images` is below 1.
+            DgpruneError: the domain has no such split.
         """
         if split not in self.splits:
             raise DgpruneError(f"domain {self.name!r} has no split {split!r}; it has: {', '.join(self.splits)}.")
-        if images is not None and images < 1:
-            raise DgpruneError(f"images must be at least 1, or None for all of the split; got {images}.")
         return self.splits[split][:images]
 
     def batches(
         self,
         split: str,
         *,
-        size: int = 250,
-        images: int | None = None,
+        size: Count = 250,
+        images: Count | None = None,
         device: torch.device | str | None = None,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> Iterator[Batch]:
@@ -170,7 +170,13 @@ class Domain:
         device: torch.device | str | None = None,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> Batch:
-        """Return the images with these row numbers."""
+        """Return the images with these row numbers.
+
+        Raises:
+            DgpruneError: row numbers that are not whole numbers from 0 to below the number of images.
+        """
+        if rows.is_floating_point() or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self)):
+            raise DgpruneError(f"domain {self.name!r}: rows must be whole numbers from 0 to {len(self) - 1}.")
         index = rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device)
         x = self.images[index].to(device, non_blocking=True)
         x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
@@ -188,7 +194,7 @@ class Domain:
         """Return the domain in the role that a study gives it."""
         return replace(self, role=role)
 
-    def padded(self, size: int) -> Domain:
+    def padded(self, size: Pixels) -> Domain:
         """Return the domain with images padded by zeros on all sides to `size` x `size` pixels."""
         _channels, height, width = self.shape
         if isinstance(self.images, DatasetImages):

@@ -225,6 +225,8 @@ def generalization_measures(
 def _of_weights(studies: Studies, metric: str, *, unit: str, value: Callable[[Study], float]) -> pd.DataFrame:
     """A row per network of a measure of its weights alone."""
     listed = [studies] if isinstance(studies, Study) else list(studies)
+    if not listed:
+        raise DgpruneError(f"{metric} needs at least one study in studies; got none.")
     shared = {"metric": metric, "unit": unit, "better_direction": "lower"}
     pairs = zip(network_names(listed), listed, strict=True)
     return tidy([{**shared, **_cells(name, study), "value": value(study)} for name, study in pairs], extra=EXTRA)

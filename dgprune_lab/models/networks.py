@@ -12,16 +12,17 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Provenance, Seed, public, set_provenance, unknown
+from ..core import Count, DgpruneError, Provenance, Seed, Within, public, set_provenance, unknown
 
 PerChannel = float | Sequence[float]
-Widths = Sequence[int]
+Widths = Sequence[Count]
+Classes = Annotated[int, Within("lie in 1 to 100,000", lambda value: 1 <= value <= 100_000)]
 Layers = OrderedDict[str, nn.Module]
 VGG11 = (64, 128, 256, 256, 512, 512, 512, 512)
 RESNET18 = (64, 128, 256, 512)
@@ -59,7 +60,7 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, mean: PerChannel = 0.0, std: PerChannel = 1.0, channels: int = 3) -> None:
+    def __init__(self, *, mean: PerChannel = 0.0, std: PerChannel = 1.0, channels: Count = 3) -> None:
         super().__init__()
         self.register_buffer("mean", _per_channel("mean", mean, channels))
         self.register_buffer("std", _per_channel("std", std, channels))
@@ -105,7 +106,7 @@ class Residual(nn.Module):
 @_builder
 def digits_net(
     *,
-    classes: int = 10,
+    classes: Classes = 10,
     mean: PerChannel = 0.0,
     std: PerChannel = 1.0,
     widths: Widths = (24, 32, 48, 64, 64),
@@ -133,7 +134,7 @@ def digits_net(
 @_builder
 def lenet(
     *,
-    classes: int = 10,
+    classes: Classes = 10,
     mean: PerChannel = 0.0,
     std: PerChannel = 1.0,
     widths: Widths = (32, 48),
@@ -171,7 +172,7 @@ def lenet(
 @public
 @_builder
 def vgg11_bn_32(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: Seed = 0
+    *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: Seed = 0
 ) -> nn.Sequential:
     """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan & Zisserman 2015, one linear layer."""
     _check_count("vgg11_bn_32", widths, 8)
@@ -184,7 +185,7 @@ def vgg11_bn_32(
 @public
 @_builder
 def resnet18_32(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = RESNET18, seed: Seed = 0
+    *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = RESNET18, seed: Seed = 0
 ) -> nn.Sequential:
     """ResNet-18 for 3 x 32 x 32 images: a first 3 x 3 convolution and no first pool (He et al. 2016, table 1)."""
     _check_count("resnet18_32", widths, 4)
@@ -194,7 +195,12 @@ def resnet18_32(
 @public
 @_builder
 def resnet20(
-    *, classes: int = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = (16, 32, 64), seed: Seed = 0
+    *,
+    classes: Classes = 10,
+    mean: PerChannel = 0.0,
+    std: PerChannel = 1.0,
+    widths: Widths = (16, 32, 64),
+    seed: Seed = 0,
 ) -> nn.Sequential:
     """ResNet-20 for 3 x 32 x 32 images: three stages of three blocks, shortcuts B (He et al. 2016, section 4.2)."""
     _check_count("resnet20", widths, 3)

@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core import DgpruneError, Exposure, exposure_of, is_missing, public, strongest_exposure
+from ...core import DgpruneError, Exposure, Tidy, exposure_of, is_missing, public, strongest_exposure
 from ..theme import Data, DomainStyle, Rows, beside, domain_styles, records, titled
 from .map import SIDE, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
 from .numbers import METRICS, number_chart, number_data, number_plots
@@ -24,11 +24,7 @@ LARGE = 520
 
 @public
 def feature_shift(
-    frame: pd.DataFrame | Mapping[str, pd.DataFrame],
-    *,
-    at: float | None = None,
-    layer: str | None = None,
-    slider: bool = False,
+    frame: Tidy | Mapping[str, pd.DataFrame], *, at: float | None = None, layer: str | None = None, slider: bool = False
 ) -> alt.HConcatChart:
     """Draw where each image's features lie, full and pruned, and how far apart the domains are at each ratio.
 
