@@ -235,9 +235,9 @@ def test_several_scorers_get_a_panel_per_domain() -> None:
 @pytest.mark.parametrize(
     ("settings", "label"),
     [
-        ({0.0: "as_is", 0.5: "recalibrate"}, "BatchNorm recalibrated"),
+        ({0.0: "as_is", 0.5: "recalibrate"}, "BatchNorm re-estimated"),
         ({0.0: "as_is", 0.5: "as_is"}, "BatchNorm as is"),
-        ({0.1: "as_is", 0.5: "recalibrate"}, "BatchNorm as is or recalibrated"),
+        ({0.1: "as_is", 0.5: "recalibrate"}, "BatchNorm as is or re-estimated"),
         ({0.0: "as_is"}, None),
         ({}, None),
     ],

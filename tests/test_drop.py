@@ -24,7 +24,7 @@ def study() -> dg.Study:
     return read_study()
 
 
-def right(study: dg.Study, mask: dg.Mask | None, name: str, batchnorm: Any = "as_is") -> Any:
+def right(study: dg.Study, mask: dg.Mask | None, name: str, batchnorm: Any = "recalibrate") -> Any:
     correct = study.outcomes(mask, domain=name, batchnorm=batchnorm if mask else "as_is").correct
     assert correct is not None
     return correct.double().numpy()
@@ -149,7 +149,7 @@ def test_by_layer_prunes_one_layer_and_no_other(study: dg.Study) -> None:
     for _, row in changes.iterrows():
         removed = scores[row.group].argsort(stable=True)[: len(scores[row.group]) // 2].tolist()
         by_hand = dg.Mask.by_hand(study.graph, removed={row.group: removed})
-        small = dg.prune(study.model, by_hand)
+        small = dg.recalibrate(dg.prune(study.model, by_hand), study.sources)
         outcomes = dg.evaluate(small, study.domain(row.domain), "report")
         assert row.value == pytest.approx(outcomes.accuracy - right(study, None, row.domain).mean())
         assert row.ratio_achieved == 0.5 and row.ratio_requested == 0.5, "of that layer's own filters"

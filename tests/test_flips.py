@@ -22,7 +22,7 @@ from dgprune_lab.widgets import Flips, FlipsPanel, View
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
 
 
-def view_of(study: dg.Study, *, ratio: float = 0.5, batchnorm: Any = "as_is") -> View:
+def view_of(study: dg.Study, *, ratio: float = 0.5, batchnorm: Any = "recalibrate") -> View:
     mask = dg.allocate(study.score("l1"), ratio=ratio)
     return View(study=study, mask=mask, scorer=dg.SCORERS["l1"], batchnorm=batchnorm)
 

@@ -13,9 +13,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, exposure_label, exposure_of, is_missing, public, scorer_exposure
+from ..core import Count, Tidy, exposure_label, exposure_of, is_missing, public, scorer_exposure
 from .marks import OPACITY, RIGHT, ZERO, interval_marks, layered, rows_of, signed_axis, step_above, tooltip
-from .theme import Rows, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
+from .theme import Rows, check_held, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
 
 CAPTION = "Measured right after removal; it says nothing yet about generalisation."
 PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 40}
@@ -24,7 +24,7 @@ POINTS = "Accuracy change (points)"
 
 
 @public
-def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: Count = 200, height: Count = 110) -> alt.LayerChart:
+def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count = 110) -> alt.LayerChart:
     """Draw the change of accuracy per domain as dots with intervals around 0, in points.
 
     Args:
@@ -32,6 +32,7 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: Count = 200, heigh
             of several ratios the largest is drawn; rows of classes and single layers are not (see `layers`).
         width, height: of the plot, in pixels.
     """
+    check_held(frame, "metric", metric)
     rows = drop_rows(frame, metric=metric)
     # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its text is below.
     longest = max((len(row["label"]) for row in rows), default=0)
@@ -48,7 +49,7 @@ def drop(frame: pd.DataFrame, *, metric: str = CHANGE, width: Count = 200, heigh
         *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
         number.encode(x=RIGHT, y=domain, text="text:N", opacity=OPACITY),
     )
-    title = titled("Accuracy change", frame)
+    title = titled("Accuracy change", frame, change=True)
     return finish(chart, width=width, height=height, padding=padding, title=title)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Positive, choice, exposure_label, is_missing, public, scorer_exposure
+from ..core import Count, Positive, Tidy, choice, exposure_label, is_missing, public, scorer_exposure
 from .drop import CAPTION, POINTS, is_overall
 from .marks import ZERO, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
@@ -23,12 +23,7 @@ TITLES = {"accuracy_change": POINTS, "relative_drop": "Share of the accuracy los
 
 @public
 def drop_curve(
-    frame: pd.DataFrame,
-    *,
-    metric: Metric = "accuracy_change",
-    step: Positive = 0.05,
-    width: Count = 360,
-    height: Count = 260,
+    frame: Tidy, *, metric: Metric = "accuracy_change", step: Positive = 0.05, width: Count = 360, height: Count = 260
 ) -> alt.HConcatChart:
     """Draw the drop right after removal against the share removed, a line per domain with its interval.
 
@@ -68,7 +63,7 @@ def drop_curve(
     counts = sorted({int(row["images"]) for row in rows if not is_missing(row["images"])})
     ends = " to ".join(f"{count:,}" for count in dict.fromkeys((*counts[:1], *counts[-1:])))
     caption = f"{CAPTION} {ends} images of each domain." if ends else CAPTION
-    return beside(*plots, title=titled("Accuracy change", frame, below=[caption]))
+    return beside(*plots, title=titled("Accuracy change", frame, below=[caption], change=True))
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str]:

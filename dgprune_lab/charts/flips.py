@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, exposure_label, exposure_of, public, scorer_exposure
+from ..core import Count, Tidy, exposure_label, exposure_of, public, scorer_exposure
 from .drop import CAPTION, at_largest_ratio, is_overall
 from .marks import interval_marks, layered, row_labels, row_numbers, rows_of, step_above, tooltip
 from .theme import Rows, beside, domain_styles_of, interval_of, point_of, records, titled
@@ -23,7 +23,7 @@ ROW = 24
 
 
 @public
-def flips(frame: pd.DataFrame, *, width: Count = 260) -> alt.HConcatChart:
+def flips(frame: Tidy, *, width: Count = 260) -> alt.HConcatChart:
     """Draw the shares of images that turned wrong and that turned right, a dot with its interval per domain.
 
     Args:
@@ -33,7 +33,7 @@ def flips(frame: pd.DataFrame, *, width: Count = 260) -> alt.HConcatChart:
     rows = {metric: flip_rows(frame, metric=metric) for metric in METRICS}
     end = step_above(max((row["high"] for listed in rows.values() for row in listed), default=0.0))
     plots = (_plot(metric, rows[metric], end=end, width=width) for metric in METRICS)
-    return beside(*plots, spacing=36, title=titled("Prediction flips", frame, below=[CAPTION]))
+    return beside(*plots, spacing=36, title=titled("Prediction flips", frame, below=[CAPTION], change=True))
 
 
 def flip_rows(frame: pd.DataFrame, *, metric: str) -> Rows:

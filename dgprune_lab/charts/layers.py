@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, exposure_label, exposure_of, is_missing, public
+from ..core import Count, DgpruneError, Tidy, exposure_label, exposure_of, is_missing, public
 from .drop import CAPTION, CHANGE, POINTS, at_largest_ratio, change_of, span_rows
 from .marks import (
     LEFT,
@@ -35,7 +35,7 @@ _MEASURING = {"change": None, "low": None, "high": None, "text": "…", "opacity
 
 
 @public
-def layers(frame: pd.DataFrame, *, width: Count = 320) -> alt.HConcatChart:
+def layers(frame: Tidy, *, width: Count = 320) -> alt.HConcatChart:
     """Draw the change of accuracy per layer and domain when that layer alone is pruned, in points around 0.
 
     Layers stand in the order of execution, from the top. Where a table holds several ratios the largest is drawn.
@@ -59,7 +59,7 @@ def layers(frame: pd.DataFrame, *, width: Count = 320) -> alt.HConcatChart:
     removed = (
         [f"{100 * used[0]['ratio_requested']:.4g} % of the filters of one layer removed at a time."] if used else []
     )
-    title = titled("Layer sensitivity", frame, below=[*removed, CAPTION])
+    title = titled("Layer sensitivity", frame, below=[*removed, CAPTION], change=True)
     return layers_chart({"layers": rows, "span": span_rows(known(rows))}, width=width, title=title)
 
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import altair as alt
-import pandas as pd
 
-from ..core import DIAMOND, Count, is_target_aware, public
+from ..core import DIAMOND, Count, Tidy, is_target_aware, public
 from .marks import canvas, layered, rows_of, tooltip
-from .theme import Rows, finish, records, role_label, with_minus
+from .theme import Rows, finish, records, role_label, titled, with_minus
 
 PADDING = {"left": 8, "right": 8, "top": 6, "bottom": 6}
 _TOP, _SIDE, _GAP, _LINE = 22, 76, 70, 15
 
 
 @public
-def mean_map(frame: pd.DataFrame, *, size: Count = 104) -> alt.LayerChart:
+def mean_map(frame: Tidy, *, size: Count = 104) -> alt.LayerChart:
     """Draw the maps of `diagnostics.mean_map`: a row per filter, a column per domain.
 
     Dark = strong, scaled by the filter's strongest place on any domain. Under a map stands its cosine with each domain
@@ -61,7 +60,7 @@ def mean_map(frame: pd.DataFrame, *, size: Count = 104) -> alt.LayerChart:
         places.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", fill=shade, tooltip=tips),
         rows_of("words", words).mark_text(align="left", style="strong").encode(x=x, y=y, text="text:N"),
     )
-    return finish(chart, width=width, height=height, padding=PADDING)
+    return finish(chart, width=width, height=height, padding=PADDING, title=titled("Mean maps", frame))
 
 
 def _places(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], *, size: int) -> Rows:

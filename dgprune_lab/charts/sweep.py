@@ -10,7 +10,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `removed`
 | dots | a domain at the current ratio | domain, removed, value, low, high, colour, dash, shape, fill, opacity, looked |
 | names | the name at a line's end, and the line below it | domain, label, removed, value, colour |
 | pinned | a measured point of a pinned view | pin, domain, removed, value |
-| full | the full network on a domain | domain, value |
+| full | the full network as given on a domain | domain, value |
 | chance | a chance level | value, label |
 """
 
@@ -26,6 +26,8 @@ from ..core import (
     Count,
     Exposure,
     Positive,
+    Share,
+    Tidy,
     exposure_label,
     exposure_of,
     is_missing,
@@ -52,6 +54,7 @@ from .theme import (
     Data,
     Rows,
     beside,
+    check_held,
     domain_styles_of,
     finish,
     interval_of,
@@ -72,11 +75,11 @@ REMOVED = alt.X("removed:Q", scale=alt.Scale(domain=[0, 100], nice=False), title
 
 @public
 def sweep(
-    frame: pd.DataFrame,
+    frame: Tidy,
     *,
-    now: float | None = None,
+    now: Share | None = None,
     pinned: Mapping[str, pd.DataFrame] | None = None,
-    chance: float | None = None,
+    chance: Share | None = None,
     step: Positive = 0.05,
     metric: str = ACCURACY,
     width: Count = 420,
@@ -96,6 +99,7 @@ def sweep(
         step: the widest distance of two ratios that counts as measured without a gap.
         width, height: of one plot, in pixels.
     """
+    check_held(frame, "metric", metric)
     title = titled(metric.capitalize(), frame)
     scorers = list(dict.fromkeys(str(row["scorer"]) for row in records(frame) if not is_missing(row["scorer"])))
     if len(scorers) > 1:
@@ -114,7 +118,8 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
     """Return the measured points in percent, one per domain and ratio, several seeds as mean and range.
 
     `label` follows the name: the mark of what was looked at, or else the domain's role; `below` is a
-    second line for a mark too long to stand there; `exposure` is the mark itself.
+    second line for a mark too long to stand there; `exposure` is the mark itself; `given` says that the point is the
+    full network as given.
     """
     styles = domain_styles_of(frame)
     groups: dict[tuple[str, float], Rows] = {}
@@ -128,8 +133,10 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
         if exposure == LONGEST:
             label, below = "", exposure_label(exposure).strip()
         place = {"domain": domain, "removed": round(100.0 * ratio, 4), "value": sum(values) / len(values)}
-        words = {"exposure": exposure, "label": label, "below": below}
+        words: dict[str, Any] = {"exposure": exposure, "label": label, "below": below}
         ends = {"low": min(lows), "high": max(highs)}
+        # Of a network whose BatchNorm was re-estimated, what is measured at 0 % is not the full network as given.
+        words["given"] = ratio == 0 and all(row.get("batchnorm") != "recalibrate" for row in rows)
         points.append({**place, **ends, **words, **mark_of(styles[domain], exposure=exposure)})
     order = list(styles)
     return sorted(points, key=lambda row: (order.index(row["domain"]), row["removed"]))
@@ -183,9 +190,9 @@ def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float, lette
         if before is not None and row["removed"] - before["removed"] > 100.0 * step + 1e-6:
             stretch += 1
             data["gaps"] += [{**{key: at[key] for key in end}, "gap": stretch} for at in (before, row)]
-        words, below, _ = (row.pop(name) for name in ("label", "below", "exposure"))
+        words, below, given, _ = (row.pop(name) for name in ("label", "below", "given", "exposure"))
         data["curves"].append({**row, "stretch": stretch})
-        if row["removed"] == 0.0:
+        if given:
             data["full"].append({"domain": row["domain"], "value": row["value"]})
         if now is not None and abs(row["removed"] - 100.0 * now) < 1e-6:
             data["dots"].append({**row, "opacity": 1.0})

@@ -11,7 +11,17 @@ from typing import Any, Literal, cast
 import altair as alt
 import pandas as pd
 
-from ..core import DIAMOND, EXPOSURE_WORDS, DgpruneError, Exposure, batchnorm_words, is_missing, public, scorer_exposure
+from ..core import (
+    DIAMOND,
+    EXPOSURE_WORDS,
+    DgpruneError,
+    Exposure,
+    batchnorm_words,
+    is_missing,
+    public,
+    scorer_exposure,
+    unknown,
+)
 from .renderer import vegalite_to_svg
 
 FIRST_SOURCE = "#0072B2"

@@ -25,3 +25,4 @@ from .files import card_text, parse_card, parse_json, read_card, write_file
 from .steps import Stepwise, drain, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed
 from .machine import device, threads
+from .locks import Lock, renew_after_fork

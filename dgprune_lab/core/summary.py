@@ -9,7 +9,8 @@ import pandas as pd
 
 from .border import public
 from .errors import unknown
-from .tables import COLUMNS
+from .kinds import Tidy
+from .tables import COLUMNS, batchnorm_words
 
 _ALWAYS = ("domain", "metric")
 _HIDDEN = {"value", "low", "high", "unit", "interval", "images", *(name for name in COLUMNS if "seen_by" in name)}
@@ -19,7 +20,7 @@ _PERCENT = ("share", "%", "percent")
 
 @public
 def summary(
-    frame: pd.DataFrame,
+    frame: Tidy,
     *,
     metric: str | Iterable[str] | None = None,
     domain: str | Iterable[str] | None = None,
@@ -37,7 +38,8 @@ def summary(
         DgpruneError: a metric or domain that the table does not hold.
 
     Returns:
-        One line per row; shares are shown in percent, and with `verdict`, as differences, in points.
+        One line per row; shares are shown in percent, and with `verdict`, as differences, in points. The head says the
+        BatchNorm setting, where the network has BatchNorm.
 
     >>> rows = [{"domain": "a", "metric": "difference", "value": 0.02, "low": 0.01, "high": 0.03, "unit": "share"}]
     >>> summary(pd.DataFrame(rows), verdict=("better", "worse")).to_dict("records")
@@ -61,6 +63,7 @@ def summary(
     table["value"] = [_number(row, sign=verdict is not None and row.get("metric") not in _LEVELS) for row in rows]
     if verdict is not None:
         table["verdict"] = ["" if row.get("metric") in _LEVELS else _verdict(row, *verdict) for row in rows]
+    table.columns.name = batchnorm_words(row.get("batchnorm") for row in rows) or None
     return table
 
 

@@ -21,6 +21,7 @@ COLUMNS: tuple[str, ...] = (
     *("domain", "role", "split", "images", "metric", "value", "low", "high", "interval", "unit"),
     *(*SEEN, "target_aware"),
 )
+_BATCHNORM = {"as_is": "as is", "recalibrate": "re-estimated", "fold": "folded"}
 _TYPES = dict.fromkeys(("ratio_requested", "ratio_achieved", "value", "low", "high"), "float64")
 _TYPES |= {**dict.fromkeys(("seed", "training_seed", "images"), "Int64"), "target_aware": "boolean"}
 
@@ -39,6 +40,17 @@ def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.
             if name not in allowed:
                 raise DgpruneError(f"a table row names the column {name!r}; allowed: {', '.join(allowed)}.")
     return pd.DataFrame(rows, columns=list(allowed)).astype(_TYPES)
+
+
+def batchnorm_words(settings: Iterable[object]) -> str:
+    """Return the cells of the column `batchnorm` in words; nothing for a network without BatchNorm.
+
+    >>> batchnorm_words(["recalibrate", None]), batchnorm_words([None])
+    ('BatchNorm re-estimated', '')
+    """
+    known = set(settings)
+    words = " or ".join(text for name, text in _BATCHNORM.items() if name in known)
+    return f"BatchNorm {words}" if words else ""
 
 
 def choice(kind: str, value: str, options: Any) -> str:

@@ -26,8 +26,8 @@ from ..core import (
     yielding,
 )
 from ..pruning import allocate
-from ..scorers import Scorer
-from ..study import Study, mask_columns, mask_provenance
+from ..scorers import Scorer, resolve
+from ..study import Study, batchnorm_cell, mask_columns, mask_provenance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Removal:
     ratios: Sequence[float] = ()
     scope: Scope = "layer"
     budget: Budget = "filters"
-    batchnorm: BatchNorm = "as_is"
+    batchnorm: BatchNorm = "recalibrate"
     split: str = "report"
     images: int | None = None
     seed: int = 0
@@ -92,9 +92,10 @@ def mask_cells(
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
     """The cells of a row about a pruned network (None: the full one) and a domain; `provenance` replaces its own."""
-    cells: dict[str, Any] = {"ratio_requested": 0.0, "ratio_achieved": 0.0, "batchnorm": "as_is"}
+    cells: dict[str, Any] = {"ratio_requested": 0.0, "ratio_achieved": 0.0}
+    cells["batchnorm"] = batchnorm_cell(study, "as_is" if mask is None else batchnorm)
     if mask is not None:
-        cells = {**mask_columns(mask), "seed": mask.options.get("seed"), "batchnorm": batchnorm}
+        cells = {**mask_columns(mask), "seed": mask.options.get("seed"), "batchnorm": cells["batchnorm"]}
     if provenance is None:
         provenance = study.provenance
         if mask is not None:
@@ -149,6 +150,16 @@ def case_steps(
     )
 
 
+def check_names(scorers: Sequence[str | Scorer | Scores]) -> None:
+    """Refuse two scorers of one name: a table could not distinguish them."""
+    names = [item.scorer if isinstance(item, Scores) else resolve(item).name for item in scorers]
+    if (repeated := next((name for k, name in enumerate(names) if name in names[:k]), None)) is not None:
+        raise DgpruneError(
+            f"scorers: two scorers are called {repeated!r}, and a table could not distinguish them. Leave one out, or give it "
+            "another name, for example dataclasses.replace(scores, scorer='...')."
+        )
+
+
 def only_layer(mask: Mask, layer: str) -> Mask:
     """The mask that removes the same filters of one layer, and none of the others."""
     keep = {name: kept if name == layer else torch.ones_like(kept) for name, kept in mask.keep.items()}
@@ -177,6 +188,7 @@ def _check(studies: Sequence[Study], removal: Removal) -> None:
         )
     if not removal.scorers or not removal.ratios:
         raise DgpruneError("this needs at least one scorer and one ratio.")
+    check_names(removal.scorers)
     if len(studies) > 1 and any(isinstance(item, Scores) for item in removal.scorers):
         raise DgpruneError("ready Scores belong to one network; pass one study, or scorers by name for several.")
     if removal.one_layer and (removal.scope, removal.budget) != ("layer", "filters"):

@@ -14,6 +14,7 @@ from ..scorers import Scorer
 from ..stats import ALL, chance_spread, correlations, over_filters, overlaps
 from ..study import Study
 from ._contract import diagnostic
+from ._removal import check_names
 
 EXTRA = ("other", "group", "scorer_target_aware", "other_target_aware")
 
@@ -66,7 +67,7 @@ def agreement(
     scores = study.score_all(scorers, seed=seed)
     if len(scores) < 2:
         raise DgpruneError(f"agreement compares scorers with each other and needs two or more; got {len(scores)}.")
-    check_names([item.scorer for item in scores])
+    check_names(scores)
     masks = [allocate(item, ratio=ratio, scope=scope, budget=budget) for item in scores]
     low, high = over_filters([item.values for item in scores], scope=scope, seed=seed)
     rows = []
@@ -125,12 +126,3 @@ def target_aware(study: Study, *scores: Scores, provenance: Provenance | None = 
     for item in scores:
         provenance = provenance.adding("scorer", item.reads)
     return provenance.target_aware(roles_of(study.domains))
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Refuse two scorers of one name: a table could not distinguish them."""
-    if (repeated := next((name for k, name in enumerate(names) if name in names[:k]), None)) is not None:
-        raise DgpruneError(
-            f"two scorers are called {repeated!r}, and a table could not distinguish them. Give one of them another "
-            "name, for example dataclasses.replace(scores, scorer='...')."
-        )

@@ -34,7 +34,7 @@ def drop(
     ratios: Sequence[Ratio] = (0.5,),
     scope: Scope = "layer",
     budget: Budget = "filters",
-    batchnorm: BatchNorm = "as_is",
+    batchnorm: BatchNorm = "recalibrate",
     split: str = "report",
     images: Count | None = None,
     seed: Seed = 0,
@@ -57,7 +57,9 @@ def drop(
         scorers: names, Scorers or Scores.
         ratios: shares removed.
         scope, budget: see `allocate`.
-        batchnorm: of the pruned network; the full network is never recalibrated.
+        batchnorm: of the pruned network: "recalibrate", where it has BatchNorm, re-estimates its statistics on source
+            images after removal, see `dg.recalibrate`; or "as_is". The full network is never recalibrated, so that at
+            ratio 0 the change is that of the re-estimation.
         split: the split that is evaluated.
         images: evaluate only the first `images` of each domain; column `images` shows the number.
         seed: of scorers that draw.

@@ -60,7 +60,7 @@ def feature_shift(
     ratios: Sequence[Ratio] = (0.25, 0.5, 0.75),
     scope: Scope = "layer",
     budget: Budget = "filters",
-    batchnorm: BatchNorm = "as_is",
+    batchnorm: BatchNorm = "recalibrate",
     embedding: Embedding = "umap",
     images: Count | None = IMAGES,
     split: str = "report",

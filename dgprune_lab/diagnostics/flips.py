@@ -26,7 +26,7 @@ def flips(
     ratios: Sequence[Ratio] = (0.5,),
     scope: Scope = "layer",
     budget: Budget = "filters",
-    batchnorm: BatchNorm = "as_is",
+    batchnorm: BatchNorm = "recalibrate",
     split: str = "report",
     images: Count | None = None,
     seed: Seed = 0,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import SEEN, DgpruneError, Seen, provenance_of, roles_of, tidy
-from ..study import GCNet, Study
+from ..study import GCNet, Study, batchnorm_cell
 from ..study import gc_net as measure
 from ._contract import diagnostic
 
@@ -63,6 +63,7 @@ def gc_net(
         "role": "source",
         "split": split,
         "training_seed": study.training_seed,
+        "batchnorm": batchnorm_cell(study, "as_is"),
         "images": sum(map(sum, network.images.values())),
         "target_aware": cells[0]["target_aware"],
         # Of several sources, the most that a stage has seen of any.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core import tidy
 from ..scorers import GroupView, Scorer, combined, risk_variance, scorer, share, squared_over_mean, terms
-from ..study import Study
+from ..study import Study, batchnorm_cell
 from ._contract import diagnostic
 
 Form = Literal["additive", "joint", "signed"]
@@ -51,7 +51,8 @@ def gradients_against_removal(study: Study, *, beta: float = 1.0, split: str = "
     scores = {form: values(risk_variance, mode=form) for form in forms}
     removed = {form: values(_removed(form)) for form in forms}
     alive = removed["additive"] > _ROUNDING * removed["additive"].max()
-    shared = {"split": split, "images": sum(len(domain.rows(split)) for domain in study.sources)}
+    shared: dict[str, Any] = {"batchnorm": batchnorm_cell(study, "as_is")}
+    shared |= {"split": split, "images": sum(len(domain.rows(split)) for domain in study.sources)}
     rows: list[dict[str, Any]] = []
     for form in forms:
         for against in dict.fromkeys(("additive", form)):

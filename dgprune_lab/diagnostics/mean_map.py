@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core import DgpruneError, Domain, Seen, roles_of, tidy
 from ..scorers import cosine
-from ..study import Study
+from ..study import Study, batchnorm_cell
 from ._contract import diagnostic
 
 EXTRA = ("group", "filter", "other", "row", "column")
@@ -54,7 +54,7 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
         reads: dict[str, Seen] = {f"{item.name}/{split}": "images" for item in (domain, *compared)}
         seen = study.provenance.adding("scorer", reads).columns(domain.name, split, roles=roles_of(study.domains))
         about = {"domain": domain.name, "role": domain.role, "split": split, "images": len(domain.rows(split))}
-        return {**about, **seen, "group": layer}
+        return {**about, **seen, "group": layer, "batchnorm": batchnorm_cell(study, "as_is")}
 
     rows: list[dict[str, Any]] = []
     for domain in study.domains:

@@ -15,7 +15,7 @@ from ..measurement import Norm, WeightMasking, WeightScorer
 from ..pruning import allocate, shared_copy
 from ..scorers import Scorer
 from ..stats import unlike
-from ..study import Study, checked_tolerances, labelled_studies, pooled
+from ..study import Study, batchnorm_cell, checked_tolerances, labelled_studies, pooled
 from ._contract import Steps, diagnostic
 from ._loss_curve import LossCurve
 
@@ -219,7 +219,7 @@ def curve_rows(
         "scorer": getattr(scorer, "scorer", getattr(scorer, "name", scorer)),
         "scope": setting.scope,
         "budget": "parameters" if setting.granularity == "weight" else "filters",
-        "batchnorm": setting.batchnorm,
+        "batchnorm": batchnorm_cell(study, setting.batchnorm),
         "seed": setting.seed if scorer == "random" or getattr(scorer, "draws", False) else None,
         "training_seed": study.training_seed,
         "training_loss": curve.full,

@@ -13,10 +13,11 @@ from ..core import Count, Scores, Seed, roles_of, tidy
 from ..measurement import Method
 from ..scorers import Scorer
 from ..stats import ALL, LEAST, correlations, intervals, over_filters
-from ..study import Study
+from ..study import Study, batchnorm_cell
 from ._attributions import Attributions, attribution_steps
 from ._contract import Steps, diagnostic
-from .agreement import check_names, target_aware
+from ._removal import check_names
+from .agreement import target_aware
 
 EXTRA = ("method", "group", "filter", "other", "q_value")
 IMAGES = 500
@@ -89,7 +90,7 @@ def sensitivity(
     )
     rows = effect_rows(study, data, seed=seed)
     scores = study.score_all(scorers, seed=seed)
-    check_names([item.scorer for item in scores])
+    check_names(scores)
     if scores:
         rows += _scorer_rows(study, data, effects=_absolute(rows), scores=scores, seed=seed)
     return tidy(rows, extra=EXTRA).astype({"filter": "Int64", "q_value": "float64"})
@@ -100,6 +101,7 @@ def effect_rows(study: Study, data: Attributions, *, seed: int) -> Rows:
     d, area, q = data.estimates(seed=seed)
     provenance, roles = data.provenance(study), roles_of(study.domains)
     shared = {"method": data.method, "split": data.split, "interval": "images", "seed": seed}
+    shared["batchnorm"] = batchnorm_cell(study, "as_is")
     cells = [
         {
             **shared,
@@ -138,6 +140,7 @@ def _scorer_rows(
     for item in scores:
         shared = {"method": data.method, "scorer": item.scorer, "other": data.pair[0].name}
         shared |= {"seed": item.options.get("seed"), "target_aware": target_aware(study, item)}
+        shared["batchnorm"] = batchnorm_cell(study, "as_is")
         for name in effects:
             cells = {**shared, "group": name, "metric": "score", "unit": "score"}
             rows += [{**cells, "filter": k, "value": value} for k, value in enumerate(item.values[name].tolist())]

@@ -10,7 +10,21 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..core import Budget, Count, DgpruneError, Domain, Ratio, Scope, Scores, Seed, choice, cut_counts, note_once, tidy
+from ..core import (
+    Budget,
+    Count,
+    DgpruneError,
+    Domain,
+    Ratio,
+    Repeats,
+    Scope,
+    Scores,
+    Seed,
+    choice,
+    cut_counts,
+    note_once,
+    tidy,
+)
 from ..core import seed as seeded
 from ..pruning import allocate, checked_ratio
 from ..scorers import Scorer, resolve
@@ -18,8 +32,8 @@ from ..stats import ALL, Floats, Values, correlations, overlaps, random_matching
 from ..study import Study, network_names
 from ._contract import diagnostic
 from ._filter_matching import Match, matched, pooled_outputs
-from ._removal import Removal
-from .agreement import check_names, target_aware
+from ._removal import Removal, check_names
+from .agreement import target_aware
 
 Over = Literal["halves", "training_seeds"]
 EXTRA = ("over", "pair", "group", "draw_seed")
@@ -49,7 +63,7 @@ def stability(
     scorers: Sequence[str | Scorer],
     ratio: Ratio = 0.5,
     over: Over = "halves",
-    draws: Count = 5,
+    draws: Repeats = 5,
     scope: Scope = "layer",
     budget: Budget = "filters",
     seed: Seed = 0,
@@ -103,7 +117,7 @@ def stability(
             f"{ready[0]!r} was passed as ready Scores; stability must run the scorer twice, so pass the scorer."
         )
     items = [resolve(item) for item in scorers]
-    check_names([item.name for item in items])
+    check_names(items)
     removal = Removal(ratios=[checked_ratio(ratio)], scope=scope, budget=budget, seed=seed)
     with note_once():
         if over == "halves":

@@ -14,10 +14,12 @@ from ..core import (
     DgpruneError,
     Outcomes,
     Ratio,
+    Repeats,
     Scope,
     Scores,
     Seed,
     Share,
+    Whole,
     public,
     tidy,
     yielding,
@@ -27,11 +29,11 @@ from ..scorers import Scorer, resolve
 from ..stats import intervals
 from ..study import Study, remaining_cost
 from ._contract import Steps, diagnostic
-from ._removal import mask_cells
+from ._removal import check_names, mask_cells
 
 
 @public
-def grid(start: Share, stop: Share, count: Count) -> list[float]:
+def grid(start: Share, stop: Share, count: Repeats) -> list[float]:
     """Return `count` ratios from start to stop, evenly spaced, rounded so that 0.15 is 0.15.
 
     >>> grid(0, 0.95, 20)[:4]
@@ -46,10 +48,10 @@ def sweep(
     *,
     scorers: Sequence[str | Scorer | Scores] = ("random", "l1", "taylor"),
     ratios: Sequence[Ratio] | None = None,
-    seeds: Count | Sequence[Seed] = 1,
+    seeds: Whole | Sequence[Seed] = 1,
     scope: Scope = "layer",
     budget: Budget = "filters",
-    batchnorm: BatchNorm = "as_is",
+    batchnorm: BatchNorm = "recalibrate",
     split: str = "report",
     images: Count | None = None,
     progress: bool = False,
@@ -59,25 +61,26 @@ def sweep(
     Args:
         ratios: shares removed; 0, .05, ..., .95 by default.
         seeds: number of draws of a scorer that draws, or their seeds; others run once and their column `seed` is empty.
-        batchnorm: "as_is", or "recalibrate": statistics re-estimated on source images after each removal.
-        study, scorers, scope, budget, split, images, progress: see `diagnostics.drop`.
+        study, scorers, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
         A tidy table: metrics accuracy and loss (with paired bootstrap intervals over images) per domain; filters,
         parameters, macs and bytes that are left.
 
     Raises:
-        DgpruneError: no ratio, no scorer or no seed.
+        DgpruneError: no ratio, no scorer or no seed; two scorers of one name.
     """
     listed = grid(0, 0.95, 20) if ratios is None else [float(ratio) for ratio in ratios]
     numbers = range(seeds) if isinstance(seeds, int) else seeds
     if not listed or not scorers or not numbers:
         raise DgpruneError("a sweep needs at least one ratio, one scorer and one seed.")
+    items = [item if isinstance(item, Scores) else resolve(item) for item in scorers]
+    check_names(items)
     outcomes: dict[str, list[Outcomes]] = {domain.name: [] for domain in study.domains}
     with study.assume_unchanged():
         masks = [
             (seed, allocate(scores, ratio=ratio, scope=scope, budget=budget))
-            for seed, scores in _scores(study, scorers, seeds=numbers)
+            for seed, scores in _scores(study, items, seeds=numbers)
             for ratio in listed
         ]
         total, done = len(masks) * len(study.domains), 0
@@ -100,10 +103,9 @@ def sweep(
 
 
 def _scores(
-    study: Study, scorers: Sequence[str | Scorer | Scores], *, seeds: Sequence[int]
+    study: Study, items: Sequence[Scorer | Scores], *, seeds: Sequence[int]
 ) -> Iterator[tuple[int | None, Scores]]:
     """Scores with their seed: one per seed of a scorer that draws, one without seed of the others."""
-    items = [item if isinstance(item, Scores) else resolve(item) for item in scorers]
     steady = [item for item in items if isinstance(item, Scores) or not item.draws]
     ready = dict(zip(map(id, steady), study.score_all(steady), strict=True)) if steady else {}
     for item in items:

@@ -1,6 +1,7 @@
 """Runs a network over images: statistics, outcomes, cost, attributions."""
 
 from .attributions import Attributor, Method, TOGETHER, separated
+from .chance import ChanceWatch, at_chance
 from .co_moments import PAIRS, pairs, too_large
 from .cost import LATENCY_IMAGES, latency_row, timings
 from .evaluator import Evaluator

@@ -28,10 +28,11 @@ from ..core import (
 )
 from ..pruning import device_of, prove_copies, shared_copy
 from ..stats import intervals
+from .chance import ChanceWatch
 from .collectors import check_logits
 from .cost import LATENCY_IMAGES, cost_rows, latency_row, timings
 from .memory_format import layout_of
-from .recalibrate import recalibrate
+from .recalibrate import has_batchnorm, recalibrate
 
 
 @public
@@ -131,7 +132,8 @@ def measure(
         domains: one or several, from a study in their roles: sources are needed for batchnorm="recalibrate". For a
             domain without a role the column `target_aware` may be empty.
         split: which split is reported.
-        batchnorm: "as_is", or "recalibrate": statistics re-estimated on source train images first.
+        batchnorm: "as_is", the network as given; or "recalibrate": statistics re-estimated on source train images
+            first, where there is BatchNorm.
         images: at most this many of each split, the first ones.
         latency: whether to time it: one batch of 32 images, median and range of 21 runs after a warm-up.
 
@@ -153,9 +155,12 @@ def measure(
         model = recalibrate(model, listed)
     provenance, rows = provenance_of(model), []
     roles = roles_of(listed)
-    shared = {"batchnorm": batchnorm, **_mask_columns(model), "target_aware": provenance.target_aware(roles)}
+    setting = batchnorm if has_batchnorm(model) else None
+    watch = ChanceWatch(batchnorm=setting is not None, pruned=bool(getattr(model, "dgprune_masks", ())))
+    shared = {"batchnorm": setting, **_mask_columns(model), "target_aware": provenance.target_aware(roles)}
     for domain in listed:
         outcomes = drain(evaluating(model, domain, split, images=images))
+        watch.see(outcomes, domain, split=split)
         columns = {"domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes)}
         columns |= provenance.columns(domain.name, split, roles=roles)
         rows += [{**shared, **columns, **row} for row in outcome_rows(outcomes)]

@@ -57,7 +57,10 @@ def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
     sources = [domain for domain in domains if len(domain.splits.get("train", ()))]
     if not sources:
         names = ", ".join(domain.name for domain in domains) or "none"
-        raise DgpruneError(f"re-estimating BatchNorm needs a source with a train split; sources here: {names}.")
+        raise DgpruneError(
+            f"re-estimating BatchNorm needs a source with a train split; sources here: {names}. Give one a train "
+            "split, or leave the statistics alone with batchnorm='as_is'."
+        )
     return sources
 
 

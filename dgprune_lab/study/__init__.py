@@ -3,6 +3,15 @@
 from .demo import demo, training_seeds
 from .gc_net import GCNet
 from .measure_gc_net import gc_net
-from .rows import checked_tolerances, labelled_studies, mask_columns, mask_provenance, network_names, pooled
+from .rows import (
+    batchnorm_cell,
+    checked_tolerances,
+    labelled_studies,
+    mask_columns,
+    mask_provenance,
+    network_names,
+    pooled,
+)
 from .rows import remaining_cost, require_labels
 from .study import Study
+from . import pickling

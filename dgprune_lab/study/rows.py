@@ -21,6 +21,11 @@ def mask_columns(mask: Mask) -> dict[str, Any]:
     }
 
 
+def batchnorm_cell(study: Study, batchnorm: str) -> str | None:
+    """Return the cell of the column `batchnorm`: the setting, or nothing for a network without BatchNorm."""
+    return batchnorm if study.has_batchnorm else None
+
+
 def remaining_cost(mask: Mask) -> list[tuple[str, int, str]]:
     """Return (metric, value, unit) of the size and cost under a mask."""
     units = {"filters": "count", "parameters": "count", "macs": "per image", "bytes": "bytes"}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..core import BatchNorm, Domain, Mask, choice, unknown
+from ..core import BatchNorm, Domain, Mask, choice, cloned, unknown
 from ..measurement import Evaluator
 from ..pruning import deep_copy, read_groups, shared_copy
 from .cache import Cache, Key, content
@@ -18,11 +18,14 @@ from .cache import Cache, Key, content
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The options of `Study.outcomes`; with a layer, of `Study.feature_steps`."""
+    """The options of `Study.outcomes`; with a layer, of `Study.feature_steps`.
+
+    batchnorm: None for the default, "recalibrate" under a mask and "as_is" for the full network.
+    """
 
     domain: str
     split: str
-    batchnorm: BatchNorm
+    batchnorm: BatchNorm | None
     images: int | None
     calibration: int
     layer: str | None = None
@@ -72,10 +75,11 @@ class Snapshot:
 
     def run(self, mask: Mask | None, run: Run) -> Generator[None, None, Any]:
         """Return outcomes under a mask, or where a layer is named its features, cached; yields between batches."""
-        choice("batchnorm", run.batchnorm, BatchNorm)
+        batchnorm = run.batchnorm or ("as_is" if mask is None else "recalibrate")
+        choice("batchnorm", batchnorm, BatchNorm)
         if run.domain not in self.domains:
             raise unknown("domain", run.domain, self.domains)
-        domain, calibration = self.domains[run.domain], run.calibration if run.batchnorm == "recalibrate" else 0
+        domain, calibration = self.domains[run.domain], run.calibration if batchnorm == "recalibrate" else 0
         removed = None if mask is None else mask.key
         key = ("run", self.content, removed, run.layer, domain.key, run.split, run.images, calibration)
         value: Any = self.cache.get(key)
@@ -84,4 +88,4 @@ class Snapshot:
             steps = evaluator.steps if layer is None else partial(evaluator.feature_steps, layer=layer)
             value = yield from steps(mask, domain=domain, split=run.split, images=run.images, calibration=calibration)
             self.cache.put(key, value, size=24 * len(value) if layer is None else value.nbytes)
-        return value
+        return cloned(value)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core import (
     BatchNorm,
-    DgpruneError,
+    Count,
     Domain,
     FilterGraph,
     Mask,
@@ -22,18 +22,21 @@ from ..core import (
     Outcomes,
     Provenance,
     Scores,
+    Seed,
     Statistics,
+    cloned,
     drain,
     provenance_of,
     public,
     threads,
     unknown,
 )
-from ..core import device as pick_device
-from ..measurement import has_batchnorm, recalibrate
+from ..measurement import ChanceWatch, has_batchnorm, recalibrate
+from ..models import Normalisation, normalised
 from ..pruning import deep_copy, device_of, prune, refuse_uncopyable
 from ..scorers import Scorer, resolve
 from .cache import Cache, stamp
+from .domains import in_roles, place_of
 from .scorer_inputs import ScorerInputs
 from .scoring import Request, score_all
 from .snapshot import Run, Snapshot
@@ -53,6 +56,8 @@ class Study:
         model: any classifier that maps (B, C, H, W) images in [0, 1] to (B, classes) logits; untouched.
         sources: the domains it was trained on.
         targets: domains whose images differ from the sources'; labels are optional.
+        normalise: (mean, std) of the images that the network expects, or "imagenet"; None where it takes images in
+            [0, 1]. The normalisation is then the first module of `study.model`, see `dg.models.normalised`.
         name: for tables and files.
         layers: "conv" prunes filters of convolutions, "all" hidden units of linear layers too.
         device: where evaluation runs; the model's device if None.
@@ -74,27 +79,22 @@ class Study:
         *,
         sources: Sequence[Domain],
         targets: Sequence[Domain] = (),
+        normalise: Normalisation | None = None,
         name: str = "study",
         layers: Literal["conv", "all"] = "conv",
         device: torch.device | str | None = None,
         origin: str | None = None,
     ) -> None:
         refuse_uncopyable(model)
-        if not sources:
-            raise DgpruneError("a study needs at least one source, a domain the network was trained on.")
-        self.model, self.name, self.origin = model, name, origin
+        self.name, self.origin = name, origin
         self.layers: Literal["conv", "all"] = layers
-        self.device = device_of(model) if device is None else pick_device(str(device))
-        self.sources = tuple(domain.as_role("source").to(self.device) for domain in sources)
-        self.targets = tuple(domain.as_role("target").to(self.device) for domain in targets)
-        names = [domain.name for domain in self.domains]
-        if len(set(names)) < len(names):
-            raise DgpruneError(f"the domains of a study need different names; got {', '.join(names)}.")
-        if len({domain.shape for domain in self.domains}) > 1:
-            listed = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in self.domains)
-            raise DgpruneError(f"all domains of a study need images of one size; got {listed}.")
-        self._lock, self._thread, self._cache = threading.RLock(), threading.local(), Cache(limit=_BYTES)
+        self.device = device_of(model) if device is None else torch.device(device)
+        self.sources, self.targets = in_roles(sources, targets, device=self.device)
+        channels = self.sources[0].shape[0]
+        self.model = model if normalise is None else normalised(model, normalise, channels=channels)
+        self._thread, self._cache = threading.local(), Cache(limit=_BYTES)
         self._stamp: tuple[object, ...] | None = None
+        self._chance = ChanceWatch(batchnorm=self.has_batchnorm)
         threads()
         self._current()
 
@@ -108,11 +108,7 @@ class Study:
     @property
     def place(self) -> str:
         """Where it is evaluated: "CPU, 1 thread" or the name of the GPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        if self.device.type != "cpu":
-            return self.device.type.upper()
-        return f"CPU, {threads().count} thread{'s' if threads().count > 1 else ''}"
+        return place_of(self.device)
 
     @property
     def domains(self) -> tuple[Domain, ...]:
@@ -170,7 +166,7 @@ class Study:
         """A hash of the domains' content."""
         return hashlib.blake2b("".join(d.key for d in self.domains).encode(), digest_size=8).hexdigest()
 
-    def score(self, scorer: Item, *, seed: int = 0, options: Options = None, split: str = "score") -> Scores:
+    def score(self, scorer: Item, *, seed: Seed = 0, options: Options = None, split: str = "score") -> Scores:
         """Return one number per filter and group, higher = keep.
 
         Args:
@@ -190,7 +186,7 @@ class Study:
         self,
         scorers: Sequence[Item],
         *,
-        seed: int = 0,
+        seed: Seed = 0,
         options: Options = None,
         split: str = "score",
         alongside: Sequence[Scorer] = (),
@@ -206,13 +202,13 @@ class Study:
         ]
         return score_all(self._current(), items, split=split, alongside=alongside)
 
-    def unavailable(self, scorer: Scorer) -> str | None:
-        """Return why a scorer cannot run on this study, in a sentence, or None; checked without a pass over images."""
-        return Request.of(scorer).refusal(self._current())
+    def unavailable(self, scorer: Scorer, *, split: str = "score") -> str | None:
+        """Return why a scorer cannot read this split, in a sentence, or None; checked without a pass over images."""
+        return Request.of(scorer, split).refusal(self._current())
 
     def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
         """Return the statistics of one pass over a split of a domain; a cached pass that measured more is reused."""
-        return ScorerInputs(self._current(), split=split).gathered(self.domain(domain), set(needs))
+        return cloned(ScorerInputs(self._current(), split=split).gathered(self.domain(domain), set(needs)))
 
     def outcomes(
         self,
@@ -220,20 +216,21 @@ class Study:
         *,
         domain: str,
         split: str = "report",
-        batchnorm: BatchNorm = "as_is",
-        images: int | None = None,
-        calibration: int = 500,
+        batchnorm: BatchNorm | None = None,
+        images: Count | None = None,
+        calibration: Count = 500,
     ) -> Outcomes:
         """Return what the network, pruned by a mask, predicts for each image of a split.
 
         Args:
             mask: what is removed; None for the full network as given.
             domain, split: name of a source or target, and the split that is evaluated.
-            batchnorm: "as_is", or "recalibrate": on `calibration` source images.
+            batchnorm: "recalibrate": statistics re-estimated on `calibration` source images after removal, where there
+                is BatchNorm; or "as_is". None: "recalibrate" under a mask, "as_is" for the full network.
             images: at most this many, the first ones.
         """
-        run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
-        return drain(self._current().run(mask, run))
+        options: Any = {"batchnorm": batchnorm, "images": images, "calibration": calibration}
+        return drain(self.steps(mask, domain=domain, split=split, **options))
 
     def steps(
         self,
@@ -241,13 +238,15 @@ class Study:
         *,
         domain: str,
         split: str = "report",
-        batchnorm: BatchNorm = "as_is",
-        images: int | None = None,
-        calibration: int = 500,
+        batchnorm: BatchNorm | None = None,
+        images: Count | None = None,
+        calibration: Count = 500,
     ) -> Generator[None, None, Outcomes]:
         """Return `outcomes` as a generator that yields between batches, so that the caller can cancel."""
         run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
-        return (yield from self._current().run(mask, run))
+        outcomes = yield from self._current().run(mask, run)
+        self._chance.see(outcomes, self.domain(domain), split=split, mask=mask)
+        return outcomes
 
     def feature_steps(
         self,
@@ -256,9 +255,9 @@ class Study:
         layer: str,
         domain: str,
         split: str = "report",
-        batchnorm: BatchNorm = "as_is",
-        images: int | None = None,
-        calibration: int = 500,
+        batchnorm: BatchNorm | None = None,
+        images: Count | None = None,
+        calibration: Count = 500,
     ) -> Generator[None, None, Tensor]:
         """Return (N, C) float32 outputs of a group under a mask, the spatial mean; removed filters are zero columns.
 
@@ -271,8 +270,9 @@ class Study:
         run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration, layer=layer)
         return (yield from self._current().run(mask, run))
 
-    def network(self, mask: Mask | None, *, batchnorm: BatchNorm = "as_is") -> nn.Module:
-        """Return the pruned network on its own, ready to save, with its provenance."""
+    def network(self, mask: Mask | None, *, batchnorm: BatchNorm | None = None) -> nn.Module:
+        """Return the pruned network on its own, ready to save, with its provenance; `batchnorm` as in `outcomes`."""
+        batchnorm = batchnorm or ("as_is" if mask is None else "recalibrate")
         small = deep_copy(self.model) if mask is None else prune(self.model, mask)
         return recalibrate(small, self.sources) if batchnorm == "recalibrate" and self.has_batchnorm else small
 
@@ -288,11 +288,11 @@ class Study:
 
     def _current(self) -> Snapshot:
         """The snapshot of the network, taken again if the network has changed."""
-        if getattr(self._thread, "depth", 0):
+        if getattr(self._thread, "depth", 0) and not self._snapshot.evaluator.abandoned:
             return self._snapshot
-        with self._lock:
+        with self._cache.lock:
             now = stamp(self.model)
-            if now != self._stamp:
+            if now != self._stamp or self._snapshot.evaluator.abandoned:
                 self._snapshot = Snapshot(
                     self.model, domains=self.domains, device=self.device, layers=self.layers, cache=self._cache
                 )

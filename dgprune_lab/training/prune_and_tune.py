@@ -35,6 +35,7 @@ def prune_and_tune(
     budget: Budget = "filters",
     seed: Seed = 0,
     split: str = "report",
+    score_split: str = "score",
     images: Count | None = None,
     measure: MeasureWhen = "rounds",
     progress: bool = False,
@@ -61,6 +62,8 @@ def prune_and_tune(
         scope, budget: of each round; see `dg.allocate`.
         seed: of a random scorer and, with `options.seed`, of the order of the images; each round derives its own.
         split: the split that is reported.
+        score_split: the split that the scorer reads, anew in each round, noted in the provenance. The paper scores the
+            images that it reports: "report".
         images: report on the first `images` of each domain only.
         measure: after every stage ("rounds"), after every epoch too ("epochs"), or only the last network ("end").
         progress: draw a tqdm bar.
@@ -91,7 +94,7 @@ def prune_and_tune(
         calibration_sources(study.sources)
     if epochs:
         train(study.model, sources=study.sources, options=options).close()  # for its checks; nothing is trained
-    if resolved is not None and (why := study.unavailable(resolved)):
+    if resolved is not None and (why := study.unavailable(resolved, split=score_split)):
         raise DgpruneError(f"scorer {resolved.name!r} cannot run on this study: {why.rstrip('.')}.")
     plan = Plan(
         study=study,
@@ -105,6 +108,7 @@ def prune_and_tune(
         budget=budget,
         seed=seed,
         split=split,
+        score_split=score_split,
         images=images,
         measure=measure,
     )

@@ -11,10 +11,10 @@ from torch import nn
 
 from ..core import BatchNorm, Budget, DgpruneError, Mask, Scope, note, provenance_of, roles_of, tidy
 from ..core import seed as seeded
-from ..measurement import evaluating, outcome_rows, recalibrate
+from ..measurement import ChanceWatch, evaluating, outcome_rows, recalibrate
 from ..pruning import allocate, prune
 from ..scorers import Scorer
-from ..study import Study, mask_columns, remaining_cost
+from ..study import Study, batchnorm_cell, mask_columns, remaining_cost
 from .events import EpochEvent, Moment, PruneEvent, RunEvent, StageEvent
 from .loop import train
 from .options import TrainingOptions
@@ -22,7 +22,7 @@ from .options import TrainingOptions
 MeasureWhen = Literal["epochs", "rounds", "end"]
 Rows = list[dict[str, Any]]
 
-EXTRA = ("round", "epoch", "stage")
+EXTRA = ("round", "epoch", "stage", "score_split")
 """Columns of the table beyond the shared ones."""
 DENSE = "dense"
 """Name of the control from which nothing is removed."""
@@ -36,7 +36,9 @@ class Tuned:
         network: pruned and fine-tuned, in eval mode, with its provenance and the mask of every round; `dg.save` takes
             it.
         mask: all rounds in one, with the filter numbers of the original network.
-        table: accuracy and loss per domain, and size and cost, at every stage; extra columns round, epoch and stage.
+        table: accuracy and loss per domain, and size and cost, at every stage; extra columns round, epoch, stage and
+            score_split (empty where the scorer reads no images).
+        card: the options of the run, for `dg.save(tuned.network, path, card=tuned.card)`.
         finished: False where the run was stopped; the network is then that of the last completed stage.
         reached: the last completed stage, "round 2 of 2, tuned".
     """
@@ -44,6 +46,7 @@ class Tuned:
     network: nn.Module = field(repr=False)
     mask: Mask
     table: pd.DataFrame = field(repr=False)
+    card: dict[str, Any] = field(repr=False)
     finished: bool
     reached: str
 
@@ -71,6 +74,28 @@ class Plan:
     split: str
     images: int | None
     measure: MeasureWhen
+    score_split: str
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The options of the run as plain values."""
+        return {
+            "scorer": self.name,
+            "score_split": self.scored,
+            "ratio": self.ratio,
+            "rounds": self.rounds,
+            "epochs_per_round": self.epochs,
+            "finetuning": {**self.options.to_json(), "epochs": self.epochs} if self.epochs else None,
+            "batchnorm": self.batchnorm,
+            "scope": self.scope,
+            "budget": self.budget,
+            "seed": self.seed,
+        }
+
+    @property
+    def scored(self) -> str | None:
+        """The split that the scorer reads; None where it reads no images."""
+        return self.score_split if self.scorer is not None and self.scorer.reads else None
 
     @property
     def name(self) -> str:
@@ -94,6 +119,11 @@ class Plan:
         """Return the options of a round's fine-tuning: another order of images in each, the same for every scorer."""
         return replace(self.options, epochs=self.epochs, seed=seeded("tuning", self.seed, self.options.seed, number))
 
+    def recalibrated(self, network: nn.Module) -> nn.Module:
+        """Return a network with its BatchNorm statistics re-estimated, where the plan says so and there are any."""
+        wanted = self.batchnorm == "recalibrate" and self.study.has_batchnorm
+        return recalibrate(network, self.study.sources) if wanted else network
+
     def measures(self, stage: Moment, number: int) -> bool:
         """Return whether this stage of this round is measured."""
         return self.measure != "end" or (number == self.rounds and stage == ("tuned" if self.epochs else "cut"))
@@ -108,6 +138,7 @@ class Run:
         full = Mask.by_hand(plan.study.graph, reads={})
         self.mask = replace(full, ratio_requested=0.0, scope=plan.scope, budget=plan.budget, scorer=plan.name)
         self.rows: Rows = []
+        self._chance = ChanceWatch(batchnorm=plan.study.has_batchnorm, pruned=plan.scorer is not None)
         self.stage: Moment = "full"
         self.reached = "the full network"
         self.round = self.epoch = 0
@@ -115,7 +146,14 @@ class Run:
     def so_far(self, *, finished: bool = False) -> Tuned:
         """Return the result if the run ended now."""
         table = tidy(self.rows, extra=EXTRA)
-        return Tuned(network=self.network, mask=self.mask, table=table, finished=finished, reached=self.reached)
+        return Tuned(
+            network=self.network,
+            mask=self.mask,
+            table=table,
+            card=self.plan.card,
+            finished=finished,
+            reached=self.reached,
+        )
 
     def steps(self) -> Steps:
         """Run all rounds, step by step."""
@@ -142,12 +180,11 @@ class Run:
         network, mask = self.network, self.mask
         if plan.scorer is not None:
             current = study if self.round == 1 else with_network(study, network)
-            scores = current.score(plan.scorer, seed=plan.scorer_seed(self.round))
+            scores = current.score(plan.scorer, seed=plan.scorer_seed(self.round), split=plan.score_split)
             cut = allocate(scores, ratio=plan.share, scope=plan.scope, budget=plan.budget)
             network = prune(network, cut)
             mask = replace(mask.then(cut), ratio_requested=plan.ratio_requested(self.round))
-        if plan.batchnorm == "recalibrate" and study.has_batchnorm:
-            network = recalibrate(network, study.sources)
+        network = plan.recalibrated(network)
         yield None
         removed = {
             name: (keep & ~mask.keep[name]).nonzero().flatten().tolist() for name, keep in self.mask.keep.items()
@@ -166,14 +203,14 @@ class Run:
             try:
                 event = next(events)
             except StopIteration as end:
-                rows = yield from self._complete("tuned", end.value, mask=self.mask)
+                rows = yield from self._complete("tuned", plan.recalibrated(end.value), mask=self.mask)
                 yield self._stage_event(rows)
                 return
             yield event
             if isinstance(event, EpochEvent):
                 self.epoch += 1
                 if plan.measure == "epochs" and event.epoch < plan.epochs:
-                    rows = yield from self._measure("tuned", event.model, mask=self.mask)
+                    rows = yield from self._measure("tuned", plan.recalibrated(event.model), mask=self.mask)
                     self.rows += rows
                     yield self._stage_event(rows, stage="tuned")
 
@@ -201,6 +238,8 @@ class Run:
                 outcomes = yield from plan.study.steps(None, domain=domain.name, split=plan.split, images=plan.images)
             else:
                 outcomes = yield from evaluating(network, domain, plan.split, images=plan.images)
+            if stage == "tuned":
+                self._chance.see(outcomes, domain, split=plan.split)
             where = {"domain": domain.name, "role": domain.role, "split": plan.split, "images": len(outcomes)}
             seen = provenance_of(network).columns(domain.name, plan.split, roles=roles_of(plan.study.domains))
             rows += [{**about, **where, **row, **seen} for row in outcome_rows(outcomes)]
@@ -212,12 +251,13 @@ class Run:
         return {
             **mask_columns(mask),
             "ratio_requested": plan.ratio_requested(self.round),
-            "batchnorm": "as_is" if stage == "full" else plan.batchnorm,
+            "batchnorm": batchnorm_cell(plan.study, "as_is" if stage == "full" else plan.batchnorm),
             "seed": plan.seed if plan.scorer is not None and plan.scorer.draws else None,
             "training_seed": plan.study.training_seed,
             "round": self.round,
             "epoch": self.epoch,
             "stage": stage,
+            "score_split": plan.scored,
         }
 
     def _stage_event(self, rows: Rows, *, stage: Moment | None = None) -> StageEvent:

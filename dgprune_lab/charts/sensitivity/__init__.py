@@ -11,9 +11,9 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ...core import Mask, public
+from ...core import Mask, Tidy, public
 from ..marks import layered, rows_of, tooltip
-from ..theme import INK, Rows, beside
+from ..theme import INK, Rows, beside, titled
 from .against_scores import against
 from .map import BAND, COUNT, GAP, LEGIBLE, NAME, PLOT, about, compared, map_data
 
@@ -23,7 +23,7 @@ FRAME = (4, 14, 4, 4)
 
 
 @public
-def sensitivity(frame: pd.DataFrame, *, mask: Mask | None = None) -> alt.HConcatChart:
+def sensitivity(frame: Tidy, *, mask: Mask | None = None) -> alt.HConcatChart:
     """Draw the effect sizes of `diagnostics.sensitivity`, and below them each scorer's order against them.
 
     A row per layer in the order of execution, a cell per filter, the largest |d| first. Colour and sign say on which
@@ -41,8 +41,8 @@ def sensitivity(frame: pd.DataFrame, *, mask: Mask | None = None) -> alt.HConcat
     chart: Any = _layers(map_data(frame, mask=mask))
     if (below := against(frame, width=WIDTH)) is not None:
         chart = alt.vconcat(chart, below, spacing=34)
-    text = f"Domain-sensitive filters: {compared(frame)}"
-    return beside(chart, padding=FRAME, title=alt.Title(text=text, subtitle=[about(frame)], offset=12))
+    title = titled(f"Domain-sensitive filters: {compared(frame)}", frame, below=[about(frame)])
+    return beside(chart, padding=FRAME, title=title)
 
 
 def map_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:

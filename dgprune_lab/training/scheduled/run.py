@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...core import DgpruneError, Outcomes, Provenance, Reads, generator, note, provenance_of, set_provenance, tidy
 from ...core import seed as seeded
-from ...measurement import evaluating
+from ...measurement import evaluating, has_batchnorm
 from ...pruning import deep_copy, shared_copy
 from ..events import EpochEvent, PruneEvent, RunEvent, StageEvent
 from ..loop import TrainingLoop
@@ -203,7 +203,7 @@ class PruningLoop:
             "ratio_achieved": self.ratio_achieved if plan.how == "remove" else 0.0,
             "scope": "layer",
             "budget": "filters",
-            "batchnorm": "as_is",
+            "batchnorm": "as_is" if has_batchnorm(self.network) else None,
             "seed": plan.seed if draws else None,
             "training_seed": plan.options.seed,
             "epoch": self.loop.done,

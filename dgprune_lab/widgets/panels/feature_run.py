@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...charts.feature_shift.map import Dot, at_ratio, boxed
-from ...core import DgpruneError, Mask, yielding
+from ...core import DgpruneError, Lock, Mask, yielding
 from ...diagnostics._features import Features, features_steps
 from ...diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number_rows
 from ...pruning import allocate
 from ...stats import Fit, trustworthiness
+from ...study import batchnorm_cell
 from .protocol import Rows, View
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
@@ -74,12 +74,12 @@ class FeatureRun:
         self.ticket = 0
         self._scorer = view.scorer  # keep a reference, so that its id is not reused
         self._fit: Fit | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @staticmethod
     def key(view: View, layer: str) -> Key:
         """Return the cache key: everything that the results depend on."""
-        mask, batchnorm = view.mask, view.batchnorm if view.study.has_batchnorm else "as_is"
+        mask, batchnorm = view.mask, batchnorm_cell(view.study, view.batchnorm)
         return view.study.content, layer, mask.scorer, id(view.scorer), mask.scope, mask.budget, batchnorm
 
     @property

@@ -9,16 +9,15 @@ from typing import Any
 from ...charts import domain_styles
 from ...charts.drop import CAPTION, span_rows
 from ...charts.layers import known, layer_rows, layers_chart, placed, waiting
-from ...core import Domain, Mask, tidy, yielding
+from ...core import Domain, Mask, batchnorm_words, tidy, yielding
 from ...diagnostics._removal import Removal, case_steps, only_layer
 from ...diagnostics.drop import EXTRA, drop_rows
 from ...pruning import allocate
-from ...study import Study
+from ...study import Study, batchnorm_cell
 from .domain_pairs import labelled
 from .menu_scores import label
 from .protocol import ESTIMATE_IMAGES, Frames, Panel, Rows, View
 
-_BATCHNORM = {"as_is": "BatchNorm as is", "recalibrate": "BatchNorm recalibrated"}
 _CACHED = 2000  # results of some kilobytes each
 
 Key = tuple[Any, ...]
@@ -100,7 +99,7 @@ def _masks(view: View) -> dict[str, Mask]:
 
 
 def _key(view: View, mask: Mask, *, layer: str, domain: Domain, images: int | None) -> Key:
-    batchnorm = view.batchnorm if view.study.has_batchnorm else "as_is"
+    batchnorm = batchnorm_cell(view.study, view.batchnorm)
     # The scorer too: two of them may remove the same filters, and only one of them have looked at a target.
     choice = mask.key, mask.scorer, repr(mask.reads), mask.ratio_requested
     return view.study.content, layer, choice, batchnorm, domain.name, images
@@ -108,7 +107,8 @@ def _key(view: View, mask: Mask, *, layer: str, domain: Domain, images: int | No
 
 def _about(view: View) -> str:
     share = f"{100 * view.mask.ratio_requested:.4g} % of the filters of one layer alone, all other layers complete"
-    return f"“{label(view.study, view.scorer)}”: {share}; {_BATCHNORM[view.batchnorm]}. {CAPTION}"
+    setting = batchnorm_words([batchnorm_cell(view.study, view.batchnorm)])
+    return f"“{label(view.study, view.scorer)}”: {share}{'; ' * bool(setting)}{setting}. {CAPTION}"
 
 
 def _worst(rows: Rows, domains: list[Domain]) -> list[str]:

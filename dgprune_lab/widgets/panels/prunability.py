@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...charts.prunability import prunability_chart, prunability_data
-from ...core import DgpruneError, tidy
+from ...core import DgpruneError, batchnorm_words, tidy
 from ...diagnostics._loss_curve import LossCurve
 from ...diagnostics.prunability import EXTRA, Search, Setting, curve_rows, loss_curve
-from ...study import Study, require_labels
+from ...study import Study, batchnorm_cell, require_labels
 from .protocol import Frames, Panel, View
 
 TOLERANCE = 0.1
 _TOLERANCES = tuple(k / 100 for k in range(1, 101))
 _EMPTY: Mapping[str, Any] = {"curve": [], "ends": [], "words": []}
 _ABOUT = (
-    "Single weights of the whole network are removed, smallest magnitude first; BatchNorm as is. Dot: the smallest "
-    "share kept whose loss on the training images stays within the tolerance. Of several networks with equal training "
+    "Single weights of the whole network are removed, smallest magnitude first{setting}. Dot: the smallest share "
+    " kept whose loss on the training images stays within the tolerance. Of several networks with equal training "
     "loss, the one with the smaller share is predicted to generalise better (Kuhn et al. 2021); one network alone "
     "proves nothing."
 )
@@ -41,7 +41,7 @@ class PrunabilityPanel(Panel):
         self._setting = Setting()
         self._content: str | None = None
         self._searched = False
-        self._data = _EMPTY
+        self._data, self._about = _EMPTY, ""
 
     def unavailable(self, study: Study) -> str | None:
         """Return why there is no training loss, if so."""
@@ -56,6 +56,8 @@ class PrunabilityPanel(Panel):
         if self.curve is None or self._content != view.study.content:
             self._content, self._searched, self._data = view.study.content, False, _EMPTY
             self.curve = loss_curve(view.study, self._setting, name=view.study.name)
+            setting = batchnorm_words([batchnorm_cell(view.study, self._setting.batchnorm)])
+            self._about = _ABOUT.format(setting="; " * bool(setting) + setting)
         return self._frame(self.curve)
 
     def background(self, view: View) -> Iterator[Frames]:
@@ -91,4 +93,4 @@ class PrunabilityPanel(Panel):
             text = "Every share is measured; rings: isolated shares within the tolerance, below one that is not."
         if curve.broken:
             text += f" The loss is not finite at {len(curve.broken)} of them, which count as above the limit."
-        return f"{_ABOUT}\n{text}"
+        return f"{self._about}\n{text}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import get_args
 
 from ...charts.drop import span_rows
@@ -10,9 +11,9 @@ from ...charts.sensitivity import map_chart
 from ...charts.sensitivity.card import facts_chart, pictures_chart, ranks_chart
 from ...charts.sensitivity.map import MEANING, METHODS, removed_rows
 from ...charts.theme import shortened
-from ...core import yielding
+from ...core import batchnorm_words, yielding
 from ...measurement import TOGETHER, Method
-from ...study import Study
+from ...study import Study, batchnorm_cell
 from . import filter_card
 from .domain_pairs import pairs, why_none
 from .menu_scores import is_quick
@@ -89,7 +90,8 @@ class SensitivityPanel(Panel):
         if cell is None or (key, cell) not in state.cards:
             return
         card = state.cards[key, cell]
-        for part, measure in (("changes", state.changes), ("maps", state.mean_maps)):
+        changes = partial(state.changes, batchnorm=view.batchnorm)
+        for part, measure in ((_changes(view), changes), ("maps", state.mean_maps)):
             if part not in card:
                 card[part] = yield from yielding(measure(view.study, key, cell), {})
                 yield self._card_frame(view, key, cell)
@@ -124,7 +126,7 @@ class SensitivityPanel(Panel):
         """Return the card's rows as far as computed."""
         card = self.state.card(view.study, key, cell)
         maps = card.get("maps", {"pictures": [], "words": []})
-        changes = card.get("changes") or filter_card.waiting_rows(view.study)
+        changes = card.get(_changes(view)) or filter_card.waiting_rows(view.study)
         span = span_rows([row for row in changes if row["change"] is not None])
         facts = {name: card[name] for name in ("histogram", "names", "weights", "weight_words")}
         ranks = filter_card.rank_rows(view.study, view.scorers, self.state.scores, layer=cell[0], filter=cell[1])
@@ -133,6 +135,11 @@ class SensitivityPanel(Panel):
             "facts": {**facts, "changes": changes, "span": span},
             "ranks": {"ranks": ranks},
         }
+
+
+def _changes(view: View) -> str:
+    """The part of a card that holds the accuracy changes under the present BatchNorm setting."""
+    return f"changes, {view.batchnorm}"
 
 
 def _as_picked(cell: Cell | None) -> Row:
@@ -147,9 +154,10 @@ def _map_frame(view: View, known: SensitivityMap) -> Row:
 def _text(view: View, method: Method, known: SensitivityMap) -> str:
     """Return what is compared, how, and the limits of the comparison."""
     pale = "" if known.is_complete(view.study) else "Pale: not computed; click a filter there. "
+    setting = batchnorm_words([batchnorm_cell(view.study, view.batchnorm)])
     return (
         f"How differently each filter contributes, within classes: {known.text[0]}\n"
         f"Measured by Captum: {MEANING[method]}.\n"
         f"{known.text[1]} {pale}A sensitive filter need not do harm: the card shows the accuracy change when it alone "
-        "is removed (BatchNorm as is)."
+        f"is removed{f' ({setting})' * bool(setting)}."
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...charts import domain_styles
 from ...charts.sensitivity.map import compared, counted, full_colour, is_significant, map_data
-from ...core import DgpruneError, tidy, yielding
+from ...core import BatchNorm, DgpruneError, tidy, yielding
 from ...diagnostics._attributions import Attributions, attribution_steps, attributor
 from ...diagnostics._removal import Removal, case_steps
 from ...diagnostics.sensitivity import EXTRA, IMAGES, effect_rows
@@ -119,8 +119,10 @@ class SensitivityState:
             _drop_oldest(self.cards, _MAX_CARDS)
         return self.cards[key, cell]
 
-    def changes(self, study: Study, key: Key, cell: Cell) -> Generator[None, None, Rows]:
-        """Measure the accuracy change of every domain when this filter alone is removed, BatchNorm as is."""
+    def changes(
+        self, study: Study, key: Key, cell: Cell, *, batchnorm: BatchNorm = "recalibrate"
+    ) -> Generator[None, None, Rows]:
+        """Measure the accuracy change of every domain when this filter alone is removed."""
         data = self.maps[key].attributions[cell[0]]
         try:
             mask = filter_card.mask_without(study, data, layer=cell[0], filter=cell[1])
@@ -128,7 +130,7 @@ class SensitivityState:
             return [{**filter_card.waiting_rows(study)[0], "label": "its layer has no other", "text": ""}]
         cases = []
         for domain in labelled(study):
-            steps = case_steps(study, mask, domain=domain, removal=Removal())
+            steps = case_steps(study, mask, domain=domain, removal=Removal(batchnorm=batchnorm))
             cases.append((yield from yielding(steps, None)))
         return filter_card.change_rows(cases)
 

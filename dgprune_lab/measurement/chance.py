@@ -1,0 +1,65 @@
+"""A warning where a network classifies a source at chance, from outcomes that are there anyway."""
+
+from __future__ import annotations
+
+from ..core import Domain, Mask, Outcomes, note
+
+_TAIL = 0.025  # of a two-sided 95 % interval
+_CAUSES = (
+    "the network expects normalised images, as with ImageNet's mean and standard deviation (Study(..., "
+    "normalise='imagenet'))",
+    "its outputs are in another order than the labels",
+    "it is not trained",
+)
+_PRUNED = "more is removed than it can lose"
+_STALE = "its BatchNorm statistics are stale (dg.recalibrate, or batchnorm='recalibrate')"
+
+
+def at_chance(outcomes: Outcomes, *, classes: int) -> bool:
+    """Return whether a network is not known to do better than guessing.
+
+    So it is where the lower end of the exact 95 % interval of the accuracy (Clopper and Pearson 1934) is not above
+    1 / classes, or where one class is predicted for all images although there are several. False without labels, and
+    where so few images cannot tell: even with all of them right the lower end would not be above chance.
+    """
+    from scipy.special import bdtrc
+
+    images, level = len(outcomes), 1 / max(classes, 1)
+    if outcomes.correct is None or outcomes.labels is None or level**images > _TAIL:
+        return False
+    right = int(outcomes.correct.sum())
+    if right == 0 or bdtrc(right - 1, images, level) > _TAIL:  # the probability of as many right by guessing
+        return True
+    return len(outcomes.predicted.unique()) == 1 < len(outcomes.labels.unique())
+
+
+class ChanceWatch:
+    """Warns once, with the usual causes, where a source is classified at chance on its score or report split.
+
+    Attributes:
+        batchnorm: whether the network has BatchNorm, whose statistics may be stale.
+        pruned: whether it is known to be pruned.
+    """
+
+    def __init__(self, *, batchnorm: bool, pruned: bool = False) -> None:
+        self.batchnorm, self.pruned, self._silent = batchnorm, pruned, False
+
+    def see(self, outcomes: Outcomes, domain: Domain, *, split: str, mask: Mask | None = None) -> None:
+        """Look at the outcomes of a split; nothing is said of a network from which `mask` removes filters."""
+        if self._silent or domain.role == "target" or split not in ("score", "report"):
+            return
+        whole = mask is None or all(bool(keep.all()) for keep in mask.keep.values())
+        if whole and at_chance(outcomes, classes=domain.classes):
+            self._silent = True
+            causes = [_PRUNED] * self.pruned + [_STALE] * self.batchnorm + [*_CAUSES]
+            note(f"{_what(outcomes, domain, split)} Usual causes: {'; '.join(causes)}.")
+
+
+def _what(outcomes: Outcomes, domain: Domain, split: str) -> str:
+    assert outcomes.correct is not None
+    images, right, predicted = len(outcomes), int(outcomes.correct.sum()), outcomes.predicted.unique()
+    always = f"; class {int(predicted[0])} is predicted for every image" if len(predicted) == 1 else ""
+    return (
+        f"source {domain.name!r} is classified at chance: {right:,} of {images:,} images of its split {split!r} are "
+        f"right ({100 * right / images:.1f} %; guessing gives {100 / domain.classes:.1f} %){always}."
+    )

@@ -1,0 +1,46 @@
+"""A network behind its normalisation, for networks that expect normalised images."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from ..core import DgpruneError, provenance_of, public, set_provenance
+from .networks import Normalise
+
+Normalisation = Literal["imagenet"] | tuple[float | Sequence[float], float | Sequence[float]]
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@public
+def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3) -> nn.Sequential:
+    """Return a network that takes images in [0, 1], normalises them and passes them to `model`.
+
+    The first module is a `Normalise`, (x - mean) / std per channel; the second is `model` itself, which is shared and
+    left as it is. Saved and loaded like any network: `dg.load(path, model=dg.models.normalised(fresh, "imagenet"))`.
+
+    Args:
+        model: expects normalised images, as networks of torchvision, timm and DomainBed do.
+        normalise: (mean, std), each a number or one per channel, in the units of the images; or "imagenet", mean
+            (.485, .456, .406) and standard deviation (.229, .224, .225).
+        channels: of the images.
+
+    Raises:
+        DgpruneError: another number of means than channels, a standard deviation that is not positive.
+    """
+    mean, std = IMAGENET if normalise == "imagenet" else normalise
+    for name, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, int | float) and len(values) not in (1, channels):
+            raise DgpruneError(
+                f"normalise: the images have {channels} channels, so {name} needs one number or {channels}; "
+                f"got {len(values)}."
+            )
+    first = Normalise(mean=mean, std=std, channels=channels)
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    network = nn.Sequential(OrderedDict(normalise=first if like is None else first.to(like), network=model))
+    network.training = first.training = model.training
+    set_provenance(network, provenance_of(model))
+    return network

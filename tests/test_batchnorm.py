@@ -1,0 +1,299 @@
+"""One BatchNorm default: whatever evaluates a mask re-estimates statistics, and every table and title says so."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from material import domain, fingerprint, norm_net, plain_net, randomise
+from read_study import lively, read_domain, read_study
+from torch import nn
+
+import dgprune_lab as dg
+from dgprune_lab.core import drain
+from dgprune_lab.diagnostics._features import features_steps
+from dgprune_lab.measurement import at_chance
+from dgprune_lab.study import batchnorm_cell
+
+PLAIN = "this network has no BatchNorm"
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    return read_study()
+
+
+@pytest.fixture(scope="module")
+def plain() -> dg.Study:
+    return read_study("plain", net=without_norm)
+
+
+def without_norm() -> nn.Sequential:
+    layers = (nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU())
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+def by_hand(study: dg.Study, mask: dg.Mask, name: str) -> dg.core.Outcomes:
+    """What a user would write."""
+    return dg.evaluate(dg.recalibrate(dg.prune(study.model, mask), study.sources), study.domain(name))
+
+
+def full_network(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a sweep chart that stand for the full network."""
+    return next(layer["data"]["values"] for layer in spec["layer"] if layer.get("data", {}).get("name") == "full")
+
+
+def accuracy(frame: pd.DataFrame, name: str, *, ratio: float = 0.5, metric: str = "accuracy") -> float:
+    rows = frame[(frame.metric == metric) & (frame.domain == name) & (frame.ratio_requested == ratio)]
+    rows = rows[rows.scorer == "l1"]
+    return float(rows.value.iloc[0])
+
+
+# name of the diagnostic: its table where no BatchNorm setting is named
+TABLES: dict[str, Any] = {
+    "sweep": lambda study: dg.sweep(study, scorers=["l1"], ratios=[0.5]),
+    "drop": lambda study: dg.diagnostics.drop(study, ratios=[0.5]),
+    "layers": lambda study: dg.diagnostics.drop(study, ratios=[0.5], by="layer"),
+    "flips": lambda study: dg.diagnostics.flips(study, ratios=[0.5]),
+    "compare": lambda study: dg.diagnostics.compare(study, scorers=["l1"], against="l2"),
+    "feature_shift": lambda study: dg.diagnostics.feature_shift(study, ratios=[0.5], embedding="none", images=60),
+}
+GIVEN: dict[str, Any] = {
+    "compare_networks": lambda study: dg.diagnostics.compare_networks([study, read_study("other")]),
+    "mean_map": lambda study: dg.diagnostics.mean_map(study, layer="0", filters=[0]),
+    "sensitivity": lambda study: dg.diagnostics.sensitivity(study, images=40),
+    "prunability": lambda study: dg.diagnostics.prunability(study, step=0.25),
+    "measure": lambda study: dg.measure(study.model, study.domains, latency=False),
+    "margin": lambda study: dg.diagnostics.margin(study),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_of_a_mask_re_estimates_by_default_and_says_so(name: str, study: dg.Study, plain: dg.Study) -> None:
+    frame = TABLES[name](study)
+    pruned = frame[frame.ratio_requested == 0.5]
+    assert len(pruned) and set(pruned.batchnorm) == {"recalibrate"}
+    assert set(frame[frame.ratio_requested == 0].batchnorm) <= {"as_is"}, "the full network is as given"
+    assert TABLES[name](plain).batchnorm.isna().all(), PLAIN
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_table_of_the_network_as_given_says_so(name: str, study: dg.Study, plain: dg.Study) -> None:
+    assert set(GIVEN[name](study).batchnorm) == {"as_is"}
+    if name != "compare_networks":
+        assert GIVEN[name](plain).batchnorm.isna().all(), PLAIN
+
+
+def test_numbers_of_a_mask_are_those_of_the_re_estimated_network(study: dg.Study) -> None:
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    for name in ("a", "t"):
+        wanted = by_hand(study, mask, name)
+        stale = dg.evaluate(dg.prune(study.model, mask), study.domain(name))
+        assert not torch.equal(wanted.predicted, stale.predicted), "the setting matters here"
+        assert torch.equal(study.outcomes(mask, domain=name).loss, wanted.loss)
+        assert torch.equal(drain(study.steps(mask, domain=name)).loss, wanted.loss)
+        assert torch.equal(dg.evaluate(study.network(mask), study.domain(name)).loss, wanted.loss)
+        full = dg.evaluate(study.model, study.domain(name))
+        assert torch.equal(study.outcomes(None, domain=name).loss, full.loss), "the full network is as given"
+        assert accuracy(TABLES["sweep"](study), name) == wanted.accuracy
+        assert accuracy(TABLES["compare"](study), name) == wanted.accuracy
+        change = accuracy(TABLES["drop"](study), name, metric="accuracy_change")
+        assert change == pytest.approx(wanted.accuracy - full.accuracy)
+    features = [
+        drain(features_steps(study, "4", masks=[mask], batchnorm="recalibrate", images=60, split="report")),
+        drain(study.feature_steps(mask, layer="4", domain="a", images=60)),
+        drain(study.feature_steps(mask, layer="4", domain="a", images=60, batchnorm="recalibrate")),
+        drain(study.feature_steps(mask, layer="4", domain="a", images=60, batchnorm="as_is")),
+    ]
+    assert torch.equal(features[1], features[2]) and not torch.equal(features[1], features[3])
+
+
+def test_the_explorer_its_panels_and_diagnostics_have_one_default() -> None:
+    named = (dg.sweep, *(getattr(dg.diagnostics, name) for name in ("drop", "flips", "compare", "feature_shift")))
+    assert {inspect.signature(each).parameters["batchnorm"].default for each in named} == {"recalibrate"}
+    explorer = dg.Explorer(read_study())
+    explorer.close()
+    assert explorer.batchnorm == "recalibrate"
+
+
+def test_at_ratio_0_the_change_is_named_as_that_of_the_re_estimation(study: dg.Study) -> None:
+    frame = dg.diagnostics.drop(study, ratios=[0.0, 0.5])
+    full, again = dg.evaluate(study.model, study.domain("t")), dg.recalibrate(study.model, study.sources)
+    wanted = dg.evaluate(again, study.domain("t")).accuracy - full.accuracy
+    assert wanted != 0 and accuracy(frame, "t", ratio=0.0, metric="accuracy_change") == pytest.approx(wanted)
+    for chart in (dg.charts.drop_curve(frame), dg.charts.drop(frame[frame.ratio_requested == 0])):
+        assert "At 0 % the change is the re-estimation's." in chart.to_dict()["title"]["subtitle"]
+    alone = dg.charts.drop(frame[frame.ratio_requested == 0.5]).to_dict()["title"]
+    assert alone["text"] == "Accuracy change, BatchNorm re-estimated" and "subtitle" not in alone
+    swept = dg.charts.sweep(dg.sweep(study, scorers=["l1"], ratios=[0.0, 0.5])).to_dict()
+    assert full_network(swept) == [], "what is measured at 0 % is not the full network as given"
+    as_is = dg.charts.sweep(dg.sweep(study, scorers=["l1"], ratios=[0.0, 0.5], batchnorm="as_is")).to_dict()
+    assert [row["domain"] for row in full_network(as_is)] == ["a", "t"]
+    assert as_is["title"]["text"] == "Accuracy, BatchNorm as is" and "subtitle" not in as_is["title"]
+
+
+@pytest.mark.parametrize(("batchnorm", "said"), [("recalibrate", True), ("as_is", False)])
+def test_the_explorers_sentence_at_0_names_the_re_estimation(batchnorm: Any, said: bool, study: dg.Study) -> None:
+    explorer = dg.Explorer(study, ratio=0.0, batchnorm=batchnorm)
+    assert explorer.wait()
+    sentence = explorer._session.measurements.exact(explorer.view).payload["sentence"]  # type: ignore[union-attr]
+    explorer.close()
+    start = "Nothing removed; the change is that of re-estimating BatchNorm: " if said else "Nothing removed: "
+    assert sentence.startswith(f"{start}a ")
+
+
+def test_the_head_of_a_summary_says_the_setting(study: dg.Study, plain: dg.Study) -> None:
+    assert dg.summary(TABLES["sweep"](study)).columns.name == "BatchNorm re-estimated"
+    assert "BatchNorm re-estimated" in str(dg.summary(TABLES["sweep"](study)))
+    assert dg.summary(TABLES["sweep"](plain)).columns.name is None
+
+
+def test_titles_of_a_network_without_batchnorm_say_nothing_of_it(plain: dg.Study) -> None:
+    frame = dg.diagnostics.drop(plain, ratios=[0.0, 0.5])
+    assert (frame[(frame.ratio_requested == 0) & (frame.metric == "accuracy_change")].value == 0).all()
+    assert "BatchNorm" not in str(dg.charts.drop_curve(frame).to_dict()["title"])
+    assert batchnorm_cell(plain, "recalibrate") is None
+
+
+def test_sources_without_a_train_split_are_told_of_the_setting() -> None:
+    model = randomise(norm_net(), dtype=torch.float32)
+    splits = {"score": list(range(20)), "report": list(range(20, 60))}
+    bare = dg.Study(model, sources=[domain("a", splits=splits)])
+    with pytest.raises(dg.DgpruneError, match=r"train split.*batchnorm='as_is'"):
+        dg.sweep(bare, scorers=["l1"], ratios=[0.5])
+    assert len(dg.sweep(bare, scorers=["l1"], ratios=[0.5], batchnorm="as_is"))
+
+
+# ---- at chance
+
+
+def outcomes_of(predicted: list[int], labels: list[int]) -> dg.core.Outcomes:
+    count = len(labels)
+    rows, loss = torch.arange(count), torch.zeros(count, dtype=torch.float64)
+    return dg.core.Outcomes(predicted=torch.tensor(predicted), loss=loss, index=rows, labels=torch.tensor(labels))
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "classes", "expected"),
+    [
+        (10, 100, 10, True),
+        (16, 100, 10, True),  # 16 or more of 100 by guessing: 4 %
+        (17, 100, 10, False),  # 2.1 %
+        (0, 50, 10, True),
+        (61, 100, 2, False),
+        (59, 100, 2, True),
+        (1, 1, 10, False),  # a single image cannot tell
+        (5, 5, 2, False),  # nor can five of two classes: all right by guessing is 3 %
+        (2, 6, 2, True),
+    ],
+)
+def test_chance_is_an_exact_binomial_bound(right: int, images: int, classes: int, expected: bool) -> None:
+    labels = [k % classes for k in range(images)]
+    predicted = [label if k < right else (label + 1) % classes for k, label in enumerate(labels)]
+    assert at_chance(outcomes_of(predicted, labels), classes=classes) is expected
+
+
+def test_one_class_for_every_image_is_chance_whatever_the_share_of_that_class() -> None:
+    labels = [0] * 70 + [1, 2, 3] * 10
+    assert at_chance(outcomes_of([0] * 100, labels), classes=4)
+    assert not at_chance(outcomes_of([0] * 99 + [3], labels), classes=4)
+    assert not at_chance(outcomes_of([0] * 100, [0] * 100), classes=4), "there is one class only"
+
+
+def test_a_study_warns_once_where_a_source_is_at_chance() -> None:
+    model = lively(norm_net, seed=3)
+    good = read_domain(model, "a", seed=1)
+    wrong = dg.Domain.from_arrays(
+        "b",
+        images=good.images,
+        labels=(good.labels + 1) % 4,
+        splits=good.splits,
+        classes=4,  # type: ignore[operator]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        study = dg.Study(model, sources=[good, wrong], targets=[])  # nothing is measured yet
+        study.outcomes(None, domain="a")
+    message = r"source 'b' is classified at chance: 0 of 300 .*0\.0 %; guessing gives 25\.0 %.*normalise.*order"
+    with pytest.warns(dg.DgpruneNote, match=message) as caught:
+        dg.diagnostics.drop(study)
+        dg.sweep(study, scorers=["l1"], ratios=[0.0, 0.5])
+    assert len([w for w in caught if "at chance" in str(w.message)]) == 1, "once per study"
+    with pytest.warns(dg.DgpruneNote, match=r"source 'b' is classified at chance.*BatchNorm statistics are stale"):
+        dg.measure(model, [good, wrong], latency=False)
+    target = dg.Study(model, sources=[good], targets=[wrong])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dg.diagnostics.drop(target)  # a target at chance is a finding
+        unlabelled = dg.Domain.from_arrays("c", images=good.images, splits=good.splits)
+        dg.Study(model, sources=[unlabelled]).outcomes(None, domain="c")
+
+
+def test_a_network_whose_statistics_lag_is_re_estimated_after_fine_tuning_or_warned_of() -> None:
+    """A small momentum, as in EfficientNet: after a few batches the statistics are still the first ones."""
+    pool = domain("any", count=1500)
+    model = dg.recalibrate(randomise(norm_net(), seed=3, dtype=torch.float32), [pool])
+    with torch.no_grad():  # every class about equally often
+        logits = model(pool.take(torch.arange(500)).images)
+        model[-1].weight /= logits.std(0)[:, None]
+        model[-1].bias.copy_((model[-1].bias - logits.mean(0)) / logits.std(0))
+    study = dg.Study(model, sources=[read_domain(model, "a", seed=1)])
+    for module in study.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0001
+            module.running_mean.add_(40.0)  # type: ignore[union-attr, operator]
+    options = dg.TrainingOptions(epochs=1, lr=1e-3, batch_size=50, schedule="constant")
+    plan: dict[str, Any] = {"ratio": 0.3, "rounds": 1, "epochs": 1, "options": options}
+    with pytest.warns(dg.DgpruneNote, match=r"'a' is classified at chance.*class \d is predicted for every image"):
+        stale = dg.prune_and_tune(study, None, **plan)  # the dense control: nothing is removed
+    fresh = dg.prune_and_tune(study, None, **plan, batchnorm="recalibrate")
+    last = [run.table[(run.table.stage == "tuned") & (run.table.metric == "accuracy")] for run in (stale, fresh)]
+    assert last[1].value.item() > last[0].value.item() + 0.2
+    assert [rows.batchnorm.item() for rows in last] == ["as_is", "recalibrate"]
+    again = dg.recalibrate(fresh.network, study.sources)
+    assert torch.equal(
+        dg.evaluate(again, study.domain("a")).loss, dg.evaluate(fresh.network, study.domain("a")).loss
+    ), "the statistics of the tuned network are the re-estimated ones"
+    assert dg.provenance_of(fresh.network).finetuning == {"any/train": "images", "a/train": "labels"}
+
+
+# ---- normalisation
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+def test_normalise_is_the_first_module_of_the_network_that_is_studied(tmp_path: Path) -> None:
+    model = lively(norm_net, seed=3)
+    before = fingerprint(model)
+    source = read_domain(model, "a", seed=1)
+    study = dg.Study(model, sources=[source], normalise=(MEAN, STD))
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    shifted = dg.Domain.from_arrays("a", images=source.images, labels=source.labels, splits=source.splits, classes=4)
+    with torch.no_grad():
+        rows = shifted.rows("report")
+        wanted = model.eval()((shifted.take(rows).images - mean) / std).argmax(1)
+    assert torch.equal(study.outcomes(None, domain="a").predicted, wanted)
+    assert fingerprint(model) == before, "the network that was given is untouched"
+    small = study.network(mask)
+    path = dg.save(small, tmp_path / "small")
+    again = dg.load(path, model=dg.models.normalised(lively(norm_net, seed=3), (MEAN, STD)))
+    assert torch.equal(dg.evaluate(again, source).loss, dg.evaluate(small, source).loss)
+    assert torch.equal(study.on("cpu").outcomes(None, domain="a").predicted, wanted), "not normalised twice"
+
+
+def test_imagenet_names_the_usual_numbers_and_wrong_ones_are_refused() -> None:
+    network = dg.models.normalised(norm_net(), "imagenet")
+    assert network[0].mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert network[0].std.tolist() == pytest.approx([0.229, 0.224, 0.225])
+    model = randomise(norm_net(), dtype=torch.float32)
+    for wrong in (((0.5, 0.5), (0.5, 0.5)), (0.5, 0.0), (0.5,), "cifar"):
+        with pytest.raises(dg.DgpruneError, match=r"normalise|std"):
+            dg.Study(model, sources=[domain("a")], normalise=wrong)  # type: ignore[arg-type]
+    double = dg.models.normalised(randomise(plain_net()), "imagenet")
+    assert double[0].mean.dtype == torch.float64, "the type of the network"
