@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import subprocess
+import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -468,3 +471,62 @@ def test_a_copy_in_eval_mode_shares_weights_and_no_buffer() -> None:
 def test_the_proof_needs_no_more_than_two_images_and_runs_in_the_type_of_the_network() -> None:
     for dtype in (torch.float64, torch.bfloat16):
         prove_copies(randomise(norm_net(), dtype=dtype), IMAGES[:1], training=True)
+
+
+TF32: dict[str, Callable[[], Any]] = {
+    "default": lambda: None,
+    "legacy": lambda: torch.set_float32_matmul_precision("high"),
+    "legacy, convolutions": lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
+    "new": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "new, convolutions": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+}
+
+
+def settings() -> list[Any]:
+    """What decides how float32 is computed on a GPU."""
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+    read: list[Callable[[], Any]] = [
+        lambda: cudnn.allow_tf32,
+        lambda: cuda.matmul.allow_tf32,
+        lambda: (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.benchmark_limit),
+        lambda: (torch.backends.fp32_precision, cudnn.conv.fp32_precision, cuda.matmul.fp32_precision),
+    ]
+    values = []
+    for one in read:
+        try:
+            values.append(one())
+        except (RuntimeError, AttributeError) as error:  # mixed settings cannot be read; older versions lack some
+            values.append(type(error).__name__)
+    return values
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of the two ways to set TF32
+@pytest.mark.parametrize("setting", TF32)
+def test_tf32_makes_no_harmless_network_on_a_gpu_refused_and_stays_as_it_was(setting: str) -> None:
+    code = f"""
+import torch, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from material import randomise
+import dgprune_lab as dg
+from dgprune_lab.pruning import folded, prove_copies
+from test_copies import TF32, settings
+TF32[{setting!r}]()
+before = settings()
+net = randomise(dg.models.networks.resnet18_32(), dtype=torch.float32).cuda()
+images = torch.rand(8, 3, 32, 32, device="cuda")
+net[1].register_forward_hook(lambda module, inputs, output: None)
+prove_copies(net, images, training=True)
+folded(net, images)
+net[1].register_forward_hook(lambda module, inputs, output: 1.01 * output)
+try:
+    prove_copies(net, images)
+except dg.DgpruneError as error:
+    assert "hooks on this network change its output" in str(error), error
+else:
+    raise SystemExit("not refused")
+assert settings() == before, (before, settings())
+print("fine", before)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("fine"), done.stdout + done.stderr

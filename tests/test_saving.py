@@ -351,3 +351,21 @@ def test_the_json_beside_a_shipped_network_is_its_card(name: str) -> None:
     assert (
         dg.load(RESOURCES / name).state_dict().keys() == build(card["builder"], **card["options"]).state_dict().keys()
     )
+
+
+@pytest.mark.gpu
+def test_a_network_on_a_gpu_is_saved_and_loaded_on_the_cpu(tmp_path: Path) -> None:
+    there = torch.tensor([0.1, 0.2, 0.3], device="cuda")
+    with torch.device("cuda"):
+        net = networks.digits_net(mean=there, std=there, seed=2)  # type: ignore[arg-type]
+    assert {p.device.type for p in [*net.parameters(), *net.buffers()]} == {"cpu"}
+    here = networks.digits_net(mean=[0.1, 0.2, 0.3], std=[0.1, 0.2, 0.3], seed=2).state_dict()
+    assert all(torch.equal(tensor, here[name]) for name, tensor in net.state_dict().items())
+    net = net.cuda()
+    mask = dg.Mask.by_hand(dg.read_groups(net, torch.rand(1, 3, 28, 28)), removed={"conv1": [0, 4]})
+    pruned = dg.prune(net, mask)
+    assert {p.device.type for p in [*pruned.parameters(), *pruned.buffers()]} == {"cuda"}
+    path = dg.save(pruned, tmp_path / "a")
+    for back in (dg.load(path), dg.load(path, model=networks.digits_net().cuda())):
+        assert {p.device.type for p in [*back.parameters(), *back.buffers()]} == {"cpu"}
+        assert all(torch.equal(t.cpu(), back.state_dict()[n]) for n, t in pruned.state_dict().items())

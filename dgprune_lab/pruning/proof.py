@@ -98,21 +98,21 @@ def full_precision(images: Tensor) -> Iterator[None]:
 
     TF32 is the default of convolutions, and makes two ways to compute the same logits differ by about 0.1 %.
     """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    owners: list[Any] = [matmul, cudnn]
+    name, exact = "allow_tf32", False
+    if hasattr(cudnn, "conv"):  # since PyTorch 2.9; reading the older names fails where these were set
+        owners, name, exact = [matmul, cudnn.conv, cudnn.rnn], "fp32_precision", "ieee"  # type: ignore[assignment]
     if not images.is_cuda:
+        owners = []
+    before = [getattr(owner, name) for owner in owners]
+    try:
+        for owner in owners:
+            setattr(owner, name, exact)
         yield
-        return
-    with torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled,
-        benchmark=torch.backends.cudnn.benchmark,
-        deterministic=torch.backends.cudnn.deterministic,
-        allow_tf32=False,
-    ):
-        matmul = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = matmul
+    finally:
+        for owner, value in zip(owners, before, strict=True):
+            setattr(owner, name, value)
 
 
 def _images(model: nn.Module, example: Tensor) -> Tensor:
