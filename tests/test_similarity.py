@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from test_discrepancy import holds, ids, normal, over_fours
 
 from dgprune_lab.core.errors import DgpruneError
@@ -143,3 +144,46 @@ KERNEL: dict[str, Any] = {"bandwidth": 1.0}
 def test_features_that_do_not_fit_are_refused(call: partial[Any], sentence: str) -> None:
     with pytest.raises(DgpruneError, match=sentence):
         call()
+
+
+# A filter that is nearly silent ---------------------------------------------------------------------------------------
+
+
+def rarely(count: int, seed: int) -> NDArray[np.float64]:
+    """Eight filters, the last of which hardly ever responds."""
+    rows = np.random.default_rng(seed).standard_normal((count, 8))
+    rows[:, 7] = np.maximum(rows[:, 7] - 2.7, 0)
+    return rows
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_two_draws_of_one_distribution_are_not_far_apart_where_a_filter_is_nearly_silent(scale: float) -> None:
+    pairs = [(scale * rarely(250, k), scale * rarely(250, k + 500)) for k in range(60)]
+    largest = 0.0
+    for first, second in pairs:
+        sets = standardised({"first": first, "second": second}, by=first)
+        largest = max(largest, abs(coral(sets["first"], sets["second"], ids=ids(250, 250)).value))
+    shifted = scale * (rarely(250, 999) * [1, 1, 1, 1, 1, 1, 2, 1])
+    sets = standardised({"first": pairs[0][0], "second": shifted}, by=pairs[0][0])
+    apart = coral(sets["first"], sets["second"], ids=ids(250, 250)).value
+    assert largest < 0.02 < apart, "a filter of twice the spread is found"
+
+
+def test_the_floor_of_the_standard_deviation_is_a_tenth_of_the_pooled_one() -> None:
+    by = np.array([[-1.0, 0.001], [1.0, -0.001]]) / np.sqrt(2)  # standard deviations 1 and .001
+    floor = 0.1 * np.sqrt((1 + 1e-6) / 2)
+    result = standardised({"a": by}, by=by)["a"]
+    assert result == pytest.approx(by / [1, floor])
+    large = standardised({"a": np.array([[0.0, 0.0], [3000.0, 5000.0]])}, by=np.array([[0.0, 0.0], [3000.0, 0.0]]))
+    assert large["a"][1, 1] == pytest.approx(5000 / (0.1 * 3000 / np.sqrt(2))), (
+        "constant in `by`: never below the floor"
+    )
+
+
+def test_a_column_of_rounding_errors_is_constant() -> None:
+    by = normal(50, 2)
+    by[:, 1] = np.float32(0.3) + 1e-7 * np.random.default_rng(0).standard_normal(50)
+    result = standardised({"a": by, "b": by + [0, 2e-7]}, by=by)
+    assert (result["a"][:, 1] == 0).all() and (result["b"][:, 1] == 0).all()
+    with pytest.raises(DgpruneError, match="every filter responds to all images alike"):
+        standardised({"a": by[:, 1:]}, by=by[:, 1:])

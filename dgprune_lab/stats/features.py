@@ -15,14 +15,19 @@ Values = NDArray[np.float64]
 Ids = NDArray[np.generic]
 
 FEWEST = 8
+_FLOOR = 0.1  # of a standard deviation, as a share of the pooled one
+_ROUNDING = 1e-5  # sums of float32 in another order differ by less
 
 
 def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]:
     """Return every set of features in the units of one of them.
 
-    (x - mean(by)) / sd(by), column by column, with the standard deviation divided by n - 1. A column that is constant
-    in `by` has no unit: its mean is subtracted and it is divided by 1. So a filter that is removed everywhere stays a
-    column of 0, and one that only responds elsewhere keeps the size of its responses.
+    (x - mean(by)) / max(sd(by), f), column by column, with the standard deviation divided by n - 1. The floor f is a
+    tenth of the pooled standard deviation, the root of the mean variance in `by` of the filters that vary: else a
+    filter that is nearly silent in `by` would outweigh all others in the other sets. A column that is constant in `by`,
+    up to rounding errors, has no unit: its mean is subtracted and it is divided by 1 or by f, whichever is larger. So
+    a filter that is removed everywhere stays a column of 0, and one that only responds elsewhere keeps the size of its
+    responses or less.
 
     Args:
         features: name -> (N, D); N may differ.
@@ -45,8 +50,12 @@ def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]
         )
     fixed = constant(unit)
     mean = np.where(fixed, unit[0], unit.mean(0))
-    deviation = np.where(fixed, 1.0, np.sqrt(((unit - mean) ** 2).sum(0) / max(len(unit) - 1, 1)))
-    return {name: (rows - mean) / deviation for name, rows in tables.items()}
+    variance = ((unit - mean) ** 2).sum(0) / max(len(unit) - 1, 1)
+    floor = _FLOOR * np.sqrt(variance[~fixed].mean()) if not fixed.all() else 0.0
+    deviation = np.maximum(np.where(fixed, 1.0, np.sqrt(variance)), floor)
+    centred = {name: rows - mean for name, rows in tables.items()}
+    rounding = np.where(fixed, _ROUNDING * np.abs(mean), 0.0)
+    return {name: np.where(np.abs(rows) <= rounding, 0.0, rows) / deviation for name, rows in centred.items()}
 
 
 def median_distance(rows: Rows) -> float:
@@ -113,8 +122,8 @@ def check_sizes(axis: int, **tables: Ids) -> None:
 
 
 def constant(rows: Values) -> NDArray[np.bool_]:
-    """Return which columns never change: compared, since their standard deviation need not be exactly 0."""
-    return (rows == rows[:1]).all(0)
+    """Return which columns never change, up to rounding errors of float32: 1e-5 of their largest absolute value."""
+    return np.ptp(rows, axis=0) <= _ROUNDING * np.abs(rows).max(0)
 
 
 def estimate(value: float, low: float, high: float) -> Estimate:
