@@ -183,7 +183,7 @@ def test_the_floor_of_the_standard_deviation_is_a_tenth_of_the_pooled_one() -> N
 def test_a_column_of_rounding_errors_is_constant() -> None:
     by = normal(50, 2)
     by[:, 1] = np.float32(0.3) + 1e-7 * np.random.default_rng(0).standard_normal(50)
-    result = standardised({"a": by, "b": by + [0, 2e-7]}, by=by)
+    result = standardised({"a": by, "b": by + np.array([0, 2e-7])}, by=by)
     assert (result["a"][:, 1] == 0).all() and (result["b"][:, 1] == 0).all()
     with pytest.raises(DgpruneError, match="every filter responds to all images alike"):
         standardised({"a": by[:, 1:]}, by=by[:, 1:])
