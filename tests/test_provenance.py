@@ -216,7 +216,9 @@ def test_it_survives_a_file(provenance: Provenance) -> None:
 
 @pytest.mark.parametrize("value", [{"scorers": {}}, {"scorer": ["t/score"]}, {"scorer": {"t/score": "seen"}}, "all"])
 def test_a_file_without_provenance_is_refused(value: Any) -> None:
-    with pytest.raises(dg.DgpruneError, match=r"(stage 'scorer' maps splits|a provenance has the stages)"):
+    with pytest.raises(
+        dg.DgpruneError, match=r"(stage 'scorer' maps splits|a provenance has the stages|value must be a dict)"
+    ):
         Provenance.from_json(value)
 
 
@@ -238,9 +240,21 @@ def test_reads_that_name_no_split_are_refused(reads: Any) -> None:
     model = randomise(norm_net(), dtype=torch.float32)
     graph = dg.read_groups(model, torch.zeros(1, 3, 12, 12))
     frame = pd.DataFrame({"layer": [], "filter": [], "score": []})
-    with pytest.raises(dg.DgpruneError, match=r"reads of the scores 'mine' must name splits and what was read"):
+    with pytest.raises(dg.DgpruneError, match=r"reads of the scores 'mine' must name splits|reads must be a dict"):
         dg.Scores.from_frame(frame, graph=graph, scorer="mine", reads=reads)
-    with pytest.raises(dg.DgpruneError, match=r"reads of a mask by hand must name splits"):
+    with pytest.raises(dg.DgpruneError, match=r"reads of a mask by hand must name splits|reads must be a dict"):
         dg.Mask.by_hand(graph, reads=reads)
     assert declared(None, what="") is None and declared({}, what="") == {}
     assert declared({"by/night/score": "labels"}, what="") == {"by/night/score": "labels"}
+
+
+def test_a_provenance_cannot_be_changed_by_whoever_reads_it() -> None:
+    entries = {"t/score": "labels"}
+    provenance = Provenance(training={}, scorer=cast(Reads, entries))
+    entries.clear()
+    with pytest.raises(TypeError):
+        provenance.scorer["t/score"] = "none"  # type: ignore[index]
+    provenance.to_json()["scorer"].clear()
+    assert provenance.seen("scorer", "t", "score") == "labels" and provenance == Provenance(
+        training={}, scorer={"t/score": "labels"}
+    )

@@ -1,13 +1,14 @@
-"""Provenance: what each stage of a network's life has read."""
+"""Provenance: which data each stage of a network's life has read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from .border import public
 from .errors import DgpruneError
+from .frozen import Frozen
 from .tables import SEEN, Seen
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 CHOOSING: tuple[Stage, ...] = ("scorer", "finetuning", "selection")
 """The stages that make a number target-aware; what training has read has a separate column."""
 MORE = "*"
-"""Key in place of a split: unknown data were read beyond what is listed."""
+"""Key in place of a split: further, unknown data were read."""
 _LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
 _ADDS = ("images", "labels")  # labels of other images are worth naming beside the reported images; nothing else is
 _WHO = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
@@ -39,14 +40,18 @@ class Notice(NamedTuple):
 class Provenance:
     """What each stage read of each split: {"mnist/train": "labels"}; None for unknown.
 
-    The training of a network from elsewhere is unknown, never "none". Stages that have not happened are empty. What is
-    known stays known when something unknown follows: the entry `"*"` then stands for the rest.
+    The training of a network from elsewhere is unknown, never "none". Stages that have not happened are empty. Where
+    unknown reads follow known ones, the known entries stay and the entry `"*"` stands for the unknown rest.
     """
 
     training: Reads = None
     scorer: Reads = field(default_factory=dict)
     finetuning: Reads = field(default_factory=dict)
     selection: Reads = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        reads = {stage: getattr(self, stage) for stage in STAGES}
+        self.__dict__.update({stage: Frozen(entries) for stage, entries in reads.items() if entries is not None})
 
     def seen(self, stage: Stage, domain: str, split: str) -> Seen:
         """Return what this stage has read of a split of a domain."""
@@ -63,15 +68,15 @@ class Provenance:
         return [name for name, is_target in self._verdicts(roles).items() if is_target]
 
     def target_aware(self, roles: Roles, domain: str | None = None) -> bool | None:
-        """Return the cell `target_aware` of a row about this domain; None for unknown.
+        """Return the value of the column `target_aware` for a row about this domain; None for unknown.
 
-        On a row about a target: whether scorer, fine-tuning or selection looked at any split of it. On a row about a
+        In a row about a target: whether scorer, fine-tuning or selection looked at any split of it. In a row about a
         source, or about no domain: whether they looked at any target. A domain without a role counts as a target if
         training is known not to have read it.
 
         Args:
             roles: domain name -> "source", "target" or None; see `roles_of`.
-            domain: what the row reports; None for a row about no single domain.
+            domain: name of the domain that the row reports; None for a row about no single domain.
         """
         verdicts = self._verdicts(roles)
         if domain is not None and roles.get(domain) != "source":
@@ -82,20 +87,20 @@ class Provenance:
         return None if unsure else False
 
     def columns(self, domain: str, split: str, *, roles: Roles | None = None) -> dict[str, str | bool | None]:
-        """Return the cells of a row about this split: the four seen_by_*, and target_aware where roles are given."""
+        """Return the columns of a row about this split: the four seen_by_*, and target_aware where roles are given."""
         stages = zip(SEEN, STAGES, strict=True)
         seen: dict[str, str | bool | None] = {name: self.seen(stage, domain, split) for name, stage in stages}
         return seen if roles is None else {**seen, "target_aware": self.target_aware(roles, domain)}
 
     def notice(self, roles: Roles, *, split: str) -> Notice | None:
-        """Say in one sentence who looked at what: any split of a target, or the reported split of a source.
+        """Return one sentence on which stage looked at any split of a target, or at the reported split of a source.
 
         Args:
-            roles: of the domains that are reported.
+            roles: name -> role of the domains that are reported.
             split: the split that is reported.
 
         Returns:
-            None where scorer, fine-tuning and selection are known to have looked at none of this.
+            The sentence; None where scorer, fine-tuning and selection are known to have looked at none of these.
         """
         clauses, unknown = [], []
         for stage in CHOOSING:
@@ -114,15 +119,16 @@ class Provenance:
         return replace(self, **{stage: merged(getattr(self, stage), entries)})
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dictionaries, for a card."""
-        return asdict(self)
+        """Return the stages as plain dictionaries, for a JSON card."""
+        reads = {stage: getattr(self, stage) for stage in STAGES}
+        return {stage: None if entries is None else dict(entries) for stage, entries in reads.items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Provenance:
-        """Return the provenance that a card holds; None gives an unknown training.
+        """Return the provenance that a JSON card holds; for None, one whose training is unknown.
 
         Raises:
-            DgpruneError: it is no provenance.
+            DgpruneError: the value is no provenance.
         """
         if value is None:
             return cls()
@@ -138,7 +144,7 @@ class Provenance:
         return _entries(getattr(self, stage))
 
     def _verdicts(self, roles: Roles) -> dict[str, bool | None]:
-        """Each domain that a choosing stage looked at -> whether it is a target."""
+        """Each domain that scorer, fine-tuning or selection looked at -> whether it is a target; None for unknown."""
         seen = {name for stage in CHOOSING for name, _, _ in _splits(self._entries(stage))}
         return {name: self._is_target(name, roles) for name in _ordered(seen, roles)}
 
@@ -148,7 +154,7 @@ class Provenance:
         return {"none": True, "unknown": None}.get(self.seen_anywhere("training", name), False)
 
     def _phrases(self, stage: Stage, roles: Roles, split: str) -> list[str]:
-        """What one stage looked at, as ends of a sentence; the images that are reported first."""
+        """What one stage looked at, as phrases that end a sentence; those on the reported images come first."""
         reported: dict[str, Seen] = {}
         others: dict[str, Seen] = {}
         for name, other, use in _splits(self._entries(stage)):
@@ -169,10 +175,10 @@ class Provenance:
 
 
 def merged(first: Reads, second: Reads) -> Reads:
-    """Merge two records of reads: for each split the stronger use.
+    """Merge two records of reads; for each split the stronger of the two uses stays.
 
-    Labels cover images, images cover unknown, unknown covers nothing. Where one record is unknown (None), the
-    entries of the other stay, and `"*"` says that more may have been read.
+    Labels are stronger than images, images than unknown. Where one record is unknown (None), the entries of the other
+    stay, and `"*"` says that more may have been read.
 
     >>> merged({"a/score": "images"}, {"a/score": "labels", "b/score": "images"})
     {'a/score': 'labels', 'b/score': 'images'}
@@ -187,14 +193,14 @@ def merged(first: Reads, second: Reads) -> Reads:
 
 
 def declared(reads: Mapping[str, Any] | None, *, what: str) -> Reads:
-    """Check what a user declares as read; None stays unknown.
+    """Check and return the reads that a user declares; None stays unknown.
 
     Args:
-        reads: {"mnist_m/score": "images"} or "labels" per split; {} for nothing at all.
-        what: the object they belong to, for the error message.
+        reads: what was read of each split, "images" or "labels": {"mnist_m/score": "images"}; {} for nothing.
+        what: the object that the reads belong to, for the error message.
 
     Raises:
-        DgpruneError: a key that names no split of a domain, or something else than images or labels.
+        DgpruneError: a key that names no split of a domain, or a value other than "images" or "labels".
     """
     if reads is None:
         return None
@@ -209,7 +215,7 @@ def declared(reads: Mapping[str, Any] | None, *, what: str) -> Reads:
 
 
 def roles_of(domains: Iterable[Domain]) -> dict[str, str | None]:
-    """Return domain name -> role, in their order."""
+    """Return domain name -> role, in the order of the domains."""
     return {domain.name: domain.role for domain in domains}
 
 
@@ -225,13 +231,13 @@ def set_provenance(model: Any, provenance: Provenance) -> None:
 
 
 def _entries(reads: Reads) -> Mapping[str, Seen]:
-    """A stage's entries without splits that were not read; `"*"` is only ever unknown."""
+    """The entries of a stage without the splits that were not read; the value of `"*"` is always "unknown"."""
     entries: Mapping[str, Seen] = {MORE: "unknown"} if reads is None else reads
     return {key: "unknown" if key == MORE else use for key, use in entries.items() if use != "none"}
 
 
 def _splits(entries: Mapping[str, Seen]) -> Iterator[tuple[str, str, Seen]]:
-    """(domain, split, use) of every split that images or labels were read of; a domain's name may hold a slash."""
+    """(domain, split, use) of every split whose images or labels were read; a domain's name may hold a slash."""
     for key, use in entries.items():
         domain, slash, split = key.rpartition("/")
         if slash and use in ("images", "labels"):
@@ -239,7 +245,7 @@ def _splits(entries: Mapping[str, Seen]) -> Iterator[tuple[str, str, Seen]]:
 
 
 def _ordered(names: Iterable[str], roles: Roles) -> list[str]:
-    """Names in the order of the roles, others last and by name."""
+    """The names in the order of `roles`; names without a role come last, sorted."""
     order = list(roles)
     return sorted(names, key=lambda name: (order.index(name) if name in roles else len(order), name))
 

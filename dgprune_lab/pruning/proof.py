@@ -26,13 +26,13 @@ _HOOKED = ("_forward_hooks", "_forward_pre_hooks")
 def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -> None:
     """Refuse a network of which a copy would not be one; the network itself is never run, and nothing of it changes.
 
-    A copy with other weights runs on two images while every tensor that enters an operation is looked at: none may be a
-    weight that is not the copy's own, and none from outside may be written to. Its logits must differ from those of a
-    copy with equal weights, which must be the same when it runs again, and the same with the network's hooks.
+    A copy with other weights runs on an image, given twice, while every tensor that enters an operation is looked at:
+    none may be a weight that is not the copy's own, and none from outside may be written to. Its logits must differ
+    from those of a copy with equal weights, which must be the same each time and with the network's hooks.
 
     Args:
         model: untouched.
-        example: (N, C, H, W) images of the size the network takes; two of them are used.
+        example: (N, C, H, W) images of the size the network takes; the first is used.
         training: the copies will be trained: they are watched in train mode too.
 
     Raises:
@@ -46,14 +46,15 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
         other = _run(rebuild(model, _changed).eval(), images, watched=model)
         plain = _run(shared_copy(model), images)
         if torch.equal(other, plain) and any(p.ndim > 1 for p in model.parameters()):
-            constant = (
-                "do not depend on its input or" if torch.equal(*plain.chunk(2)) else "depend on its input, not on"
-            )
+            constant = torch.equal(_run(shared_copy(model), torch.rand_like(images)), plain)
             raise DgpruneError(
-                f"the logits of this network {constant} its parameters (copies with other weights give the same ones); "
-                "give the network itself, not a wrapper around an exported or compiled one."
+                f"the logits of this network {'do not depend on its input or' if constant else 'do not depend on'} its "
+                "parameters (copies with other weights give the same ones); give the network itself, not a wrapper "
+                "around an exported or compiled one."
             )
-        if not _same(_run(shared_copy(model), images), plain, tolerance=_CLOSE):
+        if not _same(*plain.chunk(2), tolerance=_CLOSE) and not _same(
+            _run(shared_copy(model), images), plain, tolerance=_CLOSE
+        ):
             raise DgpruneError(
                 "in eval mode this network gives other logits each time it sees the same images, so nothing about it "
                 "can be compared: dropout that is always active does this (in torch.nn.functional.dropout write "
@@ -116,10 +117,10 @@ def full_precision(images: Tensor) -> Iterator[None]:
 
 
 def _images(model: nn.Module, example: Tensor) -> Tensor:
-    """Two images (one twice, where there is one) on the network's device and in its type."""
+    """The first image, twice, on the network's device and in its type."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), example.dtype)
-    images = example[:2].detach().to(device_of(model), dtype)
-    return images if len(images) > 1 else torch.cat([images, images])
+    image = example[:1].detach().to(device_of(model), dtype)
+    return torch.cat([image, image])
 
 
 def _changed(name: str, tensor: Tensor) -> Tensor:
