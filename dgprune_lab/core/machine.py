@@ -14,13 +14,14 @@ import psutil
 import torch
 
 from .errors import DgpruneError, unknown
+from .locks import Lock
 
 FASTER = 0.8  # more threads must bring the median below this share of it
 UNSTEADY = 1.3  # and must not make the worst run longer than this multiple of it
 _ROUNDS, _REPEATS, _PATIENCE = 4, 5, 0.5  # patience: seconds for one pair of counts
 _MOST = 16  # more threads than this never help on networks of this size
 
-_lock = threading.Lock()
+_lock = Lock()
 _chosen: Threads | None = None
 _local = threading.local()
 
@@ -35,7 +36,7 @@ class Threads:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes used by this process, available to it, and in all; free on the GPU where there is one."""
+    """Bytes used by this process, available to it, and in total; and bytes free on the GPU, where there is one."""
 
     used: int
     available: int
@@ -49,7 +50,7 @@ class Memory:
 
 
 def threads(*, force: bool = False) -> Threads:
-    """Set the thread count of torch: as the environment says, else as measured once per process.
+    """Set torch's number of threads: from the environment, otherwise as measured once per process.
 
     A small convolution is timed with 1, 2, 1, 2, ... threads (and larger counts where there are cores). On a shared
     machine two threads are often several times slower than one, so more threads must win clearly and steadily: see
@@ -75,7 +76,7 @@ def threads(*, force: bool = False) -> Threads:
 
 
 def decide(timings: Mapping[int, Sequence[float]]) -> Threads:
-    """Return the best thread count by timings of the same work, one list of seconds for each count.
+    """Return the best thread count, given for each count a list of seconds that the same work took.
 
     From the smallest count upwards, the next one is taken only if its median is below 0.8 of the median so far and
     its worst run is at most 1.3 times the worst so far; the first refusal ends it. The minimum is ignored: it favours
@@ -168,7 +169,7 @@ def _from_environment() -> Threads | None:
 
 
 def _probed() -> Threads:
-    """The count chosen by timings on this machine; larger ones are tried as long as each is faster."""
+    """The thread count chosen by timings on this machine; larger counts are tried as long as each is faster."""
     most = min(cores(), _MOST)
     counts = sorted({count for count in (1, 2, 4, 8, 16) if count <= most} | {most})
     before, best = torch.get_num_threads(), Threads(1, "1 thread: there is only one core to use")
@@ -184,7 +185,7 @@ def _probed() -> Threads:
 
 
 def _timings(first: int, second: int) -> dict[int, list[float]]:
-    """Seconds of a small convolution with either count, in alternating rounds, ended early where it is slow."""
+    """Seconds of a small convolution with each of two thread counts, in alternating rounds; few where it is slow."""
     image, weight = torch.ones(32, 16, 28, 28), torch.ones(16, 16, 3, 3)
     seconds: dict[int, list[float]] = {first: [], second: []}
     end = time.perf_counter() + _PATIENCE
@@ -203,7 +204,7 @@ def _timings(first: int, second: int) -> dict[int, list[float]]:
 
 
 def _limits(cgroups: Path, own: Path) -> Iterator[tuple[int, int]]:
-    """(limit, bytes used without what can be dropped) of every control group above this process that sets a limit."""
+    """(limit, bytes used except droppable cache) of every control group above this process that sets a limit."""
     try:
         path = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..core import Batch, DgpruneError, Domain, FilterGraph, Mask, Outcomes
+from ..core import Batch, DgpruneError, Domain, FilterGraph, Lock, Mask, Outcomes
 from ..pruning import deep_copy, device_of, pruned_view, shared_copy
 from .hooks import on_output
 from .memory_format import layout_of
@@ -49,7 +48,7 @@ class Evaluator:
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, ...]) -> None:
         self.graph, self.domains = graph, domains
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self.device = device_of(model)
         self._dense = shared_copy(model)
         self._norm = has_batchnorm(model)
@@ -58,6 +57,11 @@ class Evaluator:
         self._prefix: SharedPrefix | bool | None = False
         self._outputs: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
         self._last: tuple[tuple[object, ...], nn.Module] | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether this process was forked while another thread was running the network."""
+        return self._lock.abandoned
 
     def steps(
         self, mask: Mask | None, *, domain: Domain, split: str, images: int | None, calibration: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core import Lock
+
 Key = tuple[Hashable, ...]
 
 
@@ -21,16 +22,19 @@ class Cache:
 
     Args:
         limit: bytes in all; the newest value stays even if it is larger.
+
+    Attributes:
+        lock: held while the cache changes; the study holds it while it reads its network anew.
     """
 
     def __init__(self, *, limit: int) -> None:
         self._limit, self._size = limit, 0
         self._entries: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
-        self._lock = threading.RLock()
+        self.lock = Lock()
 
     def get(self, key: Key) -> Any:
         """Return the value, or None."""
-        with self._lock:
+        with self.lock:
             if key not in self._entries:
                 return None
             self._entries.move_to_end(key)
@@ -38,13 +42,13 @@ class Cache:
 
     def find(self, fits: Callable[[Key], bool]) -> Any:
         """Return the smallest value whose key fits, or None."""
-        with self._lock:
+        with self.lock:
             key = min(filter(fits, self._entries), key=lambda key: self._entries[key][1], default=None)
             return None if key is None else self.get(key)
 
     def put(self, key: Key, value: Any, *, size: int) -> None:
         """Keep a value of `size` bytes."""
-        with self._lock:
+        with self.lock:
             self._size += size - self._entries.pop(key, (None, 0))[1]
             self._entries[key] = (value, size)
             self._evict()
@@ -52,12 +56,12 @@ class Cache:
     @contextmanager
     def room(self, size: int) -> Iterator[None]:
         """Temporarily raise the size limit by `size` bytes."""
-        with self._lock:
+        with self.lock:
             self._limit += size
         try:
             yield
         finally:
-            with self._lock:
+            with self.lock:
                 self._limit -= size
                 self._evict()
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core import collect_notes, threads
+from ..core import collect_notes, renew_after_fork, threads
 
 EXACT, PANEL, CURVES, BACKGROUND = range(4)
 _PARK = 1.0
 
 Job = Generator[Any, None, None]
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
 @dataclass(kw_only=True)
@@ -30,7 +33,8 @@ class Worker:
     """Run generators in one thread. A job replaces the earlier job of its name and can be dropped between two steps.
 
     The thread starts with the first job and ends by itself one second after the last one, so that nothing is left
-    running when the widget is closed.
+    running when the widget is closed; when the interpreter ends, it waits for the step that is under way. A forked
+    process has no such thread: there, all jobs begin anew in a thread of its own once somebody waits for one.
 
     Args:
         failed: called in the thread with a job's name and the exception it raised; nothing is printed.
@@ -47,6 +51,9 @@ class Worker:
         self._count = 0
         self._running: str | None = None
         self._closed = False
+        self._lost: list[_Task] = []
+        _workers.add(self)
+        renew_after_fork(self)
 
     def put(self, name: str, start: Callable[[], Job], *, priority: int, after: float = 0.0) -> None:
         """Start a job after `after` seconds, unless another job of its name is put before."""
@@ -57,9 +64,7 @@ class Worker:
             self._count += 1
             ready = time.monotonic() + after
             self._tasks[name] = _Task(priority=priority, start=start, ready=ready, number=self._count)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="dgprune-explorer", daemon=True)
-                self._thread.start()
+            self._start()
             self._changed.notify_all()
 
     def drop(self, *names: str) -> None:
@@ -77,12 +82,14 @@ class Worker:
     def wait(self, *names: str, timeout: float) -> bool:
         """Wait until none of these jobs is left (no job at all, without names); return False on a timeout."""
         with self._changed:
+            if self._tasks:
+                self._start()
             return self._changed.wait_for(
                 lambda: not any(name in self._tasks for name in names or self._tasks), timeout
             )
 
-    def close(self, *, timeout: float = 5.0) -> None:
-        """Drop everything and end the thread."""
+    def close(self, *, timeout: float | None = 5.0) -> None:
+        """Drop everything and end the thread; wait for its present step, at most `timeout` seconds."""
         with self._changed:
             self._closed = True
             for name in list(self._tasks):
@@ -91,6 +98,17 @@ class Worker:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+
+    def after_fork(self) -> None:
+        """Begin all jobs anew: a forked child has no thread, and a generator that was running cannot be resumed."""
+        self._lost = list(self._tasks.values())  # kept, because a generator that was running cannot be closed either
+        self._changed, self._thread, self._running = threading.Condition(), None, None
+        self._tasks = {name: replace(task, job=None) for name, task in self._tasks.items()}
+
+    def _start(self) -> None:
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(target=self._loop, name="dgprune-explorer", daemon=True)
+            self._thread.start()
 
     def _stop(self, name: str) -> None:
         # A generator must not be closed while its thread is inside it; the loop notices that its task was removed.
@@ -146,3 +164,10 @@ class Worker:
             self._changed.notify_all()
         if error is not None and not dropped:
             self._failed(name, error)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End every thread before the interpreter does: one that computes in PyTorch meanwhile would abort the process."""
+    for worker in list(_workers):
+        worker.close(timeout=None)

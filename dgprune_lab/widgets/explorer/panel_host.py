@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ...core import Lock
 from ...study import Study
 from ..panels.protocol import Frames, Panel, Row, Rows, View
 from ..worker import BACKGROUND, PANEL, Job, Worker
@@ -42,7 +42,7 @@ class PanelHost:
     ) -> None:
         self._panels = {panel.name: panel for panel in panels}
         self._study, self._worker, self._view, self._show = study, worker, view, show
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._messages = 0  # what a tick found before the last message is out of date
         buttons = [
             {

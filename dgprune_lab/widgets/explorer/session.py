@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...core import DgpruneError, Scores
+from ...core import DgpruneError, Lock, Scores
 from ...models import save
 from ...scorers import Scorer
 from ...study import Study
@@ -68,7 +67,7 @@ class Session:
         self.start: Choices = self.measurements.checked({"id": 0, "by": "kernel", **controls})
         self.view = self.start
         self.status: dict[str, Any] = {"ack": -1, "progress": None, "error": None, "message": None}
-        self._send, self._lock = send, threading.RLock()
+        self._send, self._lock = send, Lock()
         self._plan: Any = None
         self._pins: list[tuple[Choices, dict[str, Any]]] = []
         failed = weakly(self.failed)

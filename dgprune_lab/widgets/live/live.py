@@ -12,7 +12,7 @@ import traitlets
 
 from ...charts import svg, training
 from ...charts.training import training_data
-from ...core import COLUMNS, DgpruneError, public, tidy
+from ...core import COLUMNS, DgpruneError, public, renew_after_fork, tidy
 from ...training import EXTRA, BatchEvent, PruneEvent, StageEvent
 from ..page import static as assets
 from ..page.comm import CommWidget, weakly
@@ -56,6 +56,8 @@ class Live(CommWidget):
         self._round, self._loss, self._said = "", [0.0, 0.0], 0.0
         self._changed = threading.Condition()
         self._stepping = threading.Lock()
+        self._forked = False
+        renew_after_fork(self)
         self._unseen = False
         empty = tidy([], extra=EXTRA)
         static = {"title": title, "spec": training(empty).to_dict(), "host": vega_host().ref}
@@ -70,7 +72,7 @@ class Live(CommWidget):
     @property
     def state(self) -> str:
         """ "running", "stopped", "finished", "failed" or "closed"."""
-        return str(self.status["state"])
+        return "failed" if self._forked else str(self.status["state"])
 
     @property
     def result(self) -> Any:
@@ -108,6 +110,13 @@ class Live(CommWidget):
         if self._worker is not None and self._set_state("running", only_from="stopped"):
             self._unseen = False
             self._worker.put("run", self._drive, priority=EXACT)
+
+    def after_fork(self) -> None:
+        """Say in a forked child that the run goes on in its parent only."""
+        self._changed, self._stepping = threading.Condition(), threading.Lock()
+        if self.state == "running":
+            self._forked = True
+            self._error = DgpruneError("this process was forked from the one that runs it; read the result there.")
 
     def close(self) -> None:
         """End the run and its thread, and remove the widget; `result` is the result so far."""

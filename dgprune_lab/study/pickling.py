@@ -1,0 +1,41 @@
+"""Studies in pickles and deep copies: what they are made of travels, locks and cached results do not."""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..core import DgpruneError
+from .study import Study
+
+
+class _Trial(pickle.Pickler):
+    """A pickler that leaves out the numbers, to find out at no cost whether the rest can be pickled."""
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return "numbers" if isinstance(obj, Tensor | np.ndarray) else None
+
+
+def _parts(study: Study) -> tuple[Any, tuple[Any, dict[str, Any]]]:
+    for what, value in (("network", study.model), *((f"domain {d.name!r}", d) for d in study.domains)):
+        try:
+            _Trial(io.BytesIO()).dump(value)
+        except Exception as error:  # whatever an object of the user raises
+            raise DgpruneError(
+                f"study {study.name!r} can be neither pickled nor copied: its {what} cannot ({error}). Use classes and "
+                "functions from the top of a module, no lambda; or make the study anew where it is needed."
+            ) from error
+    options = {"sources": study.sources, "targets": study.targets, "name": study.name, "layers": study.layers}
+    return _made, (study.model, {**options, "device": study.device, "origin": study.origin})
+
+
+def _made(model: Any, options: dict[str, Any]) -> Study:
+    return Study(model, **options)
+
+
+copyreg.pickle(Study, _parts)
