@@ -414,6 +414,11 @@ def test_a_layer_that_only_runs_in_training_is_refused_for_training_alone() -> N
     before = everything(net)
     with pytest.raises(dg.DgpruneError, match=r"'layers' of the network is a plain list"):
         train(net, sources=[domain("a")], options=TrainingOptions(epochs=1))
+    once, options = dg.PruneSchedule({"conv": (1, 1, 1, 0.5)}), TrainingOptions(epochs=1)
+    with pytest.raises(dg.DgpruneError, match=r"'layers' of the network is a plain list"):
+        dg.train_with_pruning(net, sources=[domain("a")], schedule=once, options=options)
+    with pytest.raises(dg.DgpruneError, match=r"'layers' of the network is a plain list"):
+        dg.prune_and_tune(dg.Study(net, sources=[domain("a")]), "l1", ratio=0.5, epochs=1)
     assert everything(net) == before and before["modules"][1] == everything(net)["modules"][1]
 
 

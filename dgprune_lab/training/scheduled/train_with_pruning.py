@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ...core import Count, DgpruneError, Domain, Seed, choice, note, stepwise, unknown
-from ...pruning import deep_copy, device_of
+from ...core import Count, DgpruneError, Domain, Seed, check_writable_folder, choice, note, stepwise, unknown
+from ...pruning import deep_copy, device_of, prove_copies_if_suspect
 from ...scorers import Scorer, resolve
 from ...study import Study
 from ..loop import check_training
@@ -86,13 +86,15 @@ def train_with_pruning(
 
     Raises:
         DgpruneError: a schedule that does not fit, an option outside its range, an unknown scorer or one that cannot
-            run here, a missing split, a network that draws random numbers in eval mode, a checkpoint of another run.
+            run here, a missing split, a network that draws random numbers in eval mode, a checkpoint of another run or
+            in which nothing can be written.
 
     Source: Bartoldson, Morcos, Barbu, Erlebacher 2020, The Generalization-Stability Tradeoff in Neural Network
     Pruning, NeurIPS, arXiv:1906.03728, section 3 and their code. We deviate: events are measured on held-out images,
     not on the test set; an identity shortcut has no weights, so the output of earlier layers in a stream reaches later
     sums, where the code cuts it.
     """
+    folder = None if checkpoint is None else check_writable_folder(checkpoint, argument="checkpoint")
     choice("remove", remove, Remove)
     choice("how", how, How)
     _check_batches(how, batches)
@@ -122,7 +124,7 @@ def train_with_pruning(
         report=report,
         seed=seed,
         images=images,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=folder,
     )
     return PruningLoop(plan).steps()
 
@@ -164,8 +166,9 @@ def _check_randomness(network: nn.Module, example: Tensor) -> None:
     """Note where a run cannot be repeated exactly.
 
     Raises:
-        DgpruneError: the network draws in eval mode too, so no measurement can be repeated.
+        DgpruneError: a copy in train mode would not be one; the network draws in eval mode too, so no measurement can be repeated.
     """
+    prove_copies_if_suspect(network, example, training=True)
     twin = deep_copy(network)
     if draws_by_itself(twin, example, training=False):
         raise DgpruneError(
