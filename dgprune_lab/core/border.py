@@ -1,4 +1,4 @@
-"""The border: public functions hold their arguments against their type hints, and answer in words."""
+"""Argument checking: public functions check their arguments against their type hints; errors say what to do."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _MADE = {
 
 
 class Border:
-    """The compiled hints of one function: each argument's kind and default."""
+    """The compiled type hints of one function: the kind and the default of each argument."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         parameters = inspect.signature(function).parameters
@@ -76,7 +76,7 @@ class Border:
         self.kinds = {name: kind_of(hints[name]) for name in self.places + self.names if name in hints}
 
     def take(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments as the function takes them.
+        """Return the positional and the named arguments, each converted to the kind that the function takes.
 
         Raises:
             DgpruneError: an unknown, missing, repeated or wrong argument.
@@ -96,7 +96,7 @@ class Border:
         return (*taken, *args[len(given) :]), {name: self.held(name, value, args) for name, value in options.items()}
 
     def held(self, name: str, value: Any, args: tuple[Any, ...] = ()) -> Any:
-        """Return one argument as the function takes it."""
+        """Return one argument, converted to the kind that the function takes."""
         kind = self.kinds.get(name)
         if kind is None:
             return value
@@ -139,13 +139,13 @@ class Border:
 
 
 def public(thing: Public) -> Public:
-    """Hold the arguments of a public function against its type hints; of a class, of its constructor and methods.
+    """Check the arguments of a public function, or of a class's constructor and methods, against the type hints.
 
-    What is plainly meant is converted: one item or the values of a dict where a list is wanted, an array or a
-    generator for a list, numbers of numpy and torch, a string for a path, None where the default is empty.
+    Where it is plain what is meant, the argument is converted: one item or the values of a dict to a list, an array or
+    a generator to a list, numpy and torch numbers to Python's, a string to a path, None to an empty default.
 
     Raises:
-        DgpruneError: when called with an unknown or missing argument, or with one of another kind. The sentence names
+        DgpruneError: when called with an unknown or missing argument, or with one of another kind. The message names
             the argument, what was wanted, what was got and what to do next.
 
     >>> from dgprune_lab.core import public
@@ -194,7 +194,7 @@ def border_of(function: Callable[..., Any]) -> Border:
 
 
 def resolved_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the hints of the parameters, those included whose names are imported under TYPE_CHECKING.
+    """Return the resolved type hint of each parameter; names imported under TYPE_CHECKING are resolved too.
 
     A hint that cannot be resolved is left out: that argument is not checked.
     """
@@ -213,7 +213,7 @@ def resolved_hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _typing_names(module: str) -> dict[str, Any]:
-    """What a module imports under TYPE_CHECKING."""
+    """The names that a module imports under TYPE_CHECKING, with what they stand for."""
     names = {"__package__": sys.modules[module].__package__, "__name__": module}
     for node in ast.parse(inspect.getsource(sys.modules[module])).body:
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
@@ -222,7 +222,7 @@ def _typing_names(module: str) -> dict[str, Any]:
 
 
 def _advice(kind: Kind, refused: Refused, default: object) -> str:
-    """What to do next."""
+    """The last sentence of an error message: what the caller should do next."""
     value = refused.value
     got = "function" if isinstance(value, types.FunctionType) else type(value).__name__
     ancestors = [got, *(base.__name__ for base in type(value).__mro__)]

@@ -14,12 +14,12 @@ UNIFORM = 1.5  # a spread below this multiple of the spread by chance is called 
 
 
 class Spread(NamedTuple):
-    """How the connections of one pair differ.
+    """Distribution of the correlations rho over the connections of one pair of layers.
 
     Attributes:
-        mean, std: of rho; the population standard deviation.
-        low, middle, high: 5, 50 and 95 % quantiles (observed values, not interpolated).
-        silent: share of connections that are exactly 0: removed, or with a constant response.
+        mean, std: mean and population standard deviation of rho.
+        low, middle, high: 5, 50 and 95 % quantiles of rho (observed values, not interpolated).
+        silent: fraction of connections whose rho is exactly 0: removed, or with a constant response.
     """
 
     mean: float
@@ -31,7 +31,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, rho: Tensor) -> Spread:
-        """Return the spread of any number of connections."""
+        """Return the distribution of the correlations in a tensor of any shape."""
         flat = rho.detach().double().flatten().sort().values
         index = (torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64) * (len(flat) - 1)).round().long()
         silent = float((flat == 0).double().mean())
@@ -44,12 +44,12 @@ class Pair:
     """Two consecutive layers: a group of filters, and a layer that consumes it.
 
     Attributes:
-        name: of GC-Net's parameter, (outputs of the layer, filters of the group).
-        group: name of the group, that is of the first layer that produces it.
+        name: name of GC-Net's parameter, whose shape is (outputs of the layer, filters of the group).
+        group: name of the group, that is, of the first layer that produces it.
         layer: name of the consumer.
-        null: mean |rho| when the images of a class are paired at random, the level of independent responses.
-        null_spread: standard deviation of rho then.
-        null_expected: the null level by formula, about .8 / sqrt(n), averaged in the same way.
+        null: mean |rho| when the images of a class are paired at random: the level of independent responses.
+        null_spread: standard deviation of rho under this random pairing.
+        null_expected: `null` by formula, about 0.8 / sqrt(n) for n images, averaged in the same way as `null`.
     """
 
     name: str
@@ -60,20 +60,20 @@ class Pair:
     null_expected: float
 
     def lines(self, spread: Spread) -> list[str]:
-        """Describe its connections, the null level, how many are 0, and whether they hardly differ, a line each."""
+        """Describe rho and its null level, a line each; further lines where many are 0 and where rho hardly varies."""
         lines = [f"rho {spread.mean:.2f}, spread {spread.std:.2f}"]
         lines += [f"by chance {self.null:.2f}, spread {self.null_spread:.2f}"]
         lines += [f"{spread.silent:.0%} are exactly 0"] * (spread.silent >= 0.05)
         return lines + [NEARLY] * (spread.std <= UNIFORM * self.null_spread)
 
     def words(self, spread: Spread) -> str:
-        """Return `lines` as one line."""
+        """Return the text of `lines` in one line."""
         return "; ".join(self.lines(spread))
 
 
 @runtime_checkable
 class Connections(Protocol):
-    """The connections of a network's consecutive layers, as in GC-Net."""
+    """The correlations between a network's consecutive layers, as GC-Net holds them."""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -81,12 +81,12 @@ class Connections(Protocol):
         ...
 
     def rho(self, name: str) -> Tensor:
-        """Return the correlations of one pair of layers, by its name: (outputs, filters)."""
+        """Return the correlations of the pair of layers of this name, (outputs, filters)."""
         ...
 
 
 def pair_names(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a parameter name per (group, layer); dots are not allowed in one, and a second of one name is numbered.
+    """Return a parameter name for each (group, layer): dots become underscores, and a repeated name gets a number.
 
     >>> pair_names([("conv1", "block.conv2")])
     ['conv1_to_block_conv2']

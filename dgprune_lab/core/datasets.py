@@ -26,9 +26,9 @@ class DatasetImages:
     """Images (N, C, H, W) that a data set makes on demand; indexing by row numbers gives a checked, stacked tensor.
 
     Attributes:
-        dataset: whatever has a length and gives an item for a position.
-        what: begins the sentence of an error, as in "domain 'mine'".
-        shape, dtype: of all images.
+        dataset: any object with a length that gives an item for a position.
+        what: the first words of an error message, such as "domain 'mine'".
+        shape, dtype: shape (N, C, H, W) and type of the images.
     """
 
     def __init__(self, dataset: Any, *, what: str) -> None:
@@ -46,7 +46,7 @@ class DatasetImages:
         return pixels_of_item(image, what=f"{self.what}: the image of item {position}{self._file(position)}")
 
     def item(self, position: int) -> tuple[Any, Any]:
-        """Return an item's image and label as they come; `_MISSING` for the label where it has none."""
+        """Return the image and the label of an item as the data set gives them; `_MISSING` where it has no label."""
         try:
             item = self.dataset[position]
         except DgpruneError:
@@ -82,10 +82,10 @@ class DatasetImages:
 
 
 def settled_dataset(dataset: Any, *, what: str) -> Any:
-    """Return a data set with a length and positions; of a DataLoader the one that it draws from.
+    """Return the data set, or the one that a DataLoader draws from; it must have a length and items by position.
 
     Raises:
-        DgpruneError: a dict of data sets, one that can only be walked through, an empty one.
+        DgpruneError: a dict of data sets, a data set that can only be iterated over, an empty one.
     """
     if isinstance(dataset, DataLoader):
         if dataset.collate_fn not in (default_collate, None):
@@ -108,9 +108,10 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
 
 
 def labels_of(images: DatasetImages) -> tuple[Any, tuple[str, ...]]:
-    """Return the labels of all items, None where they have none, and the class names that the data set keeps.
+    """Return the labels of all items (None where they have none), and the class names if the data set has some.
 
-    Labels that the data set lists are taken where they agree with its items; else the items are read one by one.
+    A list of labels that the data set keeps is used if it agrees with a few items that are read; otherwise all items
+    are read one by one.
     """
     dataset = images.dataset
     names = _class_names(dataset)
@@ -128,10 +129,10 @@ def labels_of(images: DatasetImages) -> tuple[Any, tuple[str, ...]]:
 
 
 def check_repeatable(images: DatasetImages) -> None:
-    """Refuse a data set that gives another image when an item is read again; the global generators stay as they are.
+    """Refuse a data set whose items change when they are read again; the global random generators are restored.
 
     Raises:
-        DgpruneError: the first item that differs.
+        DgpruneError: an item differs; the message names the first one.
     """
     with preserved_rng():
         probes = _probes(len(images.dataset))
@@ -159,7 +160,7 @@ def _states() -> tuple[Any, ...]:
 
 
 def _probes(count: int) -> list[int]:
-    """A few positions, spread over all."""
+    """A few positions, spread evenly over all items."""
     return sorted({round(k * (count - 1) / (_PROBES - 1)) for k in range(_PROBES)})
 
 
@@ -171,7 +172,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _fitting(names: tuple[str, ...], labels: Any) -> tuple[str, ...]:
-    """The names, where there is one for each class index."""
+    """The class names if there is one for each class index that occurs, otherwise ()."""
     numbers = [label for label in labels if not isinstance(label, str)]
     return names if not numbers or int(max(numbers)) < len(names) else ()
 
@@ -181,7 +182,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _listed(dataset: Any) -> Any:
-    """All labels without reading the images, where the data set lists them."""
+    """The list of all labels that the data set keeps, read without the images; None where it keeps none."""
     if isinstance(dataset, Subset):
         inner = _listed(dataset.dataset)
         return None if inner is None else [inner[int(position)] for position in dataset.indices]

@@ -16,7 +16,7 @@ class DgpruneError(ValueError):
 
 
 class DgpruneNote(UserWarning):
-    """A decision that was made for the user, such as a split that was cut or a smaller batch."""
+    """A note about a decision made for the user, such as how the images were split, or a smaller batch."""
 
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")

@@ -1,4 +1,4 @@
-"""What scorer, fine-tuning and selection looked at of the domain that a table's row reports, as one mark."""
+"""Marks for data that were seen: did scorer, fine-tuning or selection look at the domain that a row reports?"""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ EXPOSURE_WORDS: Mapping[str, str] = {
 
 
 def exposure_of(row: Mapping[str, Any]) -> Exposure:
-    """Return the mark of the domain that a table's row reports, the same in every table, chart and page.
+    """Return the mark that tells what scorer, fine-tuning or selection looked at, for the domain that a row reports.
 
     Returns:
-        "target-aware": scorer, fine-tuning or selection looked at another split of a target;
-        "target-aware, seen": at the reported split itself; "seen": at the reported split of a source; "?": not
-        recorded; "": at none of these, or the row is about no domain.
+        "target-aware": they looked at a split of this target that is not the reported one;
+        "target-aware, seen": they looked at the reported split of this target;
+        "seen": they looked at the reported split of this source; "?": not recorded;
+        "": they looked at none of these, or the row reports no domain.
     """
     if is_missing(row.get("domain")):
         return ""
@@ -44,7 +45,7 @@ def exposure_of(row: Mapping[str, Any]) -> Exposure:
 
 
 def is_target_aware(row: Mapping[str, Any]) -> bool:
-    """Return whether a row reports a target of which any split was looked at; see `exposure_of`."""
+    """Return whether a row reports a target, any split of which was looked at; see `exposure_of`."""
     return exposure_of(row).startswith("target-aware")
 
 
@@ -55,19 +56,19 @@ def strongest_exposure(exposures: Iterable[Exposure]) -> Exposure:
 
 
 def exposure_label(exposure: Exposure) -> str:
-    """Return a mark as the suffix of a name: " ◇ target-aware", " ?" or nothing."""
+    """Return a mark as the suffix of a domain's or scorer's name: " ◇ target-aware", " ?" or nothing."""
     return f" {exposure}" if exposure == "?" else f" {DIAMOND} {exposure}" if exposure else ""
 
 
 def scorer_exposure(rows: Iterable[Mapping[str, Any]]) -> Exposure:
-    """Return the mark of a scorer's own name, from all its rows: whether any target was looked at."""
+    """Return the mark of a scorer's name, from all rows of that scorer: whether any target was looked at."""
     cells = [row["target_aware"] for row in rows if "target_aware" in row]
     known = [cell for cell in cells if not is_missing(cell)]
     return "target-aware" if any(known) else "?" if len(known) < len(cells) else ""
 
 
 def with_scorer_exposure(exposure: Exposure, scorer: Exposure) -> Exposure:
-    """Return the mark of a scorer's name beside the domain it is shown on: what was seen there, or of any target."""
+    """Return the mark of a scorer's name in a row about a domain, from the row's mark and the scorer's own mark."""
     both: tuple[Exposure, Exposure] = (exposure, scorer)
     return "target-aware, seen" if both == ("seen", "target-aware") else strongest_exposure(both)
 

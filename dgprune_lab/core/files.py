@@ -18,9 +18,9 @@ FORMAT = 2
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
-    """Write a file so that a reader, or an interruption, finds either the old file or the whole new one.
+    """Write a file atomically: a reader, or an interruption, leaves either the old file or the whole new one.
 
-    Missing folders are made. The content goes to a temporary file in the same folder, which then takes the name.
+    Missing folders are made. The content goes to a temporary file in the same folder, which is then renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
@@ -36,7 +36,7 @@ def write_file(path: Path, content: str | bytes) -> Path:
 
 
 def card_text(values: Mapping[str, Any], *, kind: str) -> str:
-    """Return a JSON card with its kind ("network", "run"), the format and the versions it was written by.
+    """Return a JSON card: the values, its kind ("network", "run"), the format and the versions that wrote it.
 
     Raises:
         DgpruneError: values that JSON cannot hold.
@@ -49,7 +49,7 @@ def card_text(values: Mapping[str, Any], *, kind: str) -> str:
 
 
 def read_card(path: Path, *, kind: str) -> dict[str, Any]:
-    """Return the values of a card that `card_text` made; see `parse_card`."""
+    """Read a card that `card_text` made from a file, and return its values; see `parse_card`."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -58,10 +58,10 @@ def read_card(path: Path, *, kind: str) -> dict[str, Any]:
 
 
 def parse_card(text: str | bytes, *, name: str, kind: str) -> dict[str, Any]:
-    """Return the values of the text of a card; `name` begins the message.
+    """Return the values in the text of a card; `name` begins the error message.
 
     Raises:
-        DgpruneError: no JSON, another kind of card, or one of another format.
+        DgpruneError: text that is no JSON, another kind of card, a card of another format.
     """
     card = parse_json(text, name=name)
     if not ("builder" in card or str(card.get("form")).startswith("dgprune_lab") or card.get("kind") == kind):
@@ -71,10 +71,10 @@ def parse_card(text: str | bytes, *, name: str, kind: str) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes, *, name: str) -> dict[str, Any]:
-    """Return the dictionary that a JSON text holds, {} for another value; `name` begins the message.
+    """Return the dictionary that a JSON text holds, {} if it holds another value; `name` begins the error message.
 
     Raises:
-        DgpruneError: it is not JSON, or nested too deeply.
+        DgpruneError: the text is not JSON, or nested too deeply.
     """
     try:
         value = json.loads(text)
@@ -85,10 +85,10 @@ def parse_json(text: str | bytes, *, name: str) -> dict[str, Any]:
 
 
 def check_format(card: Mapping[str, Any], *, name: str) -> None:
-    """Refuse a card of another format; `name` begins the sentence.
+    """Refuse a card of another format; `name` begins the error message.
 
     Raises:
-        DgpruneError: which version wrote it, and what to do.
+        DgpruneError: the format differs; the message says which version wrote the card, and what to do.
     """
     number, versions = card.get("format", 1), card.get("versions")
     if number != FORMAT:

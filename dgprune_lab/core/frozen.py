@@ -1,4 +1,4 @@
-"""Values that stay as they are when whoever received them changes what he got."""
+"""Values that a receiver cannot change: reading one gives a copy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Frozen(Mapping[str, Value]):
 
 
 def cloned(value: Value) -> Value:
-    """Return a value with tensors of its own, in dictionaries, tuples and dataclasses too."""
+    """Return a copy of a value in which every tensor is cloned, also inside dictionaries, tuples and dataclasses."""
     result: Any = value
     if isinstance(value, Tensor):
         result = value.detach().clone()

@@ -39,12 +39,12 @@ class FilterGroup:
 
     Attributes:
         name: dotted name of the first layer that produces the group, in the order of execution.
-        filters: their number C.
-        members: every (tensor, axis) that holds them.
+        filters: number of filters C.
+        members: every (tensor, axis) on which the filters lie.
         units: (C,) the unit of each filter; filters of one unit are removed together (grouped convolutions tie them).
         producers: dotted names of the convolution, linear and normalisation layers that produce the group.
-        consumer_inputs: dotted name of each consumer -> (K,) positions on its input axis and (K,) the filters there, in
-            the order of execution; the input of these layers is the group's output.
+        consumer_inputs: dotted name of each layer whose input is the group's output, in the order of execution -> (K,)
+            positions on its input axis and (K,) the filters there.
         depth: position of the group in the order of execution, from 0.
         ends: the producers whose output reaches a consumer without another producer in between (of a convolution and
             its BatchNorm, the BatchNorm): a gate on the group's output is one gate on all of these.
@@ -69,7 +69,7 @@ class FilterGroup:
 
     @cached_property
     def end_places(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Each of `ends` -> (K,) positions on the channels of its output and (K,) the filters there."""
+        """Name of each of `ends` -> (K,) channels of its output and (K,) the filters on them."""
         places: dict[str, tuple[Tensor, Tensor]] = {}
         for member in self.members:
             layer, _, tensor = member.tensor.rpartition(".")
@@ -79,12 +79,12 @@ class FilterGroup:
 
     @cached_property
     def step(self) -> int:
-        """Filters in the largest unit: 1 unless grouped convolutions tie them."""
+        """Number of filters in the largest unit: 1 unless grouped convolutions tie filters."""
         return int(self.units.bincount().max())
 
 
 class Cost(NamedTuple):
-    """Size of a network: counts, and bytes of parameters and buffers."""
+    """Size of a network: filters, parameters, MACs per image, and bytes of parameters and buffers."""
 
     filters: int
     parameters: int
@@ -94,20 +94,20 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FilterGraph:
-    """Every group of a network and where each filter sits: the dependency graph, read once.
+    """Every filter group of a network and where each filter sits: the dependency graph.
 
-    Each filter of the network has one global id (its group's offset plus its number). `axes[tensor][axis]` is a
-    (length,) tensor of global ids, with the id `free` (the last) where a position belongs to no group.
+    Each filter of the network has one global id (its group's offset plus its index in the group). `axes[tensor][axis]`
+    is a (length,) tensor of global ids, with the id `free` (the last) where a position belongs to no group.
 
     Attributes:
-        groups: in the order of execution.
-        axes: global ids along every axis that some group cuts.
+        groups: the groups in the order of execution.
+        axes: tensor name -> axis -> the global ids along it, for every axis on which filters lie.
         shapes: shape and element size in bytes of every parameter and buffer.
         parameters: names of the trainable tensors, each shared tensor once.
-        uses: of each convolution or linear weight, at how many output positions per image it is applied.
+        uses: name of each convolution or linear weight -> at how many output positions per image it is applied.
         refused: layer name -> why its filters cannot be cut.
-        input_shape: (C, H, W) that the network was traced with.
-        layers: "conv" (filters of convolutions) or "all" (hidden units of linear layers too).
+        input_shape: shape (C, H, W) of the image that the network was traced with.
+        layers: which layers have groups: "conv" (convolutions) or "all" (hidden linear layers too).
     """
 
     groups: tuple[FilterGroup, ...]
@@ -132,7 +132,7 @@ class FilterGraph:
 
     @cached_property
     def offsets(self) -> dict[str, int]:
-        """Global id of each group's filter 0."""
+        """Group name -> global id of its filter 0."""
         return dict(zip(self.names, accumulate((group.filters for group in self.groups), initial=0), strict=False))
 
     @cached_property
@@ -142,22 +142,22 @@ class FilterGraph:
 
     @property
     def maps(self) -> dict[tuple[str, int], int]:
-        """Index in `distinct` of the map of each (tensor, axis): many axes share one."""
+        """(tensor, axis) -> index in `distinct` of its global ids; many axes share one."""
         return self._distinct[0]
 
     @property
     def distinct(self) -> list[Tensor]:
-        """The distinct maps, each once."""
+        """The different tensors of global ids in `axes`, each once."""
         return self._distinct[1]
 
     @cached_property
     def cuts(self) -> dict[str, tuple[tuple[int, int], ...]]:
-        """Of each tensor that a group cuts, its axes in order, each with its distinct map."""
+        """Tensor name -> the axes on which filters lie, in order, each with its index in `distinct`."""
         return {name: tuple((axis, self.maps[name, axis]) for axis in sorted(axes)) for name, axes in self.axes.items()}
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Length of each distinct map."""
+        """Length of each tensor in `distinct`."""
         return [len(ids) for ids in self.distinct]
 
     @cached_property
@@ -174,17 +174,17 @@ class FilterGraph:
 
     @cached_property
     def _stacked(self) -> tuple[Tensor, Tensor]:
-        """The distinct maps as one, and where each starts and ends in it."""
+        """The tensors of `distinct` concatenated, and the offset at which each begins, with the total length."""
         return torch.cat(self.distinct), torch.tensor([0, *self.lengths]).cumsum(0)
 
     @public
     def vector(self, keep: Mapping[str, Tensor]) -> Tensor:
-        """Return (free + 1,) bool: which global ids stay; the last is True."""
+        """Return a bool vector (free + 1,), True for each global id that stays; the last is always True."""
         return torch.cat([*(keep[group.name] for group in self.groups), torch.ones(1, dtype=torch.bool)])
 
     @public
     def kept_lengths(self, vector: Tensor) -> list[int]:
-        """Return the remaining length of each distinct map."""
+        """Return how many positions of each tensor in `distinct` stay, given the result of `vector`."""
         ids, ends = self._stacked
         counts = torch.cat([torch.zeros(1, dtype=torch.int64), vector[ids].cumsum(0)])
         return counts[ends].diff().tolist()
@@ -196,10 +196,10 @@ class FilterGraph:
 
     @public
     def cost(self, keep: Mapping[str, Tensor] | None = None) -> Cost:
-        """Return filters, parameters, MACs per image and bytes under a mask; of the full network without one.
+        """Return filters, parameters, MACs per image and bytes of the network under a mask, or of the full network.
 
-        MACs are those of convolution and linear layers: elements of the weight times the output positions per image
-        (Torch's FlopCounterMode counts two operations for each).
+        MACs are counted in convolution and linear layers: elements of the weight times output positions per image
+        (torch's FlopCounterMode counts two operations for each).
         """
         lengths = self.lengths if keep is None else self.kept_lengths(self.vector(keep))
         parameters = macs = size = 0

@@ -13,7 +13,7 @@ import torch
 from .kinds import Choice, Columns, Device, Flag, Kind, Leaf, Nothing, Number, Refused, Text, Within
 
 _LONG = 1000
-"""Items of a list or dict that are looked at."""
+"""At most this many items of a list or dict are checked."""
 _ENDLESS = 100_000
 _LISTS = (list, tuple, abc.Sequence, abc.Iterable, abc.Collection)
 _WALKED = (abc.Sequence, abc.Iterator, abc.KeysView, abc.ValuesView, abc.Set)
@@ -25,7 +25,7 @@ _TOGETHER = {
 
 
 class _Many(Kind):
-    """A list: one item stands for a list of one, the values of a dict of objects for a list of them."""
+    """A list. One item is taken as a list of one; a dict of objects as the list of its values."""
 
     rank = 8
 
@@ -110,7 +110,7 @@ class _Named(Kind):
 
 
 class _Either(Kind):
-    """A union; what a value is comes before what it could be converted to."""
+    """A union: a member that the value already is comes before one that it could be converted to."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.kinds = sorted(kinds, key=lambda kind: kind.rank)
@@ -140,7 +140,7 @@ class _Either(Kind):
 
 
 def kind_of(hint: Any, *, bounds: Within | None = None) -> Kind:
-    """Return the kind of a resolved hint; of one that cannot be checked, the kind that takes anything."""
+    """Return the kind of a resolved hint; for a hint that cannot be checked, the kind that takes anything."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         columns = next((note for note in inner[1:] if isinstance(note, Columns)), None)
@@ -183,7 +183,7 @@ def _at(kind: Kind, value: Any, where: str) -> Any:
 
 
 def _row(value: Any) -> bool:
-    """Whether it is an array, a tensor or a Series of one axis."""
+    """Whether the value is an array, a tensor or a Series with one axis."""
     return getattr(value, "ndim", None) == 1 and hasattr(value, "tolist")
 
 

@@ -1,4 +1,4 @@
-"""Kinds of single values: each takes a value, converted where it is plain what is meant, or refuses it."""
+"""Kinds of single values: each takes a value, converts it where it is plain what is meant, or refuses it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CLASSES = {
 
 @dataclass(frozen=True)
 class Within:
-    """Bounds of a number, in an `Annotated` hint: in words that follow "must", and as a test."""
+    """Bounds of a number, in an `Annotated` hint: `words` follow "must" in a message, `holds` tests a number."""
 
     words: str
     holds: Callable[[float], bool]
@@ -57,11 +57,11 @@ class Refused(Exception):
     """A value that is not of a kind.
 
     Attributes:
-        value: the offending value; an item of a list where only that one is wrong.
-        where: its place, as in " at position 2".
-        must: what it has to be, where that says more than the words of the whole argument.
+        value: the refused value; where only one item of a list is wrong, that item.
+        where: the place of the item, such as " at position 2".
+        must: what the value has to be, where that says more than the words of the whole argument.
         advice: what to do next.
-        depth: how far the value agreed before it was refused.
+        depth: how many levels of nesting were right before the value was refused.
     """
 
     def __init__(self, value: object, *, must: str = "", advice: str = "", depth: int = 0) -> None:
@@ -74,7 +74,7 @@ class Refused(Exception):
 
 
 class Kind:
-    """One hint: its words, the names of the classes it accepts, and `take`."""
+    """What one type hint accepts: in words, as names of classes, and as the method `take`."""
 
     words: str = "anything"
     plural: str = "values"
@@ -132,7 +132,7 @@ class Text(Kind):
 
 
 class Device(Kind):
-    """A device that this machine has, by its name too."""
+    """A torch device that this machine has, given as a device or by its name."""
 
     words, plural, names, rank = "a device such as 'cpu' or 'cuda'", "devices", frozenset({"device"}), 1
 
@@ -173,7 +173,7 @@ class Number(Kind):
 
 
 class Leaf(Kind):
-    """A class, a protocol, a function: what beartype decides."""
+    """A class, a protocol or a function; beartype checks the value."""
 
     rank = 4
 

@@ -15,7 +15,7 @@ _LISTED = 12
 
 
 class Labels(NamedTuple):
-    """Class indices (N,) int64 or None, the number of classes, and their names where these are known."""
+    """Class indices (N,) int64 or None, the number of classes, and the names of the classes, () where unknown."""
 
     indices: Tensor | None
     classes: int
@@ -25,11 +25,12 @@ class Labels(NamedTuple):
 def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequence[str] | None) -> Labels:
     """Return labels as class indices, in a new tensor.
 
-    Names become positions in `classes`, or where that is None in their own sorted order, which a note lists. Names
-    that are all whole numbers ("7") are taken as these.
+    A name becomes its position in `classes`; without `classes`, its position among the sorted names, which a note
+    lists. Where all names are whole numbers ("7"), these numbers are the indices.
 
     Raises:
-        DgpruneError: labels of another length, missing, no whole numbers from 0 or outside the classes; unknown names.
+        DgpruneError: labels of another length, missing labels, labels that are not whole numbers from 0 or lie outside
+            the classes, unknown names.
     """
     names = () if classes is None or isinstance(classes, int | np.integer) else _checked_names(name, classes)
     if labels is None:
@@ -59,10 +60,10 @@ def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequenc
 
 
 def check_class_names(domains: Iterable[Any]) -> None:
-    """Refuse domains that number their classes differently, as far as they name them.
+    """Refuse domains whose class names disagree about what an index means; domains without names are not checked.
 
     Raises:
-        DgpruneError: the first number that two domains give to different classes.
+        DgpruneError: two domains name one index differently; the message gives the first such index.
     """
     first: dict[int, tuple[str, str]] = {}
     for domain in domains:
@@ -77,7 +78,7 @@ def check_class_names(domains: Iterable[Any]) -> None:
 
 
 def listed_names(names: Sequence[str]) -> str:
-    """Return class names with their numbers, "0 cat, 1 dog", the first ones where there are many."""
+    """Return class names with their indices as text, "0 cat, 1 dog"; only the first ones where there are many."""
     words = [f"{number} {word}" for number, word in enumerate(names[:_LISTED])]
     return ", ".join(words) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
@@ -113,7 +114,7 @@ def _checked_names(name: str, classes: Any) -> tuple[str, ...]:
 
 
 def _numbered(name: str, words: list[str], *, names: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
-    """Labels that are names as class indices, and the names of the classes."""
+    """The class indices of labels that are given as names, and the names of the classes."""
     if not names and all(word.strip().isdecimal() for word in words):
         return np.array([int(word) for word in words]), ()
     if not names:

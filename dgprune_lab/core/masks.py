@@ -26,17 +26,18 @@ _ABOUT = ("scope", "budget", "scorer", "options", "nested", "reads")
 @public
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Which filters stay: one bool per filter and group, True = keep. It cannot be changed; what is read is a copy.
+    """Which filters stay: one bool per filter and group, True = keep. A mask cannot be changed; reading gives a copy.
 
     Attributes:
         keep: group name -> (C,) bool; at least one True in each.
-        ratio_requested: the requested ratio, in [0, 1).
-        graph: the groups; not part of the file.
-        scope: "layer" (the same share in every layer) or "global" (the lowest scores anywhere).
-        budget: what the ratio counts.
-        scorer: name of the scorer that it comes from; `options`: its options and seed.
+        ratio_requested: the requested pruning ratio, in [0, 1).
+        graph: the filter groups of the network; not saved with the mask.
+        scope: "layer" (the same share of each layer is removed) or "global" (the lowest scores of the whole network).
+        budget: what the ratio counts: "filters", "parameters" or "macs".
+        scorer: name of the scorer that the mask comes from.
+        options: options and seed of that scorer.
         nested: True where a larger ratio of the same scores keeps a subset of these filters.
-        reads: which data the choice has read, as in `Scores`.
+        reads: which splits the choice of filters has read, as in `Scores`.
     """
 
     keep: Mapping[str, Tensor]
@@ -87,12 +88,12 @@ class Mask:
 
         Args:
             graph: the groups of the network.
-            removed: layer -> the numbers of its filters, {"conv2": [0, 5]}, or (C,) bool, True = removed.
-            reads: what the choice is based on, as in `Scores.from_frame`; unknown where None.
+            removed: layer -> indices of the filters to remove, {"conv2": [0, 5]}, or (C,) bool, True = removed.
+            reads: the splits that the choice is based on, as in `Scores.from_frame`; None for unknown.
 
         Raises:
-            DgpruneError: an unknown layer; numbers that are no filters, or repeated; a bool vector of another length;
-                all filters of a layer.
+            DgpruneError: an unknown layer; indices without a filter, or repeated; a bool vector of another length; all
+                filters of a layer.
         """
         reads = declared(reads, what="a mask by hand")
         keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
@@ -104,12 +105,12 @@ class Mask:
 
     @cached_property
     def cost(self) -> Cost:
-        """Filters, parameters, MACs and bytes of what stays."""
+        """Filters, parameters, MACs and bytes of the network without the removed filters."""
         return self.graph.cost(self.keep)
 
     @property
     def ratio_achieved(self) -> float:
-        """Removed share of what the budget counts."""
+        """Share that is removed of all filters, parameters or MACs, whichever the budget counts."""
         return 1 - getattr(self.cost, self.budget) / getattr(self.graph.full, self.budget)
 
     @cached_property
@@ -122,7 +123,7 @@ class Mask:
         return self.keep[self.graph[layer].name].nonzero().flatten().tolist()
 
     def then(self, inner: Mask) -> Mask:
-        """Compose two rounds: `inner` is a mask of the network pruned by this one; the result has original indices."""
+        """Return this mask and then `inner`, a mask of the network pruned by this one, as one with original indices."""
         keep = {}
         for group in self.graph.groups:
             column, second = self.keep[group.name].clone(), inner.keep.get(group.name)
@@ -159,8 +160,8 @@ class Mask:
             graph: the groups of the network.
 
         Raises:
-            DgpruneError: another format, values that `to_json` does not write, or a network of other layers or numbers
-                of filters.
+            DgpruneError: another format, values that `to_json` does not write, or a network with other layers or
+                another number of filters in a layer.
         """
         value = parse_json(value, name="the mask") if isinstance(value, str) else value
         if "keep" in value and "filters" in value:
@@ -185,10 +186,10 @@ class Mask:
 
 
 def _numbers(layer: str, filters: Any, *, count: int, start: str = "") -> Tensor:
-    """The (K,) numbers of filters of a layer, given as numbers or as a bool vector; `start` begins the message.
+    """The (K,) indices of filters of a layer, given as indices or as a bool vector; `start` begins the message.
 
     Raises:
-        DgpruneError: they are none, or not of this layer.
+        DgpruneError: values that are no indices, or that name no filter of this layer.
     """
     what = f"{start}filters of layer {layer!r} must be numbers from 0 to {count - 1}, or True or False for each of them"
     if isinstance(filters, (str, bytes, Mapping)):
@@ -213,7 +214,7 @@ def _numbers(layer: str, filters: Any, *, count: int, start: str = "") -> Tensor
 
 
 def _check_entries(value: Mapping[str, Any]) -> None:
-    """Refuse entries of a mask's file that `to_json` does not write."""
+    """Refuse the content of a mask's file where `to_json` would not have written it."""
     ratio, reads = value["ratio_requested"], value["reads"]
     number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
     right = {
@@ -234,7 +235,7 @@ def _check_entries(value: Mapping[str, Any]) -> None:
 @public
 @dataclass(frozen=True, eq=False)
 class WeightMask:
-    """Which single weights stay: parameter name -> bool of its shape. Single weights can be masked, not removed."""
+    """Which single weights stay: parameter name -> bool of the parameter's shape. They can be masked, not removed."""
 
     keep: Mapping[str, Tensor]
     ratio_requested: float
@@ -252,6 +253,6 @@ class WeightMask:
 
     @property
     def ratio_achieved(self) -> float:
-        """Share of the weights that are zeroed."""
+        """Share of the weights that the mask sets to zero."""
         total = sum(keep.numel() for keep in self.keep.values())
         return 1 - sum(int(keep.sum()) for keep in self.keep.values()) / total

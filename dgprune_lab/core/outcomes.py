@@ -29,10 +29,10 @@ class Outcomes:
 
     @cached_property
     def correct(self) -> Tensor | None:
-        """(N,) bool; None where there are no labels."""
+        """(N,) bool: whether each image is classified correctly; None where there are no labels."""
         return None if self.labels is None else self.predicted == self.labels
 
     @property
     def accuracy(self) -> float:
-        """Share classified correctly; NaN where there are no labels."""
+        """Share of the images classified correctly; NaN where there are no labels."""
         return float("nan") if self.correct is None else float(self.correct.double().mean())

@@ -1,4 +1,4 @@
-"""Pixels of every stored kind as uint8, or as float32 in [0, 1]; what cannot be told apart is refused."""
+"""Pixels of every stored kind as uint8, or as float32 in [0, 1]; images of an unclear kind are refused."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
     Args:
         images: an array or a tensor, of any byte order, or a sequence of images, each an array, a tensor or a PIL
             image. uint8 stays; uint16 is divided by 65,535; True is white.
-        what: begins the sentence of an error, as in "domain 'mine'".
+        what: the first words of an error message, such as "domain 'mine'".
 
     Raises:
-        DgpruneError: other axes, images of several sizes, values that are no numbers, are not finite or lie outside
-            [0, 1].
+        DgpruneError: another number or order of axes; images of several sizes; values that are no numbers, are not
+            finite or lie outside [0, 1].
     """
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.dtype == object):
         items = [pixels_of_item(item, what=f"{what}: image {number}") for number, item in enumerate(images)]
@@ -47,7 +47,7 @@ def pixels_of_item(image: Any, *, what: str) -> Tensor:
 
     Args:
         image: a PIL image (see `pixels_of_picture`), or an array, tensor or nested list (C, H, W).
-        what: begins the sentence of an error.
+        what: the first words of an error message.
 
     Raises:
         DgpruneError: as `pixels_of_arrays`.
@@ -63,13 +63,13 @@ def pixels_of_item(image: Any, *, what: str) -> Tensor:
 def pixels_of_picture(picture: Any, *, what: str, size: int | None = None) -> Tensor:
     """Return a PIL image, turned upright by its EXIF tag, as (C, H, W): one channel if grey, else three (RGB).
 
-    8 bits and less become uint8: palettes and CMYK become RGB, transparency is dropped. 12 to 32 bits are divided by
-    the largest value of their type, signed types by the largest positive one; floats must lie in [0, 1].
+    Pictures of up to 8 bits become uint8; palettes and CMYK become RGB, and transparency is dropped. Pixels of 12 to 32
+    bits are divided by the largest value of their type; floats must lie in [0, 1].
 
     Args:
-        picture: unchanged.
-        what: begins the sentence of an error.
-        size: resize to `size` x `size`, bilinear with antialiasing; the aspect ratio is not kept.
+        picture: the PIL image; it stays unchanged.
+        what: the first words of an error message.
+        size: height and width to resize to, bilinear with antialiasing; the aspect ratio is not kept.
 
     Raises:
         DgpruneError: negative values, floats outside [0, 1], a type whose range is not known.
@@ -86,7 +86,7 @@ def pixels_of_picture(picture: Any, *, what: str, size: int | None = None) -> Te
 
 
 def _plain(picture: Any, *, what: str) -> Any:
-    """A PIL image as one of mode L, RGB or F."""
+    """The PIL image, converted to mode L, RGB or F."""
     from PIL import Image, ImageOps
 
     upright: Any = ImageOps.exif_transpose(picture)
@@ -126,7 +126,7 @@ def stacked(items: list[Tensor], *, what: str, shape: tuple[int, ...] | None = N
 
 
 def depth_words(picture: Any) -> str:
-    """Return what a picture file holds beside 8-bit grey or RGB, in words; "" for those and for JPEG."""
+    """Return in words how a picture file differs from 8-bit grey or RGB; "" if it does not, and for JPEG."""
     frames = getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1
     bits, signed = _depth(picture)
     words = [f"{frames} pages, of which the first is read"] if frames > 1 else []
@@ -144,7 +144,7 @@ def is_deep(picture: Any) -> bool:
 
 
 def _depth(picture: Any) -> tuple[int, bool]:
-    """Bits of a grey picture's whole numbers, and whether they are signed; (8, False) where nothing is deeper."""
+    """Bits per pixel of a grey picture with more than 8 bits, and whether they are signed; otherwise (8, False)."""
     tags = getattr(picture, "tag_v2", {})
     stored, signed = tags.get(_BITS, (16,))[0], tags.get(_FORMAT, (1,))[0] == _SIGNED
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("TIFF", "PNG", "PPM")):
@@ -168,7 +168,7 @@ def _whole(values: NDArray[Any], bits: int, *, signed: bool, what: str) -> NDArr
 
 
 def _as_tensor(images: Any, *, what: str) -> Tensor:
-    """A new tensor of numbers; channels that share their memory still do."""
+    """The images as a new tensor of numbers; channels that share their memory still share it."""
     if isinstance(images, Tensor):
         if images.is_complex() or images.layout != torch.strided or images.is_quantized:
             raise DgpruneError(f"{what} must be dense real numbers; got {images.dtype}, {images.layout}.")
@@ -187,7 +187,7 @@ def _as_tensor(images: Any, *, what: str) -> Tensor:
 
 
 def _check_layout(pixels: Tensor, *, what: str) -> Tensor:
-    """Refuse channels at the end, (H, W, C)."""
+    """Refuse images whose channels are the last axis, (H, W, C); return the others."""
     channels, height, width = pixels.shape[-3:]
     if width in _CHANNELS and channels not in _CHANNELS and min(channels, height) >= 8:
         order = (0, 3, 1, 2) if pixels.ndim == 4 else (2, 0, 1)
@@ -200,7 +200,7 @@ def _check_layout(pixels: Tensor, *, what: str) -> Tensor:
 
 
 def _scaled(pixels: Tensor, *, what: str, many: bool = False) -> Tensor:
-    """uint8 as it is; other numbers as float32 in [0, 1]."""
+    """The pixels: uint8 unchanged, other numbers as float32 in [0, 1]."""
     if pixels.dtype == torch.uint8:
         return pixels
     if pixels.dtype == torch.bool:

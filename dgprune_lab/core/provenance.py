@@ -64,7 +64,7 @@ class Provenance:
         return _most([entries.get(MORE, "none"), *(use for name, _, use in _splits(entries) if name == domain)])
 
     def targets_seen(self, roles: Roles) -> list[str]:
-        """Return the targets of which scorer, fine-tuning or selection looked at any split, in the order of `roles`."""
+        """Return the targets that scorer, fine-tuning or selection looked at (any split), in the order of `roles`."""
         return [name for name, is_target in self._verdicts(roles).items() if is_target]
 
     def target_aware(self, roles: Roles, domain: str | None = None) -> bool | None:

@@ -1,4 +1,4 @@
-"""Seeds, generators, and the global random state restored."""
+"""Seeds, random generators, and a context that restores the global random state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 def seed(*parts: int | str) -> int:
-    """Return a number below 2^63 that depends on its parts alone, the same on every machine and in every process.
+    """Return a seed below 2^63 that depends on the parts alone: the same on every machine and in every process.
 
     >>> seed("random", 0) == seed("random", 0) != seed("random", 1)
     True
@@ -23,7 +23,7 @@ def seed(*parts: int | str) -> int:
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """Return a generator on the CPU seeded by its parts; the global generators are neither read nor advanced.
+    """Return a random generator on the CPU, seeded by the parts; the global generators are not used.
 
     >>> bool((torch.rand(3, generator=generator("a", 1)) == torch.rand(3, generator=generator("a", 1))).all())
     True

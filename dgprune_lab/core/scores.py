@@ -21,14 +21,14 @@ from .provenance import Reads, declared
 @public
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One number per filter and group; higher = keep. They cannot be changed; what is read is a copy.
+    """One number per filter and group; higher = keep. Scores cannot be changed; reading them gives a copy.
 
     Attributes:
-        scorer: name of the scorer that made them.
+        scorer: name of the scorer that made the scores.
         values: group name -> (C,) float64, finite.
-        graph: the groups they belong to.
-        options: the scorer's options, seed included where it draws.
-        reads: what the scorer read, {"mnist/score": "labels"}, {} for nothing; None for unknown.
+        graph: the filter groups of the network.
+        options: the scorer's options, with the seed if it draws random numbers.
+        reads: what the scorer read of each split, {"mnist/score": "labels"}; {} for nothing, None for unknown.
     """
 
     scorer: str
@@ -74,14 +74,14 @@ class Scores:
 
         Args:
             frame: the table.
-            graph: the groups they belong to.
-            scorer: a name for them.
-            reads: what was read to make them, {"mnist_m/score": "images"} or "labels" per split; {} for nothing.
-                None is shown as unknown.
+            graph: the filter groups of the network.
+            scorer: name under which tables and charts show the scores.
+            reads: what was read of each split to make the scores, "images" or "labels": {"mnist_m/score": "images"};
+                {} for nothing. None is shown as unknown.
 
         Raises:
-            DgpruneError: columns that are missing; rows of several scorers; layers or filters that do not exist, are
-                named twice or have no finite score; `reads` that names no splits.
+            DgpruneError: columns that are missing; rows of several scorers; layers or filters that do not exist, occur
+                twice or have no finite score; a key of `reads` that names no split.
         """
         reads, values = declared(reads, what=f"the scores {scorer!r}"), {}
         _check_table(frame, graph)
@@ -107,7 +107,7 @@ class Scores:
 
 
 def _check_table(frame: pd.DataFrame, graph: FilterGraph) -> None:
-    """Refuse a table that does not hold the scores of one scorer for these layers."""
+    """Refuse a table that does not hold the scores of exactly one scorer for the layers of the graph."""
     if missing := [name for name in ("layer", "filter", "score") if name not in frame.columns]:
         raise DgpruneError(
             f"scores need a table with the columns layer, filter and score; {', '.join(missing)} is missing among "

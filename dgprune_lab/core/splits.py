@@ -1,4 +1,4 @@
-"""The splits of a domain: row numbers, cut by shares or given by the user."""
+"""The splits of a domain: row numbers, divided by fractions or given by the user."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def settled_splits(name: str, splits: Mapping[str, Any] | None, *, labels: Tenso
     """Return split -> row numbers (n,) int64, checked: within the domain, none in two splits, none twice.
 
     Args:
-        name: of the domain, for messages.
-        splits: row numbers, slices or bool vectors of all images; or shares that add up to 1, which are cut. None is
-            cut by `SHARES`, with a note.
-        labels: stratify a cut.
-        count: images of the domain.
-        seed: of the cut.
+        name: name of the domain, for messages.
+        splits: row numbers, slices or bool vectors over all images; or fractions that add up to 1, by which the rows
+            are divided. None divides them by `SHARES`, with a note.
+        labels: class indices by which the rows are stratified when they are divided.
+        count: number of images in the domain.
+        seed: random seed of the division.
 
     Raises:
         DgpruneError: another kind of split, rows outside the domain, an image in two splits.
@@ -52,14 +52,14 @@ def settled_splits(name: str, splits: Mapping[str, Any] | None, *, labels: Tenso
 
 
 def cut(count: int, labels: Tensor | None, shares: Mapping[str, float], *, seed: int) -> dict[str, Tensor]:
-    """Cut row numbers into splits by shares that add up to one; see `cut_counts`."""
+    """Divide row numbers into splits by fractions that add up to one; see `cut_counts`."""
     edges = np.floor(np.cumsum([0.0, *shares.values()]) * count + 1e-9).astype(int)
     edges[-1] = count
     return cut_counts(count, labels, dict(zip(shares, np.diff(edges).tolist(), strict=True)), seed=seed)
 
 
 def cut_counts(count: int, labels: Tensor | None, sizes: Mapping[str, int], *, seed: int) -> dict[str, Tensor]:
-    """Cut row numbers into splits of exactly these sizes, stratified by label, each in seeded random order."""
+    """Divide row numbers into splits of exactly these sizes, stratified by label, each in a seeded random order."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator)
     if labels is not None:
@@ -79,7 +79,7 @@ def cut_counts(count: int, labels: Tensor | None, sizes: Mapping[str, int], *, s
 
 
 def _is_share(value: Any) -> bool:
-    """Whether it is one number that is not whole, as a share of all rows; 1.0 is a share too."""
+    """Whether the value is one number that means a fraction of all rows: a number that is not whole, or 1.0."""
     single = np.ndim(value) == 0 if isinstance(value, np.ndarray | np.generic | Tensor) else isinstance(value, float)
     return single and np.asarray(value).dtype.kind == "f"
 
@@ -95,7 +95,7 @@ def _check_shares(name: str, shares: Mapping[str, float], splits: Mapping[str, A
 
 
 def _rows(value: Any, *, count: int, what: str) -> Tensor:
-    """Row numbers as a new tensor (n,) int64."""
+    """The row numbers of one split as a new tensor (n,) int64."""
     if isinstance(value, slice):
         value = range(count)[value]
     elif isinstance(value, set | frozenset):

@@ -17,17 +17,17 @@ Need = Literal["weights", Maps, Sums, "paired", "shifted", "removal", "model"]
 """What a scorer may need."""
 
 LABELLED: frozenset[Need] = frozenset({"gate", "class_gate", "weight_gradient", "risk", "class_co_moments"})
-"""Needs that read labels."""
+"""The needs that read labels."""
 
 COSTLY: frozenset[Need] = frozenset({"co_moments", "class_co_moments", "class_gate"})
-"""Needs that are measured only on request: large, or with a backward pass of their own."""
+"""The needs that are measured only on request: they are large, or take a backward pass of their own."""
 
 APART: tuple[Need, ...] = ("weights", "paired", "shifted", "removal", "model")
 """Needs that the one pass over a domain does not measure: the network itself, and what takes a pass of its own."""
 
 
 class Moments(NamedTuple):
-    """Per filter over images and positions: mean, mean |y|, mean y squared, share of zeros; each (C,) float64."""
+    """Mean of y, of |y|, of y squared, and share of zeros, over images and positions: (C,) float64, one per filter."""
 
     mean: Tensor
     mean_abs: Tensor
@@ -36,19 +36,19 @@ class Moments(NamedTuple):
 
 
 class ClassMap(NamedTuple):
-    """Mean output per *predicted* class: `mean` (K, C) float64, zero where no image was, and `images` (K,) of each."""
+    """Mean output per *predicted* class: `mean` (K, C) float64, 0 for a class without images; `images` (K,) counts."""
 
     mean: Tensor
     images: Tensor
 
 
 class ClassMoments(NamedTuple):
-    """Number of images, mean and variance per *true* class of one number per image and filter.
+    """Mean and variance, over the images of each *true* class, of a value that each image and filter has.
 
     Attributes:
-        images: (K,) number of images.
-        mean: (K, C) float64; zero where no image was.
-        variance: (K, C) float64, the sum of squared deviations over images - 1; zero for fewer than two.
+        images: (K,) number of images of each class.
+        mean: (K, C) float64; zero for a class without images.
+        variance: (K, C) float64, sum of squared deviations / (images - 1); zero for a class with fewer than two images.
     """
 
     images: Tensor
@@ -62,11 +62,11 @@ class CoMoments(NamedTuple):
     A response is the mean over positions of a raw convolution output. Without classes K = 1.
 
     Attributes:
-        images: (K,) number of images.
+        images: (K,) number of images of each class.
         first: (2, K, A) sums and sums of squares of the filters' responses.
-        second: (2, K, B) the same of the layer's outputs.
-        cross: (K, A, B) sums of products.
-        shuffled: (K, A', B') `cross` of at most 64 x 64 of them, with the images of a class paired at random.
+        second: (2, K, B) sums and sums of squares of the layer's responses.
+        cross: (K, A, B) sums of products of a filter's and an output's response.
+        shuffled: (K, A', B') `cross` with the images of a class paired at random, for at most 64 filters and outputs.
     """
 
     images: Tensor
@@ -78,7 +78,7 @@ class CoMoments(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Statistics:
-    """Running sums of one pass over one split of a domain.
+    """What one pass of a network over one split of a domain has measured.
 
     At the activation: the map right behind the group's activation, before any pooling. At the consumer input: the input
     of the group's last consumer, in the order of execution (of a residual stream: the finished sum; after a pooling
@@ -86,25 +86,25 @@ class Statistics:
     before BatchNorm.
 
     Attributes:
-        domain: its name.
+        domain: name of the domain.
         split: the split that was read.
         images: number of images.
         labels_read: whether labels were read.
-        risk: mean cross-entropy, where labels were read.
-        activation_map: group -> (C, H, W) mean map over images at the activation, float64.
-        activation_unit_map: group -> the mean of these maps, each image's divided by its Euclidean norm.
-        mean_map: group -> (C, H, W) mean output over images at the consumer input; (C, P) after a flatten.
-        unit_map: group -> the mean of the images' maps, each divided by its Euclidean norm (a zero map stays zero).
-        conv_map: group -> for each convolution that produces it, (C, H, W) mean raw output.
+        risk: mean cross-entropy over images, where labels were read.
+        activation_map: group -> (C, H, W) mean over images of the map at the activation, float64.
+        activation_unit_map: group -> the same mean, after each image's map is divided by its Euclidean norm.
+        mean_map: group -> (C, H, W) mean over images of the map at the consumer input; (C, P) after a flatten.
+        unit_map: group -> the same mean, after each image's map is divided by its Euclidean norm (zero stays zero).
+        conv_map: group -> for each convolution that produces it, (C, H, W) mean over images of its raw output.
         conv_unit_map: group -> `unit_map` of each raw output.
-        class_map: group -> ClassMap of the spatial mean.
+        class_map: group -> ClassMap of the map's mean over positions.
         moments: group -> Moments.
         gate: group -> (C,) derivative of the mean risk by a gate that multiplies the filter's output.
-        class_gate: group -> ClassMoments of the gate derivative of the true class's logit: per image, the sum over
+        class_gate: group -> ClassMoments of the gate derivative of the true class's logit: for each image, the sum over
             positions of y dlogit/dy at the group's output y.
-        weight_gradient: tensor name -> derivative of the mean risk, of the tensor's shape.
+        weight_gradient: tensor name -> derivative of the mean risk by the tensor, of the tensor's shape.
         co_moments: (group, consumer) -> CoMoments over all images.
-        class_co_moments: the same per true class.
+        class_co_moments: (group, consumer) -> CoMoments of each true class.
     """
 
     domain: str
@@ -128,7 +128,7 @@ class Statistics:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Total bytes of the tensors."""
         return sum(_bytes(value) for value in vars(self).values() if isinstance(value, dict))
 
 

@@ -1,4 +1,4 @@
-"""Operations that run in steps: written once as a generator, called as a function or driven step by step."""
+"""Operations that run in steps: written once as a generator, called as a function or advanced step by step."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def drain(steps: Generator[Any, None, Result]) -> Result:
 
 
 def progress_bar(steps: Generator[tuple[Any, ...], None, Result], *, progress: bool) -> Result:
-    """Run a generator of (done, total) to its end and return its result, with a tqdm bar if `progress`.
+    """Run a generator that yields (done, total) to its end and return its result, with a tqdm bar if `progress`.
 
-    A third item of a step is a label that is shown after the bar.
+    If a step has a third item, it is a label shown after the bar.
     """
     from tqdm.auto import tqdm
 
@@ -51,10 +51,10 @@ def yielding(steps: Generator[Any, None, Result], value: Value) -> Generator[Val
 
 
 class Stepwise(Generic[Parameters, Result]):
-    """An operation that can be called to its end, or driven step by step with `.steps(...)`.
+    """An operation that runs to its end when called, or step by step with `.steps(...)`.
 
-    Both take the same arguments. `progress=` is one of them: it draws a bar when the operation is called, and has no
-    effect on `.steps`.
+    Both take the same arguments. Among them, `progress=` draws a bar when the operation is called, and has no effect
+    on `.steps`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Stepwise(Generic[Parameters, Result]):
         functools.update_wrapper(self, start)
 
     def __get__(self, instance: object, owner: type | None = None) -> Stepwise[Parameters, Result]:
-        """Return self: with this method, `inspect`, `help()` and pdoc take the object for a function."""
+        """Return self: because of this method, `inspect`, `help()` and pdoc treat the object as a function."""
         return self
 
     def __call__(self, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
@@ -78,7 +78,7 @@ def stepwise(
     """Turn a function that returns a generator into a `Stepwise` operation.
 
     Args:
-        run: `run(steps, progress=...)` drives the generator to its end and returns its result: `progress_bar` where
-            it yields (done, total).
+        run: `run(steps, progress=...)` runs the generator to its end and returns its result; for a generator that
+            yields (done, total), `progress_bar`.
     """
     return lambda start: Stepwise(start, run)

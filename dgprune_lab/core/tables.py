@@ -28,7 +28,7 @@ _TYPES |= {**dict.fromkeys(("seed", "training_seed", "images"), "Int64"), "targe
 
 @public
 def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table with every shared column (empty where a row has no value) and the extra keys of a diagnostic.
+    """Return a table with all shared columns (empty where a row has no value) and a diagnostic's `extra` columns.
 
     Raises:
         DgpruneError: a row names a column that is neither shared nor declared.
@@ -43,7 +43,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], *, extra: Sequence[str] = ()) -> pd.
 
 
 def batchnorm_words(settings: Iterable[object]) -> str:
-    """Return the cells of the column `batchnorm` in words; nothing for a network without BatchNorm.
+    """Return the values of the column `batchnorm` in words; "" for a network without BatchNorm.
 
     >>> batchnorm_words(["recalibrate", None]), batchnorm_words([None])
     ('BatchNorm re-estimated', '')
@@ -54,10 +54,10 @@ def batchnorm_words(settings: Iterable[object]) -> str:
 
 
 def choice(kind: str, value: str, options: Any) -> str:
-    """Return `value` if it is one of the options of the Literal.
+    """Return `value` if it is one of the options of a Literal type.
 
     Raises:
-        DgpruneError: it is not; the message lists them.
+        DgpruneError: it is none of them; the message lists them.
     """
     known = get_args(options)
     if value not in known:
