@@ -1,11 +1,11 @@
-"""Whether networks are comparable by prunability: equal training loss."""
+"""Whether networks can be compared by prunability: their training losses must be equal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 ALIKE = 0.03
-"""Training losses differ if they are further apart than this share of the smallest."""
+"""Training losses differ if the largest exceeds the smallest by more than this fraction of the smallest."""
 
 
 def unlike(losses: Mapping[str, float]) -> str | None:

@@ -1,6 +1,6 @@
-"""How far the features of two domains are apart: one number each, with a 95 % interval over images.
+"""Distances between the features of two domains, each with a 95 % interval over images.
 
-All raise DgpruneError for features, ids or options that do not fit. Features are as a rule those of `standardised`.
+All raise DgpruneError for features, ids or options that do not fit. The features are usually those of `standardised`.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def mmd(first: Rows, second: Rows, *, bandwidth: float, ids: tuple[Ids, Ids], se
     over pairs of different images (Gretton et al. 2012, JMLR 13, equation 3, who exclude no pair from the third mean:
     their samples are independent, while an image that is in both domains, original and changed, is close to itself).
 
-    The interval spans the estimates on all but 5 % of 200 halves of the images (`halves`). Between two samples of one
-    distribution (normal and ReLU features, N of 100 and 300, D of 16 and 64, 400 repetitions each, also of shared
-    images) it covered 0 in 99.5 % or more: there it is about sqrt(3) too wide, so a shift may exist where it covers 0.
-    For a planted shift it covered the true value in 93 to 97 %.
+    The interval spans the estimates on all but 5 % of 200 random halves of the images. Between two samples of one
+    distribution (normal and ReLU features, N of 100 and 300, D of 16 and 64, 400 repetitions each, with and without
+    shared images) it covered 0 in 99.5 % or more: there it is about sqrt(3) too wide, so a shift may exist even if it
+    covers 0. For a planted shift it covered the true value in 93 to 97 %.
 
     Args:
-        first, second: (N, D) and (M, D), at least 8 rows each.
-        bandwidth: above 0, in the unit of the features; see `median_distance`.
-        ids: (N,) and (M,): which image a row shows; none twice in one domain.
-        seed: of the halves.
+        first, second: features of the two domains, (N, D) and (M, D), at least 8 rows each.
+        bandwidth: bandwidth of the kernel, above 0, in the unit of the features; see `median_distance`.
+        ids: (N,) and (M,), the image that each row shows; none twice in one domain.
+        seed: random seed of the halves.
 
     Returns:
-        No unit, at most 2; around 0, so also below it, for domains alike, and higher the further they are apart. NaN
-        ends where nothing varies in either domain.
+        No unit, at most 2. Close to 0 for equal distributions (it may be negative), and higher the further apart the
+        domains are. The ends of the interval are NaN where nothing varies in either domain.
     """
     x, y = pair(first, second, ids)
     if not 0 < bandwidth < np.inf:
@@ -57,20 +57,20 @@ def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0) -> 
 
     Sun and Saenko 2016 (Deep CORAL, equation 1) insert the sample covariances, which differ even for two halves of one
     domain, by more the fewer images there are. Here each of |C_1|^2, |C_2|^2 and tr(C_1 C_2) is estimated without bias
-    from different images only (Li and Chen 2012, Annals of Statistics 40, section 2), so the sum may be negative. An
-    image that is in both domains is excluded from the third like one drawn twice; where only some of the images are in
-    both, centring by sample means leaves a bias of the order 1 / N^2. D counts columns of zeros too: a network that
-    shrinks keeps its scale.
+    from different images only (Li and Chen 2012, Annals of Statistics 40, section 2), so the sum may be negative. Where
+    an image is in both domains, the third term leaves out the pair of the image with itself; where only some of the
+    images are in both, centring by sample means leaves a bias of the order 1 / N^2. D counts columns of zeros too, so
+    that the scale stays the same when filters are removed.
 
-    The interval is computed and was tested as that of `mmd`: it covered 0 in 99.5 % or more between two samples of one
+    The interval is computed and tested as that of `mmd`: it covered 0 in 99.5 % or more between two samples of one
     distribution, and the true value of a planted shift in 92 to 99.5 %.
 
     Args:
         first, second, ids, seed: as for `mmd`.
 
     Returns:
-        The features' unit to the fourth power; around 0 where the covariances agree, higher the more they differ.
-        NaN ends where nothing varies in either domain.
+        In the features' unit to the fourth power. Close to 0 where the covariances agree (it may be negative), higher
+        the more they differ. The ends of the interval are NaN where nothing varies in either domain.
     """
     x, y = pair(first, second, ids)
     x, y = x - x.mean(0), y - y.mean(0)
@@ -81,7 +81,7 @@ def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0) -> 
 
 
 def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0, folds: int = 5) -> Estimate:
-    """Estimate how well a linear classifier distinguishes two domains: 2 (1 - 2 e), e its cross-validated error.
+    """Estimate how well a linear classifier distinguishes two domains: 2 (1 - 2 e), with e its cross-validated error.
 
     Ben-David et al. 2007 (NeurIPS 19), Ganin et al. 2016 (JMLR 17). The classifier is a logistic regression (L2,
     C = 1) of features standardised within the training folds; both domains count equally (the larger is subsampled by
@@ -94,13 +94,13 @@ def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: i
 
     Args:
         first, second, ids: as for `mmd`.
-        seed: of the subsample and the folds.
-        folds: at least 2, at most as many as the smaller domain has images.
+        seed: random seed of the subsample and of the folds.
+        folds: number of folds, from 2 to the number of images of the smaller domain.
 
     Returns:
-        No unit, in [-2, 2]: 2 where the domains are distinguished without error, around 0 by chance. It grows with the
-        number of images, which train the classifier. NaN ends where every image has one version
-        classified correctly and one not.
+        No unit, in [-2, 2]: 2 where the domains are distinguished without error, close to 0 by chance (it may be
+        negative). It grows with the number of images, which train the classifier. The ends of the interval are NaN
+        where every image has one version classified correctly and one not.
     """
     x, y = pair(first, second, ids)
     size = min(len(x), len(y))
@@ -124,7 +124,7 @@ def _kernel(x: Values, y: Values, bandwidth: float) -> Values:
 
 
 def _folds(image: Places, domain: Places, *, folds: int, generator: np.random.Generator) -> Places:
-    """The fold of each image: dealt at random, those of one domain, those of the other, then those of both."""
+    """The fold of each image, dealt at random: images of only one domain first, of only the other, then of both."""
     kind = np.bincount(image, weights=1 + domain)
     fold = np.empty(len(kind), dtype=np.intp)
     fold[np.lexsort((generator.random(len(kind)), kind))] = np.arange(len(kind)) % folds
@@ -146,6 +146,6 @@ def _predicted(rows: Values, domain: Places, *, fold: Places) -> Places:
 
 
 def _if_varying(with_interval: Estimate, *sets: Values) -> Estimate:
-    """Drop the interval where nothing varies in any set: a zero width would overstate certainty."""
+    """Replace the interval by NaN where nothing varies in any set: a zero width would overstate certainty."""
     fixed = all(constant(rows).all() for rows in sets)
     return estimate(float(with_interval.value), np.nan, np.nan) if fixed else with_interval

@@ -1,4 +1,4 @@
-"""How much a number per image and filter differs between two domains, class by class: effect sizes with intervals."""
+"""Effect sizes with intervals: how much a filter's number per image differs between two domains, class by class."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _STEP = 2**20  # arrays of this size stay in the processor's cache
 
 
 def class_moments(values: Tensor, labels: Tensor, *, classes: int) -> ClassMoments:
-    """Return the images of each class, and the mean and variance of each filter's number over them.
+    """Return the number of images of each class, and over them the mean and variance of each filter's values.
 
     In float64 and in two passes over each class: first the means, then the deviations from them.
 
     Args:
         values: (N, C), a row per image, a column per filter.
         labels: (N,) class of each image, 0 to classes - 1.
-        classes: their number K.
+        classes: number of classes K.
 
     Returns:
         images (K,), mean and variance (K, C), on the device of `values`.
@@ -54,7 +54,7 @@ def class_moments(values: Tensor, labels: Tensor, *, classes: int) -> ClassMomen
 
 
 def merged(first: ClassMoments | None, second: ClassMoments) -> ClassMoments:
-    """Return the moments of two disjoint sets of images together; of `second` alone if there is no first.
+    """Return the moments over two disjoint sets of images together; those of `second` if there is no first.
 
     With d = mean_2 - mean_1: mean = mean_1 + d n_2 / n, and the squared deviations add up to S_1 + S_2 +
     d^2 n_1 n_2 / n. No large sums are subtracted, so a mean far above the spread loses no precision. Source: Chan,
@@ -80,10 +80,10 @@ def merged(first: ClassMoments | None, second: ClassMoments) -> ClassMoments:
 def matched_d(first: ClassMoments, second: ClassMoments) -> Tensor:
     """Return Cohen's d of each filter, matched by class: (C,) float64, positive if the second domain is larger.
 
-    In each class k of which both domains have two images, d_k = (mean_2 - mean_1) / s with the standard deviation
-    pooled over both, s^2 = ((n_1 - 1) v_1 + (n_2 - 1) v_2) / (n_1 + n_2 - 2); then the plain mean over these classes,
-    whatever their sizes. Where nothing varies within a class (up to rounding: s is below 1e-12 of the larger mean) and
-    the means agree, d_k = 0; where they do not, the class is left out, and the result is NaN if no class remains.
+    For each class k of which both domains have at least two images, d_k = (mean_2 - mean_1) / s with the standard
+    deviation pooled over both domains, s^2 = ((n_1 - 1) v_1 + (n_2 - 1) v_2) / (n_1 + n_2 - 2). The result is the mean
+    of d_k over these classes, each with the same weight. Where nothing varies within a class (s is below 1e-12 of the
+    larger mean), d_k = 0 if the means agree, otherwise the class is left out; NaN if no class remains.
 
     Raises:
         DgpruneError: no class has two images in both domains.
@@ -100,25 +100,26 @@ def cohens_d(first: Array, second: Array, *, labels: Labels, seed: int = 0) -> E
     filters. The interval is an expanded percentile interval (Hesterberg 2015, The American Statistician 69): its ends
     are the quantiles at Phi(-f t) and 1 - Phi(-f t) instead of 2.5 and 97.5 %, where f^2 is the factor by which the
     variance of a resampled difference is too small (n / (n - 1) for classes of n) and t the .975 quantile of Student's
-    t with all classes' degrees of freedom. Resamples of d_k are multiplied by J^2, J = 1 - 3 / (4 df - 1) (Hedges 1981,
-    J. Educ. Stat. 6): d is too large by about 1 / J, and resamples of it once more. An interval without its value is
-    extended to it.
+    t with the degrees of freedom of all classes. Resamples of d_k are multiplied by J^2, J = 1 - 3 / (4 df - 1) (Hedges
+    1981, J. Educ. Stat. 6), because d is too large by about 1 / J, and a resample of d by 1 / J again. An interval that
+    does not contain the value is extended to it.
 
-    Measured coverage of 2,000 intervals, for 10 classes of 8, 20 and 50 images a domain: without a difference 93 to
-    95 % (normal, half 0, log-normal, Student's t with 3 degrees of freedom) and 92 to 94 % where 84 or 95 % of the
-    numbers are 0; plain percentiles of classes of 8 cover 89 to 95 %. At d = .5, 93 to 95 %, but only 77 to 84 % for
-    the two heavy tails: so few images show too little of their spread, and d is too large. Classes of 3 images or fewer
-    have intervals that are ten times too wide.
+    Measured coverage of 2,000 intervals, for 10 classes of 8, 20 and 50 images in each domain: without a difference 93
+    to 95 % (normal, half 0, log-normal, Student's t with 3 degrees of freedom) and 92 to 94 % where 84 or 95 % of the
+    numbers are 0; plain percentile intervals of classes of 8 cover 89 to 95 %. At d = .5, 93 to 95 %, but only 77 to
+    84 % for the two heavy-tailed distributions: so few images underestimate the spread, and d is too large. For classes
+    of 3 images or fewer the intervals are ten times too wide.
 
     Args:
         first: (N, C), a row per image of the first domain, a column per filter.
-        second: (M, C), of the second; other images than in the first domain.
+        second: (M, C), a row per image of the second domain; no image may be in both domains.
         labels: (N,) and (M,) class of each image.
-        seed: of the resamples.
+        seed: random seed of the resamples.
 
     Returns:
-        Three (C,), in standard deviations, any sign. The ends are NaN where no resample differs from the value, as for
-        a filter that is 0 on all images (value 0): nothing bounds the truth there, so take it as covering 0.
+        d and the two ends of its interval, (C,) each, in standard deviations, any sign. The ends are NaN where no
+        resample differs from the value, as for a filter that is 0 on all images (value 0): the data do not bound the
+        true value there, so treat the interval as covering 0.
 
     Raises:
         DgpruneError: no class has two images in both domains, the shapes do not fit, or a value is not finite.
@@ -137,7 +138,7 @@ def cohens_d(first: Array, second: Array, *, labels: Labels, seed: int = 0) -> E
 def _with_interval(
     pair: list[Array], codes: Codes, shared: Tensor, *, classes: int, seed: int
 ) -> tuple[Array, Array, Array]:
-    """`cohens_d` of a block of filters."""
+    """The values, low ends and high ends of `cohens_d` for a block of filters, (C',) each."""
     moments = [
         class_moments(torch.from_numpy(values), torch.from_numpy(code), classes=classes)
         for values, code in zip(pair, codes, strict=True)
@@ -163,7 +164,7 @@ def _with_interval(
 
 
 def _per_class(first: ClassMoments, second: ClassMoments, shared: Tensor) -> tuple[Tensor, Tensor]:
-    """Cohen's d and the pooled standard deviation, (K', C) each, of these classes; infinite where nothing varies."""
+    """Cohen's d and the pooled standard deviation (infinite where nothing varies) of the shared classes, (K', C)."""
     first, second = (ClassMoments(*(tensor[shared] for tensor in moments)) for moments in (first, second))
     n, m = (moments.images.double()[:, None] for moments in (first, second))
     spread = (((n - 1) * first.variance + (m - 1) * second.variance) / (n + m - 2)).sqrt()
@@ -174,7 +175,7 @@ def _per_class(first: ClassMoments, second: ClassMoments, shared: Tensor) -> tup
 
 
 def shared_classes(first: Tensor, second: Tensor) -> Tensor:
-    """Return the classes of which both domains have two images."""
+    """Return the indices of the classes of which both domains have at least two images."""
     if not ((first > 0) & (second > 0)).any():
         raise DgpruneError(
             "the two domains have no class in common, and only images of one class are compared; choose two domains "
@@ -190,7 +191,7 @@ def shared_classes(first: Tensor, second: Tensor) -> Tensor:
 
 
 def coded(first: Array, second: Array, labels: Labels) -> tuple[Codes, int]:
-    """Return the labels of both, numbered from 0 without gaps, and the number of classes."""
+    """Return the labels of both domains, renumbered from 0 without gaps, and the number of classes."""
     for values, classes in zip((first, second), labels, strict=True):
         _check(values.shape, classes.shape, finite=bool(np.isfinite(values).all()))
     if first.shape[1] != second.shape[1]:
@@ -239,7 +240,7 @@ def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Itera
 
 
 def _tail(sizes: Array) -> float:
-    """The share of resamples beyond each end of an expanded percentile interval; sizes (K, 2) of the classes."""
+    """The share of resamples beyond each end of an expanded percentile interval, for class sizes (K, 2)."""
     from scipy.special import ndtr, stdtrit
 
     factor = math.sqrt((1 / sizes).sum() / ((sizes - 1) / sizes**2).sum())

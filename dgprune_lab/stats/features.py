@@ -1,4 +1,4 @@
-"""Tables of features, a row per image and a column per filter: their units, their scale, and what they must satisfy."""
+"""Tables of features, a row per image and a column per filter: their units, their scale, and checks of them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ _ROUNDING = 1e-5  # sums of float32 in another order differ by less
 
 
 def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]:
-    """Return every set of features in the units of one of them.
+    """Return every set of features, standardised by the mean and the standard deviation of a reference set.
 
     (x - mean(by)) / max(sd(by), f), column by column, with the standard deviation divided by n - 1. The floor f is a
-    tenth of the pooled standard deviation, the root of the mean variance in `by` of the filters that vary: else a
-    filter that is nearly silent in `by` would outweigh all others in the other sets. A column that is constant in `by`,
-    up to rounding errors, has no unit: its mean is subtracted and it is divided by 1 or by f, whichever is larger. So
-    a filter that is removed everywhere stays a column of 0, and one that only responds elsewhere keeps the size of its
-    responses or less.
+    tenth of the pooled standard deviation (the root of the mean variance over the filters that vary in `by`); without
+    it a filter that is nearly silent in `by` would outweigh all others in the other sets. A column that is constant in
+    `by`, up to rounding errors, has no unit: its mean is subtracted and it is divided by max(1, f). So a filter that is
+    removed everywhere stays a column of 0, and one that responds only in other sets keeps the size of its responses or
+    less.
 
     Args:
-        features: name -> (N, D); N may differ.
-        by: (M, D), whose units count: as a rule the unpruned network's features on a source domain.
+        features: name of the set -> (N, D); N may differ between sets.
+        by: (M, D), the reference set: usually the unpruned network's features on a source domain.
 
     Returns:
-        name -> (N, D), without unit.
+        name of the set -> (N, D), without unit.
 
     Raises:
-        DgpruneError: other columns than in `by`, a number that is not finite, or nothing varies in any set.
+        DgpruneError: another number of columns than in `by`, a number that is not finite, or no set in which any column
+            varies.
     """
     unit = table(by, "by")
     tables = {name: table(rows, repr(name)) for name, rows in features.items()}
@@ -61,17 +62,17 @@ def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]
 def median_distance(rows: Rows) -> float:
     """Return the median of the Euclidean distances |x_i - x_j|, i < j: the usual bandwidth of `mmd`.
 
-    Measure it once, on the unpruned network's features, and keep it: a bandwidth that shrinks with the features hides
-    that they shrink. Source: Gretton et al. 2012.
+    Measure it once, on the unpruned network's features, and use it for all networks: a bandwidth that shrinks with the
+    features hides that they shrink. Source: Gretton et al. 2012.
 
     Args:
-        rows: (N, D), as a rule from `standardised`.
+        rows: (N, D), usually from `standardised`.
 
     Returns:
         Above 0, in the unit of the features.
 
     Raises:
-        DgpruneError: it is 0, because half of the pairs or more are equal.
+        DgpruneError: the median is 0, because half of the pairs of rows or more are equal.
     """
     from scipy.spatial.distance import pdist
 
@@ -86,7 +87,7 @@ def median_distance(rows: Rows) -> float:
 
 
 def table(rows: Rows, name: str, *, least: int = 1) -> Values:
-    """Return features in float64; refuse other shapes, numbers that are not finite, and fewer than `least` images."""
+    """Return features in float64; refuse those that are not (N, D) with N >= `least`, or not finite."""
     values = np.asarray(rows, dtype=np.float64)
     if values.ndim != 2 or not values.size:
         raise DgpruneError(
@@ -100,7 +101,7 @@ def table(rows: Rows, name: str, *, least: int = 1) -> Values:
 
 
 def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Values, Values]:
-    """Return both domains' features in float64; refuse them if they do not fit each other and their ids."""
+    """Return both domains' features in float64; refuse them if their columns differ or the ids do not fit the rows."""
     x, y = table(first, "first", least=FEWEST), table(second, "second", least=FEWEST)
     check_sizes(1, first=x, second=y)
     for name, rows, images in (("first", x, ids[0]), ("second", y, ids[1])):
@@ -113,7 +114,7 @@ def pair(first: Rows, second: Rows, ids: tuple[Ids, Ids]) -> tuple[Values, Value
 
 
 def check_sizes(axis: int, **tables: Ids) -> None:
-    """Refuse two tables of different numbers of images (axis 0) or filters (axis 1)."""
+    """Refuse tables that differ in their number of images (axis 0) or filters (axis 1)."""
     (name, rows), (other, others) = tables.items()
     if rows.shape[axis] != others.shape[axis]:
         unit = ("rows", "columns")[axis]
@@ -132,5 +133,5 @@ def estimate(value: float, low: float, high: float) -> Estimate:
 
 
 def mean_over_images(values: Values) -> Estimate:
-    """Return the mean of a number per image with its bootstrap interval."""
+    """Return the mean over images of one number per image, with its bootstrap interval."""
     return estimate(float(values.mean()), *map(float, over_images(values)))

@@ -1,7 +1,7 @@
-"""Means over pairs and fours of different images, over all images and over halves of them: a number and its interval.
+"""Means over pairs and quadruples of different images: the value from all images, its interval from halves of them.
 
-A bootstrap draws images twice, and such a pair has a distance of 0 (or the product of a square) that no new sample
-would have; a half holds every image once.
+A bootstrap draws some images twice, and a pair of equal images has a distance of 0 (or a product that is a square),
+which no new sample would have; a half holds each of its images once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ HALVES = 200
 
 
 class Draws(NamedTuple):
-    """The images of each draw, all of them first and then halves, and the pairs that are never compared.
+    """Which images each draw holds (the first draw holds all, the others are halves), and which pairs are left out.
 
-    first is (1 + HALVES, N) and second (1 + HALVES, M), of 0 and 1; row same[0][k] and column same[1][k] of an (N, M)
-    table show the same image.
+    first is (1 + HALVES, N) and second (1 + HALVES, M): 1 where the draw holds the image, else 0. Row same[0][k] and
+    column same[1][k] of an (N, M) table show the same image; such a pair is left out.
     """
 
     first: Values
@@ -33,14 +33,14 @@ class Draws(NamedTuple):
 
 
 def draws(ids: tuple[Ids, Ids], *, seed: int) -> Draws:
-    """Draw all images of two domains, then seeded halves of each, without replacement.
+    """Return draws from two domains: first all images, then random halves of each, without replacement.
 
-    A half consists of the images whose ids have the smallest random numbers, so that domains of the same images are
-    halved alike, and domains that share none independently.
+    A half consists of the images whose ids have the smallest random numbers, so that domains with the same images are
+    divided in the same way, and domains that share none are divided independently.
 
     Args:
-        ids: (N,) and (M,), none twice in one domain.
-        seed: of the halves.
+        ids: (N,) and (M,), the image that each row shows; none twice in one domain.
+        seed: random seed of the halves.
     """
     images, image = np.unique(np.concatenate(ids), return_inverse=True)
     order = np.random.default_rng(seeded("halves", seed)).random((HALVES, len(images)))
@@ -50,30 +50,30 @@ def draws(ids: tuple[Ids, Ids], *, seed: int) -> Draws:
 
 
 def within(weights: Values) -> Draws:
-    """Return the same draws of one domain against itself, no image against itself."""
+    """Return the draws for comparing one domain with itself, without the pairs of an image with itself."""
     each = np.arange(weights.shape[1])
     return Draws(weights, weights, (each, each))
 
 
 def mean_of_pairs(table: Values, draw: Draws) -> Values:
-    """Return the (1 + HALVES,) means of an (N, M) table over pairs of different images; the others are set to 0."""
+    """Return the mean of an (N, M) table over pairs of different images, (1 + HALVES,); other entries are set to 0."""
     w, v, (p, q) = draw
     table[p, q] = 0
     return ((w @ table) * v).sum(1) / (w.sum(1) * v.sum(1) - (w[:, p] * v[:, q]).sum(1))
 
 
 def co_moment(a: Values, b: Values, draw: Draws) -> Values:
-    """Return the (1 + HALVES,) means of (a_ij - a_il - a_kj + a_kl) (b_ij - b_il - b_kj + b_kl) / 4.
+    """Return the mean of (a_ij - a_il - a_kj + a_kl) (b_ij - b_il - b_kj + b_kl) / 4 of each draw, (1 + HALVES,).
 
-    i and k are rows, j and l columns, and all four are different images. For a = b = X Y' that is an unbiased estimate
+    i and k are rows, j and l columns, and all four are different images. For a = b = X Y' this is an unbiased estimate
     of tr(C_x C_y) (Li and Chen 2012), for a = X X' and b = Y Y' it is HSIC_1 (Song et al. 2012), both at the cost of a
-    few matrix products: expanded there are four means, over pairs, over three images that share a row or a column, and
-    over four. If only some images are shared, each mean is over the pairs, threes and fours of different images.
-    Entries of an image against itself are set to 0; other terms that contain an image twice are subtracted.
+    few matrix products: expanded, it is a sum of four means, over pairs, over triples that share a row or a column, and
+    over quadruples. If only some images are shared, each mean is over the tuples of different images. Entries of an
+    image with itself are set to 0; other terms that contain an image twice are subtracted.
 
     Args:
-        a, b: (N, M), or the same array twice; from centred features, so that nothing large cancels.
-        draw: which rows and columns count.
+        a, b: (N, M), or the same array twice; from centred features, so that no large numbers cancel.
+        draw: which rows and columns each draw holds.
     """
     w, v, (p, q) = draw
     a[p, q] = b[p, q] = 0
@@ -94,11 +94,12 @@ def co_moment(a: Values, b: Values, draw: Draws) -> Values:
 
 
 def by_halves(values: Values) -> Estimate:
-    """Return the number of the first draw; the interval contains those of all but 5 % of the halves.
+    """Return the value of the first draw with the interval that contains the values of all but 5 % of the halves.
 
-    A delete-half jackknife (McCarthy 1969, Shao and Wu 1989): where a number is nearly a mean, its half-sample values
-    scatter about it as it does about the truth. They are used as they are: mirrored about the number they covered the
-    truth less often. Halves without a value are left out; NaN ends where there is no number or no half has one.
+    A delete-half jackknife (McCarthy 1969, Shao and Wu 1989): where a statistic is nearly a mean, its values on halves
+    scatter about the value on all images as that value does about the truth. The values on halves are used as they are;
+    mirrored about the value on all images, they covered the truth less often. Halves without a value are left out; the
+    ends are NaN where the first draw or every half has no value.
     """
     halves = values[1:][np.isfinite(values[1:])]
     tail = (1 - LEVEL) / 2
@@ -108,7 +109,7 @@ def by_halves(values: Values) -> Estimate:
 
 
 def _halves(order: Values) -> Values:
-    """Ones for all, then per row of (HALVES, N) ones for the half of the images that comes first."""
+    """(1 + HALVES, N): a row of ones, then for each row of `order` (HALVES, N) ones at its smallest half."""
     weights = np.zeros((1 + HALVES, order.shape[1]))
     weights[0] = 1
     np.put_along_axis(weights[1:], order.argsort(1)[:, : order.shape[1] // 2], 1, 1)

@@ -17,7 +17,7 @@ _BYTES = 64 * 2**20
 
 
 class Estimate(NamedTuple):
-    """A number with the ends of its 95 % interval; of many at once, arrays of one shape."""
+    """A value with the ends of its 95 % interval; for many values at once, three arrays of one shape."""
 
     value: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -25,11 +25,11 @@ class Estimate(NamedTuple):
 
 
 def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return 95 % percentile bootstrap intervals of the mean over images, of many measurements at once.
+    """Return the 95 % percentile bootstrap interval of the mean over images, for many measurements at once.
 
-    Every measurement on the same number of images uses the same 1,000 seeded resamples, so a difference of two columns
-    has the interval of a paired bootstrap (Efron and Tibshirani 1993, chapters 8 and 13). Where all images
-    agree, the bootstrap would give a zero-width interval, which overstates certainty: a column of 0, of 1 or (for
+    All measurements on the same number of images use the same 1,000 seeded resamples, so the interval of a difference
+    of two columns is that of a paired bootstrap (Efron and Tibshirani 1993, chapters 8 and 13). Where all images have
+    one value, the bootstrap would give a zero-width interval, which overstates certainty: a column of 0, of 1 or (for
     differences) of -1 gets the exact binomial bound instead, of width 1 - (.025)^(1/N), inwards from that value
     (Clopper and Pearson 1934). Other constant columns get no interval (NaN).
 
@@ -54,7 +54,7 @@ def over_images(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
 
 def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the (1000, K) means of the columns of (N, K) over the resamples that `over_images` uses."""
+    """Return the mean of each column of (N, K) in each of the resamples that `over_images` uses: (1000, K)."""
     single, count = np.ascontiguousarray(values, dtype=np.float32), len(values)
     if count * RESAMPLES * 4 <= _BYTES:
         return _resamples(count) @ single / np.float32(count)
@@ -67,7 +67,7 @@ def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def difference(after: NDArray[np.float64], before: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the interval of mean(after - before) over the same images; symmetric about 0 where no image changed."""
+    """Return low and high of mean(after - before), paired by image; symmetric about 0 where no image changed."""
     low, high = differences(after[:, None], before)
     return float(low[0]), float(high[0])
 
@@ -75,7 +75,7 @@ def difference(after: NDArray[np.float64], before: NDArray[np.float64]) -> tuple
 def differences(
     after: NDArray[np.float64], before: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`difference` of many measurements at once: after (N, K), before (N,); low and high, (K,) each."""
+    """Return `difference` for many measurements at once: after (N, K), before (N,); low and high, (K,) each."""
     changes = after.astype(np.float64) - before.astype(np.float64)[:, None]
     low, high = over_images(changes)
     unchanged = (changes == 0).all(0)
@@ -88,16 +88,16 @@ def crossed_difference(
 ) -> tuple[float, float, float]:
     """Estimate mean(first) - mean(second) with a 95 % interval over images and repeats.
 
-    Rows are repeats (draws of a random scorer; one row where nothing is random), columns are images, the same in
-    both. A resample draws images once for both, and the repeats of each independently, with replacement (the pigeonhole
-    bootstrap of Owen 2007, Annals of Applied Statistics 1, section 4). With one row in each it is the paired bootstrap
-    of `difference`; it is that too where all repeats of each agree on every image. A single repeat adds no variance,
-    and a few add too little: simulated intervals held the truth in 77 % of cases with 2 repeats, 85 % with 3, 93 % with
-    5 and 94 % with 10.
+    Rows are repeats (draws of a random scorer; one row where nothing is random), columns are images, the same in both
+    arrays. A resample draws the images once for both arrays, and the repeats of each independently, with replacement
+    (the pigeonhole bootstrap of Owen 2007, Annals of Applied Statistics 1, section 4). With one row in each array, or
+    where all repeats of an array agree on every image, it is the paired bootstrap of `difference`. A single repeat adds
+    no variance, and a few add too little: simulated intervals covered the truth in 77 % of cases with 2 repeats, 85 %
+    with 3, 93 % with 5 and 94 % with 10.
 
     Args:
         first, second: (D, N) and (E, N) of 0 and 1.
-        seed: of the resamples.
+        seed: random seed of the resamples.
 
     Returns:
         difference, low, high.
@@ -118,15 +118,15 @@ def crossed_difference(
 def relative_drops(
     after: NDArray[np.float64], before: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return 95 % percentile bootstrap intervals of (mean(before) - mean(after)) / mean(before), paired by image.
+    """Return the 95 % percentile bootstrap interval of (mean(before) - mean(after)) / mean(before), paired by image.
 
-    Both means of a resample are of the same images; a resample without any correct image before is left out. Where no
-    image changed, or none is right afterwards, all resamples agree: the exact binomial bound of `over_images`, divided
-    by mean(before), replaces them.
+    Both means of a resample are over the same images; a resample in which `before` has no correct image is left out.
+    Where no image changed, or none is correct afterwards, all resamples agree: the exact binomial bound of
+    `over_images`, divided by mean(before), replaces their interval.
 
     Args:
-        after: (N, K) of 0 and 1, a column per measurement.
-        before: (N,) of 0 and 1.
+        after: (N, K) of 0 and 1 (correct), a column per measurement.
+        before: (N,) of 0 and 1 (correct).
 
     Returns:
         low and high, (K,) each; NaN where no image was correct before.
@@ -144,21 +144,21 @@ def relative_drops(
 
 
 def at_chance(right: NDArray[np.float64], *, classes: int) -> bool:
-    """Whether an accuracy is not significantly above guessing: its 95 % interval starts at 1 / classes or below.
+    """Return whether an accuracy is not significantly above chance: its 95 % interval begins at 1 / classes or below.
 
     Args:
-        right: (N,) of 0 and 1.
-        classes: how many there are.
+        right: (N,), 1 for each image classified correctly, else 0.
+        classes: number of classes.
     """
     low, _ = over_images(right)
     return bool(low <= 1 / max(classes, 1) + 1e-6)  # resampled means are float32, in which 0.1 is above 1 / 10
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return mean, low and high of a 95 % t interval over training seeds; of paired differences, the paired interval.
+    """Return mean, low and high of the 95 % t interval over training seeds; for paired differences, the paired one.
 
     mean +- t(.975, n - 1) s / sqrt(n), with s the standard deviation (divided by n - 1); low and high are NaN for
-    fewer than two values. It assumes that the values scatter normally, which a few seeds cannot show.
+    fewer than two values. It assumes normally distributed values, which a few seeds cannot show.
 
     >>> mean, low, high = over_seeds([-1.0, 0.0, 1.0])
     >>> mean, round(high, 2)
@@ -170,7 +170,7 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def minimum_detectable_effect(values: Sequence[float]) -> float:
-    """Return half the width of `over_seeds`: a mean closer to 0 would not be significant; NaN for one value.
+    """Return half the width of the interval of `over_seeds`; a mean closer to 0 is not significant. NaN for one value.
 
     Five values with a standard deviation of 1 give 1.24, ten give 0.72.
     """
@@ -184,9 +184,9 @@ def minimum_detectable_effect(values: Sequence[float]) -> float:
 
 
 def paired_p(differences: Sequence[float]) -> float:
-    """Return the two-sided p-value of the paired t test of mean difference 0; NaN for fewer than two differences.
+    """Return the two-sided p-value of the paired t test that the mean difference is 0; NaN for fewer than two.
 
-    Without any spread the test is undefined: 1 where all differences are 0, else 0.
+    Where all differences are equal the test is undefined; the result is then 1 if they are 0, otherwise 0.
     """
     count = len(differences)
     if count < 2:
@@ -200,7 +200,7 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number, in the order given; each at most 1, NaN stays and does not count.
+    """Return p-values adjusted for multiple testing, in the order given, at most 1; NaN stays and is not counted.
 
     Sorted ascending, the k-th of m (from 0) becomes the largest of (m - j) p_j for j <= k (Holm 1979, Scand. J.
     Statist. 6).
@@ -217,7 +217,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _bound(count: int) -> float:
-    """How far the true share may be from 0 (or 1) when this many images all agree."""
+    """How far the true share may lie from 0 (or 1) when it is 0 (or 1) over this many images."""
     return 1 - ((1 - LEVEL) / 2) ** (1 / count)
 
 
@@ -227,7 +227,7 @@ def _resamples(count: int) -> NDArray[np.float32]:
 
 
 def drawn_counts(generator: np.random.Generator, resamples: int, count: int) -> NDArray[np.float32]:
-    """Draw with replacement, and return (resamples, count): how often each image is drawn."""
+    """Draw with replacement, and return how often each image is drawn, (resamples, count)."""
     indices = generator.integers(0, count, size=(resamples, count), dtype=np.int32)
     indices += np.arange(resamples, dtype=np.int32)[:, None] * count
     return np.bincount(indices.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float32)

@@ -27,7 +27,7 @@ Values = Mapping[str, Tensor]
 
 
 class Overlap(NamedTuple):
-    """Share of the kept filters that two masks have in common; its mean and half its 95 % range by chance."""
+    """Share of the kept filters that two masks have in common, its mean by chance and half its 95 % range by chance."""
 
     value: float
     chance: float
@@ -37,8 +37,8 @@ class Overlap(NamedTuple):
 def correlations(first: Values, second: Values, *, scope: Scope) -> dict[str, float]:
     """Return Spearman's rank correlation of two scores, per layer and for the whole network.
 
-    Pearson's correlation of the ranks, ties sharing their mean rank. `ALL` is, for scope "layer", the mean of the
-    layers weighted by their filters (only the order within a layer counts there), for "global" the correlation over
+    Pearson's correlation of the ranks; ties share their mean rank. For scope "layer", `ALL` is the mean over layers,
+    weighted by their numbers of filters (only the order within a layer counts); for "global" it is the correlation over
     all filters of the network.
 
     Returns:
@@ -51,15 +51,15 @@ def correlations(first: Values, second: Values, *, scope: Scope) -> dict[str, fl
 
 
 def chance_spread(observed: Mapping[str, float], sizes: Mapping[str, int], *, scope: Scope) -> dict[str, float]:
-    """Return half the width of the 95 % range of a rank correlation when filters are paired at random, around 0.
+    """Return half the width of the 95 % range of a rank correlation when filters are paired at random; its mean is 0.
 
-    1.96 / sqrt(n - 1), as its variance over all pairings is 1 / (n - 1), with ties too (Hotelling and Pabst 1936, Rank
-    Correlation and Tests of Significance Involving No Assumption of Normality); normal approximation. `ALL` for scope
-    "layer": of the weighted mean.
+    1.96 / sqrt(n - 1), as the variance over all pairings is 1 / (n - 1), even with ties (Hotelling and Pabst 1936, Rank
+    Correlation and Tests of Significance Involving No Assumption of Normality); normal approximation. For scope
+    "layer", `ALL` is the half-width for the weighted mean over layers.
 
     Args:
-        observed: from `correlations`; layers that are NaN there are NaN here, and do not count in `ALL`.
-        sizes: layer -> filters.
+        observed: result of `correlations`; layers that are NaN there are NaN here, and do not count in `ALL`.
+        sizes: layer -> number of filters.
         scope: as for `correlations`.
     """
     spread = {name: 1.96 / (sizes[name] - 1) ** 0.5 if np.isfinite(observed[name]) else np.nan for name in sizes}
@@ -73,10 +73,10 @@ def chance_spread(observed: Mapping[str, float], sizes: Mapping[str, int], *, sc
 
 
 def over_filters(scores: Sequence[Values], *, scope: Scope, seed: int) -> tuple[Floats, Floats]:
-    """Return the 95 % percentile bootstrap interval over filters of every correlation at network level.
+    """Return 95 % percentile bootstrap intervals, over filters, of the network's rank correlation of every two scores.
 
     Filters are resampled with replacement, within each layer for scope "layer" and over the whole network for "global",
-    the same ones for all scores; they are ranked anew in each of 1,000 resamples.
+    the same filters for all S scores; they are ranked again in each of 1,000 resamples.
 
     Returns:
         low and high, (S, S) each; NaN where all resamples agree: a zero width would overstate certainty.
@@ -114,14 +114,14 @@ def random_matchings(first: Values, second: Values, *, scope: Scope, seed: int, 
 def overlaps(first: Values, second: Values, *, scope: Scope) -> dict[str, Overlap]:
     """Return the share of the kept filters that both masks keep, per layer and in all, and the share by chance.
 
-    value = |A and B| / ((|A| + |B|) / 2): 1 where they keep the same filters, 0 where they share none (Dice's
-    coefficient; for equal numbers of kept filters, the share of one's filters that the other keeps too).
-    By chance, two independent choices of a and b of n filters share a b / n, with the variance
-    a b (n - a) (n - b) / (n^2 (n - 1)) of the hypergeometric distribution; the range is 1.96 standard deviations.
-    `ALL` sums over the layers, for scope "global" it takes the network as one layer.
+    value = |A and B| / ((|A| + |B|) / 2): 1 where the masks keep the same filters, 0 where they share none (Dice's
+    coefficient; where both keep equally many, the share of one mask's filters that the other keeps too).
+    By chance, two independent choices of a and b out of n filters share a b / n of them, with the variance
+    a b (n - a) (n - b) / (n^2 (n - 1)) of the hypergeometric distribution; `spread` is 1.96 standard deviations.
+    For scope "layer", `ALL` sums over the layers; for "global" it treats the network as one layer.
 
     Args:
-        first, second: layer -> (C,) bool, True = keep; at least one in each layer.
+        first, second: layer -> (C,) bool, True = keep; at least one True in each layer.
         scope: how the masks were allocated.
 
     Returns:
@@ -139,7 +139,7 @@ def overlaps(first: Values, second: Values, *, scope: Scope) -> dict[str, Overla
 
 
 def weighted(values: Mapping[str, float], sizes: Mapping[str, int]) -> float:
-    """Return the mean of one number per layer, weighted by the layers' filters; NaN ones do not count."""
+    """Return the mean over layers of a value, weighted by their numbers of filters; layers with NaN do not count."""
     return float(_mean([np.array(value) for value in values.values()], [sizes[name] for name in values]))
 
 
@@ -149,33 +149,33 @@ def _stacked(scores: Sequence[Values], layers: Sequence[str]) -> Floats:
 
 
 def _correlation(first: Values, second: Values, layers: Sequence[str]) -> float:
-    """Over the filters of these layers; rounded, so that the same order is exactly 1."""
+    """Rank correlation over the filters of these layers, rounded so that it is exactly 1 for the same order."""
     ranks, others = _standard_ranks(_stacked([first, second], layers))
     return float((ranks @ others).round(12))
 
 
 def _by_chance(a: float, b: float, n: float) -> tuple[float, float]:
-    """Mean and variance of how many of n filters are in both of two independent choices of a and b."""
+    """Mean and variance of the number of filters that two independent choices of a and of b out of n share."""
     return a * b / n, a * b * (n - a) * (n - b) / (n * n * max(n - 1, 1))
 
 
 def _overlap(counts: Floats) -> Overlap:
-    """Counts as shares of the mean number kept."""
+    """The Overlap from counts, each divided by the mean number of kept filters."""
     shared, chance, variance, a, b, _ = counts.tolist()
     kept = (a + b) / 2
     return Overlap(shared / kept, chance / kept, 1.96 * variance**0.5 / kept)
 
 
 def _standard_ranks(values: Floats) -> Floats:
-    """(S, n) ranks of S scores, centred and of length one: a dot product is a rank correlation."""
+    """(S, n) ranks of S scores, centred and scaled to length one, so that a dot product is a rank correlation."""
     return np.concatenate([_weighted_ranks(row, np.ones((1, len(row)))) for row in values])
 
 
 def _weighted_ranks(values: Floats, counts: Floats) -> Floats:
     """(R, n) standardised ranks of one score in which filter i occurs counts[r, i] times.
 
-    The values are sorted once: the rank of a value is the count before it plus half the count of those that equal it.
-    NaN for too few filters or equal values only.
+    The values are sorted once: the rank of a value is the count before it plus half the count of the values equal to
+    it. NaN for too few filters, or where all values are equal.
     """
     ordered = np.sort(values)
     total = np.concatenate([np.zeros((len(counts), 1)), counts[:, np.argsort(values)].cumsum(1)], axis=1)
@@ -187,7 +187,7 @@ def _weighted_ranks(values: Floats, counts: Floats) -> Floats:
 
 
 def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
-    """(RESAMPLES, S, S) correlations of S scores of n resampled filters."""
+    """(RESAMPLES, S, S) rank correlations of every two of S scores, over n resampled filters."""
     count, filters = values.shape
     step = max(1, _BYTES // (8 * count * filters))
     blocks = []
@@ -200,7 +200,7 @@ def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
 
 
 def _mean(parts: Sequence[Floats], weights: Sequence[int]) -> Floats:
-    """Weighted mean of arrays, entry by entry, over those that are not NaN there."""
+    """Weighted mean of arrays, entry by entry, over the arrays that are not NaN at that entry."""
     total, weight = np.zeros_like(parts[0]), np.zeros_like(parts[0])
     for part, share in zip(parts, weights, strict=True):
         known = np.isfinite(part)

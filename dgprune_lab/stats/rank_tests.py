@@ -1,4 +1,4 @@
-"""How well a number per image and filter separates two domains, class by class: AUROC, p and q values."""
+"""How well a filter's number per image separates two domains, class by class: AUROC, p and q values."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from .intervals import LEVEL, Estimate
 def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
     """Estimate how often, among pairs of one class, the second domain's image has the larger number: .5 is chance.
 
-    A = mean over k of P(second > first) + P(second = first) / 2 within class k, over the classes of `matched_d`, each
-    with the same weight. The 95 % interval has every theta with |A - theta| <= z sqrt(V(theta)), where V is the mean
-    over classes of Hanley and McNeil's variance (1982, Radiology 143), sum_k V_k / K^2, with
+    A = mean over classes k of P(second > first) + P(second = first) / 2 within the class, over the classes that
+    `matched_d` uses, each with the same weight. The 95 % interval holds every theta with |A - theta| <= z
+    sqrt(V(theta)); V = sum_k V_k / K^2 is the variance of a mean over classes, with Hanley and McNeil's (1982,
+    Radiology 143) variance
     V_k(theta) = c_k theta (1 - theta) (1 + h (1 - theta) / (2 - theta) + h theta / (1 + theta)) / (n_1 n_2) and
     h = (n_1 + n_2) / 2 - 1: method 5 of Newcombe 2006 (Stat. Med. 25:559), which has one class. So fully separated
-    domains have an interval, too. The factor c_k is ours: the variance of the ranks over that of ranks without ties.
-    Without it numbers that are mostly 0 get intervals that are twice too wide; with it the interval covers .5 exactly
-    where `p_values` is above .05.
+    domains have an interval, too. The factor c_k is ours: the variance of the ranks divided by that of ranks without
+    ties. Without it, the intervals of numbers that are mostly 0 are twice too wide; with it, the interval covers .5
+    exactly where `p_values` is above .05.
 
-    Measured with and without a difference, for 1 and 10 classes of 3 to 50 images a domain: 93.6 to 97.5 % cover the
-    true value, 99.8 % where classes of 8 meet classes of 40 and most numbers are 0.
+    Measured with and without a difference, for 1 and 10 classes of 3 to 50 images in each domain: 93.6 to 97.5 % of the
+    intervals cover the true value, 99.8 % where one domain has 8 images of a class, the other 40, and most numbers are
+    0.
 
     Args:
         first: (N, C), a row per image of the first domain, a column per filter.
-        second: (M, C), of the second; other images.
+        second: (M, C), a row per image of the second domain; no image may be in both domains.
         labels: (N,) and (M,) class of each image.
 
     Returns:
-        Three (C,), 0 to 1; the ends are NaN where all images of each class have one number (value .5).
+        A and the two ends of its interval, (C,) each, 0 to 1; the ends are NaN where all images of each class have the
+        same number (value .5).
 
     Raises:
         DgpruneError: as in `cohens_d`.
@@ -52,7 +55,7 @@ def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
 
 
 def p_values(first: Array, second: Array, *, labels: Labels) -> Array:
-    """Return the two-sided p-value of each filter that `auroc` is .5: (C,); 1 where each class has a single number.
+    """Return for each filter the two-sided p-value of `auroc` = .5: (C,); 1 where all images of each class are equal.
 
     z = (A - .5) / sqrt(sum_k V_k / K^2), V_k = (n + 1) / (12 n_1 n_2) corrected for ties, by the normal approximation:
     the stratified rank test of van Elteren 1960, but with equal weights for the classes, as in `auroc`. One class of a
@@ -70,12 +73,12 @@ def p_values(first: Array, second: Array, *, labels: Labels) -> Array:
 def q_values(p: Array) -> Array:
     """Return p-values adjusted so that, of the filters with q <= .05, at most 5 % are expected to be false discoveries.
 
-    The m p-values sorted ascending, q_(i) is the least of p_(j) m / j over j >= i (Benjamini and Hochberg 1995,
-    J. R. Stat. Soc. B 57; it holds for the positive dependence that filters of one layer may have). NaN stays and does
-    not count.
+    With the m p-values sorted ascending, q_(i) is the least of p_(j) m / j over j >= i (Benjamini and Hochberg 1995,
+    J. R. Stat. Soc. B 57; it holds under the positive dependence that filters of one layer may have). NaN stays and is
+    not counted.
 
     Args:
-        p: (C,).
+        p: (C,) p-values.
 
     >>> q_values(np.array([0.01, np.nan, 0.04, 0.03])).round(6).tolist()
     [0.03, nan, 0.04, 0.04]
@@ -110,6 +113,6 @@ def _areas(first: Array, second: Array, labels: Labels) -> tuple[Array, Array, A
 
 
 def _variance(theta: Array, plain: Array, extra: Array) -> Array:
-    """Hanley and McNeil's variance of the mean over classes; at .5, that of the rank test with ties."""
+    """Hanley and McNeil's variance of the mean AUROC over classes; at .5, the variance of the rank test with ties."""
     inner = (1 - theta) / (2 - theta) + theta / (1 + theta)
     return theta * (1 - theta) * (plain + extra * inner)

@@ -1,6 +1,6 @@
-"""How alike two networks represent the same images, and how well groups and neighbourhoods of images are preserved.
+"""How alike two networks represent the same images, how well groups are separated, how well a map keeps neighbours.
 
-All raise DgpruneError for tables or options that do not fit.
+All functions raise DgpruneError for tables or options that do not fit.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ def cka(first: Rows, second: Rows, *, seed: int = 0) -> Estimate:
     different images of Song et al. 2012 (JMLR 13); the index is Kornblith et al. 2019, the debiased form
     Murphy et al. 2024 (Correcting biased CKA). The plain form approaches 1 for any two networks with many filters.
 
-    The interval is computed as that of `mmd`, from halves of the images; tested in the same way, 400 repetitions each,
-    it covered 0 in 99.7 % or more for unrelated features. For related ones (filters set to 0, noise added) it covered
-    the true value in 91 to 99.8 %, least often where ReLU features keep nearly all (0.985).
+    The interval is computed as that of `mmd`, from halves of the images. Tested in the same way, 400 repetitions each,
+    it covered 0 in 99.7 % or more for unrelated features. For related features (filters set to 0, noise added) it
+    covered the true value in 91 to 99.8 %, least often for ReLU features that hardly changed (true value 0.985).
 
     Args:
-        first, second: (N, D) and (N, E), row by row the same N images; at least 8.
-        seed: of the halves.
+        first, second: (N, D) and (N, E), features of the same N images in the same order; N is at least 8.
+        seed: random seed of the halves.
 
     Returns:
-        No unit: 1 if one is the other rotated, scaled and shifted, around 0 (also below) for unrelated features. NaN
-        with NaN ends where nothing varies in one of them, or images are so few that its own HSIC_1 is not above 0.
+        No unit: 1 if one set of features is the other rotated, scaled and shifted; close to 0 for unrelated features
+        (it may be negative). Value and ends are NaN where nothing varies in one set, or the images are so few that
+        HSIC_1 of a set with itself is not above 0.
     """
     x, y = table(first, "first"), table(second, "second")
     check_sizes(0, first=x, second=y)
@@ -50,16 +51,17 @@ def cka(first: Rows, second: Rows, *, seed: int = 0) -> Estimate:
 def silhouette(rows: Rows, labels: NDArray[np.generic]) -> Estimate:
     """Estimate how well groups of images are separated: the mean over images of (b - a) / max(a, b).
 
-    a is an image's mean distance to the others of its group, b that to the nearest other group (Rousseeuw 1987, J.
-    Comput. Appl. Math. 20); the only image of a group counts 0. The interval is the bootstrap over images of these
-    numbers, with the neighbours that they were measured against fixed.
+    a is an image's mean distance to the other images of its group, b its mean distance to the images of the nearest
+    other group (Rousseeuw 1987, J. Comput. Appl. Math. 20); the only image of a group counts 0. The interval is the
+    bootstrap over images of this number per image; the images it is measured against stay fixed.
 
     Args:
         rows: (N, D), features or positions on a map.
-        labels: (N,), the group of each: its class, or its domain.
+        labels: (N,), the group of each image: its class, or its domain.
 
     Returns:
-        No unit, in [-1, 1]: 1 for tight groups far apart, around 0 for mixed ones, below for images among others.
+        No unit, in [-1, 1]: 1 for tight groups far apart, close to 0 for mixed groups, negative where images lie closer
+        to another group than to their own.
     """
     from sklearn.metrics import silhouette_samples
 
@@ -74,16 +76,16 @@ def silhouette(rows: Rows, labels: NDArray[np.generic]) -> Estimate:
 
 
 def trustworthiness(rows: Rows, places: Rows, *, neighbours: int = 15) -> Estimate:
-    """Estimate whether neighbours on a map are neighbours in the features too.
+    """Estimate how far the neighbours of an image on a map are its neighbours in the features too.
 
-    1 - 2 / (N k (2 N - 3 k - 1)) sum_i sum_j max(0, r(i, j) - k), over the k nearest j of i on the map, r(i, j) being
-    the rank of j among i's neighbours in the features (Venna and Kaski 2001, ICANN). The interval is the bootstrap over
-    images of their terms with the neighbours fixed; scikit-learn's function gives only the mean.
+    1 - 2 / (N k (2 N - 3 k - 1)) sum_i sum_j max(0, r(i, j) - k), over the k nearest images j of i on the map; r(i, j)
+    is the rank of j among i's neighbours in the features (Venna and Kaski 2001, ICANN). The interval is the bootstrap
+    over images i of their terms, with the neighbours fixed; scikit-learn's function gives only the mean.
 
     Args:
         rows: (N, D), features.
-        places: (N, 2), or any number of columns: their positions on the map, in the same order.
-        neighbours: k, at least 1 and below N / 2.
+        places: positions of the same images on the map, in the same order: (N, 2), or any number of columns.
+        neighbours: number of neighbours k, at least 1 and below N / 2.
 
     Returns:
         No unit, in [0, 1]: 1 where the map invents no neighbours; about 0.5 for random positions.

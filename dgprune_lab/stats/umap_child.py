@@ -20,7 +20,7 @@ Report = Callable[[str, float], None]
 
 
 class _Refused(Exception):
-    """A message for the user, sent as it is."""
+    """An error whose message is sent to the user unchanged."""
 
 
 def serve() -> None:
@@ -54,7 +54,7 @@ def _end_with_parent() -> None:
 
 
 def _places(rows: NDArray[np.float32], report: Report, *, seed: int, neighbours: int, min_dist: float) -> NDArray[Any]:
-    """The fit itself, in the child."""
+    """Fit UMAP and return the positions; `report` gets the progress."""
     report("starting", _LOADING)
     library = _library()
     report("comparing images", _COMPARING)
@@ -69,7 +69,7 @@ def _places(rows: NDArray[np.float32], report: Report, *, seed: int, neighbours:
 
 
 def _library() -> ModuleType:
-    """UMAP, with everything it compiles cached for the next process.
+    """The module umap, set so that Numba's compiled code is cached for the next process.
 
     It imports pynndescent, which compiles for 10 s on a new machine (first map: 18 s instead of 8 s) and is only
     needed for approximate neighbours: stand-ins provide the three names that it imports, or else the real modules do.
@@ -116,7 +116,7 @@ class _Epochs:
 
 
 def _sentence(error: Exception) -> str:
-    """The error inside UMAP, and what to do next."""
+    """An error message for the user: what failed inside UMAP, and what to do next."""
     reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": .")
     advice = "Repeat with another seed, or with fewer neighbours."
     if "no locator available" in reason:  # Numba's message if it finds no folder for its cache

@@ -29,7 +29,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 @dataclass(kw_only=True)
 class _State:
-    """The latest answers of the child."""
+    """The latest progress and the result that the child has sent."""
 
     stage: str = "starting"
     share: float = 0.0
@@ -39,9 +39,9 @@ class _State:
 
 
 class Fit:
-    """A UMAP fit that runs in a child process while this one continues; see `embed` for its result.
+    """A UMAP fit that runs in a child process while this process continues; `places` is the result of `embed`.
 
-    The child ends with `close`, with this object, with the interpreter, and by itself when this process dies.
+    The child ends when `close` is called, when this object or the interpreter ends, and when this process dies.
 
     Args:
         rows, seed, neighbours, min_dist: as for `embed`.
@@ -63,17 +63,17 @@ class Fit:
 
     @property
     def progress(self) -> tuple[str, float]:
-        """The stage as text, and the approximate share that is done, 0 to 1."""
+        """The current stage as text, and the approximate fraction that is done, 0 to 1."""
         return self._state.stage, self._state.share
 
     @property
     def done(self) -> bool:
-        """Whether the child has ended, with a result or without."""
+        """Whether the child has ended, with or without a result."""
         return not self._thread.is_alive()
 
     @property
     def places(self) -> NDArray[np.float32]:
-        """The positions (N, 2).
+        """The positions of the rows on the map, (N, 2).
 
         Raises:
             DgpruneError: the child is still running, was stopped, or failed (with its message).
@@ -98,7 +98,7 @@ class Fit:
 def fit_steps(
     rows: NDArray[Any], *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1
 ) -> Generator[tuple[str, float], None, NDArray[np.float32]]:
-    """Run `embed` and yield (stage, share in 0..1) about every 0.1 s; closing the generator ends the child at once."""
+    """Run `embed`, yielding (stage, fraction done) about every 0.1 s; closing the generator ends the child at once."""
     fit = Fit(rows, seed=seed, neighbours=neighbours, min_dist=min_dist)
     try:
         yield fit.progress
@@ -110,18 +110,20 @@ def fit_steps(
 
 
 def embed(rows: NDArray[Any], *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> NDArray[np.float32]:
-    """Return positions on a plane that keep neighbouring rows together.
+    """Return positions in a plane (UMAP) that keep neighbouring rows together.
 
     UMAP joins each row i to its k nearest by Euclidean distance with v(j | i) = exp(-max(0, d(i, j) - rho_i) / sigma_i)
     (rho_i: the smallest of these d above zero; sigma_i: such that sum_j v(j | i) = log2 k), makes v symmetric by
     v + v' - v v', and moves the positions by stochastic gradient descent until 1 / (1 + a ||y_i - y_j||^(2b)) is close
-    to v in cross entropy. Distances between far groups, their sizes and densities mean nothing.
+    to v in cross entropy. The distances between separate groups, their sizes and their densities mean nothing.
 
     Args:
-        rows: (N, D), finite, more than `neighbours` and at least 5 of them.
-        seed: of the start and of the sampling, 0 to 2^32 - 1; same rows and seed, same result on one machine.
-        neighbours: k with the row itself, 2 or more; more show the global structure, fewer the detail.
-        min_dist: how close neighbouring rows may be drawn, 0 to 1, in units of the positions.
+        rows: (N, D), finite; N is larger than `neighbours` and at least 5.
+        seed: random seed of the initial positions and of the sampling, 0 to 2^32 - 1; the same rows and seed give the
+            same result on one machine.
+        neighbours: number of neighbours k, counting the row itself, 2 or more; a larger one shows more of the global
+            structure, a smaller one more detail.
+        min_dist: smallest distance at which neighbouring rows may be placed, 0 to 1, in units of the positions.
 
     Returns:
         (N, 2) float32; the axes have no unit and no direction.
@@ -137,7 +139,7 @@ def embed(rows: NDArray[Any], *, seed: int = 0, neighbours: int = 15, min_dist: 
 
 
 def _checked(rows: NDArray[Any], *, seed: int, neighbours: int, min_dist: float) -> NDArray[np.float32]:
-    """The rows, centred and scaled to a mean square length of one; refused if they cannot be drawn."""
+    """The rows, centred and scaled to a mean square length of one; refuse rows and options that `embed` does."""
     values = np.asarray(rows)
     if values.ndim != 2 or values.shape[1] < 1 or values.dtype.kind not in "biuf":
         raise DgpruneError(f"rows must be a table (N, D) of numbers, got shape {values.shape} of {values.dtype}.")
@@ -187,7 +189,7 @@ def _started() -> subprocess.Popen[bytes]:
 
 
 def _talk(process: subprocess.Popen[bytes], state: _State, request: bytes) -> None:
-    """Send the request, record the answers, and reap the child; in a thread, which must not hold the Fit itself."""
+    """Send the request, record the answers, and reap the child; runs in a thread, which must not refer to the Fit."""
     answered = False
     with contextlib.suppress(OSError, ValueError, EOFError), process:  # the child may die at any moment
         assert process.stdin is not None and process.stdout is not None
