@@ -240,7 +240,7 @@ def test_any_training_can_be_watched(opened: list[Live]) -> None:
     live = Live(lambda: train(given.model, sources=given.sources, options=QUICK), title="training", epochs=2)
     opened.append(live)
     assert same(live.result, live.result) and live.status["progress"] == "the run is finished"
-    assert live.data["curves"] == [] and list(live.table.columns)[-3:] == ["round", "epoch", "stage"]
+    assert live.data["curves"] == [] and list(live.table.columns)[-4:] == ["round", "epoch", "stage", "score_split"]
 
 
 def test_a_notebook_read_without_a_kernel_shows_a_sentence_and_the_picture(opened: list[Live]) -> None:

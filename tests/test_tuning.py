@@ -16,7 +16,7 @@ from dgprune_lab.core.random import seed as seeded
 from dgprune_lab.pruning.verify import read_groups
 from dgprune_lab.training import finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
-from dgprune_lab.training.prune_and_tune import PAPER, rounds_of
+from dgprune_lab.training.prune_and_tune import FINETUNING, rounds_of
 
 
 def masks_of(found: dg.Tuned) -> Any:
@@ -52,8 +52,9 @@ def test_filter_counts_of_the_paper(lenet: dg.Study, percent: int) -> None:
 
 def test_learning_rates_and_rounds_of_the_paper() -> None:
     assert [rounds_of(ratio) for ratio in (0.0, 3 * 0.2, 0.61, 0.9)] == [2, 2, 3, 3]
-    lr, momentum, batch = PAPER.lr, PAPER.momentum, PAPER.batch_size
-    assert (PAPER.epochs, PAPER.schedule, PAPER.schedule_epochs, lr, momentum, batch) == (20, "dss", 100, 0.01, 0.9, 32)
+    default = FINETUNING
+    assert (default.epochs, default.schedule, default.schedule_epochs, default.lr) == (20, "dss", 100, 0.01)
+    assert (default.momentum, default.batch_size, default.double_softmax) == (0.9, 32, False)
     given = study()
     steps = dg.prune_and_tune.steps(given, "l1", ratio=0.5, epochs=2, images=3)
     rates = [event.lr for event in steps if isinstance(event, BatchEvent)]
@@ -74,6 +75,8 @@ def by_hand(
             network = dg.recalibrate(network, given.sources)
         options = dg.TrainingOptions(**{**QUICK.to_json(), "seed": seeded("tuning", 0, 0, number)})
         network = finish(train(network, sources=given.sources, options=options, stage="finetuning"))
+        if batchnorm == "recalibrate":
+            network = dg.recalibrate(network, given.sources)
     return network
 
 
@@ -204,7 +207,7 @@ def test_events_are_in_order() -> None:
     assert sorted(gone) == sorted(set(range(8)) - set(prunes[1].so_far.mask.kept("3"))) and len(gone) == 3
     assert [row["stage"] for row in prunes[0].rows if row["metric"] == "accuracy"] == ["cut"] * 3
     rows = [row for event in events if isinstance(event, PruneEvent | StageEvent) for row in event.rows]
-    assert dg.tidy(rows, extra=("round", "epoch", "stage")).equals(tuned(given, measure="epochs").table)
+    assert dg.tidy(rows, extra=("round", "epoch", "stage", "score_split")).equals(tuned(given, measure="epochs").table)
     assert isinstance(events[-2], EpochEvent) and events[-2].epochs == 2
 
 
@@ -233,6 +236,37 @@ def test_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     tuned(study(), progress=True)
     said = capsys.readouterr().err
     assert "20/20" in said and "l1 50 %, round 2 of 2, tuned, epoch 2/2, loss" in said
+
+
+def test_it_can_score_the_images_that_it_reports(tmp_path: Path) -> None:
+    given = study()
+    network = given.model
+    for _ in range(2):
+        now = dg.Study(network, sources=given.sources, targets=given.targets)
+        network = dg.prune(network, dg.allocate(now.score("dss", split="report"), ratio=1 - 0.5**0.5))
+    found = dg.prune_and_tune(given, "dss", ratio=0.5, epochs=0, score_split="report")
+    assert same(found.network, network), "scored anew in each round, on the reported images"
+    assert not same(found.network, dg.prune_and_tune(given, "dss", ratio=0.5, epochs=0).network)
+    record = dg.provenance_of(found.network)
+    assert (record.seen("scorer", "t", "report"), record.seen("scorer", "t", "score")) == ("images", "none")
+    rows = found.table[(found.table.stage == "cut") & (found.table.metric == "accuracy")]
+    assert set(rows.score_split) == {"report"} and set(rows.seen_by_scorer) == {"images"}
+    assert rows.set_index("domain").target_aware.groupby(level=0).all().to_dict() == {"a": True, "b": True, "t": True}
+    for scorer in ("l1", None):  # which read no image
+        assert (
+            dg.prune_and_tune(given, scorer, ratio=0.5, epochs=0, score_split="report").table.score_split.isna().all()
+        )
+    dg.save(found.network, tmp_path / "net", card=found.card)
+    with pytest.raises(dg.DgpruneError, match="'dss' cannot run on this study: domain 'a' has no image in its split"):
+        dg.prune_and_tune(given, "dss", ratio=0.5, score_split="scored")
+
+
+def test_the_card_of_a_run_holds_its_options() -> None:
+    options = dg.TrainingOptions(**{**QUICK.to_json(), "double_softmax": True})
+    found = tuned(study(), "taylor", options=options, score_split="report")
+    assert dg.TrainingOptions.from_json(found.card["finetuning"]) == options and options.double_softmax
+    assert (found.card["scorer"], found.card["score_split"], found.card["rounds"]) == ("taylor", "report", 2)
+    assert not same(found.network, tuned(study(), "taylor", score_split="report").network)
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ from ..core import DgpruneError, Stepwise, write_file
 from ..scorers import SCORERS, Scorer
 
 PACKAGE = "dgprune_lab"
-MODULES = ("data", "models", "scorers", "diagnostics", "charts", "widgets")
+MODULES = ("data", "models", "scorers", "training.presets", "diagnostics", "charts", "widgets")
 
 
 def write_docs(folder: str | Path) -> Path:

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core import DgpruneError, Domain, Seen, provenance_of, set_provenance, unknown
+from ..core import DgpruneError, Domain, Seen, check_writable_folder, provenance_of, set_provenance, unknown
 from ..data import BUILTIN
 from ..measurement import evaluate
 from ..models import save
 from ..models.networks import build
-from ..training import EpochEvent, Events, TrainingOptions, event_bar, train
+from ..training import EpochEvent, Events, TrainingOptions, event_bar, presets, train
 
 _CLOSE = 0.005
 
@@ -144,7 +144,7 @@ RECIPES: Mapping[str, Recipe] = {
         builder="lenet",
         sources=("mnist",),
         targets=("mnist_m",),
-        training=TrainingOptions(epochs=100, batch_size=32, lr=0.01, schedule="dss", double_softmax=True),
+        training=presets.TRAINING,
         normalise=(0.2973, 0.3278),
         why=(
             "Trained as the DSS paper trains its MNIST network (Sun 2023, arXiv:2306.13237): 100 epochs, batches of "
@@ -177,10 +177,12 @@ def make(name: str, *, progress: bool = True, folder: str | Path = ".") -> Path:
         The path of the weights; `dg.load` reads both files from it.
 
     Raises:
-        DgpruneError: an unknown name; a training that does not reach the loss of its recipe.
+        DgpruneError: an unknown name; a folder in which nothing can be written, tried before the training; a training
+            that does not reach the loss of its recipe.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
+    folder = check_writable_folder(folder, argument="folder")
     recipe = RECIPES[name]
     domains = {domain: BUILTIN[domain]() for domain in (*recipe.sources, *recipe.targets)}
     sources = [domains[source] for source in recipe.sources]
@@ -193,7 +195,7 @@ def make(name: str, *, progress: bool = True, folder: str | Path = ".") -> Path:
     events = train(network, sources=sources, options=recipe.training)
     last = _run(events, name if progress else None, until=recipe.until, sources=sources if recipe.until else ())
     set_provenance(last.model, provenance_of(last.model).adding("selection", recipe.selected_on))
-    return save(last.model, Path(folder) / name, card={"name": name, **_card(recipe, last, domains)})
+    return save(last.model, folder / name, card={"name": name, **_card(recipe, last, domains)})
 
 
 def untrained(recipe: Recipe, sources: Sequence[Domain], **options: Any) -> nn.Module:

@@ -1,10 +1,12 @@
 """The training loop; pruning in rounds; pruning while training."""
 
+from . import presets
 from .events import BatchEvent, EpochEvent, Events, PruneEvent, StageEvent
 from .loop import train
 from .options import TrainingOptions
 from .progress import event_bar, finish
 from .rounds import DENSE, EXTRA, MeasureWhen, Steps, Tuned
+from .presets import Preset
 from .prune_and_tune import prune_and_tune, rounds_of, scorer_name
 from .scheduled.plan import PruningRun, Remove
 from .scheduled.schedules import LayerSchedule, PruneSchedule
