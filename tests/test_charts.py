@@ -354,3 +354,61 @@ def test_vega_draws_it(name: str) -> None:
     frame = tidy(costs(0.0) + costs(0.5)) if name == "size_and_cost" else table(target=HOSTILE)
     svg = vl_convert.vegalite_to_svg(getattr(charts, name)(frame).to_dict())
     assert svg.startswith("<svg") and "NaN" not in svg and "<b onload" not in svg
+
+
+CHARTS = {
+    "drop": charts.drop,
+    "drop_curve": charts.drop_curve,
+    "layers": charts.layers,
+    "flips": charts.flips,
+    "agreement": charts.agreement,
+    "stability": charts.stability,
+    "mean_map": charts.mean_map,
+    "sensitivity": charts.sensitivity,
+    "feature_shift": charts.feature_shift,
+    "prunability": charts.prunability,
+    "gc_net": charts.gc_net,
+    "after_finetuning": charts.after_finetuning,
+    "instability": charts.instability,
+    "training": charts.training,
+    "size_and_cost": charts.size_and_cost,
+    "sweep": charts.sweep,
+}
+# question: the metrics of its table, and its extra columns
+QUESTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "drop": (("accuracy_change", "relative_drop"), ("network", "group", "class")),
+    "flips": (("right_to_wrong", "changed_count"), ("network", "group")),
+    "agreement": (("overlap", "rank_correlation"), ("other", "group", "scorer_target_aware", "other_target_aware")),
+    "stability": (("rank_correlation",), ("over", "pair", "group", "draw_seed")),
+    "sensitivity": (("cohens_d", "score"), ("method", "group", "filter", "other", "q_value")),
+    "feature_shift": (("mmd", "coral"), ("group", "other", "image", "class", "embedding")),
+    "data_access": (("seen",), ()),
+}
+
+
+def table_of(question: str, **cells: Any) -> pd.DataFrame:
+    metrics, extra = QUESTIONS[question]
+    about = {"domain": "a", "role": "source", "scorer": "l1", "ratio_requested": 0.5, "unit": "share", "value": 0.1}
+    return tidy(({**about, "metric": metric, **cells} for metric in metrics), extra=extra)
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_a_chart_refuses_the_table_of_another_question(chart: str) -> None:
+    for question in QUESTIONS:
+        if question != chart and (question, chart) != ("drop", "drop_curve"):
+            with pytest.raises(DgpruneError, match=r"metric|table"):
+                CHARTS[chart](table_of(question))  # type: ignore[operator]
+
+
+def test_a_chart_names_the_table_that_it_draws_and_what_it_was_given() -> None:
+    with pytest.raises(DgpruneError, match=r"its metrics: right_to_wrong, changed_count.*diagnostics\.agreement"):
+        charts.agreement(table_of("flips"))
+    of_layers = table_of("drop", group="conv1")
+    for draws in (charts.drop, charts.drop_curve):
+        with pytest.raises(DgpruneError, match=r"one of diagnostics\.drop\(study\)\."):
+            draws(of_layers)
+    with pytest.raises(DgpruneError, match=r"diagnostics\.drop\(study, by='layer'\)"):
+        charts.layers(table_of("drop"))
+    tuned = tidy([{"metric": "accuracy", "domain": "a", "value": 0.5, "stage": "tuned"}], extra=("stage",))
+    with pytest.raises(DgpruneError, match=r"several networks per ratio; use charts\.training"):
+        charts.sweep(tuned)

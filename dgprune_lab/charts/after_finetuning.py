@@ -24,7 +24,7 @@ from ..core import (
     with_scorer_exposure,
 )
 from .drop import change_of
-from .marks import ZERO, interval_marks, layered, row_numbers, rows_of, signed_axis, step_above, tooltip
+from .marks import ZERO, check_table, interval_marks, layered, row_numbers, rows_of, signed_axis, step_above, tooltip
 from .theme import Rows, beside, domain_styles_of, percent, point_of, records, role_label, shortened, titled
 
 DIFFERENCE = "difference"
@@ -47,6 +47,7 @@ def after_finetuning(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
     Raises:
         DgpruneError: the table has no differences.
     """
+    check_table(frame, "diagnostics.after_finetuning(studies)", columns=("p_holm",))
     used = records(frame, metric=DIFFERENCE)
     if not used:
         raise DgpruneError(

@@ -17,7 +17,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, Tidy, is_missing, public, scorer_exposure
-from .marks import layered, of_field, row_labels, row_numbers, rows_of, tooltip
+from .marks import check_table, layered, of_field, row_labels, row_numbers, rows_of, tooltip
 from .theme import TARGET_AWARE, Rows, beside, check_held, ink_on, interval_of, marked, records, with_minus
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
@@ -39,6 +39,9 @@ def agreement(frame: Tidy, *, scorer: str | None = None, cell: Count = 44) -> al
         scorer: draw this one against the others instead, as dots with the chance level in grey.
         cell: pixels of one cell.
     """
+    check_table(
+        frame, "diagnostics.agreement(study)", columns=("other", "scorer_target_aware"), metrics=METRICS.values()
+    )
     if scorer is None:
         return beside(*(_map(name, frame, cell=cell) for name in METRICS), spacing=36)
     check_held(frame, "scorer", scorer)

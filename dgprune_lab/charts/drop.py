@@ -14,7 +14,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, Tidy, exposure_label, exposure_of, is_missing, public, scorer_exposure
-from .marks import OPACITY, RIGHT, ZERO, interval_marks, layered, rows_of, signed_axis, step_above, tooltip
+from .marks import OPACITY, RIGHT, ZERO, check_table, interval_marks, layered, rows_of, signed_axis, step_above, tooltip
 from .theme import Rows, check_held, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
 
 CAPTION = "Measured right after removal; it says nothing yet about generalisation."
@@ -32,6 +32,7 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count
             of several ratios the largest is drawn; rows of classes and single layers are not (see `layers`).
         width, height: of the plot, in pixels.
     """
+    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall)
     check_held(frame, "metric", metric)
     rows = drop_rows(frame, metric=metric)
     # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its text is below.

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core import Count, Positive, Tidy, choice, exposure_label, is_missing, public, scorer_exposure
 from .drop import CAPTION, POINTS, is_overall
-from .marks import ZERO, curve_layers, layered, line_names, rows_of, step_above, tooltip
+from .marks import ZERO, check_table, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
 from .theme import Rows, beside, records, titled
 
@@ -41,6 +41,7 @@ def drop_curve(
     Raises:
         DgpruneError: another metric.
     """
+    check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall)
     choice("metric", metric, Metric)
     overall = cast(pd.DataFrame, frame[[is_overall(row) for row in records(frame)]])
     rows = records(overall, metric=metric)

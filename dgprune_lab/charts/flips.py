@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core import Count, Tidy, exposure_label, exposure_of, public, scorer_exposure
 from .drop import CAPTION, at_largest_ratio, is_overall
-from .marks import interval_marks, layered, row_labels, row_numbers, rows_of, step_above, tooltip
+from .marks import check_table, interval_marks, layered, row_labels, row_numbers, rows_of, step_above, tooltip
 from .theme import Rows, beside, domain_styles_of, interval_of, point_of, records, titled
 
 METRICS = {"right_to_wrong": "Turned wrong (% of the images)", "wrong_to_right": "Turned right (% of the images)"}
@@ -30,6 +30,7 @@ def flips(frame: Tidy, *, width: Count = 260) -> alt.HConcatChart:
         frame: a table of `diagnostics.flips`; of several ratios the largest is drawn.
         width: of one plot, in pixels.
     """
+    check_table(frame, "diagnostics.flips(study)", metrics=METRICS)
     rows = {metric: flip_rows(frame, metric=metric) for metric in METRICS}
     end = step_above(max((row["high"] for listed in rows.values() for row in listed), default=0.0))
     plots = (_plot(metric, rows[metric], end=end, width=width) for metric in METRICS)

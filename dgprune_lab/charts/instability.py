@@ -14,7 +14,19 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, Tidy, exposure_of, is_missing, public
-from .marks import COLOUR, LABEL_HEIGHT, POINT, RIGHT, layered, line_names, of_field, rows_of, spread, tooltip
+from .marks import (
+    COLOUR,
+    LABEL_HEIGHT,
+    POINT,
+    RIGHT,
+    check_table,
+    layered,
+    line_names,
+    of_field,
+    rows_of,
+    spread,
+    tooltip,
+)
 from .theme import Rows, domain_styles_of, finish, interval_of, point_of, records, shortened, titled, with_minus
 
 PADDING = {"left": 52, "right": 140, "top": 12, "bottom": 38}
@@ -34,6 +46,7 @@ def instability(frame: Tidy, *, metric: Metric = "accuracy", width: Count = 420,
         metric: "accuracy" or "generalization_gap".
         width, height: of the plot, in pixels.
     """
+    check_table(frame, "diagnostics.instability(runs)", columns=("run", "rate"))
     rows = instability_rows(frame, metric=metric)
     ends = [row["stable"] for row in rows] or [100.0]
     margin = max(2.0, 0.08 * (max(ends) - min(ends)))

@@ -19,6 +19,7 @@ from .marks import (
     OPACITY,
     RIGHT,
     ZERO,
+    check_table,
     interval_marks,
     layered,
     row_labels,
@@ -47,6 +48,7 @@ def layers(frame: Tidy, *, width: Count = 320) -> alt.HConcatChart:
     Raises:
         DgpruneError: rows of several networks or scorers.
     """
+    check_table(frame, "diagnostics.drop(study, by='layer')", columns=("group",), metrics=(CHANGE,), where=_of_layer)
     used = _used(frame)
     for column in ("network", "scorer"):
         names = sorted({str(row.get(column)) for row in used})
@@ -130,9 +132,13 @@ def layers_chart(
     return beside(chart.properties(width=width, height=alt.Step(ROW)), title=title)
 
 
+def _of_layer(row: Mapping[str, Any]) -> bool:
+    return not is_missing(row.get("group"))
+
+
 def _used(frame: pd.DataFrame) -> Rows:
     """Rows of single layers at the largest ratio: layers in the order of the table, and in each the domains."""
-    rows = [row for row in records(frame, metric=CHANGE) if not is_missing(row.get("group"))]
+    rows = [row for row in records(frame, metric=CHANGE) if _of_layer(row)]
     rows = at_largest_ratio(rows)
     order = {name: list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "domain")}
     return sorted(rows, key=lambda row: tuple(names.index(row[name]) for name, names in order.items()))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import altair as alt
+import pandas as pd
 
-from .theme import Rows
+from ..core import DgpruneError
+from .theme import Rows, records
 
 COLOUR = alt.Stroke("colour:N", scale=None)
 DASH = alt.StrokeDash("dash:N", scale=None)
@@ -23,6 +25,32 @@ ZERO: dict[str, Any] = {"style": "ink", "strokeWidth": 1, "opacity": 0.6}
 LABEL_HEIGHT = 14
 """Pixels between two labels at the ends of lines."""
 STEPS = (5, 10, 25, 50, 100)
+
+
+def check_table(
+    frame: pd.DataFrame,
+    maker: str,
+    *,
+    columns: Collection[str] = (),
+    metrics: Collection[str] = (),
+    where: Callable[[Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Refuse the table of another question, of which a chart would draw nothing; a table without rows draws nothing.
+
+    Args:
+        frame: the table that was given.
+        maker: what makes the right one.
+        columns: what the right one has.
+        metrics: at least one of which it has; any where empty.
+        where: what at least one of these rows satisfies.
+    """
+    used = [row for row in records(frame) if not metrics or row["metric"] in metrics]
+    fits = any(where(row) for row in used) if where is not None else bool(used)
+    if len(frame) and not (fits and set(columns) <= set(frame.columns)):
+        held = ", ".join(map(str, frame["metric"].dropna().unique()[:6]))
+        raise DgpruneError(
+            f"frame is the table of another question (its metrics: {held}); this chart draws one of {maker}."
+        )
 
 
 def layered(*charts: Any) -> alt.LayerChart:

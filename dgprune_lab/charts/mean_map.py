@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import altair as alt
 
 from ..core import DIAMOND, Count, Tidy, is_target_aware, public
-from .marks import canvas, layered, rows_of, tooltip
+from .marks import canvas, check_table, layered, rows_of, tooltip
 from .theme import Rows, finish, records, role_label, titled, with_minus
 
 PADDING = {"left": 8, "right": 8, "top": 6, "bottom": 6}
@@ -28,6 +28,7 @@ def mean_map(frame: Tidy, *, size: Count = 104) -> alt.LayerChart:
         frame: the table.
         size: of one map on the screen, in pixels.
     """
+    check_table(frame, "diagnostics.mean_map(study, layer=..., filters=[...])", metrics=("mean_map",))
     maps, cosines = records(frame, metric="mean_map"), records(frame, metric="cosine")
     roles = {str(row["domain"]): row["role"] for row in maps}
     filters = list(dict.fromkeys(int(row["filter"]) for row in maps))

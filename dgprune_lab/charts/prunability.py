@@ -20,9 +20,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, DgpruneError, Positive, Tidy, is_missing, public
+from ..core import Count, DgpruneError, Tidy, is_missing, public
 from ..stats import unlike
-from .marks import COLOUR, DASH, LEFT, RIGHT, TEXT_COLOUR, layered, of_field, rows_of, tooltip
+from .marks import COLOUR, DASH, LEFT, RIGHT, TEXT_COLOUR, check_table, layered, of_field, rows_of, tooltip
 from .theme import Data, Rows, finish, records, scorer_styles, shortened, titled
 
 PADDING = {"left": 64, "right": 24, "top": 38, "bottom": 42}
@@ -51,6 +51,9 @@ def prunability(
     Raises:
         DgpruneError: a table without losses; a tolerance outside (0, 1].
     """
+    check_table(
+        frame, "diagnostics.prunability(study)", columns=("fraction_kept", "search"), metrics=("loss", "prunability")
+    )
     data = prunability_data(frame)
     if not data["curve"]:
         raise DgpruneError("the table has no losses to draw; make one with diagnostics.prunability(study).")

@@ -13,7 +13,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, DgpruneError, Tidy, exposure_label, is_missing, public, scorer_exposure
-from .marks import LEFT, OPACITY, RIGHT, layered, rows_of
+from .marks import LEFT, OPACITY, RIGHT, check_table, layered, rows_of
 from .theme import Rows, finish, records
 
 PADDING = {"left": 2, "right": 2, "top": 2, "bottom": 2}
@@ -35,6 +35,7 @@ def size_and_cost(
     Raises:
         DgpruneError: the full network's number of a metric is missing.
     """
+    check_table(frame, "dg.sweep(study)", metrics=QUANTITIES)
     y = alt.Y("what:N", sort=None, axis=None, scale=alt.Scale(paddingInner=0.0, paddingOuter=0.0))
     share = alt.X("share:Q", scale=alt.Scale(domain=[0, 100], nice=False), axis=None)
     base = rows_of("left", size_rows(frame, full=full))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..core import Count, Tidy, is_missing, public
 from .agreement import dot_mark, dot_plot
-from .marks import tooltip
+from .marks import check_table, tooltip
 from .theme import Rows, beside, marked, records, with_minus
 
 TITLES = {"halves": "On other images of the same domains", "training_seeds": "On another training of the network"}
@@ -29,6 +29,7 @@ def stability(frame: Tidy, *, width: Count = 300) -> alt.HConcatChart:
             are drawn.
         width: of one plot, in pixels.
     """
+    check_table(frame, "diagnostics.stability(study)", columns=("over", "pair"))
     present = set(frame["over"])
     kinds = [kind for kind in TITLES if kind in present] or ["halves"]
     return beside(*(_plot(frame, kind, width=width) for kind in kinds))

@@ -24,6 +24,7 @@ import pandas as pd
 
 from ..core import (
     Count,
+    DgpruneError,
     Exposure,
     Positive,
     Share,
@@ -100,6 +101,8 @@ def sweep(
         width, height: of one plot, in pixels.
     """
     check_held(frame, "metric", metric)
+    if "stage" in frame.columns:
+        raise DgpruneError("frame is the table of a training, with several networks per ratio; use charts.training.")
     title = titled(metric.capitalize(), frame)
     scorers = list(dict.fromkeys(str(row["scorer"]) for row in records(frame) if not is_missing(row["scorer"])))
     if len(scorers) > 1:

@@ -21,7 +21,19 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, Exposure, Tidy, exposure_of, public, strongest_exposure
-from .marks import DASH, LABEL_HEIGHT, POINT, RIGHT, layered, line_names, of_field, rows_of, spread, tooltip
+from .marks import (
+    DASH,
+    LABEL_HEIGHT,
+    POINT,
+    RIGHT,
+    check_table,
+    layered,
+    line_names,
+    of_field,
+    rows_of,
+    spread,
+    tooltip,
+)
 from .sweep import domain_label, line_label
 from .theme import DOTTED, Data, Rows, domain_styles_of, finish, interval_of, mark_of, records, titled, with_minus
 
@@ -44,6 +56,7 @@ def training(frame: Tidy, *, epochs: Count | None = None, width: Count = 520, he
         epochs: where the axis ends; at the last measured epoch where None.
         width, height: of the plot, in pixels.
     """
+    check_table(frame, "dg.prune_and_tune or dg.train_with_pruning", columns=("stage", "epoch"), metrics=("accuracy",))
     chart = _layers(training_data(frame, epochs=epochs, height=height))
     title = titled("Accuracy during training", frame)
     return finish(chart, width=width, height=height, padding=PADDING, title=title)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...core import DgpruneError, Exposure, Tidy, exposure_of, is_missing, public, strongest_exposure
+from ..marks import check_table
 from ..theme import Data, DomainStyle, Rows, beside, domain_styles, records, titled
 from .map import SIDE, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
 from .numbers import METRICS, number_chart, number_data, number_plots
@@ -43,6 +44,8 @@ def feature_shift(
         DgpruneError: a table without numbers and map; no map of that layer; tables of other ratios than the first; a
             ratio outside [0, 1].
     """
+    for table in [frame] if isinstance(frame, pd.DataFrame) else frame.values():
+        check_table(table, "diagnostics.feature_shift(study)", columns=("other", "embedding"))
     if at is not None and not 0 <= at <= 1:
         raise DgpruneError(f"at is the share removed, from 0 to 1; got {at!r}.")
     tables = {"": frame} if isinstance(frame, pd.DataFrame) else dict(frame)
