@@ -147,7 +147,7 @@ def test_the_titles_say_the_batchnorm_setting() -> None:
     frame["batchnorm"] = "as_is"
     assert charts.training(frame).to_dict()["title"]["text"] == "Accuracy during training, BatchNorm as is"
     frame = differences().assign(batchnorm="recalibrate")
-    assert charts.after_finetuning(frame).to_dict()["title"]["text"].endswith(", BatchNorm recalibrated")
+    assert charts.after_finetuning(frame).to_dict()["title"]["text"].endswith(", BatchNorm re-estimated")
 
 
 def test_the_page_can_be_given_the_chart_before_there_are_rows() -> None:

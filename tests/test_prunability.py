@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.core.steps import drain
 from dgprune_lab.diagnostics._loss_curve import LossCurve, grid_of, read_off
+from dgprune_lab.diagnostics.prunability import Setting
 from dgprune_lab.measurement.weight_masking import prunable, weight_scores
 from dgprune_lab.stats.comparability import unlike
 
@@ -182,7 +183,7 @@ def test_the_losses_equal_those_of_the_masked_networks() -> None:
         assert row.monotone == expected.monotone and row.training_loss == means[0] and row.evaluations == 10
         assert row.bracket_low == pytest.approx(row.value - 0.1) and row.low <= row.value <= row.high
         assert (row.domain, row.split, row.images, row.interval) == ("a, b", "train", 40, "images")
-        assert (row.scorer, row.scope, row.budget, row.batchnorm) == ("l1", "global", "parameters", "as_is")
+        assert (row.scorer, row.scope, row.budget, row.batchnorm) == ("l1", "global", "parameters", None)
     again = dg.diagnostics.prunability(study, step=0.1, tolerance=[0.1, 0.01])
     assert again.equals(frame)
 
@@ -269,3 +270,9 @@ def test_a_training_loss_of_zero_or_nan_is_refused() -> None:
     for loss, message in ((0.0, "'made up' is 0"), (math.nan, "'made up' is nan")):
         with pytest.raises(dg.DgpruneError, match=message):
             drain(curve_of(lambda share, loss=loss: loss).bracket(0.1))
+
+
+def test_a_grid_without_end_is_refused_with_its_number_before_any_work() -> None:
+    with pytest.raises(dg.DgpruneError, match=r"step=1e-06 would make a grid of 1,000,000 shares.*at most 10,000"):
+        Setting(step=1e-6)
+    assert len(grid_of(1e-4)) == 10_000
