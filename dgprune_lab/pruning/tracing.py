@@ -68,13 +68,18 @@ class _TooLong(Exception):
     """Reading the groups took longer than the limit."""
 
 
+def holds_tensors(module: nn.Module) -> bool:
+    """Return whether a module has parameters or buffers of its own, whatever layers it contains."""
+    return any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
+
+
 @contextmanager
 def _leaf_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
-    """Call `hook(name, module, output)` after each leaf layer."""
+    """Call `hook(name, module, output)` after each layer: a module without children, or with tensors of its own."""
     handles = [
         module.register_forward_hook(lambda module, _, output, name=name: hook(name, module, output))
         for name, module in model.named_modules()
-        if not list(module.children())
+        if not list(module.children()) or holds_tensors(module)
     ]
     try:
         yield
