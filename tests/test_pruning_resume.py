@@ -97,7 +97,7 @@ def test_a_crash_between_event_and_save(where: str, tmp_path: Path, monkeypatch:
         with pytest.warns(dg.DgpruneNote, match="stopped early; .*epoch 2 of 4"):
             assert not trained(checkpoint=tmp_path).finished
     else:
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(dg.DgpruneError, match="cannot be written: disk full"):
             trained(checkpoint=tmp_path)
     monkeypatch.undo()
     assert json.loads((tmp_path / "run.json").read_text())["loop"]["done"] == 1
@@ -198,7 +198,7 @@ def test_functional_dropout_is_noted_or_refused() -> None:
     named = dg.PruneSchedule.everywhere(start=1, end=1, every=1, ratio=0.5)
     with pytest.warns(dg.DgpruneNote, match="outside nn.Dropout layers"):
         steps(Functional(always=False), schedule=named)
-    with pytest.raises(dg.DgpruneError, match=r"in eval mode too.*use nn.Dropout layers"):
+    with pytest.raises(dg.DgpruneError, match=r"in eval mode.*nn\.Dropout layers"):
         steps(Functional(always=True), schedule=named)
     steps(fresh(dropping))  # layers give no note
 

@@ -103,7 +103,10 @@ SIZES = {"conv1": 8, "conv2": 8}
         (lambda: PruneSchedule({"conv1": (-1, 9, 1, 0.5)}), "start must be a whole number of epochs, at least 0"),
         (lambda: PruneSchedule({"conv1": (1, 9, 1, 1.0)}), "since 1 would empty the layer; got 1.0"),
         (lambda: PruneSchedule({"conv1": (1, 9, 1, -0.1)}), "ratio must lie in 0 to below 1"),
-        (lambda: PruneSchedule({"conv1": (1, 9, 1)}), r"four numbers \(start, end, every, ratio\) .*got \(1, 9, 1\) at 'conv1'"),  # type: ignore
+        (
+            lambda: PruneSchedule({"conv1": (1, 9, 1)}),
+            r"four numbers \(start, end, every, ratio\) .*got \(1, 9, 1\) at 'conv1'",
+        ),  # type: ignore
         (lambda: PruneSchedule([(1, 2, 3, 0.4)]), r"a list of LayerSchedules; got \(1, 2, 3, 0\.4\) at position 0"),  # type: ignore[list-item]
         (
             lambda: PruneSchedule(
@@ -136,3 +139,11 @@ SIZES = {"conv1": 8, "conv2": 8}
 def test_invalid_schedules_are_refused(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(dg.DgpruneError, match=message):
         call()
+
+
+def test_a_schedule_with_events_without_end_is_refused_with_their_number() -> None:
+    with pytest.raises(dg.DgpruneError, match=r"layer 'conv' would make 1,000,000,000 events, at most 10,000"):
+        PruneSchedule({"conv": (1, 10**9, 1, 0.5)})
+    with pytest.raises(dg.DgpruneError, match=r"would make 10,001 events"):
+        PruneSchedule.everywhere(start=0, end=10_000, every=1, ratio=0.5)
+    assert PruneSchedule({"conv": (1, 10**9, 10**9 - 1, 0.5)}).epochs == (1, 10**9)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..core import DgpruneError, Stepwise, write_file
+from ..core import DgpruneError, Stepwise, check_writable_folder, write_file
 from ..scorers import SCORERS, Scorer
 
 PACKAGE = "dgprune_lab"
@@ -21,7 +21,7 @@ def write_docs(folder: str | Path) -> Path:
     """Write the reference of everything public as HTML pages that need no network, and return the first page.
 
     Raises:
-        DgpruneError: pdoc is not installed.
+        DgpruneError: pdoc is not installed, or nothing can be written in the folder.
     """
     if importlib.util.find_spec("pdoc") is None:
         raise DgpruneError(
@@ -30,6 +30,7 @@ def write_docs(folder: str | Path) -> Path:
         )
     from pdoc import render
 
+    folder = check_writable_folder(folder, argument="the folder of the pages")
     # No MathJax: it comes from the network. Formulas are indented blocks in the docstrings, which pdoc shows as code.
     render.configure(docformat="google", math=False, show_source=False, footer_text="dgprune-lab")
     pages = {f"{PACKAGE}.{name}": _page(importlib.import_module(f"{PACKAGE}.{name}")) for name in MODULES}
@@ -37,10 +38,10 @@ def write_docs(folder: str | Path) -> Path:
     vars(root)["submodules"] = list(pages.values())
     pages = {PACKAGE: root, **pages}
     for name, page in pages.items():
-        write_file(Path(folder) / f"{name.replace('.', '/')}.html", render.html_module(page, pages))
-    write_file(Path(folder) / "index.html", render.html_index(pages))
-    write_file(Path(folder) / "search.js", render.search_index(pages))
-    return Path(folder) / f"{PACKAGE}.html"
+        write_file(folder / f"{name.replace('.', '/')}.html", render.html_module(page, pages))
+    write_file(folder / "index.html", render.html_index(pages))
+    write_file(folder / "search.js", render.search_index(pages))
+    return folder / f"{PACKAGE}.html"
 
 
 def _page(module: ModuleType) -> Any:

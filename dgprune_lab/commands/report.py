@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from ..core import BatchNorm, progress_bar
+from ..core import BatchNorm, check_writable_file, progress_bar, written
 from ..scorers import Scorer
 from ..study import Study, demo
 from ..widgets.explorer.measurements import Choices, Measurements
@@ -27,7 +27,11 @@ def write_report(
 
     Returns:
         The path. The page has less than 5 MB and opens with no network and no kernel.
+
+    Raises:
+        DgpruneError: the page cannot be written there, tried before anything is measured.
     """
+    path = check_writable_file(path, argument="the page")
     study = study or demo()
     measured = Measurements(study, scorers=[])
     names = [name for name in map(measured.admit, scorers) if measured.unavailable(name) is None]
@@ -61,4 +65,5 @@ def write_report(
         f"on all images of the report splits, without fine-tuning, on {static['device']}. Numbers of a scorer that "
         "used a domain are marked, and a line says what it used."
     )
-    return write_page(path, state, title="What breaks first when filters are removed?", lead=lead)
+    with written(path):
+        return write_page(path, state, title="What breaks first when filters are removed?", lead=lead)

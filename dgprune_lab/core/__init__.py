@@ -26,3 +26,4 @@ from .steps import Stepwise, drain, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed
 from .machine import device, threads
 from .locks import Lock, renew_after_fork
+from .writable import check_writable_file, check_writable_folder, written

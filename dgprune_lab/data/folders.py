@@ -71,8 +71,6 @@ def from_folder(root: str | Path, *, size: Count = 224, seed: Seed = 0) -> dict[
     Source: the layout of Gulrajani & Lopez-Paz, In Search of Lost Domain Generalization, ICLR 2021 (DomainBed).
     """
     base = Path(root).expanduser()
-    if size < 1:
-        raise DgpruneError(f"size must be at least 1 pixel; got {size}.")
     if not base.is_dir():
         raise DgpruneError(f"{base} is not a folder; from_folder needs one that holds domain/class/image.")
     every = {folder.name: _find(folder) for folder in _folders(base)}

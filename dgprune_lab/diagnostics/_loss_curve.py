@@ -17,6 +17,7 @@ from ..stats import intervals
 Floats = NDArray[np.float64]
 Measure = Callable[[float], Generator[None, None, Tensor]]
 _HUGE, _LARGEST = 1e12, 1e30  # a sum of larger numbers could overflow float32
+_MOST = 10_000
 _TAIL = (1 - intervals.LEVEL) / 2
 
 
@@ -66,11 +67,16 @@ def grid_of(step: float) -> tuple[float, ...]:
     """The shares 1, 1 - step, ... above 0.
 
     Raises:
-        DgpruneError: a step outside (0, 0.5].
+        DgpruneError: a step outside (0, 0.5], or one that makes more than 10,000 shares.
     """
     if not (math.isfinite(step) and 0 < step <= 0.5):
         raise DgpruneError(f"step must lie in (0, 0.5], 0.01 is a hundred shares; got {step!r}.")
     count = math.floor(1 / step + 1e-9)
+    if count > _MOST:
+        raise DgpruneError(
+            f"step={step:g} would make a grid of {count:,} shares, each measured on all images; at most {_MOST:,} are "
+            "possible. A step of 0.01 makes a hundred."
+        )
     shares = (round(1 - k * step, 10) for k in range(count + 1))
     return tuple(share for share in shares if share > 1e-9)
 

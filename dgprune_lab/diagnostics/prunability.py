@@ -17,7 +17,7 @@ from ..scorers import Scorer
 from ..stats import unlike
 from ..study import Study, batchnorm_cell, checked_tolerances, labelled_studies, pooled
 from ._contract import Steps, diagnostic
-from ._loss_curve import LossCurve
+from ._loss_curve import LossCurve, grid_of
 
 Granularity = Literal["weight", "filter"]
 Search = Literal["grid", "fast"]
@@ -42,6 +42,7 @@ class Setting:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        grid_of(self.step)
         choice("granularity", self.granularity, Granularity)
         choice("scope", self.scope, Scope)
         choice("batchnorm", self.batchnorm, Norm)

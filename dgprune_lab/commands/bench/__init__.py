@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ...core import threads, unknown
+from ...core import check_writable_file, threads, unknown
 from .browser import browser_rows
 from .imports import import_rows
 from .panels import panel_rows
@@ -49,11 +49,13 @@ def main(*, json: Path | None = None, quick: bool = False, parts: Sequence[str] 
         The rows. `ours` and `peer` are medians in `unit`; `ratio` = peer / ours, so above 1 means ours is faster.
 
     Raises:
-        DgpruneError: a part that does not exist.
+        DgpruneError: a part that does not exist; a file that cannot be written, tried first.
     """
     for name in parts:
         if name not in PARTS:
             raise unknown("part of the benchmark", name, PARTS)
+    if json is not None:
+        json = check_writable_file(json, argument="json")
     devices = [torch.device(name) for name in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]]
     print(heading(threads().reason, quick))
     rows: list[Row] = []

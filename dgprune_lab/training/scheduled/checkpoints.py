@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...core import DgpruneError, card_text, read_card, write_file
+from ...core import DgpruneError, card_text, read_card, write_file, written
 from ...models import tensors_from_bytes, tensors_to_bytes
 
 _CARD = "run.json"
@@ -19,11 +19,15 @@ def save_state(folder: Path, *, epoch: int, tensors: Mapping[str, Tensor], value
     """Write FOLDER/epoch_NUMBER.safetensors, then FOLDER/run.json, which names it; then delete older tensors.
 
     Until the card is written, the folder holds the state before.
+
+    Raises:
+        DgpruneError: they cannot be written, on a full disk, say.
     """
     data = tensors_to_bytes(tensors)
-    path = write_file(folder / f"epoch_{epoch:05d}.safetensors", data)
-    card = {**values, "tensors": path.name, "sha256": hashlib.sha256(data).hexdigest()}
-    write_file(folder / _CARD, card_text(card, kind="run"))
+    with written(folder):
+        path = write_file(folder / f"epoch_{epoch:05d}.safetensors", data)
+        card = {**values, "tensors": path.name, "sha256": hashlib.sha256(data).hexdigest()}
+        write_file(folder / _CARD, card_text(card, kind="run"))
     for old in folder.glob("epoch_*.safetensors"):
         if old != path:
             old.unlink()
@@ -35,8 +39,6 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     Raises:
         DgpruneError: the folder holds something else, or a file that was changed.
     """
-    if folder.exists() and not folder.is_dir():
-        raise DgpruneError(f"checkpoint must be a folder, and {folder} is a file; name a folder for this run.")
     if not (folder / _CARD).is_file():
         return None
     card = read_card(folder / _CARD, kind="run")

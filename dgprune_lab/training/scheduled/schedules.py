@@ -12,6 +12,8 @@ from typing import Annotated, Any, cast
 from ...core import Count, DgpruneError, Ratio, public, unknown
 
 EVERY_LAYER = "*"
+MOST_EVENTS = 10_000
+"""Events of one schedule."""
 Numbers = Annotated[tuple[int, int, int, float], "four numbers (start, end, every, ratio)"]
 
 
@@ -46,6 +48,11 @@ class LayerSchedule:
             raise DgpruneError(
                 f"{where} ends (epoch {self.end}) before it starts (epoch {self.start}); give (start, end, every, "
                 "ratio) with end >= start."
+            )
+        if (events := len(range(self.start, self.end + 1, self.every))) > MOST_EVENTS:
+            raise DgpruneError(
+                f"{where} would make {events:,} events, at most {MOST_EVENTS:,} are possible; give (start, end, every, "
+                "ratio) with a smaller end or a larger every."
             )
         if not isinstance(self.ratio, Real) or not 0 <= self.ratio < 1:
             raise DgpruneError(

@@ -100,9 +100,9 @@ def train_with_pruning(
     _check_batches(how, batches)
     options = options or TrainingOptions()
     check_training(network, sources=sources, options=options)
+    study = Study(network, sources=sources, targets=targets, name="training")
     example = sources[0].take(sources[0].rows("train", 4), device=device_of(network)).images
     _check_randomness(network, example)
-    study = Study(network, sources=sources, targets=targets, name="training")
     for domain, measured in product(study.domains, (split, report)):
         domain.rows(measured, images)
     resolved = resolve(scorer)
