@@ -123,7 +123,7 @@ class Mask:
         return self.keep[self.graph[layer].name].nonzero().flatten().tolist()
 
     def then(self, inner: Mask) -> Mask:
-        """Return this mask and then `inner`, a mask of the network pruned by this one, as one with original indices."""
+        """Return one mask, in original indices, for this mask followed by `inner`, a mask of the pruned network."""
         keep = {}
         for group in self.graph.groups:
             column, second = self.keep[group.name].clone(), inner.keep.get(group.name)
