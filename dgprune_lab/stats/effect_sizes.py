@@ -216,7 +216,7 @@ def _check(values: Sequence[int], labels: Sequence[int], *, finite: bool) -> Non
 
 
 def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Iterator[tuple[slice, Array]]:
-    """Cohen's d of one class, times J^2, a block of resamples at a time: (step, C); NaN where nothing varies in one."""
+    """Yield J^2 times Cohen's d of one class for a block of resamples: (step, C); NaN where a resample is constant."""
     sizes = [len(values) for values in pair]
     df = sum(sizes) - 2
     bias = (1 - 3 / (4 * df - 1)) ** 2
