@@ -25,14 +25,14 @@ def allocate(
 
     Of N filters, floor(ratio N + 1e-9) are removed: less than one filter (one step where grouped convolutions tie
     filters) below the request, unless every layer is down to its last filter. Ties are broken by filter index. A
-    larger ratio always keeps a subset.
+    larger ratio always keeps a subset of the filters that a smaller one keeps.
 
     Args:
         scores: one number per filter, higher = keep; or one per single weight, for a WeightMask.
-        ratio: the share removed, 0 <= ratio < 1.
-        scope: "layer" removes the same share of every layer; "global" the lowest scores of the network (scores must
-            then be comparable between layers, as `lamp` and `taylor` are meant to be).
-        budget: what the share counts: filters, parameters or multiply-accumulates.
+        ratio: the share to remove, 0 <= ratio < 1.
+        scope: "layer" removes the same share of every layer; "global" removes the lowest scores of the whole network
+            (they must then be comparable between layers, as those of `lamp` and `taylor` are meant to be).
+        budget: what the share is a share of: "filters", "parameters" or "macs" (multiply-accumulates).
 
     Raises:
         DgpruneError: a ratio outside [0, 1), an unknown scope or budget.
@@ -60,10 +60,10 @@ def allocate(
 
 
 def checked_ratio(ratio: float) -> float:
-    """Return the ratio as a float in [0, 1).
+    """Return a pruning ratio as a float in [0, 1).
 
     Raises:
-        DgpruneError: it is not one.
+        DgpruneError: the value is no number in [0, 1).
     """
     value = float(ratio)
     if not (math.isfinite(value) and 0 <= value < 1):
@@ -76,12 +76,12 @@ class Order:
     """Removal order of the prunable units of a network.
 
     Attributes:
-        graph: the groups.
-        units: (U,) global unit numbers, first removed first; the last unit of each layer is not listed.
-        share: (U,) for scope "layer", the share of its layer that is removed once this unit is; else None.
-        filters: (U,) filters in each unit.
+        graph: the filter groups of the network.
+        units: (U,) global unit numbers in the order of removal; the last unit of each layer is not listed.
+        share: for scope "layer", (U,) the share of its layer that is removed once this unit is; otherwise None.
+        filters: (U,) number of filters in each unit.
         starts: group -> global number of its first unit.
-        total: number of units, those that are never removed included.
+        total: number of all units, including those that are never removed.
     """
 
     graph: FilterGraph = field(repr=False)
@@ -92,7 +92,7 @@ class Order:
     total: int
 
     def count(self, ratio: float, budget: Budget) -> int:
-        """Return how many of the units are removed at this ratio."""
+        """Return how many units are removed at this ratio."""
         if budget == "filters" and self.share is not None:
             return int((self.share <= ratio + 1e-9).sum())
         if budget == "filters":
@@ -113,7 +113,7 @@ class Order:
 
 
 def _cached_order(scores: Scores, scope: Scope) -> Order:
-    """`removal_order`, cached with the scores, which do not change: a slider requests many ratios of the same ones."""
+    """`removal_order`, cached on the scores, which never change: a slider asks for many ratios of the same scores."""
     cached = scores.__dict__.setdefault("_orders", {})
     if scope not in cached:
         cached[scope] = removal_order(scores, scope=scope)
@@ -121,7 +121,7 @@ def _cached_order(scores: Scores, scope: Scope) -> Order:
 
 
 def removal_order(scores: Scores, *, scope: Scope) -> Order:
-    """Return the removal order: by score anywhere, or by rank within each layer. A unit has its filters' mean score."""
+    """Return the removal order of the units by their mean score, in the whole network or as ranks within each layer."""
     starts, means, sizes, shares, last = {}, [], [], [], []
     total = 0
     for group in scores.graph.groups:

@@ -15,18 +15,18 @@ from .proof import full_precision
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
-    """Return a copy in which every BatchNorm is part of the convolution or linear layer directly before it; eval mode.
+    """Return a copy, in eval mode, with every BatchNorm folded into the convolution or linear layer directly before it.
 
-    W' = W gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta. Which layer comes before which is
-    found by running one batch; the folded network must give the same logits on it.
+    W' = W gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta. One batch is run to find the layer
+    before each BatchNorm; the folded network must give the same logits on it.
 
     Args:
-        model: untouched.
+        model: the network; it stays unchanged.
         example: a batch of images.
 
     Raises:
-        DgpruneError: a BatchNorm that does not directly follow such a layer (the message names it); or the folded
-            network gives other logits than the original.
+        DgpruneError: a BatchNorm that does not directly follow such a layer (the message names it); a folded network
+            whose logits differ from the original's.
     """
     twin = deep_copy(model).eval().requires_grad_(False)
     with full_precision(example):
@@ -48,7 +48,7 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor]:
-    """BatchNorm -> the layer whose output it gets directly, and the network's logits."""
+    """Name of each BatchNorm -> name of the layer whose output it gets directly; and the network's logits."""
     modules = dict(twin.named_modules())
     outputs: list[tuple[str, Tensor, int]] = []
     inputs: list[tuple[str, str | None]] = []
@@ -85,7 +85,7 @@ def _producers(twin: nn.Module, example: Tensor) -> tuple[dict[str, str], Tensor
 
 
 def _fold(layer: Any, norm: Any) -> None:
-    """Fold a BatchNorm into the layer before it, in place; in float64, so that only the result is rounded."""
+    """Fold a BatchNorm into the layer before it, in place; computed in float64, so that only the result is rounded."""
     tensors = (layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     exact: list[Any] = [None if tensor is None else tensor.double() for tensor in tensors]
     w, b, mean, var, gamma, beta = exact

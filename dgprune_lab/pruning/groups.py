@@ -21,7 +21,7 @@ _NORMS = ("LayerNorm", "GroupNorm", "LocalResponseNorm", "LayerNorm2d")
 
 
 def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
-    """Return the groups of a copy of a network as the dependency graph reports them; `verify.read_groups` checks them.
+    """Return the filter groups of a network as the dependency graph reports them; `verify.read_groups` checks them.
 
     Raises:
         DgpruneError: a wrapper, a layer that does not run in eval mode, an image size that does not fit.
@@ -102,7 +102,7 @@ class _Reader:
         self.ties: list[tuple[int, int]] = []
 
     def read(self, items: list[Item], flow: Flow) -> FilterGroup | None:
-        """The group; None for the network's output, which is never pruned, and for filters that nothing reads."""
+        """The FilterGroup; None for the network's output, which is never pruned, and for filters without a consumer."""
         count = len(items[0].places)
         if any(item.side == "output" for item in items):
             return None
@@ -191,7 +191,7 @@ class _Reader:
 
 
 def _units(count: int, ties: list[tuple[int, int]]) -> Tensor:
-    """(count,) unit numbers: the classes of the ties, numbered by their first filter."""
+    """(count,) the unit of each filter: tied filters form one unit; units are numbered by their first filter."""
     parent = list(range(count))
 
     def top(i: int) -> int:

@@ -22,11 +22,11 @@ _thread = threading.local()
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """Return a new, physically smaller network without the removed filters; the argument is untouched.
 
-    Every tensor that holds a filter is cut by one `index_select` per axis; the rest is copied, so nothing is shared.
-    The provenance is copied too (`provenance_of`).
+    Every tensor on which filters lie is cut by one `index_select` per axis; all others are copied, so nothing is
+    shared. The provenance is copied too (`provenance_of`).
 
     Raises:
-        DgpruneError: a mask of single weights, or one made for a network of other shapes.
+        DgpruneError: a mask of single weights, or a mask made for a network of other shapes.
 
     >>> import torch, dgprune_lab as dg
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3))
@@ -44,9 +44,9 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
 
 
 def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Module:
-    """Return `prune`'s network for inference only: uncut parameters are shared with the argument, no provenance is set.
+    """Return the network of `prune` for inference only: it shares uncut parameters with `model` and has no provenance.
 
-    Copying them is most of the work where they are large (the second linear layer of a VGG-16 has 17 million).
+    Copying large uncut parameters would be most of the work (the second linear layer of a VGG-16 has 17 million).
     Buffers are always copied, so BatchNorm statistics can be re-estimated.
     """
     graph = mask.graph
@@ -76,10 +76,10 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
 
 @public
 def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
-    """Return a copy of the same shapes in which what the mask removes is exactly zero, and stays so in training.
+    """Return a copy with the same shapes in which the removed filters or weights are exactly zero, even in training.
 
-    A removed filter's rows, biases, BatchNorm scale and shift, and its consumers' columns are zeroed by a
-    parametrization, so the network computes with zeros whatever an optimiser writes.
+    A removed filter's rows, biases, BatchNorm scale and shift, and its consumers' columns are set to zero by a
+    parametrization, so the network computes with zeros whatever values an optimiser writes.
 
     Raises:
         DgpruneError: a mask made for a network of other shapes.
@@ -107,7 +107,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
 
 
 def zeroed(model: nn.Module, mask: Mask) -> nn.Module:
-    """Return what `masked` computes as plain tensors: a copy in which the removed entries are zero."""
+    """Return a copy with plain tensors in which the removed entries are zero: the values of `masked`."""
     keeps = dict(_tensor_masks(mask))
 
     def kept(name: str, tensor: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class _Keep(nn.Module):
 
 
 def _tensor_masks(mask: Mask) -> Iterator[tuple[str, Tensor]]:
-    """(tensor name, bool that broadcasts to it) of every tensor that holds a filter; variances are left alone."""
+    """(tensor name, bool that broadcasts to the tensor) for every tensor on which filters lie, except variances."""
     graph, vector = mask.graph, mask.graph.vector(mask.keep)
     for name, axes in graph.axes.items():
         if name.endswith("running_var"):
@@ -157,7 +157,7 @@ def _check_shape(name: str, tensor: Tensor | None, *, expected: tuple[int, ...])
 
 
 def _block_lengths(graph: FilterGraph) -> list[int]:
-    """Per distinct map, the length of its runs of equal ids (7 x 7 positions of a flattened filter); 1 = none."""
+    """For each of `graph.distinct`, the length of its runs of equal ids (49 for flattened 7 x 7 maps); 1 = no runs."""
     if "_blocks" not in graph.__dict__:
         graph.__dict__["_blocks"] = [_block_length(ids) for ids in graph.distinct]
     return graph.__dict__["_blocks"]
@@ -182,7 +182,7 @@ def _select(tensor: Tensor, index: Tensor, *, axis: int, block: int, last: bool)
 
 
 def _scratch(shape: list[int], dtype: torch.dtype) -> Tensor:
-    """A tensor of this thread that the next call overwrites: fresh memory costs more than the copy into it."""
+    """A tensor that this thread reuses, so the next call overwrites it: new memory costs more than copying into it."""
     count = math.prod(shape)
     buffer: Tensor | None = getattr(_thread, "scratch", None)
     if buffer is None or buffer.dtype != dtype or buffer.shape[0] < count:

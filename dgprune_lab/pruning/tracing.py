@@ -23,12 +23,12 @@ _SECONDS = 60.0
 
 
 class Item(NamedTuple):
-    """One axis that a group of the dependency graph touches.
+    """One axis on which filters of a dependency group lie.
 
     Attributes:
         target: a module or a parameter.
-        side: "out", "in" or "output" (of the network); of a parameter, the axis.
-        places: positions on the axis.
+        side: "out", "in" or "output" (of the network) for a module; the axis for a parameter.
+        places: positions of the filters on the axis.
         filters: the filter of the group at each position.
     """
 
@@ -44,7 +44,7 @@ class Layers:
 
     Attributes:
         order: leaf layer name -> position of its first call.
-        places: convolution or linear layer -> output positions per image, summed over calls.
+        places: convolution or linear layer -> number of output positions per image, summed over its calls.
     """
 
     order: dict[str, int]
@@ -57,7 +57,7 @@ class Flow:
 
     Attributes:
         ends: layers (BatchNorms too) whose output reaches a consumer without another layer of the group in between.
-        feeds: consumer -> the convolution and linear layers that it gets the group from, through BatchNorms.
+        feeds: consumer -> the convolution and linear layers of the group whose output it gets, through BatchNorms.
     """
 
     ends: tuple[str, ...]
@@ -89,7 +89,7 @@ def _leaf_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any], None]) -
 
 
 def run_order(model: nn.Module, example: Tensor) -> Layers:
-    """Return which leaf layers run, in what order, at how many output positions per image; one pass, hooks removed."""
+    """Run one pass and return the order in which leaf layers run, and the output positions per image of each."""
     order: dict[str, int] = {}
     places: dict[str, int] = defaultdict(int)
 
@@ -115,7 +115,7 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
 
 
 def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
-    """Return the names of the layers whose output goes into ReLUs and nothing else, as modules or as functions."""
+    """Return the names of the layers whose output goes only into ReLUs, whether modules or functions."""
     nodes: dict[Any, str] = {}
 
     def note(name: str, _: nn.Module, output: Any) -> None:
@@ -137,14 +137,14 @@ def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
 
 
 def _root_cause(error: BaseException) -> str:
-    """The first error, on one line: the graph tries again after an error, and fails on its own retry."""
+    """The first error of a chain, on one line: the graph tries again after an error, and its retry fails too."""
     while error.__context__ is not None:
         error = error.__context__
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def refuse_wrappers(model: nn.Module) -> None:
-    """Refuse a wrapped or parametrized network, whose tensors cannot be cut."""
+    """Refuse a network that is wrapped or parametrized, because its tensors cannot be cut."""
     kind = type(model).__name__
     if isinstance(model, _WRAPPERS) or kind in _WRAPPER_NAMES:
         inside = "model._orig_mod" if kind == "OptimizedModule" else "model.module"
@@ -198,7 +198,7 @@ def _outermost(name: str, model: nn.Module, *, uncalled: list[str]) -> str:
 def dependency_groups(
     model: nn.Module, example: Tensor, *, names: dict[Any, str], ran: Layers
 ) -> list[tuple[list[Item], Flow]]:
-    """Return the groups of Torch-Pruning's graph as items, with their flow; `names` gains the parameters among them."""
+    """Return each group of Torch-Pruning's graph as its items and its flow; adds names of parameters to `names`."""
     graph, groups = _built(model, example)
     dimension = {id(p.parameters): p.pruning_dim for p in graph.unwrapped_parameters}
     read = []
@@ -218,7 +218,7 @@ def dependency_groups(
 
 
 def _built(model: nn.Module, example: Tensor) -> tuple[Any, list[Any]]:
-    """Torch-Pruning's graph and all its groups."""
+    """Torch-Pruning's dependency graph of the network, and all groups in it."""
     import torch_pruning as tp
 
     graph = tp.DependencyGraph()
@@ -243,7 +243,7 @@ def _built(model: nn.Module, example: Tensor) -> tuple[Any, list[Any]]:
 
 
 def _flow(graph: Any, items: list[Item], *, names: dict[Any, str], ran: Layers) -> Flow:
-    """Which layers of a group its consumers get it from; see `Flow`."""
+    """The Flow of a group: from which of its layers each consumer gets the output."""
     layers = [(item.target, item.side) for item in items if isinstance(item.target, (*CONV, nn.Linear, BATCHNORM))]
     layers = [(layer, side) for layer, side in layers if layer in names]
     consumers = {layer for layer, side in layers if side == "in" and not is_depthwise(layer)}
@@ -264,7 +264,7 @@ def _flow(graph: Any, items: list[Item], *, names: dict[Any, str], ran: Layers) 
 
 
 def _reached(graph: Any, producers: list[Any], *, consumers: set[Any]) -> Iterator[set[Any]]:
-    """Yield per producer the consumers it reaches before another producer; a product is entered by one factor."""
+    """Yield for each producer the consumers it reaches before another producer; a product counts for one factor."""
     factor: dict[Any, Any] = {}
     others = set(producers)
     for producer in producers:
@@ -284,7 +284,7 @@ def _reached(graph: Any, producers: list[Any], *, consumers: set[Any]) -> Iterat
 
 
 def _limit_time(graph: Any, deadline: float) -> None:
-    """Check the time limit at every step of the graph traversal, which on some networks never ends."""
+    """Make every step of the graph traversal check the time limit: on some networks the traversal never ends."""
     for node in graph.module2node.values():
         for dependency in node.dependencies:
 

@@ -1,4 +1,4 @@
-"""The groups of a network, each verified: removing and masking give the same logits, or the group is refused."""
+"""The filter groups of a network, each verified: removing and masking must give the same logits."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ _TOLERANCE = 1e-3
 def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
     """Return which filters of a network must be removed together, for any architecture that can be traced.
 
-    Each group is tested: half of it is removed from a copy with random weights, and the logits must equal those of the
-    same copy masked, to 0.1 % of their standard deviation. A group that fails is refused by name; the others remain.
+    Each group is tested: half of its filters are removed from a copy with random weights, and the logits must equal
+    those of the same copy with these filters masked, to 0.1 % of their standard deviation. A group that fails is
+    refused by name; the others remain.
 
     Args:
-        model: untouched.
+        model: the network; it stays unchanged.
         example: (N, C, H, W) float images of the size the network takes; two of them are used.
-        layers: "conv" = filters of convolutions; "all" = hidden units of linear layers too.
+        layers: "conv" for filters of convolutions; "all" for hidden units of linear layers too.
 
     Raises:
-        DgpruneError: nothing to prune, an operation that cannot be traced, a wrapper, another image size.
+        DgpruneError: a network with nothing to prune, an operation that cannot be traced, a wrapper, images of a size
+            that the network does not take.
     """
     refuse_wrappers(model)
     prove_copies(model, example)
@@ -66,7 +68,7 @@ def _verified(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> Filte
 
 
 def _failure(model: nn.Module, images: Tensor, *, graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> str | None:
-    """Why removing half of these groups is not the same as masking them; None if it is."""
+    """Why removing half of the filters of these groups is not the same as masking them; None if it is."""
     mask = _half(graph, groups)
     with torch.no_grad():
         dense, zero = model(images), zeroed(model, mask)(images)
@@ -99,7 +101,7 @@ def _half(graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> Mask:
 
 
 def _random_twin(model: nn.Module) -> nn.Module:
-    """Copy with random weights and statistics, since a zero-initialised head would hide any difference."""
+    """A copy with random weights and statistics, since a zero-initialised head would hide any difference."""
     generator = torch.Generator().manual_seed(0)
     parameters = {name for name, _ in model.named_parameters()}
 
