@@ -20,7 +20,7 @@ SHIPPED = (
     "digits_pair_a",
     "digits_pair_b",
 )
-"""Names of the shipped networks; `dgprune_lab.commands.train.RECIPES` says how each was trained."""
+"""Names of the shipped networks; `dgprune_lab.commands.train.RECIPES` holds how each was trained."""
 
 
 @public
@@ -39,7 +39,7 @@ def shipped(name: str) -> nn.Module:
 
 @public
 def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
-    """Load two networks of one architecture with equal training loss and unlike generalisation; see their cards.
+    """Load two networks with the same architecture and training loss that generalise differently; see their cards.
 
     "digits": two small LeNets trained on `mnist` and `uci_digits` to a cross-entropy of 0.02.
 

@@ -1,7 +1,7 @@
 """The file of a saved network: a safetensors file that holds the card too, with a SHA-256 of both.
 
-One file is replaced as a whole, so weights and card always belong together, whenever a process is killed. The JSON file
-beside it is a copy for people, removed before the weights are replaced and written after them.
+The file is replaced as a whole, so weights and card always belong together, even if the process is killed. The JSON
+file beside it is a copy for people; it is removed before the weights are replaced and written after them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .foreign import KEY, foreign, header_of
 
 
 def pack(state: Mapping[str, Tensor], values: Mapping[str, Any]) -> tuple[bytes, str]:
-    """Return the file of a network with these tensors and values, and its card as JSON text."""
+    """Return the bytes of a network's file with these tensors and card values, and the card as JSON text."""
     plain = tensors_to_bytes(state)
     found = header_of(plain)
     assert found is not None
@@ -34,10 +34,10 @@ def pack(state: Mapping[str, Tensor], values: Mapping[str, Any]) -> tuple[bytes,
 
 
 def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the card of a file that `pack` made; `name` begins the message.
+    """Return the tensors and the card of a file that `pack` made; `name` begins the error message.
 
     Raises:
-        DgpruneError: any other file, and what it is; a file of which a bit was changed; a card of another format.
+        DgpruneError: any other file (the message says what it is); a file that was changed; a card of another format.
     """
     found = header_of(data)
     header, content = found if found is not None else ({}, memoryview(b""))
@@ -55,12 +55,12 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def tensors_to_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """Return a safetensors file of these tensors: on the CPU, contiguous, memory of their own, in sorted order."""
+    """Return a safetensors file of these tensors, which are moved to the CPU, made contiguous and sorted by name."""
     return save_bytes({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)})
 
 
 def tensors_from_bytes(data: bytes, name: str) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file; `name` begins the message.
+    """Return the tensors of a safetensors file; `name` begins the error message.
 
     Raises:
         DgpruneError: the bytes are no safetensors file.

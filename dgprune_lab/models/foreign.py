@@ -1,4 +1,4 @@
-"""What a file is that dg.save did not write, in a sentence, with what can be done; nothing in it is executed."""
+"""Errors for files that dg.save did not write: what the file is and what to do; nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..core import DgpruneError, parse_json
 
 KEY = "dgprune_lab"
-"""Under which the metadata of a safetensors file hold the card of a network."""
+"""Key of a network's card in the metadata of a safetensors file."""
 _OWN = "then use that network, or save it with dg.save"
 _LENGTH = 8  # bytes that hold the length of the header of a safetensors file
 _LONGEST = 100_000_000  # the longest header that safetensors reads
@@ -29,12 +29,12 @@ _STARTS = {
 
 
 def foreign(data: bytes, name: str) -> DgpruneError:
-    """Return the error for a file that is not a network saved by dg.save: what it is and what one can do."""
+    """Return the error for a file that dg.save did not write: what the file is and what to do."""
     return DgpruneError(f"{name} is {_kind(data)}.")
 
 
 def header_of(data: bytes) -> tuple[dict[str, Any], memoryview] | None:
-    """Return the header of a safetensors file, and the bytes of its tensors; None where it has none."""
+    """Return the header of a safetensors file and the bytes of its tensors; None for any other file."""
     size = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
     if not _LENGTH < size <= min(len(data), _LONGEST):
         return None
@@ -65,7 +65,7 @@ def _kind(data: bytes) -> str:
 
 
 def _safetensors(tensors: Mapping[str, Any]) -> str:
-    """A safetensors file without our card."""
+    """Describe a safetensors file that has no card of this package."""
     half = {str(entry.get("dtype")) for entry in tensors.values() if isinstance(entry, dict)} <= {"F16", "BF16"}
     return (
         f"a bare safetensors file with {len(tensors)} tensors{_origin(tensors)}{' in half precision' if half else ''}, "
@@ -75,7 +75,7 @@ def _safetensors(tensors: Mapping[str, Any]) -> str:
 
 
 def _archive(data: bytes) -> str:
-    """A zip archive: torch.save, TorchScript, an export, or something else."""
+    """Describe a zip archive: made by torch.save, TorchScript, an export, or something else."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         names = archive.namelist()
@@ -94,7 +94,7 @@ def _archive(data: bytes) -> str:
 
 
 def _pickle(content: bytes) -> str:
-    """A pickle, by the names in it; it is not unpickled, as that can run any code."""
+    """Describe a pickle by the names in it; it is not unpickled, since that can run any code."""
     names = [name.decode() for name in re.findall(rb"[\w.]+\.(?:weight|bias|running_mean)", content)]
     half = " in half precision" if re.search(rb"(?:Half|BFloat16)Storage", content) else ""
     never = "which is never read, as loading it can run any code"
@@ -132,7 +132,7 @@ def _renamed(names: Iterable[str]) -> str:
 
 
 def _prefix(names: Iterable[str]) -> str:
-    """The prefix that a wrapper gave to all names."""
+    """The prefix that a wrapper (nn.DataParallel, DomainBed) has put before the names; "" if there is none."""
     listed = list(names)
     if listed and all(name.startswith("module.") for name in listed):
         return "module."

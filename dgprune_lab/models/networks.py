@@ -1,8 +1,8 @@
 """Reference networks, plain PyTorch: every step between two layers is a separate module.
 
-Every builder takes `classes` (outputs), `mean` and `std` of the source images (one number or one per channel), `widths`
-(filters of the convolutions, or stages) and `seed` (of the initial weights), and raises a DgpruneError for another
-number of widths than its own.
+Every builder takes `classes` (number of outputs), `mean` and `std` of the source images (one number or one per
+channel), `widths` (filters of each convolution, or of each stage) and `seed` (random seed of the initial weights), and
+raises a DgpruneError for another number of widths than its network has.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Built = TypeVar("Built", bound=Builder)
 
 
 def _builder(function: Built) -> Built:
-    """Build on the CPU, whatever the default device is, and note in the network how it was built, for `dg.load`."""
+    """Wrap a builder: it builds on the CPU, whatever the default device, and records its options for `dg.load`."""
 
     @functools.wraps(function)
     def built(**options: Any) -> nn.Module:
@@ -54,7 +54,7 @@ class Normalise(nn.Module):
         std: buffer (channels,), the same units, positive.
 
     Raises:
-        DgpruneError: a number of values that is neither one nor one per channel, or a std that is not positive.
+        DgpruneError: neither one value nor one per channel, or a std that is not positive.
     """
 
     mean: Tensor
@@ -68,7 +68,7 @@ class Normalise(nn.Module):
             raise DgpruneError(f"std must be positive in every channel; got {self.std.tolist()}.")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] to the same shape, about zero mean and unit variance on the sources."""
+        """Normalise images (B, C, H, W) in [0, 1]: on the sources, mean about 0 and variance about 1."""
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
     def extra_repr(self) -> str:
@@ -116,9 +116,9 @@ def digits_net(
     """Five convolutions with BatchNorm for 3 x 28 x 28 digits: the demo's network.
 
     5 x 5 stride 2, pool, 3 x 3, 3 x 3, pool, 3 x 3, 3 x 3, mean over the map, one linear layer: 28, 14, 7, 3 pixels.
-    Every layer is followed by BatchNorm and ReLU; the early stride is what keeps an image below 5 million MACs. The
-    BatchNorm scales start from `gamma`: 0.5 as in network slimming (Liu et al. 2017, arXiv:1708.06519, section 4.2), so
-    that they reach 0 sooner.
+    Every convolution is followed by BatchNorm and ReLU; the stride in the first layer keeps the cost below 5 million
+    MACs per image. The BatchNorm scales start from `gamma`: 0.5 as in network slimming (Liu et al. 2017,
+    arXiv:1708.06519, section 4.2), so that they reach 0 sooner.
     """
     _check_count("digits_net", widths, 5)
     layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
@@ -143,8 +143,8 @@ def lenet(
 ) -> nn.Sequential:
     """The network of the DSS paper for 3 x 28 x 28 digits: two convolutions, three linear layers, no BatchNorm.
 
-    5 x 5 padded by 2, ReLU, pool, twice; then 2352 - 100 - 100 - 10 (`hidden`) with ReLU. The convolutions hold 40,880
-    parameters.
+    Twice 5 x 5 convolution padded by 2, ReLU, pool; then linear layers 2352 - 100 - 100 - 10 (`hidden` sets the inner
+    two) with ReLU. The convolutions hold 40,880 parameters.
 
     Source: Sun 2023, arXiv:2306.13237, MNIST experiments.
     """
@@ -235,9 +235,9 @@ def build(name: str, **options: Any) -> nn.Module:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Start PyTorch's CPU generator from `seed` within the block, and restore it afterwards.
+    """Seed PyTorch's CPU generator with `seed` within the block, and restore its state afterwards.
 
-    A GPU's generator is not touched: initial weights are drawn on the CPU, the same on every machine.
+    A GPU's generator is not used: initial weights are drawn on the CPU, so they are the same on every machine.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -245,7 +245,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _add_convolutions(layers: Layers, widths: Widths, *, pools: Sequence[int], first: tuple[int, int] = (3, 1)) -> None:
-    """Convolutions with BatchNorm and ReLU, 3 x 3 but for the `first` (size, stride), some followed by a pool."""
+    """Add convolutions with BatchNorm and ReLU, 3 x 3 except the `first` (size, stride), some followed by a pool."""
     entering = 3
     for number, width in enumerate(widths, start=1):
         size, stride = first if number == 1 else (3, 1)
@@ -274,7 +274,7 @@ def _resnet(widths: Widths, *, blocks: int, classes: int, normalise: Normalise, 
 
 
 def _finish(layers: Layers, width: int, classes: int, *, average: bool = True) -> nn.Sequential:
-    """The network with its mean over the map, if any, and its linear layer."""
+    """Add the mean over the map (if `average`) and the linear layer, and return the network."""
     if average:
         layers["mean"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
@@ -283,7 +283,7 @@ def _finish(layers: Layers, width: int, classes: int, *, average: bool = True) -
 
 
 def _untrained(network: nn.Sequential) -> nn.Sequential:
-    """The network with a provenance that says its training has read nothing yet."""
+    """Set a provenance that says training has read nothing yet, and return the network."""
     set_provenance(network, Provenance(training={}))
     return network
 

@@ -1,4 +1,4 @@
-"""A network behind its normalisation, for networks that expect normalised images."""
+"""A normalisation put before a network that expects normalised images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3) -> nn.Sequential:
     """Return a network that takes images in [0, 1], normalises them and passes them to `model`.
 
-    The first module is a `Normalise`, (x - mean) / std per channel; the second is `model` itself, which is shared and
-    left as it is. Saved and loaded like any network: `dg.load(path, model=dg.models.normalised(fresh, "imagenet"))`.
+    The first module is a `Normalise`, (x - mean) / std per channel; the second is `model` itself, shared and unchanged.
+    It is saved and loaded like any network: `dg.load(path, model=dg.models.normalised(fresh, "imagenet"))`.
 
     Args:
-        model: expects normalised images, as networks of torchvision, timm and DomainBed do.
+        model: a network that expects normalised images, as those of torchvision, timm and DomainBed do.
         normalise: (mean, std), each a number or one per channel, in the units of the images; or "imagenet", mean
             (.485, .456, .406) and standard deviation (.229, .224, .225).
-        channels: of the images.
+        channels: number of channels of the images.
 
     Raises:
         DgpruneError: another number of means than channels, a standard deviation that is not positive.

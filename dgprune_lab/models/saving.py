@@ -1,4 +1,4 @@
-"""Networks on disk, pruned ones too: one safetensors file that holds the card as well. Never a pickle."""
+"""Saving and loading networks, also pruned ones: one safetensors file that holds the card too. Never a pickle."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _LARGEST_IMAGE = 10_000
 def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None = None) -> Path:
     """Write a network, pruned or not, as PATH.safetensors: every parameter and buffer, and the card.
 
-    The card holds the builder's name and options where the network came from one, every mask it was pruned by (with
-    original filter indices), its provenance, the kinds of its layers, and a SHA-256 of all of this and the weights.
-    Both are written at once, so a card never describes other weights. PATH.json is a copy of the card for people;
-    `load` does not need it.
+    The card holds the builder's name and options if a builder of `dg.models` made the network, every mask it was pruned
+    by (with original filter indices), its provenance, the kinds of its layers, and a SHA-256 of all of this and the
+    weights. Card and weights are written at once, so a card never describes other weights. PATH.json is a copy of the
+    card for people; `load` does not need it.
 
     Args:
-        model: untouched.
-        path: with either ending or none.
-        card: further entries, as plain values.
+        model: the network; it stays unchanged.
+        path: path of the file, with the ending .safetensors or .json or without.
+        card: further entries of the card, as plain values.
 
     Returns:
         The path of the file.
@@ -66,7 +66,7 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors to save."""
+    """The network's tensors by name, checked for saving."""
     refuse_uncopyable(model)
     state = model.state_dict()
     if any("parametrizations" in name for name in state):
@@ -87,13 +87,13 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
     """Load the network that `save` wrote, in eval mode, on the CPU, with its provenance.
 
     Args:
-        path: with either ending or none.
-        model: a fresh, unpruned network of the same class, where the saved one did not come from a builder of
-            `dg.models`; untouched.
+        path: path of the file, with the ending .safetensors or .json or without.
+        model: a fresh, unpruned network of the same class, needed if no builder of `dg.models` made the saved one; it
+            stays unchanged.
 
     Raises:
         DgpruneError: a file that is missing, was changed, has another format or was written by something else (the
-            message says what it is and what to do); a JSON file beside it that says something else; a network of other
+            message says what it is and what to do); a JSON file beside it with another card; a `model` with other
             layers, names or shapes.
     """
     weights, beside = _paths(path)
@@ -142,7 +142,7 @@ def network_of(
 
 
 def _pruned(network: nn.Module, value: Any, *, name: str) -> nn.Module:
-    """The network pruned by a mask of a card."""
+    """The network pruned by a mask that a card holds."""
     if not isinstance(value, dict):
         raise DgpruneError(f"the card of {name} lists something else than masks.")
     shape, layers = _entry(value, "input_shape", list, name=name), _entry(value, "layers", str, name=name)
@@ -153,7 +153,7 @@ def _pruned(network: nn.Module, value: Any, *, name: str) -> nn.Module:
 
 
 def _entry(card: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], *, name: str) -> Any:
-    """An entry of a card, once it is there and of the right kind."""
+    """An entry of a card; refuse a card in which it is missing or of another kind."""
     if key not in card:
         raise DgpruneError(f"the card of {name} lacks {key!r}; save the network again.")
     if not isinstance(card[key], kinds):
@@ -165,7 +165,7 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load tensors into a model in place, after checking that every name, shape and type agrees.
 
     Raises:
-        DgpruneError: which names are missing or unexpected, which shapes or types differ; nothing was changed.
+        DgpruneError: names that are missing or unexpected, shapes or types that differ; the model is then unchanged.
     """
     own = model.state_dict()
     missing, extra = [name for name in own if name not in state], [name for name in state if name not in own]
@@ -190,7 +190,7 @@ def _layers(model: nn.Module) -> dict[str, str]:
 
 
 def _check_layers(network: nn.Module, saved: Mapping[str, Any], *, name: str) -> None:
-    """Refuse a network whose tensors fit and whose layers are others: it would compute something else."""
+    """Refuse a network whose tensors fit but whose kinds of layers differ: it would compute something else."""
     own = _layers(network)
     other = [layer for layer in {**own, **saved} if own.get(layer) != saved.get(layer)]
     if other:
@@ -203,7 +203,7 @@ def _check_layers(network: nn.Module, saved: Mapping[str, Any], *, name: str) ->
 
 
 def _bytes(path: Path, weights: Path, beside: Path) -> bytes:
-    """The content of the file to load; or what stands there instead, in words."""
+    """The content of the file to load; if it is missing, raise an error that says what is there instead."""
     if weights.is_file():
         try:
             return weights.read_bytes()
@@ -236,6 +236,6 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _some(items: list[str], *, most: int = 4) -> str:
-    """The first few of a list, and how many more there are."""
+    """The first few items of a list as text, and how many more there are."""
     listed = ", ".join(items[:most])
     return listed if len(items) <= most else f"{listed} and {len(items) - most} more"
