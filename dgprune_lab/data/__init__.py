@@ -22,10 +22,10 @@ __all__ += ["blur", "colour", "contrast", "invert", "mnist", "mnist_m", "noise",
 
 @public
 def load(name: str) -> Domain:
-    """Load a domain by its name: built in (mnist, mnist_m, uci_digits), or from the folder DGPRUNE_DATA names.
+    """Load a domain by its name: a built-in one (mnist, mnist_m, uci_digits) or one in the folder DGPRUNE_DATA names.
 
     Raises:
-        DgpruneError: an unknown name; a data set that is not there, with the way to get it.
+        DgpruneError: an unknown name; a data set that is not there (the message says how to get it).
 
     >>> load("uci_digits").shape
     (3, 28, 28)

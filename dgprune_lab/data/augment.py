@@ -1,8 +1,8 @@
 """Random augmentation of training images, by the name that a checkpoint's card records.
 
-Each is f(images, generator) -> images, (B, C, H, W) float in [0, 1] to a new tensor of the same shape, drawn per image
-from the generator, on its device. The transforms of torchvision draw once per batch from the global generator, so that
-a training with them could not be repeated beside other work; hence these.
+Each is f(images, generator) -> images: from (B, C, H, W) float in [0, 1] to a new tensor of the same shape, with random
+numbers drawn per image from the generator, on its device. The transforms of torchvision draw once per batch from the
+global generator, so a training run with them could not be repeated while other code draws too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 
 
 def none(images: Tensor, generator: Generator) -> Tensor:
-    """Return the images as they are; the generator is not advanced."""
+    """Return the images unchanged; the generator is not advanced."""
     return images
 
 
@@ -38,9 +38,9 @@ def random_invert_colour(images: Tensor, generator: Generator) -> Tensor:
 
 
 def random_crop_flip(images: Tensor, generator: Generator) -> Tensor:
-    """Shift each image by up to 4 pixels (filled with black) and mirror it left to right with probability 1/2.
+    """Shift each image by up to 4 pixels (filling with black) and mirror it left to right with probability 1/2.
 
-    Meant for photographs of 32 x 32; images need at least 8 pixels a side. 3 numbers are drawn per image.
+    Meant for photographs of 32 x 32; images must be at least 8 x 8. 3 numbers are drawn per image.
 
     Source: the usual training of CIFAR-10: He et al., Deep Residual Learning for Image Recognition, CVPR 2016,
     section 4.2.

@@ -19,7 +19,7 @@ Bytes = NDArray[np.uint8]
 def blend_patch(digit: Bytes, patch: Bytes) -> Bytes:
     """Make one MNIST-M image from one digit and one patch of a photograph.
 
-    The digit is padded by two zeros on each side and made binary at > 0; then, per pixel and channel,
+    The digit is padded by two zeros on each side and made binary (1 where it is above 0); then, per pixel and channel,
     image = |patch - 255 * digit|: the patch outside the strokes, its negative (255 - patch) inside.
 
     Args:
@@ -30,7 +30,7 @@ def blend_patch(digit: Bytes, patch: Bytes) -> Bytes:
         (32, 32, 3) uint8, a new array.
 
     Raises:
-        DgpruneError: another shape or type.
+        DgpruneError: an array of another shape or type.
 
     Source: Ganin & Lempitsky, Unsupervised Domain Adaptation by Backpropagation, ICML 2015, section 4.1, and
     Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 17(59), 2016, section 5.2.4. Padding and
@@ -58,13 +58,13 @@ def blend(digits: Bytes, photographs: Sequence[Bytes], *, seed: int) -> Bytes:
     Args:
         digits: (N, 28, 28) uint8.
         photographs: colour photographs, (H, W, 3) uint8, at least 32 x 32; sizes may differ.
-        seed: of the draws.
+        seed: random seed of the draws.
 
     Returns:
-        (N, 32, 32, 3) uint8, as the published files are laid out.
+        (N, 32, 32, 3) uint8, the layout of the published files.
 
     Raises:
-        DgpruneError: another shape or type, no photograph, one that is too small.
+        DgpruneError: an array of another shape or type, no photograph, a photograph that is too small.
 
     Source: as `blend_patch`. The published set draws from the 200 BSDS500 training photographs.
     """
@@ -90,13 +90,13 @@ def blend(digits: Bytes, photographs: Sequence[Bytes], *, seed: int) -> Bytes:
 
 
 def _difference(digits: Bytes, patches: Bytes) -> Bytes:
-    """|patch - 255 * digit| without leaving uint8: the patch, and its negative where the digit is."""
+    """|patch - 255 * digit| computed in uint8: the patch outside the strokes, its negative inside."""
     edge = (SIZE - 28) // 2
     stroke = np.pad(digits > 0, ((0, 0), (edge, edge), (edge, edge)))
     return np.where(stroke[..., None], 255 - patches, patches)
 
 
 def centre_crop(images: Bytes) -> Bytes:
-    """Crop the padding of the recipe off MNIST-M images, channels first: (N, 32, 32, 3) to (N, 3, 28, 28)."""
+    """Crop the recipe's padding off MNIST-M images and put the channels first: (N, 32, 32, 3) to (N, 3, 28, 28)."""
     edge = (SIZE - 28) // 2
     return np.ascontiguousarray(images[:, edge:-edge, edge:-edge].transpose(0, 3, 1, 2))

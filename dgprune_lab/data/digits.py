@@ -23,7 +23,7 @@ PHOTOGRAPHS = (
     ("skimage", "data/chelsea.png"),  # Stéfan van der Walt, CC0
     ("skimage", "data/rocket.jpg"),  # SpaceX, CC0
 )
-"""Package and file of the photographs `mnist_m` is made from: the natural colour scenes in the wheels."""
+"""Package and file of each photograph that `mnist_m` is made from: natural colour scenes in the installed wheels."""
 
 _SEED = 2015
 _PATCHES = 2026  # seed of the photographs' patches in mnist_m
@@ -33,7 +33,7 @@ _CLASSES = 10
 @lru_cache(maxsize=1)
 @public
 def mnist() -> Domain:
-    """Load 5,000 real MNIST digits, 500 a class: 3,200 train, 800 score, 1,000 report, stratified, always the same.
+    """Load 5,000 real MNIST digits, 500 per class, in fixed stratified splits: 3,200 train, 800 score, 1,000 report.
 
     Images are (5000, 3, 28, 28) uint8, the grey value copied to three channels, strokes bright on black.
 
@@ -59,10 +59,10 @@ def mnist() -> Domain:
 @lru_cache(maxsize=1)
 @public
 def mnist_m() -> Domain:
-    """Make MNIST-M of the score and report digits of `mnist` and bundled photographs; 800 score, 1,000 report.
+    """Make MNIST-M from the digits of `mnist` (800 score, 1,000 report) and bundled photographs.
 
-    Images are (1800, 3, 28, 28) uint8: the published recipe (`blending.blend`) at 32 x 32, then centre-cropped,
-    which undoes the recipe's padding. Image i of a split shows the same digit as image i of that split of `mnist`.
+    Images are (1800, 3, 28, 28) uint8: the published recipe (`blending.blend`) at 32 x 32, then centre-cropped, which
+    removes the recipe's padding. Image i of a split shows the same digit as image i of that split of `mnist`.
     There is no train split: this domain is meant as a target.
 
     Origin: digits as `mnist`; recipe of Ganin & Lempitsky 2015. The published set (`load("mnist_m_published")`) uses
@@ -89,10 +89,10 @@ def mnist_m() -> Domain:
 @lru_cache(maxsize=1)
 @public
 def uci_digits() -> Domain:
-    """Load 1,797 digits of another scanner and other writers: 1,000 train, 300 score, 497 report, as `mnist`.
+    """Load 1,797 digits of another scanner and other writers, in fixed splits: 1,000 train, 300 score, 497 report.
 
-    The 8 x 8 counts of 0 to 16 become (1797, 3, 28, 28) float32 in [0, 1], bilinear (pixel centres aligned by area,
-    `align_corners=False`), the grey value copied to three channels, strokes bright on black.
+    The images of 8 x 8 whole numbers from 0 to 16 become (1797, 3, 28, 28) float32 in [0, 1], resized bilinearly
+    (`align_corners=False`), the grey value copied to three channels, strokes bright on black.
 
     Origin: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits (UCI Machine Learning Repository, CC BY 4.0),
     the test split, as scikit-learn's `load_digits` ships it; read from the installed wheel.
@@ -114,18 +114,18 @@ def uci_digits() -> Domain:
 
 
 def enlarged(images: Tensor) -> Tensor:
-    """Bring float images (N, C, H, W) in [0, 1] to 28 x 28, bilinear."""
+    """Resize float images (N, C, H, W) in [0, 1] to 28 x 28, bilinear."""
     return torch.nn.functional.interpolate(images, size=(28, 28), mode="bilinear", align_corners=False).clamp_(0, 1)
 
 
 def photographs() -> list[Bytes]:
     """Return the bundled colour photographs, each (H, W, 3) uint8, in the order of `PHOTOGRAPHS`.
 
-    They are read as files of the installed wheels: nothing is ever fetched (`skimage.data` functions may download).
-    Where a later wheel lacks some, the others are used and a note says so.
+    They are read from the installed wheels: nothing is ever fetched (`skimage.data` functions may download).
+    If a later wheel lacks some photographs, the others are used and a note tells the user.
 
     Raises:
-        DgpruneError: none of them is there.
+        DgpruneError: none of the photographs is there.
     """
     from PIL import Image
 
@@ -155,7 +155,7 @@ def _domain(name: str, grey: Tensor, labels: NDArray[np.uint8], *, sizes: dict[s
 
 
 def _bundled(package: str, name: str) -> Path | None:
-    """A file inside an installed package, found without importing the package (scikit-learn takes a second)."""
+    """Path of a file inside an installed package, found without importing it (scikit-learn takes a second); or None."""
     spec = find_spec(package)
     places = [] if spec is None or spec.submodule_search_locations is None else spec.submodule_search_locations
     return next((path for place in places if (path := Path(place, name)).is_file()), None)

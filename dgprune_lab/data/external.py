@@ -1,4 +1,4 @@
-"""Data sets in a folder that the environment variable DGPRUNE_DATA names. Nothing is ever downloaded."""
+"""Data sets in the folder that the environment variable DGPRUNE_DATA names. Nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BUILD = "python -c \"import os, torchvision; torchvision.datasets.{0}(os.enviro
 
 
 class Available(NamedTuple):
-    """One line for `doctor`: a data set, whether it was found, and where it is or how to get it."""
+    """Name of a data set, whether it was found, and where it is or how to get it; a line of `doctor`."""
 
     name: str
     found: bool
@@ -39,11 +39,11 @@ class _Layout:
     """One way a data set may lie on disk.
 
     Attributes:
-        place: a file, or the folder of `files`.
-        says: the data set and its source, as text.
-        read: the reader of that place.
-        files: the files that must be there.
-        root: a fixed folder in place of the user's.
+        place: a file, or the folder that holds `files`, relative to the root folder.
+        says: name and source of the data set, as text.
+        read: function that reads the file or folder.
+        files: names of the files that must be in the folder.
+        root: a fixed root folder instead of the user's.
     """
 
     place: str
@@ -54,7 +54,7 @@ class _Layout:
     root: Path | None = None
 
     def found(self, root: Path | None) -> Path | None:
-        """The place, or None if a file is missing."""
+        """Path of `place`, or None if a file is missing."""
         base = self.root or root
         if base is None:
             return None
@@ -71,36 +71,36 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Set:
-    """A data set: the layouts it may lie in, how its images become (N, 3, H, W) uint8, how to get it."""
+    """A data set: the layouts it may have on disk, how its images become (N, 3, H, W) uint8, and how to get it."""
 
     layouts: tuple[_Layout, ...]
     images: Callable[[Bytes], Tensor]
     get: str
 
     def find(self) -> tuple[_Layout, Path] | None:
-        """The first layout that exists, and its place."""
+        """The first layout that is found on disk, and its path."""
         places = ((layout, layout.found(_root())) for layout in self.layouts)
         return next(((layout, path) for layout, path in places if path is not None), None)
 
 
 def _grey(stored: Bytes) -> Tensor:
-    """(N, 28, 28) to (N, 3, 28, 28), the three channels sharing their memory."""
+    """Turn (N, 28, 28) into (N, 3, 28, 28); the three channels share their memory."""
     return torch.from_numpy(stored)[:, None].expand(-1, 3, -1, -1)
 
 
 def _usps(stored: Bytes) -> Tensor:
-    """(N, 16, 16) to (N, 3, 28, 28), bilinear, rounded to uint8."""
+    """Resize (N, 16, 16) to (N, 3, 28, 28), bilinear, rounded to uint8."""
     large = enlarged(torch.from_numpy(stored)[:, None].to(torch.float32).div_(255))
     return large.mul_(255).round_().to(torch.uint8).expand(-1, 3, -1, -1)
 
 
 def _blended(stored: Bytes) -> Tensor:
-    """(N, 32, 32, 3) to (N, 3, 28, 28): the padding of the recipe is cropped."""
+    """Crop (N, 32, 32, 3) to (N, 3, 28, 28), without the padding of the MNIST-M recipe."""
     return torch.from_numpy(centre_crop(stored))
 
 
 def _colour(stored: Bytes) -> Tensor:
-    """(N, 32, 32, 3) to (N, 3, 32, 32)."""
+    """Put the channels first: (N, 32, 32, 3) to (N, 3, 32, 32)."""
     return torch.from_numpy(np.ascontiguousarray(stored.transpose(0, 3, 1, 2)))
 
 
@@ -159,18 +159,18 @@ NAMES = tuple(_SETS)
 
 @public
 def load(name: str) -> Domain:
-    """Load a data set from the folder that DGPRUNE_DATA names: this toolkit's layout, or a torchvision root.
+    """Load a data set from the folder that DGPRUNE_DATA names, in this toolkit's layout or torchvision's.
 
-    The split that its authors keep for testing becomes `test`; their training split is cut 80 / 10 / 10 into train,
-    score and report, stratified, always the same way. Digits and Fashion-MNIST are (N, 3, 28, 28) uint8 (USPS 16 to 28
-    bilinear; published MNIST-M centre-cropped), CIFAR-10 (N, 3, 32, 32) uint8. `origin` says which files were read.
+    The authors' test split becomes `test`; their training split is divided 80 / 10 / 10 into train, score and report,
+    stratified, always in the same way. Digits and Fashion-MNIST are (N, 3, 28, 28) uint8 (USPS resized from 16 to 28,
+    bilinear; published MNIST-M centre-cropped), CIFAR-10 is (N, 3, 32, 32) uint8. `origin` says which files were read.
 
     Args:
         name: one of `NAMES`: mnist_full, mnist_m_published, usps, fashion_mnist (also Debian's package), cifar10.
 
     Raises:
-        DgpruneError: an unknown name; a set that is not there (what was looked for, where, and how to get it); files
-            that cannot be read. Nothing is downloaded, nothing is unpickled.
+        DgpruneError: an unknown name; a data set that is not there (the message says what was looked for, where, and
+            how to get it); files that cannot be read. Nothing is downloaded, nothing is unpickled.
     """
     if name not in _SETS:
         raise unknown("data set", name, NAMES)
@@ -185,7 +185,7 @@ def load(name: str) -> Domain:
 
 @public
 def available() -> list[Available]:
-    """Return where each data set is, or how to get it; reads no file."""
+    """Return for each data set where it is, or how to get it; no file is read."""
     places = {name: data_set.find() for name, data_set in _SETS.items()}
     return [
         Available(name, place is not None, _SETS[name].get if place is None else str(place[1]))
@@ -194,13 +194,13 @@ def available() -> list[Available]:
 
 
 def _root() -> Path | None:
-    """The user's folder, where the variable names one."""
+    """The folder that DGPRUNE_DATA names, or None."""
     value = os.environ.get(VARIABLE, "")
     return Path(value).expanduser() if value else None
 
 
 def _domain(name: str, data_set: _Set, layout: _Layout, path: Path) -> Domain:
-    """Read a data set, cut it into splits and check it."""
+    """Read a data set, divide it into splits and check it."""
     try:
         arrays = layout.read(path)
         images = data_set.images(np.concatenate([arrays.x_train, arrays.x_test]))

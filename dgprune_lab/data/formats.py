@@ -1,4 +1,4 @@
-"""Readers of the published files of data sets. None of them unpickles: a pickle runs whatever code it holds."""
+"""Readers for the published files of data sets. None of them unpickles: a pickle can run any code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _arrays(columns: Iterable[NDArray[Any]]) -> Arrays:
 
 
 def existing(path: Path) -> Path | None:
-    """Return the file itself, or the same file packed by gzip, whichever exists."""
+    """Return the path of the file, or of its gzip version (.gz), whichever exists; None if neither does."""
     packed = path.with_name(path.name + ".gz")
     return path if path.is_file() else packed if packed.is_file() else None
 
@@ -51,7 +51,7 @@ def read_npz(path: Path) -> Arrays:
 
 
 def read_idx(folder: Path) -> Arrays:
-    """Read the four idx files of MNIST and its kin, plain or packed by gzip: images (N, H, W).
+    """Read the four idx files of MNIST and data sets in its format, plain or gzipped: images (N, H, W).
 
     Source: the format's description at yann.lecun.com/exdb/mnist: two zero bytes, the type (8 = unsigned byte), the
     number of axes, each axis as a big-endian 32-bit integer, then the bytes.
@@ -70,10 +70,10 @@ def _idx(path: Path) -> Bytes:
 
 
 def read_usps_text(folder: Path) -> Arrays:
-    """Read USPS as torchvision and the LIBSVM page keep it, usps.bz2 and usps.t.bz2: images (N, 16, 16).
+    """Read USPS from the files of torchvision and the LIBSVM page, usps.bz2 and usps.t.bz2: images (N, 16, 16).
 
-    Each line is a label 1 to 10 and 256 times index:value with values in [-1, 1], which become
-    uint8 by (value + 1) / 2 * 255, rounded down as torchvision does.
+    Each line is a label from 1 to 10 and 256 pairs index:value with values in [-1, 1], which become uint8 by
+    (value + 1) / 2 * 255, rounded down as in torchvision.
     """
     (x_train, y_train), (x_test, y_test) = _usps(folder / "usps.bz2"), _usps(folder / "usps.t.bz2")
     return Arrays(x_train, y_train, x_test, y_test)
@@ -87,7 +87,7 @@ def _usps(path: Path) -> tuple[Bytes, NDArray[np.int64]]:
 
 
 def read_cifar_binary(folder: Path) -> Arrays:
-    """Read CIFAR-10's binary version, one label byte and 3,072 pixel bytes each: images (N, 32, 32, 3).
+    """Read CIFAR-10's binary version, one label byte and 3,072 pixel bytes per image: images (N, 32, 32, 3).
 
     The "python" version that torchvision downloads holds pickles and is not read.
 

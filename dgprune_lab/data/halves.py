@@ -9,8 +9,8 @@ from ..core import DgpruneError, Domain, public
 def halves(domain: Domain, *, split: str = "report") -> tuple[Domain, Domain]:
     """Return every other image of a domain's split as one domain, and the remaining ones as another.
 
-    Both are drawn from one distribution: a reported shift between them is false (5 of 100 95 % intervals
-    exclude 0). Each holds its images as its only split, under the same name.
+    Both have the same distribution, so any shift reported between them is false (5 of 100 95 % intervals exclude 0).
+    Each half has only this split, under the same name.
 
     Raises:
         DgpruneError: a split of fewer than two images.

@@ -1,4 +1,4 @@
-"""Image files, one by one: their kinds, and their pixels at one size."""
+"""Single image files: their kinds, and their pixels at a given size."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor
 from ..core import DgpruneError, depth_words, is_deep, pixels_of_picture
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-"""Always 8 bits and one page, so that their headers need not be read."""
+"""File types that always have 8 bits and one page, so that their headers need not be read."""
 SUFFIXES = (*JPEG, ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff")
 
 
 class FileKind(NamedTuple):
-    """What a file holds beside 8-bit grey or RGB, in words, and whether it has more than 8 bits per channel."""
+    """How a file differs from 8-bit grey or RGB, in words, and whether it has more than 8 bits per channel."""
 
     words: str
     deep: bool
 
 
 def kind_of_file(path: Path) -> FileKind:
-    """Return the kind of an image file by its header.
+    """Return the kind of an image file, read from its header.
 
     Raises:
         DgpruneError: a file that is no image.
@@ -35,14 +35,14 @@ def kind_of_file(path: Path) -> FileKind:
 
 
 def read_image(path: Path, *, size: int | None = None, deep: bool = False) -> Tensor:
-    """Return an image file as (3, H, W), uint8, or float32 in [0, 1] where `deep`; of several pages the first.
+    """Return the (first) image of a file as (3, H, W), uint8, or float32 in [0, 1] if `deep`.
 
     Images are turned upright by their EXIF tag and become RGB (grey is copied, transparency dropped); see
     `core.pixels_of_picture`. With `size` they are resized to `size` x `size`, bilinear with antialiasing; the aspect
     ratio is not kept, as in DomainBed.
 
     Raises:
-        DgpruneError: a file that is damaged or no image, floats outside [0, 1].
+        DgpruneError: a file that is damaged or no image, float pixels outside [0, 1].
     """
     with _opened(path) as picture:
         pixels = pixels_of_picture(picture, what=f"image {path}", size=size)

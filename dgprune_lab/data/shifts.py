@@ -1,11 +1,11 @@
 """Distribution shifts: a domain changed in one known way, with the same labels and the same splits.
 
-Every shift is f(domain, *, STRENGTH, seed=0) -> Domain. The domain is left untouched, and images of a Dataset are
-shifted when they are read; the new name says what was done ("mnist rotated 30°"), and the type of the pixels, labels,
-splits and role are carried over. `seed` has no effect where nothing is drawn. A strength outside its range raises a
-DgpruneError. The change of an image depends on the seed and its row alone, so a subset is shifted as within the whole
-domain; the random transforms of torchvision draw from the global generator, and its rotation and blur fill the edges
-otherwise (with a constant, by reflection), so they are not used here.
+Every shift is f(domain, *, STRENGTH, seed=0) -> Domain. The domain itself stays unchanged; images of a Dataset are
+shifted when they are read. The new name says what was done ("mnist rotated 30°"); labels, splits, role and the type of
+the pixels stay the same. `seed` has no effect on shifts that draw no random numbers. A strength outside its range
+raises a DgpruneError. How an image is changed depends only on the seed and its row, so an image of a subset is shifted
+as in the whole domain. The transforms of torchvision are not used: the random ones draw from the global generator, and
+rotation and blur fill the edges in another way (with a constant, by reflection).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from ..core import DatasetImages, DgpruneError, Domain, public
 
 Change = Callable[[Tensor, Tensor], Tensor]
-"""Float images (B, C, H, W) in [0, 1] and their row numbers (B,) to images of the same shape."""
+"""Function of float images (B, C, H, W) in [0, 1] and their row numbers (B,) that returns images of the same shape."""
 
 _CHUNK = 500
 
@@ -32,8 +32,8 @@ _CHUNK = 500
 def rotate(domain: Domain, *, degrees: float = 30.0, seed: int = 0) -> Domain:
     """Rotate every image counter-clockwise about its centre by the same angle, -180 to 180 degrees.
 
-    Bilinear; the corners repeat the nearest edge pixel, so that an inverted domain gets no black corners. Quarter turns
-    of square images are exact.
+    Bilinear; corners are filled with the nearest edge pixel, so that an inverted domain gets no black corners. Quarter
+    turns of square images are exact.
 
     Source: rotated MNIST of Ghifary et al., Domain Generalization for Object Recognition, ICCV 2015.
     """
@@ -46,9 +46,9 @@ def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
     """Replace a share of the images by their negatives, x -> 1 - x (uint8: 255 - x); the same shift again undoes it.
 
     Args:
-        domain: left untouched.
+        domain: the domain to shift; it stays unchanged.
         share: probability that an image is inverted, 0 to 1; drawn for each image independently.
-        seed: of the random draws.
+        seed: random seed of the draws.
 
     Source: definition (the negative of a photograph).
     """
@@ -62,8 +62,8 @@ def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
 def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
     """Blend each image between two random colours: (1 - s) * x + s * (x * f + (1 - x) * b), s = strength in [0, 1].
 
-    The foreground f and the background b are uniform in [0, 1] per image and channel: bright strokes take f,
-    the dark ground takes b. No two images share their colours, so colour says nothing about the label.
+    The foreground f and the background b are uniform in [0, 1] per image and channel: bright strokes become f, the dark
+    background b. Every image has its own colours, so colour says nothing about the label.
 
     Raises:
         DgpruneError: images with another number of channels than three.
@@ -94,7 +94,7 @@ def blur(domain: Domain, *, sigma: float = 1.0, seed: int = 0) -> Domain:
 def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
     """Add Gaussian noise n to each pixel and channel independently: clip(x + sigma * n, 0, 1), sigma in [0, 2].
 
-    `sigma` is the standard deviation before clipping, which lifts black.
+    `sigma` is the standard deviation before clipping; clipping makes black pixels brighter on average.
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
@@ -104,9 +104,9 @@ def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
 
 @public
 def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
-    """Scale each image's distance from its own mean m over all pixels: clip(m + factor * (x - m), 0, 1).
+    """Scale the deviation of each pixel from its image's mean m over all pixels: clip(m + factor * (x - m), 0, 1).
 
-    `factor` lies in 0 (flat grey) to 10; 1 changes nothing.
+    `factor` is 0 (uniform grey) to 10; 1 changes nothing.
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
@@ -116,9 +116,9 @@ def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
 
 @public
 def pixelate(domain: Domain, *, block: int = 4, seed: int = 0) -> Domain:
-    """Draw every image in squares of `block` x `block` pixels, each the mean of the pixels in it.
+    """Replace every square of `block` x `block` pixels by the mean of its pixels.
 
-    `block` is 1 to the image's smaller side; squares at the right and bottom may be cut.
+    `block` is 1 to the image's smaller side; squares at the right and bottom edge may be smaller.
 
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
@@ -149,7 +149,7 @@ class _Shifted(Dataset[Any]):
 
 
 def _shifted(domain: Domain, words: str, change: Change) -> Domain:
-    """Return the domain with changed images; `words` is appended to its name and origin."""
+    """Return the domain with `change` applied to its images; `words` are appended to its name and origin."""
     if isinstance(domain.images, Tensor):
         images = torch.empty_like(domain.images, memory_format=torch.contiguous_format)
         for rows in torch.arange(len(domain)).split(_CHUNK):
@@ -161,7 +161,7 @@ def _shifted(domain: Domain, words: str, change: Change) -> Domain:
 
 
 def _applied(change: Change, images: Tensor, rows: Tensor) -> Tensor:
-    """A change of float images, for uint8 images too (rounded to the nearest)."""
+    """The changed images; uint8 images are converted to float and back, rounded to the nearest."""
     if images.dtype != torch.uint8:
         return change(images, rows).clamp(0, 1)
     return change(images.to(torch.float32) / 255, rows).mul(255).round_().clamp_(0, 255).to(torch.uint8)
@@ -219,6 +219,6 @@ def _pixelate(x: Tensor, rows: Tensor, *, block: int) -> Tensor:
 
 
 def _check(wanted: str, value: float, *, low: float, high: float) -> None:
-    """Refuse a strength that is outside its range, or not a number."""
+    """Refuse a strength that is outside its range, or NaN."""
     if not low <= value <= high:
         raise DgpruneError(f"{wanted} between {low:g} and {high:g}; got {value:g}.")
