@@ -118,8 +118,11 @@ class Partial(Base):
 
 
 class Holder:
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         self.layer = layer
+
+    def __repr__(self) -> str:
+        return f"Holder({self.layer})"
 
 
 class InAnObject(Base):
@@ -147,13 +150,13 @@ class Global(Base):
 
 
 class Counter(Base):
-    """Counts its passes in a tensor in a list."""
+    """Counts its passes in a tensor of an object."""
 
     def prepare(self) -> None:
-        self.passes = [torch.zeros(())]
+        self.passes = Holder(torch.zeros(()))
 
     def body(self, x: Tensor) -> Tensor:
-        self.passes[0] += 1
+        self.passes.layer += 1
         return x
 
 
@@ -250,7 +253,7 @@ HELD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "unregistered": (Unregistered, r"'hidden' of the network is a layer that is not registered"),
     "global": (Global, r"body of Global uses layers or tensors of its surroundings"),
     "closure": (closure, r"body of Closure uses layers or tensors of its surroundings"),
-    "counter": (Counter, r"change the original.*'passes' of the network is a plain list"),
+    "counter": (Counter, r"change the original.*'passes' of the network is a Holder"),
     "compiled": (compiled, r"the network was compiled in place.*copy\.deepcopy"),
     "a compiled layer": (inner_compiled, r"layer '0' was compiled in place"),
     "torch.compile inside": (wrapped_inside, r"layer '0' is wrapped in OptimizedModule.*model\.0\._orig_mod"),
@@ -308,11 +311,15 @@ class Harmless(Base):
         self.scale = torch.tensor([1.5])
         self.history: list[int] = []
         self.passes = torch.zeros(1)
+        self.counts = [{"n": torch.zeros(1)}]
+        self.weights = {"conv": self.conv.weight}
 
     def body(self, x: Tensor) -> Tensor:
         self.history.append(len(x))
         self.last = x
         self.passes += 1
+        self.counts[0]["n"] += 1
+        x = x * self.weights["conv"].mean()
         steps = torch.tensor([1.0, 2.0])
         steps += 1
         return x * self.scale * steps[0] + torch.zeros(1).add_(1)
@@ -366,6 +373,7 @@ def test_a_network_of_which_copies_can_be_made_is_evaluated_and_trained_as_it_is
     trained = drain_training(train(net, sources=[a], options=TrainingOptions(epochs=1)))
     assert fingerprint(net) == before
     assert getattr(net, "history", []) == [] and "last" not in vars(net) and not getattr(net, "passes", 0)
+    assert not getattr(net, "counts", [{"n": 0}])[0]["n"]
     own = copy.deepcopy(net).eval()
     with torch.no_grad():
         logits = own(a.take(a.rows("report")).images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,31 +23,54 @@ def rebuild(model: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> nn.Mod
 
     Nothing is initialised and no weight is copied twice, so this takes well under a millisecond for a ResNet-18.
     Shared modules and shared tensors stay shared. Sizes such as `out_channels` follow the new tensors. Tensors that are
-    plain attributes are cloned, plain lists and dicts copied. What `net.compile()` made is left out, since it calls the
-    original. Layers that are not registered (in a plain list, in a closure) are not copied: `prove_copies` refuses
-    networks that have them.
+    plain attributes, or items of plain lists and dicts, are cloned, or where they are registered elsewhere, replaced as
+    there. What `net.compile()` made is left out, since it calls the original. Layers that are reached in another way
+    (from a plain list, a closure) are not copied: `prove_copies` refuses networks that have them.
     """
     with torch.no_grad():
-        return _Copier(tensor).module(model, "")
+        return _Copier(tensor).network(model)
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
-    """Return a copy with its own weights and no hooks, in the modes of the argument."""
+    """Return a copy with its own weights and no hooks; each module stays in train or eval mode as it is."""
     return rebuild(model, lambda _, tensor: tensor.clone())
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
-    """Return a copy in eval mode that shares the parameters, without hooks or gradients; it has its own buffers."""
+    """Return a copy in eval mode that shares the parameters and has its own buffers, without hooks and gradients."""
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     twin = rebuild(model, lambda name, tensor: tensor if name in names else tensor.clone())
     return twin.eval().requires_grad_(False)
 
 
 def with_hooks_of(model: nn.Module, twin: nn.Module) -> nn.Module:
-    """Give a copy of a network the hooks of the original, in tables of its own; return the copy."""
+    """Register the original's hooks on a copy of the network as well; return the copy."""
     for original, module in zip(model.modules(), twin.modules(), strict=True):
         module.__dict__.update({name: copy.copy(vars(original)[name]) for name in _HOOKS if name in vars(original)})
     return twin
+
+
+def plain_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors that are attributes of a network's modules, or in plain lists and dicts of them."""
+    queue = [value for module in model.modules() for name, value in vars(module).items() if name not in _TABLES]
+    seen: set[int] = set()
+    while queue:
+        value = queue.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif type(value) in _CONTAINERS and id(value) not in seen:
+            seen.add(id(value))
+            queue += [item for _, item in _items(value)]
+
+
+def _is_changeable(value: Any) -> bool:
+    return type(value) in _CONTAINERS or isinstance(value, Tensor)
+
+
+def _items(container: Any) -> Iterator[tuple[Any, Any]]:
+    """The tensors and containers in a container, each with its key or position; sets hold none."""
+    pairs = container.items() if isinstance(container, dict) else enumerate(container)
+    return ((key, item) for key, item in pairs if type(container) is not set and _is_changeable(item))
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -62,6 +85,15 @@ class _Copier:
         self._tensor = tensor
         self._tensors: dict[int, Tensor] = {}
         self._modules: dict[int, nn.Module] = {}
+        self._plain: list[tuple[dict[str, Any], str, Any]] = []
+        self._containers: dict[int, Any] = {}
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """A copy of the module tree, and then of the plain attributes of its modules that hold tensors."""
+        twin = self.module(model, "")
+        for state, name, value in self._plain:
+            state[name] = self._own(value)
+        return twin
 
     def module(self, module: nn.Module, prefix: str) -> nn.Module:
         if id(module) in self._modules:
@@ -76,7 +108,9 @@ class _Copier:
             elif name in _HOOKS:
                 state[name] = type(value)()
             elif name != "_compiled_call_impl":
-                state[name] = self._plain(value)
+                state[name] = value
+                if _is_changeable(value):
+                    self._plain.append((twin.__dict__, name, value))
         for table in ("_parameters", "_buffers"):
             state[table] = {key: self._copied(old, prefix + key) for key, old in state[table].items()}
         state["_modules"] = {
@@ -88,11 +122,17 @@ class _Copier:
             _follow_sizes(twin)
         return twin
 
-    def _plain(self, value: Any) -> Any:
-        """An attribute that is no parameter, buffer or layer: its own, where it can be changed in place."""
+    def _own(self, value: Any) -> Any:
+        """An attribute that is no parameter, buffer or layer, such that a change of it leaves the original alone."""
         if isinstance(value, Tensor):
-            return self._tensors.setdefault(id(value), value.detach().clone())
-        return value.copy() if type(value) in _CONTAINERS else value
+            if id(value) not in self._tensors:
+                self._tensors[id(value)] = value.detach().clone()
+            return self._tensors[id(value)]
+        if id(value) not in self._containers:
+            twin = self._containers[id(value)] = value.copy()
+            for key, item in list(_items(value)):
+                twin[key] = self._own(item)
+        return self._containers[id(value)]
 
     def _copied(self, old: Tensor | None, name: str) -> Tensor | None:
         if old is not None and id(old) not in self._tensors:
@@ -103,7 +143,7 @@ class _Copier:
 
 
 def _follow_sizes(module: nn.Module) -> None:
-    """Make a layer's sizes match its tensors; plain assignments would take torch's slow path."""
+    """Set a layer's sizes to those of its tensors, in its `__dict__`: an assignment would take torch's slow path."""
     own = module.__dict__
     if isinstance(module, CONV):
         first, second = module.weight.shape[:2]

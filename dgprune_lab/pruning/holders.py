@@ -1,4 +1,4 @@
-"""What keeps a copy of a network from being one: found by looking at the network, without running it."""
+"""What keeps a network from being copied, found by inspecting it, without running it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..core import DgpruneError
+from .copies import plain_tensors
 
 _TABLES = frozenset(name for name in vars(nn.Module()) if name != "training") | {"_compiled_call_impl"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, ModuleType, torch.dtype, torch.device, torch.Size)
@@ -25,11 +26,11 @@ Wanted = Callable[[nn.Module | Tensor], bool]
 
 
 def refuse_uncopyable(model: nn.Module) -> None:
-    """Refuse a network that cannot be copied, by its kinds of layers; nothing runs.
+    """Refuse a network with kinds of layers that cannot be copied; nothing is run.
 
     Raises:
-        DgpruneError: compiled or scripted layers, weights that a hook computes from others, layers that have no size
-            yet, tensors without values.
+        DgpruneError: compiled or scripted layers, weights that a hook computes from other weights, layers that have no
+            size yet, tensors without values.
     """
     for name, module in model.named_modules():
         where = f"layer {name!r}" if name else "the network"
@@ -49,7 +50,7 @@ def refuse_uncopyable(model: nn.Module) -> None:
 
 
 def _refuse_compiled(where: str, name: str, module: nn.Module) -> None:
-    """Refuse TorchScript, and what torch.compile made."""
+    """Refuse a layer that is TorchScript or that torch.compile made."""
     if isinstance(module, torch.jit.ScriptModule):
         raise DgpruneError(
             f"{where} is TorchScript ({type(module).__name__}), which can be neither copied nor cut; use the Python "
@@ -69,7 +70,7 @@ def _refuse_compiled(where: str, name: str, module: nn.Module) -> None:
 
 
 def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
-    """Refuse weights that a hook recomputes before every pass: the copy, which has no hooks, would keep a stale one."""
+    """Refuse a weight that a hook recomputes before every pass: a copy has no hooks and would keep the old value."""
     if isinstance(hook, BasePruningMethod):
         name, what = getattr(hook, "_tensor_name", "weight"), "torch.nn.utils.prune"
         advice = f"torch.nn.utils.prune.remove({module}, {name!r})"
@@ -85,18 +86,20 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
     )
 
 
-def suspects(model: nn.Module) -> str | None:
-    """Return where something beside the module tree refers to layers or tensors, in words, or None.
+def suspects(model: nn.Module, *, tensors: bool = True) -> str | None:
+    """Return where something beside the module tree refers to layers or `tensors`, in words, or None.
 
     Attributes of modules and what their methods use: closures, global variables, attributes of the class. Such a
     reference may be harmless; `proof.prove_copies` tells.
     """
-    found = next(_held(model, lambda item: True), None)
+    kinds = (nn.Module, Tensor) if tensors else (nn.Module, nn.Parameter)
+    own = set(map(id, plain_tensors(model)))
+    found = next(_held(model, lambda item: isinstance(item, kinds) and id(item) not in own), None)
     return None if found is None else found[0]
 
 
 def holder(model: nn.Module, tensor: Tensor) -> tuple[str, str]:
-    """Return where the network holds on to a tensor beside its module tree, and what to do: two sentences."""
+    """Return where the network refers to a tensor outside its module tree, and what to do about it: two sentences."""
     address = tensor.untyped_storage().data_ptr()
 
     def owns(item: nn.Module | Tensor) -> bool:
@@ -109,7 +112,7 @@ def holder(model: nn.Module, tensor: Tensor) -> tuple[str, str]:
 
 
 def _held(model: nn.Module, wanted: Wanted) -> Iterator[tuple[str, str]]:
-    """Where attributes or classes of the network's modules reach what is wanted, and what to do about it."""
+    """Yield each place where an attribute or class of a module reaches a wanted object, and what to do about it."""
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
             copied = attribute in _TABLES or isinstance(value, (*_PLAIN, Tensor))
@@ -125,7 +128,7 @@ def _held(model: nn.Module, wanted: Wanted) -> Iterator[tuple[str, str]]:
 
 
 def _described(value: Any) -> tuple[str, str]:
-    """What an attribute is, and what to use instead."""
+    """What kind of object an attribute is, and what to use instead, in words."""
     kind = type(value).__name__
     if isinstance(value, Mapping):
         return f"a plain {kind} that holds layers", "Use a torch.nn.ModuleDict."
@@ -176,14 +179,14 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _globals(function: FunctionType) -> list[Any]:
-    """The global variables that a function names: layers, tensors, and what its own module defines."""
+    """The values of global variables that a function uses: layers, tensors, and objects that its module defines."""
     named = [function.__globals__.get(name) for name in function.__code__.co_names]
     local = [item for item in named if getattr(item, "__module__", None) == function.__module__]
     return [*local, *(item for item in named if isinstance(item, (nn.Module, Tensor, list, tuple, dict)))]
 
 
 def _cells(function: FunctionType) -> list[Any]:
-    """What a function's closure holds; a cell may still be empty."""
+    """The values in a function's closure; cells that are still empty are left out."""
     contents = []
     for cell in function.__closure__ or ():
         try:

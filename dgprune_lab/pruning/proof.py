@@ -1,4 +1,4 @@
-"""The proof that copies of a network are copies: they compute with their own weights and leave the original alone.
+"""The proof that copies of a network are independent: they use only their own weights and do not change the original.
 
 `copies.rebuild` replaces what is registered in the module tree. A layer that is reached in another way (from a plain
 list, a closure, a bound method of the original) would stay the original's, so that a pruned copy gave the dense
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..core import DgpruneError, preserved_rng
-from .copies import device_of, rebuild, shared_copy, with_hooks_of
+from .copies import device_of, plain_tensors, rebuild, shared_copy, with_hooks_of
 from .holders import holder, refuse_uncopyable, suspects
 
 _CLOSE = 1e-3
@@ -67,12 +67,12 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
 
 
 def prove_copies_if_suspect(model: nn.Module, example: Tensor | None, *, training: bool = False) -> None:
-    """Run `prove_copies` where something beside the module tree refers to layers, or hooks exist.
+    """Run `prove_copies` only if something outside the module tree refers to layers, or hooks exist.
 
-    For what must be quick, or gets a network without images: where `example` is None, such a network is refused.
+    For callers that must be quick or have no images: if `example` is None, such a network is refused.
     """
     refuse_uncopyable(model)
-    where = suspects(model)
+    where = suspects(model, tensors=example is not None)
     if where is None and not has_hooks(model) and not (training and _has_backward_hooks(model)):
         return
     if example is None:
@@ -85,7 +85,7 @@ def prove_copies_if_suspect(model: nn.Module, example: Tensor | None, *, trainin
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Return whether some layer has hooks that run before or after it."""
+    """Return whether any layer has hooks that run before or after it."""
     return any(getattr(module, table) for module in model.modules() for table in _HOOKED)
 
 
@@ -95,9 +95,9 @@ def _has_backward_hooks(model: nn.Module) -> bool:
 
 @contextmanager
 def full_precision(images: Tensor) -> Iterator[None]:
-    """Within the block, float32 convolutions and products on a GPU are not rounded to TF32 (10 bits); then as before.
+    """Within the block, keep float32 convolutions and matrix products on a GPU from being rounded to TF32 (10 bits).
 
-    TF32 is the default of convolutions, and makes two ways to compute the same logits differ by about 0.1 %.
+    TF32 is the default for convolutions, and makes two ways to compute the same logits differ by about 0.1 %.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     owners: list[Any] = [matmul, cudnn]
@@ -124,12 +124,12 @@ def _images(model: nn.Module, example: Tensor) -> Tensor:
 
 
 def _changed(name: str, tensor: Tensor) -> Tensor:
-    """Other values than those of the original, near them."""
+    """A copy of a tensor with slightly different values; whole numbers stay the same."""
     return tensor * 1.1 + 0.01 if tensor.is_floating_point() else tensor.clone()
 
 
 def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, hooked: bool = False) -> Tensor:
-    """The output of a copy, as one tensor; with a network to watch, refuse what the copy uses of it."""
+    """The output of a copy as one tensor; if `watched` is given, refuse a copy that uses tensors of that network."""
     watch = None if watched is None else _Watch(twin, original=watched, images=images, writes_only=hooked)
     try:
         with watch or nullcontext():
@@ -153,7 +153,7 @@ def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, h
 
 
 def _as_tensor(output: Any) -> Tensor:
-    """All tensors of an output (a tensor, or nested lists and dicts of them) as one."""
+    """All tensors of an output (a tensor, or nested lists and dicts of tensors) joined into one tensor."""
     parts = [part.detach().double().flatten() for part in _tensors(output)]
     return torch.cat(parts) if parts else torch.empty(0)
 
@@ -170,7 +170,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _same(first: Tensor, second: Tensor, *, tolerance: float) -> bool:
-    """Whether two outputs agree up to a share of the largest value; not-a-numbers agree with each other."""
+    """Whether two outputs agree within `tolerance` times the largest value; NaN agrees with NaN."""
     if first.shape != second.shape:
         return False
     size = second.abs().nan_to_num(0, posinf=0).max() if len(second) else second.new_zeros(())
@@ -178,7 +178,7 @@ def _same(first: Tensor, second: Tensor, *, tolerance: float) -> bool:
 
 
 def _refuse_hooks(model: nn.Module, images: Tensor, *, plain: Tensor) -> None:
-    """Refuse a network whose hooks change its output: a pruned copy has none."""
+    """Refuse a network whose hooks change its output, since a pruned copy has no hooks."""
     hooked = with_hooks_of(model, shared_copy(model))
     if not _same(_run(hooked, images, watched=model, hooked=True), plain, tolerance=_CLOSE):
         raise DgpruneError(
@@ -187,7 +187,7 @@ def _refuse_hooks(model: nn.Module, images: Tensor, *, plain: Tensor) -> None:
 
 
 def _refuse_in_train_mode(model: nn.Module, images: Tensor) -> None:
-    """Refuse what the original would notice of a copy in train mode, and hooks of the backward pass."""
+    """Refuse a network whose copy in train mode would affect the original, or that has hooks in the backward pass."""
     if _has_backward_hooks(model):
         raise DgpruneError(
             "this network has hooks of the backward pass, and the copy that is trained has none; remove them first."
@@ -203,7 +203,7 @@ def _refuse_in_train_mode(model: nn.Module, images: Tensor) -> None:
 
 
 def _refuse(model: nn.Module, watch: _Watch) -> None:
-    """Raise where the watch has found a tensor of the original."""
+    """Raise the error for a tensor of the original that the watch has found, if any."""
     if watch.held is not None:
         where, advice = holder(model, watch.held)
         what = "change the original" if watch.written else "compute with the original's weights"
@@ -217,18 +217,18 @@ class _Held(Exception):
 class _Watch(TorchDispatchMode):
     """Stops a copy before an operation that would use a weight that is not its own, or write to a tensor from outside.
 
-    From outside is what neither belongs to the copy nor was computed in the pass: weights and statistics of layers that
-    were not copied, and constants, which may be read.
+    A tensor is from outside if it neither belongs to the copy nor was computed in the pass: weights and statistics of
+    layers that were not copied, and constants, which may be read.
 
     Args:
         twin: the copy, which shares no memory with the original.
-        original: the network.
+        original: the network that was copied.
         images: the input of the pass.
-        writes_only: weights from outside may be read too.
+        writes_only: refuse only writing; weights from outside may be read.
 
     Attributes:
-        held: the tensor, once one was found.
-        written: whether it would have been written to.
+        held: the first tensor from outside that was found, or None.
+        written: whether that tensor would have been written to.
     """
 
     def __init__(self, twin: nn.Module, *, original: nn.Module, images: Tensor, writes_only: bool = False) -> None:
@@ -236,8 +236,8 @@ class _Watch(TorchDispatchMode):
         self.held: Tensor | None = None
         self.written = False
         self._writes_only = writes_only
-        plain = [value for module in twin.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-        self._own = {0, *map(_address, [*twin.parameters(), *twin.buffers(), *plain, images])}
+        tensors = [*twin.parameters(), *twin.buffers(), *plain_tensors(twin), images]
+        self._own = {0, *map(_address, tensors)}
         self._original = set(map(_address, [*original.parameters(), *original.buffers()]))
         self._weights = {} if twin.training else {_address(p): name for name, p in twin.named_parameters()}
         self._outside: dict[int, Tensor] = {}  # kept, so that their memory is not used again
@@ -270,7 +270,7 @@ class _Watch(TorchDispatchMode):
 
 
 def _arguments(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[bool, Any]]:
-    """Each argument of an operation, with whether it is written to."""
+    """(whether the operation writes to it, argument) of each argument of an operation."""
     for number, argument in enumerate(func._schema.arguments):
         writes = argument.alias_info is not None and argument.alias_info.is_write
         if number < len(args):
