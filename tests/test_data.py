@@ -220,7 +220,8 @@ class TestFolders:
         for place in ("loose.png", "photo/loose.png", "photo/deep/cat/1.png", "lonely/2.png"):
             (root / place).parent.mkdir(parents=True, exist_ok=True)
             (root / place).write_bytes(picture.read_bytes())
-        (root / "sketch" / "dog" / "raw.heic").write_bytes(b"?")
+        (root / "sketch" / "dog" / "inner").mkdir()
+        (root / "sketch" / "dog" / "inner" / "raw.heic").write_bytes(b"?")
         (root / "sketch" / "dog" / ".DS_Store").write_bytes(b"?")
         with pytest.warns(DgpruneNote, match=r"left out 5 files that do not lie as domain/class/image") as notes:
             assert list(data.from_folder(root, size=16)) == ["photo", "sketch"]

@@ -89,7 +89,12 @@ def test_data_sets_of_every_kind_give_the_same_domain(kind: str) -> None:
 
 
 def test_items_without_a_label_make_a_domain_without_labels() -> None:
-    for dataset in (TensorDataset(FLOATS), Items(lambda i: PICTURES[i]), Items(lambda i: {"image": PICTURES[i]})):
+    unlabelled = (
+        Items(lambda i: PICTURES[i]),
+        Items(lambda i: {"image": PICTURES[i]}),
+        Items(lambda i: (FLOATS[i], None)),
+    )
+    for dataset in (TensorDataset(FLOATS), *unlabelled):
         domain = made(dataset)
         assert domain.labels is None and domain.classes == 0
         torch.testing.assert_close(images_of(domain), FLOATS)
@@ -146,6 +151,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "label first": (lambda: Items(lambda i: (3, FLOATS[i])), r"must be \(image, label\).*first entry is int"),
     "paths": (lambda: Items(lambda i: ("a.png", 3)), r"first entry is str"),
     "empty": (list, r"the data set is empty"),
+    "data sets": (lambda: [TensorDataset(FLOATS, LABELS)], r"item 0 is itself a data set.*make a domain of each"),
     "an error of its own": (lambda: Items(lambda i: [][i]), r"item 0 could not be read \(IndexError"),
 }
 

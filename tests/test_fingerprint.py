@@ -17,7 +17,9 @@ from material import domain, norm_net, randomise
 from torch import nn
 
 import dgprune_lab as dg
+from dgprune_lab.core import drain
 from dgprune_lab.study.fingerprint import fingerprint
+from dgprune_lab.widgets.explorer.measurements import Measurements
 
 CELLS = """
 import numpy as np, torch, settings
@@ -87,6 +89,22 @@ def test_an_edited_variable_gives_new_scores(edit: str, cells: dict[str, Any]) -
     after = study.score(scorer).values["0"]
     assert torch.allclose(after, before + 1 if "added" in edit else 2 * before)
     assert not torch.equal(study.score(dg.reverse(scorer)).values["0"], combined)
+
+
+def test_an_explorer_measures_anew_what_an_edited_variable_changes(cells: dict[str, Any]) -> None:
+    study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")])
+    scorer = dg.scorer("scale")(cells["scale"])
+    measurements = Measurements(study, scorers=[scorer])
+    choices = measurements.checked(
+        {"id": 0, "by": "kernel", "ratio": 0.5, "scorer": "scale", "scope": "layer", "budget": "filters"}
+        | {"batchnorm": "as_is"}
+    )
+    before, kept = measurements.plan(choices), measurements.mask(choices).kept("0")
+    drain(measurements.fill(choices))
+    assert measurements.plan(choices) == before and measurements.exact(choices) is not None
+    cells["weigher"].gamma = -1.0  # reverses the order
+    assert measurements.plan(choices) != before and measurements.exact(choices) is None
+    assert not set(measurements.mask(choices).kept("0")) & set(kept)
 
 
 def test_an_enclosing_variable_and_an_option_count_by_content() -> None:

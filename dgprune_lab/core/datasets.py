@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 from torch.utils.data.dataloader import default_collate
 
 from .errors import DgpruneError, note
@@ -65,12 +65,17 @@ class DatasetImages:
                 )
             return item[keys[0]], _MISSING if keys[1] is None else item[keys[1]]
         parts = item if isinstance(item, tuple | list) and len(item) else (item,)
+        if isinstance(parts[0], Dataset):
+            raise DgpruneError(
+                f"{self.what}: item {position} is itself a data set, as in DomainBed's collections; make a domain of "
+                "each, with a name of its own."
+            )
         if not _is_image(parts[0]):
             raise DgpruneError(
                 f"{self.what}: item {position} must be (image, label), a dict or an image, and an image a PIL image or "
                 f"a tensor or array (C, H, W); the first entry is {type(parts[0]).__name__}."
             )
-        return parts[0], parts[1] if len(parts) > 1 else _MISSING
+        return parts[0], _MISSING if len(parts) == 1 or parts[1] is None else parts[1]
 
     def __getitem__(self, index: Tensor) -> Tensor:
         shape = tuple(self.shape[1:])

@@ -1,4 +1,4 @@
-"""Domains from folders of images, laid out as DomainBed lays them out: domain/class/image."""
+"""Domains from folders of images in DomainBed's layout: domain/class/image."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LISTED = 4
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Image files that are read when needed: (3, size, size) and the label; see `read_image`.
+    """Image files that are read when needed: an item is the image (3, size, size) and its label; see `read_image`.
 
-    uint8, or where a file holds more than 8 bits per channel, all float32 in [0, 1].
+    Images are uint8; if any file holds more than 8 bits per channel, all images are float32 in [0, 1].
 
     Attributes:
-        kinds: what files hold beside 8-bit grey or RGB -> how many do; taken from their headers.
+        kinds: kind of file other than 8-bit grey or RGB, in words -> number of such files; read from their headers.
     """
 
     def __init__(self, files: Sequence[Path], labels: Sequence[int], *, size: int) -> None:
@@ -40,7 +40,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
 
 class _Found(NamedTuple):
-    """The image files of a domain by class, and what its folder holds beside them."""
+    """The image files of a domain by class, and the other files in its folder."""
 
     groups: dict[str, list[Path]]
     left_out: list[Path]
@@ -48,32 +48,35 @@ class _Found(NamedTuple):
 
 @public
 def from_folder(root: str | Path, *, size: Count = 224, seed: Seed = 0) -> dict[str, Domain]:
-    """Make the domains of a folder `root/domain/class/image`, the layout of PACS, OfficeHome and VLCS.
+    """Make one domain from each subfolder of a folder laid out as PACS, OfficeHome and VLCS: `root/domain/class/image`.
 
-    Labels are positions in the sorted union of the class folders' names over all domains (`class_names`), so they mean
-    the same everywhere, also where a domain lacks a class, which a note names. Class folders may lie one level deeper,
-    `root/domain/images/class/image`. Each domain is cut 60 / 20 / 20 into train, score and report. Notes name the cut,
-    what was left out (except hidden files and texts), and files with several pages or more than 8 bits per channel.
-    Images are read when needed.
+    A label is the position of the class folder's name among the sorted names of all domains (`class_names`), so it
+    means the same in every domain, even if a domain lacks a class (a note names such classes). Class folders may lie
+    one level deeper, `root/domain/images/class/image`. Each domain is divided 60 / 20 / 20 into train, score and
+    report. Notes report this division, files that were left out (except hidden and text files), and files with several
+    pages or more than 8 bits per channel. Images are read when needed.
 
     Args:
         root: the folder that holds one folder per domain.
-        size: height and width in pixels of every image.
-        seed: of the cut.
+        size: height and width in pixels to which every image is resized.
+        seed: random seed of the division into splits.
 
     Returns:
-        Domains by the names of their folders, sorted; images (N, 3, size, size), see `ImageFiles`.
+        Domains by the names of their folders, sorted; images are (N, 3, size, size), see `ImageFiles`.
 
     Raises:
         DgpruneError: no such folder, no domain with images in it, a domain whose class folders lie in several folders
-            or deeper, a size below one; an image that cannot be read.
+            or deeper, a size below one, an image that cannot be read.
 
     Source: the layout of Gulrajani & Lopez-Paz, In Search of Lost Domain Generalization, ICLR 2021 (DomainBed).
     """
     base = Path(root).expanduser()
     if not base.is_dir():
         raise DgpruneError(f"{base} is not a folder; from_folder needs one that holds domain/class/image.")
-    every = {folder.name: _find(folder) for folder in _folders(base)}
+    try:
+        every = {folder.name: _find(folder) for folder in _folders(base)}
+    except OSError as error:
+        raise DgpruneError(f"{error.filename} cannot be read: {error.strerror or error}.") from error
     by_domain = {name: found for name, found in every.items() if found.groups}
     if not by_domain:
         raise DgpruneError(
@@ -108,7 +111,7 @@ def _domain(
 
 
 def _find(folder: Path, *, deeper: bool = True) -> _Found:
-    """Find the class folders of a domain: inside it, or inside the one folder that it holds in their place.
+    """Find the class folders of a domain: in its folder, or in the only subfolder of it.
 
     Raises:
         DgpruneError: images that lie deeper, or below several folders that are no class folders.
@@ -125,7 +128,9 @@ def _find(folder: Path, *, deeper: bool = True) -> _Found:
             f"pass root={str(folder)!r}; if they are the splits of one domain, put their images into one class folder "
             "per class."
         )
-    beside = [path for inner in folders if inner.name in groups for path in _files(inner) if not _is_image(path)]
+    beside = [
+        path for name, images in groups.items() for path in _files(folder / name, deep=True) if path not in set(images)
+    ]
     return _Found(groups, [*_files(folder), *beside, *(path for inner in others for path in _files(inner, deep=True))])
 
 
@@ -143,17 +148,17 @@ def _note_classes(held: dict[str, set[str]], classes: list[str]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of many names."""
+    """The first few of many names, as text."""
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _folders(base: Path) -> list[Path]:
-    """Sorted folders inside a folder, hidden ones left out."""
+    """The folders inside a folder, sorted, without hidden ones."""
     return sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _files(base: Path, *, deep: bool = False) -> list[Path]:
-    """Sorted files inside a folder that are neither hidden nor text."""
+    """The files inside a folder that are neither hidden nor text files, sorted."""
     paths: Iterable[Path] = base.rglob("*") if deep else base.iterdir()
     return sorted(
         path for path in paths if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in _TEXT
@@ -165,6 +170,6 @@ def _is_image(path: Path) -> bool:
 
 
 def _by_class(domain: Path) -> dict[str, list[Path]]:
-    """Image files of each class folder that has any, sorted."""
+    """Class folder -> its image files, sorted, for each class folder that has any."""
     groups = {folder.name: sorted(filter(_is_image, folder.iterdir())) for folder in _folders(domain)}
     return {name: files for name, files in groups.items() if files}

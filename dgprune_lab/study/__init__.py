@@ -1,8 +1,10 @@
 """A network with its domains and a cache of what was computed; the built-in demos; GC-Net."""
 
 from .demo import demo, training_seeds
+from .fingerprint import fingerprint
 from .gc_net import GCNet
 from .measure_gc_net import gc_net
+from .prunable import prunable, prunable_words
 from .rows import (
     batchnorm_cell,
     checked_tolerances,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core import DgpruneError, Domain, Reads, provenance_of, set_provenance, unknown
+from ..core import DgpruneError, Domain, Reads, check_class_names, provenance_of, set_provenance, unknown
 from ..data import AUGMENTATIONS
 from ..pruning import deep_copy, prove_copies_if_suspect
 from .events import BatchEvent, EpochEvent, Event, Events
@@ -69,6 +69,7 @@ def check_training(model: nn.Module, *, sources: Sequence[Domain], options: Trai
     if options.augmentation not in AUGMENTATIONS:
         raise unknown("augmentation", options.augmentation, AUGMENTATIONS)
     _Pool(sources)
+    check_class_names(sources)
     if not any(p.requires_grad for p in model.parameters()):
         raise DgpruneError("this model has no parameter that can be trained; check requires_grad.")
     if options.dropout is not None and not dropouts(model):

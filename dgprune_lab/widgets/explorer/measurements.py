@@ -11,7 +11,7 @@ from ...core import BatchNorm, Budget, Mask, Scope, Scores, choice, roles_of, yi
 from ...measurement import LATENCY_IMAGES
 from ...pruning import allocate, checked_ratio, removal_order
 from ...scorers import SCORERS, Scorer, resolve
-from ...study import Study, mask_provenance
+from ...study import Study, fingerprint, mask_provenance
 from ..panels.menu_scores import label
 from ..panels.protocol import ESTIMATE_IMAGES
 from . import plans
@@ -56,6 +56,7 @@ class Measurements:
         self._frames: dict[Key, dict[float, Frame]] = {}
         self._plans: dict[Key, Row] = {}
         self._content = study.content
+        self._read: dict[str, str] = {}  # scorer -> its function and the variables that it reads
         self._full_latency: list[float] | None = None
         self._seconds = 1.0
         for item in scorers:
@@ -68,10 +69,14 @@ class Measurements:
         name = item.scorer if isinstance(item, Scores) else resolve(item).name
         if self.menu.get(name) is not item:
             self.menu[name] = item
-            for cache in (self._frames, self._plans):
-                for key in [key for key in cache if key[0] == name]:
-                    del cache[key]
+            self._forget(name)
         return name
+
+    def _forget(self, name: str) -> None:
+        """Discard the results of a scorer."""
+        for cache in (self._frames, self._plans):
+            for key in [key for key in cache if key[0] == name]:
+                del cache[key]
 
     def checked(self, choices: Mapping[str, Any]) -> Choices:
         """Return the choices if their ratio, scorer, scope, budget and BatchNorm setting exist.
@@ -115,13 +120,19 @@ class Measurements:
     def plan(self, choices: Choices) -> Row:
         """Return the removal order with a step for this very ratio, and what the scorer looked at (`exposure`).
 
-        Discards every earlier result when the network was changed in place.
+        Discards every earlier result when the network was changed in place, and those of a scorer when a variable that
+        it reads has changed.
         """
         if self.study.content != self._content:
             self._content = self.study.content
             self._frames.clear()
             self._plans.clear()
             self._full_latency = None
+        item = self.menu[choices["scorer"]]
+        read = fingerprint(item.function).key if isinstance(item, Scorer) else ""
+        if self._read.setdefault(choices["scorer"], read) != read:
+            self._read[choices["scorer"]] = read
+            self._forget(choices["scorer"])
         scope, budget, ratio = choices["scope"], choices["budget"], choices["ratio"]
         scores = self.scores(choices)
         key = frame_key(choices)[:3]

@@ -15,7 +15,7 @@ from ...diagnostics._features import Features, features_steps
 from ...diagnostics.feature_shift import MIN_DIST, NEIGHBOURS, Embedding, number_rows
 from ...pruning import allocate
 from ...stats import Fit, trustworthiness
-from ...study import batchnorm_cell
+from ...study import batchnorm_cell, fingerprint
 from .protocol import Rows, View
 
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
@@ -80,7 +80,7 @@ class FeatureRun:
     def key(view: View, layer: str) -> Key:
         """Return the cache key: everything that the results depend on."""
         mask, batchnorm = view.mask, batchnorm_cell(view.study, view.batchnorm)
-        return view.study.content, layer, mask.scorer, id(view.scorer), mask.scope, mask.budget, batchnorm
+        return view.study.content, layer, mask.scorer, fingerprint(view.scorer).key, mask.scope, mask.budget, batchnorm
 
     @property
     def progress(self) -> float:
