@@ -20,6 +20,7 @@ from dgprune_lab.core.outcomes import Outcomes
 from dgprune_lab.core.tables import COLUMNS, SEEN, BatchNorm
 from dgprune_lab.measurement.evaluator import Evaluator
 from dgprune_lab.models.networks import build
+from dgprune_lab.study import prunable
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -267,3 +268,43 @@ def test_a_shared_prefix_too_large_to_cache_changes_no_number(limit: int, monkey
         for batchnorm, expected in zip(settings, want, strict=True)
     )
     assert sum(t.nbytes for stored in other._current().evaluator._outputs.values() for t in stored) <= limit
+
+
+class PaddedShortcut(nn.Module):
+    """A block of the CIFAR ResNets: the shortcut drops every second pixel and pads channels with zeros."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(channels, filters, 3, 2, 1, bias=False), nn.BatchNorm2d(filters))
+        self.second = nn.Sequential(nn.Conv2d(filters, filters, 3, 1, 1, bias=False), nn.BatchNorm2d(filters))
+        self.pad = (filters - channels) // 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(torch.relu(self.first(x)))
+        return torch.relu(y + nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad)))
+
+
+def test_a_refused_stream_is_named_wherever_a_ratio_is_shown() -> None:
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+    model = randomise(nn.Sequential(stem, PaddedShortcut(4, 8), PaddedShortcut(8, 16), head), dtype=torch.float32)
+    study = study_of(model)
+    assert study.graph.free == 8 + 16 and study.graph.refused
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    every = sum(module.out_channels for module in convolutions)
+    assert (every, prunable(model, study.graph)) == (52, (24, 52))
+    layer, why = next(iter(study.graph.refused.items()))
+    said = f"24 of 52 filters of all convolutions can be pruned (refused: {layer}: {why.rstrip('.')}"
+    assert said in repr(study)
+    frame = dg.sweep(study, scorers=["l1"], ratios=[0.5])
+    assert set(frame.prunable) == {24} and set(frame.of_all) == {52} and set(frame.ratio_achieved) == {0.5}
+    small = dg.prune(model, dg.allocate(study.score("l1"), ratio=0.5))
+    left = sum(module.out_channels for module in small.modules() if isinstance(module, nn.Conv2d))
+    assert left == 52 - 12, "half of those that can be pruned are 23 % of all"
+    explorer = dg.Explorer(study)
+    explorer.close()
+    assert explorer.static["prunable"] == [24, 52] and list(explorer.static["refused"]) == list(study.graph.refused)
+    whole = study_of(net())
+    assert "can be pruned" not in repr(whole) and prunable(whole.model, whole.graph) == (14, 14)
+    stream = study_of(randomise(ResidualNet(), dtype=torch.float32))
+    assert prunable(stream.model, stream.graph) == (31, 31) and stream.graph.free == 18, "each convolution counts"

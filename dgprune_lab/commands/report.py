@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..core import BatchNorm, check_writable_file, progress_bar, written
 from ..scorers import Scorer
-from ..study import Study, demo
+from ..study import Study, demo, prunable_words
 from ..widgets.explorer.measurements import Choices, Measurements
 from ..widgets.page.standalone import write_page
 
@@ -60,10 +60,11 @@ def write_report(
         "plans": [measured.plan(view) for view in views if view["batchnorm"] == settings[0]],
         "curves": [measured.curve(view) for view in views],
     }
+    refused = prunable_words(study.model, study.graph)
     lead = (
-        f"{study.graph.free} filters in {len(study.graph.groups)} layers. Move the slider: every number was measured "
-        f"on all images of the report splits, without fine-tuning, on {static['device']}. Numbers of a scorer that "
-        "used a domain are marked, and a line says what it used."
+        f"{study.graph.free} filters in {len(study.graph.groups)} layers{'; ' * bool(refused)}{refused}. Move the "
+        "slider: every number was measured on all images of the report splits, without fine-tuning, on "
+        f"{static['device']}. Numbers of a scorer that used a domain are marked, and a line says what it used."
     )
     with written(path):
         return write_page(path, state, title="What breaks first when filters are removed?", lead=lead)

@@ -155,8 +155,8 @@ def check_names(scorers: Sequence[str | Scorer | Scores]) -> None:
     names = [item.scorer if isinstance(item, Scores) else resolve(item).name for item in scorers]
     if (repeated := next((name for k, name in enumerate(names) if name in names[:k]), None)) is not None:
         raise DgpruneError(
-            f"scorers: two scorers are called {repeated!r}, and a table could not distinguish them. Leave one out, or give it "
-            "another name, for example dataclasses.replace(scores, scorer='...')."
+            f"scorers: two scorers are called {repeated!r}, and a table could not distinguish them. Leave one out, or "
+            "give it another name, for example dataclasses.replace(scores, scorer='...')."
         )
 
 

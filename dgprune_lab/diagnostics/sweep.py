@@ -27,7 +27,7 @@ from ..core import (
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import intervals
-from ..study import Study, remaining_cost
+from ..study import Study, prunable, remaining_cost
 from ._contract import Steps, diagnostic
 from ._removal import check_names, mask_cells
 
@@ -42,7 +42,10 @@ def grid(start: Share, stop: Share, count: Repeats) -> list[float]:
     return [round(float(value), 6) for value in np.linspace(start, stop, count)]
 
 
-@diagnostic("sweep")
+EXTRA = ("prunable", "of_all")
+
+
+@diagnostic("sweep", extra=EXTRA)
 def sweep(
     study: Study,
     *,
@@ -65,7 +68,8 @@ def sweep(
 
     Returns:
         A tidy table: metrics accuracy and loss (with paired bootstrap intervals over images) per domain; filters,
-        parameters, macs and bytes that are left.
+        parameters, macs and bytes that are left. Columns `prunable` and `of_all`: how many filters can be pruned at
+        all, out of how many (`study.graph.refused` says why); a ratio is a share of those that can be pruned.
 
     Raises:
         DgpruneError: no ratio, no scorer or no seed; two scorers of one name.
@@ -99,7 +103,8 @@ def sweep(
     for seed, mask in masks:
         shared = {**mask_cells(study, mask, batchnorm=batchnorm), "seed": seed}
         rows += [{**shared, "metric": name, "value": value, "unit": unit} for name, value, unit in remaining_cost(mask)]
-    return tidy(rows)
+    prunable_of_all = dict(zip(EXTRA, prunable(study.model, study.graph), strict=True))
+    return tidy(({**row, **prunable_of_all} for row in rows), extra=EXTRA)
 
 
 def _scores(

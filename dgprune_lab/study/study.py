@@ -37,6 +37,7 @@ from ..pruning import deep_copy, device_of, prune, refuse_uncopyable
 from ..scorers import Scorer, resolve
 from .cache import Cache, stamp
 from .domains import in_roles, place_of
+from .prunable import prunable_words
 from .scorer_inputs import ScorerInputs
 from .scoring import Request, score_all
 from .snapshot import Run, Snapshot
@@ -90,8 +91,8 @@ class Study:
         self.layers: Literal["conv", "all"] = layers
         self.device = device_of(model) if device is None else torch.device(device)
         self.sources, self.targets = in_roles(sources, targets, device=self.device)
-        channels = self.sources[0].shape[0]
-        self.model = model if normalise is None else normalised(model, normalise, channels=channels)
+        shape = self.sources[0].shape
+        self.model = model if normalise is None else normalised(model, normalise, channels=shape[0])
         self._thread, self._cache = threading.local(), Cache(limit=_BYTES)
         self._stamp: tuple[object, ...] | None = None
         self._chance = ChanceWatch(batchnorm=self.has_batchnorm)
@@ -100,10 +101,9 @@ class Study:
 
     def __repr__(self) -> str:
         sources, targets = (", ".join(domain.name for domain in part) for part in (self.sources, self.targets))
-        return (
-            f"Study({self.name!r}: {self.graph.free} filters in {len(self.graph.groups)} layers; sources {sources}; "
-            f"targets {targets or 'none'}; {self.place})"
-        )
+        parts = [f"{self.graph.free} filters in {len(self.graph.groups)} layers", f"sources {sources}"]
+        parts += [f"targets {targets or 'none'}", self.place, prunable_words(self.model, self.graph)]
+        return f"Study({self.name!r}: {'; '.join(filter(None, parts))})"
 
     @property
     def place(self) -> str:

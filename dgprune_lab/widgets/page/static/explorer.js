@@ -296,7 +296,7 @@ function paintPins(page, pins, now) {
   page.controls.buttons.pin.disabled = pins.length >= 3;
   drawStrip(page.strip, {
     plan: now.plan, step: now.step, mask: now.mask, groups: page.fixed.groups, pinned: pins[page.pin]?.kept ?? null,
-    refused: page.fixed.refused,
+    refused: page.fixed.refused, prunable: page.fixed.prunable,
     stale: now.planStale, inks: page.inks,
   });
   say(page.legend, `full network \u2013 \u2013${pins.length ? " \u00B7 pinned \u00B7 \u00B7 \u00B7" : ""}`);

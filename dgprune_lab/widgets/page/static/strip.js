@@ -231,7 +231,9 @@ function describe(strip) {
     if (size > 1) notes.push(`large layers: one square = up to ${size} filters`);
     if (strip.view.pinned) notes.push("dot: differs from pin");
     const refused = Object.entries(strip.view.refused ?? {});
-    if (refused.length) notes.push(`${refused.length === 1 ? "1 layer" : `${refused.length} layers`} cannot be pruned`);
+    const [can, every] = strip.view.prunable ?? [0, 0];
+    if (can < every) notes.push(`${can} of ${every} filters of all convolutions can be pruned`);
+    if (refused.length) notes.push(`refused: ${refused.map(([layer]) => layer).join(", ")} (hover: why)`);
     strip.about.title = refused.map(([layer, why]) => `${layer}: ${why}`).join("\n");
     say(strip.about, notes.join(" · "));
     return;
