@@ -183,7 +183,7 @@ def test_closing_ends_the_thread_and_keeps_what_was_done() -> None:
 
 
 def test_what_is_refused_is_refused_at_once() -> None:
-    with pytest.raises(dg.DgpruneError, match="rounds must be at least 1"):
+    with pytest.raises(dg.DgpruneError, match="rounds must lie in 1 to 1,000"):
         Tuning(study(), "l1", ratio=0.5, rounds=0)
     with pytest.raises(dg.DgpruneError, match="unknown scorer 'l11'"):
         Tuning(study(), "l11", ratio=0.5)

@@ -96,7 +96,7 @@ def test_ctrl_c_between_two_events_acts_the_same(kind: Any, reached: str) -> Non
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "ratio": ({"ratio": 1.0}, r"ratio must lie in \[0, 1\)"),
     "negative ratio": ({"ratio": -0.1}, r"ratio must lie in \[0, 1\)"),
-    "rounds": ({"rounds": 0}, r"rounds must be at least 1; got 0"),
+    "rounds": ({"rounds": 0}, r"rounds must lie in 1 to 1,000; got 0"),
     "half a round": ({"rounds": 1.5}, r"rounds must be a whole number or None; got 1\.5"),
     "epochs": ({"epochs": -1}, r"epochs must be a whole number, 0 \(prune only\) or more; got -1"),
     "two epochs": ({"epochs": 3}, r"the options say 2 epochs and epochs= says 3"),

@@ -48,7 +48,7 @@ class Domain:
         splits: row numbers of each split.
         classes: number of classes; 0 where there are no labels.
         class_names: the name of each class, in the order of their indices; empty where unknown.
-        role: "source" (trained on) or "target"; the Study sets it.
+        role: "source" (the network is trained on it) or "target"; the Study sets it.
         origin: where the images come from, in one sentence.
     """
 
@@ -69,7 +69,7 @@ class Domain:
         images: Any,
         labels: Any = None,
         splits: Mapping[str, Any] | None = None,
-        classes: int | Sequence[str] | None = None,
+        classes: Count | Sequence[str] | None = None,
         seed: Seed = 0,
         origin: str = "arrays of the user",
     ) -> Domain:
@@ -80,12 +80,13 @@ class Domain:
             images: (N, C, H, W), uint8, uint16 (divided by 65,535) or float in [0, 1]; or a list of images, each an
                 array, a tensor or a PIL image.
             labels: (N,) integers from 0 or class names; None for a target without labels.
-            splits: row numbers, slices or bool vectors per split; or shares that add up to 1, which are cut stratified
-                by label. None cuts 60 / 20 / 20 into train, score and report, and a note says so.
+            splits: row numbers, a slice or a bool vector for each split; or fractions that add up to 1, by which the
+                rows are divided, stratified by label. None divides them 60 / 20 / 20 into train, score and report, and
+                a note tells the user.
             classes: number of classes, or their names in the order of the network's outputs. None: the largest label
                 plus one, or the names in sorted order, which a note lists.
-            seed: of the cut.
-            origin: one sentence for the card.
+            seed: random seed of the division into splits.
+            origin: one sentence on where the images come from, for the card.
 
         Raises:
             DgpruneError: empty, non-finite or out-of-range images, images of several sizes, labels of another length or
@@ -102,7 +103,7 @@ class Domain:
         *,
         labels: Any = None,
         splits: Mapping[str, Any] | None = None,
-        classes: int | Sequence[str] | None = None,
+        classes: Count | Sequence[str] | None = None,
         seed: Seed = 0,
         origin: str = "a data set",
     ) -> Domain:
@@ -110,16 +111,16 @@ class Domain:
 
         Args:
             name: what tables and charts call it.
-            dataset: of torch, torchvision or Hugging Face, or a list: its items are (image, label), dicts with an image
-                and a label, or images. An image is a PIL image, or an array or tensor (C, H, W), uint8 or float in
-                [0, 1], each time the same one. Of a DataLoader the data set is taken.
-            labels: as in `from_arrays`; None takes the data set's own, where its items have any.
-            splits, classes, seed, origin: as in `from_arrays`; class names that the data set keeps are kept.
+            dataset: a data set of torch, torchvision or Hugging Face, or a list. Its items are (image, label), dicts
+                with an image and a label, or images. An image is a PIL image, or an array or tensor (C, H, W), uint8 or
+                float in [0, 1], and the same each time it is read. For a DataLoader, its data set is used.
+            labels: as in `from_arrays`; None takes the data set's own labels, if its items have any.
+            splits, classes, seed, origin: as in `from_arrays`; class names that the data set has are used.
 
         Raises:
-            DgpruneError: a data set that can only be walked through; an image that cannot be read, is of another size
-                than the first or has pixels outside [0, 1], when it is read; a few images are tried at once, twice, and
-                one that differs is refused; else as `from_arrays`.
+            DgpruneError: a data set that can only be iterated over; an image that cannot be read, is of another size
+                than the first or has pixels outside [0, 1] (checked when it is read); one of a few images, read twice
+                at once, that differs the second time; otherwise as `from_arrays`.
         """
         what = f"domain {name!r}"
         with preserved_rng():
@@ -184,14 +185,14 @@ class Domain:
         return Batch(x.contiguous(memory_format=layout), y, rows)
 
     def to(self, device: torch.device | str) -> Domain:
-        """Return the domain with images and labels on a device (images of a Dataset stay where they are)."""
+        """Return the domain with its images and labels on a device (images of a Dataset stay where they are)."""
         if isinstance(self.images, DatasetImages):
             return self
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, images=self.images.to(device), labels=labels)
 
     def as_role(self, role: Role) -> Domain:
-        """Return the domain in the role that a study gives it."""
+        """Return the domain with its role set to "source" or "target"."""
         return replace(self, role=role)
 
     def padded(self, size: Pixels) -> Domain:
@@ -209,7 +210,7 @@ class Domain:
 
     @cached_property
     def key(self) -> str:
-        """Hash of the content (pixels, labels, splits); of a Dataset, of labels, splits and the first eight images."""
+        """Hash of pixels, labels and splits; for a Dataset, of labels, splits and the first eight images."""
         digest = hashlib.blake2b(self.name.encode(), digest_size=12)
         sample = self.images[torch.arange(min(8, len(self)))] if isinstance(self.images, DatasetImages) else self.images
         for tensor in (sample, self.labels, *(self.splits[name] for name in sorted(self.splits))):

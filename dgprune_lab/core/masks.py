@@ -17,6 +17,7 @@ from .errors import DgpruneError, unknown
 from .files import FORMAT, check_format, parse_json
 from .frozen import Frozen
 from .graph import Cost, FilterGraph
+from .kinds import Share
 from .provenance import Reads, declared, merged
 from .tables import Budget, Scope, Seen
 
@@ -41,7 +42,7 @@ class Mask:
     """
 
     keep: Mapping[str, Tensor]
-    ratio_requested: float
+    ratio_requested: Share
     graph: FilterGraph = field(repr=False)
     _: KW_ONLY
     scope: Scope = "layer"
@@ -75,9 +76,11 @@ class Mask:
 
     def __repr__(self) -> str:
         kept, free, layers = self.cost.filters, self.graph.free, len(self.graph.groups)
+        can, every = _prunable(self.graph)
+        rest = "" if can == every else f"; {can} of {every} filters of all convolutions can be pruned"
         return (
-            f"Mask({self.scorer}: {self.ratio_requested:.1%} of {self.budget} requested per {self.scope}, "
-            f"{self.ratio_achieved:.1%} removed; {kept} of {free} filters stay in {layers} layers)"
+            f"Mask({self.scorer}: {self.ratio_requested:.1%} of {self.budget} requested, scope {self.scope}, "
+            f"{self.ratio_achieved:.1%} removed; {kept} of {free} filters stay in {layers} layers{rest})"
         )
 
     @classmethod
@@ -213,6 +216,19 @@ def _numbers(layer: str, filters: Any, *, count: int, start: str = "") -> Tensor
     return torch.tensor(listed, dtype=torch.int64)
 
 
+def _prunable(graph: FilterGraph) -> tuple[int, int]:
+    """How many output channels belong to groups, and how many the convolutions have but for one that gives logits."""
+    reached: dict[str, tuple[int, set[int]]] = {}
+    for member in (member for group in graph.groups for member in group.members if member.side == "out"):
+        reached.setdefault(member.tensor, (member.axis, set()))[1].update(member.positions.tolist())
+    can = every = 0
+    for weight in (weight for weight in graph.uses if weight in graph.shapes):
+        shape, (axis, places) = graph.shapes[weight][0], reached.get(weight, (0, set()))
+        if places or (len(shape) > 2 and weight != list(graph.uses)[-1]):
+            can, every = can + len(places), every + shape[axis]
+    return can, every
+
+
 def _check_entries(value: Mapping[str, Any]) -> None:
     """Refuse the content of a mask's file where `to_json` would not have written it."""
     ratio, reads = value["ratio_requested"], value["reads"]
@@ -238,7 +254,7 @@ class WeightMask:
     """Which single weights stay: parameter name -> bool of the parameter's shape. They can be masked, not removed."""
 
     keep: Mapping[str, Tensor]
-    ratio_requested: float
+    ratio_requested: Share
     _: KW_ONLY
     scope: Scope = "global"
     scorer: str = "by hand"
@@ -247,7 +263,7 @@ class WeightMask:
     def __repr__(self) -> str:
         total, kept = (sum(int(k.numel() if all_ else k.sum()) for k in self.keep.values()) for all_ in (True, False))
         return (
-            f"WeightMask({self.scorer}: {self.ratio_requested:.1%} of the weights requested per {self.scope}, "
+            f"WeightMask({self.scorer}: {self.ratio_requested:.1%} of the weights requested, scope {self.scope}, "
             f"{self.ratio_achieved:.1%} zeroed; {kept:,} of {total:,} stay in {len(self.keep)} tensors)"
         )
 

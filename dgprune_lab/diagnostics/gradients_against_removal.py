@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from ..core import tidy
+from ..core import NotNegative, tidy
 from ..scorers import GroupView, Scorer, combined, risk_variance, scorer, share, squared_over_mean, terms
 from ..study import Study, batchnorm_cell
 from ._contract import diagnostic
@@ -24,7 +24,7 @@ _ROUNDING = 1e-9  # of the largest: below it an effect, which is squared, is the
 
 
 @diagnostic("gradients_against_removal", extra=EXTRA)
-def gradients_against_removal(study: Study, *, beta: float = 1.0, split: str = "score") -> pd.DataFrame:
+def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: str = "score") -> pd.DataFrame:
     """Return Spearman's correlation of each form of `risk_variance` with the effects of removing every filter alone.
 
     Each form is compared with "additive", the oracle of `risk_variance(mode="oracle")`, and with "its own" formula on

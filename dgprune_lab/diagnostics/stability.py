@@ -10,21 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..core import (
-    Budget,
-    Count,
-    DgpruneError,
-    Domain,
-    Ratio,
-    Repeats,
-    Scope,
-    Scores,
-    Seed,
-    choice,
-    cut_counts,
-    note_once,
-    tidy,
-)
+from ..core import Budget, Count, DgpruneError, Domain, Ratio, Repeats, Scope, Scores, Seed, cut_counts, note_once, tidy
 from ..core import seed as seeded
 from ..pruning import allocate, checked_ratio
 from ..scorers import Scorer, resolve
@@ -111,11 +97,8 @@ def stability(
 
     Source: ours; the matching is Li et al. 2016, on spatial means.
     """
-    choice("over", over, Over)
-    if ready := [item.scorer for item in scorers if isinstance(item, Scores)]:
-        raise DgpruneError(
-            f"{ready[0]!r} was passed as ready Scores; stability must run the scorer twice, so pass the scorer."
-        )
+    if not scorers:
+        raise DgpruneError("stability needs at least one scorer in scorers; got none.")
     items = [resolve(item) for item in scorers]
     check_names(items)
     removal = Removal(ratios=[checked_ratio(ratio)], scope=scope, budget=budget, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -48,7 +49,7 @@ class Live(CommWidget):
     status = traitlets.Dict().tag(sync=True)
 
     def __init__(self, steps: Steps | Callable[[], Steps], *, title: str = "", epochs: int | None = None) -> None:
-        self._steps = steps() if callable(steps) else steps
+        self._steps = _started(steps)
         self._epochs = epochs
         self._rows: list[dict[str, Any]] = []
         self._so_far: Any = None
@@ -205,6 +206,18 @@ class Live(CommWidget):
         return assets.picture(
             str(self.static["title"]), svg(training(self.table)) if self._rows else None, what="chart"
         )
+
+
+def _started(steps: Steps | Callable[[], Steps]) -> Steps:
+    """The generator, started by a function where one is given."""
+    try:
+        inspect.signature(steps).bind() if callable(steps) else None
+    except TypeError:
+        raise DgpruneError("steps must be a function without arguments; write lambda: make(...).") from None
+    started = steps() if callable(steps) else steps
+    if not isinstance(started, Generator):
+        raise DgpruneError(f"the function steps must return a generator; it returned {type(started).__name__}.")
+    return started
 
 
 def _sentence(error: Exception) -> str:
