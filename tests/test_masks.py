@@ -326,8 +326,24 @@ def test_masks_and_scores_are_shown_in_a_line() -> None:
     mask = dg.allocate(scores, ratio=0.31, budget="macs", scope="global")
     text = repr(mask)
     assert len(text) < 250 and "31.0% of macs requested" in text and f"{mask.ratio_achieved:.1%} removed" in text
-    assert f"{mask.cost.filters} of {graph.free} filters stay" in text
+    assert f"{mask.cost.filters} of {graph.free} filters stay" in text and "can be pruned" not in text
     assert repr(scores) == f"Scores(drawn, seed=0: {graph.free} filters in {len(graph.groups)} layers)"
+
+    class Part(nn.Module):
+        """Its second convolution feeds a normalisation across channels, so only the first can be pruned."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 8, 3)
+            self.norm, self.head = nn.GroupNorm(2, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(self.b(self.a(x).relu())).mean((2, 3)))
+
+    part = dg.read_groups(Part(), torch.rand(1, 3, 12, 12))
+    assert "3 of 6 filters stay in 1 layers; 6 of 14 filters of all convolutions can be pruned" in repr(
+        dg.allocate(drawn(part, 0), ratio=0.5)
+    )
     weights = dg.WeightScores("l1", {"conv1.weight": torch.rand(8, 3, 3, 3)})
     assert repr(weights) == "WeightScores(l1: 216 weights in 1 tensors)"
     assert "50.0% zeroed; 108 of 216 stay" in repr(dg.allocate(weights, ratio=0.5))
@@ -339,7 +355,7 @@ def test_masks_and_scores_are_shown_in_a_line() -> None:
         (lambda t: pd.concat([t, t.assign(scorer="other")]), r"several scorers \(drawn, other\); choose one"),
         (lambda t: pd.concat([t, t]), r"several rows for one filter"),
         (lambda t: t.assign(layer=t.layer.replace("inner", "iner")), r"unknown layer 'iner'.*Did you mean 'inner'"),
-        (lambda t: t.drop(columns="score"), r"score is missing among scorer, layer, filter"),
+        (lambda t: t.drop(columns="score"), r"columns layer, filter, score; it lacks score"),
         (lambda t: t.assign(filter=t["filter"] + 0.5), r"has filters 0 to \d; the table names others"),
         (lambda t: t.assign(filter=-t["filter"]), r"has filters 0 to \d; the table names others"),
         (lambda t: t.assign(score="high"), r"column 'score' of the table must hold numbers"),

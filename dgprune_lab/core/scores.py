@@ -108,11 +108,6 @@ class Scores:
 
 def _check_table(frame: pd.DataFrame, graph: FilterGraph) -> None:
     """Refuse a table that does not hold the scores of exactly one scorer for the layers of the graph."""
-    if missing := [name for name in ("layer", "filter", "score") if name not in frame.columns]:
-        raise DgpruneError(
-            f"scores need a table with the columns layer, filter and score; {', '.join(missing)} is missing among "
-            f"{', '.join(map(str, frame.columns))}."
-        )
     scorers = list(frame["scorer"].unique()) if "scorer" in frame.columns else []
     if len(scorers) > 1:
         raise DgpruneError(
