@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from material import fingerprint
-from slips import NET, Slip, slips
+from slips import GRAPH, L1, NET, STUDY, A, B, D, Slip, slips
 
 import dgprune_lab as dg
 
@@ -45,3 +47,75 @@ def test_a_slip_is_answered_in_words_and_changes_nothing(slip: Slip) -> None:
     assert re.search(rf"(?<![a-z_])({slip.names})(?![a-z_])", text), text
     assert len(text) < 500 and text.rstrip().endswith((".", "?")) and not CODE.search(text), text
     assert state() == before
+
+
+# What people plainly mean, and the call that it stands for.
+TAKEN: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "one source": (lambda: dg.Study(NET, sources=A).key, lambda: dg.Study(NET, sources=[A]).key),
+    "a dict of domains": (
+        lambda: dg.Study(NET, sources={"a": A, "b": B}).key,
+        lambda: dg.Study(NET, sources=[A, B]).key,
+    ),
+    "a generator of domains": (
+        lambda: dg.Study(NET, sources=(d for d in (A, B))).key,
+        lambda: dg.Study(NET, sources=[A, B]).key,
+    ),
+    "no target": (lambda: dg.Study(NET, sources=[A], targets=None).targets, lambda: ()),
+    "device": (lambda: STUDY.on("cpu").device, lambda: torch.device("cpu")),
+    "one scorer, one ratio": (
+        lambda: dg.sweep(STUDY, scorers="l1", ratios=0.5),
+        lambda: dg.sweep(STUDY, scorers=["l1"], ratios=[0.5]),
+    ),
+    "a tuple, an array": (
+        lambda: dg.sweep(STUDY, scorers=("l1",), ratios=np.array([0.25, 0.5], dtype=np.float64)),
+        lambda: dg.sweep(STUDY, scorers=["l1"], ratios=[0.25, 0.5]),
+    ),
+    "a series, a scorer object": (
+        lambda: D.drop(STUDY, scorers=dg.SCORERS["l1"], ratios=pd.Series([0.5])),
+        lambda: D.drop(STUDY, scorers=["l1"], ratios=[0.5]),
+    ),
+    "numbers of numpy": (
+        lambda: dg.sweep(STUDY, scorers=["random"], ratios=[np.float64(0.5)], seeds=np.int64(2), images=np.int32(9)),
+        lambda: dg.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=2, images=9),
+    ),
+    "seeds of an array": (
+        lambda: dg.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=np.array([3, 4])),
+        lambda: dg.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=[3, 4]),
+    ),
+    "a tensor for a ratio": (
+        lambda: dg.allocate(L1, ratio=torch.tensor(0.5)).key,
+        lambda: dg.allocate(L1, ratio=0.5).key,
+    ),
+    "1e1 images": (lambda: len(A.rows("report", 1e1)), lambda: 10),
+    "one layer": (lambda: D.sensitivity(STUDY, layers="0"), lambda: D.sensitivity(STUDY, layers=["0"])),
+    "one filter": (lambda: D.mean_map(STUDY, layer="0", filters=1), lambda: D.mean_map(STUDY, layer="0", filters=[1])),
+    "one study": (lambda: D.l2_norm(STUDY), lambda: D.l2_norm([STUDY])),
+    "a dict of studies": (lambda: D.l2_norm({"first": STUDY}), lambda: D.l2_norm([STUDY])),
+    "domains of a dict": (
+        lambda: dg.measure(NET, {"a": A, "b": B}, latency=False),
+        lambda: dg.measure(NET, [A, B], latency=False),
+    ),
+    "images of numpy": (lambda: dg.read_groups(NET, A.images[:1].numpy()).names, lambda: GRAPH.names),
+    "one filter by hand": (
+        lambda: dg.Mask.by_hand(GRAPH, removed={"0": 2}).key,
+        lambda: dg.Mask.by_hand(GRAPH, removed={"0": [2]}).key,
+    ),
+    "options": (
+        lambda: dg.TrainingOptions(epochs=np.int64(3), lr=1, schedule="steps", milestones=[1, 2]),
+        lambda: dg.TrainingOptions(epochs=3, lr=1.0, schedule="steps", milestones=(1, 2)),
+    ),
+    "a schedule of lists": (
+        lambda: dg.PruneSchedule({"0": [1, 3, 1, 0.5]}).to_json(),
+        lambda: dg.PruneSchedule({"0": (1, 3, 1, 0.5)}).to_json(),
+    ),
+    "the whole menu": (lambda: list(D.data_access(STUDY, dg.SCORERS).scorer), lambda: list(dg.SCORERS)),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_is_plainly_meant_is_taken(case: str) -> None:
+    given, meant = (call() for call in TAKEN[case])
+    if isinstance(meant, pd.DataFrame):
+        pd.testing.assert_frame_equal(given, meant)
+    else:
+        assert given == meant

@@ -32,8 +32,9 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count
             of several ratios the largest is drawn; rows of classes and single layers are not (see `layers`).
         width, height: of the plot, in pixels.
     """
+    if metric != CHANGE:
+        check_held(frame, "metric", metric)
     check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall)
-    check_held(frame, "metric", metric)
     rows = drop_rows(frame, metric=metric)
     # Room for the longest name, in a chart of its own: the explorer's is made without rows, and its text is below.
     longest = max((len(row["label"]) for row in rows), default=0)

@@ -1,4 +1,4 @@
-"""A short view of a tidy table, for people: what varies, the number with its interval, a verdict."""
+"""A short view of a tidy table, for people: the columns that vary, the value with its interval, a verdict."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def summary(
     domain: str | Iterable[str] | None = None,
     verdict: tuple[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return a table to read: the columns that vary, the number with its 95 % interval, and a verdict.
+    """Return a short table for reading: the columns that vary, each value with its 95 % interval, and a verdict.
 
     Args:
         frame: a tidy table of this package.
-        metric, domain: keep only these rows; all where not given.
+        metric, domain: keep only the rows of these metrics and domains; None keeps all.
         verdict: labels for an interval above 0 and for one below 0, such as ("better", "worse"); an interval
-            that covers 0 is "not significant". No verdict where not given, and none on an accuracy or a loss.
+            that covers 0 is "not significant". None gives no verdicts; accuracy and loss never get one.
 
     Raises:
         DgpruneError: a metric or domain that the table does not hold.
 
     Returns:
-        One line per row; shares are shown in percent, and with `verdict`, as differences, in points. The head says the
-        BatchNorm setting, where the network has BatchNorm.
+        One line per row. Shares are shown in percent; with `verdict` they are differences, shown in points. The table's
+        head names the BatchNorm setting, where the network has BatchNorm.
 
     >>> rows = [{"domain": "a", "metric": "difference", "value": 0.02, "low": 0.01, "high": 0.03, "unit": "share"}]
     >>> summary(pd.DataFrame(rows), verdict=("better", "worse")).to_dict("records")
     [{'domain': 'a', 'metric': 'difference', 'value': '+2.0 points (+1.0 to +3.0)', 'verdict': 'better'}]
     """
     for column, wanted in (("metric", metric), ("domain", domain)):
-        if wanted is not None:
+        if wanted:
             chosen, present = [wanted] if isinstance(wanted, str) else list(wanted), set(frame[column].dropna())
             if absent := [name for name in chosen if name not in present]:
                 raise unknown(column, absent[0], sorted(present))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..core import BatchNorm, Domain, Mask, choice, cloned, unknown
+from ..core import BatchNorm, DgpruneError, Domain, Mask, choice, cloned, unknown
 from ..measurement import Evaluator
 from ..pruning import deep_copy, read_groups, shared_copy
 from .cache import Cache, Key, content
@@ -58,6 +58,7 @@ class Snapshot:
         self.graph = read_groups(model, self.images, layers=layers)
         self.network, self.content, self.cache = shared_copy(model).to(device), content(model), cache
         self.domains = {domain.name: domain for domain in domains}
+        self._filters = {group.name: group.filters for group in self.graph.groups}
         self.evaluator = Evaluator(self.network, self.graph, domains=tuple(domains))
 
     def own_copy(self) -> nn.Module:
@@ -79,6 +80,8 @@ class Snapshot:
         choice("batchnorm", batchnorm, BatchNorm)
         if run.domain not in self.domains:
             raise unknown("domain", run.domain, self.domains)
+        if mask is not None and {name: len(kept) for name, kept in mask.keep.items()} != self._filters:
+            raise DgpruneError("the mask was made for another network: its layers or their filters are others.")
         domain, calibration = self.domains[run.domain], run.calibration if batchnorm == "recalibrate" else 0
         removed = None if mask is None else mask.key
         key = ("run", self.content, removed, run.layer, domain.key, run.split, run.images, calibration)
