@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from pruning_runs import QUICK as SCHEDULED
+from pruning_runs import steps, trained
 
 import dgprune_lab as dg
 from dgprune_lab.commands.train import RECIPES
@@ -124,3 +126,16 @@ def test_what_differs_is_listed_and_shown(quick: Any) -> None:
 def test_another_seed_is_another_network_and_another_order(quick: Any) -> None:
     one, two, again = (quick.study(seed=seed) for seed in (1, 2, 1))
     assert one.content != two.content and one.content == again.content and one.training_seed == 1
+
+
+def test_the_same_loss_trains_while_filters_are_pruned() -> None:
+    """Over four classes a second softmax keeps the loss above -log(e / (e + 3)); a plain one falls below it."""
+    least = 0.7437
+    losses = {}
+    for twice in (False, True):
+        options = dg.TrainingOptions(**{**SCHEDULED.to_json(), "epochs": 24, "double_softmax": twice})
+        events = steps(options=options)
+        losses[twice] = [event.loss for event in events if isinstance(event, BatchEvent)]
+    assert min(losses[True]) > least > min(losses[False])
+    run = trained(options=dg.TrainingOptions(**{**SCHEDULED.to_json(), "double_softmax": True}))
+    assert run.settings["options"]["double_softmax"] is True
