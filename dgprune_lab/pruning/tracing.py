@@ -1,4 +1,4 @@
-"""How a network runs and what its dependency graph says, as plain values; or why it cannot be traced."""
+"""How a network runs and what its dependency graph says, as plain values; refuses what cannot be traced."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def holds_tensors(module: nn.Module) -> bool:
 
 @contextmanager
 def _leaf_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
-    """Call `hook(name, module, output)` after each layer: a module without children, or with tensors of its own."""
+    """Within the block, call `hook(name, module, output)` after each module without children or with own tensors."""
     handles = [
         module.register_forward_hook(lambda module, _, output, name=name: hook(name, module, output))
         for name, module in model.named_modules()
