@@ -1,4 +1,4 @@
-"""Where a group's output has just passed its activation, before any pooling, for any network that can be traced."""
+"""Finds a group's output right behind its activation, before any pooling, in any network that can be traced."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .autograd_path import Edge, Path
 from .hooks import ConsumerInput, select
 
 Call = tuple[str, int]
-"""The name of a torch function, and how many calls of that name came before in the forward pass."""
+"""The name of a torch function, and the number of earlier calls of that name in the forward pass."""
 
 
 class ActivationMap(NamedTuple):
-    """The maps of one group behind its activation: the result of one call of a torch function.
+    """Where the maps of one group are right behind its activation: in the result of one call of a torch function.
 
     Attributes:
-        call: the call.
-        axis: the axis of the result that holds the filters.
+        call: the call whose result holds the maps.
+        axis: the axis of the result on which the filters lie.
         index: (C,) position of each filter on that axis.
-        shape: of the result, without the images.
+        shape: shape of the result, without the axis of the images.
     """
 
     call: Call
@@ -36,7 +36,7 @@ class ActivationMap(NamedTuple):
     shape: tuple[int, ...]
 
     def of(self, y: Tensor) -> Tensor:
-        """Return the (N, C, ...) maps of the group in a result of the call."""
+        """Return the maps of the group (N, C, ...), selected from the result of the call."""
         maps = select(y.detach().movedim(self.axis, 1), self.index)
         return maps if maps.ndim > 2 else maps[:, :, None]
 
@@ -61,13 +61,13 @@ class Calls(TorchFunctionMode):
 
 
 def activation_maps(model: nn.Module, graph: FilterGraph) -> dict[str, tuple[ActivationMap, ...]]:
-    """Return per group where its output is right behind its activation, before the pooling; () where this is unknown.
+    """Return for each group where its maps right behind the activation, before pooling, are found; () where unknown.
 
-    One forward pass of two blank images through a private copy is followed back, in PyTorch's autograd graph, from the
-    input of the group's last consumer, through pooling, reshaping, padding, concatenation and multiplicative gates
-    (squeeze-excite), to the layer or the residual sum that produced it: see `Path`. The first nonlinear elementwise
-    operation after that is the activation, a module or a function, in place or not. Without one it is the layer's
-    output, after BatchNorm, or the sum. A consumer that is called several times has a map for each call.
+    Two blank images run through a private copy. From the input of the group's last consumer, PyTorch's autograd graph
+    is followed back through pooling, reshaping, padding, concatenation and multiplicative gates (squeeze-excite) to the
+    layer or the residual sum that produced the input: see `Path`. The first nonlinear elementwise operation after that
+    layer or sum is the activation, a module or a function, in place or not. Without one, the layer's output after
+    BatchNorm, or the sum, is taken. A consumer that is called several times has one map for each call.
     """
     twin = shared_copy(model).requires_grad_(True)
     parameter = next((p for p in twin.parameters() if p.is_floating_point()), torch.zeros(()))

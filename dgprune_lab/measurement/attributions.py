@@ -1,4 +1,4 @@
-"""Attributions of the true class's logit to filters, image by image, computed by Captum."""
+"""Attributions of the true class's logit to filters, for each image, computed by Captum."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _BYTES = 192 * 2**20
 _LARGEST = 125
 
 Positions = Mapping[str, tuple[Tensor, Tensor]]
-"""Layer -> positions on its channels, and the filters there."""
+"""Layer -> positions on its channel axis, and the filter at each position."""
 
 
 class Attributor:
-    """Attributions of one network by Captum, on a copy on which they are correct.
+    """Computes attributions by Captum, on a copy of the network that is changed so that they are correct.
 
     A group's output is the output of its last producers (`FilterGroup.ends`; for a residual stream their attributions
-    are added up), for "activation" the input of its last consumer. On the copy in-place activations work out of place,
-    a module without parameters that is called several times becomes one module per call, and what follows an
-    attributed layer gets a copy of its output: torchvision's residual blocks add to it in place, over which integrated
-    gradients fail.
+    are added up); for the method "activation" it is the input of the last consumer. In the copy, in-place activations
+    work out of place, a module without parameters that is called several times becomes one module per call, and the
+    operation after an attributed layer gets a copy of the layer's output: torchvision's residual blocks add to it in
+    place, and integrated gradients would fail.
 
     Args:
-        model: untouched; the copy shares its parameters.
-        graph: its groups.
-        example: a few images, to count the calls of each module.
+        model: the network; it stays unchanged, and the copy shares its parameters.
+        graph: the filter groups of the network.
+        example: a few images, on which the calls of each module are counted.
 
     Raises:
-        DgpruneError: a layer that ends a group is called more than once; Captum would keep one of the calls.
+        DgpruneError: a layer that ends a group is called more than once; Captum would keep only one of the calls.
     """
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, example: Tensor) -> None:
@@ -62,19 +62,19 @@ class Attributor:
 
     @property
     def _room(self) -> int:
-        """How many images (or images at one step) may be in the network at once."""
+        """How many images (or interpolated images) may be in the network at once."""
         return _BYTES // (3 * 4 * max(sum(map(math.prod, self._shapes.values())), 1))
 
     def values(self, batch: Batch, *, method: Method, layers: Sequence[str]) -> dict[str, Tensor]:
         """Return group -> (N, C) float32 attributions of the true class's logit l, summed over positions.
 
         gradient_x_activation  y dl/dy (Shrikumar et al. 2016)
-        integrated_gradients   from the layer's output on a black image to its own (Sundararajan et al. 2017), 20 steps
+        integrated_gradients   of y, in 20 steps from its value for a black image (Sundararajan et al. 2017)
         conductance            integrated gradients of the input that flow through the layer (Dhamdhere et al. 2018)
         activation             y itself
-        ablation               l - l with the filter removed everywhere at once; 1e-6 of a logit is rounding
+        ablation               l minus l with the filter set to 0 at all positions; below 1e-6 it is rounding error
 
-        `layers` are names of groups; the batch has labels.
+        y is the group's output, `layers` are names of groups; the batch must have labels.
         """
         choice("method", method, Method)
         groups = [self.graph[name] for name in layers]
@@ -84,7 +84,7 @@ class Attributor:
         return {group.name: _by_filter(tensors, positions, group.filters) for group, tensors, positions in attributed}
 
     def maps(self, batch: Batch, *, method: Method, layer: str, filter: int) -> Tensor:
-        """Return the (N, H, W) attributions of one filter; y dl/dy for "ablation", which has no map."""
+        """Return the attribution maps (N, H, W) of one filter; for "ablation", which has no map, those of y dl/dy."""
         shown: Method = "gradient_x_activation" if method == "ablation" else method
         ((_, tensors, positions),) = self._attributed(batch, shown, [self.graph[layer]])
         total: Tensor | int = 0
@@ -107,7 +107,7 @@ class Attributor:
             yield group, tensors, wanted[group.name]
 
     def _by_captum(self, batch: Batch, method: Method, names: Sequence[str]) -> list[Tensor]:
-        """The attributions of some layers, channels on axis 1: one call for all where Captum takes several."""
+        """The attributions of each layer, channels on axis 1; one call for all layers where the method allows it."""
         from captum import attr
 
         layers = [self._model.get_submodule(name) for name in names]
@@ -126,7 +126,7 @@ class Attributor:
         return [t.movedim(-1, 1) if isinstance(m, nn.Linear) else t for t, m in zip(tensors, layers, strict=True)]
 
     def _ablated(self, group: FilterGroup, batch: Batch) -> Tensor:
-        """(N, C) drop of the logit when one filter's gate is closed on all layers that end the group."""
+        """(N, C) drop of the true class's logit when each filter is set to 0 in all layers that end the group."""
         from captum import attr
 
         labels = batch.labels
@@ -145,7 +145,7 @@ class Attributor:
             self._gates.clear()
 
     def _gated(self, name: str, output: Tensor) -> Tensor:
-        """A copy of the output of a layer that ends a group, with some filters closed while one is ablated."""
+        """A copy of the output of a layer that ends a group; during an ablation, with a filter set to 0."""
         if name not in self._gates:
             return output.clone()
         positions, values = self._gates[name]
@@ -155,7 +155,7 @@ class Attributor:
         return output * gate.view([-1 if k == axis else 1 for k in range(output.ndim)])
 
     def _as_map(self, flat: Tensor) -> Tensor:
-        """(N, K) as (N, H, W) of the last layer whose maps have K positions, else as (N, 1, K)."""
+        """(N, K) reshaped to the (N, H, W) of the last layer whose maps have K positions, or to (N, 1, K)."""
         for shape in reversed(self._shapes.values()):
             if len(shape) == 3 and shape[1] * shape[2] == flat.shape[1]:
                 return flat.reshape(len(flat), *shape[1:])
@@ -163,7 +163,7 @@ class Attributor:
 
 
 def _by_filter(tensors: Mapping[str, Tensor], positions: Positions, count: int) -> Tensor:
-    """(N, C): the sum over all positions on all layers that belong to a filter."""
+    """(N, C): for each filter, the sum over all its positions in all layers."""
     total: Tensor | None = None
     for name, (places, filters) in positions.items():
         values = tensors[name].flatten(2).sum(2) if tensors[name].ndim > 2 else tensors[name]
@@ -174,11 +174,11 @@ def _by_filter(tensors: Mapping[str, Tensor], positions: Positions, count: int) 
 
 
 def separated(model: nn.Module, example: Tensor) -> nn.Module:
-    """Return a copy in eval mode whose modules work independently: no in-place operation, one module per call.
+    """Return a copy in eval mode without in-place modules and with one module per call.
 
-    Attribution methods hook modules. An in-place module overwrites what was recorded before it, and of a module that
-    is called several times only one call is kept. A module without parameters that is called k times becomes k
-    modules, called in turn; one with parameters stays as it is.
+    Attribution methods hook modules: an in-place module overwrites the output recorded before it, and of a module that
+    is called several times only one call is kept. A module without parameters that is called k times becomes k modules,
+    called in turn; a module with parameters stays as it is.
     """
     twin = shared_copy(model)
     for module in twin.modules():
@@ -196,7 +196,7 @@ def separated(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 class _Turns(nn.Module):
-    """As many copies of a module as there are calls, called in turn."""
+    """Copies of a module, one for each call in a forward pass, called in turn."""
 
     def __init__(self, module: nn.Module, count: int) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class _Turns(nn.Module):
 
 
 def _outputs(model: nn.Module, example: Tensor) -> dict[str, list[tuple[int, ...] | None]]:
-    """The shapes of each childless module's output for one image, call by call; None where it is no tensor."""
+    """Module without children -> the shape of its output per image in each call; None where it is no tensor."""
     shapes: dict[str, list[tuple[int, ...] | None]] = {}
 
     def hook(name: str) -> Callable[..., None]:

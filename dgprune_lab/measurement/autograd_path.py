@@ -28,15 +28,15 @@ _SPATIAL = (
 
 
 class Place(NamedTuple):
-    """A tensor on the way.
+    """A tensor on the path.
 
     Attributes:
         edge: the tensor.
-        axis: its axis that holds the filters.
+        axis: the axis on which the filters lie.
         index: (C, P) positions of each filter on that axis; P > 1 where the map was flattened onto it.
-        shape: its shape.
-        role: what made it: a layer with weights, an activation, a linear elementwise or a spatial operation (pooling,
-            reshaping, a gate), the sum of two maps, or something whose effect on positions is unknown.
+        shape: shape of the tensor.
+        role: what made the tensor: a layer with weights, an activation, a linear elementwise or a spatial operation
+            (pooling, reshaping, a gate), the sum of two maps, or an operation whose effect on positions is unknown.
     """
 
     edge: Edge
@@ -50,21 +50,22 @@ class Path:
     """Walks back through the graph of one forward pass of at least two images.
 
     Args:
-        visible: the tensors at which the way may end, since they can be read in another pass.
-        image: the node of the network's input; what does not depend on it, such as a weight, is no part of the way.
+        visible: the tensors at which the path may end, because another pass can read them.
+        image: the node of the network's input; tensors that do not depend on it, such as weights, are not followed.
     """
 
     def __init__(self, visible: Container[Edge], *, image: Any) -> None:
         self._visible, self._depends = visible, {None: False, image: True}
 
     def activation(self, edge: Edge, *, axis: int, index: Tensor) -> Place | None:
-        """Return the first activation after the layer or sum that produced a tensor; else that, normalised; or None.
+        """Return the first activation after the layer or sum that a tensor comes from, or that layer's output or sum.
 
-        None: an operation of unknown effect comes before any activation is found, or nothing there is visible.
+        The layer's output is taken after its BatchNorm. None if an operation of unknown effect comes before an
+        activation is found, or if none of these tensors is visible.
 
         Args:
             edge: the tensor.
-            axis, index: where the group's filters are in it; see `Place`.
+            axis, index: where the group's filters are in the tensor; see `Place`.
         """
         way = list(self._back(edge, axis % len(_shape(edge)), index))[::-1]
         start, *after = way
@@ -79,7 +80,7 @@ class Path:
         return chosen if usable else None
 
     def _back(self, edge: Edge, axis: int, index: Tensor) -> Iterator[Place]:
-        """Yield the tensors from this one back to the layer or sum that all of the group comes from."""
+        """Yield the tensors on the path back from this one to the layer or sum that made all filters of the group."""
         while True:
             role, before = self._step(edge, axis, index)
             yield Place(edge, axis, index, _shape(edge), role)
@@ -92,7 +93,7 @@ class Path:
             edge, (axis, index) = before, moved
 
     def _step(self, edge: Edge, axis: int, index: Tensor) -> tuple[Role, Edge | None]:
-        """What made a tensor, and the tensor it was made from; None where the way ends."""
+        """The role of what made a tensor, and the tensor it was made from; None where the path ends."""
         node, inputs = edge[0], self._inputs(edge[0])
         if _is(node, _LAYERS):
             filtering = len(inputs) == 1 and node.next_functions[1][0] is None  # a fixed filter, such as a blur
@@ -130,7 +131,7 @@ class Path:
         return "activation", None
 
     def _entry(self, edge: Edge) -> Edge | None:
-        """The one tensor from which elementwise operations make this one, as in x * sigmoid(x); None for several."""
+        """The single tensor that elementwise operations turn into this one, as in x * sigmoid(x); None if several."""
         queue, seen, entries = [edge], {edge}, set()
         while queue:
             current = queue.pop()
@@ -161,7 +162,7 @@ class Path:
         return False
 
     def _inputs(self, node: Any) -> list[Edge]:
-        """The tensors that a node was computed from and that depend on the images, each once."""
+        """The tensors, each once, that a node was computed from and that depend on the images."""
         return list(dict.fromkeys(edge for edge in node.next_functions if self._depends_on_image(edge[0])))
 
     def _depends_on_image(self, node: Any) -> bool:
@@ -180,7 +181,7 @@ class Path:
 
 
 def _is(node: Any, names: tuple[str, ...]) -> bool:
-    """Whether a node's operation begins with one of these names, or contains it after a prefix such as "Native"."""
+    """Whether the name of a node's operation begins with one of these names, after a prefix such as "Native" too."""
     name = node.name()
     return any(name.startswith(start) or (len(start) > 3 and start in name) for start in names)
 
@@ -191,7 +192,7 @@ def _shape(edge: Edge) -> tuple[int, ...]:
 
 
 def _piece(node: Any, axis: int, index: Tensor) -> tuple[Edge | None, int]:
-    """Of a concatenation, the part that holds all of these positions, and where it begins; None for several parts."""
+    """The part of a concatenation that holds all these positions, and where it begins; None if several parts do."""
     dim, start = _axis_of(node._saved_dim, len(_shape((node, 0)))), 0
     for edge in node.next_functions:
         size = _shape(edge)[dim] if edge[0] is not None else 0
@@ -202,7 +203,7 @@ def _piece(node: Any, axis: int, index: Tensor) -> tuple[Edge | None, int]:
 
 
 def _positions(edge: Edge, before: Edge, *, axis: int, index: Tensor, elementwise: bool) -> tuple[int, Tensor] | None:
-    """The axis and the positions that the filters of a tensor have in the one it was made from; None if unknown."""
+    """The axis and positions of the filters in the tensor `before`, from which `edge` was made; None if unknown."""
     node, new, old = edge[0], _shape(edge), _shape(before)
     if elementwise:
         return axis, index
@@ -237,7 +238,7 @@ def _before_reduction(node: Any, *, axis: int, index: Tensor, count: int) -> tup
 
 
 def _unflattened(old: tuple[int, ...], new: tuple[int, ...], *, axis: int, index: Tensor) -> tuple[int, Tensor] | None:
-    """The axis and positions before a reshape that keeps the filters' axis, or merges it with the ones after it."""
+    """The axis and positions before a reshape that keeps the filters' axis, or merges it with the axes after it."""
     for start in range(1, len(old)):
         for end in range(start + 1, len(old) + 1):
             if math.prod(old[:start]) != math.prod(new[:axis]) or math.prod(old[start:end]) != new[axis]:
@@ -254,10 +255,10 @@ def _unflattened(old: tuple[int, ...], new: tuple[int, ...], *, axis: int, index
 
 
 def _axis_of(dim: int, count: int) -> int:
-    """A dimension as autograd saves it, as an axis from 0."""
+    """A dimension that autograd has saved, converted to an axis from 0."""
     return _signed(dim) % count
 
 
 def _signed(number: int) -> int:
-    """A number that autograd saves without its sign."""
+    """A number that autograd has saved as unsigned, with its sign restored."""
     return number - 2**64 if number >= 2**63 else number

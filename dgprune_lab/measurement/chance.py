@@ -1,4 +1,4 @@
-"""A warning where a network classifies a source at chance, from outcomes that are there anyway."""
+"""A warning where a network classifies a source at chance, from outcomes that were computed anyway."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _STALE = "its BatchNorm statistics are stale (dg.recalibrate, or batchnorm='reca
 
 
 def at_chance(outcomes: Outcomes, *, classes: int) -> bool:
-    """Return whether a network is not known to do better than guessing.
+    """Return whether a network's accuracy is not significantly above chance.
 
-    So it is where the lower end of the exact 95 % interval of the accuracy (Clopper and Pearson 1934) is not above
-    1 / classes, or where one class is predicted for all images although there are several. False without labels, and
-    where so few images cannot tell: even with all of them right the lower end would not be above chance.
+    True where the lower end of the exact 95 % interval of the accuracy (Clopper and Pearson 1934) is not above
+    1 / classes, or where the network predicts one class for all images although they have several. False without
+    labels, and for so few images that even with all of them right the lower end would not be above chance.
     """
     from scipy.special import bdtrc
 
@@ -38,7 +38,7 @@ class ChanceWatch:
 
     Attributes:
         batchnorm: whether the network has BatchNorm, whose statistics may be stale.
-        pruned: whether it is known to be pruned.
+        pruned: whether the network is known to be pruned.
     """
 
     def __init__(self, *, batchnorm: bool, pruned: bool = False) -> None:

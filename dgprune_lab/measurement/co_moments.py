@@ -24,7 +24,7 @@ class CoMomentSums(Collector):
     """Co-moments of every pair of consecutive layers: "co_moments" over all images, "class_co_moments" per true class.
 
     Raises:
-        DgpruneError: on `attach`, they would take more than 256 MB; nothing is allocated then.
+        DgpruneError: on `attach`, if the sums would take more than 256 MB; then nothing is allocated.
     """
 
     def __init__(self, needs: Collection[Need], *, classes: int) -> None:
@@ -63,7 +63,7 @@ class CoMomentSums(Collector):
                 sums[key].add(first, second, labels)
 
     def _response(self, group: FilterGroup, consumer: str) -> Tensor | None:
-        """(N, C) response of each filter at a consumer: the sum over the layers that feed it."""
+        """(N, C) response of each filter at a consumer: the sum over the layers that feed the consumer."""
         total = None
         for layer in group.feeds.get(consumer, ()):
             for positions, filters in produced(group, layer) if layer in self._means else ():
@@ -81,9 +81,9 @@ class CoMomentSums(Collector):
 class PairSums:
     """The running CoMoments of two layers.
 
-    Images come in random order, so pairing each with the previous one of its class, across batches too, is random.
-    `_last` holds, per class, the first layer's response to the latest image and `_earliest` the second's to the
-    earliest, which close the circle at the end.
+    Images come in random order, so pairing each image with the previous image of its class, even of an earlier batch,
+    is random pairing. For each class, `_last` holds the first layer's response to the latest image and `_earliest` the
+    second layer's response to the earliest image; these two make the last pair.
     """
 
     def __init__(self, first: Tensor, second: Tensor, *, classes: int) -> None:
@@ -120,7 +120,7 @@ class PairSums:
         self._add_sorted(first[order], second[order], counts)
 
     def _add_sorted(self, x: Tensor, y: Tensor, counts: Tensor) -> None:
-        """Add the products of rows that are sorted by class, `counts` of each."""
+        """Add the products of rows that are sorted by class; `counts` holds the number of rows of each class."""
         present = counts.nonzero().flatten()
         ends = counts.cumsum(0)[present]
         starts = ends - counts[present]
@@ -137,7 +137,7 @@ class PairSums:
 
 
 def too_large(model: nn.Module, listed: Sequence[tuple[FilterGroup, str]], *, tables: int) -> str | None:
-    """Return why co-moments of these pairs, with this many tables each, are refused; None below the size limit."""
+    """Return why co-moments of these pairs, with this many tables per pair, are refused; None below the size limit."""
     size = sum(8 * tables * group.filters * output_count(model.get_submodule(layer)) for group, layer in listed)
     if size <= CO_MOMENT_BYTES:
         return None

@@ -1,4 +1,4 @@
-"""Collectors of one pass: each reduces what a network computes to running sums of one kind."""
+"""Collectors of one pass: each reduces maps or logits of the network to running sums."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Collector:
     """The protocol of a collector; its memory does not grow with the number of images.
 
     Attributes:
-        needs_gradients: whether the forward pass has to record gradients.
+        needs_gradients: whether the forward pass must record gradients.
     """
 
     needs_gradients = False
     labels: Tensor | None = None
 
     def attach(self, taps: Taps) -> None:
-        """Register on the hooks of a private copy, before the first batch."""
+        """Register receivers on the hooks of a private copy, before the first batch."""
 
     def begin(self, batch: Batch) -> None:
         """Prepare for a batch."""
@@ -62,7 +62,7 @@ def collect(
 
 
 class Images(Collector):
-    """Counts the images of a split and checks the logits; comes first, so that invalid ones are never used."""
+    """Counts the images of a split and checks the logits; comes first, so that no invalid logits are used."""
 
     def __init__(self, domain: Domain, *, split: str) -> None:
         self._domain, self._split, self._count = domain, split, 0
@@ -91,10 +91,11 @@ class Means(Collector):
     """The mean of a function of every group's maps at one site; a layer called twice counts each image twice.
 
     Args:
-        field: of `Statistics`.
-        site: where the maps are taken: at the last consumer, or at every convolution that produces the group.
-        reduce: (N, C, ...) maps to sums, each with the number of images or values that it holds.
-        finish: a group's means, one per layer, to its value.
+        field: the field of `Statistics` to fill.
+        site: where the maps are taken: behind the activation, at the last consumer, or at every convolution that
+            produces the group.
+        reduce: function from maps (N, C, ...) to sums, each with the number of images or values in it.
+        finish: function from a group's means, one per layer, to its value in the field.
     """
 
     def __init__(self, field: Need, site: Site, *, reduce: Reduce, finish: Callable[[list[Tensor]], Any]) -> None:
@@ -122,12 +123,12 @@ class Means(Collector):
 
 
 def maps(y: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Reduce to the mean map."""
+    """Reduce maps to their mean over images."""
     yield _over_images(y).double(), len(y)
 
 
 def unit_maps(y: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Reduce to the mean of the maps, each divided by its Euclidean norm."""
+    """Reduce maps to their mean over images, after each map is divided by its Euclidean norm."""
     for block in _blocks(y):
         # In float64: the squares of a nearly silent filter are zero in float32, its values are not.
         norm = block.flatten(2).double().square().sum(2).sqrt()  # ten times as fast as vector_norm, channels last
@@ -136,7 +137,7 @@ def unit_maps(y: Tensor) -> Iterator[tuple[Tensor, int]]:
 
 
 def moments(y: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Reduce to the (4, C) `Moments` over images and positions."""
+    """Reduce maps to the four `Moments` over images and positions, (4, C)."""
     for block in _blocks(y):
         flat = block.flatten(2)
         kinds = flat, flat.abs(), flat.square(), flat.clone().eq_(0)  # a float; bools are slow to count
@@ -144,13 +145,13 @@ def moments(y: Tensor) -> Iterator[tuple[Tensor, int]]:
 
 
 def half_cosines(y: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Reduce to the (C,) mean cosine between the maps of the first and of the second half of every batch."""
+    """Reduce maps to the mean cosine (C,) between the i-th image of a batch's first half and of its second half."""
     first, second = y.flatten(2).double().chunk(2)
     yield F.cosine_similarity(first, second, dim=2, eps=1e-30).sum(0), len(first)
 
 
 class ClassMaps(Collector):
-    """The mean of every filter's spatial mean, per predicted class."""
+    """The mean, over the images of each predicted class, of every filter's spatial mean."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor | int] = defaultdict(int)
@@ -177,12 +178,12 @@ class ClassMaps(Collector):
 
 
 def _blocks(y: Tensor) -> tuple[Tensor, ...]:
-    """Images in blocks of about 1 MB: what is computed of one stays in the processor's cache."""
+    """The images in blocks of about 1 MB, so that intermediate results stay in the processor's cache."""
     return y.split(max(1, _BLOCK * len(y) // max(1, y.numel())))
 
 
 def _over_images(y: Tensor) -> Tensor:
-    """The sum over images, read in the order of memory: along the channels-first axes it takes ten times as long."""
+    """The sum over images, read in memory order: for channels-last maps any other order takes ten times as long."""
     last = y.movedim(1, -1)
     if y.is_contiguous() or not last.is_contiguous():
         return y.sum(0)

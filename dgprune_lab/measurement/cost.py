@@ -18,7 +18,7 @@ LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
 
 
 def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
-    """Return parameters, MACs per image (half of Torch's FlopCounterMode), and bytes of parameters and buffers."""
+    """Return rows of parameters, MACs per image (half of torch's FlopCounterMode) and bytes (with buffers)."""
     twin = shared_copy(model)
     example = domain.take(domain.rows(next(iter(domain.splits)), 1), device=device_of(model)).images
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -33,7 +33,7 @@ def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
 
 
 def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS) -> Iterator[float]:
-    """Yield the milliseconds of `repeats` forward passes of one batch, after two that are not counted."""
+    """Yield the milliseconds of each of `repeats` forward passes of one batch, after two warm-up passes."""
     twin = shared_copy(model)
     for k in range(repeats + 2):
         _wait(images)
@@ -46,7 +46,7 @@ def timings(model: nn.Module, images: Tensor, *, repeats: int = LATENCY_REPEATS)
 
 
 def latency_row(milliseconds: Sequence[float], images: int) -> dict[str, Any]:
-    """Return the median and range of these timings as a row."""
+    """Return a row with the median and the range of the milliseconds per batch."""
     return {
         "metric": "latency",
         "value": statistics.median(milliseconds),

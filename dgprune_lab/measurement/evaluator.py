@@ -1,4 +1,4 @@
-"""Outcomes and features of one network under many masks, sharing what the masks have in common."""
+"""Outcomes and features of one network under many masks; the layers that no mask changes run only once."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Base:
-    """The dense network of one BatchNorm setting, and its prefix's outputs on the calibration images if small."""
+    """The dense network of one BatchNorm setting, and its prefix's outputs on the calibration images if they fit."""
 
     model: nn.Module
     calibration: list[Tensor] | None
 
 
 class Evaluator:
-    """Runs a full network, pruned by any mask, over its domains; the argument is never touched.
+    """Runs a network, pruned by any mask, over its domains; the network itself is never changed.
 
-    `domains` have roles: BatchNorm is re-estimated on the sources. `layout` is the memory format of the images.
+    The `domains` must have roles: BatchNorm is re-estimated on the sources. `layout` is the images' memory format.
     """
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, domains: tuple[Domain, ...]) -> None:
@@ -69,9 +69,9 @@ class Evaluator:
         """Return the outcomes of the network under a mask; yields between batches, so that the caller can cancel.
 
         Args:
-            mask: what is removed; None for the full network.
-            domain, split, images: source of the images; at most this many, the first ones.
-            calibration: source images on which BatchNorm is re-estimated after pruning; 0 leaves it as it is.
+            mask: the filters to remove; None for the full network.
+            domain, split, images: run over the first `images` images of this split of the domain; None for all.
+            calibration: number of source images on which BatchNorm is re-estimated after pruning; 0 leaves it as it is.
         """
         request = _Request(domain=domain, split=split, images=images, calibration=calibration)
         return join((yield from self._run(mask, request, lambda model, batch: batch_outcomes(model, batch, domain))))
@@ -96,9 +96,9 @@ class Evaluator:
     def _run(
         self, mask: Mask | None, request: _Request, step: Callable[[nn.Module, Batch], T]
     ) -> Generator[None, None, list[T]]:
-        """Apply `step` to the network under the mask and to every batch.
+        """Call `step` with the pruned network and each batch of a request; return the results.
 
-        A network after a shared prefix stores its input while it runs, so threads take turns, step by step.
+        A network behind a shared prefix stores its input while it runs, so threads take turns, step by step.
         """
         work = self._work(mask, request, step)
         while True:
@@ -120,7 +120,7 @@ class Evaluator:
         return results
 
     def _network(self, mask: Mask | None, calibration: int) -> Generator[None, None, nn.Module]:
-        """The network to run; yields while its statistics are re-estimated."""
+        """The network under a mask; yields between batches while its BatchNorm statistics are re-estimated."""
         key = (None if mask is None else mask.key, calibration)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
@@ -139,7 +139,7 @@ class Evaluator:
         return model
 
     def _base(self, calibration: int) -> Generator[None, None, _Base]:
-        """The dense network, recalibrated if `calibration` is not 0, and the prefix's outputs on those images."""
+        """The dense network, recalibrated unless `calibration` is 0, and the prefix's outputs on those images."""
         if calibration in self._bases:
             return self._bases[calibration]
         base = _Base(self._dense, None)
@@ -154,7 +154,7 @@ class Evaluator:
 
     @property
     def shared_prefix(self) -> SharedPrefix | None:
-        """The layers that no mask changes; found on first use. Disabled on GPU: reductions are not deterministic."""
+        """The layers that no mask changes, found on first use; None on GPU, where reductions are not deterministic."""
         if isinstance(self._prefix, bool):
             first = self.domains[0]
             rows = torch.arange(min(16, len(first)))
@@ -190,7 +190,7 @@ class Evaluator:
 
 
 class _Bounded:
-    """A list of tensors with a size limit; `tensors` is None once it is exceeded."""
+    """A list of tensors with a size limit; `tensors` becomes None when the limit is exceeded."""
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] | None = []

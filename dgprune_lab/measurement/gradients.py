@@ -1,4 +1,4 @@
-"""Collectors of one pass that differentiate: the risk by gates and weights, and each image's logit by gates."""
+"""Collectors of gradients: of the risk by gates and weights, and of each image's logit by gates."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .taps import Taps
 class RiskGradients(Collector):
     """The mean risk, its derivatives by a gate on every group's output and by the weights that hold filters.
 
-    A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). After a BatchNorm its
-    derivative is that of gamma and beta, sum of w dL/dw, for which no activation is needed. A layer without one, and a
-    BatchNorm without scale, gets a real gate, a factor of ones: the gradient of a layer's weights would cost more than
-    everything else. What is rewritten before it is consumed (by a depthwise convolution, or by the BatchNorm on a
-    concatenation) does not count: the gate is on the group's output.
+    A gate on a group is one gate on the outputs of its last producers (`FilterGroup.ends`). Where such a producer is a
+    BatchNorm, the gate's derivative is the sum of w dL/dw over gamma and beta, which needs no activation. Any other
+    producer, and a BatchNorm without scale, gets a real gate, a factor of ones: the gradient of a layer's weights would
+    cost more than everything else. Outputs that are rewritten before they are consumed (by a depthwise convolution, or
+    by the BatchNorm on a concatenation) have no gate: the gate is on the group's output.
 
-    `needs` says which of "gate" and "weight_gradient" to fill; the risk always is.
+    `needs` says which of "gate" and "weight_gradient" to fill; the risk is always filled.
     """
 
     def __init__(self, graph: FilterGraph, *, needs: Collection[Need]) -> None:
@@ -75,7 +75,7 @@ class RiskGradients(Collector):
         return fields
 
     def _gate(self, group: FilterGroup, gradients: dict[str, Tensor]) -> Tensor:
-        """(C,) derivative of the mean risk by the gate of each filter."""
+        """(C,) derivative of the risk by the gate of each filter."""
         total = torch.zeros(group.filters, dtype=torch.float64)
         for member in group.members:
             owner, _, leaf = member.tensor.rpartition(".")
@@ -92,7 +92,7 @@ class RiskGradients(Collector):
 
 
 def _factor(layer: Any) -> Tensor:
-    """Multiply a layer's outputs by ones from now on, and return these ones."""
+    """Make a layer multiply its output by a vector of ones, and return this vector."""
     tensor = layer.running_mean if layer.weight is None else layer.weight
     if tensor is None:
         raise DgpruneError("a BatchNorm here has neither scale nor statistics, so no gate on its output can be read.")
@@ -107,11 +107,11 @@ def _factor(layer: Any) -> Tensor:
 
 
 class ClassGates(Collector):
-    """Per image and filter the sum over positions of y dl/dy, y the group's output and l the true class's logit.
+    """For each image and filter, the sum over positions of y dl/dy: y is the group's output, l the true class's logit.
 
-    y is what the last producers compute; their consumers get a copy, as torchvision adds to it in place. A
-    residual stream has several producers, whose products are added up. `retain` keeps the graph of a batch for another
-    backward pass.
+    y is the output of the last producers; their consumers get a copy of it, as torchvision adds to it in place. A
+    residual stream has several producers, whose products are added up. `retain` keeps the autograd graph of a batch for
+    another backward pass.
     """
 
     needs_gradients = True

@@ -1,4 +1,4 @@
-"""Hooks that deliver the inputs and outputs of layers while a network runs, and where a group's filters are in them."""
+"""Hooks that pass on the inputs and outputs of layers while a network runs, and where a group's filters are in them."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def on_output(model: nn.Module, layer: str, receive: Callable[[Tensor], None]) -
 
 
 def outside() -> AbstractContextManager[None]:
-    """Return a block whose operations do not count as the network's own: see `activation_maps.Calls`."""
+    """Return a context in which operations do not count as calls of the network: see `activation_maps.Calls`."""
     return torch._C.DisableTorchFunction()
 
 
 class ConsumerInput:
     """A group's output in the full network, taken from the input of its last consumer.
 
-    An in-place layer may rewrite the maps later: reduce or copy them on receipt.
+    An in-place layer may overwrite the maps later, so a receiver must reduce or copy them at once.
     """
 
     def __init__(self, group: FilterGroup) -> None:
@@ -56,7 +56,7 @@ class ConsumerInput:
         self.index = positions[filters.argsort(stable=True)]
 
     def listen(self, model: nn.Module, receive: Callable[[Tensor], None]) -> RemovableHandle:
-        """Call `receive` with (N, C, H, W) maps, or with (N, C, P) after a flatten, on every call of the layer."""
+        """Call `receive` with the maps, (N, C, H, W) or (N, C, P) after a flatten, whenever the consumer is called."""
         return on_input(model, self.layer, lambda y: receive(self._maps(y)))
 
     def _maps(self, y: Tensor) -> Tensor:
@@ -65,12 +65,12 @@ class ConsumerInput:
 
 
 def produced(group: FilterGroup, layer: str) -> list[tuple[Tensor, Tensor]]:
-    """Return the positions on a layer's output axis that hold filters of the group, and these filters; may be empty."""
+    """Return (positions on a layer's output axis, filters of the group there) pairs; empty if it produces none."""
     return [(m.positions, m.filters) for m in group.members if m.tensor == f"{layer}.weight" and m.side == "out"]
 
 
 def input_ids(graph: FilterGraph, layer: str) -> Tensor:
-    """Return the (channels,) global filter ids along the input of a consumer, up to its last filter."""
+    """Return the global filter ids along a consumer's input (channels,), up to the last position with a filter."""
     inputs = [(graph.offsets[g.name], *g.consumer_inputs[layer]) for g in graph.groups if layer in g.consumer_inputs]
     ids = torch.full((1 + max(int(positions.max()) for _, positions, _ in inputs),), graph.free)
     for offset, positions, filters in inputs:
@@ -79,7 +79,7 @@ def input_ids(graph: FilterGraph, layer: str) -> Tensor:
 
 
 def select(y: Tensor, index: Tensor) -> Tensor:
-    """Return y[:, index], and y itself where that is all of it in order."""
+    """Return y[:, index]; y itself if that selects everything in order."""
     return y if in_order(index, y.shape[1]) else y.index_select(1, index.to(y.device))
 
 
@@ -89,5 +89,5 @@ def in_order(index: Tensor, count: int) -> bool:
 
 
 def output_count(layer: nn.Module) -> int:
-    """Return the number of channels or units that a convolution or linear layer computes; 0 for other layers."""
+    """Return the number of output channels or units of a convolution or linear layer; 0 for other layers."""
     return int(getattr(layer, "out_channels", 0) or getattr(layer, "out_features", 0))

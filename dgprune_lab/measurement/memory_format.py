@@ -10,10 +10,10 @@ from ..pruning import device_of, shared_copy
 
 
 def layout_of(model: nn.Module, domain: Domain) -> torch.memory_format:
-    """Return channels last where the network accepts it, else channels first.
+    """Return channels last if the network accepts it, otherwise channels first.
 
-    On a CPU convolutions and pooling run 1.1 to 2 times faster on channels-last images. A network that flattens with
-    `view` rejects them, so two images of the domain are tried. On a GPU images stay as they are.
+    On a CPU, convolutions and pooling run 1.1 to 2 times faster on channels-last images. A network that flattens with
+    `view` rejects such images, so two images of the domain are tried. On a GPU the result is channels first.
     """
     device = device_of(model)
     if device.type != "cpu" or not any(isinstance(m, nn.Conv2d) for m in model.modules()):

@@ -39,17 +39,18 @@ from .recalibrate import has_batchnorm, recalibrate
 def evaluate(
     model: nn.Module, domain: Domain, split: str = "report", *, images: Count | None = None, size: Count = 250
 ) -> Outcomes:
-    """Return what a network predicts for each image of a split, in eval mode, on a private copy.
+    """Return what a network predicts for each image of a split; a private copy runs, in eval mode.
 
     Args:
-        model: untouched.
-        domain: source of the images.
-        split: which split of it.
-        images: at most this many, the first ones.
+        model: the network; it stays unchanged.
+        domain: the domain that the images come from.
+        split: the split of the domain.
+        images: use only the first so many images of the split; None for all.
         size: images per batch; halved, with a note, on out-of-memory.
 
     Raises:
-        DgpruneError: no images, non-finite logits, fewer outputs than classes; a network of which no copy can be made.
+        DgpruneError: no images, logits that are not finite, fewer outputs than classes, a network that cannot be
+            copied.
     """
     prove_copies(model, domain.take(torch.arange(min(2, len(domain)))).images)
     return drain(evaluating(model, domain, split, images=images, size=size))
@@ -70,7 +71,7 @@ def batch_outcomes(model: Callable[[Tensor], Tensor], batch: Batch, domain: Doma
     """Return the outcomes of one batch.
 
     Raises:
-        DgpruneError: non-finite logits, or labels that the network has no output for.
+        DgpruneError: logits that are not finite, or labels that the network has no output for.
     """
     labels = batch.labels
     with torch.inference_mode():
@@ -88,7 +89,7 @@ def batch_outcomes(model: Callable[[Tensor], Tensor], batch: Batch, domain: Doma
 
 
 def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The model's output; on out-of-memory in halves, with a note."""
+    """The model's output; on out-of-memory computed in halves, with a note."""
     try:
         return model(images)
     except torch.OutOfMemoryError:
@@ -103,10 +104,10 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def join(batches: Iterable[Outcomes]) -> Outcomes:
-    """Return the batches of one evaluation as one.
+    """Return the outcomes of several batches as one Outcomes.
 
     Raises:
-        DgpruneError: there are none.
+        DgpruneError: no batches.
     """
     listed = list(batches)
     if not listed:
@@ -128,17 +129,17 @@ def measure(
     """Return accuracy and loss per domain with intervals over images; parameters, MACs, bytes and latency.
 
     Args:
-        model: untouched.
-        domains: one or several, from a study in their roles: sources are needed for batchnorm="recalibrate". For a
-            domain without a role the column `target_aware` may be empty.
-        split: which split is reported.
-        batchnorm: "as_is", the network as given; or "recalibrate": statistics re-estimated on source train images
-            first, where there is BatchNorm.
-        images: at most this many of each split, the first ones.
-        latency: whether to time it: one batch of 32 images, median and range of 21 runs after a warm-up.
+        model: the network; it stays unchanged.
+        domains: one or several domains, with the roles that a study gives them: batchnorm="recalibrate" needs sources.
+            For a domain without a role the column `target_aware` may be empty.
+        split: the split that is reported.
+        batchnorm: "as_is" for the network as given; "recalibrate" to re-estimate BatchNorm statistics on source train
+            images first.
+        images: use only the first so many images of each split; None for all.
+        latency: whether to measure latency: one batch of 32 images, median and range of 21 runs after a warm-up.
 
     Returns:
-        A tidy table. Shares in [0, 1]; latency in ms per batch; MACs per image.
+        A tidy table. Accuracy in [0, 1]; latency in ms per batch; MACs per image.
 
     >>> import dgprune_lab as dg
     >>> study = dg.demo()
@@ -172,7 +173,7 @@ def measure(
 
 
 def _mask_columns(model: nn.Module) -> dict[str, Any]:
-    """The mask that a network was pruned by, for its rows; empty for a full one, or after several rounds."""
+    """Columns about the mask that a network was pruned by; empty for a full network, and after several rounds."""
     masks = getattr(model, "dgprune_masks", ())
     if len(masks) != 1:
         return {}
@@ -181,7 +182,7 @@ def _mask_columns(model: nn.Module) -> dict[str, Any]:
 
 
 def outcome_rows(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """Return accuracy and mean loss of one evaluation, with intervals over images; no rows without labels."""
+    """Return rows with accuracy and mean loss of one evaluation and intervals over images; no rows without labels."""
     if outcomes.correct is None:
         return []
     values = np.stack([outcomes.correct.double().numpy(), outcomes.loss.numpy()], axis=1)

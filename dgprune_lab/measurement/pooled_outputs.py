@@ -1,4 +1,4 @@
-"""A group's output under a mask, image by image: the spatial mean at the input of its last consumer."""
+"""A group's pooled output under a mask, for each image: the spatial mean at the input of its last consumer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .shared_prefix import AfterPrefix
 
 
 class PooledOutputs:
-    """Reads the pooled output of the group `layer` in the network under a mask; None removes nothing."""
+    """Reads the pooled output of the group `layer` in the network under a mask (None removes no filter)."""
 
     def __init__(self, graph: FilterGraph, layer: str, *, mask: Mask | None) -> None:
         group = graph[layer]

@@ -15,7 +15,7 @@ _BATCH = 250
 
 
 def has_batchnorm(model: nn.Module) -> bool:
-    """Whether some layer keeps running BatchNorm statistics."""
+    """Whether any layer keeps running BatchNorm statistics."""
     return bool(_norms(model))
 
 
@@ -27,14 +27,14 @@ def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500) -> nn.Module:
     """Return a new network whose BatchNorm statistics are re-estimated on source images; no label is read.
 
-    `images` in all, the first of each source's `train` split in equal shares, mixed in batches of 250; the statistics
-    are the plain average over the batches. Everything else runs as in eval mode and no weight changes. Without
-    BatchNorm the result is a copy.
+    Equal numbers of the first images of each source's `train` split are mixed in batches of 250; the statistics are
+    the plain average over the batches. Everything else runs as in eval mode and no weight changes. Without BatchNorm
+    the result is a copy.
 
     Args:
         model: any network.
-        domains: those in the role "source" are read (all of them where no role is set).
-        images: in all, at least 2.
+        domains: the domains in the role "source" are read (all domains where no role is set).
+        images: total number of images, at least 2.
 
     Raises:
         DgpruneError: no source has a `train` split.
@@ -51,7 +51,7 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500
 
 
 def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
-    """Return the domains that BatchNorm statistics may be re-estimated on."""
+    """Return the domains on which BatchNorm statistics may be re-estimated."""
     if any(domain.role is not None for domain in domains):
         domains = [domain for domain in domains if domain.role == "source"]
     sources = [domain for domain in domains if len(domain.splits.get("train", ()))]
@@ -65,7 +65,7 @@ def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
 
 
 def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[list[tuple[Domain, Tensor]]]:
-    """Return the fixed batches of `recalibrate`, each with the rows of every source."""
+    """Return the fixed batches of `recalibrate`; a batch lists each source with its row numbers."""
     if images < 2:
         raise DgpruneError(f"re-estimating BatchNorm needs at least 2 images; got {images}.")
     sources = calibration_sources(domains)

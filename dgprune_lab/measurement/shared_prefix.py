@@ -1,4 +1,4 @@
-"""The layers of a network that no mask changes: run once per domain, reused for every ratio and scorer."""
+"""The layers of a network that no mask changes: run once per domain, and reused for every ratio and scorer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .hooks import input_ids
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The leaf layers before the first one whose input a mask cuts.
+    """The leaf layers before the first layer whose input a mask cuts.
 
-    The output of the `last` is stored, so those before it are `skipped`; `ids` are the (channels,) global filter ids
-    along that output.
+    The output of the `last` of them is stored, so that the others can be `skipped`; `ids` are the global filter ids
+    (channels,) along this output.
     """
 
     skipped: tuple[str, ...]
@@ -39,7 +39,7 @@ def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) ->
 
 
 def _verified(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, example: Tensor) -> bool:
-    """Whether a network without every second filter gives the same logits with the prefix and without."""
+    """Whether the network without every second filter gives the same logits with and without the prefix."""
     keep = {
         g.name: (g.units % 2 == 0) if int(g.units.max()) else torch.ones(g.filters, dtype=torch.bool)
         for g in graph.groups
@@ -56,11 +56,11 @@ def _verified(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, exa
 
 
 class _Reached(Exception):
-    """The end of the prefix is reached; the layers after it need not run."""
+    """Raised at the end of the prefix, so that the layers after it do not run."""
 
 
 def prefix_output(model: nn.Module, prefix: SharedPrefix, images: Tensor) -> Tensor:
-    """Return the prefix's output; the layers after it do not run, and a hook is on the model meanwhile."""
+    """Return the prefix's output; the layers after it do not run. A hook is on the model during the call."""
     outputs: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -92,7 +92,7 @@ class AfterPrefix(nn.Module):
         self.network = network
 
     def forward(self, output: Tensor) -> Tensor:
-        """(B, channels, H, W) output of the dense prefix to logits."""
+        """Return the logits for an output of the dense prefix, (B, channels, H, W)."""
         self._stored.value = output.clone() if self._complete else _channels(output, self._index)
         try:
             return self.network(output.new_zeros(1).expand(len(output), *self._input_shape))
@@ -101,7 +101,7 @@ class AfterPrefix(nn.Module):
 
 
 def _channels(output: Tensor, index: Tensor) -> Tensor:
-    """These channels of a map, in its memory format."""
+    """The selected channels of a map, in the map's memory format."""
     index = index.to(output.device)
     if output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last):
         return output.permute(0, 2, 3, 1).index_select(3, index).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""One pass of a network over a domain: what the chosen scorers need, as running sums."""
+"""One pass of a network over a domain: the statistics that the chosen scorers need."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def gather(
     """Run one pass over one split of a domain, in eval mode, on a private copy that shares the parameters.
 
     Args:
-        model, graph: the network and its groups.
-        domain, split: source of the images, and of the labels for what is in `LABELLED`.
-        needs: which fields of Statistics to fill.
+        model, graph: the network and its filter groups.
+        domain, split: the images, and for needs in `LABELLED` the labels, come from this split of the domain.
+        needs: names of the fields of Statistics to fill.
         size: images per batch; halved, with a note, on out-of-memory.
         layout: memory format of the images; by default the one that `layout_of` finds.
 
     Raises:
-        DgpruneError: labels are needed and there are none; the network gives non-finite outputs.
+        DgpruneError: labels are needed but the domain has none; outputs of the network that are not finite.
     """
     layout = layout_of(model, domain) if layout is None else layout
     labelled = bool(LABELLED & set(needs))
@@ -105,10 +105,10 @@ def paired_cosines(
     size: int = SIZE,
     layout: torch.memory_format | None = None,
 ) -> dict[str, Tensor]:
-    """Return per group the (C,) mean over i of the cosine of a filter's maps on the i-th image of each of two domains.
+    """Return group -> (C,) the mean over i of the cosine between a filter's maps on the i-th images of two domains.
 
-    A separate pass over both together, as many images as the smaller split has; a zero map has cosine 0. Of several
-    convolutions that produce a group, the mean (site "conv_output").
+    A separate pass runs over both domains together, for as many images as the smaller split has. The cosine with a zero
+    map is 0. At site "conv_output" it is the mean over the convolutions that produce the group.
     """
     count = min(len(domain.rows(split)) for domain in domains)
     layout, device = layout_of(model, domains[0]) if layout is None else layout, device_of(model)
@@ -125,8 +125,8 @@ class MapShapes(NamedTuple):
     """Shapes (C, H, W) of one group's maps.
 
     Attributes:
-        sites: of each site, its maps; one for every convolution at "conv_output", none there for a linear layer.
-        activation_found: whether the place behind the activation is known; else the consumer input replaces it.
+        sites: site -> shapes of its maps: at "conv_output" one for every convolution and none for a linear layer.
+        activation_found: whether the map behind the activation was found; if not, the consumer input replaces it.
     """
 
     sites: Mapping[Site, tuple[tuple[int, ...], ...]]
@@ -134,7 +134,7 @@ class MapShapes(NamedTuple):
 
 
 def map_shapes(model: nn.Module, graph: FilterGraph, example: Tensor) -> dict[str, MapShapes]:
-    """Return the shapes of every group's maps at the three sites."""
+    """Return group -> the shapes of its maps at the three sites."""
     shapes: dict[str, dict[Site, dict[str, tuple[int, ...]]]] = {
         group.name: {site: {} for site in get_args(Site)} for group in graph.groups
     }

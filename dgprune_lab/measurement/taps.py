@@ -1,4 +1,4 @@
-"""What the collectors of one pass listen to: every group's maps at one of three sites."""
+"""Hooks of one pass that send every group's maps, at one of three sites, to the collectors."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Taps:
     def listen(self, site: Site, receive: Receive) -> None:
         """Call `receive((group, layer), maps)` with every group's maps at a site.
 
-        The layer is that of the maps: the last consumer, a convolution, or "" behind the activation. Where the place
-        behind the activation is not known, it is the input of the last consumer.
+        The layer is the one where the maps are taken: the last consumer, a convolution, or "" behind the activation. If
+        the map behind the activation was not found, the input of the last consumer is sent instead.
         """
         if site in self._receivers:
             self._receivers[site].append(receive)
@@ -56,10 +56,10 @@ class Taps:
                 consumer.listen(self.model, partial(deliver, key=(group.name, consumer.layer)))
 
     def run(self, images: Tensor) -> Tensor:
-        """Return the logits of a batch; its maps go to the receivers meanwhile.
+        """Run the network on a batch, sending its maps to the receivers, and return the logits.
 
         Raises:
-            DgpruneError: the network runs other operations than when its activations were looked for.
+            DgpruneError: the network runs other operations than when its activations were searched.
         """
         if not self._calls:
             return self.model(images)
@@ -87,7 +87,7 @@ class Taps:
 
 
 def _complete(graph: FilterGraph, layer: str) -> Iterator[tuple[FilterGroup, Tensor]]:
-    """The groups of which a convolution produces every filter once, each with the filters' positions on its output."""
+    """Yield each group all of whose filters a convolution produces, once each, with their positions on its output."""
     for group in graph.groups:
         for positions, filters in produced(group, layer):
             if len(filters) == len(filters.unique()) == group.filters:

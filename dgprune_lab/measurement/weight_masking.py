@@ -24,7 +24,7 @@ _CACHE_BYTES = 192 * 2**20
 def weight_scores(model: nn.Module, *, scorer: WeightScorer = "l1", seed: int = 0) -> WeightScores:
     """Return a score for every weight of the convolution and linear layers: "l1" is |w|, "random" uniform in [0, 1).
 
-    Biases and BatchNorm are not scored. Higher = keep. Raises as `prunable` does, and for another scorer.
+    Higher = keep. Biases and BatchNorm are not scored. Raises a DgpruneError as `prunable` does, and for other scorers.
 
     >>> import torch
     >>> weight_scores(torch.nn.Sequential(torch.nn.Linear(2, 3))).values["0.weight"].shape
@@ -45,10 +45,10 @@ def weight_scores(model: nn.Module, *, scorer: WeightScorer = "l1", seed: int = 
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weight tensors of convolution and linear layers by name, a shared one once.
+    """Return the weight tensors of convolution and linear layers by name; a shared tensor occurs once.
 
     Raises:
-        DgpruneError: there are none, or a layer computes its weight (it is masked already).
+        DgpruneError: a network without such layers, or with a layer that computes its weight (it is masked already).
     """
     weights: dict[str, Tensor] = {}
     for name, module in model.named_modules():
@@ -68,23 +68,23 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
 
 
 class WeightMasking:
-    """A private copy of a network in which weights are zeroed, one fraction after the other; the argument is untouched.
+    """A private copy of a network in which a fraction of the weights is kept and the others are set to zero.
 
-    Weights are ranked once; a fraction is then one comparison written into existing tensors. The copy computes exactly
-    what `masked(model, allocate(scores, ratio=1 - fraction, scope=scope))` does.
+    Weights are ranked once; setting a fraction is then one comparison written into existing tensors. The copy computes
+    exactly the same as `masked(model, allocate(scores, ratio=1 - fraction, scope=scope))`.
 
     Args:
-        model: any network.
-        domains: those in the role "source" are read by "recalibrate"; "fold" is verified on the first images of one.
-        scorer: "l1" (of the folded weights where they are folded), "random", or WeightScores.
-        scope: "global", the lowest scores anywhere, or "layer", the same share of every tensor.
+        model: any network; it stays unchanged.
+        domains: "recalibrate" reads the domains in the role "source"; "fold" is verified on a domain's first images.
+        scorer: "l1" (of the folded weights, if BatchNorm is folded), "random", or WeightScores.
+        scope: "global" zeroes the lowest scores of the whole network, "layer" the same share of every tensor.
         batchnorm: "as_is"; "fold": every BatchNorm is folded into the layer before it, before anything is zeroed;
             "recalibrate": statistics are re-estimated on source images after each masking.
-        seed: of "random".
+        seed: random seed of the scorer "random".
 
     Attributes:
-        weights: how many weights can be zeroed.
-        scores: by which they are ranked.
+        weights: number of weights that can be zeroed.
+        scores: the scores by which the weights are ranked.
 
     Raises:
         DgpruneError: unknown choices, no weights, scores of another network, a BatchNorm that cannot be folded.
@@ -124,13 +124,13 @@ class WeightMasking:
         self._cache: dict[tuple[object, ...], list[Batch]] = {}
 
     def removed(self, fraction: float) -> int:
-        """Return how many weights are zero if this fraction is kept: floor((1 - fraction) N + 1e-9), in the scope."""
+        """Return how many weights are zero if this fraction is kept: floor((1 - fraction) N + 1e-9), by the scope."""
         if self.scope == "global":
             return _removed_count(fraction, self.weights)
         return sum(_removed_count(fraction, rank.numel()) for rank in self._ranks.values())
 
     def zero(self, fraction: float) -> None:
-        """Keep this fraction of the weights, those with the highest scores, and zero the others."""
+        """Keep this fraction of the weights, those with the highest scores, and set the others to zero."""
         with torch.no_grad():
             for name, removed in self._masks(fraction):
                 torch.where(removed, self._zero[name], self.full[name], out=self._written[name])
@@ -141,13 +141,13 @@ class WeightMasking:
         return math.sqrt(float(torch.stack(squares).sum()))
 
     def shift(self, direction: dict[str, Tensor], *, by: float) -> None:
-        """Set the weights to those of the full network plus `by` times a direction, a tensor per weight tensor."""
+        """Set the weights to those of the full network plus `by` times a direction (one tensor per weight tensor)."""
         with torch.no_grad():
             for name, weight in self.full.items():
                 torch.add(weight, direction[name], alpha=by, out=self._written[name])
 
     def direction(self, seed: int, *, unit: bool = False) -> dict[str, Tensor]:
-        """Draw standard normal numbers in the shape of the weights; of norm 1 over all of them if `unit`."""
+        """Draw a direction: standard normal numbers in the shape of each weight tensor; total norm 1 if `unit`."""
         generator = torch.Generator().manual_seed(seed)
         normal = {name: torch.randn(weight.shape, generator=generator) for name, weight in self.full.items()}
         norm = math.sqrt(sum(float(part.double().square().sum()) for part in normal.values())) if unit else 1.0
@@ -156,7 +156,7 @@ class WeightMasking:
     def outputs(
         self, domains: Sequence[Domain], *, split: str, images: int | None = None
     ) -> Generator[None, None, list[tuple[Tensor, Tensor]]]:
-        """Return (logits, labels) per batch over a split of every domain, in eval mode; yields between batches."""
+        """Return (logits, labels) of each batch of this split of every domain, in eval mode; yields between batches."""
         if self._calibration is not None:
             yield from calibration_steps(self._twin, self._calibration)
         outputs = []
@@ -171,9 +171,9 @@ class WeightMasking:
     def losses(
         self, domains: Sequence[Domain], *, split: str, images: int | None = None
     ) -> Generator[None, None, Tensor]:
-        """Return (N,) float64 cross-entropy per image over a split of every domain; yields between batches.
+        """Return the cross-entropy of each image of this split of every domain, (N,) float64; yields between batches.
 
-        Not finite where the masked network overflows.
+        The values are not finite where the masked network overflows.
         """
         outputs = yield from self.outputs(domains, split=split, images=images)
         with torch.inference_mode():
@@ -181,7 +181,7 @@ class WeightMasking:
         return torch.cat(losses).cpu().double().clone()
 
     def _batches(self, domain: Domain, split: str, images: int | None) -> list[Batch]:
-        """The batches of a split; cached while all of them fit, since they are read a hundred times."""
+        """The batches of a split; cached as long as they fit, since they are read about a hundred times."""
         key = (domain.key, split, images)
         if key in self._cache:
             return self._cache[key]
@@ -191,7 +191,7 @@ class WeightMasking:
         return batches
 
     def _masks(self, fraction: float) -> Iterator[tuple[str, Tensor]]:
-        """Per weight tensor, which of its weights are removed."""
+        """Yield the name of each weight tensor, and a bool tensor of the weights that are removed."""
         for name, rank in self._ranks.items():
             yield name, rank < _removed_count(fraction, self.weights if self.scope == "global" else rank.numel())
 
@@ -208,12 +208,12 @@ class WeightMasking:
 
 
 def _removed_count(fraction: float, size: int) -> int:
-    """As `allocate` rounds at the ratio 1 - fraction."""
+    """Number of weights removed out of `size`, rounded as in `allocate` at the ratio 1 - fraction."""
     return math.floor((1 - fraction) * size + 1e-9)
 
 
 def _ranks(scores: WeightScores, scope: Scope, device: torch.device) -> dict[str, Tensor]:
-    """Removal rank of every weight, 0 = first, by a stable sort: over all weights, or within each tensor."""
+    """Removal rank of every weight, 0 = removed first, over all weights or within each tensor; ties by position."""
     values = scores.values
     if scope == "layer":
         return {name: _order(value.flatten()).view(value.shape).to(device) for name, value in values.items()}
