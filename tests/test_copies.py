@@ -391,6 +391,32 @@ def drain_training(events: Any) -> nn.Module:
             return end.value
 
 
+def test_a_hook_that_writes_to_the_network_is_refused_before_it_does() -> None:
+    net = Base()
+    net.register_buffer("seen", torch.zeros(()))
+    net.conv.register_forward_hook(lambda _module, _inputs, output: net.seen.add_(output.mean()) and None)
+    before = fingerprint(net)
+    for name in ("measure", "evaluate", "recalibrate", "read_groups", "Study", "train"):
+        with pytest.raises(dg.DgpruneError, match=r"hooks on this network write to its tensors"):
+            PATHS[name](net)
+    assert fingerprint(net) == before
+
+
+def test_layers_without_tensors_may_be_anywhere() -> None:
+    class Loose(Base):
+        def prepare(self) -> None:
+            self.layers = [nn.ReLU(), nn.MaxPool2d(2)]
+
+        def body(self, x: Tensor) -> Tensor:
+            return self.layers[1](self.layers[0](x))
+
+    net = Loose()
+    mask = dg.Mask.by_hand(dg.read_groups(net, IMAGES), removed={"conv": [0]})
+    weights = dg.WeightMask({"conv.weight": torch.ones(6, 3, 3, 3, dtype=torch.bool)}, 0.0)
+    for copied in (dg.prune(net, mask), dg.masked(net, mask), dg.masked(net, weights)):
+        assert copied(IMAGES).shape == (4, 4)
+
+
 def test_dropout_that_is_always_active_is_refused() -> None:
     class Always(Base):
         def body(self, x: Tensor) -> Tensor:

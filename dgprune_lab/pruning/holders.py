@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -87,14 +88,19 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
 
 
 def suspects(model: nn.Module, *, tensors: bool = True) -> str | None:
-    """Return where something beside the module tree refers to layers or `tensors`, in words, or None.
+    """Return in words where layers (and `tensors`) are referred to outside the module tree; None if nowhere.
 
-    Attributes of modules and what their methods use: closures, global variables, attributes of the class. Such a
-    reference may be harmless; `proof.prove_copies` tells.
+    Searched are the attributes of modules and what their methods use: closures, global variables, attributes of the
+    class. Such a reference may be harmless; `proof.prove_copies` decides.
     """
-    kinds = (nn.Module, Tensor) if tensors else (nn.Module, nn.Parameter)
-    own = set(map(id, plain_tensors(model)))
-    found = next(_held(model, lambda item: isinstance(item, kinds) and id(item) not in own), None)
+    kinds, own = Tensor if tensors else nn.Parameter, set(map(id, plain_tensors(model)))
+
+    def matters(item: nn.Module | Tensor) -> bool:
+        if isinstance(item, nn.Module):
+            return next(chain(item.parameters(), item.buffers()), None) is not None
+        return isinstance(item, kinds) and id(item) not in own
+
+    found = next(_held(model, matters), None)
     return None if found is None else found[0]
 
 

@@ -24,21 +24,21 @@ _HOOKED = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -> None:
-    """Refuse a network of which a copy would not be one; the network itself is never run, and nothing of it changes.
+    """Refuse a network whose copies would not be independent of it; the network itself is never run or changed.
 
-    A copy with other weights runs on an image, given twice, while every tensor that enters an operation is looked at:
-    none may be a weight that is not the copy's own, and none from outside may be written to. Its logits must differ
-    from those of a copy with equal weights, which must be the same each time and with the network's hooks.
+    A copy with other weights runs on an image, given twice, and every tensor that enters an operation is checked: no
+    weight may belong to anything but the copy, and no tensor from outside may be written to. Its logits must differ
+    from those of a copy with equal weights; the logits of that copy must be the same each time, also with the hooks.
 
     Args:
-        model: untouched.
+        model: the network; it stays unchanged.
         example: (N, C, H, W) images of the size the network takes; the first is used.
-        training: the copies will be trained: they are watched in train mode too.
+        training: True if the copies will be trained: then they are checked in train mode too.
 
     Raises:
-        DgpruneError: what holds on to the original; compiled or scripted layers, weights that a hook computes, layers
-            without size or values; hooks that change the output; logits that are random or independent of the weights;
-            images that the network does not take.
+        DgpruneError: a layer or tensor of the original that a copy would still use; compiled or scripted layers,
+            weights that a hook computes, layers without size or values; hooks that change the output; logits that are
+            random or independent of the weights; images that the network does not take.
     """
     refuse_uncopyable(model)
     images = _images(model, example)
@@ -204,6 +204,8 @@ def _refuse_in_train_mode(model: nn.Module, images: Tensor) -> None:
 
 def _refuse(model: nn.Module, watch: _Watch) -> None:
     """Raise the error for a tensor of the original that the watch has found, if any."""
+    if watch.held is not None and watch.writes_only:
+        raise DgpruneError("hooks on this network write to its tensors when a copy runs; remove them first.") from None
     if watch.held is not None:
         where, advice = holder(model, watch.held)
         what = "change the original" if watch.written else "compute with the original's weights"
@@ -235,7 +237,7 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self.held: Tensor | None = None
         self.written = False
-        self._writes_only = writes_only
+        self.writes_only = writes_only
         tensors = [*twin.parameters(), *twin.buffers(), *plain_tensors(twin), images]
         self._own = {0, *map(_address, tensors)}
         self._original = set(map(_address, [*original.parameters(), *original.buffers()]))
@@ -264,7 +266,7 @@ class _Watch(TorchDispatchMode):
     def _check(self, tensor: Tensor, *, func: Any, written: bool) -> None:
         is_weight = isinstance(tensor, nn.Parameter) or tensor.requires_grad or _address(tensor) in self._original
         # Some BatchNorm operations write to their statistics without saying so.
-        if written or (not self._writes_only and (is_weight or "batch_norm" in func.__name__)):
+        if written or (not self.writes_only and (is_weight or "batch_norm" in func.__name__)):
             self.held, self.written = tensor, written
             raise _Held
 

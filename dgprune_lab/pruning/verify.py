@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, public
 from .copies import device_of, rebuild
 from .groups import assemble, trace
+from .holders import refuse_uncopyable
 from .proof import prove_copies
 from .surgery import prune, zeroed
 from .tracing import refuse_wrappers, run_order
@@ -36,6 +37,7 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
         DgpruneError: a network with nothing to prune, an operation that cannot be traced, a wrapper, images of a size
             that the network does not take.
     """
+    refuse_uncopyable(model)
     refuse_wrappers(model)
     prove_copies(model, example)
     example = example[:2].to(device_of(model))
