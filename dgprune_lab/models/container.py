@@ -17,7 +17,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from ..core import DgpruneError, card_text, parse_card, parse_json
-from .foreign import KEY, foreign, header_of
+from .foreign import KEY, header_of, refuse_foreign
 
 
 def pack(state: Mapping[str, Tensor], values: Mapping[str, Any]) -> tuple[bytes, str]:
@@ -43,7 +43,7 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     header, content = found if found is not None else ({}, memoryview(b""))
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or KEY not in metadata:
-        raise foreign(data, name)
+        refuse_foreign(data, name)
     card = parse_card(metadata[KEY], name=f"the card in {name}", kind="network")
     unsigned = {key: value for key, value in card.items() if key != "sha256"}
     if card.get("sha256") != _digest(unsigned, header, content):

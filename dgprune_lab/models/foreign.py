@@ -6,7 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ..core import DgpruneError, parse_json
 
@@ -28,9 +28,13 @@ _STARTS = {
 }
 
 
-def foreign(data: bytes, name: str) -> DgpruneError:
-    """Return the error for a file that dg.save did not write: what the file is and what to do."""
-    return DgpruneError(f"{name} is {_kind(data)}.")
+def refuse_foreign(data: bytes, name: str) -> NoReturn:
+    """Refuse a file that is not a network saved by dg.save; `name` begins the sentence.
+
+    Raises:
+        DgpruneError: what the file is and what can be done.
+    """
+    raise DgpruneError(f"{name} is {_kind(data)}.")
 
 
 def header_of(data: bytes) -> tuple[dict[str, Any], memoryview] | None:

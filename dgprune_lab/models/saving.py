@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core import DgpruneError, Mask, Provenance, provenance_of, public, read_card, set_provenance, write_file
 from ..pruning import deep_copy, prune, read_groups, refuse_uncopyable
 from .container import pack, unpack
-from .foreign import foreign
+from .foreign import refuse_foreign
 from .networks import build
 
 _OWN = ("kind", "format", "versions", "builder", "options", "masks", "provenance", "layers", "sha256")
@@ -216,7 +216,7 @@ def _bytes(path: Path, weights: Path, beside: Path) -> bytes:
         raise DgpruneError(f"{folder} is a folder: {inside}.")
     if path.is_file() and path != beside:
         with path.open("rb") as file:
-            raise foreign(file.read(), path.name)
+            refuse_foreign(file.read(), path.name)
     if beside.is_file():
         raise DgpruneError(
             f"no network at {weights.with_suffix('')}: {beside.name} is a card, {weights.name} is missing."

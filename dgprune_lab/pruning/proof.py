@@ -43,7 +43,7 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
     refuse_uncopyable(model)
     images = _images(model, example)
     with preserved_rng(), torch.no_grad(), full_precision(images):
-        other = _run(rebuild(model, _changed).eval(), images, watched=model)
+        other = _run(_other(model).eval(), images, watched=model)
         plain = _run(shared_copy(model), images)
         if torch.equal(other, plain) and any(p.ndim > 1 for p in model.parameters()):
             constant = torch.equal(_run(shared_copy(model), torch.rand_like(images)), plain)
@@ -123,9 +123,10 @@ def _images(model: nn.Module, example: Tensor) -> Tensor:
     return torch.cat([image, image])
 
 
-def _changed(name: str, tensor: Tensor) -> Tensor:
-    """A copy of a tensor with slightly different values; whole numbers stay the same."""
-    return tensor * 1.1 + 0.01 if tensor.is_floating_point() else tensor.clone()
+def _other(model: nn.Module) -> nn.Module:
+    """A copy with slightly different parameters and equal buffers, of which some are positions."""
+    names = {name for name, p in model.named_parameters(remove_duplicate=False) if p.is_floating_point()}
+    return rebuild(model, lambda name, tensor: tensor * 1.1 + 0.01 if name in names else tensor.clone())
 
 
 def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, hooked: bool = False) -> Tensor:
@@ -192,7 +193,7 @@ def _refuse_in_train_mode(model: nn.Module, images: Tensor) -> None:
         raise DgpruneError(
             "this network has hooks of the backward pass, and the copy that is trained has none; remove them first."
         )
-    twin = rebuild(model, _changed).train()
+    twin = _other(model).train()
     watch = _Watch(twin, original=model, images=images)
     try:
         with watch:
