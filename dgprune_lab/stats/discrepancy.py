@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import DgpruneError
+from ..core import DgpruneError, preserved_rng
 from ..core import seed as seeded
 from .features import Ids, Rows, Values, constant, estimate, pair
 from .half_samples import by_halves, co_moment, draws, mean_of_pairs, within
@@ -133,11 +133,12 @@ def _folds(image: Places, domain: Places, *, folds: int, generator: np.random.Ge
 
 def _predicted(rows: Values, domain: Places, *, fold: Places) -> Places:
     """The domain that a classifier trained on the other folds predicts for each row."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import PredefinedSplit, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    with preserved_rng():  # scikit-learn draws from Python's generator when it is imported
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import PredefinedSplit, cross_val_predict
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-3, max_iter=_ITERATIONS))
     with warnings.catch_warnings():

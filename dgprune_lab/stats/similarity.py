@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import DgpruneError
+from ..core import DgpruneError, preserved_rng
 from .features import FEWEST, Rows, check_sizes, constant, estimate, mean_over_images, table
 from .half_samples import by_halves, co_moment, draws
 from .intervals import Estimate
@@ -63,7 +63,8 @@ def silhouette(rows: Rows, labels: NDArray[np.generic]) -> Estimate:
         No unit, in [-1, 1]: 1 for tight groups far apart, close to 0 for mixed groups, negative where images lie closer
         to another group than to their own.
     """
-    from sklearn.metrics import silhouette_samples
+    with preserved_rng():  # scikit-learn draws from Python's generator when it is imported
+        from sklearn.metrics import silhouette_samples
 
     values, groups = table(rows, "rows"), np.asarray(labels)
     check_sizes(0, rows=values, labels=groups)
