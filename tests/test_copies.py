@@ -194,6 +194,12 @@ def compiled() -> nn.Module:
     return net
 
 
+def compiled_forward() -> nn.Module:
+    net = Base()
+    net.forward = torch.compile(net.forward, backend="eager")  # type: ignore[method-assign]
+    return net
+
+
 def inner_compiled() -> nn.Module:
     net = norm_net()
     net[0].compile(backend="eager")
@@ -255,6 +261,7 @@ HELD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "closure": (closure, r"body of Closure uses layers or tensors of its surroundings"),
     "counter": (Counter, r"change the original.*'passes' of the network is a Holder"),
     "compiled": (compiled, r"the network was compiled in place.*copy\.deepcopy"),
+    "a compiled forward": (compiled_forward, r"'forward' of the network is a function"),
     "a compiled layer": (inner_compiled, r"layer '0' was compiled in place"),
     "torch.compile inside": (wrapped_inside, r"layer '0' is wrapped in OptimizedModule.*model\.0\._orig_mod"),
     "torch.jit.script inside": (scripted_inside, r"layer '1' is TorchScript"),

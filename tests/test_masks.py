@@ -137,6 +137,11 @@ def test_a_mask_of_single_weights_for_another_network_is_refused() -> None:
             dg.masked(ResidualNet(), dg.WeightMask(keep, 0.0))
 
 
+def test_a_mask_of_single_weights_is_bool() -> None:
+    with pytest.raises(dg.DgpruneError, match=r"needs bool, True = keep; inner\.weight has torch\.float32"):
+        dg.WeightMask({"inner.weight": torch.ones(5, 6, 3, 3)}, 0.0)
+
+
 def test_scores_from_a_table_and_back() -> None:
     _, graph = real()
     scores = drawn(graph, 3)

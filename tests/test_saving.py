@@ -338,6 +338,15 @@ def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
         dg.save(Extra(2, 2), tmp_path / "a")
     with pytest.raises(dg.DgpruneError, match=r"meta device"):
         dg.save(norm_net().to("meta"), tmp_path / "a")
+    loose = norm_net()
+    loose.layers = [nn.Linear(2, 2)]  # type: ignore[assignment]
+    with pytest.raises(
+        dg.DgpruneError, match=r"would lack layers.*'layers' of the network is a plain list.*ModuleList"
+    ):
+        dg.save(loose, tmp_path / "a")
+    loose.layers = [loose[0], loose[1].weight]  # type: ignore[assignment]
+    dg.save(loose, tmp_path / "b").unlink()
+    (tmp_path / "b.json").unlink()
     (tmp_path / "file").write_text("x")
     with pytest.raises(dg.DgpruneError, match=r"net\.safetensors cannot be written \(.*name a file in a folder"):
         dg.save(small(), tmp_path / "file" / "net")

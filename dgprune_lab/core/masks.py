@@ -260,6 +260,11 @@ class WeightMask:
     scorer: str = "by hand"
     reads: Reads = None
 
+    def __post_init__(self) -> None:
+        for name, keep in self.keep.items():
+            if keep.dtype != torch.bool:
+                raise DgpruneError(f"a mask of single weights needs bool, True = keep; {name} has {keep.dtype}.")
+
     def __repr__(self) -> str:
         total, kept = (sum(int(k.numel() if all_ else k.sum()) for k in self.keep.values()) for all_ in (True, False))
         return (

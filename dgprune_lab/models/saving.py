@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DgpruneError, Mask, Provenance, provenance_of, public, read_card, set_provenance, write_file
-from ..pruning import deep_copy, prune, read_groups, refuse_uncopyable
+from ..pruning import deep_copy, prune, read_groups, refuse_uncopyable, unregistered
 from .container import pack, unpack
 from .foreign import refuse_foreign
 from .networks import build
@@ -68,6 +68,8 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """The network's tensors by name, checked for saving."""
     refuse_uncopyable(model)
+    if where := unregistered(model):
+        raise DgpruneError(f"a saved file would lack layers of this network: {where}")
     state = model.state_dict()
     if any("parametrizations" in name for name in state):
         raise DgpruneError(

@@ -104,6 +104,22 @@ def suspects(model: nn.Module, *, tensors: bool = True) -> str | None:
     return None if found is None else found[0]
 
 
+def unregistered(model: nn.Module) -> str | None:
+    """Return in words where layers or parameters are that no module has registered; None if nowhere.
+
+    They are missing in `model.state_dict()`.
+    """
+    own = set(map(id, [*model.parameters(), *model.buffers()]))
+
+    def is_loose(item: nn.Module | Tensor) -> bool:
+        tensors = [item] if isinstance(item, nn.Parameter) else []
+        tensors = [*item.parameters(), *item.buffers()] if isinstance(item, nn.Module) else tensors
+        return any(id(tensor) not in own for tensor in tensors)
+
+    found = next(_held(model, is_loose), None)
+    return None if found is None else f"{found[0]}. {found[1]}"
+
+
 def holder(model: nn.Module, tensor: Tensor) -> tuple[str, str]:
     """Return where the network refers to a tensor outside its module tree, and what to do about it: two sentences."""
     address = tensor.untyped_storage().data_ptr()
@@ -180,7 +196,8 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, FunctionType):
-        return [*_cells(value), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *_globals(value)]
+        given = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]
+        return [*_cells(value), *given, *_globals(value)]
     return list(vars(value).values()) if hasattr(value, "__dict__") else ()
 
 
