@@ -88,7 +88,9 @@ def activation_maps(model: nn.Module, graph: FilterGraph) -> dict[str, tuple[Act
     for name, edges in inputs.items():
         twin.get_submodule(name).register_forward_pre_hook(partial(read, edges=edges))
     try:
-        with torch.enable_grad(), Calls(receive):
+        # What a backward pass would need is dropped at once: only the graph is followed.
+        nothing_saved = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0))
+        with torch.enable_grad(), nothing_saved, Calls(receive):
             twin(images)
     except Exception:  # a network that runs, but not with gradients or not under a function mode
         return {group.name: () for group in graph.groups}

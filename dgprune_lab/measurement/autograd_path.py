@@ -19,7 +19,20 @@ _JOINS = (*_SUMS, "Mul", "Div", "Where", "Maximum", "Minimum", "Lerp")
 _VIEWS = ("View", "Reshape", "Squeeze")
 _REDUCING = ("Mean", "Sum", "Amax", "Amin", "MaxBackward0", "MinBackward0", "Select")
 # Operations that may put a filter at another position, or mix filters.
-_MIXING = ("Index", "Gather", "Roll", "Flip", "Shuffle", "Sort", "Fft", "Attention", "Rnn", "Col2Im", "Im2Col")
+_MIXING = (
+    "Index",
+    "Gather",
+    "Roll",
+    "Flip",
+    "Shuffle",
+    "Sort",
+    "Fft",
+    "Attention",
+    "Rnn",
+    "Checkpoint",
+    "Col2Im",
+    "Im2Col",
+)
 # Operations that may return a map of the same shape and still are no function of one position alone.
 _SPATIAL = (
     *(*_VIEWS, *_REDUCING, *_MIXING, "Permute", "Transpose", "TBackward", "Slice", "Split", "Expand", "Unfold"),
@@ -82,6 +95,9 @@ class Path:
     def _back(self, edge: Edge, axis: int, index: Tensor) -> Iterator[Place]:
         """Yield the tensors on the path back from this one to the layer or sum that made all filters of the group."""
         while True:
+            if _is(edge[0], ("Cat",)) and _piece(edge[0], axis, index)[0] is None:
+                yield self._from_parts(edge, axis, index)
+                return
             role, before = self._step(edge, axis, index)
             yield Place(edge, axis, index, _shape(edge), role)
             if before is None:
@@ -92,6 +108,21 @@ class Path:
                 return
             edge, (axis, index) = before, moved
 
+    def _from_parts(self, edge: Edge, axis: int, index: Tensor) -> Place:
+        """Where a group that a concatenation holds several times comes from, if all parts come from one place."""
+        places, start, columns = [], 0, 0
+        for part in edge[0].next_functions:
+            end = start + (_shape(part)[axis] if part[0] is not None else 0)
+            inside = ((index >= start) & (index < end)).all(0)
+            if part[0] is not None and bool(inside.any()):
+                columns += int(inside.sum())
+                places.append(self.activation(part, axis=axis, index=index[:, inside] - start))
+            start = end
+        known = {place.edge for place in places if place is not None}
+        if columns == index.shape[1] and len(known) == 1 and None not in places:
+            return next(place for place in places if place is not None)
+        return Place(edge, axis, index, _shape(edge), "unknown")
+
     def _step(self, edge: Edge, axis: int, index: Tensor) -> tuple[Role, Edge | None]:
         """The role of what made a tensor, and the tensor it was made from; None where the path ends."""
         node, inputs = edge[0], self._inputs(edge[0])
@@ -100,8 +131,7 @@ class Path:
             fits = filtering and _shape(edge)[1] == _shape(inputs[0])[1] and axis == 1
             return ("spatial", inputs[0]) if _is(node, ("Convolution",)) and fits else ("layer", None)
         if _is(node, ("Cat",)):
-            piece, _ = _piece(node, axis, index)
-            return ("unknown", None) if piece is None else ("spatial", piece)
+            return "spatial", _piece(node, axis, index)[0]
         if len(inputs) != 1:
             return self._joined(edge, inputs) if _is(node, _JOINS) else ("unknown", None)
         within = _is(node, _VIEWS) and _is(inputs[0][0], _LAYERS) and inputs[0] not in self._visible
@@ -114,7 +144,7 @@ class Path:
         return "linear" if _is(edge[0], _LINEAR) else "activation"
 
     def _joined(self, edge: Edge, inputs: list[Edge]) -> tuple[Role, Edge | None]:
-        """Of two or more maps: the one that the others gate, an activation written by hand, or the end of the way."""
+        """As `_step`, for several inputs: the map that the others gate, a hand-written activation, or the end."""
         whole = [before for before in inputs if math.prod(_shape(before)) == math.prod(_shape(edge))]
         if len(whole) == 1:  # the others have one number per channel or per position
             return "spatial", whole[0]
@@ -231,7 +261,7 @@ def _positions(edge: Edge, before: Edge, *, axis: int, index: Tensor, elementwis
 
 
 def _before_reduction(node: Any, *, axis: int, index: Tensor, count: int) -> tuple[int, Tensor] | None:
-    """The same of a mean, a sum or a maximum over some of `count` axes, which are gone, or of one item of an axis."""
+    """As `_positions`, for a mean, sum or maximum over some of `count` axes, or for one item selected from an axis."""
     dims = node._saved_dim if isinstance(node._saved_dim, tuple) else (node._saved_dim,)
     left = [k for k in range(count) if k not in [_axis_of(dim, count) for dim in dims]]
     return (left[axis], index) if axis < len(left) else None
