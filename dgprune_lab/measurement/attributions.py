@@ -56,7 +56,7 @@ class Attributor:
             _transform_output(self._model.get_submodule(name), lambda output, name=name: self._gated(name, output))
 
     def batch_size(self, method: Method) -> int:
-        """Return the images per call for which Captum and the backward pass take about 192 MB; at least one."""
+        """Return how many images per call make Captum and the backward pass take about 192 MB; at least one."""
         room = self._room // (STEPS if method in ("integrated_gradients", "conductance") else 1)
         return int(min(max(room, 1), _LARGEST))
 
@@ -97,7 +97,7 @@ class Attributor:
     def _attributed(
         self, batch: Batch, method: Method, groups: Sequence[FilterGroup]
     ) -> Iterator[tuple[FilterGroup, dict[str, Tensor], Positions]]:
-        """Each group with the attributions of its layers, channels on axis 1, and its filters' positions on them."""
+        """Yield each group with the layers' attributions, channels on axis 1, and its filters' positions on them."""
         wanted: dict[str, Positions] = {group.name: group.end_places for group in groups}
         if method == "activation":
             wanted = {g.name: {g.consumers[-1]: g.consumer_inputs[g.consumers[-1]]} for g in groups}

@@ -45,7 +45,7 @@ class ChanceWatch:
         self.batchnorm, self.pruned, self._silent = batchnorm, pruned, False
 
     def see(self, outcomes: Outcomes, domain: Domain, *, split: str, mask: Mask | None = None) -> None:
-        """Look at the outcomes of a split; nothing is said of a network from which `mask` removes filters."""
+        """Check the outcomes of a split, and warn if at chance; never if `mask` removes filters from the network."""
         if self._silent or domain.role == "target" or split not in ("score", "report"):
             return
         whole = mask is None or all(bool(keep.all()) for keep in mask.keep.values())

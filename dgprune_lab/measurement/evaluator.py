@@ -163,7 +163,7 @@ class Evaluator:
         return self._prefix
 
     def _batches(self, model: nn.Module, request: _Request, calibration: int) -> Iterator[Batch]:
-        """The batches of a request; after a shared prefix their images are its outputs, stored as long as they fit."""
+        """The batches of a request; a shared prefix's outputs replace their images, and are stored while they fit."""
         domain, split, images = request.domain, request.split, request.images
         if not isinstance(model, AfterPrefix):
             yield from domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self.layout)

@@ -24,7 +24,7 @@ class PooledOutputs:
         self._sizes = torch.bincount(filters, minlength=group.filters).float()
 
     def of(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return (B, C) float32 on the CPU, removed filters zero; the mean over the calls of the consumer."""
+        """Return the pooled outputs (B, C), float32 on the CPU, 0 for removed filters; mean over a consumer's calls."""
         pooled: list[Tensor] = []
         network = model.network if isinstance(model, AfterPrefix) else model
         with torch.inference_mode(), on_input(network, self._consumer, lambda y: pooled.append(self._pooled(y))):

@@ -92,7 +92,7 @@ def calibration_images(model: nn.Module, batches: Iterable[list[tuple[Domain, Te
 
 
 def calibration_steps(model: nn.Module, batches: Iterable[Tensor]) -> Generator[None, None, None]:
-    """Re-estimate a network's own BatchNorm statistics in place; yields after every batch, and restores the modes."""
+    """Re-estimate a network's BatchNorm statistics in place; yields after every batch, restores train or eval mode."""
     layers = _norms(model)
     modes = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]

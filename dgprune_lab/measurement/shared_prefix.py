@@ -28,7 +28,7 @@ class SharedPrefix:
 
 
 def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) -> SharedPrefix | None:
-    """Return the shared prefix of a private copy in eval mode, verified on a few images to give the same logits."""
+    """Return the shared prefix of a network, verified to keep the logits of a few images; None if there is none."""
     order = list(run_order(model, example).order)
     consumers = {name for group in graph.groups for name in group.consumer_inputs}
     first = next((k for k, name in enumerate(order) if name in consumers), 0)
@@ -75,9 +75,9 @@ def prefix_output(model: nn.Module, prefix: SharedPrefix, images: Tensor) -> Ten
 
 
 class AfterPrefix(nn.Module):
-    """A pruned network that takes the dense output of its prefix and selects the channels that the mask keeps.
+    """A pruned network that takes the dense network's prefix output and selects the channels that the mask keeps.
 
-    The prefix of `network`, a private copy, is replaced.
+    The prefix layers of `network`, a private copy, are replaced.
     """
 
     def __init__(self, network: nn.Module, prefix: SharedPrefix, *, mask: Mask) -> None:
