@@ -21,7 +21,7 @@ Views = dict[str, GroupView]
 
 
 def reversed_scorer(scorer: Scorer) -> Scorer:
-    """Return `reverse` of a Scorer."""
+    """Return the reversed Scorer; see `reverse`."""
 
     def negated(view: Any, **options: Any) -> Any:
         scores = scorer(view, **options)
@@ -43,7 +43,7 @@ def reversed_scorer(scorer: Scorer) -> Scorer:
 
 
 def hybrid_scorer(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Scorer:
-    """Return `hybrid` of two Scorers."""
+    """Return the combination of two Scorers; see `hybrid`."""
     choice("by", by, By)
     if start is not None and (start < 0 or by == "rank"):
         raise DgpruneError(f"start is the number of a layer, 0 or more, and belongs to by='depth'; got {start}.")
@@ -94,7 +94,7 @@ def _hybrid(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Callable[...,
 
 
 def _expression(scorer: Scorer) -> str:
-    """How a scorer is written inside another expression."""
+    """The Python expression of a scorer inside another expression."""
     return scorer.code or repr(scorer.name)
 
 
@@ -107,12 +107,12 @@ def _scores(scorer: Scorer, views: Views, *, seed: int) -> Mapping[str, Tensor]:
 
 
 def _seen_by(scorer: Scorer, views: Views) -> Views:
-    """Return views that give one part of a hybrid only what it declares itself."""
+    """Return views through which one part of a hybrid can read only what it declares itself."""
     return {name: view.seen_by(scorer) for name, view in views.items()}
 
 
 def _ranks(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Ranks over the whole network in [0, 1], ties sharing their mean rank."""
+    """Ranks of the scores over the whole network, scaled to [0, 1]; ties share their mean rank."""
     flat = torch.cat([value.detach().cpu().double() for value in values.values()])
     ranks = torch.from_numpy(np.asarray(rankdata(flat.numpy()), dtype=np.float64) - 1) / max(len(flat) - 1, 1)
     return dict(zip(values, ranks.split([len(value) for value in values.values()]), strict=True))

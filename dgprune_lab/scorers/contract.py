@@ -22,22 +22,25 @@ class Scorer:
     """A function that gives one number per filter, with what it needs, what it reads and its source.
 
     Attributes:
-        name: as written in tables and calls.
-        function: takes a view of one group (of every group, for level "network") and keyword-only options.
-        needs: parts of the view it uses: weights, mean_map, moments, gate, risk, weight_gradient, model, ...; each
-            method of the view names its need.
-        reads: role ("source" or "target") -> "images" or "labels": what its numbers depend on.
-        level: "group" (a (C,) tensor per call) or "network" (a dict of them, by group name).
+        name: name of the scorer in tables and calls.
+        function: the function, which takes a view of one group (for level "network", a dict of views of all groups)
+            and keyword-only options.
+        needs: parts of the view that the function uses: weights, mean_map, moments, gate, risk, weight_gradient, model,
+            ...; each method of the view names its need.
+        reads: role ("source" or "target") -> "images" or "labels": the data that the scores depend on.
+        level: what the function returns: "group", a (C,) tensor; "network", a dict of such tensors by group name.
         instead: a similar scorer, or its name, that does not read the target.
         cite: the source: paper, section or equation.
         label: name in a menu.
-        draws: whether it is random; it then takes `seed` as a keyword.
-        gathers: options -> the needs that the one pass over each domain must measure; all of `needs` if None.
-        refuses: (views, **options) -> why it cannot run here, in a sentence, or None; called before any pass.
-        control: whether it is a baseline that others should beat.
+        draws: whether the scorer is random; it then takes `seed` as a keyword.
+        gathers: function of the options that returns the needs that the one pass over each domain must measure; None
+            for all of `needs`.
+        refuses: function of (views, **options) that returns in a sentence why the scorer cannot run here, or None;
+            called before any pass.
+        control: whether it is a baseline that other scorers should beat.
         preset: the options that `using` has set.
-        base: the scorer that `using` was first called on.
-        code: the expression that makes it from scorers of the menu, if it was made from them.
+        base: the scorer on which `using` was first called.
+        code: for a scorer made from scorers of the menu, the Python expression that makes it.
     """
 
     name: str
@@ -58,18 +61,18 @@ class Scorer:
 
     @property
     def kind(self) -> Kind:
-        """Its group in the menu: weights, source images, target-aware, controls."""
+        """The scorer's group in the menu: weights, source images, target-aware or controls."""
         if "target" in self.reads:
             return "target"
         return "control" if self.draws or self.control else "source" if self.reads else "weights"
 
     def gathered(self, options: Mapping[str, Any]) -> set[Need]:
-        """Return what the one pass over a domain must measure for these options."""
+        """Return the needs that the one pass over a domain must measure for these options."""
         needs = self.needs if self.gathers is None else self.gathers(**options)
         return {need for need in needs if need not in APART}
 
     def takes_labels(self, options: Mapping[str, Any]) -> bool:
-        """Return whether the labels it declares are needed with these options, according to `gathers`."""
+        """Return whether these options need the labels that the scorer declares, according to `gathers`."""
         gathered = self.gathered(options)
         known = self.gathers is not None and gathered and "removal" not in self.needs
         return "labels" in self.reads.values() and not (known and not gathered & LABELLED)
@@ -81,13 +84,13 @@ class Scorer:
 
     @property
     def formula(self) -> str:
-        """What the docstring says between its first line and what it returns."""
+        """The docstring between its first line and "Returns"."""
         rest = " ".join((self.function.__doc__ or "").strip().split("\n")[1:]).split("Returns")[0].split("Source:")[0]
         return " ".join(rest.split())
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
-        """Its keyword-only parameters."""
+        """The keyword-only parameters of the function."""
         parameters = inspect.signature(self.function).parameters
         return {key: value for key, value in parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
 
@@ -95,7 +98,7 @@ class Scorer:
         """Return the same scorer with other defaults, under a name that shows them: `dss[site=conv_output]`.
 
         Raises:
-            DgpruneError: an option it does not take.
+            DgpruneError: an option that the scorer does not take.
         """
         options = {key: value for key, value in self.settled(options).items() if key in options}
         base = self.base or self
@@ -117,10 +120,10 @@ class Scorer:
         )
 
     def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options it runs with, its defaults filled in.
+        """Return all options that the scorer runs with, defaults included.
 
         Raises:
-            DgpruneError: an option it does not take, or of another kind than its hint.
+            DgpruneError: an option that the scorer does not take, or a value of another kind than its type hint.
         """
         known = self.options
         for key in options:
@@ -151,10 +154,10 @@ def scorer(
     gathers: Callable[..., tuple[Need, ...]] | None = None,
     refuses: Callable[..., str | None] | None = None,
 ) -> Callable[[Function], Scorer]:
-    """Make a plain function a Scorer. It registers nothing: pass the result, or list it in `dg.SCORERS`.
+    """Turn a function into a Scorer. Nothing is registered: pass the result to calls, or list it in `dg.SCORERS`.
 
-    Args: as the attributes of `Scorer`; unless given, `reads` is nothing, `label` the name, and `cite` the docstring's
-    paragraph from "Source:" on.
+    Args: those of the attributes of `Scorer`. By default `reads` is nothing, `label` the name, and `cite` the paragraph
+    of the docstring from "Source:" on.
 
     Raises:
         DgpruneError: no docstring, an unknown need, a role that is neither source nor target, positional options.
@@ -189,7 +192,7 @@ def scorer(
 
 
 def _source(function: Function) -> str:
-    """What the docstring says after "Source:"."""
+    """The paragraph of the docstring after "Source:"."""
     paragraph = (function.__doc__ or "").partition("Source:")[2].split("\n\n")[0]
     return " ".join(paragraph.split()).rstrip(".")
 
@@ -216,7 +219,7 @@ Entry = TypeVar("Entry")
 
 
 class Menu(Mapping[str, Entry], Generic[Entry]):
-    """A fixed table of named entries; an unknown name is refused with the nearest known one."""
+    """A fixed table of named entries; for an unknown name the error suggests the nearest known one."""
 
     def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
         self._kind, self._entries = kind, dict(entries)

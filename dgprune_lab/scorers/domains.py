@@ -22,7 +22,7 @@ _NEEDS: tuple[Need, ...] = (*MAP_NEEDS.values(), "class_map", "paired", "shifted
 
 
 def _gathers(*, site: Site = "activation", pairing: Pairing = "means", **_: object) -> tuple[Need, ...]:
-    """The maps of one site; where some are 1 x 1, the means per predicted class come from the same pass."""
+    """The need for the maps of one site; if some are 1 x 1, the means per predicted class come from the same pass."""
     need = MAP_NEEDS.get((site, pairing == "all_pairs"))
     return ("class_map",) if need is None or pairing == "paired" else (need, "class_map")
 
@@ -58,18 +58,19 @@ def dss(
 ) -> Tensor:
     """Cosine between a filter's mean maps on a source and on a target; dissimilar filters are removed first.
 
-    <M_S, M_T> / (|M_S| |M_T|), M = the mean map over images (H x W, not pooled); 0 where a map is zero. Without names
+    <M_S, M_T> / (|M_S| |M_T|), M = the mean map over images (H x W, not pooled); 0 where a map is zero. Without names,
     the mean over all pairs of a source and a target. It reads target images: target-aware. `site` "activation" is the
-    map right behind the ReLU (or what stands there; of a residual stream, behind the sum), before any pooling;
-    "consumer_input" the map that the next layer reads, after pooling; "conv_output" the raw convolution output (mean
-    over the convolutions that produce the filter). Where the activation cannot be found, the consumer input is
-    compared, and a note says so. `pairing` "means" compares mean maps; "all_pairs" means of unit maps, the mean cosine
-    over all pairs of images; "paired" the i-th image with the i-th, in a separate pass. Where the map is 1 x 1 a cosine
-    is meaningless: the vector of mean outputs per predicted class replaces it, with a note, or `flat="refuse"`.
+    map right behind the ReLU or other activation (of a residual stream, behind the sum), before any pooling;
+    "consumer_input" the map that the next layer gets, after pooling; "conv_output" the raw convolution output (mean
+    over the convolutions that produce the filter). If the activation cannot be found, the consumer input is compared,
+    and a note tells the user. `pairing` "means" compares mean maps; "all_pairs" compares means of unit maps, which is
+    the mean cosine over all pairs of images; "paired" compares the i-th images of both domains, in a separate pass.
+    Where the map is 1 x 1 a cosine is meaningless: the vector of mean outputs per predicted class replaces the map,
+    with a note, or with `flat="refuse"` an error.
     Returns (C,) in [-1, 1], in [0, 1] after a ReLU. Source: Sun 2023, Pruning for Better Domain Generalizability,
     ICML SCIS, arXiv:2306.13237, the domain similarity score, and its code, which on digits compares the maps behind the
-    ReLU and on ResNet-50 the raw convolution outputs, and scores the images of the test split that accuracy is then
-    reported on (`split="test"` or "report"); here the split `score` is read.
+    ReLU and on ResNet-50 the raw convolution outputs, and scores on the images of the test split on which accuracy is
+    then reported (`split="test"` or "report"); here the split `score` is read.
     """
     choice("pairing", pairing, Pairing)
     _note_site(view, site)
@@ -93,11 +94,11 @@ def dss_sources(
     site: Site = "activation",
     flat: Flat = "predicted_class",
 ) -> Tensor:
-    """Cosine between a filter's mean maps on two sources, or on a shifted copy; dissimilar filters are removed first.
+    """Cosine between a filter's mean maps on two sources (or a shifted copy); dissimilar filters are removed first.
 
-    As `dss`, over all pairs of sources: their mean, or their minimum; no target is read. With one source, or where
-    `shift` names an entry of `data.SHIFTS`, each source is compared with a shifted copy of it ("noise" unless named;
-    it must not be the target's own shift, or it leaks information about the target).
+    As `dss`, but the mean or the minimum over all pairs of sources; no target is read. With one source, or if `shift`
+    names an entry of `data.SHIFTS`, each source is compared with a shifted copy of itself ("noise" unless named; it
+    must not be the target's own shift, which would leak information about the target).
     Returns (C,) in [-1, 1]. Source: after Sun 2023, Pruning for Better Domain Generalizability, ICML SCIS,
     arXiv:2306.13237; comparing sources instead of source and target is ours.
     """
@@ -112,7 +113,7 @@ def dss_sources(
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
-    """Return (C,) the cosine of the rows of two (C, ...) float64 tensors; 0 where one of them is zero."""
+    """Return the cosine (C,) between the rows of two (C, ...) float64 tensors; 0 where one row is zero."""
     a, b = first.flatten(1), second.flatten(1)
     scale = a.norm(dim=1) * b.norm(dim=1)
     return torch.where(scale > 0, (a * b).sum(1) / scale.clamp_min(torch.finfo(scale.dtype).tiny), 0).clamp(-1, 1)
@@ -127,7 +128,7 @@ def _similarity(
     pairing: Pairing = "means",
     shift: str | None = None,
 ) -> Tensor:
-    """(C,) similarity of a pair of domains; with a shift, of a domain and its shifted copy."""
+    """(C,) similarity of each filter's maps on a pair of domains; with a shift, on a domain and its shifted copy."""
     choice("flat", flat, Flat)
     first, second = pair
     if _is_flat(view, site):
@@ -144,7 +145,7 @@ def _similarity(
 
 
 def _too_few(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site, shift: str | None) -> str:
-    """Why the predicted classes cannot replace a map here, and what can be done."""
+    """The message why means per predicted class cannot replace a map here, and what can be done."""
     where = f"{pair[0]!r} and its copy with {shift}" if pair[0] == pair[1] else f"{pair[0]!r} and {pair[1]!r}"
     wider = _wider_site([view])
     other_site = f"site={wider!r}, " if wider else ""
@@ -156,7 +157,7 @@ def _too_few(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site,
 
 
 def _note_site(view: GroupView, site: Site) -> None:
-    """Say where other numbers than the maps of this site are compared."""
+    """Issue a note if other values than the maps of this site are compared."""
     choice("site", site, Site)
     if site == "activation" and not view.activation_found:
         note(

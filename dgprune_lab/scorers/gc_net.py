@@ -21,16 +21,16 @@ _STEADY = 1e-3  # a standard deviation below it counts as 0
 def correlation(sums: CoMoments, *, signed: bool = False, shuffled: bool = False) -> Tensor:
     """Return the mean over classes of the (absolute) Pearson correlation of each filter with each output of a layer.
 
-    (E[xy] - E[x] E[y]) / (s_x s_y) over the images of a class, 0 where s_x or s_y, population standard deviations, is
+    (E[xy] - E[x] E[y]) / (s_x s_y) over the images of a class; 0 where s_x or s_y, population standard deviations, is
     below 1e-3. Classes with fewer than 3 images are left out.
 
     Args:
-        sums: of A filters and B outputs of a layer that reads them.
-        signed: mean of the correlations themselves instead of their absolute values.
-        shuffled: use the random pairing of images in `sums`: the null level.
+        sums: co-moments of A filters with B outputs of a layer that consumes them.
+        signed: average the correlations themselves instead of their absolute values.
+        shuffled: use the randomly paired images in `sums`, which gives the null level.
 
     Returns:
-        (A, B) float64 in [0, 1], or in [-1, 1] when signed; of the shuffled pairing at most 64 x 64 of them.
+        (A, B) float64 in [0, 1], or in [-1, 1] if `signed`; for the random pairing at most (64, 64).
 
     Raises:
         DgpruneError: no class has 3 images.
@@ -55,9 +55,10 @@ def correlation(sums: CoMoments, *, signed: bool = False, shuffled: bool = False
 
 
 def expected_null(images: Tensor, *, signed: bool = False) -> float:
-    """Return the expected |correlation| of independent responses, averaged over classes as `correlation` does.
+    """Return the expected |correlation| of independent responses, averaged over classes as in `correlation`.
 
-    About sqrt(2 / pi) / sqrt(n) of one class of n images; a mean of K signed ones shrinks further, by sqrt(K).
+    About sqrt(2 / pi) / sqrt(n) for one class of n images; with `signed`, the mean over K classes is smaller by a
+    factor of about sqrt(K).
     """
     counts = images[images >= MIN_IMAGES].double()
     spread = counts.reciprocal().sum().sqrt() / len(counts) if signed else counts.rsqrt().mean()
@@ -65,10 +66,10 @@ def expected_null(images: Tensor, *, signed: bool = False) -> float:
 
 
 def note_if_few(images: Mapping[str, Sequence[int]]) -> None:
-    """Note where the smallest class that counts has fewer than 200 images.
+    """Issue a note if the smallest class that is used has fewer than 200 images.
 
     Args:
-        images: domain -> images per class.
+        images: domain -> number of images of each class.
     """
     smallest = {name: min(count for count in counts if count >= MIN_IMAGES) for name, counts in images.items()}
     name = min(smallest, key=smallest.__getitem__)
@@ -82,7 +83,7 @@ def note_if_few(images: Mapping[str, Sequence[int]]) -> None:
 
 
 def _centre_and_scale(sums: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of (2, C) sums and sums of squares; an infinite scale where nothing changes."""
+    """Mean and standard deviation from (2, C) sums and sums of squares; infinite deviation where nothing varies."""
     mean, square = sums / count
     scale = (square - mean.square()).clamp_min(0).sqrt()
     return mean, torch.where(scale < _STEADY, torch.inf, scale)
@@ -122,16 +123,17 @@ def _refuses(views: dict[str, GroupView], *, by_class: bool = True, **_: object)
 def gc_net(
     views: dict[str, GroupView], *, direction: Direction = "out", by_class: bool = True, signed: bool = False
 ) -> dict[str, Tensor]:
-    """Mean |correlation| with the outputs of the layers that read the filter; weakly connected ones are removed first.
+    """Mean |correlation| with the outputs of the layers that consume a filter; weakly connected are removed first.
 
     rho_ij = mean over sources (equal weight) and classes of |Pearson(a_i, a_j)|, a = spatial mean of a raw convolution
-    output (of a linear layer its output); 0 where a standard deviation is below 1e-3; classes with fewer than 3 images
-    are left out. "out": mean of rho_ij over the outputs j of all layers that read filter i; "in": mean of rho_ki over
-    the filters k that the producers of i read; "both": the mean of the two. Where one does not exist (the first layer
-    reads no filter; a group that only grouped convolutions read) the other is taken. `by_class=False` correlates over
-    all images and reads no label; `signed` leaves out the absolute value. What is consecutive: `dg.gc_net`.
-    Returns (C,) per layer, in [0, 1], or [-1, 1] when signed. A note gives the null level of |rho| under 200 images a
-    class. Source: Wisell and Yasaei Sekeh 2024, Ghost-Connect Net, Neural Processing Letters 57(5), arXiv:2411.09199;
+    output (for a linear layer, its output); 0 where a standard deviation is below 1e-3; classes with fewer than 3
+    images are left out. "out": mean of rho_ij over the outputs j of all layers that consume filter i; "in": mean of
+    rho_ki over the filters k that the producers of i consume; "both": the mean of the two. Where one does not exist
+    (the first layer consumes no filter; a group may be consumed only by grouped convolutions) the other is taken.
+    `by_class=False` correlates over all images and reads no label; `signed` leaves out the absolute value. `dg.gc_net`
+    says which layers are consecutive. Returns (C,) per layer, in [0, 1], or [-1, 1] if signed. A note gives the null
+    level of |rho| if a class has fewer than 200 images.
+    Source: Wisell and Yasaei Sekeh 2024, Ghost-Connect Net, Neural Processing Letters 57(5), arXiv:2411.09199;
     only the abstract is available, the channel form and the filter score are our reconstruction.
     """
     choice("direction", direction, Direction)
@@ -145,7 +147,7 @@ def gc_net(
 
 
 def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -> dict[tuple[str, str], Tensor]:
-    """(group, layer that reads it) -> (A, B) mean over the sources."""
+    """(group, layer that consumes it) -> correlations (A, B), averaged over the sources."""
     sources = next(iter(views.values())).sources
     rho: dict[tuple[str, str], Tensor] = {}
     images: dict[str, list[int]] = {}
@@ -163,13 +165,13 @@ def _connections(views: dict[str, GroupView], *, by_class: bool, signed: bool) -
 
 
 def _outgoing(view: GroupView, rho: Mapping[tuple[str, str], Tensor]) -> Tensor:
-    """(C,) mean over all outputs that read the filter; NaN where none does."""
+    """(C,) mean correlation over all outputs that consume the filter; NaN where there are none."""
     parts = [rho[view.name, layer] for layer in view.pairs]
     return torch.cat(parts, dim=1).mean(1) if parts else torch.full((view.filters,), torch.nan, dtype=torch.float64)
 
 
 def _incoming(view: GroupView, rho: Mapping[tuple[str, str], Tensor]) -> Tensor:
-    """(C,) mean over all filters that its producers read; NaN where they read none."""
+    """(C,) mean correlation over all filters that the filter's producers consume; NaN where there are none."""
     total, count = torch.zeros(2, view.filters, dtype=torch.float64)
     for (_, layer), part in rho.items():
         for positions, filters in view.places_on(layer):

@@ -1,4 +1,4 @@
-"""Scorers of the gradient of the risk on source images and labels."""
+"""Scorers that use the gradient of the risk on source images and labels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def taylor(view: GroupView) -> Tensor:
     """First-order effect on the source risk of closing a gate on the output; small effects are removed first.
 
     |dR/dz| at z = 1 = |sum y dR/dy|, R = mean over sources (equal weight) of the mean cross-entropy on their score
-    split; the gate comes after BatchNorm and a coupled group has one. Returns (C,) >= 0.
+    split; the gate comes after BatchNorm, and coupled layers share one gate. Returns (C,) >= 0.
     Source: Molchanov et al. 2019, Importance Estimation for Neural Network Pruning, CVPR, equation 8 (gate form);
-    theirs squares per batch, ours takes the whole split at once.
+    they average squares over batches, here the gradient is over the whole split.
     """
     return view.over_sources(view.gate).abs()
 
@@ -26,6 +26,6 @@ def taylor_weight(view: GroupView) -> Tensor:
 
     sum |w dR/dw| over every layer that produces the filter, R as in `taylor`. Returns (C,) >= 0.
     Source: Molchanov et al. 2019, Importance Estimation for Neural Network Pruning, CVPR, section 3.1, with absolute
-    values as Torch-Pruning's default Taylor importance.
+    values as in Torch-Pruning's default Taylor importance.
     """
     return (view.weight * view.over_sources(view.weight_gradient)).abs().sum(1)

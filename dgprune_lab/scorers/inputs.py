@@ -1,4 +1,4 @@
-"""What a scorer's view reads: the interface, which `study.ScorerInputs` implements."""
+"""The interface from which a scorer's view reads; `study.ScorerInputs` implements it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ MAP_NEEDS: dict[tuple[Site, bool], Need] = {
     ("conv_output", False): "conv_map",
     ("conv_output", True): "conv_unit_map",
 }
-"""(site, whether each image's map is normalised) -> the need that holds the mean maps."""
+"""(site, whether each image's map is normalised first) -> the need that holds the mean maps."""
 
 
 class Inputs(Protocol):
-    """What views read, measured on demand; `study.ScorerInputs` is one.
+    """The data that views read, measured on demand; `study.ScorerInputs` implements it.
 
     Attributes:
         model: the network; a private copy where the scorer may read it.
-        graph: its groups.
+        graph: the filter groups of the network.
         domains: name -> domain, with its role.
         split: the split that scorers read.
         example: (1, C, H, W) zeros of the size the network takes.
-        touched: filled while scorers read: domain -> images or labels.
+        touched: domain -> "images" or "labels", filled while scorers read.
         shapes: group -> the shapes of its maps at each site.
-        ending_in_relu: names of the layers whose output goes straight into ReLUs.
+        ending_in_relu: names of the layers whose output goes only into ReLUs.
     """
 
     model: nn.Module
@@ -52,9 +52,9 @@ class Inputs(Protocol):
         ...
 
     def paired(self, first: str, second: str, *, site: Site) -> Mapping[str, Tensor]:
-        """Return group -> (C,) mean cosine of the i-th images' maps."""
+        """Return group -> (C,) mean over i of the cosine between a filter's maps on the i-th images of two domains."""
         ...
 
     def removal(self, domain: str) -> Mapping[str, Tensor]:
-        """Return group -> (C,) change of the mean risk when a filter (its unit) is removed."""
+        """Return group -> (C,) change of the domain's mean risk when the filter's unit is removed."""
         ...

@@ -1,4 +1,4 @@
-"""The menu of scorers: every built-in scorer, and how a scorer is looked up and run."""
+"""The menu of built-in scorers, and how a scorer is looked up and run."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ SCORERS: Menu[Scorer] = Menu("scorer", {scorer.name: scorer for scorer in _LISTE
 
 
 def resolve(scorer: str | Scorer) -> Scorer:
-    """Return a scorer by name, or the Scorer itself.
+    """Return the scorer of this name; a Scorer is returned as it is.
 
     Raises:
-        DgpruneError: a name that is not on the menu (with the nearest that is), or a function without the decorator.
+        DgpruneError: a name that is not in the menu (the message suggests the nearest), or a function without the
+            decorator.
     """
     if isinstance(scorer, Scorer):
         return scorer
@@ -45,9 +46,9 @@ def resolve(scorer: str | Scorer) -> Scorer:
 
 @public
 def reverse(scorer: str | Scorer) -> Scorer:
-    """Return the same scorer with its sign changed: the filters it would keep are removed first. A control.
+    """Return a scorer with the opposite sign, which removes first what the given scorer keeps: a control.
 
-    It reads what the scorer reads, takes its options, and is target-aware if the scorer is.
+    The reversed scorer reads the same data and takes the same options, and is target-aware if the given one is.
 
     >>> import dgprune_lab as dg
     >>> dg.reverse("dss").name
@@ -63,16 +64,16 @@ def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None
     """Combine two scorers: `a` in the early layers and `b` in the later ones, or the mean of their ranks.
 
     "depth": filters of layers before number `start` (from 0, in the order of execution; half of the layers if None)
-    are scored by `a`, the others by `b`. "rank": the mean of both ranks. In both, scores are replaced by ranks scaled
-    to [0, 1] over the whole network, so that two scorers can be compared; within a layer "depth" keeps the order of
-    the scorer that is used. Each runs with its own defaults (`scorer.using(...)` for others); a seed goes to both.
-    It reads what either reads, and is target-aware if one is.
+    are scored by `a`, the others by `b`. "rank": the score is the mean of both ranks. In both cases scores are replaced
+    by ranks over the whole network, scaled to [0, 1], so that two scorers can be compared; within a layer, "depth"
+    keeps the order of the scorer that is used. Each scorer runs with its own defaults (set others with
+    `scorer.using(...)`); a seed goes to both. The result reads what either reads, and is target-aware if one is.
 
     Source: Wisell, Yasaei Sekeh 2024 (arXiv:2411.09199) prune early layers by magnitude and later ones by connectivity;
     any two scorers, and ranks over the network, are ours.
 
     Raises:
-        DgpruneError: `by` is neither; a negative start, or one for "rank".
+        DgpruneError: `by` is neither "depth" nor "rank"; a negative `start`, or a `start` given for "rank".
 
     >>> import dgprune_lab as dg
     >>> dg.hybrid("l1", "taylor", by="depth").name
@@ -85,7 +86,7 @@ def hybrid(a: str | Scorer, b: str | Scorer, *, by: By, start: int | None = None
 
 
 def refusal(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> str | None:
-    """Return why a scorer cannot run on these inputs, in a sentence, or None; checked without any pass."""
+    """Return in a sentence why a scorer cannot run on these inputs, or None; no pass is needed for this."""
     if scorer.refuses is None:
         return None
     try:
@@ -95,10 +96,10 @@ def refusal(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> st
 
 
 def run(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> Scores:
-    """Return the scores of every group, with what was read for them.
+    """Run a scorer, and return its scores for every group with a record of what it read.
 
     Raises:
-        DgpruneError: a wrong shape, a non-finite number, or a read that was not declared.
+        DgpruneError: scores of a wrong shape or not finite, or a read that the scorer does not declare.
     """
     views = _views(scorer, inputs)
     if scorer.level == "network":
@@ -119,7 +120,7 @@ def _views(scorer: Scorer, inputs: Inputs) -> dict[str, GroupView]:
 
 
 def _checked(value: Any, group: str) -> Tensor:
-    """What a scorer returned for one group, as a float64 tensor on the CPU."""
+    """The scores that a scorer returned for one group, checked, as a float64 tensor on the CPU."""
     if not isinstance(value, Tensor):
         raise DgpruneError(
             f"a scorer must return a tensor, one number per filter; for {group!r} it gave {type(value).__name__}."

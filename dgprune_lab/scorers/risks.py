@@ -25,7 +25,7 @@ def _gathers(*, mode: Mode = "additive", **_: object) -> tuple[Need, ...]:
 
 
 def one_source(views: dict[str, GroupView], **_: object) -> str | None:
-    """Return why a comparison of sources cannot run, where there is only one."""
+    """Return why sources cannot be compared if there is only one, otherwise None."""
     sources = next(iter(views.values())).sources
     return None if len(sources) > 1 else "it compares at least two sources, and there is one."
 
@@ -55,7 +55,7 @@ def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta:
 
 
 def combined(mean: Effects, spread: Effects, *, mode: Form, beta: float) -> dict[str, Tensor]:
-    """Return the two effects as one score, by layer; note where the variance term is negligible."""
+    """Return layer -> (C,) score from the two effects; issue a note if the variance term is negligible."""
     if mode == "additive":
         first, second = squared_over_mean(mean), squared_over_mean(spread)
         _note_if_negligible(first, second, beta=beta)
@@ -67,10 +67,10 @@ def combined(mean: Effects, spread: Effects, *, mode: Form, beta: float) -> dict
 
 
 def terms(views: dict[str, GroupView], *, removed: bool) -> tuple[Effects, Effects]:
-    """Return, per layer, (C,) the effect on the mean and on the population variance of the source risks.
+    """Return layer -> (C,) effects on the mean, and on the population variance, of the source risks.
 
-    Their derivatives by the gate; or, `removed`, minus the changes when a filter is removed, which the
-    derivative approximates.
+    The effects are the derivatives by the gate; if `removed`, minus the changes when the filter is removed, which the
+    derivatives approximate.
     """
     first = next(iter(views.values()))
     risks = torch.tensor([first.risk(source) for source in first.sources], dtype=torch.float64)
@@ -88,9 +88,9 @@ def terms(views: dict[str, GroupView], *, removed: bool) -> tuple[Effects, Effec
 
 
 def share(first: Effects, second: Effects) -> float:
-    """Return the median over the filters of second / (first + second), both >= 0: the weight of the second term.
+    """Return the weight of the second term: the median over filters of second / (first + second), both >= 0.
 
-    Filters of which both are 0 have no share: they are dead, however much the risks differ.
+    Filters for which both terms are 0 are left out: they are dead, however much the risks differ.
     """
     a, b = torch.cat(list(first.values())), torch.cat(list(second.values()))
     alive = a + b > 0
@@ -112,14 +112,14 @@ def _squared(effects: Effects) -> dict[str, Tensor]:
 
 
 def squared_over_mean(effects: Effects) -> dict[str, Tensor]:
-    """Return the squares divided by their mean over the whole network."""
+    """Return layer -> the squares of the effects, divided by their mean over the whole network."""
     squares = _squared(effects)
     mean = max(float(torch.cat(list(squares.values())).mean()), _TINY)
     return {name: value / mean for name, value in squares.items()}
 
 
 def _gates(view: GroupView) -> Tensor:
-    """(E, C) gate gradients per source."""
+    """(E, C) gradient by the gate of each filter on each source."""
     return torch.stack([view.gate(source) for source in view.sources])
 
 
@@ -134,8 +134,9 @@ def _gates(view: GroupView) -> Tensor:
 def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
     """Agreement of the sources on the sign of the gate gradient; filters without agreement are removed first.
 
-    |mean_e sign g_e|, equal weight per source; ties (with two sources it is 0 or 1) are broken by |mean_e g_e|, scaled
-    by its largest value in the network to less than one step. Returns (C,) in [0, 1 + 1/(2E)] per layer, E sources.
+    |mean_e sign g_e|, equal weight per source; ties (with two sources it is 0 or 1) are broken by adding |mean_e g_e|,
+    scaled by its largest value in the network to less than one step. Returns (C,) in [0, 1 + 1/(2E)] per layer, E
+    sources.
     Source: Parascandolo et al. 2021, Learning explanations that are hard to vary, ICLR, section 3 (AND-mask), where it
     masks gradients; as a filter score it is ours.
     """
@@ -150,9 +151,9 @@ def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
 def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: float = 1e-12) -> Tensor:
     """Signal-to-noise ratio of the gate gradient over the sources; filters with a low ratio are removed first.
 
-    (mean_e g_e)^2 / (Var_e g_e + eps), population variance, equal weight per source. Both signs are defended in the
-    literature: `keep` "high" keeps the filters with a steady effect, "low" those with an unsteady one (the negative
-    is returned). Returns (C,). Source: after Liu et al. 2020, Understanding why neural networks generalize well through
+    (mean_e g_e)^2 / (Var_e g_e + eps), population variance, equal weight per source. The literature argues for both
+    signs: `keep` "high" keeps the filters with a high ratio, "low" those with a low ratio (the negative ratio is the
+    score). Returns (C,). Source: after Liu et al. 2020, Understanding why neural networks generalize well through
     GSNR, ICLR, definition 1; over domains instead of samples it is ours.
     """
     choice("keep", keep, Keep)

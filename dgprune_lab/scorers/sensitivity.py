@@ -1,4 +1,4 @@
-"""Scorers of how strongly a filter's effect on the true class's logit differs between two domains."""
+"""Scorers that measure how strongly a filter's effect on the true class's logit differs between two domains."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def sensitivity(
     """Minus the effect size of source vs target on a filter's attribution; the most sensitive are removed first.
 
     -|d|, d = Cohen's d matched by true class (`stats.matched_d`) of a_i = sum over positions of y dl/dy, l the logit of
-    image i's true class, y the filter's output: gradient x activation. Without names the mean of |d| over all pairs of
-    a source and a target. A filter without any spread in either domain whose attribution still differs counts as the
-    most sensitive of the network. It reads target labels: target-aware. `diagnostics.sensitivity` gives the same d
+    image i's true class, y the filter's output: gradient x activation. Without names, the mean of |d| over all pairs of
+    a source and a target. A filter whose attribution differs between the domains without varying in either gets the
+    lowest score of the network. It reads target labels: target-aware. `diagnostics.sensitivity` computes the same d
     with intervals, by Captum. Returns (C,) <= 0 per layer. Source: gradient x activation, Shrikumar et al. 2016,
     arXiv:1605.01713; effect size, Cohen 1988, chapter 2; as a filter score it is ours.
     """
@@ -54,7 +54,7 @@ def sensitivity(
 def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> dict[str, Tensor]:
     """Minus the effect size between sources on a filter's attribution; the most sensitive are removed first.
 
-    As `sensitivity`, over all pairs of sources: the mean of |d|, or the largest. No target is read.
+    As `sensitivity`, but the mean or the largest |d| over all pairs of sources. No target is read.
     Returns (C,) <= 0 per layer. Source: gradient x activation, Shrikumar et al. 2016, arXiv:1605.01713; effect size,
     Cohen 1988, chapter 2; as a filter score, between sources, it is ours.
     """

@@ -20,11 +20,13 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
 
     Args:
         importance: an instance of any `tp.importance` class.
-        name: for tables; the class name if None.
-        gradients: whether it reads `.grad`; it then holds the gradient of the mean source risk, and labels were read.
+        name: name of the scorer in tables; None for the name of the class.
+        gradients: whether the importance reads `.grad`; it then finds the gradient of the mean source risk there, and
+            labels count as read.
 
     Raises:
-        DgpruneError: when scoring, if the importance gives nothing for a group, or reads gradients undeclared.
+        DgpruneError: when scoring, if the importance returns nothing for a group, or reads gradients without
+            `gradients=True`.
     """
 
     @scorer(
@@ -53,7 +55,7 @@ def from_torch_pruning(importance: Callable[..., Any], *, name: str | None = Non
 
 
 def _of_group(view: GroupView, importance: Callable[..., Any], *, graph: Any, gradients: bool) -> Tensor:
-    """One number per filter of a group, by an importance of Torch-Pruning."""
+    """The (C,) scores of a group's filters, computed by an importance of Torch-Pruning."""
     name, root = type(importance).__name__, view.model.get_submodule(view.name)
     handler = graph.get_pruner_of_module(root).prune_out_channels
     try:

@@ -1,4 +1,4 @@
-"""What a scorer can read: one group, read-only, and only what the scorer declared."""
+"""The view through which a scorer reads one group: read-only, and only what the scorer has declared."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Parts = TypeVar("Parts", ClassMap, ClassMoments, CoMoments, Moments)
 
 
 class GroupView:
-    """One group as a scorer sees it. Reading what the scorer did not declare raises.
+    """One group as a scorer sees it. Reading data that the scorer has not declared raises a DgpruneError.
 
     Attributes:
-        name: of the group's first layer.
-        filters: their number C.
-        depth: position in the order of execution, from 0.
-        consumers: names of the layers that read it.
-        sources, targets: names of the domains whose role the scorer declared.
+        name: name of the group, that is, of its first layer.
+        filters: number of filters C.
+        depth: position of the group in the order of execution, from 0.
+        consumers: names of the layers that consume the group's output.
+        sources, targets: names of the domains with this role; empty if the scorer has not declared the role.
     """
 
     def __init__(self, scorer: Scorer, group: FilterGroup, *, inputs: Inputs) -> None:
@@ -59,7 +59,7 @@ class GroupView:
         """(C, B) float64: gamma of each of the group's B BatchNorms.
 
         Raises:
-            DgpruneError: the group has none.
+            DgpruneError: the group has no BatchNorm.
         """
         return self._norms("weight", [layer for _, layer, _ in self._members("weight")])
 
@@ -77,22 +77,22 @@ class GroupView:
 
     @property
     def ends_in_relu(self) -> bool:
-        """Whether everything that produces the group's output goes straight into a ReLU."""
+        """Whether the output of every layer that produces the group's output goes straight into a ReLU."""
         self._check_need("weights")
         return set(self._group.ends) <= self._inputs.ending_in_relu
 
     def places(self, site: Site) -> int:
-        """Number of positions of a filter's smallest map at a site; of a linear layer those at its consumer's input."""
+        """Number of positions in a filter's smallest map at a site; for a linear layer, at its consumer's input."""
         sites = self._inputs.shapes[self.name].sites
         return min(math.prod(shape[1:]) for shape in sites[site] or sites["consumer_input"])
 
     @property
     def activation_found(self) -> bool:
-        """Whether the map behind the activation is known; else the consumer input replaces it."""
+        """Whether the map behind the activation was found; if not, the consumer input replaces it."""
         return self._inputs.shapes[self.name].activation_found
 
     def class_counts(self, domain: str) -> Tensor:
-        """(K,) images of each class in the split that scorers read."""
+        """(K,) number of images of each class in the split that scorers read."""
         self._check_read(domain, "labels")
         labels, rows = self._inputs.domains[domain].labels, self._inputs.domains[domain].rows(self._inputs.split)
         assert labels is not None
@@ -108,28 +108,29 @@ class GroupView:
             site: "activation", right behind the activation and before any pooling; "consumer_input", the input of the
                 last layer that reads the group; or "conv_output", raw convolution outputs.
             unit: each image's map divided by its Euclidean norm before the mean.
-            shift: on a copy of the domain changed by this entry of `data.SHIFTS`, with its default strength.
+            shift: an entry of `data.SHIFTS`; the maps are then those on a copy of the domain, shifted by it with the
+                default strength.
         """
         maps = self._read(MAP_NEEDS[site, unit], domain, shift=shift)[self.name]
         return tuple(part.clone() for part in (maps if isinstance(maps, tuple) else (maps,)))
 
     def mean_map(self, domain: str) -> Tensor:
-        """(C, H, W) float64 mean output on a domain."""
+        """(C, H, W) float64 mean map over the images of a domain, at the consumer input."""
         return self.maps(domain)[0]
 
     def class_map(self, domain: str, *, shift: str | None = None) -> ClassMap:
-        """Mean output per class that the network itself predicts."""
+        """Mean output of each filter over the images of each class that the network predicts."""
         return _cloned(self._read("class_map", domain, shift=shift)[self.name])
 
     def paired_cosine(self, first: str, second: str, *, site: Site = "consumer_input") -> Tensor:
-        """(C,) mean cosine of a filter's maps on the i-th image of one domain and the i-th of another."""
+        """(C,) mean over i of the cosine between a filter's maps on the i-th images of two domains."""
         self._check_need("paired")
         for domain in (first, second):
             self._check_read(domain, "images")
         return self._inputs.paired(first, second, site=site)[self.name].clone()
 
     def moments(self, domain: str) -> Moments:
-        """Mean, mean |y|, mean square and share of zeros on a domain, each (C,)."""
+        """Mean, mean |y|, mean square and share of zeros of the output over a domain, each (C,)."""
         return _cloned(self._read("moments", domain)[self.name])
 
     def gate(self, domain: str) -> Tensor:
@@ -137,7 +138,7 @@ class GroupView:
         return self._read("gate", domain)[self.name].clone()
 
     def class_gate(self, domain: str) -> ClassMoments:
-        """Per true class, mean and variance over images of the filter's gate derivative of that class's logit."""
+        """Mean and variance, over the images of each true class, of that class's logit's derivative by the gate."""
         return _cloned(self._read("class_gate", domain)[self.name])
 
     def risk(self, domain: str) -> float:
@@ -145,33 +146,33 @@ class GroupView:
         return self._read("risk", domain)
 
     def removal(self, domain: str) -> Tensor:
-        """(C,) change of the domain's mean risk when a filter is removed, one network per filter."""
+        """(C,) change of the domain's mean risk when a filter is removed; evaluates one network per filter."""
         self._check_need("removal")
         self._check_read(domain, "labels")
         return self._inputs.removal(domain)[self.name].clone()
 
     def co_moments(self, domain: str, *, layer: str, by_class: bool) -> CoMoments | None:
-        """Sums of products of this group's responses with the outputs of a layer that reads it; None for no pair."""
+        """Co-moments of this group's responses with those of a layer that consumes it; None if they are no pair."""
         sums = self._read("class_co_moments" if by_class else "co_moments", domain).get((self.name, layer))
         return None if sums is None else _cloned(sums)
 
     @property
     def pairs(self) -> tuple[str, ...]:
-        """Names of the layers that read the group and mix its filters; of each, co-moments can be read."""
+        """Names of the layers that consume the group and mix its filters; co-moments can be read for each of them."""
         listed = pairs(self._inputs.model, self._inputs.graph)
         return tuple(layer for group, layer in listed if group.name == self.name)
 
     def co_moments_refused(self, *, tables: int) -> str | None:
-        """Why this many tables of co-moments per pair are too large in this network, or None."""
+        """Why this many tables of co-moments per pair are too large for this network, or None."""
         model = self._inputs.model
         return too_large(model, pairs(model, self._inputs.graph), tables=tables)
 
     def seen_by(self, scorer: Scorer) -> GroupView:
-        """The view of the same group for another scorer, with what that one declares."""
+        """The view of the same group for another scorer: it can read what that scorer declares."""
         return GroupView(scorer, self._group, inputs=self._inputs)
 
     def places_on(self, layer: str) -> list[tuple[Tensor, Tensor]]:
-        """Positions on a layer's output axis and the filters of this group there; empty if it produces none of them."""
+        """Positions on a layer's output axis and the group's filters there; empty if it produces none of them."""
         return produced(self._group, layer)
 
     def weight_gradient(self, domain: str) -> Tensor:
@@ -179,13 +180,13 @@ class GroupView:
         return self._rows(self._read("weight_gradient", domain).__getitem__)
 
     def over_sources(self, read: Callable[[str], Tensor]) -> Tensor:
-        """Mean over the sources, each with equal weight, of what `read(domain)` gives."""
+        """Mean of `read(domain)` over the sources, with equal weight."""
         if not self.sources:
             raise DgpruneError(f"scorer {self._scorer.name!r} needs a source; the study has none that it may read.")
         return torch.stack([read(domain) for domain in self.sources]).mean(0)
 
     def generator(self, seed: int) -> torch.Generator:
-        """A separate generator for this group and seed."""
+        """A separate random generator for this group and seed."""
         return generator("scorer", seed, self.name)
 
     @property
@@ -201,7 +202,7 @@ class GroupView:
         return self._inputs.example
 
     def fill_gradients(self) -> None:
-        """Write the gradient of the mean source risk into `.grad` of the private copy, for code that reads it there."""
+        """Write the gradient of the mean source risk into `.grad` of the private copy, where other code may read it."""
         gradients = [self._read("weight_gradient", domain) for domain in self.sources]
         for name, parameter in self.model.named_parameters():
             if all(name in gradient for gradient in gradients):
@@ -221,7 +222,7 @@ class GroupView:
             )
 
     def _check_read(self, domain: str, what: What) -> None:
-        """Note that a domain is read, if the scorer declared it."""
+        """Record that a domain is read; refuse it if the scorer has not declared this."""
         if domain not in self._inputs.domains:
             raise unknown("domain", domain, self._inputs.domains)
         role = self._inputs.domains[domain].role or "source"
@@ -235,7 +236,7 @@ class GroupView:
             self._inputs.touched[domain] = what
 
     def _read(self, need: Need, domain: str, *, shift: str | None = None) -> Any:
-        """What the statistics of a domain hold under a need, if the scorer declared it."""
+        """The statistics of a domain for one need; refuse a need that the scorer has not declared."""
         self._check_need(need)
         self._check_read(domain, "labels" if need in LABELLED else "images")
         if shift is not None:
@@ -250,7 +251,7 @@ class GroupView:
                 yield member, layer, self._inputs.model.get_submodule(layer)
 
     def _by_filter(self, member: Member, tensor: Tensor) -> Tensor:
-        """(C, K) float64 entries of a tensor that belong to each filter."""
+        """(C, K) float64: the entries of a tensor that belong to each filter."""
         tensor = tensor.detach().double().cpu().movedim(member.axis, 0)
         flat = tensor.reshape(len(tensor), -1)
         return flat.new_zeros(self.filters, flat.shape[1]).index_copy_(0, member.filters, flat[member.positions])

@@ -40,7 +40,7 @@ def l2(view: GroupView) -> Tensor:
 
 
 def _without_norm(views: dict[str, GroupView]) -> str | None:
-    """Raise if a group has no BatchNorm, by reading its scale."""
+    """Refuse groups without BatchNorm, by reading their scale."""
     for view in views.values():
         _ = view.scale
     return None
@@ -57,7 +57,7 @@ def bn_scale(view: GroupView) -> Tensor:
 
 
 def _without_relu(views: dict[str, GroupView]) -> str | None:
-    """Return why, for the first layer whose BatchNorm is followed by anything but a ReLU."""
+    """Return why the scorer cannot run if the BatchNorm of a layer is followed by anything but a ReLU, or None."""
     for name, view in views.items():
         _ = view.end_norms
         if not view.ends_in_relu:
@@ -99,10 +99,10 @@ def fpgm(view: GroupView) -> Tensor:
 def lamp(view: GroupView) -> Tensor:
     """Squared norm over the summed squared norms of all filters at least as large; small shares are removed first.
 
-    |w_c|^2 / sum_{j: |w_j| >= |w_c|} |w_j|^2, j in the same layer; its largest filter has 1, so scores are comparable
-    between layers. Returns (C,) in [0, 1].
+    |w_c|^2 / sum_{j: |w_j| >= |w_c|} |w_j|^2, j in the same layer; a layer's largest filter has 1, so scores are
+    comparable between layers. Returns (C,) in [0, 1].
     Source: Lee et al. 2021, Layer-adaptive Sparsity, ICLR, equation 3, on filters instead of single weights; filters
-    of one size get one score.
+    of equal norm get the same score.
     """
     squares = view.weight.square().sum(1)
     ordered = squares.sort().values
