@@ -1,4 +1,4 @@
-"""A cache bounded in bytes, and fingerprints that notice a network changed in place."""
+"""A cache with a limit in bytes, and values that change when a network is changed in place."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Key = tuple[Hashable, ...]
 
 
 class Cache:
-    """Values by key, the least recently used evicted first; safe to use from several threads.
+    """Values by key; the least recently used are evicted first. Safe to use from several threads.
 
     Args:
-        limit: bytes in all; the newest value stays even if it is larger.
+        limit: total bytes of the values; the newest value stays even if it is larger.
 
     Attributes:
-        lock: held while the cache changes; the study holds it while it reads its network anew.
+        lock: held while the cache changes; the study holds it while it takes a new snapshot of its network.
     """
 
     def __init__(self, *, limit: int) -> None:
@@ -33,7 +33,7 @@ class Cache:
         self.lock = Lock()
 
     def get(self, key: Key) -> Any:
-        """Return the value, or None."""
+        """Return the value of this key, or None."""
         with self.lock:
             if key not in self._entries:
                 return None
@@ -47,7 +47,7 @@ class Cache:
             return None if key is None else self.get(key)
 
     def put(self, key: Key, value: Any, *, size: int) -> None:
-        """Keep a value of `size` bytes."""
+        """Store a value of `size` bytes under this key."""
         with self.lock:
             self._size += size - self._entries.pop(key, (None, 0))[1]
             self._entries[key] = (value, size)
@@ -71,9 +71,10 @@ class Cache:
 
 
 def stamp(model: nn.Module) -> tuple[object, ...]:
-    """Return a cheap value that changes with any weight or layer: address, version and sums of each tensor; layers.
+    """Return a value, cheap to compute, that changes with any weight or layer.
 
-    A plain sum would miss filters that are swapped without a new version: a sample is summed with weights.
+    It holds the layers and, of each tensor, address, version and sums. A plain sum would miss filters that are swapped
+    without a new version, so a sample of the values is summed with weights too.
     """
     tensors = [*model.parameters(), *model.buffers()]
     sums = []

@@ -14,7 +14,7 @@ _DEMOS = {"digits": ("digits", ("mnist", "uci_digits")), "paper": ("lenet_paper"
 
 @public
 def demo(name: Literal["digits", "paper"] = "digits") -> Study:
-    """A trained network with its domains, ready to prune; nothing is downloaded.
+    """Return a study of a trained network with its domains, ready to prune; nothing is downloaded.
 
     Args:
         name: "digits": five convolutions with BatchNorm, trained on `mnist` and `uci_digits`; "paper": the LeNet of
@@ -41,7 +41,7 @@ def demo(name: Literal["digits", "paper"] = "digits") -> Study:
 
 @public
 def training_seeds() -> list[Study]:
-    """The same LeNet trained with three seeds (initial weights, order of the images), each as a separate study.
+    """Return three studies of one LeNet trained with different seeds (initial weights, order of the images).
 
     Sources `mnist` and `uci_digits`, target `mnist_m`.
 

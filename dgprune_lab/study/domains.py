@@ -1,4 +1,4 @@
-"""The domains of a study in their roles, once they are known to fit together, and where they are evaluated."""
+"""The domains of a study, checked to fit together, with their roles; the device of a study in words."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..core import DgpruneError, Domain, check_class_names, threads
 def in_roles(
     sources: Sequence[Domain], targets: Sequence[Domain], *, device: torch.device
 ) -> tuple[tuple[Domain, ...], tuple[Domain, ...]]:
-    """Return sources and targets in their roles, on a device.
+    """Return sources and targets with their roles set, on a device.
 
     Raises:
-        DgpruneError: no source, two domains of one name, images of several sizes, classes numbered differently.
+        DgpruneError: no source, two domains with one name, images of several sizes, classes numbered differently.
     """
     if not sources:
         raise DgpruneError("a study needs at least one source, a domain the network was trained on.")

@@ -32,19 +32,19 @@ _DEPTH, _MOST = 12, 20_000
 
 @dataclass
 class Fingerprint:
-    """A hash of values, and the objects in it that are told apart by identity: keep them as long as the hash."""
+    """A hash of values, and the objects that count in it by identity: keep these objects as long as the hash."""
 
     key: str = ""
     held: list[object] = field(default_factory=list)
 
 
 def fingerprint(*values: Any) -> Fingerprint:
-    """Return a hash that changes with the values and, where they are functions, with what these read.
+    """Return a hash that changes with the values and, if they are functions, with the variables that these read.
 
-    Numbers, texts, arrays, tensors, tables and containers of them count by content, networks by their weights, other
+    Numbers, texts, arrays, tensors, tables and containers of these count by content, networks by their weights, other
     objects by identity and their attributes. A function of the user counts by its code, defaults, enclosing variables,
-    and the global variables that it or a function inside it names, recursively; one of a library by identity, its
-    enclosing variables and defaults.
+    and the global variables that it or a function inside it names, recursively; a function of a library counts by
+    identity, enclosing variables and defaults.
 
     >>> share = 1
     >>> before, share = fingerprint(lambda: share).key, 2
@@ -192,7 +192,7 @@ def _globals(code: types.CodeType) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=512)
 def _attributes(code: types.CodeType) -> tuple[str, ...]:
-    """All names in a function, those of attributes among them, sorted."""
+    """All names in a function, including names of attributes, sorted."""
     return tuple(sorted(set(code.co_names).union(*map(_attributes, _inner(code)))))
 
 

@@ -41,12 +41,12 @@ class GCNet(nn.Module):
     `allocate(network.scores(), ratio=...)` prunes it, `kernels` maps what was pruned back to the study's network.
 
     Attributes:
-        pairs: in the order of execution.
-        images: source -> images per class that were correlated; one number without classes.
-        options: by_class, signed, split.
-        reads: what was read, {"mnist/score": "labels"}.
-        graph: the groups of the network.
-        magnitude: pair -> (outputs, filters) L1 norm of the kernel between two filters.
+        pairs: the pairs of consecutive layers, in the order of execution.
+        images: source -> number of images of each class over which rho was computed; one number without classes.
+        options: the values of by_class, signed and split.
+        reads: what was read of each split, {"mnist/score": "labels"}.
+        graph: the filter groups of the network.
+        magnitude: pair -> (outputs, filters) L1 norm of the kernel from each filter to each output.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class GCNet(nn.Module):
             self.register_parameter(pair.name, nn.Parameter(rho[pair.name].clone(), requires_grad=False))
 
     def forward(self, importance: Tensor) -> Tensor:
-        """Propagate an importance of the first group's filters to the last layer.
+        """Propagate the importance of the first group's filters to the outputs of the last layer.
 
-        A layer's output gets the mean of rho times importance over all filters that the layer reads. A group gets the
-        sum over the layers that produce it; one that no measured connection produces has the importance 1. So the
+        The importance of a layer's output is the mean of rho times importance over all filters that the layer consumes.
+        That of a group's filter is the sum over the layers that produce it, or 1 if no measured pair does. So the
         GC-Net of a chain of layers is a chain of linear layers.
 
         Args:
@@ -99,10 +99,10 @@ class GCNet(nn.Module):
         """Return one number per connection, for `allocate`; higher = keep.
 
         Args:
-            weights: "none": rho itself. "rank": the rank of |W| rho within the pair, as a share of its connections;
-                |W| is the L1 norm of the kernel between the two filters.
-            start: name of a layer. Connections into layers that run before it are scored by |W| alone, from it on as
-                `weights` says, all as ranks within their pair, because |W| and rho have no common scale.
+            weights: "none": rho itself. "rank": the rank of |W| rho within the pair, divided by the number of its
+                connections; |W| is the L1 norm of the kernel from the filter to the output.
+            start: name of a layer. Connections into layers that run before it are scored by |W| alone, the others as
+                `weights` says; all are ranked within their pair, because |W| and rho have no common scale.
 
         Returns:
             WeightScores under GC-Net's parameter names, (outputs, filters) each; ranks lie in (0, 1].
@@ -127,7 +127,7 @@ class GCNet(nn.Module):
         return WeightScores("gc_net", values, options=options, reads=self.reads)
 
     def pruned(self, mask: WeightMask) -> GCNet:
-        """Return a GC-Net in which the connections that a mask removes are 0.
+        """Return a copy of the GC-Net in which the connections that a mask removes are 0.
 
         Raises:
             DgpruneError: a mask of another GC-Net.
@@ -138,10 +138,10 @@ class GCNet(nn.Module):
         return twin
 
     def kernels(self, mask: WeightMask) -> WeightMask:
-        """Return the mask of the network's weights that follows from a mask of connections, for `masked`.
+        """Turn a mask of connections into a mask of the study network's weights, for `masked`.
 
-        Connection (j, i) stands for every weight of the kernel W[j, i, :, :]; of a linear layer after a flatten, for
-        all columns of filter i in row j. Weights that no connection stands for are kept.
+        Connection (j, i) stands for every weight of the kernel W[j, i, :, :]; in a linear layer after a flatten, for
+        all columns of filter i in row j. Weights for which no connection stands are kept.
 
         Raises:
             DgpruneError: a mask of another GC-Net.
@@ -160,12 +160,12 @@ class GCNet(nn.Module):
         return WeightMask(keep, mask.ratio_requested, scope=mask.scope, scorer=mask.scorer, reads=mask.reads)
 
     def rho(self, name: str) -> Tensor:
-        """Return (outputs, filters) the connections of a pair by its name; masked ones are 0 after `masked`."""
+        """Return the connections rho of the pair of this name, (outputs, filters); 0 where `masked` removed them."""
         return getattr(self, name)
 
     @property
     def smallest(self) -> int:
-        """Images of the smallest class that was correlated, over all sources."""
+        """Number of images of the smallest class that was used, over all sources."""
         return min(count for counts in self.images.values() for count in counts if count >= MIN_IMAGES)
 
     @property
@@ -174,7 +174,7 @@ class GCNet(nn.Module):
         return {pair.name: Spread.of(self.rho(pair.name)) for pair in self.pairs}
 
     def summary(self) -> str:
-        """Return a line per pair, and what it means where the connections hardly differ."""
+        """Return a text with a line per pair; where the connections hardly differ it says what this means."""
         lines = [f"{pair.group} to {pair.layer}: {pair.words(self.spread[pair.name])}" for pair in self.pairs]
         if any(NEARLY in line for line in lines):
             lines.append(
@@ -205,7 +205,7 @@ class GCNet(nn.Module):
 
     @property
     def _layers(self) -> list[str]:
-        """The layers that read a group, in the order of execution."""
+        """Names of the layers that consume a group, in the order of execution."""
         return list(dict.fromkeys(pair.layer for pair in self.pairs))
 
     def _check_fits(self, mask: WeightMask) -> None:
@@ -225,7 +225,7 @@ def input_positions(group: FilterGroup, layer: str) -> Iterator[tuple[int, Tenso
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """The share of the values that are at most each, in (0, 1]."""
+    """For each value, the share of all values that are at most as large, in (0, 1]."""
     flat = values.flatten()
     below = torch.searchsorted(flat.sort().values, flat, right=True)
     return (below.double() / flat.numel()).view(values.shape)

@@ -17,19 +17,19 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
     """Measure the GC-Net of a study's network: the correlations between consecutive layers on the sources.
 
     rho_ij = mean over sources (equal weight) and classes of |Pearson(a_i, a_j)|, a = spatial mean of a raw convolution
-    output (of a linear layer its output), 0 where a standard deviation is below 1e-3; classes with fewer than 3 images
-    are left out. No target is read.
+    output (for a linear layer, its output); 0 where a standard deviation is below 1e-3; classes with fewer than 3
+    images are left out. No target is read.
 
-    Which layers are consecutive, and what a layer reads, follows the dependency graph: through normalisation,
-    activations, pooling and flattening. After a residual addition the response of a filter is the sum of the raw
-    outputs of all convolutions that the stream adds up there; after a depthwise convolution it is its output;
-    through a concatenation a layer makes a pair with each group. Grouped convolutions make no pair as consumers.
+    The dependency graph says which layers are consecutive: a layer consumes filters through normalisation, activations,
+    pooling and flattening. After a residual addition, the response of a filter is the sum of the raw outputs of all
+    convolutions that the stream adds up there; after a depthwise convolution, it is that convolution's output. Behind a
+    concatenation a layer makes a pair with each group. Grouped convolutions make no pair as consumers.
 
     Args:
-        study: model and domains.
-        by_class: within each true class; over all images together, which reads no label, if False.
-        signed: the mean of the correlations instead of their absolute values.
-        split: the split of the sources that is read, noted in the provenance.
+        study: the network and its domains.
+        by_class: correlate within each true class; if False, over all images together, which reads no label.
+        signed: average the correlations themselves instead of their absolute values.
+        split: the split of the sources that is read; the provenance records it.
 
     Returns:
         A GCNet, whose `pairs` hold the null level of rho.
@@ -70,7 +70,7 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
 
 
 class _Connections:
-    """One pair's connections, and those of the random pairing, summed over the sources."""
+    """The correlations of one pair of layers, and those with randomly paired images, summed over the sources."""
 
     def __init__(self, group: str, layer: str) -> None:
         self.group, self.layer, self.sources = group, layer, 0
@@ -105,7 +105,7 @@ def _named(listed: list[tuple[FilterGroup, str]]) -> dict[str, tuple[FilterGroup
 
 
 def _kernel_norms(model: nn.Module, group: FilterGroup, *, layer: str) -> Tensor:
-    """(outputs, filters) L1 norm of the weights between them."""
+    """(outputs, filters) L1 norm of the weights from each filter of the group to each output of the layer."""
     parts = []
     for axis, positions, filters in input_positions(group, layer):
         norms = model.get_parameter(f"{layer}.weight").detach().abs().double().cpu().movedim(axis, 1)

@@ -1,4 +1,4 @@
-"""Studies in pickles and deep copies: what they are made of travels, locks and cached results do not."""
+"""Studies in pickles and deep copies: the arguments are copied, locks and cached results are not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .study import Study
 
 
 class _Trial(pickle.Pickler):
-    """A pickler that leaves out the numbers, to find out at no cost whether the rest can be pickled."""
+    """A pickler that leaves out arrays and tensors, to find out cheaply whether everything else can be pickled."""
 
     def persistent_id(self, obj: Any) -> str | None:
         return "numbers" if isinstance(obj, Tensor | np.ndarray) else None

@@ -1,4 +1,4 @@
-"""The cells of a row that describe a mask, its provenance, or all sources together; names of several studies."""
+"""The columns of a row that describe a mask, its provenance, or all sources together; names of several studies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .study import Study
 
 
 def mask_columns(mask: Mask) -> dict[str, Any]:
-    """Return the cells of a row that describe its mask."""
+    """Return the columns of a row that describe its mask."""
     return {
         "scorer": mask.scorer,
         "ratio_requested": mask.ratio_requested,
@@ -22,18 +22,18 @@ def mask_columns(mask: Mask) -> dict[str, Any]:
 
 
 def batchnorm_cell(study: Study, batchnorm: str) -> str | None:
-    """Return the cell of the column `batchnorm`: the setting, or nothing for a network without BatchNorm."""
+    """Return the value of the column `batchnorm`: the setting, or None for a network without BatchNorm."""
     return batchnorm if study.has_batchnorm else None
 
 
 def remaining_cost(mask: Mask) -> list[tuple[str, int, str]]:
-    """Return (metric, value, unit) of the size and cost under a mask."""
+    """Return (metric, value, unit) for the number of filters, parameters, MACs and bytes that a mask leaves."""
     units = {"filters": "count", "parameters": "count", "macs": "per image", "bytes": "bytes"}
     return [(metric, getattr(mask.cost, metric), unit) for metric, unit in units.items()]
 
 
 def mask_provenance(provenance: Provenance, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Provenance:
-    """Return the provenance of a network after this mask, and after recalibration where there is BatchNorm."""
+    """Return the provenance of a network pruned by this mask and, if `batchnorm` says so, recalibrated."""
     provenance = provenance.adding("scorer", mask.reads)
     if batchnorm != "recalibrate" or not study.has_batchnorm:
         return provenance
@@ -42,7 +42,7 @@ def mask_provenance(provenance: Provenance, mask: Mask, *, batchnorm: BatchNorm,
 
 
 def pooled(study: Study, split: str, *, images: int | None, reads: Mapping[str, Seen] | None = None) -> dict[str, Any]:
-    """Return the cells of a row about one split of all sources together, with the most any stage has seen of them."""
+    """Return the columns of a row about one split of all sources pooled; seen_by_* hold the most seen of any source."""
     provenance, order = study.provenance.adding("scorer", reads or {}), get_args(Seen)
     seen = {
         column: max((provenance.seen(stage, domain.name, split) for domain in study.sources), key=order.index)
@@ -62,7 +62,7 @@ def checked_tolerances(tolerance: float | Sequence[float]) -> list[float]:
     """Return one or several tolerances as a list.
 
     Raises:
-        DgpruneError: none, or one that is not a positive number.
+        DgpruneError: no tolerance, or one that is not a positive number.
     """
     listed = [tolerance] if isinstance(tolerance, int | float) else list(dict.fromkeys(tolerance))
     for value in listed or [0.0]:
@@ -83,10 +83,10 @@ def require_labels(study: Study, split: str) -> None:
 
 
 def labelled_studies(studies: Study | Sequence[Study], split: str, *, what: str) -> list[tuple[str, Study]]:
-    """Return one study or several, each under a unique name, all with labels on this split.
+    """Return (unique name, study) of one or several studies whose loss can be measured on this split.
 
     Raises:
-        DgpruneError: none, or one whose loss cannot be measured; `what` begins the sentence.
+        DgpruneError: no study, or one whose loss cannot be measured; `what` begins the message.
     """
     listed = [studies] if isinstance(studies, Study) else list(studies)
     if not listed:
@@ -97,7 +97,7 @@ def labelled_studies(studies: Study | Sequence[Study], split: str, *, what: str)
 
 
 def network_names(studies: Sequence[Study]) -> list[str]:
-    """Return a different name for every study: a repeated one gets a number, as in "lenet (2)"."""
+    """Return a unique name for every study: a repeated name gets a number, as in "lenet (2)"."""
     names: list[str] = []
     for study in studies:
         count = sum(other.name == study.name for other in studies[: len(names)])

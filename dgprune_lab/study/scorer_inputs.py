@@ -1,4 +1,4 @@
-"""What scorers read of a network on its domains: one pass for the scorers that were chosen, others on demand."""
+"""The data that scorers read: one pass over each domain for the requested scorers, further passes on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .snapshot import Snapshot
 
 
 class ScorerInputs:
-    """What scorers read of one split of the domains, measured when it is read and cached; see `scorers.Inputs`.
+    """The data that scorers read of one split of the domains, measured on first use and cached; see `scorers.Inputs`.
 
     Args:
         snapshot: the network and its domains.
@@ -41,9 +41,9 @@ class ScorerInputs:
         return self._snapshot.once(key, lambda: self._pass(SHIFTS[shift](source), {need}))
 
     def gathered(self, domain: Domain, needs: Set[Need], *, alongside: Set[Need] = frozenset()) -> Statistics:
-        """Return the statistics of one pass over a domain: a cached pass that measured as much, or a new one.
+        """Return the statistics of one pass over a domain: a cached pass that measured all `needs`, or a new one.
 
-        A new one measures `alongside` too.
+        A new pass measures `alongside` too.
         """
         cache, prefix = self._snapshot.cache, ("statistics", self._snapshot.content, domain.key, self.split)
         cached = cache.find(lambda key: key[:4] == prefix and needs <= set(key[4]))  # type: ignore[call-overload]
@@ -79,7 +79,7 @@ class ScorerInputs:
         return self._snapshot.once(("removal", self.domains[domain].key, self.split), changes)
 
     def _change(self, domain: str, group: FilterGroup, *, full: float) -> Tensor:
-        """(C,) change of a domain's mean risk when a filter, with all filters tied to it, is removed."""
+        """(C,) change of a domain's mean risk when each filter is removed, with all filters tied to it."""
         change = torch.zeros(group.filters, dtype=torch.float64)
         for unit in group.units.unique().tolist() if int(group.units.max()) else ():
             tied = (group.units == unit).nonzero().flatten()

@@ -1,4 +1,4 @@
-"""Scores of several scorers from shared passes, cached by scorer, options and network."""
+"""Scores of several scorers, computed from shared passes and cached by scorer, options and network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROOM = 512 * 2**20  # while scorers run: the co-moments of two sources of a Res
 
 @dataclass(frozen=True)
 class Request:
-    """A scorer with the options and on the split that it runs with."""
+    """A scorer with the options and the split with which it runs."""
 
     scorer: Scorer
     options: Mapping[str, Any]
@@ -29,17 +29,17 @@ class Request:
     def of(
         cls, scorer: Scorer, split: str = "score", *, seed: int = 0, options: Mapping[str, Any] | None = None
     ) -> Request:
-        """Return the request with the scorer's defaults filled in."""
+        """Return a request, with the scorer's default options filled in."""
         drawn = {"seed": seed} if scorer.draws else {}
         return cls(scorer, scorer.settled({**drawn, **(options or {})}), split)
 
     def needs(self, domain: Domain) -> set[Need]:
-        """Return what a pass over this domain must measure; no labels where the scorer declares images only."""
+        """Return the needs that a pass over this domain must measure; none with labels if it declares images only."""
         what = self.scorer.reads.get(domain.role or "source")
         return set() if what is None else self.scorer.gathered(self.options) - (LABELLED if what == "images" else set())
 
     def inputs(self, snapshot: Snapshot) -> ScorerInputs:
-        """Return what the scorer reads; one that reads the network gets a private copy."""
+        """Return the data that the scorer reads; a scorer that reads the network gets a private copy of it."""
         model = snapshot.own_copy() if "model" in self.scorer.needs else None
         return ScorerInputs(snapshot, split=self.split, model=model)
 
@@ -48,7 +48,7 @@ class Request:
         return domain.labels is None and self.scorer.reads.get(domain.role or "source") == "labels"
 
     def refusal(self, snapshot: Snapshot) -> str | None:
-        """Return why the scorer cannot run, in a sentence, or None; checked without a pass over images."""
+        """Return in a sentence why the scorer cannot run, or None; no image is needed for this."""
         scorer, domains = self.scorer, snapshot.domains.values()
         if "target" in scorer.reads and all(domain.role != "target" for domain in domains):
             return "the study has no target."
@@ -62,7 +62,7 @@ class Request:
 
     @cached_property
     def read(self) -> Fingerprint:
-        """The scorer's function with the variables that it reads, and its options, as they are now."""
+        """Fingerprint of the scorer's function, with the variables that it reads now, and of its options."""
         return fingerprint(self.scorer.function, dict(self.options))
 
     def key(self, snapshot: Snapshot) -> Key:
@@ -70,7 +70,7 @@ class Request:
         return ("scores", snapshot.content, self.read.key, repr(self.scorer), self.split)
 
     def scores(self, snapshot: Snapshot) -> Scores:
-        """Return the scores, of the cache or computed."""
+        """Return the scores, from the cache or computed."""
         cached = snapshot.cache.get(self.key(snapshot))
         if cached is None:
             # Keep what is told apart by its id, so that the id is not reused.
@@ -97,7 +97,7 @@ def score_all(
 
 
 def _checked(scores: Scores, snapshot: Snapshot) -> Scores:
-    """Return ready-made scores, once checked to fit the network."""
+    """Return ready-made scores; refuse scores that do not fit the network."""
     fits = {g.name: g.filters for g in scores.graph.groups} == {g.name: g.filters for g in snapshot.graph.groups}
     if not fits:
         raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network.")

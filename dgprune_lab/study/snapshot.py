@@ -18,9 +18,9 @@ from .cache import Cache, Key, content
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The options of `Study.outcomes`; with a layer, of `Study.feature_steps`.
+    """The options of `Study.outcomes`, or with a layer those of `Study.feature_steps`.
 
-    batchnorm: None for the default, "recalibrate" under a mask and "as_is" for the full network.
+    `batchnorm` None stands for the default: "recalibrate" under a mask, "as_is" for the full network.
     """
 
     domain: str
@@ -32,16 +32,16 @@ class Run:
 
 
 class Snapshot:
-    """One state of a network, with its groups and what runs it; results are cached under the network's content.
+    """One state of a study's network, with its groups and evaluator; results are cached under the network's content.
 
     Attributes:
-        network: a copy that shares the weights.
+        network: a copy of the network that shares its weights.
         domains: name -> domain, with its role.
         images: one or two images of the first domain.
-        graph: the groups of the network.
-        evaluator: runs it, pruned by any mask, over the domains.
+        graph: the filter groups of the network.
+        evaluator: runs the network, pruned by any mask, over the domains.
         content: a hash of layers, parameters and buffers.
-        cache: of the study, bounded in bytes.
+        cache: the cache of the study, with a limit in bytes.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Snapshot:
         return deep_copy(self._model).eval().to(self._device)
 
     def once(self, key: Key, compute: Callable[[], Any]) -> Any:
-        """Return the cached value of a key, computed where there is none."""
+        """Return the cached value of a key, or compute and cache it."""
         key = (*key, self.content)
         value = self.cache.get(key)
         if value is None:
@@ -75,7 +75,7 @@ class Snapshot:
         return value
 
     def run(self, mask: Mask | None, run: Run) -> Generator[None, None, Any]:
-        """Return outcomes under a mask, or where a layer is named its features, cached; yields between batches."""
+        """Return the outcomes under a mask, or if a layer is named its features, cached; yields between batches."""
         batchnorm = run.batchnorm or ("as_is" if mask is None else "recalibrate")
         choice("batchnorm", batchnorm, BatchNorm)
         if run.domain not in self.domains:
