@@ -1,4 +1,4 @@
-"""What a training reports while it runs."""
+"""The events that a training run yields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ Moment = Literal["full", "cut", "tuned", "trained"]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchEvent:
-    """A step of the optimiser: epoch and batch from 1, the mean loss before the step, and its learning rate."""
+    """A step of the optimiser.
+
+    Attributes:
+        epoch, epochs: number of the epoch, from 1, and how many there will be.
+        batch, batches: number of the batch, from 1, and how many an epoch has.
+        images: number of images in the batch.
+        loss: mean loss over these images, before the step.
+        lr: learning rate of the step.
+    """
 
     epoch: int
     epochs: int
@@ -29,11 +37,11 @@ class EpochEvent:
     """The end of an epoch.
 
     Attributes:
-        epoch, epochs: from 1, and how many there will be.
-        loss: mean over the images of the epoch, each taken before the step on its batch.
+        epoch, epochs: number of the epoch, from 1, and how many there will be.
+        loss: mean loss over the images of the epoch, each before the step on its batch.
         lr: learning rate of the last step.
-        seconds: spent in training steps so far, without what the consumer does between events.
-        model: the network itself in eval mode, not a copy: evaluate it now, or copy it.
+        seconds: time spent in training steps so far, without the time that the caller takes between events.
+        model: the network itself in eval mode, not a copy: evaluate it at once, or copy it.
     """
 
     epoch: int
@@ -46,13 +54,13 @@ class EpochEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneEvent:
-    """Filters were removed between two epochs: once per round, or at every event of a training with pruning.
+    """Filters were removed: once per round, or at every event of a training run with pruning.
 
     Attributes:
         round, rounds: number of the round or event, from 1, and how many there will be.
-        removed: layer -> filters removed now, numbered as in the original network; empty for the dense control.
-        rows: of the table, for the network right after the removal; empty where it was not measured.
-        so_far: the result, if the run ended here.
+        removed: layer -> indices, in the original network, of the filters removed now; empty for the dense control.
+        rows: rows of the table for the network right after the removal; empty if it was not measured.
+        so_far: the result of the run if it ended here.
     """
 
     round: int
@@ -67,11 +75,11 @@ class StageEvent:
     """The network was measured, or a stage is complete.
 
     Attributes:
-        stage: "full" (before the first removal), "cut", "tuned", or "trained" in a training with pruning.
+        stage: "full" (before the first removal), "cut", "tuned", or "trained" in a training run with pruning.
         round, rounds: number of the last round or event, 0 before the first, and how many there will be.
-        epoch, epochs: epochs trained so far, over all rounds, and how many there will be.
-        rows: of the table; empty where nothing was measured.
-        so_far: the result, if the run ended here.
+        epoch, epochs: number of epochs trained so far, over all rounds, and how many there will be.
+        rows: the new rows of the table; empty if nothing was measured.
+        so_far: the result of the run if it ended here.
     """
 
     stage: Moment

@@ -1,4 +1,4 @@
-"""The one training loop: a generator of events; its consumer decides what is shown and when it ends."""
+"""The training loop: a generator of events, so that the caller decides what is shown and when training ends."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def train(
 ) -> Events:
     """Train a copy of a network on the train splits of the sources.
 
-    The train splits are pooled and shuffled anew in each epoch: every image counts once, so a source with more images
-    weighs more. The argument is unchanged, and so is the global random state between events. On one CPU thread the
-    result is the same to the bit for the same network, sources and options.
+    The train splits are pooled and shuffled again in each epoch: every image counts once, so a source with more images
+    weighs more. The argument stays unchanged, and so does the global random state between events. On one CPU thread the
+    result is bitwise the same for the same network, sources and options.
 
     Args:
-        model: any network that gives logits (B, classes); trained where its parameters are.
+        model: any network that gives logits (B, classes); it is trained on the device of its parameters.
         sources: domains with labels and a `train` split, all of one image size.
-        options: `TrainingOptions()` where None.
-        stage: the stage of the network's provenance that notes the labels; "finetuning" for what follows a pruning.
+        options: the options of training; None for `TrainingOptions()`.
+        stage: the stage of the network's provenance that records the labels; "finetuning" for training after pruning.
 
     Returns:
         A generator of `BatchEvent` and `EpochEvent` that returns the trained network; closing it ends the training.
         `finish` runs it to the end.
 
     Raises:
-        DgpruneError: no source, one without labels or train split, images of two sizes, an unknown augmentation, a
-            model without parameters (all before the first event); labels beyond the outputs, or a loss that is not
-            finite (when it happens).
+        DgpruneError: before the first event: no source, a source without labels or train split, images of two sizes, an
+            unknown augmentation, a model without parameters; during training: labels that the network has no output
+            for, a loss that is not finite.
     """
     options = options or TrainingOptions()
     check_training(model, sources=sources, options=options)
@@ -65,7 +65,7 @@ def train(
 
 
 def check_training(model: nn.Module, *, sources: Sequence[Domain], options: TrainingOptions) -> None:
-    """Refuse arguments with which no training can start; see `train`."""
+    """Refuse arguments with which training cannot start; see `train`."""
     if options.augmentation not in AUGMENTATIONS:
         raise unknown("augmentation", options.augmentation, AUGMENTATIONS)
     _Pool(sources)
@@ -83,7 +83,7 @@ def learning_rate(options: TrainingOptions, *, progress: float) -> float:
     """Return the learning rate at a progress p from 0 to 1 (epochs done / schedule_epochs).
 
     constant: lr; cosine: lr (1 + cos(pi p)) / 2; dss: lr / (1 + 10 p)^0.75 (Sun 2023, arXiv:2306.13237, its code);
-    steps: lr times 0.1 for every milestone (an epoch) that is over.
+    steps: lr times 0.1 for every milestone (an epoch) that has passed.
 
     >>> round(learning_rate(TrainingOptions(lr=0.01, schedule="dss"), progress=0.2), 4)
     0.0044
@@ -97,7 +97,7 @@ def learning_rate(options: TrainingOptions, *, progress: float) -> float:
 
 
 class _Pool:
-    """The train splits of several domains as one set of images, taken batch by batch."""
+    """The train splits of several domains as one set of images, read batch by batch."""
 
     def __init__(self, sources: Sequence[Domain]) -> None:
         if not sources:
@@ -128,13 +128,13 @@ class _Pool:
 
 
 class TrainingLoop:
-    """The state of a training: network, optimiser and random streams, one epoch at a time.
+    """Trains a network one epoch at a time; holds the network, the optimiser and the random streams.
 
     Attributes:
         model: the network, trained in place.
-        done: epochs completed.
+        done: number of completed epochs.
         diverged: whether the loss became infinite or NaN.
-        after_step: called after every step of the optimiser.
+        after_step: function called after every step of the optimiser.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class TrainingLoop:
         """Train one epoch: yield a `BatchEvent` per step and one `EpochEvent`.
 
         Raises:
-            DgpruneError: labels beyond the outputs, or a loss that is not finite.
+            DgpruneError: labels that the network has no output for, or a loss that is not finite.
         """
         options, epoch = self.options, self.done + 1
         order = torch.randperm(len(self.pool.rows), generator=self.streams.order)
@@ -224,7 +224,7 @@ class TrainingLoop:
         return float(loss.detach())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what the next epoch depends on beside network, data and options: tensors, and plain values."""
+        """Return the state that the next epoch needs besides network, data and options: tensors, and plain values."""
         tensors = {f"streams.{name}": state for name, state in self.streams.state().items()}
         values: dict[str, Any] = {"done": self.done, "seconds": self.seconds, "optimiser": {}}
         for number, state in self.optimiser.state_dict()["state"].items():
@@ -236,7 +236,7 @@ class TrainingLoop:
         return tensors, values
 
     def resume(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Continue from `state`; the caller restores the network's own tensors."""
+        """Continue from what `state` returned; the caller must restore the network's own tensors."""
         states: dict[int, dict[str, Any]] = {int(number): dict(state) for number, state in values["optimiser"].items()}
         for key, tensor in tensors.items():
             if key.startswith("optimiser."):
@@ -249,7 +249,7 @@ class TrainingLoop:
 
 
 def _augmented(x: Tensor, options: TrainingOptions, generator: torch.Generator) -> Tensor:
-    """Augment the share of the batch that the options name."""
+    """The batch in which each image is augmented with the probability `augmented_share`."""
     augment = AUGMENTATIONS[options.augmentation]
     if options.augmented_share >= 1:
         return augment(x, generator)

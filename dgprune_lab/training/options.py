@@ -1,4 +1,4 @@
-"""Options of a training."""
+"""Options of training."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _MOST = {"augmented_share": 1, "momentum": 1, "lr": math.inf, "weight_decay": ma
 @public
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Everything that decides a training beside the network and the data; plain values, so that a card can hold them.
+    """All that determines training besides the network and the data, as plain values that a card can hold.
 
     Attributes:
         epochs: passes over the train splits of all sources.
-        batch_size: images per step; the last batch of an epoch may be smaller, and is skipped where it is one image.
+        batch_size: images per step; the last batch of an epoch may be smaller, and is skipped if it is a single image.
         optimiser: "sgd" (with momentum) or "adam".
         lr: initial learning rate.
-        momentum: of sgd; adam ignores it.
+        momentum: momentum of sgd; adam ignores it.
         weight_decay: L2 penalty on every parameter, as PyTorch's optimisers add it to the gradient.
-        schedule: "constant", "cosine" to 0, "dss", or "steps" (a tenth from each of `milestones` on): see
-            `learning_rate`.
-        schedule_epochs: the epochs that the schedule divides by; `epochs` where None. The DSS code fine-tunes 20 epochs
-            and divides by 100.
-        milestones: of "steps": the epochs after which the rate falls to a tenth, ascending.
-        augmentation: a name in `dgprune_lab.data.AUGMENTATIONS`, drawn anew for every image in every epoch.
-        augmented_share: probability that an image of a batch is augmented at all.
+        schedule: learning-rate schedule: "constant", "cosine" to 0, "dss", or "steps" (falls to a tenth at each of
+            `milestones`): see `learning_rate`.
+        schedule_epochs: number of epochs by which the schedule divides; None for `epochs`. The DSS code fine-tunes for
+            20 epochs and divides by 100.
+        milestones: for "steps", the epochs after which the learning rate falls to a tenth, ascending.
+        augmentation: a name in `dgprune_lab.data.AUGMENTATIONS`; drawn for every image in every epoch.
+        augmented_share: probability that an image of a batch is augmented.
         gamma_l1: sparsity of network slimming (Liu et al. 2017, arXiv:1708.06519, section 3): the subgradient
             gamma_l1 * sign(gamma) is added to the gradient of every BatchNorm scale after the backward pass.
-        double_softmax: a softmax before the cross-entropy, which applies a second one, as in the code of the DSS paper
-            (Sun 2023, arXiv:2306.13237); in the loss only, never in the network.
-        dropout: the probability of every nn.Dropout layer (1d to 3d too); unchanged where None.
-        seed: of the order of the images, of the augmentation and of dropout; each has a stream of its own.
+        double_softmax: whether a softmax precedes the cross-entropy, which applies a second one, as in the code of the
+            DSS paper (Sun 2023, arXiv:2306.13237); only in the loss, never in the network.
+        dropout: probability of every nn.Dropout layer (1d to 3d too); None leaves them unchanged.
+        seed: random seed of the order of the images, the augmentation and dropout; each has its own stream.
     """
 
     epochs: int = 20
@@ -79,12 +79,12 @@ class TrainingOptions:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain dictionary, for a card."""
+        """Return the options as a plain dictionary, for a JSON card."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingOptions:
-        """Return the options of a card.
+        """Return the options that a JSON card holds.
 
         Raises:
             DgpruneError: an unknown option.

@@ -1,4 +1,4 @@
-"""Run a training to its end, under a progress bar where one is wanted."""
+"""Run training to its end, with or without a progress bar."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Show = Callable[[RunEvent | None], object]
 
 
 def finish(steps: Generator[Any, None, Result], show: Show = lambda _: None) -> Result:
-    """Run a training to its end and return its result; Ctrl-C between two events acts as it does inside the training.
+    """Run training to its end and return its result; Ctrl-C between two events acts as during a training step.
 
     Args:
         steps: a generator of training events.
-        show: called with every event.
+        show: function called with every event.
     """
     while True:
         try:
@@ -34,7 +34,7 @@ def finish(steps: Generator[Any, None, Result], show: Show = lambda _: None) -> 
 
 @contextmanager
 def event_bar(label: str, *, progress: bool = True) -> Iterator[Show]:
-    """Open a tqdm bar that counts batches; the function it gives is called with every training event."""
+    """Open a tqdm bar that counts batches; yields a function to be called with every training event."""
     from tqdm.auto import tqdm
 
     with tqdm(desc=label, unit="batch", disable=not progress) as bar:
@@ -56,7 +56,7 @@ def event_bar(label: str, *, progress: bool = True) -> Iterator[Show]:
 
 
 def run_events(steps: Generator[Any, None, Any], *, label: str, progress: bool) -> Any:
-    """Run an operation of training and pruning to its end, with a note where it was stopped early."""
+    """Run training with pruning to its end; issue a note if it was stopped early."""
     with event_bar(label, progress=progress) as show:
         result = finish(steps, show)
     if not result.finished and not result.reached.startswith("diverged"):

@@ -40,11 +40,11 @@ def prune_and_tune(
     measure: MeasureWhen = "rounds",
     progress: bool = False,
 ) -> Steps:
-    """Prune in rounds, with fine-tuning on the sources' labels after each.
+    """Prune in rounds, with fine-tuning on the sources' labels after each round.
 
-    Each of T rounds scores the current network, removes r = 1 - (1 - ratio)^(1/T) of the remaining filters, lowest
-    first (per layer floor(r C + 1e-9) of C filters), and trains the smaller network for `epochs` epochs on the train
-    splits of the sources. Filters are removed physically, so the optimiser cannot revive them.
+    Each of T rounds scores the current network, removes the share r = 1 - (1 - ratio)^(1/T) of the remaining filters,
+    lowest scores first (per layer floor(r C + 1e-9) of C filters), and trains the smaller network for `epochs` epochs
+    on the train splits of the sources. Filters are removed physically, so the optimiser cannot revive them.
 
     Source: Sun 2023, arXiv:2306.13237, its code: T = 2 up to 60 %, 3 above; SGD with momentum .9, batches of 32, lr
     .01 / (1 + 10 p)^.75 with p = epoch / 100 starting at 0 in each round. We deviate: the code counts int(r C), which
@@ -80,8 +80,8 @@ def prune_and_tune(
         it measures.
 
     Raises:
-        DgpruneError: an option outside its range, an unknown scorer or one that cannot run here, a source without
-            labels or train split (all before any work); a loss that is not finite.
+        DgpruneError: before any work: an option outside its range, an unknown scorer or one that cannot run here, a
+            source without labels or train split; during training: a loss that is not finite.
     """
     ratio, rounds = checked_ratio(ratio), rounds_of(ratio, rounds)
     options = options or FINETUNING
@@ -124,7 +124,7 @@ def _check_epochs(epochs: int, options: TrainingOptions) -> None:
 
 
 def rounds_of(ratio: float, rounds: int | None = None) -> int:
-    """Return the number of rounds: as given, else by the paper's rule, 2 up to 60 % and 3 above.
+    """Return the number of rounds: as given, or by the paper's rule, 2 for ratios up to 60 % and 3 above.
 
     >>> rounds_of(0.6), rounds_of(0.7), rounds_of(0.7, 1)
     (2, 3, 1)

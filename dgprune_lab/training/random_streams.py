@@ -1,4 +1,4 @@
-"""The random numbers of one training: private streams, whose states can be saved and restored."""
+"""The random numbers of one training run: private streams, whose states can be saved and restored."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _PLAIN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 class Streams:
-    """The random streams of one training, with different seeds derived from one.
+    """The random streams of one training run, with different seeds derived from one seed.
 
     Attributes:
-        order: of the images, on the CPU.
-        augmentation: on the network's device.
-        dropout: of the network's dropout layers, on its device. A training in a background thread needs it: other
-            cells draw from the global generators meanwhile.
-        noise: of everything else that the network draws from PyTorch's global generators. Networks with functional
-            dropout or stochastic depth need it to be reproducible.
+        order: generator for the order of the images, on the CPU.
+        augmentation: generator for the augmentation, on the network's device.
+        dropout: generator for the network's dropout layers, on its device. Training in a background thread needs it,
+            because other cells draw from the global generators at the same time.
+        noise: stream for everything else that the network draws from PyTorch's global generators. Networks with
+            functional dropout or stochastic depth need it to be reproducible.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class Streams:
         return {**states, **noise, "noise.used": torch.tensor(self.noise.used)}
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from `state`."""
+        """Set the streams to the states that `state` returned."""
         for name in ("order", "augmentation", "dropout"):
             getattr(self, name).set_state(state[name])
         self.noise.states = [state[f"noise.{k}"] for k in range(len(self.noise.states))]
@@ -55,10 +55,10 @@ class _Noise:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Let the global generators continue this stream, and restore them afterwards.
+        """Within the block, let the global generators continue this stream; restore them afterwards.
 
-        Once a step has drawn nothing they are left alone: restoring them would undo what another cell draws while the
-        training runs in a background thread.
+        As soon as a step draws nothing, the global generators are left alone: restoring them would undo the draws of
+        another cell while training runs in a background thread.
         """
         if not self.used:
             yield
@@ -74,13 +74,13 @@ class _Noise:
 
 
 def dropouts(model: nn.Module) -> list[_DropoutNd]:
-    """Return the dropout layers that can draw from a private generator."""
+    """Return the dropout layers of a network that can draw from a private generator."""
     return [module for module in model.modules() if type(module) in _PLAIN]  # pyright: ignore[reportReturnType]
 
 
 @contextmanager
 def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iterator[None]:
-    """Let these dropout layers draw from this generator instead of the global one.
+    """Within the block, let these dropout layers draw from this generator instead of the global one.
 
     A layer in training mode is set to eval mode, where it is the identity, and a hook before it applies the dropout.
     """
@@ -97,7 +97,7 @@ def drawn_from(generator: torch.Generator, layers: Sequence[_DropoutNd]) -> Iter
 
 
 def _dropping(generator: torch.Generator) -> Callable[..., Any]:
-    """Return a hook that drops single values (Dropout) or whole maps (Dropout1d to 3d) and rescales the rest."""
+    """Return a hook that sets single values (Dropout) or whole maps (Dropout1d to 3d) to 0 and rescales the others."""
 
     def hook(layer: _DropoutNd, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = inputs[0]
@@ -110,12 +110,12 @@ def _dropping(generator: torch.Generator) -> Callable[..., Any]:
 
 
 def draws_by_itself(model: nn.Module, images: Tensor, *, training: bool) -> bool:
-    """Return whether a network draws outside its dropout layers (functional dropout): whether two passes differ.
+    """Return whether a network draws random numbers outside its dropout layers: whether two passes differ.
 
     Args:
-        model: a private copy; its mode and buffers change.
-        images: a few.
-        training: in training mode, else in eval mode.
+        model: a private copy of the network; its mode and buffers change.
+        images: a few images.
+        training: whether to test in training mode instead of eval mode.
     """
     model.train(training)
     devices = [images.device] if images.device.type == "cuda" else []

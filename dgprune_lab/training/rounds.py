@@ -1,4 +1,4 @@
-"""The rounds of pruning with fine-tuning: what one run does, step by step, and its result so far."""
+"""Rounds of pruning with fine-tuning: the steps of a run, and its result so far."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Tuned:
     Attributes:
         network: pruned and fine-tuned, in eval mode, with its provenance and the mask of every round; `dg.save` takes
             it.
-        mask: all rounds in one, with the filter numbers of the original network.
+        mask: the mask of all rounds together, with the filter indices of the original network.
         table: accuracy and loss per domain, and size and cost, at every stage; extra columns round, epoch, stage and
             score_split (empty where the scorer reads no images).
         card: the options of the run, for `dg.save(tuned.network, path, card=tuned.card)`.
-        finished: False where the run was stopped; the network is then that of the last completed stage.
-        reached: the last completed stage, "round 2 of 2, tuned".
+        finished: False if the run was stopped; the network is then that of the last completed stage.
+        reached: the last completed stage, such as "round 2 of 2, tuned".
     """
 
     network: nn.Module = field(repr=False)
@@ -108,19 +108,19 @@ class Plan:
         return 1 - (1 - self.ratio) ** (1 / self.rounds)
 
     def ratio_requested(self, number: int) -> float:
-        """Return the share that the first `number` rounds remove."""
+        """Return the share of the filters that the first `number` rounds together should remove."""
         return self.ratio if number == self.rounds else 1 - (1 - self.share) ** number
 
     def scorer_seed(self, number: int) -> int:
-        """Return one seed per round: with the same one, a random scorer would favour the same filters again."""
+        """Return the scorer's seed of a round; with one seed for all, a random scorer would keep the same filters."""
         return self.seed if number == 1 else seeded("scorer", self.seed, number)
 
     def options_of(self, number: int) -> TrainingOptions:
-        """Return the options of a round's fine-tuning: another order of images in each, the same for every scorer."""
+        """Return the options of a round's fine-tuning; the order of images differs by round, but not by scorer."""
         return replace(self.options, epochs=self.epochs, seed=seeded("tuning", self.seed, self.options.seed, number))
 
     def recalibrated(self, network: nn.Module) -> nn.Module:
-        """Return a network with its BatchNorm statistics re-estimated, where the plan says so and there are any."""
+        """Return the network, with its BatchNorm statistics re-estimated if the plan says so and it has any."""
         wanted = self.batchnorm == "recalibrate" and self.study.has_batchnorm
         return recalibrate(network, self.study.sources) if wanted else network
 
@@ -144,7 +144,7 @@ class Run:
         self.round = self.epoch = 0
 
     def so_far(self, *, finished: bool = False) -> Tuned:
-        """Return the result if the run ended now."""
+        """Return the result that the run would have if it ended now."""
         table = tidy(self.rows, extra=EXTRA)
         return Tuned(
             network=self.network,
@@ -175,7 +175,7 @@ class Run:
         return self.so_far(finished=True)
 
     def _cut(self) -> Iterator[RunEvent | None]:
-        """Score, allocate, remove; the dense control does all but remove."""
+        """Score the filters, allocate, and remove; the dense control removes nothing."""
         plan, study = self.plan, self.plan.study
         network, mask = self.network, self.mask
         if plan.scorer is not None:
@@ -194,7 +194,7 @@ class Run:
         yield PruneEvent(round=self.round, rounds=plan.rounds, removed=removed, rows=rows, so_far=self.so_far())
 
     def _finetune(self) -> Iterator[RunEvent | None]:
-        """Train the network of this round; the stage before stays the result until this one is complete."""
+        """Fine-tune the network of this round; the stage before it stays the result until training is complete."""
         plan = self.plan
         events = train(
             self.network, sources=plan.study.sources, options=plan.options_of(self.round), stage="finetuning"
@@ -215,7 +215,7 @@ class Run:
                     yield self._stage_event(rows, stage="tuned")
 
     def _complete(self, stage: Moment, network: nn.Module, *, mask: Mask) -> Generator[None, None, Rows]:
-        """Measure a stage if its rows are needed, then make it the result so far."""
+        """Measure the network of a stage if its rows are needed, then make it the result so far."""
         rows: Rows = []
         if self.plan.measures(stage, self.round):
             rows = yield from self._measure(stage, network, mask=mask)
@@ -231,7 +231,7 @@ class Run:
         return rows
 
     def _measure(self, stage: Moment, network: nn.Module, *, mask: Mask) -> Generator[None, None, Rows]:
-        """Measure accuracy and loss per domain."""
+        """Measure accuracy and loss of a stage's network on each domain, and its size and cost; return the rows."""
         plan, about, rows = self.plan, self._about(stage, mask), []
         for domain in plan.study.domains:
             if stage == "full":
@@ -246,7 +246,7 @@ class Run:
         return rows
 
     def _about(self, stage: Moment, mask: Mask) -> dict[str, Any]:
-        """Return the cells that all rows of a stage share."""
+        """Return the columns that all rows of a stage share."""
         plan = self.plan
         return {
             **mask_columns(mask),
@@ -273,7 +273,7 @@ class Run:
 
 
 def with_network(study: Study, network: nn.Module) -> Study:
-    """Return a study of the same domains with another network."""
+    """Return a study of another network on the same domains."""
     return Study(
         network,
         sources=study.sources,

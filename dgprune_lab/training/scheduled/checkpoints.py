@@ -1,4 +1,4 @@
-"""The state of a run on disk: safetensors and JSON in one folder, complete after any interruption."""
+"""The state of a run on disk: safetensors and JSON in one folder, always complete, even after an interruption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CARD = "run.json"
 def save_state(folder: Path, *, epoch: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Write FOLDER/epoch_NUMBER.safetensors, then FOLDER/run.json, which names it; then delete older tensors.
 
-    Until the card is written, the folder holds the state before.
+    Until run.json is written, the folder holds the previous state.
 
     Raises:
         DgpruneError: they cannot be written, on a full disk, say.
@@ -34,10 +34,10 @@ def save_state(folder: Path, *, epoch: int, tensors: Mapping[str, Tensor], value
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the tensors and values of the folder; None where it holds no run.
+    """Return the tensors and values that `save_state` wrote into a folder; None if it holds no run.
 
     Raises:
-        DgpruneError: the folder holds something else, or a file that was changed.
+        DgpruneError: the folder holds other files, or a file that was changed.
     """
     if not (folder / _CARD).is_file():
         return None

@@ -1,4 +1,4 @@
-"""The checked options of a training with pruning, and its result."""
+"""The checked options of a training run with pruning, and its result."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ Remove = Literal["smallest", "largest", "random"]
 @public
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PruningRun:
-    """The result of a training with pruning.
+    """The result of a training run with pruning.
 
     Attributes:
-        network: as trained, in eval mode, of its full shape: removed weights are exactly zero. `dg.save` takes it.
-        mask: which of its weights were removed.
-        filters: which of its filters were removed in every layer that writes them.
-        table: the curve: accuracy and loss per domain after every epoch ("trained") and right after every event
-            ("cut"), and the loss of the training; extra columns epoch, stage, event.
-        events: per event and domain the accuracy before and after, their difference and the relative drop; extra
+        network: the trained network in eval mode, with its full shape: removed weights are exactly zero. `dg.save`
+            takes it.
+        mask: which weights of the network were removed.
+        filters: which filters were removed in every layer that produces them.
+        table: the training curve: accuracy and loss per domain after every epoch ("trained") and right after every
+            event ("cut"), and the training loss; extra columns epoch, stage, event.
+        events: for each event and domain, the accuracy before and after, their difference and the relative drop; extra
             columns event, epoch, layers, filters.
-        end: accuracy and loss at the last epoch ("last") and at the one that was best on `split`, the gap between
-            training images and reported ones, and the mean stability; empty until the training is complete.
+        end: accuracy and loss at the last epoch ("last") and at the epoch that was best on `split`, the gap between
+            training images and reported images, and the mean stability; empty until training is complete.
         settings: all options, as plain values.
-        finished: False where it was stopped or diverged; the network is then that of the last complete epoch.
-        reached: that epoch, "epoch 3 of 20".
+        finished: False if the run was stopped or diverged; the network is then that of the last complete epoch.
+        reached: the last complete epoch, such as "epoch 3 of 20".
     """
 
     network: nn.Module = field(repr=False)
@@ -58,22 +59,22 @@ class PruningRun:
         return f"{self.reached}, mean stability {self.stability():.1f} %"
 
     def stability(self, domain: str | None = None) -> float:
-        """Return the mean stability in percent: 100 (1 - mean relative drop over the events), 100 without any event.
+        """Return the mean stability in percent: 100 (1 - mean relative drop over the events); 100 without events.
 
         Args:
-            domain: one of them; where None, the relative drops of all sources are averaged.
+            domain: name of a domain; None averages the relative drops over all sources.
 
         Returns:
-            NaN where accuracy was at chance before every event. Events before the training (epoch 0) do not count.
+            NaN if accuracy was at chance before every event. Events before training (epoch 0) do not count.
 
         Source: Bartoldson et al. 2020, arXiv:1906.03728, section 3.
         """
         return mean_stability(self.events, domain=domain)
 
     def pruned(self) -> nn.Module:
-        """Return the smaller network with the same logits: without the filters that were removed altogether.
+        """Return the smaller network with the same logits, without the filters that every producer has lost.
 
-        A filter of a residual stream can be removed physically only when all layers that write it have lost it.
+        A filter of a residual stream can be removed physically only if all layers that produce it have lost it.
         """
         return prune(self.network, self.filters)
 

@@ -1,4 +1,4 @@
-"""The convolutions that a schedule can name, and the tensor positions of their filters."""
+"""The convolutions that a schedule can name, and where their filters are in the network's tensors."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from ...pruning import shared_copy
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Producer:
-    """A convolution whose filters a schedule can name, and every tensor entry that is zero when one of them is removed.
+    """A convolution that a schedule can name, and the tensor entries that are set to zero when a filter is removed.
 
     Filters are numbered as in the group. A residual stream is a group with several producers. Convolutions whose
     outputs are added in the same sum (a block's last one and the projection on its shortcut) are pruned together; so
     are those of a group with a depthwise convolution.
 
     Attributes:
-        name: its dotted name.
-        group: name of the group that it writes.
-        filters: (N,) the group's filters that it writes.
-        layers: the convolutions that are pruned together, itself included.
-        weights: rows of their weights and biases.
-        norms: scale and shift of the BatchNorms right after them; of all where nothing else writes the group.
-        consumer_inputs: columns of the layers that read the sum before another convolution has written into it.
-        own: rows of the named layer's weight alone, for its norm.
+        name: dotted name of the convolution.
+        group: name of the group that the convolution produces.
+        filters: (N,) the filters of the group that the convolution produces.
+        layers: the convolutions that are pruned together, including this one.
+        weights: rows of the weights and biases of these convolutions.
+        norms: scale and shift of the BatchNorms right after these convolutions; if no other convolution produces the
+            group, of all its BatchNorms.
+        consumer_inputs: columns of the layers that consume the sum before another convolution is added to it.
+        own: rows of this convolution's weight alone, for its norm.
     """
 
     name: str
@@ -52,11 +53,11 @@ class Producer:
 
 
 def find_producers(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> dict[str, Producer]:
-    """Return every convolution that writes a group, by name, in the order of execution.
+    """Return every convolution that produces a group, by name, in the order of execution.
 
     Args:
-        model: unchanged.
-        graph: its groups.
+        model: the network; it stays unchanged.
+        graph: the filter groups of the network.
         example: (N, C, H, W) images.
     """
     order, behind = _trace(shared_copy(model), example)
@@ -70,7 +71,7 @@ def find_producers(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> 
 
 
 def _pruned_together(model: nn.Module, group: FilterGroup) -> list[tuple[str, ...]]:
-    """Return the convolutions of a group; those that are pruned together share an entry."""
+    """Return the names of a group's convolutions; a tuple holds those that are pruned together."""
     layers = [name for name in group.producers if isinstance(model.get_submodule(name), CONV)]
     if any(is_depthwise(model.get_submodule(name)) for name in layers):
         return [tuple(layers)]
@@ -83,7 +84,7 @@ def _pruned_together(model: nn.Module, group: FilterGroup) -> list[tuple[str, ..
 
 
 def _producer(name: str, together: tuple[str, ...], *, group: FilterGroup, behind: Mapping[str, str]) -> Producer:
-    """Collect the entries of one convolution and of those that are pruned with it."""
+    """Return a Producer with the tensor entries of one convolution and of those that are pruned with it."""
     feeds = {consumer: producers for consumer, producers in group.feeds.items() if producers}
     last = {consumer: max(producers, key=group.producers.index) for consumer, producers in feeds.items()}
     alone = {layer for producers in feeds.values() for layer in producers} <= set(together)

@@ -1,4 +1,4 @@
-"""The rows of a training with pruning: its curve, its events, its end."""
+"""The table rows of a training run with pruning: its curve, its events, its end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ EVENT = ("event", "epoch", "stage", "layers", "filters")
 
 @dataclass(frozen=True)
 class Where:
-    """What rows are about: the domains, the network's provenance, and the measured split."""
+    """What the rows describe: the domains, the network's provenance, and the measured split."""
 
     study: Study
     provenance: Provenance
     split: str
 
     def cells(self, outcomes: ByDomain, split: str | None = None) -> Iterator[tuple[dict[str, Any], Outcomes]]:
-        """Yield the cells about each domain, with its outcomes."""
+        """Yield the columns that describe each domain, with the outcomes on it."""
         roles, split = roles_of(self.study.domains), split or self.split
         for name, measured in outcomes.items():
             cells = {"domain": name, "role": roles[name], "split": split, "images": len(measured)}
@@ -40,7 +40,7 @@ class Where:
 def curve_rows(
     where: Where, about: Mapping[str, Any], *, measured: ByDomain, train: ByDomain, loss: float | None = None
 ) -> Rows:
-    """Return accuracy and loss of every domain on the measured split and of sources on train, and the epoch's loss."""
+    """Return rows: accuracy and loss of all domains on the measured split, of sources on train; the training loss."""
     cells = [*where.cells(measured), *where.cells(train, "train")]
     rows = [{**about, **shared, **row} for shared, outcomes in cells for row in outcome_rows(outcomes)]
     if loss is not None:
@@ -51,7 +51,7 @@ def curve_rows(
 def event_rows(
     where: Where, about: Mapping[str, Any], *, before: ByDomain, after: ByDomain, removed: Mapping[str, Sequence[int]]
 ) -> Rows:
-    """Return per labelled domain the accuracy before and after the event, the change, and the relative drop."""
+    """Return rows for each labelled domain: accuracy before and after the event, their difference, relative drop."""
     layers = [f"{layer} ({len(filters)} filter{'s' if len(filters) > 1 else ''})" for layer, filters in removed.items()]
     about = {**about, "layers": ", ".join(layers), "filters": sum(map(len, removed.values()))}
     rows: Rows = []
@@ -77,7 +77,7 @@ def event_rows(
 
 
 def end_rows(where: Where, about: Mapping[str, Any], *, measured: ByDomain, train: ByDomain) -> Rows:
-    """Return accuracy and loss of every domain on the reported split, of sources on train, and the gap."""
+    """Return rows: accuracy and loss of every domain on the reported split, of sources on train, and the gap."""
     rows = curve_rows(where, about, measured=measured, train=train)
     for cells, outcomes in where.cells(measured):
         if cells["domain"] in train and outcomes.correct is not None:
@@ -87,7 +87,7 @@ def end_rows(where: Where, about: Mapping[str, Any], *, measured: ByDomain, trai
 
 
 def mean_stability(events: pd.DataFrame, *, domain: str | None) -> float:
-    """Return 100 (1 - mean relative drop) over the events of the training; see `PruningRun.stability`."""
+    """Return 100 (1 - mean relative drop) over the events during training; see `PruningRun.stability`."""
     which = events["role"] == "source" if domain is None else events["domain"] == domain
     drops = events.loc[(events["metric"] == "relative_drop") & (events["epoch"] > 0) & which, "value"].tolist()
     if not drops:
@@ -97,7 +97,7 @@ def mean_stability(events: pd.DataFrame, *, domain: str | None) -> float:
 
 
 def plain(value: Any) -> Any:
-    """Return lists, dicts and numbers that JSON can hold; NaN, which it cannot, becomes None."""
+    """Return a value as lists, dicts and numbers that JSON can hold; NaN becomes None."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The state of a training with pruning: epochs, events, what is measured, and how it is saved and resumed."""
+"""A training run with pruning: its epochs, events and measurements, and how it is saved and resumed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .rows import CURVE, END, EVENT, Rows, Where, curve_rows, end_rows, event_ro
 from .treatments import Treatment
 
 NORMS = {"l1": 1, "l2": 2}
-"""Scorers of the named layer's own weights, also where other layers write the same filters."""
+"""Scorers that use only the weights of the named layer, even if other layers produce the same filters."""
 _PREFIXES = ("network.", "best.")
 
 
 class PruningLoop:
-    """The state of a run: the training, the treatment of its filters, and the result of the last complete epoch."""
+    """The state of a run: the training loop, the treatment of filters, and the result of the last complete epoch."""
 
     def __init__(self, plan: PruningPlan) -> None:
         self.plan = plan
@@ -44,7 +44,7 @@ class PruningLoop:
         self._scored: Mapping[str, Tensor] | None = None
 
     def so_far(self, *, finished: bool = False) -> PruningRun:
-        """Return the result if the run ended now."""
+        """Return the result that the run would have if it ended now."""
         reads = provenance_of(self.network).scorer
         return PruningRun(
             network=self.network,
@@ -60,7 +60,7 @@ class PruningLoop:
 
     @property
     def ratio_achieved(self) -> float:
-        """Share of the scheduled layers' filters that events have chosen so far."""
+        """Share of the filters in scheduled layers that events have chosen so far."""
         total = sum(len(self.plan.producers[layer].filters) for layer in self.plan.scheduled)
         return sum(len(filters) for filters in self.treatment.chosen.values()) / max(total, 1)
 
@@ -113,7 +113,7 @@ class PruningLoop:
             yield StageEvent(stage=stage, epoch=self.loop.done, epochs=plan.options.epochs, **event)
 
     def _complete_epoch(self, rows: Rows, events: Rows, *, after: Mapping[str, Outcomes]) -> None:
-        """Record all results of an epoch in one call, which no consumer can interrupt."""
+        """Record all results of an epoch in one call, so that the caller cannot interrupt in between."""
         self.rows, self.event_rows = self.rows + rows, self.event_rows + events
         self.network, self.reached = deep_copy(self.loop.model).eval(), self._epoch_reached
         accuracies = [after[domain.name].accuracy for domain in self.plan.study.sources]
@@ -127,7 +127,7 @@ class PruningLoop:
         return f"epoch {self.loop.done} of {self.plan.options.epochs}"
 
     def _treat(self, due: Mapping[str, int]) -> dict[str, list[int]]:
-        """Choose the filters of every layer that is due, and treat them."""
+        """Choose the filters of every layer that has an event now, and treat them."""
         self.event += 1
         chosen = {}
         for layer, kept in due.items():
@@ -139,7 +139,7 @@ class PruningLoop:
         return {layer: filters.tolist() for layer, filters in chosen.items()}
 
     def _scores(self, layer: str) -> Tensor:
-        """Return one number per filter of the layer's group, for the current network; the lowest is the smallest."""
+        """Return the current score of each filter in the layer's group; random numbers where `remove` is "random"."""
         plan, producer = self.plan, self.plan.producers[layer]
         if plan.remove == "random":
             stream = generator("random filters", plan.seed, self.event, layer)
@@ -155,7 +155,7 @@ class PruningLoop:
         return self._scored[producer.group]
 
     def _end(self) -> Iterator[None]:
-        """Measure the reported split at the last epoch and at the one that was best on `split`."""
+        """Measure the reported split with the network of the last epoch and of the epoch that was best on `split`."""
         plan, (_, epoch, best) = self.plan, self.best
         train = yield from self._outcomes(self.network, "train", all_images=True)
         reported = yield from self._outcomes(self.network, plan.report)
@@ -195,7 +195,7 @@ class PruningLoop:
         return Where(self.plan.study, provenance_of(self.loop.model), self.plan.split)
 
     def _about(self, stage: str) -> dict[str, Any]:
-        """Return the cells that all rows of a stage share."""
+        """Return the columns that all rows of a stage share."""
         plan = self.plan
         draws = plan.remove == "random" or plan.scorer.draws or plan.how == "noise"
         return {
@@ -219,7 +219,7 @@ class PruningLoop:
             return bool(torch.isfinite(shared_copy(self.loop.model)(x)).all())
 
     def _save(self) -> None:
-        """Save everything that the rest of the run depends on, at the end of an epoch."""
+        """Save all state that the rest of the run needs, at the end of an epoch."""
         assert self.plan.checkpoint is not None
         loop_tensors, loop = self.loop.state()
         treatment_tensors, treatment = self.treatment.state()
@@ -239,10 +239,10 @@ class PruningLoop:
         save_state(self.plan.checkpoint, epoch=self.loop.done, tensors=tensors, values=values)
 
     def _resume(self) -> bool:
-        """Restore the state of the checkpoint, where it holds one.
+        """Restore the state from the checkpoint folder, and return whether it holds one.
 
         Raises:
-            DgpruneError: it holds another run.
+            DgpruneError: the folder holds another run.
         """
         state = None if self.plan.checkpoint is None else load_state(self.plan.checkpoint)
         if state is None:

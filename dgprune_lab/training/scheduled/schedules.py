@@ -1,4 +1,4 @@
-"""When filters are removed during a training: per layer a start, an end, a step and a ratio, and the exact counts."""
+"""When filters are removed during training: for each layer start, end, interval, ratio, and the exact counts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Numbers = Annotated[tuple[int, int, int, float], "four numbers (start, end, ever
 @public
 @dataclass(frozen=True, kw_only=True)
 class LayerSchedule:
-    """When one layer loses filters, and how many.
+    """The epochs at which one layer loses filters, and how many.
 
     Attributes:
-        layer: dotted name of a convolution; "*" for every one that has no schedule of its own.
-        start: epoch of the first event, counted from 1; 0 is before the training.
+        layer: dotted name of a convolution; "*" for every convolution that has no schedule of its own.
+        start: epoch of the first event, counted from 1; 0 is before training.
         end: last epoch that may have an event; it has one if end - start is a multiple of `every`.
         every: epochs from one event to the next.
         ratio: share of the layer's filters that is removed by the last event, 0 <= ratio < 1.
@@ -61,7 +61,7 @@ class LayerSchedule:
 
     @property
     def epochs(self) -> tuple[int, ...]:
-        """The epochs with an event at their end."""
+        """The epochs at whose end there is an event."""
         return tuple(range(self.start, self.end + 1, self.every))
 
     def kept(self, filters: Count, *, least: int | None = None) -> list[int]:
@@ -69,11 +69,11 @@ class LayerSchedule:
 
             kept(t) = ceil(K + (N - K)(T - t) / T), t = 1 .. T = floor((end - start) / every) + 1
 
-        in integers, so that the binary form of the ratio has no influence.
+        computed in integers, so that rounding of the ratio has no influence.
 
         Args:
-            filters: N, the number before the first event.
-            least: K, the number after the last; N - floor(ratio N) where None.
+            filters: number of filters N before the first event.
+            least: number of filters K after the last event; None for N - floor(ratio N).
 
         Source: Bartoldson et al. 2020, arXiv:1906.03728, their code, which computes ceil((1 - ratio) N) in floats.
 
@@ -88,16 +88,18 @@ class LayerSchedule:
 @public
 @dataclass(frozen=True)
 class PruneSchedule:
-    """When which layers lose filters; layers that are due at the end of one epoch share one event.
+    """The schedule of a training run: at the end of which epochs each layer loses filters.
+
+    Layers that lose filters at the end of the same epoch share one event.
 
     Attributes:
         layers: {"conv4": (start, end, every, ratio)}, or a list of `LayerSchedule`; "*" stands for every layer that is
-            not named itself. A layer may have several schedules in succession; their ratios, shares of all its filters,
-            add up.
+            not named itself. A layer may have several schedules one after the other; their ratios, each a share of all
+            filters of the layer, add up.
 
     Raises:
-        DgpruneError: a schedule that ends before it starts, a step below 1, a ratio outside [0, 1), two of one layer
-            that overlap.
+        DgpruneError: a schedule that ends before it starts, `every` below 1, a ratio outside [0, 1), two overlapping
+            schedules of one layer.
 
     >>> PruneSchedule({"conv4": (3, 15, 4, 0.5)}).epochs
     (3, 7, 11, 15)
@@ -117,7 +119,7 @@ class PruneSchedule:
 
     @classmethod
     def everywhere(cls, *, start: int, end: int, every: int, ratio: Ratio) -> PruneSchedule:
-        """Return the same schedule for every layer.
+        """Return a schedule that is the same for every layer.
 
         >>> PruneSchedule.everywhere(start=1, end=3, every=1, ratio=0.3).entries[0].layer
         '*'
@@ -135,21 +137,21 @@ class PruneSchedule:
         return tuple(sorted({epoch for entry in self.entries for epoch in entry.epochs}))
 
     def before_training(self) -> PruneSchedule:
-        """Return the control trained from scratch: the same shares, removed in one event before the training."""
+        """Return the schedule of the control trained from scratch: the same shares removed once, before training."""
         total: dict[str, float] = defaultdict(float)
         for entry in self.entries:
             total[entry.layer] += entry.ratio
         return PruneSchedule({layer: (0, 0, 1, ratio) for layer, ratio in total.items()})
 
     def timetable(self, filters: Mapping[str, Count], *, epochs: int | None = None) -> dict[int, dict[str, int]]:
-        """Return epoch -> layer -> number of filters left, where any are removed.
+        """Return epoch -> layer -> number of filters left, for every layer that loses filters at the epoch's end.
 
         Args:
-            filters: layer -> N, for all layers that can be named.
-            epochs: of the training; nothing may be due after it.
+            filters: layer -> number of its filters, for all layers that can be named.
+            epochs: number of epochs of training; no event may come later.
 
         Raises:
-            DgpruneError: an unknown layer, one that would be emptied, an event after the training.
+            DgpruneError: an unknown layer, a layer that would be emptied, an event after the last epoch.
         """
         named = self._by_layer()
         for name in named:
@@ -177,7 +179,7 @@ class PruneSchedule:
         return dict(sorted(table.items()))
 
     def to_json(self) -> list[list[Any]]:
-        """Return plain lists, for a card."""
+        """Return the schedules as plain lists, for a JSON card."""
         return [list(astuple(entry)) for entry in self.entries]
 
     def _by_layer(self) -> dict[str, list[LayerSchedule]]:
@@ -189,12 +191,12 @@ class PruneSchedule:
 
 
 def _count(ratio: float, filters: int) -> int:
-    """Return the number of filters of a share, rounded down."""
+    """Return the share `ratio` of a number of filters, rounded down."""
     return int(ratio * filters + 1e-9)
 
 
 def _entries(layers: Any) -> tuple[LayerSchedule, ...]:
-    """Return layer schedules from a dict of four numbers each, or from a list of them."""
+    """Return layer schedules from a dict, layer -> (start, end, every, ratio), or from a list of LayerSchedule."""
     if not isinstance(layers, Mapping):
         return tuple(layers)
     names = ("start", "end", "every", "ratio")

@@ -46,8 +46,9 @@ def train_with_pruning(
 ) -> PruningSteps:
     """Train a copy of a network and remove filters at the ends of certain epochs.
 
-    An event is an epoch's end at which at least one filter is removed, in all layers that are due. It is measured
-    immediately, without training in between: with a the accuracy before and b after, on the same images,
+    An event is the end of an epoch at which at least one filter is removed, together in all layers scheduled for it.
+    Its cost is measured at once, without training in between: with a the accuracy before and b after, on the same
+    images,
 
         instability(event) = (a - b) / a          may be negative; empty where a is at chance
         mean stability of the run = 100 (1 - mean over the events), in percent; 100 without any event
@@ -79,10 +80,10 @@ def train_with_pruning(
         progress: draw a tqdm bar.
 
     Returns:
-        Network, curve, events and end. Ctrl-C ends the run early, as does a loss that is not finite: then `finished` is
-        False, and tables and network are those of the last complete epoch. `.steps(...)` yields a `BatchEvent` per
-        step, an `EpochEvent` per epoch, and at every epoch's end a `PruneEvent` where filters were removed, else a
-        `StageEvent`, with their rows of the curve, and None while it measures.
+        A `PruningRun` with network, curve, events and end. Ctrl-C ends the run early, as does a loss that is not
+        finite: then `finished` is False, and tables and network are those of the last complete epoch. `.steps(...)`
+        yields a `BatchEvent` per step, an `EpochEvent` per epoch, at every epoch's end a `PruneEvent` if filters were
+        removed or else a `StageEvent`, with their rows of the curve, and None while it measures.
 
     Raises:
         DgpruneError: a schedule that does not fit, an option outside its range, an unknown scorer or one that cannot
@@ -139,10 +140,10 @@ def _check_batches(how: How, batches: int | None) -> None:
 
 
 def _filters(study: Study, producers: Mapping[str, Producer], schedule: PruneSchedule) -> dict[str, int]:
-    """Return layer -> number of filters; of layers that are removed together the named one, else the first.
+    """Return layer -> number of filters; of layers that are pruned together only the named one, or else the first.
 
     Raises:
-        DgpruneError: a layer that is unknown or cannot be pruned, or two that are removed together.
+        DgpruneError: the schedule names a layer that is unknown or cannot be pruned, or two that are pruned together.
     """
     named = [entry.layer for entry in schedule.entries if entry.layer != EVERY_LAYER]
     for layer in named:

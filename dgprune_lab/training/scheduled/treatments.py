@@ -1,4 +1,4 @@
-"""What is done to chosen filters during a training: removed, zeroed for a while, noised, or zeroed and restored."""
+"""Treatments of filters during training: removed, zeroed for a while, noised, or zeroed and then restored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Place = tuple[Tensor, int, Tensor]
 
 @dataclass(kw_only=True)
 class _Passing:
-    """A temporary treatment of one layer: its filters, and the batches that it still lasts."""
+    """A temporary treatment of one layer: the treated filters, and the number of batches that it still lasts."""
 
     layer: str
     filters: Tensor
@@ -28,27 +28,29 @@ class _Passing:
 
 
 class Treatment:
-    """The treatment of a network's filters so far, applied again after every step of its training.
+    """The treatment of a network's filters so far, applied again after every step of training.
 
-    remove: rows, BatchNorm scale and shift, and consumers' columns are zero after every step, permanently.
-    zero: the rows of the convolution are zero for `batches` batches, then free to regrow; its BatchNorm is left alone,
-        since otherwise no gradient would ever reach the rows again.
+    remove: the convolution's rows, BatchNorm scale and shift, and the consumers' columns are zero after every step,
+        permanently.
+    zero: the rows of the convolution are zero for `batches` batches, then free to regrow; its BatchNorm stays as it is,
+        because otherwise no gradient would reach the rows again.
     noise: normal noise is added to the rows before each of `batches` batches; its standard deviation is that of the
-        layer's weights that no event has chosen, when the event begins.
-    restore: rows, scale and shift are zero for `batches` batches, then all is restored, with the BatchNorm's running
-        statistics.
+        weights of the layer's filters that no event has chosen, when the event begins.
+    restore: rows, scale and shift are zero for `batches` batches, then they are restored, together with the BatchNorm's
+        running statistics.
 
     Each filter is chosen once: an event never takes filters of an earlier one (as in the paper's code).
 
     Args:
-        model: the network that trains; changed in place.
-        producers: its convolutions.
-        how: see above.
-        batches: that a temporary treatment lasts.
-        seed: of the noise.
+        model: the network in training; changed in place.
+        producers: the convolutions of the network by name.
+        how: one of the treatments above.
+        batches: number of batches that a temporary treatment lasts.
+        seed: random seed of the noise.
 
-    Source: Bartoldson et al. 2020, arXiv:1906.03728, section 4.4 and their code. There the noise takes the spread of
-    one filter, and is added on test batches too; here that of all remaining ones, on training batches only.
+    Source: Bartoldson et al. 2020, arXiv:1906.03728, section 4.4 and their code. There the noise has the standard
+    deviation of one filter and is added on test batches too; here it has that of all remaining filters and is added on
+    training batches only.
     """
 
     def __init__(
@@ -62,12 +64,12 @@ class Treatment:
         self._noise = generator("noise", seed)
 
     def left(self, layer: str) -> Tensor:
-        """Return the filters of a layer that no event has chosen."""
+        """Return the indices of a layer's filters that no event has chosen."""
         filters = self.producers[layer].filters
         return filters[~torch.isin(filters, self.chosen.get(layer, filters[:0]))]
 
     def begin(self, event: Mapping[str, Tensor]) -> None:
-        """Treat these filters of each layer, in the network as it is between two steps."""
+        """Begin the treatment of these filters of each layer; call it between two steps."""
         for layer, filters in event.items():
             self.chosen[layer] = torch.cat([self.chosen.get(layer, filters[:0]), filters]).sort().values
             if self.how == "remove":
@@ -96,7 +98,7 @@ class Treatment:
         self._apply()
 
     def weight_mask(self, *, ratio_requested: float, reads: Any) -> WeightMask:
-        """Return the permanently removed weights as a mask; empty where none are."""
+        """Return a mask of the permanently removed weights; empty if there are none."""
         keep: dict[str, Tensor] = {}
         if self.how == "remove":
             for layer, filters in self.chosen.items():
@@ -106,7 +108,7 @@ class Treatment:
         return WeightMask(keep=keep, ratio_requested=ratio_requested, scope="layer", reads=reads)
 
     def filter_mask(self, graph: FilterGraph, *, reads: Any) -> Mask:
-        """Return the filters that all their producers have lost: those that can be removed physically."""
+        """Return a mask of the filters that all their producers have lost, which can be removed physically."""
         chosen = self.chosen if self.how == "remove" else {}
         keep = {}
         for group in graph.groups:
@@ -122,14 +124,14 @@ class Treatment:
         return Mask(keep=keep, ratio_requested=removed / max(graph.free, 1), graph=graph, reads=reads)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what the rest of the treatment depends on: tensors, and plain values."""
+        """Return the state that the rest of the treatment needs: tensors, and plain values."""
         tensors = {f"treatment.{k}.{n}": t for k, entry in enumerate(self._passing) for n, t in enumerate(entry.saved)}
         chosen = {layer: filters.tolist() for layer, filters in self.chosen.items()}
         passing = [[p.layer, p.filters.tolist(), p.batches, p.std, len(p.saved)] for p in self._passing]
         return {**tensors, "treatment.noise": self._noise.get_state()}, {"chosen": chosen, "passing": passing}
 
     def resume(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Continue from `state`."""
+        """Continue from what `state` returned."""
         self.chosen = {layer: torch.tensor(filters) for layer, filters in values["chosen"].items()}
         self._noise.set_state(tensors["treatment.noise"])
         for k, (layer, filters, batches, std, count) in enumerate(values["passing"]):
@@ -139,7 +141,7 @@ class Treatment:
         self._find_removed()
 
     def _apply(self) -> None:
-        """Zero or noise the treated filters of the network as it is now."""
+        """Set the treated filters of the current network to zero, or add noise to them."""
         for tensor, axis, index in self._removed:
             tensor.index_fill_(axis, index, 0)
         for passing in self._passing:
@@ -152,7 +154,7 @@ class Treatment:
                     tensor.index_fill_(axis, index, 0)
 
     def _members(self, layer: str) -> tuple[Member, ...]:
-        """Return the tensor entries that this kind of treatment changes."""
+        """Return the tensor entries of a layer that this kind of treatment changes."""
         producer = self.producers[layer]
         if self.how == "remove":
             return (*producer.weights, *producer.norms, *producer.consumer_inputs)
@@ -170,7 +172,7 @@ class Treatment:
         self._removed = [place for layer, filters in chosen.items() for place in self._places(layer, filters)]
 
     def _restored(self, layer: str, filters: Tensor) -> list[_Place]:
-        """Return the entries that are restored: the zeroed ones, and the running statistics after them."""
+        """Return the entries to restore: the zeroed ones, and the BatchNorm's running statistics."""
         places = list(self._places(layer, filters))
         for member in self.producers[layer].norms:
             owner, _, leaf = member.tensor.rpartition(".")
