@@ -123,7 +123,7 @@ class _Copier:
         return twin
 
     def _own(self, value: Any) -> Any:
-        """An attribute that is no parameter, buffer or layer, such that a change of it leaves the original alone."""
+        """A copy of an attribute that is no parameter, buffer or layer: changing it leaves the original as it is."""
         if isinstance(value, Tensor):
             if id(value) not in self._tensors:
                 self._tensors[id(value)] = value.detach().clone()
