@@ -46,7 +46,7 @@ def of_process() -> dict[str, Any]:
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_anomaly_enabled()),
         "types": (torch.get_default_dtype(), torch.is_autocast_enabled(), torch.get_float32_matmul_precision()),
         "determinism": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark),
-        "printing": (repr(torch._tensor_str.PRINT_OPTS), repr(np.get_printoptions()), np.geterr()),
+        "printing": (repr(torch.full((2000, 20), 1 / 3)), repr(np.get_printoptions()), np.geterr()),
         "hooks of all modules": [list(vars(module)[name]) for name in GLOBAL_HOOKS],
         "warnings": (list(warnings.filters), warnings.showwarning),
         "tables": [pd.get_option(name) for name in ("mode.string_storage", "display.max_rows", "display.precision")],

@@ -47,7 +47,7 @@ def mask(of: dg.Study | None = None) -> dg.Mask:
     return dg.allocate((of or study()).score("l1"), ratio=0.5)
 
 
-OPTIONS = {"options": dg.TrainingOptions(epochs=1, batch_size=8)}
+OPTIONS = dg.TrainingOptions(epochs=1, batch_size=8)
 CALLS: dict[str, Callable[[Path], Any]] = {
     "Study": lambda _: (study(), dg.Study(STREAM, sources=[A])),
     "Study, all layers": lambda _: dg.Study(MODEL, sources=[A], layers="all"),
@@ -68,8 +68,8 @@ CALLS: dict[str, Callable[[Path], Any]] = {
     "feature_shift": lambda _: dg.diagnostics.feature_shift(study(), embedding="linear", ratios=[0.5]),
     "attributions": lambda _: dg.diagnostics.attribution_maps(study(), domain="a", layer="0"),
     "generalization": lambda _: dg.diagnostics.generalization_measures(study()),
-    "train": lambda _: dg.train_with_pruning(MODEL, sources=[A], schedule=None, **OPTIONS),
-    "prune_and_tune": lambda _: dg.prune_and_tune(study(), "l1", ratio=0.5, epochs=1, **OPTIONS),
+    "train": lambda _: dg.train_with_pruning(MODEL, sources=[A], schedule=None, options=OPTIONS),
+    "prune_and_tune": lambda _: dg.prune_and_tune(study(), "l1", ratio=0.5, epochs=1, options=OPTIONS),
     "save": lambda folder: dg.save(dg.prune(MODEL, mask()), folder / "net"),
     "gc_net": lambda _: dg.gc_net(study()),
     "chart": lambda _: dg.charts.svg(dg.charts.sweep(dg.sweep(study(), scorers=["l1"], ratios=[0.0, 0.5]))),

@@ -168,7 +168,7 @@ class _Reader:
             self._hold(value)
             return
         self._put("table", [list(value.columns) if isinstance(value, pd.DataFrame) else value.name, len(value)])
-        self._array(hashed.to_numpy())
+        self._array(np.asarray(hashed))
 
     def _all(self, tag: str, values: Any) -> None:
         self._put(tag, len(values))
