@@ -277,7 +277,7 @@ def test_the_control_from_scratch_is_pruned_before_the_first_epoch() -> None:
     ("changed", "message"),
     [
         ({"how": "zero"}, 'batches says how many batches "zero", "noise" or "restore" last, at least 1'),
-        ({"how": "zero", "batches": 0}, "how='zero', batches=0"),
+        ({"how": "zero", "batches": 0}, "batches must be at least 1; got 0"),
         ({"batches": 5}, "how='remove', batches=5"),
         ({"how": "melt"}, "how must be one of 'remove', 'zero', 'noise', 'restore'"),
         ({"remove": "middle"}, "remove must be one of"),

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
-from numbers import Integral
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from ...core import Count, DgpruneError, Domain, Seed, check_writable_folder, choice, note, stepwise, unknown
+from ...core import Count, DgpruneError, Domain, Seed, check_writable_folder, note, stepwise, unknown
 from ...pruning import deep_copy, device_of, prove_copies_if_suspect
 from ...scorers import Scorer, resolve
 from ...study import Study
@@ -96,8 +95,6 @@ def train_with_pruning(
     sums, where the code cuts it.
     """
     folder = None if checkpoint is None else check_writable_folder(checkpoint, argument="checkpoint")
-    choice("remove", remove, Remove)
-    choice("how", how, How)
     _check_batches(how, batches)
     options = options or TrainingOptions()
     check_training(network, sources=sources, options=options)
@@ -120,7 +117,7 @@ def train_with_pruning(
         scorer=resolved,
         remove=remove,
         how=how,
-        batches=int(batches or 1),
+        batches=batches or 1,
         split=split,
         report=report,
         seed=seed,
@@ -131,8 +128,7 @@ def train_with_pruning(
 
 
 def _check_batches(how: How, batches: int | None) -> None:
-    valid = isinstance(batches, Integral) and not isinstance(batches, bool) and int(batches) >= 1
-    if (how == "remove") != (batches is None) or not (batches is None or valid):
+    if (how == "remove") != (batches is None):
         raise DgpruneError(
             'batches says how many batches "zero", "noise" or "restore" last, at least 1; with how="remove" leave it '
             f"out, since removal is permanent. Got how={how!r}, batches={batches!r}."
