@@ -137,9 +137,17 @@ class WithImage(nn.Module):
         return self.head(self.d(self.c(joined).relu()).mean((2, 3)))
 
 
-def test_groups_concatenated_with_the_input_are_refused_by_name_and_the_rest_is_kept() -> None:
-    graph = dg.read_groups(WithImage().eval(), torch.rand(2, 3, 12, 12))
-    assert graph.names == ["c", "d"] and "are unknown" in graph.refused["a"]
+def test_a_concatenation_with_the_input_leaves_the_image_and_cuts_the_rest() -> None:
+    model = randomise(WithImage())
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    assert graph.names == ["a", "b", "c", "d"] and not graph.refused
+    positions, filters = graph["b"].consumer_inputs["c"]
+    assert positions.tolist() == [7, 8, 9, 10, 11] and filters.tolist() == [0, 1, 2, 3, 4]
+    mask = random_mask(graph, seed=2)
+    dense, removed, zero = logits(model, x), logits(dg.prune(model, mask), x), logits(zeroed(model, mask), x)
+    assert float((dense - removed).abs().max()) > 1e-3 * extent(dense)
+    assert float((zero - removed).abs().max()) <= 1e-5 * extent(dense)
 
 
 def test_auxiliary_heads_are_refused_by_name() -> None:
@@ -158,7 +166,8 @@ def test_groups_with_statistics_across_channels_are_refused_and_the_rest_is_exac
     x = images(2, 3, 64, 64, dtype=torch.float64)
     graph = dg.read_groups(model, x, layers="all")
     assert graph.refused and all(model.get_submodule(layer) is not None for layer in graph.refused)
-    assert all("LayerNorm" in why and "across channels" in why for why in graph.refused.values())
+    stream = [why for why in graph.refused.values() if "attention" not in why]
+    assert stream and all("LayerNorm" in why and "across channels" in why for why in stream)
     assert not set(graph.refused) & set(graph.names)
     assert len(graph.groups) == (18 if name == "convnext_tiny" else 3)
     mask = random_mask(graph, seed=2)
@@ -171,17 +180,16 @@ def test_groups_with_statistics_across_channels_are_refused_and_the_rest_is_exac
 @pytest.mark.parametrize(
     ("builder", "size", "words"),
     [
-        (lambda: zoo.shufflenet_v2_x0_5(num_classes=4), 64, r"cannot be traced"),
         (
             lambda: zoo.SwinTransformer([4, 4], 24, [2, 2], [3, 6], [7, 7], num_classes=4),
             64,
-            r"features\.1\.0\.attn.*attention",
+            r"features\.0\.2 \(LayerNorm\).*layers='all'",
         ),
         (lambda: nn.DataParallel(norm_net()), 12, r"wrapped in DataParallel.*model\.module"),
         (lambda: torch.compile(norm_net()), 12, r"wrapped in OptimizedModule.*model\._orig_mod"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 4)), 12, r"nothing to prune"),
     ],
-    ids=["shufflenet", "swin", "data_parallel", "compiled", "linear"],
+    ids=["swin", "data_parallel", "compiled", "linear"],
 )
 def test_networks_that_cannot_be_traced_are_refused_with_the_reason(
     builder: Callable[[], nn.Module], size: int, words: str
@@ -190,15 +198,6 @@ def test_networks_that_cannot_be_traced_are_refused_with_the_reason(
     before = fingerprint(model)
     with pytest.raises(dg.DgpruneError, match=words):
         dg.read_groups(model, images(1, 3, size, size))
-    assert fingerprint(model) == before
-
-
-def test_a_trace_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dgprune_lab.pruning.tracing._SECONDS", 0.0)
-    model = norm_net()
-    before = fingerprint(model)
-    with pytest.raises(dg.DgpruneError, match=r"took more than 0 s"):
-        dg.read_groups(model, images(1, 3, 12, 12))
     assert fingerprint(model) == before
 
 

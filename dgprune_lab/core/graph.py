@@ -106,6 +106,8 @@ class FilterGraph:
         parameters: names of the trainable tensors, each shared tensor once.
         uses: name of each convolution or linear weight -> at how many output positions per image it is applied.
         refused: layer name -> why its filters cannot be cut.
+        total: number of filters, those that are refused included; see `share`.
+        other_macs: multiply-accumulates per image outside of convolution and linear layers (attention).
         input_shape: shape (C, H, W) of the image that the network was traced with.
         layers: which layers have groups: "conv" (convolutions) or "all" (hidden linear layers too).
     """
@@ -118,6 +120,22 @@ class FilterGraph:
     refused: Mapping[str, str]
     input_shape: tuple[int, int, int]
     layers: Literal["conv", "all"] = "conv"
+    total: int = 0
+    other_macs: int = 0
+
+    def __repr__(self) -> str:
+        refused = f", {len(self.refused)} layers refused" if self.refused else ""
+        return f"FilterGraph({self.share} in {len(self.groups)} layers{refused})"
+
+    @property
+    def share(self) -> str:
+        """How many filters can be pruned out of how many, as text: "1,504 of 2,880 filters can be pruned".
+
+        A filter counts once, however many layers its output is added to (a residual stream of 64 channels has 64
+        filters). The network's own outputs, and layers with a single filter, are not counted; hidden units of linear
+        layers are with layers="all".
+        """
+        return f"{self.free:,} of {max(self.total, self.free):,} filters can be pruned"
 
     def __getitem__(self, name: str) -> FilterGroup:
         for group in self.groups:
@@ -137,7 +155,7 @@ class FilterGraph:
 
     @cached_property
     def free(self) -> int:
-        """Number of filters, and the global id of a position that belongs to no group."""
+        """Number of filters that can be pruned, and the global id of a position that belongs to no group."""
         return sum(group.filters for group in self.groups)
 
     @property
@@ -202,7 +220,7 @@ class FilterGraph:
         (torch's FlopCounterMode counts two operations for each).
         """
         lengths = self.lengths if keep is None else self.kept_lengths(self.vector(keep))
-        parameters = macs = size = 0
+        parameters, macs, size = 0, self.other_macs, 0
         for tensor, (shape, element) in self.shapes.items():
             count = 1
             for axis, length in enumerate(shape):

@@ -1,51 +1,45 @@
-"""Which filters must be removed together: Torch-Pruning's dependency graph, read once, as plain FilterGroups.
+"""Which filters must be removed together, as plain FilterGroups: the connected components of what one pass ties.
 
-Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. Only `tracing` and the importance adapter import it.
+The components are those of the dependency graph of Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, FilterGraph, FilterGroup, Member, is_depthwise
-from .tracing import Flow, Item, Layers, dependency_groups, refuse_uncalled, refuse_wrappers, run_order
-
-_NORMS = ("LayerNorm", "GroupNorm", "LocalResponseNorm", "LayerNorm2d")
+from ..core import DgpruneError, FilterGraph, FilterGroup, Member
+from .copies import shared_copy
+from .following import Followed
+from .tracing import Layers, refuse_unused, refuse_wrappers, run_order
 
 
 def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
-    """Return the filter groups of a network as the dependency graph reports them; `verify.read_groups` checks them.
+    """Return the groups of a network as one pass through a copy ties them; `verify.read_groups` checks them.
 
     Raises:
         DgpruneError: a wrapper, a layer that does not run in eval mode, an image size that does not fit.
     """
     refuse_wrappers(model)
-    try:
-        twin = copy.deepcopy(model).eval()
-    except Exception as error:
-        raise DgpruneError(
-            f"the network cannot be copied ({error}); tensors with a history must not be attributes."
-        ) from error
-    ran = run_order(twin, example)
-    refuse_uncalled(twin, ran)
-    names = {module: name for name, module in twin.named_modules()}
-    candidates, refused = [], {}
-    for items, flow in dependency_groups(twin, example, names=names, ran=ran):
-        try:
-            group = _Reader(twin, names=names, ran=ran).read(items, flow)
-        except DgpruneError as error:
-            refused[names[items[0].target]] = str(error)
-            continue
-        if group is not None and (layers == "all" or isinstance(twin.get_submodule(group.name), CONV)):
-            candidates.append(group)
-    return assemble(model, candidates, refused=refused, ran=ran, example=example, layers=layers)
+    ran = run_order(shared_copy(model), example)
+    twin = shared_copy(model)
+    followed = Followed(twin)
+    followed.run(example)
+    refuse_unused(twin, followed.used)
+    groups, refused, total = _Reader(followed, ran=ran, layers=layers).read()
+    graph = assemble(model, groups, refused=refused, ran=ran, example=example, layers=layers, uses=followed.uses)
+    products = sum(graph.uses[name] * twin_size for name, twin_size in _sizes(model, graph.uses))
+    return replace(graph, total=total, other_macs=max(0, followed.macs - products))
+
+
+def _sizes(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    return ((name, tensors[name].numel()) for name in names)
 
 
 def assemble(
@@ -56,19 +50,11 @@ def assemble(
     ran: Layers,
     example: Tensor,
     layers: Literal["conv", "all"],
+    uses: dict[str, int],
 ) -> FilterGraph:
-    """Return a FilterGraph of these groups in the order of execution; refuse a group whose positions do not fit."""
+    """Return a FilterGraph of these groups in the order of execution; its `total` counts these groups alone."""
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    fitting = []
-    for group in groups:
-        beyond = next((m for m in group.members if int(m.positions.max()) >= tensors[m.tensor].shape[m.axis]), None)
-        if beyond is None:
-            fitting.append(group)
-        else:  # after a concatenation with the network's own input, whose positions the dependency graph does not count
-            refused[group.name] = (
-                f"the positions of its filters in {beyond.tensor} are unknown: is the input image concatenated to it?"
-            )
-    ordered = sorted(fitting, key=lambda group: ran.order[group.name])
+    ordered = sorted(groups, key=lambda group: ran.order[group.name])
     free = sum(group.filters for group in ordered)
     axes: dict[str, dict[int, Tensor]] = defaultdict(dict)
     start = 0
@@ -84,123 +70,135 @@ def assemble(
         axes=dict(axes),
         shapes={name: (tuple(t.shape), t.element_size()) for name, t in tensors.items()},
         parameters=frozenset(name for name, _ in model.named_parameters()),
-        uses={f"{name}.weight": places for name, places in ran.places.items()},
+        uses=dict(uses),
         refused=refused,
         input_shape=(channels, height, width),
         layers=layers,
+        total=free,
     )
 
 
 class _Reader:
-    """Turns the items of one group into a FilterGroup."""
+    """Turns what was followed into groups."""
 
-    def __init__(self, model: nn.Module, *, names: dict[Any, str], ran: Layers) -> None:
-        self.model, self.names, self.ran = model, names, ran
-        self.members: list[Member] = []
-        self.producers: set[str] = set()
-        self.consumer_inputs: dict[str, tuple[Tensor, Tensor]] = {}
-        self.ties: list[tuple[int, int]] = []
+    def __init__(self, followed: Followed, *, ran: Layers, layers: Literal["conv", "all"]) -> None:
+        self._followed, self._ran, self._layers = followed, ran, layers
+        elements = followed.elements
+        self._filter, unit = elements.filters(), elements.units()
+        # Filters of one layer are one group, whether they are tied or not.
+        chains = [(unit[ids[:-1]], unit[ids[1:]]) for ids in self._outputs().values()]
+        self._unit, self._group = unit, elements.components(chains)[unit]
+        self._reasons: dict[int, str] = {}
+        for ids, reason in elements.fixed:
+            for group in self._group[ids].unique().tolist():
+                self._reasons.setdefault(group, reason)
+        self._ends = set(self._group[followed.outputs[followed.outputs > 0]].tolist())
 
-    def read(self, items: list[Item], flow: Flow) -> FilterGroup | None:
-        """The FilterGroup; None for the network's output, which is never pruned, and for filters without a consumer."""
-        count = len(items[0].places)
-        if any(item.side == "output" for item in items):
-            return None
-        for item in items:
-            if isinstance(item.target, nn.Parameter):
-                self._add(self.names[item.target], item, axis=int(item.side))
-            elif item.target in self.names:
-                self._module(self.names[item.target], item)
-        if not self.consumer_inputs:
-            return None
-        units = _units(count, self.ties)
-        if int(units.max()) == 0 and count > 1:
-            raise DgpruneError(f"a grouped convolution ties all {count} filters together")
-        producers = tuple(sorted(self.producers, key=self.ran.order.__getitem__))
-        consumers = sorted(self.consumer_inputs, key=self.ran.order.__getitem__)
+    def _outputs(self) -> dict[str, Tensor]:
+        """The ids of the outputs of each convolution and linear layer that is not depthwise."""
+        followed = self._followed
+        return {name: followed.producers[name] for name in followed.mixing if name in followed.producers}
+
+    def read(self) -> tuple[list[FilterGroup], dict[str, str], int]:
+        """Return the groups, the refused ones with reasons, and the number of filters of both.
+
+        What is the network's output is neither.
+        """
+        layers: dict[int, list[str]] = defaultdict(list)
+        for name, ids in self._outputs().items():
+            layers[int(self._group[ids[0]])].append(name)
+        groups, refused, total = [], {}, 0
+        for number, names in layers.items():
+            names = sorted(names, key=lambda name: self._ran.order.get(name, len(self._ran.order)))
+            filters = torch.cat([self._followed.producers[name] for name in names])
+            first = next((n for n in names if self._covers(n, filters)), names[0])
+            if number in self._ends or (self._layers == "conv" and self._followed.mixing[first] != "conv"):
+                continue
+            try:
+                group = self._one(number, first, names)
+                groups.append(group)
+                total += group.filters
+            except DgpruneError as error:
+                refused[first] = str(error)
+                total += len(self._filter[filters].unique())
+        return groups, refused, total
+
+    def _covers(self, name: str, filters: Tensor) -> bool:
+        return bool(torch.isin(self._filter[filters], self._filter[self._followed.producers[name]]).all())
+
+    def _one(self, number: int, name: str, names: list[str]) -> FilterGroup:
+        """One group, named after a layer that produces all of it, if there is one."""
+        if number in self._reasons:
+            raise DgpruneError(self._reasons[number])
+        numbers, units = self._numbers(name, names)
+        count = len(units)
+        if count > 1 and int(units.max()) == 0:
+            raise DgpruneError(f"{self._tying(number)} ties all {count} filters together")
+        consumers = self._consumers(number, numbers)
+        producers = tuple(
+            layer for layer, ids in self._followed.producers.items() if bool((self._group[ids] == number).any())
+        )
+        for layer in (*producers, *consumers):
+            if layer not in self._ran.order:
+                raise DgpruneError(f"the weight of {layer} is used by a function, not by calling that layer")
+        if not consumers:
+            raise DgpruneError("no convolution or linear layer reads its filters")
+        producers = tuple(sorted(producers, key=self._ran.order.__getitem__))
+        ends, feeds = self._flow(consumers, producers)
         return FilterGroup(
-            name=next(n for n in producers if isinstance(self.model.get_submodule(n), (*CONV, nn.Linear))),
+            name=name,
             filters=count,
-            members=tuple(self.members),
+            members=tuple(self._members(number, numbers)),
             units=units,
             producers=producers,
-            consumer_inputs={name: self.consumer_inputs[name] for name in consumers},
-            ends=flow.ends,
-            feeds=flow.feeds,
+            consumer_inputs=consumers,
+            ends=ends,
+            feeds=feeds,
         )
 
-    def _module(self, name: str, item: Item) -> None:
-        module, kind = item.target, type(item.target).__name__
-        if isinstance(module, CONV):
-            self._conv(name, item)
-        elif isinstance(module, nn.Linear):
-            self._add(f"{name}.weight", item, axis=0 if item.side == "out" else 1)
-            self._add_vectors(name, item, *(["bias"] if item.side == "out" else []))
-            self._note_end(name, item)
-        elif isinstance(module, BATCHNORM):
-            self._add_vectors(name, item, "weight", "bias", "running_mean", "running_var")
-            self.producers.add(name)
-        elif isinstance(module, nn.PReLU):
-            self._add_vectors(name, item, *(["weight"] if module.weight.numel() > 1 else []))
-        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or kind in _NORMS:
-            raise DgpruneError(
-                f"{name} ({kind}) takes statistics across channels, so a removed filter would still change the others"
-            )
-        elif list(module.parameters()):
-            raise DgpruneError(f"{name} ({kind}) is a layer whose channels cannot be removed")
+    def _numbers(self, name: str, names: list[str]) -> tuple[Tensor, Tensor]:
+        """(ids,) the group's filter of each id, and (C,) the unit of each filter, numbered by its first filter."""
+        outputs = self._followed.producers
+        own = outputs[name]
+        rest = torch.cat([own[:0], *(outputs[other] for other in names if other != name)])
+        rest = rest[~torch.isin(self._filter[rest], self._filter[own])]
+        seen: dict[int, int] = {}
+        ids = [*own.tolist(), *(i for i in rest.tolist() if seen.setdefault(int(self._filter[i]), i) == i)]
+        number = torch.full((int(self._filter.max()) + 1,), -1)
+        components = self._filter[torch.tensor(ids)]
+        number[components.flip(0)] = torch.arange(len(ids)).flip(0)
+        first: dict[int, int] = {}
+        units = [first.setdefault(unit, len(first)) for unit in self._unit[torch.tensor(ids)].tolist()]
+        return number[self._filter], torch.tensor(units)
 
-    def _conv(self, name: str, item: Item) -> None:
-        conv: Any = item.target
-        if conv.groups > 1 and isinstance(conv, TRANSPOSED):
-            raise DgpruneError(f"{name} is a grouped transposed convolution, which cannot be pruned")
-        depthwise = is_depthwise(conv)
-        item = item._replace(side="out") if depthwise else item
-        self._note_end(name, item)
-        if conv.groups > 1 and not depthwise:
-            item = self._tied(name, item, channels=conv.out_channels if item.side == "out" else conv.in_channels)
-        out_axis = 1 if isinstance(conv, TRANSPOSED) else 0
-        self._add(f"{name}.weight", item, axis=out_axis if item.side == "out" else 1 - out_axis)
-        self._add_vectors(name, item, *(["bias"] if item.side == "out" else []))
+    def _tying(self, number: int) -> str:
+        ties = self._followed.elements.ties()
+        return next((layer for ids, layer in ties if bool((self._group[ids] == number).any())), "an operation")
 
-    def _tied(self, name: str, item: Item, *, channels: int) -> Item:
-        """Tie the filters at the same position in each group of a grouped convolution."""
-        if len(item.places) != channels:
-            raise DgpruneError(f"{name} is a grouped convolution that gets only part of its channels from this layer")
-        width = channels // item.target.groups
-        filter_at = dict(zip(item.places, item.filters, strict=True))
-        self.ties += [(filter_at[place], filter_at[place % width]) for place in item.places]
-        if item.side == "out":
-            return item
-        return item._replace(places=list(range(width)), filters=[filter_at[place] for place in range(width)])
+    def _consumers(self, number: int, numbers: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        found = {}
+        for layer, ids in self._followed.consumers.items():
+            places = ((self._group[ids] == number) & (ids > 0)).nonzero().flatten()
+            if len(places):
+                found[layer] = (places, numbers[ids[places]])
+        last = len(self._ran.order)
+        return dict(sorted(found.items(), key=lambda item: self._ran.order.get(item[0], last)))
 
-    def _note_end(self, name: str, item: Item) -> None:
-        if item.side == "out":
-            self.producers.add(name)
-        else:
-            self.consumer_inputs[name] = (torch.tensor(item.places), torch.tensor(item.filters))
+    def _members(self, number: int, numbers: Tensor) -> Iterator[Member]:
+        """Every axis of a tensor that holds filters of the group."""
+        elements = self._followed.elements
+        for (tensor, axis), (start, size) in elements.starts.items():
+            places = (self._group[start : start + size] == number).nonzero().flatten()
+            if len(places):
+                filters, side = numbers[start + places], elements.sides.get((tensor, axis), "out")
+                yield Member(tensor=tensor, axis=axis, side=side, positions=places, filters=filters)
 
-    def _add_vectors(self, name: str, item: Item, *leaves: str) -> None:
-        for leaf in leaves:
-            if isinstance(getattr(item.target, leaf, None), Tensor):
-                self._add(f"{name}.{leaf}", item._replace(side="out"), axis=0)
-
-    def _add(self, tensor: str, item: Item, *, axis: int) -> None:
-        side: Literal["out", "in"] = "in" if item.side == "in" else "out"
-        places, filters = torch.tensor(item.places), torch.tensor(item.filters)
-        self.members.append(Member(tensor=tensor, axis=axis, side=side, positions=places, filters=filters))
-
-
-def _units(count: int, ties: list[tuple[int, int]]) -> Tensor:
-    """(count,) the unit of each filter: tied filters form one unit; units are numbered by their first filter."""
-    parent = list(range(count))
-
-    def top(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for a, b in ties:
-        low, high = sorted((top(a), top(b)))
-        parent[high] = low
-    return torch.tensor([top(i) for i in range(count)]).unique(return_inverse=True)[1]
+    def _flow(
+        self, consumers: Iterable[str], producers: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+        """Which producers the consumers read without another one in between, and the same without BatchNorms."""
+        reads = {layer: self._followed.reads[layer] for layer in consumers}
+        written = {end for marks in reads.values() for mark in marks for end in mark.ends}
+        feeds = {layer: {feed for mark in marks for feed in mark.feeds} for layer, marks in reads.items()}
+        ordered = {layer: tuple(p for p in producers if p in feeding) for layer, feeding in feeds.items()}
+        return tuple(p for p in producers if p in written), {layer: fed for layer, fed in ordered.items() if fed}

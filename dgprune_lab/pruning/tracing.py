@@ -1,71 +1,32 @@
-"""How a network runs and what its dependency graph says, as plain values; refuses what cannot be traced."""
+"""How a network runs: which layers, in what order, and why some networks cannot be followed."""
 
 from __future__ import annotations
 
-import math
-import time
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..core import BATCHNORM, CONV, DgpruneError, is_depthwise
+from ..core import DgpruneError
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
-_WRAPPER_NAMES = ("OptimizedModule", "GraphModule", "FullyShardedDataParallel")
-_SECONDS = 60.0
-
-
-class Item(NamedTuple):
-    """One axis on which filters of a dependency group lie.
-
-    Attributes:
-        target: a module or a parameter.
-        side: "out", "in" or "output" (of the network) for a module; the axis for a parameter.
-        places: positions of the filters on the axis.
-        filters: the filter of the group at each position.
-    """
-
-    target: Any
-    side: str
-    places: list[int]
-    filters: list[int]
+_WRAPPER_NAMES = ("OptimizedModule", "FullyShardedDataParallel")
 
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers that ran in one forward pass.
+    """The layers that ran in one forward pass: modules without children, or with tensors of their own.
 
     Attributes:
-        order: leaf layer name -> position of its first call.
-        places: convolution or linear layer -> number of output positions per image, summed over its calls.
+        order: layer name -> position of its first call.
     """
 
     order: dict[str, int]
-    places: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Flow:
-    """How a group's output reaches its consumers.
-
-    Attributes:
-        ends: layers (BatchNorms too) whose output reaches a consumer without another layer of the group in between.
-        feeds: consumer -> the convolution and linear layers of the group whose output it gets, through BatchNorms.
-    """
-
-    ends: tuple[str, ...]
-    feeds: Mapping[str, tuple[str, ...]]
-
-
-class _TooLong(Exception):
-    """Reading the groups took longer than the limit."""
 
 
 def holds_tensors(module: nn.Module) -> bool:
@@ -74,7 +35,7 @@ def holds_tensors(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _leaf_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
+def _layer_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
     """Within the block, call `hook(name, module, output)` after each module without children or with own tensors."""
     handles = [
         module.register_forward_hook(lambda module, _, output, name=name: hook(name, module, output))
@@ -89,29 +50,28 @@ def _leaf_hooks(model: nn.Module, hook: Callable[[str, nn.Module, Any], None]) -
 
 
 def run_order(model: nn.Module, example: Tensor) -> Layers:
-    """Run one pass and return the order in which leaf layers run, and the output positions per image of each."""
+    """Run one pass and return the order in which the layers run; hooks are removed.
+
+    Raises:
+        DgpruneError: the network does not take these images.
+    """
     order: dict[str, int] = {}
-    places: dict[str, int] = defaultdict(int)
 
     def note(name: str, module: nn.Module, output: Any) -> None:
         order.setdefault(name, len(order))
-        if isinstance(module, CONV):
-            places[name] += math.prod(output.shape[2:])
-        elif isinstance(module, nn.Linear):
-            places[name] += math.prod(output.shape[1:-1])
 
     try:
-        with _leaf_hooks(model, note), torch.no_grad():
+        with _layer_hooks(model, note), torch.no_grad():
             model(example)
     except DgpruneError:
         raise
     except Exception as error:
         size = " x ".join(map(str, example.shape[1:]))
         raise DgpruneError(
-            f"the network does not take images of {size} ({_root_cause(error)}); give images of the size it was built "
-            "for."
+            f"the network does not take images of {size} ({type(error).__name__}: "
+            f"{(str(error).splitlines() or [''])[0]}); give images of the size it was built for."
         ) from error
-    return Layers(order, dict(places))
+    return Layers(order)
 
 
 def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
@@ -122,8 +82,9 @@ def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
         if isinstance(output, Tensor) and output.grad_fn is not None:
             nodes.setdefault(output.grad_fn, name)
 
-    with _leaf_hooks(model, note), torch.enable_grad():
-        queue = [model(example.clone().requires_grad_(True)).grad_fn]
+    with _layer_hooks(model, note), torch.enable_grad():
+        output = model(example.clone().requires_grad_(True)).grad_fn
+    queue = [] if output is None else [output]  # none where the network runs under no_grad
     consumers: dict[Any, set[str]] = defaultdict(set)
     seen = set(queue)
     while queue:
@@ -134,13 +95,6 @@ def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
                 seen.add(before)
                 queue.append(before)
     return frozenset(name for node, name in nodes.items() if consumers[node] == {"ReluBackward0"})
-
-
-def _root_cause(error: BaseException) -> str:
-    """The first error of a chain, on one line: the graph tries again after an error, and its retry fails too."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def refuse_wrappers(model: nn.Module) -> None:
@@ -159,26 +113,31 @@ def refuse_wrappers(model: nn.Module) -> None:
         )
 
 
-def refuse_uncalled(model: nn.Module, ran: Layers) -> None:
-    """Refuse a network with parameters in layers that are not called in eval mode."""
-    attention = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention))
-    uncalled = [
+def refuse_unused(model: nn.Module, used: set[str]) -> None:
+    """Refuse a network with layers of which no parameter takes part in the pass."""
+    unused = [
         name
         for name, module in model.named_modules()
-        if name not in ran.order
-        and not list(module.children())
-        and next(module.parameters(recurse=False), None) is not None
-        and "parametrizations" not in name
-        and not f"{name}.".startswith(attention)
+        if (own := list(module._parameters.items()))
+        and any(parameter is not None for _, parameter in own)
+        and not any(f"{name}.{leaf}" in used or (not name and leaf in used) for leaf, _ in own)
+        and not _shares(model, module, used=used)
     ]
-    if uncalled:
-        layers = list(dict.fromkeys(_outermost(name, model, uncalled=uncalled) for name in uncalled))
+    if unused:
+        layers = list(dict.fromkeys(_outermost(name, model, uncalled=unused) for name in unused))
         more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
         raise DgpruneError(
-            f"the layers {', '.join(layers[:4])}{more} hold parameters but are not called in eval mode "
-            "(auxiliary heads, or weights that a function uses directly, as windowed attention does), so what must be "
-            "removed together with them is unknown; auxiliary heads can be set to None."
+            f"the layers {', '.join(layers[:4])}{more} hold parameters but are not called in eval mode with images "
+            "alone (auxiliary heads, BatchNorm layers of other domains, branches that are switched off), so what must "
+            "be removed together with them is unknown; set to None, or replace by torch.nn.Identity, what is not "
+            "needed, and keep one BatchNorm layer where there is one per domain."
         )
+
+
+def _shares(model: nn.Module, module: nn.Module, *, used: set[str]) -> bool:
+    """Whether a module has a parameter under another name, which was used."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return any(names.get(id(parameter)) in used for parameter in module.parameters(recurse=False))
 
 
 def _outermost(name: str, model: nn.Module, *, uncalled: list[str]) -> str:
@@ -193,104 +152,3 @@ def _outermost(name: str, model: nn.Module, *, uncalled: list[str]) -> str:
         if all(layer in uncalled for layer in inside):
             return outer
     return name
-
-
-def dependency_groups(
-    model: nn.Module, example: Tensor, *, names: dict[Any, str], ran: Layers
-) -> list[tuple[list[Item], Flow]]:
-    """Return each group of Torch-Pruning's graph as its items and its flow; adds names of parameters to `names`."""
-    graph, groups = _built(model, example)
-    dimension = {id(p.parameters): p.pruning_dim for p in graph.unwrapped_parameters}
-    read = []
-    for group in groups:
-        items = []
-        for item in group.items:
-            target = item.dep.target.module
-            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-            if isinstance(target, nn.Parameter):
-                names[target] = graph._param_to_name[target]
-                side = str(dimension.get(id(target), 0))
-            elif type(target).__name__ == "_OutputOp":
-                side = "output"
-            items.append(Item(target, side, places=list(item.idxs), filters=list(item.root_idxs)))
-        read.append((items, _flow(graph, items, names=names, ran=ran)))
-    return read
-
-
-def _built(model: nn.Module, example: Tensor) -> tuple[Any, list[Any]]:
-    """Torch-Pruning's dependency graph of the network, and all groups in it."""
-    import torch_pruning as tp
-
-    graph = tp.DependencyGraph()
-    model.requires_grad_(True)
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")
-        try:
-            graph.build_dependency(model, example_inputs=(example,), verbose=False)
-        except Exception as error:
-            raise DgpruneError(
-                f"the layers of this network cannot be traced ({_root_cause(error)}); "
-                "an operation between them is unknown to the dependency graph."
-            ) from error
-        _limit_time(graph, time.monotonic() + _SECONDS)
-        try:
-            return graph, list(graph.get_all_groups(root_module_types=[*CONV, nn.Linear]))
-        except _TooLong:
-            raise DgpruneError(
-                f"reading which filters belong together took more than {_SECONDS:.0f} s; this network's layers are "
-                "coupled in a way the dependency graph does not resolve (shifted windows do this)."
-            ) from None
-
-
-def _flow(graph: Any, items: list[Item], *, names: dict[Any, str], ran: Layers) -> Flow:
-    """The Flow of a group: from which of its layers each consumer gets the output."""
-    layers = [(item.target, item.side) for item in items if isinstance(item.target, (*CONV, nn.Linear, BATCHNORM))]
-    layers = [(layer, side) for layer, side in layers if layer in names]
-    consumers = {layer for layer, side in layers if side == "in" and not is_depthwise(layer)}
-    producers = {layer for layer, side in layers if side == "out" or is_depthwise(layer)}
-    mixing = {layer for layer in producers if not isinstance(layer, BATCHNORM)}
-
-    def reached(producers: set[Any]) -> Iterator[tuple[str, list[str]]]:
-        ordered = sorted(producers, key=lambda layer: ran.order[names[layer]])
-        for producer, reads in zip(ordered, _reached(graph, ordered, consumers=consumers), strict=True):
-            yield names[producer], [names[consumer] for consumer in reads]
-
-    feeds: dict[str, list[str]] = defaultdict(list)
-    for producer, reads in reached(mixing):
-        for consumer in reads:
-            feeds[consumer].append(producer)
-    ends = tuple(producer for producer, reads in reached(producers) if reads)
-    return Flow(ends, {consumer: tuple(fed) for consumer, fed in feeds.items()})
-
-
-def _reached(graph: Any, producers: list[Any], *, consumers: set[Any]) -> Iterator[set[Any]]:
-    """Yield for each producer the consumers it reaches before another producer; a product counts for one factor."""
-    factor: dict[Any, Any] = {}
-    others = set(producers)
-    for producer in producers:
-        queue, seen, reads = [graph.module2node[producer]], set(), set()
-        while queue:
-            node = queue.pop()
-            for after in node.outputs:
-                # Squeeze-excite multiplies a map by a function of itself: the gate sits on the map, once.
-                is_product = "Mul" in str(getattr(after.module, "_grad_fn", ""))
-                other_factor = is_product and factor.setdefault(after, node) is not node
-                if after.module in consumers:
-                    reads.add(after.module)
-                elif not (other_factor or after in seen or after.module in others):
-                    seen.add(after)
-                    queue.append(after)
-        yield reads
-
-
-def _limit_time(graph: Any, deadline: float) -> None:
-    """Make every step of the graph traversal check the time limit: on some networks the traversal never ends."""
-    for node in graph.module2node.values():
-        for dependency in node.dependencies:
-
-            def triggered(handler: Any, dependency: Any = dependency) -> bool:
-                if time.monotonic() > deadline:
-                    raise _TooLong
-                return type(dependency).is_triggered_by(dependency, handler)
-
-            dependency.is_triggered_by = triggered

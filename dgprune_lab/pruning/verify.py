@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from dataclasses import replace
 from typing import Literal
 
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, public
-from .copies import device_of, rebuild
+from .copies import device_of, rebuild, shared_copy
 from .groups import assemble, trace
 from .holders import refuse_uncopyable
-from .proof import prove_copies
-from .surgery import prune, zeroed
+from .proof import full_precision, prove_copies
+from .surgery import pruned_view, zeroed
 from .tracing import refuse_wrappers, run_order
 
 _TOLERANCE = 1e-3
@@ -22,30 +23,30 @@ _TOLERANCE = 1e-3
 
 @public
 def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
-    """Return which filters of a network must be removed together, for any architecture that can be traced.
+    """Return which filters of a network must be removed together, for any architecture.
 
-    Each group is tested: half of its filters are removed from a copy with random weights, and the logits must equal
-    those of the same copy with these filters masked, to 0.1 % of their standard deviation. A group that fails is
-    refused by name; the others remain.
+    Every group is tested: half of it is removed from a copy with random weights, and the logits must equal those of the
+    same copy masked, to 0.1 % of their standard deviation. All groups are tested at once, and halves of them where that
+    fails. A group that fails is refused by name; the others remain.
 
     Args:
-        model: the network; it stays unchanged.
-        example: (N, C, H, W) float images of the size the network takes; two of them are used.
-        layers: "conv" for filters of convolutions; "all" for hidden units of linear layers too.
+        model: untouched.
+        example: (N, C, H, W) images of the size the network takes; two of them are used, in the network's own type.
+        layers: "conv" = filters of convolutions; "all" = hidden units of linear layers too.
 
     Raises:
-        DgpruneError: a network with nothing to prune, an operation that cannot be traced, a wrapper, images of a size
-            that the network does not take.
+        DgpruneError: nothing to prune, a wrapper, layers that are not used, another image size.
     """
-    refuse_uncopyable(model)
     refuse_wrappers(model)
+    refuse_uncopyable(model)
     prove_copies(model, example)
-    example = example[:2].to(device_of(model))
+    example = example[:2].to(device_of(model), _dtype(model))
     graph = trace(model, example[:1], layers=layers)
     if graph.groups:
         graph = _verified(model, graph, example=example)
     if not graph.groups:
-        why = "; ".join(f"{name}: {reason}" for name, reason in list(graph.refused.items())[:3])
+        reasons = list(dict.fromkeys(f"{name}: {reason}" for name, reason in graph.refused.items()))
+        why = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
         more = "" if layers == "all" else " Hidden units of linear layers can be pruned with layers='all'."
         raise DgpruneError(
             f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{more}"
@@ -53,42 +54,86 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     return graph
 
 
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
 def _verified(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> FilterGraph:
-    twin = _random_twin(model).eval()
-    images = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
-    if _failure(twin, images, graph=graph, groups=graph.groups) is None:
+    """The graph without the groups for which removing is not masking."""
+    trial = _Trial(model, graph, example=example)
+    bad = trial.failing(graph.groups)
+    if not bad:
         return graph
-    reasons = {group.name: _failure(twin, images, graph=graph, groups=(group,)) for group in graph.groups}
-    good = [group for group in graph.groups if reasons[group.name] is None]
-    refused = {**graph.refused, **{name: reason for name, reason in reasons.items() if reason is not None}}
-    ran = run_order(twin, images)
-    graph = assemble(model, good, refused=refused, ran=ran, example=example, layers=graph.layers)
-    why = _failure(twin, images, graph=graph, groups=graph.groups) if good else None
-    if why is not None:
-        raise DgpruneError(f"the layers of this network cannot be pruned together ({why}).")
-    return graph
+    good = [group for group in graph.groups if group.name not in bad]
+    ran = run_order(shared_copy(model), example)
+    refused = {**graph.refused, **bad}
+    uses = dict(graph.uses)
+    left = assemble(model, good, refused=refused, ran=ran, example=example, layers=graph.layers, uses=uses)
+    return replace(left, total=graph.total, other_macs=graph.other_macs)
 
 
-def _failure(model: nn.Module, images: Tensor, *, graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> str | None:
-    """Why removing half of the filters of these groups is not the same as masking them; None if it is."""
-    mask = _half(graph, groups)
-    with torch.no_grad():
-        dense, zero = model(images), zeroed(model, mask)(images)
+class _Trial:
+    """Removes half of some groups of a copy with random weights, and compares with masking them."""
+
+    def __init__(self, model: nn.Module, graph: FilterGraph, *, example: Tensor) -> None:
+        self._graph = graph
+        self._twin = _random_twin(model).eval()
+        kind = torch.float64 if _dtype(model) == torch.float64 else torch.float32
+        self._twin = self._twin.to(kind)  # in 16 bits rounding alone is 1 %
+        images = torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
+        self._images = images.to(example.device, kind)
+        with torch.no_grad():
+            dense = self._twin(self._images)
         if not isinstance(dense, Tensor):
             raise DgpruneError(f"the network must return logits as one tensor; it returned {type(dense).__name__}.")
-        try:
-            small = prune(model, mask)(images)
-        except Exception as error:
-            return f"removing filters breaks the network ({type(error).__name__}: {str(error).splitlines()[0]})"
-    spread = float(dense.double().std())
-    if not math.isfinite(spread) or spread == 0:
-        raise DgpruneError("the network's logits do not depend on its input, so its pruning cannot be verified.")
-    if small.shape != dense.shape:
-        return "removing its filters changes the number of outputs"
-    difference = float((small - zero).abs().max()) / spread
-    if difference <= _TOLERANCE:
-        return None
-    return f"removed and masked differ by {difference:.1%} of the standard deviation of the logits"
+        self._shape, self._spread = dense.shape, float(dense.double().std())
+        if not math.isfinite(self._spread) or self._spread == 0:
+            raise DgpruneError("the network's logits do not depend on its input, so its pruning cannot be verified.")
+
+    def failing(self, groups: tuple[FilterGroup, ...]) -> dict[str, str]:
+        """Return which of these groups fail, by name, with the reason; the others pass together."""
+        bad: dict[str, str] = {}
+        left = groups
+        while left and (why := self.failure(left)) is not None:
+            found = self._one_failing(left)
+            bad[found.name] = why if len(left) == 1 else self.failure((found,)) or why
+            left = tuple(group for group in left if group is not found)
+        return bad
+
+    def _one_failing(self, groups: tuple[FilterGroup, ...]) -> FilterGroup:
+        """One group of these, which fail together, without which they might pass: by halving."""
+        while len(groups) > 1:
+            first, second = groups[: len(groups) // 2], groups[len(groups) // 2 :]
+            groups = second if self.failure(first) is None else first
+        return groups[0]
+
+    def failure(self, groups: tuple[FilterGroup, ...]) -> str | None:
+        """Why removing half of these groups is not the same as masking them; None if it is."""
+        mask = _half(self._graph, groups)
+        with torch.no_grad(), full_precision(self._images):
+            try:
+                small = pruned_view(self._twin, mask)(self._images)
+            except Exception as error:
+                return (
+                    "removing its filters breaks the network's own code "
+                    f"({_line_of(error)}: {(str(error).splitlines() or [''])[0]}); numbers of channels that are "
+                    "written out there, as in split((8, 8), 1), must be computed from the tensor"
+                )
+            zero = zeroed(self._twin, mask)(self._images)
+        if small.shape != self._shape:
+            return "removing its filters changes the number of outputs"
+        difference = float((small - zero).abs().max()) / self._spread
+        if difference <= _TOLERANCE:
+            return None
+        return f"removed and masked differ by {difference:.1%} of the standard deviation of the logits"
+
+
+def _line_of(error: Exception) -> str:
+    """The innermost line of code outside of torch that raised an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if "/torch/" not in frame.filename and "dgprune_lab" not in frame.filename]
+    frame = (outside or frames)[-1]
+    return f"{type(error).__name__} at {frame.filename.rpartition('/')[2]}, line {frame.lineno}, {frame.line or ''}"
 
 
 def _half(graph: FilterGraph, groups: tuple[FilterGroup, ...]) -> Mask:

@@ -1,0 +1,133 @@
+"""Which elements of a network's tensors go together: an id for each, and what ties them.
+
+Every position on every axis of every parameter and buffer has an id, from 1; 0 is a position without one (a channel of
+the image, padding). In one forward pass each tensor carries labels: the ids that sit on its axes. A label has as many
+axes as its tensor and size 1 along those on which it does not vary, so the output of a convolution has one of shape
+(1, C, 1, 1). What the tensors' dependencies say (Fang et al., "DepGraph", CVPR 2023) is then connected components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What is known of a tensor during the pass.
+
+    Attributes:
+        labels: the ids on its axes; a matrix of weights has one label per axis, a feature map seldom more than one.
+        source: the parameter or buffer that it was computed from alone, if so.
+        ends: layers (BatchNorms too) that wrote into it without another one in between.
+        feeds: the same without BatchNorms.
+    """
+
+    labels: tuple[Tensor, ...] = ()
+    source: str | None = None
+    ends: frozenset[str] = frozenset()
+    feeds: frozenset[str] = frozenset()
+
+
+def varying(label: Tensor) -> tuple[int, ...]:
+    """Return the axes on which a label varies."""
+    return tuple(axis for axis, size in enumerate(label.shape) if size > 1)
+
+
+def compact(ids: Tensor) -> Tensor:
+    """Return ids with size 1 along every axis on which they do not vary."""
+    for axis in range(ids.ndim):
+        if ids.shape[axis] > 1:
+            first = ids.narrow(axis, 0, 1)
+            if ids.stride(axis) == 0 or bool((ids == first).all()):
+                ids = first
+    return ids
+
+
+class Elements:
+    """The ids of one network and what was found out about them.
+
+    Attributes:
+        names: id() of a parameter or buffer -> its name.
+        starts: (name, axis) -> the first id of that axis, and its length.
+        sides: (name, axis) -> "in" for the input axis of a weight.
+        fixed: ids that cannot be removed, each list with the reason.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        self.names = {id(tensor): name for name, tensor in tensors}
+        self._kept = [tensor for _, tensor in tensors]  # so that no id() is used again
+        self.starts: dict[tuple[str, int], tuple[int, int]] = {}
+        self.sides: dict[tuple[str, int], Literal["out", "in"]] = {}
+        self.fixed: list[tuple[Tensor, str]] = []
+        self.count = 1
+        for name, tensor in tensors:
+            for axis, size in enumerate(tensor.shape):
+                self.starts[name, axis] = self.count, size
+                self.count += size
+        self._equal: list[tuple[Tensor, Tensor]] = []
+        self._tied: list[tuple[Tensor, Tensor, str]] = []
+
+    def of(self, tensor: Tensor) -> Marks | None:
+        """Return the marks of a parameter or buffer: one label per axis; None for another tensor."""
+        name = self.names.get(id(tensor))
+        if name is None:
+            return None
+        axes = [(axis, *self.starts[name, axis]) for axis, size in enumerate(tensor.shape) if size > 1]
+        return Marks(
+            labels=tuple(
+                torch.arange(start, start + size).view([size if k == axis else 1 for k in range(tensor.ndim)])
+                for axis, start, size in axes
+            ),
+            source=name,
+        )
+
+    def fix(self, ids: Tensor, reason: str) -> None:
+        """Note that these cannot be removed."""
+        ids = ids[ids > 0]
+        if len(ids):
+            self.fixed.append((ids.unique(), reason))
+
+    def join(self, first: Tensor, second: Tensor, *, reason: str, tie: str = "") -> None:
+        """Note that ids at equal positions are one filter or, with `tie`, are removed together because of that layer.
+
+        Where one of them has no id, the other is fixed, for this reason.
+        """
+        first, second = (part.flatten() for part in torch.broadcast_tensors(first, second))
+        self.fix(first[second == 0], reason)
+        self.fix(second[first == 0], reason)
+        both = (first > 0) & (second > 0) & (first != second)
+        if bool(both.any()):
+            pairs = torch.stack([first[both], second[both]])
+            pairs = pairs.unique(dim=1) if pairs.shape[1] > 4096 else pairs
+            if tie:
+                self._tied.append((pairs[0], pairs[1], tie))
+            else:
+                self._equal.append((pairs[0], pairs[1]))
+
+    def filters(self) -> Tensor:
+        """Return (ids,) the filter of each id: what is added together or written one into the other is one."""
+        return self.components(self._equal)
+
+    def units(self) -> Tensor:
+        """Return (ids,) the unit of each id: the filters that are removed together."""
+        return self.components([*self._equal, *((first, second) for first, second, _ in self._tied)])
+
+    def ties(self) -> Iterator[tuple[Tensor, str]]:
+        """Yield what was tied, and by which layer."""
+        return ((first, layer) for first, _, layer in self._tied)
+
+    def components(self, edges: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Return (ids,) the connected component of each id."""
+        ends: Any = (torch.cat([e[k] for e in edges]).numpy() if edges else np.empty(0, dtype=int) for k in (0, 1))
+        rows, columns = ends
+        graph = coo_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(self.count, self.count))
+        return torch.from_numpy(connected_components(graph, directed=False)[1]).long()

@@ -1,0 +1,140 @@
+"""One forward pass in which every operation tells what it does to the channels of its tensors."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from .elements import Elements, Marks
+
+_MARKS = "_dgprune_marks"
+_NONE = Marks()
+
+
+class Followed(TorchDispatchMode):
+    """Follows the channels through the operations of one pass.
+
+    Attributes:
+        elements: the ids, and what ties them.
+        producers: convolution, linear or normalisation layer -> the ids of its output, in the order of execution.
+        mixing: those that are neither depthwise nor normalisation, each with "conv" or "linear".
+        consumers: layer -> the ids at its input axis.
+        reads: layer -> which layers wrote what it reads.
+        uses: weight -> at how many positions per image it is applied.
+        used: names of all parameters and buffers that were used.
+        outputs: ids on the network's output.
+        macs: multiply-accumulates of the pass, as Torch's FlopCounterMode counts them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.elements = Elements(model)
+        self.model = model
+        self.producers: dict[str, Tensor] = {}
+        self.mixing: dict[str, str] = {}
+        self.consumers: dict[str, Tensor] = {}
+        self.reads: dict[str, list[Marks]] = defaultdict(list)
+        self.uses: dict[str, int] = defaultdict(int)
+        self.used: set[str] = set()
+        self.outputs = torch.zeros(0, dtype=torch.long)
+        self.macs = 0
+        self._stack: list[tuple[str, nn.Module]] = [("", model)]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from .operations import follow  # the rules know this class
+
+        output = func(*args, **(kwargs or {}))
+        given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | (kwargs or {})
+        tensors = [tensor for value in given.values() for tensor in tensors_of(value)]
+        self.used.update(self.elements.names[id(t)] for t in tensors if id(t) in self.elements.names)
+        if any(self.marks(tensor).labels for tensor in tensors):
+            follow(self, func, given=given, output=output)
+        return output
+
+    def marks(self, tensor: Tensor | None) -> Marks:
+        """Return what is known of a tensor."""
+        if tensor is None:
+            return _NONE
+        return getattr(tensor, _MARKS, None) or self.elements.of(tensor) or _NONE
+
+    def mark(self, tensor: Tensor, marks: Marks) -> None:
+        """Note what is known of a tensor; of a parameter everything is known."""
+        if id(tensor) not in self.elements.names:
+            setattr(tensor, _MARKS, marks)
+
+    def where(self) -> str:
+        """Return the layer in which the pass is, with its class."""
+        name, module = self._stack[-1]
+        return f"{name} ({type(module).__name__})" if name else f"the forward of {type(module).__name__}"
+
+    def layer(self, source: str) -> str:
+        """Return the layer that uses a weight: the one that is called and owns it, else the owner by name."""
+        name, module = self._stack[-1]
+        own = [self.elements.names.get(id(tensor)) for tensor in module.parameters(recurse=False)]
+        return name if name and source in own else source.rpartition(".")[0]
+
+    def fix(self, tensor: Tensor | None, what: str) -> None:
+        """Note that no channel of a tensor can be removed: `what` happens to it here."""
+        for label in self.marks(tensor).labels:
+            self.elements.fix(label, f"{self.where()} {what}")
+
+    def run(self, example: Tensor) -> None:
+        """Run the network once."""
+        with FlopCounterMode(display=False) as counter, self._stacked(), _no_fast_path(), torch.no_grad(), self:
+            output = self.model(example)
+        self.macs = counter.get_total_flops() // 2 // max(1, len(example))
+        labels = [label.flatten() for tensor in tensors_of(output) for label in self.marks(tensor).labels]
+        self.outputs = torch.cat(labels) if labels else self.outputs
+
+    @contextmanager
+    def _stacked(self) -> Iterator[None]:
+        """Keep the names of the modules that are being called."""
+        handles = []
+        for name, module in self.model.named_modules():
+            entry = (name, module)
+            handles.append(module.register_forward_pre_hook(lambda *_, entry=entry: self._stack.append(entry)))
+            handles.append(module.register_forward_hook(lambda *_: _left(self._stack), always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _left(stack: list[Any]) -> None:
+    stack.pop()
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from tensors_of(part)
+    elif isinstance(value, dict):
+        yield from tensors_of(list(value.values()))
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """Run Torch's transformer layers by their single operations, as in training."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def positions(x: Tensor, *, spatial: int) -> int:
+    """Return the number of positions of a map: the product of its last `spatial` axes."""
+    return math.prod(x.shape[-spatial:]) if spatial else 1
