@@ -173,6 +173,15 @@ def test_one_study_has_accuracies_and_a_note() -> None:
         charts.after_finetuning(table)
 
 
+def test_scorers_can_read_the_images_that_are_reported() -> None:
+    (study,) = trainings(1)
+    for split, seen in (("score", "none"), ("report", "images")):
+        with pytest.warns(dg.DgpruneNote, match="with one study"):
+            table: Any = compared(study, scorers=[peeks], baseline=peeks, epochs=0, score_split=split)
+        on_target = table[table.role == "target"]
+        assert set(on_target.seen_by_scorer) == {seen} and on_target.target_aware.all()
+
+
 def test_ctrl_c_leaves_the_complete_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
 

@@ -64,6 +64,7 @@ def after_finetuning(
     budget: Budget = "filters",
     seed: Seed = 0,
     split: str = "report",
+    score_split: str = "score",
     images: Count | None = None,
     progress: bool = False,
 ) -> Steps:
@@ -79,7 +80,7 @@ def after_finetuning(
             differences, and a note.
         scorers: names, Scorers, or None for the dense control, "dense": fine-tuned too, without removing a filter.
         ratios: one or several shares removed.
-        epochs, rounds, options, batchnorm, scope, budget, seed, split, images: see `dg.prune_and_tune`.
+        epochs, rounds, options, batchnorm, scope, budget, seed, split, score_split, images: see `dg.prune_and_tune`.
         baseline: what the others are compared with; it is added to the list where it is missing.
         progress: show a progress bar.
 
@@ -113,6 +114,7 @@ def after_finetuning(
             budget=budget,
             seed=seed,
             split=split,
+            score_split=score_split,
             images=images,
             measure="end",
         )
