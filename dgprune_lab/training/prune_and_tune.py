@@ -47,34 +47,36 @@ def prune_and_tune(
     on the train splits of the sources. Filters are removed physically, so the optimiser cannot revive them.
 
     Source: Sun 2023, arXiv:2306.13237, its code: T = 2 up to 60 %, 3 above; SGD with momentum .9, batches of 32, lr
-    .01 / (1 + 10 p)^.75 with p = epoch / 100 starting at 0 in each round. We deviate: the code counts int(r C), which
-    floating point can turn into one filter less; it reports on one target, here every domain is reported. Its loss (a
+    .01 / (1 + 10 p)^.75 with p = epoch / 100 starting at 0 in each round. We deviate: the code removes int(r C)
+    filters, one fewer where floating point rounds down; it reports on one target, here on every domain. Its loss (a
     softmax before the cross-entropy), its scoring of the reported images and its normalisation are those of
     `dg.presets.dss_mnist_m()` only.
 
     Args:
-        study: the network and its domains; unchanged.
+        study: the network and its domains; it stays unchanged.
         scorer: a name, a Scorer, or None for the dense control, which is fine-tuned too but not pruned.
-        ratio: share removed in the end, 0 <= ratio < 1; for the dense control it only sets the number of rounds.
-        rounds: T; the paper's rule where None.
-        epochs: of fine-tuning after each round; 0 only prunes.
+        ratio: share of the filters removed in the end, 0 <= ratio < 1; for the dense control it only sets the rounds.
+        rounds: number of rounds T; None for the paper's rule.
+        epochs: epochs of fine-tuning after each round; 0 only prunes.
         options: of fine-tuning; the paper's optimiser and schedule with the plain cross-entropy where None. Their
             `epochs` must not contradict `epochs`.
         batchnorm: "recalibrate" re-estimates BatchNorm statistics after each removal and after each fine-tuning: with
             a momentum of .01, as in EfficientNet, one short epoch leaves them far behind the weights.
-        scope, budget: of each round; see `dg.allocate`.
-        seed: of a random scorer and, with `options.seed`, of the order of the images; each round derives its own.
+        scope, budget: scope and budget of the allocation in each round; see `dg.allocate`.
+        seed: random seed of the scorer and, with `options.seed`, of the order of the images; each round derives its own
+            seeds.
         split: the split that is reported.
-        score_split: the split that the scorer reads, anew in each round, noted in the provenance. The paper scores the
-            images that it reports: "report".
-        images: report on the first `images` of each domain only.
-        measure: after every stage ("rounds"), after every epoch too ("epochs"), or only the last network ("end").
-        progress: draw a tqdm bar.
+        score_split: the split that the scorer reads in each round; the provenance records it. The paper scores on the
+            images on which it reports: "report".
+        images: report on the first `images` images of each domain only.
+        measure: measure after every stage ("rounds"), after every epoch too ("epochs"), or only the last network
+            ("end").
+        progress: whether to draw a tqdm bar.
 
     Returns:
         The network, its mask and the table: accuracy and loss per domain (interval: bootstrap over images); filters,
         parameters, macs and bytes. `stage` is "full" (the network as given), "cut" or "tuned"; `epoch` counts over all
-        rounds; `ratio_requested` is the share that the rounds so far should remove. Ctrl-C ends the run early: see
+        rounds; `ratio_requested` is the share that the rounds so far together should remove. Ctrl-C ends the run; see
         `Tuned.finished`. `.steps(...)` yields a `BatchEvent` and `EpochEvent` of each fine-tuning (epochs count within
         the round), a `PruneEvent` per round and a `StageEvent` per stage, with their rows of the table, and None while
         it measures.

@@ -178,7 +178,7 @@ class PruningLoop:
     def _outcomes(
         self, network: nn.Module, split: str, *, all_images: bool = False
     ) -> Generator[None, None, dict[str, Outcomes]]:
-        """Evaluate every domain; on train only sources, on as many images as of the measured split or on all."""
+        """Evaluate every domain on a split; on "train" only sources, with as many images as in `split` or with all."""
         plan, outcomes = self.plan, {}
         for domain in plan.study.domains:
             if split == "train" and domain.role != "source":

@@ -60,23 +60,23 @@ def train_with_pruning(
     of this sum no longer see it. See `PruningRun.pruned`.
 
     Args:
-        network: as it is before the first epoch, fresh or trained; unchanged.
+        network: the network before the first epoch, fresh or trained; it stays unchanged.
         sources, targets: domains as in a `Study`; only the sources' train splits are trained on.
-        schedule: which layers, from when to when, how often, how much; None for the control without pruning.
-        options: of the training: epochs, optimiser, weight decay, augmentation, dropout, learning-rate schedule, ...
-        scorer: computed anew at every event. "l1" and "l2" are norms of the named layer's own weights; any other
+        schedule: at which epochs which layers lose how many filters; None for the control without pruning.
+        options: options of training: epochs, optimiser, weight decay, augmentation, dropout, learning rate, ...
+        scorer: computed again at every event. "l1" and "l2" are norms of the named layer's own weights; any other
             scorer scores the whole group as in a `Study` of the current network.
-        remove: the filters with the lowest scores, the highest, or drawn at random.
+        remove: which filters to remove: those with the lowest scores, with the highest, or drawn at random.
         how: "remove" permanently; "zero" for `batches` batches, then free to regrow; "noise": normal noise added before
             each of `batches` batches; "restore": zero for `batches` batches, then as before. See `Treatment`.
-        batches: at least 1; only where `how` is not "remove".
+        batches: number of batches that the treatment lasts, at least 1; only if `how` is not "remove".
         split: the split on which events are measured and the best epoch is chosen.
-        report: the split that is reported in the end. To reproduce the paper, a data set's own test split for both.
-        seed: of a random scorer or `remove`, and of the noise.
-        images: measure the first `images` of each split only.
-        checkpoint: folder for the state of the run after every epoch. Where it holds one already, the same call
-            resumes it, and on one CPU thread gives the same numbers as without the interruption.
-        progress: draw a tqdm bar.
+        report: the split that is reported in the end. To reproduce the paper, use a data set's test split for both.
+        seed: random seed of the scorer, of `remove` and of the noise.
+        images: measure the first `images` images of each split only.
+        checkpoint: folder for the state of the run after every epoch. If it already holds a state, the same call
+            resumes the run, and on one CPU thread gives the same numbers as without the interruption.
+        progress: whether to draw a tqdm bar.
 
     Returns:
         A `PruningRun` with network, curve, events and end. Ctrl-C ends the run early, as does a loss that is not
