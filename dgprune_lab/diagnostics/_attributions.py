@@ -24,12 +24,12 @@ class Attributions:
     """One attribution per image and filter, on two domains.
 
     Attributes:
-        method: how it was computed.
-        pair: the reference domain, and the one that is compared with it.
+        method: the attribution method.
+        pair: the reference domain, and the domain that is compared with it.
         split: the split that was read.
         rows: row numbers of the images in each domain.
-        values: layer -> ((N, C), (M, C)) float32.
-        labels: true classes, (N,) and (M,).
+        values: layer -> attributions on the two domains, (N, C) and (M, C) float32.
+        labels: true classes of the images, (N,) and (M,).
     """
 
     method: Method
@@ -40,11 +40,11 @@ class Attributions:
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)
 
     def stacked(self, side: int) -> Floats:
-        """(N, C of all layers) values on one of the two domains."""
+        """The attributions of all layers on one of the two domains (0 or 1), (N, C of all layers)."""
         return np.concatenate([pair[side].double().numpy() for pair in self.values.values()], axis=1)
 
     def estimates(self, *, seed: int) -> tuple[Estimate, Estimate, Floats]:
-        """Cohen's d, AUROC and q values of all filters, layer by layer."""
+        """Cohen's d and AUROC with intervals, and q-values, of all filters, one layer after the other."""
         first, second = self.stacked(0), self.stacked(1)
         d = cohens_d(first, second, labels=self.labels, seed=seed)
         area = auroc(first, second, labels=self.labels)
@@ -55,16 +55,16 @@ class Attributions:
         return {name: (first != 0).any(0) | (second != 0).any(0) for name, (first, second) in self.values.items()}
 
     def provenance(self, study: Study) -> Provenance:
-        """The provenance of a network whose filters are chosen by these numbers."""
+        """The provenance of a network whose filters are chosen by these attributions."""
         reads: dict[str, Seen] = {f"{domain.name}/{self.split}": "labels" for domain in self.pair}
         return study.provenance.adding("scorer", reads)
 
 
 def pair_of(study: Study, between: tuple[str, str] | None) -> tuple[Domain, Domain]:
-    """The two domains that are compared: those named, or the first source and the first target or second source.
+    """The two domains to compare: those named, or the first source with the first target (or the second source).
 
     Raises:
-        DgpruneError: there are no two, they are the same, or one has no labels.
+        DgpruneError: a study with fewer than two domains, the same domain twice, a domain without labels.
     """
     if between is None:
         listed = [*study.sources[:1], *study.targets[:1], *study.sources[1:2]]
@@ -85,7 +85,7 @@ def pair_of(study: Study, between: tuple[str, str] | None) -> tuple[Domain, Doma
 
 
 def attributor(study: Study) -> Attributor:
-    """The study's network, ready for Captum."""
+    """The Attributor of a study's network, on the study's device."""
     model = shared_copy(study.model).to(study.device)
     example = study.domains[0].take(torch.arange(min(2, len(study.domains[0]))), device=study.device).images
     return Attributor(model, study.graph, example=example)
@@ -105,7 +105,7 @@ def attribution_steps(
 
     Args:
         study, method, between, layers, images, split: see `sensitivity`.
-        by: an attributor of the study's network that exists already.
+        by: an existing attributor of the study's network; None makes one.
     """
     choice("method", method, Method)
     pair = pair_of(study, between)

@@ -13,15 +13,15 @@ from ..core import COLUMNS, DgpruneError, Stepwise, public
 
 Parameters = ParamSpec("Parameters")
 Steps = Generator[tuple[int, int] | tuple[int, int, str], None, pd.DataFrame]
-"""Yields (done, total), and a label where there is one; returns the table."""
+"""A generator that yields (done, total), and a label where there is one, and returns the table."""
 
 
 class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
-    """A function from a study to a tidy table, called to its end or driven with `.steps(...)`.
+    """A function from a study to a tidy table; it runs to its end when called, or step by step with `.steps(...)`.
 
     Attributes:
-        name: of the question.
-        extra: key columns that the table has beyond the shared ones.
+        name: name of the diagnostic.
+        extra: key columns of the table besides the shared ones.
         cite: the source.
     """
 
@@ -55,16 +55,16 @@ def diagnostic(
     """Turn a function that answers one question about a study into a `Diagnostic`.
 
     The function returns the table, or a generator that yields (done, total) and returns the table: it may be a
-    generator function, or check its arguments and then return a generator. An argument `progress: bool = False` draws
-    a bar when the diagnostic is called; it has no effect on `.steps(...)`.
+    generator function, or check its arguments and then return a generator. If it has an argument
+    `progress: bool = False`, this draws a bar when the diagnostic is called; it has no effect on `.steps(...)`.
 
     Args:
-        name: of the question; `charts.<name>` draws it and `widgets` shows it.
-        extra: key columns beyond the shared ones (group, class, event, epoch).
+        name: name of the diagnostic; `charts.<name>` draws its table.
+        extra: key columns of the table besides the shared ones, such as group, class, event or epoch.
         cite: the source.
 
     Raises:
-        DgpruneError: no docstring.
+        DgpruneError: a function without docstring.
     """
 
     def decorate(function: Callable[Parameters, pd.DataFrame | Steps]) -> Diagnostic[Parameters]:

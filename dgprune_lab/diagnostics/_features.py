@@ -17,16 +17,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Features:
-    """Pooled features of the same images under several masks, standardised by the first source in the full network.
+    """Pooled features of the same images under several masks, standardised by the full network's on the first source.
 
     Attributes:
-        layer: the group.
+        layer: name of the group whose outputs are the features.
         split: the split that was read.
-        batchnorm: under the masks; the full network is as given.
-        masks: what is removed; the first is None, the full network.
+        batchnorm: the BatchNorm setting under the masks; the full network runs as given.
+        masks: the masks; the first is None, for the full network.
         rows: domain -> (N,) row numbers of its images.
         labels: domain -> (N,) true classes, or None.
-        values: per mask, domain -> (N, C); removed filters are zero columns.
+        values: for each mask, domain -> features (N, C); removed filters are zero columns.
     """
 
     layer: str
@@ -39,11 +39,11 @@ class Features:
 
     @property
     def stacked(self) -> Floats:
-        """(masks x images of all domains, C): by mask, then by domain."""
+        """All features in one table (masks x images of all domains, C): by mask, then by domain."""
         return np.concatenate([values for by_domain in self.values for values in by_domain.values()])
 
     def linear(self) -> Floats:
-        """(rows of `stacked`, 2) on the two principal axes of the full network's features, which no mask changes."""
+        """The rows of `stacked` projected on the two principal axes of the full network's features, (rows, 2)."""
         full = np.concatenate(list(self.values[0].values()))
         centre = full.mean(0)
         axes = np.linalg.svd(full - centre, full_matrices=False)[2][:2]
@@ -55,7 +55,7 @@ class Features:
 def features_steps(
     study: Study, layer: str, *, masks: Sequence[Mask], batchnorm: BatchNorm, images: int | None, split: str
 ) -> Generator[float, None, Features]:
-    """Compute the features of the full network and under each mask; yield the share done between batches.
+    """Compute the features in the full network and under each mask; yield the fraction done between batches.
 
     Raises:
         DgpruneError: an unknown layer; a domain with too few images; features that are constant in all domains.
@@ -99,7 +99,7 @@ def features_steps(
 
 
 def _standardised(raw: Sequence[Mapping[str, Floats]], *, by: Floats, layer: str) -> list[dict[str, Floats]]:
-    """All masks' features, standardised by one of them."""
+    """The features under all masks, standardised by the mean and standard deviation of the set `by`."""
     try:
         standardised(raw[0], by=by)  # refuses features that are constant
     except DgpruneError as error:

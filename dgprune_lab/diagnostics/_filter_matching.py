@@ -1,4 +1,4 @@
-"""Which filter of one training corresponds to which of another: matched one to one by their outputs."""
+"""Matching of the filters of two trained networks, one to one, by the correlation of their outputs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ..study import Study
 
 
 class Match(NamedTuple):
-    """One layer's filters, matched.
+    """The matched filters of one layer.
 
     Attributes:
-        other: (C,) number of the other network's filter that matches each filter of the first.
-        correlation: (C,) of the outputs of each matched pair over images, in [-1, 1]; 0 where one is constant.
+        other: (C,) for each filter of the first network, the index of the matched filter of the other network.
+        correlation: (C,) correlation over images between the outputs of each matched pair, in [-1, 1]; 0 where one of
+            them is constant.
     """
 
     other: Tensor
@@ -28,14 +29,14 @@ class Match(NamedTuple):
 
 
 def pooled_outputs(study: Study, domains: Sequence[Domain], *, images: int, split: str = "score") -> dict[str, Tensor]:
-    """Per group, (N, C) float32: the spatial mean of every filter's output on each image; no label is read.
+    """Return group -> (N, C) float32: the spatial mean of every filter's output on each image; no label is read.
 
-    A group's output is the input of its last consumer; of a layer that is called twice, the mean of both calls.
+    The output is taken at the input of the group's last consumer; if that is called twice, the mean of both calls.
 
     Args:
-        study: whose network is run, in eval mode, on a copy.
-        domains: where the images come from.
-        images: total number, shared equally by the domains; a smaller split contributes all of its images.
+        study: the study whose network is run, on a copy in eval mode.
+        domains: the domains that the images come from.
+        images: total number of images, shared equally by the domains; a smaller split contributes all of its images.
         split: the split of each domain.
     """
     model = shared_copy(study.model).to(study.device)
@@ -57,9 +58,9 @@ def pooled_outputs(study: Study, domains: Sequence[Domain], *, images: int, spli
 def matched(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Match]:
     """Find the one-to-one matching within each layer that maximises the sum of the output correlations.
 
-    Pearson's correlation over images of every filter of one network with every filter of the other, then the
-    assignment problem (Li et al. 2016, Convergent Learning, ICLR, arXiv:1511.07543, section 3, "bipartite one-to-one
-    matching"; there over single positions of the maps too, here over their spatial means).
+    Pearson's correlations over images, of every filter of one network with every filter of the other, are the weights
+    of an assignment problem (Li et al. 2016, Convergent Learning, ICLR, arXiv:1511.07543, section 3, "bipartite
+    one-to-one matching"; there correlations are over single positions of the maps too, here over spatial means).
 
     Args:
         first, second: group -> (N, C) outputs on the same images, as `pooled_outputs` returns them.
@@ -76,7 +77,7 @@ def matched(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[s
 
 
 def _standardised(outputs: Tensor) -> Tensor:
-    """(N, C) float64, every column centred and of norm one; zero where it is constant."""
+    """The outputs (N, C) as float64, every column centred and scaled to norm one; zero where it is constant."""
     centred = outputs.double() - outputs.double().mean(0)
     norm = centred.norm(dim=0)
     # Rounding alone gives a constant column a norm above zero.

@@ -1,4 +1,4 @@
-"""The loss as a function of the share kept: its measurement, and the smallest share within a tolerance."""
+"""The loss as a function of the share of weights kept: its measurement, and the smallest share within a tolerance."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _TAIL = (1 - intervals.LEVEL) / 2
 
 
 class ReadOff(NamedTuple):
-    """The shares at which a loss is within a limit; NaN where there are none.
+    """The shares at which the loss is within a limit; NaN if there are none.
 
     Attributes:
-        smallest: the smallest share within the limit.
-        contiguous_end: the lower end of the contiguous range of shares within the limit that begins at the largest.
-        monotone: whether the two agree.
-        isolated_feasible: (low, high) of every range within the limit below the first one.
+        smallest: the smallest share whose loss is within the limit.
+        contiguous_end: the lower end of the unbroken range of such shares that begins at the largest measured share.
+        monotone: whether `smallest` and `contiguous_end` agree.
+        isolated_feasible: (low, high) of every further range of such shares, below a share whose loss is too large.
     """
 
     smallest: float
@@ -38,13 +38,13 @@ class ReadOff(NamedTuple):
 
 
 def read_off(fractions: Sequence[float], losses: Sequence[float], *, limit: float) -> ReadOff:
-    """Return where a curve is within a limit, from its points alone: nothing is interpolated.
+    """Return at which shares the loss is within a limit, using only the given points: nothing is interpolated.
 
-    A loss that is not finite is not within any limit.
+    A loss that is not finite is outside any limit.
 
     Args:
         fractions: shares kept, in any order.
-        losses: a loss for each.
+        losses: the loss at each share.
         limit: the largest loss that is allowed.
 
     >>> read_off([1.0, 0.75, 0.5, 0.25], [1.0, 1.0, 2.0, 1.0], limit=1.1)
@@ -64,7 +64,7 @@ def read_off(fractions: Sequence[float], losses: Sequence[float], *, limit: floa
 
 
 def grid_of(step: float) -> tuple[float, ...]:
-    """The shares 1, 1 - step, ... above 0.
+    """Return the shares 1, 1 - step, 1 - 2 step, ... down to above 0.
 
     Raises:
         DgpruneError: a step outside (0, 0.5], or one that makes more than 10,000 shares.
@@ -82,17 +82,17 @@ def grid_of(step: float) -> tuple[float, ...]:
 
 
 class LossCurve:
-    """Losses per image at shares of a grid; each share is measured once, when it is first needed.
+    """Losses per image at the shares of a grid; each share is measured once, when it is first needed.
 
     Args:
-        measure: share kept -> (N,) losses, as a generator that yields between batches.
-        step: of the grid.
-        name: of the network, for errors.
-        removed: share kept -> the share that is actually removed, where that is known.
+        measure: function of the share kept: a generator that yields between batches and returns the losses (N,).
+        step: distance between neighbouring shares of the grid.
+        name: name of the network, for error messages.
+        removed: function of the share kept that returns the share actually removed, if known.
 
     Attributes:
         grid: the shares, from 1 down.
-        losses: share -> (N,) float64, in the order in which they were measured.
+        losses: share -> (N,) float64, in the order of measurement.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class LossCurve:
 
     @property
     def full(self) -> float:
-        """The mean loss of the full network, once it is measured."""
+        """The mean loss of the full network; it must have been measured."""
         return self.mean(1.0)
 
     @property
@@ -114,7 +114,7 @@ class LossCurve:
 
     @property
     def points(self) -> tuple[list[float], list[float]]:
-        """Measured shares from 1 down, and their mean losses."""
+        """The measured shares from 1 down, and the mean loss at each."""
         shares = sorted(self.losses, reverse=True)
         return shares, [self.mean(share) for share in shares]
 
@@ -123,7 +123,7 @@ class LossCurve:
         return float(self.losses[share].mean())
 
     def at(self, share: float) -> Generator[None, None, float]:
-        """Return the mean loss at a share, and measure it if it is not known.
+        """Return the mean loss at a share, and measure it first if necessary.
 
         Raises:
             DgpruneError: the loss of the full network is 0 or not finite.
@@ -164,11 +164,11 @@ class LossCurve:
             yield from self.at(share)
 
     def read(self, tolerance: float) -> ReadOff:
-        """Read off the measured shares at (1 + tolerance) times the loss of the full network."""
+        """Return which measured shares have a loss of at most (1 + tolerance) times that of the full network."""
         return read_off(*self.points, limit=(1 + tolerance) * self.full)
 
     def intervals(self) -> dict[float, tuple[float, float]]:
-        """Measured share -> the 95 % bootstrap interval of its mean loss over images, where the loss is finite."""
+        """Measured share -> 95 % bootstrap interval of the mean loss over images, for shares with a finite loss."""
         known = [share for share in self.losses if share not in self.broken]
         values = np.stack([self.losses[share] for share in known], axis=1)
         low, high = intervals.over_images(np.minimum(values, _LARGEST))

@@ -1,4 +1,4 @@
-"""What removal does to the prediction for each image: the data behind `drop` and `flips`."""
+"""Predictions for each image before and after removal: the data behind `drop` and `flips`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ..study import Study, batchnorm_cell, mask_columns, mask_provenance
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What is removed, and on which images the result is evaluated; `drop` documents each option."""
+    """How filters are removed, and on which images the pruned networks are evaluated; `drop` explains each option."""
 
     scorers: Sequence[str | Scorer | Scores] = ()
     ratios: Sequence[float] = ()
@@ -50,9 +50,9 @@ class Case:
     """One mask on one domain: the predictions of the full and of the pruned network.
 
     Attributes:
-        group: the layer that alone was pruned, or None.
-        before: of the full network as given.
-        predicted: (N,) classes after removal.
+        group: name of the layer if it alone was pruned, otherwise None.
+        before: outcomes of the full network as given.
+        predicted: (N,) classes that the pruned network predicts.
     """
 
     study: Study
@@ -73,7 +73,7 @@ class Case:
         return before.double().cpu().numpy(), after.double().cpu().numpy()
 
     def columns(self) -> dict[str, Any]:
-        """The cells that all rows of this case share."""
+        """The columns that all rows of this case share."""
         cells = mask_cells(
             self.study, self.mask, batchnorm=self.removal.batchnorm, domain=self.domain, split=self.removal.split
         )
@@ -91,7 +91,10 @@ def mask_cells(
     split: str | None = None,
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """The cells of a row about a pruned network (None: the full one) and a domain; `provenance` replaces its own."""
+    """The columns of a row about a pruned network (the full one if `mask` is None) and a domain.
+
+    `provenance` replaces the network's own.
+    """
     cells: dict[str, Any] = {"ratio_requested": 0.0, "ratio_achieved": 0.0}
     cells["batchnorm"] = batchnorm_cell(study, "as_is" if mask is None else batchnorm)
     if mask is not None:
@@ -115,8 +118,8 @@ def removal_cases(
     With `labelled`, domains without labels are left out.
 
     Raises:
-        DgpruneError: no study or two of one name; no scorer or no ratio; ready Scores for several networks; one layer
-            alone with a scope or budget that only a whole network has.
+        DgpruneError: no study, or two with one name; no scorer or no ratio; ready Scores for several networks; pruning
+            of single layers with a scope or budget that needs the whole network.
     """
     listed = [studies] if isinstance(studies, Study) else list(studies)
     _check(listed, removal)
@@ -141,7 +144,7 @@ def removal_cases(
 def case_steps(
     study: Study, mask: Mask, *, domain: Domain, removal: Removal, group: str | None = None
 ) -> Generator[None, None, Case]:
-    """One case; yields between batches. The full network is never recalibrated."""
+    """Return one Case; yields between batches. The full network is never recalibrated."""
     name, split, images = domain.name, removal.split, removal.images
     before = yield from study.steps(None, domain=name, split=split, images=images)
     after = yield from study.steps(mask, domain=name, split=split, images=images, batchnorm=removal.batchnorm)
@@ -151,7 +154,7 @@ def case_steps(
 
 
 def check_names(scorers: Sequence[str | Scorer | Scores]) -> None:
-    """Refuse two scorers of one name: a table could not distinguish them."""
+    """Refuse two scorers with the same name, which a table could not distinguish."""
     names = [item.scorer if isinstance(item, Scores) else resolve(item).name for item in scorers]
     if (repeated := next((name for k, name in enumerate(names) if name in names[:k]), None)) is not None:
         raise DgpruneError(
@@ -161,7 +164,7 @@ def check_names(scorers: Sequence[str | Scorer | Scores]) -> None:
 
 
 def only_layer(mask: Mask, layer: str) -> Mask:
-    """The mask that removes the same filters of one layer, and none of the others."""
+    """The mask that removes the same filters from one layer, and nothing from the other layers."""
     keep = {name: kept if name == layer else torch.ones_like(kept) for name, kept in mask.keep.items()}
     return replace(mask, keep=keep)
 

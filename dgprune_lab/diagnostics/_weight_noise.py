@@ -19,17 +19,17 @@ _HALVINGS = 10
 
 
 class WeightNoise:
-    """A study's network with noise on the weights of its convolution and linear layers, the same draws every time.
+    """A study's network with normal noise on the weights of its convolution and linear layers.
 
     Args:
-        study: network and sources; untouched.
-        draws: of standard normal numbers, one per weight.
-        seed: of the first draw.
-        split, images: what the loss is measured on.
-        unit: scale each draw to norm 1 over all weights.
+        study: the network and its sources; it stays unchanged.
+        draws: number of noise samples, each one standard normal number per weight; the same samples for every size.
+        seed: random seed of the first sample; the others count up from it.
+        split, images: measure the loss on the first `images` images of this split of each source.
+        unit: scale each noise sample to norm 1 over all weights.
 
     Raises:
-        DgpruneError: draws < 1.
+        DgpruneError: fewer than one draw.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class WeightNoise:
         self._sources, self._split, self._images = study.sources, split, images
 
     def losses(self, size: float) -> Generator[None, None, Tensor]:
-        """(N,) losses under noise of this size, the mean over the draws; yields between batches."""
+        """Return (N,) the loss of each image, averaged over the noise samples times `size`; yields between batches."""
         losses: list[Tensor] = []
         for direction in self._directions if size else self._directions[:1]:
             self.masking.shift(direction, by=size)
@@ -51,18 +51,19 @@ class WeightNoise:
         return torch.stack(losses).mean(0)
 
     def like_pruning(self, share: float) -> Generator[None, None, Tensor]:
-        """`losses` under noise with the norm of the weights that are removed when this share of the largest is kept."""
+        """Return `losses` for a size equal to the norm of the weights that pruning removes if it keeps this share."""
         return (yield from self.losses(self.masking.removed_norm(share)))
 
     def loss(self, size: float) -> float:
-        """The mean of `losses`."""
+        """The mean of `losses` over images."""
         return float(drain(self.losses(size)).mean())
 
 
 def largest_noise(noise: WeightNoise, *, limit: float) -> float:
-    """Find the largest size, from 0 on, at which the loss stays within a limit, to a thousandth of itself.
+    """Return the largest size of noise at which the mean loss stays within a limit, to a relative precision of .001.
 
-    Doubled or halved from a hundredth of the weights' root mean square, then bisected ten times on a log scale.
+    From a hundredth of the weights' root mean square, the size is doubled or halved until the limit is passed, then
+    bisected ten times on a log scale.
     """
     squares = sum(float(weight.double().square().sum()) for weight in noise.masking.full.values())
     start = inside = outside = 0.01 * math.sqrt(squares / noise.masking.weights)
@@ -79,7 +80,7 @@ def largest_noise(noise: WeightNoise, *, limit: float) -> float:
 
 
 def margins(outputs: Sequence[tuple[Tensor, Tensor]]) -> NDArray[np.float64]:
-    """(N,) the logit of the true class minus the largest other one, from (logits, labels) per batch."""
+    """Return (N,) the logit of the true class minus the largest other logit, from (logits, labels) of each batch."""
     batches = []
     for logits, labels in outputs:
         true = logits.gather(1, labels[:, None]).squeeze(1)

@@ -1,4 +1,4 @@
-"""Which scorer is best after pruning in rounds with fine-tuning, over several trainings of a network?"""
+"""Which scorer is best after pruning in rounds with fine-tuning, over several training seeds of a network?"""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from ._contract import Steps, diagnostic
 Choice = str | Scorer | None
 Row = dict[str, Any]
 Key = tuple[int, str, float]
-"""Number of the study, name of the scorer, ratio."""
+"""(index of the study, name of the scorer, ratio) of a run."""
 
 EXTRA = ("rounds", "epochs", "seeds", "minimum_detectable_effect", "p_value", "p_holm")
 
 
 @dataclass(frozen=True)
 class _End:
-    """The end of one run: its rows of accuracy by domain, and the network's provenance."""
+    """The end of one run: the row of accuracy for each domain, and the network's provenance."""
 
     rows: Mapping[str, Row]
     provenance: Provenance
@@ -133,7 +133,7 @@ def after_finetuning(
 def _runs(
     keys: Sequence[Key], start: Callable[[Key], Any], *, rounds: int | None, epochs: int
 ) -> Generator[tuple[int, int] | tuple[int, int, str], None, dict[Key, _End]]:
-    """Run after run until all are done or Ctrl-C comes; the dense control once for all ratios of as many rounds."""
+    """Run all keys one after the other, until Ctrl-C; the dense control runs once for all ratios with equal rounds."""
     ends: dict[Key, _End] = {}
     dense: dict[tuple[int, int], _End] = {}
     notes: set[str] = set()
@@ -166,7 +166,7 @@ def _end(result: Tuned) -> _End:
 
 
 def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
-    """The scorers by name, each once."""
+    """Name -> scorer; refuse two scorers with one name."""
     items: dict[str, Choice] = {}
     for scorer in scorers:
         name = scorer_name(scorer)
@@ -177,7 +177,7 @@ def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
 
 
 def _check_alike(studies: Sequence[Study]) -> None:
-    """Refuse studies whose differences cannot be averaged."""
+    """Refuse studies over which differences cannot be averaged."""
     if len({study.key for study in studies}) > 1:
         names = dict.fromkeys(", ".join(domain.name for domain in study.domains) for study in studies)
         raise DgpruneError(
@@ -191,7 +191,7 @@ def _check_alike(studies: Sequence[Study]) -> None:
 
 
 def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline: str) -> list[Row]:
-    """A row per scorer, ratio and domain; p_holm over the ratios of one scorer and domain."""
+    """The rows of differences, one per scorer, ratio and domain; p_holm adjusts over the ratios of the same scorer."""
     if len(studies) < 2:
         note("with one study there are no differences over training seeds; pass several, as dg.training_seeds() gives.")
     numbers, names, ratios = (list(dict.fromkeys(column)) for column in zip(*ends, strict=True)) if ends else ([],) * 3
@@ -213,7 +213,7 @@ def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline
 
 
 def _difference(studies: Sequence[Study], domain: str, *, pairs: Mapping[int, tuple[_End, _End]]) -> Row:
-    """One scorer against the baseline on one domain at one ratio, from the ends of both by number of the study."""
+    """The row of one difference: from study index -> the ends of the scorer's and the baseline's run."""
     rows = [(end.rows[domain], other.rows[domain]) for end, other in pairs.values()]
     gaps = [row["value"] - other["value"] for row, other in rows]
     provenance = Provenance(training={})

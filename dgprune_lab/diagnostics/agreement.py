@@ -33,36 +33,36 @@ def agreement(
     budget: Budget = "filters",
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Compare the choices of every two scorers, per layer and for the whole network.
+    """Compare which filters every two scorers keep, per layer and for the whole network.
 
     Metrics, for every pair (columns `scorer` and `other`) and every `group` (a layer, or "all"):
 
     rank_correlation            Spearman's correlation of the two scores, in [-1, 1]. "all": for scope "layer" the mean
-                                of the layers, weighted by their filters; for "global" over all filters of the network.
-                                Empty where a layer has fewer than 3 filters or a score is constant there.
+                                over layers, weighted by their numbers of filters; for "global" over all filters of the
+                                network. Empty where a layer has fewer than 3 filters or a score is constant there.
     rank_correlation_by_chance  0, the expectation for unrelated scores.
     overlap                     |A and B| / ((|A| + |B|) / 2) of the filters A and B kept at this ratio, in [0, 1].
-    overlap_by_chance           its expectation for two independent choices of as many filters: a b / n in place of
+    overlap_by_chance           the expected overlap of two independent choices of as many filters: a b / n in place of
                                 |A and B|, summed over layers; for "all" under scope "global", of the whole network.
 
-    The interval "filters" belongs to the rank correlation of "all": a 95 % bootstrap over the filters of this network,
-    the same resamples for all pairs. It shows how much the number depends on single filters; it is not an interval over
-    images, over draws or over trainings. The interval "chance" is the 95 % range under chance, from the variance of
-    the hypergeometric distribution and that of Spearman's correlation, 1 / (n - 1), and a normal approximation.
+    The rank correlation of "all" has the interval "filters": a 95 % bootstrap over the filters of this network, with
+    the same resamples for all pairs. It shows how much the value depends on single filters; it is not an interval over
+    images, random draws or training seeds. The interval "chance" is the 95 % range under chance, by a normal
+    approximation with the variance of the hypergeometric distribution or of Spearman's correlation, 1 / (n - 1).
 
     Args:
-        study: model and domains.
-        scorers: two or more names, Scorers or Scores, of different names.
-        ratio: the share removed, for the overlaps.
+        study: the network and its domains.
+        scorers: two or more names, Scorers or Scores, with different names.
+        ratio: the share of filters removed, for the overlaps.
         scope, budget: see `allocate`.
-        seed: of scorers that draw, and of the bootstrap.
+        seed: random seed of scorers that draw, and of the bootstrap.
 
     Returns:
-        A tidy table. `ratio_achieved` is the mean of both masks; `target_aware` says whether either score read a
-        target, `scorer_target_aware` and `other_target_aware` whether each did.
+        A tidy table. `ratio_achieved` is the mean over both masks; `target_aware` says whether either score read a
+        target, `scorer_target_aware` and `other_target_aware` whether each of them did.
 
     Raises:
-        DgpruneError: fewer than two scorers, or two of one name.
+        DgpruneError: fewer than two scorers, or two with one name.
     """
     scores = study.score_all(scorers, seed=seed)
     if len(scores) < 2:
@@ -80,7 +80,7 @@ def agreement(
 
 
 def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask, Mask]) -> list[dict[str, Any]]:
-    """The rows of `agreement` about one pair of scores and their masks, without the bootstrap."""
+    """The rows of `agreement` for one pair of scores and their masks, without the bootstrap."""
     first, second = scores
     scope, sizes = masks[0].scope, {group.name: group.filters for group in study.graph.groups}
     shared = {
@@ -116,12 +116,12 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
 
 
 def _ends(value: float, spread: float, *, least: float) -> dict[str, Any]:
-    """The 95 % range under chance, clipped to the possible values."""
+    """The columns of the 95 % range under chance, value +- spread, clipped to the possible values."""
     return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
 
 
 def target_aware(study: Study, *scores: Scores, provenance: Provenance | None = None) -> bool | None:
-    """The cell `target_aware` for what these scores, and `provenance`, have read; None where it is not known."""
+    """The value of `target_aware` for what these scores, and `provenance`, have read; None for unknown."""
     provenance = Provenance(training={}) if provenance is None else provenance
     for item in scores:
         provenance = provenance.adding("scorer", item.reads)

@@ -1,4 +1,4 @@
-"""Where in one image do a layer's strongest filters contribute?"""
+"""At which positions of one image do a layer's strongest filters contribute?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AttributionMaps(NamedTuple):
 
     Attributes:
         images: (K, C, H, W) in [0, 1].
-        maps: (K, h, w), contribution to the logit of the true class: above 0 for it, below 0 against it.
+        maps: (K, h, w), contribution to the logit of the true class: positive for the class, negative against it.
         labels: text under each map: the filter and the sum of its map.
     """
 
@@ -33,16 +33,16 @@ def attribution_maps(
     """Return the maps of gradient x activation of the filters that contribute most to one image's true class.
 
     Args:
-        study: network and domains.
+        study: the network and its domains.
         domain: name of a domain with labels.
         layer: name of a group of filters.
         image: index of the image in the split.
-        filters: number of filters, those of the largest absolute sum first.
-        split: where the image comes from.
+        filters: number of filters to show: those with the largest absolute sum of the map, largest first.
+        split: the split that the image comes from.
 
     Raises:
-        DgpruneError: an unknown domain, layer or split; a domain without labels; an image that is not there; filters
-            below 1.
+        DgpruneError: an unknown domain, layer or split; a domain without labels; an image that does not exist; fewer
+            than one filter.
 
     Source: Shrikumar et al. 2016, arXiv:1605.01713 (gradient times input, at a hidden layer), by Captum.
     """

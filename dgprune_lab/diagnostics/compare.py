@@ -1,4 +1,4 @@
-"""Which of two choices of filters, or of two networks, classifies better? Paired by image."""
+"""Which of two scorers, or of two networks, gives the higher accuracy? Paired by image."""
 
 from __future__ import annotations
 
@@ -54,29 +54,29 @@ def compare(
     seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
-    """Compare scorers with one of them, each pruning the same network at the same ratios.
+    """Compare scorers with a reference scorer, each pruning the same network at the same ratios.
 
-    Per scorer, ratio and domain with labels, from the same images:
+    For each scorer, ratio and domain with labels, on the same images:
 
-    accuracy     of the pruned network, in [0, 1]; of a scorer that draws, the mean over its draws.
+    accuracy     of the pruned network, in [0, 1]; for a scorer that draws, the mean over its draws.
     difference   accuracy of the scorer minus accuracy of `against`, in [-1, 1]: above 0 where the scorer is better.
 
-    Intervals (95 %): of the accuracy over images; of a difference a paired bootstrap over images and, where a scorer
+    Intervals (95 %): for the accuracy over images; for a difference a paired bootstrap over images and, if a scorer
     draws, over its draws too.
 
     Args:
-        study: network and domains.
+        study: the network and its domains.
         scorers: names, Scorers or Scores to compare.
-        against: what they are compared with; "random" is the control.
+        against: the reference scorer; "random" is the control.
         ratios, scope, budget: as in `allocate`.
         batchnorm: see `diagnostics.drop`.
-        split, images: the split that is reported; its first `images` only, where given.
-        draws: masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the intervals of
-            differences are too narrow, see `stats.crossed_difference`.
-        keep_silent: let a scorer that draws remove filters whose mean activation on the sources' score split is 0 only
-            after all others. A draw that removes silent filters costs nothing: this control is the harder one.
-        seed: of the first draw and of the bootstrap.
-        progress: show a progress bar.
+        split, images: report on the first `images` images of this split; None for all.
+        draws: number of masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the
+            intervals of differences are too narrow, see `stats.crossed_difference`.
+        keep_silent: make a scorer that draws remove silent filters, whose mean activation on the sources' score split
+            is 0, only after all others. Removing silent filters costs nothing, so this is the harder control.
+        seed: random seed of the first draw and of the bootstrap.
+        progress: whether to show a progress bar.
 
     Returns:
         A tidy table with the columns `against`, `network` and `draws`.
@@ -111,7 +111,7 @@ def compare(
 
 
 def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -> Steps:
-    """The table of `compare`; the first scorer of `removal` is the one that the others are compared with."""
+    """The table of `compare`; the first scorer of `removal` is the reference scorer."""
     domains = [domain for domain in study.domains if domain.labels is not None]
     scores = [_draws(study, item, draws=draws, keep_silent=keep_silent, seed=removal.seed) for item in removal.scorers]
     rows: list[dict[str, Any]] = []
@@ -147,17 +147,17 @@ def compare_networks(
 ) -> pd.DataFrame:
     """Compare networks with the first one, on the same images of the domains that all studies have.
 
-    Rows: `accuracy` of each network, and `difference`, its accuracy minus that of the first (`against`), with a paired
-    bootstrap interval over images (95 %).
+    Metrics: `accuracy` of each network, and `difference`, its accuracy minus that of the first network (`against`),
+    with a paired bootstrap interval over images (95 %).
 
     Args:
-        studies: two or more, of different names; domains of one name hold the same images.
-        domains: names; all that the studies share, with labels, where not given.
+        studies: two or more studies with different names; domains with the same name must hold the same images.
+        domains: names of the domains to compare on; None for all labelled domains that the studies share.
         split: the split that is reported.
 
     Raises:
-        DgpruneError: fewer than two studies, two of one name, no common domain with labels, a name that is none of
-            them, other images under one name.
+        DgpruneError: fewer than two studies, two with one name, no common domain with labels, a name that is none of
+            these domains, different images under one name.
     """
     names = [] if isinstance(studies, Study) else [study.name for study in studies]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -194,7 +194,7 @@ def compare_networks(
 
 
 def _same_images(one: Domain, other: Domain, *, split: str) -> bool:
-    """Whether two domains hold the same images and labels, in one order, in a split."""
+    """Whether two domains hold the same images and labels, in the same order, in a split."""
     if one.key == other.key:
         return True
     rows, others = one.rows(split), other.rows(split)
@@ -210,7 +210,7 @@ def _same_images(one: Domain, other: Domain, *, split: str) -> bool:
 
 
 def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent: bool, seed: int) -> list[Scores]:
-    """One Scores, or one per draw of a scorer that draws."""
+    """A list of one Scores, or for a scorer that draws, of one Scores per draw."""
     if isinstance(item, Scores):
         return [item]
     item = resolve(item)
@@ -231,7 +231,7 @@ def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent
 
 
 def _correct(study: Study, mask: Mask, *, domain: Domain, removal: Removal) -> Floats:
-    """(N,) of 0 and 1."""
+    """(N,), 1 for each image that the pruned network classifies correctly, else 0."""
     outcomes = study.outcomes(
         mask, domain=domain.name, batchnorm=removal.batchnorm, split=removal.split, images=removal.images
     )
@@ -239,7 +239,7 @@ def _correct(study: Study, mask: Mask, *, domain: Domain, removal: Removal) -> F
 
 
 def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> dict[str, Any]:
-    """The row of an accuracy, from (D, N) of 0 and 1."""
+    """The row of an accuracy, from (D, N): 1 where a draw's network classifies an image correctly, else 0."""
     shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
     low, high = intervals.over_images(correct.mean(0))
     about = {"network": study.name, "images": correct.shape[1], "interval": "images", "unit": "share"}

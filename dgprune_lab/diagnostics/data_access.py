@@ -15,16 +15,16 @@ from ..study import Study
 def data_access(study: Study, scorers: Sequence[str | Scorer] | None = None) -> pd.DataFrame:
     """Return a row per scorer: what it reads of source and target domains, and why it cannot run here.
 
-    These are the declared reads, the most that a scorer can read: any other read raises. What a score has actually read
-    is in `Scores.reads` and in the seen_by_scorer column of every table.
+    These are the declared reads, the most that a scorer can read: any other read raises. What was actually read for
+    scores is in `Scores.reads` and in the seen_by_scorer column of every table.
 
     Args:
-        study: model and domains.
+        study: the network and its domains.
         scorers: names or Scorers; the whole menu by default.
 
     Returns:
-        Columns scorer, label, source_access and target_access ("none", "images" or "labels"), target_aware (whether it
-        reads a target), unavailable (a sentence, or empty).
+        A table with the columns scorer, label, source_access and target_access ("none", "images" or "labels"),
+        target_aware (whether the scorer reads a target), unavailable (why it cannot run, or empty).
     """
     rows = []
     for item in map(resolve, SCORERS if scorers is None else scorers):

@@ -49,31 +49,31 @@ def drop(
     relative_drop    (a - b) / a, at most 1: positive where removal hurts, negative where it helps. Empty where a is at
                      chance: where the lower end of the 95 % interval of a is not above 1 / (number of classes).
 
-    Intervals (95 %, "images") are bootstraps over the images, paired: each resample has both accuracies. The drop is
-    not a measure of generalisation.
+    Intervals (95 %, "images") are paired bootstraps over images: each resample gives both accuracies. The drop is not a
+    measure of generalisation.
 
     Args:
-        study: model and domains, or several of them under different names (column `network`).
+        study: the network and its domains, or several studies with different names (column `network`).
         scorers: names, Scorers or Scores.
-        ratios: shares removed.
+        ratios: shares to remove.
         scope, budget: see `allocate`.
-        batchnorm: of the pruned network: "recalibrate", where it has BatchNorm, re-estimates its statistics on source
-            images after removal, see `dg.recalibrate`; or "as_is". The full network is never recalibrated, so that at
-            ratio 0 the change is that of the re-estimation.
+        batchnorm: setting of the pruned network: "recalibrate" re-estimates BatchNorm statistics on source images after
+            removal, see `dg.recalibrate`; "as_is" does not. The full network is never recalibrated, so the change at
+            ratio 0 is the effect of recalibration.
         split: the split that is evaluated.
-        images: evaluate only the first `images` of each domain; column `images` shows the number.
-        seed: of scorers that draw.
+        images: evaluate only the first `images` images of each domain; the column `images` shows how many.
+        seed: random seed of scorers that draw.
         by: "class" adds rows for each true class (column `class`), empty below 5 images. "layer" prunes one layer at a
             time: one row per layer (column `group`, in the order of execution), whose `ratio_achieved` is the share of
             that layer's filters.
-        progress: show a progress bar.
+        progress: whether to show a progress bar.
 
     Returns:
         A tidy table; domains without labels are left out.
 
     Raises:
-        DgpruneError: no scorer or no ratio; two studies of one name; ready Scores for several networks; by="layer" with
-            another scope or budget than "layer" and "filters".
+        DgpruneError: no scorer or no ratio; two studies with one name; ready Scores for several networks; by="layer"
+            with another scope or budget than "layer" and "filters".
 
     Source: Bartoldson et al. 2020, section 3, whose instability is `relative_drop`; intervals, classes and layers are
     ours. The paper measures on test images during training: a different quantity.
@@ -95,7 +95,7 @@ def drop(
 
 
 def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> list[dict[str, Any]]:
-    """The rows of these cases, in their order; all masks of one network and domain share one bootstrap."""
+    """The rows of `drop` for these cases, in their order; all masks of a network and domain share one bootstrap."""
     together: dict[tuple[str, str, int], list[int]] = {}
     for k, case in enumerate(cases):
         together.setdefault((case.study.name, case.domain.name, len(case.before)), []).append(k)
@@ -107,7 +107,7 @@ def drop_rows(cases: Sequence[Case], *, classes: bool = False) -> list[dict[str,
 
 
 def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of one network and domain, each with the number of its case."""
+    """Yield (index of the case, row) for the cases of one network and domain."""
     pairs = [pair for case in cases if (pair := case.correct) is not None]
     labels, domain = cases[0].before.labels, cases[0].domain
     if labels is None:
@@ -135,7 +135,7 @@ def accuracy_change(after: Outcomes, full: Outcomes) -> tuple[float, float, floa
 
 
 def _numbers(after: Floats, before: Floats, *, classes: int) -> Floats:
-    """(6, K): accuracy change and relative drop, each with low and high, of K masks."""
+    """(6, K): accuracy change, its low and high, relative drop, its low and high, for K masks."""
     change = after.mean(0) - before.mean()
     absolute = np.stack([change, *intervals.differences(after, before)])
     if intervals.at_chance(before, classes=classes):

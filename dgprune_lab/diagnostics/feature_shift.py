@@ -1,4 +1,4 @@
-"""How far apart are the domains' features in the full and in the pruned network? In numbers and on one map."""
+"""How far apart are the features of the domains in the full and in the pruned network? In numbers and on one map."""
 
 from __future__ import annotations
 
@@ -68,40 +68,40 @@ def feature_shift(
     seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
-    """Estimate the distance of the domains' features in the full and in the pruned network, and map every image.
+    """Estimate how far apart the features of the domains are, at every ratio, and place every image on one map.
 
     Features: the spatial mean of each filter's output, at the input of the group's last consumer; standardised by the
     full network's mean and standard deviation on the first source; a removed filter is a column of zeros, so that the
     dimension is the same at every ratio. At ratio 0 (the full network, always included) and each of `ratios`:
 
-    mmd               squared maximum mean discrepancy of `domain` and `other`, unbiased: around 0, also below, where
-                      they do not differ. The bandwidth is the full network's median distance, for all ratios.
-    coral             squared distance of the covariances / (4 C^2), unbiased, C the filters of the full layer.
+    mmd               squared maximum mean discrepancy of `domain` and `other`, unbiased: close to 0 where the domains
+                      do not differ (it may be negative). The bandwidth is the full network's median distance, for all
+                      ratios.
+    coral             squared distance of the covariances / (4 C^2), unbiased, C = number of filters of the full layer.
     proxy_a_distance  2 (1 - 2 e), e the cross-validated error of a linear classifier of the domains: 2 = separated
-                      without error, 0 = not at all.
-    cka               linear centred kernel alignment of full and pruned features of the same images, debiased: 1 = the
-                      same up to rotation and scale.
+                      without error, 0 = by chance.
+    cka               linear centred kernel alignment between the features of the same images in the full and in the
+                      pruned network, debiased: 1 = the same up to rotation and scale.
     silhouette_classes, silhouette_domains  how well the images cluster by class, and by domain, in [-1, 1].
-    map_1, map_2      coordinates of an image on one map of all domains, full and pruned together; "umap" is one seeded
-                      fit.
-    trustworthiness   of that map, in [0, 1]: whether neighbours on it are neighbours among the features.
+    map_1, map_2      coordinates of each image on one map of all domains and ratios; "umap" is one seeded fit.
+    trustworthiness   of that map, in [0, 1]: how far neighbours on the map are neighbours among the features.
 
-    Intervals are over images (method: `stats.discrepancy`). The k-th images of two domains are taken to show the same
+    Intervals are over images (method: `stats.discrepancy`). The k-th images of two domains are assumed to show the same
     object, as in mnist and mnist_m: they are never compared with each other, and the classifier has both in one fold.
 
     Rely on the numbers with their intervals; a map only suggests where to look: its distances, the sizes of clouds and
     the gaps between them have no meaning.
 
     Args:
-        layer: a group's name or several; the last one if None.
-        ratios: shares removed; 0 is always included.
-        embedding: "umap" (in a separate process, some seconds), "linear" (two principal axes) or "none".
-        neighbours: of the map and of its trustworthiness.
-        seed: of the map, of the intervals' resamples and of scorers that draw.
+        layer: name of a group, or several; None for the last group.
+        ratios: shares to remove; 0 is always included.
+        embedding: the map: "umap" (in a separate process, some seconds), "linear" (two principal axes) or "none".
+        neighbours: number of neighbours used for the map and for its trustworthiness.
+        seed: random seed of the map, of the intervals' resamples and of scorers that draw.
         study, scorer, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
-        A tidy table; columns group, other, image (row number in the domain), class, embedding.
+        A tidy table; extra columns group, other, image (row number in the domain), class, embedding.
 
     Raises:
         DgpruneError: an unknown layer, fewer images than neighbours, features that are constant.
@@ -114,7 +114,7 @@ def feature_shift(
         raise DgpruneError("feature_shift needs at least one layer; layer=None takes the last.")
 
     def layer_steps(name: str) -> Generator[float, None, Rows]:
-        """Rows of one layer; yields the share done, a third each for features, numbers and map."""
+        """Return the rows of one layer; yields the fraction done, a third each for features, numbers and map."""
         steps = features_steps(study, name, masks=masks, batchnorm=batchnorm, images=images, split=split)
         features = yield from _mapped(steps, lambda share: share / 3)
         rows: Rows = []
@@ -136,7 +136,7 @@ def feature_shift(
 
 
 def number_rows(study: Study, features: Features, *, which: int, seed: int) -> Rows:
-    """The rows of `feature_shift` about the mask of this index in `features.masks`, without the map."""
+    """The rows of `feature_shift` for the mask with this index in `features.masks`, without the map."""
     mask, values = features.masks[which], features.values[which]
     bandwidth = _bandwidth(features, announce=mask is None)
     rows: Rows = []
@@ -167,7 +167,7 @@ def number_rows(study: Study, features: Features, *, which: int, seed: int) -> R
 
 
 def _bandwidth(features: Features, *, announce: bool) -> float | None:
-    """The median distance in the full network; None, with a note if `announce`, where it is 0."""
+    """The median distance between features in the full network; None, with a note if `announce`, where it is 0."""
     try:
         return median_distance(np.concatenate(list(features.values[0].values())))
     except DgpruneError as error:
@@ -210,7 +210,7 @@ def _numbers(estimate: Estimate) -> dict[str, Any]:
 def _cells(
     study: Study, features: Features, *, mask: Mask | None, domain: str | None, provenance: Provenance | None = None
 ) -> dict[str, Any]:
-    """The cells that all rows about a mask, and a domain where given, share; `provenance` replaces the mask's."""
+    """The columns that all rows about a mask (and a domain, if given) share; `provenance` replaces the mask's."""
     about = None if domain is None else study.domain(domain)
     cells = mask_cells(
         study, mask, batchnorm=features.batchnorm, domain=about, split=features.split, provenance=provenance
@@ -220,7 +220,7 @@ def _cells(
 
 
 def _mapped(steps: Generator[Step, None, Result], to: Callable[[Step], Mapped]) -> Generator[Mapped, None, Result]:
-    """The same work, with each step it yields passed through a function."""
+    """Run a generator, passing each step that it yields through a function."""
     while True:
         try:
             step = next(steps)

@@ -32,22 +32,22 @@ def flips(
     seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
-    """Count the images whose prediction removal changes, per domain.
+    """Count the images whose prediction changes by removal, per domain.
 
     Metrics, each as a share of all N images in [0, 1] and, with the suffix `_count`, as a number of images:
 
-    right_to_wrong   right before, wrong after.
+    right_to_wrong   classified right before removal, wrong after.
     wrong_to_right   wrong before, right after; right_to_wrong - wrong_to_right is the accuracy lost (`drop`).
     changed          another class is predicted than before; the only metric of a domain without labels.
 
-    Intervals (95 %, "images") are bootstraps over the images; where none (or all) flip, the exact binomial bound.
+    Intervals (95 %, "images") are bootstraps over images; where none (or all) flip, the exact binomial bound.
 
     Args:
-        study: model and domains, or several of them under different names (column `network`).
+        study: the network and its domains, or several studies with different names (column `network`).
         scorers, ratios, scope, budget, batchnorm, split, images, seed, progress: see `diagnostics.drop`.
 
     Raises:
-        DgpruneError: no scorer or no ratio; two studies of one name; ready Scores for several networks.
+        DgpruneError: no scorer or no ratio; two studies with one name; ready Scores for several networks.
     """
     removal = Removal(
         scorers=scorers,
@@ -64,7 +64,7 @@ def flips(
 
 
 def flipped(case: Case) -> dict[str, Tensor]:
-    """(N,) bool per metric, of the images in the order of the split; only "changed" without labels."""
+    """Return metric -> (N,) bool, for the images in the order of the split; without labels only "changed"."""
     before, labels = case.before.predicted, case.before.labels
     changed = {"changed": before != case.predicted}
     if labels is None:
@@ -74,7 +74,7 @@ def flipped(case: Case) -> dict[str, Tensor]:
 
 
 def flip_rows(case: Case) -> list[dict[str, Any]]:
-    """The rows of one case: shares, then counts."""
+    """The rows of `flips` for one case: shares, then counts."""
     kinds, shared = flipped(case), {**case.columns(), "interval": "images"}
     flags = np.stack([flag.double().cpu().numpy() for flag in kinds.values()], axis=1)
     ends = np.stack([flags.mean(0), *intervals.over_images(flags)])

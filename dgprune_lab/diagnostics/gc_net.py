@@ -25,24 +25,24 @@ _ROWS = 250_000
 def gc_net(
     study: Study, *, by_class: bool = True, signed: bool = False, split: str = "score", connections: bool = False
 ) -> pd.DataFrame:
-    """Return the mean and spread of the connections of every pair of consecutive layers, beside their null level.
+    """Return mean and spread of the connections between every two consecutive layers, with their null level.
 
-    Metrics, per pair (columns `group`, the filters, and `layer`, their consumer):
+    Metrics, for each pair (columns `group`, the filters, and `layer`, their consumer):
 
-    rho_mean               mean over all connections, in [0, 1], or [-1, 1] when signed.
+    rho_mean               mean of rho over all connections, in [0, 1], or [-1, 1] if signed.
     rho_spread             standard deviation over the connections; `low` and `high` of rho_mean are their 5 and 95 %
                            quantiles (interval "connections": how they differ, not how well the mean is known).
-    rho_zero               share of connections that are exactly 0: a constant response.
+    rho_zero               share of the connections that are exactly 0: a constant response.
     rho_null               mean |rho| when the images of a class are paired at random.
-    rho_null_spread        standard deviation of rho then; a rho_spread near it means near-random pruning.
-    rho_null_expected      the null level by formula, about .8 / sqrt(images of a class), averaged in the same way.
-    images_per_class       of the smallest class that counts, over all sources.
+    rho_null_spread        standard deviation of rho under this pairing; a rho_spread near it means near-random pruning.
+    rho_null_expected      rho_null by formula, about .8 / sqrt(images of a class), averaged in the same way.
+    images_per_class       number of images of the smallest class that is used, over all sources.
     rho                    one connection (with `connections=True`), columns `filter` and `output`.
 
     Args:
-        study: model and domains; only its sources are read.
-        by_class: within each true class; over all images together, which reads no label, if False.
-        signed: average the correlations instead of their absolute values.
+        study: the network and its domains; only the sources are read.
+        by_class: correlate within each true class; if False, over all images together, which reads no label.
+        signed: average the correlations themselves instead of their absolute values.
         split: the split of the sources that is read.
         connections: add a row per connection; `charts.gc_net` needs them.
 

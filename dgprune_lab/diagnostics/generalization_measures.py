@@ -1,4 +1,4 @@
-"""Simpler measures that are proposed to predict generalisation, as baselines for prunability."""
+"""Simpler measures that have been proposed to predict generalisation: baselines for prunability."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TENTH = 10.0
 
 @diagnostic("parameter_count", extra=EXTRA, cite=_KUHN)
 def parameter_count(studies: Studies) -> pd.DataFrame:
-    """Count the parameters; fewer is predicted to generalise better. Metric "parameter_count", a row per network."""
+    """Count the parameters; fewer are predicted to generalise better. Metric "parameter_count", a row per network."""
 
     def count(study: Study) -> float:
         return float(sum(parameter.numel() for parameter in study.model.parameters()))
@@ -43,7 +43,7 @@ def parameter_count(studies: Studies) -> pd.DataFrame:
 def l2_norm(studies: Studies) -> pd.DataFrame:
     """Return sqrt(sum w^2) over weights of convolution and linear layers; smaller is predicted to generalise better.
 
-    Metric "l2_norm", a row per network. Of little meaning with BatchNorm, which cancels the scale of the weights.
+    Metric "l2_norm", a row per network. It means little with BatchNorm, which cancels the scale of the weights.
     """
     return _of_weights(studies, "l2_norm", unit="norm", value=lambda study: _norm(prunable(study.model).values()))
 
@@ -53,7 +53,7 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
     """Return |w - w_0| over the weights of convolution and linear layers; smaller is predicted to generalise better.
 
     w_0 are the weights that the network's builder draws from its seed. Metric "distance_from_initialisation", a row
-    per network; empty, with a note, where builder and seed are not known.
+    per network; empty, with a note, if builder and seed are not known.
     """
 
     def distance(study: Study) -> float:
@@ -72,9 +72,9 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
 
 @diagnostic("margin", extra=EXTRA, cite=_KUHN)
 def margin(studies: Studies, *, images: Count | None = None, split: str = "train") -> pd.DataFrame:
-    """Return the 10th percentile over training images of true logit - largest other one; larger is better.
+    """Return the 10th percentile over training images of the true class's logit minus the largest other logit.
 
-    Metric "margin" (logits), a row per network, interval over images.
+    Larger is predicted to generalise better. Metric "margin" (logits), a row per network, interval over images.
 
     Args:
         studies, images, split: see `sharpness`.
@@ -110,15 +110,15 @@ def sharpness(
 
     max { sigma : mean over draws of L(w + sigma u) <= (1 + tolerance) L(w) }, u standard normal on every weight of the
     convolution and linear layers, the same draws for every sigma. Bracketed by doubling or halving from a hundredth of
-    the weights' root mean square, then bisected ten times on a log scale: exact to a thousandth of itself.
+    the weights' root mean square, then bisected ten times on a log scale: the relative precision is .001.
 
     Args:
         studies: one or several networks with their sources.
-        tolerance: allowed increase of the loss, as a share of it.
-        draws: of the noise.
-        images: measure the loss on the first `images` of each source only.
-        split: the split that the loss is measured on.
-        seed: of the first draw.
+        tolerance: allowed increase of the loss, as a fraction of the loss.
+        draws: number of noise samples.
+        images: measure the loss on the first `images` images of each source only.
+        split: the split on which the loss is measured.
+        seed: random seed of the first noise sample.
 
     Returns:
         Metric "sharpness", a row per network, in units of a weight; column `training_loss` is L(w).
@@ -155,13 +155,13 @@ def random_perturbation(
 ) -> pd.DataFrame:
     """Return the control of prunability: a random perturbation of the same norm in place of pruning.
 
-    min { a : mean over draws of L(w + |w - w_a| u / |u|) <= (1 + tolerance) L(w) }, w_a = the share a of largest |w|
-    kept, u standard normal; lower is predicted to generalise better. Searched as `prunability` "fast".
+    min { a : mean over draws of L(w + |w - w_a| u / |u|) <= (1 + tolerance) L(w) }, w_a = w with only the share a of
+    largest |w| kept, u standard normal; lower is predicted to generalise better. Searched as in `prunability` "fast".
 
     Args:
         studies, tolerance, images, split, seed: see `sharpness`.
-        draws: directions, the same for every share.
-        step: of the grid.
+        draws: number of random directions u, the same for every share.
+        step: distance between neighbouring shares of the grid.
 
     Returns:
         Metric "random_perturbation" (share), a row per network, interval over images; column `training_loss` is L(w).
@@ -193,11 +193,11 @@ def generalization_measures(
     split: str = "train",
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Return prunability (fast) and every measure that it is compared with, for the same networks, as one table.
+    """Return prunability ("fast") and all simpler measures of the same networks in one table.
 
     Metrics: prunability, parameter_count, l2_norm, distance_from_initialisation, margin, sharpness,
     random_perturbation, training_loss; column `better_direction` says whether a lower or a higher value is predicted to
-    generalise better. Arguments, units and errors: see those functions; a note where the training losses differ.
+    generalise better. For arguments, units and errors see these functions; a note warns if the training losses differ.
     """
     listed = [studies] if isinstance(studies, Study) else list(studies)
     shared: dict[str, Any] = {"tolerance": tolerance, "images": images, "split": split, "seed": seed}
@@ -223,7 +223,7 @@ def generalization_measures(
 
 
 def _of_weights(studies: Studies, metric: str, *, unit: str, value: Callable[[Study], float]) -> pd.DataFrame:
-    """A row per network of a measure of its weights alone."""
+    """The table of a measure that depends on the weights alone, a row per network."""
     listed = [studies] if isinstance(studies, Study) else list(studies)
     if not listed:
         raise DgpruneError(f"{metric} needs at least one study in studies; got none.")
@@ -241,7 +241,7 @@ def _norm(tensors: Iterable[Tensor]) -> float:
 
 
 def _initial(model: nn.Module) -> nn.Module | None:
-    """The network as its builder made it; None where the builder is not known."""
+    """The network with the initial weights that its builder made; None if builder or seed are not known."""
     builder = getattr(model, "dgprune_builder", None)
     if builder is None:
         return None

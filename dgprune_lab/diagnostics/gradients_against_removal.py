@@ -1,4 +1,4 @@
-"""Do gradients rank filters as removing them does? The forms of risk variance against removal."""
+"""Do gradients rank filters as removing them does? Each form of risk variance against the effects of removal."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _ROUNDING = 1e-9  # of the largest: below it an effect, which is squared, is the
 def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: str = "score") -> pd.DataFrame:
     """Return Spearman's correlation of each form of `risk_variance` with the effects of removing every filter alone.
 
-    Each form is compared with "additive", the oracle of `risk_variance(mode="oracle")`, and with "its own" formula on
-    the effects of removal; over all filters, and over those whose removal changes some risk (dead ones always agree). A
-    last row has the median over the filters of the share of the variance term in the additive score. One network is
-    evaluated per filter and source.
+    Each form is compared with "additive", the oracle of `risk_variance(mode="oracle")`, and with "its own" formula
+    applied to the effects of removal; over all filters, and over those whose removal changes any risk (dead filters
+    always agree). A last row has the share of the variance term in the additive score, the median over filters. One
+    network is evaluated per filter and source.
 
     Args:
-        study: with at least two labelled sources.
-        beta: weight of the variance.
+        study: a study with at least two labelled sources.
+        beta: weight of the variance term.
         split: the split that is read.
 
     Returns:
         A tidy table; metric "rank_correlation" with a bootstrap interval over filters (1,000 seeded resamples), and
-        "variance_share". Extra columns: against, filters ("all" or "with an effect"), count of them.
+        "variance_share". Extra columns: against, filters ("all" or "with an effect"), and count, their number.
     """
 
     def values(item: Scorer, **options: Any) -> Floats:
@@ -73,7 +73,7 @@ def gradients_against_removal(study: Study, *, beta: NotNegative = 1.0, split: s
 
 
 def _removed(form: Form) -> Scorer:
-    """Return the scorer of this form on the effects of removing each filter."""
+    """Return a scorer: this form of risk variance, applied to the effects of removing each filter."""
 
     @scorer("removed", needs=("risk", "removal"), reads={"source": "labels"}, level="network")
     def removed(views: dict[str, GroupView], *, beta: float = 1.0) -> dict[str, Tensor]:
@@ -88,7 +88,7 @@ def _share(study: Study, *, beta: float, split: str) -> float:
 
     @scorer("shares", needs=("gate", "risk"), reads={"source": "labels"}, level="network")
     def probe(views: dict[str, GroupView]) -> dict[str, Tensor]:
-        """Record the share of the variance in the additive score."""
+        """Record the share of the variance term in the additive score."""
         mean, spread = (squared_over_mean(part) for part in terms(views, removed=False))
         shares.append(share(mean, {name: beta * value for name, value in spread.items()}))
         return mean

@@ -16,7 +16,7 @@ from ._contract import diagnostic
 
 EXTRA = ("run", "stage", "remove", "how", "rate", "settings", "runs", "within", "of_metric", "warning")
 LEAST = 8
-"""A correlation over fewer runs is given with a warning."""
+"""A correlation over fewer runs than this gets a warning."""
 POOLED = "all rates"
 
 Floats = NDArray[np.float64]
@@ -31,24 +31,24 @@ Rows = list[dict[str, Any]]
 def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
     """Correlate the mean stability of runs with their accuracy at the end.
 
-    Per run (column `run`: its number in the list): `mean_stability` in percent, 100 (1 - mean over the events of the
-    relative drop), over all sources where `domain` is empty; `accuracy`, `loss` and `generalization_gap` (training
-    images minus reported ones) at the last epoch (stage "last") and at the one that was best on the measured split
-    ("selected on ..."). `rate` is the pruning rate: the mean share of the scheduled layers' filters that one event
-    removes.
+    Rows about one run (column `run`: its index in the list): `mean_stability` in percent, 100 (1 - mean over the events
+    of the relative drop), over all sources where `domain` is empty; `accuracy`, `loss` and `generalization_gap`
+    (accuracy on training images minus on reported images) at the last epoch (stage "last") and at the epoch that was
+    best on the measured split ("selected on ..."). `rate` is the pruning rate: the mean share of the scheduled layers'
+    filters that one event removes.
 
-    Over the runs, where the column `run` is empty: metrics `pearson` and `kendall` (tau-b), in [-1, 1], of the sources'
-    mean stability with `of_metric` (accuracy or generalization_gap, last epoch) of each domain, `within` one rate and
-    over all; negative = less stable runs end higher. The interval "runs" is a 95 % percentile bootstrap over runs,
-    1,000 resamples; empty below 3 runs, or where nothing varies. Pooling several rates mixes two effects: how much an
-    event removes, and what it removes. A correlation is not a cause.
+    Rows about all runs (column `run` is empty): metrics `pearson` and `kendall` (tau-b), in [-1, 1], the correlation of
+    the sources' mean stability with `of_metric` (accuracy or generalization_gap, last epoch) of each domain, over the
+    runs `within` one rate and over all; negative = less stable runs end higher. The interval "runs" is a 95 %
+    percentile bootstrap over runs, 1,000 resamples; empty below 3 runs, or where nothing varies. Pooling several rates
+    mixes two effects: how much an event removes, and what it removes. A correlation is not a cause.
 
     Args:
-        runs: one, or several of the same domains and splits, from `dg.train_with_pruning`. Runs that were stopped or
-            diverged are left out, with a note.
+        runs: one run, or several with the same domains and splits, from `dg.train_with_pruning`. Runs that were stopped
+            or diverged are left out, with a note.
 
     Returns:
-        A tidy table; `runs` is the number of runs behind a correlation, `warning` a sentence where it is below 8.
+        A tidy table; `runs` is the number of runs in a correlation, `warning` a sentence if it is below 8.
 
     Raises:
         DgpruneError: no finished run, or runs with other domains or splits.
@@ -69,7 +69,7 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
 
 
 def tau_b(x: Floats, y: Floats) -> float:
-    """Kendall's rank correlation with Kendall's 1945 correction for ties; NaN where one of them does not vary.
+    """Return Kendall's rank correlation with his 1945 correction for ties; NaN where x or y does not vary.
 
     `scipy.stats.kendalltau`, its oracle in the tests, also computes a p-value: too slow for 1,000 resamples.
 
@@ -82,14 +82,14 @@ def tau_b(x: Floats, y: Floats) -> float:
 
 
 def pearson(x: Floats, y: Floats) -> float:
-    """Pearson's correlation; NaN where one of them does not vary. Like `tau_b`, without scipy's p-value."""
+    """Return Pearson's correlation; NaN where x or y does not vary. Like `tau_b`, without scipy's p-value."""
     a, b = x - x.mean(), y - y.mean()
     norm = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / norm) if norm > 1e-15 else float("nan")
 
 
 def _check_alike(runs: list[PruningRun]) -> None:
-    """Refuse runs on different images."""
+    """Refuse runs with different domains or splits."""
     for key in ("sources", "targets", "split", "report"):
         if any(run.settings[key] != runs[0].settings[key] for run in runs):
             raise DgpruneError(
@@ -99,7 +99,7 @@ def _check_alike(runs: list[PruningRun]) -> None:
 
 
 def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
-    """The results of a run, with its settings."""
+    """Yield the rows about one run, with its settings."""
     cells = {"run": number, "remove": run.settings["remove"], "how": run.settings["how"]}
     cells |= {"rate": _rate(run), "settings": _describe(run)}
     for row in run.end.drop(columns=["epoch", "event"]).to_dict("records"):
@@ -115,7 +115,7 @@ def _rate(run: PruningRun) -> float:
 
 
 def _describe(run: PruningRun) -> str:
-    """The settings that reviewers ask about, in one line."""
+    """The most important settings of a run, in one line."""
     settings, options = run.settings, run.settings["options"]
     passing = "" if settings["how"] == "remove" else f", {settings['how']} for {settings['batches']} batches"
     order = f"{settings['remove']} by {settings['scorer']}" if settings["remove"] != "random" else "random"
@@ -129,7 +129,10 @@ def _describe(run: PruningRun) -> str:
 
 
 def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
-    """Of the sources' mean stability with every domain's accuracy and every source's gap, per rate and pooled."""
+    """Yield correlations of the sources' mean stability with each domain's accuracy and each source's gap.
+
+    Over the runs of each rate, and over all runs.
+    """
     stable = {r["run"]: r["value"] for r in rows if r["metric"] == "mean_stability" and pd.isna(r["domain"])}
     rates = sorted({row["rate"] for row in rows if row["rate"] > 0})
     for metric in ("accuracy", "generalization_gap"):
@@ -148,7 +151,7 @@ def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _both(x: Floats, y: Floats) -> Iterator[dict[str, Any]]:
-    """Both correlations of these runs, with their bootstrap over runs."""
+    """Yield Pearson's and Kendall's correlation over these runs, with bootstrap intervals over runs."""
     count, tail = len(x), (1 - LEVEL) / 2 * 100
     draws = np.random.default_rng(count).integers(0, max(count, 1), size=(RESAMPLES, count))
     shared = {"interval": "runs", "unit": "correlation", "runs": count}

@@ -1,4 +1,4 @@
-"""Do two maps of the same features agree? What a map keeps and what it does not."""
+"""Do two maps of the same features agree, and in which respects?"""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def map_agreement(first: Map, second: Map, *, ratio: Ratio = 0.0, neighbours: Co
         neighbours: of the last row; fewer than there are other images.
 
     Returns:
-        A line per question: `question`, `value` in [-1, 1] (shared neighbours: [0, 1]; empty where it is not defined,
-        as with fewer than two classes) and `chance`.
+        A table with a line per question: `question`, `value` in [-1, 1] (shared neighbours: [0, 1]; empty where it is
+        not defined, as with fewer than two classes) and `chance`.
 
     Raises:
-        DgpruneError: a table without a map at this ratio, of several layers or of other images; neighbours that are
-            not there.
+        DgpruneError: a table without a map at this ratio, of several layers or of other images; more neighbours than
+            there are other images.
     """
     maps = [_places(table, ratio) for table in (first, second)]
     one, two = (table[["map_1", "map_2"]].to_numpy(float) for table in maps)
@@ -65,7 +65,7 @@ def map_agreement(first: Map, second: Map, *, ratio: Ratio = 0.0, neighbours: Co
 
 
 def _nearest(points: Floats, count: int) -> NDArray[np.int64]:
-    """(N, count) the nearest other points of each."""
+    """(N, count) indices of the nearest other points of each point."""
     distances = squareform(pdist(points))
     np.fill_diagonal(distances, -1.0)  # a point comes first, also where others lie on it
     return distances.argsort(1, kind="stable")[:, 1 : count + 1]
@@ -79,7 +79,7 @@ def _correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> fl
 
 
 def _places(table: pd.DataFrame, ratio: float) -> pd.DataFrame:
-    """A line per domain and image: its place, map_1 and map_2, and its class."""
+    """The map as a table: for each domain and image map_1, map_2 and class."""
     wanted = table["metric"].isin(["map_1", "map_2"]) & (table["ratio_requested"] == ratio)
     rows = cast(pd.DataFrame, table[wanted])
     if rows.empty:

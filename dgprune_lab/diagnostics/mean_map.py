@@ -50,7 +50,7 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
         )
 
     def cells(domain: Domain, *compared: Domain) -> dict[str, Any]:
-        """The cells that all rows about a domain share."""
+        """The columns that all rows about a domain (compared with others) share."""
         reads: dict[str, Seen] = {f"{item.name}/{split}": "images" for item in (domain, *compared)}
         seen = study.provenance.adding("scorer", reads).columns(domain.name, split, roles=roles_of(study.domains))
         about = {"domain": domain.name, "role": domain.role, "split": split, "images": len(domain.rows(split))}
@@ -70,7 +70,7 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
 
 
 def _square(maps: Tensor) -> list[NDArray[np.float64]]:
-    """(H, W) each; a flattened map becomes a square where its number of positions is one."""
+    """The maps as arrays (H, W); a flattened map becomes square if its number of positions is a square, else a row."""
     side = round(math.sqrt(maps.shape[1])) if maps.ndim == 2 else 0
     shape = maps.shape[1:] if maps.ndim == 3 else (side, side) if side**2 == maps.shape[1] else (1, maps.shape[1])
     return [values.reshape(shape).numpy() for values in maps]

@@ -11,24 +11,24 @@ from ..core import DgpruneError, public
 
 @public
 def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.DataFrame:
-    """Return, per measure, which of two networks it predicts to generalise better.
+    """Return for each measure which of two networks it predicts to generalise better.
 
-    A measure predicts the network with the better value (column `better_direction`; prunability: the lower). Whether
-    it is right says little about the measure: with two networks a coin is right half of the time.
+    A measure predicts the network with the better value (column `better_direction`; prunability: the lower). One right
+    prediction says little about a measure: with two networks a coin is right half of the time.
 
     Args:
-        frame: of `diagnostics.prunability` (a line per tolerance) or `diagnostics.generalization_measures`, of two
-            networks.
-        measured: name of the network measured to be better, to add a column `verdict`; None where that is not known
-            or not significant.
+        frame: table of `diagnostics.prunability` (a line per tolerance) or `diagnostics.generalization_measures` for
+            two networks.
+        measured: name of the network that was measured to be better, which adds a column `verdict`; None if that is not
+            known or not significant.
 
     Returns:
-        A line per measure (and tolerance): the value of each network, `predicts` (a name, or "neither" where the values
-        are equal or one is missing), `intervals` ("overlap" or "apart"; empty where there are none) and, with
+        A table with a line per measure (and tolerance): the value of each network, `predicts` (a name, or "neither" if
+        the values are equal or one is missing), `intervals` ("overlap" or "apart"; empty if there are none) and, with
         `measured`, `verdict`: "right", "wrong" or "none".
 
     Raises:
-        DgpruneError: not two networks; a measured name that is neither; a measure without one row per network.
+        DgpruneError: not exactly two networks; a `measured` that names neither; a measure without one row per network.
     """
     if "network" not in frame.columns:
         raise DgpruneError("the table has no column network; give one of prunability or generalization_measures.")
@@ -65,7 +65,7 @@ def predicted_order(frame: pd.DataFrame, *, measured: str | None = None) -> pd.D
 
 
 def _prediction(first: dict[str, Any], second: dict[str, Any]) -> dict[str, str]:
-    """Which of two rows has the better value, and whether their intervals overlap."""
+    """The columns that say which of two rows has the better value, and whether their intervals overlap."""
     better = min if first["better_direction"] == "lower" else max
     values = first["value"], second["value"]
     if any(map(pd.isna, values)) or values[0] == values[1]:

@@ -30,7 +30,7 @@ EXTRA = ("network", "granularity", "search", "fraction_kept", "tolerance", "trai
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How networks are pruned and on what their loss is measured; `prunability` documents each option."""
+    """How networks are pruned, and on which images their loss is measured; `prunability` explains each option."""
 
     scorer: AnyScorer = "l1"
     granularity: Granularity = "weight"
@@ -80,28 +80,30 @@ def prunability(
 
     Args:
         studies: one or several networks with their sources; targets are not read.
-        tolerance: allowed increase of the loss, as a share of L; several are read off the same curve, a row for each.
-        scorer: of single weights "l1" (|w|, the paper's), "random" or WeightScores; of filters any scorer. A scorer
+        tolerance: allowed increase of the loss, as a fraction of L; for several tolerances there is a row each, from
+            the same curve.
+        scorer: for single weights "l1" (|w|, the paper's), "random" or WeightScores; for filters any scorer. A scorer
             that reads images reads the `score` split.
         granularity: "weight" zeroes single weights of convolution and linear layers, "filter" removes filters.
         scope: "global" or "layer", see `allocate`.
         batchnorm: "as_is"; "fold": each BatchNorm is first folded into the layer before it, and the folded weights are
-            scored; "recalibrate": re-estimated on source images after each pruning, at a = 1 too, so that the limit
-            refers to a recalibrated network too: L is then not that of the network as given.
-        search: "grid" measures every share; "fast" only finds the lower end of the contiguous range that begins at 1,
-            with at least five times fewer evaluations than a .01 grid, and does not look for isolated shares below it.
-        step: of the grid.
-        images: measure the loss on the first `images` of each source only.
-        split: the split that L is measured on.
-        seed: of scorers that draw.
-        progress: show a progress bar.
+            scored; "recalibrate": statistics are re-estimated on source images after each pruning, at a = 1 too, so
+            that L is the loss of the recalibrated network, not of the network as given.
+        search: "grid" measures every share; "fast" only finds the lower end of the unbroken range of shares that are
+            enough, starting at 1, with at least five times fewer evaluations than a .01 grid; it does not look for
+            isolated shares below this range.
+        step: distance between neighbouring shares of the grid.
+        images: measure the loss on the first `images` images of each source only.
+        split: the split on which L is measured.
+        seed: random seed of scorers that draw.
+        progress: whether to show a progress bar.
 
     Returns:
         A tidy table. Metric "loss" (nats): a row per measured share (column fraction_kept), interval over images.
         Metric "prunability" (share): a row per network and tolerance. Its value is `smallest` (grid), the smallest
-        share within the limit, or `contiguous_end` (fast), the end of the contiguous range; the exact value lies in
-        (bracket_low, value]. training_loss is L; monotone says whether the two agree, isolated_feasible the ranges
-        within the limit below the first one. low and high: the read-off repeated on resampled images.
+        share within the limit, or `contiguous_end` (fast), the lower end of the unbroken range from 1; the exact value
+        lies in (bracket_low, value]. training_loss is L; monotone says whether the two agree; isolated_feasible lists
+        the ranges of shares within the limit below the first range. low and high: interval over resampled images.
 
     Raises:
         DgpruneError: tolerance <= 0, an unknown choice, sources without labels, no weights to prune, a BatchNorm that
@@ -126,7 +128,7 @@ def prunability(
 
 
 def _steps(studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequence[float], search: Search) -> Steps:
-    """Yields (evaluations done, largest number of evaluations) between batches."""
+    """Measure all curves and return the table; yields (evaluations done, largest possible number) between batches."""
     rows: list[Row] = []
     losses: dict[str, float] = {}
     done = 0
@@ -150,7 +152,7 @@ def _steps(studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequen
 
 
 def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
-    """The curve of one network, before any measurement.
+    """Return the loss curve of one network, before any measurement.
 
     Raises:
         DgpruneError: what `WeightMasking` and the scorer refuse.
@@ -209,7 +211,7 @@ def _filter_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
 def curve_rows(
     study: Study, curve: LossCurve, *, setting: Setting, search: Search, tolerances: Sequence[float]
 ) -> list[Row]:
-    """The rows of one network from what is measured of its curve: its losses, and a read-off per tolerance."""
+    """The rows of one network from its measured curve: the losses, and the prunability for each tolerance."""
     shares, means = curve.points
     scorer: Any = setting.scorer
     shared = {

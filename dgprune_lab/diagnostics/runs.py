@@ -1,4 +1,4 @@
-"""Readable tables of trainings with pruning: the cost of each event, and the final accuracy of each run."""
+"""Readable tables of training runs with pruning: the cost of each event, and the final accuracy of each run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Epoch = Literal["last", "best"]
 def pruning_events(run: PruningRun) -> pd.DataFrame:
     """Return the share of accuracy lost at each event, in percent: a line per event, a column per domain.
 
-    Empty where the network was not above chance before the event; below 0 where removal helped. It is the metric
-    `relative_drop` of `run.events`, rounded to 0.1.
+    Empty where the network was not above chance before the event; negative where removal helped. The values are the
+    metric `relative_drop` of `run.events`, in percent, rounded to 0.1.
     """
     rows = run.events[run.events["metric"] == "relative_drop"]
     if rows.empty:
@@ -29,14 +29,14 @@ def pruning_events(run: PruningRun) -> pd.DataFrame:
 
 @public
 def run_ends(runs: Mapping[str, PruningRun], *, epoch: Epoch = "last") -> pd.DataFrame:
-    """Return where runs and controls ended, in percent: a line per run, mean stability and accuracy per domain.
+    """Return mean stability and accuracy per domain at the end of runs and controls, in percent: a line per run.
 
     Args:
-        runs: a name for each run, controls among them.
-        epoch: "last", or "best" on the split that events are measured on.
+        runs: name -> run, including controls.
+        epoch: "last", or "best" for the epoch that was best on the split on which events are measured.
 
     Raises:
-        DgpruneError: no run, one that has not ended, or another epoch.
+        DgpruneError: no run, a run that has not ended, another value of `epoch`.
     """
     choice("epoch", epoch, Epoch)
     lines = {}

@@ -70,17 +70,18 @@ def sensitivity(
     Memory: about 192 MB while Captum runs, or what one image takes if that is more; 4 bytes per image and filter.
 
     Args:
-        method: "gradient_x_activation" and "activation" take one pass over the images for all layers; the others one
-            per layer times 20 steps ("integrated_gradients", "conductance") or times filters ("ablation").
-        between: names of two domains; the first source and the first target (or second source) if None.
-        layers: names of groups; all if None.
-        scorers: to compare with.
+        method: attribution method. "gradient_x_activation" and "activation" take one pass over the images for all
+            layers; the others take 20 passes per layer ("integrated_gradients", "conductance") or one pass per filter
+            ("ablation").
+        between: names of two domains; None for the first source and the first target (or second source).
+        layers: names of groups; None for all.
+        scorers: scorers whose removal order is compared with the effect sizes.
         split: the split that is read; not "report", on which accuracy after removal would then be reported.
-        seed: of the bootstraps.
+        seed: random seed of the bootstraps.
         study, images, progress: see `diagnostics.drop`.
 
     Returns:
-        A tidy table; columns method, group, filter, other, q_value.
+        A tidy table; extra columns method, group, filter, other, q_value.
 
     Raises:
         DgpruneError: fewer than two domains, no labels, no class in common, an unknown layer, non-finite logits.
@@ -164,7 +165,7 @@ def _scorer_rows(
 
 
 def _absolute(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Layer -> (C,) |d|; a filter without any spread gets the largest of the network."""
+    """Layer -> (C,) |d|; a filter without any spread gets the largest |d| of the network."""
     sizes: dict[str, list[float]] = {}
     for row in rows:
         if row["metric"] == "cohens_d":

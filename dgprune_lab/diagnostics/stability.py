@@ -1,4 +1,4 @@
-"""Does a scorer agree with itself on other images, and on another training of the same network?"""
+"""Does a scorer agree with itself on other images, and on the same network trained with another seed?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXTRA = ("over", "pair", "group", "draw_seed")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Pair:
-    """Two runs of one scorer, with corresponding filters aligned."""
+    """What is compared between two runs of one scorer, with corresponding filters aligned."""
 
     scorer: str
     name: str
@@ -55,23 +55,24 @@ def stability(
     seed: Seed = 0,
     images: Count = 1000,
 ) -> pd.DataFrame:
-    """Compare the choices of two runs of a scorer.
+    """Compare which filters a scorer keeps in two runs that differ in their images or in the network's training seed.
 
-    "halves": the `score` split of every domain is cut into two halves, stratified by label, `draws` times; the scorer
-    runs on each half. A scorer that reads no images agrees with itself by construction: its value is 1 and its column
-    `images` 0. A scorer that draws gets another seed for each half (interval "seeds").
+    "halves": the `score` split of every domain is divided into two halves, stratified by label, `draws` times; the
+    scorer runs on each half. A scorer that reads no images agrees with itself by construction: its value is 1 and its
+    column `images` 0. A scorer that draws gets another seed for each half (interval "seeds").
 
-    "training_seeds": every two of several trainings of one network. Filters of different trainings do not correspond by
-    number, so within each layer they are matched one to one by the correlation of their outputs (spatial means) on the
-    same source images, and the scores of matched filters are compared. With a poor match the comparison means little.
+    "training_seeds": the scorer runs on one network trained with several seeds, and every two of these are compared.
+    Their filters do not correspond by index, so within each layer they are matched one to one by the correlation of
+    their outputs (spatial means) on the same source images, and the scores of matched filters are compared. With a poor
+    match the comparison means little.
 
-    Metrics, per `group` (a layer, or "all") and `pair`; where `pair` is empty, the mean over the pairs:
+    Metrics, for each `group` (a layer, or "all") and `pair`; where `pair` is empty, the mean over the pairs:
 
-    rank_correlation            Spearman's correlation, as in `agreement`, in [-1, 1].
+    rank_correlation            Spearman's correlation of the two scores, as in `agreement`, in [-1, 1].
     rank_correlation_by_chance  the same with the filters of each layer paired at random, 200 times: mean and 95 % range
-                                (interval "random matchings"), of single pairs also where `pair` is empty.
-    overlap, overlap_by_chance  of the filters kept at this ratio, as in `agreement`, in [0, 1].
-    match_correlation           of "training_seeds": mean correlation of the matched filters' outputs, in [-1, 1].
+                                (interval "random matchings"); a range for single pairs even where `pair` is empty.
+    overlap, overlap_by_chance  overlap of the filters kept at this ratio, as in `agreement`, in [0, 1].
+    match_correlation           only "training_seeds": mean correlation of the matched filters' outputs, in [-1, 1].
 
     The interval of a mean is the range over the pairs, named "halves", "seeds" or "training_seeds". Halves of the same
     images are not independent, nor are pairs that share a network: no t interval is given.
@@ -79,21 +80,22 @@ def stability(
     Args:
         study: one study for "halves"; two or more of the same domains and layers for "training_seeds".
         scorers: names or Scorers; ready Scores cannot be recomputed.
-        ratio, scope, budget: of the masks whose overlap is compared, see `allocate`; scope also of the rank
-            correlation.
-        over: what differs between the two runs.
+        ratio, scope, budget: allocation of the masks whose overlap is compared, see `allocate`; the rank correlation
+            uses the scope too.
+        over: what differs between the two runs: "halves" or "training_seeds".
         draws: number of times the images are halved.
-        seed: of the halves, the random matchings and, counted up, of scorers that draw (column `draw_seed`).
-        images: source images on which filters are matched, shared equally by the sources.
+        seed: random seed of the halves, the random matchings and, counted up, of scorers that draw (column
+            `draw_seed`).
+        images: number of source images on which filters are matched, shared equally by the sources.
 
     Returns:
-        A tidy table. `images` is, for "halves", the number that the scorer read in one half, over all domains (of the
-        smaller half); for "training_seeds" the number on which filters were matched. `target_aware` says whether the
-        scorer read a target.
+        A tidy table. `images` is, for "halves", the number of images that the scorer read in the smaller half, over all
+        domains; for "training_seeds", the number on which filters were matched. `target_aware` says whether the scorer
+        read a target.
 
     Raises:
         DgpruneError: ready Scores; no draw; a split too small to be halved; one study where several are needed, or the
-            reverse; trainings with other layers or domains.
+            reverse; networks with different layers or domains.
 
     Source: ours; the matching is Li et al. 2016, on spatial means.
     """
@@ -139,7 +141,7 @@ def halves(study: Study, *, seed: int) -> tuple[Study, Study]:
 
 
 def _cut(domain: Domain, seed: int) -> tuple[Domain, Domain]:
-    """A domain with either half of its `score` split; unchanged, twice, where it has none."""
+    """The domain with one half of its `score` split, and with the other; twice unchanged if it has no such split."""
     rows = domain.splits.get("score")
     if rows is None:
         return domain, domain
@@ -155,7 +157,7 @@ def _cut(domain: Domain, seed: int) -> tuple[Domain, Domain]:
 def _halved(
     study: Study | Sequence[Study], scorers: Sequence[Scorer], *, draws: int, removal: Removal
 ) -> Iterator[_Pair]:
-    """Every scorer on both halves, draw by draw."""
+    """Yield the comparison of every scorer on both halves, for each draw."""
     if not isinstance(study, Study):
         raise DgpruneError("over='halves' cuts the images of one study; pass a single one.")
     if draws < 1:
@@ -172,7 +174,7 @@ def _halved(
 def _trained(
     studies: Study | Sequence[Study], scorers: Sequence[Scorer], *, images: int, removal: Removal
 ) -> Iterator[_Pair]:
-    """Every scorer on every two trainings, with matched filters."""
+    """Yield the comparison of every scorer on every two of the networks, with matched filters."""
     listed = [studies] if isinstance(studies, Study) else list(studies)
     _check_trainings(listed)
     names = network_names(listed)
@@ -194,7 +196,7 @@ def _compared(
     removal: Removal,
     matches: Mapping[str, Match] | None = None,
 ) -> _Pair:
-    """All numbers about two runs of one scorer."""
+    """Compare two runs of one scorer by all metrics."""
     first, second = scores
     scope = removal.scope
     masks = [allocate(item, ratio=removal.ratios[0], scope=scope, budget=removal.budget) for item in scores]
@@ -220,12 +222,12 @@ def _compared(
 
 
 def _aligned(values: Values, matches: Mapping[str, Match] | None) -> Values:
-    """One number per filter of the second network, in the order of the filters of the first that they match."""
+    """The second network's values (one per filter), reordered to the matching filters of the first network."""
     return values if matches is None else {name: numbers[matches[name].other] for name, numbers in values.items()}
 
 
 def _rows(pairs: Sequence[_Pair], *, name: str | None = None, interval: str | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of one pair, or the mean over several with their range under the name of the interval."""
+    """The rows of one pair, or of the mean over several pairs with their range as the named interval."""
     first = pairs[0]
     shared = {"scorer": first.scorer, "pair": name, "images": first.images, "target_aware": first.target_aware}
     for metric, group in first.numbers:
@@ -245,7 +247,7 @@ def _rows(pairs: Sequence[_Pair], *, name: str | None = None, interval: str | No
 
 
 def _images_read(study: Study, scores: Scores) -> int:
-    """The number of images that these scores were computed from."""
+    """The number of images that were read for these scores."""
     keys = [key.rpartition("/") for key in scores.reads or {}]
     return sum(len(study.domain(domain).rows(split)) for domain, _, split in keys)
 
