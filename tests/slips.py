@@ -197,7 +197,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "seed": (0.5, -1, "1", None),
         "options": (3, ["a"]),
     },
-    "Study.score_all": {"scorers": (3, ["l1", None], undecorated), "split": (3, None)},
+    "Study.score_all": {"scorers": (3, ["l1", None], undecorated), "split": (3, None, "scores")},
     "Study.unavailable": {"scorer": ("l1", None)},
     "Study.statistics": {"domain": (A, None, "mnits"), "needs": (["moment"], 3, None), "split": ("scores", None)},
     "Study.outcomes": {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..core import COSTLY, LABELLED, DgpruneError, Domain, Need, Scores
+from ..core import COSTLY, LABELLED, DgpruneError, Domain, Need, Scores, unknown
 from ..scorers import Scorer, refusal, run
 from .cache import Key
 from .fingerprint import Fingerprint, fingerprint
@@ -83,6 +83,9 @@ def score_all(
     snapshot: Snapshot, items: Sequence[Request | Scores], *, split: str, alongside: Sequence[Scorer] = ()
 ) -> list[Scores]:
     """Return the scores of several requests from one pass over each domain; see `Study.score_all`."""
+    splits = dict.fromkeys(name for domain in snapshot.domains.values() for name in domain.splits)
+    if split not in splits:
+        raise unknown("split", split, splits)
     fresh = [r for r in items if isinstance(r, Request) and snapshot.cache.get(r.key(snapshot)) is None]
     for request in fresh:
         if (why := request.refusal(snapshot)) is not None:

@@ -116,7 +116,7 @@ def _chosen(panels: list[Panel], layers: Sequence[str] | None) -> list[Panel]:
     for layer in layers or ():
         if layer not in known:
             raise unknown("layer", layer, known)
-    return panels[:PAIRS] if layers is None else [panel for panel in panels if panel.pair.layer in layers]
+    return panels[:PAIRS] if not layers else [panel for panel in panels if panel.pair.layer in layers]
 
 
 def _heads(mask: WeightMask | None) -> Rows:

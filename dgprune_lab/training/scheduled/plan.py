@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 from torch import nn
 
-from ...core import Mask, WeightMask, public
+from ...core import Mask, WeightMask, public, unknown
 from ...pruning import prune
 from ...scorers import Scorer
 from ...study import Study
@@ -67,8 +67,14 @@ class PruningRun:
         Returns:
             NaN if accuracy was at chance before every event. Events before training (epoch 0) do not count.
 
+        Raises:
+            DgpruneError: a domain that the run has not measured.
+
         Source: Bartoldson et al. 2020, arXiv:1906.03728, section 3.
         """
+        measured = sorted(set(self.table["domain"].dropna()))
+        if domain is not None and domain not in measured:
+            raise unknown("domain", domain, measured)
         return mean_stability(self.events, domain=domain)
 
     def pruned(self) -> nn.Module:

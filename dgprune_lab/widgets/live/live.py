@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -211,10 +210,9 @@ class Live(CommWidget):
 def _started(steps: Steps | Callable[[], Steps]) -> Steps:
     """The generator, started by a function where one is given."""
     try:
-        inspect.signature(steps).bind() if callable(steps) else None
-    except TypeError:
-        raise DgpruneError("steps must be a function without arguments; write lambda: make(...).") from None
-    started = steps() if callable(steps) else steps
+        started = steps() if callable(steps) else steps
+    except TypeError as error:
+        raise DgpruneError(f"steps must be a function without arguments; calling it failed: {error}.") from error
     if not isinstance(started, Generator):
         raise DgpruneError(f"the function steps must return a generator; it returned {type(started).__name__}.")
     return started
