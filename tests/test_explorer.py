@@ -401,3 +401,67 @@ def test_save_names_all_choices_and_overwrites_nothing(tmp_path: Path, monkeypat
         "my_net_gr_e_2-l1-12.51pct-global-macs-as_is-2",
     ]
     assert {path.parent for path, _ in saved} == {tmp_path} and list(tmp_path.parent.glob("*my*")) == []
+
+
+@dg.scorer("largest weight", needs=("weights",))
+def largest_weight(view: Any) -> torch.Tensor:
+    """Largest absolute weight of each filter."""
+    return view.weight.flatten(1).abs().amax(1)
+
+
+def rebuilt(explorer: dg.Explorer, **supplied: Any) -> dict[str, Any]:
+    """What the copied cell makes, with what it asks for."""
+    names = dict(supplied)
+    exec(explorer.code(), names)
+    return names
+
+
+def test_copied_code_is_valid_and_says_what_to_supply(study: dg.Study) -> None:
+    own = dg.Study(study.model, sources=study.sources, targets=study.targets)
+    ready = study.score("l2")
+    scores = dg.Scores('a "b"\n|c', ready.values, graph=ready.graph)
+    explorer = dg.Explorer(own, scorers=[largest_weight, scores])
+    try:
+        said = "# Supply `study`: dg.Study(model, sources=[...], targets=[...]), as in this view.\n"
+        assert said in explorer.code() and "study = " not in explorer.code()
+        made = rebuilt(explorer, study=own)
+        assert made["mask"].key == explorer.mask.key
+        explorer.scorer = "largest weight"
+        assert "# Supply `largest_weight`: the Scorer of this view, named 'largest weight'." in explorer.code()
+        assert rebuilt(explorer, study=own, largest_weight=largest_weight)["mask"].key == explorer.mask.key
+        explorer.scorer = scores.scorer
+        assert "# Supply `scorer`: the Scores of this view, named 'a \"b\"\\n|c'." in explorer.code()
+        assert rebuilt(explorer, study=own, scorer=scores)["mask"].key == explorer.mask.key
+        explorer.scorer = dg.reverse(largest_weight)
+        assert "# Supply `" in explorer.code() and "dg.reverse" not in explorer.code()
+        explorer.scorer = dg.reverse("l2")
+        assert "scorer = dg.reverse('l2')\n" in explorer.code()
+        assert rebuilt(explorer, study=own)["mask"].key == explorer.mask.key
+    finally:
+        explorer.close()
+
+
+def test_a_table_is_waited_for_however_long_it_takes(study: dg.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = dg.Explorer(study)
+    waited: list[float] = []
+    worker = explorer._session.worker
+    patient = worker.wait
+
+    def wait(*names: str, timeout: float) -> bool:
+        waited.append(timeout)
+        return patient(*names, timeout=60)
+
+    monkeypatch.setattr(worker, "wait", wait)
+    try:
+        assert len(explorer.table) and waited[0] > 7 * 86400
+    finally:
+        explorer.close()
+    assert len(explorer.table), "what was measured stays readable"
+
+
+def test_a_typo_ends_in_one_sentence(capfd: pytest.CaptureFixture[str], study: dg.Study) -> None:
+    for wrong in ({"scorer": "l11"}, {"ratio": 1.5}, {"batchnorm": "no"}, {"scopes": "layer"}):
+        with pytest.raises(dg.DgpruneError):
+            dg.Explorer(study, **wrong)  # type: ignore[arg-type]
+    gc.collect()
+    assert capfd.readouterr().err == ""

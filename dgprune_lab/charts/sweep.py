@@ -103,7 +103,7 @@ def sweep(
     check_held(frame, "metric", metric)
     if "stage" in frame.columns:
         raise DgpruneError("frame is the table of a training, with several networks per ratio; use charts.training.")
-    title = titled(metric.capitalize(), frame)
+    title = titled(metric.capitalize(), frame, below=_refused(frame))
     scorers = list(dict.fromkeys(str(row["scorer"]) for row in records(frame) if not is_missing(row["scorer"])))
     if len(scorers) > 1:
         panels = _by_domain(frame, scorers, metric=metric, size=(width, height), chance=chance, step=step)
@@ -115,6 +115,14 @@ def sweep(
             for row in sweep_points(other, metric=metric)
         ]
     return finish(_layers(data, metric=metric), width=width, height=height, padding=PADDING, title=title)
+
+
+def _refused(frame: pd.DataFrame) -> list[str]:
+    """What a ratio is a share of, where not all filters can be pruned."""
+    if not {"prunable", "of_all"} <= set(frame.columns) or not (frame["prunable"] < frame["of_all"]).any():
+        return []
+    can, every = (int(frame[name].iloc[0]) for name in ("prunable", "of_all"))
+    return [f"Removed: a share of the {can:,} of {every:,} filters that can be pruned."]
 
 
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:

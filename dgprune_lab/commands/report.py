@@ -60,7 +60,7 @@ def write_report(
         "plans": [measured.plan(view) for view in views if view["batchnorm"] == settings[0]],
         "curves": [measured.curve(view) for view in views],
     }
-    refused = prunable_words(study.model, study.graph)
+    refused = prunable_words(study.graph)
     lead = (
         f"{study.graph.free} filters in {len(study.graph.groups)} layers{'; ' * bool(refused)}{refused}. Move the "
         "slider: every number was measured on all images of the report splits, without fine-tuning, on "

@@ -1,4 +1,4 @@
-"""Accuracy, loss and size of the pruned network over a range of ratios, by several scorers."""
+"""Accuracy, loss and size of the pruned network over a range of ratios, for several scorers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..core import (
 from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import intervals
-from ..study import Study, prunable, remaining_cost
+from ..study import Study, remaining_cost
 from ._contract import Steps, diagnostic
 from ._removal import check_names, mask_cells
 
@@ -59,20 +59,20 @@ def sweep(
     images: Count | None = None,
     progress: bool = False,
 ) -> Steps:
-    """Return accuracy and loss per domain, and the size that is left, at every ratio by every scorer; no fine-tuning.
+    """Return accuracy and loss per domain and the remaining size, for every scorer at every ratio; no fine-tuning.
 
     Args:
-        ratios: shares removed; 0, .05, ..., .95 by default.
+        ratios: shares to remove; 0, .05, ..., .95 by default.
         seeds: number of draws of a scorer that draws, or their seeds; others run once and their column `seed` is empty.
         study, scorers, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
-        A tidy table: metrics accuracy and loss (with paired bootstrap intervals over images) per domain; filters,
-        parameters, macs and bytes that are left. Columns `prunable` and `of_all`: how many filters can be pruned at
-        all, out of how many (`study.graph.refused` says why); a ratio is a share of those that can be pruned.
+        A tidy table: metrics accuracy and loss per domain (with paired bootstrap intervals over images); remaining
+        filters, parameters, macs and bytes. Columns `prunable` and `of_all`: the number of filters that can be pruned,
+        and of all filters (`study.graph.refused` says why some cannot); a ratio is a share of those that can be pruned.
 
     Raises:
-        DgpruneError: no ratio, no scorer or no seed; two scorers of one name.
+        DgpruneError: no ratio, no scorer or no seed; two scorers with one name.
     """
     listed = grid(0, 0.95, 20) if ratios is None else [float(ratio) for ratio in ratios]
     numbers = range(seeds) if isinstance(seeds, int) else seeds
@@ -103,14 +103,14 @@ def sweep(
     for seed, mask in masks:
         shared = {**mask_cells(study, mask, batchnorm=batchnorm), "seed": seed}
         rows += [{**shared, "metric": name, "value": value, "unit": unit} for name, value, unit in remaining_cost(mask)]
-    prunable_of_all = dict(zip(EXTRA, prunable(study.model, study.graph), strict=True))
+    prunable_of_all = {"prunable": study.graph.free, "of_all": study.graph.total}
     return tidy(({**row, **prunable_of_all} for row in rows), extra=EXTRA)
 
 
 def _scores(
     study: Study, items: Sequence[Scorer | Scores], *, seeds: Sequence[int]
 ) -> Iterator[tuple[int | None, Scores]]:
-    """Scores with their seed: one per seed of a scorer that draws, one without seed of the others."""
+    """Yield (seed, Scores): for a scorer that draws one per seed, for any other scorer one with seed None."""
     steady = [item for item in items if isinstance(item, Scores) or not item.draws]
     ready = dict(zip(map(id, steady), study.score_all(steady), strict=True)) if steady else {}
     for item in items:

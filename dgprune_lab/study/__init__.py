@@ -4,7 +4,7 @@ from .demo import demo, training_seeds
 from .fingerprint import fingerprint
 from .gc_net import GCNet
 from .measure_gc_net import gc_net
-from .prunable import prunable, prunable_words
+from .filter_counts import prunable_words
 from .rows import (
     batchnorm_cell,
     checked_tolerances,

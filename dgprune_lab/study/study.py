@@ -1,4 +1,4 @@
-"""A study: a network, the domains it was trained on, the target domains, and a cache of what was computed."""
+"""A study: a network, the domains it was trained on, the target domains, and a cache of results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ..pruning import deep_copy, device_of, prune, refuse_uncopyable
 from ..scorers import Scorer, resolve
 from .cache import Cache, stamp
 from .domains import in_roles, place_of
-from .prunable import prunable_words
+from .filter_counts import prunable_words
 from .scorer_inputs import ScorerInputs
 from .scoring import Request, score_all
 from .snapshot import Run, Snapshot
@@ -51,21 +51,21 @@ _BYTES = 64 * 2**20
 class Study:
     """A model and its source and target domains; the first argument of every diagnostic.
 
-    Results are cached by the content of weights, domain and options, up to 64 MB; a changed model is measured anew.
+    Results are cached by the content of weights, domain and options, up to 64 MB; a changed model is measured again.
 
     Args:
-        model: any classifier that maps (B, C, H, W) images in [0, 1] to (B, classes) logits; untouched.
-        sources: the domains it was trained on.
+        model: any classifier that maps (B, C, H, W) images in [0, 1] to (B, classes) logits; it stays unchanged.
+        sources: the domains that the model was trained on.
         targets: domains whose images differ from the sources'; labels are optional.
-        normalise: (mean, std) of the images that the network expects, or "imagenet"; None where it takes images in
-            [0, 1]. The normalisation is then the first module of `study.model`, see `dg.models.normalised`.
-        name: for tables and files.
+        normalise: (mean, std) of the images that the network expects, or "imagenet"; None if it takes images in [0, 1].
+            The normalisation then becomes the first module of `study.model`, see `dg.models.normalised`.
+        name: name of the study in tables and files.
         layers: "conv" prunes filters of convolutions, "all" hidden units of linear layers too.
-        device: where evaluation runs; the model's device if None.
-        origin: the expression that rebuilds this study, for code that is copied from a widget.
+        device: where evaluation runs; None for the model's device.
+        origin: the Python expression that rebuilds this study, for code that is copied from a widget.
 
     Raises:
-        DgpruneError: no source, two domains of one name, images of a size the network does not take, nothing to prune.
+        DgpruneError: no source, two domains with one name, images of a size the network rejects, nothing to prune.
 
     >>> import dgprune_lab as dg
     >>> study = dg.demo()
@@ -102,17 +102,17 @@ class Study:
     def __repr__(self) -> str:
         sources, targets = (", ".join(domain.name for domain in part) for part in (self.sources, self.targets))
         parts = [f"{self.graph.free} filters in {len(self.graph.groups)} layers", f"sources {sources}"]
-        parts += [f"targets {targets or 'none'}", self.place, prunable_words(self.model, self.graph)]
+        parts += [f"targets {targets or 'none'}", self.place, prunable_words(self.graph)]
         return f"Study({self.name!r}: {'; '.join(filter(None, parts))})"
 
     @property
     def place(self) -> str:
-        """Where it is evaluated: "CPU, 1 thread" or the name of the GPU."""
+        """The device of the evaluation in words: "CPU, 1 thread" or the name of the GPU."""
         return place_of(self.device)
 
     @property
     def domains(self) -> tuple[Domain, ...]:
-        """Sources, then targets."""
+        """All domains: the sources, then the targets."""
         return self.sources + self.targets
 
     def domain(self, name: str) -> Domain:
@@ -136,19 +136,19 @@ class Study:
 
     @property
     def provenance(self) -> Provenance:
-        """What the network's training looked at; unknown for a network from elsewhere."""
+        """What the network's training has read; unknown for a network from elsewhere."""
         return provenance_of(self.model)
 
     @property
     def training_seed(self) -> int | None:
-        """The seed of the network's training, where builder and provenance record one."""
+        """The seed of the network's training, if builder and provenance record one."""
         builder = getattr(self.model, "dgprune_builder", None)
         seed = builder[1].get("seed") if builder and self.provenance.training is not None else None
         return None if seed is None else int(seed)
 
     @property
     def has_batchnorm(self) -> bool:
-        """Whether recalibrating BatchNorm makes a difference."""
+        """Whether the network has BatchNorm statistics that can be re-estimated."""
         return has_batchnorm(self.model)
 
     @property
@@ -158,7 +158,7 @@ class Study:
 
     @property
     def graph(self) -> FilterGraph:
-        """The groups of the network."""
+        """The filter groups of the network."""
         return self._current().graph
 
     @cached_property
@@ -170,15 +170,15 @@ class Study:
         """Return one number per filter and group, higher = keep.
 
         Args:
-            scorer: a name on the menu, a Scorer of one's own, or Scores, which are returned as they are.
-            seed: for a scorer that draws.
-            options: further keywords of the scorer.
-            split: the split of each domain that it reads, noted in the provenance. "report" reproduces papers that
-                score on the images they report.
+            scorer: a name in the menu, a Scorer of one's own, or Scores, which are returned as they are.
+            seed: random seed, for a scorer that draws random numbers.
+            options: further keyword arguments of the scorer.
+            split: the split of each domain that the scorer reads; the provenance records it. "report" reproduces papers
+                that score on the images on which they report.
 
         Raises:
-            DgpruneError: an unknown name or option; a wrong shape; a read that was not declared; a scorer that cannot
-                run here.
+            DgpruneError: an unknown name or option; scores of a wrong shape; a read that was not declared; a scorer
+                that cannot run here.
         """
         return self.score_all([scorer], seed=seed, options=options, split=split)[0]
 
@@ -193,8 +193,8 @@ class Study:
     ) -> list[Scores]:
         """Return the scores of several scorers from one pass over each domain that any of them reads.
 
-        `alongside` are scorers that are likely to be needed next: a new pass also measures what they need of the same
-        domain, except what is large or slow (`core.COSTLY`).
+        `alongside` are scorers that are likely to be used next: a new pass also measures what they need on the same
+        domain, except needs that are large or slow (`core.COSTLY`).
         """
         items = [
             item if isinstance(item, Scores) else Request.of(resolve(item), split, seed=seed, options=options)
@@ -203,7 +203,7 @@ class Study:
         return score_all(self._current(), items, split=split, alongside=alongside)
 
     def unavailable(self, scorer: Scorer, *, split: str = "score") -> str | None:
-        """Return why a scorer cannot read this split, in a sentence, or None; checked without a pass over images."""
+        """Return in a sentence why a scorer cannot run on this split, or None; no image is needed for this."""
         return Request.of(scorer, split).refusal(self._current())
 
     def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
@@ -223,11 +223,11 @@ class Study:
         """Return what the network, pruned by a mask, predicts for each image of a split.
 
         Args:
-            mask: what is removed; None for the full network as given.
-            domain, split: name of a source or target, and the split that is evaluated.
-            batchnorm: "recalibrate": statistics re-estimated on `calibration` source images after removal, where there
-                is BatchNorm; or "as_is". None: "recalibrate" under a mask, "as_is" for the full network.
-            images: at most this many, the first ones.
+            mask: the filters to remove; None for the full network as given.
+            domain, split: name of a source or target, and the split to evaluate.
+            batchnorm: "recalibrate" re-estimates BatchNorm statistics on `calibration` source images after removal;
+                "as_is" does not. None: "recalibrate" under a mask, "as_is" for the full network.
+            images: use only the first so many images of the split; None for all.
         """
         options: Any = {"batchnorm": batchnorm, "images": images, "calibration": calibration}
         return drain(self.steps(mask, domain=domain, split=split, **options))
@@ -242,7 +242,7 @@ class Study:
         images: Count | None = None,
         calibration: Count = 500,
     ) -> Generator[None, None, Outcomes]:
-        """Return `outcomes` as a generator that yields between batches, so that the caller can cancel."""
+        """Run `outcomes` as a generator that yields between batches, so that the caller can cancel."""
         run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
         outcomes = yield from self._current().run(mask, run)
         self._chance.see(outcomes, self.domain(domain), split=split, mask=mask)
@@ -259,10 +259,10 @@ class Study:
         images: Count | None = None,
         calibration: Count = 500,
     ) -> Generator[None, None, Tensor]:
-        """Return (N, C) float32 outputs of a group under a mask, the spatial mean; removed filters are zero columns.
+        """Return the pooled outputs of a group under a mask, (N, C) float32, zero for removed filters.
 
-        The input of the last layer that reads the group `layer`, of images in the order of the split. Yields between
-        batches; the other arguments are those of `outcomes`.
+        Pooled: the spatial mean at the input of the last layer that consumes the group `layer`; images are in the order
+        of the split. Yields between batches; the other arguments are those of `outcomes`.
 
         Raises:
             DgpruneError: an unknown layer or domain.
@@ -271,14 +271,14 @@ class Study:
         return (yield from self._current().run(mask, run))
 
     def network(self, mask: Mask | None, *, batchnorm: BatchNorm | None = None) -> nn.Module:
-        """Return the pruned network on its own, ready to save, with its provenance; `batchnorm` as in `outcomes`."""
+        """Return a separate pruned network, ready to save, with its provenance; `batchnorm` as in `outcomes`."""
         batchnorm = batchnorm or ("as_is" if mask is None else "recalibrate")
         small = deep_copy(self.model) if mask is None else prune(self.model, mask)
         return recalibrate(small, self.sources) if batchnorm == "recalibrate" and self.has_batchnorm else small
 
     @contextmanager
     def assume_unchanged(self) -> Iterator[None]:
-        """Skip the check for a changed network in this thread within the block; it costs 18 ms for a VGG-16."""
+        """Within the block, skip the check for a changed network in this thread; it takes 18 ms for a VGG-16."""
         self._current()
         self._thread.depth = getattr(self._thread, "depth", 0) + 1
         try:

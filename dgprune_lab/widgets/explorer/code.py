@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from importlib.metadata import version
 
 import torch
@@ -15,23 +16,45 @@ from .measurements import Choices
 def as_code(study: Study, view: Choices, *, scorer: Scorer | Scores) -> str:
     """Return a cell that rebuilds a view: study, scores, mask, pruned network, table; with versions and data hash.
 
-    A scorer of the user's own is named, not quoted.
+    A study or scorer of the user's own is not in it; a comment says what to supply.
     """
-    origin = study.origin or "study  # the Study of this notebook: dg.Study(model, sources=[...], targets=[...])"
-    if view["scorer"] in SCORERS:
-        written = repr(view["scorer"])
-    elif isinstance(scorer, Scorer) and scorer.code:
-        written = scorer.code
-    else:
-        written = f"{view['scorer']}  # the scorer or scores of this notebook"
+    variable, written = _scorer(view["scorer"], scorer)
+    own_study = "# Supply `study`: dg.Study(model, sources=[...], targets=[...]), as in this view.\n"
+    supply = "" if study.origin else own_study
+    if written is None:
+        kind = "the Scorer" if isinstance(scorer, Scorer) else "the Scores"
+        supply += f"# Supply `{variable}`: {kind} of this view, named {view['scorer']!r}.\n"
+    assigned = f"study = {study.origin}\n" if study.origin else ""
+    value = variable if written is None else written
+    named = f"scorer = {value}\n" if value != "scorer" else ""
     options = f"ratio={view['ratio']!r}, scope={view['scope']!r}, budget={view['budget']!r}"
     return f"""\
 # dgprune_lab {version("dgprune-lab")}, torch {torch.__version__}, data {study.key}
-import dgprune_lab as dg
+{supply}import dgprune_lab as dg
 
-study = {origin}
-assert study.key == "{study.key}", "these are other data"
-scorer = {written}
-mask = dg.allocate(study.score(scorer), {options})
+{assigned}assert study.key == "{study.key}", "these are other data"
+{named}mask = dg.allocate(study.score(scorer), {options})
 small = dg.prune(study.model, mask)
 dg.measure(small, study.domains, batchnorm={view["batchnorm"]!r})"""
+
+
+def _scorer(name: str, item: Scorer | Scores) -> tuple[str, str | None]:
+    """Return the name of a variable that holds a scorer, and the expression that makes it; None for one's own."""
+    if not isinstance(item, Scorer):
+        return "scorer", None
+    if name in SCORERS and item is SCORERS[name]:
+        return "scorer", repr(name)
+    if item.code and _is_complete(item):
+        return "scorer", item.code
+    own = getattr(item.function, "__name__", "")
+    return (own if own.isidentifier() and not keyword.iskeyword(own) else "scorer"), None
+
+
+def _is_complete(item: Scorer) -> bool:
+    """Return whether a scorer's expression makes it anywhere: not where it is made of a scorer of the user's own."""
+    import dgprune_lab as dg
+
+    try:
+        return eval(item.code, {"__builtins__": {}, "dg": dg}).name == item.name  # the text is made by this package
+    except Exception:
+        return False

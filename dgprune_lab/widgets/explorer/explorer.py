@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
@@ -143,12 +144,12 @@ class Explorer(CommWidget):
     def table(self) -> pd.DataFrame:
         """The present view as a tidy table: accuracy and its change per domain on all images, size and cost.
 
-        Waits until the view is measured.
+        Waits until the view is measured, however long that takes; Ctrl-C ends the waiting.
 
         Raises:
             DgpruneError: it cannot be measured.
         """
-        self.wait()
+        self.wait(timeout=threading.TIMEOUT_MAX)
         frame = self._session.measurements.exact(self.view)
         if frame is None:
             unmeasured = "the present view has not been measured; is the explorer closed?"
@@ -187,7 +188,8 @@ class Explorer(CommWidget):
 
     def close(self) -> None:
         """End the thread and remove the widget; what was measured stays readable in Python."""
-        self._session.close()
+        if "_session" in vars(self):  # not where the constructor has refused an argument
+            self._session.close()
         super().close()
 
     def handle_message(self, content: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from ...charts.marks import LABEL_HEIGHT
 from ...core import MORE, Scores, tidy
 from ...data import SHIFTS
 from ...scorers import Scorer
-from ...study import Study, prunable
+from ...study import Study
 from ..panels.menu_scores import label
 
 Row = dict[str, Any]
@@ -28,7 +28,7 @@ def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
             for item in sorted(items, key=lambda item: isinstance(item, Scores))
         ],
         "refused": dict(study.graph.refused),
-        "prunable": list(prunable(study.model, study.graph)),
+        "prunable": [study.graph.free, study.graph.total],
         "has_batchnorm": study.has_batchnorm,
         "chance": [{"value": level, "label": "chance"} for level in levels],
         "device": study.place,

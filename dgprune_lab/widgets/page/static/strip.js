@@ -232,7 +232,7 @@ function describe(strip) {
     if (strip.view.pinned) notes.push("dot: differs from pin");
     const refused = Object.entries(strip.view.refused ?? {});
     const [can, every] = strip.view.prunable ?? [0, 0];
-    if (can < every) notes.push(`${can} of ${every} filters of all convolutions can be pruned`);
+    if (can < every) notes.push(`${can} of ${every} filters can be pruned`);
     if (refused.length) notes.push(`refused: ${refused.map(([layer]) => layer).join(", ")} (hover: why)`);
     strip.about.title = refused.map(([layer, why]) => `${layer}: ${why}`).join("\n");
     say(strip.about, notes.join(" · "));
