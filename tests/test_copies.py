@@ -514,6 +514,17 @@ def test_a_copy_in_eval_mode_shares_weights_and_no_buffer() -> None:
     assert fingerprint(net) == before and float(net.passes) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_type_is_cut_in_it_and_measured_after_conversion(dtype: torch.dtype) -> None:
+    net = randomise(norm_net(), dtype=dtype)
+    pruned = dg.prune(net, dg.Mask.by_hand(dg.read_groups(net, IMAGES), removed={"0": [1]}))
+    assert {p.dtype for p in pruned.parameters()} == {dtype}
+    for name in ("measure", "evaluate", "recalibrate", "Study", "train"):
+        with pytest.raises(dg.DgpruneError, match=rf"{str(dtype)[6:]}, and images are float32: pass .*\.float\(\)"):
+            PATHS[name](net)
+    assert dg.evaluate(copy.deepcopy(pruned).float(), domain("a")).accuracy >= 0
+
+
 def test_the_proof_needs_no_more_than_one_image_and_runs_in_the_type_of_the_network() -> None:
     for dtype in (torch.float64, torch.bfloat16):
         prove_copies(randomise(norm_net(), dtype=dtype), IMAGES[:1], training=True)

@@ -26,7 +26,7 @@ from ..core import (
     roles_of,
     tidy,
 )
-from ..pruning import device_of, prove_copies, shared_copy
+from ..pruning import device_of, prove_copies, refuse_other_types, shared_copy
 from ..stats import intervals
 from .chance import ChanceWatch
 from .collectors import check_logits
@@ -52,6 +52,7 @@ def evaluate(
         DgpruneError: no images, logits that are not finite, fewer outputs than classes, a network that cannot be
             copied.
     """
+    refuse_other_types(model)
     prove_copies(model, domain.take(torch.arange(min(2, len(domain)))).images)
     return drain(evaluating(model, domain, split, images=images, size=size))
 
@@ -151,6 +152,7 @@ def measure(
     listed = [domains] if isinstance(domains, Domain) else list(domains)
     if not listed:
         raise DgpruneError("measure needs at least one domain.")
+    refuse_other_types(model)
     prove_copies(model, listed[0].take(torch.arange(min(2, len(listed[0])))).images)
     if batchnorm == "recalibrate":
         model = recalibrate(model, listed)

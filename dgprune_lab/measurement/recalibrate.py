@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import BATCHNORM, Count, DgpruneError, Domain, drain, provenance_of, public, set_provenance
-from ..pruning import deep_copy, device_of, prove_copies_if_suspect
+from ..pruning import deep_copy, device_of, prove_copies_if_suspect, refuse_other_types
 from .memory_format import layout_of
 
 _BATCH = 250
@@ -39,6 +39,7 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500
     Raises:
         DgpruneError: no source has a `train` split.
     """
+    refuse_other_types(model)
     if domains:
         prove_copies_if_suspect(model, domains[0].take(torch.arange(min(2, len(domains[0])))).images)
     twin = deep_copy(model)

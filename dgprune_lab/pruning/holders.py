@@ -87,6 +87,22 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
     )
 
 
+def refuse_other_types(model: nn.Module) -> None:
+    """Refuse a network whose weights are not float32, the type of images, before it runs over a domain.
+
+    Its groups can be read and its filters removed in any type.
+
+    Raises:
+        DgpruneError: the type, and how to convert it.
+    """
+    types = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
+    if types - {"float32"}:
+        raise DgpruneError(
+            f"the weights of this network are {' and '.join(sorted(types))}, and images are float32: pass "
+            "copy.deepcopy(model).float(). Afterwards dg.prune(model, mask) removes filters in the network's own type."
+        )
+
+
 def suspects(model: nn.Module, *, tensors: bool = True) -> str | None:
     """Return in words where layers (and `tensors`) are referred to outside the module tree; None if nowhere.
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core import BatchNorm, DgpruneError, Domain, Mask, choice, cloned, unknown
 from ..measurement import Evaluator
-from ..pruning import deep_copy, read_groups, shared_copy
+from ..pruning import deep_copy, read_groups, refuse_other_types, shared_copy
 from .cache import Cache, Key, content
 
 
@@ -55,6 +55,7 @@ class Snapshot:
     ) -> None:
         self._model, self._device = model, device
         self.images = domains[0].take(torch.arange(min(2, len(domains[0]))), device=device).images
+        refuse_other_types(model)
         self.graph = read_groups(model, self.images, layers=layers)
         self.network, self.content, self.cache = shared_copy(model).to(device), content(model), cache
         self.domains = {domain.name: domain for domain in domains}

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import DgpruneError, Domain, Reads, check_class_names, provenance_of, set_provenance, unknown
 from ..data import AUGMENTATIONS
-from ..pruning import deep_copy, prove_copies_if_suspect
+from ..pruning import deep_copy, prove_copies_if_suspect, refuse_other_types
 from .events import BatchEvent, EpochEvent, Event, Events
 from .options import TrainingOptions
 from .random_streams import Streams, drawn_from, dropouts
@@ -52,6 +52,7 @@ def train(
     """
     options = options or TrainingOptions()
     check_training(model, sources=sources, options=options)
+    refuse_other_types(model)
     first = sources[0].take(torch.arange(min(2, len(sources[0])))).images
     prove_copies_if_suspect(model, first, training=True)
     loop = TrainingLoop(deep_copy(model), sources=sources, options=options, stage=stage)
