@@ -43,7 +43,7 @@ WRONG = {
     "rotate": ({"degrees": 181.0}, "rotate needs degrees between -180 and 180; got 181."),
     "invert": ({"share": 1.5}, "invert needs share between 0 and 1; got 1.5."),
     "colour": ({"strength": -0.1}, "colour needs strength between 0 and 1; got -0.1."),
-    "blur": ({"sigma": float("nan")}, "blur needs sigma between 0 and 10; got nan."),
+    "blur": ({"sigma": float("nan")}, "blur(): sigma must be a finite number; got nan (float)."),
     "noise": ({"sigma": -1.0}, "noise needs sigma between 0 and 2; got -1."),
     "contrast": ({"factor": 11.0}, "contrast needs factor between 0 and 10; got 11."),
     "pixelate": ({"block": 9}, "pixelate needs block between 1 and 8; got 9."),
@@ -150,7 +150,7 @@ class TestShifts:
         coarse = data.pixelate(domain, block=4).images  # 10 x 8: the last row of squares is two pixels high
         torch.testing.assert_close(coarse[0, 0, 0, 0], domain.images[0, 0, :4, :4].mean())
         torch.testing.assert_close(coarse[0, 0, 9, 5], domain.images[0, 0, 8:, 4:8].mean())
-        with pytest.raises(DgpruneError, match=r"whole number of pixels as block; got 2.5"):
+        with pytest.raises(DgpruneError, match=r"block must be a whole number; got 2\.5"):
             data.pixelate(domain, block=2.5)  # type: ignore[arg-type]
 
     def test_colour_is_between_two_colours_of_each_image(self) -> None:

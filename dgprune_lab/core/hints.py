@@ -46,6 +46,8 @@ class _Many(Kind):
         return tuple(taken) if self.kind is tuple else taken
 
     def _items(self, value: Any) -> Any:
+        if value is None:
+            raise Refused(value)
         if isinstance(value, str | bytes):
             return [self.item.take(value)]
         if isinstance(value, Mapping):

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from torch import nn
+
 from .border import public
 from .errors import DgpruneError
 from .frozen import Frozen
@@ -220,7 +222,7 @@ def roles_of(domains: Iterable[Domain]) -> dict[str, str | None]:
 
 
 @public
-def provenance_of(model: Any) -> Provenance:
+def provenance_of(model: nn.Module) -> Provenance:
     """Return what each stage of this network's life has read; unknown for a network from elsewhere."""
     return getattr(model, "dgprune_provenance", Provenance())
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from ..core import DatasetImages, DgpruneError, Domain, public
+from ..core import DatasetImages, DgpruneError, Domain, Seed, public
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """Function of float images (B, C, H, W) in [0, 1] and their row numbers (B,) that returns images of the same shape."""
@@ -29,7 +29,7 @@ _CHUNK = 500
 
 
 @public
-def rotate(domain: Domain, *, degrees: float = 30.0, seed: int = 0) -> Domain:
+def rotate(domain: Domain, *, degrees: float = 30.0, seed: Seed = 0) -> Domain:
     """Rotate every image counter-clockwise about its centre by the same angle, -180 to 180 degrees.
 
     Bilinear; corners are filled with the nearest edge pixel, so that an inverted domain gets no black corners. Quarter
@@ -42,7 +42,7 @@ def rotate(domain: Domain, *, degrees: float = 30.0, seed: int = 0) -> Domain:
 
 
 @public
-def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
+def invert(domain: Domain, *, share: float = 1.0, seed: Seed = 0) -> Domain:
     """Replace a share of the images by their negatives, x -> 1 - x (uint8: 255 - x); the same shift again undoes it.
 
     Args:
@@ -59,7 +59,7 @@ def invert(domain: Domain, *, share: float = 1.0, seed: int = 0) -> Domain:
 
 
 @public
-def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
+def colour(domain: Domain, *, strength: float = 1.0, seed: Seed = 0) -> Domain:
     """Blend each image between two random colours: (1 - s) * x + s * (x * f + (1 - x) * b), s = strength in [0, 1].
 
     The foreground f and the background b are uniform in [0, 1] per image and channel: bright strokes become f, the dark
@@ -79,7 +79,7 @@ def colour(domain: Domain, *, strength: float = 1.0, seed: int = 0) -> Domain:
 
 
 @public
-def blur(domain: Domain, *, sigma: float = 1.0, seed: int = 0) -> Domain:
+def blur(domain: Domain, *, sigma: float = 1.0, seed: Seed = 0) -> Domain:
     """Blur every image by a Gaussian of standard deviation `sigma`, 0 to 10 pixels.
 
     The Gaussian is cut off at three standard deviations; edge pixels are repeated outside.
@@ -91,7 +91,7 @@ def blur(domain: Domain, *, sigma: float = 1.0, seed: int = 0) -> Domain:
 
 
 @public
-def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
+def noise(domain: Domain, *, sigma: float = 0.2, seed: Seed = 0) -> Domain:
     """Add Gaussian noise n to each pixel and channel independently: clip(x + sigma * n, 0, 1), sigma in [0, 2].
 
     `sigma` is the standard deviation before clipping; clipping makes black pixels brighter on average.
@@ -103,7 +103,7 @@ def noise(domain: Domain, *, sigma: float = 0.2, seed: int = 0) -> Domain:
 
 
 @public
-def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
+def contrast(domain: Domain, *, factor: float = 0.4, seed: Seed = 0) -> Domain:
     """Scale the deviation of each pixel from its image's mean m over all pixels: clip(m + factor * (x - m), 0, 1).
 
     `factor` is 0 (uniform grey) to 10; 1 changes nothing.
@@ -115,7 +115,7 @@ def contrast(domain: Domain, *, factor: float = 0.4, seed: int = 0) -> Domain:
 
 
 @public
-def pixelate(domain: Domain, *, block: int = 4, seed: int = 0) -> Domain:
+def pixelate(domain: Domain, *, block: int = 4, seed: Seed = 0) -> Domain:
     """Replace every square of `block` x `block` pixels by the mean of its pixels.
 
     `block` is 1 to the image's smaller side; squares at the right and bottom edge may be smaller.
@@ -123,9 +123,7 @@ def pixelate(domain: Domain, *, block: int = 4, seed: int = 0) -> Domain:
     Source: definition; among the corruptions of Hendrycks & Dietterich, ICLR 2019 (arXiv:1903.12261).
     """
     _check("pixelate needs block", block, low=1, high=min(domain.shape[1:]))
-    if block != int(block):
-        raise DgpruneError(f"pixelate needs a whole number of pixels as block; got {block}.")
-    return _shifted(domain, f"pixelated {block} px", partial(_pixelate, block=int(block)))
+    return _shifted(domain, f"pixelated {block} px", partial(_pixelate, block=block))
 
 
 SHIFTS: dict[str, Callable[..., Domain]] = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from ..core import DgpruneError, choice, public, unknown
+from ..core import Count, DgpruneError, Seed, choice, public, unknown
 
 Optimiser = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine", "dss", "steps"]
@@ -51,13 +51,13 @@ class TrainingOptions:
     weight_decay: float = 0.0
     schedule: Schedule = "cosine"
     schedule_epochs: int | None = None
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[Count, ...] = ()
     augmentation: str = "none"
     augmented_share: float = 1.0
     gamma_l1: float = 0.0
     double_softmax: bool = False
     dropout: float | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         choice("optimiser", self.optimiser, Optimiser)

@@ -12,7 +12,7 @@ import traitlets
 
 from ...charts import svg, training
 from ...charts.training import training_data
-from ...core import COLUMNS, DgpruneError, public, renew_after_fork, tidy
+from ...core import COLUMNS, Count, DgpruneError, public, renew_after_fork, tidy
 from ...training import EXTRA, BatchEvent, PruneEvent, StageEvent
 from ..page import static as assets
 from ..page.comm import CommWidget, weakly
@@ -47,7 +47,7 @@ class Live(CommWidget):
     data = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, steps: Steps | Callable[[], Steps], *, title: str = "", epochs: int | None = None) -> None:
+    def __init__(self, steps: Steps | Callable[[], Steps], *, title: str = "", epochs: Count | None = None) -> None:
         self._steps = _started(steps)
         self._epochs = epochs
         self._rows: list[dict[str, Any]] = []
