@@ -140,10 +140,12 @@ class LossCurve:
         return self.mean(share)
 
     def bracket(self, tolerance: float) -> Generator[None, None, None]:
-        """Find the end of the contiguous range: go down from 1 by steps that double, then bisect the last one.
+        """Measure the shares that locate the lower end of the unbroken range of shares, from 1, that are enough.
 
-        On a curve that increases towards small shares this is the end that the full grid gives. Skipped shares are not
-        measured: neither an infeasible share within the range nor an isolated feasible one below it is noticed.
+        A share is enough if its loss is within the tolerance. Steps down from 1 double until a share is not enough;
+        then the last step is bisected. If the loss only grows towards small shares, the end is the same as on the full
+        grid. Skipped shares are not measured, so an exception within the range or an isolated share below it stays
+        unnoticed.
         """
         limit = (1 + tolerance) * (yield from self.at(1.0))
         inside, outside, step = 0, None, 1
@@ -175,10 +177,10 @@ class LossCurve:
         return {share: (float(low[k]), float(high[k])) for k, share in enumerate(known)}
 
     def resampled(self, tolerances: Sequence[float], *, smallest: bool) -> list[tuple[float, float]]:
-        """Return, per tolerance, the 95 % bootstrap interval of the read-off over images.
+        """Return for each tolerance the 95 % bootstrap interval, over images, of the share that is enough.
 
-        Images are resampled 1,000 times; each time the loss of the full network, the limit and the read-off (the
-        smallest share, or else the end of the contiguous range) are computed anew from the shares that were measured.
+        Images are resampled 1,000 times; each time the loss of the full network, the limit and the share (`smallest`,
+        or else `contiguous_end`) are computed again from the measured shares.
         """
         shares, _ = self.points
         known = [share for share in shares if share not in self.broken]

@@ -70,19 +70,20 @@ def after_finetuning(
 ) -> Steps:
     """Return the accuracy after pruning in rounds with fine-tuning, and each scorer's difference to a baseline.
 
-    Metric "accuracy": a row per study, scorer, ratio and domain, of the network at the end (interval: images).
-    Metric "difference": per scorer, ratio and domain the mean over the studies of accuracy(scorer) -
-    accuracy(baseline), both of one study and fine-tuned with one order of images (interval: seeds, paired t, 95 %).
-    Above 0 is better than the baseline; a mean within +- `minimum_detectable_effect` is not significant.
+    Metric "accuracy": a row per study, scorer, ratio and domain, for the network at the end (interval: over images).
+    Metric "difference": for each scorer, ratio and domain, the mean over the studies of accuracy(scorer) -
+    accuracy(baseline); both networks of a study are fine-tuned with the same order of images (interval: over training
+    seeds, paired t, 95 %). Above 0 the scorer is better; a mean within +- `minimum_detectable_effect` is not
+    significant.
 
     Args:
-        studies: the same network trained with several seeds, such as `dg.training_seeds()`; a single one gives no
-            differences, and a note.
+        studies: the same network trained with several seeds, such as `dg.training_seeds()`; for a single study there
+            are no differences, and a note tells the user.
         scorers: names, Scorers, or None for the dense control, "dense": fine-tuned too, without removing a filter.
-        ratios: one or several shares removed.
+        ratios: one or several shares of filters to remove.
         epochs, rounds, options, batchnorm, scope, budget, seed, split, score_split, images: see `dg.prune_and_tune`.
-        baseline: what the others are compared with; it is added to the list where it is missing.
-        progress: show a progress bar.
+        baseline: the scorer with which the others are compared; it is added to the list if it is missing.
+        progress: whether to show a progress bar.
 
     Returns:
         A tidy table in shares. Extra columns: rounds, epochs (of each); of a difference seeds (the training seeds),

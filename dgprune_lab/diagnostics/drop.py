@@ -127,7 +127,7 @@ def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, di
 
 
 def accuracy_change(after: Outcomes, full: Outcomes) -> tuple[float, float, float] | None:
-    """Accuracy after minus before on the same images, with its paired interval; None without labels."""
+    """Return accuracy after minus before on the same images, with low and high, paired; None without labels."""
     if after.correct is None or full.correct is None:
         return None
     values = after.correct.double().numpy(), full.correct.double().numpy()

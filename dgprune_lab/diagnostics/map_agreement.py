@@ -21,15 +21,16 @@ Map = Annotated[pd.DataFrame, Columns(("metric", "value", "ratio_requested", "do
 def map_agreement(first: Map, second: Map, *, ratio: Ratio = 0.0, neighbours: Count = 15) -> pd.DataFrame:
     """Compare two maps of the same images, such as two UMAP fits that differ in the seed.
 
-    rank_correlation of each of: the images' positions along both axes of the map; the spread of each class (root mean
-    square distance of its points from their centre); the distances between the classes' centres. 1 where both maps
-    agree. And `shared_neighbours`: of the nearest `neighbours` of an image on one map, the share that is among them on
-    the other, beside the share that chance gives, neighbours / (images - 1). Images without a label belong to no class.
+    Rank correlations between the two maps, 1 where they agree: of the images' positions along each axis; of the spread
+    of the classes (root mean square distance of a class's points from their centre); of the distances between the
+    classes' centres. And shared neighbours: the share of an image's nearest `neighbours` on one map that are among the
+    nearest on the other, averaged over images; by chance it is neighbours / (images - 1). Images without a label belong
+    to no class.
 
     Args:
         first, second: tables of `diagnostics.feature_shift` with a map, of the same images.
-        ratio: which network's images: 0 is the full network.
-        neighbours: of the last row; fewer than there are other images.
+        ratio: pruning ratio of the network whose images are compared; 0 is the full network.
+        neighbours: number of neighbours for the shared neighbours; fewer than there are other images.
 
     Returns:
         A table with a line per question: `question`, `value` in [-1, 1] (shared neighbours: [0, 1]; empty where it is

@@ -22,20 +22,20 @@ EXTRA = ("group", "filter", "other", "row", "column")
 
 @diagnostic("mean_map", extra=EXTRA, cite="Sun 2023, arXiv:2306.13237")
 def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "score") -> pd.DataFrame:
-    """Return mean maps of filters on every domain, right behind the activation, and their cosines.
+    """Return the activation map of each filter, averaged over the images of each domain, and cosines between domains.
 
-    Metric "mean_map": a row per position (row, column of the map) and domain. Metric "cosine": a row per pair of
-    domains, `domain` and `other`: the cosine of the two mean maps, which is `dss` of this pair. Images of all domains
-    are read, targets too: target-aware.
+    Maps are taken right behind the activation. Metric "mean_map": a row per filter, domain and position (columns `row`
+    and `column`). Metric "cosine": a row per filter and pair of domains, `domain` and `other`: the cosine of the two
+    mean maps, which is `dss` of this pair. Images of all domains are read, targets too: target-aware.
 
     Args:
-        study: model and domains.
-        layer: a group's name.
-        filters: their numbers.
+        study: the network and its domains.
+        layer: name of the group.
+        filters: indices of the filters in the group.
         split: the split that is read.
 
     Raises:
-        DgpruneError: an unknown layer, a filter it does not have, maps of 1 x 1.
+        DgpruneError: an unknown layer, a filter that the layer does not have, maps of 1 x 1.
     """
     group, numbers = study.graph[layer], list(filters)
     if not numbers or min(numbers) < 0 or max(numbers) >= group.filters:

@@ -45,27 +45,28 @@ def sensitivity(
 ) -> Steps:
     """Estimate how differently each filter contributes to the true class's logit on two domains, within classes.
 
-    From an attribution per image and filter, summed over positions (`Attributor.values`), per filter:
+    An attribution is computed for each image and filter, summed over positions (`Attributor.values`). For each filter:
 
-    attribution  its mean over the images, per domain, in logits ("activation": in the layer's own unit), with a
-                 bootstrap interval.
-    cohens_d     within each class that both domains have, (mean on `domain` - mean on `other`) / pooled standard
-                 deviation, then the mean over classes, each with the same weight: the effect size. Above 0: it
+    attribution  the mean attribution over the images of each domain, in logits ("activation": in the layer's own unit),
+                 with a bootstrap interval.
+    cohens_d     the effect size: in each class that both domains have, (mean on `domain` - mean on `other`) / pooled
+                 standard deviation, then the mean over classes, each with the same weight. Above 0 the filter
                  contributes more on `domain`. 0 for a filter that is never active; empty without any spread.
     auroc        within each class the probability that an image of `domain` has the larger attribution (ties half),
                  then the mean over classes; .5 where the domains do not differ.
     score        for each of `scorers`, its scores.
-    rank_correlation, rank_correlation_active  Spearman's correlation of |d| with *minus* the score, with a bootstrap
-                 interval over filters, of all filters and of those that are active on any image (a filter that never is
-                 has no effect and often ranks lowest): 1 = the most sensitive filters are removed first.
+    rank_correlation, rank_correlation_active  Spearman's correlation over filters of |d| with *minus* the score, with a
+                 bootstrap interval over filters; over all filters, and over those that are active on any image (a
+                 filter that is never active has no effect and often ranks lowest). 1 = the most sensitive filters are
+                 removed first.
 
-    Rank by the effect size, and ignore filters whose interval covers 0. `q_value` (Benjamini and Hochberg 1995, of the
+    Rank by the effect size, and ignore filters whose interval covers 0. `q_value` (Benjamini and Hochberg 1995, for the
     tests that the AUROC is .5) is secondary: at 500 images nearly every filter differs significantly. Labels of both
     domains are read: with a target, the numbers are target-aware. A sensitive filter need not be harmful: remove it
     and measure.
 
-    Where the k-th images of both domains show the same object, as in mnist and mnist_m, the intervals are too wide (on
-    the demo by a tenth): images are resampled as if they were unrelated.
+    If the k-th images of both domains show the same object, as in mnist and mnist_m, the intervals are too wide (on the
+    demo by a tenth), because images are resampled as if they were unrelated.
 
     Memory: about 192 MB while Captum runs, or what one image takes if that is more; 4 bytes per image and filter.
 
