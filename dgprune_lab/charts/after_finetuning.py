@@ -35,17 +35,17 @@ _LETTERS = 34
 
 @public
 def after_finetuning(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
-    """Draw the differences to the baseline as dots with intervals over training seeds, in points, a panel per domain.
+    """Draw accuracy minus the baseline's as dots with intervals over training seeds, in points, a panel per domain.
 
-    To the right of 0 is better than the baseline. Under each panel stands the minimum detectable effect. A scorer that
-    looked at a target is a hollow diamond, and marked after its name.
+    Scorers to the right of 0 are better than the baseline. Under each panel stands the minimum detectable effect. A
+    scorer that looked at a target is a hollow diamond, and is marked after its name.
 
     Args:
         frame: a table of `diagnostics.after_finetuning`.
-        width: of one panel, in pixels.
+        width: width of one panel, in pixels.
 
     Raises:
-        DgpruneError: the table has no differences.
+        DgpruneError: a table without differences.
     """
     check_table(frame, "diagnostics.after_finetuning(studies)", columns=("p_holm",))
     used = records(frame, metric=DIFFERENCE)
@@ -65,7 +65,7 @@ def after_finetuning(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
 
 
 def difference_rows(frame: pd.DataFrame, *, domain: str) -> Rows:
-    """Return the rows of one panel in points, in the order of the table."""
+    """Return the differences on one domain, in points of accuracy, as the rows of a panel, in the table's order."""
     used = [row for row in records(frame, metric=DIFFERENCE) if str(row["domain"]) == domain]
     style = domain_styles_of(frame)[domain]
     several = len({row["ratio_requested"] for row in used}) > 1
@@ -83,7 +83,7 @@ def difference_rows(frame: pd.DataFrame, *, domain: str) -> Rows:
 
 
 def detectable_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the minimum detectable effect of a panel's scorers as two short lines.
+    """Return the minimum detectable effect of a panel's scorers as two short lines of text.
 
     >>> detectable_lines([{"scorer": "l2", "smallest": 0.61, "seeds": "0, 1, 2"}])
     ['Minimum detectable effect, 3 training seeds:', '0.6 points']
@@ -100,14 +100,14 @@ def detectable_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _baseline(frame: pd.DataFrame, used: Rows) -> str:
-    """The scorer that was run and is compared with no other."""
+    """Name of the baseline: the scorer that was run but has no difference."""
     compared = {str(row["scorer"]) for row in used}
     rest = [str(row["scorer"]) for row in records(frame) if str(row["scorer"]) not in compared]
     return shortened(rest[0], most=18) if rest else "the baseline"
 
 
 def _panel(rows: Rows, *, place: int, baseline: str, width: int) -> alt.LayerChart:
-    """Stack zero, intervals, dots and numbers of one domain; the scorers' names stand left of the first."""
+    """Draw the panel of one domain: zero line, intervals, dots, numbers; only the first panel has scorer names."""
     end = step_above(max(abs(row[key]) for row in rows for key in ("change", "low", "high")), _SPANS)
     title = [f"Points of accuracy against {baseline}", *detectable_lines(rows)]
     scale = alt.Scale(domain=[-end, end], nice=False, clamp=True)

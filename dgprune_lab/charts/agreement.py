@@ -29,15 +29,15 @@ _BLANK = "#E6E9ED"
 
 @public
 def agreement(frame: Tidy, *, scorer: str | None = None, cell: Count = 44) -> alt.HConcatChart:
-    """Draw the rank correlation of every two scorers, and beside it how many of the kept filters they share.
+    """Draw the rank correlation of every two scorers, and beside it the share of kept filters that they share.
 
-    Heat maps with the numbers written in. The colour of an overlap is (overlap - chance) / (1 - chance): white at
-    the chance level, like a rank correlation of 0. A scorer that looked at a target carries a diamond.
+    Two heat maps with the numbers in the cells. The colour of an overlap is (overlap - chance) / (1 - chance): white at
+    the chance level, like a rank correlation of 0. A scorer that looked at a target is marked by a diamond.
 
     Args:
-        frame: a table of `diagnostics.agreement`; the rows of all layers together are drawn.
-        scorer: draw this one against the others instead, as dots with the chance level in grey.
-        cell: pixels of one cell.
+        frame: a table of `diagnostics.agreement`; its rows for the whole network are drawn.
+        scorer: instead of heat maps, draw dots that compare this scorer with each other one; the chance level is grey.
+        cell: side of one cell, in pixels.
     """
     check_table(
         frame, "diagnostics.agreement(study)", columns=("other", "scorer_target_aware"), metrics=METRICS.values()
@@ -52,9 +52,9 @@ def agreement(frame: Tidy, *, scorer: str | None = None, cell: Count = 44) -> al
 
 
 def dots(frame: pd.DataFrame, *, scorer: str, metric: str, labels: Mapping[str, str] | None = None) -> Rows:
-    """Return the rows of a dot chart: one per scorer that this one is compared with, in the order of the table.
+    """Return the rows of a dot chart: one per scorer with which `scorer` is compared, in the order of the table.
 
-    The metric is "rank_correlation" or "overlap" (in percent); `labels` are names on screen, by scorer.
+    The metric is "rank_correlation" or "overlap" (in percent); `labels` maps a scorer to its name on screen.
     """
     chance = {_pair(row): row for row in _overall(frame, f"{metric}_by_chance")}
     rows: Rows = []
@@ -78,14 +78,14 @@ def waiting(label: str, *, text: str) -> dict[str, Any]:
 
 
 def dot_mark(looked: object, *, hollow: bool = False) -> Literal["diamond", "ring", "dot"]:
-    """Return how a scorer is drawn: a hollow diamond where it looked at a target, else a ring or a dot."""
+    """Return how a scorer is drawn: "diamond" (hollow) if it looked at a target, otherwise "ring" or "dot"."""
     if scorer_exposure([{"target_aware": looked}]) == "target-aware":
         return "diamond"
     return "ring" if hollow else "dot"
 
 
 def dot_chart(rows: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return overlaps and rank correlations of one scorer with the others, side by side; rows may be fed later."""
+    """Return a chart of overlaps and rank correlations of one scorer with the others; rows may be added later."""
     plots = {
         "overlaps": ("Kept by both, in % of the kept filters", [0, 25, 50, 75, 100], ".0f"),
         "ranks": ("Rank correlation of the scores", [-1, -0.5, 0, 0.5, 1], ".1f"),
@@ -109,9 +109,9 @@ def dot_chart(rows: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 def dot_plot(
     name: str, rows: Rows, *, value: alt.X, tips: Sequence[alt.Tooltip], labels: bool = True
 ) -> alt.LayerChart:
-    """Stack labels, numbers, the chance level in grey, ranges, and dots, rings and diamonds.
+    """Draw labels, numbers, the chance level in grey, ranges, and dots, rings and diamonds.
 
-    A layer for each kind of mark, so that a dark page can colour them.
+    Each kind of mark is a layer, so that a dark page can colour it.
     """
     base, y = rows_of(name, rows), alt.Y("place:O", axis=None)
     size: dict[str, Any] = {"size": 66, "opacity": 1, "strokeWidth": 1.8}
@@ -133,7 +133,7 @@ def dot_plot(
 
 
 def _map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
-    """One heat map; the second shares the names of the first."""
+    """Draw one heat map; the second map has no names of its own at the left."""
     rows = _cells(frame, METRICS[name])
     side = max(cell * len({row["column"] for row in rows}), 1)
     scale = alt.Scale(paddingInner=0.04, paddingOuter=0.0)
@@ -150,7 +150,7 @@ def _map(name: str, frame: pd.DataFrame, *, cell: int) -> alt.LayerChart:
 
 
 def _title(name: str, frame: pd.DataFrame) -> alt.Title:
-    """What is drawn, and what its colours say."""
+    """The title of a heat map: what is drawn, and what the colours mean."""
     if name == "ranks":
         text, below = "Rank correlation of the scores", "purple alike, brown opposite"
     else:
@@ -163,7 +163,7 @@ def _title(name: str, frame: pd.DataFrame) -> alt.Title:
 
 
 def _cells(frame: pd.DataFrame, metric: str) -> Rows:
-    """Every cell of a heat map, both ways round; the diagonal is blank."""
+    """The rows of a heat map: each pair of scorers in both orders; the diagonal is blank."""
     known, chance = ({_pair(row): row for row in _overall(frame, kind)} for kind in (metric, f"{metric}_by_chance"))
     looked = _looked(known.values())
     rows: Rows = []
@@ -187,7 +187,7 @@ def _cells(frame: pd.DataFrame, metric: str) -> Rows:
 
 
 def _overall(frame: pd.DataFrame, metric: str) -> Rows:
-    """The rows of all layers together."""
+    """The rows of a metric for the whole network."""
     return [row for row in records(frame, metric=metric) if row.get("group") == "all"]
 
 
@@ -196,12 +196,12 @@ def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _looked(rows: Any) -> dict[str, Any]:
-    """Scorer -> its cell `target_aware`, in the order of the table."""
+    """Scorer -> whether it is target-aware, in the order of the table."""
     return {str(row[side]): row[f"{side}_target_aware"] for row in rows for side in ("scorer", "other")}
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    """Value and ends; shares in percent; None where there is no number."""
+    """Value, low and high of a row; shares in percent, None where a value is missing."""
     if is_missing(row["value"]):
         return None, None, None
     scale = 0.01 if row["unit"] == "correlation" else 1.0
@@ -214,7 +214,7 @@ def _text(value: float | None, unit: object) -> str:
 
 
 def _colour(shade: float) -> str:
-    """From brown (-1) over white (0) to purple (1).
+    """The colour of a number: from brown (-1) through white (0) to purple (1).
 
     >>> _colour(0.0), _colour(1.0)
     ('#f6f6f4', '#542788')

@@ -25,12 +25,13 @@ POINTS = "Accuracy change (points)"
 
 @public
 def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count = 110) -> alt.LayerChart:
-    """Draw the change of accuracy per domain as dots with intervals around 0, in points.
+    """Draw the change of accuracy of each domain as a dot with its interval, in points, on an axis around 0.
 
     Args:
         frame: a tidy table whose rows with this `metric` are changes against the full network (negative: lost);
-            of several ratios the largest is drawn; rows of classes and single layers are not (see `layers`).
-        width, height: of the plot, in pixels.
+            of several ratios the largest is drawn; rows of classes and of single layers are not drawn (see `layers`).
+        metric: name of the metric to draw.
+        width, height: size of the plot, in pixels.
     """
     if metric != CHANGE:
         check_held(frame, "metric", metric)
@@ -81,12 +82,12 @@ def change_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_overall(row: Mapping[str, Any]) -> bool:
-    """Whether a row is about all classes, and about a mask of all layers."""
+    """Whether a row is about all classes together and about pruning all layers."""
     return is_missing(row.get("class")) and is_missing(row.get("group"))
 
 
 def at_largest_ratio(rows: Rows) -> Rows:
-    """Return the rows of the largest ratio among them."""
+    """Return the rows whose ratio is the largest."""
     largest = max((row["ratio_requested"] for row in rows), default=None)
     return [row for row in rows if row["ratio_requested"] == largest]
 

@@ -1,4 +1,4 @@
-"""The drop against the share removed: a line per domain, a plot per scorer.
+"""The drop of accuracy against the share removed: a line per domain, a plot per scorer.
 
 Named data per plot k: `curves_k`, `gaps_k`, `names_k`, as in `sweep`, in points of accuracy or in percent of it.
 """
@@ -25,21 +25,21 @@ TITLES = {"accuracy_change": POINTS, "relative_drop": "Share of the accuracy los
 def drop_curve(
     frame: Tidy, *, metric: Metric = "accuracy_change", step: Positive = 0.05, width: Count = 360, height: Count = 260
 ) -> alt.HConcatChart:
-    """Draw the drop right after removal against the share removed, a line per domain with its interval.
+    """Draw the drop of accuracy right after removal against the share removed, a line per domain with its interval.
 
-    Neighbours at most `step` apart are joined by a solid line; a wider stretch was not measured and is faint dots. A
-    domain without a relative drop, as its accuracy was at chance before, is named below the title.
+    Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
+    faint dots. A domain without a relative drop, because its accuracy was at chance before, is named below the title.
 
     Args:
-        frame: a table of `diagnostics.drop`; rows of all layers and of all classes are drawn, several scorers or
-            networks side by side on one scale.
+        frame: a table of `diagnostics.drop`; only rows about the whole network and all classes are drawn, several
+            scorers or networks side by side on one scale.
         metric: "accuracy_change", in points (negative: lost), or "relative_drop", in percent of the accuracy before
             (positive: lost).
-        step: the widest distance of two ratios that counts as measured without a gap.
-        width, height: of one plot, in pixels.
+        step: largest distance between neighbouring ratios that are joined by a solid line.
+        width, height: size of one plot, in pixels.
 
     Raises:
-        DgpruneError: another metric.
+        DgpruneError: an unknown metric.
     """
     check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall)
     choice("metric", metric, Metric)
@@ -72,13 +72,13 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _span(rows: Rows) -> tuple[float, float]:
-    """The ends of the axis in steps on each side of 0; at least 5."""
+    """The ends of the axis on each side of 0, rounded outwards to a step; at least 5."""
     ends = [100 * row[name] for row in rows for name in ("value", "low", "high") if not is_missing(row[name])]
     return -float(step_above(-min([0.0, *ends]))), float(step_above(max([0.0, *ends])))
 
 
 def _plot(data: Mapping[str, Rows], *, suffix: str, metric: Metric, span: tuple[float, float]) -> alt.LayerChart:
-    """Stack zero, bands, lines, points and names."""
+    """Draw one plot: zero line, bands, lines, points and names."""
     curves, gaps, names = (rows_of(f"{name}{suffix}", data[name]) for name in ("curves", "gaps", "names"))
     scale, title = alt.Scale(domain=list(span), nice=False, clamp=True), TITLES[metric]
     value = alt.Y("value:Q", scale=scale, title=title, axis=alt.Axis(tickCount=6))

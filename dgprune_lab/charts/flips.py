@@ -24,11 +24,11 @@ ROW = 24
 
 @public
 def flips(frame: Tidy, *, width: Count = 260) -> alt.HConcatChart:
-    """Draw the shares of images that turned wrong and that turned right, a dot with its interval per domain.
+    """Draw the shares of images that turned wrong and that turned right, for each domain a dot with its interval.
 
     Args:
         frame: a table of `diagnostics.flips`; of several ratios the largest is drawn.
-        width: of one plot, in pixels.
+        width: width of one plot, in pixels.
     """
     check_table(frame, "diagnostics.flips(study)", metrics=METRICS)
     rows = {metric: flip_rows(frame, metric=metric) for metric in METRICS}
@@ -60,7 +60,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _plot(metric: str, rows: Rows, *, end: float, width: int) -> alt.LayerChart:
-    """Stack intervals, dots and the numbers of images; the first plot has the names."""
+    """Draw one plot: intervals, dots and numbers of images; only the first plot has the names of the domains."""
     y = alt.Y("place:O", axis=None)
     value = alt.X("value:Q", scale=alt.Scale(domain=[0, end], nice=False), title=METRICS[metric])
     base = rows_of(_NAMES[metric], rows)

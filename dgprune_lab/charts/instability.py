@@ -36,15 +36,14 @@ TITLES = {"accuracy": "Accuracy at the end (%)", "generalization_gap": "Training
 
 @public
 def instability(frame: Tidy, *, metric: Metric = "accuracy", width: Count = 420, height: Count = 280) -> alt.LayerChart:
-    """Draw mean stability against the accuracy (or the generalization gap) at the last epoch, a dot per run and domain.
+    """Draw the accuracy (or the generalization gap) at the last epoch against mean stability, a dot per run and domain.
 
-    The lines above name each domain with its rank correlation over the runs; below 8 runs they carry a
-    warning.
+    The text above gives each domain's rank correlation over the runs, and a warning if there are fewer than 8 runs.
 
     Args:
         frame: the table of `diagnostics.instability`.
         metric: "accuracy" or "generalization_gap".
-        width, height: of the plot, in pixels.
+        width, height: size of the plot, in pixels.
     """
     check_table(frame, "diagnostics.instability(runs)", columns=("run", "rate"))
     rows = instability_rows(frame, metric=metric)
@@ -71,7 +70,7 @@ def instability_rows(frame: pd.DataFrame, *, metric: str = "accuracy") -> Rows:
 
 
 def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:
-    """A line per domain with its correlation, and the warning."""
+    """Lines of text: the correlation of each domain, and the warning if there are few runs."""
     lines, warning = [], None
     for row in records(frame, metric="kendall"):
         if row["of_metric"] == metric and row["within"] == "all rates":
@@ -83,7 +82,7 @@ def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:
 
 
 def _layers(rows: Rows, span: Rows, *, metric: str, gap: float) -> alt.LayerChart:
-    """Stack intervals, dots, the runs' numbers, and the domains' names at the right at the height of their dots."""
+    """Draw intervals, dots and run numbers; the domains' names stand at the right, at the height of their dots."""
     scale = alt.Scale(nice=False, zero=False)
     x = alt.X("stable:Q", scale=scale, title="Mean stability of the run (%)", axis=alt.Axis(tickCount=6))
     y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=True), title=TITLES[metric])
@@ -108,7 +107,7 @@ def _layers(rows: Rows, span: Rows, *, metric: str, gap: float) -> alt.LayerChar
 
 
 def _names(rows: Rows, gap: float) -> Rows:
-    """A name per domain at the mean height of its dots, moved apart by a share `gap` of the plot."""
+    """The name of each domain at the mean height of its dots; names are at least `gap` of the plot's height apart."""
     ends = [row[key] for row in rows for key in ("low", "high")]
     names: Rows = []
     for name in dict.fromkeys(row["domain"] for row in rows):

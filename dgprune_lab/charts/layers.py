@@ -37,13 +37,13 @@ _MEASURING = {"change": None, "low": None, "high": None, "text": "…", "opacity
 
 @public
 def layers(frame: Tidy, *, width: Count = 320) -> alt.HConcatChart:
-    """Draw the change of accuracy per layer and domain when that layer alone is pruned, in points around 0.
+    """Draw the change of each domain's accuracy when one layer alone is pruned, in points, for every layer.
 
-    Layers stand in the order of execution, from the top. Where a table holds several ratios the largest is drawn.
+    Layers stand in the order of execution, from the top. If the table holds several ratios, the largest is drawn.
 
     Args:
         frame: a table of `diagnostics.drop(study, by="layer")` of one network and one scorer.
-        width: of the plot, in pixels.
+        width: width of the plot, in pixels.
 
     Raises:
         DgpruneError: rows of several networks or scorers.
@@ -68,9 +68,9 @@ def layers(frame: Tidy, *, width: Count = 320) -> alt.HConcatChart:
 def layer_rows(
     frame: pd.DataFrame, *, estimates: Collection[tuple[str, str]] = (), styles: Mapping[str, DomainStyle] | None = None
 ) -> Rows:
-    """Return the chart's rows in points, per layer and domain; the styles are the frame's where not given.
+    """Return the chart's rows, one per layer and domain, in points; without `styles` they are made from the frame.
 
-    The estimates, (layer, domain) measured on few images, are pale and their number begins with "~".
+    `estimates` are the (layer, domain) that were measured on few images: pale, with a "~" before the number.
     """
     styles = styles or domain_styles_of(frame)
     rows: Rows = []
@@ -90,7 +90,7 @@ def waiting(layer: str, *, domain: str, style: DomainStyle) -> dict[str, Any]:
 
 
 def placed(rows: Rows) -> Rows:
-    """Return rows with their places, names cut to a length, and where the names of the layers end."""
+    """Return the rows with their positions, with shortened names, and with the ends of the layers' names."""
     end = -24 - 6.4 * min(max((len(row["label"]) for row in rows), default=0), LETTERS)
     before = [None, *(row["layer"] for row in rows)]
     drawn: Rows = []
@@ -109,7 +109,7 @@ def known(rows: Rows) -> Rows:
 def layers_chart(
     data: Mapping[str, Rows] | None = None, *, width: int = 300, title: alt.Title | None = None
 ) -> alt.HConcatChart:
-    """Return the chart itself; rows may be fed later."""
+    """Return the chart over these data; rows may come later."""
     data = data or {"layers": [], "span": span_rows([])}
     axis = signed_axis(tickCount=5, orient="top")
     change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title=POINTS, axis=axis)
@@ -137,7 +137,7 @@ def _of_layer(row: Mapping[str, Any]) -> bool:
 
 
 def _used(frame: pd.DataFrame) -> Rows:
-    """Rows of single layers at the largest ratio: layers in the order of the table, and in each the domains."""
+    """The rows of single layers at the largest ratio, ordered by layer as in the table, then by domain."""
     rows = [row for row in records(frame, metric=CHANGE) if _of_layer(row)]
     rows = at_largest_ratio(rows)
     order = {name: list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "domain")}

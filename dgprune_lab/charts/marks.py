@@ -69,14 +69,14 @@ def layered(*charts: Any) -> alt.LayerChart:
 
 
 def rows_of(name: str, rows: Rows) -> alt.Chart:
-    """Return an empty chart over data carried under a name, so that a page can swap them: `view.data(name, rows)`."""
+    """Return an empty chart over rows under a name, so that a page can replace them: `view.data(name, rows)`."""
     return alt.Chart(alt.InlineData(values=rows, name=name))
 
 
 def tooltip(fields: Mapping[str, str | tuple[str, str]], *, ends: str = "", looked: bool = False) -> list[alt.Tooltip]:
-    """Return tooltip fields from field -> title, or (title, number format) for numbers.
+    """Return tooltip fields from field -> title, or field -> (title, number format).
 
-    `ends`, a number format, adds the ends of the interval; `looked` adds what was looked at.
+    `ends`, a number format, adds low and high of the interval; `looked` adds which stages looked at the domain.
     """
     interval = {"low": ("from", ends), "high": ("to", ends)} if ends else {}
     every = {**fields, **interval, **({"looked": "Looked at before"} if looked else {})}
@@ -101,7 +101,7 @@ def signed_axis(**options: Any) -> alt.Axis:
 
 
 def canvas(width: float, height: float) -> tuple[alt.X, alt.Y]:
-    """Return channels for fields x and y in pixels, y from the top."""
+    """Return channels for the fields x and y in pixels, y counted from the top."""
     x = alt.X("x:Q", scale=alt.Scale(domain=[0, width], nice=False, zero=False), axis=None)
     return x, alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None)
 
@@ -117,7 +117,7 @@ def interval_marks(
 ) -> list[alt.Chart]:
     """Draw an interval from `low` to `high` and a point on it, from rows with the fields of `theme.point_of`.
 
-    `value` is the channel of the number, X or Y, and `at` the other one.
+    `value` is the channel of the number, X or Y; `at` holds the other channel.
     """
     axis = "x" if isinstance(value, alt.X) else "y"
     ends = {axis: of_field(value, "low"), f"{axis}2": "high:Q"}
@@ -132,7 +132,7 @@ def interval_marks(
 def curve_layers(
     curves: alt.Chart, gaps: alt.Chart, *, x: alt.X, value: alt.Y, tips: Sequence[alt.Tooltip]
 ) -> list[alt.Chart]:
-    """Draw bands, dots across what was not measured, lines and points, a line per domain and measured stretch."""
+    """Draw bands, lines and points, a line per domain and measured range; dots cross ranges that were not measured."""
     stretch = ["domain:N", "stretch:N"]
     band = {"x": x, "y": of_field(value, "low"), "y2": "high:Q", "color": alt.Color("colour:N", scale=None)}
     return [
@@ -178,7 +178,7 @@ def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> 
 
 
 def step_above(value: float, steps: Sequence[float] = STEPS) -> float:
-    """Return the smallest of the steps that is not below a value, else the last: the end of an axis.
+    """Return the end of an axis: the smallest step that is not below a value, or the last step.
 
     >>> step_above(12.0), step_above(0.0), step_above(140.0)
     (25, 5, 100)

@@ -21,12 +21,12 @@ _TOP, _SIDE, _GAP, _LINE = 22, 76, 70, 15
 def mean_map(frame: Tidy, *, size: Count = 104) -> alt.LayerChart:
     """Draw the maps of `diagnostics.mean_map`: a row per filter, a column per domain.
 
-    Dark = strong, scaled by the filter's strongest place on any domain. Under a map stands its cosine with each domain
-    to its left; a cosine with a target is marked target-aware.
+    Dark = strong, relative to the filter's strongest position on any domain. Under a map stands its cosine with the map
+    of each domain to its left; a cosine with a target is marked target-aware.
 
     Args:
-        frame: the table.
-        size: of one map on the screen, in pixels.
+        frame: a table of `diagnostics.mean_map`.
+        size: side of one map on the screen, in pixels.
     """
     check_table(frame, "diagnostics.mean_map(study, layer=..., filters=[...])", metrics=("mean_map",))
     maps, cosines = records(frame, metric="mean_map"), records(frame, metric="cosine")
@@ -65,7 +65,7 @@ def mean_map(frame: Tidy, *, size: Count = 104) -> alt.LayerChart:
 
 
 def _places(maps: Rows, corners: Mapping[tuple[int, str], tuple[float, float]], *, size: int) -> Rows:
-    """Every place of every map as a rectangle on the page."""
+    """The rows of `places`: every position of every map as a rectangle in pixels."""
     strongest = {number: 0.0 for number, _ in corners}
     for row in maps:
         strongest[row["filter"]] = max(strongest[row["filter"]], abs(row["value"]))

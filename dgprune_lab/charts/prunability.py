@@ -38,15 +38,15 @@ def prunability(
 ) -> alt.LayerChart:
     """Draw the loss of each network against the share kept, and the smallest share within the tolerance.
 
-    Dashed: (1 + tolerance) times the loss of the full network. Dot: the smallest share within it (of a fast search the
-    end of the contiguous stretch); ring: isolated shares, within the limit although a larger share is not. Thick:
-    the interval over images, at tolerances that the table holds. In a live page (`dg.widgets.LiveChart(chart)`) the
-    tolerance is a slider and the read-off follows it; a picture shows the tolerance it begins with.
+    Dashed: the limit, (1 + tolerance) times the loss of the full network. Dot: the smallest share within the limit (for
+    a fast search, the lower end of the unbroken range from 1); ring: isolated shares, within the limit although a
+    larger share is not. Thick: the interval over images, at tolerances that the table holds. In a live page
+    (`dg.widgets.LiveChart(chart)`) the tolerance is a slider that the dot follows; a picture shows the initial one.
 
     Args:
         frame: a table of `diagnostics.prunability`.
-        tolerance: at the beginning, above 0 to 1; the first of the table where None.
-        width, height: of the plot, in pixels.
+        tolerance: initial tolerance, above 0 to 1; None for the first of the table.
+        width, height: size of the plot, in pixels.
 
     Raises:
         DgpruneError: a table without losses; a tolerance outside (0, 1].
@@ -67,7 +67,7 @@ def prunability(
 
 
 def prunability_data(frame: pd.DataFrame) -> Data:
-    """Return the chart's named data, from a table or from as much of it as there is."""
+    """Return the chart's named data from a table, which may be incomplete."""
     losses, found = records(frame, metric="loss"), records(frame, metric="prunability")
     data: Data = {"curve": [], "ends": [], "words": []}
     bases = {str(row["network"]): float(row["training_loss"]) for row in losses}
@@ -100,7 +100,7 @@ def prunability_chart(
     width: int = 560,
     height: int = 300,
 ) -> alt.LayerChart:
-    """Return the chart over these data, which may be empty and be fed later."""
+    """Return the chart over these data, which may be empty and come later."""
     chart = finish(_layers(data, _COUNTED[counted]), width=width, height=height, padding=PADDING, title=title)
     slider = alt.binding_range(min=1, max=100, step=1, name="The loss may grow by (%) ")
     parameter: Any = alt.param(name="tolerance", value=round(100 * tolerance, 6), bind=slider).param
@@ -109,7 +109,7 @@ def prunability_chart(
 
 
 def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
-    """Stack limits, curves, intervals, isolated shares, the read-off and its text."""
+    """Draw limits, curves, intervals, isolated shares, and the smallest share with its text."""
     scale = alt.Scale(domain=[0, 100], nice=False)
     kept = alt.X("kept:Q", scale=scale, title=title, axis=alt.Axis(tickCount=10))
     log, axis = alt.Scale(type="log", nice=False, padding=12), alt.Axis(format="~g", tickCount=5, grid=False)
@@ -157,7 +157,7 @@ def _limited(chart: alt.Chart) -> alt.Chart:
 
 
 def _judged(curve: alt.Chart) -> alt.Chart:
-    """Every point with whether it is allowed, how many above it are not, and the read-off of its network."""
+    """Compute for each point whether its loss is allowed, how many larger shares are not, and the network's share."""
     sort: Any = [{"field": "kept", "order": "descending"}]
     return (
         curve.transform_calculate(allowed="datum.loss !== null && datum.loss <= datum.limit * (1 + 1e-9)")

@@ -1,6 +1,6 @@
-"""Charts as SVG and Vega as one script, by vl-convert: no browser and no network.
+"""Charts as SVG, and Vega as one script, by vl-convert: no browser and no network needed.
 
-Its engine, V8, reserves more than 32 GB of address space and ends the whole process where that is refused. So under a
+Its engine, V8, reserves more than 32 GB of address space and ends the whole process if that is refused. So under a
 limit of address space (`ulimit -v`, usual on clusters) it runs in a child process.
 """
 
@@ -35,7 +35,7 @@ def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
 
 
 def javascript_bundle(snippet: str, *, vl_version: str) -> str:
-    """Return a script with Vega, Vega-Lite and Vega-Embed as one text; the snippet uses or exports them.
+    """Return one script with Vega, Vega-Lite and Vega-Embed and the snippet, which uses or exports them.
 
     Raises:
         DgpruneError: as `vegalite_to_svg`.

@@ -29,8 +29,8 @@ def size_and_cost(
     Args:
         frame: a tidy table with rows of the metrics filters, parameters, macs and bytes; of several ratios the
             largest is drawn.
-        full: the full network's numbers by metric; without it they are the rows at ratio 0.
-        width, height: of the plot, in pixels.
+        full: metric -> the full network's number; None takes the rows at ratio 0.
+        width, height: size of the plot, in pixels.
 
     Raises:
         DgpruneError: the full network's number of a metric is missing.
@@ -81,7 +81,7 @@ def size_rows(frame: pd.DataFrame, *, full: Mapping[str, float] | None = None) -
 
 
 def size_row(metric: str, value: float, *, full: float) -> dict[str, Any]:
-    """Return the row of one quantity from its number and that of the full network."""
+    """Return the row of one metric from the pruned and the full network's number."""
     share = 100.0 * value / full if full else 0.0
     text = f"{amount(value, metric=metric)} of {amount(full, metric=metric)}"
     percent = f"{share:.{1 if 0 < share < 1 else 0}f} %"

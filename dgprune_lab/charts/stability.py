@@ -1,4 +1,4 @@
-"""Whether a scorer agrees with itself: a dot per scorer, its range, and the chance level in grey.
+"""How far a scorer agrees with itself: a dot per scorer, its range, and the chance level in grey.
 
 Named data, per kind `halves` and `training_seeds`: place, label, value, low, high, chance_low, chance_high, text, mark.
 """
@@ -19,15 +19,15 @@ ROW = 26
 
 @public
 def stability(frame: Tidy, *, width: Count = 300) -> alt.HConcatChart:
-    """Draw the rank correlation of every scorer with itself, over halves of the images and over trainings.
+    """Draw the rank correlation of every scorer with itself, over halves of the images and over training seeds.
 
-    A dot is the mean over the pairs, its line their range; grey is the 95 % range of random matchings. A hollow dot
-    read no images and agrees by construction; a hollow diamond looked at a target.
+    A dot is the mean over the pairs, its line their range; grey is the 95 % range of random matchings. A hollow dot is
+    a scorer that read no images and agrees by construction; a hollow diamond is a scorer that looked at a target.
 
     Args:
-        frame: a table of `diagnostics.stability`, or two of them one below the other; the rows of all layers together
-            are drawn.
-        width: of one plot, in pixels.
+        frame: a table of `diagnostics.stability`, or two of them concatenated; the rows for the whole network are
+            drawn.
+        width: width of one plot, in pixels.
     """
     check_table(frame, "diagnostics.stability(study)", columns=("over", "pair"))
     present = set(frame["over"])
@@ -36,7 +36,7 @@ def stability(frame: Tidy, *, width: Count = 300) -> alt.HConcatChart:
 
 
 def stability_rows(frame: pd.DataFrame, *, over: str) -> Rows:
-    """Return the rows of one kind, one per scorer in the order of the table."""
+    """Return the rows of one kind ("halves" or "training_seeds"), one per scorer in the order of the table."""
     chance = {str(row["scorer"]): row for row in _means(frame, over, metric="rank_correlation_by_chance")}
     rows: Rows = []
     for row in _means(frame, over, metric="rank_correlation"):
@@ -52,7 +52,7 @@ def stability_rows(frame: pd.DataFrame, *, over: str) -> Rows:
 
 
 def _plot(frame: pd.DataFrame, over: str, *, width: int) -> alt.LayerChart:
-    """One kind: names, numbers, chance in grey, range and dot."""
+    """Draw one kind: names, numbers, the chance level in grey, ranges and dots."""
     rows = stability_rows(frame, over=over)
     ends = [row[key] for row in rows for key in ("value", "low", "chance_low") if row[key] is not None]
     scale = alt.Scale(domain=[-0.5 if min(ends, default=0) >= -0.5 else -1, 1], nice=False)
@@ -65,7 +65,7 @@ def _plot(frame: pd.DataFrame, over: str, *, width: int) -> alt.LayerChart:
 
 
 def _below(frame: pd.DataFrame, over: str) -> list[str]:
-    """What the lines and the grey mean, and how good the matching is."""
+    """Lines of text on what the ranges and the grey mean, and on how good the matching is."""
     pairs = {row["pair"] for row in records(frame, metric="rank_correlation") if row["over"] == over}
     count = len({pair.split(",")[0] for pair in pairs if not is_missing(pair)})
     grey = "grey: filters paired at random, 95 %"

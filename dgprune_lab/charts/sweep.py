@@ -86,19 +86,21 @@ def sweep(
     width: Count = 420,
     height: Count = 300,
 ) -> alt.LayerChart | alt.HConcatChart:
-    """Draw a metric per domain against the share removed, named at the lines' ends.
+    """Draw a metric of each domain against the share removed; names stand at the ends of the lines.
 
-    One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer. A
-    hollow diamond, with text after the name, marks what scorer, fine-tuning or selection have looked at.
-    Neighbours at most `step` apart are joined by a solid line; a wider stretch was not measured and is faint dots.
+    One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer. A hollow
+    diamond, with text after the name, marks domains at which scorer, fine-tuning or selection have looked.
+    Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
+    faint dots.
 
     Args:
         frame: a tidy table; the rows whose metric is `metric` are drawn, several seeds become mean and range.
         now: the current ratio (0 to 1), drawn as a rule with a dot per domain.
-        pinned: views to compare with, by name, as tidy tables; drawn grey and dotted.
+        pinned: name -> tidy table of a view to compare with; drawn grey and dotted.
         chance: the chance level (0 to 1).
-        step: the widest distance of two ratios that counts as measured without a gap.
-        width, height: of one plot, in pixels.
+        step: largest distance between neighbouring ratios that are joined by a solid line.
+        metric: name of the metric to draw.
+        width, height: size of one plot, in pixels.
     """
     check_held(frame, "metric", metric)
     if "stage" in frame.columns:
@@ -165,7 +167,7 @@ def sweep_data(
 ) -> Data:
     """Return the chart's named data from the `sweep_points` of one plot; now, chance, step and height: see `sweep`.
 
-    A label has at most `letters`, up to which a long name is shortened, and stays within `span`, the vertical axis.
+    Labels have at most `letters` characters (long names are shortened) and stay within `span`, the vertical axis.
     """
     data: Data = {name: [] for name in NAMES}
     for domain in dict.fromkeys(row["domain"] for row in points):
@@ -180,7 +182,7 @@ def sweep_data(
 
 
 def domain_label(role: str, exposure: Exposure) -> str:
-    """Return the suffix of a domain's name: its role, or instead how it was looked at.
+    """Return the suffix of a domain's name: its role, or instead the mark of what was seen of it.
 
     >>> domain_label("target", ""), domain_label("target", "?"), domain_label("target", "target-aware")
     (' (target)', ' (target) ?', ' (target-aware)')
@@ -189,12 +191,12 @@ def domain_label(role: str, exposure: Exposure) -> str:
 
 
 def line_label(name: str, words: str, *, letters: int = 27) -> str:
-    """Return a domain's name, shortened so that the text after it fits on a label."""
+    """Return a domain's name followed by `words`, the name shortened so that the label is not too long."""
     return shortened(name, most=min(22, max(7, letters - len(words)))) + words
 
 
 def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float, letters: int) -> None:
-    """Add one domain's points to the named data, cut into measured stretches and the gaps between them."""
+    """Add one domain's points to the named data, divided into measured ranges and the gaps between them."""
     stretch = 0
     for before, row in zip([None, *rows], rows, strict=False):
         end = {key: row[key] for key in ("domain", "removed", "value", "colour")}
@@ -240,7 +242,7 @@ def _layers(
 def _by_domain(
     frame: pd.DataFrame, scorers: Sequence[str], *, metric: str, size: tuple[int, int], **options: Any
 ) -> list[alt.LayerChart]:
-    """A panel per domain, a line per scorer named at its end, all on the same axes."""
+    """Draw a panel per domain with a line per scorer, named at its end; all panels have the same axes."""
     styles = dict(zip(scorers, scorer_styles(), strict=False))
     panels: list[alt.LayerChart] = []
     for domain, style in domain_styles_of(frame).items():

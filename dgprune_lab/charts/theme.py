@@ -1,4 +1,4 @@
-"""How a domain is drawn in every chart (colour, dash, mark and text, never colour alone), and the house style."""
+"""The style of a domain in every chart (colour, dash, mark and text, never colour alone), and the house style."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Data = dict[str, Rows]
 
 @dataclass(frozen=True, kw_only=True)
 class DomainStyle:
-    """How one domain is drawn: a colour, a dash for its lines, a mark for its points, and its role or ""."""
+    """The style of one domain: a colour, a dash for its lines, a mark for its points, and its role or ""."""
 
     colour: str
     dash: tuple[float, ...]
@@ -66,8 +66,8 @@ class DomainStyle:
 def domain_styles(domains: Iterable[tuple[str, str]]) -> dict[str, DomainStyle]:
     """Return a style per domain from (name, role) pairs; role is "source" or "target".
 
-    The first source is blue and solid, the first target vermilion and long-dashed; the others take the further
-    colours in order, and every domain has a mark of its own.
+    The first source is blue and solid, the first target vermilion and long-dashed; the others get the further colours
+    in order, and every domain has its own mark.
 
     >>> domain_styles([("mnist", "source"), ("mnist_m", "target")])["mnist_m"].colour
     '#D55E00'
@@ -85,7 +85,7 @@ def domain_styles(domains: Iterable[tuple[str, str]]) -> dict[str, DomainStyle]:
 
 
 def scorer_styles() -> Iterator[DomainStyle]:
-    """Yield styles for lines of scorers, without end; none has a domain's colour."""
+    """Yield styles for the lines of scorers, endlessly; none has a domain's colour."""
     colours = ("#4C5B6B", "#7A5195", "#B07D00", "#2A788E", "#6B8E23", "#8C564B")
     dashes = (SOLID, (8, 3), (4, 3), (2, 2), (10, 3, 2, 3), (6, 2, 2, 2), (3, 1))
     for k in count():
@@ -100,7 +100,7 @@ def domain_styles_of(frame: pd.DataFrame) -> dict[str, DomainStyle]:
 
 
 def records(frame: pd.DataFrame, *, metric: str | None = None) -> Rows:
-    """Return the rows of a tidy table as plain dicts, those of one metric where it is named."""
+    """Return the rows of a tidy table as plain dicts; only those of `metric`, if given."""
     rows = cast(Rows, frame.to_dict("records"))
     return rows if metric is None else [row for row in rows if row["metric"] == metric]
 
@@ -113,20 +113,20 @@ def check_held(frame: pd.DataFrame, column: Literal["metric", "scorer"], name: s
 
 
 def percent(value: float, unit: object) -> float:
-    """Convert a table's number to percent: shares are multiplied by 100, what is in % or points stays."""
+    """Convert a table's number to percent: shares are multiplied by 100, numbers in % or points stay."""
     return float(value) if unit in ("%", "points", "percent") else 100.0 * float(value)
 
 
 def interval_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return value, low and high of a row in percent; without an interval both ends are the value."""
+    """Return value, low and high of a row in percent; without an interval, low and high equal the value."""
     cells = {name: row["value"] if is_missing(row[name]) else row[name] for name in ("value", "low", "high")}
     return {name: percent(cell, row["unit"]) for name, cell in cells.items()}
 
 
 def point_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = False) -> dict[str, Any]:
-    """Return the fields of a data row that draw its point; a domain that was looked at gets a hollow diamond.
+    """Return the fields of a data row that style its point; a domain that was looked at gets a hollow diamond.
 
-    Target-aware points have a colour of their own, unless `keep_colour`: where several lines must be distinguished.
+    Target-aware points have their own colour; `keep_colour` keeps the domain's, to distinguish several lines.
     """
     marked = exposure not in ("", "?")
     colour = TARGET_AWARE if exposure.startswith("target-aware") and not keep_colour else style.colour
@@ -135,7 +135,7 @@ def point_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool =
 
 
 def mark_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = False) -> dict[str, Any]:
-    """Return the fields of `point_of` and the dash of the line."""
+    """Return the fields of `point_of`, and the dash of the line."""
     return {**point_of(style, exposure=exposure, keep_colour=keep_colour), "dash": list(style.dash)}
 
 
@@ -165,10 +165,10 @@ def config() -> alt.Config:
 def finish(
     chart: alt.LayerChart, *, width: int, height: int, padding: Mapping[str, int], title: alt.Title | None = None
 ) -> alt.LayerChart:
-    """Set the size of a chart's plot and a fixed room around it, with more above for a title.
+    """Set the size of a chart's plot and of a fixed padding around it, larger above if there is a title.
 
-    The room does not depend on the data (autosize "none"), so nothing moves when the data are swapped; the whole
-    picture is `width + padding["left"] + padding["right"]` wide.
+    The padding does not depend on the data (autosize "none"), so nothing moves when the data are replaced; the whole
+    picture is `width + padding["left"] + padding["right"]` pixels wide.
     """
     sized = chart.properties(width=width, height=height, autosize=alt.AutoSizeParams(type="none"))
     sized.padding = dict(padding)
@@ -182,9 +182,9 @@ def finish(
 def beside(
     *charts: Any, spacing: int = 24, padding: tuple[int, int, int, int] = (28, 44, 6, 6), title: alt.Title | None = None
 ) -> alt.HConcatChart:
-    """Put charts side by side in the house style, each as large as what it holds, also after its data were swapped.
+    """Put charts side by side in the house style; each is as large as its content, even after its data were replaced.
 
-    `padding` is the room left, right, above and below; a page's font may be wider than the one here.
+    `padding` is the space left, right, above and below, in pixels; a page's font may be wider than the font here.
     """
     chart = cast(alt.HConcatChart, alt.hconcat(*charts, spacing=spacing))
     chart.autosize = alt.AutoSizeParams(type="pad", resize=True)
@@ -205,7 +205,7 @@ def svg(chart: alt.TopLevelMixin) -> str:
 
 
 class _Still:
-    """Shows a chart in a notebook as a rendered picture: Altair's own default loads Vega from the web."""
+    """Shows a chart in a notebook as a rendered picture; Altair's default would load Vega from the web."""
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
         try:
@@ -227,7 +227,7 @@ def _in_style(chart: Any) -> Any:
 
 
 def shortened(name: str, *, most: int) -> str:
-    """Return a name of at most `most` characters, so that the text after it is not cut off.
+    """Return a name shortened to at most `most` characters, so that the text after it is not cut off.
 
     >>> shortened("photographs_of_digits", most=12)
     'photographs…'
@@ -236,7 +236,7 @@ def shortened(name: str, *, most: int) -> str:
 
 
 def marked(name: str, looked: object) -> str:
-    """Return a scorer's name, shortened, with the mark of its cell `target_aware`."""
+    """Return a scorer's name, shortened, with a mark for its value of `target_aware`."""
     exposure = scorer_exposure([{"target_aware": looked}])
     mark = {"": "", "?": " ?"}.get(exposure, f" {DIAMOND}")
     return shortened(name, most=LETTERS - len(mark)) + mark
@@ -248,10 +248,10 @@ def role_label(role: object) -> str:
 
 
 def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change: bool = False) -> alt.Title | None:
-    """Return a title with the BatchNorm setting of the pruned networks after it, "Accuracy, BatchNorm re-estimated".
+    """Return a title followed by the pruned networks' BatchNorm setting, as in "Accuracy, BatchNorm re-estimated".
 
-    Where nothing was removed but statistics were re-estimated, a line below says what the change is due to; `change`
-    says whether the chart draws changes. None where a table has no setting and there are no lines `below`.
+    If the table has rows at ratio 0 with re-estimated statistics, a line below tells that this explains their change;
+    `change` says whether the chart draws changes. None if the table has no setting and there are no lines `below`.
     """
     rows = frame.loc[frame["value"].notna()]
     pruned = cast(pd.DataFrame, rows[rows["ratio_requested"] != 0])  # the full network is never recalibrated

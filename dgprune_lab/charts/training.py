@@ -46,15 +46,16 @@ MOST_LABELS = 18  # of events; more would overlap
 
 @public
 def training(frame: Tidy, *, epochs: Count | None = None, width: Count = 520, height: Count = 280) -> alt.LayerChart:
-    """Draw the accuracy per domain against the epochs, named at the lines' ends, with a rule at every cut.
+    """Draw the accuracy of each domain against the epochs, with a rule at every cut; names stand at the lines' ends.
 
-    A cut moves a line straight down or up: the network before and after it, at the same epoch. Of a training with
-    pruning the rule says how many points the first source lost, and a dotted line shows the training images.
+    At a cut a line moves straight down or up, from the network before to the network after it, at the same epoch. For a
+    training run with pruning, the rule says how many points the first source lost, and a dotted line shows the accuracy
+    on training images.
 
     Args:
-        frame: the table of `dg.prune_and_tune` or of `dg.train_with_pruning`, of one run.
-        epochs: where the axis ends; at the last measured epoch where None.
-        width, height: of the plot, in pixels.
+        frame: the table of one run of `dg.prune_and_tune` or `dg.train_with_pruning`.
+        epochs: epoch at which the axis ends; None for the last measured epoch.
+        width, height: size of the plot, in pixels.
     """
     check_table(frame, "dg.prune_and_tune or dg.train_with_pruning", columns=("stage", "epoch"), metrics=("accuracy",))
     chart = _layers(training_data(frame, epochs=epochs, height=height))
@@ -63,7 +64,7 @@ def training(frame: Tidy, *, epochs: Count | None = None, width: Count = 520, he
 
 
 def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int = 280) -> Data:
-    """Return the chart's named data, from a table or from as much of it as there is."""
+    """Return the chart's named data from a table, which may be incomplete."""
     used, styles = records(frame, metric="accuracy"), domain_styles_of(frame)
     data: Data = {"curves": [], "cuts": [], "names": [], "ends": [], "unit": []}
     last: dict[str, dict[str, Any]] = {}
@@ -97,7 +98,7 @@ def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int
 
 
 def _add_cut(cuts: Rows, row: Mapping[str, Any], *, point: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
-    """Add a cut: the share it removed, or of an event the first domain's points, and all domains' in the tooltip."""
+    """Add a cut, labelled with the share removed (for an event, the points that the first domain lost)."""
     if "event" not in row or before is None:
         text = f"{100 * row['ratio_achieved']:.0f} % of {COUNTED[row['budget']]} removed"
         cut = {"epoch": point["epoch"], "label": text, "tip": text}
@@ -113,7 +114,7 @@ def _add_cut(cuts: Rows, row: Mapping[str, Any], *, point: Mapping[str, Any], be
 
 
 def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
-    """Stack bands, lines, points and names in front of the rules."""
+    """Draw bands, lines, points and names in front of the rules."""
     axis = alt.Axis(tickCount=8, format="d", labelExpr="datum.value % 1 ? '' : datum.label")
     x = alt.X("epoch:Q", scale=alt.Scale(nice=False, zero=True), title="Epochs", axis=axis)
     scale = alt.Scale(domain=[0, 100], nice=False)

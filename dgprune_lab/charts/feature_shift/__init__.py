@@ -20,29 +20,29 @@ from .numbers import METRICS, number_chart, number_data, number_plots
 
 MAPS = ("map_1", "map_2")
 LARGE = 520
-"""Pixels of the side of a map that stands alone."""
+"""Side of a map that stands alone, in pixels."""
 
 
 @public
 def feature_shift(
     frame: Tidy | Mapping[str, pd.DataFrame], *, at: float | None = None, layer: str | None = None, slider: bool = False
 ) -> alt.HConcatChart:
-    """Draw where each image's features lie, full and pruned, and how far apart the domains are at each ratio.
+    """Draw a map of the images' features, full and pruned, and how far apart the domains are at each ratio.
 
-    The map: domain by shape, class by colour, the full network pale, the pruned one filled, a thin line from one to the
-    other. The numbers below: a line per pair of domains, or per domain, with 95 % intervals over images; several layers
-    stand side by side. A hollow diamond, with text after the name, marks what scorer, fine-tuning or selection
-    have looked at.
+    On the map, shape shows the domain and colour the class; an image is pale in the full network and filled in the
+    pruned one, with a thin line between. Below, the distances: a line per pair of domains, or per domain, with 95 %
+    intervals over images; several layers stand side by side. A hollow diamond, with text after the name, marks domains
+    at which scorer, fine-tuning or selection have looked.
 
     Args:
-        frame: a table of `diagnostics.feature_shift`; or several by name: their maps alone, side by side.
-        at: the share removed that the map shows (0 to 1); the middle one of the table if None.
-        layer: the layer of the map; the last one of the table that has a map if None.
+        frame: a table of `diagnostics.feature_shift`; or several by name, whose maps alone are drawn side by side.
+        at: the ratio (0 to 1) that the map shows; None for the middle one of the table.
+        layer: the layer of the map; None for the last layer of the table that has a map.
         slider: give the map a slider over the ratio, for `dg.widgets.LiveChart(chart)`.
 
     Raises:
-        DgpruneError: a table without numbers and map; no map of that layer; tables of other ratios than the first; a
-            ratio outside [0, 1].
+        DgpruneError: a table without numbers and map; no map of this layer; tables whose ratios differ; a ratio outside
+            [0, 1].
     """
     for table in [frame] if isinstance(frame, pd.DataFrame) else frame.values():
         check_table(table, "diagnostics.feature_shift(study)", columns=("other", "embedding"))
@@ -78,7 +78,7 @@ def feature_shift(
 
 
 def _mapped(rows: Rows, layer: str | None) -> Rows:
-    """The rows of the map that is drawn, and of its trustworthiness."""
+    """The rows of the layer whose map is drawn: its positions and its trustworthiness."""
     mapped = list(dict.fromkeys(str(row["group"]) for row in rows if row["metric"] == MAPS[0]))
     if layer is not None and layer not in mapped:
         raise DgpruneError(f"the table has no map of layer {layer!r}; it has: {', '.join(mapped) or 'none'}.")
@@ -87,7 +87,7 @@ def _mapped(rows: Rows, layer: str | None) -> Rows:
 
 
 def _knots(mapped: Sequence[Rows]) -> list[float]:
-    """The ratios of the maps, which are the same in all of them."""
+    """The ratios of the maps; refuse maps whose ratios differ."""
     ratios = [sorted({float(row["ratio_requested"]) for row in rows if row["metric"] == MAPS[0]}) for rows in mapped]
     if not ratios or any(knots != ratios[0] or not knots for knots in ratios):
         got = "; ".join(", ".join(f"{knot:.4g}" for knot in knots) or "none" for knots in ratios) or "no table"
@@ -96,7 +96,7 @@ def _knots(mapped: Sequence[Rows]) -> list[float]:
 
 
 def _styles_of(rows: Rows) -> dict[str, DomainStyle]:
-    """The styles of the domains in the order of the study, which is that of the pairs."""
+    """The styles of the domains, in the order in which the pairs name them, which is the study's."""
     names = (row[end] for row in rows for end in ("other", "domain"))
     order = dict.fromkeys(str(name) for name in names if not is_missing(name))
     roles = {str(row["domain"]): str(row["role"]) for row in rows if not is_missing(row["domain"])}
@@ -104,7 +104,7 @@ def _styles_of(rows: Rows) -> dict[str, DomainStyle]:
 
 
 def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, DomainStyle], side: int) -> Data:
-    """The map's named data, from the rows of one layer."""
+    """The named data of the map, made from the rows of one layer."""
     places: dict[tuple[str, int, float, str], float] = {}
     exposures: dict[str, list[Exposure]] = {}
     for row in rows:

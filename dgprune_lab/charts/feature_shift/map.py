@@ -39,7 +39,7 @@ Places = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Dot:
-    """An image of the map, without its places."""
+    """An image on the map: domain, row number and class, without its positions."""
 
     domain: str
     image: int
@@ -47,7 +47,7 @@ class Dot:
 
 
 def boxed(places: Places) -> NDArray[np.float64]:
-    """Return places moved and scaled, both axes alike, into the middle of the unit square.
+    """Return positions shifted and scaled, by the same factor on both axes, into the middle of the unit square.
 
     >>> boxed(np.array([[0.0, 0.0], [4.0, 2.0]])).round(2).tolist()
     [[0.02, 0.26], [0.98, 0.74]]
@@ -59,7 +59,7 @@ def boxed(places: Places) -> NDArray[np.float64]:
 
 
 def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, DomainStyle]) -> Rows:
-    """Return the rows of `points` from places (K, N, 2) in the unit square, the full network's first."""
+    """Return the rows of `points` from positions (K, N, 2) in the unit square at K ratios, the full network first."""
     colours = class_colours(dot.label for dot in dots)
     columns = np.asarray(places, dtype=np.float64).round(4).transpose(1, 2, 0).tolist()
     rows: Rows = []
@@ -72,7 +72,7 @@ def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, Doma
 
 
 def class_colours(labels: Any) -> dict[int | None, str]:
-    """Return a colour for each of the ten lowest classes; the others share one that is not in the result.
+    """Return a colour for each of the ten lowest classes; the other classes share one that is not in the result.
 
     >>> class_colours([7, 2, None])
     {2: '#1F77B4', 7: '#FF7F0E'}
@@ -120,10 +120,15 @@ def map_words(
     knots: Sequence[float] = (),
     side: int = SIDE,
 ) -> Rows:
-    """Return the rows of `words`: which map it is, its trustworthiness, what is drawn, and what it does not show.
+    """Return the rows of `words`: which map it is, its trustworthiness, what is drawn, and what a map does not show.
 
-    The kind is "umap" or "linear"; trust the value, low and high of its trustworthiness, where known; `only` the ratio
-    that is drawn, where it is not the parameter's; knots the measured ratios.
+    Args:
+        kind: "umap" or "linear".
+        trust: value, low and high of the map's trustworthiness, if known.
+        images: number of images on the map.
+        only: the ratio that is drawn, if it does not follow the parameter `at`.
+        knots: the measured ratios.
+        side: side of the map, in pixels.
     """
     title, below = {
         "umap": (
@@ -154,9 +159,9 @@ def map_words(
 
 
 def map_chart(data: Mapping[str, Rows] | None = None, *, knots: Sequence[float], at: float) -> alt.LayerChart:
-    """Return the map for a live page, whose data are fed later: it follows the page's ratio, and images can be picked.
+    """Return the map for a live page; it follows the page's ratio, and images can be picked. Data may come later.
 
-    The knots are the ratios of the places, the first 0, growing; `at` is the share removed at the beginning.
+    The knots are the ratios of the positions, ascending from 0; `at` is the initial ratio.
     """
     empty: Data = {"points": [], "legend": [], "words": []}
     plot = map_plot(data or empty, knots=knots, brush=True)
@@ -193,7 +198,7 @@ def map_plot(
 
 
 def parameters(knots: Sequence[float], *, at: float, slider: bool = False) -> list[Any]:
-    """Return `at`, optionally with a slider, and from it the stretch between two knots and the share of it."""
+    """Return the parameters: `at`, optionally with a slider, and its place between two knots: which, and how far."""
     bind: Any = alt.Undefined
     if slider:
         bind = alt.binding_range(min=0, max=max(knots), step=0.01, name="Share of the filters removed ")
@@ -216,7 +221,7 @@ def at_ratio(places: Places, knots: Sequence[float], *, ratio: float) -> NDArray
 
 
 def _points(rows: Rows, name: str, *, knots: Sequence[float], side: int, brush: bool) -> alt.LayerChart:
-    """Lines from full to pruned, pale full ones, filled pruned ones on top."""
+    """Draw each image: a line from full to pruned, a pale mark (full), a filled mark on top (pruned)."""
 
     def scaled(field: str) -> Any:
         kind, ends = (alt.X, [0, side]) if field.endswith("x") else (alt.Y, [HEAD + side, HEAD])

@@ -55,7 +55,7 @@ def number_chart(
     at: float | None = None,
     title: alt.Title | None = None,
 ) -> alt.HConcatChart:
-    """Return the numbers over these data, which may be fed later; a rule stands at the ratio `at`, the page's."""
+    """Return the plots of the numbers over these data, which may come later; a rule marks the page's ratio `at`."""
     count = max(len(layers), 1)
     empty: Data = {name: [] for k in range(count) for name in [*_names(k, count).values(), "lines"]}
     chart = beside(number_plots(data or empty, layers), padding=(4, 12, 4, 6), title=title)
@@ -66,7 +66,7 @@ def number_chart(
 
 
 def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Literal[2, 3] = 2) -> Any:
-    """Return the plots of one layer in two or three columns; of several layers a column per layer, a row per metric."""
+    """Return the plots: of one layer in two or three columns; of several layers, a column each and a row per metric."""
     single = len(layers) < 2
     width, height, across = (146, 84, columns) if single else (max(72, 460 // len(layers)), 62, len(layers))
     order = [(metric, 0) for metric in _ORDER[columns]]
@@ -117,7 +117,7 @@ def _plot(data: Mapping[str, Rows], metric: str, *, k: int, layers: Sequence[str
 
 
 def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure], *, pairs: Container[str]) -> Rows:
-    """Rows of the legend: the name of each line, and below it whether a scorer has seen its domains."""
+    """The rows of the legend: the name of each line, and below it the mark of what was seen of its domains."""
     rows: Rows = []
     for name, style in styles.items():
         kind, mark = "pair" if name in pairs else "other", mark_of(style, exposure=exposures[name], keep_colour=True)
@@ -129,7 +129,7 @@ def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure]
 
 
 def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"]) -> alt.LayerChart:
-    """Half of the legend below: a stretch of each line, its mark, and what it is of."""
+    """Draw half of the legend: for each line a sample, its mark, and its name."""
     y = alt.Y("line:O", axis=None, sort=None)
     base = rows_of("lines", data["lines"]) if kind == "pair" else alt.Chart(alt.NamedData(name="lines"))
     base = base.transform_filter(f"datum.kind === '{kind}'")
@@ -142,19 +142,19 @@ def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"]) -> alt.Laye
 
 
 def _names(k: int, layers: int) -> dict[str, str]:
-    """metric -> the name of its data, of the k-th layer."""
+    """Metric -> name of its data for the k-th layer."""
     return {metric: metric if layers < 2 else f"{metric}_{k}" for metric in METRICS}
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    """What a line is of: a pair of domains, a domain, or all images."""
+    """The name of a line: a pair of domains, a domain, or all images."""
     if row["metric"] in _PAIRS:
         return f"{row['other']} and {row['domain']}"
     return "all images" if is_missing(row["domain"]) else str(row["domain"])
 
 
 def _styles(rows: Sequence[Mapping[str, Any]], domains: Mapping[str, DomainStyle]) -> dict[str, DomainStyle]:
-    """A style per line: pairs in colours of their own, domains in theirs."""
+    """Name of a line -> its style: a pair of domains has its own colour, a domain the domain's style."""
     spare, styles = scorer_styles(), {}
     for row in sorted(rows, key=lambda row: list(METRICS).index(row["metric"])):
         label = _label(row)

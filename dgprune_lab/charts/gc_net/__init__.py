@@ -50,19 +50,19 @@ def gc_net(
     """Draw how strongly consecutive layers are connected, and which connections a mask removes.
 
     Above, layers from left to right, a dot per filter. A line is the strongest connection of a filter, or into an
-    output: solid, or dashed grey where the mask removes even that one; a hollow dot has no connection left on one
+    output: solid, or dashed grey if the mask removes even the strongest; a hollow dot has no connection left on one
     side. Below, a heat map per pair on one scale, with spread and null level as text.
 
     Args:
-        table: `diagnostics.gc_net(study, connections=True)`; of a network too large for it, `dg.gc_net(study)`.
-        mask: of the connections, `dg.allocate(dg.gc_net(study).scores(), ratio=0.5)`; nothing is removed without one.
-        layers: consumers whose pairs are drawn; the first 20 pairs where not given.
-        links: maximum number of lines per pair, taken evenly from the strongest to the weakest of them; 64, and 640
-            in all, where not given.
-        width: of the plot, in pixels.
+        table: `diagnostics.gc_net(study, connections=True)`; for a network too large for that, `dg.gc_net(study)`.
+        mask: a mask of the connections, such as `dg.allocate(dg.gc_net(study).scores(), ratio=0.5)`; None removes none.
+        layers: consumers whose pairs are drawn; None for the first 20 pairs.
+        links: maximum number of lines per pair, taken evenly from the strongest to the weakest line; None for 64, and
+            640 in total.
+        width: width of the plot, in pixels.
 
     Raises:
-        DgpruneError: a table without connections; a mask of other connections; a layer that consumes none.
+        DgpruneError: a table without connections; a mask of other connections; a layer that consumes no group.
     """
     pairs = _of_table(table) if isinstance(table, pd.DataFrame) else _of_network(table)
     every = [Panel(pair, rho, _kept(pair, rho, mask=mask)) for pair, rho in pairs]
@@ -84,7 +84,7 @@ def _of_network(network: Connections) -> list[tuple[Pair, Floats]]:
 
 
 def _of_table(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
-    """Pairs and their numbers from the rows of `diagnostics.gc_net`."""
+    """The pairs and their connections rho (outputs, filters), from the rows of `diagnostics.gc_net`."""
     if "group" not in frame.columns or "rho" not in set(frame["metric"]):
         raise DgpruneError("the table holds no connections; make it with diagnostics.gc_net(study, connections=True).")
     grouped = {cast("tuple[str, str]", key): rows for key, rows in frame.groupby(["group", "layer"], sort=False)}
@@ -101,7 +101,7 @@ def _of_table(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
 
 
 def _kept(pair: Pair, rho: Floats, *, mask: WeightMask | None) -> Any:
-    """(outputs, filters) bool: which connections of a pair stay."""
+    """(outputs, filters) bool: which connections of a pair the mask keeps."""
     keep = np.ones_like(rho, dtype=bool) if mask is None else mask.keep.get(pair.name)
     if keep is None or tuple(keep.shape) != rho.shape:
         raise DgpruneError(
@@ -120,7 +120,7 @@ def _chosen(panels: list[Panel], layers: Sequence[str] | None) -> list[Panel]:
 
 
 def _heads(mask: WeightMask | None) -> Rows:
-    """Title and explanation."""
+    """The title and the explanation as rows of text."""
     lines = ["Each line: the strongest connection of a filter, or into an output."]
     if mask is not None:
         which = "of each pair" if mask.scope == "layer" else "of all"
@@ -133,7 +133,7 @@ def _heads(mask: WeightMask | None) -> Rows:
 
 
 def _maps(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) -> tuple[Rows, Rows, int]:
-    """Heat maps in rows, their captions, and the height of everything."""
+    """The rows of the heat maps, the rows of their captions, and the height of the whole picture."""
     across = min(len(panels), max(1, plan.width // _CELL))
     room = plan.width / across
     side = min(_SIDE, room - 44)
@@ -155,7 +155,7 @@ def _maps(panels: list[Panel], plan: Plan, *, scale: tuple[float, float]) -> tup
 
 
 def _captions(panel: Panel, lines: list[str], *, x: float, y: float, side: float) -> Rows:
-    """Names above a heat map, in one line or in two; counts and numbers below."""
+    """The text of one heat map: names above it in one or two lines; counts and numbers below."""
     (outputs, filters), pair = panel.rho.shape, panel.pair
     below, room = y + 8 + side, _CELL - 24
     titles = [caption("titles", f"{pair.group} → {pair.layer}", x=x, y=y)]
@@ -173,7 +173,7 @@ def _captions(panel: Panel, lines: list[str], *, x: float, y: float, side: float
 
 
 def _scale(plan: Plan, scale: tuple[float, float], *, note: str) -> tuple[dict[str, Any], Rows]:
-    """The strip that says which colour is which number, with its caption."""
+    """The colour scale as a strip, and its caption."""
     low, high = scale
     x, y, length = 18.0, plan.bottom + 20, 200
     picture = png(np.linspace(low, high, 100)[None], low=low, high=high)

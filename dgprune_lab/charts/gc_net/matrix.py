@@ -21,7 +21,7 @@ _LETTER = 6.4  # pixels of a letter, on average
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair: its numbers (outputs, filters), and which are kept."""
+    """One pair of layers: its connections (outputs, filters), and which of them are kept."""
 
     pair: Pair
     rho: Floats
@@ -33,7 +33,7 @@ class Panel:
 
 
 class Plan:
-    """Positions: a column per layer, names above them, in up to four staggered rows where they are close."""
+    """Positions in the picture: a column per layer; names above, in up to four staggered rows where they are close."""
 
     def __init__(self, panels: Sequence[Panel], width: int) -> None:
         self.width = width
@@ -48,11 +48,11 @@ class Plan:
         self.bottom = self.top + TREE
 
     def height(self, layer: str, number: int) -> float:
-        """Return y of a filter's dot."""
+        """Return the y position of a filter's dot, in pixels."""
         return self.top + TREE * (number / (self.sizes[layer] - 1) if self.sizes[layer] > 1 else 0.5)
 
     def names(self) -> Rows:
-        """A name above each column, with the number of filters where there is room."""
+        """The rows of text above the columns: each layer's name, with its number of filters where there is room."""
         return [
             {
                 "style": "names",
@@ -102,7 +102,7 @@ def _connected(panels: list[Panel], plan: Plan) -> dict[str, Any]:
 
 
 def _strongest(rho: Floats, most: int) -> list[tuple[int, int]]:
-    """(output, filter) of each filter's strongest connection and of the strongest into each output; a 0 is none."""
+    """(output, filter) of the strongest connection of each filter and into each output; 0 counts as no connection."""
     size = np.abs(rho)
     places = {(int(j), i) for i, j in enumerate(size.argmax(0))} | {(j, int(i)) for j, i in enumerate(size.argmax(1))}
     ranked = sorted((place for place in places if size[place] > 0), key=lambda place: (-size[place], place))

@@ -1,4 +1,4 @@
-"""Tables of numbers as small pictures: a mark per cell would be ten thousand marks for one small network."""
+"""Tables of numbers as small pictures: one mark per cell would need ten thousand marks for one small network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIXELS = 320
 
 
 def blocks(values: Floats, *, most: int) -> tuple[Floats, tuple[int, int]]:
-    """Return means over blocks, so that no side is longer than `most`, and the rows and columns of a block.
+    """Return the table's means over blocks, so that no side is longer than `most`, and a block's rows and columns.
 
     >>> blocks(np.arange(6.0).reshape(2, 3), most=2)[0].tolist()
     [[0.5, 2.0], [3.5, 5.0]]
@@ -34,7 +34,7 @@ def blocks(values: Floats, *, most: int) -> tuple[Floats, tuple[int, int]]:
 
 
 def colours(values: Floats, *, low: float, high: float) -> NDArray[np.uint8]:
-    """Return (..., 3) red, green and blue of numbers on a scale; diverging where it begins below 0."""
+    """Return red, green and blue (..., 3) of numbers on a colour scale; it is diverging if `low` is below 0."""
     stops = DIVERGING if low < 0 else SEQUENTIAL
     table = np.array([[int(stop[k : k + 2], 16) for k in (1, 3, 5)] for stop in stops], dtype=np.float64)
     place = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * (len(stops) - 1)
@@ -47,7 +47,7 @@ def hexes(values: Floats, *, low: float, high: float) -> list[str]:
 
 
 def png(values: Floats, *, low: float, high: float) -> str:
-    """Return a table as a data URL, row 0 on top; cells are squares of many pixels, so that scaling blurs none."""
+    """Return a table as a PNG data URL, row 0 on top; cells are squares of many pixels, so that scaling blurs none."""
     pixels: NDArray[Any] = colours(values, low=low, high=high)
     for axis in (0, 1):
         pixels = np.repeat(pixels, max(1, _PIXELS // values.shape[axis]), axis=axis)
@@ -55,7 +55,7 @@ def png(values: Floats, *, low: float, high: float) -> str:
 
 
 def ends(tables: Sequence[Floats]) -> tuple[float, float]:
-    """Return a common scale: from 0, or from the negative of its end, to the largest |number|, in steps of .1."""
+    """Return a common scale (low, high): high is the largest |number| in steps of .1; low is 0, or -high if needed."""
     most = max((float(np.abs(table).max()) for table in tables if table.size), default=0.0)
     high = max(0.1, math.ceil(most * 10 - 1e-9) / 10)
     return (-high if any(table.size and float(table.min()) < 0 for table in tables) else 0.0), high

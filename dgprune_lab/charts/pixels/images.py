@@ -27,10 +27,10 @@ def images(domains: Sequence[Domain], *, images: Count = 8, split: str = "report
     """Draw the first images of a split of each domain, a row per domain with its name and role above it.
 
     Args:
-        domains: of any size; one or three channels.
-        images: how many of each.
-        split: which split.
-        size: of one image on the screen, in pixels.
+        domains: domains with images of any size, with one or three channels.
+        images: number of images of each domain.
+        split: the split that the images come from.
+        size: side of one image on the screen, in pixels.
 
     Raises:
         DgpruneError: no domain, or `images` below 1.
@@ -65,7 +65,7 @@ def _rows(domain: Domain, row: int, *, images: int, split: str) -> Rows:
 
 
 def png(pixels: np.ndarray[Any, Any], *, optimize: bool = False) -> str:
-    """Return (H, W, C) uint8 as a data URL."""
+    """Return an image (H, W, C) uint8 as a PNG data URL."""
     file = io.BytesIO()
     image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels[..., :3])
     image.save(file, format="PNG", optimize=optimize)

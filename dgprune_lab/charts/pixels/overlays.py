@@ -1,4 +1,4 @@
-"""Where in an image a filter's contribution comes from: the image, and beside it a grey copy under a map.
+"""Positions in an image where a filter contributes: the image, and beside it a grey copy under a map.
 
 Named data, in pixels: `pictures` (x, y, url, text) and `words` (x, y, text).
 """
@@ -29,19 +29,19 @@ _LINE, _GAP = 34, 14
 def overlays(
     images: Tensor, maps: Tensor, *, words: Sequence[str], size: Count = 72, columns: Count = 6
 ) -> alt.LayerChart:
-    """Draw images in pairs: as they are, and in grey with a map over them, amber for and violet against.
+    """Draw each image as it is, and beside it in grey with a map over it, amber for a class and violet against it.
 
-    Colours are stronger the larger the map's value, on one scale for all images.
+    The colour is stronger the larger the map's absolute value, on one scale for all images.
 
     Args:
         images: (N, C, H, W) in [0, 1]; C is 1, 3 or 4.
-        maps: (N, h, w), of any size: contributions for (above 0) and against (below 0) a class.
-        words: text under each pair, N of them.
-        size: of one picture on the screen, in pixels.
-        columns: pairs in a line.
+        maps: (N, h, w), of any size: contributions for a class (positive) and against it (negative).
+        words: N texts, one under each pair.
+        size: side of one picture on the screen, in pixels.
+        columns: number of pairs in a line.
 
     Raises:
-        DgpruneError: numbers that do not fit, or a map that is not finite.
+        DgpruneError: different numbers of images, maps and texts; a map that is not finite.
     """
     if not len(images) == len(maps) == len(words):
         raise DgpruneError(
@@ -66,7 +66,7 @@ def overlays(
 
 
 def pair(image: Tensor, values: Tensor, *, most: float, x: float, y: float, size: float, text: str) -> Rows:
-    """Return the two pictures of one image (C, H, W) and its map (h, w), side by side."""
+    """Return the rows of two pictures side by side: one image (C, H, W), and its grey copy under its map (h, w)."""
     plain = np.ascontiguousarray((image * 255).round().byte().permute(1, 2, 0).cpu().numpy())
     return [
         {"x": x, "y": y, "url": data_url(plain), "text": text},
@@ -77,7 +77,7 @@ def pair(image: Tensor, values: Tensor, *, most: float, x: float, y: float, size
 def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
     """Return an image (C, H, W) in [0, 1] in grey under a map (h, w), amber above 0 and violet below, as a data URL.
 
-    The map is resized by bilinear interpolation; `most` is its absolute value of full colour, 0 draws none.
+    The map is resized by bilinear interpolation; `most` is the absolute value at full colour, and 0 draws no map.
 
     Raises:
         DgpruneError: a map that is not finite.
@@ -93,7 +93,7 @@ def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
 
 
 def _blended(grey: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W, 3) grey under a colour that covers the more of it the farther its share is from 0."""
+    """(H, W, 3) a grey image blended with a colour: amber for positive, violet for negative shares, fully at +-1."""
     cover = 0.85 * np.abs(share)[..., None]
     colour = np.where(share[..., None] > 0, np.array(FOR), np.array(AGAINST))
     return ((1 - cover) * 255 * grey[..., None] + cover * colour).round().astype(np.uint8)

@@ -19,7 +19,7 @@ from ..theme import Data, Rows, beside
 from .images import png
 
 PAGE = 24
-"""Approximate number of pictures on a page; of every domain at least two of a kind are shown."""
+"""Approximate number of pictures on a page; at least two of each kind are shown for every domain."""
 COLUMNS = 4
 _SIDE, _CELL, _GAP, _LINE = 50, 62, 18, 136
 _LARGEST = 96  # pixels of an image that are sent: more would not be visible
@@ -31,10 +31,10 @@ class Strip:
     """The pictures of one kind of one domain on one page.
 
     Attributes:
-        kind: what they have in common, as text.
-        count: how many there are, as text.
-        pictures: {url, image, truth, before, now}; truth is None without labels.
-        total: how many there are on all pages.
+        kind: what the pictures have in common, as text.
+        count: the number of pictures, as text.
+        pictures: {url, image, truth, before, now} of each picture; truth is None without labels.
+        total: number of pictures on all pages.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Strip:
 
 
 def per_strip(domains: int) -> int:
-    """Return how many pictures of a kind stand on a page.
+    """Return how many pictures of each kind a page shows for each domain.
 
     >>> [per_strip(count) for count in (1, 2, 3, 4, 9)]
     [12, 6, 4, 3, 2]
@@ -53,7 +53,7 @@ def per_strip(domains: int) -> int:
 
 
 def picture_rows(strips: Mapping[str, Sequence[Strip]]) -> Data:
-    """Return the chart's named data; `strips` are by the label of a domain, at most two each."""
+    """Return the chart's named data from `strips`: label of a domain -> at most two strips."""
     pictures: Rows = []
     words: Rows = []
     line = 0
@@ -86,7 +86,7 @@ def data_url(pixels: np.ndarray[Any, Any]) -> str:
 
 
 def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return the chart itself; rows may be fed later."""
+    """Return the chart over these data; rows may come later."""
     data = data or {"pictures": [], "words": []}
     x = alt.X("x:Q", scale=alt.Scale(domain=[0, WIDTH], nice=False, zero=True), axis=None)
     y = alt.Y("line:O", axis=None, scale=alt.Scale(padding=0))
@@ -118,5 +118,5 @@ def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 
 
 def _down(pixels: float) -> float:
-    """Offset from the middle of a line to `pixels` below its upper edge."""
+    """Offset from the middle of a line of pictures to the place `pixels` below its upper edge."""
     return pixels - _LINE / 2

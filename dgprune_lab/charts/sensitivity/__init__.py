@@ -24,19 +24,19 @@ FRAME = (4, 14, 4, 4)
 
 @public
 def sensitivity(frame: Tidy, *, mask: Mask | None = None) -> alt.HConcatChart:
-    """Draw the effect sizes of `diagnostics.sensitivity`, and below them each scorer's order against them.
+    """Draw the effect sizes of `diagnostics.sensitivity`, and below how each scorer's removal order relates to them.
 
-    A row per layer in the order of execution, a cell per filter, the largest |d| first. Colour and sign say on which
-    domain the filter contributes more, full colour is the largest significant |d| (at most 2). Grey: not
-    significant, as the interval covers 0 or is missing. At the right the number of significant filters of the layer.
-    Where the table holds scorers, a plot each: every filter's |d| against its place in the scorer's order of removal.
+    A row per layer in the order of execution, a cell per filter, the largest |d| first. Colour and sign show on which
+    domain the filter contributes more; full colour is the largest significant |d| (at most 2). Grey: not significant,
+    because the interval covers 0 or is missing. At the right, the number of significant filters in the layer. If the
+    table holds scorers, a plot for each: the |d| of every filter against its place in the scorer's removal order.
 
     Args:
-        frame: a table of one method and one pair of domains.
-        mask: filters that it removes carry a cross below (a bar where cells are narrow).
+        frame: a table of `diagnostics.sensitivity` with one method and one pair of domains.
+        mask: a mask whose removed filters are marked by a cross below (by a bar where cells are narrow).
 
     Raises:
-        DgpruneError: no effect sizes, of several methods or pairs, or a mask for other layers.
+        DgpruneError: a table without effect sizes or with several methods or pairs; a mask for other layers.
     """
     chart: Any = _layers(map_data(frame, mask=mask))
     if (below := against(frame, width=WIDTH)) is not None:
@@ -46,7 +46,7 @@ def sensitivity(frame: Tidy, *, mask: Mask | None = None) -> alt.HConcatChart:
 
 
 def map_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return the map alone; rows may be fed later. A page sets its parameter `picked`, {group, filter} or {}."""
+    """Return the map alone; rows may come later. A page sets its parameter `picked`, {group, filter} or {}."""
     chart = beside(_layers(data or {"cells": [], "removed": [], "lines": [], "legend": []}), padding=FRAME)
     label = "Filters of each layer, the most domain-sensitive first"
     chart.usermeta = {**cast("dict[str, Any]", chart.usermeta), "picks": "cells", "label": label}
@@ -54,7 +54,7 @@ def map_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 
 
 def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
-    """Stack cells, what is removed, the picked cell, signs, names, the legend."""
+    """Draw cells, marks of removed filters, the picked cell, signs, names and the legend."""
     scale = alt.Scale(domain=[0, WIDTH], nice=False, zero=True)
     x, middle, at = (alt.X(f"{field}:Q", scale=scale, axis=None) for field in ("x", "middle", "at"))
     y = alt.Y("line:O", axis=None, scale=alt.Scale(paddingInner=1 - BAND / ROW, paddingOuter=0))

@@ -48,7 +48,7 @@ def against(frame: pd.DataFrame, *, width: int) -> alt.VConcatChart | None:
 
 
 def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
-    """Return scorer -> a row per filter; place 0 is removed first, 100 last, ties share their mean place."""
+    """Return scorer -> a row per filter; place 0 is removed first, 100 last; ties share their mean place."""
     effects = {(str(row["group"]), int(row["filter"])): row for row in records(frame, metric="cohens_d")}
     sizes = {key: abs(float(row["value"])) for key, row in effects.items()}
     most = max((size for size in sizes.values() if not math.isnan(size)), default=0.0)
@@ -70,7 +70,7 @@ def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
 
 
 def _lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
-    """The rank correlation as text, that of all filters last, in lines of at most `letters` characters."""
+    """The rank correlations as text, the one over all filters last, in lines of at most `letters` characters."""
     overall, *active = (
         row
         for metric in ("rank_correlation", "rank_correlation_active")
@@ -86,7 +86,7 @@ def _lines(frame: pd.DataFrame, scorer: str, *, letters: int) -> list[str]:
 
 
 def correlation_words(row: Mapping[str, Any]) -> list[str]:
-    """Return what a row of metric "rank_correlation" says: which filters the scorer removes first.
+    """Return in words what a row of metric "rank_correlation" means: which filters the scorer removes first.
 
     >>> correlation_words({"value": -0.5, "low": -0.6, "high": -0.4})[0]
     'removes the most sensitive filters last'

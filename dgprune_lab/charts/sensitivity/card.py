@@ -46,13 +46,13 @@ EMPTY: Mapping[str, Rows] = {
 
 
 def pictures_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return images in pairs, a line per domain, mean maps at the left; rows may be fed later."""
+    """Return the pictures: images in pairs, a line per domain, mean maps at the left; rows may come later."""
     data = {**EMPTY, **(data or {})}
     return beside(_pictures(data, "pictures", words="words", width=WIDTH, height=TOP + 2 * LINE), padding=FRAME)
 
 
 def facts_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return the histogram, below it the effect of removal, and the filter's weights; rows may be fed later."""
+    """Return the histogram, below it the effect of removal, and the filter's weights; rows may come later."""
     data = {**EMPTY, **(data or {})}
     left = alt.vconcat(_histogram(data), _changes(data), spacing=26)
     weights = _pictures(data, "weights", words="weight_words", width=_WEIGHTS, height=260)
@@ -60,12 +60,12 @@ def facts_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 
 
 def ranks_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
-    """Return how early each scorer would remove the filter; rows may be fed later."""
+    """Return a chart of how early each scorer would remove the filter; rows may come later."""
     return beside(_ranks({**EMPTY, **(data or {})}["ranks"]), padding=FRAME)
 
 
 def _pictures(data: Mapping[str, Rows], pictures: str, *, words: str, width: int, height: int) -> alt.LayerChart:
-    """Pictures and text at positions in pixels."""
+    """Draw pictures and text at positions in pixels."""
     x, y = canvas(width, height)
     images = rows_of(pictures, data[pictures]).transform_calculate(x2="datum.x + datum.side", y2="datum.y + datum.side")
     texts = rows_of(words, data[words]).encode(x=x, y=y)
@@ -98,7 +98,7 @@ def _histogram(data: Mapping[str, Rows]) -> alt.LayerChart:
 
 
 def _changes(data: Mapping[str, Rows]) -> alt.LayerChart:
-    """Points of accuracy per domain without the filter, dots with intervals around 0."""
+    """Draw the accuracy change of each domain without the filter, in points: dots with intervals around 0."""
     scale = alt.Scale(nice=False, zero=True, range=[150, _PLOT - 46])
     title = "Accuracy change without this filter (points)"
     change = alt.X("change:Q", scale=scale, title=title, axis=signed_axis(tickCount=4, orient="top"))
@@ -116,7 +116,7 @@ def _changes(data: Mapping[str, Rows]) -> alt.LayerChart:
 
 
 def _ranks(rows: Rows) -> alt.LayerChart:
-    """How early each scorer would remove it: a dot on a track from first to last of its layer."""
+    """Draw how early each scorer would remove the filter: a dot on a track from the layer's first to last."""
     start, end = TRACK
     y = alt.Y("place:O", axis=None)
     labels = "datum.value ? 'last' : 'first'"

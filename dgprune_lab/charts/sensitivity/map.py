@@ -52,7 +52,7 @@ _NEUTRAL = "#F6F6F4"
 def map_data(frame: pd.DataFrame, *, mask: Mask | None = None, layers: Mapping[str, int] | None = None) -> Data:
     """Return the named data of `map_chart`; frame and mask: see `sensitivity`.
 
-    `layers` are all layers with their numbers of filters; those that the frame lacks stay pale.
+    `layers` maps every layer to its number of filters; layers that the frame lacks stay pale.
     """
     effects = _by_layer(frame)
     sizes = {name: len(rows) for name, rows in effects.items()} if layers is None else layers
@@ -88,7 +88,7 @@ def removed_rows(cells: Rows, mask: Mask) -> Rows:
     """Return the marks below the filters that a mask removes; narrow neighbours share a bar.
 
     Raises:
-        DgpruneError: the mask has no such layer or filter.
+        DgpruneError: the mask lacks a layer or filter of the cells.
     """
     rows: Rows = []
     keep = {name: flags.tolist() for name, flags in mask.keep.items()}
@@ -111,7 +111,7 @@ def removed_rows(cells: Rows, mask: Mask) -> Rows:
 
 
 def compared(frame: pd.DataFrame) -> str:
-    """Return the two domains, with the mark of what was looked at, "mnist against mnist_m ◇ target-aware, seen"."""
+    """Return the two domains with the mark of what was seen, as in "mnist against mnist_m ◇ target-aware, seen"."""
     first = _only(frame)
     return f"{first['other']} against {first['domain']}{exposure_label(exposure_of(first))}"
 
@@ -123,7 +123,7 @@ def about(frame: pd.DataFrame) -> str:
 
 
 def counted(frame: pd.DataFrame) -> str:
-    """Return the numbers of images: "500 images of each"."""
+    """Return the numbers of images of the two domains as text, such as "500 images of each"."""
     counts = {str(row["domain"]): int(row["images"]) for row in records(frame, metric="attribution")}
     if len(set(counts.values())) == 1:
         return f"{min(counts.values())} images of each"
@@ -131,18 +131,18 @@ def counted(frame: pd.DataFrame) -> str:
 
 
 def full_colour(frame: pd.DataFrame) -> str:
-    """Return what the strongest colour stands for, as a sentence."""
+    """Return a sentence on which |d| the strongest colour stands for."""
     return f"Full colour is an effect size of {_full_colour(_effects(frame)):.2g} or more."
 
 
 def is_significant(row: Mapping[str, Any]) -> bool:
-    """Whether the interval exists and does not cover 0."""
+    """Whether the interval of a row exists and does not cover 0."""
     low, high = row["low"], row["high"]
     return not is_missing(low) and not is_missing(high) and bool(low > 0 or high < 0)
 
 
 def mixed(colour: str, share: float) -> str:
-    """Return a colour that is paler the smaller its share.
+    """Return a colour mixed with the ground's pale grey: full at share 1, grey at 0.
 
     >>> mixed("#0072B2", 1.0), mixed("#0072B2", 0.0)
     ('#0072B2', '#F6F6F4')
@@ -152,7 +152,7 @@ def mixed(colour: str, share: float) -> str:
 
 
 def _only(frame: pd.DataFrame) -> dict[str, Any]:
-    """The first row with an effect size, once checked that all are of one kind."""
+    """The first row with an effect size; refuse rows of several methods or pairs of domains."""
     rows = _effects(frame)
     if not rows:
         raise DgpruneError("the table has no row of metric 'cohens_d'; pass a table of diagnostics.sensitivity.")
@@ -170,14 +170,14 @@ def _effects(frame: pd.DataFrame) -> Rows:
 
 
 def _colours(frame: pd.DataFrame, first: Mapping[str, Any]) -> tuple[str, str]:
-    """A colour for the domain that is compared with, and one for the domain compared."""
+    """The colours of the two domains, `other` (the reference) first."""
     roles = {str(row["domain"]): row["role"] for row in records(frame, metric="attribution")}
     pair = (roles.get(str(first["other"])), roles.get(str(first["domain"])))
     return (FIRST_SOURCE, FIRST_TARGET) if pair == ("source", "target") else _APART
 
 
 def _by_layer(frame: pd.DataFrame) -> dict[str, Rows]:
-    """Layer -> its filters, each with effect size and AUROC."""
+    """Layer -> the rows of its filters, each with effect size and AUROC."""
     areas = {(row["group"], row["filter"]): row["value"] for row in records(frame, metric="auroc")}
     layers: dict[str, Rows] = {}
     for row in _effects(frame):
@@ -190,12 +190,12 @@ def _size(row: Mapping[str, Any]) -> float:
 
 
 def _full_colour(rows: Rows) -> float:
-    """The |d| of full colour: the largest significant one, at most 2; .5 where none is."""
+    """The |d| that gets full colour: the largest significant |d|, at most 2; .5 if none is significant."""
     return min(max([_size(row) for row in rows if is_significant(row)], default=0.5), 2.0)
 
 
 def _widths(sizes: Mapping[str, int]) -> dict[str, float]:
-    """Pixels per cell: the same in all rows, unless the widest layer would make them too narrow for a sign."""
+    """Layer -> width of a cell in pixels: the same for all layers, unless cells would be too narrow for a sign."""
 
     def fitted(width: float) -> float:  # whole pixels where they are wide: their edges are sharp
         return width if width < LEGIBLE else min(_LARGEST, float(int(width)))
@@ -205,7 +205,7 @@ def _widths(sizes: Mapping[str, int]) -> dict[str, float]:
 
 
 def _cell(row: Mapping[str, Any], *, full: float, colours: tuple[str, str], signs: bool) -> dict[str, Any]:
-    """Colour, sign and text of one cell."""
+    """The row of one cell: colour, sign and text."""
     blank = {"fill": WAITING, "sign": "", "ink": ""}
     if "value" not in row:
         return {**blank, "size": "not computed", "area": "", "q": "", "says": ""}
@@ -220,7 +220,7 @@ def _cell(row: Mapping[str, Any], *, full: float, colours: tuple[str, str], sign
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
-    """The effect size with its interval: "0.83 (0.61 to 1.05)"."""
+    """The effect size with its interval as text, such as "0.83 (0.61 to 1.05)"."""
     if is_missing(row["value"]):
         return "differs without any spread"
     ends = "" if is_missing(row["low"]) else f" ({row['low']:.2f} to {row['high']:.2f})"
@@ -232,7 +232,7 @@ def _number(value: Any, form: str) -> str:
 
 
 def _legend(other: str, domain: str, *, colours: Sequence[str], pale: bool, removed: str) -> Rows:
-    """What the cells say, side by side above the layers, and the heading of the counts."""
+    """The rows of the legend: the kinds of cells, side by side above the layers, and the heading of the counts."""
     kinds: list[tuple[str | None, str, str]] = [
         (colours[1], "+", f"contributes more on {shortened(domain, most=16)}"),
         (colours[0], MINUS, f"more on {shortened(other, most=16)}"),
