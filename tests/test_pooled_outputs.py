@@ -47,7 +47,7 @@ def test_features_equal_those_of_the_masked_network(name: str, scope: Any) -> No
     mask = dg.allocate(study.score("l1"), ratio=0.5, scope=scope)
     for layer in study.graph.names:
         full = drain(study.feature_steps(None, layer=layer, domain="t"))
-        pruned = drain(study.feature_steps(mask, layer=layer, domain="t"))
+        pruned = drain(study.feature_steps(mask, layer=layer, domain="t", batchnorm="as_is"))
         assert torch.allclose(full, slow(study, study.model, layer), atol=1e-5) and full.std() > 0
         assert torch.allclose(pruned, slow(study, zeroed(study.model, mask), layer), atol=1e-5)
         assert not pruned[:, ~mask.keep[layer]].any() and pruned.shape == full.shape
@@ -130,9 +130,7 @@ def test_a_domain_with_nan_is_named() -> None:
     parts = {"train": range(20), "score": range(20, 40), "report": range(40, 60)}
     broken = dg.Domain.from_dataset("t", Broken(), splits=parts)
     study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")], targets=[broken])
-    with pytest.raises(
-        DgpruneError, match="domain 't': the output of layer '4' is NaN or infinite; check the domain's"
-    ):
+    with pytest.raises(DgpruneError, match="domain 't': the image of item 45: it holds NaN or infinite pixels"):
         drain(study.feature_steps(None, layer="4", domain="t"))
     with pytest.raises(DgpruneError, match="domain 't'"):
         dg.diagnostics.feature_shift(study, embedding="none")

@@ -163,7 +163,7 @@ class _Reader:
 
     def _table(self, value: Any) -> None:
         try:
-            hashed: Any = hash_pandas_object(value)
+            hashed: Any = hash_pandas_object(value)  # pyright: ignore[reportCallIssue]
         except TypeError:  # it holds objects without a hash
             self._hold(value)
             return
