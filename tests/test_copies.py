@@ -138,7 +138,7 @@ class Unregistered(Base):
         self.__dict__["hidden"] = block()
 
     def body(self, x: Tensor) -> Tensor:
-        return self.hidden(x)
+        return self.hidden(x)  # type: ignore[operator]
 
 
 GLOBAL = block()
@@ -220,7 +220,7 @@ def scripted_inside() -> nn.Module:
 
 def hook_of_the_original() -> nn.Module:
     net = Base()
-    net.norm.register_forward_hook(lambda _module, _inputs, output: output * net.head.weight.mean())
+    net.norm.register_forward_hook(lambda _module, _inputs, output: output * net.head.weight.mean())  # type: ignore[operator]
     return net
 
 
@@ -385,7 +385,7 @@ def test_a_network_of_which_copies_can_be_made_is_evaluated_and_trained_as_it_is
     with torch.no_grad():
         logits = own(a.take(a.rows("report")).images)
     assert torch.equal(outcomes.predicted, logits.argmax(1))
-    assert table.set_index("metric").value["loss"] == pytest.approx(F.cross_entropy(logits, a.labels[a.rows("report")]))
+    assert table.set_index("metric").value["loss"] == pytest.approx(F.cross_entropy(logits, a.labels[a.rows("report")]))  # type: ignore[index]
     pairs = zip(trained.parameters(), net.parameters(), strict=True)
     assert not all(torch.equal(after, given) for after, given in pairs)
 
@@ -401,7 +401,7 @@ def drain_training(events: Any) -> nn.Module:
 def test_a_hook_that_writes_to_the_network_is_refused_before_it_does() -> None:
     net = Base()
     net.register_buffer("seen", torch.zeros(()))
-    net.conv.register_forward_hook(lambda _module, _inputs, output: net.seen.add_(output.mean()) and None)
+    net.conv.register_forward_hook(lambda _module, _inputs, output: net.seen.add_(output.mean()) and None)  # type: ignore[operator]
     before = fingerprint(net)
     for name in ("measure", "evaluate", "recalibrate", "read_groups", "Study", "train"):
         with pytest.raises(dg.DgpruneError, match=r"hooks on this network write to its tensors"):
@@ -481,7 +481,7 @@ def test_what_is_done_to_a_network_after_its_groups_were_read_is_noticed_by_prun
     elif change == "forward":
         net.forward = types.MethodType(Fused.fused, net)
     elif change == "hook":
-        net.conv.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+        net.conv.register_forward_hook(lambda _module, _inputs, output: 2 * output)  # type: ignore[operator]
     else:
         net.body = lambda x: net.norm(x)  # type: ignore[method-assign]
     mask = dg.Mask.by_hand(graph, removed={"conv": [0, 3]})
@@ -535,7 +535,7 @@ TF32: dict[str, Callable[[], Any]] = {
     "legacy": lambda: torch.set_float32_matmul_precision("high"),
     "legacy, convolutions": lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
     "new": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
-    "new, convolutions": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+    "new, convolutions": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),  # type: ignore[attr-defined]
 }
 
 
@@ -546,7 +546,7 @@ def settings() -> list[Any]:
         lambda: cudnn.allow_tf32,
         lambda: cuda.matmul.allow_tf32,
         lambda: (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.benchmark_limit),
-        lambda: (torch.backends.fp32_precision, cudnn.conv.fp32_precision, cuda.matmul.fp32_precision),
+        lambda: (torch.backends.fp32_precision, cudnn.conv.fp32_precision, cuda.matmul.fp32_precision),  # type: ignore[attr-defined]
     ]
     values = []
     for one in read:
