@@ -121,7 +121,7 @@ def _scores(
 
 
 def _rows(cells: Sequence[dict[str, Any]], outcomes: Sequence[Outcomes]) -> Iterator[dict[str, Any]]:
-    """Two rows per mask on one domain, none without labels; all masks share one bootstrap."""
+    """Yield the rows of accuracy and loss of each mask on one domain (none without labels), with one bootstrap."""
     correct = [outcome.correct.double().numpy() for outcome in outcomes if outcome.correct is not None]
     if not correct:
         return
