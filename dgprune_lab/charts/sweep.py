@@ -130,9 +130,9 @@ def _refused(frame: pd.DataFrame) -> list[str]:
 def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
     """Return the measured points in percent, one per domain and ratio, several seeds as mean and range.
 
-    `label` follows the name: the mark of what was looked at, or else the domain's role; `below` is a
-    second line for a mark too long to stand there; `exposure` is the mark itself; `given` says that the point is the
-    full network as given.
+    In each row, `label` follows the name: the mark of what was seen of the domain, or else its role; `below` is a line
+    for a mark that is too long for `label`; `exposure` is the mark itself; `given` is True for the full network as
+    given.
     """
     styles = domain_styles_of(frame)
     groups: dict[tuple[str, float], Rows] = {}
@@ -218,7 +218,7 @@ def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float, lette
 def _layers(
     data: Mapping[str, Rows], *, metric: str, suffix: str = "", room: int = PADDING["right"] + 10
 ) -> alt.LayerChart:
-    """Stack the layers from the back; `suffix` ends the names of their data, `room` is the widest label."""
+    """Draw all marks of one plot; `suffix` ends the names of the data, `room` is a label's largest width in pixels."""
     rows = {name: rows_of(f"{name}{suffix}", data[name]) for name in NAMES}
     scale = alt.Scale(domain=[0, 100], nice=False)
     x = REMOVED.axis(tickCount=5)

@@ -93,7 +93,7 @@ def overlay(image: Tensor, values: Tensor, *, most: float) -> str:
 
 
 def _blended(grey: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W, 3) a grey image blended with a colour: amber for positive, violet for negative shares, fully at +-1."""
+    """(H, W, 3) a grey image blended with a colour: amber for positive, violet for negative shares, most at +-1."""
     cover = 0.85 * np.abs(share)[..., None]
     colour = np.where(share[..., None] > 0, np.array(FOR), np.array(AGAINST))
     return ((1 - cover) * 255 * grey[..., None] + cover * colour).round().astype(np.uint8)
