@@ -1,4 +1,4 @@
-"""One question alone: an explorer whose only panel is open from the start."""
+"""Widgets for one question: an explorer whose only panel is open from the start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .panels.sensitivity import SensitivityPanel
 
 @public
 class SinglePanel(Explorer):
-    """An explorer with one panel, open from the start; `options` are the keywords of `Explorer`.
+    """An explorer with one panel, open from the start; `options` are keyword arguments of `Explorer`.
 
     Attributes:
         panel: the panel.
@@ -39,7 +39,7 @@ class Flips(SinglePanel):
 
 
 class Layers(SinglePanel):
-    """What every domain loses at once when one layer alone is pruned; see `LayersPanel`."""
+    """The accuracy change of every domain when one layer alone is pruned; see `LayersPanel`."""
 
     _built_in = (LayersPanel,)
 
@@ -57,13 +57,13 @@ class FeatureShift(SinglePanel):
 
     @property
     def brushed(self) -> pd.DataFrame:
-        """The images in the rectangle drawn on the map, as of `FeatureShiftPanel.brushed`; waits for them."""
+        """The table `FeatureShiftPanel.brushed` of the images in the rectangle on the map; waits until it is ready."""
         self._session.worker.wait("panel", timeout=60.0)
         return self.panel.brushed
 
 
 class Agreement(SinglePanel):
-    """How far every other scorer agrees with the present one, against chance; see `AgreementPanel`."""
+    """How far every other scorer agrees with the current one, compared with chance; see `AgreementPanel`."""
 
     _built_in = (AgreementPanel,)
 

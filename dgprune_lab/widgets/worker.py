@@ -56,7 +56,7 @@ class Worker:
         renew_after_fork(self)
 
     def put(self, name: str, start: Callable[[], Job], *, priority: int, after: float = 0.0) -> None:
-        """Start a job after `after` seconds, unless another job of its name is put before."""
+        """Start a job in `after` seconds, unless another job of this name is put before that."""
         with self._changed:
             if self._closed:
                 return
@@ -80,7 +80,7 @@ class Worker:
             return name in self._tasks
 
     def wait(self, *names: str, timeout: float) -> bool:
-        """Wait until none of these jobs is left (no job at all, without names); return False on a timeout."""
+        """Wait until none of these jobs (without names: no job) is left; return False on a timeout."""
         with self._changed:
             if self._tasks:
                 self._start()
@@ -89,7 +89,7 @@ class Worker:
             )
 
     def close(self, *, timeout: float | None = 5.0) -> None:
-        """Drop everything and end the thread; wait for its present step, at most `timeout` seconds."""
+        """Drop all jobs and end the thread; wait for its current step, at most `timeout` seconds."""
         with self._changed:
             self._closed = True
             for name in list(self._tasks):
@@ -100,7 +100,7 @@ class Worker:
             thread.join(timeout)
 
     def after_fork(self) -> None:
-        """Begin all jobs anew: a forked child has no thread, and a generator that was running cannot be resumed."""
+        """Start all jobs again: a forked child has no thread, and a generator that was running cannot be resumed."""
         self._lost = list(self._tasks.values())  # kept, because a generator that was running cannot be closed either
         self._changed, self._thread, self._running = threading.Condition(), None, None
         self._tasks = {name: replace(task, job=None) for name, task in self._tasks.items()}
@@ -129,7 +129,7 @@ class Worker:
                 self._step(name, task)
 
     def _next(self) -> str | None:
-        """Wait for the most urgent job that is ready; None after a second without any job."""
+        """Wait for the most urgent job that is ready and return its name; None after a second without any job."""
         idle_since = time.monotonic()
         while not self._closed:
             now = time.monotonic()
@@ -168,6 +168,6 @@ class Worker:
 
 @atexit.register
 def _end_all() -> None:
-    """End every thread before the interpreter does: one that computes in PyTorch meanwhile would abort the process."""
+    """End every thread before the interpreter ends: a thread still computing in PyTorch would abort the process."""
     for worker in list(_workers):
         worker.close(timeout=None)

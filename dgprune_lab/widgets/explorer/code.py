@@ -1,4 +1,4 @@
-"""The present view as code."""
+"""The current view as code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from .measurements import Choices
 
 
 def as_code(study: Study, view: Choices, *, scorer: Scorer | Scores) -> str:
-    """Return a cell that rebuilds a view: study, scores, mask, pruned network, table; with versions and data hash.
+    """Return the code of a notebook cell that rebuilds a view: study, scores, mask, pruned network and table.
 
-    A study or scorer of the user's own is not in it; a comment says what to supply.
+    It names the versions and the hash of the data. A study or scorer of the user's own is not in the code; a comment
+    says what to supply.
     """
     variable, written = _scorer(view["scorer"], scorer)
     own_study = "# Supply `study`: dg.Study(model, sources=[...], targets=[...]), as in this view.\n"
@@ -39,7 +40,7 @@ dg.measure(small, study.domains, batchnorm={view["batchnorm"]!r})"""
 
 
 def _scorer(name: str, item: Scorer | Scores) -> tuple[str, str | None]:
-    """Return the name of a variable that holds a scorer, and the expression that makes it; None for one's own."""
+    """Return a variable name for a scorer, and the expression that makes it; None for a scorer of the user's own."""
     if not isinstance(item, Scorer):
         return "scorer", None
     if name in SCORERS and item is SCORERS[name]:
@@ -51,7 +52,7 @@ def _scorer(name: str, item: Scorer | Scores) -> tuple[str, str | None]:
 
 
 def _is_complete(item: Scorer) -> bool:
-    """Return whether a scorer's expression makes it anywhere: not where it is made of a scorer of the user's own."""
+    """Return whether a scorer's expression is enough to make it: not if it uses a scorer of the user's own."""
     import dgprune_lab as dg
 
     try:

@@ -1,4 +1,4 @@
-"""Frames: what was measured of one mask, as a tidy table and as the rows of charts A and D made from it."""
+"""Frames: the measurements of one mask, as a tidy table and as the rows of charts A and D."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """What was measured of one mask.
+    """The measurements of one mask.
 
     Attributes:
         table: accuracy (without labels: agreement with the full network), its change, and the four costs.
-        points: of chart A, see `charts.sweep.sweep_points`.
-        payload: what the page gets: ratio, estimate, images, sentence, latency, and the rows of charts A and D.
+        points: the points of chart A, see `charts.sweep.sweep_points`.
+        payload: the data sent to the page: ratio, estimate, images, sentence, latency, and the rows of charts A and D.
     """
 
     table: pd.DataFrame
@@ -42,14 +42,14 @@ class Frame:
 
     @property
     def is_estimate(self) -> bool:
-        """Whether it was measured on the first images of each domain only."""
+        """Whether only the first images of each domain were used."""
         return bool(self.payload["estimate"])
 
 
 def measure_frame(
     study: Study, mask: Mask, *, batchnorm: BatchNorm, images: int | None = None
 ) -> Generator[None, None, Frame]:
-    """Evaluate every domain under a mask, yielding between batches; return the frame."""
+    """Evaluate the network under a mask on every domain and return the frame; yields between batches."""
     calibration = 500 if images is None else min(500, images)
     rows: list[Row] = []
     parts: list[str] = []
@@ -88,7 +88,7 @@ def _mean(values: Any) -> Row:
 
 
 def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> Frame:
-    """Return the frame of a table of one ratio."""
+    """Return the frame made from a table with one ratio."""
     points = sweep_points(table)
     for point in sweep_points(table, metric=AGREEMENT):
         marked = point["exposure"] not in ("", "?")
@@ -119,13 +119,13 @@ def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> F
 
 
 def curve_rows(points: Sequence[Row]) -> Row:
-    """Return the rows `curves`, `gaps` and `names` of chart A; names are not spread, which takes the plot's height."""
+    """Return the rows `curves`, `gaps`, `names` of chart A; names are not spread: this needs the plot's height."""
     data = sweep_data(points, now=None, chance=None, step=STEP, height=10**9)
     return {name: data[name] for name in ("curves", "gaps", "names")}
 
 
 def exposure_text(exposures: Iterable[Exposure]) -> str:
-    """Return the legend of the exposure marks in chart D as text."""
+    """Return a text that explains the marks in chart D for domains that were looked at."""
     marks: list[Exposure] = [exposure for exposure in dict[Exposure, None].fromkeys(exposures) if exposure]
     return " · ".join("? data use not recorded" if mark == "?" else exposure_label(mark).strip() for mark in marks)
 
@@ -133,7 +133,7 @@ def exposure_text(exposures: Iterable[Exposure]) -> str:
 def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool) -> str:
     """Return one line on what removal did: "50 % of the filters removed: mnist 98 → 92 %, mnist_m 65 → 44 %".
 
-    Where nothing is removed and BatchNorm is recalibrated, it says that the change is due to that.
+    If nothing is removed and BatchNorm is recalibrated, it says that the change is due to recalibration.
     """
     start = f"{mask.ratio_achieved:.0%} of the {_COUNTED[mask.budget]} removed".replace("%", " %")
     if mask.cost.filters == mask.graph.free:
@@ -142,7 +142,7 @@ def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool) -> str:
 
 
 def _part(row: Row, full: Outcomes) -> str:
-    """One domain in the sentence, with the word for its exposure: "mnist_m (target-aware) 65 → 44 %"."""
+    """The part of the sentence about one domain, with its mark, as in "mnist_m (target-aware) 65 → 44 %"."""
     exposure = exposure_of(row)
     name = str(row["domain"]) + (f" ({exposure})" if exposure not in ("", "?") else exposure_label(exposure))
     after = f"{100 * row['value']:.0f} %"
@@ -152,7 +152,7 @@ def _part(row: Row, full: Outcomes) -> str:
 
 
 def latency_steps(study: Study, mask: Mask | None) -> Generator[None, None, list[float]]:
-    """Time 21 batches of 32 images, yielding between them; return milliseconds."""
+    """Time 21 batches of 32 images, yielding between them; return the milliseconds of each."""
     domain = study.domains[0]
     images = domain.take(domain.rows(SPLIT, LATENCY_IMAGES), device=study.device).images
     milliseconds = []
@@ -163,7 +163,7 @@ def latency_steps(study: Study, mask: Mask | None) -> Generator[None, None, list
 
 
 def latency_text(milliseconds: list[float], *, full: list[float], images: int) -> Row:
-    """Return median and range as text, compared with the full network's: no difference where the ranges overlap."""
+    """Return median and range of the latency as text, and how it compares: no difference if the ranges overlap."""
     row = latency_row(milliseconds, images)
     text = f"{row['value']:.1f} ms for {images} images ({row['low']:.1f} to {row['high']:.1f})"
     overlap = min(milliseconds) <= max(full) and min(full) <= max(milliseconds)

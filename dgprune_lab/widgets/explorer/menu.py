@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
-    """Return the constant state of an explorer; only `scorers` grows with the menu."""
+    """Return the part of an explorer's state that stays constant, except `scorers`, which grows with the menu."""
     levels = dict.fromkeys(100 / domain.classes for domain in study.domains if domain.classes)
     empty = tidy([])
     return {
@@ -66,9 +66,9 @@ def _scores_entry(study: Study, scores: Scores) -> Row:
 
 
 def option_controls(study: Study, scorer: Scorer) -> list[Row]:
-    """Return the controls of a scorer's keywords: {name, value, choices}; choices are None for a number.
+    """Return a control for each option of a scorer, {name, value, choices}; choices are None for a number.
 
-    Only keywords with a few literal values, switches, numbers, domains and shifts are offered.
+    Only options that are literal values, switches, numbers, domains or shifts are offered.
     """
     plain = scorer.base or scorer
     hints = get_type_hints(plain.function)
@@ -91,7 +91,7 @@ def option_controls(study: Study, scorer: Scorer) -> list[Row]:
 
 
 def _instead(study: Study, item: Scorer, items: Sequence[Scorer | Scores]) -> str | None:
-    """Name of the target-free scorer to offer in place of a target-aware one, if it is there and can run."""
+    """Name of the target-free scorer to offer instead of a target-aware one, if it is in the menu and can run."""
     twin = item.instead
     if not isinstance(twin, Scorer):
         twin = next((other for other in items if isinstance(other, Scorer) and other.name == twin), None)

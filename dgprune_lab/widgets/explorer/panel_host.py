@@ -18,17 +18,17 @@ _EMPTY: Row = {"data": {}, **_BESIDE, "error": None}
 
 
 class PanelHost:
-    """The panels of one explorer: at most one is open, and a closed one does no work.
+    """The panels of one explorer: at most one is open, and a closed panel does no work.
 
     Args:
-        panels: in the order of their buttons.
+        panels: the panels in the order of their buttons.
         study: the network and its domains.
-        worker: the thread that ticks.
-        view: makes the view of a panel from its selection; None once the explorer no longer exists.
-        show: receives `state` whenever it changes.
+        worker: the thread in which panels are ticked.
+        view: function from a panel's selection to its View, or to None if the explorer no longer exists.
+        show: function called with `state` whenever it changes.
 
     Attributes:
-        state: of the panels, for the page.
+        state: the state of the panels, for the page.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class PanelHost:
 
     @property
     def opened(self) -> Panel | None:
-        """The panel that is open."""
+        """The open panel, or None."""
         return self._panels.get(self.state["open"] or "")
 
     def handle_message(self, content: Mapping[str, Any]) -> None:
-        """Open or close a panel, or pass on what was picked in the open one: filter, page, control or brush."""
+        """Open or close a panel, or pass on what the user picked in the open one: filter, page, control or brush."""
         with self._lock:
             before = self.opened
             self._messages += 1
@@ -78,14 +78,14 @@ class PanelHost:
         self.refresh()
 
     def refresh(self) -> None:
-        """Tick the open panel again, for instance because the view at rest has changed."""
+        """Tick the open panel again, for instance because the view has changed."""
         self._worker.drop(*JOBS)
         panel = self.opened
         if panel is not None and panel.unavailable(self._study) is None:
             self._worker.put("panel", lambda: self._tick(panel), priority=PANEL)
 
     def close(self) -> None:
-        """Stop the open panel's background work; the panel stays open, and the next tick starts again."""
+        """Stop the open panel's background work; the panel stays open, and the next tick starts the work again."""
         self._worker.drop(*JOBS)
         if self.opened is not None:
             _end(self.opened)
@@ -100,7 +100,7 @@ class PanelHost:
         self._update(open=panel and panel.name, charts=dict(panel.charts) if panel else {}, **_EMPTY)
 
     def _select(self, panel: Panel, content: Mapping[str, Any]) -> None:
-        """Record what the user picked in the panel; acknowledge a numbered message immediately."""
+        """Record what the user picked in the panel; acknowledge a numbered message at once."""
         selected, shown = _selection(content, self.state["controls"])
         panel.selected = {**(panel.selected or {}), **selected}
         if "number" in content:
@@ -123,7 +123,7 @@ class PanelHost:
             self._worker.put("panel background", later, priority=BACKGROUND)
 
     def _shown(self, panel: Panel, frames: Iterator[Frames], messages: int) -> Any:
-        """Show frames until superseded; return whether all were shown. An error stays in the panel."""
+        """Show frames until a newer request; return whether all were shown. Errors are shown in the panel."""
         while True:
             frame, error = None, None
             try:
@@ -142,7 +142,7 @@ class PanelHost:
 
 
 def _joined(state: Row, frame: Frames) -> Row:
-    """Return the charts' data, text and controls, updated by a frame."""
+    """Return a panel's state (the charts' data, text and controls), updated by a frame."""
     data, beside = dict(state["data"]), {name: state[name] for name in _BESIDE}
     for name, rows in frame.items():
         if name in beside:
@@ -153,7 +153,7 @@ def _joined(state: Row, frame: Frames) -> Row:
 
 
 def _selection(content: Mapping[str, Any], controls: Rows) -> tuple[Row, Row]:
-    """Return the selection of a message and the change it makes on the page; empty if no control offers the value."""
+    """Return a message's selection and the change of the page's state; both empty if no control offers the value."""
     if content["type"] == "page":
         return {"page": content.get("page")}, {}
     if content["type"] == "brush":
@@ -170,7 +170,7 @@ def _selection(content: Mapping[str, Any], controls: Rows) -> tuple[Row, Row]:
 
 
 def _span(ends: Any) -> list[float] | None:
-    """Return the two ends of a brush, the lower first; None without a brush."""
+    """Return the two ends of a brush in ascending order; None without a brush."""
     if isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends):
         return sorted(ends)
     return None

@@ -1,4 +1,4 @@
-"""Plans: which filters are removed in what order, and what is left at every ratio; all a page needs for its slider."""
+"""Plans: the removal order of the filters and what remains at every ratio; all that a page needs for its slider."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def plan(scores: Scores, *, scope: Scope, budget: Budget, ratios: Sequence[float] = PLAN_RATIOS) -> Row:
-    """Return the plan of these scores: per layer each filter's rank and score, and a step per ratio."""
+    """Return the plan of these scores: for each layer the filters' ranks and scores, and for each ratio a step."""
     order = removal_order(scores, scope=scope)
     values = [(scores.values[group.name], group) for group in scores.graph.groups]
     return {
@@ -30,7 +30,7 @@ def plan(scores: Scores, *, scope: Scope, budget: Budget, ratios: Sequence[float
 
 
 def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, budget: Budget) -> Row:
-    """Return what is left at one ratio: filters kept per layer, the four costs, and the rows of chart C."""
+    """Return what remains at one ratio: number of filters per layer, the four costs, and the rows of chart C."""
     graph = scores.graph
     keep = order.keep(order.count(ratio, budget))
     mask = Mask(keep, ratio, graph, scope=scope, budget=budget, scorer=scores.scorer)
@@ -45,7 +45,7 @@ def step(scores: Scores, order: Order, *, ratio: float, scope: Scope, budget: Bu
 
 
 def spread(scores: Scores) -> str:
-    """Return the range and the quartiles of the scores as text; a ranking of nearly equal scores is not informative."""
+    """Return range and quartiles of the scores as text, which shows whether the scores are nearly equal."""
     flat = np.concatenate([value.numpy() for value in scores.values.values()])
     low, first, third, high = (with_minus(f"{value:.3g}") for value in np.quantile(flat, [0, 0.25, 0.75, 1]))
     return f"Scores from {low} to {high}; the middle half from {first} to {third}."

@@ -26,14 +26,14 @@ _LONGEST = 150  # characters of a file name, without number and ending
 
 
 def file_name(study: str, view: Choices) -> str:
-    """Return a name for the network of a view: it says all choices, and is one file in every file system."""
+    """Return a file name for the pruned network of a view; it names all choices, in characters safe everywhere."""
     share = f"{100 * view['ratio']:.6g}pct"
     name = "-".join([study, view["scorer"], share, view["scope"], view["budget"], view["batchnorm"]])
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[-_LONGEST:].lstrip("._-")
 
 
 def _unused(name: str) -> Path:
-    """The name, with a number where a file of it exists: nothing is overwritten."""
+    """The path of this name, with a number added if such a file exists, so that nothing is overwritten."""
     numbered = (Path(name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
     return next(p for p in numbered if not any(Path(f"{p}.{end}").exists() for end in ("safetensors", "json")))
 
@@ -45,9 +45,9 @@ class Session:
         study: the network and its domains.
         controls: the initial values of `CONTROLS`.
         scorers: additional scorers for the menu.
-        panels: shown below the charts.
-        send: called with a name and its new value: "plan", "frames", "status", "pins", "panels" or "message"; "message"
-            is sent once and not stored.
+        panels: the panels below the charts.
+        send: function called with a name and its new value: "plan", "frames", "status", "pins", "panels" or "message";
+            a "message" is sent once and not stored.
 
     Attributes:
         view: the last valid choices.
@@ -77,23 +77,23 @@ class Session:
 
     @property
     def item(self) -> Scorer | Scores:
-        """The scorer of the present view."""
+        """The scorer of the current view."""
         return self.measurements.menu[self.view["scorer"]]
 
     def request(self, choices: Choices, *, moving: bool = False) -> None:
-        """Make these choices the view, and measure it after a short quiet; earlier requests are dropped."""
+        """Make these choices the view, and measure it after a short pause; earlier requests are dropped."""
         self.view = choices
         waits = _MOVING_SECONDS if moving else 0.0
         self.measure(ack=choices["id"], after=_QUIET_SECONDS if choices["by"] == "kernel" else waits)
 
     def measure(self, *, ack: int, after: float = 0.0) -> None:
-        """Measure the present view; `ack` is the number of the request that this answers."""
+        """Measure the current view; `ack` is the number of the request that this answers."""
         self.worker.drop("curves", "latency")
         self.say(ack=ack, progress=None, message=None)
         self.worker.put("exact", self._exact, priority=EXACT, after=after)
 
     def pin(self) -> None:
-        """Keep the present view for comparison; at most three, and only once it is measured."""
+        """Pin the current view for comparison: at most three views, and only if the view is measured."""
         view = self.view
         if len(self._pins) >= _MAX_PINS:
             self.say(message="Three views are pinned already; unpin one first.")
@@ -111,16 +111,16 @@ class Session:
         self._send_pins()
 
     def save(self) -> None:
-        """Save the pruned network of the present view in the notebook's folder, in the background."""
+        """Save the pruned network of the current view in the notebook's folder, in the background."""
         self.worker.put("save", self._save, priority=EXACT)
 
     def pause(self) -> None:
-        """Cancel work for hidden pages."""
+        """Cancel the curves, the latency and the panel's work, while no page shows the explorer."""
         self.worker.drop("curves", "latency")
         self.host.close()
 
     def close(self) -> None:
-        """End the thread; what was measured stays readable."""
+        """End the thread; results stay readable."""
         self.worker.close()
         self.host.close()
 
@@ -131,7 +131,7 @@ class Session:
             self._send("status", self.status)
 
     def failed(self, error: Exception) -> None:
-        """Show an error message; the last valid view stays."""
+        """Show an error message; the last valid view is kept."""
         text = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
         self.say(error=text, progress=None)
 

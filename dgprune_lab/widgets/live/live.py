@@ -1,4 +1,4 @@
-"""A run in the background: a chart that grows, a progress line, and buttons to stop and resume."""
+"""A run in the background: a growing chart, a progress line, and buttons to stop and resume."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ Steps = Generator[Any, None, Any]
 class Live(CommWidget):
     """A run with its chart: accuracy per domain against the epochs, a rule at every removal, a progress line.
 
-    The run starts at once, in a background thread, so other cells run meanwhile and interrupting a cell does not stop
-    it. "Stop" pauses it between two steps, "Resume" continues it; it is also paused while no page shows it.
+    The run starts at once, in a background thread, so other cells can run at the same time, and interrupting a cell
+    does not stop the run. "Stop" pauses it between two steps, "Resume" continues it; it also pauses while no page shows
+    it.
 
     Args:
-        steps: a generator of the events of `dgprune_lab.training.events` (and None) that returns the run's result, or
-            a function that makes it: `dg.prune_and_tune.steps(study, "l1", ratio=0.5)`.
+        steps: a generator of the events of `dgprune_lab.training.events` (and None) that returns the run's result, such
+            as `dg.prune_and_tune.steps(study, "l1", ratio=0.5)`, or a function that makes the generator.
         title: text above the chart.
-        epochs: total number of epochs, where the chart's axis ends; the axis grows where None.
+        epochs: total number of epochs, at which the chart's axis ends; None lets the axis grow.
     """
 
     _esm = assets.module("live")
@@ -79,7 +80,7 @@ class Live(CommWidget):
         """The result of the run. Blocks until the run ends; a stopped or closed run gives the result so far.
 
         Raises:
-            DgpruneError: the run failed, or was stopped before its first stage was done.
+            DgpruneError: the run failed, or was stopped before its first stage was complete.
         """
         if self._unseen:
             self.resume()
@@ -95,13 +96,13 @@ class Live(CommWidget):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The rows so far, as a tidy table."""
+        """The rows measured so far, as a tidy table."""
         rows = list(self._rows)
         extra = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
         return tidy(rows, extra=list(extra) or EXTRA)
 
     def stop(self) -> None:
-        """Pause between two steps; `resume` continues."""
+        """Pause the run between two steps; `resume` continues it."""
         if self._worker is not None and self._set_state("stopped", only_from="running"):
             self._worker.drop("run")
 
@@ -112,14 +113,14 @@ class Live(CommWidget):
             self._worker.put("run", self._drive, priority=EXACT)
 
     def after_fork(self) -> None:
-        """Say in a forked child that the run goes on in its parent only."""
+        """In a forked child, show a message that the run continues only in the parent."""
         self._changed, self._stepping = threading.Condition(), threading.Lock()
         if self.state == "running":
             self._forked = True
             self._error = DgpruneError("this process was forked from the one that runs it; read the result there.")
 
     def close(self) -> None:
-        """End the run and its thread, and remove the widget; `result` is the result so far."""
+        """End the run and its thread, and remove the widget; `result` is then the result so far."""
         if self._worker is not None:
             if self.state in ("running", "stopped"):
                 self._set_state("closed")
@@ -132,7 +133,7 @@ class Live(CommWidget):
     # --- work -----------------------------------------------------------------------------------------------------
 
     def _drive(self) -> Job:
-        """Process one event after the other; record each before the run can be stopped."""
+        """Process the events of the run one by one; each is recorded before the run can be stopped."""
         while True:
             with self._stepping:
                 try:
@@ -163,7 +164,7 @@ class Live(CommWidget):
                 self.data = training_data(self.table, epochs=self._epochs)
 
     def _record_batch(self, event: BatchEvent) -> None:
-        """Report the epoch and its mean loss so far, a few times a second."""
+        """Update the progress line with the epoch and its mean loss so far, a few times a second."""
         total, images = (0.0, 0.0) if event.batch == 1 else self._loss
         self._loss = [total + event.loss * event.images, images + event.images]
         if time.monotonic() - self._said > _SAY_SECONDS or event.batch == event.batches:
@@ -193,7 +194,7 @@ class Live(CommWidget):
             getattr(self, content["type"])()
 
     def views_changed(self, before: int, now: int) -> None:
-        """Pause while no page shows the run: its cell ran again, or its output was cleared."""
+        """Pause while no page shows the run, because its cell ran again or its output was cleared."""
         if before and not now and self.state == "running":
             self._unseen = True
             self.stop()
@@ -201,14 +202,14 @@ class Live(CommWidget):
             self.resume()
 
     def still(self) -> str:
-        """Return the chart so far as a picture."""
+        """Return the current chart as a picture (HTML)."""
         return assets.picture(
             str(self.static["title"]), svg(training(self.table)) if self._rows else None, what="chart"
         )
 
 
 def _started(steps: Steps | Callable[[], Steps]) -> Steps:
-    """The generator, started by a function where one is given."""
+    """The generator itself, or the one that a function returns."""
     try:
         started = steps() if callable(steps) else steps
     except TypeError as error:

@@ -29,12 +29,12 @@ _TREATED = {"zero": "zeroed before removal", "noise": "noise", "restore": "zeroe
 
 @public
 class Tuning(Live):
-    """`dg.prune_and_tune` live, with stop and resume; `result` is its `Tuned`.
+    """`dg.prune_and_tune` as a live run that can be stopped and resumed; `result` is its `Tuned`.
 
-    Takes the arguments of `dg.prune_and_tune`; evaluates every epoch unless `measure` is given.
+    Takes the arguments of `dg.prune_and_tune`; measures after every epoch unless `measure` is given.
 
     Raises:
-        DgpruneError: as of `dg.prune_and_tune`, at once.
+        DgpruneError: what `dg.prune_and_tune` refuses, at once.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Tuning(Live):
 
 @public
 class Training(Live):
-    """`dg.train_with_pruning` live, with stop and resume; `result` is its `PruningRun`.
+    """`dg.train_with_pruning` as a live run that can be stopped and resumed; `result` is its `PruningRun`.
 
-    Takes the arguments of `dg.train_with_pruning`. A rule marks every event with the points that the first source lost
-    at once; the dotted line is the accuracy on the training images.
+    Takes the arguments of `dg.train_with_pruning`. A rule marks every event, with the points of accuracy that the first
+    source lost; the dotted line is the accuracy on the training images.
 
     Raises:
-        DgpruneError: as of `dg.train_with_pruning`, at once.
+        DgpruneError: what `dg.train_with_pruning` refuses, at once.
     """
 
     _removal = "event"
@@ -98,5 +98,5 @@ class Training(Live):
 
     @property
     def result(self) -> PruningRun:
-        """The `PruningRun`. Blocks until the run ends; a stopped or closed run gives the result so far."""
+        """The `PruningRun` of the run. Blocks until the run ends; a stopped or closed run gives the result so far."""
         return super().result

@@ -1,4 +1,4 @@
-"""Any chart live in a notebook, without a network: its sliders, brushes and tooltips work."""
+"""Any chart live in a notebook, without network access: its sliders, brushes and tooltips work."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .vega import vega_host
 class LiveChart(CommWidget):
     """An Altair chart drawn in the page by the toolkit's own Vega; a saved notebook shows it as a picture.
 
-    Inputs bound to the chart's parameters stand below it and keep their keyboard events. Nothing is sent to Python:
-    they act in the page alone.
+    Inputs bound to the chart's parameters stand below it and get their keyboard events. They act only in the page:
+    nothing is sent to Python.
 
     Args:
         chart: any Altair chart that contains its data.
@@ -38,5 +38,5 @@ class LiveChart(CommWidget):
         super().__init__(static={"spec": chart.to_dict(), "host": vega_host().ref})
 
     def still(self) -> str:
-        """Return the chart as a picture."""
+        """Return the chart as a picture (HTML)."""
         return assets.picture(None, svg(self.chart), what="chart")

@@ -1,4 +1,4 @@
-"""The base of the widgets: messages of the page, its visibility, and what a saved notebook shows."""
+"""The base class of the widgets: messages of the page, its visibility, and the picture in a saved notebook."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import anywidget
 
 
 class CommWidget(anywidget.AnyWidget):
-    """A comm widget that handles page messages on any free thread.
+    """A widget that handles messages of its page in any free thread.
 
-    By default the kernel hands a page's messages to the thread that last sent on this comm: after a cell has created
-    the widget or set a value, a busy cell would block the slider, because the page waits for each answer before it
-    sends more. The attribute that holds this thread is private to the kernel, so a browser test checks that the
+    By default the kernel passes a page's messages to the thread that last sent on this comm. After a cell has created
+    the widget or set a value, a busy cell would then block the slider, because the page waits for each answer before it
+    sends more. The attribute that stores this thread is private to the kernel, so a browser test checks that the
     workaround still works.
     """
 
@@ -26,7 +26,7 @@ class CommWidget(anywidget.AnyWidget):
             self.comm.__class__ = without_reply_thread(type(self.comm))
 
     def listen(self) -> None:
-        """Start to receive the messages of the page, and changes of its visibility."""
+        """Start receiving messages of the page and changes of its visibility."""
         views, message = weakly(self.views_changed), weakly(self.handle_message)
         self.set_trait("_view_count", 0)
         self.observe(lambda event: views(event["old"] or 0, event["new"] or 0), "_view_count")
@@ -39,7 +39,7 @@ class CommWidget(anywidget.AnyWidget):
         """Act on a change of the number of pages that show this widget."""
 
     def still(self) -> str:
-        """Return the HTML that a notebook shows where no kernel runs."""
+        """Return the HTML that a notebook shows when no kernel runs."""
         return ""
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
@@ -66,7 +66,7 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def without_reply_thread(kind: type) -> type:
-    """The same comm class, on which the kernel cannot store the thread that sent last.
+    """Return a subclass of a comm class on which the kernel cannot store the thread that sent last.
 
     Deleting the value afterwards would be too late: a message may already be on its way.
     """

@@ -1,4 +1,4 @@
-"""The explorer as one HTML file that needs neither a network nor a kernel, over precomputed results."""
+"""The explorer as one HTML file with precomputed results, which needs neither network access nor a kernel."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def write_page(
     """Write one self-contained HTML file with an explorer per state, and return its path.
 
     Args:
-        path: the file to write, atomically.
+        path: the file; it is written atomically.
         state: the explorer's traits as JSON values, or those of several explorers. `curves` and `plans` (lists of the
             values of `frames` and `plan`) hold the precomputed grid; controls for which nothing was computed are
             hidden.
-        title: the page's title, as plain text.
-        lead: a sentence under it, as plain text.
+        title: title of the page, as plain text.
+        lead: a sentence below the title, as plain text.
 
     Raises:
-        DgpruneError: a state lacks `static` or `choice`, or names an unknown trait.
+        DgpruneError: a state that lacks `static` or `choice`, or names an unknown trait.
     """
     states = state if isinstance(state, list) else [state]
     for traits in states:
@@ -69,7 +69,7 @@ def write_page(
 
 
 def page_text(states: Sequence[Mapping[str, Any]], *, title: str, lead: str = "", entry: str = "explorer") -> str:
-    """Return the HTML of a page with a widget per state, each on a model without a kernel; `entry` is its module."""
+    """Return the HTML of a page with one widget per state, without a kernel; `entry` names the widget's ES module."""
     return _PAGE.format(
         policy=html.escape(POLICY, quote=True),
         title=html.escape(title),
@@ -85,7 +85,7 @@ def page_text(states: Sequence[Mapping[str, Any]], *, title: str, lead: str = ""
 
 
 def inlined(value: Any) -> str:
-    """Return JSON that can stand inside a script element: without any `<`, nothing in it can end the element.
+    """Return JSON that is safe inside a script element: it has no `<`, so nothing in it can end the element.
 
     >>> inlined({"a": "</script>"})
     '{"a":"\\\\u003c/script>"}'
@@ -95,12 +95,12 @@ def inlined(value: Any) -> str:
 
 
 def _closed(script: str) -> str:
-    """A script that can stand inside a script element: `</script` and `<!--` occur only inside its strings."""
+    """A script made safe inside a script element, for scripts in which `</script` and `<!--` occur only in strings."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _check(state: Mapping[str, Any]) -> None:
-    """Refuse a state that the page could not draw."""
+    """Refuse a state that the page cannot draw."""
     for name in state:
         if name not in TRAITS:
             raise DgpruneError(f"unknown trait {name!r} in a page's state; known: {', '.join(TRAITS)}.")

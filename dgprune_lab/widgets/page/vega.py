@@ -1,7 +1,7 @@
-"""Vega for the pages: one widget without a view, which every explorer shares.
+"""Vega for the pages: one widget without a view, which all explorers share.
 
-The bundle is made from the wheel of vl-convert, so no network is needed; making it takes a second or two, so it is
-cached on disk. `python -m dgprune_lab.widgets.page.vega` fills that cache.
+The bundle is made from the wheel of vl-convert, so no network is needed. Making it takes a second or two, so it is
+cached on disk; `python -m dgprune_lab.widgets.page.vega` fills this cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _hosts: list[VegaHost] = []
 
 @cache
 def vega_bundle(*, kind: Kind = "module") -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one text: from memory, else from disk, else made now and cached."""
+    """Return Vega, Vega-Lite and Vega-Embed as one text, from memory, from the cache on disk, or made and cached."""
     path = cache_path(kind=kind)
     with contextlib.suppress(OSError, UnicodeDecodeError):
         text = path.read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def vega_bundle(*, kind: Kind = "module") -> str:
 
 
 def cache_path(*, kind: Kind) -> Path:
-    """Return where the bundle is cached: a file name per version of vl-convert, Vega-Lite and our snippet."""
+    """Return the path at which the bundle is cached; it depends on the versions of vl-convert, Vega-Lite, snippet."""
     folder = Path(platformdirs.user_cache_dir("dgprune-lab"))
     return folder / f"vega-{version('vl-convert-python')}-{alt.SCHEMA_VERSION}-{kind}-1.js"
 
@@ -63,12 +63,12 @@ class VegaHost(anywidget.AnyWidget):
 
     @property
     def ref(self) -> str:
-        """What other widgets put into a trait, and the page passes to `host.getWidget(ref)`."""
+        """The reference that other widgets hold in a trait, and that the page passes to `host.getWidget(ref)`."""
         return f"anywidget:{self.model_id}"
 
 
 def vega_host() -> VegaHost:
-    """Return the host of this kernel: made at the first call, and again only after it was closed."""
+    """Return the VegaHost of this kernel; it is made at the first call, and again only if it was closed."""
     if not _hosts or _hosts[0].comm is None:
         _hosts[:] = [VegaHost()]
     return _hosts[0]

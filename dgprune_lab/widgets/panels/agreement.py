@@ -1,4 +1,4 @@
-"""The panel "Scorer agreement": how far the other scorers agree with the present one, against chance."""
+"""The panel "Scorer agreement": how far the other scorers agree with the current one, compared with chance."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
 
 
 class AgreementPanel(Panel):
-    """Overlap and rank correlation of every other scorer with the present one, following the slider.
+    """Overlap and rank correlation of every other scorer with the current one, following the slider.
 
-    Scorers of weights are shown at once, those that need a pass over images one by one; those that cannot run are
-    left out, with the reason. The last result is the agreement of the present scorer with itself on halves of its
-    images.
+    Scorers that read only weights are shown at once, those that need a pass over images one by one; scorers that cannot
+    run are left out, with the reason. The last result is the agreement of the current scorer with itself on halves of
+    its images.
     """
 
     name, label = "agreement", "Scorer agreement"
@@ -36,7 +36,7 @@ class AgreementPanel(Panel):
         self._reliability: dict[str, tuple[Item, str]] = {}
 
     def tick(self, view: View) -> Frames:
-        """Return the cached scores, and those that take no pass over images."""
+        """Return a frame with the cached scorers and those that need no pass over images."""
         with view.study.assume_unchanged():
             if self._content != view.study.content:
                 self._content, self._scores, self._reliability = view.study.content, MenuScores(), {}
@@ -46,7 +46,7 @@ class AgreementPanel(Panel):
             return self._frame(view)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield the other scorers, one at a time; then the reliability of the present one."""
+        """Yield frames with the other scorers, one at a time; then the reliability of the current scorer."""
         for item in view.scorers:
             if self._scores.add(view.study, item):
                 yield self._frame(view)
@@ -57,7 +57,7 @@ class AgreementPanel(Panel):
             yield self._frame(view)
 
     def _measure_reliability(self, view: View, item: Scorer) -> Generator[Frames, None, str]:
-        """Correlate a scorer with itself over halves of the images it may read; return a sentence."""
+        """Correlate a scorer with itself over halves of the images that it may read; return the result in words."""
         values = []
         with collect_notes(lambda _: None):  # its notes were shown already, of all images
             try:
@@ -73,7 +73,7 @@ class AgreementPanel(Panel):
         return f"With itself, on two halves of the images it reads: rank correlation {numbers} (two random splits)."
 
     def _frame(self, view: View) -> Frames:
-        """Rows of both charts, and the text above them."""
+        """The frame: the rows of both charts, and the text above them."""
         own = view.study.score(view.scorer)
         others = {name: item for item in view.scorers if (name := name_of(item)) != name_of(view.scorer)}
         known = {name: self._scores.get(item) for name, item in others.items()}
@@ -91,7 +91,7 @@ class AgreementPanel(Panel):
         return {"agreement": data, "text": self._text(view, others)}
 
     def _text(self, view: View, others: Mapping[str, Item]) -> str:
-        """What the others are compared with, which scorers are left out and why, and the notes of the scorers."""
+        """The text: which scorer is compared with the others, which are left out and why, and the scorers' notes."""
         mask, present = view.mask, label(view.study, view.scorer)
         share = f"{100 * mask.ratio_requested:.4g} % of the {_COUNTED[mask.budget]} removed, {_SCOPES[mask.scope]}"
         lines = [f"Compared with “{present}”, {share}. Grey: agreement of unrelated scores (95 %)."]
@@ -107,7 +107,7 @@ class AgreementPanel(Panel):
 
 
 def _rows(view: View, own: Scores, other: Scores) -> Rows:
-    """The diagnostic's rows of the whole network for one pair, at the mask's own ratio."""
+    """The rows of `diagnostics.agreement` for one pair, the whole network, at the ratio of the current mask."""
     mask = view.mask
     theirs = allocate(other, ratio=mask.ratio_requested, scope=mask.scope, budget=mask.budget)
     return [row for row in pair_rows(view.study, (own, other), masks=(mask, theirs)) if row["group"] == ALL]

@@ -1,4 +1,4 @@
-"""Which two domains of a study a panel can compare, class by class."""
+"""The pairs of domains of a study that a panel can compare, class by class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pairs(study: Study) -> list[Pair]:
 
 
 def why_none(study: Study) -> str | None:
-    """Return why no two domains can be compared; None where some can."""
+    """Return why no two domains can be compared; None if some can."""
     if pairs(study):
         return None
     try:

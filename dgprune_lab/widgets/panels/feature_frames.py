@@ -1,4 +1,4 @@
-"""The frames of the panel "Feature shift": rows and text from the cached results."""
+"""The frames of the panel "Feature shift": rows and text made from cached results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .protocol import Row, Rows, View
 
 
 def map_frame(view: View, feature_map: FeatureMap) -> Row:
-    """Return the map's rows: on the grid of ratios where computed, else full and present alone."""
+    """Return the rows of the map: on the grid of ratios if computed, otherwise only full and current network."""
     places, ratio = feature_map.places, None
     if not feature_map.is_grid:
         places = np.concatenate([places[:1], *[places[-1:]] * (len(KNOTS) - 1)])
@@ -41,7 +41,7 @@ def map_frame(view: View, feature_map: FeatureMap) -> Row:
 
 
 def number_frame(view: View, run: FeatureRun) -> Row:
-    """Return the rows of the numbers at the grid's ratios and the present one, as far as measured."""
+    """Return the rows of the numbers at the ratios of the grid and the current ratio, as far as measured."""
     ratios = sorted({*KNOTS, view.mask.ratio_requested} & set(run.rows))
     table = tidy((row for ratio in ratios for row in run.rows[ratio]), extra=EXTRA)
     return {"numbers": number_data(records(table), [run.layer], styles=_styles(view.study))}
@@ -65,7 +65,7 @@ def text_frame(view: View, run: FeatureRun, feature_map: FeatureMap, *, brushed:
 
 
 def picture_frame(view: View, rows: Rows) -> Row:
-    """Return at most 24 pictures of these images, as many of each domain as there is room for."""
+    """Return pictures of these images, at most 24, shared fairly by the domains."""
     by_domain = {d: [row for row in rows if row["domain"] == d.name] for d in view.study.domains}
     strips: dict[str, list[Strip]] = {}
     for (domain, own), room in zip(by_domain.items(), shares([*map(len, by_domain.values())]), strict=True):
@@ -93,7 +93,7 @@ def layer_control(study: Study, layer: str) -> Row:
 
 
 def shares(counts: Sequence[int]) -> list[int]:
-    """Return how many of each are shown: all where there is room for all, else alike.
+    """Return how many images of each domain are shown: all if there is room, otherwise shared equally.
 
     >>> shares([40, 3, 40])
     [11, 3, 10]
@@ -124,7 +124,7 @@ def _styles(study: Study) -> Mapping[str, DomainStyle]:
 
 
 def _exposure(view: View, domain: str) -> Exposure:
-    """What was looked at of a domain, by the network's provenance or by the scorer."""
+    """The mark of what was seen of a domain, according to the network's provenance and the scorer."""
     study, roles = view.study, roles_of(view.study.domains)
     pruned = mask_provenance(study.provenance, view.mask, batchnorm=view.batchnorm, study=study)
     shared: dict[str, Any] = {"domain": domain, "role": study.domain(domain).role}

@@ -1,4 +1,4 @@
-"""Cached results on the features under one choice: numbers and maps on a grid of ratios, and a running fit."""
+"""Cached results about the features for one choice: numbers and maps on a grid of ratios, and a running fit."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureMap:
-    """A map in the unit square.
+    """A map of the images in the unit square.
 
     Attributes:
         kind: "linear" or "umap".
-        places: (K, N, 2) per ratio and image.
-        trust: value, low and high of its trustworthiness.
+        places: (K, N, 2) position of each image at each ratio.
+        trust: value, low and high of the map's trustworthiness.
         dots: the N images.
-        is_grid: whether the ratios are `KNOTS`; else they are 0 and the present one.
+        is_grid: whether the K ratios are `KNOTS`; if not, they are 0 and the current ratio.
     """
 
     kind: Embedding
@@ -48,7 +48,7 @@ class FeatureMap:
     is_grid: bool
 
     def at(self, ratio: float) -> Floats:
-        """Return the (N, 2) places at a ratio."""
+        """Return the positions (N, 2) of the images at a ratio."""
         return at_ratio(self.places, KNOTS, ratio=ratio) if self.is_grid else self.places[-1]
 
 
@@ -56,12 +56,12 @@ class FeatureRun:
     """Cached results of one choice of layer, scorer, scope, budget and BatchNorm; kept while the slider moves.
 
     Attributes:
-        features: at the ratios of `KNOTS`, None before they are there.
+        features: the features at the ratios of `KNOTS`; None before they are computed.
         rows: ratio -> rows of numbers, as far as measured.
-        maps: "linear" and "umap", as far as computed.
-        problem: why there is no UMAP; empty where there may be one.
-        left_out: ratio -> why there are no numbers.
-        ticket: number of times it was closed; a fit requested before the last close is discarded.
+        maps: "linear" and "umap" -> the map, as far as computed.
+        problem: why there is no UMAP; empty if there may be one.
+        left_out: ratio -> why there are no numbers at this ratio.
+        ticket: number of times that `close` was called; a fit requested before the last call is discarded.
     """
 
     def __init__(self, view: View, layer: str) -> None:
@@ -78,19 +78,19 @@ class FeatureRun:
 
     @staticmethod
     def key(view: View, layer: str) -> Key:
-        """Return the cache key: everything that the results depend on."""
+        """Return the cache key: all choices that the results depend on."""
         mask, batchnorm = view.mask, batchnorm_cell(view.study, view.batchnorm)
         return view.study.content, layer, mask.scorer, fingerprint(view.scorer).key, mask.scope, mask.budget, batchnorm
 
     @property
     def progress(self) -> float:
-        """The completed share of the fit, 0 to 1; 0 without a fit."""
+        """The fraction of the fit that is done, 0 to 1; 0 without a fit."""
         fit = self._fit
         return 0.0 if fit is None else fit.progress[1]
 
     @property
     def map(self) -> FeatureMap | None:
-        """The best map of the whole grid so far."""
+        """The best map over the whole grid that is computed so far: UMAP, or else linear."""
         return self.maps.get("umap") or self.maps.get("linear")
 
     def close(self) -> None:
@@ -102,18 +102,18 @@ class FeatureRun:
             fit.close()
 
     def preview(self, view: View) -> Generator[dict[str, Any], None, Features]:
-        """Compute the features of the full network and at the present ratio."""
+        """Compute the features in the full network and at the current ratio."""
         return self._features(view, [view.mask])
 
     def measure(self, view: View, features: Features, which: int, *, ratio: float) -> None:
-        """Measure the numbers at one ratio."""
+        """Measure the numbers at one ratio, from the features of the mask with the index `which`."""
         try:
             self.rows[ratio] = number_rows(view.study, features, which=which, seed=SEED)
         except DgpruneError as error:  # the map and the numbers at other ratios are still shown
             self.rows[ratio], self.left_out[ratio] = [], str(error)
 
     def grid_steps(self, view: View, *, ticket: int) -> Iterator[bool]:
-        """Compute features, map and numbers of the grid, and start the fit; yield True where something is new."""
+        """Compute features, map and numbers of the grid, and start the fit; yields True when there is a new result."""
         if self.features is None:
             scores, mask = view.study.score(self._scorer), view.mask
             masks = [allocate(scores, ratio=ratio, scope=mask.scope, budget=mask.budget) for ratio in KNOTS[1:]]
@@ -128,7 +128,7 @@ class FeatureRun:
                 yield True
 
     def fit_steps(self) -> Iterator[bool]:
-        """Wait for the joint map; yield True where it is there, or failed."""
+        """Wait for the UMAP fit; yields True when it has a result or has failed."""
         while (fit := self._fit) is not None and self.features is not None and not self._is_mapped:
             if not fit.wait(_POLL):
                 yield False
@@ -146,7 +146,7 @@ class FeatureRun:
         return "umap" in self.maps or bool(self.problem)
 
     def _start(self, features: Features, ticket: int) -> None:
-        """Start the fit, unless it runs, is done, or the panel was closed meanwhile."""
+        """Start the fit, unless it is running or done, or the panel was closed after the request."""
         if self._is_mapped or self._fit is not None:
             return
         try:
@@ -167,7 +167,7 @@ class FeatureRun:
 
 
 def map_of(features: Features, places: Floats, *, kind: Embedding, is_grid: bool) -> FeatureMap:
-    """Return the map of features from the places of their rows."""
+    """Return the FeatureMap of features whose rows have these positions."""
     stacked = features.stacked
     sample = np.random.default_rng(SEED).permutation(len(stacked))[:_TRUST_ROWS]
     trust = trustworthiness(stacked[sample], places[sample], neighbours=NEIGHBOURS)

@@ -24,15 +24,16 @@ _STEP = 0.05  # of a fit's progress that is shown
 
 
 class FeatureShiftPanel(Panel):
-    """Where each image's features lie in the full and in the pruned network, and how far apart the domains are.
+    """A map of the images' features in the full and in the pruned network, and how far apart the domains are.
 
-    A linear projection comes at once. In the background follow the numbers on a grid of ratios and then one UMAP of
-    the same images at all of them, in a process of its own: it goes on while the slider moves, and ends when layer,
-    scorer, scope, budget or BatchNorm change, or the panel is closed. From then on the slider moves the points along
-    straight lines between the measured ratios. A rectangle drawn on the map selects images: see `brushed`.
+    A linear projection is shown at once. In the background, the numbers are measured on a grid of ratios, and then one
+    UMAP of the same images at all these ratios is computed in a separate process. It continues while the slider moves,
+    and ends if layer, scorer, scope, budget or BatchNorm change or the panel is closed. When it is done, the slider
+    moves the points along straight lines between the measured ratios. A rectangle drawn on the map selects images: see
+    `brushed`.
 
     Attributes:
-        runs: cached results by choice, the present one last.
+        runs: choice -> cached results, the current choice last.
     """
 
     name, label = "features", "Feature shift"
@@ -50,10 +51,10 @@ class FeatureShiftPanel(Panel):
 
     @property
     def brushed(self) -> pd.DataFrame:
-        """The images in the rectangle drawn on the map, one per row; none without a rectangle.
+        """A table of the images in the rectangle drawn on the map, one per row; empty without a rectangle.
 
         Columns: domain, image (row number in the domain), class, class_full and class_pruned (predicted by the full
-        and by the pruned network), full_x, full_y, x and y (places on the map, in its unit square, without a meaning).
+        and by the pruned network), full_x, full_y, x and y (positions on the map's unit square, without a unit).
         """
         integers = {name: "Int64" for name in COLUMNS if name == "image" or name.startswith("class")}
         return pd.DataFrame(self._brushed, columns=pd.Index(COLUMNS)).astype(integers)
@@ -64,7 +65,7 @@ class FeatureShiftPanel(Panel):
             self._present.close()
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the map as far as computed, the images in the rectangle, and the numbers at this ratio."""
+        """Yield frames: the map as far as computed, the images in the rectangle, and the numbers at this ratio."""
         layer = self._selected("layer") or view.study.graph.names[-1]
         yield {"controls": [layer_control(view.study, layer)]}
         run = self._turn_to(view, layer)
@@ -84,7 +85,7 @@ class FeatureShiftPanel(Panel):
         yield number_frame(view, run)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield features and numbers on the grid of ratios, then the map of them all."""
+        """Yield frames with the numbers on the grid of ratios, then with the map of all ratios."""
         run = self._present
         if run is None:
             return
@@ -116,7 +117,7 @@ class FeatureShiftPanel(Panel):
         return text_frame(view, run, feature_map, brushed=len(self._brushed) if self._selected("brush") else None)
 
     def _turn_to(self, view: View, layer: str) -> FeatureRun:
-        """Return the cached results of this choice; end the fit of any other."""
+        """Return the cached results of the view's choice; end the fit of any other choice."""
         key = FeatureRun.key(view, layer)
         run = self.runs.pop(key, None) or FeatureRun(view, layer)
         self.runs[key] = run
@@ -128,7 +129,7 @@ class FeatureShiftPanel(Panel):
         return run
 
     def _brush(self, view: View, run: FeatureRun, feature_map: FeatureMap) -> Iterator[Frames]:
-        """Find the images in the rectangle, for `brushed` and as pictures."""
+        """Find the images in the rectangle, for `brushed`, and yield them as pictures."""
         brush = self._selected("brush")
         if not brush:
             self._brushed = []

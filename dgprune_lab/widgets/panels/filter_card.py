@@ -33,7 +33,7 @@ _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str, filter: int) -> dict[str, Rows]:
-    """Return the images of each domain to which the filter contributes most, up or down, with the location."""
+    """Return the images of each domain with the filter's largest absolute contributions, and where it contributes."""
     if (why := no_pictures(study.domains[0])) is not None:
         return {"pictures": [], "words": [_text(why, x=0, y=TOP + 12)]}
     strongest = [_strongest(data, side, layer=layer, filter=filter) for side in (0, 1)]
@@ -72,7 +72,7 @@ def mean_map_rows(maps: Sequence[NDArray[np.float64]]) -> dict[str, Rows]:
 
 
 def mean_map_of(study: Study, domain: Domain, *, split: str, layer: str, filter: int) -> NDArray[np.float64]:
-    """Return a filter's (H, W) mean map behind its activation over the images of a split, as `dss` compares it."""
+    """Return a filter's map (H, W) behind the activation, averaged over the images of a split, as `dss` compares it."""
     values = study.statistics(domain.name, needs=["activation_map"], split=split).activation_map[layer][filter]
     side = round(values.numel() ** 0.5)
     shape = values.shape if values.ndim == 2 else (side, side) if side**2 == values.numel() else (1, values.numel())
@@ -82,7 +82,7 @@ def mean_map_of(study: Study, domain: Domain, *, split: str, layer: str, filter:
 def histogram_rows(
     data: Attributions, *, layer: str, filter: int, styles: Mapping[str, DomainStyle]
 ) -> dict[str, Rows]:
-    """Return how often each contribution occurs on each domain, in % of its images."""
+    """Return a histogram of the filter's contributions for each domain, in % of its images."""
     sides = [values[:, filter].double().numpy() for values in data.values[layer]]
     edges = np.histogram_bin_edges(np.concatenate(sides), bins=BINS)
     rows: Rows = []
@@ -97,7 +97,7 @@ def histogram_rows(
 
 
 def weight_rows(study: Study, *, layer: str, filter: int) -> dict[str, Rows]:
-    """Return the filter's weights on each channel of the image, if it is in the layer that takes the image."""
+    """Return the filter's weights on each image channel, if its layer is the one that takes the image."""
     weights = _first_weights(study, study.graph[layer], filter)
     if weights is None:
         lines = ("Its inputs are other", "filters; only weights of", "the first layer are", "pictures.")
@@ -123,7 +123,7 @@ def rank_words(scores: Scores, *, layer: str, filter: int) -> Row:
 
 
 def rank_rows(study: Study, items: Sequence[Item], scores: MenuScores, *, layer: str, filter: int) -> Rows:
-    """Return each scorer's place for the filter, "…" where it is not computed yet; target-aware ones are marked."""
+    """Return the filter's place by each scorer, "…" if not computed yet; target-aware scorers are marked."""
     rows: Rows = []
     for place, item in enumerate(items):
         known = scores.get(item)
@@ -165,10 +165,10 @@ def ordinal(number: int) -> str:
 
 
 def mask_without(study: Study, data: Attributions, *, layer: str, filter: int) -> Mask:
-    """Return the mask that removes one filter, and those that grouped convolutions tie to it.
+    """Return the mask that removes one filter, and the filters that grouped convolutions tie to it.
 
     Raises:
-        DgpruneError: nothing would be left of the layer.
+        DgpruneError: no filter of the layer would remain.
     """
     group = study.graph[layer]
     removed = (group.units == group.units[filter]).nonzero().flatten().tolist()
@@ -187,14 +187,14 @@ def _text(text: str, *, x: float, y: float, style: str = "plain") -> Row:
 
 
 def _strongest(data: Attributions, side: int, *, layer: str, filter: int) -> tuple[Tensor, list[float]]:
-    """Row numbers and values of the images with the largest |attribution|."""
+    """Row numbers of the images with the filter's largest |attribution|, and these attributions."""
     values = data.values[layer][side][:, filter]
     order = values.abs().argsort(descending=True, stable=True)[:PAIRS]
     return data.rows[side][order], values[order].tolist()
 
 
 def _first_weights(study: Study, group: FilterGroup, filter: int) -> NDArray[np.float64] | None:
-    """(channels, kh, kw) weights of a filter whose input is the image itself; None for any other."""
+    """The weights (channels, kh, kw) of a filter whose input is the image itself; None for other filters."""
     name = f"{group.name}.weight"
     weight = dict(study.model.named_parameters()).get(name)
     first = group.name == study.graph.groups[0].name

@@ -26,10 +26,10 @@ KINDS = {
 
 
 class FlipsPanel(Panel):
-    """Per domain the images that turned from right to wrong, and from wrong to right, under the explorer's mask.
+    """The images of each domain that turned from right to wrong, and from wrong to right, under the explorer's mask.
 
-    Without labels: those classified differently than before. A page shows about 24; `selected["page"]` is the page,
-    counted from 0, and returns to the first when the mask changes.
+    Without labels: the images that are classified differently than before. A page shows about 24 images;
+    `selected["page"]` is the page, counted from 0, and returns to 0 when the mask changes.
     """
 
     name, label = "flips", "Prediction flips"
@@ -39,11 +39,11 @@ class FlipsPanel(Panel):
         self._key: tuple[Any, ...] | None = None
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why, where images are no pictures."""
+        """Return why the panel cannot be shown, if the images are no pictures."""
         return no_pictures(study.domains[0])
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the selected page; empty frames between the batches of a mask that is not measured yet."""
+        """Yield the selected page; for a mask that is not measured yet, first empty frames between batches."""
         key = (view.study.content, view.mask.key, view.batchnorm)
         if key != self._key:
             self._key, self.selected = key, {**(self.selected or {}), "page": 0}
@@ -69,7 +69,7 @@ class FlipsPanel(Panel):
 
 
 def no_pictures(domain: Domain) -> str | None:
-    """Return why a domain's images cannot be shown as pictures; None where they can."""
+    """Return why a domain's images cannot be shown as pictures; None if they can."""
     channels = domain.shape[0]
     if channels in (1, 3, 4):
         return None
@@ -83,13 +83,13 @@ def thumbnails(domain: Domain, rows: Tensor) -> list[str]:
 
 
 def _flips(case: Case) -> dict[str, Tensor]:
-    """Both directions, or without labels what changed."""
+    """Metric -> (N,) bool for both directions of flips, or without labels for changed predictions."""
     kinds = flipped(case)
     return {kind: flags for kind, flags in kinds.items() if kind != "changed"} or kinds
 
 
 def _name(case: Case) -> str:
-    """A domain's name, its role, and the mark of what was looked at."""
+    """A domain's name, its role, and the mark of what was seen of it."""
     return case.domain.name + role_label(case.domain.role) + exposure_label(exposure_of(case.columns()))
 
 

@@ -1,4 +1,4 @@
-"""The panel "Layer sensitivity": each layer pruned alone, and which layer loses most."""
+"""The panel "Layer sensitivity": the accuracy change when each layer alone is pruned, and the worst layer."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Key = tuple[Any, ...]
 
 
 class LayersPanel(Panel):
-    """What every domain loses at once when one layer alone loses the explorer's share of its filters.
+    """The accuracy change of every domain when one layer alone is pruned at the explorer's ratio.
 
-    An estimate from 250 images of each domain comes first, layer by layer, then all images in the background.
+    First it is estimated from 250 images of each domain, layer by layer; then all images follow in the background.
     """
 
     name, label = "layers", "Layer sensitivity"
@@ -36,11 +36,11 @@ class LayersPanel(Panel):
         self._rows: dict[Key, Rows] = {}
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why, where no domain has labels."""
+        """Return why the panel cannot be shown, if no domain has labels."""
         return None if labelled(study) else "no domain has labels, so the accuracy cannot be measured."
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the cached results, then an estimate of every layer."""
+        """Yield frames: the cached results, then an estimate for every layer."""
         masks = _masks(view)
         yield self._frame(view, masks)
         for layer, mask in masks.items():
@@ -49,7 +49,7 @@ class LayersPanel(Panel):
                 yield self._frame(view, masks)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield all images, layer by layer."""
+        """Yield frames measured on all images, layer by layer."""
         masks = _masks(view)
         for layer, mask in masks.items():
             yield from self._measure(view, mask, layer=layer, images=None)
@@ -69,14 +69,14 @@ class LayersPanel(Panel):
             del self._rows[next(iter(self._rows))]
 
     def _best(self, view: View, mask: Mask, *, layer: str, domain: Domain) -> tuple[Rows, bool] | None:
-        """Return the best cached result, and whether it is an estimate."""
+        """Return the best cached rows of a layer and domain, and whether they are an estimate."""
         for images in (None, ESTIMATE_IMAGES):
             if (rows := self._rows.get(_key(view, mask, layer=layer, domain=domain, images=images))) is not None:
                 return rows, images is not None
         return None
 
     def _frame(self, view: View, masks: Mapping[str, Mask]) -> Frames:
-        """The chart's rows, empty where not measured yet, and the text above."""
+        """The frame: the chart's rows, empty where not measured yet, and the text above."""
         domains, styles = labelled(view.study), domain_styles((d.name, d.role or "source") for d in view.study.domains)
         cells = {
             (layer, d.name): self._best(view, mask, layer=layer, domain=d)
@@ -93,7 +93,7 @@ class LayersPanel(Panel):
 
 
 def _masks(view: View) -> dict[str, Mask]:
-    """The mask of each layer alone, in the order of execution."""
+    """Layer -> the mask that prunes this layer alone, in the order of execution."""
     mask = allocate(view.study.score(view.scorer), ratio=view.mask.ratio_requested)
     return {layer: only_layer(mask, layer) for layer in view.study.graph.names}
 
@@ -112,7 +112,7 @@ def _about(view: View) -> str:
 
 
 def _worst(rows: Rows, domains: list[Domain]) -> list[str]:
-    """Which layer loses most, per domain, once all layers are measured."""
+    """Lines that name for each domain the layer with the largest loss; none until all layers are measured."""
     parts = []
     for domain in domains:
         own = [row for row in rows if row["domain"] == domain.name]

@@ -11,17 +11,17 @@ from .protocol import Item
 
 
 def name_of(item: Item) -> str:
-    """Return a scorer's name on the menu."""
+    """Return a scorer's name in the menu."""
     return item.name if isinstance(item, Scorer) else item.scorer
 
 
 def plain_label(item: Item) -> str:
-    """Return a scorer's label without the mark of its exposure."""
+    """Return a scorer's label without the mark of what it has seen."""
     return item.label if isinstance(item, Scorer) else item.scorer
 
 
 def reads_target(item: Item, study: Study) -> bool:
-    """Return whether a scorer will look at a target, before its scores are there."""
+    """Return whether a scorer looks at a target, known before its scores are computed."""
     return isinstance(item, Scorer) and "target" in item.reads and bool(study.targets)
 
 
@@ -35,22 +35,22 @@ def label(study: Study, item: Item) -> str:
 
 
 class MenuScores:
-    """Scores by scorer, or a sentence on why there are none; a replaced scorer of the same name is scored again."""
+    """The scores of each scorer, or a sentence why there are none; a scorer that was replaced is scored again."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Item, Scores | str, list[str]]] = {}
 
     def get(self, item: Item) -> Scores | str | None:
-        """Return the cached result of a scorer: scores, a reason why there are none, or None."""
+        """Return the cached scores of a scorer, the reason why there are none, or None if nothing is cached."""
         entry = self._known.get(name_of(item))
         return entry[1] if entry is not None and entry[0] is item else None
 
     def notes(self, item: Item) -> list[str]:
-        """Return the notes that scoring issued."""
+        """Return the notes that were issued while scoring."""
         return self._known[name_of(item)][2] if self.get(item) is not None else []
 
     def add(self, study: Study, item: Item) -> bool:
-        """Score by one scorer, unless that is done; return whether anything is new."""
+        """Compute the scores of one scorer, unless cached; return whether there is a new result."""
         if self.get(item) is not None:
             return False
         notes: list[str] = []

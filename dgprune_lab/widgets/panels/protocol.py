@@ -24,11 +24,12 @@ class View:
     """The state of the explorer at rest, passed to a panel.
 
     Attributes:
-        mask: the filters that are kept.
-        scorer: the one behind the mask.
-        batchnorm: of the pruned network.
+        study: the network and its domains.
+        mask: the mask of the view: which filters stay.
+        scorer: the scorer from which the mask comes.
+        batchnorm: the BatchNorm setting of the pruned network.
         selected: what the user picked in this panel; see `Panel.selected`.
-        scorers: all of the explorer's menu, in its order.
+        scorers: all scorers of the explorer's menu, in its order.
     """
 
     study: Study
@@ -45,21 +46,23 @@ class Panel(Protocol):
 
     A class that inherits from this one needs `name`, `label`, `charts` and `tick`; the rest has defaults.
 
-    Options of the page in a chart's `usermeta`:
+    A chart's `usermeta` can hold these options for the page:
 
-    - {"follows": {"ratio": "at"}}: its parameter `at` follows the slider before Python answers; likewise for the other
-      choices. With "calm": 120 it is drawn at most every 120 ms meanwhile.
+    - {"follows": {"ratio": "at"}}: the chart's parameter `at` follows the slider before Python answers; likewise for
+      the other choices. With "calm": 120 the chart is drawn at most every 120 ms while the slider moves.
     - {"picks": "cells", "label": "..."}: a mark with `group` and `filter` is picked by a click, and by arrow keys over
-      the rows of the data `cells`, which have `line` and `place` too. Its parameter `picked` is {group, filter} or {}.
-    - {"brushes": "brush"}: its interval selection `brush` goes to `selected["brush"]` when it rests.
+      the rows of the data `cells`, which need `line` and `place` too. The chart's parameter `picked` is {group, filter}
+      or {}.
+    - {"brushes": "brush"}: the chart's interval selection `brush` is sent to `selected["brush"]` when it rests.
 
     Attributes:
-        name: unique.
+        name: unique name of the panel.
         label: text on its button.
         charts: chart name -> Vega-Lite specification with named data.
-        selected: what the user picked in it, if anything: {"group": ..., "filter": ...}, {"page": ...}, the value of a
-            control under its name, {"brush": {"x": [low, high], "y": None}} or {"brush": None} where there is none.
-        takes_filters: whether it opens when a filter is picked while no panel is open; the first such panel does.
+        selected: what the user picked in the panel, if anything: {"group": ..., "filter": ...}, {"page": ...}, the
+            value of a control under its name, {"brush": {"x": [low, high], "y": None}}, or {"brush": None} for none.
+        takes_filters: whether the panel can open when a filter is picked while no panel is open; the first such panel
+            does.
     """
 
     name: str
@@ -73,24 +76,24 @@ class Panel(Protocol):
         return None
 
     def tick(self, view: View) -> Frames | Iterator[Frames]:
-        """Return chart name -> data name -> rows for this view; quick enough to follow a slider at rest.
+        """Return chart name -> data name -> rows for this view; must be quick, since it runs when the slider rests.
 
-        Further names, beside those of charts: "text", shown above the charts. "pages", {"at": 0, "of": 3}: buttons to
-        browse, which set `selected["page"]`. "controls", a list of {"name": "layer", "label": "Layer", "value":
-        "conv1", "choices": [["conv1", "first"], ...]}: menus above the charts; values are plain JSON, and the chosen
-        one is `selected[name]`. "picked", {"group": ..., "filter": ...} or {}: the cell that is outlined.
-        Anything absent from a frame stays unchanged. Return an iterator for work of many steps: the slider takes
-        precedence between two frames; a frame may be empty.
+        Besides names of charts, a frame can have: "text", shown above the charts; "pages", {"at": 0, "of": 3}, buttons
+        to browse, which set `selected["page"]`; "controls", a list of {"name": "layer", "label": "Layer", "value":
+        "conv1", "choices": [["conv1", "first"], ...]}, menus above the charts whose values are plain JSON and whose
+        chosen value is `selected[name]`; "picked", {"group": ..., "filter": ...} or {}, the outlined cell.
+        Anything absent from a frame stays unchanged. Return an iterator of frames for work of many steps: the slider
+        takes precedence between two frames, and a frame may be empty.
         """
         ...
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield further frames that take longer; dropped when the view changes."""
+        """Yield further frames, which take longer; the rest is dropped when the view changes."""
         return iter(())
 
     def close(self) -> None:
-        """Stop its background work.
+        """Stop the panel's background work.
 
-        Called when it is closed, another panel opens, the explorer is closed or no page shows it any more; perhaps more
-        than once, and perhaps in another thread while `tick` is at work.
+        Called when the panel is closed, another panel opens, the explorer is closed, or no page shows it any more. It
+        may be called more than once, and in another thread while `tick` runs.
         """

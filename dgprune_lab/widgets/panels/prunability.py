@@ -24,9 +24,9 @@ _ABOUT = (
 
 
 class PrunabilityPanel(Panel):
-    """The prunability of the network as given, independent of the slider: a quick search first, then every share.
+    """The prunability of the network as given, independent of the explorer's ratio: first a fast search, then the grid.
 
-    The tolerance is a slider of the chart itself.
+    The chart has its own slider for the tolerance.
 
     Attributes:
         curve: the losses measured so far.
@@ -44,7 +44,7 @@ class PrunabilityPanel(Panel):
         self._data, self._about = _EMPTY, ""
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why there is no training loss, if so."""
+        """Return why the panel cannot be shown, if no training loss can be measured."""
         try:
             require_labels(study, self._setting.split)
         except DgpruneError as error:
@@ -52,7 +52,7 @@ class PrunabilityPanel(Panel):
         return None
 
     def tick(self, view: View) -> Frames:
-        """Return what is measured already."""
+        """Return a frame with the losses measured so far."""
         if self.curve is None or self._content != view.study.content:
             self._content, self._searched, self._data = view.study.content, False, _EMPTY
             self.curve = loss_curve(view.study, self._setting, name=view.study.name)
@@ -61,7 +61,7 @@ class PrunabilityPanel(Panel):
         return self._frame(self.curve)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield a frame at the end of the contiguous stretch, then text at each further share, then all of them."""
+        """Yield a frame after the fast search, then a text after each further share, then a frame with all shares."""
         curve = self.curve
         assert curve is not None
         if not self._searched:

@@ -1,4 +1,4 @@
-"""The panel "Domain-sensitive filters": a map of all filters, and the card of the one that is picked."""
+"""The panel "Domain-sensitive filters": a map of all filters, and the card of the picked filter."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ROOM = 2 * "\n\N{NO-BREAK SPACE}"  # for the lines below, so that the layout do
 
 
 class SensitivityPanel(Panel):
-    """How differently each filter contributes on two domains; the slider marks which ones it removes.
+    """How differently each filter contributes on two domains; filters that the current mask removes are marked.
 
-    `selected["group"]` and `["filter"]` are the picked filter (the most sensitive one, if none is), ["method"] how
-    contributions are measured, ["between"] the two domains.
+    `selected["group"]` and `selected["filter"]` are the picked filter (by default the most sensitive one),
+    `selected["method"]` is the attribution method, `selected["between"]` the two domains.
 
     Attributes:
         state: the cached results.
@@ -46,7 +46,7 @@ class SensitivityPanel(Panel):
         self.state = SensitivityState()
 
     def unavailable(self, study: Study) -> str | None:
-        """Return why, where there are no two domains with labels and a class in common."""
+        """Return why the panel cannot be shown, if no two domains have labels and a class in common."""
         return why_none(study)
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class SensitivityPanel(Panel):
         self.state.close()
 
     def tick(self, view: View) -> Iterator[Frames]:
-        """Yield the map, then the card of the picked filter, once each is computed; mark removed filters at once."""
+        """Yield frames: removed filters marked at once, then the map, then the card of the picked filter."""
         study, state = view.study, self.state
         with study.assume_unchanged():
             key, controls = self._choice(study)
@@ -85,7 +85,7 @@ class SensitivityPanel(Panel):
         yield frame
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield the rest of the card: accuracy without the filter, its mean maps, the scorers that take a pass."""
+        """Yield the rest of the card: accuracy without the filter, its mean maps, scorers that need a pass."""
         state, key, cell = self.state, self._choice(view.study)[0], self.state.shown
         if cell is None or (key, cell) not in state.cards:
             return
@@ -100,7 +100,7 @@ class SensitivityPanel(Panel):
                 yield self._card_frame(view, key, cell)
 
     def _choice(self, study: Study) -> tuple[Key, Rows]:
-        """Method and pair, and the menus that offer others."""
+        """The chosen method and pair of domains, and the menus to choose others."""
         selected, offered = self.selected or {}, pairs(study)
         methods: tuple[Method, ...] = get_args(Method)
         method: Method = selected["method"] if selected.get("method") in methods else methods[0]
@@ -115,7 +115,7 @@ class SensitivityPanel(Panel):
         ]
 
     def _picked(self, study: Study, known: SensitivityMap) -> Cell | None:
-        """The filter that the user picked, or the last one shown where the map is not complete."""
+        """The filter that the user picked; the last filter shown while the map is not complete."""
         selected = self.selected or {}
         group, number = selected.get("group"), selected.get("filter")
         if group in study.graph.names and isinstance(number, int) and 0 <= number < study.graph[group].filters:
@@ -138,7 +138,7 @@ class SensitivityPanel(Panel):
 
 
 def _changes(view: View) -> str:
-    """The part of a card that holds the accuracy changes under the present BatchNorm setting."""
+    """Name of the card's entry with the accuracy changes under the current BatchNorm setting."""
     return f"changes, {view.batchnorm}"
 
 
@@ -152,7 +152,7 @@ def _map_frame(view: View, known: SensitivityMap) -> Row:
 
 
 def _text(view: View, method: Method, known: SensitivityMap) -> str:
-    """Return what is compared, how, and the limits of the comparison."""
+    """Return a text on what is compared, how, and the limits of the comparison."""
     pale = "" if known.is_complete(view.study) else "Pale: not computed; click a filter there. "
     setting = batchnorm_words([batchnorm_cell(view.study, view.batchnorm)])
     return (

@@ -1,4 +1,4 @@
-"""Cached results on the domain sensitivity of filters: maps by method and pair, and cards of filters."""
+"""Cached results about the domain sensitivity of filters: maps by method and pair, and cards of filters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Cell = tuple[str, int]
 
 @dataclass
 class SensitivityMap:
-    """Cached results of one method and pair, per layer."""
+    """Cached results for one method and pair of domains, by layer."""
 
     attributions: dict[str, Attributions] = field(default_factory=dict)
     rows: dict[str, Rows] = field(default_factory=dict)
@@ -43,13 +43,13 @@ class SensitivityMap:
 
 
 class SensitivityState:
-    """Maps and cards of one study, as they are computed; a network that changed in place is computed again.
+    """Maps and cards of one study, as far as computed; after a change of the network in place they start anew.
 
     Attributes:
-        maps: by method and pair of domains.
-        cards: rows of the cards, by method, pair and filter.
-        scores: of the menu.
-        network: the copy used by Captum, while one is kept.
+        maps: (method, pair of domains) -> map.
+        cards: method, pair and filter -> rows of the card.
+        scores: the scores of the menu's scorers.
+        network: the copy of the network that Captum uses, while it is kept.
         shown: the filter that was shown last.
     """
 
@@ -79,7 +79,7 @@ class SensitivityState:
         return known
 
     def missing(self, study: Study, key: Key, cell: Cell | None) -> list[str]:
-        """Return the layers that must be read now: all together, or that of the filter alone."""
+        """Return the layers whose attributions are missing: all together, or only that of the filter."""
         names = study.graph.names
         wanted = names if key[0] in TOGETHER else [cell[0] if cell else names[-1]]
         return [name for name in wanted if name not in self.maps[key].attributions]
@@ -103,7 +103,7 @@ class SensitivityState:
             yield progress
 
     def card(self, study: Study, key: Key, cell: Cell) -> Row:
-        """Return a filter's card; a new one has what takes no pass: images, histogram, weights."""
+        """Return a filter's card; a new card has what needs no pass over images: pictures, histogram, weights."""
         if (key, cell) not in self.cards:
             (layer, number), known = cell, self.maps[key]
             assert known.data is not None
@@ -135,7 +135,7 @@ class SensitivityState:
         return filter_card.change_rows(cases)
 
     def mean_maps(self, study: Study, key: Key, cell: Cell) -> Generator[None, None, dict[str, Rows]]:
-        """Average the filter's output on both domains."""
+        """Compute the filter's map averaged over the images of each of the two domains."""
         maps = []
         for domain in self.maps[key].attributions[cell[0]].pair:
             maps.append(filter_card.mean_map_of(study, domain, split=SPLIT, layer=cell[0], filter=cell[1]))
@@ -158,7 +158,7 @@ class SensitivityState:
 
 
 def _most_sensitive(known: SensitivityMap) -> Cell:
-    """The filter with the largest significant |d|; the largest of all if none is significant."""
+    """The filter with the largest significant |d|, or the largest |d| if none is significant."""
     rows = [row for layer in known.rows.values() for row in layer if row["metric"] == "cohens_d"]
     top = max(rows, key=lambda row: (is_significant(row), np.nan_to_num(abs(row["value"]))))
     return top["group"], top["filter"]

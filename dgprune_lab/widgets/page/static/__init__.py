@@ -1,4 +1,4 @@
-"""The page's assets: ES modules joined into one, the style sheet, chart specifications, a still picture.
+"""Assets of the page: ES modules joined into one, style sheets, and the still picture of a saved notebook.
 
 anywidget loads one file and a standalone page inlines one text, so the modules of this folder are joined here.
 """
@@ -19,30 +19,30 @@ _DEFAULT = re.compile(r"^export default (\w+|\{[^}]*\});$", re.MULTILINE)
 
 @cache
 def module(entry: str = "explorer") -> str:
-    """Return a widget (the explorer or another) as one ES module whose default export is `{render}`."""
+    """Return the ES module of a widget, the explorer or another one, whose default export is `{render}`."""
     return module_text(entry) + f"export default {entry}.default;\n"
 
 
 @cache
 def style(*extra: str) -> str:
-    """Return the explorer's style sheet, followed by those of other widgets."""
+    """Return the CSS text of the explorer's style sheet, followed by the style sheets named in `extra`."""
     return "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in ("explorer", *extra))
 
 
 def picture(sentence: str | None, chart: str | None, *, what: str = "explorer") -> str:
-    """Return the HTML that a saved notebook shows where no kernel runs.
+    """Return the HTML that a saved notebook shows when no kernel runs.
 
     Args:
-        sentence: plain text; None where nothing is measured yet.
-        chart: an SVG made here.
-        what: what the cell shows once it is run.
+        sentence: the result in a sentence of plain text; None if nothing is measured yet.
+        chart: the chart as an SVG made by this package; None for no chart.
+        what: name of the widget that the cell shows when it is run.
     """
     lead = "" if sentence is None else f"<p><strong>{html.escape(sentence)}</strong></p>"
     return f"<div>{lead}{chart or ''}<p>Run this cell for the live {what}.</p></div>"
 
 
 def module_text(entry: str, *, folder: Path = FOLDER) -> str:
-    """Join a module and those it imports, each as a function scope that returns its exports, dependencies first.
+    """Join a module and the modules it imports, dependencies first; each becomes a function that returns its exports.
 
     Supported syntax, as used in this folder: `import { a, b } from "./x.js";`, exported functions and constants, and
     one default export. Names of different files never collide.
@@ -66,7 +66,7 @@ def module_text(entry: str, *, folder: Path = FOLDER) -> str:
 
 
 def _scoped(name: str, source: str) -> str:
-    """One module as `const name = (() => { ... return {exports}; })();`."""
+    """The source of one module, wrapped as `const name = (() => { ... return {exports}; })();`."""
     exports = [function or constant for function, constant in _EXPORT.findall(source)]
     body = _IMPORT.sub(r"const \1 = \2;", _EXPORT.sub("", source))
     body, defaults = _DEFAULT.subn(r"const byDefault = \1;", body)
