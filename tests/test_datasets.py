@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -126,7 +127,10 @@ class Stream(IterableDataset[Any]):
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "normalised": (lambda: Items(unnormalised), r"item 0: float images must lie in \[0, 1\].*normalisation belongs"),
+    "normalised": (
+        lambda: Items(unnormalised),
+        r"item 0: float images must lie in \[0, 1\].*leave normalisation to the network",
+    ),
     "0 to 255": (lambda: Items(lambda i: (FLOATS[i] * 255, 0)), r"item 0: float images must lie.*Divide by 255"),
     "whole numbers": (lambda: Items(lambda i: (BYTES[i].astype(int), 0)), r"whole numbers be uint8 or uint16"),
     "NaN": (lambda: Items(lambda i: (FLOATS[i] * float("nan"), 0)), r"item 0: it holds NaN"),
@@ -137,9 +141,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "sizes": (lambda: Items(lambda i: (FLOATS[i][:, : 10 - i % 2], 0)), r"first is 3 x 10 x 10, image 1 3 x 9 x 10"),
     "channels last": (lambda: Items(lambda i: (BYTES[i].transpose(1, 2, 0), 0)), r"channels at the end.*\(2, 0, 1\)"),
     "grey without channel": (lambda: Items(lambda i: (FLOATS[i][0], 0)), r"three axes \(C, H, W\)"),
-    "a stream": (Stream, r"'mine': Stream can only be walked through.*list\(dataset\)"),
-    "a loader of a stream": (lambda: DataLoader(Stream()), r"Stream can only be walked through"),
-    "a generator": (lambda: ((FLOATS[i], 0) for i in range(3)), r"generator can only be walked through"),
+    "a stream": (Stream, r"'mine': Stream cannot be read by position.*list\(dataset\)"),
+    "a loader of a stream": (lambda: DataLoader(Stream()), r"Stream cannot be read by position"),
+    "a generator": (lambda: ((FLOATS[i], 0) for i in range(3)), r"generator cannot be read by position"),
     "a dict of data sets": (
         lambda: {"train": [], "test": []},
         r"a dict of 'train', 'test' is no data set.*\['train'\]",
@@ -149,7 +153,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         r"dict of 'photo', 'k'; its image.*'image', 'img'",
     ),
     "label first": (lambda: Items(lambda i: (3, FLOATS[i])), r"must be \(image, label\).*first entry is int"),
-    "paths": (lambda: Items(lambda i: ("a.png", 3)), r"first entry is str"),
+    "a table": (lambda: pd.DataFrame({"image": [1], "label": [2]}), r"got DataFrame.*from_folder"),
+    "a folder": (lambda: "photos/art", r"got str\. Folders of images are read by dg\.data\.from_folder"),
+    "nothing": (lambda: None, r"NoneType cannot be read by position"),
+    "paths": (lambda: Items(lambda i: ("a.png", 3)), r"first entry is str\. Open files"),
     "empty": (list, r"the data set is empty"),
     "data sets": (lambda: [TensorDataset(FLOATS, LABELS)], r"item 0 is itself a data set.*make a domain of each"),
     "an error of its own": (lambda: Items(lambda i: [][i]), r"item 0 could not be read \(IndexError"),

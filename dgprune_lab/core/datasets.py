@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
@@ -73,7 +75,8 @@ class DatasetImages:
         if not _is_image(parts[0]):
             raise DgpruneError(
                 f"{self.what}: item {position} must be (image, label), a dict or an image, and an image a PIL image or "
-                f"a tensor or array (C, H, W); the first entry is {type(parts[0]).__name__}."
+                f"a tensor or array (C, H, W); the first entry is {type(parts[0]).__name__}. "
+                "Open files with PIL.Image.open."
             )
         return parts[0], _MISSING if len(parts) == 1 or parts[1] is None else parts[1]
 
@@ -96,6 +99,11 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
         if dataset.collate_fn not in (default_collate, None):
             note(f"{what}: the DataLoader's data set is read; its collate_fn has no effect.")
         return settled_dataset(dataset.dataset, what=what)
+    if isinstance(dataset, str | Path | pd.DataFrame):
+        raise DgpruneError(
+            f"{what}: a data set has items (image, label); got {type(dataset).__name__}. Folders of images are read by "
+            "dg.data.from_folder(root); make a list of (PIL.Image.open(path), label) of files."
+        )
     if isinstance(dataset, Mapping):
         raise DgpruneError(
             f"{what}: a dict of {', '.join(map(repr, list(dataset)[:4]))} is no data set; pass one of them, such as "
@@ -104,8 +112,8 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
     walked = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
     if walked or not hasattr(dataset, "__getitem__"):
         raise DgpruneError(
-            f"{what}: {type(dataset).__name__} can only be walked through, and images are read by position, several "
-            "times. Pass a data set with a length and positions, such as list(dataset), which stays in memory."
+            f"{what}: {type(dataset).__name__} cannot be read by position, and images are, several times. "
+            "Pass a data set with a length and positions, such as list(dataset), which stays in memory."
         )
     if len(dataset) == 0:  # type: ignore[arg-type]
         raise DgpruneError(f"{what}: the data set is empty.")

@@ -86,6 +86,8 @@ def listed_names(names: Sequence[str]) -> str:
 def _as_array(name: str, labels: Any) -> Any:
     if isinstance(labels, Tensor):
         return labels.detach().cpu().numpy()
+    if isinstance(labels, set | frozenset | str | bytes):
+        raise DgpruneError(f"domain {name!r}: labels must be a list or an array in the images' order; got {labels!r}.")
     try:
         values = np.asarray(labels if hasattr(labels, "__array__") else list(labels))
         if values.dtype == object and all(isinstance(v, int | float | np.number | np.ndarray | Tensor) for v in values):

@@ -33,7 +33,7 @@ def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.dtype == object):
         items = [pixels_of_item(item, what=f"{what}: image {number}") for number, item in enumerate(images)]
         return stacked(items, what=what) if items else torch.empty(0, 3, 1, 1)
-    pixels = _as_tensor(images, what=what)
+    pixels = _as_tensor(images, what=f"{what}: images")
     if pixels.ndim != 4:
         raise DgpruneError(
             f"{what}: images must have four axes (N, C, H, W); got shape {tuple(pixels.shape)}. "
@@ -174,6 +174,8 @@ def _as_tensor(images: Any, *, what: str) -> Tensor:
             raise DgpruneError(f"{what} must be dense real numbers; got {images.dtype}, {images.layout}.")
         once = tuple(slice(0, 1) if step == 0 else slice(None) for step in images.stride())
         return images.detach()[once].clone().expand(images.shape)
+    if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):
+        raise DgpruneError(f"{what} must have no masked pixels; fill them: images.filled(0).")
     try:
         array = np.array(images)
         if array.dtype == object:
@@ -222,5 +224,5 @@ def _scaled(pixels: Tensor, *, what: str, many: bool = False) -> Tensor:
     whole = "" if pixels.is_floating_point() else f" and whole numbers be uint8 or uint16, not {pixels.dtype}"
     raise DgpruneError(
         f"{what}: float images must lie in [0, 1]{whole}; got {low:.3g} to {high:.3g}. Divide by 255, or pass uint8; "
-        "normalisation belongs into the network."
+        "leave normalisation to the network: dg.Study(normalise=(mean, std))."
     )
