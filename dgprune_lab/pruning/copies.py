@@ -14,6 +14,7 @@ from ..core import BATCHNORM, CONV, TRANSPOSED, is_depthwise
 
 _TABLES = frozenset({"_parameters", "_buffers", "_modules"})
 _HOOKS = frozenset(name for name, value in nn.Module().__dict__.items() if "hooks" in name and isinstance(value, dict))
+_SIZES = ("channels", "num_channels", "num_features")  # attributes that name the first axis of a layer's tensors
 _ATOMS = frozenset({bool, int, float, str, type(None), tuple})
 _CONTAINERS = frozenset({list, dict, set, OrderedDict, defaultdict, deque})
 
@@ -119,7 +120,7 @@ class _Copier:
         }
         twin.__dict__.update(state)
         if state["_parameters"] or state["_buffers"]:
-            _follow_sizes(twin)
+            _follow_sizes(twin, module)
         return twin
 
     def _own(self, value: Any) -> Any:
@@ -142,7 +143,7 @@ class _Copier:
         return None if old is None else self._tensors[id(old)]
 
 
-def _follow_sizes(module: nn.Module) -> None:
+def _follow_sizes(module: nn.Module, original: nn.Module) -> None:
     """Set a layer's sizes to those of its tensors, in its `__dict__`: an assignment would take torch's slow path."""
     own = module.__dict__
     if isinstance(module, CONV):
@@ -160,3 +161,12 @@ def _follow_sizes(module: nn.Module) -> None:
         own.update(num_features=module.num_features if tensor is None else tensor.shape[0])
     elif isinstance(module, nn.PReLU):
         own.update(num_parameters=module.weight.numel())
+    else:  # a layer of one's own, and torch's InstanceNorm
+        tensors = zip(_tensors_of(original), _tensors_of(module), strict=True)
+        sizes = {old.shape[0]: new.shape[0] for old, new in tensors if old.ndim and old.shape[0] != new.shape[0]}
+        own.update({name: sizes[own[name]] for name in _SIZES if own.get(name) in sizes})
+
+
+def _tensors_of(module: nn.Module) -> list[Tensor]:
+    """The parameters and buffers of a layer itself."""
+    return [tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None]

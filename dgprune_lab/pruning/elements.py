@@ -8,6 +8,7 @@ axes as its tensor and size 1 along those on which it does not vary, so the outp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,6 +50,22 @@ def compact(ids: Tensor) -> Tensor:
             if ids.stride(axis) == 0 or bool((ids == first).all()):
                 ids = first
     return ids
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from tensors_of(part)
+    elif isinstance(value, dict):
+        yield from tensors_of(list(value.values()))
+
+
+def positions(x: Tensor, *, spatial: int) -> int:
+    """Return the number of positions of a map: the product of its last `spatial` axes."""
+    return math.prod(x.shape[-spatial:]) if spatial else 1
 
 
 class Elements:

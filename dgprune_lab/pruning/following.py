@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import FlopCounterMode
 
-from .elements import Elements, Marks
+from .elements import Elements, Marks, tensors_of
+from .operations import follow
 
 _MARKS = "_dgprune_marks"
 _NONE = Marks()
@@ -26,6 +26,7 @@ class Followed(TorchDispatchMode):
         elements: the ids, and what ties them.
         producers: convolution, linear or normalisation layer -> the ids of its output, in the order of execution.
         mixing: those that are neither depthwise nor normalisation, each with "conv" or "linear".
+        opaque: convolution that computes its weights -> its number of filters, and why they cannot be cut.
         consumers: layer -> the ids at its input axis.
         reads: layer -> which layers wrote what it reads.
         uses: weight -> at how many positions per image it is applied.
@@ -40,6 +41,7 @@ class Followed(TorchDispatchMode):
         self.model = model
         self.producers: dict[str, Tensor] = {}
         self.mixing: dict[str, str] = {}
+        self.opaque: dict[str, tuple[int, str]] = {}
         self.consumers: dict[str, Tensor] = {}
         self.reads: dict[str, list[Marks]] = defaultdict(list)
         self.uses: dict[str, int] = defaultdict(int)
@@ -49,14 +51,13 @@ class Followed(TorchDispatchMode):
         self._stack: list[tuple[str, nn.Module]] = [("", model)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from .operations import follow  # the rules know this class
-
         output = func(*args, **(kwargs or {}))
         given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | (kwargs or {})
         tensors = [tensor for value in given.values() for tensor in tensors_of(value)]
         self.used.update(self.elements.names[id(t)] for t in tensors if id(t) in self.elements.names)
         if any(self.marks(tensor).labels for tensor in tensors):
-            follow(self, func, given=given, output=output)
+            with _disable_current_modes():
+                follow(self, func, given=given, output=output)
         return output
 
     def marks(self, tensor: Tensor | None) -> Marks:
@@ -69,6 +70,16 @@ class Followed(TorchDispatchMode):
         """Note what is known of a tensor; of a parameter everything is known."""
         if id(tensor) not in self.elements.names:
             setattr(tensor, _MARKS, marks)
+
+    @property
+    def name(self) -> str:
+        """The name of the innermost module that is being called."""
+        return self._stack[-1][0]
+
+    @property
+    def module(self) -> nn.Module:
+        """The innermost module that is being called."""
+        return self._stack[-1][1]
 
     def where(self) -> str:
         """Return the layer in which the pass is, with its class."""
@@ -113,17 +124,6 @@ def _left(stack: list[Any]) -> None:
     stack.pop()
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from tensors_of(part)
-    elif isinstance(value, dict):
-        yield from tensors_of(list(value.values()))
-
-
 @contextmanager
 def _no_fast_path() -> Iterator[None]:
     """Run Torch's transformer layers by their single operations, as in training."""
@@ -133,8 +133,3 @@ def _no_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def positions(x: Tensor, *, spatial: int) -> int:
-    """Return the number of positions of a map: the product of its last `spatial` axes."""
-    return math.prod(x.shape[-spatial:]) if spatial else 1

@@ -6,9 +6,9 @@ The components are those of the dependency graph of Fang et al., "DepGraph: Towa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from ..core import DgpruneError, FilterGraph, FilterGroup, Member
 from .copies import shared_copy
 from .following import Followed
 from .tracing import Layers, refuse_unused, refuse_wrappers, run_order
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
@@ -92,7 +94,21 @@ class _Reader:
         for ids, reason in elements.fixed:
             for group in self._group[ids].unique().tolist():
                 self._reasons.setdefault(group, reason)
+        spans = {key: torch.arange(start, start + size) for key, (start, size) in elements.starts.items()}
+        self._axes = self._by_group(spans)
+        self._producers, self._consumers = self._by_group(followed.producers), self._by_group(followed.consumers)
         self._ends = set(self._group[followed.outputs[followed.outputs > 0]].tolist())
+
+    def _by_group(self, spans: Mapping[Key, Tensor]) -> dict[int, dict[Key, Tensor]]:
+        """Group -> what holds filters of it, each with their positions."""
+        found: dict[int, dict[Key, Tensor]] = defaultdict(dict)
+        for key, ids in spans.items():
+            groups = torch.where(ids > 0, self._group[ids], -1)
+            numbers = groups.unique().tolist()
+            for number in numbers:
+                whole = len(numbers) == 1
+                found[number][key] = torch.arange(len(ids)) if whole else (groups == number).nonzero().flatten()
+        return found
 
     def _outputs(self) -> dict[str, Tensor]:
         """The ids of the outputs of each convolution and linear layer that is not depthwise."""
@@ -107,7 +123,8 @@ class _Reader:
         layers: dict[int, list[str]] = defaultdict(list)
         for name, ids in self._outputs().items():
             layers[int(self._group[ids[0]])].append(name)
-        groups, refused, total = [], {}, 0
+        refused = {name: reason for name, (_, reason) in self._followed.opaque.items()}
+        groups, total = [], sum(count for count, _ in self._followed.opaque.values())
         for number, names in layers.items():
             names = sorted(names, key=lambda name: self._ran.order.get(name, len(self._ran.order)))
             filters = torch.cat([self._followed.producers[name] for name in names])
@@ -134,10 +151,8 @@ class _Reader:
         count = len(units)
         if count > 1 and int(units.max()) == 0:
             raise DgpruneError(f"{self._tying(number)} ties all {count} filters together")
-        consumers = self._consumers(number, numbers)
-        producers = tuple(
-            layer for layer, ids in self._followed.producers.items() if bool((self._group[ids] == number).any())
-        )
+        consumers = self._inputs(number, numbers)
+        producers = tuple(self._producers[number])
         for layer in (*producers, *consumers):
             if layer not in self._ran.order:
                 raise DgpruneError(f"the weight of {layer} is used by a function, not by calling that layer")
@@ -175,23 +190,19 @@ class _Reader:
         ties = self._followed.elements.ties()
         return next((layer for ids, layer in ties if bool((self._group[ids] == number).any())), "an operation")
 
-    def _consumers(self, number: int, numbers: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        found = {}
-        for layer, ids in self._followed.consumers.items():
-            places = ((self._group[ids] == number) & (ids > 0)).nonzero().flatten()
-            if len(places):
-                found[layer] = (places, numbers[ids[places]])
+    def _inputs(self, number: int, numbers: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The consumers in the order of execution, with positions on their input axis and the filters there."""
+        ids = self._followed.consumers
+        found = {layer: (at, numbers[ids[layer][at]]) for layer, at in self._consumers[number].items()}
         last = len(self._ran.order)
         return dict(sorted(found.items(), key=lambda item: self._ran.order.get(item[0], last)))
 
     def _members(self, number: int, numbers: Tensor) -> Iterator[Member]:
         """Every axis of a tensor that holds filters of the group."""
         elements = self._followed.elements
-        for (tensor, axis), (start, size) in elements.starts.items():
-            places = (self._group[start : start + size] == number).nonzero().flatten()
-            if len(places):
-                filters, side = numbers[start + places], elements.sides.get((tensor, axis), "out")
-                yield Member(tensor=tensor, axis=axis, side=side, positions=places, filters=filters)
+        for (tensor, axis), at in self._axes[number].items():
+            filters, side = numbers[elements.starts[tensor, axis][0] + at], elements.sides.get((tensor, axis), "out")
+            yield Member(tensor=tensor, axis=axis, side=side, positions=at, filters=filters)
 
     def _flow(
         self, consumers: Iterable[str], producers: tuple[str, ...]

@@ -1,24 +1,26 @@
-"""What layers with weights do to channels: convolutions, products with a matrix, normalisation; and their shuffles."""
+"""What convolutions and normalisations do to channels, and what shuffles them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .elements import Marks, varying
-from .following import Followed, positions
+from .elements import Marks, positions, varying
+
+if TYPE_CHECKING:
+    from .following import Followed
 
 
-def _along(marks: Marks, axis: int) -> Tensor | None:
+def along(marks: Marks, axis: int) -> Tensor | None:
     """The label that varies along one axis alone, as a vector."""
     return next((label.flatten() for label in marks.labels if varying(label) == (axis,)), None)
 
 
-def _channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
+def channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
     """(C,) ids at an axis of a map; where they differ from place to place, what meets at one position is tied."""
     for label in trace.marks(x).labels:
         if axis in varying(label):
@@ -28,7 +30,7 @@ def _channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
     return None
 
 
-def _placed(ids: Tensor | None, *, axis: int, ndim: int) -> tuple[Tensor, ...]:
+def placed(ids: Tensor | None, *, axis: int, ndim: int) -> tuple[Tensor, ...]:
     """A vector of ids as the label of a map."""
     return () if ids is None else (ids.view([-1 if k == axis else 1 for k in range(ndim)]),)
 
@@ -39,16 +41,21 @@ def _convolution(trace: Followed, given: dict[str, Any], output: Tensor, name: s
     _fix_neighbours(trace, x)
     depthwise = groups > 1 and groups == x.shape[1] == weight.shape[0]
     if depthwise and not marks.labels:  # one kernel for all channels, as many as there are
-        labels = _placed(_channels(trace, x, axis=1), axis=1, ndim=output.ndim)
+        labels = placed(channels(trace, x, axis=1), axis=1, ndim=output.ndim)
         trace.mark(output, replace(trace.marks(x), labels=labels))
         return
     if marks.source is None or any(len(varying(label)) > 1 for label in marks.labels):
+        what = (
+            "computes its weights in each pass from other tensors (as dynamic convolutions do, and layers prepared for "
+            "quantisation, which are to be prepared after pruning), so its filters cannot be cut"
+        )
         for tensor in (x, weight):
-            trace.fix(tensor, "is a convolution whose weights are computed from feature maps")
+            trace.fix(tensor, what)
+        trace.opaque.setdefault(trace.name, (output.shape[1], f"{trace.where()} {what}"))
         return
     layer = trace.layer(marks.source)
     axis = 1 if given["transposed"] else 0
-    produced, inputs = _along(marks, axis), _channels(trace, x, axis=1)
+    produced, inputs = along(marks, axis), channels(trace, x, axis=1)
     trace.uses[marks.source] += positions(x if given["transposed"] else output, spatial=x.ndim - 2) * len(x)
     if depthwise:
         _join_input(trace, x, inputs, produced)
@@ -58,8 +65,8 @@ def _convolution(trace: Followed, given: dict[str, Any], output: Tensor, name: s
         wrote = _mixed(trace, layer, kind="conv", inputs=inputs, given=given)
     if produced is not None:
         trace.producers.setdefault(layer, produced)
-        _join_vectors(trace, produced, [given["bias"]], reason=f"{layer} adds it")
-    trace.mark(output, replace(wrote, labels=_placed(produced, axis=1, ndim=output.ndim)))
+        join_vectors(trace, produced, [given["bias"]], reason=f"{layer} adds it")
+    trace.mark(output, replace(wrote, labels=placed(produced, axis=1, ndim=output.ndim)))
 
 
 def _fix_neighbours(trace: Followed, x: Tensor) -> None:
@@ -81,7 +88,7 @@ def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, giv
     weight, groups, transposed = given["weight"], given["groups"], given["transposed"]
     marks = trace.marks(weight)
     rows, columns = (1, 0) if transposed else (0, 1)
-    produced, consumed = _along(marks, rows), _along(marks, columns)
+    produced, consumed = along(marks, rows), along(marks, columns)
     trace.mixing.setdefault(layer, kind)
     if inputs is not None:
         trace.consumers.setdefault(layer, inputs)
@@ -97,11 +104,11 @@ def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, giv
                 parts = ids.view(groups, -1)
                 trace.elements.join(parts[:1], parts, reason=reason, tie=where)
         inputs = None if inputs is None else inputs[: len(inputs) // groups]
-    _consume(trace, marks.source, columns, inputs, consumed)
+    consume(trace, marks.source, columns, inputs, consumed)
     return Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
 
 
-def _consume(trace: Followed, source: str | None, axis: int, inputs: Tensor | None, consumed: Tensor | None) -> None:
+def consume(trace: Followed, source: str | None, axis: int, inputs: Tensor | None, consumed: Tensor | None) -> None:
     """The input axis of a weight holds the filters that arrive there; what arrives without an id is not cut."""
     if source is not None and consumed is not None:
         trace.elements.sides[source, axis] = "in"
@@ -110,51 +117,18 @@ def _consume(trace: Followed, source: str | None, axis: int, inputs: Tensor | No
         trace.elements.join(inputs[both], consumed[both], reason="")
 
 
-def _join_vectors(trace: Followed, ids: Tensor, vectors: list[Tensor | None], *, reason: str) -> None:
+def join_vectors(trace: Followed, ids: Tensor, vectors: list[Tensor | None], *, reason: str) -> None:
     for vector in vectors:
         own = None if vector is None else next(iter(trace.marks(vector).labels), None)
         if own is not None:
             trace.elements.join(ids, own.flatten(), reason=reason)
 
 
-def _addmm(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """A linear layer, whose weight comes transposed: (in, out)."""
-    x, weight = given.get("mat1", given["self"]), given["mat2"]
-    marks = trace.marks(weight)
-    plain = marks.source is not None and trace.marks(x).source is None
-    if not plain or any(len(varying(label)) > 1 for label in marks.labels):
-        for tensor in (x, weight):
-            trace.fix(tensor, "multiplies feature maps with one another (attention), which mixes their channels")
-        return
-    assert marks.source is not None
-    layer = trace.layer(marks.source)
-    produced, consumed, inputs = _along(marks, 1), _along(marks, 0), _channels(trace, x, axis=1)
-    trace.mixing.setdefault(layer, "linear")
-    trace.uses[marks.source] += len(x)
-    trace.reads[layer].append(trace.marks(x))
-    if inputs is not None:
-        trace.consumers.setdefault(layer, inputs)
-    stored = _stored_axis(trace, marks.source, weight.shape[0])
-    _consume(trace, marks.source, stored, inputs, consumed)
-    if produced is not None:
-        trace.producers.setdefault(layer, produced)
-        _join_vectors(trace, produced, [given["self"]] if name == "addmm" else [], reason=f"{layer} adds it")
-    rows = tuple(label for label in trace.marks(x).labels if varying(label) == (0,))
-    wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
-    trace.mark(output, replace(wrote, labels=(*rows, *_placed(produced, axis=1, ndim=2))))
-
-
-def _stored_axis(trace: Followed, source: str, inputs: int) -> int:
-    """The axis of a linear weight, as stored, that is its input."""
-    axes = [axis for axis in (1, 0) if trace.elements.starts.get((source, axis), (0, 0))[1] == inputs]
-    return axes[0] if axes else 1
-
-
 def _batch_norm(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
     """One scale and shift per channel; with the statistics of the batch, over all other axes."""
     x = given.get("input", given.get("self"))
     vectors = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
-    marks, inputs = trace.marks(x), _channels(trace, x, axis=1)
+    marks, inputs = trace.marks(x), channels(trace, x, axis=1)
     if given.get("training", given.get("running_mean") is None):
         for label in marks.labels:
             if 1 not in varying(label):
@@ -174,7 +148,7 @@ def _batch_norm(trace: Followed, given: dict[str, Any], output: Any, name: str) 
         ends = frozenset({layer})
     rest = tuple(label for label in marks.labels if 1 not in varying(label))
     result = output[0] if isinstance(output, (tuple, list)) else output
-    trace.mark(result, replace(marks, ends=ends, labels=(*_placed(inputs, axis=1, ndim=x.ndim), *rest)))
+    trace.mark(result, replace(marks, ends=ends, labels=(*placed(inputs, axis=1, ndim=x.ndim), *rest)))
 
 
 def _norm(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
@@ -187,7 +161,7 @@ def _norm(trace: Followed, given: dict[str, Any], output: Any, name: str) -> Non
 def _interleaved(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
     """Pixel shuffle and its inverses: blocks of channels become places, or places become channels."""
     x = given["self"]
-    ids, axis = _channels(trace, x, axis=x.ndim - 3), x.ndim - 3
+    ids, axis = channels(trace, x, axis=x.ndim - 3), x.ndim - 3
     if ids is None:
         return
     block = max(len(ids), output.shape[axis]) // min(len(ids), output.shape[axis])
@@ -197,22 +171,22 @@ def _interleaved(trace: Followed, given: dict[str, Any], output: Tensor, name: s
         new = parts[:, 0]
     else:
         new = ids.repeat_interleave(block)
-    trace.mark(output, replace(trace.marks(x), labels=_placed(new, axis=axis, ndim=output.ndim)))
+    trace.mark(output, replace(trace.marks(x), labels=placed(new, axis=axis, ndim=output.ndim)))
 
 
 def _unfold(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
-    ids = _channels(trace, given["self"], axis=1)
+    ids = channels(trace, given["self"], axis=1)
     if ids is not None:
         new = ids.repeat_interleave(output.shape[1] // len(ids))
-        trace.mark(output, replace(trace.marks(given["self"]), labels=_placed(new, axis=1, ndim=3)))
+        trace.mark(output, replace(trace.marks(given["self"]), labels=placed(new, axis=1, ndim=3)))
 
 
 def _channel_shuffle(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
-    ids = _channels(trace, given["self"], axis=1)
+    ids = channels(trace, given["self"], axis=1)
     if ids is not None:
         parts = ids.view(given["groups"], -1)
         trace.elements.join(parts[:1], parts, reason=f"{trace.where()} shuffles it", tie=trace.where())
-        labels = _placed(parts.t().flatten(), axis=1, ndim=output.ndim)
+        labels = placed(parts.t().flatten(), axis=1, ndim=output.ndim)
         trace.mark(output, replace(trace.marks(given["self"]), labels=labels))
 
 
@@ -231,8 +205,6 @@ def _glu(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> N
 
 LAYERS: dict[str, Callable[..., None]] = {
     "convolution": _convolution,
-    "addmm": _addmm,
-    "mm": _addmm,
     **dict.fromkeys(
         ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_native_batch_norm_legit"), _batch_norm
     ),

@@ -1,8 +1,8 @@
 """What each operation does to the channels of its tensors.
 
 Most operations act on each element (their operands' channels are the same filters) or move elements (labels move with
-them). Convolutions, products with a matrix and normalisations begin or end filters; see `layers`. What is not known
-here fixes the channels that enter it.
+them). Convolutions and normalisations begin or end filters (`layers`); means and matrix products sum over axes
+(`sums`). What is not known here fixes the channels that enter it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .elements import Marks, compact, varying
-from .following import Followed, tensors_of
+from .elements import Marks, compact, tensors_of, varying
 from .layers import LAYERS
+from .sums import MIXES, RECURRENT, SUMS
+
+if TYPE_CHECKING:
+    from .following import Followed
 
 _MOST = 2**25  # elements of a map whose labels are moved one by one
 _POINTWISE = frozenset(
@@ -40,19 +43,21 @@ def follow(trace: Followed, func: Any, *, given: dict[str, Any], output: Any) ->
     # An operation in place that changes the shape has lost the shape it began with.
     if rule is None or (name.endswith("_") and rule in (_moved, _reshaped)):
         _unknown(trace, name, given=given)
-    else:
+        return
+    try:
         rule(trace, given, output, name)
+    except Exception:  # a use of the operation that its rule does not know: what enters it is refused
+        _unknown(trace, name, given=given)
 
 
 def _rule(name: str, func: Any) -> Callable[..., None] | None:
     base = name.removesuffix("_").removesuffix("_copy") if name != "copy_" else "copy"
-    if base in LAYERS:
-        return LAYERS[base]
-    if base in _RULES:
-        return _RULES[base]
+    for rules in (LAYERS, SUMS, _RULES):
+        if base in rules:
+            return rules[base]
     if base in _MOVES:
         return lambda trace, given, output, name: _moved(trace, func, given=given, output=output)
-    if torch.Tag.pointwise in func.tags or base in _POINTWISE or "fake_quant" in base:
+    if torch.Tag.pointwise in func.tags or base in _POINTWISE:
         return _pointwise
     return _spatial if _SPATIAL.match(base) else None
 
@@ -60,10 +65,10 @@ def _rule(name: str, func: Any) -> Callable[..., None] | None:
 def _unknown(trace: Followed, name: str, *, given: dict[str, Any]) -> None:
     """Fix all that enters an operation that is not followed."""
     what = f"applies {name}, which is not known to keep channels apart"
-    if "attention" in name or name in ("bmm", "baddbmm"):
-        what = "multiplies feature maps with one another (attention), which mixes their channels"
+    if "attention" in name or name == "baddbmm":
+        what = MIXES
     elif "rnn" in name or "lstm" in name or "gru" in name:
-        what = "is a recurrent layer, whose inputs cannot be cut"
+        what = RECURRENT
     elif name in ("index", "index_select", "gather", "scatter", "index_put", "index_put_"):
         what = "picks channels by their number"
     for value in given.values():
@@ -239,44 +244,6 @@ def _concatenated(trace: Followed, given: dict[str, Any], output: Tensor, name: 
     trace.mark(output, Marks(labels=tuple(found.values()), ends=ends, feeds=feeds))
 
 
-def _reduced(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
-    """A sum over channels ends them; a mean or a maximum over channels depends on their number."""
-    x = given["self"]
-    axes = given.get("dim", given.get("axis"))
-    axes = list(range(x.ndim)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else list(axes)
-    reduced = {axis % x.ndim for axis in axes} if x.ndim else set()
-    labels = []
-    for label in trace.marks(x).labels:
-        over = reduced & set(varying(label))
-        if over and over == set(varying(label)):
-            if name != "sum":
-                what = f"takes the {name} over channels, which depends on their number"
-                trace.elements.fix(label, f"{trace.where()} {what}")
-            continue
-        kept = label
-        for axis in over:
-            kept = kept.narrow(axis, 0, 1)
-        trace.elements.join(kept, label, reason="", tie="" if name == "sum" else trace.where())
-        labels.append(kept if given.get("keepdim") else _without(kept, reduced))
-    for result in tensors_of(output):
-        trace.mark(result, replace(trace.marks(x), labels=tuple(labels)))
-
-
-def _without(label: Tensor, axes: set[int]) -> Tensor:
-    return label.reshape([size for axis, size in enumerate(label.shape) if axis not in axes])
-
-
-def _softmax(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
-    x, axis, labels = given["self"], given["dim"] % given["self"].ndim, []
-    for label in trace.marks(x).labels:
-        if varying(label) == (axis,):
-            trace.elements.fix(label, f"{trace.where()} takes a softmax over channels")
-            continue
-        trace.elements.join(label.narrow(axis, 0, 1), label, reason="", tie=trace.where())
-        labels.append(label)
-    trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
-
-
 def _spatial(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
     """Pooling, resizing, padding of the last axes."""
     x = given.get("self", given.get("input"))
@@ -297,7 +264,4 @@ _RULES: dict[str, Callable[..., None]] = {
     "constant_pad_nd": _padded,
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unbind"), _split),
     **dict.fromkeys(("cat", "stack"), _concatenated),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "prod", "logsumexp"), _reduced),
-    **dict.fromkeys(("std", "var", "var_mean", "linalg_vector_norm"), _reduced),
-    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _softmax),
 }

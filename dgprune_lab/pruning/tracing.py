@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ..core import DgpruneError
 
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _WRAPPER_NAMES = ("OptimizedModule", "FullyShardedDataParallel")
 
 

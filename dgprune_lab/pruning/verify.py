@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -19,6 +21,7 @@ from .surgery import pruned_view, zeroed
 from .tracing import refuse_wrappers, run_order
 
 _TOLERANCE = 1e-3
+_SECONDS = 12.0  # of this thread's computing time
 
 
 @public
@@ -47,7 +50,10 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     if not graph.groups:
         reasons = list(dict.fromkeys(f"{name}: {reason}" for name, reason in graph.refused.items()))
         why = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
-        more = "" if layers == "all" else " Hidden units of linear layers can be pruned with layers='all'."
+        hidden = sum(isinstance(module, nn.Linear) for module in model.modules()) > 1
+        more = (
+            "" if layers == "all" or not hidden else " Hidden units of linear layers can be pruned with layers='all'."
+        )
         raise DgpruneError(
             f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{more}"
         )
@@ -77,9 +83,9 @@ class _Trial:
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, example: Tensor) -> None:
         self._graph = graph
-        self._twin = _random_twin(model).eval()
+        self._raised_in = ""
         kind = torch.float64 if _dtype(model) == torch.float64 else torch.float32
-        self._twin = self._twin.to(kind)  # in 16 bits rounding alone is 1 %
+        self._twin = _in_type(_random_twin(model), kind).eval()  # in 16 bits rounding alone is 1 %
         images = torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
         self._images = images.to(example.device, kind)
         with torch.no_grad():
@@ -93,39 +99,78 @@ class _Trial:
     def failing(self, groups: tuple[FilterGroup, ...]) -> dict[str, str]:
         """Return which of these groups fail, by name, with the reason; the others pass together."""
         bad: dict[str, str] = {}
-        left = groups
+        left, deadline = groups, time.thread_time() + _SECONDS
         while left and (why := self.failure(left)) is not None:
+            if time.thread_time() > deadline:
+                reason = f"it is not proven within {_SECONDS:.0f} s that it can be removed, as layers around it cannot"
+                return {**bad, **{group.name: f"{reason}: {why}" for group in left}}
             found = self._one_failing(left)
             bad[found.name] = why if len(left) == 1 else self.failure((found,)) or why
             left = tuple(group for group in left if group is not found)
         return bad
 
     def _one_failing(self, groups: tuple[FilterGroup, ...]) -> FilterGroup:
-        """One group of these, which fail together, without which they might pass: by halving."""
+        """One group of these, which fail together, without which they might pass: near the failure, then by halving."""
+        for near in self._near(groups):
+            if self.failure(near) is not None:
+                groups = near
+                break
         while len(groups) > 1:
             first, second = groups[: len(groups) // 2], groups[len(groups) // 2 :]
             groups = second if self.failure(first) is None else first
         return groups[0]
 
+    def _near(self, groups: tuple[FilterGroup, ...]) -> Iterator[tuple[FilterGroup, ...]]:
+        """The groups of the layers in which the last trial raised, innermost first."""
+        seen = len(groups)
+        parts = self._raised_in.split(".") if self._raised_in else []
+        for depth in range(len(parts), 0, -1):
+            outer = ".".join(parts[:depth])
+            near = tuple(
+                group
+                for group in groups
+                if any(f"{layer}.".startswith(f"{outer}.") for layer in (*group.producers, *group.consumers))
+            )
+            if near and len(near) < seen:
+                yield near
+
     def failure(self, groups: tuple[FilterGroup, ...]) -> str | None:
         """Why removing half of these groups is not the same as masking them; None if it is."""
-        mask = _half(self._graph, groups)
+        mask, self._raised_in = _half(self._graph, groups), ""
         with torch.no_grad(), full_precision(self._images):
+            copy = pruned_view(self._twin, mask)
             try:
-                small = pruned_view(self._twin, mask)(self._images)
+                small = copy(self._images)
             except Exception as error:
+                self._raised_in = _layer_of(error, copy)
                 return (
                     "removing its filters breaks the network's own code "
                     f"({_line_of(error)}: {(str(error).splitlines() or [''])[0]}); numbers of channels that are "
                     "written out there, as in split((8, 8), 1), must be computed from the tensor"
                 )
-            zero = zeroed(self._twin, mask)(self._images)
-        if small.shape != self._shape:
-            return "removing its filters changes the number of outputs"
-        difference = float((small - zero).abs().max()) / self._spread
+            if small.shape != self._shape:
+                return "removing its filters changes the number of outputs"
+            difference = float((small - zeroed(self._twin, mask)(self._images)).abs().max()) / self._spread
+            if not difference <= _TOLERANCE:  # rounding, where layer after layer makes the values larger?
+                twin, images = _in_type(self._twin, torch.float64), self._images.double()
+                small, zero = pruned_view(twin, mask)(images), zeroed(twin, mask)(images)
+                difference = float((small - zero).abs().max()) / self._spread
         if difference <= _TOLERANCE:
             return None
         return f"removed and masked differ by {difference:.1%} of the standard deviation of the logits"
+
+
+def _in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy whose numbers have this type."""
+    return rebuild(model, lambda _, tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor.clone())
+
+
+def _layer_of(error: Exception, model: nn.Module) -> str:
+    """The innermost layer whose code an error passed through."""
+    names = {module: name for name, module in model.named_modules()}
+    frames = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    inside = [names[owner] for owner in frames if isinstance(owner, nn.Module) and owner in names]
+    return inside[-1] if inside else ""
 
 
 def _line_of(error: Exception) -> str:

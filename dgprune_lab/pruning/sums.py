@@ -1,0 +1,116 @@
+"""What sums over axes do to channels: means, softmax, and products with matrices, as in linear layers and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from .elements import Marks, tensors_of, varying
+from .layers import along, channels, consume, join_vectors, placed
+
+if TYPE_CHECKING:
+    from .following import Followed
+
+MIXES = "multiplies feature maps with one another (attention), which mixes their channels"
+
+RECURRENT = "is a recurrent layer, whose input cannot be cut; the layers before the one that feeds it can be pruned"
+
+
+def _reduced(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
+    """A sum over channels ends them; a mean or a maximum over channels depends on their number."""
+    x = given["self"]
+    axes = given.get("dim", given.get("axis"))
+    axes = list(range(x.ndim)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else list(axes)
+    reduced = {axis % x.ndim for axis in axes} if x.ndim else set()
+    labels = []
+    for label in trace.marks(x).labels:
+        over = reduced & set(varying(label))
+        if over and over == set(varying(label)):
+            if name != "sum":
+                what = f"takes the {name} over channels, which depends on their number"
+                trace.elements.fix(label, f"{trace.where()} {what}")
+            continue
+        kept = label
+        for axis in over:
+            kept = kept.narrow(axis, 0, 1)
+        trace.elements.join(kept, label, reason="", tie="" if name == "sum" else trace.where())
+        labels.append(kept if given.get("keepdim") else _without(kept, reduced))
+    for result in tensors_of(output):
+        trace.mark(result, replace(trace.marks(x), labels=tuple(labels)))
+
+
+def _without(label: Tensor, axes: set[int]) -> Tensor:
+    return label.reshape([size for axis, size in enumerate(label.shape) if axis not in axes])
+
+
+def _softmax(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+    x, axis, labels = given["self"], given["dim"] % given["self"].ndim, []
+    for label in trace.marks(x).labels:
+        if varying(label) == (axis,):
+            trace.elements.fix(label, f"{trace.where()} takes a softmax over channels")
+            continue
+        trace.elements.join(label.narrow(axis, 0, 1), label, reason="", tie=trace.where())
+        labels.append(label)
+    trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
+
+
+def _addmm(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+    """A linear layer, whose weight comes transposed: (in, out)."""
+    x, weight = given.get("mat1", given["self"]), given["mat2"]
+    marks = trace.marks(weight)
+    plain = marks.source is not None and trace.marks(x).source is None
+    if not plain or any(len(varying(label)) > 1 for label in marks.labels):
+        for tensor in (x, weight):
+            trace.fix(tensor, MIXES)
+        return
+    if isinstance(trace.module, nn.RNNBase):
+        trace.fix(x, RECURRENT)
+        return
+    assert marks.source is not None
+    layer = trace.layer(marks.source)
+    produced, consumed, inputs = along(marks, 1), along(marks, 0), channels(trace, x, axis=1)
+    trace.mixing.setdefault(layer, "linear")
+    trace.uses[marks.source] += len(x)
+    trace.reads[layer].append(trace.marks(x))
+    if inputs is not None:
+        trace.consumers.setdefault(layer, inputs)
+    stored = _stored_axis(trace, marks.source, weight.shape[0])
+    consume(trace, marks.source, stored, inputs, consumed)
+    if produced is not None:
+        trace.producers.setdefault(layer, produced)
+        join_vectors(trace, produced, [given["self"]] if name == "addmm" else [], reason=f"{layer} adds it")
+    rows = tuple(label for label in trace.marks(x).labels if varying(label) == (0,))
+    wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
+    trace.mark(output, replace(wrote, labels=(*rows, *placed(produced, axis=1, ndim=2))))
+
+
+def _stored_axis(trace: Followed, source: str, inputs: int) -> int:
+    """The axis of a linear weight, as stored, that is its input."""
+    axes = [axis for axis in (1, 0) if trace.elements.starts.get((source, axis), (0, 0))[1] == inputs]
+    return axes[0] if axes else 1
+
+
+def _bmm(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+    """A product of feature maps keeps the channels apart that it does not sum over."""
+    kept = []
+    for tensor, summed in ((given["self"], 2), (given["mat2"], 1)):
+        for label in trace.marks(tensor).labels:
+            if summed in varying(label):
+                trace.elements.fix(label, f"{trace.where()} {MIXES}")
+            else:
+                kept.append((label, trace.marks(tensor)))
+    ends, feeds = (frozenset().union(*(getattr(marks, what) for _, marks in kept)) for what in ("ends", "feeds"))
+    labels = {varying(label): label for label, _ in kept}
+    trace.mark(output, Marks(labels=tuple(labels.values()), ends=ends, feeds=feeds))
+
+
+SUMS: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "prod", "logsumexp"), _reduced),
+    **dict.fromkeys(("std", "var", "var_mean", "linalg_vector_norm"), _reduced),
+    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _softmax),
+    **dict.fromkeys(("addmm", "mm"), _addmm),
+    "bmm": _bmm,
+}
