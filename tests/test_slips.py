@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 import warnings
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from material import fingerprint
-from slips import GRAPH, L1, NET, STUDY, A, B, D, Slip, slips
+from slips import GRAPH, L1, NET, STUDY, A, B, Slip, slips
 
 import dgprune_lab as dg
 
@@ -49,66 +50,80 @@ def test_a_slip_is_answered_in_words_and_changes_nothing(slip: Slip) -> None:
     assert state() == before
 
 
-# What people plainly mean, and the call that it stands for.
+# What people plainly mean, and the call that it stands for; a checker of types would refuse the first.
+loose: Any = dg
+rows: Any = A.rows
 TAKEN: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-    "one source": (lambda: dg.Study(NET, sources=A).key, lambda: dg.Study(NET, sources=[A]).key),
+    "one source": (lambda: loose.Study(NET, sources=A).key, lambda: loose.Study(NET, sources=[A]).key),
     "a dict of domains": (
-        lambda: dg.Study(NET, sources={"a": A, "b": B}).key,
-        lambda: dg.Study(NET, sources=[A, B]).key,
+        lambda: loose.Study(NET, sources={"a": A, "b": B}).key,
+        lambda: loose.Study(NET, sources=[A, B]).key,
     ),
     "a generator of domains": (
-        lambda: dg.Study(NET, sources=(d for d in (A, B))).key,
-        lambda: dg.Study(NET, sources=[A, B]).key,
+        lambda: loose.Study(NET, sources=(d for d in (A, B))).key,
+        lambda: loose.Study(NET, sources=[A, B]).key,
     ),
-    "no target": (lambda: dg.Study(NET, sources=[A], targets=None).targets, lambda: ()),
+    "no target": (lambda: loose.Study(NET, sources=[A], targets=None).targets, lambda: ()),
     "device": (lambda: STUDY.on("cpu").device, lambda: torch.device("cpu")),
     "one scorer, one ratio": (
-        lambda: dg.sweep(STUDY, scorers="l1", ratios=0.5),
-        lambda: dg.sweep(STUDY, scorers=["l1"], ratios=[0.5]),
+        lambda: loose.sweep(STUDY, scorers="l1", ratios=0.5),
+        lambda: loose.sweep(STUDY, scorers=["l1"], ratios=[0.5]),
     ),
     "a tuple, an array": (
-        lambda: dg.sweep(STUDY, scorers=("l1",), ratios=np.array([0.25, 0.5], dtype=np.float64)),
-        lambda: dg.sweep(STUDY, scorers=["l1"], ratios=[0.25, 0.5]),
+        lambda: loose.sweep(STUDY, scorers=("l1",), ratios=np.array([0.25, 0.5], dtype=np.float64)),
+        lambda: loose.sweep(STUDY, scorers=["l1"], ratios=[0.25, 0.5]),
     ),
     "a series, a scorer object": (
-        lambda: D.drop(STUDY, scorers=dg.SCORERS["l1"], ratios=pd.Series([0.5])),
-        lambda: D.drop(STUDY, scorers=["l1"], ratios=[0.5]),
+        lambda: loose.diagnostics.drop(STUDY, scorers=loose.SCORERS["l1"], ratios=pd.Series([0.5])),
+        lambda: loose.diagnostics.drop(STUDY, scorers=["l1"], ratios=[0.5]),
     ),
     "numbers of numpy": (
-        lambda: dg.sweep(STUDY, scorers=["random"], ratios=[np.float64(0.5)], seeds=np.int64(2), images=np.int32(9)),
-        lambda: dg.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=2, images=9),
+        lambda: loose.sweep(STUDY, scorers=["random"], ratios=[np.float64(0.5)], seeds=np.int64(2), images=np.int32(9)),
+        lambda: loose.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=2, images=9),
     ),
     "seeds of an array": (
-        lambda: dg.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=np.array([3, 4])),
-        lambda: dg.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=[3, 4]),
+        lambda: loose.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=np.array([3, 4])),
+        lambda: loose.sweep(STUDY, scorers=["random"], ratios=[0.5], seeds=[3, 4]),
     ),
     "a tensor for a ratio": (
-        lambda: dg.allocate(L1, ratio=torch.tensor(0.5)).key,
-        lambda: dg.allocate(L1, ratio=0.5).key,
+        lambda: loose.allocate(L1, ratio=torch.tensor(0.5)).key,
+        lambda: loose.allocate(L1, ratio=0.5).key,
     ),
-    "1e1 images": (lambda: len(A.rows("report", 1e1)), lambda: 10),
-    "one layer": (lambda: D.sensitivity(STUDY, layers="0"), lambda: D.sensitivity(STUDY, layers=["0"])),
-    "one filter": (lambda: D.mean_map(STUDY, layer="0", filters=1), lambda: D.mean_map(STUDY, layer="0", filters=[1])),
-    "one study": (lambda: D.l2_norm(STUDY), lambda: D.l2_norm([STUDY])),
-    "a dict of studies": (lambda: D.l2_norm({"first": STUDY}), lambda: D.l2_norm([STUDY])),
+    "1e1 images": (lambda: len(rows("report", 1e1)), lambda: 10),
+    "one layer": (
+        lambda: loose.diagnostics.sensitivity(STUDY, layers="0"),
+        lambda: loose.diagnostics.sensitivity(STUDY, layers=["0"]),
+    ),
+    "one filter": (
+        lambda: loose.diagnostics.mean_map(STUDY, layer="0", filters=1),
+        lambda: loose.diagnostics.mean_map(STUDY, layer="0", filters=[1]),
+    ),
+    "one study": (lambda: loose.diagnostics.l2_norm(STUDY), lambda: loose.diagnostics.l2_norm([STUDY])),
+    "a dict of studies": (
+        lambda: loose.diagnostics.l2_norm({"first": STUDY}),
+        lambda: loose.diagnostics.l2_norm([STUDY]),
+    ),
     "domains of a dict": (
-        lambda: dg.measure(NET, {"a": A, "b": B}, latency=False),
-        lambda: dg.measure(NET, [A, B], latency=False),
+        lambda: loose.measure(NET, {"a": A, "b": B}, latency=False),
+        lambda: loose.measure(NET, [A, B], latency=False),
     ),
-    "images of numpy": (lambda: dg.read_groups(NET, A.images[:1].numpy()).names, lambda: GRAPH.names),
+    "images of numpy": (lambda: loose.read_groups(NET, A.images[:1].numpy()).names, lambda: GRAPH.names),
     "one filter by hand": (
-        lambda: dg.Mask.by_hand(GRAPH, removed={"0": 2}).key,
-        lambda: dg.Mask.by_hand(GRAPH, removed={"0": [2]}).key,
+        lambda: loose.Mask.by_hand(GRAPH, removed={"0": 2}).key,
+        lambda: loose.Mask.by_hand(GRAPH, removed={"0": [2]}).key,
     ),
     "options": (
-        lambda: dg.TrainingOptions(epochs=np.int64(3), lr=1, schedule="steps", milestones=[1, 2]),
-        lambda: dg.TrainingOptions(epochs=3, lr=1.0, schedule="steps", milestones=(1, 2)),
+        lambda: loose.TrainingOptions(epochs=np.int64(3), lr=1, schedule="steps", milestones=[1, 2]),
+        lambda: loose.TrainingOptions(epochs=3, lr=1.0, schedule="steps", milestones=(1, 2)),
     ),
     "a schedule of lists": (
-        lambda: dg.PruneSchedule({"0": [1, 3, 1, 0.5]}).to_json(),
-        lambda: dg.PruneSchedule({"0": (1, 3, 1, 0.5)}).to_json(),
+        lambda: loose.PruneSchedule({"0": [1, 3, 1, 0.5]}).to_json(),
+        lambda: loose.PruneSchedule({"0": (1, 3, 1, 0.5)}).to_json(),
     ),
-    "the whole menu": (lambda: list(D.data_access(STUDY, dg.SCORERS).scorer), lambda: list(dg.SCORERS)),
+    "the whole menu": (
+        lambda: list(loose.diagnostics.data_access(STUDY, loose.SCORERS).scorer),
+        lambda: list(loose.SCORERS),
+    ),
 }
 
 
@@ -119,3 +134,26 @@ def test_what_is_plainly_meant_is_taken(case: str) -> None:
         pd.testing.assert_frame_equal(given, meant)
     else:
         assert given == meant
+
+
+def test_a_slip_at_the_controls_of_an_explorer_is_answered_in_words() -> None:
+    explorer = dg.Explorer(STUDY, panels=[])
+    before = dict(explorer.view)
+    wrong: dict[str, tuple[Any, ...]] = {"ratio": ("x", 1.0, None, True), "scope": ("layers",), "budget": (None,)}
+    wrong |= {"batchnorm": ("yes",), "rato": (0.5,)}
+    try:
+        for name, values in wrong.items():
+            for value in values:
+                with pytest.raises(dg.DgpruneError, match=name):
+                    explorer.choose(**{name: value})
+        assert dict(explorer.view) == before
+    finally:
+        explorer.close()
+
+
+def test_a_refused_explorer_prints_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ({"ratio": "x"}, {"scorer": "l11"}, {"rato": 0.5}, {"panels": [3]}):
+        with pytest.raises(dg.DgpruneError):
+            dg.Explorer(STUDY, **options)  # type: ignore[arg-type]
+        gc.collect()
+    assert capsys.readouterr().err == ""

@@ -22,6 +22,7 @@ _CLASSES = {
     "Module": ("a network (nn.Module)", "networks (nn.Module)"),
     "DataFrame": ("a table (DataFrame)", "tables (DataFrame)"),
     "Tensor": ("a tensor", "tensors"),
+    "Connections": ("a GC-Net", "GC-Nets"),
     "Callable": ("a function", "functions"),
     "Dataset": ("a data set (torch Dataset)", "data sets"),
     "Generator": ("a generator", "generators"),
@@ -101,7 +102,7 @@ class Choice(Kind):
     def __init__(self, options: tuple[Any, ...]) -> None:
         self.options = options
         listed = ", ".join(map(repr, options))
-        self.words, self.plural = (f"one of {listed}" if len(options) > 1 else listed), f"items out of {listed}"
+        self.words, self.plural = (f"one of {listed}" if len(options) > 1 else listed), f"names out of {listed}"
 
     def take(self, value: Any) -> Any:
         if isinstance(value, str | int | bool) and value in self.options:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import overload
 
 import numpy as np
@@ -65,7 +66,7 @@ def checked_ratio(ratio: float) -> float:
     Raises:
         DgpruneError: the value is no number in [0, 1).
     """
-    value = float(ratio)
+    value = float(ratio) if isinstance(ratio, Real) and not isinstance(ratio, bool) else math.nan
     if not (math.isfinite(value) and 0 <= value < 1):
         raise DgpruneError(f"ratio must lie in [0, 1): the share removed, so 0.5 is half; got {ratio!r}.")
     return value

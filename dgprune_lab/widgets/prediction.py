@@ -1,4 +1,4 @@
-"""A prediction before the measured answer is revealed."""
+"""A widget that asks for a prediction before the measured answer is revealed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import ipywidgets
 
-from ..core import DgpruneError, public
+from ..core import DgpruneError, public, unknown
 
 
 @public
 class Prediction(ipywidgets.VBox):
-    """A question with options; the prediction is locked by a button and stays in this notebook.
+    """A question with options; a button locks the prediction, which stays in this notebook.
 
     Attributes:
         question: the question, as plain text.
@@ -38,11 +38,13 @@ class Prediction(ipywidgets.VBox):
 
     @guess.setter
     def guess(self, option: str | None) -> None:
+        if option is not None and option not in self.options:
+            raise unknown("option", option, self.options)
         self._choices.value = option
 
     @property
     def locked(self) -> bool:
-        """Whether it can no longer be changed."""
+        """Whether the prediction can no longer be changed."""
         return self._choices.disabled
 
     @property
@@ -51,7 +53,7 @@ class Prediction(ipywidgets.VBox):
         return self._text.value
 
     def lock(self) -> None:
-        """Lock the prediction; without one, do nothing, so that Run All is not blocked."""
+        """Lock the prediction; do nothing if there is none, so that Run All is not blocked."""
         if self.guess is not None:
             self._choices.disabled = self._lock.disabled = True
             self._text.value = "Locked."
@@ -61,7 +63,7 @@ class Prediction(ipywidgets.VBox):
 
         Args:
             answer: one of the options.
-            because: the numbers behind it.
+            because: the numbers that support the answer.
 
         Raises:
             DgpruneError: an answer that is not an option.

@@ -11,7 +11,7 @@ import torch
 import traitlets
 
 from ...charts import drop, svg
-from ...core import BatchNorm, Budget, DgpruneError, Mask, NotNegative, Ratio, Scope, Scores, public
+from ...core import BatchNorm, Budget, DgpruneError, Mask, NotNegative, Ratio, Scope, Scores, public, unknown
 from ...scorers import Scorer
 from ...study import Study
 from ..page import static as assets
@@ -33,7 +33,7 @@ _PICTURE_SECONDS = 0.6
 
 
 class _Control:
-    """An attribute that reads the present view; setting it moves the controls."""
+    """An attribute that reads the current view; setting it moves the controls."""
 
     def __init__(self, doc: str) -> None:
         self.__doc__ = doc
@@ -53,21 +53,21 @@ class Explorer(CommWidget):
     """A slider over the ratio, live on the kernel: accuracy on each domain, filters kept, size and cost.
 
     The page follows the slider by itself; the kernel measures in one background thread, the newest request first, so
-    other cells run meanwhile. At rest every number equals `dg.measure` of the pruned network on all images. The
-    attributes ratio, scorer, scope, budget and batchnorm hold the present view; setting one moves the controls.
+    other cells can run at the same time. At rest every number equals `dg.measure` of the pruned network on all images.
+    The attributes ratio, scorer, scope, budget and batchnorm hold the current view; setting one moves the controls.
 
     Args:
         study: the network and its domains.
         scorer: a name, your own Scorer, or Scores; added to the menu.
         ratio: the initial ratio.
         scope, budget: see `dg.allocate`.
-        batchnorm: "recalibrate" (the default where there is BatchNorm) or "as_is".
+        batchnorm: "recalibrate" (the default if the network has BatchNorm) or "as_is".
         scorers: your own scorers, for the menu.
-        panels: offered below the charts; the built-in ones where None.
-        device: where the evaluation runs; the study's own where None.
+        panels: panels offered below the charts; None for the built-in ones.
+        device: where the evaluation runs; None for the study's device.
 
     Raises:
-        DgpruneError: a ratio outside [0, 1), an unknown scorer, scope or budget.
+        DgpruneError: a ratio outside [0, 1), an unknown scorer, scope or budget; two of your scorers of one name.
     """
 
     _esm = assets.module()
@@ -132,22 +132,22 @@ class Explorer(CommWidget):
 
     @property
     def mask(self) -> Mask:
-        """The filters that are kept in the present view."""
+        """The mask of the current view: which filters stay."""
         return self._session.measurements.mask(self.view)
 
     @property
     def evaluations(self) -> dict[str, int]:
-        """Number of networks evaluated so far: requested, and to fill curves."""
+        """Number of networks evaluated so far, by reason: on request, and to fill the curves."""
         return dict(self._session.measurements.evaluations)
 
     @property
     def table(self) -> pd.DataFrame:
-        """The present view as a tidy table: accuracy and its change per domain on all images, size and cost.
+        """The current view as a tidy table: accuracy and its change per domain on all images, size and cost.
 
         Waits until the view is measured, however long that takes; Ctrl-C ends the waiting.
 
         Raises:
-            DgpruneError: it cannot be measured.
+            DgpruneError: the view cannot be measured.
         """
         self.wait(timeout=threading.TIMEOUT_MAX)
         frame = self._session.measurements.exact(self.view)
@@ -160,8 +160,11 @@ class Explorer(CommWidget):
         """Set several controls at once, by the names of the attributes.
 
         Raises:
-            DgpruneError: a value that does not exist.
+            DgpruneError: a value that a control does not offer.
         """
+        for name in changes:
+            if name not in CONTROLS:
+                raise unknown("control", name, CONTROLS)
         measurements = self._session.measurements
         if not isinstance(changes.get("scorer", ""), str):
             changes["scorer"] = measurements.admit(changes["scorer"])
@@ -170,30 +173,30 @@ class Explorer(CommWidget):
         self.choice = dict(measurements.checked({**self.view, **changes}))
 
     def wait(self, *, timeout: NotNegative = 60.0, curves: bool = False) -> bool:
-        """Wait until the present view (and, if asked, its curves) is measured; return False on a timeout."""
+        """Wait until the current view (and with `curves`, its curves) is measured; return False on a timeout."""
         jobs = ("exact", "curves", "latency") if curves else ("exact",)
         return self._session.worker.wait(*jobs, timeout=timeout)
 
     def wait_idle(self, timeout: NotNegative = 60.0) -> bool:
-        """Wait until nothing is left to do, for the view, its curves and the open panel; return False on a timeout."""
+        """Wait until view, curves and the open panel are all computed; return False on a timeout."""
         return self._session.worker.wait(timeout=timeout)
 
     def code(self) -> str:
-        """Return a cell that rebuilds this view, with versions and the hash of the data."""
+        """Return the code of a cell that rebuilds the current view, with versions and the hash of the data."""
         return as_code(self.study, self.view, scorer=self._session.item)
 
     def pin(self) -> None:
-        """Keep the present view for comparison; at most three, and only once it is measured."""
+        """Pin the current view for comparison: at most three views, and only if the view is measured."""
         self._session.pin()
 
     def close(self) -> None:
-        """End the thread and remove the widget; what was measured stays readable in Python."""
+        """End the thread and remove the widget; results stay readable in Python."""
         if "_session" in vars(self):  # not where the constructor has refused an argument
             self._session.close()
         super().close()
 
     def handle_message(self, content: Mapping[str, Any]) -> None:
-        """Act on a message of the page: a button, an option of the scorer, or something in a panel."""
+        """Act on a message of the page: a button, an option of the scorer, or a choice in a panel."""
         kind, session = content.get("type"), self._session
         item = session.item
         if kind in MESSAGES:
@@ -219,14 +222,17 @@ class Explorer(CommWidget):
                 session.failed(error)
 
     def views_changed(self, before: int, now: int) -> None:
-        """Do no work while no page shows the explorer: its cell ran again, or a tab was closed."""
+        """Pause the work while no page shows the explorer, because its cell ran again or a tab was closed."""
         if before and not now:
             self._session.pause()
         elif now and not before and not self._session.worker.has("exact"):
             self._session.measure(ack=self._number())
 
     def still(self) -> str:
-        """Return sentence and chart D for a notebook without a kernel; waits a moment for the first numbers."""
+        """Return the sentence and the chart of accuracy changes as HTML, for a notebook without a kernel.
+
+        Waits briefly for the first numbers.
+        """
         self.wait(timeout=_PICTURE_SECONDS)
         frame = self._session.measurements.exact(self.view)
         if frame is None:
