@@ -28,7 +28,7 @@ _JOIN = "\N{NO-BREAK SPACE}"
 
 
 def against(frame: pd.DataFrame, *, width: int) -> alt.VConcatChart | None:
-    """Return a plot per scorer of a table of `diagnostics.sensitivity`, each line `width` pixels wide; None without."""
+    """Return a plot per scorer in a table of `diagnostics.sensitivity`, `width` pixels per line; None without any."""
     rows = against_rows(frame)
     if not rows:
         return None
