@@ -71,7 +71,7 @@ def measure_frame(
 
 
 def _domain_rows(after: Outcomes, full: Outcomes) -> list[Row]:
-    """Accuracy and its change with intervals; without labels, agreement with the full network."""
+    """The rows of a domain: accuracy and its change with intervals; without labels, agreement with the full network."""
     shared = {"images": len(after), "interval": "images", "unit": "share"}
     change = accuracy_change(after, full)
     if after.correct is None or change is None:

@@ -177,7 +177,7 @@ def mask_without(study: Study, data: Attributions, *, layer: str, filter: int) -
 
 
 def heading(cell: Mapping[str, Any]) -> Row:
-    """Return the card's title, from the map's cell: "conv3, filter 17: contributes more on b (d = 0.8, 0.6 to 1.1)"."""
+    """Return the card's title from a map's cell: "conv3, filter 17: contributes more on b (d = 0.8, 0.6 to 1.1)"."""
     size = cell["size"].replace(" (", ", ").rstrip(")")
     return _text(f"{cell['group']}, filter {cell['filter']}: {cell['says']} (d = {size})", x=0, y=8, style="name")
 

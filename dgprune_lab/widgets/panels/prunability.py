@@ -1,4 +1,4 @@
-"""The panel "Prunability": the training loss against the weights kept, and the smallest share that suffices."""
+"""The panel "Prunability": the training loss against the share of weights kept, and the smallest sufficient share."""
 
 from __future__ import annotations
 
