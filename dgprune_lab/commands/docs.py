@@ -18,10 +18,10 @@ MODULES = ("data", "models", "scorers", "training.presets", "diagnostics", "char
 
 
 def write_docs(folder: str | Path) -> Path:
-    """Write the reference of everything public as HTML pages that need no network, and return the first page.
+    """Write the reference of all public names as HTML pages that need no network, and return the first page's path.
 
     Raises:
-        DgpruneError: pdoc is not installed, or nothing can be written in the folder.
+        DgpruneError: pdoc is not installed, or the folder cannot be written to.
     """
     if importlib.util.find_spec("pdoc") is None:
         raise DgpruneError(
@@ -45,7 +45,7 @@ def write_docs(folder: str | Path) -> Path:
 
 
 def _page(module: ModuleType) -> Any:
-    """Return pdoc's view of a module: the names in its `__all__`, and of the scorers those on the menu too."""
+    """Return pdoc's view of a module: the names in its `__all__`, and for `scorers` those in the menu too."""
     from pdoc import doc
 
     page = doc.Module(module)

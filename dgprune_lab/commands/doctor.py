@@ -23,7 +23,7 @@ SHOWN = ("torch", "torchvision", "torch-pruning", "jupyterlab", "altair", "anywi
 
 @dataclass(frozen=True)
 class Lack:
-    """Something missing, the command or action that fixes it, and whether the lab needs it."""
+    """Something that is missing: what, the command or action that fixes it, and whether the lab needs it."""
 
     what: str
     fix: str
@@ -32,7 +32,7 @@ class Lack:
 
 @dataclass(frozen=True)
 class Examination:
-    """The result: ready or not, the screen, and one line to read out."""
+    """The result of an examination: whether all is ready, the screen of text, and one line to read out."""
 
     ready: bool
     screen: str
@@ -71,7 +71,7 @@ def requirements(needs: Iterable[str] | None = None) -> list[Lack]:
     """Return the requirements that this environment lacks or does not meet.
 
     Args:
-        needs: such as "torch>=2.6"; by default those of the installed package.
+        needs: requirements such as "torch>=2.6"; by default those of the installed package.
     """
     if needs is None:
         try:
@@ -88,7 +88,7 @@ def requirements(needs: Iterable[str] | None = None) -> list[Lack]:
 
 
 def matching(load: Callable[[str], object] = importlib.import_module) -> list[Lack]:
-    """Return what is wrong if torch and torchvision cannot be imported together, as of builds that do not match."""
+    """Return what is wrong if torch and torchvision cannot be imported together, because their builds do not match."""
     for name in ("torch", "torchvision"):
         try:
             load(name)
@@ -109,7 +109,7 @@ def notebooks() -> list[Lack]:
 
 
 def browser() -> list[Lack]:
-    """Return what the browser tests lack; nothing else needs it."""
+    """Return what is missing for the browser tests; nothing else needs it."""
     lacks = []
     if chromium() is None:
         lacks.append(Lack("chromium, for the browser tests", "apt-get install -y chromium", needed=False))
@@ -119,13 +119,13 @@ def browser() -> list[Lack]:
 
 
 def chromium() -> str | None:
-    """Return the path of the system's Chromium, if there is one."""
+    """Return the path of the system's Chromium, or None."""
     usual = Path("/usr/bin/chromium")
     return str(usual) if usual.exists() else shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def data_sets() -> str:
-    """Return where every data set beyond the built-in ones is, or how to get it."""
+    """Return a text on where every data set besides the built-in ones is, or how to get it."""
     from ..data import available
 
     return "\n".join(
@@ -149,7 +149,7 @@ def _version_rows() -> list[tuple[str, str]]:
 
 
 def _data_rows() -> list[tuple[str, str]]:
-    """Return the built-in data, then what DGPRUNE_DATA adds."""
+    """Return the lines on the built-in data, then those on the data that DGPRUNE_DATA adds."""
     from ..data import available  # here, so that a broken torchvision is reported by `matching`
 
     folder, sets = os.environ.get("DGPRUNE_DATA"), available()
@@ -166,7 +166,7 @@ def _data_rows() -> list[tuple[str, str]]:
 
 
 def _installed(name: str) -> str | None:
-    """Return the installed version of a distribution."""
+    """Return the installed version of a distribution, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -174,5 +174,5 @@ def _installed(name: str) -> str | None:
 
 
 def _shortened(text: str) -> str:
-    """Return at most one screen line."""
+    """Return a text shortened to at most one line of the screen."""
     return text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."

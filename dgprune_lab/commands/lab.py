@@ -1,4 +1,4 @@
-"""`dgprune-lab lab`: JupyterLab on the notebooks, on this machine only, with its token, started and ended cleanly."""
+"""`dgprune-lab lab`: JupyterLab on the notebooks, for this machine only, with a token, started and ended cleanly."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def serve(
     """Copy the notebooks to a folder, run JupyterLab on them until it ends, and return its exit code.
 
     Args:
-        workdir: the folder; by default `default_workdir()`.
-        port: on this machine; by default the first free one from 8888.
-        browser: open a browser on the first notebook.
-        reset: a notebook to restore as shipped.
+        workdir: the folder for the notebooks; by default `default_workdir()`.
+        port: port on this machine; by default the first free one from 8888.
+        browser: whether to open a browser on the first notebook.
+        reset: name of a notebook to restore as shipped.
 
     Raises:
         DgpruneError: the port is in use, the folder cannot be written, or there is no such notebook.
@@ -52,7 +52,7 @@ def serve(
 
 
 def default_workdir() -> Path:
-    """Return the folder `dgprune-lab` under the current one, or the current one where it holds our notebooks."""
+    """Return the folder `dgprune-lab` under the current folder, or the current folder if it holds our notebooks."""
     return Path.cwd() if Path(RECORD).exists() else Path.cwd() / "dgprune-lab"
 
 
@@ -60,7 +60,7 @@ def free_port(port: int | None = None) -> int:
     """Return the given port if it is free, or the first free one from 8888.
 
     Raises:
-        DgpruneError: it is in use or no port, or none is free.
+        DgpruneError: the given port is in use or not a port number, or no port is free.
     """
     if port is None:
         candidates = range(FIRST_PORT, FIRST_PORT + 100)
@@ -79,7 +79,7 @@ def free_port(port: int | None = None) -> int:
 
 
 def command(folder: Path, *, port: int, browser: bool) -> list[str]:
-    """Return JupyterLab's command line: this machine and port only, with a token, without network requests."""
+    """Return JupyterLab's command line: it serves only this machine and port, with a token, and makes no requests."""
     arguments = [
         sys.executable,
         "-m",

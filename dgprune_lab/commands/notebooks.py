@@ -1,7 +1,7 @@
 """The notebooks' working folder: the shipped notebooks are copied to it, and an edited one is never overwritten.
 
-A small file beside them, `.dgprune_lab.json`, records what was copied. A notebook counts as edited when its cells'
-sources differ from that: running and saving it, which fills in outputs, is no edit.
+A small file beside them, `.dgprune_lab.json`, records what was copied. A notebook counts as edited if the sources of
+its cells differ from the copied ones: running and saving it, which fills in outputs, is no edit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Record = dict[str, dict[str, str | None]]
 
 @dataclass(frozen=True)
 class Action:
-    """What happened to one notebook: its file name, the kind of action, and a sentence about it."""
+    """What was done with one notebook: its file name, the kind of action, and a sentence about it."""
 
     notebook: str
     kind: Kind
@@ -37,7 +37,7 @@ def shipped() -> dict[str, Traversable]:
     """Return the shipped notebooks by file name, in reading order.
 
     Raises:
-        DgpruneError: the installation has none.
+        DgpruneError: the installation has no notebooks.
     """
     package = files("dgprune_lab")
     for folder in (package.joinpath("notebooks"), package.joinpath("..", "notebooks")):  # a wheel; a source checkout
@@ -53,17 +53,17 @@ def update_folder(
 ) -> list[Action]:
     """Copy the notebooks to a folder, and return what was done with each.
 
-    A missing one is added. An unedited one is updated when the package has a newer one; an edited one is kept. Only
-    cell sources count as edits, so outputs stay as long as there is nothing newer.
+    A missing notebook is added. An unedited one is updated if the package has a newer version; an edited one is kept.
+    Only changed cell sources count as edits, so outputs stay as long as there is no newer version.
 
     Args:
-        folder: made if it does not exist.
+        folder: the folder; it is made if it does not exist.
         reset: the name of one notebook ("00_start" or "00_start.ipynb") to restore as shipped; an edited one is kept
             beside it as `00_start.mine.ipynb`, the next as `00_start.mine2.ipynb`.
-        notebooks: by file name; the shipped ones where None.
+        notebooks: file name -> notebook; None for the shipped ones.
 
     Raises:
-        DgpruneError: no such notebook to reset, or the folder cannot be written.
+        DgpruneError: no notebook of the name `reset`, or a folder that cannot be written to.
     """
     notebooks = shipped() if notebooks is None else dict(notebooks)
     name_reset = None if reset is None else _file_name(reset, notebooks)
@@ -108,7 +108,7 @@ def _written(cell: Mapping[str, Any]) -> tuple[str, str, Any]:
 
 
 def _update(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Action:
-    """Add, update or keep one notebook."""
+    """Add, update or keep one notebook; return what was done."""
     name = path.name
     if not path.exists():
         write_file(path, fresh)
@@ -125,7 +125,7 @@ def _update(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Act
 
 
 def _reset(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Action:
-    """Restore the shipped notebook; an edited one is kept beside it."""
+    """Restore a notebook as shipped; an edited one is kept beside it. Return what was done."""
     aside = ""
     if path.exists():
         content = path.read_bytes()

@@ -1,6 +1,6 @@
 """`dgprune-lab recipe-search`: choose the demo's recipe again, from its sources alone, by training every candidate.
 
-The target is never loaded here. The rules stand in the constants and were fixed before the candidates were trained.
+The target is never loaded here. The rules use the constants below and were fixed before the candidates were trained.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ LEAST, MARGIN, DRAWS = 0.95, 0.20, 3
 _FIRST = (24, 32, 48, 64, 64), 0.005  # width and sparsity of the networks that rule 1 compares
 
 Candidate = tuple[tuple[int, ...], float]
-"""Widths and gamma_l1."""
+"""(widths, gamma_l1) of a candidate network."""
 
 
 def sources() -> list[Domain]:
-    """Return the domains that the demo is trained on: all that the choice uses."""
+    """Return the domains on which the demo is trained; the choice of the recipe uses no other data."""
     return [BUILTIN[name]() for name in RECIPES["digits"].sources]
 
 
@@ -46,7 +46,7 @@ def trained(*, share: float, widths: tuple[int, ...], gamma_l1: float) -> nn.Mod
 
 
 def on_copies(model: nn.Module) -> pd.DataFrame:
-    """Return what rule 1 uses: accuracy on inverted and on coloured copies of the sources' score splits."""
+    """Return the table for rule 1: accuracy on inverted and on coloured copies of the sources' score splits."""
     shifted = [SHIFTS[name](domain) for domain in sources() for name in COPIES]
     copies = [replace(domain, splits={"score": domain.rows("score")}) for domain in shifted]
     return measure(model, copies, split="score", latency=False).query("metric == 'accuracy'")
@@ -63,25 +63,25 @@ def when_halved(model: nn.Module) -> pd.DataFrame:
 
 
 def choose_share(tables: dict[float, pd.DataFrame]) -> float:
-    """Apply rule 1: the share whose mean accuracy over the copies is nearest to 60 %; of two, the smaller."""
+    """Apply rule 1: choose the share whose mean accuracy over the copies is nearest to 60 %; if two, the smaller."""
     return min(sorted(tables), key=lambda share: round(abs(tables[share].value.mean() - AIM), 9))
 
 
 def choose_network(tables: dict[Candidate, pd.DataFrame]) -> Candidate | None:
-    """Apply rule 2: the fewest multiply-accumulates (of two, less sparsity) among those that fit; None if none does."""
+    """Apply rule 2: choose the candidate that fits with the fewest MACs (if two, the smaller gamma_l1), or None."""
     fitting = [candidate for candidate, table in tables.items() if fits(table)]
     return min(fitting, key=lambda candidate: (full_macs(tables[candidate]), candidate[1]), default=None)
 
 
 def fits(table: pd.DataFrame) -> bool:
-    """Return whether both sources reach 95 % by BatchNorm scale and 20 points less at random, mean of 3 draws."""
+    """Return whether a candidate fits rule 2: see `search`."""
     accuracy = halved(table)
     margin = accuracy.bn_scale - accuracy.random
     return bool((accuracy.bn_scale >= LEAST - 1e-9).all() and (margin >= MARGIN - 1e-9).all())
 
 
 def halved(table: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracy at ratio 0.5: a row per domain, a column per scorer, the mean over its draws."""
+    """Return the accuracy at ratio 0.5, averaged over draws: a row per domain, a column per scorer."""
     accuracy = table.query("metric == 'accuracy' and ratio_requested == 0.5")
     return accuracy.pivot_table(index="domain", columns="scorer", values="value", sort=False)
 
@@ -100,7 +100,7 @@ def search() -> Iterator[str]:
     classifies both sources' score splits at 95 % or more, and with a random half (mean of 3 draws) 20 points worse.
 
     Returns:
-        Lines to print, as they become known: 14 trainings of about half a minute each.
+        The lines one by one, as soon as they are known; 14 networks are trained, about half a minute each.
 
     Source: ours.
     """

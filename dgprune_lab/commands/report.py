@@ -1,4 +1,4 @@
-"""`dgprune-lab report`: an explorer as one page that works without Jupyter and offline."""
+"""`dgprune-lab report`: an explorer as one HTML page that works offline and without Jupyter."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def write_report(
 
     Args:
         path: the file to write.
-        study: the demo where None.
-        scorers: those that cannot run on this network are left out.
-        progress: draw a tqdm bar.
+        study: the study to measure; None for the demo.
+        scorers: the scorers of the page; those that cannot run on this network are left out.
+        progress: whether to draw a tqdm bar.
 
     Returns:
         The path. The page has less than 5 MB and opens with no network and no kernel.
 
     Raises:
-        DgpruneError: the page cannot be written there, tried before anything is measured.
+        DgpruneError: a file that cannot be written (tried before anything is measured).
     """
     path = check_writable_file(path, argument="the page")
     study = study or demo()

@@ -1,4 +1,4 @@
-"""`dgprune-lab train NAME`: the recipes of the shipped networks, and the training that follows them."""
+"""`dgprune-lab train NAME`: the recipes of the shipped networks, and training by them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLOSE = 0.005
 
 @dataclass(frozen=True)
 class Relabelled:
-    """A first training on shuffled labels (by its seed) until the mean cross-entropy of an epoch is `until`."""
+    """A first phase of training, on labels shuffled by its seed, until an epoch's mean cross-entropy is `until`."""
 
     training: TrainingOptions
     until: float
@@ -31,20 +31,20 @@ class Relabelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A shipped network: the architecture, its training data and options, and the reasons.
+    """The recipe of a shipped network: its architecture, its training data and options, and the reasons.
 
     Attributes:
         builder: a name in `BUILDERS`.
-        sources: built-in domains whose train splits it is trained on.
-        targets: built-in domains not seen in training; the card gives their accuracy.
-        training: the options of the training; its seed is also that of the initial weights.
-        why: sentences for the card.
-        options: the builder's keywords, without seed, mean and std.
-        normalise: mean and std of the first module; of the sources' train splits where None.
-        selected_on: what the choice of the recipe has read, {"mnist/score": "labels"}; noted in the provenance.
-        until: the mean cross-entropy on all train splits (eval mode) at which the training ends, to half a percent; it
-            runs all its epochs where None.
-        first: a training on shuffled labels that comes before, if any.
+        sources: names of the built-in domains on whose train splits the network is trained.
+        targets: names of built-in domains not seen in training; the card gives the accuracy on them.
+        training: the options of training; their seed is also that of the initial weights.
+        why: sentences on the reasons, for the card.
+        options: the builder's keyword arguments, without seed, mean and std.
+        normalise: mean and std of the first module; None for those of the sources' train splits.
+        selected_on: what the choice of the recipe has read, {"mnist/score": "labels"}; the provenance records it.
+        until: the mean cross-entropy on all train splits (eval mode) at which training ends, to half a percent; None
+            trains for all epochs.
+        first: a first phase of training on shuffled labels, if any.
     """
 
     builder: str
@@ -60,7 +60,7 @@ class Recipe:
 
 
 def _one_of_a_pair(first: Relabelled | None, *why: str) -> Recipe:
-    """Return the recipe of one of two small LeNets with equal training loss; only `first` differs."""
+    """Return the recipe of one of two small LeNets with equal training loss; the two differ only in `first`."""
     return Recipe(
         builder="lenet",
         sources=("mnist", "uci_digits"),
@@ -177,8 +177,8 @@ def make(name: str, *, progress: bool = True, folder: str | Path = ".") -> Path:
         The path of the weights; `dg.load` reads both files from it.
 
     Raises:
-        DgpruneError: an unknown name; a folder in which nothing can be written, tried before the training; a training
-            that does not reach the loss of its recipe.
+        DgpruneError: an unknown name; a folder that cannot be written to (tried before training); a network that does
+            not reach the training loss of its recipe.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
@@ -199,14 +199,14 @@ def make(name: str, *, progress: bool = True, folder: str | Path = ".") -> Path:
 
 
 def untrained(recipe: Recipe, sources: Sequence[Domain], **options: Any) -> nn.Module:
-    """Return the initial network of a recipe; `options` replace some of the builder's keywords."""
+    """Return the initial network of a recipe; `options` override the builder's keyword arguments."""
     mean, std = source_statistics(sources) if recipe.normalise is None else ([value] * 3 for value in recipe.normalise)
     lists = {key: list(value) if isinstance(value, tuple) else value for key, value in recipe.options.items()}
     return build(recipe.builder, **{**lists, "mean": mean, "std": std, "seed": recipe.training.seed, **options})
 
 
 def shuffled(sources: Sequence[Domain], *, seed: int) -> list[Domain]:
-    """Return the domains with the labels of each train split permuted: class frequencies stay, nothing is to learn."""
+    """Return the domains with permuted labels in each train split: the class frequencies stay the same."""
     relabelled = []
     for number, source in enumerate(sources):
         assert source.labels is not None
@@ -247,7 +247,7 @@ def _run(events: Events, label: str | None, *, until: float | None, sources: Seq
 
 
 def accuracy_by_split(model: nn.Module, domains: Iterable[Domain]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return images, correct and accuracy (0 to 1) per labelled domain and split."""
+    """Return domain -> split -> {images, correct, accuracy (0 to 1)}, for domains with labels."""
     table: dict[str, dict[str, dict[str, float]]] = {}
     for domain in (domain for domain in domains if domain.labels is not None):
         for split in domain.splits:
@@ -268,7 +268,7 @@ def source_statistics(sources: Sequence[Domain]) -> tuple[list[float], list[floa
 
 
 def macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Return the multiply-accumulates of one image (C, H, W), by PyTorch's counter, which counts 2 for each."""
+    """Return the multiply-accumulates for one image (C, H, W): half of the count by PyTorch's counter."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, *shape))
     return counter.get_total_flops() // 2

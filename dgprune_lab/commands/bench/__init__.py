@@ -42,14 +42,14 @@ def main(*, json: Path | None = None, quick: bool = False, parts: Sequence[str] 
 
     Args:
         json: file for the rows as a list of {name, ours, peer, ratio, unit, repeats, device, aim, note}.
-        quick: small cases and few repeats, to check that it runs.
+        quick: use small cases and few repeats, only to check that the benchmarks run.
         parts: which of `PARTS` to run.
 
     Returns:
         The rows. `ours` and `peer` are medians in `unit`; `ratio` = peer / ours, so above 1 means ours is faster.
 
     Raises:
-        DgpruneError: a part that does not exist; a file that cannot be written, tried first.
+        DgpruneError: a part that does not exist; a file that cannot be written (tried before anything is timed).
     """
     for name in parts:
         if name not in PARTS:

@@ -1,4 +1,4 @@
-"""What only a browser can time: the slider's answer, and the notebook's cold start."""
+"""Timings that need a browser: the slider's response, and the notebook's cold start."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ _AIMS = {
 
 
 def browser_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Notebook cold start to its first chart; slider event to savings, to the first accuracy, to all images.
+    """Yield the times from a notebook's cold start to its first chart, and from a slider event to each response.
 
-    Only with the CPU, where the demo runs; skipped without Chromium or playwright.
+    The responses are the savings, the first accuracy, and the accuracy on all images. Only on the CPU, where the demo
+    runs; skipped without Chromium or playwright.
     """
     if device.type != "cpu":
         return
@@ -96,7 +97,7 @@ def _rows(lab: LabPage, *, repeats: int) -> Iterator[Row]:
 
 
 def _panels(lab: LabPage, *, seconds: float) -> Iterator[Row]:
-    """Every panel opened and at rest; meanwhile how smoothly the slider moves the points of one."""
+    """Yield the time until each panel is open and at rest, and how smoothly the slider moves the points of one."""
     for button in lab.page.locator(".dgx-more button:not([disabled])").all():
         button.click()
         lab.kernel("explorer.wait_idle(timeout=150)", timeout=180)
@@ -112,5 +113,5 @@ def _panels(lab: LabPage, *, seconds: float) -> Iterator[Row]:
 
 
 def _memory(lab: LabPage) -> float:
-    """Return the megabytes that the kernel holds."""
+    """Return the memory that the kernel uses, in megabytes."""
     return float(lab.kernel("import psutil; print(psutil.Process().memory_info().rss / 1e6)"))

@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser: starts, opens a notebook, runs it, and runs code in its kernel."""
+"""JupyterLab in a real browser: start it, open a notebook, run the notebook, and run code in its kernel."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class LabPage:
             return False
 
     def run_all(self, *, timeout: float = 180) -> None:
-        """Run every cell and wait for the last."""
+        """Run every cell and wait until the last one has run."""
         self.page.locator(".lm-MenuBar-item", has_text=re.compile("^Run$")).click()
         self.page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
         prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent)"
@@ -90,7 +90,7 @@ class LabPage:
         """Return the output of the code sent by `start`.
 
         Raises:
-            DgpruneError: it raised, or did not end in time.
+            DgpruneError: the code raised an exception, or did not end in time.
         """
         output, end = [], time.monotonic() + timeout
         while time.monotonic() < end:
@@ -137,10 +137,10 @@ Page = TypeVar("Page", bound=LabPage)
 
 @contextmanager
 def lab_page(folder: Path, *, kind: type[Page] = LabPage) -> Iterator[Page]:
-    """Run `dgprune-lab lab` in a folder and open an empty tab of headless Chromium on it, until the context ends.
+    """Within the context, run `dgprune-lab lab` in a folder and open an empty tab of headless Chromium on it.
 
     Raises:
-        DgpruneError: no Chromium, or the lab does not start.
+        DgpruneError: no Chromium, or a lab that does not start.
     """
     from playwright.sync_api import sync_playwright
 

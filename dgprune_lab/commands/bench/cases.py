@@ -1,4 +1,4 @@
-"""The networks, images and scores that both sides get."""
+"""The networks, images and scores on which both sides are timed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A network with its groups and an image of the size that it is used at."""
+    """A network with its filter groups, and an image of the size on which it is timed."""
 
     name: str
     model: nn.Module
@@ -27,12 +27,12 @@ class Case:
 
     @property
     def layers(self) -> dict[str, int]:
-        """Name and filters of every group."""
+        """Name of each group -> its number of filters."""
         return {group.name: group.filters for group in self.graph.groups}
 
 
 def network(name: str) -> nn.Module:
-    """Return a network with random weights (seed 0) in eval mode: "lenet" or a name of torchvision's."""
+    """Return a network with random weights (seed 0) in eval mode: "lenet", or a model of torchvision by its name."""
     if name == "lenet":
         return lenet(classes=CLASSES).eval()
     import torchvision
@@ -43,14 +43,14 @@ def network(name: str) -> nn.Module:
 
 
 def case(name: str, *, pixels: int, device: torch.device) -> Case:
-    """Return a network on a device, its groups read with one image of `pixels` x `pixels`."""
+    """Return a network on a device, with the groups read from one image of `pixels` x `pixels`."""
     example = torch.rand((1, 3, pixels, pixels), generator=generator("bench", name)).to(device)
     model = network(name).to(device)
     return Case(name=name, model=model, graph=read_groups(model, example), example=example)
 
 
 def random_scores(graph: FilterGraph, *, seed: int = 0) -> Scores:
-    """Return a random number per filter."""
+    """Return Scores of one random number per filter."""
     values = {
         group.name: torch.rand(group.filters, generator=generator("bench", seed, group.name), dtype=torch.float64)
         for group in graph.groups
@@ -59,6 +59,6 @@ def random_scores(graph: FilterGraph, *, seed: int = 0) -> Scores:
 
 
 def domains(pixels: int, names: Sequence[str] = ("mnist", "mnist_m")) -> tuple[Domain, ...]:
-    """Return built-in domains, padded to `pixels`, as ready float images for both sides."""
+    """Return built-in domains with images padded to `pixels` x `pixels` and converted to float, for both sides."""
     padded = [load(name).padded(pixels) for name in names]
     return tuple(replace(d, images=d.images.float() / 255) if d.images.dtype == torch.uint8 else d for d in padded)

@@ -1,4 +1,4 @@
-"""How long an import takes, each in a separate process."""
+"""Time of imports, each in a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATEMENTS = {
 
 
 def import_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """`import dgprune_lab`, alone and with a name that needs torch, against torch alone and with torchvision."""
+    """Time `import dgprune_lab`, alone and with a name that needs torch, against torch alone and with torchvision."""
     if device.type != "cpu":
         return
     repeats = 1 if quick else 5

@@ -1,4 +1,4 @@
-"""Attributions of all layers in one call against a call per layer; a tick of the two panels made of features."""
+"""Attributions of all layers in one call against one call per layer; ticks of panels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RATIOS = (0.12, 0.33, 0.47, 0.58, 0.66, 0.71, 0.83, 0.9, 0.21)
 
 
 def panel_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """ResNet-18, 2 x 500 images of 32 pixels; the ticks on the demo."""
+    """Time attributions on ResNet-18 with 2 x 500 images of 32 x 32 pixels, and ticks of panels on the demo."""
     name, pixels, images = ("lenet", 28, 40) if quick else ("resnet18", 32, 500)
     yield _attributions(name, pixels=pixels, images=images, repeats=1 if quick else 5, device=device)
     if device.type == "cpu" and not quick:
@@ -41,7 +41,7 @@ def panel_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
 
 def _first_map(rows: int) -> Row:
-    """A map where UMAP was never compiled: a fresh process each, with torch loaded and no compiled code cached."""
+    """Time a map before UMAP is compiled: in new processes with torch loaded and no compiled code in the cache."""
     data = f"numpy.random.default_rng(0).normal(size=({rows}, 64))"
     ours = f"from dgprune_lab.stats.umap_process import embed; embed({data})"
     plain = f"import umap; umap.UMAP(random_state=0).fit_transform({data})"
@@ -51,7 +51,7 @@ def _first_map(rows: int) -> Row:
 
 
 def _fresh(code: str) -> float:
-    """Return the seconds that code takes in a fresh Python that has loaded torch, with Numba's cache empty."""
+    """Return the seconds that code takes in a new Python process with torch loaded and Numba's cache empty."""
     timed = f"import time, numpy, torch; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
     with tempfile.TemporaryDirectory(prefix="dgprune-bench-") as cache:
         environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
@@ -93,7 +93,7 @@ def _attributions(name: str, *, pixels: int, images: int, repeats: int, device: 
 
 
 def _one_layer(model: torch.nn.Module, layer: str, *, domains: list[Domain], size: int, device: torch.device) -> Tensor:
-    """Return (N, channels) of one layer, over all images."""
+    """Return the attributions of one layer, (N, channels), over all images."""
     parts = []
     for domain in domains:
         for batch in domain.batches("score", size=size, device=device):
@@ -105,7 +105,7 @@ def _one_layer(model: torch.nn.Module, layer: str, *, domains: list[Domain], siz
 
 
 def _tick(panel: Any, study: Study, *, repeats: int, device: torch.device, background: bool) -> Row:
-    """Time ticks at ratios not shown before; with `background`, after the panel's background work."""
+    """Time ticks of a panel at ratios that it has not shown; with `background`, after its background work."""
     scores = study.score("l1")
     ratios = cycle(_RATIOS)
 

@@ -22,7 +22,7 @@ AWARE += ("gc_net", "taylor", "activation_l1", "apoz")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A network, the images of the one pass, and the counted turns of the pass and of all scorers."""
+    """A network, the number of images of the pass, and the timed repeats of the pass and of all scorers."""
 
     name: str
     pixels: int
@@ -38,14 +38,14 @@ QUICK = (Plan(name="lenet", pixels=28, images=60, repeats=(1, 1)),)
 
 
 def pass_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """LeNet and ResNet-18: what all domain-aware scorers need in one pass, and their scores from it."""
+    """Time on LeNet and ResNet-18 the one pass for all domain-aware scorers, and their scores from it."""
     for plan in QUICK if quick else FULL:
         yield _one_pass(plan, device)
         yield _shared(plan, device)
 
 
 def needs() -> list[Need]:
-    """Return what all domain-aware scorers together gather with their defaults."""
+    """Return the needs of all domain-aware scorers together, with their default options."""
     return sorted(set().union(*(SCORERS[name].gathered(SCORERS[name].settled({})) for name in AWARE)))
 
 

@@ -1,12 +1,12 @@
 """The peer: Torch-Pruning (Fang et al. 2023), as documented, and the fastest use of it that we found.
 
-Every function gets what ours gets: the same scores and the names of the layers to prune. Three ways to prune:
+Every function gets the same input as ours: the scores and the names of the layers to prune. Three ways to prune:
 
 - `prune_a_copy`: copy the network, build the graph of the copy, prune every group. A new network each time.
 - `Reused`: one copy and one graph; each call restores the full tensors by reference and prunes in place. Not
-  documented, but nothing in the library is faster for one jump; each call overwrites the network of the call before.
+  documented, but nothing in the library is faster for a single ratio; each call overwrites the previous network.
 - `Stepwise`: one copy and one graph per scorer, pruned a little further at every ratio, as its iterative pruning does.
-  Only for ascending ratios; each call overwrites the network of the call before.
+  Only for ascending ratios; each call overwrites the previous network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Accuracies = dict[tuple[int, float, int], float]
 
 
 def lowest(scores: Scored, ratio: float) -> dict[str, list[int]]:
-    """Return layer -> the filters with the lowest scores: the same share of every layer, at least one stays."""
+    """Return layer -> the filters with the lowest scores: the same share of every layer, but at least one stays."""
     counts = {name: min(math.floor(ratio * len(v) + 1e-9), len(v) - 1) for name, v in scores.items()}
     return {name: values.argsort(stable=True)[: counts[name]].tolist() for name, values in scores.items()}
 
@@ -42,21 +42,21 @@ def build_graph(model: nn.Module, example: Tensor) -> Any:
 
 
 def prune_groups(model: nn.Module, graph: Any, removed: Mapping[str, Sequence[int]]) -> None:
-    """Prune the group of every layer in place."""
+    """Remove the given filters of each layer, with their groups, in place."""
     for name, filters in removed.items():
         if filters:
             graph.get_pruning_group(model.get_submodule(name), tp.prune_conv_out_channels, list(filters)).prune()
 
 
 def prune_a_copy(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> nn.Module:
-    """Return a smaller network: copy, graph, prune."""
+    """Return a smaller network: copy it, build the copy's graph, prune."""
     twin = copy.deepcopy(model)
     prune_groups(twin, build_graph(twin, example), removed)
     return twin.eval()
 
 
 class Reused:
-    """One copy, one graph, pruned in place at each call after its full tensors were restored by reference."""
+    """One copy and one graph; each call restores the full tensors by reference and prunes in place."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.model = copy.deepcopy(model)
@@ -78,7 +78,7 @@ class Reused:
 
 
 class Stepwise:
-    """One copy, one graph, pruned further and further; filters keep their original numbers."""
+    """One copy and one graph, pruned further at each call; filters are named by their original indices."""
 
     def __init__(self, model: nn.Module, example: Tensor, *, layers: Mapping[str, int]) -> None:
         self.model = copy.deepcopy(model)
@@ -111,13 +111,13 @@ def sweep(
     ratios: Sequence[float],
     domains: Sequence[Batches],
 ) -> Accuracies:
-    """Run the loop that a user writes; return (scorer, ratio, domain) -> accuracy.
+    """Run the loop that a user would write; return (scorer, ratio, domain) -> accuracy.
 
     Args:
-        pruner: called once per scorer; gives the function from removed filters to a network.
-        scores: of each scorer.
-        ratios: ascending.
-        domains: batches of each domain.
+        pruner: called once per scorer; returns a function from removed filters to a network.
+        scores: the scores of each scorer.
+        ratios: ratios in ascending order.
+        domains: the batches of each domain.
     """
     accuracies: Accuracies = {}
     for number, values in enumerate(scores):
@@ -130,7 +130,7 @@ def sweep(
 
 
 def ranker(model: nn.Module, example: Tensor, *, scores: Scored, ratio: float) -> Callable[[], Iterator[Any]]:
-    """Return its high-level pruner with cached scores: a call gives the groups to prune, and prunes nothing."""
+    """Return a function that lists the groups to prune by Torch-Pruning's high-level pruner with cached scores."""
     names = {module: name for name, module in model.named_modules()}
     ready = {name: values.float() for name, values in scores.items()}
 
@@ -152,10 +152,10 @@ def ranker(model: nn.Module, example: Tensor, *, scores: Scored, ratio: float) -
 
 
 def fpgm(item: Case, *, only_convolutions: bool) -> Callable[[], Mapping[str, Tensor | None]]:
-    """Return its FPGM importance of every group, on a graph and groups that are ready.
+    """Return a function that computes Torch-Pruning's FPGM importance of every group; graph and groups are prepared.
 
-    `only_convolutions` leaves out the linear layer that reads the last group, by an attribute that its constructor does
-    not offer.
+    `only_convolutions` leaves out the linear layer that consumes the last group, by an attribute that the importance's
+    constructor does not offer.
     """
     graph = build_graph(item.model, item.example)
     groups = {

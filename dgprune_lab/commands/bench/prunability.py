@@ -1,4 +1,4 @@
-"""Prunability against the loop one would write: copy the network, mask it, evaluate it, at every share of the grid."""
+"""Prunability against a plain loop that copies, masks and evaluates the network at every share of the grid."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SIZE = 250
 
 
 def prunability_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """The LeNet and the demo's network on all their training images, by the quick search and by the whole grid."""
+    """Time prunability of the LeNet and the demo's network on all training images, by fast search and by grid."""
     for name, checkpoint in list(NETWORKS.items())[: 1 if quick else None]:
         yield from _rows(name, checkpoint, device=device, quick=quick)
 
 
 def naive(model: nn.Module, batches: list[tuple[Tensor, Tensor]], *, shares: tuple[float, ...]) -> list[float]:
-    """Return the mean loss at each share: the threshold from a sort, a copy of the network, zeros, every image."""
+    """Return the mean loss at each share, each time with a sort, a copy of the network, zeros and all images."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     losses = []
     for share in shares:
@@ -46,7 +46,7 @@ def naive(model: nn.Module, batches: list[tuple[Tensor, Tensor]], *, shares: tup
 
 
 def check_losses(ours: list[float], other: list[float]) -> None:
-    """Require that both sides computed the same curve."""
+    """Require that both sides computed the same losses."""
     same = len(ours) == len(other)
     same = same and all(abs(a - b) <= 1e-3 * max(1, abs(b)) for a, b in zip(ours, other, strict=True))
     require_same(same, "losses")

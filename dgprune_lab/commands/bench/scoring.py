@@ -1,4 +1,4 @@
-"""Cached scores to a mask, and FPGM on a VGG-16."""
+"""Time from cached scores to a mask, and FPGM scores on a VGG-16."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .timing import Row, race, seconds
 
 
 def mask_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """Scores to mask for the groups of ResNet-18: 2,880 filters, which stand for 4,800 channels of convolutions."""
+    """Time a mask from scores on ResNet-18: 2,880 filters in groups, which hold 4,800 channels of convolutions."""
     if device.type != "cpu":
         return
     item = case("resnet18", pixels=32, device=device)
@@ -46,7 +46,7 @@ def mask_rows(device: torch.device, quick: bool) -> Iterator[Row]:
 
 
 def fpgm_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """FPGM scores of every layer of a VGG-16-bn."""
+    """Time the FPGM scores of every layer of a VGG-16-bn."""
     item = case("resnet18" if quick else "vgg16_bn", pixels=32, device=device)
     domain = Domain.from_arrays("noise", images=item.example.expand(4, -1, -1, -1).cpu(), splits={"report": range(4)})
 

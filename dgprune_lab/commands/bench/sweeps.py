@@ -23,7 +23,7 @@ _SIZE = 250
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A network, the images of each of the two domains, counted turns, and the aim against the loop over the peer."""
+    """A network, the images of each of two domains, the timed repeats, and the aim against the loop over the peer."""
 
     name: str
     pixels: int
@@ -43,13 +43,13 @@ QUICK = (Plan(name="lenet", pixels=28, images=64, repeats=1, ratios=tuple(grid(0
 
 
 def sweep_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """20 ratios by 5 scorers on 2 domains: LeNet, ResNet-18, VGG-16-bn."""
+    """Time sweeps over 20 ratios and 5 scorers on 2 domains: LeNet, ResNet-18, VGG-16-bn."""
     for plan in QUICK if quick else FULL:
         yield from _rows(_Sweep(plan, device))
 
 
 class _Sweep:
-    """One plan, and the four ways to run it; scores are computed beforehand for all."""
+    """The four ways to run one plan; the scores are computed before, for all of them."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self.plan, self.device = plan, device
@@ -70,7 +70,7 @@ class _Sweep:
         return [(images, labels) for images, labels, _ in batches if labels is not None]
 
     def ours(self) -> peer.Accuracies:
-        """Run a sweep of a new study, whose cache is empty, with losses and intervals."""
+        """Run our sweep on a new study with an empty cache, losses and intervals included."""
         frame = sweep(self._study(), scorers=self.scores, ratios=self.plan.ratios, images=self.plan.images)
         rows = frame[frame.metric == "accuracy"]
         scorers = {name: k for k, name in enumerate(self.plan.scorers)}
@@ -79,7 +79,7 @@ class _Sweep:
         return {(scorers[name], ratio, places[domain]): value for name, ratio, domain, value in columns}
 
     def loop(self) -> peer.Accuracies:
-        """Run Torch-Pruning with a copy, a graph and a pruning per network."""
+        """Run Torch-Pruning with a copy, a graph and a pruning for each network."""
         return self._peer(lambda: lambda removed: peer.prune_a_copy(self.model, self.example, removed))
 
     def stepwise(self) -> peer.Accuracies:
@@ -91,7 +91,7 @@ class _Sweep:
         return peer.sweep(pruner, values, ratios=self.plan.ratios, domains=self.batches)
 
     def bare(self) -> float:
-        """Return the seconds of the forward passes of all pruned networks, and of nothing else."""
+        """Return the seconds of the forward passes of all pruned networks alone."""
         return sum(self._forward(scores, ratio) for scores in self.scores for ratio in self.plan.ratios)
 
     def _forward(self, scores: Scores, ratio: float) -> float:
@@ -124,7 +124,7 @@ def _rows(item: _Sweep) -> Iterator[Row]:
 
 
 def check_accuracies(ours: peer.Accuracies, other: peer.Accuracies, *, images: int, exact: bool) -> None:
-    """Require that both sides computed the same accuracies: to the image on the CPU, to 2 % on a GPU."""
+    """Require that both sides computed the same accuracies: exactly on the CPU, within 2 % on a GPU."""
     slack = 1e-9 if exact else 0.02 + 1 / images
     same = ours.keys() == other.keys() and all(abs(ours[key] - other[key]) <= slack for key in ours)
     require_same(same, "accuracies")

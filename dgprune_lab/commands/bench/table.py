@@ -13,14 +13,14 @@ _WIDTH = 100
 
 
 def heading(reason: str, quick: bool) -> str:
-    """Return date, machine and the names of the columns."""
+    """Return the lines with date, machine and the names of the columns."""
     text = f"{date.today().isoformat()}, torch {torch.__version__}; {reason}{'; quick, small cases' if quick else ''}"
     lines = [*textwrap.wrap(text, _WIDTH), "ratio = peer / ours: above 1, ours is faster", ""]
     return "\n".join([*lines, _cells("", "ours", "peer", "ratio", "aim"), "-" * _WIDTH])
 
 
 def line(row: Row) -> str:
-    """Return one row, with its note below it."""
+    """Return the text of one row, with its note below it."""
     peer = "none" if row.peer is None else f"{_number(row.peer)} {row.unit}"
     ratio = "" if row.ratio is None else f"{_number(row.ratio)}"
     name = row.name if row.device == "cpu" else f"{row.name} ({row.device})"
@@ -37,7 +37,7 @@ def _cells(name: str, *numbers: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Return three significant figures: 0.0123, 1.23, 12.3, 1,234."""
+    """Return a number with three significant figures as text: 0.0123, 1.23, 12.3, 1,234."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""One tick of the slider: cached scores to a smaller network."""
+"""One tick of the slider: from cached scores to a smaller network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RATIO = 0.5
 
 
 def tick_rows(device: torch.device, quick: bool) -> Iterator[Row]:
-    """ResNet-18, ResNet-50 and VGG-16-bn at 224 pixels, half of the filters of each layer removed."""
+    """Time ticks on ResNet-18, ResNet-50 and VGG-16-bn at 224 pixels, with half of each layer's filters removed."""
     names = {"resnet18": 3} if quick else {"resnet18": 15, "resnet50": 9, "vgg16_bn": 5}
     for name, repeats in names.items():
         item = case(name, pixels=32 if quick else 224, device=device)

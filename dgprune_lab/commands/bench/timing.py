@@ -1,4 +1,4 @@
-"""Time two or more ways to do the same thing in turns, so that a busy machine is busy for all of them."""
+"""Time several ways to do the same thing in turns, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One comparison: the medians in `unit` of this toolkit and of the peer, which is None where it has no counterpart.
+    """One comparison: the medians, in `unit`, of this toolkit and of the peer (None if it has no counterpart).
 
-    `aim` is the goal; `note` says who the peer is and what the case is.
+    `aim` is the goal; `note` describes the peer and the case.
     """
 
     name: str
@@ -29,16 +29,16 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Peer's time over ours: above 1, ours is faster."""
+        """The peer's time divided by ours: above 1, ours is faster; None without a peer."""
         return None if self.peer is None else self.peer / self.ours
 
     def as_json(self) -> dict[str, Any]:
-        """Return a plain dictionary with the ratio."""
+        """Return the row as a plain dictionary, with the ratio."""
         return {**asdict(self), "ratio": self.ratio}
 
 
 def seconds(action: Callable[[], object], device: torch.device) -> float:
-    """Return the wall time of one call, with the work that a GPU has queued finished before and after."""
+    """Return the wall time of one call; queued work of a GPU is finished before and after it."""
     _synchronise(device)
     start = time.perf_counter()
     action()
@@ -50,9 +50,9 @@ def race(sides: Mapping[str, Callable[[], float]], *, repeats: int, warm_up: boo
     """Return the median seconds of each side; the sides take turns.
 
     Args:
-        sides: name -> a call that does the work once and returns the seconds that count.
-        repeats: counted turns.
-        warm_up: whether one turn before them is not counted.
+        sides: name -> function that does the work once and returns the seconds that count.
+        repeats: number of turns that are counted.
+        warm_up: whether there is one more turn before these, which is not counted.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-1 if warm_up else 0, repeats):
@@ -67,7 +67,7 @@ def require_same(same: bool, what: str) -> None:
     """Refuse to time two sides that did not do the same work.
 
     Raises:
-        RuntimeError: they did not.
+        RuntimeError: they did different work.
     """
     if not same:
         raise RuntimeError(f"the two sides have different {what}; their times cannot be compared.")
