@@ -41,6 +41,7 @@ def test_help_lists_every_command() -> None:
         "docs",
         "doctor",
         "bench",
+        "zoo",
         "train",
         "recipe-search",
         "gradients-against-removal",

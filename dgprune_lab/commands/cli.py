@@ -110,6 +110,27 @@ def bench(
 
 
 @app.command()
+def zoo(
+    *,
+    timm: Annotated[
+        bool, typer.Option("--timm", help="timm's architectures, not the package's and torchvision's.")
+    ] = False,
+    names: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help='Try all that match, "resnet*"; can be repeated.')
+    ] = None,
+    size: Annotated[int | None, typer.Option(metavar="PX", help="Image size; default: the first that works.")] = None,
+    jobs: Annotated[int, typer.Option(help="Architectures tried at the same time, each with one thread.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON; a run that was stopped goes on.")
+    ] = None,
+) -> None:
+    """Try which architectures can be pruned, each in its own process, beside Torch-Pruning; print the table."""
+    from .zoo import main
+
+    main(timm=timm, names=names or (), size=size, jobs=jobs, out=out)
+
+
+@app.command()
 def train(
     name: Annotated[str, typer.Argument(help="Name of the recipe, for example digits.")],
     *,

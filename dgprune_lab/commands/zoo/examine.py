@@ -1,0 +1,219 @@
+"""What the zoo asks of one architecture, in a child process: groups, half of each removed, and an own check of that."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core import CONV, TRANSPOSED, DgpruneError, Domain, FilterGraph, Mask, is_depthwise
+from ...measurement import measure
+from ...pruning import prune, read_groups
+from .architectures import Architecture
+from .limits import Stage
+
+TOLERANCE = 1e-3
+"""Largest difference between removed and masked, as a share of the logits' standard deviation, that counts as equal."""
+_VISIBLE = 1e-2  # a mask that changes the logits by less than this share cannot show a difference
+_BATCH = 4
+
+
+def examine(architecture: Architecture, stage: Stage) -> dict[str, Any]:
+    """Return the row of an architecture; see `rows.Row` for its columns.
+
+    The comparison does not use the package's own masking: hooks on a dense network zero the removed channels at the
+    input of every layer that reads them, which must give the logits of the pruned network.
+    """
+    warnings.simplefilter("ignore")
+    model, images = prepared(architecture)
+    row: dict[str, Any] = {"size": images.shape[-1], "parameters": sum(p.numel() for p in model.parameters())}
+    found = state_of(model)
+    stage("read")
+    started = time.process_time()
+    try:
+        graph = _groups(model, images, row=row)
+    except DgpruneError as error:
+        return {**row, **_settled(model, found, outcome="refused"), "reason": str(error)}
+    finally:
+        row["seconds"] = time.process_time() - started
+    prunable, filters = _counts(model, graph)
+    reasons = "; ".join(f"{name}: {why}" for name, why in graph.refused.items())
+    row |= {"groups": len(graph.groups), "prunable": prunable, "filters": filters, "reason": reasons}
+    stage("check")
+    mask = Mask.by_hand(graph, removed={group.name: _half(group.units) for group in graph.groups})
+    small = prune(model, mask)
+    row |= compare(model, small, mask=mask, images=images)
+    stage("measure")
+    before, after = (_measured_parameters(net, images) for net in (model, small))
+    row["parameters_removed"] = 1 - after / before
+    equal = row["difference"] <= TOLERANCE and row["effect"] >= _VISIBLE and after < before
+    return row | _settled(model, found, outcome=("partial" if graph.refused else "full") if equal else "wrong")
+
+
+def _groups(model: nn.Module, images: Tensor, *, row: dict[str, Any]) -> FilterGraph:
+    """The groups of the convolutions; where there are none, of hidden linear layers too, as the refusal advises."""
+    row["layers"] = "conv"
+    try:
+        return read_groups(model, images)
+    except DgpruneError as error:
+        if "layers='all'" not in str(error):
+            raise
+    row["layers"] = "all"
+    return read_groups(model, images, layers="all")
+
+
+def _settled(model: nn.Module, found: str, *, outcome: str) -> dict[str, Any]:
+    """The outcome, or "wrong" where the network is not as it was."""
+    same = state_of(model) == found
+    return {"outcome": outcome if same else "wrong", "unchanged": same}
+
+
+def prepared(architecture: Architecture) -> tuple[nn.Module, Tensor]:
+    """Return the network with random weights in eval mode, and images of the first size that it takes.
+
+    Nothing in it is zero or neutral by construction: BatchNorm statistics are those of random images, moved by noise;
+    its scales and shifts, and every other parameter whose values are all equal, are random.
+    """
+    torch.manual_seed(0)
+    model = architecture.build().eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            _randomise(parameter, generator)
+        images = _images(model, architecture.sizes)
+        _set_statistics(model, images, generator=generator)
+    return model, images
+
+
+def _randomise(parameter: Tensor, generator: torch.Generator) -> None:
+    """Draw a parameter anew whose values are all equal, as zero-initialised and neutral ones are."""
+    values = parameter.flatten()
+    if len(values) < 2 or not bool((values == values[0]).all()):
+        return
+    normal = torch.randn(parameter.shape, generator=generator)
+    if parameter.ndim < 2 and float(values[0]) != 0:
+        parameter.copy_(0.5 + normal.abs().clamp(max=2))
+    else:
+        parameter.copy_(normal * (0.1 if parameter.ndim < 2 else parameter[0].numel() ** -0.5))
+
+
+def _images(model: nn.Module, sizes: tuple[int, ...]) -> Tensor:
+    """Random images of the first size that the network takes; its error at the last size where it takes none."""
+    size, *larger = sizes
+    images = torch.rand(_BATCH, 3, size, size, generator=torch.Generator().manual_seed(2))
+    try:
+        model(images)
+    except Exception:
+        if not larger:
+            raise
+        return _images(model, tuple(larger))
+    return images
+
+
+def _set_statistics(model: nn.Module, images: Tensor, *, generator: torch.Generator) -> None:
+    """Set the statistics of BatchNorm as after training: those of images, and some noise, so that none is neutral."""
+    norms = [module for module in model.modules() if isinstance(getattr(module, "running_mean", None), Tensor)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # type: ignore[assignment]
+    model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum
+        mean, variance = norm.running_mean, norm.running_var
+        assert isinstance(mean, Tensor) and isinstance(variance, Tensor)
+        variance.clamp_(min=1e-3).mul_(0.5 + torch.rand(variance.shape, generator=generator))
+        mean.add_(0.2 * variance.sqrt() * torch.randn(mean.shape, generator=generator))
+
+
+def state_of(model: nn.Module) -> str:
+    """Return a hash of all that must stay as it was: values, modes, hooks, and which parameters are trained."""
+    digest = hashlib.blake2b()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.requires_grad} {tensor.grad is None}".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+    for name, module in model.named_modules():
+        hooks = len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+        digest.update(f"{name} {type(module).__name__} {module.training} {hooks}".encode())
+    return digest.hexdigest()
+
+
+def _half(units: Tensor) -> list[int]:
+    """Filters of a random half of the units of a group."""
+    count = int(units.max()) + 1
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(3))[: count // 2]
+    return torch.isin(units, chosen).nonzero().flatten().tolist()
+
+
+def _counts(model: nn.Module, graph: FilterGraph) -> tuple[int, int]:
+    """Filters that can be pruned, out of all: output channels of convolutions (and hidden units), layer by layer."""
+    every, prunable = 0, 0
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        wanted = (*CONV, nn.Linear) if graph.layers == "all" else CONV
+        if not isinstance(module, wanted) or not isinstance(weight, Tensor) or is_depthwise(module):
+            continue
+        axis = 1 if isinstance(module, TRANSPOSED) else 0
+        ids = graph.axes.get(f"{name}.weight", {}).get(axis)
+        every += weight.shape[axis]
+        prunable += 0 if ids is None else int((ids != graph.free).sum())
+    return prunable, every
+
+
+def compare(model: nn.Module, small: nn.Module, *, mask: Mask, images: Tensor) -> dict[str, float]:
+    """Return how far removed is from masked, and masked from dense: largest differences over the logits' deviation."""
+    with torch.no_grad():
+        dense, removed = model(images), small(images)
+        with silenced(model, mask):
+            masked = model(images)
+    spread = float(dense.double().std())
+    apart, effect = (float((x - masked).abs().max()) / max(spread, 1e-30) for x in (removed, dense))
+    finite = bool(torch.isfinite(removed).all() and torch.isfinite(masked).all())
+    return {"difference": apart if finite else float("inf"), "effect": effect if finite else 0.0}
+
+
+@contextmanager
+def silenced(model: nn.Module, mask: Mask) -> Iterator[None]:
+    """Within the block, hooks zero each removed channel at the input of every layer that reads it."""
+    gates: dict[str, list[Tensor]] = {}
+    for group in mask.graph.groups:
+        gone = ~mask.keep[group.name]
+        for name, (positions, filters) in group.consumer_inputs.items():
+            gates.setdefault(name, []).append(positions[gone[filters]])
+    handles = []
+    for name, places in gates.items():
+        layer = model.get_submodule(name)
+        handles.append(layer.register_forward_pre_hook(_gate(torch.cat(places), linear=isinstance(layer, nn.Linear))))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gate(places: Tensor, *, linear: bool) -> Any:
+    def zero(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        first, *others = arguments
+        return (first.index_fill(-1 if linear else 1, places, 0), *others)
+
+    return zero
+
+
+def _measured_parameters(model: nn.Module, images: Tensor) -> float:
+    """The number of parameters that `measure` reports."""
+    domain = Domain.from_arrays(
+        "random",
+        images=images[:2],
+        labels=torch.arange(2),
+        splits={"report": [0, 1]},
+        classes=model(images[:1]).shape[1],
+    )
+    table = measure(model, domain, latency=False)
+    return float(table.loc[table.metric == "parameters", "value"].iloc[0])

@@ -1,0 +1,141 @@
+"""One task in a child process with limits of time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import psutil
+
+_INTERVAL = 0.02  # seconds between two looks at the child
+
+Stage = Callable[[str], None]
+Task = Callable[[Any, Stage], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one child may use.
+
+    Attributes:
+        seconds: processor time.
+        waiting: seconds on the clock, as a child that waits for ever uses no processor.
+        bytes: resident memory above that at the first stage, when the network is built.
+    """
+
+    seconds: float = 40.0
+    waiting: float = 600.0
+    bytes: int = 3 * 2**30
+
+
+@dataclass(kw_only=True)
+class Ending:
+    """How a child ended.
+
+    Attributes:
+        kind: "done", "error" (its exception), "died" (without an answer), "timeout" or "memory" (a limit was hit).
+        result: what the task returned.
+        error: the last line of the exception, "KeyError: 'x'", or how the process ended.
+        stage: the last stage that the task announced.
+        peaks: stage -> largest resident memory within it, in bytes above that at the first stage.
+    """
+
+    kind: Literal["done", "error", "died", "timeout", "memory"] = "died"
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    stage: str = "start"
+    peaks: dict[str, int] = field(default_factory=dict)
+
+
+def run_limited(task: Task, argument: Any, *, limits: Limits, preload: tuple[str, ...] = ()) -> Ending:
+    """Run `task(argument, stage)` in a child process and return how it ended; the child is gone when this returns.
+
+    A limit on the address space is not used, as it stops builds of torch that reserve much and use little: the
+    resident memory is looked at every 20 ms.
+
+    Args:
+        task: a function that can be pickled; it calls `stage(name)` when a new part of its work begins.
+        argument: its argument, which can be pickled.
+        limits: what the child may use.
+        preload: modules that are imported once, for all children, where the system can fork.
+    """
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload([__name__, *preload])
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(send, task), kwargs={"argument": argument}, daemon=True)
+    process.start()
+    send.close()
+    try:
+        return _watched(process, receive, limits=limits)
+    finally:
+        process.kill()
+        process.join()
+        receive.close()
+
+
+def _serve(send: Connection, task: Task, *, argument: Any) -> None:
+    """Run the task in the child, and send its stages and its result."""
+    import torch
+
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    memory = psutil.Process().memory_info
+
+    def stage(name: str) -> None:
+        send.send(("stage", name, memory().rss))
+
+    try:
+        send.send(("done", task(argument, stage), 0))
+    except BaseException as error:
+        lines = str(error).strip().splitlines() or [""]
+        send.send(("error", f"{type(error).__name__}: {lines[-1]}", 0))
+
+
+def _end_with_parent() -> None:
+    """End the child when the process that wants its answer is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _watched(process: Any, receive: Connection, *, limits: Limits) -> Ending:
+    """Follow a child until it answers, dies, or hits a limit."""
+    ending, base, started = Ending(), None, time.monotonic()
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        child = psutil.Process(process.pid)
+        start = child.memory_info().rss
+        while True:
+            while receive.poll(_INTERVAL):
+                try:
+                    kind, value, rss = receive.recv()
+                except EOFError:
+                    process.join()
+                    ending.error = f"the process ended with code {process.exitcode}"
+                    return ending
+                if kind != "stage":
+                    ending.kind = kind
+                    ending.result, ending.error = (value, "") if kind == "done" else ({}, value)
+                    return ending
+                ending.stage, base = value, rss if base is None else base
+            above = child.memory_info().rss - (start if base is None else base)
+            ending.peaks[ending.stage] = max(above, ending.peaks.get(ending.stage, 0))
+            used = sum(child.cpu_times()[:2])
+            if above > limits.bytes:
+                ending.kind = "memory"
+                return ending
+            if used > limits.seconds or time.monotonic() - started > limits.waiting:
+                ending.kind = "timeout"
+                return ending
+    process.join()
+    ending.error = f"the process ended with code {process.exitcode}"
+    return ending

@@ -1,0 +1,116 @@
+"""The row of one architecture, and how it is written to a file and read again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ...core import DgpruneError, card_text, read_card, write_file
+from .architectures import Architecture
+from .limits import Ending
+
+WORKING = ("full", "partial")
+OUTCOMES = (*WORKING, "refused", "traceback", "wrong", "timeout", "memory", "not built")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What happened with one architecture.
+
+    Attributes:
+        name, family, source, convolutional: as in `Architecture`.
+        outcome: "full" (all filters that the graph found), "partial" (some refused, by name), "refused" (in words),
+            "traceback", "wrong" (removed is not masked, or the network changed), "timeout", "memory", "not built" (its
+            own library's error).
+        reason: what was refused and why, or the last line of the traceback, or the stage at which a limit was hit.
+        size: height and width of the images in pixels.
+        layers: "conv", or "all" where only hidden linear layers can be pruned.
+        groups: number of groups.
+        prunable, filters: output channels of convolutions that can be pruned, out of all; layer by layer, depthwise
+            ones aside, those of the last layer included.
+        difference: largest difference between the logits of the pruned and of the masked network, as a share of the
+            standard deviation of the dense network's; None where it is not finite.
+        effect: the same between the masked and the dense network: what the comparison could have seen.
+        seconds: processor time to read the groups.
+        peak: bytes beyond the built network while they were read.
+        parameters, parameters_removed: number of parameters, and the share that `measure` finds removed.
+        torch_pruning: what Torch-Pruning makes of the same job.
+    """
+
+    name: str
+    family: str
+    source: str
+    convolutional: bool
+    outcome: str
+    reason: str = ""
+    size: int | None = None
+    layers: str = "conv"
+    groups: int = 0
+    prunable: int = 0
+    filters: int = 0
+    difference: float | None = None
+    effect: float | None = None
+    seconds: float | None = None
+    peak: int = 0
+    parameters: int = 0
+    parameters_removed: float | None = None
+    unchanged: bool | None = None
+    torch_pruning: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name with library, as `Architecture.key`."""
+        return f"{self.source}/{self.name}"
+
+
+def row_of(architecture: Architecture, ending: Ending, *, peer: Ending | None = None) -> Row:
+    """Return the row that follows from how the child process ended, and the peer's where there was one."""
+    values: dict[str, Any] = dict(ending.result)
+    if ending.kind in ("error", "died"):
+        values |= {"outcome": "not built" if ending.stage == "start" else "traceback", "reason": ending.error}
+    elif ending.kind != "done":
+        values |= {"outcome": ending.kind, "reason": f"in the stage {ending.stage!r}"}
+    values = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
+    return Row(
+        name=architecture.name,
+        family=architecture.family,
+        source=architecture.source,
+        convolutional=architecture.convolutional,
+        peak=ending.peaks.get("read", 0),
+        torch_pruning="" if peer is None else _peer_words(peer),
+        **values,
+    )
+
+
+def _peer_words(ending: Ending) -> str:
+    if ending.kind == "done":
+        return str(ending.result["outcome"])
+    if ending.kind in ("error", "died"):
+        return ("not built" if ending.stage == "start" else "fails") + f": {ending.error}"
+    return ending.kind
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a file, none where there is no file.
+
+    Raises:
+        DgpruneError: the file is not one that `write_rows` made.
+    """
+    if not path.exists():
+        return []
+    known = {field.name for field in fields(Row)}
+    found = read_card(path, kind="zoo").get("rows")
+    if isinstance(found, list) and all(isinstance(each, Mapping) and set(each) <= known for each in found):
+        try:
+            return [Row(**each) for each in found]
+        except TypeError:
+            pass
+    raise DgpruneError(f"out: {path} holds no rows of this version of the zoo; name another file.")
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write the rows as JSON, atomically: an interruption leaves the rows that were there, or all of them."""
+    write_file(path, card_text({"rows": [asdict(row) for row in rows]}, kind="zoo"))
