@@ -146,6 +146,19 @@ class TestSources:
         same(study.score("dss_sources"), {"0": pairs.mean(0)})
         same(study.score("dss_sources", options={"over": "min"}), {"0": pairs.amin(0)})
 
+    @pytest.mark.parametrize("site", ["activation", "consumer_input", "conv_output"])
+    def test_at_every_site(self, site: Any) -> None:
+        study = study_of()
+        a, b = (outputs(study, name, site=site) for name in "ab")
+        scores = study.score("dss_sources", options={"site": site})
+        same(scores, {key: cosine(a[key].mean(0), b[key].mean(0)) for key in a})
+        shifted = study_of(sources=[replace(dg.data.SHIFTS["invert"](domain("a", count=120)), name="a")])
+        copied = study.score("dss_sources", options={"site": site, "shift": "invert", "over": "min"}).values["3"]
+        one = study_of(sources=[domain("a", count=120)])
+        alone = one.score("dss_sources", options={"site": site, "shift": "invert"}).values["3"]
+        expected = cosine(outputs(one, "a", site=site)["3"].mean(0), outputs(shifted, "a", site=site)["3"].mean(0))
+        assert torch.allclose(alone, expected, atol=1e-5) and bool((copied <= alone + 1e-12).all())
+
     def test_a_source_and_its_shifted_copy(self) -> None:
         study = study_of(sources=[domain("a")])
         shifted = dg.data.SHIFTS["invert"](domain("a"))
