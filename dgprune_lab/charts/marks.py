@@ -54,7 +54,7 @@ def check_table(
 
 
 def layered(*charts: Any) -> alt.LayerChart:
-    """Put charts on top of each other, the first at the back; named data are embedded once, in their first layer."""
+    """Put charts on top of each other, the first at the back; data that several of them share are embedded once."""
     sent: set[str] = set()
     layers: list[alt.Chart] = []
     for chart in charts:
