@@ -30,14 +30,14 @@ class _Task:
 
 
 class Worker:
-    """Run generators in one thread. A job replaces the earlier job of its name and can be dropped between two steps.
+    """Runs jobs (generators) in one thread. A job replaces an earlier one of its name; it can be dropped between steps.
 
-    The thread starts with the first job and ends by itself one second after the last one, so that nothing is left
-    running when the widget is closed; when the interpreter ends, it waits for the step that is under way. A forked
-    process has no such thread: there, all jobs begin anew in a thread of its own once somebody waits for one.
+    The thread starts with the first job and ends by itself one second after the last job, so that nothing is left
+    running when the widget is closed; when the interpreter ends, it waits for the current step. A forked process has no
+    such thread: there, all jobs start again in a new thread as soon as a caller waits for one.
 
     Args:
-        failed: called in the thread with a job's name and the exception it raised; nothing is printed.
+        failed: called in the thread with the name of a job and the exception that it raised; nothing is printed.
         noted: called in the thread with the text of each note, which elsewhere would be a warning.
     """
 
