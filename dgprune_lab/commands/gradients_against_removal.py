@@ -1,4 +1,4 @@
-"""`dgprune-lab gradients-against-removal`: compare risk variance with removing every filter of the demo by itself."""
+"""`dgprune-lab gradients-against-removal`: compare risk variance with the effect of removing each filter alone."""
 
 from __future__ import annotations
 

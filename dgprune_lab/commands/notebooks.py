@@ -89,10 +89,10 @@ def update_folder(
 
 
 def sources_hash(content: bytes) -> str | None:
-    """Return a hash of what a person writes in a notebook: cell types, sources and attachments; None if it is none.
+    """Return a hash of what a person writes in a notebook: types, sources and attachments of cells.
 
-    Outputs, run numbers, metadata, cell ids, trailing blanks and empty cells (JupyterLab adds one after the last) do
-    not count.
+    None if the content is no notebook. Outputs, run numbers, metadata, cell ids, trailing blanks and empty cells
+    (JupyterLab adds one at the end) do not count.
     """
     try:
         cells = [_written(cell) for cell in json.loads(content)["cells"]]

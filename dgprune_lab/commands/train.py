@@ -220,7 +220,7 @@ def shuffled(sources: Sequence[Domain], *, seed: int) -> list[Domain]:
 def _run(events: Events, label: str | None, *, until: float | None, sources: Sequence[Domain] = ()) -> EpochEvent:
     """Run a training to its end, or until the loss of an epoch (with `sources`: on their train splits) is `until`.
 
-    The loss on the train splits is measured after every epoch, and after every second batch once it is near.
+    The loss on the train splits is measured after every epoch, and after every second batch when close to `until`.
     """
     last: EpochEvent | None = None
     loss = torch.inf
@@ -260,7 +260,7 @@ def accuracy_by_split(model: nn.Module, domains: Iterable[Domain]) -> dict[str, 
 
 
 def source_statistics(sources: Sequence[Domain]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation per channel over the train splits of all sources, rounded to 4 decimals."""
+    """Return mean and standard deviation of each channel over the sources' train splits, rounded to 4 decimals."""
     batches = [batch.images for source in sources for batch in source.batches("train", size=500)]
     pixels = torch.cat([images.transpose(0, 1).flatten(1) for images in batches], 1).double()
     std = pixels.var(1, correction=0).clamp_min(1e-12).sqrt()

@@ -1,4 +1,4 @@
-"""The one pass that gathers what scorers need: against a bare forward and backward pass, and a pass per scorer."""
+"""The one pass that measures all scorers' needs, against a bare forward and backward pass and a pass per scorer."""
 
 from __future__ import annotations
 
