@@ -465,3 +465,10 @@ def test_a_typo_ends_in_one_sentence(capfd: pytest.CaptureFixture[str], study: d
             dg.Explorer(study, **wrong)  # type: ignore[arg-type]
     gc.collect()
     assert capfd.readouterr().err == ""
+
+
+def test_two_scorers_of_one_name_are_refused(study: dg.Study) -> None:
+    first, second = (dg.Scores("mine", study.score(name).values, graph=study.graph) for name in ("l1", "l2"))
+    with pytest.raises(dg.DgpruneError, match="two scorers are called 'mine'"):
+        dg.Explorer(study, scorers=[first, second])
+    dg.Explorer(study, scorer=first, scorers=[first]).close()

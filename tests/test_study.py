@@ -301,3 +301,18 @@ def test_a_refused_stream_is_named_wherever_a_ratio_is_shown() -> None:
     whole = study_of(net())
     assert "can be pruned" not in repr(whole)
     assert "Removed: a share of the 24 of 40 filters that can be pruned." in dg.charts.sweep(frame).title.subtitle
+
+
+def test_two_scorers_of_one_name_are_refused_wherever_a_table_would_mix_them() -> None:
+    study = study_of(net())
+    mine = dg.Scores("l1", study.score("l2").values, graph=study.graph)
+    for refused in (
+        lambda: dg.sweep(study, scorers=["l1", mine], ratios=[0.5]),
+        lambda: dg.diagnostics.drop(study, scorers=["l1", mine]),
+        lambda: dg.diagnostics.flips(study, scorers=["l1", "l1"]),
+        lambda: dg.diagnostics.compare(study, scorers=["l1", mine], against="l2"),
+    ):
+        with pytest.raises(dg.DgpruneError, match="two scorers are called 'l1'"):
+            refused()
+    with pytest.raises(dg.DgpruneError, match="layers must be one of 'conv', 'all'"):
+        dg.Study(study.model, sources=study.sources, layers="al")  # type: ignore[arg-type]

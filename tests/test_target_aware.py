@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import json
 import re
@@ -16,6 +17,7 @@ import torch
 from material import domain, norm_net, randomise
 
 import dgprune_lab as dg
+from dgprune_lab import charts
 from dgprune_lab.commands.report import write_report
 from dgprune_lab.core.provenance import MORE, Provenance, roles_of, set_provenance
 from dgprune_lab.widgets.explorer.menu import static_state
@@ -243,3 +245,49 @@ INSTEAD: dict[str, Any] = {
 def unable(view: Any) -> torch.Tensor:
     """Never runs."""
     return view.weight.sum(1)
+
+
+# Names are only names -------------------------------------------------------------------------------------------------
+
+
+def named_study(names: tuple[str, str]) -> dg.Study:
+    source, target = (domain(name, count=90, seed=k) for k, name in enumerate(names))
+    model = randomise(norm_net(), dtype=torch.float32)
+    set_provenance(model, Provenance(training={f"{names[0]}/train": "labels"}))
+    return dg.Study(model, sources=[source], targets=[target])
+
+
+@functools.cache
+def named_tables(names: tuple[str, str], scorer: str) -> dict[str, pd.DataFrame]:
+    """Tables with every name put back to "a", "t" and "alike"."""
+    study, own = named_study(names), dataclasses.replace(alike, name=scorer)
+    tables = {
+        "sweep": dg.sweep(study, scorers=[own, "l1"], ratios=[0.0, 0.5]),
+        "drop": dg.diagnostics.drop(study, scorers=[own, "l1"]),
+        "agreement": dg.diagnostics.agreement(study, scorers=[own, "l1"]),
+        "shift": dg.diagnostics.feature_shift(study, scorer=own, ratios=[0.5], embedding="linear"),
+        "access": dg.diagnostics.data_access(study, [own, "l1"]),
+    }
+    marks = [charts.sweep(tables["sweep"]), charts.drop(tables["drop"]), charts.feature_shift(tables["shift"])]
+    text = json.dumps([chart.to_dict() for chart in marks], ensure_ascii=False)
+    tables["marks"] = pd.DataFrame({"aware": [text.count("target-aware")], "diamonds": [text.count("diamond")]})
+    back = {"scorer": {scorer: "alike"}, "other": {scorer: "alike", names[0]: "a"}}
+    back["domain"] = dict(zip(names, "at", strict=True))
+    for table in tables.values():
+        for column in back.keys() & set(table.columns):
+            table[column] = [back[column].get(cell, cell) for cell in table[column]]
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("names", "scorer"),
+    [(("a", "none"), "p|q"), (("a|t", "unknown"), "x, y"), (("a, b", "*"), "none"), (("t/score", "a"), "?")],
+)
+def test_a_name_of_a_domain_or_scorer_is_only_a_name(names: tuple[str, str], scorer: str) -> None:
+    plain, odd = named_tables(("a", "t"), "alike"), named_tables(names, scorer)
+    assert plain["marks"].aware.item() > 0
+    for question, table in plain.items():
+        pd.testing.assert_frame_equal(table, odd[question], check_dtype=False)
+    notice = dg.Explorer(named_study(names), scorer=dataclasses.replace(alike, name=scorer))
+    assert notice.wait() and f"images of {names[1]} " in notice.plan["exposure"]["text"]
+    notice.close()

@@ -1,4 +1,4 @@
-"""Cached results of one explorer; independent of the widget."""
+"""Measurements of one explorer, cached; independent of the widget."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from ...core import BatchNorm, Budget, Mask, Scope, Scores, choice, roles_of, yielding
+from ...diagnostics._removal import check_names
 from ...measurement import LATENCY_IMAGES
 from ...pruning import allocate, checked_ratio, removal_order
 from ...scorers import SCORERS, Scorer, resolve
@@ -25,7 +26,7 @@ Key = tuple[str, ...]
 
 
 class Choices(TypedDict):
-    """The state of the controls; `id` grows with every request, `by` says whether the page or the kernel moved them."""
+    """The state of the controls. `id` grows with every request; `by` says whether page or kernel moved the controls."""
 
     id: int
     ratio: float
@@ -37,16 +38,16 @@ class Choices(TypedDict):
 
 
 def frame_key(choices: Choices) -> Key:
-    """Return what the frames of one curve have in common."""
+    """Return the choices that all frames of one curve share, as a key."""
     return choices["scorer"], choices["scope"], choices["budget"], choices["batchnorm"]
 
 
 class Measurements:
-    """A study under one menu of scorers: masks, plans, and every frame that was measured.
+    """The masks, plans and measured frames of a study with one menu of scorers.
 
     Attributes:
-        menu: scorers by name.
-        evaluations: number of networks evaluated because they were requested, and to fill curves.
+        menu: name -> scorer.
+        evaluations: number of networks evaluated on request, and to fill the curves.
     """
 
     def __init__(self, study: Study, *, scorers: Sequence[str | Scorer | Scores]) -> None:
@@ -59,11 +60,12 @@ class Measurements:
         self._read: dict[str, str] = {}  # scorer -> its function and the variables that it reads
         self._full_latency: list[float] | None = None
         self._seconds = 1.0
+        check_names(list({id(item): item for item in scorers if not isinstance(item, str)}.values()))
         for item in scorers:
             self.admit(item)
 
     def admit(self, item: str | Scorer | Scores) -> str:
-        """Put a scorer on the menu and return its name; one of the same name is replaced and measured again."""
+        """Add a scorer to the menu and return its name; it replaces a scorer of the same name and its results."""
         if isinstance(item, str):
             return item if item in self.menu else resolve(item).name
         name = item.scorer if isinstance(item, Scores) else resolve(item).name
@@ -79,10 +81,10 @@ class Measurements:
                 del cache[key]
 
     def checked(self, choices: Mapping[str, Any]) -> Choices:
-        """Return the choices if their ratio, scorer, scope, budget and BatchNorm setting exist.
+        """Return the choices if their ratio, scorer, scope, budget and BatchNorm setting are valid.
 
         Raises:
-            DgpruneError: they do not.
+            DgpruneError: one of them is not.
         """
         name = self.admit(choices["scorer"])
         return Choices(
@@ -100,7 +102,7 @@ class Measurements:
         return static_state(self.study, items=list(self.menu.values()))
 
     def unavailable(self, name: str) -> str | None:
-        """Return why a scorer of the menu cannot run here; None where it can."""
+        """Return why a scorer of the menu cannot run on this study; None if it can."""
         item = self.menu[name]
         return self.study.unavailable(item) if isinstance(item, Scorer) else None
 
@@ -109,19 +111,19 @@ class Measurements:
         return f"{label(self.study, self.menu[choices['scorer']])}, {100 * choices['ratio']:.0f} %"
 
     def scores(self, choices: Choices) -> Scores:
-        """Return the scores behind a view; other scorers of the menu share the pass over the images."""
+        """Return the scores of a view's scorer; the pass over the images also serves other scorers of the menu."""
         others = [item for item in self.menu.values() if isinstance(item, Scorer)]
         return self.study.score_all([self.menu[choices["scorer"]]], alongside=others)[0]
 
     def mask(self, choices: Choices) -> Mask:
-        """Return the filters that are kept in a view."""
+        """Return the mask of a view: which filters stay."""
         return allocate(self.scores(choices), ratio=choices["ratio"], scope=choices["scope"], budget=choices["budget"])
 
     def plan(self, choices: Choices) -> Row:
-        """Return the removal order with a step for this very ratio, and what the scorer looked at (`exposure`).
+        """Return the plan (removal order and steps) with a step for exactly this ratio, and the scorer's `exposure`.
 
-        Discards every earlier result when the network was changed in place, and those of a scorer when a variable that
-        it reads has changed.
+        Discards all earlier results if the network was changed in place, and a scorer's results if a variable that it
+        reads has changed.
         """
         if self.study.content != self._content:
             self._content = self.study.content
@@ -149,19 +151,19 @@ class Measurements:
         return {**plan, "exposure": None if notice is None else notice._asdict()}
 
     def curve(self, choices: Choices) -> Row:
-        """Return every frame of this view's curve by ratio, and the lines that join those on all images."""
+        """Return every frame of this view's curve by ratio, and the rows of the lines through frames on all images."""
         frames = [frame for _, frame in sorted(self._frames.get(frame_key(choices), {}).items())]
         points = [point for frame in frames if not frame.is_estimate for point in frame.points]
         rows = [frame.payload for frame in frames]
         return {"key": list(frame_key(choices)), "rows": rows, "lines": curve_rows(points)}
 
     def exact(self, choices: Choices) -> Frame | None:
-        """Return the frame of this very ratio on all images; None where it is not measured."""
+        """Return the frame of exactly this ratio on all images; None if it is not measured."""
         frame = self._frames.get(frame_key(choices), {}).get(choices["ratio"])
         return None if frame is None or frame.is_estimate else frame
 
     def measure(self, choices: Choices) -> Generator[bool, None, None]:
-        """Measure a view, with an estimate first where all images take long; yield True when a frame is new."""
+        """Measure a view; if all images take long, first estimate it. Yields True when there is a new frame."""
         self.evaluations["requested"] += 1
         if self._seconds > _QUICK:
             yield from self._add(choices, images=ESTIMATE_IMAGES)
@@ -170,7 +172,7 @@ class Measurements:
         self._seconds = time.perf_counter() - start
 
     def fill(self, choices: Choices) -> Generator[tuple[int, int], None, None]:
-        """Measure the missing ratios of the curve, nearest first; yield (done, total) after each step."""
+        """Measure the missing ratios of the curve, the nearest to the view first; yield (done, total) at each step."""
         frames = self._frames.setdefault(frame_key(choices), {})
         missing = [r for r in CURVE_RATIOS if r not in frames or frames[r].is_estimate]
         missing.sort(key=lambda r: abs(r - choices["ratio"]))
