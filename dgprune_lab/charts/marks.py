@@ -35,14 +35,14 @@ def check_table(
     metrics: Collection[str] = (),
     where: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> None:
-    """Refuse the table of another question, of which a chart would draw nothing; a table without rows draws nothing.
+    """Refuse a table of another diagnostic, from which a chart could draw nothing; a table without rows is accepted.
 
     Args:
-        frame: the table that was given.
-        maker: what makes the right one.
-        columns: what the right one has.
-        metrics: at least one of which it has; any where empty.
-        where: what at least one of these rows satisfies.
+        frame: the table to check.
+        maker: name of the function that makes the right kind of table.
+        columns: columns that the table must have.
+        metrics: metrics of which the table must have at least one; any metric if empty.
+        where: condition that at least one row with these metrics must satisfy.
     """
     used = [row for row in records(frame) if not metrics or row["metric"] in metrics]
     fits = any(where(row) for row in used) if where is not None else bool(used)

@@ -1,7 +1,8 @@
 """Prunability: loss against the share kept, the loss that is allowed, and where the curve crosses it.
 
-The read-off happens in the page, from the points alone, and follows the slider of the tolerance: a point is allowed
-where its loss is at most (1 + tolerance) times the loss of the full network. Named data, all of which a page may swap
+The page itself finds the smallest share, from the points alone, and follows the slider of the tolerance: a point is
+allowed if its loss is at most (1 + tolerance) times the loss of the full network. Named data, all of which a page may
+swap
 with `view.data(name, rows)`:
 
 | name | one row is | fields |
