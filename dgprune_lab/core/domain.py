@@ -76,7 +76,7 @@ class Domain:
         """Make a domain from arrays or tensors in memory, which are copied.
 
         Args:
-            name: what tables and charts call it.
+            name: name of the domain in tables and charts.
             images: (N, C, H, W), uint8, uint16 (divided by 65,535) or float in [0, 1]; or a list of images, each an
                 array, a tensor or a PIL image.
             labels: (N,) integers from 0 or class names; None for a target without labels.
@@ -110,7 +110,7 @@ class Domain:
         """Make a domain backed by a data set; images are read when needed, never all at once.
 
         Args:
-            name: what tables and charts call it.
+            name: name of the domain in tables and charts.
             dataset: a data set of torch, torchvision or Hugging Face, or a list. Its items are (image, label), dicts
                 with an image and a label, or images. An image is a PIL image, or an array or tensor (C, H, W), uint8 or
                 float in [0, 1], and the same each time it is read. For a DataLoader, its data set is used.
