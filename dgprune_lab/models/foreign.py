@@ -32,7 +32,7 @@ def refuse_foreign(data: bytes, name: str) -> NoReturn:
     """Refuse a file that is not a network saved by dg.save; `name` begins the sentence.
 
     Raises:
-        DgpruneError: what the file is and what can be done.
+        DgpruneError: always; the message says what the file is and what to do.
     """
     raise DgpruneError(f"{name} is {_kind(data)}.")
 
