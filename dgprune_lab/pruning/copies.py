@@ -52,7 +52,7 @@ def with_hooks_of(model: nn.Module, twin: nn.Module) -> nn.Module:
 
 
 def plain_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors that are attributes of a network's modules, or in plain lists and dicts of them."""
+    """Yield the tensors that are plain attributes of a network's modules, or items of lists and dicts there."""
     queue = [value for module in model.modules() for name, value in vars(module).items() if name not in _TABLES]
     seen: set[int] = set()
     while queue:
@@ -69,7 +69,7 @@ def _is_changeable(value: Any) -> bool:
 
 
 def _items(container: Any) -> Iterator[tuple[Any, Any]]:
-    """The tensors and containers in a container, each with its key or position; sets hold none."""
+    """(key or position, item) of the tensors and containers in a list or dict; none for a set."""
     pairs = container.items() if isinstance(container, dict) else enumerate(container)
     return ((key, item) for key, item in pairs if type(container) is not set and _is_changeable(item))
 

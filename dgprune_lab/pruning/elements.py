@@ -1,9 +1,9 @@
-"""Which elements of a network's tensors go together: an id for each, and what ties them.
+"""Which elements of a network's tensors belong together: an id for each element, and ties between ids.
 
-Every position on every axis of every parameter and buffer has an id, from 1; 0 is a position without one (a channel of
-the image, padding). In one forward pass each tensor carries labels: the ids that sit on its axes. A label has as many
-axes as its tensor and size 1 along those on which it does not vary, so the output of a convolution has one of shape
-(1, C, 1, 1). What the tensors' dependencies say (Fang et al., "DepGraph", CVPR 2023) is then connected components.
+Every position on every axis of every parameter and buffer has an id, from 1; 0 stands for a position without an id (a
+channel of the image, padding). In one forward pass each tensor carries labels: the ids on its axes. A label has as many
+axes as its tensor, and size 1 along the axes on which it does not vary, so the output of a convolution has a label of
+shape (1, C, 1, 1). The dependency groups (Fang et al., "DepGraph", CVPR 2023) are then connected components of ids.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What is known of a tensor during the pass.
+    """What is known about a tensor during the pass.
 
     Attributes:
-        labels: the ids on its axes; a matrix of weights has one label per axis, a feature map seldom more than one.
-        source: the parameter or buffer that it was computed from alone, if so.
-        ends: layers (BatchNorms too) that wrote into it without another one in between.
-        feeds: the same without BatchNorms.
+        labels: the ids on its axes; a weight matrix has one label per axis, a feature map rarely more than one.
+        source: name of the parameter or buffer, if the tensor was computed from this alone.
+        ends: layers (BatchNorms too) whose output reached the tensor without another layer in between.
+        feeds: the convolution and linear layers whose output reached it, through BatchNorms.
     """
 
     labels: tuple[Tensor, ...] = ()
@@ -69,13 +69,13 @@ def positions(x: Tensor, *, spatial: int) -> int:
 
 
 class Elements:
-    """The ids of one network and what was found out about them.
+    """The ids of one network's elements, the ties between them, and which cannot be removed.
 
     Attributes:
-        names: id() of a parameter or buffer -> its name.
-        starts: (name, axis) -> the first id of that axis, and its length.
+        names: Python's id() of a parameter or buffer -> its name.
+        starts: (name, axis) -> the first id of that axis, and the axis's length.
         sides: (name, axis) -> "in" for the input axis of a weight.
-        fixed: ids that cannot be removed, each list with the reason.
+        fixed: lists of ids that cannot be removed, each with the reason.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -108,15 +108,15 @@ class Elements:
         )
 
     def fix(self, ids: Tensor, reason: str) -> None:
-        """Note that these cannot be removed."""
+        """Mark these ids as not removable, for a reason."""
         ids = ids[ids > 0]
         if len(ids):
             self.fixed.append((ids.unique(), reason))
 
     def join(self, first: Tensor, second: Tensor, *, reason: str, tie: str = "") -> None:
-        """Note that ids at equal positions are one filter or, with `tie`, are removed together because of that layer.
+        """Record that ids at equal positions are one filter or, with `tie`, are removed together because of that layer.
 
-        Where one of them has no id, the other is fixed, for this reason.
+        Where one position has no id, the id at the other is marked as not removable, for this reason.
         """
         first, second = (part.flatten() for part in torch.broadcast_tensors(first, second))
         self.fix(first[second == 0], reason)
@@ -131,15 +131,15 @@ class Elements:
                 self._equal.append((pairs[0], pairs[1]))
 
     def filters(self) -> Tensor:
-        """Return (ids,) the filter of each id: what is added together or written one into the other is one."""
+        """Return (ids,) the filter of each id; ids that are added together or passed on are one filter."""
         return self.components(self._equal)
 
     def units(self) -> Tensor:
-        """Return (ids,) the unit of each id: the filters that are removed together."""
+        """Return (ids,) the unit of each id: filters of one unit are removed together."""
         return self.components([*self._equal, *((first, second) for first, second, _ in self._tied)])
 
     def ties(self) -> Iterator[tuple[Tensor, str]]:
-        """Yield what was tied, and by which layer."""
+        """Yield the ids that were tied, and the layer that tied them."""
         return ((first, layer) for first, _, layer in self._tied)
 
     def components(self, edges: list[tuple[Tensor, Tensor]]) -> Tensor:

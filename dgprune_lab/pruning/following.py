@@ -1,4 +1,4 @@
-"""One forward pass in which every operation tells what it does to the channels of its tensors."""
+"""One forward pass that follows the channels of tensors through every operation."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Followed(TorchDispatchMode):
     """Follows the channels through the operations of one pass.
 
     Attributes:
-        elements: the ids, and what ties them.
-        producers: convolution, linear or normalisation layer -> the ids of its output, in the order of execution.
-        mixing: those that are neither depthwise nor normalisation, each with "conv" or "linear".
+        elements: the ids of the network's elements, and which of them are tied.
+        producers: convolution, linear or normalisation layer -> the ids on its output, in the order of execution.
+        mixing: producer that is neither depthwise nor normalisation -> "conv" or "linear".
         opaque: convolution that computes its weights -> its number of filters, and why they cannot be cut.
-        consumers: layer -> the ids at its input axis.
-        reads: layer -> which layers wrote what it reads.
+        consumers: layer -> the ids on its input axis.
+        reads: layer -> the marks of its inputs, which name the layers that produced them.
         uses: weight -> at how many positions per image it is applied.
         used: names of all parameters and buffers that were used.
-        outputs: ids on the network's output.
-        macs: multiply-accumulates of the pass, as Torch's FlopCounterMode counts them.
+        outputs: the ids on the network's output.
+        macs: multiply-accumulates per image, half of the count of torch's FlopCounterMode.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -61,13 +61,13 @@ class Followed(TorchDispatchMode):
         return output
 
     def marks(self, tensor: Tensor | None) -> Marks:
-        """Return what is known of a tensor."""
+        """Return the marks of a tensor: the ids on its axes, and where it comes from."""
         if tensor is None:
             return _NONE
         return getattr(tensor, _MARKS, None) or self.elements.of(tensor) or _NONE
 
     def mark(self, tensor: Tensor, marks: Marks) -> None:
-        """Note what is known of a tensor; of a parameter everything is known."""
+        """Set the marks of a tensor; those of parameters and buffers are fixed."""
         if id(tensor) not in self.elements.names:
             setattr(tensor, _MARKS, marks)
 
@@ -82,18 +82,18 @@ class Followed(TorchDispatchMode):
         return self._stack[-1][1]
 
     def where(self) -> str:
-        """Return the layer in which the pass is, with its class."""
+        """Return the name and class of the layer that is being called, as text."""
         name, module = self._stack[-1]
         return f"{name} ({type(module).__name__})" if name else f"the forward of {type(module).__name__}"
 
     def layer(self, source: str) -> str:
-        """Return the layer that uses a weight: the one that is called and owns it, else the owner by name."""
+        """Return the layer that uses a weight: the called layer if it owns the weight, otherwise the owner by name."""
         name, module = self._stack[-1]
         own = [self.elements.names.get(id(tensor)) for tensor in module.parameters(recurse=False)]
         return name if name and source in own else source.rpartition(".")[0]
 
     def fix(self, tensor: Tensor | None, what: str) -> None:
-        """Note that no channel of a tensor can be removed: `what` happens to it here."""
+        """Mark all channels of a tensor as not removable; `what` says what the current layer does to the tensor."""
         for label in self.marks(tensor).labels:
             self.elements.fix(label, f"{self.where()} {what}")
 
@@ -107,7 +107,7 @@ class Followed(TorchDispatchMode):
 
     @contextmanager
     def _stacked(self) -> Iterator[None]:
-        """Keep the names of the modules that are being called."""
+        """Within the block, keep a stack of the modules that are being called."""
         handles = []
         for name, module in self.model.named_modules():
             entry = (name, module)
@@ -126,7 +126,7 @@ def _left(stack: list[Any]) -> None:
 
 @contextmanager
 def _no_fast_path() -> Iterator[None]:
-    """Run Torch's transformer layers by their single operations, as in training."""
+    """Within the block, torch's transformer layers run as single operations, as they do in training."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

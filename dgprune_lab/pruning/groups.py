@@ -1,4 +1,4 @@
-"""Which filters must be removed together, as plain FilterGroups: the connected components of what one pass ties.
+"""Which filters must be removed together, as FilterGroups: connected components of the ties found in one pass.
 
 The components are those of the dependency graph of Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
 """
@@ -22,7 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
-    """Return the groups of a network as one pass through a copy ties them; `verify.read_groups` checks them.
+    """Return the filter groups of a network, found in one pass through a copy; `verify.read_groups` checks them.
 
     Raises:
         DgpruneError: a wrapper, a layer that does not run in eval mode, an image size that does not fit.
@@ -81,7 +81,7 @@ def assemble(
 
 
 class _Reader:
-    """Turns what was followed into groups."""
+    """Turns the ids and ties of a followed pass into groups."""
 
     def __init__(self, followed: Followed, *, ran: Layers, layers: Literal["conv", "all"]) -> None:
         self._followed, self._ran, self._layers = followed, ran, layers
@@ -100,7 +100,7 @@ class _Reader:
         self._ends = set(self._group[followed.outputs[followed.outputs > 0]].tolist())
 
     def _by_group(self, spans: Mapping[Key, Tensor]) -> dict[int, dict[Key, Tensor]]:
-        """Group -> what holds filters of it, each with their positions."""
+        """Group -> what holds its filters -> the positions of these filters."""
         found: dict[int, dict[Key, Tensor]] = defaultdict(dict)
         for key, ids in spans.items():
             groups = torch.where(ids > 0, self._group[ids], -1)
@@ -111,14 +111,14 @@ class _Reader:
         return found
 
     def _outputs(self) -> dict[str, Tensor]:
-        """The ids of the outputs of each convolution and linear layer that is not depthwise."""
+        """Layer -> the ids on its output, for each linear layer and each convolution that is not depthwise."""
         followed = self._followed
         return {name: followed.producers[name] for name in followed.mixing if name in followed.producers}
 
     def read(self) -> tuple[list[FilterGroup], dict[str, str], int]:
-        """Return the groups, the refused ones with reasons, and the number of filters of both.
+        """Return the groups, the refused groups with reasons, and the number of filters in both.
 
-        What is the network's output is neither.
+        The network's output belongs to neither.
         """
         layers: dict[int, list[str]] = defaultdict(list)
         for name, ids in self._outputs().items():
@@ -144,7 +144,7 @@ class _Reader:
         return bool(torch.isin(self._filter[filters], self._filter[self._followed.producers[name]]).all())
 
     def _one(self, number: int, name: str, names: list[str]) -> FilterGroup:
-        """One group, named after a layer that produces all of it, if there is one."""
+        """Make one group, named after a layer that produces all of it, if there is one."""
         if number in self._reasons:
             raise DgpruneError(self._reasons[number])
         numbers, units = self._numbers(name, names)
@@ -172,7 +172,7 @@ class _Reader:
         )
 
     def _numbers(self, name: str, names: list[str]) -> tuple[Tensor, Tensor]:
-        """(ids,) the group's filter of each id, and (C,) the unit of each filter, numbered by its first filter."""
+        """(ids,) the filter of the group for each id, and (C,) the unit of each filter, numbered by first filters."""
         outputs = self._followed.producers
         own = outputs[name]
         rest = torch.cat([own[:0], *(outputs[other] for other in names if other != name)])
@@ -191,14 +191,14 @@ class _Reader:
         return next((layer for ids, layer in ties if bool((self._group[ids] == number).any())), "an operation")
 
     def _inputs(self, number: int, numbers: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The consumers in the order of execution, with positions on their input axis and the filters there."""
+        """Consumer -> positions on its input axis and the filters there, in the order of execution."""
         ids = self._followed.consumers
         found = {layer: (at, numbers[ids[layer][at]]) for layer, at in self._consumers[number].items()}
         last = len(self._ran.order)
         return dict(sorted(found.items(), key=lambda item: self._ran.order.get(item[0], last)))
 
     def _members(self, number: int, numbers: Tensor) -> Iterator[Member]:
-        """Every axis of a tensor that holds filters of the group."""
+        """Yield every axis of a tensor on which filters of the group lie."""
         elements = self._followed.elements
         for (tensor, axis), at in self._axes[number].items():
             filters, side = numbers[elements.starts[tensor, axis][0] + at], elements.sides.get((tensor, axis), "out")
@@ -207,7 +207,7 @@ class _Reader:
     def _flow(
         self, consumers: Iterable[str], producers: tuple[str, ...]
     ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-        """Which producers the consumers read without another one in between, and the same without BatchNorms."""
+        """The producers whose output reaches a consumer directly (`ends`), and consumer -> such layers (`feeds`)."""
         reads = {layer: self._followed.reads[layer] for layer in consumers}
         written = {end for marks in reads.values() for mark in marks for end in mark.ends}
         feeds = {layer: {feed for mark in marks for feed in mark.feeds} for layer, marks in reads.items()}

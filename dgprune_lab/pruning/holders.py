@@ -88,12 +88,12 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
 
 
 def refuse_other_types(model: nn.Module) -> None:
-    """Refuse a network whose weights are not float32, the type of images, before it runs over a domain.
+    """Refuse to run a network over a domain if its weights are not float32, the type of images.
 
-    Its groups can be read and its filters removed in any type.
+    Groups can be read and filters removed in any type.
 
     Raises:
-        DgpruneError: the type, and how to convert it.
+        DgpruneError: another type; the message says how to convert the network.
     """
     types = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
     if types - {"float32"}:
@@ -121,9 +121,9 @@ def suspects(model: nn.Module, *, tensors: bool = True) -> str | None:
 
 
 def unregistered(model: nn.Module) -> str | None:
-    """Return in words where layers or parameters are that no module has registered; None if nowhere.
+    """Return in words where there are layers or parameters that no module has registered; None if nowhere.
 
-    They are missing in `model.state_dict()`.
+    Such layers and parameters are missing in `model.state_dict()`.
     """
     own = set(map(id, [*model.parameters(), *model.buffers()]))
 

@@ -1,8 +1,8 @@
-"""What each operation does to the channels of its tensors.
+"""The effect of each operation on the channels of its tensors.
 
-Most operations act on each element (their operands' channels are the same filters) or move elements (labels move with
-them). Convolutions and normalisations begin or end filters (`layers`); means and matrix products sum over axes
-(`sums`). What is not known here fixes the channels that enter it.
+Most operations act on each element (then the operands' channels are the same filters) or move elements (then the labels
+move too). Convolutions and normalisations begin or end filters (`layers`); means and matrix products sum over axes
+(`sums`). The channels that enter an unknown operation cannot be removed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SPATIAL = re.compile(
 
 
 def follow(trace: Followed, func: Any, *, given: dict[str, Any], output: Any) -> None:
-    """Mark the outputs of one operation and note what it ties or fixes."""
+    """Mark the outputs of one operation, and record which channels it ties or makes impossible to remove."""
     name = func._schema.name.partition("::")[2]
     rule = _rule(name, func)
     # An operation in place that changes the shape has lost the shape it began with.
@@ -63,7 +63,7 @@ def _rule(name: str, func: Any) -> Callable[..., None] | None:
 
 
 def _unknown(trace: Followed, name: str, *, given: dict[str, Any]) -> None:
-    """Fix all that enters an operation that is not followed."""
+    """Mark all channels that enter an unknown operation as not removable."""
     what = f"applies {name}, which is not known to keep channels apart"
     if "attention" in name or name == "baddbmm":
         what = MIXES
@@ -77,7 +77,7 @@ def _unknown(trace: Followed, name: str, *, given: dict[str, Any]) -> None:
 
 
 def _pointwise(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
-    """Operands that vary along the same axes hold the same filters; where one has size 1, it ties nothing."""
+    """Elementwise operations: channels of all operands are the same filters, except along axes of size 1."""
     tensors = [tensor for value in given.values() for tensor in tensors_of(value)]
     results = list(tensors_of(output))
     if not results:
@@ -130,7 +130,7 @@ def joined(trace: Followed, tensors: list[Tensor], *, product: bool = False) -> 
 
 
 def _moved(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor) -> None:
-    """Move the labels as the elements are moved."""
+    """Operations that move elements: the labels are moved in the same way."""
     x, rest = given["self"], {name: value for name, value in given.items() if name != "self"}
     labels = []
     for label in trace.marks(x).labels:
@@ -144,7 +144,7 @@ def _moved(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor)
 
 
 def _tie_slices(trace: Followed, label: Tensor, slice_: dict[str, Any]) -> None:
-    """Slices of a channel axis into equal parts (halves, every other one) cut all parts alike."""
+    """Tie the equal parts (halves, every other channel) into which slices divide a channel axis."""
     axis = slice_.get("dim", 0) % label.ndim
     size = label.shape[axis]
     start, end, step = slice_.get("start") or 0, slice_.get("end"), slice_.get("step", 1)
@@ -157,14 +157,14 @@ def _tie_slices(trace: Followed, label: Tensor, slice_: dict[str, Any]) -> None:
 
 
 def _tie_parts(trace: Followed, label: Tensor, *, axis: int, length: int, inner: bool = False) -> None:
-    """Tie equal positions of the parts of an axis; with `inner`, all positions of each part."""
+    """Tie equal positions in all parts of an axis; with `inner`, tie all positions within each part."""
     parts = label.unflatten(axis, (-1, length))
     first = parts.narrow(axis + 1, 0, 1) if inner else parts.narrow(axis, 0, 1)
     trace.elements.join(first, parts, reason=f"{trace.where()} splits its channels", tie=trace.where())
 
 
 def _reshaped(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """An axis that is split keeps its outer part: filters at the same inner position go together."""
+    """Reshapes: where an axis is split in two, filters at the same inner position are tied."""
     x, labels = given["self"], []
     for label in trace.marks(x).labels:
         if x.numel() > _MOST:
@@ -180,7 +180,7 @@ def _reshaped(trace: Followed, given: dict[str, Any], output: Tensor, name: str)
 
 
 def _padded(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """Padded channels have no id; padding of other axes changes nothing."""
+    """Padding: padded channels have no id; padding of other axes changes nothing."""
     labels, ends = [], given["pad"]
     for label in trace.marks(given["self"]).labels:
         own = [(ends[2 * k], ends[2 * k + 1]) for k in range(len(ends) // 2)]
@@ -196,7 +196,7 @@ def _expanded(trace: Followed, given: dict[str, Any], output: Tensor, name: str)
 
 
 def _split(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
-    """Parts of an axis; of equal parts, equal positions go together."""
+    """Splits of an axis: if the parts are equal, equal positions of the parts are tied."""
     x, outputs = given["self"], list(tensors_of(output))
     axis = given.get("dim", 0) % x.ndim
     marks, unbind = trace.marks(x), name == "unbind"
@@ -245,7 +245,7 @@ def _concatenated(trace: Followed, given: dict[str, Any], output: Tensor, name: 
 
 
 def _spatial(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
-    """Pooling, resizing, padding of the last axes."""
+    """Pooling, resizing and padding of the last axes; channels on these axes cannot be removed."""
     x = given.get("self", given.get("input"))
     match = _SPATIAL.match(name)
     assert isinstance(x, Tensor) and match is not None

@@ -124,7 +124,7 @@ def _images(model: nn.Module, example: Tensor) -> Tensor:
 
 
 def _other(model: nn.Module) -> nn.Module:
-    """A copy with slightly different parameters and equal buffers, of which some are positions."""
+    """A copy with slightly different parameters and the same buffers, since some buffers hold indices."""
     names = {name for name, p in model.named_parameters(remove_duplicate=False) if p.is_floating_point()}
     return rebuild(model, lambda name, tensor: tensor * 1.1 + 0.01 if name in names else tensor.clone())
 

@@ -1,4 +1,4 @@
-"""What sums over axes do to channels: means, softmax, and products with matrices, as in linear layers and attention."""
+"""The effect on channels of sums over axes: means, softmax, and matrix products, as in linear layers and attention."""
 
 from __future__ import annotations
 

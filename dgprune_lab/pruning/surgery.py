@@ -20,7 +20,7 @@ _thread = threading.local()
 
 @public
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
-    """Return a new, physically smaller network without the removed filters; the argument is untouched.
+    """Return a new, physically smaller network without the removed filters; the argument stays unchanged.
 
     Every tensor on which filters lie is cut by one `index_select` per axis; all others are copied, so nothing is
     shared. The provenance is copied too (`provenance_of`).

@@ -1,4 +1,4 @@
-"""How a network runs: which layers, in what order, and why some networks cannot be followed."""
+"""How a network runs: which layers, in what order; and the refusal of networks that cannot be followed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Layers:
 
 
 def holds_tensors(module: nn.Module) -> bool:
-    """Return whether a module has parameters or buffers of its own, whatever layers it contains."""
+    """Return whether a module itself has parameters or buffers, apart from those of layers in it."""
     return any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
 
 
@@ -114,7 +114,7 @@ def refuse_wrappers(model: nn.Module) -> None:
 
 
 def refuse_unused(model: nn.Module, used: set[str]) -> None:
-    """Refuse a network with layers of which no parameter takes part in the pass."""
+    """Refuse a network with layers none of whose parameters is used in the pass."""
     unused = [
         name
         for name, module in model.named_modules()
@@ -135,7 +135,7 @@ def refuse_unused(model: nn.Module, used: set[str]) -> None:
 
 
 def _shares(model: nn.Module, module: nn.Module, *, used: set[str]) -> bool:
-    """Whether a module has a parameter under another name, which was used."""
+    """Whether a module shares a parameter that was used under another name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return any(names.get(id(parameter)) in used for parameter in module.parameters(recurse=False))
 
