@@ -104,7 +104,7 @@ class GroupView:
         """Mean maps on a domain, (C, ...) float64: one, or at "conv_output" one per convolution of the group.
 
         Args:
-            domain: its name.
+            domain: name of the domain.
             site: "activation", right behind the activation and before any pooling; "consumer_input", the input of the
                 last layer that reads the group; or "conv_output", raw convolution outputs.
             unit: each image's map divided by its Euclidean norm before the mean.
