@@ -123,7 +123,7 @@ def check_sizes(axis: int, **tables: Ids) -> None:
 
 
 def constant(rows: Values) -> NDArray[np.bool_]:
-    """Return which columns never change, up to rounding errors of float32: 1e-5 of their largest absolute value."""
+    """Return which columns are constant, up to rounding errors of float32: 1e-5 of their largest absolute value."""
     return np.ptp(rows, axis=0) <= _ROUNDING * np.abs(rows).max(0)
 
 

@@ -101,7 +101,7 @@ def _nearest(rows: NDArray[np.float32], neighbours: int) -> tuple[NDArray[np.int
 
 
 class _Epochs:
-    """The file that UMAP's progress bar writes to: `k/n` is reported as stage and share, anything else ignored."""
+    """The file to which UMAP's progress bar writes: `k/n` is reported as stage and fraction done, all else ignored."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
