@@ -1,4 +1,4 @@
-"""The settings of published experiments, whole: network, data, loss, schedule, rounds, and what still differs."""
+"""Complete settings of published experiments: network, data, loss, schedule, rounds, and what still differs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Constants = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation per channel, in the units of images in [0, 1]."""
 
 TRAINING = TrainingOptions(epochs=100, batch_size=32, lr=0.01, momentum=0.9, schedule="dss", double_softmax=True)
-"""How the code of Sun 2023 (arXiv:2306.13237) trains its network for MNIST."""
+"""The options with which the code of Sun 2023 (arXiv:2306.13237) trains its network for MNIST."""
 FINETUNING = replace(plain_finetuning, double_softmax=True)
-"""How it fine-tunes after each round: the schedule starts anew and is divided by 100 epochs, as in the training."""
+"""The options of its fine-tuning after each round: the schedule restarts and divides by 100 epochs, as in training."""
 _MNIST: Constants = ([0.2973] * 3, [0.3278] * 3)
 _MNIST_M: Constants = ([0.2973, 0.2992, 0.2754], [0.3278, 0.3229, 0.3206])
 
@@ -40,21 +40,21 @@ _MNIST_M: Constants = ([0.2973, 0.2992, 0.2754], [0.3278, 0.3229, 0.3206])
 @public
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Preset:
-    """The settings of one published experiment; `study`, `prune` and `table` carry them out.
+    """The settings of one published experiment; the methods `study`, `prune` and `table` use them.
 
     Attributes:
-        name: of the function that makes it.
+        name: name of the function that makes the preset.
         source: paper and code.
         sources, targets: names of built-in domains.
         builder: name of the network in `dg.models.networks`.
-        normalisation: domain -> mean and standard deviation that its images are normalised by, each domain by its own.
-            Those of a target were computed from images of it: every number of the study is target-aware, whatever the
-            scorer, and the provenance says so ("mnist_m/normalisation", under selection).
-        training, finetuning: options of the training, and of the fine-tuning after each round.
-        ratios: shares removed in the paper's table. Two rounds up to 60 %, three from 70 %.
-        scorers: the paper's scorer, its baseline, and None, the dense control, which is fine-tuned as long.
-        split, score_split: the split that is reported, and the one that the scorer reads: the same images.
-        images: at most this many of each split; None for all.
+        normalisation: domain -> mean and standard deviation by which its images are normalised; each domain has its
+            own. A target's were computed from its images, so every number of the study is target-aware, whatever the
+            scorer; the provenance records this ("mnist_m/normalisation", under selection).
+        training, finetuning: options of training, and of the fine-tuning after each round.
+        ratios: the ratios in the paper's table. Two rounds up to 60 %, three from 70 %.
+        scorers: the paper's scorer, its baseline, and None for the dense control, which is fine-tuned equally long.
+        split, score_split: the split that is reported, and the split that the scorer reads: the same images.
+        images: use only the first so many images of each split; None for all.
     """
 
     name: str
@@ -113,9 +113,9 @@ class Preset:
         """Return the trained network with its domains, ready to prune.
 
         Args:
-            seed: of the initial weights and the order of the images. With 0 and all epochs on all images it is the
-                shipped network, which was trained by these settings; any other is trained now.
-            progress: draw a tqdm bar.
+            seed: random seed of the initial weights and of the order of the images. For 0, with all epochs and images,
+                the shipped network is loaded, which was trained by these settings; any other network is trained now.
+            progress: whether to draw a tqdm bar.
         """
         sources, targets = self._domains("sources"), self._domains("targets")
         whole = seed == 0 and self.images is None and self.training.epochs == TRAINING.epochs
@@ -143,10 +143,10 @@ class Preset:
         """Prune a study in rounds with fine-tuning, by these settings; see `dg.prune_and_tune`.
 
         Args:
-            study: of `study()`.
-            scorer: a name, a Scorer, or None for the dense control with as many epochs.
-            ratio: share removed.
-            rounds: two up to 60 %, three above, where None.
+            study: a study that `study()` has made.
+            scorer: a name, a Scorer, or None for the dense control with equally many epochs.
+            ratio: share of the filters to remove.
+            rounds: number of rounds; None for two up to 60 % and three above.
             seed, measure, progress: see `dg.prune_and_tune`.
         """
         return prune_and_tune(
@@ -178,10 +178,10 @@ class Preset:
         are those of `dg.prune_and_tune`, with one row per scorer, ratio, domain and metric.
 
         Args:
-            study: what to prune; `study(seed=seed)` where None.
-            ratios: the paper's where None.
-            seed: of the study, and of the order of the images in fine-tuning.
-            progress: draw tqdm bars.
+            study: the study to prune; None for `study(seed=seed)`.
+            ratios: shares to remove; None for the paper's.
+            seed: random seed of the study, and of the order of the images in fine-tuning.
+            progress: whether to draw tqdm bars.
         """
         study = self.study(seed=seed, progress=progress) if study is None else study
         rows: list[dict[Any, Any]] = []
@@ -217,9 +217,9 @@ class Preset:
 
 
 def as_normalised(domain: Domain, own: Constants, *, layer: Constants) -> Domain:
-    """Return a domain that a network whose first layer normalises by `layer` sees normalised by its `own` constants.
+    """Return a domain whose images, after a network's first layer normalises by `layer`, are normalised by `own`.
 
-    (x - own mean) / own std * layer std + layer mean, per channel; pixels may lie a little outside [0, 1].
+    (x - own mean) / own std * layer std + layer mean, per channel; pixels may lie slightly outside [0, 1].
     """
     if own == layer:
         return domain
@@ -238,24 +238,25 @@ def dss_mnist_m(*, epochs: Count = 100, epochs_per_round: Count = 20, images: Co
     """Return the MNIST to MNIST-M experiment of the domain similarity score (Sun 2023), as its code runs it.
 
     LeNet with convolutions of 32 and 48 filters; a softmax before the cross-entropy, in training and fine-tuning;
-    learning rate .01 / (1 + 10 p)^.75 over 100 epochs, begun anew after each round and still divided by 100; batches of
-    32, SGD with momentum .9. DSS of the maps right behind the ReLU of the very images that are reported, scored anew in
-    each round; two rounds up to 60 % and three from 70 %, the same ratio in each layer, 20 epochs after each. Each
-    domain is normalised by constants of its own. What the paper calls L2 is the L1 norm of a filter, here `l1`.
+    learning rate .01 / (1 + 10 p)^.75 over 100 epochs, restarted after each round with p still divided by 100; batches
+    of 32, SGD with momentum .9. In each round, DSS of the maps right behind the ReLU is computed on the images that are
+    reported; two rounds up to 60 % and three from 70 %, the same ratio in each layer, 20 epochs after each round. Each
+    domain is normalised by its own constants. What the paper calls L2 is the L1 norm of a filter, here `l1`.
     `preset.differences` lists what still differs.
 
     Scoring the reported images and normalising a target by its own constants is domain adaptation: no number of this
     preset is a measure of generalisation, and every table marks it target-aware.
 
     The paper's second experiment, ResNet-50 on PACS and OfficeHome, is no preset. It compares raw convolution outputs
-    before BatchNorm, of all convolutions but the first: `dg.SCORERS["dss"].using(site="conv_output")`. What is missing:
-    a network pretrained on ImageNet and trained with MIRO; leaving out the first convolution; a score for each
-    convolution alone (filters that a residual sum ties together share one here, the mean over its convolutions); and
-    its masks, which leave BatchNorm alone, so that a masked channel still emits a constant.
+    before BatchNorm, of all convolutions but the first: `dg.SCORERS["dss"].using(site="conv_output")`. Missing for it:
+    a network pretrained on ImageNet and trained with MIRO; leaving out the first convolution; a score for each single
+    convolution (here, filters that a residual sum ties together share one score, the mean over its convolutions); and
+    the paper's masks, which do not change BatchNorm, so that a masked channel still outputs a constant.
 
     Args:
-        epochs, epochs_per_round: fewer make it quicker, and a difference. The schedule stays divided by 100.
-        images: at most this many images of each split, as another difference.
+        epochs, epochs_per_round: epochs of training, and of fine-tuning after each round; fewer are quicker, but differ
+            from the paper. The schedule still divides by 100.
+        images: use only the first so many images of each split, which differs from the paper too; None for all.
 
     Source: Sun 2023, Pruning for Better Domain Generalizability, ICML SCIS, arXiv:2306.13237, and its code.
 

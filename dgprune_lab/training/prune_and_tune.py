@@ -58,7 +58,7 @@ def prune_and_tune(
         ratio: share of the filters removed in the end, 0 <= ratio < 1; for the dense control it only sets the rounds.
         rounds: number of rounds T; None for the paper's rule.
         epochs: epochs of fine-tuning after each round; 0 only prunes.
-        options: of fine-tuning; the paper's optimiser and schedule with the plain cross-entropy where None. Their
+        options: options of fine-tuning; None for the paper's optimiser and schedule with plain cross-entropy. Their
             `epochs` must not contradict `epochs`.
         batchnorm: "recalibrate" re-estimates BatchNorm statistics after each removal and after each fine-tuning: with
             a momentum of .01, as in EfficientNet, one short epoch leaves them far behind the weights.

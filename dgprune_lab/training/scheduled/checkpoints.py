@@ -21,7 +21,7 @@ def save_state(folder: Path, *, epoch: int, tensors: Mapping[str, Tensor], value
     Until run.json is written, the folder holds the previous state.
 
     Raises:
-        DgpruneError: they cannot be written, on a full disk, say.
+        DgpruneError: the files cannot be written, for example because the disk is full.
     """
     data = tensors_to_bytes(tensors)
     with written(folder):
