@@ -218,7 +218,7 @@ def shuffled(sources: Sequence[Domain], *, seed: int) -> list[Domain]:
 
 
 def _run(events: Events, label: str | None, *, until: float | None, sources: Sequence[Domain] = ()) -> EpochEvent:
-    """Run a training to its end, or until the loss of an epoch (with `sources`: on their train splits) is `until`.
+    """Run training to its end, or until the loss of an epoch (with `sources`: on their train splits) is `until`.
 
     The loss on the train splits is measured after every epoch, and after every second batch when close to `until`.
     """
