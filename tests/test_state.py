@@ -47,6 +47,13 @@ def mask(of: dg.Study | None = None) -> dg.Mask:
     return dg.allocate((of or study()).score("l1"), ratio=0.5)
 
 
+def explored() -> None:
+    explorer = dg.Explorer(study(), scorer="l1")
+    explorer.ratio = 0.5
+    assert len(explorer.table)
+    explorer.close()
+
+
 OPTIONS = dg.TrainingOptions(epochs=1, batch_size=8)
 CALLS: dict[str, Callable[[Path], Any]] = {
     "Study": lambda _: (study(), dg.Study(STREAM, sources=[A])),
@@ -73,6 +80,7 @@ CALLS: dict[str, Callable[[Path], Any]] = {
     "save": lambda folder: dg.save(dg.prune(MODEL, mask()), folder / "net"),
     "gc_net": lambda _: dg.gc_net(study()),
     "chart": lambda _: dg.charts.svg(dg.charts.sweep(dg.sweep(study(), scorers=["l1"], ratios=[0.0, 0.5]))),
+    "explorer": lambda _: explored(),
     "from_arrays": lambda _: dg.Domain.from_arrays("x", images=ARRAY, splits=SPLITS),
     "shifts": lambda _: [shift(A) for shift in dg.data.SHIFTS.values()],
     "digits": lambda _: (dg.data.mnist.__wrapped__(), dg.data.mnist_m.__wrapped__()),

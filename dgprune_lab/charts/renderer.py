@@ -7,6 +7,7 @@ limit of address space (`ulimit -v`, usual on clusters) it runs in a child proce
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -58,8 +59,8 @@ def _in_child(function: str, argument: Any, *, options: Mapping[str, str], limit
     if child.returncode == 0:
         return child.stdout.decode()
     if child.returncode == 1:
-        lines = child.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise DgpruneError(f"the picture could not be drawn: {lines[-1]}.")
+        errors = re.findall(r"^\w*Error: (.*)$", child.stderr.decode(errors="replace"), re.MULTILINE)
+        raise DgpruneError(f"the picture could not be drawn: {' '.join(errors) or 'no message'}.")
     raise DgpruneError(
         f"the picture could not be drawn: this process may use {limit / 2**30:.0f} GB of address space (ulimit -v), "
         "and the V8 engine that draws it reserves more than 32 GB, though it uses little of it. Lift the limit (ulimit "
