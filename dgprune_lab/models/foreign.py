@@ -29,7 +29,7 @@ _STARTS = {
 
 
 def refuse_foreign(data: bytes, name: str) -> NoReturn:
-    """Refuse a file that is not a network saved by dg.save; `name` begins the sentence.
+    """Refuse a file that is not a network saved by dg.save; `name` begins the error message.
 
     Raises:
         DgpruneError: always; the message says what the file is and what to do.
