@@ -6,7 +6,7 @@ from ..core import FilterGraph
 
 
 def prunable_words(graph: FilterGraph) -> str:
-    """Return how many filters can be pruned out of how many, and why not the others; nothing where all can be.
+    """Return how many of all filters can be pruned, and why not the others, as text; "" if all can be pruned.
 
     A filter of a residual stream counts once, see `FilterGraph.share`.
     """
