@@ -71,8 +71,9 @@ def _places(rows: NDArray[np.float32], report: Report, *, seed: int, neighbours:
 def _library() -> ModuleType:
     """The module umap, set so that Numba's compiled code is cached for the next process.
 
-    It imports pynndescent, which compiles for 10 s on a new machine (first map: 18 s instead of 8 s) and is only
-    needed for approximate neighbours: stand-ins provide the three names that it imports, or else the real modules do.
+    UMAP imports pynndescent, which compiles for 10 s on a new machine (first map: 18 s instead of 8 s) and is only
+    needed for approximate neighbours. Stand-ins provide the three names that UMAP imports; if they do not suffice,
+    pynndescent itself is imported.
     """
     names = {"": "NNDescent", ".distances": "named_distances", ".sparse": "sparse_named_distances"}
     for suffix, name in names.items():
