@@ -1,4 +1,4 @@
-"""`dgprune-lab zoo`: which architectures can be pruned here, and by Torch-Pruning, each tried in its own process."""
+"""`dgprune-lab zoo`: which architectures this toolkit and Torch-Pruning can prune, each tried in its own process."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ __all__ = ["Architecture", "Limits", "Row", "architectures", "families", "main",
 def main(
     *, timm: bool = False, names: Sequence[str] = (), size: int | None = None, jobs: int = 1, out: Path | None = None
 ) -> list[Row]:
-    """Try each architecture, print its row as soon as it is known, and at last the tables as Markdown.
+    """Try each architecture, print its row as soon as it is known, and at the end the tables as Markdown.
 
     Args:
-        timm: timm's architectures instead of the package's own and torchvision's.
-        names: patterns; with any, all architectures that match one, else one or two of each family.
+        timm: try timm's architectures instead of the package's own and torchvision's.
+        names: patterns such as "resnet*"; all architectures that match one are tried, without patterns one or two of
+            each family.
         size: height and width of the images in pixels; None for the first of 64, 128, 224, ... that works.
-        jobs: architectures that are tried at the same time, each with one thread.
-        out: file for the rows as JSON, written after each; rows that it holds already are not computed again.
+        jobs: number of architectures that are tried at the same time, each with one thread.
+        out: file for the rows as JSON, written after each row; rows that it already holds are not computed again.
 
     Raises:
-        DgpruneError: an argument out of range, a file that cannot be written or holds something else.
+        DgpruneError: an argument out of range; a file that cannot be written or holds something else.
     """
     if jobs < 1 or (size is not None and not 8 <= size <= 1024):
         raise DgpruneError(f"jobs must be 1 or more and size from 8 to 1024; got jobs {jobs}, size {size}.")
@@ -58,13 +59,13 @@ def main(
 def try_all(
     chosen: Sequence[Architecture], *, jobs: int = 1, limits: Limits | None = None, peer: bool = True
 ) -> Iterator[Row]:
-    """Yield the row of each architecture as it ends, whatever happens to the others.
+    """Yield the row of each architecture as soon as it is done, whatever happens to the others.
 
     Args:
-        chosen: what to try.
-        jobs: how many at the same time.
-        limits: of each child process.
-        peer: whether Torch-Pruning does the same job, in a child of its own.
+        chosen: the architectures to try.
+        jobs: number of architectures that are tried at the same time.
+        limits: limits of each child process.
+        peer: whether Torch-Pruning does the same job too, in a separate child process.
     """
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         tasks = [pool.submit(_try_one, each, limits=limits or Limits(), peer=peer) for each in chosen]

@@ -1,4 +1,4 @@
-"""Which architectures the zoo tries: names, families, and how each is built with random weights."""
+"""The architectures that the zoo tries: names, families, and how each is built with random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...models import networks
 Build = Callable[[], nn.Module]
 
 SIZES = (64, 128, 224, 256)
-"""Sizes in pixels that are tried in turn where none is asked for: the first one that the network takes is used."""
+"""Sizes in pixels that are tried in turn if no size is given: the first that the network takes is used."""
 
 # One or two of each family, the smallest that torchvision and timm offer.
 _TORCHVISION = """
@@ -57,7 +57,7 @@ class Architecture:
     """One architecture.
 
     Attributes:
-        name: as its library calls it.
+        name: name of the architecture in its library.
         family: the module of the library that defines it.
         source: the library: "dgprune_lab", "torchvision" or "timm".
         build: returns the network with random weights; it must be picklable, as a child process calls it.
@@ -74,22 +74,22 @@ class Architecture:
 
     @property
     def key(self) -> str:
-        """Name with library: several libraries have a "resnet18"."""
+        """Name with library, since several libraries have a "resnet18"."""
         return f"{self.source}/{self.name}"
 
 
 def architectures(
     *, timm: bool = False, names: Sequence[str] = (), size: int | None = None
 ) -> tuple[Architecture, ...]:
-    """Return what to try: the package's own networks and torchvision's, or timm's; one or two of each family.
+    """Return the architectures to try: the package's own and torchvision's, or timm's; one or two of each family.
 
     Args:
-        timm: timm's architectures instead, where it is installed.
-        names: patterns like "resnet*"; given any, all architectures that match one are tried, not only the few.
+        timm: return timm's architectures instead; timm must be installed.
+        names: patterns such as "resnet*"; with any, all architectures that match one are returned.
         size: height and width of the images in pixels; None tries `SIZES` in turn.
 
     Raises:
-        DgpruneError: timm is not installed, a pattern that matches nothing.
+        DgpruneError: timm is not installed; a pattern that matches nothing.
     """
     if timm and importlib.util.find_spec("timm") is None:
         raise DgpruneError("timm is not installed. Run `pip install timm`, or leave --timm away.")
@@ -104,7 +104,7 @@ def architectures(
 
 
 def _chosen(every: Iterable[str], names: Sequence[str], *, few: str) -> list[str]:
-    """Those that match a pattern, in the order of the library; the few that stand for all where there is none."""
+    """The names that match a pattern, in the order of the library; without patterns, the few that stand for all."""
     known = list(every)
     if names:
         return [name for name in known if any(fnmatchcase(name, pattern) for pattern in names)]

@@ -37,11 +37,11 @@ class Limits:
 
 @dataclass(kw_only=True)
 class Ending:
-    """How a child ended.
+    """How a child process ended.
 
     Attributes:
-        kind: "done", "error" (its exception), "died" (without an answer), "timeout" or "memory" (a limit was hit).
-        result: what the task returned.
+        kind: "done", "error" (an exception), "died" (without an answer), "timeout" or "memory" (a limit was hit).
+        result: the result of the task.
         error: the last line of the exception, "KeyError: 'x'", or how the process ended.
         stage: the last stage that the task announced.
         peaks: stage -> largest resident memory within it, in bytes above that at the first stage.
@@ -55,16 +55,16 @@ class Ending:
 
 
 def run_limited(task: Task, argument: Any, *, limits: Limits, preload: tuple[str, ...] = ()) -> Ending:
-    """Run `task(argument, stage)` in a child process and return how it ended; the child is gone when this returns.
+    """Run `task(argument, stage)` in a child process and return how it ended; the child has ended when this returns.
 
-    A limit on the address space is not used, as it stops builds of torch that reserve much and use little: the
-    resident memory is looked at every 20 ms.
+    The address space is not limited, since builds of torch may reserve much and use little; instead the resident memory
+    is checked every 20 ms.
 
     Args:
         task: a function that can be pickled; it calls `stage(name)` when a new part of its work begins.
-        argument: its argument, which can be pickled.
-        limits: what the child may use.
-        preload: modules that are imported once, for all children, where the system can fork.
+        argument: the task's argument, which can be pickled.
+        limits: the limits of the child process.
+        preload: modules that are imported once for all children, if the system can fork.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
@@ -109,7 +109,7 @@ def _end_with_parent() -> None:
 
 
 def _watched(process: Any, receive: Connection, *, limits: Limits) -> Ending:
-    """Follow a child until it answers, dies, or hits a limit."""
+    """Watch a child process until it answers, dies, or hits a limit."""
     ending, base, started = Ending(), None, time.monotonic()
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         child = psutil.Process(process.pid)

@@ -1,4 +1,4 @@
-"""The same job by Torch-Pruning alone, in a child process: half of each layer, the classifier's outputs left alone."""
+"""The same job by Torch-Pruning alone, in a child process: half of each layer is removed, except the outputs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .limits import Stage
 
 
 def prune_by_torch_pruning(architecture: Architecture, stage: Stage) -> dict[str, Any]:
-    """Return {"outcome": text}: what `tp.pruner.MagnitudePruner` makes of the architecture.
+    """Return {"outcome": text}: the result of `tp.pruner.MagnitudePruner` on the architecture.
 
-    "works" means that the pruned network runs, has fewer parameters and as many outputs; whether its logits are those
-    of the masked network is not asked. An exception is left to the caller.
+    "works" means that the pruned network runs and has fewer parameters and equally many outputs; whether its logits are
+    those of the masked network is not checked. Exceptions are passed to the caller.
     """
     import torch_pruning as tp
 

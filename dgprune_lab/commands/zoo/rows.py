@@ -1,4 +1,4 @@
-"""The row of one architecture, and how it is written to a file and read again."""
+"""The row of one architecture, and writing and reading rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTCOMES = (*WORKING, "refused", "traceback", "wrong", "timeout", "memory", "not
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What happened with one architecture.
+    """The result for one architecture.
 
     Attributes:
         name, family, source, convolutional: as in `Architecture`.
@@ -29,15 +29,15 @@ class Row:
         size: height and width of the images in pixels.
         layers: "conv", or "all" where only hidden linear layers can be pruned.
         groups: number of groups.
-        prunable, filters: output channels of convolutions that can be pruned, out of all; layer by layer, depthwise
-            ones aside, those of the last layer included.
-        difference: largest difference between the logits of the pruned and of the masked network, as a share of the
-            standard deviation of the dense network's; None where it is not finite.
-        effect: the same between the masked and the dense network: what the comparison could have seen.
+        prunable, filters: number of convolutions' output channels that can be pruned, and of all, summed over layers;
+            without depthwise convolutions, with the last layer.
+        difference: largest difference between the logits of the pruned and of the masked network, divided by the
+            standard deviation of the dense network's logits; None if it is not finite.
+        effect: the same difference between the masked and the dense network, which shows that the check is sensitive.
         seconds: processor time to read the groups.
-        peak: bytes beyond the built network while they were read.
-        parameters, parameters_removed: number of parameters, and the share that `measure` finds removed.
-        torch_pruning: what Torch-Pruning makes of the same job.
+        peak: memory in bytes, above that of the built network, while the groups were read.
+        parameters, parameters_removed: number of parameters, and the share of them that `measure` finds removed.
+        torch_pruning: the outcome of Torch-Pruning for the same job.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Row:
 
 
 def row_of(architecture: Architecture, ending: Ending, *, peer: Ending | None = None) -> Row:
-    """Return the row that follows from how the child process ended, and the peer's where there was one."""
+    """Return the row made from how the child process ended, and the peer's child if there was one."""
     values: dict[str, Any] = dict(ending.result)
     if ending.kind in ("error", "died"):
         values |= {"outcome": "not built" if ending.stage == "start" else "traceback", "reason": ending.error}
@@ -94,10 +94,10 @@ def _peer_words(ending: Ending) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file, none where there is no file.
+    """Return the rows in a file; no rows if there is no file.
 
     Raises:
-        DgpruneError: the file is not one that `write_rows` made.
+        DgpruneError: a file that `write_rows` did not write.
     """
     if not path.exists():
         return []
@@ -112,5 +112,5 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write the rows as JSON, atomically: an interruption leaves the rows that were there, or all of them."""
+    """Write the rows as JSON, atomically: after an interruption the file holds either the old rows or all new ones."""
     write_file(path, card_text({"rows": [asdict(row) for row in rows]}, kind="zoo"))

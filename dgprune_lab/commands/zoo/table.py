@@ -92,6 +92,6 @@ def _lines(rows: Sequence[Row]) -> list[str]:
 
 
 def short(text: str, *, length: int = _LONGEST) -> str:
-    """Return the beginning of a text on one line."""
+    """Return the beginning of a text, in one line."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 4].rstrip() + " ..."
