@@ -99,6 +99,7 @@ def test_one_that_hangs_and_one_that_cannot_be_built_do_not_stop_the_others() ->
         "tied": "refused",
     }
     assert rows["broken"].reason == "KeyError: 'no such weights'" and "norm" in rows["tied"].reason
+    assert (rows["tied"].seconds or 0) > 0 and rows["tied"].peak > 0
     assert rows["broken"].torch_pruning == "not built: KeyError: 'no such weights'"
     good = rows["good"]
     assert (good.groups, good.prunable, good.filters, good.size, good.layers) == (2, 14, 14, 12, "conv")

@@ -1,4 +1,4 @@
-"""What the zoo asks of one architecture, in a child process: groups, half of each removed, and an own check of that."""
+"""The examination of one architecture, in a child process: groups, half of each removed, and an independent check."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .architectures import Architecture
 from .limits import Stage
 
 TOLERANCE = 1e-3
-"""Largest difference between removed and masked, as a share of the logits' standard deviation, that counts as equal."""
+"""Logits count as equal if their largest difference is at most this fraction of their standard deviation."""
 _VISIBLE = 1e-2  # a mask that changes the logits by less than this share cannot show a difference
 _BATCH = 4
 
@@ -27,8 +27,8 @@ _BATCH = 4
 def examine(architecture: Architecture, stage: Stage) -> dict[str, Any]:
     """Return the row of an architecture; see `rows.Row` for its columns.
 
-    The comparison does not use the package's own masking: hooks on a dense network zero the removed channels at the
-    input of every layer that reads them, which must give the logits of the pruned network.
+    The check does not use the package's own masking: hooks on a dense network set the removed channels to zero at the
+    input of every layer that consumes them; the logits must then equal those of the pruned network.
     """
     warnings.simplefilter("ignore")
     model, images = prepared(architecture)
@@ -39,9 +39,9 @@ def examine(architecture: Architecture, stage: Stage) -> dict[str, Any]:
     try:
         graph = _groups(model, images, row=row)
     except DgpruneError as error:
-        return {**row, **_settled(model, found, outcome="refused"), "reason": str(error)}
-    finally:
         row["seconds"] = time.process_time() - started
+        return {**row, **_settled(model, found, outcome="refused"), "reason": str(error)}
+    row["seconds"] = time.process_time() - started
     prunable, filters = _counts(model, graph)
     reasons = "; ".join(f"{name}: {why}" for name, why in graph.refused.items())
     row |= {"groups": len(graph.groups), "prunable": prunable, "filters": filters, "reason": reasons}
@@ -57,7 +57,7 @@ def examine(architecture: Architecture, stage: Stage) -> dict[str, Any]:
 
 
 def _groups(model: nn.Module, images: Tensor, *, row: dict[str, Any]) -> FilterGraph:
-    """The groups of the convolutions; where there are none, of hidden linear layers too, as the refusal advises."""
+    """The groups of the convolutions; if there are none, of hidden linear layers too, as the refusal advises."""
     row["layers"] = "conv"
     try:
         return read_groups(model, images)
@@ -69,7 +69,7 @@ def _groups(model: nn.Module, images: Tensor, *, row: dict[str, Any]) -> FilterG
 
 
 def _settled(model: nn.Module, found: str, *, outcome: str) -> dict[str, Any]:
-    """The outcome, or "wrong" where the network is not as it was."""
+    """The columns of the outcome; it is "wrong" if the network has changed."""
     same = state_of(model) == found
     return {"outcome": outcome if same else "wrong", "unchanged": same}
 
@@ -77,8 +77,8 @@ def _settled(model: nn.Module, found: str, *, outcome: str) -> dict[str, Any]:
 def prepared(architecture: Architecture) -> tuple[nn.Module, Tensor]:
     """Return the network with random weights in eval mode, and images of the first size that it takes.
 
-    Nothing in it is zero or neutral by construction: BatchNorm statistics are those of random images, moved by noise;
-    its scales and shifts, and every other parameter whose values are all equal, are random.
+    Nothing in the network is zero or neutral by construction: BatchNorm statistics are those of random images with some
+    noise; BatchNorm's scales and shifts, and every other parameter whose values are all equal, are random.
     """
     torch.manual_seed(0)
     model = architecture.build().eval()
@@ -92,7 +92,7 @@ def prepared(architecture: Architecture) -> tuple[nn.Module, Tensor]:
 
 
 def _randomise(parameter: Tensor, generator: torch.Generator) -> None:
-    """Draw a parameter anew whose values are all equal, as zero-initialised and neutral ones are."""
+    """Draw random values for a parameter whose values are all equal, such as a zero-initialised one."""
     values = parameter.flatten()
     if len(values) < 2 or not bool((values == values[0]).all()):
         return
@@ -117,7 +117,7 @@ def _images(model: nn.Module, sizes: tuple[int, ...]) -> Tensor:
 
 
 def _set_statistics(model: nn.Module, images: Tensor, *, generator: torch.Generator) -> None:
-    """Set the statistics of BatchNorm as after training: those of images, and some noise, so that none is neutral."""
+    """Set BatchNorm statistics as after training: those of images, with some noise, so that none is neutral."""
     norms = [module for module in model.modules() if isinstance(getattr(module, "running_mean", None), Tensor)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -134,7 +134,7 @@ def _set_statistics(model: nn.Module, images: Tensor, *, generator: torch.Genera
 
 
 def state_of(model: nn.Module) -> str:
-    """Return a hash of all that must stay as it was: values, modes, hooks, and which parameters are trained."""
+    """Return a hash of all that must not change: values, modes, hooks, and which parameters are trained."""
     digest = hashlib.blake2b()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.requires_grad} {tensor.grad is None}".encode())
@@ -146,19 +146,24 @@ def state_of(model: nn.Module) -> str:
 
 
 def _half(units: Tensor) -> list[int]:
-    """Filters of a random half of the units of a group."""
+    """The filters in a random half of the units of a group."""
     count = int(units.max()) + 1
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(3))[: count // 2]
     return torch.isin(units, chosen).nonzero().flatten().tolist()
 
 
 def _counts(model: nn.Module, graph: FilterGraph) -> tuple[int, int]:
-    """Filters that can be pruned, out of all: output channels of convolutions (and hidden units), layer by layer."""
-    every, prunable = 0, 0
+    """Filters that can be pruned, out of all: output channels of convolutions (and hidden units), layer by layer.
+
+    Depthwise convolutions, whose channels are those of the layer before, and the layer that runs last are left out.
+    """
+    every, prunable, last = 0, 0, list(graph.uses)[-1]
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
         wanted = (*CONV, nn.Linear) if graph.layers == "all" else CONV
         if not isinstance(module, wanted) or not isinstance(weight, Tensor) or is_depthwise(module):
+            continue
+        if f"{name}.weight" == last:
             continue
         axis = 1 if isinstance(module, TRANSPOSED) else 0
         ids = graph.axes.get(f"{name}.weight", {}).get(axis)
@@ -168,7 +173,7 @@ def _counts(model: nn.Module, graph: FilterGraph) -> tuple[int, int]:
 
 
 def compare(model: nn.Module, small: nn.Module, *, mask: Mask, images: Tensor) -> dict[str, float]:
-    """Return how far removed is from masked, and masked from dense: largest differences over the logits' deviation."""
+    """Return the largest differences of logits, pruned to masked and masked to dense, in their standard deviations."""
     with torch.no_grad():
         dense, removed = model(images), small(images)
         with silenced(model, mask):
@@ -181,7 +186,7 @@ def compare(model: nn.Module, small: nn.Module, *, mask: Mask, images: Tensor) -
 
 @contextmanager
 def silenced(model: nn.Module, mask: Mask) -> Iterator[None]:
-    """Within the block, hooks zero each removed channel at the input of every layer that reads it."""
+    """Within the block, hooks set each removed channel to zero at the input of every layer that consumes it."""
     gates: dict[str, list[Tensor]] = {}
     for group in mask.graph.groups:
         gone = ~mask.keep[group.name]
