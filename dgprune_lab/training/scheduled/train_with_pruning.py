@@ -160,10 +160,11 @@ def _filters(study: Study, producers: Mapping[str, Producer], schedule: PruneSch
 
 
 def _check_randomness(network: nn.Module, example: Tensor) -> None:
-    """Note where a run cannot be repeated exactly.
+    """Issue a note if a run cannot be repeated exactly.
 
     Raises:
-        DgpruneError: a copy in train mode would not be one; the network draws in eval mode too, so no measurement can be repeated.
+        DgpruneError: a network whose copies in train mode would not be independent of it; a network that draws random
+            numbers in eval mode too, so that no measurement can be repeated.
     """
     prove_copies_if_suspect(network, example, training=True)
     twin = deep_copy(network)
