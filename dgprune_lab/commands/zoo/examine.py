@@ -104,7 +104,7 @@ def _randomise(parameter: Tensor, generator: torch.Generator) -> None:
 
 
 def _images(model: nn.Module, sizes: tuple[int, ...]) -> Tensor:
-    """Random images of the first size that the network takes; its error at the last size where it takes none."""
+    """Random images of the first size that the network takes; raises its error at the last size if it takes none."""
     size, *larger = sizes
     images = torch.rand(_BATCH, 3, size, size, generator=torch.Generator().manual_seed(2))
     try:

@@ -22,12 +22,12 @@ Task = Callable[[Any, Stage], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one child may use.
+    """The limits of one child process.
 
     Attributes:
-        seconds: processor time.
-        waiting: seconds on the clock, as a child that waits for ever uses no processor.
-        bytes: resident memory above that at the first stage, when the network is built.
+        seconds: limit of processor time, in seconds.
+        waiting: limit of wall time, in seconds, since a child that waits for ever uses no processor.
+        bytes: limit of resident memory above that at the first stage, when the network is built.
     """
 
     seconds: float = 40.0
