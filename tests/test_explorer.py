@@ -472,3 +472,33 @@ def test_two_scorers_of_one_name_are_refused(study: dg.Study) -> None:
     with pytest.raises(dg.DgpruneError, match="two scorers are called 'mine'"):
         dg.Explorer(study, scorers=[first, second])
     dg.Explorer(study, scorer=first, scorers=[first]).close()
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_try_again_saves(
+    study: dg.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    explorer = dg.Explorer(study)
+    sent: list[Any] = []
+    monkeypatch.setattr(explorer, "send", sent.append)
+    explorer._session._send = lambda name, value: (
+        sent.append(value) if name == "message" else setattr(explorer, name, value)
+    )
+    try:
+        assert explorer.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr("dgprune_lab.models.saving.write_file", refuse)
+            explorer.handle_message({"type": "save"})
+            assert explorer._session.worker.wait("save", timeout=60)
+        error = str(explorer.status["error"])
+        assert "cannot be written" in error and "Error" not in error, "a sentence, not an exception's name"
+        assert not list(tmp_path.glob("*.safetensors"))
+        explorer.handle_message({"type": "retry"})
+        assert explorer._session.worker.wait("save", timeout=60) and explorer.status["error"] is None
+        assert len(list(tmp_path.glob("*.safetensors"))) == 1 and sent[-1]["type"] == "saved"
+    finally:
+        explorer.close()
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise PermissionError(13, "Permission denied")

@@ -71,7 +71,13 @@ class _Sweep:
 
     def ours(self) -> peer.Accuracies:
         """Run our sweep on a new study with an empty cache, losses and intervals included."""
-        frame = sweep(self._study(), scorers=self.scores, ratios=self.plan.ratios, images=self.plan.images)
+        frame = sweep(
+            self._study(),
+            scorers=self.scores,
+            ratios=self.plan.ratios,
+            images=self.plan.images,
+            batchnorm="as_is",  # as the peer's loop
+        )
         rows = frame[frame.metric == "accuracy"]
         scorers = {name: k for k, name in enumerate(self.plan.scorers)}
         places = {domain.name: k for k, domain in enumerate(self.domains)}

@@ -211,8 +211,7 @@ class Explorer(CommWidget):
         elif kind == "code":
             self.send({"type": "code", "text": self.code()})
         elif kind == "retry":
-            session.say(error=None)
-            session.measure(ack=self._number())
+            session.retry(ack=self._number())
         elif kind == "instead" and isinstance(item, Scorer) and item.instead is not None:
             self.scorer = item.instead
         elif kind == "option" and isinstance(item, Scorer):

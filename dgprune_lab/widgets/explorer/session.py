@@ -69,9 +69,10 @@ class Session:
         self.status: dict[str, Any] = {"ack": -1, "progress": None, "error": None, "message": None}
         self._send, self._lock = send, Lock()
         self._plan: Any = None
+        self._failed_job = "exact"
         self._pins: list[tuple[Choices, dict[str, Any]]] = []
         failed = weakly(self.failed)
-        self.worker = Worker(lambda _, error: failed(error), noted=weakly(self._noted))
+        self.worker = Worker(lambda name, error: failed(error, name), noted=weakly(self._noted))
         show, view = (lambda state: send("panels", state)), weakly(self._panel_view)
         self.host = PanelHost(panels, study=study, worker=self.worker, view=view, show=show)
 
@@ -114,6 +115,14 @@ class Session:
         """Save the pruned network of the current view in the notebook's folder, in the background."""
         self.worker.put("save", self._save, priority=EXACT)
 
+    def retry(self, *, ack: int) -> None:
+        """Do again what failed: save, or measure the present view."""
+        self.say(error=None)
+        if self._failed_job == "save":
+            self.save()
+        else:
+            self.measure(ack=ack)
+
     def pause(self) -> None:
         """Cancel the curves, the latency and the panel's work, while no page shows the explorer."""
         self.worker.drop("curves", "latency")
@@ -130,8 +139,9 @@ class Session:
             self.status = {**self.status, **changes}
             self._send("status", self.status)
 
-    def failed(self, error: Exception) -> None:
-        """Show an error message; the last valid view is kept."""
+    def failed(self, error: Exception, job: str = "exact") -> None:
+        """Show an error message; the last valid view stays, and `retry` does the job again."""
+        self._failed_job = job
         text = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
         self.say(error=text, progress=None)
 
