@@ -224,7 +224,7 @@ def test_a_study_warns_once_where_a_source_is_at_chance() -> None:
         dg.diagnostics.drop(study)
         dg.sweep(study, scorers=["l1"], ratios=[0.0, 0.5])
     assert len([w for w in caught if "at chance" in str(w.message)]) == 1, "once per study"
-    with pytest.warns(dg.DgpruneNote, match=r"source 'b' is classified at chance.*BatchNorm statistics are stale"):
+    with pytest.warns(dg.DgpruneNote, match=r"domain 'b' is classified at chance.*BatchNorm statistics are stale"):
         dg.measure(model, [good, wrong], latency=False)
     target = dg.Study(model, sources=[good], targets=[wrong])
     with warnings.catch_warnings():

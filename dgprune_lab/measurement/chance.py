@@ -59,7 +59,8 @@ def _what(outcomes: Outcomes, domain: Domain, split: str) -> str:
     assert outcomes.correct is not None
     images, right, predicted = len(outcomes), int(outcomes.correct.sum()), outcomes.predicted.unique()
     always = f"; class {int(predicted[0])} is predicted for every image" if len(predicted) == 1 else ""
+    what = f"{domain.role or 'domain'} {domain.name!r} is classified at chance"
     return (
-        f"source {domain.name!r} is classified at chance: {right:,} of {images:,} images of its split {split!r} are "
-        f"right ({100 * right / images:.1f} %; guessing gives {100 / domain.classes:.1f} %){always}."
+        f"{what}: {right:,} of {images:,} images of its split {split!r} are right ("
+        f"{100 * right / images:.1f} %; guessing gives {100 / domain.classes:.1f} %){always}."
     )
