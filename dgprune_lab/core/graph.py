@@ -62,6 +62,10 @@ class FilterGroup:
     ends: tuple[str, ...] = ()
     feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        step = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"FilterGroup({self.name!r}: {self.filters:,} filters{step}, read by {len(self.consumers)} layers)"
+
     @property
     def consumers(self) -> tuple[str, ...]:
         """Dotted names of the layers that consume the group, in the order of execution."""
@@ -106,7 +110,7 @@ class FilterGraph:
         parameters: names of the trainable tensors, each shared tensor once.
         uses: name of each convolution or linear weight -> at how many output positions per image it is applied.
         refused: layer name -> why its filters cannot be cut.
-        total: number of filters, those that are refused included; see `share`.
+        total: number of filters, including refused ones; see `share`.
         other_macs: multiply-accumulates per image outside of convolution and linear layers (attention).
         input_shape: shape (C, H, W) of the image that the network was traced with.
         layers: which layers have groups: "conv" (convolutions) or "all" (hidden linear layers too).
@@ -129,11 +133,11 @@ class FilterGraph:
 
     @property
     def share(self) -> str:
-        """How many filters can be pruned out of how many, as text: "1,504 of 2,880 filters can be pruned".
+        """How many of all filters can be pruned, as text: "1,504 of 2,880 filters can be pruned".
 
         A filter counts once, however many layers its output is added to (a residual stream of 64 channels has 64
         filters). The network's own outputs, and layers with a single filter, are not counted; hidden units of linear
-        layers are with layers="all".
+        layers are counted with layers="all".
         """
         return f"{self.free:,} of {max(self.total, self.free):,} filters can be pruned"
 
@@ -216,8 +220,8 @@ class FilterGraph:
     def cost(self, keep: Mapping[str, Tensor] | None = None) -> Cost:
         """Return filters, parameters, MACs per image and bytes of the network under a mask, or of the full network.
 
-        MACs are counted in convolution and linear layers: elements of the weight times output positions per image
-        (torch's FlopCounterMode counts two operations for each).
+        MACs of convolution and linear layers: elements of the weight times output positions per image (torch's
+        FlopCounterMode counts two operations for each); `other_macs` are added, whatever the mask.
         """
         lengths = self.lengths if keep is None else self.kept_lengths(self.vector(keep))
         parameters, macs, size = 0, self.other_macs, 0

@@ -1,4 +1,4 @@
-"""What convolutions and normalisations do to channels, and what shuffles them."""
+"""The effect of convolutions, normalisations and shuffles on channels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def along(marks: Marks, axis: int) -> Tensor | None:
-    """The label that varies along one axis alone, as a vector."""
+    """The label that varies only along this axis, as a vector of ids; None if there is none."""
     return next((label.flatten() for label in marks.labels if varying(label) == (axis,)), None)
 
 
 def channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
-    """(C,) ids at an axis of a map; where they differ from place to place, what meets at one position is tied."""
+    """(C,) ids on an axis of a map; ids that occur at one position of this axis are tied. None if there are none."""
     for label in trace.marks(x).labels:
         if axis in varying(label):
             flat = label.movedim(axis, -1).reshape(-1, label.shape[axis])
@@ -31,7 +31,7 @@ def channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
 
 
 def placed(ids: Tensor | None, *, axis: int, ndim: int) -> tuple[Tensor, ...]:
-    """A vector of ids as the label of a map."""
+    """A vector of ids as labels of a map with `ndim` axes; no label for None."""
     return () if ids is None else (ids.view([-1 if k == axis else 1 for k in range(ndim)]),)
 
 
@@ -77,14 +77,14 @@ def _fix_neighbours(trace: Followed, x: Tensor) -> None:
 
 
 def _join_input(trace: Followed, x: Tensor, inputs: Tensor | None, produced: Tensor | None) -> None:
-    """A depthwise convolution writes the filters that it reads."""
+    """A depthwise convolution: its outputs are the same filters as its inputs."""
     reason = f"{trace.where()} has one filter per channel of the network's input"
     if produced is not None:
         trace.elements.join(torch.zeros_like(produced) if inputs is None else inputs, produced, reason=reason)
 
 
 def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, given: dict[str, Any]) -> Marks:
-    """The input and output axes of a convolution that is not depthwise."""
+    """A convolution that is not depthwise: record its input and output axes, and return the marks of its output."""
     weight, groups, transposed = given["weight"], given["groups"], given["transposed"]
     marks = trace.marks(weight)
     rows, columns = (1, 0) if transposed else (0, 1)
@@ -109,7 +109,7 @@ def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, giv
 
 
 def consume(trace: Followed, source: str | None, axis: int, inputs: Tensor | None, consumed: Tensor | None) -> None:
-    """The input axis of a weight holds the filters that arrive there; what arrives without an id is not cut."""
+    """Record that the input axis of a weight holds the filters that arrive there; inputs without an id are not cut."""
     if source is not None and consumed is not None:
         trace.elements.sides[source, axis] = "in"
     if inputs is not None and consumed is not None and len(inputs) == len(consumed):
@@ -125,8 +125,8 @@ def join_vectors(trace: Followed, ids: Tensor, vectors: list[Tensor | None], *, 
 
 
 def _batch_norm(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
-    """One scale and shift per channel; with the statistics of the batch, over all other axes."""
-    x = given.get("input", given.get("self"))
+    """BatchNorm: scale, shift and statistics of a channel are the same filter as its input and output."""
+    x = given["input"]
     vectors = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
     marks, inputs = trace.marks(x), channels(trace, x, axis=1)
     if given.get("training", given.get("running_mean") is None):
@@ -159,7 +159,7 @@ def _norm(trace: Followed, given: dict[str, Any], output: Any, name: str) -> Non
 
 
 def _interleaved(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """Pixel shuffle and its inverses: blocks of channels become places, or places become channels."""
+    """Pixel shuffle and its inverses: blocks of channels become positions, or positions become channels."""
     x = given["self"]
     ids, axis = channels(trace, x, axis=x.ndim - 3), x.ndim - 3
     if ids is None:
@@ -191,7 +191,7 @@ def _channel_shuffle(trace: Followed, given: dict[str, Any], output: Tensor, nam
 
 
 def _glu(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
-    """One half gates the other."""
+    """Gated linear units: one half of the channels gates the other half, so the halves are tied."""
     x, axis = given["self"], given.get("dim", -1) % given["self"].ndim
     labels = []
     for label in trace.marks(x).labels:

@@ -103,15 +103,17 @@ def joined(trace: Followed, tensors: list[Tensor], *, product: bool = False) -> 
     result: dict[tuple[int, ...], Tensor] = {}
     for k, own in enumerate(labels):
         for label in own:
+            result.setdefault(varying(label), label)
             for other in range(len(tensors)):
                 if other == k or any(sizes[other][axis] == 1 for axis in varying(label)):
                     continue
-                match = next((each for each in labels[other] if each.shape == label.shape), None)
+                match = _matching(label, labels[other], size=sizes[k])
                 if match is None:
                     trace.elements.fix(label, reason)
-                elif other > k:
+                elif other > k or match.shape != label.shape:
                     trace.elements.join(label, match, reason=reason)
-            result.setdefault(varying(label), label)
+    for kind in [kind for kind in result if any(set(less) < set(kind) for less in result)]:
+        del result[kind]
     if not all(mark.source for mark in marks):  # axes of parameters that are no channels
         kept = {kind for mark, own in zip(marks, labels, strict=True) if not mark.source for kind in map(varying, own)}
         result = {kind: label for kind, label in result.items() if kind in kept or not kept}
@@ -127,6 +129,17 @@ def joined(trace: Followed, tensors: list[Tensor], *, product: bool = False) -> 
         ends=frozenset().union(*(mark.ends for mark in writers)),
         feeds=frozenset().union(*(mark.feeds for mark in writers)),
     )
+
+
+def _matching(label: Tensor, others: list[Tensor], *, size: tuple[int, ...]) -> Tensor | None:
+    """The label of another operand that meets this one: of the same shape, or varying along more or fewer axes."""
+    same = [each for each in others if each.shape == label.shape]
+    crossing = [
+        each
+        for each in others
+        if set(varying(each)) & set(varying(label)) and all(size[axis] > 1 for axis in varying(each))
+    ]
+    return next(iter((*same, *crossing)), None)
 
 
 def _moved(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor) -> None:

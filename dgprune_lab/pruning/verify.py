@@ -28,17 +28,18 @@ _SECONDS = 12.0  # of this thread's computing time
 def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
     """Return which filters of a network must be removed together, for any architecture.
 
-    Every group is tested: half of it is removed from a copy with random weights, and the logits must equal those of the
-    same copy masked, to 0.1 % of their standard deviation. All groups are tested at once, and halves of them where that
-    fails. A group that fails is refused by name; the others remain.
+    Every group is tested: half of its filters are removed from a copy with random weights, and the logits must equal
+    those of the same copy with these filters masked, to 0.1 % of their standard deviation. All groups are tested at
+    once; if that fails, halves of them. A group that fails is refused by name; the others remain.
 
     Args:
-        model: untouched.
+        model: the network; it stays unchanged.
         example: (N, C, H, W) images of the size the network takes; two of them are used, in the network's own type.
-        layers: "conv" = filters of convolutions; "all" = hidden units of linear layers too.
+        layers: "conv" for filters of convolutions; "all" for hidden units of linear layers too.
 
     Raises:
-        DgpruneError: nothing to prune, a wrapper, layers that are not used, another image size.
+        DgpruneError: a network with nothing to prune, a wrapper, layers that are not used, images of a size that the
+            network does not take.
     """
     refuse_wrappers(model)
     refuse_uncopyable(model)
@@ -65,7 +66,7 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _verified(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> FilterGraph:
-    """The graph without the groups for which removing is not masking."""
+    """The graph without the groups for which removing and masking give different logits."""
     trial = _Trial(model, graph, example=example)
     bad = trial.failing(graph.groups)
     if not bad:
@@ -79,7 +80,7 @@ def _verified(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> Filte
 
 
 class _Trial:
-    """Removes half of some groups of a copy with random weights, and compares with masking them."""
+    """Compares removing with masking half of the filters of some groups, on a copy with random weights."""
 
     def __init__(self, model: nn.Module, graph: FilterGraph, *, example: Tensor) -> None:
         self._graph = graph
@@ -97,7 +98,7 @@ class _Trial:
             raise DgpruneError("the network's logits do not depend on its input, so its pruning cannot be verified.")
 
     def failing(self, groups: tuple[FilterGroup, ...]) -> dict[str, str]:
-        """Return which of these groups fail, by name, with the reason; the others pass together."""
+        """Return name -> reason of the groups that fail; the others pass together."""
         bad: dict[str, str] = {}
         left, deadline = groups, time.thread_time() + _SECONDS
         while left and (why := self.failure(left)) is not None:
@@ -110,7 +111,7 @@ class _Trial:
         return bad
 
     def _one_failing(self, groups: tuple[FilterGroup, ...]) -> FilterGroup:
-        """One group of these, which fail together, without which they might pass: near the failure, then by halving."""
+        """One of these groups, which fail together, that may be the cause: near the failure, then found by halving."""
         for near in self._near(groups):
             if self.failure(near) is not None:
                 groups = near
@@ -121,7 +122,7 @@ class _Trial:
         return groups[0]
 
     def _near(self, groups: tuple[FilterGroup, ...]) -> Iterator[tuple[FilterGroup, ...]]:
-        """The groups of the layers in which the last trial raised, innermost first."""
+        """Yield the groups of the layers in which the last trial raised an error, innermost layer first."""
         seen = len(groups)
         parts = self._raised_in.split(".") if self._raised_in else []
         for depth in range(len(parts), 0, -1):
@@ -135,7 +136,7 @@ class _Trial:
                 yield near
 
     def failure(self, groups: tuple[FilterGroup, ...]) -> str | None:
-        """Why removing half of these groups is not the same as masking them; None if it is."""
+        """Why removing half of the filters of these groups differs from masking them; None if it does not."""
         mask, self._raised_in = _half(self._graph, groups), ""
         with torch.no_grad(), full_precision(self._images):
             copy = pruned_view(self._twin, mask)
@@ -161,7 +162,7 @@ class _Trial:
 
 
 def _in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return a copy whose numbers have this type."""
+    """Return a copy whose floating-point tensors have this type."""
     return rebuild(model, lambda _, tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor.clone())
 
 
@@ -177,7 +178,7 @@ def _line_of(error: Exception) -> str:
     """The innermost line of code outside of torch that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if "/torch/" not in frame.filename and "dgprune_lab" not in frame.filename]
-    frame = (outside or frames)[-1]
+    frame = [*frames, *outside][-1]
     return f"{type(error).__name__} at {frame.filename.rpartition('/')[2]}, line {frame.lineno}, {frame.line or ''}"
 
 

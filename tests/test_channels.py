@@ -1,0 +1,469 @@
+"""Which filters go together, kind by kind: each works, in full or in part, or is refused in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+import torchvision.models as zoo
+from material import DepthwiseNet, ResidualNet, fingerprint, images, norm_net, plain_net, random_mask, randomise
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import dgprune_lab as dg
+from dgprune_lab.pruning import verify
+from dgprune_lab.pruning.surgery import zeroed
+
+Operation = Callable[[Any, Tensor], Tensor]
+
+
+class Net(nn.Module):
+    """Convolution a, an operation, convolutions b and c, mean, linear layer."""
+
+    def __init__(self, operation: Operation, *, width: int = 16, **layers: Any) -> None:
+        super().__init__()
+        self.operation = operation
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.a, self.b, self.c = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(width, 12, 3), nn.Conv2d(12, 8, 3)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.operation(self, self.a(x).relu())).relu()
+        return self.head(self.c(x).relu().mean((2, 3)))
+
+
+class Blur(nn.Module):
+    """A depthwise convolution with a buffer, and the number of channels as an attribute."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("kernel", torch.rand(channels, 1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, padding=1, groups=self.channels)  # type: ignore[arg-type]
+
+
+class NormAct(nn.BatchNorm2d):
+    """A BatchNorm with a child module, as in timm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
+class Padded(nn.Conv2d):
+    """A convolution with a child module that pads, as in EfficientNet packages."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3)
+        self.pad = nn.ZeroPad2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.pad(x))
+
+
+def gated_by_halves(net: Any, x: Tensor) -> Tensor:
+    first, second = x.chunk(2, 1)
+    return first * second.sigmoid()
+
+
+def shuffled(net: Any, x: Tensor) -> Tensor:
+    parts = x.view(len(x), 4, -1, *x.shape[2:])
+    return parts.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
+
+
+def eca(net: Any, x: Tensor) -> Tensor:
+    gate = net.g(x.mean((2, 3))[:, None]).sigmoid()
+    return x * gate.transpose(1, 2)[..., None]
+
+
+def squeezed(net: Any, x: Tensor) -> Tensor:
+    return x * net.e(net.q(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+
+
+def radix(net: Any, x: Tensor) -> Tensor:
+    parts = net.n(x).view(len(x), 2, -1, *x.shape[2:])
+    gate = parts.mean((3, 4), keepdim=True).softmax(1)
+    return (parts * gate).sum(1)
+
+
+def selected(net: Any, x: Tensor) -> Tensor:
+    paths = torch.stack([net.p(x), net.q(x)], 1)
+    gate = net.e(paths.sum(1).mean((2, 3), keepdim=True))
+    return (paths * gate.view(len(x), 2, -1, 1, 1).softmax(1)).sum(1)
+
+
+def conv(*sizes: int, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(*sizes, padding=sizes[2] // 2, **options)
+
+
+# operation, further layers and options; filters that go together with `a` and how many at once; other groups
+WORKS: dict[str, tuple[Operation, dict[str, Any], dict[str, tuple[int, int]]]] = {
+    "gate of one channel": (lambda n, x: x * n.g(x).sigmoid(), {"g": conv(16, 1, 3)}, {"a": (16, 1)}),
+    "squeeze and excite": (squeezed, {"q": conv(16, 4, 1), "e": conv(4, 16, 1)}, {"a": (16, 1), "q": (4, 1)}),
+    "batchnorm with a child": (lambda n, x: n.n(x), {"n": NormAct(16)}, {"a": (16, 1)}),
+    "padded convolution": (lambda n, x: n.n(x), {"n": Padded(16)}, {"a": (16, 1), "n": (16, 1)}),
+    "gated linear unit": (lambda n, x: F.glu(x, 1), {"width": 8}, {"a": (16, 2)}),
+    "chunk": (gated_by_halves, {"width": 8}, {"a": (16, 2)}),
+    "computed split": (lambda n, x: torch.cat(x.split(x.shape[1] // 2, 1)[::-1], 1), {}, {"a": (16, 2)}),
+    "pixel shuffle": (lambda n, x: F.pixel_shuffle(x, 2), {"width": 4}, {"a": (16, 4)}),
+    "pixel unshuffle": (lambda n, x: F.pixel_unshuffle(x, 2), {"width": 64}, {"a": (16, 1)}),
+    "channel shuffle": (shuffled, {}, {"a": (16, 4)}),
+    "radix": (radix, {"n": conv(16, 32, 1)}, {"a": (16, 1), "n": (32, 2)}),
+    "selective kernel": (
+        selected,
+        {"p": conv(16, 8, 3), "q": conv(16, 8, 3), "e": conv(8, 16, 1), "width": 8},
+        {"a": (16, 1), "p": (8, 1)},
+    ),
+    "instance norm": (lambda n, x: n.n(x), {"n": nn.InstanceNorm2d(16, affine=True)}, {"a": (16, 1)}),
+    "prelu": (lambda n, x: n.n(x), {"n": nn.PReLU(16)}, {"a": (16, 1)}),
+    "scale": (lambda n, x: x * n.g, {"g": nn.Parameter(torch.rand(16, 1, 1))}, {"a": (16, 1)}),
+    "residual": (lambda n, x: x + n.n(x), {"n": conv(16, 16, 3)}, {"a": (16, 1)}),
+    "blur": (lambda n, x: n.n(x), {"n": Blur(16)}, {"a": (16, 1)}),
+    "unfold": (lambda n, x: F.unfold(x, 2).view(len(x), -1, 11, 11), {"width": 64}, {"a": (16, 1)}),
+    "transposed": (lambda n, x: n.n(x), {"n": nn.ConvTranspose2d(16, 16, 2, 2)}, {"a": (16, 1), "n": (16, 1)}),
+}
+
+
+def check_removed_is_masked(model: nn.Module, graph: Any, x: Tensor) -> None:
+    mask = random_mask(graph, seed=4)
+    with torch.no_grad():
+        dense, zero, small = model(x), zeroed(model, mask)(x), dg.prune(model, mask)(x)
+    spread = float(dense.max() - dense.min())
+    assert float((dense - small).abs().max()) > 1e-3 * spread > 0
+    assert float((zero - small).abs().max()) <= 1e-9 * spread
+
+
+@pytest.mark.parametrize("kind", WORKS)
+def test_a_kind_that_works_has_the_right_groups(kind: str) -> None:
+    operation, options, groups = WORKS[kind]
+    model = randomise(Net(operation, **options))
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    before = fingerprint(model)
+    graph = dg.read_groups(model, x)
+    assert fingerprint(model) == before
+    expected = {**groups, "b": (12, 1), "c": (8, 1)}
+    assert {group.name: (group.filters, group.step) for group in graph.groups} == expected
+    assert not graph.refused and graph.total == graph.free
+    check_removed_is_masked(model, graph, x)
+
+
+class Standardised(nn.Conv2d):
+    """Weight standardisation: its input columns depend on one another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / (self.weight.std((1, 2, 3), keepdim=True) + 0.1)
+        return self._conv_forward(x, w, self.bias)
+
+
+def pooled_gate(net: Any, x: Tensor) -> Tensor:
+    both = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+    return x * net.g(both).sigmoid()
+
+
+REFUSED: dict[str, tuple[Operation, dict[str, Any], str]] = {
+    "eca": (eca, {"g": nn.Conv1d(1, 1, 3, padding=1)}, r"g \(Conv1d\) .*neighbouring channels"),
+    "mean over channels": (pooled_gate, {"g": conv(2, 1, 7)}, r"mean over channels"),
+    "group norm": (
+        lambda n, x: n.n(x),
+        {"n": nn.GroupNorm(4, 16)},
+        r"n \(GroupNorm\) takes statistics across channels",
+    ),
+    "written split": (lambda n, x: torch.cat(x.split((8, 8), 1)[::-1], 1), {}, r"breaks.*line \d+.*split"),
+    "constant": (lambda n, x: x + torch.ones(16, 1, 1).to(x), {}, r"a constant"),
+    "standardised": (lambda n, x: n.n(x), {"n": Standardised(16, 16, 3)}, r"n \(Standardised\).*over channels"),
+    "multiplier": (lambda n, x: n.n(x), {"n": conv(16, 32, 3, groups=16), "width": 32}, r"ties all 16 filters"),
+    "picked": (lambda n, x: x[:, torch.arange(15, -1, -1)], {}, r"picks channels by their number"),
+    "sorted": (lambda n, x: x.sort(1).values, {}, r"applies sort"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_kind_that_is_refused_says_where_and_the_rest_is_pruned(kind: str) -> None:
+    operation, options, words = REFUSED[kind]
+    model = randomise(Net(operation, **options))
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    start = time.thread_time()
+    graph = dg.read_groups(model, x)
+    assert time.thread_time() - start < 5
+    assert "a" in graph.refused and {"b", "c"} <= set(graph.names)
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(graph.refused["a"])
+    assert graph.total >= graph.free + 16
+    assert repr(graph) == f"FilterGraph({graph.share} in {len(graph.groups)} layers, 1 layers refused)"
+    check_removed_is_masked(model, graph, x)
+
+
+class Shared(nn.Module):
+    """One Parameter in two convolutions."""
+
+    def __init__(self, *, parallel: bool) -> None:
+        super().__init__()
+        self.parallel = parallel
+        self.a, self.b, self.c = conv(3, 8, 3), conv(8, 8, 3), conv(8, 8, 3)
+        self.c.weight = self.b.weight
+        self.d, self.head = nn.Conv2d(16 if parallel else 8, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        x = torch.cat([self.b(x), self.c(x.flip(3))], 1) if self.parallel else self.c(self.b(x).relu())
+        return self.head(self.d(x.relu()).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("parallel", "names"), [(True, ["a", "b", "d"]), (False, ["a", "d"])])
+def test_a_parameter_in_two_convolutions_is_one_layer(parallel: bool, names: list[str]) -> None:
+    model = randomise(Shared(parallel=parallel))
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    assert graph.names == names and not graph.refused
+    check_removed_is_masked(model, graph, x)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 8, 3), conv(8, 6, 3)
+        self.rnn, self.head = kind(72, 10, batch_first=True), nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.a(x).relu()).relu().permute(0, 3, 1, 2).flatten(2)
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_behind_a_recurrent_head_all_but_the_last_convolution_is_pruned(kind: type[nn.RNNBase]) -> None:
+    model = randomise(Recurrent(kind))
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    assert graph.names == ["a"] and "recurrent layer" in graph.refused["b"]
+    assert (graph.free, graph.total) == (8, 14)
+    check_removed_is_masked(model, graph, x)
+
+
+class Frozen(nn.Module):
+    """A backbone that runs without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(conv(3, 8, 3), nn.ReLU(), conv(8, 6, 3), nn.ReLU()), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.body(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_networks_of_other_makes_work() -> None:
+    x = images(2, 3, 32, 32, dtype=torch.float64)
+    extractor = create_feature_extractor(zoo.resnet18(), {"layer1": "features"})
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.head = extractor, nn.Linear(64, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.features(x)["features"].mean((2, 3)))
+
+    for model, groups in ((Frozen(), 2), (torch.fx.symbolic_trace(norm_net().eval()), 2), (Head(), 3)):
+        model = randomise(model)
+        graph = dg.read_groups(model, x)
+        assert len(graph.groups) == groups and not graph.refused
+        check_removed_is_masked(model, graph, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_networks_of_every_type_have_the_groups_of_the_same_network_in_float(dtype: torch.dtype) -> None:
+    graph = dg.read_groups(norm_net().eval().to(dtype), images(2, 3, 12, 12))
+    assert graph.names == dg.read_groups(norm_net().eval(), images(2, 3, 12, 12)).names
+    assert not graph.refused
+    assert {size for shape, size in graph.shapes.values() if shape} == {torch.empty(0, dtype=dtype).element_size()}
+
+
+class Domains(nn.Module):
+    """One BatchNorm per domain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norms = conv(3, 8, 3), nn.ModuleList([nn.BatchNorm2d(8) for _ in range(3)])
+        self.b, self.head = conv(8, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, domain: int = 0) -> Tensor:
+        return self.head(self.b(self.norms[domain](self.a(x)).relu()).mean((2, 3)))
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = plain_net()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.net(x + y)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:Lazy modules")
+@pytest.mark.parametrize(
+    ("builder", "words"),
+    [
+        (Domains, r"norms\.1, norms\.2.*BatchNorm layers of other domains.*keep one BatchNorm"),
+        (TwoInputs, r"with images alone.*wrap it in a module"),
+        (lambda: torch.jit.trace(plain_net().eval(), torch.rand(1, 3, 12, 12)), r"TorchScript.*Python module"),
+        (lambda: nn.Sequential(nn.LazyConv2d(8, 3), nn.Flatten(), nn.LazyLinear(4)), r"no size yet.*model\(images\)"),
+        (lambda: plain_net().to("meta"), r"meta device.*to_empty"),
+    ],
+    ids=["domains", "two inputs", "jit", "lazy", "meta"],
+)
+def test_a_network_that_cannot_be_read_is_told_why_and_what_to_do(builder: Callable[[], nn.Module], words: str) -> None:
+    with pytest.raises(dg.DgpruneError, match=words):
+        dg.read_groups(builder(), images(2, 3, 12, 12))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_layers_prepared_for_quantisation_are_refused_by_name() -> None:
+    from torch.ao.nn.qat import Conv2d
+    from torch.ao.quantization import get_default_qat_qconfig
+
+    layer = Conv2d(3, 8, 3, qconfig=get_default_qat_qconfig("fbgemm"))
+    model = nn.Sequential(layer, nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(6 * 64, 4))
+    graph = dg.read_groups(model, images(2, 3, 12, 12))
+    assert graph.names == ["2"] and graph.total == 14
+    assert "quantisation" in graph.refused["0"]
+
+
+def test_hidden_units_of_a_transformer_are_pruned_and_its_streams_refused() -> None:
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+            self.patches = nn.Conv2d(3, 16, 4, 4)
+            self.body, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+    model = randomise(Transformer())
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    graph = dg.read_groups(model, x, layers="all")
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    assert [group.filters for group in graph.groups] == [32, 32]
+    assert "norm1 (LayerNorm)" in graph.refused["patches"]
+    assert sum("attention" in reason for reason in graph.refused.values()) == 2
+    check_removed_is_masked(model, graph, x)
+    with pytest.raises(dg.DgpruneError, match=r"patches: .*LayerNorm.*layers='all'"):
+        dg.read_groups(model, x)
+
+
+def small_networks() -> dict[str, nn.Module]:
+    nets = {"lenet": dg.models.networks.lenet(), "digits_net": dg.models.networks.digits_net()}
+    nets |= {net.__name__: net() for net in (ResidualNet, DepthwiseNet, norm_net, plain_net)}
+    nets |= {"resnet18": zoo.resnet18(num_classes=4), "mobilenet_v3_small": zoo.mobilenet_v3_small(num_classes=4)}
+    nets["squeezenet"] = zoo.squeezenet1_1(num_classes=4)
+    nets["googlenet"] = zoo.googlenet(num_classes=4, aux_logits=False, init_weights=False)
+    return nets
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", small_networks())
+def test_the_partition_is_that_of_torch_pruning(name: str) -> None:
+    model = small_networks()[name].eval()
+    size = 28 if name in ("lenet", "digits_net") else 64 if hasattr(zoo, name) or name == "squeezenet" else 12
+    x = images(1, 3, size, size)
+    graph = dg.read_groups(model, x)
+    ours = set()
+    for group in graph.groups:
+        places: dict[int, set[tuple[str, int]]] = {}
+        for member in group.members:
+            layer, _, leaf = member.tensor.rpartition(".")
+            if leaf == "weight" and member.side == "out" and isinstance(model.get_submodule(layer), nn.Conv2d):
+                for position, filter_ in zip(member.positions.tolist(), member.filters.tolist(), strict=True):
+                    places.setdefault(filter_, set()).add((layer, position))
+        ours |= set(map(frozenset, places.values()))
+    layers = {module: layer for layer, module in model.named_modules()}
+    peer = tp.DependencyGraph().build_dependency(model, example_inputs=(x,), verbose=False)
+    theirs = set()
+    for group in peer.get_all_groups(root_module_types=[nn.Conv2d]):
+        items = [(item.dep.target.module, item) for item in group.items]
+        if any(type(module).__name__ == "_OutputOp" for module, _ in items):
+            continue
+        roots: dict[int, set[tuple[str, int]]] = {}
+        for module, item in items:
+            if isinstance(module, nn.Conv2d) and peer.is_out_channel_pruning_fn(item.dep.handler):
+                for position, root in zip(item.idxs, item.root_idxs, strict=True):
+                    roots.setdefault(root, set()).add((layers[module], position))
+        theirs |= set(map(frozenset, roots.values()))
+    assert ours == theirs and len(ours) == graph.free
+
+
+@pytest.mark.parametrize("budget", ["macs"])
+def test_transposed_convolutions_cost_what_torch_counts(budget: Any) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(16, 24, 4, stride=4), nn.ReLU(),
+        nn.Conv2d(24, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+    x = images(1, 3, 12, 12)
+    graph = dg.read_groups(model, x)
+    scores = dg.Scores("mine", {group.name: torch.arange(float(group.filters)) for group in graph.groups}, graph)
+    mask = dg.allocate(scores, ratio=0.5, budget=budget)
+    counts = []
+    for network in (model, dg.prune(model, mask)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(x)
+        counts.append(counter.get_total_flops() // 2)
+    assert [graph.full.macs, mask.cost.macs] == counts
+    assert 0.4 < 1 - counts[1] / counts[0] <= 0.5
+
+
+def test_one_trial_serves_all_groups_and_a_failing_one_is_found_near_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Block(nn.Module):
+        def __init__(self, *, written: bool) -> None:
+            super().__init__()
+            self.one, self.two, self.written = conv(8, 8, 3), conv(8, 8, 3), written
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.one(x).relu()
+            return self.two(torch.cat(y.split((4, 4), 1), 1) if self.written else y).relu()
+
+    trials: list[int] = []
+    plain: Any = verify._Trial.failure
+    monkeypatch.setattr(verify._Trial, "failure", lambda self, g: trials.append(len(g)) or plain(self, g))
+    for written, most in ((False, 1), (True, 11)):
+        trials.clear()
+        blocks = [Block(written=written and k in (3, 11)) for k in range(16)]
+        model = nn.Sequential(conv(3, 8, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+        graph = dg.read_groups(randomise(model), images(2, 3, 8, 8, dtype=torch.float64))
+        assert list(graph.refused) == (["4.one", "12.one"] if written else [])
+        assert len(graph.groups) == 33 - len(graph.refused) and len(trials) <= most
+
+
+def test_a_map_that_is_too_large_to_follow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgprune_lab.pruning.operations._MOST", 100)
+    model = randomise(Net(lambda n, x: x.flatten(2).unflatten(2, (12, 12))))
+    graph = dg.read_groups(model, images(2, 3, 12, 12, dtype=torch.float64))
+    assert graph.names == ["b", "c"] and "more than 100 elements" in graph.refused["a"]
+
+
+def test_groups_print_in_a_line() -> None:
+    graph = dg.read_groups(norm_net().eval(), images(2, 3, 12, 12))
+    assert len(repr(graph)) < 120 and all(len(repr(group)) < 120 for group in graph.groups)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ecaresnet26t", "rexnet_100", "resnest14d", "mobilevitv2_050", "efficientvit_m0"])
+def test_networks_of_timm_are_read_in_seconds(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    size = 224 if name == "efficientvit_m0" else 64
+    start = time.thread_time()
+    graph = dg.read_groups(timm.create_model(name, num_classes=4).eval(), images(2, 3, size, size))
+    assert time.thread_time() - start < 20 and 2 * graph.free > graph.total
