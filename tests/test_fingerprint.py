@@ -20,6 +20,7 @@ import dgprune_lab as dg
 from dgprune_lab.core import drain
 from dgprune_lab.study.fingerprint import fingerprint
 from dgprune_lab.widgets.explorer.measurements import Measurements
+from dgprune_lab.widgets.panels.menu_scores import MenuScores
 
 CELLS = """
 import numpy as np, torch, settings
@@ -105,6 +106,18 @@ def test_an_explorer_measures_anew_what_an_edited_variable_changes(cells: dict[s
     cells["weigher"].gamma = -1.0  # reverses the order
     assert measurements.plan(choices) != before and measurements.exact(choices) is None
     assert not set(measurements.mask(choices).kept("0")) & set(kept)
+
+
+def test_the_panels_score_anew_what_an_edited_variable_changes(cells: dict[str, Any]) -> None:
+    study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")])
+    scorer, held = dg.scorer("scale")(cells["scale"]), MenuScores()
+    assert held.add(study, scorer) and not held.add(study, scorer)
+    before = held.get(scorer)
+    cells["alpha"] = 2.0
+    assert held.get(scorer) is None and held.add(study, scorer)
+    after = held.get(scorer)
+    assert isinstance(before, dg.Scores) and isinstance(after, dg.Scores)
+    assert torch.allclose(after.values["0"], 2 * before.values["0"])
 
 
 def test_an_enclosing_variable_and_an_option_count_by_content() -> None:

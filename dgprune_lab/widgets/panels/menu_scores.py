@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ...core import DgpruneError, Scores, collect_notes, exposure_label, roles_of, scorer_exposure
 from ...scorers import Scorer
-from ...study import Study
+from ...study import Study, fingerprint
 from .protocol import Item
 
 
@@ -35,15 +35,20 @@ def label(study: Study, item: Item) -> str:
 
 
 class MenuScores:
-    """The scores of each scorer, or a sentence why there are none; a scorer that was replaced is scored again."""
+    """The scores of each scorer, or a sentence why there are none.
+
+    A scorer that was replaced, or that reads a variable that has changed, is scored again.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Item, Scores | str, list[str]]] = {}
+        self._known: dict[str, tuple[Item, Scores | str, list[str], str]] = {}
 
     def get(self, item: Item) -> Scores | str | None:
         """Return the cached scores of a scorer, the reason why there are none, or None if nothing is cached."""
         entry = self._known.get(name_of(item))
-        return entry[1] if entry is not None and entry[0] is item else None
+        if entry is None or entry[0] is not item or entry[3] != fingerprint(item).key:
+            return None
+        return entry[1]
 
     def notes(self, item: Item) -> list[str]:
         """Return the notes that were issued while scoring."""
@@ -53,14 +58,14 @@ class MenuScores:
         """Compute the scores of one scorer, unless cached; return whether there is a new result."""
         if self.get(item) is not None:
             return False
-        notes: list[str] = []
+        notes, read = list[str](), fingerprint(item).key
         with collect_notes(notes.append):
             try:
                 why = study.unavailable(item) if isinstance(item, Scorer) else None
                 scores = why or study.score(item)
             except Exception as error:  # a user's own scorer may raise anything; the others are still shown
                 scores = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
-        self._known[name_of(item)] = item, scores, notes
+        self._known[name_of(item)] = item, scores, notes, read
         return True
 
 
