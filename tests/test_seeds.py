@@ -200,9 +200,9 @@ def test_ctrl_c_leaves_the_complete_runs(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
-    "no study": ({"studies": []}, "at least one study, one scorer and one ratio"),
-    "no scorer": ({"scorers": []}, "at least one study, one scorer and one ratio"),
-    "no ratio": ({"ratios": ()}, "at least one study, one scorer and one ratio"),
+    "no study": ({"studies": []}, "at least one study in studies"),
+    "no scorer": ({"scorers": []}, "at least one scorer in scorers and one ratio in ratios"),
+    "no ratio": ({"ratios": ()}, "at least one scorer in scorers and one ratio in ratios"),
     "ratio": ({"ratios": [0.5, 1.0]}, r"ratios must lie in \[0, 1\)"),
     "scorer": ({"scorers": ["l1", "l22"]}, "unknown scorer 'l22'"),
     "epochs": ({"epochs": -1}, "epochs must be a whole number"),

@@ -54,7 +54,7 @@ def after_finetuning(
     studies: Study | Sequence[Study],
     *,
     scorers: Sequence[Choice],
-    ratios: Ratio | Sequence[Ratio] = (0.5,),
+    ratios: Sequence[Ratio] = (0.5,),
     epochs: int = 1,
     rounds: Repeats | None = None,
     baseline: Choice = "l1",
@@ -95,11 +95,9 @@ def after_finetuning(
         DgpruneError: no study, scorer or ratio; studies of other domains or of the same network; two scorers of one
             name; and what `dg.prune_and_tune` refuses, before anything runs.
     """
-    listed = [studies] if isinstance(studies, Study) else list(studies)
-    shares = [float(ratios)] if isinstance(ratios, int | float) else list(dict.fromkeys(map(float, ratios)))
-    if not listed or not scorers or not shares:
-        raise DgpruneError("after_finetuning needs at least one study, one scorer and one ratio.")
-    _check_alike(listed)
+    listed = _alike([studies] if isinstance(studies, Study) else list(studies))
+    if not scorers or not ratios:
+        raise DgpruneError("after_finetuning needs at least one scorer in scorers and one ratio in ratios.")
     items = _by_name([*scorers, baseline])
 
     def start(key: Key) -> Any:
@@ -125,7 +123,7 @@ def after_finetuning(
         rows = [row for end in ends.values() for row in end.rows.values()]
         return tidy([*rows, *_differences(listed, ends, baseline=scorer_name(baseline))], extra=EXTRA)
 
-    keys = [(number, name, ratio) for ratio in shares for number in range(len(listed)) for name in items]
+    keys = [(number, name, ratio) for ratio in dict.fromkeys(ratios) for number in range(len(listed)) for name in items]
     for key in keys:
         start(key).close()  # for its checks
     return steps()
@@ -177,8 +175,10 @@ def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
     return items
 
 
-def _check_alike(studies: Sequence[Study]) -> None:
-    """Refuse studies over which differences cannot be averaged."""
+def _alike(studies: list[Study]) -> list[Study]:
+    """The studies, where differences can be averaged over them."""
+    if not studies:
+        raise DgpruneError("after_finetuning needs at least one study in studies.")
     if len({study.key for study in studies}) > 1:
         names = dict.fromkeys(", ".join(domain.name for domain in study.domains) for study in studies)
         raise DgpruneError(
@@ -189,6 +189,7 @@ def _check_alike(studies: Sequence[Study]) -> None:
             "two of the studies hold the same network and would count as one; every training seed needs a training of "
             "its own, as in dg.training_seeds()."
         )
+    return studies
 
 
 def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline: str) -> list[Row]:
