@@ -200,6 +200,21 @@ class PooledTwice(Written):
         return self.head(torch.cat([F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)], 1).flatten(1))
 
 
+class FlattenedFirst(Written):
+    """The activation follows the flattening: the map is behind it, with its positions in one row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(180, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = {}
+        x = F.max_pool2d(self.after(self.norm_a(self.a(x)), "a"), 2)
+        x = F.relu(self.norm_b(self.b(x)).flatten(1))
+        self.seen["b"] = x.unflatten(1, (-1, 36))
+        return self.head(x)
+
+
 class Normalising(Written):
     """A response normalised over its neighbouring filters is no other map."""
 
@@ -294,6 +309,7 @@ def _variants() -> dict[str, Callable[[], nn.Module]]:
     for name, pool in POOLS.items():
         made[name] = type(name, (Written,), {"pool": lambda self, x, pool=pool: pool(x)})
     kinds = (
+        FlattenedFirst,
         PoolBeforeActivation,
         SqueezeExcite,
         GateBeforeActivation,

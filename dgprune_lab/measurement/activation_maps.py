@@ -26,7 +26,7 @@ class ActivationMap(NamedTuple):
     Attributes:
         call: the call whose result holds the maps.
         axis: the axis of the result on which the filters lie.
-        index: (C,) position of each filter on that axis.
+        index: (C, P) positions of each filter on that axis; P > 1 where the maps were flattened before the activation.
         shape: shape of the result, without the axis of the images.
     """
 
@@ -37,8 +37,8 @@ class ActivationMap(NamedTuple):
 
     def of(self, y: Tensor) -> Tensor:
         """Return the maps of the group (N, C, ...), selected from the result of the call."""
-        maps = select(y.detach().movedim(self.axis, 1), self.index)
-        return maps if maps.ndim > 2 else maps[:, :, None]
+        maps = select(y.detach().movedim(self.axis, 1), self.index.flatten())
+        return maps if maps.ndim > 2 and self.index.shape[1] == 1 else maps.reshape(len(maps), len(self.index), -1)
 
 
 class Calls(TorchFunctionMode):
@@ -104,6 +104,6 @@ def activation_maps(model: nn.Module, graph: FilterGraph) -> dict[str, tuple[Act
         on_last_axis = isinstance(twin.get_submodule(group.consumers[-1]), nn.Linear)
         index = ConsumerInput(group).index.view(group.filters, -1)
         places = [path.activation(edge, axis=-1 if on_last_axis else 1, index=index) for edge in edges]
-        taps = [ActivationMap(made[p.edge], p.axis, p.index[:, 0], p.shape[1:]) for p in places if p is not None]
+        taps = [ActivationMap(made[p.edge], p.axis, p.index, p.shape[1:]) for p in places if p is not None]
         found[group.name] = tuple(taps) if taps and len(taps) == len(edges) else ()
     return found

@@ -89,8 +89,7 @@ class Path:
                 if place.role != "linear":
                     break
                 chosen = place
-        usable = chosen is not None and chosen.edge in self._visible and chosen.index.shape[1] == 1
-        return chosen if usable else None
+        return chosen if chosen is not None and chosen.edge in self._visible else None
 
     def _back(self, edge: Edge, axis: int, index: Tensor) -> Iterator[Place]:
         """Yield the tensors on the path back from this one to the layer or sum that made all filters of the group."""

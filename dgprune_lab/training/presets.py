@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -55,6 +55,7 @@ class Preset:
         scorers: the paper's scorer, its baseline, and None for the dense control, which is fine-tuned equally long.
         split, score_split: the split that is reported, and the split that the scorer reads: the same images.
         images: use only the first so many images of each split; None for all.
+        checkpoint: name of the shipped network that was trained by these settings with seed 0.
     """
 
     name: str
@@ -70,8 +71,7 @@ class Preset:
     split: str
     score_split: str
     images: int | None
-    checkpoint: str = field(default="")
-    """The shipped network that was trained by this preset with seed 0."""
+    checkpoint: str
 
     @property
     def differences(self) -> tuple[str, ...]:
@@ -119,11 +119,7 @@ class Preset:
         """
         sources, targets = self._domains("sources"), self._domains("targets")
         whole = seed == 0 and self.images is None and self.training.epochs == TRAINING.epochs
-        network = (
-            shipped(self.checkpoint)
-            if whole and self.checkpoint
-            else self._trained(sources, seed=seed, progress=progress)
-        )
+        network = shipped(self.checkpoint) if whole else self._trained(sources, seed=seed, progress=progress)
         reads: Any = {f"{domain.name}/normalisation": "images" for domain in targets}
         set_provenance(network, provenance_of(network).adding("selection", reads))
         return Study(network, sources=sources, targets=targets, name=self.name)
