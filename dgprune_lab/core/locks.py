@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Renewed(Protocol):
@@ -27,39 +26,28 @@ def renew_after_fork(thing: Renewed) -> None:
     _renewed.add(thing)
 
 
-class Lock:
-    """A re-entrant lock, for a `with` block; a forked child finds it open even if another thread held it at the fork.
+_RLock: Any = type(threading.RLock())
+
+
+class Lock(_RLock):
+    """A re-entrant lock; where another thread held it during a fork, the child finds it open.
 
     Attributes:
-        abandoned: True in a child if another thread held the lock at the fork: what it guards may be half-changed.
+        abandoned: whether another thread held it during a fork, in the child: what it guards may be half-way.
     """
 
     def __init__(self) -> None:
-        self._lock, self._owner, self._depth = threading.RLock(), 0, 0
+        super().__init__()
         self.abandoned = False
         renew_after_fork(self)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._owner, self._depth = threading.get_ident(), self._depth + 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._owner = 0
-        self._lock.release()
-
     def after_fork(self) -> None:
-        """Open the lock in the child, unless the thread that forked holds it."""
-        if self._owner == threading.get_ident():
-            return
-        if self._lock.acquire(blocking=False):
-            self._lock.release()
+        """Open it, unless the thread that forked holds it."""
+        if self.acquire(blocking=False):
+            self.release()
         else:
-            self._lock, self.abandoned = threading.RLock(), True
-        self._owner = self._depth = 0
+            self._at_fork_reinit()  # as the standard library does with its own locks
+            self.abandoned = True
 
 
 def _renew() -> None:
