@@ -72,6 +72,18 @@ def test_two_rounds_equal_their_composition() -> None:
         first.then(first)
 
 
+def test_a_layer_with_one_filter_left_stays_as_it_is_in_the_next_round() -> None:
+    model, graph = real()
+    x = images(4, 3, 12, 12, seed=9, dtype=torch.float64)
+    first = Mask.by_hand(graph, removed={"inner": [0, 1, 3, 4], "stem": [2]})
+    small = dg.prune(model, first)
+    inner = Mask.by_hand(dg.read_groups(small, x), removed={"stem": [0]})
+    both = first.then(inner)
+    assert both.kept("inner") == [2] and both.kept("stem") == [1, 3, 4, 5]
+    with torch.no_grad():
+        assert torch.equal(dg.prune(small, inner)(x), dg.prune(model, both)(x))
+
+
 def test_masks_by_hand() -> None:
     _, graph = real()
     mask = Mask.by_hand(graph, removed={"inner": [0, 3]})
