@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Positive, Tidy, choice, exposure_label, is_missing, public, scorer_exposure
+from ..core import Count, Positive, Tidy, exposure_label, is_missing, public, scorer_exposure
 from .drop import CAPTION, POINTS, is_overall
 from .marks import ZERO, check_table, curve_layers, layered, line_names, rows_of, step_above, tooltip
 from .sweep import REMOVED, sweep_data, sweep_points
@@ -42,7 +42,6 @@ def drop_curve(
         DgpruneError: an unknown metric.
     """
     check_table(frame, "diagnostics.drop(study)", metrics=(metric,), where=is_overall)
-    choice("metric", metric, Metric)
     overall = cast(pd.DataFrame, frame[[is_overall(row) for row in records(frame)]])
     rows = records(overall, metric=metric)
     keys = list(dict.fromkeys(map(_key, rows))) or [("", "")]

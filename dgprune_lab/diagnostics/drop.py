@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import BatchNorm, Budget, Count, Outcomes, Ratio, Scope, Scores, Seed, choice, tidy
+from ..core import BatchNorm, Budget, Count, Outcomes, Ratio, Scope, Scores, Seed, tidy
 from ..scorers import Scorer
 from ..stats import intervals
 from ..study import Study
@@ -78,7 +78,6 @@ def drop(
     Source: Bartoldson et al. 2020, section 3, whose instability is `relative_drop`; intervals, classes and layers are
     ours. The paper measures on test images during training: a different quantity.
     """
-    choice("by", by, By)
     removal = Removal(
         scorers=scorers,
         ratios=ratios,

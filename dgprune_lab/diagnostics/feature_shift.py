@@ -9,21 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import (
-    BatchNorm,
-    Budget,
-    Count,
-    DgpruneError,
-    Mask,
-    Provenance,
-    Ratio,
-    Scope,
-    Scores,
-    Seed,
-    choice,
-    note,
-    tidy,
-)
+from ..core import BatchNorm, Budget, Count, DgpruneError, Mask, Provenance, Ratio, Scope, Scores, Seed, note, tidy
 from ..pruning import allocate
 from ..scorers import Scorer
 from ..stats import Estimate, cka, coral, fit_steps, median_distance, mmd, proxy_a_distance, silhouette, trustworthiness
@@ -106,7 +92,6 @@ def feature_shift(
     Raises:
         DgpruneError: an unknown layer, fewer images than neighbours, features that are constant.
     """
-    choice("embedding", embedding, Embedding)
     scores = study.score(scorer, seed=seed)
     masks = [allocate(scores, ratio=ratio, scope=scope, budget=budget) for ratio in ratios if ratio != 0]
     names = [study.graph.names[-1]] if layer is None else [layer] if isinstance(layer, str) else list(layer)

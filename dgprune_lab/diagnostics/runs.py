@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from ..core import DgpruneError, choice, public
+from ..core import DgpruneError, public
 from ..training import PruningRun
 
 Epoch = Literal["last", "best"]
@@ -38,7 +38,6 @@ def run_ends(runs: Mapping[str, PruningRun], *, epoch: Epoch = "last") -> pd.Dat
     Raises:
         DgpruneError: no run, a run that has not ended, another value of `epoch`.
     """
-    choice("epoch", epoch, Epoch)
     lines = {}
     for name, run in runs.items():
         rows, stage = run.end, "last" if epoch == "last" else f"selected on {run.settings['split']}"

@@ -18,7 +18,6 @@ from ..core import (
     DgpruneError,
     Domain,
     Outcomes,
-    choice,
     drain,
     note,
     provenance_of,
@@ -148,7 +147,6 @@ def measure(
     >>> sorted(table.metric.unique())
     ['accuracy', 'bytes', 'loss', 'macs', 'parameters']
     """
-    choice("batchnorm", batchnorm, BatchNorm)
     listed = [domains] if isinstance(domains, Domain) else list(domains)
     if not listed:
         raise DgpruneError("measure needs at least one domain.")

@@ -20,7 +20,6 @@ from ..core import (
     Spread,
     WeightMask,
     WeightScores,
-    choice,
     provenance_of,
     public,
     set_provenance,
@@ -113,7 +112,6 @@ class GCNet(nn.Module):
         Source: Wisell and Yasaei Sekeh 2024, arXiv:2411.09199 (abstract: magnitude and connectivity combined, direct
         pruning of earlier layers); the formulas are our reconstruction.
         """
-        choice("weights", weights, Weights)
         layers = self._layers
         if start is not None and start not in layers:
             raise unknown("layer", start, layers)

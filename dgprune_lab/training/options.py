@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from ..core import Count, DgpruneError, Seed, choice, public, unknown
+from ..core import Count, DgpruneError, Seed, public, unknown
 
 Optimiser = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine", "dss", "steps"]
@@ -60,8 +60,6 @@ class TrainingOptions:
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        choice("optimiser", self.optimiser, Optimiser)
-        choice("schedule", self.schedule, Schedule)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
