@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..core import DgpruneError, Domain, check_class_names, threads
+from ..core import DgpruneError, Domain, Role, check_class_names, threads
 
 
 def in_roles(
@@ -27,10 +27,8 @@ def in_roles(
         sizes = ", ".join(f"{d.name} {' x '.join(map(str, d.shape))}" for d in listed)
         raise DgpruneError(f"all domains of a study need images of one size; got {sizes}.")
     check_class_names(listed)
-    placed = [
-        tuple(domain.as_role(role).to(device) for domain in part)
-        for role, part in (("source", sources), ("target", targets))
-    ]
+    parts: list[tuple[Role, Sequence[Domain]]] = [("source", sources), ("target", targets)]
+    placed = [tuple(domain.as_role(role).to(device) for domain in part) for role, part in parts]
     return placed[0], placed[1]
 
 
