@@ -221,7 +221,17 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "Domain.from_dataset": {"name": (None,), "seed": (0.5,)},
     "Domain.rows": {"split": ("tarin", 0), "images": (0, -1, 1.5)},
     "Domain.batches": {"size": (0, -1, 2.5), "images": (0,), "device": ("gpu",)},
-    "Domain.take": {"rows": (0.5, None, torch.rand(2), torch.tensor([999]), torch.tensor([-1]))},
+    "Domain.take": {
+        "rows": (
+            0.5,
+            None,
+            torch.tensor(True),
+            torch.tensor([True, False]),
+            torch.rand(2),
+            torch.tensor([999]),
+            torch.tensor([-1]),
+        )
+    },
     "Domain.padded": {"size": (0, 12.5, 10**9, None)},
     "Domain.to": {"device": ("gpu", None)},
     "Domain.as_role": {"role": ("sources", None)},

@@ -109,6 +109,8 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
             f"{what}: a dict of {', '.join(map(repr, list(dataset)[:4]))} is no data set; pass one of them, such as "
             f"dataset[{next(iter(dataset), 'train')!r}]."
         )
+    if getattr(dataset, "ndim", 1) == 0:
+        raise DgpruneError(f"{what}: dataset must hold images; got a {type(dataset).__name__} without axes.")
     walked = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
     if walked or not hasattr(dataset, "__getitem__"):
         raise DgpruneError(

@@ -176,7 +176,12 @@ class Domain:
         Raises:
             DgpruneError: row numbers that are not whole numbers from 0 to below the number of images.
         """
-        if rows.is_floating_point() or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self)):
+        if (
+            rows.ndim != 1
+            or rows.is_floating_point()
+            or rows.dtype == torch.bool
+            or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self))
+        ):
             raise DgpruneError(f"domain {self.name!r}: rows must be whole numbers from 0 to {len(self) - 1}.")
         index = rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device)
         x = self.images[index].to(device, non_blocking=True)

@@ -78,7 +78,8 @@ class _Row(Kind):
         inside = {part.plural for part in parts}
         count = {2: "two", 3: "three", 4: "four"}.get(len(parts), str(len(parts)))
         listed = inside.pop() if len(inside) == 1 else f"items ({', '.join(part.words for part in parts)})"
-        self.words, self.plural = f"{count} {listed}", f"{'pairs' if len(parts) == 2 else f'rows of {count}'} of {listed}"
+        rows = "pairs" if len(parts) == 2 else f"rows of {count}"
+        self.words, self.plural = f"{count} {listed}", f"{rows} of {listed}"
 
     def take(self, value: Any) -> Any:
         if _row(value):

@@ -154,6 +154,8 @@ class Number(Kind):
 
     def take(self, value: Any) -> Any:
         taken = value if type(value) is self.kind else self._converted(value)
+        if self.kind is int and not -(2**63) <= taken < 2**63:
+            raise Refused(value, must="be a whole number below 2**63", depth=1)
         if self.bounds is not None and not self.bounds.holds(taken):
             raise Refused(value, must=self.bounds.words, depth=1)
         if self.kind is float and not math.isfinite(taken):
@@ -165,7 +167,10 @@ class Number(Kind):
         if isinstance(number, bool | np.bool_) or not isinstance(number, numbers.Real):
             raise Refused(value, advice=_unquoted(value))
         if self.kind is float:
-            return float(number)
+            try:
+                return float(number)
+            except OverflowError:
+                raise Refused(value, must="be a finite number", depth=1) from None
         if isinstance(number, numbers.Integral):
             return operator.index(number)
         if not float(number).is_integer():

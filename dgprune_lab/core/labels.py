@@ -38,6 +38,8 @@ def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequenc
     values = _as_array(name, labels)
     if values.dtype.kind in "USO":
         values, names = _numbered(name, [_text(name, value) for value in values.ravel()], names=names)
+    if values.dtype.kind not in "biuf":
+        raise DgpruneError(f"domain {name!r}: labels must be whole numbers or names; got {values.dtype}.")
     indices = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
     if indices.ndim > 1 and indices.shape[0] == count and indices.numel() > count:
         raise DgpruneError(

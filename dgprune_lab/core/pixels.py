@@ -180,7 +180,7 @@ def _as_tensor(images: Any, *, what: str) -> Tensor:
         array = np.array(images)
         if array.dtype == object:
             array = array.astype(np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DgpruneError(f"{what} must be numbers in an array of one shape ({error}).") from None
     if array.dtype.kind not in "buif":
         raise DgpruneError(f"{what} must be numbers; got {type(images).__name__} of {array.dtype}.")

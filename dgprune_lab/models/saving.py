@@ -229,6 +229,8 @@ def _bytes(path: Path, weights: Path, beside: Path) -> bytes:
 def _paths(path: str | Path) -> tuple[Path, Path]:
     """NAME.safetensors and NAME.json for a path with either ending or none."""
     path = Path(path).expanduser()
+    if not path.name:
+        raise DgpruneError(f"path must end in the name of a file; got {str(path)!r}.")
     base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
 

@@ -43,6 +43,9 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     """
     refuse_wrappers(model)
     refuse_uncopyable(model)
+    if example.ndim != 4:
+        shape = tuple(example.shape)
+        raise DgpruneError(f"example must be images, a tensor with four axes (N, C, H, W); got shape {shape}.")
     prove_copies(model, example)
     example = example[:2].to(device_of(model), _dtype(model))
     graph = trace(model, example[:1], layers=layers)
