@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import torch_pruning as tp
 import torchvision.models as zoo
-from material import DepthwiseNet, ResidualNet, fingerprint, images, norm_net, plain_net, random_mask, randomise
+from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, norm_net, plain_net, random_mask, randomise
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -221,13 +221,35 @@ class Shared(nn.Module):
         return self.head(self.d(x.relu()).mean((2, 3)))
 
 
-@pytest.mark.parametrize(("parallel", "names"), [(True, ["a", "b", "d"]), (False, ["a", "d"])])
-def test_a_parameter_in_two_convolutions_is_one_layer(parallel: bool, names: list[str]) -> None:
+@pytest.mark.parametrize(("parallel", "refused", "names"), [(True, "b", ["a", "d"]), (False, "a", ["d"])])
+def test_what_a_shared_parameter_writes_is_refused_and_the_rest_is_pruned(
+    parallel: bool, refused: str, names: list[str]
+) -> None:
     model = randomise(Shared(parallel=parallel))
     x = images(2, 3, 12, 12, dtype=torch.float64)
     graph = dg.read_groups(model, x)
-    assert graph.names == names and not graph.refused
+    assert graph.names == names and list(graph.refused) == [refused]
+    assert "c shares the parameter b.weight" in graph.refused[refused]
     check_removed_is_masked(model, graph, x)
+
+
+KINDS = ("gated linear unit", "pixel shuffle", "channel shuffle", "selective kernel", "radix", "blur", "instance norm")
+
+
+@pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
+@pytest.mark.parametrize("kind", KINDS)
+def test_filters_that_go_together_are_scored_by_every_evidence(kind: str) -> None:
+    operation, options, _ = WORKS[kind]
+    model = randomise(Net(operation, **options), dtype=torch.float32)
+    study = dg.Study(model, sources=[domain("one"), domain("two", seed=2)])
+    for scorer in ("l1", "activation_l1", "taylor", "dss_sources"):
+        values = study.score(scorer).values
+        for group in study.graph.groups:
+            assert values[group.name].shape == (group.filters,)
+            assert float(values[group.name].double().std()) > 0
+    group = study.graph[next(iter(WORKS[kind][2]))]
+    for positions, filters in group.consumer_inputs.values():
+        assert len(positions) == len(filters) and len(filters.bincount(minlength=group.filters).unique()) == 1
 
 
 class Recurrent(nn.Module):

@@ -162,6 +162,6 @@ def pairs(model: nn.Module, graph: FilterGraph) -> list[tuple[FilterGroup, str]]
         (group, layer)
         for group in graph.groups
         for layer in group.consumers
-        if group.feeds.get(layer) and getattr(model.get_submodule(layer), "groups", 1) == 1
+        if group.feeds.get(layer) and getattr(model.get_submodule(layer), "groups", 1) == 1 and layer in order
     ]
     return sorted(listed, key=lambda pair: (order[pair[1]], pair[0].depth))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..core import FilterGraph, FilterGroup
+from ..core import DgpruneError, FilterGraph, FilterGroup
 
 Site = Literal["activation", "consumer_input", "conv_output"]
 """Where the maps of a group are taken: right behind its activation and before any pooling (without an activation,
@@ -53,6 +53,12 @@ class ConsumerInput:
     def __init__(self, group: FilterGroup) -> None:
         self.group, self.layer = group, group.consumers[-1]
         positions, filters = group.consumer_inputs[self.layer]
+        present = len(filters.unique())
+        if present < group.filters:
+            raise DgpruneError(
+                f"layer {self.layer!r}, the last one that reads {group.name!r}, reads only {present} of its "
+                f"{group.filters} filters, so their output is nowhere whole; use a scorer that reads weights."
+            )
         self.index = positions[filters.argsort(stable=True)]
 
     def listen(self, model: nn.Module, receive: Callable[[Tensor], None]) -> RemovableHandle:

@@ -6,19 +6,20 @@ The components are those of the dependency graph of Fang et al., "DepGraph: Towa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, FilterGraph, FilterGroup, Member
+from ..core import CONV, DgpruneError, FilterGraph, FilterGroup, Member
 from .copies import shared_copy
 from .following import Followed
 from .tracing import Layers, refuse_unused, refuse_wrappers, run_order
 
 Key = TypeVar("Key", bound=Hashable)
+Numbers = Callable[[Tensor], Tensor]
 
 
 def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
@@ -151,11 +152,10 @@ class _Reader:
         count = len(units)
         if count > 1 and int(units.max()) == 0:
             raise DgpruneError(f"{self._tying(number)} ties all {count} filters together")
-        consumers = self._inputs(number, numbers)
+        consumers = self._inputs(number, numbers, units)
         producers = tuple(self._producers[number])
         for layer in (*producers, *consumers):
-            if layer not in self._ran.order:
-                raise DgpruneError(f"the weight of {layer} is used by a function, not by calling that layer")
+            self._check(layer, is_producer=layer in producers)
         if not consumers:
             raise DgpruneError("no convolution or linear layer reads its filters")
         producers = tuple(sorted(producers, key=self._ran.order.__getitem__))
@@ -171,37 +171,58 @@ class _Reader:
             feeds=feeds,
         )
 
-    def _numbers(self, name: str, names: list[str]) -> tuple[Tensor, Tensor]:
-        """(ids,) the filter of the group for each id, and (C,) the unit of each filter, numbered by first filters."""
+    def _numbers(self, name: str, names: list[str]) -> tuple[Numbers, Tensor]:
+        """The group's filter of given ids, and (C,) the unit of each filter, numbered by its first filter.
+
+        Every position of the named layer is a filter, then what the other layers have besides.
+        """
         outputs = self._followed.producers
         own = outputs[name]
         rest = torch.cat([own[:0], *(outputs[other] for other in names if other != name)])
         rest = rest[~torch.isin(self._filter[rest], self._filter[own])]
         seen: dict[int, int] = {}
         ids = [*own.tolist(), *(i for i in rest.tolist() if seen.setdefault(int(self._filter[i]), i) == i)]
-        number = torch.full((int(self._filter.max()) + 1,), -1)
         components = self._filter[torch.tensor(ids)]
-        number[components.flip(0)] = torch.arange(len(ids)).flip(0)
+        ordered, number = components.sort(stable=True)  # of a filter that is there twice, the first number
         first: dict[int, int] = {}
         units = [first.setdefault(unit, len(first)) for unit in self._unit[torch.tensor(ids)].tolist()]
-        return number[self._filter], torch.tensor(units)
+        return lambda ids: number[torch.searchsorted(ordered, self._filter[ids])], torch.tensor(units)
 
     def _tying(self, number: int) -> str:
         ties = self._followed.elements.ties()
         return next((layer for ids, layer in ties if bool((self._group[ids] == number).any())), "an operation")
 
-    def _inputs(self, number: int, numbers: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Consumer -> positions on its input axis and the filters there, in the order of execution."""
+    def _check(self, layer: str, *, is_producer: bool) -> None:
+        """Refuse what could be cut but not measured: a layer that is not a convolution, linear or BatchNorm module."""
+        if layer not in self._ran.order:
+            raise DgpruneError(f"the weight of {layer} is used by a function, not by calling that layer")
+        module = self._followed.model.get_submodule(layer)
+        if not isinstance(module, (*CONV, nn.Linear, nn.modules.batchnorm._NormBase)):
+            raise DgpruneError(
+                f"{layer} ({type(module).__name__}) uses weights of its own in a function; make them a torch.nn.Conv2d "
+                "or torch.nn.Linear"
+            )
+        own = self._followed.elements.names.get(id(module.weight), "")
+        if is_producer and own and own != f"{layer}.weight":
+            raise DgpruneError(
+                f"{layer} shares the parameter {own} with another layer, so what each contributes is not known; "
+                "call one layer twice, or give each its own weight"
+            )
+
+    def _inputs(self, number: int, numbers: Numbers, units: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The consumers in the order of execution, with positions on their input axis and the filters there."""
         ids = self._followed.consumers
-        found = {layer: (at, numbers[ids[layer][at]]) for layer, at in self._consumers[number].items()}
+        found = {
+            layer: _evenly(at, numbers(ids[layer][at]), units=units) for layer, at in self._consumers[number].items()
+        }
         last = len(self._ran.order)
         return dict(sorted(found.items(), key=lambda item: self._ran.order.get(item[0], last)))
 
-    def _members(self, number: int, numbers: Tensor) -> Iterator[Member]:
+    def _members(self, number: int, numbers: Numbers) -> Iterator[Member]:
         """Yield every axis of a tensor on which filters of the group lie."""
         elements = self._followed.elements
         for (tensor, axis), at in self._axes[number].items():
-            filters, side = numbers[elements.starts[tensor, axis][0] + at], elements.sides.get((tensor, axis), "out")
+            filters, side = numbers(elements.starts[tensor, axis][0] + at), elements.sides.get((tensor, axis), "out")
             yield Member(tensor=tensor, axis=axis, side=side, positions=at, filters=filters)
 
     def _flow(
@@ -213,3 +234,24 @@ class _Reader:
         feeds = {layer: {feed for mark in marks for feed in mark.feeds} for layer, marks in reads.items()}
         ordered = {layer: tuple(p for p in producers if p in feeding) for layer, feeding in feeds.items()}
         return tuple(p for p in producers if p in written), {layer: fed for layer, fed in ordered.items() if fed}
+
+
+def _evenly(positions: Tensor, filters: Tensor, *, units: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of a consumer's input such that each filter that is there has equally many.
+
+    Where a gate or a shuffle merges the filters of a unit into one channel, each of them gets this channel. Where some
+    filters are there more often than others, their first positions are kept.
+    """
+    counts = filters.bincount(minlength=len(units))
+    if len(counts.unique()) == 1:
+        return positions, filters
+    present = counts > 0
+    stands_for: dict[int, int] = {}
+    for filter_ in present.nonzero().flatten().tolist():
+        stands_for.setdefault(int(units[filter_]), filter_)
+    at = {f: positions[filters == f] for f in present.nonzero().flatten().tolist()}
+    all_ = {f: at.get(f, at.get(stands_for.get(unit, -1))) for f, unit in enumerate(units.tolist())}
+    known = {f: places for f, places in all_.items() if places is not None}
+    least = min(len(places) for places in known.values())
+    repeated = torch.tensor(list(known)).repeat_interleave(least)
+    return torch.cat([places[:least] for places in known.values()]), repeated

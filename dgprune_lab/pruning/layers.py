@@ -59,12 +59,14 @@ def _convolution(trace: Followed, given: dict[str, Any], output: Tensor, name: s
     trace.uses[marks.source] += positions(x if given["transposed"] else output, spatial=x.ndim - 2) * len(x)
     if depthwise:
         _join_input(trace, x, inputs, produced)
-        wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
+        is_layer = marks.source == f"{layer}.weight"  # else a fixed kernel, as those that blur
+        wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer})) if is_layer else trace.marks(x)
     else:
         trace.reads[layer].append(trace.marks(x))
         wrote = _mixed(trace, layer, kind="conv", inputs=inputs, given=given)
     if produced is not None:
-        trace.producers.setdefault(layer, produced)
+        if layer in wrote.ends:
+            trace.producers.setdefault(layer, produced)
         join_vectors(trace, produced, [given["bias"]], reason=f"{layer} adds it")
     trace.mark(output, replace(wrote, labels=placed(produced, axis=1, ndim=output.ndim)))
 
