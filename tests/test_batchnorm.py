@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -19,6 +19,7 @@ from dgprune_lab.core import drain
 from dgprune_lab.diagnostics._features import features_steps
 from dgprune_lab.measurement import at_chance
 from dgprune_lab.study import batchnorm_cell
+from dgprune_lab.widgets.explorer.frames import measure_frame
 
 PLAIN = "this network has no BatchNorm"
 
@@ -48,10 +49,13 @@ def full_network(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return next(layer["data"]["values"] for layer in spec["layer"] if layer.get("data", {}).get("name") == "full")
 
 
+def at(frame: pd.DataFrame, ratio: float) -> pd.DataFrame:
+    return cast(pd.DataFrame, frame[frame.ratio_requested == ratio])
+
+
 def accuracy(frame: pd.DataFrame, name: str, *, ratio: float = 0.5, metric: str = "accuracy") -> float:
-    rows = frame[(frame.metric == metric) & (frame.domain == name) & (frame.ratio_requested == ratio)]
-    rows = rows[rows.scorer == "l1"]
-    return float(rows.value.iloc[0])
+    wanted = frame.query("metric == @metric and domain == @name and ratio_requested == @ratio and scorer == 'l1'")
+    return float(wanted["value"].tolist()[0])
 
 
 # name of the diagnostic: its table where no BatchNorm setting is named
@@ -126,9 +130,9 @@ def test_at_ratio_0_the_change_is_named_as_that_of_the_re_estimation(study: dg.S
     full, again = dg.evaluate(study.model, study.domain("t")), dg.recalibrate(study.model, study.sources)
     wanted = dg.evaluate(again, study.domain("t")).accuracy - full.accuracy
     assert wanted != 0 and accuracy(frame, "t", ratio=0.0, metric="accuracy_change") == pytest.approx(wanted)
-    for chart in (dg.charts.drop_curve(frame), dg.charts.drop(frame[frame.ratio_requested == 0])):
+    for chart in (dg.charts.drop_curve(frame), dg.charts.drop(at(frame, 0.0))):
         assert "At 0 % the change is the re-estimation's." in chart.to_dict()["title"]["subtitle"]
-    alone = dg.charts.drop(frame[frame.ratio_requested == 0.5]).to_dict()["title"]
+    alone = dg.charts.drop(at(frame, 0.5)).to_dict()["title"]
     assert alone["text"] == "Accuracy change, BatchNorm re-estimated" and "subtitle" not in alone
     swept = dg.charts.sweep(dg.sweep(study, scorers=["l1"], ratios=[0.0, 0.5])).to_dict()
     assert full_network(swept) == [], "what is measured at 0 % is not the full network as given"
@@ -139,10 +143,8 @@ def test_at_ratio_0_the_change_is_named_as_that_of_the_re_estimation(study: dg.S
 
 @pytest.mark.parametrize(("batchnorm", "said"), [("recalibrate", True), ("as_is", False)])
 def test_the_explorers_sentence_at_0_names_the_re_estimation(batchnorm: Any, said: bool, study: dg.Study) -> None:
-    explorer = dg.Explorer(study, ratio=0.0, batchnorm=batchnorm)
-    assert explorer.wait()
-    sentence = explorer._session.measurements.exact(explorer.view).payload["sentence"]  # type: ignore[union-attr]
-    explorer.close()
+    mask = dg.allocate(study.score("l1"), ratio=0.0)
+    sentence = drain(measure_frame(study, mask, batchnorm=batchnorm)).payload["sentence"]
     start = "Nothing removed; the change is that of re-estimating BatchNorm: " if said else "Nothing removed: "
     assert sentence.startswith(f"{start}a ")
 
@@ -208,13 +210,8 @@ def test_one_class_for_every_image_is_chance_whatever_the_share_of_that_class() 
 def test_a_study_warns_once_where_a_source_is_at_chance() -> None:
     model = lively(norm_net, seed=3)
     good = read_domain(model, "a", seed=1)
-    wrong = dg.Domain.from_arrays(
-        "b",
-        images=good.images,
-        labels=(good.labels + 1) % 4,
-        splits=good.splits,
-        classes=4,  # type: ignore[operator]
-    )
+    shifted = (cast(torch.Tensor, good.labels) + 1) % 4
+    wrong = dg.Domain.from_arrays("b", images=good.images, labels=shifted, splits=good.splits, classes=4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         study = dg.Study(model, sources=[good, wrong], targets=[])  # nothing is measured yet
@@ -237,7 +234,7 @@ def test_a_study_warns_once_where_a_source_is_at_chance() -> None:
 def test_a_network_whose_statistics_lag_is_re_estimated_after_fine_tuning_or_warned_of() -> None:
     """A small momentum, as in EfficientNet: after a few batches the statistics are still the first ones."""
     pool = domain("any", count=1500)
-    model = dg.recalibrate(randomise(norm_net(), seed=3, dtype=torch.float32), [pool])
+    model: Any = dg.recalibrate(randomise(norm_net(), seed=3, dtype=torch.float32), [pool])
     with torch.no_grad():  # every class about equally often
         logits = model(pool.take(torch.arange(500)).images)
         model[-1].weight /= logits.std(0)[:, None]
@@ -288,12 +285,12 @@ def test_normalise_is_the_first_module_of_the_network_that_is_studied(tmp_path: 
 
 
 def test_imagenet_names_the_usual_numbers_and_wrong_ones_are_refused() -> None:
-    network = dg.models.normalised(norm_net(), "imagenet")
+    network: Any = dg.models.normalised(norm_net(), "imagenet")
     assert network[0].mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert network[0].std.tolist() == pytest.approx([0.229, 0.224, 0.225])
     model = randomise(norm_net(), dtype=torch.float32)
     for wrong in (((0.5, 0.5), (0.5, 0.5)), (0.5, 0.0), (0.5,), "cifar"):
         with pytest.raises(dg.DgpruneError, match=r"normalise|std"):
             dg.Study(model, sources=[domain("a")], normalise=wrong)  # type: ignore[arg-type]
-    double = dg.models.normalised(randomise(plain_net()), "imagenet")
+    double: Any = dg.models.normalised(randomise(plain_net()), "imagenet")
     assert double[0].mean.dtype == torch.float64, "the type of the network"

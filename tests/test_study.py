@@ -20,6 +20,7 @@ from dgprune_lab.core.outcomes import Outcomes
 from dgprune_lab.core.tables import COLUMNS, SEEN, BatchNorm
 from dgprune_lab.measurement.evaluator import Evaluator
 from dgprune_lab.models.networks import build
+from dgprune_lab.widgets.explorer.menu import static_state
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -295,9 +296,8 @@ def test_a_refused_stream_is_named_wherever_a_ratio_is_shown() -> None:
     assert said in repr(study)
     frame = dg.sweep(study, scorers=["l1"], ratios=[0.5])
     assert set(frame.prunable) == {24} and set(frame.of_all) == {40} and set(frame.ratio_achieved) == {0.5}
-    explorer = dg.Explorer(study)
-    explorer.close()
-    assert explorer.static["prunable"] == [24, 40] and list(explorer.static["refused"]) == list(study.graph.refused)
+    page = static_state(study, items=[])
+    assert page["prunable"] == [24, 40] and list(page["refused"]) == list(study.graph.refused)
     whole = study_of(net())
     assert "can be pruned" not in repr(whole)
     assert "Removed: a share of the 24 of 40 filters that can be pruned." in dg.charts.sweep(frame).title.subtitle

@@ -121,9 +121,12 @@ def sweep(
 
 def _refused(frame: pd.DataFrame) -> list[str]:
     """What a ratio is a share of, where not all filters can be pruned."""
-    if not {"prunable", "of_all"} <= set(frame.columns) or not (frame["prunable"] < frame["of_all"]).any():
+    columns = ("prunable", "of_all")
+    if frame.empty or not set(columns) <= set(frame.columns):
         return []
-    can, every = (int(frame[name].iloc[0]) for name in ("prunable", "of_all"))
+    can, every = (int(frame[name].iloc[0]) for name in columns)
+    if can >= every:
+        return []
     return [f"Removed: a share of the {can:,} of {every:,} filters that can be pruned."]
 
 
