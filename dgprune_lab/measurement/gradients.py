@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import CONV, ClassMoments, DgpruneError, FilterGraph, FilterGroup, Need
+from ..core import BATCHNORM, CONV, ClassMoments, DgpruneError, FilterGraph, FilterGroup, Need
 from ..stats import class_moments, merged
 from .collectors import Collector
 from .hooks import output_count, outside
@@ -40,6 +40,7 @@ class RiskGradients(Collector):
         if "weight_gradient" in self._needs:
             wanted |= {member.tensor for group in self._graph.groups for member in group.members}
         if "gate" in self._needs:
+            _refuse_bare_norms(taps.model)
             for name in dict.fromkeys(end for group in self._graph.groups for end in group.ends):
                 self._attach_gate(name, taps.model.get_submodule(name))
         for name, parameter in taps.model.named_parameters():
@@ -91,11 +92,19 @@ class RiskGradients(Collector):
         return total
 
 
+def _refuse_bare_norms(model: nn.Module) -> None:
+    """Refuse a BatchNorm without any tensor: no filter is known to pass it, so a gate would be placed before it."""
+    for name, module in model.named_modules():
+        if isinstance(module, BATCHNORM) and module.weight is None and module.running_mean is None:
+            raise DgpruneError(
+                f"BatchNorm {name!r} has neither scale nor statistics, so no gate on its output can be read; give it "
+                "affine=True or track_running_stats=True, or take a scorer without gradients."
+            )
+
+
 def _factor(layer: Any) -> Tensor:
     """Make a layer multiply its output by a vector of ones, and return this vector."""
     tensor = layer.running_mean if layer.weight is None else layer.weight
-    if tensor is None:
-        raise DgpruneError("a BatchNorm here has neither scale nor statistics, so no gate on its output can be read.")
     ones = tensor.detach().new_ones(output_count(layer) or len(tensor)).requires_grad_()
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -122,6 +131,7 @@ class ClassGates(Collector):
         self._moments: dict[str, ClassMoments] = {}
 
     def attach(self, taps: Taps) -> None:
+        _refuse_bare_norms(taps.model)
         for name in {end: None for group in self._graph.groups for end in group.ends}:
 
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> Tensor:
