@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import altair as alt
 
-from ..core import DIAMOND, Count, Tidy, is_target_aware, public
+from ..core import DIAMOND, Count, DgpruneError, Tidy, is_target_aware, public
 from .marks import canvas, check_table, layered, rows_of, tooltip
 from .theme import Rows, finish, records, role_label, titled, with_minus
 
@@ -29,6 +29,8 @@ def mean_map(frame: Tidy, *, size: Count = 104) -> alt.LayerChart:
         size: side of one map on the screen, in pixels.
     """
     check_table(frame, "diagnostics.mean_map(study, layer=..., filters=[...])", metrics=("mean_map",))
+    if frame.empty:
+        raise DgpruneError("frame has no row to draw; pass the table of diagnostics.mean_map.")
     maps, cosines = records(frame, metric="mean_map"), records(frame, metric="cosine")
     roles = {str(row["domain"]): row["role"] for row in maps}
     filters = list(dict.fromkeys(int(row["filter"]) for row in maps))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, is_missing, public
+from ..core import Count, DgpruneError, Tidy, is_missing, public
 from .agreement import dot_mark, dot_plot
 from .marks import check_table, tooltip
 from .theme import Rows, beside, marked, records, with_minus
@@ -30,6 +30,8 @@ def stability(frame: Tidy, *, width: Count = 300) -> alt.HConcatChart:
         width: width of one plot, in pixels.
     """
     check_table(frame, "diagnostics.stability(study)", columns=("over", "pair"))
+    if frame.empty:
+        raise DgpruneError("frame has no row to draw; pass the table of diagnostics.stability.")
     present = set(frame["over"])
     kinds = [kind for kind in TITLES if kind in present] or ["halves"]
     return beside(*(_plot(frame, kind, width=width) for kind in kinds))
