@@ -32,8 +32,8 @@ class Row:
         prunable, filters: number of convolutions' output channels that can be pruned, and of all, summed over layers;
             without depthwise convolutions, with the last layer.
         difference: largest difference between the logits of the pruned and of the masked network, divided by the
-            standard deviation of the dense network's logits; None if it is not finite.
-        effect: the same difference between the masked and the dense network, which shows that the check is sensitive.
+            standard deviation of the latter's, in float64; None if it is not finite.
+        effect: the same difference between the dense and the masked network, which shows that the mask does something.
         seconds: processor time to read the groups.
         peak: memory in bytes, above that of the built network, while the groups were read.
         parameters, parameters_removed: number of parameters, and the share of them that `measure` finds removed.
