@@ -133,7 +133,7 @@ class _Reader:
             if number in self._ends or (self._layers == "conv" and self._followed.mixing[first] != "conv"):
                 continue
             try:
-                group = self._one(number, first, names)
+                group = self._one(number, first, names=names)
                 groups.append(group)
                 total += group.filters
             except DgpruneError as error:
@@ -144,7 +144,7 @@ class _Reader:
     def _covers(self, name: str, filters: Tensor) -> bool:
         return bool(torch.isin(self._filter[filters], self._filter[self._followed.producers[name]]).all())
 
-    def _one(self, number: int, name: str, names: list[str]) -> FilterGroup:
+    def _one(self, number: int, name: str, *, names: list[str]) -> FilterGroup:
         """Make one group, named after a layer that produces all of it, if there is one."""
         if number in self._reasons:
             raise DgpruneError(self._reasons[number])
@@ -152,7 +152,7 @@ class _Reader:
         count = len(units)
         if count > 1 and int(units.max()) == 0:
             raise DgpruneError(f"{self._tying(number)} ties all {count} filters together")
-        consumers = self._inputs(number, numbers, units)
+        consumers = self._inputs(number, numbers, units=units)
         producers = tuple(self._producers[number])
         for layer in (*producers, *consumers):
             self._check(layer, is_producer=layer in producers)
@@ -209,7 +209,7 @@ class _Reader:
                 "call one layer twice, or give each its own weight"
             )
 
-    def _inputs(self, number: int, numbers: Numbers, units: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def _inputs(self, number: int, numbers: Numbers, *, units: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """The consumers in the order of execution, with positions on their input axis and the filters there."""
         ids = self._followed.consumers
         found = {

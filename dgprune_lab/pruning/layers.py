@@ -35,7 +35,7 @@ def placed(ids: Tensor | None, *, axis: int, ndim: int) -> tuple[Tensor, ...]:
     return () if ids is None else (ids.view([-1 if k == axis else 1 for k in range(ndim)]),)
 
 
-def _convolution(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     x, weight, groups = given["input"], given["weight"], given["groups"]
     marks = trace.marks(weight)
     _fix_neighbours(trace, x)
@@ -58,7 +58,7 @@ def _convolution(trace: Followed, given: dict[str, Any], output: Tensor, name: s
     produced, inputs = along(marks, axis), channels(trace, x, axis=1)
     trace.uses[marks.source] += positions(x if given["transposed"] else output, spatial=x.ndim - 2) * len(x)
     if depthwise:
-        _join_input(trace, x, inputs, produced)
+        _join_input(trace, inputs=inputs, produced=produced)
         is_layer = marks.source == f"{layer}.weight"  # else a fixed kernel, as those that blur
         wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer})) if is_layer else trace.marks(x)
     else:
@@ -67,7 +67,7 @@ def _convolution(trace: Followed, given: dict[str, Any], output: Tensor, name: s
     if produced is not None:
         if layer in wrote.ends:
             trace.producers.setdefault(layer, produced)
-        join_vectors(trace, produced, [given["bias"]], reason=f"{layer} adds it")
+        join_vectors(trace, produced, vectors=[given["bias"]], reason=f"{layer} adds it")
     trace.mark(output, replace(wrote, labels=placed(produced, axis=1, ndim=output.ndim)))
 
 
@@ -78,7 +78,7 @@ def _fix_neighbours(trace: Followed, x: Tensor) -> None:
             trace.elements.fix(label, f"{trace.where()} {what} of the network to prune these layers")
 
 
-def _join_input(trace: Followed, x: Tensor, inputs: Tensor | None, produced: Tensor | None) -> None:
+def _join_input(trace: Followed, *, inputs: Tensor | None, produced: Tensor | None) -> None:
     """A depthwise convolution: its outputs are the same filters as its inputs."""
     reason = f"{trace.where()} has one filter per channel of the network's input"
     if produced is not None:
@@ -106,11 +106,11 @@ def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, giv
                 parts = ids.view(groups, -1)
                 trace.elements.join(parts[:1], parts, reason=reason, tie=where)
         inputs = None if inputs is None else inputs[: len(inputs) // groups]
-    consume(trace, marks.source, columns, inputs, consumed)
+    consume(trace, marks.source, axis=columns, inputs=inputs, consumed=consumed)
     return Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
 
 
-def consume(trace: Followed, source: str | None, axis: int, inputs: Tensor | None, consumed: Tensor | None) -> None:
+def consume(trace: Followed, source: str | None, *, axis: int, inputs: Tensor | None, consumed: Tensor | None) -> None:
     """Record that the input axis of a weight holds the filters that arrive there; inputs without an id are not cut."""
     if source is not None and consumed is not None:
         trace.elements.sides[source, axis] = "in"
@@ -119,14 +119,14 @@ def consume(trace: Followed, source: str | None, axis: int, inputs: Tensor | Non
         trace.elements.join(inputs[both], consumed[both], reason="")
 
 
-def join_vectors(trace: Followed, ids: Tensor, vectors: list[Tensor | None], *, reason: str) -> None:
+def join_vectors(trace: Followed, ids: Tensor, *, vectors: list[Tensor | None], reason: str) -> None:
     for vector in vectors:
         own = None if vector is None else next(iter(trace.marks(vector).labels), None)
         if own is not None:
             trace.elements.join(ids, own.flatten(), reason=reason)
 
 
-def _batch_norm(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
+def _batch_norm(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     """BatchNorm: scale, shift and statistics of a channel are the same filter as its input and output."""
     x = given["input"]
     vectors = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
@@ -153,14 +153,14 @@ def _batch_norm(trace: Followed, given: dict[str, Any], output: Any, name: str) 
     trace.mark(result, replace(marks, ends=ends, labels=(*placed(inputs, axis=1, ndim=x.ndim), *rest)))
 
 
-def _norm(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
+def _norm(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     what = "takes statistics across channels, so a removed filter would still change the others"
     x, result = given.get("input", given.get("self")), output[0] if isinstance(output, (tuple, list)) else output
     trace.fix(x, what)
     trace.mark(result, trace.marks(x))
 
 
-def _interleaved(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _interleaved(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     """Pixel shuffle and its inverses: blocks of channels become positions, or positions become channels."""
     x = given["self"]
     ids, axis = channels(trace, x, axis=x.ndim - 3), x.ndim - 3
@@ -176,14 +176,14 @@ def _interleaved(trace: Followed, given: dict[str, Any], output: Tensor, name: s
     trace.mark(output, replace(trace.marks(x), labels=placed(new, axis=axis, ndim=output.ndim)))
 
 
-def _unfold(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _unfold(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     ids = channels(trace, given["self"], axis=1)
     if ids is not None:
         new = ids.repeat_interleave(output.shape[1] // len(ids))
         trace.mark(output, replace(trace.marks(given["self"]), labels=placed(new, axis=1, ndim=3)))
 
 
-def _channel_shuffle(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _channel_shuffle(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     ids = channels(trace, given["self"], axis=1)
     if ids is not None:
         parts = ids.view(given["groups"], -1)
@@ -192,7 +192,7 @@ def _channel_shuffle(trace: Followed, given: dict[str, Any], output: Tensor, nam
         trace.mark(output, replace(trace.marks(given["self"]), labels=labels))
 
 
-def _glu(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _glu(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     """Gated linear units: one half of the channels gates the other half, so the halves are tied."""
     x, axis = given["self"], given.get("dim", -1) % given["self"].ndim
     labels = []

@@ -45,7 +45,7 @@ def follow(trace: Followed, func: Any, *, given: dict[str, Any], output: Any) ->
         _unknown(trace, name, given=given)
         return
     try:
-        rule(trace, given, output, name)
+        rule(trace, given=given, output=output, name=name)
     except Exception:  # a use of the operation that its rule does not know: what enters it is refused
         _unknown(trace, name, given=given)
 
@@ -56,7 +56,7 @@ def _rule(name: str, func: Any) -> Callable[..., None] | None:
         if base in rules:
             return rules[base]
     if base in _MOVES:
-        return lambda trace, given, output, name: _moved(trace, func, given=given, output=output)
+        return lambda trace, *, given, output, name: _moved(trace, func, given=given, output=output)
     if torch.Tag.pointwise in func.tags or base in _POINTWISE:
         return _pointwise
     return _spatial if _SPATIAL.match(base) else None
@@ -76,7 +76,7 @@ def _unknown(trace: Followed, name: str, *, given: dict[str, Any]) -> None:
             trace.fix(tensor, what)
 
 
-def _pointwise(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
+def _pointwise(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     """Elementwise operations: channels of all operands are the same filters, except along axes of size 1."""
     tensors = [tensor for value in given.values() for tensor in tensors_of(value)]
     results = list(tensors_of(output))
@@ -150,13 +150,13 @@ def _moved(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor)
         moved = func(label.expand(x.shape), **rest)
         new = compact(moved)
         if func._schema.name == "aten::slice":
-            _tie_slices(trace, label, rest)
+            _tie_slices(trace, label, slice_=rest)
         if varying(new):
             labels.append(new)
     trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
 
 
-def _tie_slices(trace: Followed, label: Tensor, slice_: dict[str, Any]) -> None:
+def _tie_slices(trace: Followed, label: Tensor, *, slice_: dict[str, Any]) -> None:
     """Tie the equal parts (halves, every other channel) into which slices divide a channel axis."""
     axis = slice_.get("dim", 0) % label.ndim
     size = label.shape[axis]
@@ -176,7 +176,7 @@ def _tie_parts(trace: Followed, label: Tensor, *, axis: int, length: int, inner:
     trace.elements.join(first, parts, reason=f"{trace.where()} splits its channels", tie=trace.where())
 
 
-def _reshaped(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _reshaped(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     """Reshapes: where an axis is split in two, filters at the same inner position are tied."""
     x, labels = given["self"], []
     for label in trace.marks(x).labels:
@@ -192,7 +192,7 @@ def _reshaped(trace: Followed, given: dict[str, Any], output: Tensor, name: str)
     trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
 
 
-def _padded(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _padded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     """Padding: padded channels have no id; padding of other axes changes nothing."""
     labels, ends = [], given["pad"]
     for label in trace.marks(given["self"]).labels:
@@ -202,13 +202,13 @@ def _padded(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -
     trace.mark(output, replace(trace.marks(given["self"]), labels=tuple(labels)))
 
 
-def _expanded(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _expanded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     marks = trace.marks(given["self"])
     labels = (label.view((1,) * (output.ndim - label.ndim) + label.shape) for label in marks.labels)
     trace.mark(output, replace(marks, labels=tuple(labels)))
 
 
-def _split(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
+def _split(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     """Splits of an axis: if the parts are equal, equal positions of the parts are tied."""
     x, outputs = given["self"], list(tensors_of(output))
     axis = given.get("dim", 0) % x.ndim
@@ -227,7 +227,7 @@ def _split(trace: Followed, given: dict[str, Any], output: Any, name: str) -> No
         trace.mark(part, replace(marks, labels=tuple(labels)))
 
 
-def _concatenated(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _concatenated(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     tensors = [t for t in given["tensors"] if not (t.ndim == 1 and t.numel() == 0)]
     axis = given.get("dim", 0) % output.ndim
     marks, found = [trace.marks(t) for t in tensors], {}
@@ -257,7 +257,7 @@ def _concatenated(trace: Followed, given: dict[str, Any], output: Tensor, name: 
     trace.mark(output, Marks(labels=tuple(found.values()), ends=ends, feeds=feeds))
 
 
-def _spatial(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
+def _spatial(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     """Pooling, resizing and padding of the last axes; channels on these axes cannot be removed."""
     x = given.get("self", given.get("input"))
     match = _SPATIAL.match(name)

@@ -19,7 +19,7 @@ MIXES = "multiplies feature maps with one another (attention), which mixes their
 RECURRENT = "is a recurrent layer, whose input cannot be cut; the layers before the one that feeds it can be pruned"
 
 
-def _reduced(trace: Followed, given: dict[str, Any], output: Any, name: str) -> None:
+def _reduced(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     """A sum over channels ends them; a mean or a maximum over channels depends on their number."""
     x = given["self"]
     axes = given.get("dim", given.get("axis"))
@@ -46,7 +46,7 @@ def _without(label: Tensor, axes: set[int]) -> Tensor:
     return label.reshape([size for axis, size in enumerate(label.shape) if axis not in axes])
 
 
-def _softmax(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _softmax(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     x, axis, labels = given["self"], given["dim"] % given["self"].ndim, []
     for label in trace.marks(x).labels:
         if varying(label) == (axis,):
@@ -57,7 +57,7 @@ def _softmax(trace: Followed, given: dict[str, Any], output: Tensor, name: str) 
     trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
 
 
-def _addmm(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _addmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     """A linear layer, whose weight comes transposed: (in, out)."""
     x, weight = given.get("mat1", given["self"]), given["mat2"]
     marks = trace.marks(weight)
@@ -77,23 +77,23 @@ def _addmm(trace: Followed, given: dict[str, Any], output: Tensor, name: str) ->
     trace.reads[layer].append(trace.marks(x))
     if inputs is not None:
         trace.consumers.setdefault(layer, inputs)
-    stored = _stored_axis(trace, marks.source, weight.shape[0])
-    consume(trace, marks.source, stored, inputs, consumed)
+    stored = _stored_axis(trace, marks.source, inputs=weight.shape[0])
+    consume(trace, marks.source, axis=stored, inputs=inputs, consumed=consumed)
     if produced is not None:
         trace.producers.setdefault(layer, produced)
-        join_vectors(trace, produced, [given["self"]] if name == "addmm" else [], reason=f"{layer} adds it")
+        join_vectors(trace, produced, vectors=[given["self"]] if name == "addmm" else [], reason=f"{layer} adds it")
     rows = tuple(label for label in trace.marks(x).labels if varying(label) == (0,))
     wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
     trace.mark(output, replace(wrote, labels=(*rows, *placed(produced, axis=1, ndim=2))))
 
 
-def _stored_axis(trace: Followed, source: str, inputs: int) -> int:
+def _stored_axis(trace: Followed, source: str, *, inputs: int) -> int:
     """The axis of a linear weight, as stored, that is its input."""
     axes = [axis for axis in (1, 0) if trace.elements.starts.get((source, axis), (0, 0))[1] == inputs]
     return axes[0] if axes else 1
 
 
-def _bmm(trace: Followed, given: dict[str, Any], output: Tensor, name: str) -> None:
+def _bmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     """A product of feature maps keeps the channels apart that it does not sum over."""
     kept = []
     for tensor, summed in ((given["self"], 2), (given["mat2"], 1)):

@@ -94,10 +94,18 @@ class _Trial:
         self._images = images.to(example.device, kind)
         with torch.no_grad():
             dense = self._twin(self._images)
+            if isinstance(dense, Tensor) and not bool(dense.isfinite().all()):  # beyond what 32 bits hold?
+                self._twin, self._images = _in_type(self._twin, torch.float64), self._images.double()
+                dense = self._twin(self._images)
         if not isinstance(dense, Tensor):
             raise DgpruneError(f"the network must return logits as one tensor; it returned {type(dense).__name__}.")
         self._shape, self._spread = dense.shape, float(dense.double().std())
-        if not math.isfinite(self._spread) or self._spread == 0:
+        if not math.isfinite(self._spread):
+            raise DgpruneError(
+                "with random weights the network's logits are not finite numbers, so its pruning cannot be verified; "
+                "normalise within it (BatchNorm), or remove layers that divide or exponentiate feature maps."
+            )
+        if self._spread == 0:
             raise DgpruneError("the network's logits do not depend on its input, so its pruning cannot be verified.")
 
     def failing(self, groups: tuple[FilterGroup, ...]) -> dict[str, str]:
@@ -181,7 +189,7 @@ def _line_of(error: Exception) -> str:
     """The innermost line of code outside of torch that raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if "/torch/" not in frame.filename and "dgprune_lab" not in frame.filename]
-    frame = [*frames, *outside][-1]
+    frame = (outside or list(frames))[-1]
     return f"{type(error).__name__} at {frame.filename.rpartition('/')[2]}, line {frame.lineno}, {frame.line or ''}"
 
 
