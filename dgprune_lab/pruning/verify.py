@@ -127,10 +127,11 @@ class _Trial:
             if self.failure(near) is not None:
                 groups = near
                 break
-        while len(groups) > 1:
-            first, second = groups[: len(groups) // 2], groups[len(groups) // 2 :]
-            groups = second if self.failure(first) is None else first
-        return groups[0]
+        left = list(groups)
+        while len(left) > 1:
+            first, second = left[: len(left) // 2], left[len(left) // 2 :]
+            left = second if self.failure(tuple(first)) is None else first
+        return left[0]
 
     def _near(self, groups: tuple[FilterGroup, ...]) -> Iterator[tuple[FilterGroup, ...]]:
         """Yield the groups of the layers in which the last trial raised an error, innermost layer first."""
