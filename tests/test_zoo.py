@@ -83,6 +83,17 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
         child.wait(timeout=30)
 
 
+def test_an_answer_counts_that_was_sent_just_before_the_child_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(psutil.Process):
+        def memory_info(self) -> Any:
+            self.wait(timeout=60)
+            raise psutil.NoSuchProcess(self.pid)
+
+    monkeypatch.setattr(sys.modules[run_limited.__module__].psutil, "Process", Gone)
+    ending = run_limited(zoo_networks.grow, 1, limits=Limits())
+    assert (ending.kind, ending.result) == ("done", {"blocks": 1})
+
+
 def test_memory_counts_from_the_first_stage() -> None:
     ending = run_limited(zoo_networks.grow, 20, limits=Limits())
     assert ending.result == {"blocks": 20} and 40e6 < ending.peaks["read"] < 200e6

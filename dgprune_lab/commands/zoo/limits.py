@@ -110,24 +110,12 @@ def _end_with_parent() -> None:
 
 def _watched(process: Any, receive: Connection, *, limits: Limits) -> Ending:
     """Watch a child process until it answers, dies, or hits a limit."""
-    ending, base, started = Ending(), None, time.monotonic()
+    ending, bases, started = Ending(), [], time.monotonic()
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         child = psutil.Process(process.pid)
         start = child.memory_info().rss
-        while True:
-            while receive.poll(_INTERVAL):
-                try:
-                    kind, value, rss = receive.recv()
-                except EOFError:
-                    process.join()
-                    ending.error = f"the process ended with code {process.exitcode}"
-                    return ending
-                if kind != "stage":
-                    ending.kind = kind
-                    ending.result, ending.error = (value, "") if kind == "done" else ({}, value)
-                    return ending
-                ending.stage, base = value, rss if base is None else base
-            above = child.memory_info().rss - (start if base is None else base)
+        while not _answered(receive, ending, bases=bases):
+            above = child.memory_info().rss - [*bases, start][0]
             ending.peaks[ending.stage] = max(above, ending.peaks.get(ending.stage, 0))
             used = sum(child.cpu_times()[:2])
             if above > limits.bytes:
@@ -136,6 +124,30 @@ def _watched(process: Any, receive: Connection, *, limits: Limits) -> Ending:
             if used > limits.seconds or time.monotonic() - started > limits.waiting:
                 ending.kind = "timeout"
                 return ending
-    process.join()
-    ending.error = f"the process ended with code {process.exitcode}"
+        return _ended(process, ending)
+    _answered(receive, ending, bases=bases)  # what it had sent when it ended between two looks
+    return _ended(process, ending)
+
+
+def _answered(receive: Connection, ending: Ending, *, bases: list[int]) -> bool:
+    """Note what the child has sent, and the memory at each stage; return whether nothing more will come."""
+    while receive.poll(_INTERVAL):
+        try:
+            kind, value, rss = receive.recv()
+        except EOFError:
+            return True
+        if kind != "stage":
+            ending.kind = kind
+            ending.result, ending.error = (value, "") if kind == "done" else ({}, value)
+            return True
+        ending.stage = value
+        bases.append(rss)
+    return False
+
+
+def _ended(process: Any, ending: Ending) -> Ending:
+    """The ending of a child that has answered, or of one that died without an answer, with its exit code."""
+    if ending.kind == "died":
+        process.join()
+        ending.error = f"the process ended with code {process.exitcode}"
     return ending
