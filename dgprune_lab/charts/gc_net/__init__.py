@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core import batchnorm_words, Connections, Count, DgpruneError, Pair, WeightMask, pair_names, public, unknown
+from ...core import Connections, Count, DgpruneError, Pair, WeightMask, pair_names, public, unknown
 from ..marks import COLOUR, FILL, canvas, layered, rows_of, tooltip
 from ..pixels.heat import Floats, blocks, ends, png
 from ..theme import AXIS_INK, DASHED, Rows, finish
@@ -74,7 +74,7 @@ def gc_net(
     maps, captions, height = _maps(panels, plan, scale=scale)
     few = f"; {len(panels)} of {len(every)} pairs are drawn, layers=[...] chooses others"
     strip, numbers = _scale(plan, scale, note=few if len(panels) < len(every) else "")
-    words = _heads(mask, table) + plan.names() + numbers + captions
+    words = _heads(mask) + plan.names() + numbers + captions
     chart = _layers(words, lines, nodes=nodes, maps=[*maps, strip], size=(width, height))
     return finish(chart, width=width, height=height, padding=PADDING)
 
@@ -119,7 +119,7 @@ def _chosen(panels: list[Panel], layers: Sequence[str] | None) -> list[Panel]:
     return panels[:PAIRS] if not layers else [panel for panel in panels if panel.pair.layer in layers]
 
 
-def _heads(mask: WeightMask | None, table: pd.DataFrame | Connections) -> Rows:
+def _heads(mask: WeightMask | None) -> Rows:
     """The title and the explanation as rows of text."""
     lines = ["Each line: the strongest connection of a filter, or into an output."]
     if mask is not None:
@@ -128,8 +128,7 @@ def _heads(mask: WeightMask | None, table: pd.DataFrame | Connections) -> Rows:
             f"Dashed grey: removed with the lowest {mask.ratio_requested:.0%} {which}. "
             "Hollow: a filter with no connection left on one side."
         )
-    setting = batchnorm_words(table["batchnorm"]) if isinstance(table, pd.DataFrame) else ""
-    head = caption("head", ", ".join(filter(None, ("Connections between consecutive layers", setting))), x=0, y=12)
+    head = caption("head", "Connections between consecutive layers", x=0, y=12)
     return [head, *(caption("lead", line, x=0, y=30 + 15 * k) for k, line in enumerate(lines))]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import keyword
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import torch
 
 from ...core import Scores
-from ...scorers import SCORERS, Scorer
+from ...scorers import SCORERS, Scorer, hybrid, reverse
 from ...study import Study
 from .measurements import Choices
 
@@ -53,8 +54,7 @@ def _scorer(name: str, item: Scorer | Scores) -> tuple[str, str | None]:
 
 def _is_complete(item: Scorer) -> bool:
     """Return whether a scorer's expression is enough to make it: not if it uses a scorer of the user's own."""
-    import dgprune_lab as dg
-
+    dg = SimpleNamespace(SCORERS=SCORERS, reverse=reverse, hybrid=hybrid)
     try:
         return eval(item.code, {"__builtins__": {}, "dg": dg}).name == item.name  # the text is made by this package
     except Exception:
