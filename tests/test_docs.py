@@ -30,10 +30,16 @@ def docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_page_loads_anything_from_a_network(docs: Path) -> None:
     pages = sorted(docs.rglob("*.html"))
-    assert len(pages) == 2 + len(MODULES)
+    assert len(pages) == 3 + len(MODULES)  # the index, the package, the zoo
     for page in pages:
         assert not LOADED.search(page.read_text(encoding="utf-8")), page
     assert LOADED.search('<script async src="https://cdn.example/mathjax.js">') and LOADED.search("url(//fonts)")
+
+
+def test_the_table_of_architectures_is_a_page(docs: Path) -> None:
+    page = (docs / "dgprune_lab" / "zoo.html").read_text(encoding="utf-8")
+    assert page.count("<tr>") > 50 and "Torch-Pruning" in page
+    assert 'href="dgprune_lab/zoo.html"' in (docs / "dgprune_lab.html").read_text(encoding="utf-8")
 
 
 def test_every_public_name_is_found_by_the_search(docs: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ..core import DgpruneError, Stepwise, check_writable_folder, write_file
 from ..scorers import SCORERS, Scorer
+from .notebooks import notebook_folders
 
 PACKAGE = "dgprune_lab"
 MODULES = ("data", "models", "scorers", "training.presets", "diagnostics", "charts", "widgets")
@@ -35,6 +36,7 @@ def write_docs(folder: str | Path) -> Path:
     render.configure(docformat="google", math=False, show_source=False, footer_text="dgprune-lab")
     pages = {f"{PACKAGE}.{name}": _page(importlib.import_module(f"{PACKAGE}.{name}")) for name in MODULES}
     root = _page(importlib.import_module(PACKAGE))
+    pages[f"{PACKAGE}.zoo"] = _architectures()
     vars(root)["submodules"] = list(pages.values())
     pages = {PACKAGE: root, **pages}
     for name, page in pages.items():
@@ -42,6 +44,16 @@ def write_docs(folder: str | Path) -> Path:
     write_file(folder / "index.html", render.html_index(pages))
     write_file(folder / "search.js", render.search_index(pages))
     return folder / f"{PACKAGE}.html"
+
+
+def _architectures() -> Any:
+    """Return pdoc's view of the table of architectures that ships with the notebooks, as the text of a module."""
+    from pdoc import doc
+
+    found = [folder / "results" / "zoo.md" for folder in notebook_folders()]
+    texts = [file.read_text(encoding="utf-8") for file in found if file.is_file()]
+    module = ModuleType(f"{PACKAGE}.zoo", texts[0] if texts else "The table is not part of this installation.")
+    return doc.Module(module)
 
 
 def _page(module: ModuleType) -> Any:

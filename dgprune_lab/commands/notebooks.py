@@ -33,14 +33,19 @@ class Action:
     sentence: str
 
 
+def notebook_folders() -> tuple[Traversable, Traversable]:
+    """Return where the notebooks are in an installed wheel, and in a source checkout; one of them exists."""
+    package = files("dgprune_lab")
+    return package.joinpath("notebooks"), package.joinpath("..", "notebooks")
+
+
 def shipped() -> dict[str, Traversable]:
     """Return the shipped notebooks by file name, in reading order.
 
     Raises:
         DgpruneError: the installation has no notebooks.
     """
-    package = files("dgprune_lab")
-    for folder in (package.joinpath("notebooks"), package.joinpath("..", "notebooks")):  # a wheel; a source checkout
+    for folder in notebook_folders():
         if folder.is_dir():
             notebooks = {entry.name: entry for entry in folder.iterdir() if entry.name.endswith(".ipynb")}
             if notebooks:
