@@ -469,6 +469,25 @@ def test_one_trial_serves_all_groups_and_a_failing_one_is_found_near_the_error(m
         assert len(graph.groups) == 33 - len(graph.refused) and len(trials) <= most
 
 
+class CountsChannels(nn.Module):
+    """Divides its first maps by their number, far below the logits: removing filters changes what masking does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()) for _ in range(24)]
+        self.first, self.body, self.head = nn.Conv2d(3, 8, 3), nn.Sequential(*layers), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.head(self.body(x / x.shape[1]).mean((2, 3)))
+
+
+def test_a_mistake_far_below_the_logits_is_found_though_half_of_every_layer_is_removed() -> None:
+    graph = dg.read_groups(CountsChannels(), torch.zeros(1, 3, 12, 12))
+    assert set(graph.refused) == {"first"}
+    assert len(graph.groups) == 24 and graph.groups[0].name == "body.0.0"
+
+
 def test_a_map_that_is_too_large_to_follow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dgprune_lab.pruning.operations._MOST", 100)
     model = randomise(Net(lambda n, x: x.flatten(2).unflatten(2, (12, 12))))
