@@ -76,7 +76,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "split overlap": (lambda: arrays(splits={"train": [1, 2], "score": [2]}), r"is in two splits"),
     "padding": (lambda: arrays().padded(8), r"12 x 12 cannot be padded to 8 x 8"),
     "no source": (lambda: study(sources=[]), r"at least one source"),
-    "not a module": (lambda: study(model=torch.zeros), r"model must be a network \(nn\.Module\); got the function zeros"),
+    "not a module": (lambda: study(model=torch.zeros), r"must be a network \(nn\.Module\); got the function zeros"),
     "same names": (lambda: study(targets=[arrays()]), r"different names; got a, a"),
     "two sizes": (
         lambda: study(targets=[arrays("b", images=images(12, 3, 8, 8))]),

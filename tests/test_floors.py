@@ -175,7 +175,8 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 
 
 # Not for a user's eyes: a value of the wrong kind (`core.border` makes a sentence of it); a stem that does not fit
-# (caught where it is tried), a script of the package that cannot be joined, a comparison of the bench that is void; and what Python itself expects of a module, typer of a command.
+# (caught where it is tried), a script of the package that cannot be joined, a comparison of the bench that is void; and
+# what Python itself expects of a module, typer of a command.
 OTHER_ERRORS = {
     "core.kinds": {"Refused"},
     "core.hints": {"Refused", "refused.within", "worst"},
