@@ -447,6 +447,39 @@ def test_transposed_convolutions_cost_what_torch_counts(budget: Any) -> None:
     assert 0.4 < 1 - counts[1] / counts[0] <= 0.5
 
 
+CUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a slice that is written out": lambda x: x[:, 1:3],
+    "all but the first": lambda x: x[:, 1:] * x[:, :1],
+    "every second": lambda x: x[:, ::2],
+    "uneven halves": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "moved by one": lambda x: x.roll(1, 1),
+    "the last as a gate": lambda x: x[:, :-1] * x[:, -1:].sigmoid(),
+}
+
+
+@pytest.mark.parametrize("width", [4, 5, 7, 8])
+@pytest.mark.parametrize("cut", CUTS)
+def test_what_is_accepted_can_be_removed_in_any_number(cut: str, width: int) -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = conv(3, width, 3), conv(CUTS[cut](torch.zeros(1, width, 1, 1)).shape[1], 6, 3)
+            self.three, self.head = conv(6, 6, 1), nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.three(self.two(CUTS[cut](self.one(x).relu())).relu()).relu().mean((2, 3)))
+
+    model, x = randomise(Cut()), images(2, 3, 8, 8, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    assert "three" not in graph.refused
+    for group in graph.groups:
+        units = int(group.units.max()) + 1
+        for removed in [[k] for k in range(units)] + [list(range(k)) for k in range(2, units)]:
+            filters = torch.isin(group.units, torch.tensor(removed)).nonzero().flatten().tolist()
+            mask = dg.Mask.by_hand(graph, removed={group.name: filters if units > 1 else []})
+            assert torch.allclose(dg.prune(model, mask)(x), dg.masked(model, mask)(x), atol=1e-9), (group.name, filters)
+
+
 def test_one_trial_serves_all_groups_and_a_failing_one_is_found_near_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Block(nn.Module):
         def __init__(self, *, written: bool) -> None:
@@ -460,7 +493,7 @@ def test_one_trial_serves_all_groups_and_a_failing_one_is_found_near_the_error(m
     trials: list[int] = []
     plain: Any = verify._Trial.failure
     monkeypatch.setattr(verify._Trial, "failure", lambda self, g: trials.append(len(g)) or plain(self, g))
-    for written, most in ((False, 1), (True, 11)):
+    for written, most in ((False, 4), (True, 14)):  # four kinds of masks
         trials.clear()
         blocks = [Block(written=written and k in (3, 11)) for k in range(16)]
         model = nn.Sequential(conv(3, 8, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))

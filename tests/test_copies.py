@@ -7,6 +7,7 @@ import functools
 import subprocess
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -590,3 +591,24 @@ print("fine", before)
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("fine"), done.stdout + done.stderr
+
+
+def test_recalibration_refuses_a_network_whose_batchnorm_a_copy_would_share() -> None:
+    class Behind(nn.Module):
+        """Reaches its BatchNorm through a weak reference, which a copy keeps."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 5)
+            self.seen = weakref.ref(self.norm)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.seen()(self.conv(x)).relu().mean((2, 3)))  # type: ignore[misc]
+
+    model, images = Behind().eval(), torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    splits = {"train": range(40)}
+    source = dg.Domain.from_arrays("a", images=images, labels=torch.arange(40) % 5, splits=splits)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(dg.DgpruneError, match=r"original|outside"):
+        dg.recalibrate(model, [source])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

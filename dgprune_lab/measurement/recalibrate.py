@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import BATCHNORM, Count, DgpruneError, Domain, drain, provenance_of, public, set_provenance
-from ..pruning import deep_copy, device_of, prove_copies_if_suspect, refuse_other_types
+from ..pruning import deep_copy, device_of, prove_copies, refuse_other_types
 from .memory_format import layout_of
 
 _BATCH = 250
@@ -41,7 +41,7 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500
     """
     refuse_other_types(model)
     if domains:
-        prove_copies_if_suspect(model, domains[0].take(torch.arange(min(2, len(domains[0])))).images)
+        prove_copies(model, domains[0].take(torch.arange(min(2, len(domains[0])))).images)
     twin = deep_copy(model)
     set_provenance(twin, provenance_of(model))
     if has_batchnorm(twin):

@@ -137,6 +137,9 @@ def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, h
             output = twin(images.clone())
     except DgpruneError:
         raise
+    except torch.OutOfMemoryError:
+        text = "the device has too little memory for two images; use a smaller network or the CPU."
+        raise DgpruneError(text) from None
     except Exception as error:
         if watched is not None and watch is not None:
             _refuse(watched, watch)

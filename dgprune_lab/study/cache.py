@@ -84,7 +84,36 @@ def stamp(model: nn.Module) -> tuple[object, ...]:
             summed = t if t.numel() >= 4096 else sample
             sums += [float(summed.sum()), float(sample @ _ramp(len(sample)).to(sample))]
     layers = tuple((name, type(module), module.extra_repr()) for name, module in model.named_modules())
-    return (*((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors), *sums, *layers)
+    return (*((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors), *sums, *layers, *_settings(model))
+
+
+def _settings(model: nn.Module) -> list[tuple[str, str, object]]:
+    """Attributes of layers that are neither tensors nor layers: numbers, texts, containers of these, functions.
+
+    Of layers that are not PyTorch's, those of the class too, with its `forward`.
+    """
+    found = []
+    for layer, module in model.named_modules():
+        own = [kind for kind in type(module).__mro__ if not kind.__module__.startswith(("torch.", "builtins"))]
+        for held in (vars(module), *map(vars, own)):
+            for name, value in held.items():
+                known = _setting(value)
+                if known is not None and not name.startswith(("_", "dgprune_")) and name != "training":
+                    found.append((layer, name, known))
+    return found
+
+
+def _setting(value: object) -> object:
+    if isinstance(value, (bool, int, float, complex, str, bytes)):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, (list, tuple)) and len(value) <= 1000:
+        return tuple(map(_setting, value))
+    if isinstance(value, dict) and len(value) <= 1000:
+        return tuple((str(key), _setting(part)) for key, part in value.items())
+    code = getattr(value, "__code__", None)
+    return None if code is None else (code.co_code, [c for c in code.co_consts if not hasattr(c, "co_code")])
 
 
 @lru_cache(maxsize=64)
@@ -95,6 +124,7 @@ def _ramp(count: int) -> torch.Tensor:
 def content(model: nn.Module) -> str:
     """Return a hash of layers, parameters and buffers."""
     digest = hashlib.blake2b(repr(model).encode(), digest_size=12)
+    digest.update(repr(_settings(model)).encode())
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

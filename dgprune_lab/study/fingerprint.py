@@ -6,6 +6,7 @@ import contextlib
 import dis
 import functools
 import hashlib
+import sys
 import sysconfig
 import types
 from array import array
@@ -130,13 +131,18 @@ class _Reader:
             self.add(value)
             if isinstance(value, types.ModuleType):  # settings.alpha
                 held = {key: vars(value)[key] for key in attributes if key in vars(value)}
-                self._all("module", [part for item in held.items() if _is_data(item[1]) for part in item])
+                self._all("module", [part for item in held.items() if _is_read(item[1]) for part in item])
 
     def _class(self, kind: type) -> None:
         self._hold(kind)
         self._all("bases", kind.__bases__)
         for name, member in list(vars(kind).items()):
-            if isinstance(member, types.FunctionType) and not _is_library(member):
+            member = getattr(member, "__func__", getattr(member, "fget", member))  # static, class method; property
+            if isinstance(member, types.FunctionType):
+                counts = not _is_library(member)
+            else:
+                counts = _is_data(member) and not name.startswith("__") and not _of_this_package(kind)
+            if counts:
                 self._put("member", name)
                 self.add(member)
 
@@ -206,6 +212,17 @@ def _is_full(cell: types.CellType) -> bool:
 
 def _is_data(value: object) -> bool:
     return isinstance(value, (*_PLAIN, Tensor, np.ndarray, list, tuple, dict, set))
+
+
+def _is_read(value: object) -> bool:
+    """Whether an attribute of a module counts: data, and functions, classes and objects of the user."""
+    if isinstance(value, types.FunctionType):
+        return not _is_library(value)
+    kind = value if isinstance(value, type) else type(value)
+    if _is_data(value) or isinstance(value, types.SimpleNamespace):
+        return True
+    origin = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return not (_of_this_package(kind) or kind.__module__ == "builtins" or origin.startswith(_LIBRARIES))
 
 
 def _of_this_package(thing: Any) -> bool:
