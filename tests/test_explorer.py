@@ -400,7 +400,7 @@ def test_save_names_all_choices_and_overwrites_nothing(tmp_path: Path, monkeypat
         "my_net_gr_e_2-l1-12.51pct-global-macs-as_is",
         "my_net_gr_e_2-l1-12.51pct-global-macs-as_is-2",
     ]
-    assert {path.parent for path, _ in saved} == {tmp_path} and list(tmp_path.parent.glob("*my*")) == []
+    assert {path.parent for path, _ in saved} == {tmp_path} and list(tmp_path.parent.glob("*my_net*")) == []
 
 
 @dg.scorer("largest weight", needs=("weights",))

@@ -51,8 +51,9 @@ def evaluate(
         DgpruneError: no images, logits that are not finite, fewer outputs than classes, a network that cannot be
             copied.
     """
-    refuse_other_types(model)
-    prove_copies(model, domain.take(torch.arange(min(2, len(domain)))).images)
+    example = domain.take(torch.arange(min(2, len(domain)))).images
+    refuse_other_types(model, example)
+    prove_copies(model, example)
     return drain(evaluating(model, domain, split, images=images, size=size))
 
 
@@ -150,8 +151,9 @@ def measure(
     listed = [domains] if isinstance(domains, Domain) else list(domains)
     if not listed:
         raise DgpruneError("measure needs at least one domain.")
-    refuse_other_types(model)
-    prove_copies(model, listed[0].take(torch.arange(min(2, len(listed[0])))).images)
+    example = listed[0].take(torch.arange(min(2, len(listed[0])))).images
+    refuse_other_types(model, example)
+    prove_copies(model, example)
     if batchnorm == "recalibrate":
         model = recalibrate(model, listed)
     provenance, rows = provenance_of(model), []

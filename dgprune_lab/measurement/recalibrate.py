@@ -39,9 +39,10 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500
     Raises:
         DgpruneError: no source has a `train` split.
     """
-    refuse_other_types(model)
     if domains:
-        prove_copies(model, domains[0].take(torch.arange(min(2, len(domains[0])))).images)
+        example = domains[0].take(torch.arange(min(2, len(domains[0])))).images
+        refuse_other_types(model, example)
+        prove_copies(model, example)
     twin = deep_copy(model)
     set_provenance(twin, provenance_of(model))
     if has_batchnorm(twin):

@@ -17,7 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..core import DgpruneError
-from .copies import plain_tensors
+from .copies import device_of, plain_tensors, shared_copy
 
 _TABLES = frozenset(name for name in vars(nn.Module()) if name != "training") | {"_compiled_call_impl"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, ModuleType, torch.dtype, torch.device, torch.Size)
@@ -87,16 +87,26 @@ def _refuse_reparametrised(where: str, module: str, hook: Any) -> None:
     )
 
 
-def refuse_other_types(model: nn.Module) -> None:
-    """Refuse to run a network over a domain if its weights are not float32, the type of images.
+def _takes(model: nn.Module, images: Tensor) -> bool:
+    """Whether a copy of a network runs on images of their own type."""
+    try:
+        with torch.no_grad():
+            shared_copy(model)(images[:1].to(device_of(model)))
+    except Exception:
+        return False
+    return True
 
-    Groups can be read and filters removed in any type.
+
+def refuse_other_types(model: nn.Module, images: Tensor) -> None:
+    """Refuse to run a network over a domain if it has weights of another type than float32 and cannot take the images.
+
+    A network that converts its input itself is taken. Groups can be read and filters removed in any type.
 
     Raises:
         DgpruneError: another type; the message says how to convert the network.
     """
     types = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
-    if types - {"float32"}:
+    if types - {"float32"} and not _takes(model, images):
         raise DgpruneError(
             f"the weights of this network are {' and '.join(sorted(types))}, and images are float32: pass "
             "copy.deepcopy(model).float(). Afterwards dg.prune(model, mask) removes filters in the network's own type."

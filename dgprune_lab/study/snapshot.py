@@ -55,7 +55,7 @@ class Snapshot:
     ) -> None:
         self._model, self._device = model, device
         self.images = domains[0].take(torch.arange(min(2, len(domains[0]))), device=device).images
-        refuse_other_types(model)
+        refuse_other_types(model, self.images)
         self.graph = read_groups(model, self.images, layers=layers)
         self.network, self.content, self.cache = shared_copy(model).to(device), content(model), cache
         self.domains = {domain.name: domain for domain in domains}

@@ -52,8 +52,8 @@ def train(
     """
     options = options or TrainingOptions()
     check_training(model, sources=sources, options=options)
-    refuse_other_types(model)
     first = sources[0].take(torch.arange(min(2, len(sources[0])))).images
+    refuse_other_types(model, first)
     prove_copies_if_suspect(model, first, training=True)
     loop = TrainingLoop(deep_copy(model), sources=sources, options=options, stage=stage)
 
