@@ -253,7 +253,7 @@ def test_filters_that_go_together_are_scored_by_every_evidence(kind: str) -> Non
 
 
 class Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: Any) -> None:
         super().__init__()
         self.a, self.b = conv(3, 8, 3), conv(8, 6, 3)
         self.rnn, self.head = kind(72, 10, batch_first=True), nn.Linear(10, 4)
@@ -388,7 +388,8 @@ def test_hidden_units_of_a_transformer_are_pruned_and_its_streams_refused() -> N
 
 
 def small_networks() -> dict[str, nn.Module]:
-    nets = {"lenet": dg.models.networks.lenet(), "digits_net": dg.models.networks.digits_net()}
+    nets: dict[str, nn.Module] = {"lenet": dg.models.networks.lenet()}
+    nets |= {"digits_net": dg.models.networks.digits_net()}
     nets |= {net.__name__: net() for net in (ResidualNet, DepthwiseNet, norm_net, plain_net)}
     nets |= {"resnet18": zoo.resnet18(num_classes=4), "mobilenet_v3_small": zoo.mobilenet_v3_small(num_classes=4)}
     nets["squeezenet"] = zoo.squeezenet1_1(num_classes=4)

@@ -104,9 +104,9 @@ SIZES = {"conv1": 8, "conv2": 8}
         (lambda: PruneSchedule({"conv1": (1, 9, 1, 1.0)}), "since 1 would empty the layer; got 1.0"),
         (lambda: PruneSchedule({"conv1": (1, 9, 1, -0.1)}), "ratio must lie in 0 to below 1"),
         (
-            lambda: PruneSchedule({"conv1": (1, 9, 1)}),
+            lambda: PruneSchedule({"conv1": (1, 9, 1)}),  # type: ignore[arg-type]
             r"four numbers \(start, end, every, ratio\) .*got \(1, 9, 1\) at 'conv1'",
-        ),  # type: ignore
+        ),
         (lambda: PruneSchedule([(1, 2, 3, 0.4)]), r"a list of LayerSchedules; got \(1, 2, 3, 0\.4\) at position 0"),  # type: ignore[list-item]
         (
             lambda: PruneSchedule(

@@ -316,3 +316,13 @@ def test_two_scorers_of_one_name_are_refused_wherever_a_table_would_mix_them() -
             refused()
     with pytest.raises(dg.DgpruneError, match="layers must be one of 'conv', 'all'"):
         dg.Study(study.model, sources=study.sources, layers="al")  # type: ignore[arg-type]
+
+
+def test_a_scorer_that_reads_no_image_needs_no_split_of_scorers() -> None:
+    images = torch.rand(20, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    source = dg.Domain.from_arrays("a", images=images, labels=torch.arange(20) % 4, splits={"report": range(20)})
+    study = dg.Study(randomise(plain_net(), dtype=torch.float32), sources=[source])
+    assert study.score("l1").values
+    for scorer, split in (("taylor", "score"), ("l1", "scores")):
+        with pytest.raises(dg.DgpruneError, match=rf"split '{split}'"):
+            study.score(scorer, split=split)

@@ -84,7 +84,8 @@ def score_all(
 ) -> list[Scores]:
     """Return the scores of several requests from one pass over each domain; see `Study.score_all`."""
     splits = dict.fromkeys(name for domain in snapshot.domains.values() for name in domain.splits)
-    if split not in splits:
+    reads = any(isinstance(item, Request) and item.scorer.reads for item in items)
+    if split not in splits and (reads or split != "score"):  # the default need not exist where no image is read
         raise unknown("split", split, splits)
     fresh = [r for r in items if isinstance(r, Request) and snapshot.cache.get(r.key(snapshot)) is None]
     for request in fresh:
