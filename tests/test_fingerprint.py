@@ -205,3 +205,42 @@ def test_objects_that_contain_themselves_end_and_generators_stay() -> None:
 def test_a_function_of_a_library_is_quick_to_hash() -> None:
     read = fingerprint(dg.SCORERS["dss"].function, torch.nn.functional.interpolate, np.linspace)
     assert len(read.held) < 20
+
+
+def test_classes_properties_and_modules_that_a_scorer_reads_count() -> None:
+    class Config:
+        alpha = 1.0
+
+        @classmethod
+        def doubled(cls) -> float:
+            return 2 * factor[0]
+
+    class Inherited(Config):
+        pass
+
+    factor = [1.0]
+    helpers: Any = types.ModuleType("helpers")
+    exec("beta = 1.0\ndef weight():\n    return beta", helpers.__dict__)
+    layer: Any = nn.Linear(2, 2)
+    layer.scale = 1.0
+    names: dict[str, Any] = {"Inherited": Inherited, "helpers": helpers, "layer": layer}
+    exec("def score():\n    return Inherited.alpha, Inherited.doubled(), helpers.weight(), layer.scale", names)
+    score, seen = names["score"], set()
+
+    def changed() -> int:
+        key = fingerprint(score).key
+        assert fingerprint(score).key == key
+        seen.add(key)
+        return len(seen)
+
+    assert changed() == 1
+    Config.alpha = 2.0
+    assert changed() == 2
+    factor[0] = 3.0
+    assert changed() == 3
+    helpers.beta = 4.0
+    assert changed() == 4
+    helpers.weight = lambda: 5.0
+    assert changed() == 5
+    layer.scale = 6.0
+    assert changed() == 6

@@ -326,3 +326,28 @@ def test_a_scorer_that_reads_no_image_needs_no_split_of_scorers() -> None:
     for scorer, split in (("taylor", "score"), ("l1", "scores")):
         with pytest.raises(dg.DgpruneError, match=rf"split '{split}'"):
             study.score(scorer, split=split)
+
+
+def test_a_study_notices_attributes_of_layers_that_are_no_tensors() -> None:
+    class Warm(nn.Module):
+        factor = 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.temperature, self.options = randomise(norm_net(), dtype=torch.float32), 1.0, {"times": 1.0}
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x) / self.temperature * self.options["times"] * self.factor
+
+    model = Warm()
+    study = study_of(model)
+    losses = [float(study.outcomes(None, domain="a").loss.mean())]
+    for change in (
+        lambda: setattr(model, "temperature", 0.5),
+        lambda: model.options.update(times=3.0),
+        lambda: setattr(Warm, "factor", 2.0),
+    ):
+        change()
+        losses.append(float(study.outcomes(None, domain="a").loss.mean()))
+        assert losses[-1] == pytest.approx(float(dg.evaluate(model, study.domain("a")).loss.mean()))
+    assert len(set(losses)) == 4
