@@ -87,6 +87,9 @@ def stamp(model: nn.Module) -> tuple[object, ...]:
     return (*((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors), *sums, *layers, *_settings(model))
 
 
+_INTERNAL = frozenset(vars(nn.Module()))
+
+
 def _settings(model: nn.Module) -> list[tuple[str, str, object]]:
     """Attributes of layers that are neither tensors nor layers: numbers, texts, containers of these, functions.
 
@@ -98,7 +101,7 @@ def _settings(model: nn.Module) -> list[tuple[str, str, object]]:
         for held in (vars(module), *map(vars, own)):
             for name, value in held.items():
                 known = _setting(value)
-                if known is not None and not name.startswith(("_", "dgprune_")) and name != "training":
+                if known is not None and name not in _INTERNAL and not name.startswith(("__", "dgprune_")):
                     found.append((layer, name, known))
     return found
 
