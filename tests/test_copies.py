@@ -528,7 +528,10 @@ def test_a_network_of_another_type_is_cut_in_it_and_measured_after_conversion(dt
 
 def test_the_proof_needs_no_more_than_one_image_and_runs_in_the_type_of_the_network() -> None:
     for dtype in (torch.float64, torch.bfloat16):
-        prove_copies(randomise(norm_net(), dtype=dtype), IMAGES[:1], training=True)
+        net = randomise(norm_net(), dtype=dtype)
+        before = fingerprint(net)
+        prove_copies(net, IMAGES[:1], training=True)
+        assert fingerprint(net) == before and {p.dtype for p in net.parameters()} == {dtype}
 
 
 TF32: dict[str, Callable[[], Any]] = {

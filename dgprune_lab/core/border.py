@@ -180,7 +180,7 @@ def _held(function: Any) -> Any:
         args, options = border.take(args, options)
         return function(*args, **options)
 
-    # With the globals of the function itself: doctest looks there, and so does whoever resolves hints.
+    # With the globals of the function itself: doctest looks there, and so do tools that resolve hints.
     made = types.FunctionType(held.__code__, inspect.unwrap(function).__globals__, None, None, held.__closure__)
     functools.update_wrapper(made, function)
     made.is_public = True  # pyright: ignore[reportFunctionMemberAccess]
