@@ -76,7 +76,7 @@ class Taps:
         if missing:
             raise DgpruneError(
                 f"the network runs other operations on these images than on the {' x '.join(map(str, self._size))} "
-                "images it was traced with, so the maps behind its activations cannot be distinguished from others; take "
+                "images it was traced with, so the maps behind its activations cannot be identified; take "
                 "site='consumer_input'."
             )
         return logits
