@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -147,7 +148,8 @@ def _of_torchvision(names: Sequence[str]) -> list[Architecture]:
 
 
 def _of_timm(names: Sequence[str]) -> list[Architecture]:
-    import timm
+    # No dependency, so a type checker may not know it.
+    timm = importlib.import_module("timm")
 
     found = []
     for name in _chosen(timm.list_models(), names, few=_TIMM):
