@@ -180,7 +180,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
 OLDER: dict[str, dict[str, Any]] = {
     "saved network": {"form": "dgprune_lab network 1", "builder": "lenet", "options": {}, "masks": [], "record": {}},
     "checkpoint": {"builder": "lenet", "options": {}, "record": {"tuning": {}}, "versions": {"dgprune-lab": "0.0.7"}},
-    "of tomorrow": {"kind": "network", "format": 3, "versions": {"dgprune-lab": "9.1"}},
+    "of tomorrow": {"kind": "network", "format": 4, "versions": {"dgprune-lab": "9.1"}},
 }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from material import ResidualNet, fingerprint, norm_net
+from material import DepthwiseNet, ResidualNet, fingerprint, norm_net
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -173,9 +174,10 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no provenance": (lambda card: card.pop("provenance") and None, r"lacks 'provenance'"),
     "newer": (lambda card: card.update(format=9, versions={"dgprune-lab": "7.0"}), r"format 9.*7\.0.*Update"),
     "older": (
-        lambda card: card.update(format=1, versions=[]),
-        r"format 1, written by dgprune-lab 0\.1\.0.*Load it with",
+        lambda card: card.update(format=2, versions=[]),
+        r"format 2, written by dgprune-lab 0\.1\.0.*reads format 3.*Load it with",
     ),
+    "layers of another kind": (lambda card: card["layers"].update(conv1="Conv2d"), r"layer 'conv1' was"),
     "another kind": (lambda card: {"kind": "run", "format": 2}, r"not the card of a network"),
     "builder of another kind": (lambda card: card.update(builder=["lenet"]), r"has list under 'builder'"),
     "unknown builder": (lambda card: card.update(builder="resnet"), r"unknown network 'resnet'"),
@@ -314,7 +316,7 @@ def test_a_network_whose_layers_were_exchanged_does_not_load_as_what_it_was(tmp_
     net = small()
     net.relu1 = nn.GELU()
     path = dg.save(net, tmp_path / "a")
-    with pytest.raises(dg.DgpruneError, match=r"relu1 was GELU, is ReLU.*load\(path, model=\.\.\.\)"):
+    with pytest.raises(dg.DgpruneError, match=r"'relu1' was GELU, is ReLU.*load\(path, model=\.\.\.\)"):
         dg.load(path)
     fresh = small(seed=8)
     fresh.relu1 = nn.GELU()
@@ -327,6 +329,93 @@ def test_a_network_whose_layers_were_exchanged_does_not_load_as_what_it_was(tmp_
 
 class Other(ResidualNet):
     pass
+
+
+class Scaled(nn.Module):
+    """A layer of one's own, without `extra_repr`: its settings are attributes."""
+
+    def __init__(self, by: float = 2.0, act: Callable[..., Any] = torch.relu) -> None:
+        super().__init__()
+        self._by, self.act = by, act
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._by * self.act(x)
+
+
+class Settings:
+    """Builds networks whose tensors have equal names and shapes whatever the settings are."""
+
+    def __init__(self) -> None:
+        self.layers: dict[str, Any] = {
+            "conv": (nn.Conv2d, {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding": 1}),
+            "norm": (nn.BatchNorm2d, {"num_features": 4}),
+            "act": (nn.LeakyReLU, {}),
+            "scaled": (Scaled, {}),
+            "pool": (nn.MaxPool2d, {"kernel_size": 2}),
+            "drop": (nn.Dropout, {}),
+            "group": (nn.GroupNorm, {"num_groups": 2, "num_channels": 4}),
+        }
+
+    def net(self, layer: str = "conv", **changed: Any) -> nn.Module:
+        made = {n: kind(**{**own, **(changed if n == layer else {})}) for n, (kind, own) in self.layers.items()}
+        return nn.Sequential(OrderedDict(made)).eval()
+
+
+@pytest.mark.parametrize(
+    ("layer", "changed", "words"),
+    [
+        ("conv", {"stride": 2}, r"'conv' had stride=1, has stride=2\. Pass"),
+        ("conv", {"padding": 3, "dilation": 3}, r"'conv' had dilation=1, padding=1, has dilation=3, padding=3"),
+        ("conv", {"padding_mode": "reflect"}, r"padding_mode='zeros', has padding_mode='reflect'"),
+        ("norm", {"eps": 0.1}, r"'norm' had eps=1e-05, has eps=0\.1"),
+        ("act", {"negative_slope": 0.3}, r"'act' had negative_slope=0\.01, has negative_slope=0\.3"),
+        ("scaled", {"by": 3.0}, r"'scaled' had _by=2\.0, has _by=3\.0"),
+        ("scaled", {"act": torch.sigmoid}, r"act=.*relu, has act=.*sigmoid"),
+        ("pool", {"ceil_mode": True}, r"ceil_mode=False, has ceil_mode=True"),
+        ("group", {"num_groups": 4}, r"'group' had num_groups=2, has num_groups=4"),
+    ],
+)
+def test_a_network_with_other_settings_is_refused_although_its_tensors_fit(
+    layer: str, changed: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    saved, other = Settings().net(), Settings().net(layer, **changed)
+    x = torch.rand(2, 4, 9, 9)
+    other.load_state_dict(saved.state_dict())
+    with torch.no_grad():
+        one, two = saved(x), other(x)
+    assert one.shape != two.shape or not torch.allclose(one, two), "the setting matters"
+    before, path = fingerprint(other), dg.save(saved, tmp_path / "a")
+    with pytest.raises(dg.DgpruneError, match=words):
+        dg.load(path, model=other)
+    assert fingerprint(other) == before
+    with torch.no_grad():
+        assert torch.equal(dg.load(path, model=Settings().net())(x), one)
+
+
+@pytest.mark.parametrize(
+    ("layer", "changed"),
+    [
+        ("norm", {"momentum": 0.9}),
+        ("act", {"inplace": True}),
+        ("drop", {"p": 0.1}),
+        ("pool", {"kernel_size": (2, 2)}),
+        ("conv", {"kernel_size": (3, 3)}),
+    ],
+)
+def test_settings_that_change_nothing_in_eval_mode_are_not_compared(
+    layer: str, changed: dict[str, Any], tmp_path: Path
+) -> None:
+    saved, other, x = Settings().net(), Settings().net(layer, **changed), torch.rand(2, 4, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(dg.load(dg.save(saved, tmp_path / "a"), model=other)(x), saved(x))
+
+
+def test_a_pruned_depthwise_network_loads_although_its_number_of_groups_has_changed(tmp_path: Path) -> None:
+    net = DepthwiseNet()
+    mask = dg.Mask.by_hand(dg.read_groups(net, torch.rand(1, 3, 8, 8)), removed={"expand": [0, 4], "project": [1]})
+    small, x = dg.prune(net, mask).eval(), torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(dg.load(dg.save(small, tmp_path / "a"), model=DepthwiseNet())(x), small(x))
 
 
 def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from .errors import DgpruneError
 
-FORMAT = 2
-"""Format of every saved network, mask and training run."""
+FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2}
+"""Format of each kind of saved file."""
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
@@ -36,13 +36,13 @@ def write_file(path: Path, content: str | bytes) -> Path:
 
 
 def card_text(values: Mapping[str, Any], *, kind: str) -> str:
-    """Return a JSON card: the values, its kind ("network", "run"), the format and the versions that wrote it.
+    """Return a JSON card: the values, its kind (in `FORMATS`), the format and the versions that wrote it.
 
     Raises:
         DgpruneError: values that JSON cannot hold.
     """
     try:
-        card = {"kind": kind, "format": FORMAT, "versions": _versions(), **values}
+        card = {"kind": kind, "format": FORMATS[kind], "versions": _versions(), **values}
         return json.dumps(card, indent=1, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise DgpruneError(f"the card cannot be written as JSON ({error}); use plain values.") from error
@@ -66,7 +66,7 @@ def parse_card(text: str | bytes, *, name: str, kind: str) -> dict[str, Any]:
     card = parse_json(text, name=name)
     if not ("builder" in card or str(card.get("form")).startswith("dgprune_lab") or card.get("kind") == kind):
         raise DgpruneError(f"{name} is not the card of a {kind} that dgprune_lab saved.")
-    check_format(card, name=name)
+    check_format(card, name=name, kind=kind)
     return card
 
 
@@ -84,19 +84,19 @@ def parse_json(text: str | bytes, *, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def check_format(card: Mapping[str, Any], *, name: str) -> None:
+def check_format(card: Mapping[str, Any], *, name: str, kind: str) -> None:
     """Refuse a card of another format; `name` begins the error message.
 
     Raises:
         DgpruneError: the format differs; the message says which version wrote the card, and what to do.
     """
-    number, versions = card.get("format", 1), card.get("versions")
-    if number != FORMAT:
+    number, versions, wanted = card.get("format", 1), card.get("versions"), FORMATS[kind]
+    if number != wanted:
         writer = versions.get("dgprune-lab", "0.1.0") if isinstance(versions, Mapping) else "0.1.0"
-        newer = isinstance(number, int) and number > FORMAT
+        newer = isinstance(number, int) and number > wanted
         what = "Update dgprune-lab, or save it in the older format with" if newer else "Load it with"
         raise DgpruneError(
-            f"{name} has format {number}, written by dgprune-lab {writer}; this version reads format {FORMAT}. {what} "
+            f"{name} has format {number}, written by dgprune-lab {writer}; this version reads format {wanted}. {what} "
             f"the version that wrote it{'.' if newer else ', and save it again with this one.'}"
         )
 

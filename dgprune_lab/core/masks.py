@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .border import public
 from .errors import DgpruneError, unknown
-from .files import FORMAT, check_format, parse_json
+from .files import FORMATS, check_format, parse_json
 from .frozen import Frozen
 from .graph import Cost, FilterGraph
 from .kinds import Share
@@ -144,7 +144,7 @@ class Mask:
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary with the original indices of the filters that stay."""
         return {
-            "format": FORMAT,
+            "format": FORMATS["mask"],
             "keep": {name: column.nonzero().flatten().tolist() for name, column in self.keep.items()},
             "filters": {group.name: group.filters for group in self.graph.groups},
             "ratio_requested": self.ratio_requested,
@@ -170,7 +170,7 @@ class Mask:
         """
         value = parse_json(value, name="the mask") if isinstance(value, str) else value
         if "keep" in value and "filters" in value:
-            check_format(value, name="the mask")
+            check_format(value, name="the mask", kind="mask")
         if missing := [key for key in ("keep", "filters", "ratio_requested", *_ABOUT) if key not in value]:
             raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(missing)}.")
         _check_entries(value)

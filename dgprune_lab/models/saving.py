@@ -13,6 +13,7 @@ from ..core import DgpruneError, Mask, Provenance, provenance_of, public, read_c
 from ..pruning import deep_copy, prune, read_groups, refuse_uncopyable, unregistered
 from .container import pack, unpack
 from .foreign import refuse_foreign
+from .layer_settings import layer_difference, layer_settings
 from .networks import build
 
 _OWN = ("kind", "format", "versions", "builder", "options", "masks", "provenance", "layers", "sha256")
@@ -24,9 +25,9 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
     """Write a network, pruned or not, as PATH.safetensors: every parameter and buffer, and the card.
 
     The card holds the builder's name and options if a builder of `dg.models` made the network, every mask it was pruned
-    by (with original filter indices), its provenance, the kinds of its layers, and a SHA-256 of all of this and the
-    weights. Card and weights are written at once, so a card never describes other weights. PATH.json is a copy of the
-    card for people; `load` does not need it.
+    by (with original filter indices), its provenance, the kinds and settings of its layers, and a SHA-256 of all of
+    this and the weights. Card and weights are written at once, so a card never describes other weights. PATH.json is a
+    copy of the card for people; `load` does not need it.
 
     Args:
         model: the network; it stays unchanged.
@@ -49,7 +50,7 @@ def save(model: nn.Module, path: str | Path, *, card: Mapping[str, Any] | None =
         "options": options,
         "masks": list(getattr(model, "dgprune_masks", ())),
         "provenance": provenance_of(model).to_json(),
-        "layers": _layers(model),
+        "layers": layer_settings(model),
         **(card or {}),
     }
     data, text = pack(state, values)
@@ -90,13 +91,13 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
 
     Args:
         path: path of the file, with the ending .safetensors or .json or without.
-        model: a fresh, unpruned network of the same class, needed if no builder of `dg.models` made the saved one; it
-            stays unchanged.
+        model: a fresh, unpruned network of the same class and settings, needed if no builder of `dg.models` made the
+            saved one; it stays unchanged.
 
     Raises:
         DgpruneError: a file that is missing, was changed, has another format or was written by something else (the
             message says what it is and what to do); a JSON file beside it with another card; a `model` with other
-            layers, names or shapes.
+            layers, names or shapes, or with layers of other settings (stride, padding, eps, ...).
     """
     weights, beside = _paths(path)
     data = _bytes(Path(path), weights, beside)
@@ -187,19 +188,11 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(state))
 
 
-def _layers(model: nn.Module) -> dict[str, str]:
-    return {name: type(module).__name__ for name, module in model.named_modules()}
-
-
 def _check_layers(network: nn.Module, saved: Mapping[str, Any], *, name: str) -> None:
-    """Refuse a network whose tensors fit but whose kinds of layers differ: it would compute something else."""
-    own = _layers(network)
-    other = [layer for layer in {**own, **saved} if own.get(layer) != saved.get(layer)]
-    if other:
-        layer = other[0]
+    """Refuse a network whose tensors fit but whose layers have other kinds or settings: it would compute otherwise."""
+    if (difference := layer_difference(saved, layer_settings(network))) is not None:
         raise DgpruneError(
-            f"the network in {name} had other layers than this one: {layer or 'the network itself'} was "
-            f"{saved.get(layer, 'not there')}, is {own.get(layer, 'not there')}. Pass a fresh network like the one "
+            f"the network in {name} had other layers than this one: {difference}. Pass a fresh network like the one "
             "that was saved: load(path, model=...)."
         )
 

@@ -1,0 +1,92 @@
+"""What a network computes besides its tensors: the kind and the settings of each layer, as a card holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from ..core import BATCHNORM
+
+_INTERNAL = frozenset(vars(nn.Module()))
+# Sizes of tensors, whose shapes are compared by themselves.
+_SIZES = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels", "channels"}
+_SIZES |= {"num_parameters", "normalized_shape"}
+_PAIRS = ("kernel_size", "stride", "padding", "dilation", "output_size", "scale_factor")
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, Enum)
+
+
+def layer_settings(model: nn.Module) -> dict[str, dict[str, str]]:
+    """Return, for each layer by its dotted name, its kind and those settings that change what it computes in eval mode.
+
+    A setting is an attribute that is a number, a text, a function (which counts by its name) or a list, tuple or dict
+    of these. Left out are the sizes of tensors, and what matters in training only: the momentum of BatchNorm, the
+    probability of dropout, and whether a layer works in place.
+
+    >>> layer_settings(nn.Sequential(nn.LeakyReLU(0.2)))
+    {'': {'kind': 'Sequential'}, '0': {'kind': 'LeakyReLU', 'negative_slope': '0.2'}}
+    """
+    return {name: {"kind": type(module).__name__, **_settings(module)} for name, module in model.named_modules()}
+
+
+def layer_difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
+    """Return in words the first layer whose kind or settings differ, and how many differ; None if none does.
+
+    A setting that only one of the two has is not compared: another version of PyTorch may have added it.
+    """
+    other = {layer: names for layer in {**own, **saved} if (names := _differing(saved.get(layer), own.get(layer)))}
+    if not other:
+        return None
+    layer, names = next(iter(other.items()))
+    what = f"layer {layer!r}" if layer else "the network itself"
+    more = f" ({len(other)} layers differ)" if len(other) > 1 else ""
+    if names == ["kind"]:
+        was, now = (_kind(layers.get(layer)) for layers in (saved, own))
+        return f"{what} was {was}, is {now}{more}"
+    had, has = (", ".join(f"{name}={layers[layer][name]}" for name in names) for layers in (saved, own))
+    return f"{what} had {had}, has {has}{more}"
+
+
+def _differing(saved: Any, own: Any) -> list[str]:
+    """The names of the settings that differ; "kind" alone where the kinds do or where one layer is not there."""
+    if saved is None or own is None or _kind(saved) != _kind(own):
+        return ["kind"]
+    return [name for name in saved if name in own and saved[name] != own[name]]
+
+
+def _kind(layer: Any) -> str:
+    return str(layer.get("kind")) if isinstance(layer, Mapping) else "not there"
+
+
+def _settings(module: nn.Module) -> dict[str, str]:
+    left_out, of_torch = _INTERNAL | _SIZES | {"inplace"}, type(module).__module__.startswith("torch.")
+    left_out |= {"momentum"} if isinstance(module, BATCHNORM) else {"p"} if isinstance(module, _DropoutNd) else set()
+    found: dict[str, str] = {}
+    for name, value in sorted(vars(module).items()):
+        hidden = name in left_out or name.startswith("dgprune_") or (of_torch and name.startswith("_"))
+        if not hidden and (text := _text(value)) is not None:
+            pair = name in _PAIRS and isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]
+            found[name] = repr(value[0]) if pair else text  # nn.MaxPool2d(2) is nn.MaxPool2d((2, 2))
+    return found
+
+
+def _text(value: object) -> str | None:
+    """A setting as text, the same in every process; None for what is no setting."""
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    if isinstance(value, list | tuple):
+        parts = [_text(part) for part in value]
+        return None if None in parts else f"({', '.join(map(str, parts))})"
+    if isinstance(value, Mapping):
+        parts = [_text(part) for part in value.values()]
+        return None if None in parts else str(dict(zip(map(str, value), parts, strict=True)))
+    if callable(value) and not isinstance(value, nn.Module | type):
+        return getattr(value, "__qualname__", None)
+    return None
