@@ -334,7 +334,7 @@ class Other(ResidualNet):
 class Scaled(nn.Module):
     """A layer of one's own, without `extra_repr`: its settings are attributes."""
 
-    def __init__(self, by: float = 2.0, act: Callable[..., Any] = torch.relu) -> None:
+    def __init__(self, by: float = 2.0, act: Callable[..., Any] = torch.tanh) -> None:
         super().__init__()
         self._by, self.act = by, act
 
@@ -347,13 +347,13 @@ class Settings:
 
     def __init__(self) -> None:
         self.layers: dict[str, Any] = {
+            "group": (nn.GroupNorm, {"num_groups": 2, "num_channels": 4}),
             "conv": (nn.Conv2d, {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding": 1}),
             "norm": (nn.BatchNorm2d, {"num_features": 4}),
-            "act": (nn.LeakyReLU, {}),
             "scaled": (Scaled, {}),
             "pool": (nn.MaxPool2d, {"kernel_size": 2}),
             "drop": (nn.Dropout, {}),
-            "group": (nn.GroupNorm, {"num_groups": 2, "num_channels": 4}),
+            "act": (nn.LeakyReLU, {}),
         }
 
     def net(self, layer: str = "conv", **changed: Any) -> nn.Module:
@@ -370,7 +370,7 @@ class Settings:
         ("norm", {"eps": 0.1}, r"'norm' had eps=1e-05, has eps=0\.1"),
         ("act", {"negative_slope": 0.3}, r"'act' had negative_slope=0\.01, has negative_slope=0\.3"),
         ("scaled", {"by": 3.0}, r"'scaled' had _by=2\.0, has _by=3\.0"),
-        ("scaled", {"act": torch.sigmoid}, r"act=.*relu, has act=.*sigmoid"),
+        ("scaled", {"act": torch.sigmoid}, r"act=.*tanh, has act=.*sigmoid"),
         ("pool", {"ceil_mode": True}, r"ceil_mode=False, has ceil_mode=True"),
         ("group", {"num_groups": 4}, r"'group' had num_groups=2, has num_groups=4"),
     ],
