@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .core import Scores, WeightMask, WeightScores, provenance_of, summary, tidy
     from .diagnostics import Diagnostic, diagnostic, grid, sweep
     from .measurement import evaluate, measure, recalibrate
-    from .models import load, save
+    from .models import load, load_weights, save
     from .pruning import allocate, masked, prune, read_groups
     from .scorers import SCORERS, Menu, Scorer, from_torch_pruning, hybrid, reverse, scorer
     from .study import GCNet, Study, demo, gc_net, training_seeds
@@ -26,7 +26,7 @@ _FOLDERS = {
     "WeightScores provenance_of summary tidy",
     "pruning": "allocate masked prune read_groups",
     "measurement": "evaluate measure recalibrate",
-    "models": "load save",
+    "models": "load load_weights save",
     "scorers": "SCORERS Menu Scorer from_torch_pruning hybrid reverse scorer",
     "study": "GCNet Study demo gc_net training_seeds",
     "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned presets prune_and_tune "

@@ -13,6 +13,7 @@ from ..core import DgpruneError, parse_json
 KEY = "dgprune_lab"
 """Key of a network's card in the metadata of a safetensors file."""
 _OWN = "then use that network, or save it with dg.save"
+_WEIGHTS = "build its network and put its weights into it: dg.load_weights(model, path)"
 _LENGTH = 8  # bytes that hold the length of the header of a safetensors file
 _LONGEST = 100_000_000  # the longest header that safetensors reads
 _LOOK = 2**22  # bytes of a pickle in which names are looked for
@@ -60,7 +61,7 @@ def _kind(data: bytes) -> str:
             return words
     if data.startswith(b"PK"):
         return _archive(data)
-    if data[:1] == b"\x80" and data[1:2] in (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"):
+    if is_pickle(data):
         return _pickle(data[:_LOOK])
     return (
         f"not a safetensors file, or one that is damaged or was cut short (it has {len(data):,} bytes); dg.load reads "
@@ -68,13 +69,23 @@ def _kind(data: bytes) -> str:
     )
 
 
+def is_pickle(data: bytes) -> bool:
+    """Return whether the bytes are a file of torch.save or another pickle, and no TorchScript archive."""
+    if not data.startswith(b"PK"):
+        return data[:1] == b"\x80" and data[1:2] in (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05")
+    try:
+        names = zipfile.ZipFile(io.BytesIO(data)).namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    return any(name.endswith("data.pkl") for name in names) and not any("/code/" in name for name in names)
+
+
 def _safetensors(tensors: Mapping[str, Any]) -> str:
     """Describe a safetensors file that has no card of this package."""
     half = {str(entry.get("dtype")) for entry in tensors.values() if isinstance(entry, dict)} <= {"F16", "BF16"}
     return (
         f"a bare safetensors file with {len(tensors)} tensors{_origin(tensors)}{' in half precision' if half else ''}, "
-        "without the card that dg.save writes, so the network and what it has seen are unknown; build the network, "
-        f"load them with safetensors.torch.load_file and model.load_state_dict{_renamed(tensors)}, {_OWN}"
+        "without the card that dg.save writes, so the network and what it has seen are unknown; " + _WEIGHTS
     )
 
 
@@ -101,43 +112,27 @@ def _pickle(content: bytes) -> str:
     """Describe a pickle by the names in it; it is not unpickled, since that can run any code."""
     names = [name.decode() for name in re.findall(rb"[\w.]+\.(?:weight|bias|running_mean)", content)]
     half = " in half precision" if re.search(rb"(?:Half|BFloat16)Storage", content) else ""
-    never = "which is never read, as loading it can run any code"
     if b"model_dict" in content and (b"model_hparams" in content or any(n.startswith("network.") for n in names)):
-        return (
-            f"a checkpoint of DomainBed{half} (a pickle, {never}); build its network, load "
-            "torch.load(path, weights_only=True)['model_dict'] into it (its names begin with 'network.0.' for the "
-            f"featurizer and 'network.1.' for the classifier), {_OWN}"
-        )
+        return f"a checkpoint of DomainBed{half}; {_WEIGHTS}"
     if b"ctorch.nn.modules" in content or b"torch.nn.modules" in content:
         return (
-            f"a whole pickled network{half} (torch.save(model)), {never}; where you trust it and have its code, load "
-            f"it yourself with torch.load(path, weights_only=False), {_OWN}"
+            f"a whole pickled network{half} (torch.save(model)), which is never read, as loading it can run any code; "
+            "where you trust it and have its code, keep its weights alone: torch.save(torch.load(path, "
+            f"weights_only=False).state_dict(), 'weights.pth'); then {_WEIGHTS}"
         )
     if b"state_dict" in content:
-        return (
-            f"a training checkpoint{_origin(names)}{half} (a pickle, {never}); load its 'state_dict' yourself with "
-            f"torch.load(path, weights_only=True) and model.load_state_dict{_renamed(names)}, {_OWN}"
-        )
+        return f"a training checkpoint{_origin(names)}{half}; {_WEIGHTS}"
     if names:
-        return (
-            f"a pickled state_dict{_origin(names)}{half} (torch.save), {never}; load it yourself with "
-            f"torch.load(path, weights_only=True) and model.load_state_dict{_renamed(names)}, {_OWN}"
-        )
-    return f"a pickle, {never}; load it yourself if you trust it, {_OWN}"
+        return f"a state_dict{_origin(names)}{half} (torch.save); {_WEIGHTS}"
+    return (
+        "a pickle, which is never read, as loading it can run any code; if it holds weights and you trust it, load it "
+        f"yourself, {_OWN}"
+    )
 
 
 def _origin(names: Iterable[str]) -> str:
-    return {"module.": " of nn.DataParallel", "network.0.": " of DomainBed"}.get(_prefix(names), "")
-
-
-def _renamed(names: Iterable[str]) -> str:
-    prefix = _prefix(names)
-    return f" after removing {prefix!r} from the beginning of their names" if prefix else ""
-
-
-def _prefix(names: Iterable[str]) -> str:
-    """The prefix that a wrapper (nn.DataParallel, DomainBed) has put before the names; "" if there is none."""
+    """What wrote these names: nn.DataParallel, DomainBed, or something else ("")."""
     listed = list(names)
     if listed and all(name.startswith("module.") for name in listed):
-        return "module."
-    return "network.0." if any(name.startswith("network.0.") for name in listed) else ""
+        return " of nn.DataParallel"
+    return " of DomainBed" if any(name.startswith("network.0.") for name in listed) else ""

@@ -15,6 +15,7 @@ from .container import pack, unpack
 from .foreign import refuse_foreign
 from .layer_settings import layer_difference, layer_settings
 from .networks import build
+from .weight_names import first_few
 
 _OWN = ("kind", "format", "versions", "builder", "options", "masks", "provenance", "layers", "sha256")
 _LARGEST_IMAGE = 10_000
@@ -177,9 +178,9 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         for name, tensor in own.items()
         if name in state and _shape(state[name]) != _shape(tensor)
     ]
-    reasons = [f"the file lacks {_some(missing)}"] * bool(missing)
-    reasons += [f"the file has {_some(extra)}, which the network does not"] * bool(extra)
-    reasons += [_some(different)] * bool(different)
+    reasons = [f"the file lacks {first_few(missing)}"] * bool(missing)
+    reasons += [f"the file has {first_few(extra)}, which the network does not"] * bool(extra)
+    reasons += [first_few(different)] * bool(different)
     if reasons:
         raise DgpruneError(
             f"the tensors do not fit this network: {'; '.join(reasons)}. Build the network with the options it was "
@@ -230,9 +231,3 @@ def _paths(path: str | Path) -> tuple[Path, Path]:
 
 def _shape(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def _some(items: list[str], *, most: int = 4) -> str:
-    """The first few items of a list as text, and how many more there are."""
-    listed = ", ".join(items[:most])
-    return listed if len(items) <= most else f"{listed} and {len(items) - most} more"

@@ -1,0 +1,221 @@
+"""Weights from elsewhere: checkpoints of DomainBed, Lightning, timm, torchvision and others, put into a network."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core import DgpruneError, Provenance, note, public, set_provenance, unknown
+from ..pruning import deep_copy, refuse_uncopyable
+from .container import tensors_from_bytes
+from .foreign import KEY, header_of, is_pickle, refuse_foreign
+from .weight_names import MOST, Fit, Tensors, first_few, fits, is_in, layers_of, same
+
+# What trainers put beside the weights, and what holds nothing but values.
+_REBUILD: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
+_VALUES: list[Any] = [
+    *(argparse.Namespace, PosixPath, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bhilqBHILQefdSU")),
+    *((make, f"numpy.{place}.multiarray.{name}") for name, make in _REBUILD.items() for place in ("core", "_core")),
+]
+
+
+@public
+def load_weights(
+    model: nn.Module,
+    weights: str | Path | Mapping[str, Any],
+    *,
+    key: str | None = None,
+    prefix: str | Mapping[str, str] | None = None,
+    skip: Sequence[str] = (),
+) -> nn.Module:
+    """Return a copy of a network with the weights of a checkpoint that another tool wrote, in eval mode.
+
+    The weights may lie under a key of the file and begin with a prefix, as those of DomainBed (`model_dict`,
+    `network.0.`, with the classifier at `network.1.`), Lightning (`state_dict`, `model.`), torchvision and timm
+    (`model`, `state_dict_ema`), nn.DataParallel (`module.`) and torch.compile (`_orig_mod.`): the key and the prefix
+    are found that fit every tensor of the network, and a note says which, and what else the file holds. Numbers of
+    another type (half precision) are converted to the network's. What the weights were trained on is then unknown;
+    `dg.Study(..., trained_on=...)` declares it.
+
+    Args:
+        model: a network of the same architecture; it stays unchanged.
+        weights: path of a file of torch.save or safetensors, or a dict of tensors. A pickle is only read for its
+            tensors and plain values (`weights_only=True`): nothing in it is executed.
+        key: key of the weights in the file, with a dot between nested keys; None finds it.
+        prefix: what the names begin with in the file and not in the network; or a dict, layer of the network -> prefix
+            in the file ({"": "backbone.", "fc": "classifier."}). None finds it.
+        skip: layers of the network that keep their own weights, such as a head for other classes, and layers of the
+            file that are left out, by their dotted names.
+
+    Raises:
+        DgpruneError: a file that is missing, holds no tensors or a whole pickled network (the message says how to
+            convert it); weights that fit in two ways; weights that do not fit: the message names missing, different
+            and additional tensors.
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3))
+    >>> trained = {"module.0.weight": torch.ones(3, 2), "module.0.bias": torch.zeros(3)}
+    >>> load_weights(net, trained, prefix="module.")[0].weight.sum()
+    tensor(6., grad_fn=<SumBackward0>)
+    """
+    refuse_uncopyable(model)
+    name = "the dict" if isinstance(weights, Mapping) else Path(weights).name
+    file = Tensors.of(weights if isinstance(weights, Mapping) else _content(Path(weights).expanduser()))
+    if not file.values:
+        raise DgpruneError(f"{name} holds no tensors by name; wanted the state_dict of a network, or a dict of one.")
+    if key is not None:
+        known, file = file, file.under(key)
+        if not file.values:
+            raise unknown("key", key, sorted({place or "''" for place in known.keys.values()}))
+    network = deep_copy(model)
+    state = {n: tensor for n, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    own = {n: tensor for n, tensor in state.items() if not any(is_in(n, layer) for layer in skip)}
+    fit = _chosen(own, file, prefix=prefix, skip=skip, name=name)
+    _check_skip(skip, fit, file=file, own=list(state))
+    with torch.no_grad():
+        for to, source in fit.names.items():
+            own[to].copy_(_number(file.values[source], like=own[to], what=f"{source} in {name}"))
+    for to, source in fit.names.items():
+        if not same(own[to].cpu(), file.values[source].to(own[to].dtype)):
+            raise DgpruneError(
+                f"{to} of this network shares its values with another tensor, or is not a number, and {name} gives it "
+                "other values; use a network built like the one that was saved."
+            )
+    told = _told(fit, file, own=own, found=prefix is None)
+    if left := layers_of(n for n in state if n not in own):
+        told.append(f"left as they were: {first_few(left)}")
+    if told:
+        note(f"load_weights: {name}: {'; '.join(told)}.")
+    set_provenance(network, Provenance())
+    return network.eval()
+
+
+def _chosen(
+    own: Mapping[str, Tensor], file: Tensors, *, prefix: str | Mapping[str, str] | None, skip: Sequence[str], name: str
+) -> Fit:
+    """The one way in which the file fits the network, as a whole."""
+    found = fits(own, file, prefix=prefix, skip=skip)
+    if not found:
+        raise DgpruneError(
+            f"no tensor of this network is in {name}{'' if prefix is None else f' with prefix={prefix!r}'}: the "
+            f"network has {first_few(list(own))}; the file has {first_few(list(file.values))}. Build the network that "
+            "was saved, or say what the names begin with in the file: prefix='...'."
+        )
+    if not found[0].is_whole:
+        raise DgpruneError(_misfit(found[0], own=own, file=file, name=name))
+    first, *others = [fit for fit in found if fit.is_whole]
+    if any(
+        not same(file.values[first.names[n]], file.values[fit.names.get(n, first.names[n])])
+        for fit in others
+        for n in first.names
+    ):
+        ways = [_place(fit, file) for fit in (first, *others)]
+        raise DgpruneError(
+            f"{name} holds other weights for this network in each of {len(ways)} places: {'; '.join(ways)}. Choose one "
+            "by these arguments."
+        )
+    return first
+
+
+def _misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name: str) -> str:
+    """Say which tensors do not fit, and what to do."""
+    start = fit.starts.get("", "")
+    extra = [extra[len(start) :] for extra in fit.extra]
+    shapes = [
+        f"{n} is {tuple(own[n].shape)} in the network, {tuple(file.values[other].shape)} in the file"
+        for n, other in fit.different.items()
+    ]
+    reasons = [f"the file lacks {first_few(fit.missing)}"] * bool(fit.missing)
+    reasons += [first_few(shapes)] * bool(shapes)
+    reasons += [f"the network lacks {first_few(extra)}"] * bool(extra)
+    layers = layers_of([*fit.missing, *fit.different, *extra])
+    advice = (
+        f"or leave these layers out: skip={layers}"
+        if len(layers) <= MOST
+        else "or name the layers to leave out: skip=[...]"
+    )
+    return (
+        f"{name} does not fit this network as a whole ({_place(fit, file)}: {len(fit.names)} of {len(own)} tensors): "
+        f"{'; '.join(reasons)}. Build the network that the file was saved from, {advice}."
+    )
+
+
+def _place(fit: Fit, file: Tensors) -> str:
+    """The arguments `key` and `prefix` that stand for a fit."""
+    keys = {file.keys[name] for name in fit.names.values()}
+    key = keys.pop() if len(keys) == 1 else ""
+    starts = {layer: start.removeprefix(f"{key}." if key else "") for layer, start in fit.starts.items()}
+    prefix = starts[""] if list(starts) == [""] else starts
+    return f"key={key!r}, prefix={prefix!r}" if key else f"prefix={prefix!r}"
+
+
+def _told(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], found: bool) -> list[str]:
+    """What was decided for the user, in words; nothing if the file is a plain state_dict of this network."""
+    plain = set(fit.starts.values()) == {""} and set(file.keys.values()) == {""}
+    parts = [f"read with {_place(fit, file)}"] * (found and not plain)
+    types = {
+        file.values[source].dtype for to, source in fit.names.items() if file.values[source].dtype != own[to].dtype
+    }
+    parts += [f"converted from {str(dtype).removeprefix('torch.')}" for dtype in sorted(types, key=str)]
+    used = [file.values[name] for name in fit.names.values()]
+    left = [n for n, value in file.values.items() if not any(value is u or same(value, u) for u in used)]
+    return parts + [f"not used: {first_few(left)}"] * bool(left)
+
+
+def _check_skip(skip: Sequence[str], fit: Fit, *, file: Tensors, own: list[str]) -> None:
+    start = fit.starts.get("", "")
+    known = [*own, *(name.removeprefix(start) for name in file.values)]
+    for layer in skip:
+        if not any(is_in(name, layer) for name in known):
+            raise unknown("layer", layer, layers_of(own))
+
+
+def _number(value: Tensor, *, like: Tensor, what: str) -> Tensor:
+    """A tensor of the file, checked to hold numbers that the network's can take over."""
+    if value.is_quantized or value.is_sparse or value.is_meta or value.is_floating_point() != like.is_floating_point():
+        raise DgpruneError(
+            f"{what} is {str(value.dtype).removeprefix('torch.')}, the network's is "
+            f"{str(like.dtype).removeprefix('torch.')}; use the checkpoint from before quantisation."
+        )
+    if not bool(value.isfinite().all()) or not bool(value.to(like.dtype).isfinite().all()):
+        raise DgpruneError(f"{what} holds numbers that are infinite or not a number; use another checkpoint.")
+    return value
+
+
+def _content(path: Path) -> Any:
+    """The tensors of a file and the plain values around them; nothing in the file is executed."""
+    if not path.is_file():
+        listed = sorted(p.name for p in path.glob("*.*")) if path.is_dir() else []
+        what = f"is a folder; name a file in it, such as {listed[0]}" if listed else "is no file; check the path"
+        raise DgpruneError(f"{path} {what}.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DgpruneError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if (found := header_of(data)) is not None:
+        if KEY in str(found[0].get("__metadata__")):
+            raise DgpruneError(
+                f"dg.save wrote {path.name}, with its provenance; load it with dg.load(path, model=...)."
+            )
+        return tensors_from_bytes(data, path.name)
+    if not is_pickle(data):
+        refuse_foreign(data, path.name)
+    try:
+        with torch.serialization.safe_globals(_VALUES):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        holds = f"objects of {names[0]}" if names else f"more than tensors ({type(error).__name__})"
+        raise DgpruneError(
+            f"{path.name} holds {holds}, and loading these can run any code, so it is not read. Where you trust the "
+            "file and have its code, convert it once: content = torch.load(path, weights_only=False); then "
+            "torch.save(content.state_dict(), 'weights.pth') if it is a network, or torch.save(content['state_dict'], "
+            "'weights.pth') with the key of its weights, if it is a dict."
+        ) from None
