@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import socket
 import warnings
 from pathlib import Path
@@ -15,6 +17,8 @@ from dgprune_lab import data
 from dgprune_lab.core.errors import DgpruneError, DgpruneNote
 from dgprune_lab.data import digits
 from dgprune_lab.data.blending import blend, blend_patch, centre_crop
+from dgprune_lab.data.folders import ImageFiles
+from dgprune_lab.data.image_files import read_image
 
 SIZES = {
     "mnist": {"train": 3200, "score": 800, "report": 1000},
@@ -254,3 +258,87 @@ class TestFolders:
             with Image.open(tmp_path / "a" / "b" / name) as picture:
                 want = np.array(picture.resize((24, 24), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
             assert np.array_equal(image.round().numpy(), want)
+
+    def test_a_central_square_is_cut_out_or_the_whole_image_is_stretched(self, tmp_path: Path) -> None:
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        image = np.zeros((30, 50, 3), np.uint8)
+        image[:, 10:40] = np.random.default_rng(0).integers(1, 256, (30, 30, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "a" / "b" / "a.png")
+        Image.fromarray(image.transpose(1, 0, 2).copy()).save(tmp_path / "a" / "b" / "b.png")
+        domains = [
+            data.from_folder(tmp_path, size=12, resize=way, splits={"report": 1.0})["a"] for way in ("crop", "stretch")
+        ]
+        cropped, stretched = ((domain.take(torch.arange(2)).images * 255).round().numpy() for domain in domains)
+        square = Image.fromarray(image[:, 10:40]).resize((12, 12), Image.Resampling.BILINEAR)
+        assert np.array_equal(cropped[0], np.array(square).transpose(2, 0, 1))
+        assert np.abs(cropped[1] - cropped[0].transpose(0, 2, 1)).max() <= 1  # Pillow rounds rows, then columns
+        assert stretched[0][:, :, 0].max() == 0 and stretched[1][:, 0].max() == 0
+        assert "12, central square;" in domains[0].origin and "12; classes" in domains[1].origin
+
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    def test_shares_hold_for_every_domain_and_a_held_out_domain_is_reported_whole(self, root: Path) -> None:
+        shares = {"train": 0.8, "report": 0.2}
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            domains = data.from_folder(root, size=8, splits=shares, hold_out="sketch")
+            both = data.from_folder(root, size=8, hold_out=["photo", "sketch"])
+        assert not [note for note in notes if "came without splits" in str(note.message)]
+        sizes = {name: {split: len(rows) for split, rows in d.splits.items()} for name, d in domains.items()}
+        assert sizes == {"photo": {"train": 8, "report": 2}, "sketch": {"report": 10}}
+        assert all(set(domain.splits) == {"report"} and len(domain.rows("report")) == 10 for domain in both.values())
+        with pytest.raises(DgpruneError, match=r"unknown domain in hold_out 'sketsh'.*Did you mean 'sketch'"):
+            data.from_folder(root, hold_out="sketsh")
+        with pytest.raises(DgpruneError, match=r"add up to 1"):
+            data.from_folder(root, splits={"train": 0.8, "report": 0.1})
+
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    def test_the_division_of_domainbed(self, root: Path) -> None:
+        (root / "photo" / "dog" / "3.png").write_bytes(b"no image")
+        with pytest.warns(DgpruneNote, match=r"'photo': 1 of 10 files cannot be read and are left out: dog/3\.png"):
+            domains = data.from_folder(root, size=8, splits="domainbed", seed=3, broken="skip")
+        for environment, domain in enumerate(domains.values()):
+            # DomainBed shuffles a list of row numbers with the MD5 sum of its seeds; the first fifth is held out.
+            keys, text = list(range(10)), f"(3, {environment})"
+            np.random.RandomState(int(hashlib.md5(text.encode()).hexdigest(), 16) % (2**31)).shuffle(keys)
+            if domain.name == "photo":
+                keys = [key - (key > 3) if key != 3 else None for key in keys]  # the third file is not there
+            want = {"train": keys[2:], "score": keys[:1], "report": keys[1:2]}
+            got = {split: rows.tolist() for split, rows in domain.splits.items()}
+            assert got == {split: [key for key in rows if key is not None] for split, rows in want.items()}
+
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    def test_files_that_cannot_be_read_are_left_out_on_request(self, root: Path) -> None:
+        whole = (root / "sketch" / "dog" / "1.png").read_bytes()
+        (root / "sketch" / "dog" / "1.png").write_bytes(whole[: len(whole) // 2])
+        (root / "sketch" / "dog" / "2.jpg").write_bytes(b"<html>")
+        Image.fromarray(np.full((8, 8), 7, np.float32)).save(root / "sketch" / "guitar" / "9.tif")  # not in [0, 1]
+        shares = {"train": 0.5, "report": 0.5}
+        with pytest.raises(DgpruneError, match=r"1\.png could not be read.*broken='skip'"):
+            data.from_folder(root, size=8, splits=shares)["sketch"].take(torch.arange(11))
+        with pytest.warns(DgpruneNote) as notes:
+            sketch = data.from_folder(root, size=8, splits=shares, broken="skip")["sketch"]
+        said = next(str(note.message) for note in notes if "left out" in str(note.message))
+        assert "'sketch': 3 of 12 files cannot be read and are left out: dog/1.png (" in said
+        assert "dog/2.jpg" in said and "guitar/9.tif" in said and r"must lie in [0, 1]" in said
+        assert sketch.labels is not None and sketch.labels.tolist() == [0] * 4 + [2] * 5
+        assert len(sketch.take(torch.arange(9)).images) == 9
+        for file in (root / "sketch").rglob("*.*"):
+            file.write_bytes(b"?")
+        with pytest.raises(DgpruneError, match=r"domain 'sketch': none of its 12 image files can be read"):
+            data.from_folder(root, size=8, splits=shares, broken="skip")
+
+    def test_an_image_of_too_many_pixels_is_refused_in_words(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250)  # 30 x 20 are more than twice as many
+        with pytest.raises(DgpruneError, match=r"png has more pixels than Pillow reads .*Make it smaller, or raise"):
+            read_image(root / "photo" / "dog" / "0.png")
+
+    def test_a_changed_file_has_another_content(self, root: Path) -> None:
+        files = sorted((root / "photo" / "dog").glob("*.png"))
+        images = [ImageFiles(files, [0] * 5, size=8, resize=way) for way in ("stretch", "crop")]
+        first = images[0].content()
+        assert first == ImageFiles(files, [1] * 5, size=8).content() != images[1].content()
+        before, changed = files[2].stat(), bytearray(files[2].read_bytes())
+        changed[-1] ^= 1
+        files[2].write_bytes(changed)  # same length and time
+        os.utime(files[2], ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert images[0].content() != first

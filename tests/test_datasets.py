@@ -215,6 +215,18 @@ def test_torchvisions_data_sets_are_taken() -> None:
     assert domain.shape == (3, 10, 10) and domain.classes <= 2
 
 
+def test_the_key_of_a_data_set_follows_all_its_images_and_its_length() -> None:
+    def key(images: Tensor, **options: Any) -> str:
+        labels = torch.arange(len(images)) % 3
+        made = dg.Domain.from_dataset("a", TensorDataset(images, labels), splits=options or {"train": range(6)})
+        return made.key
+
+    later = FLOATS.clone()
+    later[9:] = 0
+    keys = [key(FLOATS), key(later), key(FLOATS[:-1]), key(FLOATS, train=range(4))]
+    assert len(set(keys)) == 4 and key(FLOATS.clone()) == keys[0]
+
+
 def test_names_as_labels_keep_the_class_names() -> None:
     words = ["dog", "cat", "emu"]
     named = Items(lambda i: (FLOATS[i], words[LABELS[i]]))

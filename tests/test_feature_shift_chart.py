@@ -269,7 +269,7 @@ def test_what_cannot_be_drawn_is_refused_in_words() -> None:
 def test_more_classes_than_colours_share_a_grey_that_the_legend_counts() -> None:
     style = domain_styles(DOMAINS)
     labels = [*range(13), None]
-    legend = legend_rows({"a": ("source", "")}, labels, styles=style)
+    legend = legend_rows({"a": ("source", "")}, [Dot("a", 0, label) for label in labels], styles=style)
     assert legend[-1]["text"] == "3 further classes or not labelled" and legend[-1]["colour"] == OTHER
     points = point_rows([Dot("a", k, k) for k in range(13)], np.zeros((1, 13, 2)), styles=style)
     assert [row["colour"] for row in points] == [*CLASS_COLOURS, OTHER, OTHER, OTHER]

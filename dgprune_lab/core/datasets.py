@@ -15,7 +15,9 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torch.utils.data.dataloader import default_collate
 
 from .errors import DgpruneError, note
-from .pixels import pixels_of_item, stacked
+from .kept_images import KeptImages
+from .locks import Lock
+from .pixels import check_shape, pixels_of_item, stacked
 from .random import preserved_rng
 
 _IMAGE = ("image", "img", "images", "pixel_values", "pixels", "x", "input", "inputs", "data")
@@ -25,27 +27,44 @@ _MISSING = object()
 
 
 class DatasetImages:
-    """Images (N, C, H, W) that a data set makes on demand; indexing by row numbers gives a checked, stacked tensor.
+    """Images (N, C, H, W) of a data set; indexing by row numbers gives a checked, stacked tensor.
+
+    An image is decoded when it is first asked for, and kept: see `KeptImages`.
 
     Attributes:
-        dataset: any object with a length that gives an item for a position.
+        dataset: any object with a length that gives an item for a position. If it has a method `content`, this returns
+            a text that is equal only for equal images: it names the file of kept images.
         what: the first words of an error message, such as "domain 'mine'".
-        shape, dtype: shape (N, C, H, W) and type of the images.
+        shape, dtype: shape (N, C, H, W) and type of the images; float32 as soon as one is float.
     """
 
     def __init__(self, dataset: Any, *, what: str) -> None:
         self.dataset, self.what = dataset, what
         first = self.read(0)
         self.shape, self.dtype = torch.Size((len(dataset), *first.shape)), first.dtype
+        self._lock: Lock = Lock()
+        self._kept: KeptImages | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_lock": None, "_kept": None}  # a copy decodes its images anew
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=Lock())
 
     def read(self, position: int) -> Tensor:
-        """Return one image (C, H, W), uint8 or float32 in [0, 1].
+        """Return one image (C, H, W), uint8 or float32 in [0, 1], read anew.
 
         Raises:
             DgpruneError: an item without an image, one that cannot be read, pixels outside [0, 1].
         """
-        image, _label = self.item(position)
-        return pixels_of_item(image, what=f"{self.what}: the image of item {position}{self._file(position)}")
+        return self._pixels(position, self.item(position)[0])
+
+    def label(self, position: int) -> Any:
+        """Return the label of an item, or `_MISSING`; its image is kept, as reading the item has decoded it."""
+        image, label = self.item(position)
+        with self._lock:
+            self._keep(position, self._pixels(position, image))
+        return label
 
     def item(self, position: int) -> tuple[Any, Any]:
         """Return the image and the label of an item as the data set gives them; `_MISSING` where it has no label."""
@@ -81,8 +100,35 @@ class DatasetImages:
         return parts[0], _MISSING if len(parts) == 1 or parts[1] is None else parts[1]
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        shape = tuple(self.shape[1:])
-        return stacked([self.read(int(i)) for i in index.tolist()], what=self.what, shape=shape)
+        rows, homeless = index.cpu(), dict[int, Tensor]()
+        with self._lock:
+            while missing := [position for position in self._store().missing(rows) if position not in homeless]:
+                for position in missing:
+                    pixels = self.read(position)
+                    if not self._keep(position, pixels):
+                        homeless[position] = pixels
+            if not homeless:
+                return self._store()[rows]
+            kept = {position: self._store()[torch.tensor([position])][0] for position in {*rows.tolist()} - {*homeless}}
+        return stacked([(homeless | kept)[position] for position in rows.tolist()], what=self.what)
+
+    def _pixels(self, position: int, image: Any) -> Tensor:
+        return pixels_of_item(image, what=f"{self.what}: the image of item {position}{self._file(position)}")
+
+    def _store(self) -> KeptImages:
+        if self._kept is None:
+            content = getattr(self.dataset, "content", None)
+            self._kept = KeptImages(self.shape, self.dtype, content=content, what=self.what)
+        return self._kept
+
+    def _keep(self, position: int, pixels: Tensor) -> bool:
+        """Keep an image if there is room; the first float image after bytes makes all images float."""
+        check_shape(pixels, tuple(self.shape[1:]), what=self.what, number=position)
+        if pixels.dtype == torch.uint8 != self.dtype:
+            pixels = pixels.to(torch.float32) / 255
+        elif pixels.dtype != self.dtype:
+            self.dtype, self._kept = pixels.dtype, None
+        return self._store().keep(position, pixels)
 
     def _file(self, position: int) -> str:
         samples = getattr(self.dataset, "samples", None)
@@ -139,7 +185,7 @@ def labels_of(images: DatasetImages) -> tuple[Any, tuple[str, ...]]:
         if all(_same(listed[position], label) for position, label in zip(probes, read, strict=True)):
             return listed, _fitting(names, listed)
         names = ()  # a target_transform has renumbered the classes
-    values = [images.item(position)[1] for position in range(len(dataset))]
+    values = [images.label(position) for position in range(len(dataset))]
     return values, _fitting(names, values)
 
 

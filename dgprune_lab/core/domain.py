@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from .random import preserved_rng
 from .splits import settled_splits
 
 Role = Literal["source", "target"]
+_SAMPLE = 32
 Pixels = Annotated[int, Within("lie in 1 to 4,096", lambda value: 1 <= value <= 4096)]
 
 
@@ -107,7 +107,11 @@ class Domain:
         seed: Seed = 0,
         origin: str = "a data set",
     ) -> Domain:
-        """Make a domain backed by a data set; images are read when needed, never all at once.
+        """Make a domain backed by a data set; an image is decoded when it is first needed, and kept.
+
+        Kept images take at most a quarter of the available memory, together. Where those of a domain do not fit, they
+        stand in a file of the folder that the environment variable DGPRUNE_CACHE names ("off" for none; by default the
+        user's cache folder); its files take at most 8 GiB, and those used longest ago are removed first.
 
         Args:
             name: name of the domain in tables and charts.
@@ -140,6 +144,10 @@ class Domain:
         channels, height, width = self.images.shape[1:]
         return int(channels), int(height), int(width)
 
+    def class_label(self, index: int) -> str:
+        """Return the name of a class, or its index as text where the classes have no names."""
+        return self.class_names[index] if index < len(self.class_names) else str(index)
+
     def rows(self, split: str, images: Count | None = None) -> Tensor:
         """Return the row numbers of a split, or of its first `images`.
 
@@ -160,9 +168,10 @@ class Domain:
         layout: torch.memory_format = torch.contiguous_format,
     ) -> Iterator[Batch]:
         """Yield the split in its fixed order, `size` images at a time, float32 in [0, 1], in a memory layout."""
-        for rows in self.rows(split, images).split(size):
+        every = self.rows(split, images)
+        for rows, index in zip(every.split(size), self._index(every).split(size), strict=True):
             if len(rows):
-                yield self.take(rows, device=device, layout=layout)
+                yield self._batch(rows, index, device=device, layout=layout)
 
     def take(
         self,
@@ -176,6 +185,10 @@ class Domain:
         Raises:
             DgpruneError: row numbers that are not whole numbers from 0 to below the number of images.
         """
+        return self._batch(rows, self._index(rows), device=device, layout=layout)
+
+    def _index(self, rows: Tensor) -> Tensor:
+        """Row numbers, checked, on the device of the images."""
         if (
             rows.ndim != 1
             or rows.is_floating_point()
@@ -183,10 +196,14 @@ class Domain:
             or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self))
         ):
             raise DgpruneError(f"domain {self.name!r}: rows must be whole numbers from 0 to {len(self) - 1}.")
-        index = rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device)
+        return rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device)
+
+    def _batch(
+        self, rows: Tensor, index: Tensor, *, device: torch.device | str | None, layout: torch.memory_format
+    ) -> Batch:
         x = self.images[index].to(device, non_blocking=True)
         x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
-        y = None if self.labels is None else self.labels[rows.to(self.labels.device)].to(device)
+        y = None if self.labels is None else self.labels[index.to(self.labels.device)].to(device)
         return Batch(x.contiguous(memory_format=layout), y, rows)
 
     def to(self, device: torch.device | str) -> Domain:
@@ -213,16 +230,45 @@ class Domain:
         edges = (left, size - width - left, top, size - height - top)
         return replace(self, images=torch.nn.functional.pad(self.images, edges))
 
-    @cached_property
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """A value, cheap to compute, that changes when images in memory, labels or splits are changed in place."""
+        return (*sorted(self.splits), *(_state(tensor) for tensor in self._tensors()))
+
+    @property
     def key(self) -> str:
-        """Hash of pixels, labels and splits; for a Dataset, of labels, splits and the first eight images."""
-        digest = hashlib.blake2b(self.name.encode(), digest_size=12)
-        sample = self.images[torch.arange(min(8, len(self)))] if isinstance(self.images, DatasetImages) else self.images
-        for tensor in (sample, self.labels, *(self.splits[name] for name in sorted(self.splits))):
-            if tensor is not None:
-                digest.update(tensor.cpu().contiguous().numpy().data)  # a view: bytes would copy the images once more
+        """Hash of pixels, labels and splits, computed again after one of them was changed in place.
+
+        For a Dataset, its length and 32 images drawn with a fixed seed stand for the pixels.
+        """
+        now = self.stamp
+        cached = self.__dict__.get("_key")
+        if cached is None or cached[0] != now:
+            cached = self.__dict__["_key"] = now, self._hash()
+        return cached[1]
+
+    def _tensors(self) -> list[Tensor]:
+        held = [self.images, self.labels, *(self.splits[name] for name in sorted(self.splits))]
+        return [tensor for tensor in held if isinstance(tensor, Tensor)]
+
+    def _hash(self) -> str:
+        digest, tensors = hashlib.blake2b(self.name.encode(), digest_size=12), self._tensors()
+        if isinstance(self.images, DatasetImages):
+            drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+            tensors = [torch.tensor(len(self)), self.images[drawn], *tensors]
+        for tensor in tensors:
+            digest.update(tensor.cpu().contiguous().numpy().data)  # a view: bytes would copy the images once more
         digest.update(",".join(sorted(self.splits)).encode())
         return digest.hexdigest()
+
+
+def _state(tensor: Tensor) -> tuple[object, ...]:
+    """A value, cheap to compute, that changes when a tensor is written to; on a CPU, mostly through numpy too."""
+    version = None if tensor.is_inference() else tensor._version
+    if tensor.device.type != "cpu":
+        return tensor.data_ptr(), version
+    sample = tensor[tuple(slice(None, None, 1 + size // 8) for size in tensor.shape)]
+    return tensor.data_ptr(), version, float(sample.sum())
 
 
 def _settled(

@@ -7,8 +7,10 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -20,10 +22,13 @@ FASTER = 0.8  # more threads must bring the median below this share of it
 UNSTEADY = 1.3  # and must not make the worst run longer than this multiple of it
 _ROUNDS, _REPEATS, _PATIENCE = 4, 5, 0.5  # patience: seconds for one pair of counts
 _MOST = 16  # more threads than this never help on networks of this size
+_LEAST_ROOM, _MOST_ROOM = 2**26, 2**30
 
 _lock = Lock()
 _chosen: Threads | None = None
 _local = threading.local()
+_inside = 0  # blocks of `full_precision` that are running
+_before: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -104,20 +109,21 @@ def decide(timings: Mapping[int, Sequence[float]]) -> Threads:
 
 
 def device(name: str | None = None) -> torch.device:
-    """Return the device called `name` ("cpu", "cuda", "cuda:1", "mps"), or the best one there is.
+    """Return the device called `name` ("cpu", "cuda", "cuda:1", "mps"); None for a CUDA GPU if there is one.
+
+    An Apple GPU ("mps") is taken only by name: passes for scorers sum in float64, which it lacks.
 
     Raises:
         DgpruneError: the name is unknown, or this machine has no such device.
     """
     if name is None:
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(kind)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = str(name).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
         raise unknown("device", str(name), ["cpu", "cuda", "mps"])
     if kind == "cuda" and not torch.cuda.is_available():
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU"
-        raise DgpruneError(f"device {name!r} was requested, but {why}. Use device='cpu', or device=None for the best.")
+        raise DgpruneError(f"device {name!r} was requested, but {why}. Use device='cpu', or device=None.")
     if kind == "cuda" and number and int(number) >= (count := torch.cuda.device_count()):
         raise DgpruneError(f"device {name!r} was requested, but there are {count} GPUs, counted from 0.")
     if kind == "mps" and not torch.backends.mps.is_available():
@@ -125,8 +131,44 @@ def device(name: str | None = None) -> torch.device:
     return torch.device(str(name))
 
 
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Within the block, keep float32 convolutions and matrix products on a GPU from being rounded to TF32 (10 bits).
+
+    TF32 is the default for convolutions: two ways to compute the same logits then differ by about 0.1 %. The setting
+    belongs to the whole process: while blocks of several threads overlap, the last one to end restores it.
+    """
+    global _inside, _before
+    if device.type != "cuda":
+        yield
+        return
+    with _lock:
+        if not _inside:
+            _before = [getattr(owner, name) for owner, name, _ in _precisions()]
+            for owner, name, exact in _precisions():
+                setattr(owner, name, exact)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                for (owner, name, _), value in zip(_precisions(), _before, strict=True):
+                    setattr(owner, name, value)
+
+
+def _precisions() -> list[tuple[Any, str, object]]:
+    """(object, attribute, value) of each setting that forbids TF32."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):  # since PyTorch 2.9; reading the older names fails where these were set
+        owners: list[Any] = [matmul, cudnn.conv, cudnn.rnn]  # type: ignore[attr-defined]
+        return [(owner, "fp32_precision", "ieee") for owner in owners]
+    return [(owner, "allow_tf32", False) for owner in (matmul, cudnn)]
+
+
 def memory(*, cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Memory:
-    """Return the memory of this process, within the limit of its container (cgroup v2) where there is one.
+    """Return the memory of this process, within the limits of its container (cgroup v2) and of `ulimit -v`.
 
     Args:
         cgroups: where the kernel shows the control groups.
@@ -134,11 +176,21 @@ def memory(*, cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
     """
     machine = psutil.virtual_memory()
     total, available = int(machine.total), int(machine.available)
-    for limit, used in _limits(cgroups, own):
+    for limit, used in (*_limits(cgroups, own), *_process_limit()):
         if limit < machine.total:
             total, available = min(total, limit), min(available, max(limit - used, 0))
     gpu = int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
     return Memory(used=int(psutil.Process().memory_info().rss), available=available, total=total, gpu_free=gpu)
+
+
+def cache_room(share: float, held: int) -> int:
+    """Return how many bytes a cache that holds `held` bytes may take: between 64 MB and 1 GB.
+
+    That is a share of the memory that is available, the cache's own included; up to 64 MB it is not looked up.
+    """
+    if held <= _LEAST_ROOM:
+        return _LEAST_ROOM
+    return min(max(int(share * (memory().available + held)), _LEAST_ROOM), _MOST_ROOM)
 
 
 def cores() -> int:
@@ -201,6 +253,17 @@ def _timings(first: int, second: int) -> dict[int, list[float]]:
             if turn and time.perf_counter() > end:
                 break
     return seconds
+
+
+def _process_limit() -> Iterator[tuple[int, int]]:
+    """(limit, bytes used) of the address space of this process, where `ulimit -v` sets a limit."""
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        yield limit, int(psutil.Process().memory_info().vms)
 
 
 def _limits(cgroups: Path, own: Path) -> Iterator[tuple[int, int]]:

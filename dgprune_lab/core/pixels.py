@@ -13,6 +13,7 @@ from .errors import DgpruneError
 
 _GREY = ("1", "L", "LA", "La")
 _ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
+_TRANSPARENT = (*_ALPHA, *_ALPHA.values())
 _CHANNELS = (1, 3, 4)
 _ROUNDING = 1e-5
 _BITS, _FORMAT, _SIGNED = 258, 339, 2  # tags of TIFF: bits per sample, sample format and its value "signed"
@@ -60,7 +61,7 @@ def pixels_of_item(image: Any, *, what: str) -> Tensor:
     return _scaled(_check_layout(pixels, what=what), what=what)
 
 
-def pixels_of_picture(picture: Any, *, what: str, size: int | None = None) -> Tensor:
+def pixels_of_picture(picture: Any, *, what: str, size: int | None = None, crop: bool = False) -> Tensor:
     """Return a PIL image, turned upright by its EXIF tag, as (C, H, W): one channel if grey, else three (RGB).
 
     Pictures of up to 8 bits become uint8; palettes and CMYK become RGB, and transparency is dropped. Pixels of 12 to 32
@@ -69,7 +70,8 @@ def pixels_of_picture(picture: Any, *, what: str, size: int | None = None) -> Te
     Args:
         picture: the PIL image; it stays unchanged.
         what: the first words of an error message.
-        size: height and width to resize to, bilinear with antialiasing; the aspect ratio is not kept.
+        size: height and width to resize to, bilinear with antialiasing.
+        crop: resize the central square; if False, the whole picture, whose aspect ratio is not kept.
 
     Raises:
         DgpruneError: negative values, floats outside [0, 1], a type whose range is not known.
@@ -80,6 +82,10 @@ def pixels_of_picture(picture: Any, *, what: str, size: int | None = None) -> Te
     if plain.mode == "F":
         _scaled(torch.from_numpy(np.array(plain))[None], what=what)
     if size is not None:
+        if crop:
+            side = min(plain.size)
+            left, top = ((length - side) // 2 for length in plain.size)
+            plain = plain.crop((left, top, left + side, top + side))
         plain = plain.resize((size, size), Image.Resampling.BILINEAR)
     values = torch.from_numpy(np.array(plain))
     return values.permute(2, 0, 1).contiguous() if values.ndim == 3 else values[None]
@@ -105,24 +111,32 @@ def _plain(picture: Any, *, what: str) -> Any:
     return upright.convert("L" if picture.mode in _GREY else "RGB")
 
 
-def stacked(items: list[Tensor], *, what: str, shape: tuple[int, ...] | None = None) -> Tensor:
+def stacked(items: list[Tensor], *, what: str) -> Tensor:
     """Return images of one shape as one tensor; where some are uint8 and some float, all are float.
 
     Raises:
-        DgpruneError: images of several shapes, or of another one than `shape`.
+        DgpruneError: images of several shapes.
     """
-    wanted = tuple(items[0].shape) if shape is None else shape
     for number, item in enumerate(items):
-        if tuple(item.shape) != wanted:
-            first, other = (" x ".join(map(str, sizes)) for sizes in (wanted, item.shape))
-            raise DgpruneError(
-                f"{what}: all images need one size; the first is {first}, image {number} {other}. Resize them, for "
-                "example with transform=torchvision.transforms.Resize((224, 224)) in the data set; for channels "
-                "image.convert('RGB')."
-            )
+        check_shape(item, tuple(items[0].shape), what=what, number=number)
     if len({item.dtype for item in items}) > 1:
         items = [item.to(torch.float32) / 255 if item.dtype == torch.uint8 else item for item in items]
     return torch.stack(items)
+
+
+def check_shape(image: Tensor, wanted: tuple[int, ...], *, what: str, number: int) -> None:
+    """Refuse an image, the `number`-th of a domain, whose shape differs from that of the first one.
+
+    Raises:
+        DgpruneError: it has another shape than `wanted`.
+    """
+    if tuple(image.shape) != wanted:
+        first, other = (" x ".join(map(str, sizes)) for sizes in (wanted, image.shape))
+        raise DgpruneError(
+            f"{what}: all images need one size; the first is {first}, image {number} {other}. Resize them, for "
+            "example with transform=torchvision.transforms.Resize((224, 224)) in the data set; for channels "
+            "image.convert('RGB')."
+        )
 
 
 def depth_words(picture: Any) -> str:
@@ -131,9 +145,12 @@ def depth_words(picture: Any) -> str:
     bits, signed = _depth(picture)
     words = [f"{frames} pages, of which the first is read"] if frames > 1 else []
     if bits > 8 or signed:
-        words.append(f"{bits} bits, divided by {_largest(bits, signed=signed):,}")
+        largest = f"{_largest(bits, signed=signed):,}"
+        words.append(f"{bits} bits, divided by {largest} (rescale files whose values use a smaller range)")
     elif picture.mode == "F":
         words.append("floats, taken as they are")
+    if picture.mode in _TRANSPARENT or "transparency" in picture.info:
+        words.append("transparency, which is dropped (a transparent pixel gets the colour that is stored with it)")
     return " and ".join(words)
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
+import PIL
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import Count, DgpruneError, Domain, Seed, listed_names, note, public
-from .image_files import JPEG, SUFFIXES, kind_of_file, read_image
+from ..core import Count, DgpruneError, Domain, Seed, listed_names, note, public, unknown
+from .image_files import JPEG, SUFFIXES, Resize, broken_file, kind_of_file, read_image
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
 _LISTED = 4
+_HELD_OUT = 0.2  # DomainBed's --holdout_fraction, as it is by default
+
+Splits = Mapping[str, float] | Literal["domainbed"] | None
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
@@ -26,8 +33,8 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         kinds: kind of file other than 8-bit grey or RGB, in words -> number of such files; read from their headers.
     """
 
-    def __init__(self, files: Sequence[Path], labels: Sequence[int], *, size: int) -> None:
-        self.files, self.targets, self.size = list(files), list(labels), size
+    def __init__(self, files: Sequence[Path], labels: Sequence[int], *, size: int, resize: Resize = "stretch") -> None:
+        self.files, self.targets, self.size, self.resize = list(files), list(labels), size, resize
         held = [kind_of_file(path) for path in self.files if path.suffix.lower() not in JPEG]
         self.deep = any(kind.deep for kind in held)
         self.kinds = Counter(kind.words for kind in held if kind.words)
@@ -36,7 +43,16 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return read_image(self.files[index], size=self.size, deep=self.deep), self.targets[index]
+        image = read_image(self.files[index], size=self.size, resize=self.resize, deep=self.deep)
+        return image, self.targets[index]
+
+    def content(self) -> str:
+        """Return a hash of the bytes of all files and of how they are read."""
+        settings = (self.size, self.resize, self.deep, PIL.__version__)
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+        for path in self.files:
+            digest.update(hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
+        return digest.hexdigest()
 
 
 class _Found(NamedTuple):
@@ -47,18 +63,40 @@ class _Found(NamedTuple):
 
 
 @public
-def from_folder(root: str | Path, *, size: Count = 224, seed: Seed = 0) -> dict[str, Domain]:
+def from_folder(
+    root: str | Path,
+    *,
+    size: Count = 224,
+    resize: Resize = "stretch",
+    splits: Splits = None,
+    hold_out: str | Sequence[str] = (),
+    broken: Literal["raise", "skip"] = "raise",
+    seed: Seed = 0,
+) -> dict[str, Domain]:
     """Make one domain from each subfolder of a folder laid out as PACS, OfficeHome and VLCS: `root/domain/class/image`.
 
     A label is the position of the class folder's name among the sorted names of all domains (`class_names`), so it
     means the same in every domain, even if a domain lacks a class (a note names such classes). Class folders may lie
-    one level deeper, `root/domain/images/class/image`. Each domain is divided 60 / 20 / 20 into train, score and
-    report. Notes report this division, files that were left out (except hidden and text files), and files with several
-    pages or more than 8 bits per channel. Images are read when needed.
+    one level deeper, `root/domain/images/class/image`. Notes report files that were left out (except hidden and text
+    files), and files with several pages, transparency or more than 8 bits per channel. An image is decoded when it is
+    first needed, and kept: in memory, or in a file of the cache folder (environment variable DGPRUNE_CACHE, "off" for
+    none; by default the user's cache folder) where all images of the domain take more than a quarter of the memory.
 
     Args:
         root: the folder that holds one folder per domain.
         size: height and width in pixels to which every image is resized.
+        resize: "stretch" resizes the whole image, without keeping its aspect ratio, as DomainBed does; "crop" resizes
+            its central square.
+        splits: shares of each domain that add up to 1, stratified by class, as in {"train": 0.8, "score": 0.1,
+            "report": 0.1}; None: 60 / 20 / 20, which a note tells. "domainbed" repeats DomainBed's own division with
+            `seed` as its trial_seed: the 80 % it trains on are `train`, the other 20 % are halved into `score` and
+            `report`. It is the same for JPEG, PNG, BMP, PPM, PGM, TIFF and WebP files whose class folders hold no
+            folders, and if root holds the same domains.
+        hold_out: names of domains that the network has not been trained on. All their images are in `report`, so a
+            target-aware scorer has nothing to read there unless it is told to read `report` too (split="report"),
+            which the table then says.
+        broken: "raise" refuses an image that cannot be read, when it is read; "skip" reads all images at once, which
+            takes as long as decoding them, leaves out those that cannot be read, and lists them in a note.
         seed: random seed of the division into splits.
 
     Returns:
@@ -66,11 +104,50 @@ def from_folder(root: str | Path, *, size: Count = 224, seed: Seed = 0) -> dict[
 
     Raises:
         DgpruneError: no such folder, no domain with images in it, a domain whose class folders lie in several folders
-            or deeper, a size below one, an image that cannot be read.
+            or deeper, a size below one, an image that cannot be read, shares that do not add up to 1, no domain of a
+            name in `hold_out`.
 
-    Source: the layout of Gulrajani & Lopez-Paz, In Search of Lost Domain Generalization, ICLR 2021 (DomainBed).
+    Source: the layout, and the division `splits="domainbed"`, of Gulrajani & Lopez-Paz, In Search of Lost Domain
+    Generalization, ICLR 2021 (DomainBed; `split_dataset` in domainbed/lib/misc.py with --holdout_fraction 0.2).
     """
     base = Path(root).expanduser()
+    by_domain = _domains(base)
+    held_out = [hold_out] if isinstance(hold_out, str) else list(hold_out)
+    for name in held_out:
+        if name not in by_domain:
+            raise unknown("domain in hold_out", name, by_domain)
+    classes = sorted({name for found in by_domain.values() for name in found.groups})
+    _note_classes({name: set(found.groups) for name, found in by_domain.items()}, classes)
+    domains = {}
+    for environment, (name, found) in enumerate(by_domain.items()):
+        files = [path for group in found.groups.values() for path in group]
+        labels = [classes.index(key) for key, group in found.groups.items() for _ in group]
+        kept = _readable(name, files, size=size, resize=resize) if broken == "skip" else list(range(len(files)))
+        images = ImageFiles([files[k] for k in kept], [labels[k] for k in kept], size=size, resize=resize)
+        _note_kinds(name, images)
+        rows: Mapping[str, float | list[int]] | None = None
+        if name in held_out:
+            rows = {"report": 1.0}
+        elif splits == "domainbed":
+            place = {file: row for row, file in enumerate(kept)}
+            divided = _domainbed(len(files), environment=environment, trial_seed=seed)
+            rows = {key: [place[k] for k in numbers if k in place] for key, numbers in divided.items()}
+        elif isinstance(splits, Mapping):
+            rows = {key: float(share) for key, share in splits.items()}
+        how = f"resized to {size} x {size}" + (", central square" if resize == "crop" else "")
+        domains[name] = Domain.from_dataset(
+            name,
+            images,
+            classes=classes,
+            splits=rows,
+            seed=seed,
+            origin=f"folder {base.name}/{name}, {how}; classes: {', '.join(classes)}",
+        )
+    return domains
+
+
+def _domains(base: Path) -> dict[str, _Found]:
+    """Domain -> its image files, sorted by name; a note reports the files that belong to none."""
     if not base.is_dir():
         raise DgpruneError(f"{base} is not a folder; from_folder needs one that holds domain/class/image.")
     try:
@@ -84,30 +161,34 @@ def from_folder(root: str | Path, *, size: Count = 224, seed: Seed = 0) -> dict[
             f"{', '.join(SUFFIXES)}). A single domain needs its own folder around its class folders."
         )
     _note_left_out(base, [*_files(base), *(path for found in every.values() for path in found.left_out)])
-    classes = sorted({name for found in by_domain.values() for name in found.groups})
-    _note_classes({name: set(found.groups) for name, found in by_domain.items()}, classes)
-    return {
-        name: _domain(name, found.groups, classes=classes, size=size, seed=seed, base=base)
-        for name, found in by_domain.items()
-    }
+    return by_domain
 
 
-def _domain(
-    name: str, groups: dict[str, list[Path]], *, classes: list[str], size: int, seed: int, base: Path
-) -> Domain:
-    files = [path for group in groups.values() for path in group]
-    labels = [classes.index(key) for key, group in groups.items() for _ in group]
-    images = ImageFiles(files, labels, size=size)
+def _readable(name: str, files: Sequence[Path], *, size: int, resize: Resize) -> list[int]:
+    """Positions of the files that can be read; a note lists the others."""
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter's lock
+        problems = list(pool.map(lambda path: broken_file(path, size=size, resize=resize), files))
+    bad = [f"{path.parent.name}/{path.name} ({why})" for path, why in zip(files, problems, strict=True) if why]
+    if len(bad) == len(files):
+        raise DgpruneError(f"domain {name!r}: none of its {len(files)} image files can be read: {_some(bad)}.")
+    if bad:
+        note(f"domain {name!r}: {len(bad)} of {len(files)} files cannot be read and are left out: {_some(bad)}.")
+    return [k for k, why in enumerate(problems) if why is None]
+
+
+def _domainbed(count: int, *, environment: int, trial_seed: int) -> dict[str, list[int]]:
+    """DomainBed's division of the domain with this number; what it does not train on is halved in its order."""
+    text = str((trial_seed, environment))
+    drawn = int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
+    order = np.random.RandomState(drawn).permutation(count).tolist()
+    out = int(count * _HELD_OUT)
+    return {"train": order[out:], "score": order[: out // 2], "report": order[out // 2 : out]}
+
+
+def _note_kinds(name: str, images: ImageFiles) -> None:
     if images.kinds:
-        listed = "; ".join(f"{count} of {len(files)} files hold {words}" for words, count in images.kinds.items())
+        listed = "; ".join(f"{count} of {len(images)} files hold {words}" for words, count in images.kinds.items())
         note(f"domain {name!r}: {listed}.")
-    return Domain.from_dataset(
-        name,
-        images,
-        classes=classes,
-        seed=seed,
-        origin=f"folder {base.name}/{name}, resized to {size} x {size}; classes: {', '.join(classes)}",
-    )
 
 
 def _find(folder: Path, *, deeper: bool = True) -> _Found:

@@ -16,7 +16,7 @@ from ._contract import Steps, diagnostic
 from ._removal import Case, Removal, removal_cases
 
 By = Literal["domain", "class", "layer"]
-EXTRA = ("network", "group", "class")
+EXTRA = ("network", "group", "class", "class_name")
 LEAST = 5  # images of a class; with fewer its accuracy is left empty
 
 Floats = NDArray[np.float64]
@@ -63,9 +63,9 @@ def drop(
         split: the split that is evaluated.
         images: evaluate only the first `images` images of each domain; the column `images` shows how many.
         seed: random seed of scorers that draw.
-        by: "class" adds rows for each true class (column `class`), empty below 5 images. "layer" prunes one layer at a
-            time: one row per layer (column `group`, in the order of execution), whose `ratio_achieved` is the share of
-            that layer's filters.
+        by: "class" adds rows for each true class (columns `class` and `class_name`), whose values are empty for a class
+            of fewer than 5 images. "layer" prunes one layer at a time: a row per layer (column `group`, in the order of
+            execution), whose `ratio_achieved` is a share of that layer's filters.
         progress: whether to show a progress bar.
 
     Returns:
@@ -118,7 +118,8 @@ def _domain_rows(cases: Sequence[Case], classes: bool) -> Iterator[tuple[int, di
         numbers = np.full((6, len(cases)), np.nan)
         if label is None or len(rows) >= LEAST:
             numbers = _numbers(after[rows], before[rows], classes=domain.classes)
-        shared = {"class": label, "images": len(rows), "interval": "images", "unit": "share"}
+        name = None if label is None or not domain.class_names else domain.class_label(label)
+        shared = {"class": label, "class_name": name, "images": len(rows), "interval": "images", "unit": "share"}
         for k, cells in enumerate(columns):
             for start, metric in ((0, "accuracy_change"), (3, "relative_drop")):
                 value, low, high = numbers[start : start + 3, k]

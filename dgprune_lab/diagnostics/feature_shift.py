@@ -19,7 +19,7 @@ from ._features import Features, features_steps
 from ._removal import mask_cells
 
 Embedding = Literal["umap", "linear", "none"]
-EXTRA = ("group", "other", "image", "class", "embedding")
+EXTRA = ("group", "other", "image", "class", "class_name", "embedding")
 NEIGHBOURS = 15
 MIN_DIST = 0.5  # looser than usual: clouds wide enough for single images to be distinguished and picked
 IMAGES = 250
@@ -87,7 +87,8 @@ def feature_shift(
         study, scorer, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
-        A tidy table; extra columns group, other, image (row number in the domain), class, embedding.
+        A tidy table; extra columns group, other, image (row number in the domain), class,
+            class_name (empty where classes have no names), embedding.
 
     Raises:
         DgpruneError: an unknown layer, fewer images than neighbours, features that are constant.
@@ -121,7 +122,7 @@ def feature_shift(
 
 
 def number_rows(study: Study, features: Features, *, which: int, seed: int) -> Rows:
-    """The rows of `feature_shift` for the mask with this index in `features.masks`, without the map."""
+    """Return the rows of `feature_shift` for the mask `features.masks[which]`, except those of the map."""
     mask, values = features.masks[which], features.values[which]
     bandwidth = _bandwidth(features, announce=mask is None)
     rows: Rows = []
@@ -162,7 +163,7 @@ def _bandwidth(features: Features, *, announce: bool) -> float | None:
 
 
 def map_rows(study: Study, features: Features, *, places: Floats, kind: Embedding, neighbours: int, seed: int) -> Rows:
-    """The coordinates of each image on a map of all features, and the trustworthiness of the map."""
+    """Return the rows of a map of all features: the coordinates of each image, and the trustworthiness of the map."""
     rows: Rows = []
     positions, joint, scorer = iter(places), study.provenance, None
     for mask in features.masks[1:]:
@@ -176,7 +177,10 @@ def map_rows(study: Study, features: Features, *, places: Floats, kind: Embeddin
             labels = features.labels[name]
             for k, image in enumerate(features.rows[name].tolist()):
                 place = next(positions)
-                cells |= {"image": image, "class": None if labels is None else int(labels[k])}
+                label = None if labels is None else int(labels[k])
+                known = label is not None and len(study.domain(name).class_names) > 0
+                cells |= {"image": image, "class": label}
+                cells["class_name"] = study.domain(name).class_label(label) if known else None
                 rows += [{**cells, "metric": f"map_{axis + 1}", "value": float(place[axis])} for axis in (0, 1)]
     stacked = features.stacked
     chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core import COSTLY, LABELLED, DgpruneError, Domain, Need, Scores, unknown
 from ..scorers import Scorer, refusal, run
@@ -13,6 +13,9 @@ from .cache import Key
 from .fingerprint import Fingerprint, fingerprint
 from .scorer_inputs import ScorerInputs
 from .snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from .study import Study
 
 _ROOM = 512 * 2**20  # while scorers run: the co-moments of two sources of a ResNet-18 take 230 MB
 
@@ -57,7 +60,11 @@ class Request:
             if takes_labels and self.lacks_labels(domain):
                 return f"it needs labels, and {domain.name!r} has none."
             if domain.role in scorer.reads and not len(domain.splits.get(self.split, ())):
-                return f"domain {domain.name!r} has no image in its split {self.split!r}."
+                others = ", ".join(name for name, rows in domain.splits.items() if len(rows)) or "no split"
+                return (
+                    f"domain {domain.name!r} has no image in its split {self.split!r}, only in {others}; "
+                    "study.score(..., split=...) reads another split, and the table says so."
+                )
         return refusal(scorer, self.inputs(snapshot), options=self.options)
 
     @cached_property
@@ -67,21 +74,31 @@ class Request:
 
     def key(self, snapshot: Snapshot) -> Key:
         """Return the key of the scores in the cache."""
-        return ("scores", snapshot.content, self.read.key, repr(self.scorer), self.split)
+        read = [domain.key for domain in snapshot.domains.values() if domain.role in self.scorer.reads]
+        return ("scores", snapshot.content, self.read.key, repr(self.scorer), self.split, *read)
 
     def scores(self, snapshot: Snapshot) -> Scores:
         """Return the scores, from the cache or computed."""
         cached = snapshot.cache.get(self.key(snapshot))
         if cached is None:
+            scores = run(self.scorer, self.inputs(snapshot), options=self.options)
             # Keep what is told apart by its id, so that the id is not reused.
-            cached = run(self.scorer, self.inputs(snapshot), options=self.options), self.read.held
+            cached = replace(scores, network=snapshot.content), self.read.held
             snapshot.cache.put(self.key(snapshot), cached, size=8 * snapshot.graph.free)
         return cached[0]
 
 
-def score_all(
+def scoring(
+    study: Study, scorer: Scorer | Scores, *, alongside: Sequence[Scorer] = ()
+) -> Generator[tuple[int, int], None, Scores]:
+    """Run `Study.score` as a generator that yields (images read, images in all); `alongside` as in `score_all`."""
+    item = scorer if isinstance(scorer, Scores) else Request.of(scorer)
+    return (yield from score_steps(study._current(), [item], split="score", alongside=alongside))[0]
+
+
+def score_steps(
     snapshot: Snapshot, items: Sequence[Request | Scores], *, split: str, alongside: Sequence[Scorer] = ()
-) -> list[Scores]:
+) -> Generator[tuple[int, int], None, list[Scores]]:
     """Return the scores of several requests from one pass over each domain; see `Study.score_all`."""
     splits = dict.fromkeys(name for domain in snapshot.domains.values() for name in domain.splits)
     reads = any(isinstance(item, Request) and item.scorer.reads for item in items)
@@ -93,16 +110,26 @@ def score_all(
             raise DgpruneError(f"{request.scorer.name!r} cannot run here: {why}")
     with snapshot.cache.room(_ROOM):
         inputs, later = ScorerInputs(snapshot, split=split), [Request.of(scorer) for scorer in alongside]
-        for domain in snapshot.domains.values():
-            if needs := set[Need]().union(*(request.needs(domain) for request in fresh)):
-                also = (r.needs(domain) for r in later if not r.lacks_labels(domain))
-                inputs.gathered(domain, needs, alongside=set[Need]().union(*also) - COSTLY)
+        read = {d.name: set[Need]().union(*(request.needs(d) for request in fresh)) for d in snapshot.domains.values()}
+        used = [snapshot.domains[name] for name, needs in read.items() if needs]
+        done, total = 0, sum(len(domain.rows(split)) for domain in used)
+        for domain in used:
+            also = (r.needs(domain) for r in later if not r.lacks_labels(domain))
+            for images in inputs.gathered(domain, read[domain.name], alongside=set[Need]().union(*also) - COSTLY):
+                done += images
+                yield done, total
         return [item.scores(snapshot) if isinstance(item, Request) else _checked(item, snapshot) for item in items]
 
 
 def _checked(scores: Scores, snapshot: Snapshot) -> Scores:
-    """Return ready-made scores; refuse scores that do not fit the network."""
+    """Return ready-made scores; refuse those that do not fit the network, and those that were computed for another."""
     fits = {g.name: g.filters for g in scores.graph.groups} == {g.name: g.filters for g in snapshot.graph.groups}
     if not fits:
         raise DgpruneError(f"the scores of {scores.scorer!r} were made for another network.")
+    if scores.network not in (None, snapshot.content):
+        raise DgpruneError(
+            f"the scores of {scores.scorer!r} were computed for another network, or for this one before its weights "
+            "changed. Score this network: study.score(...); or, to use them all the same, make them yours: "
+            "dg.Scores(scores.scorer, scores.values, study.graph, reads=scores.reads)."
+        )
     return scores

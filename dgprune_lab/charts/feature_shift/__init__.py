@@ -35,7 +35,7 @@ def feature_shift(
     at which scorer, fine-tuning or selection have looked.
 
     Args:
-        frame: a table of `diagnostics.feature_shift`; or several by name, whose maps alone are drawn side by side.
+        frame: a table of `diagnostics.feature_shift`; of several tables by name only the maps are drawn, side by side.
         at: the ratio (0 to 1) that the map shows; None for the middle one of the table.
         layer: the layer of the map; None for the last layer of the table that has a map.
         slider: give the map a slider over the ratio, for `dg.widgets.LiveChart(chart)`.
@@ -114,7 +114,12 @@ def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, Domain
             exposures.setdefault(key[0], []).append(exposure_of(row))
     first = [row for row in rows if row["metric"] == MAPS[0] and float(row["ratio_requested"]) == knots[0]]
     dots = [
-        Dot(str(row["domain"]), int(row["image"]), None if is_missing(row["class"]) else int(row["class"]))
+        Dot(
+            str(row["domain"]),
+            int(row["image"]),
+            None if is_missing(row["class"]) else int(row["class"]),
+            "" if is_missing(row.get("class_name")) else str(row["class_name"]),
+        )
         for row in first
     ]
     grid = [[[places[dot.domain, dot.image, knot, axis] for axis in MAPS] for dot in dots] for knot in knots]
@@ -125,6 +130,6 @@ def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, Domain
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {
         "points": point_rows(dots, boxed(np.array(grid)), styles=styles),
-        "legend": legend_rows(domains, [dot.label for dot in dots], styles=styles),
+        "legend": legend_rows(domains, dots, styles=styles),
         "words": map_words(str(first[0]["embedding"]), trust, images=len(dots), knots=knots, side=side),
     }

@@ -39,11 +39,17 @@ Places = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Dot:
-    """An image on the map: domain, row number and class, without its positions."""
+    """An image on the map: domain, row number, class and the name of the class, without its positions."""
 
     domain: str
     image: int
     label: int | None = None
+    name: str = ""
+
+    @property
+    def text(self) -> str:
+        """The name of its class, or its index where it has no name."""
+        return self.name or ("not labelled" if self.label is None else str(self.label))
 
 
 def boxed(places: Places) -> NDArray[np.float64]:
@@ -64,10 +70,9 @@ def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, Doma
     columns = np.asarray(places, dtype=np.float64).round(4).transpose(1, 2, 0).tolist()
     rows: Rows = []
     for dot, (xs, ys) in zip(dots, columns, strict=True):
-        label = "not labelled" if dot.label is None else str(dot.label)
         mark = {"colour": colours.get(dot.label, OTHER), "shape": styles[dot.domain].shape}
         places_of = {"full_x": xs[0], "full_y": ys[0], "xs": xs, "ys": ys}
-        rows.append({"domain": dot.domain, "image": dot.image, "class": label, **mark, **places_of})
+        rows.append({"domain": dot.domain, "image": dot.image, "class": dot.text, **mark, **places_of})
     return rows
 
 
@@ -82,7 +87,7 @@ def class_colours(labels: Any) -> dict[int | None, str]:
 
 
 def legend_rows(
-    domains: Mapping[str, tuple[str, Exposure]], labels: Sequence[int | None], *, styles: Mapping[str, DomainStyle]
+    domains: Mapping[str, tuple[str, Exposure]], dots: Sequence[Dot], *, styles: Mapping[str, DomainStyle]
 ) -> Rows:
     """Return the rows of `legend`: domains by shape, each with its (role, mark), then classes by colour."""
     rows: Rows = []
@@ -96,11 +101,12 @@ def legend_rows(
         add("domain", shortened(name, most=_LETTERS - len(words)) + words, shape=styles[name].shape)
         if exposure:
             add("mark", exposure_label(exposure).strip())
+    labels, names = [dot.label for dot in dots], {dot.label: dot.text for dot in dots}
     colours, classes = class_colours(labels), {label for label in labels if label is not None}
     if classes:
         add("heading", "Class: colour")
     for label, colour in colours.items():
-        add("class", str(label), colour=colour)
+        add("class", shortened(names[label], most=_LETTERS), colour=colour)
     further = len(classes) - len(colours)
     if others := [f"{further} further classes"] * (further > 0) + ["not labelled"] * (None in labels):
         add("class", " or ".join(others), colour=OTHER)

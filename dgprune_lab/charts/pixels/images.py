@@ -33,10 +33,10 @@ def images(domains: Sequence[Domain], *, images: Count = 8, split: str = "report
         size: side of one image on the screen, in pixels.
 
     Raises:
-        DgpruneError: no domain, or `images` below 1.
+        DgpruneError: no domain.
     """
-    if not domains or images < 1:
-        raise DgpruneError(f"there is nothing to draw: {len(domains)} domains, {images} images of each.")
+    if not domains:
+        raise DgpruneError("images draws the images of at least one domain; got none. Pass study.domains.")
     rows = [row for k, domain in enumerate(domains) for row in _rows(domain, k, images=images, split=split)]
     x = alt.X("column:Q", scale=alt.Scale(domain=[-0.5, images - 0.5], nice=False, zero=False), axis=None)
     y = alt.Y("row:Q", scale=alt.Scale(domain=[len(domains) - 0.5, -0.5], nice=False, zero=False), axis=None)
@@ -56,7 +56,7 @@ def images(domains: Sequence[Domain], *, images: Count = 8, split: str = "report
 def _rows(domain: Domain, row: int, *, images: int, split: str) -> Rows:
     batch = domain.take(domain.rows(split, images), device="cpu")
     pixels = (batch.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    labels = [""] * len(pixels) if batch.labels is None else [str(int(label)) for label in batch.labels]
+    labels = [""] * len(pixels) if batch.labels is None else [domain.class_label(int(label)) for label in batch.labels]
     about = {"row": row, "domain": domain.name, "words": domain.name + role_label(domain.role)}
     return [
         {**about, "column": k, "url": png(image), "label": label}

@@ -15,13 +15,14 @@ import numpy as np
 from PIL import Image
 
 from ..marks import layered, rows_of, tooltip
-from ..theme import Data, Rows, beside
+from ..theme import Data, Rows, beside, shortened
 from .images import png
 
 PAGE = 24
 """Approximate number of pictures on a page; at least two of each kind are shown for every domain."""
 COLUMNS = 4
 _SIDE, _CELL, _GAP, _LINE = 50, 62, 18, 136
+_LETTERS = 11  # of a line under a picture
 _LARGEST = 96  # pixels of an image that are sent: more would not be visible
 WIDTH = 2 * COLUMNS * _CELL + _GAP
 
@@ -33,7 +34,8 @@ class Strip:
     Attributes:
         kind: what the pictures have in common, as text.
         count: the number of pictures, as text.
-        pictures: {url, image, truth, before, now} of each picture; truth is None without labels.
+        pictures: {url, image, truth, before, now} of each picture; the last three are class indices, or names that
+            are written in full only in the tooltip; truth is None without labels.
         total: number of pictures on all pages.
     """
 
@@ -67,11 +69,17 @@ def picture_rows(strips: Mapping[str, Sequence[Strip]]) -> Data:
             words += [{"line": line, "x": left, "text": text, "size": size} for size, text in texts.items()]
             for k, picture in enumerate(strip.pictures):
                 place = {"line": line + k // COLUMNS, "x": left + (k % COLUMNS) * _CELL + _SIDE / 2, "domain": domain}
-                truth = "" if picture["truth"] is None else f"true {picture['truth']}"
-                top = f"{picture['before']} → {picture['now']}"
-                pictures.append({**picture, **place, "top": top, "bottom": truth})
+                pictures.append({**picture, **place, **_lines(picture)})
         line += max(1, *(-(-len(strip.pictures) // COLUMNS) for strip in kinds))
     return {"pictures": pictures, "words": words}
+
+
+def _lines(picture: Mapping[str, Any]) -> dict[str, str]:
+    """The two lines under a picture; names of classes need a line each, so the true class is left to the tooltip."""
+    before, now, truth = (picture[key] for key in ("before", "now", "truth"))
+    if isinstance(before, str):
+        return {"top": shortened(before, most=_LETTERS), "bottom": f"→ {shortened(now, most=_LETTERS - 2)}"}
+    return {"top": f"{before} → {now}", "bottom": "" if truth is None else f"true {truth}"}
 
 
 def data_url(pixels: np.ndarray[Any, Any]) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ...charts import DomainStyle, domain_styles
-from ...charts.feature_shift.map import legend_rows, map_words, point_rows
+from ...charts.feature_shift.map import Dot, legend_rows, map_words, point_rows
 from ...charts.feature_shift.numbers import number_data
 from ...charts.pixels.thumbnails import PAGE, Strip, picture_rows
 from ...charts.theme import records, role_label
-from ...core import Exposure, exposure_of, roles_of, strongest_exposure, tidy
+from ...core import Domain, Exposure, exposure_of, roles_of, strongest_exposure, tidy
 from ...diagnostics.feature_shift import EXTRA
 from ...study import Study, mask_provenance
 from .feature_run import KNOTS, FeatureMap, FeatureRun
@@ -28,14 +29,14 @@ def map_frame(view: View, feature_map: FeatureMap) -> Row:
     if not feature_map.is_grid:
         places = np.concatenate([places[:1], *[places[-1:]] * (len(KNOTS) - 1)])
         ratio = view.mask.ratio_requested
-    points = point_rows(feature_map.dots, places, styles=_styles(view.study))
+    dots = [replace(dot, name=_name(view.study, dot)) for dot in feature_map.dots]
+    points = point_rows(dots, places, styles=_styles(view.study))
     if not feature_map.is_grid:  # no positions in between, so the points do not move
         points = [{**row, "xs": row["xs"][1:2] * len(KNOTS), "ys": row["ys"][1:2] * len(KNOTS)} for row in points]
     domains: dict[str, tuple[str, Exposure]] = {
         d.name: (d.role or "", _exposure(view, d.name)) for d in view.study.domains
     }
-    dots = feature_map.dots
-    legend = legend_rows(domains, [dot.label for dot in dots], styles=_styles(view.study))
+    legend = legend_rows(domains, dots, styles=_styles(view.study))
     words = map_words(feature_map.kind, feature_map.trust, images=len(dots), only=ratio, knots=KNOTS)
     return {"map": {"points": points, "legend": legend, "words": words}}
 
@@ -73,9 +74,9 @@ def picture_frame(view: View, rows: Rows) -> Row:
             continue
         some = [own[k] for k in np.linspace(0, len(own) - 1, room).astype(int)]
         urls = thumbnails(domain, torch.tensor([row["image"] for row in some]))
-        names = {"image": "image", "truth": "class", "before": "class_full", "now": "class_pruned"}
+        names = {"truth": "class", "before": "class_full", "now": "class_pruned"}
         pictures = [
-            {"url": url, **{name: row[column] for name, column in names.items()}}
+            {"url": url, "image": row["image"], **{name: _class(domain, row[key]) for name, key in names.items()}}
             for url, row in zip(urls, some, strict=True)
         ]
         half = -(-len(pictures) // 2)
@@ -85,6 +86,15 @@ def picture_frame(view: View, rows: Rows) -> Row:
             Strip(kind=kind, count=count, pictures=side, total=len(own)) for kind, count, side in sides if side
         ]
     return {"pictures": picture_rows(strips)}
+
+
+def _name(study: Study, dot: Dot) -> str:
+    return "" if dot.label is None else study.domain(dot.domain).class_label(dot.label)
+
+
+def _class(domain: Domain, index: int | None) -> int | str | None:
+    """The name of a class where the domain has names, otherwise its index."""
+    return domain.class_label(index) if domain.class_names and index is not None else index
 
 
 def layer_control(study: Study, layer: str) -> Row:

@@ -16,7 +16,7 @@ from ...charts.pixels.heat import png
 from ...charts.pixels.overlays import pair
 from ...charts.sensitivity.card import LEFT, LINE, PAIRS, SIDE, STEP, TOP
 from ...charts.theme import marked, point_of, points_text, role_label, shortened, with_minus
-from ...core import Domain, FilterGroup, Mask, Scores, tidy
+from ...core import FilterGroup, Mask, Scores, tidy
 from ...diagnostics._attributions import Attributions
 from ...diagnostics._removal import Case
 from ...diagnostics.drop import EXTRA, drop_rows
@@ -51,7 +51,8 @@ def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str
         name = shortened(domain.name, most=24) + role_label(domain.role)
         words.append(_text(f"{name}: images to which it contributes most, up or down; {where}", x=LEFT, y=top + 8))
         for k, (image, heat, value) in enumerate(zip(batches[side].images, maps[side], values, strict=True)):
-            x, text = LEFT + k * STEP, with_minus(f"true {int(labels[k])}: {value:+.3g}")
+            name = shortened(domain.class_label(int(labels[k])), most=14)
+            x, text = LEFT + k * STEP, with_minus(f"true {name}: {value:+.3g}")
             two = pair(image, heat, most=most, x=x, y=top + 18, size=SIDE, text=text)
             pictures += [{**picture, "side": SIDE} for picture in two]
             words.append(_text(text, x=x, y=top + SIDE + 29, style="small"))
@@ -69,14 +70,6 @@ def mean_map_rows(maps: Sequence[NDArray[np.float64]]) -> dict[str, Rows]:
         size = " x ".join(map(str, values.shape))
         words += [_text("mean map", x=0, y=top + 8), _text(size, x=0, y=top + SIDE + 29, style="small")]
     return {"pictures": pictures, "words": words}
-
-
-def mean_map_of(study: Study, domain: Domain, *, split: str, layer: str, filter: int) -> NDArray[np.float64]:
-    """Return a filter's map (H, W) behind the activation, averaged over the images of a split, as `dss` compares it."""
-    values = study.statistics(domain.name, needs=["activation_map"], split=split).activation_map[layer][filter]
-    side = round(values.numel() ** 0.5)
-    shape = values.shape if values.ndim == 2 else (side, side) if side**2 == values.numel() else (1, values.numel())
-    return values.reshape(tuple(shape)).double().cpu().numpy()
 
 
 def histogram_rows(

@@ -64,7 +64,8 @@ class FlipsPanel(Panel):
             _name(case): [_strip(case, kind, flags=flags, shown=shown) for kind, flags in kinds.items()]
             for case, kinds in zip(cases, flips, strict=True)
         }
-        text = f"Under each image: predicted before → predicted now, and its true class. {CAPTION}"
+        truth = "" if any(case.domain.class_names for case in cases) else ", and its true class"
+        text = f"Under each image: predicted before → predicted now{truth}. {CAPTION}"
         return {"flips": picture_rows(strips), "text": text, "pages": {"at": page, "of": pages}}
 
 
@@ -103,6 +104,12 @@ def _strip(case: Case, kind: str, *, flags: Tensor, shown: slice) -> Strip:
     return Strip(kind=KINDS[kind], count=text, pictures=_pictures(case, places[shown]), total=count)
 
 
+def _classes(case: Case, indices: Tensor) -> list[int] | list[str]:
+    """Names of classes where the domain has some, otherwise their indices."""
+    domain = case.domain
+    return [domain.class_label(index) for index in indices.tolist()] if domain.class_names else indices.tolist()
+
+
 def _pictures(case: Case, places: Tensor) -> Rows:
     if not len(places):
         return []
@@ -110,8 +117,8 @@ def _pictures(case: Case, places: Tensor) -> Rows:
     columns = {
         "url": thumbnails(case.domain, index),
         "image": index.tolist(),
-        "truth": [None] * len(places) if before.labels is None else before.labels[places].tolist(),
-        "before": before.predicted[places].tolist(),
-        "now": case.predicted[places].tolist(),
+        "truth": [None] * len(places) if before.labels is None else _classes(case, before.labels[places]),
+        "before": _classes(case, before.predicted[places]),
+        "now": _classes(case, case.predicted[places]),
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,232 @@
+"""Decoded images of a data set, kept in memory or in a file, so that none is decoded twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import weakref
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+import numpy as np
+import platformdirs
+import torch
+from torch import Tensor
+
+from .errors import DgpruneError, note
+from .locks import Lock
+from .machine import memory
+
+SHARE = 0.25
+"""Share of the available memory that all kept images of this process may take together."""
+DISK = 8 * 2**30
+"""Bytes that all files of kept images may take together; and never more than half of the free disk space."""
+_CHUNK = 32 * 2**20
+_ADVICE = "Lower size=, or set DGPRUNE_CACHE to a folder on a larger disk."
+
+_lock = Lock()
+_reserved = 0
+
+
+class KeptImages:
+    """Decoded images of one data set by their position, all of one shape and type.
+
+    They stay in memory where all images of the data set fit into `SHARE` of it; otherwise in a file of the cache
+    folder (see `cache_folder`), which later processes use too if the data set has a `content`; otherwise as many as fit
+    stay in memory, and a note says so. Two processes may fill one file: both write the same pixels, each image is
+    followed by a check sum, and an image whose check sum differs counts as not kept.
+
+    Args:
+        shape: (N, C, H, W).
+        dtype: uint8 or float32.
+        content: returns a name of the pixels, equal only for equal pixels; None where the data set offers none. Called
+            only where a file is needed.
+        what: the first words of a note, such as "domain 'mine'".
+    """
+
+    def __init__(self, shape: torch.Size, dtype: torch.dtype, *, content: Callable[[], str] | None, what: str) -> None:
+        self.dtype, self._image, self._what = dtype, shape[1:], what
+        self._bytes = self._image.numel() * dtype.itemsize
+        self._slots = torch.full((shape[0],), -1, dtype=torch.int64)  # position -> place in the chunks
+        self._chunks: list[Tensor] = []
+        self._size = min(shape[0], max(1, _CHUNK // self._bytes))  # images of a chunk
+        self._used, self._full, self._file = 0, False, None
+        if not _fits(shape[0] * self._bytes):
+            self._open(shape, content)
+
+    def missing(self, rows: Tensor) -> list[int]:
+        """Return the positions among `rows` whose images are not kept, each once."""
+        absent = rows[self._slots[rows] < 0].unique()
+        if self._file is not None:
+            for position in absent[torch.from_numpy(self._sums[absent.numpy()] != 0)].tolist():
+                if int(self._sums[position]) == _sum(self._chunks[0][position]):
+                    self._slots[position] = position  # another process has decoded it
+            absent = absent[self._slots[absent] < 0]
+        return absent.tolist()
+
+    def keep(self, position: int, pixels: Tensor) -> bool:
+        """Keep an image; return whether there was room for it."""
+        if self._file is not None:
+            return self._write(position, pixels)
+        if not self._full and self._used == len(self._chunks) * self._size:
+            self._grow()
+        if self._full:
+            return False
+        self._chunks[-1][self._used % self._size] = pixels
+        self._slots[position] = self._used
+        self._used += 1
+        return True
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the images at these positions (B, C, H, W); all of them must be kept."""
+        slots = self._slots[rows]
+        if len(self._chunks) == 1:
+            return self._chunks[0][slots]
+        images = torch.empty((len(rows), *self._image), dtype=self.dtype)
+        for number in (slots // self._size).unique().tolist():
+            here = slots // self._size == number
+            images[here] = self._chunks[number][slots[here] % self._size]
+        return images
+
+    def _grow(self) -> None:
+        """Add a chunk of memory, or note that there is no room for one."""
+        size = self._size * self._bytes
+        if not _fits(size, reserve=True):
+            self._full = True
+            note(
+                f"{self._what}: {self._used:,} of {len(self._slots):,} decoded images are kept, which is all that fits "
+                f"into {100 * SHARE:.0f} % of the available memory; the others are decoded each time. {_ADVICE}"
+            )
+            return
+        weakref.finalize(self, _release, size)
+        self._chunks.append(torch.empty((self._size, *self._image), dtype=self.dtype))
+
+    def _open(self, shape: torch.Size, content: Callable[[], str] | None) -> None:
+        """Keep the images in a file, if one can be made."""
+        folder, pixels = cache_folder(), shape[0] * self._bytes
+        if folder is None:
+            return
+        padded = -(-pixels // 8) * 8  # the check sums follow, 8 bytes each
+        try:
+            name = None if content is None else f"{content()} {tuple(shape)} {self.dtype}"
+            file = _file(folder / "images", padded + 8 * shape[0], name=name)
+            weakref.finalize(self, file.close)
+            numbers = np.uint8 if self.dtype == torch.uint8 else np.float32
+            mapped = np.memmap(file, dtype=numbers, mode="r+", shape=tuple(shape))
+            self._sums = np.asarray(np.memmap(file, dtype=np.int64, mode="r+", offset=padded, shape=(shape[0],)))
+        except (OSError, ValueError) as error:  # a full disk, a folder that cannot be written, a limit on memory
+            why = str(error).rstrip(".")
+            note(f"{self._what}: decoded images cannot be kept in {folder} ({why}). {_ADVICE}")
+            return
+        self._file, self._padded = file, padded
+        self._chunks, self._size = [torch.from_numpy(np.asarray(mapped))], shape[0]
+        note(
+            f"{self._what}: {shape[0]:,} decoded images take {pixels / 1e9:.2g} GB, more than {100 * SHARE:.0f} % of "
+            f"the available memory; they are kept in {folder}. DGPRUNE_CACHE names another folder, or is 'off'."
+        )
+
+    def _write(self, position: int, pixels: Tensor) -> bool:
+        """Write an image, then its check sum, into the file."""
+        data = pixels.to(self.dtype).contiguous()
+        try:
+            for offset, part in (
+                (position * self._bytes, data.numpy().tobytes()),
+                (self._padded + 8 * position, np.int64(_sum(data)).tobytes()),
+            ):
+                _write_at(self._file, part, offset)
+        except OSError as error:  # the disk is full
+            if not self._full:
+                self._full = True
+                note(f"{self._what}: further decoded images cannot be kept ({error.strerror}). {_ADVICE}")
+            return False
+        self._slots[position] = position
+        return True
+
+
+def cache_folder() -> Path | None:
+    """Return the folder for cached files: DGPRUNE_CACHE, or the user's cache folder; None if the variable is "off"."""
+    wish = os.environ.get("DGPRUNE_CACHE", "").strip()
+    if wish.lower() == "off":
+        return None
+    return Path(wish).expanduser() if wish else Path(platformdirs.user_cache_dir("dgprune-lab"))
+
+
+def _fits(size: int, *, reserve: bool = False) -> bool:
+    """Whether so many bytes more may be kept in memory; with `reserve` they count as kept from now on."""
+    global _reserved
+    with _lock:
+        fits = _reserved + size <= SHARE * (memory().available + _reserved)
+        if fits and reserve:
+            _reserved += size
+        return fits
+
+
+def _release(size: int) -> None:
+    global _reserved
+    with _lock:
+        _reserved -= size
+
+
+def _file(folder: Path, size: int, *, name: str | None) -> BinaryIO:
+    """Open a file of `size` bytes, zeros where nothing was written: shared under a hash of `name`, or without a name.
+
+    Raises:
+        DgpruneError, OSError: no room, or the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{hashlib.blake2b((name or '').encode(), digest_size=16).hexdigest()}.pixels"
+    if name is not None and path.is_file() and path.stat().st_size == size:
+        os.utime(path)  # the files used last are removed last
+        return path.open("r+b", buffering=0)
+    _make_room(folder, size)
+    if name is None:
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - open as long as the images are kept
+        file.truncate(size)
+        return file  # type: ignore[return-value]
+    new = path.with_name(f"{uuid4().hex}.pixels")
+    with new.open("xb") as file:
+        file.truncate(size)
+    os.replace(new, path)
+    return path.open("r+b", buffering=0)
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Remove the files used longest ago until a new one fits.
+
+    Raises:
+        DgpruneError: it does not fit even then.
+    """
+    files = sorted(((path.stat().st_mtime, path) for path in folder.glob("*.pixels")), reverse=True)
+    sizes = [(_on_disk(path), path) for _, path in files]
+    limit = min(DISK, shutil.disk_usage(folder).free // 2 + sum(taken for taken, _ in sizes))
+    if size > limit:
+        raise DgpruneError(f"{size / 1e9:.2g} GB are needed, {limit / 1e9:.2g} GB may be used.")
+    while sizes and size + sum(taken for taken, _ in sizes) > limit:
+        sizes.pop()[1].unlink(missing_ok=True)
+
+
+def _on_disk(path: Path) -> int:
+    status = path.stat()
+    return getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
+
+
+def _write_at(file: BinaryIO | None, data: bytes, offset: int) -> None:
+    """Write all bytes at a place of a file; with `pwrite`, processes that share the file do not disturb each other."""
+    assert file is not None
+    if not hasattr(os, "pwrite"):
+        file.seek(offset)
+        file.write(data)
+        return
+    while data:
+        written = os.pwrite(file.fileno(), data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _sum(pixels: Tensor) -> int:
+    """The check sum of an image, above 0: 0 marks an image that is not there."""
+    return zlib.crc32(pixels.numpy().data) + 1
