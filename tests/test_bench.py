@@ -156,4 +156,4 @@ def test_long_names_and_no_peer_fit_the_table() -> None:
 
 
 def test_every_part_is_listed() -> None:
-    assert {"mask", "tick", "sweep", "statistics", "fpgm", "import", "browser", "prunability", "panels"} == set(PARTS)
+    assert {"mask", "tick", "sweep", "statistics", "fpgm", "import", "browser", "prunability", "panels", "folder"} == set(PARTS)

@@ -10,6 +10,7 @@ import torch
 
 from ...core import check_writable_file, threads, unknown
 from .browser import browser_rows
+from .folder import folder_rows
 from .imports import import_rows
 from .panels import panel_rows
 from .passes import pass_rows
@@ -30,6 +31,7 @@ PARTS: Mapping[str, Part] = {
     "statistics": pass_rows,
     "prunability": prunability_rows,
     "panels": panel_rows,
+    "folder": folder_rows,
     "import": import_rows,
     "browser": browser_rows,
 }

@@ -1,0 +1,64 @@
+"""A pass over a folder of JPEG files: the first one decodes them, later ones take what was kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import Compose, PILToTensor, Resize
+
+from ...core import Domain
+from ...data import from_folder
+from .timing import Row, race, require_same, seconds
+
+_SIZE = 100
+
+
+def folder_rows(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Time the first and a later pass over the images of a folder against torchvision, which decodes each time."""
+    if device.type != "cpu":
+        return
+    count, side, repeats = (12, 32, 1) if quick else (400, 224, 5)
+    with tempfile.TemporaryDirectory() as root:
+        _write(Path(root) / "noise", count=count, side=side)
+
+        def fresh() -> Domain:
+            return from_folder(root, size=side, splits={"report": 1.0})["noise"]
+
+        kept, transform = fresh(), Compose([Resize((side, side)), PILToTensor()])
+        peer = DataLoader(ImageFolder(str(Path(root) / "noise"), transform=transform), batch_size=_SIZE)
+
+        def decoded() -> Tensor:
+            return torch.cat([images.to(torch.float32).div_(255) for images, _ in peer])
+
+        require_same(torch.equal(_pass(kept), decoded()), "pixels")
+        sides = {"first": lambda: _pass(fresh()), "later": lambda: _pass(kept), "peer": decoded}
+        times = race(
+            {name: lambda side=side: 1e3 * seconds(side, device) for name, side in sides.items()}, repeats=repeats
+        )
+    shared = {"peer": times["peer"], "unit": "ms", "repeats": repeats}
+    note = f"peer: torchvision's ImageFolder, decoded each time; {count} JPEG files, {side} px"
+    yield Row(name="folder: first pass, with from_folder", ours=times["first"], note=note, **shared)
+    yield Row(name="folder: a later pass", ours=times["later"], aim=">= 10", note=note, **shared)
+
+
+def _pass(domain: Domain) -> Tensor:
+    """All images in the order of their files."""
+    return torch.cat([domain.take(rows).images for rows in torch.arange(len(domain)).split(_SIZE)])
+
+
+def _write(folder: Path, *, count: int, side: int) -> None:
+    """Write JPEG files of blurred noise, somewhat larger than `side`, in two class folders."""
+    draw = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / f"class {number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = draw.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((side + side // 3, side + 8), Image.Resampling.BICUBIC).save(path, quality=90)
