@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any, cast
 
@@ -10,16 +11,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from material import norm_net, randomise
+from material import domain as random_domain
+from material import fingerprint, norm_net, randomise
 
 import dgprune_lab as dg
 from dgprune_lab.core.exposure import exposure_of, scorer_exposure
-from dgprune_lab.core.provenance import CHOOSING, MORE, STAGES, Provenance, Reads, declared, merged
+from dgprune_lab.core.provenance import CHOOSING, MORE, STAGES, Provenance, Reads, declared, merged, set_provenance
 
 ROLES = {"a": "source", "b": "source", "t": "target", "u": "target"}
 LEVELS = ("none", "unknown", "images", "labels")
 KEYS = [f"{name}/{split}" for name in ("a", "t", "by/night") for split in ("train", "score", "report")]
-readings = st.none() | st.dictionaries(st.sampled_from([*KEYS, MORE]), st.sampled_from(LEVELS))
+readings = st.none() | st.dictionaries(st.sampled_from([*KEYS, "t/*", MORE]), st.sampled_from(LEVELS))
 provenances = st.builds(Provenance, training=readings, scorer=readings, finetuning=readings, selection=readings)
 
 
@@ -36,7 +38,8 @@ def test_merging_has_no_order_and_forgets_nothing(one: Any, two: Any, three: Any
     assert merged(whole, one) == merged(whole, whole) == whole == merged(whole, {})
     for part in KEYS:
         assert level(whole, part) >= max(level(one, part), level(two, part))
-        known = [LEVELS.index((reads or {}).get(part, "none")) for reads in (one, two)]
+        every = f"{part.rpartition('/')[0]}/*"
+        known = [LEVELS.index((reads or {}).get(key, "none")) for reads in (one, two) for key in (part, every)]
         assert level(whole, part) == max(*known, level(whole, "elsewhere/score")), "and invents nothing"
 
 
@@ -75,6 +78,10 @@ def test_what_a_stage_has_read() -> None:
         and provenance.seen_anywhere("scorer", "by") == "none"
     )
     assert provenance.seen_anywhere("finetuning", "t") == "unknown"
+    whole = Provenance(training={"t/*": "images", "t/train": "labels", MORE: "unknown"})
+    assert [whole.seen("training", "t", split) for split in ("train", "report")] == ["labels", "images"]
+    assert [whole.seen("training", name, "train") for name in ("a", "t/*")] == ["unknown", "unknown"]
+    assert whole.seen_anywhere("training", "t") == "labels"
     with_roles = provenance.columns("t", "report", roles=ROLES)
     assert list(with_roles) == [f"seen_by_{stage}" for stage in STAGES] + ["target_aware"]
     assert "target_aware" not in provenance.columns("t", "report")
@@ -258,3 +265,55 @@ def test_a_provenance_cannot_be_changed_by_whoever_reads_it() -> None:
     assert provenance.seen("scorer", "t", "score") == "labels" and provenance == Provenance(
         training={}, scorer={"t/score": "labels"}
     )
+
+
+NET = randomise(norm_net(), dtype=torch.float32)
+DOMAINS = {"sources": [random_domain("a"), random_domain("b", seed=1)], "targets": [random_domain("t", seed=2)]}
+
+
+@pytest.mark.parametrize(
+    ("declared_as", "seen"),
+    [
+        (["a"], {"a/report": "labels", "a/train": "labels", "b/report": "none", "t/report": "none"}),
+        ("a", {"a/report": "labels", "b/train": "none"}),
+        ({"a": ["train"], "b": "score"}, {"a/train": "labels", "a/report": "none", "b/score": "labels"}),
+        ({"a": {"train": "labels", "score": "images"}}, {"a/train": "labels", "a/score": "images", "a/report": "none"}),
+        (["imagenet"], {"a/train": "none", "t/report": "none", "imagenet/any": "labels"}),
+        ([], {"a/train": "none", "t/report": "none"}),
+    ],
+)
+def test_a_study_declares_what_training_has_read(declared_as: Any, seen: dict[str, str]) -> None:
+    before = fingerprint(NET)
+    study = dg.Study(NET, **DOMAINS, trained_on=declared_as)  # type: ignore[arg-type]
+    for key, use in seen.items():
+        assert study.provenance.seen("training", *key.split("/")) == use  # type: ignore[arg-type]
+    assert fingerprint(NET) == before and dg.provenance_of(NET) == Provenance(), "the network given is as it was"
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    for provenance in (dg.provenance_of(dg.prune(study.model, mask)), study.on("cpu").provenance):
+        assert provenance.training == study.provenance.training, "and what is made of it knows"
+    rows = dg.measure(study.model, study.domains, latency=False).set_index(["domain", "metric"])
+    assert rows.seen_by_training["a", "accuracy"] == study.provenance.seen("training", "a", "report")
+    assert "unknown" not in set(rows.seen_by_training.dropna())
+
+
+def test_a_declaration_adds_to_what_a_network_records() -> None:
+    recorded = copy.copy(NET)
+    set_provenance(
+        recorded, Provenance(training={"a/train": "labels", MORE: "unknown"}, selection={"b/score": "labels"})
+    )
+    study = dg.Study(recorded, **DOMAINS, trained_on={"b": ["train"]}, normalise=(0.5, 0.5))  # type: ignore[arg-type]
+    assert study.provenance.training == {"a/train": "labels", "b/train": "labels"}
+    assert study.provenance.selection == {"b/score": "labels"}
+    assert dg.provenance_of(recorded).training == {"a/train": "labels", MORE: "unknown"}
+
+
+def test_surprising_declarations_are_said() -> None:
+    with pytest.raises(dg.DgpruneError, match=r"unknown split of 'a' in trained_on 'trian'.*Did you mean 'train'"):
+        dg.Study(NET, **DOMAINS, trained_on={"a": ["trian"]})  # type: ignore[arg-type]
+    with pytest.warns(dg.DgpruneNote, match=r"training has read the target 't'"):
+        dg.Study(NET, **DOMAINS, trained_on=["a", "t"])  # type: ignore[arg-type]
+    named = [random_domain("sketch"), random_domain("photo", seed=1)]
+    with pytest.warns(dg.DgpruneNote, match=r"'sketsh' is no domain of this study.*'sketch' is one"):
+        dg.Study(NET, sources=named, trained_on=["sketsh", "photo"])
+    with pytest.raises(dg.DgpruneError, match=r"trained_on must be"):
+        dg.Study(NET, **DOMAINS, trained_on={"a": {"train": "all"}})  # type: ignore[arg-type]

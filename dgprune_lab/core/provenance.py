@@ -24,7 +24,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 CHOOSING: tuple[Stage, ...] = ("scorer", "finetuning", "selection")
 """The stages that make a number target-aware; what training has read has a separate column."""
 MORE = "*"
-"""Key in place of a split: further, unknown data were read."""
+"""Key in place of a split: further, unknown data were read. After a domain's name ("mnist/*"): each of its splits."""
 _LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
 _ADDS = ("images", "labels")  # labels of other images are worth naming beside the reported images; nothing else is
 _WHO = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
@@ -58,7 +58,8 @@ class Provenance:
     def seen(self, stage: Stage, domain: str, split: str) -> Seen:
         """Return what this stage has read of a split of a domain."""
         entries = self._entries(stage)
-        return entries.get(f"{domain}/{split}", entries.get(MORE, "none"))
+        known = [entries[key] for key in (f"{domain}/{split}", f"{domain}/{MORE}") if key in entries]
+        return _most(known) if known else entries.get(MORE, "none")
 
     def seen_anywhere(self, stage: Stage, domain: str) -> Seen:
         """Return the most that this stage has read of any split of a domain."""

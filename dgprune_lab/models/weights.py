@@ -94,6 +94,9 @@ def load_weights(
     if told:
         note(f"load_weights: {name}: {'; '.join(told)}.")
     set_provenance(network, Provenance())
+    if (builder := getattr(network, "dgprune_builder", None)) is not None:  # its seed is not that of the training
+        options = {name: value for name, value in builder[1].items() if name != "seed"}
+        network.dgprune_builder = (builder[0], options)  # type: ignore[assignment]
     return network.eval()
 
 

@@ -1,0 +1,66 @@
+"""What the training of a network from elsewhere has read, as its user declares it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from torch import nn
+
+from ..core import MORE, Domain, Provenance, Seen, merged, note, provenance_of, set_provenance, unknown
+
+TrainedOn = Sequence[str] | Mapping[str, Sequence[str] | Mapping[str, Literal["images", "labels"]]]
+"""Names of domains, or domain -> splits, or domain -> split -> "images" or "labels"."""
+
+
+def with_training(model: nn.Module, trained_on: TrainedOn, domains: Sequence[Domain]) -> nn.Module:
+    """Return the network as another object with the same layers, whose provenance holds the declared training.
+
+    What a network already records of its training stays: a declaration adds to it.
+
+    Raises:
+        DgpruneError: a split that a domain of the study does not have.
+    """
+    reads = declared_reads(trained_on, domains)
+    provenance = provenance_of(model)
+    known = {key: use for key, use in (provenance.training or {}).items() if key != MORE}
+    twin = copy.copy(model)
+    set_provenance(twin, replace(provenance, training=merged(known, reads)))
+    _note_surprises(provenance_of(twin), {key.rpartition("/")[0] for key in reads}, domains)
+    return twin
+
+
+def declared_reads(trained_on: TrainedOn, domains: Sequence[Domain]) -> dict[str, Seen]:
+    """Return the declaration as reads: "domain/split" -> what was read of it; the split "*" stands for every split.
+
+    >>> declared_reads(["photo"], [])
+    {'photo/*': 'labels'}
+    >>> declared_reads({"photo": ["train"], "sketch": {"train": "images"}}, [])
+    {'photo/train': 'labels', 'sketch/train': 'images'}
+    """
+    named = {domain.name: domain for domain in domains}
+    listed = trained_on if isinstance(trained_on, Mapping) else dict.fromkeys(trained_on, (MORE,))
+    reads: dict[str, Seen] = {}
+    for name, splits in listed.items():
+        for split in splits:
+            if name in named and split not in (MORE, *named[name].splits):
+                raise unknown(f"split of {name!r} in trained_on", split, named[name].splits)
+            reads[f"{name}/{split}"] = splits[split] if isinstance(splits, Mapping) else "labels"
+    return reads
+
+
+def _note_surprises(provenance: Provenance, declared: set[str], domains: Sequence[Domain]) -> None:
+    """Say which target was trained on, and which declared name may be a slip of the pen."""
+    for domain in domains:
+        if domain.role == "target" and provenance.seen_anywhere("training", domain.name) in ("images", "labels"):
+            note(
+                f"trained_on: training has read the target {domain.name!r}, so what the network does there says "
+                "nothing about generalisation; the column seen_by_training names what was read."
+            )
+    missing = [domain.name for domain in domains if domain.name not in declared]
+    for name in sorted(declared - {domain.name for domain in domains}):
+        if near := difflib.get_close_matches(name, missing, n=1, cutoff=0.75):
+            note(f"trained_on: {name!r} is no domain of this study and is taken as data elsewhere; {near[0]!r} is one.")
