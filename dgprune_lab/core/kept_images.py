@@ -83,14 +83,23 @@ class KeptImages:
         return True
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """Return the images at these positions (B, C, H, W); all of them must be kept."""
+        """Return the images at these positions (B, C, H, W); all of them must be kept.
+
+        Bytes that lie one after the other, as after a first pass in the same order, are not copied: never write to
+        them.
+        """
         slots = self._slots[rows]
-        if len(self._chunks) == 1:
-            return self._chunks[0][slots]
+        numbers = slots // self._size
+        first = int(slots[0]) if len(slots) else 0
+        if len(slots) and (numbers == numbers[0]).all():
+            chunk, start = self._chunks[int(numbers[0])], first % self._size
+            if self.dtype == torch.uint8 and torch.equal(slots, torch.arange(first, first + len(slots))):
+                return chunk[start : start + len(slots)]
+            return chunk.index_select(0, slots % self._size)
         images = torch.empty((len(rows), *self._image), dtype=self.dtype)
-        for number in (slots // self._size).unique().tolist():
-            here = slots // self._size == number
-            images[here] = self._chunks[number][slots[here] % self._size]
+        for number in numbers.unique().tolist():
+            here = numbers == number
+            images[here] = self._chunks[number].index_select(0, slots[here] % self._size)
         return images
 
     def _grow(self) -> None:
