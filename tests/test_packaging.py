@@ -63,9 +63,9 @@ def test_the_wheel_carries_every_module(contents: set[str]) -> None:
 def test_the_wheel_carries_notebooks_scripts_and_checkpoints(contents: set[str]) -> None:
     wanted = {*MADE_HERE.values(), "dgprune_lab/notebooks/results/zoo.md"}
     wanted |= {f"dgprune_lab/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
-    for folder, endings in (("widgets/page/static", {".js", ".css"}), ("models/shipped", {".safetensors", ".json"})):
-        found = (ROOT / "dgprune_lab" / folder).iterdir()
-        wanted |= {path.relative_to(ROOT).as_posix() for path in found if path.suffix in endings}
+    data = {"widgets/page/static": "*.*s", "models/shipped": "*.*", "data/fashion_mnist": "*"}
+    for folder, pattern in data.items():
+        wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "dgprune_lab" / folder).glob(pattern)}
     assert wanted - contents == set()
 
 
@@ -94,7 +94,8 @@ def test_an_installed_wheel_copies_its_notebooks_outside_the_repository(wheel: P
 def test_the_list_of_packages_is_the_folders() -> None:
     listed = set(CONFIGURATION["tool"]["setuptools"]["packages"])
     code = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in (ROOT / "dgprune_lab").rglob("*.py")}
-    data = {"dgprune_lab.models.shipped", "dgprune_lab.notebooks", "dgprune_lab.widgets.page.static"}
+    data = {f"dgprune_lab.{name}" for name in ("data.fashion_mnist", "models.shipped", "notebooks")}
+    data.add("dgprune_lab.widgets.page.static")
     assert listed == code | data, "name every package in pyproject.toml under [tool.setuptools]"
     for name in code:
         assert (ROOT / name.replace(".", "/") / "__init__.py").exists(), f"{name} lacks __init__.py"

@@ -10,19 +10,23 @@ from .augment import AUGMENTATIONS
 from .digits import mnist, mnist_m, uci_digits
 from .external import available
 from .folders import from_folder
+from .garments import fashion, fashion_colour, fashion_photo
 from .halves import halves
 from .shifts import SHIFTS, blur, colour, contrast, invert, noise, pixelate, rotate
 
-BUILTIN: dict[str, Callable[[], Domain]] = {"mnist": mnist, "mnist_m": mnist_m, "uci_digits": uci_digits}
+BUILTIN: dict[str, Callable[[], Domain]] = {
+    domain.__name__: domain for domain in (mnist, mnist_m, uci_digits, fashion, fashion_colour, fashion_photo)
+}
 """Domains that need nothing but the installed packages."""
 
 __all__ = ["AUGMENTATIONS", "BUILTIN", "SHIFTS", "available", "from_folder", "halves", "load"]
 __all__ += ["blur", "colour", "contrast", "invert", "mnist", "mnist_m", "noise", "pixelate", "rotate", "uci_digits"]
+__all__ += ["fashion", "fashion_colour", "fashion_photo"]
 
 
 @public
 def load(name: str) -> Domain:
-    """Load a domain by its name: a built-in one (mnist, mnist_m, uci_digits) or one in the folder DGPRUNE_DATA names.
+    """Load a domain by its name: one of `BUILTIN` or one in the folder that the variable DGPRUNE_DATA names.
 
     Raises:
         DgpruneError: an unknown name; a data set that is not there (the message says how to get it).

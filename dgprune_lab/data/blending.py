@@ -70,23 +70,32 @@ def blend(digits: Bytes, photographs: Sequence[Bytes], *, seed: int) -> Bytes:
     """
     if digits.ndim != 3 or digits.shape[1:] != (28, 28) or digits.dtype != np.uint8:
         raise DgpruneError(f"blend needs uint8 digits of (N, 28, 28); got {digits.dtype} {digits.shape}.")
+    return _difference(digits, random_patches(photographs, count=len(digits), size=SIZE, seed=seed))
+
+
+def random_patches(photographs: Sequence[Bytes], *, count: int, size: int, seed: int) -> Bytes:
+    """Cut `count` patches (count, size, size, 3) out of photographs, each photograph and position drawn uniformly.
+
+    Raises:
+        DgpruneError: no photograph, an array of another shape or type, a photograph that is too small.
+    """
     if not photographs:
-        raise DgpruneError("blend needs at least one photograph; got none.")
+        raise DgpruneError("photographs must hold at least one photograph; got none.")
     for number, photograph in enumerate(photographs):
         shape = photograph.shape
-        if len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < SIZE or photograph.dtype != np.uint8:
+        if len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < size or photograph.dtype != np.uint8:
             raise DgpruneError(
-                f"blend needs uint8 colour photographs of (H, W, 3), at least {SIZE} x {SIZE}; "
+                f"photographs must be uint8 colour photographs of (H, W, 3), at least {size} x {size}; "
                 f"photograph {number} is {photograph.dtype} {shape}."
             )
-    draws = torch.rand(len(digits), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
-    patches = np.empty((len(digits), SIZE, SIZE, 3), np.uint8)
+    draws = torch.rand(count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
+    patches = np.empty((count, size, size, 3), np.uint8)
     for row, (which, down, across) in enumerate(draws):
         photograph = photographs[int(which * len(photographs))]
-        top = int(down * (photograph.shape[0] - SIZE + 1))
-        left = int(across * (photograph.shape[1] - SIZE + 1))
-        patches[row] = photograph[top : top + SIZE, left : left + SIZE]
-    return _difference(digits, patches)
+        top = int(down * (photograph.shape[0] - size + 1))
+        left = int(across * (photograph.shape[1] - size + 1))
+        patches[row] = photograph[top : top + size, left : left + size]
+    return patches
 
 
 def _difference(digits: Bytes, patches: Bytes) -> Bytes:
@@ -99,4 +108,9 @@ def _difference(digits: Bytes, patches: Bytes) -> Bytes:
 def centre_crop(images: Bytes) -> Bytes:
     """Crop the recipe's padding off MNIST-M images and put the channels first: (N, 32, 32, 3) to (N, 3, 28, 28)."""
     edge = (SIZE - 28) // 2
-    return np.ascontiguousarray(images[:, edge:-edge, edge:-edge].transpose(0, 3, 1, 2))
+    return channels_first(images[:, edge:-edge, edge:-edge])
+
+
+def channels_first(images: Bytes) -> Bytes:
+    """Return images (N, H, W, C) as (N, C, H, W)."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import DgpruneError, Domain, cut, cut_counts, public, unknown
 from . import formats
-from .blending import Bytes, centre_crop
+from .blending import Bytes, centre_crop, channels_first
 from .digits import enlarged
 
 VARIABLE = "DGPRUNE_DATA"
@@ -101,7 +101,7 @@ def _blended(stored: Bytes) -> Tensor:
 
 def _colour(stored: Bytes) -> Tensor:
     """Put the channels first: (N, 32, 32, 3) to (N, 3, 32, 32)."""
-    return torch.from_numpy(np.ascontiguousarray(stored.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(channels_first(stored))
 
 
 _MNIST_M = "the published MNIST-M (Ganin & Lempitsky 2015), "
