@@ -445,6 +445,23 @@ class Reshaped(Written):
         return F.max_pool2d(torch.fft.fft2(x).real, 2)
 
 
+class FoundOnce(Written):
+    """The second layer runs twice, and only the map of its first call can be followed back to an activation."""
+
+    def pool(self, x: Tensor) -> Tensor:
+        return torch.fft.fft2(x).real
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm_a(self.a(x)))
+        x = self.b(x) + self.b(self.pool(x))
+        return self.head(torch.relu(self.norm_b(x)).mean((2, 3)))
+
+
+def test_a_map_that_is_found_for_one_of_two_calls_does_not_stand_for_both() -> None:
+    statistics, _ = gathered(randomise(FoundOnce(), seed=4, dtype=torch.float32), "activation_map", "mean_map")
+    assert torch.equal(statistics.activation_map["a"], statistics.mean_map["a"])
+
+
 def test_where_it_cannot_be_found_the_consumer_input_is_read_and_a_note_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -18,6 +18,7 @@ import dgprune_lab as dg
 from dgprune_lab.core import drain
 from dgprune_lab.diagnostics._features import features_steps
 from dgprune_lab.measurement import at_chance
+from dgprune_lab.measurement.recalibrate import calibration_batches
 from dgprune_lab.study import batchnorm_cell
 from dgprune_lab.widgets.explorer.frames import measure_frame
 
@@ -169,6 +170,40 @@ def test_sources_without_a_train_split_are_told_of_the_setting() -> None:
     with pytest.raises(dg.DgpruneError, match=r"train split.*batchnorm='as_is'"):
         dg.sweep(bare, scorers=["l1"], ratios=[0.5])
     assert len(dg.sweep(bare, scorers=["l1"], ratios=[0.5], batchnorm="as_is"))
+
+
+def flat_source(name: str, value: float, *, count: int = 300) -> dg.Domain:
+    return dg.Domain.from_arrays(name, images=torch.full((count, 3, 2, 2), value), splits={"train": range(count)})
+
+
+@pytest.mark.parametrize(
+    ("images", "sizes"),
+    [(2, [2]), (374, [374]), (376, [189, 187]), (500, [251, 249]), (620, [311, 309]), (630, [210] * 3)],
+)
+def test_calibration_is_shared_equally_in_batches_of_about_250(images: int, sizes: list[int]) -> None:
+    batches = calibration_batches([flat_source(name, 0.0) for name in "abc"], images)
+    assert [sum(len(rows) for _, rows in batch) for batch in batches] == sizes
+    shares = [sum(len(rows) for batch in batches for domain, rows in batch if domain.name == name) for name in "abc"]
+    assert shares == [images // 3 + (k < images % 3) for k in range(3)], "500 images: 167, 167, 166"
+
+
+def test_statistics_are_the_plain_average_over_the_batches_whatever_they_were_before() -> None:
+    norm = nn.BatchNorm2d(3)
+    model = nn.Sequential(norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).eval()
+    norm.num_batches_tracked.fill_(1000)  # type: ignore[union-attr]
+    norm.running_mean.fill_(7.0)  # type: ignore[union-attr]
+    again: Any = dg.recalibrate(model, [flat_source("a", 0.0), flat_source("b", 0.0), flat_source("c", 1.0)])
+    wanted = (83 / 251 + 83 / 249) / 2
+    torch.testing.assert_close(again[0].running_mean, torch.full((3,), wanted), rtol=1e-6, atol=0)
+    assert again[0].num_batches_tracked == 2 and norm.num_batches_tracked == 1000
+
+
+def test_the_number_of_calibration_images_is_part_of_what_is_cached(study: dg.Study) -> None:
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    losses = [study.outcomes(mask, domain="a", calibration=count).loss for count in (500, 20)]
+    few = dg.recalibrate(dg.prune(study.model, mask), study.sources, images=20)
+    assert torch.equal(losses[1], dg.evaluate(few, study.domain("a")).loss)
+    assert not torch.equal(losses[0], losses[1])
 
 
 # ---- at chance

@@ -293,6 +293,14 @@ def test_the_training_seed_is_known_only_for_shipped_networks() -> None:
     )
 
 
+def test_what_a_scorer_declares_to_read_cannot_be_changed() -> None:
+    for scorer in (dg.SCORERS["dss"], dg.SCORERS["dss"].using(site="conv_output"), dg.reverse("dss")):
+        for mapping in (scorer.reads, scorer.preset):
+            with pytest.raises(TypeError):
+                mapping["target"] = "images"  # type: ignore[index]
+        assert scorer.kind == "target" and scorer.reads == {"source": "images", "target": "images"}
+
+
 def test_using_twice_starts_from_the_original_scorer() -> None:
     plain = dg.SCORERS["risk_variance"]
     twice = plain.using(mode="joint").using(beta=3.0)

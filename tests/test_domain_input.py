@@ -137,7 +137,7 @@ def test_texts_of_numbers_are_not_sorted_as_text() -> None:
         ({"labels": "names"}, r"list or an array in the images' order; got 'names'"),
         ({"labels": 3}, r"labels must be \(N,\)"),
         ({"classes": ["a", "a"]}, r"different class names"),
-        ({"classes": ["a", "b"]}, r"labels must lie in 0 to 1; got 0 to 3"),
+        ({"classes": ["a", "b"]}, r"classes must cover all labels, 0 to 3; got classes=2 names"),
     ],
 )
 def test_other_labels_are_refused(options: dict[str, Any], words: str) -> None:

@@ -213,6 +213,26 @@ class TestFlatMaps:
         a, b = (torch.stack([v[k] for k in both], 1) for v in vectors)
         assert torch.allclose(scores, cosine(a, b), atol=1e-5)
 
+    def test_a_class_that_is_predicted_on_one_domain_only_is_left_out(self) -> None:
+        """The class is the brightest channel, and on the target the third channel never is."""
+        net: Any = nn.Sequential(nn.Conv2d(3, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(3, 3))
+        with torch.no_grad():
+            net[0].weight.copy_(torch.eye(3)[:, :, None, None].expand(3, 3, 2, 2))
+            net[0].bias.zero_()
+            net[3].weight.copy_(torch.eye(3))
+            net[3].bias.zero_()
+        x = images(60, 3, 2, 2, seed=5)
+        dark = x * torch.tensor([1.0, 0.8, 0.05])[:, None, None]
+        rows = {"score": range(60)}
+        source, target = (dg.Domain.from_arrays(name, images=y, splits=rows) for name, y in (("a", x), ("t", dark)))
+        study, means = study_of(net, sources=[source], targets=[target]), []
+        for y in (x, dark):
+            sums, predicted = y.sum((2, 3)).double(), y.sum((2, 3)).argmax(1)
+            means.append(torch.stack([sums[predicted == k].mean(0) for k in (0, 1)], 1))
+            assert sorted(predicted.unique().tolist()) == ([0, 1, 2] if y is x else [0, 1])
+        with pytest.warns(dg.DgpruneNote, match="maps are 1 x 1"):
+            assert torch.allclose(study.score("dss").values["0"], cosine(*means), atol=1e-6)
+
     def test_one_predicted_class_is_too_few(self) -> None:
         net: Any = randomise(norm_net(), seed=1, dtype=torch.float32)
         with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 import types
 from collections import deque
@@ -244,3 +245,28 @@ def test_classes_properties_and_modules_that_a_scorer_reads_count() -> None:
     assert changed() == 5
     layer.scale = 6.0
     assert changed() == 6
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "globals()['alpha']",
+        "eval('2 * alpha')",
+        "getattr(settings, 'alpha')",
+        "vars(settings)['alpha']",
+        "os.environ['DGPRUNE_ALPHA']",
+        "float(os.getenv('DGPRUNE_ALPHA'))",
+        "[getattr(settings, 'alpha') for _ in range(2)]",
+    ],
+)
+def test_variables_that_are_read_by_their_name_in_a_text_count(read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: Any = types.ModuleType("settings")
+    cells: dict[str, Any] = {"settings": settings, "os": os}
+    exec(f"def score():\n    return {read}", cells)
+    keys = []
+    for value in (1.0, 2.0, 2.0):
+        cells["alpha"] = settings.alpha = value
+        monkeypatch.setenv("DGPRUNE_ALPHA", str(value))
+        cells["other"] = settings.other = len(keys)
+        keys.append(fingerprint(cells["score"]).key)
+    assert keys[0] != keys[1] == keys[2], "alpha counts, what is not named does not"

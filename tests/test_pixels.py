@@ -140,6 +140,9 @@ def test_palettes_cmyk_and_transparency_become_rgb(tmp_path: Path) -> None:
     images = folder_of(tmp_path, **pictures).take(torch.arange(6)).images[:, :, 5, 5] * 255
     want = torch.tensor([orange] * 4 + [(255,) * 3, (102,) * 3], dtype=torch.float32)
     torch.testing.assert_close(images, want, atol=1.01, rtol=0)
+    with pytest.warns(dg.DgpruneNote) as caught:
+        dg.data.from_folder(tmp_path, size=SIDE)
+    assert any("3 of 6 files hold transparency, which is dropped" in str(one.message) for one in caught)
 
 
 def test_photographs_are_turned_upright_by_their_exif_tag(tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def test_several_pages_and_depths_are_said_once_per_domain(tmp_path: Path) -> No
     said = [str(warning.message) for warning in raised if "files hold" in str(warning.message)]
     assert said == [
         "domain 'photo': 1 of 3 files hold 2 pages, of which the first is read; 2 of 3 files hold 16 bits, divided by "
-        "65,535."
+        "65,535 (rescale files whose values use a smaller range)."
     ]
 
 

@@ -113,6 +113,51 @@ def test_caches_notice_a_model_changed_in_place(change: str) -> None:
     assert torch.equal(study.score("taylor").values["4"], fresh)
 
 
+DOMAIN_CHANGES: dict[str, Any] = {
+    "pixels": lambda domain: domain.images.zero_(),
+    "pixels_through_numpy": lambda domain: domain.images.numpy().fill(0.5),
+    "labels": lambda domain: domain.labels.add_(1).remainder_(4),
+    "a_split": lambda domain: domain.splits["report"].copy_(domain.splits["score"].clone()),
+    "images_for_batchnorm": lambda domain: domain.images.index_fill_(0, domain.splits["train"], 0.5),
+}
+
+
+@pytest.mark.parametrize("change", DOMAIN_CHANGES)
+def test_caches_notice_a_domain_changed_in_place(change: str) -> None:
+    study = study_of(net())
+    mask = Mask.by_hand(study.graph, removed={"0": [1]})
+
+    def numbers(study: dg.Study) -> list[torch.Tensor]:
+        losses = [study.outcomes(mask, domain=name).loss for name in ("a", "t")]
+        return [*losses, study.score("taylor").values["4"]]
+
+    before, content, key = numbers(study), study.content, study.domain("a").key
+    DOMAIN_CHANGES[change](study.domain("a"))
+    fresh = numbers(dg.Study(study.model, sources=study.sources, targets=study.targets))
+    assert any(not torch.equal(old, new) for old, new in zip(before, fresh, strict=True)), "the change matters"
+    assert all(torch.equal(now, new) for now, new in zip(numbers(study), fresh, strict=True))
+    assert study.content != content and study.domain("a").key != key
+
+
+def test_scores_that_a_study_computed_belong_to_its_network() -> None:
+    study, other = study_of(net()), study_of(net(seed=1))
+    scores = study.score("taylor")
+    assert study_of(net()).score(scores) is scores, "the same weights"
+    for refused in (
+        lambda: other.score(scores),
+        lambda: dg.sweep(other, scorers=[scores], ratios=[0.5]),
+        lambda: dg.diagnostics.drop(other, scorers=[scores], ratios=[0.5]),
+    ):
+        with pytest.raises(dg.DgpruneError, match=r"'taylor' were computed for another network.*dg\.Scores\("):
+            refused()
+    mine = dg.Scores(scores.scorer, scores.values, other.graph, reads=scores.reads)
+    assert other.score(mine) is mine, "whoever makes scores by hand knows what they are for"
+    with torch.no_grad():
+        study.model[9].bias[1] += 1.0  # type: ignore[index]
+    with pytest.raises(dg.DgpruneError, match="before its weights changed"):
+        study.score(scores)
+
+
 def test_caches_are_bounded() -> None:
     study = study_of(net())
     for index in range(6):
@@ -199,6 +244,10 @@ def test_a_sweep_takes_ready_scores_whose_provenance_is_unknown() -> None:
         dg.sweep(study, scorers=[])
     with pytest.raises(dg.DgpruneError, match=r"and one seed"):
         dg.sweep(study, scorers=["random", "l1"], seeds=0)
+    with pytest.raises(dg.DgpruneError, match=r"2,000,000,002 pruned networks .*at most 10,000"):
+        dg.sweep(study, scorers=["random", "l1"], ratios=[0.1, 0.5], seeds=10**9)
+    with pytest.raises(dg.DgpruneError, match=r"20,000 pruned networks"):
+        dg.diagnostics.drop(study, scorers=["l1"], ratios=np.linspace(0, 0.9, 10_000), by="layer")
     other = study_of(randomise(plain_net(), dtype=torch.float32))
     with pytest.raises(dg.DgpruneError, match=r"'mine' were made for another network"):
         other.score(ready)

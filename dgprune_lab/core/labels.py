@@ -56,8 +56,14 @@ def settled_labels(name: str, labels: Any, *, count: int, classes: int | Sequenc
         raise DgpruneError(f"domain {name!r}: {count} images but {len(indices)} labels; each image needs one label.")
     least, most = int(indices.min()), int(indices.max())
     number = len(names) or (most + 1 if classes is None else int(classes))  # type: ignore[arg-type]
-    if least < 0 or most >= number:
-        raise DgpruneError(f"domain {name!r}: labels must lie in 0 to {number - 1}; got {least} to {most}.")
+    if least < 0:
+        raise DgpruneError(f"domain {name!r}: labels must be class indices from 0; got {least} to {most}.")
+    if most >= number:
+        given = f"{number} names" if names else number
+        raise DgpruneError(
+            f"domain {name!r}: classes must cover all labels, 0 to {most}; got classes={given}. Pass the number or "
+            f"the names of at least {most + 1} classes, or leave it out."
+        )
     return Labels(indices, number, names)
 
 

@@ -29,6 +29,8 @@ class Scores:
         graph: the filter groups of the network.
         options: the scorer's options, with the seed if it draws random numbers.
         reads: what the scorer read of each split, {"mnist/score": "labels"}; {} for nothing, None for unknown.
+        network: a hash of the network for which a study computed the scores, which other studies refuse; None for
+            scores made in another way, which every study with the same layers takes.
     """
 
     scorer: str
@@ -37,6 +39,7 @@ class Scores:
     _: KW_ONLY
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: Reads = None
+    network: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for group in self.graph.groups:

@@ -29,6 +29,8 @@ from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..study import Study, batchnorm_cell, mask_columns, mask_provenance
 
+_MOST = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
@@ -163,6 +165,15 @@ def check_names(scorers: Sequence[str | Scorer | Scores]) -> None:
         )
 
 
+def check_number(networks: int) -> None:
+    """Refuse more pruned networks than anyone can wait for."""
+    if networks > _MOST:
+        raise DgpruneError(
+            f"this would evaluate {networks:,} pruned networks on every domain, at most {_MOST:,} are possible; give "
+            "fewer scorers, ratios (dg.grid(0, 0.9, 10)) or seeds."
+        )
+
+
 def only_layer(mask: Mask, layer: str) -> Mask:
     """The mask that removes the same filters from one layer, and nothing from the other layers."""
     keep = {name: kept if name == layer else torch.ones_like(kept) for name, kept in mask.keep.items()}
@@ -192,6 +203,8 @@ def _check(studies: Sequence[Study], removal: Removal) -> None:
     if not removal.scorers or not removal.ratios:
         raise DgpruneError("this needs at least one scorer and one ratio.")
     check_names(removal.scorers)
+    layers = len(studies[0].graph.names) if removal.one_layer else 1
+    check_number(len(studies) * len(removal.scorers) * len(removal.ratios) * layers)
     if len(studies) > 1 and any(isinstance(item, Scores) for item in removal.scorers):
         raise DgpruneError("ready Scores belong to one network; pass one study, or scorers by name for several.")
     if removal.one_layer and (removal.scope, removal.budget) != ("layer", "filters"):

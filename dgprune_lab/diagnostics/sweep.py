@@ -29,7 +29,7 @@ from ..scorers import Scorer, resolve
 from ..stats import intervals
 from ..study import Study, remaining_cost
 from ._contract import Steps, diagnostic
-from ._removal import check_names, mask_cells
+from ._removal import check_names, check_number, mask_cells
 
 
 @public
@@ -72,7 +72,7 @@ def sweep(
         and of all filters (`study.graph.refused` says why some cannot); a ratio is a share of those that can be pruned.
 
     Raises:
-        DgpruneError: no ratio, no scorer or no seed; two scorers with one name.
+        DgpruneError: no ratio, no scorer or no seed; two scorers with one name; more than 10,000 networks.
     """
     listed = grid(0, 0.95, 20) if ratios is None else [float(ratio) for ratio in ratios]
     numbers = range(seeds) if isinstance(seeds, int) else seeds
@@ -80,6 +80,7 @@ def sweep(
         raise DgpruneError("a sweep needs at least one ratio, one scorer and one seed.")
     items = [item if isinstance(item, Scores) else resolve(item) for item in scorers]
     check_names(items)
+    check_number(len(listed) * sum(len(numbers) if isinstance(i, Scorer) and i.draws else 1 for i in items))
     outcomes: dict[str, list[Outcomes]] = {domain.name: [] for domain in study.domains}
     with study.assume_unchanged():
         masks = [

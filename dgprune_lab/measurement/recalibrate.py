@@ -58,7 +58,7 @@ def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
         domains = [domain for domain in domains if domain.role == "source"]
     sources = [domain for domain in domains if len(domain.splits.get("train", ()))]
     if not sources:
-        names = ", ".join(domain.name for domain in domains) or "none"
+        names = ", ".join(repr(domain.name) for domain in domains) or "none"
         raise DgpruneError(
             f"re-estimating BatchNorm needs a source with a train split; sources here: {names}. Give one a train "
             "split, or leave the statistics alone with batchnorm='as_is'."
@@ -70,7 +70,7 @@ def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[li
     """Return the fixed batches of `recalibrate`; a batch lists each source with its row numbers."""
     if images < 2:
         raise DgpruneError(f"re-estimating BatchNorm needs at least 2 images; got {images}.")
-    sources = calibration_sources(domains)
+    sources = calibration_sources(domains)[:images]
     shares = [images // len(sources) + (k < images % len(sources)) for k in range(len(sources))]
     rows = [domain.rows("train", share) for domain, share in zip(sources, shares, strict=True)]
     total = sum(map(len, rows))
@@ -79,7 +79,7 @@ def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[li
     # Only as many batches as there are images to fill: an empty one would make every statistic NaN.
     count = max(1, round(total / _BATCH))
     batches = zip(*(of_source.tensor_split(count) for of_source in rows), strict=True)
-    return [list(zip(sources, batch, strict=True)) for batch in batches]
+    return [[(source, part) for source, part in zip(sources, batch, strict=True) if len(part)] for batch in batches]
 
 
 def calibration_images(model: nn.Module, batches: Iterable[list[tuple[Domain, Tensor]]]) -> Iterator[Tensor]:

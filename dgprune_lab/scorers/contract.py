@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from ..core import APART, LABELLED, DgpruneError, Need, border_of, public, unknown
+from ..core import APART, LABELLED, DgpruneError, Frozen, Need, border_of, public, unknown
 
 Kind = Literal["weights", "source", "target", "control"]
 Level = Literal["group", "network"]
@@ -58,6 +58,9 @@ class Scorer:
     preset: Mapping[str, Any] = field(default_factory=dict)
     base: Scorer | None = field(default=None, repr=False)
     code: str = ""
+
+    def __post_init__(self) -> None:
+        self.__dict__.update({name: Frozen(getattr(self, name)) for name in ("reads", "preset")})
 
     @property
     def kind(self) -> Kind:

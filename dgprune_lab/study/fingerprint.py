@@ -6,6 +6,8 @@ import contextlib
 import dis
 import functools
 import hashlib
+import os
+import re
 import sys
 import sysconfig
 import types
@@ -44,8 +46,8 @@ def fingerprint(*values: Any) -> Fingerprint:
 
     Numbers, texts, arrays, tensors, tables and containers of these count by content, networks by their weights, other
     objects by identity and their attributes. A function of the user counts by its code, defaults, enclosing variables,
-    and the global variables that it or a function inside it names, recursively; a function of a library counts by
-    identity, enclosing variables and defaults.
+    and the global variables that it or a function inside it names, recursively, and by the environment
+    if it names it; a function of a library counts by identity, enclosing variables and defaults. Files do not count.
 
     >>> fingerprint([1, 2]).key == fingerprint([1, 2]).key != fingerprint([2, 1]).key
     True
@@ -123,6 +125,8 @@ class _Reader:
         if _is_library(function):
             return
         attributes = _attributes(function.__code__)
+        if {"environ", "getenv"} & set(attributes):
+            self.add(dict(os.environ))
         for name in _globals(function.__code__):
             if name not in function.__globals__:
                 continue
@@ -191,13 +195,22 @@ class _Reader:
 def _globals(code: types.CodeType) -> tuple[str, ...]:
     """The names of the global variables that a function or a function inside it reads, sorted."""
     names = {str(step.argval) for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    if names & {"globals", "eval", "exec"}:
+        names |= _words(code)
     return tuple(sorted(names.union(*map(_globals, _inner(code)))))
 
 
 @functools.lru_cache(maxsize=512)
 def _attributes(code: types.CodeType) -> tuple[str, ...]:
-    """All names in a function, including names of attributes, sorted."""
-    return tuple(sorted(set(code.co_names).union(*map(_attributes, _inner(code)))))
+    """All names in a function, including names of attributes and, for getattr and vars, words in its texts, sorted."""
+    names = set(code.co_names)
+    if names & {"getattr", "vars", "eval", "exec"}:
+        names |= _words(code)
+    return tuple(sorted(names.union(*map(_attributes, _inner(code)))))
+
+
+def _words(code: types.CodeType) -> set[str]:
+    return {word for text in code.co_consts if isinstance(text, str) for word in re.findall(r"[A-Za-z_]\w*", text)}
 
 
 def _inner(code: types.CodeType) -> list[types.CodeType]:

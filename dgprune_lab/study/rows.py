@@ -37,7 +37,7 @@ def mask_provenance(provenance: Provenance, mask: Mask, *, batchnorm: BatchNorm,
     provenance = provenance.adding("scorer", mask.reads)
     if batchnorm != "recalibrate" or not study.has_batchnorm:
         return provenance
-    reads: dict[str, Seen] = {f"{d.name}/train": "images" for d in study.sources if "train" in d.splits}
+    reads: dict[str, Seen] = {f"{d.name}/train": "images" for d in study.sources if len(d.splits.get("train", ()))}
     return provenance.adding("finetuning", reads)
 
 

@@ -85,7 +85,8 @@ class Snapshot:
             raise DgpruneError("the mask was made for another network: its layers or their filters are others.")
         domain, calibration = self.domains[run.domain], run.calibration if batchnorm == "recalibrate" else 0
         removed = None if mask is None else mask.key
-        key = ("run", self.content, removed, run.layer, domain.key, run.split, run.images, calibration)
+        calibrated = [source.key for source in self.domains.values() if source.role == "source" and calibration]
+        key = ("run", self.content, removed, run.layer, domain.key, run.split, run.images, calibration, *calibrated)
         value: Any = self.cache.get(key)
         if value is None:
             evaluator, layer = self.evaluator, run.layer

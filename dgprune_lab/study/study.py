@@ -6,7 +6,6 @@ import hashlib
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -100,9 +99,9 @@ class Study:
         self._current()
 
     def __repr__(self) -> str:
-        sources, targets = (", ".join(domain.name for domain in part) for part in (self.sources, self.targets))
+        sources, targets = (", ".join(repr(domain.name) for domain in part) for part in (self.sources, self.targets))
         parts = [f"{self.graph.free} filters in {len(self.graph.groups)} layers", f"sources {sources}"]
-        parts += [f"targets {targets or 'none'}", self.place, prunable_words(self.graph)]
+        parts += [f"targets {targets}" if targets else "no target", self.place, prunable_words(self.graph)]
         return f"Study({self.name!r}: {'; '.join(filter(None, parts))})"
 
     @property
@@ -153,15 +152,15 @@ class Study:
 
     @property
     def content(self) -> str:
-        """A hash of the network as it is now: layers, parameters and buffers."""
-        return self._current().content
+        """A hash of the network and its domains as they are now: layers, weights, buffers, images, labels, splits."""
+        return hashlib.blake2b(f"{self._current().content} {self.key}".encode(), digest_size=12).hexdigest()
 
     @property
     def graph(self) -> FilterGraph:
         """The filter groups of the network."""
         return self._current().graph
 
-    @cached_property
+    @property
     def key(self) -> str:
         """A hash of the domains' content."""
         return hashlib.blake2b("".join(d.key for d in self.domains).encode(), digest_size=8).hexdigest()
@@ -287,11 +286,11 @@ class Study:
             self._thread.depth -= 1
 
     def _current(self) -> Snapshot:
-        """The snapshot of the network, taken again if the network has changed."""
+        """The snapshot of the network and its domains, taken again if one of them has changed."""
         if getattr(self._thread, "depth", 0) and not self._snapshot.evaluator.abandoned:
             return self._snapshot
         with self._cache.lock:
-            now = stamp(self.model)
+            now = (*stamp(self.model), *(domain.stamp for domain in self.domains))
             if now != self._stamp or self._snapshot.evaluator.abandoned:
                 self._snapshot = Snapshot(
                     self.model, domains=self.domains, device=self.device, layers=self.layers, cache=self._cache

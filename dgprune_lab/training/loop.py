@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core import DgpruneError, Domain, Reads, check_class_names, provenance_of, set_provenance, unknown
+from ..core import DgpruneError, Domain, Reads, check_class_names, provenance_of, set_provenance
 from ..data import AUGMENTATIONS
 from ..pruning import deep_copy, prove_copies_if_suspect, refuse_other_types
 from .events import BatchEvent, EpochEvent, Event, Events
@@ -46,9 +46,9 @@ def train(
         `finish` runs it to the end.
 
     Raises:
-        DgpruneError: before the first event: no source, a source without labels or train split, images of two sizes, an
-            unknown augmentation, a model without parameters; during training: labels that the network has no output
-            for, a loss that is not finite.
+        DgpruneError: before the first event: no source, a source without labels or train split, images of two sizes,
+            a model without parameters; during training: labels that the network has no output for, a loss that is not
+            finite.
     """
     options = options or TrainingOptions()
     check_training(model, sources=sources, options=options)
@@ -67,8 +67,6 @@ def train(
 
 def check_training(model: nn.Module, *, sources: Sequence[Domain], options: TrainingOptions) -> None:
     """Refuse arguments with which training cannot start; see `train`."""
-    if options.augmentation not in AUGMENTATIONS:
-        raise unknown("augmentation", options.augmentation, AUGMENTATIONS)
     _Pool(sources)
     check_class_names(sources)
     if not any(p.requires_grad for p in model.parameters()):

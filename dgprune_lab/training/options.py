@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from ..core import Count, DgpruneError, Seed, public, unknown
+from ..data import AUGMENTATIONS
 
 Optimiser = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine", "dss", "steps"]
@@ -67,6 +68,8 @@ class TrainingOptions:
         for name, most in _MOST.items():
             if not 0 <= getattr(self, name) <= most:
                 raise DgpruneError(f"{name} must lie in 0 to {most:g}; got {getattr(self, name)}.")
+        if self.augmentation not in AUGMENTATIONS:
+            raise unknown("augmentation", self.augmentation, AUGMENTATIONS)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise DgpruneError(f"dropout must lie in 0 to below 1; got {self.dropout}.")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # a card holds a list
