@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.core.statistics import Need, Statistics
 from dgprune_lab.measurement import co_moments, collectors
-from dgprune_lab.measurement.co_moments import PairSums
-from dgprune_lab.measurement.statistics import gather
+from dgprune_lab.measurement.co_moments import Classes, PairSums
+from dgprune_lab.measurement.statistics import gather, gathering
 from dgprune_lab.study import study
 from dgprune_lab.study.cache import Cache
 
@@ -94,9 +94,10 @@ def test_waiting_rows_are_added_class_by_class(rows: int, monkeypatch: pytest.Mo
     labels = torch.tensor([0, 3, 3, 0, 1, 3, 0, 0, 3, 0, 3, 0, 0, 3])
     generator = torch.Generator().manual_seed(1)
     x, y = (torch.randn(len(labels), width, generator=generator, dtype=torch.float64) for width in (70, 3))
-    sums = PairSums(x, y, classes=4)
+    sums = PairSums(x, y, classes=(classes := Classes(labels, 4)))
     for part in torch.arange(len(labels)).split(4):
-        sums.add(x[part], y[part], labels[part])
+        classes.begin(part)
+        sums.add(x[part], y[part])
     result = sums.result()
     assert result.images.tolist() == [7, 1, 0, 6] and result.shuffled.shape == (4, 64, 3)
     for k in range(4):
@@ -149,7 +150,7 @@ def test_waiting_responses_are_copies_that_no_in_place_layer_rewrites() -> None:
 
 class TestRoom:
     def test_the_size_limit_is_raised_until_its_end(self) -> None:
-        cache = Cache(limit=10)
+        cache = Cache(limit=lambda _: 10)
         with cache.room(20):
             for k in range(3):
                 cache.put((k,), str(k), size=10)
@@ -157,7 +158,7 @@ class TestRoom:
         assert [cache.get((k,)) for k in range(3)] == [None, None, "2"]
 
     def test_it_ends_when_something_raises(self) -> None:
-        cache = Cache(limit=10)
+        cache = Cache(limit=lambda _: 10)
         with pytest.raises(KeyError), cache.room(20):
             cache.put(("a",), 1, size=10)
             cache.put(("b",), 2, size=10)
@@ -165,21 +166,21 @@ class TestRoom:
         assert cache.get(("a",)) is None and cache.get(("b",)) == 2
 
     def test_the_smallest_matching_entry_is_found(self) -> None:
-        cache = Cache(limit=100)
+        cache = Cache(limit=lambda _: 100)
         for size in (30, 10, 20):
             cache.put((size,), size, size=size)
         assert cache.find(lambda key: True) == 10 and cache.find(lambda key: key != (10,)) == 20
         assert cache.find(lambda key: False) is None
 
     def test_scorers_share_one_pass_even_above_the_cache_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(study, "_BYTES", 1000)
+        monkeypatch.setitem(Cache.__init__.__kwdefaults__, "limit", lambda _: 1000)
         passes: list[tuple[str, tuple[Need, ...]]] = []
 
-        def counted(*args: Any, **options: Any) -> Statistics:
+        def counted(*args: Any, **options: Any) -> Any:
             passes.append((options["domain"].name, options["needs"]))
-            return gather(*args, **options)
+            return gathering(*args, **options)
 
-        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", counted)
+        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", counted)
         selected = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)],
@@ -190,7 +191,7 @@ class TestRoom:
         assert [name for name, _ in passes] == ["a", "b", "t"]
 
     def test_co_moments_are_evicted_before_other_fields(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(study, "_BYTES", 2000)
+        monkeypatch.setitem(Cache.__init__.__kwdefaults__, "limit", lambda _: 2000)
         selected = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)],
@@ -199,6 +200,6 @@ class TestRoom:
             selected.score_all(["gc_net", "taylor"])
         kept = [key[4] for key in selected._cache._entries if key[0] == "statistics"]
         assert kept == [("gate",), ("gate",)]
-        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
+        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", None)
         for name in ("a", "b"):
             assert selected.statistics(name, needs=["gate"]).gate

@@ -56,12 +56,15 @@ def lab(
 
 @app.command()
 def report(
-    *, output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html")
+    demo: Annotated[str, typer.Argument(help="Name of a built-in study: digits, fashion or paper.")] = "digits",
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """Write the demo's explorer as one page that needs neither Jupyter nor a network."""
+    """Write a demo's explorer as one page that needs neither Jupyter nor a network."""
+    from .. import study
     from .report import write_report
 
-    write_report(output)
+    write_report(output, study=study.demo(demo))  # type: ignore[arg-type]  # demo() refuses other names
     typer.echo(f"Wrote {output}. Open it in a browser.")
 
 
@@ -102,11 +105,13 @@ def bench(
     *,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the rows as JSON.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small cases, few repeats: to check that it runs.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: both, where there is a GPU.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part, such as sweep; can be repeated.")] = None,
 ) -> None:
     """Time the toolkit against its peers on this machine."""
-    from .bench import main
+    from .bench import PARTS, main
 
-    main(json=json, quick=quick)
+    main(json=json, quick=quick, device=device, parts=part or tuple(PARTS))
 
 
 @app.command()
@@ -144,11 +149,13 @@ def train(
 
 
 @app.command()
-def recipe_search() -> None:
-    """Repeat the choice of the demo's recipe, which never uses its target."""
+def recipe_search(
+    demo: Annotated[str, typer.Argument(help="Name of the built-in study: digits or fashion.")] = "digits",
+) -> None:
+    """Repeat the choice of a demo's recipe, which never uses its target."""
     from .recipe_search import search
 
-    _print_threads(search())
+    _print_threads(search(demo))
 
 
 @app.command()

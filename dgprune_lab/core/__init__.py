@@ -12,7 +12,7 @@ from .connections import NEARLY, UNIFORM, Connections, Pair, Spread, pair_names
 from .scores import Scores, WeightScores
 from .masks import Mask, WeightMask
 from .outcomes import Outcomes
-from .provenance import MORE, STAGES, Provenance, Reads, provenance_of, roles_of, set_provenance
+from .provenance import MORE, STAGES, Provenance, Reads, merged, provenance_of, roles_of, set_provenance
 from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposure_of, is_missing, is_target_aware
 from .exposure import scorer_exposure, strongest_exposure, with_scorer_exposure
 from .tables import COLUMNS, SEEN, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
@@ -20,10 +20,10 @@ from .summary import summary
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
 from .kinds import Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, Share, Tidy, Whole, Within
 from .border import border_of, public, resolved_hints
-from .frozen import Frozen, cloned
+from .frozen import Frozen, cloned, mapped
 from .files import card_text, parse_card, parse_json, read_card, write_file
-from .steps import Stepwise, drain, progress_bar, stepwise, yielding
+from .steps import Cancelled, Stepwise, cancelled_when, drain, interruptible, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed
-from .machine import device, threads
+from .machine import cache_room, device, full_precision, threads
 from .locks import Lock, renew_after_fork
 from .writable import check_writable_file, check_writable_folder, written

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -40,16 +40,21 @@ class Frozen(Mapping[str, Value]):
 
 def cloned(value: Value) -> Value:
     """Return a copy of a value in which every tensor is cloned, also inside dictionaries, tuples and dataclasses."""
+    return mapped(value, lambda tensor: tensor.detach().clone())
+
+
+def mapped(value: Value, change: Callable[[Tensor], Tensor]) -> Value:
+    """Return a value with every tensor replaced by `change(tensor)`, also in containers and dataclasses."""
     result: Any = value
     if isinstance(value, Tensor):
-        result = value.detach().clone()
+        result = change(value)
     elif isinstance(value, dict):
-        result = {name: cloned(part) for name, part in value.items()}
+        result = {name: mapped(part, change) for name, part in value.items()}
     elif isinstance(value, tuple):
-        parts = [cloned(part) for part in value]
+        parts = [mapped(part, change) for part in value]
         result = type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     elif isinstance(value, list):
-        result = [cloned(part) for part in value]
+        result = [mapped(part, change) for part in value]
     elif is_dataclass(value) and not isinstance(value, type):
-        result = replace(value, **{f.name: cloned(getattr(value, f.name)) for f in fields(value) if f.init})
+        result = replace(value, **{f.name: mapped(getattr(value, f.name), change) for f in fields(value) if f.init})
     return result

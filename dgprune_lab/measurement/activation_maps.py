@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from ..core import FilterGraph
 from ..pruning import shared_copy
 from .autograd_path import Edge, Path
-from .hooks import ConsumerInput, select
+from .hooks import ConsumerInput
 
 Call = tuple[str, int]
 """The name of a torch function, and the number of earlier calls of that name in the forward pass."""
@@ -35,9 +35,9 @@ class ActivationMap(NamedTuple):
     index: Tensor
     shape: tuple[int, ...]
 
-    def of(self, y: Tensor) -> Tensor:
-        """Return the maps of the group (N, C, ...), selected from the result of the call."""
-        maps = select(y.detach().movedim(self.axis, 1), self.index.flatten())
+    def of(self, y: Tensor, select: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the maps of the group (N, C, ...); `select` takes the positions of `index` from axis 1 of a tensor."""
+        maps = select(y.detach().movedim(self.axis, 1))
         return maps if maps.ndim > 2 and self.index.shape[1] == 1 else maps.reshape(len(maps), len(self.index), -1)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..core import CONV, Batch, CoMoments, DgpruneError, FilterGraph, FilterGroup, Need
+from ..core import CONV, Batch, CoMoments, DgpruneError, Domain, FilterGraph, FilterGroup, Need
 from .collectors import Collector
-from .hooks import in_order, on_output, output_count, produced, select
+from .hooks import Selection, in_order, on_output, output_count, produced
 from .taps import Taps
 
 PAIRS: frozenset[Need] = frozenset({"co_moments", "class_co_moments"})
@@ -27,14 +27,19 @@ class CoMomentSums(Collector):
         DgpruneError: on `attach`, if the sums would take more than 256 MB; then nothing is allocated.
     """
 
-    def __init__(self, needs: Collection[Need], *, classes: int) -> None:
-        self._classes: dict[Need, int] = {kind: max(classes, 1) if kind == "class_co_moments" else 1 for kind in needs}
+    def __init__(self, needs: Collection[Need], *, domain: Domain) -> None:
+        labels = None if domain.labels is None else domain.labels.cpu()
+        count = max(domain.classes, 1)
+        self._classes: dict[Need, Classes] = {
+            kind: Classes(labels, count) if kind == "class_co_moments" else Classes(None, 1) for kind in sorted(needs)
+        }
         self._means: dict[str, Tensor] = {}
-        self._sums: dict[Need, dict[tuple[str, str], PairSums]] = {kind: {} for kind in sorted(needs)}
+        self._pairs: dict[Need, dict[tuple[str, str], PairSums]] = {kind: {} for kind in self._classes}
+        self._selections: dict[tuple[str, str, int], tuple[Selection, Tensor | None]] = {}
 
     def attach(self, taps: Taps) -> None:
         model, listed = taps.model, pairs(taps.model, taps.graph)
-        if reason := too_large(model, listed, tables=sum(self._classes.values())):
+        if reason := too_large(model, listed, tables=sum(classes.count for classes in self._classes.values())):
             raise DgpruneError(reason)
         used = {layer for group, consumer in listed for layer in (consumer, *group.feeds[consumer])}
         for name, module in model.named_modules():
@@ -46,6 +51,8 @@ class CoMomentSums(Collector):
     def begin(self, batch: Batch) -> None:
         super().begin(batch)
         self._means.clear()
+        for classes in self._classes.values():
+            classes.begin(batch.index)
 
     def _add(self, y: Tensor, *, layer: str, groups: list[FilterGroup], is_conv: bool) -> None:
         """Store a layer's spatial means, and add their products with the responses of each group it consumes."""
@@ -54,28 +61,81 @@ class CoMomentSums(Collector):
         for group in groups:
             if (first := self._response(group, layer)) is None:
                 continue
-            for kind, sums in self._sums.items():
-                labels = first.new_zeros(len(first), dtype=torch.int64) if kind == "co_moments" else self.labels
-                assert labels is not None
-                key = group.name, layer
+            for kind, classes in self._classes.items():
+                sums, key = self._pairs[kind], (group.name, layer)
                 if key not in sums:
-                    sums[key] = PairSums(first, second, classes=self._classes[kind])
-                sums[key].add(first, second, labels)
+                    sums[key] = PairSums(first, second, classes=classes)
+                sums[key].add(first, second)
 
     def _response(self, group: FilterGroup, consumer: str) -> Tensor | None:
         """(N, C) response of each filter at a consumer: the sum over the layers that feed the consumer."""
         total = None
         for layer in group.feeds.get(consumer, ()):
-            for positions, filters in produced(group, layer) if layer in self._means else ():
-                response = select(self._means[layer], positions)
-                if not in_order(filters, group.filters):
-                    empty = response.new_zeros(len(response), group.filters)
-                    response = empty.index_add_(1, filters.to(response.device), response)
+            for k, (positions, filters) in enumerate(produced(group, layer) if layer in self._means else ()):
+                key, mean = (group.name, layer, k), self._means[layer]
+                if key not in self._selections:
+                    moves = None if in_order(filters, group.filters) else filters.to(mean.device)
+                    self._selections[key] = Selection(positions), moves
+                selection, moves = self._selections[key]
+                response = selection.of(mean)
+                if moves is not None:
+                    response = response.new_zeros(len(response), group.filters).index_add_(1, moves, response)
                 total = response if total is None else total + response
         return total
 
-    def result(self) -> dict[str, Any]:
-        return {kind: {key: pair.result() for key, pair in sums.items()} for kind, sums in self._sums.items()}
+    def sums(self) -> Any:
+        return {kind: {key: pair.result() for key, pair in listed.items()} for kind, listed in self._pairs.items()}
+
+    def result(self, sums: Any) -> dict[str, Any]:
+        return sums
+
+
+class Sorted(NamedTuple):
+    """Rows sorted by their class: `order` of the rows; the `present` classes, and where each of them starts and ends.
+
+    The tensors are on the device of the pass, `spans` holds (class, start, end) as numbers.
+    """
+
+    labels: Tensor
+    order: Tensor
+    counts: Tensor
+    present: Tensor
+    starts: Tensor
+    ends: Tensor
+    spans: list[list[int]]
+
+
+class Classes:
+    """The class of each image, sorted on the CPU once for all pairs of layers.
+
+    Args:
+        labels: the class of each image of the domain, on the CPU; None puts all images into one class.
+        count: number of classes.
+    """
+
+    def __init__(self, labels: Tensor | None, count: int) -> None:
+        self.count, self.batch = count, -1
+        self._labels, self._batches, self._sorted = labels, list[Tensor](), dict[tuple[int, ...], Sorted]()
+
+    def begin(self, rows: Tensor) -> None:
+        """Begin a batch with these images."""
+        self.batch += 1
+        self._batches.append(torch.zeros_like(rows) if self._labels is None else self._labels[rows])
+        self._sorted.clear()
+
+    def sorted(self, batches: Sequence[int], device: torch.device) -> Sorted:
+        """Return the images of some batches, one after the other, sorted by class."""
+        key = tuple(batches)
+        if key not in self._sorted:
+            labels = torch.cat([self._batches[number] for number in batches])
+            order, counts = labels.argsort(stable=True), torch.bincount(labels, minlength=self.count)
+            present = counts.nonzero().flatten()
+            ends = counts.cumsum(0)[present]
+            starts = ends - counts[present]
+            parts = labels, order, counts, present, starts, ends
+            moved = torch.cat(parts).to(device, non_blocking=True).split([len(part) for part in parts])
+            self._sorted[key] = Sorted(*moved, torch.stack([present, starts, ends], 1).tolist())
+        return self._sorted[key]
 
 
 class PairSums:
@@ -86,52 +146,51 @@ class PairSums:
     second layer's response to the earliest image; these two make the last pair.
     """
 
-    def __init__(self, first: Tensor, second: Tensor, *, classes: int) -> None:
-        widths = first.shape[1], second.shape[1]
+    def __init__(self, first: Tensor, second: Tensor, *, classes: Classes) -> None:
+        widths, count = (first.shape[1], second.shape[1]), classes.count
         shuffled = [min(width, _SHUFFLED) for width in widths]
-        self._images = torch.zeros(classes, dtype=torch.int64, device=first.device)
-        self._first, self._second = (first.new_zeros(classes, 2, width) for width in widths)
-        self._cross, self._shuffled = first.new_zeros(classes, *widths), first.new_zeros(classes, *shuffled)
-        self._last, self._earliest = (first.new_zeros(classes, width) for width in shuffled)
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._classes = classes
+        self._images = torch.zeros(count, dtype=torch.int64, device=first.device)
+        self._first, self._second = (first.new_zeros(count, 2, width) for width in widths)
+        self._cross, self._shuffled = first.new_zeros(count, *widths), first.new_zeros(count, *shuffled)
+        self._last, self._earliest = (first.new_zeros(count, width) for width in shuffled)
+        self._waiting: list[tuple[Tensor, Tensor, int]] = []
 
-    def add(self, first: Tensor, second: Tensor, labels: Tensor) -> None:
-        """Add the responses of one batch, (N, A) and (N, B), with the class of each image."""
-        self._waiting.append((first, second, labels))
+    def add(self, first: Tensor, second: Tensor) -> None:
+        """Add the responses of one batch, (N, A) and (N, B)."""
+        self._waiting.append((first, second, self._classes.batch))
         # A few rows of a class cost as much as many: the whole table is read and written.
-        if sum(len(labels) for *_, labels in self._waiting) >= _ROWS:
+        if sum(len(first) for first, *_ in self._waiting) >= _ROWS:
             self._flush()
 
     def result(self) -> CoMoments:
-        """Return the sums, on the CPU."""
+        """Return the sums."""
         self._flush()
         shuffled = self._shuffled + self._last[:, :, None] * self._earliest[:, None]
-        sums = self._images, self._first.movedim(1, 0), self._second.movedim(1, 0), self._cross, shuffled
-        return CoMoments(*(table.cpu() for table in sums))
+        return CoMoments(self._images, self._first.movedim(1, 0), self._second.movedim(1, 0), self._cross, shuffled)
 
     def _flush(self) -> None:
         if not self._waiting:
             return
-        first, second, labels = (torch.cat(tensors) for tensors in zip(*self._waiting, strict=True))
+        firsts, seconds, batches = zip(*self._waiting, strict=True)
+        first, second = torch.cat(firsts), torch.cat(seconds)
         self._waiting.clear()
-        for table, rows in ((self._first, first), (self._second, second)):
-            table.index_add_(0, labels, torch.stack([rows, rows.square()], 1))
-        order, counts = labels.argsort(stable=True), torch.bincount(labels, minlength=len(self._images))
-        self._add_sorted(first[order], second[order], counts)
+        rows = self._classes.sorted(batches, first.device)
+        for table, values in ((self._first, first), (self._second, second)):
+            table.index_add_(0, rows.labels, torch.stack([values, values.square()], 1))
+        self._add_sorted(first[rows.order], second[rows.order], rows)
 
-    def _add_sorted(self, x: Tensor, y: Tensor, counts: Tensor) -> None:
-        """Add the products of rows that are sorted by class; `counts` holds the number of rows of each class."""
-        present = counts.nonzero().flatten()
-        ends = counts.cumsum(0)[present]
-        starts = ends - counts[present]
+    def _add_sorted(self, x: Tensor, y: Tensor, rows: Sorted) -> None:
+        """Add the products of the responses, which are sorted by class."""
+        present, starts = rows.present, rows.starts
         narrow_x, narrow_y = x[:, :_SHUFFLED], y[:, :_SHUFFLED]
         before = narrow_x.roll(1, 0)
         before[starts] = self._last[present]
-        self._last[present] = narrow_x[ends - 1]
-        new = self._images[present] == 0
-        self._earliest[present[new]] = narrow_y[starts[new]]
-        self._images += counts
-        for k, start, end in torch.stack([present, starts, ends], 1).tolist():
+        self._last[present] = narrow_x[rows.ends - 1]
+        is_new = (self._images[present] == 0)[:, None]
+        self._earliest[present] = torch.where(is_new, narrow_y[starts], self._earliest[present])
+        self._images += rows.counts
+        for k, start, end in rows.spans:
             self._cross[k].addmm_(x[start:end].T, y[start:end])
             self._shuffled[k].addmm_(before[start:end].T, narrow_y[start:end])
 

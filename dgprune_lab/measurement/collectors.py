@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Batch, ClassMap, DgpruneError, Domain, FilterGraph, Need
+from ..core import Batch, ClassMap, DgpruneError, Domain, FilterGraph, Need, full_precision
 from ..pruning import shared_copy
 from .hooks import Site
 from .taps import MapKey, Taps
+from .transfer import on_cpu
 
-_BLOCK = 2**18
+_BLOCK, _GPU_BLOCK = 2**18, 2**26
 Reduce = Callable[[Tensor], Iterator[tuple[Tensor, int]]]
 
 
@@ -39,48 +40,69 @@ class Collector:
     def end(self, logits: Tensor) -> None:
         """Finish a batch."""
 
-    def result(self) -> dict[str, Any]:
-        """Return fields of `Statistics`, on the CPU."""
+    def sums(self) -> Any:
+        """Return what was summed up over the pass: tensors in containers, on any device."""
+
+    def result(self, sums: Any) -> dict[str, Any]:
+        """Return fields of `Statistics`, given the result of `sums` on the CPU."""
         return {}
 
 
-def collect(
+def collecting(
     model: nn.Module, graph: FilterGraph, *, collectors: Sequence[Collector], batches: Iterable[Batch]
-) -> dict[str, Any]:
-    """Run a private copy of a network in eval mode over batches, and return the results of all collectors."""
+) -> Generator[int, None, dict[str, Any]]:
+    """Run a private copy of a network in eval mode over batches, and return the results of all collectors, on the CPU.
+
+    Nothing is read from a GPU before the end of the pass, so that it never waits. Yields the number of images of each
+    batch.
+    """
     taps = Taps(shared_copy(model), graph)
     for collector in collectors:
         collector.attach(taps)
     for batch in batches:
         for collector in collectors:
             collector.begin(batch)
-        with torch.set_grad_enabled(any(collector.needs_gradients for collector in collectors)):
+        gradients = any(collector.needs_gradients for collector in collectors)
+        with torch.set_grad_enabled(gradients), full_precision(batch.images.device):
             logits = taps.run(batch.images)
             for collector in collectors:
                 collector.end(logits)
-    return {field: value for collector in collectors for field, value in collector.result().items()}
+        del logits  # with what a backward pass needs
+        yield len(batch.images)
+    sums = zip(collectors, on_cpu([collector.sums() for collector in collectors]), strict=True)
+    return {field: value for collector, listed in sums for field, value in collector.result(listed).items()}
 
 
 class Images(Collector):
-    """Counts the images of a split and checks the logits; comes first, so that no invalid logits are used."""
+    """Counts the images of a split and checks the logits; comes first, so that nothing made of invalid ones is used."""
 
     def __init__(self, domain: Domain, *, split: str) -> None:
         self._domain, self._split, self._count = domain, split, 0
+        self._finite: list[Tensor] = []
 
     def end(self, logits: Tensor) -> None:
-        check_logits(logits, self._domain)
+        check_classes(logits, self._domain)
+        self._finite.append(torch.isfinite(logits).all())
         self._count += len(logits)
 
-    def result(self) -> dict[str, Any]:
+    def sums(self) -> list[Tensor]:
+        return self._finite
+
+    def result(self, sums: list[Tensor]) -> dict[str, Any]:
         if self._count == 0:
             raise DgpruneError(f"domain {self._domain.name!r} has no image in its split {self._split!r}.")
+        check_finite(torch.stack(sums), self._domain)
         return {"images": self._count}
 
 
-def check_logits(logits: Tensor, domain: Domain) -> None:
-    """Refuse logits that are not finite, or fewer outputs than the domain has classes."""
-    if not torch.isfinite(logits).all():
+def check_finite(finite: Tensor, domain: Domain) -> None:
+    """Refuse logits some of which are not finite; `finite` says which are."""
+    if not finite.all():
         raise DgpruneError(f"the network gives NaN or infinite logits on domain {domain.name!r}; check its weights.")
+
+
+def check_classes(logits: Tensor, domain: Domain) -> None:
+    """Refuse fewer outputs than the domain has classes."""
     if domain.labels is not None and logits.shape[1] < domain.classes:
         raise DgpruneError(
             f"the network has {logits.shape[1]} outputs, domain {domain.name!r} has labels up to {domain.classes - 1}."
@@ -115,10 +137,13 @@ class Means(Collector):
                 self._sums[key] = value
             self._counts[key] += count
 
-    def result(self) -> dict[str, Any]:
+    def sums(self) -> dict[MapKey, Tensor]:
+        return self._sums
+
+    def result(self, sums: dict[MapKey, Tensor]) -> dict[str, Any]:
         means: dict[str, list[Tensor]] = defaultdict(list)
-        for key, total in self._sums.items():
-            means[key[0]].append((total / self._counts[key]).cpu().contiguous())
+        for key, total in sums.items():
+            means[key[0]].append((total / self._counts[key]).contiguous())
         return {self._field: {group: self._finish(listed) for group, listed in means.items()}}
 
 
@@ -168,18 +193,23 @@ class ClassMaps(Collector):
         predicted, classes = logits.detach().argmax(1), logits.shape[1]
         for group, pooled in self._pooled.items():
             self._sums[group] += pooled.new_zeros(classes, pooled.shape[1]).index_add_(0, predicted, pooled)
-        self._images += torch.bincount(predicted, minlength=classes)
+        ones = torch.ones_like(predicted)
+        self._images += ones.new_zeros(classes).index_add_(0, predicted, ones)  # bincount reads its result's length
         self._pooled.clear()
 
-    def result(self) -> dict[str, Any]:
-        images = torch.as_tensor(self._images)
+    def sums(self) -> tuple[Tensor | int, dict[str, Tensor | int]]:
+        return self._images, self._sums
+
+    def result(self, sums: tuple[Tensor | int, dict[str, Tensor]]) -> dict[str, Any]:
+        images = torch.as_tensor(sums[0])
         count = images.double().clamp_min(1)[:, None]
-        return {"class_map": {key: ClassMap((total / count).cpu(), images.cpu()) for key, total in self._sums.items()}}
+        return {"class_map": {key: ClassMap(total / count, images) for key, total in sums[1].items()}}
 
 
 def _blocks(y: Tensor) -> tuple[Tensor, ...]:
-    """The images in blocks of about 1 MB, so that intermediate results stay in the processor's cache."""
-    return y.split(max(1, _BLOCK * len(y) // max(1, y.numel())))
+    """The images in blocks: on a CPU of about 1 MB, so that intermediate results stay in the processor's cache."""
+    block = _BLOCK if y.device.type == "cpu" else _GPU_BLOCK
+    return y.split(max(1, block * len(y) // max(1, y.numel())))
 
 
 def _over_images(y: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import BATCHNORM, CONV, ClassMoments, DgpruneError, FilterGraph, FilterGroup, Need
-from ..stats import class_moments, merged
+from ..pruning import device_of
+from ..stats import NOT_FINITE, class_moments, merged
 from .collectors import Collector
 from .hooks import output_count, outside
 from .taps import Taps
@@ -33,7 +34,8 @@ class RiskGradients(Collector):
         self._watched: dict[str, Tensor] = {}
         self._gates: set[str] = set()
         self._sums: dict[str, Tensor] = {}
-        self._risk, self._count = 0.0, 0
+        self._risk: Tensor | float = 0.0
+        self._count = 0
 
     def attach(self, taps: Taps) -> None:
         wanted: set[str] = set()
@@ -58,7 +60,7 @@ class RiskGradients(Collector):
     def end(self, logits: Tensor) -> None:
         assert self.labels is not None
         loss = F.cross_entropy(logits, self.labels, reduction="sum")
-        self._risk += float(loss.detach().double())
+        self._risk = self._risk + loss.detach().double()
         self._count += len(logits)
         leaves = list(self._watched.values())
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
@@ -66,29 +68,32 @@ class RiskGradients(Collector):
             value = (torch.zeros_like(leaf) if gradient is None else gradient).double()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
-    def result(self) -> dict[str, Any]:
-        means = {name: total / self._count for name, total in self._sums.items()}
-        fields: dict[str, Any] = {"risk": self._risk / self._count}
+    def sums(self) -> tuple[Tensor | float, dict[str, Tensor], dict[str, Tensor]]:
+        return self._risk, self._sums, {name: self._watched[name].detach() for name in self._gates}
+
+    def result(self, sums: tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]) -> dict[str, Any]:
+        means = {name: total / self._count for name, total in sums[1].items()}
+        fields: dict[str, Any] = {"risk": float(sums[0]) / self._count}
         if "gate" in self._needs:
-            fields["gate"] = {group.name: self._gate(group, means) for group in self._graph.groups}
+            fields["gate"] = {group.name: self._gate(group, means, sums[2]) for group in self._graph.groups}
         if "weight_gradient" in self._needs:
             fields["weight_gradient"] = {name: mean for name, mean in means.items() if name in self._weights}
         return fields
 
-    def _gate(self, group: FilterGroup, gradients: dict[str, Tensor]) -> Tensor:
-        """(C,) derivative of the risk by the gate of each filter."""
+    def _gate(self, group: FilterGroup, gradients: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
+        """(C,) derivative of the risk by the gate of each filter, given those by parameters, and BatchNorms' values."""
         total = torch.zeros(group.filters, dtype=torch.float64)
         for member in group.members:
             owner, _, leaf = member.tensor.rpartition(".")
             if owner not in group.ends or member.side != "out":
                 continue
             if member.tensor in self._gates:
-                gate = self._watched[member.tensor].detach().double() * gradients[member.tensor]
+                gate = values[member.tensor].double() * gradients[member.tensor]
             elif owner in self._watched and leaf in ("weight", "running_mean"):
                 gate = gradients[owner]
             else:
                 continue
-            total.index_add_(0, member.filters, gate.cpu()[member.positions])
+            total.index_add_(0, member.filters, gate[member.positions])
         return total
 
 
@@ -128,10 +133,18 @@ class ClassGates(Collector):
     def __init__(self, graph: FilterGraph, *, classes: int, retain: bool) -> None:
         self._graph, self._classes, self._retain = graph, classes, retain
         self._outputs: list[tuple[str, int, Tensor]] = []
-        self._moments: dict[str, ClassMoments] = {}
+        self._moments: ClassMoments | None = None
+        self._places: dict[str, tuple[Tensor, Tensor]] = {}
 
     def attach(self, taps: Taps) -> None:
         _refuse_bare_norms(taps.model)
+        places: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for group in self._graph.groups:
+            for name, (positions, filters) in group.end_places.items():
+                places.setdefault(name, []).append((positions, filters + self._graph.offsets[group.name]))
+        for name, listed in places.items():
+            both = torch.stack([torch.cat(tensors) for tensors in zip(*listed, strict=True)]).to(device_of(taps.model))
+            self._places[name] = both[0], both[1]
         for name in {end: None for group in self._graph.groups for end in group.ends}:
 
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> Tensor:
@@ -151,14 +164,20 @@ class ClassGates(Collector):
         for (name, axis, y), gradient in zip(outputs, gradients, strict=True):
             if gradient is not None:
                 product = (y.detach() * gradient).movedim(axis, 1).flatten(1).unflatten(1, (y.shape[axis], -1))
-                products[name] = products.get(name, 0) + product.sum(2, dtype=torch.float64).cpu()
-        for group in self._graph.groups:
-            values = torch.zeros(len(logits), group.filters, dtype=torch.float64)
-            for name, (positions, filters) in group.end_places.items():
-                if name in products:
-                    values.index_add_(1, filters, products[name][:, positions])
-            moments = class_moments(values, self.labels.cpu(), classes=self._classes)
-            self._moments[group.name] = merged(self._moments.get(group.name), moments)
+                products[name] = products.get(name, 0) + product.sum(2, dtype=torch.float64)
+        values = logits.new_zeros(len(logits), self._graph.free, dtype=torch.float64)  # of all groups side by side
+        for name, (positions, filters) in self._places.items():
+            if name in products:
+                values.index_add_(1, filters, products[name][:, positions])
+        moments = class_moments(values, self.labels, classes=self._classes, check=False)
+        self._moments = merged(self._moments, moments)
 
-    def result(self) -> dict[str, Any]:
-        return {"class_gate": self._moments}
+    def sums(self) -> ClassMoments | None:
+        return self._moments
+
+    def result(self, sums: ClassMoments) -> dict[str, Any]:
+        if not torch.isfinite(sums.mean).all():
+            raise DgpruneError(NOT_FINITE)
+        sizes = [group.filters for group in self._graph.groups]
+        parts = zip(self._graph.names, sums.mean.split(sizes, 1), sums.variance.split(sizes, 1), strict=True)
+        return {"class_gate": {name: ClassMoments(sums.images, mean.clone(), v.clone()) for name, mean, v in parts}}

@@ -60,6 +60,7 @@ class ConsumerInput:
                 f"{group.filters} filters, so their output is nowhere whole; use a scorer that reads weights."
             )
         self.index = positions[filters.argsort(stable=True)]
+        self._selection = Selection(self.index)
 
     def listen(self, model: nn.Module, receive: Callable[[Tensor], None]) -> RemovableHandle:
         """Call `receive` with the maps, (N, C, H, W) or (N, C, P) after a flatten, whenever the consumer is called."""
@@ -67,7 +68,7 @@ class ConsumerInput:
 
     def _maps(self, y: Tensor) -> Tensor:
         spatial = y.shape[2:] if len(self.index) == self.group.filters else (-1, *y.shape[2:])
-        return select(y, self.index).reshape(len(y), self.group.filters, *(spatial or (1,)))
+        return self._selection.of(y).reshape(len(y), self.group.filters, *(spatial or (1,)))
 
 
 def produced(group: FilterGroup, layer: str) -> list[tuple[Tensor, Tensor]]:
@@ -84,9 +85,19 @@ def input_ids(graph: FilterGraph, layer: str) -> Tensor:
     return ids
 
 
-def select(y: Tensor, index: Tensor) -> Tensor:
-    """Return y[:, index]; y itself if that selects everything in order."""
-    return y if in_order(index, y.shape[1]) else y.index_select(1, index.to(y.device))
+class Selection:
+    """An index into axis 1 of tensors, moved to their device when it is first used there."""
+
+    def __init__(self, index: Tensor) -> None:
+        self._index, self._everything = index, in_order(index, len(index))
+
+    def of(self, y: Tensor) -> Tensor:
+        """Return y[:, index]; y itself if that selects everything in order."""
+        if self._everything and len(self._index) == y.shape[1]:
+            return y
+        if self._index.device != y.device:
+            self._index = self._index.to(y.device, non_blocking=True)
+        return y.index_select(1, self._index)
 
 
 def in_order(index: Tensor, count: int) -> bool:

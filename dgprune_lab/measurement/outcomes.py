@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from ..core import (
     Domain,
     Outcomes,
     drain,
+    full_precision,
     note,
     provenance_of,
     public,
@@ -27,16 +28,18 @@ from ..core import (
 )
 from ..pruning import device_of, prove_copies, refuse_other_types, shared_copy
 from ..stats import intervals
+from .batch_size import batch_size
 from .chance import ChanceWatch
-from .collectors import check_logits
+from .collectors import check_classes, check_finite
 from .cost import LATENCY_IMAGES, cost_rows, latency_row, timings
 from .memory_format import layout_of
+from .metrics import CLASS, Metric, check_metrics, metric_rows, worst_rows
 from .recalibrate import has_batchnorm, recalibrate
 
 
 @public
 def evaluate(
-    model: nn.Module, domain: Domain, split: str = "report", *, images: Count | None = None, size: Count = 250
+    model: nn.Module, domain: Domain, split: str = "report", *, images: Count | None = None, size: Count | None = None
 ) -> Outcomes:
     """Return what a network predicts for each image of a split; a private copy runs, in eval mode.
 
@@ -45,7 +48,8 @@ def evaluate(
         domain: the domain that the images come from.
         split: the split of the domain.
         images: use only the first so many images of the split; None for all.
-        size: images per batch; halved, with a note, on out-of-memory.
+        size: images per batch; None for as many as take 256 MB of feature maps on a CPU, at most 250, or half of the
+            free memory of a GPU. Halved, with a note, on out-of-memory.
 
     Raises:
         DgpruneError: no images, logits that are not finite, fewer outputs than classes, a network that cannot be
@@ -58,35 +62,46 @@ def evaluate(
 
 
 def evaluating(
-    model: nn.Module, domain: Domain, split: str, *, images: int | None = None, size: int = 250
+    model: nn.Module, domain: Domain, split: str, *, images: int | None = None, size: int | None = None
 ) -> Generator[None, None, Outcomes]:
     """Run `evaluate`, yielding between batches, so that the caller can cancel."""
     layout, twin, outcomes = layout_of(model, domain), shared_copy(model), []
+    size = size or batch_size(model, domain.take(torch.arange(1), device=device_of(model)).images)
     for batch in domain.batches(split, size=size, images=images, device=device_of(model), layout=layout):
         outcomes.append(batch_outcomes(twin, batch, domain))
         yield
-    return join(outcomes)
+    return join(outcomes, domain)
 
 
-def batch_outcomes(model: Callable[[Tensor], Tensor], batch: Batch, domain: Domain) -> Outcomes:
+class BatchOutcomes(NamedTuple):
+    """Outcomes of a batch on the network's device, so that a GPU need not wait for the CPU, and the row numbers.
+
+    `numbers` is (5, B): predicted class, its softmax probability, loss, label (0 where unknown), and whether all logits
+    are finite.
+    """
+
+    numbers: Tensor
+    index: Tensor
+
+
+def batch_outcomes(model: Callable[[Tensor], Tensor], batch: Batch, domain: Domain) -> BatchOutcomes:
     """Return the outcomes of one batch.
 
     Raises:
-        DgpruneError: logits that are not finite, or labels that the network has no output for.
+        DgpruneError: no logits, or labels that the network has no output for.
     """
-    labels = batch.labels
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision(batch.images.device):
         logits = _logits(model, batch.images)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise DgpruneError(f"the network must return logits of shape (images, classes); it returned {got}.")
-        check_logits(logits, domain)
-        if labels is None:
-            loss = torch.full((len(logits),), torch.nan)
-        else:
-            loss, labels = F.cross_entropy(logits, labels, reduction="none"), labels.cpu()
-    predicted, loss = logits.argmax(1).cpu().clone(), loss.cpu().double().clone()
-    return Outcomes(predicted=predicted, loss=loss, index=batch.index, labels=labels)
+        check_classes(logits, domain)
+        predicted = logits.argmax(1)
+        labels = torch.zeros_like(predicted) if batch.labels is None else batch.labels
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        dtype = torch.promote_types(loss.dtype, torch.float32)  # float32 holds whole numbers up to 16 million
+        parts = predicted, logits.to(dtype).softmax(1).amax(1), loss, labels, logits.isfinite().all(1)
+        return BatchOutcomes(torch.stack([part.to(dtype) for part in parts]), batch.index)
 
 
 def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -104,17 +119,24 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return torch.cat([_logits(model, part) for part in images.split(half)])
 
 
-def join(batches: Iterable[Outcomes]) -> Outcomes:
-    """Return the outcomes of several batches as one Outcomes.
+def join(batches: Sequence[BatchOutcomes], domain: Domain) -> Outcomes:
+    """Return the outcomes of several batches of a domain.
 
     Raises:
-        DgpruneError: no batches.
+        DgpruneError: no batches, or logits that are not finite.
     """
-    listed = list(batches)
-    if not listed:
+    if not batches:
         raise DgpruneError("there is no image to evaluate; the split is empty.")
-    names = ("predicted", "loss", "index") if listed[0].labels is None else ("predicted", "loss", "index", "labels")
-    return Outcomes(**{"labels": None, **{name: torch.cat([getattr(b, name) for b in listed]) for name in names}})
+    predicted, confidence, loss, labels, finite = torch.cat([batch.numbers for batch in batches], 1).cpu()
+    check_finite(finite, domain)
+    known = domain.labels is not None
+    return Outcomes(
+        predicted=predicted.long(),
+        confidence=confidence.to(torch.float64, copy=True),
+        loss=loss.to(torch.float64, copy=True) if known else torch.full_like(loss, torch.nan, dtype=torch.float64),
+        index=torch.cat([batch.index for batch in batches]),
+        labels=labels.long() if known else None,
+    )
 
 
 @public
@@ -126,8 +148,11 @@ def measure(
     batchnorm: BatchNorm = "as_is",
     images: Count | None = None,
     latency: bool = True,
+    metrics: Sequence[Metric] = (),
 ) -> pd.DataFrame:
     """Return accuracy and loss per domain with intervals over images; parameters, MACs, bytes and latency.
+
+    The loss is the mean negative log-likelihood (cross-entropy) in nats.
 
     Args:
         model: the network; it stays unchanged.
@@ -137,10 +162,18 @@ def measure(
         batchnorm: "as_is" for the network as given; "recalibrate" to re-estimate BatchNorm statistics on source train
             images first.
         images: use only the first so many images of each split; None for all.
-        latency: whether to measure latency: one batch of 32 images, median and range of 21 runs after a warm-up.
+        latency: whether to measure latency: one batch of 32 images, median and range of 21 runs after a warm-up; of
+            five or more, where these take over 10 s.
+        metrics: further rows. "worst_domain": the lowest accuracy of the sources and of the targets, in a row that
+            names the domain (metric `worst_domain_accuracy`). "per_class": the accuracy on the images of each class
+            (`class_accuracy`, columns `class` and `class_name`). "calibration_error": the expected calibration error
+            in 15 bins (Guo et al. 2017, arXiv:1706.04599), see `stats.calibration_error`.
 
     Returns:
         A tidy table. Accuracy in [0, 1]; latency in ms per batch; MACs per image.
+
+    Raises:
+        DgpruneError: no domain; metrics that need labels where no domain has any; a network that cannot be copied.
 
     >>> import dgprune_lab as dg
     >>> study = dg.demo()
@@ -151,6 +184,7 @@ def measure(
     listed = [domains] if isinstance(domains, Domain) else list(domains)
     if not listed:
         raise DgpruneError("measure needs at least one domain.")
+    check_metrics(metrics, listed)
     example = listed[0].take(torch.arange(min(2, len(listed[0])))).images
     refuse_other_types(model, example)
     prove_copies(model, example)
@@ -166,12 +200,14 @@ def measure(
         watch.see(outcomes, domain, split=split)
         columns = {"domain": domain.name, "role": domain.role, "split": split, "images": len(outcomes)}
         columns |= provenance.columns(domain.name, split, roles=roles)
-        rows += [{**shared, **columns, **row} for row in outcome_rows(outcomes)]
+        cells = [*outcome_rows(outcomes), *metric_rows(outcomes, domain, metrics=metrics)]
+        rows += [{**shared, **columns, **row} for row in cells]
+    rows += worst_rows(rows) if "worst_domain" in metrics else ()
     rows += [{**shared, **row} for row in cost_rows(model, listed[0])]
     if latency:
         example = listed[0].take(listed[0].rows(split, LATENCY_IMAGES), device=device_of(model)).images
         rows.append({**shared, **latency_row(list(timings(model, example)), len(example))})
-    return tidy(rows)
+    return tidy(rows, extra=CLASS).astype({"class": "Int64"}) if "per_class" in metrics else tidy(rows)
 
 
 def _mask_columns(model: nn.Module) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..core import FilterGraph, Mask
+from ..core import FilterGraph, Mask, full_precision
 from .hooks import input_ids, on_input
 from .shared_prefix import AfterPrefix
 
@@ -24,14 +24,21 @@ class PooledOutputs:
         self._sizes = torch.bincount(filters, minlength=group.filters).float()
 
     def of(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return the pooled outputs (B, C), float32 on the CPU, 0 for removed filters; mean over a consumer's calls."""
+        """Return the pooled outputs (B, C), float32, 0 for removed filters; mean over a consumer's calls."""
         pooled: list[Tensor] = []
         network = model.network if isinstance(model, AfterPrefix) else model
-        with torch.inference_mode(), on_input(network, self._consumer, lambda y: pooled.append(self._pooled(y))):
+        if self._sizes.device != images.device:
+            parts = self._positions, self._filters, self._sizes
+            self._positions, self._filters, self._sizes = (part.to(images.device) for part in parts)
+        with (
+            torch.inference_mode(),
+            full_precision(images.device),
+            on_input(network, self._consumer, lambda y: pooled.append(self._pooled(y))),
+        ):
             model(images)
         return torch.stack(pooled).mean(0)
 
     def _pooled(self, y: Tensor) -> Tensor:
-        means = (y if y.ndim == 2 else y.flatten(2).mean(2)).float().cpu()
+        means = (y if y.ndim == 2 else y.flatten(2).mean(2)).float()
         pooled = means.new_zeros(len(means), len(self._sizes))
         return pooled.index_add_(1, self._filters, means[:, self._positions]) / self._sizes

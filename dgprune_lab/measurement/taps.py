@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core import CONV, DgpruneError, FilterGraph, FilterGroup
 from .activation_maps import ActivationMap, Call, Calls, activation_maps
-from .hooks import ConsumerInput, Site, on_output, produced, select
+from .hooks import ConsumerInput, Selection, Site, on_output, produced
 
 MapKey = tuple[str, str]
 """A group, and the layer at which its maps are taken."""
@@ -24,7 +24,7 @@ class Taps:
     def __init__(self, model: nn.Module, graph: FilterGraph) -> None:
         self.model, self.graph = model, graph
         self._receivers: dict[Site, list[Receive]] = {}
-        self._calls: dict[Call, list[tuple[ActivationMap, Callable[[Tensor], None]]]] = defaultdict(list)
+        self._calls: dict[Call, list[tuple[ActivationMap, Selection, Callable[[Tensor], None]]]] = defaultdict(list)
 
     def listen(self, site: Site, receive: Receive) -> None:
         """Call `receive((group, layer), maps)` with every group's maps at a site.
@@ -44,13 +44,14 @@ class Taps:
         if site == "conv_output":
             for layer in [name for name, module in self.model.named_modules() if isinstance(module, CONV)]:
                 for group, index in _complete(self.graph, layer):
-                    send = partial(deliver, key=(group.name, layer))
-                    on_output(self.model, layer, lambda y, index=index, send=send: send(select(y, index)))
+                    of, send = Selection(index).of, partial(deliver, key=(group.name, layer))
+                    on_output(self.model, layer, lambda y, of=of, send=send: send(of(y)))
             return
         found = activation_maps(self.model, self.graph) if site == "activation" else {}
         for group in self.graph.groups:
             for tap in found.get(group.name, ()):
-                self._calls[tap.call].append((tap, partial(deliver, key=(group.name, ""))))
+                send = partial(deliver, key=(group.name, ""))
+                self._calls[tap.call].append((tap, Selection(tap.index.flatten()), send))
             if not found.get(group.name):
                 consumer = ConsumerInput(group)
                 consumer.listen(self.model, partial(deliver, key=(group.name, consumer.layer)))
@@ -66,10 +67,10 @@ class Taps:
         missing = set(self._calls)
 
         def receive(call: Call, result: Tensor) -> None:
-            for tap, send in self._calls.get(call, ()):
+            for tap, selection, send in self._calls.get(call, ()):
                 if tuple(result.shape[1:]) == tap.shape:
                     missing.discard(call)
-                    send(tap.of(result))
+                    send(tap.of(result, selection.of))
 
         with Calls(receive):
             logits = self.model(images)

@@ -4,7 +4,7 @@ from .allocate import Order, allocate, checked_ratio, removal_order
 from .copies import deep_copy, device_of, rebuild, shared_copy
 from .fold_batchnorm import folded
 from .holders import refuse_other_types, refuse_uncopyable, unregistered
-from .proof import full_precision, prove_copies, prove_copies_if_suspect
+from .proof import prove_copies, prove_copies_if_suspect
 from .surgery import masked, prune, pruned_view
 from .tracing import ending_in_relu, run_order
 from .verify import read_groups

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
-from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, provenance_of, set_provenance
+from ..core import BATCHNORM, CONV, TRANSPOSED, DgpruneError, full_precision, provenance_of, set_provenance
 from .copies import deep_copy
-from .proof import full_precision
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
@@ -29,7 +28,7 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
             whose logits differ from the original's.
     """
     twin = deep_copy(model).eval().requires_grad_(False)
-    with full_precision(example):
+    with full_precision(example.device):
         producers, before = _producers(twin, example)
         modules = dict(twin.named_modules())
         for norm, layer in producers.items():

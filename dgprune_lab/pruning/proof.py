@@ -8,16 +8,18 @@ network's numbers, and training it would move the original's BatchNorm statistic
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..core import DgpruneError, preserved_rng
+from ..core import DgpruneError, full_precision, preserved_rng
 from .copies import device_of, plain_tensors, rebuild, shared_copy, with_hooks_of
+from .elements import tensors_of
 from .holders import holder, refuse_uncopyable, suspects
+from .refusals import does_not_run
 
 _CLOSE = 1e-3
 _HOOKED = ("_forward_hooks", "_forward_pre_hooks")
@@ -42,7 +44,7 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
     """
     refuse_uncopyable(model)
     images = _images(model, example)
-    with preserved_rng(), torch.no_grad(), full_precision(images):
+    with preserved_rng(), torch.no_grad(), full_precision(images.device):
         other = _run(_other(model).eval(), images, watched=model)
         plain = _run(shared_copy(model), images)
         if torch.equal(other, plain) and any(p.ndim > 1 for p in model.parameters()):
@@ -93,29 +95,6 @@ def _has_backward_hooks(model: nn.Module) -> bool:
     return any(module._backward_hooks or module._backward_pre_hooks for module in model.modules())
 
 
-@contextmanager
-def full_precision(images: Tensor) -> Iterator[None]:
-    """Within the block, keep float32 convolutions and matrix products on a GPU from being rounded to TF32 (10 bits).
-
-    TF32 is the default for convolutions, and makes two ways to compute the same logits differ by about 0.1 %.
-    """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    owners: list[Any] = [matmul, cudnn]
-    name, exact = "allow_tf32", False
-    if hasattr(cudnn, "conv"):  # since PyTorch 2.9; reading the older names fails where these were set
-        owners, name, exact = [matmul, cudnn.conv, cudnn.rnn], "fp32_precision", "ieee"  # type: ignore[assignment]
-    if not images.is_cuda:
-        owners = []
-    before = [getattr(owner, name) for owner in owners]
-    try:
-        for owner in owners:
-            setattr(owner, name, exact)
-        yield
-    finally:
-        for owner, value in zip(owners, before, strict=True):
-            setattr(owner, name, value)
-
-
 def _images(model: nn.Module, example: Tensor) -> Tensor:
     """The first image, twice, on the network's device and in its type."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), example.dtype)
@@ -126,7 +105,7 @@ def _images(model: nn.Module, example: Tensor) -> Tensor:
 def _other(model: nn.Module) -> nn.Module:
     """A copy with slightly different parameters and the same buffers, since some buffers hold indices."""
     names = {name for name, p in model.named_parameters(remove_duplicate=False) if p.is_floating_point()}
-    return rebuild(model, lambda name, tensor: tensor * 1.1 + 0.01 if name in names else tensor.clone())
+    return rebuild(model, lambda name, tensor: (tensor * 1.1).add_(0.01) if name in names else tensor.clone())
 
 
 def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, hooked: bool = False) -> Tensor:
@@ -143,14 +122,7 @@ def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, h
     except Exception as error:
         if watched is not None and watch is not None:
             _refuse(watched, watch)
-        cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        size = " x ".join(map(str, images.shape[1:]))
-        advice = f"the network does not take images of {size} ({cause}); give images of the size and number of "
-        advice += "channels it was built for."
-        if isinstance(error, TypeError) and "argument" in str(error):
-            advice = f"the network cannot be called with images alone ({cause}); wrap it in a module whose forward "
-            advice += "takes (B, C, H, W) images and gives it what else it needs."
-        raise DgpruneError(advice) from error
+        raise does_not_run(error, twin, images=images) from error
     if watched is not None and watch is not None:  # the network may have caught the error that stopped it
         _refuse(watched, watch)
     return _as_tensor(output)
@@ -158,19 +130,8 @@ def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, h
 
 def _as_tensor(output: Any) -> Tensor:
     """All tensors of an output (a tensor, or nested lists and dicts of tensors) joined into one tensor."""
-    parts = [part.detach().double().flatten() for part in _tensors(output)]
+    parts = [part.detach().double().flatten() for part in tensors_of(output)]
     return torch.cat(parts) if parts else torch.empty(0)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
 
 
 def _same(first: Tensor, second: Tensor, *, tolerance: float) -> bool:
@@ -251,7 +212,7 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for writes, value in _arguments(func, args, kwargs):
-            for tensor in _tensors(value):
+            for tensor in tensors_of(value):
                 if (address := _address(tensor)) not in self._own:
                     self._outside[address] = tensor
                     self._check(tensor, func=func, written=writes)
@@ -261,7 +222,7 @@ class _Watch(TorchDispatchMode):
                         "its output would depend on how often it has run; keep what changes in a buffer."
                     )
         output = func(*args, **kwargs)
-        made = {_address(tensor) for tensor in _tensors(output)}
+        made = {_address(tensor) for tensor in tensors_of(output)}
         if "lift_fresh" in func.__name__:  # torch.tensor(...) within the pass
             self._outside = {address: tensor for address, tensor in self._outside.items() if address not in made}
         self._own |= made - set(self._outside)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..core import DgpruneError, FilterGraph, Mask, WeightMask, provenance_of, public, set_provenance
-from .copies import deep_copy, rebuild
+from .copies import deep_copy, device_of, rebuild
 from .proof import prove_copies_if_suspect
 
 _SCRATCH_BYTES = 32 * 2**20
@@ -52,6 +53,9 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
     graph = mask.graph
     vector = graph.vector(mask.keep)
     kept = [vector[ids].nonzero().flatten() for ids in graph.distinct]
+    if kept and (device := device_of(model)).type != "cpu":
+        packed = torch.cat(kept).to(device, non_blocking=True)
+        kept = list(packed.split([len(index) for index in kept]))
     is_cut = [index.shape[0] < length for index, length in zip(kept, graph.lengths, strict=True)]
     blocks = _block_lengths(graph)
     cut_names: set[str] = set()
@@ -106,14 +110,23 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
     return twin
 
 
-def zeroed(model: nn.Module, mask: Mask) -> nn.Module:
-    """Return a copy with plain tensors in which the removed entries are zero: the values of `masked`."""
-    keeps = dict(_tensor_masks(mask))
-
-    def kept(name: str, tensor: Tensor) -> Tensor:
-        return torch.where(keeps[name].to(tensor.device), tensor, 0) if name in keeps else tensor.clone()
-
-    return rebuild(model, kept)
+@contextmanager
+def zeroing(model: nn.Module, mask: Mask) -> Iterator[None]:
+    """Within the block, the entries of a network's own tensors that `masked` sets to zero are zero; then as before."""
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    vector = mask.graph.vector(mask.keep)
+    before: list[tuple[Tensor, int, Tensor, Tensor]] = []
+    with torch.no_grad():
+        for name, axes in mask.graph.axes.items():
+            for axis, ids in () if name.endswith("running_var") else axes.items():
+                tensor, gone = tensors[name], (~vector[ids]).nonzero().flatten().to(tensors[name].device)
+                before.append((tensor, axis, gone, tensor.index_select(axis, gone)))
+                tensor.index_fill_(axis, gone, 0)
+        try:
+            yield
+        finally:
+            for tensor, axis, gone, values in reversed(before):
+                tensor.index_copy_(axis, gone, values)
 
 
 class _Keep(nn.Module):

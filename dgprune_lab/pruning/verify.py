@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, public
+from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, full_precision, public
 from .copies import device_of, rebuild, shared_copy
 from .groups import assemble, trace
 from .holders import refuse_uncopyable
-from .proof import full_precision, prove_copies
-from .surgery import pruned_view, zeroed
+from .proof import prove_copies
+from .refusals import described, layer_of, line_of, refusal
+from .surgery import pruned_view, zeroing
 from .tracing import refuse_wrappers, run_order
 
 _TOLERANCE = 1e-3
 _Removed = Literal["half", "first", "last", "most"]
 _KINDS: tuple[_Removed, ...] = get_args(_Removed)
-_SECONDS = 12.0  # of this thread's computing time
+_SECONDS = 8.0  # of this thread's computing time, after which a failing group is no longer looked for one by one
 
 
 @public
@@ -101,9 +101,13 @@ class _Trial:
             dense = self._twin(self._images)
             if isinstance(dense, Tensor) and not bool(dense.isfinite().all()):  # beyond what 32 bits hold?
                 self._twin, self._images = _in_type(self._twin, torch.float64), self._images.double()
+                _set_statistics(self._twin, self._images)
                 dense = self._twin(self._images)
         if not isinstance(dense, Tensor):
-            raise DgpruneError(f"the network must return logits as one tensor; it returned {type(dense).__name__}.")
+            raise DgpruneError(
+                f"the network must return logits as one tensor; it returned {type(dense).__name__}. Wrap it in a "
+                "module whose forward returns the logits alone."
+            )
         self._shape, self._spread = dense.shape, float(dense.double().std())
         if not math.isfinite(self._spread):
             raise DgpruneError(
@@ -111,24 +115,31 @@ class _Trial:
                 "normalise within it (BatchNorm), or remove layers that divide or exponentiate feature maps."
             )
         if self._spread == 0:
-            raise DgpruneError("the network's logits do not depend on its input, so its pruning cannot be verified.")
+            raise DgpruneError(
+                "with random weights the network's logits do not depend on its input, so its pruning cannot be "
+                "verified; remove layers that saturate or are zero for all images."
+            )
 
     def failing(self, groups: tuple[FilterGroup, ...]) -> dict[str, str]:
         """Return name -> reason of the groups that fail; the others pass together."""
         bad: dict[str, str] = {}
-        deadline = time.thread_time() + _SECONDS
+        started = time.thread_time()
         for self._kind in _KINDS:
-            bad |= self._failing(tuple(group for group in groups if group.name not in bad), deadline=deadline)
+            bad |= self._failing(tuple(group for group in groups if group.name not in bad), started=started)
         return bad
 
-    def _failing(self, groups: tuple[FilterGroup, ...], *, deadline: float) -> dict[str, str]:
+    def _failing(self, groups: tuple[FilterGroup, ...], *, started: float) -> dict[str, str]:
         """`failing` under one kind of mask."""
         bad: dict[str, str] = {}
         left = groups
         while left and (why := self.failure(left)) is not None:
-            if time.thread_time() > deadline:
-                reason = f"it is not proven within {_SECONDS:.0f} s that it can be removed, as layers around it cannot"
-                return {**bad, **{group.name: f"{reason}: {why}" for group in left}}
+            late = (time.thread_time() - started) / _SECONDS
+            if late > 1:  # all groups near the failure at once and, in the end, all that are left
+                near = left if late > 2 else next(self._near(left), left)
+                reason = refusal("unproven", detail=f"{_SECONDS:.0f} s")
+                bad |= {group.name: reason for group in near}
+                left = tuple(group for group in left if group not in near)
+                continue
             found = self._one_failing(left)
             bad[found.name] = why if len(left) == 1 else self.failure((found,)) or why
             left = tuple(group for group in left if group is not found)
@@ -163,26 +174,32 @@ class _Trial:
     def failure(self, groups: tuple[FilterGroup, ...]) -> str | None:
         """Why removing filters of these groups differs from masking them; None if it does not."""
         mask, self._raised_in = _mask(self._graph, groups, kind=self._kind), ""
-        with torch.no_grad(), full_precision(self._images):
+        with torch.no_grad(), full_precision(self._images.device):
             copy = pruned_view(self._twin, mask)
             try:
                 small = copy(self._images)
             except Exception as error:
-                self._raised_in = _layer_of(error, copy)
-                return (
-                    "removing its filters breaks the network's own code "
-                    f"({_line_of(error)}: {(str(error).splitlines() or [''])[0]}); numbers of channels that are "
-                    "written out there, as in split((8, 8), 1), must be computed from the tensor"
-                )
+                self._raised_in = layer_of(error, copy)
+                return refusal("breaks", where=described(self._raised_in, copy), detail=line_of(error))
+            del copy
             if small.shape != self._shape:
-                return "removing its filters changes the number of outputs"
-            difference = self._difference(small, zeroed(self._twin, mask)(self._images))
+                return refusal("outputs")
+            with zeroing(self._twin, mask):
+                zero = self._twin(self._images)
+            difference = self._difference(small, zero)
             if not difference <= _TOLERANCE:  # rounding, where layer after layer makes the values larger or smaller?
-                twin, images = _in_type(self._twin, torch.float64), self._images.double()
-                difference = self._difference(pruned_view(twin, mask)(images), zeroed(twin, mask)(images))
+                difference = self._exact_difference(mask)
         if difference <= _TOLERANCE:
             return None
-        return f"removed and masked differ by {difference:.1%} of what two images differ by"
+        return refusal("differs", where=" or ".join(groups[0].consumers[:3]), detail=f"{difference:.1%}")
+
+    def _exact_difference(self, mask: Mask) -> float:
+        """The difference in 64 bits, with the masked network's BatchNorm statistics so that signals do not vanish."""
+        twin, images = _in_type(self._twin, torch.float64), self._images.double()
+        with zeroing(twin, mask):
+            _set_statistics(twin, images)
+            zero = twin(images)
+        return self._difference(pruned_view(twin, mask)(images), zero)
 
     def _difference(self, small: Tensor, zero: Tensor) -> float:
         """The largest difference of logits, over that between the two images.
@@ -193,25 +210,19 @@ class _Trial:
         return float((small - zero).abs().max()) / (images or self._spread)
 
 
+def _set_statistics(model: nn.Module, images: Tensor) -> None:
+    """Set the BatchNorm statistics of a network in eval mode to those of some images."""
+    norms: list[Any] = [m for m in model.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    model(images)
+    model.eval()
+
+
 def _in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a copy whose floating-point tensors have this type."""
     return rebuild(model, lambda _, tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor.clone())
-
-
-def _layer_of(error: Exception, model: nn.Module) -> str:
-    """The innermost layer whose code an error passed through."""
-    names = {module: name for name, module in model.named_modules()}
-    frames = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
-    inside = [names[owner] for owner in frames if isinstance(owner, nn.Module) and owner in names]
-    return inside[-1] if inside else ""
-
-
-def _line_of(error: Exception) -> str:
-    """The innermost line of code outside of torch that raised an error."""
-    frames = traceback.extract_tb(error.__traceback__)
-    outside = [frame for frame in frames if "/torch/" not in frame.filename and "dgprune_lab" not in frame.filename]
-    frame = (outside or list(frames))[-1]
-    return f"{type(error).__name__} at {frame.filename.rpartition('/')[2]}, line {frame.lineno}, {frame.line or ''}"
 
 
 def _mask(graph: FilterGraph, groups: tuple[FilterGroup, ...], *, kind: _Removed) -> Mask:
@@ -239,7 +250,7 @@ def _random_twin(model: nn.Module) -> nn.Module:
         normal = torch.randn(tensor.shape, generator=generator).to(tensor)
         leaf = name.rpartition(".")[2]
         if tensor.ndim > 1:
-            return normal * math.sqrt(2 / max(1, tensor[0].numel()))
+            return normal.mul_(math.sqrt(2 / max(1, tensor[0].numel())))
         if leaf == "running_var" or (leaf == "weight" and name in parameters):
             return 0.5 + normal.abs().clamp(max=2)
         return normal * 0.2 if name in parameters or leaf in ("bias", "running_mean") else tensor.clone()

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..core import Lock
+from ..core import Lock, cache_room
 
 Key = tuple[Hashable, ...]
+_SAMPLE = 4096
+
+
+def _room(held: int) -> int:
+    return cache_room(0.05, held)
 
 
 class Cache:
     """Values by key; the least recently used are evicted first. Safe to use from several threads.
 
     Args:
-        limit: total bytes of the values; the newest value stays even if it is larger.
+        limit: function from the bytes of all values to the bytes that they may take, by default 5 % of the available
+            memory; the newest value stays even if it is larger.
 
     Attributes:
         lock: held while the cache changes; the study holds it while it takes a new snapshot of its network.
     """
 
-    def __init__(self, *, limit: int) -> None:
-        self._limit, self._size = limit, 0
+    def __init__(self, *, limit: Callable[[int], int] = _room) -> None:
+        self._limit, self._extra, self._size = limit, 0, 0
         self._entries: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
         self.lock = Lock()
 
@@ -57,34 +62,50 @@ class Cache:
     def room(self, size: int) -> Iterator[None]:
         """Temporarily raise the size limit by `size` bytes."""
         with self.lock:
-            self._limit += size
+            self._extra += size
         try:
             yield
         finally:
             with self.lock:
-                self._limit -= size
+                self._extra -= size
                 self._evict()
 
     def _evict(self) -> None:
-        while self._size > self._limit and len(self._entries) > 1:
+        limit = self._extra + self._limit(self._size)
+        while self._size > limit and len(self._entries) > 1:
             self._size -= self._entries.popitem(last=False)[1][1]
 
 
 def stamp(model: nn.Module) -> tuple[object, ...]:
     """Return a value, cheap to compute, that changes with any weight or layer.
 
-    It holds the layers and, of each tensor, address, version and sums. A plain sum would miss filters that are swapped
-    without a new version, so a sample of the values is summed with weights too.
+    It holds the layers and, of each tensor, address and version. Writing through `.data` or numpy makes no new version,
+    so a hash of a sample of the values and of the sums of large tensors is added. From a GPU all of it comes at once.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    sums = []
+    layers = tuple((name, type(module)) for name, module in model.named_modules())
+    versions = ((t.data_ptr(), t.is_inference() or t._version, tuple(t.shape)) for t in tensors)
+    return (*versions, _sampled(tensors), *layers, *_settings(model))
+
+
+def _sampled(tensors: Iterable[Tensor]) -> str:
+    """A hash of up to 8,192 values of each tensor, and of its sum if it has more than 4,096."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
     with torch.no_grad():
-        for t in tensors:
-            sample = t.detach().flatten()[:: 1 + t.numel() // 4096].double()
-            summed = t if t.numel() >= 4096 else sample
-            sums += [float(summed.sum()), float(sample @ _ramp(len(sample)).to(sample))]
-    layers = tuple((name, type(module), module.extra_repr()) for name, module in model.named_modules())
-    return (*((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors), *sums, *layers, *_settings(model))
+        for tensor in tensors:
+            flat, size = tensor.detach().flatten(), tensor.numel()
+            kinds[flat.device, flat.dtype].append(flat if size <= _SAMPLE else flat[:: 1 + size // _SAMPLE])
+            if size > _SAMPLE:
+                total = flat.sum()[None]
+                kinds[total.device, total.dtype].append(total)
+        devices: dict[torch.device, list[Tensor]] = defaultdict(list)
+        for (device, _), parts in kinds.items():
+            devices[device].append(torch.cat(parts).view(torch.uint8))
+        held = [torch.cat(parts).cpu().numpy().data for parts in devices.values()]
+    digest = hashlib.blake2b(digest_size=16)
+    for data in held:
+        digest.update(data)
+    return digest.hexdigest()
 
 
 _INTERNAL = frozenset(vars(nn.Module()))
@@ -95,14 +116,17 @@ def _settings(model: nn.Module) -> list[tuple[str, str, object]]:
 
     Of layers that are not PyTorch's, those of the class too, with its `forward`.
     """
+    modules = dict(model.named_modules())
+    kinds = {kind: None for module in modules.values() for kind in type(module).__mro__}
+    own = [kind for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))]
     found = []
-    for layer, module in model.named_modules():
-        own = [kind for kind in type(module).__mro__ if not kind.__module__.startswith(("torch.", "builtins"))]
-        for held in (vars(module), *map(vars, own)):
-            for name, value in held.items():
+    holders = [*modules.items(), *((kind.__qualname__, kind) for kind in own)]
+    for holder, held in ((name, vars(thing)) for name, thing in holders):
+        for name, value in held.items():
+            if name not in _INTERNAL and not name.startswith(("__", "dgprune_")):
                 known = _setting(value)
-                if known is not None and name not in _INTERNAL and not name.startswith(("__", "dgprune_")):
-                    found.append((layer, name, known))
+                if known is not None:
+                    found.append((holder, name, known))
     return found
 
 
@@ -117,11 +141,6 @@ def _setting(value: object) -> object:
         return tuple((str(key), _setting(part)) for key, part in value.items())
     code = getattr(value, "__code__", None)
     return None if code is None else (code.co_code, [c for c in code.co_consts if not hasattr(c, "co_code")])
-
-
-@lru_cache(maxsize=64)
-def _ramp(count: int) -> torch.Tensor:
-    return torch.linspace(1, 2, count, dtype=torch.float64)
 
 
 def content(model: nn.Module) -> str:

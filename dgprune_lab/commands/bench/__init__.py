@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json as json_format
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from ...core import check_writable_file, threads, unknown
+from ...core import DgpruneError, check_writable_file, threads, unknown
+from ...core import device as core_device
 from .browser import browser_rows
 from .folder import folder_rows
 from .imports import import_rows
+from .live import equality_rows, live_rows
 from .panels import panel_rows
 from .passes import pass_rows
 from .prunability import prunability_rows
@@ -24,6 +27,7 @@ from .timing import Row
 Part = Callable[[torch.device, bool], Iterator[Row]]
 
 PARTS: Mapping[str, Part] = {
+    "live": live_rows,
     "mask": mask_rows,
     "tick": tick_rows,
     "fpgm": fpgm_rows,
@@ -32,6 +36,7 @@ PARTS: Mapping[str, Part] = {
     "prunability": prunability_rows,
     "panels": panel_rows,
     "folder": folder_rows,
+    "equality": equality_rows,
     "import": import_rows,
     "browser": browser_rows,
 }
@@ -39,34 +44,48 @@ PARTS: Mapping[str, Part] = {
 __all__ = ["PARTS", "Row", "main"]
 
 
-def main(*, json: Path | None = None, quick: bool = False, parts: Sequence[str] = tuple(PARTS)) -> list[Row]:
-    """Time every part on the CPU and, where there is one, on the GPU; print each row as soon as it is known.
+def main(
+    *, json: Path | None = None, quick: bool = False, device: str | None = None, parts: Sequence[str] = tuple(PARTS)
+) -> list[Row]:
+    """Time every part; print each row as soon as it is known.
 
     Args:
-        json: file for the rows as a list of {name, ours, peer, ratio, unit, repeats, device, aim, note}.
+        json: file for the rows as a list of {name, ours, peer, ratio, unit, repeats, device, aim, note}; written anew
+            after each row.
         quick: use small cases and few repeats, only to check that the benchmarks run.
+        device: "cpu" or "cuda"; None for the CPU and then, where there is one, the GPU.
         parts: which of `PARTS` to run.
 
     Returns:
         The rows. `ours` and `peer` are medians in `unit`; `ratio` = peer / ours, so above 1 means ours is faster.
 
     Raises:
-        DgpruneError: a part that does not exist; a file that cannot be written (tried before anything is timed).
+        DgpruneError: a part or a device that does not exist; a file that cannot be written (tried before anything is
+            timed); after all others have run, parts that failed.
     """
     for name in parts:
         if name not in PARTS:
             raise unknown("part of the benchmark", name, PARTS)
     if json is not None:
         json = check_writable_file(json, argument="json")
-    devices = [torch.device(name) for name in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]]
+    names = ("cpu", "cuda")[: 1 + torch.cuda.is_available()] if device is None else (device,)
+    devices = [core_device(name) for name in names]
     print(heading(threads().reason, quick))
     rows: list[Row] = []
-    for device in devices:
+    failed: list[str] = []
+    for place in devices:
         for name in parts:
-            for row in PARTS[name](device, quick):
-                rows.append(row)
-                print(line(row), flush=True)
+            try:
+                for row in PARTS[name](place, quick):
+                    rows.append(row)
+                    print(line(row), flush=True)
+                    if json is not None:
+                        json.write_text(json_format.dumps([row.as_json() for row in rows], indent=1) + "\n")
+            except Exception:
+                traceback.print_exc()
+                failed.append(f"{name} ({place.type})")
+    if failed:
+        raise DgpruneError(f"these parts of the benchmark failed, see above: {', '.join(failed)}.")
     if json is not None:
-        json.write_text(json_format.dumps([row.as_json() for row in rows], indent=1) + "\n")
         print(f"Wrote {json}.")
     return rows

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from ...core import Need, Scores, collect_notes
-from ...measurement import SIZE, gather, layout_of
+from ...core import Need, Scores, collect_notes, full_precision
+from ...measurement import GRADIENT_IMAGES, gather, layout_of
 from ...pruning import read_groups
 from ...scorers import SCORERS
 from ...study import Study
@@ -65,10 +65,11 @@ def _one_pass(plan: Plan, device: torch.device) -> Row:
     def bare() -> None:
         model.zero_grad()
         risks[1] = 0.0
-        for images, labels, _ in domain.batches("score", size=SIZE, device=device, layout=layout):
+        for images, labels, _ in domain.batches("score", size=GRADIENT_IMAGES, device=device, layout=layout):
             assert labels is not None
-            loss = F.cross_entropy(model(images), labels, reduction="sum")
-            loss.backward()
+            with full_precision(device):
+                loss = F.cross_entropy(model(images), labels, reduction="sum")
+                loss.backward()
             risks[1] += float(loss.detach()) / plan.images
 
     sides = {name: lambda side=side: 1e3 * seconds(side, device) for name, side in (("ours", ours), ("bare", bare))}
@@ -76,7 +77,7 @@ def _one_pass(plan: Plan, device: torch.device) -> Row:
     check_risks(*risks)
     note = (
         f"peer: gradients of all parameters and nothing else; ours: all that {len(AWARE)} domain-aware scorers need "
-        f"({', '.join(wanted)}); {plan.images} images of {plan.pixels} px, batches of {SIZE}"
+        f"({', '.join(wanted)}); {plan.images} images of {plan.pixels} px, batches of {GRADIENT_IMAGES}"
     )
     row = {"name": f"one pass, {plan.name}: against forward + backward", "ours": times["ours"], "peer": times["bare"]}
     return Row(**row, unit="ms", repeats=plan.repeats[0], device=device.type, aim=">= 0.67", note=note)

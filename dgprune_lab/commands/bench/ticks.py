@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from ...core import full_precision
 from ...pruning import allocate, prune
 from . import peer
 from .cases import Case, case, random_scores
@@ -37,7 +38,8 @@ def _rows(item: Case, *, repeats: int, device: torch.device) -> Iterator[Row]:
         return reused(peer.lowest(scores.values, _RATIO))
 
     for other in (copied, in_place):
-        check_same(ours(), other(), item.example)
+        with full_precision(device):
+            check_same(ours(), other(), item.example)
     sides = {"ours": ours, "copied": copied, "in_place": in_place}
     times = race({name: lambda side=side: 1e3 * seconds(side, device) for name, side in sides.items()}, repeats=repeats)
     shared = {"ours": times["ours"], "unit": "ms", "repeats": repeats, "device": device.type}

@@ -1,0 +1,126 @@
+"""A move of the slider: from cached scores to outcomes on all images, against the forward passes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core import BatchNorm, Domain, Outcomes, Scores, collect_notes, full_precision
+from ...diagnostics import grid
+from ...pruning import allocate, prune
+from ...study import Study, demo
+from .cases import CLASSES, domains, network
+from .timing import Row, race, seconds
+
+_SETTINGS: dict[BatchNorm, str] = {"as_is": "BatchNorm as is", "recalibrate": "BatchNorm recalibrated"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A network of torchvision, the pixels and images of each of two domains, the timed repeats, and the aim."""
+
+    name: str
+    pixels: int
+    images: int
+    repeats: int
+    aim: str = ""
+
+
+FULL = (
+    Plan(name="resnet18", pixels=32, images=500, repeats=9),
+    Plan(name="resnet50", pixels=224, images=1000, repeats=3, aim="<= 1 s"),
+)
+QUICK = (Plan(name="resnet18", pixels=32, images=20, repeats=1),)
+
+
+def live_rows(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Time a move of the slider: the demo on all images, ResNet-18, and on a GPU ResNet-50 on 2,000 images."""
+    yield from _rows(demo(device=device), name="demo", repeats=1 if quick else 9, images=60 if quick else None, aim="")
+    for plan in QUICK if quick else FULL:
+        if plan.pixels < 100 or device.type != "cpu":  # a ResNet-50 takes minutes on a CPU
+            study = _study(plan, device)
+            yield from _rows(study, name=plan.name, repeats=plan.repeats, images=plan.images, aim=plan.aim)
+
+
+def _study(plan: Plan, device: torch.device) -> Study:
+    model = network(plan.name).to(device)
+    with collect_notes(lambda _: None):  # networks with random weights are at chance
+        if plan.pixels < 100:
+            first, second = domains(plan.pixels)
+        else:
+            first, second = (_noise(name, plan, seed=seed) for seed, name in enumerate(("noise", "more noise")))
+        return Study(model, sources=[first], targets=[second], name=plan.name)
+
+
+def _noise(name: str, plan: Plan, *, seed: int) -> Domain:
+    generator, train = torch.Generator().manual_seed(seed), 500
+    size = (train + plan.images, 3, plan.pixels, plan.pixels)
+    images = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+    rows = {"train": range(16, train), "score": range(16), "report": range(train, len(images))}
+    labels = torch.randint(0, CLASSES, (len(images),), generator=generator)
+    return Domain.from_arrays(name, images=images, labels=labels, splits=rows, classes=CLASSES)
+
+
+def _rows(study: Study, *, name: str, repeats: int, images: int | None, aim: str) -> Iterator[Row]:
+    count = sum(len(domain.rows("report", images)) for domain in study.domains)
+    note = f"peer: forward passes of a ready network with as many filters, in float32; {count:,} images"
+    shared: dict[str, Any] = {"unit": "ms", "repeats": repeats, "device": study.device.type, "aim": aim, "note": note}
+    with collect_notes(lambda _: None):
+        scores = study.score("l1")
+        for setting, words in _SETTINGS.items():
+            ratios = iter(grid(0.45, 0.55, repeats + 1))  # each is measured once, so that nothing is cached
+
+            def ours(setting: BatchNorm = setting, ratios: Iterator[float] = ratios) -> float:
+                options: Any = {"batchnorm": setting, "images": images}
+                return 1e3 * seconds(lambda: _move(study, scores, next(ratios), **options), study.device)
+
+            times = race({"ours": ours, "bare": lambda: 1e3 * _bare(study, scores, images=images)}, repeats=repeats)
+            yield Row(name=f"slider, {name}, {words}", ours=times["ours"], peer=times["bare"], **shared)
+
+
+def _move(study: Study, scores: Scores, ratio: float, *, batchnorm: BatchNorm, images: int | None) -> list[Outcomes]:
+    mask = allocate(scores, ratio=ratio)
+    return [study.outcomes(mask, domain=d.name, batchnorm=batchnorm, images=images) for d in study.domains]
+
+
+def _bare(study: Study, scores: Scores, *, images: int | None) -> float:
+    small = prune(study.model, allocate(scores, ratio=0.5)).eval().to(study.device)
+    batches = [b.images for d in study.domains for b in d.batches("report", images=images, device=study.device)]
+    with torch.inference_mode(), full_precision(study.device):
+        return seconds(lambda: torch.cat([small(part).argmax(1) for part in batches]).cpu(), study.device)
+
+
+def equality_rows(device: torch.device, quick: bool) -> Iterator[Row]:
+    """Compare numbers of the demo on a GPU with those on the CPU: outcomes, and the sums of a pass for scorers."""
+    if device.type == "cpu":
+        return
+    here, there = (_numbers(demo(device=place), quick=quick) for place in ("cpu", device))
+    for name, (value, size) in here.items():
+        difference = float(((value - there[name][0]).abs() / size).max())
+        note = f"largest difference of {value.numel():,} numbers from those on the CPU"
+        yield Row(name=f"demo, {name}", ours=difference, unit="", device=device.type, aim="<= 1e-4", note=note)
+
+
+def _numbers(study: Study, *, quick: bool) -> dict[str, tuple[Tensor, Tensor]]:
+    """What is compared -> the numbers, and the sizes by which their differences are divided."""
+    images, ratios = (60, [0.5]) if quick else (None, grid(0, 0.8, 5))
+    with collect_notes(lambda _: None):
+        scores = study.score("l1")
+        moves = [_move(study, scores, r, batchnorm=how, images=images) for r in ratios for how in _SETTINGS]
+        passes = study.statistics("mnist", needs=("moments", "gate", "mean_map", "class_co_moments"))
+    outcomes = [outcome for listed in moves for outcome in listed]
+    accuracies = torch.tensor([outcome.accuracy for outcome in outcomes], dtype=torch.float64)
+    losses = torch.stack([outcome.loss.mean() for outcome in outcomes])
+    sums = [*passes.gate.values(), *passes.mean_map.values(), *(m.mean_square for m in passes.moments.values())]
+    sums += [pair.cross for pair in passes.class_co_moments.values()]
+    largest = torch.cat([part.abs().max().expand(part.numel()) for part in sums])
+    one = torch.ones(())
+    return {
+        "accuracies": (accuracies, one),
+        "mean losses": (losses, one),
+        "sums of a pass, relative": (torch.cat([part.flatten() for part in sums]), largest),
+    }
