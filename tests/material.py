@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.graph import FilterGraph
 from dgprune_lab.core.masks import Mask
+from dgprune_lab.pruning import deep_copy
 
 FLOOR = 0.5
 Net = TypeVar("Net", bound=nn.Module)
@@ -168,6 +169,18 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
         hooks = {key: tuple(held) for key, held in vars(module).items() if "hooks" in key and isinstance(held, dict)}
         found[f"module {name}"] = (id(module), type(module), module.training, repr(hooks), module.extra_repr())
     return found
+
+
+def zeroed(model: nn.Module, mask: Mask) -> nn.Module:
+    """A copy in which all entries of removed filters are zero, BatchNorm's variances aside."""
+    twin, vector = deep_copy(model), mask.graph.vector(mask.keep)
+    tensors = dict([*twin.named_parameters(), *twin.named_buffers()])
+    with torch.no_grad():
+        for name, axes in mask.graph.axes.items():
+            for axis, ids in axes.items():
+                if not name.endswith("running_var"):
+                    tensors[name].index_fill_(axis, (~vector[ids]).nonzero().flatten(), 0)
+    return twin
 
 
 def random_mask(graph: FilterGraph, *, seed: int) -> Mask:

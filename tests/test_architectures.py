@@ -20,6 +20,7 @@ from material import (
     plain_net,
     random_mask,
     randomise,
+    zeroed,
 )
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import dgprune_lab as dg
 from dgprune_lab.core.masks import Mask
 from dgprune_lab.models.networks import build
-from dgprune_lab.pruning.surgery import deep_copy, zeroed
+from dgprune_lab.pruning.surgery import deep_copy
 
 
 def small_vgg11_bn() -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from captum import attr
-from material import ResidualNet, domain, fingerprint, norm_net, plain_net, randomise
+from material import ResidualNet, domain, fingerprint, norm_net, plain_net, randomise, zeroed
 from material import images as random_images
 from torch import Tensor, nn
 
@@ -16,7 +16,6 @@ import dgprune_lab as dg
 from dgprune_lab.core.domain import Batch
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.measurement.attributions import STEPS, TOGETHER, Attributor, Method, separated
-from dgprune_lab.pruning.surgery import zeroed
 
 NETS = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet}
 METHODS: tuple[Method, ...] = ("gradient_x_activation", "activation", "integrated_gradients", "conductance", "ablation")

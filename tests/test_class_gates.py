@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, norm_net, plain_net, randomise
+from material import DepthwiseNet, ResidualNet, domain, fingerprint, images, norm_net, plain_net, randomise, zeroed
 from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.graph import FilterGraph
 from dgprune_lab.core.statistics import COSTLY, Need, Statistics
 from dgprune_lab.measurement.attributions import Attributor, Method
-from dgprune_lab.measurement.statistics import gather
-from dgprune_lab.pruning.surgery import zeroed
+from dgprune_lab.measurement.statistics import gather, gathering
 
 OTHERS: tuple[Need, ...] = ("class_gate", "gate", "weight_gradient", "mean_map", "moments", "risk")
 
@@ -209,11 +208,11 @@ def test_costly_fields_are_not_gathered_for_scorers_alongside(scorer: str, monke
     """`dss` reads the target's images: gates by class alongside would read its labels, too."""
     passes: list[tuple[set[Need], Statistics]] = []
 
-    def watched(*args: Any, needs: Sequence[Need], **options: Any) -> Statistics:
-        passes.append((set(needs), gather(*args, needs=needs, **options)))
+    def watched(*args: Any, needs: Sequence[Need], **options: Any) -> Any:
+        passes.append((set(needs), (yield from gathering(*args, needs=needs, **options))))
         return passes[-1][1]
 
-    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", watched)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", watched)
     study = dg.Study(
         randomise(plain_net(), dtype=torch.float32),
         sources=[domain("a"), domain("b", seed=1)],

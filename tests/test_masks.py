@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from material import ResidualNet, domain, grouped_net, images, norm_net, plain_net, random_mask, randomise
+from material import ResidualNet, domain, grouped_net, images, norm_net, plain_net, random_mask, randomise, zeroed
 from torch import nn
 
 import dgprune_lab as dg
@@ -19,7 +19,6 @@ from dgprune_lab.core.graph import FilterGraph
 from dgprune_lab.core.masks import Mask
 from dgprune_lab.core.scores import Scores
 from dgprune_lab.core.steps import drain
-from dgprune_lab.pruning.surgery import zeroed
 
 
 def real(seed: int = 0) -> tuple[nn.Module, FilterGraph]:

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from material import DepthwiseNet, ResidualNet, domain, fingerprint, norm_net, plain_net, randomise
+from material import DepthwiseNet, ResidualNet, domain, fingerprint, norm_net, plain_net, randomise, zeroed
 from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.steps import drain
 from dgprune_lab.measurement.evaluator import Evaluator
-from dgprune_lab.pruning.surgery import zeroed
 
 NETS: dict[str, Any] = {"plain": plain_net, "norm": norm_net, "residual": ResidualNet, "depthwise": DepthwiseNet}
 

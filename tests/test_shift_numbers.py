@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from material import domain, images, norm_net, randomise
+from material import domain, images, norm_net, randomise, zeroed
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,7 +19,6 @@ from dgprune_lab import stats
 from dgprune_lab.core.masks import Mask
 from dgprune_lab.core.steps import drain
 from dgprune_lab.core.tables import BatchNorm
-from dgprune_lab.pruning.surgery import zeroed
 from dgprune_lab.stats.intervals import Estimate
 
 MODULE = importlib.import_module("dgprune_lab.diagnostics.feature_shift")

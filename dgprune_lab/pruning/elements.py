@@ -1,9 +1,10 @@
 """Which elements of a network's tensors belong together: an id for each element, and ties between ids.
 
 Every position on every axis of every parameter and buffer has an id, from 1; 0 stands for a position without an id (a
-channel of the image, padding). In one forward pass each tensor carries labels: the ids on its axes. A label has as many
-axes as its tensor, and size 1 along the axes on which it does not vary, so the output of a convolution has a label of
-shape (1, C, 1, 1). The dependency groups (Fang et al., "DepGraph", CVPR 2023) are then connected components of ids.
+channel of the image, say), and -1 for a padded one. In one forward pass each tensor carries labels: the ids on its
+axes. A label has as many axes as its tensor, and size 1 along the axes on which it does not vary, so the output of a
+convolution has a label of shape (1, C, 1, 1). The dependency groups (Fang et al., "DepGraph", CVPR 2023) are then
+connected components of ids.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
+
+PADDING = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +122,8 @@ class Elements:
         Where one position has no id, the id at the other is marked as not removable, for this reason.
         """
         first, second = (part.flatten() for part in torch.broadcast_tensors(first, second))
-        self.fix(first[second == 0], reason)
-        self.fix(second[first == 0], reason)
+        self.fix(first[second <= 0], reason)
+        self.fix(second[first <= 0], reason)
         both = (first > 0) & (second > 0) & (first != second)
         if bool(both.any()):
             pairs = torch.stack([first[both], second[both]])

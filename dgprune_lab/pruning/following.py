@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .elements import Elements, Marks, tensors_of
 from .operations import follow
+from .refusals import described, refusal
 
 _MARKS = "_dgprune_marks"
 _NONE = Marks()
@@ -33,10 +34,14 @@ class Followed(TorchDispatchMode):
         used: names of all parameters and buffers that were used.
         outputs: the ids on the network's output.
         macs: multiply-accumulates per image, half of the count of torch's FlopCounterMode.
+        stack: names and modules that are being called, the innermost last.
+        pairs: layers, as `where` names them, whose reshapes split channels into as many groups as there are, each of a
+            number that is written in the code.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, pairs: frozenset[str] = frozenset()) -> None:
         super().__init__()
+        self.pairs = pairs
         self.elements = Elements(model)
         self.model = model
         self.producers: dict[str, Tensor] = {}
@@ -48,7 +53,7 @@ class Followed(TorchDispatchMode):
         self.used: set[str] = set()
         self.outputs = torch.zeros(0, dtype=torch.long)
         self.macs = 0
-        self._stack: list[tuple[str, nn.Module]] = [("", model)]
+        self.stack: list[tuple[str, nn.Module]] = [("", model)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -74,28 +79,31 @@ class Followed(TorchDispatchMode):
     @property
     def name(self) -> str:
         """The name of the innermost module that is being called."""
-        return self._stack[-1][0]
+        return self.stack[-1][0]
 
     @property
     def module(self) -> nn.Module:
         """The innermost module that is being called."""
-        return self._stack[-1][1]
+        return self.stack[-1][1]
 
     def where(self) -> str:
         """Return the name and class of the layer that is being called, as text."""
-        name, module = self._stack[-1]
-        return f"{name} ({type(module).__name__})" if name else f"the forward of {type(module).__name__}"
+        return described(self.name, self.model)
+
+    def why(self, kind: str, *, detail: str = "") -> str:
+        """Return why channels that reach the layer that is being called cannot be removed, as text."""
+        return refusal(kind, where=self.where(), detail=detail)
 
     def layer(self, source: str) -> str:
         """Return the layer that uses a weight: the called layer if it owns the weight, otherwise the owner by name."""
-        name, module = self._stack[-1]
+        name, module = self.stack[-1]
         own = [self.elements.names.get(id(tensor)) for tensor in module.parameters(recurse=False)]
         return name if name and source in own else source.rpartition(".")[0]
 
-    def fix(self, tensor: Tensor | None, what: str) -> None:
-        """Mark all channels of a tensor as not removable; `what` says what the current layer does to the tensor."""
+    def fix(self, tensor: Tensor | None, kind: str, *, detail: str = "") -> None:
+        """Mark all channels of a tensor as not removable; see `refusals` for `kind` and `detail`."""
         for label in self.marks(tensor).labels:
-            self.elements.fix(label, f"{self.where()} {what}")
+            self.elements.fix(label, self.why(kind, detail=detail))
 
     def run(self, example: Tensor) -> None:
         """Run the network once."""
@@ -111,8 +119,8 @@ class Followed(TorchDispatchMode):
         handles = []
         for name, module in self.model.named_modules():
             entry = (name, module)
-            handles.append(module.register_forward_pre_hook(lambda *_, entry=entry: self._stack.append(entry)))
-            handles.append(module.register_forward_hook(lambda *_: _left(self._stack), always_call=True))
+            handles.append(module.register_forward_pre_hook(lambda *_, entry=entry: self.stack.append(entry)))
+            handles.append(module.register_forward_hook(lambda *_: _left(self.stack), always_call=True))
         try:
             yield
         finally:

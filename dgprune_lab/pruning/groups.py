@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..core import CONV, DgpruneError, FilterGraph, FilterGroup, Member
 from .copies import shared_copy
 from .following import Followed
+from .refusals import described, refusal
 from .tracing import Layers, refuse_unused, refuse_wrappers, run_order
 
 Key = TypeVar("Key", bound=Hashable)
@@ -30,14 +31,25 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
     """
     refuse_wrappers(model)
     ran = run_order(shared_copy(model), example)
-    twin = shared_copy(model)
-    followed = Followed(twin)
-    followed.run(example)
-    refuse_unused(twin, followed.used)
-    groups, refused, total = _Reader(followed, ran=ran, layers=layers).read()
+    followed = _followed(model, example)
+    refuse_unused(followed.model, followed.used)
+    reader = _Reader(followed, ran=ran, layers=layers)
+    groups, refused, total = reader.read()
+    if reader.tying:  # whole layers are tied where channels are reshaped: is the other number the one in the code?
+        second = _followed(model, example, pairs=frozenset(reader.tying))
+        other = _Reader(second, ran=ran, layers=layers).read()
+        if len(other[1]) < len(refused):
+            followed, (groups, refused, total) = second, other
     graph = assemble(model, groups, refused=refused, ran=ran, example=example, layers=layers, uses=followed.uses)
     products = sum(graph.uses[name] * twin_size for name, twin_size in _sizes(model, graph.uses))
     return replace(graph, total=total, other_macs=max(0, followed.macs - products))
+
+
+def _followed(model: nn.Module, example: Tensor, *, pairs: frozenset[str] = frozenset()) -> Followed:
+    """One followed pass through a copy."""
+    followed = Followed(shared_copy(model), pairs=pairs)
+    followed.run(example)
+    return followed
 
 
 def _sizes(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[str, int]]:
@@ -82,7 +94,11 @@ def assemble(
 
 
 class _Reader:
-    """Turns the ids and ties of a followed pass into groups."""
+    """Turns the ids and ties of a followed pass into groups.
+
+    Attributes:
+        tying: the layers, in words, that tie all filters of a group together.
+    """
 
     def __init__(self, followed: Followed, *, ran: Layers, layers: Literal["conv", "all"]) -> None:
         self._followed, self._ran, self._layers = followed, ran, layers
@@ -90,11 +106,14 @@ class _Reader:
         self._filter, unit = elements.filters(), elements.units()
         # Filters of one layer are one group, whether they are tied or not.
         chains = [(unit[ids[:-1]], unit[ids[1:]]) for ids in self._outputs().values()]
-        self._unit, self._group = unit, elements.components(chains)[unit]
+        group = elements.components(chains)[unit]
+        with_filters = group[torch.cat([group.new_zeros(0), *self._outputs().values()])].unique()
+        self._unit, self._group = unit, torch.where(torch.isin(group, with_filters), group, -1)
+        self.tying: list[str] = []
         self._reasons: dict[int, str] = {}
         for ids, reason in elements.fixed:
-            for group in self._group[ids].unique().tolist():
-                self._reasons.setdefault(group, reason)
+            for number in self._group[ids].unique().tolist():
+                self._reasons.setdefault(number, reason)
         spans = {key: torch.arange(start, start + size) for key, (start, size) in elements.starts.items()}
         self._axes = self._by_group(spans)
         self._producers, self._consumers = self._by_group(followed.producers), self._by_group(followed.consumers)
@@ -106,8 +125,8 @@ class _Reader:
         for key, ids in spans.items():
             groups = torch.where(ids > 0, self._group[ids], -1)
             numbers = groups.unique().tolist()
-            for number in numbers:
-                whole = len(numbers) == 1
+            whole = len(numbers) == 1
+            for number in (number for number in numbers if number >= 0):
                 found[number][key] = torch.arange(len(ids)) if whole else (groups == number).nonzero().flatten()
         return found
 
@@ -146,18 +165,22 @@ class _Reader:
 
     def _one(self, number: int, name: str, *, names: list[str]) -> FilterGroup:
         """Make one group, named after a layer that produces all of it, if there is one."""
+        followed = self._followed
         if number in self._reasons:
             raise DgpruneError(self._reasons[number])
         numbers, units = self._numbers(name, names)
         count = len(units)
         if count > 1 and int(units.max()) == 0:
-            raise DgpruneError(f"{self._tying(number)} ties all {count} filters together")
+            ties = followed.elements.ties()
+            layers = [layer for ids, layer in ties if bool((self._group[ids] == number).any())]
+            self.tying += layers
+            raise DgpruneError(refusal("tied", where=layers[0], detail=str(count)))
         consumers = self._inputs(number, numbers, units=units)
         producers = tuple(self._producers[number])
         for layer in (*producers, *consumers):
             self._check(layer, is_producer=layer in producers)
         if not consumers:
-            raise DgpruneError("no convolution or linear layer reads its filters")
+            raise DgpruneError(refusal("unread"))
         producers = tuple(sorted(producers, key=self._ran.order.__getitem__))
         ends, feeds = self._flow(consumers, producers)
         return FilterGroup(
@@ -188,26 +211,17 @@ class _Reader:
         units = [first.setdefault(unit, len(first)) for unit in self._unit[torch.tensor(ids)].tolist()]
         return lambda ids: number[torch.searchsorted(ordered, self._filter[ids])], torch.tensor(units)
 
-    def _tying(self, number: int) -> str:
-        ties = self._followed.elements.ties()
-        return next((layer for ids, layer in ties if bool((self._group[ids] == number).any())), "an operation")
-
     def _check(self, layer: str, *, is_producer: bool) -> None:
-        """Refuse what could be cut but not measured: a layer that is not a convolution, linear or BatchNorm module."""
+        """Refuse what could be cut but not measured: a layer that is not a convolution, linear or norm module."""
         if layer not in self._ran.order:
-            raise DgpruneError(f"the weight of {layer} is used by a function, not by calling that layer")
+            raise DgpruneError(refusal("function", where=layer))
         module = self._followed.model.get_submodule(layer)
-        if not isinstance(module, (*CONV, nn.Linear, nn.modules.batchnorm._NormBase)):
-            raise DgpruneError(
-                f"{layer} ({type(module).__name__}) uses weights of its own in a function; make them a torch.nn.Conv2d "
-                "or torch.nn.Linear"
-            )
+        where = described(layer, self._followed.model)
+        if not isinstance(module, (*CONV, nn.Linear, nn.GroupNorm, nn.modules.batchnorm._NormBase)):
+            raise DgpruneError(refusal("own", where=where))
         own = self._followed.elements.names.get(id(module.weight), "")
         if is_producer and own and own != f"{layer}.weight":
-            raise DgpruneError(
-                f"{layer} shares the parameter {own} with another layer, so what each contributes is not known; "
-                "call one layer twice, or give each its own weight"
-            )
+            raise DgpruneError(refusal("shared", where=where, detail=own))
 
     def _inputs(self, number: int, numbers: Numbers, *, units: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """The consumers in the order of execution, with positions on their input axis and the filters there."""

@@ -31,7 +31,7 @@ def refuse_uncopyable(model: nn.Module) -> None:
 
     Raises:
         DgpruneError: compiled or scripted layers, weights that a hook computes from other weights, layers that have no
-            size yet, tensors without values.
+            size yet, tensors without values or made in inference mode.
     """
     for name, module in model.named_modules():
         where = f"layer {name!r}" if name else "the network"
@@ -47,6 +47,11 @@ def refuse_uncopyable(model: nn.Module) -> None:
             raise DgpruneError(
                 f"{name} is on the meta device, which holds no values; give the network memory by "
                 "model.to_empty(device='cpu') and load its weights first."
+            )
+        if tensor.is_inference():
+            raise DgpruneError(
+                f"{name} was made under torch.inference_mode(), so it can be neither cut nor trained; make the network "
+                "outside that block."
             )
 
 
@@ -178,10 +183,12 @@ def _held(model: nn.Module, wanted: Wanted) -> Iterator[tuple[str, str]]:
 def _described(value: Any) -> tuple[str, str]:
     """What kind of object an attribute is, and what to use instead, in words."""
     kind = type(value).__name__
-    if isinstance(value, Mapping):
-        return f"a plain {kind} that holds layers", "Use a torch.nn.ModuleDict."
-    if isinstance(value, (list, tuple, set, frozenset, deque)):
-        return f"a plain {kind} that holds layers", "Use a torch.nn.ModuleList."
+    if isinstance(value, (Mapping, list, tuple, set, frozenset, deque)):
+        sort = "Dict" if isinstance(value, Mapping) else "List"
+        if _Search(lambda item: isinstance(item, nn.Module)).reaches(value):
+            return f"a plain {kind} that holds layers", f"Use a torch.nn.Module{sort}."
+        advice = f"Use a torch.nn.Parameter{sort} for parameters, and register_buffer for other tensors."
+        return f"a plain {kind} that holds tensors", advice
     if isinstance(value, MethodType):
         owner = type(value.__self__).__name__
         return f"a bound method of {owner}, and stays bound to the original", "Define the method in the class instead."

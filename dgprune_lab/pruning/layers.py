@@ -25,7 +25,7 @@ def channels(trace: Followed, x: Tensor, *, axis: int) -> Tensor | None:
     for label in trace.marks(x).labels:
         if axis in varying(label):
             flat = label.movedim(axis, -1).reshape(-1, label.shape[axis])
-            trace.elements.join(flat[:1], flat, reason=f"{trace.where()} reads it", tie=trace.where())
+            trace.elements.join(flat[:1], flat, reason=trace.why("mixed"), tie=trace.where())
             return flat[0]
     return None
 
@@ -39,23 +39,20 @@ def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name
     x, weight, groups = given["input"], given["weight"], given["groups"]
     marks = trace.marks(weight)
     _fix_neighbours(trace, x)
-    depthwise = groups > 1 and groups == x.shape[1] == weight.shape[0]
+    depthwise = groups > 1 and groups == x.shape[1] == weight.shape[0] == output.shape[1]
     if depthwise and not marks.labels:  # one kernel for all channels, as many as there are
         labels = placed(channels(trace, x, axis=1), axis=1, ndim=output.ndim)
         trace.mark(output, replace(trace.marks(x), labels=labels))
         return
     if marks.source is None or any(len(varying(label)) > 1 for label in marks.labels):
-        what = (
-            "computes its weights in each pass from other tensors (as dynamic convolutions do, and layers prepared for "
-            "quantisation, which are to be prepared after pruning), so its filters cannot be cut"
-        )
+        kind = "quantised" if any(hasattr(module, "qconfig") for _, module in trace.stack) else "opaque"
         for tensor in (x, weight):
-            trace.fix(tensor, what)
-        trace.opaque.setdefault(trace.name, (output.shape[1], f"{trace.where()} {what}"))
+            trace.fix(tensor, kind)
+        trace.opaque.setdefault(trace.name, (output.shape[1], trace.why(kind)))
         return
     layer = trace.layer(marks.source)
-    axis = 1 if given["transposed"] else 0
-    produced, inputs = along(marks, axis), channels(trace, x, axis=1)
+    produced = along(marks, 1 if given["transposed"] and not depthwise else 0)
+    inputs = channels(trace, x, axis=1)
     trace.uses[marks.source] += positions(x if given["transposed"] else output, spatial=x.ndim - 2) * len(x)
     if depthwise:
         _join_input(trace, inputs=inputs, produced=produced)
@@ -67,22 +64,21 @@ def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name
     if produced is not None:
         if layer in wrote.ends:
             trace.producers.setdefault(layer, produced)
-        join_vectors(trace, produced, vectors=[given["bias"]], reason=f"{layer} adds it")
+        join_vectors(trace, produced, vectors=[given["bias"]])
     trace.mark(output, replace(wrote, labels=placed(produced, axis=1, ndim=output.ndim)))
 
 
 def _fix_neighbours(trace: Followed, x: Tensor) -> None:
     for label in trace.marks(x).labels:
         if varying(label) and 1 not in varying(label) and max(varying(label)) > 1:
-            what = "is a convolution that runs over neighbouring channels, so none of them can be removed; leave it out"
-            trace.elements.fix(label, f"{trace.where()} {what} of the network to prune these layers")
+            trace.elements.fix(label, trace.why("neighbours"))
 
 
 def _join_input(trace: Followed, *, inputs: Tensor | None, produced: Tensor | None) -> None:
     """A depthwise convolution: its outputs are the same filters as its inputs."""
-    reason = f"{trace.where()} has one filter per channel of the network's input"
     if produced is not None:
-        trace.elements.join(torch.zeros_like(produced) if inputs is None else inputs, produced, reason=reason)
+        inputs = torch.zeros_like(produced) if inputs is None else inputs
+        trace.elements.join(inputs, produced, reason=trace.why("mixed"))
 
 
 def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, given: dict[str, Any]) -> Marks:
@@ -95,16 +91,12 @@ def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, giv
     if inputs is not None:
         trace.consumers.setdefault(layer, inputs)
     if groups > 1:
-        where = trace.where()
-        if transposed:
-            for ids in (produced, inputs):
-                if ids is not None:
-                    trace.elements.fix(ids, f"{where} is a grouped transposed convolution, which cannot be pruned")
-        reason = f"{where} is a grouped convolution that gets only part of its channels from this layer"
         for ids in (produced, inputs):
+            if ids is not None and transposed:
+                trace.elements.fix(ids, trace.why("transposed"))
             if ids is not None and len(ids) % groups == 0:
                 parts = ids.view(groups, -1)
-                trace.elements.join(parts[:1], parts, reason=reason, tie=where)
+                trace.elements.join(parts[:1], parts, reason=trace.why("grouped"), tie=trace.where())
         inputs = None if inputs is None else inputs[: len(inputs) // groups]
     consume(trace, marks.source, axis=columns, inputs=inputs, consumed=consumed)
     return Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
@@ -119,11 +111,13 @@ def consume(trace: Followed, source: str | None, *, axis: int, inputs: Tensor | 
         trace.elements.join(inputs[both], consumed[both], reason="")
 
 
-def join_vectors(trace: Followed, ids: Tensor, *, vectors: list[Tensor | None], reason: str) -> None:
+def join_vectors(trace: Followed, ids: Tensor | None, *, vectors: list[Tensor | None]) -> None:
+    """Tie the elements of biases and scales to the filters that they belong to; without ids they cannot be removed."""
     for vector in vectors:
         own = None if vector is None else next(iter(trace.marks(vector).labels), None)
         if own is not None:
-            trace.elements.join(ids, own.flatten(), reason=reason)
+            own = own.flatten()
+            trace.elements.join(torch.zeros_like(own) if ids is None else ids, own, reason=trace.why("mixed"))
 
 
 def _batch_norm(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
@@ -134,14 +128,9 @@ def _batch_norm(trace: Followed, *, given: dict[str, Any], output: Any, name: st
     if given.get("training", given.get("running_mean") is None):
         for label in marks.labels:
             if 1 not in varying(label):
-                trace.elements.fix(label, f"{trace.where()} takes statistics across channels")
-    reason = f"{trace.where()} normalises the network's input"
+                trace.elements.fix(label, trace.why("statistics" if marks.source is None else "standardised"))
     sources = [trace.marks(vector).source for vector in vectors if vector is not None]
-    for vector in vectors:
-        own = None if vector is None else next(iter(trace.marks(vector).labels), None)
-        if own is not None:
-            ids = torch.zeros_like(own.flatten()) if inputs is None else inputs
-            trace.elements.join(ids, own.flatten(), reason=reason)
+    join_vectors(trace, inputs, vectors=vectors)
     ends = marks.ends
     source = next((source for source in sources if source), None)
     if source is not None and inputs is not None:
@@ -154,10 +143,16 @@ def _batch_norm(trace: Followed, *, given: dict[str, Any], output: Any, name: st
 
 
 def _norm(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
-    what = "takes statistics across channels, so a removed filter would still change the others"
-    x, result = given.get("input", given.get("self")), output[0] if isinstance(output, (tuple, list)) else output
-    trace.fix(x, what)
-    trace.mark(result, trace.marks(x))
+    """LayerNorm and GroupNorm: the channels over which statistics are taken cannot be removed."""
+    x, marks = given["input"], trace.marks(given["input"])
+    if given.get("group") == x.shape[1]:  # one channel in each group: an instance norm
+        _batch_norm(trace, given={**given, "training": False}, output=output, name=name)
+        return
+    axes = range(1, x.ndim) if "group" in given else range(x.ndim - len(given["normalized_shape"]), x.ndim)
+    for label in marks.labels:
+        if set(axes) & set(varying(label)):
+            trace.elements.fix(label, trace.why("statistics"))
+    trace.mark(output[0] if isinstance(output, (tuple, list)) else output, marks)
 
 
 def _interleaved(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
@@ -169,7 +164,7 @@ def _interleaved(trace: Followed, *, given: dict[str, Any], output: Tensor, name
     block = max(len(ids), output.shape[axis]) // min(len(ids), output.shape[axis])
     if name == "pixel_shuffle":
         parts = ids.view(-1, block)
-        trace.elements.join(parts[:, :1], parts, reason=f"{trace.where()} shuffles it", tie=trace.where())
+        trace.elements.join(parts[:, :1], parts, reason=trace.why("mixed"), tie=trace.where())
         new = parts[:, 0]
     else:
         new = ids.repeat_interleave(block)
@@ -187,7 +182,7 @@ def _channel_shuffle(trace: Followed, *, given: dict[str, Any], output: Tensor, 
     ids = channels(trace, given["self"], axis=1)
     if ids is not None:
         parts = ids.view(given["groups"], -1)
-        trace.elements.join(parts[:1], parts, reason=f"{trace.where()} shuffles it", tie=trace.where())
+        trace.elements.join(parts[:1], parts, reason=trace.why("mixed"), tie=trace.where())
         labels = placed(parts.t().flatten(), axis=1, ndim=output.ndim)
         trace.mark(output, replace(trace.marks(given["self"]), labels=labels))
 

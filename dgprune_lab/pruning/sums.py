@@ -14,13 +14,13 @@ from .layers import along, channels, consume, join_vectors, placed
 if TYPE_CHECKING:
     from .following import Followed
 
-MIXES = "multiplies feature maps with one another (attention), which mixes their channels"
-
-RECURRENT = "is a recurrent layer, whose input cannot be cut; the layers before the one that feeds it can be pruned"
+_ADD_UP = ("sum", "linalg_vector_norm", "any")  # zeros add nothing, so removed and masked channels are the same
+_NAMES = {"amax": "maximum", "max": "maximum", "amin": "minimum", "min": "minimum", "prod": "product"}
+_NAMES |= {"std": "standard deviation", "var": "variance", "var_mean": "variance", "logsumexp": "softmax"}
 
 
 def _reduced(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
-    """A sum over channels ends them; a mean or a maximum over channels depends on their number."""
+    """A sum or norm over channels ends them; a mean or a maximum over channels depends on their number."""
     x = given["self"]
     axes = given.get("dim", given.get("axis"))
     axes = list(range(x.ndim)) if axes is None or axes == [] else [axes] if isinstance(axes, int) else list(axes)
@@ -29,14 +29,14 @@ def _reduced(trace: Followed, *, given: dict[str, Any], output: Any, name: str) 
     for label in trace.marks(x).labels:
         over = reduced & set(varying(label))
         if over and over == set(varying(label)):
-            if name != "sum":
-                what = f"takes the {name} over channels, which depends on their number"
-                trace.elements.fix(label, f"{trace.where()} {what}")
+            if name not in _ADD_UP:
+                kind = "over" if trace.marks(x).source is None else "standardised"
+                trace.elements.fix(label, trace.why(kind, detail=_NAMES.get(name, name)))
             continue
         kept = label
         for axis in over:
             kept = kept.narrow(axis, 0, 1)
-        trace.elements.join(kept, label, reason="", tie="" if name == "sum" else trace.where())
+        trace.elements.join(kept, label, reason="", tie="" if name in _ADD_UP else trace.where())
         labels.append(kept if given.get("keepdim") else _without(kept, reduced))
     for result in tensors_of(output):
         trace.mark(result, replace(trace.marks(x), labels=tuple(labels)))
@@ -50,7 +50,7 @@ def _softmax(trace: Followed, *, given: dict[str, Any], output: Tensor, name: st
     x, axis, labels = given["self"], given["dim"] % given["self"].ndim, []
     for label in trace.marks(x).labels:
         if varying(label) == (axis,):
-            trace.elements.fix(label, f"{trace.where()} takes a softmax over channels")
+            trace.elements.fix(label, trace.why("over", detail="softmax"))
             continue
         trace.elements.join(label.narrow(axis, 0, 1), label, reason="", tie=trace.where())
         labels.append(label)
@@ -64,10 +64,10 @@ def _addmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str)
     plain = marks.source is not None and trace.marks(x).source is None
     if not plain or any(len(varying(label)) > 1 for label in marks.labels):
         for tensor in (x, weight):
-            trace.fix(tensor, MIXES)
+            trace.fix(tensor, "attention")
         return
     if isinstance(trace.module, nn.RNNBase):
-        trace.fix(x, RECURRENT)
+        trace.fix(x, "recurrent")
         return
     assert marks.source is not None
     layer = trace.layer(marks.source)
@@ -81,7 +81,7 @@ def _addmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str)
     consume(trace, marks.source, axis=stored, inputs=inputs, consumed=consumed)
     if produced is not None:
         trace.producers.setdefault(layer, produced)
-        join_vectors(trace, produced, vectors=[given["self"]] if name == "addmm" else [], reason=f"{layer} adds it")
+        join_vectors(trace, produced, vectors=[given["self"]] if name == "addmm" else [])
     rows = tuple(label for label in trace.marks(x).labels if varying(label) == (0,))
     wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
     trace.mark(output, replace(wrote, labels=(*rows, *placed(produced, axis=1, ndim=2))))
@@ -99,7 +99,7 @@ def _bmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -
     for tensor, summed in ((given["self"], 2), (given["mat2"], 1)):
         for label in trace.marks(tensor).labels:
             if summed in varying(label):
-                trace.elements.fix(label, f"{trace.where()} {MIXES}")
+                trace.elements.fix(label, trace.why("attention"))
             else:
                 kept.append((label, trace.marks(tensor)))
     ends, feeds = (frozenset().union(*(getattr(marks, what) for _, marks in kept)) for what in ("ends", "feeds"))
@@ -109,7 +109,8 @@ def _bmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -
 
 SUMS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "prod", "logsumexp"), _reduced),
-    **dict.fromkeys(("std", "var", "var_mean", "linalg_vector_norm"), _reduced),
+    **dict.fromkeys(("std", "var", "var_mean", "linalg_vector_norm", "any", "all"), _reduced),
+    **dict.fromkeys(("argmax", "argmin", "median", "mode", "kthvalue", "aminmax"), _reduced),
     **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _softmax),
     **dict.fromkeys(("addmm", "mm"), _addmm),
     "bmm": _bmm,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..core import DgpruneError
+from .refusals import does_not_run
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _WRAPPER_NAMES = ("OptimizedModule", "FullyShardedDataParallel")
@@ -66,11 +67,7 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
     except DgpruneError:
         raise
     except Exception as error:
-        size = " x ".join(map(str, example.shape[1:]))
-        raise DgpruneError(
-            f"the network does not take images of {size} ({type(error).__name__}: "
-            f"{(str(error).splitlines() or [''])[0]}); give images of the size it was built for."
-        ) from error
+        raise does_not_run(error, model, images=example) from error
     return Layers(order)
 
 

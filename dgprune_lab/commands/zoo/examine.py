@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core import CONV, TRANSPOSED, DgpruneError, Domain, FilterGraph, Mask, is_depthwise
+from ...core import DgpruneError, Domain, FilterGraph, Mask
 from ...measurement import measure
 from ...pruning import prune, read_groups
 from .architectures import Architecture
@@ -43,9 +43,8 @@ def examine(architecture: Architecture, stage: Stage) -> dict[str, Any]:
         row["seconds"] = time.process_time() - started
         return {**row, **_settled(model, found, outcome="refused"), "reason": str(error)}
     row["seconds"] = time.process_time() - started
-    prunable, filters = _counts(model, graph)
     reasons = "; ".join(f"{name}: {why}" for name, why in graph.refused.items())
-    row |= {"groups": len(graph.groups), "prunable": prunable, "filters": filters, "reason": reasons}
+    row |= {"groups": len(graph.groups), "prunable": graph.free, "filters": graph.total, "reason": reasons}
     stage("check")
     mask = Mask.by_hand(graph, removed={group.name: _half(group.units) for group in graph.groups})
     row |= compare(model, mask, images=images)
@@ -150,26 +149,6 @@ def _half(units: Tensor) -> list[int]:
     count = int(units.max()) + 1
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(3))[: count // 2]
     return torch.isin(units, chosen).nonzero().flatten().tolist()
-
-
-def _counts(model: nn.Module, graph: FilterGraph) -> tuple[int, int]:
-    """Filters that can be pruned, out of all: output channels of convolutions (and hidden units), layer by layer.
-
-    Depthwise convolutions, whose channels are those of the layer before, and the layer that runs last are left out.
-    """
-    every, prunable, last = 0, 0, list(graph.uses)[-1]
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        wanted = (*CONV, nn.Linear) if graph.layers == "all" else CONV
-        if not isinstance(module, wanted) or not isinstance(weight, Tensor) or is_depthwise(module):
-            continue
-        if f"{name}.weight" == last:
-            continue
-        axis = 1 if isinstance(module, TRANSPOSED) else 0
-        ids = graph.axes.get(f"{name}.weight", {}).get(axis)
-        every += weight.shape[axis]
-        prunable += 0 if ids is None else int((ids != graph.free).sum())
-    return prunable, every
 
 
 def compare(model: nn.Module, mask: Mask, *, images: Tensor) -> dict[str, float]:

@@ -29,8 +29,7 @@ class Row:
         size: height and width of the images in pixels.
         layers: "conv", or "all" where only hidden linear layers can be pruned.
         groups: number of groups.
-        prunable, filters: number of convolutions' output channels that can be pruned, and of all, summed over layers;
-            without depthwise convolutions, with the last layer.
+        prunable, filters: number of filters that can be pruned, and of all, as in `FilterGraph.share`.
         difference: largest difference between the logits of the pruned and of the masked network, divided by the
             standard deviation of the latter's, in float64; None if it is not finite.
         effect: the same difference between the dense and the masked network, which shows that the mask does something.

@@ -1,0 +1,168 @@
+"""The effect of operations that move elements: labels are moved in the same way, and parts that are alike are tied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .elements import PADDING, Marks, compact, tensors_of, varying
+
+if TYPE_CHECKING:
+    from .following import Followed
+
+_MOST = 2**25  # elements of a map whose labels are moved one by one
+
+
+def moved(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor) -> None:
+    """Operations that move elements: the labels are moved in the same way."""
+    x, rest = given["self"], {name: value for name, value in given.items() if name != "self"}
+    labels = []
+    for label in trace.marks(x).labels:
+        moved = func(label.expand(x.shape), **rest)
+        new = compact(moved)
+        if func._schema.name == "aten::slice":
+            _tie_slices(trace, label, slice_=rest)
+        if varying(new):
+            labels.append(new)
+    trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
+
+
+def picked(trace: Followed, func: Any, *, given: dict[str, Any], output: Tensor) -> None:
+    """Operations that pick elements by number: along other axes than that of the channels the labels are moved."""
+    x, marks = given["self"], trace.marks(given["self"])
+    rest = {name: _on_cpu(value) for name, value in given.items() if name != "self"}
+    picked = [axis for axis, index in enumerate(given.get("indices", ())) if index is not None]
+    picked = picked or [given["dim"] % x.ndim]
+    fits = x.numel() <= _MOST and not any(t.dtype == torch.bool for t in tensors_of(given))
+    labels = []
+    for label in marks.labels:
+        if set(picked) & set(varying(label)) or marks.source is not None or not fits:
+            trace.elements.fix(label, trace.why("picked"))
+            continue
+        labels.append(compact(func(label.expand(x.shape), **rest)))
+    trace.mark(output, replace(marks, labels=tuple(label for label in labels if varying(label))))
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_on_cpu(item) for item in value]
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _tie_slices(trace: Followed, label: Tensor, *, slice_: dict[str, Any]) -> None:
+    """Tie the equal parts (halves, every other channel) into which slices divide a channel axis."""
+    axis = slice_.get("dim", 0) % label.ndim
+    size = label.shape[axis]
+    start, end, step = slice_.get("start") or 0, slice_.get("end"), slice_.get("step", 1)
+    start, end, _ = slice(start, end, step).indices(size)
+    length = end - start
+    if size > 1 and step > 1 and size % step == 0:
+        _tie_parts(trace, label, axis=axis, length=step, inner=True)
+    elif 0 < length < size and size % length == 0 and start % length == 0:
+        _tie_parts(trace, label, axis=axis, length=length)
+
+
+def _tie_parts(trace: Followed, label: Tensor, *, axis: int, length: int, inner: bool = False) -> None:
+    """Tie equal positions in all parts of an axis; with `inner`, tie all positions within each part."""
+    parts = label.unflatten(axis, (-1, length))
+    first = parts.narrow(axis + 1, 0, 1) if inner else parts.narrow(axis, 0, 1)
+    trace.elements.join(first, parts, reason=trace.why("mixed"), tie=trace.where())
+
+
+def reshaped(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
+    """Reshapes: where an axis is split in two, filters at the same inner position are tied.
+
+    So the outer number is taken to be written in the code, as in a shuffle of groups; in the layers `trace.pairs` it is
+    the inner one, as in a maximum over pairs of channels.
+    """
+    x, labels = given["self"], []
+    for label in trace.marks(x).labels:
+        if x.numel() > _MOST:
+            trace.fix(x, "large", detail=f"{_MOST:,}")
+            continue
+        new = compact(label.expand(x.shape).reshape(output.shape))
+        if len(varying(new)) > 1 and len(varying(label)) == 1 and new.numel() == label.numel():
+            flat = new.reshape(-1, new.shape[varying(new)[-1]])
+            flat = flat.t() if trace.where() in trace.pairs else flat
+            trace.elements.join(flat[:1], flat, reason="", tie=trace.where())
+        if varying(new):
+            labels.append(new)
+    trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
+
+
+def _padded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
+    """Padding: padded channels get no id of their own; padding of other axes changes nothing."""
+    labels, ends = [], given["pad"]
+    for label in trace.marks(given["self"]).labels:
+        own = [(ends[2 * k], ends[2 * k + 1]) for k in range(len(ends) // 2)]
+        pads = [end for k, pair in enumerate(own) for end in (pair if label.shape[-1 - k] > 1 else (0, 0))]
+        labels.append(torch.nn.functional.pad(label, pads, value=PADDING))
+    trace.mark(output, replace(trace.marks(given["self"]), labels=tuple(labels)))
+
+
+def _expanded(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
+    marks = trace.marks(given["self"])
+    labels = (label.view((1,) * (output.ndim - label.ndim) + label.shape) for label in marks.labels)
+    trace.mark(output, replace(marks, labels=tuple(labels)))
+
+
+def _split(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
+    """Splits of an axis: if the parts are equal, equal positions of the parts are tied."""
+    x, outputs = given["self"], list(tensors_of(output))
+    axis = given.get("dim", 0) % x.ndim
+    marks, unbind = trace.marks(x), name == "unbind"
+    sizes = [1 if unbind else part.shape[axis] for part in outputs]
+    parts: list[list[Tensor]] = [[] for _ in outputs]
+    for label in marks.labels:
+        cut = label.shape[axis] > 1
+        if cut and len(sizes) > 1 and len(set(sizes)) == 1:
+            _tie_parts(trace, label, axis=axis, length=sizes[0])
+        pieces = label.split(sizes, axis) if cut else [label] * len(sizes)
+        for k, piece in enumerate(pieces):
+            new = compact(piece.squeeze(axis) if unbind else piece)
+            parts[k] += [new] if varying(new) else []
+    for part, labels in zip(outputs, parts, strict=True):
+        trace.mark(part, replace(marks, labels=tuple(labels)))
+
+
+def _concatenated(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
+    tensors = [t for t in given["tensors"] if not (t.ndim == 1 and t.numel() == 0)]
+    axis = given.get("dim", 0) % output.ndim
+    marks, found = [trace.marks(t) for t in tensors], {}
+    own = [[label.unsqueeze(axis) for label in m.labels] if name == "stack" else list(m.labels) for m in marks]
+    shapes = [(*t.shape[:axis], 1, *t.shape[axis:]) if name == "stack" else tuple(t.shape) for t in tensors]
+    reason = trace.why("mixed")
+    kinds = {varying(label) for labels in own for label in labels}
+    for kind in kinds:
+        if axis not in kind and tuple(sorted({*kind, axis})) in kinds:
+            continue
+        pieces = []
+        for labels, shape in zip(own, shapes, strict=True):
+            size = [shape[k] if k in (*kind, axis) else 1 for k in range(output.ndim)]
+            label = next((each for each in labels if set(varying(each)) <= {*kind, axis}), None)
+            missing = torch.zeros(size, dtype=torch.long)
+            pieces.append(missing if label is None else label.expand(size))
+        rest = [k for k in kind if k != axis]
+        first = next((piece.narrow(axis, 0, 1) for piece in pieces if bool(piece.any())), None)
+        if rest and axis not in kind and first is not None:  # other channels than those that are concatenated
+            for piece in pieces:
+                trace.elements.join(first.expand_as(piece), piece, reason=reason)
+            pieces = [first]
+        new = compact(torch.cat(pieces, axis))
+        if varying(new):
+            found[varying(new)] = new
+    ends, feeds = (frozenset().union(*(getattr(m, what) for m in marks)) for what in ("ends", "feeds"))
+    trace.mark(output, Marks(labels=tuple(found.values()), ends=ends, feeds=feeds))
+
+
+MOVES: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), reshaped),
+    "expand": _expanded,
+    "constant_pad_nd": _padded,
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unbind"), _split),
+    **dict.fromkeys(("cat", "stack"), _concatenated),
+}
