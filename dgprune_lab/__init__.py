@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .scorers import SCORERS, Menu, Scorer, from_torch_pruning, hybrid, reverse, scorer
     from .study import GCNet, Study, demo, gc_net, training_seeds
     from .training import LayerSchedule, PruneSchedule, PruningRun, TrainingOptions, Tuned
-    from .training import presets, prune_and_tune, train_with_pruning
+    from .training import leave_one_out, presets, prune_and_tune, train_with_pruning
     from .widgets import Explorer, predict
 
 # The folder that holds each public name, in the order of the flow. A name is loaded when it is first asked for, so
@@ -29,7 +29,7 @@ _FOLDERS = {
     "models": "load load_weights save",
     "scorers": "SCORERS Menu Scorer from_torch_pruning hybrid reverse scorer",
     "study": "GCNet Study demo gc_net training_seeds",
-    "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned presets prune_and_tune "
+    "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned leave_one_out presets prune_and_tune "
     "train_with_pruning",
     "diagnostics": "Diagnostic diagnostic grid sweep",
     "widgets": "Explorer predict",

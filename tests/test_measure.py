@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from material import ResidualNet, domain, norm_net, plain_net, randomise
 from scipy.stats import binomtest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.core.tables import COLUMNS, SEEN
 from dgprune_lab.measurement.cost import LATENCY_REPEATS, timings
-from dgprune_lab.stats import intervals
+from dgprune_lab.stats import calibration_error, intervals
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -206,3 +209,113 @@ def test_rows_of_a_pruned_network_hold_requested_and_achieved_ratio() -> None:
         and set(rows["budget"]) == {"filters"}
     )
     assert dg.measure(study.model, study.sources, images=20, latency=False).scorer.isna().all()
+
+
+def logits_of(model: nn.Module, data: dg.Domain) -> tuple[np.ndarray, np.ndarray]:
+    """Softmax probabilities (N, classes) and labels of the report split, by hand."""
+    batch = data.take(data.rows("report"))
+    assert batch.labels is not None
+    with torch.no_grad():
+        return model(batch.images).double().softmax(1).numpy(), batch.labels.numpy()
+
+
+def test_the_loss_is_the_negative_log_likelihood() -> None:
+    model, data = net(), domain("a", count=150)
+    probabilities, labels = logits_of(model, data)
+    rows = dg.measure(model, data, latency=False).set_index("metric")
+    assert rows.value["loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(4)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("correct", "confidence", "error"),
+    [
+        ([1, 1, 0, 0], [0.5] * 4, 0.0),  # half are right, and half is claimed
+        ([1, 1, 1, 1], [1.0] * 4, 0.0),
+        ([0, 0, 0, 0], [1.0] * 4, 1.0),
+        ([1, 0], [0.9, 0.7], (0.1 + 0.7) / 2),  # two bins
+        ([1, 0], [0.91, 0.92], abs(1 - 0.91 - 0.92) / 2),  # one bin: the errors cancel
+        ([1, 0], [8 / 15, 7 / 15], (7 / 15 + 7 / 15) / 2),  # an edge belongs to the bin below
+        ([1, 0], [8 / 15, 8 / 15 - 0.01], abs(1 - 16 / 15 + 0.01) / 2),
+    ],
+)
+def test_calibration_errors_in_closed_form(correct: list[int], confidence: list[float], error: float) -> None:
+    value, low, high = calibration_error(np.array(correct, float), np.array(confidence))
+    assert value == pytest.approx(error, abs=1e-12) and 0 <= low <= value <= high <= 1
+
+
+def test_the_calibration_error_of_a_network_is_that_of_scikit_learn() -> None:
+    model, data = net(), domain("a", count=1500)
+    probabilities, labels = logits_of(model, data)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    true, claimed = calibration_curve(right, confidence, n_bins=15)
+    counts, _ = np.histogram(confidence, bins=15, range=(0, 1))
+    rows = dg.measure(model, data, latency=False, metrics=["calibration_error"]).set_index("metric")
+    expected = float((np.abs(true - claimed) * counts[counts > 0]).sum() / counts.sum())
+    assert rows.value["calibration_error"] == pytest.approx(expected, abs=1e-6)
+    assert expected > 0.1 and rows.low["calibration_error"] < expected < rows.high["calibration_error"]
+
+
+def test_the_interval_of_the_calibration_error_covers_the_true_one() -> None:
+    """Without the correction for its bias the interval of a calibrated network never holds 0."""
+    generator = np.random.default_rng(0)
+    for shift, truth in ((0.0, 0.0), (0.2, 0.2)):
+        confidence = 0.25 + 0.75 * generator.random((150, 300))
+        right = generator.random((150, 300)) < confidence - shift
+        ends = [calibration_error(r.astype(float), c) for r, c in zip(right, confidence, strict=True)]
+        assert np.mean([low <= truth <= high for _, low, high in ends]) > 0.88
+        if not shift:
+            assert min(value for value, _, _ in ends) > 0.02, "the error itself is too high"
+
+
+def test_further_metrics_are_rows_only_where_they_are_asked_for() -> None:
+    model = net()
+    sources = [domain(name, count=150, seed=k).as_role("source") for k, name in enumerate("ab")]
+    targets = [domain("t", count=150, seed=3).as_role("target"), domain("u", seed=4, labelled=False).as_role("target")]
+    short = dg.measure(model, [*sources, *targets], latency=False)
+    table = dg.measure(
+        model, [*sources, *targets], latency=False, metrics=["worst_domain", "per_class", "calibration_error"]
+    )
+    assert tuple(short.columns) == COLUMNS and list(table.columns) == [*COLUMNS, "class", "class_name"]
+    plain = table[table.metric.isin(short.metric)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(plain[list(COLUMNS)], short)
+    accuracy = table[table.metric == "accuracy"].set_index("domain")
+    worst = table[table.metric == "worst_domain_accuracy"].set_index("role")
+    assert worst.domain.to_dict() == {"source": accuracy.value[["a", "b"]].idxmin(), "target": "t"}
+    assert worst.value["source"] == accuracy.value[["a", "b"]].min()
+    assert (worst.low["source"], worst.high["source"]) == tuple(accuracy.loc[["a", "b"], ["low", "high"]].min())
+    assert worst.loc["target", ["value", "low", "high"]].equals(accuracy.loc["t", ["value", "low", "high"]])
+    classes = table[(table.metric == "class_accuracy") & (table.domain == "t")].set_index("class")
+    outcomes = dg.evaluate(model, targets[0])
+    assert outcomes.correct is not None and outcomes.labels is not None
+    for number in range(4):
+        right = outcomes.correct[outcomes.labels == number]
+        assert classes.value[number] == float(right.double().mean()) and classes.images[number] == len(right)
+        assert classes.low[number] <= classes.value[number] <= classes.high[number]
+    assert (classes.value * classes.images).sum() / 50 == pytest.approx(outcomes.accuracy)
+    assert set(table[table.domain == "u"].metric) == set()
+    with pytest.raises(dg.DgpruneError, match=r"metrics: per_class need labels"):
+        dg.measure(model, targets[1], latency=False, metrics=["per_class"])
+    with pytest.raises(dg.DgpruneError, match=r"'worst'.*Did you mean 'worst_domain'"):
+        dg.measure(model, sources, latency=False, metrics=["worst"])  # type: ignore[list-item]
+
+
+def test_the_worst_of_equal_domains_is_covered_as_stated() -> None:
+    right = np.random.default_rng(5).random((200, 3 * 400)) < 0.7
+    low, high = (ends.reshape(400, 3).min(1) for ends in intervals.over_images(right.astype(float)))
+    assert 0.89 < np.mean((low <= 0.7) & (high >= 0.7)) < 0.97
+
+
+def test_a_class_without_an_image_has_no_accuracy_and_names_stand_beside_numbers() -> None:
+    plain = domain("a", count=90)
+    assert plain.labels is not None
+    named = dg.Domain.from_arrays(
+        "a",
+        images=plain.images,
+        labels=plain.labels.clamp(max=2),
+        splits=plain.splits,
+        classes=["cat", "dog", "owl", "yak"],
+    )
+    table = dg.measure(net(), named, latency=False, metrics="per_class")  # type: ignore[arg-type]
+    rows = table[table.metric == "class_accuracy"].set_index("class_name")
+    assert list(rows.index) == ["cat", "dog", "owl", "yak"]
+    assert rows.images["yak"] == 0 and rows.loc["yak", ["value", "low", "high"]].isna().all()

@@ -17,12 +17,14 @@ class Outcomes:
         loss: (N,) float64 cross-entropy; NaN where there are no labels.
         index: (N,) row numbers in the domain.
         labels: (N,) int64, or None.
+        confidence: (N,) float64 softmax probability of the predicted class; None where it was not measured.
     """
 
     predicted: Tensor = field(repr=False)
     loss: Tensor = field(repr=False)
     index: Tensor = field(repr=False)
     labels: Tensor | None = field(repr=False)
+    confidence: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.predicted)

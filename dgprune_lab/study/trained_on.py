@@ -6,7 +6,7 @@ import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
 
@@ -26,7 +26,7 @@ def with_training(model: nn.Module, trained_on: TrainedOn, domains: Sequence[Dom
     """
     reads = declared_reads(trained_on, domains)
     provenance = provenance_of(model)
-    known = {key: use for key, use in (provenance.training or {}).items() if key != MORE}
+    known: dict[str, Seen] = {key: use for key, use in (provenance.training or {}).items() if key != MORE}
     twin = copy.copy(model)
     set_provenance(twin, replace(provenance, training=merged(known, reads)))
     _note_surprises(provenance_of(twin), {key.rpartition("/")[0] for key in reads}, domains)
@@ -48,7 +48,7 @@ def declared_reads(trained_on: TrainedOn, domains: Sequence[Domain]) -> dict[str
         for split in splits:
             if name in named and split not in (MORE, *named[name].splits):
                 raise unknown(f"split of {name!r} in trained_on", split, named[name].splits)
-            reads[f"{name}/{split}"] = splits[split] if isinstance(splits, Mapping) else "labels"
+            reads[f"{name}/{split}"] = cast(Seen, splits[split]) if isinstance(splits, Mapping) else "labels"
     return reads
 
 

@@ -3,6 +3,7 @@
 from . import presets
 from .events import BatchEvent, EpochEvent, Events, PruneEvent, StageEvent
 from .loop import train
+from .leave_one_out import leave_one_out
 from .options import TrainingOptions
 from .progress import event_bar, finish
 from .rounds import DENSE, EXTRA, MeasureWhen, Steps, Tuned

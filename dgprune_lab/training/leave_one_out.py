@@ -1,0 +1,258 @@
+"""Leave one domain out: train on all domains but one, report on that one, for each domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ..core import (
+    MORE,
+    STAGES,
+    Count,
+    DgpruneError,
+    Domain,
+    Outcomes,
+    Provenance,
+    Repeats,
+    Seed,
+    Seen,
+    check_class_names,
+    preserved_rng,
+    progress_bar,
+    provenance_of,
+    stepwise,
+    tidy,
+    yielding,
+)
+from ..measurement import evaluating, has_batchnorm, outcome_rows, worst_rows
+from ..pruning import deep_copy, prove_copies
+from ..stats import intervals
+from .events import EpochEvent
+from .loop import train as train_network
+from .options import TrainingOptions
+
+Training = Callable[[list[Domain], int], Any]
+Steps = Generator[tuple[int, int, str], None, pd.DataFrame]
+_WHOLE = "all"
+
+
+@stepwise(progress_bar)
+def leave_one_out(
+    domains: Sequence[Domain],
+    *,
+    train: Training | TrainingOptions,
+    network: Callable[[int], nn.Module] | None = None,
+    seeds: Repeats | Sequence[Seed] = 1,
+    select: str | None = "score",
+    images: Count | None = None,
+    progress: bool = False,
+) -> Steps:
+    """Train a network on all domains but one and report its accuracy on that one, for each domain and seed.
+
+    A run gives `train` the splits `train` and `select` of the other domains. The held-out domain is never given, and
+    all of its images are reported (split "all"). Where a run makes several networks, of several settings or after each
+    epoch, the one with the highest mean accuracy over the sources' `select` splits is reported: the training-domain
+    validation of Gulrajani and Lopez-Paz 2021 (arXiv:2007.01434, section 3). The provenance holds that as selection.
+
+    Args:
+        domains: at least two domains with labels, one image size and the same classes.
+        train: function from (sources, seed) to the trained network, to a list of networks to select from, or to a
+            generator of training events, as the `train` of this package returns. Or the options of the package's own
+            training, whose seed is replaced by that of the run.
+        network: function from the seed to the untrained network, where `train` is options.
+        seeds: number of training seeds, counted from 0, or the seeds.
+        select: split of the sources on which the network is selected; None for the last epoch, without selection.
+        images: report on the first so many images of the held-out domain; None for all.
+        progress: whether to draw a tqdm bar.
+
+    Returns:
+        A tidy table. A row per held-out domain with the metric `accuracy`, and two rows over all of them:
+        `mean_accuracy`, and `worst_domain_accuracy`, the row of the domain with the lowest accuracy (its ends are the
+        lowest of all ends, see `dg.measure`). Of several seeds the values are means with a t interval over seeds, of
+        one seed they have a bootstrap interval over images. A network without a record of its training is taken to have
+        read the labels of what `train` was given; what the function reads besides cannot be seen here.
+
+    Raises:
+        DgpruneError: fewer than two domains, or domains that do not fit together; a domain without labels or without a
+            split that is needed; options without `network`; a network that has read the held-out domain.
+    """
+    runs = _Runs(domains, train, network, select=select, images=images)
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+    if not numbers:
+        raise DgpruneError("seeds must name at least one seed; got none.")
+    return _table(runs, numbers)
+
+
+def _table(runs: _Runs, seeds: Sequence[int]) -> Steps:
+    """Train and evaluate run by run, and return the table."""
+    rows: list[dict[str, Any]] = []
+    outcomes: list[list[Outcomes]] = []
+    for number, held in enumerate(runs.domains):
+        columns: dict[str, Any] = {"domain": held.name, "role": "target", "split": _WHOLE}
+        of_domain, provenance = [], Provenance(training={})
+        for k, seed in enumerate(seeds):
+            at = (number * len(seeds) + k, len(runs.domains) * len(seeds), f"without {held.name}, seed {seed}")
+            model, record = yield from yielding(runs.trained(held, seed), at)
+            provenance = reduce(lambda both, stage: both.adding(stage, getattr(record, stage)), STAGES, provenance)
+            whole = replace(held, splits={_WHOLE: torch.cat(list(held.splits.values()))})
+            of_domain.append((yield from yielding(evaluating(model, whole, _WHOLE, images=runs.images), at)))
+            columns["batchnorm"] = "as_is" if has_batchnorm(model) else None
+        columns |= {"images": len(of_domain[0]), **provenance.columns(held.name, _WHOLE, roles=runs.roles(held))}
+        rows.append({**columns, **_accuracy([of_domain], seeds), "metric": "accuracy"})
+        outcomes.append(of_domain)
+    worst = next(worst_rows(rows))
+    shared = {"role": "target", "split": _WHOLE, "images": sum(row["images"] for row in rows)}
+    shared |= {name: worst[name] for name in ("batchnorm", "target_aware")}
+    return tidy([*rows, {**shared, **_accuracy(outcomes, seeds), "metric": "mean_accuracy"}, worst])
+
+
+def _accuracy(outcomes: Sequence[Sequence[Outcomes]], seeds: Sequence[int]) -> dict[str, Any]:
+    """The mean accuracy over domains (rows) and seeds (columns), with its interval."""
+    cells: dict[str, Any] = {"unit": "share", "training_seed": seeds[0] if len(seeds) == 1 else None}
+    if len(seeds) > 1:
+        value, low, high = intervals.over_seeds(
+            np.mean([[o.accuracy for o in row] for row in outcomes], axis=0).tolist()
+        )
+        return {**cells, "value": value, "low": max(low, 0.0), "high": min(high, 1.0), "interval": "seeds"}
+    each = [next(row for row in outcome_rows(only) if row["metric"] == "accuracy") for (only,) in outcomes]
+    value, low, high = (float(np.mean([row[end] for row in each])) for end in ("value", "low", "high"))
+    varied = [only.correct.double().numpy()[:, None] for (only,) in outcomes if only.correct is not None]
+    if len(outcomes) > 1 and any(np.ptp(right) for right in varied):  # else the exact bounds, as of one domain
+        low, high = np.percentile(np.mean([intervals.resampled_means(right) for right in varied], axis=0), [2.5, 97.5])
+    return {**cells, "value": value, "low": float(low), "high": float(high), "interval": "images"}
+
+
+class _Runs:
+    """The arguments of `leave_one_out`, checked, and the training of one run."""
+
+    def __init__(
+        self,
+        domains: Sequence[Domain],
+        train: Training | TrainingOptions,
+        network: Callable[[int], nn.Module] | None,
+        *,
+        select: str | None,
+        images: int | None,
+    ) -> None:
+        self.domains, self.train, self.network, self.select, self.images = domains, train, network, select, images
+        names = [domain.name for domain in domains]
+        if len(set(names)) < max(2, len(names)):
+            raise DgpruneError(f"domains must be two or more, with different names; got {', '.join(names) or 'none'}.")
+        if isinstance(train, nn.Module) or (isinstance(train, TrainingOptions) and network is None):
+            raise DgpruneError(
+                "train must be a function from (sources, seed) to a trained network, or TrainingOptions together with "
+                "network=, a function from the seed to an untrained network, so that every run begins anew."
+            )
+        for domain in domains:
+            if domain.labels is None:
+                raise DgpruneError(
+                    f"domain {domain.name!r} has no labels, so it can be neither trained nor reported on."
+                )
+            if domain.shape != domains[0].shape:
+                raise DgpruneError(
+                    f"domain {domain.name!r} has images of {domain.shape}, {domains[0].name!r} of {domains[0].shape}; "
+                    "bring them to one size first."
+                )
+            for split in self.splits:
+                domain.rows(split)
+        check_class_names(domains)
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits of the sources that a run may read."""
+        return list(dict.fromkeys(["train", *([self.select] if self.select else [])]))
+
+    def roles(self, held: Domain) -> dict[str, str | None]:
+        """The roles of all domains in the run without `held`."""
+        return {domain.name: "target" if domain is held else "source" for domain in self.domains}
+
+    def trained(self, held: Domain, seed: int) -> Generator[None, None, tuple[nn.Module, Provenance]]:
+        """Train without one domain, yielding between steps; return the network and what it has read."""
+        sources = [
+            replace(domain, splits={split: domain.rows(split) for split in self.splits}, role="source")
+            for domain in self.domains
+            if domain is not held
+        ]
+        with preserved_rng():
+            torch.manual_seed(seed)
+            made: Any = self._made(sources, seed)
+        best, chosen = yield from self._best(made, sources)
+        prove_copies(best, held.take(torch.arange(min(2, len(held)))).images)
+        provenance = provenance_of(best)
+        if provenance.training is None or MORE in provenance.training:
+            given: dict[str, Seen] = {f"{source.name}/{split}": "labels" for source in sources for split in self.splits}
+            provenance = replace(provenance, training=given)
+        if chosen:
+            provenance = provenance.adding(
+                "selection", {f"{source.name}/{self.select}": "labels" for source in sources}
+            )
+        for stage in STAGES:
+            if provenance.seen_anywhere(stage, held.name) in ("images", "labels"):
+                raise DgpruneError(
+                    f"the network trained without {held.name!r} has read it ({stage}), as its record says; begin from "
+                    "a network that has not."
+                )
+        return best, provenance
+
+    def _made(self, sources: list[Domain], seed: int) -> Any:
+        if not isinstance(self.train, TrainingOptions):
+            return self.train(sources, seed)
+        assert self.network is not None
+        return train_network(self.network(seed), sources=sources, options=replace(self.train, seed=seed))
+
+    def _best(self, made: Any, sources: list[Domain]) -> Generator[None, None, tuple[nn.Module, bool]]:
+        """The best of the networks that a run makes, or the last one; and whether there were several to select from."""
+        best, highest, count, networks = None, -1.0, 0, _networks(made)
+        while True:
+            try:
+                model = next(networks)
+            except StopIteration as end:
+                return (end.value, False) if best is None or count == 1 else (best, True)
+            if model is not None and self.select is not None:
+                accuracy, count = (yield from self._accuracy(model, sources)), count + 1
+                if accuracy > highest:
+                    best, highest = deep_copy(model), accuracy
+            yield
+
+    def _accuracy(self, model: nn.Module, sources: list[Domain]) -> Generator[None, None, float]:
+        """The mean over the sources of the accuracy on the split of selection."""
+        assert self.select is not None
+        found = []
+        for source in sources:
+            found.append((yield from evaluating(model, source, self.select)).accuracy)
+        return float(np.mean(found))
+
+
+def _networks(made: Any) -> Generator[nn.Module | None, None, nn.Module]:
+    """Yield the networks of a run, and None between them; return the last one."""
+    if isinstance(made, Generator):
+        last = None
+        while True:
+            try:
+                event = next(made)
+            except StopIteration as end:
+                last = end.value
+                break
+            yield event.model if isinstance(event, EpochEvent) else None
+        made = last
+    elif isinstance(made, list | tuple):
+        for model in made:
+            yield _network(model)
+        made = made[-1] if made else None
+    return _network(made)
+
+
+def _network(made: Any) -> nn.Module:
+    if not isinstance(made, nn.Module):
+        raise DgpruneError(
+            "train must return a network (nn.Module), a list of networks or a generator of training events; got "
+            f"{type(made).__name__}."
+        )
+    return made
