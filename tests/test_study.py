@@ -158,6 +158,25 @@ def test_scores_that_a_study_computed_belong_to_its_network() -> None:
         study.score(scores)
 
 
+def test_a_study_that_is_made_and_used_in_inference_mode_gives_the_same_numbers() -> None:
+    model = net()
+
+    def numbers() -> list[torch.Tensor]:
+        study = study_of(model)
+        scores = study.score("taylor")
+        mask = dg.allocate(scores, ratio=0.5)
+        tuned = dg.prune_and_tune(study, "l1", ratio=0.5, rounds=1, epochs=1).network
+        losses = [study.outcomes(mask, domain="t").loss, dg.evaluate(tuned, study.domain("a")).loss]
+        return [*losses, scores.values["4"], *dg.recalibrate(dg.prune(study.model, mask), study.sources).buffers()]
+
+    with torch.inference_mode():
+        inside = numbers()
+        assert torch.is_inference_mode_enabled()
+        with pytest.raises(dg.DgpruneError, match=r"0\.weight was made under torch\.inference_mode"):
+            study_of(net())
+    assert all(torch.equal(one, two) for one, two in zip(inside, numbers(), strict=True))
+
+
 def test_caches_are_bounded() -> None:
     study = study_of(net())
     for index in range(6):

@@ -9,7 +9,10 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast, get_type_hints
+
+import torch
 
 from .errors import DgpruneError
 from .hints import kind_of
@@ -170,15 +173,23 @@ def public(thing: Public) -> Public:
     return cast(Public, thing)
 
 
+def outside_inference() -> AbstractContextManager[object]:
+    """Return a context without inference mode, in which tensors could be neither followed nor trained."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
 def _held(function: Any) -> Any:
-    compiled, border = border_of, None
+    compiled, border, in_inference, outside = border_of, None, torch.is_inference_mode_enabled, outside_inference
 
     def held(*args: Any, **options: Any) -> Any:
         nonlocal border
         if border is None:
             border = compiled(function)
         args, options = border.take(args, options)
-        return function(*args, **options)
+        if not in_inference():
+            return function(*args, **options)
+        with outside():
+            return function(*args, **options)
 
     # With the globals of the function itself: doctest looks there, and so do tools that resolve hints.
     made = types.FunctionType(held.__code__, inspect.unwrap(function).__globals__, None, None, held.__closure__)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Generator
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from .border import public
+from .border import outside_inference, public
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -69,7 +69,8 @@ class Stepwise(Generic[Parameters, Result]):
         return self
 
     def __call__(self, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
-        return self._run(self.steps(*args, **options), progress=bool(options.get("progress", False)))
+        with outside_inference():
+            return self._run(self.steps(*args, **options), progress=bool(options.get("progress", False)))
 
 
 def stepwise(
