@@ -248,7 +248,7 @@ def test_invalid_input_is_refused_with_a_message() -> None:
         ({"tolerance": 0}, "tolerance must be above 0.*got 0"),
         ({"tolerance": -0.1}, "tolerance must be above 0"),
         ({"tolerance": math.inf}, "tolerance must be a finite number; got inf"),
-        ({"tolerance": []}, "tolerance must be above 0"),
+        ({"tolerance": []}, "at least one tolerance, above 0"),
         ({"studies": []}, "at least one study"),
         ({"search": "quick"}, "search must be one of 'grid', 'fast'"),
         ({"scope": "all"}, "scope must be one of"),

@@ -205,7 +205,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no ratio": ({"ratios": ()}, "at least one scorer in scorers and one ratio in ratios"),
     "ratio": ({"ratios": [0.5, 1.0]}, r"ratios must lie in \[0, 1\)"),
     "scorer": ({"scorers": ["l1", "l22"]}, "unknown scorer 'l22'"),
-    "epochs": ({"epochs": -1}, "epochs must be a whole number"),
+    "epochs": ({"epochs": -1}, "epochs must be at least 0"),
 }
 
 

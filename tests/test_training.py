@@ -254,7 +254,7 @@ def unlabelled() -> Domain:
         (lambda: TrainingOptions(epochs=0), "epochs must be at least 1; got 0"),
         (lambda: TrainingOptions(batch_size=1), "batch_size must be at least 2"),
         (lambda: TrainingOptions(augmented_share=1.5), "augmented_share must lie in 0 to 1"),
-        (lambda: TrainingOptions(lr=math.nan), "lr must be a finite number; got nan"),
+        (lambda: TrainingOptions(lr=math.nan), "lr must be at least 0; got nan"),
         (lambda: TrainingOptions.from_json({"epoch": 3}), "unknown training option 'epoch'.*Did you mean 'epochs'"),
         (lambda: train(network(), sources=[]), "at least one source domain"),
         (lambda: train(network(), sources=[unlabelled()]), "'u' has no labels"),

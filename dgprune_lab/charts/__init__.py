@@ -22,26 +22,6 @@ from .training import training
 from .after_finetuning import after_finetuning
 from .theme import DomainStyle, domain_styles, svg
 
-__all__ = [
-    "DomainStyle",
-    "after_finetuning",
-    "agreement",
-    "domain_styles",
-    "drop",
-    "drop_curve",
-    "feature_shift",
-    "flips",
-    "gc_net",
-    "images",
-    "instability",
-    "layers",
-    "mean_map",
-    "overlays",
-    "prunability",
-    "sensitivity",
-    "size_and_cost",
-    "stability",
-    "svg",
-    "sweep",
-    "training",
-]
+__all__ = ["DomainStyle", "after_finetuning", "agreement", "domain_styles", "drop", "drop_curve", "feature_shift"]
+__all__ += ["flips", "gc_net", "images", "instability", "layers", "mean_map", "overlays", "prunability", "sensitivity"]
+__all__ += ["size_and_cost", "stability", "svg", "sweep", "training"]

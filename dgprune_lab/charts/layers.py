@@ -90,7 +90,7 @@ def waiting(layer: str, *, domain: str, style: DomainStyle) -> dict[str, Any]:
 
 
 def placed(rows: Rows) -> Rows:
-    """Return the rows with their positions, with shortened names, and with the ends of the layers' names."""
+    """Return the rows with their positions, shortened names, and the position where the layers' names end."""
     end = -24 - 6.4 * min(max((len(row["label"]) for row in rows), default=0), LETTERS)
     before = [None, *(row["layer"] for row in rows)]
     drawn: Rows = []

@@ -2,8 +2,7 @@
 
 The page itself finds the smallest share, from the points alone, and follows the slider of the tolerance: a point is
 allowed if its loss is at most (1 + tolerance) times the loss of the full network. Named data, all of which a page may
-swap
-with `view.data(name, rows)`:
+swap with `view.data(name, rows)`:
 
 | name | one row is | fields |
 |---|---|---|
@@ -158,7 +157,7 @@ def _limited(chart: alt.Chart) -> alt.Chart:
 
 
 def _judged(curve: alt.Chart) -> alt.Chart:
-    """Compute for each point whether its loss is allowed, how many larger shares are not, and the network's share."""
+    """Compute for each point whether its loss is allowed, how many points above it are not, and the smallest share."""
     sort: Any = [{"field": "kept", "order": "descending"}]
     return (
         curve.transform_calculate(allowed="datum.loss !== null && datum.loss <= datum.limit * (1 + 1e-9)")

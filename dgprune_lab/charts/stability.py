@@ -38,7 +38,7 @@ def stability(frame: Tidy, *, width: Count = 300) -> alt.HConcatChart:
 
 
 def stability_rows(frame: pd.DataFrame, *, over: str) -> Rows:
-    """Return the rows of one kind ("halves" or "training_seeds"), one per scorer in the order of the table."""
+    """Return the chart's rows for one value of the column `over`: a row per scorer, in the order of the table."""
     chance = {str(row["scorer"]): row for row in _means(frame, over, metric="rank_correlation_by_chance")}
     rows: Rows = []
     for row in _means(frame, over, metric="rank_correlation"):

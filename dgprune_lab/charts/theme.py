@@ -54,7 +54,7 @@ Data = dict[str, Rows]
 
 @dataclass(frozen=True, kw_only=True)
 class DomainStyle:
-    """The style of one domain: a colour, a dash for its lines, a mark for its points, and its role or ""."""
+    """The style of one domain: a colour, a dash for its lines, a mark for its points, and its role ("": unknown)."""
 
     colour: str
     dash: tuple[float, ...]
@@ -250,8 +250,9 @@ def role_label(role: object) -> str:
 def titled(words: str, frame: pd.DataFrame, *, below: Sequence[str] = (), change: bool = False) -> alt.Title | None:
     """Return a title followed by the pruned networks' BatchNorm setting, as in "Accuracy, BatchNorm re-estimated".
 
-    If the table has rows at ratio 0 with re-estimated statistics, a line below tells that this explains their change;
-    `change` says whether the chart draws changes. None if the table has no setting and there are no lines `below`.
+    If the table has rows at ratio 0 with re-estimated statistics, a line below says that the re-estimation causes their
+    difference to the full network; `change` says whether the chart draws such differences. None if the table has no
+    setting and there are no lines `below`.
     """
     rows = frame.loc[frame["value"].notna()]
     pruned = cast(pd.DataFrame, rows[rows["ratio_requested"] != 0])  # the full network is never recalibrated

@@ -53,9 +53,9 @@ def on_copies(model: nn.Module) -> pd.DataFrame:
 
 
 def when_halved(model: nn.Module) -> pd.DataFrame:
-    """Return the table for rule 2: accuracy and MACs with half of every layer removed, by bn_scale and at random.
+    """Return the table for rule 2: accuracy on the sources' score splits, and MACs, at the ratios 0 and 0.5.
 
-    On the sources' score splits, with BatchNorm recalibrated, at the ratios 0 and 0.5.
+    Filters are removed from every layer by bn_scale and at random; BatchNorm is recalibrated.
     """
     study, scorers = Study(model, sources=sources()), ["bn_scale", "random"]
     frame = sweep(study, scorers=scorers, ratios=[0, 0.5], seeds=DRAWS, batchnorm="recalibrate", split="score")

@@ -23,7 +23,7 @@ _CLOSE = 0.005
 
 @dataclass(frozen=True)
 class Relabelled:
-    """A first phase of training, on labels shuffled by its seed, until an epoch's mean cross-entropy is `until`."""
+    """A first phase of training on shuffled labels; it ends when an epoch's mean cross-entropy is at most `until`."""
 
     training: TrainingOptions
     until: float
@@ -218,9 +218,10 @@ def shuffled(sources: Sequence[Domain], *, seed: int) -> list[Domain]:
 
 
 def _run(events: Events, label: str | None, *, until: float | None, sources: Sequence[Domain] = ()) -> EpochEvent:
-    """Run training to its end, or until the loss of an epoch (with `sources`: on their train splits) is `until`.
+    """Run training to its end, or until its loss reaches `until`: the mean loss of an epoch, or that on `sources`.
 
-    The loss on the train splits is measured after every epoch, and after every second batch when close to `until`.
+    The loss on the train splits of `sources` is measured after every epoch, and after every second batch when it is
+    close to `until`.
     """
     last: EpochEvent | None = None
     loss = torch.inf

@@ -17,50 +17,14 @@ from .data_access import data_access
 from .mean_map import mean_map
 from .gradients_against_removal import gradients_against_removal
 from .prunability import prunability
-from .generalization_measures import (
-    distance_from_initialisation,
-    l2_norm,
-    margin,
-    parameter_count,
-    random_perturbation,
-    generalization_measures,
-    sharpness,
-)
+from .generalization_measures import generalization_measures, parameter_count, l2_norm, distance_from_initialisation
+from .generalization_measures import margin, sharpness, random_perturbation
 from .sensitivity import sensitivity
 from .stability import stability
 from .after_finetuning import after_finetuning
 
-__all__ = [
-    "AttributionMaps",
-    "Diagnostic",
-    "after_finetuning",
-    "agreement",
-    "attribution_maps",
-    "compare",
-    "compare_networks",
-    "data_access",
-    "diagnostic",
-    "distance_from_initialisation",
-    "drop",
-    "feature_shift",
-    "flips",
-    "gc_net",
-    "generalization_measures",
-    "gradients_against_removal",
-    "grid",
-    "instability",
-    "l2_norm",
-    "map_agreement",
-    "margin",
-    "mean_map",
-    "parameter_count",
-    "predicted_order",
-    "prunability",
-    "pruning_events",
-    "random_perturbation",
-    "run_ends",
-    "sensitivity",
-    "sharpness",
-    "stability",
-    "sweep",
-]
+__all__ = ["AttributionMaps", "Diagnostic", "after_finetuning", "agreement", "attribution_maps", "compare"]
+__all__ += ["compare_networks", "data_access", "diagnostic", "distance_from_initialisation", "drop", "feature_shift"]
+__all__ += ["flips", "gc_net", "generalization_measures", "gradients_against_removal", "grid", "instability", "l2_norm"]
+__all__ += ["map_agreement", "margin", "mean_map", "parameter_count", "predicted_order", "prunability"]
+__all__ += ["pruning_events", "random_perturbation", "run_ends", "sensitivity", "sharpness", "stability", "sweep"]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import DgpruneError, Domain, Provenance, Seen, choice
+from ..core import DgpruneError, Domain, Provenance, Seen
 from ..measurement import TOGETHER, Attributor, Method
 from ..pruning import shared_copy
 from ..stats import Estimate, auroc, cohens_d, p_values, q_values
@@ -40,11 +40,11 @@ class Attributions:
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)
 
     def stacked(self, side: int) -> Floats:
-        """The attributions of all layers on one of the two domains (0 or 1), (N, C of all layers)."""
+        """Return the attributions of all layers on one of the two domains (0 or 1): (N, filters of all layers)."""
         return np.concatenate([pair[side].double().numpy() for pair in self.values.values()], axis=1)
 
     def estimates(self, *, seed: int) -> tuple[Estimate, Estimate, Floats]:
-        """Cohen's d and AUROC with intervals, and q-values, of all filters, one layer after the other."""
+        """Return Cohen's d and AUROC with intervals, and q-values, for the filters of all layers in order."""
         first, second = self.stacked(0), self.stacked(1)
         d = cohens_d(first, second, labels=self.labels, seed=seed)
         area = auroc(first, second, labels=self.labels)
@@ -107,7 +107,6 @@ def attribution_steps(
         study, method, between, layers, images, split: see `sensitivity`.
         by: an existing attributor of the study's network; None makes one.
     """
-    choice("method", method, Method)
     pair = pair_of(study, between)
     listed = study.graph.names if layers is None else [layers] if isinstance(layers, str) else layers
     names = [study.graph[name].name for name in listed]

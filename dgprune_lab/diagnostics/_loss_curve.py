@@ -1,4 +1,4 @@
-"""The loss as a function of the share of weights kept: its measurement, and the smallest share within a tolerance."""
+"""The loss against the share of weights kept, and the smallest share whose loss is within a tolerance."""
 
 from __future__ import annotations
 
@@ -81,6 +81,15 @@ def grid_of(step: float) -> tuple[float, ...]:
     return tuple(share for share in shares if share > 1e-9)
 
 
+def check_full_loss(loss: float, *, name: str) -> None:
+    """Refuse the loss of a full network to which a tolerance cannot be relative."""
+    if loss == 0 or not math.isfinite(loss):
+        raise DgpruneError(
+            f"the training loss of {name!r} is {loss:g}, so a tolerance relative to it has no meaning. Use more "
+            "images, or a network stopped at a loss above 0."
+        )
+
+
 class LossCurve:
     """Losses per image at the shares of a grid; each share is measured once, when it is first needed.
 
@@ -132,11 +141,8 @@ class LossCurve:
             losses = yield from self._measure(share)
             self.losses[share] = losses.double().numpy()
             yield
-            if share == 1.0 and (self.full == 0 or not math.isfinite(self.full)):
-                raise DgpruneError(
-                    f"the training loss of {self.name!r} is {self.full:g}, so a tolerance relative to it has no "
-                    "meaning. Use more images, or a network stopped at a loss above 0."
-                )
+            if share == 1.0:
+                check_full_loss(self.full, name=self.name)
         return self.mean(share)
 
     def bracket(self, tolerance: float) -> Generator[None, None, None]:

@@ -93,9 +93,9 @@ def mask_cells(
     split: str | None = None,
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """The columns of a row about a pruned network (the full one if `mask` is None) and a domain.
+    """Return the columns of a row about a pruned network (the full network if `mask` is None), on a domain if given.
 
-    `provenance` replaces the network's own.
+    `provenance` replaces the provenance of the network.
     """
     cells: dict[str, Any] = {"ratio_requested": 0.0, "ratio_achieved": 0.0}
     cells["batchnorm"] = batchnorm_cell(study, "as_is" if mask is None else batchnorm)
@@ -191,9 +191,8 @@ def _masks(study: Study, removal: Removal) -> Iterator[tuple[str | None, Mask]]:
 
 
 def _check(studies: Sequence[Study], removal: Removal) -> None:
-    if not studies or not all(isinstance(study, Study) for study in studies):
-        got = ", ".join(type(item).__name__ for item in studies) or "an empty list"
-        raise DgpruneError(f"this needs a study or a list of studies; got {got}.")
+    if not studies:
+        raise DgpruneError("this needs a study or a list of studies; got an empty list.")
     names = [study.name for study in studies]
     if (repeated := next((name for k, name in enumerate(names) if name in names[:k]), None)) is not None:
         raise DgpruneError(

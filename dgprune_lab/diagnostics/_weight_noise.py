@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import DgpruneError, drain
+from ..core import drain
 from ..measurement import WeightMasking
 from ..pruning import shared_copy
 from ..study import Study
@@ -27,16 +27,11 @@ class WeightNoise:
         seed: random seed of the first sample; the others count up from it.
         split, images: measure the loss on the first `images` images of this split of each source.
         unit: scale each noise sample to norm 1 over all weights.
-
-    Raises:
-        DgpruneError: fewer than one draw.
     """
 
     def __init__(
         self, study: Study, *, draws: int, seed: int, split: str, images: int | None, unit: bool = False
     ) -> None:
-        if draws < 1:
-            raise DgpruneError(f"draws must be at least 1; got {draws}.")
         self.masking = WeightMasking(shared_copy(study.model).to(study.device), domains=study.sources)
         self._directions = [self.masking.direction(seed + draw, unit=unit) for draw in range(draws)]
         self._sources, self._split, self._images = study.sources, split, images
@@ -49,10 +44,6 @@ class WeightNoise:
             steps = self.masking.losses(self._sources, split=self._split, images=self._images)
             losses.append((yield from steps))
         return torch.stack(losses).mean(0)
-
-    def like_pruning(self, share: float) -> Generator[None, None, Tensor]:
-        """Return `losses` for a size equal to the norm of the weights that pruning removes if it keeps this share."""
-        return (yield from self.losses(self.masking.removed_norm(share)))
 
     def loss(self, size: float) -> float:
         """The mean of `losses` over images."""

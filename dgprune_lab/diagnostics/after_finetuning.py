@@ -19,6 +19,7 @@ from ..core import (
     Repeats,
     Scope,
     Seed,
+    Whole,
     note,
     note_once,
     provenance_of,
@@ -55,7 +56,7 @@ def after_finetuning(
     *,
     scorers: Sequence[Choice],
     ratios: Sequence[Ratio] = (0.5,),
-    epochs: int = 1,
+    epochs: Whole = 1,
     rounds: Repeats | None = None,
     baseline: Choice = "l1",
     options: TrainingOptions | None = None,
@@ -86,10 +87,10 @@ def after_finetuning(
         progress: whether to show a progress bar.
 
     Returns:
-        A tidy table in shares. Extra columns: rounds, epochs (of each); of a difference seeds (the training seeds),
-        minimum_detectable_effect (half the width of the interval), p_value (paired t test) and p_holm (adjusted for
-        the number of ratios); its `seen_by_*` are the maximum over both networks. Ctrl-C returns the runs that are
-        complete.
+        A tidy table of shares; `rounds` and `epochs` (per round) stand in every row. A row of metric "difference" has
+        further columns: `seeds` (the training seeds), `minimum_detectable_effect` (half the width of the interval),
+        `p_value` (paired t test) and `p_holm` (adjusted for the number of ratios); its `seen_by_*` say the most that
+        either network has seen. After Ctrl-C the table holds the runs that are complete.
 
     Raises:
         DgpruneError: no study, scorer or ratio; studies of other domains or of the same network; two scorers of one
@@ -176,7 +177,7 @@ def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
 
 
 def _alike(studies: list[Study]) -> list[Study]:
-    """The studies, where differences can be averaged over them."""
+    """Return the studies; refuse those whose differences cannot be averaged."""
     if not studies:
         raise DgpruneError("after_finetuning needs at least one study in studies.")
     if len({study.key for study in studies}) > 1:
@@ -215,7 +216,7 @@ def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline
 
 
 def _difference(studies: Sequence[Study], domain: str, *, pairs: Mapping[int, tuple[_End, _End]]) -> Row:
-    """The row of one difference: from study index -> the ends of the scorer's and the baseline's run."""
+    """Return the row of one difference; `pairs`: index of a study -> ends of the scorer's and the baseline's run."""
     rows = [(end.rows[domain], other.rows[domain]) for end, other in pairs.values()]
     gaps = [row["value"] - other["value"] for row, other in rows]
     provenance = Provenance(training={})

@@ -42,8 +42,9 @@ def agreement(
                                 network. Empty where a layer has fewer than 3 filters or a score is constant there.
     rank_correlation_by_chance  0, the expectation for unrelated scores.
     overlap                     |A and B| / ((|A| + |B|) / 2) of the filters A and B kept at this ratio, in [0, 1].
-    overlap_by_chance           the expected overlap of two independent choices of as many filters: a b / n in place of
-                                |A and B|, summed over layers; for "all" under scope "global", of the whole network.
+    overlap_by_chance           the expected overlap if both scorers chose as many filters at random: |A and B| becomes
+                                a b / n for a and b kept filters out of n. "all": for scope "layer" summed over layers
+                                before the division, for "global" computed for the whole network.
 
     The rank correlation of "all" has the interval "filters": a 95 % bootstrap over the filters of this network, with
     the same resamples for all pairs. It shows how much the value depends on single filters; it is not an interval over
@@ -116,12 +117,12 @@ def pair_rows(study: Study, scores: tuple[Scores, Scores], *, masks: tuple[Mask,
 
 
 def _ends(value: float, spread: float, *, least: float) -> dict[str, Any]:
-    """The columns of the 95 % range under chance, value +- spread, clipped to the possible values."""
+    """Return the columns of the 95 % range under chance: value +- spread, within `least` and 1."""
     return {"low": max(value - spread, least), "high": min(value + spread, 1.0), "interval": "chance"}
 
 
 def target_aware(study: Study, *scores: Scores, provenance: Provenance | None = None) -> bool | None:
-    """The value of `target_aware` for what these scores, and `provenance`, have read; None for unknown."""
+    """Return the value of the column `target_aware` for all that these scores and `provenance` have read."""
     provenance = Provenance(training={}) if provenance is None else provenance
     for item in scores:
         provenance = provenance.adding("scorer", item.reads)

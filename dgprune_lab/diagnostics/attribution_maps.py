@@ -41,8 +41,7 @@ def attribution_maps(
         split: the split that the image comes from.
 
     Raises:
-        DgpruneError: an unknown domain, layer or split; a domain without labels; an image that does not exist; fewer
-            than one filter.
+        DgpruneError: an unknown domain, layer or split; a domain without labels; an image that does not exist.
 
     Source: Shrikumar et al. 2016, arXiv:1605.01713 (gradient times input, at a hidden layer), by Captum.
     """
@@ -51,8 +50,6 @@ def attribution_maps(
         raise DgpruneError(f"image must be 0 to {len(rows) - 1} in {split!r} of {domain!r}; got {image}.")
     if study.domain(domain).labels is None:
         raise DgpruneError(f"domain {domain!r} has no labels; attributions are to the logit of the true class.")
-    if filters < 1:
-        raise DgpruneError(f"filters must be at least 1; got {filters}.")
     batch = study.domain(domain).take(rows[image : image + 1], device=study.device)
     captum, method = attributor(study), "gradient_x_activation"
     values = captum.values(batch, method=method, layers=[layer])[layer][0]

@@ -40,7 +40,8 @@ def flips(
     wrong_to_right   wrong before, right after; right_to_wrong - wrong_to_right is the accuracy lost (`drop`).
     changed          another class is predicted than before; the only metric of a domain without labels.
 
-    Intervals (95 %, "images") are bootstraps over images; where none (or all) flip, the exact binomial bound.
+    Intervals (95 %, "images") are bootstraps over images; if no image flips, or every image, they end at the exact
+    binomial bound.
 
     Args:
         study: the network and its domains, or several studies with different names (column `network`).
@@ -64,7 +65,7 @@ def flips(
 
 
 def flipped(case: Case) -> dict[str, Tensor]:
-    """Return metric -> (N,) bool, for the images in the order of the split; without labels only "changed"."""
+    """Return metric -> (N,) bool, True for the images that flip, in the order of the split."""
     before, labels = case.before.predicted, case.before.labels
     changed = {"changed": before != case.predicted}
     if labels is None:

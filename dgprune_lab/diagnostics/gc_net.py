@@ -32,11 +32,11 @@ def gc_net(
     rho_mean               mean of rho over all connections, in [0, 1], or [-1, 1] if signed.
     rho_spread             standard deviation over the connections; `low` and `high` of rho_mean are their 5 and 95 %
                            quantiles (interval "connections": how they differ, not how well the mean is known).
-    rho_zero               share of the connections that are exactly 0: a constant response.
+    rho_zero               share of the connections that are exactly 0, because one of the two responses is constant.
     rho_null               mean |rho| when the images of a class are paired at random.
     rho_null_spread        standard deviation of rho under this pairing; a rho_spread near it means near-random pruning.
-    rho_null_expected      rho_null by formula, about .8 / sqrt(images of a class), averaged in the same way.
-    images_per_class       number of images of the smallest class that is used, over all sources.
+    rho_null_expected      the value of rho_null that a formula predicts, about .8 / sqrt(images per class).
+    images_per_class       number of images in the smallest class that is used, in any source.
     rho                    one connection (with `connections=True`), columns `filter` and `output`.
 
     Args:

@@ -15,9 +15,9 @@ from ..measurement import WeightMasking, prunable
 from ..models.networks import build
 from ..pruning import shared_copy
 from ..stats import intervals
-from ..study import Study, batchnorm_cell, checked_tolerances, labelled_studies, network_names, pooled
+from ..study import Study, batchnorm_cell, labelled_studies, network_names, pooled
 from ._contract import diagnostic
-from ._loss_curve import LossCurve
+from ._loss_curve import LossCurve, check_full_loss
 from ._weight_noise import WeightNoise, largest_noise, margins
 from .prunability import prunability as prunability_of
 
@@ -82,18 +82,18 @@ def margin(studies: Studies, *, images: Count | None = None, split: str = "train
     Raises:
         DgpruneError: sources without labels.
     """
-    rows: list[Row] = []
-    for name, study in labelled_studies(studies, split, what="this measure"):
+
+    def row(_: str, study: Study) -> Row:
         masking = WeightMasking(shared_copy(study.model).to(study.device), domains=study.sources)
         masking.zero(1.0)
         values = margins(drain(masking.outputs(study.sources, split=split, images=images)))
         draw, count = np.random.default_rng(len(values)), len(values)
         tenths = [np.percentile(values[draw.integers(0, count, count)], _TENTH) for _ in range(intervals.RESAMPLES)]
         low, high = np.percentile(tenths, [100 * (1 - intervals.LEVEL) / 2, 100 * (1 + intervals.LEVEL) / 2])
-        cells = {**_cells(name, study), **pooled(study, split, images=images), "interval": "images", "unit": "logits"}
-        cells |= {"metric": "margin", "better_direction": "higher"}
-        rows.append({**cells, "value": float(np.percentile(values, _TENTH)), "low": low, "high": high})
-    return tidy(rows, extra=EXTRA)
+        return {"value": float(np.percentile(values, _TENTH)), "low": low, "high": high, "interval": "images"}
+
+    shared = {"metric": "margin", "unit": "logits", "better_direction": "higher"}
+    return _of_images(studies, shared, row=row, split=split, images=images)
 
 
 @diagnostic("sharpness", extra=EXTRA, cite=_KUHN)
@@ -126,20 +126,21 @@ def sharpness(
     Raises:
         DgpruneError: tolerance <= 0, draws < 1, sources without labels, a training loss of 0.
     """
-    (limit,) = checked_tolerances(tolerance)
-    rows: list[Row] = []
-    for name, study in labelled_studies(studies, split, what="this measure"):
+
+    def row(name: str, study: Study) -> Row:
         noise = WeightNoise(study, draws=draws, seed=seed, split=split, images=images)
         full = noise.loss(0.0)
-        if full == 0 or not math.isfinite(full):
-            raise DgpruneError(
-                f"the training loss of {name!r} is {full:g}, so a tolerance relative to it has no meaning. Use more "
-                "images, or a network stopped at a loss above 0."
-            )
-        cells = {**_cells(name, study), **pooled(study, split, images=images), "seed": seed, "tolerance": limit}
-        cells |= {"metric": "sharpness", "unit": "sigma", "better_direction": "higher", "training_loss": full}
-        rows.append({**cells, "value": largest_noise(noise, limit=(1 + limit) * full)})
-    return tidy(rows, extra=EXTRA)
+        check_full_loss(full, name=name)
+        return {"value": largest_noise(noise, limit=(1 + tolerance) * full), "training_loss": full}
+
+    shared = {
+        "metric": "sharpness",
+        "unit": "sigma",
+        "better_direction": "higher",
+        "seed": seed,
+        "tolerance": tolerance,
+    }
+    return _of_images(studies, shared, row=row, split=split, images=images)
 
 
 @diagnostic("random_perturbation", extra=EXTRA, cite=_KUHN)
@@ -169,18 +170,18 @@ def random_perturbation(
     Raises:
         DgpruneError: tolerance <= 0, draws < 1, sources without labels, a training loss of 0.
     """
-    (limit,) = checked_tolerances(tolerance)
-    rows: list[Row] = []
-    for name, study in labelled_studies(studies, split, what="this measure"):
+
+    def row(name: str, study: Study) -> Row:
         noise = WeightNoise(study, draws=draws, seed=seed, split=split, images=images, unit=True)
-        curve = LossCurve(noise.like_pruning, step=step, name=name)
-        drain(curve.bracket(limit))
-        ((low, high),) = curve.resampled([limit], smallest=False)
-        cells = {**_cells(name, study), **pooled(study, split, images=images), "seed": seed, "tolerance": limit}
-        cells |= {"metric": "random_perturbation", "unit": "share", "better_direction": "lower"}
-        cells |= {"training_loss": curve.full, "interval": "images"}
-        rows.append({**cells, "value": curve.read(limit).contiguous_end, "low": low, "high": high})
-    return tidy(rows, extra=EXTRA)
+        norm = noise.masking.removed_norm  # of the weights that pruning removes if it keeps a share
+        curve = LossCurve(lambda share: noise.losses(norm(share)), step=step, name=name)
+        drain(curve.bracket(tolerance))
+        ((low, high),) = curve.resampled([tolerance], smallest=False)
+        value = curve.read(tolerance).contiguous_end
+        return {"value": value, "low": low, "high": high, "training_loss": curve.full, "interval": "images"}
+
+    shared = {"metric": "random_perturbation", "unit": "share", "better_direction": "lower"}
+    return _of_images(studies, {**shared, "seed": seed, "tolerance": tolerance}, row=row, split=split, images=images)
 
 
 @diagnostic("generalization_measures", extra=EXTRA, cite=_KUHN)
@@ -230,6 +231,17 @@ def _of_weights(studies: Studies, metric: str, *, unit: str, value: Callable[[St
     shared = {"metric": metric, "unit": unit, "better_direction": "lower"}
     pairs = zip(network_names(listed), listed, strict=True)
     return tidy([{**shared, **_cells(name, study), "value": value(study)} for name, study in pairs], extra=EXTRA)
+
+
+def _of_images(
+    studies: Studies, shared: Row, *, row: Callable[[str, Study], Row], split: str, images: int | None
+) -> pd.DataFrame:
+    """The table of a measure on training images, a row per network: `row` of its name and study gives the values."""
+    named = labelled_studies(studies, split, what=shared["metric"])
+    cells = (
+        {**_cells(name, study), **pooled(study, split, images=images), **row(name, study)} for name, study in named
+    )
+    return tidy(({**shared, **each} for each in cells), extra=EXTRA)
 
 
 def _cells(name: str, study: Study) -> Row:

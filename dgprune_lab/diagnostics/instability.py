@@ -31,17 +31,18 @@ Rows = list[dict[str, Any]]
 def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
     """Correlate the mean stability of runs with their accuracy at the end.
 
-    Rows about one run (column `run`: its index in the list): `mean_stability` in percent, 100 (1 - mean over the events
-    of the relative drop), over all sources where `domain` is empty; `accuracy`, `loss` and `generalization_gap`
-    (accuracy on training images minus on reported images) at the last epoch (stage "last") and at the epoch that was
-    best on the measured split ("selected on ..."). `rate` is the pruning rate: the mean share of the scheduled layers'
-    filters that one event removes.
+    Rows about one run (column `run`: its number in the list, from 1). `mean_stability`: 100 (1 - mean relative drop
+    over the events), in percent; where `domain` is empty, over all sources. `accuracy`, `loss` and
+    `generalization_gap` (accuracy on training images minus accuracy on reported images): at the last epoch (stage
+    "last"), and at the epoch that was best on the measured split ("selected on ..."). `rate` is the pruning rate: the
+    share of the scheduled layers' filters that an event removes on average.
 
-    Rows about all runs (column `run` is empty): metrics `pearson` and `kendall` (tau-b), in [-1, 1], the correlation of
-    the sources' mean stability with `of_metric` (accuracy or generalization_gap, last epoch) of each domain, over the
-    runs `within` one rate and over all; negative = less stable runs end higher. The interval "runs" is a 95 %
-    percentile bootstrap over runs, 1,000 resamples; empty below 3 runs, or where nothing varies. Pooling several rates
-    mixes two effects: how much an event removes, and what it removes. A correlation is not a cause.
+    Rows about all runs (column `run` is empty). `pearson` and `kendall` (tau-b), in [-1, 1]: the correlation between
+    the mean stability on the sources and `of_metric` (accuracy or generalization_gap at the last epoch) on each domain,
+    over the runs of one rate, and over all runs (column `within`). Negative: less stable runs end higher. The interval
+    "runs" is a 95 % percentile bootstrap over runs, 1,000 resamples; empty for fewer than 3 runs, or where nothing
+    varies. Pooling several rates mixes two effects: how much an event removes, and what it removes. A correlation is
+    not a cause.
 
     Args:
         runs: one run, or several with the same domains and splits, from `dg.train_with_pruning`. Runs that were stopped
@@ -108,7 +109,7 @@ def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
 
 
 def _rate(run: PruningRun) -> float:
-    """Mean share of the scheduled layers' filters that one event removes; 0 without events."""
+    """Return the share of the scheduled layers' filters that an event removes on average; 0 without events."""
     removed = {row["event"]: row["filters"] for row in run.events.to_dict("records")}
     total = sum(run.settings["filters"].values())
     return round(sum(removed.values()) / len(removed) / total, 4) if removed else 0.0

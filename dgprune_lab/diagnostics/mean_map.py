@@ -59,7 +59,7 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
     rows: list[dict[str, Any]] = []
     for domain in study.domains:
         shared = {**cells(domain), "metric": "mean_map", "unit": "response"}
-        for number, values in zip(numbers, _square(maps[domain.name][numbers]), strict=True):
+        for number, values in zip(numbers, square_maps(maps[domain.name][numbers]), strict=True):
             places = np.ndenumerate(values)
             rows += [{**shared, "filter": number, "row": i, "column": j, "value": value} for (i, j), value in places]
     for a, b in combinations(study.domains, 2):
@@ -69,8 +69,8 @@ def mean_map(study: Study, *, layer: str, filters: Sequence[int], split: str = "
     return tidy(rows, extra=EXTRA).astype(dict.fromkeys(("filter", "row", "column"), "Int64"))
 
 
-def _square(maps: Tensor) -> list[NDArray[np.float64]]:
-    """The maps as arrays (H, W); a flattened map becomes square if its number of positions is a square, else a row."""
+def square_maps(maps: Tensor) -> list[NDArray[np.float64]]:
+    """Return maps as arrays (H, W); a flattened map becomes a square if it can, otherwise a single row."""
     side = round(math.sqrt(maps.shape[1])) if maps.ndim == 2 else 0
     shape = maps.shape[1:] if maps.ndim == 3 else (side, side) if side**2 == maps.shape[1] else (1, maps.shape[1])
-    return [values.reshape(shape).numpy() for values in maps]
+    return [values.reshape(shape).double().cpu().numpy() for values in maps]

@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..core import Count, DgpruneError, Mask, Positive, Scope, Scores, Seed, Seen, WeightScores, choice, note, tidy
+from ..core import Count, DgpruneError, Mask, Positive, Scope, Scores, Seed, Seen, WeightScores, note, tidy
 from ..measurement import Norm, WeightMasking, WeightScorer
 from ..pruning import allocate, shared_copy
 from ..scorers import Scorer
 from ..stats import unlike
-from ..study import Study, batchnorm_cell, checked_tolerances, labelled_studies, pooled
+from ..study import Study, batchnorm_cell, labelled_studies, pooled
 from ._contract import Steps, diagnostic
 from ._loss_curve import LossCurve, grid_of
 
@@ -30,7 +30,7 @@ EXTRA = ("network", "granularity", "search", "fraction_kept", "tolerance", "trai
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How networks are pruned, and on which images their loss is measured; `prunability` explains each option."""
+    """The options of `prunability`: how a network is pruned, and on which images its loss is measured."""
 
     scorer: AnyScorer = "l1"
     granularity: Granularity = "weight"
@@ -43,9 +43,6 @@ class Setting:
 
     def __post_init__(self) -> None:
         grid_of(self.step)
-        choice("granularity", self.granularity, Granularity)
-        choice("scope", self.scope, Scope)
-        choice("batchnorm", self.batchnorm, Norm)
         if self.granularity == "filter" and self.batchnorm == "fold":
             raise DgpruneError(
                 "a filter is removed with its BatchNorm, so there is nothing to fold with granularity='filter'; "
@@ -100,10 +97,10 @@ def prunability(
 
     Returns:
         A tidy table. Metric "loss" (nats): a row per measured share (column fraction_kept), interval over images.
-        Metric "prunability" (share): a row per network and tolerance. Its value is `smallest` (grid), the smallest
-        share within the limit, or `contiguous_end` (fast), the lower end of the unbroken range from 1; the exact value
-        lies in (bracket_low, value]. training_loss is L; monotone says whether the two agree; isolated_feasible lists
-        the ranges of shares within the limit below the first range. low and high: interval over resampled images.
+        Metric "prunability" (share): a row per network and tolerance, interval over resampled images. Its value is
+        `smallest` (grid), the smallest share within the limit, or `contiguous_end` (fast), the lower end of the
+        unbroken range from 1; the exact value lies in (bracket_low, value]. `monotone`: whether `smallest` equals
+        `contiguous_end`. `isolated_feasible`: the further ranges of shares within the limit. `training_loss`: L.
 
     Raises:
         DgpruneError: tolerance <= 0, an unknown choice, sources without labels, no weights to prune, a BatchNorm that
@@ -121,8 +118,9 @@ def prunability(
         split=split,
         seed=seed,
     )
-    choice("search", search, Search)
-    tolerances = checked_tolerances(tolerance)
+    tolerances = list(dict.fromkeys([tolerance] if isinstance(tolerance, float) else tolerance))
+    if not tolerances:
+        raise DgpruneError("prunability needs at least one tolerance, above 0: 0.1 lets the loss grow by a tenth.")
     named = dict(labelled_studies(studies, split, what="prunability"))
     return _steps(named, setting, tolerances=tolerances, search=search)
 
@@ -211,7 +209,7 @@ def _filter_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
 def curve_rows(
     study: Study, curve: LossCurve, *, setting: Setting, search: Search, tolerances: Sequence[float]
 ) -> list[Row]:
-    """The rows of one network from its measured curve: the losses, and the prunability for each tolerance."""
+    """Return the rows of one network, from its measured curve: the losses, and the prunability for each tolerance."""
     shares, means = curve.points
     scorer: Any = setting.scorer
     shared = {
@@ -254,10 +252,10 @@ def curve_rows(
 
 
 def _reads(study: Study, setting: Setting) -> Mapping[str, Seen] | None:
+    scorer: Any = setting.scorer
     if setting.granularity == "filter":
-        scorer: Any = setting.scorer
-        return study.score(scorer, seed=setting.seed).reads
-    return setting.scorer.reads if isinstance(setting.scorer, WeightScores) else {}
+        scorer = study.score(scorer, seed=setting.seed)
+    return getattr(scorer, "reads", {})
 
 
 def _ranges(ranges: Sequence[tuple[float, float]]) -> str:

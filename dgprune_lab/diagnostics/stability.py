@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..core import Budget, Count, DgpruneError, Domain, Ratio, Repeats, Scope, Scores, Seed, cut_counts, note_once, tidy
 from ..core import seed as seeded
-from ..pruning import allocate, checked_ratio
+from ..pruning import allocate
 from ..scorers import Scorer, resolve
 from ..stats import ALL, Floats, Values, correlations, overlaps, random_matchings, weighted
 from ..study import Study, network_names
@@ -103,7 +103,7 @@ def stability(
         raise DgpruneError("stability needs at least one scorer in scorers; got none.")
     items = [resolve(item) for item in scorers]
     check_names(items)
-    removal = Removal(ratios=[checked_ratio(ratio)], scope=scope, budget=budget, seed=seed)
+    removal = Removal(ratios=[ratio], scope=scope, budget=budget, seed=seed)
     with note_once():
         if over == "halves":
             pairs = list(_halved(study, items, draws=draws, removal=removal))
@@ -160,8 +160,6 @@ def _halved(
     """Yield the comparison of every scorer on both halves, for each draw."""
     if not isinstance(study, Study):
         raise DgpruneError("over='halves' cuts the images of one study; pass a single one.")
-    if draws < 1:
-        raise DgpruneError(f"draws must be at least 1, the number of times the images are halved; got {draws}.")
     for draw in range(draws):
         parts = halves(study, seed=seeded("draw", removal.seed, draw))
         # A scorer that draws never gets the same seed twice; one that does not ignores it.

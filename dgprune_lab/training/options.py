@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ..core import Count, DgpruneError, Seed, public, unknown
+from ..core import Count, DgpruneError, NotNegative, Seed, Share, Within, public, unknown
 from ..data import AUGMENTATIONS
 
 Optimiser = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine", "dss", "steps"]
-
-_LEAST = {"epochs": 1, "batch_size": 2, "schedule_epochs": 1}
-_MOST = {"augmented_share": 1, "momentum": 1, "lr": math.inf, "weight_decay": math.inf, "gamma_l1": math.inf}
+BatchSize = Annotated[int, Within("be at least 2", lambda value: value >= 2)]
+Probability = Annotated[float, Within("lie in 0 to below 1", lambda value: 0 <= value < 1)]
 
 
 @public
@@ -44,34 +42,25 @@ class TrainingOptions:
         seed: random seed of the order of the images, the augmentation and dropout; each has its own stream.
     """
 
-    epochs: int = 20
-    batch_size: int = 64
+    epochs: Count = 20
+    batch_size: BatchSize = 64
     optimiser: Optimiser = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    lr: NotNegative = 0.05
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 0.0
     schedule: Schedule = "cosine"
-    schedule_epochs: int | None = None
+    schedule_epochs: Count | None = None
     milestones: tuple[Count, ...] = ()
     augmentation: str = "none"
-    augmented_share: float = 1.0
-    gamma_l1: float = 0.0
+    augmented_share: Share = 1.0
+    gamma_l1: NotNegative = 0.0
     double_softmax: bool = False
-    dropout: float | None = None
+    dropout: Probability | None = None
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise DgpruneError(f"{name} must be at least {least}; got {value}.")
-        for name, most in _MOST.items():
-            if not 0 <= getattr(self, name) <= most:
-                raise DgpruneError(f"{name} must lie in 0 to {most:g}; got {getattr(self, name)}.")
         if self.augmentation not in AUGMENTATIONS:
             raise unknown("augmentation", self.augmentation, AUGMENTATIONS)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise DgpruneError(f"dropout must lie in 0 to below 1; got {self.dropout}.")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # a card holds a list
         if (self.schedule == "steps") != bool(self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
             raise DgpruneError(

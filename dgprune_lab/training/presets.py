@@ -201,8 +201,11 @@ class Preset:
             return finish(train(network, sources=sources, options=replace(self.training, seed=seed)), show)
 
     def _domains(self, role: str) -> list[Domain]:
-        """The domains of a role, cut to `images`; their pixels as the network's first layer, which normalises by the
-        source's constants, must get them to normalise each domain by its own."""
+        """Return the domains of a role, with at most `images` images per split.
+
+        The network's first layer normalises by the source's constants; the pixels are rescaled so that its output is
+        normalised by the domain's own constants.
+        """
         source = self.normalisation[self.sources[0]]
         domains = []
         for name in getattr(self, role):

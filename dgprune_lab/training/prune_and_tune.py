@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from numbers import Integral
 
-from ..core import BatchNorm, Budget, Count, DgpruneError, Ratio, Repeats, Scope, Seed, stepwise
+from ..core import BatchNorm, Budget, Count, DgpruneError, Ratio, Repeats, Scope, Seed, Whole, stepwise
 from ..measurement import calibration_sources
-from ..pruning import checked_ratio
 from ..scorers import Scorer, resolve
 from ..study import Study
 from .loop import train
@@ -28,7 +26,7 @@ def prune_and_tune(
     *,
     ratio: Ratio,
     rounds: Repeats | None = None,
-    epochs: int = 20,
+    epochs: Whole = 20,
     options: TrainingOptions | None = None,
     batchnorm: BatchNorm = "as_is",
     scope: Scope = "layer",
@@ -85,9 +83,11 @@ def prune_and_tune(
         DgpruneError: before any work: an option outside its range, an unknown scorer or one that cannot run here, a
             source without labels or train split; during training: a loss that is not finite.
     """
-    ratio, rounds = checked_ratio(ratio), rounds_of(ratio, rounds)
     options = options or FINETUNING
-    _check_epochs(epochs, options)
+    if epochs and options.epochs not in (epochs, TrainingOptions().epochs):
+        raise DgpruneError(
+            f"the options say {options.epochs} epochs and epochs= says {epochs}; give the number as epochs=, per round."
+        )
     resolved = None if scorer is None else resolve(scorer)
     for domain in study.domains:
         domain.rows(split, images)
@@ -101,7 +101,7 @@ def prune_and_tune(
         study=study,
         scorer=resolved,
         ratio=ratio,
-        rounds=rounds,
+        rounds=rounds_of(ratio, rounds),
         epochs=epochs,
         options=options,
         batchnorm=batchnorm,
@@ -116,26 +116,13 @@ def prune_and_tune(
     return Run(plan).steps()
 
 
-def _check_epochs(epochs: int, options: TrainingOptions) -> None:
-    if not isinstance(epochs, Integral) or epochs < 0:
-        raise DgpruneError(f"epochs must be a whole number, 0 (prune only) or more; got {epochs}.")
-    if epochs and options.epochs not in (epochs, TrainingOptions().epochs):
-        raise DgpruneError(
-            f"the options say {options.epochs} epochs and epochs= says {epochs}; give the number as epochs=, per round."
-        )
-
-
 def rounds_of(ratio: float, rounds: int | None = None) -> int:
     """Return the number of rounds: as given, or by the paper's rule, 2 for ratios up to 60 % and 3 above.
 
     >>> rounds_of(0.6), rounds_of(0.7), rounds_of(0.7, 1)
     (2, 3, 1)
     """
-    if rounds is None:
-        return 2 if ratio <= 0.6 + 1e-9 else 3
-    if not isinstance(rounds, Integral) or rounds < 1:
-        raise DgpruneError(f"rounds must be a whole number, at least 1; got {rounds}.")
-    return rounds
+    return rounds or (2 if ratio <= 0.6 + 1e-9 else 3)
 
 
 def scorer_name(scorer: str | Scorer | None) -> str:

@@ -14,25 +14,6 @@ from .prediction import predict
 from .page.chart import LiveChart
 from .live.training import Training, Tuning
 
-__all__ = [
-    "Agreement",
-    "AgreementPanel",
-    "Explorer",
-    "FeatureShift",
-    "FeatureShiftPanel",
-    "Flips",
-    "FlipsPanel",
-    "Layers",
-    "LayersPanel",
-    "Live",
-    "LiveChart",
-    "Panel",
-    "Prunability",
-    "PrunabilityPanel",
-    "Sensitivity",
-    "SensitivityPanel",
-    "Training",
-    "Tuning",
-    "View",
-    "predict",
-]
+__all__ = ["Agreement", "AgreementPanel", "Explorer", "FeatureShift", "FeatureShiftPanel", "Flips", "FlipsPanel"]
+__all__ += ["Layers", "LayersPanel", "Live", "LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity"]
+__all__ += ["SensitivityPanel", "Training", "Tuning", "View", "predict"]

@@ -66,7 +66,7 @@ def number_chart(
 
 
 def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Literal[2, 3] = 2) -> Any:
-    """Return the plots: of one layer in two or three columns; of several layers, a column each and a row per metric."""
+    """Return a plot per metric: for one layer in `columns` columns, for several layers in a column per layer."""
     single = len(layers) < 2
     width, height, across = (146, 84, columns) if single else (max(72, 460 // len(layers)), 62, len(layers))
     order = [(metric, 0) for metric in _ORDER[columns]]

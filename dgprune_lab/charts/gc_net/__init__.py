@@ -49,9 +49,9 @@ def gc_net(
 ) -> alt.LayerChart:
     """Draw how strongly consecutive layers are connected, and which connections a mask removes.
 
-    Above, layers from left to right, a dot per filter. A line is the strongest connection of a filter, or into an
-    output: solid, or dashed grey if the mask removes even the strongest; a hollow dot has no connection left on one
-    side. Below, a heat map per pair on one scale, with spread and null level as text.
+    Above, layers from left to right, a dot per filter. Each line is the strongest connection of a filter or of an
+    output; it is dashed grey if the mask removes it. A hollow dot is a filter without any connection left on one side.
+    Below, a heat map per pair on one scale, with spread and null level as text.
 
     Args:
         table: `diagnostics.gc_net(study, connections=True)`; for a network too large for that, `dg.gc_net(study)`.
@@ -64,7 +64,10 @@ def gc_net(
     Raises:
         DgpruneError: a table without connections; a mask of other connections; a layer that consumes no group.
     """
-    pairs = _of_table(table) if isinstance(table, pd.DataFrame) else _of_network(table)
+    if isinstance(table, pd.DataFrame):
+        pairs = _of_table(table)
+    else:
+        pairs = [(pair, table.rho(pair.name).detach().double().cpu().numpy()) for pair in table.pairs]
     every = [Panel(pair, rho, _kept(pair, rho, mask=mask)) for pair, rho in pairs]
     panels = _chosen(every, layers)
     scale = ends([panel.rho for panel in panels])
@@ -79,12 +82,8 @@ def gc_net(
     return finish(chart, width=width, height=height, padding=PADDING)
 
 
-def _of_network(network: Connections) -> list[tuple[Pair, Floats]]:
-    return [(pair, network.rho(pair.name).detach().double().cpu().numpy()) for pair in network.pairs]
-
-
 def _of_table(frame: pd.DataFrame) -> list[tuple[Pair, Floats]]:
-    """The pairs and their connections rho (outputs, filters), from the rows of `diagnostics.gc_net`."""
+    """Return each pair of layers and its connections rho, (outputs, filters), from the rows of `diagnostics.gc_net`."""
     if "group" not in frame.columns or "rho" not in set(frame["metric"]):
         raise DgpruneError("the table holds no connections; make it with diagnostics.gc_net(study, connections=True).")
     grouped = {cast("tuple[str, str]", key): rows for key, rows in frame.groupby(["group", "layer"], sort=False)}

@@ -21,7 +21,7 @@ _LETTER = 6.4  # pixels of a letter, on average
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of layers: its connections (outputs, filters), and which of them are kept."""
+    """A pair of layers: its connections rho and whether each is kept, both (outputs, filters)."""
 
     pair: Pair
     rho: Floats

@@ -31,8 +31,8 @@ class Producer:
         weights: rows of the weights and biases of these convolutions.
         norms: scale and shift of the BatchNorms right after these convolutions; if no other convolution produces the
             group, of all its BatchNorms.
-        consumer_inputs: columns of the layers that consume the sum before another convolution is added to it.
-        own: rows of this convolution's weight alone, for its norm.
+        consumer_inputs: columns of the layers that read the sum before a later convolution adds to it.
+        own: rows of this convolution's weight, from which its norm is computed.
     """
 
     name: str

@@ -55,9 +55,9 @@ def train_with_pruning(
     At chance: the lower end of the 95 % interval of a is not above 1 / (number of classes).
 
     A schedule names convolutions. A removed filter is exactly zero after every step of the optimiser: its weights, its
-    BatchNorm's scale and shift, and the columns of its consumers. Where several convolutions write one residual stream,
-    only the filter of the named one is removed, with the projection on the shortcut into the same sum; the consumers
-    of this sum no longer see it. See `PruningRun.pruned`.
+    BatchNorm's scale and shift, and the columns of its consumers. Where several convolutions write into one residual
+    stream, only the named one loses the filter, together with the projection on the shortcut into the same sum; the
+    layers that read this sum no longer see it. See `PruningRun.pruned`.
 
     Args:
         network: the network before the first epoch, fresh or trained; it stays unchanged.

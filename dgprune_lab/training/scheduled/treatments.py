@@ -34,8 +34,8 @@ class Treatment:
         permanently.
     zero: the rows of the convolution are zero for `batches` batches, then free to regrow; its BatchNorm stays as it is,
         because otherwise no gradient would reach the rows again.
-    noise: normal noise is added to the rows before each of `batches` batches; its standard deviation is that of the
-        weights of the layer's filters that no event has chosen, when the event begins.
+    noise: normal noise is added to the rows before each of `batches` batches. Its standard deviation is computed when
+        the event begins, over the weights of all filters in the layer that no event has chosen.
     restore: rows, scale and shift are zero for `batches` batches, then they are restored, together with the BatchNorm's
         running statistics.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ...core import Budget, Count, Ratio, Repeats, public
+from ...core import Budget, Count, Ratio, Repeats, Whole, public
 from ...scorers import Scorer, resolve
 from ...study import Study
 from ...training import (
@@ -44,7 +44,7 @@ class Tuning(Live):
         *,
         ratio: Ratio,
         rounds: Repeats | None = None,
-        epochs: int = 20,
+        epochs: Whole = 20,
         budget: Budget = "filters",
         **options: Any,
     ) -> None:

@@ -13,6 +13,7 @@ from ...charts.sensitivity.map import compared, counted, full_colour, is_signifi
 from ...core import BatchNorm, DgpruneError, tidy, yielding
 from ...diagnostics._attributions import Attributions, attribution_steps, attributor
 from ...diagnostics._removal import Removal, case_steps
+from ...diagnostics.mean_map import square_maps
 from ...diagnostics.sensitivity import EXTRA, IMAGES, effect_rows
 from ...measurement import TOGETHER, Attributor, Method
 from ...study import Study
@@ -79,7 +80,7 @@ class SensitivityState:
         return known
 
     def missing(self, study: Study, key: Key, cell: Cell | None) -> list[str]:
-        """Return the layers whose attributions are missing: all together, or only that of the filter."""
+        """Return the layers that lack attributions; for a slow method only the layer of the picked filter counts."""
         names = study.graph.names
         wanted = names if key[0] in TOGETHER else [cell[0] if cell else names[-1]]
         return [name for name in wanted if name not in self.maps[key].attributions]
@@ -135,10 +136,11 @@ class SensitivityState:
         return filter_card.change_rows(cases)
 
     def mean_maps(self, study: Study, key: Key, cell: Cell) -> Generator[None, None, dict[str, Rows]]:
-        """Compute the filter's map averaged over the images of each of the two domains."""
-        maps = []
-        for domain in self.maps[key].attributions[cell[0]].pair:
-            maps.append(filter_card.mean_map_of(study, domain, split=SPLIT, layer=cell[0], filter=cell[1]))
+        """Compute the filter's map behind the activation, averaged over the images of each of the two domains."""
+        (layer, number), maps = cell, []
+        for domain in self.maps[key].attributions[layer].pair:
+            statistics = study.statistics(domain.name, needs=["activation_map"], split=SPLIT)
+            maps += square_maps(statistics.activation_map[layer][[number]])
             yield
         return filter_card.mean_map_rows(maps)
 
