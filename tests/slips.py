@@ -94,6 +94,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "recalibrate": (dg.recalibrate, {"model": NET, "domains": [A]}),
     "save": (dg.save, {"model": NET, "path": "never_written"}),
     "load": (dg.load, {"path": "nowhere"}),
+    "leave_one_out": (dg.leave_one_out, {"domains": [A, B], "train": lambda sources, seed: NET}),
     "load_weights": (dg.load_weights, {"model": NET, "weights": NET.state_dict()}),
     "scorer": (dg.scorer, {"name": "x"}),
     "hybrid": (dg.hybrid, {"a": "l1", "b": "l2", "by": "depth"}),

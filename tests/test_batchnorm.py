@@ -258,6 +258,9 @@ def test_a_study_warns_once_where_a_source_is_at_chance() -> None:
     assert len([w for w in caught if "at chance" in str(w.message)]) == 1, "once per study"
     with pytest.warns(dg.DgpruneNote, match=r"domain 'b' is classified at chance.*BatchNorm statistics are stale"):
         dg.measure(model, [good, wrong], latency=False)
+    with pytest.warns(dg.DgpruneNote, match="at chance") as caught:
+        dg.measure(model, [wrong.as_role("source")], latency=False, batchnorm="recalibrate")
+    assert not any("stale" in str(w.message) for w in caught), "they have just been re-estimated"
     target = dg.Study(model, sources=[good], targets=[wrong])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -6,8 +6,8 @@ from ..core import Domain, Mask, Outcomes, note
 
 _TAIL = 0.025  # of a two-sided 95 % interval
 _CAUSES = (
-    "the network expects normalised images, as with ImageNet's mean and standard deviation (Study(..., "
-    "normalise='imagenet'))",
+    "the network expects normalised images, or another normalisation, such as ImageNet's mean and standard deviation "
+    "(Study(..., normalise='imagenet'))",
     "its outputs are in another order than the labels",
     "it is not trained",
 )
@@ -37,7 +37,7 @@ class ChanceWatch:
     """Warns once, with the usual causes, where a source is classified at chance on its score or report split.
 
     Attributes:
-        batchnorm: whether the network has BatchNorm, whose statistics may be stale.
+        batchnorm: whether the network has BatchNorm whose statistics may be stale.
         pruned: whether the network is known to be pruned.
     """
 
