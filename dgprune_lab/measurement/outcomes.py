@@ -193,7 +193,7 @@ def measure(
     provenance, rows = provenance_of(model), []
     roles = roles_of(listed)
     setting = batchnorm if has_batchnorm(model) else None
-    watch = ChanceWatch(batchnorm=setting is not None, pruned=bool(getattr(model, "dgprune_masks", ())))
+    watch = ChanceWatch(batchnorm=setting == "as_is", pruned=bool(getattr(model, "dgprune_masks", ())))
     shared = {"batchnorm": setting, **_mask_columns(model), "target_aware": provenance.target_aware(roles)}
     for domain in listed:
         outcomes = drain(evaluating(model, domain, split, images=images))
