@@ -1,6 +1,7 @@
 """Arrays in, numbers with intervals out; knows no network and no study."""
 
 from .rank_tests import auroc, p_values, q_values
+from .calibration import calibration_error
 from .comparability import unlike
 from .discrepancy import coral, mmd, proxy_a_distance
 from .effect_sizes import class_moments, cohens_d, matched_d, merged

@@ -40,6 +40,7 @@ from .filter_counts import prunable_words
 from .scorer_inputs import ScorerInputs
 from .scoring import Request, score_all
 from .snapshot import Run, Snapshot
+from .trained_on import TrainedOn, with_training
 
 Item = str | Scorer | Scores
 Options = Mapping[str, Any] | None
@@ -58,13 +59,17 @@ class Study:
         targets: domains whose images differ from the sources'; labels are optional.
         normalise: (mean, std) of the images that the network expects, or "imagenet"; None if it takes images in [0, 1].
             The normalisation then becomes the first module of `study.model`, see `dg.models.normalised`.
+        trained_on: what training has read, for a network from elsewhere: names of domains, of the study or not, for
+            all of their images and labels; {"mnist": ["train"]} for one split; {"mnist_m": {"train": "images"}} for
+            images without labels. None: as the network records it, or unknown.
         name: name of the study in tables and files.
         layers: "conv" prunes filters of convolutions, "all" hidden units of linear layers too.
         device: where evaluation runs; None for the model's device.
         origin: the Python expression that rebuilds this study, for code that is copied from a widget.
 
     Raises:
-        DgpruneError: no source, two domains with one name, images of a size the network rejects, nothing to prune.
+        DgpruneError: no source, two domains with one name, images of a size the network rejects, nothing to prune,
+            a declared split that a domain does not have.
 
     >>> import dgprune_lab as dg
     >>> study = dg.demo()
@@ -80,6 +85,7 @@ class Study:
         sources: Sequence[Domain],
         targets: Sequence[Domain] = (),
         normalise: Normalisation | None = None,
+        trained_on: TrainedOn | None = None,
         name: str = "study",
         layers: Literal["conv", "all"] = "conv",
         device: torch.device | str | None = None,
@@ -92,6 +98,8 @@ class Study:
         self.sources, self.targets = in_roles(sources, targets, device=self.device)
         shape = self.sources[0].shape
         self.model = model if normalise is None else normalised(model, normalise, channels=shape[0])
+        if trained_on is not None:
+            self.model = with_training(self.model, trained_on, self.domains)
         self._thread, self._cache = threading.local(), Cache(limit=_BYTES)
         self._stamp: tuple[object, ...] | None = None
         self._chance = ChanceWatch(batchnorm=self.has_batchnorm)
@@ -123,15 +131,8 @@ class Study:
 
     def on(self, device: torch.device | str) -> Study:
         """Return the same study evaluated on another device."""
-        return Study(
-            self.model,
-            sources=self.sources,
-            targets=self.targets,
-            name=self.name,
-            layers=self.layers,
-            device=device,
-            origin=self.origin,
-        )
+        same: Any = {name: getattr(self, name) for name in ("sources", "targets", "name", "layers", "origin")}
+        return Study(self.model, device=device, **same)
 
     @property
     def provenance(self) -> Provenance:
