@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from dgprune_lab.commands.bench import PARTS, main, peer
+from dgprune_lab.commands import bench
+from dgprune_lab.commands.bench import PARTS, live, main, peer
 from dgprune_lab.commands.bench.cases import case, network, random_scores
 from dgprune_lab.commands.bench.panels import check_totals
 from dgprune_lab.commands.bench.passes import AWARE, check_risks, check_scores, needs
@@ -35,10 +37,11 @@ def lenet():
 @pytest.mark.slow
 def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
-    rows = main(json=file, quick=True, parts=("mask", "sweep", "statistics", "prunability", "panels"))
+    rows = main(json=file, quick=True, parts=("live", "mask", "sweep", "statistics", "prunability", "panels"))
     held = json.loads(file.read_text())
     assert [entry["name"] for entry in held] == [row.name for row in rows]
     for name in (
+        "slider, demo",
         "sweep, lenet",
         "one pass, lenet",
         "domain-aware scorers, lenet",
@@ -62,6 +65,38 @@ def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_unknown_part_is_named() -> None:
     with pytest.raises(DgpruneError, match="Did you mean 'sweep'"):
         main(parts=("sweeps",))
+
+
+def test_a_part_that_fails_is_named_after_the_others_have_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(device: torch.device, quick: bool) -> Iterator[Row]:
+        yield Row(name="begun", ours=1.0, device=device.type)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(bench, "PARTS", {"tick": broken, "mask": lambda device, quick: [Row(name="done", ours=2.0)]})
+    file = tmp_path / "rows.json"
+    with pytest.raises(DgpruneError, match=r"these parts of the benchmark failed, see above: tick \(cpu\)"):
+        main(json=file, quick=True, device="cpu", parts=("tick", "mask"))
+    assert [row["name"] for row in json.loads(file.read_text())] == ["begun", "done"]
+    assert "no memory" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DgpruneError, match="device 'cuda' was requested, but"):
+        main(device="cuda", parts=("mask",))
+
+
+def test_numbers_of_one_demo_are_equal_to_themselves_and_the_rows_say_by_how_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = {"losses": (torch.tensor([1.0, 2.0]), torch.ones(())), "sums": (torch.ones(2), torch.full((2,), 4.0))}
+    other = {"losses": (torch.tensor([1.0, 2.5]), torch.ones(())), "sums": (torch.tensor([1.0, 2.0]), torch.ones(2))}
+    monkeypatch.setattr(live, "demo", lambda device: torch.device(device).type)
+    monkeypatch.setattr(live, "_numbers", lambda place, quick: numbers if place == "cpu" else other)
+    assert [row.ours for row in live.equality_rows(torch.device("cuda"), True)] == [0.5, 0.25]
+    assert list(live.equality_rows(torch.device("cpu"), True)) == []
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.95])
@@ -156,4 +191,17 @@ def test_long_names_and_no_peer_fit_the_table() -> None:
 
 
 def test_every_part_is_listed() -> None:
-    assert {"mask", "tick", "sweep", "statistics", "fpgm", "import", "browser", "prunability", "panels", "folder"} == set(PARTS)
+    assert {
+        "live",
+        "equality",
+        "mask",
+        "tick",
+        "sweep",
+        "statistics",
+        "fpgm",
+        "import",
+        "browser",
+        "prunability",
+        "panels",
+        "folder",
+    } == set(PARTS)

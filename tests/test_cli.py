@@ -85,12 +85,17 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["report", "-o", "a.html"], "dgprune_lab.commands.report", "write_report", ((Path("a.html"),), {})),
         (["docs", "--out", "a", "--no-browser"], "dgprune_lab.commands.docs", "write_docs", ((Path("a"),), {})),
-        (["bench", "--quick"], "dgprune_lab.commands.bench", "main", ((), {"json": None, "quick": True})),
         (
-            ["bench", "--json", "b.json"],
+            ["bench", "--quick"],
             "dgprune_lab.commands.bench",
             "main",
-            ((), {"json": Path("b.json"), "quick": False}),
+            ((), {"json": None, "quick": True, "device": None, "parts": ()}),
+        ),
+        (
+            ["bench", "--json", "b.json", "--device", "cuda", "--part", "live", "--part", "sweep"],
+            "dgprune_lab.commands.bench",
+            "main",
+            ((), {"json": Path("b.json"), "quick": False, "device": "cuda", "parts": ["live", "sweep"]}),
         ),
         (["train", "net"], "dgprune_lab.commands.train", "make", (("net",), {"folder": Path(".")})),
     ],

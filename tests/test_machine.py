@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -237,3 +238,20 @@ def test_preserved_rng_puts_back_cuda() -> None:
     assert torch.equal(torch.cuda.get_rng_state(), before)
     gpu_free = machine.memory().gpu_free
     assert gpu_free is not None and gpu_free > 0
+
+
+def test_of_overlapping_blocks_of_full_precision_the_last_one_restores_the_setting() -> None:
+    """A worker thread measures while another one does, and the one that began first ends first."""
+    cudnn: Any = torch.backends.cudnn
+    owner, name = (cudnn.conv, "fp32_precision") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32")
+    before = getattr(owner, name)
+    exact = "ieee" if name == "fp32_precision" else False
+    first, second = machine.full_precision(torch.device("cuda")), machine.full_precision(torch.device("cuda"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert getattr(owner, name) == exact
+    second.__exit__(None, None, None)
+    assert getattr(owner, name) == before
+    with machine.full_precision(torch.device("cpu")):
+        assert getattr(owner, name) == before

@@ -109,9 +109,9 @@ def bench(
     part: Annotated[list[str] | None, typer.Option(help="Only this part, such as sweep; can be repeated.")] = None,
 ) -> None:
     """Time the toolkit against its peers on this machine."""
-    from .bench import PARTS, main
+    from .bench import main
 
-    main(json=json, quick=quick, device=device, parts=part or tuple(PARTS))
+    main(json=json, quick=quick, device=device, parts=part or ())
 
 
 @app.command()

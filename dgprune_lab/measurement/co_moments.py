@@ -74,7 +74,7 @@ class CoMomentSums(Collector):
             for k, (positions, filters) in enumerate(produced(group, layer) if layer in self._means else ()):
                 key, mean = (group.name, layer, k), self._means[layer]
                 if key not in self._selections:
-                    moves = None if in_order(filters, group.filters) else filters.to(mean.device)
+                    moves = None if in_order(filters, group.filters) else filters.to(mean.device, non_blocking=True)
                     self._selections[key] = Selection(positions), moves
                 selection, moves = self._selections[key]
                 response = selection.of(mean)

@@ -143,8 +143,9 @@ class ClassGates(Collector):
             for name, (positions, filters) in group.end_places.items():
                 places.setdefault(name, []).append((positions, filters + self._graph.offsets[group.name]))
         for name, listed in places.items():
-            both = torch.stack([torch.cat(tensors) for tensors in zip(*listed, strict=True)]).to(device_of(taps.model))
-            self._places[name] = both[0], both[1]
+            both = torch.stack([torch.cat(tensors) for tensors in zip(*listed, strict=True)])
+            positions, filters = both.to(device_of(taps.model), non_blocking=True)
+            self._places[name] = positions, filters
         for name in {end: None for group in self._graph.groups for end in group.ends}:
 
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, name: str = name) -> Tensor:
