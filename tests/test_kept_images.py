@@ -11,6 +11,7 @@ import re
 import resource
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_memory_holds_as_many_as_fit_and_is_given_back(monkeypatch: pytest.Monke
     size = 10 * BYTES[0].numel()
     monkeypatch.setattr(kept_images, "_CHUNK", size)
     monkeypatch.setattr(kept_images, "_reserved", 0)
-    monkeypatch.setattr(kept_images, "memory", lambda: type("M", (), {"available": 8 * size - kept_images._reserved}))
+    monkeypatch.setattr(kept_images, "memory", lambda: SimpleNamespace(available=8 * size - kept_images._reserved))
     monkeypatch.setenv("DGPRUNE_CACHE", "off")
     dataset = Counted()
 
@@ -224,6 +225,18 @@ def test_memory_holds_as_many_as_fit_and_is_given_back(monkeypatch: pytest.Monke
     assert kept_images._reserved == 0
 
 
+@pytest.mark.filterwarnings("ignore:domain .* decoded images take")
+def test_room_is_taken_before_it_is_filled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    size = BYTES.numel()
+    monkeypatch.setenv("DGPRUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(kept_images, "_reserved", 0)
+    monkeypatch.setattr(kept_images, "memory", lambda: SimpleNamespace(available=6 * size - kept_images._reserved))
+    first, second = (domain_of(Counted(), name) for name in "ab")
+    first.take(ROWS[:1])
+    assert torch.equal(images_of(second), BYTES) and second.images._kept._file is not None
+    assert torch.equal(images_of(first), BYTES) and first.images._kept._file is None
+
+
 def test_a_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     used = psutil.Process().memory_info().vms
     monkeypatch.setattr(resource, "getrlimit", lambda which: (used + 10**9, resource.RLIM_INFINITY))
@@ -232,13 +245,36 @@ def test_a_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.memory().total == psutil.virtual_memory().total
 
 
-def test_nothing_is_decoded_after_the_first_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two domains of two classes, 24 JPEG files each."""
     for name in ("photo", "sketch"):
         for k, word in enumerate(("dog", "emu")):
             (tmp_path / name / word).mkdir(parents=True)
             for number in range(12):
                 shade = (20 * number, 100 * k, 50 if name == "photo" else 200)
                 Image.new("RGB", (20, 16), shade).save(tmp_path / name / word / f"{number}.jpg")
+    return tmp_path
+
+
+def study_of(root: Path) -> dg.Study:
+    """The first domain is the source; the second is held out."""
+    shares = {"train": 0.5, "score": 0.25, "report": 0.25}
+    domains = dg.data.from_folder(root, size=16, splits=shares, hold_out="sketch")
+    model = randomise(norm_net(), dtype=torch.float32)
+    return dg.Study(model, sources=[domains["photo"]], targets=[domains["sketch"]])
+
+
+def test_a_scorer_reads_a_held_out_domain_only_when_told_to_and_the_table_says_so(root: Path) -> None:
+    study = study_of(root)
+    assert "'sketch' has no image in its split 'score', only in report" in str(study.unavailable(dg.SCORERS["dss"]))
+    frame = dg.sweep(study, scorers=[study.score("dss", split="report"), "l1"], ratios=[0.5])
+    rows = frame.loc[(frame.domain == "sketch") & (frame.metric == "accuracy")].set_index("scorer")
+    assert rows.loc["dss", "seen_by_scorer"] == "images" and rows.loc["dss", "target_aware"]
+    assert rows.loc["l1", "seen_by_scorer"] == "none" and rows.images.tolist() == [24, 24]
+
+
+def test_nothing_is_decoded_after_the_first_pass(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: Counter[str] = Counter()
     read = folders.read_image
 
@@ -247,16 +283,11 @@ def test_nothing_is_decoded_after_the_first_pass(tmp_path: Path, monkeypatch: py
         return read(path, **options)
 
     monkeypatch.setattr(folders, "read_image", counted)
-    shares = {"train": 0.5, "score": 0.25, "report": 0.25}
-    domains = dg.data.from_folder(tmp_path, size=16, splits=shares, hold_out="sketch")
+    study = study_of(root)
     decoded.clear()
-    study = dg.Study(
-        randomise(norm_net(), dtype=torch.float32), sources=[domains["photo"]], targets=[domains["sketch"]]
-    )
     dg.measure(study.model, study.domains, batchnorm="recalibrate")
     study.score("taylor")
-    assert decoded
-    assert max(decoded.values()) == 1
+    assert decoded and max(decoded.values()) == 1
     decoded.clear()
     dg.measure(study.model, study.domains, batchnorm="recalibrate")
     dg.sweep(study, scorers=["l1", "taylor"], ratios=[0.0, 0.25, 0.5])

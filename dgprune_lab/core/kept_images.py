@@ -56,7 +56,8 @@ class KeptImages:
         self._chunks: list[Tensor] = []
         self._size = min(shape[0], max(1, _CHUNK // self._bytes))  # images of a chunk
         self._used, self._full, self._file = 0, False, None
-        if not _fits(shape[0] * self._bytes):
+        self._whole = self._reserve(shape[0] * self._bytes)  # whether there is room for all in memory
+        if not self._whole:
             self._open(shape, content)
 
     def missing(self, rows: Tensor) -> list[int]:
@@ -104,16 +105,24 @@ class KeptImages:
 
     def _grow(self) -> None:
         """Add a chunk of memory, or note that there is no room for one."""
-        size = self._size * self._bytes
-        if not _fits(size, reserve=True):
+        if not self._whole and not self._reserve(self._size * self._bytes):
             self._full = True
             note(
                 f"{self._what}: {self._used:,} of {len(self._slots):,} decoded images are kept, which is all that fits "
                 f"into {100 * SHARE:.0f} % of the available memory; the others are decoded each time. {_ADVICE}"
             )
             return
-        weakref.finalize(self, _release, size)
         self._chunks.append(torch.empty((self._size, *self._image), dtype=self.dtype))
+
+    def _reserve(self, size: int) -> bool:
+        """Reserve memory until this object is gone; return whether there was room for it."""
+        global _reserved
+        with _lock:
+            fits = _reserved + size <= SHARE * (memory().available + _reserved)
+            _reserved += size * fits
+        if fits:
+            weakref.finalize(self, _release, size)
+        return fits
 
     def _open(self, shape: torch.Size, content: Callable[[], str] | None) -> None:
         """Keep the images in a file, if one can be made."""
@@ -163,16 +172,6 @@ def cache_folder() -> Path | None:
     if wish.lower() == "off":
         return None
     return Path(wish).expanduser() if wish else Path(platformdirs.user_cache_dir("dgprune-lab"))
-
-
-def _fits(size: int, *, reserve: bool = False) -> bool:
-    """Whether so many bytes more may be kept in memory; with `reserve` they count as kept from now on."""
-    global _reserved
-    with _lock:
-        fits = _reserved + size <= SHARE * (memory().available + _reserved)
-        if fits and reserve:
-            _reserved += size
-        return fits
 
 
 def _release(size: int) -> None:

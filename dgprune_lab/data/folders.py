@@ -34,7 +34,8 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, files: Sequence[Path], labels: Sequence[int], *, size: int, resize: Resize = "stretch") -> None:
-        self.files, self.targets, self.size, self.resize = list(files), list(labels), size, resize
+        self.files, self.targets, self.size = list(files), list(labels), size
+        self.resize: Resize = resize
         held = [kind_of_file(path) for path in self.files if path.suffix.lower() not in JPEG]
         self.deep = any(kind.deep for kind in held)
         self.kinds = Counter(kind.words for kind in held if kind.words)
