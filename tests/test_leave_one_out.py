@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,8 @@ def test_a_run_is_given_the_others_and_the_table_is_that_of_loops() -> None:
     half = student.ppf(0.975, 1) * runs.std(1, ddof=1) / 2**0.5
     assert rows.low.to_numpy() == pytest.approx(np.clip(runs.mean(1) - half, 0, 1))
     assert rows.high.to_numpy() == pytest.approx(np.clip(runs.mean(1) + half, 0, 1))
-    (mean,), (worst,) = (
-        table[table.metric == m].to_dict("records") for m in ("mean_accuracy", "worst_domain_accuracy")
-    )
+    by_metric: Any = table.set_index("metric")
+    mean, worst = by_metric.loc["mean_accuracy"], by_metric.loc["worst_domain_accuracy"]
     per_seed = runs.mean(0)
     assert mean["value"] == pytest.approx(per_seed.mean()) and pd.isna(mean["domain"]) and mean["images"] == 270
     assert mean["high"] == pytest.approx(
@@ -77,7 +77,7 @@ def test_with_one_seed_intervals_are_over_images() -> None:
         order = torch.cat(list(data.splits.values()))
         low, high = intervals.over_images(right.double().numpy()[order])
         assert (rows.low[data.name], rows.high[data.name]) == pytest.approx((float(low), float(high)))
-    (mean,) = table[table.metric == "mean_accuracy"].to_dict("records")
+    mean: Any = table.set_index("metric").loc["mean_accuracy"]
     assert mean["value"] == pytest.approx(rows.value.mean()) and mean["low"] < mean["value"] < mean["high"]
     assert mean["high"] - mean["low"] < (rows.high - rows.low).max() and set(table.interval) == {"images"}
     assert set(table.training_seed) == {0}
@@ -113,6 +113,29 @@ def test_the_training_of_this_package_is_selected_by_epoch_and_recorded() -> Non
     assert last.value["a"].max() == pytest.approx(
         by_hand(finish(train(net(0), sources=DOMAINS[1:2], options=OPTIONS)), DOMAINS[0])
     )
+
+
+def test_the_networks_are_saved_with_what_they_have_read(tmp_path: Path) -> None:
+    slash = replace(DOMAINS[1], name="b/1")
+    table = dg.leave_one_out([DOMAINS[0], slash], train=OPTIONS, network=net, folder=tmp_path / "runs")
+    rows = table[table.metric == "accuracy"].set_index("domain")
+    assert sorted(p.name for p in (tmp_path / "runs").glob("*.safetensors")) == [
+        "without_a_seed_0.safetensors",
+        "without_b%2F1_seed_0.safetensors",
+    ]
+    back = dg.load(tmp_path / "runs" / "without_a_seed_0", model=norm_net())
+    assert by_hand(back, DOMAINS[0]) == pytest.approx(rows.value["a"])
+    recorded = dg.provenance_of(back)
+    assert recorded.training == {"b/1/train": "labels", "b/1/score": "labels"}
+    assert recorded.selection == {"b/1/score": "labels"}
+    study = dg.Study(back, sources=[slash], targets=[DOMAINS[0]])
+    measured = dg.measure(study.model, study.domains, split="score", latency=False)
+    assert measured.set_index(["domain", "metric"]).seen_by_selection.dropna().to_dict() == {
+        ("b/1", "accuracy"): "labels",
+        ("b/1", "loss"): "labels",
+        ("a", "accuracy"): "none",
+        ("a", "loss"): "none",
+    }
 
 
 def test_a_step_lies_between_batches_and_the_work_can_be_cancelled() -> None:

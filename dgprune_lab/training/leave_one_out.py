@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import reduce
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -24,14 +26,17 @@ from ..core import (
     Seed,
     Seen,
     check_class_names,
+    check_writable_folder,
     preserved_rng,
     progress_bar,
     provenance_of,
+    set_provenance,
     stepwise,
     tidy,
     yielding,
 )
 from ..measurement import evaluating, has_batchnorm, outcome_rows, worst_rows
+from ..models import save
 from ..pruning import deep_copy, prove_copies
 from ..stats import intervals
 from .events import EpochEvent
@@ -52,6 +57,7 @@ def leave_one_out(
     seeds: Repeats | Sequence[Seed] = 1,
     select: str | None = "score",
     images: Count | None = None,
+    folder: str | Path | None = None,
     progress: bool = False,
 ) -> Steps:
     """Train a network on all domains but one and report its accuracy on that one, for each domain and seed.
@@ -70,6 +76,8 @@ def leave_one_out(
         seeds: number of training seeds, counted from 0, or the seeds.
         select: split of the sources on which the network is selected; None for the last epoch, without selection.
         images: report on the first so many images of the held-out domain; None for all.
+        folder: folder in which each network is saved as without_DOMAIN_seed_N.safetensors, with what it has read, for
+            pruning it afterwards (`dg.load`); None saves none.
         progress: whether to draw a tqdm bar.
 
     Returns:
@@ -83,14 +91,15 @@ def leave_one_out(
         DgpruneError: fewer than two domains, or domains that do not fit together; a domain without labels or without a
             split that is needed; options without `network`; a network that has read the held-out domain.
     """
+    folder = None if folder is None else check_writable_folder(folder, argument="folder")
     runs = _Runs(domains, train, network, select=select, images=images)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
     if not numbers:
         raise DgpruneError("seeds must name at least one seed; got none.")
-    return _table(runs, numbers)
+    return _table(runs, numbers, folder)
 
 
-def _table(runs: _Runs, seeds: Sequence[int]) -> Steps:
+def _table(runs: _Runs, seeds: Sequence[int], folder: Path | None) -> Steps:
     """Train and evaluate run by run, and return the table."""
     rows: list[dict[str, Any]] = []
     outcomes: list[list[Outcomes]] = []
@@ -99,8 +108,11 @@ def _table(runs: _Runs, seeds: Sequence[int]) -> Steps:
         of_domain, provenance = [], Provenance(training={})
         for k, seed in enumerate(seeds):
             at = (number * len(seeds) + k, len(runs.domains) * len(seeds), f"without {held.name}, seed {seed}")
-            model, record = yield from yielding(runs.trained(held, seed), at)
-            provenance = reduce(lambda both, stage: both.adding(stage, getattr(record, stage)), STAGES, provenance)
+            model = yield from yielding(runs.trained(held, seed), at)
+            if folder is not None:
+                save(model, folder / f"without_{quote(held.name, safe=' ')}_seed_{seed}", card={"held_out": held.name})
+            reads = {stage: getattr(provenance_of(model), stage) for stage in STAGES}
+            provenance = reduce(lambda both, stage: both.adding(stage, reads[stage]), STAGES, provenance)
             whole = replace(held, splits={_WHOLE: torch.cat(list(held.splits.values()))})
             of_domain.append((yield from yielding(evaluating(model, whole, _WHOLE, images=runs.images), at)))
             columns["batchnorm"] = "as_is" if has_batchnorm(model) else None
@@ -173,8 +185,8 @@ class _Runs:
         """The roles of all domains in the run without `held`."""
         return {domain.name: "target" if domain is held else "source" for domain in self.domains}
 
-    def trained(self, held: Domain, seed: int) -> Generator[None, None, tuple[nn.Module, Provenance]]:
-        """Train without one domain, yielding between steps; return the network and what it has read."""
+    def trained(self, held: Domain, seed: int) -> Generator[None, None, nn.Module]:
+        """Train without one domain, yielding between steps; return the network with what it has read."""
         sources = [
             replace(domain, splits={split: domain.rows(split) for split in self.splits}, role="source")
             for domain in self.domains
@@ -199,7 +211,9 @@ class _Runs:
                     f"the network trained without {held.name!r} has read it ({stage}), as its record says; begin from "
                     "a network that has not."
                 )
-        return best, provenance
+        best = best if chosen else deep_copy(best)
+        set_provenance(best, provenance)
+        return best
 
     def _made(self, sources: list[Domain], seed: int) -> Any:
         if not isinstance(self.train, TrainingOptions):
