@@ -12,7 +12,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from ..core import DgpruneError, Need, choice
+from ..core import DgpruneError, Need
 from .contract import Scorer, What
 from .view import GroupView
 
@@ -44,7 +44,6 @@ def reversed_scorer(scorer: Scorer) -> Scorer:
 
 def hybrid_scorer(a: Scorer, b: Scorer, *, by: By, start: int | None) -> Scorer:
     """Return the combination of two Scorers; see `hybrid`."""
-    choice("by", by, By)
     if start is not None and (start < 0 or by == "rank"):
         raise DgpruneError(f"start is the number of a layer, 0 or more, and belongs to by='depth'; got {start}.")
     labels = {role for part in (a, b) for role, what in part.reads.items() if what == "labels"}

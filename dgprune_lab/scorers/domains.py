@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Need, choice, note, unknown
+from ..core import DgpruneError, Need, note, unknown
 from ..measurement import Site
 from .contract import scorer
 from .inputs import MAP_NEEDS
@@ -72,7 +72,6 @@ def dss(
     ReLU and on ResNet-50 the raw convolution outputs, and scores on the images of the test split on which accuracy is
     then reported (`split="test"` or "report"); here the split `score` is read.
     """
-    choice("pairing", pairing, Pairing)
     _note_site(view, site)
     pairs = list(product(named_domains(source, view.sources), named_domains(target, view.targets)))
     return _mean([_similarity(view, pair, site=site, pairing=pairing, flat=flat) for pair in pairs])
@@ -102,7 +101,6 @@ def dss_sources(
     Returns (C,) in [-1, 1]. Source: after Sun 2023, Pruning for Better Domain Generalizability, ICML SCIS,
     arXiv:2306.13237; comparing sources instead of source and target is ours.
     """
-    choice("over", over, Over)
     _note_site(view, site)
     if len(view.sources) < 2 or shift is not None:
         shift, pairs = shift or "noise", [(name, name) for name in view.sources]
@@ -129,7 +127,6 @@ def _similarity(
     shift: str | None = None,
 ) -> Tensor:
     """(C,) similarity of each filter's maps on a pair of domains; with a shift, on a domain and its shifted copy."""
-    choice("flat", flat, Flat)
     first, second = pair
     if _is_flat(view, site):
         one, two = view.class_map(first), view.class_map(second, shift=shift)
@@ -158,7 +155,6 @@ def _too_few(view: GroupView, pair: tuple[str, str], *, shared: int, site: Site,
 
 def _note_site(view: GroupView, site: Site) -> None:
     """Issue a note if other values than the maps of this site are compared."""
-    choice("site", site, Site)
     if site == "activation" and not view.activation_found:
         note(
             f"layer {view.name!r}: its activation could not be found among the network's operations, so the map that "

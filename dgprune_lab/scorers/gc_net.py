@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..core import CoMoments, DgpruneError, Need, choice, note
+from ..core import CoMoments, DgpruneError, Need, note
 from .contract import scorer
 from .view import GroupView
 
@@ -136,7 +136,6 @@ def gc_net(
     Source: Wisell and Yasaei Sekeh 2024, Ghost-Connect Net, Neural Processing Letters 57(5), arXiv:2411.09199;
     only the abstract is available, the channel form and the filter score are our reconstruction.
     """
-    choice("direction", direction, Direction)
     rho = _connections(views, by_class=by_class, signed=signed)
     scores = {}
     for name, view in views.items():

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Need, choice, note
+from ..core import Need, Positive, note
 from .contract import scorer
 from .view import GroupView
 
@@ -50,7 +50,6 @@ def risk_variance(views: dict[str, GroupView], *, mode: Mode = "additive", beta:
     Returns (C,) per layer. Source: Cai, Li, Kot 2022, Toward domain generalized pruning by scoring OOD importance,
     arXiv:2210.13810; the formulas are our reconstruction from its abstract.
     """
-    choice("mode", mode, Mode)
     return combined(*terms(views, removed=mode == "oracle"), mode="additive" if mode == "oracle" else mode, beta=beta)
 
 
@@ -148,7 +147,7 @@ def gradient_agreement(views: dict[str, GroupView]) -> dict[str, Tensor]:
 @scorer(
     "gradient_snr", needs=("gate",), reads={"source": "labels"}, refuses=one_source, label="Gradient signal-to-noise"
 )
-def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: float = 1e-12) -> Tensor:
+def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: Positive = 1e-12) -> Tensor:
     """Signal-to-noise ratio of the gate gradient over the sources; filters with a low ratio are removed first.
 
     (mean_e g_e)^2 / (Var_e g_e + eps), population variance, equal weight per source. The literature argues for both
@@ -156,9 +155,6 @@ def gradient_snr(view: GroupView, *, keep: Keep = "high", eps: float = 1e-12) ->
     score). Returns (C,). Source: after Liu et al. 2020, Understanding why neural networks generalize well through
     GSNR, ICLR, definition 1; over domains instead of samples it is ours.
     """
-    choice("keep", keep, Keep)
-    if eps <= 0:
-        raise DgpruneError(f"eps must be above 0; got {eps}.")
     gates = _gates(view)
     ratio = gates.mean(0).square() / (gates.var(0, correction=0) + eps)
     return ratio if keep == "high" else -ratio

@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..core import choice
 from ..stats import matched_d
 from .contract import scorer
 from .domains import named_domains
@@ -58,7 +57,6 @@ def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> 
     Returns (C,) <= 0 per layer. Source: gradient x activation, Shrikumar et al. 2016, arXiv:1605.01713; effect size,
     Cohen 1988, chapter 2; as a filter score, between sources, it is ours.
     """
-    choice("over", over, Over)
     return _scores(views, combinations(next(iter(views.values())).sources, 2), over=over)
 
 

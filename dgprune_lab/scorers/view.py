@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,13 @@ from ..core import (
     Moments,
     Need,
     Role,
+    cloned,
     generator,
     unknown,
 )
 from ..measurement import Site, pairs, produced, too_large
 from .contract import Scorer, What
 from .inputs import MAP_NEEDS, Inputs
-
-Parts = TypeVar("Parts", ClassMap, ClassMoments, CoMoments, Moments)
 
 
 class GroupView:
@@ -120,7 +119,7 @@ class GroupView:
 
     def class_map(self, domain: str, *, shift: str | None = None) -> ClassMap:
         """Mean output of each filter over the images of each class that the network predicts."""
-        return _cloned(self._read("class_map", domain, shift=shift)[self.name])
+        return cloned(self._read("class_map", domain, shift=shift)[self.name])
 
     def paired_cosine(self, first: str, second: str, *, site: Site = "consumer_input") -> Tensor:
         """(C,) mean over i of the cosine between a filter's maps on the i-th images of two domains."""
@@ -131,7 +130,7 @@ class GroupView:
 
     def moments(self, domain: str) -> Moments:
         """Mean, mean |y|, mean square and share of zeros of the output over a domain, each (C,)."""
-        return _cloned(self._read("moments", domain)[self.name])
+        return cloned(self._read("moments", domain)[self.name])
 
     def gate(self, domain: str) -> Tensor:
         """(C,) derivative of the domain's mean risk by the filter's gate."""
@@ -139,7 +138,7 @@ class GroupView:
 
     def class_gate(self, domain: str) -> ClassMoments:
         """Mean and variance, over the images of each true class, of that class's logit's derivative by the gate."""
-        return _cloned(self._read("class_gate", domain)[self.name])
+        return cloned(self._read("class_gate", domain)[self.name])
 
     def risk(self, domain: str) -> float:
         """Mean cross-entropy on a domain."""
@@ -154,7 +153,7 @@ class GroupView:
     def co_moments(self, domain: str, *, layer: str, by_class: bool) -> CoMoments | None:
         """Co-moments of this group's responses with those of a layer that consumes it; None if they are no pair."""
         sums = self._read("class_co_moments" if by_class else "co_moments", domain).get((self.name, layer))
-        return None if sums is None else _cloned(sums)
+        return None if sums is None else cloned(sums)
 
     @property
     def pairs(self) -> tuple[str, ...]:
@@ -274,8 +273,3 @@ class GroupView:
             if member.side == "out" and not isinstance(module, BATCHNORM | nn.PReLU)
         ]
         return torch.cat(parts, dim=1)
-
-
-def _cloned(parts: Parts) -> Parts:
-    """Copy a named tuple of tensors, so that a scorer cannot change what others read."""
-    return type(parts)(*(part.clone() for part in parts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..core import CoMoments, DgpruneError, FilterGroup, Need, Pair, Seen, public, set_provenance
+from ..core import CoMoments, DgpruneError, FilterGroup, Need, Pair, Seen, pair_names, public, set_provenance
 from ..measurement import pairs
 from ..scorers import correlation, expected_null, note_if_few
 from .gc_net import GCNet, input_positions
@@ -44,7 +44,8 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
     listed = pairs(study.model, study.graph)
     if not listed:
         raise DgpruneError("this network has no pair of consecutive layers but grouped convolutions to connect.")
-    connected = {name: _Connections(group.name, layer) for name, (group, layer) in _named(listed).items()}
+    named = dict(zip(pair_names([(group.name, layer) for group, layer in listed]), listed, strict=True))
+    connected = {name: _Connections(group.name, layer) for name, (group, layer) in named.items()}
     images: dict[str, tuple[int, ...]] = {}
     for domain in study.sources:
         co_moments = getattr(study.statistics(domain.name, needs=[need], split=split), need)
@@ -61,9 +62,7 @@ def gc_net(study: Study, *, by_class: bool = True, signed: bool = False, split: 
         reads=reads,
         pairs=tuple(connections.pair(name) for name, connections in connected.items()),
         rho={name: (c.rho / len(study.sources)).T.contiguous() for name, c in connected.items()},
-        magnitude={
-            name: _kernel_norms(study.model, group, layer=layer) for name, (group, layer) in _named(listed).items()
-        },
+        magnitude={name: _kernel_norms(study.model, group, layer=layer) for name, (group, layer) in named.items()},
     )
     set_provenance(network, study.provenance.adding("scorer", reads))
     return network.eval()
@@ -93,15 +92,6 @@ class _Connections:
             null_spread=float(null.std(correction=0)),
             null_expected=self.expected / self.sources,
         )
-
-
-def _named(listed: list[tuple[FilterGroup, str]]) -> dict[str, tuple[FilterGroup, str]]:
-    """A parameter name per pair: dots are not allowed in one, and two may become the same."""
-    named: dict[str, tuple[FilterGroup, str]] = {}
-    for group, layer in listed:
-        name = f"{group.name}_to_{layer}".replace(".", "_")
-        named[f"{name}_{len(named)}" if name in named else name] = group, layer
-    return named
 
 
 def _kernel_norms(model: nn.Module, group: FilterGroup, *, layer: str) -> Tensor:
