@@ -208,7 +208,7 @@ def peak(count: int) -> tuple[int, int]:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images() -> None:
     peak(250)  # for one-time set-up
-    (few, few_python), (many, many_python) = peak(1000), peak(8000)
+    (few, few_python), (many, many_python) = peak(750), peak(3000)
     batch = 250 * 6 * 12 * 12 * 4
     assert few > batch, "nothing was recorded"
     assert abs(many - few) < 0.05 * few

@@ -17,13 +17,13 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, Tidy, is_missing, public, scorer_exposure
-from .marks import check_table, layered, of_field, row_labels, row_numbers, rows_of, tooltip
+from .marks import check_table, layered, mixed, of_field, row_labels, row_numbers, rows_of, tooltip
 from .theme import TARGET_AWARE, Rows, beside, check_held, ink_on, interval_of, marked, records, with_minus
 
 METRICS = {"ranks": "rank_correlation", "overlaps": "overlap"}
 ROW = 24
 
-_ALIKE, _NEITHER, _OPPOSITE = (84, 39, 136), (246, 246, 244), (179, 88, 6)  # distinct with any colour vision
+_ALIKE, _OPPOSITE = "#542788", "#B35806"  # distinct with any colour vision
 _BLANK = "#E6E9ED"
 
 
@@ -178,7 +178,8 @@ def _cells(frame: pd.DataFrame, metric: str) -> Rows:
             middle, *ends = _numbers(chance[_pair(row)])
             most = 1.0 if row["unit"] == "correlation" else 100.0
             defined = value is not None and middle is not None and middle < most
-            fill = _colour((value - middle) / (most - middle) if defined else 0.0)  # type: ignore[operator]
+            shade = (value - middle) / (most - middle) if defined else 0.0  # type: ignore[operator]
+            fill = mixed(_ALIKE if shade > 0 else _OPPOSITE, min(abs(shade), 1.0)).lower()
             interval = "" if is_missing(row["low"]) else f"{low:.2f} to {high:.2f}"
             by_chance = " to ".join(_text(end, row["unit"]) for end in ends)
             cell |= {"text": _text(value, row["unit"]), "fill": fill, "ink": ink_on(fill)}
@@ -211,14 +212,3 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float | None, float | None, float 
 
 def _text(value: float | None, unit: object) -> str:
     return "–" if value is None else with_minus(f"{value:.2f}" if unit == "correlation" else f"{value:.0f}")
-
-
-def _colour(shade: float) -> str:
-    """The colour of a number: from brown (-1) through white (0) to purple (1).
-
-    >>> _colour(0.0), _colour(1.0)
-    ('#f6f6f4', '#542788')
-    """
-    end, share = (_ALIKE if shade > 0 else _OPPOSITE), min(abs(shade), 1.0)
-    mixed = (round((1 - share) * a + share * b) for a, b in zip(_NEITHER, end, strict=True))
-    return "#" + "".join(f"{value:02x}" for value in mixed)

@@ -177,6 +177,16 @@ def spread(rows: Rows, *, gap: float, low: float = 0.0, high: float = 100.0) -> 
     return rows
 
 
+def mixed(colour: str, share: float) -> str:
+    """Return a colour mixed with a pale grey: the colour at share 1, the grey at 0.
+
+    >>> mixed("#0072B2", 1.0), mixed("#0072B2", 0.0)
+    ('#0072B2', '#F6F6F4')
+    """
+    pairs = ((int(end[k : k + 2], 16) for end in ("#F6F6F4", colour)) for k in (1, 3, 5))
+    return "#" + "".join(f"{round((1 - share) * pale + share * full):02X}" for pale, full in pairs)
+
+
 def step_above(value: float, steps: Sequence[float] = STEPS) -> float:
     """Return the end of an axis: the smallest step that is not below a value, or the last step.
 

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from ...core import DgpruneError, Mask, exposure_label, exposure_of, is_missing
+from ..marks import mixed
 from ..theme import FIRST_SOURCE, FIRST_TARGET, INK, MINUS, Data, Rows, ink_on, records, shortened, with_minus
 
 METHODS = {
@@ -46,7 +47,6 @@ GAP, LEGIBLE = 1.0, 8.0
 NOT_SIGNIFICANT = "not significant"
 _LARGEST, _LETTERS = 16.0, 18
 _APART = ("#7A5195", "#B35806")  # two domains of one role
-_NEUTRAL = "#F6F6F4"
 
 
 def map_data(frame: pd.DataFrame, *, mask: Mask | None = None, layers: Mapping[str, int] | None = None) -> Data:
@@ -139,16 +139,6 @@ def is_significant(row: Mapping[str, Any]) -> bool:
     """Whether the interval of a row exists and does not cover 0."""
     low, high = row["low"], row["high"]
     return not is_missing(low) and not is_missing(high) and bool(low > 0 or high < 0)
-
-
-def mixed(colour: str, share: float) -> str:
-    """Return a colour mixed with the ground's pale grey: full at share 1, grey at 0.
-
-    >>> mixed("#0072B2", 1.0), mixed("#0072B2", 0.0)
-    ('#0072B2', '#F6F6F4')
-    """
-    pairs = ((int(end[k : k + 2], 16) for end in (_NEUTRAL, colour)) for k in (1, 3, 5))
-    return "#" + "".join(f"{round((1 - share) * pale + share * full):02X}" for pale, full in pairs)
 
 
 def _only(frame: pd.DataFrame) -> dict[str, Any]:
