@@ -76,6 +76,7 @@ TAKEN: dict[str, Any] = {
     "a DataLoader": lambda: DataLoader(TensorDataset(FLOATS, LABELS), batch_size=5, shuffle=True),
     "a subset": lambda: Subset(TensorDataset(FLOATS, LABELS), range(COUNT)),
     "joined": lambda: ConcatDataset([Subset(HuggingFace(), range(5)), Subset(HuggingFace(), range(5, COUNT))]),
+    "labels in arrays of one": lambda: Items(lambda i: (BYTES[i], LABELS[i : i + 1].numpy())),
     "bytes and floats": lambda: Items(lambda i: (BYTES[i] if i % 2 else FLOATS[i], LABELS[i])),
 }
 
@@ -159,6 +160,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "paths": (lambda: Items(lambda i: ("a.png", 3)), r"first entry is str\. Open files"),
     "empty": (list, r"the data set is empty"),
     "data sets": (lambda: [TensorDataset(FLOATS, LABELS)], r"item 0 is itself a data set.*make a domain of each"),
+    "arrays in a tuple": (lambda: (BYTES, LABELS.numpy()), r"all images in one array.*from_arrays"),
+    "arrays in a dict": (lambda: {"image": torch.from_numpy(BYTES), "label": LABELS}, r"all images in one array"),
+    "one-hot labels": (
+        lambda: Items(lambda i: (BYTES[i], torch.eye(3)[LABELS[i]]), classes=["a", "b", "c"]),
+        r"each image needs one label; got shape \(12, 3\).*argmax",
+    ),
     "an error of its own": (lambda: Items(lambda i: [][i]), r"item 0 could not be read \(IndexError"),
 }
 
@@ -185,6 +192,13 @@ def test_random_augmentation_is_refused_and_the_generators_stay(kind: str) -> No
         made(Items(AUGMENTED[kind]))
     assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[2]
     assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[index]
+
+
+def test_joined_parts_that_number_their_classes_differently_are_refused() -> None:
+    parts = [Items(lambda i: (BYTES[i], i % 2), classes=names) for names in (["cat", "dog"], ["ape", "cat"])]
+    with pytest.raises(dg.DgpruneError, match=r"number their classes differently, 0 cat, 1 dog and 0 ape, 1 cat"):
+        made(ConcatDataset(parts))
+    assert made(ConcatDataset([parts[0], parts[0]])).class_names == ("cat", "dog")
 
 
 def test_a_data_set_that_draws_without_effect_is_taken() -> None:

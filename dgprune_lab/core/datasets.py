@@ -16,6 +16,7 @@ from torch.utils.data.dataloader import default_collate
 
 from .errors import DgpruneError, note
 from .kept_images import KeptImages
+from .labels import listed_names
 from .locks import Lock
 from .pixels import check_shape, pixels_of_item, stacked
 from .random import preserved_rng
@@ -150,6 +151,12 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
             f"{what}: a data set has items (image, label); got {type(dataset).__name__}. Folders of images are read by "
             "dg.data.from_folder(root); make a list of (PIL.Image.open(path), label) of files."
         )
+    held = [*dataset.values()] if isinstance(dataset, Mapping) else [*dataset] if isinstance(dataset, tuple) else []
+    if len(held) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in held) and held[0].ndim == 4:
+        raise DgpruneError(
+            f"{what}: dataset holds all images in one array; pass it as dg.Domain.from_arrays(name, images=..., "
+            "labels=...)."
+        )
     if isinstance(dataset, Mapping):
         raise DgpruneError(
             f"{what}: a dict of {', '.join(map(repr, list(dataset)[:4]))} is no data set; pass one of them, such as "
@@ -234,8 +241,11 @@ def _is_image(value: Any) -> bool:
 
 def _fitting(names: tuple[str, ...], labels: Any) -> tuple[str, ...]:
     """The class names if there is one for each class index that occurs, otherwise ()."""
-    numbers = [label for label in labels if not isinstance(label, str)]
-    return names if not numbers or int(max(numbers)) < len(names) else ()
+    numbers = [label for label in labels if not isinstance(label, str | bytes)] if names else []
+    try:
+        return names if not numbers or int(max(numbers)) < len(names) else ()
+    except (RuntimeError, TypeError, ValueError):  # labels of several numbers, which `settled_labels` refuses
+        return ()
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -261,8 +271,15 @@ def _class_names(dataset: Any) -> tuple[str, ...]:
     if isinstance(dataset, Subset):
         return _class_names(dataset.dataset)
     if isinstance(dataset, ConcatDataset):
-        named = {_class_names(part) for part in dataset.datasets}
-        return named.pop() if len(named) == 1 else ()
+        first, *others = [_class_names(part) for part in dataset.datasets]
+        for names in others:
+            if names and first and names != first:
+                raise DgpruneError(
+                    f"dataset joins parts that number their classes differently, {listed_names(first)} and "
+                    f"{listed_names(names)}, so one label means several classes. Make a domain of each part, with "
+                    "classes=[...], the names of all classes, and the labels as names."
+                )
+        return first if all(names == first for names in others) else ()
     features = getattr(dataset, "features", None)
     if isinstance(features, Mapping):
         key = next((key for key in _LABEL if key in features), None)
