@@ -84,7 +84,8 @@ def test_a_tick_waits_for_a_gpu_twice_per_domain(build: Any, batchnorm: Any) -> 
         study = dg.Study(copy.deepcopy(model).to(DEVICE), sources=images[:1], targets=images[1:])
         for ratio in (0.2, 0.5):
             mask = dg.allocate(scores, ratio=ratio)
-            gpu.reads.clear(), gpu.writes.clear()
+            gpu.reads.clear()
+            gpu.writes.clear()
             found = [study.outcomes(mask, domain=data.name, batchnorm=batchnorm) for data in domains]
     assert gpu.reads.total() == 2 * len(domains)  # whether the network has changed, and all outcomes
     assert gpu.writes.total() <= 1 + 2 * len(domains)  # which filters stay, which images
@@ -235,4 +236,4 @@ def test_an_explorer_on_the_gpu_shows_where_it_computes_and_the_numbers_of_the_c
     for data in here.domains:
         rows = table[(table.metric == "accuracy") & (table.domain == data.name)]
         mask = dg.allocate(here.score(explorer.scorer), ratio=0.4)
-        assert here.outcomes(mask, domain=data.name).accuracy == pytest.approx(rows["value"].iloc[-1], abs=1e-4)
+        assert here.outcomes(mask, domain=data.name).accuracy == pytest.approx(list(rows["value"])[-1], abs=1e-4)

@@ -133,8 +133,9 @@ class Classes:
             ends = counts.cumsum(0)[present]
             starts = ends - counts[present]
             parts = labels, order, counts, present, starts, ends
-            moved = torch.cat(parts).to(device, non_blocking=True).split([len(part) for part in parts])
-            self._sorted[key] = Sorted(*moved, torch.stack([present, starts, ends], 1).tolist())
+            packed = torch.cat(parts).to(device, non_blocking=True)
+            tensors = zip(Sorted._fields, packed.split([len(part) for part in parts]), strict=False)
+            self._sorted[key] = Sorted(**dict(tensors), spans=torch.stack([present, starts, ends], 1).tolist())
         return self._sorted[key]
 
 

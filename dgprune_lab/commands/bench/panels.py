@@ -34,8 +34,7 @@ def panel_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     yield _attributions(name, pixels=pixels, images=images, repeats=1 if quick else 5, device=device)
     if device.type == "cpu" and not quick:
         yield _first_map(1000)
-    study = demo()
-    study = study if device.type == "cpu" else study.on(device)
+    study = demo(device=device)
     for panel in (SensitivityPanel(), FeatureShiftPanel()):
         yield _tick(panel, study, repeats=1 if quick else 9, device=device, background=not quick)
 
