@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -276,7 +278,7 @@ def test_further_metrics_are_rows_only_where_they_are_asked_for() -> None:
         model, [*sources, *targets], latency=False, metrics=["worst_domain", "per_class", "calibration_error"]
     )
     assert tuple(short.columns) == COLUMNS and list(table.columns) == [*COLUMNS, "class", "class_name"]
-    plain = table[table.metric.isin(short.metric)].reset_index(drop=True)
+    plain: Any = table[table.metric.isin(short.metric)].reset_index(drop=True)
     pd.testing.assert_frame_equal(plain[list(COLUMNS)], short)
     accuracy = table[table.metric == "accuracy"].set_index("domain")
     worst = table[table.metric == "worst_domain_accuracy"].set_index("role")

@@ -328,9 +328,11 @@ class Other(ResidualNet):
 class Scaled(nn.Module):
     """A layer of one's own, without `extra_repr`: its settings are attributes."""
 
-    def __init__(self, by: float = 2.0, act: Callable[..., Any] = torch.tanh) -> None:
+    def __init__(
+        self, by: float = 2.0, act: Callable[..., Any] = torch.tanh, hyperparameters: dict[str, Any] | None = None
+    ) -> None:
         super().__init__()
-        self._by, self.act = by, act
+        self._by, self.act, self.hyperparameters = by, act, hyperparameters or {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._by * self.act(x)
@@ -392,6 +394,7 @@ def test_a_network_with_other_settings_is_refused_although_its_tensors_fit(
         ("norm", {"momentum": 0.9}),
         ("act", {"inplace": True}),
         ("drop", {"p": 0.1}),
+        ("scaled", {"hyperparameters": {"lr": 0.1}}),
         ("pool", {"kernel_size": (2, 2)}),
         ("conv", {"kernel_size": (3, 3)}),
     ],

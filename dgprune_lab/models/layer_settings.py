@@ -17,6 +17,7 @@ _INTERNAL = frozenset(vars(nn.Module()))
 # Sizes of tensors, whose shapes are compared by themselves.
 _SIZES = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels", "channels"}
 _SIZES |= {"num_parameters", "normalized_shape"}
+_TRAINING = {"inplace", "drop_rate", "drop_prob", "drop_path_rate", "grad_checkpointing"}
 _PAIRS = ("kernel_size", "stride", "padding", "dilation", "output_size", "scale_factor")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, Enum)
 
@@ -24,9 +25,9 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, Enum)
 def layer_settings(model: nn.Module) -> dict[str, dict[str, str]]:
     """Return, for each layer by its dotted name, its kind and those settings that change what it computes in eval mode.
 
-    A setting is an attribute that is a number, a text, a function (which counts by its name) or a list, tuple or dict
-    of these. Left out are the sizes of tensors, and what matters in training only: the momentum of BatchNorm, the
-    probability of dropout, and whether a layer works in place.
+    A setting is an attribute that is a number, a text, a function (which counts by its name), or a list or tuple of
+    these. Left out are dicts (hyperparameters, where pretrained weights are from), the sizes of tensors, and what
+    matters in training only: the momentum of BatchNorm, the probability of dropout, and whether a layer works in place.
 
     >>> layer_settings(nn.Sequential(nn.LeakyReLU(0.2)))
     {'': {'kind': 'Sequential'}, '0': {'kind': 'LeakyReLU', 'negative_slope': '0.2'}}
@@ -64,8 +65,10 @@ def _kind(layer: Any) -> str:
 
 
 def _settings(module: nn.Module) -> dict[str, str]:
-    left_out, of_torch = _INTERNAL | _SIZES | {"inplace"}, type(module).__module__.startswith("torch.")
-    left_out |= {"momentum"} if isinstance(module, BATCHNORM) else {"p"} if isinstance(module, _DropoutNd) else set()
+    left_out, of_torch = _INTERNAL | _SIZES | _TRAINING, type(module).__module__.startswith("torch.")
+    left_out |= {"momentum"} if isinstance(module, BATCHNORM) else set()
+    drops = isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth"  # torchvision's
+    left_out |= {"p"} if drops else set()
     found: dict[str, str] = {}
     for name, value in sorted(vars(module).items()):
         hidden = name in left_out or name.startswith("dgprune_") or (of_torch and name.startswith("_"))
@@ -84,9 +87,6 @@ def _text(value: object) -> str | None:
     if isinstance(value, list | tuple):
         parts = [_text(part) for part in value]
         return None if None in parts else f"({', '.join(map(str, parts))})"
-    if isinstance(value, Mapping):
-        parts = [_text(part) for part in value.values()]
-        return None if None in parts else str(dict(zip(map(str, value), parts, strict=True)))
     if callable(value) and not isinstance(value, nn.Module | type):
         return getattr(value, "__qualname__", None)
     return None
