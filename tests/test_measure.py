@@ -261,8 +261,8 @@ def test_the_interval_of_the_calibration_error_covers_the_true_one() -> None:
     """Without the correction for its bias the interval of a calibrated network never holds 0."""
     generator = np.random.default_rng(0)
     for shift, truth in ((0.0, 0.0), (0.2, 0.2)):
-        confidence = 0.25 + 0.75 * generator.random((150, 300))
-        right = generator.random((150, 300)) < confidence - shift
+        confidence = 0.25 + 0.75 * generator.random((100, 300))
+        right = generator.random((100, 300)) < confidence - shift
         ends = [calibration_error(r.astype(float), c) for r, c in zip(right, confidence, strict=True)]
         assert np.mean([low <= truth <= high for _, low, high in ends]) > 0.88
         if not shift:
