@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..core import Batch, DgpruneError, FilterGraph, FilterGroup, choice
+from ..core import Batch, DgpruneError, FilterGraph, FilterGroup, choice, full_precision
 from ..pruning import shared_copy
+from .transfer import on_cpu
 
 Method = Literal["gradient_x_activation", "integrated_gradients", "conductance", "activation", "ablation"]
 TOGETHER: frozenset[Method] = frozenset({"gradient_x_activation", "activation"})
@@ -78,15 +79,17 @@ class Attributor:
         """
         choice("method", method, Method)
         groups = [self.graph[name] for name in layers]
-        if method == "ablation":
-            return {group.name: self._ablated(group, batch) for group in groups}
-        attributed = self._attributed(batch, method, groups)
-        return {group.name: _by_filter(tensors, positions, group.filters) for group, tensors, positions in attributed}
+        with full_precision(batch.images.device):
+            if method == "ablation":
+                return on_cpu({group.name: self._ablated(group, batch) for group in groups})
+            attributed = self._attributed(batch, method, groups)
+            return on_cpu({group.name: _by_filter(found, at, group.filters) for group, found, at in attributed})
 
     def maps(self, batch: Batch, *, method: Method, layer: str, filter: int) -> Tensor:
         """Return the attribution maps (N, H, W) of one filter; for "ablation", which has no map, those of y dl/dy."""
         shown: Method = "gradient_x_activation" if method == "ablation" else method
-        ((_, tensors, positions),) = self._attributed(batch, shown, [self.graph[layer]])
+        with full_precision(batch.images.device):
+            ((_, tensors, positions),) = self._attributed(batch, shown, [self.graph[layer]])
         total: Tensor | int = 0
         for name, (places, filters) in positions.items():
             own = tensors[name][:, places[filters == filter].to(batch.images.device)]
@@ -140,7 +143,7 @@ class Attributor:
         try:
             with torch.no_grad():
                 gates = batch.images.new_ones(1, group.filters)
-                return attr.FeatureAblation(logit).attribute(gates).float().cpu()
+                return attr.FeatureAblation(logit).attribute(gates).float()
         finally:
             self._gates.clear()
 
@@ -168,9 +171,10 @@ def _by_filter(tensors: Mapping[str, Tensor], positions: Positions, count: int) 
     for name, (places, filters) in positions.items():
         values = tensors[name].flatten(2).sum(2) if tensors[name].ndim > 2 else tensors[name]
         total = values.new_zeros(len(values), count) if total is None else total
-        total.index_add_(1, filters.to(total.device), values[:, places.to(total.device)])
+        filters, places = (index.to(total.device, non_blocking=True) for index in (filters, places))
+        total.index_add_(1, filters, values[:, places])
     assert total is not None
-    return total.float().cpu()
+    return total.float()
 
 
 def separated(model: nn.Module, example: Tensor) -> nn.Module:

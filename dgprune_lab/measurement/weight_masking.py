@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import CONV, Batch, DgpruneError, Domain, Scope, WeightScores, choice
+from ..core import CONV, Batch, DgpruneError, Domain, Scope, WeightScores, cache_room, choice, full_precision
 from ..pruning import device_of, folded, rebuild, shared_copy
+from .batch_size import batch_size
 from .memory_format import layout_of
-from .recalibrate import calibration_batches, calibration_images, calibration_steps, has_batchnorm
+from .recalibrate import calibration_chunks, calibration_rows, calibration_steps, has_batchnorm
 
 Norm = Literal["as_is", "fold", "recalibrate"]
 WeightScorer = Literal["l1", "random"]
-_SIZE = 250
-_CACHE_BYTES = 192 * 2**20
+_SHARE = 1 / 10  # of the available memory, for images
 
 
 def weight_scores(model: nn.Module, *, scorer: WeightScorer = "l1", seed: int = 0) -> WeightScores:
@@ -120,7 +120,8 @@ class WeightMasking:
         self.scope: Scope = scope
         self._ranks = _ranks(self.scores, scope, self.device)
         self.weights = sum(weight.numel() for weight in self.full.values())
-        self._calibration = list(calibration_images(self._twin, calibration_batches(domains))) if recalibrated else None
+        self._calibration = list(calibration_chunks(self._twin, calibration_rows(domains))) if recalibrated else None
+        self._size = batch_size(base, example)
         self._cache: dict[tuple[object, ...], list[Batch]] = {}
 
     def removed(self, fraction: float) -> int:
@@ -163,7 +164,7 @@ class WeightMasking:
         for domain in domains:
             for batch in self._batches(domain, split, images):
                 assert batch.labels is not None
-                with torch.inference_mode():
+                with torch.inference_mode(), full_precision(self.device):
                     outputs.append((self._twin(batch.images), batch.labels))
                 yield
         return outputs
@@ -180,15 +181,17 @@ class WeightMasking:
             losses = [F.cross_entropy(logits, labels, reduction="none") for logits, labels in outputs]
         return torch.cat(losses).cpu().double().clone()
 
-    def _batches(self, domain: Domain, split: str, images: int | None) -> list[Batch]:
+    def _batches(self, domain: Domain, split: str, images: int | None) -> Iterable[Batch]:
         """The batches of a split; cached as long as they fit, since they are read about a hundred times."""
         key = (domain.key, split, images)
-        if key in self._cache:
-            return self._cache[key]
-        batches = list(domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self.layout))
-        if sum(batch.images.nbytes for cached in [*self._cache.values(), batches] for batch in cached) <= _CACHE_BYTES:
-            self._cache[key] = batches
-        return batches
+        if key not in self._cache:
+            batches = domain.batches(split, size=self._size, images=images, device=self.device, layout=self.layout)
+            held = sum(batch.images.nbytes for cached in self._cache.values() for batch in cached)
+            fresh = 4 * len(domain.rows(split, images)) * math.prod(domain.shape)  # float32
+            if held + fresh > cache_room(_SHARE, held + fresh):
+                return batches
+            self._cache[key] = list(batches)
+        return self._cache[key]
 
     def _masks(self, fraction: float) -> Iterator[tuple[str, Tensor]]:
         """Yield the name of each weight tensor, and a bool tensor of the weights that are removed."""

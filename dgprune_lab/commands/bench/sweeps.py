@@ -35,7 +35,7 @@ class Plan:
 
 
 GPU = (
-    Plan(name="resnet18", pixels=32, images=1000, repeats=2),
+    Plan(name="resnet18", pixels=32, images=1000, repeats=1),
     Plan(name="resnet18", pixels=96, images=1000, repeats=1),
 )
 FULL = (

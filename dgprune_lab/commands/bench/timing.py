@@ -46,15 +46,16 @@ def seconds(action: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def race(sides: Mapping[str, Callable[[], float]], *, repeats: int, warm_up: bool = True) -> dict[str, float]:
+def race(sides: Mapping[str, Callable[[], float]], *, repeats: int, warm_up: bool | None = None) -> dict[str, float]:
     """Return the median seconds of each side; the sides take turns.
 
     Args:
         sides: name -> function that does the work once and returns the seconds that count.
         repeats: number of turns that are counted.
-        warm_up: whether there is one more turn before these, which is not counted.
+        warm_up: whether there is one more turn before these, which is not counted; None: if there are several repeats.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
+    warm_up = repeats > 1 if warm_up is None else warm_up
     for turn in range(-1 if warm_up else 0, repeats):
         for name, side in sides.items():
             taken = side()
