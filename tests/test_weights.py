@@ -240,6 +240,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "integers": (lambda p: torch.save({**STATE, "head.bias": torch.ones(4, dtype=torch.int8)}, p), r"int8.*float32"),
     "dg.save": (lambda p: p.write_bytes(dg.save(TRAINED, p.parent / "own").read_bytes()), r"dg\.load\(path, model="),
     "cut": (lambda p: (torch.save(STATE, p), p.write_bytes(p.read_bytes()[:900])), r"damaged"),
+    "cut, old format": (
+        lambda p: (torch.save(STATE, p, _use_new_zipfile_serialization=False), p.write_bytes(p.read_bytes()[:5000])),
+        r"damaged or was cut short",
+    ),
     "text": (lambda p: p.write_text("<html>"), r"web page"),
     "missing": (lambda p: None, r"is no file; check the path"),
     "folder": (lambda p: p.mkdir(), r"is no file|is a folder"),

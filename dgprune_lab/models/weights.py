@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PosixPath
@@ -215,7 +216,9 @@ def _content(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         names = re.findall(r"GLOBAL ([\w.]+)", str(error))
-        holds = f"objects of {names[0]}" if names else f"more than tensors ({type(error).__name__})"
+        if not names and not isinstance(error, pickle.UnpicklingError):
+            raise DgpruneError(f"{path.name} is damaged or was cut short; copy or download the file again.") from error
+        holds = f"objects of {names[0]}" if names else "more than tensors"
         raise DgpruneError(
             f"{path.name} holds {holds}, and loading these can run any code, so it is not read. Where you trust the "
             "file and have its code, convert it once: content = torch.load(path, weights_only=False); then "
