@@ -407,6 +407,13 @@ def test_settings_that_change_nothing_in_eval_mode_are_not_compared(
         assert torch.equal(dg.load(dg.save(saved, tmp_path / "a"), model=other)(x), saved(x))
 
 
+def test_layers_of_the_same_names_in_another_order_are_refused(tmp_path: Path) -> None:
+    layers = [("conv", nn.Conv2d(3, 4, 3)), ("norm", nn.BatchNorm2d(4)), ("act", nn.ReLU())]
+    path = dg.save(nn.Sequential(OrderedDict(layers)), tmp_path / "a")
+    with pytest.raises(dg.DgpruneError, match=r"had order=conv, norm, act, has order=conv, act, norm"):
+        dg.load(path, model=nn.Sequential(OrderedDict([layers[0], layers[2], layers[1]])))
+
+
 def test_a_pruned_depthwise_network_loads_although_its_number_of_groups_has_changed(tmp_path: Path) -> None:
     net = DepthwiseNet()
     mask = dg.Mask.by_hand(dg.read_groups(net, torch.rand(1, 3, 8, 8)), removed={"expand": [0, 4], "project": [1]})

@@ -26,11 +26,12 @@ def layer_settings(model: nn.Module) -> dict[str, dict[str, str]]:
     """Return, for each layer by its dotted name, its kind and those settings that change what it computes in eval mode.
 
     A setting is an attribute that is a number, a text, a function (which counts by its name), or a list or tuple of
-    these. Left out are dicts (hyperparameters, where pretrained weights are from), the sizes of tensors, and what
-    matters in training only: the momentum of BatchNorm, the probability of dropout, and whether a layer works in place.
+    these; and the order of the layers of an nn.Sequential. Left out are dicts (hyperparameters, the origin of
+    pretrained weights), the sizes of tensors, and what matters in training only: the momentum of BatchNorm, the
+    probability of dropout, and whether a layer works in place.
 
     >>> layer_settings(nn.Sequential(nn.LeakyReLU(0.2)))
-    {'': {'kind': 'Sequential'}, '0': {'kind': 'LeakyReLU', 'negative_slope': '0.2'}}
+    {'': {'kind': 'Sequential', 'order': '0'}, '0': {'kind': 'LeakyReLU', 'negative_slope': '0.2'}}
     """
     return {name: {"kind": type(module).__name__, **_settings(module)} for name, module in model.named_modules()}
 
@@ -70,6 +71,8 @@ def _settings(module: nn.Module) -> dict[str, str]:
     drops = isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth"  # torchvision's
     left_out |= {"p"} if drops else set()
     found: dict[str, str] = {}
+    if isinstance(module, nn.Sequential):
+        found["order"] = ", ".join(module._modules)
     for name, value in sorted(vars(module).items()):
         hidden = name in left_out or name.startswith("dgprune_") or (of_torch and name.startswith("_"))
         if not hidden and (text := _text(value)) is not None:
