@@ -231,7 +231,7 @@ def test_co_moments_above_the_stated_size_are_refused_before_anything_is_allocat
     monkeypatch.setattr(co_moments, "PairSums", None)
     monkeypatch.setattr(nn.Conv2d, "forward", None)
     with pytest.raises(dg.DgpruneError, match=r"2 pairs of layers over 4 classes would take .*\(by_class=False\)"):
-        gather(model, graph, domain=domain("a"), needs=["class_co_moments"])
+        gather(model, graph, domain=domain("a"), needs=["class_co_moments"], size=10)
     monkeypatch.undo()
     monkeypatch.setattr(co_moments, "CO_MOMENT_BYTES", 8 * (48 + 80) * 4)
     assert gather(model, graph, domain=domain("a"), needs=["class_co_moments"]).class_co_moments

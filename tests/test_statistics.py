@@ -279,7 +279,7 @@ def test_recalibrate_without_batchnorm_is_a_copy() -> None:
 def test_recalibrate_needs_a_source_with_enough_train_images() -> None:
     model = randomise(norm_net(), dtype=torch.float32)
     bare = domain("a", splits={"score": range(30), "report": range(30, 60)})
-    with pytest.raises(dg.DgpruneError, match=r"needs a source with a train split; sources here: a"):
+    with pytest.raises(dg.DgpruneError, match=r"needs a source with a train split; sources here: 'a'"):
         dg.recalibrate(model, [bare])
     with pytest.raises(dg.DgpruneError, match=r"needs a source with a train split"):
         dg.recalibrate(model, [domain("t").as_role("target")])
