@@ -12,7 +12,7 @@ from .connections import NEARLY, UNIFORM, Connections, Pair, Spread, pair_names
 from .scores import Scores, WeightScores
 from .masks import Mask, WeightMask
 from .outcomes import Outcomes
-from .provenance import MORE, STAGES, Provenance, Reads, merged, provenance_of, roles_of, set_provenance
+from .provenance import MORE, STAGES, Provenance, Reads, provenance_of, roles_of, set_provenance
 from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposure_of, is_missing, is_target_aware
 from .exposure import scorer_exposure, strongest_exposure, with_scorer_exposure
 from .tables import COLUMNS, SEEN, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy

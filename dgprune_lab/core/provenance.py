@@ -58,7 +58,7 @@ class Provenance:
     def seen(self, stage: Stage, domain: str, split: str) -> Seen:
         """Return what this stage has read of a split of a domain."""
         entries = self._entries(stage)
-        known = [entries[key] for key in (f"{domain}/{split}", f"{domain}/{MORE}") if key in entries]
+        known: list[Seen] = [entries[key] for key in (f"{domain}/{split}", f"{domain}/{MORE}") if key in entries]
         return _most(known) if known else entries.get(MORE, "none")
 
     def seen_anywhere(self, stage: Stage, domain: str) -> Seen:
@@ -120,6 +120,11 @@ class Provenance:
     def adding(self, stage: Stage, entries: Reads) -> Provenance:
         """Return the provenance with further reads in one stage; see `merged`."""
         return replace(self, **{stage: merged(getattr(self, stage), entries)})
+
+    def declaring(self, training: Mapping[str, Seen]) -> Provenance:
+        """Return the provenance in which training has read these and what is recorded, and nothing unknown."""
+        known: dict[str, Seen] = {key: use for key, use in (self.training or {}).items() if key != MORE}
+        return replace(self, training=merged(known, training))
 
     def to_json(self) -> dict[str, Any]:
         """Return the stages as plain dictionaries, for a JSON card."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, cast
 
 from torch import nn
 
-from ..core import MORE, Domain, Provenance, Seen, merged, note, provenance_of, set_provenance, unknown
+from ..core import MORE, Domain, Provenance, Seen, note, provenance_of, set_provenance, unknown
 
 TrainedOn = Sequence[str] | Mapping[str, Sequence[str] | Mapping[str, Literal["images", "labels"]]]
 """Names of domains, or domain -> splits, or domain -> split -> "images" or "labels"."""
@@ -25,10 +24,8 @@ def with_training(model: nn.Module, trained_on: TrainedOn, domains: Sequence[Dom
         DgpruneError: a split that a domain of the study does not have.
     """
     reads = declared_reads(trained_on, domains)
-    provenance = provenance_of(model)
-    known: dict[str, Seen] = {key: use for key, use in (provenance.training or {}).items() if key != MORE}
     twin = copy.copy(model)
-    set_provenance(twin, replace(provenance, training=merged(known, reads)))
+    set_provenance(twin, provenance_of(model).declaring(reads))
     _note_surprises(provenance_of(twin), {key.rpartition("/")[0] for key in reads}, domains)
     return twin
 

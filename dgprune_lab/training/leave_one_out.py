@@ -92,14 +92,14 @@ def leave_one_out(
             split that is needed; options without `network`; a network that has read the held-out domain.
     """
     folder = None if folder is None else check_writable_folder(folder, argument="folder")
-    runs = _Runs(domains, train, network, select=select, images=images)
+    runs = _Runs(domains, train, network=network, select=select, images=images)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
     if not numbers:
         raise DgpruneError("seeds must name at least one seed; got none.")
-    return _table(runs, numbers, folder)
+    return _table(runs, numbers, folder=folder)
 
 
-def _table(runs: _Runs, seeds: Sequence[int], folder: Path | None) -> Steps:
+def _table(runs: _Runs, seeds: Sequence[int], *, folder: Path | None) -> Steps:
     """Train and evaluate run by run, and return the table."""
     rows: list[dict[str, Any]] = []
     outcomes: list[list[Outcomes]] = []
@@ -148,8 +148,8 @@ class _Runs:
         self,
         domains: Sequence[Domain],
         train: Training | TrainingOptions,
-        network: Callable[[int], nn.Module] | None,
         *,
+        network: Callable[[int], nn.Module] | None,
         select: str | None,
         images: int | None,
     ) -> None:
@@ -196,11 +196,10 @@ class _Runs:
             torch.manual_seed(seed)
             made: Any = self._made(sources, seed)
         best, chosen = yield from self._best(made, sources)
-        prove_copies(best, held.take(torch.arange(min(2, len(held)))).images)
         provenance = provenance_of(best)
         if provenance.training is None or MORE in provenance.training:
             given: dict[str, Seen] = {f"{source.name}/{split}": "labels" for source in sources for split in self.splits}
-            provenance = replace(provenance, training=given)
+            provenance = provenance.declaring(given)
         if chosen:
             provenance = provenance.adding(
                 "selection", {f"{source.name}/{self.select}": "labels" for source in sources}
@@ -211,7 +210,9 @@ class _Runs:
                     f"the network trained without {held.name!r} has read it ({stage}), as its record says; begin from "
                     "a network that has not."
                 )
-        best = best if chosen else deep_copy(best)
+        if not chosen:
+            prove_copies(best, sources[0].take(torch.arange(1)).images)
+            best = deep_copy(best)
         set_provenance(best, provenance)
         return best
 
@@ -230,6 +231,8 @@ class _Runs:
             except StopIteration as end:
                 return (end.value, False) if best is None or count == 1 else (best, True)
             if model is not None and self.select is not None:
+                if count == 0:
+                    prove_copies(model, sources[0].take(torch.arange(1)).images)
                 accuracy, count = (yield from self._accuracy(model, sources)), count + 1
                 if accuracy > highest:
                     best, highest = deep_copy(model), accuracy
