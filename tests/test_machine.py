@@ -200,6 +200,12 @@ def test_memory_without_a_limit_is_the_machine_s(tmp_path: Path, limit: str) -> 
     assert machine.memory(cgroups=tmp_path, own=tmp_path / "absent").total == total
 
 
+def test_cuda_is_not_started_to_look_at_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5, 6))
+    assert machine.memory().gpu_free is None and machine.memory(gpu=True).gpu_free == 5
+
+
 def test_generators_depend_on_their_parts_only() -> None:
     def draw(*parts: int | str) -> list[float]:
         return torch.rand(4, generator=seeds.generator(*parts)).tolist()
@@ -236,7 +242,7 @@ def test_preserved_rng_puts_back_cuda() -> None:
     with seeds.preserved_rng():
         torch.rand(3, device="cuda")
     assert torch.equal(torch.cuda.get_rng_state(), before)
-    gpu_free = machine.memory().gpu_free
+    gpu_free = machine.memory(gpu=True).gpu_free
     assert gpu_free is not None and gpu_free > 0
 
 

@@ -43,7 +43,7 @@ def examine() -> Examination:
     """Examine the installation; nothing is changed but torch's thread count, and nothing is downloaded."""
     lacks = [*requirements(), *matching(), *notebooks(), *browser()]
     rows = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"), *_version_rows()]
-    where, count, memory = "cpu", "threads unknown", machine.memory()
+    where, count, memory = "cpu", "threads unknown", machine.memory(gpu=True)
     try:
         reason = threads().reason
         where, count = str(device()), reason.partition(":")[0].partition(",")[0]
@@ -150,11 +150,11 @@ def _version_rows() -> list[tuple[str, str]]:
 
 def _data_rows() -> list[tuple[str, str]]:
     """Return the lines on the built-in data, then those on the data that DGPRUNE_DATA adds."""
-    from ..data import available  # here, so that a broken torchvision is reported by `matching`
+    from ..data import BUILTIN, available  # here, so that a broken torchvision is reported by `matching`
 
     folder, sets = os.environ.get("DGPRUNE_DATA"), available()
     rows = [
-        ("data", "mnist, mnist_m, uci_digits: built in, no download"),
+        ("data", f"{', '.join(BUILTIN)}: built in, no download"),
         ("", f"DGPRUNE_DATA={folder}" if folder else "DGPRUNE_DATA is not set: it names a folder of further data"),
     ]
     if found := [name for name, there, _ in sets if there]:

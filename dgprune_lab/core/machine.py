@@ -167,10 +167,13 @@ def _precisions() -> list[tuple[Any, str, object]]:
     return [(owner, "allow_tf32", False) for owner in (matmul, cudnn)]
 
 
-def memory(*, cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Memory:
+def memory(
+    *, gpu: bool = False, cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> Memory:
     """Return the memory of this process, within the limits of its container (cgroup v2) and of `ulimit -v`.
 
     Args:
+        gpu: look at the GPU too, which starts CUDA in this process; it cannot be forked afterwards.
         cgroups: where the kernel shows the control groups.
         own: the file that names the group of this process.
     """
@@ -179,8 +182,8 @@ def memory(*, cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
     for limit, used in (*_limits(cgroups, own), *_process_limit()):
         if limit < machine.total:
             total, available = min(total, limit), min(available, max(limit - used, 0))
-    gpu = int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
-    return Memory(used=int(psutil.Process().memory_info().rss), available=available, total=total, gpu_free=gpu)
+    free = int(torch.cuda.mem_get_info()[0]) if gpu and torch.cuda.is_available() else None
+    return Memory(used=int(psutil.Process().memory_info().rss), available=available, total=total, gpu_free=free)
 
 
 def cache_room(share: float, held: int) -> int:
