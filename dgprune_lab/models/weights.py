@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -178,7 +179,11 @@ def _check_skip(skip: Sequence[str], fit: Fit, *, file: Tensors, own: list[str])
     known = [*own, *(name.removeprefix(start) for name in file.values)]
     for layer in skip:
         if not any(is_in(name, layer) for name in known):
-            raise unknown("layer", layer, layers_of(own))
+            near = difflib.get_close_matches(layer, layers_of(own), n=1)
+            raise DgpruneError(
+                f"skip: neither the network nor the file has a layer {layer!r}; layers are {first_few(layers_of(own))}."
+                + f" Did you mean {near[0]!r}?" * bool(near)
+            )
 
 
 def _number(value: Tensor, *, like: Tensor, what: str) -> Tensor:
