@@ -177,10 +177,9 @@ def map_rows(study: Study, features: Features, *, places: Floats, kind: Embeddin
             labels = features.labels[name]
             for k, image in enumerate(features.rows[name].tolist()):
                 place = next(positions)
-                label = None if labels is None else int(labels[k])
-                known = label is not None and len(study.domain(name).class_names) > 0
-                cells |= {"image": image, "class": label}
-                cells["class_name"] = study.domain(name).class_label(label) if known else None
+                cells |= {"image": image, "class": None if labels is None else int(labels[k])}
+                if labels is not None and study.domain(name).class_names:
+                    cells["class_name"] = study.domain(name).class_label(int(labels[k]))
                 rows += [{**cells, "metric": f"map_{axis + 1}", "value": float(place[axis])} for axis in (0, 1)]
     stacked = features.stacked
     chosen = np.random.default_rng(seed).permutation(len(stacked))[:_TRUSTED]
