@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.core.tables import COLUMNS, SEEN
 from dgprune_lab.measurement.cost import LATENCY_REPEATS, timings
+from dgprune_lab.measurement.metrics import worst_rows
 from dgprune_lab.stats import calibration_error, intervals
 
 
@@ -299,6 +300,22 @@ def test_further_metrics_are_rows_only_where_they_are_asked_for() -> None:
         dg.measure(model, targets[1], latency=False, metrics=["per_class"])
     with pytest.raises(dg.DgpruneError, match=r"'worst'.*Did you mean 'worst_domain'"):
         dg.measure(model, sources, latency=False, metrics=["worst"])  # type: ignore[list-item]
+
+
+def test_the_worst_domain_is_target_aware_where_any_domain_of_its_role_is() -> None:
+    ends = {"metric": "accuracy", "low": 0.1, "high": 0.9}
+    rows = [
+        {**ends, "domain": name, "role": role, "value": value, "target_aware": aware}
+        for name, role, value, aware in (
+            ("s", "source", 0.9, False),
+            ("t", "target", 0.2, False),
+            ("u", "target", 0.5, True),
+            ("v", None, 0.4, None),
+            ("w", None, 0.3, False),
+        )
+    ]
+    worst = {row["role"]: (row["domain"], row["target_aware"]) for row in worst_rows(rows)}
+    assert worst == {"source": ("s", False), "target": ("t", True), None: ("w", None)}
 
 
 def test_the_worst_of_equal_domains_is_covered_as_stated() -> None:

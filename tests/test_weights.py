@@ -272,11 +272,20 @@ def test_tied_weights_that_the_file_unties_are_refused() -> None:
         dg.load_weights(model, untied)
 
 
+def untold_lenet() -> State:
+    return dg.models.networks.lenet(seed=1).state_dict()
+
+
 def test_weights_of_elsewhere_have_an_unknown_training_and_can_be_pruned() -> None:
     untrained = dg.models.networks.lenet(widths=(4, 4), hidden=(5, 5))
     assert dg.provenance_of(untrained).training == {}
     loaded = dg.load_weights(untrained, dg.models.networks.lenet(widths=(4, 4), hidden=(5, 5), seed=1).state_dict())
     assert dg.provenance_of(loaded) == dg.Provenance()
+    digits = dg.data.load("uci_digits")
+    declared = dg.Study(
+        dg.load_weights(dg.models.networks.lenet(seed=3), untold_lenet()), sources=[digits], trained_on=[]
+    )
+    assert declared.training_seed is None, "3 is the seed of weights that were replaced"
     study = dg.Study(quietly(network(0), domainbed()), sources=[domain("a")])
     small = dg.prune(study.model, dg.allocate(study.score("l1"), ratio=0.5))
     assert logits(small).shape == (3, 4)
