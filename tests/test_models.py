@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from dgprune_lab.commands.train import RECIPES, accuracy_by_split, macs, make, source_statistics
+from dgprune_lab.commands.recipes import RECIPES
+from dgprune_lab.commands.train import accuracy_by_split, macs, make, source_statistics
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.provenance import Provenance, provenance_of, set_provenance
@@ -209,7 +210,7 @@ def test_a_card_must_be_able_to_rebuild_its_network(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("b*"))
 
 
-@pytest.mark.parametrize("name", ["digits", "lenet_paper", "lenet_two_sources_1"])
+@pytest.mark.parametrize("name", ["digits", "lenet_paper", "lenet_two_sources_1", "fashion", "fashion_pair_b"])
 def test_a_shipped_network_is_as_good_as_its_card_says(name: str) -> None:
     model, card = shipped(name), shipped_card(name)
     domains = {key: BUILTIN[key]() for key in (*card["sources"], *card["targets"])}

@@ -11,7 +11,7 @@ from pruning_runs import QUICK as SCHEDULED
 from pruning_runs import steps, trained
 
 import dgprune_lab as dg
-from dgprune_lab.commands.train import RECIPES
+from dgprune_lab.commands.recipes import RECIPES
 from dgprune_lab.training.events import BatchEvent
 from dgprune_lab.training.loop import learning_rate
 from dgprune_lab.training.prune_and_tune import prune_and_tune

@@ -12,7 +12,9 @@ import torch
 from typer.testing import CliRunner
 
 from dgprune_lab.commands import cli, recipe_search
-from dgprune_lab.commands.train import RECIPES, make
+from dgprune_lab.commands.recipe_search import PLANS
+from dgprune_lab.commands.recipes import RECIPES
+from dgprune_lab.commands.train import make
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.data import BUILTIN
 from dgprune_lab.models import load, shipped, shipped_card
@@ -45,20 +47,22 @@ def test_the_share_nearest_to_sixty_percent_is_taken_by_the_mean_over_all_copies
 
 
 def test_a_network_fits_where_a_good_half_reads_both_sources_and_chance_does_not() -> None:
-    assert recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.75, 0.79))), "the limits themselves fit"
-    assert not recipe_search.fits(network(1, scale=(0.949, 0.99)))
-    assert not recipe_search.fits(network(1, scale=(0.99, 0.949)))
-    assert not recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.751, 0.7)))
-    assert not recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.7, 0.791)))
+    assert recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.75, 0.79)), least=0.95), (
+        "the limits themselves fit"
+    )
+    assert not recipe_search.fits(network(1, scale=(0.949, 0.99)), least=0.95)
+    assert not recipe_search.fits(network(1, scale=(0.99, 0.949)), least=0.95)
+    assert not recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.751, 0.7)), least=0.95)
+    assert not recipe_search.fits(network(1, scale=(0.95, 0.99), chance=(0.7, 0.791)), least=0.95)
 
 
 def test_the_smallest_network_that_fits_is_taken_and_less_sparsity_of_two() -> None:
     small, wide = (8, 8), (16, 16)
     bad = network(10, scale=(0.9, 0.99))
     tables = {(small, 0.0): bad, (wide, 0.1): network(20), (wide, 0.01): network(20), ((32,), 0.0): network(30)}
-    assert recipe_search.choose_network(tables) == (wide, 0.01)
-    assert recipe_search.choose_network({**tables, (small, 0.2): network(10)}) == (small, 0.2)
-    assert recipe_search.choose_network({(small, 0.0): bad}) is None
+    assert recipe_search.choose_network(tables, least=0.95) == (wide, 0.01)
+    assert recipe_search.choose_network({**tables, (small, 0.2): network(10)}, least=0.95) == (small, 0.2)
+    assert recipe_search.choose_network({(small, 0.0): bad}, least=0.95) is None
 
 
 def test_the_search_uses_score_splits_of_sources_and_their_shifted_copies_and_no_target(
@@ -76,12 +80,11 @@ def test_the_search_uses_score_splits_of_sources_and_their_shifted_copies_and_no
 
     monkeypatch.setattr(Domain, "rows", spy)
     monkeypatch.setitem(BUILTIN, "mnist_m", refuse)
-    monkeypatch.setattr(recipe_search, "SHARES", (0.0, 0.1))
-    monkeypatch.setattr(recipe_search, "WIDTHS", ((4, 4, 4, 4, 4), (4, 4, 6, 6, 6)))
-    monkeypatch.setattr(recipe_search, "GAMMAS", (0.0,))
+    few = replace(PLANS["digits"], shares=(0.0, 0.1), widths=((4, 4, 4, 4, 4), (4, 4, 6, 6, 6)), gammas=(0.0,))
+    monkeypatch.setitem(PLANS, "digits", few)  # type: ignore[arg-type]
     asked: list[dict[str, Any]] = []
 
-    def untrained(**how: Any) -> torch.nn.Module:
+    def untrained(demo: str, **how: Any) -> torch.nn.Module:
         asked.append(how)
         return digits_net(widths=how["widths"])
 
@@ -96,7 +99,7 @@ def test_the_search_uses_score_splits_of_sources_and_their_shifted_copies_and_no
     first = {"widths": (24, 32, 48, 64, 64), "gamma_l1": 0.005}
     assert asked[:2] == [{"share": 0.0, **first}, {"share": 0.1, **first}]
     chosen = float(lines[3].rsplit(" ", 1)[1])
-    assert [(how["share"], how["widths"]) for how in asked[2:]] == [(chosen, w) for w in recipe_search.WIDTHS]
+    assert [(how["share"], how["widths"]) for how in asked[2:]] == [(chosen, w) for w in few.widths]
 
 
 @pytest.mark.slow
@@ -106,30 +109,40 @@ def test_a_candidate_is_trained_as_the_demo(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setitem(RECIPES, "digits", short)  # type: ignore[arg-type]
     made = load(make("digits", progress=False, folder=tmp_path)).state_dict()
     how = {"share": recipe.training.augmented_share, "gamma_l1": recipe.training.gamma_l1}
-    same = recipe_search.trained(**how, widths=recipe.options["widths"]).state_dict()
+    same = recipe_search.trained("digits", **how, widths=recipe.options["widths"]).state_dict()
     assert made.keys() == same.keys()
     assert all(torch.equal(made[key], same[key]) for key in made)
-    other = recipe_search.trained(**{**how, "share": 0.5}, widths=recipe.options["widths"]).state_dict()
+    other = recipe_search.trained("digits", **{**how, "share": 0.5}, widths=recipe.options["widths"]).state_dict()
     assert not all(torch.equal(made[key], other[key]) for key in made)
 
 
-def test_the_shipped_demo_fits_and_its_card_has_the_numbers() -> None:
-    training, why = RECIPES["digits"].training, " ".join(shipped_card("digits")["why"])
-    assert training.augmented_share in recipe_search.SHARES
-    assert training.gamma_l1 in recipe_search.GAMMAS
-    assert RECIPES["digits"].options["widths"] in recipe_search.WIDTHS
-    table = recipe_search.when_halved(shipped("digits"))
-    assert recipe_search.fits(table)
-    read = 100 * recipe_search.halved(table)
-    assert "98.5 / 99.3 %, with a random half 33.5 / 35.8 %" in why
-    assert read.bn_scale.tolist() == pytest.approx([98.5, 99.3], abs=0.4)  # one image of 300 is a third of a point
-    assert read.random.tolist() == pytest.approx([33.5, 35.8], abs=0.4)
-    assert "They gave 18, 31, 51, 77 and 93 %" in why
-    assert 100 * recipe_search.on_copies(shipped("digits")).value.mean() == pytest.approx(51, abs=0.6)
+@pytest.mark.parametrize(
+    ("demo", "halved", "random", "shares", "copies"),
+    [
+        ("digits", [98.5, 99.3], [33.5, 35.8], "18, 31, 51, 77 and 93 %", 51),
+        ("fashion", [80.2, 82.7], [26.8, 29.0], "34, 52 and 60 %", 59.8),
+    ],
+)
+def test_a_shipped_demo_fits_and_its_card_has_the_numbers(
+    demo: str, halved: list[float], random: list[float], shares: str, copies: float
+) -> None:
+    recipe, plan, why = RECIPES[demo], PLANS[demo], " ".join(shipped_card(demo)["why"])
+    assert recipe.training.augmented_share in plan.shares and recipe.training.gamma_l1 in plan.gammas
+    assert recipe.options["widths"] in plan.widths
+    model, domains = shipped(demo), recipe_search.sources(demo)
+    table = recipe_search.when_halved(model, domains)
+    assert recipe_search.fits(table, least=plan.least)
+    accuracy = 100 * recipe_search.halved(table)
+    assert f"{halved[0]} / {halved[1]} %, with a random half {random[0]} / {random[1]} %" in why
+    assert accuracy.bn_scale.tolist() == pytest.approx(halved, abs=0.4)  # one image of 300 is a third of a point
+    assert accuracy.random.tolist() == pytest.approx(random, abs=0.4)
+    assert f"They gave {shares}" in why
+    assert 100 * recipe_search.on_copies(model, domains).value.mean() == pytest.approx(copies, abs=0.6)
 
 
 def test_the_command_prints_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_search, "search", lambda: iter(["a table", "the choice"]))
-    shown = CliRunner().invoke(cli.app, ["recipe-search"])
-    assert shown.exit_code == 0
-    assert shown.output.splitlines()[-2:] == ["a table", "the choice"]
+    monkeypatch.setattr(recipe_search, "search", lambda demo: iter([f"a table of {demo}", "the choice"]))
+    for words, demo in ((["recipe-search"], "digits"), (["recipe-search", "fashion"], "fashion")):
+        shown = CliRunner().invoke(cli.app, words)
+        assert shown.exit_code == 0
+        assert shown.output.splitlines()[-2:] == [f"a table of {demo}", "the choice"]

@@ -61,10 +61,9 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
     """Write a demo's explorer as one page that needs neither Jupyter nor a network."""
-    from .. import study
     from .report import write_report
 
-    write_report(output, study=study.demo(demo))  # type: ignore[arg-type]  # demo() refuses other names
+    write_report(output, study=demo)
     typer.echo(f"Wrote {output}. Open it in a browser.")
 
 

@@ -15,13 +15,17 @@ _SCORERS = ("l1", "bn_scale", "fpgm", "activation_l1", "taylor", "random")
 
 
 def write_report(
-    path: str | Path, *, study: Study | None = None, scorers: Sequence[str | Scorer] = _SCORERS, progress: bool = True
+    path: str | Path,
+    *,
+    study: Study | str = "digits",
+    scorers: Sequence[str | Scorer] = _SCORERS,
+    progress: bool = True,
 ) -> Path:
     """Measure a study on a grid of ratios and scorers and write one self-contained HTML page with a slider over it.
 
     Args:
         path: the file to write.
-        study: the study to measure; None for the demo.
+        study: the study to measure, or the name of a built-in one, see `dg.demo`.
         scorers: the scorers of the page; those that cannot run on this network are left out.
         progress: whether to draw a tqdm bar.
 
@@ -32,7 +36,7 @@ def write_report(
         DgpruneError: a file that cannot be written (tried before anything is measured).
     """
     path = check_writable_file(path, argument="the page")
-    study = study or demo()
+    study = demo(study) if isinstance(study, str) else study  # type: ignore[arg-type]  # refuses other names
     measured = Measurements(study, scorers=[])
     names = [name for name in map(measured.admit, scorers) if measured.unavailable(name) is None]
     settings: list[BatchNorm] = ["recalibrate", "as_is"] if study.has_batchnorm else ["as_is"]

@@ -1,9 +1,9 @@
-"""`dgprune-lab train NAME`: the recipes of the shipped networks, and training by them."""
+"""`dgprune-lab train NAME`: train a shipped network by its recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,163 +11,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core import DgpruneError, Domain, Seen, check_writable_folder, provenance_of, set_provenance, unknown
+from ..core import DgpruneError, Domain, check_writable_folder, provenance_of, set_provenance, unknown
 from ..data import BUILTIN
 from ..measurement import evaluate
 from ..models import save
 from ..models.networks import build
-from ..training import EpochEvent, Events, TrainingOptions, event_bar, presets, train
+from ..training import EpochEvent, Events, event_bar, train
+from .recipes import RECIPES, Recipe
 
 _CLOSE = 0.005
-
-
-@dataclass(frozen=True)
-class Relabelled:
-    """A first phase of training on shuffled labels; it ends when an epoch's mean cross-entropy is at most `until`."""
-
-    training: TrainingOptions
-    until: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """The recipe of a shipped network: its architecture, its training data and options, and the reasons.
-
-    Attributes:
-        builder: a name in `BUILDERS`.
-        sources: names of the built-in domains on whose train splits the network is trained.
-        targets: names of built-in domains not seen in training; the card gives the accuracy on them.
-        training: the options of training; their seed is also that of the initial weights.
-        why: sentences on the reasons, for the card.
-        options: the builder's keyword arguments, without seed, mean and std.
-        normalise: mean and std of the first module; None for those of the sources' train splits.
-        selected_on: what the choice of the recipe has read, {"mnist/score": "labels"}; the provenance records it.
-        until: the mean cross-entropy on all train splits (eval mode) at which training ends, to half a percent; None
-            trains for all epochs.
-        first: a first phase of training on shuffled labels, if any.
-    """
-
-    builder: str
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    training: TrainingOptions
-    why: tuple[str, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    normalise: tuple[float, float] | None = None
-    selected_on: Mapping[str, Seen] = field(default_factory=dict)
-    until: float | None = None
-    first: Relabelled | None = None
-
-
-def _one_of_a_pair(first: Relabelled | None, *why: str) -> Recipe:
-    """Return the recipe of one of two small LeNets with equal training loss; the two differ only in `first`."""
-    return Recipe(
-        builder="lenet",
-        sources=("mnist", "uci_digits"),
-        targets=("mnist_m",),
-        training=TrainingOptions(epochs=80, batch_size=64, optimiser="adam", lr=3e-4, schedule="constant"),
-        options={"widths": (8, 16), "hidden": (64, 32)},
-        until=0.02,
-        first=first,
-        why=(
-            "One of two networks with equal training loss and different accuracy on unseen digits, for measures that "
-            "claim to predict which of two networks generalises better.",
-            *why,
-            "Both are then trained alike on the true labels, without weight decay or augmentation, until the mean "
-            "cross-entropy on all train images (eval mode) is 0.02 to within half a percent.",
-            "The recipe was kept because the accuracies of the two differ on the score and report splits of mnist and "
-            "uci_digits; mnist_m was not used.",
-        ),
-        selected_on={f"{name}/{split}": "labels" for name in ("mnist", "uci_digits") for split in ("score", "report")},
-    )
-
-
-def _two_sources(seed: int) -> Recipe:
-    """Return the recipe of the paper's LeNet on two sources; only the seed differs between the three."""
-    return Recipe(
-        builder="lenet",
-        sources=("mnist", "uci_digits"),
-        targets=("mnist_m",),
-        training=TrainingOptions(epochs=12, batch_size=32, lr=0.01, schedule="dss", seed=seed),
-        why=(
-            "One of three trainings that differ only in the seed (initial weights and order of the images), for "
-            "comparisons over training seeds.",
-            "Two sources, so that scorers that compare domains work without the target.",
-            "The network, the optimiser and the learning-rate rule of the DSS paper, 12 epochs instead of 100, the "
-            "plain cross-entropy and no augmentation.",
-        ),
-    )
-
-
-RECIPES: Mapping[str, Recipe] = {
-    "digits": Recipe(
-        builder="digits_net",
-        sources=("mnist", "uci_digits"),
-        targets=("mnist_m",),
-        training=TrainingOptions(
-            epochs=40,
-            batch_size=64,
-            lr=0.05,
-            weight_decay=5e-4,
-            schedule="cosine",
-            augmentation="invert_colour",
-            augmented_share=0.01,
-            gamma_l1=5e-3,
-        ),
-        options={"widths": (24, 32, 48, 64, 64)},
-        why=(
-            "The network is made to be pruned by hand: with half of the filters of every convolution removed, "
-            "BatchNorm recalibrated on 500 source images and no fine-tuning, a good choice of filters still classifies "
-            "both sources and a random one does not. Augmentation, width and sparsity were chosen by two rules that "
-            "were fixed first and use the score splits of the sources only: `dgprune-lab recipe-search` trains every "
-            "candidate again.",
-            "Augmentation: one image in a hundred is inverted or coloured (each with probability 1/2). Of 0, .003, "
-            ".01, .03 and .1 it is the share whose mean accuracy on inverted and on coloured copies of both sources' "
-            "score splits is nearest to 60 %. They gave 18, 31, 51, 77 and 93 %.",
-            "Width and sparsity: of three widths and gamma_l1 (network slimming) 0, 0.0025 and 0.005, the network with "
-            "the fewest multiply-accumulates that, with half of every layer removed by BatchNorm scale, classifies "
-            "both score splits at 95 % or more, and with a random half at least 20 points worse. On mnist / uci_digits "
-            "it reaches 98.5 / 99.3 %, with a random half 33.5 / 35.8 %. The same widths reach 85 / 97 % with half the "
-            "sparsity and 84 / 86 % without any; 16-32-32-64-64 filters reach 90 / 94 % at best; 32-48-64-96-96 fit at "
-            "1.9 times the cost.",
-            "The 5 x 5 convolution has stride 2, so an image costs 1.95 million multiply-accumulates and 1,000 of them "
-            "keep up with a moving slider.",
-            "Neither rule used mnist_m, but their candidates are not independent of it: an earlier version of this "
-            "network was chosen using mnist_m (augmentation on its score split, width and sparsity on another draw of "
-            "the same digits and photographs), the ranges come from that time, and the accuracies of those shares of "
-            "augmentation on its score split were known when the rules were written. The demo illustrates; it proves "
-            "nothing.",
-        ),
-        selected_on={"mnist/score": "labels", "uci_digits/score": "labels"},
-    ),
-    "lenet_paper": Recipe(
-        builder="lenet",
-        sources=("mnist",),
-        targets=("mnist_m",),
-        training=presets.TRAINING,
-        normalise=(0.2973, 0.3278),
-        why=(
-            "Trained as the DSS paper trains its MNIST network (Sun 2023, arXiv:2306.13237): 100 epochs, batches of "
-            "32, SGD with momentum 0.9, learning rate 0.01 / (1 + 10 p)^0.75, no augmentation.",
-            "As in the paper's code, the training loss applies a softmax before the cross-entropy; the network itself "
-            "gives plain logits.",
-            "Mean 0.2973 and standard deviation 0.3278 are the constants of the paper's code for MNIST. Here they "
-            "serve every domain: normalising the target by its own statistics, as that code does, uses the target.",
-            "The train split has 3,200 digits, not 60,000: accuracies here cannot be compared with the published ones.",
-        ),
-    ),
-    "lenet_two_sources_0": _two_sources(0),
-    "lenet_two_sources_1": _two_sources(1),
-    "lenet_two_sources_2": _two_sources(2),
-    "digits_pair_a": _one_of_a_pair(None, "This one starts from its initial weights."),
-    "digits_pair_b": _one_of_a_pair(
-        Relabelled(
-            TrainingOptions(epochs=150, batch_size=64, optimiser="adam", lr=1e-3, schedule="constant"), until=0.05
-        ),
-        "This one is first trained to fit the same images with shuffled labels, a bad initialisation (Liu, "
-        "Papailiopoulos and Achlioptas 2020, Bad Global Minima Exist and SGD Can Reach Them, arXiv:1906.02613).",
-    ),
-}
 
 
 def make(name: str, *, progress: bool = True, folder: str | Path = ".") -> Path:

@@ -19,8 +19,14 @@ SHIPPED = (
     "lenet_two_sources_2",
     "digits_pair_a",
     "digits_pair_b",
+    "fashion",
+    "fashion_lenet_0",
+    "fashion_lenet_1",
+    "fashion_lenet_2",
+    "fashion_pair_a",
+    "fashion_pair_b",
 )
-"""Names of the shipped networks; `dgprune_lab.commands.train.RECIPES` holds how each was trained."""
+"""Names of the shipped networks; `dgprune_lab.commands.recipes.RECIPES` holds how each was trained."""
 
 
 @public
@@ -41,7 +47,8 @@ def shipped(name: str) -> nn.Module:
 def pair(name: str = "digits") -> tuple[nn.Module, nn.Module]:
     """Load two networks with the same architecture and training loss that generalise differently; see their cards.
 
-    "digits": two small LeNets trained on `mnist` and `uci_digits` to a cross-entropy of 0.02.
+    "digits": two small LeNets trained on `mnist` and `uci_digits` to a cross-entropy of 0.02; "fashion": the same on
+    `fashion` and `fashion_colour`, to 0.2.
 
     Raises:
         DgpruneError: another name.

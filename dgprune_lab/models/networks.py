@@ -113,7 +113,7 @@ def digits_net(
     gamma: float = 0.5,
     seed: Seed = 0,
 ) -> nn.Sequential:
-    """Five convolutions with BatchNorm for 3 x 28 x 28 digits: the demo's network.
+    """Five convolutions with BatchNorm for 3 x 28 x 28 images: the network of `dg.demo()` and `dg.demo("fashion")`.
 
     5 x 5 stride 2, pool, 3 x 3, 3 x 3, pool, 3 x 3, 3 x 3, mean over the map, one linear layer: 28, 14, 7, 3 pixels.
     Every convolution is followed by BatchNorm and ReLU; the stride in the first layer keeps the cost below 5 million

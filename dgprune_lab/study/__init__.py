@@ -1,19 +1,12 @@
 """A network with its domains and a cache of what was computed; the built-in demos; GC-Net."""
 
-from .demo import demo, training_seeds
+from .demo import DEMO_DOMAINS, demo, training_seeds
 from .fingerprint import fingerprint
 from .gc_net import GCNet
 from .measure_gc_net import gc_net
 from .filter_counts import prunable_words
-from .rows import (
-    batchnorm_cell,
-    checked_tolerances,
-    labelled_studies,
-    mask_columns,
-    mask_provenance,
-    network_names,
-    pooled,
-)
+from .rows import batchnorm_cell, labelled_studies, mask_columns, mask_provenance, network_names, pooled
 from .rows import remaining_cost, require_labels
+from .scoring import scoring
 from .study import Study
 from . import pickling
