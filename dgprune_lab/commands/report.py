@@ -48,7 +48,7 @@ def write_report(
 
     def fill() -> Generator[tuple[int, int], None, None]:
         for k, view in enumerate(views):
-            for done, total in measured.fill(view):
+            for done, total, *_ in measured.fill(view):
                 yield k * total + done, len(views) * total
 
     progress_bar(fill(), progress=progress)
