@@ -83,6 +83,12 @@ def test_with_one_seed_intervals_are_over_images() -> None:
     assert set(table.training_seed) == {0}
 
 
+def test_a_function_that_sets_no_seed_gives_the_same_table_again() -> None:
+    first = dg.leave_one_out(DOMAINS, train=lambda *_: norm_net(), seeds=[4, 5])
+    torch.rand(1)
+    pd.testing.assert_frame_equal(dg.leave_one_out(DOMAINS, train=lambda *_: norm_net(), seeds=[4, 5]), first)
+
+
 def test_the_networks_are_selected_on_the_sources_alone() -> None:
     """Of three candidates each run reports the one that is best on the sources' score splits, whatever it does else."""
     candidates = [net(seed) for seed in range(6)]

@@ -114,9 +114,10 @@ READ: dict[str, tuple[Callable[[], Any], str | None]] = {
     "torchvision": (lambda: {"model": STATE, "epoch": 3}, r"key='model', prefix=''"),
     "compiled": (lambda: under("_orig_mod."), None),
     "compiled, DataParallel": (lambda: under("module._orig_mod."), r"prefix='module\.'\.$"),
-    "Dassl": (
-        lambda: {"state_dict": {**under("backbone.", headless()), **under("classifier.", TRAINED.head.state_dict())}},
-        r"key='state_dict', prefix={'': 'backbone\.', 'head': 'classifier\.'}",
+    "Dassl": (lambda: {"state_dict": dassl()}, r"key='state_dict', prefix={'': 'backbone\.', 'head': 'classifier\.'}"),
+    "beside an optimiser": (
+        lambda: {**STATE, "optimizer": {"state": {0: {"exp_avg": torch.ones(6)}}}},
+        r"not used: optimizer\.state\.0\.exp_avg\.$",
     ),
     "a dict a part": (
         lambda: {"encoder": headless(), "classifier": TRAINED.head.state_dict()},
@@ -128,8 +129,13 @@ READ: dict[str, tuple[Callable[[], Any], str | None]] = {
 }
 
 
-def headless() -> State:
-    return {name: tensor for name, tensor in STATE.items() if not name.startswith("head.")}
+def headless(state: State = STATE) -> State:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+
+
+def dassl(state: State = STATE) -> State:
+    head = {name.replace("head.", "classifier."): value for name, value in state.items() if name.startswith("head.")}
+    return {**under("backbone.", headless(state)), **head}
 
 
 def halved(state: State) -> State:
@@ -174,6 +180,8 @@ def test_of_two_fits_one_must_be_named() -> None:
     with pytest.raises(dg.DgpruneError, match=r"key='model', prefix=''; key='model_ema', prefix='module\.'"):
         dg.load_weights(network(0), torchvision)
     assert torch.equal(logits(quietly(network(0), torchvision, key="model_ema")), logits(network(2)))
+    with pytest.raises(dg.DgpruneError, match=r"2 places: key='now', .*'classifier\.'}; key='mean', .*'classifier\.'}"):
+        dg.load_weights(network(0), {"now": dassl(), "mean": dassl(EMA)})
     pair = {**under("student."), **under("teacher.", EMA)}
     with pytest.raises(dg.DgpruneError, match=r"prefix='student\.'; prefix='teacher\.'"):
         dg.load_weights(network(0), pair)
@@ -262,6 +270,11 @@ def test_what_cannot_be_read_is_said_and_nothing_is_executed(
     with pytest.raises(dg.DgpruneError, match=words):
         dg.load_weights(model, tmp_path / "net.pth")
     assert fingerprint(model) == before and not Path("harm").exists()
+
+
+def test_a_network_that_cannot_be_copied_is_refused() -> None:
+    with pytest.raises(dg.DgpruneError, match=r"meta device"):
+        dg.load_weights(network(0).to("meta"), STATE)
 
 
 def test_tied_weights_that_the_file_unties_are_refused() -> None:
