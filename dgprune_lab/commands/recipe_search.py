@@ -128,7 +128,8 @@ def search(demo: str = "digits") -> Iterator[str]:
         demo: name of a plan in `PLANS`.
 
     Returns:
-        The lines one by one, as soon as they are known; 14 networks are trained, about half a minute each.
+        The lines one by one, as soon as they are known. For digits 14 networks are trained, for fashion 9, about half a
+        minute each.
 
     Raises:
         DgpruneError: another name.
