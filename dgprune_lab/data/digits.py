@@ -23,7 +23,7 @@ PHOTOGRAPHS = (
     ("skimage", "data/chelsea.png"),  # Stéfan van der Walt, CC0
     ("skimage", "data/rocket.jpg"),  # SpaceX, CC0
 )
-"""Package and file of each photograph that `mnist_m` is made from: natural colour scenes in the installed wheels."""
+"""Package and file of each photograph behind `mnist_m` and `fashion_photo`: colour scenes in the installed wheels."""
 
 _SEED = 2015
 _PATCHES = 2026  # seed of the photographs' patches in mnist_m
@@ -139,11 +139,11 @@ def photographs() -> list[Bytes]:
             images.append(np.array(image.convert("RGB")))
     if not images:
         raise DgpruneError(
-            f"mnist_m needs the photographs of scikit-learn and scikit-image; not found: {', '.join(missing)}. "
-            "Get them: pip install --force-reinstall scikit-learn scikit-image"
+            "mnist_m and fashion_photo need the photographs of scikit-learn and scikit-image; "
+            f"not found: {', '.join(missing)}. Get them: pip install --force-reinstall scikit-learn scikit-image"
         )
     if missing:
-        note(f"mnist_m is made without {', '.join(missing)}; published figures used all.")
+        note(f"mnist_m and fashion_photo are made without {', '.join(missing)}; published figures used all.")
     return images
 
 
