@@ -131,7 +131,7 @@ def synchronising() -> Iterator[list[str]]:
             yield seen
         finally:
             torch.cuda.set_sync_debug_mode("default")
-            seen += [f"{w.filename}:{w.lineno}" for w in caught if "synchronizing" in str(w.message)]
+            seen += [f"{w.filename}:{w.lineno}" for w in caught if "called a synchronizing" in str(w.message)]
 
 
 @pytest.mark.gpu
@@ -216,14 +216,16 @@ def test_scores_on_the_gpu_are_those_of_the_cpu(demos: Any, name: str) -> None:
     with collect_notes(lambda _: None):
         first, second = here.score(name).values, there.score(name).values
     for layer in first:
-        # A score that is a ratio of two sums near zero is itself rounding: a few filters may differ.
-        scale = first[layer].abs().max().clamp_min(1e-12)
-        close = (first[layer] - second[layer]).abs() <= 1e-4 * scale
-        assert close.double().mean() >= 0.95, (layer, first[layer][~close], second[layer][~close])
+        close = (first[layer] - second[layer]).abs() <= 1e-4 * first[layer].abs().max().clamp_min(1e-12)
+        if name.startswith("sensitivity"):  # standardised, so that of nearly silent filters it is rounding alone
+            spread = here.statistics("mnist", needs=("class_gate",)).class_gate[layer].variance.sqrt().amax(0)
+            close = close[spread > 1e-5 * spread.max()]
+        assert close.double().mean() >= 0.95, layer
 
 
 @pytest.mark.gpu
 def test_an_explorer_on_the_gpu_shows_where_it_computes_and_the_numbers_of_the_cpu(demos: Any) -> None:
+    pytest.importorskip("vl_convert")
     here, there = demos
     explorer = dg.Explorer(there)
     try:
