@@ -196,7 +196,7 @@ class Domain:
             or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self))
         ):
             raise DgpruneError(f"domain {self.name!r}: rows must be whole numbers from 0 to {len(self) - 1}.")
-        return rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device)
+        return rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device, non_blocking=True)
 
     def _batch(
         self, rows: Tensor, index: Tensor, *, device: torch.device | str | None, layout: torch.memory_format
