@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -56,21 +55,6 @@ def pooled(study: Study, split: str, *, images: int | None, reads: Mapping[str, 
         **seen,
         "target_aware": provenance.target_aware(roles_of(study.domains)),
     }
-
-
-def checked_tolerances(tolerance: float | Sequence[float]) -> list[float]:
-    """Return one or several tolerances as a list.
-
-    Raises:
-        DgpruneError: no tolerance, or one that is not a positive number.
-    """
-    listed = [tolerance] if isinstance(tolerance, int | float) else list(dict.fromkeys(tolerance))
-    for value in listed or [0.0]:
-        if not (math.isfinite(value) and value > 0):
-            raise DgpruneError(
-                f"tolerance must be above 0: how much the loss may grow, so 0.1 is a tenth; got {value!r}."
-            )
-    return [float(value) for value in listed]
 
 
 def require_labels(study: Study, split: str) -> None:
