@@ -118,6 +118,13 @@ def test_a_dead_filter_scores_zero() -> None:
         assert study_of(net).score("dss", options=options).values["0"][2] == 0
 
 
+def test_a_shifted_copy_of_another_split_is_another_copy() -> None:
+    study, shift = study_of(), {"options": {"shift": "noise"}}
+    scores = [study.score("dss_sources", split=split, **shift).values["3"] for split in ("score", "report")]
+    assert torch.equal(scores[1], study_of().score("dss_sources", split="report", **shift).values["3"])
+    assert not torch.equal(*scores)
+
+
 def test_only_the_named_domains_are_read() -> None:
     study = study_of(targets=[domain("t", seed=2), domain("u", seed=3)])
     scores = study.score("dss", options={"source": "b", "target": "u"})

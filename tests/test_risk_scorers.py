@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from material import ResidualNet, domain, norm_net, plain_net, randomise
+from material import ResidualNet, domain, grouped_net, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
@@ -119,6 +119,22 @@ def test_the_oracle_equals_removal(name: str) -> None:
     expected = {k: mean[k].square() / squares[0] + 2 * spread[k].square() / squares[1] for k in mean}
     scores = study.score("risk_variance", options={"mode": "oracle", "beta": 2.0}).values
     assert all(torch.allclose(scores[k], expected[k], rtol=1e-4) for k in expected)
+
+
+def test_the_oracle_removes_tied_filters_together() -> None:
+    sources = [domain("a"), domain("b", seed=1)]
+    study = dg.Study(randomise(grouped_net(), seed=4, dtype=torch.float32), sources=sources)
+    group, found = study.graph["0"], seen(study, removed=True)[0]["0"]
+    tied = (group.units == group.units[-1]).nonzero().flatten().tolist()
+    assert len(tied) == 2
+    mask = dg.Mask.by_hand(study.graph, removed={"0": tied})
+    drop = [
+        float((before.loss - after.loss).mean())
+        for before, after in (
+            [study.outcomes(m, domain=name, split="score", batchnorm="as_is") for m in (None, mask)] for name in "ab"
+        )
+    ]
+    assert found[tied].tolist() == pytest.approx([sum(drop) / 2] * 2, abs=1e-6)
 
 
 def test_closed_forms() -> None:
