@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "ratio": (lambda: dg.sweep(study(), ratios=[1.0]), r"ratios must lie in \[0, 1\)"),
     "column": (lambda: tidy([{"accuracy": 1.0}]), r"names the column 'accuracy'; allowed: scorer, ratio_requested"),
     "nothing saved": (lambda: dg.load("nowhere/at_all", model=net()), r"no network at nowhere/at_all"),
-    "unknown demo": (lambda: dg.demo("digit"), r"must be one of 'digits', 'paper'.*Did you mean 'digits'"),  # type: ignore[arg-type]
+    "unknown demo": (lambda: dg.demo("digit"), r"must be one of 'digits', 'fashion', 'paper'.*Did you mean 'digits'"),  # type: ignore[arg-type]
     "infinite scores": (
         lambda: dg.Scores("mine", {"0": torch.full((6,), torch.inf), "4": torch.zeros(8)}, study().graph),
         r"scorer 'mine' gave NaN or infinite scores in layer '0'",
