@@ -11,8 +11,7 @@ from scipy import integrate, stats
 from torch import Tensor, nn
 
 import dgprune_lab as dg
-from dgprune_lab.core.statistics import Statistics
-from dgprune_lab.measurement.statistics import gather
+from dgprune_lab.measurement.statistics import gathering
 from dgprune_lab.scorers import GroupView
 
 
@@ -213,12 +212,12 @@ def test_a_hybrid_reads_no_target_label_if_only_target_images_are_declared(
 ) -> None:
     seen = {}
 
-    def watched(*given: Any, **kinds: Any) -> Statistics:
-        scores = gather(*given, **kinds)
+    def watched(*given: Any, **kinds: Any) -> Any:
+        scores = yield from gathering(*given, **kinds)
         seen[scores.domain] = scores.labels_read
         return scores
 
-    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", watched)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", watched)
     made = dg.hybrid("dss", other, by="rank")
     sources = [domain("a", count=120), domain("b", count=120, seed=1)]
     bare = study_of(sources=sources, targets=[domain("t", seed=2, labelled=False)])
@@ -312,7 +311,7 @@ def test_using_twice_starts_from_the_original_scorer() -> None:
 def test_statistics_gathered_alongside_serve_the_next_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of()
     study.score_all(["activation_l1"], alongside=list(dg.SCORERS.values()))
-    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", None)
     study.score_all(["taylor", "risk_variance", "dss_sources"])
     with pytest.raises(TypeError):
         study.score("dss")  # no target was read before it was asked for

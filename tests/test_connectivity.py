@@ -212,7 +212,7 @@ def test_too_large_co_moments_are_refused_before_a_pass(monkeypatch: pytest.Monk
     assert study.unavailable(asked) is None
     outputs = len(study.model.get_parameter(f"{study.graph.groups[1].consumers[0]}.weight"))
     monkeypatch.setattr("dgprune_lab.measurement.co_moments.CO_MOMENT_BYTES", 8 * (3 * 4 + 4 * outputs))
-    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", None)
     words = "over 4 classes would take .* MB, more than .* take them over all classes together"
     assert re.search(words, study.unavailable(asked) or "")
     with pytest.raises(dg.DgpruneError, match=f"'gc_net' cannot run here: .*{words}"):

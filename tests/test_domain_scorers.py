@@ -196,7 +196,7 @@ class TestFlatMaps:
 
     def test_they_are_refused_before_any_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
         study = self.flat()
-        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
+        monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", None)
         with pytest.raises(dg.DgpruneError, match="'dss' cannot run here: the maps of 4 are 1 x 1"):
             study.score("dss", options={"flat": "refuse", "site": "consumer_input"})
         refusal = study.unavailable(dg.SCORERS["dss"].using(flat="refuse", site="consumer_input")) or ""

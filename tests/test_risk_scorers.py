@@ -160,7 +160,7 @@ def test_one_pass_serves_all_modes_and_reads_labels(monkeypatch: pytest.MonkeyPa
     study = study_of()
     first = study.score("risk_variance")
     assert first.reads == {"a/score": "labels", "b/score": "labels"}
-    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", None)
     assert study.score("risk_variance", options={"mode": "joint"}).reads == first.reads
 
 

@@ -162,7 +162,7 @@ def test_over_pairs_of_sources_the_mean_or_the_largest() -> None:
 
 def test_one_source_is_refused_before_any_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     study = without_spread(sources=1)
-    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gather", None)
+    monkeypatch.setattr("dgprune_lab.study.scorer_inputs.gathering", None)
     message = "it compares at least two sources, and there is one"
     with pytest.raises(DgpruneError, match=f"'sensitivity_sources' cannot run here: {message}"):
         study.score("sensitivity_sources")

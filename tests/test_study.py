@@ -183,9 +183,9 @@ def test_caches_are_bounded() -> None:
         study.outcomes(Mask.by_hand(study.graph, removed={"0": [index % 5]}), domain="a", images=40 - index)
     cache = study._cache
     assert sum(size for _, size in cache._entries.values()) == cache._size > 0
-    cache.put(("large",), None, size=64 * 2**20)
-    cache.put(("larger",), None, size=64 * 2**20)
-    assert cache._size <= 64 * 2**20 and list(cache._entries) == [("larger",)]
+    cache.put(("large",), None, size=2**30)
+    cache.put(("larger",), None, size=2**30)
+    assert cache._size == 2**30 and list(cache._entries) == [("larger",)]
 
 
 def test_two_threads_may_use_one_study() -> None:
@@ -329,7 +329,7 @@ def test_a_shared_prefix_too_large_to_cache_changes_no_number(limit: int, monkey
     mask = dg.allocate(study.score("random"), ratio=0.4)
     settings: list[BatchNorm] = ["as_is", "recalibrate"]
     want = [study.outcomes(mask, domain="t", batchnorm=batchnorm) for batchnorm in settings]
-    monkeypatch.setattr("dgprune_lab.measurement.evaluator._PREFIX_BYTES", limit)
+    monkeypatch.setattr("dgprune_lab.measurement.evaluator.cache_room", lambda *_: limit)
     other = dg.Study(study.model, sources=study.sources, targets=study.targets)
     assert all(
         same(other.outcomes(mask, domain="t", batchnorm=batchnorm), expected)

@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
+
+from torch.overrides import TorchFunctionMode
 
 from .border import outside_inference, public
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
 Parameters = ParamSpec("Parameters")
+_thread = threading.local()
+
+
+class Cancelled(BaseException):
+    """Raised inside a step of a job that is no longer wanted."""
+
+
+@contextmanager
+def cancelled_when(unwanted: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, `interruptible` work of this thread ends as soon as `unwanted()` is true."""
+    before = getattr(_thread, "unwanted", None)
+    _thread.unwanted = unwanted
+    try:
+        yield
+    finally:
+        _thread.unwanted = before
+
+
+def interruptible() -> AbstractContextManager[object]:
+    """Return a context in which each call of a torch function raises `Cancelled` once the work is unwanted.
+
+    A forward pass of a large network takes seconds, each of its layers a fraction of one.
+    """
+    unwanted = getattr(_thread, "unwanted", None)
+    return nullcontext() if unwanted is None else _Interruptible(unwanted)
+
+
+class _Interruptible(TorchFunctionMode):
+    def __init__(self, unwanted: Callable[[], bool]) -> None:
+        super().__init__()
+        self._unwanted = unwanted
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._unwanted():
+            raise Cancelled
+        return func(*args, **(kwargs or {}))
 
 
 def drain(steps: Generator[Any, None, Result]) -> Result:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..core import (
     Budget,
     Count,
     DgpruneError,
+    Mask,
     Outcomes,
     Ratio,
     Repeats,
@@ -30,6 +32,7 @@ from ..stats import intervals
 from ..study import Study, remaining_cost
 from ._contract import Steps, diagnostic
 from ._removal import check_names, check_number, mask_cells
+from ._workers import shared_out
 
 
 @public
@@ -57,6 +60,7 @@ def sweep(
     batchnorm: BatchNorm = "recalibrate",
     split: str = "report",
     images: Count | None = None,
+    executor: Executor | None = None,
     progress: bool = False,
 ) -> Steps:
     """Return accuracy and loss per domain and the remaining size, for every scorer at every ratio; no fine-tuning.
@@ -64,6 +68,8 @@ def sweep(
     Args:
         ratios: shares to remove; 0, .05, ..., .95 by default.
         seeds: number of draws of a scorer that draws, or their seeds; others run once and their column `seed` is empty.
+        executor: evaluates the networks in its workers, one thread each, such as `ProcessPoolExecutor(2)`; the rows are
+            the same. The scores are computed here, so a scorer need not be pickled; the study is.
         study, scorers, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
@@ -81,20 +87,14 @@ def sweep(
     items = [item if isinstance(item, Scores) else resolve(item) for item in scorers]
     check_names(items)
     check_number(len(listed) * sum(len(numbers) if isinstance(i, Scorer) and i.draws else 1 for i in items))
-    outcomes: dict[str, list[Outcomes]] = {domain.name: [] for domain in study.domains}
     with study.assume_unchanged():
         masks = [
             (seed, allocate(scores, ratio=ratio, scope=scope, budget=budget))
             for seed, scores in _scores(study, items, seeds=numbers)
             for ratio in listed
         ]
-        total, done = len(masks) * len(study.domains), 0
-        for _, mask in masks:
-            for name, results in outcomes.items():
-                steps = study.steps(mask, domain=name, split=split, batchnorm=batchnorm, images=images)
-                results.append((yield from yielding(steps, (done, total))))
-                done += 1
-                yield done, total
+        options = {"split": split, "batchnorm": batchnorm, "images": images}
+        outcomes = yield from _outcomes(study, [mask for _, mask in masks], options=options, executor=executor)
     rows: list[dict[str, Any]] = []
     for domain in study.domains:
         cells = [
@@ -106,6 +106,22 @@ def sweep(
         rows += [{**shared, "metric": name, "value": value, "unit": unit} for name, value, unit in remaining_cost(mask)]
     prunable_of_all = {"prunable": study.graph.free, "of_all": study.graph.total}
     return tidy(({**row, **prunable_of_all} for row in rows), extra=EXTRA)
+
+
+def _outcomes(
+    study: Study, masks: Sequence[Mask], *, options: dict[str, Any], executor: Executor | None
+) -> Generator[tuple[int, int], None, dict[str, list[Outcomes]]]:
+    """Return domain -> the outcomes of each mask; yields (done, total)."""
+    if executor is not None:
+        return (yield from shared_out(executor, study, masks, options=options))
+    outcomes: dict[str, list[Outcomes]] = {domain.name: [] for domain in study.domains}
+    total = len(masks) * len(outcomes)
+    for mask in masks:
+        for name, results in outcomes.items():
+            done = sum(map(len, outcomes.values()))
+            results.append((yield from yielding(study.steps(mask, domain=name, **options), (done, total))))
+            yield done + 1, total
+    return outcomes
 
 
 def _scores(

@@ -9,6 +9,7 @@ from .hooks import ConsumerInput, Site, produced
 from .memory_format import layout_of
 from .metrics import worst_rows
 from .outcomes import evaluate, evaluating, measure, outcome_rows
-from .recalibrate import calibration_sources, has_batchnorm, recalibrate
-from .statistics import SIZE, MapShapes, gather, map_shapes, paired_cosines
+from .recalibrate import calibration_count, calibration_sources, has_batchnorm, recalibrate
+from .batch_size import GRADIENT_IMAGES, batch_size
+from .statistics import MapShapes, gather, gathering, map_shapes, paired_cosines
 from .weight_masking import Norm, WeightMasking, WeightScorer, prunable

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..core import Batch, DgpruneError, Domain, FilterGraph, Lock, Mask, Outcomes
-from ..pruning import deep_copy, device_of, pruned_view, shared_copy
-from .hooks import on_output
+from ..core import Batch, DgpruneError, Domain, FilterGraph, Lock, Mask, Outcomes, cache_room, interruptible
+from ..pruning import device_of, pruned_view, shared_copy
+from .batch_size import batch_size
 from .memory_format import layout_of
 from .outcomes import batch_outcomes, join
 from .pooled_outputs import PooledOutputs
-from .recalibrate import calibration_batches, calibration_images, calibration_steps, has_batchnorm
+from .recalibrate import Chunk, Rows, calibration_chunks, calibration_rows, calibration_steps, has_batchnorm
 from .shared_prefix import AfterPrefix, SharedPrefix, find_shared_prefix, prefix_output
 
-_PREFIX_BYTES = 192 * 2**20
-_SIZE = 250
+_SHARE = 1 / 10  # of the available memory, for the outputs of the shared prefix
 T = TypeVar("T")
 
 
@@ -34,10 +34,10 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Base:
-    """The dense network of one BatchNorm setting, and its prefix's outputs on the calibration images if they fit."""
+    """The network with the prefix of one BatchNorm setting, and its outputs on the calibration images if they fit."""
 
     model: nn.Module
-    calibration: list[Tensor] | None
+    chunks: list[Chunk] | None
 
 
 class Evaluator:
@@ -65,8 +65,8 @@ class Evaluator:
 
     def steps(
         self, mask: Mask | None, *, domain: Domain, split: str, images: int | None, calibration: int
-    ) -> Generator[None, None, Outcomes]:
-        """Return the outcomes of the network under a mask; yields between batches, so that the caller can cancel.
+    ) -> Generator[int, None, Outcomes]:
+        """Return the outcomes of the network under a mask; yields the number of images after each batch.
 
         Args:
             mask: the filters to remove; None for the full network.
@@ -74,18 +74,20 @@ class Evaluator:
             calibration: number of source images on which BatchNorm is re-estimated after pruning; 0 leaves it as it is.
         """
         request = _Request(domain=domain, split=split, images=images, calibration=calibration)
-        return join((yield from self._run(mask, request, lambda model, batch: batch_outcomes(model, batch, domain))))
+        results = yield from self._run(mask, request, lambda model, batch: batch_outcomes(model, batch, domain))
+        return join(results, domain)
 
     def feature_steps(
         self, mask: Mask | None, *, layer: str, domain: Domain, split: str, images: int | None, calibration: int
-    ) -> Generator[None, None, Tensor]:
+    ) -> Generator[int, None, Tensor]:
         """Return the (N, C) float32 pooled outputs of a group under a mask, on the CPU; removed filters are 0.
 
         Pooled: the spatial mean at the input of the group's last consumer. The other arguments are those of `steps`.
         """
         request = _Request(domain=domain, split=split, images=images, calibration=calibration)
         pooled = PooledOutputs(self.graph, layer, mask=mask)
-        features = torch.cat((yield from self._run(mask, request, lambda model, batch: pooled.of(model, batch.images))))
+        results = yield from self._run(mask, request, lambda model, batch: pooled.of(model, batch.images))
+        features = torch.cat(results).cpu()
         if not torch.isfinite(features).all():
             raise DgpruneError(
                 f"domain {domain.name!r}: the output of layer {layer!r} is NaN or infinite; check the domain's images "
@@ -93,72 +95,88 @@ class Evaluator:
             )
         return features
 
+    @cached_property
+    def size(self) -> int:
+        """Number of images of a batch; see `batch_size`."""
+        return batch_size(self._dense, self._example(1))
+
+    def _example(self, images: int) -> Tensor:
+        """The first images of the first domain."""
+        first = self.domains[0]
+        return first.take(torch.arange(min(images, len(first))), device=self.device, layout=self.layout).images
+
     def _run(
         self, mask: Mask | None, request: _Request, step: Callable[[nn.Module, Batch], T]
-    ) -> Generator[None, None, list[T]]:
+    ) -> Generator[int, None, list[T]]:
         """Call `step` with the pruned network and each batch of a request; return the results.
 
         A network behind a shared prefix stores its input while it runs, so threads take turns, step by step.
         """
         work = self._work(mask, request, step)
         while True:
-            with self._lock:
+            with self._lock, interruptible():
                 try:
-                    next(work)
+                    images = next(work)
                 except StopIteration as end:
                     return end.value
-            yield
+            yield images
 
     def _work(
         self, mask: Mask | None, request: _Request, step: Callable[[nn.Module, Batch], T]
-    ) -> Generator[None, None, list[T]]:
+    ) -> Generator[int, None, list[T]]:
         calibration, results = request.calibration if self._norm else 0, []
         model = yield from self._network(mask, calibration)
         for batch in self._batches(model, request, calibration):
             results.append(step(model, batch))
-            yield
+            yield len(batch.index)
         return results
 
-    def _network(self, mask: Mask | None, calibration: int) -> Generator[None, None, nn.Module]:
+    def _network(self, mask: Mask | None, calibration: int) -> Generator[int, None, nn.Module]:
         """The network under a mask; yields between batches while its BatchNorm statistics are re-estimated."""
+        if mask is None and not calibration:
+            return self._dense
         key = (None if mask is None else mask.key, calibration)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        base = yield from self._base(calibration)
-        if mask is None:
-            model = base.model
-        elif self.shared_prefix is None or (calibration and base.calibration is None):
-            model = pruned_view(self._dense, mask).eval()
-            if calibration:
-                yield from calibration_steps(model, self._calibration_images(calibration))
-        else:
-            model = AfterPrefix(pruned_view(self._dense, mask), self.shared_prefix, mask=mask).eval()
-            if base.calibration:
-                yield from calibration_steps(model, base.calibration)
+        model = yield from self._calibrated(mask, calibration)
         self._last = (key, model)
         return model
 
-    def _base(self, calibration: int) -> Generator[None, None, _Base]:
-        """The dense network, recalibrated unless `calibration` is 0, and the prefix's outputs on those images."""
-        if calibration in self._bases:
-            return self._bases[calibration]
-        base = _Base(self._dense, None)
+    def _calibrated(self, mask: Mask | None, calibration: int) -> Generator[int, None, nn.Module]:
+        rows = calibration_rows(self.domains, calibration) if calibration else []
+        if mask is not None and self.shared_prefix is not None:
+            base = yield from self._base(calibration, rows, prefix=self.shared_prefix)
+            if base.chunks is not None:
+                model = AfterPrefix(pruned_view(self._dense, mask), self.shared_prefix, mask=mask).eval()
+                if calibration:  # without images the statistics would be those of an untrained network
+                    yield from calibration_steps(model, base.chunks)
+                return model
+        model = shared_copy(self._dense) if mask is None else pruned_view(self._dense, mask).eval()
         if calibration:
-            twin, outputs = deep_copy(self._dense).eval(), _Bounded()
-            if self.shared_prefix is not None:
-                on_output(twin, self.shared_prefix.last, lambda y: outputs.add(y.clone()))
-            yield from calibration_steps(twin, self._calibration_images(calibration))
-            base = _Base(shared_copy(twin), outputs.tensors if self.shared_prefix is not None else None)
-        self._bases[calibration] = base
-        return base
+            yield from calibration_steps(model, calibration_chunks(self._dense, rows))
+        return model
+
+    def _base(
+        self, calibration: int, rows: list[tuple[Rows, bool]], *, prefix: SharedPrefix
+    ) -> Generator[int, None, _Base]:
+        if calibration not in self._bases:
+            twin, outputs = shared_copy(self._dense), _Bounded()
+
+            def run(images: Tensor) -> None:
+                outputs.add(prefix_output(twin, prefix, images))
+
+            if calibration:
+                yield from calibration_steps(twin, calibration_chunks(self._dense, rows), run=run)
+            kept = outputs.tensors
+            chunks = None if kept is None else [Chunk(y, last) for y, (_, last) in zip(kept, rows, strict=True)]
+            self._bases[calibration] = _Base(twin, chunks)
+        return self._bases[calibration]
 
     @property
     def shared_prefix(self) -> SharedPrefix | None:
         """The layers that no mask changes, found on first use; None on GPU, where reductions are not deterministic."""
         if isinstance(self._prefix, bool):
-            first = self.domains[0]
-            rows = torch.arange(min(16, len(first)))
-            example = first.take(rows, device=self.device, layout=self.layout).images
+            example = self._example(min(16, 2 + self.size // 8))
             self._prefix = find_shared_prefix(self._dense, self.graph, example) if self.device.type == "cpu" else None
         return self._prefix
 
@@ -166,12 +184,12 @@ class Evaluator:
         """The batches of a request; a shared prefix's outputs replace their images, and are stored while they fit."""
         domain, split, images = request.domain, request.split, request.images
         if not isinstance(model, AfterPrefix):
-            yield from domain.batches(split, size=_SIZE, images=images, device=self.device, layout=self.layout)
+            yield from domain.batches(split, size=self.size, images=images, device=self.device, layout=self.layout)
             return
         assert self.shared_prefix is not None
         key = (domain.key, split, images, calibration)
         stored, fresh = self._outputs.get(key), _Bounded()
-        for k, rows in enumerate(domain.rows(split, images).split(_SIZE)):
+        for k, rows in enumerate(domain.rows(split, images).split(self.size)):
             if stored is None:
                 batch = domain.take(rows, device=self.device, layout=self.layout)
                 output = prefix_output(self._bases[calibration].model, self.shared_prefix, batch.images)
@@ -181,12 +199,9 @@ class Evaluator:
                 labels = None if domain.labels is None else domain.labels[rows.to(domain.labels.device)].to(self.device)
                 yield Batch(stored[k], labels, rows)
         if stored is None and fresh.tensors is not None:
-            while self._outputs and fresh.size + _bytes(self._outputs.values()) > _PREFIX_BYTES:
+            while self._outputs and (held := fresh.size + _bytes(self._outputs.values())) > cache_room(_SHARE, held):
                 self._outputs.popitem(last=False)
             self._outputs[key] = fresh.tensors
-
-    def _calibration_images(self, images: int) -> Iterator[Tensor]:
-        return calibration_images(self._dense, calibration_batches(self.domains, images))
 
 
 class _Bounded:
@@ -198,7 +213,7 @@ class _Bounded:
 
     def add(self, tensor: Tensor) -> None:
         self.size += tensor.nbytes
-        if self.size > _PREFIX_BYTES:
+        if self.size > cache_room(_SHARE, self.size):
             self.tensors = None
         if self.tensors is not None:
             self.tensors.append(tensor.detach())

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..core import BATCHNORM, Count, DgpruneError, Domain, drain, provenance_of, public, set_provenance
+from ..core import BATCHNORM, Count, DgpruneError, Domain, drain, full_precision, provenance_of, public, set_provenance
 from ..pruning import deep_copy, device_of, prove_copies, refuse_other_types
 from .memory_format import layout_of
 
-_BATCH = 250
+_BATCH, _PIXELS = 250, 2**20
+_Norm = nn.modules.batchnorm._BatchNorm
+Rows = list[tuple[Domain, Tensor]]
+
+
+class Chunk(NamedTuple):
+    """Images of a batch that go through the network together; `last` marks those that complete the batch."""
+
+    images: Tensor
+    last: bool
 
 
 def has_batchnorm(model: nn.Module) -> bool:
@@ -19,7 +29,7 @@ def has_batchnorm(model: nn.Module) -> bool:
     return bool(_norms(model))
 
 
-def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+def _norms(model: nn.Module) -> list[_Norm]:
     return [m for m in model.modules() if isinstance(m, BATCHNORM) and m.running_mean is not None]
 
 
@@ -28,8 +38,10 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500
     """Return a new network whose BatchNorm statistics are re-estimated on source images; no label is read.
 
     Equal numbers of the first images of each source's `train` split are mixed in batches of 250; the statistics are
-    the plain average over the batches. Everything else runs as in eval mode and no weight changes. Without BatchNorm
-    the result is a copy.
+    the plain average over the batches. A batch of more than a million pixels (250 images of 64 x 64) goes through the
+    network in equal chunks below that, each normalised by its own statistics, and its mean and variance are those of
+    all chunks together; the chunks depend on the size of the images alone, so that every machine gives the same
+    numbers. Everything else runs as in eval mode and no weight changes. Without BatchNorm the result is a copy.
 
     Args:
         model: any network.
@@ -46,7 +58,7 @@ def recalibrate(model: nn.Module, domains: Sequence[Domain], images: Count = 500
     twin = deep_copy(model)
     set_provenance(twin, provenance_of(model))
     if has_batchnorm(twin):
-        drain(calibration_steps(twin, calibration_images(twin, calibration_batches(domains, images))))
+        drain(calibration_steps(twin, calibration_chunks(twin, calibration_rows(domains, images))))
         read = {f"{domain.name}/train": "images" for domain in calibration_sources(domains)}
         set_provenance(twin, provenance_of(model).adding("finetuning", read))  # type: ignore[arg-type]
     return twin
@@ -66,7 +78,7 @@ def calibration_sources(domains: Sequence[Domain]) -> list[Domain]:
     return sources
 
 
-def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[list[tuple[Domain, Tensor]]]:
+def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[Rows]:
     """Return the fixed batches of `recalibrate`; a batch lists each source with its row numbers."""
     if images < 2:
         raise DgpruneError(f"re-estimating BatchNorm needs at least 2 images; got {images}.")
@@ -82,34 +94,132 @@ def calibration_batches(domains: Sequence[Domain], images: int = 500) -> list[li
     return [[(source, part) for source, part in zip(sources, batch, strict=True) if len(part)] for batch in batches]
 
 
-def calibration_images(model: nn.Module, batches: Iterable[list[tuple[Domain, Tensor]]]) -> Iterator[Tensor]:
-    """Yield the (B, C, H, W) images of `calibration_batches`, on the model's device and in its memory format."""
+def calibration_count(domains: Sequence[Domain], images: int) -> int:
+    """Return on how many images BatchNorm is re-estimated if `images` are asked for; the sources may have fewer."""
+    return sum(len(rows) for batch in calibration_batches(domains, images) for _, rows in batch)
+
+
+def calibration_rows(domains: Sequence[Domain], images: int = 500) -> list[tuple[Rows, bool]]:
+    """Return the chunks of `calibration_batches`, and of each whether it completes its batch."""
+    chunks: list[tuple[Rows, bool]] = []
+    for batch in calibration_batches(domains, images):
+        sizes, (_, height, width) = [len(rows) for _, rows in batch if len(rows)], batch[0][0].shape
+        most = max(2, _PIXELS // (height * width))
+        count = max(1, min(-(-sum(sizes) // most), sum(sizes) // 2, *sizes))  # no chunk of a single image
+        listed = zip(*(rows.tensor_split(count) for _, rows in batch), strict=True)
+        named = [[(domain, rows) for (domain, _), rows in zip(batch, parts, strict=True)] for parts in listed]
+        chunks += [(chunk, k == count) for k, chunk in enumerate(named, start=1)]
+    return chunks
+
+
+def calibration_chunks(model: nn.Module, chunks: Iterable[tuple[Rows, bool]]) -> Iterator[Chunk]:
+    """Yield the chunks of `calibration_rows`, on the model's device and in its memory format."""
     layout: torch.memory_format | None = None
     device = device_of(model)
-    for batch in batches:
+    for chunk, last in chunks:
         if layout is None:
-            layout = layout_of(model, batch[0][0])
-        images = [domain.take(rows, device=device, layout=layout).images for domain, rows in batch]
-        yield torch.cat(images).contiguous(memory_format=layout)
+            layout = layout_of(model, chunk[0][0])
+        images = [domain.take(rows, device=device, layout=layout).images for domain, rows in chunk]
+        yield Chunk(torch.cat(images).contiguous(memory_format=layout), last)
 
 
-def calibration_steps(model: nn.Module, batches: Iterable[Tensor]) -> Generator[None, None, None]:
-    """Re-estimate a network's BatchNorm statistics in place; yields after every batch, restores train or eval mode."""
+def calibration_steps(
+    model: nn.Module, chunks: Iterable[Chunk], *, run: Callable[[Tensor], object] | None = None
+) -> Generator[int, None, None]:
+    """Re-estimate a network's BatchNorm statistics in place; restore train or eval mode.
+
+    Yields the number of images after every chunk. `run` stands for the network, to stop after some of its layers.
+    """
     layers = _norms(model)
     modes = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]
     model.eval()
+    calls = [_Calls(layer) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None
         layer.train()
+    pools: list[_Pool] = []
+    divided = False
     try:
-        for batch in batches:
-            with torch.inference_mode(False), torch.no_grad():
-                model(batch)
-            yield
+        for chunk in chunks:
+            divided = divided or not chunk.last
+            pools = pools or [_Pool(counted) for counted in calls if divided]
+            for pool in pools if divided else ():
+                pool.begin()
+            with torch.inference_mode(False), torch.no_grad(), full_precision(chunk.images.device):
+                (run or model)(chunk.images)
+            for pool in pools if divided else ():
+                pool.end(last=chunk.last)
+            divided = divided and not chunk.last
+            yield len(chunk.images)
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer, momentum, counted in zip(layers, momenta, calls, strict=True):
+            counted.close()
             layer.momentum = momentum
         for module, training in modes.items():
             module.training = training
+
+
+class _Calls:
+    """Lets a BatchNorm average over its calls, as momentum=None does, which would read their number from a GPU.
+
+    Attributes:
+        count: number of calls in the average.
+        values: number of values of each channel in the latest call.
+    """
+
+    def __init__(self, layer: _Norm) -> None:
+        self.layer, self.count, self.values = layer, 0, 0
+        self.close = layer.register_forward_pre_hook(self._add).remove
+
+    def _add(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.count, self.values = self.count + 1, inputs[0].numel() // inputs[0].shape[1]
+        self.layer.momentum = 1 / self.count
+
+
+class _Pool:
+    """Joins what one BatchNorm layer estimates on the chunks of a batch to the statistics of the batch."""
+
+    def __init__(self, calls: _Calls) -> None:
+        self._layer, self._calls = calls.layer, calls
+        self._before: tuple[Tensor, Tensor, int] | None = None
+        self._chunks: list[tuple[Tensor, Tensor, int]] = []
+
+    def begin(self) -> None:
+        """Prepare for a chunk."""
+        if self._before is None:
+            self._before = *self._statistics(), self._calls.count
+        self._calls.count = 0  # so that the first call replaces the statistics
+
+    def end(self, *, last: bool) -> None:
+        """Take in the statistics of a chunk; after the last one, average over the batches so far."""
+        self._chunks.append((*self._statistics(), self._calls.values))
+        if not last or self._before is None or not self._calls.values:  # not reached by `run`
+            return
+        means, variances = (torch.stack(tensors) for tensors in list(zip(*self._chunks, strict=True))[:2])
+        counts = torch.tensor([count for *_, count in self._chunks], dtype=means.dtype)[:, None]
+        total, values = float(counts.sum()), counts.to(means.device, non_blocking=True)
+        mean = (values * means).sum(0) / total
+        spread = ((values - 1) * variances).sum(0) + (values * (means - mean).square()).sum(0)
+        *before, batches = self._before
+        with torch.no_grad():
+            for kept, old, new in zip(self._buffers, before, (mean, spread / (total - 1)), strict=True):
+                kept.copy_((old * batches + new) / (batches + 1))
+            self._tracked.fill_(batches + 1)
+        self._calls.count = batches + 1
+        self._before, self._chunks = None, []
+
+    @property
+    def _buffers(self) -> tuple[Tensor, Tensor]:
+        mean, variance = self._layer.running_mean, self._layer.running_var
+        assert mean is not None and variance is not None
+        return mean, variance
+
+    @property
+    def _tracked(self) -> Tensor:
+        assert self._layer.num_batches_tracked is not None
+        return self._layer.num_batches_tracked
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        mean, variance = (tensor.to(torch.float64, copy=True) for tensor in self._buffers)
+        return mean, variance

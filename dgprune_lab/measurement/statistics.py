@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..core import LABELLED, Batch, DgpruneError, Domain, FilterGraph, Moments, Need, Statistics, note
+from ..core import LABELLED, Batch, DgpruneError, Domain, FilterGraph, Moments, Need, Statistics, drain, note
 from ..pruning import device_of, shared_copy
+from .batch_size import batch_size
 from .co_moments import PAIRS, CoMomentSums
-from .collectors import ClassMaps, Collector, Images, Means, Reduce, collect, half_cosines, maps, moments, unit_maps
+from .collectors import ClassMaps, Collector, Images, Means, Reduce, collecting, half_cosines, maps, moments, unit_maps
 from .gradients import ClassGates, RiskGradients
 from .hooks import Site
 from .memory_format import layout_of
 from .taps import MapKey, Taps
-
-# Maps of twice as many images of 28 pixels are too large for the allocator to keep, and a LeNet's pass takes 1.5 times
-# as long; with fewer a ResNet's last layers have too little to do.
-SIZE = 125
 
 _MEANS: dict[Need, tuple[Site, Reduce, Callable[[list[Tensor]], Any]]] = {
     "activation_map": ("activation", maps, itemgetter(0)),
@@ -40,16 +37,32 @@ def gather(
     domain: Domain,
     needs: Collection[Need],
     split: str = "score",
-    size: int = SIZE,
+    size: int | None = None,
     layout: torch.memory_format | None = None,
 ) -> Statistics:
+    """Return the result of `gathering`."""
+    return drain(gathering(model, graph, domain=domain, needs=needs, split=split, size=size, layout=layout))
+
+
+def gathering(
+    model: nn.Module,
+    graph: FilterGraph,
+    *,
+    domain: Domain,
+    needs: Collection[Need],
+    split: str = "score",
+    size: int | None = None,
+    layout: torch.memory_format | None = None,
+) -> Generator[int, None, Statistics]:
     """Run one pass over one split of a domain, in eval mode, on a private copy that shares the parameters.
+
+    Yields the number of images of each batch.
 
     Args:
         model, graph: the network and its filter groups.
         domain, split: the images, and for needs in `LABELLED` the labels, come from this split of the domain.
         needs: names of the fields of Statistics to fill.
-        size: images per batch; halved, with a note, on out-of-memory.
+        size: images per batch, by default those of `batch_size`; halved, with a note, on out-of-memory.
         layout: memory format of the images; by default the one that `layout_of` finds.
 
     Raises:
@@ -59,10 +72,11 @@ def gather(
     labelled = bool(LABELLED & set(needs))
     if labelled and domain.labels is None:
         raise DgpruneError(f"domain {domain.name!r} has no labels; the risk, its gradients and classes need them.")
+    size = size or _size(model, domain, gradients=labelled)
     batches = domain.batches(split, size=size, device=device_of(model), layout=layout)
     collectors = [Images(domain, split=split), *_collectors(graph, domain, set(needs))]
     try:
-        fields = collect(model, graph, collectors=collectors, batches=batches)
+        fields = yield from collecting(model, graph, collectors=collectors, batches=batches)
         return Statistics(domain=domain.name, split=split, labels_read=labelled, **fields)
     except torch.OutOfMemoryError:
         if size == 1:
@@ -73,7 +87,11 @@ def gather(
     del batches, collectors
     half = -(-min(size, len(domain.rows(split))) // 2)
     note(f"memory ran out at {size} images a batch; starting again with {half}.")
-    return gather(model, graph, domain=domain, needs=needs, split=split, size=half, layout=layout)
+    return (yield from gathering(model, graph, domain=domain, needs=needs, split=split, size=half, layout=layout))
+
+
+def _size(model: nn.Module, domain: Domain, *, gradients: bool) -> int:
+    return batch_size(model, domain.take(torch.arange(1), device=device_of(model)).images, gradients=gradients)
 
 
 def _collectors(graph: FilterGraph, domain: Domain, needs: set[Need]) -> list[Collector]:
@@ -87,7 +105,7 @@ def _collectors(graph: FilterGraph, domain: Domain, needs: set[Need]) -> list[Co
     collectors += [_means(need) for need in _MEANS if need in needs]
     if "class_map" in needs:
         collectors.append(ClassMaps())
-    return [*collectors, CoMomentSums(needs & PAIRS, classes=domain.classes)] if needs & PAIRS else collectors
+    return [*collectors, CoMomentSums(needs & PAIRS, domain=domain)] if needs & PAIRS else collectors
 
 
 def _means(need: Need) -> Means:
@@ -102,7 +120,7 @@ def paired_cosines(
     domains: tuple[Domain, Domain],
     site: Site,
     split: str = "score",
-    size: int = SIZE,
+    size: int | None = None,
     layout: torch.memory_format | None = None,
 ) -> dict[str, Tensor]:
     """Return group -> (C,) the mean over i of the cosine between a filter's maps on the i-th images of two domains.
@@ -112,13 +130,14 @@ def paired_cosines(
     """
     count = min(len(domain.rows(split)) for domain in domains)
     layout, device = layout_of(model, domains[0]) if layout is None else layout, device_of(model)
+    size = size or -(-_size(model, domains[0], gradients=False) // 2)
     streams = [domain.batches(split, size=size, images=count, device=device, layout=layout) for domain in domains]
     batches = (
         Batch(torch.cat([first.images, second.images]), None, first.index)
         for first, second in zip(*streams, strict=True)
     )
     cosines = Means("mean_map", site, reduce=half_cosines, finish=lambda means: torch.stack(means).mean(0))
-    return collect(model, graph, collectors=[cosines], batches=batches)["mean_map"]
+    return drain(collecting(model, graph, collectors=[cosines], batches=batches))["mean_map"]
 
 
 class MapShapes(NamedTuple):

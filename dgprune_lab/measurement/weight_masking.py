@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import CONV, Batch, DgpruneError, Domain, Scope, WeightScores, cache_room, choice, full_precision
+from ..core import CONV, Batch, DgpruneError, Domain, Scope, WeightScores, cache_room, choice, full_precision, yielding
 from ..pruning import device_of, folded, rebuild, shared_copy
 from .batch_size import batch_size
 from .memory_format import layout_of
@@ -159,7 +159,7 @@ class WeightMasking:
     ) -> Generator[None, None, list[tuple[Tensor, Tensor]]]:
         """Return (logits, labels) of each batch of this split of every domain, in eval mode; yields between batches."""
         if self._calibration is not None:
-            yield from calibration_steps(self._twin, self._calibration)
+            yield from yielding(calibration_steps(self._twin, self._calibration), None)
         outputs = []
         for domain in domains:
             for batch in self._batches(domain, split, images):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Generator, Iterable, Mapping, Set
 from dataclasses import replace
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core import Domain, FilterGroup, Mask, Need, Seen, Statistics, drain, unknown
 from ..data import SHIFTS
-from ..measurement import PAIRS, MapShapes, Site, gather, map_shapes, paired_cosines
+from ..measurement import PAIRS, MapShapes, Site, gathering, map_shapes, paired_cosines
 from ..pruning import ending_in_relu
 from .snapshot import Snapshot
 
@@ -34,23 +34,25 @@ class ScorerInputs:
     def statistics(self, domain: str, need: Need, *, shift: str | None = None) -> Statistics:
         source = self.domains[domain]
         if shift is None:
-            return self.gathered(source, {need})
+            return drain(self.gathered(source, {need}))
         if shift not in SHIFTS:
             raise unknown("shift", shift, SHIFTS)
         key = ("shifted", source.key, shift, need, self.split)
-        return self._snapshot.once(key, lambda: self._pass(SHIFTS[shift](source), {need}))
+        return self._snapshot.once(key, lambda: drain(self._pass(SHIFTS[shift](source), {need})))
 
-    def gathered(self, domain: Domain, needs: Set[Need], *, alongside: Set[Need] = frozenset()) -> Statistics:
+    def gathered(
+        self, domain: Domain, needs: Set[Need], *, alongside: Set[Need] = frozenset()
+    ) -> Generator[int, None, Statistics]:
         """Return the statistics of one pass over a domain: a cached pass that measured all `needs`, or a new one.
 
-        A new pass measures `alongside` too.
+        A new pass measures `alongside` too; it yields the number of images of each batch.
         """
         cache, prefix = self._snapshot.cache, ("statistics", self._snapshot.content, domain.key, self.split)
         cached = cache.find(lambda key: key[:4] == prefix and needs <= set(key[4]))  # type: ignore[call-overload]
         if cached is not None:
             return cached
         gathered = tuple(sorted(needs | alongside))
-        value = self._pass(domain, gathered)
+        value = yield from self._pass(domain, gathered)
         light = tuple(need for need in gathered if need not in PAIRS)
         if 0 < len(light) < len(gathered):  # co-moments are large and are evicted alone
             part = replace(value, co_moments={}, class_co_moments={})
@@ -58,9 +60,9 @@ class ScorerInputs:
         cache.put((*prefix, gathered), value, size=value.nbytes)
         return value
 
-    def _pass(self, domain: Domain, needs: Iterable[Need]) -> Statistics:
+    def _pass(self, domain: Domain, needs: Iterable[Need]) -> Generator[int, None, Statistics]:
         network, layout = self._snapshot.network, self._snapshot.evaluator.layout
-        return gather(network, self.graph, domain=domain, needs=tuple(needs), split=self.split, layout=layout)
+        return gathering(network, self.graph, domain=domain, needs=tuple(needs), split=self.split, layout=layout)
 
     def paired(self, first: str, second: str, *, site: Site) -> Mapping[str, Tensor]:
         domains, layout = (self.domains[first], self.domains[second]), self._snapshot.evaluator.layout

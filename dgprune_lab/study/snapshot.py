@@ -75,7 +75,7 @@ class Snapshot:
             self.cache.put(key, value, size=getattr(value, "nbytes", 8 * self.graph.free))
         return value
 
-    def run(self, mask: Mask | None, run: Run) -> Generator[None, None, Any]:
+    def run(self, mask: Mask | None, run: Run) -> Generator[int, None, Any]:
         """Return the outcomes under a mask, or if a layer is named its features, cached; yields between batches."""
         batchnorm = run.batchnorm or ("as_is" if mask is None else "recalibrate")
         choice("batchnorm", batchnorm, BatchNorm)

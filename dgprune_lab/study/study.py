@@ -38,20 +38,19 @@ from .cache import Cache, stamp
 from .domains import in_roles, place_of
 from .filter_counts import prunable_words
 from .scorer_inputs import ScorerInputs
-from .scoring import Request, score_all
+from .scoring import Request, score_steps
 from .snapshot import Run, Snapshot
 from .trained_on import TrainedOn, with_training
 
 Item = str | Scorer | Scores
 Options = Mapping[str, Any] | None
-_BYTES = 64 * 2**20
 
 
 @public
 class Study:
     """A model and its source and target domains; the first argument of every diagnostic.
 
-    Results are cached by the content of weights, domain and options, up to 64 MB; a changed model is measured again.
+    Results are cached by content in 5 % of the available memory (64 MB to 1 GB); a changed model is measured again.
 
     Args:
         model: any classifier that maps (B, C, H, W) images in [0, 1] to (B, classes) logits; it stays unchanged.
@@ -100,7 +99,7 @@ class Study:
         self.model = model if normalise is None else normalised(model, normalise, channels=shape[0])
         if trained_on is not None:
             self.model = with_training(self.model, trained_on, self.domains)
-        self._thread, self._cache = threading.local(), Cache(limit=_BYTES)
+        self._thread, self._cache = threading.local(), Cache()
         self._stamp: tuple[object, ...] | None = None
         self._chance = ChanceWatch(batchnorm=self.has_batchnorm)
         threads()
@@ -200,7 +199,7 @@ class Study:
             item if isinstance(item, Scores) else Request.of(resolve(item), split, seed=seed, options=options)
             for item in scorers
         ]
-        return score_all(self._current(), items, split=split, alongside=alongside)
+        return drain(score_steps(self._current(), items, split=split, alongside=alongside))
 
     def unavailable(self, scorer: Scorer, *, split: str = "score") -> str | None:
         """Return in a sentence why a scorer cannot run on this split, or None; no image is needed for this."""
@@ -208,7 +207,7 @@ class Study:
 
     def statistics(self, domain: str, *, needs: Sequence[Need], split: str = "score") -> Statistics:
         """Return the statistics of one pass over a split of a domain; a cached pass that measured more is reused."""
-        return cloned(ScorerInputs(self._current(), split=split).gathered(self.domain(domain), set(needs)))
+        return cloned(drain(ScorerInputs(self._current(), split=split).gathered(self.domain(domain), set(needs))))
 
     def outcomes(
         self,
@@ -241,8 +240,8 @@ class Study:
         batchnorm: BatchNorm | None = None,
         images: Count | None = None,
         calibration: Count = 500,
-    ) -> Generator[None, None, Outcomes]:
-        """Run `outcomes` as a generator that yields between batches, so that the caller can cancel."""
+    ) -> Generator[int, None, Outcomes]:
+        """Run `outcomes` as a generator that yields the number of images after each batch; the caller can cancel."""
         run = Run(domain=domain, split=split, batchnorm=batchnorm, images=images, calibration=calibration)
         outcomes = yield from self._current().run(mask, run)
         self._chance.see(outcomes, self.domain(domain), split=split, mask=mask)
@@ -258,7 +257,7 @@ class Study:
         batchnorm: BatchNorm | None = None,
         images: Count | None = None,
         calibration: Count = 500,
-    ) -> Generator[None, None, Tensor]:
+    ) -> Generator[int, None, Tensor]:
         """Return the pooled outputs of a group under a mask, (N, C) float32, zero for removed filters.
 
         Pooled: the spatial mean at the input of the last layer that consumes the group `layer`; images are in the order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pandas as pd
@@ -58,7 +59,7 @@ class FeatureShift(SinglePanel):
     @property
     def brushed(self) -> pd.DataFrame:
         """The table `FeatureShiftPanel.brushed` of the images in the rectangle on the map; waits until it is ready."""
-        self._session.worker.wait("panel", timeout=60.0)
+        self._session.worker.wait("panel", timeout=threading.TIMEOUT_MAX)
         return self.panel.brushed
 
 

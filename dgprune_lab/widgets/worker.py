@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core import collect_notes, renew_after_fork, threads
+from ..core import Cancelled, cancelled_when, collect_notes, renew_after_fork, threads
 
 EXACT, PANEL, CURVES, BACKGROUND = range(4)
 _PARK = 1.0
@@ -31,6 +31,8 @@ class _Task:
 
 class Worker:
     """Runs jobs (generators) in one thread. A job replaces an earlier one of its name; it can be dropped between steps.
+
+    Within a step, a dropped job ends only where the step's work is `core.interruptible`, at its next torch function.
 
     The thread starts with the first job and ends by itself one second after the last job, so that nothing is left
     running when the widget is closed; when the interpreter ends, it waits for the current step. A forked process has no
@@ -68,7 +70,7 @@ class Worker:
             self._changed.notify_all()
 
     def drop(self, *names: str) -> None:
-        """Cancel these jobs; a running one ends at its next step."""
+        """Cancel these jobs; a running one ends as soon as it can."""
         with self._changed:
             for name in names:
                 self._stop(name)
@@ -148,8 +150,9 @@ class Worker:
         try:
             if task.job is None:
                 task.job = task.start()
-            next(task.job)
-        except StopIteration:
+            with cancelled_when(lambda: self._tasks.get(name) is not task):
+                next(task.job)
+        except (StopIteration, Cancelled):
             finished = True
         except Exception as raised:
             error, finished = raised, True

@@ -11,10 +11,11 @@ import torch
 from ...core import Scores
 from ...scorers import SCORERS, Scorer, hybrid, reverse
 from ...study import Study
+from .frames import CALIBRATION
 from .measurements import Choices
 
 
-def as_code(study: Study, view: Choices, *, scorer: Scorer | Scores) -> str:
+def as_code(study: Study, view: Choices, *, scorer: Scorer | Scores, images: int | None, calibration: int) -> str:
     """Return the code of a notebook cell that rebuilds a view: study, scores, mask, pruned network and table.
 
     It names the versions and the hash of the data. A study or scorer of the user's own is not in the code; a comment
@@ -30,14 +31,18 @@ def as_code(study: Study, view: Choices, *, scorer: Scorer | Scores) -> str:
     value = variable if written is None else written
     named = f"scorer = {value}\n" if value != "scorer" else ""
     options = f"ratio={view['ratio']!r}, scope={view['scope']!r}, budget={view['budget']!r}"
+    made, batchnorm = "dg.prune(study.model, mask)", view["batchnorm"]
+    if batchnorm == "recalibrate" and calibration != CALIBRATION:
+        made, batchnorm = f"dg.recalibrate({made}, study.sources, images={calibration})", "as_is"
+    first = "" if images is None else f", images={images}"
     return f"""\
 # dgprune_lab {version("dgprune-lab")}, torch {torch.__version__}, data {study.key}
 {supply}import dgprune_lab as dg
 
 {assigned}assert study.key == "{study.key}", "these are other data"
 {named}mask = dg.allocate(study.score(scorer), {options})
-small = dg.prune(study.model, mask)
-dg.measure(small, study.domains, batchnorm={view["batchnorm"]!r})"""
+small = {made}
+dg.measure(small, study.domains{first}, batchnorm={batchnorm!r})"""
 
 
 def _scorer(name: str, item: Scorer | Scores) -> tuple[str, str | None]:

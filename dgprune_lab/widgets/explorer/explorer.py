@@ -11,7 +11,7 @@ import torch
 import traitlets
 
 from ...charts import drop, svg
-from ...core import BatchNorm, Budget, DgpruneError, Mask, NotNegative, Ratio, Scope, Scores, public, unknown
+from ...core import BatchNorm, Budget, Count, DgpruneError, Mask, NotNegative, Ratio, Scope, Scores, public, unknown
 from ...scorers import Scorer
 from ...study import Study
 from ..page import static as assets
@@ -25,6 +25,7 @@ from ..panels.protocol import Panel
 from ..panels.prunability import PrunabilityPanel
 from ..panels.sensitivity import SensitivityPanel
 from .code import as_code
+from .frames import CALIBRATION
 from .measurements import Choices
 from .panel_host import MESSAGES
 from .session import CONTROLS, Session
@@ -53,7 +54,9 @@ class Explorer(CommWidget):
     """A slider over the ratio, live on the kernel: accuracy on each domain, filters kept, size and cost.
 
     The page follows the slider by itself; the kernel measures in one background thread, the newest request first, so
-    other cells can run at the same time. At rest every number equals `dg.measure` of the pruned network on all images.
+    other cells can run at the same time. At rest every number equals `dg.measure` of the pruned network on all images,
+    or on the first `images`. Where that takes more than a quarter of a second, an estimate from fewer images comes
+    first; the page says from how many, and how long the exact numbers will take. A move of a control ends what runs.
     The attributes ratio, scorer, scope, budget and batchnorm hold the current view; setting one moves the controls.
 
     Args:
@@ -65,6 +68,8 @@ class Explorer(CommWidget):
         scorers: your own scorers, for the menu.
         panels: panels offered below the charts; None for the built-in ones.
         device: where the evaluation runs; None for the study's device.
+        images: the exact numbers are from the first so many images of each domain; None for all images.
+        calibration: number of source images on which BatchNorm is re-estimated for the exact numbers.
 
     Raises:
         DgpruneError: a ratio outside [0, 1), an unknown scorer, scope or budget; two of your scorers of one name.
@@ -107,6 +112,8 @@ class Explorer(CommWidget):
         scorers: Sequence[Scorer | Scores] = (),
         panels: Sequence[Panel] | None = None,
         device: torch.device | str | None = None,
+        images: Count | None = None,
+        calibration: Count = CALIBRATION,
     ) -> None:
         self.study = study if device is None else study.on(device)
         batchnorm = batchnorm or ("recalibrate" if self.study.has_batchnorm else "as_is")
@@ -116,6 +123,8 @@ class Explorer(CommWidget):
             scorers=scorers,
             panels=[panel() for panel in self._built_in] if panels is None else panels,
             send=weakly(self._show),
+            images=images,
+            calibration=calibration,
         )
         static = {**self._session.measurements.static(), "host": vega_host().ref}
         state = {"status": self._session.status, "panels": self._session.host.state}
@@ -137,12 +146,14 @@ class Explorer(CommWidget):
 
     @property
     def evaluations(self) -> dict[str, int]:
-        """Number of networks evaluated so far, by reason: on request, and to fill the curves."""
+        """Number of networks measured so far, by reason: on request, and to fill the curves; estimates do not count."""
         return dict(self._session.measurements.evaluations)
 
     @property
     def table(self) -> pd.DataFrame:
-        """The current view as a tidy table: accuracy and its change per domain on all images, size and cost.
+        """The current view as a tidy table: accuracy and its change per domain, size and cost; never an estimate.
+
+        The column `calibration` is the number of images on which BatchNorm was re-estimated.
 
         Waits until the view is measured, however long that takes; Ctrl-C ends the waiting.
 
@@ -183,7 +194,9 @@ class Explorer(CommWidget):
 
     def code(self) -> str:
         """Return the code of a cell that rebuilds the current view, with versions and the hash of the data."""
-        return as_code(self.study, self.view, scorer=self._session.item)
+        load = self._session.measurements.load
+        counts = {"images": load.images, "calibration": load.calibration}
+        return as_code(self.study, self.view, scorer=self._session.item, **counts)
 
     def pin(self) -> None:
         """Pin the current view for comparison: at most three views, and only if the view is measured."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ import pandas as pd
 from ...charts.drop import CHANGE, drop_rows, span_rows
 from ...charts.sweep import ACCURACY, sweep_data, sweep_points
 from ...charts.theme import records
-from ...core import DIAMOND, BatchNorm, Exposure, Mask, Outcomes, exposure_label, exposure_of, tidy
+from ...core import DIAMOND, BatchNorm, Exposure, Mask, Outcomes, exposure_label, exposure_of, interruptible, tidy
 from ...diagnostics._removal import mask_cells
 from ...diagnostics.drop import accuracy_change
-from ...measurement import LATENCY_IMAGES, latency_row, timings
+from ...measurement import LATENCY_IMAGES, calibration_count, latency_row, timings
 from ...stats import intervals
 from ...study import Study, remaining_cost
 
 AGREEMENT = "agreement"
+EXTRA = ("calibration",)
+CALIBRATION = 500
 STEP = 0.05
 SPLIT = "report"
 _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
@@ -33,7 +36,8 @@ class Frame:
     Attributes:
         table: accuracy (without labels: agreement with the full network), its change, and the four costs.
         points: the points of chart A, see `charts.sweep.sweep_points`.
-        payload: the data sent to the page: ratio, estimate, images, sentence, latency, and the rows of charts A and D.
+        payload: the data sent to the page: ratio, estimate, images per domain and whether these are all, sentence,
+            latency, and the rows of charts A and D.
     """
 
     table: pd.DataFrame
@@ -47,27 +51,56 @@ class Frame:
 
 
 def measure_frame(
-    study: Study, mask: Mask, *, batchnorm: BatchNorm, images: int | None = None
-) -> Generator[None, None, Frame]:
-    """Evaluate the network under a mask on every domain and return the frame; yields between batches."""
-    calibration = 500 if images is None else min(500, images)
+    study: Study,
+    mask: Mask,
+    *,
+    batchnorm: BatchNorm,
+    images: int | None = None,
+    calibration: int = CALIBRATION,
+    estimate: bool = False,
+) -> Generator[float, None, Frame]:
+    """Evaluate the network under a mask on every domain and return the frame.
+
+    Yields the work done after each batch, in images of the full network; see `Pace`.
+
+    Args:
+        images, calibration: see `Explorer`; images None for all.
+        estimate: whether the frame stands in for one from more images.
+    """
+    share = mask.cost.macs / study.graph.full.macs
     rows: list[Row] = []
     parts: list[str] = []
+    shared = mask_cells(study, mask, batchnorm=batchnorm)
+    recalibrated = shared["batchnorm"] == "recalibrate"
+    used = calibration_count(study.domains, calibration) if recalibrated else None
     for domain in study.domains:
         options = {"domain": domain.name, "split": SPLIT, "images": images}
-        after = yield from study.steps(mask, **options, batchnorm=batchnorm, calibration=calibration)
-        full = yield from study.steps(None, **options)
+        after = yield from weighted(study.steps(mask, **options, batchnorm=batchnorm, calibration=calibration), share)
+        full = yield from weighted(study.steps(None, **options), 1.0)
         cells = mask_cells(study, mask, batchnorm=batchnorm, domain=domain, split=SPLIT)
-        domain_rows = [{**cells, **row} for row in _domain_rows(after, full)]
-        parts.append(_part(domain_rows[0], full))
+        domain_rows = [{**cells, **row, "calibration": used} for row in _domain_rows(after, full)]
+        parts.append(_part(domain_rows[0], full, estimate=estimate))
         rows += domain_rows
-    shared = mask_cells(study, mask, batchnorm=batchnorm)
     rows += [{**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in remaining_cost(mask)]
-    return frame_of(
-        tidy(rows),
-        sentence=sentence(mask, parts, recalibrated=shared["batchnorm"] == "recalibrate"),
-        estimate=images is not None,
-    )
+    text = sentence(mask, parts, recalibrated=recalibrated)
+    start = f"Estimate from {images} images of each domain. " if estimate else ""
+    frame = frame_of(tidy(rows, extra=EXTRA), sentence=start + text, estimate=estimate)
+    return replace(frame, payload={**frame.payload, "all": all_images(study, images)})
+
+
+def all_images(study: Study, images: int | None) -> bool:
+    """Return whether so many images of each domain are all of them."""
+    return images is None or all(len(domain.rows(SPLIT)) <= images for domain in study.domains)
+
+
+def weighted(steps: Generator[int, None, Outcomes], weight: float) -> Generator[float, None, Outcomes]:
+    """Return the result of a generator that yields numbers of images; yields them times a weight."""
+    while True:
+        try:
+            images = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield images * weight
 
 
 def _domain_rows(after: Outcomes, full: Outcomes) -> list[Row]:
@@ -103,6 +136,7 @@ def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> F
         "ratio": float(table["ratio_requested"].iloc[0]),
         "estimate": estimate,
         "images": max(row["images"] for row in records(table) if row["metric"] in (ACCURACY, AGREEMENT)),
+        "all": not estimate,
         "sentence": sentence,
         "latency": None,
         "dots": [{**row, "fill": "transparent"} if estimate else row for row in data["curves"]],
@@ -141,25 +175,37 @@ def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool) -> str:
     return f"{start}: {', '.join(parts)}"
 
 
-def _part(row: Row, full: Outcomes) -> str:
-    """The part of the sentence about one domain, with its mark, as in "mnist_m (target-aware) 65 → 44 %"."""
+def _part(row: Row, full: Outcomes, *, estimate: bool) -> str:
+    """The part of the sentence about one domain, with its mark, as in "mnist_m (target-aware) 65 → 44 %".
+
+    An estimate has its interval, as in "65 → 44 (28 to 61) %".
+    """
     exposure = exposure_of(row)
     name = str(row["domain"]) + (f" ({exposure})" if exposure not in ("", "?") else exposure_label(exposure))
     after = f"{100 * row['value']:.0f} %"
+    if estimate:
+        after = f"{100 * row['value']:.0f} ({100 * row['low']:.0f} to {100 * row['high']:.0f}) %"
     if row["metric"] == AGREEMENT:
         return f"{name} {after} agreement with the full network (no labels)"
     return f"{name} {100 * full.accuracy:.0f} → {after}"
 
 
-def latency_steps(study: Study, mask: Mask | None) -> Generator[None, None, list[float]]:
-    """Time 21 batches of 32 images, yielding between them; return the milliseconds of each."""
+def latency_steps(study: Study, mask: Mask | None, *, slow: bool) -> Generator[None, None, list[float]]:
+    """Time batches of 32 images, yielding between them; return the milliseconds of each.
+
+    A `slow` one can be cancelled while it runs; this costs microseconds, which count where a batch takes milliseconds.
+    """
     domain = study.domains[0]
     images = domain.take(domain.rows(SPLIT, LATENCY_IMAGES), device=study.device).images
-    milliseconds = []
-    for time in timings(study.network(mask, batchnorm="as_is").to(study.device), images):
+    milliseconds: list[float] = []
+    timed = timings(study.network(mask, batchnorm="as_is").to(study.device), images)
+    while True:
+        with interruptible() if slow else nullcontext():
+            time = next(timed, None)
+        if time is None:
+            return milliseconds
         milliseconds.append(time)
         yield
-    return milliseconds
 
 
 def latency_text(milliseconds: list[float], *, full: list[float], images: int) -> Row:

@@ -7,20 +7,20 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from ...core import BatchNorm, Budget, Mask, Scope, Scores, choice, roles_of, yielding
+from ...core import BatchNorm, Budget, Mask, Scope, Scores, choice, roles_of
 from ...diagnostics._removal import check_names
 from ...measurement import LATENCY_IMAGES
 from ...pruning import allocate, checked_ratio, removal_order
 from ...scorers import SCORERS, Scorer, resolve
-from ...study import Study, fingerprint, mask_provenance
+from ...study import Study, fingerprint, mask_provenance, scoring
 from ..panels.menu_scores import label
-from ..panels.protocol import ESTIMATE_IMAGES
 from . import plans
-from .frames import SPLIT, Frame, Row, curve_rows, latency_steps, latency_text, measure_frame
+from .frames import CALIBRATION, SPLIT, Frame, Row, all_images, curve_rows, latency_steps, latency_text
 from .menu import static_state
+from .workload import TIMED, Piece, Workload, duration
 
 CURVE_RATIOS = [round(k / 20, 2) for k in range(20)]
-_QUICK = 0.25  # seconds; where all images take less, no estimate is needed first
+_LONG, _SLOW = 5.0, 20.0  # seconds: for a curve that is announced; for one of which estimates come first
 
 Key = tuple[str, ...]
 
@@ -45,13 +45,26 @@ def frame_key(choices: Choices) -> Key:
 class Measurements:
     """The masks, plans and measured frames of a study with one menu of scorers.
 
+    Args:
+        study: the network and its domains.
+        scorers: scorers for the menu, besides the built-in ones.
+        images, calibration: see `Explorer`; images None for all.
+
     Attributes:
         menu: name -> scorer.
-        evaluations: number of networks evaluated on request, and to fill the curves.
+        evaluations: number of networks measured on request, and to fill the curves, without estimates.
+        load: how much work measurements are.
     """
 
-    def __init__(self, study: Study, *, scorers: Sequence[str | Scorer | Scores]) -> None:
-        self.study = study
+    def __init__(
+        self,
+        study: Study,
+        *,
+        scorers: Sequence[str | Scorer | Scores],
+        images: int | None = None,
+        calibration: int = CALIBRATION,
+    ) -> None:
+        self.study, self.load = study, Workload(study, images=images, calibration=calibration)
         self.menu: dict[str, Scorer | Scores] = dict(SCORERS)
         self.evaluations = {"requested": 0, "background": 0}
         self._frames: dict[Key, dict[float, Frame]] = {}
@@ -59,7 +72,7 @@ class Measurements:
         self._content = study.content
         self._read: dict[str, str] = {}  # scorer -> its function and the variables that it reads
         self._full_latency: list[float] | None = None
-        self._seconds = 1.0
+        self._scoring: tuple[object, Generator[tuple[int, int], None, Scores]] | None = None
         check_names(list({id(item): item for item in scorers if not isinstance(item, str)}.values()))
         for item in scorers:
             self.admit(item)
@@ -99,7 +112,8 @@ class Measurements:
 
     def static(self) -> Row:
         """Return the state of a page before anything is measured."""
-        return static_state(self.study, items=list(self.menu.values()))
+        with self.study.assume_unchanged():
+            return static_state(self.study, items=list(self.menu.values()))
 
     def unavailable(self, name: str) -> str | None:
         """Return why a scorer of the menu cannot run on this study; None if it can."""
@@ -110,10 +124,33 @@ class Measurements:
         """Return the label of a view: scorer and ratio."""
         return f"{label(self.study, self.menu[choices['scorer']])}, {100 * choices['ratio']:.0f} %"
 
+    def scoring(self, choices: Choices) -> Generator[str, None, None]:
+        """Compute the scores of a view; yields after each batch what is being done, in words.
+
+        If a job that was dropped had begun the same pass over the images, it goes on where it was.
+        """
+        item = self.menu[choices["scorer"]]
+        if self._scoring is None or self._scoring[0] is not item:
+            self._scoring = item, scoring(self.study, item, alongside=self._others())
+        start, begun = time.perf_counter(), 0
+        while True:
+            try:
+                done, total = next(self._scoring[1])
+            except BaseException as end:
+                self._scoring = None
+                if isinstance(end, StopIteration):
+                    return
+                raise
+            left = (time.perf_counter() - start) / max(1, done - begun) * (total - done) if begun else None
+            begun = begun or done
+            yield f"scoring: {done:,} of {total:,} images" + ("" if left is None else f", about {duration(left)} left")
+
     def scores(self, choices: Choices) -> Scores:
         """Return the scores of a view's scorer; the pass over the images also serves other scorers of the menu."""
-        others = [item for item in self.menu.values() if isinstance(item, Scorer)]
-        return self.study.score_all([self.menu[choices["scorer"]]], alongside=others)[0]
+        return self.study.score_all([self.menu[choices["scorer"]]], alongside=self._others())[0]
+
+    def _others(self) -> list[Scorer]:
+        return [item for item in self.menu.values() if isinstance(item, Scorer)]
 
     def mask(self, choices: Choices) -> Mask:
         """Return the mask of a view: which filters stay."""
@@ -129,6 +166,7 @@ class Measurements:
             self._content = self.study.content
             self._frames.clear()
             self._plans.clear()
+            self.load.clear()
             self._full_latency = None
         item = self.menu[choices["scorer"]]
         read = fingerprint(item.function).key if isinstance(item, Scorer) else ""
@@ -162,40 +200,68 @@ class Measurements:
         frame = self._frames.get(frame_key(choices), {}).get(choices["ratio"])
         return None if frame is None or frame.is_estimate else frame
 
-    def measure(self, choices: Choices) -> Generator[bool, None, None]:
-        """Measure a view; if all images take long, first estimate it. Yields True when there is a new frame."""
-        self.evaluations["requested"] += 1
-        if self._seconds > _QUICK:
-            yield from self._add(choices, images=ESTIMATE_IMAGES)
-        start = time.perf_counter()
-        yield from self._add(choices)
-        self._seconds = time.perf_counter() - start
+    def measure(self, choices: Choices) -> Generator[tuple[str, bool], None, None]:
+        """Measure a view; if that takes long, first estimate it.
 
-    def fill(self, choices: Choices) -> Generator[tuple[int, int], None, None]:
-        """Measure the missing ratios of the curve, the nearest to the view first; yield (done, total) at each step."""
-        frames = self._frames.setdefault(frame_key(choices), {})
-        missing = [r for r in CURVE_RATIOS if r not in frames or frames[r].is_estimate]
-        missing.sort(key=lambda r: abs(r - choices["ratio"]))
-        total = len(CURVE_RATIOS)
-        for done, ratio in enumerate(missing, start=total - len(missing)):
-            self.evaluations["background"] += 1
-            for new in self._add({**choices, "ratio": ratio}):
-                yield done + new, total
+        Yields what is being done, in words, and whether there is a new frame.
+        """
+        self.evaluations["requested"] += 1
+        yield from (("", False) for _ in self.load.probe())
+        mask, batchnorm = self.mask(choices), choices["batchnorm"]
+        exact, estimate = self.load.exact(mask, batchnorm), self.load.estimate(mask, batchnorm)
+        name = "all images" if all_images(self.study, exact.images) else f"{exact.images} images a domain"
+        if estimate is not None:
+            soon, later = (duration(self.load.seconds(piece)) for piece in (estimate, exact))
+            yield f"estimate from {estimate.images} images a domain in about {soon}, {name} in about {later}", False
+            yield from (("", False) for _ in self._add(choices, mask, piece=estimate))
+            yield f"{name} in about {duration(self.load.seconds(exact))}", True
+        for done in self._add(choices, mask, piece=exact):
+            yield f"{name} in about {duration(self.load.pace.seconds(max(0.0, exact.work - done)))}", False
+        yield "", True
+
+    def fill(self, choices: Choices) -> Generator[tuple[int, int, str], None, None]:
+        """Measure the missing ratios of the curve, the nearest to the view first; estimate slow ones before.
+
+        Yields at each step the number of ratios done, that of all, and what is being done, in words.
+        """
+        batchnorm = choices["batchnorm"]
+        nearest = sorted(CURVE_RATIOS, key=lambda ratio: abs(ratio - choices["ratio"]))
+        views: list[Choices] = [{**choices, "ratio": ratio} for ratio in nearest]
+        with self.study.assume_unchanged():
+            masks = {view["ratio"]: self.mask(view) for view in views}
+        exact = [(view, self.load.exact(masks[view["ratio"]], batchnorm)) for view in views]
+        slow = self.load.seconds(*(piece for view, piece in exact if self._lacks(view, piece))) > _SLOW
+        estimates = [(view, self.load.estimate(masks[view["ratio"]], batchnorm)) for view in views if slow]
+        for verb, pieces in (("estimating", estimates), ("measuring", exact)):
+            todo = [(view, piece) for view, piece in pieces if piece is not None and self._lacks(view, piece)]
+            for k, (view, piece) in enumerate(todo):
+                self.evaluations["background"] += not piece.estimate
+                done, total = len(views) - len(todo) + k, len(views)
+                seconds = self.load.seconds(*(later for _, later in todo[k:]))
+                left = f", about {duration(seconds)} left" if seconds > _LONG else ""
+                for _ in self._add(view, masks[view["ratio"]], piece=piece):
+                    yield done, total, f"{verb} {done} of {total}{left}"
+                yield done + 1, total, f"{verb} {done + 1} of {total}{left}"
+
+    def _lacks(self, choices: Choices, piece: Piece) -> bool:
+        """Whether there is neither such a frame nor a better one."""
+        frame = self._frames.get(frame_key(choices), {}).get(choices["ratio"])
+        return frame is None or (frame.is_estimate and not piece.estimate)
 
     def time(self, choices: Choices) -> Generator[None, None, None]:
         """Add the latency to a measured view, compared with the full network's."""
+        slow = self.load.pace.seconds(LATENCY_IMAGES) > TIMED
         if self._full_latency is None:
-            self._full_latency = yield from latency_steps(self.study, None)
+            self._full_latency = yield from latency_steps(self.study, None, slow=slow)
         frame = self.exact(choices)
         if frame is not None and frame.payload["latency"] is None:
-            milliseconds = yield from latency_steps(self.study, self.mask(choices))
+            milliseconds = yield from latency_steps(self.study, self.mask(choices), slow=slow)
             images = min(LATENCY_IMAGES, len(self.study.domains[0].rows(SPLIT)))
             latency = latency_text(milliseconds, full=self._full_latency, images=images)
             timed = replace(frame, payload={**frame.payload, "latency": latency})
             self._frames[frame_key(choices)][choices["ratio"]] = timed
 
-    def _add(self, choices: Choices, *, images: int | None = None) -> Generator[bool, None, None]:
-        steps = measure_frame(self.study, self.mask(choices), batchnorm=choices["batchnorm"], images=images)
-        frame = yield from yielding(steps, False)
+    def _add(self, choices: Choices, mask: Mask, *, piece: Piece) -> Generator[float, None, None]:
+        """Add a frame of a view; yields the work done so far."""
+        frame = yield from self.load.run(piece, mask, choices["batchnorm"])
         self._frames.setdefault(frame_key(choices), {})[choices["ratio"]] = frame
-        yield True

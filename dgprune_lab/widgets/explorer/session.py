@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import DgpruneError, Lock, Scores
+from ...measurement import recalibrate
 from ...models import save
 from ...scorers import Scorer
 from ...study import Study
@@ -48,6 +49,7 @@ class Session:
         panels: the panels below the charts.
         send: function called with a name and its new value: "plan", "frames", "status", "pins", "panels" or "message";
             a "message" is sent once and not stored.
+        images, calibration: see `Explorer`.
 
     Attributes:
         view: the last valid choices.
@@ -61,12 +63,15 @@ class Session:
         scorers: Sequence[Scorer | Scores],
         panels: Sequence[Panel],
         send: Callable[[str, Any], None],
+        images: int | None,
+        calibration: int,
     ) -> None:
         self.study = study
-        self.measurements = Measurements(study, scorers=[*scorers, controls["scorer"]])
+        given = [*scorers, controls["scorer"]]
+        self.measurements = Measurements(study, scorers=given, images=images, calibration=calibration)
         self.start: Choices = self.measurements.checked({"id": 0, "by": "kernel", **controls})
         self.view = self.start
-        self.status: dict[str, Any] = {"ack": -1, "progress": None, "error": None, "message": None}
+        self.status: dict[str, Any] = {"ack": -1, "work": "", "progress": None, "error": None, "message": None}
         self._send, self._lock = send, Lock()
         self._plan: Any = None
         self._failed_job = "exact"
@@ -90,7 +95,7 @@ class Session:
     def measure(self, *, ack: int, after: float = 0.0) -> None:
         """Measure the current view; `ack` is the number of the request that this answers."""
         self.worker.drop("curves", "latency")
-        self.say(ack=ack, progress=None, message=None)
+        self.say(ack=ack, work="", progress=None, message=None)
         self.worker.put("exact", self._exact, priority=EXACT, after=after)
 
     def pin(self) -> None:
@@ -143,13 +148,16 @@ class Session:
         """Show an error message; the last valid view stays, and `retry` does the job again."""
         self._failed_job = job
         text = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
-        self.say(error=text, progress=None)
+        self.say(error=text, work="", progress=None)
 
     def _noted(self, text: str) -> None:
         self.say(message=text)
 
     def _exact(self) -> Job:
         view = self.view
+        for words in self.measurements.scoring(view):
+            self._say_work(words)
+            yield
         plan = self.measurements.plan(view)
         if self._plan != plan:
             self._plan = plan
@@ -157,22 +165,29 @@ class Session:
         self._send_frames(view)
         yield
         if self.measurements.exact(view) is None:
-            for new in self.measurements.measure(view):
+            for words, new in self.measurements.measure(view):
+                if words or new:
+                    self._say_work(words)
                 if new:
                     self._send_frames(view)
                 yield
-        self.say(error=None)
+        self.say(error=None, work="")
         self.host.refresh()
         self.worker.put("curves", lambda: self._curves(view), priority=CURVES)
         self.worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3)
 
+    def _say_work(self, words: str) -> None:
+        """Show what is being done, unless it is shown already."""
+        if words != self.status["work"]:
+            self.say(work=words)
+
     def _curves(self, view: Choices) -> Job:
-        last = -1
-        for done, total in self.measurements.fill(view):
-            if done != last:
-                last = done
+        last = ""
+        for done, total, words in self.measurements.fill(view):
+            if words != last:
+                last = words
                 self._send_frames(view)
-                self.say(progress={"done": done, "total": total})
+                self.say(progress={"done": done, "total": total, "words": words})
             yield
         self.say(progress=None)
         for pinned, _ in list(self._pins):
@@ -186,7 +201,9 @@ class Session:
     def _save(self) -> Job:
         view = self.view
         yield
-        network = self.study.network(self.measurements.mask(view), batchnorm=view["batchnorm"])
+        network = self.study.network(self.measurements.mask(view), batchnorm="as_is")
+        if view["batchnorm"] == "recalibrate":
+            network = recalibrate(network, self.study.sources, self.measurements.load.calibration)
         path = save(network, _unused(file_name(self.study.name, view)))
         text = f"Saved {path.name} and {path.stem}.json in the notebook's folder."
         self._send("message", {"type": "saved", "text": text})

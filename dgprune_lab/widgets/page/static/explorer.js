@@ -308,10 +308,12 @@ function paintWords(page, { frame, shown, stale }, status) {
   const every = page.fixed.offline ? `, every ${page.controls.slider.grid} %` : "";
   // Old numbers name the ratio they belong to, and the scorer where it was another.
   const other = page.last && page.last.key !== curveKey(page.choice) ? `${page.last.label}, ` : "";
+  const images = `${frame?.images ?? "?"} images a domain`;
+  const work = page.gone ? "" : status.work;
   const texts = {
-    stale: page.gone ? "not measured" : "measuring\u2026",
-    estimate: `estimate, ${frame?.images ?? "?"} images a domain`,
-    exact: `all images${every}`,
+    stale: page.gone ? "not measured" : work || "measuring\u2026",
+    estimate: `estimate, ${images}${work ? ` \u00B7 ${work}` : ""}`,
+    exact: `${frame?.all === false ? images : "all images"}${every}`,
   };
   badge.dataset.state = state;
   say(badge, texts[state]);
@@ -319,7 +321,7 @@ function paintWords(page, { frame, shown, stale }, status) {
   say(page.sentence, stale && shown ? `${other}${asPercent(shown.ratio)}: ${text}` : text);
   page.sentence.dataset.stale = String(stale);
   const { progress } = status;
-  say(page.progress, progress && progress.done < progress.total ? `measuring ${progress.done} of ${progress.total}` : "");
+  say(page.progress, progress && progress.done < progress.total ? progress.words : "");
   say(page.latency, (!stale && shown?.latency?.text) || "");
 }
 

@@ -1,0 +1,92 @@
+"""How many images a network takes at once: as many as fit a bound on the memory of their feature maps."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ..pruning import device_of, shared_copy
+
+IMAGES = 250
+"""Most images of a forward pass on a CPU, where more are not faster."""
+GRADIENT_IMAGES = 125
+"""Most images of a pass with gradients on a CPU. Maps of twice as many images of 28 pixels are too large for the
+allocator to keep, and a LeNet's pass takes 1.5 times as long; with fewer a ResNet's last layers have too little to do.
+"""
+BYTES, GRADIENT_BYTES = 2**28, 2**30
+"""Most bytes of feature maps that are alive at once on a CPU, in a forward pass and in a pass with gradients."""
+GPU_SHARE = 0.5
+"""Share of a GPU's free memory that feature maps may take; there, all images of a split go at once where they fit."""
+
+
+def batch_size(model: nn.Module, example: Tensor, *, gradients: bool = False) -> int:
+    """Return how many images a network takes at once, so that its feature maps stay within the bounds above.
+
+    Args:
+        model: the network; a private copy runs once on one image.
+        example: (N, C, H, W) images on the network's device; the first is used.
+        gradients: whether the pass keeps what a backward pass needs.
+    """
+    device, most = device_of(model), GRADIENT_IMAGES if gradients else IMAGES
+    room = GRADIENT_BYTES if gradients else BYTES
+    if device.type == "cuda":
+        most, room = 2**20, int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    try:
+        return max(1, min(most, room // max(1, bytes_per_image(model, example, gradients=gradients))))
+    except torch.OutOfMemoryError:  # the pass itself says so
+        return 1
+
+
+def bytes_per_image(model: nn.Module, example: Tensor, *, gradients: bool) -> int:
+    """Return the most bytes of feature maps that are alive at once while a network runs on one image.
+
+    With `gradients`, that is all that a backward pass needs, and room for the largest gradient.
+    """
+    twin = shared_copy(model).requires_grad_(gradients)
+    alive = _Alive()
+    with torch.set_grad_enabled(gradients), alive:
+        logits = twin(example[:1])
+    del logits
+    return alive.peak + gradients * 2 * alive.largest
+
+
+class _Alive(TorchDispatchMode):
+    """Adds up the bytes of the tensors made in this block that are alive at once.
+
+    Attributes:
+        peak: the most bytes.
+        largest: bytes of the largest tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self.largest = self._now = 0
+        self._storages: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {_storage(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and _storage(tensor) not in self._storages | before:
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._storages.add(key)
+        self._now += size
+        self.peak, self.largest = max(self.peak, self._now), max(self.largest, size)
+        weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._storages.discard(key)
+        self._now -= size
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

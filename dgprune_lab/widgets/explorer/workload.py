@@ -1,0 +1,176 @@
+"""How long measurements take on this machine, and how many images an estimate may use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from ...core import BatchNorm, Mask, yielding
+from ...measurement import calibration_count
+from ...study import Study
+from .frames import SPLIT, Frame, measure_frame, weighted
+
+QUICK = 0.25
+"""Seconds; where all images take less, no estimate comes first."""
+TIMED = 0.05
+"""Seconds; what takes less is not precise enough to learn from."""
+_SOON, _LATER = 0.9, 2.5  # seconds that an estimate may take, and one from few images
+_FEW = 32
+_SIZES = (8, 16, _FEW, 64, 125, 250)  # possible numbers of images per domain of an estimate
+_PROBES = (1, 4, 32, 250)  # images on which the full network is timed; a first image warms up
+_paces: WeakKeyDictionary[Study, Pace] = WeakKeyDictionary()
+Result = TypeVar("Result")
+
+
+class Pace:
+    """Seconds of a piece of work, learned from the last one.
+
+    Work is counted in images of the full network; an image of a pruned network counts as its share of the MACs.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was timed yet."""
+        return self._seconds is not None
+
+    def seconds(self, work: float) -> float:
+        """Return how long a piece of work will take; 0 if nothing was timed yet."""
+        return work * (self._seconds or 0.0)
+
+    def timed(self, steps: Generator[float, None, Result]) -> Generator[float, None, Result]:
+        """Run a generator that yields pieces of work, and learn from it; yield the work done so far.
+
+        Results from a cache are no work and teach nothing.
+        """
+        done = seconds = 0.0
+        while True:
+            start = time.perf_counter()
+            try:
+                done += next(steps)
+            except StopIteration as end:
+                return end.value
+            seconds += time.perf_counter() - start
+            if done and (seconds > TIMED or not self.known):
+                self._seconds = seconds / done
+            yield done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One measurement, or an estimate of it.
+
+    Attributes:
+        images: images of each domain; None for all.
+        calibration: source images on which BatchNorm is re-estimated; 0 if it is not.
+        estimate: whether it is an estimate.
+        work: see `Pace`.
+    """
+
+    images: int | None
+    calibration: int
+    estimate: bool
+    work: float
+
+
+class Workload:
+    """The measurements of an explorer: how much work each is, and how long it takes.
+
+    Args:
+        study: the network and its domains; explorers of one study share its `pace`, as they share its results.
+        images, calibration: see `Explorer`; images None for all.
+    """
+
+    def __init__(self, study: Study, *, images: int | None, calibration: int) -> None:
+        self.study, self.images, self.calibration = study, images, calibration
+        self.pace = _paces.setdefault(study, Pace())
+        self._full: set[int | None] = set()  # images on which the full network was evaluated
+
+    def clear(self) -> None:
+        """Forget which results the study has, because its network or images have changed."""
+        self._full.clear()
+
+    def exact(self, mask: Mask, batchnorm: BatchNorm) -> Piece:
+        """Return the measurement of a mask."""
+        return self._piece(mask, batchnorm, images=self.images, estimate=False)
+
+    def estimate(self, mask: Mask, batchnorm: BatchNorm) -> Piece | None:
+        """Return the estimate that comes first; None where all images are measured at once."""
+        most = max(len(domain.rows(SPLIT, self.images)) for domain in self.study.domains)
+        sizes = [size for size in _SIZES if size < most] or [most]
+        pieces = [self._piece(mask, batchnorm, images=size, estimate=True) for size in sizes]
+        chosen = affordable(sizes, [self.seconds(piece) for piece in pieces])
+        piece, exact = pieces[sizes.index(chosen)], self.seconds(self.exact(mask, batchnorm))
+        return piece if exact > QUICK and exact > 2 * self.seconds(piece) else None
+
+    def seconds(self, *pieces: Piece) -> float:
+        """Return how long measurements will take."""
+        return self.pace.seconds(sum(piece.work for piece in pieces))
+
+    def probe(self) -> Generator[None, None, None]:
+        """Time the full network on a few images, and on more as long as that is too fast to time, if not done yet."""
+        if self.pace.known:
+            return
+        yield from yielding(self._few(_PROBES[0]), None)
+        for images in _PROBES[1:]:
+            if self.pace.seconds(images) <= TIMED:
+                yield from yielding(self.pace.timed(self._few(images)), None)
+
+    def run(self, piece: Piece, mask: Mask, batchnorm: BatchNorm) -> Generator[float, None, Frame]:
+        """Return the frame of a mask; yields the work done so far."""
+        steps = measure_frame(
+            self.study,
+            mask,
+            batchnorm=batchnorm,
+            images=piece.images,
+            calibration=piece.calibration or self.calibration,
+            estimate=piece.estimate,
+        )
+        frame = yield from self.pace.timed(steps)
+        self._full.add(piece.images)
+        return frame
+
+    def _few(self, images: int) -> Generator[float, None, object]:
+        steps = self.study.steps(None, domain=self.study.domains[0].name, split=SPLIT, images=images)
+        return weighted(steps, 1.0)
+
+    def _piece(self, mask: Mask, batchnorm: BatchNorm, *, images: int | None, estimate: bool) -> Piece:
+        """A measurement; an estimate re-estimates BatchNorm on no more images than it measures."""
+        measured = sum(len(domain.rows(SPLIT, images)) for domain in self.study.domains)
+        calibration = 0
+        if batchnorm == "recalibrate" and self.study.has_batchnorm:
+            most = min(self.calibration, max(2, measured)) if estimate else self.calibration
+            calibration = calibration_count(self.study.domains, most)
+        share = mask.cost.macs / self.study.graph.full.macs
+        work = share * (measured + calibration) + measured * (images not in self._full)
+        return Piece(images=images, calibration=calibration, estimate=estimate, work=work)
+
+
+def affordable(sizes: Sequence[int], seconds: Sequence[float]) -> int:
+    """Return the number of images of an estimate, given how long an estimate of each size takes.
+
+    As many as take a second; if that is fewer than 32, up to 32 that take two and a half; at least the smallest.
+
+    >>> affordable([8, 16, 32, 64, 125], [0.1, 0.2, 0.4, 0.8, 1.6])
+    64
+    >>> affordable([8, 16, 32, 64, 125], [1.0, 2.0, 4.0, 8.0, 16.0])
+    16
+    """
+    fit = [s for s, t in zip(sizes, seconds, strict=True) if t <= _SOON or (s <= _FEW and t <= _LATER)]
+    return max([min(sizes), *fit])
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words.
+
+    >>> duration(0.4), duration(8.2), duration(43), duration(100), duration(4000)
+    ('1 s', '8 s', '45 s', '2 min', '67 min')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds) if seconds < 20 else 5 * round(seconds / 5))} s"
+    return f"{round(seconds / 60)} min"

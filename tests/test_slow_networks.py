@@ -1,0 +1,366 @@
+"""Slow and large networks: batches within bounds, caches by memory, estimates first, work that a move ends at once."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from material import domain, norm_net, randomise
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab.core import cache_room, interruptible
+from dgprune_lab.core.machine import Memory
+from dgprune_lab.measurement.batch_size import batch_size, bytes_per_image
+from dgprune_lab.measurement.recalibrate import calibration_rows
+from dgprune_lab.widgets.explorer import workload
+from dgprune_lab.widgets.explorer.measurements import Measurements
+from dgprune_lab.widgets.worker import Worker
+
+MB = 2**20
+sizes = importlib.import_module("dgprune_lab.measurement.batch_size")  # a function of the package has this name, too
+recalibration = importlib.import_module("dgprune_lab.measurement.recalibrate")
+
+
+class Watched(nn.Module):
+    """A network that notes how many images it gets, and takes a while for each."""
+
+    def __init__(self, *, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds, self.inner = seconds, randomise(norm_net(), dtype=torch.float32)
+        self.batches: tuple[deque[int]] = (deque(),)  # copies share a tuple, hashes ignore a deque
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.batches[0].append(len(images))
+        for layer in self.inner:
+            images = layer(images)
+            time.sleep(self.seconds * len(images) / len(self.inner))
+        return images
+
+
+# ---- batches
+
+
+def test_the_bytes_of_an_image_are_those_of_the_maps_that_are_alive_at_once() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 10)
+    )
+    first, largest = 4 * 64 * 4, 4 * 64 * 4
+    assert bytes_per_image(net, torch.zeros(5, 3, 8, 8), gradients=False) == 2 * first, "the convolution's and its ReLU"
+    assert bytes_per_image(net, torch.zeros(5, 3, 8, 8), gradients=True) == 2 * first + 2 * largest
+    assert (
+        batch_size(net, torch.zeros(1, 3, 8, 8)) == 250
+        and batch_size(net, torch.zeros(1, 3, 8, 8), gradients=True) == 125
+    )
+
+
+def test_no_pass_takes_more_images_than_fit_and_numbers_stay_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = [domain("a", count=90), domain("b", count=90, seed=1)]
+
+    def numbers() -> tuple[list[Any], int, int]:
+        net = Watched()
+        study = dg.Study(net, sources=data)
+        net.batches[0].clear()
+        mask = dg.allocate(study.score("l1"), ratio=0.5)
+        found = [
+            dg.evaluate(net, data[0]).loss,
+            *(study.outcomes(mask, domain=n, batchnorm="as_is").loss for n in "ab"),
+        ]
+        forward = max(net.batches[0])
+        net.batches[0].clear()
+        return [*found, *study.score("taylor").values.values()], forward, max(net.batches[0])
+
+    want, _, _ = numbers()
+    image = bytes_per_image(Watched(), torch.zeros(1, 3, 12, 12), gradients=False)
+    monkeypatch.setattr(sizes, "BYTES", 7 * image)
+    monkeypatch.setattr(sizes, "GRADIENT_BYTES", 4 * image)
+    got, forward, gradients = numbers()
+    assert forward == 7 and 1 <= gradients < 4, "a pass with gradients keeps more of each image"
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("images", "pixels", "wanted"),
+    [(500, 64, [[251, True], [249, True]]), (500, 224, None), (6, 900, [[3, False], [3, True]]), (5, 2000, None)],
+)
+def test_large_images_are_calibrated_in_chunks_that_depend_on_their_size_alone(
+    images: int, pixels: int, wanted: list[list[Any]] | None
+) -> None:
+    blank = torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(300, 3, pixels, pixels)
+    parts = {"train": torch.arange(300)}
+    options: dict[str, Any] = {"images": blank, "labels": None, "splits": parts, "classes": 0, "role": "source"}
+    chunks = calibration_rows([dg.Domain(name=name, **options) for name in "abc"], images)
+    found = [[sum(len(rows) for _, rows in chunk), last] for chunk, last in chunks]
+    assert wanted is None or found == wanted
+    assert sum(count for count, _ in found) == images and min(count for count, _ in found) >= 2
+    most = max(2**20 // pixels**2, 2)
+    assert max(count for count, _ in found) <= most + 3 or images < 10, "each of three sources may add one"
+    assert sum(last for _, last in found) == max(1, round(images / 250))
+
+
+def test_a_batch_in_chunks_has_the_statistics_of_all_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk is normalised by itself; mean and variance are those of all values of the batch."""
+    monkeypatch.setattr(recalibration, "_PIXELS", 40 * 144)
+    model, data = (
+        randomise(norm_net(), dtype=torch.float32),
+        [domain(name, count=900, seed=k) for k, name in enumerate("ab")],
+    )
+    fresh = dg.recalibrate(model, data)
+    norms = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    twin = dg.recalibrate(model, data)
+    batches: list[dict[str, list[Tensor]]] = []
+    inputs: dict[str, list[Tensor]] = {}
+    for name, _ in norms:
+        layer: Any = twin.get_submodule(name)
+        layer.train().momentum = 0.0
+        layer.register_forward_pre_hook(lambda _, x, name=name: inputs.setdefault(name, []).append(x[0].clone()))
+    for start in (0, 125):
+        inputs.clear()
+        with torch.no_grad():
+            for rows in torch.arange(start, start + 125).tensor_split(7):
+                twin(torch.cat([d.take(d.rows("train")[rows]).images for d in data]))
+        batches.append(dict(inputs))
+    for name, _ in norms:
+        values = [torch.cat(batch[name]).double().transpose(0, 1).flatten(1) for batch in batches]
+        layer = fresh.get_submodule(name)
+        mean, variance = (torch.stack([of(v) for v in values]).mean(0).float() for of in (_mean, _variance))
+        torch.testing.assert_close(layer.running_mean, mean, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(layer.running_var, variance, atol=1e-5, rtol=1e-4)
+        assert int(layer.num_batches_tracked) == 2
+    assert not any(m._forward_pre_hooks for m in fresh.modules())
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(1)
+
+
+def _variance(values: Tensor) -> Tensor:
+    return values.var(1)
+
+
+def test_numbers_of_chunks_are_the_same_in_a_study_and_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recalibration, "_PIXELS", 20 * 144)
+    study = dg.Study(
+        randomise(norm_net(), dtype=torch.float32), sources=[domain("a", count=300)], targets=[domain("t")]
+    )
+    mask = dg.allocate(study.score("l1"), ratio=0.4)
+    assert study._current().evaluator.shared_prefix is not None
+    small = dg.recalibrate(dg.prune(study.model, mask), study.domains)
+    for name in ("a", "t"):
+        assert torch.equal(study.outcomes(mask, domain=name).loss, dg.evaluate(small, study.domain(name)).loss)
+    full = study.outcomes(None, domain="t", batchnorm="recalibrate").loss
+    assert torch.equal(full, dg.evaluate(dg.recalibrate(study.model, study.domains), study.domain("t")).loss)
+
+
+# ---- caches
+
+
+def test_a_cache_takes_a_share_of_the_memory_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def room(available: int, held: int) -> int:
+        memory = Memory(used=0, available=available, total=4 * available)
+        monkeypatch.setattr("dgprune_lab.core.machine.memory", lambda: memory)
+        return cache_room(0.1, held)
+
+    assert room(1400 * MB, 100 * MB) == 150 * MB, "what the cache holds would be available without it"
+    assert room(0, 65 * MB) == 64 * MB and room(10**12, 65 * MB) == 1024 * MB
+    monkeypatch.setattr("dgprune_lab.core.machine.memory", None)
+    assert cache_room(0.1, 64 * MB) == 64 * MB, "not looked up"
+
+
+# ---- the explorer
+
+
+def slow_study(*, seconds: float = 0.004, report: int = 80) -> dg.Study:
+    parts = {"train": range(40), "score": range(40, 60), "report": range(60, 60 + report)}
+    data = [domain(name, count=60 + report, seed=k, splits=parts) for k, name in enumerate("at")]
+    return dg.Study(Watched(seconds=seconds), sources=data[:1], targets=data[1:])
+
+
+def shown(explorer: dg.Explorer, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first frame of the present ratio for which `ready`."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        for row in explorer.frames.get("rows", []):
+            if row["ratio"] == explorer.ratio and ready(row):
+                return row
+        time.sleep(0.01)
+    raise AssertionError(f"{explorer.status}")
+
+
+@pytest.mark.filterwarnings("ignore:source 'a' is classified at chance")
+def test_a_slow_network_is_estimated_first_and_a_move_ends_what_runs() -> None:
+    study = slow_study()
+    explorer = dg.Explorer(study, images=70, calibration=30)
+    said: list[str] = []
+    explorer.observe(lambda event: said.append(event["new"]["work"]), "status")
+    try:
+        frame = shown(explorer, lambda row: True)
+        assert frame["estimate"] and not frame["all"] and 8 <= frame["images"] < 70
+        count = frame["images"]
+        assert frame["sentence"].startswith(
+            f"Estimate from {count} images of each domain. 50 % of the filters removed: a"
+        )
+        assert all(dot["fill"] == "transparent" for dot in frame["dots"]), "hollow"
+        begun = [text for text in said if text.startswith("estimate")][-1]
+        assert begun.startswith(f"estimate from {count} images a domain in about ")
+        assert ", 70 images a domain in about " in begun
+        assert not explorer.wait(timeout=0.0) and explorer._session.measurements.exact(explorer.view) is None
+        explorer.choose(ratio=0.3)
+        assert shown(explorer, lambda row: True)["estimate"]
+        table = explorer.table
+        frame = shown(explorer, lambda row: not row["estimate"])
+        assert not frame["all"] and frame["images"] == 70 and "stimate" not in frame["sentence"]
+        assert 0.5 not in [row["ratio"] for row in explorer.frames["rows"] if not row["estimate"]], "ended by the move"
+        _check_table(study, explorer, table)
+    finally:
+        explorer.close()
+        study.model.seconds = 0.0
+
+
+def _check_table(study: dg.Study, explorer: dg.Explorer, table: pd.DataFrame) -> None:
+    """The table has the numbers of the code that is copied, without any estimate."""
+    assert set(table.images.dropna()) == {70} and set(table.calibration.dropna()) == {30}
+    scope: dict[str, Any] = {"study": study}
+    code = explorer.code()
+    exec(code.replace("dg.measure(", "found = dg.measure("), scope)
+    assert "images=30)" in code and "images=70" in code
+    for name in ("a", "t"):
+        mine, theirs = (t[(t.domain == name) & (t.metric == "accuracy")].iloc[0] for t in (table, scope["found"]))
+        assert mine[["value", "low", "high", "images"]].tolist() == theirs[["value", "low", "high", "images"]].tolist()
+
+
+def test_a_pass_of_a_scorer_goes_on_after_a_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "GRADIENT_IMAGES", 5)
+    study = slow_study(seconds=0.0)
+    measurements, net = Measurements(study, scorers=[]), study.model
+    view: Any = {"ratio": 0.5, "scope": "layer", "budget": "filters", "batchnorm": "as_is", "by": "page"}
+    view = measurements.checked({**view, "id": 1, "scorer": "taylor"})
+    net.batches[0].clear()
+    steps = measurements.scoring(view)
+    assert next(steps) == "scoring: 5 of 20 images"
+    steps.close()
+    assert [text.split(" images")[0] for text in measurements.scoring({**view, "ratio": 0.1})] == [
+        f"scoring: {count} of 20" for count in (10, 15, 20)
+    ]
+    assert net.batches[0].count(5) == 4, "no batch twice"
+    assert measurements.mask(view).scorer == "taylor" and net.batches[0].count(5) == 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"), [([0.1, 0.2, 0.4, 0.8, 1.6], 64), ([0.7, 1.4, 2.8, 5.6, 11], 16), ([5, 10, 20, 40, 80], 8)]
+)
+def test_an_estimate_takes_what_is_soon_there(seconds: list[float], wanted: int) -> None:
+    assert workload.affordable([8, 16, 32, 64, 125], seconds) == wanted
+
+
+def test_re_estimating_batchnorm_costs_an_estimate_no_more_than_measuring() -> None:
+    study = slow_study(seconds=0.0)
+    load = workload.Workload(study, images=None, calibration=500)
+    load.pace._seconds = 0.05
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    estimate, exact = load.estimate(mask, "recalibrate"), load.exact(mask, "recalibrate")
+    assert estimate is not None and estimate.calibration == 2 * (estimate.images or 0) == 16
+    assert exact.images is None and exact.calibration == 40, "the sources have no more"
+    assert load.exact(mask, "as_is").calibration == 0
+
+
+def test_a_dropped_job_ends_inside_a_step_that_is_interruptible() -> None:
+    steps: list[int] = []
+
+    def job() -> Any:
+        with interruptible():
+            for k in range(10_000):
+                torch.zeros(1).add_(k)
+                steps.append(k)
+                time.sleep(0.001)
+        yield
+
+    worker = Worker(lambda name, error: pytest.fail(f"{name}: {error}"))
+    worker.put("long", job, priority=0)
+    while not steps:
+        time.sleep(0.001)
+    worker.drop("long")
+    worker.close(timeout=2.0)
+    assert not any(thread.name == "dgprune-explorer" for thread in threading.enumerate())
+    assert len(steps) < 5_000
+
+
+# ---- executors
+
+
+class Fatal(nn.Sequential):
+    """A network that ends a worker process."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if multiprocessing.parent_process() is not None:
+            os._exit(3)
+        return super().forward(images)
+
+
+class Cancelling(Executor):
+    """An executor that cancels everything."""
+
+    def submit(self, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+
+def small_study(model: nn.Module | None = None) -> dg.Study:
+    model = randomise(norm_net(), dtype=torch.float32) if model is None else model
+    return dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=1, labelled=False)])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_workers_give_the_same_rows_and_need_no_scorer() -> None:
+    offset = 3.0
+
+    @dg.scorer("local")
+    def local(view: Any) -> Tensor:
+        """A function that cannot be pickled."""
+        return view.weight.flatten(1).sum(1) + offset
+
+    options: Any = {"scorers": [local, "random", "taylor"], "ratios": [0.0, 0.3, 0.7], "seeds": 2}
+    want = dg.sweep(small_study(), **options)
+    with ProcessPoolExecutor(2) as processes, ThreadPoolExecutor(2) as threads:
+        for executor in (processes, threads):
+            steps = dg.sweep.steps(small_study(), executor=executor, **options)
+            counts = []
+            try:
+                while True:
+                    counts.append(next(steps))
+            except StopIteration as end:
+                pd.testing.assert_frame_equal(end.value, want, check_exact=True)
+            assert counts[-1] == (24, 24) and counts == sorted(counts)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_an_executor_that_fails_is_said_in_a_sentence() -> None:
+    options: Any = {"scorers": ["l1"], "ratios": [0.5]}
+    with pytest.raises(dg.DgpruneError, match=r"executor: it has cancelled a part"):
+        dg.sweep(small_study(), executor=Cancelling(), **options)
+    ended = ThreadPoolExecutor(1)
+    ended.shutdown()
+    with pytest.raises(dg.DgpruneError, match=r"executor: ThreadPoolExecutor cannot finish .*after shutdown"):
+        dg.sweep(small_study(), executor=ended, **options)
+    with ProcessPoolExecutor(1) as pool, pytest.raises(dg.DgpruneError, match=r"cannot finish the sweep .*memory"):
+        dg.sweep(small_study(Fatal(*randomise(norm_net(), dtype=torch.float32))), executor=pool, **options)
+
+    class Local(nn.Sequential):
+        """A class that no other process can import."""
+
+    with pytest.raises(dg.DgpruneError, match=r"can be neither pickled nor copied: its network"):
+        dg.sweep(small_study(Local(*randomise(norm_net(), dtype=torch.float32))), executor=ended, **options)
+    with pytest.raises(dg.DgpruneError, match=r"executor must be"):
+        dg.sweep(small_study(), executor=2, **options)  # type: ignore[arg-type]
