@@ -187,7 +187,6 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 # (caught where it is tried), a script of the package that cannot be joined, a comparison of the bench that is void; and
 # what Python itself expects of a module, typer of a command.
 OTHER_ERRORS = {
-    "core.steps": {"Cancelled"},
     "core.kinds": {"Refused"},
     "core.steps": {"Cancelled"},
     "core.hints": {"Refused", "refused.within", "worst"},
