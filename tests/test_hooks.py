@@ -14,7 +14,6 @@ from dgprune_lab.core.statistics import Need, Statistics
 from dgprune_lab.measurement import co_moments, collectors
 from dgprune_lab.measurement.co_moments import Classes, PairSums
 from dgprune_lab.measurement.statistics import gather, gathering
-from dgprune_lab.study import study
 from dgprune_lab.study.cache import Cache
 
 NEEDS: tuple[Need, ...] = (
