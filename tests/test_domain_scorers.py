@@ -119,9 +119,9 @@ def test_a_dead_filter_scores_zero() -> None:
 
 
 def test_a_shifted_copy_of_another_split_is_another_copy() -> None:
-    study, shift = study_of(), {"options": {"shift": "noise"}}
-    scores = [study.score("dss_sources", split=split, **shift).values["3"] for split in ("score", "report")]
-    assert torch.equal(scores[1], study_of().score("dss_sources", split="report", **shift).values["3"])
+    study, shift = study_of(), {"shift": "noise"}
+    scores = [study.score("dss_sources", split=split, options=shift).values["3"] for split in ("score", "report")]
+    assert torch.equal(scores[1], study_of().score("dss_sources", split="report", options=shift).values["3"])
     assert not torch.equal(*scores)
 
 

@@ -172,7 +172,7 @@ class TestRoom:
         assert cache.find(lambda key: False) is None
 
     def test_scorers_share_one_pass_even_above_the_cache_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(Cache.__init__.__kwdefaults__, "limit", lambda _: 1000)
+        monkeypatch.setitem(Cache.__init__.__kwdefaults__ or {}, "limit", lambda _: 1000)
         passes: list[tuple[str, tuple[Need, ...]]] = []
 
         def counted(*args: Any, **options: Any) -> Any:
@@ -190,7 +190,7 @@ class TestRoom:
         assert [name for name, _ in passes] == ["a", "b", "t"]
 
     def test_co_moments_are_evicted_before_other_fields(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(Cache.__init__.__kwdefaults__, "limit", lambda _: 2000)
+        monkeypatch.setitem(Cache.__init__.__kwdefaults__ or {}, "limit", lambda _: 2000)
         selected = dg.Study(
             randomise(plain_net(), seed=4, dtype=torch.float32),
             sources=[domain("a", count=120), domain("b", count=120, seed=1)],

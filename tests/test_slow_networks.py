@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -224,7 +224,7 @@ def test_a_slow_network_is_estimated_first_and_a_move_ends_what_runs() -> None:
         _check_table(study, explorer, table)
     finally:
         explorer.close()
-        study.model.seconds = 0.0
+        cast("Watched", study.model).seconds = 0.0
 
 
 def _check_table(study: dg.Study, explorer: dg.Explorer, table: pd.DataFrame) -> None:
@@ -242,14 +242,14 @@ def _check_table(study: dg.Study, explorer: dg.Explorer, table: pd.DataFrame) ->
 def test_a_pass_of_a_scorer_goes_on_after_a_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "GRADIENT_IMAGES", 5)
     study = slow_study(seconds=0.0)
-    measurements, net = Measurements(study, scorers=[]), study.model
+    measurements, net = Measurements(study, scorers=[]), cast("Watched", study.model)
     view: Any = {"ratio": 0.5, "scope": "layer", "budget": "filters", "batchnorm": "as_is", "by": "page"}
     view = measurements.checked({**view, "id": 1, "scorer": "taylor"})
     net.batches[0].clear()
     steps = measurements.scoring(view)
     assert next(steps) == "scoring: 5 of 20 images"
     steps.close()
-    assert [text.split(" images")[0] for text in measurements.scoring({**view, "ratio": 0.1})] == [
+    assert [text.split(" images")[0] for text in measurements.scoring(cast("Any", {**view, "ratio": 0.1}))] == [
         f"scoring: {count} of 20" for count in (10, 15, 20)
     ]
     assert net.batches[0].count(5) == 4, "no batch twice"

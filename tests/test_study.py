@@ -266,7 +266,7 @@ def test_a_sweep_takes_ready_scores_whose_provenance_is_unknown() -> None:
     with pytest.raises(dg.DgpruneError, match=r"2,000,000,002 pruned networks .*at most 10,000"):
         dg.sweep(study, scorers=["random", "l1"], ratios=[0.1, 0.5], seeds=10**9)
     with pytest.raises(dg.DgpruneError, match=r"20,000 pruned networks"):
-        dg.diagnostics.drop(study, scorers=["l1"], ratios=np.linspace(0, 0.9, 10_000), by="layer")
+        dg.diagnostics.drop(study, scorers=["l1"], ratios=np.linspace(0, 0.9, 10_000).tolist(), by="layer")
     other = study_of(randomise(plain_net(), dtype=torch.float32))
     with pytest.raises(dg.DgpruneError, match=r"'mine' were made for another network"):
         other.score(ready)

@@ -15,7 +15,7 @@ from ..core import DgpruneError
 from ..stats import intervals
 
 Floats = NDArray[np.float64]
-Measure = Callable[[float], Generator[None, None, Tensor]]
+Measure = Callable[[float], Generator[object, None, Tensor]]
 _HUGE, _LARGEST = 1e12, 1e30  # a sum of larger numbers could overflow float32
 _MOST = 10_000
 _TAIL = (1 - intervals.LEVEL) / 2
@@ -131,7 +131,7 @@ class LossCurve:
         """Mean loss at a measured share."""
         return float(self.losses[share].mean())
 
-    def at(self, share: float) -> Generator[None, None, float]:
+    def at(self, share: float) -> Generator[object, None, float]:
         """Return the mean loss at a share, and measure it first if necessary.
 
         Raises:
@@ -145,7 +145,7 @@ class LossCurve:
                 check_full_loss(self.full, name=self.name)
         return self.mean(share)
 
-    def bracket(self, tolerance: float) -> Generator[None, None, None]:
+    def bracket(self, tolerance: float) -> Generator[object, None, None]:
         """Measure the shares that locate the lower end of the unbroken range of shares, from 1, that are enough.
 
         A share is enough if its loss is within the tolerance. Steps down from 1 double until a share is not enough;
@@ -166,7 +166,7 @@ class LossCurve:
             else:
                 outside = place
 
-    def fill(self) -> Generator[None, None, None]:
+    def fill(self) -> Generator[object, None, None]:
         """Measure every share of the grid."""
         for share in self.grid:
             yield from self.at(share)

@@ -145,7 +145,7 @@ def removal_cases(
 
 def case_steps(
     study: Study, mask: Mask, *, domain: Domain, removal: Removal, group: str | None = None
-) -> Generator[None, None, Case]:
+) -> Generator[object, None, Case]:
     """Return one Case; yields between batches. The full network is never recalibrated."""
     name, split, images = domain.name, removal.split, removal.images
     before = yield from study.steps(None, domain=name, split=split, images=images)

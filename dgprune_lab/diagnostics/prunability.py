@@ -118,7 +118,7 @@ def prunability(
         split=split,
         seed=seed,
     )
-    tolerances = list(dict.fromkeys([tolerance] if isinstance(tolerance, float) else tolerance))
+    tolerances = list(dict.fromkeys([tolerance] if isinstance(tolerance, float | int) else tolerance))
     if not tolerances:
         raise DgpruneError("prunability needs at least one tolerance, above 0: 0.1 lets the loss grow by a tenth.")
     named = dict(labelled_studies(studies, split, what="prunability"))
@@ -172,7 +172,7 @@ def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
         seed=setting.seed,
     )
 
-    def measure(share: float) -> Generator[None, None, Tensor]:
+    def measure(share: float) -> Generator[object, None, Tensor]:
         masking.zero(share)
         return (yield from masking.losses(study.sources, split=setting.split, images=setting.images))
 
@@ -189,7 +189,7 @@ def _filter_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
     def mask_of(share: float) -> Mask:
         return allocate(scores, ratio=1 - share, scope=setting.scope)
 
-    def measure(share: float) -> Generator[None, None, Tensor]:
+    def measure(share: float) -> Generator[object, None, Tensor]:
         mask = None if share == 1.0 else mask_of(share)
         norm: Any = setting.batchnorm
         losses = []

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 from torch import nn
 
-from ..core import BatchNorm, Budget, DgpruneError, Mask, Scope, note, provenance_of, roles_of, tidy
+from ..core import BatchNorm, Budget, DgpruneError, Mask, Scope, note, provenance_of, roles_of, tidy, yielding
 from ..core import seed as seeded
 from ..measurement import ChanceWatch, evaluating, outcome_rows, recalibrate
 from ..pruning import allocate, prune
@@ -235,7 +235,8 @@ class Run:
         plan, about, rows = self.plan, self._about(stage, mask), []
         for domain in plan.study.domains:
             if stage == "full":
-                outcomes = yield from plan.study.steps(None, domain=domain.name, split=plan.split, images=plan.images)
+                steps = plan.study.steps(None, domain=domain.name, split=plan.split, images=plan.images)
+                outcomes = yield from yielding(steps, None)
             else:
                 outcomes = yield from evaluating(network, domain, plan.split, images=plan.images)
             if stage == "tuned":
