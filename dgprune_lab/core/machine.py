@@ -180,8 +180,7 @@ def memory(
     machine = psutil.virtual_memory()
     total, available = int(machine.total), int(machine.available)
     for limit, used in (*_limits(cgroups, own), *_process_limit()):
-        if limit < machine.total:
-            total, available = min(total, limit), min(available, max(limit - used, 0))
+        total, available = min(total, limit), min(available, max(limit - used, 0))
     free = int(torch.cuda.mem_get_info()[0]) if gpu and torch.cuda.is_available() else None
     return Memory(used=int(psutil.Process().memory_info().rss), available=available, total=total, gpu_free=free)
 
