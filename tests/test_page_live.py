@@ -127,7 +127,8 @@ def test_busy_error_and_a_stopped_kernel_are_said_in_words(live: Live) -> None:
     live.move(20)
     live.page.wait_for_timeout(2300)
     assert notice.is_visible() and "Python is busy with another cell" in live.text(".dgx-view > .dgx-notice")
-    answered = {"ack": 99, "progress": {"done": 7, "total": 20}, "error": None, "message": None}
+    progress = {"done": 7, "total": 20, "words": "measuring 7 of 20"}
+    answered = {"ack": 99, "progress": progress, "error": None, "message": None}
     live.tell("status", answered)
     assert notice.is_hidden() and live.text(".dgx-progress") == "measuring 7 of 20"
     live.tell("status", {**answered, "error": "the network raised <b>half-way</b>"})
