@@ -330,5 +330,7 @@ def test_imagenet_names_the_usual_numbers_and_wrong_ones_are_refused() -> None:
     for wrong in (((0.5, 0.5), (0.5, 0.5)), (0.5, 0.0), (0.5,), "cifar"):
         with pytest.raises(dg.DgpruneError, match=r"normalise|std"):
             dg.Study(model, sources=[domain("a")], normalise=wrong)  # type: ignore[arg-type]
+    with pytest.raises(dg.DgpruneError, match=r"mean lies there too; got 123\.7.*by 255"):
+        dg.models.normalised(norm_net(), ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)))
     double: Any = dg.models.normalised(randomise(plain_net()), "imagenet")
     assert double[0].mean.dtype == torch.float64, "the type of the network"

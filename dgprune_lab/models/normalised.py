@@ -29,7 +29,8 @@ def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3)
         channels: number of channels of the images.
 
     Raises:
-        DgpruneError: another number of means than channels, a standard deviation that is not positive.
+        DgpruneError: another number of means than channels, a mean or standard deviation above 1, a standard deviation
+            that is not positive.
     """
     mean, std = IMAGENET if normalise == "imagenet" else normalise
     for name, values in (("mean", mean), ("std", std)):
@@ -37,6 +38,12 @@ def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3)
             raise DgpruneError(
                 f"normalise: the images have {channels} channels, so {name} needs one number or {channels}; "
                 f"got {len(values)}."
+            )
+        largest = max([values] if isinstance(values, int | float) else values)
+        if largest > 1:
+            raise DgpruneError(
+                f"normalise: images lie in [0, 1], so {name} lies there too; got {largest:g}. Divide values that are "
+                "meant for pixels of 0 to 255 by 255."
             )
     first = Normalise(mean=mean, std=std, channels=channels)
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
