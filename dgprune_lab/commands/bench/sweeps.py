@@ -13,7 +13,7 @@ from ...diagnostics import grid, sweep
 from ...measurement import layout_of
 from ...pruning import allocate, prune
 from ...study import Study
-from . import peer
+from . import live, peer
 from .cases import domains, network
 from .timing import Row, race, require_same, seconds
 
@@ -22,14 +22,9 @@ _SIZE = 250
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A network, the images of each of two domains, the timed repeats, and the aim against the loop over the peer."""
+class Plan(live.Plan):
+    """What is timed: also the ratios and scorers of the sweep. The aim is against the loop over the peer."""
 
-    name: str
-    pixels: int
-    images: int
-    repeats: int
-    aim: str = ""
     ratios: tuple[float, ...] = tuple(grid(0, 0.95, 20))
     scorers: tuple[str, ...] = SCORERS
 
