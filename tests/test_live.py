@@ -8,9 +8,11 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+import torch
 from tuned_study import QUICK, same, study, tuned
 
 import dgprune_lab as dg
+from dgprune_lab.core import interruptible
 from dgprune_lab.training.events import BatchEvent, PruneEvent, StageEvent
 from dgprune_lab.training.loop import train
 from dgprune_lab.widgets import Live, Tuning
@@ -124,6 +126,26 @@ def test_stop_pauses_resume_continues_and_the_result_is_the_one_so_far(opened: l
     live.stop()
     live.resume()
     assert live.state == "finished"
+
+
+def test_a_step_that_evaluates_is_not_cancelled_by_stopping(opened: list[Live]) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def run() -> Generator[Any, None, str]:
+        with interruptible():
+            inside.set()
+            leave.wait()
+            torch.zeros(1).add_(1)
+        yield stage(1)
+        return "the end"
+
+    live = Live(run)
+    opened.append(live)
+    assert inside.wait(20)
+    live.stop()
+    leave.set()
+    live.resume()
+    assert live.result == "the end" and live.state == "finished"
 
 
 def test_a_step_that_was_under_way_belongs_to_the_result(opened: list[Live]) -> None:

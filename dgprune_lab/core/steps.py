@@ -23,8 +23,8 @@ class Cancelled(BaseException):
 
 
 @contextmanager
-def cancelled_when(unwanted: Callable[[], bool]) -> Iterator[None]:
-    """Within the block, `interruptible` work of this thread ends as soon as `unwanted()` is true."""
+def cancelled_when(unwanted: Callable[[], bool] | None) -> Iterator[None]:
+    """Within the block, `interruptible` work of this thread ends as soon as `unwanted()` is true; None: never."""
     before = getattr(_thread, "unwanted", None)
     _thread.unwanted = unwanted
     try:

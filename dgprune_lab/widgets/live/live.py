@@ -12,7 +12,7 @@ import traitlets
 
 from ...charts import svg, training
 from ...charts.training import training_data
-from ...core import COLUMNS, Count, DgpruneError, public, renew_after_fork, tidy
+from ...core import COLUMNS, Count, DgpruneError, cancelled_when, public, renew_after_fork, tidy
 from ...training import EXTRA, BatchEvent, PruneEvent, StageEvent
 from ..page import static as assets
 from ..page.comm import CommWidget, weakly
@@ -133,9 +133,12 @@ class Live(CommWidget):
     # --- work -----------------------------------------------------------------------------------------------------
 
     def _drive(self) -> Job:
-        """Process the events of the run one by one; each is recorded before the run can be stopped."""
+        """Process the events of the run one by one; each is recorded before the run can be stopped.
+
+        A step is never cancelled half-way: that would end the generator, and the run could not be resumed.
+        """
         while True:
-            with self._stepping:
+            with self._stepping, cancelled_when(None):
                 try:
                     self._record(next(self._steps))
                 except StopIteration as end:
