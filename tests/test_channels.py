@@ -188,6 +188,9 @@ def test_a_kind_that_works_has_the_right_groups(kind: str) -> None:
     expected = {**groups, "b": (12, 1), "c": (8, 1)}
     assert {group.name: (group.filters, group.step) for group in graph.groups} == expected
     assert not graph.refused and graph.total == graph.free
+    for group in graph.groups:  # each position of the layer that names a group is one filter
+        filters = [m.filters for m in group.members if m.tensor == f"{group.name}.weight" and m.side == "out"]
+        assert torch.equal(torch.cat(filters), torch.arange(group.filters))
     check_removed_is_masked(model, graph, x)
 
 

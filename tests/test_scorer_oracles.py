@@ -177,6 +177,19 @@ class SqueezeExcite(nn.Module):
         return self.head(torch.relu(self.project(x)).mean((2, 3)))
 
 
+class IntoItsOwnStream(nn.Module):
+    """A convolution reads the stream to which it adds: it consumes the filters that it produces."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.slope, self.head = nn.PReLU(6), nn.Linear(6, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.slope(self.stem(x))
+        return self.head((x + self.inner(x)).mean((2, 3)))
+
+
 class Double(nn.Module):
     """The network behind it computes in float64."""
 
@@ -192,6 +205,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "residual_with_a_bare_shortcut": lambda: ResidualNet(shortcut_norm=False),
     "pre_activation": PreActivation,
     "squeeze_excite": SqueezeExcite,
+    "into_its_own_stream": IntoItsOwnStream,
 }
 
 

@@ -188,6 +188,47 @@ def test_a_coupled_group_sums_over_its_producers_before_the_root() -> None:
     assert torch.allclose(study.score("bn_scale").values["stem"], gammas.double())
 
 
+class Scale(nn.Module):
+    """A factor per channel with a name and axes like those of a convolution's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(1, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class Halves(nn.Module):
+    """The sum of the first and the second half of the channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(x.chunk(2, 1))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        nn.Sequential(nn.PReLU(8), nn.Conv2d(8, 4, 1)),
+        nn.Sequential(nn.GroupNorm(8, 8), nn.Conv2d(8, 4, 1)),
+        nn.Sequential(nn.InstanceNorm2d(8, affine=True), nn.Conv2d(8, 4, 1)),
+        nn.Sequential(Scale(), nn.Conv2d(8, 4, 1)),
+        nn.Sequential(nn.BatchNorm2d(8), Halves(), nn.Conv2d(4, 4, 1)),
+    ],
+    ids=lambda net: type(net[-2]).__name__,
+)
+def test_weights_of_a_filter_are_those_of_its_convolution(behind: nn.Sequential) -> None:
+    """Neither scales of normalisation nor slopes count, and each of two channels that are added has its own."""
+    first = nn.Conv2d(3, 8, 3)
+    net = nn.Sequential(first, *behind, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    study = study_of(randomise(net, dtype=torch.float32))
+    rows = first.weight.detach().double().flatten(1)
+    assert torch.allclose(study.score("l1").values["0"], rows.abs().sum(1))
+    both = [study.statistics(name, needs=["weight_gradient"]).weight_gradient["0.weight"] for name in "ab"]
+    products = (rows * (both[0] + both[1]).flatten(1) / 2).abs().sum(1)
+    assert torch.allclose(study.score("taylor_weight").values["0"], products)
+
+
 def test_closed_forms_of_activations() -> None:
     """One 1 x 1 filter after ReLU: y = max(0, w x + b) by hand; two sources count the same whatever their size."""
     net: Any = nn.Sequential(

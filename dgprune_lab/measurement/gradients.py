@@ -83,17 +83,10 @@ class RiskGradients(Collector):
     def _gate(self, group: FilterGroup, gradients: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
         """(C,) derivative of the risk by the gate of each filter, given those by parameters, and BatchNorms' values."""
         total = torch.zeros(group.filters, dtype=torch.float64)
-        for member in group.members:
-            owner, _, leaf = member.tensor.rpartition(".")
-            if owner not in group.ends or member.side != "out":
-                continue
-            if member.tensor in self._gates:
-                gate = values[member.tensor].double() * gradients[member.tensor]
-            elif owner in self._watched and leaf in ("weight", "running_mean"):
-                gate = gradients[owner]
-            else:
-                continue
-            total.index_add_(0, member.filters, gate[member.positions])
+        for name, (positions, filters) in group.end_places.items():
+            own = [tensor for tensor in (f"{name}.weight", f"{name}.bias") if tensor in self._gates]
+            gate = sum(values[tensor].double() * gradients[tensor] for tensor in own) if own else gradients[name]
+            total.index_add_(0, filters, gate[positions])
         return total
 
 

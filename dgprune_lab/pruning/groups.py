@@ -206,10 +206,18 @@ class _Reader:
         seen: dict[int, int] = {}
         ids = [*own.tolist(), *(i for i in rest.tolist() if seen.setdefault(int(self._filter[i]), i) == i)]
         components = self._filter[torch.tensor(ids)]
-        ordered, number = components.sort(stable=True)  # of a filter that is there twice, the first number
+        ordered, number = components.sort(stable=True)
         first: dict[int, int] = {}
         units = [first.setdefault(unit, len(first)) for unit in self._unit[torch.tensor(ids)].tolist()]
-        return lambda ids: number[torch.searchsorted(ordered, self._filter[ids])], torch.tensor(units)
+
+        def numbers(ids: Tensor) -> Tensor:
+            """Where one channel is made of several filters (chunks that are added), each position is one of them."""
+            wanted, places = self._filter[ids].sort(stable=True)
+            start, end = torch.searchsorted(ordered, wanted), torch.searchsorted(ordered, wanted, right=True)
+            turn = torch.arange(len(ids)) - torch.searchsorted(wanted, wanted)
+            return torch.empty_like(places).index_copy_(0, places, number[start + turn % (end - start)])
+
+        return numbers, torch.tensor(units)
 
     def _check(self, layer: str, *, is_producer: bool) -> None:
         """Refuse what could be cut but not measured: a layer that is not a convolution, linear or norm module."""

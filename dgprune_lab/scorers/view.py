@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core import (
     BATCHNORM,
+    CONV,
     LABELLED,
     ClassMap,
     ClassMoments,
@@ -270,6 +271,6 @@ class GroupView:
         parts = [
             self._by_filter(member, tensor(member.tensor))
             for member, _, module in self._members("weight")
-            if member.side == "out" and not isinstance(module, BATCHNORM | nn.PReLU)
+            if member.side == "out" and isinstance(module, (*CONV, nn.Linear))
         ]
         return torch.cat(parts, dim=1)
