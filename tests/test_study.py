@@ -20,6 +20,7 @@ from dgprune_lab.core.outcomes import Outcomes
 from dgprune_lab.core.tables import COLUMNS, SEEN, BatchNorm
 from dgprune_lab.measurement.evaluator import Evaluator
 from dgprune_lab.models.networks import build
+from dgprune_lab.study.cache import stamp
 from dgprune_lab.widgets.explorer.menu import static_state
 
 
@@ -111,6 +112,34 @@ def test_caches_notice_a_model_changed_in_place(change: str) -> None:
     assert same(after, by_hand(study, mask, "a", "as_is"))
     fresh = dg.Study(study.model, sources=study.sources, targets=study.targets).score("taylor").values["4"]
     assert torch.equal(study.score("taylor").values["4"], fresh)
+
+
+def swap(weight: np.ndarray, first: Any, second: Any) -> None:
+    weight[first], weight[second] = weight[second].copy(), weight[first].copy()
+
+
+BEHIND_THE_VERSION: dict[str, Any] = {
+    "the last bit of one weight": lambda weight: weight.view(np.uint32).__setitem__(
+        (7, 8), weight.view(np.uint32)[7, 8] ^ 1
+    ),
+    "two weights swapped": lambda weight: swap(weight, (0, 0), (1, 1)),
+    "two filters swapped": lambda weight: swap(weight, 4, 5),
+    "two inputs swapped": lambda weight: swap(weight, (slice(None), 4), (slice(None), 5)),
+    "the last weight": lambda weight: weight[-1].__setitem__(-1, 9),
+}
+
+
+@pytest.mark.parametrize("change", BEHIND_THE_VERSION)
+@pytest.mark.parametrize("turned", [False, True], ids=["in order", "transposed in memory"])
+def test_the_stamp_notices_what_numpy_changes_in_large_weights(change: str, turned: bool) -> None:
+    torch.manual_seed(0)
+    weight = torch.rand(302, 301).t() if turned else torch.rand(301, 302)
+    layer = nn.Linear(302, 301)
+    layer.weight = nn.Parameter(weight)
+    before = stamp(layer)
+    assert stamp(layer) == before and layer.weight.data_ptr() == weight.data_ptr()
+    BEHIND_THE_VERSION[change](weight.numpy())
+    assert stamp(layer) != before
 
 
 DOMAIN_CHANGES: dict[str, Any] = {
