@@ -147,14 +147,22 @@ HEAVY = (
     "skimage",
     "mlxtend",
     "matplotlib",
+    "scipy.stats",
+    "torch._dynamo",
+    "sympy",
 )
 
 
-def test_an_import_loads_nothing_heavy() -> None:
+def test_imports_and_a_study_load_nothing_heavy() -> None:
     code = f"""
-import sys, dgprune_lab as dg
+import sys, torch, dgprune_lab as dg
 from dgprune_lab import Domain, Study, SCORERS, Mask, Scores, read_groups, allocate, prune, masked, recalibrate
 from dgprune_lab import evaluate, measure, sweep, save, load, scorer, from_torch_pruning
+network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 6), torch.nn.Flatten())
+splits = {{"train": range(4), "score": range(4, 8), "report": range(8, 12)}}
+domain = Domain.from_arrays("a", images=torch.rand(12, 1, 8, 8), labels=torch.arange(12) % 2, splits=splits)
+study = Study(network, sources=[domain])
+assert len(sweep(study, scorers=["taylor"], ratios=[0.5])) and len(measure(network, [domain]))
 print([name for name in {HEAVY} if name in sys.modules])
 """
     assert run(code) == "[]"

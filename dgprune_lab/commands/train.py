@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..core import DgpruneError, Domain, check_writable_folder, provenance_of, set_provenance, unknown
+from ..core import DgpruneError, Domain, MacCounter, check_writable_folder, provenance_of, set_provenance, unknown
 from ..data import BUILTIN
 from ..measurement import evaluate
 from ..models import save
@@ -121,10 +120,10 @@ def source_statistics(sources: Sequence[Domain]) -> tuple[list[float], list[floa
 
 
 def macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Return the multiply-accumulates for one image (C, H, W): half of the count by PyTorch's counter."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    """Return the multiply-accumulates for one image (C, H, W)."""
+    with MacCounter() as counter, torch.no_grad():
         model(torch.zeros(1, *shape))
-    return counter.get_total_flops() // 2
+    return counter.total
 
 
 def _card(recipe: Recipe, last: EpochEvent, domains: Mapping[str, Domain]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from ..core import NotNegative, tidy
@@ -99,6 +98,8 @@ def _share(study: Study, *, beta: float, split: str) -> float:
 
 def _spearman(first: Floats, second: Floats) -> tuple[float, float, float]:
     """Spearman's correlation with its bootstrap interval over filters."""
+    from scipy.stats import rankdata
+
     ranks = np.stack([rankdata(first), rankdata(second)])
     draws = np.random.default_rng(0).integers(0, len(first), (_RESAMPLES, len(first)))
     resampled = [float(np.corrcoef(ranks[:, draw])[0, 1]) for draw in draws]

@@ -8,8 +8,6 @@ from typing import Annotated, cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.spatial.distance import pdist, squareform
-from scipy.stats import spearmanr
 
 from ..core import Columns, Count, DgpruneError, Ratio, public
 
@@ -40,6 +38,8 @@ def map_agreement(first: Map, second: Map, *, ratio: Ratio = 0.0, neighbours: Co
         DgpruneError: a table without a map at this ratio, of several layers or of other images; more neighbours than
             there are other images.
     """
+    from scipy.spatial.distance import pdist
+
     maps = [_places(table, ratio) for table in (first, second)]
     one, two = (table[["map_1", "map_2"]].to_numpy(float) for table in maps)
     if not maps[0].index.equals(maps[1].index) or not maps[0]["class"].equals(maps[1]["class"]):
@@ -67,6 +67,8 @@ def map_agreement(first: Map, second: Map, *, ratio: Ratio = 0.0, neighbours: Co
 
 def _nearest(points: Floats, count: int) -> NDArray[np.int64]:
     """(N, count) indices of the nearest other points of each point."""
+    from scipy.spatial.distance import pdist, squareform
+
     distances = squareform(pdist(points))
     np.fill_diagonal(distances, -1.0)  # a point comes first, also where others lie on it
     return distances.argsort(1, kind="stable")[:, 1 : count + 1]
@@ -74,6 +76,8 @@ def _nearest(points: Floats, count: int) -> NDArray[np.int64]:
 
 def _correlation(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
     """Spearman's rank correlation; NaN where one side has no two different values."""
+    from scipy.stats import spearmanr
+
     if min(len(np.unique(a)), len(np.unique(b))) < 2:
         return np.nan
     return float(np.asarray(spearmanr(a, b))[0])

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..core import Observer
 from ..pruning import device_of, shared_copy
 
 IMAGES = 250
@@ -55,7 +55,7 @@ def bytes_per_image(model: nn.Module, example: Tensor, *, gradients: bool) -> in
     return alive.peak + gradients * 2 * alive.largest
 
 
-class _Alive(TorchDispatchMode):
+class _Alive(Observer):
     """Adds up the bytes of the tensors made in this block that are alive at once.
 
     Attributes:

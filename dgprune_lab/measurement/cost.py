@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..core import Domain
+from ..core import Domain, MacCounter
 from ..pruning import device_of, shared_copy
 
 LATENCY_IMAGES, LATENCY_REPEATS = 32, 21
@@ -19,16 +18,16 @@ _FEWEST, _PATIENCE = 5, 10.0
 
 
 def cost_rows(model: nn.Module, domain: Domain) -> list[dict[str, Any]]:
-    """Return rows of parameters, MACs per image (half of torch's FlopCounterMode) and bytes (with buffers)."""
+    """Return rows of parameters, MACs per image (as `MacCounter` counts) and bytes (with buffers)."""
     twin = shared_copy(model)
     example = domain.take(domain.rows(next(iter(domain.splits)), 1), device=device_of(model)).images
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with MacCounter() as counter, torch.no_grad():
         twin(example)
     parameters = sum(p.numel() for p in model.parameters())
     size = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     return [
         {"metric": "parameters", "value": parameters, "unit": "count"},
-        {"metric": "macs", "value": counter.get_total_flops() // 2, "unit": "per image"},
+        {"metric": "macs", "value": counter.total, "unit": "per image"},
         {"metric": "bytes", "value": size, "unit": "bytes"},
     ]
 

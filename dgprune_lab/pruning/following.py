@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import _disable_current_modes
 
+from ..core import MacCounter, Observer
 from .elements import Elements, Marks, tensors_of
 from .operations import follow
 from .refusals import described, refusal
@@ -20,7 +20,7 @@ _MARKS = "_dgprune_marks"
 _NONE = Marks()
 
 
-class Followed(TorchDispatchMode):
+class Followed(Observer):
     """Follows the channels through the operations of one pass.
 
     Attributes:
@@ -33,7 +33,7 @@ class Followed(TorchDispatchMode):
         uses: weight -> at how many positions per image it is applied.
         used: names of all parameters and buffers that were used.
         outputs: the ids on the network's output.
-        macs: multiply-accumulates per image, half of the count of torch's FlopCounterMode.
+        macs: multiply-accumulates per image, as `MacCounter` counts them.
         stack: names and modules that are being called, the innermost last.
         pairs: layers, as `where` names them, whose reshapes split channels into as many groups as there are, each of a
             number that is written in the code.
@@ -107,9 +107,9 @@ class Followed(TorchDispatchMode):
 
     def run(self, example: Tensor) -> None:
         """Run the network once."""
-        with FlopCounterMode(display=False) as counter, self._stacked(), _no_fast_path(), torch.no_grad(), self:
+        with MacCounter() as counter, self._stacked(), _no_fast_path(), torch.no_grad(), self:
             output = self.model(example)
-        self.macs = counter.get_total_flops() // 2 // max(1, len(example))
+        self.macs = counter.total // max(1, len(example))
         labels = [label.flatten() for tensor in tensors_of(output) for label in self.marks(tensor).labels]
         self.outputs = torch.cat(labels) if labels else self.outputs
 

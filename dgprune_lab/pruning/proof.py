@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..core import DgpruneError, full_precision, preserved_rng
+from ..core import DgpruneError, Observer, full_precision, preserved_rng
 from .copies import device_of, plain_tensors, rebuild, shared_copy, with_hooks_of
 from .elements import tensors_of
 from .holders import holder, refuse_uncopyable, suspects
@@ -181,7 +180,7 @@ class _Held(Exception):
     """An operation of the copy got a tensor of the original."""
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Observer):
     """Stops a copy before an operation that would use a weight that is not its own, or write to a tensor from outside.
 
     A tensor is from outside if it neither belongs to the copy nor was computed in the pass: weights and statistics of

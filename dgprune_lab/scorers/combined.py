@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from ..core import DgpruneError, Need
@@ -112,6 +111,8 @@ def _seen_by(scorer: Scorer, views: Views) -> Views:
 
 def _ranks(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Ranks of the scores over the whole network, scaled to [0, 1]; ties share their mean rank."""
+    from scipy.stats import rankdata
+
     flat = torch.cat([value.detach().cpu().double() for value in values.values()])
     ranks = torch.from_numpy(np.asarray(rankdata(flat.numpy()), dtype=np.float64) - 1) / max(len(flat) - 1, 1)
     return dict(zip(values, ranks.split([len(value) for value in values.values()]), strict=True))

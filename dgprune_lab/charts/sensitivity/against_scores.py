@@ -14,7 +14,6 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from ...core import is_missing
 from ..marks import layered, rows_of, tooltip
@@ -49,6 +48,8 @@ def against(frame: pd.DataFrame, *, width: int) -> alt.VConcatChart | None:
 
 def against_rows(frame: pd.DataFrame) -> dict[str, Rows]:
     """Return scorer -> a row per filter; place 0 is removed first, 100 last; ties share their mean place."""
+    from scipy.stats import rankdata
+
     effects = {(str(row["group"]), int(row["filter"])): row for row in records(frame, metric="cohens_d")}
     sizes = {key: abs(float(row["value"])) for key, row in effects.items()}
     most = max((size for size in sizes.values() if not math.isnan(size)), default=0.0)
