@@ -173,7 +173,6 @@ class TestFolders:
                     Image.new(mode, (30 + k, 20), colour).save(folder / f"{k}.png")
         (tmp_path / "photo" / "dog" / "notes.txt").write_text("no image")
         (tmp_path / ".hidden").mkdir()
-        (tmp_path / "empty").mkdir()
         return tmp_path
 
     def test_domains_of_a_folder(self, root: Path) -> None:
@@ -199,8 +198,10 @@ class TestFolders:
     def test_wrong_input_is_refused(self, root: Path) -> None:
         with pytest.raises(DgpruneError, match=r"is not a folder; from_folder needs one that holds domain/class/image"):
             data.from_folder(root / "nowhere")
+        (root / "empty").mkdir()
         with pytest.raises(DgpruneError, match=r"holds no images as domain/class/image"):
             data.from_folder(root / "empty")
+        (root / "empty").rmdir()
         with pytest.raises(DgpruneError, match=r"size must be at least 1; got 0"):
             data.from_folder(root, size=0)
         (root / "photo" / "dog" / "0.png").write_bytes(b"no image")
@@ -235,6 +236,36 @@ class TestFolders:
         assert "and 1 more" in said
 
     @pytest.mark.filterwarnings("ignore:domain .* came without splits")
+    def test_folders_and_classes_without_images_are_named(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for place in ("photo/bear", "sketch/dog", "clipart/dog", "quickdraw"):
+            (root / place).mkdir(parents=True, exist_ok=True)
+        for k in range(5):
+            (root / "sketch" / "dog" / f"{k}.png").write_bytes(b"?")
+        monkeypatch.chdir(root)
+        with pytest.warns(DgpruneNote) as notes:
+            sketch = data.from_folder(".", size=8, broken="skip")["sketch"]
+        said = [str(note.message) for note in notes]
+        assert any(
+            "without an image are neither domains nor classes: clipart, photo/bear, quickdraw." in s for s in said
+        )
+        assert any("'sketch' has no image of dog, elephant. Labels are numbered alike: 0 dog" in s for s in said)
+        assert sketch.labels is not None and sketch.labels.tolist() == [2] * 5
+        assert sketch.origin.startswith(f"folder {root.name}/sketch,")
+
+    @pytest.mark.filterwarnings("ignore:domain .* came without splits")
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    def test_a_link_to_a_file_that_is_gone_is_a_broken_image(self, root: Path) -> None:
+        for place in ("photo/dog/9.jpg", "sketch/loose.png"):
+            (root / place).symlink_to(root / "gone.jpg")
+        with pytest.warns(DgpruneNote, match=r"left out 1 files .*: sketch/loose\.png"):
+            domains = data.from_folder(root, size=8)
+        with pytest.raises(DgpruneError, match=r"9\.jpg could not be read"):
+            domains["photo"].take(torch.arange(11))
+        (root / "sketch" / "loose.png").unlink()
+        with pytest.warns(DgpruneNote, match=r"'photo': 1 of 11 files cannot be read and are left out: dog/9\.jpg"):
+            assert len(data.from_folder(root, size=8, broken="skip")["photo"]) == 10
+
+    @pytest.mark.filterwarnings("ignore:domain .* came without splits")
     @pytest.mark.filterwarnings("ignore:the domains hold different classes")
     def test_folders_whose_domains_cannot_be_told_are_refused(self, root: Path) -> None:
         (root / "above").mkdir()
@@ -244,6 +275,7 @@ class TestFolders:
             data.from_folder(root)
         (root / "above" / "photo").rename(root / "photo")
         (root / "above" / "sketch").rename(root / "photo" / "further")
+        (root / "above").rmdir()
         with pytest.warns(DgpruneNote, match=r"left out 10 files"):
             assert list(data.from_folder(root)) == ["photo"]
 
@@ -305,6 +337,17 @@ class TestFolders:
             want = {"train": keys[2:], "score": keys[:1], "report": keys[1:2]}
             got = {split: rows.tolist() for split, rows in domain.splits.items()}
             assert got == {split: [key for key in rows if key is not None] for split, rows in want.items()}
+
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    @pytest.mark.parametrize("place", ["dog/z.gif", "dog/._0.png", "dog/inner/0.png"])
+    def test_the_division_of_domainbed_is_refused_where_it_reads_other_files(self, root: Path, place: str) -> None:
+        (root / "photo" / place).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9)).save(root / "photo" / place)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="from_folder left out")
+            with pytest.raises(DgpruneError, match=rf"1 are read by one alone: photo/{place}\."):
+                data.from_folder(root, size=8, splits="domainbed")
+            assert len(data.from_folder(root, size=8, splits="domainbed", hold_out="photo")["sketch"]) == 10
 
     @pytest.mark.filterwarnings("ignore:the domains hold different classes")
     def test_files_that_cannot_be_read_are_left_out_on_request(self, root: Path) -> None:

@@ -18,6 +18,7 @@ from ..core import Count, DgpruneError, Domain, Seed, listed_names, note, public
 from .image_files import JPEG, SUFFIXES, Resize, broken_file, kind_of_file, read_image
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
+_DOMAINBED = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision IMG_EXTENSIONS
 _LISTED = 4
 _HELD_OUT = 0.2  # DomainBed's --holdout_fraction, as it is by default
 
@@ -57,10 +58,11 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
 
 class _Found(NamedTuple):
-    """The image files of a domain by class, and the other files in its folder."""
+    """The image files of a domain by class, the other files in its folder, and the folders without any image."""
 
     groups: dict[str, list[Path]]
     left_out: list[Path]
+    empty: list[Path]
 
 
 @public
@@ -79,9 +81,10 @@ def from_folder(
     A label is the position of the class folder's name among the sorted names of all domains (`class_names`), so it
     means the same in every domain, even if a domain lacks a class (a note names such classes). Class folders may lie
     one level deeper, `root/domain/images/class/image`. Notes report files that were left out (except hidden and text
-    files), and files with several pages, transparency or more than 8 bits per channel. An image is decoded when it is
-    first needed, and kept: in memory, or in a file of the cache folder (environment variable DGPRUNE_CACHE, "off" for
-    none; by default the user's cache folder) where all images of the domain take more than a quarter of the memory.
+    files), folders without images, and files with several pages, transparency or more than 8 bits per channel. A link
+    to a file that is gone counts as an image that cannot be read. An image is decoded when it is first needed, and
+    kept: in memory, or in a file of the cache folder (environment variable DGPRUNE_CACHE, "off" for none; by default
+    the user's cache folder) where all images of the domain take more than a quarter of the memory.
 
     Args:
         root: the folder that holds one folder per domain.
@@ -91,8 +94,7 @@ def from_folder(
         splits: shares of each domain that add up to 1, stratified by class, as in {"train": 0.8, "score": 0.1,
             "report": 0.1}; None: 60 / 20 / 20, which a note tells. "domainbed" repeats DomainBed's own division with
             `seed` as its trial_seed: the 80 % it trains on are `train`, the other 20 % are halved into `score` and
-            `report`. It is the same for JPEG, PNG, BMP, PPM, PGM, TIFF and WebP files whose class folders hold no
-            folders, and if root holds the same domains.
+            `report`, if root holds the same domains.
         hold_out: names of domains that the network has not been trained on. All their images are in `report`, so a
             target-aware scorer has nothing to read there unless it is told to read `report` too (split="report"),
             which the table then says.
@@ -106,7 +108,7 @@ def from_folder(
     Raises:
         DgpruneError: no such folder, no domain with images in it, a domain whose class folders lie in several folders
             or deeper, a size below one, an image that cannot be read, shares that do not add up to 1, no domain of a
-            name in `hold_out`.
+            name in `hold_out`; "domainbed" for folders of which DomainBed reads other files.
 
     Source: the layout, and the division `splits="domainbed"`, of Gulrajani & Lopez-Paz, In Search of Lost Domain
     Generalization, ICLR 2021 (DomainBed; `split_dataset` in domainbed/lib/misc.py with --holdout_fraction 0.2).
@@ -117,13 +119,15 @@ def from_folder(
     for name in held_out:
         if name not in by_domain:
             raise unknown("domain in hold_out", name, by_domain)
+    if splits == "domainbed":
+        _refuse_other_files(base, [found for name, found in by_domain.items() if name not in held_out])
     classes = sorted({name for found in by_domain.values() for name in found.groups})
-    _note_classes({name: set(found.groups) for name, found in by_domain.items()}, classes)
-    domains = {}
+    domains, held = {}, dict[str, set[str]]()
     for environment, (name, found) in enumerate(by_domain.items()):
         files = [path for group in found.groups.values() for path in group]
         labels = [classes.index(key) for key, group in found.groups.items() for _ in group]
         kept = _readable(name, files, size=size, resize=resize) if broken == "skip" else list(range(len(files)))
+        held[name] = {classes[labels[k]] for k in kept}
         images = ImageFiles([files[k] for k in kept], [labels[k] for k in kept], size=size, resize=resize)
         _note_kinds(name, images)
         rows: Mapping[str, float | list[int]] | None = None
@@ -142,8 +146,9 @@ def from_folder(
             classes=classes,
             splits=rows,
             seed=seed,
-            origin=f"folder {base.name}/{name}, {how}; classes: {', '.join(classes)}",
+            origin=f"folder {base.resolve().name}/{name}, {how}; classes: {', '.join(classes)}",
         )
+    _note_classes(held, classes)
     return domains
 
 
@@ -162,7 +167,28 @@ def _domains(base: Path) -> dict[str, _Found]:
             f"{', '.join(SUFFIXES)}). A single domain needs its own folder around its class folders."
         )
     _note_left_out(base, [*_files(base), *(path for found in every.values() for path in found.left_out)])
+    classes = {name for found in by_domain.values() for name in found.groups}
+    empty = [path for found in every.values() for path in found.empty if path.name not in classes]
+    if empty:
+        listed = _some([str(path.relative_to(base)) for path in empty])
+        note(f"from_folder: folders without an image are neither domains nor classes: {listed}.")
     return by_domain
+
+
+def _refuse_other_files(base: Path, domains: Sequence[_Found]) -> None:
+    """Refuse folders of which DomainBed, that is ImageFolder of torchvision, reads other files: it would divide others.
+
+    It reads all images below a class folder, hidden ones too, and fails at a class folder without one.
+    """
+    ours = {path for found in domains for group in found.groups.values() for path in group}
+    folders = {path.parent for path in ours}
+    theirs = {path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in _DOMAINBED}
+    if differ := sorted(str(path.relative_to(base)) for path in ours ^ theirs):
+        raise DgpruneError(
+            f"splits='domainbed' repeats DomainBed's division only where both read the same files, and {len(differ)} "
+            f"are read by one alone: {_some(differ)}. DomainBed reads {', '.join(_DOMAINBED)}, also in folders inside "
+            "a class folder, and hidden files. Move these files away if DomainBed did not have them, or give shares."
+        )
 
 
 def _readable(name: str, files: Sequence[Path], *, size: int, resize: Resize) -> list[int]:
@@ -200,9 +226,10 @@ def _find(folder: Path, *, deeper: bool = True) -> _Found:
     """
     groups, folders = _by_class(folder), _folders(folder)
     others = [inner for inner in folders if inner.name not in groups and any(map(_is_image, inner.rglob("*")))]
+    empty = [inner for inner in folders if inner.name not in groups and inner not in others]
     if not groups and deeper and len(others) == 1:
         inner = _find(others[0], deeper=False)
-        return _Found(inner.groups, [*_files(folder), *inner.left_out])
+        return _Found(inner.groups, [*_files(folder), *inner.left_out], [*empty, *inner.empty])
     if not groups and others:
         names = [inner.name for inner in others]
         raise DgpruneError(
@@ -213,7 +240,8 @@ def _find(folder: Path, *, deeper: bool = True) -> _Found:
     beside = [
         path for name, images in groups.items() for path in _files(folder / name, deep=True) if path not in set(images)
     ]
-    return _Found(groups, [*_files(folder), *beside, *(path for inner in others for path in _files(inner, deep=True))])
+    left_out = [*_files(folder), *beside, *(path for inner in others for path in _files(inner, deep=True))]
+    return _Found(groups, left_out, empty if groups else [folder] * (not left_out))
 
 
 def _note_left_out(base: Path, files: Sequence[Path]) -> None:
@@ -243,12 +271,15 @@ def _files(base: Path, *, deep: bool = False) -> list[Path]:
     """The files inside a folder that are neither hidden nor text files, sorted."""
     paths: Iterable[Path] = base.rglob("*") if deep else base.iterdir()
     return sorted(
-        path for path in paths if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in _TEXT
+        path
+        for path in paths
+        if not path.is_dir() and not path.name.startswith(".") and path.suffix.lower() not in _TEXT
     )
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Whether it is named like an image and is a file, or a link to one that is gone."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and (path.is_file() or not path.exists())
 
 
 def _by_class(domain: Path) -> dict[str, list[Path]]:
