@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import numpy as np
@@ -204,3 +205,51 @@ def test_a_network_with_nan_logits_is_refused() -> None:
         cast(Any, study.model)[4].weight.fill_(float("nan"))
     with pytest.raises(DgpruneError, match="NaN or infinite"):
         dg.diagnostics.sensitivity(study)
+
+
+def in_double(model: Any, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(N, C) sum over positions of y dl/dy of the BatchNorm's output y, all of it in float64; the classes."""
+    twin = copy.deepcopy(model).double()
+    y = twin[:2](batch.images.double()).detach().requires_grad_()
+    twin[2:](y).gather(1, batch.labels[:, None]).sum().backward()
+    return (y.detach() * y.grad).sum((2, 3)).numpy(), batch.labels.numpy()
+
+
+def d_in_double(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Cohen's d by class, straight from its definition; 0 / 0 is 0."""
+    each = []
+    for k in range(CLASSES):
+        a, b = (values[labels == k] for values, labels in (first, second))
+        squares = (len(a) - 1) * a.var(0, ddof=1) + (len(b) - 1) * b.var(0, ddof=1)
+        spread = np.sqrt(squares / (len(a) + len(b) - 2))
+        each.append((b.mean(0) - a.mean(0)) / np.where(spread > 0, spread, 1))
+    return np.mean(each, axis=0)
+
+
+@pytest.mark.parametrize("activation", [torch.nn.ReLU(), torch.nn.SiLU(), torch.nn.GELU()], ids=str)
+def test_filters_that_hardly_answer_are_not_compared_by_their_rounding(activation: torch.nn.Module) -> None:
+    """Against float64: what float32 resolves is right, what it does not resolve is no difference."""
+    layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), activation, torch.nn.Conv2d(8, 6, 3), torch.nn.ReLU()]
+    net: Any = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 4))
+    randomise(net, seed=1, dtype=torch.float32)
+    with torch.no_grad():
+        net[1].bias[:4], net[1].weight[:4] = torch.tensor([-3.0, -5.5, -9.0, -20.0]), 0.5
+        net[3].weight[:, 4] *= 1e-8  # hardly read
+        net[1].weight[5], net[1].bias[5] = 1e-7, 1.0  # answers, always alike
+    study = dg.Study(net, sources=[domain("a", count=180)], targets=[domain("t", count=180, seed=3)])
+    pair = [in_double(net, part.take(part.rows("score"))) for part in study.domains]
+    scale = max(np.sqrt((values**2).mean(0)).max() for values, _ in pair)
+    spread = np.sqrt(np.mean([values.var(0) for values, _ in pair], axis=0)) / scale
+    expected = np.where(spread > 1e-5, d_in_double(*pair), 0)
+    assert (spread > 1e-4).sum() >= 3 and ((spread > 0) & (spread < 1e-6)).any()
+    frame = dg.diagnostics.sensitivity(study, layers=["0"], scorers=["l1"], images=None)
+    d, area = effects(frame), effects(frame, metric="auroc")
+    clear = (spread > 1e-4) | (spread < 1e-6)
+    for found in (d.value.to_numpy(float), np.abs(study.score("sensitivity").values["0"].numpy())):
+        assert np.allclose(np.abs(found)[clear], np.abs(expected)[clear], atol=0.02), (found, expected, spread)
+    silent = spread < 1e-6
+    assert np.isnan(d.low[silent].astype(float)).all()
+    assert (area.value[silent] == 0.5).all()
+    for method, filters in (("ablation", [3, 4]), ("activation", [5])):
+        d = effects(dg.diagnostics.sensitivity(study, method=cast(Method, method), layers=["0"], images=None))
+        assert (d.value[filters] == 0).all()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core import DgpruneError, Domain, Provenance, Seen
 from ..measurement import TOGETHER, Attributor, Method
 from ..pruning import shared_copy
-from ..stats import Estimate, auroc, cohens_d, p_values, q_values
+from ..stats import Estimate, auroc, class_moments, cohens_d, p_values, q_values, resolution
 from ..study import Study
 
 Floats = NDArray[np.float64]
@@ -28,7 +28,9 @@ class Attributions:
         pair: the reference domain, and the domain that is compared with it.
         split: the split that was read.
         rows: row numbers of the images in each domain.
-        values: layer -> attributions on the two domains, (N, C) and (M, C) float32.
+        values: layer -> attributions on the two domains, (N, C) and (M, C) float32; all 0 for a filter that is within
+            the resolution of 0 on every image.
+        resolution: layer -> see `stats.resolution`.
         labels: true classes of the images, (N,) and (M,).
     """
 
@@ -37,6 +39,7 @@ class Attributions:
     split: str
     rows: tuple[Tensor, Tensor] = field(repr=False)
     values: Mapping[str, tuple[Tensor, Tensor]] = field(repr=False)
+    resolution: Mapping[str, float] = field(repr=False)
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] = field(repr=False)
 
     def stacked(self, side: int) -> Floats:
@@ -46,7 +49,9 @@ class Attributions:
     def estimates(self, *, seed: int) -> tuple[Estimate, Estimate, Floats]:
         """Return Cohen's d and AUROC with intervals, and q-values, for the filters of all layers in order."""
         first, second = self.stacked(0), self.stacked(1)
-        d = cohens_d(first, second, labels=self.labels, seed=seed)
+        widths = [pair[0].shape[1] for pair in self.values.values()]
+        resolved = np.repeat(list(self.resolution.values()), widths)
+        d = cohens_d(first, second, labels=self.labels, seed=seed, resolution=resolved)
         area = auroc(first, second, labels=self.labels)
         return d, area, q_values(p_values(first, second, labels=self.labels))
 
@@ -131,9 +136,25 @@ def attribution_steps(
                     batches[name][side].append(values)
                 done += 1
                 yield done, total
-    values = {name: (torch.cat(first), torch.cat(second)) for name, (first, second) in batches.items()}
+    joined = {name: (torch.cat(first), torch.cat(second)) for name, (first, second) in batches.items()}
     labels = _labels(pair[0], rows[0]), _labels(pair[1], rows[1])
-    return Attributions(method=method, pair=pair, split=split, rows=rows, values=values, labels=labels)
+    limits = {name: _resolution(both, labels) for name, both in joined.items()}
+    values = {name: _settled(both, limits[name]) for name, both in joined.items()}
+    return Attributions(
+        method=method, pair=pair, split=split, rows=rows, values=values, resolution=limits, labels=labels
+    )
+
+
+def _resolution(values: tuple[Tensor, Tensor], labels: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
+    codes = [torch.from_numpy(part) for part in labels]
+    classes = 1 + max(int(part.max()) for part in codes)
+    return resolution(*(class_moments(v, part, classes=classes) for v, part in zip(values, codes, strict=True)))
+
+
+def _settled(values: tuple[Tensor, Tensor], limit: float) -> tuple[Tensor, Tensor]:
+    """The attributions of a layer; those of filters that never exceed the limit are rounding, and become 0."""
+    silent = torch.maximum(*(part.abs().amax(0) for part in values)) <= limit
+    return values[0].masked_fill(silent, 0), values[1].masked_fill(silent, 0)
 
 
 def _labels(domain: Domain, rows: Tensor) -> NDArray[np.int64]:

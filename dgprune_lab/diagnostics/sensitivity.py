@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core import Count, Scores, Seed, roles_of, tidy
 from ..measurement import Method
 from ..scorers import Scorer
-from ..stats import ALL, LEAST, correlations, intervals, over_filters
+from ..stats import ALL, LEAST, correlations, filled, intervals, over_filters
 from ..study import Study, batchnorm_cell
 from ._attributions import Attributions, attribution_steps
 from ._contract import Steps, diagnostic
@@ -51,7 +51,8 @@ def sensitivity(
                  with a bootstrap interval.
     cohens_d     the effect size: in each class that both domains have, (mean on `domain` - mean on `other`) / pooled
                  standard deviation, then the mean over classes, each with the same weight. Above 0 the filter
-                 contributes more on `domain`. 0 for a filter that is never active; empty without any spread.
+                 contributes more on `domain`. 0 for a filter that is never active; empty without any spread. What
+                 is below 1e-5 of the layer's largest contributions is rounding, and counts as 0.
     auroc        within each class the probability that an image of `domain` has the larger attribution (ties half),
                  then the mean over classes; .5 where the domains do not differ.
     score        for each of `scorers`, its scores.
@@ -170,7 +171,5 @@ def _absolute(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     sizes: dict[str, list[float]] = {}
     for row in rows:
         if row["metric"] == "cohens_d":
-            sizes.setdefault(row["group"], []).append(abs(float(row["value"])))
-    known = [size for layer in sizes.values() for size in layer if not np.isnan(size)]
-    most = max(known, default=0.0) or 1.0
-    return {name: torch.nan_to_num(torch.tensor(layer, dtype=torch.float64), nan=most) for name, layer in sizes.items()}
+            sizes.setdefault(row["group"], []).append(float(row["value"]))
+    return filled({name: torch.tensor(layer, dtype=torch.float64) for name, layer in sizes.items()})

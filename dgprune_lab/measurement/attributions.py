@@ -19,6 +19,7 @@ TOGETHER: frozenset[Method] = frozenset({"gradient_x_activation", "activation"})
 STEPS = 20
 _BYTES = 192 * 2**20
 _LARGEST = 125
+_ROUNDING = 16  # times the precision of a logit: smaller changes are not told from rounding
 
 Positions = Mapping[str, tuple[Tensor, Tensor]]
 """Layer -> positions on its channel axis, and the filter at each position."""
@@ -73,7 +74,7 @@ class Attributor:
         integrated_gradients   of y, in 20 steps from its value for a black image (Sundararajan et al. 2017)
         conductance            integrated gradients of the input that flow through the layer (Dhamdhere et al. 2018)
         activation             y itself
-        ablation               l minus l with the filter set to 0 at all positions; below 1e-6 it is rounding error
+        ablation               l minus l with the filter set to 0 at all positions; 0 where that is rounding of l
 
         y is the group's output, `layers` are names of groups; the batch must have labels.
         """
@@ -143,7 +144,9 @@ class Attributor:
         try:
             with torch.no_grad():
                 gates = batch.images.new_ones(1, group.filters)
-                return attr.FeatureAblation(logit).attribute(gates).float()
+                limit = _ROUNDING * torch.finfo(gates.dtype).eps * logit(gates).abs()[:, None]
+                changes = attr.FeatureAblation(logit).attribute(gates)
+                return changes.masked_fill(changes.abs() <= limit, 0).float()
         finally:
             self._gates.clear()
 

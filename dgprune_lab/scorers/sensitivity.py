@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..stats import matched_d
+from ..stats import filled, matched_d, resolution
 from .contract import scorer
 from .domains import named_domains
 from .risks import one_source
@@ -34,7 +34,7 @@ def sensitivity(
     -|d|, d = Cohen's d matched by true class (`stats.matched_d`) of a_i = sum over positions of y dl/dy, l the logit of
     image i's true class, y the filter's output: gradient x activation. Without names, the mean of |d| over all pairs of
     a source and a target. A filter whose attribution differs between the domains without varying in either gets the
-    lowest score of the network. It reads target labels: target-aware. `diagnostics.sensitivity` computes the same d
+    lowest score of the network; differences that are rounding (`stats.resolution`) count as 0. It reads target labels: target-aware. `diagnostics.sensitivity` computes the same d
     with intervals, by Captum. Returns (C,) <= 0 per layer. Source: gradient x activation, Shrikumar et al. 2016,
     arXiv:1605.01713; effect size, Cohen 1988, chapter 2; as a filter score it is ours.
     """
@@ -62,11 +62,10 @@ def sensitivity_sources(views: dict[str, GroupView], *, over: Over = "mean") -> 
 
 def _scores(views: dict[str, GroupView], pairs: Iterable[tuple[str, str]], *, over: Over = "mean") -> dict[str, Tensor]:
     listed = list(pairs)
-    sizes = {  # (pairs, C) |d|
-        name: torch.stack([matched_d(view.class_gate(a), view.class_gate(b)).abs() for a, b in listed])
-        for name, view in views.items()
-    }
-    flat = torch.cat([size.flatten() for size in sizes.values()])
-    largest = max(flat[flat.isfinite()].tolist(), default=0.0) or 1.0  # above those that are not sensitive at all
-    filled = {name: torch.nan_to_num(size, nan=largest) for name, size in sizes.items()}
-    return {name: -(size.mean(0) if over == "mean" else size.amax(0)) for name, size in filled.items()}
+    sizes = filled({name: torch.stack([_d(view, *pair) for pair in listed]) for name, view in views.items()})
+    return {name: -(size.mean(0) if over == "mean" else size.amax(0)) for name, size in sizes.items()}
+
+
+def _d(view: GroupView, first: str, second: str) -> Tensor:
+    moments = view.class_gate(first), view.class_gate(second)
+    return matched_d(*moments, resolution=resolution(*moments))

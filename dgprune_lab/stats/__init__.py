@@ -4,7 +4,7 @@ from .rank_tests import auroc, p_values, q_values
 from .calibration import calibration_error
 from .comparability import unlike
 from .discrepancy import coral, mmd, proxy_a_distance
-from .effect_sizes import NOT_FINITE, class_moments, cohens_d, matched_d, merged
+from .effect_sizes import NOT_FINITE, class_moments, cohens_d, filled, matched_d, merged, resolution
 from .features import FEWEST, median_distance, standardised
 from .intervals import Estimate, LEVEL, RESAMPLES, crossed_difference
 from .rank_agreement import ALL, LEAST, Floats, Values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ Codes = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 # Of a mean in float64 over all images: anything smaller than this share of it is rounding.
 _ROUNDING = 1e-12
+_RESOLVED = 1e-5
 BYTES = 64 * 2**20
 NOT_FINITE = "some numbers per image and filter are NaN or infinite; check the network's weights."
 _STEP = 2**20  # arrays of this size stay in the processor's cache
@@ -79,23 +80,51 @@ def merged(first: ClassMoments | None, second: ClassMoments) -> ClassMoments:
     return ClassMoments(first.images + second.images, first.mean + gap * (m / count), variance)
 
 
-def matched_d(first: ClassMoments, second: ClassMoments) -> Tensor:
+def resolution(first: ClassMoments, second: ClassMoments) -> float:
+    """Return the difference below which numbers of one layer, computed in float32, are equal but for rounding.
+
+    1e-5 of the largest root mean square of a filter over the images of a class and domain. Measured against float64,
+    rounding is up to 6e-7 of it in the attributions of the digits network and of a ResNet-18.
+    """
+    largest = 0.0
+    for images, mean, variance in (first, second):
+        biased = variance * ((images - 1).clamp(min=0) / images.clamp(min=1))[:, None]
+        largest = max(largest, float((mean.square() + biased).max()))
+    return _RESOLVED * math.sqrt(largest)
+
+
+def filled(sizes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return layer -> absolute effect sizes; those that are NaN become the largest of the network, or 1."""
+    known = torch.cat([size.flatten() for size in sizes.values()]).abs()
+    largest = max(known[known.isfinite()].tolist(), default=0.0) or 1.0
+    return {name: torch.nan_to_num(size.abs(), nan=largest) for name, size in sizes.items()}
+
+
+def matched_d(first: ClassMoments, second: ClassMoments, *, resolution: Tensor | float = 0.0) -> Tensor:
     """Return Cohen's d of each filter, matched by class: (C,) float64, positive if the second domain is larger.
 
     For each class k of which both domains have at least two images, d_k = (mean_2 - mean_1) / s with the standard
     deviation pooled over both domains, s^2 = ((n_1 - 1) v_1 + (n_2 - 1) v_2) / (n_1 + n_2 - 2). The result is the mean
-    of d_k over these classes, each with the same weight. Where nothing varies within a class (s is below 1e-12 of the
-    larger mean), d_k = 0 if the means agree, otherwise the class is left out; NaN if no class remains.
+    of d_k over these classes, each with the same weight. Where nothing varies within a class (s is at most the
+    resolution, or 1e-12 of the larger mean), d_k = 0 if the means agree up to twice that, otherwise the class is left
+    out; NaN if no class remains.
+
+    Args:
+        first, second: the moments on the two domains.
+        resolution: see `resolution`, for each filter (C,) or for all of them.
 
     Raises:
         DgpruneError: no class has two images in both domains.
 
     Source: Cohen 1988, section 2.5 (d and the pooled s); the matching by class and the mean over classes are ours.
     """
-    return _per_class(first, second, shared_classes(first.images, second.images))[0].nanmean(0)
+    shared = shared_classes(first.images, second.images)
+    return _per_class(first, second, shared, resolution=resolution)[0].nanmean(0)
 
 
-def cohens_d(first: Array, second: Array, *, labels: Labels, seed: int = 0) -> Estimate:
+def cohens_d(
+    first: Array, second: Array, *, labels: Labels, seed: int = 0, resolution: Array | float = 0.0
+) -> Estimate:
     """Estimate `matched_d` of each filter with a 95 % bootstrap interval over the images of both domains.
 
     In each of 1,000 resamples the images of each class and domain are drawn with replacement, the same images for all
@@ -121,6 +150,7 @@ def cohens_d(first: Array, second: Array, *, labels: Labels, seed: int = 0) -> E
         second: (M, C), a row per image of the second domain; no image may be in both domains.
         labels: (N,) and (M,) class of each image.
         seed: random seed of the resamples.
+        resolution: see `resolution`, for each filter (C,) or for all of them.
 
     Returns:
         d and the two ends of its interval, (C,) each, in standard deviations, any sign. The ends are NaN where no
@@ -132,25 +162,26 @@ def cohens_d(first: Array, second: Array, *, labels: Labels, seed: int = 0) -> E
     """
     codes, classes = coded(first, second, labels)
     shared = shared_classes(*(torch.from_numpy(np.bincount(code, minlength=classes)) for code in codes))
-    estimates = np.empty((3, first.shape[1]))
+    estimates, resolved = np.empty((3, first.shape[1])), np.broadcast_to(resolution, first.shape[1:]).copy()
     width = max(1, BYTES // (8 * (6 * RESAMPLES + 5 * (len(first) + len(second)))))
     for start in range(0, first.shape[1], width):
         block = slice(start, start + width)
         pair = [np.array(values[:, block], dtype=np.float64) for values in (first, second)]
-        estimates[:, block] = _with_interval(pair, codes, shared, classes=classes, seed=seed)
+        limit = torch.from_numpy(resolved[block])
+        estimates[:, block] = _with_interval(pair, codes, shared, classes=classes, seed=seed, resolution=limit)
     return Estimate(*estimates)
 
 
 def _with_interval(
-    pair: list[Array], codes: Codes, shared: Tensor, *, classes: int, seed: int
+    pair: list[Array], codes: Codes, shared: Tensor, *, classes: int, seed: int, resolution: Tensor
 ) -> tuple[Array, Array, Array]:
     """The values, low ends and high ends of `cohens_d` for a block of filters, (C',) each."""
     moments = [
         class_moments(torch.from_numpy(values), torch.from_numpy(code), classes=classes)
         for values, code in zip(pair, codes, strict=True)
     ]
-    gaps, spreads = (tensor.numpy() for tensor in _per_class(moments[0], moments[1], shared))
-    value = matched_d(moments[0], moments[1]).numpy()
+    gaps, spreads = (tensor.numpy() for tensor in _per_class(*moments, shared, resolution=resolution))
+    value = matched_d(*moments, resolution=resolution).numpy()
     total, count = np.zeros((2, RESAMPLES, len(value)))
     sizes = []
     for k, label in enumerate(shared.tolist()):
@@ -169,15 +200,18 @@ def _with_interval(
     return value, np.where(constant, np.nan, low), np.where(constant, np.nan, high)
 
 
-def _per_class(first: ClassMoments, second: ClassMoments, shared: Tensor) -> tuple[Tensor, Tensor]:
+def _per_class(
+    first: ClassMoments, second: ClassMoments, shared: Tensor, *, resolution: Tensor | float
+) -> tuple[Tensor, Tensor]:
     """Cohen's d and the pooled standard deviation (infinite where nothing varies) of the shared classes, (K', C)."""
     first, second = (ClassMoments(*(tensor[shared] for tensor in moments)) for moments in (first, second))
     n, m = (moments.images.double()[:, None] for moments in (first, second))
     spread = (((n - 1) * first.variance + (m - 1) * second.variance) / (n + m - 2)).sqrt()
     gap, rounding = second.mean - first.mean, _ROUNDING * torch.maximum(first.mean.abs(), second.mean.abs())
+    rounding = torch.maximum(rounding, torch.as_tensor(resolution, dtype=rounding.dtype))
     flat = spread <= rounding
     spread = spread.masked_fill(flat, math.inf)
-    return (gap / spread).masked_fill(flat & (gap.abs() > rounding), math.nan), spread
+    return (gap / spread).masked_fill(flat & (gap.abs() > 2 * rounding), math.nan), spread
 
 
 def shared_classes(first: Tensor, second: Tensor) -> Tensor:
