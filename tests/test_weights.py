@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -125,6 +126,8 @@ READ: dict[str, tuple[Callable[[], Any], str | None]] = {
     ),
     "half": (lambda: halved(STATE), r": converted from float16\.$"),
     "double, in a wrapper": (lambda: under("net.", doubled()), r"prefix='net\.'; converted from float64"),
+    "sharded": (lambda: {n.replace(".", "._fsdp_wrapped_module.", 1): t for n, t in STATE.items()}, None),
+    "arrays": (lambda: {"params": {n: t.numpy() for n, t in STATE.items()}}, r"key='params', prefix=''\.$"),
     "before BatchNorm counted": (lambda: {k: v for k, v in STATE.items() if "num_batches" not in k}, None),
 }
 
@@ -193,6 +196,30 @@ def test_of_two_fits_one_must_be_named() -> None:
         dg.load_weights(network(0), pair, prefix="x")
 
 
+def test_of_two_heads_one_must_be_named() -> None:
+    heads = {**dassl(), **under("fc.", {"weight": EMA["head.weight"], "bias": EMA["head.bias"]})}
+    with pytest.raises(dg.DgpruneError, match=r"2 places: .*'head': 'classifier\.'}; .*'head': 'fc\.'}"):
+        dg.load_weights(network(0), heads)
+    chosen = quietly(network(0), heads, prefix={"": "backbone.", "head": "fc."})
+    assert torch.equal(chosen.state_dict()["head.bias"], EMA["head.bias"])
+
+
+WRAPPED: dict[str, Callable[[nn.Module], Any]] = {
+    "nn.Sequential": lambda inner: nn.Sequential(OrderedDict(body=nn.Sequential(inner))),
+    "nn.DataParallel": nn.DataParallel,
+    "normalised": lambda inner: dg.models.normalised(inner, "imagenet"),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED)
+@pytest.mark.parametrize("case", ["plain", "Lightning", "DomainBed", "Dassl"])
+def test_the_network_may_be_in_a_wrapper_that_the_saved_one_was_not_in(wrap: str, case: str) -> None:
+    loaded: Any = quietly(WRAPPED[wrap](network(0)), READ[case][0]())
+    inner = next(module for module in loaded.modules() if type(module) is type(TRAINED))
+    assert torch.equal(logits(inner), logits(TRAINED))
+    assert wrap != "normalised" or loaded.normalise.mean[0] == pytest.approx(0.485)
+
+
 def quietly(model: nn.Module, weights: Any, **options: Any) -> nn.Module:
     with pytest.warns(dg.DgpruneNote):
         return dg.load_weights(model, weights, **options)
@@ -217,6 +244,8 @@ def test_a_head_for_other_classes_is_refused_unless_it_is_named() -> None:
     assert all(torch.equal(t, (then if n.startswith("head.") else STATE)[n]) for n, t in now.items())
     with pytest.raises(dg.DgpruneError, match=r"has a layer 'haed'; layers are stem.*Did you mean 'head'"):
         dg.load_weights(network(0), STATE, skip=["haed"])
+    with pytest.raises(dg.DgpruneError, match=r"has a layer 'nothing'; layers are stem[^?]*$"):
+        dg.load_weights(network(0), STATE, skip=["nothing"])
 
 
 def test_a_deeper_network_of_the_same_names_is_refused() -> None:
@@ -230,6 +259,13 @@ def test_a_deeper_network_of_the_same_names_is_refused() -> None:
 class Harmful:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("harm"),)
+
+
+def renamed(*ends: str) -> State:
+    """A state_dict whose first weight is computed from other tensors."""
+    name = next(name for name in STATE if name.endswith(".weight"))
+    start = name.removesuffix("weight")
+    return {**{n: t for n, t in STATE.items() if n != name}, **{f"{start}{end}": STATE[name] for end in ends}}
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -246,6 +282,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "not finite": (lambda p: torch.save({**STATE, "head.bias": torch.full((4,), torch.nan)}, p), r"head\.bias in net"),
     "integers": (lambda p: torch.save({**STATE, "head.bias": torch.ones(4, dtype=torch.int8)}, p), r"int8.*float32"),
+    "masked": (lambda p: torch.save(renamed("weight_orig", "weight_mask"), p), r"torch\.nn\.utils\.prune\.remove"),
+    "weight norm": (
+        lambda p: torch.save(renamed("weight_g", "weight_v"), p),
+        r"Make them permanent .*remove_weight_norm",
+    ),
     "dg.save": (lambda p: p.write_bytes(dg.save(TRAINED, p.parent / "own").read_bytes()), r"dg\.load\(path, model="),
     "cut": (lambda p: (torch.save(STATE, p), p.write_bytes(p.read_bytes()[:900])), r"damaged"),
     "cut, old format": (
@@ -270,6 +311,13 @@ def test_what_cannot_be_read_is_said_and_nothing_is_executed(
     with pytest.raises(dg.DgpruneError, match=words):
         dg.load_weights(model, tmp_path / "net.pth")
     assert fingerprint(model) == before and not Path("harm").exists()
+
+
+def test_tensors_without_dense_numbers_are_refused() -> None:
+    weight = STATE["head.weight"]
+    for other, words in ((weight.to("meta"), r"on the meta device"), (weight.to_sparse(), r"is sparse; save it")):
+        with pytest.raises(dg.DgpruneError, match=words):
+            dg.load_weights(network(0), {**STATE, "head.weight": other})
 
 
 def test_a_network_that_cannot_be_copied_is_refused() -> None:

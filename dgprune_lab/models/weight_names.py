@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_COMPILED = "_orig_mod."
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # of torch.compile and FSDP
 _COUNTER = "num_batches_tracked"  # files of PyTorch before 0.4.1 lack it, and no result depends on it
 _HEADS = ("classifier", "fc", "head", "network.1")
 MOST = 4
@@ -26,11 +28,13 @@ class Tensors(NamedTuple):
 
     @classmethod
     def of(cls, content: Any) -> Tensors:
-        """Collect the tensors of a dict and of the dicts in it."""
+        """Collect the tensors of a dict and of the dicts in it, or if there are none the arrays."""
         found = cls({}, {})
-        for key, own, tensor in _walk(content, ""):
-            name = _joined(key, own).replace(_COMPILED, "")
-            found.values[name], found.keys[name] = tensor, key
+        for key, own, tensor in [*_walk(content, "", kind=Tensor)] or _walk(content, "", kind=np.ndarray):
+            name = _joined(key, own)
+            for wrapper in _WRAPPERS:
+                name = name.replace(wrapper, "")
+            found.values[name], found.keys[name] = torch.as_tensor(tensor), key
         return found
 
     def under(self, key: str) -> Tensors:
@@ -58,6 +62,11 @@ class Fit:
     extra: list[str] = field(default_factory=list)
 
     @property
+    def start(self) -> str:
+        """What the names begin with in the file, except those of single layers."""
+        return self.starts.get("", next(iter(self.starts.values()), ""))
+
+    @property
     def is_whole(self) -> bool:
         """Whether every tensor of the network is in the file, and none beside them."""
         return not (self.missing or self.different or self.extra)
@@ -70,20 +79,32 @@ def fits(
     found = []
     for starts in _common_starts(own, file) if prefix is None else _given_starts(prefix, file):
         fit = fit_of(own, file, starts=starts, skip=skip)
-        head = None if prefix is not None else _head(own, file, fit)
-        found.append(fit if head is None else fit_of(own, file, starts={**starts, **head}, skip=skip))
+        heads = [] if prefix is not None else _heads(own, file, fit)
+        found += [fit_of(own, file, starts={**starts, **head}, skip=skip) for head in heads] or [fit]
     return sorted((fit for fit in found if fit.names), key=lambda fit: (not fit.is_whole, -len(fit.names)))
 
 
 def _common_starts(own: Iterable[str], file: Tensors) -> list[dict[str, str]]:
-    """What stands before the network's names in the file, the most frequent first."""
+    """What stands before the network's names in the file, the most frequent first.
+
+    Where the file has none of these names, the network may be in a wrapper that the saved one was not in.
+    """
+    shared = takewhile(lambda parts: len({*parts}) == 1, zip(*(name.split(".")[:-1] for name in own), strict=False))
+    wrapper = ".".join(parts[0] for parts in shared)
+    starts = _starts(own, file)
+    if starts or not wrapper:
+        return [{"": start} for start in starts]
+    return [{wrapper: start} for start in _starts((name[len(wrapper) + 1 :] for name in own), file)]
+
+
+def _starts(own: Iterable[str], file: Tensors) -> list[str]:
     ends: dict[str, list[str]] = {}
     for name in file.values:
         parts = name.split(".")
         for k in range(len(parts)):
             ends.setdefault(".".join(parts[k:]), []).append("".join(f"{part}." for part in parts[:k]))
     counts = Counter(start for name in own for start in ends.get(name, ()))
-    return [{"": start} for start, _ in counts.most_common(_STARTS)]
+    return [start for start, _ in counts.most_common(_STARTS)]
 
 
 def _given_starts(prefix: str | Mapping[str, str], file: Tensors) -> list[dict[str, str]]:
@@ -107,7 +128,8 @@ def fit_of(own: Mapping[str, Tensor], file: Tensors, *, starts: Mapping[str, str
             names[name] = theirs
         else:
             different[name] = theirs
-    start, used = starts.get("", ""), {*names.values(), *different.values()}
+    fit = Fit(starts=starts, names=names, missing=missing, different=different)
+    start, used = fit.start, {*names.values(), *different.values()}
     keys = {file.keys[name] for name in used}
     extra = [
         name
@@ -118,7 +140,7 @@ def fit_of(own: Mapping[str, Tensor], file: Tensors, *, starts: Mapping[str, str
         and not any(is_in(name[len(start) :], layer) for layer in skip)
         and not any(same(file.values[name], file.values[other]) for other in names.values())
     ]
-    return Fit(starts=starts, names=names, missing=missing, different=different, extra=extra)
+    return replace(fit, extra=extra)
 
 
 def is_in(name: str, layer: str) -> bool:
@@ -142,14 +164,14 @@ def first_few(items: Sequence[str]) -> str:
     return listed if len(items) <= MOST else f"{listed} and {len(items) - MOST} more"
 
 
-def _head(own: Mapping[str, Tensor], file: Tensors, fit: Fit) -> dict[str, str] | None:
-    """The layer whose tensors alone are missing and where a classifier of equal shapes has them; None if unclear.
+def _heads(own: Mapping[str, Tensor], file: Tensors, fit: Fit) -> list[dict[str, str]]:
+    """The layer whose tensors alone are missing, and where a classifier of equal shapes has them: one or more places.
 
     DomainBed saves featurizer and classifier as `network.0` and `network.1`, Dassl as `backbone` and `classifier`.
     """
     layers = layers_of(fit.missing)
     if len(layers) != 1 or fit.different or not fit.names:
-        return None
+        return []
     inner = [name.rpartition(".")[2] for name in fit.missing]
     keys = {file.keys[name] for name in fit.names.values()}
     places = []
@@ -161,19 +183,18 @@ def _head(own: Mapping[str, Tensor], file: Tensors, fit: Fit) -> dict[str, str] 
             places.append(place)
     near = [place for place in places if file.keys[f"{place}.{inner[0]}"] in keys] or places
     values = [[file.values[f"{place}.{end}"] for end in inner] for place in near]
-    if not values or not all(same(a, b) for other in values[1:] for a, b in zip(values[0], other, strict=True)):
-        return None
-    return {layers[0]: f"{near[0]}."}
+    new = [n for n, own in enumerate(values) if not any(all(map(same, own, other)) for other in values[:n])]
+    return [{layers[0]: f"{near[n]}."} for n in new]
 
 
-def _walk(content: Any, key: str, *, depth: int = 0) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield (key, name, tensor) for every tensor in a dict and in the dicts in it."""
+def _walk(content: Any, key: str, *, kind: type, depth: int = 0) -> Iterator[tuple[str, str, Any]]:
+    """Yield (key, name, tensor) for every tensor, or array, in a dict and in the dicts in it."""
     if isinstance(content, Mapping) and depth < _DEPTH:
         for name, value in content.items():
-            if isinstance(value, Tensor):
+            if isinstance(value, kind):
                 yield key, str(name), value
             else:
-                yield from _walk(value, _joined(key, str(name)), depth=depth + 1)
+                yield from _walk(value, _joined(key, str(name)), kind=kind, depth=depth + 1)
 
 
 def _joined(*parts: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,10 @@ from ..core import DgpruneError, Provenance, note, public, set_provenance, unkno
 from ..pruning import deep_copy, refuse_uncopyable
 from .container import tensors_from_bytes
 from .foreign import KEY, header_of, is_pickle, refuse_foreign
+from .networks import Normalise
 from .weight_names import MOST, Fit, Tensors, first_few, fits, is_in, layers_of, same
 
+_REPARAMETRISED = re.compile(r"\.parametrizations\.|_(orig|mask|g|v|u)$|fake_quant|activation_post_process")
 # What trainers put beside the weights, and what holds nothing but values.
 _REBUILD: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
 _VALUES: list[Any] = [
@@ -42,14 +45,15 @@ def load_weights(
     The weights may lie under a key of the file and begin with a prefix, as those of DomainBed (`model_dict`,
     `network.0.`, with the classifier at `network.1.`), Lightning (`state_dict`, `model.`), torchvision and timm
     (`model`, `state_dict_ema`), nn.DataParallel (`module.`) and torch.compile (`_orig_mod.`): the key and the prefix
-    are found that fit every tensor of the network, and a note says which, and what else the file holds. Numbers of
-    another type (half precision) are converted to the network's. What the weights were trained on is then unknown;
-    `dg.Study(..., trained_on=...)` declares it.
+    are found that fit every tensor of the network, and a note says which, and what else the file holds. The network
+    may be in a wrapper that the saved one was not in; a normalisation before it keeps its numbers if the file has none.
+    Numbers of another type (half precision) are converted to the network's. What the weights were trained on is then
+    unknown; `dg.Study(..., trained_on=...)` declares it.
 
     Args:
         model: a network of the same architecture; it stays unchanged.
-        weights: path of a file of torch.save or safetensors, or a dict of tensors. A pickle is only read for its
-            tensors and plain values (`weights_only=True`): nothing in it is executed.
+        weights: path of a file of torch.save or safetensors, or a dict of tensors or arrays. A pickle is only read for
+            its tensors and plain values (`weights_only=True`): nothing in it is executed.
         key: key of the weights in the file, with a dot between nested keys; None finds it.
         prefix: what the names begin with in the file and not in the network; or a dict, layer of the network -> prefix
             in the file ({"": "backbone.", "fc": "classifier."}). None finds it.
@@ -78,7 +82,8 @@ def load_weights(
             raise unknown("key", key, sorted({place or "''" for place in known.keys.values()}))
     network = deep_copy(model)
     state = {n: tensor for n, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
-    own = {n: tensor for n, tensor in state.items() if not any(is_in(n, layer) for layer in skip)}
+    left_out = [*skip, *_normalisations(network, file)]
+    own = {n: tensor for n, tensor in state.items() if not any(is_in(n, layer) for layer in left_out)}
     fit = _chosen(own, file, prefix=prefix, skip=skip, name=name)
     _check_skip(skip, fit, file=file, own=list(state))
     with torch.no_grad():
@@ -131,8 +136,7 @@ def _chosen(
 
 def _misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name: str) -> str:
     """Say which tensors do not fit, and what to do."""
-    start = fit.starts.get("", "")
-    extra = [extra[len(start) :] for extra in fit.extra]
+    extra = [extra[len(fit.start) :] for extra in fit.extra]
     shapes = [
         f"{n} is {tuple(own[n].shape)} in the network, {tuple(file.values[other].shape)} in the file"
         for n, other in fit.different.items()
@@ -141,14 +145,18 @@ def _misfit(fit: Fit, *, own: Mapping[str, Tensor], file: Tensors, name: str) ->
     reasons += [first_few(shapes)] * bool(shapes)
     reasons += [f"the network lacks {first_few(extra)}"] * bool(extra)
     layers = layers_of([*fit.missing, *fit.different, *extra])
-    advice = (
-        f"or leave these layers out: skip={layers}"
-        if len(layers) <= MOST
-        else "or name the layers to leave out: skip=[...]"
+    skip = (
+        f"leave these layers out: skip={layers}" if len(layers) <= MOST else "name the layers to leave out: skip=[...]"
     )
+    advice = f"Build the network that the file was saved from, or {skip}"
+    if fit.missing and any(map(_REPARAMETRISED.search, extra)):
+        advice = (
+            "The network that was saved computes these weights from other tensors. Make them permanent in it "
+            "(torch.nn.utils.prune.remove, remove_weight_norm, parametrize.remove_parametrizations) and save it again"
+        )
     return (
         f"{name} does not fit this network as a whole ({_place(fit, file)}: {len(fit.names)} of {len(own)} tensors): "
-        f"{'; '.join(reasons)}. Build the network that the file was saved from, {advice}."
+        f"{'; '.join(reasons)}. {advice}."
     )
 
 
@@ -163,7 +171,7 @@ def _place(fit: Fit, file: Tensors) -> str:
 
 def _told(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], found: bool) -> list[str]:
     """What was decided for the user, in words; nothing if the file is a plain state_dict of this network."""
-    plain = set(fit.starts.values()) == {""} and set(file.keys.values()) == {""}
+    plain = dict(fit.starts) == {"": ""} and set(file.keys.values()) == {""}
     parts = [f"read with {_place(fit, file)}"] * (found and not plain)
     types = {
         file.values[source].dtype for to, source in fit.names.items() if file.values[source].dtype != own[to].dtype
@@ -174,21 +182,29 @@ def _told(fit: Fit, file: Tensors, *, own: Mapping[str, Tensor], found: bool) ->
     return parts + [f"not used: {first_few(left)}"] * bool(left)
 
 
+def _normalisations(network: nn.Module, file: Tensors) -> list[str]:
+    """The names of the network's normalisations, whose mean and std are not in the file."""
+    found = [name for name, module in network.named_modules() if isinstance(module, Normalise)]
+    return [name for name in found if not any(f".{key}".endswith(f".{name}.mean") for key in file.values)]
+
+
 def _check_skip(skip: Sequence[str], fit: Fit, *, file: Tensors, own: list[str]) -> None:
-    start = fit.starts.get("", "")
-    known = [*own, *(name.removeprefix(start) for name in file.values)]
+    known = [*own, *(name.removeprefix(fit.start) for name in file.values)]
     for layer in skip:
         if not any(is_in(name, layer) for name in known):
-            near = difflib.get_close_matches(layer, layers_of(own), n=1)
+            near = [f" Did you mean {word!r}?" for word in difflib.get_close_matches(layer, layers_of(own), n=1)]
             raise DgpruneError(
                 f"skip: neither the network nor the file has a layer {layer!r}; layers are {first_few(layers_of(own))}."
-                + f" Did you mean {near[0]!r}?" * bool(near)
+                + "".join(near)
             )
 
 
 def _number(value: Tensor, *, like: Tensor, what: str) -> Tensor:
     """A tensor of the file, checked to hold numbers that the network's can take over."""
-    if value.is_quantized or value.is_sparse or value.is_meta or value.is_floating_point() != like.is_floating_point():
+    if value.is_meta or value.layout != torch.strided:
+        how = "has no numbers (it is on the meta device)" if value.is_meta else "is sparse; save it after to_dense()"
+        raise DgpruneError(f"{what} {how}.")
+    if value.is_quantized or value.is_floating_point() != like.is_floating_point():
         raise DgpruneError(
             f"{what} is {str(value.dtype).removeprefix('torch.')}, the network's is "
             f"{str(like.dtype).removeprefix('torch.')}; use the checkpoint from before quantisation."
@@ -218,7 +234,7 @@ def _content(path: Path) -> Any:
         refuse_foreign(data, path.name)
     try:
         with torch.serialization.safe_globals(_VALUES):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)  # whatever the file's suffix
     except Exception as error:
         names = re.findall(r"GLOBAL ([\w.]+)", str(error))
         if not names and not isinstance(error, pickle.UnpicklingError):
