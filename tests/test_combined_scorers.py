@@ -308,6 +308,16 @@ def test_using_twice_starts_from_the_original_scorer() -> None:
     assert twice.using(mode="additive", beta=1.0) is plain
 
 
+def test_a_scorer_alongside_that_lacks_labels_is_left_out() -> None:
+    sources = [domain("a"), domain("b", seed=1)]
+    study = study_of(sources=sources, targets=[domain("t", seed=2, labelled=False)])
+    along = [dg.SCORERS["sensitivity"], dg.SCORERS["taylor"]]
+    together = study.score_all(["dss"], alongside=along)[0]
+    alone = study_of(sources=sources, targets=study.targets).score("dss")
+    assert all(torch.equal(together.values[name], alone.values[name]) for name in alone.values)
+    assert together.reads == {"a/score": "images", "b/score": "images", "t/score": "images"}
+
+
 def test_statistics_gathered_alongside_serve_the_next_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of()
     study.score_all(["activation_l1"], alongside=list(dg.SCORERS.values()))

@@ -168,8 +168,23 @@ def changes() -> dict[str, tuple[Any, Any]]:
         "slots": in_place(Slotted(), lambda value: setattr(value, "value", 3)),
         "network": in_place(layer, lambda value: nn.init.zeros_(value.weight)),
         "partial": in_place(functools.partial(max, [1]), lambda value: value.args[0].append(2)),
+        "code of a function": in_place(
+            lambda x: x + 1, lambda value: setattr(value, "__code__", (lambda x: x + 2).__code__)
+        ),
+        "code of a function inside": in_place(
+            lambda: lambda x: x + 1, lambda value: setattr(value, "__code__", (lambda: lambda x: x + 2).__code__)
+        ),
+        "default": in_place(with_defaults(), lambda value: setattr(value, "__defaults__", (2,))),
+        "keyword default": in_place(with_defaults(), lambda value: value.__kwdefaults__.update(by=2)),
         "cached": in_place(functools.lru_cache(lambda: CHANGING[0]), lambda _: first(CHANGING)),
     }
+
+
+def with_defaults() -> Any:
+    def function(x: int = 1, *, by: int = 1) -> int:
+        return x * by
+
+    return function
 
 
 CHANGING = [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -170,6 +171,17 @@ def test_a_negligible_variance_term_is_noted() -> None:
     for mode in ("additive", "joint", "signed"):
         with pytest.warns(dg.DgpruneNote, match=r"makes up 0 % .* raise beta"):
             study.score("risk_variance", options={"mode": mode})
+
+
+@pytest.mark.parametrize("mode", ["joint", "signed"])
+def test_the_variance_term_of_a_squared_sum_has_a_squared_weight(mode: Any) -> None:
+    one = {"a": torch.ones(3, dtype=torch.float64)}
+    with pytest.warns(dg.DgpruneNote, match=r"makes up 0\.25 %"):  # .05^2 / (1 + .05^2)
+        combined(one, one, mode=mode, beta=0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        combined(one, one, mode=mode, beta=0.2)
+        combined(one, one, mode="additive", beta=0.05)
 
 
 @pytest.mark.parametrize("name", ["risk_variance", "gradient_agreement", "gradient_snr"])

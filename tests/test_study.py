@@ -352,6 +352,21 @@ def test_a_pruned_network_is_saved_and_loaded(tmp_path: Path) -> None:
         dg.save(dg.masked(study.model, first), tmp_path / "soft")
 
 
+def test_outputs_of_a_shared_prefix_are_kept_for_one_request() -> None:
+    """Another split, number of images, domain or BatchNorm setting has outputs of its own."""
+    study = study_of(net())
+    mask = dg.allocate(study.score("random"), ratio=0.4)
+    assert study._current().evaluator.shared_prefix is not None
+    requests = itertools.product("at", ("score", "report"), (None, 30), (0, 40, 36))
+    for name, split, few, calibration in (*requests, *requests):
+        batchnorm: BatchNorm = "recalibrate" if calibration else "as_is"
+        options: dict[str, Any] = {"calibration": calibration} if calibration else {}
+        found = study.outcomes(mask, domain=name, split=split, images=few, batchnorm=batchnorm, **options)
+        model = dg.prune(study.model, mask)
+        model = dg.recalibrate(model, study.sources, images=calibration) if calibration else model
+        assert same(found, dg.evaluate(model, study.domain(name), split=split, images=few))
+
+
 @pytest.mark.parametrize("limit", [0, 30_000])
 def test_a_shared_prefix_too_large_to_cache_changes_no_number(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of(randomise(build("digits_net"), dtype=torch.float32), shape=(3, 28, 28), count=300)

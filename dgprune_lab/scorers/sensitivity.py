@@ -34,9 +34,10 @@ def sensitivity(
     -|d|, d = Cohen's d matched by true class (`stats.matched_d`) of a_i = sum over positions of y dl/dy, l the logit of
     image i's true class, y the filter's output: gradient x activation. Without names, the mean of |d| over all pairs of
     a source and a target. A filter whose attribution differs between the domains without varying in either gets the
-    lowest score of the network; differences that are rounding (`stats.resolution`) count as 0. It reads target labels: target-aware. `diagnostics.sensitivity` computes the same d
-    with intervals, by Captum. Returns (C,) <= 0 per layer. Source: gradient x activation, Shrikumar et al. 2016,
-    arXiv:1605.01713; effect size, Cohen 1988, chapter 2; as a filter score it is ours.
+    lowest score of the network; differences that are rounding (`stats.resolution`) count as 0. It reads target labels:
+    target-aware. `diagnostics.sensitivity` computes the same d with intervals, by Captum. Returns (C,) <= 0 per layer.
+    Source: gradient x activation, Shrikumar et al. 2016, arXiv:1605.01713; effect size, Cohen 1988, chapter 2; as a
+    filter score it is ours.
     """
     first = next(iter(views.values()))
     return _scores(views, product(named_domains(source, first.sources), named_domains(target, first.targets)))

@@ -138,7 +138,8 @@ class Run:
         full = Mask.by_hand(plan.study.graph, reads={})
         self.mask = replace(full, ratio_requested=0.0, scope=plan.scope, budget=plan.budget, scorer=plan.name)
         self.rows: Rows = []
-        self._chance = ChanceWatch(batchnorm=plan.study.has_batchnorm, pruned=plan.scorer is not None)
+        stale = plan.study.has_batchnorm and plan.batchnorm == "as_is"
+        self._chance = ChanceWatch(batchnorm=stale, pruned=plan.scorer is not None)
         self.stage: Moment = "full"
         self.reached = "the full network"
         self.round = self.epoch = 0
