@@ -65,7 +65,7 @@ TABLES: dict[str, Any] = {
     "drop": lambda study: dg.diagnostics.drop(study, ratios=[0.5]),
     "layers": lambda study: dg.diagnostics.drop(study, ratios=[0.5], by="layer"),
     "flips": lambda study: dg.diagnostics.flips(study, ratios=[0.5]),
-    "compare": lambda study: dg.diagnostics.compare(study, scorers=["l1"], against="l2"),
+    "compare_scorers": lambda study: dg.diagnostics.compare_scorers(study, scorers=["l1"], against="l2"),
     "feature_shift": lambda study: dg.diagnostics.feature_shift(study, ratios=[0.5], embedding="none", images=60),
 }
 GIVEN: dict[str, Any] = {
@@ -106,7 +106,7 @@ def test_numbers_of_a_mask_are_those_of_the_re_estimated_network(study: dg.Study
         full = dg.evaluate(study.model, study.domain(name))
         assert torch.equal(study.outcomes(None, domain=name).loss, full.loss), "the full network is as given"
         assert accuracy(TABLES["sweep"](study), name) == wanted.accuracy
-        assert accuracy(TABLES["compare"](study), name) == wanted.accuracy
+        assert accuracy(TABLES["compare_scorers"](study), name) == wanted.accuracy
         change = accuracy(TABLES["drop"](study), name, metric="accuracy_change")
         assert change == pytest.approx(wanted.accuracy - full.accuracy)
     features = [
@@ -119,7 +119,10 @@ def test_numbers_of_a_mask_are_those_of_the_re_estimated_network(study: dg.Study
 
 
 def test_the_explorer_its_panels_and_diagnostics_have_one_default() -> None:
-    named = (dg.sweep, *(getattr(dg.diagnostics, name) for name in ("drop", "flips", "compare", "feature_shift")))
+    named = (
+        dg.sweep,
+        *(getattr(dg.diagnostics, name) for name in ("drop", "flips", "compare_scorers", "feature_shift")),
+    )
     assert {inspect.signature(each).parameters["batchnorm"].default for each in named} == {"recalibrate"}
     explorer = dg.Explorer(read_study())
     explorer.close()
@@ -251,6 +254,7 @@ def test_a_study_warns_once_where_a_source_is_at_chance() -> None:
         warnings.simplefilter("error")
         study = dg.Study(model, sources=[good, wrong], targets=[])  # nothing is measured yet
         study.outcomes(None, domain="a")
+        study.outcomes(None, domain="b", images=50)  # part of the split, as of an estimate
     message = r"source 'b' is classified at chance: 0 of 300 .*0\.0 %; guessing gives 25\.0 %.*normalise.*order"
     with pytest.warns(dg.DgpruneNote, match=message) as caught:
         dg.diagnostics.drop(study)
@@ -261,6 +265,16 @@ def test_a_study_warns_once_where_a_source_is_at_chance() -> None:
     with pytest.warns(dg.DgpruneNote, match="at chance") as caught:
         dg.measure(model, [wrong.as_role("source")], latency=False, batchnorm="recalibrate")
     assert not any("stale" in str(w.message) for w in caught), "they have just been re-estimated"
+    small = dg.prune(model, dg.allocate(study.score("l1"), ratio=0.5))
+    for network, pruned in ((model, False), (small, True)):
+        with pytest.warns(dg.DgpruneNote, match="at chance") as caught:
+            dg.measure(network, [wrong], latency=False)
+        assert any("more is removed than it can lose" in str(w.message) for w in caught) == pruned
+    options = dg.TrainingOptions(epochs=1, lr=1e-9, batch_size=50, schedule="constant")
+    with pytest.warns(dg.DgpruneNote, match="at chance") as caught:
+        plan: dict[str, Any] = {"ratio": 0.5, "rounds": 1, "epochs": 1, "options": options}
+        dg.prune_and_tune(dg.Study(model, sources=[wrong]), None, **plan, batchnorm="recalibrate")
+    assert ["stale" in str(w.message) for w in caught if "at chance" in str(w.message)] == [True, False]
     target = dg.Study(model, sources=[good], targets=[wrong])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -284,8 +298,13 @@ def test_a_network_whose_statistics_lag_is_re_estimated_after_fine_tuning_or_war
             module.running_mean.add_(40.0)  # type: ignore[union-attr, operator]
     options = dg.TrainingOptions(epochs=1, lr=1e-3, batch_size=50, schedule="constant")
     plan: dict[str, Any] = {"ratio": 0.3, "rounds": 1, "epochs": 1, "options": options}
-    with pytest.warns(dg.DgpruneNote, match=r"'a' is classified at chance.*class \d is predicted for every image"):
+    with pytest.warns(
+        dg.DgpruneNote, match=r"'a' is classified at chance.*class \d is predicted for every image"
+    ) as seen:
         stale = dg.prune_and_tune(study, None, **plan)  # the dense control: nothing is removed
+    assert not any("more is removed" in str(w.message) for w in seen) and any("stale" in str(w.message) for w in seen)
+    with pytest.warns(dg.DgpruneNote, match=r"at chance.*: more is removed than it can lose; its BatchNorm.*stale"):
+        dg.prune_and_tune(study, "l1", **plan)
     fresh = dg.prune_and_tune(study, None, **plan, batchnorm="recalibrate")
     last = [run.table[(run.table.stage == "tuned") & (run.table.metric == "accuracy")] for run in (stale, fresh)]
     assert last[1].value.item() > last[0].value.item() + 0.2
@@ -332,5 +351,8 @@ def test_imagenet_names_the_usual_numbers_and_wrong_ones_are_refused() -> None:
             dg.Study(model, sources=[domain("a")], normalise=wrong)  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match=r"mean lies there too; got 123\.7.*by 255"):
         dg.models.normalised(norm_net(), ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)))
+    with pytest.raises(dg.DgpruneError, match=r"normalises its images already, by mean=\[0\.485, .*would do it twice"):
+        dg.Study(network, sources=[domain("a")], normalise=(0.5, 0.5))
+    assert dg.models.normalised(dg.models.networks.lenet(), (0.5, 0.5)), "its own normalisation changes nothing"
     double: Any = dg.models.normalised(randomise(plain_net()), "imagenet")
     assert double[0].mean.dtype == torch.float64, "the type of the network"

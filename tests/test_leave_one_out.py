@@ -41,6 +41,7 @@ def test_a_run_is_given_the_others_and_the_table_is_that_of_loops() -> None:
         for source in sources:
             assert set(source.splits) == {"train", "score"} and source.role == "source"
         given.append(([source.name for source in sources], seed))
+        sources.clear()  # the list is the function's own
         return net(10 * seed + len(given))
 
     state = torch.get_rng_state()
@@ -171,6 +172,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a network": ({"train": net(0)}, r"train must be a function from \(sources, seed\)"),
     "options alone": ({"train": OPTIONS}, r"network=, a function from the seed"),
     "nothing returned": ({"train": lambda *_: None}, r"train must return a network.*got NoneType"),
+    "an empty list": ({"train": lambda *_: []}, r"train must return a network.*got list without networks"),
     "no network in the list": ({"train": lambda *_: [net(0), 3]}, r"train must return a network.*got int"),
     "no seed": ({"seeds": []}, r"at least one seed"),
 }

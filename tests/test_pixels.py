@@ -241,6 +241,7 @@ def test_an_object_array_holds_its_images_apart() -> None:
     ("images", "words"),
     [
         (BYTES.astype(np.int64), r"whole numbers be uint8 or uint16, not torch\.int64; got 0 to 255"),
+        (FLOATS * 0.5 + 0.501, r"got 0\.50[0-9]* to 1\.00"),
         (FLOATS * 2 - 1, r"must lie in \[0, 1\]; got -.* dg.Study\(normalise=\(mean, std\)\)"),
         (FLOATS.transpose(0, 2, 3, 1), r"has its channels at the end.*permute\(0, 3, 1, 2\)"),
         (np.array(["a"]), r"must be numbers; got ndarray of <U1"),
@@ -257,13 +258,19 @@ def test_arrays_that_are_no_images_are_refused(images: Any, words: str) -> None:
         pixels(images)
 
 
+@pytest.mark.parametrize("images", [FLOATS.astype(np.uint8) + BYTES // 255, BYTES.astype(np.uint16)], ids=str)
+def test_numbers_of_a_smaller_range_than_their_type_are_said(images: Any) -> None:
+    with pytest.warns(dg.DgpruneNote, match=r"brightest pixel of all images is 0\.003\d*, so.*almost black"):
+        pixels(images)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.float64, np.uint16])
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_one_buffer_filled_for_each_domain_makes_different_domains(dtype: Any, as_tensor: bool) -> None:
     buffer, labels, rows = np.zeros((3, 3, 8, 8), dtype), np.zeros(3, np.int64), np.zeros(1, np.int64)
     domains = []
     for number in range(3):
-        buffer[:] = number if dtype in (np.uint8, np.uint16) else number / 4
+        buffer[:] = number * (100 if dtype == np.uint8 else 20_000 if dtype == np.uint16 else 0.25)
         labels[:], rows[:] = number, number
         given = [torch.from_numpy(part) if as_tensor else part for part in (buffer, labels, rows)]
         domains.append(

@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import DgpruneError
+from .errors import DgpruneError, note
 
 _GREY = ("1", "L", "LA", "La")
 _ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 _TRANSPARENT = (*_ALPHA, *_ALPHA.values())
 _CHANNELS = (1, 3, 4)
 _ROUNDING = 1e-5
+_BLACK = 1 / 255
 _BITS, _FORMAT, _SIGNED = 258, 339, 2  # tags of TIFF: bits per sample, sample format and its value "signed"
 
 
@@ -31,6 +32,17 @@ def pixels_of_arrays(images: Any, *, what: str) -> Tensor:
         DgpruneError: another number or order of axes; images of several sizes; values that are no numbers, are not
             finite or lie outside [0, 1].
     """
+    pixels = _of_arrays(images, what=what)
+    brightest = float(pixels.max()) / (255 if pixels.dtype == torch.uint8 else 1) if pixels.numel() else 0.0
+    if 0 < brightest <= _BLACK:
+        note(
+            f"{what}: the brightest pixel of all images is {brightest:.2g}, so all are almost black. uint8 images "
+            "hold 0 to 255 and uint16 images 0 to 65,535: scale smaller numbers first."
+        )
+    return pixels
+
+
+def _of_arrays(images: Any, *, what: str) -> Tensor:
     if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.dtype == object):
         items = [pixels_of_item(item, what=f"{what}: image {number}") for number, item in enumerate(images)]
         return stacked(items, what=what) if items else torch.empty(0, 3, 1, 1)
@@ -240,6 +252,6 @@ def _scaled(pixels: Tensor, *, what: str, many: bool = False) -> Tensor:
         raise DgpruneError(f"{what}: {bad} NaN or infinite pixels; remove or repair them.")
     whole = "" if pixels.is_floating_point() else f" and whole numbers be uint8 or uint16, not {pixels.dtype}"
     raise DgpruneError(
-        f"{what}: float images must lie in [0, 1]{whole}; got {low:.3g} to {high:.3g}. Divide by 255, or pass uint8; "
+        f"{what}: float images must lie in [0, 1]{whole}; got {low:.6g} to {high:.6g}. Divide by 255, or pass uint8; "
         "leave normalisation to the network: dg.Study(normalise=(mean, std))."
     )

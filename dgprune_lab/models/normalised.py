@@ -30,8 +30,14 @@ def normalised(model: nn.Module, normalise: Normalisation, *, channels: int = 3)
 
     Raises:
         DgpruneError: another number of means than channels, a mean or standard deviation above 1, a standard deviation
-            that is not positive.
+            that is not positive; a network that normalises its images already.
     """
+    for within in model.modules():
+        if isinstance(within, Normalise) and bool((within.mean != 0).any() or (within.std != 1).any()):
+            raise DgpruneError(
+                f"normalise: the network normalises its images already, by {within.extra_repr()}, and would do it "
+                "twice. Leave normalise out."
+            )
     mean, std = IMAGENET if normalise == "imagenet" else normalise
     for name, values in (("mean", mean), ("std", std)):
         if not isinstance(values, int | float) and len(values) not in (1, channels):

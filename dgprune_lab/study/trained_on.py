@@ -57,7 +57,8 @@ def _note_surprises(provenance: Provenance, declared: set[str], domains: Sequenc
                 f"trained_on: training has read the target {domain.name!r}, so what the network does there says "
                 "nothing about generalisation; the column seen_by_training names what was read."
             )
-    missing = [domain.name for domain in domains if domain.name not in declared]
+    missing = {domain.name.casefold(): domain.name for domain in domains if domain.name not in declared}
     for name in sorted(declared - {domain.name for domain in domains}):
-        if near := difflib.get_close_matches(name, missing, n=1, cutoff=0.75):
-            note(f"trained_on: {name!r} is no domain of this study and is taken as data elsewhere; {near[0]!r} is one.")
+        for near in difflib.get_close_matches(name.casefold(), missing, n=1, cutoff=0.75):
+            what = f"trained_on: {name!r} is no domain of this study and is taken as data elsewhere"
+            note(f"{what}; {missing[near]!r} is one.")

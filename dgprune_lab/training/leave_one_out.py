@@ -218,7 +218,7 @@ class _Runs:
 
     def _made(self, sources: list[Domain], seed: int) -> Any:
         if not isinstance(self.train, TrainingOptions):
-            return self.train(sources, seed)
+            return self.train([*sources], seed)
         assert self.network is not None
         return train_network(self.network(seed), sources=sources, options=replace(self.train, seed=seed))
 
@@ -262,7 +262,7 @@ def _networks(made: Any) -> Generator[nn.Module | None, None, nn.Module]:
     elif isinstance(made, list | tuple):
         for model in made:
             yield _network(model)
-        made = made[-1] if made else None
+        made = made[-1] if made else made
     return _network(made)
 
 
@@ -270,6 +270,6 @@ def _network(made: Any) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise DgpruneError(
             "train must return a network (nn.Module), a list of networks or a generator of training events; got "
-            f"{type(made).__name__}."
+            f"{type(made).__name__}{' without networks' * isinstance(made, list | tuple)}."
         )
     return made
