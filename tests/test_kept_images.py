@@ -10,6 +10,7 @@ import pickle
 import re
 import resource
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +39,7 @@ class Counted(Dataset[Any]):
     def __init__(self, images: torch.Tensor = BYTES, *, content: str | None = None) -> None:
         self.images, self.reads, self.targets = images, Counter[int](), [k % 3 for k in range(len(images))]
         if content is not None:
-            self.content = lambda: content
+            self.content = partial(str, content)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -89,11 +90,42 @@ def test_a_float_image_after_bytes_makes_all_images_float() -> None:
         torch.testing.assert_close(domain.take(rows).images, BYTES[rows] / 255)
 
 
-def test_a_copy_and_a_pickle_decode_anew() -> None:
-    domain = domain_of([(image, 0) for image in BYTES])
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files without a name cannot be opened again here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("content", [None, "a"])
+def test_a_copy_and_a_pickle_do_not_decode_again(
+    content: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DGPRUNE_CACHE", str(tmp_path))
+    domain = domain_of(Counted(content=content))
+    domain.take(ROWS[:20])
+    domain.images.dataset.reads.clear()
+    copied, sent = copy.deepcopy(domain), pickle.dumps(domain)
+
+    def read() -> None:
+        received = pickle.loads(sent)
+        same = torch.equal(images_of(received), BYTES)
+        os._exit(not same or set(received.images.dataset.reads) != set(range(20, COUNT)))
+
+    child = multiprocessing.get_context("fork").Process(target=read)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    for twin in (copied, domain):  # the child has decoded the rest
+        assert torch.equal(images_of(twin), BYTES) and not twin.images.dataset.reads
+    del domain, twin, copied
+    gc.collect()
+    late = pickle.loads(sent)
+    assert torch.equal(images_of(late), BYTES) and len(late.images.dataset.reads) == (0 if content else COUNT)
+
+
+def test_without_a_folder_for_files_a_pickle_decodes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DGPRUNE_CACHE", "off")
+    domain = domain_of(Counted())
     images_of(domain)
-    for twin in (copy.deepcopy(domain), pickle.loads(pickle.dumps(domain))):
-        assert twin.images._kept is None and torch.equal(images_of(twin), BYTES)
+    twin = pickle.loads(pickle.dumps(domain))
+    twin.images.dataset.reads.clear()
+    assert torch.equal(images_of(twin), BYTES) and len(twin.images.dataset.reads) == COUNT
 
 
 @pytest.mark.filterwarnings("ignore:domain .* decoded images take")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import dgprune_lab as dg
 from dgprune_lab.core import cache_room, interruptible
 from dgprune_lab.core.machine import Memory
+from dgprune_lab.diagnostics import _workers
 from dgprune_lab.measurement.batch_size import batch_size, bytes_per_image
 from dgprune_lab.measurement.recalibrate import calibration_rows
 from dgprune_lab.widgets.explorer import workload
@@ -56,12 +57,14 @@ def test_the_bytes_of_an_image_are_those_of_the_maps_that_are_alive_at_once() ->
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 10)
     )
     first, largest = 4 * 64 * 4, 4 * 64 * 4
-    assert bytes_per_image(net, torch.zeros(5, 3, 8, 8), gradients=False) == 2 * first, "the convolution's and its ReLU"
-    assert bytes_per_image(net, torch.zeros(5, 3, 8, 8), gradients=True) == 2 * first + 2 * largest
+    assert bytes_per_image(net, torch.zeros(5, 3, 8, 8), gradients=False)[0] == 2 * first, "convolution and ReLU"
+    assert bytes_per_image(net, torch.zeros(5, 3, 8, 8), gradients=True) == (2 * first + 2 * largest, largest)
     assert (
         batch_size(net, torch.zeros(1, 3, 8, 8)) == 250
         and batch_size(net, torch.zeros(1, 3, 8, 8), gradients=True) == 125
     )
+    wide = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    assert batch_size(wide, torch.zeros(1, 3, 64, 64)) == 16, "one map of a batch takes at most 16 MB"
 
 
 def test_no_pass_takes_more_images_than_fit_and_numbers_stay_equal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +84,7 @@ def test_no_pass_takes_more_images_than_fit_and_numbers_stay_equal(monkeypatch: 
         return [*found, *study.score("taylor").values.values()], forward, max(net.batches[0])
 
     want, _, _ = numbers()
-    image = bytes_per_image(Watched(), torch.zeros(1, 3, 12, 12), gradients=False)
+    image, _ = bytes_per_image(Watched(), torch.zeros(1, 3, 12, 12), gradients=False)
     monkeypatch.setattr(sizes, "BYTES", 7 * image)
     monkeypatch.setattr(sizes, "GRADIENT_BYTES", 4 * image)
     got, forward, gradients = numbers()
@@ -257,10 +260,32 @@ def test_a_pass_of_a_scorer_goes_on_after_a_move(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("seconds", "wanted"), [([0.1, 0.2, 0.4, 0.8, 1.6], 64), ([0.7, 1.4, 2.8, 5.6, 11], 16), ([5, 10, 20, 40, 80], 8)]
+    ("seconds", "exact", "wanted"),
+    [
+        ([0.08, 0.16, 0.32, 0.64, 1.28], 9.0, 64),
+        ([0.7, 1.4, 2.8, 5.6, 11], 90.0, 16),
+        ([5, 10, 20, 40, 80], 500.0, 8),
+        ([0.25, 0.5, 1.0], 1.5, 16),  # EfficientNet-Lite0 on 4 x 60 images: an estimate within a second
+        ([0.2, 0.4, 0.8], 0.7, 8),
+    ],
 )
-def test_an_estimate_takes_what_is_soon_there(seconds: list[float], wanted: int) -> None:
-    assert workload.affordable([8, 16, 32, 64, 125], seconds) == wanted
+def test_an_estimate_takes_what_is_soon_there(seconds: list[float], exact: float, wanted: int) -> None:
+    assert workload.affordable([8, 16, 32, 64, 125][: len(seconds)], seconds, exact=exact) == wanted
+
+
+def test_one_slow_batch_changes_little_of_what_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace, now = workload.Pace(), [0.0]
+    monkeypatch.setattr(workload.time, "perf_counter", lambda: now[0])
+
+    def steps(*parts: tuple[float, int]) -> Any:
+        for seconds, images in parts:
+            now[0] += seconds
+            yield images
+
+    assert list(pace.timed(steps((2.0, 20), (7.0, 0), (1.2, 12)))) == [20, 20, 32]
+    assert pace.seconds(10) == pytest.approx(1.0), "the seven seconds were no work on images"
+    next(pace.timed(steps((4.0, 8))))
+    assert pace.seconds(40) == pytest.approx(3.2 + 4.0), "five times as slow: less than twice as long"
 
 
 def test_re_estimating_batchnorm_costs_an_estimate_no_more_than_measuring() -> None:
@@ -317,6 +342,49 @@ class Cancelling(Executor):
         return future
 
 
+class Elsewhere(Executor):
+    """Workers that were not forked, run one after the other: they have only what is sent to them.
+
+    Args:
+        files: whether they see the files of this machine.
+    """
+
+    _max_workers = 2
+
+    def __init__(self, *, files: bool = True) -> None:
+        self.files, self.sent, self.studies = files, list[Any](), [dict[str, dg.Study](), dict[str, dg.Study]()]
+
+    def submit(self, work: Any, /, token: str, sent: Any, *arguments: Any) -> Future[Any]:  # type: ignore[override]
+        future: Future[Any] = Future()
+        self.sent.append(sent)
+        self.studies.reverse()  # the workers take turns
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_workers, "_own", {})
+            patch.setattr(_workers, "_received", self.studies[0])
+            seen = "/nowhere" if isinstance(sent, str) and not self.files else sent
+            try:
+                future.set_result(work(token, seen, *arguments))
+            except Exception as error:
+                future.set_exception(error)
+        return future
+
+
+@pytest.mark.parametrize("files", [True, False], ids=["this machine", "another machine"])
+def test_workers_that_were_not_forked_get_the_study_once(files: bool) -> None:
+    options: Any = {"scorers": ["l1"], "ratios": dg.grid(0, 0.9, 10)}
+    study, workers = small_study(), Elsewhere(files=files)
+    pd.testing.assert_frame_equal(
+        dg.sweep(study, executor=workers, **options), dg.sweep(small_study(), **options), check_exact=True
+    )
+    kinds = [type(sent).__name__ for sent in workers.sent]
+    assert kinds == ["NoneType"] * 10 + ["str"] * 10 + ([] if files else ["bytes"] * 2)
+    paths = {sent for sent in workers.sent if isinstance(sent, str)}
+    assert len(paths) == 1 and not os.path.exists(paths.pop()), "the file is removed"
+    made = [study for held in workers.studies for study in held.values()]
+    assert len(made) == 2 and study not in made
+    assert not _workers._own, "nothing is kept after the sweep"
+
+
 def small_study(model: nn.Module | None = None) -> dg.Study:
     model = randomise(norm_net(), dtype=torch.float32) if model is None else model
     return dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=1, labelled=False)])
@@ -345,6 +413,17 @@ def test_workers_give_the_same_rows_and_need_no_scorer() -> None:
             assert counts[-1] == (24, 24) and counts == sorted(counts)
 
 
+def test_a_worker_tells_studies_apart_whose_domains_differ_only_in_role() -> None:
+    model, first, second = randomise(norm_net(), dtype=torch.float32), domain("a"), domain("b", seed=1)
+    workers, options = Elsewhere(), {"scorers": ["l1"], "ratios": [0.5, 0.6]}
+    tables = []
+    for sources, targets in (([first], [second]), ([first, second], [])):
+        study = dg.Study(model, sources=sources, targets=targets)
+        tables.append(dg.sweep(study, **options))
+        pd.testing.assert_frame_equal(dg.sweep(study, executor=workers, **options), tables[-1], check_exact=True)
+    assert not tables[0]["value"].equals(tables[1]["value"]), "BatchNorm is re-estimated on the sources"
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_an_executor_that_fails_is_said_in_a_sentence() -> None:
     options: Any = {"scorers": ["l1"], "ratios": [0.5]}
@@ -360,7 +439,10 @@ def test_an_executor_that_fails_is_said_in_a_sentence() -> None:
     class Local(nn.Sequential):
         """A class that no other process can import."""
 
+    local = small_study(Local(*randomise(norm_net(), dtype=torch.float32)))
     with pytest.raises(dg.DgpruneError, match=r"can be neither pickled nor copied: its network"):
-        dg.sweep(small_study(Local(*randomise(norm_net(), dtype=torch.float32))), executor=ended, **options)
+        dg.sweep(local, executor=Elsewhere(), **options)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:  # a forked worker has the study
+        assert len(dg.sweep(local, executor=pool, **options))
     with pytest.raises(dg.DgpruneError, match=r"executor must be"):
         dg.sweep(small_study(), executor=2, **options)  # type: ignore[arg-type]

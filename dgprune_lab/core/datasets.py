@@ -15,11 +15,12 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torch.utils.data.dataloader import default_collate
 
 from .errors import DgpruneError, note
-from .kept_images import KeptImages
+from .kept_images import KeptImages, Place
 from .labels import listed_names
 from .locks import Lock
 from .pixels import check_shape, pixels_of_item, stacked
 from .random import preserved_rng
+from .steps import LateBar
 
 _IMAGE = ("image", "img", "images", "pixel_values", "pixels", "x", "input", "inputs", "data")
 _LABEL = ("label", "labels", "fine_label", "target", "targets", "y", "class")
@@ -44,10 +45,16 @@ class DatasetImages:
         first = self.read(0)
         self.shape, self.dtype = torch.Size((len(dataset), *first.shape)), first.dtype
         self._lock: Lock = Lock()
+        self._bar = LateBar(f"{what}: images decoded", len(dataset))
         self._kept: KeptImages | None = None
+        self._place: Place | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_lock": None, "_kept": None}  # a copy decodes its images anew
+        """What a copy or a worker process needs; decoded images go into a file, from which it reads them."""
+        with self._lock:
+            self._kept = None if self._kept is None else self._kept.moved_to_file()
+            place = self._place if self._kept is None else self._kept.place
+            return {**vars(self), "_lock": None, "_kept": None, "_place": place}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=Lock())
@@ -101,13 +108,15 @@ class DatasetImages:
         return parts[0], _MISSING if len(parts) == 1 or parts[1] is None else parts[1]
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        rows, homeless = index.cpu(), dict[int, Tensor]()
+        rows, homeless, before = index.cpu(), dict[int, Tensor](), self._bar.done
         with self._lock:
             while missing := [position for position in self._store().missing(rows) if position not in homeless]:
                 for position in missing:
                     pixels = self.read(position)
                     if not self._keep(position, pixels):
                         homeless[position] = pixels
+            if self._bar.done == before:
+                self._bar.close()
             if not homeless:
                 return self._store()[rows]
             kept = {position: self._store()[torch.tensor([position])][0] for position in {*rows.tolist()} - {*homeless}}
@@ -119,16 +128,17 @@ class DatasetImages:
     def _store(self) -> KeptImages:
         if self._kept is None:
             content = getattr(self.dataset, "content", None)
-            self._kept = KeptImages(self.shape, self.dtype, content=content, what=self.what)
+            self._kept = KeptImages(self.shape, self.dtype, content=content, what=self.what, place=self._place)
         return self._kept
 
     def _keep(self, position: int, pixels: Tensor) -> bool:
         """Keep an image if there is room; the first float image after bytes makes all images float."""
         check_shape(pixels, tuple(self.shape[1:]), what=self.what, number=position)
+        self._bar.step()
         if pixels.dtype == torch.uint8 != self.dtype:
             pixels = pixels.to(torch.float32) / 255
         elif pixels.dtype != self.dtype:
-            self.dtype, self._kept = pixels.dtype, None
+            self.dtype, self._kept, self._place = pixels.dtype, None, None
         return self._store().keep(position, pixels)
 
     def _file(self, position: int) -> str:

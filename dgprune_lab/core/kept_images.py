@@ -29,6 +29,7 @@ DISK = 8 * 2**30
 _CHUNK = 32 * 2**20
 _ADVICE = "Lower size=, or set DGPRUNE_CACHE to a folder on a larger disk."
 
+Place = tuple[str, int]
 _lock = Lock()
 _reserved = 0
 
@@ -47,18 +48,55 @@ class KeptImages:
         content: returns a name of the pixels, equal only for equal pixels; None where the data set offers none. Called
             only where a file is needed.
         what: the first words of a note, such as "domain 'mine'".
+        place: the `place` where another process keeps these images; if it is gone, they are kept anew.
+        in_file: whether to keep them in a file even where memory has room for them.
     """
 
-    def __init__(self, shape: torch.Size, dtype: torch.dtype, *, content: Callable[[], str] | None, what: str) -> None:
-        self.dtype, self._image, self._what = dtype, shape[1:], what
+    def __init__(
+        self,
+        shape: torch.Size,
+        dtype: torch.dtype,
+        *,
+        content: Callable[[], str] | None,
+        what: str,
+        place: Place | None = None,
+        in_file: bool = False,
+    ) -> None:
+        self.dtype, self._image, self._what, self._content = dtype, shape[1:], what, content
         self._bytes = self._image.numel() * dtype.itemsize
         self._slots = torch.full((shape[0],), -1, dtype=torch.int64)  # position -> place in the chunks
         self._chunks: list[Tensor] = []
         self._size = min(shape[0], max(1, _CHUNK // self._bytes))  # images of a chunk
         self._used, self._full, self._file = 0, False, None
-        self._whole = self._reserve(shape[0] * self._bytes)  # whether there is room for all in memory
-        if not self._whole:
-            self._open(shape, content)
+        self._whole = False
+        if place is not None and self._open(shape, place=place):
+            return
+        self._whole = not in_file and self._reserve(shape[0] * self._bytes)  # whether there is room for all in memory
+        if not self._whole and self._open(shape) and not in_file:
+            size = shape[0] * self._bytes / 1e9
+            note(
+                f"{what}: {shape[0]:,} decoded images take {size:.2g} GB, more than {100 * SHARE:.0f} % of the "
+                f"available memory; they are kept in {cache_folder()}. DGPRUNE_CACHE names another folder, or is 'off'."
+            )
+
+    @property
+    def place(self) -> Place | None:
+        """Path and inode of the file where they are, which other processes can open as long as this object exists."""
+        if self._file is None:
+            return None
+        name = self._file.name  # a number, where the file has no name
+        path = name if isinstance(name, str) else f"/proc/{os.getpid()}/fd/{name}"
+        return path, os.fstat(self._file.fileno()).st_ino
+
+    def moved_to_file(self) -> KeptImages:
+        """Return the same images kept in a file, for other processes; or these, where no file can be made."""
+        shape = torch.Size((len(self._slots), *self._image))
+        if self._file is not None or not self._used:
+            return self
+        moved = KeptImages(shape, self.dtype, content=self._content, what=self._what, in_file=True)
+        for position in [] if moved._file is None else moved.missing((self._slots >= 0).nonzero().flatten()):
+            moved.keep(position, self[torch.tensor([position])][0])
+        return self if moved._file is None else moved
 
     def missing(self, rows: Tensor) -> list[int]:
         """Return the positions among `rows` whose images are not kept, each once."""
@@ -124,29 +162,34 @@ class KeptImages:
             weakref.finalize(self, _release, size)
         return fits
 
-    def _open(self, shape: torch.Size, content: Callable[[], str] | None) -> None:
-        """Keep the images in a file, if one can be made."""
+    def _open(self, shape: torch.Size, *, place: Place | None = None) -> bool:
+        """Keep the images in a file, or in the one that another process has; return whether there is one."""
         folder, pixels = cache_folder(), shape[0] * self._bytes
-        if folder is None:
-            return
+        if folder is None and place is None:
+            return False
         padded = -(-pixels // 8) * 8  # the check sums follow, 8 bytes each
         try:
-            name = None if content is None else f"{content()} {tuple(shape)} {self.dtype}"
-            file = _file(folder / "images", padded + 8 * shape[0], name=name)
+            if place is None:
+                assert folder is not None
+                name = None if self._content is None else f"{self._content()} {tuple(shape)} {self.dtype}"
+                file = _file(folder / "images", padded + 8 * shape[0], name=name)
+            else:
+                status = os.stat(place[0])
+                if (status.st_ino, status.st_size) != (place[1], padded + 8 * shape[0]):
+                    return False
+                file = Path(place[0]).open("r+b", buffering=0)  # noqa: SIM115 - open as long as the images are kept
             weakref.finalize(self, file.close)
             numbers = np.uint8 if self.dtype == torch.uint8 else np.float32
             mapped = np.memmap(file, dtype=numbers, mode="r+", shape=tuple(shape))
             self._sums = np.asarray(np.memmap(file, dtype=np.int64, mode="r+", offset=padded, shape=(shape[0],)))
         except (OSError, ValueError) as error:  # a full disk, a folder that cannot be written, a limit on memory
-            why = str(error).rstrip(".")
-            note(f"{self._what}: decoded images cannot be kept in {folder} ({why}). {_ADVICE}")
-            return
+            if place is None:
+                why = str(error).rstrip(".")
+                note(f"{self._what}: decoded images cannot be kept in {folder} ({why}). {_ADVICE}")
+            return False
         self._file, self._padded = file, padded
         self._chunks, self._size = [torch.from_numpy(np.asarray(mapped))], shape[0]
-        note(
-            f"{self._what}: {shape[0]:,} decoded images take {pixels / 1e9:.2g} GB, more than {100 * SHARE:.0f} % of "
-            f"the available memory; they are kept in {folder}. DGPRUNE_CACHE names another folder, or is 'off'."
-        )
+        return True
 
     def _write(self, position: int, pixels: Tensor) -> bool:
         """Write an image, then its check sum, into the file."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
-from collections.abc import Generator, Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from contextlib import closing
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,21 +20,20 @@ from ..core import DgpruneError, Lock, Mask, Outcomes, collect_notes, note
 from ..core.machine import cores
 from ..study import Study
 
-_PARTS = 2  # pieces of work per worker, so that none waits long for the slowest
 _POLL = 0.2  # seconds after which a caller may cancel
 
 Keep = dict[str, np.ndarray]
 Numbers = dict[str, np.ndarray | None]
+Sent = bytes | str | None
 _lock = Lock()
-_kept: dict[str, Study] = {}
+_own: dict[str, Study] = {}  # the studies that this process shares out; a worker that is forked then has them too
+_received: dict[str, Study] = {}
 
 
 def shared_out(
     executor: Executor, study: Study, masks: Sequence[Mask], *, options: Mapping[str, Any]
 ) -> Generator[tuple[int, int], None, dict[str, list[Outcomes]]]:
     """Return domain -> the outcomes of each mask; yields (done, total) evaluations.
-
-    The study travels as a pickle from this process, so that PyTorch moves none of its tensors into shared memory.
 
     Args:
         executor: its workers, which need not be processes of this machine, can import this package.
@@ -41,48 +45,91 @@ def shared_out(
         DgpruneError: a study that cannot be pickled or made again by a worker; an executor that is shut down, breaks
             or cancels a part.
     """
-    sent, token = pickle.dumps(study), f"{study.content} {study.layers}"
+    token = f"{study.content} {study.layers} {study.device} {len(study.sources)}"
+    workers = int(getattr(executor, "_max_workers", None) or cores())
     order = sorted(range(len(masks)), key=lambda k: -masks[k].cost.macs)
-    parts = max(1, min(len(masks), _PARTS * int(getattr(executor, "_max_workers", None) or cores())))
-    pending: dict[Future[Any], list[int]] = {}
     found: dict[int, list[Outcomes]] = {}
+    _own[token] = study
     try:
-        for part in (order[k::parts] for k in range(parts)):
-            keeps = [{name: keep.numpy() for name, keep in masks[k].keep.items()} for k in part]
-            pending[executor.submit(evaluated, token, sent, keeps, dict(options))] = part
-        while pending:
-            for future in wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED).done:
-                part, (numbers, notes) = pending[future], future.result()
-                del pending[future]
-                found |= zip(part, ([_outcomes(n) for n in listed] for listed in numbers), strict=True)
-                for text in notes:
-                    note(text)
-            yield len(found) * len(study.domains), len(masks) * len(study.domains)
+        with closing(_ways(study)) as ways:
+            while left := [k for k in order if k not in found]:
+                sent, pieces = next(ways)
+                parts = [left[k :: pieces * workers] for k in range(min(len(left), pieces * workers))]
+                for part, numbers in _answers(executor, token, sent, parts=parts, masks=masks, options=options):
+                    found |= zip(part, ([_outcomes(n) for n in listed] for listed in numbers), strict=True)
+                    yield len(found) * len(study.domains), len(masks) * len(study.domains)
     except CancelledError:
         raise DgpruneError("executor: it has cancelled a part of the sweep; run the sweep again.") from None
-    except (BrokenExecutor, RuntimeError) as error:
+    except (BrokenExecutor, RuntimeError, OSError) as error:
         raise DgpruneError(
             f"executor: {type(executor).__name__} cannot finish the sweep ({error}). A worker may have run out of "
             "memory: use fewer. A script that starts processes needs `if __name__ == '__main__':`. Without executor= "
             "the sweep runs in this process."
         ) from error
     finally:
-        for future in pending:
-            future.cancel()
+        _own.pop(token, None)
     return {domain.name: [found[k][place] for k in range(len(masks))] for place, domain in enumerate(study.domains)}
 
 
+def _ways(study: Study) -> Generator[tuple[Sent, int], None, None]:
+    """How the workers get the study, and into how many pieces the work of each is cut.
+
+    A forked worker has it from the start; another one reads it from a file; on another machine it comes with the work.
+    It is pickled here, so that PyTorch moves no tensor into shared memory.
+    """
+    yield None, 8  # so many that none waits long for the slowest
+    with tempfile.NamedTemporaryFile() as file:
+        pickle.dump(study, file)
+        file.flush()
+        yield file.name, 8
+        file.seek(0)
+        yield file.read(), 1
+
+
+def _answers(
+    executor: Executor,
+    token: str,
+    sent: Sent,
+    *,
+    parts: Sequence[Sequence[int]],
+    masks: Sequence[Mask],
+    options: Mapping[str, Any],
+) -> Iterator[tuple[Sequence[int], list[list[Numbers]]]]:
+    """Yield each part with what its worker found; nothing for a part whose worker did not get the study.
+
+    While it waits, it yields an empty part, so that the caller may cancel.
+    """
+    pending: dict[Future[Any], Sequence[int]] = {}
+    try:
+        for part in parts:
+            keeps = [{name: keep.numpy() for name, keep in masks[k].keep.items()} for k in part]
+            pending[executor.submit(evaluated, token, sent, keeps, dict(options))] = part
+        while pending:
+            for future in wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED).done:
+                part, answer = pending.pop(future), future.result()
+                if answer is not None:
+                    yield part, answer[0]
+                    for text in answer[1]:
+                        note(text)
+            yield (), []
+    finally:
+        for future in pending:
+            future.cancel()
+
+
 def evaluated(
-    token: str, sent: bytes, keeps: Sequence[Keep], options: Mapping[str, Any]
-) -> tuple[list[list[Numbers]], list[str]]:
+    token: str, sent: Sent, keeps: Sequence[Keep], options: Mapping[str, Any]
+) -> tuple[list[list[Numbers]], list[str]] | None:
     """Return for each mask and domain the outcomes as arrays, and the notes; runs in a worker, with one thread.
 
-    A worker keeps the last study, named by a token, for the next part.
+    A worker keeps the last study, named by a token, for the next part. None: it has not got the study.
     """
     torch.set_num_threads(1)  # before anything else: OpenMP may hang in a forked process that uses more
     notes: list[str] = []
     with collect_notes(notes.append):
-        study = _received(token, sent)
+        study = _study(token, sent)
+        if study is None:
+            return None
         torch.set_num_threads(1)
         everything, numbers = Mask.by_hand(study.graph), []
         with study.assume_unchanged():
@@ -93,18 +140,23 @@ def evaluated(
     return numbers, list(dict.fromkeys(notes))
 
 
-def _received(token: str, sent: bytes) -> Study:
+def _study(token: str, sent: Sent) -> Study | None:
     with _lock:
-        if token not in _kept:
-            _kept.clear()
+        study = _own.get(token) or _received.get(token)
+        if isinstance(sent, str) and not os.path.isfile(sent):  # a file of another machine
+            sent = None
+        if study is None and sent is not None:
             try:
-                _kept[token] = pickle.loads(sent)
+                with Path(sent).open("rb") if isinstance(sent, str) else io.BytesIO(sent) as stream:
+                    study = pickle.load(stream)
             except Exception as error:
                 raise DgpruneError(
                     f"executor: a worker cannot make the study again ({type(error).__name__}: {error}). Classes of the "
                     "network and its data must stand in a module that workers can import, not in a notebook."
                 ) from error
-        return _kept[token]
+            _received.clear()
+            _received[token] = study
+        return study
 
 
 def _arrays(outcomes: Outcomes) -> Numbers:

@@ -69,7 +69,8 @@ def sweep(
         ratios: shares to remove; 0, .05, ..., .95 by default.
         seeds: number of draws of a scorer that draws, or their seeds; others run once and their column `seed` is empty.
         executor: evaluates the networks in its workers, one thread each, such as `ProcessPoolExecutor(2)`; the rows are
-            the same. The scores are computed here, so a scorer need not be pickled; the study is.
+            the same. The scores are computed here, so a scorer need not be pickled; the study need not where
+            workers are forked, as on Linux before Python 3.14.
         study, scorers, scope, budget, batchnorm, split, images, progress: see `diagnostics.drop`.
 
     Returns:
