@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..core import Domain, Mask, Outcomes, note
 
 _TAIL = 0.025  # of a two-sided 95 % interval
+_ENOUGH = 100  # images, of a split that has more, to judge from
 _CAUSES = (
     "the network expects normalised images, or another normalisation, such as ImageNet's mean and standard deviation "
     "(Study(..., normalise='imagenet'))",
@@ -45,8 +46,13 @@ class ChanceWatch:
         self.batchnorm, self.pruned, self._silent = batchnorm, pruned, False
 
     def see(self, outcomes: Outcomes, domain: Domain, *, split: str, mask: Mask | None = None) -> None:
-        """Check the outcomes of a split, and warn if at chance; never if `mask` removes filters from the network."""
+        """Check the outcomes of a split, and warn if at chance; never if `mask` removes filters from the network.
+
+        Outcomes of fewer than 100 images count only if the split has no more: an estimate is no finding.
+        """
         if self._silent or domain.role == "target" or split not in ("score", "report"):
+            return
+        if len(outcomes) < min(_ENOUGH, len(domain.rows(split))):
             return
         whole = mask is None or all(bool(keep.all()) for keep in mask.keep.values())
         if whole and at_chance(outcomes, classes=domain.classes):

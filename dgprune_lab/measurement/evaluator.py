@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..core import Batch, DgpruneError, Domain, FilterGraph, Lock, Mask, Outcomes, cache_room, interruptible
+from ..core import Batch, DgpruneError, Domain, FilterGraph, Lock, Mask, Outcomes, cache_room, interruptible, yielding
 from ..pruning import device_of, pruned_view, shared_copy
 from .batch_size import batch_size
 from .memory_format import layout_of
@@ -166,7 +166,8 @@ class Evaluator:
                 outputs.add(prefix_output(twin, prefix, images))
 
             if calibration:
-                yield from calibration_steps(twin, calibration_chunks(self._dense, rows), run=run)
+                steps = calibration_steps(twin, calibration_chunks(self._dense, rows), run=run)
+                yield from yielding(steps, 0)  # a few layers, once: hardly any of the work of the images
             kept = outputs.tensors
             chunks = None if kept is None else [Chunk(y, last) for y, (_, last) in zip(kept, rows, strict=True)]
             self._bases[calibration] = _Base(twin, chunks)

@@ -11,14 +11,14 @@ from weakref import WeakKeyDictionary
 from ...core import BatchNorm, Mask, yielding
 from ...measurement import calibration_count
 from ...study import Study
-from .frames import SPLIT, Frame, measure_frame, weighted
+from .frames import SPLIT, Frame, measure_frame, time_share, weighted
 
 QUICK = 0.25
 """Seconds; where all images take less, no estimate comes first."""
 TIMED = 0.05
 """Seconds; what takes less is not precise enough to learn from."""
-_SOON, _LATER = 0.9, 2.5  # seconds that an estimate may take, and one from few images
-_FEW = 32
+_SOON, _LATER = 0.7, 2.5  # seconds that an estimate may take, and one from few images that spares much more time
+_FEW, _SPARED = 32, 8
 _SIZES = (8, 16, _FEW, 64, 125, 250)  # possible numbers of images per domain of an estimate
 _PROBES = (1, 4, 32, 250)  # images on which the full network is timed; a first image warms up
 _paces: WeakKeyDictionary[Study, Pace] = WeakKeyDictionary()
@@ -26,13 +26,15 @@ Result = TypeVar("Result")
 
 
 class Pace:
-    """Seconds of a piece of work, learned from the last one.
+    """Seconds of a piece of work, learned from the last ones.
 
-    Work is counted in images of the full network; an image of a pruned network counts as its share of the MACs.
+    Work is counted in images of the full network; an image of a pruned network counts as its `time_share`. What was
+    learned before counts as much as 32 images, so that one slow batch changes little of what is announced.
     """
 
     def __init__(self) -> None:
         self._seconds: float | None = None
+        self._images = 0.0  # from which it was learned
 
     @property
     def known(self) -> bool:
@@ -46,18 +48,22 @@ class Pace:
     def timed(self, steps: Generator[float, None, Result]) -> Generator[float, None, Result]:
         """Run a generator that yields pieces of work, and learn from it; yield the work done so far.
 
-        Results from a cache are no work and teach nothing.
+        Steps without work, such as results from a cache, teach nothing.
         """
         done = seconds = 0.0
+        before = min(self._images, _FEW)
+        known = self.seconds(before)
         while True:
             start = time.perf_counter()
             try:
-                done += next(steps)
+                work = next(steps)
             except StopIteration as end:
                 return end.value
-            seconds += time.perf_counter() - start
-            if done and (seconds > TIMED or not self.known):
-                self._seconds = seconds / done
+            if work:
+                done, seconds = done + work, seconds + time.perf_counter() - start
+                if seconds > TIMED or not self.known:
+                    self._images = before + done
+                    self._seconds = (known + seconds) / self._images
             yield done
 
 
@@ -104,8 +110,9 @@ class Workload:
         most = max(len(domain.rows(SPLIT, self.images)) for domain in self.study.domains)
         sizes = [size for size in _SIZES if size < most] or [most]
         pieces = [self._piece(mask, batchnorm, images=size, estimate=True) for size in sizes]
-        chosen = affordable(sizes, [self.seconds(piece) for piece in pieces])
-        piece, exact = pieces[sizes.index(chosen)], self.seconds(self.exact(mask, batchnorm))
+        exact = self.seconds(self.exact(mask, batchnorm))
+        chosen = affordable(sizes, [self.seconds(piece) for piece in pieces], exact=exact)
+        piece = pieces[sizes.index(chosen)]
         return piece if exact > QUICK and exact > 2 * self.seconds(piece) else None
 
     def seconds(self, *pieces: Piece) -> float:
@@ -146,22 +153,25 @@ class Workload:
         if batchnorm == "recalibrate" and self.study.has_batchnorm:
             most = min(self.calibration, max(2, measured)) if estimate else self.calibration
             calibration = calibration_count(self.study.domains, most)
-        share = mask.cost.macs / self.study.graph.full.macs
-        work = share * (measured + calibration) + measured * (images not in self._full)
+        work = time_share(mask) * (measured + calibration) + measured * (images not in self._full)
         return Piece(images=images, calibration=calibration, estimate=estimate, work=work)
 
 
-def affordable(sizes: Sequence[int], seconds: Sequence[float]) -> int:
-    """Return the number of images of an estimate, given how long an estimate of each size takes.
+def affordable(sizes: Sequence[int], seconds: Sequence[float], *, exact: float) -> int:
+    """Return the number of images of an estimate, given how long estimates of each size and the exact numbers take.
 
-    As many as take a second; if that is fewer than 32, up to 32 that take two and a half; at least the smallest.
+    As many as take 0.7 seconds and less than half as long as the exact numbers; if that is fewer than 32, up to 32 that
+    take two and a half, if the exact numbers take eight times as long; at least the smallest.
 
-    >>> affordable([8, 16, 32, 64, 125], [0.1, 0.2, 0.4, 0.8, 1.6])
+    >>> affordable([8, 16, 32, 64, 125], [0.08, 0.16, 0.32, 0.64, 1.25], exact=9.0)
     64
-    >>> affordable([8, 16, 32, 64, 125], [1.0, 2.0, 4.0, 8.0, 16.0])
+    >>> affordable([8, 16, 32, 64, 125], [1.0, 2.0, 4.0, 8.0, 16.0], exact=90.0)
+    16
+    >>> affordable([8, 16, 32], [0.25, 0.5, 1.0], exact=1.5)
     16
     """
-    fit = [s for s, t in zip(sizes, seconds, strict=True) if t <= _SOON or (s <= _FEW and t <= _LATER)]
+    soon, later = min(_SOON, exact / 2), min(_LATER, exact / _SPARED)
+    fit = [s for s, t in zip(sizes, seconds, strict=True) if t < soon or (s <= _FEW and t < later)]
     return max([min(sizes), *fit])
 
 

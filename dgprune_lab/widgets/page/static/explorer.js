@@ -83,10 +83,11 @@ function layOut(page) {
   page.exposures = node("div", { class: "dgx-about" });
   const d = panelBox("D", "Accuracy change", boxes.d, page.exposures);
   const { strip, warning, code, chips } = page.notices;
+  page.headline = node("div", { class: "dgx-headline" }, page.sentence, chips);
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));
   page.root = node(
     "div", { class: "dgx" },
-    node("div", { class: "dgx-view" }, page.controls.box, strip, warning, node("div", { class: "dgx-headline" }, page.sentence, chips), page.main),
+    node("div", { class: "dgx-view" }, page.controls.box, strip, warning, page.headline, page.main),
     code, page.panels.bar, page.panels.body,
   );
   page.el.append(page.root);
@@ -317,6 +318,8 @@ function paintWords(page, { frame, shown, stale }, status) {
   };
   badge.dataset.state = state;
   say(badge, texts[state]);
+  badge.title = texts[state]; // it may be cut off
+  if (frame?.estimate) page.headline.dataset.tall = "true"; // its sentence is longer: the charts stay where they are
   const text = shown?.sentence ?? "Measuring the first ratio\u2026";
   say(page.sentence, stale && shown ? `${other}${asPercent(shown.ratio)}: ${text}` : text);
   page.sentence.dataset.stale = String(stale);
