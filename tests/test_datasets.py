@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -239,6 +241,44 @@ def test_the_key_of_a_data_set_follows_all_its_images_and_its_length() -> None:
     later[9:] = 0
     keys = [key(FLOATS), key(later), key(FLOATS[:-1]), key(FLOATS, train=range(4))]
     assert len(set(keys)) == 4 and key(FLOATS.clone()) == keys[0]
+
+
+class Bar:
+    """In place of tqdm: what was asked for, and what was counted."""
+
+    made: ClassVar[list[Any]] = []
+
+    def __init__(self, **options: Any) -> None:
+        self.options, self.count, self.closed = options, options["initial"], False
+        self.made.append(self)
+
+    def update(self) -> None:
+        self.count += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_the_first_pass_over_images_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    monkeypatch.setattr(Bar, "made", [])
+    domain = made([(image, 0) for image in BYTES], labels=LABELS)
+    domain.take(torch.arange(2))
+    (first,) = Bar.made
+    assert (first.count, first.closed, first.options["total"], first.options["disable"]) == (2, False, COUNT, None)
+    assert first.options["delay"] > 0 and first.options["desc"] == "domain 'mine': images decoded"
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(domain.take, torch.arange(3)).result()
+    assert (first.count, first.closed) == (3, False)
+    assert len(pickle.loads(pickle.dumps(domain))) == COUNT, "an open bar is not pickled"
+    domain.take(torch.arange(3))
+    assert first.closed, "nothing was left to decode"
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(domain.take, torch.arange(COUNT)).result()
+    domain.take(torch.arange(COUNT))
+    _, second = Bar.made
+    assert (second.options["initial"], second.count, second.closed) == (3, COUNT, True)
+    assert second.options["disable"] is True, "only the main thread draws"
 
 
 def test_names_as_labels_keep_the_class_names() -> None:

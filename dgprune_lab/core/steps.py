@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +17,7 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 Parameters = ParamSpec("Parameters")
 _thread = threading.local()
+_LATE = 3.0  # seconds
 
 
 class Cancelled(BaseException):
@@ -78,6 +80,42 @@ def progress_bar(steps: Generator[tuple[Any, ...], None, Result], *, progress: b
             if label:
                 bar.set_postfix_str(label[0])
             bar.update(done - bar.n)
+
+
+class LateBar:
+    """A tqdm bar of work that begins unasked, drawn if it takes over 3 s: on a terminal or in a notebook.
+
+    Nothing is drawn by other threads and processes than the main one.
+
+    Attributes:
+        done: how many of `total` are done.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self.done, self._label, self._total, self._bar = 0, label, total, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "done": 0, "_bar": None}
+
+    def step(self) -> None:
+        """Count one more; the last one closes the bar."""
+        from tqdm.auto import tqdm
+
+        if self._bar is None and self.done < self._total:
+            main = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
+            options: Any = {"initial": self.done, "delay": _LATE, "leave": False, "disable": None if main else True}
+            self._bar = tqdm(desc=self._label, total=self._total, unit="image", **options)
+        self.done += 1
+        if self._bar is not None:
+            self._bar.update()
+        if self.done >= self._total:
+            self.close()
+
+    def close(self) -> None:
+        """Remove the bar; another step draws it again."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
 
 
 def yielding(steps: Generator[Any, None, Result], value: Value) -> Generator[Value, None, Result]:
