@@ -34,6 +34,17 @@ def lenet():
     return case("lenet", pixels=28, device=torch.device("cpu"))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_quick_rows_of_folders_and_processes_have_a_peer() -> None:
+    rows = main(quick=True, device="cpu", parts=("folder", "processes"))
+    assert [row.name.partition(",")[0] for row in rows] == [
+        "folder: first pass",
+        "folder: a later pass",
+        "sweep in two processes",
+    ]
+    assert all(row.ratio is not None and row.ratio > 0 for row in rows)
+
+
 @pytest.mark.slow
 def test_main_writes_the_rows_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
@@ -204,4 +215,5 @@ def test_every_part_is_listed() -> None:
         "prunability",
         "panels",
         "folder",
+        "processes",
     } == set(PARTS)

@@ -17,6 +17,7 @@ from .imports import import_rows
 from .live import equality_rows, live_rows
 from .panels import panel_rows
 from .passes import pass_rows
+from .processes import process_rows
 from .prunability import prunability_rows
 from .scoring import fpgm_rows, mask_rows
 from .sweeps import sweep_rows
@@ -32,6 +33,7 @@ PARTS: Mapping[str, Part] = {
     "tick": tick_rows,
     "fpgm": fpgm_rows,
     "sweep": sweep_rows,
+    "processes": process_rows,
     "statistics": pass_rows,
     "prunability": prunability_rows,
     "panels": panel_rows,
