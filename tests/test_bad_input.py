@@ -83,6 +83,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         r"one size; got a 3 x 12 x 12, b 3 x 8 x 8",
     ),
     "channels": (lambda: study(sources=[arrays(images=X[:, :1])]), r"does not take images of 1 x 12 x 12"),
+    "two types of weights": (
+        lambda: dg.read_groups(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3).half()), X),
+        r"stops at 1 \(Conv2d\).*its weights are float16 and float32: give them one type, copy\.deepcopy\(model\)",
+    ),
     "a list of layers": (
         lambda: dg.recalibrate(nn.ModuleList([nn.Conv2d(3, 4, 3)]), [arrays()]),
         r"cannot be called .*ModuleList.*wrap it in a module whose forward takes \(B, C, H, W\) images",

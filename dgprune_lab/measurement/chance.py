@@ -64,9 +64,13 @@ class ChanceWatch:
 def _what(outcomes: Outcomes, domain: Domain, split: str) -> str:
     assert outcomes.correct is not None
     images, right, predicted = len(outcomes), int(outcomes.correct.sum()), outcomes.predicted.unique()
-    always = f"; class {int(predicted[0])} is predicted for every image" if len(predicted) == 1 else ""
     what = f"{domain.role or 'domain'} {domain.name!r} is classified at chance"
+    if len(predicted) == 1:
+        return (
+            f"{what}: class {int(predicted[0])} is predicted for every image of its split {split!r}, so "
+            f"{right:,} of {images:,} are right ({100 * right / images:.1f} %)."
+        )
     return (
         f"{what}: {right:,} of {images:,} images of its split {split!r} are right ("
-        f"{100 * right / images:.1f} %; guessing gives {100 / domain.classes:.1f} %){always}."
+        f"{100 * right / images:.1f} %; guessing gives {100 / domain.classes:.1f} %)."
     )

@@ -119,6 +119,7 @@ def does_not_run(error: Exception, model: nn.Module, *, images: Tensor) -> Dgpru
     words = (str(error).splitlines() or [""])[0]
     about_shapes = isinstance(error, (RuntimeError, IndexError, ValueError)) and _SHAPES.search(words)
     cause = type(error).__name__ + (f": {words}" if words and not about_shapes else "")
+    types = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()})
     where = described(layer_of(error, model), model)
     if isinstance(error, NotImplementedError) and '"forward"' in str(error):
         text = f"the network cannot be called ({cause}); wrap it in a module whose forward takes (B, C, H, W) images "
@@ -130,4 +131,7 @@ def does_not_run(error: Exception, model: nn.Module, *, images: Tensor) -> Dgpru
         size = " x ".join(map(str, images.shape[1:]))
         text = f"the network does not take images of {size} ({where} stops at {line_of(error)}: {cause}); give images "
         text += "of the size and number of channels it was built for."
+        if len(types) > 1:
+            text = f"the network stops at {where} ({cause}), and its weights are {' and '.join(types)}: give them one "
+            text += "type, copy.deepcopy(model).float()."
     return DgpruneError(text)
