@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import time
 from collections.abc import Callable
@@ -116,6 +117,16 @@ def selected(net: Any, x: Tensor) -> Tensor:
     return (paths * gate.view(len(x), 2, -1, 1, 1).softmax(1)).sum(1)
 
 
+def blurred(net: Any, x: Tensor) -> Tensor:
+    return F.conv2d(x, net.k.expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
+
+
+def inferred(net: Any, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        y = net.n(x)
+    return y.clone()
+
+
 def conv(*sizes: int, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(*sizes, padding=sizes[2] // 2, **options)
 
@@ -153,6 +164,18 @@ WORKS: dict[str, tuple[Operation, dict[str, Any], dict[str, tuple[int, int]]]] =
         {"width": 8},
         {"a": (16, 2)},
     ),
+    "hard gate": (
+        lambda n, x: x * (n.e(x.mean((2, 3), keepdim=True)) > 0).to(x.dtype),
+        {"e": conv(16, 16, 1)},
+        {"a": (16, 1)},
+    ),
+    "one blur for all": (blurred, {"k": nn.Parameter(torch.rand(1, 1, 3, 3))}, {"a": (16, 1)}),
+    "embedding": (
+        lambda n, x: x + n.e(x.new_zeros(1).long())[..., None, None],
+        {"e": nn.Embedding(3, 16)},
+        {"a": (16, 1)},
+    ),
+    "inference mode": (inferred, {"n": conv(16, 16, 3)}, {"a": (16, 1), "n": (16, 1)}),
     "unit length": (lambda n, x: F.normalize(x, dim=1), {}, {"a": (16, 1)}),
     "sorted positions": (lambda n, x: x.cumsum(2).sort(3).values, {}, {"a": (16, 1)}),
     "picked positions": (
@@ -269,9 +292,19 @@ def written_split(net: Any, x: Tensor) -> Tensor:
     return torch.cat(x.split((8, 8), 1)[::-1], 1)
 
 
+def as_images(net: Any, x: Tensor) -> Tensor:
+    return net.n(x.flatten(0, 1)[:, None]).view_as(x)
+
+
+def outer(net: Any, x: Tensor) -> Tensor:
+    y = net.n(x).flatten(2)
+    return x * net.h((y @ y.transpose(1, 2)).flatten(1))[..., None, None]
+
+
 # cause of the refusal -> network, the refused layer, and where its sentence says that the cause is
 CAUSES: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "attention": (lambda: Net(attends), "a", "the forward of Net"),
+    "batch": (lambda: Net(as_images, n=conv(1, 1, 3)), "a", "n (Conv2d)"),
     "breaks": (lambda: Net(written_split), "a", "the forward of Net"),
     "constant": (lambda: Net(lambda n, x: x + torch.ones(16, 1, 1).to(x)), "a", "the forward of Net"),
     "differs": (lambda: Net(lambda n, x: x / x.shape[1]), "a", "b"),
@@ -282,6 +315,7 @@ CAUSES: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "n (Conv2d)",
     ),
     "large": (lambda: Net(lambda n, x: x.flatten(2).unflatten(2, (12, 12))), "a", "the forward of Net"),
+    "merged": (lambda: Net(outer, n=conv(16, 4, 1), h=nn.Linear(16, 16)), "n", "the forward of Net"),
     "mixed": (lambda: Net(lambda n, x: sum(with_constant(x).chunk(2, 1))), "a", "the forward of Net"),  # type: ignore
     "neighbours": (lambda: Net(eca, g=nn.Conv1d(1, 1, 3, padding=1)), "a", "g (Conv1d)"),
     "opaque": (lambda: Net(lambda n, x: n.n(x), n=Own(dynamic=True)), "n", "n (Own)"),
@@ -548,8 +582,11 @@ def test_transposed_convolutions_cost_one_weight_at_each_input_position(groups: 
     model = Net(lambda n, x: n.n(x), n=nn.ConvTranspose2d(16, 16, 2, 2, groups=groups))
     graph = dg.read_groups(model, images(1, 3, 12, 12))
     a, n, b, c, head = 3 * 16 * 9 * 144, 16 * 16 // groups * 4 * 144, 16 * 12 * 9 * 22**2, 12 * 8 * 9 * 20**2, 8 * 4
-    assert graph.full.macs == a + n + b + c + head and graph.other_macs == 0
-    assert list(graph.refused) == (["a", "n"] if groups == 4 else [])
+    assert graph.full.macs == a + n + b + c + head and bool(graph.products) == (groups == 4)
+    assert sorted(graph.refused) == (["a", "n"] if groups == 4 else [])
+    assert graph.total == (52 if groups == 4 else 52 - 16 * (groups == 16)) and graph.free == graph.total - 32 * (
+        groups == 4
+    )
 
 
 def test_macs_outside_of_layers_are_counted_whether_or_not_groups_fail_their_proof() -> None:
@@ -558,11 +595,89 @@ def test_macs_outside_of_layers_are_counted_whether_or_not_groups_fail_their_pro
             lambda n, x, other=other: torch.cat([attends(n, n.q(x)), other(n, x)], 1), width=32, q=conv(16, 16, 1)
         )
         graph = dg.read_groups(randomise(model), images(2, 3, 12, 12, dtype=torch.float64))
-        assert graph.other_macs == 2 * 144 * 144 * 16  # two products of 144 positions and 16 channels
+        assert graph.products == ((2 * 144 * 144 * 16, ()),)  # two products of 144 positions and 16 channels
         assert list(graph.refused) == (["q", "a"] if other is written_split else ["q"])
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(images(1, 3, 12, 12, dtype=torch.float64))
         assert 2 * graph.full.macs == counter.get_total_flops()
+
+
+def branches(net: Any, x: Tensor) -> Tensor:
+    return torch.einsum("k,kbchw->bchw", torch.ones(2).to(x), torch.stack([net.p(x), net.q(x)])).relu()
+
+
+def pooled_by_attention(net: Any, x: Tensor) -> Tensor:
+    return x + (x.flatten(2) @ net.k(x).flatten(2).transpose(1, 2).softmax(1))[..., None]
+
+
+# operation and further layers: the cost of something besides layers, or of a layer, depends on how many channels stay
+COSTS: dict[str, tuple[Operation, dict[str, Any]]] = {
+    "attention over positions": (pooled_by_attention, {"k": conv(16, 1, 1)}),
+    "sum over branches": (branches, {"p": conv(16, 16, 3), "q": conv(16, 16, 3)}),
+    "linear layer over positions": (lambda n, x: n.l(x.flatten(2)).view_as(x), {"l": nn.Linear(144, 144)}),
+    "one blur for all": (blurred, {"k": nn.Parameter(torch.rand(1, 1, 3, 3))}),
+    "heads": (
+        lambda n, x: x + F.scaled_dot_product_attention(
+            *(y.unflatten(1, (4, -1)).flatten(3).transpose(2, 3) for y in (n.q(x), n.q(x), n.v(x)))
+        ).transpose(2, 3).flatten(1, 2).unflatten(2, (12, 12)),
+        {"q": conv(16, 8, 1), "v": conv(16, 16, 1)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("kind", COSTS)
+def test_macs_are_those_of_the_pruned_network(kind: str, broken: bool) -> None:
+    operation, layers = COSTS[kind]
+    model = Net(lambda n, x: n.z(operation(n, x)), z=conv(16, 16, 1), **layers)
+    if broken:  # a group that fails its trial leaves, and the others are numbered anew
+        model.z = nn.Sequential(Split(), conv(16, 16, 1))
+        model.z[0].first = conv(16, 16, 1)
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    graph = dg.read_groups(randomise(model), x)
+    assert ("z.0.first" in graph.refused) == broken and "a" in graph.names
+    for mask in (
+        dg.Mask.by_hand(graph),
+        random_mask(graph, seed=4),
+        dg.Mask.by_hand(graph, removed={"a": [0, 4, 8, 12]}),
+    ):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            dg.prune(model, mask)(x[:1])
+        assert 2 * mask.cost.macs == counter.get_total_flops()
+
+
+class Split(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(self.first(x).split((8, 8), 1)[::-1], 1)
+
+
+# operations that take the number of channels of one layer from another one
+WIDTHS: dict[str, Operation] = {
+    "cut to the other's width": lambda n, x: torch.cat([n.p(x), n.q(x)[:, : n.p(x).shape[1]]], 1),
+    "reshaped to the other's shape": lambda n, x: torch.cat([n.p(x), n.q(x).flatten(1).view_as(n.p(x))], 1),
+    "padded by the difference": lambda n, x: torch.cat(
+        [n.p(x), F.pad(n.q(x), (0, 0, 0, 0, 0, n.p(x).shape[1] - n.q(x).shape[1]))], 1
+    ),
+    "a state of the other's width": lambda n, x: torch.cat(
+        [n.p(x), n.q(x) + n.r(x.new_zeros(1, n.p(x).shape[1], 1, 1))], 1
+    ),
+    "twice the other's width": lambda n, x: n.s(x)[:, : 2 * n.p(x).shape[1]] + n.p(x).sum(1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("kind", WIDTHS)
+def test_of_layers_whose_widths_depend_on_each_other_by_a_shape_one_is_refused(kind: str) -> None:
+    both = {"p": conv(16, 8, 3), "q": conv(16, 8, 3)}
+    layers = {"p": both["p"], "s": conv(16, 16, 3)} if kind.startswith("twice") else both
+    layers |= {"r": conv(8, 8, 1)} if "state" in kind else {}
+    model = randomise(Net(WIDTHS[kind], **layers))
+    x = images(2, 3, 12, 12, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    assert "p" in graph.refused or "q" in graph.refused
+    for name in graph.names:
+        mask = dg.Mask.by_hand(graph, removed={name: [1]})
+        assert torch.allclose(dg.prune(model, mask)(x), dg.masked(model, mask)(x), atol=1e-9)
+    check_removed_is_masked(model, graph, x)
 
 
 def test_a_difference_of_a_few_percent_is_refused() -> None:
@@ -686,6 +801,83 @@ def test_a_filter_of_a_padded_stream_counts_once() -> None:
     assert len(graph.groups) == 9 and list(graph.refused) == ["7.two"]
     assert prunable_words(graph).startswith(f"{graph.share} (refused: 7.two: 4 (PaddedShortcut) adds it to channels")
     check_removed_is_masked(model, graph, images(2, 3, 12, 12, dtype=torch.float64))
+
+
+class Typed(nn.Module):
+    """Runs its first layers in 16 bits, as mixed precision does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.n, self.b, self.head = conv(3, 8, 3), nn.BatchNorm2d(8), conv(8, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.n(self.a(x)).relu()
+        return self.head(self.b(x.float()).relu().mean((2, 3)))
+
+
+class Decoder(nn.Module):
+    """Decodes by the weight of its encoder, which a function uses."""
+
+    def __init__(self, *, listed: bool) -> None:
+        super().__init__()
+        self.a, self.c, self.head = conv(3, 8, 3), conv(8, 6, 3), nn.Linear(6, 4)
+        self.e = nn.ParameterList([torch.rand(5, 8, 3, 3)]) if listed else nn.Conv2d(8, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        if isinstance(self.e, nn.Conv2d):
+            x = F.conv_transpose2d(self.e(x).relu(), self.e.weight).relu()
+        else:
+            x = F.conv_transpose2d(F.conv2d(x, self.e[0]).relu(), self.e[0]).relu()
+        return self.head(self.c(x).mean((2, 3)))
+
+
+def test_mixed_precision_is_followed_and_weights_that_functions_use_are_named() -> None:
+    graph = dg.read_groups(randomise(Typed(), dtype=torch.float32), images(2, 3, 12, 12))
+    assert graph.names == ["a", "b"] and graph.share == "14 of 14 filters can be pruned"
+    for listed, words in (
+        (False, "the weight of e is used by a function"),
+        (True, "the forward of Decoder uses weights"),
+    ):
+        graph = dg.read_groups(randomise(Decoder(listed=listed)), images(2, 3, 12, 12, dtype=torch.float64))
+        assert graph.names == (["c"] if listed else ["a", "c"])
+        assert list(graph.refused.values())[-1].startswith(words)
+
+
+def test_a_convolution_whose_weights_are_lost_on_the_way_is_refused_and_counted() -> None:
+    class Computed(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return self._conv_forward(x, torch.fft.ifft(torch.fft.fft(self.weight)).real, self.bias)
+
+    model = nn.Sequential(
+        Computed(3, 8, 3), nn.ReLU(), conv(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    )
+    graph = dg.read_groups(randomise(model), images(2, 3, 12, 12, dtype=torch.float64))
+    assert graph.share == "6 of 14 filters can be pruned" and graph.refused["0"].startswith("0 (Computed) computes its")
+
+
+def test_a_network_that_draws_random_numbers_is_told_so_and_the_generator_stays_as_it_was() -> None:
+    model = randomise(Net(lambda n, x: x + 1e-9 * torch.rand(())))
+    noisy = randomise(Net(lambda n, x: x * (1 + 2e-3 * torch.rand(()))))
+    before = torch.get_rng_state()
+    assert dg.read_groups(model, images(2, 3, 12, 12, dtype=torch.float64)).names == ["a", "b", "c"]
+    with pytest.raises(dg.DgpruneError, match="other logits each time"):
+        dg.read_groups(noisy, images(2, 3, 12, 12, dtype=torch.float64))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_groups_cannot_be_changed_by_who_reads_them() -> None:
+    graph = dg.read_groups(norm_net().eval(), images(2, 3, 12, 12))
+    name, group = next(iter(graph.axes)), graph.groups[0]
+    units, ids = group.units, graph.axes[name][0]
+    group.units.zero_()
+    graph.axes[name][0].zero_()
+    assert torch.equal(group.units, units) and torch.equal(graph.axes[name][0], ids) and bool(units.any())
+    with pytest.raises(TypeError):
+        graph.refused["conv"] = "no reason"  # type: ignore[index]
+    again = pickle.loads(pickle.dumps(graph))
+    assert torch.equal(again.groups[0].units, units) and again.full == graph.full
 
 
 def test_groups_print_in_a_line() -> None:

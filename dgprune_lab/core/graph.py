@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .border import public
 from .errors import unknown
+from .frozen import Frozen
+
+Product = tuple[int, tuple[Tensor, ...]]
+"""Multiply-accumulates of one operation, and the global ids along the axes that it multiplies."""
 
 
 class Member(NamedTuple):
@@ -31,6 +35,19 @@ class Member(NamedTuple):
     side: Literal["out", "in"]
     positions: Tensor
     filters: Tensor
+
+
+class _Copied:
+    """A field that cannot be changed: reading it gives a copy."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = "_" + name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return instance.__dict__[self._name].clone()  # an AttributeError for the class itself: there is no default
+
+    def __set__(self, instance: object, value: Tensor) -> None:
+        instance.__dict__[self._name] = value.clone()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,7 +72,7 @@ class FilterGroup:
     name: str
     filters: int
     members: tuple[Member, ...] = field(repr=False)
-    units: Tensor = field(repr=False)
+    units: Tensor = _Copied()  # type: ignore[assignment]
     producers: tuple[str, ...] = ()
     consumer_inputs: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     depth: int = 0
@@ -111,7 +128,8 @@ class FilterGraph:
         uses: name of each convolution or linear weight -> at how many output positions per image it is applied.
         refused: layer name -> why its filters cannot be cut.
         total: number of filters, including refused ones; see `share`.
-        other_macs: multiply-accumulates per image outside of convolution and linear layers (attention).
+        products: multiply-accumulates per image besides those of `uses` (attention, sums over branches), for each
+            operation with the global ids along the axes that it multiplies; () where no filter changes them.
         input_shape: shape (C, H, W) of the image that the network was traced with.
         layers: which layers have groups: "conv" (convolutions) or "all" (hidden linear layers too).
     """
@@ -125,7 +143,11 @@ class FilterGraph:
     input_shape: tuple[int, int, int]
     layers: Literal["conv", "all"] = "conv"
     total: int = 0
-    other_macs: int = 0
+    products: tuple[Product, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("axes", "refused"):
+            self.__dict__[name] = Frozen(getattr(self, name))
 
     def __repr__(self) -> str:
         refused = f", {len(self.refused)} layers refused" if self.refused else ""
@@ -168,8 +190,13 @@ class FilterGraph:
         return self._distinct[0]
 
     @property
+    def product_maps(self) -> list[list[int]]:
+        """For each of `products`, the index in `distinct` of each of its global ids."""
+        return self._distinct[2]
+
+    @property
     def distinct(self) -> list[Tensor]:
-        """The different tensors of global ids in `axes`, each once."""
+        """The different tensors of global ids in `axes` and `products`, each once."""
         return self._distinct[1]
 
     @cached_property
@@ -183,16 +210,18 @@ class FilterGraph:
         return [len(ids) for ids in self.distinct]
 
     @cached_property
-    def _distinct(self) -> tuple[dict[tuple[str, int], int], list[Tensor]]:
+    def _distinct(self) -> tuple[dict[tuple[str, int], int], list[Tensor], list[list[int]]]:
         index: dict[bytes, int] = {}
-        maps: dict[tuple[str, int], int] = {}
         distinct: list[Tensor] = []
-        for tensor, axes in self.axes.items():
-            for axis, ids in axes.items():
-                maps[tensor, axis] = index.setdefault(ids.numpy().tobytes(), len(index))
-                if len(index) > len(distinct):
-                    distinct.append(ids)
-        return maps, distinct
+
+        def number(ids: Tensor) -> int:
+            which = index.setdefault(ids.numpy().tobytes(), len(index))
+            if len(index) > len(distinct):
+                distinct.append(ids)
+            return which
+
+        maps = {(tensor, axis): number(ids) for tensor, axes in self.axes.items() for axis, ids in axes.items()}
+        return maps, distinct, [[number(ids) for ids in labels] for _, labels in self.products]
 
     @cached_property
     def _stacked(self) -> tuple[Tensor, Tensor]:
@@ -221,10 +250,15 @@ class FilterGraph:
         """Return filters, parameters, MACs per image and bytes of the network under a mask, or of the full network.
 
         MACs of convolution and linear layers: elements of the weight times output positions per image (torch's
-        FlopCounterMode counts two operations for each); `other_macs` are added, whatever the mask.
+        FlopCounterMode counts two operations for each). `products` are added, in proportion to what stays along each
+        of their axes.
         """
         lengths = self.lengths if keep is None else self.kept_lengths(self.vector(keep))
-        parameters, macs, size = 0, self.other_macs, 0
+        parameters, macs, size = 0, 0, 0
+        for (count, _), maps in zip(self.products, self.product_maps, strict=True):
+            for which in maps:
+                count = count * lengths[which] // self.lengths[which]
+            macs += count
         for tensor, (shape, element) in self.shapes.items():
             count = 1
             for axis, length in enumerate(shape):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..core import MacCounter, Observer
+from ..core import FilterGraph, MacCounter, Observer
 from .elements import Elements, Marks, tensors_of
 from .operations import follow
 from .refusals import described, refusal
@@ -34,6 +35,8 @@ class Followed(Observer):
         used: names of all parameters and buffers that were used.
         outputs: the ids on the network's output.
         macs: multiply-accumulates per image, as `MacCounter` counts them.
+        products: multiply-accumulates that depend on filters in another way than by the size of a weight, with the
+            labels along which they run.
         stack: names and modules that are being called, the innermost last.
         pairs: layers, as `where` names them, whose reshapes split channels into as many groups as there are, each of a
             number that is written in the code.
@@ -53,9 +56,15 @@ class Followed(Observer):
         self.used: set[str] = set()
         self.outputs = torch.zeros(0, dtype=torch.long)
         self.macs = 0
+        self.products: list[tuple[int, tuple[Tensor, ...]]] = []
         self.stack: list[tuple[str, nn.Module]] = [("", model)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.is_inference_mode_enabled() and func is not torch.ops.prim.device.default:
+            with self:  # operations that are made of others arrive whole
+                output = func.decompose(*args, **(kwargs or {}))
+            if output is not NotImplemented:
+                return output
         output = func(*args, **(kwargs or {}))
         given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | (kwargs or {})
         tensors = [tensor for value in given.values() for tensor in tensors_of(value)]
@@ -112,6 +121,22 @@ class Followed(Observer):
         self.macs = counter.total // max(1, len(example))
         labels = [label.flatten() for tensor in tensors_of(output) for label in self.marks(tensor).labels]
         self.outputs = torch.cat(labels) if labels else self.outputs
+
+    def products_of(self, graph: FilterGraph) -> tuple[tuple[int, tuple[Tensor, ...]], ...]:
+        """The multiply-accumulates that are not those of `graph.uses`, as in `FilterGraph.products`."""
+        ids = torch.full((self.elements.count,), graph.free)
+        for name, axes in graph.axes.items():
+            for axis, own in axes.items():
+                start, size = self.elements.starts[name, axis]
+                ids[start : start + size] = own
+        products: list[tuple[int, tuple[Tensor, ...]]] = []
+        for macs, labels in self.products:
+            cut = (ids[label.flatten().clamp(min=0)] for label in labels)
+            if own := tuple(each for each in cut if bool((each < graph.free).any())):
+                products.append((macs, own))
+        rest = self.macs - sum(count * math.prod(graph.shapes[name][0]) for name, count in graph.uses.items())
+        rest -= sum(macs for macs, _ in products)
+        return (*([(rest, ())] if rest > 0 else []), *products)
 
     @contextmanager
     def _stacked(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..core import CONV, DgpruneError, FilterGraph, FilterGroup, Member
+from ..core import CONV, DgpruneError, FilterGraph, FilterGroup, Member, is_depthwise
 from .copies import shared_copy
 from .following import Followed
 from .refusals import described, refusal
@@ -41,8 +41,7 @@ def trace(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] =
         if len(other[1]) < len(refused):
             followed, (groups, refused, total) = second, other
     graph = assemble(model, groups, refused=refused, ran=ran, example=example, layers=layers, uses=followed.uses)
-    products = sum(graph.uses[name] * twin_size for name, twin_size in _sizes(model, graph.uses))
-    return replace(graph, total=total, other_macs=max(0, followed.macs - products))
+    return replace(graph, total=total, products=followed.products_of(graph))
 
 
 def _followed(model: nn.Module, example: Tensor, *, pairs: frozenset[str] = frozenset()) -> Followed:
@@ -50,11 +49,6 @@ def _followed(model: nn.Module, example: Tensor, *, pairs: frozenset[str] = froz
     followed = Followed(shared_copy(model), pairs=pairs)
     followed.run(example)
     return followed
-
-
-def _sizes(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[str, int]]:
-    tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    return ((name, tensors[name].numel()) for name in names)
 
 
 def assemble(
@@ -143,8 +137,9 @@ class _Reader:
         layers: dict[int, list[str]] = defaultdict(list)
         for name, ids in self._outputs().items():
             layers[int(self._group[ids[0]])].append(name)
-        refused = {name: reason for name, (_, reason) in self._followed.opaque.items()}
-        groups, total = [], sum(count for count, _ in self._followed.opaque.values())
+        opaque = {**self._followed.opaque, **dict(self._lost())}
+        refused = {name: reason for name, (_, reason) in opaque.items()}
+        groups, total = [], sum(count for count, _ in opaque.values())
         for number, names in layers.items():
             names = sorted(names, key=lambda name: self._ran.order.get(name, len(self._ran.order)))
             filters = torch.cat([self._followed.producers[name] for name in names])
@@ -160,6 +155,15 @@ class _Reader:
                 total += len(self._filter[filters].unique())
         return groups, refused, total
 
+    def _lost(self) -> Iterator[tuple[str, tuple[int, str]]]:
+        """The convolutions whose weights came out of an operation that is not followed, as in `Followed.opaque`."""
+        followed = self._followed
+        for name in self._ran.order:
+            module = followed.model.get_submodule(name)
+            seen = name in followed.mixing or name in followed.opaque
+            if isinstance(module, CONV) and not seen and not is_depthwise(module) and module.out_channels > 1:
+                yield name, (module.out_channels, refusal("opaque", where=described(name, followed.model)))
+
     def _covers(self, name: str, filters: Tensor) -> bool:
         return bool(torch.isin(self._filter[filters], self._filter[self._followed.producers[name]]).all())
 
@@ -172,15 +176,18 @@ class _Reader:
         count = len(units)
         if count > 1 and int(units.max()) == 0:
             ties = followed.elements.ties()
-            layers = [layer for ids, layer in ties if bool((self._group[ids] == number).any())]
+            layers = list(dict.fromkeys(layer for ids, layer in ties if bool((self._group[ids] == number).any())))
             self.tying += layers
-            raise DgpruneError(refusal("tied", where=layers[0], detail=str(count)))
+            where = " with ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+            raise DgpruneError(refusal("tied", where=where, detail=str(count)))
         consumers = self._inputs(number, numbers, units=units)
         producers = tuple(self._producers[number])
         for layer in (*producers, *consumers):
             self._check(layer, is_producer=layer in producers)
         if not consumers:
-            raise DgpruneError(refusal("unread"))
+            sides = ((tensor, followed.elements.sides.get((tensor, axis))) for tensor, axis in self._axes[number])
+            reader = next((tensor.rpartition(".")[0] for tensor, side in sides if side == "in"), None)
+            raise DgpruneError(refusal("unread") if reader is None else refusal("function", where=reader))
         producers = tuple(sorted(producers, key=self._ran.order.__getitem__))
         ends, feeds = self._flow(consumers, producers)
         return FilterGroup(
@@ -221,11 +228,13 @@ class _Reader:
 
     def _check(self, layer: str, *, is_producer: bool) -> None:
         """Refuse what could be cut but not measured: a layer that is not a convolution, linear or norm module."""
-        if layer not in self._ran.order:
-            raise DgpruneError(refusal("function", where=layer))
         module = self._followed.model.get_submodule(layer)
         where = described(layer, self._followed.model)
-        if not isinstance(module, (*CONV, nn.Linear, nn.GroupNorm, nn.modules.batchnorm._NormBase)):
+        is_known = isinstance(module, (*CONV, nn.Linear, nn.GroupNorm, nn.modules.batchnorm._NormBase))
+        if layer not in self._ran.order:
+            where = layer if is_known else described(layer.rpartition(".")[0], self._followed.model)
+            raise DgpruneError(refusal("function" if is_known else "own", where=where))
+        if not is_known:
             raise DgpruneError(refusal("own", where=where))
         own = self._followed.elements.names.get(id(module.weight), "")
         if is_producer and own and own != f"{layer}.weight":

@@ -21,6 +21,7 @@ from .copies import device_of, plain_tensors, shared_copy
 
 _TABLES = frozenset(name for name in vars(nn.Module()) if name != "training") | {"_compiled_call_impl"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, ModuleType, torch.dtype, torch.device, torch.Size)
+_NAMES_ONLY = (torch.fx.Graph,)  # names the layers that it calls, and refers to the module that it was made for
 _LIBRARIES = ("torch.", "torchvision.", "timm.", "builtins")
 _MOST = 10_000  # objects that are looked at from one attribute
 Wanted = Callable[[nn.Module | Tensor], bool]
@@ -56,11 +57,16 @@ def refuse_uncopyable(model: nn.Module) -> None:
 
 
 def _refuse_compiled(where: str, name: str, module: nn.Module) -> None:
-    """Refuse a layer that is TorchScript or that torch.compile made."""
+    """Refuse a layer that is TorchScript, an exported program, or that torch.compile made."""
     if isinstance(module, torch.jit.ScriptModule):
         raise DgpruneError(
             f"{where} is TorchScript ({type(module).__name__}), which can be neither copied nor cut; use the Python "
             "module that it was made from."
+        )
+    if isinstance(module, torch.fx.GraphModule) and "eval" in vars(module):  # torch.export replaces this method
+        raise DgpruneError(
+            f"{where} is the module of an exported program (torch.export), whose shapes are fixed; use the Python "
+            "module that was exported, and export the pruned network."
         )
     if type(module).__name__ == "OptimizedModule":
         inside = f"put model.{name}._orig_mod in its place" if name else "pass the network inside (model._orig_mod)"
@@ -168,7 +174,7 @@ def _held(model: nn.Module, wanted: Wanted) -> Iterator[tuple[str, str]]:
     """Yield each place where an attribute or class of a module reaches a wanted object, and what to do about it."""
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            copied = attribute in _TABLES or isinstance(value, (*_PLAIN, Tensor))
+            copied = attribute in _TABLES or isinstance(value, (*_PLAIN, *_NAMES_ONLY, Tensor))
             if not copied and _Search(wanted).reaches(value):
                 kind, advice = _described(value)
                 where = f"layer {name!r}" if name else "the network"

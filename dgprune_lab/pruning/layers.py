@@ -40,12 +40,15 @@ def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name
     marks = trace.marks(weight)
     _fix_neighbours(trace, x)
     depthwise = groups > 1 and groups == x.shape[1] == weight.shape[0] == output.shape[1]
-    if depthwise and not marks.labels:  # one kernel for all channels, as many as there are
+    if depthwise and along(marks, 0) is None:  # one kernel for all channels, as many as there are
         labels = placed(channels(trace, x, axis=1), axis=1, ndim=output.ndim)
+        trace.products.append(((x if given["transposed"] else output).numel() * weight[0].numel(), labels))
         trace.mark(output, replace(trace.marks(x), labels=labels))
         return
-    if marks.source is None or any(len(varying(label)) > 1 for label in marks.labels):
+    computed = marks.source is None or any(len(varying(label)) > 1 for label in marks.labels)
+    if computed or (groups > 1 and given["transposed"] and not depthwise):
         kind = "quantised" if any(hasattr(module, "qconfig") for _, module in trace.stack) else "opaque"
+        kind = kind if computed else "transposed"
         for tensor in (x, weight):
             trace.fix(tensor, kind)
         trace.opaque.setdefault(trace.name, (output.shape[1], trace.why(kind)))
@@ -70,8 +73,8 @@ def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name
 
 def _fix_neighbours(trace: Followed, x: Tensor) -> None:
     for label in trace.marks(x).labels:
-        if varying(label) and 1 not in varying(label) and max(varying(label)) > 1:
-            trace.elements.fix(label, trace.why("neighbours"))
+        if 1 not in varying(label):
+            trace.elements.fix(label, trace.why("neighbours" if max(varying(label)) > 1 else "batch"))
 
 
 def _join_input(trace: Followed, *, inputs: Tensor | None, produced: Tensor | None) -> None:
@@ -92,8 +95,6 @@ def _mixed(trace: Followed, layer: str, *, kind: str, inputs: Tensor | None, giv
         trace.consumers.setdefault(layer, inputs)
     if groups > 1:
         for ids in (produced, inputs):
-            if ids is not None and transposed:
-                trace.elements.fix(ids, trace.why("transposed"))
             if ids is not None and len(ids) % groups == 0:
                 parts = ids.view(groups, -1)
                 trace.elements.join(parts[:1], parts, reason=trace.why("grouped"), tie=trace.where())
@@ -187,6 +188,11 @@ def _channel_shuffle(trace: Followed, *, given: dict[str, Any], output: Tensor, 
         trace.mark(output, replace(trace.marks(given["self"]), labels=labels))
 
 
+def _embedding(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
+    ids = along(trace.marks(given["weight"]), 1)
+    trace.mark(output, Marks(labels=placed(ids, axis=output.ndim - 1, ndim=output.ndim)))
+
+
 def _glu(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -> None:
     """Gated linear units: one half of the channels gates the other half, so the halves are tied."""
     x, axis = given["self"], given.get("dim", -1) % given["self"].ndim
@@ -210,6 +216,7 @@ LAYERS: dict[str, Callable[..., None]] = {
     "pixel_shuffle": _interleaved,
     "pixel_unshuffle": _interleaved,
     "im2col": _unfold,
+    "embedding": _embedding,
     "channel_shuffle": _channel_shuffle,
     "glu": _glu,
 }

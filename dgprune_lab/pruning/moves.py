@@ -89,7 +89,9 @@ def reshaped(trace: Followed, *, given: dict[str, Any], output: Tensor, name: st
             flat = new.reshape(-1, new.shape[varying(new)[-1]])
             flat = flat.t() if trace.where() in trace.pairs else flat
             trace.elements.join(flat[:1], flat, reason="", tie=trace.where())
-        if varying(new):
+        if any(varying(new) == varying(other) for other in labels) and trace.marks(x).source is None:
+            trace.elements.fix(label, trace.why("merged"))
+        elif varying(new):
             labels.append(new)
     trace.mark(output, replace(trace.marks(x), labels=tuple(labels)))
 

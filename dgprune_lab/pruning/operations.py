@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .following import Followed
 
 _POINTWISE = frozenset(
-    {"hardswish", "_prelu_kernel", "clone", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "copy"}
+    {"hardswish", "_prelu_kernel", "clone", "_to", "contiguous", "detach", "alias", "lift_fresh", "copy"}
     | {"native_dropout", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "softplus"}
 )
 _MOVES = frozenset(

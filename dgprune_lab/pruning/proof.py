@@ -18,7 +18,7 @@ from ..core import DgpruneError, Observer, full_precision, preserved_rng
 from .copies import device_of, plain_tensors, rebuild, shared_copy, with_hooks_of
 from .elements import tensors_of
 from .holders import holder, refuse_uncopyable, suspects
-from .refusals import does_not_run
+from .refusals import RANDOM, does_not_run
 
 _CLOSE = 1e-3
 _HOOKED = ("_forward_hooks", "_forward_pre_hooks")
@@ -56,11 +56,7 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
         if not _same(*plain.chunk(2), tolerance=_CLOSE) and not _same(
             _run(shared_copy(model), images), plain, tolerance=_CLOSE
         ):
-            raise DgpruneError(
-                "in eval mode this network gives other logits each time it sees the same images, so nothing about it "
-                "can be compared: dropout that is always active does this (in torch.nn.functional.dropout write "
-                "training=self.training; register nn.Dropout layers as attributes or in an nn.ModuleList)."
-            )
+            raise DgpruneError(RANDOM)
         if has_hooks(model):
             _refuse_hooks(model, images, plain=plain)
         if training:

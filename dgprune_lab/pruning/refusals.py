@@ -14,9 +14,11 @@ _OTHERS = "the other layers can still be pruned"
 _SENTENCES: dict[str, str] = {
     "attention": "{where} multiplies feature maps with one another (attention), which mixes their channels; "
     f"{_ELSEWHERE}; hidden units of the linear layers beside it can be pruned with layers='all'",
+    "batch": "{where} gets its channels as if they were images (as after x.flatten(0, 1)); "
+    f"{_ELSEWHERE}; use a depthwise convolution, with groups equal to the number of channels",
     "breaks": "removing its filters breaks the network's own code: {where} stops at {detail}; "
-    f"{_OTHERS}; a number of channels that is written out there, as in split((8, 8), 1), must be computed from the "
-    "tensor, as in chunk(2, 1)",
+    f"{_OTHERS}; a number of channels that is written out there, as in split((8, 8), 1), or that is another tensor's, "
+    "must be computed from the tensor itself, as in chunk(2, 1)",
     "constant": "{where} adds or multiplies it with a tensor whose channels cannot be cut (the network's input, a "
     f"constant, a layer that is refused); {_ELSEWHERE}; register a constant with one value per channel as a buffer, "
     "and pass the input through a convolution first",
@@ -29,6 +31,8 @@ _SENTENCES: dict[str, str] = {
     f"{_ELSEWHERE}; give it groups=1, or one layer before it",
     "large": "{where} reshapes a map of more than {detail} elements, which is not followed; "
     f"{_ELSEWHERE}; give smaller images, if the network takes them",
+    "merged": "{where} makes one axis out of two that both hold channels (as after an outer product); "
+    f"{_ELSEWHERE}; use a convolution with kernel size 1 in its place",
     "mixed": "{where} puts some of its channels where channels are that cannot be cut (of the network's input, of a "
     f"constant, or padding); {_ELSEWHERE}; let a convolution process the input first",
     "neighbours": "{where} is a convolution that runs over neighbouring channels; "
@@ -73,6 +77,11 @@ _SENTENCES: dict[str, str] = {
     "written": "{where} writes into its channels by their number; "
     f"{_ELSEWHERE}; use torch.cat in place of the assignment",
 }
+RANDOM = (
+    "in eval mode this network gives other logits each time it sees the same images, so nothing about it can be "
+    "compared: dropout that is always active does this (in torch.nn.functional.dropout write training=self.training; "
+    "register nn.Dropout layers as attributes or in an nn.ModuleList)."
+)
 _SHAPES = re.compile(r"shape|size|dimension|channel|stride|broadcast|index|expected|invalid|element", re.IGNORECASE)
 
 

@@ -73,7 +73,10 @@ def _addmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str)
     layer = trace.layer(marks.source)
     produced, consumed, inputs = along(marks, 1), along(marks, 0), channels(trace, x, axis=1)
     trace.mixing.setdefault(layer, "linear")
-    trace.uses[marks.source] += len(x)
+    rows = tuple(label for label in trace.marks(x).labels if varying(label) == (0,))
+    trace.uses[marks.source] += 0 if rows else len(x)
+    if rows:  # it runs along positions, once for each channel
+        trace.products.append((len(x) * weight.numel(), (*rows, *marks.labels)))
     trace.reads[layer].append(trace.marks(x))
     if inputs is not None:
         trace.consumers.setdefault(layer, inputs)
@@ -82,7 +85,6 @@ def _addmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str)
     if produced is not None:
         trace.producers.setdefault(layer, produced)
         join_vectors(trace, produced, vectors=[given["self"]] if name == "addmm" else [])
-    rows = tuple(label for label in trace.marks(x).labels if varying(label) == (0,))
     wrote = Marks(ends=frozenset({layer}), feeds=frozenset({layer}))
     trace.mark(output, replace(wrote, labels=(*rows, *placed(produced, axis=1, ndim=2))))
 
@@ -104,6 +106,7 @@ def _bmm(trace: Followed, *, given: dict[str, Any], output: Tensor, name: str) -
                 kept.append((label, trace.marks(tensor)))
     ends, feeds = (frozenset().union(*(getattr(marks, what) for _, marks in kept)) for what in ("ends", "feeds"))
     labels = {varying(label): label for label, _ in kept}
+    trace.products.append((output.numel() * given["self"].shape[2], tuple(labels.values())))
     trace.mark(output, Marks(labels=tuple(labels.values()), ends=ends, feeds=feeds))
 
 

@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, full_precision, public
+from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, full_precision, preserved_rng, public
 from .copies import device_of, rebuild, shared_copy
 from .groups import assemble, trace
 from .holders import refuse_uncopyable
 from .proof import prove_copies
-from .refusals import described, layer_of, line_of, refusal
+from .refusals import RANDOM, described, layer_of, line_of, refusal
 from .surgery import pruned_view, zeroing
 from .tracing import refuse_wrappers, run_order
 
@@ -30,10 +30,10 @@ _SECONDS = 8.0  # of this thread's computing time, after which a failing group i
 def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "all"] = "conv") -> FilterGraph:
     """Return which filters of a network must be removed together, for any architecture.
 
-    Every group is tested: half of its filters, the first, the last and three quarters are removed from a copy with
-    random weights, and the logits must equal those of the same copy with these filters masked, to 0.1 % of what two
-    images differ by there. All groups are tested at once; if that fails, halves of them. A group that fails is refused
-    by name; the others remain.
+    Every group is tested: about half of its filters, the first, the last and about three quarters are removed from a
+    copy with random weights, and the logits must equal those of the same copy with these filters masked, to 0.1 % of
+    what two images differ by there. All groups are tested at once; if that fails, halves of them. A group that fails
+    is refused by name; the others remain.
 
     Args:
         model: the network; it stays unchanged.
@@ -51,9 +51,10 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
         raise DgpruneError(f"example must be images, a tensor with four axes (N, C, H, W); got shape {shape}.")
     prove_copies(model, example)
     example = example[:2].to(device_of(model), _dtype(model))
-    graph = trace(model, example[:1], layers=layers)
-    if graph.groups:
-        graph = _verified(model, graph, example=example)
+    with preserved_rng():
+        graph = trace(model, example[:1], layers=layers)
+        if graph.groups:
+            graph = _verified(model, graph, example=example)
     if not graph.groups:
         reasons = list(dict.fromkeys(f"{name}: {reason}" for name, reason in graph.refused.items()))
         why = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
@@ -77,12 +78,19 @@ def _verified(model: nn.Module, graph: FilterGraph, *, example: Tensor) -> Filte
     bad = trial.failing(graph.groups)
     if not bad:
         return graph
+    if not trial.repeats():
+        raise DgpruneError(RANDOM)
     good = [group for group in graph.groups if group.name not in bad]
     ran = run_order(shared_copy(model), example)
     refused = {**graph.refused, **bad}
     uses = dict(graph.uses)
     left = assemble(model, good, refused=refused, ran=ran, example=example, layers=graph.layers, uses=uses)
-    return replace(left, total=graph.total, other_macs=graph.other_macs)
+    new = torch.full((graph.free + 1,), left.free)
+    for group in left.groups:
+        start = graph.offsets[group.name]
+        new[start : start + group.filters] = torch.arange(group.filters) + left.offsets[group.name]
+    products = tuple((macs, tuple(new[ids] for ids in labels)) for macs, labels in graph.products)
+    return replace(left, total=graph.total, products=products)
 
 
 class _Trial:
@@ -119,6 +127,11 @@ class _Trial:
                 "with random weights the network's logits do not depend on its input, so its pruning cannot be "
                 "verified; remove layers that saturate or are zero for all images."
             )
+
+    def repeats(self) -> bool:
+        """Whether the copy gives the same logits each time it sees the same images."""
+        with torch.no_grad():
+            return self._difference(self._twin(self._images), self._twin(self._images)) <= _TOLERANCE / 100
 
     def failing(self, groups: tuple[FilterGroup, ...]) -> dict[str, str]:
         """Return name -> reason of the groups that fail; the others pass together."""
@@ -226,13 +239,18 @@ def _in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _mask(graph: FilterGraph, groups: tuple[FilterGroup, ...], *, kind: _Removed) -> Mask:
-    """A mask of these groups: without a random half of the units, the first, the last, or a random three quarters."""
+    """A mask of these groups: without a random half of the units, the first, the last, or a random three quarters.
+
+    Half and three quarters are shifted from group to group, upwards and downwards: removing equal shares from two
+    groups would hide that the code takes the number of channels of one of them from the other.
+    """
     generator = torch.Generator().manual_seed(1)
     keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
     for group in groups:
         units = int(group.units.max()) + 1
         order = torch.randperm(units, generator=generator)
-        count = units // 2 if kind == "half" else units - max(1, units // 4)
+        least, turn = (units // 4, group.depth) if kind == "half" else (units // 2, -group.depth)
+        count = max(1, least + (units // 4 + turn) % (units // 2 + 1 if kind == "half" else units - units // 2))
         removed = {"first": torch.tensor([0]), "last": torch.tensor([units - 1])}.get(kind, order[:count])
         if units > 1:
             keep[group.name] = ~torch.isin(group.units, removed)
