@@ -360,6 +360,7 @@ CHARTS = {
     "drop": charts.drop,
     "drop_curve": charts.drop_curve,
     "layers": charts.layers,
+    "leave_one_out": charts.leave_one_out,
     "flips": charts.flips,
     "agreement": charts.agreement,
     "stability": charts.stability,

@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from torch import nn
 
 import dgprune_lab as dg
+from dgprune_lab.charts.leave_one_out import held_out_rows
 from dgprune_lab.core.tables import COLUMNS
 from dgprune_lab.stats import intervals
 from dgprune_lab.training import finish, train
@@ -120,6 +121,22 @@ def test_the_training_of_this_package_is_selected_by_epoch_and_recorded() -> Non
     assert last.value["a"].max() == pytest.approx(
         by_hand(finish(train(net(0), sources=DOMAINS[1:2], options=OPTIONS)), DOMAINS[0])
     )
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "one training each"), (2, "over training seeds")])
+def test_the_chart_draws_each_held_out_domain_their_mean_and_the_worst(seeds: int, words: str) -> None:
+    table = dg.leave_one_out(DOMAINS, train=lambda _, seed: net(seed), seeds=seeds)
+    chart = dg.charts.leave_one_out(table)
+    rows = held_out_rows(table)
+    worst = table[table.metric == "worst_domain_accuracy"].domain.item()
+    assert [row["label"] for row in rows] == ["a", "b", "c", "Mean", f"Worst: {worst}"]
+    for row, (_, cells) in zip(rows, table.iterrows(), strict=True):
+        assert [row[name] for name in ("value", "low", "high")] == pytest.approx(
+            list(100 * cells[["value", "low", "high"]])
+        )
+    assert rows[-1]["colour"] == rows["abc".index(worst)]["colour"] != rows[3]["colour"]
+    spec = chart.to_dict()
+    assert words in spec["title"]["subtitle"][0] and dg.charts.svg(chart).startswith("<svg")
 
 
 def test_the_networks_are_saved_with_what_they_have_read(tmp_path: Path) -> None:

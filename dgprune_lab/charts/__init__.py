@@ -11,6 +11,7 @@ from .flips import flips
 from .pixels.images import images
 from .instability import instability
 from .layers import layers
+from .leave_one_out import leave_one_out
 from .size_and_cost import size_and_cost
 from .mean_map import mean_map
 from .pixels.overlays import overlays
@@ -23,5 +24,5 @@ from .after_finetuning import after_finetuning
 from .theme import DomainStyle, domain_styles, svg
 
 __all__ = ["DomainStyle", "after_finetuning", "agreement", "domain_styles", "drop", "drop_curve", "feature_shift"]
-__all__ += ["flips", "gc_net", "images", "instability", "layers", "mean_map", "overlays", "prunability", "sensitivity"]
-__all__ += ["size_and_cost", "stability", "svg", "sweep", "training"]
+__all__ += ["flips", "gc_net", "images", "instability", "layers", "leave_one_out", "mean_map", "overlays"]
+__all__ += ["prunability", "sensitivity", "size_and_cost", "stability", "svg", "sweep", "training"]
