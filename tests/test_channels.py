@@ -6,6 +6,7 @@ import pickle
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from material import (
     ResidualNet,
     domain,
     fingerprint,
+    grouped_net,
     images,
     norm_net,
     plain_net,
@@ -31,6 +33,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import dgprune_lab as dg
 from dgprune_lab.pruning import refusals, verify
+from dgprune_lab.pruning.surgery import zeroing
 from dgprune_lab.study import prunable_words
 
 Operation = Callable[[Any, Tensor], Tensor]
@@ -865,6 +868,33 @@ def test_a_network_that_draws_random_numbers_is_told_so_and_the_generator_stays_
     with pytest.raises(dg.DgpruneError, match="other logits each time"):
         dg.read_groups(noisy, images(2, 3, 12, 12, dtype=torch.float64))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_batchnorm_without_running_statistics_is_said() -> None:
+    model = randomise(Net(lambda n, x: n.n(x), n=nn.BatchNorm2d(16, track_running_stats=False)))
+    with pytest.warns(dg.DgpruneNote, match=r"BatchNorm layers n keep no running statistics .* share a batch"):
+        graph = dg.read_groups(model, images(2, 3, 12, 12, dtype=torch.float64))
+    assert graph.names == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_masks_for_a_moment_gives_back_every_value(fails: bool) -> None:
+    model, x = randomise(norm_net()), images(2, 3, 12, 12, dtype=torch.float64)
+    graph = dg.read_groups(model, x)
+    mask, before, dense = random_mask(graph, seed=2), fingerprint(model), model(x)
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext(), zeroing(model, mask):
+        assert torch.equal(model(x), zeroed(model, mask)(x)) and not torch.equal(model(x), dense)
+        _ = 1 / (not fails)
+    assert fingerprint(model) == before and torch.equal(model(x), dense)
+
+
+def test_half_of_a_unit_is_no_mask() -> None:
+    graph = dg.read_groups(randomise(grouped_net()), images(1, 3, 12, 12, dtype=torch.float64))
+    assert graph["0"].step == 2
+    for filters in ([0], [0, 1, 4], [7]):
+        with pytest.raises(dg.DgpruneError, match=r"layer '0': grouped convolutions tie its filters in steps of 2"):
+            dg.Mask.by_hand(graph, removed={"0": filters})
+    assert dg.Mask.by_hand(graph, removed={"0": [0, 4]}).kept("0") == [1, 2, 3, 5, 6, 7]
 
 
 def test_groups_cannot_be_changed_by_who_reads_them() -> None:

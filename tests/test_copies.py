@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from material import domain, fingerprint, norm_net, randomise
+from material import domain, fingerprint, norm_net, plain_net, randomise
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -408,6 +408,14 @@ def test_a_hook_that_writes_to_the_network_is_refused_before_it_does() -> None:
         with pytest.raises(dg.DgpruneError, match=r"hooks on this network write to its tensors"):
             PATHS[name](net)
     assert fingerprint(net) == before
+
+
+def test_a_module_of_an_exported_program_is_refused_and_a_traced_one_is_not() -> None:
+    model: Any = fx.symbolic_trace(plain_net())
+    assert dg.read_groups(model, IMAGES).groups
+    model.eval = model.eval  # torch.export puts a method that raises in its place
+    with pytest.raises(dg.DgpruneError, match=r"module of an exported program \(torch\.export\).*that was exported"):
+        dg.read_groups(model, IMAGES)
 
 
 def test_layers_without_tensors_may_be_anywhere() -> None:

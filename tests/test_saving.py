@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from material import DepthwiseNet, ResidualNet, fingerprint, norm_net
+from material import DepthwiseNet, ResidualNet, fingerprint, images, norm_net, plain_net, random_mask
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -67,6 +67,15 @@ def test_a_pruned_network_is_loaded_with_its_masks_and_in_its_type(tmp_path: Pat
         back = dg.load(dg.save(pruned, tmp_path / "a"))
         assert all(torch.equal(t, back.state_dict()[n]) for n, t in pruned.state_dict().items())
         assert {t.dtype for t in back.parameters()} == {dtype}
+
+
+def test_a_network_that_fx_traced_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, fresh = (torch.fx.symbolic_trace(plain_net()) for _ in range(2))
+    graph = dg.read_groups(model, images(1, 3, 12, 12))
+    small = dg.prune(model, random_mask(graph, seed=1)).eval()
+    loaded = dg.load(dg.save(small, tmp_path / "traced"), model=fresh)
+    x = images(2, 3, 12, 12)
+    assert torch.equal(loaded(x), small(x)) and not torch.equal(loaded(x), model.eval()(x))
 
 
 @pytest.mark.parametrize("step", range(6))

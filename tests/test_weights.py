@@ -225,6 +225,14 @@ def quietly(model: nn.Module, weights: Any, **options: Any) -> nn.Module:
         return dg.load_weights(model, weights, **options)
 
 
+def test_of_two_layers_that_the_file_lacks_none_is_taken_for_its_classifier() -> None:
+    two = nn.Sequential(OrderedDict(body=nn.Linear(5, 4), neck=nn.Linear(4, 4), head=nn.Linear(4, 4)))
+    body = {f"backbone.body.{name}": tensor for name, tensor in nn.Linear(5, 4).state_dict().items()}
+    file = {**body, **under("classifier.", nn.Linear(4, 4).state_dict())}
+    with pytest.raises(dg.DgpruneError, match=r"lacks neck\.weight, neck\.bias, head\.weight, head\.bias"):
+        dg.load_weights(two, file)
+
+
 def test_a_prefix_for_each_layer_can_be_given() -> None:
     file = {**under("body.", headless()), **under("answer.", TRAINED.head.state_dict())}
     with pytest.raises(dg.DgpruneError, match=r"lacks head\.weight, head\.bias\. Build.*skip=\['head'\]"):
