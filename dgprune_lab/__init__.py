@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import charts, data, diagnostics, models, widgets
     from .core import DgpruneError, DgpruneNote, Domain, FilterGraph, FilterGroup, Mask, Outcomes, Provenance
-    from .core import Scores, WeightMask, WeightScores, provenance_of, summary, tidy
-    from .diagnostics import Diagnostic, diagnostic, grid, sweep
+    from .core import Scores, WeightMask, WeightScores, latex, provenance_of, summary, tidy
+    from .diagnostics import Diagnostic, diagnostic, find, grid, sweep
     from .measurement import evaluate, measure, recalibrate
     from .models import load, load_weights, save
     from .pruning import allocate, masked, prune, read_groups
-    from .scorers import SCORERS, Menu, Scorer, from_torch_pruning, hybrid, reverse, scorer
+    from .scorers import SCORERS, Menu, Scorer, cite, from_torch_pruning, hybrid, reverse, scorer
     from .study import GCNet, Study, demo, gc_net, training_seeds
     from .training import LayerSchedule, PruneSchedule, PruningRun, TrainingOptions, Tuned
     from .training import leave_one_out, presets, prune_and_tune, train_with_pruning
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 # that the command line and a plain import do not wait for torch, Altair or widgets.
 _FOLDERS = {
     "core": "DgpruneError DgpruneNote Domain FilterGraph FilterGroup Mask Outcomes Provenance Scores WeightMask "
-    "WeightScores provenance_of summary tidy",
+    "WeightScores latex provenance_of summary tidy",
     "pruning": "allocate masked prune read_groups",
     "measurement": "evaluate measure recalibrate",
     "models": "load load_weights save",
-    "scorers": "SCORERS Menu Scorer from_torch_pruning hybrid reverse scorer",
+    "scorers": "SCORERS Menu Scorer cite from_torch_pruning hybrid reverse scorer",
     "study": "GCNet Study demo gc_net training_seeds",
     "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned leave_one_out presets prune_and_tune "
     "train_with_pruning",
-    "diagnostics": "Diagnostic diagnostic grid sweep",
+    "diagnostics": "Diagnostic diagnostic find grid sweep",
     "widgets": "Explorer predict",
 }
 _OWNER = {name: folder for folder, names in _FOLDERS.items() for name in names.split()}

@@ -17,7 +17,7 @@ from dgprune_lab.core.graph import FilterGraph, FilterGroup
 from dgprune_lab.core.masks import Mask
 from dgprune_lab.core.scores import Scores
 from dgprune_lab.core.tables import Budget, Scope
-from dgprune_lab.pruning.allocate import removal_order
+from dgprune_lab.pruning import removal_order
 
 RATIOS = st.one_of(
     st.integers(0, 999).map(lambda k: k / 1000),

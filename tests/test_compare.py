@@ -1,4 +1,4 @@
-"""Paired comparisons of scorers and of networks, with their intervals."""
+"""Paired comparisons of two networks of a study, of scorers and of trainings, with their intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from material import domain, norm_net, plain_net, randomise
 from torch import nn
 
 import dgprune_lab as dg
-from dgprune_lab.diagnostics.compare import _draws
+from dgprune_lab.diagnostics.compare_scorers import _draws
 from dgprune_lab.stats import crossed_difference, intervals
 
 
@@ -32,7 +32,7 @@ def correct(study: dg.Study, scores: dg.Scores, name: str) -> np.ndarray:
 
 def test_differences_equal_those_of_networks_pruned_by_hand() -> None:
     study = study_of()
-    frame = dg.diagnostics.compare(study, scorers=["l2"], against="random", draws=3, seed=7)
+    frame = dg.diagnostics.compare_scorers(study, scorers=["l2"], against="random", draws=3, seed=7)
     for name in ("a", "t"):
         drawn = np.stack([correct(study, study.score("random", seed=7 + k), name) for k in range(3)])
         mine = correct(study, study.score("l2"), name)
@@ -44,7 +44,7 @@ def test_differences_equal_those_of_networks_pruned_by_hand() -> None:
 
 
 def test_a_scorer_against_itself_differs_by_nothing() -> None:
-    row = rows_of(dg.diagnostics.compare(study_of(), scorers=["l1"], against="l1"), "difference")["l1", "a"]
+    row = rows_of(dg.diagnostics.compare_scorers(study_of(), scorers=["l1"], against="l1"), "difference")["l1", "a"]
     assert row.value == 0 and row.low < 0 < row.high
 
 
@@ -54,7 +54,7 @@ def test_silent_filters_are_kept_as_long_as_others_remain() -> None:
     with torch.no_grad():
         norm.bias[:3] = -50.0  # behind the ReLU these three filters are silent
     silent = dg.Study(study.model, sources=study.sources, targets=study.targets)
-    frame = dg.diagnostics.compare(silent, scorers=["l1"], draws=4, ratios=[0.5], keep_silent=True)
+    frame = dg.diagnostics.compare_scorers(silent, scorers=["l1"], draws=4, ratios=[0.5], keep_silent=True)
     assert set(frame[frame.metric == "difference"].against) == {"random, silent filters kept"}
     row = rows_of(frame, "accuracy")["random, silent filters kept", "a"]
     assert row.seen_by_scorer == "none" and row.split == "report", "activations were read on the score split"
@@ -69,7 +69,7 @@ def test_silent_filters_are_kept_as_long_as_others_remain() -> None:
 
 def test_what_looked_at_the_target_is_marked() -> None:
     dss = study_of().score("dss", options={"site": "conv_output"})
-    frame = dg.diagnostics.compare(study_of(), scorers=[dss, "l1"], against="l2")
+    frame = dg.diagnostics.compare_scorers(study_of(), scorers=[dss, "l1"], against="l2")
     aware = {scorer: set(rows.target_aware) for scorer, rows in frame[frame.domain == "t"].groupby("scorer")}
     assert aware["dss"] == {True} and aware["l1"] == {False}
 
@@ -89,7 +89,7 @@ def test_a_draw_that_keeps_silent_filters_still_says_what_it_read() -> None:
         norm.bias[:3] = -50.0
     for scores in _draws(study, peek, draws=4, keep_silent=True, seed=0):
         assert set(scores.values["0"].argsort(descending=True)[:3].tolist()) == {0, 1, 2}
-    frame = dg.diagnostics.compare(study, scorers=[peek], against="l1", draws=2, keep_silent=True)
+    frame = dg.diagnostics.compare_scorers(study, scorers=[peek], against="l1", draws=2, keep_silent=True)
     rows = frame[(frame.domain == "t") & (frame.scorer != "l1")]
     assert len(rows) == 2 and rows.target_aware.all()
 
@@ -106,7 +106,7 @@ def test_a_draw_that_keeps_silent_filters_still_says_what_it_read() -> None:
 )
 def test_what_cannot_be_compared_is_refused(options: dict[str, Any], fact: str) -> None:
     with pytest.raises(dg.DgpruneError, match=fact):
-        dg.diagnostics.compare(study_of(), **options)
+        dg.diagnostics.compare_scorers(study_of(), **options)
 
 
 def test_networks_are_compared_on_the_same_images() -> None:
@@ -184,7 +184,7 @@ def test_draws_that_agree_on_every_image_leave_an_interval(mine: float, drawn: f
 
 
 def test_at_ratio_0_nothing_differs_significantly() -> None:
-    frame = dg.diagnostics.compare(study_of(), scorers=["l1"], ratios=[0.0], draws=3)
+    frame = dg.diagnostics.compare_scorers(study_of(), scorers=["l1"], ratios=[0.0], draws=3)
     row = rows_of(frame, "difference")["l1", "a"]
     assert row.value == 0 and row.low < -0.01 and row.high > 0.01
     assert frame.seed.isna().all(), "three draws have no single seed"
@@ -193,10 +193,140 @@ def test_at_ratio_0_nothing_differs_significantly() -> None:
 def test_a_table_says_nothing_of_batchnorm_where_there_is_none() -> None:
     network = randomise(plain_net(), dtype=torch.float32)
     study = dg.Study(network, sources=[domain("a", count=90)])
-    assert set(dg.diagnostics.compare(study, scorers=["l1"], against="l2").batchnorm) == {None}
+    assert set(dg.diagnostics.compare_scorers(study, scorers=["l1"], against="l2").batchnorm) == {None}
 
 
 def test_the_first_images_are_not_taken_for_all() -> None:
     study = study_of()
     sizes = [len(study.outcomes(None, domain="a", images=images)) for images in (5, None, 7)]
     assert sizes == [5, 30, 7]
+
+
+def cells(frame: Any, choice: str, metric: str, **where: Any) -> Any:
+    rows = frame[(frame.choice == choice) & (frame.metric == metric)]
+    for name, value in where.items():
+        rows = rows[rows[name].isna() if value is None else rows[name] == value]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+def pruned_twice(study: dg.Study) -> tuple[nn.Module, dg.Mask]:
+    """A network pruned in two rounds, and its mask in original indices, put together by hand."""
+    first = dg.allocate(study.score("l2"), ratio=0.4)
+    once = study.network(first)
+    again = dg.read_groups(once, study.sources[0].images[:1])
+    second = dg.allocate(
+        dg.Scores("s", {g.name: torch.arange(float(g.filters)) for g in again.groups}, again), ratio=0.3
+    )
+    return dg.prune(once, second), first.then(second)
+
+
+@pytest.mark.parametrize("kind", ["masks", "mask and full", "networks"])
+def test_two_networks_compared_by_loops(kind: str) -> None:
+    study = study_of()
+    mask, other = (dg.allocate(study.score(name), ratio=0.5) for name in ("l1", "random"))
+    twice, composed = pruned_twice(study)
+    pair: Any = {"masks": (mask, other), "mask and full": (mask, None), "networks": (twice, study.network(mask))}[kind]
+    frame = dg.diagnostics.compare(study, *pair)
+    networks = [
+        one if isinstance(one, nn.Module) else study.network(one) if one is not None else study.model for one in pair
+    ]
+    lowest: dict[str, list[float]] = {"a": [], "b": []}
+    compared = 0
+    for name in ("a", "t"):
+        both = [dg.evaluate(network, study.domain(name)) for network in networks]
+        labels: Any = both[0].labels
+        right = [(one.predicted == labels).double().numpy() for one in both]
+        for choice, one, hits in zip("ab", both, right, strict=True):
+            assert cells(frame, choice, "accuracy", domain=name).value == hits.mean()
+            lowest[choice].append(hits.mean())
+            assert one.confidence is not None
+            sure, error = one.confidence.numpy(), 0.0
+            for k in range(15):
+                inside = (sure > k / 15) & (sure <= (k + 1) / 15)
+                error += abs((hits - sure)[inside].sum()) / len(sure)
+            assert cells(frame, choice, "calibration_error", domain=name).value == pytest.approx(error)
+        row = cells(frame, "a - b", "difference", domain=name)
+        assert row.value == right[0].mean() - right[1].mean()
+        assert (row.low, row.high) == intervals.difference(*right) and row.images == len(labels)
+        flips = {
+            "changed": sum(int(a != b) for a, b in zip(both[0].predicted, both[1].predicted, strict=True)),
+            "right_to_wrong": sum(int(b and not a) for a, b in zip(*right, strict=True)),
+            "wrong_to_right": sum(int(a and not b) for a, b in zip(*right, strict=True)),
+        }
+        for metric, count in flips.items():
+            assert cells(frame, "a - b", f"{metric}_count", domain=name).value == count
+            assert cells(frame, "a - b", metric, domain=name).value == pytest.approx(count / len(labels))
+        for number in range(4):
+            chosen = [hits[labels.numpy() == number] for hits in right]
+            where = {"domain": name, "class": number}
+            assert cells(frame, "a", "class_accuracy", **where).value == chosen[0].mean()
+            row = cells(frame, "a - b", "class_difference", **where)
+            assert row.images == len(chosen[0])
+            if len(chosen[0]) < 5:
+                assert np.isnan(row.value) and np.isnan(row.low)
+                continue
+            assert row.value == pytest.approx(chosen[0].mean() - chosen[1].mean())
+            assert (row.low, row.high) == pytest.approx(intervals.difference(*chosen))
+            compared += 1
+    assert compared > 4
+    for choice in "ab":
+        for role, value in zip(("source", "target"), lowest[choice], strict=True):
+            assert cells(frame, choice, "worst_domain_accuracy", role=role).value == value
+    masks = {
+        "masks": (mask, other),
+        "mask and full": (mask, dg.Mask.by_hand(study.graph)),
+        "networks": (composed, mask),
+    }
+    differ = {n: int((masks[kind][0].keep[n] != masks[kind][1].keep[n]).sum()) for n in study.graph.names}
+    assert cells(frame, "a - b", "filters_differ", group=None).value == sum(differ.values())
+    for name, count in differ.items():
+        assert cells(frame, "a - b", "filters_differ", group=name).value == count
+    for choice, network in zip("ab", networks, strict=True):
+        assert cells(frame, choice, "parameters").value == sum(p.numel() for p in network.parameters())
+
+
+def test_a_network_compared_with_its_own_mask_differs_in_nothing() -> None:
+    study = study_of()
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    frame = dg.diagnostics.compare(study, study.network(mask), mask)
+    both = frame[frame.choice == "a - b"]
+    assert (both.value.dropna() == 0).all() and set(frame[frame.choice == "a"].ratio_achieved) == {mask.ratio_achieved}
+    row = cells(frame, "a - b", "difference", domain="t")
+    assert row.low < 0 < row.high, "no flip among the images is no proof that there is none"
+    assert set(frame[frame.choice == "a"].batchnorm) == {"as_is"} and both.ratio_achieved.isna().all()
+
+
+def test_a_comparison_is_target_aware_if_either_network_is() -> None:
+    study = study_of()
+    aware = dg.allocate(study.score("dss", options={"site": "conv_output"}), ratio=0.5)
+    plain = dg.allocate(study.score("l1"), ratio=0.5)
+    frame = dg.diagnostics.compare(study, plain, aware)
+    on_target = frame[frame.domain == "t"]
+    aware_of = {choice: set(rows.target_aware) for choice, rows in on_target.groupby("choice")}
+    assert aware_of == {"a": {False}, "b": {True}, "a - b": {True}}
+    assert cells(frame, "a - b", "filters_differ", group=None).target_aware
+
+
+def test_networks_of_unknown_origin_have_no_filters_to_compare() -> None:
+    study = study_of()
+    other = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)))
+    frame = dg.diagnostics.compare(study, other.float(), None)
+    assert "filters_differ" not in set(frame.metric) and "parameters" not in set(frame[frame.choice == "a"].metric)
+    assert frame[frame.choice == "a"].ratio_achieved.isna().all()
+    assert frame[frame.choice == "a"].seen_by_training.dropna().unique().tolist() == ["unknown"]
+    tuned = randomise(norm_net(), seed=5, dtype=torch.float32)
+    whole = dg.diagnostics.compare(study, tuned, None)
+    assert cells(whole, "a - b", "filters_differ", group=None).value == 0, "the same layers, none of them cut"
+
+
+def test_a_domain_without_labels_has_flips_alone() -> None:
+    bare = dg.Study(study_of().model, sources=[domain("a")], targets=[domain("u", labelled=False, seed=3)])
+    mask = dg.allocate(bare.score("l1"), ratio=0.5)
+    frame = dg.diagnostics.compare(bare, mask, None)
+    assert set(frame[frame.domain == "u"].metric) == {"changed", "changed_count"}
+    steps = list(dg.diagnostics.compare.steps(bare, mask, None))
+    assert steps and all(0 <= done <= total == 4 for done, total in steps)
+    other = dg.Study(randomise(plain_net(), dtype=torch.float32), sources=[domain("a")])
+    with pytest.raises(dg.DgpruneError, match="b is a mask of another network"):
+        dg.diagnostics.compare(bare, mask, dg.allocate(other.score("l1"), ratio=0.5))

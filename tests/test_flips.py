@@ -16,7 +16,7 @@ from read_study import lively, only_row, read_domain, read_study
 
 import dgprune_lab as dg
 from dgprune_lab.charts.pixels.thumbnails import COLUMNS, Strip, data_url, picture_rows
-from dgprune_lab.diagnostics.flips import flip_rows
+from dgprune_lab.diagnostics.flips import flip_rows, flipped
 from dgprune_lab.widgets import Flips, FlipsPanel, View
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
@@ -69,8 +69,8 @@ def test_shares_and_counts_equal_those_counted_by_hand(study: dg.Study) -> None:
 def test_a_count_is_a_whole_number_whatever_its_share_is_in_binary() -> None:
     labels, after = torch.zeros(120, dtype=torch.int64), torch.zeros(120, dtype=torch.int64)
     after[:31] = 1  # 120 * (31 / 120) is a hair above 31
-    case: Any = SimpleNamespace(before=SimpleNamespace(predicted=labels, labels=labels), predicted=after, columns=dict)
-    rows_by_domain = {row["metric"]: row["value"] for row in flip_rows(case)}
+    before: Any = SimpleNamespace(predicted=labels, labels=labels, correct=labels == labels)
+    rows_by_domain = {row["metric"]: row["value"] for row in flip_rows(flipped(before, after), {})}
     assert (
         rows_by_domain["right_to_wrong_count"] == rows_by_domain["changed_count"] == 31
         and rows_by_domain["wrong_to_right_count"] == 0

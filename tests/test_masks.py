@@ -357,7 +357,7 @@ def test_masks_and_scores_are_shown_in_a_line() -> None:
             return self.head(self.norm(self.b(self.a(x).relu())).mean((2, 3)))
 
     part = dg.read_groups(Part(), torch.rand(1, 3, 12, 12))
-    assert "3 of 6 filters stay in 1 layers; 6 of 14 filters of all convolutions can be pruned" in repr(
+    assert "3 of 6 filters stay in 1 layers; 6 of 14 filters can be pruned" in repr(
         dg.allocate(drawn(part, 0), ratio=0.5)
     )
     weights = dg.WeightScores("l1", {"conv1.weight": torch.rand(8, 3, 3, 3)})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -240,3 +243,96 @@ def test_intervals_are_apart_on_either_side() -> None:
     for rows in ([low, high], [high, low]):
         line = dg.diagnostics.predicted_order(dg.tidy(rows, extra=("network", "better_direction"))).iloc[0]
         assert (line.predicts, line.intervals) == ("A", "apart")
+
+
+def accuracies(**columns: Any) -> pd.DataFrame:
+    shared = {"metric": "accuracy", "unit": "share", "interval": "images", "batchnorm": "recalibrate", "scorer": "l1"}
+    shared |= dict.fromkeys(("seen_by_scorer", "seen_by_finetuning", "seen_by_selection"), "none")
+    rows = [
+        {"domain": "a_1", "role": "source", "value": 0.9, "low": 0.85, "high": 0.94, "target_aware": False},
+        {"domain": "50 % & more", "role": "target", "value": 0.5, "low": 0.4, "high": 0.6, "target_aware": False},
+    ]
+    return dg.tidy([{**shared, **row, **columns} for row in rows])
+
+
+def test_latex_holds_every_value_with_its_interval_and_compiles_in_form() -> None:
+    text = dg.latex(accuracies(), caption="Half of conv_1 & 5 % of $x$ {~^\\}", label="tab:a b")
+    lines = text.splitlines()
+    assert lines[0] == r"\begin{table}" and lines[-1] == r"\end{table}"
+    assert r"a\_1 & 90.0 \% (85.0 to 94.0) \\" in lines and r"50 \% \& more & 50.0 \% (40.0 to 60.0) \\" in lines
+    assert r"conv\_1 \& 5 \% of \$x\$ \{\textasciitilde{}\textasciicircum{}\textbackslash{}\}" in text
+    assert r"\label{tab:a-b}" in text and "diamond" not in text and "dagger" not in text
+    assert r"{\footnotesize Value: accuracy.\par}" in lines and r"{\footnotesize BatchNorm re-estimated.\par}" in lines
+    assert r"{\footnotesize In brackets: 95 \% intervals over images (bootstrap).\par}" in lines
+    counts = {rule: text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin", r"\end")}
+    assert counts == {r"\toprule": 1, r"\midrule": 1, r"\bottomrule": 1, r"\begin": 2, r"\end": 2}
+    bare = dg.latex(accuracies())
+    assert bare.startswith(r"\begin{tabular}{ll}") and "table}" not in bare.replace("tabular}", "")
+    body = [line for line in lines if line.endswith(r"\\")]
+    assert {len(line.replace(r"\&", "").split("&")) for line in body} == {2}
+
+
+@pytest.mark.parametrize(
+    ("columns", "marked", "note"),
+    [
+        ({"seen_by_scorer": "images", "target_aware": True}, [True, True], "Target-aware"),
+        ({"seen_by_selection": "labels"}, [True, True], "looked at the reported images"),
+        ({"seen_by_scorer": "unknown", "target_aware": None}, [True, True], "not recorded"),
+        ({}, [False, False], ""),
+    ],
+)
+def test_latex_marks_what_was_looked_at(columns: dict[str, Any], marked: list[bool], note: str) -> None:
+    """One scorer has no column that could bear its mark: the values bear it."""
+    lines = dg.latex(accuracies(**columns)).splitlines()
+    rows = [line for line in lines if "(85.0" in line or "(40.0" in line]
+    assert ["$^" in row for row in rows] == marked
+    assert not note or sum(note in line for line in lines) >= 1
+
+
+def test_latex_marks_a_scorer_once_by_its_name() -> None:
+    frame = pd.concat([accuracies(), accuracies(scorer="dss", seen_by_scorer="images", target_aware=True)])
+    lines = dg.latex(frame).splitlines()
+    first = {line.split("&")[0].strip() for line in lines if "(85.0" in line or "(40.0" in line}
+    assert first == {"l1", r"dss$^{\diamond}$"}
+    row = {"metric": "difference", "domain": "a", "value": -0.1, "low": -0.2, "high": 0.1, "unit": "share"}
+    negative = dg.tidy([{**row, "target_aware": False}])
+    assert r"a & $-$10.0 points ($-$20.0 to +10.0) & not significant \\" in dg.latex(negative, verdict=("+", "-"))
+
+
+def test_every_source_of_a_scorer_and_a_diagnostic_has_an_entry() -> None:
+    from dgprune_lab.scorers.citing import _cited, _entries
+
+    diagnostics = [getattr(dg.diagnostics, name) for name in dg.diagnostics.__all__]
+    sources = {one.name: one.cite for one in dg.SCORERS.values() if one.name != "random"}
+    sources |= {f"{one.name} ": one.cite for one in diagnostics if getattr(one, "cite", "")}
+    assert [name for name, source in sources.items() if not _cited(source)] == []
+    for source in sources.values():
+        years = re.findall(r"[A-Z]\w+[^;:]*? (\d{4})\b", source)
+        arxiv = {
+            entry.split("eprint = {")[1].split("}")[0]
+            for entry in map(_entries().get, _cited(source))
+            if entry and "eprint" in entry
+        }
+        assert years and set(re.findall(r"arXiv:(\d+\.\d+)", source)) <= arxiv, source
+    for key, entry in _entries().items():
+        assert entry.startswith("@") and entry.count("{") == entry.count("}") and entry.endswith("\n}"), key
+        assert {"author", "title", "year"} <= set(re.findall(r"^  (\w+) = {", entry, re.MULTILINE)), key
+
+
+def test_the_references_of_a_table() -> None:
+    text = dg.cite(accuracies())
+    keys = re.findall(r"^@\w+{(\w+),", text, re.MULTILINE)
+    assert keys == ["dgprune_lab", "efron1993", "harris2020", "li2017", "mckinney2010", "paszke2019"]
+    mixed = dg.cite(accuracies(scorer="hybrid(taylor, dss, by rank), by hand"))
+    assert {"molchanov2019", "sun2023"} <= set(re.findall(r"^@\w+{(\w+),", mixed, re.MULTILINE))
+    assert "% scorer 'mine': no source is known here" in dg.cite(accuracies(scorer="mine"))
+    study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")])
+    flips = dg.diagnostics.flips(study)
+    assert "@article{mcnemar1947" in dg.cite(flips) and "mcnemar" in dg.cite(flips[flips.metric == "changed"])
+
+    @dg.diagnostic("own", cite="Nobody 2031, nowhere")
+    def own(study: dg.Study) -> pd.DataFrame:
+        """One row."""
+        return dg.tidy([{"metric": "own", "domain": "a", "value": 1.0}])
+
+    assert "% diagnostic: Nobody 2031, nowhere" in dg.cite(own(study))

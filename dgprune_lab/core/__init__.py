@@ -10,13 +10,16 @@ from .graph import FilterGraph, FilterGroup, Member
 from .statistics import APART, COSTLY, LABELLED, ClassMap, ClassMoments, CoMoments, Moments, Need, Statistics
 from .connections import NEARLY, UNIFORM, Connections, Pair, Spread, pair_names
 from .scores import Scores, WeightScores
-from .masks import Mask, WeightMask
+from .filter_lists import Forced, forced_filters, forced_lists
+from .masks import Mask
+from .weight_mask import WeightMask
 from .outcomes import Outcomes
-from .provenance import MORE, STAGES, Provenance, Reads, provenance_of, roles_of, set_provenance
+from .provenance import MORE, STAGES, Provenance, Reads, declared, merged, provenance_of, roles_of, set_provenance
 from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposure_of, is_missing, is_target_aware
 from .exposure import scorer_exposure, strongest_exposure, with_scorer_exposure
 from .tables import COLUMNS, SEEN, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
 from .summary import summary
+from .latex import latex
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
 from .kinds import Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, Share, Tidy, Whole, Within
 from .border import border_of, public, resolved_hints

@@ -1,20 +1,21 @@
-"""Masks: which filters, or single weights, stay."""
+"""Masks: which filters stay."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
 
-import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from .border import public
 from .errors import DgpruneError, unknown
 from .files import FORMATS, check_format, parse_json
+from .filter_lists import Forced, filter_numbers, forced_filters, forced_lists
 from .frozen import Frozen
 from .graph import Cost, FilterGraph
 from .kinds import Share
@@ -22,6 +23,8 @@ from .provenance import Reads, declared, merged
 from .tables import Budget, Scope, Seen
 
 _ABOUT = ("scope", "budget", "scorer", "options", "nested", "reads")
+_ADDED: Mapping[str, Any] = {"layer_ratios": {}, "max_layer_ratio": None, "forced": {}, "selection": {}}
+"""What a mask's file may lack, with the value that this stands for."""
 
 
 @public
@@ -39,6 +42,10 @@ class Mask:
         options: options and seed of that scorer.
         nested: True where a larger ratio of the same scores keeps a subset of these filters.
         reads: which splits the choice of filters has read, as in `Scores`.
+        layer_ratios: layer -> the share of its filters that was requested for this layer alone; see `allocate`.
+        max_layer_ratio: the largest share that could be removed of any layer; None for no limit.
+        forced: {"remove": layer -> indices, "keep": layer -> indices} of the filters forced by hand; {} for none.
+        selection: which splits the choice of the ratio has read, as in `Scores`; {} where nothing was searched.
     """
 
     keep: Mapping[str, Tensor]
@@ -51,6 +58,10 @@ class Mask:
     options: Mapping[str, Any] = field(default_factory=dict)
     nested: bool = False
     reads: Reads = None
+    layer_ratios: Mapping[str, float] = field(default_factory=dict)
+    max_layer_ratio: Share | None = None
+    forced: Forced = field(default_factory=dict)
+    selection: Reads = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for group in self.graph.groups:
@@ -71,13 +82,13 @@ class Mask:
         for name in self.keep:
             if name not in self.graph.names:
                 raise unknown("layer", name, self.graph.names)
-        own = {"keep": self.keep, "options": self.options, **({} if self.reads is None else {"reads": self.reads})}
-        self.__dict__.update({name: Frozen(value) for name, value in own.items()})
+        for name in ("keep", "options", "reads", "layer_ratios", "forced", "selection"):
+            if (value := getattr(self, name)) is not None:
+                self.__dict__[name] = Frozen(value)
 
     def __repr__(self) -> str:
         kept, free, layers = self.cost.filters, self.graph.free, len(self.graph.groups)
-        can, every = _prunable(self.graph)
-        rest = "" if can == every else f"; {can} of {every} filters of all convolutions can be pruned"
+        rest = "" if self.graph.total <= free else f"; {self.graph.share}"
         return (
             f"Mask({self.scorer}: {self.ratio_requested:.1%} of {self.budget} requested, scope {self.scope}, "
             f"{self.ratio_achieved:.1%} removed; {kept} of {free} filters stay in {layers} layers{rest})"
@@ -101,7 +112,7 @@ class Mask:
         reads = declared(reads, what="a mask by hand")
         keep = {group.name: torch.ones(group.filters, dtype=torch.bool) for group in graph.groups}
         for name, filters in (removed or {}).items():
-            index = _numbers(name, filters, count=graph[name].filters)
+            index = filter_numbers(name, filters, count=graph[name].filters)
             keep[name][index] = False
         count = sum(int((~column).sum()) for column in keep.values())
         return cls(keep, count / max(graph.free, 1), graph, reads=reads)
@@ -125,6 +136,69 @@ class Mask:
         """Return the original indices of the filters of a layer that stay."""
         return self.keep[self.graph[layer].name].nonzero().flatten().tolist()
 
+    @property
+    def layers(self) -> pd.DataFrame:
+        """A line per layer: its filters, how many stay, the requested and the achieved ratio, and filters by hand.
+
+        `ratio_requested` is empty for a layer that was asked for no ratio of its own: under scope "global", under
+        another budget than filters, and beside layers or filters that were set by hand.
+        """
+        plain = self.nested and (self.scope, self.budget) == ("layer", "filters")
+        shared = self.ratio_requested if plain and not self.layer_ratios and not self.forced else math.nan
+        rows = []
+        for group in self.graph.groups:
+            kept = int(self.keep[group.name].sum())
+            by_hand = {name: len(self.forced.get(name, {}).get(group.name, ())) for name in ("remove", "keep")}
+            rows.append(
+                {
+                    "layer": group.name,
+                    "filters": group.filters,
+                    "kept": kept,
+                    "ratio_requested": self.layer_ratios.get(group.name, shared),
+                    "ratio_achieved": 1 - kept / group.filters,
+                    "removed_by_hand": by_hand["remove"],
+                    "kept_by_hand": by_hand["keep"],
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def with_filters(
+        self,
+        *,
+        remove: Mapping[str, Any] | None = None,
+        keep: Mapping[str, Any] | None = None,
+        reads: Mapping[str, Any] | None = None,
+    ) -> Mask:
+        """Return the mask with some filters removed or kept by hand; all others stay as they are.
+
+        `ratio_requested` stays and `ratio_achieved` follows; to reach the requested ratio with these filters fixed,
+        pass them to `allocate`. Filters that were forced before stay forced, unless this call says otherwise.
+
+        Args:
+            remove, keep: layer -> indices, {"conv2": [0, 5]}, or (C,) bool, True for each filter to remove or to keep.
+            reads: the splits that the choice is based on, as in `Scores.from_frame`; None for unknown.
+
+        Raises:
+            DgpruneError: an unknown layer or filter; a filter both removed and kept; a layer that would lose all its
+                filters; one of several filters that grouped convolutions tie.
+        """
+        removed, kept = forced_filters(self.graph, remove=remove, keep=keep)
+        reads = declared(reads, what="filters by hand")
+        if not any(flags.any() for flags in (*removed.values(), *kept.values())):
+            return self
+        columns = {name: (column & ~removed[name]) | kept[name] for name, column in self.keep.items()}
+        if emptied := [name for name, column in columns.items() if not column.any()]:
+            raise DgpruneError(
+                f"remove leaves no filter of layer {emptied[0]!r}, of which this mask keeps "
+                f"{self.kept(emptied[0])}; leave one of them out of remove=."
+            )
+        before = forced_filters(self.graph, remove=self.forced.get("remove"), keep=self.forced.get("keep"))
+        removed = {name: (before[0][name] & ~kept[name]) | flags for name, flags in removed.items()}
+        kept = {name: (before[1][name] & ~removed[name]) | flags for name, flags in kept.items()}
+        name = self.scorer if self.scorer.endswith("by hand") else f"{self.scorer}, by hand"
+        merged_reads, forced = merged(self.reads, reads), forced_lists(removed, kept)
+        return replace(self, keep=columns, scorer=name, nested=False, reads=merged_reads, forced=forced)
+
     def then(self, inner: Mask) -> Mask:
         """Return one mask, in original indices, for this mask followed by `inner`, a mask of the pruned network."""
         keep = {}
@@ -139,6 +213,7 @@ class Mask:
             keep[group.name] = column
         ratio = 1 - (1 - self.ratio_requested) * (1 - inner.ratio_requested)
         made_by = {"scorer": inner.scorer, "options": inner.options, "reads": merged(self.reads, inner.reads)}
+        made_by |= {**_ADDED, "selection": merged(self.selection, inner.selection)}
         return replace(self, keep=keep, ratio_requested=ratio, nested=False, **made_by)
 
     def to_json(self) -> dict[str, Any]:
@@ -152,6 +227,10 @@ class Mask:
             **{name: getattr(self, name) for name in _ABOUT},
             "options": dict(self.options),
             "reads": None if self.reads is None else dict(self.reads),
+            "layer_ratios": dict(self.layer_ratios),
+            "max_layer_ratio": self.max_layer_ratio,
+            "forced": dict(self.forced),
+            "selection": None if self.selection is None else dict(self.selection),
             "input_shape": list(self.graph.input_shape),
             "layers": self.graph.layers,
         }
@@ -173,6 +252,7 @@ class Mask:
             check_format(value, name="the mask", kind="mask")
         if missing := [key for key in ("keep", "filters", "ratio_requested", *_ABOUT) if key not in value]:
             raise DgpruneError(f"this is not a mask that to_json wrote; it lacks {', '.join(missing)}.")
+        value = {**_ADDED, **value}
         _check_entries(value)
         sizes, saved = {group.name: group.filters for group in graph.groups}, dict(value["filters"])
         if saved != sizes:
@@ -186,96 +266,35 @@ class Mask:
             raise DgpruneError(f"the mask and its list of layers differ in {', '.join(map(str, sorted(other)))}.")
         keep = {name: torch.zeros(count, dtype=torch.bool) for name, count in sizes.items()}
         for name, count in sizes.items():
-            keep[name][_numbers(name, value["keep"][name], count=count, start="the mask: ")] = True
-        return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in _ABOUT})
-
-
-def _numbers(layer: str, filters: Any, *, count: int, start: str = "") -> Tensor:
-    """The (K,) indices of filters of a layer, given as indices or as a bool vector; `start` begins the message.
-
-    Raises:
-        DgpruneError: values that are no indices, or that name no filter of this layer.
-    """
-    what = f"{start}filters of layer {layer!r} must be numbers from 0 to {count - 1}, or True or False for each of them"
-    if isinstance(filters, (str, bytes, Mapping)):
-        raise DgpruneError(f"{what}; got {filters!r:.80}.")
-    plain = filters.tolist() if hasattr(filters, "tolist") else filters
-    items = list(plain) if isinstance(plain, Iterable) else [plain]
-    listed = [item.item() if isinstance(item, Tensor | np.generic) and item.ndim == 0 else item for item in items]
-    flags = [isinstance(item, bool) for item in listed]
-    if flags and all(flags):
-        if len(flags) != count:
-            raise DgpruneError(
-                f"{start}layer {layer!r} has {count} filters; got {len(flags)} values of True and False."
-            )
-        return torch.tensor(listed).nonzero().flatten()
-    if any(flags) or not all(isinstance(item, int) for item in listed):
-        raise DgpruneError(f"{what}; got {listed!r:.80}.")
-    if not all(0 <= item < count for item in listed):
-        raise DgpruneError(f"{start}layer {layer!r} has filters 0 to {count - 1}; got {listed!r:.80}.")
-    if repeated := sorted({item for item in listed if listed.count(item) > 1}):
-        raise DgpruneError(f"{start}layer {layer!r}: filters {repeated[:8]} are named more than once; name each once.")
-    return torch.tensor(listed, dtype=torch.int64)
-
-
-def _prunable(graph: FilterGraph) -> tuple[int, int]:
-    """How many output channels belong to groups, and how many the convolutions have but for one that gives logits."""
-    reached: dict[str, tuple[int, set[int]]] = {}
-    for member in (member for group in graph.groups for member in group.members if member.side == "out"):
-        reached.setdefault(member.tensor, (member.axis, set()))[1].update(member.positions.tolist())
-    can = every = 0
-    for weight in (weight for weight in graph.uses if weight in graph.shapes):
-        shape, (axis, places) = graph.shapes[weight][0], reached.get(weight, (0, set()))
-        if places or (len(shape) > 2 and weight != list(graph.uses)[-1]):
-            can, every = can + len(places), every + shape[axis]
-    return can, every
+            keep[name][filter_numbers(name, value["keep"][name], count=count, start="the mask: ")] = True
+        forced_filters(graph, **{name: value["forced"].get(name) for name in ("remove", "keep")})
+        return cls(keep, value["ratio_requested"], graph, **{key: value[key] for key in (*_ABOUT, *_ADDED)})
 
 
 def _check_entries(value: Mapping[str, Any]) -> None:
     """Refuse the content of a mask's file where `to_json` would not have written it."""
-    ratio, reads = value["ratio_requested"], value["reads"]
-    number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+    most, own, forced = value["max_layer_ratio"], value["layer_ratios"], value["forced"]
     right = {
         "keep": isinstance(value["keep"], Mapping),
         "filters": isinstance(value["filters"], Mapping),
-        "ratio_requested": number and math.isfinite(ratio) and 0 <= ratio < 1,
+        "ratio_requested": _is_share(value["ratio_requested"]) and value["ratio_requested"] < 1,
         "scope": value["scope"] in get_args(Scope),
         "budget": value["budget"] in get_args(Budget),
         "scorer": isinstance(value["scorer"], str),
         "options": isinstance(value["options"], Mapping),
         "nested": isinstance(value["nested"], bool),
-        "reads": reads is None or (isinstance(reads, Mapping) and all(use in get_args(Seen) for use in reads.values())),
+        "layer_ratios": isinstance(own, Mapping) and all(map(_is_share, own.values())),
+        "max_layer_ratio": most is None or _is_share(most),
+        "forced": isinstance(forced, Mapping) and all(isinstance(lists, Mapping) for lists in forced.values()),
     }
+    for name in ("reads", "selection"):
+        reads = value[name]
+        uses = reads.values() if isinstance(reads, Mapping) else [None]
+        right[name] = reads is None or all(use in get_args(Seen) for use in uses)
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise DgpruneError(f"the mask has another {wrong[0]} than to_json writes; got {value[wrong[0]]!r:.80}.")
 
 
-@public
-@dataclass(frozen=True, eq=False)
-class WeightMask:
-    """Which single weights stay: parameter name -> bool of the parameter's shape. They can be masked, not removed."""
-
-    keep: Mapping[str, Tensor]
-    ratio_requested: Share
-    _: KW_ONLY
-    scope: Scope = "global"
-    scorer: str = "by hand"
-    reads: Reads = None
-
-    def __post_init__(self) -> None:
-        for name, keep in self.keep.items():
-            if keep.dtype != torch.bool:
-                raise DgpruneError(f"a mask of single weights needs bool, True = keep; {name} has {keep.dtype}.")
-
-    def __repr__(self) -> str:
-        total, kept = (sum(int(k.numel() if all_ else k.sum()) for k in self.keep.values()) for all_ in (True, False))
-        return (
-            f"WeightMask({self.scorer}: {self.ratio_requested:.1%} of the weights requested, scope {self.scope}, "
-            f"{self.ratio_achieved:.1%} zeroed; {kept:,} of {total:,} stay in {len(self.keep)} tensors)"
-        )
-
-    @property
-    def ratio_achieved(self) -> float:
-        """Share of the weights that the mask sets to zero."""
-        total = sum(keep.numel() for keep in self.keep.values())
-        return 1 - sum(int(keep.sum()) for keep in self.keep.values()) / total
+def _is_share(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and 0 <= value <= 1

@@ -45,12 +45,7 @@ def summary(
     >>> summary(pd.DataFrame(rows), verdict=("better", "worse")).to_dict("records")
     [{'domain': 'a', 'metric': 'difference', 'value': '+2.0 points (+1.0 to +3.0)', 'verdict': 'better'}]
     """
-    for column, wanted in (("metric", metric), ("domain", domain)):
-        if wanted:
-            chosen, present = [wanted] if isinstance(wanted, str) else list(wanted), set(frame[column].dropna())
-            if absent := [name for name in chosen if name not in present]:
-                raise unknown(column, absent[0], sorted(present))
-            frame = cast(pd.DataFrame, frame[frame[column].isin(chosen)])
+    frame = chosen_rows(frame, metric=metric, domain=domain)
     names = [
         name
         for name, column in frame.items()
@@ -65,6 +60,23 @@ def summary(
         table["verdict"] = ["" if row.get("metric") in _LEVELS else _verdict(row, *verdict) for row in rows]
     table.columns.name = batchnorm_words(row.get("batchnorm") for row in rows) or None
     return table
+
+
+def chosen_rows(
+    frame: pd.DataFrame, *, metric: str | Iterable[str] | None, domain: str | Iterable[str] | None
+) -> pd.DataFrame:
+    """Return the rows of these metrics and domains; None takes all.
+
+    Raises:
+        DgpruneError: a metric or domain that the table does not hold.
+    """
+    for column, wanted in (("metric", metric), ("domain", domain)):
+        if wanted:
+            chosen, present = [wanted] if isinstance(wanted, str) else list(wanted), set(frame[column].dropna())
+            if absent := [name for name in chosen if name not in present]:
+                raise unknown(column, absent[0], sorted(present))
+            frame = cast(pd.DataFrame, frame[frame[column].isin(chosen)])
+    return frame
 
 
 def _number(row: dict[str, Any], *, sign: bool) -> str:

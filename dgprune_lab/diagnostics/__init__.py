@@ -2,9 +2,11 @@
 
 from ._contract import Diagnostic, diagnostic
 from .sweep import grid, sweep
+from .find import Found, find
 from .agreement import agreement
 from .attribution_maps import AttributionMaps, attribution_maps
-from .compare import compare, compare_networks
+from .compare import compare
+from .compare_scorers import compare_networks, compare_scorers
 from .map_agreement import map_agreement
 from .predicted_order import predicted_order
 from .runs import pruning_events, run_ends
@@ -23,8 +25,9 @@ from .sensitivity import sensitivity
 from .stability import stability
 from .after_finetuning import after_finetuning
 
-__all__ = ["AttributionMaps", "Diagnostic", "after_finetuning", "agreement", "attribution_maps", "compare"]
-__all__ += ["compare_networks", "data_access", "diagnostic", "distance_from_initialisation", "drop", "feature_shift"]
-__all__ += ["flips", "gc_net", "generalization_measures", "gradients_against_removal", "grid", "instability", "l2_norm"]
-__all__ += ["map_agreement", "margin", "mean_map", "parameter_count", "predicted_order", "prunability"]
-__all__ += ["pruning_events", "random_perturbation", "run_ends", "sensitivity", "sharpness", "stability", "sweep"]
+__all__ = ["AttributionMaps", "Diagnostic", "Found", "after_finetuning", "agreement", "attribution_maps", "compare"]
+__all__ += ["compare_networks", "compare_scorers", "data_access", "diagnostic", "distance_from_initialisation"]
+__all__ += ["drop", "feature_shift", "find", "flips", "gc_net", "generalization_measures"]
+__all__ += ["gradients_against_removal", "grid", "instability", "l2_norm", "map_agreement", "margin", "mean_map"]
+__all__ += ["parameter_count", "predicted_order", "prunability", "pruning_events", "random_perturbation", "run_ends"]
+__all__ += ["sensitivity", "sharpness", "stability", "sweep"]

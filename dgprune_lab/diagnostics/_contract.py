@@ -45,6 +45,8 @@ class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
             raise DgpruneError(
                 f"diagnostic {self.name!r} must return a table from tidy(); it lacks {', '.join(missing)}."
             )
+        if self.cite:
+            frame.attrs["cite"] = self.cite  # for `dg.cite`
         return frame
 
 

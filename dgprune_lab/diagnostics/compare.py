@@ -1,246 +1,235 @@
-"""Which of two scorers, or of two networks, gives the higher accuracy? Paired by image."""
+"""How do two networks of one study differ: accuracy, classes, single predictions, calibration, filters, size?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
+from torch import nn
 
 from ..core import (
+    STAGES,
     BatchNorm,
-    Budget,
     Count,
     DgpruneError,
     Domain,
+    FilterGroup,
     Mask,
+    Outcomes,
     Provenance,
-    Ratio,
-    Repeats,
-    Scope,
-    Scores,
-    Seed,
+    provenance_of,
     tidy,
-    unknown,
+    yielding,
 )
-from ..pruning import allocate
-from ..scorers import Scorer, resolve
-from ..stats import crossed_difference, intervals
-from ..study import Study
+from ..measurement import CLASS, evaluating, metric_rows, outcome_rows, worst_rows
+from ..pruning import device_of, prove_copies, refuse_other_types
+from ..stats import intervals
+from ..study import Study, mask_provenance, remaining_cost
 from ._contract import Steps, diagnostic
-from ._removal import Removal, check_names, mask_cells
+from ._removal import mask_cells
+from .drop import LEAST
+from .flips import flip_rows, flipped
 
-EXTRA = ("against", "network", "draws")
-Floats = NDArray[np.float64]
+EXTRA = ("choice", "group", *CLASS)
+BOTH = "a - b"
+Rows = list[dict[str, Any]]
 
 
-@diagnostic("compare", extra=EXTRA, cite="ours; Owen 2007, Annals of Applied Statistics 1, for images and draws")
+@diagnostic("compare", extra=EXTRA, cite="Efron, Tibshirani 1993, chapter 8; Guo et al. 2017, arXiv:1706.04599")
 def compare(
     study: Study,
+    a: Mask | nn.Module | None,
+    b: Mask | nn.Module | None,
     *,
-    scorers: Sequence[str | Scorer | Scores],
-    against: str | Scorer | Scores = "random",
-    ratios: Sequence[Ratio] = (0.5,),
-    scope: Scope = "layer",
-    budget: Budget = "filters",
     batchnorm: BatchNorm = "recalibrate",
     split: str = "report",
     images: Count | None = None,
-    draws: Repeats = 10,
-    keep_silent: bool = False,
-    seed: Seed = 0,
     progress: bool = False,
 ) -> Steps:
-    """Compare scorers with a reference scorer, each pruning the same network at the same ratios.
+    """Compare two networks of one study on the same images; `b` is the reference.
 
-    For each scorer, ratio and domain with labels, on the same images:
+    For each of them (column `choice`: "a" or "b"): accuracy, loss (nats) and calibration_error per domain,
+    class_accuracy per class, worst_domain_accuracy of the sources and of the targets; filters, parameters, macs, bytes.
+    Of both (`choice` "a - b"), per domain:
 
-    accuracy     of the pruned network, in [0, 1]; for a scorer that draws, the mean over its draws.
-    difference   accuracy of the scorer minus accuracy of `against`, in [-1, 1]: above 0 where the scorer is better.
+    difference         accuracy of a minus accuracy of b, in [-1, 1], with a bootstrap interval paired by image.
+    class_difference   the same on the images of one class; empty for a class of fewer than 5 images.
+    right_to_wrong     share of the images that b classifies correctly and a does not; wrong_to_right the reverse;
+                       changed: another class is predicted. With the suffix `_count`, the number of images.
+    filters_differ     number of filters that one keeps and the other removes, per layer (column `group`) and in all.
 
-    Intervals (95 %): for the accuracy over images; for a difference a paired bootstrap over images and, if a scorer
-    draws, over its draws too.
+    Domains without labels have only `changed`. The calibration error is that of `stats.calibration_error`.
 
     Args:
         study: the network and its domains.
-        scorers: names, Scorers or Scores to compare.
-        against: the reference scorer; "random" is the control.
-        ratios, scope, budget: as in `allocate`.
-        batchnorm: see `diagnostics.drop`.
-        split, images: report on the first `images` images of this split; None for all.
-        draws: number of masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the
-            intervals of differences are too narrow, see `stats.crossed_difference`.
-        keep_silent: make a scorer that draws remove silent filters, whose mean activation on the sources' score split
-            is 0, only after all others. Removing silent filters costs nothing, so this is the harder control.
-        seed: random seed of the first draw and of the bootstrap.
+        a, b: a mask of the study's network; a network pruned from it, such as one that was fine-tuned; None for the
+            full network as given.
+        batchnorm: for masks, see `diagnostics.drop`; networks and the full network are measured as they are.
+        split, images: compare on the first `images` images of this split; None for all.
         progress: whether to show a progress bar.
 
     Returns:
-        A tidy table with the columns `against`, `network` and `draws`.
+        A tidy table with the columns `choice`, `group`, `class` and `class_name`. For a network that `dg.prune` did not
+        make there are no rows of filters and size.
 
     Raises:
-        DgpruneError: no scorer, no ratio, no domain with labels; a scorer that draws against itself.
+        DgpruneError: a mask or network of another study; no image in the split.
     """
-    if not scorers or not ratios:
-        raise DgpruneError("compare needs at least one scorer, scorers=['l1'], and one ratio, ratios=[0.5].")
-    check_names(scorers)
-    named = [resolve(item) for item in scorers if not isinstance(item, Scores)]
-    if not isinstance(against, Scores) and (name := resolve(against).name) in [
-        item.name for item in named if item.draws
-    ]:
-        raise DgpruneError(
-            f"scorers holds {name!r}, and against is {name!r} too: both would draw the same masks, so the difference "
-            "would be 0 by construction. Leave it out of scorers; its accuracy is a row of the table anyway."
-        )
-    if not any(domain.labels is not None for domain in study.domains):
-        raise DgpruneError("compare needs a domain with labels; this study has none.")
-    removal = Removal(
-        scorers=[against, *scorers],
-        ratios=ratios,
-        scope=scope,
-        budget=budget,
-        batchnorm=batchnorm,
-        split=split,
-        images=images,
-        seed=seed,
-    )
-    return _compare(study, removal, draws=draws, keep_silent=keep_silent)
+    pair = [_choice(study, name, chosen, batchnorm=batchnorm) for name, chosen in (("a", a), ("b", b))]
+    for domain in study.domains:
+        domain.rows(split)
+    return _steps(pair, split=split, images=images)
 
 
-def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -> Steps:
-    """The table of `compare`; the first scorer of `removal` is the reference scorer."""
-    domains = [domain for domain in study.domains if domain.labels is not None]
-    scores = [_draws(study, item, draws=draws, keep_silent=keep_silent, seed=removal.seed) for item in removal.scorers]
-    rows: list[dict[str, Any]] = []
-    done, total = 0, len(removal.ratios) * len(scores) * len(domains)
-    for ratio in removal.ratios:
-        masks = [
-            [allocate(each, ratio=ratio, scope=removal.scope, budget=removal.budget) for each in drawn]
-            for drawn in scores
-        ]
-        for domain in domains:
-            baseline: Floats | None = None
-            for drawn in masks:
-                correct = np.stack([_correct(study, mask, domain=domain, removal=removal) for mask in drawn])
-                done += 1
-                yield done, total
-                cells = _cells(study, drawn[0], domain=domain, removal=removal, correct=correct)
-                cells["ratio_achieved"] = float(np.mean([mask.ratio_achieved for mask in drawn]))
-                if drawn[0].options.get("seed") is not None:
-                    cells |= {"draws": len(drawn), "seed": None}
-                rows.append(cells)
-                if baseline is None:
-                    baseline = correct
-                    continue
-                value, low, high = crossed_difference(correct, baseline, seed=removal.seed)
-                about = {"metric": "difference", "against": masks[0][0].scorer}
-                rows.append({**cells, **about, "value": value, "low": low, "high": high})
-    return tidy(rows, extra=EXTRA)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Choice:
+    """One of the two networks.
+
+    Attributes:
+        network: a network to measure as it is; None for the study's, under `mask`.
+        mask: which filters stay; None where that is unknown.
+        full: whether this is the full network as given.
+    """
+
+    name: str
+    study: Study
+    network: nn.Module | None
+    mask: Mask | None
+    full: bool
+    batchnorm: BatchNorm
+
+    @property
+    def provenance(self) -> Provenance:
+        """What each stage of the network's life has read."""
+        if self.network is not None:
+            return provenance_of(self.network)
+        if self.full or self.mask is None:
+            return self.study.provenance
+        return mask_provenance(self.study.provenance, self.mask, batchnorm=self.batchnorm, study=self.study)
+
+    def outcomes(self, domain: Domain, *, split: str, images: int | None) -> Generator[Any, None, Outcomes]:
+        """Measure on a split, yielding between batches."""
+        if self.network is not None:
+            return (yield from evaluating(self.network, domain, split, images=images))
+        mask, setting = (None, None) if self.full else (self.mask, self.batchnorm)
+        return (yield from self.study.steps(mask, domain=domain.name, split=split, images=images, batchnorm=setting))
+
+    def cells(self, *, domain: Domain | None = None, split: str | None = None) -> dict[str, Any]:
+        """The columns of a row about this network."""
+        mask, setting = None if self.full else self.mask, self.batchnorm
+        cells = mask_cells(self.study, mask, batchnorm=setting, domain=domain, split=split, provenance=self.provenance)
+        unknown = {"ratio_requested": None, "ratio_achieved": None} if self.mask is None else {}
+        return {**cells, **unknown, "choice": self.name}
 
 
-@diagnostic("compare_networks", extra=EXTRA)
-def compare_networks(
-    studies: Sequence[Study], *, domains: Sequence[str] | None = None, split: str = "report"
-) -> pd.DataFrame:
-    """Compare networks with the first one, on the same images of the domains that all studies have.
+def _choice(study: Study, name: str, chosen: Mask | nn.Module | None, *, batchnorm: BatchNorm) -> _Choice:
+    everything = Mask.by_hand(study.graph, reads={})
+    if isinstance(chosen, nn.Module):
+        example = study.domains[0].take(torch.arange(1), device=device_of(chosen)).images
+        refuse_other_types(chosen, example)
+        prove_copies(chosen, example)
+        mask = _recorded(everything, chosen)
+        return _Choice(name=name, study=study, network=chosen, mask=mask, full=mask is everything, batchnorm="as_is")
+    if chosen is not None and {k: len(v) for k, v in chosen.keep.items()} != dict(map(_size, study.graph.groups)):
+        raise DgpruneError(f"{name} is a mask of another network than this study's; make it from study.score(...).")
+    full = chosen is None
+    return _Choice(name=name, study=study, network=None, mask=chosen or everything, full=full, batchnorm=batchnorm)
 
-    Metrics: `accuracy` of each network, and `difference`, its accuracy minus that of the first network (`against`),
-    with a paired bootstrap interval over images (95 %).
 
-    Args:
-        studies: two or more studies with different names; domains with the same name must hold the same images.
-        domains: names of the domains to compare on; None for all labelled domains that the studies share.
-        split: the split that is reported.
+def _recorded(everything: Mask, network: nn.Module) -> Mask | None:
+    """The mask of all rounds by which `dg.prune` made a network, in original indices; None where that is unknown.
 
     Raises:
-        DgpruneError: fewer than two studies, two with one name, no common domain with labels, a name that is none of
-            these domains, different images under one name.
+        DgpruneError: it was pruned from a network of other layers.
     """
-    names = [] if isinstance(studies, Study) else [study.name for study in studies]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise DgpruneError(f"give two or more studies of different names, Study(..., name='...'); got {names}.")
-    common = [
-        domain.name
-        for domain in studies[0].domains
-        if domain.labels is not None
-        and all(domain.name in [other.name for other in study.domains] for study in studies)
-    ]
-    if not common:
-        raise DgpruneError("the studies have no domain with labels in common.")
-    chosen = common if domains is None else [domains] if isinstance(domains, str) else list(domains)
-    if absent := [name for name in chosen if name not in common]:
-        raise unknown("domain with labels in common", absent[0], common)
-    rows: list[dict[str, Any]] = []
-    for name in [name for name in common if name in chosen]:
-        first = None
-        for study in studies:
-            if not _same_images(study.domain(name), studies[0].domain(name), split=split):
-                raise DgpruneError(f"the studies hold different images as {name!r}; give all the same Domain.")
-            outcomes = study.outcomes(None, domain=name, split=split)
-            assert outcomes.labels is not None  # those of a domain in common
-            correct = (outcomes.predicted == outcomes.labels).double().cpu().numpy()
-            cells = _cells(study, None, domain=study.domain(name), removal=Removal(split=split), correct=correct[None])
-            rows.append(cells)
-            if first is None:
-                first = correct
-                continue
-            low, high = intervals.difference(correct, first)
-            about = {"metric": "difference", "against": names[0], "value": correct.mean() - first.mean()}
-            rows.append({**cells, **about, "low": low, "high": high})
-    return tidy(rows, extra=EXTRA)
+    graph, rounds = everything.graph, getattr(network, "dgprune_masks", ())
+    if not rounds:
+        shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        whole = all(shapes.get(name) == shape for name, (shape, _) in graph.shapes.items())
+        return everything if whole else None
+    mask = Mask.from_json(rounds[0], graph=graph)
+    left = {name: mask.kept(name) for name in graph.names}
+    for inner in rounds[1:]:
+        for name, places in inner["keep"].items():  # a layer of one filter is no group of the next round
+            left[name] = [left[name][place] for place in places]
+    removed = {g.name: sorted(set(range(g.filters)) - set(left[g.name])) for g in graph.groups}
+    asked = 1 - math.prod(1 - inner["ratio_requested"] for inner in rounds)
+    keep = Mask.by_hand(graph, removed=removed).keep
+    return replace(mask, keep=keep, ratio_requested=asked, nested=mask.nested and len(rounds) == 1)
 
 
-def _same_images(one: Domain, other: Domain, *, split: str) -> bool:
-    """Whether two domains hold the same images and labels, in the same order, in a split."""
-    if one.key == other.key:
-        return True
-    rows, others = one.rows(split), other.rows(split)
-    if len(rows) != len(others):
-        return False
-    for pair in zip(rows.split(256), others.split(256), strict=True):
-        first, second = one.take(pair[0]), other.take(pair[1])
-        if first.labels is None or second.labels is None or not torch.equal(first.labels, second.labels):
-            return False
-        if not torch.equal(first.images, second.images):
-            return False
-    return True
+def _size(group: FilterGroup) -> tuple[str, int]:
+    return group.name, group.filters
 
 
-def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent: bool, seed: int) -> list[Scores]:
-    """A list of one Scores, or for a scorer that draws, of one Scores per draw."""
-    if isinstance(item, Scores):
-        return [item]
-    item = resolve(item)
-    if not item.draws:
-        return [study.score(item)]
-    drawn = [study.score(item, seed=seed + k) for k in range(draws)]
-    if not keep_silent:
-        return drawn
-    activation, name = study.score("activation_l1"), f"{item.name}, silent filters kept"
-    kept = []
-    for scores in drawn:
-        every = torch.cat(list(scores.values.values()))
-        lift = 1 + float(every.max() - every.min())
-        values = {layer: value + lift * (activation.values[layer] <= 0) for layer, value in scores.values.items()}
-        reads = Provenance(scorer=scores.reads).adding("scorer", activation.reads).scorer
-        kept.append(Scores(name, values, graph=study.graph, options=scores.options, reads=reads))
-    return kept
+def _steps(pair: list[_Choice], *, split: str, images: int | None) -> Steps:
+    """Measure both on every domain, and return the table; yields (done, total)."""
+    study, measured, rows = pair[0].study, 0, []
+    total = 2 * len(study.domains)
+    with study.assume_unchanged():
+        for domain in study.domains:
+            outcomes = []
+            for choice in pair:
+                steps = choice.outcomes(domain, split=split, images=images)
+                outcomes.append((yield from yielding(steps, (measured, total))))
+                measured += 1
+                yield measured, total
+                cells = choice.cells(domain=domain, split=split)
+                metrics = [*outcome_rows(outcomes[-1]), *_more(outcomes[-1], domain)]
+                rows += [{**cells, "images": len(outcomes[-1]), **row} for row in metrics]
+            rows += _between(pair, outcomes, domain=domain, split=split)
+    for choice in pair:
+        rows += worst_rows([row for row in rows if row["choice"] == choice.name])
+        if choice.mask is not None:
+            sizes = remaining_cost(choice.mask)
+            rows += [{**choice.cells(), "metric": name, "value": value, "unit": unit} for name, value, unit in sizes]
+    return tidy([*rows, *_filters(pair)], extra=EXTRA).astype({"class": "Int64"})
 
 
-def _correct(study: Study, mask: Mask, *, domain: Domain, removal: Removal) -> Floats:
-    """(N,), 1 for each image that the pruned network classifies correctly, else 0."""
-    outcomes = study.outcomes(
-        mask, domain=domain.name, batchnorm=removal.batchnorm, split=removal.split, images=removal.images
-    )
-    return (outcomes.predicted == outcomes.labels).double().cpu().numpy()
+def _more(outcomes: Outcomes, domain: Domain) -> Iterator[dict[str, Any]]:
+    return metric_rows(outcomes, domain, metrics=("per_class", "calibration_error"))
 
 
-def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> dict[str, Any]:
-    """The row of an accuracy, from (D, N): 1 where a draw's network classifies an image correctly, else 0."""
-    shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
-    low, high = intervals.over_images(correct.mean(0))
-    about = {"network": study.name, "images": correct.shape[1], "interval": "images", "unit": "share"}
-    return {**shared, **about, "metric": "accuracy", "value": correct.mean(), "low": low, "high": high}
+def _between(pair: list[_Choice], outcomes: list[Outcomes], *, domain: Domain, split: str) -> Rows:
+    """The rows about both networks on one domain: flips, and paired differences where there are labels."""
+    first, second = outcomes
+    shared = {**_both(pair, domain=domain, split=split), "images": len(first), "interval": "images"}
+    rows = flip_rows(flipped(second, first.predicted), shared)
+    if first.correct is None or second.correct is None or first.labels is None:
+        return rows
+    right, labels = np.stack([first.correct.numpy(), second.correct.numpy()]).astype(np.float64), first.labels.numpy()
+    for number in (None, *range(domain.classes)):
+        mine, other = right if number is None else right[:, labels == number]
+        about: dict[str, Any] = {"metric": "difference", "unit": "share"}
+        if number is not None:
+            name = domain.class_label(number) if domain.class_names else None
+            about |= {"metric": "class_difference", "class": number, "class_name": name, "images": len(mine)}
+        if number is None or len(mine) >= LEAST:
+            low, high = intervals.difference(mine, other)
+            about |= {"value": mine.mean() - other.mean(), "low": low, "high": high}
+        rows.append({**shared, **about})
+    return rows
+
+
+def _filters(pair: list[_Choice]) -> Rows:
+    """How many filters one network keeps and the other removes, in all and per layer; none where that is unknown."""
+    first, second = (choice.mask for choice in pair)
+    if first is None or second is None:
+        return []
+    differ: dict[str | None, int] = {name: int((keep ^ second.keep[name]).sum()) for name, keep in first.keep.items()}
+    shared = {**_both(pair), "metric": "filters_differ", "unit": "count"}
+    return [{**shared, "group": name, "value": value} for name, value in {None: sum(differ.values()), **differ}.items()]
+
+
+def _both(pair: list[_Choice], *, domain: Domain | None = None, split: str | None = None) -> dict[str, Any]:
+    """The columns of a row about both networks: what either has seen, and no ratio."""
+    study, (first, second), provenance = pair[0].study, pair, pair[0].provenance
+    for stage in STAGES:
+        provenance = provenance.adding(stage, getattr(second.provenance, stage))
+    cells = mask_cells(study, None, batchnorm="as_is", domain=domain, split=split, provenance=provenance)
+    setting = (second if first.full else first).cells()["batchnorm"]
+    return {**cells, "ratio_requested": None, "ratio_achieved": None, "batchnorm": setting, "choice": BOTH}

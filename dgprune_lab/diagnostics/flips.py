@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ..core import BatchNorm, Budget, Count, Ratio, Scope, Scores, Seed, tidy
+from ..core import BatchNorm, Budget, Count, Outcomes, Ratio, Scope, Scores, Seed, tidy
 from ..scorers import Scorer
 from ..stats import intervals
 from ..study import Study
 from ._contract import Steps, diagnostic
-from ._removal import Case, Removal, removal_cases
+from ._removal import Removal, removal_cases
 
 EXTRA = ("network", "group")
 
@@ -61,22 +61,23 @@ def flips(
         seed=seed,
     )
     cases = yield from removal_cases(study, removal, labelled=False)
-    return tidy((row for case in cases for row in flip_rows(case)), extra=EXTRA)
+    kinds = [flipped(case.before, case.predicted) for case in cases]
+    rows = (row for case, flags in zip(cases, kinds, strict=True) for row in flip_rows(flags, case.columns()))
+    return tidy(rows, extra=EXTRA)
 
 
-def flipped(case: Case) -> dict[str, Tensor]:
+def flipped(before: Outcomes, predicted: Tensor) -> dict[str, Tensor]:
     """Return metric -> (N,) bool, True for the images that flip, in the order of the split."""
-    before, labels = case.before.predicted, case.before.labels
-    changed = {"changed": before != case.predicted}
-    if labels is None:
+    changed = {"changed": before.predicted != predicted}
+    if before.labels is None or before.correct is None:
         return changed
-    right, still = before == labels, case.predicted == labels
+    right, still = before.correct, predicted == before.labels
     return {"right_to_wrong": right & ~still, "wrong_to_right": ~right & still, **changed}
 
 
-def flip_rows(case: Case) -> list[dict[str, Any]]:
-    """The rows of `flips` for one case: shares, then counts."""
-    kinds, shared = flipped(case), {**case.columns(), "interval": "images"}
+def flip_rows(kinds: Mapping[str, Tensor], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of `flips` for what `flipped` returned: shares, then counts."""
+    shared = {**shared, "interval": "images"}
     flags = np.stack([flag.double().cpu().numpy() for flag in kinds.values()], axis=1)
     ends = np.stack([flags.mean(0), *intervals.over_images(flags)])
     rows = []

@@ -7,7 +7,7 @@ from .cost import LATENCY_IMAGES, latency_row, timings
 from .evaluator import Evaluator
 from .hooks import ConsumerInput, Site, produced
 from .memory_format import layout_of
-from .metrics import worst_rows
+from .metrics import CLASS, metric_rows, worst_rows
 from .outcomes import evaluate, evaluating, measure, outcome_rows
 from .recalibrate import calibration_count, calibration_sources, has_batchnorm, recalibrate
 from .batch_size import GRADIENT_IMAGES, batch_size

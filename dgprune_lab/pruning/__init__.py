@@ -1,6 +1,8 @@
 """Which filters belong together, which of them stay, and the smaller network."""
 
-from .allocate import Order, allocate, checked_ratio, removal_order
+from .limits import Limits
+from .removal_order import Order, removal_order
+from .allocate import allocate, checked_ratio
 from .copies import deep_copy, device_of, rebuild, shared_copy
 from .fold_batchnorm import folded
 from .holders import refuse_other_types, refuse_uncopyable, unregistered

@@ -3,24 +3,61 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from numbers import Real
-from typing import overload
+from typing import Any, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Budget, DgpruneError, FilterGraph, Mask, Ratio, Scope, Scores, WeightMask, WeightScores, public
+from ..core import (
+    Budget,
+    DgpruneError,
+    Mask,
+    Ratio,
+    Scope,
+    Scores,
+    Share,
+    WeightMask,
+    WeightScores,
+    declared,
+    forced_lists,
+    merged,
+    public,
+)
+from .limits import Limits
+from .removal_order import cached_order
+
+Filters = Mapping[str, Any] | None
 
 
 @overload
-def allocate(scores: Scores, *, ratio: float, scope: Scope = ..., budget: Budget = ...) -> Mask: ...
+def allocate(
+    scores: Scores,
+    *,
+    ratio: float,
+    layers: Mapping[str, float] | None = ...,
+    max_layer_ratio: float | None = ...,
+    remove: Filters = ...,
+    keep: Filters = ...,
+    reads: Mapping[str, Any] | None = ...,
+    scope: Scope = ...,
+    budget: Budget = ...,
+) -> Mask: ...
 @overload
 def allocate(scores: WeightScores, *, ratio: float, scope: Scope = ..., budget: Budget = ...) -> WeightMask: ...
 @public
 def allocate(
-    scores: Scores | WeightScores, *, ratio: Ratio, scope: Scope = "layer", budget: Budget = "filters"
+    scores: Scores | WeightScores,
+    *,
+    ratio: Ratio,
+    layers: Mapping[str, Ratio] | None = None,
+    max_layer_ratio: Share | None = None,
+    remove: Filters = None,
+    keep: Filters = None,
+    reads: Mapping[str, Any] | None = None,
+    scope: Scope = "layer",
+    budget: Budget = "filters",
 ) -> Mask | WeightMask:
     """Choose which filters stay when a share of the network is removed, lowest scores first.
 
@@ -28,36 +65,69 @@ def allocate(
     filters) below the request, unless every layer is down to its last filter. Ties are broken by filter index. A
     larger ratio always keeps a subset of the filters that a smaller one keeps.
 
+    Layers and filters can be set by hand. They count in `ratio`, and the other layers lose what is missing: with scope
+    "layer" all of them the same share, to within one filter. `mask.layers` shows what each layer was asked and lost.
+
     Args:
         scores: one number per filter, higher = keep; or one per single weight, for a WeightMask.
         ratio: the share to remove, 0 <= ratio < 1.
+        layers: layer -> its own ratio, {"conv2": 0.2, "layer1.*": 0.0}: the share of the filters of this layer that is
+            removed, whatever `budget` counts; 0 keeps the whole layer. A name may be a pattern ("*" for any text); a
+            full name goes before a pattern. Coupled layers have one ratio.
+        max_layer_ratio: no layer loses a larger share of its filters; None for no limit but the last filter.
+        remove, keep: filters that are removed, or kept, whatever their score: layer -> indices or (C,) bool. They
+            always hold, even where `ratio` is then missed; `ratio_achieved` says so.
+        reads: the splits that the choice of `remove` and `keep` is based on, as in `Mask.by_hand`; None for unknown.
         scope: "layer" removes the same share of every layer; "global" removes the lowest scores of the whole network
             (they must then be comparable between layers, as those of `lamp` and `taylor` are meant to be).
         budget: what the share is a share of: "filters", "parameters" or "macs" (multiply-accumulates).
 
     Raises:
-        DgpruneError: a ratio outside [0, 1), an unknown scope or budget.
+        DgpruneError: a ratio outside [0, 1), an unknown scope, budget, layer or filter; `layers` or `max_layer_ratio`
+            with which the ratio cannot be reached; coupled layers with different ratios; a filter both removed and
+            kept; any of these for single weights.
 
     >>> import torch, dgprune_lab as dg
     >>> graph = dg.read_groups(dg.models.networks.lenet(), torch.zeros(1, 3, 28, 28))
     >>> scores = dg.Scores("mine", {"conv1": torch.arange(32.0), "conv2": torch.arange(48.0)}, graph)
     >>> [len(dg.allocate(scores, ratio=0.7).kept(layer)) for layer in graph.names]
     [10, 15]
+    >>> [len(dg.allocate(scores, ratio=0.5, layers={"conv1": 0.25}).kept(layer)) for layer in graph.names]
+    [24, 16]
     """
+    by_hand = {"layers": layers, "max_layer_ratio": max_layer_ratio, "remove": remove, "keep": keep}
     if isinstance(scores, WeightScores):
+        if given := [name for name, value in {**by_hand, "reads": reads}.items() if value is not None]:
+            raise DgpruneError(
+                f"{given[0]} is for filters; scores of single weights take ratio, scope and budget only."
+            )
         return _weight_mask(scores, ratio, scope=scope, budget=budget)
-    order = _cached_order(scores, scope)
+    limits = Limits.of(scores.graph, **by_hand)
+    order = cached_order(scores, scope=scope, limits=limits)
+    order.check(ratio, budget, limits=limits)
+    seen = scores.reads
+    if limits.forced or reads is not None:
+        seen = merged(seen, declared(reads, what="filters by hand"))
     return Mask(
         keep=order.keep(order.count(ratio, budget)),
         ratio_requested=ratio,
         graph=scores.graph,
         scope=scope,
         budget=budget,
-        scorer=scores.scorer,
+        scorer=_name(scores, limits),
         options=scores.options,
         nested=True,
-        reads=scores.reads,
+        reads=seen,
+        layer_ratios=limits.ratios,
+        max_layer_ratio=max_layer_ratio,
+        forced=forced_lists(limits.remove, limits.keep),
     )
+
+
+def _name(scores: Scores, limits: Limits) -> str:
+    """The scorer's name in tables, with what else the choice of filters follows."""
+    cap = f", at most {limits.most:g} of a layer" if limits.most < 1 else ""
+    return f"{scores.scorer}{cap}{', by hand' if limits.ratios or limits.forced else ''}"
 
 
 def checked_ratio(ratio: float) -> float:
@@ -70,82 +140,6 @@ def checked_ratio(ratio: float) -> float:
     if not (math.isfinite(value) and 0 <= value < 1):
         raise DgpruneError(f"ratio must lie in [0, 1): the share removed, so 0.5 is half; got {ratio!r}.")
     return value
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Order:
-    """Removal order of the prunable units of a network.
-
-    Attributes:
-        graph: the filter groups of the network.
-        units: (U,) global unit numbers in the order of removal; the last unit of each layer is not listed.
-        share: for scope "layer", (U,) the share of its layer that is removed once this unit is; otherwise None.
-        filters: (U,) number of filters in each unit.
-        starts: group -> global number of its first unit.
-        total: number of all units, including those that are never removed.
-    """
-
-    graph: FilterGraph = field(repr=False)
-    units: Tensor
-    share: Tensor | None
-    filters: Tensor
-    starts: dict[str, int]
-    total: int
-
-    def count(self, ratio: float, budget: Budget) -> int:
-        """Return how many units are removed at this ratio."""
-        if budget == "filters" and self.share is not None:
-            return int((self.share <= ratio + 1e-9).sum())
-        if budget == "filters":
-            return int((self.filters.cumsum(0) <= ratio * self.graph.free + 1e-9).sum())
-        full = getattr(self.graph.full, budget)
-        low, high = 0, len(self.units)
-        while low < high:
-            middle = (low + high + 1) // 2
-            kept = getattr(self.graph.cost(self.keep(middle)), budget)
-            low, high = (middle, high) if full - kept <= ratio * full + 1e-6 else (low, middle - 1)
-        return low
-
-    def keep(self, count: int) -> dict[str, Tensor]:
-        """Return group -> (C,) bool: the filters that stay once the first `count` units are removed."""
-        kept = torch.ones(self.total, dtype=torch.bool)
-        kept[self.units[:count]] = False
-        return {group.name: kept[group.units + self.starts[group.name]] for group in self.graph.groups}
-
-
-def _cached_order(scores: Scores, scope: Scope) -> Order:
-    """`removal_order`, cached on the scores, which never change: a slider asks for many ratios of the same scores."""
-    cached = scores.__dict__.setdefault("_orders", {})
-    if scope not in cached:
-        cached[scope] = removal_order(scores, scope=scope)
-    return cached[scope]
-
-
-def removal_order(scores: Scores, *, scope: Scope) -> Order:
-    """Return the removal order of the units by their mean score, in the whole network or as ranks within each layer."""
-    starts, means, sizes, shares, last = {}, [], [], [], []
-    total = 0
-    for group in scores.graph.groups:
-        starts[group.name] = total
-        size = torch.bincount(group.units)
-        values = scores.values[group.name].double()
-        mean = torch.zeros(len(size), dtype=torch.float64).scatter_add_(0, group.units, values) / size
-        ranked = _argsort(mean)
-        share = torch.empty(len(size), dtype=torch.float64)
-        share[ranked] = size[ranked].cumsum(0).double() / group.filters
-        means.append(mean)
-        sizes.append(size)
-        shares.append(share)
-        last.append(int(ranked[-1]) + total)
-        total += len(size)
-    units = _argsort(torch.cat(shares if scope == "layer" else means))
-    units = units[~torch.isin(units, torch.tensor(last))]
-    share, filters = torch.cat(shares)[units] if scope == "layer" else None, torch.cat(sizes)[units]
-    return Order(graph=scores.graph, units=units, share=share, filters=filters, starts=starts, total=total)
-
-
-def _argsort(values: Tensor) -> Tensor:
-    return torch.from_numpy(np.argsort(values.numpy(), kind="stable"))
 
 
 def _weight_mask(scores: WeightScores, ratio: float, *, scope: Scope, budget: Budget) -> WeightMask:

@@ -39,7 +39,7 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
         raise DgpruneError("a mask of single weights leaves no filter to remove; use masked(model, mask).")
     prove_copies_if_suspect(model, torch.zeros(1, *mask.graph.input_shape))
     small = pruned_view(model, mask, share=False)
-    set_provenance(small, provenance_of(model).adding("scorer", mask.reads))
+    set_provenance(small, provenance_of(model).adding("scorer", mask.reads).adding("selection", mask.selection))
     small.dgprune_masks = (*getattr(model, "dgprune_masks", ()), mask.to_json())  # type: ignore[assignment]
     return small
 
@@ -106,7 +106,8 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
             parametrize.register_parametrization(twin.get_submodule(owner), leaf, _Keep(keep))
         elif leaf == "running_mean":
             buffers[name].mul_(keep.flatten().to(buffers[name].device))
-    set_provenance(twin, provenance_of(model).adding("scorer", mask.reads))
+    provenance = provenance_of(model).adding("scorer", mask.reads)
+    set_provenance(twin, provenance.adding("selection", mask.selection) if isinstance(mask, Mask) else provenance)
     return twin
 
 

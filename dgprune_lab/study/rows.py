@@ -33,7 +33,7 @@ def remaining_cost(mask: Mask) -> list[tuple[str, int, str]]:
 
 def mask_provenance(provenance: Provenance, mask: Mask, *, batchnorm: BatchNorm, study: Study) -> Provenance:
     """Return the provenance of a network pruned by this mask and, if `batchnorm` says so, recalibrated."""
-    provenance = provenance.adding("scorer", mask.reads)
+    provenance = provenance.adding("scorer", mask.reads).adding("selection", mask.selection)
     if batchnorm != "recalibrate" or not study.has_batchnorm:
         return provenance
     reads: dict[str, Seen] = {f"{d.name}/train": "images" for d in study.sources if len(d.splits.get("train", ()))}

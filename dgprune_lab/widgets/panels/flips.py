@@ -85,7 +85,7 @@ def thumbnails(domain: Domain, rows: Tensor) -> list[str]:
 
 def _flips(case: Case) -> dict[str, Tensor]:
     """Metric -> (N,) bool for both directions of flips, or without labels for changed predictions."""
-    kinds = flipped(case)
+    kinds = flipped(case.before, case.predicted)
     return {kind: flags for kind, flags in kinds.items() if kind != "changed"} or kinds
 
 

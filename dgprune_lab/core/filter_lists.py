@@ -1,0 +1,89 @@
+"""Filters that a user names by hand: lists of indices, or a bool for each filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DgpruneError
+from .graph import FilterGraph
+
+Forced = Mapping[str, Mapping[str, list[int]]]
+"""{"remove": layer -> indices, "keep": layer -> indices} of the filters whose fate was fixed by hand; {} for none."""
+
+
+def filter_numbers(layer: str, filters: Any, *, count: int, start: str = "") -> Tensor:
+    """Return the (K,) indices of filters of a layer, given as indices or as a bool vector; `start` begins the message.
+
+    Raises:
+        DgpruneError: values that are no indices, that name no filter of this layer, or that name one twice.
+    """
+    what = f"{start}filters of layer {layer!r} must be numbers from 0 to {count - 1}, or True or False for each of them"
+    if isinstance(filters, (str, bytes, Mapping)):
+        raise DgpruneError(f"{what}; got {filters!r:.80}.")
+    plain = filters.tolist() if hasattr(filters, "tolist") else filters
+    items = list(plain) if isinstance(plain, Iterable) else [plain]
+    listed = [item.item() if isinstance(item, Tensor | np.generic) and item.ndim == 0 else item for item in items]
+    flags = [isinstance(item, bool) for item in listed]
+    if flags and all(flags):
+        if len(flags) != count:
+            raise DgpruneError(
+                f"{start}layer {layer!r} has {count} filters; got {len(flags)} values of True and False."
+            )
+        return torch.tensor(listed).nonzero().flatten()
+    if any(flags) or not all(isinstance(item, int) for item in listed):
+        raise DgpruneError(f"{what}; got {listed!r:.80}.")
+    if not all(0 <= item < count for item in listed):
+        raise DgpruneError(f"{start}layer {layer!r} has filters 0 to {count - 1}; got {listed!r:.80}.")
+    if repeated := sorted({item for item in listed if listed.count(item) > 1}):
+        raise DgpruneError(f"{start}layer {layer!r}: filters {repeated[:8]} are named more than once; name each once.")
+    return torch.tensor(listed, dtype=torch.int64)
+
+
+def forced_filters(
+    graph: FilterGraph, *, remove: Mapping[str, Any] | None, keep: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return layer -> (C,) bool, True for the filters that must be removed, and for those that must be kept.
+
+    Args:
+        graph: the groups of the network.
+        remove, keep: layer -> indices or (C,) bool; layers that are left out have none.
+
+    Raises:
+        DgpruneError: an unknown layer or filter; a filter that is both removed and kept; all filters of a layer
+            removed; one of several filters that grouped convolutions tie.
+    """
+    flags = []
+    for name, given in (("remove", remove), ("keep", keep)):
+        forced = {group.name: torch.zeros(group.filters, dtype=torch.bool) for group in graph.groups}
+        for layer, filters in (given or {}).items():
+            group = graph[layer]
+            forced[layer][filter_numbers(layer, filters, count=group.filters, start=f"{name}: ")] = True
+            named = set(group.units[forced[layer]].tolist())
+            tied = [k for k, unit in enumerate(group.units.tolist()) if unit in named and not forced[layer][k]]
+            if tied:
+                raise DgpruneError(
+                    f"{name}: grouped convolutions tie the filters of layer {layer!r}; name filters {tied[:8]} too."
+                )
+        flags.append(forced)
+    for layer, removed in flags[0].items():
+        if both := (removed & flags[1][layer]).nonzero().flatten().tolist():
+            raise DgpruneError(
+                f"filters {both[:8]} of layer {layer!r} stand in both remove= and keep=; leave each in one of them."
+            )
+        if removed.all():
+            raise DgpruneError(f"remove names every filter of layer {layer!r}; a layer keeps at least one filter.")
+    return flags[0], flags[1]
+
+
+def forced_lists(remove: Mapping[str, Tensor], keep: Mapping[str, Tensor]) -> dict[str, dict[str, list[int]]]:
+    """Return what a mask records of filters that were forced by hand, without the layers that have none."""
+    lists = {
+        name: {layer: flags.nonzero().flatten().tolist() for layer, flags in forced.items() if flags.any()}
+        for name, forced in (("remove", remove), ("keep", keep))
+    }
+    return lists if any(lists.values()) else {}

@@ -1,0 +1,248 @@
+"""Which of several scorers, or of several trainings, gives the higher accuracy? Paired by image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..core import (
+    BatchNorm,
+    Budget,
+    Count,
+    DgpruneError,
+    Domain,
+    Mask,
+    Provenance,
+    Ratio,
+    Repeats,
+    Scope,
+    Scores,
+    Seed,
+    tidy,
+    unknown,
+)
+from ..pruning import allocate
+from ..scorers import Scorer, resolve
+from ..stats import crossed_difference, intervals
+from ..study import Study
+from ._contract import Steps, diagnostic
+from ._removal import Removal, check_names, mask_cells
+
+EXTRA = ("against", "network", "draws")
+Floats = NDArray[np.float64]
+
+
+@diagnostic(
+    "compare_scorers", extra=EXTRA, cite="ours; Owen 2007, Annals of Applied Statistics 1, for images and draws"
+)
+def compare_scorers(
+    study: Study,
+    *,
+    scorers: Sequence[str | Scorer | Scores],
+    against: str | Scorer | Scores = "random",
+    ratios: Sequence[Ratio] = (0.5,),
+    scope: Scope = "layer",
+    budget: Budget = "filters",
+    batchnorm: BatchNorm = "recalibrate",
+    split: str = "report",
+    images: Count | None = None,
+    draws: Repeats = 10,
+    keep_silent: bool = False,
+    seed: Seed = 0,
+    progress: bool = False,
+) -> Steps:
+    """Compare scorers with a reference scorer, each pruning the same network at the same ratios.
+
+    For each scorer, ratio and domain with labels, on the same images:
+
+    accuracy     of the pruned network, in [0, 1]; for a scorer that draws, the mean over its draws.
+    difference   accuracy of the scorer minus accuracy of `against`, in [-1, 1]: above 0 where the scorer is better.
+
+    Intervals (95 %): for the accuracy over images; for a difference a paired bootstrap over images and, if a scorer
+    draws, over its draws too.
+
+    Args:
+        study: the network and its domains.
+        scorers: names, Scorers or Scores to compare.
+        against: the reference scorer; "random" is the control.
+        ratios, scope, budget: as in `allocate`.
+        batchnorm: see `diagnostics.drop`.
+        split, images: report on the first `images` images of this split; None for all.
+        draws: number of masks of a scorer that draws, with seeds `seed`, `seed` + 1, ...; with fewer than 5 the
+            intervals of differences are too narrow, see `stats.crossed_difference`.
+        keep_silent: make a scorer that draws remove silent filters, whose mean activation on the sources' score split
+            is 0, only after all others. Removing silent filters costs nothing, so this is the harder control.
+        seed: random seed of the first draw and of the bootstrap.
+        progress: whether to show a progress bar.
+
+    Returns:
+        A tidy table with the columns `against`, `network` and `draws`.
+
+    Raises:
+        DgpruneError: no scorer, no ratio, no domain with labels; a scorer that draws against itself.
+    """
+    if not scorers or not ratios:
+        raise DgpruneError("compare_scorers needs at least one scorer, scorers=['l1'], and one ratio, ratios=[0.5].")
+    check_names(scorers)
+    named = [resolve(item) for item in scorers if not isinstance(item, Scores)]
+    if not isinstance(against, Scores) and (name := resolve(against).name) in [
+        item.name for item in named if item.draws
+    ]:
+        raise DgpruneError(
+            f"scorers holds {name!r}, and against is {name!r} too: both would draw the same masks, so the difference "
+            "would be 0 by construction. Leave it out of scorers; its accuracy is a row of the table anyway."
+        )
+    if not any(domain.labels is not None for domain in study.domains):
+        raise DgpruneError("compare_scorers needs a domain with labels; this study has none.")
+    removal = Removal(
+        scorers=[against, *scorers],
+        ratios=ratios,
+        scope=scope,
+        budget=budget,
+        batchnorm=batchnorm,
+        split=split,
+        images=images,
+        seed=seed,
+    )
+    return _compare(study, removal, draws=draws, keep_silent=keep_silent)
+
+
+def _compare(study: Study, removal: Removal, *, draws: int, keep_silent: bool) -> Steps:
+    """The table of `compare_scorers`; the first scorer of `removal` is the reference scorer."""
+    domains = [domain for domain in study.domains if domain.labels is not None]
+    scores = [_draws(study, item, draws=draws, keep_silent=keep_silent, seed=removal.seed) for item in removal.scorers]
+    rows: list[dict[str, Any]] = []
+    done, total = 0, len(removal.ratios) * len(scores) * len(domains)
+    for ratio in removal.ratios:
+        masks = [
+            [allocate(each, ratio=ratio, scope=removal.scope, budget=removal.budget) for each in drawn]
+            for drawn in scores
+        ]
+        for domain in domains:
+            baseline: Floats | None = None
+            for drawn in masks:
+                correct = np.stack([_correct(study, mask, domain=domain, removal=removal) for mask in drawn])
+                done += 1
+                yield done, total
+                cells = _cells(study, drawn[0], domain=domain, removal=removal, correct=correct)
+                cells["ratio_achieved"] = float(np.mean([mask.ratio_achieved for mask in drawn]))
+                if drawn[0].options.get("seed") is not None:
+                    cells |= {"draws": len(drawn), "seed": None}
+                rows.append(cells)
+                if baseline is None:
+                    baseline = correct
+                    continue
+                value, low, high = crossed_difference(correct, baseline, seed=removal.seed)
+                about = {"metric": "difference", "against": masks[0][0].scorer}
+                rows.append({**cells, **about, "value": value, "low": low, "high": high})
+    return tidy(rows, extra=EXTRA)
+
+
+@diagnostic("compare_networks", extra=EXTRA)
+def compare_networks(
+    studies: Sequence[Study], *, domains: Sequence[str] | None = None, split: str = "report"
+) -> pd.DataFrame:
+    """Compare networks with the first one, on the same images of the domains that all studies have.
+
+    Metrics: `accuracy` of each network, and `difference`, its accuracy minus that of the first network (`against`),
+    with a paired bootstrap interval over images (95 %).
+
+    Args:
+        studies: two or more studies with different names; domains with the same name must hold the same images.
+        domains: names of the domains to compare on; None for all labelled domains that the studies share.
+        split: the split that is reported.
+
+    Raises:
+        DgpruneError: fewer than two studies, two with one name, no common domain with labels, a name that is none of
+            these domains, different images under one name.
+    """
+    names = [] if isinstance(studies, Study) else [study.name for study in studies]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DgpruneError(f"give two or more studies of different names, Study(..., name='...'); got {names}.")
+    common = [
+        domain.name
+        for domain in studies[0].domains
+        if domain.labels is not None
+        and all(domain.name in [other.name for other in study.domains] for study in studies)
+    ]
+    if not common:
+        raise DgpruneError("the studies have no domain with labels in common.")
+    chosen = common if domains is None else [domains] if isinstance(domains, str) else list(domains)
+    if absent := [name for name in chosen if name not in common]:
+        raise unknown("domain with labels in common", absent[0], common)
+    rows: list[dict[str, Any]] = []
+    for name in [name for name in common if name in chosen]:
+        first = None
+        for study in studies:
+            if not _same_images(study.domain(name), studies[0].domain(name), split=split):
+                raise DgpruneError(f"the studies hold different images as {name!r}; give all the same Domain.")
+            outcomes = study.outcomes(None, domain=name, split=split)
+            assert outcomes.labels is not None  # those of a domain in common
+            correct = (outcomes.predicted == outcomes.labels).double().cpu().numpy()
+            cells = _cells(study, None, domain=study.domain(name), removal=Removal(split=split), correct=correct[None])
+            rows.append(cells)
+            if first is None:
+                first = correct
+                continue
+            low, high = intervals.difference(correct, first)
+            about = {"metric": "difference", "against": names[0], "value": correct.mean() - first.mean()}
+            rows.append({**cells, **about, "low": low, "high": high})
+    return tidy(rows, extra=EXTRA)
+
+
+def _same_images(one: Domain, other: Domain, *, split: str) -> bool:
+    """Whether two domains hold the same images and labels, in the same order, in a split."""
+    if one.key == other.key:
+        return True
+    rows, others = one.rows(split), other.rows(split)
+    if len(rows) != len(others):
+        return False
+    for pair in zip(rows.split(256), others.split(256), strict=True):
+        first, second = one.take(pair[0]), other.take(pair[1])
+        if first.labels is None or second.labels is None or not torch.equal(first.labels, second.labels):
+            return False
+        if not torch.equal(first.images, second.images):
+            return False
+    return True
+
+
+def _draws(study: Study, item: str | Scorer | Scores, *, draws: int, keep_silent: bool, seed: int) -> list[Scores]:
+    """A list of one Scores, or for a scorer that draws, of one Scores per draw."""
+    if isinstance(item, Scores):
+        return [item]
+    item = resolve(item)
+    if not item.draws:
+        return [study.score(item)]
+    drawn = [study.score(item, seed=seed + k) for k in range(draws)]
+    if not keep_silent:
+        return drawn
+    activation, name = study.score("activation_l1"), f"{item.name}, silent filters kept"
+    kept = []
+    for scores in drawn:
+        every = torch.cat(list(scores.values.values()))
+        lift = 1 + float(every.max() - every.min())
+        values = {layer: value + lift * (activation.values[layer] <= 0) for layer, value in scores.values.items()}
+        reads = Provenance(scorer=scores.reads).adding("scorer", activation.reads).scorer
+        kept.append(Scores(name, values, graph=study.graph, options=scores.options, reads=reads))
+    return kept
+
+
+def _correct(study: Study, mask: Mask, *, domain: Domain, removal: Removal) -> Floats:
+    """(N,), 1 for each image that the pruned network classifies correctly, else 0."""
+    outcomes = study.outcomes(
+        mask, domain=domain.name, batchnorm=removal.batchnorm, split=removal.split, images=removal.images
+    )
+    return (outcomes.predicted == outcomes.labels).double().cpu().numpy()
+
+
+def _cells(study: Study, mask: Mask | None, *, domain: Domain, removal: Removal, correct: Floats) -> dict[str, Any]:
+    """The row of an accuracy, from (D, N): 1 where a draw's network classifies an image correctly, else 0."""
+    shared = mask_cells(study, mask, batchnorm=removal.batchnorm, domain=domain, split=removal.split)
+    low, high = intervals.over_images(correct.mean(0))
+    about = {"network": study.name, "images": correct.shape[1], "interval": "images", "unit": "share"}
+    return {**shared, **about, "metric": "accuracy", "value": correct.mean(), "low": low, "high": high}

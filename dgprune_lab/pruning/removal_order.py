@@ -1,0 +1,220 @@
+"""In which order the prunable units of a network are removed, and how many of them reach a ratio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core import Budget, DgpruneError, FilterGraph, FilterGroup, Scope, Scores
+from .limits import Limits
+
+_UNLIMITED = Limits()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Order:
+    """Removal order of the prunable units of a network.
+
+    Attributes:
+        graph: the filter groups of the network.
+        units: (U,) global unit numbers in the order of removal. Units that always stay are not listed: the last unit
+            of each layer, and those that the limits keep.
+        share: (U,) the share of its layer that is removed once this unit is, for scope "layer" where no layer or filter
+            was set by hand; otherwise None.
+        filters: (U,) number of filters in each unit.
+        starts: group -> global number of its first unit.
+        total: number of all units, including those that are never removed.
+        own: how many units at the start are those of layers with a ratio of their own.
+        fixed: how many units at the start are always removed: these, then the filters removed by hand.
+        blocked: layer -> the next unit that only its own ratio, or the cap, keeps from being removed (its global
+            number), and the share of the layer that would be removed with it.
+    """
+
+    graph: FilterGraph = field(repr=False)
+    units: Tensor
+    share: Tensor | None
+    filters: Tensor
+    starts: dict[str, int]
+    total: int
+    own: int = 0
+    fixed: int = 0
+    blocked: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    def count(self, ratio: float, budget: Budget) -> int:
+        """Return how many units are removed at this ratio, at least those that always are."""
+        if budget == "filters" and self.share is not None:
+            return int((self.share <= ratio + 1e-9).sum())
+        if budget == "filters":
+            return max(self.fixed, int((self.filters.cumsum(0) <= ratio * self.graph.free + 1e-9).sum()))
+        low, high = self.fixed, len(self.units)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._fits(self.units[:middle], ratio, budget) else (low, middle - 1)
+        return low
+
+    def keep(self, count: int) -> dict[str, Tensor]:
+        """Return group -> (C,) bool: the filters that stay once the first `count` units are removed."""
+        return self._without(self.units[:count])
+
+    def possible(self, budget: Budget) -> tuple[float, float]:
+        """Return the smallest and the largest ratio that can be achieved within the limits."""
+        full = getattr(self.graph.full, budget)
+        low, high = (self._removed(self.units[:count], budget) / full for count in (self.fixed, len(self.units)))
+        return low, high
+
+    def check(self, ratio: float, budget: Budget, *, limits: Limits) -> None:
+        """Refuse a ratio that the layers' own ratios exceed, or from which they or the cap on layers hold it back.
+
+        Raises:
+            DgpruneError: the message says which of them, and which ratios are possible.
+        """
+        if self.own and not self._fits(self.units[: self.own], ratio, budget):
+            causes, what = ["layers="], "alone removes more"
+        elif held := self._held_back(ratio, budget):
+            capped = not set(held) <= set(limits.ratios)
+            causes = ["layers="] * any(name in limits.ratios for name in held)
+            causes += [f"max_layer_ratio={limits.most:g}"] * capped
+            what = "protects the rest" if len(causes) == 1 else "protect the rest"
+        else:
+            return
+        low, high = self.possible(budget)
+        least, most = math.ceil(low * 1e4) / 1e4, math.floor(high * 1e4) / 1e4
+        wanted = f"a ratio from {least:g} to {most:g}" if least < most else f"ratio={least:g}"
+        raise DgpruneError(
+            f"ratio={ratio:g} of all {budget} cannot be reached: {' and '.join(causes)} {what}. Ask for {wanted}, or "
+            f"change {' and '.join(causes)}."
+        )
+
+    def _held_back(self, ratio: float, budget: Budget) -> list[str]:
+        """The layers of which one more unit would go if only the limits on layers let it."""
+        if budget == "filters" and self.share is not None:
+            return [name for name, (_, share) in self.blocked.items() if share <= ratio + 1e-9]
+        if not self.blocked or not self._fits(self.units, ratio, budget):
+            return []
+        more = {name: torch.cat([self.units, torch.tensor([unit])]) for name, (unit, _) in self.blocked.items()}
+        return [name for name, units in more.items() if self._fits(units, ratio, budget)]
+
+    def _fits(self, units: Tensor, ratio: float, budget: Budget) -> bool:
+        return self._removed(units, budget) <= ratio * getattr(self.graph.full, budget) + 1e-6
+
+    def _removed(self, units: Tensor, budget: Budget) -> int:
+        """How many filters, parameters or MACs go with these units."""
+        return getattr(self.graph.full, budget) - getattr(self.graph.cost(self._without(units)), budget)
+
+    def _without(self, units: Tensor) -> dict[str, Tensor]:
+        kept = torch.ones(self.total, dtype=torch.bool)
+        kept[units] = False
+        return {group.name: kept[group.units + self.starts[group.name]] for group in self.graph.groups}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Layer:
+    """The units of one layer, numbered within it.
+
+    Attributes:
+        mean, filters: (U,) mean score and number of filters of each unit.
+        share: (U,) the share of the layer that is removed once this unit is.
+        fixed: (U,) bool, units that are always removed.
+        free: (U,) bool, units that the budget may remove.
+        blocked: the first unit that only the layer's own ratio, or the cap, protects, and its `share`; or None.
+    """
+
+    mean: Tensor
+    filters: Tensor
+    share: Tensor
+    fixed: Tensor
+    free: Tensor
+    blocked: tuple[int, float] | None
+
+
+def removal_order(scores: Scores, *, scope: Scope, limits: Limits = _UNLIMITED) -> Order:
+    """Return the removal order of the units by their mean score, in the whole network or as ranks within each layer.
+
+    Raises:
+        DgpruneError: limits that contradict each other within a layer.
+    """
+    layers = {group.name: _layer(scores, group, limits) for group in scores.graph.groups}
+    starts, total = {}, 0
+    for name, layer in layers.items():
+        starts[name], total = total, total + len(layer.mean)
+    means, shares, sizes, fixed, free = (
+        torch.cat([getattr(layer, part) for layer in layers.values()])
+        for part in ("mean", "share", "filters", "fixed", "free")
+    )
+    own = torch.cat([torch.full_like(layer.fixed, name in limits.ratios) for name, layer in layers.items()]) & fixed
+    start = torch.cat([own.nonzero().flatten(), (fixed & ~own).nonzero().flatten()])
+    ordered = _argsort(shares if scope == "layer" else means)
+    units = torch.cat([start, ordered[free[ordered]]])
+    same_share = scope == "layer" and not limits.ratios and not limits.forced
+    return Order(
+        graph=scores.graph,
+        units=units,
+        share=shares[units] if same_share else None,
+        filters=sizes[units],
+        starts=starts,
+        total=total,
+        own=int(own.sum()),
+        fixed=len(start),
+        blocked={n: (starts[n] + layer.blocked[0], layer.blocked[1]) for n, layer in layers.items() if layer.blocked},
+    )
+
+
+def cached_order(scores: Scores, *, scope: Scope, limits: Limits) -> Order:
+    """`removal_order`, cached on the scores, which never change: a slider asks for many ratios of the same scores."""
+    cached, key = scores.__dict__.setdefault("_orders", {}), (scope, *limits.key)
+    if key not in cached:
+        order = removal_order(scores, scope=scope, limits=limits)
+        while len(cached) > 7:  # a layer's handle that is dragged sets new limits at every move
+            cached.pop(next(iter(cached)), None)
+        cached[key] = order
+    return cached[key]
+
+
+def _layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:
+    """The units of one layer under the limits: removed by hand first, kept by hand last, by score between."""
+    name, size = group.name, torch.bincount(group.units)
+    mean = torch.zeros(len(size), dtype=torch.float64).scatter_add_(0, group.units, scores.values[name].double()) / size
+    none = torch.zeros(group.filters, dtype=torch.bool)
+    out, stay = torch.zeros((2, len(size)), dtype=torch.bool)
+    out[group.units[limits.remove.get(name, none)]] = True
+    stay[group.units[limits.keep.get(name, none)]] = True
+    ranked = torch.from_numpy(np.lexsort((mean.numpy(), (stay.int() - out.int()).numpy())))
+    share = torch.empty(len(size), dtype=torch.float64)
+    share[ranked] = size[ranked].cumsum(0).double() / group.filters
+    movable = ~stay
+    movable[ranked[-1]] = False  # the last unit: a layer is never emptied
+    own = limits.ratios.get(name)
+    within = share <= (limits.most if own is None else own) + 1e-9
+    _check_by_hand(group, limits, lost=float(share[out].amax()) if out.any() else 0.0, kept=bool((within & stay).any()))
+    fixed = out if own is None else within & movable
+    blocked = ranked[(movable & ~within)[ranked]]
+    return _Layer(
+        mean=mean,
+        filters=size,
+        share=share,
+        fixed=fixed,
+        free=movable & within & ~out & (own is None),
+        blocked=(int(blocked[0]), float(share[blocked[0]])) if len(blocked) else None,
+    )
+
+
+def _check_by_hand(group: FilterGroup, limits: Limits, *, lost: float, kept: bool) -> None:
+    """Refuse filters by hand that contradict the layer's own ratio, or the cap on every layer."""
+    own, layer = limits.ratios.get(group.name), f"layer {group.name!r}"
+    if lost > limits.most + 1e-9:
+        raise DgpruneError(
+            f"remove names {lost:.1%} of the filters of {layer}, more than max_layer_ratio={limits.most:g} allows; "
+            "change one of them."
+        )
+    if own is not None and (lost > own + 1e-9 or kept):
+        what = f"remove names {lost:.1%} of its filters" if lost > own + 1e-9 else "keep leaves too few to remove"
+        raise DgpruneError(f"layers asks to remove {own:g} of {layer}, but {what}; change one of them.")
+
+
+def _argsort(values: Tensor) -> Tensor:
+    return torch.from_numpy(np.argsort(values.numpy(), kind="stable"))

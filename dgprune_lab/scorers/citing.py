@@ -1,0 +1,83 @@
+"""BibTeX of the methods and libraries behind a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+
+from ..core import Tidy, public
+from .menu import SCORERS
+
+_ALWAYS = ("paszke2019", "harris2020", "mckinney2010")
+_BEHIND = {
+    ("interval", "images"): "Efron, Tibshirani 1993",
+    ("interval", "seeds"): "Virtanen et al. 2020",
+    ("metric", "calibration_error"): "Guo et al. 2017",
+    ("metric", "proxy_a_distance"): "Pedregosa et al. 2011",
+}
+"""What a value in a column rests on, besides the sources of the scorers and of the diagnostic."""
+_SOFTWARE = """@software{{dgprune_lab,
+  title = {{dgprune\\_lab}},
+  version = {{{version}}},
+}}"""
+
+
+@public
+def cite(frame: Tidy) -> str:
+    """Return BibTeX for a table: the sources of its scorers, of its diagnostic and intervals, and the libraries.
+
+    The entries stand in `scorers/references.bib`; which of them belong to a scorer or diagnostic follows from its
+    source, `dg.SCORERS["l1"].cite`. What has no entry is named in a comment.
+
+    Args:
+        frame: a tidy table of this package.
+
+    >>> import dgprune_lab as dg
+    >>> table = dg.tidy([{"scorer": "l1", "metric": "accuracy", "domain": "mnist", "value": 0.9}])
+    >>> [line for line in dg.cite(table).splitlines() if "Pruning" in line]
+    ['  title = {Pruning Filters for Efficient {ConvNets}},']
+    """
+    chosen, without = dict.fromkeys(_ALWAYS), []
+    for name, source in _sources(frame):
+        keys = _cited(source)
+        chosen |= dict.fromkeys(keys)
+        if not keys:
+            without.append(f"% {name}: {source or 'no source is known here'}")
+    entries = [entry for key, entry in _entries().items() if key in chosen]
+    return "\n\n".join([*without, _SOFTWARE.format(version=version("dgprune-lab")), *entries]) + "\n"
+
+
+def _sources(frame: Tidy) -> Iterator[tuple[str, str]]:
+    """Yield (what, its source) of everything that a table rests on."""
+    for name in frame["scorer"].dropna().unique() if "scorer" in frame else ():
+        # A name may hold several: "hybrid(l1, dss, by rank)", "taylor, by hand".
+        known = [SCORERS[word] for word in re.findall(r"\w+", name) if word in SCORERS]
+        yield from ((f"scorer {one.name!r}", one.cite) for one in known)
+        if not known:
+            yield f"scorer {name!r}", ""
+    if frame.attrs.get("cite"):
+        yield "diagnostic", frame.attrs["cite"]
+    for (column, value), source in _BEHIND.items():
+        if column in frame and value in set(frame[column]):
+            yield value, source
+
+
+def _cited(source: str) -> list[str]:
+    """Keys of the entries whose first author and year a source names, "Sun, Saenko 2016"."""
+    found = []
+    for key, entry in _entries().items():
+        author, year = (
+            re.findall(rf"^  {field} = {{([^,}}]+)", entry, re.MULTILINE)[0] for field in ("author", "year")
+        )
+        if re.search(rf"\b{author}\b[^;\d]*\b{year}\b", source):
+            found.append(key)
+    return found
+
+
+@cache
+def _entries() -> dict[str, str]:
+    text = files(__package__ or "").joinpath("references.bib").read_text(encoding="utf-8")
+    return {re.findall(r"{(\w+),", entry)[0]: entry for entry in text.strip().split("\n\n")}
