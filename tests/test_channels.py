@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import dgprune_lab as dg
-from dgprune_lab.pruning import refusals, verify
+from dgprune_lab.pruning import elements, refusals, verify
 from dgprune_lab.pruning.surgery import zeroing
 from dgprune_lab.study import prunable_words
 
@@ -913,6 +913,56 @@ def test_groups_cannot_be_changed_by_who_reads_them() -> None:
 def test_groups_print_in_a_line() -> None:
     graph = dg.read_groups(norm_net().eval(), images(2, 3, 12, 12))
     assert len(repr(graph)) < 120 and all(len(repr(group)) < 120 for group in graph.groups)
+
+
+class WindowBlock(nn.Module):
+    """A block of CoAtNet and MaxViT: an inverted bottleneck with a gate, attention in windows with biases, an MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a, self.d, self.p = conv(width, 32, 1), conv(32, 32, 3, groups=32), conv(32, width, 1)
+        self.q, self.e, self.n, self.m = conv(32, 4, 1), conv(4, 32, 1), nn.BatchNorm2d(32), nn.LayerNorm(width)
+        self.qkv, self.out, self.bias = nn.Linear(width, 3 * width), nn.Linear(width, width), nn.Embedding(49, 2)
+        self.up, self.down = nn.Linear(width, 24), nn.Linear(24, width)
+        at = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+        self.register_buffer("places", ((at[:, None] - at[None] + 3) * torch.tensor([7, 1])).sum(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = squeezed(self, self.d(self.n(self.a(x)).relu()).relu())
+        x = x + self.p(y)
+        (b, c, h, w), places = x.shape, self.places
+        y = x.view(b, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, c)
+        q, k, v = self.qkv(self.m(y)).reshape(len(y), 16, 3, 2, c // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = (q @ k.transpose(2, 3) + self.bias(places).permute(2, 0, 1)).softmax(3)  # type: ignore[arg-type]
+        y = y + self.out((weights @ v).transpose(1, 2).reshape(len(y), 16, c))
+        y = y + self.down(F.gelu(self.up(self.m(y))))
+        return y.view(b, h // 4, w // 4, 4, 4, c).permute(0, 5, 1, 3, 2, 4).reshape(b, c, h, w)
+
+
+def test_the_work_for_attention_in_windows_grows_with_the_layers_and_not_with_paths_or_positions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work: list[int] = []
+    trials: list[int] = []
+    join: Any = elements.Elements.join
+    failure: Any = verify._Trial.failure
+    monkeypatch.setattr(
+        elements.Elements, "join", lambda self, a, b, **o: work.append(a.numel() + b.numel()) or join(self, a, b, **o)
+    )
+    monkeypatch.setattr(verify._Trial, "failure", lambda self, g: trials.append(len(g)) or failure(self, g))
+    found = {}
+    for blocks, size in ((2, 8), (4, 8), (4, 16)):
+        work.clear()
+        trials.clear()
+        body = [WindowBlock(16) for _ in range(blocks)]
+        model = nn.Sequential(conv(3, 16, 3), *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+        graph = dg.read_groups(randomise(model), images(2, 3, size, size, dtype=torch.float64), layers="all")
+        assert {group.name.partition(".")[2] for group in graph.groups} == {"a", "q", "up"}
+        assert len(graph.groups) == 3 * blocks and "takes statistics across channels" in graph.refused["0"]
+        assert len(trials) == 4  # one for each kind of mask: nothing fails
+        found[blocks, size] = sum(work)
+    assert found[4, 8] < 2.2 * found[2, 8] and found[4, 16] < 1.1 * found[4, 8]
+    check_removed_is_masked(model, graph, images(2, 3, 16, 16, dtype=torch.float64))
 
 
 @pytest.mark.slow
