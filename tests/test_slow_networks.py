@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import multiprocessing
 import os
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any, cast
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import pandas as pd
 import pytest
 import torch
 from material import domain, norm_net, randomise
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
 
 import dgprune_lab as dg
-from dgprune_lab.core import cache_room, interruptible
+from dgprune_lab.core import Cancelled, cache_room, cancelled_when, drain, interruptible
 from dgprune_lab.core.machine import Memory
 from dgprune_lab.diagnostics import _workers
+from dgprune_lab.measurement import Evaluator
 from dgprune_lab.measurement.batch_size import batch_size, bytes_per_image
 from dgprune_lab.measurement.recalibrate import calibration_rows
 from dgprune_lab.widgets.explorer import workload
@@ -318,6 +323,90 @@ def test_a_dropped_job_ends_inside_a_step_that_is_interruptible() -> None:
     worker.close(timeout=2.0)
     assert not any(thread.name == "dgprune-explorer" for thread in threading.enumerate())
     assert len(steps) < 5_000
+
+
+# ---- cancelled at any torch function
+
+
+class Caller:
+    """Says that the work is unwanted where a torch function is called from this place for the first time.
+
+    A place is a line of this package that calls torch, with the line that called it.
+
+    Attributes:
+        places: all places so far.
+    """
+
+    def __init__(self, place: Any = None) -> None:
+        self.place, self.places = place, dict[Any, None]()
+
+    def __call__(self) -> bool:
+        frames = (frame for frame, _ in traceback.walk_stack(None) if "dgprune_lab" in frame.f_code.co_filename)
+        ours = ((f.f_code, f.f_lineno) for f in frames if f.f_globals["__name__"] != cancelled_when.__module__)
+        place = tuple(itertools.islice(ours, 2))
+        self.places[place] = None
+        return place == self.place
+
+
+def run_until(steps: Any, caller: Caller) -> Any:
+    """The result, or None if it was cancelled."""
+    with cancelled_when(caller):
+        try:
+            return drain(steps)
+        except Cancelled:
+            return None
+
+
+class Drawn:
+    """A data set of drawn images, which are decoded one by one."""
+
+    targets: ClassVar = [k % 4 for k in range(30)]
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, k: int) -> tuple[Tensor, int]:
+        return torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(k)), k % 4
+
+
+def test_a_measurement_cancelled_at_any_torch_function_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same evaluator goes on with what a cancelled run has left, until it has everything; then comes a new one."""
+    monkeypatch.setattr(sizes, "IMAGES", 8)
+    model = randomise(norm_net(), dtype=torch.float32).eval()
+    source = domain("a", count=30).as_role("source")
+    graph = dg.Study(model, sources=[source]).graph
+    state = [tensor.clone() for tensor in model.state_dict().values()]
+    options: dict[str, Any] = {"split": "report", "images": None, "calibration": 10}
+
+    def fresh() -> Callable[[bool], Any]:
+        target = dg.Domain.from_dataset("t", Drawn(), splits={"report": range(20)}).as_role("target")
+        mask = dg.Mask.by_hand(graph, removed={name: [0] for name in graph.names})
+        made[:] = [Evaluator(model, graph, domains=(source, target))]
+        steps, features = made[0].steps, partial(made[0].feature_steps, layer=graph.names[-1])
+        return lambda outcomes: (steps if outcomes else features)(mask, domain=target, **options)
+
+    made: list[Evaluator] = []
+    for outcomes in (True, False):
+        everywhere = Caller()
+        want = run_until(fresh()(outcomes), everywhere)
+        run = fresh()
+        for place in everywhere.places:
+            got = run_until(run(outcomes), Caller(place))
+            if got is not None:  # what calls this place is done
+                assert _is_same(got, want)
+                run = fresh()
+                assert run_until(run(outcomes), Caller(place)) is None
+            assert not _get_current_function_mode_stack() and not torch.is_inference_mode_enabled()
+            assert not made[0]._lock._is_owned() and not made[0].abandoned
+            for network in (model, made[0]._dense, *(base.model for base in made[0]._bases.values())):
+                assert not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+        assert len(everywhere.places) > 80 and _is_same(drain(run(outcomes)), want)
+    assert all(map(torch.equal, model.state_dict().values(), state))
+
+
+def _is_same(got: Any, want: Any) -> bool:
+    pairs = [(got, want)] if isinstance(want, Tensor) else [(got.loss, want.loss), (got.predicted, want.predicted)]
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 # ---- executors

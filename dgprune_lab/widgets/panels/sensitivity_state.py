@@ -98,7 +98,7 @@ class SensitivityState:
             except StopIteration as end:
                 self._add(study, key, layers=layers, data=end.value)
                 return
-            except Exception:
+            except BaseException:  # cancelled, too: a generator that raised has ended
                 self._work = None
                 raise
             yield progress
