@@ -53,6 +53,7 @@ def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name
             trace.fix(tensor, kind)
         trace.opaque.setdefault(trace.name, (output.shape[1], trace.why(kind)))
         return
+    assert marks.source is not None
     layer = trace.layer(marks.source)
     produced = along(marks, 1 if given["transposed"] and not depthwise else 0)
     inputs = channels(trace, x, axis=1)
