@@ -29,6 +29,7 @@ from dgprune_lab.diagnostics import _workers
 from dgprune_lab.measurement import Evaluator
 from dgprune_lab.measurement.batch_size import batch_size, bytes_per_image
 from dgprune_lab.measurement.recalibrate import calibration_rows
+from dgprune_lab.pruning import surgery, verify
 from dgprune_lab.widgets.explorer import workload
 from dgprune_lab.widgets.explorer.measurements import Measurements
 from dgprune_lab.widgets.worker import Worker
@@ -407,6 +408,33 @@ def test_a_measurement_cancelled_at_any_torch_function_leaves_nothing_behind(mon
 def _is_same(got: Any, want: Any) -> bool:
     pairs = [(got, want)] if isinstance(want, Tensor) else [(got.loss, want.loss), (got.predicted, want.predicted)]
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+# ---- memory of large weights
+
+
+def test_signals_that_vanish_are_no_reason_for_a_copy_in_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify._Trial, "_exact_difference", None)  # takes three times the network's memory
+    torch.manual_seed(0)
+    pairs = [(nn.Conv2d(16 if k else 3, 16, 3, padding=1), nn.ReLU()) for k in range(20)]
+    model = nn.Sequential(*(layer for pair in pairs for layer in pair), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    graph = dg.read_groups(model.append(nn.Linear(64, 5)), torch.rand(2, 3, 8, 8))
+    assert len(graph.groups) == 20 and not graph.refused
+
+
+@pytest.mark.parametrize("removed", [[0], [15], [0, 1, 15], [7]])
+def test_a_large_weight_cut_only_at_its_ends_is_not_copied(removed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surgery, "_SCRATCH_BYTES", 1000)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 9))
+    images = torch.rand(2, 3, 8, 8)
+    mask = dg.Mask.by_hand(dg.read_groups(model, images), removed={"0": removed})
+    view, small = surgery.pruned_view(model, mask), dg.prune(model, mask)
+    weights: list[Tensor] = [network[4].weight for network in (model, view, small)]  # type: ignore[index]
+    assert torch.equal(weights[1], weights[2])
+    shares = [weights[0].untyped_storage().data_ptr() == w.untyped_storage().data_ptr() for w in weights[1:]]
+    assert shares == [removed != [7], False]
+    torch.testing.assert_close(view(images), small(images))
 
 
 # ---- executors

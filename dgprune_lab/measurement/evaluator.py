@@ -138,6 +138,7 @@ class Evaluator:
         key = (None if mask is None else mask.key, calibration)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
+        self._last = None  # its memory is free before the next network is made
         model = yield from self._calibrated(mask, calibration)
         self._last = (key, model)
         return model

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import FilterGraph, Mask
-from ..pruning import prune, run_order
+from ..pruning import pruned_view, run_order
 from .hooks import input_ids
 
 
@@ -48,7 +48,7 @@ def _verified(model: nn.Module, graph: FilterGraph, *, prefix: SharedPrefix, exa
     try:
         with torch.inference_mode():
             output = prefix_output(model, prefix, example)
-            pruned = prune(model, mask)
+            pruned = pruned_view(model, mask)
             expected = pruned(example)
             return torch.equal(expected, AfterPrefix(pruned, prefix, mask=mask)(output))
     except Exception:

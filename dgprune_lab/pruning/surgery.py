@@ -47,6 +47,8 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
 def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Module:
     """Return the network of `prune` for inference only: it shares uncut parameters with `model` and has no provenance.
 
+    Large parameters of which only an end is cut are shared, too.
+
     Copying large uncut parameters would be most of the work (the second linear layer of a VGG-16 has 17 million).
     Buffers are always copied, so BatchNorm statistics can be re-estimated.
     """
@@ -66,6 +68,11 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
             _check_shape(name, tensor, expected=graph.shapes[name][0])
             cut_names.add(name)
             axes = [(axis, which) for axis, which in axes if is_cut[which]]
+        if share and name in graph.parameters and len(axes) == 1 and tensor.nbytes > _SCRATCH_BYTES:
+            axis, index = axes[0][0], kept[axes[0][1]]
+            first, last = int(index[0]), int(index[-1])
+            if last - first + 1 == len(index):  # only ends are cut: a part of the tensor, not copied
+                return tensor.narrow(axis, first, len(index))
         # Axis 0 first: it copies whole rows, so the other axes gather less.
         for k, (axis, which) in enumerate(axes, start=1):
             tensor = _select(tensor, kept[which], axis=axis, block=blocks[which], last=k == len(axes))
