@@ -311,8 +311,13 @@ def test_using_twice_starts_from_the_original_scorer() -> None:
 def test_a_scorer_alongside_that_lacks_labels_is_left_out() -> None:
     sources = [domain("a"), domain("b", seed=1)]
     study = study_of(sources=sources, targets=[domain("t", seed=2, labelled=False)])
-    along = [dg.SCORERS["sensitivity"], dg.SCORERS["taylor"]]
-    together = study.score_all(["dss"], alongside=along)[0]
+
+    @dg.scorer("worst", needs=("gate",), reads={"source": "labels", "target": "labels"})
+    def worst(view: GroupView) -> Tensor:
+        """The largest gate gradient of any domain. Source: ours."""
+        return torch.stack([view.gate(name).abs() for name in (*view.sources, *view.targets)]).amax(0)
+
+    together = study.score_all(["dss"], alongside=[worst])[0]
     alone = study_of(sources=sources, targets=study.targets).score("dss")
     assert all(torch.equal(together.values[name], alone.values[name]) for name in alone.values)
     assert together.reads == {"a/score": "images", "b/score": "images", "t/score": "images"}
