@@ -5,6 +5,8 @@ Python makes every row of the charts from a tidy table, as it does for a real on
 
 from __future__ import annotations
 
+import functools
+import pickle
 import random
 from typing import Any
 
@@ -128,8 +130,14 @@ def make_curve(*frames: Frame, scorer: str = "l1", batchnorm: str = "recalibrate
 
 
 def make_state(target: str = "mnist_m", *, exposure: str | None = None) -> dict[str, Any]:
+    """A state that the caller may change."""
+    return pickle.loads(_made(target, exposure))
+
+
+@functools.cache
+def _made(target: str, exposure: str | None) -> bytes:
     choice = {"id": 0, "ratio": 0.5, "scorer": "l1", "scope": "layer", "budget": "filters", "by": "kernel"}
-    return {
+    state = {
         "static": make_static(target),
         "choice": {**choice, "batchnorm": "recalibrate"},
         "status": {"ack": 0, "progress": None, "error": None, "message": None},
@@ -141,3 +149,4 @@ def make_state(target: str = "mnist_m", *, exposure: str | None = None) -> dict[
             for s in SCORERS
         ],
     }
+    return pickle.dumps(state)

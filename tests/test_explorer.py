@@ -7,7 +7,7 @@ import html
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,13 @@ def small_study() -> dg.Study:
 @pytest.fixture(scope="module")
 def study() -> dg.Study:
     return dg.demo()
+
+
+def until(test: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not test():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
 
 
 def workers() -> list[threading.Thread]:
@@ -187,15 +194,33 @@ def test_closing_leaves_no_thread_and_no_hook(study: dg.Study) -> None:
     assert explorer.ratio == 0.5
 
 
+def test_what_only_a_page_shows_is_computed_once_it_is_shown_or_waited_for(study: dg.Study) -> None:
+    panel = Counting()
+    explorer = dg.Explorer(study, panels=[panel])
+    try:
+        explorer.handle_message({"type": "panel", "name": "counting"})
+        assert explorer.wait() and explorer.table is not None
+        worker = explorer._session.worker
+        until(lambda: not workers())  # the thread ends: nothing is wanted
+        assert worker.has("curves") and worker.has("latency") and worker.has("panel background")
+        assert panel.ticks == 1 and explorer.evaluations["background"] == 0
+        assert "later" not in explorer.panels["data"]["bars"]
+        explorer.set_trait("_view_count", 1)
+        until(lambda: "later" in explorer.panels["data"]["bars"] and explorer.evaluations["background"] > 0)
+        explorer.set_trait("_view_count", 0)
+        assert not worker.has("curves") and not worker.seen
+        explorer.choice = {**explorer.choice, "id": 5, "ratio": 0.7, "by": "page"}
+        assert worker.seen, "a page that does not count its views"
+    finally:
+        explorer.close()
+
+
 def test_an_explorer_that_nobody_shows_stops_working_and_can_be_forgotten(study: dg.Study) -> None:
     explorer = dg.Explorer(study)
     explorer.set_trait("_view_count", 1)
     explorer.set_trait("_view_count", 0)
     explorer.wait()
-    deadline = time.monotonic() + 10
-    while workers() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not workers()
+    until(lambda: not workers())
     there = weakref.ref(explorer)
     explorer.close()
     del explorer
@@ -384,9 +409,7 @@ def test_save_names_all_choices_and_overwrites_nothing(tmp_path: Path, monkeypat
             explorer.wait()
             mask = explorer.mask
             explorer.handle_message({"type": "save"})
-            until = time.monotonic() + 60
-            while len(list(tmp_path.glob("*.json"))) == len(saved) and time.monotonic() < until:
-                time.sleep(0.02)
+            assert explorer._session.worker.wait("save", timeout=120)
             (path,) = set(tmp_path.glob("*.safetensors")) - {path for path, _ in saved}
             saved.append((path, mask))
             back = dg.load(path, model=Small())

@@ -107,7 +107,7 @@ def datasets(chart: Any) -> dict[str, list[dict[str, Any]]]:
             for inner in part:
                 visit(inner)
 
-    visit(chart.to_dict())
+    visit(chart if isinstance(chart, dict) else chart.to_dict())
     return found
 
 
@@ -231,12 +231,11 @@ def test_what_was_looked_at_is_a_hollow_diamond_and_said() -> None:
 
 def test_several_layers_stand_side_by_side_and_the_map_is_of_the_last_or_the_one_that_is_asked_for() -> None:
     frame = table(layers=("conv1", "conv2"), mapped=("conv1", "conv2"))
-    chart = dg.charts.feature_shift(frame)
-    data = datasets(chart)
-    assert len(data["mmd_0"]) == len(data["mmd_1"]) == 9
     drawn = [dg.charts.feature_shift(frame, layer=layer).to_dict() for layer in (None, "conv1")]
-    titles = [spec["hconcat"][0]["vconcat"][0]["title"] for spec in drawn]
-    assert [title["text"] for title in titles] == ["Layer conv2", "Layer conv1"]
+    for spec, layer in zip(drawn, ("conv2", "conv1"), strict=True):
+        data = datasets(spec)
+        assert len(data["mmd_0"]) == len(data["mmd_1"]) == 9
+        assert spec["hconcat"][0]["vconcat"][0]["title"]["text"] == f"Layer {layer}"
     with pytest.raises(DgpruneError, match="no map of layer 'conv9'; it has: conv1, conv2"):
         dg.charts.feature_shift(frame, layer="conv9")
 

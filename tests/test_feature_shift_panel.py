@@ -293,6 +293,7 @@ def test_one_real_fit_from_the_first_picture_to_the_end_of_its_process() -> None
         assert title(explorer.panels["data"]).startswith("UMAP") and len(children()) == before
         explorer.handle_message({"type": "brush", "x": [0.0, 1.0], "y": [0.0, 1.0]})
         assert len(explorer.brushed) == 90
+        explorer.set_trait("_view_count", 1)
         explorer.handle_message(
             {"type": "control", "name": "layer", "value": explorer.study.graph.names[0], "number": 1}
         )

@@ -26,6 +26,7 @@ class _Task:
     start: Callable[[], Job]
     ready: float
     number: int
+    for_page: bool
     job: Job | None = None
 
 
@@ -33,14 +34,18 @@ class Worker:
     """Runs jobs (generators) in one thread. A job replaces an earlier one of its name; it can be dropped between steps.
 
     Within a step, a dropped job ends only where the step's work is `core.interruptible`, at its next torch function.
+    A job for the page alone rests until `seen` is set, or a caller waits for it.
 
-    The thread starts with the first job and ends by itself one second after the last job, so that nothing is left
-    running when the widget is closed; when the interpreter ends, it waits for the current step. A forked process has no
-    such thread: there, all jobs start again in a new thread as soon as a caller waits for one.
+    The thread starts with the first job and ends by itself one second after the last job that may run, so that nothing
+    is left running when the widget is closed; when the interpreter ends, it waits for the current step. A forked
+    process has no such thread: there, all jobs start again in a new thread as soon as a caller waits for one.
 
     Args:
         failed: called in the thread with the name of a job and the exception that it raised; nothing is printed.
         noted: called in the thread with the text of each note, which elsewhere would be a warning.
+
+    Attributes:
+        seen: whether a page shows the results; set by `show`.
     """
 
     def __init__(
@@ -52,12 +57,15 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._count = 0
         self._running: str | None = None
-        self._closed = False
+        self._waits: list[tuple[str, ...]] = []
+        self._closed = self.seen = False
         self._lost: list[_Task] = []
         _workers.add(self)
         renew_after_fork(self)
 
-    def put(self, name: str, start: Callable[[], Job], *, priority: int, after: float = 0.0) -> None:
+    def put(
+        self, name: str, start: Callable[[], Job], *, priority: int, after: float = 0.0, for_page: bool = False
+    ) -> None:
         """Start a job in `after` seconds, unless another job of this name is put before that."""
         with self._changed:
             if self._closed:
@@ -65,8 +73,18 @@ class Worker:
             self._stop(name)
             self._count += 1
             ready = time.monotonic() + after
-            self._tasks[name] = _Task(priority=priority, start=start, ready=ready, number=self._count)
+            self._tasks[name] = _Task(
+                priority=priority, start=start, ready=ready, number=self._count, for_page=for_page
+            )
             self._start()
+            self._changed.notify_all()
+
+    def show(self, seen: bool) -> None:
+        """Say whether a page shows the results; if not, jobs for the page rest."""
+        with self._changed:
+            self.seen = seen
+            if seen and self._tasks:
+                self._start()
             self._changed.notify_all()
 
     def drop(self, *names: str) -> None:
@@ -84,11 +102,16 @@ class Worker:
     def wait(self, *names: str, timeout: float) -> bool:
         """Wait until none of these jobs (without names: no job) is left; return False on a timeout."""
         with self._changed:
+            self._waits.append(names)
             if self._tasks:
                 self._start()
-            return self._changed.wait_for(
-                lambda: not any(name in self._tasks for name in names or self._tasks), timeout
-            )
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(
+                    lambda: not any(name in self._tasks for name in names or self._tasks), timeout
+                )
+            finally:
+                self._waits.remove(names)
 
     def close(self, *, timeout: float | None = 5.0) -> None:
         """Drop all jobs and end the thread; wait for its current step, at most `timeout` seconds."""
@@ -104,7 +127,7 @@ class Worker:
     def after_fork(self) -> None:
         """Start all jobs again: a forked child has no thread, and a generator that was running cannot be resumed."""
         self._lost = list(self._tasks.values())  # kept, because a generator that was running cannot be closed either
-        self._changed, self._thread, self._running = threading.Condition(), None, None
+        self._changed, self._thread, self._running, self._waits = threading.Condition(), None, None, []
         self._tasks = {name: replace(task, job=None) for name, task in self._tasks.items()}
 
     def _start(self) -> None:
@@ -135,14 +158,18 @@ class Worker:
         idle_since = time.monotonic()
         while not self._closed:
             now = time.monotonic()
-            ready = [(task.priority, task.number, name) for name, task in self._tasks.items() if task.ready <= now]
+            awake = {name: task for name, task in self._tasks.items() if self._is_wanted(name, task)}
+            ready = [(task.priority, task.number, name) for name, task in awake.items() if task.ready <= now]
             if ready:
                 return min(ready)[2]
-            if not self._tasks and now - idle_since >= _PARK:
+            if not awake and now - idle_since >= _PARK:
                 return None
-            soonest = min((task.ready for task in self._tasks.values()), default=idle_since + _PARK)
+            soonest = min((task.ready for task in awake.values()), default=idle_since + _PARK)
             self._changed.wait(max(soonest - now, 0.001))
         return None
+
+    def _is_wanted(self, name: str, task: _Task) -> bool:
+        return not task.for_page or self.seen or any(not names or name in names for names in self._waits)
 
     def _step(self, name: str, task: _Task) -> None:
         error: Exception | None = None

@@ -57,6 +57,8 @@ class Explorer(CommWidget):
     other cells can run at the same time. At rest every number equals `dg.measure` of the pruned network on all images,
     or on the first `images`. Where that takes more than a quarter of a second, an estimate from fewer images comes
     first; the page says from how many, and how long the exact numbers will take. A move of a control ends what runs.
+    Curves, latency and what a panel computes in the background are computed while a page shows the explorer, or a cell
+    waits for them (`wait_idle`).
     The attributes ratio, scorer, scope, budget and batchnorm hold the current view; setting one moves the controls.
 
     Args:
@@ -235,6 +237,7 @@ class Explorer(CommWidget):
 
     def views_changed(self, before: int, now: int) -> None:
         """Pause the work while no page shows the explorer, because its cell ran again or a tab was closed."""
+        self._session.worker.show(now > 0)
         if before and not now:
             self._session.pause()
         elif now and not before and not self._session.worker.has("exact"):
@@ -261,6 +264,8 @@ class Explorer(CommWidget):
         except (DgpruneError, KeyError, TypeError, ValueError) as error:
             self._session.failed(error)
         else:
+            if checked["by"] == "page":
+                self._session.worker.show(True)
             self._session.request(checked, moving=bool(choices.get("moving")))
 
     def _show(self, name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ...charts import drop, size_and_cost, sweep
@@ -19,7 +20,6 @@ Row = dict[str, Any]
 def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
     """Return the part of an explorer's state that stays constant, except `scorers`, which grows with the menu."""
     levels = dict.fromkeys(100 / domain.classes for domain in study.domains if domain.classes)
-    empty = tidy([])
     return {
         "domains": [{"name": domain.name, "role": domain.role} for domain in study.domains],
         "groups": [{"name": group.name, "filters": group.filters} for group in study.graph.groups],
@@ -33,8 +33,14 @@ def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
         "chance": [{"value": level, "label": "chance"} for level in levels],
         "device": study.place,
         "label_height": LABEL_HEIGHT,
-        "specs": {"a": sweep(empty).to_dict(), "c": size_and_cost(empty).to_dict(), "d": drop(empty).to_dict()},
+        "specs": _specs(),
     }
+
+
+@cache
+def _specs() -> Row:
+    empty = tidy([])
+    return {"a": sweep(empty).to_dict(), "c": size_and_cost(empty).to_dict(), "d": drop(empty).to_dict()}
 
 
 def _scorer_entry(study: Study, item: Scorer, items: Sequence[Scorer | Scores]) -> Row:

@@ -120,7 +120,7 @@ class PanelHost:
 
         if (yield from self._shown(panel, frames(), messages)):
             later = lambda: self._shown(panel, further(), messages)  # noqa: E731
-            self._worker.put("panel background", later, priority=BACKGROUND)
+            self._worker.put("panel background", later, priority=BACKGROUND, for_page=True)
 
     def _shown(self, panel: Panel, frames: Iterator[Frames], messages: int) -> Any:
         """Show frames until a newer request; return whether all were shown. Errors are shown in the panel."""

@@ -173,8 +173,8 @@ class Session:
                 yield
         self.say(error=None, work="")
         self.host.refresh()
-        self.worker.put("curves", lambda: self._curves(view), priority=CURVES)
-        self.worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3)
+        self.worker.put("curves", lambda: self._curves(view), priority=CURVES, for_page=True)
+        self.worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3, for_page=True)
 
     def _say_work(self, words: str) -> None:
         """Show what is being done, unless it is shown already."""
@@ -227,4 +227,6 @@ class Session:
             batchnorm=view["batchnorm"],
             selected=selected,
             scorers=tuple(self.measurements.menu.values()),
+            images=self.measurements.load.images,
+            calibration=self.measurements.load.calibration,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 from ...charts.agreement import METRICS, dot_chart, dots, waiting
 from ...charts.theme import marked, with_minus
@@ -13,7 +14,7 @@ from ...pruning import allocate
 from ...scorers import Scorer
 from ...stats import ALL, correlations
 from .menu_scores import MenuScores, is_quick, label, name_of, plain_label, reads_target
-from .protocol import Frames, Item, Panel, Rows, View
+from .protocol import Frames, Item, Panel, Rows, Specs, View
 
 _SCOPES = {"layer": "per layer", "global": "global"}
 _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
@@ -28,9 +29,9 @@ class AgreementPanel(Panel):
     """
 
     name, label = "agreement", "Scorer agreement"
+    charts: Any = Specs({"agreement": dot_chart})
 
     def __init__(self) -> None:
-        self.charts = {"agreement": dot_chart().to_dict()}
         self._content: str | None = None
         self._scores = MenuScores()
         self._reliability: dict[str, tuple[Item, str]] = {}
@@ -95,6 +96,8 @@ class AgreementPanel(Panel):
         mask, present = view.mask, label(view.study, view.scorer)
         share = f"{100 * mask.ratio_requested:.4g} % of the {_COUNTED[mask.budget]} removed, {_SCOPES[mask.scope]}"
         lines = [f"Compared with “{present}”, {share}. Grey: agreement of unrelated scores (95 %)."]
+        if view.images is not None:
+            lines.append("Scores are from all images of their split, also where accuracies are from fewer.")
         item, sentence = self._reliability.get(name_of(view.scorer), (None, ""))
         if sentence and item is view.scorer:
             lines.append(sentence)

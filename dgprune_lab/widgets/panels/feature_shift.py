@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ...core import yielding
 from ...diagnostics._removal import Case, Removal, case_steps
 from .feature_frames import layer_control, map_frame, number_frame, picture_frame, text_frame
 from .feature_run import KNOTS, FeatureMap, FeatureRun, Key, map_of
-from .protocol import Frames, Panel, Row, Rows, View
+from .protocol import Frames, Panel, Row, Rows, Specs, View
 
 COLUMNS = ("domain", "image", "class", "class_full", "class_pruned", "full_x", "full_y", "x", "y")
 MAX_RUNS = 6  # choices kept in the cache, of about 2 MB each
@@ -37,13 +38,11 @@ class FeatureShiftPanel(Panel):
     """
 
     name, label = "features", "Feature shift"
+    charts: Any = Specs(
+        {"map": partial(map_chart, knots=KNOTS, at=0.5), "numbers": number_chart, "pictures": picture_chart}
+    )
 
     def __init__(self) -> None:
-        self.charts = {
-            "map": map_chart(knots=KNOTS, at=0.5).to_dict(),
-            "numbers": number_chart().to_dict(),
-            "pictures": picture_chart().to_dict(),
-        }
         self.runs: OrderedDict[Key, FeatureRun] = OrderedDict()
         self._present: FeatureRun | None = None
         self._ticket = 0
@@ -141,7 +140,8 @@ class FeatureShiftPanel(Panel):
             if brush.get(name) is not None:
                 low, high = brush[name]
                 inside &= (places[:, axis] >= low) & (places[:, axis] <= high)
-        removal, cases = Removal(batchnorm=view.batchnorm), {}
+        cases: dict[str, Case] = {}
+        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
         for domain in view.study.domains:
             steps = case_steps(view.study, view.mask, domain=domain, removal=removal)
             cases[domain.name] = yield from yielding(steps, {})

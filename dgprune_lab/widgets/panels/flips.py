@@ -16,7 +16,7 @@ from ...diagnostics._removal import Case, Removal, case_steps
 from ...diagnostics.flips import flipped
 from ...stats import intervals
 from ...study import Study
-from .protocol import Frames, Panel, Rows, View
+from .protocol import Frames, Panel, Rows, Specs, View
 
 KINDS = {
     "right_to_wrong": "right before, wrong now",
@@ -33,9 +33,9 @@ class FlipsPanel(Panel):
     """
 
     name, label = "flips", "Prediction flips"
+    charts: Any = Specs({"flips": picture_chart})
 
     def __init__(self) -> None:
-        self.charts = {"flips": picture_chart().to_dict()}
         self._key: tuple[Any, ...] | None = None
 
     def unavailable(self, study: Study) -> str | None:
@@ -44,16 +44,17 @@ class FlipsPanel(Panel):
 
     def tick(self, view: View) -> Iterator[Frames]:
         """Yield the selected page; for a mask that is not measured yet, first empty frames between batches."""
-        key = (view.study.content, view.mask.key, view.batchnorm)
+        key = (view.study.content, view.mask.key, view.batchnorm, view.images, view.calibration)
         if key != self._key:
             self._key, self.selected = key, {**(self.selected or {}), "page": 0}
-        removal, cases = Removal(batchnorm=view.batchnorm), []
+        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
+        cases: list[Case] = []
         for domain in view.study.domains:
             steps = case_steps(view.study, view.mask, domain=domain, removal=removal)
             cases.append((yield from yielding(steps, {})))
-        yield self._frame(cases)
+        yield self._frame(cases, of=view.measured)
 
-    def _frame(self, cases: list[Case]) -> Frames:
+    def _frame(self, cases: list[Case], *, of: str) -> Frames:
         room = per_strip(len(cases))
         flips = [_flips(case) for case in cases]
         most = max(int(flags.sum()) for kinds in flips for flags in kinds.values())
@@ -65,7 +66,7 @@ class FlipsPanel(Panel):
             for case, kinds in zip(cases, flips, strict=True)
         }
         truth = "" if any(case.domain.class_names for case in cases) else ", and its true class"
-        text = f"Under each image: predicted before → predicted now{truth}. {CAPTION}"
+        text = f"Of {of}. Under each image: predicted before → predicted now{truth}. {CAPTION}"
         return {"flips": picture_rows(strips), "text": text, "pages": {"at": page, "of": pages}}
 
 

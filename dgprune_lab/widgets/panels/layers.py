@@ -16,7 +16,7 @@ from ...pruning import allocate
 from ...study import Study, batchnorm_cell
 from .domain_pairs import labelled
 from .menu_scores import label
-from .protocol import ESTIMATE_IMAGES, Frames, Panel, Rows, View
+from .protocol import ESTIMATE_IMAGES, Frames, Panel, Rows, Specs, View
 
 _CACHED = 2000  # results of some kilobytes each
 
@@ -26,13 +26,14 @@ Key = tuple[Any, ...]
 class LayersPanel(Panel):
     """The accuracy change of every domain when one layer alone is pruned at the explorer's ratio.
 
-    First it is estimated from 250 images of each domain, layer by layer; then all images follow in the background.
+    First it is estimated from 250 images of each domain, layer by layer; then the explorer's images follow in the
+    background.
     """
 
     name, label = "layers", "Layer sensitivity"
+    charts: Any = Specs({"layers": layers_chart})
 
     def __init__(self) -> None:
-        self.charts = {"layers": layers_chart().to_dict()}
         self._rows: dict[Key, Rows] = {}
 
     def unavailable(self, study: Study) -> str | None:
@@ -49,20 +50,20 @@ class LayersPanel(Panel):
                 yield self._frame(view, masks)
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield frames measured on all images, layer by layer."""
+        """Yield frames measured on all images of the explorer, layer by layer."""
         masks = _masks(view)
         for layer, mask in masks.items():
-            yield from self._measure(view, mask, layer=layer, images=None)
+            yield from self._measure(view, mask, layer=layer, images=view.images)
             yield self._frame(view, masks)
 
     def _measure(self, view: View, mask: Mask, *, layer: str, images: int | None) -> Generator[Frames, None, None]:
         """Measure one layer on every domain; yield empty frames between batches."""
         for domain in labelled(view.study):
             removal = Removal(scorers=[view.scorer], ratios=[mask.ratio_requested], batchnorm=view.batchnorm)
-            used = None if len(domain.rows(removal.split)) <= ESTIMATE_IMAGES else images
+            used = view.images if len(domain.rows(removal.split, view.images)) <= ESTIMATE_IMAGES else images
             key = _key(view, mask, layer=layer, domain=domain, images=used)
             if key not in self._rows:
-                removal = replace(removal, images=used, one_layer=True)
+                removal = replace(removal, images=used, calibration=view.calibration, one_layer=True)
                 steps = case_steps(view.study, mask, domain=domain, removal=removal, group=layer)
                 self._rows[key] = drop_rows([(yield from yielding(steps, {}))])
         while len(self._rows) > _CACHED:
@@ -70,9 +71,9 @@ class LayersPanel(Panel):
 
     def _best(self, view: View, mask: Mask, *, layer: str, domain: Domain) -> tuple[Rows, bool] | None:
         """Return the best cached rows of a layer and domain, and whether they are an estimate."""
-        for images in (None, ESTIMATE_IMAGES):
+        for images in (view.images, ESTIMATE_IMAGES):
             if (rows := self._rows.get(_key(view, mask, layer=layer, domain=domain, images=images))) is not None:
-                return rows, images is not None
+                return rows, images != view.images
         return None
 
     def _frame(self, view: View, masks: Mapping[str, Mask]) -> Frames:
@@ -88,7 +89,7 @@ class LayersPanel(Panel):
         ready = {(row["layer"], row["domain"]): row for row in layer_rows(table, estimates=estimates, styles=styles)}
         later = {(layer, name): waiting(layer, domain=name, style=styles[name]) for layer, name in cells}
         rows = placed([ready.get(cell, later[cell]) for cell in cells])
-        lines = [_about(view), *_worst(rows, domains), _progress(rows, len(masks), estimates=bool(estimates))]
+        lines = [_about(view), *_worst(rows, domains), _progress(view, rows, estimates=bool(estimates))]
         return {"layers": {"layers": rows, "span": span_rows(known(rows))}, "text": "\n".join(lines)}
 
 
@@ -102,7 +103,7 @@ def _key(view: View, mask: Mask, *, layer: str, domain: Domain, images: int | No
     batchnorm = batchnorm_cell(view.study, view.batchnorm)
     # The scorer too: two of them may remove the same filters, and only one of them have looked at a target.
     choice = mask.key, mask.scorer, repr(mask.reads), mask.ratio_requested
-    return view.study.content, layer, choice, batchnorm, domain.name, images
+    return view.study.content, layer, choice, batchnorm, view.calibration, domain.name, images
 
 
 def _about(view: View) -> str:
@@ -125,9 +126,9 @@ def _worst(rows: Rows, domains: list[Domain]) -> list[str]:
     return [f"Most sensitive, by domain: {'; '.join(parts)}."] if parts else []
 
 
-def _progress(rows: Rows, layers: int, *, estimates: bool) -> str:
+def _progress(view: View, rows: Rows, *, estimates: bool) -> str:
     """Return which results are estimates or still missing, as text."""
-    waits = len({row["layer"] for row in rows if row["change"] is None})
-    parts = [f"~ and pale: an estimate from {ESTIMATE_IMAGES} images of a domain; all images follow."] * estimates
+    waits, layers = len({row["layer"] for row in rows if row["change"] is None}), len(view.study.graph.names)
+    parts = [f"~ and pale: an estimate from {ESTIMATE_IMAGES} images of a domain; {view.measured} follow."] * estimates
     parts += [f"Measuring {layers - waits} of {layers} layers."] * bool(waits)
-    return " ".join(parts) or "All images."
+    return " ".join(parts) or f"{view.measured[0].upper()}{view.measured[1:]}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,6 +30,7 @@ class View:
         batchnorm: the BatchNorm setting of the pruned network.
         selected: what the user picked in this panel; see `Panel.selected`.
         scorers: all scorers of the explorer's menu, in its order.
+        images, calibration: see `Explorer`; images None for all.
     """
 
     study: Study
@@ -38,6 +39,15 @@ class View:
     batchnorm: BatchNorm
     selected: Any = None
     scorers: tuple[Item, ...] = tuple(SCORERS.values())
+    images: int | None = None
+    calibration: int = 500
+
+    @property
+    def measured(self) -> str:
+        """Which images the accuracies are from, in words: "all images", "the first 70 images of each domain"."""
+        if self.images is None or all(len(d.rows("report")) <= self.images for d in self.study.domains):
+            return "all images"
+        return f"the first {self.images:,} images of each domain"
 
 
 @runtime_checkable
@@ -97,3 +107,16 @@ class Panel(Protocol):
         Called when the panel is closed, another panel opens, the explorer is closed, or no page shows it any more. It
         may be called more than once, and in another thread while `tick` runs.
         """
+
+
+class Specs:
+    """The `charts` of a panel class: made when they are first read, once for all, because it takes up to a second."""
+
+    def __init__(self, charts: Mapping[str, Callable[[], Any]]) -> None:
+        self._charts = charts
+        self._made: Mapping[str, dict[str, Any]] | None = None
+
+    def __get__(self, panel: Panel | None, owner: type) -> Mapping[str, dict[str, Any]]:
+        if self._made is None:
+            self._made = {name: chart().to_dict() for name, chart in self._charts.items()}
+        return self._made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ...charts.prunability import prunability_chart, prunability_data
@@ -10,14 +12,14 @@ from ...core import DgpruneError, batchnorm_words, tidy
 from ...diagnostics._loss_curve import LossCurve
 from ...diagnostics.prunability import EXTRA, Search, Setting, curve_rows, loss_curve
 from ...study import Study, batchnorm_cell, require_labels
-from .protocol import Frames, Panel, View
+from .protocol import Frames, Panel, Specs, View
 
 TOLERANCE = 0.1
 _TOLERANCES = tuple(k / 100 for k in range(1, 101))
 _EMPTY: Mapping[str, Any] = {"curve": [], "ends": [], "words": []}
 _ABOUT = (
     "Single weights of the whole network are removed, smallest magnitude first{setting}. Dot: the smallest share "
-    " kept whose loss on the training images stays within the tolerance. Of several networks with equal training "
+    " kept whose loss on the {images} stays within the tolerance. Of several networks with equal training "
     "loss, the one with the smaller share is predicted to generalise better (Kuhn et al. 2021); one network alone "
     "proves nothing."
 )
@@ -33,10 +35,9 @@ class PrunabilityPanel(Panel):
     """
 
     name, label = "prunability", "Prunability"
+    charts: Any = Specs({"prunability": partial(prunability_chart, _EMPTY, tolerance=TOLERANCE, width=620)})
 
     def __init__(self) -> None:
-        chart = prunability_chart(_EMPTY, tolerance=TOLERANCE, width=620)
-        self.charts = {"prunability": chart.to_dict()}
         self.curve: LossCurve | None = None
         self._setting = Setting()
         self._content: str | None = None
@@ -53,11 +54,13 @@ class PrunabilityPanel(Panel):
 
     def tick(self, view: View) -> Frames:
         """Return a frame with the losses measured so far."""
-        if self.curve is None or self._content != view.study.content:
+        if self.curve is None or self._content != view.study.content or self._setting.images != view.images:
             self._content, self._searched, self._data = view.study.content, False, _EMPTY
+            self._setting = replace(self._setting, images=view.images)
             self.curve = loss_curve(view.study, self._setting, name=view.study.name)
             setting = batchnorm_words([batchnorm_cell(view.study, self._setting.batchnorm)])
-            self._about = _ABOUT.format(setting="; " * bool(setting) + setting)
+            images = "training images" if view.images is None else f"first {view.images:,} training images of a source"
+            self._about = _ABOUT.format(setting="; " * bool(setting) + setting, images=images)
         return self._frame(self.curve)
 
     def background(self, view: View) -> Iterator[Frames]:

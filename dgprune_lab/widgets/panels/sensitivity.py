@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 from ...charts.drop import span_rows
 from ...charts.sensitivity import map_chart
@@ -12,12 +12,13 @@ from ...charts.sensitivity.card import facts_chart, pictures_chart, ranks_chart
 from ...charts.sensitivity.map import MEANING, METHODS, removed_rows
 from ...charts.theme import shortened
 from ...core import batchnorm_words, yielding
+from ...diagnostics._removal import Removal
 from ...measurement import TOGETHER, Method
 from ...study import Study, batchnorm_cell
 from . import filter_card
 from .domain_pairs import pairs, why_none
 from .menu_scores import is_quick
-from .protocol import Frames, Panel, Row, Rows, View
+from .protocol import Frames, Panel, Row, Rows, Specs, View
 from .sensitivity_state import Cell, Key, SensitivityMap, SensitivityState
 
 _COMPUTING = "Computing how much each filter contributes"
@@ -35,14 +36,11 @@ class SensitivityPanel(Panel):
     """
 
     name, label, takes_filters = "sensitivity", "Domain-sensitive filters", True
+    charts: Any = Specs(
+        {"sensitivity": map_chart, "pictures": pictures_chart, "facts": facts_chart, "ranks": ranks_chart}
+    )
 
     def __init__(self) -> None:
-        self.charts = {
-            "sensitivity": map_chart().to_dict(),
-            "pictures": pictures_chart().to_dict(),
-            "facts": facts_chart().to_dict(),
-            "ranks": ranks_chart().to_dict(),
-        }
         self.state = SensitivityState()
 
     def unavailable(self, study: Study) -> str | None:
@@ -58,7 +56,7 @@ class SensitivityPanel(Panel):
         study, state = view.study, self.state
         with study.assume_unchanged():
             key, controls = self._choice(study)
-            known = state.map(study, key)
+            known = state.map(study, key, images=view.images)
             cell = self._picked(study, known)
             layers = state.missing(study, key, cell)
         beside = {"controls": controls, "picked": _as_picked(cell)}
@@ -90,7 +88,8 @@ class SensitivityPanel(Panel):
         if cell is None or (key, cell) not in state.cards:
             return
         card = state.cards[key, cell]
-        changes = partial(state.changes, batchnorm=view.batchnorm)
+        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
+        changes = partial(state.changes, removal=removal)
         for part, measure in ((_changes(view), changes), ("maps", state.mean_maps)):
             if part not in card:
                 card[part] = yield from yielding(measure(view.study, key, cell), {})
@@ -139,7 +138,7 @@ class SensitivityPanel(Panel):
 
 def _changes(view: View) -> str:
     """Name of the card's entry with the accuracy changes under the current BatchNorm setting."""
-    return f"changes, {view.batchnorm}"
+    return f"changes, {view.batchnorm}, {view.calibration}, {view.images}"
 
 
 def _as_picked(cell: Cell | None) -> Row:
@@ -155,9 +154,10 @@ def _text(view: View, method: Method, known: SensitivityMap) -> str:
     """Return a text on what is compared, how, and the limits of the comparison."""
     pale = "" if known.is_complete(view.study) else "Pale: not computed; click a filter there. "
     setting = batchnorm_words([batchnorm_cell(view.study, view.batchnorm)])
+    setting = f" ({'; '.join(filter(None, (setting, view.measured)))})"
     return (
         f"How differently each filter contributes, within classes: {known.text[0]}\n"
         f"Measured by Captum: {MEANING[method]}.\n"
         f"{known.text[1]} {pale}A sensitive filter need not do harm: the card shows the accuracy change when it alone "
-        f"is removed{f' ({setting})' * bool(setting)}."
+        f"is removed{setting}."
     )
