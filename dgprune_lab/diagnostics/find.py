@@ -25,6 +25,7 @@ from ..core import (
     Seed,
     Share,
     progress_bar,
+    public,
     stepwise,
     tidy,
     unknown,
@@ -45,6 +46,7 @@ SPLIT, _LATENCY = "score", "milliseconds"
 _WORST, _MOST = "worst_source", 2**10 - 1  # ten halvings, the full network and a first one that fits: twelve
 
 
+@public
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Found:
     """The result of `find`.
