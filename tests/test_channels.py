@@ -121,7 +121,10 @@ def selected(net: Any, x: Tensor) -> Tensor:
 
 
 def blurred(net: Any, x: Tensor) -> Tensor:
-    return F.conv2d(x, net.k.expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
+    return F.conv2d(x, net.k.expand(x.shape[1], 1, 3, 3), net.o, padding=1, groups=x.shape[1])
+
+
+BLUR = {"k": nn.Parameter(torch.rand(1, 1, 3, 3)), "o": nn.Parameter(torch.rand(16))}
 
 
 def inferred(net: Any, x: Tensor) -> Tensor:
@@ -172,7 +175,7 @@ WORKS: dict[str, tuple[Operation, dict[str, Any], dict[str, tuple[int, int]]]] =
         {"e": conv(16, 16, 1)},
         {"a": (16, 1)},
     ),
-    "one blur for all": (blurred, {"k": nn.Parameter(torch.rand(1, 1, 3, 3))}, {"a": (16, 1)}),
+    "one blur for all": (blurred, BLUR, {"a": (16, 1)}),
     "embedding": (
         lambda n, x: x + n.e(x.new_zeros(1).long())[..., None, None],
         {"e": nn.Embedding(3, 16)},
@@ -618,7 +621,7 @@ COSTS: dict[str, tuple[Operation, dict[str, Any]]] = {
     "attention over positions": (pooled_by_attention, {"k": conv(16, 1, 1)}),
     "sum over branches": (branches, {"p": conv(16, 16, 3), "q": conv(16, 16, 3)}),
     "linear layer over positions": (lambda n, x: n.l(x.flatten(2)).view_as(x), {"l": nn.Linear(144, 144)}),
-    "one blur for all": (blurred, {"k": nn.Parameter(torch.rand(1, 1, 3, 3))}),
+    "one blur for all": (blurred, BLUR),
     "heads": (
         lambda n, x: x + F.scaled_dot_product_attention(
             *(y.unflatten(1, (4, -1)).flatten(3).transpose(2, 3) for y in (n.q(x), n.q(x), n.v(x)))

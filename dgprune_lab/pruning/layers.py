@@ -41,7 +41,9 @@ def _convolution(trace: Followed, *, given: dict[str, Any], output: Tensor, name
     _fix_neighbours(trace, x)
     depthwise = groups > 1 and groups == x.shape[1] == weight.shape[0] == output.shape[1]
     if depthwise and along(marks, 0) is None:  # one kernel for all channels, as many as there are
-        labels = placed(channels(trace, x, axis=1), axis=1, ndim=output.ndim)
+        ids = channels(trace, x, axis=1)
+        labels = placed(ids, axis=1, ndim=output.ndim)
+        join_vectors(trace, ids, vectors=[given["bias"]])
         trace.products.append(((x if given["transposed"] else output).numel() * weight[0].numel(), labels))
         trace.mark(output, replace(trace.marks(x), labels=labels))
         return
