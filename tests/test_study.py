@@ -422,7 +422,7 @@ def test_two_scorers_of_one_name_are_refused_wherever_a_table_would_mix_them() -
         lambda: dg.sweep(study, scorers=["l1", mine], ratios=[0.5]),
         lambda: dg.diagnostics.drop(study, scorers=["l1", mine]),
         lambda: dg.diagnostics.flips(study, scorers=["l1", "l1"]),
-        lambda: dg.diagnostics.compare(study, scorers=["l1", mine], against="l2"),
+        lambda: dg.diagnostics.compare_scorers(study, scorers=["l1", mine], against="l2"),
     ):
         with pytest.raises(dg.DgpruneError, match="two scorers are called 'l1'"):
             refused()
