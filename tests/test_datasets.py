@@ -15,7 +15,16 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 from torchvision import transforms
 from torchvision.datasets import FakeData, ImageFolder
 
@@ -241,6 +250,21 @@ def test_the_key_of_a_data_set_follows_all_its_images_and_its_length() -> None:
     later[9:] = 0
     keys = [key(FLOATS), key(later), key(FLOATS[:-1]), key(FLOATS, train=range(4))]
     assert len(set(keys)) == 4 and key(FLOATS.clone()) == keys[0]
+
+
+def test_a_loader_of_a_part_gives_this_part_and_what_has_no_effect_is_said() -> None:
+    everything, part = TensorDataset(FLOATS, LABELS), [7, 2, 11]
+    chosen = made(DataLoader(everything, sampler=SubsetRandomSampler(part)), splits={"report": range(3)})
+    torch.testing.assert_close(images_of(chosen), FLOATS[sorted(part)])
+    assert chosen.labels is not None and chosen.labels.tolist() == LABELS[sorted(part)].tolist()
+    weighted = WeightedRandomSampler([1.0] * COUNT, 4)
+    for options, words in (
+        ({"sampler": weighted}, r"WeightedRandomSampler has no effect"),
+        ({"batch_sampler": [[0, 1], [5]]}, r"list has no effect"),
+        ({"collate_fn": list}, r"collate_fn has no effect"),
+    ):
+        with pytest.warns(dg.DgpruneNote, match=words):
+            assert len(made(DataLoader(everything, **options))) == COUNT  # type: ignore[arg-type]
 
 
 class Bar:

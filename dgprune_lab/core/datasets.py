@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
-from torch.utils.data.dataloader import default_collate
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from .errors import DgpruneError, note
+from .errors import DgpruneError
 from .kept_images import KeptImages, Place
 from .labels import listed_names
 from .locks import Lock
@@ -144,45 +141,6 @@ class DatasetImages:
     def _file(self, position: int) -> str:
         samples = getattr(self.dataset, "samples", None)
         return f" ({samples[position][0]})" if isinstance(samples, list) and position < len(samples) else ""
-
-
-def settled_dataset(dataset: Any, *, what: str) -> Any:
-    """Return the data set, or the one that a DataLoader draws from; it must have a length and items by position.
-
-    Raises:
-        DgpruneError: a dict of data sets, a data set that can only be iterated over, an empty one.
-    """
-    if isinstance(dataset, DataLoader):
-        if dataset.collate_fn not in (default_collate, None):
-            note(f"{what}: the DataLoader's data set is read; its collate_fn has no effect.")
-        return settled_dataset(dataset.dataset, what=what)
-    if isinstance(dataset, str | Path | pd.DataFrame):
-        raise DgpruneError(
-            f"{what}: a data set has items (image, label); got {type(dataset).__name__}. Folders of images are read by "
-            "dg.data.from_folder(root); make a list of (PIL.Image.open(path), label) of files."
-        )
-    held = [*dataset.values()] if isinstance(dataset, Mapping) else [*dataset] if isinstance(dataset, tuple) else []
-    if len(held) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in held) and held[0].ndim == 4:
-        raise DgpruneError(
-            f"{what}: dataset holds all images in one array; pass it as dg.Domain.from_arrays(name, images=..., "
-            "labels=...)."
-        )
-    if isinstance(dataset, Mapping):
-        raise DgpruneError(
-            f"{what}: a dict of {', '.join(map(repr, list(dataset)[:4]))} is no data set; pass one of them, such as "
-            f"dataset[{next(iter(dataset), 'train')!r}]."
-        )
-    if getattr(dataset, "ndim", 1) == 0:
-        raise DgpruneError(f"{what}: dataset must hold images; got a {type(dataset).__name__} without axes.")
-    walked = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
-    if walked or not hasattr(dataset, "__getitem__"):
-        raise DgpruneError(
-            f"{what}: {type(dataset).__name__} cannot be read by position, and images are, several times. "
-            "Pass a data set with a length and positions, such as list(dataset), which stays in memory."
-        )
-    if len(dataset) == 0:  # type: ignore[arg-type]
-        raise DgpruneError(f"{what}: the data set is empty.")
-    return dataset
 
 
 def labels_of(images: DatasetImages) -> tuple[Any, tuple[str, ...]]:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from .border import public
-from .datasets import DatasetImages, check_repeatable, labels_of, settled_dataset
+from .datasets import DatasetImages, check_repeatable, labels_of
 from .errors import DgpruneError
 from .kinds import Count, Seed, Within
 from .labels import settled_labels
 from .pixels import pixels_of_arrays
 from .random import preserved_rng
+from .settled_dataset import settled_dataset
 from .splits import settled_splits
 
 Role = Literal["source", "target"]
@@ -117,7 +118,8 @@ class Domain:
             name: name of the domain in tables and charts.
             dataset: a data set of torch, torchvision or Hugging Face, or a list. Its items are (image, label), dicts
                 with an image and a label, or images. An image is a PIL image, or an array or tensor (C, H, W), uint8 or
-                float in [0, 1], and the same each time it is read. For a DataLoader, its data set is used.
+                float in [0, 1], and the same each time it is read. For a DataLoader, its data set is used, or the
+                part of it from which a SubsetRandomSampler draws.
             labels: as in `from_arrays`; None takes the data set's own labels, if its items have any.
             splits, classes, seed, origin: as in `from_arrays`; class names that the data set has are used.
 

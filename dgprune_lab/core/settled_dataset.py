@@ -1,0 +1,77 @@
+"""The data set that a user means: taken out of a DataLoader, with a length and items by position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+)
+from torch.utils.data.dataloader import default_collate
+
+from .errors import DgpruneError, note
+
+_PLAIN = (SequentialSampler, RandomSampler, BatchSampler, type(None))  # they draw every item once
+
+
+def settled_dataset(dataset: Any, *, what: str) -> Any:
+    """Return the data set, or the one that a DataLoader draws from; it must have a length and items by position.
+
+    Raises:
+        DgpruneError: a dict of data sets, a data set that can only be iterated over, an empty one.
+    """
+    if isinstance(dataset, DataLoader):
+        return settled_dataset(_loaded(dataset, what=what), what=what)
+    if isinstance(dataset, str | Path | pd.DataFrame):
+        raise DgpruneError(
+            f"{what}: a data set has items (image, label); got {type(dataset).__name__}. Folders of images are read by "
+            "dg.data.from_folder(root); make a list of (PIL.Image.open(path), label) of files."
+        )
+    held = [*dataset.values()] if isinstance(dataset, Mapping) else [*dataset] if isinstance(dataset, tuple) else []
+    if len(held) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in held) and held[0].ndim == 4:
+        raise DgpruneError(
+            f"{what}: dataset holds all images in one array; pass it as dg.Domain.from_arrays(name, images=..., "
+            "labels=...)."
+        )
+    if isinstance(dataset, Mapping):
+        raise DgpruneError(
+            f"{what}: a dict of {', '.join(map(repr, list(dataset)[:4]))} is no data set; pass one of them, such as "
+            f"dataset[{next(iter(dataset), 'train')!r}]."
+        )
+    if getattr(dataset, "ndim", 1) == 0:
+        raise DgpruneError(f"{what}: dataset must hold images; got a {type(dataset).__name__} without axes.")
+    walked = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
+    if walked or not hasattr(dataset, "__getitem__"):
+        raise DgpruneError(
+            f"{what}: {type(dataset).__name__} cannot be read by position, and images are, several times. "
+            "Pass a data set with a length and positions, such as list(dataset), which stays in memory."
+        )
+    if len(dataset) == 0:  # type: ignore[arg-type]
+        raise DgpruneError(f"{what}: the data set is empty.")
+    return dataset
+
+
+def _loaded(loader: DataLoader[Any], *, what: str) -> Any:
+    """The data set of a DataLoader, or the part of it that a sampler of a subset draws from; notes say what is lost."""
+    inner, sampler, lost = loader.dataset, loader.sampler, list[str]()
+    if loader.collate_fn not in (default_collate, None):
+        lost.append("collate_fn")
+    if isinstance(sampler, SubsetRandomSampler):
+        inner = Subset(inner, sorted(map(int, sampler.indices)))
+    elif not isinstance(inner, IterableDataset):
+        drawn = [part for part in (sampler, loader.batch_sampler) if type(part) not in _PLAIN]
+        lost += [type(part).__name__ for part in drawn]
+    for part in lost:
+        note(f"{what}: items are read from the DataLoader's data set itself; its {part} has no effect.")
+    return inner
