@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 import dgprune_lab as dg
-from dgprune_lab.core import kept_images, machine
+from dgprune_lab.core import kept_images, memory
 from dgprune_lab.data import folders
 
 SIDE, COUNT = 8, 30
@@ -272,9 +272,9 @@ def test_room_is_taken_before_it_is_filled(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_a_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     used = psutil.Process().memory_info().vms
     monkeypatch.setattr(resource, "getrlimit", lambda which: (used + 10**9, resource.RLIM_INFINITY))
-    assert 0.9e9 < machine.memory().available < 1.1e9
+    assert 0.9e9 < memory.memory().available < 1.1e9
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY,) * 2)
-    assert machine.memory().total == psutil.virtual_memory().total
+    assert memory.memory().total == psutil.virtual_memory().total
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from dgprune_lab.core import machine
+from dgprune_lab.core import machine, memory
 from dgprune_lab.core import random as seeds
 from dgprune_lab.core.errors import DgpruneError
 
@@ -174,10 +174,21 @@ def test_memory_follows_the_limit_of_a_v2_group_above(tmp_path: Path) -> None:
     (job.parent / "memory.max").write_text("2000000000\n")
     (job.parent / "memory.current").write_text("1500000000\n")
     (job.parent / "memory.stat").write_text("anon 1\ninactive_file 400000000\n")
-    result = machine.memory(cgroups=tmp_path, own=own)
+    result = memory.memory(cgroups=tmp_path, own=own)
     assert (result.total, result.available) == (2_000_000_000, 900_000_000)
     assert 0 < result.used == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
     assert "2.0 GB available" in str(result)
+
+
+def test_memory_follows_the_limit_of_a_v1_group_that_the_container_sees_as_its_root(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("9:cpu,cpuacct:/docker/12ab\n5:memory:/docker/12ab\n0::/\n")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("2147483648\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("1600000000\n")
+    (tmp_path / "memory" / "memory.stat").write_text("inactive_file 7\ntotal_inactive_file 300000000\n")
+    result = memory.memory(cgroups=tmp_path, own=own)
+    assert (result.total, result.available) == (2**31, 2**31 - 1_300_000_000)
 
 
 def test_memory_over_its_limit_leaves_nothing_available(tmp_path: Path) -> None:
@@ -185,7 +196,7 @@ def test_memory_over_its_limit_leaves_nothing_available(tmp_path: Path) -> None:
     own.write_text("0::/box\n")
     (tmp_path / "memory.max").write_text("1000000000\n")
     (tmp_path / "memory.current").write_text("1200000000\n")
-    result = machine.memory(cgroups=tmp_path, own=own)
+    result = memory.memory(cgroups=tmp_path, own=own)
     assert (result.total, result.available) == (1_000_000_000, 0)
 
 
@@ -196,14 +207,14 @@ def test_memory_without_a_limit_is_the_machine_s(tmp_path: Path, limit: str) -> 
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text("1")
     total = psutil.virtual_memory().total
-    assert machine.memory(cgroups=tmp_path, own=own).total == total
-    assert machine.memory(cgroups=tmp_path, own=tmp_path / "absent").total == total
+    assert memory.memory(cgroups=tmp_path, own=own).total == total
+    assert memory.memory(cgroups=tmp_path, own=tmp_path / "absent").total == total
 
 
 def test_cuda_is_not_started_to_look_at_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5, 6))
-    assert machine.memory().gpu_free is None and machine.memory(gpu=True).gpu_free == 5
+    assert memory.memory().gpu_free is None and memory.memory(gpu=True).gpu_free == 5
 
 
 def test_generators_depend_on_their_parts_only() -> None:
@@ -242,7 +253,7 @@ def test_preserved_rng_puts_back_cuda() -> None:
     with seeds.preserved_rng():
         torch.rand(3, device="cuda")
     assert torch.equal(torch.cuda.get_rng_state(), before)
-    gpu_free = machine.memory(gpu=True).gpu_free
+    gpu_free = memory.memory(gpu=True).gpu_free
     assert gpu_free is not None and gpu_free > 0
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 import dgprune_lab as dg
-from dgprune_lab.core import Cancelled, cache_room, cancelled_when, drain, interruptible
-from dgprune_lab.core.machine import Memory
+from dgprune_lab.core import Cancelled, cache_room, cancelled_when, drain, interruptible, kept_images, pass_room
+from dgprune_lab.core.memory import Memory
 from dgprune_lab.diagnostics import _workers
 from dgprune_lab.measurement import Evaluator
 from dgprune_lab.measurement.batch_size import batch_size, bytes_per_image
@@ -95,6 +95,8 @@ def test_no_pass_takes_more_images_than_fit_and_numbers_stay_equal(monkeypatch: 
     monkeypatch.setattr(sizes, "GRADIENT_BYTES", 4 * image)
     got, forward, gradients = numbers()
     assert forward == 7 and 1 <= gradients < 4, "a pass with gradients keeps more of each image"
+    monkeypatch.setattr(sizes, "BYTES", 1)
+    assert batch_size(Watched(), torch.zeros(1, 3, 12, 12), gradients=True) == gradients, "it has a bound of its own"
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, want, strict=True))
 
 
@@ -177,13 +179,28 @@ def test_numbers_of_chunks_are_the_same_in_a_study_and_by_hand(monkeypatch: pyte
 def test_a_cache_takes_a_share_of_the_memory_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def room(available: int, held: int) -> int:
         memory = Memory(used=0, available=available, total=4 * available)
-        monkeypatch.setattr("dgprune_lab.core.machine.memory", lambda: memory)
+        monkeypatch.setattr("dgprune_lab.core.memory.memory", lambda: memory)
         return cache_room(0.1, held)
 
     assert room(1400 * MB, 100 * MB) == 150 * MB, "what the cache holds would be available without it"
     assert room(0, 65 * MB) == 64 * MB and room(10**12, 65 * MB) == 1024 * MB
-    monkeypatch.setattr("dgprune_lab.core.machine.memory", None)
+    monkeypatch.setattr("dgprune_lab.core.memory.memory", None)
     assert cache_room(0.1, 64 * MB) == 64 * MB, "not looked up"
+
+
+def test_what_is_kept_and_a_pass_together_fit_into_what_a_container_of_2_gb_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for left in (900 * MB, 600 * MB):  # an explorer's process itself takes 1 to 1.2 GB
+        monkeypatch.setattr(
+            "dgprune_lab.core.memory.memory", lambda left=left: Memory(used=0, available=left, total=2048 * MB)
+        )
+        results, prefix = (cache_room(share, 65 * MB) for share in (0.05, 0.1))
+        assert results + prefix + kept_images.SHARE * left + pass_room(sizes.GRADIENT_BYTES) <= left * 1.02
+        model, x = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU()), torch.rand(1, 3, 130, 130)
+        for gradients in (False, True):
+            each, _ = bytes_per_image(model, x, gradients=gradients)
+            assert batch_size(model, x, gradients=gradients) * each <= left // 2
 
 
 # ---- the explorer

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from ..core import DgpruneError, device, machine, threads
+from ..core import DgpruneError, device, threads
+from ..core.memory import memory
 from .notebooks import shipped
 
 WIDTH, HEIGHT = 100, 24
@@ -43,21 +44,21 @@ def examine() -> Examination:
     """Examine the installation; nothing is changed but torch's thread count, and nothing is downloaded."""
     lacks = [*requirements(), *matching(), *notebooks(), *browser()]
     rows = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"), *_version_rows()]
-    where, count, memory = "cpu", "threads unknown", machine.memory(gpu=True)
+    where, count, held = "cpu", "threads unknown", memory(gpu=True)
     try:
         reason = threads().reason
         where, count = str(device()), reason.partition(":")[0].partition(",")[0]
         rows += [("device", _device_name(where)), ("threads", reason)]
     except DgpruneError as error:
         lacks.append(Lack(str(error), "unset DGPRUNE_THREADS", needed=True))
-    rows.append(("memory", str(memory)))
-    if memory.available < NEEDED:
-        lacks.append(Lack(f"memory: {memory.available / 1e9:.1f} GB left", "close other programs", needed=True))
+    rows.append(("memory", str(held)))
+    if held.available < NEEDED:
+        lacks.append(Lack(f"memory: {held.available / 1e9:.1f} GB left", "close other programs", needed=True))
     rows += _data_rows()
     blocking = [lack for lack in lacks if lack.needed]
     line = (
         f"ready: dgprune-lab {_installed('dgprune-lab') or '?'}, Python {platform.python_version()}, "
-        f"torch {_installed('torch')}, {where}, {count}, {memory.available / 1e9:.1f} GB free"
+        f"torch {_installed('torch')}, {where}, {count}, {held.available / 1e9:.1f} GB free"
     )
     if blocking:
         line = f"not ready: {blocking[0].what}; do this: {blocking[0].fix}"

@@ -28,6 +28,7 @@ from .files import card_text, parse_card, parse_json, read_card, write_file
 from .steps import Cancelled, Stepwise, cancelled_when, drain, interruptible, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed
 from .dispatch import MacCounter, Observer
-from .machine import cache_room, device, full_precision, threads
+from .machine import device, full_precision, threads
+from .memory import cache_room, give_back_memory, pass_room
 from .locks import Lock, renew_after_fork
 from .writable import check_writable_file, check_writable_folder, written

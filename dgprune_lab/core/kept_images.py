@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .errors import DgpruneError, note
 from .locks import Lock
-from .machine import memory
+from .memory import memory
 
 SHARE = 0.25
 """Share of the available memory that all kept images of this process may take together."""

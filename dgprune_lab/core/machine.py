@@ -1,4 +1,4 @@
-"""The machine: the device, the number of threads, and the memory left."""
+"""The machine: the device and the number of threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from .errors import DgpruneError, unknown
@@ -22,7 +21,6 @@ FASTER = 0.8  # more threads must bring the median below this share of it
 UNSTEADY = 1.3  # and must not make the worst run longer than this multiple of it
 _ROUNDS, _REPEATS, _PATIENCE = 4, 5, 0.5  # patience: seconds for one pair of counts
 _MOST = 16  # more threads than this never help on networks of this size
-_LEAST_ROOM, _MOST_ROOM = 2**26, 2**30
 
 _lock = Lock()
 _chosen: Threads | None = None
@@ -37,21 +35,6 @@ class Threads:
 
     count: int
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes used by this process, available to it, and in total; and bytes free on the GPU, where there is one."""
-
-    used: int
-    available: int
-    total: int
-    gpu_free: int | None = None
-
-    def __str__(self) -> str:
-        gpu = "" if self.gpu_free is None else f"; {self.gpu_free / 1e9:.1f} GB free on the GPU"
-        available, total, used = (f"{size / 1e9:.1f}" for size in (self.available, self.total, self.used))
-        return f"{available} of {total} GB available, {used} GB used by this process{gpu}"
 
 
 def threads(*, force: bool = False) -> Threads:
@@ -167,34 +150,6 @@ def _precisions() -> list[tuple[Any, str, object]]:
     return [(owner, "allow_tf32", False) for owner in (matmul, cudnn)]
 
 
-def memory(
-    *, gpu: bool = False, cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
-) -> Memory:
-    """Return the memory of this process, within the limits of its container (cgroup v2) and of `ulimit -v`.
-
-    Args:
-        gpu: look at the GPU too, which starts CUDA in this process; it cannot be forked afterwards.
-        cgroups: where the kernel shows the control groups.
-        own: the file that names the group of this process.
-    """
-    machine = psutil.virtual_memory()
-    total, available = int(machine.total), int(machine.available)
-    for limit, used in (*_limits(cgroups, own), *_process_limit()):
-        total, available = min(total, limit), min(available, max(limit - used, 0))
-    free = int(torch.cuda.mem_get_info()[0]) if gpu and torch.cuda.is_available() else None
-    return Memory(used=int(psutil.Process().memory_info().rss), available=available, total=total, gpu_free=free)
-
-
-def cache_room(share: float, held: int) -> int:
-    """Return how many bytes a cache that holds `held` bytes may take: between 64 MB and 1 GB.
-
-    That is a share of the memory that is available, the cache's own included; up to 64 MB it is not looked up.
-    """
-    if held <= _LEAST_ROOM:
-        return _LEAST_ROOM
-    return min(max(int(share * (memory().available + held)), _LEAST_ROOM), _MOST_ROOM)
-
-
 def cores() -> int:
     """Return the number of cores this process may use: by affinity and by the quota of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -255,34 +210,3 @@ def _timings(first: int, second: int) -> dict[int, list[float]]:
             if turn and time.perf_counter() > end:
                 break
     return seconds
-
-
-def _process_limit() -> Iterator[tuple[int, int]]:
-    """(limit, bytes used) of the address space of this process, where `ulimit -v` sets a limit."""
-    try:
-        import resource
-    except ImportError:  # Windows has none
-        return
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
-        yield limit, int(psutil.Process().memory_info().vms)
-
-
-def _limits(cgroups: Path, own: Path) -> Iterator[tuple[int, int]]:
-    """(limit, bytes used except droppable cache) of every control group above this process that sets a limit."""
-    try:
-        path = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return
-    group = cgroups / path.strip("/")
-    for folder in [group, *group.parents][: len(group.parts) - len(cgroups.parts) + 1]:
-        try:
-            limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
-        except (OSError, ValueError):
-            continue  # no such group, or the value "max"
-        try:
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            used -= int(stat.get("inactive_file", 0))
-        except (OSError, ValueError):
-            pass
-        yield limit, max(used, 0)

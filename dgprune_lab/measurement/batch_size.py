@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..core import Observer
+from ..core import Observer, pass_room
 from ..pruning import device_of, shared_copy
 
 IMAGES = 250
@@ -19,7 +19,8 @@ GRADIENT_IMAGES = 125
 allocator to keep, and a LeNet's pass takes 1.5 times as long; with fewer a ResNet's last layers have too little to do.
 """
 BYTES, GRADIENT_BYTES = 2**28, 2**30
-"""Most bytes of feature maps that are alive at once on a CPU, in a forward pass and in a pass with gradients."""
+"""Most bytes of feature maps that are alive at once on a CPU, in a forward pass and in a pass with gradients; and never
+more than half of the memory that is available."""
 MAP_BYTES = 2**24
 """Most bytes of one feature map of a forward pass on a CPU. The allocator gives memory of 32 MB and more back to the
 system after each layer, and the next layer waits for new pages: that is a fifth of a ResNet-50's time at 224 pixels,
@@ -37,10 +38,12 @@ def batch_size(model: nn.Module, example: Tensor, *, gradients: bool = False) ->
         example: (N, C, H, W) images on the network's device; the first is used.
         gradients: whether the pass keeps what a backward pass needs.
     """
-    device, most = device_of(model), GRADIENT_IMAGES if gradients else IMAGES
-    room = GRADIENT_BYTES if gradients else BYTES
+    device = device_of(model)
     if device.type == "cuda":
         most, room = 2**20, int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    else:
+        most, room = (GRADIENT_IMAGES, GRADIENT_BYTES) if gradients else (IMAGES, BYTES)
+        room = pass_room(room)
     try:
         peak, largest = bytes_per_image(model, example, gradients=gradients)
     except torch.OutOfMemoryError:  # the pass itself says so
