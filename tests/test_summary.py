@@ -327,7 +327,7 @@ def test_the_references_of_a_table() -> None:
     assert {"molchanov2019", "sun2023"} <= set(re.findall(r"^@\w+{(\w+),", mixed, re.MULTILINE))
     assert "% scorer 'mine': no source is known here" in dg.cite(accuracies(scorer="mine"))
     study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a")])
-    flips = dg.diagnostics.flips(study)
+    flips: Any = dg.diagnostics.flips(study)
     assert "@article{mcnemar1947" in dg.cite(flips) and "mcnemar" in dg.cite(flips[flips.metric == "changed"])
 
     @dg.diagnostic("own", cite="Nobody 2031, nowhere")

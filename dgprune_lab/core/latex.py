@@ -46,9 +46,9 @@ def latex(
     Raises:
         DgpruneError: a metric or domain that the table does not hold.
 
-    >>> import pandas as pd
-    >>> rows = [{"domain": "a_b", "metric": "accuracy", "value": 0.9, "low": 0.85, "high": 0.94, "unit": "share"}]
-    >>> print(latex(pd.DataFrame(rows)).splitlines()[4])
+    >>> row = {"domain": "a_b", "metric": "accuracy", "value": 0.9, "low": 0.85, "high": 0.94, "unit": "share"}
+    >>> import dgprune_lab as dg
+    >>> print(latex(dg.tidy([{**row, "target_aware": False}])).splitlines()[4])
     a\\_b & 90.0 \\% (85.0 to 94.0) \\\\
     """
     rows = chosen_rows(frame, metric=metric, domain=domain)

@@ -295,6 +295,6 @@ def _check_entries(value: Mapping[str, Any]) -> None:
         raise DgpruneError(f"the mask has another {wrong[0]} than to_json writes; got {value[wrong[0]]!r:.80}.")
 
 
-def _is_share(value: object) -> bool:
+def _is_share(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and 0 <= value <= 1
