@@ -139,6 +139,23 @@ class TestExpectedActivation:
             net.expand_norm.weight.mul_(3)
         assert torch.equal(study.score("expected_activation").values["expand"], before)
 
+    def test_two_branches_that_are_added_behind_their_relu_add_up(self) -> None:
+        class Branches(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = (nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU()) for _ in range(2))
+                self.head = nn.Linear(5, 4)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.head((self.a(x) + self.b(x)).mean((2, 3)))
+
+        net = randomise(Branches(), dtype=torch.float32)
+        with torch.no_grad():
+            for branch, gamma, beta in ((net.a, 1.0, 0.0), (net.b, -0.8, 0.3)):
+                branch[1].weight[2], branch[1].bias[2] = gamma, beta
+        score = study_of(net).score("expected_activation").values["a.0"][2]
+        assert float(score) == pytest.approx(0.3989 + 0.4913, abs=1e-4)
+
     def test_activations_other_than_relu_are_refused(self) -> None:
         class Functional(nn.Module):
             """ReLU as a function behind the first norm, something else behind the second."""
