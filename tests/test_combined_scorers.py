@@ -60,6 +60,13 @@ class TestHybrid:
             for key, one in zip(("0", "3"), layers, strict=True):
                 assert torch.equal(scores[key].argsort(), study.score(one).values[key].argsort())
 
+    def test_by_depth_the_middle_one_of_three_layers_is_a_later_one(self) -> None:
+        layers = [layer for width in (3, 4, 4) for layer in (nn.Conv2d(width, 4, 3), nn.ReLU())]
+        net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
+        study = study_of(randomise(net, dtype=torch.float32))
+        scores = study.score(dg.hybrid("l1", dg.reverse("l1"), by="depth")).values
+        assert torch.equal(scores["2"].argsort(), (-study.score("l1").values["2"]).argsort())
+
     def test_by_rank_it_is_the_mean_rank_over_the_network(self) -> None:
         study = study_of()
         parts = [torch.cat(list(study.score(name).values.values())) for name in ("l1", "taylor")]

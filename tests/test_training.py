@@ -124,6 +124,9 @@ def test_events_count_batches_and_epochs() -> None:
     assert epochs[1].seconds >= epochs[0].seconds > 0
     assert not epochs[1].model.training
     assert {event.lr for event in batches} == {options.lr}
+    *uneven, epoch = train(network(), sources=[domain("a")], options=replace(options, epochs=1))  # 16 and 14 images
+    losses = [event.loss for event in uneven if isinstance(event, BatchEvent)]
+    assert epoch.loss == pytest.approx((16 * losses[0] + 14 * losses[1]) / 30), "the mean over images"
 
 
 def test_the_provenance_names_the_train_splits() -> None:
@@ -146,6 +149,9 @@ def test_learning_rates() -> None:
     assert learning_rate(dss, progress=1.0) == pytest.approx(0.01 / 11**0.75)
     cosine = TrainingOptions(lr=0.2, schedule="cosine")
     assert [learning_rate(cosine, progress=p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.2, 0.1, 0.0])
+    steps = TrainingOptions(lr=1.0, schedule="steps", milestones=(2, 3), epochs=4)
+    passed = [learning_rate(steps, progress=done / 4) for done in (0, 1.9, 2, 2.9, 3, 4)]
+    assert passed == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     # the DSS code fine-tunes 20 epochs but divides by 100
     options = replace(SMALL, lr=0.01, schedule="dss", epochs=2, schedule_epochs=10)
     rates = [event.lr for event in train(network(), sources=[domain("a")], options=options)]
