@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import dgprune_lab as dg
+from dgprune_lab.core import MacCounter
 from dgprune_lab.pruning import elements, refusals, verify
 from dgprune_lab.pruning.surgery import zeroing
 from dgprune_lab.study import prunable_words
@@ -534,6 +535,11 @@ def test_hidden_units_of_a_transformer_are_pruned_and_its_streams_refused() -> N
     graph = dg.read_groups(model, x, layers="all")
     assert torch.backends.mha.get_fastpath_enabled() == fast
     assert [group.filters for group in graph.groups] == [32, 32]
+    layer = 9 * (16 * 48 + 16 * 16 + 2 * 9 * 16 + 2 * 16 * 32)  # 9 positions: queries, output, attention, hidden units
+    with MacCounter() as counter, torch.no_grad():
+        model.eval()(x[:1])
+    assert counter.total == graph.full.macs == 9 * 48 * 16 + 2 * layer + 16 * 4
+    assert torch.backends.mha.get_fastpath_enabled() == fast
     assert "norm1 (LayerNorm)" in graph.refused["patches"]
     assert sum("attention" in reason for reason in graph.refused.values()) == 2
     check_removed_is_masked(model, graph, x)
@@ -673,10 +679,10 @@ WIDTHS: dict[str, Operation] = {
 
 @pytest.mark.parametrize("kind", WIDTHS)
 def test_of_layers_whose_widths_depend_on_each_other_by_a_shape_one_is_refused(kind: str) -> None:
-    both = {"p": conv(16, 8, 3), "q": conv(16, 8, 3)}
-    layers = {"p": both["p"], "s": conv(16, 16, 3)} if kind.startswith("twice") else both
-    layers |= {"r": conv(8, 8, 1)} if "state" in kind else {}
-    model = randomise(Net(WIDTHS[kind], **layers))
+    both = {"p": conv(16, 16, 3), "q": conv(16, 16, 3)}
+    layers = {"p": both["p"], "s": conv(16, 32, 3)} if kind.startswith("twice") else both
+    layers |= {"r": conv(16, 16, 1)} if "state" in kind else {}
+    model = randomise(Net(WIDTHS[kind], width=32, **layers))
     x = images(2, 3, 12, 12, dtype=torch.float64)
     graph = dg.read_groups(model, x)
     assert "p" in graph.refused or "q" in graph.refused

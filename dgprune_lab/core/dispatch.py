@@ -8,6 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+_ATEN = torch.ops.aten
+_FORMULAS = {**flop_registry}
+_FORMULAS[_ATEN._scaled_dot_product_flash_attention_for_cpu] = flop_registry[_ATEN._scaled_dot_product_flash_attention]
+
 
 class Observer(TorchDispatchMode):
     """A mode that is not hidden from PyTorch's compiler, since hiding it imports the compiler: a second, and 60 MB."""
@@ -20,6 +24,9 @@ class Observer(TorchDispatchMode):
 class MacCounter(Observer):
     """Counts multiply-accumulates, half of the operations that PyTorch's `FlopCounterMode` counts.
 
+    Fused attention on a CPU counts as on a GPU; `FlopCounterMode` leaves it out. PyTorch's transformer layers run as
+    single operations meanwhile, as in training, since no operation of their fast path is counted.
+
     Attributes:
         total: the number so far.
     """
@@ -27,6 +34,16 @@ class MacCounter(Observer):
     def __init__(self) -> None:
         super().__init__()
         self._operations = 0
+        self._fast_path: list[bool] = []
+
+    def __enter__(self) -> MacCounter:
+        self._fast_path.append(torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        torch.backends.mha.set_fastpath_enabled(self._fast_path.pop())
 
     @property
     def total(self) -> int:
@@ -34,7 +51,7 @@ class MacCounter(Observer):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        formula: Any = flop_registry.get(func._overloadpacket)
+        formula: Any = _FORMULAS.get(func._overloadpacket)
         if formula is None and func is not torch.ops.prim.device.default:
             with self:
                 output = func.decompose(*args, **kwargs)  # an operation made of others

@@ -116,7 +116,7 @@ class Followed(Observer):
 
     def run(self, example: Tensor) -> None:
         """Run the network once."""
-        with MacCounter() as counter, self._stacked(), _no_fast_path(), torch.no_grad(), self:
+        with MacCounter() as counter, self._stacked(), torch.no_grad(), self:
             output = self.model(example)
         self.macs = counter.total // max(1, len(example))
         labels = [label.flatten() for tensor in tensors_of(output) for label in self.marks(tensor).labels]
@@ -155,14 +155,3 @@ class Followed(Observer):
 
 def _left(stack: list[Any]) -> None:
     stack.pop()
-
-
-@contextmanager
-def _no_fast_path() -> Iterator[None]:
-    """Within the block, torch's transformer layers run as single operations, as they do in training."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
