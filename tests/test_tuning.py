@@ -14,6 +14,7 @@ from tuned_study import QUICK, same, study, tuned
 import dgprune_lab as dg
 from dgprune_lab.core.random import seed as seeded
 from dgprune_lab.pruning.verify import read_groups
+from dgprune_lab.scorers import GroupView
 from dgprune_lab.training import finish, train
 from dgprune_lab.training.events import BatchEvent, EpochEvent, PruneEvent, StageEvent
 from dgprune_lab.training.prune_and_tune import FINETUNING, rounds_of
@@ -102,6 +103,19 @@ def test_rounds_equal_pruning_and_training_by_hand(net: Any, changed: dict[str, 
     assert found.mask.cost.parameters == parameters
     left = found.table[(found.table.metric == "parameters") & (found.table.stage == "tuned")].value
     assert left.tolist()[-1] == parameters
+
+
+def test_a_scorer_that_draws_gets_another_seed_in_each_round() -> None:
+    drawn: list[int] = []
+
+    @dg.scorer("drawn", draws=True)
+    def by_chance(view: GroupView, *, seed: int = 0) -> torch.Tensor:
+        """Random. Source: ours."""
+        drawn.append(seed)
+        return torch.rand(view.filters, generator=view.generator(seed), dtype=torch.float64)
+
+    dg.prune_and_tune(study(), by_chance, ratio=0.5, rounds=3, epochs=0, seed=7, measure="end")
+    assert drawn[0] == 7 and len(set(drawn)) == 3
 
 
 def test_filters_of_one_unit_are_removed_together() -> None:
