@@ -10,6 +10,7 @@ import pytest
 import torch
 from material import ResidualNet, fingerprint, norm_net, randomise
 from material import domain as random_domain
+from scipy.spatial.distance import cdist, pdist
 
 import dgprune_lab as dg
 from dgprune_lab.core.errors import DgpruneError
@@ -80,6 +81,20 @@ def test_removed_filters_are_columns_of_zeros_and_the_source_sets_the_units() ->
         moving = full["a"].std(0) > 0
         assert np.allclose(full["a"].mean(0), 0, atol=1e-6) and np.allclose(full["a"].std(0, ddof=1)[moving], 1)
         assert features.stacked.shape == (600, len(removed))
+
+
+def test_the_bandwidth_of_every_ratio_is_that_of_the_full_network() -> None:
+    study = study_of(0.3)
+    mask, options = dg.allocate(study.score("l1"), ratio=0.5), {"images": 60, "split": "report"}
+    frame = numbers(table(study, layer="4", embedding="none", images=60), "mmd").set_index("ratio_requested").value
+    features = drain(features_steps(study, "4", masks=[mask], batchnorm="recalibrate", **cast(Any, options)))
+    width, others = np.median(pdist(np.concatenate([*features.values[0].values()]))), ~np.eye(60, dtype=bool)
+    for ratio, values in zip((0.0, 0.5), features.values, strict=True):
+        a, t = values["a"], values["t"]
+        same, other, across = (
+            np.exp(-(cdist(x, y) ** 2) / (2 * width**2))[others].mean() for x, y in ((a, a), (t, t), (a, t))
+        )
+        assert frame[ratio] == pytest.approx(same + other - 2 * across, abs=1e-9)
 
 
 def test_one_map_of_the_same_images_that_no_ratio_rotates() -> None:
