@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -49,10 +50,16 @@ def test_cosine() -> None:
     assert torch.allclose(cosine(a, b), torch.tensor([0.96, 0.0, 0.0, -1.0], dtype=torch.float64))
 
 
+@cache
+def shared_study() -> dg.Study:
+    """One study for all forms: none is taken for another that is kept."""
+    return study_of()
+
+
 @pytest.mark.parametrize("site", ["activation", "consumer_input", "conv_output"])
 @pytest.mark.parametrize("pairing", ["means", "all_pairs", "paired"])
 def test_each_form_equals_its_slow_twin(site: Any, pairing: str) -> None:
-    study = study_of()
+    study = shared_study()
     expected: dict[str, list[Tensor]] = {"0": [], "3": []}
     for source in ("a", "b"):
         s, t = (outputs(study, name, site=site) for name in (source, "t"))

@@ -122,6 +122,14 @@ def test_the_oracle_equals_removal(name: str) -> None:
     assert all(torch.allclose(scores[k], expected[k], rtol=1e-4) for k in expected)
 
 
+@NO_NOTE
+def test_the_oracle_on_another_split_is_another() -> None:
+    study, options = study_of(), {"mode": "oracle"}
+    study.score("risk_variance", options=options)
+    after, alone = (s.score("risk_variance", options=options, split="report").values for s in (study, study_of()))
+    assert all(torch.equal(after[name], alone[name]) for name in alone)
+
+
 def test_the_oracle_removes_tied_filters_together() -> None:
     sources = [domain("a"), domain("b", seed=1)]
     study = dg.Study(randomise(grouped_net(), seed=4, dtype=torch.float32), sources=sources)

@@ -170,6 +170,11 @@ def test_a_bare_safetensors_file_and_a_dict_are_read(tmp_path: Path) -> None:
     assert torch.equal(logits(dg.load_weights(network(0), tmp_path / "old.pth")), logits(TRAINED))
 
 
+def test_a_place_that_fits_as_a_whole_comes_before_one_that_holds_more() -> None:
+    content = {**under("student."), "student.further.weight": torch.ones(2, 2), **under("teacher.", EMA)}
+    assert torch.equal(logits(quietly(network(0), content)), logits(network(2)))
+
+
 def test_of_two_fits_one_must_be_named() -> None:
     both = timm(state_dict_ema=EMA)
     with pytest.raises(
