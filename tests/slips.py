@@ -16,6 +16,7 @@ from material import domain, norm_net, plain_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab import stats
 from dgprune_lab.core import collect_notes
 
 D, C, W, N = dg.diagnostics, dg.charts, dg.widgets, dg.models.networks
@@ -46,6 +47,8 @@ SCHEDULE = dg.PruneSchedule.everywhere(start=1, end=3, every=1, ratio=0.5)
 FRAME = dg.sweep(STUDY, scorers=["l1"], ratios=[0.0, 0.5])
 EMPTY = pd.DataFrame({"x": [1]})
 MAP = D.feature_shift(STUDY, embedding="linear", ratios=[0.5], images=12)
+MIXED = pd.concat([FRAME, dg.sweep(STUDY, scorers=["l1"], ratios=[0.0, 0.5], scope="global")])
+ROWS, KINDS = A.images[:20].flatten(1)[:, :4], torch.arange(20).numpy() % 2
 REMOVAL = {"scorers": ["l1"], "ratios": [0.5]}
 with collect_notes(lambda _: None):  # of few images
     GCNET = dg.gc_net(STUDY)
@@ -108,6 +111,11 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "training_seeds": (dg.training_seeds, {}),
     "gc_net": (dg.gc_net, {"study": STUDY}),
     "GCNet.scores": (GCNET.scores, {}),
+    "GCNet.rho": (GCNET.rho, {"name": GCNET.pairs[0].name}),
+    "FilterGraph.cost": (GRAPH.cost, {}),
+    "stats.auroc": (stats.auroc, {"first": ROWS, "second": ROWS, "labels": (KINDS, KINDS)}),
+    "stats.cka": (stats.cka, {"first": ROWS, "second": ROWS}),
+    "stats.mmd": (stats.mmd, {"first": ROWS, "second": ROWS, "bandwidth": 1.0, "ids": (range(20), range(20))}),
     "GCNet.pruned": (GCNET.pruned, {"mask": dg.allocate(GCNET.scores(), ratio=0.5, scope="global")}),
     "TrainingOptions": (dg.TrainingOptions, {}),
     "LayerSchedule": (dg.LayerSchedule, {"layer": "0", "start": 1, "end": 3, "every": 1, "ratio": 0.5}),
@@ -221,6 +229,8 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "Study.network": {"mask": (0.5, L1), "batchnorm": ("yes",)},
     "Domain.from_arrays": {
         "name": (3, None),
+        "images": (torch.empty(9, 3, 12, 12, device="meta"), {"a": 1}),
+        "labels": (dict.fromkeys(range(9), 0), ["a", 1, 2] * 3),
         "splits": ([1, 2], "train", 3),
         "classes": (-1, 0, 2.5),
         "seed": (1.5, "0", -1),
@@ -254,11 +264,16 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "Mask.from_json": {"value": ("{}", None, [1]), "graph": (None, NET)},
     "Mask.kept": {"layer": (0, None, "conv1")},
     "Mask.then": {"inner": (None, 0.5, L1)},
-    "Scores": {"values": ([1.0], None, {"0": [1.0] * 6}), "graph": (NET,), "scorer": (3,)},
+    "Scores": {
+        "values": ([1.0], None, {"0": [1.0] * 6}, {**L1.values, "9": L1.values["0"]}),
+        "graph": (NET,),
+        "scorer": (3,),
+        "reads": ({"t": "images"}, {"t/": "images"}),
+    },
     "Scores.from_frame": {"frame": (*TABLES[:4], L1), "graph": (NET,)},
-    "WeightMask": {"keep": ([1], None), "ratio_requested": ("0.5", -1, 2)},
-    "WeightScores": {"values": ([1.0], None)},
-    "Provenance": {"training": ("labels", {"a/train": "label"}), "stage": ("none",)},
+    "WeightMask": {"keep": ([1], None, {}), "ratio_requested": ("0.5", -1, 2)},
+    "WeightScores": {"values": ([1.0], None, {}, {"w": torch.tensor([NAN])}, {"w": torch.tensor([1j])})},
+    "Provenance": {"training": ("labels", {"a/train": "label"}, {"a": "labels"}), "stage": ("none",)},
     "Provenance.seen": {"stage": ("scoring", None), "domain": (A,), "split": (None,)},
     "Provenance.from_json": {"value": ("{}", 3)},
     "Mask.with_filters": {"remove": ([0], "0", {"0": [99]}), "keep": ({"0": ["a"]}, 3), "reads": ({"a": "images"}, 3)},
@@ -295,7 +310,11 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "latency": (3, "no"),
     },
     "recalibrate": {"model": (None, STUDY), "domains": (None, 3, "a"), "images": (0, -1, 2.5)},
-    "save": {"model": (STUDY, None, NET.state_dict()), "path": (None, 3), "card": ("notes", 3)},
+    "save": {
+        "model": (STUDY, None, NET.state_dict()),
+        "path": (None, 3, "..", "a\0b", "x" * 300),
+        "card": ("notes", 3),
+    },
     "load": {"path": (None, NET), "model": (STUDY, "lenet", nn.Linear)},
     "scorer": {
         "name": (None, undecorated),
@@ -311,6 +330,11 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "demo": {"name": ("digit", None, 3), "device": ("gpu", 0, "cuda:77")},
     "training_seeds": {"name": ("paper", None, 3), "device": ("gpu", 0, "cuda:77")},
     "gc_net": {"study": STUDIES[:5], "by_class": ("yes", 3), "split": (3,)},
+    "GCNet.rho": {"name": ("conv9",)},
+    "FilterGraph.cost": {"keep": (3, {}, {"0": torch.ones(6)})},
+    "stats.auroc": {"first": (None, "x", [["a"]], {"a": 1}, STUDY), "labels": (None, "x", (KINDS,))},
+    "stats.cka": {"first": (None, "x", ROWS.numpy().astype(str)), "seed": (-1, None, 0.5), "seeds": (1,)},
+    "stats.mmd": {"bandwidth": (0, "median", NAN), "ids": (None, (range(20),))},
     "GCNet.scores": {"weights": ("l3", 3), "start": (0,)},
     "GCNet.pruned": {"mask": (MASK, 0.5, None)},
     "TrainingOptions": {
@@ -327,7 +351,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "learning_rate": (0.1,),
     },
     "LayerSchedule": {"layer": (0, None), "start": (1.5, -1, "1"), "every": (0, 1.5), "ratio": (1.0, "0.5", NAN)},
-    "PruneSchedule": {"layers": (None, 3, "0", {"0": (1, 3)}, [(1, 3, 1, 0.5)], {"0": 0.5})},
+    "PruneSchedule": {"layers": (None, 3, "0", {"0": (1, 3)}, [(1, 3, 1, 0.5)], {"0": 0.5}, {}, [])},
     "PruneSchedule.everywhere": {"start": (1.5, None), "end": ("3",), "every": (0,), "ratio": (1.0, "0.5")},
     "prune_and_tune": {
         "study": STUDIES,
@@ -356,7 +380,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "study": STUDIES,
         "scorers": SCORERS,
         "ratios": RATIOS,
-        "seeds": (0, 2.5, [0.5], "1", -1),
+        "seeds": (0, 2.5, [0.5], "1", -1, [3, 3]),
         "scope": ("layers",),
         "budget": ("flops",),
         "batchnorm": ("recalibrated", True),
@@ -454,7 +478,14 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "data_access": {"study": STUDIES[:4], "scorers": (3, [undecorated], "l11")},
     "diagnostic": {"name": (None, undecorated), "extra": (3,)},
     "charts.sweep": {
-        "frame": TABLES,
+        "frame": (
+            *TABLES,
+            MIXED,
+            pd.concat([FRAME, FRAME]),
+            pd.concat([FRAME, FRAME[["value"]]], axis=1),
+            FRAME.assign(value="0,5"),
+            FRAME.set_index("scorer"),
+        ),
         "now": ("0.5", 2),
         "chance": (10, "x"),
         "step": (0, "x"),
@@ -499,7 +530,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "networks.build": {"name": ("lnet", None)},
     "Explorer": {
         "study": STUDIES[:4],
-        "scorer": (3, undecorated, "l11"),
+        "scorer": (3, undecorated, "l11", OTHER.score("l1")),
         "ratio": ("0.5", 1.0, NAN),
         "scope": ("layers",),
         "batchnorm": ("yes",),
@@ -507,7 +538,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "device": ("gpu",),
         "rato": (0.5,),
     },
-    "widgets.Flips": {"study": (NET, None), "rato": (0.5,)},
+    "widgets.Flips": {"study": (NET, None), "rato": (0.5,), "panels": ([],)},
     "widgets.Tuning": {"study": (NET,), "ratio": (1.0, "0.5"), "rounds": (0,), "epochs": (1.5,)},
     "widgets.Training": {"network": (STUDY,), "schedule": (3,), "how": ("zeros",)},
     "widgets.Live": {"steps": (3, undecorated, lambda: 3)},
@@ -519,6 +550,9 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
 CALLED: Mapping[tuple[str, str], str] = {
     ("Mask.by_hand", "removed"): "removed|filters of layer",
     ("Mask.from_json", "value"): "value|mask",
+    ("Explorer", "scorer"): "scorer|scores of 'l1'|unknown scorer 'l11'",
+    ("WeightScores", "values"): "values|scores in parameter",
+    ("Scores", "values"): "values|unknown layer '9'",
     ("predicted_order", "frame"): "frame|table",
     ("Study", "sourcse"): "has no argument 'sourcse'.*Did you mean 'sources'",
     ("sweep", "ratio"): "has no argument 'ratio'.*Did you mean 'ratios'",

@@ -289,7 +289,7 @@ def made(function: Callable[..., Any], **declared: Any) -> Scorer:
         ),
         (lambda view: view.weight, {}, r"one number per filter: layer '0' has 6 filters, it gave shape \(6, 27\)"),
         (lambda view: view.weight.sum(1) / 0 * 0, {}, r"NaN or infinite scores in layer '0', filters \[0, 1, 2"),
-        (lambda view: [0.0] * view.filters, {}, r"must return a tensor.*'0' it gave list"),
+        (lambda view: ["a"] * view.filters, {}, r"must return a tensor.*'0' it gave list"),
         (
             lambda views: {"0": torch.zeros(6)},
             {"level": "network"},

@@ -6,7 +6,8 @@ import gc
 import random
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from material import fingerprint
-from slips import GRAPH, L1, NET, STUDY, A, B, Slip, slips
+from slips import GRAPH, L1, NET, SPLITS, STUDY, A, B, Slip, slips
 
 import dgprune_lab as dg
 
@@ -134,6 +135,82 @@ def test_what_is_plainly_meant_is_taken(case: str) -> None:
         pd.testing.assert_frame_equal(given, meant)
     else:
         assert given == meant
+
+
+def numbers() -> list[float]:
+    study = dg.Study(NET, sources=[A], targets=[B])
+    taylor = [value for scores in study.score("taylor").values.values() for value in scores.tolist()]
+    return [
+        *dg.measure(NET, [A, B], latency=False).value,
+        *dg.sweep(study, scorers=["l1"], ratios=[0.5]).value,
+        *taylor,
+    ]
+
+
+@pytest.mark.parametrize("mode", ["autocast", "meta", "float64", "no_grad"])
+def test_what_the_caller_has_set_for_tensors_changes_no_number(mode: str) -> None:
+    set_to: dict[str, Callable[[], Any]] = {
+        "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        "meta": lambda: torch.device("meta"),
+        "float64": lambda: default_type(torch.float64),
+        "no_grad": torch.no_grad,
+    }
+    expected = numbers()
+    with set_to[mode]():
+        found = numbers()
+    assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
+
+
+@contextmanager
+def default_type(kind: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError(), AssertionError(), StopIteration()])
+def test_what_a_scorer_of_the_user_raises_is_said_with_its_name_and_layer(error: Exception) -> None:
+    def broken(view: Any) -> Any:
+        """Fail."""
+        raise error
+
+    with pytest.raises(dg.DgpruneError, match=f"scorer 'mine' stopped at layer '0' .{type(error).__name__}") as raised:
+        STUDY.score(dg.scorer("mine")(broken))
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize("kind", [list, np.array, tuple])
+def test_a_scorer_may_return_numbers_of_numpy_or_a_list(kind: Callable[[Any], Any]) -> None:
+    def counted(view: Any) -> Any:
+        """Count."""
+        return kind(range(view.filters))
+
+    assert STUDY.score(dg.scorer("counted")(counted)).values["0"].tolist() == list(map(float, range(6)))
+
+
+def test_a_built_in_domain_that_was_changed_in_place_is_loaded_again() -> None:
+    first = dg.data.uci_digits()
+    pixels = first.images.clone()
+    first.images.zero_()
+    again = dg.data.uci_digits()
+    assert torch.equal(again.images, pixels) and dg.data.uci_digits() is again
+
+
+def test_domains_whose_class_names_disagree_are_not_measured_together() -> None:
+    named = [
+        dg.Domain.from_arrays(name, images=A.images, labels=A.labels, splits=SPLITS, classes=list(words))
+        for name, words in (("a", "wxyz"), ("b", "vwxy"))
+    ]
+    with pytest.raises(dg.DgpruneError, match="class 0 is 'w' in domain 'a' and 'v' in domain 'b'"):
+        dg.measure(NET, named, latency=False)
+
+
+def test_a_bar_needs_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    assert len(dg.sweep(STUDY, scorers=["l1"], ratios=[0.5], progress=True))
 
 
 def test_a_slip_at_the_controls_of_an_explorer_is_answered_in_words() -> None:

@@ -7,6 +7,7 @@ ends of the axis, in steps, so that it does not creep while the slider moves.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,19 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, Tidy, exposure_label, exposure_of, is_missing, public, scorer_exposure
-from .marks import OPACITY, RIGHT, ZERO, check_table, interval_marks, layered, rows_of, signed_axis, step_above, tooltip
+from .marks import (
+    OPACITY,
+    RIGHT,
+    ZERO,
+    check_alike,
+    check_table,
+    interval_marks,
+    layered,
+    rows_of,
+    signed_axis,
+    step_above,
+    tooltip,
+)
 from .theme import Rows, check_held, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
 
 CAPTION = "Measured right after removal; it says nothing yet about generalisation."
@@ -87,9 +100,14 @@ def is_overall(row: Mapping[str, Any]) -> bool:
 
 
 def at_largest_ratio(rows: Rows) -> Rows:
-    """Return the rows whose ratio is the largest."""
+    """Return the rows whose ratio is the largest; refuse those that would be drawn on one another."""
     largest = max((row["ratio_requested"] for row in rows), default=None)
-    return [row for row in rows if row["ratio_requested"] == largest]
+    kept, drawn = [row for row in rows if row["ratio_requested"] == largest], defaultdict[Any, Rows](list)
+    for row in kept:
+        drawn[tuple(row.get(name) for name in ("network", "scorer", "domain", "group", "class"))].append(row)
+    for alike in drawn.values():
+        check_alike(alike)
+    return kept
 
 
 def span_rows(rows: Rows) -> Rows:

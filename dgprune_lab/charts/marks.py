@@ -8,7 +8,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from ..core import DgpruneError
+from ..core import DgpruneError, is_missing
 from .theme import Rows, records
 
 COLOUR = alt.Stroke("colour:N", scale=None)
@@ -50,6 +50,23 @@ def check_table(
         held = ", ".join(map(str, frame["metric"].dropna().unique()[:6]))
         raise DgpruneError(
             f"frame is the table of another question (its metrics: {held}); this chart draws one of {maker}."
+        )
+
+
+def check_alike(rows: Rows) -> None:
+    """Refuse rows that would be drawn as one number, unless they are draws or trainings of different seeds."""
+    of = f"domain {rows[0]['domain']!r}" if rows else ""
+    for name in ("network", "scope", "budget", "batchnorm", "split"):
+        first, *others = dict.fromkeys(row[name] for row in rows if not is_missing(row.get(name))) or [""]
+        if others:
+            raise DgpruneError(
+                f"frame holds rows of {of} with {name} {first!r} and with {others[0]!r}, which would be drawn as one "
+                f"number; draw each by itself: frame[frame.{name} == {first!r}]."
+            )
+    if len({(str(row.get("seed")), str(row.get("training_seed"))) for row in rows}) < len(rows):
+        raise DgpruneError(
+            f"frame holds several rows of {of} that differ in no setting, as after joining the tables of two networks "
+            "or one table twice; draw each table by itself."
         )
 
 

@@ -41,6 +41,7 @@ from .marks import (
     LABEL_HEIGHT,
     LEFT,
     OPACITY,
+    check_alike,
     curve_layers,
     interval_marks,
     layered,
@@ -143,6 +144,7 @@ def sweep_points(frame: pd.DataFrame, *, metric: str = ACCURACY) -> Rows:
         groups.setdefault((str(row["domain"]), float(row["ratio_requested"])), []).append(row)
     points: Rows = []
     for (domain, ratio), rows in groups.items():
+        check_alike(rows)
         values, lows, highs = zip(*(interval_of(row).values() for row in rows), strict=True)
         exposure = strongest_exposure(map(exposure_of, rows))
         label, below = domain_label(styles[domain].role, exposure), ""

@@ -25,7 +25,8 @@ from .kinds import Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, 
 from .border import border_of, public, resolved_hints
 from .frozen import Frozen, cloned, mapped
 from .files import card_text, parse_card, parse_json, read_card, write_file
-from .steps import Cancelled, Stepwise, cancelled_when, drain, interruptible, progress_bar, stepwise, yielding
+from .steps import Cancelled, LateBar, Stepwise, cancelled_when, drain, has_stderr
+from .steps import interruptible, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed
 from .dispatch import MacCounter, Observer
 from .machine import device, full_precision, threads

@@ -9,7 +9,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
@@ -20,6 +20,7 @@ from .kinds import Kind, Refused
 
 Public = TypeVar("Public", bound=Callable[..., Any])
 
+_DEVICES = ("cpu", "cuda")
 _LEFT = ("forward", "extra_repr")
 """Methods that PyTorch calls and traces."""
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -119,7 +120,7 @@ class Border:
         return f": {name} must {wanted}; got {shown(refused.value)}{refused.where}. {advice}".rstrip()
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.55)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return f" has no argument {name!r}; it takes {', '.join(self.names) or 'none'}.{hint}"
 
@@ -174,19 +175,39 @@ def public(thing: Public) -> Public:
 
 
 def outside_inference() -> AbstractContextManager[object]:
-    """Return a context without inference mode, in which tensors could be neither followed nor trained."""
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    """Return a context in which new tensors are on the CPU and can be trained, and no operation is rounded.
+
+    Each function here names the device of its tensors; a default device of the user's would split them over two.
+    """
+    contexts: list[AbstractContextManager[object]] = []
+    if torch.empty(0).device.type != "cpu":
+        contexts.append(torch.device("cpu"))
+    if torch.is_inference_mode_enabled():
+        contexts.append(torch.inference_mode(False))
+    contexts += [torch.autocast(kind, enabled=False) for kind in _DEVICES if torch.is_autocast_enabled(kind)]
+    if not contexts:
+        return nullcontext()
+    stack = ExitStack()
+    for context in contexts:
+        stack.enter_context(context)
+    return stack
+
+
+def _is_plain() -> bool:
+    """Whether no inference mode, no autocast and no other default device is on."""
+    modes = torch.is_inference_mode_enabled() or any(map(torch.is_autocast_enabled, _DEVICES))
+    return not modes and torch.empty(0).device.type == "cpu"
 
 
 def _held(function: Any) -> Any:
-    compiled, border, in_inference, outside = border_of, None, torch.is_inference_mode_enabled, outside_inference
+    compiled, border, is_plain, outside = border_of, None, _is_plain, outside_inference
 
     def held(*args: Any, **options: Any) -> Any:
         nonlocal border
         if border is None:
             border = compiled(function)
         args, options = border.take(args, options)
-        if not in_inference():
+        if is_plain():
             return function(*args, **options)
         with outside():
             return function(*args, **options)

@@ -148,7 +148,7 @@ class Domain:
 
     def class_label(self, index: int) -> str:
         """Return the name of a class, or its index as text where the classes have no names."""
-        return self.class_names[index] if index < len(self.class_names) else str(index)
+        return self.class_names[index] if 0 <= index < len(self.class_names) else str(index)
 
     def rows(self, split: str, images: Count | None = None) -> Tensor:
         """Return the row numbers of a split, or of its first `images`.
@@ -171,9 +171,10 @@ class Domain:
     ) -> Iterator[Batch]:
         """Yield the split in its fixed order, `size` images at a time, float32 in [0, 1], in a memory layout."""
         every = self.rows(split, images)
+        if not len(every):
+            raise DgpruneError(f"domain {self.name!r} has no image in its split {split!r}.")
         for rows, index in zip(every.split(size), self._index(every).split(size), strict=True):
-            if len(rows):
-                yield self._batch(rows, index, device=device, layout=layout)
+            yield self._batch(rows, index, device=device, layout=layout)
 
     def take(
         self,
@@ -191,12 +192,8 @@ class Domain:
 
     def _index(self, rows: Tensor) -> Tensor:
         """Row numbers, checked, on the device of the images."""
-        if (
-            rows.ndim != 1
-            or rows.is_floating_point()
-            or rows.dtype == torch.bool
-            or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self))
-        ):
+        numbers = rows.ndim == 1 and not rows.is_floating_point() and rows.dtype != torch.bool
+        if not numbers or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self)):
             raise DgpruneError(f"domain {self.name!r}: rows must be whole numbers from 0 to {len(self) - 1}.")
         return rows if isinstance(self.images, DatasetImages) else rows.to(self.images.device, non_blocking=True)
 

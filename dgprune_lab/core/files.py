@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from .errors import DgpruneError
 
 FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2}
@@ -43,9 +45,16 @@ def card_text(values: Mapping[str, Any], *, kind: str) -> str:
     """
     try:
         card = {"kind": kind, "format": FORMATS[kind], "versions": _versions(), **values}
-        return json.dumps(card, indent=1, allow_nan=False) + "\n"
+        return json.dumps(card, indent=1, allow_nan=False, default=_plain) + "\n"
     except (TypeError, ValueError) as error:
         raise DgpruneError(f"the card cannot be written as JSON ({error}); use plain values.") from error
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python; anything else is no plain value."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def read_card(path: Path, *, kind: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .border import public
-from .errors import unknown
+from .errors import DgpruneError, unknown
 from .frozen import Frozen
 
 Product = tuple[int, tuple[Tensor, ...]]
@@ -230,12 +230,22 @@ class FilterGraph:
 
     @public
     def vector(self, keep: Mapping[str, Tensor]) -> Tensor:
-        """Return a bool vector (free + 1,), True for each global id that stays; the last is always True."""
-        return torch.cat([*(keep[group.name] for group in self.groups), torch.ones(1, dtype=torch.bool)])
+        """Return a bool vector (free + 1,), True for each global id that stays; the last is always True.
+
+        Raises:
+            DgpruneError: a layer without a bool for each of its filters.
+        """
+        parts = [keep.get(group.name) for group in self.groups]
+        for group, part in zip(self.groups, parts, strict=True):
+            if part is None or part.shape != (group.filters,) or part.dtype != torch.bool:
+                raise DgpruneError(f"keep needs ({group.filters},) bool for layer {group.name!r}, True = keep.")
+        return torch.cat([*(part for part in parts if part is not None), torch.ones(1, dtype=torch.bool)])
 
     @public
     def kept_lengths(self, vector: Tensor) -> list[int]:
         """Return how many positions of each tensor in `distinct` stay, given the result of `vector`."""
+        if vector.shape != (self.free + 1,) or vector.dtype != torch.bool:
+            raise DgpruneError(f"vector must be what vector(keep) returns: ({self.free + 1},) bool.")
         ids, ends = self._stacked
         counts = torch.cat([torch.zeros(1, dtype=torch.int64), vector[ids].cumsum(0)])
         return counts[ends].diff().tolist()

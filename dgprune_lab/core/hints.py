@@ -6,11 +6,13 @@ import collections.abc as abc
 import types
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
+import numpy as np
 import torch
 
-from .kinds import Choice, Columns, Device, Flag, Kind, Leaf, Nothing, Number, Refused, Text, Within
+from .kinds import Array, Choice, Columns, Device, Flag, Kind, Leaf, Nothing, Number, Place, Refused, Text, Within
 
 _LONG = 1000
 """At most this many items of a list or dict are checked."""
@@ -20,7 +22,6 @@ _WALKED = (abc.Sequence, abc.Iterator, abc.KeysView, abc.ValuesView, abc.Set)
 _TOGETHER = {
     frozenset({"str", "Scorer"}): ("a scorer (a name or a Scorer)", "scorers (names or Scorers)"),
     frozenset({"str", "Scorer", "Scores"}): ("a scorer (a name, a Scorer or Scores)", "scorers (names or Scorers)"),
-    frozenset({"str", "Path"}): ("a path", "paths"),
 }
 
 
@@ -38,6 +39,8 @@ class _Many(Kind):
     def take(self, value: Any) -> Any:
         items = self._items(value)
         taken = [_at(self.item, item, f"position {n}") for n, item in enumerate(islice(items, _LONG))]
+        if getattr(getattr(self.item, "bounds", None), "once", False) and len(set(taken)) < len(taken):
+            raise Refused(value, must="hold each number once", depth=1)
         same = len(taken) == len(items) and all(a is b for a, b in zip(taken, items, strict=True))
         if len(items) > _LONG:
             same, taken = True, list(items)
@@ -154,12 +157,14 @@ def kind_of(hint: Any, *, bounds: Within | None = None) -> Kind:
                 kind.words = kind.plural = words
         return kind
     if origin in (Union, types.UnionType):
-        parts = [part for part in inner if not (part is str and torch.device in inner)]
+        parts = [part for part in inner if not (part is str and (torch.device in inner or Path in inner))]
         return _Either([kind_of(part, bounds=bounds) for part in parts])
     if hint is None or hint is type(None):
         return Nothing()
     if hint in (int, float):
         return Number(hint, bounds)
+    if hint is Path:
+        return Place()
     if hint is torch.device:
         return Device()
     if hint is bool or hint is str:
@@ -170,6 +175,9 @@ def kind_of(hint: Any, *, bounds: Within | None = None) -> Kind:
         return _Row([kind_of(part) for part in inner])
     if origin in _LISTS or hint in _LISTS:
         return _Many(origin, kind_of(inner[0] if inner else Any))
+    if origin is np.ndarray:
+        (number,) = get_args(inner[1]) or (np.generic,)
+        return Array(number)
     if origin in (dict, abc.Mapping) or hint in (dict, abc.Mapping):
         key, item = inner or (Any, Any)
         return _Named(kind_of(key), kind_of(item))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, get_origin
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import is_numeric_dtype
 from torch import Tensor
 
 from .machine import device
@@ -27,23 +28,31 @@ _CLASSES = {
     "Dataset": ("a data set (torch Dataset)", "data sets"),
     "Generator": ("a generator", "generators"),
     "TopLevelMixin": ("an Altair chart", "Altair charts"),
-    "Path": ("a path", "paths"),
 }
+
+
+_NAME = 255
+"""The longest name of a file, in bytes, on the usual file systems."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """Bounds of a number, in an `Annotated` hint: `words` follow "must" in a message, `holds` tests a number."""
+    """Bounds of a number, in an `Annotated` hint: `words` follow "must" in a message, `holds` tests a number.
+
+    With `once`, a list of such numbers must hold each once: the same seed twice is no second draw.
+    """
 
     words: str
     holds: Callable[[float], bool]
+    once: bool = False
 
 
 class Columns(tuple[str, ...]):
     """Names of the columns that a table must have, in an `Annotated` hint."""
 
 
-Tidy = Annotated[pd.DataFrame, Columns(("metric", "domain", "value"))]
+SHARED = Columns(("metric", "domain", "value"))
+Tidy = Annotated[pd.DataFrame, SHARED]
 Ratio = Annotated[float, Within("lie in [0, 1): the share removed, so 0.5 is half", lambda value: 0 <= value < 1)]
 Share = Annotated[float, Within("lie in 0 to 1", lambda value: 0 <= value <= 1)]
 Positive = Annotated[float, Within("be above 0", lambda value: value > 0)]
@@ -51,7 +60,7 @@ NotNegative = Annotated[float, Within("be at least 0", lambda value: value >= 0)
 Count = Annotated[int, Within("be at least 1", lambda value: value >= 1)]
 Whole = Annotated[int, Within("be at least 0", lambda value: value >= 0)]
 Repeats = Annotated[int, Within("lie in 1 to 1,000", lambda value: 1 <= value <= 1000)]
-Seed = Annotated[int, Within("be a whole number from 0 to 2**63 - 1", lambda value: 0 <= value < 2**63)]
+Seed = Annotated[int, Within("be a whole number from 0 to 2**63 - 1", lambda value: 0 <= value < 2**63, once=True)]
 
 
 class Refused(Exception):
@@ -178,6 +187,47 @@ class Number(Kind):
         return int(float(number))
 
 
+class Place(Kind):
+    """A path on a disk, given as a path or as text."""
+
+    words, plural, names, rank = "a path", "paths", frozenset({"Path"}), 2
+
+    def take(self, value: Any) -> Any:
+        if not isinstance(value, str | Path):
+            raise Refused(value)
+        if "\0" in str(value) or any(len(part.encode(errors="replace")) > _NAME for part in Path(value).parts):
+            must = f"be a path without null characters, with names of at most {_NAME} bytes"
+            raise Refused(value if isinstance(value, str) else str(value), must=must, depth=1)
+        return Path(value)
+
+
+class Array(Kind):
+    """A numpy array; a tensor, a table or a list of numbers is converted."""
+
+    plural, names, rank = "arrays", frozenset({"ndarray"}), 4
+
+    def __init__(self, number: Any) -> None:
+        letters = {np.generic: "biufUSM", Any: "biufUSM"}
+        whole = isinstance(number, type) and issubclass(number, np.integer)
+        self.letters = letters.get(number, "biu" if whole else "biuf")
+        self.words = f"an array of {'whole ' * whole}numbers"
+
+    def take(self, value: Any) -> Any:
+        given = value
+        if isinstance(value, Tensor):
+            value = value.detach().cpu()
+        if not isinstance(value, np.ndarray):
+            if not (hasattr(value, "__array__") or isinstance(value, list | tuple | range)):
+                raise Refused(given)
+            try:
+                value = np.asarray(value)
+            except (TypeError, ValueError, RuntimeError):
+                raise Refused(given) from None
+        if value.dtype.kind not in self.letters:
+            raise Refused(given)
+        return value
+
+
 class Leaf(Kind):
     """A class, a protocol or a function; beartype checks the value."""
 
@@ -198,13 +248,36 @@ class Leaf(Kind):
         if self.bearable(value, self.hint):
             if missing := [name for name in self.columns if name not in value.columns]:
                 wanted = f"be a table with the columns {', '.join(self.columns)}; it lacks {', '.join(missing)}"
-                raise Refused(value, must=wanted, depth=1)
-            return value
+                raise Refused(value, must=wanted, advice=_indexed(value, missing), depth=1)
+            if self.columns and not value.columns.is_unique:
+                name = value.columns[value.columns.duplicated()][0]
+                raise Refused(value, must=f"have columns of different names, not two called {name!r}", depth=1)
+            return _table(value) if self.columns == SHARED else value
         if self.hint is Tensor and isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
             return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C", copy=True))
-        if self.hint is Path and isinstance(value, str):
-            return Path(value)
         raise Refused(value)
+
+
+def _table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A tidy table whose shared columns are all there (empty where they were dropped), its numbers as numbers."""
+    from .tables import COLUMNS, NUMBERS
+
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if advice := _indexed(frame, missing):
+        raise Refused(frame, must=f"have {' and '.join(missing)} among its columns", advice=advice, depth=1)
+    changed: dict[str, Any] = dict.fromkeys(missing)
+    for name in (name for name in NUMBERS if name in frame.columns and not is_numeric_dtype(frame[name])):
+        try:
+            changed[name] = pd.to_numeric(frame[name])
+        except (TypeError, ValueError):
+            must = f"hold numbers in the column {name!r}"
+            advice = "Of a file with decimal commas: pd.read_csv(path, decimal=',')."
+            raise Refused(frame, must=must, advice=advice, depth=1) from None
+    return frame.assign(**changed) if changed else frame
+
+
+def _indexed(frame: pd.DataFrame, missing: list[str]) -> str:
+    return "They are its index: frame.reset_index()." if set(missing) & set(frame.index.names) else ""
 
 
 def _scalar(value: Any) -> bool:

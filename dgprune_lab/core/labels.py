@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,12 +94,14 @@ def listed_names(names: Sequence[str]) -> str:
 def _as_array(name: str, labels: Any) -> Any:
     if isinstance(labels, Tensor):
         return labels.detach().cpu().numpy()
-    if isinstance(labels, set | frozenset | str | bytes):
+    if isinstance(labels, set | frozenset | str | bytes | Mapping):
         raise DgpruneError(f"domain {name!r}: labels must be a list or an array in the images' order; got {labels!r}.")
     try:
         values = np.asarray(labels if hasattr(labels, "__array__") else list(labels))
         if values.dtype == object and all(isinstance(v, int | float | np.number | np.ndarray | Tensor) for v in values):
             values = np.array([np.asarray(value) for value in values]).astype(float)
+        if values.dtype.kind == "U" and isinstance(labels, list | tuple):  # numbers among names became text
+            values = np.array(labels, dtype=object)
     except (TypeError, ValueError) as error:
         raise DgpruneError(f"domain {name!r}: labels must be (N,) whole numbers or names ({error}).") from None
     return values

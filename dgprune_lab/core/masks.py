@@ -19,10 +19,10 @@ from .filter_lists import Forced, filter_numbers, forced_filters, forced_lists
 from .frozen import Frozen
 from .graph import Cost, FilterGraph
 from .kinds import Share
-from .provenance import Reads, declared, merged
+from .provenance import Reads, check_reads, declared, merged
 from .tables import Budget, Scope, Seen
 
-_ABOUT = ("scope", "budget", "scorer", "options", "nested", "reads")
+_READ, _ABOUT = ("reads", "selection"), ("scope", "budget", "scorer", "options", "nested", "reads")
 _ADDED: Mapping[str, Any] = {"layer_ratios": {}, "max_layer_ratio": None, "forced": {}, "selection": {}}
 """What a mask's file may lack, with the value that this stands for."""
 
@@ -84,7 +84,7 @@ class Mask:
                 raise unknown("layer", name, self.graph.names)
         for name in ("keep", "options", "reads", "layer_ratios", "forced", "selection"):
             if (value := getattr(self, name)) is not None:
-                self.__dict__[name] = Frozen(value)
+                self.__dict__[name] = Frozen(check_reads(value, what="a mask") if name in _READ else value)
 
     def __repr__(self) -> str:
         kept, free, layers = self.cost.filters, self.graph.free, len(self.graph.groups)

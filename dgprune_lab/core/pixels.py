@@ -199,8 +199,11 @@ def _whole(values: NDArray[Any], bits: int, *, signed: bool, what: str) -> NDArr
 def _as_tensor(images: Any, *, what: str) -> Tensor:
     """The images as a new tensor of numbers; channels that share their memory still share it."""
     if isinstance(images, Tensor):
-        if images.is_complex() or images.layout != torch.strided or images.is_quantized:
-            raise DgpruneError(f"{what} must be dense real numbers; got {images.dtype}, {images.layout}.")
+        if images.is_complex() or images.is_meta or images.layout != torch.strided or images.is_quantized:
+            raise DgpruneError(
+                f"{what} must be dense real numbers; got {images.dtype}, {images.layout}"
+                f"{' on the meta device' * images.is_meta}."
+            )
         once = tuple(slice(0, 1) if step == 0 else slice(None) for step in images.stride())
         return images.detach()[once].clone().expand(images.shape)
     if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):

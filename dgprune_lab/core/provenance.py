@@ -52,8 +52,9 @@ class Provenance:
     selection: Reads = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        reads = {stage: getattr(self, stage) for stage in STAGES}
-        self.__dict__.update({stage: Frozen(entries) for stage, entries in reads.items() if entries is not None})
+        for stage in STAGES:
+            if (entries := getattr(self, stage)) is not None:
+                self.__dict__[stage] = Frozen(check_reads(entries, what=f"stage {stage!r}") or {})
 
     def seen(self, stage: Stage, domain: str, split: str) -> Seen:
         """Return what this stage has read of a split of a domain."""
@@ -220,6 +221,18 @@ def declared(reads: Mapping[str, Any] | None, *, what: str) -> Reads:
                 f"'labels', and {{}} for nothing; got {reads!r}."
             )
     return dict(reads)
+
+
+def check_reads(reads: Reads, *, what: str) -> Reads:
+    """Return a record of reads; refuse a key that names no split, which would count as if nothing had been read."""
+    for key in reads or ():
+        domain, _, split = key.rpartition("/")
+        if key != MORE and not (domain and split):
+            raise DgpruneError(
+                f"reads of {what} must name splits, such as 'mnist_m/score', or 'mnist_m/*' for all splits of a "
+                f"domain; got {key!r}."
+            )
+    return reads
 
 
 def roles_of(domains: Iterable[Domain]) -> dict[str, str | None]:

@@ -15,7 +15,7 @@ from .errors import DgpruneError, unknown
 from .frozen import Frozen
 from .graph import FilterGraph
 from .kinds import Columns
-from .provenance import Reads, declared
+from .provenance import Reads, check_reads, declared
 
 
 @public
@@ -42,6 +42,10 @@ class Scores:
     network: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check_reads(self.reads, what=f"the scores {self.scorer!r}")
+        for name in self.values:
+            if name not in self.graph.names:
+                raise unknown("layer", name, self.graph.names)
         for group in self.graph.groups:
             if group.name not in self.values:
                 raise DgpruneError(f"scores of {self.scorer!r} lack the layer {group.name!r}; every layer needs them.")
@@ -51,12 +55,7 @@ class Scores:
                     f"scorer {self.scorer!r} must give one number per filter: layer {group.name!r} has "
                     f"{group.filters} filters, it gave shape {tuple(values.shape)}."
                 )
-            if not torch.isfinite(values).all():
-                bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
-                raise DgpruneError(
-                    f"scorer {self.scorer!r} gave NaN or infinite scores in layer {group.name!r}, filters {bad[:8]}; "
-                    "scores must be finite."
-                )
+            _check_numbers(values, f"scorer {self.scorer!r} gave", f"layer {group.name!r}, filters")
         own = {"values": self.values, "options": self.options, **({} if self.reads is None else {"reads": self.reads})}
         self.__dict__.update({name: Frozen(value) for name, value in own.items()})
 
@@ -125,6 +124,16 @@ def _check_table(frame: pd.DataFrame, graph: FilterGraph) -> None:
             raise DgpruneError(f"column {name!r} of the table must hold numbers; it holds {frame[name].dtype}.")
 
 
+def _check_numbers(values: Tensor, gave: str, where: str) -> None:
+    """Refuse scores that are no real numbers, or not finite: no order could be made of them."""
+    if values.is_meta or values.is_complex():
+        kind = "tensors on the meta device, which hold no values," if values.is_meta else f"{values.dtype} numbers"
+        raise DgpruneError(f"{gave} {kind} as scores in {where.rpartition(',')[0]}; scores must be real numbers.")
+    if not torch.isfinite(values).all():
+        bad = (~torch.isfinite(values)).flatten().nonzero().flatten().tolist()
+        raise DgpruneError(f"{gave} NaN or infinite scores in {where} {bad[:8]}; scores must be finite.")
+
+
 @public
 @dataclass(frozen=True, eq=False)
 class WeightScores:
@@ -135,6 +144,13 @@ class WeightScores:
     _: KW_ONLY
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: Reads = None
+
+    def __post_init__(self) -> None:
+        check_reads(self.reads, what=f"the scores {self.scorer!r}")
+        if not self.values:
+            raise DgpruneError(f"values of the scores {self.scorer!r} name no parameter; give one tensor or more.")
+        for name, values in self.values.items():
+            _check_numbers(values, f"scorer {self.scorer!r} gave", f"parameter {name!r}, weights")
 
     def __repr__(self) -> str:
         weights = sum(value.numel() for value in self.values.values())

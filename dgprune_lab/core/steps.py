@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -64,6 +65,11 @@ def drain(steps: Generator[Any, None, Result]) -> Result:
             return end.value
 
 
+def has_stderr() -> bool:
+    """Whether a bar can be drawn: a program without a console, or with its output closed, has no stderr."""
+    return sys.stderr is not None and not sys.stderr.closed
+
+
 def progress_bar(steps: Generator[tuple[Any, ...], None, Result], *, progress: bool) -> Result:
     """Run a generator that yields (done, total) to its end and return its result, with a tqdm bar if `progress`.
 
@@ -71,7 +77,7 @@ def progress_bar(steps: Generator[tuple[Any, ...], None, Result], *, progress: b
     """
     from tqdm.auto import tqdm
 
-    with tqdm(unit="evaluation", disable=not progress) as bar:
+    with tqdm(unit="evaluation", disable=not (progress and has_stderr())) as bar:
         while True:
             try:
                 done, bar.total, *label = next(steps)
@@ -103,6 +109,7 @@ class LateBar:
 
         if self._bar is None and self.done < self._total:
             main = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
+            main = main and has_stderr()
             options: Any = {"initial": self.done, "delay": _LATE, "leave": False, "disable": None if main else True}
             self._bar = tqdm(desc=self._label, total=self._total, unit="image", **options)
         self.done += 1

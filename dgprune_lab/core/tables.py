@@ -22,7 +22,8 @@ COLUMNS: tuple[str, ...] = (
     *(*SEEN, "target_aware"),
 )
 _BATCHNORM = {"as_is": "as is", "recalibrate": "re-estimated", "fold": "folded"}
-_TYPES = dict.fromkeys(("ratio_requested", "ratio_achieved", "value", "low", "high"), "float64")
+NUMBERS = ("ratio_requested", "ratio_achieved", "value", "low", "high")
+_TYPES = dict.fromkeys(NUMBERS, "float64")
 _TYPES |= {**dict.fromkeys(("seed", "training_seed", "images"), "Int64"), "target_aware": "boolean"}
 
 

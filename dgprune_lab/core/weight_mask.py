@@ -11,7 +11,7 @@ from torch import Tensor
 from .border import public
 from .errors import DgpruneError
 from .kinds import Share
-from .provenance import Reads
+from .provenance import Reads, check_reads
 from .tables import Scope
 
 
@@ -28,6 +28,7 @@ class WeightMask:
     reads: Reads = None
 
     def __post_init__(self) -> None:
+        check_reads(self.reads, what=f"the mask {self.scorer!r}")
         if not self.keep:
             raise DgpruneError("keep names no parameter; a mask of single weights needs one tensor or more.")
         for name, keep in self.keep.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from ..core import Domain, cut_counts, public
 from .blending import channels_first, random_patches
-from .digits import photographs
+from .digits import loaded_once, photographs
 from .formats import read_idx
 from .shifts import colour
 
@@ -27,7 +26,7 @@ _PATCHES = 2026  # seed of the photographs' patches
 _ORIGIN = "Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, MIT licence), "
 
 
-@lru_cache(maxsize=1)
+@loaded_once
 @public
 def fashion() -> Domain:
     """Load 2,600 garments of Fashion-MNIST in fixed stratified splits: 1,600 train, 400 score, 600 report.
@@ -44,7 +43,7 @@ def fashion() -> Domain:
     return _garments("fashion", origin=f"{_ORIGIN}2,600 garments")
 
 
-@lru_cache(maxsize=1)
+@loaded_once
 @public
 def fashion_colour() -> Domain:
     """Make 2,600 tinted garments, others than those of `fashion`: 1,500 train, 300 score, 600 report.
@@ -58,7 +57,7 @@ def fashion_colour() -> Domain:
     return replace(tinted, name="fashion_colour", origin=f"{_ORIGIN}2,600 other garments, tinted at random")
 
 
-@lru_cache(maxsize=1)
+@loaded_once
 @public
 def fashion_photo() -> Domain:
     """Put the garments of `fashion` (400 score, 600 report) in front of patches of bundled photographs.

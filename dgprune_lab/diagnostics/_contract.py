@@ -41,6 +41,10 @@ class Diagnostic(Stepwise[Parameters, pd.DataFrame]):
 
     def _checked(self, result: pd.DataFrame | Steps) -> Steps:
         frame = (yield from result) if isinstance(result, Generator) else result
+        if not isinstance(frame, pd.DataFrame):
+            raise DgpruneError(
+                f"diagnostic {self.name!r} must return a table from tidy(); it returned {type(frame).__name__}."
+            )
         if missing := [column for column in (*COLUMNS, *self.extra) if column not in frame.columns]:
             raise DgpruneError(
                 f"diagnostic {self.name!r} must return a table from tidy(); it lacks {', '.join(missing)}."

@@ -170,8 +170,8 @@ def compare_networks(
         if domain.labels is not None
         and all(domain.name in [other.name for other in study.domains] for study in studies)
     ]
-    if not common:
-        raise DgpruneError("the studies have no domain with labels in common.")
+    if not common or (domains is not None and not len(domains)):
+        raise DgpruneError("domains: give one or more that all studies have, with labels, or None for all of them.")
     chosen = common if domains is None else [domains] if isinstance(domains, str) else list(domains)
     if absent := [name for name in chosen if name not in common]:
         raise unknown("domain with labels in common", absent[0], common)

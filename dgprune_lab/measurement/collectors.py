@@ -101,8 +101,11 @@ def check_finite(finite: Tensor, domain: Domain) -> None:
         raise DgpruneError(f"the network gives NaN or infinite logits on domain {domain.name!r}; check its weights.")
 
 
-def check_classes(logits: Tensor, domain: Domain) -> None:
-    """Refuse fewer outputs than the domain has classes."""
+def check_classes(logits: Any, domain: Domain) -> None:
+    """Refuse what is not one row of logits per image, and fewer outputs than the domain has classes."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise DgpruneError(f"the network must return logits of shape (images, classes); it returned {got}.")
     if domain.labels is not None and logits.shape[1] < domain.classes:
         raise DgpruneError(
             f"the network has {logits.shape[1]} outputs, domain {domain.name!r} has labels up to {domain.classes - 1}."

@@ -18,6 +18,7 @@ from ..core import (
     DgpruneError,
     Domain,
     Outcomes,
+    check_class_names,
     drain,
     full_precision,
     note,
@@ -92,9 +93,6 @@ def batch_outcomes(model: Callable[[Tensor], Tensor], batch: Batch, domain: Doma
     """
     with torch.inference_mode(), full_precision(batch.images.device):
         logits = _logits(model, batch.images)
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise DgpruneError(f"the network must return logits of shape (images, classes); it returned {got}.")
         check_classes(logits, domain)
         predicted = logits.argmax(1)
         labels = torch.zeros_like(predicted) if batch.labels is None else batch.labels
@@ -185,6 +183,7 @@ def measure(
     if not listed:
         raise DgpruneError("measure needs at least one domain.")
     check_metrics(metrics, listed)
+    check_class_names(listed)
     example = listed[0].take(torch.arange(min(2, len(listed[0])))).images
     refuse_other_types(model, example)
     prove_copies(model, example)

@@ -201,18 +201,14 @@ def _check_layers(network: nn.Module, saved: Mapping[str, Any], *, name: str) ->
 def _bytes(path: Path, weights: Path, beside: Path) -> bytes:
     """The content of the file to load; if it is missing, raise an error that says what is there instead."""
     if weights.is_file():
-        try:
-            return weights.read_bytes()
-        except OSError as error:
-            raise DgpruneError(f"{weights} cannot be read: {error.strerror or error}.") from error
+        return _read(weights)
     if path.is_dir() or weights.is_dir():
         folder = path if path.is_dir() else weights
         saved = sorted(file.name for file in folder.glob("*.safetensors"))
         inside = f"name a file in it, such as {saved[0]}" if saved else "it holds no .safetensors file"
         raise DgpruneError(f"{folder} is a folder: {inside}.")
     if path.is_file() and path != beside:
-        with path.open("rb") as file:
-            refuse_foreign(file.read(), path.name)
+        refuse_foreign(_read(path), path.name)
     if beside.is_file():
         raise DgpruneError(
             f"no network at {weights.with_suffix('')}: {beside.name} is a card, {weights.name} is missing."
@@ -220,10 +216,17 @@ def _bytes(path: Path, weights: Path, beside: Path) -> bytes:
     raise DgpruneError(f"no network at {weights.with_suffix('')}: there is no file {weights.name}; check the path.")
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DgpruneError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
 def _paths(path: str | Path) -> tuple[Path, Path]:
     """NAME.safetensors and NAME.json for a path with either ending or none."""
     path = Path(path).expanduser()
-    if not path.name:
+    if path.name in ("", ".."):
         raise DgpruneError(f"path must end in the name of a file; got {str(path)!r}.")
     base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")

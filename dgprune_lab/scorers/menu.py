@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..core import DgpruneError, Scores, Seen, public
@@ -103,14 +106,14 @@ def run(scorer: Scorer, inputs: Inputs, *, options: Mapping[str, Any]) -> Scores
     """
     views = _views(scorer, inputs)
     if scorer.level == "network":
-        scores = scorer(views, **options)
+        scores = _called(scorer, views, options, where="")
         if not isinstance(scores, Mapping) or set(scores) != set(views):
             raise DgpruneError(
                 f"scorer {scorer.name!r} must return a dict with one entry per layer: {', '.join(views)}."
             )
     else:
-        scores = {name: scorer(view, **options) for name, view in views.items()}
-    values = {name: _checked(scores[name], name) for name in views}
+        scores = {name: _called(scorer, view, options, where=f" at layer {name!r}") for name, view in views.items()}
+    values = {name: _checked(scores[name], f"scorer {scorer.name!r}", name) for name in views}
     reads: dict[str, Seen] = {f"{domain}/{inputs.split}": what for domain, what in inputs.touched.items()}
     return Scores(scorer=scorer.name, values=values, graph=inputs.graph, options=dict(options), reads=reads)
 
@@ -119,10 +122,26 @@ def _views(scorer: Scorer, inputs: Inputs) -> dict[str, GroupView]:
     return {group.name: GroupView(scorer, group, inputs=inputs) for group in inputs.graph.groups}
 
 
-def _checked(value: Any, group: str) -> Tensor:
-    """The scores that a scorer returned for one group, checked, as a float64 tensor on the CPU."""
+def _called(scorer: Scorer, view: Any, options: Mapping[str, Any], *, where: str) -> Any:
+    """The result of the scorer's function; what it raises itself becomes an error that names the scorer."""
+    try:
+        return scorer(view, **options)
+    except (DgpruneError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        hint = " view.sources and view.targets hold only what reads={...} declares." * isinstance(error, IndexError)
+        raise DgpruneError(f"the function of scorer {scorer.name!r} stopped{where} ({what}); mend it.{hint}") from error
+
+
+def _checked(value: Any, who: str, group: str) -> Tensor:
+    """The scores that a scorer returned for one group, as a float64 tensor on the CPU; `Scores` refuses the rest."""
+    if isinstance(value, np.ndarray | list | tuple):
+        with suppress(TypeError, ValueError, RuntimeError):
+            value = torch.as_tensor(value)
     if not isinstance(value, Tensor):
         raise DgpruneError(
-            f"a scorer must return a tensor, one number per filter; for {group!r} it gave {type(value).__name__}."
+            f"{who} must return a tensor (C,), one number per filter; for layer {group!r} it gave "
+            f"{type(value).__name__}."
         )
-    return value.detach().to("cpu").double()
+    return value if value.is_meta or value.is_complex() else value.detach().to("cpu").double()

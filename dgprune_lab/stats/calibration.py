@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import public
 from .intervals import resampled_means
 
 BINS = 15
 _DRAWS, _BLOCK = 400, 4_000_000
 
 
+@public
 def calibration_error(correct: NDArray[np.float64], confidence: NDArray[np.float64]) -> tuple[float, float, float]:
     """Return the expected calibration error with its 95 % interval over images: value, low and high in [0, 1].
 

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import DgpruneError, preserved_rng
+from ..core import Count, DgpruneError, Positive, Seed, preserved_rng, public
 from ..core import seed as seeded
 from .features import Ids, Rows, Values, constant, estimate, pair
 from .half_samples import by_halves, co_moment, draws, mean_of_pairs, within
@@ -21,7 +21,8 @@ Places = NDArray[np.intp]
 _ITERATIONS = 1000
 
 
-def mmd(first: Rows, second: Rows, *, bandwidth: float, ids: tuple[Ids, Ids], seed: int = 0) -> Estimate:
+@public
+def mmd(first: Rows, second: Rows, *, bandwidth: Positive, ids: tuple[Ids, Ids], seed: Seed = 0) -> Estimate:
     """Estimate the squared maximum mean discrepancy of two domains without bias.
 
     mean k(x_i, x_j) + mean k(y_i, y_j) - 2 mean k(x_i, y_j), k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)), all three
@@ -52,7 +53,8 @@ def mmd(first: Rows, second: Rows, *, bandwidth: float, ids: tuple[Ids, Ids], se
     return _if_varying(by_halves(own + other - 2 * between), x, y)
 
 
-def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0) -> Estimate:
+@public
+def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: Seed = 0) -> Estimate:
     """Estimate the squared distance of two domains' covariance matrices, |C_1 - C_2|_F^2 / (4 D^2), without bias.
 
     Sun and Saenko 2016 (Deep CORAL, equation 1) insert the sample covariances, which differ even for two halves of one
@@ -80,7 +82,8 @@ def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0) -> 
     return _if_varying(by_halves((own + other - 2 * between) / (4 * x.shape[1] ** 2)), x, y)
 
 
-def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: int = 0, folds: int = 5) -> Estimate:
+@public
+def proxy_a_distance(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: Seed = 0, folds: Count = 5) -> Estimate:
     """Estimate how well a linear classifier distinguishes two domains: 2 (1 - 2 e), with e its cross-validated error.
 
     Ben-David et al. 2007 (NeurIPS 19), Ganin et al. 2016 (JMLR 17). The classifier is a logistic regression (L2,

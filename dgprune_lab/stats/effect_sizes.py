@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import ClassMoments, DgpruneError
+from ..core import ClassMoments, Count, DgpruneError, Seed, public
 from .intervals import LEVEL, RESAMPLES, Estimate, drawn_counts
 
 Array = NDArray[np.float64]
@@ -25,7 +25,8 @@ NOT_FINITE = "some numbers per image and filter are NaN or infinite; check the n
 _STEP = 2**20  # arrays of this size stay in the processor's cache
 
 
-def class_moments(values: Tensor, labels: Tensor, *, classes: int, check: bool = True) -> ClassMoments:
+@public
+def class_moments(values: Tensor, labels: Tensor, *, classes: Count, check: bool = True) -> ClassMoments:
     """Return the number of images of each class, and over them the mean and variance of each filter's values.
 
     In float64 and in two passes over each class: first the means, then the deviations from them.
@@ -100,6 +101,7 @@ def filled(sizes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.nan_to_num(size.abs(), nan=largest) for name, size in sizes.items()}
 
 
+@public
 def matched_d(first: ClassMoments, second: ClassMoments, *, resolution: Tensor | float = 0.0) -> Tensor:
     """Return Cohen's d of each filter, matched by class: (C,) float64, positive if the second domain is larger.
 
@@ -122,8 +124,9 @@ def matched_d(first: ClassMoments, second: ClassMoments, *, resolution: Tensor |
     return _per_class(first, second, shared, resolution=resolution)[0].nanmean(0)
 
 
+@public
 def cohens_d(
-    first: Array, second: Array, *, labels: Labels, seed: int = 0, resolution: Array | float = 0.0
+    first: Array, second: Array, *, labels: Labels, seed: Seed = 0, resolution: Array | float = 0.0
 ) -> Estimate:
     """Estimate `matched_d` of each filter with a 95 % bootstrap interval over the images of both domains.
 
@@ -182,8 +185,7 @@ def _with_interval(
     ]
     gaps, spreads = (tensor.numpy() for tensor in _per_class(*moments, shared, resolution=resolution))
     value = matched_d(*moments, resolution=resolution).numpy()
-    total, count = np.zeros((2, RESAMPLES, len(value)))
-    sizes = []
+    (total, count), sizes = np.zeros((2, RESAMPLES, len(value))), []
     for k, label in enumerate(shared.tolist()):
         rows = [values[code == label] for values, code in zip(pair, codes, strict=True)]
         sizes.append([len(values) for values in rows])
@@ -259,16 +261,14 @@ def _resampled(gap: Array, pair: list[Array], *, seed: tuple[int, int]) -> Itera
     """Yield J^2 times Cohen's d of one class for a block of resamples: (step, C); NaN where a resample is constant."""
     sizes = [len(values) for values in pair]
     df = sum(sizes) - 2
-    bias = (1 - 3 / (4 * df - 1)) ** 2
-    squares = [values**2 for values in pair]
+    bias, squares = (1 - 3 / (4 * df - 1)) ** 2, [values**2 for values in pair]
     # One stream per domain, continued from step to step: the draws do not depend on the size of a step.
     streams = [np.random.default_rng((*seed, domain)) for domain in (0, 1)]
     step = max(1, _STEP // (8 * max(*sizes, len(gap))))
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
-        counts = [
-            drawn_counts(*options).astype(np.float64) for options in zip(streams, (rows, rows), sizes, strict=True)
-        ]
+        given = zip(streams, (rows, rows), sizes, strict=True)
+        counts = [drawn_counts(*options).astype(np.float64) for options in given]
         first, second = (count @ values / len(values) for count, values in zip(counts, pair, strict=True))
         spread = counts[0] @ squares[0] + counts[1] @ squares[1] - sizes[0] * first**2 - sizes[1] * second**2
         shift = gap + second - first

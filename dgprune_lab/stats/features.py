@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import DgpruneError
+from ..core import DgpruneError, public
 from .intervals import Estimate, over_images
 
 Rows = NDArray[np.floating]
@@ -19,6 +19,7 @@ _FLOOR = 0.1  # of a standard deviation, as a share of the pooled one
 _ROUNDING = 1e-5  # sums of float32 in another order differ by less
 
 
+@public
 def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]:
     """Return every set of features, standardised by the mean and the standard deviation of a reference set.
 
@@ -59,6 +60,7 @@ def standardised(features: Mapping[str, Rows], *, by: Rows) -> dict[str, Values]
     return {name: np.where(np.abs(rows) <= rounding, 0.0, rows) / deviation for name, rows in centred.items()}
 
 
+@public
 def median_distance(rows: Rows) -> float:
     """Return the median of the Euclidean distances |x_i - x_j|, i < j: the usual bandwidth of `mmd`.
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import Seed, public
+
 RESAMPLES = 1000
 LEVEL = 0.95
 _TAILS = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
@@ -83,8 +85,9 @@ def differences(
     return low, high
 
 
+@public
 def crossed_difference(
-    first: NDArray[np.float64], second: NDArray[np.float64], *, seed: int = 0
+    first: NDArray[np.float64], second: NDArray[np.float64], *, seed: Seed = 0
 ) -> tuple[float, float, float]:
     """Estimate mean(first) - mean(second) with a 95 % interval over images and repeats.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import Scope
+from ..core import Count, Scope, Seed, public
 from ..core import seed as seeded
 from .intervals import RESAMPLES
 
@@ -34,6 +34,7 @@ class Overlap(NamedTuple):
     spread: float
 
 
+@public
 def correlations(first: Values, second: Values, *, scope: Scope) -> dict[str, float]:
     """Return Spearman's rank correlation of two scores, per layer and for the whole network.
 
@@ -72,7 +73,8 @@ def chance_spread(observed: Mapping[str, float], sizes: Mapping[str, int], *, sc
     return {**spread, ALL: sum((sizes[name] / total * spread[name]) ** 2 for name in known) ** 0.5}
 
 
-def over_filters(scores: Sequence[Values], *, scope: Scope, seed: int) -> tuple[Floats, Floats]:
+@public
+def over_filters(scores: Sequence[Values], *, scope: Scope, seed: Seed) -> tuple[Floats, Floats]:
     """Return 95 % percentile bootstrap intervals, over filters, of the network's rank correlation of every two scores.
 
     Filters are resampled with replacement, within each layer for scope "layer" and over the whole network for "global",
@@ -93,7 +95,10 @@ def over_filters(scores: Sequence[Values], *, scope: Scope, seed: int) -> tuple[
     return low, high
 
 
-def random_matchings(first: Values, second: Values, *, scope: Scope, seed: int, draws: int = 200) -> dict[str, Floats]:
+@public
+def random_matchings(
+    first: Values, second: Values, *, scope: Scope, seed: Seed, draws: Count = 200
+) -> dict[str, Floats]:
     """Return rank correlations of two scores with the filters of each layer paired at random: group -> (draws,)."""
     generator = np.random.default_rng(seeded("random matchings", seed))
     layers = list(first)
@@ -111,6 +116,7 @@ def random_matchings(first: Values, second: Values, *, scope: Scope, seed: int, 
     return {**correlated, ALL: others[order] @ ranks}
 
 
+@public
 def overlaps(first: Values, second: Values, *, scope: Scope) -> dict[str, Overlap]:
     """Return the share of the kept filters that both masks keep, per layer and in all, and the share by chance.
 

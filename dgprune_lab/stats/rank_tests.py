@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..core import public
 from .effect_sizes import BYTES, Array, Labels, coded, shared_classes
 from .intervals import LEVEL, Estimate
 
 
+@public
 def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
     """Estimate how often, among pairs of one class, the second domain's image has the larger number: .5 is chance.
 
@@ -54,6 +56,7 @@ def auroc(first: Array, second: Array, *, labels: Labels) -> Estimate:
     return Estimate(area, *ends)
 
 
+@public
 def p_values(first: Array, second: Array, *, labels: Labels) -> Array:
     """Return for each filter the two-sided p-value of `auroc` = .5: (C,); 1 where all images of each class are equal.
 
@@ -70,6 +73,7 @@ def p_values(first: Array, second: Array, *, labels: Labels) -> Array:
     return 2 * ndtr(-np.abs(area - 0.5) / np.sqrt(np.where(variance > 0, variance, 1)))
 
 
+@public
 def q_values(p: Array) -> Array:
     """Return p-values adjusted so that, of the filters with q <= .05, at most 5 % are expected to be false discoveries.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import DgpruneError, preserved_rng
+from ..core import Count, DgpruneError, Seed, preserved_rng, public
 from .features import FEWEST, Rows, check_sizes, constant, estimate, mean_over_images, table
 from .half_samples import by_halves, co_moment, draws
 from .intervals import Estimate
 
 
-def cka(first: Rows, second: Rows, *, seed: int = 0) -> Estimate:
+@public
+def cka(first: Rows, second: Rows, *, seed: Seed = 0) -> Estimate:
     """Estimate how alike two networks represent the same images: linear centred kernel alignment, debiased.
 
     HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X', L = Y Y' and HSIC_1 the unbiased estimate over
@@ -49,6 +50,7 @@ def cka(first: Rows, second: Rows, *, seed: int = 0) -> Estimate:
     return by_halves(between / norms[0] / norms[1])
 
 
+@public
 def silhouette(rows: Rows, labels: NDArray[np.generic]) -> Estimate:
     """Estimate how well groups of images are separated: the mean over images of (b - a) / max(a, b).
 
@@ -77,7 +79,8 @@ def silhouette(rows: Rows, labels: NDArray[np.generic]) -> Estimate:
     return mean_over_images(np.asarray(silhouette_samples(values, groups), dtype=np.float64))
 
 
-def trustworthiness(rows: Rows, places: Rows, *, neighbours: int = 15) -> Estimate:
+@public
+def trustworthiness(rows: Rows, places: Rows, *, neighbours: Count = 15) -> Estimate:
     """Estimate how far the neighbours of an image on a map are its neighbours in the features too.
 
     1 - 2 / (N k (2 N - 3 k - 1)) sum_i sum_j max(0, r(i, j) - k), over the k nearest images j of i on the map; r(i, j)

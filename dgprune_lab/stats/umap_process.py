@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import DgpruneError, drain
+from ..core import DgpruneError, Seed, drain, public
 from .umap_child import line, packed, unpacked
 
 _INTERVAL = 0.1  # seconds between two steps
@@ -38,6 +38,7 @@ class _State:
     stopped: bool = False
 
 
+@public
 class Fit:
     """A UMAP fit that runs in a child process while this process continues; `places` is the result of `embed`.
 
@@ -50,7 +51,7 @@ class Fit:
         DgpruneError: as `embed` does for its arguments, or no process can be started.
     """
 
-    def __init__(self, rows: NDArray[Any], *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> None:
+    def __init__(self, rows: NDArray[Any], *, seed: Seed = 0, neighbours: int = 15, min_dist: float = 0.1) -> None:
         data = packed(_checked(rows, seed=seed, neighbours=neighbours, min_dist=min_dist))
         options = {"seed": int(seed), "neighbours": int(neighbours), "min_dist": float(min_dist), "bytes": len(data)}
         self._state = _State()
@@ -95,8 +96,9 @@ class Fit:
         self._end()
 
 
+@public
 def fit_steps(
-    rows: NDArray[Any], *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1
+    rows: NDArray[Any], *, seed: Seed = 0, neighbours: int = 15, min_dist: float = 0.1
 ) -> Generator[tuple[str, float], None, NDArray[np.float32]]:
     """Run `embed`, yielding (stage, fraction done) about every 0.1 s; closing the generator ends the child at once."""
     fit = Fit(rows, seed=seed, neighbours=neighbours, min_dist=min_dist)
@@ -109,7 +111,7 @@ def fit_steps(
     return fit.places
 
 
-def embed(rows: NDArray[Any], *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> NDArray[np.float32]:
+def embed(rows: NDArray[Any], *, seed: Seed = 0, neighbours: int = 15, min_dist: float = 0.1) -> NDArray[np.float32]:
     """Return positions in a plane (UMAP) that keep neighbouring rows together.
 
     UMAP joins each row i to its k nearest by Euclidean distance with v(j | i) = exp(-max(0, d(i, j) - rho_i) / sigma_i)
@@ -138,7 +140,7 @@ def embed(rows: NDArray[Any], *, seed: int = 0, neighbours: int = 15, min_dist: 
     return drain(fit_steps(rows, seed=seed, neighbours=neighbours, min_dist=min_dist))
 
 
-def _checked(rows: NDArray[Any], *, seed: int, neighbours: int, min_dist: float) -> NDArray[np.float32]:
+def _checked(rows: NDArray[Any], *, seed: Seed, neighbours: int, min_dist: float) -> NDArray[np.float32]:
     """The rows, centred and scaled to a mean square length of one; refuse rows and options that `embed` does."""
     values = np.asarray(rows)
     if values.ndim != 2 or values.shape[1] < 1 or values.dtype.kind not in "biuf":

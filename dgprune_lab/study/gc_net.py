@@ -159,6 +159,8 @@ class GCNet(nn.Module):
 
     def rho(self, name: str) -> Tensor:
         """Return the connections rho of the pair of this name, (outputs, filters); 0 where `masked` removed them."""
+        if name not in (known := [pair.name for pair in self.pairs]):
+            raise unknown("pair", name, known)
         return getattr(self, name)
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -218,9 +220,12 @@ class _Runs:
 
     def _made(self, sources: list[Domain], seed: int) -> Any:
         if not isinstance(self.train, TrainingOptions):
-            return self.train([*sources], seed)
+            return _called(self.train, [*sources], seed, form="train(sources, seed)")
         assert self.network is not None
-        return train_network(self.network(seed), sources=sources, options=replace(self.train, seed=seed))
+        network = _called(self.network, seed, form="network(seed)")
+        if isinstance(self.network, nn.Module) or not isinstance(network, nn.Module):
+            raise DgpruneError("network must be a function from the seed to a new network: network=lambda seed: Net().")
+        return train_network(network, sources=sources, options=replace(self.train, seed=seed))
 
     def _best(self, made: Any, sources: list[Domain]) -> Generator[None, None, tuple[nn.Module, bool]]:
         """The best of the networks that a run makes, or the last one; and whether there were several to select from."""
@@ -273,3 +278,13 @@ def _network(made: Any) -> nn.Module:
             f"{type(made).__name__}{' without networks' * isinstance(made, list | tuple)}."
         )
     return made
+
+
+def _called(function: Callable[..., Any], *values: Any, form: str) -> Any:
+    """The result of a function of the user; one that does not take these values is refused, what it raises passes."""
+    with suppress(ValueError):  # a function without a signature, written in C
+        try:
+            inspect.signature(function).bind(*values)
+        except TypeError as error:
+            raise DgpruneError(f"{form.partition('(')[0]} must be a function called as {form}: {error}.") from None
+    return function(*values)

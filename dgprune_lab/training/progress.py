@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from ..core import note
+from ..core import has_stderr, note
 from .events import BatchEvent, EpochEvent, PruneEvent, RunEvent, StageEvent
 
 Result = TypeVar("Result")
@@ -37,7 +37,7 @@ def event_bar(label: str, *, progress: bool = True) -> Iterator[Show]:
     """Open a tqdm bar that counts batches; yields a function to be called with every training event."""
     from tqdm.auto import tqdm
 
-    with tqdm(desc=label, unit="batch", disable=not progress) as bar:
+    with tqdm(desc=label, unit="batch", disable=not (progress and has_stderr())) as bar:
         epochs, reached, loss = 0, "", ""
 
         def show(event: RunEvent | None) -> None:

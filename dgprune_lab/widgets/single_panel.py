@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..core import public
+from ..core import DgpruneError, public
 from ..study import Study
 from .explorer.explorer import Explorer
 from .panels.agreement import AgreementPanel
@@ -27,6 +27,8 @@ class SinglePanel(Explorer):
     """
 
     def __init__(self, study: Study, **options: Any) -> None:
+        if "panels" in options:
+            raise DgpruneError(f"panels: {type(self).__name__} shows one panel; for others, dg.Explorer(panels=[...]).")
         (kind,) = self._built_in
         self.panel: Any = kind()
         super().__init__(study, panels=[self.panel], **options)

@@ -64,7 +64,7 @@ class LayerSchedule:
         """The epochs at whose end there is an event."""
         return tuple(range(self.start, self.end + 1, self.every))
 
-    def kept(self, filters: Count, *, least: int | None = None) -> list[int]:
+    def kept(self, filters: Count, *, least: Count | None = None) -> list[int]:
         """Return the number of filters left after each of the T events.
 
             kept(t) = ceil(K + (N - K)(T - t) / T), t = 1 .. T = floor((end - start) / every) + 1
@@ -73,7 +73,7 @@ class LayerSchedule:
 
         Args:
             filters: number of filters N before the first event.
-            least: number of filters K after the last event; None for N - floor(ratio N).
+            least: number of filters K, at most N, after the last event; None for N - floor(ratio N).
 
         Source: Bartoldson et al. 2020, arXiv:1906.03728, their code, which computes ceil((1 - ratio) N) in floats.
 
@@ -109,6 +109,8 @@ class PruneSchedule:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", _entries(self.layers))
+        if not self.entries:
+            raise DgpruneError("layers of a schedule must name at least one layer; without pruning, schedule=None.")
         for layer, entries in self._by_layer().items():
             for first, second in pairwise(entries):
                 if second.start <= first.end:

@@ -82,6 +82,8 @@ class Measurements:
         if isinstance(item, str):
             return item if item in self.menu else resolve(item).name
         name = item.scorer if isinstance(item, Scores) else resolve(item).name
+        if isinstance(item, Scores):
+            self.study.score(item)  # refuses those of another network
         if self.menu.get(name) is not item:
             self.menu[name] = item
             self._forget(name)
