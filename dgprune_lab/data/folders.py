@@ -14,7 +14,7 @@ import PIL
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import Count, DgpruneError, Domain, Seed, listed_names, note, public, unknown
+from ..core import Count, DgpruneError, Domain, LateBar, Seed, listed_names, note, public, unknown
 from .image_files import JPEG, SUFFIXES, Resize, broken_file, kind_of_file, read_image
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
@@ -193,8 +193,11 @@ def _refuse_other_files(base: Path, domains: Sequence[_Found]) -> None:
 
 def _readable(name: str, files: Sequence[Path], *, size: int, resize: Resize) -> list[int]:
     """Positions of the files that can be read; a note lists the others."""
+    problems, bar = list[str | None](), LateBar(f"domain {name!r}: images read", len(files))
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter's lock
-        problems = list(pool.map(lambda path: broken_file(path, size=size, resize=resize), files))
+        for why in pool.map(lambda path: broken_file(path, size=size, resize=resize), files):
+            problems.append(why)
+            bar.step()
     bad = [f"{path.parent.name}/{path.name} ({why})" for path, why in zip(files, problems, strict=True) if why]
     if len(bad) == len(files):
         raise DgpruneError(f"domain {name!r}: none of its {len(files)} image files can be read: {_some(bad)}.")
@@ -237,9 +240,8 @@ def _find(folder: Path, *, deeper: bool = True) -> _Found:
             f"pass root={str(folder)!r}; if they are the splits of one domain, put their images into one class folder "
             "per class."
         )
-    beside = [
-        path for name, images in groups.items() for path in _files(folder / name, deep=True) if path not in set(images)
-    ]
+    known = {path for images in groups.values() for path in images}
+    beside = [path for name in groups for path in _files(folder / name, deep=True) if path not in known]
     left_out = [*_files(folder), *beside, *(path for inner in others for path in _files(inner, deep=True))]
     return _Found(groups, left_out, empty if groups else [folder] * (not left_out))
 
