@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import queue
 import time
 from typing import Any
 
@@ -15,6 +17,16 @@ CHART = "[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-{ch
 
 class NotebookPage(LabPage):
     """One notebook in one tab, with the controls and charts of its explorers."""
+
+    def begin(self, code: str) -> str:
+        """Send code as `start` does, and wait until it runs."""
+        message, end = self.start(code), time.monotonic() + 60
+        while time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                reply = self._connected().get_iopub_msg(timeout=1)
+                if reply["parent_header"].get("msg_id") == message and reply["msg_type"] == "execute_input":
+                    return message
+        raise DgpruneError("the kernel did not begin within a minute.")
 
     def errors(self) -> list[str]:
         """What cells wrote to stderr or raised."""
@@ -58,6 +70,10 @@ class NotebookPage(LabPage):
     def text(self, part: str, *, index: int = 0) -> str:
         """Words of an explorer: "sentence", "badge", "progress", ..."""
         return self.page.locator(".dgx").nth(index).locator(f".dgx-{part}").first.inner_text()
+
+    def saved(self, notebook: str) -> str:
+        """When a notebook was last written."""
+        return json.loads(self._ask("GET", f"/api/contents/{notebook}?content=0"))["last_modified"]
 
     def delete_kernel(self) -> None:
         """Take the kernel away, as a server that shuts down does."""

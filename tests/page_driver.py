@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 SLIDER = "input[type=range]"
+PATIENCE = 120_000  # ms; a busy machine takes long, and nobody waits for what is there
 
 
 class Opened:
@@ -15,6 +16,7 @@ class Opened:
         self.requests: list[str] = []
         self.wrong: list[str] = []
         self.page = browser.new_page(viewport={"width": width, "height": height})
+        self.page.set_default_timeout(PATIENCE)
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)

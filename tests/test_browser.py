@@ -15,15 +15,20 @@ pytestmark = pytest.mark.browser
 NOTEBOOK = "00_start.ipynb"
 WORKERS = "import threading; print(sum(t.name == 'dgprune-explorer' for t in threading.enumerate()))"
 
-# Sent from inside the page, so that no pause of the test's own driver counts as a rest of the slider.
+# Sent from inside the page, so that no pause of the test's own driver counts as a rest of the slider. It returns how
+# often a busy machine has made the slider rest all the same.
 BURST = """
 async () => {
   const slider = document.querySelector('.dgx input[type=range][aria-label^=Remove]');
+  let rests = 0;
   for (let k = 0; k < 200; k += 1) {
+    const start = performance.now();
     slider.value = 10 + ((7 * k) % 80);
     slider.dispatchEvent(new Event('input', { bubbles: true }));
     await new Promise((resolve) => setTimeout(resolve, 4));
+    if (performance.now() - start > 100) rests += 1;
   }
+  return rests;
 }
 """
 
@@ -60,7 +65,7 @@ print(json.dumps({name: 100 * value for name, value in _accuracy.items()}))
     return json.loads(lab.kernel(code))
 
 
-def wait_until(test: Callable[[], bool], *, seconds: float = 20) -> bool:
+def wait_until(test: Callable[[], bool], *, seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if test():
@@ -109,26 +114,30 @@ def test_two_hundred_events_are_at_most_three_evaluations_and_other_cells_run(la
     lab.kernel("explorer.wait(curves=True)")
     before = int(lab.kernel(asked))
     cell = lab.start("print(sum(range(10)))")
-    lab.page.evaluate(BURST)
-    assert lab.collect(cell, timeout=10) == "45\n"
+    rests = lab.page.evaluate(BURST)
+    assert lab.collect(cell) == "45\n"
     assert wait_until(lambda: round(now(lab)) == round(100 * float(lab.kernel("print(explorer.ratio)"))) == 43)
     lab.settled()
-    assert int(lab.kernel(asked)) - before <= 3
+    assert int(lab.kernel(asked)) - before <= 3 + rests
     assert shown(lab) == pytest.approx(measured(lab))
 
 
 def answered_while_busy(lab: NotebookPage, fraction: float) -> None:
-    """Move the slider while a cell sleeps; the cell finds at its end that this very ratio was measured meanwhile."""
-    busy = lab.start(
-        "import time; _before = explorer.evaluations['requested']; time.sleep(6); "
-        "print(explorer.choice['ratio'], explorer.evaluations['requested'] - _before, "
-        "any(r['ratio'] == explorer.choice['ratio'] and not r['estimate'] for r in explorer.frames['rows']))"
+    """Move the slider while a cell runs, which ends when it finds that this very ratio was measured meanwhile."""
+    busy = lab.begin(f"""
+import time
+_before, _end, _measured = explorer.evaluations["requested"], time.monotonic() + 60, False
+while not _measured and time.monotonic() < _end:
+    time.sleep(0.05)
+    _ratio = explorer.choice["ratio"]
+    _measured = abs(_ratio - {fraction}) < 0.015 and any(
+        row["ratio"] == _ratio and not row["estimate"] for row in explorer.frames["rows"]
     )
-    lab.page.wait_for_timeout(500)
+print(_measured, _ratio, explorer.evaluations["requested"] - _before)
+""")
     lab.drag(fraction)
-    ratio, evaluated, measured = lab.collect(busy).split()
-    assert float(ratio) == pytest.approx(now(lab) / 100) == pytest.approx(fraction, abs=0.02)
-    assert int(evaluated) >= 1 and measured == "True"
+    measured, ratio, evaluated = lab.collect(busy, timeout=90).split()
+    assert measured == "True" and float(ratio) == pytest.approx(now(lab) / 100, abs=0.01) and int(evaluated) >= 1
 
 
 @pytest.mark.parametrize(("before", "fraction"), [("pass", 0.23), ("explorer.ratio = 0.3", 0.28)])
@@ -152,7 +161,7 @@ def _fails(*a, **k): raise RuntimeError("the disk is on fire")
 study.score_all = _fails
 explorer.ratio = 0.66
 """)
-    lab.page.locator(".dgx", has_text="the disk is on fire").wait_for(timeout=10_000)
+    lab.page.locator(".dgx", has_text="the disk is on fire").wait_for()
     assert sentence in lab.text("sentence")
     lab.kernel("study.score_all = _fine")
     lab.page.get_by_role("button", name="Try again").click()
@@ -167,7 +176,7 @@ def test_two_views_on_one_page_move_together(lab: NotebookPage) -> None:
     lab.page.keyboard.press("Enter")
     lab.page.keyboard.type("explorer")
     lab.page.keyboard.press("Shift+Enter")
-    lab.page.locator(".dgx").nth(1).wait_for(timeout=10_000)
+    lab.page.locator(".dgx").nth(1).wait_for()
     wait_until(lambda: lab.slider(1).is_visible())
     lab.drag(0.4, index=1)
     assert wait_until(lambda: lab.slider(0).input_value() == lab.slider(1).input_value())
@@ -184,7 +193,7 @@ def test_running_the_cell_again_leaves_one_worker_at_the_most(lab: NotebookPage)
         time.sleep(1)
     lab.kernel("explorer.wait(curves=True)")
     assert wait_until(lambda: int(lab.kernel(WORKERS)) <= 1)
-    assert wait_until(lambda: int(lab.kernel(WORKERS)) == 0, seconds=10)
+    assert wait_until(lambda: int(lab.kernel(WORKERS)) == 0)
 
 
 def test_a_new_explorer_is_answered_while_a_cell_runs(lab: NotebookPage) -> None:
@@ -197,10 +206,9 @@ def test_a_new_explorer_is_answered_while_a_cell_runs(lab: NotebookPage) -> None
 
 
 def test_an_interrupt_hits_the_cell_and_not_the_explorer(lab: NotebookPage) -> None:
-    lab.start("import time; time.sleep(30)")
-    time.sleep(0.5)
+    lab.begin("import time; time.sleep(300)")
     lab.page.locator("[data-command='notebook:interrupt-kernel'], [title*='Interrupt']").first.click()
-    assert wait_until(lambda: lab.kernel("print('free')", timeout=10) == "free\n")
+    assert lab.kernel("print('free')") == "free\n"
     lab.drag(0.5)
     lab.settled()
     assert shown(lab) == pytest.approx(measured(lab))
@@ -209,11 +217,12 @@ def test_an_interrupt_hits_the_cell_and_not_the_explorer(lab: NotebookPage) -> N
 def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab: NotebookPage) -> None:
     lab.page.set_viewport_size({"width": 1400, "height": 2000})
     lab.slider().focus()
+    before = lab.saved(NOTEBOOK)
     lab.page.keyboard.press("Control+s")  # the slider has the focus; saving is still the notebook's
-    lab.page.wait_for_timeout(2000)
+    assert wait_until(lambda: lab.saved(NOTEBOOK) != before)
     lab.page.reload()
-    lab.page.wait_for_selector(".jp-Notebook", timeout=60_000)
-    lab.page.locator(".dgx, :text('Run this cell')").first.wait_for(timeout=40_000)
+    lab.page.wait_for_selector(".jp-Notebook")
+    lab.page.locator(".dgx, :text('Run this cell')").first.wait_for()
     assert lab.outside == []
 
 

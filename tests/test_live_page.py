@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_driver import PATIENCE
 from test_live import Gate
 from tuned_study import QUICK, study
 
@@ -34,6 +35,7 @@ class Watched:
     def __init__(self, browser: Any, folder: Path, live: Live, *, width: int = 900, dark: bool = False) -> None:
         self.live, self.wrong, self.sent = live, [], {}
         self.page = browser.new_page(viewport={"width": width, "height": 700}, color_scheme="dark" if dark else "light")
+        self.page.set_default_timeout(PATIENCE)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
         self.page.goto(write(folder / "live.html", live).as_uri())
@@ -49,7 +51,7 @@ class Watched:
             self.live.handle_message(message)
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    def until(self, test: Callable[[], bool], *, seconds: float = 30) -> None:
+    def until(self, test: Callable[[], bool], *, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not test():
             assert time.monotonic() < end, "it did not happen"
@@ -121,7 +123,7 @@ def test_a_button_waits_for_its_answer_and_a_busy_kernel_is_named(watch: Callabl
     one = watch(Live(gate, title="a run"))
     one.button("Stop").click()
     one.page.wait_for_selector("button:disabled:has-text('Stop')")
-    one.page.wait_for_selector(".dgx-notice", timeout=10_000)
+    one.page.wait_for_selector(".dgx-notice")
     assert one.text(".dgx-notice") == "Python is busy with another cell"
     one.pump()
     one.until(lambda: one.button("Resume").is_visible())
@@ -145,7 +147,7 @@ def test_a_kernel_that_stopped_silently_is_noticed(watch: Callable[..., Watched]
     one.page.evaluate(
         "() => { window.explorers[0].model.widget_manager = { kernel: { connectionStatus: 'connecting' } }; }"
     )
-    one.page.wait_for_selector(".dgx-notice", timeout=20_000)
+    one.page.wait_for_selector(".dgx-notice")
     one.page.wait_for_selector("button:disabled:has-text('Stop')")
     assert "the kernel has stopped" in one.text(".dgx-notice")
 

@@ -83,7 +83,7 @@ def test_two_hundred_events_end_in_the_last_value(opened: Opened) -> None:
           slider.dispatchEvent(new Event('input'));
         } }"""
     )
-    opened.page.wait_for_timeout(150)
+    opened.settle()
     assert opened.rule() == pytest.approx(65, abs=0.5)
     assert opened.text(".dgx-sentence").startswith("65 %")
     assert opened.page.evaluate("() => window.explorers[0].model.get('choice').ratio") == pytest.approx(0.65)

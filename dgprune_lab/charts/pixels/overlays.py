@@ -27,7 +27,7 @@ _LINE, _GAP = 34, 14
 
 @public
 def overlays(
-    images: Tensor, maps: Tensor, *, words: Sequence[str], size: Count = 72, columns: Count = 6
+    images: Tensor, maps: Tensor, *, words: Sequence[str], size: Count = 60, columns: Count = 6
 ) -> alt.LayerChart:
     """Draw each image as it is, and beside it in grey with a map over it, amber for a class and violet against it.
 

@@ -43,14 +43,15 @@ class LabPage:
         self.page, self.outside = page, []
         self._base, self._token, self._runtime = base, token, runtime
         self._client: Any = None
+        page.set_default_timeout(120_000)
         page.on("request", lambda request: None if _LOCAL.match(request.url) else self.outside.append(request.url))
 
     def open(self, notebook: str) -> None:
         """Open a notebook and wait until its kernel is idle."""
         self.page.goto(f"{self._base}/lab/tree/{notebook}?token={self._token}")
-        self.page.wait_for_selector(".jp-Notebook", timeout=90_000)
+        self.page.wait_for_selector(".jp-Notebook")
         idle = "() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.getAttribute('data-status') === 'idle'"
-        self.page.wait_for_function(idle, timeout=90_000)
+        self.page.wait_for_function(idle)
         end = time.monotonic() + 60
         while not self._kernel_is_connected():
             if time.monotonic() > end:
@@ -73,7 +74,7 @@ class LabPage:
         prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent)"
         self.page.wait_for_function(f"() => {prompts}.every(text => /[0-9]/.test(text))", timeout=timeout * 1000)
 
-    def settled(self, *, timeout: float = 30, index: int = 0) -> None:
+    def settled(self, *, timeout: float = 120, index: int = 0) -> None:
         """Wait until the badge says that all images were evaluated."""
         badge = f"[...document.querySelectorAll('.dgx')][{index}].querySelector('.dgx-badge')"
         self.page.wait_for_function(f"() => {badge}.dataset.state === 'exact'", timeout=timeout * 1000)
