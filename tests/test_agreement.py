@@ -31,6 +31,18 @@ def study_of(model: nn.Module | None = None) -> dg.Study:
     return dg.Study(model, sources=[domain("a"), domain("b", seed=1)], targets=[domain("t", seed=2, labelled=False)])
 
 
+def test_the_interval_over_filters_is_that_of_a_slow_bootstrap() -> None:
+    generator = np.random.default_rng(3)
+    first = generator.standard_normal(40)
+    second = first + generator.standard_normal(40)
+    low, high = over_filters([{"a": torch.from_numpy(v)} for v in (first, second)], scope="global", seed=0)
+    rows = generator.integers(0, 40, (4000, 40))
+    ranks = [stats.rankdata(v[rows], axis=1) for v in (first, second)]
+    a, b = (r - r.mean(1, keepdims=True) for r in ranks)
+    slow = (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    assert (low[0, 1], high[0, 1]) == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.025)
+
+
 def random_scores(study: dg.Study, name: str, *, seed: int, reads: Any = ()) -> dg.Scores:
     generator = torch.Generator().manual_seed(seed)
     draws = {g.name: torch.randn(g.filters, generator=generator, dtype=torch.float64) for g in study.graph.groups}

@@ -83,10 +83,22 @@ def test_removed_filters_are_columns_of_zeros_and_the_source_sets_the_units() ->
         assert features.stacked.shape == (600, len(removed))
 
 
-def test_the_bandwidth_of_every_ratio_is_that_of_the_full_network() -> None:
+def test_bandwidth_and_alignment_refer_to_the_full_network() -> None:
+    def alignment(x: np.ndarray, y: np.ndarray) -> float:
+        """Linear CKA without bias (Song et al. 2012, equation 5)."""
+        k, m = (z @ z.T * others for z in (x, y))
+
+        def hsic(k: np.ndarray, m: np.ndarray) -> float:
+            n = len(k)
+            corrected = k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * (k @ m).sum() / (n - 2)
+            return float(((k * m).sum() + corrected) / (n * (n - 3)))
+
+        return hsic(k, m) / (hsic(k, k) * hsic(m, m)) ** 0.5
+
     study = study_of(0.3)
     mask, options = dg.allocate(study.score("l1"), ratio=0.5), {"images": 60, "split": "report"}
-    frame = numbers(table(study, layer="4", embedding="none", images=60), "mmd").set_index("ratio_requested").value
+    rows = table(study, layer="4", embedding="none", images=60)
+    frame, cka = numbers(rows, "mmd").set_index("ratio_requested").value, numbers(rows, "cka").set_index("domain").value
     features = drain(features_steps(study, "4", masks=[mask], batchnorm="recalibrate", **cast(Any, options)))
     width, others = np.median(pdist(np.concatenate([*features.values[0].values()]))), ~np.eye(60, dtype=bool)
     for ratio, values in zip((0.0, 0.5), features.values, strict=True):
@@ -95,6 +107,8 @@ def test_the_bandwidth_of_every_ratio_is_that_of_the_full_network() -> None:
             np.exp(-(cdist(x, y) ** 2) / (2 * width**2))[others].mean() for x, y in ((a, a), (t, t), (a, t))
         )
         assert frame[ratio] == pytest.approx(same + other - 2 * across, abs=1e-9)
+    aligned = {name: alignment(full, features.values[1][name]) for name, full in features.values[0].items()}
+    assert dict(cka) == pytest.approx(aligned) and max(aligned.values()) < 0.99
 
 
 def test_one_map_of_the_same_images_that_no_ratio_rotates() -> None:

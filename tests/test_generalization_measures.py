@@ -65,6 +65,9 @@ def test_the_margin_is_the_tenth_percentile_of_true_minus_best_other() -> None:
                 logit_margins.append(float(scores[label]) - max(others))
     assert row.value == pytest.approx(np.percentile(logit_margins, 10), abs=1e-5) and row.better_direction == "higher"
     assert row.low <= row.value <= row.high and row.images == 40
+    draws = np.asarray(logit_margins)[np.random.default_rng(5).integers(0, 40, (4000, 40))]
+    ends = np.percentile(np.percentile(draws, 10, axis=1), [2.5, 97.5])
+    assert (row.low, row.high) == pytest.approx(ends, abs=0.1 * (ends[1] - ends[0]))
 
 
 def test_sharpness_is_where_noise_reaches_the_limit() -> None:
@@ -154,3 +157,9 @@ def test_invalid_input_is_refused_with_a_message() -> None:
         measures.sharpness(dg.Study(certain, sources=[source], name="sure"))
     with pytest.raises(dg.DgpruneError, match="the training loss of 'sure' is 0, so"):
         measures.prunability(dg.Study(certain, sources=[source], name="sure"))
+
+
+def test_a_row_about_all_sources_tells_what_was_seen_of_any() -> None:
+    sources = [domain("a"), domain("b", seed=1)]
+    study = dg.Study(randomise(plain_net(), dtype=torch.float32), sources=sources, trained_on=["b"])
+    assert only_row(dg.diagnostics.margin(study)).seen_by_training == "labels"

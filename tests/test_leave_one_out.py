@@ -82,6 +82,8 @@ def test_with_one_seed_intervals_are_over_images() -> None:
     mean: Any = table.set_index("metric").loc["mean_accuracy"]
     assert mean["value"] == pytest.approx(rows.value.mean()) and mean["low"] < mean["value"] < mean["high"]
     assert mean["high"] - mean["low"] < (rows.high - rows.low).max() and set(table.interval) == {"images"}
+    spread = sum(v * (1 - v) / len(data) for v, data in zip(rows.value, DOMAINS, strict=True)) ** 0.5 / 3
+    assert mean["high"] - mean["low"] == pytest.approx(2 * 1.96 * spread, rel=0.08), "of independent domains"
     assert set(table.training_seed) == {0}
 
 

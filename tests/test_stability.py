@@ -191,6 +191,10 @@ def test_unrelated_networks_are_within_chance_and_random_scores_too() -> None:
     pairs = {pair.split(",")[0] for pair in frame.pair.dropna()}
     assert pairs == {"study | study (2)", "study | study (3)", "study (2) | study (3)"}, "equal names are numbered"
     assert mean_of(frame, "random", "match_correlation").value < 0.95
+    layer = frame[(frame.metric == CHANCE) & (frame.group == "3") & frame.pair.isna()].iloc[0]
+    assert (layer.low, layer.high) == pytest.approx((-1.96 / 7**0.5, 1.96 / 7**0.5), abs=0.12), "95 % of pairings of 8"
+    draws = dg.diagnostics.stability(studies[0], scorers=["random"], draws=2).pair.dropna()
+    assert set(draws) == {"draw 0, seeds 0 and 1", "draw 1, seeds 2 and 3"}, "no seed twice"
 
 
 def test_the_shipped_trainings_differ_more_than_halves_do() -> None:

@@ -113,6 +113,8 @@ def test_a_map_agrees_with_itself_and_not_with_noise() -> None:
     other = dg.diagnostics.map_agreement(map_table(points), map_table(noise)).set_index("question")
     last = other.loc["shared 15 nearest neighbours"]
     assert last.chance == round(15 / 59, 2) and abs(last.value - last.chance) < 0.15
+    few = map_table(points[:9])
+    assert dg.diagnostics.map_agreement(few, few, neighbours=4).chance.iloc[-1] == 0.5, "4 of 8 others"
     with pytest.raises(dg.DgpruneError, match="60 and 59"):
         dg.diagnostics.map_agreement(map_table(points), map_table(points[:-1]))
     with pytest.raises(dg.DgpruneError, match=r"no map at ratio 0\.5"):

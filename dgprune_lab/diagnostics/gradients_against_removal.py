@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..core import NotNegative, tidy
 from ..scorers import GroupView, Scorer, combined, risk_variance, scorer, share, squared_over_mean, terms
+from ..stats import ALL, correlations, over_filters
 from ..study import Study, batchnorm_cell
 from ._contract import diagnostic
 
 Form = Literal["additive", "joint", "signed"]
 EXTRA = ("against", "filters", "count")
 Floats = NDArray[np.float64]
-_RESAMPLES = 1000
 _ROUNDING = 1e-9  # of the largest: below it an effect, which is squared, is the rounding of float32
 
 
@@ -98,10 +98,6 @@ def _share(study: Study, *, beta: float, split: str) -> float:
 
 def _spearman(first: Floats, second: Floats) -> tuple[float, float, float]:
     """Spearman's correlation with its bootstrap interval over filters."""
-    from scipy.stats import rankdata
-
-    ranks = np.stack([rankdata(first), rankdata(second)])
-    draws = np.random.default_rng(0).integers(0, len(first), (_RESAMPLES, len(first)))
-    resampled = [float(np.corrcoef(ranks[:, draw])[0, 1]) for draw in draws]
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return float(np.corrcoef(ranks)[0, 1]), float(low), float(high)
+    pair = [{ALL: torch.from_numpy(values)} for values in (first, second)]
+    low, high = (float(end[0, 1]) for end in over_filters(pair, scope="global", seed=0))
+    return correlations(pair[0], pair[1], scope="global")[ALL], low, high
