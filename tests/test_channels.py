@@ -865,7 +865,7 @@ def test_a_convolution_whose_weights_are_lost_on_the_way_is_refused_and_counted(
             return self._conv_forward(x, torch.fft.ifft(torch.fft.fft(self.weight)).real, self.bias)
 
     model = nn.Sequential(
-        Computed(3, 8, 3), nn.ReLU(), conv(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+        Computed(3, 8, 3, bias=False), nn.ReLU(), conv(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
     )
     graph = dg.read_groups(randomise(model), images(2, 3, 12, 12, dtype=torch.float64))
     assert graph.share == "6 of 14 filters can be pruned" and graph.refused["0"].startswith("0 (Computed) computes its")
