@@ -271,7 +271,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "reads": ({"t": "images"}, {"t/": "images"}),
     },
     "Scores.from_frame": {"frame": (*TABLES[:4], L1), "graph": (NET,)},
-    "WeightMask": {"keep": ([1], None, {}), "ratio_requested": ("0.5", -1, 2)},
+    "WeightMask": {"keep": ([1], None), "ratio_requested": ("0.5", -1, 2)},
     "WeightScores": {"values": ([1.0], None, {}, {"w": torch.tensor([NAN])}, {"w": torch.tensor([1j])})},
     "Provenance": {"training": ("labels", {"a/train": "label"}, {"a": "labels"}), "stage": ("none",)},
     "Provenance.seen": {"stage": ("scoring", None), "domain": (A,), "split": (None,)},

@@ -365,6 +365,13 @@ def test_weights_of_elsewhere_have_an_unknown_training_and_can_be_pruned() -> No
     assert logits(small).shape == (3, 4)
 
 
+def test_counters_of_batchnorm_that_were_converted_with_the_weights_stay_whole_numbers() -> None:
+    loaded = quietly(network(0), {name: tensor.double() for name, tensor in STATE.items()}).state_dict()
+    assert all(
+        loaded[name].dtype == wanted.dtype and torch.equal(loaded[name], wanted) for name, wanted in STATE.items()
+    )
+
+
 def test_a_network_in_half_precision_keeps_its_type() -> None:
     loaded = quietly(network(0).half(), STATE)
     assert {t.dtype for t in loaded.parameters()} == {torch.float16}

@@ -29,8 +29,6 @@ class WeightMask:
 
     def __post_init__(self) -> None:
         check_reads(self.reads, what=f"the mask {self.scorer!r}")
-        if not self.keep:
-            raise DgpruneError("keep names no parameter; a mask of single weights needs one tensor or more.")
         for name, keep in self.keep.items():
             if keep.dtype != torch.bool:
                 raise DgpruneError(f"a mask of single weights needs bool, True = keep; {name} has {keep.dtype}.")
@@ -44,6 +42,6 @@ class WeightMask:
 
     @property
     def ratio_achieved(self) -> float:
-        """Share of the weights that the mask sets to zero."""
+        """Share of the weights that the mask sets to zero; 0 for a mask of no tensor."""
         total = sum(keep.numel() for keep in self.keep.values())
-        return 1 - sum(int(keep.sum()) for keep in self.keep.values()) / total
+        return 1 - sum(int(keep.sum()) for keep in self.keep.values()) / total if total else 0.0

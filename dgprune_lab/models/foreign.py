@@ -82,7 +82,8 @@ def is_pickle(data: bytes) -> bool:
 
 def _safetensors(tensors: Mapping[str, Any]) -> str:
     """Describe a safetensors file that has no card of this package."""
-    half = {str(entry.get("dtype")) for entry in tensors.values() if isinstance(entry, dict)} <= {"F16", "BF16"}
+    kinds = {str(entry.get("dtype")) for entry in tensors.values() if isinstance(entry, dict)}
+    half = bool(kinds) and kinds <= {"F16", "BF16"}
     return (
         f"a bare safetensors file with {len(tensors)} tensors{_origin(tensors)}{' in half precision' if half else ''}, "
         "without the card that dg.save writes, so the network and what it has seen are unknown; " + _WEIGHTS

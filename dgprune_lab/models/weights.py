@@ -204,6 +204,9 @@ def _number(value: Tensor, *, like: Tensor, what: str) -> Tensor:
     if value.is_meta or value.layout != torch.strided:
         how = "has no numbers (it is on the meta device)" if value.is_meta else "is sparse; save it after to_dense()"
         raise DgpruneError(f"{what} {how}.")
+    counts = not like.is_floating_point() and not value.is_quantized and value.is_floating_point()
+    if counts and torch.equal(value, value.round()) and bool(value.isfinite().all()):
+        return value  # BatchNorm's counter, which {name: value.half() for ...} converts too
     if value.is_quantized or value.is_floating_point() != like.is_floating_point():
         raise DgpruneError(
             f"{what} is {str(value.dtype).removeprefix('torch.')}, the network's is "
