@@ -257,6 +257,7 @@ def test_a_loader_of_a_part_gives_this_part_and_what_has_no_effect_is_said() -> 
     chosen = made(DataLoader(everything, sampler=SubsetRandomSampler(part)), splits={"report": range(3)})
     torch.testing.assert_close(images_of(chosen), FLOATS[sorted(part)])
     assert chosen.labels is not None and chosen.labels.tolist() == LABELS[sorted(part)].tolist()
+    assert len(made(DataLoader(everything, batch_size=None))) == COUNT, "without a note"
     weighted = WeightedRandomSampler([1.0] * COUNT, 4)
     for options, words in (
         ({"sampler": weighted}, r"WeightedRandomSampler has no effect"),

@@ -18,7 +18,7 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
 )
-from torch.utils.data.dataloader import default_collate
+from torch.utils.data.dataloader import default_collate, default_convert
 
 from .errors import DgpruneError, note
 
@@ -65,7 +65,7 @@ def settled_dataset(dataset: Any, *, what: str) -> Any:
 def _loaded(loader: DataLoader[Any], *, what: str) -> Any:
     """The data set of a DataLoader, or the part of it that a sampler of a subset draws from; notes say what is lost."""
     inner, sampler, lost = loader.dataset, loader.sampler, list[str]()
-    if loader.collate_fn not in (default_collate, None):
+    if loader.collate_fn not in (default_collate, default_convert, None):
         lost.append("collate_fn")
     if isinstance(sampler, SubsetRandomSampler):
         inner = Subset(inner, sorted(map(int, sampler.indices)))
