@@ -34,7 +34,8 @@ def by_hand(draw: st.DrawFn, graph: FilterGraph) -> dict[str, Any]:
     given["max_layer_ratio"] = draw(st.none() | st.integers(40, 100).map(lambda k: k / 100))
     for which in ("remove", "keep"):
         chosen = {name: draw(st.sets(st.integers(0, graph[name].filters - 1), max_size=3)) for name in draw(some)}
-        given[which] = {name: sorted(filters) for name, filters in chosen.items()}
+        taken = {name: set(given.get("remove", {}).get(name, ())) for name in chosen}
+        given[which] = {name: sorted(filters - taken[name]) for name, filters in chosen.items()}
     return given
 
 
@@ -181,6 +182,19 @@ def test_a_limit_that_does_not_bind_changes_nothing() -> None:
     assert dg.allocate(scores, ratio=0.33, max_layer_ratio=0.9).key == plain.key
     assert dg.allocate(scores, ratio=0.33, layers={}, remove={}, keep={}).key == plain.key
     assert dg.allocate(scores, ratio=0.33, layers={}, remove={}, keep={}).to_json() == plain.to_json()
+
+
+@pytest.mark.parametrize("budget", get_args(Budget))
+@pytest.mark.parametrize("scope", get_args(Scope))
+def test_forced_filters_hold_where_the_ratio_is_too_small_or_too_large_for_them(scope: Any, budget: Any) -> None:
+    scores = lenet_scores()
+    forced: Any = {"remove": {"conv1": [5, 31]}, "keep": {"conv2": range(40)}}
+    mask = dg.allocate(scores, ratio=0.0, scope=scope, budget=budget, **forced)
+    assert removed(mask, "conv1") == {5, 31} and removed(mask, "conv2") == set()
+    assert mask.ratio_requested == 0 and mask.ratio_achieved > 0
+    most = dg.allocate(scores, ratio=0.99, scope=scope, budget=budget, **forced)
+    assert removed(most, "conv2") == set(range(40, 48)) and len(most.kept("conv1")) == 1
+    assert most.ratio_achieved < 0.99, "the filters that are kept by hand are too many"
 
 
 def residual() -> tuple[dg.FilterGraph, dg.Scores]:
