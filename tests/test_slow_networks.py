@@ -173,6 +173,31 @@ def test_numbers_of_chunks_are_the_same_in_a_study_and_by_hand(monkeypatch: pyte
     assert torch.equal(full, dg.evaluate(dg.recalibrate(study.model, study.domains), study.domain("t")).loss)
 
 
+class Reused(nn.Module):
+    """One ReLU serves both convolutions; with the statistics as given, the logits hardly depend on the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.act, self.pool, self.fc = nn.ReLU(), nn.MaxPool2d(2), nn.Linear(6, 4)
+        cast("Tensor", self.bn2.running_var).fill_(1e30)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.pool(self.act(self.bn1(self.conv1(images))))
+        return self.fc(self.act(self.bn2(self.conv2(maps))).mean((2, 3)))
+
+
+def test_a_layer_that_runs_again_is_not_left_out_of_the_second_run() -> None:
+    torch.manual_seed(0)
+    study = dg.Study(Reused(), sources=[domain("a")])
+    prefix = study._current().evaluator.shared_prefix
+    assert prefix is not None and prefix.last == "pool" and prefix.skipped[:2] == ("conv1", "bn1")
+    mask = dg.allocate(study.score("l1"), ratio=0.4)
+    small = dg.recalibrate(dg.prune(study.model, mask), study.domains)
+    assert torch.equal(study.outcomes(mask, domain="a").loss, dg.evaluate(small, study.domain("a")).loss)
+
+
 # ---- caches
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,14 @@ class Features:
 
 
 def features_steps(
-    study: Study, layer: str, *, masks: Sequence[Mask], batchnorm: BatchNorm, images: int | None, split: str
+    study: Study,
+    layer: str,
+    *,
+    masks: Sequence[Mask],
+    batchnorm: BatchNorm,
+    images: int | None,
+    split: str,
+    calibration: int = 500,
 ) -> Generator[float, None, Features]:
     """Compute the features in the full network and under each mask; yield the fraction done between batches.
 
@@ -67,9 +75,8 @@ def features_steps(
         norm: BatchNorm = "as_is" if mask is None else batchnorm
         features: dict[str, Floats] = {}
         for domain in study.domains:
-            steps = study.feature_steps(
-                mask, layer=layer, domain=domain.name, split=split, batchnorm=norm, images=images
-            )
+            options: Any = {"images": images, "batchnorm": norm, "calibration": calibration}
+            steps = study.feature_steps(mask, layer=layer, domain=domain.name, split=split, **options)
             values = yield from yielding(steps, k / len(every))
             if len(values) < FEWEST:
                 raise DgpruneError(

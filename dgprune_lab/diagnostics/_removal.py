@@ -43,6 +43,7 @@ class Removal:
     batchnorm: BatchNorm = "recalibrate"
     split: str = "report"
     images: int | None = None
+    calibration: int = 500
     seed: int = 0
     one_layer: bool = False
 
@@ -147,9 +148,9 @@ def case_steps(
     study: Study, mask: Mask, *, domain: Domain, removal: Removal, group: str | None = None
 ) -> Generator[object, None, Case]:
     """Return one Case; yields between batches. The full network is never recalibrated."""
-    name, split, images = domain.name, removal.split, removal.images
-    before = yield from study.steps(None, domain=name, split=split, images=images)
-    after = yield from study.steps(mask, domain=name, split=split, images=images, batchnorm=removal.batchnorm)
+    options: Any = {"domain": domain.name, "split": removal.split, "images": removal.images}
+    before = yield from study.steps(None, **options)
+    after = yield from study.steps(mask, **options, batchnorm=removal.batchnorm, calibration=removal.calibration)
     return Case(
         study=study, domain=domain, mask=mask, removal=removal, group=group, before=before, predicted=after.predicted
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import FilterGraph, Mask
+from ..core import BATCHNORM, FilterGraph, Mask
 from ..pruning import pruned_view, run_order
 from .hooks import input_ids
 
@@ -32,7 +32,8 @@ def find_shared_prefix(model: nn.Module, graph: FilterGraph, example: Tensor) ->
     order = list(run_order(model, example).order)
     consumers = {name for group in graph.groups for name in group.consumer_inputs}
     first = next((k for k, name in enumerate(order) if name in consumers), 0)
-    if first == 0:
+    norms = [m for _, m in model.named_modules(remove_duplicate=False) if isinstance(m, BATCHNORM)]
+    if first == 0 or len(norms) > len(set(norms)):  # one under two names is re-estimated from both its runs
         return None
     prefix = SharedPrefix(tuple(order[: first - 1]), order[first - 1], input_ids(graph, order[first]))
     return prefix if _verified(model, graph, prefix=prefix, example=example) else None
@@ -85,19 +86,19 @@ class AfterPrefix(nn.Module):
         self._index = mask.graph.vector(mask.keep)[prefix.ids].nonzero().flatten()
         self._complete = len(self._index) == len(prefix.ids)
         self._input_shape = mask.graph.input_shape
-        self._stored = _Stored()
-        for name in prefix.skipped:
-            network.set_submodule(name, nn.Identity())
-        network.set_submodule(prefix.last, self._stored)
+        self._stored: list[Tensor] = []
+        for name in (*prefix.skipped, prefix.last):
+            layer = network.get_submodule(name)
+            network.set_submodule(name, _Replaced(layer, self._stored, last=name == prefix.last))
         self.network = network
 
     def forward(self, output: Tensor) -> Tensor:
         """Return the logits for an output of the dense prefix, (B, channels, H, W)."""
-        self._stored.value = output.clone() if self._complete else _channels(output, self._index)
+        self._stored[:] = [output.clone() if self._complete else _channels(output, self._index)]
         try:
             return self.network(output.new_zeros(1).expand(len(output), *self._input_shape))
         finally:
-            self._stored.value = None
+            self._stored.clear()
 
 
 def _channels(output: Tensor, index: Tensor) -> Tensor:
@@ -108,11 +109,16 @@ def _channels(output: Tensor, index: Tensor) -> Tensor:
     return output.index_select(1, index)
 
 
-class _Stored(nn.Module):
-    """Stands in for the last layer of the prefix and returns its stored output."""
+class _Replaced(nn.Module):
+    """Stands in for a layer of the prefix until the `last` one has returned the stored output; from then on it runs."""
 
-    value: Tensor | None = None
+    def __init__(self, layer: nn.Module, stored: list[Tensor], *, last: bool) -> None:
+        super().__init__()
+        self._layer, self._stored, self._last = layer, stored, last
 
-    def forward(self, ignored: Tensor) -> Tensor:
-        assert self.value is not None
-        return self.value
+    def forward(self, images: Tensor) -> Tensor:
+        if self._stored:
+            return self._stored.pop() if self._last else images
+        if isinstance(self._layer, BATCHNORM):
+            raise ValueError("a BatchNorm that runs again is re-estimated from all its runs, so none may be left out")
+        return self._layer(images)

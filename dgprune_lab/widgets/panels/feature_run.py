@@ -79,8 +79,9 @@ class FeatureRun:
     @staticmethod
     def key(view: View, layer: str) -> Key:
         """Return the cache key: all choices that the results depend on."""
-        mask, batchnorm = view.mask, batchnorm_cell(view.study, view.batchnorm)
-        return view.study.content, layer, mask.scorer, fingerprint(view.scorer).key, mask.scope, mask.budget, batchnorm
+        mask, setting = view.mask, (batchnorm_cell(view.study, view.batchnorm), view.calibration)
+        scorer = mask.scorer, fingerprint(view.scorer).key
+        return view.study.content, layer, scorer, mask.scope, mask.budget, setting, view.images
 
     @property
     def progress(self) -> float:
@@ -161,8 +162,9 @@ class FeatureRun:
         fit.close()
 
     def _features(self, view: View, masks: list[Mask]) -> Generator[dict[str, Any], None, Features]:
-        images = max(_MIN_IMAGES, IMAGES // len(view.study.domains))
-        options = {"masks": masks, "batchnorm": view.batchnorm, "images": images, "split": "report"}
+        images = min(max(_MIN_IMAGES, IMAGES // len(view.study.domains)), view.images or IMAGES)
+        options: Any = {"images": images, "split": "report", "calibration": view.calibration}
+        options |= {"masks": masks, "batchnorm": view.batchnorm}
         return yielding(features_steps(view.study, self.layer, **options), {})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...charts import domain_styles
 from ...charts.sensitivity.map import compared, counted, full_colour, is_significant, map_data
-from ...core import BatchNorm, DgpruneError, tidy, yielding
+from ...core import DgpruneError, tidy, yielding
 from ...diagnostics._attributions import Attributions, attribution_steps, attributor
 from ...diagnostics._removal import Removal, case_steps
 from ...diagnostics.mean_map import square_maps
@@ -56,7 +56,7 @@ class SensitivityState:
 
     def __init__(self) -> None:
         self.network: Attributor | None = None
-        self._content: str | None = None
+        self._content: tuple[str, int] = "", IMAGES
         self._forget()
 
     def _forget(self) -> None:
@@ -70,10 +70,11 @@ class SensitivityState:
         """Release the copy of the network, and drop unfinished work."""
         self.network = self._work = None
 
-    def map(self, study: Study, key: Key) -> SensitivityMap:
-        """Return the cached results of a method and a pair."""
-        if self._content != study.content:
-            self._content = study.content
+    def map(self, study: Study, key: Key, *, images: int | None = None) -> SensitivityMap:
+        """Return the cached results of a method and a pair, from at most so many images of each domain."""
+        content = study.content, min(IMAGES, images or IMAGES)
+        if self._content != content:
+            self._content = content
             self._forget()
         known = self.maps[key] = self.maps.pop(key, None) or SensitivityMap()
         _drop_oldest(self.maps, _MAX_MAPS)
@@ -88,7 +89,7 @@ class SensitivityState:
     def attribute(self, study: Study, key: Key, layers: list[str]) -> Iterator[tuple[int, int]]:
         """Compute the attributions of layers; yield (done, total). Interrupted work is resumed."""
         if self._work is None or self._work[0] != (key, layers):
-            options: dict[str, Any] = {"images": IMAGES, "split": SPLIT, "by": self._network(study)}
+            options: dict[str, Any] = {"images": self._content[1], "split": SPLIT, "by": self._network(study)}
             steps = attribution_steps(study, method=key[0], between=key[1], layers=layers, **options)
             self._work = (key, layers), steps
         steps = self._work[1]
@@ -120,9 +121,7 @@ class SensitivityState:
             _drop_oldest(self.cards, _MAX_CARDS)
         return self.cards[key, cell]
 
-    def changes(
-        self, study: Study, key: Key, cell: Cell, *, batchnorm: BatchNorm = "recalibrate"
-    ) -> Generator[None, None, Rows]:
+    def changes(self, study: Study, key: Key, cell: Cell, *, removal: Removal) -> Generator[None, None, Rows]:
         """Measure the accuracy change of every domain when this filter alone is removed."""
         data = self.maps[key].attributions[cell[0]]
         try:
@@ -131,7 +130,7 @@ class SensitivityState:
             return [{**filter_card.waiting_rows(study)[0], "label": "its layer has no other", "text": ""}]
         cases = []
         for domain in labelled(study):
-            steps = case_steps(study, mask, domain=domain, removal=Removal(batchnorm=batchnorm))
+            steps = case_steps(study, mask, domain=domain, removal=removal)
             cases.append((yield from yielding(steps, None)))
         return filter_card.change_rows(cases)
 
