@@ -351,7 +351,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "learning_rate": (0.1,),
     },
     "LayerSchedule": {"layer": (0, None), "start": (1.5, -1, "1"), "every": (0, 1.5), "ratio": (1.0, "0.5", NAN)},
-    "PruneSchedule": {"layers": (None, 3, "0", {"0": (1, 3)}, [(1, 3, 1, 0.5)], {"0": 0.5}, {}, [])},
+    "PruneSchedule": {"layers": (None, 3, "0", {"0": (1, 3)}, [(1, 3, 1, 0.5)], {"0": 0.5})},
     "PruneSchedule.everywhere": {"start": (1.5, None), "end": ("3",), "every": (0,), "ratio": (1.0, "0.5")},
     "prune_and_tune": {
         "study": STUDIES,
@@ -367,7 +367,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "train_with_pruning": {
         "network": (STUDY, None, nn.Linear),
         "sources": (None, "mnist", [NET]),
-        "schedule": ({"0": (1, 3, 1, 0.5)}, 3),
+        "schedule": ({"0": (1, 3, 1, 0.5)}, 3, dg.PruneSchedule({})),
         "options": ({"epochs": 3},),
         "scorer": (undecorated, "l33"),
         "remove": ("small", None),

@@ -109,8 +109,6 @@ class PruneSchedule:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", _entries(self.layers))
-        if not self.entries:
-            raise DgpruneError("layers of a schedule must name at least one layer; without pruning, schedule=None.")
         for layer, entries in self._by_layer().items():
             for first, second in pairwise(entries):
                 if second.start <= first.end:

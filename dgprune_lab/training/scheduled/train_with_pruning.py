@@ -106,6 +106,8 @@ def train_with_pruning(
     resolved = resolve(scorer)
     if remove != "random" and resolved.name not in NORMS and (why := study.unavailable(resolved)):
         raise DgpruneError(f"scorer {resolved.name!r} cannot run on this network: {why.rstrip('.')}.")
+    if schedule is not None and not schedule.entries:
+        raise DgpruneError("schedule names no layer; give one layer or more, or schedule=None for the control.")
     schedule = schedule or PruneSchedule({})
     producers = find_producers(network, study.graph, example=example)
     plan = PruningPlan(
