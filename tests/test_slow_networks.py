@@ -12,6 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -32,6 +33,13 @@ from dgprune_lab.measurement.recalibrate import calibration_rows
 from dgprune_lab.pruning import surgery, verify
 from dgprune_lab.widgets.explorer import workload
 from dgprune_lab.widgets.explorer.measurements import Measurements
+from dgprune_lab.widgets.panels.agreement import AgreementPanel
+from dgprune_lab.widgets.panels.feature_shift import FeatureShiftPanel
+from dgprune_lab.widgets.panels.flips import FlipsPanel
+from dgprune_lab.widgets.panels.layers import LayersPanel
+from dgprune_lab.widgets.panels.protocol import Panel, View
+from dgprune_lab.widgets.panels.prunability import PrunabilityPanel
+from dgprune_lab.widgets.panels.sensitivity import SensitivityPanel
 from dgprune_lab.widgets.worker import Worker
 
 MB = 2**20
@@ -290,6 +298,43 @@ def _check_table(study: dg.Study, explorer: dg.Explorer, table: pd.DataFrame) ->
         assert mine[["value", "low", "high", "images"]].tolist() == theirs[["value", "low", "high", "images"]].tolist()
 
 
+PANELS = (FlipsPanel, LayersPanel, SensitivityPanel, FeatureShiftPanel, AgreementPanel, PrunabilityPanel)
+
+
+@pytest.mark.parametrize("kind", PANELS, ids=lambda kind: kind.__name__)
+def test_a_panel_measures_on_the_images_of_the_explorer_and_says_so(
+    kind: type[Panel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = small_study(labelled=True)
+    asked: list[tuple[Any, Any]] = []
+
+    def noted(steps: Any) -> Any:
+        def run(study: dg.Study, mask: Any, **options: Any) -> Any:
+            asked.append((options["images"], options.get("calibration", 10)))
+            return steps(study, mask, **options)
+
+        return run
+
+    for name in ("steps", "feature_steps"):
+        monkeypatch.setattr(dg.Study, name, noted(getattr(dg.Study, name)))
+    scorer, panel = dg.SCORERS["l1"], kind()
+    mask = dg.allocate(study.score(scorer), ratio=0.5)
+    view = View(study=study, mask=mask, scorer=scorer, batchnorm="recalibrate", images=15, calibration=10)
+    ticked: Any = panel.tick(view)
+    frames = [ticked] if isinstance(ticked, dict) else list(ticked)
+    if kind is not FeatureShiftPanel:  # whose map of all ratios takes a process of its own
+        for frame in panel.background(replace(view, scorers=(scorer,))):
+            frames.append(frame)
+            if len(asked) > 12:
+                break
+    panel.close()
+    words = [frame["text"] for frame in frames if "text" in frame][-1]
+    assert set(asked) <= {(15, 10)} and (asked or kind in (AgreementPanel, PrunabilityPanel))
+    told = {AgreementPanel: "Scores are from all images of their split", PrunabilityPanel: "first 15 training images"}
+    told |= {FeatureShiftPanel: "30 images (15 of a, 15 of t)"}
+    assert told.get(kind, "he first 15 images of each domain") in words
+
+
 def test_a_pass_of_a_scorer_goes_on_after_a_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "GRADIENT_IMAGES", 5)
     study = slow_study(seconds=0.0)
@@ -544,9 +589,9 @@ def test_workers_that_were_not_forked_get_the_study_once(files: bool) -> None:
     assert not _workers._own, "nothing is kept after the sweep"
 
 
-def small_study(model: nn.Module | None = None) -> dg.Study:
+def small_study(model: nn.Module | None = None, *, labelled: bool = False) -> dg.Study:
     model = randomise(norm_net(), dtype=torch.float32) if model is None else model
-    return dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=1, labelled=False)])
+    return dg.Study(model, sources=[domain("a")], targets=[domain("t", seed=1, labelled=labelled)])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
