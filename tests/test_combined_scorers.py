@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import dgprune_lab as dg
 from dgprune_lab.measurement.statistics import gathering
+from dgprune_lab.models.networks import build
 from dgprune_lab.scorers import GroupView
 
 
@@ -311,9 +312,9 @@ def test_the_training_seed_is_known_only_for_shipped_networks() -> None:
     study = dg.Study(net, sources=sources)
     assert study.training_seed == 2
     assert dg.Study(study.network(dg.allocate(study.score("l1"), ratio=0.5)), sources=sources).training_seed == 2
-    assert (
-        dg.Study(dg.models.networks.lenet(), sources=sources).training_seed is None and study_of().training_seed is None
-    )
+    for untrained in (dg.models.networks.lenet(), build("lenet", seed=3)):
+        assert dg.Study(untrained, sources=sources).training_seed is None
+    assert study_of().training_seed is None
 
 
 def test_what_a_scorer_declares_to_read_cannot_be_changed() -> None:

@@ -17,7 +17,7 @@ import dgprune_lab as dg
 from dgprune_lab.core.statistics import ClassMoments
 from dgprune_lab.stats import effect_sizes as effects
 from dgprune_lab.stats import rank_tests
-from dgprune_lab.stats.effect_sizes import Array, Labels, class_moments, cohens_d, matched_d, merged
+from dgprune_lab.stats.effect_sizes import Array, Labels, class_moments, cohens_d, filled, matched_d, merged
 from dgprune_lab.stats.rank_tests import auroc, p_values, q_values
 
 
@@ -125,6 +125,13 @@ def test_classes_without_spread_count_0_if_means_agree_else_are_left_out() -> No
     assert area.value.tolist() == pytest.approx([0.5, 0.5, 0.75, 0.5 + 7 / 18, 1])
     assert np.isnan([area.low[:2], area.high[:2]]).all() and (area.low[2:] < area.value[2:]).all()
     assert p_values(first, second, labels=labels)[:2].tolist() == [1, 1]
+
+
+def test_a_difference_without_spread_counts_as_the_largest_of_the_network() -> None:
+    nan = float("nan")
+    found = filled({"a": torch.tensor([0.5, -2.0]), "b": torch.tensor([nan, 0.0])})
+    assert [part.tolist() for part in found.values()] == [[0.5, 2.0], [2.0, 0.0]]
+    assert filled({"a": torch.tensor([0.0, nan])})["a"].tolist() == [0, 1]
 
 
 def test_rounding_is_not_a_difference() -> None:

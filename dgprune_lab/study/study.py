@@ -140,9 +140,9 @@ class Study:
 
     @property
     def training_seed(self) -> int | None:
-        """The seed of the network's training, if builder and provenance record one."""
+        """The seed of the network's training, if builder and provenance record one; None for an untrained network."""
         builder = getattr(self.model, "dgprune_builder", None)
-        seed = builder[1].get("seed") if builder and self.provenance.training is not None else None
+        seed = builder[1].get("seed") if builder and self.provenance.training else None
         return None if seed is None else int(seed)
 
     @property
