@@ -172,7 +172,9 @@ def test_the_exit_code_of_the_server_is_passed_on() -> None:
 
 
 def test_a_server_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    deaf = "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('up').touch(); time.sleep(60)"
+    deaf = (
+        "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('up').touch(); time.sleep(600)"
+    )
     monkeypatch.setattr(lab, "_GRACE", 0.2)
     monkeypatch.chdir(tmp_path)
 
@@ -191,7 +193,7 @@ def get(address: str, *, token: str | None = None) -> tuple[int, bytes]:
     """Status and content of one request."""
     request = urllib.request.Request(address, headers={"Authorization": f"token {token}"} if token else {})
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -209,13 +211,13 @@ def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: 
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen(words, env={**os.environ, **own}, stdout=log, stderr=subprocess.STDOUT)
         try:
-            end = time.monotonic() + 60
-            found: list[Path] = []
-            while not (found := list(runtime.glob("jpserver-*.json"))):
+            end = time.monotonic() + 180
+            while not (
+                found := [text for p in runtime.glob("jpserver-*.json") if (text := p.read_text()).endswith("}")]
+            ):
                 assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
                 time.sleep(0.1)
-            time.sleep(0.3)
-            server = json.loads(found[0].read_text())
+            server = json.loads(found[0])
             assert server["hostname"] == "127.0.0.1"
             assert server["token"]
             contents = f"http://127.0.0.1:{port}/api/contents"
@@ -227,7 +229,7 @@ def test_the_lab_serves_with_its_token_and_ends_cleanly(tmp_path: Path, number: 
             defaults = json.loads(get(settings, token=server["token"])[1])["schema"]["properties"]
             assert (defaults["fetchNews"]["default"], defaults["checkForUpdates"]["default"]) == ("false", False)
             process.send_signal(number)
-            assert process.wait(20) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
         said = (tmp_path / "log").read_text()

@@ -68,7 +68,7 @@ def test_a_script_that_ends_while_an_explorer_computes_ends_in_order() -> None:
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
-def in_child(work: Any, *, seconds: float = 20.0) -> Any:
+def in_child(work: Any, *, seconds: float = 120.0) -> Any:
     """What a function returns in a forked child; fails where it hangs."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -175,14 +175,14 @@ def test_a_worker_begins_its_jobs_anew_in_a_forked_child() -> None:
 
     def work() -> Any:
         release.set()
-        ended = worker.wait("job", timeout=10)
+        ended = worker.wait("job", timeout=60)
         worker.close()
         return ended, answers
 
     assert in_child(work) == (True, [42])
     assert not answers and worker.has("job")
     release.set()
-    assert worker.wait("job", timeout=10) and answers == [42]
+    assert worker.wait("job", timeout=60) and answers == [42]
     worker.close()
 
 

@@ -247,7 +247,7 @@ def slow_study(*, seconds: float = 0.004, report: int = 80) -> dg.Study:
 
 def shown(explorer: dg.Explorer, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The first frame of the present ratio for which `ready`."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         for row in explorer.frames.get("rows", []):
             if row["ratio"] == explorer.ratio and ready(row):

@@ -47,7 +47,7 @@ def children() -> set[int]:
 @pytest.mark.parametrize(
     ("task", "argument", "limits", "kind"),
     [
-        (zoo_networks.hang, None, Limits(waiting=4.0), "timeout"),
+        (zoo_networks.hang, None, Limits(waiting=1.0), "timeout"),
         (zoo_networks.spin, None, Limits(seconds=0.3), "timeout"),
         (zoo_networks.grow, 10**6, Limits(bytes=64 * 2**20), "memory"),
     ],
@@ -56,8 +56,9 @@ def test_a_child_that_hits_a_limit_is_ended(task: Any, argument: Any, limits: Li
     run_limited(zoo_networks.grow, 0, limits=Limits())  # starts the server of forks
     before, started = children(), time.monotonic()
     ending = run_limited(task, argument, limits=limits)
-    assert (ending.kind, ending.stage, ending.result) == (kind, "read", {})
-    assert children() <= before and time.monotonic() - started < 60
+    assert (ending.kind, ending.result) == (kind, {})
+    assert ending.stage == "read" or (limits.waiting == 1.0 and ending.stage == "start"), "it may still be starting"
+    assert children() <= before and time.monotonic() - started < 300
     if kind == "memory":
         assert 64 * 2**20 < ending.peaks["read"] < 256 * 2**20
 
