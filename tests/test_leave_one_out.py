@@ -106,7 +106,7 @@ def test_the_networks_are_selected_on_the_sources_alone() -> None:
     assert runs == [dg.Provenance()] * 6, "the networks given are as they were"
 
 
-def test_the_training_of_this_package_is_selected_by_epoch_and_recorded() -> None:
+def test_the_training_of_this_package_is_selected_by_epoch_and_recorded(tmp_path: Path) -> None:
     table = dg.leave_one_out(DOMAINS[:2], train=OPTIONS, network=net, seeds=1)
     again = dg.leave_one_out(
         DOMAINS[:2], train=lambda sources, seed: train(net(seed), sources=sources, options=OPTIONS), seeds=[0]
@@ -119,10 +119,12 @@ def test_the_training_of_this_package_is_selected_by_epoch_and_recorded() -> Non
             if hasattr(event, "seconds"):
                 best = max(best, (dg.evaluate(event.model, source, "score").accuracy, by_hand(event.model, held)))  # type: ignore[union-attr]
         assert rows.value[held.name] == pytest.approx(best[1])
-    last = dg.leave_one_out(DOMAINS[:2], train=OPTIONS, network=net, select=None).set_index("domain")
-    assert last.value["a"].max() == pytest.approx(
-        by_hand(finish(train(net(0), sources=DOMAINS[1:2], options=OPTIONS)), DOMAINS[0])
-    )
+    options: Any = {"network": lambda _: net(0), "seeds": [4], "select": None, "folder": tmp_path}
+    last = dg.leave_one_out(DOMAINS[:2], train=OPTIONS, **options).set_index("domain")
+    trained = finish(train(net(0), sources=DOMAINS[1:2], options=replace(OPTIONS, seed=4)))
+    assert last.value["a"].max() == pytest.approx(by_hand(trained, DOMAINS[0]))
+    x, saved = DOMAINS[0].take(torch.arange(9)).images, dg.load(tmp_path / "without_a_seed_4", model=norm_net())
+    assert torch.equal(saved(x), trained.eval()(x)), "the order of the images is that of the run's seed"
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(1, "one training each"), (2, "over training seeds")])
