@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import random
 import re
 import warnings
@@ -206,6 +208,18 @@ def test_domains_whose_class_names_disagree_are_not_measured_together() -> None:
     ]
     with pytest.raises(dg.DgpruneError, match="class 0 is 'w' in domain 'a' and 'v' in domain 'b'"):
         dg.measure(NET, named, latency=False)
+
+
+@pytest.mark.parametrize("name", ["sweep", "prune_and_tune", "leave_one_out"])
+def test_an_operation_in_steps_is_pickled_by_its_name(name: str) -> None:
+    operation = getattr(dg, name)
+    assert pickle.loads(pickle.dumps(operation)) is operation is copy.deepcopy(operation)
+
+
+def test_a_preset_can_be_copied_and_sent_to_another_process() -> None:
+    preset = dg.presets.dss_mnist_m()
+    for copied in (copy.deepcopy(preset), pickle.loads(pickle.dumps(preset))):
+        assert dict(copied.normalisation) == dict(preset.normalisation) and copied.training == preset.training
 
 
 def test_a_bar_needs_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:

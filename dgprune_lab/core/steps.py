@@ -153,6 +153,10 @@ class Stepwise(Generic[Parameters, Result]):
         """Return self: because of this method, `inspect`, `help()` and pdoc treat the object as a function."""
         return self
 
+    def __reduce__(self) -> str:
+        """Pickle it by its name, as a function is."""
+        return self.__qualname__  # pyright: ignore[reportAttributeAccessIssue]
+
     def __call__(self, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
         with outside_inference():
             return self._run(self.steps(*args, **options), progress=bool(options.get("progress", False)))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
-from ..core import Count, DgpruneError, Domain, Ratio, Repeats, Seed, provenance_of, public, set_provenance, tidy
+from ..core import (
+    Count,
+    DgpruneError,
+    Domain,
+    Frozen,
+    Ratio,
+    Repeats,
+    Seed,
+    provenance_of,
+    public,
+    set_provenance,
+    tidy,
+)
 from ..data import BUILTIN
 from ..models import shipped
 from ..models.networks import build
@@ -270,7 +281,7 @@ def dss_mnist_m(*, epochs: Count = 100, epochs_per_round: Count = 20, images: Co
         sources=("mnist",),
         targets=("mnist_m",),
         builder="lenet",
-        normalisation=MappingProxyType({"mnist": _MNIST, "mnist_m": _MNIST_M}),
+        normalisation=Frozen({"mnist": _MNIST, "mnist_m": _MNIST_M}),
         training=replace(TRAINING, epochs=epochs, schedule_epochs=TRAINING.epochs),
         finetuning=replace(FINETUNING, epochs=epochs_per_round),
         ratios=tuple(percent / 100 for percent in range(10, 100, 10)),
