@@ -12,6 +12,7 @@ from material import domain, fingerprint, plain_net, randomise
 from torch import nn
 
 import dgprune_lab as dg
+from dgprune_lab.core.steps import drain
 from dgprune_lab.diagnostics._weight_noise import WeightNoise, largest_noise, margins
 from dgprune_lab.measurement.weight_masking import prunable
 from dgprune_lab.models.networks import build
@@ -157,6 +158,15 @@ def test_invalid_input_is_refused_with_a_message() -> None:
         measures.sharpness(dg.Study(certain, sources=[source], name="sure"))
     with pytest.raises(dg.DgpruneError, match="the training loss of 'sure' is 0, so"):
         measures.prunability(dg.Study(certain, sources=[source], name="sure"))
+
+
+def test_the_loss_under_noise_is_the_mean_over_draws_whose_seeds_count_up() -> None:
+    study, kinds = study_of(), {"split": "train", "images": None}
+    both, *each = (
+        drain(WeightNoise(study, draws=draws, seed=seed, **kinds).losses(0.1))  # type: ignore[arg-type]
+        for draws, seed in ((2, 3), (1, 3), (1, 4))
+    )
+    assert torch.allclose(both, (each[0] + each[1]) / 2) and not torch.allclose(*each)
 
 
 def test_a_row_about_all_sources_tells_what_was_seen_of_any() -> None:

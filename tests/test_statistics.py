@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 import dgprune_lab as dg
 from dgprune_lab.core.graph import FilterGraph
 from dgprune_lab.core.statistics import Need, Statistics
+from dgprune_lab.measurement.recalibrate import calibration_batches
 from dgprune_lab.measurement.statistics import gather
 
 ALL: tuple[Need, ...] = ("mean_map", "moments", "gate", "weight_gradient")
@@ -291,6 +292,11 @@ def test_recalibrate_without_batchnorm_is_a_copy() -> None:
         for a, b in zip(model.parameters(), twin.parameters(), strict=True)
     )
     assert dg.provenance_of(twin).finetuning == {}
+
+
+def test_sources_share_the_images_of_recalibrate_and_the_first_get_the_rest() -> None:
+    batches = calibration_batches([domain(name, seed=k) for k, name in enumerate("abc")], 20)
+    assert [len(rows) for batch in batches for _, rows in batch] == [7, 7, 6]
 
 
 def test_recalibrate_needs_a_source_with_enough_train_images() -> None:
