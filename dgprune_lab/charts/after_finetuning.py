@@ -65,7 +65,7 @@ def after_finetuning(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
 
 
 def difference_rows(frame: pd.DataFrame, *, domain: str) -> Rows:
-    """Return the differences on one domain, in points of accuracy, as the rows of a panel, in the table's order."""
+    """Return the rows of one domain's panel: differences in accuracy, in percentage points, in the order of `frame`."""
     used = [row for row in records(frame, metric=DIFFERENCE) if str(row["domain"]) == domain]
     style = domain_styles_of(frame)[domain]
     several = len({row["ratio_requested"] for row in used}) > 1

@@ -67,7 +67,7 @@ def read_card(path: Path, *, kind: str) -> dict[str, Any]:
 
 
 def parse_card(text: str | bytes, *, name: str, kind: str) -> dict[str, Any]:
-    """Return the values in the text of a card; `name` begins the error message.
+    """Parse a card, the JSON text that describes a saved object, and return its fields; errors begin with `name`.
 
     Raises:
         DgpruneError: text that is no JSON, another kind of card, a card of another format.
@@ -94,7 +94,7 @@ def parse_json(text: str | bytes, *, name: str) -> dict[str, Any]:
 
 
 def check_format(card: Mapping[str, Any], *, name: str, kind: str) -> None:
-    """Refuse a card of another format; `name` begins the error message.
+    """Raise an error if this version does not read the card's format; the message begins with `name`.
 
     Raises:
         DgpruneError: the format differs; the message says which version wrote the card, and what to do.

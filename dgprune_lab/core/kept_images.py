@@ -99,7 +99,7 @@ class KeptImages:
         return self if moved._file is None else moved
 
     def missing(self, rows: Tensor) -> list[int]:
-        """Return the positions among `rows` whose images are not kept, each once."""
+        """Return those row numbers among `rows` whose images are not stored yet, without repeats."""
         absent = rows[self._slots[rows] < 0].unique()
         if self._file is not None:
             for position in absent[torch.from_numpy(self._sums[absent.numpy()] != 0)].tolist():

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 
 class Renewed(Protocol):
-    """An object with state that a forked child process must renew."""
+    """An object with state, such as a lock or thread, that a child process must make anew after a fork."""
 
     def after_fork(self) -> None: ...
 

@@ -38,8 +38,8 @@ def summary(
         DgpruneError: a metric or domain that the table does not hold.
 
     Returns:
-        One line per row. Shares are shown in percent; with `verdict` they are differences, shown in points. The table's
-        head names the BatchNorm setting, where the network has BatchNorm.
+        One line per row. Values of the unit "share" are shown in percent; with `verdict` they are taken as differences
+        and shown in percentage points. The column heading names the BatchNorm setting, where the network has BatchNorm.
 
     >>> rows = [{"domain": "a", "metric": "difference", "value": 0.02, "low": 0.01, "high": 0.03, "unit": "share"}]
     >>> summary(pd.DataFrame(rows), verdict=("better", "worse")).to_dict("records")

@@ -38,12 +38,12 @@ class ReadOff(NamedTuple):
 
 
 def read_off(fractions: Sequence[float], losses: Sequence[float], *, limit: float) -> ReadOff:
-    """Return at which shares the loss is within a limit, using only the given points: nothing is interpolated.
+    """Find the shares of weights whose loss is at most `limit`; only measured points are used, none interpolated.
 
-    A loss that is not finite is outside any limit.
+    A loss that is NaN or infinite counts as above the limit.
 
     Args:
-        fractions: shares kept, in any order.
+        fractions: shares of the weights that are kept, in any order.
         losses: the loss at each share.
         limit: the largest loss that is allowed.
 

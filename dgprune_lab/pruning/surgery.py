@@ -45,11 +45,11 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
 
 
 def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Module:
-    """Return the network of `prune` for inference only: it shares uncut parameters with `model` and has no provenance.
+    """Return the network that `prune` would return, for inference only: without a record of how it was pruned.
 
-    Large parameters of which only an end is cut are shared, too.
-
-    Copying large uncut parameters would be most of the work (the second linear layer of a VGG-16 has 17 million).
+    Parameters that lose nothing share their memory with `model`, and so do large ones that lose only their first or
+    last filters; with `share=False` all are copied. Copying would be most of the work (the second linear layer of a
+    VGG-16 has 17 million parameters).
     Buffers are always copied, so BatchNorm statistics can be re-estimated.
     """
     graph = mask.graph

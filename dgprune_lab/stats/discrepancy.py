@@ -55,17 +55,17 @@ def mmd(first: Rows, second: Rows, *, bandwidth: Positive, ids: tuple[Ids, Ids],
 
 @public
 def coral(first: Rows, second: Rows, *, ids: tuple[Ids, Ids], seed: Seed = 0) -> Estimate:
-    """Estimate the squared distance of two domains' covariance matrices, |C_1 - C_2|_F^2 / (4 D^2), without bias.
+    """Estimate the squared distance between two domains' feature covariances, |C_1 - C_2|_F^2 / (4 D^2), without bias.
 
-    Sun and Saenko 2016 (Deep CORAL, equation 1) insert the sample covariances, which differ even for two halves of one
-    domain, by more the fewer images there are. Here each of |C_1|^2, |C_2|^2 and tr(C_1 C_2) is estimated without bias
-    from different images only (Li and Chen 2012, Annals of Statistics 40, section 2), so the sum may be negative. Where
-    an image is in both domains, the third term leaves out the pair of the image with itself; where only some of the
-    images are in both, centring by sample means leaves a bias of the order 1 / N^2. D counts columns of zeros too, so
-    that the scale stays the same when filters are removed.
+    C_1 and C_2 are the (D, D) covariance matrices, N is the number of images. Sun and Saenko 2016 (Deep CORAL, equation
+    1) use sample covariances, which differ even between two halves of one domain, the more the fewer images there are.
+    Here |C_1|^2, |C_2|^2 and tr(C_1 C_2) are each estimated without bias from products of different images (Li and Chen
+    2012, Annals of Statistics 40, section 2), so the estimate may be negative. An image that is in both domains is not
+    paired with itself in tr(C_1 C_2); where only some of the images are in both, centring by sample means leaves a bias
+    of the order 1 / N^2. D counts columns of zeros too, so that removing filters does not change the scale.
 
-    The interval is computed like that of `mmd`. In the same simulations it covered 0 in 99.5 % or more of the cases for
-    two samples of one distribution, and the true value of a planted shift in 92 to 99.5 %.
+    The interval is computed like that of `mmd`. In the simulations described there it covered 0 in 99.5 % or more of
+    the cases for two samples of one distribution, and the true value of a known shift in 92 to 99.5 %.
 
     Args:
         first, second, ids, seed: as for `mmd`.

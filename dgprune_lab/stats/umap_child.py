@@ -24,7 +24,7 @@ class _Refused(Exception):
 
 
 def serve() -> None:
-    """Run the child: read one request from its input, answer with lines of JSON, and end when the input ends."""
+    """Fit UMAP in this child process: read one request from standard input, write lines of JSON to standard output."""
     warnings.simplefilter("ignore")  # UMAP warns about settings that are intended here
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of a library must not get between the answers

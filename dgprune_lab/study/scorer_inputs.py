@@ -16,12 +16,12 @@ from .snapshot import Snapshot
 
 
 class ScorerInputs:
-    """The data that scorers read of one split of the domains, measured on first use and cached; see `scorers.Inputs`.
+    """What scorers read from one split of all domains, measured on first use and cached; see `scorers.Inputs`.
 
     Args:
         snapshot: the network and its domains.
         split: the split that scorers read.
-        model: given to scorers instead of the snapshot's network, which measurements use.
+        model: the network that is passed to scorers. Statistics are always measured on the snapshot's own network.
     """
 
     def __init__(self, snapshot: Snapshot, *, split: str, model: nn.Module | None = None) -> None:

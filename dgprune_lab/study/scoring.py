@@ -37,7 +37,10 @@ class Request:
         return cls(scorer, scorer.settled({**drawn, **(options or {})}), split)
 
     def needs(self, domain: Domain) -> set[Need]:
-        """Return the needs that a pass over this domain must measure; none with labels if it declares images only."""
+        """Return the statistics that the scorer needs of this domain.
+
+        Those that need labels are left out if the scorer declares that it reads only the images.
+        """
         what = self.scorer.reads.get(domain.role or "source")
         return set() if what is None else self.scorer.gathered(self.options) - (LABELLED if what == "images" else set())
 

@@ -89,7 +89,7 @@ def class_colours(labels: Any) -> dict[int | None, str]:
 def legend_rows(
     domains: Mapping[str, tuple[str, Exposure]], dots: Sequence[Dot], *, styles: Mapping[str, DomainStyle]
 ) -> Rows:
-    """Return the rows of `legend`: domains by shape, each with its (role, mark), then classes by colour."""
+    """Return the legend's rows: a row per domain with its shape and role, then a row per class with its colour."""
     rows: Rows = []
 
     def add(kind: str, text: str, *, colour: str = QUIET, shape: str = "circle") -> None:

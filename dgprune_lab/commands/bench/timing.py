@@ -29,7 +29,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """The peer's time divided by ours: above 1, ours is faster; None without a peer."""
+        """The time of the implementation compared with, divided by the time of this package; None if there is none."""
         return None if self.peer is None else self.peer / self.ours
 
     def as_json(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Treatment:
         return filters[~torch.isin(filters, self.chosen.get(layer, filters[:0]))]
 
     def begin(self, event: Mapping[str, Tensor]) -> None:
-        """Begin the treatment of these filters of each layer; call it between two steps."""
+        """Begin the treatment of the filters (row indices) of each layer; call it between two optimizer steps."""
         for layer, filters in event.items():
             self.chosen[layer] = torch.cat([self.chosen.get(layer, filters[:0]), filters]).sort().values
             if self.how == "remove":

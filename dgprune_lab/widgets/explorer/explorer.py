@@ -153,7 +153,9 @@ class Explorer(CommWidget):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The current view as a tidy table: accuracy and its change per domain, size and cost; never an estimate.
+        """The current view as a tidy table: accuracy per domain, its change from the full network, size and cost.
+
+        All values are measured exactly; none is an estimate.
 
         The column `calibration` is the number of images on which BatchNorm was re-estimated.
 

@@ -26,7 +26,7 @@ Key = tuple[str, ...]
 
 
 class Choices(TypedDict):
-    """The state of the controls. `id` grows with every request; `by` says whether page or kernel moved the controls."""
+    """The state of the controls. `id` grows with each change; `by` says whether the web page or Python made it."""
 
     id: int
     ratio: float
