@@ -26,6 +26,7 @@ MAP_BYTES = 2**24
 system after each layer, and the next layer waits for new pages: that is a fifth of a ResNet-50's time at 224 pixels,
 and half of an EfficientNet-Lite0's at 96.
 """
+_KEPT = 2 * MAP_BYTES  # up to this, the allocator keeps a map of `IMAGES` images
 GPU_SHARE = 0.5
 """Share of a GPU's free memory that feature maps may take; there, all images of a split go at once where they fit."""
 
@@ -48,8 +49,8 @@ def batch_size(model: nn.Module, example: Tensor, *, gradients: bool = False) ->
         peak, largest = bytes_per_image(model, example, gradients=gradients)
     except torch.OutOfMemoryError:  # the pass itself says so
         return 1
-    if device.type != "cuda" and not gradients:
-        most = min(most, MAP_BYTES // max(1, largest))
+    if device.type != "cuda" and not gradients and most * largest > _KEPT:  # else all small networks get equal batches
+        most = MAP_BYTES // largest
     return max(1, min(most, room // max(1, peak)))
 
 
