@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..core import DgpruneError
+from ..core import BATCHNORM, DgpruneError, note
 from .refusals import does_not_run
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -58,11 +58,11 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
     """
     order: dict[str, int] = {}
 
-    def note(name: str, module: nn.Module, output: Any) -> None:
+    def record(name: str, module: nn.Module, output: Any) -> None:
         order.setdefault(name, len(order))
 
     try:
-        with _layer_hooks(model, note), torch.no_grad():
+        with _layer_hooks(model, record), torch.no_grad():
             model(example)
     except DgpruneError:
         raise
@@ -75,11 +75,11 @@ def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:
     """Return the names of the layers whose output goes only into ReLUs, whether modules or functions."""
     nodes: dict[Any, str] = {}
 
-    def note(name: str, _: nn.Module, output: Any) -> None:
+    def record(name: str, _: nn.Module, output: Any) -> None:
         if isinstance(output, Tensor) and output.grad_fn is not None:
             nodes.setdefault(output.grad_fn, name)
 
-    with _layer_hooks(model, note), torch.enable_grad():
+    with _layer_hooks(model, record), torch.enable_grad():
         output = model(example.clone().requires_grad_(True)).grad_fn
     queue = [] if output is None else [output]  # none where the network runs under no_grad
     consumers: dict[Any, set[str]] = defaultdict(set)
@@ -107,6 +107,18 @@ def refuse_wrappers(model: nn.Module) -> None:
         raise DgpruneError(
             f"the layers {', '.join(parametrized[:4])} are parametrized (a masked network, or weight normalisation), "
             "so their weights cannot be cut; use the network before masking, or remove the parametrizations first."
+        )
+
+
+def note_batch_statistics(model: nn.Module) -> None:
+    """Note the BatchNorm layers that use the statistics of each batch in eval mode too."""
+    names = [name for name, m in model.named_modules() if isinstance(m, BATCHNORM) and m.running_mean is None]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        note(
+            f"the BatchNorm layers {', '.join(names[:3])}{more} keep no running statistics and normalise each batch by "
+            "its own, in eval mode too: every number of this network depends on which images share a batch, and on how "
+            "many; build and train it with track_running_stats=True to compare numbers."
         )
 
 

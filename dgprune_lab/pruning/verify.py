@@ -11,14 +11,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..core import BATCHNORM, DgpruneError, FilterGraph, FilterGroup, Mask, full_precision, note, preserved_rng, public
+from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, full_precision, preserved_rng, public
 from .copies import device_of, rebuild, shared_copy
 from .groups import assemble, trace
 from .holders import refuse_uncopyable
 from .proof import prove_copies
 from .refusals import RANDOM, described, layer_of, line_of, refusal
 from .surgery import pruned_view, zeroing
-from .tracing import refuse_wrappers, run_order
+from .tracing import note_batch_statistics, refuse_wrappers, run_order
 
 _TOLERANCE = 1e-3
 _Removed = Literal["half", "first", "last", "most"]
@@ -50,7 +50,7 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
         shape = tuple(example.shape)
         raise DgpruneError(f"example must be images, a tensor with four axes (N, C, H, W); got shape {shape}.")
     prove_copies(model, example)
-    _note_batch_statistics(model)
+    note_batch_statistics(model)
     example = example[:2].to(device_of(model), _dtype(model))
     with preserved_rng():
         graph = trace(model, example[:1], layers=layers)
@@ -67,18 +67,6 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
             f"the network has nothing to prune{': ' + why if why else ' (no convolution before the last layer)'}.{more}"
         )
     return graph
-
-
-def _note_batch_statistics(model: nn.Module) -> None:
-    """Note the BatchNorm layers that use the statistics of each batch in eval mode too."""
-    names = [name for name, m in model.named_modules() if isinstance(m, BATCHNORM) and m.running_mean is None]
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        note(
-            f"the BatchNorm layers {', '.join(names[:3])}{more} keep no running statistics and normalise each batch by "
-            "its own, in eval mode too: every number of this network depends on which images share a batch, and on how "
-            "many; build and train it with track_running_stats=True to compare numbers."
-        )
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
