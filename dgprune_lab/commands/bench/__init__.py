@@ -12,6 +12,7 @@ import torch
 from ...core import DgpruneError, check_writable_file, threads, unknown
 from ...core import device as core_device
 from .browser import browser_rows
+from .estimates import estimate_rows
 from .folder import folder_rows
 from .imports import import_rows
 from .live import equality_rows, live_rows
@@ -38,6 +39,7 @@ PARTS: Mapping[str, Part] = {
     "prunability": prunability_rows,
     "panels": panel_rows,
     "folder": folder_rows,
+    "estimate": estimate_rows,
     "equality": equality_rows,
     "import": import_rows,
     "browser": browser_rows,

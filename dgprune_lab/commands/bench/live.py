@@ -42,11 +42,12 @@ def live_rows(device: torch.device, quick: bool) -> Iterator[Row]:
     yield from _rows(demo(device=device), name="demo", repeats=1 if quick else 9, images=60 if quick else None, aim="")
     for plan in QUICK if quick else FULL:
         if plan.pixels < 100 or device.type != "cpu":  # a ResNet-50 takes minutes on a CPU
-            study = _study(plan, device)
+            study = study_of(plan, device)
             yield from _rows(study, name=plan.name, repeats=plan.repeats, images=plan.images, aim=plan.aim)
 
 
-def _study(plan: Plan, device: torch.device) -> Study:
+def study_of(plan: Plan, device: torch.device) -> Study:
+    """Return a study of a plan's network on two domains, with random weights."""
     model = network(plan.name).to(device)
     with collect_notes(lambda _: None):  # networks with random weights are at chance
         if plan.pixels < 100:
