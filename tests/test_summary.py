@@ -278,6 +278,7 @@ def test_latex_holds_every_value_with_its_interval_and_compiles_in_form() -> Non
     ("columns", "marked", "note"),
     [
         ({"seen_by_scorer": "images", "target_aware": True}, [True, True], "Target-aware"),
+        ({"target_aware": True}, [True, True], "Target-aware"),
         ({"seen_by_selection": "labels"}, [True, True], "looked at the reported images"),
         ({"seen_by_scorer": "unknown", "target_aware": None}, [True, True], "not recorded"),
         ({}, [False, False], ""),
