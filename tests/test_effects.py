@@ -137,6 +137,9 @@ def test_a_difference_without_spread_counts_as_the_largest_of_the_network() -> N
 def test_rounding_is_not_a_difference() -> None:
     few, many = (moments(np.full((n, 1), 0.1), np.zeros(n, dtype=np.int64), 1) for n in (2, 10))
     assert not torch.equal(few.mean, many.mean) and matched_d(few, many).item() == 0
+    for level, unlike in ((0.9, False), (1.1, True)):  # each within 1 of 0, or not
+        pair = [moments(np.full((4, 1), sign * level), np.zeros(4, dtype=np.int64), 1) for sign in (-1, 1)]
+        assert bool(matched_d(pair[0], pair[1], resolution=1.0).isnan()) == unlike
     first, second = np.zeros((20, 1)), np.zeros((20, 1))
     first[:1], second[:6] = 0.3, 0.3
     # Of these resamples more than the tail have as many in the one as in the other.
