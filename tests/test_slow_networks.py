@@ -547,16 +547,12 @@ class Cancelling(Executor):
 
 
 class Elsewhere(Executor):
-    """Workers that were not forked, run one after the other: they have only what is sent to them.
-
-    Args:
-        files: whether they see the files of this machine.
-    """
+    """Workers that were not forked, run one after the other: they have only what is sent to them."""
 
     _max_workers = 2
 
-    def __init__(self, *, files: bool = True) -> None:
-        self.files, self.sent, self.studies = files, list[Any](), [dict[str, dg.Study](), dict[str, dg.Study]()]
+    def __init__(self) -> None:
+        self.sent, self.studies = list[Any](), [dict[str, dg.Study](), dict[str, dg.Study]()]
 
     def submit(self, work: Any, /, token: str, sent: Any, *arguments: Any) -> Future[Any]:  # type: ignore[override]
         future: Future[Any] = Future()
@@ -565,25 +561,21 @@ class Elsewhere(Executor):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_workers, "_own", {})
             patch.setattr(_workers, "_received", self.studies[0])
-            seen = "/nowhere" if isinstance(sent, str) and not self.files else sent
             try:
-                future.set_result(work(token, seen, *arguments))
+                future.set_result(work(token, sent, *arguments))
             except Exception as error:
                 future.set_exception(error)
         return future
 
 
-@pytest.mark.parametrize("files", [True, False], ids=["this machine", "another machine"])
-def test_workers_that_were_not_forked_get_the_study_once(files: bool) -> None:
+def test_workers_that_were_not_forked_get_the_study_once() -> None:
     options: Any = {"scorers": ["l1"], "ratios": dg.grid(0, 0.9, 10)}
-    study, workers = small_study(), Elsewhere(files=files)
+    study, workers = small_study(), Elsewhere()
     pd.testing.assert_frame_equal(
         dg.sweep(study, executor=workers, **options), dg.sweep(small_study(), **options), check_exact=True
     )
     kinds = [type(sent).__name__ for sent in workers.sent]
-    assert kinds == ["NoneType"] * 10 + ["str"] * 10 + ([] if files else ["bytes"] * 2)
-    paths = {sent for sent in workers.sent if isinstance(sent, str)}
-    assert len(paths) == 1 and not os.path.exists(paths.pop()), "the file is removed"
+    assert kinds == ["NoneType"] * 10 + ["bytes"] * 2
     made = [study for held in workers.studies for study in held.values()]
     assert len(made) == 2 and study not in made
     assert not _workers._own, "nothing is kept after the sweep"

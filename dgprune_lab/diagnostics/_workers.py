@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import os
 import pickle
-import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from contextlib import closing
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +19,6 @@ _POLL = 0.2  # seconds after which a caller may cancel
 
 Keep = dict[str, np.ndarray]
 Numbers = dict[str, np.ndarray | None]
-Sent = bytes | str | None
 _lock = Lock()
 _own: dict[str, Study] = {}  # the studies that this process shares out; a worker that is forked then has them too
 _received: dict[str, Study] = {}
@@ -51,13 +45,15 @@ def shared_out(
     found: dict[int, list[Outcomes]] = {}
     _own[token] = study
     try:
-        with closing(_ways(study)) as ways:
-            while left := [k for k in order if k not in found]:
-                sent, pieces = next(ways)
-                parts = [left[k :: pieces * workers] for k in range(min(len(left), pieces * workers))]
-                for part, numbers in _answers(executor, token, sent, parts=parts, masks=masks, options=options):
-                    found |= zip(part, ([_outcomes(n) for n in listed] for listed in numbers), strict=True)
-                    yield len(found) * len(study.domains), len(masks) * len(study.domains)
+        # A forked worker has the study from the start, and gets many parts, so that none waits long for the slowest.
+        # Another one gets it with its work, pickled here, so that PyTorch moves no tensor into shared memory.
+        for pieces in (8 * workers, workers):
+            left = [k for k in order if k not in found]
+            sent = pickle.dumps(study) if left and pieces == workers else None
+            parts = [left[k::pieces] for k in range(min(len(left), pieces))]
+            for part, numbers in _answers(executor, token, sent, parts=parts, masks=masks, options=options):
+                found |= zip(part, ([_outcomes(n) for n in listed] for listed in numbers), strict=True)
+                yield len(found) * len(study.domains), len(masks) * len(study.domains)
     except CancelledError:
         raise DgpruneError("executor: it has cancelled a part of the sweep; run the sweep again.") from None
     except (BrokenExecutor, RuntimeError, OSError) as error:
@@ -71,25 +67,10 @@ def shared_out(
     return {domain.name: [found[k][place] for k in range(len(masks))] for place, domain in enumerate(study.domains)}
 
 
-def _ways(study: Study) -> Generator[tuple[Sent, int], None, None]:
-    """How the workers get the study, and into how many pieces the work of each is cut.
-
-    A forked worker has it from the start; another one reads it from a file; on another machine it comes with the work.
-    It is pickled here, so that PyTorch moves no tensor into shared memory.
-    """
-    yield None, 8  # so many that none waits long for the slowest
-    with tempfile.NamedTemporaryFile() as file:
-        pickle.dump(study, file)
-        file.flush()
-        yield file.name, 8
-        file.seek(0)
-        yield file.read(), 1
-
-
 def _answers(
     executor: Executor,
     token: str,
-    sent: Sent,
+    sent: bytes | None,
     *,
     parts: Sequence[Sequence[int]],
     masks: Sequence[Mask],
@@ -118,7 +99,7 @@ def _answers(
 
 
 def evaluated(
-    token: str, sent: Sent, keeps: Sequence[Keep], options: Mapping[str, Any]
+    token: str, sent: bytes | None, keeps: Sequence[Keep], options: Mapping[str, Any]
 ) -> tuple[list[list[Numbers]], list[str]] | None:
     """Return for each mask and domain the outcomes as arrays, and the notes; runs in a worker, with one thread.
 
@@ -140,15 +121,12 @@ def evaluated(
     return numbers, list(dict.fromkeys(notes))
 
 
-def _study(token: str, sent: Sent) -> Study | None:
+def _study(token: str, sent: bytes | None) -> Study | None:
     with _lock:
         study = _own.get(token) or _received.get(token)
-        if isinstance(sent, str) and not os.path.isfile(sent):  # a file of another machine
-            sent = None
         if study is None and sent is not None:
             try:
-                with Path(sent).open("rb") if isinstance(sent, str) else io.BytesIO(sent) as stream:
-                    study = pickle.load(stream)
+                study = pickle.loads(sent)
             except Exception as error:
                 raise DgpruneError(
                     f"executor: a worker cannot make the study again ({type(error).__name__}: {error}). Classes of the "
