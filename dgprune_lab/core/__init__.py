@@ -17,11 +17,11 @@ from .outcomes import Outcomes
 from .provenance import MORE, STAGES, Provenance, Reads, declared, merged, provenance_of, roles_of, set_provenance
 from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposure_of, is_missing, is_target_aware
 from .exposure import scorer_exposure, strongest_exposure, with_scorer_exposure
-from .tables import COLUMNS, SEEN, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
+from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
 from .summary import summary
 from .latex import latex
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
-from .kinds import Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, Share, Tidy, Whole, Within
+from .kinds import SEEN, Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, Share, Tidy, Whole, Within
 from .border import border_of, public, resolved_hints
 from .frozen import Frozen, cloned, mapped
 from .files import card_text, parse_card, parse_json, read_card, write_file

@@ -31,8 +31,7 @@ _CLASSES = {
 }
 
 
-_NAME = 255
-"""The longest name of a file, in bytes, on the usual file systems."""
+_NAME = 255  # bytes: the longest name of a file on the usual file systems
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,13 @@ class Columns(tuple[str, ...]):
     """Names of the columns that a table must have, in an `Annotated` hint."""
 
 
+SEEN = ("seen_by_training", "seen_by_scorer", "seen_by_finetuning", "seen_by_selection")
+COLUMNS: tuple[str, ...] = (
+    *("scorer", "ratio_requested", "ratio_achieved", "scope", "budget", "batchnorm", "seed", "training_seed"),
+    *("domain", "role", "split", "images", "metric", "value", "low", "high", "interval", "unit"),
+    *(*SEEN, "target_aware"),
+)
+NUMBERS = ("ratio_requested", "ratio_achieved", "value", "low", "high")
 SHARED = Columns(("metric", "domain", "value"))
 Tidy = Annotated[pd.DataFrame, SHARED]
 Ratio = Annotated[float, Within("lie in [0, 1): the share removed, so 0.5 is half", lambda value: 0 <= value < 1)]
@@ -260,8 +266,6 @@ class Leaf(Kind):
 
 def _table(frame: pd.DataFrame) -> pd.DataFrame:
     """A tidy table whose shared columns are all there (empty where they were dropped), its numbers as numbers."""
-    from .tables import COLUMNS, NUMBERS
-
     missing = [name for name in COLUMNS if name not in frame.columns]
     if advice := _indexed(frame, missing):
         raise Refused(frame, must=f"have {' and '.join(missing)} among its columns", advice=advice, depth=1)

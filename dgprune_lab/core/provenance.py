@@ -11,7 +11,8 @@ from torch import nn
 from .border import public
 from .errors import DgpruneError
 from .frozen import Frozen
-from .tables import SEEN, Seen
+from .kinds import SEEN
+from .tables import Seen
 
 if TYPE_CHECKING:
     from .domain import Domain

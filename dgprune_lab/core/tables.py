@@ -9,20 +9,14 @@ import pandas as pd
 
 from .border import public
 from .errors import DgpruneError
+from .kinds import COLUMNS, NUMBERS
 
 BatchNorm = Literal["as_is", "recalibrate"]
 Scope = Literal["layer", "global"]
 Budget = Literal["filters", "parameters", "macs"]
 Seen = Literal["none", "images", "labels", "unknown"]
 
-SEEN = ("seen_by_training", "seen_by_scorer", "seen_by_finetuning", "seen_by_selection")
-COLUMNS: tuple[str, ...] = (
-    *("scorer", "ratio_requested", "ratio_achieved", "scope", "budget", "batchnorm", "seed", "training_seed"),
-    *("domain", "role", "split", "images", "metric", "value", "low", "high", "interval", "unit"),
-    *(*SEEN, "target_aware"),
-)
 _BATCHNORM = {"as_is": "as is", "recalibrate": "re-estimated", "fold": "folded"}
-NUMBERS = ("ratio_requested", "ratio_achieved", "value", "low", "high")
 _TYPES = dict.fromkeys(NUMBERS, "float64")
 _TYPES |= {**dict.fromkeys(("seed", "training_seed", "images"), "Int64"), "target_aware": "boolean"}
 

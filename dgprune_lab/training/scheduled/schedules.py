@@ -64,7 +64,7 @@ class LayerSchedule:
         """The epochs at whose end there is an event."""
         return tuple(range(self.start, self.end + 1, self.every))
 
-    def kept(self, filters: Count, *, least: Count | None = None) -> list[int]:
+    def kept(self, filters: Count, *, least: int | None = None) -> list[int]:
         """Return the number of filters left after each of the T events.
 
             kept(t) = ceil(K + (N - K)(T - t) / T), t = 1 .. T = floor((end - start) / every) + 1
