@@ -166,7 +166,7 @@ def test_the_loss_under_noise_is_the_mean_over_draws_whose_seeds_count_up() -> N
         drain(WeightNoise(study, draws=draws, seed=seed, **kinds).losses(0.1))  # type: ignore[arg-type]
         for draws, seed in ((2, 3), (1, 3), (1, 4))
     )
-    assert torch.allclose(both, (each[0] + each[1]) / 2) and not torch.allclose(*each)
+    assert torch.allclose(both, (each[0] + each[1]) / 2) and not torch.allclose(each[0], each[1])
 
 
 def test_a_row_about_all_sources_tells_what_was_seen_of_any() -> None:

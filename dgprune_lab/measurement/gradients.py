@@ -85,7 +85,8 @@ class RiskGradients(Collector):
         total = torch.zeros(group.filters, dtype=torch.float64)
         for name, (positions, filters) in group.end_places.items():
             own = [tensor for tensor in (f"{name}.weight", f"{name}.bias") if tensor in self._gates]
-            gate = sum(values[tensor].double() * gradients[tensor] for tensor in own) if own else gradients[name]
+            parts = [values[tensor].double() * gradients[tensor] for tensor in own] or [gradients[name]]
+            gate = torch.stack(parts).sum(0)
             total.index_add_(0, filters, gate[positions])
         return total
 

@@ -183,8 +183,8 @@ def _with_interval(
         class_moments(torch.from_numpy(values), torch.from_numpy(code), classes=classes)
         for values, code in zip(pair, codes, strict=True)
     ]
-    gaps, spreads = (tensor.numpy() for tensor in _per_class(*moments, shared, resolution=resolution))
-    value = matched_d(*moments, resolution=resolution).numpy()
+    gaps, spreads = (tensor.numpy() for tensor in _per_class(moments[0], moments[1], shared, resolution=resolution))
+    value = matched_d(moments[0], moments[1], resolution=resolution).numpy()
     (total, count), sizes = np.zeros((2, RESAMPLES, len(value))), []
     for k, label in enumerate(shared.tolist()):
         rows = [values[code == label] for values, code in zip(pair, codes, strict=True)]
