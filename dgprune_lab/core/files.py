@@ -52,9 +52,7 @@ def card_text(values: Mapping[str, Any], *, kind: str) -> str:
 
 def _plain(value: Any) -> Any:
     """A number of numpy as one of Python; anything else is no plain value."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return value.item() if isinstance(value, np.generic) else json.JSONEncoder().default(value)
 
 
 def read_card(path: Path, *, kind: str) -> dict[str, Any]:

@@ -106,9 +106,7 @@ def train_with_pruning(
     resolved = resolve(scorer)
     if remove != "random" and resolved.name not in NORMS and (why := study.unavailable(resolved)):
         raise DgpruneError(f"scorer {resolved.name!r} cannot run on this network: {why.rstrip('.')}.")
-    if schedule is not None and not schedule.entries:
-        raise DgpruneError("schedule names no layer; give one layer or more, or schedule=None for the control.")
-    schedule = schedule or PruneSchedule({})
+    schedule = _given(schedule)
     producers = find_producers(network, study.graph, example=example)
     plan = PruningPlan(
         study=study,
@@ -127,6 +125,13 @@ def train_with_pruning(
         checkpoint=folder,
     )
     return PruningLoop(plan).steps()
+
+
+def _given(schedule: PruneSchedule | None) -> PruneSchedule:
+    """The schedule, one without layers for the control; refuse one that names no layer."""
+    if schedule is not None and not schedule.entries:
+        raise DgpruneError("schedule names no layer; give one layer or more, or schedule=None for the control.")
+    return schedule or PruneSchedule({})
 
 
 def _check_batches(how: How, batches: int | None) -> None:
