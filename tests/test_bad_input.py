@@ -101,7 +101,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "classes in a pass": (lambda: study(model=net(3)).score("taylor"), r"3 outputs, domain 'a' has labels up to 3"),
     "unknown domain": (lambda: study().outcomes(None, domain="b"), r"unknown domain 'b'; known: a"),
     "unknown split": (lambda: dg.evaluate(net(), arrays(), "test"), r"no split 'test'; it has: train, score, report"),
-    "empty split": (lambda: dg.evaluate(net(), arrays(splits={**SPLITS, "report": []})), r"has no image in its split 'report'"),
+    "empty split": (
+        lambda: dg.evaluate(net(), arrays(splits={**SPLITS, "report": []})),
+        r"has no image in its split 'report'",
+    ),
     "empty score split": (
         lambda: study(sources=[arrays(splits={**SPLITS, "score": []})]).score("apoz"),
         r"no image in its split 'score'",

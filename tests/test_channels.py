@@ -661,6 +661,8 @@ def test_macs_are_those_of_the_pruned_network(kind: str, broken: bool) -> None:
 
 
 class Split(nn.Module):
+    first: nn.Module
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat(self.first(x).split((8, 8), 1)[::-1], 1)
 

@@ -160,7 +160,7 @@ class TestExpectedActivation:
         net = randomise(Branches(), dtype=torch.float32)
         with torch.no_grad():
             for branch, gamma, beta in ((net.a, 1.0, 0.0), (net.b, -0.8, 0.3)):
-                branch[1].weight[2], branch[1].bias[2] = gamma, beta
+                branch.get_parameter("1.weight")[2], branch.get_parameter("1.bias")[2] = gamma, beta
         score = study_of(net).score("expected_activation").values["a.0"][2]
         assert float(score) == pytest.approx(0.3989 + 0.4913, abs=1e-4)
 

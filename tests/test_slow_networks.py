@@ -321,7 +321,7 @@ def test_a_panel_measures_on_the_images_of_the_explorer_and_says_so(
     mask = dg.allocate(study.score(scorer), ratio=0.5)
     view = View(study=study, mask=mask, scorer=scorer, batchnorm="recalibrate", images=15, calibration=10)
     ticked: Any = panel.tick(view)
-    frames = [ticked] if isinstance(ticked, dict) else list(ticked)
+    frames: list[Any] = [ticked] if isinstance(ticked, dict) else list(ticked)
     if kind is not FeatureShiftPanel:  # whose map of all ratios takes a process of its own
         for frame in panel.background(replace(view, scorers=(scorer,))):
             frames.append(frame)

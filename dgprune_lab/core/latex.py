@@ -58,7 +58,9 @@ def latex(
     if "metric" in table and table.metric.nunique() == 1:
         head, dropped = [f"Value: {table.metric[0]}", *head], [*dropped, "metric"]
     table = table.drop(columns=dropped)
-    scorers = {name: scorer_exposure(r for r in records if r.get("scorer") == name) for name in _names(records)}
+    scorers: dict[object, Exposure] = {
+        name: scorer_exposure(r for r in records if r.get("scorer") == name) for name in _names(records)
+    }
     lines, marks = [], []
     for record, (_, cells) in zip(records, table.iterrows(), strict=True):
         exposure, scorer = exposure_of(record), scorers.get(record.get("scorer"), "")
@@ -66,7 +68,7 @@ def latex(
             exposure = strongest_exposure([exposure, scorer_exposure([record])])
         of_row = {"value": _mark(exposure), "scorer": _mark(scorer)}
         marks += [of_row[name] for name in of_row if name in cells]
-        lines.append([f"{_cell(name, value)}{of_row.get(name, '')}" for name, value in cells.items()])
+        lines.append([f"{_cell(name, value)}{of_row.get(str(name), '')}" for name, value in cells.items()])
     heads = [_escaped(str(name).replace("_", " ")) for name in table.columns]
     body = [r"\begin{tabular}{" + "l" * len(heads) + "}", r"\toprule", _line(heads), r"\midrule"]
     body += [*map(_line, lines), r"\bottomrule", r"\end{tabular}"]

@@ -84,7 +84,7 @@ class Mask:
                 raise unknown("layer", name, self.graph.names)
         for name in ("keep", "options", "reads", "layer_ratios", "forced", "selection"):
             if (value := getattr(self, name)) is not None:
-                self.__dict__[name] = Frozen(check_reads(value, what="a mask") if name in _READ else value)
+                self.__dict__[name] = Frozen((check_reads(value, what="a mask") or {}) if name in _READ else value)
 
     def __repr__(self) -> str:
         kept, free, layers = self.cost.filters, self.graph.free, len(self.graph.groups)
