@@ -109,7 +109,7 @@ def test_what_cannot_run_is_left_out_and_the_reason_is_said(study: dg.Study) -> 
     assert dg.SCORERS["bn_scale"].label not in shown(frames) and "My broken one" not in shown(frames)
     line = next(line for line in frames["text"].split("\n") if line.startswith("Left out"))
     assert dg.SCORERS["bn_scale"].label in line and "BatchNorm" in line
-    assert "My broken one: RuntimeError: no such layer <b>here</b>" in line
+    assert "My broken one: the function of scorer 'broken' stopped" in line and "layer <b>here</b>" in line
     assert dg.SCORERS["random"].label in shown(frames)
 
 

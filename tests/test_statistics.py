@@ -314,6 +314,7 @@ def test_recalibrate_needs_a_source_with_enough_train_images() -> None:
     assert all(bool(torch.isfinite(buffer).all()) for buffer in few.buffers())
 
 
+@pytest.mark.filterwarnings("ignore:.*keep no running statistics")
 def test_a_batchnorm_without_scale_gets_a_gate_too() -> None:
     net: Any = norm_net()
     net[1], net[5] = nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(8, affine=False)
