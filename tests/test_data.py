@@ -6,7 +6,10 @@ import hashlib
 import os
 import socket
 import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -369,6 +372,25 @@ class TestFolders:
             file.write_bytes(b"?")
         with pytest.raises(DgpruneError, match=r"domain 'sketch': none of its 12 image files can be read"):
             data.from_folder(root, size=8, splits=shares, broken="skip")
+
+    @pytest.mark.filterwarnings("ignore:the domains hold different classes")
+    def test_reading_all_files_has_a_bar_in_the_main_thread(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        bars: list[tuple[int, dict[str, Any]]] = []
+
+        def bar(items: Iterable[Any], **options: Any) -> list[Any]:
+            listed = list(items)
+            bars.append((len(listed), options))
+            return listed
+
+        monkeypatch.setattr("tqdm.auto.tqdm", bar)
+        shares = {"train": 0.5, "report": 0.5}
+        data.from_folder(root, size=8, splits=shares, broken="skip")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(data.from_folder, root, size=8, splits=shares, broken="skip").result()
+        assert bars and all(count == options["total"] and options["delay"] > 0 for count, options in bars)
+        assert {options["desc"] for _, options in bars} >= {"domain 'sketch': images read"}
+        half = len(bars) // 2
+        assert [options["disable"] for _, options in bars] == [None] * half + [True] * half
 
     def test_an_image_of_too_many_pixels_is_refused_in_words(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250)  # 30 x 20 are more than twice as many

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import random
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -266,44 +264,6 @@ def test_a_loader_of_a_part_gives_this_part_and_what_has_no_effect_is_said() -> 
     ):
         with pytest.warns(dg.DgpruneNote, match=words):
             assert len(made(DataLoader(everything, **options))) == COUNT  # type: ignore[arg-type]
-
-
-class Bar:
-    """In place of tqdm: what was asked for, and what was counted."""
-
-    made: ClassVar[list[Any]] = []
-
-    def __init__(self, **options: Any) -> None:
-        self.options, self.count, self.closed = options, options["initial"], False
-        self.made.append(self)
-
-    def update(self) -> None:
-        self.count += 1
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_the_first_pass_over_images_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
-    monkeypatch.setattr(Bar, "made", [])
-    domain = made([(image, 0) for image in BYTES], labels=LABELS)
-    domain.take(torch.arange(2))
-    (first,) = Bar.made
-    assert (first.count, first.closed, first.options["total"], first.options["disable"]) == (2, False, COUNT, None)
-    assert first.options["delay"] > 0 and first.options["desc"] == "domain 'mine': images decoded"
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(domain.take, torch.arange(3)).result()
-    assert (first.count, first.closed) == (3, False)
-    assert len(pickle.loads(pickle.dumps(domain))) == COUNT, "an open bar is not pickled"
-    domain.take(torch.arange(3))
-    assert first.closed, "nothing was left to decode"
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(domain.take, torch.arange(COUNT)).result()
-    domain.take(torch.arange(COUNT))
-    _, second = Bar.made
-    assert (second.options["initial"], second.count, second.closed) == (3, COUNT, True)
-    assert second.options["disable"] is True, "only the main thread draws"
 
 
 def test_names_as_labels_keep_the_class_names() -> None:

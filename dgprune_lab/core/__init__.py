@@ -25,7 +25,7 @@ from .kinds import SEEN, Columns, Count, NotNegative, Positive, Ratio, Repeats, 
 from .border import border_of, public, resolved_hints
 from .frozen import Frozen, cloned, mapped
 from .files import card_text, parse_card, parse_json, read_card, write_file
-from .steps import Cancelled, LateBar, Stepwise, cancelled_when, drain, has_stderr
+from .steps import Cancelled, Stepwise, cancelled_when, drain, has_stderr, late_bar
 from .steps import interruptible, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed
 from .dispatch import MacCounter, Observer

@@ -17,7 +17,6 @@ from .labels import listed_names
 from .locks import Lock
 from .pixels import check_shape, pixels_of_item, stacked
 from .random import preserved_rng
-from .steps import LateBar
 
 _IMAGE = ("image", "img", "images", "pixel_values", "pixels", "x", "input", "inputs", "data")
 _LABEL = ("label", "labels", "fine_label", "target", "targets", "y", "class")
@@ -42,7 +41,6 @@ class DatasetImages:
         first = self.read(0)
         self.shape, self.dtype = torch.Size((len(dataset), *first.shape)), first.dtype
         self._lock: Lock = Lock()
-        self._bar = LateBar(f"{what}: images decoded", len(dataset))
         self._kept: KeptImages | None = None
         self._place: Place | None = None
 
@@ -105,15 +103,13 @@ class DatasetImages:
         return parts[0], _MISSING if len(parts) == 1 or parts[1] is None else parts[1]
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        rows, homeless, before = index.cpu(), dict[int, Tensor](), self._bar.done
+        rows, homeless = index.cpu(), dict[int, Tensor]()
         with self._lock:
             while missing := [position for position in self._store().missing(rows) if position not in homeless]:
                 for position in missing:
                     pixels = self.read(position)
                     if not self._keep(position, pixels):
                         homeless[position] = pixels
-            if self._bar.done == before:
-                self._bar.close()
             if not homeless:
                 return self._store()[rows]
             kept = {position: self._store()[torch.tensor([position])][0] for position in {*rows.tolist()} - {*homeless}}
@@ -131,7 +127,6 @@ class DatasetImages:
     def _keep(self, position: int, pixels: Tensor) -> bool:
         """Keep an image if there is room; the first float image after bytes makes all images float."""
         check_shape(pixels, tuple(self.shape[1:]), what=self.what, number=position)
-        self._bar.step()
         if pixels.dtype == torch.uint8 != self.dtype:
             pixels = pixels.to(torch.float32) / 255
         elif pixels.dtype != self.dtype:

@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -88,41 +88,16 @@ def progress_bar(steps: Generator[tuple[Any, ...], None, Result], *, progress: b
             bar.update(done - bar.n)
 
 
-class LateBar:
-    """A tqdm bar of work that begins unasked, drawn if it takes over 3 s: on a terminal or in a notebook.
+def late_bar(items: Iterable[Value], *, label: str, total: int) -> Iterable[Value]:
+    """Return the items with a tqdm bar that is drawn if they take over 3 s, and removed at their end.
 
     Nothing is drawn by other threads and processes than the main one.
-
-    Attributes:
-        done: how many of `total` are done.
     """
+    from tqdm.auto import tqdm
 
-    def __init__(self, label: str, total: int) -> None:
-        self.done, self._label, self._total, self._bar = 0, label, total, None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "done": 0, "_bar": None}
-
-    def step(self) -> None:
-        """Count one more; the last one closes the bar."""
-        from tqdm.auto import tqdm
-
-        if self._bar is None and self.done < self._total:
-            main = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
-            main = main and has_stderr()
-            options: Any = {"initial": self.done, "delay": _LATE, "leave": False, "disable": None if main else True}
-            self._bar = tqdm(desc=self._label, total=self._total, unit="image", **options)
-        self.done += 1
-        if self._bar is not None:
-            self._bar.update()
-        if self.done >= self._total:
-            self.close()
-
-    def close(self) -> None:
-        """Remove the bar; another step draws it again."""
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
+    main = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
+    hidden = None if main and has_stderr() else True  # None: hidden where the output is no terminal or notebook
+    return tqdm(items, desc=label, total=total, unit="image", delay=_LATE, leave=False, disable=hidden)
 
 
 def yielding(steps: Generator[Any, None, Result], value: Value) -> Generator[Value, None, Result]:

@@ -14,7 +14,7 @@ import PIL
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import Count, DgpruneError, Domain, LateBar, Seed, listed_names, note, public, unknown
+from ..core import Count, DgpruneError, Domain, Seed, late_bar, listed_names, note, public, unknown
 from .image_files import JPEG, SUFFIXES, Resize, broken_file, kind_of_file, read_image
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
@@ -193,11 +193,9 @@ def _refuse_other_files(base: Path, domains: Sequence[_Found]) -> None:
 
 def _readable(name: str, files: Sequence[Path], *, size: int, resize: Resize) -> list[int]:
     """Positions of the files that can be read; a note lists the others."""
-    problems, bar = list[str | None](), LateBar(f"domain {name!r}: images read", len(files))
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter's lock
-        for why in pool.map(lambda path: broken_file(path, size=size, resize=resize), files):
-            problems.append(why)
-            bar.step()
+        found = pool.map(lambda path: broken_file(path, size=size, resize=resize), files)
+        problems = list(late_bar(found, label=f"domain {name!r}: images read", total=len(files)))
     bad = [f"{path.parent.name}/{path.name} ({why})" for path, why in zip(files, problems, strict=True) if why]
     if len(bad) == len(files):
         raise DgpruneError(f"domain {name!r}: none of its {len(files)} image files can be read: {_some(bad)}.")
