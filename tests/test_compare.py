@@ -314,7 +314,8 @@ def test_networks_of_unknown_origin_have_no_filters_to_compare() -> None:
     study = study_of()
     other = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)))
     frame = dg.diagnostics.compare(study, other.float(), None)
-    assert "filters_differ" not in set(frame.metric) and "parameters" not in set(frame[frame.choice == "a"].metric)
+    assert "filters_differ" not in set(frame.metric) and "filters" not in set(frame[frame.choice == "a"].metric)
+    assert cells(frame, "a", "parameters").value == sum(p.numel() for p in other.parameters()), "counted"
     assert frame[frame.choice == "a"].ratio_achieved.isna().all()
     assert frame[frame.choice == "a"].seen_by_training.dropna().unique().tolist() == ["unknown"]
     tuned = randomise(norm_net(), seed=5, dtype=torch.float32)

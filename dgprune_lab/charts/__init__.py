@@ -19,10 +19,11 @@ from .prunability import prunability
 from .sensitivity import sensitivity
 from .stability import stability
 from .sweep import sweep
+from .trade_off import trade_off
 from .training import training
 from .after_finetuning import after_finetuning
 from .theme import DomainStyle, domain_styles, svg
 
 __all__ = ["DomainStyle", "after_finetuning", "agreement", "domain_styles", "drop", "drop_curve", "feature_shift"]
 __all__ += ["flips", "gc_net", "images", "instability", "layers", "leave_one_out", "mean_map", "overlays"]
-__all__ += ["prunability", "sensitivity", "size_and_cost", "stability", "svg", "sweep", "training"]
+__all__ += ["prunability", "sensitivity", "size_and_cost", "stability", "svg", "sweep", "trade_off", "training"]

@@ -2,6 +2,7 @@
 
 from ._contract import Diagnostic, diagnostic
 from .sweep import grid, sweep
+from .trade_off import trade_off
 from .find import Found, find
 from .agreement import agreement
 from .attribution_maps import AttributionMaps, attribution_maps
@@ -30,4 +31,4 @@ __all__ += ["compare_networks", "compare_scorers", "data_access", "diagnostic", 
 __all__ += ["drop", "feature_shift", "find", "flips", "gc_net", "generalization_measures"]
 __all__ += ["gradients_against_removal", "grid", "instability", "l2_norm", "map_agreement", "margin", "mean_map"]
 __all__ += ["parameter_count", "predicted_order", "prunability", "pruning_events", "random_perturbation", "run_ends"]
-__all__ += ["sensitivity", "sharpness", "stability", "sweep"]
+__all__ += ["sensitivity", "sharpness", "stability", "sweep", "trade_off"]

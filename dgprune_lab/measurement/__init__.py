@@ -3,7 +3,7 @@
 from .attributions import Attributor, Method, TOGETHER, separated
 from .chance import ChanceWatch, at_chance
 from .co_moments import PAIRS, pairs, too_large
-from .cost import LATENCY_IMAGES, latency_row, timings
+from .cost import LATENCY_IMAGES, cost_rows, latency_row, timings
 from .evaluator import Evaluator
 from .hooks import ConsumerInput, Site, produced
 from .memory_format import layout_of

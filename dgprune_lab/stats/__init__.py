@@ -10,4 +10,5 @@ from .intervals import Estimate, LEVEL, RESAMPLES, crossed_difference
 from .rank_agreement import ALL, LEAST, Floats, Values
 from .rank_agreement import chance_spread, correlations, over_filters, overlaps, random_matchings, weighted
 from .similarity import cka, silhouette, trustworthiness
+from .trade_offs import pareto_front
 from .umap_process import Fit, fit_steps

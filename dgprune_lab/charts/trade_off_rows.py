@@ -1,0 +1,195 @@
+"""The rows of the chart of sizes and accuracies, see `trade_off`; how networks are told apart, named and numbered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ..core import DgpruneError, exposure_label, exposure_of, is_missing, scorer_exposure
+from ..stats import pareto_front
+from .marks import check_alike
+from .size_and_cost import QUANTITIES, amount
+from .theme import INK, Data, DomainStyle, Rows, domain_styles_of, interval_of, mark_of, records, shortened
+
+Cost = Literal["filters", "parameters", "macs", "bytes", "latency"]
+ROLES = ("source", "target")
+RATIO = "measured ratio"
+LINE = 16
+"""Pixels between two lines of text."""
+NAMES = {**QUANTITIES, "macs": "MACs per image", "latency": "Latency (ms per batch)"}
+_SIZES = {"step": 90, "pin": 90, RATIO: 26}
+_HEADINGS = {"source": "Source domains", "target": "Target domains", "": "Domains"}
+_LETTER, _AXIS, SPACING = 6.2, 44, 34
+_MOST = 24
+
+
+def trade_off_data(
+    frame: pd.DataFrame, *, cost: Cost, roles: Sequence[str] = ROLES, width: int = 560, height: int = 230
+) -> Data:
+    """Return the named data of the chart from a table of networks."""
+    points, styles = _points(frame, cost=cost), domain_styles_of(frame)
+    end = 1.05 * max([row["cost_high"] for row in points] or [1.0])
+    low, high = (10 * turn(ends / 10) for turn, ends in ((math.floor, _lowest(points)), (math.ceil, _highest(points))))
+    data: Data = {"key": _key(points, width=width)}
+    most = max((sum(style.role == role for style in styles.values()) for role in roles), default=0)
+    for k, role in enumerate(roles):
+        rows = [{**row, "line": k} for row in points if row["role"] == role]
+        shared = {name: style for name, style in styles.items() if style.role == role}
+        scale = (end / plot_width(width, roles=roles), (high - low) / height)
+        data |= {
+            f"points_{k}": rows,
+            f"front_{k}": [corner for name, style in shared.items() for corner in _front(rows, name, style, end=end)],
+            f"numbers_{k}": _numbers(rows, scale=scale, ends=(end, low, high)),
+            f"names_{k}": _names(role, shared, lines=most),
+            f"span_{k}": [{"cost": 0.0, "value": low}, {"cost": end, "value": high}],
+            f"axis_{k}": [{"text": NAMES[cost]}],
+        }
+    return data
+
+
+def plot_width(width: int, *, roles: Sequence[str]) -> int:
+    """Return the width of one plot in a chart of this width, in pixels."""
+    return (width - 16 - len(roles) * (_AXIS + SPACING) + SPACING) // len(roles)
+
+
+def _points(frame: pd.DataFrame, *, cost: Cost) -> Rows:
+    """The points of all domains, the cheapest network first; networks without this cost have none."""
+    costs = {_identity(row): row for row in records(frame, metric=cost)}
+    looked = _looked(frame)
+    if not costs and len(frame):
+        held = [name for name in NAMES if name in set(frame["metric"])]
+        raise DgpruneError(f"frame has no rows of {cost!r}; cost can be {', '.join(map(repr, held)) or 'nothing'}.")
+    styles, groups = domain_styles_of(frame), dict[Any, Rows]()
+    for row in records(frame, metric="accuracy"):
+        if _identity(row) in costs and not is_missing(row["domain"]):
+            groups.setdefault((_identity(row), row["domain"]), []).append(row)
+    places = {key: k for k, key in enumerate(sorted(costs, key=lambda key: costs[key]["value"]))}
+    numbers = _numbered(frame, [key for key in places if any(key == at for at, _ in groups)])
+    points: Rows = []
+    for (key, domain), alike in groups.items():
+        check_alike(alike)
+        row, of_cost, exposure = alike[0], costs[key], exposure_of(alike[0])
+        kind = _kind(row)
+        ends = [of_cost["value"] if is_missing(of_cost[end]) else of_cost[end] for end in ("low", "high")]
+        about = {"network": _name(row), "called": f"{_name(row)}{exposure_label(looked[key])}", "kind": kind}
+        about |= {"number": numbers.get(key, ""), "domain": str(domain)}
+        about |= {"label": f"{domain}{exposure_label(exposure)}", "role": styles[str(domain)].role}
+        about |= {"cost": of_cost["value"], "cost_low": ends[0], "cost_high": ends[1]}
+        about |= {"amount": _amount(of_cost, cost=cost), "removed": _removed(row), "place": places[key]}
+        style = {"size": _SIZES.get(kind, 70), "opacity": 0.6 if kind == RATIO else 1.0}
+        points.append({**about, **style, **interval_of(row), **mark_of(styles[str(domain)], exposure=exposure)})
+    return sorted(points, key=lambda row: row["place"])
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells networks apart: their name, or what they were pruned by."""
+    if not is_missing(row.get("network")):
+        return (str(row["network"]),)
+    names = ("scorer", "ratio_requested", "scope", "budget", "seed", "training_seed")
+    return tuple("" if is_missing(row.get(name)) else str(row.get(name)) for name in names)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    if not is_missing(row.get("network")):
+        return str(row["network"])
+    seed = "" if is_missing(row.get("seed")) else f", seed {row['seed']}"
+    return f"{row['scorer']}, {100 * row['ratio_requested']:.4g} %{seed}"
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    named = "network" if not is_missing(row.get("network")) else RATIO
+    return named if is_missing(row.get("kind")) else str(row["kind"])
+
+
+def _looked(frame: pd.DataFrame) -> dict[tuple[str, ...], Any]:
+    """Network -> the mark of its name."""
+    rows: dict[tuple[str, ...], Rows] = {}
+    for row in records(frame):
+        rows.setdefault(_identity(row), []).append(row)
+    return {key: scorer_exposure(listed) for key, listed in rows.items()}
+
+
+def _numbered(frame: pd.DataFrame, drawn: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """Network -> its number, in the order of the table; measured ratios have none."""
+    named = dict.fromkeys(_identity(row) for row in records(frame) if _kind(row) != RATIO)
+    return {key: str(k) for k, key in enumerate((key for key in named if key in drawn), start=1)}
+
+
+def _amount(row: Mapping[str, Any], *, cost: Cost) -> str:
+    if cost == "latency":
+        return f"{row['value']:.3g} {row['unit']}"
+    return amount(row["value"], metric=cost)
+
+
+def _removed(row: Mapping[str, Any]) -> str:
+    return "" if is_missing(row["ratio_achieved"]) else f"{100 * row['ratio_achieved']:.1f} %"
+
+
+def _lowest(points: Rows) -> float:
+    return min([row["low"] for row in points] or [0.0])
+
+
+def _highest(points: Rows) -> float:
+    return max([row["high"] for row in points] or [100.0])
+
+
+def _front(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:
+    """The corners of a domain's front, drawn to the right end of the axis."""
+    rows = [row for row in points if row["domain"] == domain and "target-aware" not in row["label"]]
+    flags = pareto_front(*(np.array([row[name] for row in rows], dtype=np.float64) for name in ("cost", "value")))
+    corners = sorted({(row["cost"], row["value"]) for row, flag in zip(rows, flags, strict=True) if flag})
+    shared = {"domain": domain, "colour": style.colour, "dash": list(style.dash)}
+    last = [(end, corners[-1][1])] if corners else []
+    return [{**shared, "cost": cost, "value": value} for cost, value in [*corners, *last]]
+
+
+def _numbers(points: Rows, *, scale: tuple[float, float], ends: tuple[float, float, float]) -> Rows:
+    """A number beside one point of each network, the most accurate, where there is room; `scale`: units per pixel."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in points:
+        if row["number"] and (row["number"] not in best or row["value"] > best[row["number"]]["value"]):
+            best[row["number"]] = row
+    (end, low, high), taken, placed = ends, [(row["cost"], row["value"]) for row in points], Rows()
+    for text, row in best.items():
+        for right, up in ((10, 9), (-10, 9), (10, -9), (-10, -9), (0, 15), (0, -15), (15, 0), (-15, 0)):
+            x, y = row["cost"] + right * scale[0], row["value"] + up * scale[1]
+            free = all(
+                abs(x - at) > (5 + 3 * len(text)) * scale[0] or abs(y - value) > 9 * scale[1] for at, value in taken
+            )
+            if free and 0 < x < end and low < y < high:
+                taken.append((x, y))
+                placed.append({"text": text, "cost": x, "value": y})
+                break
+    return placed
+
+
+def _names(role: str, styles: Mapping[str, DomainStyle], *, lines: int) -> Rows:
+    """The names above a plot, the role in the first of `lines` + 1 lines."""
+    rows = [{"text": _HEADINGS[role], "kind": "role", "colour": INK, "shape": "circle", "fill": "transparent"}]
+    for name, style in styles.items():
+        mark = {"colour": style.colour, "shape": style.shape, "fill": style.colour}
+        rows.append({"text": shortened(name, most=26), "kind": "domain", **mark})
+    return [{**row, "y": -LINE * (lines + 1 - k)} for k, row in enumerate(rows)]
+
+
+def _key(points: Rows, *, width: int) -> Rows:
+    """The numbered networks by name, in two columns where there are more than three."""
+    named = {row["number"]: row for row in points if row["number"]}
+    ordered = sorted(named.values(), key=lambda row: int(row["number"]))
+    columns = 2 if len(ordered) > 3 else 1
+    lines = math.ceil(min(len(ordered), _MOST) / columns)
+    column = (width - _AXIS - 20) // columns
+    letters = int((column - 34) / _LETTER)
+    rows: Rows = []
+    for k, row in enumerate(ordered[:_MOST]):
+        removed = "" if row["removed"] in ("", "0.0 %") else f", {row['removed']} removed"
+        text = shortened(f"{row['called']}{removed}", most=letters)
+        x, y = 22 + (k // lines) * column, LINE * (k % lines)
+        rows.append({"number": row["number"], "text": text, "x": x, "y": y})
+    if (further := len(ordered) - _MOST) > 0:
+        rows.append({"number": "", "text": f"and {further} more", "x": 22, "y": LINE * lines})
+    return rows

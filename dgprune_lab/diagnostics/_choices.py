@@ -1,0 +1,121 @@
+"""One of several networks of a study: a mask, a network pruned from the study's, or the full network as given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core import BatchNorm, DgpruneError, Domain, FilterGroup, Mask, Outcomes, Provenance, provenance_of
+from ..measurement import LATENCY_IMAGES, cost_rows, evaluating, latency_row, timings
+from ..pruning import device_of, prove_copies, refuse_other_types
+from ..study import Study, mask_provenance, remaining_cost
+from ._removal import mask_cells
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Choice:
+    """One of the networks that are compared.
+
+    Attributes:
+        network: a network to measure as it is; None for the study's, under `mask`.
+        mask: which filters stay; None where that is unknown.
+        full: whether this is the full network as given.
+    """
+
+    name: str
+    study: Study
+    network: nn.Module | None
+    mask: Mask | None
+    full: bool
+    batchnorm: BatchNorm
+
+    @property
+    def provenance(self) -> Provenance:
+        """What each stage of the network's life has read."""
+        if self.network is not None:
+            return provenance_of(self.network)
+        if self.full or self.mask is None:
+            return self.study.provenance
+        return mask_provenance(self.study.provenance, self.mask, batchnorm=self.batchnorm, study=self.study)
+
+    def outcomes(self, domain: Domain, *, split: str, images: int | None) -> Generator[Any, None, Outcomes]:
+        """Measure on a split, yielding between batches."""
+        if self.network is not None:
+            return (yield from evaluating(self.network, domain, split, images=images))
+        mask, setting = (None, None) if self.full else (self.mask, self.batchnorm)
+        return (yield from self.study.steps(mask, domain=domain.name, split=split, images=images, batchnorm=setting))
+
+    def cells(self, *, domain: Domain | None = None, split: str | None = None) -> dict[str, Any]:
+        """The columns of a row about this network."""
+        mask, setting = None if self.full else self.mask, self.batchnorm
+        cells = mask_cells(self.study, mask, batchnorm=setting, domain=domain, split=split, provenance=self.provenance)
+        unknown = {"ratio_requested": None, "ratio_achieved": None} if self.mask is None else {}
+        return {**cells, **unknown}
+
+    def size_rows(self) -> Rows:
+        """The rows of what remains: filters where they are known, parameters, MACs and bytes."""
+        if self.mask is None:
+            rows = cost_rows(self.network, self.study.domains[0]) if self.network is not None else []
+        else:
+            rows = [{"metric": name, "value": value, "unit": unit} for name, value, unit in remaining_cost(self.mask)]
+        return [{**self.cells(), **row} for row in rows]
+
+    def latency_row(self, split: str) -> dict[str, Any]:
+        """Measure the latency on images of the first domain."""
+        domain, device = self.study.domains[0], self.study.device
+        small = self.network if self.network is not None else self.study.network(self.mask, batchnorm="as_is")
+        small = small.to(device) if self.network is None else small
+        example = domain.take(domain.rows(split, LATENCY_IMAGES), device=device_of(small)).images
+        return {**self.cells(), **latency_row(list(timings(small, example)), len(example))}
+
+
+def choice_of(study: Study, name: str, chosen: Mask | nn.Module | None, *, batchnorm: BatchNorm) -> Choice:
+    """Return a network to compare, from what the user passed for it.
+
+    Raises:
+        DgpruneError: a mask or network of another study; a network that cannot be copied.
+    """
+    everything = Mask.by_hand(study.graph, reads={})
+    if isinstance(chosen, nn.Module):
+        example = study.domains[0].take(torch.arange(1), device=device_of(chosen)).images
+        refuse_other_types(chosen, example)
+        prove_copies(chosen, example)
+        mask = _recorded(everything, chosen)
+        return Choice(name=name, study=study, network=chosen, mask=mask, full=mask is everything, batchnorm="as_is")
+    if chosen is not None and {k: len(v) for k, v in chosen.keep.items()} != dict(map(_size, study.graph.groups)):
+        raise DgpruneError(f"{name} is a mask of another network than this study's; make it from study.score(...).")
+    full = chosen is None
+    return Choice(name=name, study=study, network=None, mask=chosen or everything, full=full, batchnorm=batchnorm)
+
+
+def _recorded(everything: Mask, network: nn.Module) -> Mask | None:
+    """The mask of all rounds by which `dg.prune` made a network, in original indices; None where that is unknown.
+
+    Raises:
+        DgpruneError: it was pruned from a network of other layers.
+    """
+    graph, rounds = everything.graph, getattr(network, "dgprune_masks", ())
+    if not rounds:
+        shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        whole = all(shapes.get(name) == shape for name, (shape, _) in graph.shapes.items())
+        return everything if whole else None
+    mask = Mask.from_json(rounds[0], graph=graph)
+    left = {name: mask.kept(name) for name in graph.names}
+    for inner in rounds[1:]:
+        for name, places in inner["keep"].items():  # a layer of one filter is no group of the next round
+            left[name] = [left[name][place] for place in places]
+    removed = {g.name: sorted(set(range(g.filters)) - set(left[g.name])) for g in graph.groups}
+    asked = 1 - math.prod(1 - inner["ratio_requested"] for inner in rounds)
+    keep = Mask.by_hand(graph, removed=removed).keep
+    return replace(mask, keep=keep, ratio_requested=asked, nested=mask.nested and len(rounds) == 1)
+
+
+def _size(group: FilterGroup) -> tuple[str, int]:
+    return group.name, group.filters
