@@ -233,7 +233,7 @@ def test_a_click_picks_a_cell_and_arrows_its_neighbours(live: Live) -> None:
     kept = box.evaluate(
         "(box) => [box.tabIndex, box.getAttribute('role'), box.dataset.lmSuppressShortcuts, box.ariaLabel]"
     )
-    assert kept == [0, "application", "true", "Filters by layer. Arrow keys move from cell to cell."]
+    assert kept == [0, "application", "true", "Filters by layer. Arrow keys move from one to the next."]
     cell(live, 2).click()
     assert outlined(live) == [2] and picked(live) == ("conv1", 2)
     assert live.page.evaluate("() => document.activeElement.className").startswith("dgx-panel-chart")

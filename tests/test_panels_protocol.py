@@ -94,6 +94,35 @@ def test_a_control_reaches_the_panel_and_what_none_offers_does_not(made: Any) ->
     assert told["controls"] == [] and told["open"] is None
 
 
+def test_a_number_reaches_the_panel_between_its_ends_and_a_press_once_a_button_offers_it(made: Any) -> None:
+    panel = Plain()
+    field = {"kind": "number", "name": "most", "label": "At most", "value": 3, "low": 1, "high": 9}
+    action = {"label": "Find", "message": {"type": "press", "name": "find"}}
+    panel.tick = lambda view: {"controls": [field], "actions": [action], "hidden": ["chart"]}  # type: ignore[method-assign]
+    explorer = made(panel)
+    told = say(explorer, type="panel", name="plain")
+    assert (told["controls"], told["actions"], told["hidden"]) == ([field], [action], ["chart"])
+    for value, held in ((9, 9), (2.5, 2.5), (0, 2.5), (9.1, 2.5), ("4", 2.5), (True, 2.5), (None, 2.5), ([], 2.5)):
+        say(explorer, type="control", name="most", value=value)
+        assert panel.selected == {"most": held}, value
+    say(explorer, type="press", name="stop")
+    assert "pressed" not in panel.selected
+    say(explorer, type="press", name="find")
+    assert panel.selected["pressed"] == "find"
+
+
+def test_a_set_of_filters_opens_the_panel_and_a_single_one_replaces_it(made: Any) -> None:
+    panel = Full()
+    explorer = made(panel)
+    cells = [{"group": "conv1", "filter": 0}, {"group": "conv2", "filter": 3}]
+    told = say(explorer, type="filter", cells=[*cells, {"group": 3, "filter": 1}, {"group": "conv2"}, 7])
+    assert told["open"] == "full" and panel.selected["cells"] == [("conv1", 0), ("conv2", 3)]
+    told = say(explorer, type="filter", group="conv2", filter=1, number=1)
+    assert panel.selected == {"group": "conv2", "filter": 1, "cells": None}
+    assert told["picked"] == {"group": "conv2", "filter": 1}
+    assert say(explorer, type="filter", cells=cells, number=2)["picked"] == {}
+
+
 def test_a_frame_keeps_what_it_leaves_out(made: Any) -> None:
     panel = Plain()
     cell = {"group": "conv1", "filter": 3}
@@ -223,10 +252,10 @@ def test_a_picked_filter_opens_the_first_panel_that_takes_it(made: Any) -> None:
     assert [one["filters"] for one in explorer.panels["list"]] == [False, True, True, True]
     told = say(explorer, type="filter", group="conv2", filter=4)
     assert told["open"] == "full" and told["charts"] == dict(Full.charts) and told["data"]["chart"]["rows"]
-    assert panels[2].seen == [{"group": "conv2", "filter": 4}]
+    assert panels[2].seen == [{"group": "conv2", "filter": 4, "cells": None}]
     say(explorer, type="panel", name="plain")
     told = say(explorer, type="filter", group="conv1", filter=0)
-    assert told["open"] == "plain" and panels[0].seen[-1] == {"group": "conv1", "filter": 0}, "the open one is told"
+    assert told["open"] == "plain" and panels[0].seen[-1]["group"] == "conv1", "the open one is told"
 
 
 def test_without_such_a_panel_a_picked_filter_opens_none(made: Any) -> None:

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { NO_BRUSH, cellOf, endsOf, isSameBrush, neighbour } from "../../dgprune_lab/widgets/page/static/picking.js";
+import { NO_BRUSH, cellOf, endsOf, isSameBrush, nameOf, neighbour } from "../../dgprune_lab/widgets/page/static/picking.js";
 
 // Three lines of cells: three, two and three of them.
 const CELLS = Object.entries({ a: [0, 1, 2], "b|c": [1, 2.4], d: [0, 2, 4] }).flatMap(([group, places], line) =>
@@ -29,6 +29,14 @@ test("keys begin at the first cell, whatever the order of the rows", () => {
 test("only a row with group and filter is a cell", () => {
   assert.deepEqual(cellOf({ group: "a", filter: 0, x: 3 }), { group: "a", filter: 0 });
   for (const datum of [undefined, {}, { group: "a" }, { group: null, filter: 1 }]) assert.deepEqual(cellOf(datum), {});
+});
+
+test("a network is picked by its name, and arrows pass its other points", () => {
+  const rows = ["full", "full", "half"].map((network, k) => ({ network, domain: `d${k}`, line: 0, place: Math.floor(k / 2) }));
+  assert.deepEqual(cellOf(rows[0]), { network: "full" });
+  assert.deepEqual(cellOf(neighbour(rows, { network: "full" }, "ArrowRight")), { network: "half" });
+  assert.equal(nameOf({ group: "a", filter: 0 }), "a, filter 0");
+  assert.equal(nameOf({ network: null }), "");
 });
 
 test("a brush has its lower end first, and none where nothing is brushed", () => {

@@ -8,12 +8,12 @@ from typing import Any
 
 from ...core import Lock
 from ...study import Study
-from ..panels.protocol import Frames, Panel, Row, Rows, View
+from ..panels.protocol import Frames, Panel, Row, View
 from ..worker import BACKGROUND, PANEL, Job, Worker
 
 JOBS = ("panel", "panel background")
-MESSAGES = ("panel", "filter", "page", "control", "brush")
-_BESIDE: Row = {"text": None, "pages": None, "controls": [], "picked": None}  # names in a frame that are no chart
+MESSAGES = ("panel", "filter", "page", "control", "brush", "press")
+_BESIDE: Row = {"text": None, "pages": None, "controls": [], "actions": [], "hidden": [], "picked": None}  # no charts
 _EMPTY: Row = {"data": {}, **_BESIDE, "error": None}
 
 
@@ -61,7 +61,7 @@ class PanelHost:
         return self._panels.get(self.state["open"] or "")
 
     def handle_message(self, content: Mapping[str, Any]) -> None:
-        """Open or close a panel, or pass on what the user picked in the open one: filter, page, control or brush."""
+        """Open or close a panel, or pass on what the user picked in the open one: see `MESSAGES`."""
         with self._lock:
             before = self.opened
             self._messages += 1
@@ -101,7 +101,7 @@ class PanelHost:
 
     def _select(self, panel: Panel, content: Mapping[str, Any]) -> None:
         """Record what the user picked in the panel; acknowledge a numbered message at once."""
-        selected, shown = _selection(content, self.state["controls"])
+        selected, shown = _selection(content, self.state)
         panel.selected = {**(panel.selected or {}), **selected}
         if "number" in content:
             self._update(**shown, ack=content["number"])
@@ -152,8 +152,8 @@ def _joined(state: Row, frame: Frames) -> Row:
     return {"data": data, **beside}
 
 
-def _selection(content: Mapping[str, Any], controls: Rows) -> tuple[Row, Row]:
-    """Return a message's selection and the change of the page's state; both empty if no control offers the value."""
+def _selection(content: Mapping[str, Any], state: Row) -> tuple[Row, Row]:
+    """Return a message's selection and the change of the page's state; both empty if the panel does not offer it."""
     if content["type"] == "page":
         return {"page": content.get("page")}, {}
     if content["type"] == "brush":
@@ -161,12 +161,32 @@ def _selection(content: Mapping[str, Any], controls: Rows) -> tuple[Row, Row]:
         return {"brush": ends if any(ends.values()) else None}, {}
     if content["type"] == "filter":
         cell = {"group": content.get("group"), "filter": content.get("filter")}
-        return cell, {"picked": cell}
+        cells = _cells(content.get("cells"))
+        return {**cell, "cells": cells}, {"picked": {} if cells else cell}
     name, value = content.get("name"), content.get("value")
-    if not any(control["name"] == name and value in [v for v, _ in control["choices"]] for control in controls):
+    if content["type"] == "press":
+        offered = any(action["message"] == {"type": "press", "name": name} for action in state["actions"])
+        return {"pressed": name} if offered else {}, {}
+    if not any(control["name"] == name and _offers(control, value) for control in state["controls"]):
         return {}, {}
-    changed = [{**control, "value": value} if control["name"] == name else control for control in controls]
+    changed = [{**control, "value": value} if control["name"] == name else control for control in state["controls"]]
     return {str(name): value}, {"controls": changed}
+
+
+def _cells(cells: Any) -> list[tuple[str, int]] | None:
+    """Return the set of filters that was picked; None for a single one."""
+    if not isinstance(cells, list):
+        return None
+    pairs = [(cell.get("group"), cell.get("filter")) for cell in cells if isinstance(cell, Mapping)]
+    return [pair for pair in pairs if isinstance(pair[0], str) and isinstance(pair[1], int)] or None
+
+
+def _offers(control: Row, value: Any) -> bool:
+    """Return whether a control offers a value: one of a menu, or a number between two ends."""
+    if control.get("kind") != "number":
+        return value in [offered for offered, _ in control["choices"]]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and control["low"] <= value <= control["high"]
 
 
 def _span(ends: Any) -> list[float] | None:

@@ -62,15 +62,17 @@ class Panel(Protocol):
       the other choices. With "calm": 120 the chart is drawn at most every 120 ms while the slider moves.
     - {"picks": "cells", "label": "..."}: a mark with `group` and `filter` is picked by a click, and by arrow keys over
       the rows of the data `cells`, which need `line` and `place` too. The chart's parameter `picked` is {group, filter}
-      or {}.
+      or {}. Rows with `network` instead are picked likewise; if they have `choice`, a click or Enter sets the
+      explorer's controls to it.
     - {"brushes": "brush"}: the chart's interval selection `brush` is sent to `selected["brush"]` when it rests.
 
     Attributes:
         name: unique name of the panel.
         label: text on its button.
         charts: chart name -> Vega-Lite specification with named data.
-        selected: what the user picked in the panel, if anything: {"group": ..., "filter": ...}, {"page": ...}, the
-            value of a control under its name, {"brush": {"x": [low, high], "y": None}}, or {"brush": None} for none.
+        selected: what the user picked in the panel, if anything: {"group": ..., "filter": ...} and "cells", several
+            (group, filter) or None; {"page": ...}; the value of a control under its name; {"brush": {"x": [low, high],
+            "y": None}}, or {"brush": None} for none; {"pressed": ...}, the name of a button, which the panel removes.
         takes_filters: whether the panel can open when a filter is picked while no panel is open; the first such panel
             does.
     """
@@ -91,7 +93,10 @@ class Panel(Protocol):
         Besides names of charts, a frame can have: "text", shown above the charts; "pages", {"at": 0, "of": 3}, buttons
         to browse, which set `selected["page"]`; "controls", a list of {"name": "layer", "label": "Layer", "value":
         "conv1", "choices": [["conv1", "first"], ...]}, menus above the charts whose values are plain JSON and whose
-        chosen value is `selected[name]`; "picked", {"group": ..., "filter": ...} or {}, the outlined cell.
+        chosen value is `selected[name]`, or {"kind": "number", "name": ..., "label": ..., "value": 3, "low": 0, "high":
+        9, "unit": "ms"}, a field; "actions", a list of {"label": "Find", "message": {"type": "press", "name": "find"}},
+        buttons; "hidden", names of charts that are not shown; "picked", {"group": ..., "filter": ...} or {}, the
+        outlined cell.
         Anything absent from a frame stays unchanged. Return an iterator of frames for work of many steps: the slider
         takes precedence between two frames, and a frame may be empty.
         """

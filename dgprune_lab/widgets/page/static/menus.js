@@ -1,6 +1,6 @@
-// The menus above a panel's charts: what Python offers, and what the user chose of it.
+// The controls above a panel's charts: menus, fields for a number, and buttons; what Python offers, and what was chosen.
 
-import { node, select, show } from "./elements.js";
+import { button, node, say, select, show } from "./elements.js";
 
 export function createMenus(pick) {
   return { box: node("div", { class: "dgx-row dgx-panel-menus" }), lists: new Map(), key: "", pick };
@@ -9,23 +9,46 @@ export function createMenus(pick) {
 // A menu lives as long as its name is offered, so it keeps the focus. `fresh`: the controls are newer than the last choice here.
 export function showMenus(menus, controls, fresh) {
   show(menus.box, controls.length > 0);
-  const key = JSON.stringify(controls.map(({ name, label }) => [name, label]));
+  const key = JSON.stringify(controls.map(({ name, label, kind }) => [name, label, kind]));
   if (menus.key !== key) arrange(menus, controls, key);
-  for (const { name, choices, value } of controls) fillMenu(menus.lists.get(name), choices, fresh ? value : undefined);
+  for (const control of controls) {
+    const menu = menus.lists.get(control.name);
+    if (control.kind === "number") fillNumber(menu, control, fresh);
+    else fillMenu(menu, control.choices, fresh ? control.value : undefined);
+  }
 }
 
 function arrange(menus, controls, key) {
   const focused = document.activeElement;
-  const kept = ({ name, label }) => (menus.lists.get(name)?.label === label ? menus.lists.get(name) : null);
-  menus.lists = new Map(controls.map((control) => [control.name, kept(control) ?? createMenu(menus, control)]));
+  const kept = ({ name, label, kind }) => {
+    const old = menus.lists.get(name);
+    return old?.label === label && old.kind === kind ? old : null;
+  };
+  menus.lists = new Map(controls.map((control) => [control.name, kept(control) ?? createControl(menus, control)]));
   menus.box.replaceChildren(...[...menus.lists.values()].map(({ box }) => box));
   menus.key = key;
   if (menus.box.contains(focused)) focused.focus();
 }
 
-function createMenu(menus, { name, label }) {
+function createControl(menus, { kind, name, label }) {
+  if (kind === "number") return createNumber(label, (value) => menus.pick(name, value));
   const menu = { label, choices: [], key: "" };
   return Object.assign(menu, select(label, () => menus.pick(name, menu.choices[menu.list.selectedIndex][0])));
+}
+
+// A field whose number is sent when it is complete; one outside its ends stays in the field, which says so.
+function createNumber(label, pick) {
+  const unit = node("span", { class: "dgx-label" });
+  const send = () => input.value !== "" && input.checkValidity() && pick(Number(input.value));
+  const input = node("input", { type: "number", class: "dgx-select dgx-number", "aria-label": label, on: { change: send } });
+  return { kind: "number", label, input, unit, box: node("label", { class: "dgx-field" }, node("span", { class: "dgx-label", text: label }), input, unit) };
+}
+
+function fillNumber({ input, unit }, { value, low, high, step, unit: words }, fresh) {
+  Object.assign(input, { min: low, max: high, step: step ?? "any" });
+  input.title = `${low} to ${high}`;
+  say(unit, words ?? "");
+  if (fresh && input !== document.activeElement && input.value !== String(value)) input.value = value;
 }
 
 // Values may be any JSON, so they are compared as text; without one the present choice stays where it is still offered.
@@ -38,4 +61,24 @@ function fillMenu(menu, choices, value) {
   }
   const index = choices.findIndex(([choice]) => JSON.stringify(choice) === wanted);
   if (menu.list.selectedIndex !== index) menu.list.selectedIndex = index;
+}
+
+// The buttons of a panel. A button is kept while its words stay, so that it keeps the focus; its message may change.
+export function createActions(press) {
+  return { box: node("div", { class: "dgx-row dgx-panel-menus" }), key: "[]", list: [], press };
+}
+
+export function showActions(actions, list) {
+  show(actions.box, list.length > 0);
+  actions.list = list;
+  const key = JSON.stringify(list.map(({ label, title, pressed }) => [label, title, pressed]));
+  if (actions.key === key) return;
+  actions.key = key;
+  const focused = [...actions.box.children].indexOf(document.activeElement);
+  actions.box.replaceChildren(
+    ...list.map(({ label, title, pressed }, index) =>
+      button(label, () => actions.press(actions.list[index].message), { title, "aria-pressed": pressed === undefined ? undefined : String(pressed) }),
+    ),
+  );
+  actions.box.children[focused]?.focus();
 }

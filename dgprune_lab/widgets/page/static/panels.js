@@ -1,8 +1,8 @@
 // The panels: their buttons, and the open panel's charts, embedded once, their data swapped.
 
 import { button, node, say, show } from "./elements.js";
-import { createMenus, showMenus } from "./menus.js";
-import { NO_BRUSH, cellOf, chartBox, watchBrush, watchCells } from "./picking.js";
+import { createActions, createMenus, showActions, showMenus } from "./menus.js";
+import { NO_BRUSH, cellOf, chartBox, nameOf, watchBrush, watchCells } from "./picking.js";
 import { createView, endView, feed } from "./views.js";
 
 export function createPanels(acts) {
@@ -12,11 +12,12 @@ export function createPanels(acts) {
   error.dataset.kind = "error";
   const pager = createPager(acts);
   const menus = createMenus((name, value) => send(panels, { type: "control", name, value }));
+  const actions = createActions((message) => press(panels, message));
   const charts = node("div", { class: "dgx-panel-charts" });
   const announced = node("span", { class: "dgx-said", "aria-live": "polite" });
-  const body = node("div", { class: "dgx-panel" }, error, text, menus.box, pager.box, charts, announced);
+  const body = node("div", { class: "dgx-panel" }, error, text, menus.box, actions.box, pager.box, charts, announced);
   body.hidden = true;
-  const parts = { bar, body, text, error, menus, pager, charts, announced };
+  const parts = { bar, body, text, error, menus, actions, pager, charts, announced };
   const panels = { ...parts, acts, views: new Map(), open: null, number: 0, ack: 0, picked: {} };
   return panels;
 }
@@ -25,6 +26,13 @@ export function createPanels(acts) {
 function send(panels, message) {
   panels.number = Math.max(panels.number, panels.ack) + 1;
   panels.acts.send({ ...message, number: panels.number });
+}
+
+// A button's message: "force" changes the page's own choice, "press" is the panel's, "goto" the explorer's.
+function press(panels, message) {
+  if (message.type === "force") panels.acts.force?.(message.cells, message.to);
+  else if (message.type === "press") send(panels, message);
+  else panels.acts.send(message);
 }
 
 function acknowledge(panels, { open, ack }) {
@@ -75,6 +83,7 @@ export function showPanels(panels, state, { embed, dark, choice }) {
   show(panels.text, Boolean(state.text));
   show(panels.error, Boolean(state.error));
   showMenus(panels.menus, state.controls ?? [], panels.fresh);
+  showActions(panels.actions, state.actions ?? []);
   showPager(panels.pager, state.pages);
   if (state.picked && panels.fresh) panels.picked = cellOf(state.picked);
   panels.choice = choice;
@@ -103,7 +112,9 @@ function showCharts(panels, state, { embed, dark }) {
   for (const id of [...panels.views.keys()]) if (!(id in specs)) endPanelView(panels, id);
   for (const [id, spec] of Object.entries(specs)) {
     if (!isDrawn(panels.views.get(id), spec, dark)) createPanelView(panels, id, spec, { embed, dark });
-    feed(panels.views.get(id).holder, state.data?.[id] ?? {}, false, signalsOf(panels, spec));
+    const { box, holder } = panels.views.get(id);
+    show(box, !(state.hidden ?? []).includes(id));
+    feed(holder, state.data?.[id] ?? {}, false, signalsOf(panels, spec));
   }
 }
 
@@ -133,7 +144,7 @@ function createPanelView(panels, id, spec, { embed, dark }) {
 function watch(panels, view, wishes) {
   const { holder } = view;
   if (holder.ended) return;
-  if (wishes.picks) watchCells(holder, wishes, { picked: () => panels.picked, pick: (cell) => pickCell(panels, cell) });
+  if (wishes.picks) watchCells(holder, wishes, { picked: () => panels.picked, pick: (row, opens) => pickCell(panels, row, opens) });
   if (wishes.brushes) watchBrush(holder, wishes.brushes, { sent: () => view.brush, send: (ends) => sendBrush(panels, view, ends) });
 }
 
@@ -149,12 +160,14 @@ function signalsOf(panels, { usermeta = {}, params = [] }) {
   return Object.fromEntries(wanted.filter(([name]) => params.some((param) => param.name === name)));
 }
 
-// The page outlines a cell at once; Python's answer comes later.
-function pickCell(panels, cell) {
-  panels.picked = cellOf(cell);
-  say(panels.announced, `${cell.group}, filter ${cell.filter}`);
+// The page outlines a cell at once; Python's answer comes later. `opens`: by a click or Enter, which goes to a row's choice.
+function pickCell(panels, row, opens) {
+  const isNew = nameOf(row) !== nameOf(panels.picked);
+  panels.picked = cellOf(row);
+  say(panels.announced, nameOf(row));
   for (const { spec, holder } of panels.views.values()) feed(holder, {}, false, signalsOf(panels, spec));
-  send(panels, { type: "filter", ...panels.picked });
+  if (panels.picked.group !== undefined && isNew) send(panels, { type: "filter", ...panels.picked });
+  if (panels.picked.network !== undefined && row.choice && opens) panels.acts.send({ type: "goto", choice: row.choice });
 }
 
 function endPanelView(panels, id) {

@@ -1,38 +1,46 @@
-// What is picked in a panel's chart: a cell, by mouse or by arrow keys, and the span of a brush.
+// What is picked in a panel's chart: a filter or a network, by mouse or by arrow keys, and the span of a brush.
 
 import { node } from "./elements.js";
 
 const REST = 150; // ms after which a brush rests
 export const NO_BRUSH = { x: null, y: null };
 
-const isCell = (datum) => (datum?.group ?? null) !== null && (datum.filter ?? null) !== null;
+const IDENTITIES = [["group", "filter"], ["network"]];
 
-// The cell alone, without the other fields of its row; {} for anything that is no cell.
-export const cellOf = (datum) => (isCell(datum) ? { group: datum.group, filter: datum.filter } : {});
+// What a row is about, without its other fields: {group, filter} or {network}; {} for anything else.
+export function cellOf(datum) {
+  const fields = IDENTITIES.find((names) => names.every((name) => (datum?.[name] ?? null) !== null)) ?? [];
+  return Object.fromEntries(fields.map((name) => [name, datum[name]]));
+}
 
-const isSameCell = (a, b) => isCell(a) && a.group === b?.group && a.filter === b?.filter;
+// The same in words; "" for nothing.
+export const nameOf = (datum) => Object.values(cellOf(datum)).join(", filter ");
+
+const isSameCell = (a, b) => nameOf(a) !== "" && nameOf(a) === nameOf(b);
 
 // The element of a chart; one whose cells can be picked takes the focus.
 export const chartBox = ({ picks }) => node("div", { class: "dgx-panel-chart", tabindex: picks ? 0 : undefined });
 
-// `picked` returns the present cell, `pick` takes the next.
+// `picked` returns the present cell, `pick` takes the row of the next and whether it was opened: by a click or Enter.
 export function watchCells(holder, { picks, label }, { picked, pick }) {
   const { box, view } = holder;
   // Vega has just given the element the role of a picture; keys reach it only as an application.
   box.setAttribute("role", "application");
-  box.setAttribute("aria-label", `${label ? `${label}. ` : ""}Arrow keys move from cell to cell.`);
+  box.setAttribute("aria-label", `${label ? `${label}. ` : ""}Arrow keys move from one to the next.`);
   box.removeAttribute("aria-roledescription");
   view.addEventListener("click", (_, item) => {
-    if (!isCell(item?.datum)) return;
+    if (!nameOf(item?.datum)) return;
     box.focus({ preventScroll: true });
-    pick(item.datum);
+    pick(item.datum, true);
   });
   box.addEventListener("keydown", (event) => {
-    if (event.target !== box || !event.key.startsWith("Arrow") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target !== box || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key !== "Enter" && !event.key.startsWith("Arrow")) return;
     event.preventDefault();
     event.stopPropagation();
-    const next = neighbour(holder.wanted[picks] ?? [], picked(), event.key);
-    if (next && !isSameCell(next, picked())) pick(next);
+    const rows = holder.wanted[picks] ?? [];
+    const next = event.key === "Enter" ? rows.find((row) => isSameCell(row, picked())) : neighbour(rows, picked(), event.key);
+    if (next) pick(next, event.key === "Enter");
   });
 }
 
