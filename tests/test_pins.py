@@ -1,0 +1,96 @@
+"""The table of pinned views: every text is a rounded number of `drop`, `compare` and the masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from read_study import only_row, read_domain, read_study
+
+import dgprune_lab as dg
+from dgprune_lab.charts.theme import points_text
+from dgprune_lab.core import drain
+from dgprune_lab.widgets.explorer.frames import measure_frame
+from dgprune_lab.widgets.explorer.pins import Pinned, outcome_steps, pin_rows, pins_frame
+
+
+def pinned(study: dg.Study, scorer: str, ratio: float) -> Pinned:
+    mask, options = dg.allocate(study.score(scorer), ratio=ratio), {"images": 80, "calibration": 100}
+    return Pinned(
+        choices={"scorer": scorer, "ratio": ratio},
+        key=[scorer, ratio],
+        label=f"{scorer}, {100 * ratio:.0f} %",
+        table=drain(measure_frame(study, mask, batchnorm="recalibrate", images=80, calibration=100)).table,
+        mask=mask,
+        outcomes=drain(outcome_steps(study, mask, batchnorm="recalibrate", **options)),  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    first = read_study()
+    bare = read_domain(first.model, "bare", seed=4)
+    unlabelled = dg.Domain.from_arrays("bare", images=bare.images, splits=bare.splits, classes=4)  # type: ignore[arg-type]
+    return dg.Study(first.model, sources=first.sources, targets=[*first.targets, unlabelled])
+
+
+@pytest.fixture(scope="module")
+def views(study: dg.Study) -> list[Pinned]:
+    return [pinned(study, "l1", 0.3), pinned(study, "dss", 0.6), pinned(study, "l2", 0.1)]
+
+
+def test_differences_are_paired_over_the_images_and_never_of_rounded_numbers(views: list[Pinned]) -> None:
+    *pins, now = views
+    for pin, row in zip(pins, pin_rows(pins, now), strict=True):
+        for cell in row["cells"][:2]:
+            mine, present = (view.outcomes[cell["domain"]].correct.double() for view in (pin, now))  # type: ignore[union-attr]
+            change = mine - present
+            low, high = dg.stats.intervals.over_images(change.numpy())
+            value, low, high = (points_text(100 * float(end)) for end in (change.mean(), low, high))
+            assert cell["difference"] == f"{value} ({low} to {high})"
+        table = pin.table
+        accuracy = only_row(table, metric="accuracy", domain="a")
+        assert row["cells"][0]["text"] == (
+            f"{100 * accuracy.value:.0f} ({100 * accuracy.low:.0f}\N{EN DASH}{100 * accuracy.high:.0f})"
+        )
+        assert row["against"] == now.key and row["choice"] == pin.choices
+
+
+def test_a_pin_of_the_present_view_differs_by_nothing(views: list[Pinned]) -> None:
+    row = pin_rows(views[:1], views[0])[0]
+    assert row["differs"] == "0 %" and row["cells"][0]["difference"].startswith("0.0 (")
+
+
+def test_size_and_filters_that_differ_are_those_of_the_masks(study: dg.Study, views: list[Pinned]) -> None:
+    *pins, now = views
+    rows: list[dict[str, Any]] = pin_rows(pins, now)
+    compared = dg.diagnostics.compare(study, pins[1].mask, now.mask, images=80)
+    differ = compared[(compared.metric == "filters_differ") & compared.group.isna()].value.item()
+    assert rows[1]["differs"] == f"{100 * differ / study.graph.free:.0f} %" != "0 %"
+    small = dg.prune(study.model, pins[1].mask)
+    count = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in study.model.parameters())
+    assert rows[1]["parameters"] == f"{100 * count:.0f} %"
+    assert rows[0]["removed"] == f"{100 * pins[0].mask.ratio_achieved:.0f} %"
+
+
+def test_a_domain_without_labels_shows_agreement_and_no_difference(views: list[Pinned]) -> None:
+    cell = pin_rows(views[:1], views[1])[0]["cells"][2]
+    assert (cell["domain"], cell["metric"], cell["difference"]) == ("bare", "agreement", "")
+    agreement = only_row(views[0].table, metric="agreement")
+    assert cell["text"].startswith(f"{100 * agreement.value:.0f} (")
+
+
+def test_target_aware_is_said_where_a_scorer_looked_at_the_target(views: list[Pinned]) -> None:
+    rows = pin_rows(views[:2], None)
+    aware = [[cell["target_aware"] for cell in row["cells"]] for row in rows]
+    assert aware[0] == [False, False, False] and aware[1][1]
+    assert rows[1]["cells"][1]["exposure"] == "target-aware"
+    assert all(row["differs"] == "" and row["against"] is None for row in rows)
+    assert {cell["difference"] for row in rows for cell in row["cells"]} == {""}
+
+
+def test_the_table_for_people_has_a_row_per_pin(views: list[Pinned]) -> None:
+    table = pins_frame(pin_rows(views[:2], views[2]))
+    assert list(table.index) == ["a", "b"] and table.loc["a", "choice"] == "l1, 30 %"
+    assert [text.endswith("◇") for text in table["t, accuracy (%)"]] == [False, True]
+    assert pins_frame([]).empty
