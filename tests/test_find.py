@@ -82,6 +82,69 @@ def test_bisection_finds_what_trying_every_ratio_finds(study: dg.Study, on: str,
         assert found.table.evaluation.nunique() <= 12
 
 
+BY_HAND: list[dict[str, Any]] = [
+    {"max_layer_ratio": 0.4},
+    {"max_layer_ratio": 0.4, "layers": {"0": 0.25}},
+    {"layers": {"0": 0.5}},
+    {"forced": {"remove": {"0": [11]}, "keep": {"0": [1, 2]}}, "reads": {}},
+    {"forced": {"keep": {"0": [1]}}, "max_layer_ratio": 0.7, "reads": {"a/train": "images"}},
+]
+
+
+@pytest.mark.parametrize("given", BY_HAND, ids=str)
+def test_layers_and_filters_by_hand_change_the_candidates_and_nothing_else(study: dg.Study, given: Any) -> None:
+    """`find` returns what trying every ratio that `allocate` takes with these arguments returns."""
+    scores, ratios, worst = by_number(study), [k / 24 for k in range(24)], {}
+    masks: dict[float, dg.Mask] = {}
+    for ratio in ratios:
+        options = {**{k: v for k, v in given.items() if k != "forced"}, **given.get("forced", {})}
+        try:
+            masks[ratio] = dg.allocate(scores, ratio=ratio, **options)
+        except DgpruneError:
+            continue
+        small = dg.prune(study.model, masks[ratio])
+        worst[ratio] = min(dg.evaluate(small, study.domain(name), "score").accuracy for name in ("a", "b"))
+    assert len(masks) > 0 and all(worst[b] <= worst[a] for a, b in pairwise(worst))
+    for keep in (0.1, 0.5, 0.75, 0.9, 1.0):
+        enough = [ratio for ratio, value in worst.items() if value >= keep - 1e-12]
+        if not enough:
+            with pytest.raises(DgpruneError, match=r"smallest possible ratio, \d.*change layers"):
+                dg.find(study, keep=keep, scorer=scores, ratios=ratios, **given)
+            continue
+        found = dg.find(study, keep=keep, scorer=scores, ratios=ratios, **given)
+        expected = masks[max(enough)]
+        assert found.mask.key == expected.key and found.mask.ratio_requested == max(enough)
+        assert found.mask.forced == expected.forced and found.mask.layer_ratios == expected.layer_ratios
+        assert found.mask.reads == expected.reads and found.table.evaluation.nunique() <= 12
+    for limit in (200, 120):
+        fits = [ratio for ratio, mask in masks.items() if parameters(dg.prune(study.model, mask)) <= limit]
+        if fits:
+            found = dg.find(study, within={"parameters": limit}, scorer=scores, ratios=ratios, **given)
+            assert found.mask.key == masks[min(fits)].key and found.mask.ratio_requested == min(fits)
+        else:
+            with pytest.raises(DgpruneError, match="leaves"):
+                dg.find(study, within={"parameters": limit}, scorer=scores, ratios=ratios, **given)
+
+
+def test_layers_by_hand_that_rule_out_every_ratio_are_refused_in_the_words_of_allocate(study: dg.Study) -> None:
+    for given, words in (({"layers": {"0": 0.5}}, "cannot be reached"), ({"layers": {"1": 0.5}}, "unknown layer '1'")):
+        with pytest.raises(DgpruneError, match=words):
+            dg.find(study, keep=0.5, scorer=by_number(study), ratios=[0.1, 0.2], **given)
+
+
+def test_the_goal_stands_in_the_table_as_a_number(study: dg.Study) -> None:
+    scores = by_number(study)
+    for on, domain_cell in (("worst_source", None), ("b", "b")):
+        table = dg.find(study, keep=0.6, on=on, scorer=scores, ratios=[0.2, 0.5]).table
+        row = table[table.metric == "accuracy_wanted"].iloc[0]
+        assert row.value == pytest.approx(0.6) and row.evaluation == 0
+        assert row.domain == domain_cell or (domain_cell is None and pd.isna(row.domain))
+    table = dg.find(study, within={"kilobytes": 0.7, "macs": 10**9}, scorer=scores).table
+    goals = table[table.metric.str.endswith("_limit")].set_index("metric").value.to_dict()
+    assert goals == {"bytes_limit": 700.0, "macs_limit": 1e9}
+    assert table[table.chosen & (table.metric == "bytes")].value.item() <= 700
+
+
 def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -106,7 +169,7 @@ def test_a_limit_on_latency_is_searched_by_measuring(study: dg.Study, monkeypatc
         calls.append(len(images))
         return iter([0.03 * parameters(network)] * 5)
 
-    monkeypatch.setattr(sys.modules["dgprune_lab.diagnostics.find"], "timings", timings)
+    monkeypatch.setattr(sys.modules["dgprune_lab.diagnostics._search"], "timings", timings)
     scores = by_number(study)
     for limit, ratio in ((100.0, 0.0), (3.0, None)):
         calls.clear()

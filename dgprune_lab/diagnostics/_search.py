@@ -1,0 +1,251 @@
+"""The search behind `find`: the candidates, what was measured of them, and which one meets the goal."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from ..core import BatchNorm, Budget, DgpruneError, Domain, Mask, Outcomes, Reads, Scope, Scores, public, tidy, yielding
+from ..measurement import LATENCY_IMAGES, latency_row, outcome_rows, timings, worst_rows
+from ..pruning import allocate, prune
+from ..scorers import Scorer
+from ..study import Study, mask_provenance, remaining_cost, scoring
+from ._removal import mask_cells
+
+Limit = Literal["filters", "parameters", "macs", "kilobytes", "milliseconds"]
+Progress = tuple[int, int, str]
+Within = Mapping[Limit, float]
+EXTRA = ("evaluation", "meets", "chosen")
+SPLIT, WORST = "score", "worst_source"
+_LATENCY = "milliseconds"
+_MEASURED = {"kilobytes": ("bytes", 1000, "bytes"), _LATENCY: ("latency", 1, f"ms per {LATENCY_IMAGES} images")}
+"""Limit -> the metric that it limits, units of the metric in one unit of the limit, unit of the metric."""
+
+
+@public
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found:
+    """The result of `find`.
+
+    Attributes:
+        mask: the filters of the network that was chosen; its `selection` names the splits that the search read.
+        goal: what was searched for, as text.
+        table: accuracy, loss, size and cost of every network that was tried, with the columns `evaluation` (0 for the
+            full network, then in the order of the search), `meets` (the goal) and `chosen`; at evaluation 0 also the
+            goal as a number, `accuracy_wanted` or the limits: `parameters_limit`, `latency_limit`, ...
+        monotone: whether accuracy never rose from a tried ratio to the next larger one.
+    """
+
+    mask: Mask
+    goal: str
+    table: pd.DataFrame = field(repr=False)
+    monotone: bool
+
+    def __str__(self) -> str:
+        rises = "" if self.monotone else ", and here it rose between two that were tried"
+        return (
+            f"{self.mask.scorer}, {self.mask.ratio_requested:.1%} of the {self.mask.budget} removed: {self.goal}. "
+            f"Accuracy need not fall with every larger ratio{rises}: a ratio that was not tried may be better."
+        )
+
+
+class Kept(NamedTuple):
+    """The goal to keep a share of the accuracy on one source, or on the worst."""
+
+    share: float
+    on: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The candidates: one per ratio of the grid, as `allocate` makes them.
+
+    Attributes:
+        limits: arguments of `allocate` on layers and filters by hand; {} for none.
+    """
+
+    ratios: Sequence[float]
+    scope: Scope
+    budget: Budget
+    limits: Mapping[str, Any]
+
+    def candidates(self, scores: Scores) -> tuple[list[Mask], int]:
+        """Return the full network and the masks of the ratios within the limits, and the place of the first of these.
+
+        Raises:
+            DgpruneError: limits within which no ratio of the grid is possible.
+        """
+        shared: Any = {"scope": self.scope, "budget": self.budget}
+        full, possible, refusal = allocate(scores, ratio=0.0, **shared), list[Mask](), None
+        for ratio in self.ratios:
+            try:
+                possible.append(allocate(scores, ratio=ratio, **shared, **self.limits))
+            except DgpruneError as error:
+                refusal = error
+        if not possible and refusal is not None:
+            raise refusal
+        return ([full, *possible], 1) if possible[0].key != full.key else (possible, 0)
+
+
+@dataclass(eq=False, kw_only=True)
+class Search:
+    """The candidates, the first of which is the full network, and what was measured of them.
+
+    Attributes:
+        first: place of the first candidate that may be chosen; 1 where limits exclude the full network.
+        rows: place of a candidate -> its rows of the table, in the order of evaluation.
+        accuracy: place of a candidate -> its accuracy, the lowest of the sources.
+        meets: place of a candidate -> whether it meets the goal.
+    """
+
+    study: Study
+    sources: list[Domain]
+    batchnorm: BatchNorm
+    images: int | None
+    masks: list[Mask] = field(default_factory=list)
+    first: int = 0
+    rows: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    accuracy: dict[int, float] = field(default_factory=dict)
+    meets: dict[int, bool] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> Reads:
+        """The splits that the search reads."""
+        return {f"{domain.name}/{SPLIT}": "labels" for domain in self.sources}
+
+    def measured(self, place: int) -> Generator[Progress, None, float]:
+        """Measure a candidate once, yielding (done, total, what) between batches; return its accuracy."""
+        if place not in self.accuracy:
+            mask, outcomes = self.masks[place] if place else None, []
+            now = len(self.accuracy), len(self.masks).bit_length() + 2, f"ratio {self.masks[place].ratio_requested:g}"
+            options: Any = {"split": SPLIT, "images": self.images, **({"batchnorm": self.batchnorm} if place else {})}
+            for domain in self.sources:
+                outcomes.append((yield from yielding(self.study.steps(mask, domain=domain.name, **options), now)))
+            self.rows[place] = self._rows(mask, outcomes)
+            self.accuracy[place] = min(each.accuracy for each in outcomes)
+            yield now[0] + 1, *now[1:]
+        return self.accuracy[place]
+
+    def milliseconds(self, place: int) -> float:
+        """Measure the latency of a candidate; it becomes a row of its table."""
+        domain = self.sources[0]
+        example = domain.take(domain.rows(SPLIT, LATENCY_IMAGES), device=self.study.device).images
+        network = prune(self.study.model, self.masks[place]).to(self.study.device)
+        row = latency_row(list(timings(network, example)), len(example))
+        self.rows[place].append({**self._cells(self.masks[place] if place else None), **row})
+        return row["value"]
+
+    def wants(self, metric: str, value: float, *, unit: str, on: str = "") -> None:
+        """Add a goal to the rows of the full network: an accuracy on a source or all of them, or a limit on a size."""
+        named = [domain for domain in self.sources if domain.name == on]
+        cells = self._cells(None, named[0] if named else None)
+        self.rows[0].append({**cells, "metric": metric, "value": value, "unit": unit})
+
+    def found(self, chosen: int, *, goal: str) -> Found:
+        """Return the result with this candidate chosen."""
+        rows = [
+            {**row, "evaluation": number, "meets": self.meets[place], "chosen": place == chosen}
+            for number, (place, measured) in enumerate(self.rows.items())
+            for row in measured
+        ]
+        tried = [self.accuracy[place] for place in sorted(self.accuracy)]
+        return Found(
+            mask=replace(self.masks[chosen], selection=self.reads),
+            goal=goal,
+            table=tidy(rows, extra=EXTRA),
+            monotone=all(after <= before for before, after in pairwise(tried)),
+        )
+
+    def _rows(self, mask: Mask | None, outcomes: Sequence[Outcomes]) -> list[dict[str, Any]]:
+        rows = []
+        for domain, each in zip(self.sources, outcomes, strict=True):
+            rows += [{**self._cells(mask, domain), "images": len(each), **row} for row in outcome_rows(each)]
+        costs = [
+            {**self._cells(mask), "metric": metric, "value": value, "unit": unit}
+            for metric, value, unit in remaining_cost(mask or self.masks[0])
+        ]
+        return [*rows, *(worst_rows(rows) if len(self.sources) > 1 else ()), *costs]
+
+    def _cells(self, mask: Mask | None, domain: Domain | None = None) -> dict[str, Any]:
+        """The columns of a row about a candidate; None for the full network."""
+        provenance = self.study.provenance
+        if mask is not None:
+            provenance = mask_provenance(provenance, mask, batchnorm=self.batchnorm, study=self.study)
+        about: Any = {"batchnorm": self.batchnorm, "provenance": provenance.adding("selection", self.reads)}
+        return mask_cells(self.study, mask, domain=domain, split=None if domain is None else SPLIT, **about)
+
+
+def search_steps(
+    search: Search, item: Scorer | Scores, *, seed: int, plan: Plan, goal: Kept | Within
+) -> Generator[Progress, None, Found]:
+    """Score, then search; yields (done, total, what is measured)."""
+    study = search.study
+    with study.assume_unchanged():
+        if isinstance(item, Scores) or not item.draws:
+            scores = yield from yielding(scoring(study, item), (0, len(plan.ratios).bit_length() + 2, "scoring"))
+        else:
+            scores = study.score(item, seed=seed)
+        search.masks, search.first = plan.candidates(scores)
+        return (yield from _keeping(search, goal) if isinstance(goal, Kept) else _fitting(search, goal))
+
+
+def _keeping(search: Search, goal: Kept) -> Generator[Progress, None, Found]:
+    """Find the largest ratio that keeps enough, by bisection: the candidate `low` does, `high` does not."""
+    wanted = goal.share * (yield from search.measured(0))
+    search.meets[0] = True
+    search.wants("accuracy_wanted", wanted, unit="share", on=goal.on)
+    low, high = 0, len(search.masks)
+    while high - low > 1:
+        middle = (low + high) // 2
+        search.meets[middle] = (yield from search.measured(middle)) >= wanted - 1e-12
+        low, high = (middle, high) if search.meets[middle] else (low, middle)
+    where = "the worst source" if goal.on == WORST else f"source {goal.on!r}"
+    text = f"keeps at least {goal.share:.4g} of the accuracy on {where}"
+    if low < search.first:
+        kept = search.accuracy[search.first] / search.accuracy[0] if search.accuracy[0] else 0.0
+        raise DgpruneError(
+            f"{text}: with these layers and filters the smallest possible ratio, "
+            f"{search.masks[search.first].ratio_achieved:.1%}, keeps {kept:.4g}. Ask for less, or change layers, "
+            "max_layer_ratio or forced."
+        )
+    return search.found(low, goal=text)
+
+
+def _fitting(search: Search, within: Within) -> Generator[Progress, None, Found]:
+    """Find the smallest ratio that fits. Sizes are known before anything is measured; for a latency, bisect."""
+    goal = "within " + " and ".join(f"{limit:,.10g} {name}" for name, limit in within.items())
+    sizes = {name: limit for name, limit in within.items() if name != _LATENCY}
+    fits = [all(_size(mask, name) <= limit for name, limit in sizes.items()) for mask in search.masks]
+    fits[: search.first] = [False] * search.first
+    if not fits[-1]:
+        left = " and ".join(f"{_size(search.masks[-1], name):,.10g} {name}" for name in sizes)
+        raise DgpruneError(f"{goal}: the largest ratio of the grid leaves {left}. Allow more, or add larger ratios.")
+    yield from search.measured(0)
+    search.meets[0] = False
+    for name, limit in within.items():
+        metric, scale, unit = _MEASURED.get(name, (name, 1, "per image" if name == "macs" else "count"))
+        search.wants(f"{metric}_limit", scale * limit, unit=unit)
+    low, high = fits.index(True), len(fits)
+    if (yield from _fits(search, low, within)):
+        return search.found(low, goal=goal)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if (yield from _fits(search, middle, within)) else (middle, high)
+    if high == len(fits):
+        raise DgpruneError(f"{goal}: no ratio of the grid is fast enough here. Allow more, or add larger ratios.")
+    return search.found(high, goal=goal)
+
+
+def _fits(search: Search, place: int, within: Within) -> Generator[Progress, None, bool]:
+    """Measure a candidate of the right size, and its latency if that is limited; return whether it meets the goal."""
+    yield from search.measured(place)
+    search.meets[place] = _LATENCY not in within or search.milliseconds(place) <= within[_LATENCY]
+    return search.meets[place]
+
+
+def _size(mask: Mask, limit: Limit) -> float:
+    return mask.cost.bytes / 1000 if limit == "kilobytes" else getattr(mask.cost, limit)
