@@ -1,0 +1,94 @@
+// What the page shows now, drawn at most once per frame of the screen.
+
+import { paintCharts } from "./charts.js";
+import { showChoice } from "./controls.js";
+import { say } from "./elements.js";
+import { curveKey, frameAt, maskOf, nearest, planKey, sharedWith } from "./memory.js";
+import { showNotice, showPins, showWarning } from "./notices.js";
+import { showPanels } from "./panels.js";
+import { scorerOf, sendMessage } from "./state.js";
+import { drawStrip } from "./strip.js";
+import { inksOf } from "./views.js";
+
+// Many events between two frames of the screen are one drawing.
+export function schedule(page) {
+  if (page.frame || page.ended) return;
+  page.frame = requestAnimationFrame(() => {
+    page.frame = null;
+    if (!page.ended) paint(page);
+  });
+}
+
+// What is shown now: the plan's step and mask, the measured rows, and the frame whose numbers are shown.
+export function current(page) {
+  const { memory, choice } = page;
+  const exact = memory.plans.get(planKey(choice));
+  const plan = exact ?? page.lastPlan ?? null;
+  const step = plan ? nearest(plan.steps, choice.ratio) : null;
+  const curve = memory.curves.get(curveKey(choice));
+  const frame = frameAt(curve?.rows, choice.ratio);
+  if (exact) page.lastPlan = exact;
+  if (frame) page.last = { frame, key: curveKey(choice), label: scorerOf(page)?.label ?? choice.scorer };
+  const shown = page.last?.frame ?? null;
+  return { plan, step, curve, frame, shown, stale: !frame, planStale: !exact, mask: step ? maskOf(plan, step) : null };
+}
+
+export function paint(page) {
+  const now = current(page);
+  const { controls, choice, notices } = page;
+  page.inks ??= inksOf(page.root);
+  page.moving = controls.slider.held || Boolean(page.dragging);
+  showChoice(controls, choice, scorerOf(page), controls.slider.held, now.planStale ? "" : now.plan.spread);
+  showWarning(notices, scorerOf(page), now.planStale ? null : now.plan.exposure);
+  const status = page.model.get("status") ?? {};
+  showNotice(notices, { error: status.error, gone: page.gone, busy: page.busy, message: page.saved ?? status.message });
+  const pins = page.model.get("pins") ?? [];
+  paintPins(page, pins, now);
+  paintWords(page, now, status);
+  paintCharts(page, pins, now);
+  showPanels(page.panels, page.fixed.offline ? null : page.model.get("panels"), { embed: page.embed, dark: page.inks.dark, choice });
+}
+
+function paintPins(page, pins, now) {
+  page.pin = Math.min(page.pin, Math.max(pins.length - 1, 0));
+  const shares = pins.map((pin) => (now.mask && pin.kept ? sharedWith(now.mask, pin.kept) : null));
+  const pick = (index) => {
+    page.pin = index;
+    schedule(page);
+  };
+  showPins(page.notices, pins, { active: page.pin, shares, pick, unpin: (index) => sendMessage(page, { type: "unpin", index }) });
+  page.controls.buttons.pin.disabled = pins.length >= 3;
+  drawStrip(page.strip, {
+    plan: now.plan, step: now.step, mask: now.mask, groups: page.fixed.groups, pinned: pins[page.pin]?.kept ?? null,
+    refused: page.fixed.refused, prunable: page.fixed.prunable,
+    stale: now.planStale, inks: page.inks,
+  });
+  say(page.legend, `full network \u2013 \u2013${pins.length ? " \u00B7 pinned \u00B7 \u00B7 \u00B7" : ""}`);
+}
+
+function paintWords(page, { frame, shown, stale }, status) {
+  const { badge } = page.controls;
+  const state = !frame ? "stale" : frame.estimate ? "estimate" : "exact";
+  const every = page.fixed.offline ? `, every ${page.controls.slider.grid} %` : "";
+  // Old numbers name the ratio they belong to, and the scorer where it was another.
+  const other = page.last && page.last.key !== curveKey(page.choice) ? `${page.last.label}, ` : "";
+  const images = `${frame?.images ?? "?"} images a domain`;
+  const work = page.gone ? "" : status.work;
+  const texts = {
+    stale: page.gone ? "not measured" : work || "measuring\u2026",
+    estimate: `estimate, ${images}${work ? ` \u00B7 ${work}` : ""}`,
+    exact: `${frame?.all === false ? images : "all images"}${every}`,
+  };
+  badge.dataset.state = state;
+  say(badge, texts[state]);
+  badge.title = texts[state]; // it may be cut off
+  if (frame?.estimate) page.headline.dataset.tall = "true"; // its sentence is longer: the charts stay where they are
+  const text = shown?.sentence ?? "Measuring the first ratio\u2026";
+  say(page.sentence, stale && shown ? `${other}${asPercent(shown.ratio)}: ${text}` : text);
+  page.sentence.dataset.stale = String(stale);
+  const { progress } = status;
+  say(page.progress, progress && progress.done < progress.total ? progress.words : "");
+  say(page.latency, (!stale && shown?.latency?.text) || "");
+}
+
+const asPercent = (ratio) => `${Math.round(10000 * ratio) / 100} %`;
