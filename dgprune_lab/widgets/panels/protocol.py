@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import pandas as pd
+from torch import nn
 
 from ...core import BatchNorm, Mask, Scores, public
 from ...scorers import SCORERS, Scorer
@@ -16,6 +19,32 @@ Item = Scorer | Scores
 Row = dict[str, Any]
 Rows = list[Row]
 Frames = Mapping[str, Mapping[str, Any] | Rows | str]
+Cell = tuple[str, int]
+"""A layer and the number of a filter of it."""
+
+
+@public
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """A network that was tried in the explorer.
+
+    Attributes:
+        name: its name on screen.
+        kind: "step", "pin", or "ratio" for another view that was measured.
+        table: what was measured of it on all images of the explorer, with the row of latency if it was timed.
+        mask: which filters of the full network it has.
+        network: function that returns it.
+        choice: the controls of the explorer that show it.
+        parent: the step from which it was made; None for the full network.
+    """
+
+    name: str
+    kind: Literal["step", "pin", "ratio"]
+    table: pd.DataFrame = field(repr=False)
+    mask: Mask
+    network: Callable[[], nn.Module]
+    choice: Mapping[str, Any]
+    parent: int | None = None
 
 
 @public
@@ -24,13 +53,20 @@ class View:
     """The state of the explorer at rest, passed to a panel.
 
     Attributes:
-        study: the network and its domains.
-        mask: the mask of the view: which filters stay.
+        study: the network of the present step and the domains.
+        mask: the mask of the view: which filters of this network stay.
         scorer: the scorer from which the mask comes.
         batchnorm: the BatchNorm setting of the pruned network.
         selected: what the user picked in this panel; see `Panel.selected`.
         scorers: all scorers of the explorer's menu, in its order.
         images, calibration: see `Explorer`; images None for all.
+        choice: the controls of the explorer; {} in a panel that is used without one.
+        full: the full network and the domains; None if it is the network of the present step.
+        original: layer -> number in the full network of each filter of `study`; None if `study` is the full network.
+        silent: layer -> numbers in the full network of the filters that are 0 on every source image; None if unknown.
+        tried: all networks that were tried, the view among them once it is measured.
+        present: the view itself; its table is empty until it is measured.
+        seconds: function from a number of images to the seconds that the full network needs for them; 0.0 if unknown.
     """
 
     study: Study
@@ -41,6 +77,13 @@ class View:
     scorers: tuple[Item, ...] = tuple(SCORERS.values())
     images: int | None = None
     calibration: int = 500
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    full: Study | None = None
+    original: Mapping[str, Sequence[int]] | None = None
+    silent: Mapping[str, Sequence[int]] | None = None
+    tried: tuple[Tried, ...] = ()
+    present: Tried | None = None
+    seconds: Callable[[float], float] = field(default=lambda _: 0.0, repr=False)
 
     @property
     def measured(self) -> str:
