@@ -24,7 +24,7 @@ from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, u
 from .kinds import SEEN, Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, Share, Tidy, Whole, Within
 from .border import border_of, public, resolved_hints
 from .frozen import Frozen, cloned, mapped
-from .files import card_text, parse_card, parse_json, read_card, write_file
+from .files import card_text, parse_card, parse_json, read_card, settled_folder, whole_folder, write_file
 from .steps import Cancelled, Stepwise, cancelled_when, drain, has_stderr, late_bar
 from .steps import interruptible, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed

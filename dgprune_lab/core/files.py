@@ -1,11 +1,13 @@
-"""Atomic file writes, and JSON cards that record which version of this package wrote them."""
+"""Atomic writes of files and folders, and JSON cards that record which version of this package wrote them."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 
 from .errors import DgpruneError
 
-FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2}
+FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2, "session": 1}
 """Format of each kind of saved file."""
 
 
@@ -35,6 +37,42 @@ def write_file(path: Path, content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, beside `folder`, which takes the place of `folder` when the block ends.
+
+    An error or an interruption leaves the old folder whole. The two renames at the end are not one step of the system:
+    a process that is killed between them leaves the old folder as .NAME.before; `settled_folder` renames it back.
+    """
+    new, before = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "before"))
+    settled_folder(folder)
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            os.rename(folder, before)
+        try:
+            os.rename(new, folder)
+        except OSError:
+            settled_folder(folder)
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def settled_folder(folder: Path) -> Path:
+    """Return a folder that `whole_folder` writes, after completing or undoing an interrupted replacement."""
+    before = folder.with_name(f".{folder.name}.before")
+    if before.is_dir():
+        if folder.exists():
+            shutil.rmtree(before, ignore_errors=True)
+        else:
+            os.rename(before, folder)
+    return folder
 
 
 def card_text(values: Mapping[str, Any], *, kind: str) -> str:

@@ -4,7 +4,7 @@ from . import checkpoints, networks
 from .checkpoints import SHIPPED, pair, shipped, shipped_card
 from .container import tensors_from_bytes, tensors_to_bytes
 from .normalised import Normalisation, normalised
-from .saving import load, save
+from .saving import fill, load, network_key, save
 from .weights import load_weights
 
 __all__ = ["checkpoints", "load", "load_weights", "networks", "normalised", "pair", "save", "shipped", "shipped_card"]

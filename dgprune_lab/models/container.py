@@ -22,10 +22,7 @@ from .foreign import KEY, header_of, refuse_foreign
 
 def pack(state: Mapping[str, Tensor], values: Mapping[str, Any]) -> tuple[bytes, str]:
     """Return the bytes of a network's file with these tensors and card values, and the card as JSON text."""
-    plain = tensors_to_bytes(state)
-    found = header_of(plain)
-    assert found is not None
-    header, content = found
+    header, content = _parts(state)
     card = parse_json(card_text(values, kind="network"), name="the card")
     text = card_text({**card, "sha256": _digest(card, header, content)}, kind="network")
     top = json.dumps({"__metadata__": {KEY: text}, **header}).encode()
@@ -52,6 +49,18 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "one. Copy the file again, or save the network again."
         )
     return tensors_from_bytes(data, name), card
+
+
+def tensors_key(state: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 of tensors: their names, types, shapes and values."""
+    return _digest({}, *_parts(state))
+
+
+def _parts(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], memoryview]:
+    """The header of a safetensors file of these tensors, and their bytes."""
+    found = header_of(tensors_to_bytes(state))
+    assert found is not None
+    return found
 
 
 def tensors_to_bytes(state: Mapping[str, Tensor]) -> bytes:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core import DgpruneError, Mask, Provenance, provenance_of, public, read_card, set_provenance, write_file
 from ..pruning import deep_copy, prune, read_groups, refuse_uncopyable, unregistered
-from .container import pack, unpack
+from .container import pack, tensors_key, unpack
 from .foreign import refuse_foreign
 from .layer_settings import layer_difference, layer_settings
 from .networks import build
@@ -137,6 +137,30 @@ def network_of(
     except Exception as error:
         why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise DgpruneError(f"the card of {name} describes no network that can be built ({why}).") from error
+    return _filled(network, tensors, card=card, name=name)
+
+
+def fill(network: nn.Module, data: bytes, *, name: str) -> nn.Module:
+    """Fill a network of the right shapes, in place, with the content of a file that `save` wrote, and return it.
+
+    Its tensors, provenance and masks become those of the file.
+
+    Raises:
+        DgpruneError: a file that was changed, or that holds a network of other layers or shapes; `name` begins the
+            sentence.
+    """
+    tensors, card = unpack(data, name)
+    network = _filled(network, tensors, card=card, name=name)
+    network.dgprune_masks = tuple(_entry(card, "masks", list, name=name))  # type: ignore[assignment]
+    return network
+
+
+def network_key(model: nn.Module) -> str:
+    """Return a SHA-256 of a network's parameters and buffers: names, types, shapes and values."""
+    return tensors_key(_state(model))
+
+
+def _filled(network: nn.Module, tensors: Mapping[str, Tensor], *, card: Mapping[str, Any], name: str) -> nn.Module:
     types = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     network = network.to(types.pop()) if len(types) == 1 else network
     fit_state(network, tensors)

@@ -1,0 +1,200 @@
+"""A session of the explorer as plain values, and the card that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from ...core import DgpruneError, Mask
+from ...models import fill, network_key
+from ...pruning import prune
+from ...study import Study
+
+StepKind = Literal["full", "prune", "finetune"]
+_STEP = {"number": int, "parent": (int, type(None)), "kind": str, "label": str, "made": dict, "mask": dict}
+_CARD = {"study": dict, "steps": list, "choice": dict, "pins": list, "history": dict, "scorers": dict, "files": dict}
+_CARD |= {"images": (int, type(None)), "calibration": int, "id": str, "saved": str}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedStep:
+    """A step of a session.
+
+    Attributes:
+        number: 0 for the full network, then in the order in which the steps were made.
+        parent: number of the step that it was made from; None for the full network.
+        kind: "full", "prune" or "finetune".
+        label: what was done, in words.
+        made: for "prune", the choices that were applied; for "finetune", `epochs`, `options` and `batchnorm`.
+        mask: which filters of the full network are left.
+        network: the network itself.
+    """
+
+    number: int
+    parent: int | None
+    kind: StepKind
+    label: str
+    made: Mapping[str, Any]
+    mask: Mask
+    network: nn.Module = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedSession:
+    """A session of the explorer.
+
+    Attributes:
+        id: tells sessions apart; one that goes on keeps it.
+        steps: the full network, then the steps in their order.
+        choice: the state of the controls.
+        pins: the choices of the pinned views.
+        history: the choices to which undo and redo go: {"undo": [...], "redo": [...]}.
+        scorers: how to make each scorer that the choices name: {name: {"base", "options"}} where it comes from the menu
+            alone, {name: {"code"}} where the user's code makes it.
+        images, calibration: see `Explorer`.
+    """
+
+    id: str
+    steps: tuple[SavedStep, ...]
+    choice: Mapping[str, Any]
+    pins: tuple[Mapping[str, Any], ...] = ()
+    history: Mapping[str, Any] = field(default_factory=dict)
+    scorers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    images: int | None = None
+    calibration: int = 500
+
+
+def network_file(number: int) -> str:
+    """Return the name of the file of a step's network within a session's folder."""
+    return f"networks/step_{number}.safetensors"
+
+
+def session_values(session: SavedSession, study: Study) -> dict[str, Any]:
+    """Return a session as plain values; the networks are files of their own."""
+    plain = ("number", "parent", "kind", "label")
+    return {
+        "id": session.id,
+        "study": study_values(study),
+        "steps": [
+            {**{name: getattr(step, name) for name in plain}, "made": dict(step.made), "mask": step.mask.to_json()}
+            for step in session.steps
+        ],
+        "choice": dict(session.choice),
+        "pins": [dict(pin) for pin in session.pins],
+        "history": dict(session.history),
+        "scorers": {name: dict(how) for name, how in session.scorers.items()},
+        "images": session.images,
+        "calibration": session.calibration,
+    }
+
+
+def study_values(study: Study) -> dict[str, Any]:
+    """Return the name of a study with the hashes of its network and of each domain."""
+    return {
+        "name": study.name,
+        "origin": study.origin,
+        "layers": study.layers,
+        "network": network_key(study.model),
+        "domains": {domain.name: {"role": domain.role, "data": domain.key} for domain in study.domains},
+    }
+
+
+def session_of(card: Mapping[str, Any], *, study: Study, read: Callable[[str], bytes], name: str) -> SavedSession:
+    """Return the session that a card describes; `read` returns the content of a file by its name in the folder.
+
+    Raises:
+        DgpruneError: a session of another network or of other data (the message says which hash differs); a card that
+            `session_values` did not write; `name` begins the sentence.
+    """
+    check_entries(card, _CARD, name=name)
+    refuse_other_study(card["study"], study, name=name)
+    steps: list[SavedStep] = []
+    for number, entry in enumerate(card["steps"]):
+        steps.append(_step(entry, number, study=study, read=read, name=name))
+    if not steps or steps[0].kind != "full":
+        raise DgpruneError(f"{name} has no full network as its first step; save the session again.")
+    if not all(isinstance(choice, dict) for choice in card["pins"]):
+        raise DgpruneError(f"{name} has pins that are no choices; save the session again.")
+    kept = ("id", "choice", "history", "scorers", "images", "calibration")
+    return SavedSession(steps=tuple(steps), pins=tuple(card["pins"]), **{key: card[key] for key in kept})
+
+
+def check_entries(values: Any, kinds: Mapping[str, Any], *, name: str) -> None:
+    """Refuse values in which an entry is missing or of another kind; `name` begins the sentence.
+
+    Raises:
+        DgpruneError: the message names the entry.
+    """
+    if not isinstance(values, dict):
+        raise DgpruneError(f"{name} has {type(values).__name__} where named values belong; save the session again.")
+    for key, kind in kinds.items():
+        if key not in values:
+            raise DgpruneError(f"{name} lacks {key!r}; save the session again.")
+        if not isinstance(values[key], kind) or isinstance(values[key], bool):
+            raise DgpruneError(f"{name} has {type(values[key]).__name__} under {key!r}; save the session again.")
+
+
+def refuse_other_study(saved: Mapping[str, Any], study: Study, *, name: str) -> None:
+    """Refuse a study with another network or other data than that of a session.
+
+    Raises:
+        DgpruneError: the message names each hash that differs; `name` begins the sentence.
+    """
+    check_entries(saved, {"name": str, "network": str, "domains": dict, "layers": str}, name=name)
+    here, other = study_values(study), []
+    if saved["network"] != here["network"]:
+        other.append(f"another network (SHA-256 {saved['network'][:12]} in the session, {here['network'][:12]} here)")
+    if saved["layers"] != here["layers"]:
+        other.append(f"layers={saved['layers']!r}, here {here['layers']!r}")
+    for domain in {**saved["domains"], **here["domains"]}:
+        was, now = saved["domains"].get(domain), here["domains"].get(domain)
+        if was is None or now is None:
+            other.append(f"{'no' if was is None else 'a'} domain {domain!r}{' there' if was is None else ''}")
+        elif was != now:
+            other.append(f"other images, labels, splits or role of {domain!r} (hash {_data(was)}, here {_data(now)})")
+    if other:
+        origin = f": {saved['origin']}" if isinstance(saved.get("origin"), str) else ""
+        raise DgpruneError(
+            f"{name} is a session of the study {saved['name']!r} with {'; '.join(other[:4])}. Pass the study that it "
+            f"was made with{origin}."
+        )
+
+
+def _data(domain: Any) -> str:
+    return str(domain.get("data") if isinstance(domain, dict) else domain)[:12]
+
+
+def _step(entry: Any, number: int, *, study: Study, read: Callable[[str], bytes], name: str) -> SavedStep:
+    name = f"{name}, step {number}"
+    check_entries(entry, _STEP, name=name)
+    kinds = ("full",) if number == 0 else get_args(StepKind)[1:]
+    parents = (None,) if number == 0 else range(number)
+    if entry["number"] != number or entry["kind"] not in kinds or entry["parent"] not in parents:
+        got = f"number {entry['number']!r}, kind {entry['kind']!r}, parent {entry['parent']!r}"
+        raise DgpruneError(f"{name}, cannot be a step of a session ({got:.80}); save the session again.")
+    try:
+        mask = Mask.from_json(entry["mask"], graph=study.graph)
+        network = fill(prune(study.model, mask), read(network_file(number)), name=network_file(number))
+    except DgpruneError as error:
+        raise DgpruneError(f"{name}: {error}") from error
+    _check_masks(network, mask, study=study, name=name)
+    about = {key: entry[key] for key in ("number", "parent", "kind", "label", "made")}
+    return SavedStep(**about, mask=mask, network=network)
+
+
+def _check_masks(network: nn.Module, mask: Mask, *, study: Study, name: str) -> None:
+    """Refuse a network whose masks, since the study's network, are together another mask than that of the step."""
+    masks: Any = network.dgprune_masks
+    left = {group.name: torch.arange(group.filters).tolist() for group in study.graph.groups}
+    try:
+        for inner in masks[len(getattr(study.model, "dgprune_masks", ())) :]:
+            for layer, places in inner["keep"].items():
+                left[layer] = [left[layer][place] for place in places]
+    except (TypeError, KeyError, IndexError, AttributeError):
+        left = {}
+    if left != {layer: mask.kept(layer) for layer in mask.keep}:
+        raise DgpruneError(f"{name}: the masks of its network are not the mask of the step; save the session again.")

@@ -1,0 +1,255 @@
+"""A session of the explorer: saved as a whole, loaded with the same numbers, and refused in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from material import domain, norm_net, randomise
+from torch import nn
+
+import dgprune_lab as dg
+from dgprune_lab.core import files
+from dgprune_lab.widgets.explorer import session_folder
+from dgprune_lab.widgets.explorer.saved_session import SavedSession, SavedStep, session_of, session_values
+from dgprune_lab.widgets.explorer.session_folder import CARD, check_folder, open_session, write_session, zipped
+
+CHOICE = {"id": 3, "by": "kernel", "ratio": 0.25, "scorer": "l1", "scope": "layer", "budget": "filters"}
+CHOICE |= {"batchnorm": "recalibrate", "step": 2, "layers": {"0": 0.0}, "forced": {"remove": {"4": [1]}}}
+
+
+def make_study(*, seed: int = 0, shift: int = 1) -> dg.Study:
+    model = randomise(norm_net(), seed=seed, dtype=torch.float32)
+    return dg.Study(model, sources=[domain("a")], targets=[domain("b", seed=shift)])
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    return make_study()
+
+
+@pytest.fixture(scope="module")
+def session(study: dg.Study) -> SavedSession:
+    """Three steps: the full network, a pruned one, and that one with other weights."""
+    everything = dg.Mask.by_hand(study.graph, reads={})
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    pruned = dg.prune(study.model, mask).eval()
+    tuned = dg.prune(study.model, mask).eval()
+    with torch.no_grad():
+        tuned.get_parameter("0.weight").mul_(1.5)
+    shared: dict[str, Any] = {"made": {**CHOICE, "step": 0}, "mask": mask}
+    steps = (
+        SavedStep(number=0, parent=None, kind="full", label="full", made={}, mask=everything, network=study.model),
+        SavedStep(number=1, parent=0, kind="prune", label="L1 </norm>, 50 %", network=pruned, **shared),
+        SavedStep(number=2, parent=1, kind="finetune", label="1 epoch", network=tuned, made={}, mask=mask),
+    )
+    return SavedSession(id="one", steps=steps, choice=CHOICE, pins=({**CHOICE, "ratio": 0.5},))
+
+
+def contents(session: SavedSession) -> list[tuple[str, str | nn.Module]]:
+    networks = [(f"networks/step_{step.number}.safetensors", step.network) for step in session.steps]
+    return [*networks, ("tables/networks.csv", "a,b\n1,2\n"), ("repeat.py", "import dgprune_lab as dg\n")]
+
+
+def save(folder: Path, session: SavedSession, study: dg.Study, *, replacing: bool = False) -> Path:
+    folder = check_folder(folder, session=session.id, replace=replacing)
+    return write_session(folder, contents(session), values={**session_values(session, study), "saved": "2026-11-27T11"})
+
+
+def load(path: Path, study: dg.Study) -> SavedSession:
+    opened = open_session(path)
+    return session_of(opened.card, study=study, read=opened.read, name=opened.name)
+
+
+def signed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a session's card, and make its hash fit."""
+    card = json.loads((folder / CARD).read_text())
+    change(card)
+    card["sha256"] = session_folder._card_hash({key: value for key, value in card.items() if key != "sha256"})
+    (folder / CARD).write_text(json.dumps(card))
+
+
+def tensors(network: nn.Module) -> dict[str, list[Any]]:
+    return {name: tensor.tolist() for name, tensor in network.state_dict().items()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, session: SavedSession, study: dg.Study) -> Path:
+    return save(tmp_path / "mine", session, study)
+
+
+def test_what_is_saved_is_loaded(folder: Path, session: SavedSession, study: dg.Study) -> None:
+    again = load(folder, study)
+    assert (again.id, again.choice, again.pins) == (session.id, session.choice, session.pins)
+    for one, other in zip(session.steps, again.steps, strict=True):
+        assert tensors(one.network) == tensors(other.network) and one.mask.key == other.mask.key
+        about = ("number", "parent", "kind", "label", "made")
+        assert [getattr(one, name) for name in about] == [getattr(other, name) for name in about]
+    assert dg.measure(again.steps[2].network, study.domains, latency=False).equals(
+        dg.measure(session.steps[2].network, study.domains, latency=False)
+    )
+    assert again.steps[2].network.dgprune_masks == session.steps[2].network.dgprune_masks
+    listed = json.loads((folder / CARD).read_text())["files"]
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == {*listed, CARD}
+
+
+def test_a_zip_file_is_loaded_as_the_folder(tmp_path: Path, session: SavedSession, study: dg.Study) -> None:
+    path = tmp_path / "mine.zip"
+    path.write_bytes(zipped("mine", contents(session), values={**session_values(session, study), "saved": "today"}))
+    assert tensors(load(path, study).steps[2].network) == tensors(session.steps[2].network)
+    with zipfile.ZipFile(path) as archive:
+        assert {name.split("/")[0] for name in archive.namelist()} == {"mine"}
+        archive.extractall(tmp_path)
+    assert load(tmp_path / "mine", study).choice == session.choice
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def dies_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """From the step-th change of the disk on, no change happens any more; returns the number of changes."""
+    count = 0
+
+    def fatal(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*given: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > step:
+                raise Killed
+            return change(*given, **named)
+
+        return changed
+
+    for owner, name in ((os, "replace"), (os, "rename"), (files.shutil, "rmtree"), (Path, "mkdir")):
+        monkeypatch.setattr(owner, name, fatal(getattr(owner, name)))
+    return lambda: count
+
+
+def test_a_save_that_is_killed_anywhere_leaves_one_whole_session(
+    tmp_path: Path, session: SavedSession, study: dg.Study
+) -> None:
+    """Each rename, each new folder and each removal can be the last thing that a process did."""
+    tiny = replace(session, steps=session.steps[:1], pins=())
+    later, seen = replace(tiny, choice={**CHOICE, "ratio": 0.75}), []
+    save(tmp_path / "mine", tiny, study)
+    for step in range(100):
+        with pytest.MonkeyPatch.context() as patch:
+            count = dies_at(step, patch)
+            try:
+                save(tmp_path / "mine", later, study)
+                break
+            except Killed:
+                assert count() == step + 1 or count() == step + 2  # the clean-up of a dead process does nothing either
+        seen.append(load(tmp_path / "mine", study).choice["ratio"])
+        save(tmp_path / "mine", tiny, study)
+    assert seen == sorted(seen) and set(seen) == {0.25, 0.75} and len(seen) > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_is_no_session_stays(tmp_path: Path, folder: Path, session: SavedSession, study: dg.Study) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.png").write_text("mine")
+    with pytest.raises(dg.DgpruneError, match="photos is a folder with other files, not a saved session; name another"):
+        save(tmp_path / "photos", session, study)
+    with pytest.raises(dg.DgpruneError, match=r"me.png is a file; name"):
+        save(tmp_path / "photos" / "me.png", session, study)
+    other = replace(session, id="two")
+    with pytest.raises(
+        dg.DgpruneError, match="holds the session of another explorer with 3 steps, saved 2026-11-27T11"
+    ):
+        save(folder, other, study)
+    assert load(save(folder, other, study, replacing=True), study).id == "two"
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / "tables" / "notes.txt").write_text("mine")
+    with pytest.raises(dg.DgpruneError, match=r"also holds tables/notes.txt, which saving would delete"):
+        save(folder, other, study, replacing=True)
+    (folder / "tables" / "notes.txt").unlink()
+    (folder / "repeat.py").write_text("edited")
+    with pytest.raises(dg.DgpruneError, match=r"mine/repeat.py was changed after it was saved"):
+        save(folder, other, study, replacing=True)
+    (tmp_path / "empty").mkdir()
+    assert load(save(tmp_path / "empty", session, study), study).id == "one"
+    with pytest.raises(dg.DgpruneError, match="folder must have a name"):
+        save(Path("/"), session, study)
+
+
+def test_another_study_is_refused_by_name(folder: Path, study: dg.Study) -> None:
+    with pytest.raises(
+        dg.DgpruneError, match=r"with another network \(SHA-256 \w{12} in the session, \w{12} here\)\. P"
+    ):
+        load(folder, make_study(seed=1))
+    with pytest.raises(
+        dg.DgpruneError, match=r"with other images, labels, splits or role of 'b' \(hash \w+, here \w+\)\."
+    ):
+        load(folder, make_study(shift=2))
+    with pytest.raises(dg.DgpruneError, match=r"with a domain 'b'\. Pass the study that it was made with"):
+        load(folder, dg.Study(study.model, sources=study.sources))
+
+
+def test_a_changed_or_missing_file_is_refused_by_name(folder: Path, study: dg.Study) -> None:
+    path = folder / "networks" / "step_1.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(dg.DgpruneError, match=r"mine/networks/step_1.safetensors was changed after it was saved"):
+        load(folder, study)
+    path.unlink()
+    with pytest.raises(dg.DgpruneError, match=r"mine lacks networks/step_1.safetensors"):
+        load(folder, study)
+    path.write_bytes(data)
+    text = (folder / CARD).read_text()
+    (folder / CARD).write_text(text.replace("1 epoch", "9 epochs"))
+    with pytest.raises(dg.DgpruneError, match=r"mine/session.json was changed after it was saved"):
+        load(folder, study)
+    (folder / CARD).unlink()
+    for missing in (folder, folder / "nowhere"):
+        with pytest.raises(dg.DgpruneError, match=r"name a folder that explorer.save wrote"):
+            load(missing, study)
+
+
+def test_hostile_cards_are_refused_in_words(folder: Path, study: dg.Study, tmp_path: Path) -> None:
+    def step(number: int, **values: Any) -> Callable[[dict[str, Any]], Any]:
+        return lambda card: card["steps"][number].update(values)
+
+    def rename(card: dict[str, Any]) -> None:
+        card["files"]["../outside"] = "0"
+
+    def swap(card: dict[str, Any]) -> None:
+        kept = card["steps"][2]["mask"]["keep"]["0"]
+        kept[0] = next(index for index in range(6) if index not in kept)
+
+    (tmp_path / "outside").write_text("secret")
+    cases: dict[str, Callable[[dict[str, Any]], Any]] = {
+        r"session.json has format 2, .*Update dgprune-lab": lambda card: card.update(format=2),
+        r"is not the card of a session": lambda card: card.update(kind="network"),
+        r"lists '../outside', which does not lie in its folder": rename,
+        r"lacks its list of files": lambda card: card.update(files=[]),
+        r"has str under 'steps'": lambda card: card.update(steps="none"),
+        r"has no full network": lambda card: card.update(steps=[]),
+        r"step 1 has list where named values belong": lambda card: card["steps"].__setitem__(1, []),
+        r"step 1 lacks 'mask'": lambda card: card["steps"][1].pop("mask"),
+        r"step 1, cannot be a step of a session \(number 1, kind 'prune', parent 1\)": step(1, parent=1),
+        r"step 1, cannot be a step of a session \(number 1, kind 'full'": step(1, kind="full"),
+        r"step 2: the tensors do not fit this network": lambda c: step(2, mask=c["steps"][0]["mask"])(c),
+        r"step 2: the masks of its network are not": swap,
+        r"step 1: this is not a mask that to_json wrote": step(1, mask={"keep": {}}),
+        r"has pins that are no choices": lambda card: card.update(pins=[1]),
+        r"does not list networks/step_1.safetensors": lambda card: card["files"].pop("networks/step_1.safetensors"),
+    }
+    text = (folder / CARD).read_text()
+    for words, change in cases.items():
+        signed(folder, change)
+        with pytest.raises(dg.DgpruneError, match=words):
+            load(folder, study)
+        (folder / CARD).write_text(text)
+    for broken in ("[" * 100_000, "[]", "{}", '"', ""):
+        (folder / CARD).write_text(broken)
+        with pytest.raises(dg.DgpruneError, match=r"mine/session.json is not"):
+            load(folder, study)
