@@ -7,6 +7,8 @@ from .gc_net import gc_net
 from .drop import drop
 from .drop_curve import drop_curve
 from .feature_shift import feature_shift
+from .compare import compare
+from .find import find
 from .flips import flips
 from .pixels.images import images
 from .instability import instability
@@ -24,6 +26,7 @@ from .training import training
 from .after_finetuning import after_finetuning
 from .theme import DomainStyle, domain_styles, svg
 
-__all__ = ["DomainStyle", "after_finetuning", "agreement", "domain_styles", "drop", "drop_curve", "feature_shift"]
-__all__ += ["flips", "gc_net", "images", "instability", "layers", "leave_one_out", "mean_map", "overlays"]
-__all__ += ["prunability", "sensitivity", "size_and_cost", "stability", "svg", "sweep", "trade_off", "training"]
+__all__ = ["DomainStyle", "after_finetuning", "agreement", "compare", "domain_styles", "drop", "drop_curve"]
+__all__ += ["feature_shift", "find", "flips", "gc_net", "images", "instability", "layers", "leave_one_out", "mean_map"]
+__all__ += ["overlays", "prunability", "sensitivity", "size_and_cost", "stability", "svg", "sweep", "trade_off"]
+__all__ += ["training"]

@@ -44,7 +44,7 @@ from .theme import INK, Rows, beside, domain_styles_of, titled
 from .trade_off_rows import LINE, NAMES, ROLES, SPACING, Cost, plot_width, trade_off_data
 
 BELOW = (
-    "Lines: Pareto fronts of the measured values, without target-aware points (hollow diamonds).",
+    "Lines: Pareto fronts of the measured values, without target-aware points (hollow diamond).",
     "A choice by these numbers has looked at the reported images: choose with dg.find, then report.",
 )
 
@@ -108,8 +108,7 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
     y = alt.Y("value:Q", scale=alt.Scale(nice=False, zero=False), title="Accuracy (%)" if first else None)
     fields = {"called": "Network", "kind": "Kind", "label": "Domain", "value": ("Accuracy %", ".1f")}
     tips = [*tooltip(fields, ends=".1f"), *tooltip({"amount": _AMOUNT, "removed": "Removed"}, looked=True)]
-    names, points = data["names"], data["points"]
-    at: Any = {"y": alt.Y("y:Q", scale=None)}
+    points = data["points"]
     picked = points.transform_filter("datum.network === picked.network")
     return layered(
         data["span"].mark_point(opacity=0).encode(x=x, y=y),
@@ -122,6 +121,9 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
         points.transform_filter("datum.cost_low < datum.cost_high")
         .mark_rule(strokeWidth=1.4)
         .encode(x=of_field(x, "cost_low"), x2="cost_high:Q", y=y, stroke=COLOUR, opacity=OPACITY),
+        points.transform_filter("isValid(datum.ring)")
+        .mark_point(shape="diamond", size=150, fillOpacity=0, strokeWidth=1.5)
+        .encode(x=x, y=y, stroke=alt.Stroke("ring:N", scale=None), opacity=OPACITY),
         points.mark_point(strokeWidth=1.8).encode(
             x=x, y=y, **POINT, size=alt.Size("size:Q", scale=None), opacity=OPACITY, tooltip=tips
         ),
@@ -130,19 +132,23 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
             for wide, stroke in ((4.4, "#FFFFFF"), (2, INK))
         ),
         data["numbers"].mark_text(style="strong", fontSize=10.5, fontWeight=600).encode(x=x, y=y, text="text:N"),
-        names.transform_filter("datum.kind === 'role'")
-        .mark_text(style="strong", align="left", fontWeight=600)
-        .encode(x=LEFT, text="text:N", **at),
-        names.transform_filter("datum.kind === 'domain'")
-        .mark_point(size=50, xOffset=5, opacity=1)
-        .encode(x=LEFT, stroke=COLOUR, fill=FILL, shape=SHAPE, **at),
-        names.transform_filter("datum.kind === 'domain'")
-        .mark_text(align="left", dx=16)
-        .encode(x=LEFT, text="text:N", fill=TEXT_COLOUR, **at),
+        *name_lines(data["names"]),
         data["axis"].mark_text(style="words", align="right").encode(x=RIGHT, y=alt.value(height + 30), text="text:N"),
     )
 
 
+def name_lines(base: alt.Chart) -> list[alt.Chart]:
+    """Draw the rows of `names_k` above a plot: a heading, and each domain's name behind its mark."""
+    y = alt.Y("y:Q", scale=None)
+    heading, domain = (base.transform_filter(f"datum.kind === '{kind}'").encode(x=LEFT, y=y) for kind in _KINDS)
+    return [
+        heading.mark_text(style="strong", align="left", fontWeight=600).encode(text="text:N"),
+        domain.mark_point(size=50, xOffset=5, opacity=1).encode(stroke=COLOUR, fill=FILL, shape=SHAPE),
+        domain.mark_text(align="left", dx=16).encode(text="text:N", fill=TEXT_COLOUR),
+    ]
+
+
+_KINDS = ("role", "domain")
 _PARTS = ("points", "front", "numbers", "names", "span", "axis")
 _AMOUNT = "Size or cost"
 

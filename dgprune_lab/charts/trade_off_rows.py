@@ -33,7 +33,7 @@ def trade_off_data(
     """Return the named data of the chart from a table of networks."""
     points, styles = _points(frame, cost=cost), domain_styles_of(frame)
     end = 1.05 * max([row["cost_high"] for row in points] or [1.0])
-    low, high = (10 * turn(ends / 10) for turn, ends in ((math.floor, _lowest(points)), (math.ceil, _highest(points))))
+    low, high = axis_ends(points)
     data: Data = {"key": _key(points, width=width)}
     most = max((sum(style.role == role for style in styles.values()) for role in roles), default=0)
     for k, role in enumerate(roles):
@@ -44,7 +44,7 @@ def trade_off_data(
             f"points_{k}": rows,
             f"front_{k}": [corner for name, style in shared.items() for corner in _front(rows, name, style, end=end)],
             f"numbers_{k}": _numbers(rows, scale=scale, ends=(end, low, high)),
-            f"names_{k}": _names(role, shared, lines=most),
+            f"names_{k}": name_rows(_HEADINGS[role], shared, lines=most),
             f"span_{k}": [{"cost": 0.0, "value": low}, {"cost": end, "value": high}],
             f"axis_{k}": [{"text": NAMES[cost]}],
         }
@@ -129,14 +129,6 @@ def _removed(row: Mapping[str, Any]) -> str:
     return "" if is_missing(row["ratio_achieved"]) else f"{100 * row['ratio_achieved']:.1f} %"
 
 
-def _lowest(points: Rows) -> float:
-    return min([row["low"] for row in points] or [0.0])
-
-
-def _highest(points: Rows) -> float:
-    return max([row["high"] for row in points] or [100.0])
-
-
 def _front(points: Rows, domain: str, style: DomainStyle, *, end: float) -> Rows:
     """The corners of a domain's front, drawn to the right end of the axis."""
     rows = [row for row in points if row["domain"] == domain and "target-aware" not in row["label"]]
@@ -167,13 +159,19 @@ def _numbers(points: Rows, *, scale: tuple[float, float], ends: tuple[float, flo
     return placed
 
 
-def _names(role: str, styles: Mapping[str, DomainStyle], *, lines: int) -> Rows:
-    """The names above a plot, the role in the first of `lines` + 1 lines."""
-    rows = [{"text": _HEADINGS[role], "kind": "role", "colour": INK, "shape": "circle", "fill": "transparent"}]
+def name_rows(heading: str, styles: Mapping[str, DomainStyle], *, lines: int) -> Rows:
+    """Return the lines above a plot: a heading in the first of `lines` + 1 lines, then the names of the domains."""
+    rows = [{"text": heading, "kind": "role", "colour": INK, "shape": "circle", "fill": "transparent"}]
     for name, style in styles.items():
         mark = {"colour": style.colour, "shape": style.shape, "fill": style.colour}
         rows.append({"text": shortened(name, most=26), "kind": "domain", **mark})
     return [{**row, "y": -LINE * (lines + 1 - k)} for k, row in enumerate(rows)]
+
+
+def axis_ends(points: Rows) -> tuple[float, float]:
+    """Return the ends of an axis in percent: the tens around all intervals of these points."""
+    low, high = min([row["low"] for row in points] or [0.0]), max([row["high"] for row in points] or [100.0])
+    return 10.0 * math.floor(low / 10), 10.0 * math.ceil(high / 10)
 
 
 def _key(points: Rows, *, width: int) -> Rows:

@@ -1,0 +1,164 @@
+"""Two networks of one study: paired differences per domain and per class, flips, and the filters that differ.
+
+Named data, all of which a page may swap; changes in points, shares in percent:
+
+| name | one row is | fields |
+|---|---|---|
+| words | a line above the plots | text, y in pixels |
+| differences, calibration | a domain | place, domain, label, change, low, high, text, colour, fill, shape, looked |
+| turned_wrong, turned_right | a domain | the same with value for change, and images |
+| classes_k | a class on the k-th labelled domain | class, name, images, label, and as differences |
+| class_head_k | the name of that domain | text, ink |
+| layers | a layer | place, label, value, text |
+| differences_span, calibration_span, classes_k_span | an end of the axis | change |
+| flips_span | an end of the axis | value |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import altair as alt
+import pandas as pd
+
+from ..core import Count, Tidy, public
+from .compare_rows import BOTH, compare_data
+from .marks import (
+    LEFT,
+    ZERO,
+    check_table,
+    interval_marks,
+    layered,
+    row_labels,
+    row_numbers,
+    rows_of,
+    signed_axis,
+    tooltip,
+)
+from .theme import Rows, beside, titled
+from .trade_off_rows import LINE
+
+_NUMBER, _LABEL, _SPACING, _ROW, _BAR = 58, 6.4, 26, 22, 16
+_DIFFER = "Filters that only one of the two keeps"
+_PLOTS = {
+    "differences": "Accuracy of a − b (points)",
+    "calibration": "Calibration error of a − b (points)",
+    "turned_wrong": "a wrong, b right (% of the images)",
+    "turned_right": "a right, b wrong (% of the images)",
+}
+
+
+@public
+def compare(frame: Tidy, *, width: Count = 560) -> alt.HConcatChart:
+    """Draw how network a differs from network b: accuracy and calibration, flips, classes and filters.
+
+    Differences stand around 0 with intervals paired by image. Accuracy above 0: a is better; calibration error above 0:
+    b is better. Of more than 30 classes and 16 layers those that differ most are drawn.
+
+    Args:
+        frame: a table of `diagnostics.compare`.
+        width: width of the whole chart, in pixels.
+    """
+    check_table(frame, "diagnostics.compare(study, a, b)", columns=("choice", "group", "class"))
+    data = compare_data(frame)
+    both = cast(pd.DataFrame, frame[frame["choice"] == BOTH])
+    title = titled("Network a minus network b", both, change=True)
+    chart = compare_chart(data, width=width, labels=_longest(data))
+    chart.title = title or alt.Title(text="Network a minus network b")
+    return chart
+
+
+def compare_chart(data: Mapping[str, Rows], *, width: int = 560, labels: int = 100) -> alt.HConcatChart:
+    """Return the chart over these data; rows may be swapped later. `labels` is the room for names, in pixels."""
+    side = (width - 16 - labels - 2 * _NUMBER - _SPACING) // 2
+    lines: list[Any] = [_words(data["words"], width=width, labels=labels)]
+    for pair in (("differences", "calibration"), ("turned_wrong", "turned_right")):
+        plots = [
+            (_change if "turned" not in name else _flip)(name, data, first=name == pair[0]).properties(
+                width=side, height=alt.Step(_ROW)
+            )
+            for name in pair
+        ]
+        if data[pair[0]]:
+            lines.append(alt.hconcat(*plots, spacing=_NUMBER + _SPACING))
+    strips = [name for name in data if name.startswith("classes_") and not name.endswith("_span")]
+    inner = 2 * side + _NUMBER + _SPACING
+    lines += [_strip(k, data, last=name == strips[-1], width=inner) for k, name in enumerate(strips)]
+    if data["layers"]:
+        lines.append(_layers(data["layers"]).properties(width=side, height=alt.Step(_BAR)))
+    stacked: Any = alt.vconcat(*lines, spacing=14)
+    return beside(stacked, padding=(6, 10, 6, 6))
+
+
+def _longest(data: Mapping[str, Rows]) -> int:
+    """Room for the longest name left of the plots, in pixels."""
+    letters = [len(str(row["label"])) for name in ("differences", "turned_wrong", "layers") for row in data[name]]
+    return 22 + round(_LABEL * max(letters, default=10))
+
+
+def _words(rows: Rows, *, width: int, labels: int) -> alt.Chart:
+    base = rows_of("words", rows).mark_text(style="words", align="left")
+    text = base.encode(x=alt.value(-labels + 16), y=alt.Y("y:Q", scale=None, axis=None), text="text:N")
+    return text.properties(width=width - labels - 20, height=LINE * max(len(rows), 1))
+
+
+def _change(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerChart:
+    """Draw a difference per domain with its interval around 0."""
+    base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
+    x = alt.X("change:Q", scale=alt.Scale(nice=False), title=_PLOTS[name], axis=signed_axis(tickCount=3))
+    tips = tooltip({"label": "Domain", "change": ("a − b, points", "+.1f")}, ends="+.1f", looked=True)
+    return layered(
+        rows_of(f"{name}_span", data[f"{name}_span"]).mark_point(opacity=0).encode(x=x),
+        base.mark_rule(**ZERO).encode(x=alt.datum(0)),
+        *([row_labels(base, y=y)] if first else []),
+        *interval_marks(base, x, at={"y": y}, tips=tips),
+        row_numbers(base, y=y),
+    )
+
+
+def _flip(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerChart:
+    """Draw the share of the images that flip, per domain, with the number of images."""
+    base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
+    x = alt.X("value:Q", scale=alt.Scale(nice=False, zero=True), title=_PLOTS[name], axis=alt.Axis(tickCount=4))
+    fields = {"label": "Domain", "text": "images", "images": ("of", ","), "value": ("% of the images", ".1f")}
+    return layered(
+        rows_of("flips_span", data["flips_span"]).mark_point(opacity=0).encode(x=x),
+        *([row_labels(base, y=y)] if first else []),
+        *interval_marks(base, x, at={"y": y}, tips=tooltip(fields, ends=".1f", looked=True)),
+        row_numbers(base, y=y),
+    )
+
+
+def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.LayerChart:
+    """Draw the difference per class on one domain."""
+    base, head = rows_of(f"classes_{k}", data[f"classes_{k}"]), rows_of(f"class_head_{k}", data[f"class_head_{k}"])
+    names = alt.Axis(title="Class", labelAngle=-35, labelOverlap=False, ticks=False) if last else None
+    x = alt.X("name:N", sort=alt.EncodingSortField("class"), axis=names)
+    y = alt.Y("change:Q", scale=alt.Scale(nice=False), title="a − b (points)", axis=signed_axis(tickCount=3))
+    fields = {"label": "Domain", "name": "Class", "change": ("a − b, points", "+.1f"), "images": ("images", ",")}
+    return layered(
+        rows_of(f"classes_{k}_span", data[f"classes_{k}_span"]).mark_point(opacity=0).encode(y=y),
+        base.mark_rule(**ZERO).encode(y=alt.datum(0)),
+        *interval_marks(base, y, at={"x": x}, tips=tooltip(fields, ends="+.1f", looked=True), size=36),
+        head.mark_text(align="left", fontWeight=600, dy=-9).encode(
+            x=LEFT, y=alt.value(0), text="text:N", fill=alt.Fill("ink:N", scale=None)
+        ),
+    ).properties(width=width, height=72)
+
+
+def _layers(rows: Rows) -> alt.LayerChart:
+    """Draw the number of filters that one network keeps and the other removes, per layer."""
+    base, y = rows_of("layers", rows), alt.Y("place:O", axis=None)
+    x = alt.X(
+        "value:Q",
+        scale=alt.Scale(zero=True),
+        title="Filters that only one of the two keeps",
+        axis=alt.Axis(tickCount=4),
+    )
+    tips = tooltip({"label": "Layer", "text": "filters that differ"})
+    return layered(
+        row_labels(base, y=y),
+        base.mark_bar(style="kept", height=9).encode(x=x, y=y, tooltip=tips),
+        row_numbers(base, y=y),
+    )

@@ -1,0 +1,141 @@
+"""The rows of the chart of two compared networks, see `compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ..core import exposure_label, exposure_of, is_missing, scorer_exposure
+from .drop import change_of, span_rows
+from .marks import check_alike, step_above
+from .size_and_cost import amount
+from .theme import Data, Rows, domain_styles_of, interval_of, percent, point_of, records, shortened
+from .trade_off_rows import LINE
+
+BOTH = "a - b"
+FLIPS = {"turned_wrong": "right_to_wrong", "turned_right": "wrong_to_right"}
+CHANGES = {"differences": "difference", "calibration": "calibration_difference"}
+_MOST_CLASSES, _MOST_LAYERS, _LETTERS = 30, 16, 24
+
+
+def compare_data(frame: pd.DataFrame) -> Data:
+    """Return the named data of the chart from a table of `diagnostics.compare`."""
+    both = [row for row in records(frame) if row["choice"] == BOTH]
+    data: Data = {"words": word_rows(frame)}
+    for name, metric in CHANGES.items():
+        data[name] = _by_domain(frame, both, metric)
+        data[f"{name}_span"] = span_rows(data[name])
+    for name, metric in FLIPS.items():
+        data[name] = _flips(frame, both, metric)
+    end = step_above(max([row["high"] for name in FLIPS for row in data[name]] or [0.0]))
+    data["flips_span"] = [{"value": 0.0}, {"value": float(end)}]
+    classes = _classes(frame, both)
+    shared = span_rows([row for rows in classes.values() for row in rows])
+    for k, (domain, rows) in enumerate(classes.items()):
+        label, colour = next((row["label"], row["colour"]) for row in rows) if rows else (domain, "")
+        data |= {f"classes_{k}": rows, f"classes_{k}_span": shared, f"class_head_{k}": [{"text": label, "ink": colour}]}
+    data["layers"] = _layers(both)
+    return data
+
+
+def word_rows(frame: pd.DataFrame) -> Rows:
+    """Return the lines above the plots: what a and b are, their sizes, and their worst domains."""
+    lines, lowest = [], []
+    for choice in "ab":
+        rows = [row for row in records(frame) if row["choice"] == choice]
+        lines.append(f"{choice}: {_described(rows)}")
+        lowest.append({row["role"]: row for row in rows if row["metric"] == "worst_domain_accuracy"})
+    for role in lowest[0]:
+        texts = [
+            f"{choice} {percent(of[role]['value'], of[role]['unit']):.1f} % ({of[role]['domain']})"
+            for choice, of in zip("ab", lowest, strict=True)
+        ]
+        lines.append(f"Lowest {role} accuracy: {', '.join(texts)}")
+    differ = [row for row in records(frame, metric="filters_differ") if is_missing(row["group"])]
+    lines += [f"Filters that only one of the two keeps: {row['value']:,.0f}" for row in differ]
+    return [{"text": text, "y": LINE * k} for k, text in enumerate(lines)]
+
+
+def _described(rows: Rows) -> str:
+    """A network in words: its scorer and ratio, the mark of what was looked at, its parameters."""
+    if not rows:
+        return ""
+    first, left = rows[0], {row["metric"]: row["value"] for row in rows}
+    name = "by hand" if is_missing(first["scorer"]) else str(first["scorer"])
+    ratio = first["ratio_achieved"]
+    if is_missing(ratio):
+        text = "a network that dg.prune did not make"
+    elif ratio == 0:
+        text = "nothing removed"
+    else:
+        text = f"{shortened(name, most=40)}, {100 * ratio:.1f} % removed"
+    text += exposure_label(scorer_exposure(rows))
+    size = left.get("parameters")
+    return text if size is None else f"{text}; {amount(size, metric='parameters')} parameters"
+
+
+def _by_domain(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
+    """A difference per domain, in points."""
+    styles, rows = domain_styles_of(frame), Rows()
+    for row in (row for row in both if row["metric"] == metric):
+        check_alike([other for other in both if other["metric"] == metric and other["domain"] == row["domain"]])
+        domain, exposure = str(row["domain"]), exposure_of(row)
+        label = f"{shortened(domain, most=_LETTERS)}{exposure_label(exposure)}"
+        point = point_of(styles[domain], exposure=exposure)
+        rows.append({"place": len(rows), "domain": domain, "label": label, **change_of(row), **point})
+    return rows
+
+
+def _flips(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
+    """The share of the images of each domain that flip, in percent, with the number of images as text."""
+    counts = {row["domain"]: row["value"] for row in both if row["metric"] == f"{metric}_count"}
+    styles, rows = domain_styles_of(frame), Rows()
+    for row in (row for row in both if row["metric"] == metric):
+        domain, exposure = str(row["domain"]), exposure_of(row)
+        label = f"{shortened(domain, most=_LETTERS)}{exposure_label(exposure)}"
+        about = {"place": len(rows), "domain": domain, "label": label, "text": f"{counts[row['domain']]:,.0f}"}
+        about |= {"images": int(row["images"])}
+        rows.append({**about, **interval_of(row), **point_of(styles[domain], exposure=exposure)})
+    return rows
+
+
+def _classes(frame: pd.DataFrame, both: Rows) -> dict[str, Rows]:
+    """Domain -> the difference per class, in points; of many classes those that differ most anywhere."""
+    styles = domain_styles_of(frame)
+    used = [row for row in both if row["metric"] == "class_difference"]
+    shown = _largest(used)
+    domains: dict[str, Rows] = {str(row["domain"]): [] for row in used}
+    for row in used:
+        if row["class"] in shown and not is_missing(row["value"]):
+            domain, exposure = str(row["domain"]), exposure_of(row)
+            name = str(row["class"]) if is_missing(row["class_name"]) else str(row["class_name"])
+            about = {"class": int(row["class"]), "name": shortened(name, most=12), "images": int(row["images"])}
+            label = f"{domain}{exposure_label(exposure)}"
+            point = point_of(styles[domain], exposure=exposure)
+            domains[domain].append({**about, "label": label, **change_of(row), **point})
+    return domains
+
+
+def _largest(rows: Sequence[dict[str, Any]]) -> set[int]:
+    """The classes whose accuracy differs most on any domain."""
+    most: dict[int, float] = {}
+    for row in rows:
+        if not is_missing(row["value"]):
+            most[row["class"]] = max(abs(row["value"]), most.get(row["class"], 0.0))
+    return set(sorted(most, key=lambda number: -most[number])[:_MOST_CLASSES])
+
+
+def _layers(both: Rows) -> Rows:
+    """The number of filters that differ per layer; of many layers those with the most."""
+    layers = [row for row in both if row["metric"] == "filters_differ" and not is_missing(row["group"])]
+    shown = sorted(layers, key=lambda row: -row["value"])[:_MOST_LAYERS]
+    names = [(str(row["group"]), row["value"]) for row in layers if row in shown]
+    if further := len(layers) - len(shown):
+        rest = sum(row["value"] for row in layers) - sum(row["value"] for row in shown)
+        names.append((f"{further} further layers", rest))
+    return [
+        {"place": k, "label": shortened(name, most=_LETTERS), "value": value, "text": f"{value:,.0f}"}
+        for k, (name, value) in enumerate(names)
+    ]
