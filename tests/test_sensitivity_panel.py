@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from dgprune_lab.widgets.panels import sensitivity_state
 from dgprune_lab.widgets.panels.filter_card import picture_rows, rank_words
 
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
-CHARTS = ("sensitivity", "pictures", "facts", "ranks")
+CHARTS = ("sensitivity", "pictures", "facts", "ranks", "changes")
 
 
 def fresh() -> dg.Study:
@@ -161,6 +162,91 @@ def test_each_choice_tells_when_it_would_remove_the_filter(study: dg.Study) -> N
     assert [rank_words(ties, layer="0", filter=k)["text"] for k in (0, 2, 5)] == ["1st of 6", "3rd of 6", "6th of 6"]
 
 
+def said(shown: Any) -> str:
+    return shown["actions"][0]["label"]
+
+
+def test_the_card_says_what_the_mask_does_with_its_filter_and_forces_it(study: dg.Study) -> None:
+    view = view_of(study)
+    order = study.score("l1").values["3"].argsort().tolist()
+    panel = SensitivityPanel()
+    for number, forced, wanted, pressed in (
+        (order[0], {}, "removed by its score", "score"),
+        (order[-1], {}, "kept by its score", "score"),
+        (order[0], {"keep": {"3": [order[0]]}}, "kept by hand", "keep"),
+        (order[-1], {"remove": {"3": [order[-1], order[0]]}}, "removed by hand", "remove"),
+    ):
+        panel.selected = {"group": "3", "filter": number}
+        shown = joined(panel.tick(replace(view, choice={"forced": forced, "layers": {}, "step": 0})))
+        assert said(shown) == f"3, filter {number}: {wanted}."
+        buttons = shown["actions"][1:]
+        assert [one["message"]["to"] for one in buttons] == ["remove", "keep", "score"]
+        assert [one["message"]["to"] for one in buttons if one["pressed"]] == [pressed]
+        assert all(one["message"]["cells"] == [{"group": "3", "filter": number}] for one in buttons)
+    locked = dg.allocate(study.score("l1"), ratio=0.2, layers={"3": 0.0})
+    assert said(joined(panel.tick(replace(view, mask=locked)))).endswith("kept, as its whole layer is locked.")
+
+
+def test_filters_are_named_as_in_the_full_network(study: dg.Study) -> None:
+    """A step that has lost filters 0 and 1 of the first layer: its own numbers are two less."""
+    panel, view = SensitivityPanel(), replace(view_of(study), original={"0": range(2, 8), "3": range(8)}, silent={})
+    panel.selected = {"group": "0", "filter": 4}
+    shown = joined(panel.tick(view))
+    assert heading(shown).startswith("0, filter 4: ") and said(shown).startswith("0, filter 4: ")
+    assert shown["picked"] == {"group": "0", "filter": 4}
+    own = SensitivityPanel()
+    own.selected = {"group": "0", "filter": 2}
+    plain = joined(own.tick(view_of(study)))
+    assert shown["facts"] == plain["facts"] and shown["ranks"] == plain["ranks"]
+    cells, theirs = shown["sensitivity"]["cells"], plain["sensitivity"]["cells"]
+    assert [c["filter"] for c in cells] == [c["filter"] + 2 * (c["group"] == "0") for c in theirs]
+    assert shown["sensitivity"]["removed"] == plain["sensitivity"]["removed"]
+    panel.selected = {"group": "0", "filter": 1}
+    assert joined(panel.tick(view))["picked"] != {"group": "0", "filter": 1}, "the step no longer has it"
+
+
+def test_a_silent_filter_is_called_so_and_shows_no_arbitrary_images() -> None:
+    model = lively(plain_net, seed=3)
+    with torch.no_grad():
+        model.get_parameter("3.weight")[5] = 0
+        model.get_parameter("3.bias")[5] = -1
+    domains = [read_domain(model, name, seed=k, count=240) for k, name in enumerate("at")]
+    study = dg.Study(model, sources=domains[:1], targets=domains[1:])
+    panel, view = SensitivityPanel(), replace(view_of(study), silent={"3": [5]})
+    panel.selected = {"group": "3", "filter": 5}
+    shown = whole(panel, view)
+    assert said(shown).endswith(". Silent: 0 on all 40 source images of split score.")
+    texts = [row["text"] for row in shown["pictures"]["words"]]
+    assert sum("its contribution is 0 on all 40 images" in text for text in texts) == 2
+    assert not any("true " in text and "+0" in text for text in texts) and len(shown["pictures"]["pictures"]) == 2
+    panel.selected = {"group": "3", "filter": 4}
+    assert "Silent" not in said(joined(panel.tick(view)))
+
+
+def test_a_set_shows_what_the_removal_of_all_of_it_costs(study: dg.Study) -> None:
+    panel, view = SensitivityPanel(), view_of(study)
+    cells = [("0", 1), ("3", 2), ("3", 6)]
+    panel.selected = {"cells": [*cells, ("3", 99), ("9", 0)]}
+    first = joined(panel.tick(view))
+    assert first["hidden"] == ("pictures", "facts", "ranks") and first["picked"] == {}
+    assert said(first).startswith("3 filters (0: 1; 3: 2, 6): ") and {
+        r["text"] for r in first["changes"]["changes"]
+    } == {"…"}
+    rows = whole(panel, view)["changes"]["changes"]
+    mask = dg.Mask.by_hand(study.graph, removed={"0": [1], "3": [2, 6]}, reads={})
+    for row, name in zip(rows, "abt", strict=True):
+        before, after = (
+            study.outcomes(one, domain=name).correct.double().numpy()  # type: ignore[union-attr]
+            for one in (None, mask)
+        )
+        wanted = (after.mean() - before.mean(), *intervals.difference(after, before))
+        assert [row["change"], row["low"], row["high"]] == pytest.approx([100 * value for value in wanted])
+    panel.selected = {"cells": [("0", k) for k in range(6)]}
+    assert "all of a layer" in whole(panel, view)["changes"]["changes"][0]["label"]
+    panel.selected = {"group": "3", "filter": 2, "cells": None}
+    assert joined(panel.tick(view))["hidden"] == ["changes"]
+
+
 def test_methods_of_one_layer_read_the_picked_one_alone(study: dg.Study) -> None:
     panel = SensitivityPanel()
     panel.selected = {"group": "3", "filter": 2, "method": "ablation"}
@@ -279,7 +365,9 @@ def opened(browser: Any, tmp_path: Path, study: dg.Study) -> Generator[tuple[Ope
         "list": listed,
         "open": panel.name,
         "charts": dict(panel.charts),
-        "data": {k: shown[k] for k in CHARTS},
+        "data": {k: shown[k] for k in CHARTS if k in shown},
+        "hidden": shown["hidden"],
+        "actions": shown["actions"],
         "text": shown["text"],
         "controls": shown["controls"],
         "picked": shown["picked"],

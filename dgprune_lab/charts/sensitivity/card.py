@@ -59,6 +59,12 @@ def facts_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
     return beside(alt.hconcat(left, weights, spacing=30), padding=FRAME)
 
 
+def changes_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
+    """Return the effect of removing several filters together; rows may come later."""
+    data = {**EMPTY, **(data or {})}
+    return beside(_changes(data, title="Accuracy change without these filters (points)"), padding=FRAME)
+
+
 def ranks_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
     """Return a chart of how early each scorer would remove the filter; rows may come later."""
     return beside(_ranks({**EMPTY, **(data or {})}["ranks"]), padding=FRAME)
@@ -97,10 +103,9 @@ def _histogram(data: Mapping[str, Rows]) -> alt.LayerChart:
     ).properties(width=_PLOT, height=110)
 
 
-def _changes(data: Mapping[str, Rows]) -> alt.LayerChart:
+def _changes(data: Mapping[str, Rows], title: str = "Accuracy change without this filter (points)") -> alt.LayerChart:
     """Draw the accuracy change of each domain without the filter, in points: dots with intervals around 0."""
     scale = alt.Scale(nice=False, zero=True, range=[150, _PLOT - 46])
-    title = "Accuracy change without this filter (points)"
     change = alt.X("change:Q", scale=scale, title=title, axis=signed_axis(tickCount=4, orient="top"))
     y = alt.Y("place:O", axis=None)
     base = rows_of("changes", data["changes"])
@@ -131,5 +136,7 @@ def _ranks(rows: Rows) -> alt.LayerChart:
         dots.encode(x=at, y=y),
         base.mark_text(style="strong", align="left").encode(x=alt.value(end + 12), y=y, text="text:N"),
     )
-    title = alt.Title(text="Removal order within its layer", fontSize=11, fontWeight="normal", dx=-4)
+    title = alt.Title(
+        text="Place in the removal order of its layer (1st: removed first)", fontSize=11, fontWeight="normal", dx=-4
+    )
     return chart.properties(width=end + 74, height=alt.Step(_RANK), title=title)

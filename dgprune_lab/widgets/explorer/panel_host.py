@@ -165,7 +165,7 @@ def _selection(content: Mapping[str, Any], state: Row) -> tuple[Row, Row]:
         return {**cell, "cells": cells}, {"picked": {} if cells else cell}
     name, value = content.get("name"), content.get("value")
     if content["type"] == "press":
-        offered = any(action["message"] == {"type": "press", "name": name} for action in state["actions"])
+        offered = any(action.get("message") == {"type": "press", "name": name} for action in state["actions"])
         return {"pressed": name} if offered else {}, {}
     if not any(control["name"] == name and _offers(control, value) for control in state["controls"]):
         return {}, {}
@@ -178,7 +178,7 @@ def _cells(cells: Any) -> list[tuple[str, int]] | None:
     if not isinstance(cells, list):
         return None
     pairs = [(cell.get("group"), cell.get("filter")) for cell in cells if isinstance(cell, Mapping)]
-    return [pair for pair in pairs if isinstance(pair[0], str) and isinstance(pair[1], int)] or None
+    return [(group, number) for group, number in pairs if isinstance(group, str) and isinstance(number, int)] or None
 
 
 def _offers(control: Row, value: Any) -> bool:

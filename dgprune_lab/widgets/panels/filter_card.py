@@ -16,7 +16,7 @@ from ...charts.pixels.heat import png
 from ...charts.pixels.overlays import pair
 from ...charts.sensitivity.card import LEFT, LINE, PAIRS, SIDE, STEP, TOP
 from ...charts.theme import marked, point_of, points_text, role_label, shortened, with_minus
-from ...core import FilterGroup, Mask, Scores, tidy
+from ...core import FilterGroup, Scores, tidy
 from ...diagnostics._attributions import Attributions
 from ...diagnostics._removal import Case
 from ...diagnostics.drop import EXTRA, drop_rows
@@ -33,24 +33,33 @@ _COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str, filter: int) -> dict[str, Rows]:
-    """Return the images of each domain with the filter's largest absolute contributions, and where it contributes."""
+    """Return the images of each domain with the filter's largest absolute contributions, and where it contributes.
+
+    Images to which it contributes nothing are no example of it, and are left out.
+    """
     if (why := no_pictures(study.domains[0])) is not None:
         return {"pictures": [], "words": [_text(why, x=0, y=TOP + 12)]}
     strongest = [_strongest(data, side, layer=layer, filter=filter) for side in (0, 1)]
     batches = [d.take(rows, device=study.device) for d, (rows, _) in zip(data.pair, strongest, strict=True)]
-    maps = [by.maps(batch, method=data.method, layer=layer, filter=filter) for batch in batches]
-    most = max(float(values.abs().max()) for values in maps)
-    where = "right of each: location (amber: for the true class, violet: against it)"
-    if maps[0][0].numel() == 1:
-        where = "its map is a single position, so no location is shown"
+    maps = [
+        by.maps(batch, method=data.method, layer=layer, filter=filter) if values else None
+        for batch, (_, values) in zip(batches, strongest, strict=True)
+    ]
+    most = max((float(values.abs().max()) for values in maps if values is not None), default=0.0)
     pictures: Rows = []
     words: Rows = []
     for side, (domain, (_, values)) in enumerate(zip(data.pair, strongest, strict=True)):
-        top, labels = TOP + side * LINE, batches[side].labels
-        assert labels is not None
+        top, labels, heats = TOP + side * LINE, batches[side].labels, maps[side]
         name = shortened(domain.name, most=24) + role_label(domain.role)
+        if heats is None or labels is None:
+            count = len(data.values[layer][side])
+            words.append(_text(f"{name}: its contribution is 0 on all {count:,} images", x=LEFT, y=top + 8))
+            continue
+        where = "right of each: location (amber: for the true class, violet: against it)"
+        if heats[0].numel() == 1:
+            where = "its map is a single position, so no location is shown"
         words.append(_text(f"{name}: images to which it contributes most, up or down; {where}", x=LEFT, y=top + 8))
-        for k, (image, heat, value) in enumerate(zip(batches[side].images, maps[side], values, strict=True)):
+        for k, (image, heat, value) in enumerate(zip(batches[side].images, heats, values, strict=True)):
             name = shortened(domain.class_label(int(labels[k])), most=14)
             x, text = LEFT + k * STEP, with_minus(f"true {name}: {value:+.3g}")
             two = pair(image, heat, most=most, x=x, y=top + 18, size=SIDE, text=text)
@@ -157,18 +166,6 @@ def ordinal(number: int) -> str:
     return f"{number}{end}"
 
 
-def mask_without(study: Study, data: Attributions, *, layer: str, filter: int) -> Mask:
-    """Return the mask that removes one filter, and the filters that grouped convolutions tie to it.
-
-    Raises:
-        DgpruneError: no filter of the layer would remain.
-    """
-    group = study.graph[layer]
-    removed = (group.units == group.units[filter]).nonzero().flatten().tolist()
-    reads = {f"{domain.name}/{data.split}": "labels" for domain in data.pair}
-    return Mask.by_hand(study.graph, removed={layer: removed}, reads=reads)
-
-
 def heading(cell: Mapping[str, Any]) -> Row:
     """Return the card's title from a map's cell: "conv3, filter 17: contributes more on b (d = 0.8, 0.6 to 1.1)"."""
     size = cell["size"].replace(" (", ", ").rstrip(")")
@@ -180,9 +177,9 @@ def _text(text: str, *, x: float, y: float, style: str = "plain") -> Row:
 
 
 def _strongest(data: Attributions, side: int, *, layer: str, filter: int) -> tuple[Tensor, list[float]]:
-    """Row numbers of the images with the filter's largest |attribution|, and these attributions."""
+    """Row numbers of the images with the filter's largest |attribution| above 0, and these attributions."""
     values = data.values[layer][side][:, filter]
-    order = values.abs().argsort(descending=True, stable=True)[:PAIRS]
+    order = values.abs().argsort(descending=True, stable=True)[: min(PAIRS, int((values != 0).sum()))]
     return data.rows[side][order], values[order].tolist()
 
 

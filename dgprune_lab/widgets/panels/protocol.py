@@ -138,8 +138,8 @@ class Panel(Protocol):
         "conv1", "choices": [["conv1", "first"], ...]}, menus above the charts whose values are plain JSON and whose
         chosen value is `selected[name]`, or {"kind": "number", "name": ..., "label": ..., "value": 3, "low": 0, "high":
         9, "unit": "ms"}, a field; "actions", a list of {"label": "Find", "message": {"type": "press", "name": "find"}},
-        buttons; "hidden", names of charts that are not shown; "picked", {"group": ..., "filter": ...} or {}, the
-        outlined cell.
+        buttons, or sentences if they have no message; "hidden", names of charts that are not shown; "picked", {"group":
+        ..., "filter": ...} or {}, the outlined cell.
         Anything absent from a frame stays unchanged. Return an iterator of frames for work of many steps: the slider
         takes precedence between two frames, and a frame may be empty.
         """

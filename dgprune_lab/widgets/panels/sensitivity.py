@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ...charts.drop import span_rows
 from ...charts.sensitivity import map_chart
-from ...charts.sensitivity.card import facts_chart, pictures_chart, ranks_chart
+from ...charts.sensitivity.card import changes_chart, facts_chart, pictures_chart, ranks_chart
 from ...charts.sensitivity.map import MEANING, METHODS, removed_rows
 from ...charts.theme import shortened
 from ...core import batchnorm_words, yielding
@@ -18,9 +18,11 @@ from ...study import Study, batchnorm_cell
 from . import filter_card
 from .domain_pairs import pairs, why_none
 from .menu_scores import is_quick
-from .protocol import Frames, Panel, Row, Rows, Specs, View
-from .sensitivity_state import Cell, Key, SensitivityMap, SensitivityState
+from .picked import actions, as_picked, here, original
+from .protocol import Cell, Frames, Panel, Row, Rows, Specs, View
+from .sensitivity_state import Key, SensitivityMap, SensitivityState
 
+_CARD = ("pictures", "facts", "ranks")
 _COMPUTING = "Computing how much each filter contributes"
 _ROOM = 2 * "\n\N{NO-BREAK SPACE}"  # for the lines below, so that the layout does not shift
 
@@ -28,7 +30,8 @@ _ROOM = 2 * "\n\N{NO-BREAK SPACE}"  # for the lines below, so that the layout do
 class SensitivityPanel(Panel):
     """How differently each filter contributes on two domains; filters that the current mask removes are marked.
 
-    `selected["group"]` and `selected["filter"]` are the picked filter (by default the most sensitive one),
+    `selected["group"]` and `selected["filter"]` are the picked filter (by default the most sensitive one), numbered as
+    in the full network; `selected["cells"]` are several, of which the cost of removing all of them is shown;
     `selected["method"]` is the attribution method, `selected["between"]` the two domains.
 
     Attributes:
@@ -37,7 +40,13 @@ class SensitivityPanel(Panel):
 
     name, label, takes_filters = "sensitivity", "Domain-sensitive filters", True
     charts: Any = Specs(
-        {"sensitivity": map_chart, "pictures": pictures_chart, "facts": facts_chart, "ranks": ranks_chart}
+        {
+            "sensitivity": map_chart,
+            "pictures": pictures_chart,
+            "facts": facts_chart,
+            "ranks": ranks_chart,
+            "changes": changes_chart,
+        }
     )
 
     def __init__(self) -> None:
@@ -57,9 +66,11 @@ class SensitivityPanel(Panel):
         with study.assume_unchanged():
             key, controls = self._choice(study)
             known = state.map(study, key, images=view.images)
-            cell = self._picked(study, known)
+            several, cell = self._several(view), self._picked(view, known)
             layers = state.missing(study, key, cell)
-        beside = {"controls": controls, "picked": _as_picked(cell)}
+        shown = several or ((cell,) if cell else ())
+        beside = {"controls": controls, "actions": actions(view, shown), "hidden": _CARD if several else ["changes"]}
+        beside["picked"] = as_picked(view, None if several else cell)
         if layers:
             if known.data is not None:
                 yield {**_map_frame(view, known), **beside}
@@ -67,11 +78,16 @@ class SensitivityPanel(Panel):
             for done, total in state.attribute(study, key, layers):
                 yield {"text": f"{_COMPUTING}: {done} of {total}.{_ROOM}"}
         with study.assume_unchanged():
-            cell = self._picked(study, known) or known.top
-            assert cell is not None
-            state.shown = cell
-            text = _text(view, key[0], known)
-            frame = {**_map_frame(view, known), **beside, "picked": _as_picked(cell), "text": text}
+            frame = {**_map_frame(view, known), **beside, "text": _text(view, key[0], known)}
+            if not several:
+                cell = cell or known.top
+                assert cell is not None
+                frame |= {"actions": actions(view, (cell,)), "picked": as_picked(view, cell)}
+        if several:
+            yield {**frame, **self._changes_frame(view, key, several)}
+            return
+        assert cell is not None
+        state.shown = cell
         if (key, cell) not in state.cards:
             yield frame
             state.card(study, key, cell)
@@ -83,16 +99,27 @@ class SensitivityPanel(Panel):
         yield frame
 
     def background(self, view: View) -> Iterator[Frames]:
-        """Yield the rest of the card: accuracy without the filter, its mean maps, scorers that need a pass."""
+        """Yield the rest of the card: accuracy without the filter, its mean maps, scorers that need a pass.
+
+        Of several filters: accuracy without all of them.
+        """
         state, key, cell = self.state, self._choice(view.study)[0], self.state.shown
+        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
+        if several := self._several(view):
+            results = state.several(key, several)
+            if _changes(view) not in results:
+                steps = state.changes(view.study, key, several, removal=removal)
+                results[_changes(view)] = yield from yielding(steps, {})
+            yield self._changes_frame(view, key, several)
+            return
         if cell is None or (key, cell) not in state.cards:
             return
         card = state.cards[key, cell]
-        removal = Removal(batchnorm=view.batchnorm, images=view.images, calibration=view.calibration)
-        changes = partial(state.changes, removal=removal)
-        for part, measure in ((_changes(view), changes), ("maps", state.mean_maps)):
+        changes = partial(state.changes, view.study, key, (cell,), removal=removal)
+        maps = partial(state.mean_maps, view.study, key, cell)
+        for part, measure in ((_changes(view), changes), ("maps", maps)):
             if part not in card:
-                card[part] = yield from yielding(measure(view.study, key, cell), {})
+                card[part] = yield from yielding(measure(), {})
                 yield self._card_frame(view, key, cell)
         for item in view.scorers:
             if state.scores.add(view.study, item):
@@ -113,13 +140,21 @@ class SensitivityPanel(Panel):
             {"name": "between", "label": "Compare", "value": list(pair), "choices": domains},
         ]
 
-    def _picked(self, study: Study, known: SensitivityMap) -> Cell | None:
+    def _picked(self, view: View, known: SensitivityMap) -> Cell | None:
         """The filter that the user picked; the last filter shown while the map is not complete."""
         selected = self.selected or {}
-        group, number = selected.get("group"), selected.get("filter")
-        if group in study.graph.names and isinstance(number, int) and 0 <= number < study.graph[group].filters:
-            return group, number
-        return None if known.is_complete(study) else self.state.shown
+        cell = here(view, (selected.get("group"), selected.get("filter")))
+        return cell or (None if known.is_complete(view.study) else self.state.shown)
+
+    def _several(self, view: View) -> tuple[Cell, ...]:
+        """The filters that the user picked together; () for a single one."""
+        cells = [here(view, cell) for cell in (self.selected or {}).get("cells") or ()]
+        return tuple(cell for cell in cells if cell)
+
+    def _changes_frame(self, view: View, key: Key, cells: tuple[Cell, ...]) -> Frames:
+        """Return the cost of removing several filters together, as far as measured."""
+        rows = self.state.several(key, cells).get(_changes(view)) or filter_card.waiting_rows(view.study)
+        return {"changes": {"changes": rows, "span": span_rows([row for row in rows if row["change"] is not None])}}
 
     def _card_frame(self, view: View, key: Key, cell: Cell) -> Frames:
         """Return the card's rows as far as computed."""
@@ -130,7 +165,10 @@ class SensitivityPanel(Panel):
         facts = {name: card[name] for name in ("histogram", "names", "weights", "weight_words")}
         ranks = filter_card.rank_rows(view.study, view.scorers, self.state.scores, layer=cell[0], filter=cell[1])
         return {
-            "pictures": {name: card[name] + maps[name] for name in ("pictures", "words")},
+            "pictures": {
+                "pictures": card["pictures"] + maps["pictures"],
+                "words": [filter_card.heading(_renumbered(view, card["cell"])), *card["words"], *maps["words"]],
+            },
             "facts": {**facts, "changes": changes, "span": span},
             "ranks": {"ranks": ranks},
         }
@@ -141,23 +179,27 @@ def _changes(view: View) -> str:
     return f"changes, {view.batchnorm}, {view.calibration}, {view.images}"
 
 
-def _as_picked(cell: Cell | None) -> Row:
-    return {"group": cell[0], "filter": cell[1]} if cell else {}
-
-
 def _map_frame(view: View, known: SensitivityMap) -> Row:
     assert known.data is not None
-    return {"sensitivity": {**known.data, "removed": removed_rows(known.data["cells"], view.mask)}}
+    removed = removed_rows(known.data["cells"], view.mask)
+    cells = [_renumbered(view, cell) for cell in known.data["cells"]]
+    return {"sensitivity": {**known.data, "cells": cells, "removed": removed}}
+
+
+def _renumbered(view: View, cell: Row) -> Row:
+    """A row about a filter, with its number in the full network."""
+    return {**cell, "filter": original(view, (cell["group"], cell["filter"]))[1]}
 
 
 def _text(view: View, method: Method, known: SensitivityMap) -> str:
     """Return a text on what is compared, how, and the limits of the comparison."""
     pale = "" if known.is_complete(view.study) else "Pale: not computed; click a filter there. "
     setting = batchnorm_words([batchnorm_cell(view.study, view.batchnorm)])
-    setting = f" ({'; '.join(filter(None, (setting, view.measured)))})"
+    step = "" if view.full is None else f"from the network of step {view.choice.get('step')}"
+    setting = f" ({'; '.join(filter(None, (step, setting, view.measured)))})"
     return (
         f"How differently each filter contributes, within classes: {known.text[0]}\n"
         f"Measured by Captum: {MEANING[method]}.\n"
-        f"{known.text[1]} {pale}A sensitive filter need not do harm: the card shows the accuracy change when it alone "
-        f"is removed{setting}."
+        f"{known.text[1]} {pale}A sensitive filter need not do harm: the accuracy change is shown when it alone, or "
+        f"a set that was picked in B, is removed{setting}."
     )

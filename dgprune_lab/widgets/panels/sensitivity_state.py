@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,12 @@ from ...study import Study
 from . import filter_card
 from .domain_pairs import SPLIT, Pair, labelled
 from .menu_scores import MenuScores
-from .protocol import Row, Rows
+from .picked import mask_without
+from .protocol import Cell, Row, Rows
 
 _MAX_CARDS, _MAX_MAPS = 24, 6
 
 Key = tuple[Method, Pair]
-Cell = tuple[str, int]
 
 
 @dataclass
@@ -49,6 +49,7 @@ class SensitivityState:
     Attributes:
         maps: (method, pair of domains) -> map.
         cards: method, pair and filter -> rows of the card.
+        sets: method, pair and several filters -> setting -> the accuracy changes without all of them.
         scores: the scores of the menu's scorers.
         network: the copy of the network that Captum uses, while it is kept.
         shown: the filter that was shown last.
@@ -62,6 +63,7 @@ class SensitivityState:
     def _forget(self) -> None:
         self.maps: dict[Key, SensitivityMap] = {}
         self.cards: dict[tuple[Key, Cell], Row] = {}
+        self.sets: dict[tuple[Key, tuple[Cell, ...]], Row] = {}
         self.scores = MenuScores()
         self.shown: Cell | None = None
         self.close()
@@ -113,21 +115,29 @@ class SensitivityState:
             map_cell = next(row for row in known.data["cells"] if (row["group"], row["filter"]) == cell)
             shown = filter_card.picture_rows(study, self._network(study), data, layer=layer, filter=number)
             self.cards[key, cell] = {
-                "pictures": shown["pictures"],
-                "words": [filter_card.heading(map_cell), *shown["words"]],
+                "cell": map_cell,
+                **shown,
                 **filter_card.histogram_rows(data, layer=layer, filter=number, styles=styles),
                 **filter_card.weight_rows(study, layer=layer, filter=number),
             }
             _drop_oldest(self.cards, _MAX_CARDS)
         return self.cards[key, cell]
 
-    def changes(self, study: Study, key: Key, cell: Cell, *, removal: Removal) -> Generator[None, None, Rows]:
-        """Measure the accuracy change of every domain when this filter alone is removed."""
-        data = self.maps[key].attributions[cell[0]]
+    def several(self, key: Key, cells: tuple[Cell, ...]) -> Row:
+        """Return what was measured without these filters: setting -> rows."""
+        known = self.sets.setdefault((key, cells), {})
+        _drop_oldest(self.sets, _MAX_CARDS)
+        return known
+
+    def changes(
+        self, study: Study, key: Key, cells: Sequence[Cell], *, removal: Removal
+    ) -> Generator[None, None, Rows]:
+        """Measure the accuracy change of every domain when these filters alone are removed."""
         try:
-            mask = filter_card.mask_without(study, data, layer=cell[0], filter=cell[1])
+            mask = mask_without(study, cells, reads={f"{name}/{SPLIT}": "labels" for name in key[1]})
         except DgpruneError:
-            return [{**filter_card.waiting_rows(study)[0], "label": "its layer has no other", "text": ""}]
+            why = "its layer has no other" if len(cells) == 1 else "all of a layer"
+            return [{**filter_card.waiting_rows(study)[0], "label": why, "text": ""}]
         cases = []
         for domain in labelled(study):
             steps = case_steps(study, mask, domain=domain, removal=removal)

@@ -63,7 +63,7 @@ function fillMenu(menu, choices, value) {
   if (menu.list.selectedIndex !== index) menu.list.selectedIndex = index;
 }
 
-// The buttons of a panel. A button is kept while its words stay, so that it keeps the focus; its message may change.
+// The buttons of a panel, and sentences beside them. A button is kept while its words stay, so that it keeps the focus.
 export function createActions(press) {
   return { box: node("div", { class: "dgx-row dgx-panel-menus" }), key: "[]", list: [], press };
 }
@@ -71,14 +71,16 @@ export function createActions(press) {
 export function showActions(actions, list) {
   show(actions.box, list.length > 0);
   actions.list = list;
-  const key = JSON.stringify(list.map(({ label, title, pressed }) => [label, title, pressed]));
+  const key = JSON.stringify(list.map(({ label, title, pressed, message }) => [label, title, pressed, Boolean(message)]));
   if (actions.key === key) return;
   actions.key = key;
   const focused = [...actions.box.children].indexOf(document.activeElement);
-  actions.box.replaceChildren(
-    ...list.map(({ label, title, pressed }, index) =>
-      button(label, () => actions.press(actions.list[index].message), { title, "aria-pressed": pressed === undefined ? undefined : String(pressed) }),
-    ),
-  );
+  actions.box.replaceChildren(...list.map((action, index) => createAction(actions, action, index)));
   actions.box.children[focused]?.focus();
+}
+
+function createAction(actions, { label, title, pressed, message }, index) {
+  if (!message) return node("span", { text: label });
+  const attributes = { title, "aria-pressed": pressed === undefined ? undefined : String(pressed) };
+  return button(label, () => actions.press(actions.list[index].message), attributes);
 }

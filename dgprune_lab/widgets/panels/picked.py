@@ -1,0 +1,144 @@
+"""The filters that the user picked: their numbers in the full network, what the mask does with them, and its buttons.
+
+A filter is a pair (layer, number). `here` counts in the network of the present step, `original` in the full network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ...core import Mask
+from ...study import Study
+from .protocol import Cell, Row, Rows, View
+
+_LISTED = 3
+_BUTTONS = {"remove": "Remove", "keep": "Keep", "score": "By score"}
+_TITLES = {
+    "remove": "Remove it whatever its score is",
+    "keep": "Keep it whatever its score is",
+    "score": "Let the score decide again",
+}
+
+
+def here(view: View, cell: tuple[Any, Any]) -> Cell | None:
+    """Return a filter of the full network as one of the present step; None if the step does not have it."""
+    layer, number = cell
+    if layer not in view.study.graph.names or not isinstance(number, int):
+        return None
+    if view.original is not None:
+        return (layer, list(view.original[layer]).index(number)) if number in view.original[layer] else None
+    return (layer, number) if 0 <= number < view.study.graph[layer].filters else None
+
+
+def original(view: View, cell: Cell) -> Cell:
+    """Return a filter of the present step as one of the full network."""
+    layer, number = cell
+    return (layer, number) if view.original is None else (layer, int(view.original[layer][number]))
+
+
+def whole_units(study: Study, cells: Iterable[Cell]) -> list[Cell]:
+    """Return the filters with those that grouped convolutions tie to them, sorted by layer and number."""
+    tied = set[Cell]()
+    for layer, number in cells:
+        units = study.graph[layer].units
+        tied |= {(layer, k) for k in (units == units[number]).nonzero().flatten().tolist()}
+    order = {name: k for k, name in enumerate(study.graph.names)}
+    return sorted(tied, key=lambda cell: (order[cell[0]], cell[1]))
+
+
+def mask_without(study: Study, cells: Sequence[Cell], *, reads: dict[str, str]) -> Mask:
+    """Return the mask that removes these filters alone, and those that are tied to them.
+
+    Raises:
+        DgpruneError: no filter of a layer would remain.
+    """
+    removed: dict[str, list[int]] = {}
+    for layer, number in whole_units(study, cells):
+        removed.setdefault(layer, []).append(number)
+    return Mask.by_hand(study.graph, removed=removed, reads=reads)
+
+
+def actions(view: View, cells: Sequence[Cell]) -> Rows:
+    """Return a sentence on what the mask does with these filters, and the buttons that force them."""
+    if not cells:
+        return []
+    says = [{"label": f"{names(view, cells)}: {_states(view, cells)}.{_silent(view, cells)}"}]
+    if not view.choice:
+        return says
+    tied = [
+        dict(zip(("group", "filter"), original(view, cell), strict=True)) for cell in whole_units(view.study, cells)
+    ]
+    states = {_forced(view, cell) for cell in cells}
+    buttons = [
+        {
+            "label": label,
+            "title": _TITLES[to].replace(" it ", " them ").replace("its", "their") if len(cells) > 1 else _TITLES[to],
+            "pressed": states == {to},
+            "message": {"type": "force", "to": to, "cells": tied},
+        }
+        for to, label in _BUTTONS.items()
+    ]
+    return [*says, *buttons]
+
+
+def names(view: View, cells: Sequence[Cell]) -> str:
+    """Return what these filters are called: "conv3, filter 17", or "5 filters (conv1: 0, 3; conv2: 1, 2, 7, ...)"."""
+    if len(cells) == 1:
+        layer, number = original(view, cells[0])
+        return f"{layer}, filter {number}"
+    layers: dict[str, list[str]] = {}
+    for layer, number in (original(view, cell) for cell in cells):
+        layers.setdefault(layer, []).append(str(number))
+    lists = [
+        f"{layer}: {', '.join([*numbers[:_LISTED], *(['…'] if len(numbers) > _LISTED else [])])}"
+        for layer, numbers in layers.items()
+    ]
+    more = f"; and of {len(lists) - _LISTED} further layers" if len(lists) > _LISTED else ""
+    return f"{len(cells)} filters ({'; '.join(lists[:_LISTED])}{more})"
+
+
+def is_silent(view: View, cell: Cell) -> bool:
+    """Return whether the filter is known to be 0 on every source image."""
+    layer, number = original(view, cell)
+    return view.silent is not None and number in view.silent.get(layer, ())
+
+
+def _states(view: View, cells: Sequence[Cell]) -> str:
+    """What the mask does with the filters, and why; with several, how many of each."""
+    states = [_state(view, cell) for cell in cells]
+    if len(cells) == 1:
+        return states[0]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+
+
+def _state(view: View, cell: Cell) -> str:
+    layer, number = cell
+    forced = _forced(view, cell)
+    if forced != "score":
+        return "removed by hand" if forced == "remove" else "kept by hand"
+    if view.mask.layer_ratios.get(layer) == 0:
+        return "kept, as its whole layer is locked"
+    return "kept by its score" if view.mask.keep[layer][number] else "removed by its score"
+
+
+def _forced(view: View, cell: Cell) -> str:
+    """How a filter is forced: "remove", "keep" or, if it is not, "score"."""
+    layer, number = original(view, cell)
+    lists = view.choice.get("forced", {})
+    return next((to for to in ("remove", "keep") if number in lists.get(to, {}).get(layer, ())), "score")
+
+
+def _silent(view: View, cells: Sequence[Cell]) -> str:
+    """A sentence on silent filters, which ends the line; "" without any."""
+    count = sum(is_silent(view, cell) for cell in cells)
+    if not count:
+        return ""
+    images = sum(len(domain.rows("score")) for domain in view.study.sources)
+    which = "Silent" if len(cells) == 1 else f"{count} of them silent"
+    return f" {which}: 0 on all {images:,} source images of split score."
+
+
+def as_picked(view: View, cell: Cell | None) -> Row:
+    """Return the cell that the map outlines."""
+    return dict(zip(("group", "filter"), original(view, cell), strict=True)) if cell else {}
