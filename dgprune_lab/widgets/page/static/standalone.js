@@ -3,7 +3,7 @@ const states = JSON.parse(document.querySelector("script.state").textContent);
 const places = document.querySelectorAll("main > div");
 const host = { getWidget: async () => ({ exports: { vegaEmbed: window.vegaEmbed } }) };
 const fakeModel = (state, listeners = []) => {
-  const tell = (event, value) => listeners.forEach(([name, listener]) => name === event && listener(value));
+  const tell = (event, ...values) => listeners.forEach(([name, listener]) => name === event && listener(...values));
   return {
     get: (name) => state[name],
     set: (name, value) => { state[name] = value; tell(`change:${name}`); },

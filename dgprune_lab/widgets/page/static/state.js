@@ -1,6 +1,7 @@
 // The state of the page: what it learns from Python, and what the user chooses.
 
 import { createControls } from "./controls.js";
+import { saveBlob } from "./download.js";
 import { answerOffline, precomputed } from "./offline.js";
 import { showCode } from "./notices.js";
 import { isGone } from "./watch.js";
@@ -19,7 +20,7 @@ export function listen(page) {
   };
   const handlers = {
     "change:plan": again, "change:frames": again, "change:pins": again, "change:panels": again, "change:static": () => restart(page),
-    "change:status": () => onStatus(page), "change:choice": () => onChoice(page), "msg:custom": (message) => onMessage(page, message),
+    "change:status": () => onStatus(page), "change:choice": () => onChoice(page), "msg:custom": (message, buffers) => onMessage(page, message, buffers),
   };
   for (const [event, handler] of Object.entries(handlers)) model.on(event, handler);
   return () => Object.entries(handlers).forEach(([event, handler]) => model.off(event, handler));
@@ -64,7 +65,8 @@ function onChoice(page) {
   page.schedule();
 }
 
-function onMessage(page, message) {
+function onMessage(page, message, buffers) {
+  if (message?.type === "file") saveBlob(new Blob(buffers, { type: message.mime }), message.name);
   if (message?.type === "code") showCode(page.notices, message.text);
   if (message?.type === "saved") {
     page.saved = message.text;
