@@ -229,3 +229,16 @@ def test_nothing_is_cut_at_any_width(browser: Any, page_path: Path, width: int, 
     assert measured["root"] == width and measured["page"] == 0 and measured["wide"] == [] and measured["cut"] == []
     assert measured["inside"] >= 0 and (width < 1080 or measured["tall"] <= 540)
     one.page.close()
+
+
+@pytest.mark.browser
+def test_a_file_from_the_kernel_goes_to_the_downloads(opened: Opened) -> None:
+    with opened.page.expect_download() as saved:
+        opened.page.evaluate(
+            """() => window.explorers[0].model.tell(
+              "msg:custom",
+              { type: "file", name: "a.zip", mime: "application/zip" },
+              [new DataView(new Uint8Array([80, 75]).buffer)],
+            )"""
+        )
+    assert saved.value.suggested_filename == "a.zip" and Path(saved.value.path()).read_bytes() == b"PK"
