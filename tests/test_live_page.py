@@ -155,7 +155,7 @@ def test_a_kernel_that_stopped_silently_is_noticed(watch: Callable[..., Watched]
 def test_every_button_keeps_its_keys_and_ending_leaves_nothing(watch: Callable[..., Watched]) -> None:
     one = watch(Live(Gate(), title="a run"))
     marked = "() => [...document.querySelectorAll('.dgx button')].map((one) => one.dataset.lmSuppressShortcuts)"
-    assert one.page.evaluate(marked) == ["true", "true"]
+    assert set(one.page.evaluate(marked)) == {"true"}
     one.page.evaluate("() => window.explorers[0].end()")
     assert one.page.locator(".dgx").count() == 0
     one.page.evaluate(

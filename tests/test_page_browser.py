@@ -144,7 +144,7 @@ def test_every_mark_of_a_domain_is_drawn_and_said(browser: Any, tmp_path: Path, 
 def test_what_needs_python_is_hidden_and_pins_work(opened: Opened) -> None:
     page = opened.page
     for name in ("Copy as code", "Save"):
-        assert page.get_by_role("button", name=name).count() == 0
+        assert page.get_by_role("button", name=name, exact=True).count() == 0
     assert page.get_by_text("Recalibrate BatchNorm").is_hidden() and page.locator(".dgx-more").is_hidden()
     page.get_by_role("button", name="Pin to compare").click()
     page.locator(SLIDER).press("End")
@@ -157,6 +157,31 @@ def test_what_needs_python_is_hidden_and_pins_work(opened: Opened) -> None:
     page.get_by_role("button", name="Start again").click()
     opened.settle()
     assert page.locator(SLIDER).input_value() == "50"
+
+
+@pytest.mark.browser
+def test_a_chart_is_saved_by_keys_in_the_light_themes_colours(opened: Opened) -> None:
+    page, saved = opened.page, {}
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        "() => document.querySelector('.dgx-a .dgx-chart').vegaView.data('curves')[0]?.colour.startsWith('rgb')"
+    )
+    for steps, kind in enumerate(("svg", "png", "csv")):
+        page.get_by_role("button", name="Save this chart").first.press("Enter")
+        for _ in range(steps):
+            page.keyboard.press("ArrowRight")
+        with page.expect_download() as download:
+            page.keyboard.press("Enter")
+        assert download.value.suggested_filename == f"accuracy.{kind}"
+        saved[kind] = Path(download.value.path()).read_bytes()
+    assert b"#0072B2" in saved["svg"] and b'fill="#ffffff"' in saved["svg"] and b"mnist_m (target)" in saved["svg"]
+    assert saved["png"].startswith(b"\x89PNG")
+    lines = saved["csv"].decode().splitlines()
+    assert lines[0].startswith("data,") and sum(line.startswith("curves,") for line in lines) == 3 * 20
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Save this chart"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    assert page.get_by_role("menu").count() == 0
 
 
 @pytest.mark.browser

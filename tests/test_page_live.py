@@ -144,7 +144,7 @@ def test_busy_error_and_a_stopped_kernel_are_said_in_words(live: Live) -> None:
 def test_messages_to_and_from_the_kernel(live: Live) -> None:
     page = live.page
     for name in ("Pin to compare", "Start again", "Copy as code", "Save", "Prediction flips"):
-        page.get_by_role("button", name=name).click()
+        page.get_by_role("button", name=name, exact=True).click()
     canvas = page.locator(".dgx-canvas")
     canvas.focus()
     canvas.press("ArrowRight")

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+_SHEETS = ("explorer", "chart_menu")
 
 _IMPORT = re.compile(r'^import\s+(\{[^}]*\})\s+from\s+"\./([\w-]+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function (\w+)|const (\w+))", re.MULTILINE)
@@ -25,8 +26,8 @@ def module(entry: str = "explorer") -> str:
 
 @cache
 def style(*extra: str) -> str:
-    """Return the CSS text of the explorer's style sheet, followed by the style sheets named in `extra`."""
-    return "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in ("explorer", *extra))
+    """Return the CSS text of the style sheets that all widgets share, followed by those named in `extra`."""
+    return "".join((FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in (*_SHEETS, *extra))
 
 
 def picture(sentence: str | None, chart: str | None, *, what: str = "explorer") -> str:

@@ -2,6 +2,7 @@
 // draw() needs only get/on/off/set/save_changes/send of its model, so a static page can fake one.
 
 import { embedCharts, endCharts } from "./charts.js";
+import { chartMenu } from "./chart_menu.js";
 import { createControls } from "./controls.js";
 import { button, lendKeys, node, show } from "./elements.js";
 import { createMemory } from "./memory.js";
@@ -80,6 +81,8 @@ function layOut(page) {
   const c = panelBox("C", "Size and cost", boxes.c, page.latency);
   page.exposures = node("div", { class: "dgx-about" });
   const d = panelBox("D", "Accuracy change", boxes.d, page.exposures);
+  for (const [name, { heading, box }] of Object.entries({ a, c, d }))
+    heading.append(chartMenu(() => page.charts[name], box.getAttribute("aria-label")));
   const { strip, warning, code, chips } = page.notices;
   page.headline = node("div", { class: "dgx-headline" }, page.sentence, chips);
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));

@@ -1,5 +1,6 @@
 // A run in the background: a chart that grows, a progress line, and a button to stop and resume.
 
+import { chartMenu } from "./chart_menu.js";
 import { button, lendKeys, node, say, show } from "./elements.js";
 import { inked } from "./memory.js";
 import { createView, endView, feed, inksOf, loadVega } from "./views.js";
@@ -41,7 +42,7 @@ function layOut(page) {
   page.noticeText = node("span", { class: "dgx-grow" });
   page.notice = node("div", { class: "dgx-notice", role: "alert" }, page.noticeText);
   const title = node("span", { class: "dgx-title-words", text: page.fixed.title });
-  const buttons = node("span", { class: "dgx-buttons" }, page.stop, page.resume);
+  const buttons = node("span", { class: "dgx-buttons" }, page.stop, page.resume, chartMenu(() => page.chart, page.fixed.title));
   page.root = node(
     "div", { class: "dgx dgx-live" },
     node("div", { class: "dgx-row" }, title, page.badge, buttons), page.progress, page.notice, page.box,

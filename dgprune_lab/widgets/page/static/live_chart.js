@@ -1,5 +1,6 @@
 // One chart, drawn by the page's own Vega, with the inputs that it binds.
 
+import { chartMenu } from "./chart_menu.js";
 import { lendKeys, node, say } from "./elements.js";
 import { inked } from "./memory.js";
 import { createView, endView, inksOf, loadVega } from "./views.js";
@@ -8,7 +9,8 @@ import { watchTheme } from "./watch.js";
 function draw(el, model, host) {
   const page = { model, host, fixed: model.get("static"), chart: null, embed: null, schedule: () => {} };
   page.box = node("div", { class: "dgx-live-chart-box" });
-  page.root = node("div", { class: "dgx dgx-live-chart" }, page.box);
+  const framed = node("div", { class: "dgx-framed" }, page.box, chartMenu(() => page.chart));
+  page.root = node("div", { class: "dgx dgx-live-chart" }, framed);
   el.append(page.root);
   const stops = [watchTheme(page, () => embed(page)), lendKeys(page.root)];
   loadVega(page, embed, [page.box]);

@@ -1,5 +1,6 @@
 // The panels: their buttons, and the open panel's charts, embedded once, their data swapped.
 
+import { chartMenu } from "./chart_menu.js";
 import { button, node, say, show } from "./elements.js";
 import { createActions, createMenus, showActions, showMenus } from "./menus.js";
 import { NO_BRUSH, cellOf, chartBox, nameOf, watchBrush, watchCells } from "./picking.js";
@@ -130,14 +131,15 @@ function createPanelView(panels, id, spec, { embed, dark }) {
   const brushed = panels.views.get(id)?.brush ?? NO_BRUSH;
   endPanelView(panels, id);
   const wishes = spec.usermeta ?? {};
-  const box = chartBox(wishes);
+  const chart = chartBox(wishes);
+  const holder = createView(chart, spec, { embed, dark, fit: false });
+  const box = node("div", { class: "dgx-framed" }, chart, chartMenu(() => holder));
   panels.charts.append(box);
-  const holder = createView(box, spec, { embed, dark, fit: false });
   const view = { spec, text: JSON.stringify(spec), dark, box, holder, brush: NO_BRUSH };
   panels.views.set(id, view);
   holder.ready
     .then(() => watch(panels, view, wishes))
-    .catch((problem) => say(box, `This chart could not be drawn: ${problem.message}`));
+    .catch((problem) => say(chart, `This chart could not be drawn: ${problem.message}`));
   if (brushed !== NO_BRUSH) sendBrush(panels, view, NO_BRUSH); // a chart that is drawn again has none
 }
 

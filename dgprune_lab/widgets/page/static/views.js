@@ -1,6 +1,8 @@
 // Vega views: embedded once, their named data swapped, their size and colours following the page.
 
-import { adopt, say } from "./elements.js";
+import { adopt, node, say } from "./elements.js";
+
+const PAPER = "#ffffff";
 
 // Fetch the page's Vega, then call `embed(page)`; an error is shown in every box.
 export async function loadVega(page, embed, boxes) {
@@ -14,10 +16,14 @@ export async function loadVega(page, embed, boxes) {
   }
 }
 
+// Colours of a dark page -> those of the light one, for pictures that are saved.
+const LIGHT = new Map([["#8d949e", "#9aa1ab"]]);
+
 export function inksOf(root) {
   const [r, g, b] = (getComputedStyle(root).color.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
   const hole = getComputedStyle(root).backgroundColor;
   const dark = 0.299 * r + 0.587 * g + 0.114 * b > 140;
+  if (dark) LIGHT.set(hole, PAPER);
   // On a dark page the domain colours are mixed with white until lines and names can be read.
   const ink = dark ? (colour) => lighter(colour, 0.35) : (colour) => colour;
   return dark
@@ -29,7 +35,9 @@ function lighter(colour, share) {
   if (!String(colour).startsWith("#")) return colour;
   const number = parseInt(colour.slice(1), 16);
   const mix = (shift) => Math.round(((number >> shift) & 255) * (1 - share) + 255 * share);
-  return `rgb(${mix(16)},${mix(8)},${mix(0)})`;
+  const mixed = `rgb(${mix(16)},${mix(8)},${mix(0)})`;
+  LIGHT.set(mixed, colour);
+  return mixed;
 }
 
 const DARK = {
@@ -52,7 +60,7 @@ function merged(base, over) {
 
 // A view in `box`. Everything before the embedding ended is remembered, so callers never wait.
 export function createView(box, spec, { embed, dark, fit = true }) {
-  const holder = { spec, box, view: null, wanted: {}, drawn: {}, signals: {}, size: null, ended: false };
+  const holder = { spec, box, embed, view: null, wanted: {}, drawn: {}, signals: {}, size: null, ended: false };
   const config = merged({ background: "transparent", ...spec.config }, dark ? DARK : {});
   const renderer = spec.usermeta?.embedOptions?.renderer ?? "svg";
   holder.ready = embed(box, { ...structuredClone(spec), config }, { actions: false, renderer, defaultStyle: false, logLevel: 1 })
@@ -65,6 +73,31 @@ export function createView(box, spec, { embed, dark, fit = true }) {
       return null;
     });
   return holder;
+}
+
+// The chart once more as it is shown, in the light theme's colours on white; calls `use` with its view.
+export async function drawnAnew({ spec, wanted, size, view, embed }, use) {
+  const inLight = recoloured(spec);
+  const config = { ...inLight.config, background: PAPER };
+  const result = await embed(node("div"), { ...inLight, config }, { actions: false, renderer: "svg", defaultStyle: false, logLevel: 1 });
+  try {
+    for (const [name, rows] of Object.entries(wanted)) result.view.data(name, recoloured(rows));
+    for (const { name, select } of (spec.params ?? []).filter(({ expr }) => expr === undefined)) {
+      if (select) result.view.data(`${name}_store`, view.data(`${name}_store`));
+      else result.view.signal(name, view.signal(name));
+    }
+    if (size) result.view.width(size.width).height(size.height);
+    await result.view.runAsync();
+    return await use(result.view);
+  } finally {
+    result.finalize();
+  }
+}
+
+function recoloured(value) {
+  if (Array.isArray(value)) return value.map(recoloured);
+  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, recoloured(inner)]));
+  return LIGHT.get(value) ?? value;
 }
 
 // `signals`: the chart's parameters that the page sets, by name.

@@ -1,0 +1,76 @@
+// A chart's menu: its picture as SVG or PNG, and its rows as CSV. Nothing leaves the page but the file that is saved.
+
+import { csvOf, fileName } from "./chart_rows.js";
+import { saveBlob } from "./download.js";
+import { button, node, show } from "./elements.js";
+import { drawnAnew } from "./views.js";
+
+const PIXELS = 2; // per unit, so that a PNG is sharp in print
+const TITLES = { SVG: "As a picture of lines", PNG: "As a picture of pixels", CSV: "The numbers that it shows, as a table" };
+const KINDS = { SVG: svg, PNG: png, CSV: csv };
+
+// The button and its menu. `holder` returns the chart as `createView` made it; `title` names the file.
+export function chartMenu(holder, title) {
+  const menu = node("span", { class: "dgx-save-menu", role: "menu", "aria-label": "Save this chart" });
+  const open = button("\u2193", () => turn(menu.hidden), {
+    class: "dgx-save-open", "aria-label": "Save this chart", title: "Save this chart", "aria-haspopup": "menu", "aria-expanded": "false",
+  });
+  const turn = (visible) => {
+    show(menu, visible);
+    open.setAttribute("aria-expanded", String(visible));
+    if (visible) menu.firstChild.focus();
+  };
+  const failed = node("span", { class: "dgx-save-failed", role: "alert" });
+  const press = async (kind) => {
+    turn(false);
+    open.focus();
+    failed.textContent = "";
+    try {
+      saveBlob(await KINDS[kind](holder()), fileName(title ?? titleOf(holder()), kind.toLowerCase()));
+    } catch (problem) {
+      failed.textContent = `Not saved: ${problem.message}`;
+    }
+  };
+  for (const kind of Object.keys(KINDS))
+    menu.append(button(kind, () => press(kind), { role: "menuitem", tabindex: -1, class: "dgx-button dgx-save-item", title: TITLES[kind] }));
+  menu.hidden = true;
+  const box = node("span", { class: "dgx-save" }, failed, menu, open);
+  box.addEventListener("keydown", (event) => onKey(event, { menu, open, turn }));
+  box.addEventListener("focusout", (event) => !box.contains(event.relatedTarget) && turn(false));
+  return box;
+}
+
+const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+
+function onKey(event, { menu, open, turn }) {
+  if (menu.hidden) return;
+  const items = [...menu.children];
+  const at = items.indexOf(document.activeElement);
+  if (event.key === "Escape") {
+    turn(false);
+    open.focus();
+  } else if (event.key in STEPS) items[(at + STEPS[event.key] + items.length) % items.length].focus();
+  else if (event.key === "Home") items[0].focus();
+  else if (event.key === "End") items.at(-1).focus();
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+function titleOf({ spec }) {
+  const text = spec.title?.text ?? spec.title;
+  return Array.isArray(text) ? text[0] : text;
+}
+
+async function svg(holder) {
+  return drawnAnew(holder, async (view) => new Blob([await view.toSVG()], { type: "image/svg+xml" }));
+}
+
+async function png(holder) {
+  const canvas = await drawnAnew(holder, (view) => view.toCanvas(PIXELS));
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+function csv(holder) {
+  return new Blob([csvOf(holder.spec, holder.wanted)], { type: "text/csv;charset=utf-8" });
+}
