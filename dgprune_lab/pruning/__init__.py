@@ -1,7 +1,7 @@
 """Which filters belong together, which of them stay, and the smaller network."""
 
 from .limits import Limits
-from .removal_order import Order, removal_order
+from .removal_order import Order, cached_order, removal_order
 from .allocate import allocate, checked_ratio
 from .copies import deep_copy, device_of, rebuild, shared_copy
 from .fold_batchnorm import folded

@@ -167,12 +167,13 @@ def removal_order(scores: Scores, *, scope: Scope, limits: Limits = _UNLIMITED) 
 def cached_order(scores: Scores, *, scope: Scope, limits: Limits) -> Order:
     """`removal_order`, cached on the scores, which never change: a slider asks for many ratios of the same scores."""
     cached, key = scores.__dict__.setdefault("_orders", {}), (scope, *limits.key)
-    if key not in cached:
+    order = cached.get(key)
+    if order is None:
         order = removal_order(scores, scope=scope, limits=limits)
         while len(cached) > 7:  # a layer's handle that is dragged sets new limits at every move
             cached.pop(next(iter(cached)), None)
         cached[key] = order
-    return cached[key]
+    return order
 
 
 def _layer(scores: Scores, group: FilterGroup, limits: Limits) -> _Layer:

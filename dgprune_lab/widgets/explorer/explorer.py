@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import pandas as pd
 import torch
 import traitlets
+from torch import nn
 
 from ...charts import drop, svg
 from ...core import BatchNorm, Budget, Count, DgpruneError, Mask, NotNegative, Ratio, Scope, Scores, public, unknown
@@ -24,11 +25,11 @@ from ..panels.layers import LayersPanel
 from ..panels.protocol import Panel
 from ..panels.prunability import PrunabilityPanel
 from ..panels.sensitivity import SensitivityPanel
+from .choices import CONTROLS, Choices
 from .code import as_code
 from .frames import CALIBRATION
-from .measurements import Choices
 from .panel_host import MESSAGES
-from .session import CONTROLS, Session
+from .session import Session
 
 _PICTURE_SECONDS = 0.6
 
@@ -101,6 +102,8 @@ class Explorer(CommWidget):
     scope = _Control('"layer" or "global", see `dg.allocate`.')
     budget = _Control("What the ratio counts, see `dg.allocate`.")
     batchnorm = _Control('"recalibrate" or "as_is".')
+    layers = _Control("Layers with a ratio of their own, {'conv2': 0.2}; 0 keeps a layer whole. See `dg.allocate`.")
+    forced = _Control("Filters by hand, {'remove': {'conv2': [0, 5]}, 'keep': {'conv1': [3]}}. See `dg.allocate`.")
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class Explorer(CommWidget):
         batchnorm = batchnorm or ("recalibrate" if self.study.has_batchnorm else "as_is")
         self._session = Session(
             self.study,
-            controls=dict(zip(CONTROLS, (ratio, scorer, scope, budget, batchnorm), strict=True)),
+            controls=dict(zip(CONTROLS, (ratio, scorer, scope, budget, batchnorm), strict=False)),
             scorers=scorers,
             panels=[panel() for panel in self._built_in] if panels is None else panels,
             send=weakly(self._show),
@@ -143,8 +146,13 @@ class Explorer(CommWidget):
 
     @property
     def mask(self) -> Mask:
-        """The mask of the current view: which filters stay."""
-        return self._session.measurements.mask(self.view)
+        """The mask of the current view: which filters of the full network stay."""
+        return self._session.measurements.whole(self._session.measurements.mask(self.view))
+
+    @property
+    def network(self) -> nn.Module:
+        """The network of the current view, a copy: pruned, and with BatchNorm re-estimated if the view says so."""
+        return self._session.measurements.network(self.view)
 
     @property
     def evaluations(self) -> dict[str, int]:
@@ -198,9 +206,10 @@ class Explorer(CommWidget):
 
     def code(self) -> str:
         """Return the code of a cell that rebuilds the current view, with versions and the hash of the data."""
-        load = self._session.measurements.load
-        counts = {"images": load.images, "calibration": load.calibration}
-        return as_code(self.study, self.view, scorer=self._session.item, **counts)
+        measurements = self._session.measurements
+        counts = {"images": measurements.load.images, "calibration": measurements.load.calibration}
+        view: Choices = {**self.view, "ratio": measurements.possible_ratio(self.view)}
+        return as_code(self.study, view, steps=(), menu=measurements.menu, **counts)
 
     def pin(self) -> None:
         """Pin the current view for comparison: at most three views, and only if the view is measured."""
@@ -224,7 +233,7 @@ class Explorer(CommWidget):
             session.unpin(content.get("index"))
         elif kind == "reset":
             session.unpin()
-            self.choose(**{name: session.start[name] for name in CONTROLS})
+            self.choose(**{name: value for name, value in session.start.items() if name in CONTROLS})
         elif kind == "code":
             self.send({"type": "code", "text": self.code()})
         elif kind == "retry":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from ...diagnostics._removal import mask_cells
 from ...diagnostics.drop import accuracy_change
 from ...measurement import LATENCY_IMAGES, calibration_count, latency_row, timings
 from ...stats import intervals
-from ...study import Study, remaining_cost
+from ...study import Study, mask_provenance, remaining_cost
 
 AGREEMENT = "agreement"
 EXTRA = ("calibration",)
@@ -27,6 +27,19 @@ STEP = 0.05
 SPLIT = "report"
 _COUNTED = {"filters": "filters", "parameters": "parameters", "macs": "MACs"}
 Row = dict[str, Any]
+
+
+class Origin(NamedTuple):
+    """The study of the full network, and which of its filters a smaller network still has."""
+
+    study: Study
+    taken: Mask
+
+    def whole(self, mask: Mask) -> Mask:
+        """Return a mask of the smaller network as one of the full network, whose requested ratio is a share of that."""
+        before = replace(self.taken, scope=mask.scope, budget=mask.budget)
+        ratio = 1 - (1 - before.ratio_achieved) * (1 - mask.ratio_requested)
+        return replace(before.then(mask), ratio_requested=ratio)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,34 +71,42 @@ def measure_frame(
     images: int | None = None,
     calibration: int = CALIBRATION,
     estimate: bool = False,
+    origin: Origin | None = None,
 ) -> Generator[float, None, Frame]:
     """Evaluate the network under a mask on every domain and return the frame.
+
+    Costs, changes of accuracy and the sentence refer to the full network.
 
     Yields the work done after each batch, in images of the full network; see `Pace`.
 
     Args:
         images, calibration: see `Explorer`; images None for all.
         estimate: whether the frame stands in for one from more images.
+        origin: the full network, where `study` is that of a smaller one.
     """
-    share = time_share(mask)
-    rows: list[Row] = []
-    parts: list[str] = []
-    shared = mask_cells(study, mask, batchnorm=batchnorm)
+    share, rows, parts = time_share(mask), list[Row](), list[str]()
+    full_study, whole = (study, mask) if origin is None else (origin.study, origin.whole(mask))
+    provenance = mask_provenance(study.provenance, mask, batchnorm=batchnorm, study=study)
+    about: Any = {"batchnorm": batchnorm, "provenance": provenance}
+    shared = mask_cells(full_study, whole, **about)
     recalibrated = shared["batchnorm"] == "recalibrate"
     used = calibration_count(study.domains, calibration) if recalibrated else None
     for domain in study.domains:
         options = {"domain": domain.name, "split": SPLIT, "images": images}
         after = yield from weighted(study.steps(mask, **options, batchnorm=batchnorm, calibration=calibration), share)
-        full = yield from weighted(study.steps(None, **options), 1.0)
-        cells = mask_cells(study, mask, batchnorm=batchnorm, domain=domain, split=SPLIT)
+        full = yield from weighted(full_study.steps(None, **options), 1.0)
+        cells = mask_cells(full_study, whole, domain=domain, split=SPLIT, **about)
         domain_rows = [{**cells, **row, "calibration": used} for row in _domain_rows(after, full)]
         parts.append(_part(domain_rows[0], full, estimate=estimate))
         rows += domain_rows
-    rows += [{**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in remaining_cost(mask)]
-    text = sentence(mask, parts, recalibrated=recalibrated)
-    start = f"Estimate from {images} images of each domain. " if estimate else ""
-    frame = frame_of(tidy(rows, extra=EXTRA), sentence=start + text, estimate=estimate)
-    return replace(frame, payload={**frame.payload, "all": all_images(study, images)})
+    rows += [
+        {**shared, "metric": metric, "value": value, "unit": unit} for metric, value, unit in remaining_cost(whole)
+    ]
+    text = sentence(mask, parts, recalibrated=recalibrated, whole=None if origin is None else whole)
+    start, table = f"Estimate from {images} images of each domain. " if estimate else "", tidy(rows, extra=EXTRA)
+    at_slider = table.assign(ratio_requested=mask.ratio_requested)
+    frame = frame_of(at_slider, sentence=start + text, estimate=estimate)
+    return replace(frame, table=table, payload={**frame.payload, "all": all_images(study, images)})
 
 
 def all_images(study: Study, images: int | None) -> bool:
@@ -173,15 +194,34 @@ def exposure_text(exposures: Iterable[Exposure]) -> str:
     return " · ".join("? data use not recorded" if mark == "?" else exposure_label(mark).strip() for mark in marks)
 
 
-def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool) -> str:
+def percent(share: float) -> str:
+    """Return a share in percent as the slider shows it.
+
+    >>> percent(0.5), percent(0.1251)
+    ('50 %', '12.51 %')
+    """
+    return f"{round(1e4 * share) / 100:g} %"
+
+
+def sentence(mask: Mask, parts: Sequence[str], *, recalibrated: bool, whole: Mask | None = None) -> str:
     """Return one line on what removal did: "50 % of the filters removed: mnist 98 → 92 %, mnist_m 65 → 44 %".
 
-    If nothing is removed and BatchNorm is recalibrated, it says that the change is due to recalibration.
+    The number is the slider's; where what was achieved differs by half a point or more, both are said. If nothing is
+    removed and BatchNorm is recalibrated, the line says that the change is due to recalibration. `whole` is the mask of
+    the full network, where `mask` is that of a smaller one.
     """
-    start = f"{mask.ratio_achieved:.0%} of the {_COUNTED[mask.budget]} removed".replace("%", " %")
-    if mask.cost.filters == mask.graph.free:
-        start = "Nothing removed" + "; the change is that of re-estimating BatchNorm" * recalibrated
-    return f"{start}: {', '.join(parts)}"
+    asked, got, counted = mask.ratio_requested, mask.ratio_achieved, _COUNTED[mask.budget]
+    nothing, differ = mask.cost.filters == mask.graph.free, abs(asked - got) >= 0.005
+    beside = [f"{percent(asked)} requested"] * (differ or (nothing and asked > 0))
+    if whole is not None:
+        beside.append(f"{whole.ratio_achieved:.0%} of all".replace("%", " %"))
+    number = f"{100 * got:.0f} %" if differ else percent(asked)
+    start = f"{number} of the {counted if whole is None else f'remaining {counted}'} removed"
+    if nothing:
+        start = "Nothing removed" if whole is None else "Nothing more removed"
+    beyond = f" ({', '.join(beside)})" if beside else ""
+    reason = "; the change is that of re-estimating BatchNorm" * (nothing and recalibrated and whole is None)
+    return f"{start}{beyond}{reason}: {', '.join(parts)}"
 
 
 def _part(row: Row, full: Outcomes, *, estimate: bool) -> str:

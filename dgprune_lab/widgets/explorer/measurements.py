@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
-from ...core import BatchNorm, Budget, Mask, Scope, Scores, choice, roles_of
+from torch import nn
+
+from ...core import Mask, Scores
 from ...diagnostics._removal import check_names
-from ...measurement import LATENCY_IMAGES
-from ...pruning import allocate, checked_ratio, removal_order
+from ...measurement import LATENCY_IMAGES, recalibrate
 from ...scorers import SCORERS, Scorer, resolve
-from ...study import Study, fingerprint, mask_provenance, scoring
+from ...study import Study, fingerprint, scoring
 from ..panels.menu_scores import label
-from . import plans
-from .frames import CALIBRATION, SPLIT, Frame, Row, all_images, curve_rows, latency_steps, latency_text
+from .choices import Choices, Key, checked_choices, frame_key, is_by_hand, listed, plan_key
+from .frames import CALIBRATION, SPLIT, Frame, Origin, Row, all_images, curve_rows, latency_steps, latency_text, percent
 from .menu import static_state
+from .plans import Plans, put_newest
 from .workload import TIMED, Piece, Workload, duration
 
 CURVE_RATIOS = [round(k / 20, 2) for k in range(20)]
 _LONG, _SLOW = 5.0, 20.0  # seconds: for a curve that is announced; for one of which estimates come first
-
-Key = tuple[str, ...]
-
-
-class Choices(TypedDict):
-    """The state of the controls. `id` grows with each change; `by` says whether the web page or Python made it."""
-
-    id: int
-    ratio: float
-    scorer: str
-    scope: Scope
-    budget: Budget
-    batchnorm: BatchNorm
-    by: str
-
-
-def frame_key(choices: Choices) -> Key:
-    """Return the choices that all frames of one curve share, as a key."""
-    return choices["scorer"], choices["scope"], choices["budget"], choices["batchnorm"]
 
 
 class Measurements:
@@ -54,6 +38,8 @@ class Measurements:
         menu: name -> scorer.
         evaluations: number of networks measured on request, and to fill the curves, without estimates.
         load: how much work measurements are.
+        origin: the full network, where `study` is that of a later step; see `at`.
+        full: the study of the full network.
     """
 
     def __init__(
@@ -65,17 +51,31 @@ class Measurements:
         calibration: int = CALIBRATION,
     ) -> None:
         self.study, self.load = study, Workload(study, images=images, calibration=calibration)
+        self.full, self.origin = study, None
         self.menu: dict[str, Scorer | Scores] = dict(SCORERS)
         self.evaluations = {"requested": 0, "background": 0}
         self._frames: dict[Key, dict[float, Frame]] = {}
-        self._plans: dict[Key, Row] = {}
-        self._content = study.content
+        self.plans = Plans(study, full=study, taken=None)
+        self._content, self._graph = self._contents(), study.graph
         self._read: dict[str, str] = {}  # scorer -> its function and the variables that it reads
+        self._known: dict[str, Scores] = {}  # scorer -> its latest scores
         self._full_latency: list[float] | None = None
         self._scoring: tuple[object, Generator[tuple[int, int], None, Scores]] | None = None
         check_names(list({id(item): item for item in scorers if not isinstance(item, str)}.values()))
         for item in scorers:
             self.admit(item)
+
+    def at(self, study: Study, *, origin: Origin) -> Measurements:
+        """Return the measurements of the network of a later step, with the same menu, plans and frames."""
+        later = copy.copy(self)
+        later.study, later.origin = study, origin
+        later.plans = Plans(study, full=self.full, taken=origin.taken, cached=self.plans.cached)
+        later.load = Workload(study, images=self.load.images, calibration=self.load.calibration, origin=origin)
+        later._known, later._scoring, later._content = {}, None, later._contents()
+        return later
+
+    def _contents(self) -> tuple[str, str]:
+        return self.full.content, self.study.content
 
     def admit(self, item: str | Scorer | Scores) -> str:
         """Add a scorer to the menu and return its name; it replaces a scorer of the same name and its results."""
@@ -91,26 +91,15 @@ class Measurements:
 
     def _forget(self, name: str) -> None:
         """Discard the results of a scorer."""
-        for cache in (self._frames, self._plans):
+        self._known.pop(name, None)
+        for cache in (self._frames, self.plans.cached):
             for key in [key for key in cache if key[0] == name]:
                 del cache[key]
 
-    def checked(self, choices: Mapping[str, Any]) -> Choices:
-        """Return the choices if their ratio, scorer, scope, budget and BatchNorm setting are valid.
-
-        Raises:
-            DgpruneError: one of them is not.
-        """
+    def checked(self, choices: Mapping[str, Any], *, steps: Sequence[int] = (0,)) -> Choices:
+        """Return the choices if all of them are valid; see `checked_choices`."""
         name = self.admit(choices["scorer"])
-        return Choices(
-            id=int(choices["id"]),
-            ratio=checked_ratio(choices["ratio"]),
-            scorer=name,
-            by=str(choices["by"]),
-            scope=choice("scope", choices["scope"], Scope),  # type: ignore[typeddict-item]
-            budget=choice("budget", choices["budget"], Budget),  # type: ignore[typeddict-item]
-            batchnorm=choice("batchnorm", choices["batchnorm"], BatchNorm),  # type: ignore[typeddict-item]
-        )
+        return checked_choices(choices, scorer=name, graph=self._graph, steps=steps)
 
     def static(self) -> Row:
         """Return the state of a page before anything is measured."""
@@ -124,7 +113,7 @@ class Measurements:
 
     def label(self, choices: Choices) -> str:
         """Return the label of a view: scorer and ratio."""
-        return f"{label(self.study, self.menu[choices['scorer']])}, {100 * choices['ratio']:.0f} %"
+        return f"{label(self.study, self.menu[choices['scorer']])}, {percent(choices['ratio'])}"
 
     def scoring(self, choices: Choices) -> Generator[str, None, None]:
         """Compute the scores of a view; yields after each batch what is being done, in words.
@@ -155,8 +144,22 @@ class Measurements:
         return [item for item in self.menu.values() if isinstance(item, Scorer)]
 
     def mask(self, choices: Choices) -> Mask:
-        """Return the mask of a view: which filters stay."""
-        return allocate(self.scores(choices), ratio=choices["ratio"], scope=choices["scope"], budget=choices["budget"])
+        """Return the mask of a view: which filters of the step's network stay."""
+        return self.plans.cut(self.scores(choices), choices).mask
+
+    def whole(self, mask: Mask) -> Mask:
+        """Return a mask of the step's network as one of the full network."""
+        return mask if self.origin is None else self.origin.whole(mask)
+
+    def possible_ratio(self, choices: Choices) -> float:
+        """Return the ratio that is nearest to that of the choices among those that what is set by hand allows."""
+        return self.plans.cut(self.scores(choices), choices).ratio
+
+    def network(self, choices: Choices) -> nn.Module:
+        """Return a separate network of a view, ready to save: pruned, and recalibrated if the view says so."""
+        network = self.study.network(self.mask(choices), batchnorm="as_is")
+        again = choices["batchnorm"] == "recalibrate" and self.study.has_batchnorm
+        return recalibrate(network, self.study.sources, self.load.calibration) if again else network
 
     def plan(self, choices: Choices) -> Row:
         """Return the plan (removal order and steps) with a step for exactly this ratio, and the scorer's `exposure`.
@@ -164,38 +167,40 @@ class Measurements:
         Discards all earlier results if the network was changed in place, and a scorer's results if a variable that it
         reads has changed.
         """
-        if self.study.content != self._content:
-            self._content = self.study.content
+        if self._contents() != self._content:
+            self._content, self._graph = self._contents(), self.full.graph
             self._frames.clear()
-            self._plans.clear()
+            self.plans.cached.clear()
+            self._known.clear()
             self.load.clear()
             self._full_latency = None
-        item = self.menu[choices["scorer"]]
+        item, name = self.menu[choices["scorer"]], choices["scorer"]
         read = fingerprint(item.function).key if isinstance(item, Scorer) else ""
-        if self._read.setdefault(choices["scorer"], read) != read:
-            self._read[choices["scorer"]] = read
-            self._forget(choices["scorer"])
-        scope, budget, ratio = choices["scope"], choices["budget"], choices["ratio"]
-        scores = self.scores(choices)
-        key = frame_key(choices)[:3]
-        if key not in self._plans:
-            self._plans[key] = plans.plan(scores, scope=scope, budget=budget)
-        plan = self._plans[key]
-        if all(step["ratio"] != ratio for step in plan["steps"]):
-            order = removal_order(scores, scope=scope)
-            step = plans.step(scores, order, ratio=ratio, scope=scope, budget=budget)
-            plan = self._plans[key] = {**plan, "steps": sorted([*plan["steps"], step], key=lambda s: s["ratio"])}
-        mask, batchnorm = self.mask(choices), choices["batchnorm"]
-        provenance = mask_provenance(self.study.provenance, mask, batchnorm=batchnorm, study=self.study)
-        notice = provenance.notice(roles_of(self.study.domains), split=SPLIT)
-        return {**plan, "exposure": None if notice is None else notice._asdict()}
+        if self._read.setdefault(name, read) != read:
+            self._read[name] = read
+            self._forget(name)
+        scores = self._known[name] = self.scores(choices)
+        return self.plans.plan(scores, choices)
+
+    def plan_at_once(self, choices: Choices) -> Row | None:
+        """Return a plan with the one step of this ratio, while a layer's handle moves; quick, without a look at data.
+
+        None if there is a whole plan already, or if the scores are not known yet.
+        """
+        scores = self._known.get(choices["scorer"])
+        return None if scores is None else self.plans.at_once(scores, choices)
 
     def curve(self, choices: Choices) -> Row:
         """Return every frame of this view's curve by ratio, and the rows of the lines through frames on all images."""
         frames = [frame for _, frame in sorted(self._frames.get(frame_key(choices), {}).items())]
-        points = [point for frame in frames if not frame.is_estimate for point in frame.points]
-        rows = [frame.payload for frame in frames]
-        return {"key": list(frame_key(choices)), "rows": rows, "lines": curve_rows(points)}
+        exact = [frame for frame in frames if not frame.is_estimate and self._possible(choices, frame.payload["ratio"])]
+        rows, points = [frame.payload for frame in frames], [point for frame in exact for point in frame.points]
+        return {"key": listed(frame_key(choices)), "rows": rows, "lines": curve_rows(points)}
+
+    def _possible(self, choices: Choices, ratio: float) -> bool:
+        """Whether what is set by hand allows this ratio; outside, the nearest possible mask would be drawn again."""
+        plan = self.plans.cached.get(plan_key(choices)) if is_by_hand(choices) else None
+        return plan is None or plan["range"][0] - 1e-9 <= ratio <= plan["range"][1] + 1e-9
 
     def exact(self, choices: Choices) -> Frame | None:
         """Return the frame of exactly this ratio on all images; None if it is not measured."""
@@ -227,7 +232,8 @@ class Measurements:
         Yields at each step the number of ratios done, that of all, and what is being done, in words.
         """
         batchnorm = choices["batchnorm"]
-        nearest = sorted(CURVE_RATIOS, key=lambda ratio: abs(ratio - choices["ratio"]))
+        possible = [ratio for ratio in CURVE_RATIOS if self._possible(choices, ratio)]
+        nearest = sorted(possible, key=lambda ratio: abs(ratio - choices["ratio"]))
         views: list[Choices] = [{**choices, "ratio": ratio} for ratio in nearest]
         with self.study.assume_unchanged():
             masks = {view["ratio"]: self.mask(view) for view in views}
@@ -254,7 +260,7 @@ class Measurements:
         """Add the latency to a measured view, compared with the full network's."""
         slow = self.load.pace.seconds(LATENCY_IMAGES) > TIMED
         if self._full_latency is None:
-            self._full_latency = yield from latency_steps(self.study, None, slow=slow)
+            self._full_latency = yield from latency_steps(self.full, None, slow=slow)
         frame = self.exact(choices)
         if frame is not None and frame.payload["latency"] is None:
             milliseconds = yield from latency_steps(self.study, self.mask(choices), slow=slow)
@@ -266,4 +272,5 @@ class Measurements:
     def _add(self, choices: Choices, mask: Mask, *, piece: Piece) -> Generator[float, None, None]:
         """Add a frame of a view; yields the work done so far."""
         frame = yield from self.load.run(piece, mask, choices["batchnorm"])
-        self._frames.setdefault(frame_key(choices), {})[choices["ratio"]] = frame
+        key = frame_key(choices)
+        put_newest(self._frames, key, {**self._frames.get(key, {}), choices["ratio"]: frame})

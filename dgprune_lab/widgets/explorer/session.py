@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ...core import DgpruneError, Lock, Scores
-from ...measurement import recalibrate
 from ...models import save
 from ...scorers import Scorer
 from ...study import Study
 from ..page.comm import weakly
 from ..panels.protocol import Panel, View
 from ..worker import CURVES, EXACT, Job, Worker
-from .measurements import Choices, Measurements, frame_key
+from .choices import Choices, frame_key
+from .measurements import Measurements
 from .panel_host import PanelHost
 
-CONTROLS = ("ratio", "scorer", "scope", "budget", "batchnorm")
 _QUIET_SECONDS = 0.12
 _MOVING_SECONDS = 0.6  # timeout after which the slider counts as at rest, without a message of the page
 _MAX_PINS = 3
@@ -87,8 +86,15 @@ class Session:
         return self.measurements.menu[self.view["scorer"]]
 
     def request(self, choices: Choices, *, moving: bool = False) -> None:
-        """Make these choices the view, and measure it after a short pause; earlier requests are dropped."""
+        """Make these choices the view, and measure it after a short pause; earlier requests are dropped.
+
+        While a layer's handle moves, or a filter is forced, a plan for this ratio is sent at once.
+        """
         self.view = choices
+        plan = self.measurements.plan_at_once(choices)
+        if plan is not None:
+            self._plan = plan
+            self._send("plan", plan)
         waits = _MOVING_SECONDS if moving else 0.0
         self.measure(ack=choices["id"], after=_QUIET_SECONDS if choices["by"] == "kernel" else waits)
 
@@ -106,7 +112,7 @@ class Session:
         elif self.measurements.exact(view) is None:
             self.say(message="This view is still being measured; pin it in a moment.")
         else:
-            kept = [keep.int().tolist() for keep in self.measurements.mask(view).keep.values()]
+            kept = [keep.int().tolist() for keep in self.measurements.whole(self.measurements.mask(view)).keep.values()]
             pin = {"label": self.measurements.label(view), "ratio": view["ratio"], "kept": kept}
             self._pins = [*self._pins, (view, pin)]
             self._send_pins()
@@ -201,10 +207,7 @@ class Session:
     def _save(self) -> Job:
         view = self.view
         yield
-        network = self.study.network(self.measurements.mask(view), batchnorm="as_is")
-        if view["batchnorm"] == "recalibrate":
-            network = recalibrate(network, self.study.sources, self.measurements.load.calibration)
-        path = save(network, _unused(file_name(self.study.name, view)))
+        path = save(self.measurements.network(view), _unused(file_name(self.study.name, view)))
         text = f"Saved {path.name} and {path.stem}.json in the notebook's folder."
         self._send("message", {"type": "saved", "text": text})
 

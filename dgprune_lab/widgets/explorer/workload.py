@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from ...core import BatchNorm, Mask, yielding
 from ...measurement import calibration_count
 from ...study import Study
-from .frames import SPLIT, Frame, measure_frame, time_share, weighted
+from .frames import SPLIT, Frame, Origin, measure_frame, time_share, weighted
 
 QUICK = 0.25
 """Seconds; where all images take less, no estimate comes first."""
@@ -90,10 +90,11 @@ class Workload:
     Args:
         study: the network and its domains; explorers of one study share its `pace`, as they share its results.
         images, calibration: see `Explorer`; images None for all.
+        origin: the full network, where `study` is that of a smaller one.
     """
 
-    def __init__(self, study: Study, *, images: int | None, calibration: int) -> None:
-        self.study, self.images, self.calibration = study, images, calibration
+    def __init__(self, study: Study, *, images: int | None, calibration: int, origin: Origin | None = None) -> None:
+        self.study, self.images, self.calibration, self.origin = study, images, calibration, origin
         self.pace = _paces.setdefault(study, Pace())
         self._full: set[int | None] = set()  # images on which the full network was evaluated
 
@@ -137,6 +138,7 @@ class Workload:
             images=piece.images,
             calibration=piece.calibration or self.calibration,
             estimate=piece.estimate,
+            origin=self.origin,
         )
         frame = yield from self.pace.timed(steps)
         self._full.add(piece.images)

@@ -1,0 +1,198 @@
+"""The state of the controls, what is set by hand among it, and the keys under which plans and frames are cached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+import torch
+
+from ...core import BatchNorm, Budget, DgpruneError, FilterGraph, Mask, Reads, Scope, Scores, choice, forced_lists
+from ...pruning import Limits, allocate, cached_order, checked_ratio
+from ...study import Study
+
+CONTROLS = ("ratio", "scorer", "scope", "budget", "batchnorm", "step", "layers", "forced")
+Key = tuple[Any, ...]
+Forced = dict[str, dict[str, list[int]]]
+
+
+class Choices(TypedDict):
+    """The state of the controls. `id` grows with each change; `by` says whether the web page or Python made it.
+
+    `step` is the number of the network that the slider prunes further, 0 for the full one; `layers` and `forced` are
+    what is set by hand, as in `dg.allocate`, with the filters' indices in the full network. Without them: 0 and none.
+    """
+
+    id: int
+    ratio: float
+    scorer: str
+    scope: Scope
+    budget: Budget
+    batchnorm: BatchNorm
+    by: str
+    step: NotRequired[int]
+    layers: NotRequired[Mapping[str, float]]
+    forced: NotRequired[Mapping[str, Mapping[str, list[int]]]]
+
+
+def by_hand(choices: Choices) -> Key:
+    """Return what is set by hand, sorted: (layer, ratio) pairs, then (layer, filters) pairs to remove, and to keep.
+
+    >>> view = {"layers": {"b": 0.5, "a": 0.0}, "forced": {"keep": {"a": [7, 3]}}}
+    >>> by_hand(view)  # doctest: +SKIP
+    ((('a', 0.0), ('b', 0.5)), (), (('a', (3, 7)),))
+    """
+    forced = choices.get("forced", {})
+    lists = [
+        tuple((layer, tuple(sorted(filters))) for layer, filters in sorted(forced.get(name, {}).items()) if filters)
+        for name in ("remove", "keep")
+    ]
+    return tuple(sorted(choices.get("layers", {}).items())), *lists
+
+
+def is_by_hand(choices: Choices) -> bool:
+    """Return whether a layer or a filter is set by hand."""
+    return any(by_hand(choices))
+
+
+def plan_key(choices: Choices) -> Key:
+    """Return the choices that one plan serves, as a key."""
+    return choices["scorer"], choices["scope"], choices["budget"], choices.get("step", 0), by_hand(choices)
+
+
+def frame_key(choices: Choices) -> Key:
+    """Return the choices that all frames of one curve share, as a key."""
+    scorer, scope, budget, *rest = plan_key(choices)
+    return scorer, scope, budget, choices["batchnorm"], *rest
+
+
+def listed(key: Any) -> Any:
+    """Return a key as nested lists, as the page gets it."""
+    return [listed(part) for part in key] if isinstance(key, tuple) else key
+
+
+def checked_choices(choices: Mapping[str, Any], *, scorer: str, graph: FilterGraph, steps: Iterable[int]) -> Choices:
+    """Return the choices with their layers and filters by hand in their shortest form, if all are valid.
+
+    Args:
+        choices: the choices as they came.
+        scorer: name of the scorer in the menu.
+        graph: the filter groups of the full network.
+        steps: the numbers of the steps that there are.
+
+    Raises:
+        DgpruneError: a value that is none; the message names the control.
+    """
+    step = choices.get("step", 0)
+    if isinstance(step, bool) or step not in (known := list(steps)):
+        numbers = ", ".join(map(str, known))
+        raise DgpruneError(f"step must be the number of a step of this explorer ({numbers}); got {step!r}.")
+    layers, forced = _checked_by_hand(choices.get("layers") or {}, choices.get("forced") or {}, graph)
+    return Choices(
+        id=int(choices["id"]),
+        ratio=checked_ratio(choices["ratio"]),
+        scorer=scorer,
+        by=str(choices["by"]),
+        scope=choice("scope", choices["scope"], Scope),  # type: ignore[typeddict-item]
+        budget=choice("budget", choices["budget"], Budget),  # type: ignore[typeddict-item]
+        batchnorm=choice("batchnorm", choices["batchnorm"], BatchNorm),  # type: ignore[typeddict-item]
+        step=step,
+        layers=layers,
+        forced=forced,
+    )
+
+
+def _checked_by_hand(layers: Any, forced: Any, graph: FilterGraph) -> tuple[dict[str, float], Forced]:
+    """Layers and filters by hand, of a page or of a user; patterns become the names of their layers."""
+    if not isinstance(layers, Mapping):
+        raise DgpruneError(f"layers must map names of layers to ratios, {{'conv2': 0.2}}; got {layers!r:.80}.")
+    lists = forced.values() if isinstance(forced, Mapping) and set(forced) <= {"remove", "keep"} else [None]
+    if not all(isinstance(filters, Mapping) for filters in lists):
+        raise DgpruneError(
+            "forced must name filters to remove and to keep, {'remove': {'conv2': [0, 5]}, 'keep': {'conv1': [3]}}; "
+            f"got {forced!r:.80}."
+        )
+    for name, ratio in layers.items():
+        try:
+            checked_ratio(ratio)
+        except DgpruneError as error:
+            raise DgpruneError(f"layers, {name!r}: {error}") from None
+    plain = {str(name): checked_ratio(ratio) for name, ratio in layers.items()}
+    limits = Limits.of(graph, layers=plain, max_layer_ratio=None, remove=forced.get("remove"), keep=forced.get("keep"))
+    cached_order(_equal(graph), scope="layer", limits=limits)  # refuses filters that contradict their layer's ratio
+    return dict(limits.ratios), forced_lists(limits.remove, limits.keep)
+
+
+def _equal(graph: FilterGraph) -> Scores:
+    """Scores that are all zero."""
+    return Scores("none", {g.name: torch.zeros(g.filters, dtype=torch.float64) for g in graph.groups}, graph)
+
+
+def arguments(choices: Choices, *, taken: Mask | None, graph: FilterGraph) -> dict[str, Any]:
+    """Return what is set by hand as arguments of `dg.allocate`, for the network of a step.
+
+    Args:
+        choices: checked choices.
+        taken: the mask of the step, which filters of the full network it has; None for the full network.
+        graph: the filter groups of the step's network.
+
+    Raises:
+        DgpruneError: a filter to keep that the step no longer has.
+    """
+    layers, removed, kept = by_hand(choices)
+    lists: dict[str, dict[str, list[int]]] = {}
+    for name, pairs in (("remove", removed), ("keep", kept)):
+        lists[name] = {}
+        for layer, filters in pairs:
+            left = list(range(graph[layer].filters)) if taken is None else taken.kept(layer)
+            gone = sorted(set(filters) - set(left))
+            if gone and name == "keep":
+                raise DgpruneError(
+                    f"filters {gone[:8]} of layer {layer!r} cannot be kept: they were removed before step "
+                    f"{choices.get('step', 0)}. Go back to a step that has them, or take them out of forced['keep']."
+                )
+            places = [left.index(index) for index in filters if index in left]
+            if places and layer in graph.names:
+                lists[name][layer] = places
+    return {"layers": {name: ratio for name, ratio in layers if name in graph.names}, **lists}
+
+
+class Cut(NamedTuple):
+    """What choices remove from the network of a step.
+
+    Attributes:
+        mask: the filters that stay; its `ratio_requested` is that of the choices.
+        ratio: the possible ratio that is nearest to it: what is set by hand may not allow it.
+        limits: what is set by hand.
+    """
+
+    mask: Mask
+    ratio: float
+    limits: Limits
+
+
+def cut(scores: Scores, choices: Choices, *, full: Study, taken: Mask | None) -> Cut:
+    """Return what the choices remove from a network with these scores; `taken` as in `arguments`.
+
+    A ratio that what is set by hand does not allow is no error: who drags a handle gets the nearest.
+    """
+    ratio, scope, budget, given, reads = choices["ratio"], choices["scope"], choices["budget"], {}, None
+    limits = Limits()
+    if is_by_hand(choices):
+        given, reads = arguments(choices, taken=taken, graph=scores.graph), hand_reads(full)
+        limits = Limits.of(scores.graph, **given, max_layer_ratio=None)
+        if limits.ratios or limits.forced:
+            low, high = cached_order(scores, scope=scope, limits=limits).possible(budget)
+            ratio = min(max(ratio, low), high)
+    mask = allocate(scores, ratio=ratio, scope=scope, budget=budget, reads=reads, **given)
+    return Cut(replace(mask, ratio_requested=choices["ratio"]), ratio, limits)
+
+
+def hand_reads(study: Study) -> Reads:
+    """Return what a choice by hand was based on: the explorer shows its user numbers from every `report` split.
+
+    The accuracies beside the controls, and the changes on a filter's card, come from the labels of that split, or from
+    its images where there are no labels. So a choice by hand in an explorer with a target is target-aware.
+    """
+    return {f"{d.name}/report": "images" if d.labels is None else "labels" for d in study.domains}
