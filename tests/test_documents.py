@@ -74,6 +74,7 @@ def test_the_report_is_one_self_contained_page(tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert path.stat().st_size < 5_000_000
     assert "default-src &#x27;none&#x27;" in text, "the page itself forbids every request"
+    assert re.search(rf"Study {study.name}, 20\d\d-\d\d-\d\d: .* 95 % intervals over images", text)
     mask = dg.allocate(study.score("l1"), ratio=0.5)
     accuracy = study.outcomes(mask, domain="mnist_m", batchnorm="recalibrate").accuracy
     (state,) = json.loads(

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ import pytest
 import torch
 from material import domain, norm_net, randomise
 from torch import nn
+from typer.testing import CliRunner
 
 import dgprune_lab as dg
+from dgprune_lab.commands.cli import app
+from dgprune_lab.commands.session_report import write_session_report
 from dgprune_lab.core import files
 from dgprune_lab.widgets.explorer import session_folder
+from dgprune_lab.widgets.explorer.code import as_code
 from dgprune_lab.widgets.explorer.saved_session import SavedSession, SavedStep, session_of, session_values
 from dgprune_lab.widgets.explorer.session_folder import CARD, check_folder, open_session, write_session, zipped
 
 CHOICE = {"id": 3, "by": "kernel", "ratio": 0.25, "scorer": "l1", "scope": "layer", "budget": "filters"}
-CHOICE |= {"batchnorm": "recalibrate", "step": 2, "layers": {"0": 0.0}, "forced": {"remove": {"4": [1]}}}
+CHOICE |= {"batchnorm": "recalibrate", "step": 2, "layers": {"0": 0.0}, "forced": {"remove": {"4": [1]}, "keep": {}}}
+
+TUNED = {"epochs": 1, "options": dg.TrainingOptions(lr=0.01).to_json(), "batchnorm": "recalibrate"}
 
 
 def make_study(*, seed: int = 0, shift: int = 1) -> dg.Study:
@@ -48,7 +55,7 @@ def session(study: dg.Study) -> SavedSession:
     steps = (
         SavedStep(number=0, parent=None, kind="full", label="full", made={}, mask=everything, network=study.model),
         SavedStep(number=1, parent=0, kind="prune", label="L1 </norm>, 50 %", network=pruned, **shared),
-        SavedStep(number=2, parent=1, kind="finetune", label="1 epoch", network=tuned, made={}, mask=mask),
+        SavedStep(number=2, parent=1, kind="finetune", label="1 epoch", network=tuned, made=TUNED, mask=mask),
     )
     return SavedSession(id="one", steps=steps, choice=CHOICE, pins=({**CHOICE, "ratio": 0.5},))
 
@@ -137,8 +144,8 @@ def test_a_save_that_is_killed_anywhere_leaves_one_whole_session(
     tmp_path: Path, session: SavedSession, study: dg.Study
 ) -> None:
     """Each rename, each new folder and each removal can be the last thing that a process did."""
-    tiny = replace(session, steps=session.steps[:1], pins=())
-    later, seen = replace(tiny, choice={**CHOICE, "ratio": 0.75}), []
+    tiny = replace(session, steps=session.steps[:1], pins=(), choice={**CHOICE, "step": 0})
+    later, seen = replace(tiny, choice={**tiny.choice, "ratio": 0.75}), []
     save(tmp_path / "mine", tiny, study)
     for step in range(100):
         with pytest.MonkeyPatch.context() as patch:
@@ -149,7 +156,8 @@ def test_a_save_that_is_killed_anywhere_leaves_one_whole_session(
             except Killed:
                 assert count() == step + 1 or count() == step + 2  # the clean-up of a dead process does nothing either
         seen.append(load(tmp_path / "mine", study).choice["ratio"])
-        save(tmp_path / "mine", tiny, study)
+        if seen[-1] == 0.75:
+            save(tmp_path / "mine", tiny, study)
     assert seen == sorted(seen) and set(seen) == {0.25, 0.75} and len(seen) > 10
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -240,7 +248,14 @@ def test_hostile_cards_are_refused_in_words(folder: Path, study: dg.Study, tmp_p
         r"step 2: the tensors do not fit this network": lambda c: step(2, mask=c["steps"][0]["mask"])(c),
         r"step 2: the masks of its network are not": swap,
         r"step 1: this is not a mask that to_json wrote": step(1, mask={"keep": {}}),
-        r"has pins that are no choices": lambda card: card.update(pins=[1]),
+        r"has int where named values belong": lambda card: card.update(pins=[1]),
+        r"has a choice that no explorer makes: it lacks 'ratio'": lambda card: card["choice"].pop("ratio"),
+        r"has a choice that no explorer makes: step must be": lambda card: card["pins"][0].update(step=3),
+        r"no explorer makes: forced must name filters": lambda card: card["choice"].update(forced={"remove": [1]}),
+        r"step 1 has a choice that no explorer makes: budget must be": lambda c: c["steps"][1]["made"].update(
+            budget="b"
+        ),
+        r"unknown training option 'x'": lambda card: card["steps"][2]["made"]["options"].update(x=1),
         r"does not list networks/step_1.safetensors": lambda card: card["files"].pop("networks/step_1.safetensors"),
     }
     text = (folder / CARD).read_text()
@@ -253,3 +268,99 @@ def test_hostile_cards_are_refused_in_words(folder: Path, study: dg.Study, tmp_p
         (folder / CARD).write_text(broken)
         with pytest.raises(dg.DgpruneError, match=r"mine/session.json is not"):
             load(folder, study)
+
+
+def rebuilt(code: str, **supplied: Any) -> dict[str, Any]:
+    """What a cell of code makes; its last line is the table for people."""
+    names = dict(supplied)
+    *lines, last = code.split("\n")
+    exec("\n".join(lines), names)
+    return {**names, "shown": eval(last, names)}
+
+
+@pytest.mark.filterwarnings("ignore:connections are correlations|risk_variance. the variance")
+def test_code_makes_the_mask_of_every_scorer(study: dg.Study) -> None:
+    for name, scorer in dg.SCORERS.items():
+        if study.unavailable(scorer) is None:
+            view: Any = {**CHOICE, "scorer": name, "step": 0}
+            code = as_code(study, view, steps=(), menu=dg.SCORERS, images=None, calibration=500)
+            names: dict[str, Any] = {"study": study}
+            exec(code[: code.index("small = ")], names)
+            mask = dg.allocate(study.score(name), ratio=0.25, layers={"0": 0.0}, remove={"4": [1]})
+            assert names["mask"].key == mask.key and names["mask"].layer_ratios == {"0": 0.0}
+
+
+def test_code_makes_the_network_below_a_step(study: dg.Study) -> None:
+    """Filters by hand below a step: the view has their indices in the full network, the code those in the step's."""
+    taken = dg.allocate(study.score("l2"), ratio=0.34)
+    forced = {"remove": {"4": [taken.kept("4")[1]]}, "keep": {"0": [taken.kept("0")[2]]}}
+    made: Any = {**CHOICE, "ratio": 0.34, "scorer": "l2", "step": 0, "layers": {}, "forced": {}, "batchnorm": "as_is"}
+    small = dg.prune(study.model, taken)
+    steps = (SavedStep(number=1, parent=0, kind="prune", label="L2\n1", made=made, mask=taken, network=small),)
+    view: Any = {**CHOICE, "ratio": 0.4, "step": 1, "layers": {"0": 0.5}, "forced": forced}
+    names = rebuilt(as_code(study, view, steps=steps, menu=dg.SCORERS, images=None, calibration=500), study=study)
+    below = dg.Study(small, sources=study.sources, targets=study.targets)
+    by_hand: Any = {"layers": {"0": 0.5}, "remove": {"4": [1]}, "keep": {"0": [2]}}
+    inner = dg.allocate(below.score("l1"), ratio=0.4, **by_hand)
+    assert names["mask"].key == inner.key
+    table = dg.measure(dg.prune(small, inner), study.domains, batchnorm="recalibrate", latency=False)
+    assert names["table"].value.equals(table.value) and list(names["shown"].domain) == ["a", "b"]
+    assert {"value", "low", "high"} & set(names["shown"].columns) == {"value"} and "metric" in names["shown"]
+
+
+def test_code_repeats_fine_tuning_and_says_what_to_supply(study: dg.Study, session: SavedSession) -> None:
+    own = dg.reverse("l1")
+    made: Any = {**CHOICE, "step": 0, "layers": {}, "forced": {}, "scorer": "a\nb"}
+    steps = (replace(session.steps[1], made=made), session.steps[2], replace(session.steps[1], number=3, parent=0))
+    view: Any = {**CHOICE, "layers": {}, "forced": {}, "ratio": 0.0, "scorer": "x", "batchnorm": "as_is"}
+    menu = {"x": replace(own, name="x", code=""), **dg.SCORERS}
+    code = as_code(study, view, steps=steps, menu=menu, images=8, calibration=20)
+    assert "# Supply `study`: dg.Study(" in code and "network_3" not in code
+    assert "# Supply `scorer`: the Scorer of step 1, named 'a\\nb'.\n" in code
+    supplied = {"study": study, "scorer": dg.SCORERS["l1"], "negated": own}
+    names = rebuilt(code, **supplied)
+    first = dg.recalibrate(dg.prune(study.model, dg.allocate(study.score("l1"), ratio=0.25)), study.sources, images=20)
+    first = dg.Study(first, sources=study.sources, targets=study.targets)
+    how: Any = {"rounds": 1, "epochs": 1, "options": dg.TrainingOptions(lr=0.01), "measure": "end"}
+    tuned = dg.prune_and_tune(first, None, ratio=0, **how, batchnorm="recalibrate")
+    assert tensors(names["network_2"]) == tensors(tuned.network) == tensors(names["small"])
+    assert "network_3" in as_code(study, view, steps=steps, menu=menu, images=8, calibration=20, whole=True)
+
+
+PICTURE = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+def test_a_report_shows_steps_trade_off_pins_and_code(tmp_path: Path, session: SavedSession, study: dg.Study) -> None:
+    hostile = "<img src=http://example.invalid/x onerror=alert(1)>"
+    named = dg.Study(study.model, sources=study.sources, targets=study.targets, name=hostile)
+    made = [
+        *contents(session),
+        ("tables/steps.csv", f"step,from,what,a\n1,0,{hostile},92 (90-94)\n"),
+        ("tables/pins.csv", "pin,choice\na,L1 norm\n"),
+        ("charts/trade_off.svg", PICTURE),
+    ]
+    values = {**session_values(session, named), "saved": "2026-11-27T11:32:05+00:00"}
+    folder = write_session(tmp_path / "mine", made, values=values)
+    result = CliRunner().invoke(app, ["report", str(folder), "-o", str(tmp_path / "page.html")])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "page.html").read_text()
+    assert "<img src=http" not in text and "<script" not in text and text.count("data:image/svg+xml;base64,") == 1
+    assert "default-src &#x27;none&#x27;" in text and f"Pruning session: {escape(hostile)}" in text
+    words = "source a; target b. Saved on 27 November 2026, 11:32 by dgprune-lab"
+    for part in (words, "How to read this page", "92 (90-94)", "L1 norm", "import dgprune_lab as dg", "95 % intervals"):
+        assert part in text, part
+    umask = os.umask(0)
+    os.umask(umask)
+    assert os.name != "posix" or (tmp_path / "page.html").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert "The last view" not in text, "there is no chart of it"
+
+
+def test_a_report_that_cannot_be_written_or_read_is_a_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(dg.DgpruneError, match=r"the page must name a file"):
+        write_session_report(tmp_path, tmp_path / "nowhere")
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "nowhere"), "-o", str(tmp_path / "page.html")])
+    assert result.exit_code == 2 and "does not exist: name a folder that explorer.save wrote" in result.output
+    (folder / "repeat.py").write_text("other")
+    with pytest.raises(dg.DgpruneError, match=r"mine/repeat.py was changed"):
+        write_session_report(tmp_path / "page.html", folder)
+    assert not (tmp_path / "page.html").exists()

@@ -56,14 +56,25 @@ def lab(
 
 @app.command()
 def report(
-    demo: Annotated[str, typer.Argument(help="Name of a built-in study: digits, fashion or paper.")] = "digits",
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A session that explorer.save or the page's Download wrote (its folder or zip file), or the name of a "
+            "built-in study: digits, fashion or paper."
+        ),
+    ] = "digits",
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """Write a demo's explorer as one page that needs neither Jupyter nor a network."""
-    from .report import write_report
+    """Write a saved session, or a demo's explorer, as one page that needs neither Jupyter nor a network."""
+    if Path(what).exists() or len(Path(what).parts) > 1:
+        from .session_report import write_session_report
 
-    write_report(output, study=demo)
+        write_session_report(output, what)
+    else:
+        from .report import write_report
+
+        write_report(output, study=what)
     typer.echo(f"Wrote {output}. Open it in a browser.")
 
 

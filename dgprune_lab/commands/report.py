@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from datetime import date
 from pathlib import Path
 
 from ..core import BatchNorm, check_writable_file, progress_bar, written
@@ -64,11 +65,19 @@ def write_report(
         "plans": [measured.plan(view) for view in views if view["batchnorm"] == settings[0]],
         "curves": [measured.curve(view) for view in views],
     }
-    refused = prunable_words(study.graph)
-    lead = (
-        f"{study.graph.free} filters in {len(study.graph.groups)} layers{'; ' * bool(refused)}{refused}. Move the "
-        "slider: every number was measured on all images of the report splits, without fine-tuning, on "
-        f"{static['device']}. Numbers of a scorer that used a domain are marked, and a line says what it used."
-    )
+    lead = _lead(study, device=static["device"])
     with written(path):
         return write_page(path, state, title="What breaks first when filters are removed?", lead=lead)
+
+
+def _lead(study: Study, *, device: str) -> str:
+    """What was measured, when, and how to read the page."""
+    refused = prunable_words(study.graph)
+    filters = f"{study.graph.free} filters in {len(study.graph.groups)} layers{'; ' * bool(refused)}{refused}"
+    return (
+        f"Study {study.name}, {date.today():%Y-%m-%d}: {filters}. Move the slider: every number was measured on all "
+        f"images of the report splits, without fine-tuning, on {device}. Accuracies have 95 % intervals over images; "
+        "solid lines are source domains, dashed lines targets. B shows which filters stay, C what is left of the "
+        "network, D the change from the full network. Numbers of a scorer that used a domain are marked, and a line "
+        "says what it used."
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,8 @@ from ...core import DgpruneError, Mask
 from ...models import fill, network_key
 from ...pruning import prune
 from ...study import Study
+from ...training import TrainingOptions
+from .choices import checked_choices
 
 StepKind = Literal["full", "prune", "finetune"]
 _STEP = {"number": int, "parent": (int, type(None)), "kind": str, "label": str, "made": dict, "mask": dict}
@@ -62,7 +64,7 @@ class SavedSession:
     steps: tuple[SavedStep, ...]
     choice: Mapping[str, Any]
     pins: tuple[Mapping[str, Any], ...] = ()
-    history: Mapping[str, Any] = field(default_factory=dict)
+    history: Mapping[str, Any] = field(default_factory=lambda: {"undo": [], "redo": []})
     scorers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     images: int | None = None
     calibration: int = 500
@@ -117,8 +119,9 @@ def session_of(card: Mapping[str, Any], *, study: Study, read: Callable[[str], b
         steps.append(_step(entry, number, study=study, read=read, name=name))
     if not steps or steps[0].kind != "full":
         raise DgpruneError(f"{name} has no full network as its first step; save the session again.")
-    if not all(isinstance(choice, dict) for choice in card["pins"]):
-        raise DgpruneError(f"{name} has pins that are no choices; save the session again.")
+    check_entries(card["history"], {"undo": list, "redo": list}, name=f"{name}, history,")
+    for choice in (card["choice"], *card["pins"], *card["history"]["undo"], *card["history"]["redo"]):
+        _check_choice(choice, study=study, steps=range(len(steps)), name=name)
     kept = ("id", "choice", "history", "scorers", "images", "calibration")
     return SavedSession(steps=tuple(steps), pins=tuple(card["pins"]), **{key: card[key] for key in kept})
 
@@ -182,8 +185,24 @@ def _step(entry: Any, number: int, *, study: Study, read: Callable[[str], bytes]
     except DgpruneError as error:
         raise DgpruneError(f"{name}: {error}") from error
     _check_masks(network, mask, study=study, name=name)
+    if entry["kind"] == "prune":
+        _check_choice(entry["made"], study=study, steps=range(number), name=name)
+    elif entry["kind"] == "finetune":
+        check_entries(entry["made"], {"epochs": int, "options": dict, "batchnorm": str}, name=name)
+        options = TrainingOptions.from_json(entry["made"]["options"]).to_json()
+        entry = {**entry, "made": {**entry["made"], "options": options}}
     about = {key: entry[key] for key in ("number", "parent", "kind", "label", "made")}
     return SavedStep(**about, mask=mask, network=network)
+
+
+def _check_choice(choice: Any, *, study: Study, steps: Iterable[int], name: str) -> None:
+    """Refuse choices that no explorer has made."""
+    check_entries(choice, {"scorer": str, "batchnorm": str}, name=name)
+    try:
+        checked_choices(choice, scorer=choice["scorer"], graph=study.graph, steps=steps)
+    except (DgpruneError, KeyError, TypeError, ValueError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise DgpruneError(f"{name} has a choice that no explorer makes: {why}") from error
 
 
 def _check_masks(network: nn.Module, mask: Mask, *, study: Study, name: str) -> None:

@@ -26,7 +26,8 @@ from ...core import (
 )
 from ...models import save
 
-CARD = "session.json"
+CARD, CODE, STEPS, PINS = "session.json", "repeat.py", "tables/steps.csv", "tables/pins.csv"
+CHARTS = "charts/{}.svg"
 _LEFT_BEHIND = {".ipynb_checkpoints", "__pycache__"}  # of an editor that looked at a file
 _UNREADABLE = (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, EOFError)
 

@@ -1,0 +1,141 @@
+"""`dgprune-lab report FOLDER`: a saved session of the explorer as one HTML page that works offline."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..core import DgpruneError, check_writable_file, write_file, written
+from ..widgets.explorer.session_folder import CHARTS, CODE, PINS, STEPS, Opened, open_session
+
+# No script runs, and nothing is loaded: pictures are in the page.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #22272e; background: #fff; max-width: 60rem; margin: 2rem auto;
+  padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } .lead { color: #5b6470; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e8eaed; vertical-align: top; }
+th { font-weight: 600; } img { max-width: 100%; display: block; margin: .5rem 0; }
+pre { background: #f5f6f8; padding: .8rem; overflow-x: auto; font-size: 13px; }
+"""
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="lead">{lead}</p>
+{parts}
+</body>
+</html>
+"""
+_READING = (
+    "Each step is a network: the full one, one from which filters were removed, or one that was fine-tuned on the "
+    "source domains. Removed and left are shares of the full network. Accuracies are from the reported images of each "
+    "domain, in percent, with 95 % intervals over images in parentheses; differences are paired by image. ◇ marks "
+    "numbers of a domain that a score, a choice or training has looked at (target-aware): they do not measure "
+    "generalisation. Choices that were made while looking at these numbers have seen the reported images."
+)
+
+
+def write_session_report(path: str | Path, session: str | Path) -> Path:
+    """Write a saved session as one HTML page: its steps, trade-off, pins, the last view and the code that repeats it.
+
+    Args:
+        path: the file to write.
+        session: a folder that `explorer.save` wrote, or a zip file of the page.
+
+    Raises:
+        DgpruneError: a file that cannot be written; no session, or one in which a file is missing or was changed.
+    """
+    path = check_writable_file(path, argument="the page")
+    opened = open_session(session)
+    study = opened.card.get("study")
+    name = str(study.get("name")) if isinstance(study, dict) else ""
+    parts = [
+        _section("How to read this page", f"<p>{html.escape(_READING)}</p>"),
+        _section("Steps", _table(opened, STEPS)),
+        _section("Trade-off", _picture(opened, "trade_off", "Accuracy against size, one point per network and domain")),
+        _section("Pinned views", _table(opened, PINS)),
+        _section("The last view", "".join(_picture(opened, key, words) for key, words in _VIEW.items())),
+        _section("The code that repeats it", f"<pre>{html.escape(_text(opened, CODE))}</pre>"),
+    ]
+    text = _PAGE.format(
+        policy=html.escape(_POLICY),
+        style=_STYLE,
+        title=html.escape(f"Pruning session: {name}"),
+        lead=html.escape(_lead(opened, study)),
+        parts="\n".join(filter(None, parts)),
+    )
+    with written(path):
+        return write_file(path, text)
+
+
+_VIEW = {
+    "accuracy": "Accuracy of each domain against the share that is removed",
+    "accuracy_change": "Accuracy change of each domain",
+    "size_and_cost": "What is left of filters, parameters, multiply-accumulates and bytes",
+}
+
+
+def _lead(opened: Opened, study: Any) -> str:
+    """Study, domains, date and versions in a line."""
+    domains = study.get("domains") if isinstance(study, dict) else None
+    roles = {"source": [], "target": []}
+    for domain, about in (domains if isinstance(domains, dict) else {}).items():
+        roles.setdefault(str(about.get("role")) if isinstance(about, dict) else "", []).append(domain)
+    named = [f"{role} {', '.join(names)}" for role, names in roles.items() if names]
+    versions = opened.card.get("versions")
+    by = (
+        f"dgprune-lab {versions.get('dgprune-lab')}, torch {versions.get('torch')}"
+        if isinstance(versions, dict)
+        else ""
+    )
+    return f"{'; '.join(named)}. Saved {_date(opened.card.get('saved'))} by {by}."
+
+
+def _date(text: Any) -> str:
+    try:
+        date = datetime.fromisoformat(str(text))
+        return f"on {date.day} {date:%B %Y, %H:%M}"
+    except ValueError:
+        return "at an unknown time"
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<section><h2>{html.escape(heading)}</h2>{content}</section>" if content else ""
+
+
+def _text(opened: Opened, name: str) -> str:
+    return opened.read(name).decode(errors="replace") if name in opened.card["files"] else ""
+
+
+def _table(opened: Opened, name: str) -> str:
+    """A table for people, as it was saved; nothing for one without rows."""
+    text = _text(opened, name)
+    try:
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False) if text.strip() else pd.DataFrame()
+    except ValueError as error:
+        raise DgpruneError(f"{opened.name}: {name} is no table ({error}); save the session again.") from error
+    return f'<div class="wide">{frame.to_html(index=False, border=0)}</div>' if len(frame) else ""
+
+
+def _picture(opened: Opened, name: str, words: str) -> str:
+    """A chart as an image, in which no script runs; nothing if there is none."""
+    file = CHARTS.format(name)
+    if file not in opened.card["files"]:
+        return ""
+    data = base64.b64encode(opened.read(file)).decode()
+    return f'<img alt="{html.escape(words, quote=True)}" src="data:image/svg+xml;base64,{data}">'
