@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from explorer_state import make_curve, make_frame, make_plan, make_static
 from read_study import read_study
 
 import dgprune_lab as dg
-from dgprune_lab.charts.marks import LABEL_HEIGHT, spread
+from dgprune_lab.charts.curve_names import letter_rows, pinned_rows, place_names
+from dgprune_lab.charts.marks import LABEL_HEIGHT
 from dgprune_lab.charts.sweep import sweep_data
 from dgprune_lab.widgets.explorer.frames import STEP
 from dgprune_lab.widgets.explorer.plans import plan
@@ -30,17 +30,21 @@ def fixture() -> dict[str, Any]:
     points = [point for frame in frames for point in frame.points]
     chart_a = sweep_data(points, now=now.payload["ratio"], chance=0.1, step=STEP, height=HEIGHT)
     labels = [{"value": value} for value in (97.0, 98.5, 50.0, 51.0, 52.0, 99.9, 0.5, 1.0)]
+    around = {"lines": [98.5, 50.0, 10.0], "texts": [12.0], "points": [97.0, 90.0, 50.0, 47.0]}
+    pinned = pinned_rows(chart_a["curves"], letter="b")
     study, made_up = read_study(), make_plan("l1")
     scores = study.score("l2")
     masks = {ratio: dg.allocate(scores, ratio=ratio, scope="global") for ratio in (0.0, 0.25, 0.5, 0.9)}
     return {
-        "spread": {"rows": labels, "gap": 4.0, "spread": spread(copy.deepcopy(labels), gap=4.0)},
+        "names": {"rows": labels, "gap": 4.0, **around, "placed": place_names(labels, gap=4.0, **around)},
         "a": {
             "fixed": {"label_height": LABEL_HEIGHT, "chance": make_static()["chance"]},
             "curve": make_curve(*frames, scorer="dss"),
             "ratio": now.payload["ratio"],
             "height": HEIGHT,
             "data": {name: chart_a[name] for name in ("curves", "gaps", "names", "dots", "now", "chance")},
+            "pinned": pinned,
+            "letters": letter_rows(pinned, letter="b"),
         },
         "masks": {
             "plan": plan(scores, scope="global", budget="filters", ratios=list(masks)),

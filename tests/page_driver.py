@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SLIDER = "input[type=range]"
+SLIDER = ".dgx-remove input"
 PATIENCE = 120_000  # ms; a busy machine takes long, and nobody waits for what is there
 
 
@@ -32,7 +32,7 @@ class Opened:
         return self.page.evaluate(
             """(index) => {
               const svg = document.querySelectorAll('.dgx-a .dgx-chart')[index].querySelector('svg');
-              const line = svg.querySelector('.layer_8_marks line');
+              const line = svg.querySelector('.now_marks line');
               const plot = svg.querySelector('.mark-group .background').getBoundingClientRect();
               return 100 * (line.getBoundingClientRect().left - plot.left) / plot.width;
             }""",

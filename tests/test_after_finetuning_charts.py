@@ -74,7 +74,7 @@ def test_the_minimum_detectable_effect_stands_under_each_panel() -> None:
 
 def test_what_looked_at_the_target_is_a_hollow_diamond_and_said() -> None:
     source, target = (difference_rows(differences(), domain=name)[1] for name, _, _ in DOMAINS)
-    assert (target["shape"], target["fill"], target["colour"]) == ("diamond", "transparent", TARGET_AWARE)
+    assert (target["ring"], target["fill"], target["colour"]) == (TARGET_AWARE, FIRST_TARGET, FIRST_TARGET)
     assert source["label"] == target["label"] == "dss ◇ target-aware"
     assert difference_rows(differences(), domain="mnist_m")[0]["colour"] == FIRST_TARGET
 
@@ -136,9 +136,8 @@ def test_lines_are_named_and_a_scorer_that_looked_is_marked_from_its_cut_on() ->
     data = training_data(run())
     assert [row["label"] for row in data["names"]] == ["mnist (source)", "mnist_m (target-aware)"]
     target = [row for row in data["curves"] if row["domain"] == "mnist_m"]
-    assert target[0]["shape"] != "diamond" and {row["shape"] for row in target[1:]} == {"diamond"}
-    assert target[0]["colour"] == FIRST_TARGET and {row["colour"] for row in target[1:]} == {TARGET_AWARE}
-    assert {row["line"] for row in target} == {TARGET_AWARE}, "one line, one colour"
+    assert target[0]["ring"] is None and {row["ring"] for row in target[1:]} == {TARGET_AWARE}
+    assert {row["colour"] for row in target} == {FIRST_TARGET}, "one line, one colour"
 
 
 def test_the_titles_say_the_batchnorm_setting() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from dgprune_lab import charts
+from dgprune_lab.charts.curve_names import place_names
 from dgprune_lab.charts.drop import span_rows
 from dgprune_lab.charts.marks import spread
 from dgprune_lab.charts.size_and_cost import amount, size_row
@@ -106,14 +107,20 @@ def test_a_domain_is_distinguished_by_colour_dash_mark_and_role() -> None:
 def test_target_aware_is_a_hollow_diamond_in_words_too() -> None:
     data = data_of(charts.sweep(table(aware=True), now=0.5))
     target = [row for row in data["curves"] if row["domain"] == "mnist_m"]
-    assert {(row["shape"], row["fill"], row["colour"]) for row in target} == {("diamond", "transparent", TARGET_AWARE)}
+    assert {(row["shape"], row["colour"], row["ring"]) for row in target} == {
+        ("triangle-up", FIRST_TARGET, TARGET_AWARE)
+    }
     assert [row["label"] for row in data["names"] if row["domain"] == "mnist_m"] == ["mnist_m (target-aware)"]
     assert {row["looked"] for row in target} == {"yes, other images of this domain"}
     source = [row for row in data["curves"] if row["domain"] == "mnist"]
-    assert {(row["shape"], row["fill"], row["looked"]) for row in source} == {("circle", FIRST_SOURCE, "no")}
+    assert {(row["shape"], row["ring"], row["looked"]) for row in source} == {("circle", None, "no")}
     drops = data_of(charts.drop(table(aware=True)))["drops"]
     assert [row["label"] for row in drops] == ["mnist", "uci_digits", "mnist_m ◇ target-aware"]
-    assert [row["shape"] for row in drops] == ["circle", "square", "diamond"]
+    assert [row["ring"] for row in drops] == [None, None, TARGET_AWARE]
+    for name in ("sweep", "drop"):
+        layers = getattr(charts, name)(table(aware=True)).to_dict()["layer"]
+        rings = [layer for layer in layers if layer["encoding"].get("stroke", {}).get("field") == "ring"]
+        assert rings and all(layer["encoding"]["shape"] == {"value": "diamond"} for layer in rings)
 
 
 def test_having_seen_the_very_images_is_worse_and_said() -> None:
@@ -121,9 +128,10 @@ def test_having_seen_the_very_images_is_worse_and_said() -> None:
     data = data_of(charts.sweep(table(seen="labels", aware=True), now=0.5))
     ends = {row["label"]: row for row in data["names"]}
     assert ends["mnist (seen)"]["colour"] == FIRST_SOURCE, "a source is no target, whatever was seen of it"
-    name, below = ends["mnist_m"], ends["◇ target-aware, seen"]
-    assert name["colour"] == below["colour"] == TARGET_AWARE and 0 < name["value"] - below["value"] < 6
-    assert {(row["shape"], row["looked"]) for row in data["dots"]} == {("diamond", "yes, the reported images")}
+    name = ends["mnist_m ◇ target-aware, seen"]
+    assert name["colour"] == FIRST_TARGET and name["ring"] == TARGET_AWARE
+    assert {row["looked"] for row in data["dots"]} == {"yes, the reported images"}
+    assert [row["ring"] for row in data["dots"]] == [row["colour"] for row in data["dots"][:2]] + [TARGET_AWARE]
     labels = [row["label"] for row in data_of(charts.drop(table(seen="labels")))["drops"]]
     assert labels == ["mnist ◇ seen", "uci_digits ◇ seen", "mnist_m ◇ target-aware, seen"]
 
@@ -184,7 +192,7 @@ def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> 
         words = {"l1", "dss ◇ target-aware", "peeked ◇ target-aware, seen", "mine ?"}
         assert {row["label"] for row in names} == words
         assert len({row["colour"] for row in names}) == 4, "target-aware lines are distinguished by colour"
-        diamonds = {row["domain"] for row in data[f"curves_{k}"] if row["shape"] == "diamond"}
+        diamonds = {row["domain"] for row in data[f"curves_{k}"] if row["ring"]}
         assert diamonds == {"peeked"} | ({"dss"} if k == 2 else set())
     labels = [row["label"] for row in data_of(charts.drop(frame))["drops"]]
     assert labels[3:9] == [
@@ -269,10 +277,39 @@ def test_rows_for_the_page_are_those_of_the_chart() -> None:
     assert size_row("filters", 160.0, full=320.0) == rows[0]
 
 
-def test_pinned_views_are_dotted_and_apart() -> None:
+def test_pinned_views_keep_the_domains_colour_and_have_a_letter_and_a_dash() -> None:
+    spec = charts.sweep(table(), pinned={"before": table(), "after": table()}).to_dict()
     data = data_of(charts.sweep(table(), pinned={"before": table(), "after": table()}))
-    assert {row["pin"] for row in data["pinned"]} == {"before", "after"}
-    assert len(data["pinned"]) == 24
+    assert {row["pin"] for row in data["pinned"]} == {"a", "b"} and len(data["pinned"]) == 24
+    assert {row["colour"] for row in data["pinned"] if row["domain"] == "mnist"} == {FIRST_SOURCE}
+    places = {(row["pin"], row["domain"]): row["removed"] for row in data["letters"]}
+    assert len(places) == 6 and spec["title"]["subtitle"] == ["a: before", "b: after"]
+    (dash,) = [layer["encoding"]["strokeDash"]["scale"] for layer in spec["layer"] if layer.get("name") == "pinned"]
+    assert dash["domain"] == ["a", "b", "c"] and len({str(one) for one in dash["range"]}) == 3
+
+
+def test_names_inside_cover_no_name_and_no_line_of_the_full_network() -> None:
+    near = [{"value": value} for value in (98.0, 97.0, 96.5, 60.0, 12.0)]
+    lines, texts, gap = [98.0, 97.0, 96.5, 60.0, 12.0, 10.0], [12.0], 5.0
+    points = [98.0, 97.0, 60.0, 60.0]
+    heights = [row["value"] for row in place_names(near, gap=gap, lines=lines, texts=texts, points=points)]
+    assert all(abs(a - b) >= gap for a, b in combinations([*heights, *texts], 2))
+    assert min(abs(height - line) for height in heights for line in lines) >= 0.6 * gap
+    assert all(gap / 2 <= height <= 100 - gap / 2 for height in heights)
+    assert abs(heights[3] - 60.0) <= 2 * gap, "near its line where there is room"
+
+
+def test_the_plot_of_chart_a_takes_most_of_its_width() -> None:
+    padding = charts.sweep(table()).to_dict()["padding"]
+    assert (padding["left"] + padding["right"]) / 300 <= 0.2
+
+
+def test_the_axis_of_chart_d_can_be_finer_near_zero() -> None:
+    layers = charts.drop(table(), near_zero=True).to_dict()["layer"]
+    scales = [layer["encoding"]["x"]["scale"] for layer in layers if "scale" in layer["encoding"].get("x", {})]
+    assert {scale["type"] for scale in scales} == {"symlog"}
+    titles = [layer["encoding"]["x"].get("title") for layer in layers if "x" in layer["encoding"]]
+    assert "Accuracy change (points), finer near 0" in titles
 
 
 def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:

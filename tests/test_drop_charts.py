@@ -9,7 +9,7 @@ import pytest
 
 from dgprune_lab import charts
 from dgprune_lab.charts.layers import layer_rows, placed, waiting
-from dgprune_lab.charts.theme import TARGET_AWARE
+from dgprune_lab.charts.theme import FIRST_TARGET, TARGET_AWARE
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.core.tables import tidy
 from dgprune_lab.diagnostics.drop import EXTRA
@@ -154,7 +154,7 @@ def test_what_was_looked_at_is_marked() -> None:
     seen: dict[str, Any] = {"target_aware": True, "seen_by_scorer": "none", "group": "one"}
     held = layer_rows(table(rows(**seen)))
     assert [row["label"] for row in held] == ["mnist", "uci", "mnist_m ◇ target-aware"]
-    assert held[2]["colour"] == TARGET_AWARE and held[2]["shape"] == "diamond"
+    assert [row["ring"] for row in held] == [None, None, TARGET_AWARE] and held[2]["colour"] == FIRST_TARGET
     seen.pop("group")
     title = charts.drop_curve(table(rows(**seen))).to_dict()["hconcat"][0]["title"]["text"]
     assert title == "l1 ◇ target-aware"

@@ -216,7 +216,7 @@ def test_what_was_looked_at_is_a_hollow_diamond_and_said() -> None:
     data = datasets(dg.charts.feature_shift(table(target_aware=True, seen_by_scorer="images")))
     for row in [*data["mmd"], *data["cka"]]:
         marked = row["label"] in ("a and t", "b and t", "t")
-        assert (row["shape"] == "diamond" and row["fill"] == "transparent") is marked
+        assert bool(row["ring"]) is marked and row["fill"] == row["colour"]
     texts = [row["text"] for row in data["lines"]]
     assert [texts[k - 1] for k, text in enumerate(texts) if text.startswith("◇ target-aware")] == [
         "a and t",

@@ -121,8 +121,8 @@ def test_a_looked_at_target_keeps_its_mark_and_the_others_their_colours(study: d
     rows = rows_of(shown(LayersPanel().tick(view))[-1])
     assert {row["label"] for row in rows.values()} == {"a", "b", "t ◇ target-aware"}
     styles = dg.charts.domain_styles([("a", "source"), ("b", "source"), ("t", "target")])
-    assert all(row["colour"] == styles[name].colour for (_, name), row in rows.items() if name != "t")
-    assert {row["shape"] for (_, name), row in rows.items() if name == "t"} == {"diamond"}
+    assert all(row["colour"] == styles[name].colour for (_, name), row in rows.items())
+    assert {(name, bool(row["ring"])) for (_, name), row in rows.items()} == {("a", False), ("b", False), ("t", True)}
 
 
 def test_alone_it_is_open_follows_the_slider_and_keeps_its_errors() -> None:

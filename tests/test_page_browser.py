@@ -65,11 +65,11 @@ def test_a_drag_in_the_chart_moves_the_slider_and_outside_it_does_not(opened: Op
     plot = page.locator(".dgx-a .dgx-chart").bounding_box()
     page.mouse.move(plot["x"] + 60, plot["y"] + 80)
     page.mouse.down()
-    page.mouse.move(plot["x"] + 52 + 0.7 * (plot["width"] - 192), plot["y"] + 90, steps=5)
+    page.mouse.move(plot["x"] + 46 + 0.7 * (plot["width"] - 60), plot["y"] + 90, steps=5)
     page.mouse.up()
     opened.settle()
     assert page.locator(SLIDER).input_value() == "70" and opened.rule() == pytest.approx(70, abs=0.5)
-    page.mouse.click(plot["x"] + plot["width"] - 10, plot["y"] + 80)
+    page.mouse.click(plot["x"] + plot["width"] - 5, plot["y"] + 80)
     opened.settle()
     assert page.locator(SLIDER).input_value() == "70"
 
@@ -117,7 +117,7 @@ def test_a_target_aware_choice_is_named_wherever_it_shows(opened: Opened) -> Non
     opened.settle()
     assert "DSS (source vs target) ◇ target-aware" in opened.text(".dgx-chip")
     row = page.evaluate("() => document.querySelector('.dgx-a .dgx-chart').vegaView.data('dots').at(-1)")
-    assert (row["shape"], row["looked"]) == ("diamond", "yes, other images of this domain")
+    assert (row["ring"], row["shape"], row["colour"]) == ("#CC79A7", "triangle-up", "#D55E00")
 
 
 @pytest.mark.browser
@@ -129,13 +129,14 @@ def test_every_mark_of_a_domain_is_drawn_and_said(browser: Any, tmp_path: Path, 
     one = Opened(browser, write_page(tmp_path / "page.html", state, title="Marks"))
     assert one.text(".dgx-warning .dgx-diamond") == ("?" if seen == "?" else "◇")
     assert one.page.get_by_role("button", name="Use the target-free version").count() == 0, "there is none for l1"
-    label = {"?": "mnist_m (target) ?", "seen": "uci_digits (seen)"}.get(seen, f"◇ {seen}")
+    label = {"?": "mnist_m (target) ?", "seen": "uci_digits (seen)"}.get(seen, f"mnist_m ◇ {seen}")
     assert label in one.text(".dgx-a svg")
     assert (f"{name} ?" if seen == "?" else f"{name} ◇") in one.text(".dgx-d svg")
     assert one.text(".dgx-d .dgx-about") == ("? data use not recorded" if seen == "?" else f"◇ {seen}")
     rows = one.page.evaluate("() => document.querySelector('.dgx-d .dgx-chart').vegaView.data('drops')")
     (row,) = [row for row in rows if row["domain"] == name]
-    assert (row["shape"] == "diamond") == (seen != "?") and (row["colour"] == "#CC79A7") == ("aware" in seen)
+    ring = {"?": None, "seen": "#009E73"}.get(seen, "#CC79A7")
+    assert row["ring"] == ring and row["colour"] == ("#009E73" if seen == "seen" else "#D55E00")
     assert one.wrong == []
     one.page.close()
 
@@ -150,7 +151,7 @@ def test_what_needs_python_is_hidden_and_pins_work(opened: Opened) -> None:
     page.locator(SLIDER).press("End")
     opened.settle()
     assert "L1 norm (weights) · 50 % · shares 100 % of the kept filters" in opened.text(".dgx-chip")
-    assert page.locator(".dgx-a svg .mark-line.layer_3_marks path").count() == 3
+    assert page.locator(".dgx-a svg .mark-line.pinned_marks path").count() == 3
     page.get_by_role("button", name=re.compile("^Unpin")).click()
     opened.settle()
     assert page.locator(".dgx-chip").count() == 0

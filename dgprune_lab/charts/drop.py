@@ -1,8 +1,9 @@
 """Chart D: the accuracy change of each domain against the full network.
 
 A hollow diamond, at the dot and with text after the name, marks what was looked at. Named data: `drops` (domain,
-label, change, low, high in points of accuracy; text, colour, fill, shape, opacity, looked) and `span` (change): the
-ends of the axis, in steps, so that it does not creep while the slider moves.
+label, change, low, high in points of accuracy; text, colour, fill, shape, ring, opacity, looked); `ghosts`, a pinned
+view on a domain (pin, label, change, colour, opacity); and `span` (change): the ends of the axis, in steps. A page that
+shows one ratio after another keeps the widest ends, so that its axis does not move with the slider.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import pandas as pd
 
 from ..core import Count, Tidy, exposure_label, exposure_of, is_missing, public, scorer_exposure
 from .marks import (
+    COLOUR,
     OPACITY,
     RIGHT,
+    TEXT_COLOUR,
     ZERO,
     check_alike,
     check_table,
@@ -28,22 +31,37 @@ from .marks import (
     step_above,
     tooltip,
 )
-from .theme import Rows, check_held, domain_styles_of, finish, interval_of, point_of, points_text, records, titled
+from .theme import (
+    PIN_DASHES,
+    Rows,
+    check_held,
+    domain_styles_of,
+    finish,
+    interval_of,
+    point_of,
+    points_text,
+    records,
+    titled,
+)
 
 CAPTION = "Measured right after removal; it says nothing yet about generalisation."
-PADDING = {"left": 104, "right": 52, "top": 6, "bottom": 40}
+PADDING = {"left": 88, "right": 46, "top": 6, "bottom": 40}
 CHANGE = "accuracy_change"
 POINTS = "Accuracy change (points)"
 
 
 @public
-def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count = 110) -> alt.LayerChart:
+def drop(
+    frame: Tidy, *, metric: str = CHANGE, near_zero: bool = False, width: Count = 200, height: Count = 110
+) -> alt.LayerChart:
     """Draw the change of accuracy of each domain as a dot with its interval, in points, on an axis around 0.
 
     Args:
         frame: a tidy table whose rows with this `metric` are changes against the full network (negative: lost);
             of several ratios the largest is drawn; rows of classes and of single layers are not drawn (see `layers`).
         metric: name of the metric to draw.
+        near_zero: draw the axis finer near 0, so that a change of one point shows beside one of 80 (symmetric
+            logarithm, linear within about 4 points).
         width, height: size of the plot, in pixels.
     """
     if metric != CHANGE:
@@ -54,7 +72,12 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count
     longest = max((len(row["label"]) for row in rows), default=0)
     padding = {**PADDING, "left": min(320, max(PADDING["left"], 16 + round(6.2 * longest)))}
     names = alt.Axis(title=None, labelLimit=padding["left"] - 10, ticks=False, domain=False)
-    change = alt.X("change:Q", scale=alt.Scale(nice=False, zero=True), title=POINTS, axis=signed_axis(tickCount=4))
+    scale, axis = alt.Scale(nice=False, zero=True), signed_axis(tickCount=4)
+    if near_zero:
+        scale = alt.Scale(nice=False, type="symlog", constant=4)
+        axis = signed_axis(values=[-100, -30, -10, -3, 0, 3, 10, 30, 100], labelOverlap="greedy")
+    title = f"{POINTS}, finer near 0" if near_zero else POINTS
+    change = alt.X("change:Q", scale=scale, title=title, axis=axis)
     domain = alt.Y("label:N", sort=None, axis=names)
     drops = rows_of("drops", rows)
     tips = tooltip({"domain": "Domain", "change": ("Change, points", "+.1f")}, ends="+.1f", looked=True)
@@ -63,10 +86,23 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count
         rows_of("span", span_rows(rows)).mark_point(opacity=0).encode(x=change),
         drops.mark_rule(**ZERO).encode(x=alt.datum(0)),
         *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
+        *_ghosts(change, domain),
         number.encode(x=RIGHT, y=domain, text="text:N", opacity=OPACITY),
     )
-    title = titled("Accuracy change", frame, change=True)
-    return finish(chart, width=width, height=height, padding=padding, title=title)
+    head = titled("Accuracy change", frame, change=True)
+    return finish(chart, width=width, height=height, padding=padding, title=head)
+
+
+def _ghosts(change: alt.X, domain: alt.Y) -> list[alt.Chart]:
+    """Draw the changes of pinned views as hollow marks with the pin's letter, each pin at its own height."""
+    layers: list[alt.Chart] = []
+    for letter, offset in zip(PIN_DASHES, (-9, 0, 9), strict=True):
+        base = rows_of("ghosts", []).transform_filter(f"datum.pin === '{letter}'")
+        place = {"x": change, "y": domain, "opacity": OPACITY}
+        circle = base.mark_point(style="halo", size=120, strokeWidth=1.2, yOffset=offset)
+        text = base.mark_text(fontSize=10, fontWeight=600, yOffset=offset)
+        layers += [circle.encode(**place, stroke=COLOUR), text.encode(**place, text="pin:N", fill=TEXT_COLOUR)]
+    return layers
 
 
 def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:

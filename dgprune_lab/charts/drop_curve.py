@@ -52,7 +52,7 @@ def drop_curve(
         used = [row for row in rows if _key(row) == (network, scorer)]
         known = pd.DataFrame([row for row in used if not is_missing(row["value"])], columns=overall.columns)
         data = sweep_data(
-            sweep_points(known, metric=metric), now=None, chance=None, step=step, height=height, span=span
+            sweep_points(known, metric=metric), now=None, chance=None, step=step, height=height, ends=span
         )
         name = f"{scorer}{exposure_label(scorer_exposure(used))}" + (f", {network}" if len(networks) > 1 else "")
         at_chance = dict.fromkeys(str(row["domain"]) for row in used if is_missing(row["value"]))

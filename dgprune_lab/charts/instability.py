@@ -17,12 +17,12 @@ from ..core import Count, Tidy, exposure_of, is_missing, public
 from .marks import (
     COLOUR,
     LABEL_HEIGHT,
-    POINT,
     RIGHT,
     check_table,
     layered,
     line_names,
     of_field,
+    point_marks,
     rows_of,
     spread,
     tooltip,
@@ -100,7 +100,7 @@ def _layers(rows: Rows, span: Rows, *, metric: str, gap: float) -> alt.LayerChar
     return layered(
         rows_of("ends", span).mark_point(opacity=0).encode(x=x),
         rule.encode(x=x, y=of_field(y, "low"), y2="high:Q", stroke=COLOUR),
-        base.mark_point(size=60, strokeWidth=1.6, opacity=1).encode(x=x, y=y, **POINT, tooltip=tips),
+        *point_marks(base, size=60, stroke=1.6, at={"x": x, "y": y}, tips=tips),
         number.encode(x=x, y=y, text="run:Q"),
         line_names(rows_of("names", _names(rows, gap)), x=RIGHT, y=y),
     )

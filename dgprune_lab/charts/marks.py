@@ -20,6 +20,12 @@ SHAPE = alt.Shape("shape:N", scale=None)
 TEXT_COLOUR = alt.Fill("colour:N", scale=None)
 POINT: dict[str, Any] = {"stroke": COLOUR, "fill": FILL, "shape": SHAPE}
 """Encodings of a point whose row has the fields of `theme.point_of`."""
+RING: dict[str, Any] = {
+    "stroke": alt.Stroke("ring:N", scale=None),
+    "shape": alt.value("diamond"),
+    "fill": alt.value("transparent"),
+}
+"""Encodings of the hollow diamond around the point of a domain that was looked at."""
 LEFT, RIGHT = alt.value(0), alt.value("width")
 ZERO: dict[str, Any] = {"style": "ink", "strokeWidth": 1, "opacity": 0.6}
 LABEL_HEIGHT = 14
@@ -140,9 +146,23 @@ def interval_marks(
     ends = {axis: of_field(value, "low"), f"{axis}2": "high:Q"}
     return [
         base.mark_rule(strokeWidth=2.2).encode(**at, **ends, stroke=COLOUR, opacity=opacity),
-        base.mark_point(size=size, strokeWidth=1.8).encode(
-            **at, **{axis: value}, **POINT, opacity=opacity, tooltip=list(tips)
-        ),
+        *point_marks(base, size=size, stroke=1.8, at={**at, axis: value}, tips=tips, opacity=opacity),
+    ]
+
+
+def point_marks(
+    base: alt.Chart,
+    *,
+    size: int,
+    at: Mapping[str, Any],
+    tips: Sequence[alt.Tooltip] = (),
+    opacity: Any = OPAQUE,
+    stroke: float = 1,
+) -> list[alt.Chart]:
+    """Draw points, and a hollow diamond around those of a domain that was looked at; `at` holds their place."""
+    return [
+        base.mark_point(size=3.2 * size + 40, strokeWidth=1.5).encode(**at, **RING, opacity=opacity),
+        base.mark_point(size=size, strokeWidth=stroke).encode(**at, **POINT, opacity=opacity, tooltip=list(tips)),
     ]
 
 
@@ -158,7 +178,7 @@ def curve_layers(
             x=x, y=value, stroke=COLOUR, detail=["domain:N", "gap:N"]
         ),
         curves.mark_line(strokeWidth=2).encode(x=x, y=value, stroke=COLOUR, strokeDash=DASH, detail=stretch),
-        curves.mark_point(size=16, strokeWidth=1, opacity=1).encode(x=x, y=value, **POINT, tooltip=list(tips)),
+        *point_marks(curves, size=16, at={"x": x, "y": value}, tips=tips),
     ]
 
 

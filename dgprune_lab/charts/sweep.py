@@ -4,14 +4,17 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `removed`
 
 | name | one row is | fields |
 |---|---|---|
-| curves | a measured point | domain, removed, value, low, high, stretch, colour, dash, shape, fill, looked |
+| curves | a measured point | domain, removed, value, low, high, stretch, colour, dash, shape, fill, ring, looked |
 | gaps | an end of a stretch that was not measured | domain, removed, value, gap, colour |
 | now | the current ratio | removed |
-| dots | a domain at the current ratio | domain, removed, value, low, high, colour, dash, shape, fill, opacity, looked |
-| names | the name at a line's end, and the line below it | domain, label, removed, value, colour |
-| pinned | a measured point of a pinned view | pin, domain, removed, value |
+| dots | a domain at the current ratio | as in curves, and opacity |
+| names | a domain's name and the height at which it stands | domain, label, value, colour, shape, fill, ring |
+| pinned | a measured point of a pinned view | pin, domain, removed, value, colour, opacity |
+| letters | the letter of a pin on its curve | pin, domain, removed, value, colour, opacity |
 | full | the full network as given on a domain | domain, value |
 | chance | a chance level | value, label |
+
+`pin` is a letter, "a" to "c", which has its own dash.
 """
 
 from __future__ import annotations
@@ -37,10 +40,13 @@ from ..core import (
     strongest_exposure,
     with_scorer_exposure,
 )
+from .curve_names import letter_rows, names_inside, obstacles, pinned_rows, place_names
 from .marks import (
+    COLOUR,
     LABEL_HEIGHT,
     LEFT,
     OPACITY,
+    TEXT_COLOUR,
     check_alike,
     curve_layers,
     interval_marks,
@@ -52,7 +58,7 @@ from .marks import (
 )
 from .theme import (
     DASHED,
-    DOTTED,
+    PIN_DASHES,
     Data,
     Rows,
     beside,
@@ -68,10 +74,10 @@ from .theme import (
     titled,
 )
 
-PADDING = {"left": 52, "right": 140, "top": 10, "bottom": 36}
+PADDING = {"left": 46, "right": 14, "top": 10, "bottom": 36}
 ACCURACY = "accuracy"
 LONGEST: Exposure = "target-aware, seen"
-NAMES = ("curves", "gaps", "now", "dots", "names", "pinned", "full", "chance")
+NAMES = ("curves", "gaps", "now", "dots", "names", "pinned", "letters", "full", "chance")
 REMOVED = alt.X("removed:Q", scale=alt.Scale(domain=[0, 100], nice=False), title="Removed (%)")
 
 
@@ -87,17 +93,18 @@ def sweep(
     width: Count = 420,
     height: Count = 300,
 ) -> alt.LayerChart | alt.HConcatChart:
-    """Draw a metric of each domain against the share removed; names stand at the ends of the lines.
+    """Draw a metric of each domain against the share removed.
 
-    One scorer: a line per domain with its interval. Several scorers: a panel per domain, a line per scorer. A hollow
-    diamond, with text after the name, marks domains at which scorer, fine-tuning or selection have looked.
+    One scorer: a line per domain with its interval, named at the left. Several scorers: a panel per domain, a line per
+    scorer, named at its end. A hollow diamond around the points, with text after the name, marks domains at which
+    scorer, fine-tuning or selection have looked.
     Neighbouring ratios at most `step` apart are joined by a solid line; a wider gap, where nothing was measured, by
     faint dots.
 
     Args:
         frame: a tidy table; the rows whose metric is `metric` are drawn, several seeds become mean and range.
         now: the current ratio (0 to 1), drawn as a rule with a dot per domain.
-        pinned: name -> tidy table of a view to compare with; drawn grey and dotted.
+        pinned: at most three views to compare with, name -> tidy table; each has a letter (a, b, c) and a dash.
         chance: the chance level (0 to 1).
         step: largest distance between neighbouring ratios that are joined by a solid line.
         metric: name of the metric to draw.
@@ -106,17 +113,16 @@ def sweep(
     check_held(frame, "metric", metric)
     if "stage" in frame.columns:
         raise DgpruneError("frame is the table of a training, with several networks per ratio; use charts.training.")
-    title = titled(metric.capitalize(), frame, below=_refused(frame))
+    named = [f"{letter}: {shortened(name, most=40)}" for letter, name in zip(PIN_DASHES, pinned or (), strict=False)]
+    title = titled(metric.capitalize(), frame, below=[*_refused(frame), *named])
     scorers = list(dict.fromkeys(str(row["scorer"]) for row in records(frame) if not is_missing(row["scorer"])))
     if len(scorers) > 1:
         panels = _by_domain(frame, scorers, metric=metric, size=(width, height), chance=chance, step=step)
         return beside(*panels, title=title)
     data = sweep_data(sweep_points(frame, metric=metric), now=now, chance=chance, step=step, height=height)
-    for label, other in (pinned or {}).items():
-        data["pinned"] += [
-            {"pin": label, **{key: row[key] for key in ("domain", "removed", "value")}}
-            for row in sweep_points(other, metric=metric)
-        ]
+    for letter, other in zip(PIN_DASHES, (pinned or {}).values(), strict=False):
+        data["pinned"] += pinned_rows(sweep_points(other, metric=metric), letter=letter)
+        data["letters"] += letter_rows(data["pinned"], letter=letter)
     return finish(_layers(data, metric=metric), width=width, height=height, padding=PADDING, title=title)
 
 
@@ -168,21 +174,28 @@ def sweep_data(
     step: float,
     height: int,
     letters: int = 27,
-    span: tuple[float, float] = (0.0, 100.0),
+    ends: tuple[float, float] | None = None,
 ) -> Data:
     """Return the chart's named data from the `sweep_points` of one plot; now, chance, step and height: see `sweep`.
 
-    Labels have at most `letters` characters (long names are shortened) and stay within `span`, the vertical axis.
+    Names stand inside the plot at the left, at free heights near the full network's; or, with the `ends` (lowest,
+    highest) of the vertical axis, at the ends of the lines, of at most `letters` characters.
     """
     data: Data = {name: [] for name in NAMES}
     for domain in dict.fromkeys(row["domain"] for row in points):
-        _add_domain(data, [dict(row) for row in points if row["domain"] == domain], now=now, step=step, letters=letters)
-    low, high = span
-    data["names"] = spread(data["names"], gap=(high - low) * LABEL_HEIGHT / max(height, 1), low=low, high=high)
+        rows = [dict(row) for row in points if row["domain"] == domain]
+        data["names"] += _names_at_end(rows[-1], letters) if ends else [_name_inside(rows[0])]
+        _add_domain(data, rows, now=now, step=step)
     if now is not None:
         data["now"] = [{"removed": 100.0 * now}]
     if chance is not None:
         data["chance"] = [{"value": 100.0 * chance, "label": "chance"}]
+    gap = LABEL_HEIGHT / max(height, 1)
+    if ends is None:
+        data["names"] = place_names(data["names"], gap=100.0 * gap, **obstacles(data, gap=100.0 * gap))
+    else:
+        low, high = ends
+        data["names"] = spread(data["names"], gap=(high - low) * gap, low=low, high=high)
     return data
 
 
@@ -200,7 +213,20 @@ def line_label(name: str, words: str, *, letters: int = 27) -> str:
     return shortened(name, most=min(22, max(7, letters - len(words)))) + words
 
 
-def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float, letters: int) -> None:
+def _names_at_end(row: Mapping[str, Any], letters: int) -> Rows:
+    """A name at the end of a line, and the line below it; of two labels at one height the first is placed below."""
+    end = {key: row[key] for key in ("domain", "removed", "value", "colour")}
+    label = line_label(row["domain"], row["label"], letters=letters)
+    return [{**end, "label": line} for line in (row["below"], label) if line]
+
+
+def _name_inside(row: Mapping[str, Any]) -> dict[str, Any]:
+    words = f"{row['label']} {row['below']}".rstrip()
+    style = {key: row[key] for key in ("domain", "value", "colour", "shape", "fill", "ring")}
+    return {**style, "label": line_label(row["domain"], words, letters=44)}
+
+
+def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float) -> None:
     """Add one domain's points to the named data, divided into measured ranges and the gaps between them."""
     stretch = 0
     for before, row in zip([None, *rows], rows, strict=False):
@@ -208,39 +234,46 @@ def _add_domain(data: Data, rows: Rows, *, now: float | None, step: float, lette
         if before is not None and row["removed"] - before["removed"] > 100.0 * step + 1e-6:
             stretch += 1
             data["gaps"] += [{**{key: at[key] for key in end}, "gap": stretch} for at in (before, row)]
-        words, below, given, _ = (row.pop(name) for name in ("label", "below", "given", "exposure"))
+        given = [row.pop(name) for name in ("label", "below", "exposure", "given")][-1]
         data["curves"].append({**row, "stretch": stretch})
         if given:
             data["full"].append({"domain": row["domain"], "value": row["value"]})
         if now is not None and abs(row["removed"] - 100.0 * now) < 1e-6:
             data["dots"].append({**row, "opacity": 1.0})
-        if row is rows[-1]:
-            label = line_label(row["domain"], words, letters=letters)
-            # Of two labels at one height the first is placed below.
-            data["names"] += [{**end, "label": line} for line in (below, label) if line]
 
 
-def _layers(
-    data: Mapping[str, Rows], *, metric: str, suffix: str = "", room: int = PADDING["right"] + 10
-) -> alt.LayerChart:
-    """Draw all marks of one plot; `suffix` ends the names of the data, `room` is a label's largest width in pixels."""
+def _layers(data: Mapping[str, Rows], *, metric: str, suffix: str = "", room: int | None = None) -> alt.LayerChart:
+    """Draw all marks of one plot; `suffix` ends the names of the data.
+
+    Names are at the left inside the plot, or with `room`, their largest width in pixels, at the ends of the lines.
+    """
     rows = {name: rows_of(f"{name}{suffix}", data[name]) for name in NAMES}
     scale = alt.Scale(domain=[0, 100], nice=False)
     x = REMOVED.axis(tickCount=5)
     y = alt.Y("value:Q", scale=scale, title=f"{metric.capitalize()} (%)", axis=alt.Axis(tickCount=5))
     fields = {"domain": "Domain", "removed": ("Removed %", ".0f"), "value": (f"{metric.capitalize()} %", ".1f")}
     tips = tooltip(fields, ends=".1f", looked=True)
-    pinned = rows["pinned"].mark_line(style="pinned", strokeDash=list(DOTTED), strokeWidth=2)
+    dashes = alt.Scale(domain=[*PIN_DASHES], range=[[*dash] for dash in PIN_DASHES.values()])
+    dash = alt.StrokeDash("pin:N", legend=None, scale=dashes)
+    pin: dict[str, Any] = {"x": x, "y": y, "opacity": OPACITY}
+    letter = {**pin, "text": "pin:N", "fill": TEXT_COLOUR}
     chance = rows["chance"].mark_text(style="quiet", align="left", dx=5, dy=-6)
+    now = rows["now"].mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=x).properties(name=f"now{suffix}")
+    names = names_inside(rows["names"], y=y) if room is None else [line_names(rows["names"], x=x, y=y, limit=room)]
     return layered(
         rows["chance"].mark_rule(style="quiet", strokeDash=[2, 2]).encode(y=y),
         chance.encode(x=LEFT, y=y, text="label:N"),
         rows["full"].mark_rule(style="ink", strokeDash=list(DASHED), opacity=0.28).encode(y=y),
-        pinned.encode(x=x, y=y, detail=["pin:N", "domain:N"]),
+        rows["pinned"]
+        .mark_line(strokeWidth=1.6)
+        .encode(**pin, stroke=COLOUR, strokeDash=dash, detail=["pin:N", "domain:N"])
+        .properties(name=f"pinned{suffix}"),
         *curve_layers(rows["curves"], rows["gaps"], x=x, value=y, tips=tips),
-        rows["now"].mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=x),
+        now,
         *interval_marks(rows["dots"], y, at={"x": x}, tips=tips, size=70, opacity=OPACITY),
-        line_names(rows["names"], x=x, y=y, limit=room),
+        rows["letters"].mark_text(style="halo", strokeWidth=4, strokeJoin="round").encode(**letter),
+        rows["letters"].mark_text(fontWeight=700).encode(**letter),
+        *names,
     )
 
 
@@ -256,9 +289,9 @@ def _by_domain(
             rows = cast(pd.DataFrame, frame[(frame["domain"] == domain) & (frame["scorer"] == scorer)])
             for row in sweep_points(rows, metric=metric):
                 label = exposure_label(with_scorer_exposure(row["exposure"], scorer_exposure(records(rows))))
-                mark = mark_of(styles[scorer], exposure=row["exposure"], keep_colour=True)
+                mark = mark_of(styles[scorer], exposure=row["exposure"])
                 points.append({**row, "domain": scorer, "label": label, "below": "", **mark})
-        data = sweep_data(points, now=None, height=size[1], letters=38, **options)
+        data = sweep_data(points, now=None, height=size[1], letters=38, ends=(0.0, 100.0), **options)
         # Datasets of a concatenation share one namespace, so each panel's get its own suffix.
         panel = _layers(data, metric=metric, suffix=f"_{len(panels)}", room=220)
         title = alt.Title(text=domain + role_label(style.role), color=style.colour)

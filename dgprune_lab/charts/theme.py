@@ -29,23 +29,23 @@ FIRST_TARGET = "#D55E00"
 FURTHER = ("#009E73", "#56B4E9", "#8C6D31", "#6A51A3")
 TARGET_AWARE = "#CC79A7"
 FULL = "#000000"
-PINNED = "#7A7A7A"
 QUIET = "#8A8F98"
 INK = "#22272E"
 AXIS_INK = "#5B6470"
 GRID = "#E8EAED"
+PAPER = "#FFFFFF"
 
 SOLID = (1, 0)
 LONG_DASH = (9, 5)
 DASHED = (5, 4)
 DOTTED = (1.5, 3)
+PIN_DASHES = {"a": (1.5, 3), "b": (5, 2, 1.5, 2), "c": (3, 2)}
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MINUS = "\N{MINUS SIGN}"
 LETTERS = 52
 
 _INKS = {"ink": FULL, "words": AXIS_INK, "strong": INK, "quiet": QUIET, "track": "#E6E9ED", "kept": "#4C5B6B"}
-_INKS["pinned"] = PINNED
 _SHAPES = ("circle", "square", "triangle-up", "triangle-down", "triangle-right", "cross")
 
 Rows = list[dict[str, Any]]
@@ -123,20 +123,21 @@ def interval_of(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: percent(cell, row["unit"]) for name, cell in cells.items()}
 
 
-def point_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = False) -> dict[str, Any]:
-    """Return the fields of a data row that style its point; a domain that was looked at gets a hollow diamond.
+def point_of(style: DomainStyle, *, exposure: Exposure = "") -> dict[str, Any]:
+    """Return the fields of a data row that style its point.
 
-    Target-aware points have their own colour; `keep_colour` keeps the domain's, to distinguish several lines.
+    Colour and mark are always the domain's. `ring` is the colour of a hollow diamond around the point of a domain that
+    was looked at, `TARGET_AWARE` for a target; None for no diamond.
     """
-    marked = exposure not in ("", "?")
-    colour = TARGET_AWARE if exposure.startswith("target-aware") and not keep_colour else style.colour
-    shape, fill = ("diamond", "transparent") if marked else (style.shape, colour)
-    return {"colour": colour, "shape": shape, "fill": fill, "looked": EXPOSURE_WORDS[exposure]}
+    ring = TARGET_AWARE if exposure.startswith("target-aware") else style.colour
+    ring = None if exposure in ("", "?") else ring
+    point = {"colour": style.colour, "shape": style.shape, "fill": style.colour}
+    return {**point, "ring": ring, "looked": EXPOSURE_WORDS[exposure]}
 
 
-def mark_of(style: DomainStyle, *, exposure: Exposure = "", keep_colour: bool = False) -> dict[str, Any]:
+def mark_of(style: DomainStyle, *, exposure: Exposure = "") -> dict[str, Any]:
     """Return the fields of `point_of`, and the dash of the line."""
-    return {**point_of(style, exposure=exposure, keep_colour=keep_colour), "dash": list(style.dash)}
+    return {**point_of(style, exposure=exposure), "dash": list(style.dash)}
 
 
 def config() -> alt.Config:
@@ -158,7 +159,7 @@ def config() -> alt.Config:
         title=alt.TitleConfig(font=FONT, color=INK, subtitleColor=AXIS_INK, **title),
         text=alt.MarkConfig(font=FONT, fontSize=11),
         view=alt.ViewConfig(stroke="transparent"),
-        style={name: {"color": colour} for name, colour in _INKS.items()},
+        style={**{name: {"color": colour} for name, colour in _INKS.items()}, "halo": {"fill": PAPER, "stroke": PAPER}},
     )
 
 

@@ -5,7 +5,7 @@ Named data, all of which a page may swap with `view.data(name, rows)`; `value`, 
 | name | one row is | fields |
 |---|---|---|
 | curves | a measured network | domain, curve (the domain, or its training images), epoch, step, round, value, low, |
-|        |                    | high, when, looked; line: colour of the line; of the point: colour, dash, shape, fill |
+|        |                    | high, when, looked; colour, dash, shape, fill, ring |
 | cuts | a cut | epoch, label, tip: text of the tooltip |
 | names | the name at a line's end | domain, label, epoch, value, colour |
 | ends | an end of the axis | epoch |
@@ -20,16 +20,18 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Exposure, Tidy, exposure_of, public, strongest_exposure
+from ..core import Count, Tidy, exposure_of, public
 from .marks import (
+    COLOUR,
     DASH,
     LABEL_HEIGHT,
-    POINT,
     RIGHT,
+    TEXT_COLOUR,
     check_table,
     layered,
     line_names,
     of_field,
+    point_marks,
     rows_of,
     spread,
     tooltip,
@@ -69,18 +71,13 @@ def training_data(frame: pd.DataFrame, *, epochs: int | None = None, height: int
     data: Data = {"curves": [], "cuts": [], "names": [], "ends": [], "unit": []}
     last: dict[str, dict[str, Any]] = {}
     reported = {str(row["domain"]) for row in used if row["split"] != "train"}
-    exposures: dict[str, Exposure] = {
-        name: strongest_exposure(exposure_of(row) for row in used if str(row["domain"]) == name) for name in styles
-    }
     for step, row in enumerate(used):
         name, exposure = str(row["domain"]), exposure_of(row)
         on_training = row["split"] == "train" and name in reported
         number = int(row["round"] if "round" in row else row["event"])
         place = {"domain": name, "curve": name + TRAINING * on_training, "epoch": int(row["epoch"]), "step": step}
         when = {"round": number, "when": WHEN.get(str(row["stage"]), str(row["stage"]))}
-        mark = {"line": mark_of(styles[name], exposure=exposures[name])["colour"]}
-        mark |= mark_of(styles[name], exposure=exposure)
-        point = {**place, **when, **interval_of(row), **mark}
+        point = {**place, **when, **interval_of(row), **mark_of(styles[name], exposure=exposure)}
         point |= {"dash": list(DOTTED), "fill": "transparent"} if on_training else {}
         if row["stage"] == "cut":
             _add_cut(data["cuts"], row, point=point, before=last.get(name))
@@ -122,8 +119,8 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
     curves, cuts = rows_of("curves", data["curves"]), rows_of("cuts", data["cuts"])
     fields = {"curve": "Images", "epoch": "Epochs", "when": "Network", "value": ("Accuracy %", ".1f")}
     tips = tooltip(fields, ends=".1f", looked=True)
-    line = {"stroke": alt.Stroke("line:N", scale=None), "strokeDash": DASH, "order": "step:Q", "detail": "curve:N"}
-    band = {"y2": "high:Q", "fill": alt.Fill("line:N", scale=None), "detail": ["curve:N", "round:N"]}
+    line = {"stroke": COLOUR, "strokeDash": DASH, "order": "step:Q", "detail": "curve:N"}
+    band = {"y2": "high:Q", "fill": TEXT_COLOUR, "detail": ["curve:N", "round:N"]}
     share: dict[str, Any] = {"style": "words", "align": "left", "dy": -13}
     return layered(
         rows_of("ends", data["ends"]).mark_point(opacity=0).encode(x=x),
@@ -131,7 +128,7 @@ def _layers(data: Mapping[str, Rows]) -> alt.LayerChart:
         cuts.mark_text(dx=3, **share).encode(x=x, y=alt.value(0), text="label:N"),
         curves.mark_area(opacity=0.13).encode(x=x, y=of_field(y, "low"), **band),
         curves.mark_line(strokeWidth=2).encode(x=x, y=y, **line),
-        curves.mark_point(size=26, strokeWidth=1.2, opacity=1).encode(x=x, y=y, **POINT, tooltip=tips),
+        *point_marks(curves, size=26, stroke=1.2, at={"x": x, "y": y}, tips=tips),
         line_names(rows_of("names", data["names"]), x=x, y=y, limit=PADDING["right"]),
         rows_of("unit", data["unit"]).mark_text(dx=8, **share).encode(x=RIGHT, y=alt.value(0), text="text:N"),
     )

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import {
-  costData, createMemory, curveKey, dropData, frameAt, inked, maskOf, nearest, planKey, sharedWith, spreadLabels, sweepData,
+  costData, createMemory, curveKey, dropData, frameAt, inked, maskOf, nearest, placeNames, planKey, sharedWith, sweepData, widest,
 } from "../../dgprune_lab/widgets/page/static/memory.js";
 
 const fixture = JSON.parse(readFileSync(new URL("fixture.json", import.meta.url)));
@@ -24,9 +24,16 @@ test("chart A has the rows that Python draws", () => {
   }
 });
 
-test("labels are spread as in Python", () => {
-  const { rows, gap, spread } = fixture.spread;
-  assert.deepEqual(spreadLabels(structuredClone(rows), gap), spread);
+test("names are placed as in Python", () => {
+  const { rows, placed, ...around } = fixture.names;
+  assert.deepEqual(placeNames(rows, around), placed);
+});
+
+test("names stay where they are while the curves are measured", () => {
+  const { curve, ratio } = fixture.a;
+  const frame = frameAt(curve.rows, ratio);
+  const first = { ...curve, lines: { ...curve.lines, names: curve.lines.names.map((row) => ({ ...row, value: 40 })) } };
+  assert.deepEqual(sweep({ curve: first, frame }).names.map((row) => row.value), sweep({ frame }).names.map((row) => row.value));
 });
 
 test("the mask of a step keeps the filters that Python keeps", () => {
@@ -47,11 +54,24 @@ test("an estimate without a line is named where it stands", () => {
   assert.equal(sweep({ curve: undefined, frame: null }).dots.length, 0);
 });
 
-test("pinned points carry the number of their pin", () => {
-  const points = fixture.a.curve.lines.curves.slice(0, 2);
-  const { pinned } = sweep({ pins: [{ points }, {}, { points }] });
-  assert.deepEqual(pinned.map((row) => row.pin), ["0", "0", "2", "2"]);
-  assert.deepEqual(Object.keys(pinned[0]), ["pin", "domain", "removed", "value"]);
+test("pins keep the domain's colour, have a letter, and the chosen one is strong", () => {
+  const points = fixture.a.curve.lines.curves;
+  const { pinned, letters } = sweep({ pins: [{}, { letter: "b", points }, { points: points.slice(0, 2) }], pin: 1 });
+  assert.deepEqual(pinned.filter(({ pin }) => pin === "b"), fixture.a.pinned);
+  assert.deepEqual(letters.filter(({ pin }) => pin === "b"), fixture.a.letters);
+  assert.deepEqual(pinned.filter(({ pin }) => pin === "c").map(({ opacity }) => opacity), [0.4, 0.4]);
+});
+
+test("the axis of chart D only grows, and pins are ghosts on it", () => {
+  const [first, , , , last] = fixture.a.curve.rows;
+  const narrow = widest([], undefined, first);
+  const wide = widest(narrow, { rows: [first, { span: [{ change: -50 }, { change: 10 }] }] }, last);
+  assert.deepEqual(wide, [{ change: -50 }, { change: 10 }]);
+  assert.deepEqual(widest(wide, undefined, null), wide);
+  const drops = first.drops.map((row) => ({ ...row, label: "by another scorer" }));
+  const data = dropData({ frame: last, stale: false, pins: [{}, { drops }], pin: 0, span: wide, inks: INKS });
+  assert.deepEqual(data.ghosts.map(({ pin, label, change }) => [pin, label, change]),
+    last.drops.map((row, k) => ["b", row.label, first.drops[k].change]));
 });
 
 test("rows of charts C and D are passed on", () => {
@@ -60,7 +80,7 @@ test("rows of charts C and D are passed on", () => {
   assert.ok(costData({ step, stale: true }).left.every((row) => row.opacity < 1));
   assert.deepEqual(costData({ step: null, stale: false }).left, []);
   const frame = fixture.a.curve.rows[3];
-  assert.deepEqual(dropData({ frame, stale: false, inks: INKS }), { drops: frame.drops, span: frame.span });
+  assert.deepEqual(dropData({ frame, stale: false, span: frame.span, inks: INKS }), { drops: frame.drops, ghosts: [], span: frame.span });
 });
 
 test("colours are mixed, and a hollow mark covers what lies behind it", () => {
@@ -81,7 +101,7 @@ test("the nearest ratio, and the frame of exactly this one", () => {
 });
 
 test("keys hold any name, and a curve replaces the earlier one", () => {
-  assert.deepEqual(JSON.parse(planKey(CHOICE)), ["a|b", "layer", "filters"]);
+  assert.deepEqual(JSON.parse(planKey(CHOICE)), ["a|b", "layer", "filters", 0, [[], [], []]]);
   const memory = createMemory();
   const key = ["a|b", "layer", "filters", "as_is"];
   for (const count of [2, 1]) memory.learnCurve({ key, rows: Array(count).fill({ ratio: 0 }) });
@@ -92,6 +112,14 @@ test("keys hold any name, and a curve replaces the earlier one", () => {
   memory.learnPlan(fixture.plan);
   const { order, groups } = [...memory.plans.values()][0];
   order.forEach((filters, g) => assert.equal(groups[g].rank[filters[0]], filters.length - 1, "the last removed comes first"));
+});
+
+test("what is set by hand is part of the keys, in Python's order", () => {
+  const forced = { remove: { b: [3, 1], a: [] }, keep: { c: [10, 9] } };
+  const choice = { ...CHOICE, step: 2, layers: { z: 0.25, y: 0 }, forced };
+  const hand = [[["y", 0], ["z", 0.25]], [["b", [1, 3]]], [["c", [9, 10]]]];
+  assert.deepEqual(JSON.parse(planKey(choice)), ["a|b", "layer", "filters", 2, hand]);
+  assert.deepEqual(JSON.parse(curveKey(choice)), ["a|b", "layer", "filters", "as_is", 2, hand]);
 });
 
 test("the share of the kept filters that a pin keeps too", () => {

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import altair as alt
 
 from ...core import Exposure, exposure_label, exposure_of, is_missing, strongest_exposure
-from ..marks import COLOUR, DASH, LEFT, POINT, layered, of_field, rows_of, tooltip
+from ..marks import COLOUR, DASH, LEFT, layered, of_field, point_marks, rows_of, tooltip
 from ..theme import QUIET, SOLID, Data, DomainStyle, Rows, beside, mark_of, scorer_styles, shortened
 
 METRICS = {
@@ -40,7 +40,7 @@ def number_data(rows: Sequence[Mapping[str, Any]], layers: Sequence[str], *, sty
         exposures.setdefault(label, []).append(exposure)
         name = _names(layers.index(str(row["group"])), len(layers))[row["metric"]]
         numbers = {end: None if is_missing(row[end]) else float(row[end]) for end in ("value", "low", "high")}
-        mark = mark_of(by_line[label], exposure=exposure, keep_colour=True)
+        mark = mark_of(by_line[label], exposure=exposure)
         data[name].append({"removed": round(100 * float(row["ratio_requested"]), 4), **numbers, "label": label, **mark})
     pairs = {_label(row) for row in used if row["metric"] in _PAIRS}
     strongest: dict[str, Exposure] = {label: strongest_exposure(listed) for label, listed in exposures.items()}
@@ -108,7 +108,7 @@ def _plot(data: Mapping[str, Rows], metric: str, *, k: int, layers: Sequence[str
         band.encode(**ends, color=alt.Color("colour:N", scale=None), detail="label:N"),
         base.mark_rule(strokeWidth=1.4, opacity=0.45).encode(**ends, stroke=COLOUR),
         base.mark_line(strokeWidth=1.8).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail="label:N"),
-        base.mark_point(size=24, strokeWidth=1.2, opacity=1).encode(x=x, y=y, **POINT, tooltip=tips),
+        *point_marks(base, size=24, stroke=1.2, at={"x": x, "y": y}, tips=tips),
     )
     if len(layers) > 1:
         title, meaning = " " if k else f"{title}. {meaning}", layers[k]
@@ -120,7 +120,7 @@ def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure]
     """The rows of the legend: the name of each line, and below it the mark of what was seen of its domains."""
     rows: Rows = []
     for name, style in styles.items():
-        kind, mark = "pair" if name in pairs else "other", mark_of(style, exposure=exposures[name], keep_colour=True)
+        kind, mark = "pair" if name in pairs else "other", mark_of(style, exposure=exposures[name])
         rows.append({"kind": kind, **mark, "text": shortened(name, most=32)})
         if exposures[name]:
             clear = {"colour": "transparent", "fill": "transparent"}
@@ -136,7 +136,7 @@ def _lines(data: Mapping[str, Rows], kind: Literal["pair", "other"]) -> alt.Laye
     text = base.mark_text(style="words", align="left", baseline="middle", fontSize=11, limit=150)
     return layered(
         base.mark_rule(strokeWidth=1.8).encode(x=LEFT, x2=alt.value(34), y=y, stroke=COLOUR, strokeDash=DASH),
-        base.mark_point(size=24, strokeWidth=1.2, opacity=1).encode(x=alt.value(17), y=y, **POINT),
+        *point_marks(base, size=24, stroke=1.2, at={"x": alt.value(17), "y": y}),
         text.encode(x=alt.value(42), y=y, text="text:N"),
     ).properties(width=186, height=alt.Step(16))
 

@@ -1,17 +1,18 @@
 // A, C and D: the Vega views of the explorer and what is fed to them.
 
 import { say, show } from "./elements.js";
-import { costData, dropData, sweepData } from "./memory.js";
+import { costData, dropData, sweepData, widest } from "./memory.js";
 import { createView, dragInPlot, endView, feed, inksOf, plotSize } from "./views.js";
 
 export function paintCharts(page, pins, now) {
   const { a, c, d } = page.charts;
   if (!a) return;
-  const { fixed, choice, inks } = page;
+  const { fixed, choice, inks, pin } = page;
   const { shown: frame, stale, curve } = now;
   feed(c, costData({ step: now.step, stale: now.planStale }));
-  feed(a, sweepData({ fixed, curve, frame, stale, pins, ratio: choice.ratio, height: plotSize(a).height, inks }));
-  feed(d, dropData({ frame, stale, inks }));
+  page.span = widest(page.span ?? [], curve, frame);
+  feed(a, sweepData({ fixed, curve, frame, stale, pins, pin, ratio: choice.ratio, height: plotSize(a).height, inks }));
+  feed(d, dropData({ frame, stale, pins, pin, span: page.span, inks }));
   show(page.exposures, Boolean(frame?.exposures));
   say(page.exposures, frame?.exposures ?? "");
 }

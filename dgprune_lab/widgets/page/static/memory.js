@@ -1,10 +1,22 @@
 // The cache of the page: plans and curves by key. Python makes the rows of the charts; here they are only chosen, placed
 // and coloured. No DOM in here.
 
-export const planKey = (choice) => JSON.stringify([choice.scorer, choice.scope, choice.budget]);
-export const curveKey = (choice) => JSON.stringify([choice.scorer, choice.scope, choice.budget, choice.batchnorm]);
+// What is set by hand, in the order that Python writes: own ratios of layers, filters to remove, filters to keep.
+export function byHand({ layers = {}, forced = {} }) {
+  const lists = (filters = {}) => sorted(filters).filter(([, list]) => list.length).map(([layer, list]) => [layer, [...list].sort((a, b) => a - b)]);
+  return [sorted(layers), lists(forced.remove), lists(forced.keep)];
+}
+
+const sorted = (object) => Object.entries(object).sort(([a], [b]) => (a < b ? -1 : 1));
+const place = (choice) => [choice.step ?? 0, byHand(choice)];
+export const planKey = (choice) => JSON.stringify([choice.scorer, choice.scope, choice.budget, ...place(choice)]);
+export const curveKey = (choice) => JSON.stringify([choice.scorer, choice.scope, choice.budget, choice.batchnorm, ...place(choice)]);
+// Pages without a kernel hold keys that end before the step: that is the full network, and nothing by hand.
+const whole = (key, length) => JSON.stringify(key.length > length ? key : [...key, ...place({})]);
 // Ratios are compared in hundredths of a percent, so that 0.1 + 0.2 finds the frame of 0.3.
 const tick = (ratio) => Math.round(ratio * 10000);
+const LETTERS = "abc";
+const REACH = 45; // names inside a plot stand over shares removed up to this one, in percent
 const NO_LINES = { curves: [], gaps: [], names: [] };
 const NO_FRAME = { dots: [], names: [], full: [], drops: [], span: [{ change: -5 }, { change: 5 }] };
 
@@ -16,10 +28,10 @@ export function createMemory() {
     curves,
     // A trait carries the whole state of its key, so a key's rows are replaced, never merged.
     learnPlan(plan) {
-      if (plan?.key && plan.steps) plans.set(JSON.stringify(plan.key), preparePlan(plan));
+      if (plan?.key && plan.steps) plans.set(whole(plan.key, 3), preparePlan(plan));
     },
     learnCurve(curve) {
-      if (curve?.key && curve.rows) curves.set(JSON.stringify(curve.key), curve);
+      if (curve?.key && curve.rows) curves.set(whole(curve.key, 4), curve);
     },
   };
 }
@@ -69,34 +81,68 @@ export function sharedWith(mask, pinned) {
 export function inked(rows, ink, hole = "transparent") {
   return rows.map((row) => {
     const copy = { ...row };
-    for (const field of ["colour", "line"]) if (row[field]) copy[field] = ink(row[field]);
+    for (const field of ["colour", "line", "ring"]) if (row[field]) copy[field] = ink(row[field]);
     if (row.fill) copy.fill = row.fill === "transparent" ? hole : ink(row.fill);
     return copy;
   });
 }
 
 // The data of chart A. `frame` is drawn as dots; `stale` says that it is not of the current view. `height`: of the plot.
-export function sweepData({ fixed, curve, frame, stale, pins, ratio, height, inks }) {
+export function sweepData({ fixed, curve, frame, stale, pins, pin = 0, ratio, height, inks }) {
   const { curves, gaps, names } = curve?.lines ?? NO_LINES;
   const shown = frame ?? NO_FRAME;
   const named = new Set(names.map((row) => row.domain));
   const unnamed = shown.names.filter((row) => !named.has(row.domain)); // only estimates so far: no line to be named at
   const labels = [...inked(names, inks.ink), ...inked(unnamed, stale ? () => inks.quiet : inks.ink)];
+  // Names stand near the full network's height, so that they stay where they are while the curves are measured.
+  const full = Object.fromEntries(shown.full.map((row) => [row.domain, row.value]));
+  for (const row of labels) row.value = full[row.domain] ?? row.value;
+  const gap = (100 * fixed.label_height) / Math.max(height, 60);
+  const pinned = pins.flatMap((one, k) => pinnedRows(one, letterOf(one, k), k === pin ? 1 : 0.4));
   return {
     curves: inked(curves, inks.ink),
     gaps: inked(gaps, inks.ink),
-    names: spreadLabels(labels, (100 * fixed.label_height) / Math.max(height, 60)),
+    names: placeNames(labels, { gap, ...obstacles({ curves, full: shown.full, chance: fixed.chance }, gap) }),
     full: shown.full,
     dots: faded(shown.dots, stale, inks),
-    pinned: pins.flatMap((pin, k) => (pin.points ?? []).map(({ domain, removed, value }) => ({ pin: `${k}`, domain, removed, value }))),
+    pinned: inked(pinned, inks.ink),
+    letters: inked(pins.flatMap((one, k) => letterRows(pinned, letterOf(one, k))), inks.ink),
     chance: fixed.chance,
     now: [{ removed: 100 * ratio }],
   };
 }
 
-export function dropData({ frame, stale, inks }) {
-  const { drops, span } = frame ?? NO_FRAME;
-  return { drops: faded(drops, stale, inks), span };
+export const letterOf = (pin, place) => pin.letter ?? LETTERS[place];
+
+const pinnedRows = (pin, letter, opacity) =>
+  (pin.points ?? []).map(({ domain, removed, value, colour }) => ({ pin: letter, domain, removed, value, colour, opacity }));
+
+// A letter per domain on a pin's curve; those of different pins stand 10 % apart.
+export function letterRows(rows, letter, at = 50) {
+  const wanted = at + 10 * (LETTERS.indexOf(letter) - 1);
+  const letters = new Map();
+  for (const row of rows.filter(({ pin }) => pin === letter)) {
+    const best = letters.get(row.domain);
+    if (!best || Math.abs(row.removed - wanted) < Math.abs(best.removed - wanted)) letters.set(row.domain, row);
+  }
+  return [...letters.values()];
+}
+
+// The ends of chart D's axis: the widest of this curve's and of those before, so that it only grows.
+export function widest(before, curve, frame) {
+  const ends = [...(curve?.rows ?? []), frame ?? NO_FRAME].flatMap(({ span }) => span.map(({ change }) => change));
+  const all = [...ends, ...before.map(({ change }) => change)];
+  return [{ change: Math.min(...all) }, { change: Math.max(...all) }];
+}
+
+export function dropData({ frame, stale, pins = [], pin = 0, span, inks }) {
+  const { drops } = frame ?? NO_FRAME;
+  const label = Object.fromEntries(drops.map((row) => [row.domain, row.label]));
+  const ghosts = pins.flatMap((one, k) =>
+    (one.drops ?? []).filter(({ domain }) => label[domain])
+      .map(({ domain, change, colour }) => ({ pin: letterOf(one, k), label: label[domain], change, colour, opacity: k === pin ? 1 : 0.5 })),
+  );
+  return { drops: faded(drops, stale, inks), ghosts: inked(ghosts, inks.ink), span };
 }
 
 export const costData = ({ step, stale }) => ({ left: (step?.left ?? []).map((row) => ({ ...row, opacity: stale ? 0.4 : 1 })) });
@@ -104,16 +150,28 @@ export const costData = ({ step, stale }) => ({ left: (step?.left ?? []).map((ro
 const faded = (rows, stale, { ink, quiet, hole }) =>
   inked(rows, stale ? () => quiet : ink, hole).map((row) => ({ ...row, opacity: stale ? 0.55 : 1 }));
 
-// Labels are moved apart until neighbours are at least `gap` apart, within `low` to `high`.
-export function spreadLabels(rows, gap, low = 0, high = 100) {
-  const ordered = [...rows].sort((a, b) => a.value - b.value);
-  for (const row of ordered) {
-    row.value = Math.max(row.value, low);
-    low = row.value + gap;
-  }
-  for (const row of ordered.reverse()) {
-    row.value = Math.min(row.value, high);
-    high = row.value - gap;
-  }
-  return rows;
+// What names at the left must not cover, lines and texts, and should not, points: as in Python's `obstacles`.
+function obstacles({ curves, full, chance }, gap) {
+  const levels = chance.map((row) => row.value);
+  return {
+    lines: [...full.map((row) => row.value), ...levels],
+    texts: levels.map((level) => level + 0.45 * gap),
+    points: curves.filter((row) => row.removed <= REACH).map((row) => row.value),
+  };
+}
+
+// Each label, the highest first, gets the free height that is nearest to its value: as Python's `place_names`.
+export function placeNames(rows, { gap, lines, texts, points }) {
+  const taken = [...lines.map((height) => [height, 0.6 * gap]), ...texts.map((height) => [height, gap])];
+  const steps = [...Array(4 * rows.length + 12).keys()].flatMap((k) => [(-k * gap) / 4, (k * gap) / 4]);
+  return [...rows].sort((a, b) => b.value - a.value).map((row) => {
+    const inside = steps.map((step) => row.value + step).filter((y) => gap / 2 <= y && y <= 100 - gap / 2);
+    const free = inside.filter((y) => taken.every(([height, room]) => Math.abs(y - height) >= room - 1e-9));
+    const covered = (y) => points.filter((point) => Math.abs(y - point) < 0.6 * gap).length;
+    const cost = (y) => Math.round(1e6 * (Math.abs(y - row.value) / gap + 0.3 * covered(y)));
+    const heights = free.length ? free : inside.length ? inside : [row.value];
+    const value = heights.reduce((best, y) => (cost(y) < cost(best) ? y : best));
+    taken.push([value, gap]);
+    return { ...row, value };
+  });
 }

@@ -30,7 +30,7 @@ export function precomputed(memory, next, change) {
   const fixed = Object.keys(change)[0];
   let best = null;
   for (const key of memory.curves.keys()) {
-    const values = Object.fromEntries(JSON.parse(key).map((value, index) => [fields[index], value]));
+    const values = Object.fromEntries(fields.map((field, index) => [field, JSON.parse(key)[index]]));
     if (fields.includes(fixed) && values[fixed] !== next[fixed]) continue;
     const score = fields.filter((field) => values[field] === next[field]).length;
     if (!best || score > best.score) best = { score, values };
@@ -45,7 +45,7 @@ export function answerOffline(page, message) {
   const now = page.current();
   if (message.type === "pin" && now.mask) {
     const label = `${page.scorer()?.label ?? page.choice.scorer} \u00B7 ${Math.round(100 * page.choice.ratio)} %`;
-    pins.push({ label, ratio: page.choice.ratio, points: now.curve?.lines.curves ?? [], kept: now.mask });
+    pins.push({ label, ratio: page.choice.ratio, points: now.curve?.lines.curves ?? [], drops: now.frame?.drops ?? [], kept: now.mask });
     page.model.set("pins", pins.slice(-3));
   }
   if (message.type === "unpin") page.model.set("pins", pins.filter((_, index) => index !== message.index));

@@ -47,7 +47,7 @@ const DARK = {
   header: { labelColor: "#b4bcc6", titleColor: "#b4bcc6" },
   style: {
     ink: { color: "#e6e9ed" }, words: { color: "#b4bcc6" }, strong: { color: "#e6e9ed" }, quiet: { color: "#8d949e" },
-    track: { color: "#333a43" }, kept: { color: "#b9c4d0" }, pinned: { color: "#a3aab3" },
+    track: { color: "#333a43" }, kept: { color: "#b9c4d0" },
   },
 };
 
@@ -61,7 +61,8 @@ function merged(base, over) {
 // A view in `box`. Everything before the embedding ended is remembered, so callers never wait.
 export function createView(box, spec, { embed, dark, fit = true }) {
   const holder = { spec, box, embed, view: null, wanted: {}, drawn: {}, signals: {}, size: null, ended: false };
-  const config = merged({ background: "transparent", ...spec.config }, dark ? DARK : {});
+  const { hole } = inksOf(box.closest(".dgx") ?? box); // what lies behind text and hollow marks
+  const config = merged(merged({ background: "transparent", ...spec.config }, dark ? DARK : {}), { style: { halo: { fill: hole, stroke: hole } } });
   const renderer = spec.usermeta?.embedOptions?.renderer ?? "svg";
   holder.ready = embed(box, { ...structuredClone(spec), config }, { actions: false, renderer, defaultStyle: false, logLevel: 1 })
     .then((result) => {
