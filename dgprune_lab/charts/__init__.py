@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import quick_start  # before the first import of Altair
 from .agreement import agreement
 from .gc_net import gc_net
 from .drop import drop
