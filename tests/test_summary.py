@@ -339,3 +339,13 @@ def test_the_references_of_a_table() -> None:
         return dg.tidy([{"metric": "own", "domain": "a", "value": 1.0}])
 
     assert "% diagnostic: Nobody 2031, nowhere" in dg.cite(own(study))
+
+
+def test_latex_keeps_a_name_from_being_read_as_an_argument_of_the_line_break() -> None:
+    r"""After `\\` LaTeX takes "[a]" for a length, and never ends, and "*" for a part of the command."""
+    rows = [
+        {"domain": name, "metric": "accuracy", "value": 0.5, "unit": "share", "target_aware": False}
+        for name in ("[a]", "*b", "--c", "`d`")
+    ]
+    first = [line.split(" & ")[0] for line in dg.latex(dg.tidy(rows)).splitlines() if " & 50.0" in line]
+    assert first == ["{[}a{]}", "{*}b", "{-}{-}c", r"\textasciigrave{}d\textasciigrave{}"]

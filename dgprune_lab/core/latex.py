@@ -12,6 +12,7 @@ from .summary import chosen_rows, summary
 
 _SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+_SIGNS |= {sign: f"{{{sign}}}" for sign in "[]*"} | {"`": r"\textasciigrave{}"}  # r"\\ [a]" and r"\\ *" mean something
 _SIGNS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "−": "$-$", "◇": r"$\diamond$"}
 _ESCAPES = str.maketrans(_SIGNS)
 _SAID_ELSEWHERE = ("target_aware", "role")  # by the marks, and by the domain
@@ -36,7 +37,7 @@ def latex(
     """Return a table as LaTeX (package booktabs): the columns that vary, each value with its 95 % interval, footnotes.
 
     The rows and columns are those of `summary`. A footnote marks what is target-aware; others name the BatchNorm
-    setting and what the intervals are over. All text is escaped.
+    setting and what the intervals are over. All text is escaped; letters beyond Latin need XeLaTeX or LuaLaTeX.
 
     Args:
         frame: a tidy table of this package.
@@ -111,4 +112,4 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return " ".join(text.translate(_ESCAPES).split())
+    return " ".join(text.translate(_ESCAPES).replace("--", "{-}{-}").split())
