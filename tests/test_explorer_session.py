@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from material import domain, norm_net, randomise
@@ -51,11 +52,14 @@ def session(study: dg.Study) -> SavedSession:
     tuned = dg.prune(study.model, mask).eval()
     with torch.no_grad():
         tuned.get_parameter("0.weight").mul_(1.5)
+    table = dg.measure(tuned, study.domains, latency=False).assign(calibration=500)
     shared: dict[str, Any] = {"made": {**CHOICE, "step": 0}, "mask": mask}
     steps = (
         SavedStep(number=0, parent=None, kind="full", label="full", made={}, mask=everything, network=study.model),
         SavedStep(number=1, parent=0, kind="prune", label="L1 </norm>, 50 %", network=pruned, **shared),
-        SavedStep(number=2, parent=1, kind="finetune", label="1 epoch", network=tuned, made=TUNED, mask=mask),
+        SavedStep(
+            number=2, parent=1, kind="finetune", label="1 epoch", network=tuned, made=TUNED, mask=mask, table=table
+        ),
     )
     return SavedSession(id="one", steps=steps, choice=CHOICE, pins=({**CHOICE, "ratio": 0.5},))
 
@@ -99,6 +103,8 @@ def test_what_is_saved_is_loaded(folder: Path, session: SavedSession, study: dg.
         assert tensors(one.network) == tensors(other.network) and one.mask.key == other.mask.key
         about = ("number", "parent", "kind", "label", "made")
         assert [getattr(one, name) for name in about] == [getattr(other, name) for name in about]
+    assert again.steps[1].table is None and session.steps[2].table is not None
+    pd.testing.assert_frame_equal(again.steps[2].table, session.steps[2].table)
     assert dg.measure(again.steps[2].network, study.domains, latency=False).equals(
         dg.measure(session.steps[2].network, study.domains, latency=False)
     )
@@ -255,6 +261,9 @@ def test_hostile_cards_are_refused_in_words(folder: Path, study: dg.Study, tmp_p
         r"step 1 has a choice that no explorer makes: budget must be": lambda c: c["steps"][1]["made"].update(
             budget="b"
         ),
+        r"step 2: its table .* a table row names the column 'x'": lambda card: card["steps"][2]["table"][0].update(x=1),
+        r"step 2: its table .* rows must be": lambda card: card["steps"][2].update(table=[1]),
+        r"step 2: its table has other rows .*'high'": lambda card: card["steps"][2]["table"][0].update(value="high"),
         r"unknown training option 'x'": lambda card: card["steps"][2]["made"]["options"].update(x=1),
         r"does not list networks/step_1.safetensors": lambda card: card["files"].pop("networks/step_1.safetensors"),
     }

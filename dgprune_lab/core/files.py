@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,7 @@ def check_format(card: Mapping[str, Any], *, name: str, kind: str) -> None:
         )
 
 
+@cache
 def _versions() -> dict[str, str]:
     named = {"python": platform.python_version()}
     for package in ("dgprune-lab", "torch"):

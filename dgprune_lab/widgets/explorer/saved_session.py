@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import pandas as pd
 import torch
 from torch import nn
 
-from ...core import DgpruneError, Mask
+from ...charts.theme import records
+from ...core import DgpruneError, Mask, is_missing, tidy
 from ...models import fill, network_key
 from ...pruning import prune
 from ...study import Study
 from ...training import TrainingOptions
 from .choices import checked_choices
+from .frames import EXTRA
 
 StepKind = Literal["full", "prune", "finetune"]
 _STEP = {"number": int, "parent": (int, type(None)), "kind": str, "label": str, "made": dict, "mask": dict}
+_STEP["table"] = (list, type(None))
 _CARD = {"study": dict, "steps": list, "choice": dict, "pins": list, "history": dict, "scorers": dict, "files": dict}
 _CARD |= {"images": (int, type(None)), "calibration": int, "id": str, "saved": str}
 
@@ -34,6 +38,7 @@ class SavedStep:
         made: for "prune", the choices that were applied; for "finetune", `epochs`, `options` and `batchnorm`.
         mask: which filters of the full network are left.
         network: the network itself.
+        table: what was measured of it; None if nothing was.
     """
 
     number: int
@@ -43,6 +48,7 @@ class SavedStep:
     made: Mapping[str, Any]
     mask: Mask
     network: nn.Module = field(repr=False)
+    table: pd.DataFrame | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +88,12 @@ def session_values(session: SavedSession, study: Study) -> dict[str, Any]:
         "id": session.id,
         "study": study_values(study),
         "steps": [
-            {**{name: getattr(step, name) for name in plain}, "made": dict(step.made), "mask": step.mask.to_json()}
+            {
+                **{name: getattr(step, name) for name in plain},
+                "made": dict(step.made),
+                "mask": step.mask.to_json(),
+                "table": _rows(step.table),
+            }
             for step in session.steps
         ],
         "choice": dict(session.choice),
@@ -167,6 +178,24 @@ def refuse_other_study(saved: Mapping[str, Any], study: Study, *, name: str) -> 
         )
 
 
+def _rows(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
+    """The rows of a table, without empty cells."""
+    rows = None if table is None else records(table)
+    return rows and [{name: cell for name, cell in row.items() if not is_missing(cell)} for row in rows]
+
+
+def _table(rows: list[Any] | None) -> pd.DataFrame | None:
+    """The table that `_rows` took apart.
+
+    Raises:
+        DgpruneError: rows of something else.
+    """
+    try:
+        return rows and tidy(rows, extra=EXTRA)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DgpruneError(f"its table has other rows than a measurement: {error}") from error
+
+
 def _data(domain: Any) -> str:
     return str(domain.get("data") if isinstance(domain, dict) else domain)[:12]
 
@@ -180,7 +209,7 @@ def _step(entry: Any, number: int, *, study: Study, read: Callable[[str], bytes]
         got = f"number {entry['number']!r}, kind {entry['kind']!r}, parent {entry['parent']!r}"
         raise DgpruneError(f"{name}, cannot be a step of a session ({got:.80}); save the session again.")
     try:
-        mask = Mask.from_json(entry["mask"], graph=study.graph)
+        mask, table = Mask.from_json(entry["mask"], graph=study.graph), _table(entry["table"])
         network = fill(prune(study.model, mask), read(network_file(number)), name=network_file(number))
     except DgpruneError as error:
         raise DgpruneError(f"{name}: {error}") from error
@@ -192,14 +221,14 @@ def _step(entry: Any, number: int, *, study: Study, read: Callable[[str], bytes]
         options = TrainingOptions.from_json(entry["made"]["options"]).to_json()
         entry = {**entry, "made": {**entry["made"], "options": options}}
     about = {key: entry[key] for key in ("number", "parent", "kind", "label", "made")}
-    return SavedStep(**about, mask=mask, network=network)
+    return SavedStep(**about, mask=mask, network=network, table=table)
 
 
 def _check_choice(choice: Any, *, study: Study, steps: Iterable[int], name: str) -> None:
     """Refuse choices that no explorer has made."""
     check_entries(choice, {"scorer": str, "batchnorm": str}, name=name)
     try:
-        checked_choices(choice, scorer=choice["scorer"], graph=study.graph, steps=steps)
+        checked_choices({"id": 0, "by": "kernel", **choice}, scorer=choice["scorer"], graph=study.graph, steps=steps)
     except (DgpruneError, KeyError, TypeError, ValueError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise DgpruneError(f"{name} has a choice that no explorer makes: {why}") from error

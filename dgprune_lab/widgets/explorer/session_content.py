@@ -9,12 +9,14 @@ import altair as alt
 import pandas as pd
 from torch import nn
 
-from ...charts import drop, size_and_cost, svg, sweep, trade_off
+from ...charts import drop, size_and_cost, sweep, trade_off
+from ...charts.renderer import vegalite_to_svg
 from ...core import DgpruneError
 from ..panels.protocol import Tried, View
 from .saved_session import SavedSession, network_file
 from .session_folder import CHARTS, CODE, PINS, STEPS
 
+_WIDE, _PLOT = 760, 400
 _MOVED = ("id", "by", "ratio", "moving")
 
 
@@ -41,7 +43,7 @@ def session_content(
         networks = networks_frame(view.tried)
         yield "tables/networks.csv", networks.to_csv(index=False)
         for name, chart in _charts(view, networks):
-            yield CHARTS.format(name), svg(chart)
+            yield CHARTS.format(name), vegalite_to_svg(chart.to_dict(validate=False))
 
 
 def networks_frame(tried: tuple[Tried, ...]) -> pd.DataFrame:
@@ -53,13 +55,13 @@ def _charts(view: View, networks: pd.DataFrame) -> Iterator[tuple[str, alt.TopLe
     """The charts of the present view and of everything tried, those of them for which there are numbers."""
     present = view.present
     curve = [one.table for one in view.tried if present is not None and _settings(one) == _settings(present)]
-    makers: dict[str, Callable[[], alt.TopLevelMixin]] = {"trade_off": lambda: trade_off(networks)}
+    makers: dict[str, Callable[[], alt.TopLevelMixin]] = {"trade_off": lambda: trade_off(networks, width=_WIDE)}
     if curve:
         makers["accuracy"] = lambda: sweep(pd.concat(curve, ignore_index=True).drop_duplicates())
     if present is not None and len(present.table):
         full = (view.full or view.study).graph.full._asdict()
-        makers["accuracy_change"] = lambda: drop(present.table)
-        makers["size_and_cost"] = lambda: size_and_cost(present.table, full=full)
+        makers["accuracy_change"] = lambda: drop(present.table, width=_PLOT)
+        makers["size_and_cost"] = lambda: size_and_cost(present.table, full=full, width=_PLOT)
     for name, make in makers.items():
         try:
             yield name, make()
