@@ -64,7 +64,7 @@ def compare(frame: Tidy, *, width: Count = 560) -> alt.HConcatChart:
     data = compare_data(frame)
     both = cast(pd.DataFrame, frame[frame["choice"] == BOTH])
     title = titled("Network a minus network b", both, change=True)
-    chart = compare_chart(data, width=width, labels=_longest(data))
+    chart = compare_chart(data, width=width, labels=label_room(data))
     chart.title = title or alt.Title(text="Network a minus network b")
     return chart
 
@@ -91,8 +91,8 @@ def compare_chart(data: Mapping[str, Rows], *, width: int = 560, labels: int = 1
     return beside(stacked, padding=(6, 10, 6, 6))
 
 
-def _longest(data: Mapping[str, Rows]) -> int:
-    """Room for the longest name left of the plots, in pixels."""
+def label_room(data: Mapping[str, Rows]) -> int:
+    """Return the room that the longest name needs left of the plots, in pixels."""
     letters = [len(str(row["label"])) for name in ("differences", "turned_wrong", "layers") for row in data[name]]
     return 22 + round(_LABEL * max(letters, default=10))
 

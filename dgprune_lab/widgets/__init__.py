@@ -1,19 +1,23 @@
 """The explorer, its panels, live runs, and the page's ES modules."""
 
 from .panels.agreement import AgreementPanel
+from .panels.compare import ComparePanel
 from .explorer.explorer import Explorer
 from .panels.feature_shift import FeatureShiftPanel
+from .panels.find import FindPanel
 from .panels.flips import FlipsPanel
 from .panels.layers import LayersPanel
 from .live.live import Live
-from .panels.protocol import Panel, View
+from .panels.protocol import Panel, Tried, View
 from .panels.prunability import PrunabilityPanel
-from .single_panel import Agreement, FeatureShift, Flips, Layers, Prunability, Sensitivity
+from .single_panel import Agreement, Compare, FeatureShift, Find, Flips, Layers, Prunability, Sensitivity, TradeOff
 from .panels.sensitivity import SensitivityPanel
+from .panels.trade_off import TradeOffPanel
 from .prediction import predict
 from .page.chart import LiveChart
 from .live.training import Training, Tuning
 
-__all__ = ["Agreement", "AgreementPanel", "Explorer", "FeatureShift", "FeatureShiftPanel", "Flips", "FlipsPanel"]
-__all__ += ["Layers", "LayersPanel", "Live", "LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity"]
-__all__ += ["SensitivityPanel", "Training", "Tuning", "View", "predict"]
+__all__ = ["Agreement", "AgreementPanel", "Compare", "ComparePanel", "Explorer", "FeatureShift", "FeatureShiftPanel"]
+__all__ += ["Find", "FindPanel", "Flips", "FlipsPanel", "Layers", "LayersPanel", "Live", "LiveChart", "Panel"]
+__all__ += ["Prunability", "PrunabilityPanel", "Sensitivity", "SensitivityPanel", "TradeOff", "TradeOffPanel"]
+__all__ += ["Training", "Tried", "Tuning", "View", "predict"]

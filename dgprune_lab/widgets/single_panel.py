@@ -11,11 +11,14 @@ from ..core import DgpruneError, public
 from ..study import Study
 from .explorer.explorer import Explorer
 from .panels.agreement import AgreementPanel
+from .panels.compare import ComparePanel
 from .panels.feature_shift import FeatureShiftPanel
+from .panels.find import FindPanel
 from .panels.flips import FlipsPanel
 from .panels.layers import LayersPanel
 from .panels.prunability import PrunabilityPanel
 from .panels.sensitivity import SensitivityPanel
+from .panels.trade_off import TradeOffPanel
 
 
 @public
@@ -75,3 +78,21 @@ class Prunability(SinglePanel):
     """The training loss against the share of single weights kept; see `PrunabilityPanel`."""
 
     _built_in = (PrunabilityPanel,)
+
+
+class TradeOff(SinglePanel):
+    """Size or cost against accuracy of everything that was tried; see `TradeOffPanel`."""
+
+    _built_in = (TradeOffPanel,)
+
+
+class Find(SinglePanel):
+    """The smallest network that keeps enough accuracy, or the best within a size; see `FindPanel`."""
+
+    _built_in = (FindPanel,)
+
+
+class Compare(SinglePanel):
+    """How two of the networks that were tried differ; see `ComparePanel`."""
+
+    _built_in = (ComparePanel,)

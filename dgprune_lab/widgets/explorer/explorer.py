@@ -19,12 +19,15 @@ from ..page import static as assets
 from ..page.comm import CommWidget, weakly
 from ..page.vega import vega_host
 from ..panels.agreement import AgreementPanel
+from ..panels.compare import ComparePanel
 from ..panels.feature_shift import FeatureShiftPanel
+from ..panels.find import FindPanel
 from ..panels.flips import FlipsPanel
 from ..panels.layers import LayersPanel
 from ..panels.protocol import Panel
 from ..panels.prunability import PrunabilityPanel
 from ..panels.sensitivity import SensitivityPanel
+from ..panels.trade_off import TradeOffPanel
 from .choices import CONTROLS, Choices
 from .code import as_code
 from .frames import CALIBRATION
@@ -81,6 +84,9 @@ class Explorer(CommWidget):
     _esm = assets.module()
     _css = assets.style()
     _built_in: ClassVar[tuple[type[Panel], ...]] = (
+        TradeOffPanel,
+        FindPanel,
+        ComparePanel,
         FlipsPanel,
         LayersPanel,
         SensitivityPanel,

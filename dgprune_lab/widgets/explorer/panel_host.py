@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 from ...core import Lock
 from ...study import Study
@@ -116,7 +117,8 @@ class PanelHost:
             yield from ([ticked] if isinstance(ticked, Mapping) else ticked)
 
         def further() -> Iterator[Frames]:
-            yield from panel.background(view)
+            now = self._view(panel.selected) or view
+            yield from panel.background(replace(view, tried=now.tried, silent=now.silent))
 
         if (yield from self._shown(panel, frames(), messages)):
             later = lambda: self._shown(panel, further(), messages)  # noqa: E731
@@ -145,7 +147,9 @@ def _joined(state: Row, frame: Frames) -> Row:
     """Return a panel's state (the charts' data, text and controls), updated by a frame."""
     data, beside = dict(state["data"]), {name: state[name] for name in _BESIDE}
     for name, rows in frame.items():
-        if name in beside:
+        if name == "charts":
+            beside[name] = {**state["charts"], **dict(cast(Any, rows))}
+        elif name in beside:
             beside[name] = rows
         elif isinstance(rows, Mapping):
             data[name] = {**data.get(name, {}), **rows}

@@ -13,12 +13,12 @@ from ...core import BatchNorm, Mask, Scores, public
 from ...scorers import SCORERS, Scorer
 from ...study import Study
 
-ESTIMATE_IMAGES = 250
+ESTIMATE_IMAGES, CALIBRATION = 250, 500
 
 Item = Scorer | Scores
 Row = dict[str, Any]
 Rows = list[Row]
-Frames = Mapping[str, Mapping[str, Any] | Rows | str]
+Frames = Mapping[str, Mapping[str, Any] | Sequence[Any] | str]
 Cell = tuple[str, int]
 """A layer and the number of a filter of it."""
 
@@ -76,7 +76,7 @@ class View:
     selected: Any = None
     scorers: tuple[Item, ...] = tuple(SCORERS.values())
     images: int | None = None
-    calibration: int = 500
+    calibration: int = CALIBRATION
     choice: Mapping[str, Any] = field(default_factory=dict)
     full: Study | None = None
     original: Mapping[str, Sequence[int]] | None = None
@@ -138,8 +138,9 @@ class Panel(Protocol):
         "conv1", "choices": [["conv1", "first"], ...]}, menus above the charts whose values are plain JSON and whose
         chosen value is `selected[name]`, or {"kind": "number", "name": ..., "label": ..., "value": 3, "low": 0, "high":
         9, "unit": "ms"}, a field; "actions", a list of {"label": "Find", "message": {"type": "press", "name": "find"}},
-        buttons, or sentences if they have no message; "hidden", names of charts that are not shown; "picked", {"group":
-        ..., "filter": ...} or {}, the outlined cell.
+        buttons, or sentences if they have no message; "hidden", names of charts not shown; "charts", chart name
+        -> specification, where a chart is another one now; "picked", {"group": ..., "filter": ...} or {}, the outlined
+        cell.
         Anything absent from a frame stays unchanged. Return an iterator of frames for work of many steps: the slider
         takes precedence between two frames, and a frame may be empty.
         """

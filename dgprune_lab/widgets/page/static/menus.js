@@ -65,7 +65,7 @@ function fillMenu(menu, choices, value) {
 
 // The buttons of a panel, and sentences beside them. A button is kept while its words stay, so that it keeps the focus.
 export function createActions(press) {
-  return { box: node("div", { class: "dgx-row dgx-panel-menus" }), key: "[]", list: [], press };
+  return { box: node("div", { class: "dgx-row dgx-panel-actions" }), key: "[]", list: [], press };
 }
 
 export function showActions(actions, list) {

@@ -1,0 +1,192 @@
+"""The panel "Find": the smallest network that keeps enough accuracy, or the most accurate one within a size."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...charts import find as find_chart
+from ...diagnostics import Found, find
+from ...diagnostics._search import SPLIT, WORST
+from ...measurement import calibration_count
+from ...study import Study
+from .domain_pairs import labelled
+from .menu_scores import label
+from .protocol import Frames, Panel, Row, Rows, View
+
+_WIDTH = 780
+_SHARES = (0.99, 0.97, 0.95, 0.9, 0.8)
+_KEEP, _LATENCY = "keep", "milliseconds"
+_GOALS = {
+    _KEEP: "the smallest network that keeps its accuracy",
+    "parameters": "the best network within a number of parameters",
+    "macs": "the best network within a number of MACs",
+    "kilobytes": "the best network within a size in memory",
+    _LATENCY: "the best network within a latency",
+}
+_UNITS = {"parameters": "parameters", "macs": "MACs per image", "kilobytes": "kB", _LATENCY: "ms for 32 images"}
+_LONG = 5.0  # seconds; what takes longer is announced
+_MANY = 8  # networks: the full one and seven halvings of a hundred ratios
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Task:
+    """A search that was asked for: the arguments of `find`, its scorer in words, and the controls of the explorer."""
+
+    study: Study
+    options: Mapping[str, Any]
+    scorer: str
+    choice: Mapping[str, Any]
+
+
+class FindPanel(Panel):
+    """A search with the scorer of the view among 99 ratios, on the sources' split `score`; see `dg.find`.
+
+    `selected["goal"]` is "keep" or what is limited, `selected["share"]` and `selected["on"]` the share to keep and the
+    source, `selected["most_parameters"]` and so on the limits.
+    """
+
+    name, label = "find", "Find"
+    charts: Mapping[str, Row] = {}  # made for each result
+
+    def __init__(self) -> None:
+        self._task: _Task | None = None
+        self._result: tuple[_Task, Found] | None = None
+        self._spec: Row = {}
+
+    @property
+    def found(self) -> Found | None:
+        """The last result; None before the first."""
+        return None if self._result is None else self._result[1]
+
+    def unavailable(self, study: Study) -> str | None:
+        """Return why the panel cannot be shown, if no source can be searched on."""
+        if _sources(study):
+            return None
+        return "a search needs a source with labels and a split score; it never reads a target."
+
+    def tick(self, view: View) -> Iterator[Frames]:
+        """Yield the goal and the last result; after a press of the button how far the search is, then its result."""
+        pressed = (self.selected or {}).pop("pressed", None)
+        if pressed is not None:
+            self._task = self._asked(view) if pressed == "find" else None
+        yield self._frame(view)
+        if (task := self._task) is None:
+            return
+        try:
+            # A move of the slider ends these steps; started again, they find what was measured in the study's cache.
+            found = yield from _said(find.steps(task.study, **task.options))
+        except Exception:
+            self._task = None
+            yield self._frame(view)
+            raise
+        self._task, self._result = None, (task, found)
+        self._spec = find_chart(found.table, width=_WIDTH).to_dict()
+        yield self._frame(view)
+
+    def _asked(self, view: View) -> _Task:
+        """The search that the controls describe, with what is set by hand in the view."""
+        goal, mask = self._goal(), view.mask
+        options: dict[str, Any] = {"scorer": view.scorer, "scope": mask.scope, "budget": mask.budget}
+        options |= {"layers": dict(mask.layer_ratios) or None, "forced": dict(mask.forced) or None}
+        if mask.layer_ratios or mask.forced:
+            options["reads"] = mask.reads
+        options |= {"batchnorm": view.batchnorm, "images": view.images}
+        selected = self.selected or {}
+        if goal == _KEEP:
+            options |= {"keep": selected.get("share", 0.95), "on": selected.get("on", WORST)}
+        else:
+            options["within"] = {goal: self._most(view, goal)}
+        return _Task(study=view.study, options=options, scorer=label(view.study, view.scorer), choice=view.choice)
+
+    def _goal(self) -> str:
+        wanted = (self.selected or {}).get("goal")
+        return wanted if wanted in _GOALS else _KEEP
+
+    def _most(self, view: View, limit: str) -> float:
+        """The limit that was chosen; by default half of what the network has."""
+        chosen = (self.selected or {}).get(f"most_{limit}")
+        return chosen if isinstance(chosen, int | float) else round(_full(view, limit) / 2, 3 * (limit == _LATENCY))
+
+    def _frame(self, view: View) -> Frames:
+        """The controls, the buttons, and the last result with its chart."""
+        running, lines = self._task is not None, [] if self._task is None else ["Searching."]
+        actions: Rows = [_button("Stop", "stop") if running else _button("Find", "find")]
+        charts: Row = {}
+        if self._result is not None and not running:
+            task, found = self._result
+            lines, charts = _result_lines(task, found), {"find": self._spec}
+            if task.choice:
+                goes = {**task.choice, "ratio": found.mask.ratio_requested}
+                goes = {name: value for name, value in goes.items() if name not in ("id", "by", "moving")}
+                actions.append({"label": "Go there", "message": {"type": "goto", "choice": goes}})
+        if not running and (self._result is None or self._asked(view).options != self._result[0].options):
+            lines.append(self._announced(view))
+        shown: dict[str, Any] = {"charts": charts, "find": {}, "hidden": [] if charts else ["find"]}
+        return {**shown, "text": "\n".join(lines), "controls": self._controls(view), "actions": actions}
+
+    def _controls(self, view: View) -> Rows:
+        goal, selected = self._goal(), self.selected or {}
+        menus = [{"name": "goal", "label": "Find", "value": goal, "choices": [[k, v] for k, v in _GOALS.items()]}]
+        if goal != _KEEP:
+            ends = {"low": 0.001 if goal == _LATENCY else 1, "high": 100 * _full(view, goal)}
+            field = {"kind": "number", "name": f"most_{goal}", "label": "at most", "value": self._most(view, goal)}
+            return [*menus, {**field, **ends, "unit": _UNITS[goal]}]
+        shares = [[share, f"{100 * share:.0f} %"] for share in _SHARES]
+        sources = [[WORST, "the worst source"], *([name, name] for name in _sources(view.study))]
+        menus.append({"name": "share", "label": "share kept", "value": selected.get("share", 0.95), "choices": shares})
+        return [*menus, {"name": "on", "label": "on", "value": selected.get("on", WORST), "choices": sources}]
+
+    def _announced(self, view: View) -> str:
+        """What will be searched, on which images, and on a slow network how long that takes."""
+        task, networks = self._asked(view), _MANY if self._goal() in (_KEEP, _LATENCY) else 2
+        sources = [domain for domain in view.study.sources if domain.name in _sources(view.study)]
+        images = sum(len(domain.rows(SPLIT, view.images)) for domain in sources)
+        work = images
+        if view.batchnorm == "recalibrate" and view.study.has_batchnorm:
+            work += calibration_count(view.study.domains, view.calibration)
+        seconds = view.seconds(networks * work)
+        takes = f", at most {seconds:.0f} s" if seconds < 100 else f", at most {seconds / 60:.0f} min"
+        step = "" if view.full is None else f" of step {view.choice.get('step')}"
+        return (
+            f"Searches the ratio by “{task.scorer}”, from the network{step} with the settings above; at most "
+            f"{networks} networks on {images:,} images{takes if seconds > _LONG else ''}. {_READS}"
+        )
+
+
+def _said(steps: Generator[tuple[int, int, str], None, Found]) -> Generator[Frames, None, Found]:
+    """Run a search; yield a text after each step."""
+    while True:
+        try:
+            done, _, what = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield {"text": f"Searching: {done} networks measured; {what}."}
+
+
+_READS = "It reads the sources' split score (then seen by selection), never a target."
+
+
+def _button(words: str, name: str) -> Row:
+    return {"label": words, "message": {"type": "press", "name": name}}
+
+
+def _sources(study: Study) -> list[str]:
+    """Names of the sources that a search can read."""
+    return [d.name for d in labelled(study) if d.role == "source" and len(d.splits.get(SPLIT, ()))]
+
+
+def _full(view: View, limit: str) -> float:
+    """How much of a limited quantity the network has; for latency what was measured of the full network, or 20 ms."""
+    cost = view.study.graph.full
+    if limit == _LATENCY:
+        timed = [each.table.query("metric == 'latency'").value for each in view.tried if each.parent is None]
+        return float(next((values.iloc[0] for values in timed if len(values)), 20.0))
+    return cost.bytes / 1000 if limit == "kilobytes" else float(getattr(cost, limit))
+
+
+def _result_lines(task: _Task, found: Found) -> list[str]:
+    """The result as sentences: what was found, by which scorer, and what the search has read."""
+    hand = " Layers and filters set by hand stayed so." if found.mask.layer_ratios or found.mask.forced else ""
+    return [f"{found}{hand}", f"Scorer: “{task.scorer}”. {_READS} Report the accuracy on another split, as above."]

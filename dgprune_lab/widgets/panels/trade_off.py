@@ -1,0 +1,92 @@
+"""The panel "Trade-off": every network that was tried as a point, its size or cost against its accuracy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import pandas as pd
+
+from ...charts.trade_off import BELOW, trade_off_chart
+from ...charts.trade_off_rows import NAMES, RATIO, ROLES, Cost, trade_off_data
+from ...study import Study
+from .domain_pairs import labelled
+from .protocol import Frames, Panel, Row, Tried, View
+
+_WIDTH, _HEIGHT = 780, 240
+
+
+class TradeOffPanel(Panel):
+    """Every step, pin and measured ratio of the explorer: filters, parameters, MACs, bytes or latency and accuracy.
+
+    It measures nothing itself. `selected["cost"]` is the size or cost that is drawn.
+    """
+
+    name, label = "trade_off", "Trade-off"
+    charts: Mapping[str, Row] = {}  # made for the roles of the study
+
+    def unavailable(self, study: Study) -> str | None:
+        """Return why the panel cannot be shown, if no domain has labels."""
+        return None if labelled(study) else "no domain has labels, so the accuracy cannot be measured."
+
+    def tick(self, view: View) -> Frames:
+        """Return a frame with what has been measured so far."""
+        tried = [each for each in distinct(view.tried) if len(each.table)]
+        if not tried:
+            return {"text": "Nothing has been measured yet.", "controls": [], "hidden": ["trade_off"]}
+        table = table_of(tried)
+        cost, control = self._cost(table)
+        roles = ROLES if view.study.targets else ROLES[:1]
+        data = trade_off_data(table, cost=cost, roles=roles, width=_WIDTH, height=_HEIGHT)
+        choices = {each.name: dict(each.choice) for each in tried}
+        data = {
+            name: [{**row, "choice": choices[row["network"]]} for row in rows] if name.startswith("points") else rows
+            for name, rows in data.items()
+        }
+        picked = {} if view.present is None else {"network": view.present.name}
+        shown: dict[str, Any] = {"charts": {"trade_off": _spec(roles)}, "trade_off": data, "hidden": []}
+        return {**shown, "text": _text(data), "controls": [control], "picked": picked}
+
+    def background(self, view: View) -> Iterator[Frames]:
+        """Yield the frame again, with the ratios that were measured in the background."""
+        yield self.tick(view)
+
+    def _cost(self, table: pd.DataFrame) -> tuple[Cost, Row]:
+        """The size or cost that is drawn, and the menu of those that were measured."""
+        costs: list[Cost] = [cost for cost in get_args(Cost) if (table["metric"] == cost).any()]
+        wanted = (self.selected or {}).get("cost", "parameters")
+        cost = wanted if wanted in costs else costs[0]
+        choices = [[name, NAMES[name]] for name in costs]
+        return cost, {"name": "cost", "label": "Size or cost", "value": cost, "choices": choices}
+
+
+@functools.cache
+def _spec(roles: tuple[str, ...]) -> Row:
+    return trade_off_chart(roles=roles, width=_WIDTH, height=_HEIGHT).to_dict()
+
+
+def distinct(tried: Sequence[Tried]) -> list[Tried]:
+    """Return the networks without the measured ratios that are also a step or a pin."""
+    known = [_shown(each) for each in tried if each.kind != "ratio"]
+    return [each for each in tried if each.kind != "ratio" or _shown(each) not in known]
+
+
+def _shown(tried: Tried) -> Row:
+    return {name: value for name, value in tried.choice.items() if name not in ("id", "by", "moving")}
+
+
+def table_of(tried: Sequence[Tried]) -> pd.DataFrame:
+    """Return the tables of several networks as one, with the columns `network` and `kind`."""
+    kinds = {"ratio": RATIO}
+    tables = [each.table.assign(network=each.name, kind=kinds.get(each.kind, each.kind)) for each in tried]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _text(data: Row) -> str:
+    """The names of the numbered networks, and how to read the chart."""
+    points = [row for name, rows in data.items() if name.startswith("points") for row in rows]
+    named = {int(row["number"]): row["called"] for row in points if row["number"]}
+    key = "; ".join(f"{number} {named[number]}" for number in sorted(named))
+    small = "Small points: measured ratios. " * any(row["kind"] == RATIO for row in points)
+    return "\n".join(filter(None, [key, f"{small}A click goes to a network. {BELOW[0]}", BELOW[1]]))
