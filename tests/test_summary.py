@@ -349,3 +349,29 @@ def test_latex_keeps_a_name_from_being_read_as_an_argument_of_the_line_break() -
     ]
     first = [line.split(" & ")[0] for line in dg.latex(dg.tidy(rows)).splitlines() if " & 50.0" in line]
     assert first == ["{[}a{]}", "{*}b", "{-}{-}c", r"\textasciigrave{}d\textasciigrave{}"]
+
+
+def test_counts_are_written_out_and_what_only_sometimes_applies_takes_no_column() -> None:
+    shared = {"scorer": "l1", "scope": "layer", "budget": "filters", "ratio_requested": 0.5, "ratio_achieved": 0.496}
+    rows = [
+        {**shared, "metric": "accuracy", "domain": "a", "split": "report", "value": 0.9, "unit": "share"},
+        {**shared, "metric": "parameters", "value": 1_234_567, "unit": "count"},
+        {
+            "scorer": "l2",
+            "ratio_requested": 0.0,
+            "ratio_achieved": 0.0,
+            "metric": "bytes",
+            "value": 99.0,
+            "unit": "bytes",
+        },
+        {"metric": "images", "value": 41.5, "unit": "count"},
+    ]
+    table = dg.summary(dg.tidy(rows))
+    assert list(table.columns) == ["scorer", "removed", "achieved", "domain", "metric", "value"]
+    assert table.value.tolist() == ["90.0 %", "1,234,567", "99", "41.5"]
+    assert table.removed.tolist() == ["50 %", "50 %", "0 %", ""] and table.achieved.tolist() == [
+        "49.6 %",
+        "49.6 %",
+        "0 %",
+        "",
+    ]

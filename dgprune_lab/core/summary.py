@@ -9,6 +9,7 @@ import pandas as pd
 
 from .border import public
 from .errors import unknown
+from .exposure import is_missing
 from .kinds import Tidy
 from .tables import COLUMNS, batchnorm_words
 
@@ -16,6 +17,9 @@ _ALWAYS = ("domain", "metric")
 _HIDDEN = {"value", "low", "high", "unit", "interval", "images", *(name for name in COLUMNS if "seen_by" in name)}
 _LEVELS = ("accuracy", "loss")  # never below 0: an interval above 0 is no verdict on them
 _PERCENT = ("share", "%", "percent")
+_COUNTS = ("count", "per image", "bytes")
+_SETTINGS = ("scope", "budget", "split", "seed", "training_seed")  # empty where they do not apply
+_RATIOS = {"ratio_requested": "removed", "ratio_achieved": "achieved"}
 
 
 @public
@@ -49,12 +53,14 @@ def summary(
     names = [
         name
         for name, column in frame.items()
-        if name not in _HIDDEN and column.notna().any() and (name in _ALWAYS or column.nunique(dropna=False) > 1)
+        if name not in _HIDDEN
+        and column.notna().any()
+        and (name in _ALWAYS or column.nunique(dropna=name in _SETTINGS) > 1)
     ]
     rows = frame.to_dict("records")
-    table = cast(pd.DataFrame, frame[names]).reset_index(drop=True).rename(columns={"ratio_requested": "removed"})
-    if "removed" in table.columns:
-        table["removed"] = [f"{100 * ratio:.4g} %" for ratio in table["removed"]]
+    table = cast(pd.DataFrame, frame[names]).reset_index(drop=True).rename(columns=_RATIOS)
+    for name in (name for name in _RATIOS.values() if name in table.columns):
+        table[name] = ["" if is_missing(ratio) else f"{100 * ratio:.4g} %" for ratio in table[name]]
     table["value"] = [_number(row, sign=verdict is not None and row.get("metric") not in _LEVELS) for row in rows]
     if verdict is not None:
         table["verdict"] = ["" if row.get("metric") in _LEVELS else _verdict(row, *verdict) for row in rows]
@@ -86,6 +92,8 @@ def _number(row: dict[str, Any], *, sign: bool) -> str:
     scale, form, suffix = (100, ".1f", " points" if sign else " %") if unit in _PERCENT else (1, ".3g", "")
     scale = 1 if unit in ("%", "percent") else scale  # already in percent
     plus = "+" if sign else ""
+    if unit in _COUNTS and float(value).is_integer():
+        form = ",.0f"
     text = f"{scale * value:{plus}{form}}{suffix}"
     if low is None or high is None or low != low or high != high:
         return text
