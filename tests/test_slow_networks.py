@@ -20,17 +20,30 @@ import pandas as pd
 import pytest
 import torch
 from material import domain, norm_net, randomise
+from test_statistics import Peak
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 import dgprune_lab as dg
-from dgprune_lab.core import Cancelled, cache_room, cancelled_when, drain, interruptible, kept_images, pass_room
+from dgprune_lab.core import (
+    Cancelled,
+    FilterGroup,
+    Observer,
+    cache_room,
+    cancelled_when,
+    drain,
+    interruptible,
+    kept_images,
+    pass_room,
+)
 from dgprune_lab.core.memory import Memory
 from dgprune_lab.diagnostics import _workers
 from dgprune_lab.measurement import Evaluator
 from dgprune_lab.measurement.batch_size import batch_size, bytes_per_image
 from dgprune_lab.measurement.recalibrate import calibration_rows
-from dgprune_lab.pruning import surgery, verify
+from dgprune_lab.pruning import copies, surgery, verify
+from dgprune_lab.pruning.proof import prove_copies
+from dgprune_lab.pruning.tracing import in_parts
 from dgprune_lab.widgets.explorer import workload
 from dgprune_lab.widgets.explorer.measurements import Measurements
 from dgprune_lab.widgets.panels.agreement import AgreementPanel
@@ -509,19 +522,107 @@ def test_signals_that_vanish_are_no_reason_for_a_copy_in_64_bits(monkeypatch: py
     assert len(graph.groups) == 20 and not graph.refused
 
 
-@pytest.mark.parametrize("removed", [[0], [15], [0, 1, 15], [7]])
-def test_a_large_weight_cut_only_at_its_ends_is_not_copied(removed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surgery, "_SCRATCH_BYTES", 1000)
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
+    """A network for images of 4 x 4 pixels, most of whose weights count as large."""
+    monkeypatch.setattr(copies, "_LARGE_BYTES", 4000)
+    monkeypatch.setattr(copies, "_DRAWN_AT_ONCE", 500)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 9))
-    images = torch.rand(2, 3, 8, 8)
-    mask = dg.Mask.by_hand(dg.read_groups(model, images), removed={"0": removed})
-    view, small = surgery.pruned_view(model, mask), dg.prune(model, mask)
-    weights: list[Tensor] = [network[4].weight for network in (model, view, small)]  # type: ignore[index]
-    assert torch.equal(weights[1], weights[2])
-    shares = [weights[0].untyped_storage().data_ptr() == w.untyped_storage().data_ptr() for w in weights[1:]]
-    assert shares == [removed != [7], False]
-    torch.testing.assert_close(view(images), small(images))
+    body = (nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 96, 4), nn.ReLU(), nn.Conv2d(96, 96, 1), nn.ReLU())
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(96, 64), nn.ReLU(), nn.Linear(64, 5)).eval()
+
+
+class PeakOfWeights(Peak, Observer):
+    """Notes as well the size of the largest weight of a convolution, of which its kernel may make a copy."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "convolution" in func.__name__:
+            self.largest = max(self.largest, args[1].nbytes)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def test_reading_groups_makes_no_third_copy_of_a_large_weight(
+    large: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, failure = [p.clone() for p in large.parameters()], verify._Trial.failure
+    largest: list[int] = []
+
+    def spied(trial: verify._Trial, groups: tuple[FilterGroup, ...]) -> str | None:
+        with PeakOfWeights([]) as watch:
+            why = failure(trial, groups)
+        largest.append(watch.largest)
+        return why
+
+    monkeypatch.setattr(verify._Trial, "failure", spied)
+    with PeakOfWeights(large.parameters()) as watch:
+        graph = dg.read_groups(large, torch.rand(2, 3, 4, 4), layers="all")
+    with PeakOfWeights([]) as proof:
+        prove_copies(large, torch.rand(1, 3, 4, 4))
+    weights = sum(p.nbytes for p in before)
+    assert graph.names == ["0", "2", "4", "7"] and not graph.refused and len(largest) == 4
+    assert 1 < watch.top / weights < 1.6, "one copy for the trial, and a half of it"
+    assert 0 < max(*largest, proof.largest) < 0.1 * weights
+    assert all(map(torch.equal, large.parameters(), before))
+
+
+class DividedByChannels(nn.Module):
+    """Divides by the number of channels, which a pruned network has fewer of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / x.shape[1]
+
+
+def test_a_group_that_differs_is_found_among_large_weights(large: nn.Sequential) -> None:
+    large[3] = DividedByChannels()
+    graph = dg.read_groups(large, torch.rand(2, 3, 4, 4), layers="all")
+    assert graph.names == ["0", "4", "7"] and "masked" in graph.refused["2"]
+
+
+def test_weights_masked_for_a_moment_are_saved_or_drawn_anew(large: nn.Sequential) -> None:
+    mask = dg.Mask.by_hand(dg.read_groups(large, torch.rand(2, 3, 4, 4)), removed={"0": [1, 5], "2": [0]})
+    before, drawn = [p.clone() for p in large.parameters()], []
+    with surgery.zeroing(large, mask, renew=lambda weight: drawn.append(weight.fill_(7))):
+        assert not large[2].weight[:, [1, 5]].any() and not large[2].weight[0].any() and not drawn
+    assert [id(weight) for weight in drawn] == [id(large[k].weight) for k in (2, 4)]
+    assert all(bool((p == old).all() or (p == 7).all()) for p, old in zip(large.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("removed", [[0], [15], [0, 1, 15], [7], [3, 15]])
+def test_a_large_weight_cut_only_at_its_ends_is_not_copied(removed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "_LARGE_BYTES", 1000)
+    torch.manual_seed(0)
+    body = (nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    model, images = nn.Sequential(*body, nn.Linear(256, 20), nn.ReLU(), nn.Linear(20, 9)), torch.rand(2, 3, 8, 8)
+    graph = dg.read_groups(model, images, layers="all")
+    for hidden in ([], removed):
+        mask = dg.Mask.by_hand(graph, removed={"0": removed, "4": hidden})
+        view, small = surgery.pruned_view(model, mask), dg.prune(model, mask)
+        weights: list[Tensor] = [network[4].weight for network in (model, view, small)]  # type: ignore[index]
+        kept = weights[0].unflatten(1, (16, 16))[mask.kept("4")][:, mask.kept("0")].flatten(1)
+        assert torch.equal(weights[1], kept) and torch.equal(weights[2], kept)
+        shares = [weights[0].untyped_storage().data_ptr() == w.untyped_storage().data_ptr() for w in weights[1:]]
+        ends = not set(removed) & {3, 7} and (not hidden or 15 not in hidden)
+        assert shares == [ends, False]
+        torch.testing.assert_close(view(images), small(images))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 70, 3, stride=2, padding=1),
+        nn.Conv1d(4, 9, 3, bias=False),
+        nn.Conv3d(4, 33, 1),
+        nn.Conv2d(4, 8, 3, groups=2),
+    ],
+)
+def test_a_convolution_in_parts_is_the_same(layer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.rand(2, 4, *[5] * (layer.weight.ndim - 2))
+    whole, alone = layer(x), layer(x[0])
+    monkeypatch.setattr(copies, "_LARGE_BYTES", 0)
+    with in_parts(layer):
+        torch.testing.assert_close((layer(x), layer(x[0])), (whole, alone))
 
 
 # ---- executors

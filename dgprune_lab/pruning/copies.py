@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,8 @@ _SIZES = (
 )  # attributes that name the first axis of a layer's tensors
 _ATOMS = frozenset({bool, int, float, str, type(None), tuple})
 _CONTAINERS = frozenset({list, dict, set, OrderedDict, defaultdict, deque})
+_LARGE_BYTES = 32 * 2**20
+_DRAWN_AT_ONCE = 2**20  # random numbers
 
 
 def rebuild(model: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> nn.Module:
@@ -47,6 +50,38 @@ def shared_copy(model: nn.Module) -> nn.Module:
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     twin = rebuild(model, lambda name, tensor: tensor if name in names else tensor.clone())
     return twin.eval().requires_grad_(False)
+
+
+def random_copy(model: nn.Module) -> nn.Module:
+    """Return a copy with random weights and statistics, since a zero-initialised head would hide any difference."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = {name for name, _ in model.named_parameters()}
+
+    def random(name: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        if tensor.ndim > 1:
+            return draw(tensor.new_empty(tensor.shape), generator=generator)
+        normal = torch.randn(tensor.shape, generator=generator).to(tensor)
+        leaf = name.rpartition(".")[2]
+        if leaf == "running_var" or (leaf == "weight" and name in parameters):
+            return 0.5 + normal.abs().clamp(max=2)
+        return normal * 0.2 if name in parameters or leaf in ("bias", "running_mean") else tensor.clone()
+
+    return rebuild(model, random)
+
+
+def draw(weight: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Fill a weight with random values that keep the size of signals before ReLUs; return it."""
+    rows = max(1, len(weight) * _DRAWN_AT_ONCE // max(1, weight.numel()))
+    for part in weight.split(rows):
+        part.copy_(torch.randn(part.shape, generator=generator))
+    return weight.mul_(math.sqrt(2 / max(1, weight[0].numel())))
+
+
+def is_large(tensor: Tensor) -> bool:
+    """Return whether a tensor is a weight of which no second copy is made where that can be avoided."""
+    return tensor.nbytes > _LARGE_BYTES and tensor.ndim > 1 and tensor.is_floating_point()
 
 
 def with_hooks_of(model: nn.Module, twin: nn.Module) -> nn.Module:

@@ -19,6 +19,7 @@ from .copies import device_of, plain_tensors, rebuild, shared_copy, with_hooks_o
 from .elements import tensors_of
 from .holders import holder, refuse_uncopyable, suspects
 from .refusals import RANDOM, does_not_run
+from .tracing import in_parts
 
 _CLOSE = 1e-3
 _HOOKED = ("_forward_hooks", "_forward_pre_hooks")
@@ -43,7 +44,7 @@ def prove_copies(model: nn.Module, example: Tensor, *, training: bool = False) -
     """
     refuse_uncopyable(model)
     images = _images(model, example)
-    with preserved_rng(), torch.no_grad(), full_precision(images.device):
+    with preserved_rng(), torch.no_grad(), full_precision(images.device), in_parts(model):
         other = _run(_other(model).eval(), images, watched=model)
         plain = _run(shared_copy(model), images)
         if torch.equal(other, plain) and any(p.ndim > 1 for p in model.parameters()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..core import DgpruneError, FilterGraph, Mask, WeightMask, provenance_of, public, set_provenance
-from .copies import deep_copy, device_of, rebuild
+from .copies import deep_copy, device_of, is_large, rebuild
 from .proof import prove_copies_if_suspect
 
-_SCRATCH_BYTES = 32 * 2**20
 _thread = threading.local()
 
 
@@ -68,11 +67,14 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
             _check_shape(name, tensor, expected=graph.shapes[name][0])
             cut_names.add(name)
             axes = [(axis, which) for axis, which in axes if is_cut[which]]
-        if share and name in graph.parameters and len(axes) == 1 and tensor.nbytes > _SCRATCH_BYTES:
-            axis, index = axes[0][0], kept[axes[0][1]]
-            first, last = int(index[0]), int(index[-1])
-            if last - first + 1 == len(index):  # only ends are cut: a part of the tensor, not copied
-                return tensor.narrow(axis, first, len(index))
+        if is_large(tensor):
+            if share and name in graph.parameters and all(_is_run(kept[which]) for _, which in axes):
+                for axis, which in axes:  # only ends are cut: a part of the tensor, not copied
+                    tensor = tensor.narrow(axis, int(kept[which][0]), len(kept[which]))
+                return tensor
+            if [axis for axis, _ in axes] == [0, 1]:
+                rows, columns = (which for _, which in axes)
+                return _select_both(tensor, kept[rows], kept[columns], block=blocks[columns])
         # Axis 0 first: it copies whole rows, so the other axes gather less.
         for k, (axis, which) in enumerate(axes, start=1):
             tensor = _select(tensor, kept[which], axis=axis, block=blocks[which], last=k == len(axes))
@@ -119,22 +121,32 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
 
 
 @contextmanager
-def zeroing(model: nn.Module, mask: Mask) -> Iterator[None]:
-    """Within the block, the entries of a network's own tensors that `masked` sets to zero are zero; then as before."""
+def zeroing(model: nn.Module, mask: Mask, *, renew: Callable[[Tensor], object] | None = None) -> Iterator[None]:
+    """Within the block, the entries of a network's own tensors that `masked` sets to zero are zero; then as before.
+
+    With `renew`, large weights are not saved; afterwards `renew` fills them with new values.
+    """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     vector = mask.graph.vector(mask.keep)
     before: list[tuple[Tensor, int, Tensor, Tensor]] = []
+    lost: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, axes in mask.graph.axes.items():
             for axis, ids in () if name.endswith("running_var") else axes.items():
                 tensor, gone = tensors[name], (~vector[ids]).nonzero().flatten().to(tensors[name].device)
-                before.append((tensor, axis, gone, tensor.index_select(axis, gone)))
+                if renew is None or not is_large(tensor):
+                    before.append((tensor, axis, gone, tensor.index_select(axis, gone)))
+                elif len(gone):
+                    lost[name] = tensor
                 tensor.index_fill_(axis, gone, 0)
         try:
             yield
         finally:
             for tensor, axis, gone, values in reversed(before):
                 tensor.index_copy_(axis, gone, values)
+            if renew is not None:
+                for tensor in lost.values():
+                    renew(tensor)
 
 
 class _Keep(nn.Module):
@@ -191,15 +203,26 @@ def _block_length(ids: Tensor) -> int:
     return first if fits and first < len(ids) else 1
 
 
+def _is_run(index: Tensor) -> bool:
+    return int(index[-1] - index[0]) < len(index)
+
+
 def _select(tensor: Tensor, index: Tensor, *, axis: int, block: int, last: bool) -> Tensor:
     index = index if index.device == tensor.device else index.to(tensor.device)
     if block > 1:
         blocks = tensor.unflatten(axis, (-1, block)).index_select(axis, index[::block] // block)
         return blocks.flatten(axis, axis + 1)
-    if last or tensor.device.type != "cpu":
+    if last or tensor.device.type != "cpu" or is_large(tensor):
         return tensor.index_select(axis, index)
     shape = [index.shape[0] if k == axis else size for k, size in enumerate(tensor.shape)]
     return torch.index_select(tensor, axis, index, out=_scratch(shape, tensor.dtype))
+
+
+def _select_both(tensor: Tensor, rows: Tensor, columns: Tensor, *, block: int) -> Tensor:
+    """The kept positions on the first two axes, at once, so that nothing but the result is made."""
+    blocks = tensor.unflatten(1, (-1, block))
+    rows, columns = rows.to(tensor.device), (columns[::block] // block).to(tensor.device)
+    return blocks[rows[:, None], columns].flatten(1, 2)
 
 
 def _scratch(shape: list[int], dtype: torch.dtype) -> Tensor:
@@ -209,6 +232,5 @@ def _scratch(shape: list[int], dtype: torch.dtype) -> Tensor:
     if buffer is None or buffer.dtype != dtype or buffer.shape[0] < count:
         with torch.inference_mode(False):  # one made in inference mode could not be written outside it
             buffer = torch.empty(count, dtype=dtype)
-        if buffer.nbytes <= _SCRATCH_BYTES:
-            _thread.scratch = buffer
+        _thread.scratch = buffer
     return buffer[:count].view(shape)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.overrides import TorchFunctionMode
 
 from ..core import BATCHNORM, DgpruneError, note
+from .copies import is_large
 from .refusals import does_not_run
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+_PARTS = 32
 _WRAPPER_NAMES = ("OptimizedModule", "FullyShardedDataParallel")
 
 
@@ -69,6 +73,25 @@ def run_order(model: nn.Module, example: Tensor) -> Layers:
     except Exception as error:
         raise does_not_run(error, model, images=example) from error
     return Layers(order)
+
+
+class _InParts(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in _CONVOLUTIONS or kwargs or args[6:] not in ((), (1,)) or not is_large(args[1]):
+            return func(*args, **(kwargs or {}))
+        x, weight, bias, *rest = (*args, None) if len(args) == 2 else args
+        weights = weight.chunk(_PARTS)
+        biases = [None] * len(weights) if bias is None else bias.chunk(_PARTS)
+        outputs = [func(x, *part, *rest) for part in zip(weights, biases, strict=True)]
+        return torch.cat(outputs, dim=1 - weight.ndim)
+
+
+def in_parts(model: nn.Module) -> AbstractContextManager[object]:
+    """Return a context in which convolutions with large weights compute one part of their filters after another.
+
+    A convolution on a CPU copies its weight into another order; in parts, only a part is copied at a time.
+    """
+    return _InParts() if any(map(is_large, model.parameters())) else nullcontext()
 
 
 def ending_in_relu(model: nn.Module, example: Tensor) -> frozenset[str]:

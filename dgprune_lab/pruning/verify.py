@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DgpruneError, FilterGraph, FilterGroup, Mask, full_precision, preserved_rng, public
-from .copies import device_of, rebuild, shared_copy
+from .copies import device_of, draw, random_copy, rebuild, shared_copy
 from .groups import assemble, trace
 from .holders import refuse_uncopyable
 from .proof import prove_copies
 from .refusals import RANDOM, described, layer_of, line_of, refusal
 from .surgery import pruned_view, zeroing
-from .tracing import note_batch_statistics, refuse_wrappers, run_order
+from .tracing import in_parts, note_batch_statistics, refuse_wrappers, run_order
 
 _TOLERANCE = 1e-3
 _Removed = Literal["half", "first", "last", "most"]
@@ -55,7 +55,8 @@ def read_groups(model: nn.Module, example: Tensor, *, layers: Literal["conv", "a
     with preserved_rng():
         graph = trace(model, example[:1], layers=layers)
         if graph.groups:
-            graph = _verified(model, graph, example=example)
+            with in_parts(model):
+                graph = _verified(model, graph, example=example)
     if not graph.groups:
         reasons = list(dict.fromkeys(f"{name}: {reason}" for name, reason in graph.refused.items()))
         why = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
@@ -102,8 +103,9 @@ class _Trial:
     def __init__(self, model: nn.Module, graph: FilterGraph, *, example: Tensor) -> None:
         self._graph = graph
         self._raised_in = ""
+        self._generator = torch.Generator().manual_seed(2)
         kind = torch.float64 if _dtype(model) == torch.float64 else torch.float32
-        self._twin = _in_type(_random_twin(model), kind).eval()  # in 16 bits rounding alone is 1 %
+        self._twin = _in_type(random_copy(model), kind).eval()  # in 16 bits rounding alone is 1 %
         images = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         self._images = images.to(example.device, kind)
         with torch.no_grad():
@@ -198,7 +200,7 @@ class _Trial:
             del copy
             if small.shape != self._shape:
                 return refusal("outputs")
-            with zeroing(self._twin, mask):
+            with zeroing(self._twin, mask, renew=self._draw):
                 zero = self._twin(self._images)
             difference = self._difference(small, zero)
             del small, zero
@@ -218,23 +220,25 @@ class _Trial:
         vector, parameters = mask.graph.vector(mask.keep), dict(self._twin.named_parameters())
         cut = {name: axes[1] for name, axes in mask.graph.axes.items() if name in parameters and 1 in axes}
         gains = {name: math.sqrt(len(ids) / max(1, int(vector[ids].sum()))) for name, ids in cut.items()}
-        try:
-            for name, gain in gains.items():
-                parameters[name].mul_(gain)
-            with zeroing(self._twin, mask):
-                zero = self._twin(self._images)
-            return self._difference(pruned_view(self._twin, mask)(self._images), zero)
-        finally:
-            for name, gain in gains.items():
-                parameters[name].div_(gain)
+        with zeroing(self._twin, mask, renew=self._draw):
+            try:
+                for name, gain in gains.items():
+                    parameters[name].mul_(gain)
+                small = pruned_view(self._twin, mask)(self._images)
+                return self._difference(small, self._twin(self._images))
+            finally:
+                for name, gain in gains.items():
+                    parameters[name].div_(gain)
 
     def _exact_difference(self, mask: Mask) -> float:
         """The difference in 64 bits, with the masked network's BatchNorm statistics so that signals do not vanish."""
         twin, images = _in_type(self._twin, torch.float64), self._images.double()
-        with zeroing(twin, mask):
+        with zeroing(twin, mask, renew=lambda _: None):
             _set_statistics(twin, images)
-            zero = twin(images)
-        return self._difference(pruned_view(twin, mask)(images), zero)
+            return self._difference(pruned_view(twin, mask)(images), twin(images))
+
+    def _draw(self, weight: Tensor) -> None:
+        draw(weight, generator=self._generator)
 
     def _difference(self, small: Tensor, zero: Tensor) -> float:
         """The largest difference of logits, over that between the two images.
@@ -277,22 +281,3 @@ def _mask(graph: FilterGraph, groups: tuple[FilterGroup, ...], *, kind: _Removed
         if units > 1:
             keep[group.name] = ~torch.isin(group.units, removed)
     return replace(Mask.by_hand(graph), keep=keep)
-
-
-def _random_twin(model: nn.Module) -> nn.Module:
-    """A copy with random weights and statistics, since a zero-initialised head would hide any difference."""
-    generator = torch.Generator().manual_seed(0)
-    parameters = {name for name, _ in model.named_parameters()}
-
-    def random(name: str, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor.clone()
-        normal = torch.randn(tensor.shape, generator=generator).to(tensor)
-        leaf = name.rpartition(".")[2]
-        if tensor.ndim > 1:
-            return normal.mul_(math.sqrt(2 / max(1, tensor[0].numel())))
-        if leaf == "running_var" or (leaf == "weight" and name in parameters):
-            return 0.5 + normal.abs().clamp(max=2)
-        return normal * 0.2 if name in parameters or leaf in ("bias", "running_mean") else tensor.clone()
-
-    return rebuild(model, random)
