@@ -24,7 +24,7 @@ from dgprune_lab.commands.session_report import write_session_report
 from dgprune_lab.core import files
 from dgprune_lab.widgets.explorer import session_folder
 from dgprune_lab.widgets.explorer.code import as_code
-from dgprune_lab.widgets.explorer.saved_session import SavedSession, SavedStep, session_of, session_values
+from dgprune_lab.widgets.explorer.saved_session import SavedSession, SavedStep, session_of, session_values, step_network
 from dgprune_lab.widgets.explorer.session_folder import CARD, check_folder, open_session, write_session, zipped
 
 CHOICE = {"id": 3, "by": "kernel", "ratio": 0.25, "scorer": "l1", "scope": "layer", "budget": "filters"}
@@ -44,39 +44,52 @@ def study() -> dg.Study:
 
 
 @pytest.fixture(scope="module")
-def session(study: dg.Study) -> SavedSession:
-    """Three steps: the full network, a pruned one, and that one with other weights."""
-    everything = dg.Mask.by_hand(study.graph, reads={})
+def networks(study: dg.Study) -> list[nn.Module]:
+    """The full network, a pruned one, and that one with other weights."""
     mask = dg.allocate(study.score("l1"), ratio=0.5)
-    pruned = dg.prune(study.model, mask).eval()
-    tuned = dg.prune(study.model, mask).eval()
+    pruned, tuned = (dg.prune(study.model, mask).eval() for _ in range(2))
     with torch.no_grad():
         tuned.get_parameter("0.weight").mul_(1.5)
+    return [study.model, pruned, tuned]
+
+
+@pytest.fixture(scope="module")
+def session(study: dg.Study, networks: list[nn.Module]) -> SavedSession:
+    everything = dg.Mask.by_hand(study.graph, reads={})
+    mask, tuned = dg.allocate(study.score("l1"), ratio=0.5), networks[2]
     table = dg.measure(tuned, study.domains, latency=False).assign(calibration=500)
     shared: dict[str, Any] = {"made": {**CHOICE, "step": 0}, "mask": mask}
     steps = (
-        SavedStep(number=0, parent=None, kind="full", label="full", made={}, mask=everything, network=study.model),
-        SavedStep(number=1, parent=0, kind="prune", label="L1 </norm>, 50 %", network=pruned, **shared),
-        SavedStep(
-            number=2, parent=1, kind="finetune", label="1 epoch", network=tuned, made=TUNED, mask=mask, table=table
-        ),
+        SavedStep(number=0, parent=None, kind="full", label="full", made={}, mask=everything),
+        SavedStep(number=1, parent=0, kind="prune", label="L1 </norm>, 50 %", **shared),
+        SavedStep(number=2, parent=1, kind="finetune", label="1 epoch", made=TUNED, mask=mask, table=table),
     )
     return SavedSession(id="one", steps=steps, choice=CHOICE, pins=({**CHOICE, "ratio": 0.5},))
 
 
-def contents(session: SavedSession) -> list[tuple[str, str | nn.Module]]:
-    networks = [(f"networks/step_{step.number}.safetensors", step.network) for step in session.steps]
-    return [*networks, ("tables/networks.csv", "a,b\n1,2\n"), ("repeat.py", "import dgprune_lab as dg\n")]
+Content = list[tuple[str, str | nn.Module]]
+Save = Callable[..., Path]
 
 
-def save(folder: Path, session: SavedSession, study: dg.Study, *, replacing: bool = False) -> Path:
-    folder = check_folder(folder, session=session.id, replace=replacing)
-    return write_session(folder, contents(session), values={**session_values(session, study), "saved": "2026-11-27T11"})
+@pytest.fixture(scope="module")
+def content(networks: list[nn.Module]) -> Content:
+    files = [(f"networks/step_{number}.safetensors", network) for number, network in enumerate(networks)]
+    return [*files, ("tables/networks.csv", "a,b\n1,2\n"), ("repeat.py", "import dgprune_lab as dg\n")]
 
 
-def load(path: Path, study: dg.Study) -> SavedSession:
+@pytest.fixture(scope="module")
+def save(study: dg.Study, content: Content) -> Save:
+    def save(folder: Path, session: SavedSession, *, replacing: bool = False, content: Content = content) -> Path:
+        folder = check_folder(folder, session=session.id, replace=replacing)
+        return write_session(folder, content, values={**session_values(session, study), "saved": "2026-11-27T11"})
+
+    return save
+
+
+def load(path: Path, study: dg.Study) -> tuple[SavedSession, list[nn.Module]]:
     opened = open_session(path)
-    return session_of(opened.card, study=study, read=opened.read, name=opened.name)
+    session = session_of(opened.card, study=study, name=opened.name)
+    return session, [step_network(step, study, read=opened.read) for step in session.steps]
 
 
 def signed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -92,35 +105,39 @@ def tensors(network: nn.Module) -> dict[str, list[Any]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, session: SavedSession, study: dg.Study) -> Path:
-    return save(tmp_path / "mine", session, study)
+def folder(tmp_path: Path, session: SavedSession, save: Save) -> Path:
+    return save(tmp_path / "mine", session)
 
 
-def test_what_is_saved_is_loaded(folder: Path, session: SavedSession, study: dg.Study) -> None:
-    again = load(folder, study)
+def test_what_is_saved_is_loaded(
+    folder: Path, session: SavedSession, networks: list[nn.Module], study: dg.Study
+) -> None:
+    again, loaded = load(folder, study)
+    assert list(map(tensors, loaded)) == list(map(tensors, networks))
+    assert [net.dgprune_masks for net in loaded[1:]] == [net.dgprune_masks for net in networks[1:]]
     assert (again.id, again.choice, again.pins) == (session.id, session.choice, session.pins)
     for one, other in zip(session.steps, again.steps, strict=True):
-        assert tensors(one.network) == tensors(other.network) and one.mask.key == other.mask.key
+        assert one.mask.key == other.mask.key
         about = ("number", "parent", "kind", "label", "made")
         assert [getattr(one, name) for name in about] == [getattr(other, name) for name in about]
     assert again.steps[1].table is None and session.steps[2].table is not None
     pd.testing.assert_frame_equal(again.steps[2].table, session.steps[2].table)
-    assert dg.measure(again.steps[2].network, study.domains, latency=False).equals(
-        dg.measure(session.steps[2].network, study.domains, latency=False)
-    )
-    assert again.steps[2].network.dgprune_masks == session.steps[2].network.dgprune_masks
+    measured = [dg.measure(net, study.domains, latency=False) for net in (loaded[2], networks[2])]
+    assert measured[0].equals(measured[1])
     listed = json.loads((folder / CARD).read_text())["files"]
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == {*listed, CARD}
 
 
-def test_a_zip_file_is_loaded_as_the_folder(tmp_path: Path, session: SavedSession, study: dg.Study) -> None:
+def test_a_zip_file_is_loaded_as_the_folder(
+    tmp_path: Path, session: SavedSession, study: dg.Study, content: Content
+) -> None:
     path = tmp_path / "mine.zip"
-    path.write_bytes(zipped("mine", contents(session), values={**session_values(session, study), "saved": "today"}))
-    assert tensors(load(path, study).steps[2].network) == tensors(session.steps[2].network)
+    path.write_bytes(zipped("mine", content, values={**session_values(session, study), "saved": "today"}))
+    assert load(path, study)[0].choice == session.choice
     with zipfile.ZipFile(path) as archive:
         assert {name.split("/")[0] for name in archive.namelist()} == {"mine"}
         archive.extractall(tmp_path)
-    assert load(tmp_path / "mine", study).choice == session.choice
+    assert load(tmp_path / "mine", study)[0].choice == session.choice
 
 
 class Killed(BaseException):
@@ -147,52 +164,55 @@ def dies_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 
 def test_a_save_that_is_killed_anywhere_leaves_one_whole_session(
-    tmp_path: Path, session: SavedSession, study: dg.Study
+    tmp_path: Path, session: SavedSession, study: dg.Study, save: Save, content: Content
 ) -> None:
     """Each rename, each new folder and each removal can be the last thing that a process did."""
     tiny = replace(session, steps=session.steps[:1], pins=(), choice={**CHOICE, "step": 0})
     later, seen = replace(tiny, choice={**tiny.choice, "ratio": 0.75}), []
-    save(tmp_path / "mine", tiny, study)
+    first = [content[0], *content[3:]]
+    save(tmp_path / "mine", tiny, content=first)
     for step in range(100):
         with pytest.MonkeyPatch.context() as patch:
             count = dies_at(step, patch)
             try:
-                save(tmp_path / "mine", later, study)
+                save(tmp_path / "mine", later, content=first)
                 break
             except Killed:
                 assert count() == step + 1 or count() == step + 2  # the clean-up of a dead process does nothing either
-        seen.append(load(tmp_path / "mine", study).choice["ratio"])
+        seen.append(load(tmp_path / "mine", study)[0].choice["ratio"])
         if seen[-1] == 0.75:
-            save(tmp_path / "mine", tiny, study)
+            save(tmp_path / "mine", tiny, content=first)
     assert seen == sorted(seen) and set(seen) == {0.25, 0.75} and len(seen) > 10
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_what_is_no_session_stays(tmp_path: Path, folder: Path, session: SavedSession, study: dg.Study) -> None:
+def test_what_is_no_session_stays(tmp_path: Path, folder: Path, session: SavedSession, save: Save) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.png").write_text("mine")
     with pytest.raises(dg.DgpruneError, match="photos is a folder with other files, not a saved session; name another"):
-        save(tmp_path / "photos", session, study)
+        save(tmp_path / "photos", session)
     with pytest.raises(dg.DgpruneError, match=r"me.png is a file; name"):
-        save(tmp_path / "photos" / "me.png", session, study)
+        save(tmp_path / "photos" / "me.png", session)
     other = replace(session, id="two")
     with pytest.raises(
         dg.DgpruneError, match="holds the session of another explorer with 3 steps, saved 2026-11-27T11"
     ):
-        save(folder, other, study)
-    assert load(save(folder, other, study, replacing=True), study).id == "two"
+        save(folder, other)
+    save(folder, other, replacing=True)
+    assert open_session(folder).card["id"] == "two"
     (folder / ".ipynb_checkpoints").mkdir()
     (folder / "tables" / "notes.txt").write_text("mine")
     with pytest.raises(dg.DgpruneError, match=r"also holds tables/notes.txt, which saving would delete"):
-        save(folder, other, study, replacing=True)
+        save(folder, other, replacing=True)
     (folder / "tables" / "notes.txt").unlink()
     (folder / "repeat.py").write_text("edited")
     with pytest.raises(dg.DgpruneError, match=r"mine/repeat.py was changed after it was saved"):
-        save(folder, other, study, replacing=True)
+        save(folder, other, replacing=True)
     (tmp_path / "empty").mkdir()
-    assert load(save(tmp_path / "empty", session, study), study).id == "one"
+    save(tmp_path / "empty", session)
+    assert open_session(tmp_path / "empty").card["id"] == "one"
     with pytest.raises(dg.DgpruneError, match="folder must have a name"):
-        save(Path("/"), session, study)
+        save(Path("/"), session)
 
 
 def test_another_study_is_refused_by_name(folder: Path, study: dg.Study) -> None:
@@ -251,8 +271,8 @@ def test_hostile_cards_are_refused_in_words(folder: Path, study: dg.Study, tmp_p
         r"step 1 lacks 'mask'": lambda card: card["steps"][1].pop("mask"),
         r"step 1, cannot be a step of a session \(number 1, kind 'prune', parent 1\)": step(1, parent=1),
         r"step 1, cannot be a step of a session \(number 1, kind 'full'": step(1, kind="full"),
-        r"step 2: the tensors do not fit this network": lambda c: step(2, mask=c["steps"][0]["mask"])(c),
-        r"step 2: the masks of its network are not": swap,
+        r"the tensors do not fit this network": lambda c: step(2, mask=c["steps"][0]["mask"])(c),
+        r"step_2.safetensors: the masks of its network are not": swap,
         r"step 1: this is not a mask that to_json wrote": step(1, mask={"keep": {}}),
         r"has int where named values belong": lambda card: card.update(pins=[1]),
         r"has a choice that no explorer makes: it lacks 'ratio'": lambda card: card["choice"].pop("ratio"),
@@ -305,7 +325,7 @@ def test_code_makes_the_network_below_a_step(study: dg.Study) -> None:
     forced = {"remove": {"4": [taken.kept("4")[1]]}, "keep": {"0": [taken.kept("0")[2]]}}
     made: Any = {**CHOICE, "ratio": 0.34, "scorer": "l2", "step": 0, "layers": {}, "forced": {}, "batchnorm": "as_is"}
     small = dg.prune(study.model, taken)
-    steps = (SavedStep(number=1, parent=0, kind="prune", label="L2\n1", made=made, mask=taken, network=small),)
+    steps = (SavedStep(number=1, parent=0, kind="prune", label="L2\n1", made=made, mask=taken),)
     view: Any = {**CHOICE, "ratio": 0.4, "step": 1, "layers": {"0": 0.5}, "forced": forced}
     names = rebuilt(as_code(study, view, steps=steps, menu=dg.SCORERS, images=None, calibration=500), study=study)
     below = dg.Study(small, sources=study.sources, targets=study.targets)
@@ -339,11 +359,13 @@ def test_code_repeats_fine_tuning_and_says_what_to_supply(study: dg.Study, sessi
 PICTURE = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
 
-def test_a_report_shows_steps_trade_off_pins_and_code(tmp_path: Path, session: SavedSession, study: dg.Study) -> None:
+def test_a_report_shows_steps_trade_off_pins_and_code(
+    tmp_path: Path, session: SavedSession, study: dg.Study, content: Content
+) -> None:
     hostile = "<img src=http://example.invalid/x onerror=alert(1)>"
     named = dg.Study(study.model, sources=study.sources, targets=study.targets, name=hostile)
     made = [
-        *contents(session),
+        *content,
         ("tables/steps.csv", f"step,from,what,a\n1,0,{hostile},92 (90-94)\n"),
         ("tables/pins.csv", "pin,choice\na,L1 norm\n"),
         ("charts/trade_off.svg", PICTURE),

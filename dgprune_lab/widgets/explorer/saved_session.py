@@ -37,7 +37,6 @@ class SavedStep:
         label: what was done, in words.
         made: for "prune", the choices that were applied; for "finetune", `epochs`, `options` and `batchnorm`.
         mask: which filters of the full network are left.
-        network: the network itself.
         table: what was measured of it; None if nothing was.
     """
 
@@ -47,7 +46,6 @@ class SavedStep:
     label: str
     made: Mapping[str, Any]
     mask: Mask
-    network: nn.Module = field(repr=False)
     table: pd.DataFrame | None = field(default=None, repr=False)
 
 
@@ -116,8 +114,8 @@ def study_values(study: Study) -> dict[str, Any]:
     }
 
 
-def session_of(card: Mapping[str, Any], *, study: Study, read: Callable[[str], bytes], name: str) -> SavedSession:
-    """Return the session that a card describes; `read` returns the content of a file by its name in the folder.
+def session_of(card: Mapping[str, Any], *, study: Study, name: str) -> SavedSession:
+    """Return the session that a card describes, for the study that it was made with.
 
     Raises:
         DgpruneError: a session of another network or of other data (the message says which hash differs); a card that
@@ -127,7 +125,7 @@ def session_of(card: Mapping[str, Any], *, study: Study, read: Callable[[str], b
     refuse_other_study(card["study"], study, name=name)
     steps: list[SavedStep] = []
     for number, entry in enumerate(card["steps"]):
-        steps.append(_step(entry, number, study=study, read=read, name=name))
+        steps.append(_step(entry, number, study=study, name=name))
     if not steps or steps[0].kind != "full":
         raise DgpruneError(f"{name} has no full network as its first step; save the session again.")
     check_entries(card["history"], {"undo": list, "redo": list}, name=f"{name}, history,")
@@ -200,7 +198,19 @@ def _data(domain: Any) -> str:
     return str(domain.get("data") if isinstance(domain, dict) else domain)[:12]
 
 
-def _step(entry: Any, number: int, *, study: Study, read: Callable[[str], bytes], name: str) -> SavedStep:
+def step_network(step: SavedStep, study: Study, *, read: Callable[[str], bytes]) -> nn.Module:
+    """Return the network of a step; `read` returns the content of a file by its name in the folder.
+
+    Raises:
+        DgpruneError: the file is not of this step.
+    """
+    file = network_file(step.number)
+    network = fill(prune(study.model, step.mask), read(file), name=file)
+    _check_masks(network, step.mask, study=study, name=file)
+    return network
+
+
+def _step(entry: Any, number: int, *, study: Study, name: str) -> SavedStep:
     name = f"{name}, step {number}"
     check_entries(entry, _STEP, name=name)
     kinds = ("full",) if number == 0 else get_args(StepKind)[1:]
@@ -210,10 +220,8 @@ def _step(entry: Any, number: int, *, study: Study, read: Callable[[str], bytes]
         raise DgpruneError(f"{name}, cannot be a step of a session ({got:.80}); save the session again.")
     try:
         mask, table = Mask.from_json(entry["mask"], graph=study.graph), _table(entry["table"])
-        network = fill(prune(study.model, mask), read(network_file(number)), name=network_file(number))
     except DgpruneError as error:
         raise DgpruneError(f"{name}: {error}") from error
-    _check_masks(network, mask, study=study, name=name)
     if entry["kind"] == "prune":
         _check_choice(entry["made"], study=study, steps=range(number), name=name)
     elif entry["kind"] == "finetune":
@@ -221,7 +229,7 @@ def _step(entry: Any, number: int, *, study: Study, read: Callable[[str], bytes]
         options = TrainingOptions.from_json(entry["made"]["options"]).to_json()
         entry = {**entry, "made": {**entry["made"], "options": options}}
     about = {key: entry[key] for key in ("number", "parent", "kind", "label", "made")}
-    return SavedStep(**about, mask=mask, network=network, table=table)
+    return SavedStep(**about, mask=mask, table=table)
 
 
 def _check_choice(choice: Any, *, study: Study, steps: Iterable[int], name: str) -> None:

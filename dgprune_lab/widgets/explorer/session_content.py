@@ -13,7 +13,7 @@ from ...charts import drop, size_and_cost, sweep, trade_off
 from ...charts.renderer import vegalite_to_svg
 from ...core import DgpruneError
 from ..panels.protocol import Tried, View
-from .saved_session import SavedSession, network_file
+from .saved_session import network_file
 from .session_folder import CHARTS, CODE, PINS, STEPS
 
 _WIDE, _PLOT = 760, 400
@@ -21,12 +21,12 @@ _MOVED = ("id", "by", "ratio", "moving")
 
 
 def session_content(
-    session: SavedSession, view: View, *, code: str, tables: Mapping[str, pd.DataFrame]
+    networks: Mapping[int, Callable[[], nn.Module]], view: View, *, code: str, tables: Mapping[str, pd.DataFrame]
 ) -> Iterator[tuple[str, str | nn.Module]]:
     """Yield (name in the folder, text or network) of a session's files, each made when it is asked for.
 
     Args:
-        session: the session, with its networks.
+        networks: number of a step -> function that returns its network.
         view: the present view, with everything that was tried.
         code: the code that repeats it.
         tables: "steps" and "pins", tables for people.
@@ -35,27 +35,27 @@ def session_content(
     for name, file in (("steps", STEPS), ("pins", PINS)):
         if len(tables[name]):
             yield file, tables[name].to_csv()
-    for step in session.steps:
-        yield network_file(step.number), step.network
+    for number, network in networks.items():
+        yield network_file(number), network()
     if view.present is not None:
         yield "networks/present.safetensors", view.present.network()
     if view.tried:
-        networks = networks_frame(view.tried)
-        yield "tables/networks.csv", networks.to_csv(index=False)
-        for name, chart in _charts(view, networks):
+        frame = tried_frame(view.tried)
+        yield "tables/networks.csv", frame.to_csv(index=False)
+        for name, chart in _charts(view, frame):
             yield CHARTS.format(name), vegalite_to_svg(chart.to_dict(validate=False))
 
 
-def networks_frame(tried: tuple[Tried, ...]) -> pd.DataFrame:
+def tried_frame(tried: tuple[Tried, ...]) -> pd.DataFrame:
     """Return all networks that were tried as one tidy table with the columns `network` and `kind`."""
     return pd.concat([one.table.assign(network=one.name, kind=one.kind) for one in tried], ignore_index=True)
 
 
-def _charts(view: View, networks: pd.DataFrame) -> Iterator[tuple[str, alt.TopLevelMixin]]:
+def _charts(view: View, frame: pd.DataFrame) -> Iterator[tuple[str, alt.TopLevelMixin]]:
     """The charts of the present view and of everything tried, those of them for which there are numbers."""
     present = view.present
     curve = [one.table for one in view.tried if present is not None and _settings(one) == _settings(present)]
-    makers: dict[str, Callable[[], alt.TopLevelMixin]] = {"trade_off": lambda: trade_off(networks, width=_WIDE)}
+    makers: dict[str, Callable[[], alt.TopLevelMixin]] = {"trade_off": lambda: trade_off(frame, width=_WIDE)}
     if curve:
         makers["accuracy"] = lambda: sweep(pd.concat(curve, ignore_index=True).drop_duplicates())
     if present is not None and len(present.table):
