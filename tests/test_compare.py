@@ -12,6 +12,7 @@ from read_study import read_study
 from torch import nn
 
 import dgprune_lab as dg
+from dgprune_lab.charts.compare_rows import compare_data
 from dgprune_lab.diagnostics.compare_scorers import _draws
 from dgprune_lab.stats import crossed_difference, intervals
 
@@ -247,6 +248,9 @@ def test_two_networks_compared_by_loops(kind: str) -> None:
                 inside = (sure > k / 15) & (sure <= (k + 1) / 15)
                 error += abs((hits - sure)[inside].sum()) / len(sure)
             assert cells(frame, choice, "calibration_error", domain=name).value == pytest.approx(error)
+        errors = [cells(frame, choice, "calibration_error", domain=name).value for choice in "ab"]
+        row = cells(frame, "a - b", "calibration_difference", domain=name)
+        assert row.value == errors[0] - errors[1] and np.isnan(row.low) and row.unit == "share"
         row = cells(frame, "a - b", "difference", domain=name)
         assert row.value == right[0].mean() - right[1].mean()
         assert (row.low, row.high) == intervals.difference(*right) and row.images == len(labels)
@@ -333,3 +337,55 @@ def test_a_domain_without_labels_has_flips_alone() -> None:
     other = dg.Study(randomise(plain_net(), dtype=torch.float32), sources=[domain("a")])
     with pytest.raises(dg.DgpruneError, match="b is a mask of another network"):
         dg.diagnostics.compare(bare, mask, dg.allocate(other.score("l1"), ratio=0.5))
+
+
+def test_the_chart_of_two_networks_draws_the_rows_of_their_table() -> None:
+    study = read_study()
+    aware = dg.allocate(study.score("dss", options={"site": "conv_output"}), ratio=0.5)
+    frame = dg.diagnostics.compare(study, aware, dg.allocate(study.score("l1"), ratio=0.3))
+    data = compare_data(frame)
+    for name, metric in (("differences", "difference"), ("calibration", "calibration_difference")):
+        for row in data[name]:
+            cell = cells(frame, "a - b", metric, domain=row["domain"])
+            assert row["change"] == pytest.approx(100 * cell.value)
+            ends = [cell.value if np.isnan(end) else end for end in (cell.low, cell.high)]
+            assert [row["low"], row["high"]] == pytest.approx([100 * end for end in ends])
+        assert [row["label"] for row in data[name]] == ["a", "t ◇ target-aware"]
+        assert data[f"{name}_span"][0]["change"] < 0 < data[f"{name}_span"][1]["change"]
+    for name, metric in (("turned_wrong", "right_to_wrong"), ("turned_right", "wrong_to_right")):
+        for row in data[name]:
+            cell = cells(frame, "a - b", f"{metric}_count", domain=row["domain"])
+            assert row["text"] == f"{cell.value:.0f} of {cell.images}" and row["value"] == pytest.approx(
+                100 * cell.value / cell.images
+            )
+    for k, name in enumerate(("a", "t")):
+        assert data[f"class_head_{k}"][0]["text"].startswith(name)
+        for row in data[f"classes_{k}"]:
+            cell = cells(frame, "a - b", "class_difference", domain=name, **{"class": row["class"]})
+            assert row["change"] == pytest.approx(100 * cell.value) and row["images"] == cell.images >= 5
+    layers = {row["label"]: row["value"] for row in data["layers"]}
+    assert layers == {n: cells(frame, "a - b", "filters_differ", group=n).value for n in study.graph.names}
+    words = [row["text"] for row in data["words"]]
+    assert words[0].startswith("a: dss, ") and "◇ target-aware; " in words[0] and words[1].startswith("b: l1, ")
+    worst = [f"{100 * cells(frame, c, 'worst_domain_accuracy', role='target').value:.1f} % (t)" for c in "ab"]
+    assert words[3] == f"Lowest target accuracy: a {worst[0]}, b {worst[1]}"
+    assert words[4] == f"Filters that only one of the two keeps: {sum(layers.values()):.0f}"
+    named = compare_data(frame, names=("tuned", "before"))["words"]
+    assert named[0]["text"].startswith("a: tuned ◇ target-aware") and named[1]["text"].startswith("b: before; ")
+    spec: Any = dg.charts.compare(frame).to_dict()
+    assert spec["title"]["text"] == "Network a minus network b, BatchNorm re-estimated"
+    with pytest.raises(dg.DgpruneError, match="another question"):
+        dg.charts.compare(dg.sweep(study, scorers=["l1"], ratios=[0.5]))
+
+
+def test_of_many_classes_and_layers_those_that_differ_most_are_drawn() -> None:
+    both = {"choice": "a - b", "unit": "share", "role": "source", "domain": "a"}
+    rows = [
+        {**both, "metric": "class_difference", "class": k, "value": k / 100, "low": 0.0, "high": 0.5, "images": 9}
+        for k in range(40)
+    ]
+    layers = [{"choice": "a - b", "metric": "filters_differ", "group": f"l{k}", "value": k} for k in range(30)]
+    data = compare_data(dg.tidy([*rows, *layers], extra=("choice", "group", "class", "class_name")))
+    assert [row["class"] for row in data["classes_0"]] == list(range(10, 40))
+    assert [row["label"] for row in data["layers"]] == [*(f"l{k}" for k in range(14, 30)), "14 further layers"]
+    assert data["layers"][-1]["value"] == sum(range(14))

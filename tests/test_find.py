@@ -15,6 +15,7 @@ from material import domain, norm_net, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab.charts.find import find_data
 from dgprune_lab.core import DgpruneError
 
 CLASSES = 12
@@ -294,3 +295,27 @@ def test_a_source_without_labels_is_not_searched_on() -> None:
     with pytest.raises(DgpruneError, match=r"on='u'.*labels"):
         dg.find(mixed, keep=0.5, on="u")
     assert isinstance(dg.find(mixed, keep=0.5, ratios=[0.2]).table, pd.DataFrame)
+
+
+def test_the_chart_of_a_search_draws_what_was_tried_with_the_goal(study: dg.Study) -> None:
+    found = dg.find(study, keep=0.6, scorer=by_number(study))
+    data, accuracy = find_data(found.table), found.table[found.table.metric == "accuracy"]
+    assert len(data["tried_0"]) == len(accuracy)
+    for row, (_, cell) in zip(data["tried_0"], accuracy.iterrows(), strict=True):
+        assert (row["evaluation"], row["domain"], row["removed"]) == (
+            cell.evaluation,
+            cell.domain,
+            100 * cell.ratio_requested,
+        )
+        assert row["value"] == pytest.approx(100 * cell.value) and row["looked"] == "yes, the reported images"
+        assert (row["fill"] != "transparent", row["verdict"] == "meets the goal") == (cell.meets, cell.meets)
+    assert data["goal_0"] == [{"value": pytest.approx(60.0), "label": "Goal: at least 60.0 % on the worst source"}]
+    assert data["chosen"][0]["removed"] == 100 * found.mask.ratio_requested
+    title: Any = dg.charts.find(found.table).to_dict()["title"]
+    assert "split score of a, b" in title["subtitle"][0] and "seen_by_selection" in title["subtitle"][0]
+    limited = dg.find(study, within={"parameters": 200}, scorer=by_number(study)).table
+    data = find_data(limited)
+    assert data["goal_0"] == [] and data["goal_1"] == [{"value": 200.0, "label": "Limit: 200"}]
+    assert [row["value"] for row in data["tried_1"]] == limited[limited.metric == "parameters"].value.tolist()
+    with pytest.raises(DgpruneError, match=r"found\.table"):
+        dg.charts.find(dg.sweep(study, scorers=["l1"], ratios=[0.5]))

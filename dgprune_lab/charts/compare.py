@@ -6,7 +6,7 @@ Named data, all of which a page may swap; changes in points, shares in percent:
 |---|---|---|
 | words | a line above the plots | text, y in pixels |
 | differences, calibration | a domain | place, domain, label, change, low, high, text, colour, fill, shape, looked |
-| turned_wrong, turned_right | a domain | the same with value for change, and images |
+| turned_wrong, turned_right | a domain | the same with value for change |
 | classes_k | a class on the k-th labelled domain | class, name, images, label, and as differences |
 | class_head_k | the name of that domain | text, ink |
 | layers | a layer | place, label, value, text |
@@ -39,7 +39,8 @@ from .marks import (
 from .theme import Rows, beside, titled
 from .trade_off_rows import LINE
 
-_NUMBER, _LABEL, _SPACING, _ROW, _BAR = 58, 6.4, 26, 22, 16
+_NUMBER, _LABEL, _SPACING, _ROW, _BAR = 76, 6.4, 12, 22, 16
+BELOW = "95 % intervals over images, each by itself: of 20 classes that do not differ, one will seem to."
 _DIFFER = "Filters that only one of the two keeps"
 _PLOTS = {
     "differences": "Accuracy of a − b (points)",
@@ -50,7 +51,7 @@ _PLOTS = {
 
 
 @public
-def compare(frame: Tidy, *, width: Count = 560) -> alt.HConcatChart:
+def compare(frame: Tidy, *, names: tuple[str, str] | None = None, width: Count = 560) -> alt.HConcatChart:
     """Draw how network a differs from network b: accuracy and calibration, flips, classes and filters.
 
     Differences stand around 0 with intervals paired by image. Accuracy above 0: a is better; calibration error above 0:
@@ -58,14 +59,14 @@ def compare(frame: Tidy, *, width: Count = 560) -> alt.HConcatChart:
 
     Args:
         frame: a table of `diagnostics.compare`.
+        names: what a and b are; None for their scorer and ratio.
         width: width of the whole chart, in pixels.
     """
     check_table(frame, "diagnostics.compare(study, a, b)", columns=("choice", "group", "class"))
-    data = compare_data(frame)
+    data = compare_data(frame, names=names)
     both = cast(pd.DataFrame, frame[frame["choice"] == BOTH])
-    title = titled("Network a minus network b", both, change=True)
     chart = compare_chart(data, width=width, labels=label_room(data))
-    chart.title = title or alt.Title(text="Network a minus network b")
+    chart.title = titled("Network a minus network b", both, below=[BELOW], change=True) or alt.Undefined
     return chart
 
 
@@ -81,7 +82,7 @@ def compare_chart(data: Mapping[str, Rows], *, width: int = 560, labels: int = 1
             for name in pair
         ]
         if data[pair[0]]:
-            lines.append(alt.hconcat(*plots, spacing=_NUMBER + _SPACING))
+            lines.append(alt.hconcat(*plots, spacing=_SPACING))
     strips = [name for name in data if name.startswith("classes_") and not name.endswith("_span")]
     inner = 2 * side + _NUMBER + _SPACING
     lines += [_strip(k, data, last=name == strips[-1], width=inner) for k, name in enumerate(strips)]
@@ -121,7 +122,7 @@ def _flip(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerChart
     """Draw the share of the images that flip, per domain, with the number of images."""
     base, y = rows_of(name, data[name]), alt.Y("place:O", axis=None)
     x = alt.X("value:Q", scale=alt.Scale(nice=False, zero=True), title=_PLOTS[name], axis=alt.Axis(tickCount=4))
-    fields = {"label": "Domain", "text": "images", "images": ("of", ","), "value": ("% of the images", ".1f")}
+    fields = {"label": "Domain", "text": "images", "value": ("% of the images", ".1f")}
     return layered(
         rows_of("flips_span", data["flips_span"]).mark_point(opacity=0).encode(x=x),
         *([row_labels(base, y=y)] if first else []),
@@ -133,7 +134,8 @@ def _flip(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerChart
 def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.LayerChart:
     """Draw the difference per class on one domain."""
     base, head = rows_of(f"classes_{k}", data[f"classes_{k}"]), rows_of(f"class_head_{k}", data[f"class_head_{k}"])
-    names = alt.Axis(title="Class", labelAngle=-35, labelOverlap=False, ticks=False) if last else None
+    angle = -35 if any(len(row["name"]) > 3 for row in data[f"classes_{k}"]) else 0
+    names = alt.Axis(title="Class", labelAngle=angle, labelOverlap=False, ticks=False) if last else None
     x = alt.X("name:N", sort=alt.EncodingSortField("class"), axis=names)
     y = alt.Y("change:Q", scale=alt.Scale(nice=False), title="a − b (points)", axis=signed_axis(tickCount=3))
     fields = {"label": "Domain", "name": "Class", "change": ("a − b, points", "+.1f"), "images": ("images", ",")}

@@ -20,10 +20,10 @@ CHANGES = {"differences": "difference", "calibration": "calibration_difference"}
 _MOST_CLASSES, _MOST_LAYERS, _LETTERS = 30, 16, 24
 
 
-def compare_data(frame: pd.DataFrame) -> Data:
-    """Return the named data of the chart from a table of `diagnostics.compare`."""
+def compare_data(frame: pd.DataFrame, *, names: tuple[str, str] | None = None) -> Data:
+    """Return the named data of the chart from a table of `diagnostics.compare`; `names` as in `compare`."""
     both = [row for row in records(frame) if row["choice"] == BOTH]
-    data: Data = {"words": word_rows(frame)}
+    data: Data = {"words": word_rows(frame, names=names)}
     for name, metric in CHANGES.items():
         data[name] = _by_domain(frame, both, metric)
         data[f"{name}_span"] = span_rows(data[name])
@@ -40,12 +40,12 @@ def compare_data(frame: pd.DataFrame) -> Data:
     return data
 
 
-def word_rows(frame: pd.DataFrame) -> Rows:
+def word_rows(frame: pd.DataFrame, *, names: tuple[str, str] | None = None) -> Rows:
     """Return the lines above the plots: what a and b are, their sizes, and their worst domains."""
     lines, lowest = [], []
-    for choice in "ab":
+    for choice, name in zip("ab", names or ("", ""), strict=True):
         rows = [row for row in records(frame) if row["choice"] == choice]
-        lines.append(f"{choice}: {_described(rows)}")
+        lines.append(f"{choice}: {_described(rows, name)}")
         lowest.append({row["role"]: row for row in rows if row["metric"] == "worst_domain_accuracy"})
     for role in lowest[0]:
         texts = [
@@ -58,19 +58,21 @@ def word_rows(frame: pd.DataFrame) -> Rows:
     return [{"text": text, "y": LINE * k} for k, text in enumerate(lines)]
 
 
-def _described(rows: Rows) -> str:
-    """A network in words: its scorer and ratio, the mark of what was looked at, its parameters."""
+def _described(rows: Rows, name: str) -> str:
+    """A network in words: its name or its scorer and ratio, the mark of what was looked at, its parameters."""
     if not rows:
         return ""
     first, left = rows[0], {row["metric"]: row["value"] for row in rows}
-    name = "by hand" if is_missing(first["scorer"]) else str(first["scorer"])
-    ratio = first["ratio_achieved"]
-    if is_missing(ratio):
+    scorer = "by hand" if is_missing(first["scorer"]) else str(first["scorer"])
+    ratio, text = first["ratio_achieved"], shortened(name, most=60)
+    if name:
+        pass
+    elif is_missing(ratio):
         text = "a network that dg.prune did not make"
     elif ratio == 0:
         text = "nothing removed"
     else:
-        text = f"{shortened(name, most=40)}, {100 * ratio:.1f} % removed"
+        text = f"{shortened(scorer, most=40)}, {100 * ratio:.1f} % removed"
     text += exposure_label(scorer_exposure(rows))
     size = left.get("parameters")
     return text if size is None else f"{text}; {amount(size, metric='parameters')} parameters"
@@ -95,8 +97,8 @@ def _flips(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
     for row in (row for row in both if row["metric"] == metric):
         domain, exposure = str(row["domain"]), exposure_of(row)
         label = f"{shortened(domain, most=_LETTERS)}{exposure_label(exposure)}"
-        about = {"place": len(rows), "domain": domain, "label": label, "text": f"{counts[row['domain']]:,.0f}"}
-        about |= {"images": int(row["images"])}
+        about = {"place": len(rows), "domain": domain, "label": label}
+        about["text"] = f"{counts[row['domain']]:,.0f} of {row['images']:,}"
         rows.append({**about, **interval_of(row), **point_of(styles[domain], exposure=exposure)})
     return rows
 

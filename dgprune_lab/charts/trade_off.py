@@ -32,6 +32,7 @@ from .marks import (
     OPACITY,
     POINT,
     RIGHT,
+    RING,
     SHAPE,
     TEXT_COLOUR,
     check_table,
@@ -121,9 +122,7 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
         points.transform_filter("datum.cost_low < datum.cost_high")
         .mark_rule(strokeWidth=1.4)
         .encode(x=of_field(x, "cost_low"), x2="cost_high:Q", y=y, stroke=COLOUR, opacity=OPACITY),
-        points.transform_filter("isValid(datum.ring)")
-        .mark_point(shape="diamond", size=150, fillOpacity=0, strokeWidth=1.5)
-        .encode(x=x, y=y, stroke=alt.Stroke("ring:N", scale=None), opacity=OPACITY),
+        points.mark_point(size=240, strokeWidth=1.5).encode(x=x, y=y, **RING, opacity=OPACITY),
         points.mark_point(strokeWidth=1.8).encode(
             x=x, y=y, **POINT, size=alt.Size("size:Q", scale=None), opacity=OPACITY, tooltip=tips
         ),

@@ -184,7 +184,7 @@ def _key(points: Rows, *, width: int) -> Rows:
     letters = int((column - 34) / _LETTER)
     rows: Rows = []
     for k, row in enumerate(ordered[:_MOST]):
-        removed = "" if row["removed"] in ("", "0.0 %") else f", {row['removed']} removed"
+        removed = "" if row["removed"] in ("", "0.0 %") else f" (−{row['removed']})"
         text = shortened(f"{row['called']}{removed}", most=letters)
         x, y = 22 + (k // lines) * column, LINE * (k % lines)
         rows.append({"number": row["number"], "text": text, "x": x, "y": y})
