@@ -115,7 +115,9 @@ def test_a_target_aware_choice_is_named_wherever_it_shows(opened: Opened) -> Non
     assert "mnist_m (target-aware) 58" in opened.text(".dgx-sentence")
     page.get_by_role("button", name="Pin to compare").click()
     opened.settle()
-    assert "DSS (source vs target) ◇ target-aware" in opened.text(".dgx-chip")
+    assert "◇target-aware" in opened.text(".dgx-pin td:nth-child(7)") and "target-aware" not in opened.text(
+        ".dgx-pin td"
+    )
     row = page.evaluate("() => document.querySelector('.dgx-a .dgx-chart').vegaView.data('dots').at(-1)")
     assert (row["ring"], row["shape"], row["colour"]) == ("#CC79A7", "triangle-up", "#D55E00")
 
@@ -150,11 +152,17 @@ def test_what_needs_python_is_hidden_and_pins_work(opened: Opened) -> None:
     page.get_by_role("button", name="Pin to compare").click()
     page.locator(SLIDER).press("End")
     opened.settle()
-    assert "L1 norm (weights) · 50 % · shares 100 % of the kept filters" in opened.text(".dgx-chip")
+    cells = page.locator(".dgx-pin").locator("td, th").all_inner_texts()
+    assert cells[:4] == ["a", "L1 norm (weights), 50 %", "50 %", "27 %"] and cells[6].startswith("52 (")
+    removed = opened.text(".dgx-sentence").split()[0]
+    assert cells[7] == f"{int(removed) - 50} %", "pins of one order are nested"
+    page.get_by_role("button", name="Go to pin a").click()
+    opened.settle()
+    assert page.locator(SLIDER).input_value() == "50" and page.locator(".dgx-pin td").nth(6).inner_text() == "0 %"
     assert page.locator(".dgx-a svg .mark-line.pinned_marks path").count() == 3
     page.get_by_role("button", name=re.compile("^Unpin")).click()
     opened.settle()
-    assert page.locator(".dgx-chip").count() == 0
+    assert page.locator(".dgx-pins").is_hidden()
     page.get_by_role("button", name="Start again").click()
     opened.settle()
     assert page.locator(SLIDER).input_value() == "50"

@@ -207,3 +207,66 @@ def test_how_far_scores_lie_apart_is_told(live: Live) -> None:
     live.tell("plan", {**make_plan("l1"), "spread": "Scores from 0.98 to 1; the middle half from 0.99 to 1."})
     live.page.click(".dgx-i")
     assert "Scores from 0.98 to 1" in live.page.inner_text(".dgx-spread")
+
+
+def tree(current: int, *, job: Any = None) -> dict[str, Any]:
+    """Steps 0 - 1 - 2 ... and a branch from 1, more than the strip has room for."""
+    cell = {"value": 0.95, "low": 0.93, "high": 0.97, "colour": "#0072B2"}
+    accuracy = [{**cell, "domain": "mnist", "role": "source", "target_aware": False}]
+    accuracy.append({**cell, "value": 0.44, "domain": "mnist_m", "role": "target", "target_aware": True})
+    shared = {"kind": "prune", "removed": 0.3, "accuracy": accuracy, "stored": "memory"}
+    parents = [None, *range(19), 1]
+    steps = [{**shared, "number": k, "parent": parent, "label": f"L1 norm {k} %"} for k, parent in enumerate(parents)]
+    return {"steps": steps, "current": current, "undo": "Apply", "redo": None, "job": job}
+
+
+def sent(live: Live) -> list[dict[str, Any]]:
+    return live.page.evaluate("() => window.sent.splice(0)")
+
+
+def test_a_step_is_gone_to_and_the_current_one_is_in_view(live: Live) -> None:
+    page = live.page
+    live.tell("tree", tree(19))
+    inside = """() => { const room = document.querySelector('.dgx-tree-scroll').getBoundingClientRect();
+      const step = document.querySelector('.dgx-step[aria-current]').getBoundingClientRect();
+      return step.left >= room.left && step.right <= room.right; }"""
+    current = page.locator(".dgx-step[aria-current]")
+    assert page.locator(".dgx-step").count() == 21 and page.evaluate(inside)
+    assert current.inner_text() == "L1 norm 19 %\nsource 95, target 44 ◇" and "(42–46)" not in current.inner_text()
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    current.focus()
+    for key in ("ArrowLeft", "Home", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    assert sent(live) == [{"type": "goto", "choice": {"step": 20, "ratio": 0}}]
+    live.tell("tree", tree(20))
+    assert page.evaluate(inside) and page.evaluate("() => document.activeElement.dataset.step") == "20"
+    page.locator(".dgx-step").first.click()
+    assert sent(live) == [{"type": "goto", "choice": {"step": 0, "ratio": 0}}]
+
+
+def test_undo_has_keys_that_a_text_field_keeps(live: Live) -> None:
+    page = live.page
+    live.tell("tree", tree(2))
+    fixed = page.evaluate("() => window.model.get('static')")
+    live.tell("static", {**fixed, "finetuning": {"epochs": 1, "lr": 0.01, "augmentations": ["none", "crop_flip"]}})
+    page.locator(SLIDER).press("Control+z")
+    page.locator(".dgx-canvas").press("Control+Shift+Z")  # nothing to redo
+    assert sent(live) == [{"type": "undo"}]
+    assert page.get_by_role("button", name="Undo").get_attribute("title") == "Undo: Apply (Ctrl+Z)"
+    page.get_by_role("button", name="Fine-tune…").press("Enter")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("3")
+    page.keyboard.press("Control+z")
+    assert sent(live) == [] and page.get_by_label("Epochs").input_value() != "3"
+    page.keyboard.press("Control+a")
+    page.keyboard.type("2")
+    page.get_by_label("Augmentation").select_option("crop_flip")
+    page.get_by_role("button", name="Start", exact=True).click()
+    assert sent(live) == [{"type": "finetune", "epochs": 2, "lr": 0.01, "augment": "crop_flip"}]
+    live.tell("tree", tree(2, job={"words": "epoch 1 of 2", "done": 1, "total": 2}))
+    assert page.locator("progress").evaluate("(bar) => [bar.value, bar.max]") == [1, 2]
+    assert page.get_by_label("Epochs").is_hidden() and page.get_by_role("button", name="Apply").is_disabled()
+    page.locator(SLIDER).press("Control+z")
+    page.get_by_role("button", name="Cancel").click()
+    assert sent(live) == [{"type": "cancel"}]

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import {
-  costData, createMemory, curveKey, dropData, frameAt, inked, maskOf, nearest, placeNames, planKey, sharedWith, sweepData, widest,
+  costData, createMemory, curveKey, dropData, frameAt, inked, maskOf, nearest, placeNames, planKey, sweepData, widest,
 } from "../../dgprune_lab/widgets/page/static/memory.js";
 
 const fixture = JSON.parse(readFileSync(new URL("fixture.json", import.meta.url)));
@@ -120,9 +120,4 @@ test("what is set by hand is part of the keys, in Python's order", () => {
   const hand = [[["y", 0], ["z", 0.25]], [["b", [1, 3]]], [["c", [9, 10]]]];
   assert.deepEqual(JSON.parse(planKey(choice)), ["a|b", "layer", "filters", 2, hand]);
   assert.deepEqual(JSON.parse(curveKey(choice)), ["a|b", "layer", "filters", "as_is", 2, hand]);
-});
-
-test("the share of the kept filters that a pin keeps too", () => {
-  assert.equal(sharedWith([[1, 1, 0], [1, 1]], [[1, 0, 1], [1, 1]]), 0.75);
-  assert.equal(sharedWith([[0, 0]], [[1, 1]]), 0);
 });

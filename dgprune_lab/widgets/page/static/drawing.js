@@ -3,10 +3,12 @@
 import { paintCharts } from "./charts.js";
 import { showChoice } from "./controls.js";
 import { say } from "./elements.js";
-import { curveKey, frameAt, maskOf, nearest, planKey, sharedWith } from "./memory.js";
-import { showNotice, showPins, showWarning } from "./notices.js";
+import { curveKey, frameAt, maskOf, nearest, planKey } from "./memory.js";
+import { showNotice, showWarning } from "./notices.js";
 import { showPanels } from "./panels.js";
-import { scorerOf, sendMessage } from "./state.js";
+import { showPinTable } from "./pins.js";
+import { scorerOf } from "./state.js";
+import { showSteps } from "./steps.js";
 import { drawStrip } from "./strip.js";
 import { inksOf } from "./views.js";
 
@@ -44,19 +46,23 @@ export function paint(page) {
   showNotice(notices, { error: status.error, gone: page.gone, busy: page.busy, message: page.saved ?? status.message });
   const pins = page.model.get("pins") ?? [];
   paintPins(page, pins, now);
+  paintSteps(page, now);
   paintWords(page, now, status);
   paintCharts(page, pins, now);
   showPanels(page.panels, page.fixed.offline ? null : page.model.get("panels"), { embed: page.embed, dark: page.inks.dark, choice });
 }
 
+function paintSteps(page, now) {
+  const { steps, controls, fixed, gone } = page;
+  const row = controls.box.firstChild; // new controls have it no longer
+  if (steps.history.parentElement !== row) row.append(steps.history);
+  showSteps(steps, page.model.get("tree"), { offline: fixed.offline, defaults: fixed.finetuning, gone, stale: now.planStale });
+}
+
 function paintPins(page, pins, now) {
   page.pin = Math.min(page.pin, Math.max(pins.length - 1, 0));
-  const shares = pins.map((pin) => (now.mask && pin.kept ? sharedWith(now.mask, pin.kept) : null));
-  const pick = (index) => {
-    page.pin = index;
-    schedule(page);
-  };
-  showPins(page.notices, pins, { active: page.pin, shares, pick, unpin: (index) => sendMessage(page, { type: "unpin", index }) });
+  const total = (now.plan?.groups ?? []).reduce((sum, { full, rank }) => sum + (full ?? rank.length), 0);
+  showPinTable(page.pinTable, pins, { active: page.pin, choice: page.choice, mask: now.mask, total, ink: page.inks.ink });
   page.controls.buttons.pin.disabled = pins.length >= 3;
   drawStrip(page.strip, {
     plan: now.plan, step: now.step, mask: now.mask, groups: page.fixed.groups, pinned: pins[page.pin]?.kept ?? null,

@@ -24,11 +24,12 @@ export function adopt(input) {
   if (label) input.setAttribute("aria-label", label);
 }
 
-// Keys with Ctrl or Cmd stay the notebook's (save, run all): the mark is off while JupyterLab handles such a key.
+// Keys with Ctrl or Cmd stay the notebook's (save, run all): the mark is off while JupyterLab handles such a key. Undo is not
+// lent: in a text field it is the browser's, and elsewhere it would change cells that the user does not look at.
 export function lendKeys(root) {
   const lend = (event) => {
     const element = event.target;
-    if (!(event.ctrlKey || event.metaKey) || !root.contains(element) || !element.hasAttribute(KEYS)) return;
+    if (!(event.ctrlKey || event.metaKey) || event.key?.toLowerCase() === "z" || !root.contains(element) || !element.hasAttribute(KEYS)) return;
     element.removeAttribute(KEYS);
     setTimeout(() => element.setAttribute(KEYS, "true"), 0);
   };

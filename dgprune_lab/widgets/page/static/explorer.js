@@ -11,6 +11,8 @@ import { settleOffline } from "./offline.js";
 import { current, paint, schedule } from "./drawing.js";
 import { clearPanels, createPanels } from "./panels.js";
 import { choose, learn, listen, scorerOf, sendMessage, useInstead } from "./state.js";
+import { createPinTable } from "./pins.js";
+import { createSteps, undoKeys } from "./steps.js";
 import { createStrip } from "./strip.js";
 import { loadVega } from "./views.js";
 import { watchKernel, watchSize, watchTheme } from "./watch.js";
@@ -19,7 +21,7 @@ export function draw(el, model, host) {
   const page = createPage(el, model, host);
   learn(page);
   layOut(page);
-  const stops = [listen(page), watchSize(page), watchTheme(page, () => embedAgain(page)), watchKernel(page), lendKeys(page.root)];
+  const stops = [listen(page), watchSize(page), watchTheme(page, () => embedAgain(page)), watchKernel(page), lendKeys(page.root), undoKeys(page.root, page.steps)];
   paint(page);
   loadVega(page, embedCharts, Object.values(page.boxes));
   return () => {
@@ -50,6 +52,10 @@ function createPage(el, model, host) {
     choose: (field, value) => choose(page, { [field]: value }),
     send: (message) => sendMessage(page, message),
     instead: () => useInstead(page),
+    pick: (index) => {
+      page.pin = index;
+      schedule(page);
+    },
   };
   return page;
 }
@@ -65,6 +71,8 @@ function layOut(page) {
   page.controls = createControls(page.fixed, page.acts);
   page.notices = createNotices(page.acts);
   page.panels = createPanels(page.acts);
+  page.steps = createSteps(page.acts);
+  page.pinTable = createPinTable(page.acts);
   page.sentence = node("div", { class: "dgx-sentence", "aria-live": "polite" });
   page.strip = createStrip({
     open: (group, filter) => sendMessage(page, { type: "filter", group, filter }),
@@ -83,13 +91,13 @@ function layOut(page) {
   const d = panelBox("D", "Accuracy change", boxes.d, page.exposures);
   for (const [name, { heading, box }] of Object.entries({ a, c, d }))
     heading.append(chartMenu(() => page.charts[name], box.getAttribute("aria-label")));
-  const { strip, warning, code, chips } = page.notices;
-  page.headline = node("div", { class: "dgx-headline" }, page.sentence, chips);
+  const { strip, warning, code } = page.notices;
+  page.headline = node("div", { class: "dgx-headline" }, page.sentence);
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));
   page.root = node(
     "div", { class: "dgx" },
     node("div", { class: "dgx-view" }, page.controls.box, strip, warning, page.headline, page.main),
-    code, page.panels.bar, page.panels.body,
+    page.steps.box, page.pinTable.box, code, page.panels.bar, page.panels.body,
   );
   page.el.append(page.root);
   if (page.fixed.offline) settleOffline(page);

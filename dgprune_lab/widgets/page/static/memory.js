@@ -64,19 +64,6 @@ export function maskOf(plan, step) {
   return plan.groups.map(({ rank }, g) => rank.map((r) => (r >= rank.length - step.kept[g] ? 1 : 0)));
 }
 
-// The share of the kept filters that a pinned view keeps too.
-export function sharedWith(mask, pinned) {
-  let kept = 0;
-  let both = 0;
-  mask.forEach((row, g) =>
-    row.forEach((keeps, f) => {
-      kept += keeps;
-      both += keeps && pinned[g]?.[f] ? 1 : 0;
-    }),
-  );
-  return kept ? both / kept : 0;
-}
-
 // Rows in the page's colours: a dark page needs lighter ones. `hole` fills a hollow mark, so that it covers what lies behind it.
 export function inked(rows, ink, hole = "transparent") {
   return rows.map((row) => {

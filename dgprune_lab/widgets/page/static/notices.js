@@ -1,4 +1,4 @@
-// What stands beside the numbers: errors, a busy or missing kernel, the target-aware warning, pins, code.
+// What stands beside the numbers: errors, a busy or missing kernel, the target-aware warning, code.
 
 import { button, node, say, show } from "./elements.js";
 
@@ -15,8 +15,7 @@ export function createNotices(acts) {
   const close = button("Close", () => show(code, false));
   const code = node("div", { class: "dgx-codebox" }, node("div", { class: "dgx-row" }, hint, close), box);
   for (const hidden of [strip, warning, code]) hidden.hidden = true;
-  const chips = node("span", { class: "dgx-chips" });
-  return { strip, text, retry, warning, sign, exposure, instead, code, box, hint, chips };
+  return { strip, text, retry, warning, sign, exposure, instead, code, box, hint };
 }
 
 export function showNotice(notices, { error, gone, busy, message }) {
@@ -51,22 +50,4 @@ export async function showCode(notices, text) {
     notices.box.select();
     say(notices.hint, "Select and copy; a cell that rebuilds this view:");
   }
-}
-
-// One chip per pin; pressing a chip compares the strip with it, its x removes it.
-export function showPins(notices, pins, { active, shares, pick, unpin }) {
-  const key = JSON.stringify([pins.map((pin) => pin.label), active, shares]);
-  if (notices.pinKey === key) return;
-  notices.pinKey = key;
-  notices.chips.replaceChildren(
-    ...pins.map((pin, index) => {
-      const many = index === active ? " % of the kept filters" : " %";
-      const share = shares[index] === null ? "" : ` \u00B7 shares ${Math.round(100 * shares[index])}${many}`;
-      const label = button(`${pin.label}${share}`, () => pick(index), {
-        class: "dgx-chip-words", "aria-pressed": String(index === active), title: "Mark in B where this view differs",
-      });
-      const cross = button("\u00D7", () => unpin(index), { class: "dgx-x", "aria-label": `Unpin ${pin.label}` });
-      return node("span", { class: index === active ? "dgx-chip dgx-active" : "dgx-chip" }, label, cross);
-    }),
-  );
 }

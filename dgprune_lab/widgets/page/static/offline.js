@@ -2,6 +2,7 @@
 
 import { show } from "./elements.js";
 import { curveKey, nearest } from "./memory.js";
+import { pinOf } from "./pins.js";
 
 // Controls stay only where at least two values were precomputed.
 export function settleOffline(page) {
@@ -44,10 +45,11 @@ export function answerOffline(page, message) {
   const pins = [...(page.model.get("pins") ?? [])];
   const now = page.current();
   if (message.type === "pin" && now.mask) {
-    const label = `${page.scorer()?.label ?? page.choice.scorer} \u00B7 ${Math.round(100 * page.choice.ratio)} %`;
-    pins.push({ label, ratio: page.choice.ratio, points: now.curve?.lines.curves ?? [], drops: now.frame?.drops ?? [], kept: now.mask });
+    const label = `${page.scorer()?.label ?? page.choice.scorer}, ${Math.round(100 * page.choice.ratio)} %`;
+    pins.push(pinOf(now, { choice: page.choice, label, domains: page.fixed.domains }));
     page.model.set("pins", pins.slice(-3));
   }
+  if (message.type === "goto") page.choice = precomputed(page.memory, { ...page.choice, ...message.choice }, message.choice);
   if (message.type === "unpin") page.model.set("pins", pins.filter((_, index) => index !== message.index));
   if (message.type === "reset") {
     page.model.set("pins", []);

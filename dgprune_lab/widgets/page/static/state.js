@@ -19,7 +19,7 @@ export function listen(page) {
     page.schedule();
   };
   const handlers = {
-    "change:plan": again, "change:frames": again, "change:pins": again, "change:panels": again, "change:static": () => restart(page),
+    "change:plan": again, "change:frames": again, "change:pins": again, "change:panels": again, "change:tree": page.schedule, "change:static": () => restart(page),
     "change:status": () => onStatus(page), "change:choice": () => onChoice(page), "msg:custom": (message, buffers) => onMessage(page, message, buffers),
   };
   for (const [event, handler] of Object.entries(handlers)) model.on(event, handler);
