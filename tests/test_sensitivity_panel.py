@@ -171,8 +171,8 @@ def test_the_card_says_what_the_mask_does_with_its_filter_and_forces_it(study: d
     order = study.score("l1").values["3"].argsort().tolist()
     panel = SensitivityPanel()
     for number, forced, wanted, pressed in (
-        (order[0], {}, "removed by its score", "score"),
-        (order[-1], {}, "kept by its score", "score"),
+        (order[0], {}, "removed by score", "score"),
+        (order[-1], {}, "kept by score", "score"),
         (order[0], {"keep": {"3": [order[0]]}}, "kept by hand", "keep"),
         (order[-1], {"remove": {"3": [order[-1], order[0]]}}, "removed by hand", "remove"),
     ):
@@ -184,7 +184,7 @@ def test_the_card_says_what_the_mask_does_with_its_filter_and_forces_it(study: d
         assert [one["message"]["to"] for one in buttons if one["pressed"]] == [pressed]
         assert all(one["message"]["cells"] == [{"group": "3", "filter": number}] for one in buttons)
     locked = dg.allocate(study.score("l1"), ratio=0.2, layers={"3": 0.0})
-    assert said(joined(panel.tick(replace(view, mask=locked)))).endswith("kept, as its whole layer is locked.")
+    assert said(joined(panel.tick(replace(view, mask=locked)))).endswith("kept with its layer.")
 
 
 def test_filters_are_named_as_in_the_full_network(study: dg.Study) -> None:
@@ -385,7 +385,7 @@ def opened(browser: Any, tmp_path: Path, study: dg.Study) -> Generator[tuple[Ope
 def test_the_page_fits_draws_every_cell_and_cuts_no_words(opened: tuple[Opened, Any], study: dg.Study) -> None:
     one, shown = opened
     page = one.page
-    page.wait_for_function("() => document.querySelectorAll('.dgx-panel-chart svg').length === 4")
+    page.wait_for_function("() => document.querySelectorAll('.dgx-panel-chart svg').length === 5")
     one.settle()
     room, wide = page.evaluate(
         "() => { const e = document.querySelector('.dgx-panel-charts'); return [e.clientWidth, e.scrollWidth]; }"

@@ -24,7 +24,7 @@ import altair as alt
 from ..marks import COLOUR, DASH, TEXT_COLOUR, ZERO, canvas, interval_marks, layered, rows_of, signed_axis, tooltip
 from ..theme import Rows, beside
 
-SIDE, PAIRS = 68, 5
+SIDE, PAIRS = 61, 5
 LEFT = SIDE + 26
 STEP = 2 * SIDE + 14
 WIDTH = LEFT + PAIRS * STEP

@@ -39,7 +39,7 @@ MEANING = {
     "Dhamdhere et al. 2018)",
     "ablation": "the fall of the true class's logit when the filter is closed (ablation)",
 }
-NAME, PLOT, COUNT = 112, 624, 84
+NAME, PLOT, COUNT = 106, 600, 80
 BAND = 18
 SAME = "#D3D7DD"
 WAITING = "#F1F3F5"

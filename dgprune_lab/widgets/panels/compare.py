@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,9 @@ from ...charts.compare_rows import compare_data
 from ...charts.theme import Data
 from ...core import Mask, batchnorm_words
 from ...diagnostics import compare
+from ...study import batchnorm_cell
 from .protocol import CALIBRATION, Frames, Panel, Row, Tried, View
+from .trade_off import shown_by
 
 _WIDTH = 780
 _PRESENT, _FULL = "The present view", "The full network"
@@ -60,16 +62,17 @@ class ComparePanel(Panel):
                     self._tables[key] = end.value
             while len(self._tables) > _MOST:
                 del self._tables[next(iter(self._tables))]
-        table = self._tables[key]
-        data = compare_data(table)
-        yield {**self._chart(data), "text": _text(view, pair, table), "hidden": []}
+        data = compare_data(self._tables[key])
+        yield {**self._chart(data), "text": _text(view, pair, compared), "hidden": []}
 
     def _pair(self, view: View, offered: Mapping[str, Tried | None]) -> tuple[str, str]:
         """The names of the two networks."""
         selected, names = self.selected or {}, list(offered)
         tried = {name: each for name, each in offered.items() if each is not None and name != _PRESENT}
         before = [name for name, each in tried.items() if each.kind == "step" and _step(each) == _step(view)]
-        second = [*(name for name, each in tried.items() if each.kind == "pin"), *before, names[-1]][0]
+        now = view.present and shown_by(view.present)
+        pins = [name for name, each in tried.items() if each.kind == "pin" and shown_by(each) != now]
+        second = [*pins, *before, names[-1]][0]
         a, b = selected.get("a", names[0]), selected.get("b", second)
         return (a if a in offered else names[0]), (b if b in offered else second)
 
@@ -102,10 +105,7 @@ def _step(shown: Tried | View) -> int:
 def _key(view: View, a: Tried | None, b: Tried | None) -> str:
     """What a comparison depends on, as text."""
     study = view.full or view.study
-    pair = [None if each is None else [dict(each.choice), each.mask.key.hex()] for each in (a, b)]
-    for entry in pair:
-        if entry is not None:
-            entry[0] = {name: value for name, value in entry[0].items() if name not in ("id", "by", "moving")}
+    pair = [None if each is None else [shown_by(each), each.mask.key.hex()] for each in (a, b)]
     return json.dumps([study.content, view.images, view.calibration, pair], sort_keys=True)
 
 
@@ -128,8 +128,13 @@ def _steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int,
     return compare.steps(view.full or view.study, *pair, batchnorm=setting, images=view.images)
 
 
-def _text(view: View, pair: tuple[str, str], table: pd.DataFrame) -> str:
+def _text(view: View, pair: tuple[str, str], compared: Sequence[Tried | None]) -> str:
     """What a and b are, and how they were measured."""
-    words = batchnorm_words(table["batchnorm"])
+    pruned = [
+        each.choice["batchnorm"] for each in compared if each is not None and not _step(each) and not _is_full(each)
+    ]
+    words = batchnorm_words([batchnorm_cell(view.study, setting) for setting in pruned])
+    first, second = (None if each is None else shown_by(each) for each in compared)
+    same = " They are the same network." if first == second else ""
     setting = f" of split report{'; ' * bool(words)}{words}"
-    return f"a: {pair[0]}. b: {pair[1]}. Measured on {view.measured}{setting}."
+    return f"a: {pair[0]}. b: {pair[1]}.{same} Measured on {view.measured}{setting}."

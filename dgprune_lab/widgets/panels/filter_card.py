@@ -55,10 +55,10 @@ def picture_rows(study: Study, by: Attributor, data: Attributions, *, layer: str
             count = len(data.values[layer][side])
             words.append(_text(f"{name}: its contribution is 0 on all {count:,} images", x=LEFT, y=top + 8))
             continue
-        where = "right of each: location (amber: for the true class, violet: against it)"
+        where = "right of each: where (amber: for the true class, violet: against it)"
         if heats[0].numel() == 1:
             where = "its map is a single position, so no location is shown"
-        words.append(_text(f"{name}: images to which it contributes most, up or down; {where}", x=LEFT, y=top + 8))
+        words.append(_text(f"{name}: largest contributions, up or down; {where}", x=LEFT, y=top + 8))
         for k, (image, heat, value) in enumerate(zip(batches[side].images, heats, values, strict=True)):
             name = shortened(domain.class_label(int(labels[k])), most=14)
             x, text = LEFT + k * STEP, with_minus(f"true {name}: {value:+.3g}")

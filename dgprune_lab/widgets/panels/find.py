@@ -19,11 +19,11 @@ _WIDTH = 780
 _SHARES = (0.99, 0.97, 0.95, 0.9, 0.8)
 _KEEP, _LATENCY = "keep", "milliseconds"
 _GOALS = {
-    _KEEP: "the smallest network that keeps its accuracy",
-    "parameters": "the best network within a number of parameters",
-    "macs": "the best network within a number of MACs",
-    "kilobytes": "the best network within a size in memory",
-    _LATENCY: "the best network within a latency",
+    _KEEP: "the smallest network",
+    "parameters": "the best within parameters",
+    "macs": "the best within MACs",
+    "kilobytes": "the best within kilobytes",
+    _LATENCY: "the best within milliseconds",
 }
 _UNITS = {"parameters": "parameters", "macs": "MACs per image", "kilobytes": "kB", _LATENCY: "ms for 32 images"}
 _LONG = 5.0  # seconds; what takes longer is announced
@@ -135,7 +135,14 @@ class FindPanel(Panel):
             return [*menus, {**field, **ends, "unit": _UNITS[goal]}]
         shares = [[share, f"{100 * share:.0f} %"] for share in _SHARES]
         sources = [[WORST, "the worst source"], *([name, name] for name in _sources(view.study))]
-        menus.append({"name": "share", "label": "share kept", "value": selected.get("share", 0.95), "choices": shares})
+        menus.append(
+            {
+                "name": "share",
+                "label": "keeping, of the accuracy,",
+                "value": selected.get("share", 0.95),
+                "choices": shares,
+            }
+        )
         return [*menus, {"name": "on", "label": "on", "value": selected.get("on", WORST), "choices": sources}]
 
     def _announced(self, view: View) -> str:

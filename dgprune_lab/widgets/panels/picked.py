@@ -118,8 +118,8 @@ def _state(view: View, cell: Cell) -> str:
     if forced != "score":
         return "removed by hand" if forced == "remove" else "kept by hand"
     if view.mask.layer_ratios.get(layer) == 0:
-        return "kept, as its whole layer is locked"
-    return "kept by its score" if view.mask.keep[layer][number] else "removed by its score"
+        return "kept with its layer"
+    return "kept by score" if view.mask.keep[layer][number] else "removed by score"
 
 
 def _forced(view: View, cell: Cell) -> str:

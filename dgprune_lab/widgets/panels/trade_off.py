@@ -43,6 +43,7 @@ class TradeOffPanel(Panel):
         data = {
             name: [{**row, "choice": choices[row["network"]]} for row in rows] if name.startswith("points") else rows
             for name, rows in data.items()
+            if name != "key"  # the text above names the networks
         }
         picked = {} if view.present is None else {"network": view.present.name}
         shown: dict[str, Any] = {"charts": {"trade_off": _spec(roles)}, "trade_off": data, "hidden": []}
@@ -68,11 +69,12 @@ def _spec(roles: tuple[str, ...]) -> Row:
 
 def distinct(tried: Sequence[Tried]) -> list[Tried]:
     """Return the networks without the measured ratios that are also a step or a pin."""
-    known = [_shown(each) for each in tried if each.kind != "ratio"]
-    return [each for each in tried if each.kind != "ratio" or _shown(each) not in known]
+    known = [shown_by(each) for each in tried if each.kind != "ratio"]
+    return [each for each in tried if each.kind != "ratio" or shown_by(each) not in known]
 
 
-def _shown(tried: Tried) -> Row:
+def shown_by(tried: Tried) -> Row:
+    """Return the controls that show a network."""
     return {name: value for name, value in tried.choice.items() if name not in ("id", "by", "moving")}
 
 
