@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+import dgprune_lab as dg
 from dgprune_lab.core.domain import Domain
 from dgprune_lab.core.graph import FilterGraph
 from dgprune_lab.core.masks import Mask
@@ -193,3 +195,11 @@ def random_mask(graph: FilterGraph, *, seed: int) -> Mask:
         gone = torch.randperm(units, generator=generator)[: int(share * units)]
         keep[group.name] = ~torch.isin(group.units, gone)
     return Mask(keep, 0.5, graph)
+
+
+def few(study: dg.Study, *, images: int) -> dg.Study:
+    """The study with the first images of each split."""
+    parts = [
+        [replace(d, splits={s: d.rows(s, images) for s in d.splits}) for d in p] for p in (study.sources, study.targets)
+    ]
+    return dg.Study(study.model, sources=parts[0], targets=parts[1], name=study.name)

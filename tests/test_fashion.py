@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from material import few
 
 import dgprune_lab as dg
 from dgprune_lab.data import BUILTIN, formats, garments
@@ -133,21 +133,13 @@ def test_a_notebook_takes_its_domains_from_the_study(path: Path) -> None:
     assert not re.findall(r"mnist|uci_digits", text), "texts hold for both demos"
 
 
-def few(study: dg.Study) -> dg.Study:
-    """The study with 100 images in each split."""
-    parts = [
-        [replace(d, splits={s: d.rows(s, 100) for s in d.splits}) for d in p] for p in (study.sources, study.targets)
-    ]
-    return dg.Study(study.model, sources=parts[0], targets=parts[1], name=study.name)
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dgprune_lab.core.DgpruneNote")  # so few images leave doubts
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_on_the_other_demo(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo, seeds, names = dg.demo, dg.training_seeds, {"display": lambda *shown: texts.extend(map(str, shown))}
-    monkeypatch.setattr(dg, "demo", lambda name: few(demo(name)))
-    monkeypatch.setattr(dg, "training_seeds", lambda name: [few(study) for study in seeds(name)])
+    monkeypatch.setattr(dg, "demo", lambda name: few(demo(name), images=100))
+    monkeypatch.setattr(dg, "training_seeds", lambda name: [few(study, images=100) for study in seeds(name)])
     texts: list[str] = []
     for cell in on_fashion(path).cells:
         if cell.cell_type == "code":
