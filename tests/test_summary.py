@@ -322,6 +322,18 @@ def test_every_source_of_a_scorer_and_a_diagnostic_has_an_entry() -> None:
         assert {"author", "title", "year"} <= set(re.findall(r"^  (\w+) = {", entry, re.MULTILINE)), key
 
 
+def test_every_data_set_of_the_package_and_every_entry_of_its_menu_is_cited() -> None:
+    from dgprune_lab.data import BUILTIN, external
+
+    for name in (*BUILTIN, *external.NAMES):
+        keys = set(re.findall(r"^@\w+{(\w+),", dg.cite(accuracies(domain=name)), re.MULTILINE))
+        assert keys - set(re.findall(r"^@\w+{(\w+),", dg.cite(accuracies()), re.MULTILINE)), name
+    assert "@misc{xiao2017" in dg.cite(accuracies(domain="mine, fashion_photo"))
+    for name in [*dg.SCORERS, "GroupTaylorImportance"]:
+        comments = [line for line in dg.cite(accuracies(scorer=name)).splitlines() if line.startswith("%")]
+        assert comments == (["% scorer 'random': the control that every comparison needs"] if name == "random" else [])
+
+
 def test_the_references_of_a_table() -> None:
     text = dg.cite(accuracies())
     keys = re.findall(r"^@\w+{(\w+),", text, re.MULTILINE)

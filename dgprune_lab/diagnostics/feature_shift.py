@@ -36,7 +36,8 @@ Result = TypeVar("Result")
     "feature_shift",
     extra=EXTRA,
     cite="MMD: Gretton et al. 2012; CORAL: Sun, Saenko 2016; proxy A-distance: Ben-David et al. 2007; CKA: Kornblith "
-    "et al. 2019, debiased; trustworthiness: Venna, Kaski 2001; map: McInnes et al. 2018, arXiv:1802.03426",
+    "et al. 2019, debiased; trustworthiness: Venna, Kaski 2001; silhouette: Rousseeuw 1987; "
+    "map: McInnes et al. 2018, arXiv:1802.03426",
 )
 def feature_shift(
     study: Study,

@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
     "sensitivity",
     extra=EXTRA,
     cite="attributions by Captum: Kokhlikyan et al. 2020, arXiv:2009.07896; effect size: Cohen 1988, chapter 2; "
-    "comparing domains per filter is ours",
+    "q values: Benjamini, Hochberg 1995; comparing domains per filter is ours",
 )
 def sensitivity(
     study: Study,

@@ -17,20 +17,30 @@ _BEHIND = {
     ("interval", "seeds"): "Virtanen et al. 2020",
     ("metric", "calibration_error"): "Guo et al. 2017",
     ("metric", "proxy_a_distance"): "Pedregosa et al. 2011",
+    ("metric", "relative_drop"): "Bartoldson et al. 2020",
+    ("metric", "mean_stability"): "Bartoldson et al. 2020",
+    ("metric", "mean_accuracy"): "Gulrajani, Lopez-Paz 2021",
+    **{("domain", name): "LeCun et al. 1998" for name in ("mnist", "mnist_full")},
+    ("domain", "uci_digits"): "Alpaydin, Kaynak 1998",
+    **{("domain", name): "LeCun et al. 1998; Ganin, Lempitsky 2015" for name in ("mnist_m", "mnist_m_published")},
+    ("domain", "usps"): "Hull 1994",
+    **{("domain", f"fashion{name}"): "Xiao et al. 2017" for name in ("", "_colour", "_photo", "_mnist")},
+    ("domain", "cifar10"): "Krizhevsky 2009",
 }
 """What a value in a column rests on, besides the sources of the scorers and of the diagnostic."""
-_SOFTWARE = """@software{{dgprune_lab,
-  title = {{dgprune\\_lab}},
-  version = {{{version}}},
-}}"""
+_SOFTWARE = """@misc{{dgprune_lab,
+  key = {{dgprune_lab}},
+  title = {{dgprune\\_lab, version {version}}},
+}}"""  # plain BibTeX knows no @software
 
 
 @public
 def cite(frame: Tidy) -> str:
-    """Return BibTeX for a table: the sources of its scorers, of its diagnostic and intervals, and the libraries.
+    """Return BibTeX for a table: the sources of its scorers, diagnostic, intervals and data sets, and the libraries.
 
     The entries stand in `scorers/references.bib`; which of them belong to a scorer or diagnostic follows from its
-    source, `dg.SCORERS["l1"].cite`. What has no entry is named in a comment.
+    source, `dg.SCORERS["l1"].cite`. Data sets of the package are known by the names of their domains. What has no entry
+    is named in a comment.
 
     Args:
         frame: a tidy table of this package.
@@ -56,12 +66,12 @@ def _sources(frame: Tidy) -> Iterator[tuple[str, str]]:
         # A name may hold several: "hybrid(l1, dss, by rank)", "taylor, by hand".
         known = [SCORERS[word] for word in re.findall(r"\w+", name) if word in SCORERS]
         yield from ((f"scorer {one.name!r}", one.cite) for one in known)
-        if not known:
-            yield f"scorer {name!r}", ""
+        if not known:  # those of Torch-Pruning have the names of its classes
+            yield f"scorer {name!r}", "Fang et al. 2023" if "Importance" in name else ""
     if frame.attrs.get("cite"):
         yield "diagnostic", frame.attrs["cite"]
-    for (column, value), source in _BEHIND.items():
-        if column in frame and value in set(frame[column]):
+    for (column, value), source in _BEHIND.items():  # a cell may name several domains: "mnist, uci_digits"
+        if column in frame and value in ", ".join(frame[column].dropna().unique()).split(", "):
             yield value, source
 
 
