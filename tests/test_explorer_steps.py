@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,7 +41,9 @@ def tiny_study() -> dg.Study:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = Tiny()
-    return dg.Study(model, sources=[domain("one", seed=1), domain("two", seed=2)], targets=[domain("far", seed=3)])
+    return dg.Study(
+        model.eval(), sources=[domain("one", seed=1), domain("two", seed=2)], targets=[domain("far", seed=3)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +169,190 @@ def test_a_choice_by_hand_was_made_by_someone_who_saw_the_reported_images(explor
     assert explorer.plan["exposure"]["text"].startswith("Target-aware: the scorer looked at the reported labels")
     explorer.layers = {}
     assert explorer.table.query("metric == 'accuracy'").target_aware.eq(False).all()
+
+
+def tree(explorer: dg.Explorer) -> list[tuple[int, int | None, str]]:
+    return [(step["number"], step["parent"], step["kind"]) for step in explorer.tree["steps"]]
+
+
+def test_every_number_of_every_step_is_that_of_its_network(study: dg.Study, explorer: dg.Explorer) -> None:
+    before = {name: tensor.clone() for name, tensor in study.model.state_dict().items()}
+    content, shown = study.content, dict[int, Any]()
+    explorer.choose(ratio=0.4, forced={"remove": {"a": [2]}, "keep": {"b": [5]}}, layers={"b": 0.25})
+    shown_equals_measured(explorer)
+    explorer.apply()
+    assert (explorer.step, explorer.ratio, explorer.layers) == (1, 0.0, {}) and explorer.forced == {"keep": {"b": [5]}}
+    shown_equals_measured(explorer)
+    explorer.choose(scorer="taylor", scope="global", ratio=0.3)
+    shown_equals_measured(explorer)
+    assert set(explorer.mask.kept("a")) <= set(explorer._session.steps[1].mask.kept("a")) - {2}
+    assert kept_by_plan(explorer, 0.3) == {name: explorer.mask.kept(name) for name in ("a", "b")}
+    explorer.finetune(epochs=2, options=dg.TrainingOptions(lr=0.02))
+    assert explorer.wait_idle() and tree(explorer) == [
+        (0, None, "full"),
+        (1, 0, "prune"),
+        (2, 1, "prune"),
+        (3, 2, "finetune"),
+    ]
+    assert explorer.step == 3 and explorer.tree["job"] is None
+    shown_equals_measured(explorer)
+    seen = explorer.table.query("domain == 'one' and metric == 'accuracy'").iloc[0]
+    assert seen.seen_by_finetuning == "none" and explorer.table.query("domain == 'far'").target_aware.all()
+    assert dg.provenance_of(explorer.network).finetuning["one/train"] == "labels"
+    for number in (0, 1, 3):
+        explorer.step = number
+        shown_equals_measured(explorer)
+        shown[number] = explorer.table
+    for number in (1, 0):
+        explorer.undo()
+        shown_equals_measured(explorer)
+        assert explorer.step == number and explorer.table.value.equals(shown[number].value)
+    assert (
+        explorer.tree["undo"] == "go to step 0, full network"
+        and explorer.tree["redo"] == "L1 norm (weights), 40 %, by hand"
+    )
+    accuracy = {step["number"]: step["accuracy"] for step in explorer.tree["steps"]}
+    full = [row["value"] for row in accuracy[0]]
+    assert full == [study.outcomes(None, domain=one.name).accuracy for one in study.domains]
+    for number in (1, 3):
+        rows = shown[number].query("metric == 'accuracy'")
+        assert [row["value"] for row in accuracy[number]] == rows.value.tolist()
+        assert [row["target_aware"] for row in accuracy[number]] == [False, False, True]
+    assert study.content == content, "the study's network is unchanged"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in study.model.state_dict().items())
+
+
+def test_fine_tuning_is_that_of_prune_and_tune(study: dg.Study, explorer: dg.Explorer) -> None:
+    explorer.ratio = 0.5
+    explorer.apply()
+    small = explorer.network
+    options = dg.TrainingOptions(lr=0.03, augmentation="crop_flip", seed=4)
+    state = torch.get_rng_state()
+    explorer.finetune(epochs=1, options=options)
+    assert explorer.wait_idle() and torch.equal(torch.get_rng_state(), state)
+    there = dg.Study(small, sources=study.sources, targets=study.targets)
+    again = dg.prune_and_tune(there, None, ratio=0.0, rounds=1, epochs=1, options=options, batchnorm="recalibrate")
+    ours, theirs = explorer.network.state_dict(), again.network.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_cancelled_fine_tuning_loses_nothing_and_the_slider_works_meanwhile(explorer: dg.Explorer) -> None:
+    explorer.ratio = 0.5
+    explorer.apply()
+    assert explorer.wait_idle()
+    before = {name: tensor.clone() for name, tensor in explorer.network.state_dict().items()}
+    explorer.handle_message({"type": "finetune", "epochs": 100_000, "lr": 0.01, "augment": "none"})
+    with pytest.raises(dg.DgpruneError, match="is running"):
+        explorer.finetune()
+    by_page(explorer, ratio=0.25)
+    assert explorer.wait()
+    shown_equals_measured(explorer)
+    assert explorer.tree["job"]["words"].startswith("Fine-tuning")
+    explorer.handle_message({"type": "cancel"})
+    assert explorer.wait_idle() and explorer.tree["job"] is None and len(explorer.tree["steps"]) == 2
+    by_page(explorer, ratio=0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in explorer.network.state_dict().items())
+    explorer.handle_message({"type": "finetune", "epochs": 1, "lr": 1e30, "augment": "none"})
+    assert explorer.wait_idle() and "the loss is" in explorer.status["error"] and explorer.tree["job"] is None
+    shown_equals_measured(explorer)
+    explorer.handle_message({"type": "finetune", "epochs": 0, "lr": 0.1, "augment": "none"})
+    assert "epochs" in explorer.status["error"] and explorer.tree["job"] is None
+
+
+def test_undo_covers_every_control_and_no_slider_event(explorer: dg.Explorer) -> None:
+    for k in range(10):
+        by_page(explorer, ratio=k / 100, moving=True)
+    by_page(explorer, ratio=0.3, moving=False)
+    assert explorer.wait()
+    explorer.scorer = "random"
+    assert explorer.wait()
+    explorer.forced = {"remove": {"a": [1]}}
+    assert explorer.wait() and explorer.tree["undo"] == "filters by hand"
+    explorer.layers = {"b": 0.0}
+    explorer.undo()  # before it has come to rest
+    assert explorer.layers == {} and explorer.forced == {"remove": {"a": [1]}}
+    for _ in range(2):
+        explorer.handle_message({"type": "undo"})
+    assert (explorer.scorer, explorer.ratio, explorer.forced) == ("l1", 0.3, {}) and explorer.wait()
+    explorer.undo()
+    assert explorer.ratio == 0.5 and explorer.tree["redo"] == "ratio 50 % \N{RIGHTWARDS ARROW} 30 %"
+    explorer.undo()
+    assert explorer.status["message"] == "There is nothing to undo." and explorer.ratio == 0.5
+    explorer.redo()
+    explorer.ratio = 0.9
+    assert explorer.wait() and explorer.tree["redo"] is None
+
+
+def test_a_page_that_lags_behind_does_not_leave_the_step(explorer: dg.Explorer) -> None:
+    explorer.apply()
+    assert explorer.step == 1
+    by_page(explorer, step=0, ratio=0.7)
+    assert (explorer.step, explorer.ratio) == (1, 0.0) and explorer.choice["step"] == 1
+    explorer.handle_message({"type": "goto", "choice": {"step": 0, "ratio": 0.0}})
+    assert explorer.wait() and (explorer.step, explorer.ratio) == (0, 0.0)
+    explorer.handle_message({"type": "apply"})
+    assert explorer.wait_idle() and explorer.status["message"].startswith("Nothing is removed")
+    with pytest.raises(dg.DgpruneError, match=r"were removed before step 1\. Go back"):
+        gone = sorted(set(range(10)) - set(explorer._session.steps[1].mask.kept("a")))
+        explorer.choose(step=1, forced={"keep": {"a": gone[:1]}})
+
+
+def test_many_steps_take_no_more_memory_than_two(study: dg.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgprune_lab.widgets.explorer.steps.KEPT", 5_000)
+    explorer = dg.Explorer(study, panels=[], batchnorm="as_is")
+    studies: list[Any] = []
+    try:
+        for k in range(8):
+            explorer.choose(step=0, ratio=0.1 + k / 10, scorer="random")
+            explorer.apply()
+            assert explorer.wait()
+            studies.append(weakref.ref(explorer._session.measurements.study))
+        gc.collect()
+        steps = explorer._session.steps
+        assert sum(one() is not None for one in studies) == 1
+        held = sum(t.nbytes for step in list(steps)[1:] for t in step.network.parameters())
+        assert held < 5_000 + 2 * 5_000
+        stored = {step["stored"] for step in explorer.tree["steps"]}
+        assert stored == {"memory", "disk"} and len(steps) == 9
+        folder = steps._folder
+        assert folder is not None and len(list(folder.iterdir())) >= 3
+        explorer.step = 1
+        shown_equals_measured(explorer)
+        (folder / "step_2.safetensors").write_bytes(b"other")
+        explorer.step = 2
+        assert explorer.wait() and "cannot be read" in explorer.status["error"]
+        explorer.step = 3
+        shown_equals_measured(explorer)
+    finally:
+        explorer.close()
+    assert not folder.exists()
+
+
+def test_filters_that_never_answer_are_named_by_their_number_in_the_full_network() -> None:
+    silenced = tiny_study()
+    with torch.no_grad():
+        silenced.model.an.bias[[3, 8]], silenced.model.an.weight[[3, 8]] = -1.0, 0.0  # type: ignore[union-attr, index]
+    images = torch.cat([one.images[one.splits["score"]] for one in silenced.sources])
+    explorer = dg.Explorer(silenced, panels=[], scorer="l1")
+    try:
+        assert explorer.wait_idle() and explorer.silent == {
+            "key": [0],
+            "groups": never_positive(silenced.model, images),
+        }
+        assert {3, 8} <= set(explorer.silent["groups"]["a"])
+        explorer.choose(forced={"remove": {"a": [3]}}, ratio=0.1)
+        explorer.apply()
+        assert explorer.wait_idle() and explorer.silent["key"] == [1]
+        left, found = explorer._session.steps[1].mask, never_positive(explorer.network, images)
+        assert explorer.silent["groups"] == {name: [left.kept(name)[k] for k in found[name]] for name in found}
+    finally:
+        explorer.close()
+
+
+def never_positive(model: Any, images: torch.Tensor) -> dict[str, list[int]]:
+    """The filters that are 0 behind their ReLU on all images."""
+    with torch.no_grad():
+        first = model.an(model.a(images)).relu()
+        maps = {"a": first, "b": model.bn(model.b(first)).relu()}
+    found = {name: (each.amax((0, 2, 3)) == 0).nonzero().flatten().tolist() for name, each in maps.items()}
+    return {name: filters for name, filters in found.items() if filters}

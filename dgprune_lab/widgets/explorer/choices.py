@@ -67,6 +67,15 @@ def frame_key(choices: Choices) -> Key:
     return scorer, scope, budget, choices["batchnorm"], *rest
 
 
+def choices_of(key: Key, ratio: float) -> Choices:
+    """Return the choices of a frame: its key as `frame_key` made it, and its ratio."""
+    scorer, scope, budget, batchnorm, step, (layers, *lists) = key
+    pairs = zip(("remove", "keep"), lists, strict=True)
+    forced = {name: {layer: list(filters) for layer, filters in held} for name, held in pairs if held}
+    setting: Any = {"scorer": scorer, "scope": scope, "budget": budget, "batchnorm": batchnorm, "step": step}
+    return Choices(id=0, by="kernel", ratio=ratio, layers=dict(layers), forced=forced, **setting)
+
+
 def listed(key: Any) -> Any:
     """Return a key as nested lists, as the page gets it."""
     return [listed(part) for part in key] if isinstance(key, tuple) else key
@@ -113,6 +122,8 @@ def _checked_by_hand(layers: Any, forced: Any, graph: FilterGraph) -> tuple[dict
             "forced must name filters to remove and to keep, {'remove': {'conv2': [0, 5]}, 'keep': {'conv1': [3]}}; "
             f"got {forced!r:.80}."
         )
+    if not layers and not any(lists):
+        return {}, {}
     for name, ratio in layers.items():
         try:
             checked_ratio(ratio)
@@ -121,7 +132,8 @@ def _checked_by_hand(layers: Any, forced: Any, graph: FilterGraph) -> tuple[dict
     plain = {str(name): checked_ratio(ratio) for name, ratio in layers.items()}
     limits = Limits.of(graph, layers=plain, max_layer_ratio=None, remove=forced.get("remove"), keep=forced.get("keep"))
     cached_order(_equal(graph), scope="layer", limits=limits)  # refuses filters that contradict their layer's ratio
-    return dict(limits.ratios), forced_lists(limits.remove, limits.keep)
+    shortest = forced_lists(limits.remove, limits.keep)
+    return dict(limits.ratios), {name: filters for name, filters in shortest.items() if filters}
 
 
 def _equal(graph: FilterGraph) -> Scores:

@@ -8,15 +8,13 @@ from typing import Any, ClassVar, cast
 
 import pandas as pd
 import torch
-import traitlets
-from torch import nn
 
 from ...charts import drop, svg
-from ...core import BatchNorm, Budget, Count, DgpruneError, Mask, NotNegative, Ratio, Scope, Scores, public, unknown
+from ...core import BatchNorm, Budget, Count, DgpruneError, NotNegative, Ratio, Scope, Scores, public
 from ...scorers import Scorer
 from ...study import Study
 from ..page import static as assets
-from ..page.comm import CommWidget, weakly
+from ..page.comm import weakly
 from ..page.vega import vega_host
 from ..panels.agreement import AgreementPanel
 from ..panels.compare import ComparePanel
@@ -30,31 +28,18 @@ from ..panels.sensitivity import SensitivityPanel
 from ..panels.trade_off import TradeOffPanel
 from .choices import CONTROLS, Choices
 from .code import as_code
+from .finetuning import defaults
 from .frames import CALIBRATION
 from .panel_host import MESSAGES
 from .session import Session
+from .step_actions import StepActions
+from .workbench import MESSAGES as STEP_MESSAGES
 
 _PICTURE_SECONDS = 0.6
 
 
-class _Control:
-    """An attribute that reads the current view; setting it moves the controls."""
-
-    def __init__(self, doc: str) -> None:
-        self.__doc__ = doc
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, explorer: Explorer | None, owner: type) -> Any:
-        return self if explorer is None else explorer.view[self._name]
-
-    def __set__(self, explorer: Explorer, value: Any) -> None:
-        explorer.choose(**{self._name: value})
-
-
 @public
-class Explorer(CommWidget):
+class Explorer(StepActions):
     """A slider over the ratio, live on the kernel: accuracy on each domain, filters kept, size and cost.
 
     The page follows the slider by itself; the kernel measures in one background thread, the newest request first, so
@@ -95,22 +80,6 @@ class Explorer(CommWidget):
         PrunabilityPanel,
     )
 
-    static = traitlets.Dict().tag(sync=True)
-    choice = traitlets.Dict().tag(sync=True)
-    plan = traitlets.Dict().tag(sync=True)
-    frames = traitlets.Dict().tag(sync=True)
-    status = traitlets.Dict().tag(sync=True)
-    pins = traitlets.List().tag(sync=True)
-    panels = traitlets.Dict().tag(sync=True)
-
-    ratio = _Control("The pruning ratio, in [0, 1).")
-    scorer = _Control("Name of the scorer; a Scorer or Scores may be set.")
-    scope = _Control('"layer" or "global", see `dg.allocate`.')
-    budget = _Control("What the ratio counts, see `dg.allocate`.")
-    batchnorm = _Control('"recalibrate" or "as_is".')
-    layers = _Control("Layers with a ratio of their own, {'conv2': 0.2}; 0 keeps a layer whole. See `dg.allocate`.")
-    forced = _Control("Filters by hand, {'remove': {'conv2': [0, 5]}, 'keep': {'conv1': [3]}}. See `dg.allocate`.")
-
     def __init__(
         self,
         study: Study,
@@ -137,33 +106,20 @@ class Explorer(CommWidget):
             images=images,
             calibration=calibration,
         )
-        static = {**self._session.measurements.static(), "host": vega_host().ref}
+        static: dict[str, Any] = {**self._session.measurements.static(), "host": vega_host().ref}
+        static["finetuning"] = defaults()
         state = {"status": self._session.status, "panels": self._session.host.state}
         super().__init__(static=static, choice=dict(self._session.start), **state)
         chosen = weakly(self._chosen)
         self.observe(lambda event: chosen(event["new"]), "choice")
         self.listen()
+        self._session.show_tree()
         self._session.measure(ack=0)
-
-    @property
-    def view(self) -> Choices:
-        """The state of the controls: the last valid choices."""
-        return self._session.view
-
-    @property
-    def mask(self) -> Mask:
-        """The mask of the current view: which filters of the full network stay."""
-        return self._session.measurements.whole(self._session.measurements.mask(self.view))
-
-    @property
-    def network(self) -> nn.Module:
-        """The network of the current view, a copy: pruned, and with BatchNorm re-estimated if the view says so."""
-        return self._session.measurements.network(self.view)
 
     @property
     def evaluations(self) -> dict[str, int]:
         """Number of networks measured so far, by reason: on request, and to fill the curves; estimates do not count."""
-        return dict(self._session.measurements.evaluations)
+        return dict(self._session.steps.full.evaluations)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -179,27 +135,11 @@ class Explorer(CommWidget):
             DgpruneError: the view cannot be measured.
         """
         self.wait(timeout=threading.TIMEOUT_MAX)
-        frame = self._session.measurements.exact(self.view)
+        frame = self._session.steps.full.exact(self.view)
         if frame is None:
             unmeasured = "the present view has not been measured; is the explorer closed?"
             raise DgpruneError(self.status.get("error") or unmeasured)
         return frame.table.copy()
-
-    def choose(self, **changes: Any) -> None:
-        """Set several controls at once, by the names of the attributes.
-
-        Raises:
-            DgpruneError: a value that a control does not offer.
-        """
-        for name in changes:
-            if name not in CONTROLS:
-                raise unknown("control", name, CONTROLS)
-        measurements = self._session.measurements
-        if not isinstance(changes.get("scorer", ""), str):
-            changes["scorer"] = measurements.admit(changes["scorer"])
-            self.static = {**self.static, "scorers": measurements.static()["scorers"]}
-        changes |= {"id": self._number() + 1, "by": "kernel"}
-        self.choice = dict(measurements.checked({**self.view, **changes}))
 
     def wait(self, *, timeout: NotNegative = 60.0, curves: bool = False) -> bool:
         """Wait until the current view (and with `curves`, its curves) is measured; return False on a timeout."""
@@ -215,11 +155,12 @@ class Explorer(CommWidget):
         measurements = self._session.measurements
         counts = {"images": measurements.load.images, "calibration": measurements.load.calibration}
         view: Choices = {**self.view, "ratio": measurements.possible_ratio(self.view)}
-        return as_code(self.study, view, steps=(), menu=measurements.menu, **counts)
+        return as_code(self.study, view, steps=cast(Any, list(self._session.steps)), menu=measurements.menu, **counts)
 
     def pin(self) -> None:
         """Pin the current view for comparison: at most three views, and only if the view is measured."""
         self._session.pin()
+        self._session.worker.wait("pin", timeout=threading.TIMEOUT_MAX)
 
     def close(self) -> None:
         """End the thread and remove the widget; results stay readable in Python."""
@@ -233,6 +174,8 @@ class Explorer(CommWidget):
         item = session.item
         if kind in MESSAGES:
             session.host.handle_message(content)
+        elif kind in STEP_MESSAGES:
+            session.workbench.handle_message(content)
         elif kind in ("pin", "save"):
             getattr(session, kind)()
         elif kind == "unpin":
@@ -266,27 +209,7 @@ class Explorer(CommWidget):
         Waits briefly for the first numbers.
         """
         self.wait(timeout=_PICTURE_SECONDS)
-        frame = self._session.measurements.exact(self.view)
+        frame = self._session.steps.full.exact(self.view)
         if frame is None:
             return assets.picture(None, None)
         return assets.picture(frame.payload["sentence"], svg(drop(frame.table)))
-
-    def _number(self) -> int:
-        """Number of the newest request, valid or not."""
-        return int(cast(Any, self.choice.get("id")) or 0)
-
-    def _chosen(self, choices: dict[str, Any]) -> None:
-        try:
-            checked = self._session.measurements.checked(choices)
-        except (DgpruneError, KeyError, TypeError, ValueError) as error:
-            self._session.failed(error)
-        else:
-            if checked["by"] == "page":
-                self._session.worker.show(True)
-            self._session.request(checked, moving=bool(choices.get("moving")))
-
-    def _show(self, name: str, value: Any) -> None:
-        if name == "message":
-            self.send(value)
-        else:
-            setattr(self, name, value)

@@ -51,11 +51,15 @@ class Frame:
         points: the points of chart A, see `charts.sweep.sweep_points`.
         payload: the data sent to the page: ratio, estimate, images per domain and whether these are all, sentence,
             latency, and the rows of charts A and D.
+        mask: which filters of the full network stay.
+        timed: the table with a row for the latency; None as long as it is not measured.
     """
 
     table: pd.DataFrame
     points: list[Row]
     payload: Row
+    mask: Mask | None = None
+    timed: pd.DataFrame | None = None
 
     @property
     def is_estimate(self) -> bool:
@@ -106,7 +110,20 @@ def measure_frame(
     start, table = f"Estimate from {images} images of each domain. " if estimate else "", tidy(rows, extra=EXTRA)
     at_slider = table.assign(ratio_requested=mask.ratio_requested)
     frame = frame_of(at_slider, sentence=start + text, estimate=estimate)
-    return replace(frame, table=table, payload={**frame.payload, "all": all_images(study, images)})
+    return replace(frame, table=table, mask=whole, payload={**frame.payload, "all": all_images(study, images)})
+
+
+def full_table(study: Study, mask: Mask, *, images: int | None) -> Generator[float, None, pd.DataFrame]:
+    """Return the table of the full network as given; `mask` keeps all its filters. Yields as `measure_frame` does."""
+    rows = [
+        {**mask_cells(study, None, batchnorm="as_is"), "metric": m, "value": v, "unit": u}
+        for m, v, u in remaining_cost(mask)
+    ]
+    for domain in study.domains:
+        full = yield from weighted(study.steps(None, domain=domain.name, split=SPLIT, images=images), 1.0)
+        cells = mask_cells(study, None, batchnorm="as_is", domain=domain, split=SPLIT)
+        rows += [{**cells, **row} for row in _domain_rows(full, full)]
+    return tidy(rows, extra=EXTRA)
 
 
 def all_images(study: Study, images: int | None) -> bool:
@@ -255,6 +272,12 @@ def latency_steps(study: Study, mask: Mask | None, *, slow: bool) -> Generator[N
             return milliseconds
         milliseconds.append(time)
         yield
+
+
+def timed_table(table: pd.DataFrame, milliseconds: list[float], *, images: int) -> pd.DataFrame:
+    """Return the table of a frame with a row for the latency."""
+    about = records(table, metric="parameters")[0]
+    return tidy([*records(table), {**about, **latency_row(milliseconds, images)}], extra=EXTRA)
 
 
 def latency_text(milliseconds: list[float], *, full: list[float], images: int) -> Row:

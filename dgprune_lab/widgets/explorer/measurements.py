@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,11 +15,23 @@ from ...measurement import LATENCY_IMAGES, recalibrate
 from ...scorers import SCORERS, Scorer, resolve
 from ...study import Study, fingerprint, scoring
 from ..panels.menu_scores import label
-from .choices import Choices, Key, checked_choices, frame_key, is_by_hand, listed, plan_key
-from .frames import CALIBRATION, SPLIT, Frame, Origin, Row, all_images, curve_rows, latency_steps, latency_text, percent
+from .choices import Choices, Key, checked_choices, choices_of, frame_key, is_by_hand, listed, plan_key
+from .frames import (
+    CALIBRATION,
+    SPLIT,
+    Frame,
+    Origin,
+    Row,
+    all_images,
+    curve_rows,
+    latency_steps,
+    latency_text,
+    percent,
+    timed_table,
+)
 from .menu import static_state
 from .plans import Plans, put_newest
-from .workload import TIMED, Piece, Workload, duration
+from .workload import TIMED, Piece, Workload, duration, said
 
 CURVE_RATIOS = [round(k / 20, 2) for k in range(20)]
 _LONG, _SLOW = 5.0, 20.0  # seconds: for a curve that is announced; for one of which estimates come first
@@ -111,9 +122,11 @@ class Measurements:
         item = self.menu[name]
         return self.study.unavailable(item) if isinstance(item, Scorer) else None
 
-    def label(self, choices: Choices) -> str:
-        """Return the label of a view: scorer and ratio."""
-        return f"{label(self.study, self.menu[choices['scorer']])}, {percent(choices['ratio'])}"
+    def label(self, choices: Choices, *, tree: bool = True) -> str:
+        """Return the label of a view: scorer and ratio, whether something is set by hand, and with `tree` the step."""
+        hand = ", by hand" * is_by_hand(choices)
+        step = f", from step {number}" if tree and (number := choices.get("step")) else ""
+        return f"{label(self.full, self.menu[choices['scorer']])}, {percent(choices['ratio'])}{hand}{step}"
 
     def scoring(self, choices: Choices) -> Generator[str, None, None]:
         """Compute the scores of a view; yields after each batch what is being done, in words.
@@ -123,18 +136,14 @@ class Measurements:
         item = self.menu[choices["scorer"]]
         if self._scoring is None or self._scoring[0] is not item:
             self._scoring = item, scoring(self.study, item, alongside=self._others())
-        start, begun = time.perf_counter(), 0
-        while True:
-            try:
-                done, total = next(self._scoring[1])
-            except BaseException as end:
-                self._scoring = None
-                if isinstance(end, StopIteration):
-                    return
-                raise
-            left = (time.perf_counter() - start) / max(1, done - begun) * (total - done) if begun else None
-            begun = begun or done
-            yield f"scoring: {done:,} of {total:,} images" + ("" if left is None else f", about {duration(left)} left")
+        try:
+            yield from said("scoring", self._scoring[1])
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._scoring = None
+            raise
+        self._scoring = None
 
     def scores(self, choices: Choices) -> Scores:
         """Return the scores of a view's scorer; the pass over the images also serves other scorers of the menu."""
@@ -146,6 +155,11 @@ class Measurements:
     def mask(self, choices: Choices) -> Mask:
         """Return the mask of a view: which filters of the step's network stay."""
         return self.plans.cut(self.scores(choices), choices).mask
+
+    @property
+    def taken(self) -> Mask | None:
+        """Which filters of the full network the step has; None for the full network."""
+        return None if self.origin is None else self.origin.taken
 
     def whole(self, mask: Mask) -> Mask:
         """Return a mask of the step's network as one of the full network."""
@@ -201,6 +215,12 @@ class Measurements:
         """Whether what is set by hand allows this ratio; outside, the nearest possible mask would be drawn again."""
         plan = self.plans.cached.get(plan_key(choices)) if is_by_hand(choices) else None
         return plan is None or plan["range"][0] - 1e-9 <= ratio <= plan["range"][1] + 1e-9
+
+    def tried(self) -> list[tuple[Choices, Frame]]:
+        """Return all views that were measured on all images, of every step, scorer and setting."""
+        curves = [(key, list(frames.items())) for key, frames in list(self._frames.items()) if key[0] in self.menu]
+        pairs = [(key, ratio, frame) for key, frames in curves for ratio, frame in frames if not frame.is_estimate]
+        return [(choices_of(key, ratio), frame) for key, ratio, frame in pairs]
 
     def exact(self, choices: Choices) -> Frame | None:
         """Return the frame of exactly this ratio on all images; None if it is not measured."""
@@ -266,7 +286,8 @@ class Measurements:
             milliseconds = yield from latency_steps(self.study, self.mask(choices), slow=slow)
             images = min(LATENCY_IMAGES, len(self.study.domains[0].rows(SPLIT)))
             latency = latency_text(milliseconds, full=self._full_latency, images=images)
-            timed = replace(frame, payload={**frame.payload, "latency": latency})
+            table = timed_table(frame.table, milliseconds, images=images)
+            timed = replace(frame, payload={**frame.payload, "latency": latency}, timed=table)
             self._frames[frame_key(choices)][choices["ratio"]] = timed
 
     def _add(self, choices: Choices, mask: Mask, *, piece: Piece) -> Generator[float, None, None]:

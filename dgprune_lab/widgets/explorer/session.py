@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ...core import DgpruneError, Lock, Scores
@@ -14,28 +11,21 @@ from ...scorers import Scorer
 from ...study import Study
 from ..page.comm import weakly
 from ..panels.protocol import Panel, View
-from ..worker import CURVES, EXACT, Job, Worker
-from .choices import Choices, frame_key
+from ..worker import BACKGROUND, CURVES, EXACT, Job, Worker
+from .choices import CONTROLS, Choices, arguments, frame_key
+from .frames import full_table
+from .history import History
 from .measurements import Measurements
+from .network_file import file_name, unused
 from .panel_host import PanelHost
+from .pin_board import PinBoard
+from .silent import silent_filters
+from .steps import Steps
+from .tried import view_of
+from .workbench import Workbench
 
 _QUIET_SECONDS = 0.12
 _MOVING_SECONDS = 0.6  # timeout after which the slider counts as at rest, without a message of the page
-_MAX_PINS = 3
-_LONGEST = 150  # characters of a file name, without number and ending
-
-
-def file_name(study: str, view: Choices) -> str:
-    """Return a file name for the pruned network of a view; it names all choices, in characters safe everywhere."""
-    share = f"{100 * view['ratio']:.6g}pct"
-    name = "-".join([study, view["scorer"], share, view["scope"], view["budget"], view["batchnorm"]])
-    return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[-_LONGEST:].lstrip("._-")
-
-
-def _unused(name: str) -> Path:
-    """The path of this name, with a number added if such a file exists, so that nothing is overwritten."""
-    numbered = (Path(name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
-    return next(p for p in numbered if not any(Path(f"{p}.{end}").exists() for end in ("safetensors", "json")))
 
 
 class Session:
@@ -46,12 +36,16 @@ class Session:
         controls: the initial values of `CONTROLS`.
         scorers: additional scorers for the menu.
         panels: the panels below the charts.
-        send: function called with a name and its new value: "plan", "frames", "status", "pins", "panels" or "message";
-            a "message" is sent once and not stored.
+        send: function called with a name and its new value: "plan", "frames", "status", "pins", "panels", "tree",
+            "silent", "scorers", "choose" (controls to set) or "message"; a "message" is sent once and not stored.
         images, calibration: see `Explorer`.
 
     Attributes:
         view: the last valid choices.
+        steps: the tree of networks.
+        history: the settled choices.
+        board: the pinned views.
+        workbench: what makes and undoes steps.
     """
 
     def __init__(
@@ -67,23 +61,53 @@ class Session:
     ) -> None:
         self.study = study
         given = [*scorers, controls["scorer"]]
-        self.measurements = Measurements(study, scorers=given, images=images, calibration=calibration)
-        self.start: Choices = self.measurements.checked({"id": 0, "by": "kernel", **controls})
+        full = Measurements(study, scorers=given, images=images, calibration=calibration)
+        self.steps, self.board = Steps(full), PinBoard()
+        self.start: Choices = full.checked({"id": 0, "by": "kernel", **controls})
         self.view = self.start
+        self.history, self.workbench = History(self.start, step_label=self.steps.label), Workbench(self)
         self.status: dict[str, Any] = {"ack": -1, "work": "", "progress": None, "error": None, "message": None}
         self._send, self._lock = send, Lock()
         self._plan: Any = None
+        self._shown_step, self._silent = 0, dict[int, dict[str, list[int]]]()
         self._failed_job = "exact"
-        self._pins: list[tuple[Choices, dict[str, Any]]] = []
         failed = weakly(self.failed)
         self.worker = Worker(lambda name, error: failed(error, name), noted=weakly(self._noted))
         show, view = (lambda state: send("panels", state)), weakly(self._panel_view)
         self.host = PanelHost(panels, study=study, worker=self.worker, view=view, show=show)
 
     @property
+    def measurements(self) -> Measurements:
+        """The measurements of the step of the view."""
+        return self.steps.at(self.view.get("step", 0))
+
+    @property
     def item(self) -> Scorer | Scores:
         """The scorer of the current view."""
-        return self.measurements.menu[self.view["scorer"]]
+        return self.steps.full.menu[self.view["scorer"]]
+
+    def checked(self, choices: Mapping[str, Any]) -> Choices:
+        """Return the choices if all of them are valid.
+
+        Raises:
+            DgpruneError: one of them is not; a filter to keep that the step no longer has.
+        """
+        known = self.steps.ready(self.view.get("step", 0)) or self.steps.full
+        checked = known.checked(choices, steps=range(len(self.steps)))
+        if number := checked.get("step", 0):
+            arguments(checked, taken=self.steps[number].mask, graph=self.study.graph)
+        return checked
+
+    def changed(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the view with these changes; going to another step begins with nothing removed and nothing by hand."""
+        fresh: dict[str, Any] = {}
+        if changes.get("step", here := self.view.get("step", 0)) != here:
+            fresh = {"ratio": 0.0, "layers": {}, "forced": {}}
+        return {**self.view, **fresh, **changes}
+
+    def choose(self, changes: Mapping[str, Any]) -> None:
+        """Set controls, as if Python had set them; other names are ignored."""
+        self._send("choose", {name: changes[name] for name in CONTROLS if changes.get(name) is not None})
 
     def request(self, choices: Choices, *, moving: bool = False) -> None:
         """Make these choices the view, and measure it after a short pause; earlier requests are dropped.
@@ -91,7 +115,8 @@ class Session:
         While a layer's handle moves, or a filter is forced, a plan for this ratio is sent at once.
         """
         self.view = choices
-        plan = self.measurements.plan_at_once(choices)
+        known = self.steps.ready(choices.get("step", 0))
+        plan = None if known is None else known.plan_at_once(choices)
         if plan is not None:
             self._plan = plan
             self._send("plan", plan)
@@ -106,20 +131,11 @@ class Session:
 
     def pin(self) -> None:
         """Pin the current view for comparison: at most three views, and only if the view is measured."""
-        view = self.view
-        if len(self._pins) >= _MAX_PINS:
-            self.say(message="Three views are pinned already; unpin one first.")
-        elif self.measurements.exact(view) is None:
-            self.say(message="This view is still being measured; pin it in a moment.")
-        else:
-            kept = [keep.int().tolist() for keep in self.measurements.whole(self.measurements.mask(view)).keep.values()]
-            pin = {"label": self.measurements.label(view), "ratio": view["ratio"], "kept": kept}
-            self._pins = [*self._pins, (view, pin)]
-            self._send_pins()
+        self.worker.put("pin", self._pin, priority=EXACT)
 
     def unpin(self, *numbers: Any) -> None:
         """Remove these pins, or all of them without a number."""
-        self._pins = [pin for k, pin in enumerate(self._pins) if numbers and k not in numbers]
+        self.board.remove(*numbers)
         self._send_pins()
 
     def save(self) -> None:
@@ -131,18 +147,21 @@ class Session:
         self.say(error=None)
         if self._failed_job == "save":
             self.save()
+        elif self._failed_job == "finetune":
+            self.workbench.again()
         else:
             self.measure(ack=ack)
 
     def pause(self) -> None:
         """Cancel the curves, the latency and the panel's work, while no page shows the explorer."""
-        self.worker.drop("curves", "latency")
+        self.worker.drop("curves", "latency", "silent")
         self.host.close()
 
     def close(self) -> None:
-        """End the thread; results stay readable."""
+        """End the thread; results stay readable, except of steps whose weights are on disk."""
         self.worker.close()
         self.host.close()
+        self.steps.close()
 
     def say(self, **changes: Any) -> None:
         """Update the status."""
@@ -159,28 +178,83 @@ class Session:
     def _noted(self, text: str) -> None:
         self.say(message=text)
 
+    def show_tree(self) -> None:
+        """Send the tree of steps, with what can be undone and the progress of a fine-tuning."""
+        with self._lock:
+            now = {"current": self.view.get("step", 0), "job": self.workbench.job}
+            self._send("tree", {"steps": self.steps.rows(), **now, **self.history.labels()})
+
     def _exact(self) -> Job:
-        view = self.view
-        for words in self.measurements.scoring(view):
+        view, number = self.view, self.view.get("step", 0)
+        if self.steps.ready(number) is None:
+            self._say_work(f"examining the network of step {number}")
+            yield
+        measured = self.steps.at(number)
+        if self._shown_step != number:
+            self._shown_step = number
+            self._send("scorers", measured.static()["scorers"])
+        for words in measured.scoring(view):
             self._say_work(words)
             yield
-        plan = self.measurements.plan(view)
+        plan = measured.plan(view)
         if self._plan != plan:
             self._plan = plan
             self._send("plan", plan)
+        self.history.settle(view)
+        self.show_tree()
         self._send_frames(view)
         yield
-        if self.measurements.exact(view) is None:
-            for words, new in self.measurements.measure(view):
+        if measured.exact(view) is None:
+            for words, new in measured.measure(view):
                 if words or new:
                     self._say_work(words)
                 if new:
                     self._send_frames(view)
                 yield
+        yield from self._compared(measured, view)
         self.say(error=None, work="")
         self.host.refresh()
         self.worker.put("curves", lambda: self._curves(view), priority=CURVES, for_page=True)
         self.worker.put("latency", lambda: self._latency(view), priority=EXACT, after=0.3, for_page=True)
+        if number not in self._silent:
+            self.worker.put("silent", lambda: self._find_silent(number), priority=BACKGROUND, for_page=True)
+
+    def _compared(self, measured: Measurements, view: Choices) -> Job:
+        """Compare the pins with a view that was just measured, and note the accuracy of its step."""
+        full, step = self.steps[0], self.steps[view.get("step", 0)]
+        if full.table is None:
+            full.table = yield from full_table(self.study, full.mask, images=measured.load.images)
+        frame = measured.exact(view)
+        as_made = view["batchnorm"] in ("as_is", step.made.get("batchnorm")) or not self.study.has_batchnorm
+        if (
+            frame is not None
+            and step.table is None
+            and as_made
+            and frame.mask is not None
+            and frame.mask.key == step.mask.key
+        ):
+            step.table = frame.table
+        yield from self.board.compare(measured, view)
+        self._send_pins()
+        self.show_tree()
+
+    def _pin(self) -> Job:
+        view, measured = self.view, self.measurements
+        if self.board.is_full:
+            self.say(message="Three views are pinned already; unpin one first.")
+        elif measured.exact(view) is None:
+            self.say(message="This view is still being measured; pin it in a moment.")
+        else:
+            yield from self.board.add(measured, view)
+            yield from self.board.compare(measured, view)
+            self._send_pins()
+
+    def _find_silent(self, number: int) -> Job:
+        found = yield from silent_filters(self.steps.at(number).study, self.steps[number].mask)
+        self._silent[number] = found
+        if number == self.view.get("step", 0):
+            self._send("silent", {"key": [number], "groups": found})
+            self.host.refresh()
 
     def _say_work(self, words: str) -> None:
         """Show what is being done, unless it is shown already."""
@@ -188,48 +262,38 @@ class Session:
             self.say(work=words)
 
     def _curves(self, view: Choices) -> Job:
-        last = ""
-        for done, total, words in self.measurements.fill(view):
+        last, measured = "", self.steps.at(view.get("step", 0))
+        for done, total, words in measured.fill(view):
             if words != last:
                 last = words
                 self._send_frames(view)
                 self.say(progress={"done": done, "total": total, "words": words})
             yield
         self.say(progress=None)
-        for pinned, _ in list(self._pins):
-            yield from (None for _ in self.measurements.fill(pinned))
-            self._send_pins()
+        for pinned, _ in self.board:
+            if pinned.get("step", 0) == view.get("step", 0):
+                yield from (None for _ in measured.fill(pinned))
+                self._send_pins()
 
     def _latency(self, view: Choices) -> Job:
-        yield from self.measurements.time(view)
+        yield from self.steps.at(view.get("step", 0)).time(view)
         self._send_frames(view)
 
     def _save(self) -> Job:
         view = self.view
         yield
-        path = save(self.measurements.network(view), _unused(file_name(self.study.name, view)))
+        path = save(self.measurements.network(view), unused(file_name(self.study.name, view)))
         text = f"Saved {path.name} and {path.stem}.json in the notebook's folder."
         self._send("message", {"type": "saved", "text": text})
 
     def _send_frames(self, view: Choices) -> None:
         if frame_key(view) == frame_key(self.view):
-            self._send("frames", self.measurements.curve(view))
+            self._send("frames", self.steps.full.curve(view))
 
     def _send_pins(self) -> None:
         """Send the pinned views, each with its curve so far."""
         with self._lock:
-            curves = [self.measurements.curve(view)["lines"]["curves"] for view, _ in self._pins]
-            self._send("pins", [{**pin, "points": rows} for (_, pin), rows in zip(self._pins, curves, strict=True)])
+            self._send("pins", self.board.rows(self.measurements))
 
     def _panel_view(self, selected: Any) -> View:
-        view = self.view
-        return View(
-            study=self.study,
-            mask=self.measurements.mask(view),
-            scorer=self.measurements.menu[view["scorer"]],
-            batchnorm=view["batchnorm"],
-            selected=selected,
-            scorers=tuple(self.measurements.menu.values()),
-            images=self.measurements.load.images,
-            calibration=self.measurements.load.calibration,
-        )
+        return view_of(self, selected, silent=self._silent.get(self.view.get("step", 0)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -186,3 +186,12 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds) if seconds < 20 else 5 * round(seconds / 5))} s"
     return f"{round(seconds / 60)} min"
+
+
+def said(verb: str, steps: Iterable[tuple[int, int]]) -> Generator[str, None, None]:
+    """Yield (images read, images in all) in words, with the time left; `steps` are not closed with this generator."""
+    start, begun = time.perf_counter(), 0
+    for done, total in steps:
+        left = (time.perf_counter() - start) / max(1, done - begun) * (total - done) if begun else None
+        begun = begun or done
+        yield f"{verb}: {done:,} of {total:,} images" + ("" if left is None else f", about {duration(left)} left")

@@ -1,0 +1,74 @@
+"""The settled choices of an explorer, back and forth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .choices import CONTROLS
+from .frames import percent
+
+Entry = dict[str, Any]
+_WORDS = {"ratio": "ratio", "scorer": "scorer", "scope": "scope", "budget": "what the ratio counts"}
+_WORDS |= {"batchnorm": "BatchNorm", "layers": "layers by hand", "forced": "filters by hand"}
+
+
+class History:
+    """The choices that came to rest, in their order, and the place of the present one.
+
+    Args:
+        start: the first choices.
+        step_label: function from the numbers of two steps to what leads from the first to the second.
+    """
+
+    def __init__(self, start: Mapping[str, Any], *, step_label: Callable[[int, int], str]) -> None:
+        self._entries, self._place, self._step_label = [entry_of(start)], 0, step_label
+
+    def settle(self, choices: Mapping[str, Any]) -> bool:
+        """Make these choices the present ones; what was undone is dropped. Return whether they are new."""
+        entry = entry_of(choices)
+        if entry == self._entries[self._place]:
+            return False
+        self._entries = [*self._entries[: self._place + 1], entry]
+        self._place += 1
+        return True
+
+    def move(self, by: int) -> Entry | None:
+        """Go back (-1) or forth (1) by one and return the choices there; None at the end."""
+        place = self._place + by
+        if not 0 <= place < len(self._entries):
+            return None
+        self._place = place
+        return dict(self._entries[place])
+
+    def labels(self) -> dict[str, str | None]:
+        """Return what undo would take back and redo would do again, in words; None for nothing."""
+        here = self._place
+        back = self._change(here - 1, here) if here else None
+        forth = self._change(here, here + 1) if here + 1 < len(self._entries) else None
+        return {"undo": back, "redo": forth}
+
+    def to_json(self) -> dict[str, list[Entry]]:
+        """Return the choices to which undo and redo go, as plain values, each list in the order of time."""
+        return {"undo": self._entries[: self._place], "redo": self._entries[self._place + 1 :]}
+
+    def restore(self, undo: Sequence[Entry], redo: Sequence[Entry]) -> None:
+        """Put earlier choices before the present ones, and undone ones behind."""
+        now = self._entries[self._place]
+        self._entries, self._place = [*map(entry_of, undo), now, *map(entry_of, redo)], len(undo)
+
+    def _change(self, first: int, second: int) -> str:
+        """What leads from one entry to the next, in words."""
+        before, after = self._entries[first], self._entries[second]
+        if before["step"] != after["step"]:
+            return self._step_label(before["step"], after["step"])
+        changed = [name for name in CONTROLS if before[name] != after[name]]
+        if changed == ["ratio"]:
+            return f"ratio {percent(before['ratio'])} \N{RIGHTWARDS ARROW} {percent(after['ratio'])}"
+        return ", ".join(_WORDS[name] for name in changed)
+
+
+def entry_of(choices: Mapping[str, Any]) -> Entry:
+    """Return what history keeps of checked choices."""
+    missing = {"step": 0, "layers": {}, "forced": {}}
+    return {name: choices.get(name, missing.get(name)) for name in CONTROLS}

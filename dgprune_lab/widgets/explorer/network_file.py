@@ -1,0 +1,27 @@
+"""Names of files for pruned networks, which tell views apart."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+from .choices import Choices, is_by_hand
+
+_LONGEST = 150  # characters of a file name, without number and ending
+
+
+def file_name(study: str, view: Choices) -> str:
+    """Return a file name for the network of a view; it tells choices apart, in characters that are safe everywhere."""
+    share, step = f"{100 * view['ratio']:.6g}pct", view.get("step", 0)
+    parts = [study, *([f"step{step}"] if step else []), view["scorer"], share]
+    name = "-".join(
+        [*parts, view["scope"], view["budget"], view["batchnorm"], *(["by_hand"] if is_by_hand(view) else [])]
+    )
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[-_LONGEST:].lstrip("._-")
+
+
+def unused(name: str) -> Path:
+    """The path of this name, with a number added if such a file exists, so that nothing is overwritten."""
+    numbered = (Path(name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
+    return next(p for p in numbered if not any(Path(f"{p}.{end}").exists() for end in ("safetensors", "json")))

@@ -1,0 +1,91 @@
+"""The board of pinned views: at most three, compared with the present view."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pandas as pd
+
+from ...core import Lock, Mask
+from .choices import Choices, frame_key, listed
+from .history import entry_of
+from .measurements import Measurements
+from .pins import Pinned, outcome_steps, pin_rows, pins_frame
+
+MOST = 3
+Row = dict[str, Any]
+
+
+class PinBoard:
+    """The pinned views of an explorer, with what was measured of them."""
+
+    def __init__(self) -> None:
+        self._pins: list[tuple[Choices, Pinned]] = []
+        self._now: Pinned | None = None
+        self._lock = Lock()
+
+    def __iter__(self) -> Iterator[tuple[Choices, Pinned]]:
+        return iter(list(self._pins))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more view can be pinned."""
+        return len(self._pins) >= MOST
+
+    def add(self, measurements: Measurements, view: Choices) -> Generator[Any, None, None]:
+        """Pin a view that is measured; yields between batches, should its outcomes be out of the cache."""
+        pinned = yield from _pinned(measurements, view)
+        if pinned is not None and not self.is_full:
+            with self._lock:
+                self._pins = [*self._pins, (view, pinned)]
+
+    def remove(self, *numbers: Any) -> None:
+        """Remove these pins, or all of them without a number."""
+        with self._lock:
+            self._pins = [pin for k, pin in enumerate(self._pins) if numbers and k not in numbers]
+
+    def compare(self, measurements: Measurements, view: Choices) -> Generator[Any, None, None]:
+        """Make a view the present one, with which the pins are compared, if there are any."""
+        self._now = (yield from _pinned(measurements, view)) if self._pins else None
+
+    def rows(self, measurements: Measurements) -> list[Row]:
+        """Return the pins for the page.
+
+        `kept` holds, per layer, whether a pin keeps each filter that the present step has; `points` its curve in chart
+        A, `drops` its rows in chart D, and `at` its ratio in percent.
+        """
+        with self._lock:
+            pins, now = list(self._pins), self._now
+        rows = pin_rows([pin for _, pin in pins], now)
+        beside = [_beside(measurements, view, pin.mask) for view, pin in pins]
+        return [{**row, **more} for row, more in zip(rows, beside, strict=True)]
+
+    def table(self) -> pd.DataFrame:
+        """Return the table of the pins, to read."""
+        with self._lock:
+            return pins_frame(pin_rows([pin for _, pin in self._pins], self._now))
+
+
+def _pinned(measurements: Measurements, view: Choices) -> Generator[Any, None, Pinned | None]:
+    """A view with its outcomes; None if it is not measured on all images."""
+    frame, load = measurements.exact(view), measurements.load
+    if frame is None or frame.mask is None:
+        return None
+    mask, about = measurements.mask(view), {"images": load.images, "calibration": load.calibration}
+    outcomes = yield from outcome_steps(measurements.study, mask, batchnorm=view["batchnorm"], **about)
+    key, label = [*listed(frame_key(view)), view["ratio"]], measurements.label(view)
+    choices = entry_of(view)
+    return Pinned(choices=choices, key=key, label=label, table=frame.table, mask=frame.mask, outcomes=outcomes)
+
+
+def _beside(measurements: Measurements, view: Choices, mask: Mask) -> Row:
+    """What the charts need of a pin."""
+    frame, taken = measurements.exact(view), measurements.taken
+    shown = {name: keep if taken is None else keep[taken.keep[name]] for name, keep in mask.keep.items()}
+    return {
+        "kept": [keep.int().tolist() for keep in shown.values()],
+        "points": measurements.curve(view)["lines"]["curves"],
+        "drops": [] if frame is None else frame.payload["drops"],
+        "at": 100 * view["ratio"],
+    }

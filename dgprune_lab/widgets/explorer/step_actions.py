@@ -1,0 +1,77 @@
+"""What makes and undoes the steps of an explorer, for Python."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from ...core import Count, Mask, public
+from ...training import FINETUNING, TrainingOptions
+from .controls import Controls
+
+
+class StepActions(Controls):
+    """Steps: apply, fine-tune, undo; the network and the mask of the present view."""
+
+    @property
+    def mask(self) -> Mask:
+        """The mask of the current view: which filters of the full network stay."""
+        return self._session.measurements.whole(self._session.measurements.mask(self.view))
+
+    @property
+    def network(self) -> nn.Module:
+        """The network of the current view, a copy: pruned, and with BatchNorm re-estimated if the view says so."""
+        return self._session.measurements.network(self.view)
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """The steps as a table to read: a line per network, with what was done and its accuracy in percent."""
+        rows: list[dict[str, Any]] = []
+        for step in self._session.steps.rows():
+            plain = {name: step[name] for name in ("number", "parent", "kind", "label")}
+            accuracy = {f"{row['domain']} (%)": round(100 * row["value"], 1) for row in step["accuracy"]}
+            rows.append({**plain, "removed (%)": round(100 * step["removed"], 1), **accuracy})
+        return pd.DataFrame(rows).astype({"parent": "Int64"}).set_index("number")
+
+    @public
+    def apply(self) -> None:
+        """Make the present mask a step: its filters are removed, and the slider prunes further from there.
+
+        Layers that were locked and filters that were kept by hand stay so; everything else begins anew.
+
+        Raises:
+            DgpruneError: the present mask cannot be applied.
+        """
+        self._session.workbench.apply()
+        self._session.worker.wait("apply", timeout=threading.TIMEOUT_MAX)
+
+    @public
+    def finetune(self, epochs: Count = 1, options: TrainingOptions | None = None) -> None:
+        """Train the present network on the `train` splits of the sources in the background; the result is a new step.
+
+        Filters that are removed in the view are applied first. Returns at once: `wait_idle` waits, `cancel` ends it,
+        and the slider works meanwhile. The weights are those of `dg.prune_and_tune` with one round and ratio 0.
+
+        Args:
+            epochs: how many epochs.
+            options: how to train; None for the options of `dg.prune_and_tune`. Their `epochs` are not used.
+
+        Raises:
+            DgpruneError: a fine-tuning is running already.
+        """
+        self._session.workbench.finetune(epochs=epochs, options=options or FINETUNING)
+
+    def cancel(self) -> None:
+        """End the fine-tuning; the step that it began from stays as it was."""
+        self._session.workbench.cancel()
+
+    def undo(self) -> None:
+        """Go back to the choices before the present ones."""
+        self._session.workbench.undo()
+
+    def redo(self) -> None:
+        """Go forth to the choices that were undone last."""
+        self._session.workbench.redo()

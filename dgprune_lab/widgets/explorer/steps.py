@@ -1,0 +1,228 @@
+"""The steps of an explorer: a tree of networks, each pruned or fine-tuned from its parent."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...charts.theme import domain_styles_of, records
+from ...core import DgpruneError, Lock, Mask, exposure_of, note
+from ...pruning import deep_copy
+from ...training import with_network
+from .frames import AGREEMENT, Origin
+from .measurements import Measurements
+
+KEPT = 500_000_000
+"""Bytes of weights that steps keep in memory, besides the full network and the present step."""
+
+StepKind = Literal["full", "prune", "finetune"]
+Row = dict[str, Any]
+
+
+@dataclass(eq=False, kw_only=True)
+class Step:
+    """One network of the tree.
+
+    Attributes:
+        number: 0 for the full network, then in the order in which the steps were made.
+        parent: number of the step that it was made from; None for the full network.
+        kind, label: what was done.
+        mask: which filters of the full network are left.
+        network: the network; its weights may be in `file` instead of memory, so use `Steps.network`.
+        made: for "prune" the choices that were applied, for "finetune" `epochs`, `options` and `batchnorm`.
+        table: what was measured of it on the `report` splits; None if nothing yet.
+        file: where its weights are, once they were written.
+        away: whether they are there alone.
+        used: when it was used, as a count.
+    """
+
+    number: int
+    parent: int | None
+    kind: StepKind
+    label: str
+    mask: Mask
+    network: nn.Module = field(repr=False)
+    made: Mapping[str, Any] = field(default_factory=dict)
+    table: pd.DataFrame | None = field(default=None, repr=False)
+    file: Path | None = None
+    away: bool = False
+    used: int = 0
+
+
+class Steps:
+    """All steps of an explorer, and the measurements of the present one.
+
+    Weights beyond `KEPT` bytes are written into a temporary folder, those used longest ago first, and read again when
+    they are needed; `close` removes the folder. Only one step besides the full network has a study, with its cache.
+
+    Attributes:
+        full: the measurements of the full network.
+    """
+
+    def __init__(self, full: Measurements) -> None:
+        study, self.full = full.study, full
+        mask = replace(Mask.by_hand(study.graph, reads={}), scorer="")
+        first = Step(number=0, parent=None, kind="full", label="full network", mask=mask, network=study.model)
+        self._listed = [first]
+        self._later: tuple[int, Measurements] | None = None
+        self._folder: Path | None = None
+        self._clock, self._lock = itertools.count(1), Lock()
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(list(self._listed))
+
+    def __getitem__(self, number: int) -> Step:
+        return self._listed[number]
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def add(
+        self, network: nn.Module, mask: Mask, *, parent: int, kind: StepKind, label: str, made: Mapping[str, Any]
+    ) -> Step:
+        """Add a step; `mask` holds which filters of the full network are left."""
+        with self._lock:
+            about: Any = {"parent": parent, "kind": kind, "label": label, "made": made}
+            step = Step(number=len(self), mask=mask, network=network, used=next(self._clock), **about)
+            self._listed.append(step)
+            self._make_room()
+            return step
+
+    def network(self, number: int) -> nn.Module:
+        """Return a copy of a step's network."""
+        with self._lock:
+            if number == 0:
+                return self.full.study.network(None)
+            network = deep_copy(self._loaded(number).network)
+            self._make_room()
+            return network
+
+    def ready(self, number: int) -> Measurements | None:
+        """Return the measurements of a step if its network was examined already."""
+        later = self._later
+        if number == 0:
+            return self.full
+        return later[1] if later is not None and later[0] == number else None
+
+    def at(self, number: int) -> Measurements:
+        """Return the measurements of a step. Those of another later step are dropped, with all that its study caches.
+
+        The first call for a step examines its network, which takes as long as `Study`.
+        """
+        with self._lock:
+            known = self.ready(number)
+            if known is None:
+                step, self._later = self._loaded(number), None
+                study = with_network(self.full.study, step.network)
+                known = self.full.at(study, origin=Origin(self.full.study, step.mask))
+                self._later = number, known
+                self._make_room()
+            return known
+
+    def label(self, before: int, after: int) -> str:
+        """Return what leads from one step to another, in words."""
+        return self[after].label if self[after].parent == before else f"go to step {after}, {self[after].label}"
+
+    def apart(self, number: int) -> Measurements:
+        """Return the measurements of a step without making it the present one: with a study of their own."""
+        study, mask = self.full.study, self[number].mask
+        return self.full.at(with_network(study, self.network(number)), origin=Origin(study, mask))
+
+    def rows(self) -> list[Row]:
+        """Return the steps as plain values, with their accuracy, for the page."""
+        return [
+            {
+                **{name: getattr(step, name) for name in ("number", "parent", "kind", "label")},
+                "removed": 1 - step.mask.cost.filters / step.mask.graph.full.filters,
+                "accuracy": [] if step.table is None else accuracy_rows(step.table),
+                "stored": "disk" if step.away else "memory",
+            }
+            for step in self
+        ]
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        with self._lock:
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _loaded(self, number: int) -> Step:
+        """A step with its weights in memory."""
+        step = self._listed[number]
+        step.used = next(self._clock)
+        if step.away and step.file is not None:
+            try:
+                tensors = load_file(step.file)
+            except (OSError, SafetensorError) as error:
+                raise DgpruneError(
+                    f"the weights of step {number} ({step.label}) cannot be read from {step.file}: {error}. Go to its "
+                    f"parent, step {step.parent}, and make it again."
+                ) from error
+            for name, tensor in _tensors(step.network).items():
+                tensor.data = tensors[name].to(tensor.device)
+            step.away = False
+        return step
+
+    def _make_room(self) -> None:
+        """Write the weights that were used longest ago into files, until the others fit."""
+        present = self._later[0] if self._later is not None else 0
+        newest = max(self._listed, key=lambda step: step.used)
+        held = [step for step in self._listed[1:] if not step.away and step is not newest and step.number != present]
+        size = sum(_size(step.network) for step in held)
+        for step in sorted(held, key=lambda step: step.used):
+            if size <= KEPT:
+                return
+            size -= _size(step.network)
+            try:
+                self._put_away(step)
+            except (OSError, SafetensorError) as error:
+                note(f"step {step.number} stays in memory: its weights cannot be written ({error}).")
+                return
+
+    def _put_away(self, step: Step) -> None:
+        tensors = _tensors(step.network)
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="dgprune-steps-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        if step.file is None:
+            file = self._folder / f"step_{step.number}.safetensors"
+            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, file)
+            step.file = file
+        for tensor in tensors.values():
+            tensor.data = tensor.data.new_empty(0)
+        step.away = True
+
+
+def accuracy_rows(table: pd.DataFrame) -> list[Row]:
+    """Return the accuracy of each domain, as plain values; without labels, the agreement with the full network."""
+    styles, kept = domain_styles_of(table), ("domain", "role", "value", "low", "high")
+    return [
+        {
+            **{name: row[name] for name in kept},
+            "colour": styles[str(row["domain"])].colour,
+            "target_aware": exposure_of(row).startswith("target"),
+        }
+        for row in records(table)
+        if row["metric"] in ("accuracy", AGREEMENT)
+    ]
+
+
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer, a shared one once."""
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _size(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(network).values())

@@ -1,0 +1,163 @@
+"""What makes and undoes steps: apply, fine-tune, cancel, undo, redo, and going to a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...core import DgpruneError
+from ...training import FINETUNING, TrainingOptions
+from ..worker import CURVES, EXACT, Job
+from .choices import Choices
+from .finetuning import Progress, tuning_steps
+from .history import entry_of
+from .steps import Step
+
+if TYPE_CHECKING:
+    from .session import Session
+
+MESSAGES = ("apply", "finetune", "cancel", "undo", "redo", "goto")
+_SAID_EVERY = 0.25  # seconds between two reports of progress
+
+
+class Workbench:
+    """Makes steps in the thread of a session, and goes between them.
+
+    Attributes:
+        job: progress of the fine-tuning, for the page; None if there is none.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.job: Progress | None = None
+        self._wanted: tuple[int, TrainingOptions] = (1, FINETUNING)
+
+    def handle_message(self, content: Mapping[str, Any]) -> None:
+        """Act on a message of the page."""
+        kind = content.get("type")
+        try:
+            if kind == "goto":
+                self._session.choose(dict(content.get("choice") or {}))
+            elif kind == "finetune":
+                options = replace(FINETUNING, lr=content.get("lr"), augmentation=content.get("augment"))
+                self.finetune(epochs=content.get("epochs", 1), options=options)
+            elif kind in ("apply", "cancel", "undo", "redo"):
+                getattr(self, str(kind))()
+        except (DgpruneError, KeyError, TypeError, ValueError) as error:
+            self._session.failed(error)
+
+    def apply(self) -> None:
+        """Make the present mask a step, in the background."""
+        self._session.worker.put("apply", self._apply, priority=EXACT)
+
+    def finetune(self, *, epochs: int, options: TrainingOptions) -> None:
+        """Fine-tune the present network, in the background; filters that are removed in it are applied first.
+
+        Raises:
+            DgpruneError: a fine-tuning is running; options with which nothing can be trained.
+        """
+        if self.job is not None:
+            raise DgpruneError("a fine-tuning is running; cancel it, or wait for it, before you start another one.")
+        self._wanted = epochs, replace(options, epochs=epochs)
+        self._say({"words": "Fine-tuning: about to begin", "done": 0, "total": 0})
+        self._session.worker.put("finetune", self._finetune, priority=CURVES)
+
+    def again(self) -> None:
+        """Start the last fine-tuning again, after it failed."""
+        self.finetune(epochs=self._wanted[0], options=self._wanted[1])
+
+    def cancel(self) -> None:
+        """End a fine-tuning; the step that it began from stays as it was."""
+        if self.job is not None:
+            self._session.worker.drop("finetune")
+            self._say(None)
+            self._session.say(message="The fine-tuning was cancelled; the network it began from is unchanged.")
+
+    def undo(self) -> None:
+        """Go back to the choices before the present ones."""
+        self._move(-1)
+
+    def redo(self) -> None:
+        """Go to the choices that were undone last."""
+        self._move(1)
+
+    def _move(self, by: int) -> None:
+        session = self._session
+        session.history.settle(session.view)  # a choice that has not come to rest is one step of its own
+        entry = session.history.move(by)
+        if entry is None:
+            session.say(message="There is nothing to undo." if by < 0 else "There is nothing to redo.")
+        else:
+            session.choose(entry)
+        session.show_tree()
+
+    def _apply(self) -> Job:
+        view = self._session.view
+        number = yield from self._applied(view)
+        if number == view.get("step", 0):
+            self._session.say(message="Nothing is removed, so there is nothing to apply; move the slider first.")
+
+    def _applied(self, view: Choices) -> Generator[None, None, int | None]:
+        """Make the mask of a view a step and go there; return its number.
+
+        Where nothing is removed, it is that of the view's step; None where nothing could be pruned further.
+        """
+        session, number = self._session, view.get("step", 0)
+        measurements = session.steps.at(number)
+        yield from (None for _ in measurements.scoring(view))
+        mask, frame = measurements.mask(view), measurements.exact(view)
+        whole = measurements.whole(mask)
+        if mask.cost.filters == mask.graph.free:
+            return number
+        if all(len(whole.kept(name)) == 1 for name in whole.keep):
+            session.say(message="One filter would be left in every layer: nothing could be pruned from there.")
+            return None
+        yield
+        network, made = measurements.network(view), {**entry_of(view), "ratio": measurements.possible_ratio(view)}
+        label = measurements.label(view, tree=False)
+        step = session.steps.add(network, whole, parent=number, kind="prune", label=label, made=made)
+        step.table = None if frame is None else frame.table
+        locked = {name: ratio for name, ratio in view.get("layers", {}).items() if ratio == 0}
+        forced = {name: lists for name, lists in view.get("forced", {}).items() if name == "keep"}
+        session.choose({"step": step.number, "ratio": 0.0, "layers": locked, "forced": forced})
+        return step.number
+
+    def _finetune(self) -> Job:
+        session, (epochs, options), view = self._session, self._wanted, self._session.view
+        try:
+            number = yield from self._applied(view)
+            if number is None:
+                return
+            network, batchnorm, said = session.steps.network(number), view["batchnorm"], 0.0
+            pieces = tuning_steps(network, session.study, epochs=epochs, options=options, batchnorm=batchnorm)
+            while True:
+                try:
+                    progress = next(pieces)
+                except StopIteration as end:
+                    tuned = end.value
+                    break
+                if time.monotonic() - said >= _SAID_EVERY:
+                    said = time.monotonic()
+                    self._say(progress)
+                yield
+            made = {"epochs": epochs, "options": options.to_json(), "batchnorm": batchnorm}
+            words, parent = f"fine-tuned, {epochs} epoch{'s' * (epochs > 1)}", session.steps[number]
+            self._arrive(session.steps.add(tuned, parent.mask, parent=number, kind="finetune", label=words, made=made))
+        finally:
+            self._say(None)
+
+    def _arrive(self, step: Step) -> None:
+        """Go to the new step, unless the user has gone elsewhere meanwhile."""
+        session, view = self._session, self._session.view
+        if view.get("step", 0) == step.parent and view["ratio"] == 0:
+            session.choose(
+                {"step": step.number, "ratio": 0.0, "layers": view.get("layers"), "forced": view.get("forced")}
+            )
+        else:
+            session.say(message=f"The fine-tuned network is step {step.number}; go there in the tree of steps.")
+
+    def _say(self, progress: Progress | None) -> None:
+        self.job = progress
+        self._session.show_tree()
