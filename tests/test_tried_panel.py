@@ -215,7 +215,7 @@ def test_the_view_is_compared_with_the_first_pin_and_the_numbers_are_the_tables(
     assert offered == ["The present view", "Full network", "l1, 50 %", "DSS, 50 %"], "no single ratios"
     assert any("measured 1 of 4" in frame["text"] for frame in frames[1:])
     wanted = dg.diagnostics.compare(view.study, view.tried[3].mask, view.tried[1].mask)
-    assert last["compare"] == compare_data(wanted) and last["hidden"] == []
+    assert last["compare"] == compare_data(wanted, names=("The present view", "l1, 50 %")) and last["hidden"] == []
     assert len(list(panel.tick(view))) == 2, "a comparison is kept"
 
 

@@ -62,8 +62,8 @@ class ComparePanel(Panel):
                     self._tables[key] = end.value
             while len(self._tables) > _MOST:
                 del self._tables[next(iter(self._tables))]
-        data = compare_data(self._tables[key])
-        yield {**self._chart(data), "text": _text(view, pair, compared), "hidden": []}
+        data = compare_data(self._tables[key], names=pair)
+        yield {**self._chart(data), "text": _text(view, compared), "hidden": []}
 
     def _pair(self, view: View, offered: Mapping[str, Tried | None]) -> tuple[str, str]:
         """The names of the two networks."""
@@ -78,7 +78,7 @@ class ComparePanel(Panel):
 
     def _chart(self, data: Data) -> Row:
         """The chart's rows; with its specification where it has other plots than the last one."""
-        structure = tuple((name, name.startswith("class_head") or bool(rows)) for name, rows in data.items())
+        structure: tuple[Any, ...] = len(data["words"]), *((name, bool(rows)) for name, rows in data.items())
         structure = (*structure, room := label_room(data))
         if structure != self._structure:
             self._structure, self._spec = structure, compare_chart(data, width=_WIDTH, labels=room).to_dict()
@@ -128,13 +128,13 @@ def _steps(view: View, a: Tried | None, b: Tried | None) -> Generator[tuple[int,
     return compare.steps(view.full or view.study, *pair, batchnorm=setting, images=view.images)
 
 
-def _text(view: View, pair: tuple[str, str], compared: Sequence[Tried | None]) -> str:
-    """What a and b are, and how they were measured."""
+def _text(view: View, compared: Sequence[Tried | None]) -> str:
+    """How the two networks were measured."""
     pruned = [
         each.choice["batchnorm"] for each in compared if each is not None and not _step(each) and not _is_full(each)
     ]
     words = batchnorm_words([batchnorm_cell(view.study, setting) for setting in pruned])
     first, second = (None if each is None else shown_by(each) for each in compared)
-    same = " They are the same network." if first == second else ""
+    same = "They are the same network. " if first == second else ""
     setting = f" of split report{'; ' * bool(words)}{words}"
-    return f"a: {pair[0]}. b: {pair[1]}.{same} Measured on {view.measured}{setting}."
+    return f"{same}Measured on {view.measured}{setting}."
