@@ -54,6 +54,7 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
     graph = mask.graph
     vector = graph.vector(mask.keep)
     kept = [vector[ids].nonzero().flatten() for ids in graph.distinct]
+    on_cpu = kept
     if kept and (device := device_of(model)).type != "cpu":
         packed = torch.cat(kept).to(device, non_blocking=True)
         kept = list(packed.split([len(index) for index in kept]))
@@ -68,9 +69,9 @@ def pruned_view(model: nn.Module, mask: Mask, *, share: bool = True) -> nn.Modul
             cut_names.add(name)
             axes = [(axis, which) for axis, which in axes if is_cut[which]]
         if is_large(tensor):
-            if share and name in graph.parameters and all(_is_run(kept[which]) for _, which in axes):
+            if share and name in graph.parameters and all(_is_run(on_cpu[which]) for _, which in axes):
                 for axis, which in axes:  # only ends are cut: a part of the tensor, not copied
-                    tensor = tensor.narrow(axis, int(kept[which][0]), len(kept[which]))
+                    tensor = tensor.narrow(axis, int(on_cpu[which][0]), len(kept[which]))
                 return tensor
             if [axis for axis, _ in axes] == [0, 1]:
                 rows, columns = (which for _, which in axes)
