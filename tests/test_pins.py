@@ -70,6 +70,7 @@ def test_size_and_filters_that_differ_are_those_of_the_masks(study: dg.Study, vi
     small = dg.prune(study.model, pins[1].mask)
     count = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in study.model.parameters())
     assert rows[1]["parameters"] == f"{100 * count:.0f} %"
+    assert rows[0]["filters"] == sum(int(keep.sum()) for keep in pins[0].mask.keep.values())
     assert rows[0]["removed"] == f"{100 * pins[0].mask.ratio_achieved:.0f} %"
 
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { cell, csvOf, fileName, rowsOf } from "../../dgprune_lab/widgets/page/static/chart_rows.js";
+import { cell, csvOf, fileName, filterRows, rowsOf } from "../../dgprune_lab/widgets/page/static/chart_rows.js";
 
 test("cells are quoted as RFC 4180 wants, and no text becomes a formula", () => {
   assert.deepEqual([1.5, -3, true, null, undefined, NaN].map(cell), ["1.5", "-3", "true", "", "", ""]);
@@ -46,4 +46,13 @@ test("a file's name comes from the title, in letters that every system takes", (
   assert.equal(fileName("Size and cost", "svg"), "size-and-cost.svg");
   assert.equal(fileName("../../etc: 50 % <b>", "csv"), "etc-50-b.csv");
   assert.equal(fileName(undefined, "png"), "chart.png");
+});
+
+test("the filters of the grid have their original numbers, and rank 1 is removed first", () => {
+  const plan = { groups: [{ name: "conv1", rank: [1, 0], score: [0.5, 0.25], index: [3, 7] }] };
+  assert.deepEqual(filterRows({ plan, mask: [[1, 0]] }), [
+    { layer: "conv1", filter: 3, kept: true, rank: 2, score: 0.5 },
+    { layer: "conv1", filter: 7, kept: false, rank: 1, score: 0.25 },
+  ]);
+  assert.deepEqual(filterRows({ plan: null, mask: null }), []);
 });

@@ -76,6 +76,7 @@ test("differences of another view are told from those of this one", () => {
 test("the filters that differ are counted in both directions, as a share of the full network's", () => {
   assert.equal(differsText({ kept: [[1, 0, 1], [1, 1]] }, [[1, 1, 0], [1, 1]], 10), "20 %");
   assert.equal(differsText({ kept: [[true, false]] }, [[1, 0]], 2), "0 %");
+  assert.equal(differsText({ kept: [[1, 1]], filters: 5 }, [[1, 1]], 10), "30 %", "three that the present step has lost");
   assert.equal(differsText({ kept: null, differs: "34 %" }, [[1]], 1), "34 %");
 });
 

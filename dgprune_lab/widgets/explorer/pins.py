@@ -83,6 +83,7 @@ def _pin_row(letter: str, pin: Pinned, now: Pinned | None) -> Row:
     return {
         "letter": letter,
         "label": pin.label,
+        "filters": left.filters,
         "removed": _share(1 - left.filters / full.filters),
         "parameters": _share(left.parameters / full.parameters),
         "cells": _cells(pin, now),

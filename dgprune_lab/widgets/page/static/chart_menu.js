@@ -1,6 +1,6 @@
 // A chart's menu: its picture as SVG or PNG, and its rows as CSV. Nothing leaves the page but the file that is saved.
 
-import { csvOf, fileName } from "./chart_rows.js";
+import { csvOf, csvText, fileName } from "./chart_rows.js";
 import { saveBlob } from "./download.js";
 import { button, node, show } from "./elements.js";
 import { drawnAnew } from "./views.js";
@@ -9,8 +9,13 @@ const PIXELS = 2; // per unit, so that a PNG is sharp in print
 const TITLES = { SVG: "As a picture of lines", PNG: "As a picture of pixels", CSV: "The numbers that it shows, as a table" };
 const KINDS = { SVG: svg, PNG: png, CSV: csv };
 
-// The button and its menu. `holder` returns the chart as `createView` made it; `title` names the file.
-export function chartMenu(holder, title) {
+// The menu of a chart; `holder` returns it as `createView` made it. `title` names the file; without one the chart's own does.
+export const chartMenu = (holder, title) => saveMenu(KINDS, { holder, title });
+
+// The menu of what is no Vega view: its rows alone.
+export const rowsMenu = (rows, title) => saveMenu({ CSV: () => csvBlob(csvText([{ name: "rows", rows: rows() }])) }, { title });
+
+function saveMenu(kinds, { holder = () => null, title }) {
   const menu = node("span", { class: "dgx-save-menu", role: "menu", "aria-label": "Save this chart" });
   const open = button("\u2193", () => turn(menu.hidden), {
     class: "dgx-save-open", "aria-label": "Save this chart", title: "Save this chart", "aria-haspopup": "menu", "aria-expanded": "false",
@@ -26,12 +31,12 @@ export function chartMenu(holder, title) {
     open.focus();
     failed.textContent = "";
     try {
-      saveBlob(await KINDS[kind](holder()), fileName(title ?? titleOf(holder()), kind.toLowerCase()));
+      saveBlob(await kinds[kind](holder()), fileName(title ?? titleOf(holder()), kind.toLowerCase()));
     } catch (problem) {
       failed.textContent = `Not saved: ${problem.message}`;
     }
   };
-  for (const kind of Object.keys(KINDS))
+  for (const kind of Object.keys(kinds))
     menu.append(button(kind, () => press(kind), { role: "menuitem", tabindex: -1, class: "dgx-button dgx-save-item", title: TITLES[kind] }));
   menu.hidden = true;
   const box = node("span", { class: "dgx-save" }, failed, menu, open);
@@ -72,5 +77,9 @@ async function png(holder) {
 }
 
 function csv(holder) {
-  return new Blob([csvOf(holder.spec, holder.wanted)], { type: "text/csv;charset=utf-8" });
+  return csvBlob(csvOf(holder.spec, holder.wanted));
+}
+
+function csvBlob(text) {
+  return new Blob([text], { type: "text/csv;charset=utf-8" });
 }

@@ -4,9 +4,11 @@
 const DRAWING = new Set(["colour", "line", "fill", "shape", "dash", "stretch", "opacity", "url"]);
 
 // A comma-separated table (RFC 4180) of the rows behind the marks of a chart. `fed`: the rows of data that the page swaps.
-// Where a chart has several data sets, the first column names them.
-export function csvOf(spec, fed = {}) {
-  const sets = rowsOf(spec, fed).filter(({ rows }) => rows.length);
+export const csvOf = (spec, fed = {}) => csvText(rowsOf(spec, fed));
+
+// Where there are several data sets, the first column names them.
+export function csvText(all) {
+  const sets = all.filter(({ rows }) => rows.length);
   const fields = [...new Set(sets.flatMap(({ rows }) => rows.flatMap(Object.keys)))].filter((field) => !DRAWING.has(field));
   const named = sets.length > 1;
   const head = named ? ["data", ...fields] : fields;
@@ -55,6 +57,14 @@ export function cell(value) {
   if (typeof value !== "object" && typeof value !== "string") return String(value);
   const text = typeof value === "object" ? JSON.stringify(value) : value.replace(/^[=+\-@\t\r]/, "'$&");
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+// The rows of the filter grid; rank 1 is removed first.
+export function filterRows({ plan, mask }) {
+  const groups = mask ? plan.groups : [];
+  return groups.flatMap(({ name, rank, score, index }, g) =>
+    rank.map((place, f) => ({ layer: name, filter: index?.[f] ?? f, kept: Boolean(mask[g][f]), rank: place + 1, score: score[f] })),
+  );
 }
 
 // A file name from a title: letters and digits of any script, in lower case.

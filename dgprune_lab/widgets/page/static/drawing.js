@@ -62,7 +62,7 @@ function paintSteps(page, now) {
 function paintPins(page, pins, now) {
   page.pin = Math.min(page.pin, Math.max(pins.length - 1, 0));
   const total = (now.plan?.groups ?? []).reduce((sum, { full, rank }) => sum + (full ?? rank.length), 0);
-  showPinTable(page.pinTable, pins, { active: page.pin, choice: page.choice, mask: now.mask, total, ink: page.inks.ink });
+  showPinTable(page.pinTable, pins, { active: page.pin, choice: page.choice, mask: now.maskStale ? null : now.mask, total, ink: page.inks.ink });
   page.controls.buttons.pin.disabled = pins.length >= 3;
   drawStrip(page.strip, {
     plan: now.plan, step: now.step, mask: now.mask, groups: page.fixed.groups, pinned: pins[page.pin]?.kept ?? null,

@@ -21,7 +21,7 @@ export function showPinTable(table, pins, { active, choice, mask, total, ink }) 
   if (!pins.length) return (table.key = null);
   const rows = pins.map((pin, index) => ({
     ...pin, ratio: pin.choice?.ratio, points: null, drops: null, kept: null, chosen: index === active,
-    letter: letterOf(pin, index), differs: differsText(pin, mask, total), stale: !isAgainst(pin.against, choice),
+    letter: letterOf(pin, index), differs: differsText(pin, mask, total), follows: Boolean(pin.kept && mask), stale: !isAgainst(pin.against, choice),
   }));
   say(table.note, noteOf(rows));
   const key = JSON.stringify([rows, ink("#0072b2")]);
@@ -63,7 +63,7 @@ function bodyRow(acts, row, index) {
     node("td", {}, letter), node("th", { scope: "row", class: "dgx-pin-choice", text: row.label, title: row.label }),
     node("td", { text: row.removed ?? "" }), node("td", { text: row.parameters ?? "" }),
     ...(row.cells ?? []).map((cell) => accuracyCell(cell, row.stale)),
-    node("td", { text: row.differs }), node("td", { class: "dgx-pin-acts" }, go, cross),
+    node("td", { text: row.differs, "data-stale": row.stale && !row.follows }), node("td", { class: "dgx-pin-acts" }, go, cross),
   );
   return element;
 }
@@ -91,10 +91,12 @@ export function isAgainst(against, choice) {
   return JSON.stringify(against.slice(0, -1)) === curveKey(choice) && Math.round(10000 * ratio) === Math.round(10000 * choice.ratio);
 }
 
-// Follows the slider where the pin's filters are those of the grid; otherwise what Python has sent.
-export function differsText(pin, mask, total) {
-  if (!pin.kept || !mask) return pin.differs ?? "";
-  const differing = mask.reduce((sum, row, g) => sum + row.filter((keeps, f) => Boolean(keeps) !== Boolean(pin.kept[g]?.[f])).length, 0);
+// Follows the slider. `kept` is about the filters of the present step; those that a pin keeps besides, of its `filters`, differ.
+export function differsText({ kept, filters, differs }, mask, total) {
+  if (!kept || !mask) return differs ?? "";
+  const count = (test) => mask.reduce((sum, row, g) => sum + row.filter((keeps, f) => test(Boolean(keeps), Boolean(kept[g]?.[f]))).length, 0);
+  const within = count((_, other) => other);
+  const differing = count((keeps, other) => keeps !== other) + (filters ?? within) - within;
   return `${Math.round((100 * differing) / Math.max(total, 1))} %`;
 }
 
