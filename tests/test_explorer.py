@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import dgprune_lab as dg
+from dgprune_lab.charts.theme import points_text
 from dgprune_lab.widgets import Panel, View
 
 
@@ -237,6 +238,15 @@ def test_pins_keep_a_view_and_its_curve(study: dg.Study) -> None:
         assert explorer.wait(curves=True)
         assert len(explorer.pins) == 1 and len(explorer.pins[0]["points"]) == 3 * 20
         assert explorer.pins[0]["label"] == "L1 norm (weights), 50 %"
+        pinned = dg.allocate(study.score("l1"), ratio=0.5)
+        differences = dg.diagnostics.compare(study, pinned, explorer.mask).query("metric == 'difference'")
+        shown = explorer.pins_table.loc["a"]
+        for row in differences.itertuples():
+            ends = (points_text(100 * end) for end in (row.value, row.low, row.high))
+            assert shown[f"{row.domain}, difference"] == "{} ({} to {})".format(*ends)
+        explorer.ratio = 0.55
+        assert explorer.pins_table.loc["a", "filters that differ"] == explorer.pins[0]["differs"] != ""
+        assert explorer.pins[0]["against"][-1] == 0.55
         for _ in range(3):
             explorer.pin()
         assert len(explorer.pins) == 3 and "Three" in explorer.status["message"]

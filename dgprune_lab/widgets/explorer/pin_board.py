@@ -61,10 +61,11 @@ class PinBoard:
         beside = [_beside(measurements, view, pin.mask) for view, pin in pins]
         return [{**row, **more} for row, more in zip(rows, beside, strict=True)]
 
-    def table(self) -> pd.DataFrame:
-        """Return the table of the pins, to read."""
+    def table(self, view: Choices) -> pd.DataFrame:
+        """Return the table of the pins, to read; without differences if this view is not the one that is compared."""
         with self._lock:
-            return pins_frame(pin_rows([pin for _, pin in self._pins], self._now))
+            now = self._now if self._now is not None and self._now.key == _key(view) else None
+            return pins_frame(pin_rows([pin for _, pin in self._pins], now))
 
 
 def _pinned(measurements: Measurements, view: Choices) -> Generator[Any, None, Pinned | None]:
@@ -74,9 +75,12 @@ def _pinned(measurements: Measurements, view: Choices) -> Generator[Any, None, P
         return None
     mask, about = measurements.mask(view), {"images": load.images, "calibration": load.calibration}
     outcomes = yield from outcome_steps(measurements.study, mask, batchnorm=view["batchnorm"], **about)
-    key, label = [*listed(frame_key(view)), view["ratio"]], measurements.label(view)
-    choices = entry_of(view)
-    return Pinned(choices=choices, key=key, label=label, table=frame.table, mask=frame.mask, outcomes=outcomes)
+    choices, label = entry_of(view), measurements.label(view)
+    return Pinned(choices=choices, key=_key(view), label=label, table=frame.table, mask=frame.mask, outcomes=outcomes)
+
+
+def _key(view: Choices) -> list[Any]:
+    return [*listed(frame_key(view)), view["ratio"]]
 
 
 def _beside(measurements: Measurements, view: Choices, mask: Mask) -> Row:

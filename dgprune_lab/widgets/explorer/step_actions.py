@@ -36,6 +36,16 @@ class StepActions(Controls):
             rows.append({**plain, "removed (%)": round(100 * step["removed"], 1), **accuracy})
         return pd.DataFrame(rows).astype({"parent": "Int64"}).set_index("number")
 
+    @property
+    def pins_table(self) -> pd.DataFrame:
+        """The pinned views as a table to read: size, accuracy per domain, and its difference from the present view.
+
+        Accuracies are in percent, with 95 % intervals over images; differences (pin minus present view) in points, paired
+        by image. Waits until the present view is measured.
+        """
+        self._session.worker.wait("exact", "pin", timeout=threading.TIMEOUT_MAX)
+        return self._session.board.table(self.view)
+
     @public
     def apply(self) -> None:
         """Make the present mask a step: its filters are removed, and the slider prunes further from there.
