@@ -156,6 +156,17 @@ def test_an_accuracy_gets_no_verdict() -> None:
     assert table.value.tolist() == ["50.0 % (40.0 to 60.0)", "+50.0 points (+40.0 to +60.0)"]
 
 
+def test_what_cannot_be_below_0_gets_no_verdict() -> None:
+    """A flip of predictions is no gain because its interval lies above 0."""
+    study = dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a", count=90)])
+    frame: Any = dg.diagnostics.compare(study, dg.allocate(study.score("l1"), ratio=0.5), None)
+    table = dg.summary(frame, verdict=("a is better", "b is better"))
+    judged = set(table[table.verdict != ""].metric)
+    assert judged == {"difference", "class_difference", "calibration_difference"}
+    changed = table[table.metric == "changed"].value.item()
+    assert changed.endswith(")") and " % (" in changed and "+" not in changed
+
+
 @pytest.mark.parametrize("values", [(np.nan, 1.0), (1.0, np.nan), (np.nan, np.nan)])
 def test_a_missing_value_predicts_nothing(values: tuple[float, float]) -> None:
     rows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -15,7 +16,11 @@ from .tables import COLUMNS, batchnorm_words
 
 _ALWAYS = ("domain", "metric")
 _HIDDEN = {"value", "low", "high", "unit", "interval", "images", *(name for name in COLUMNS if "seen_by" in name)}
-_LEVELS = ("accuracy", "loss")  # never below 0: an interval above 0 is no verdict on them
+# Never below 0: an interval above 0 is no verdict on them.
+_LEVELS = re.compile(
+    r"(\w+_)?accuracy|loss|calibration_error|(changed|right_to_wrong|wrong_to_right)(_count)?|filters_differ|filters|"
+    "parameters|macs|bytes|latency"
+)
 _PERCENT = ("share", "%", "percent")
 _COUNTS = ("count", "per image", "bytes")
 _SETTINGS = ("scope", "budget", "split", "seed", "training_seed")  # empty where they do not apply
@@ -36,7 +41,8 @@ def summary(
         frame: a tidy table of this package.
         metric, domain: keep only the rows of these metrics and domains; None keeps all.
         verdict: labels for an interval above 0 and for one below 0, such as ("better", "worse"); an interval
-            that covers 0 is "not significant". None gives no verdicts; accuracy and loss never get one.
+            that covers 0 is "not significant". None gives no verdicts; metrics that cannot be below 0, such as
+            accuracy, loss and flips, never get one.
 
     Raises:
         DgpruneError: a metric or domain that the table does not hold.
@@ -61,9 +67,9 @@ def summary(
     table = cast(pd.DataFrame, frame[names]).reset_index(drop=True).rename(columns=_RATIOS)
     for name in (name for name in _RATIOS.values() if name in table.columns):
         table[name] = ["" if is_missing(ratio) else f"{100 * ratio:.4g} %" for ratio in table[name]]
-    table["value"] = [_number(row, sign=verdict is not None and row.get("metric") not in _LEVELS) for row in rows]
+    table["value"] = [_number(row, sign=verdict is not None and not _is_level(row)) for row in rows]
     if verdict is not None:
-        table["verdict"] = ["" if row.get("metric") in _LEVELS else _verdict(row, *verdict) for row in rows]
+        table["verdict"] = ["" if _is_level(row) else _verdict(row, *verdict) for row in rows]
     table.columns.name = batchnorm_words(row.get("batchnorm") for row in rows) or None
     return table
 
@@ -83,6 +89,10 @@ def chosen_rows(
                 raise unknown(column, absent[0], sorted(present))
             frame = cast(pd.DataFrame, frame[frame[column].isin(chosen)])
     return frame
+
+
+def _is_level(row: dict[str, Any]) -> bool:
+    return _LEVELS.fullmatch(str(row.get("metric"))) is not None
 
 
 def _number(row: dict[str, Any], *, sign: bool) -> str:

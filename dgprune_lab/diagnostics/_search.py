@@ -80,14 +80,13 @@ class Plan:
             DgpruneError: limits within which no ratio of the grid is possible.
         """
         shared: Any = {"scope": self.scope, "budget": self.budget}
-        full, possible, refusal = allocate(scores, ratio=0.0, **shared), list[Mask](), None
+        full, possible = allocate(scores, ratio=0.0, **shared), list[Mask]()
         for ratio in self.ratios:
             try:
                 possible.append(allocate(scores, ratio=ratio, **shared, **self.limits))
-            except DgpruneError as error:
-                refusal = error
-        if not possible and refusal is not None:
-            raise refusal
+            except DgpruneError:
+                if not possible and ratio == self.ratios[-1]:
+                    raise
         return ([full, *possible], 1) if possible[0].key != full.key else (possible, 0)
 
 
