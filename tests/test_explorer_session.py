@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -395,3 +395,87 @@ def test_a_report_that_cannot_be_written_or_read_is_a_sentence(folder: Path, tmp
     with pytest.raises(dg.DgpruneError, match=r"mine/repeat.py was changed"):
         write_session_report(tmp_path / "page.html", folder)
     assert not (tmp_path / "page.html").exists()
+
+
+def waited(explorer: dg.Explorer) -> dg.Explorer:
+    assert explorer.wait_idle(timeout=300)
+    return explorer
+
+
+def told(explorer: dg.Explorer) -> dict[str, Any]:
+    """What an explorer shows and says, without the numbers of its requests."""
+    choices = {name: value for name, value in explorer.view.items() if name not in ("id", "by")}
+    tree = [{**step, "stored": ""} for step in explorer.tree["steps"]]
+    labels = {name: explorer.tree[name] for name in ("current", "undo", "redo")}
+    pins = [{name: value for name, value in pin.items() if name != "points"} for pin in explorer.pins]
+    return {"choices": choices, "steps": tree, "pins": pins, "code": explorer.code(), **labels}
+
+
+@dg.scorer("largest weight", needs=("weights",))
+def largest(view: Any) -> torch.Tensor:
+    """Largest absolute weight of each filter."""
+    return view.weight.flatten(1).abs().amax(1)
+
+
+@pytest.fixture(scope="module")
+def explorer(study: dg.Study) -> Iterator[dg.Explorer]:
+    """Two filters forced, applied, fine-tuned, pruned further by an option of a scorer; one choice undone; two pins."""
+    one = dg.Explorer(study, ratio=0.3, panels=[], scorers=[largest], calibration=20)
+    one.choose(layers={"0": 0.0}, forced={"remove": {"4": [1, 3]}, "keep": {"4": [0]}})
+    waited(one).pin()
+    one.apply()
+    one.finetune(options=dg.TrainingOptions(batch_size=10))
+    waited(one).choose(ratio=0.4, scorer=dg.SCORERS["dss"].using(site="conv_output"))
+    waited(one).pin()
+    one.scorer = "largest weight"
+    waited(one).undo()
+    yield waited(one)
+    one.close()
+
+
+def test_an_explorer_goes_on_from_its_folder(explorer: dg.Explorer, tmp_path: Path) -> None:
+    folder = explorer.save(tmp_path / "mine")
+    with pytest.raises(dg.DgpruneError, match=r"used the scorer 'largest weight', which is not in the menu; pass it"):
+        dg.Explorer.load(folder, make_study())
+    with pytest.raises(dg.DgpruneError, match="another network"):
+        dg.Explorer.load(folder, make_study(seed=1))
+    again = waited(dg.Explorer.load(folder, make_study(), panels=[], scorers=[largest]))
+    try:
+        assert told(again) == told(explorer) and again.mask.key == explorer.mask.key
+        pd.testing.assert_frame_equal(again.table, explorer.table)
+        assert tensors(again.network) == tensors(explorer.network)
+        again.redo()
+        assert waited(again).scorer == "largest weight"
+        assert again.save(folder) == folder, "it is the same session"
+        assert {path.name for path in (folder / "charts").iterdir()} >= {"accuracy.svg", "trade_off.svg"}
+        page = write_session_report(tmp_path / "page.html", folder).read_text()
+        assert page.count("data:image/svg") == 4 and "fine-tuned, 1 epoch" in page
+        assert f"{100 * explorer.tree['steps'][2]['accuracy'][1]['value']:.1f}" in page
+    finally:
+        again.close()
+
+
+def test_copied_code_makes_what_the_explorer_shows(explorer: dg.Explorer, study: dg.Study, tmp_path: Path) -> None:
+    names = rebuilt(explorer.code(), study=study)
+    assert tensors(names["network_2"]) == tensors(explorer._session.steps.network(2))
+    shown = explorer.table
+    for name in ("a", "b"):
+        values = [t[(t.domain == name) & (t.metric == "accuracy")].value.item() for t in (shown, names["table"])]
+        assert values[0] == values[1]
+    assert max(map(len, explorer.code().splitlines())) < 130
+    exec((explorer.save(tmp_path / "mine") / "repeat.py").read_text(), {"study": study})
+
+
+def test_the_page_gets_a_session_as_one_file(
+    explorer: dg.Explorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[Any, Any]] = []
+    monkeypatch.setattr(explorer, "send", lambda content, buffers=None: sent.append((content, buffers)))
+    explorer.handle_message({"type": "download"})
+    waited(explorer)
+    ((content, (data,)),) = [each for each in sent if each[0]["type"] == "file"]
+    assert content == {"type": "file", "name": "study-session.zip", "mime": "application/zip"}
+    (tmp_path / content["name"]).write_bytes(data)
+    again = waited(dg.Explorer.load(tmp_path / content["name"], make_study(), panels=[], scorers=[largest]))
+    assert told(again) == told(explorer)
+    again.close()

@@ -7,36 +7,30 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
-from ...core import Mask, Scores
+from ...core import Scores
 from ...scorers import SCORERS, Scorer, hybrid, reverse
 from ...study import Study
 from ...training import TrainingOptions
 from .choices import Choices, arguments, hand_reads, is_by_hand
 from .frames import CALIBRATION
 
+if TYPE_CHECKING:
+    from .saved_session import SavedStep
+    from .steps import Step
+
 Item = Scorer | Scores
-
-
-class Made(Protocol):
-    """A step, as code needs it; see `SavedStep`."""
-
-    number: int
-    parent: int | None
-    kind: str
-    label: str
-    made: Mapping[str, Any]
-    mask: Mask
+_LINE = 90
 
 
 def as_code(
     study: Study,
     view: Choices,
     *,
-    steps: Sequence[Made],
+    steps: Sequence[Step] | Sequence[SavedStep],
     menu: Mapping[str, Item],
     images: int | None,
     calibration: int,
@@ -71,7 +65,7 @@ def as_code(
     return head + rebuilt + "\n" * bool(taken) + writer.view(view, images=images)
 
 
-def _before(steps: Mapping[int, Made], number: int) -> list[int]:
+def _before(steps: Mapping[int, Step | SavedStep], number: int) -> list[int]:
     """The numbers of a step and of those that it was made from, in order."""
     listed: list[int] = []
     while number in steps:
@@ -83,7 +77,9 @@ def _before(steps: Mapping[int, Made], number: int) -> list[int]:
 class _Writer:
     """Writes the calls that make steps and views."""
 
-    def __init__(self, study: Study, steps: Mapping[int, Made], *, menu: Mapping[str, Item], calibration: int) -> None:
+    def __init__(
+        self, study: Study, steps: Mapping[int, Step | SavedStep], *, menu: Mapping[str, Item], calibration: int
+    ) -> None:
         self._study, self._steps, self._menu, self._calibration = study, steps, menu, calibration
         self._variables: dict[str, str] = {}
 
@@ -102,7 +98,7 @@ class _Writer:
                 lines += f"# Supply `{self._variables[name]}`: the {kind} of {where}, named {name!r}.\n"
         return lines
 
-    def step(self, step: Made) -> str:
+    def step(self, step: Step | SavedStep) -> str:
         """Return the calls that make the network of a step, and its study."""
         before, made = _study_of(step.parent or 0), step.made
         network = f"network_{step.number}"
@@ -118,10 +114,11 @@ class _Writer:
             listed = [
                 f"{name}={value!r}" for name, value in options.items() if name != "epochs" and value != plain[name]
             ]
+            call = [before, "None", "ratio=0.0", "rounds=1", f"epochs={made['epochs']!r}", "options=options"]
+            call += [f"batchnorm={made['batchnorm']!r}", 'measure="end"']
             lines += [
                 f"options = dg.TrainingOptions({', '.join(listed)})",
-                f"tuned = dg.prune_and_tune({before}, None, ratio=0.0, rounds=1, epochs={made['epochs']!r}, "
-                f'options=options, batchnorm={made["batchnorm"]!r}, measure="end")',
+                f"tuned = dg.prune_and_tune({_listed(call)})",
                 f"{network} = tuned.network",
             ]
         layers = "" if self._study.layers == "conv" else f", layers={self._study.layers!r}"
@@ -161,7 +158,13 @@ dg.summary(table{metric})"""
         options += [f"{name}={held!r}" for name, held in hand.items() if held]
         if is_by_hand(choices):
             options.append(f"reads={dict(hand_reads(self._study) or {})!r}")
-        return f"dg.allocate({_study_of(step)}.score({scorer}), {', '.join(options)})"
+        return f"dg.allocate({_listed([f'{_study_of(step)}.score({scorer})', *options])})"
+
+
+def _listed(arguments: Sequence[str]) -> str:
+    """The arguments of a call, each on its own line where they are too long for one."""
+    line = ", ".join(arguments)
+    return line if len(line) <= _LINE else "\n" + "".join(f"    {argument},\n" for argument in arguments)
 
 
 def _study_of(step: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -26,20 +26,19 @@ from ..panels.protocol import Panel
 from ..panels.prunability import PrunabilityPanel
 from ..panels.sensitivity import SensitivityPanel
 from ..panels.trade_off import TradeOffPanel
-from .choices import CONTROLS, Choices
-from .code import as_code
+from .choices import CONTROLS
 from .finetuning import defaults
 from .frames import CALIBRATION
 from .panel_host import MESSAGES
 from .session import Session
-from .step_actions import StepActions
+from .session_actions import SessionActions
 from .workbench import MESSAGES as STEP_MESSAGES
 
 _PICTURE_SECONDS = 0.6
 
 
 @public
-class Explorer(StepActions):
+class Explorer(SessionActions):
     """A slider over the ratio, live on the kernel: accuracy on each domain, filters kept, size and cost.
 
     The page follows the slider by itself; the kernel measures in one background thread, the newest request first, so
@@ -150,13 +149,6 @@ class Explorer(StepActions):
         """Wait until view, curves and the open panel are all computed; return False on a timeout."""
         return self._session.worker.wait(timeout=timeout)
 
-    def code(self) -> str:
-        """Return the code of a cell that rebuilds the current view, with versions and the hash of the data."""
-        measurements = self._session.measurements
-        counts = {"images": measurements.load.images, "calibration": measurements.load.calibration}
-        view: Choices = {**self.view, "ratio": measurements.possible_ratio(self.view)}
-        return as_code(self.study, view, steps=cast(Any, list(self._session.steps)), menu=measurements.menu, **counts)
-
     def pin(self) -> None:
         """Pin the current view for comparison: at most three views, and only if the view is measured."""
         self._session.pin()
@@ -185,8 +177,10 @@ class Explorer(StepActions):
             self.choose(**{name: value for name, value in session.start.items() if name in CONTROLS})
         elif kind == "code":
             self.send({"type": "code", "text": self.code()})
+        elif kind == "download":
+            self.download()
         elif kind == "retry":
-            session.retry(ack=self._number())
+            self._retry()
         elif kind == "instead" and isinstance(item, Scorer) and item.instead is not None:
             self.scorer = item.instead
         elif kind == "option" and isinstance(item, Scorer):

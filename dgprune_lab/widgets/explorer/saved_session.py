@@ -189,7 +189,7 @@ def _table(rows: list[Any] | None) -> pd.DataFrame | None:
         DgpruneError: rows of something else.
     """
     try:
-        return rows and tidy(rows, extra=EXTRA)
+        return None if rows is None else tidy(rows, extra=EXTRA)
     except (TypeError, ValueError, AttributeError) as error:
         raise DgpruneError(f"its table has other rows than a measurement: {error}") from error
 

@@ -70,7 +70,7 @@ class Session:
         self._send, self._lock = send, Lock()
         self._plan: Any = None
         self._shown_step, self._silent = 0, dict[int, dict[str, list[int]]]()
-        self._failed_job = "exact"
+        self.failed_job = "exact"
         failed = weakly(self.failed)
         self.worker = Worker(lambda name, error: failed(error, name), noted=weakly(self._noted))
         show, view = (lambda state: send("panels", state)), weakly(self._panel_view)
@@ -136,7 +136,7 @@ class Session:
     def unpin(self, *numbers: Any) -> None:
         """Remove these pins, or all of them without a number."""
         self.board.remove(*numbers)
-        self._send_pins()
+        self.send_pins()
 
     def save(self) -> None:
         """Save the pruned network of the current view in the notebook's folder, in the background."""
@@ -145,9 +145,9 @@ class Session:
     def retry(self, *, ack: int) -> None:
         """Do again what failed: save, or measure the present view."""
         self.say(error=None)
-        if self._failed_job == "save":
+        if self.failed_job == "save":
             self.save()
-        elif self._failed_job == "finetune":
+        elif self.failed_job == "finetune":
             self.workbench.again()
         else:
             self.measure(ack=ack)
@@ -171,7 +171,7 @@ class Session:
 
     def failed(self, error: Exception, job: str = "exact") -> None:
         """Show an error message; the last valid view stays, and `retry` does the job again."""
-        self._failed_job = job
+        self.failed_job = job
         text = str(error) if isinstance(error, DgpruneError) else f"{type(error).__name__}: {error}"
         self.say(error=text, work="", progress=None)
 
@@ -235,7 +235,7 @@ class Session:
         ):
             step.table = frame.table
         yield from self.board.compare(measured, view)
-        self._send_pins()
+        self.send_pins()
         self.show_tree()
 
     def _pin(self) -> Job:
@@ -247,7 +247,7 @@ class Session:
         else:
             yield from self.board.add(measured, view)
             yield from self.board.compare(measured, view)
-            self._send_pins()
+            self.send_pins()
 
     def _find_silent(self, number: int) -> Job:
         found = yield from silent_filters(self.steps.at(number).study, self.steps[number].mask)
@@ -273,7 +273,7 @@ class Session:
         for pinned, _ in self.board:
             if pinned.get("step", 0) == view.get("step", 0):
                 yield from (None for _ in measured.fill(pinned))
-                self._send_pins()
+                self.send_pins()
 
     def _latency(self, view: Choices) -> Job:
         yield from self.steps.at(view.get("step", 0)).time(view)
@@ -290,7 +290,7 @@ class Session:
         if frame_key(view) == frame_key(self.view):
             self._send("frames", self.steps.full.curve(view))
 
-    def _send_pins(self) -> None:
+    def send_pins(self) -> None:
         """Send the pinned views, each with its curve so far."""
         with self._lock:
             self._send("pins", self.board.rows(self.measurements))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import pandas as pd
 from torch import nn
 
-from ...charts import drop, size_and_cost, sweep, trade_off
+from ...charts import drop, size_and_cost, sweep
 from ...charts.renderer import vegalite_to_svg
-from ...core import DgpruneError
-from ..panels.protocol import Tried, View
+from ...charts.theme import Data, titled
+from ...charts.trade_off import BELOW, trade_off_chart
+from ...charts.trade_off_rows import LINE, ROLES, trade_off_data
+from ..panels.protocol import Row, Tried, View
+from ..panels.trade_off import distinct, table_of
 from .saved_session import network_file
 from .session_folder import CHARTS, CODE, PINS, STEPS
 
@@ -39,34 +42,47 @@ def session_content(
         yield network_file(number), network()
     if view.present is not None:
         yield "networks/present.safetensors", view.present.network()
-    if view.tried:
-        frame = tried_frame(view.tried)
-        yield "tables/networks.csv", frame.to_csv(index=False)
-        for name, chart in _charts(view, frame):
-            yield CHARTS.format(name), vegalite_to_svg(chart.to_dict(validate=False))
+    tried = distinct(view.tried)
+    if tried:
+        yield "tables/networks.csv", table_of(tried).to_csv(index=False)
+    for name, spec in _charts(view, tried):
+        yield CHARTS.format(name), vegalite_to_svg(spec)
 
 
-def tried_frame(tried: tuple[Tried, ...]) -> pd.DataFrame:
-    """Return all networks that were tried as one tidy table with the columns `network` and `kind`."""
-    return pd.concat([one.table.assign(network=one.name, kind=one.kind) for one in tried], ignore_index=True)
-
-
-def _charts(view: View, frame: pd.DataFrame) -> Iterator[tuple[str, alt.TopLevelMixin]]:
+def _charts(view: View, tried: Sequence[Tried]) -> Iterator[tuple[str, Row]]:
     """The charts of the present view and of everything tried, those of them for which there are numbers."""
-    present = view.present
-    curve = [one.table for one in view.tried if present is not None and _settings(one) == _settings(present)]
-    makers: dict[str, Callable[[], alt.TopLevelMixin]] = {"trade_off": lambda: trade_off(frame, width=_WIDE)}
-    if curve:
-        makers["accuracy"] = lambda: sweep(pd.concat(curve, ignore_index=True).drop_duplicates())
+    present, labelled = view.present, any(domain.labels is not None for domain in view.study.domains)
+    if tried and labelled:
+        yield "trade_off", _trade_off(table_of(tried))
+    curve = [one.table for one in tried if present is not None and _settings(one) == _settings(present)]
+    if curve and labelled:
+        yield "accuracy", sweep(pd.concat(curve, ignore_index=True)).to_dict(validate=False)
     if present is not None and len(present.table):
         full = (view.full or view.study).graph.full._asdict()
-        makers["accuracy_change"] = lambda: drop(present.table, width=_PLOT)
-        makers["size_and_cost"] = lambda: size_and_cost(present.table, full=full, width=_PLOT)
-    for name, make in makers.items():
-        try:
-            yield name, make()
-        except DgpruneError:  # a study without labels has no accuracies
-            continue
+        yield "size_and_cost", size_and_cost(present.table, full=full, width=_PLOT).to_dict(validate=False)
+        if labelled:
+            yield "accuracy_change", drop(present.table, width=_PLOT).to_dict(validate=False)
+
+
+def _trade_off(frame: pd.DataFrame) -> Row:
+    """The chart of `charts.trade_off`. Its rows come last: Altair copies them with every part of a chart."""
+    roles = [role for role in ROLES if role in set(frame["role"])]
+    data = trade_off_data(frame, cost="parameters", roles=roles, width=_WIDE)
+    lines = max((int(row["y"]) for row in data["key"]), default=-1) // LINE + 1
+    chart = trade_off_chart(roles=roles, width=_WIDE, key_lines=lines)
+    chart.title = titled("Accuracy against parameters", frame, below=BELOW) or alt.Undefined
+    return _with_rows(chart.to_dict(validate=False), data)
+
+
+def _with_rows(part: Any, data: Data) -> Any:
+    """A specification with rows in its named data."""
+    if isinstance(part, list):
+        return [_with_rows(each, data) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("name") in data and "values" in part:
+        return {**part, "values": data[part["name"]]}
+    return {name: _with_rows(each, data) for name, each in part.items()}
 
 
 def _settings(tried: Tried) -> dict[str, Any]:

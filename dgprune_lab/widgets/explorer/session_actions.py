@@ -1,0 +1,236 @@
+"""What takes an explorer's session away and brings it back, for Python: its code, its folder, its zip file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+import torch
+from torch import nn
+
+from ...core import DgpruneError, Scores, public
+from ...scorers import SCORERS, Scorer
+from ...study import Study
+from ..panels.protocol import Panel
+from ..worker import EXACT, Job
+from .choices import CONTROLS, Choices
+from .code import as_code
+from .history import entry_of
+from .saved_session import SavedSession, SavedStep, session_of, session_values, step_network
+from .session_content import session_content
+from .session_folder import Opened, check_folder, open_session, write_session, zipped
+from .step_actions import StepActions
+from .tried import view_of
+
+if TYPE_CHECKING:
+    from .measurements import Measurements
+
+_PATIENCE = 10.0  # seconds in which a view that is still being measured may arrive
+Item = Scorer | Scores
+
+
+class SessionActions(StepActions):
+    """Save, load and download a session; copy it as code."""
+
+    _key = ""  # tells sessions apart; one that is loaded goes on under its key
+
+    def code(self) -> str:
+        """Return the code of a cell that rebuilds the current view and the steps before it.
+
+        It names the versions and the hash of the data, and what you must supply: a study or scorer of your own.
+        """
+        return self._code(whole=False)
+
+    @public
+    def save(self, folder: str | Path, *, replace: bool = False) -> Path:
+        """Save the session into a folder, with which `Explorer.load` goes on, and `dgprune-lab report` makes a page.
+
+        It holds the network of each step and of the present view (safetensors), the masks with filter indices of the
+        full network, choices, pins and history (session.json), tables (CSV), charts (SVG), the code that repeats it
+        (repeat.py), versions, and a SHA-256 of the network, of each domain and of each file. The folder is written as
+        a whole: an interruption leaves the earlier session whole.
+
+        Args:
+            folder: a new or empty folder, or one that holds an earlier state of this session.
+            replace: whether to replace the session of another explorer, too.
+
+        Returns:
+            The folder.
+
+        Raises:
+            DgpruneError: a folder with other files, with the session of another explorer, or with files that were
+                added or changed since; a place where nothing can be written.
+        """
+        self._key = self._key or uuid4().hex
+        path = check_folder(folder, session=self._key, replace=replace)
+        self._session.worker.wait("exact", timeout=_PATIENCE)
+        return write_session(path, self._content(), values=self._values())
+
+    @classmethod
+    @public
+    def load(
+        cls,
+        folder: str | Path,
+        study: Study,
+        *,
+        scorers: Sequence[Scorer | Scores] = (),
+        panels: Sequence[Panel] | None = None,
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Return an explorer that goes on from a saved session: the same steps, choices, pins and history.
+
+        Args:
+            folder: a folder that `save` wrote, or a zip file that the page's Download made.
+            study: the study that the session was made with.
+            scorers: your own scorers that the session used, as given to `Explorer`.
+            panels, device: see `Explorer`.
+
+        Raises:
+            DgpruneError: no session; another network or other data (the message says which hash differs); a file that
+                is missing or was changed; a session of another format; a scorer of your own that was not passed.
+        """
+        opened = open_session(folder)
+        study = study if device is None else study.on(device)
+        saved = session_of(opened.card, study=study, name=opened.name)
+        start = {name: saved.choice[name] for name in ("scorer", "ratio", "scope", "budget", "batchnorm")}
+        counts = {"images": saved.images, "calibration": saved.calibration}
+        explorer = cls(study, **start, **counts, scorers=_scorers(saved, scorers), panels=panels)
+        try:
+            explorer._restore(saved, opened, study)
+        except BaseException:
+            explorer.close()
+            raise
+        return explorer
+
+    def download(self) -> None:
+        """Send the session to the page as a zip file, in the background: on Binder nothing else survives."""
+        self._session.worker.put("download", self._download, priority=EXACT)
+
+    def _retry(self) -> None:
+        """Do again what failed last: the download, the saving, the fine-tuning, or the measurement."""
+        session = self._session
+        if session.failed_job == "download":
+            session.say(error=None)
+            self.download()
+        else:
+            session.retry(ack=self._number())
+
+    def _download(self) -> Job:
+        self._key = self._key or uuid4().hex
+        self._session.say(work="collecting the files of the session")
+        yield
+        name = re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{self._session.study.name}-session")[-80:].lstrip("._-")
+        data = zipped(name, self._content(), values=self._values())
+        self.send({"type": "file", "name": f"{name}.zip", "mime": "application/zip"}, buffers=[data])
+        self._session.say(work="")
+
+    def _content(self) -> Iterator[tuple[str, str | nn.Module]]:
+        session = self._session
+        networks = {step.number: partial(session.steps.network, step.number) for step in session.steps}
+        tables, view = {"steps": self.steps, "pins": session.board.table(session.view)}, view_of(session, None, silent=None)
+        return session_content(networks, view, code=self._code(whole=True), tables=tables)
+
+    def _values(self) -> Mapping[str, Any]:
+        session, load = self._session, self._session.measurements.load
+        about = ("number", "parent", "kind", "label", "made", "mask", "table")
+        pins, history = tuple(entry_of(view) for view, _ in session.board), session.history.to_json()
+        choices = [entry_of(session.view), *pins, *history["undo"], *history["redo"]]
+        made = [step.made for step in session.steps if step.kind == "prune"]
+        menu = session.steps.full.menu
+        saved = SavedSession(
+            id=self._key,
+            steps=tuple(SavedStep(**{name: getattr(step, name) for name in about}) for step in session.steps),
+            choice=choices[0],
+            pins=pins,
+            history=history,
+            scorers={choice["scorer"]: _maker(menu[choice["scorer"]]) for choice in (*choices, *made)},
+            images=load.images,
+            calibration=load.calibration,
+        )
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        return {**session_values(saved, session.study), "saved": now}
+
+    def _code(self, *, whole: bool) -> str:
+        measured, steps = self._session.measurements, list(self._session.steps)
+        counts: Any = {"images": measured.load.images, "calibration": measured.load.calibration, "whole": whole}
+        view: Choices = {**self.view, "ratio": measured.possible_ratio(self.view)}
+        return as_code(self._session.study, view, steps=steps, menu=measured.menu, **counts)
+
+    def _restore(self, saved: SavedSession, opened: Opened, study: Study) -> None:
+        """Take over the steps, choices, pins and history of a saved session."""
+        session, self._key = self._session, saved.id
+        session.steps[0].table = saved.steps[0].table
+        for step in saved.steps[1:]:
+            network = step_network(step, study, read=opened.read)
+            about: Any = {"parent": step.parent, "kind": step.kind, "label": step.label, "made": step.made}
+            session.steps.add(network, step.mask, **about).table = step.table
+        self.choose(**{name: saved.choice[name] for name in CONTROLS if name in saved.choice})
+        session.history.settle(session.view)
+        session.history.restore(saved.history["undo"], saved.history["redo"])
+        session.show_tree()
+        if saved.pins:
+            session.worker.put("pins", partial(_pinned_again, self, saved.pins), priority=EXACT)
+
+
+def _pinned_again(explorer: SessionActions, pins: Sequence[Mapping[str, Any]]) -> Job:
+    """Measure and pin the views that were pinned."""
+    session = explorer._session
+    for pin in pins:
+        view: Choices = session.steps.full.checked({"id": 0, "by": "kernel", **pin}, steps=range(len(session.steps)))
+        number = view.get("step", 0)
+        measured: Measurements = session.steps.ready(number) or session.steps.apart(number)
+        for words in measured.scoring(view):
+            yield words
+        if measured.exact(view) is None:
+            for words in measured.measure(view):
+                yield words
+        yield from session.board.add(measured, view)
+    yield from session.board.compare(session.measurements, session.view)
+    session.send_pins()
+
+
+def _maker(item: Item) -> dict[str, Any]:
+    """How to make a scorer again: from the menu, or by its user's code; see `SavedSession.scorers`."""
+    if isinstance(item, Scores):
+        return {}
+    base = item.base or item
+    if base.name in SCORERS and SCORERS[base.name] is base:
+        return {"base": base.name, "options": dict(item.preset)}
+    return {"code": item.code} if item.code else {}
+
+
+def _scorers(saved: SavedSession, given: Sequence[Item]) -> list[Item]:
+    """The scorers of the user's own, and those that the menu makes, of a saved session.
+
+    Raises:
+        DgpruneError: one that its choices name is missing.
+    """
+    items = {item.scorer if isinstance(item, Scores) else item.name: item for item in given}
+    for name, how in saved.scorers.items():
+        if name not in items and name not in SCORERS and (item := _made(how)) is not None and item.name == name:
+            items[name] = item
+    for choice in (saved.choice, *saved.pins, *saved.history["undo"], *saved.history["redo"]):
+        if (name := choice["scorer"]) not in items and name not in SCORERS:
+            how = saved.scorers.get(name)
+            code = str(how["code"]) if isinstance(how, Mapping) and "code" in how else f"... (named {name!r})"
+            raise DgpruneError(
+                f"this session used the scorer {name!r}, which is not in the menu; pass it: "
+                f"dg.Explorer.load(folder, study, scorers=[{code}])."
+            )
+    return list(items.values())
+
+
+def _made(how: Any) -> Scorer | None:
+    """A scorer of the menu with the options that a session holds; None where these are none of its options."""
+    base, options = (how.get(name) if isinstance(how, Mapping) else None for name in ("base", "options"))
+    if not isinstance(base, str) or base not in SCORERS or not isinstance(options, Mapping):
+        return None
+    try:
+        return SCORERS[base].using(**options)
+    except DgpruneError:
+        return None
