@@ -72,11 +72,12 @@ def make_static(target: str = "mnist_m") -> dict[str, Any]:
 def make_plan(scorer: str) -> dict[str, Any]:
     draw = random.Random(scorer)
     groups = []
-    for _, filters in GROUPS:
+    for name, filters in GROUPS:
         rank = list(range(filters))
         draw.shuffle(rank)
         scores = [round(0.01 + place / filters + 0.001 * draw.random(), 5) for place in rank]
-        groups.append({"rank": rank, "score": scores})
+        about = {"name": f"features.{name}", "index": list(range(filters)), "full": filters}
+        groups.append({**about, "rank": rank, "score": scores})
     steps = []
     for k in range(100):
         kept = [max(1, filters - round(filters * k / 100)) for _, filters in GROUPS]

@@ -309,7 +309,7 @@ def test_the_axis_of_chart_d_can_be_finer_near_zero() -> None:
     scales = [layer["encoding"]["x"]["scale"] for layer in layers if "scale" in layer["encoding"].get("x", {})]
     assert {scale["type"] for scale in scales} == {"symlog"}
     titles = [layer["encoding"]["x"].get("title") for layer in layers if "x" in layer["encoding"]]
-    assert "Accuracy change (points), finer near 0" in titles
+    assert "Points, finer near 0" in titles
 
 
 def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:

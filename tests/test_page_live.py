@@ -270,3 +270,82 @@ def test_undo_has_keys_that_a_text_field_keeps(live: Live) -> None:
     page.locator(SLIDER).press("Control+z")
     page.get_by_role("button", name="Cancel").click()
     assert sent(live) == [{"type": "cancel"}]
+
+
+def hand(live: Live) -> tuple[dict[str, float], dict[str, Any]]:
+    """What the page says is set by hand: layers, and forced filters."""
+    choice = live.page.evaluate("() => new Promise((done) => setTimeout(() => done(window.model.get('choice')), 200))")
+    return choice.get("layers", {}), choice.get("forced", {})
+
+
+def test_a_layers_own_handle_moves_by_mouse_and_by_keys(live: Live) -> None:
+    page = live.page
+    handle = page.get_by_role("slider", name="features.conv2: share removed")
+    box, cells = handle.bounding_box(), live.pixels()
+    page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + box["height"] / 2)
+    live.settle()
+    clicked = int(handle.input_value())
+    assert 10 < clicked < 30 and live.pixels() != cells, "the page shows it before Python has answered"
+    handle.press("ArrowRight")
+    assert hand(live)[0] == {"features.conv2": pytest.approx((clicked + 1) / 100)}
+    row = page.get_by_role("group", name="features.conv2")
+    assert row.locator("output").text_content() == f"{clicked + 1} % *"
+    handle.press("l")
+    assert hand(live)[0] == {"features.conv2": 0}
+    assert row.locator("output").text_content() == "locked" and page.locator(SLIDER).input_value() == "50"
+    handle.press("f")
+    assert hand(live)[0] == {} and row.locator("output").text_content() == "50 %"
+    row.get_by_role("button").click()
+    assert hand(live)[0] == {"features.conv2": 0}
+
+
+def test_filters_are_selected_forced_and_stay_forced_while_the_slider_moves(live: Live) -> None:
+    page, layer = live.page, "features.conv4"
+
+    def at(filter: int) -> tuple[float, float]:
+        place = page.evaluate(f"() => document.querySelector('.dgx-canvas').place('{layer}', {filter})")
+        box = page.locator(".dgx-canvas").bounding_box()
+        return box["x"] + place["x"], box["y"] + place["y"]
+
+    assert page.get_by_role("button", name="Keep", exact=True).count() == 0
+    page.mouse.click(*at(0))
+    page.keyboard.down("Shift")
+    page.mouse.click(*at(2))
+    page.keyboard.up("Shift")
+    three = [{"group": layer, "filter": filter} for filter in range(3)]
+    assert page.evaluate("() => window.sent.at(-1)") == {"type": "filter", "cells": three}
+    page.get_by_role("button", name="Keep", exact=True).click()
+    page.mouse.move(*at(5))
+    page.mouse.down()
+    page.mouse.move(*at(7), steps=4)
+    page.mouse.up()
+    page.keyboard.press("r")
+    wanted = {"remove": {layer: [5, 6, 7]}, "keep": {layer: [0, 1, 2]}}
+    assert hand(live)[1] == wanted
+    live.move(80)
+    assert hand(live)[1] == wanted
+    page.mouse.move(*at(6))
+    live.settle()
+    assert "filter 6" in live.text(".dgx-b .dgx-about") and "removed by hand" in live.text(".dgx-b .dgx-about")
+    page.keyboard.press("u")
+    assert hand(live)[1] == {"remove": {}, "keep": {layer: [0, 1, 2]}}
+    page.keyboard.press("Escape")
+    live.settle()
+    assert page.get_by_role("button", name="Keep", exact=True).count() == 0
+
+
+def test_silent_filters_and_the_possible_range_are_said(live: Live) -> None:
+    live.tell("silent", {"key": [0], "groups": {"features.conv1": [0]}})
+    assert "line through: silent" in live.text(".dgx-b .dgx-about")
+    canvas = live.page.locator(".dgx-canvas")
+    canvas.focus()
+    canvas.press("ArrowRight")
+    live.settle()
+    assert "silent: 0 on every source image" in live.text(".dgx-b .dgx-about")
+    choice = live.page.evaluate("() => window.model.get('choice')")
+    forced, empty = {"keep": {"features.conv1": [0, 1]}}, []
+    plan = make_plan("l1")
+    key = ["l1", "layer", "filters", 0, [empty, empty, [["features.conv1", [0, 1]]]]]
+    live.tell("plan", {**plan, "key": key, "range": [0.0, 0.4]})
+    live.tell("choice", {**choice, "forced": forced, "by": "kernel", "id": 99})
+    assert live.text(".dgx-amount") == "50 % of the filters (40 % possible)"

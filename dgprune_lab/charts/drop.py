@@ -76,7 +76,7 @@ def drop(
     if near_zero:
         scale = alt.Scale(nice=False, type="symlog", constant=4)
         axis = signed_axis(values=[-100, -30, -10, -3, 0, 3, 10, 30, 100], labelOverlap="greedy")
-    title = f"{POINTS}, finer near 0" if near_zero else POINTS
+    title = "Points, finer near 0" if near_zero else POINTS
     change = alt.X("change:Q", scale=scale, title=title, axis=axis)
     domain = alt.Y("label:N", sort=None, axis=names)
     drops = rows_of("drops", rows)

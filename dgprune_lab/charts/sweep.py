@@ -74,7 +74,7 @@ from .theme import (
     titled,
 )
 
-PADDING = {"left": 46, "right": 14, "top": 10, "bottom": 36}
+PADDING = {"left": 46, "right": 10, "top": 10, "bottom": 36}
 ACCURACY = "accuracy"
 LONGEST: Exposure = "target-aware, seen"
 NAMES = ("curves", "gaps", "now", "dots", "names", "pinned", "letters", "full", "chance")

@@ -1,5 +1,6 @@
 // The controls above the charts: plain DOM, so that they work before the charts are drawn.
 
+import { byHand } from "./by_hand.js";
 import { button, node, radios, say, select, show } from "./elements.js";
 
 const KINDS = [
@@ -120,8 +121,8 @@ function createButtons(acts) {
   return { box: node("span", { class: "dgx-buttons" }, pin, reset, code, save), pin, reset, code, save };
 }
 
-// Sets every control to the choice; `hold`: do not move a slider being dragged.
-export function showChoice(controls, choice, scorer, hold, spread) {
+// Sets every control to the choice; `hold`: do not move a slider being dragged. `range`: the ratios that are possible.
+export function showChoice(controls, choice, { scorer, hold, spread, range }) {
   const { slider } = controls;
   const percent = Math.round(choice.ratio * 10000) / 100;
   if (!hold && Number(slider.input.value) !== percent) {
@@ -129,7 +130,14 @@ export function showChoice(controls, choice, scorer, hold, spread) {
     slider.input.step = Number.isInteger(percent) ? (slider.grid ?? 1) : 0.01;
     slider.input.value = String(percent);
   } else if (hold && slider.input.step === "0.01") slider.input.step = String(slider.grid ?? 1);
-  const amount = `${percent} % of the ${COUNTED[choice.budget]}`;
+  const [low, high] = byHand(choice).some((part) => part.length) ? (range ?? [0, 1]) : [0, 1];
+  const possible = choice.ratio < low - 1e-9 ? low : choice.ratio > high + 1e-9 ? high : null;
+  const limit = possible === null ? "" : ` (${Math.round(1000 * possible) / 10} % possible)`;
+  const amount = `${percent} % of the ${choice.step ? "remaining " : ""}${COUNTED[choice.budget]}${limit}`;
+  const most = Number(slider.input.max) || 99;
+  slider.input.style.setProperty("--dgx-low", `${Math.min(100, (10000 * low) / most)}%`);
+  slider.input.style.setProperty("--dgx-high", `${Math.min(100, (10000 * high) / most)}%`);
+  slider.box.title = limit ? "Layers and filters by hand allow no more or less" : "Share that is removed";
   say(slider.amount, amount);
   slider.input.setAttribute("aria-valuetext", amount);
   slider.input.style.setProperty("--dgx-share", `${(100 * percent) / (Number(slider.input.max) || 99)}%`);

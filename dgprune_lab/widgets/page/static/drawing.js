@@ -3,7 +3,8 @@
 import { paintCharts } from "./charts.js";
 import { showChoice } from "./controls.js";
 import { say } from "./elements.js";
-import { curveKey, frameAt, maskOf, nearest, planKey } from "./memory.js";
+import { previewed } from "./by_hand.js";
+import { curveKey, frameAt, isStepOf, maskOf, nearest, planKey } from "./memory.js";
 import { showNotice, showWarning } from "./notices.js";
 import { showPanels } from "./panels.js";
 import { showPinTable } from "./pins.js";
@@ -27,20 +28,29 @@ export function current(page) {
   const exact = memory.plans.get(planKey(choice));
   const plan = exact ?? page.lastPlan ?? null;
   const step = plan ? nearest(plan.steps, choice.ratio) : null;
+  const stepIs = Boolean(exact && step && isStepOf(exact, step, choice.ratio));
+  // Until Python has sent the plan with what was set by hand, the page shows it on the one before.
+  const isNear = plan && !exact && alike(plan.key, choice);
+  const mask = !step ? null : isNear ? previewed(plan, step.kept, choice) : maskOf(plan, step);
   const curve = memory.curves.get(curveKey(choice));
   const frame = frameAt(curve?.rows, choice.ratio);
   if (exact) page.lastPlan = exact;
   if (frame) page.last = { frame, key: curveKey(choice), label: scorerOf(page)?.label ?? choice.scorer };
   const shown = page.last?.frame ?? null;
-  return { plan, step, curve, frame, shown, stale: !frame, planStale: !exact, mask: step ? maskOf(plan, step) : null };
+  return { plan, step, curve, frame, shown, stale: !frame, planStale: !stepIs, mask, maskStale: !exact && !isNear };
 }
+
+// Whether a plan is of the same scores: scorer, scope, budget and step.
+const alike = (key, { scorer, scope, budget, step = 0 }) =>
+  JSON.stringify([...key.slice(0, 3), key[3] ?? 0]) === JSON.stringify([scorer, scope, budget, step]);
 
 export function paint(page) {
   const now = current(page);
   const { controls, choice, notices } = page;
   page.inks ??= inksOf(page.root);
   page.moving = controls.slider.held || Boolean(page.dragging);
-  showChoice(controls, choice, scorerOf(page), controls.slider.held, now.planStale ? "" : now.plan.spread);
+  const spread = now.planStale ? "" : now.plan.spread;
+  showChoice(controls, choice, { scorer: scorerOf(page), hold: controls.slider.held, spread, range: now.planStale ? null : now.plan.range });
   showWarning(notices, scorerOf(page), now.planStale ? null : now.plan.exposure);
   const status = page.model.get("status") ?? {};
   showNotice(notices, { error: status.error, gone: page.gone, busy: page.busy, message: page.saved ?? status.message });
@@ -66,10 +76,17 @@ function paintPins(page, pins, now) {
   page.controls.buttons.pin.disabled = pins.length >= 3;
   drawStrip(page.strip, {
     plan: now.plan, step: now.step, mask: now.mask, groups: page.fixed.groups, pinned: pins[page.pin]?.kept ?? null,
-    refused: page.fixed.refused, prunable: page.fixed.prunable,
-    stale: now.planStale, inks: page.inks,
+    refused: page.fixed.refused, prunable: page.fixed.prunable, choice: page.choice, silent: silentOf(page),
+    offline: page.fixed.offline, gone: page.gone, stale: now.maskStale, inks: page.inks,
   });
-  say(page.legend, `full network \u2013 \u2013${pins.length ? " \u00B7 pinned \u00B7 \u00B7 \u00B7" : ""}`);
+  page.forcing.show(!page.fixed.offline && !page.gone);
+  say(page.legend, `full network \u2013 \u2013${pins.length ? " \u00B7 letters: pinned views" : ""}`);
+}
+
+// Python finds silent filters in the background, for the present step.
+function silentOf(page) {
+  const silent = page.model.get("silent");
+  return silent?.key?.[0] === (page.choice.step ?? 0) ? silent.groups : null;
 }
 
 function paintWords(page, { frame, shown, stale }, status) {
@@ -94,6 +111,7 @@ function paintWords(page, { frame, shown, stale }, status) {
   page.sentence.dataset.stale = String(stale);
   const { progress } = status;
   say(page.progress, progress && progress.done < progress.total ? progress.words : "");
+  page.progress.title = page.progress.textContent;
   say(page.latency, (!stale && shown?.latency?.text) || "");
 }
 

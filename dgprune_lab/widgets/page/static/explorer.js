@@ -14,6 +14,8 @@ import { clearPanels, createPanels } from "./panels.js";
 import { choose, learn, listen, scorerOf, sendMessage, useInstead } from "./state.js";
 import { createPinTable } from "./pins.js";
 import { createSteps, undoKeys } from "./steps.js";
+import { withForced, withLayers } from "./by_hand.js";
+import { createForcing, listenToCells } from "./selection.js";
 import { createStrip } from "./strip.js";
 import { loadVega } from "./views.js";
 import { watchKernel, watchSize, watchTheme } from "./watch.js";
@@ -46,10 +48,13 @@ function createPage(el, model, host) {
   };
   page.schedule = () => schedule(page);
   page.current = () => current(page);
-  page.choose = (change) => choose(page, change);
+  page.choose = (change) => choose(page, change, true);
   page.scorer = () => scorerOf(page);
   page.acts = {
-    ratio: (ratio) => choose(page, { ratio }),
+    ratio: (ratio) => choose(page, { ratio }, true),
+    rows: (change, moving = false) => choose(page, { layers: withLayers(page.choice.layers, change) }, moving),
+    force: (cells, to) => choose(page, { forced: withForced(page.choice.forced, cells, to) }),
+    open: (cells) => sendMessage(page, { type: "filter", ...(cells.length > 1 ? { cells } : cells[0]) }),
     choose: (field, value) => choose(page, { [field]: value }),
     send: (message) => sendMessage(page, message),
     instead: () => useInstead(page),
@@ -75,18 +80,17 @@ function layOut(page) {
   page.steps = createSteps(page.acts);
   page.pinTable = createPinTable(page.acts);
   page.sentence = node("div", { class: "dgx-sentence", "aria-live": "polite" });
-  page.strip = createStrip({
-    open: (group, filter) => sendMessage(page, { type: "filter", group, filter }),
-    changed: () => schedule(page),
-  });
+  page.strip = createStrip(page.acts, page.schedule);
+  listenToCells(page.strip);
+  page.forcing = createForcing(page.strip);
   const boxes = { a: node("div", { class: "dgx-chart" }), c: node("div", { class: "dgx-chart" }), d: node("div", { class: "dgx-chart" }) };
   page.boxes = boxes;
   page.latency = node("div", { class: "dgx-about" });
   page.progress = node("span", { class: "dgx-progress" });
   const a = panelBox("A", "Accuracy", boxes.a, legendLine(page));
   a.heading.append(page.progress);
-  const b = panelBox("B", "Filters kept", page.strip.scroll, page.strip.about);
-  b.heading.append(orderToggle(page));
+  const b = panelBox("B", "Filters kept", page.strip.controls.finder.box, page.strip.scroll, page.strip.about);
+  b.heading.append(page.forcing.box, orderToggle(page));
   const c = panelBox("C", "Size and cost", boxes.c, page.latency);
   page.exposures = node("div", { class: "dgx-about" });
   const d = panelBox("D", "Accuracy change", boxes.d, page.exposures);
@@ -98,8 +102,8 @@ function layOut(page) {
   page.main = node("div", { class: "dgx-main" }, a.box, b.box, node("div", { class: "dgx-side" }, c.box, d.box));
   page.root = node(
     "div", { class: "dgx" },
-    node("div", { class: "dgx-view" }, page.controls.box, strip, warning, page.headline, page.main),
-    page.steps.box, page.pinTable.box, code, page.panels.bar, page.panels.body,
+    node("div", { class: "dgx-view" }, page.controls.box, strip, warning, page.headline, page.main,
+      page.steps.box, page.pinTable.box, code, page.panels.bar, page.panels.body),
   );
   page.el.append(page.root);
   if (page.fixed.offline) settleOffline(page);

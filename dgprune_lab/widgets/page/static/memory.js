@@ -1,13 +1,8 @@
 // The cache of the page: plans and curves by key. Python makes the rows of the charts; here they are only chosen, placed
 // and coloured. No DOM in here.
 
-// What is set by hand, in the order that Python writes: own ratios of layers, filters to remove, filters to keep.
-export function byHand({ layers = {}, forced = {} }) {
-  const lists = (filters = {}) => sorted(filters).filter(([, list]) => list.length).map(([layer, list]) => [layer, [...list].sort((a, b) => a - b)]);
-  return [sorted(layers), lists(forced.remove), lists(forced.keep)];
-}
+import { byHand } from "./by_hand.js";
 
-const sorted = (object) => Object.entries(object).sort(([a], [b]) => (a < b ? -1 : 1));
 const place = (choice) => [choice.step ?? 0, byHand(choice)];
 export const planKey = (choice) => JSON.stringify([choice.scorer, choice.scope, choice.budget, ...place(choice)]);
 export const curveKey = (choice) => JSON.stringify([choice.scorer, choice.scope, choice.budget, choice.batchnorm, ...place(choice)]);
@@ -58,6 +53,9 @@ export function frameAt(rows, ratio) {
   const frame = nearest(rows ?? [], ratio);
   return frame && tick(frame.ratio) === tick(ratio) ? frame : null;
 }
+
+// Whether a step is the one of this ratio; a plan that was made for a moving handle has one step alone.
+export const isStepOf = (plan, step, ratio) => plan.steps.length > 1 || tick(step.ratio) === tick(ratio);
 
 // A filter is kept at a step when its rank is among the kept[group] highest of its group.
 export function maskOf(plan, step) {

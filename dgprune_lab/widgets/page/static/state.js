@@ -19,7 +19,7 @@ export function listen(page) {
     page.schedule();
   };
   const handlers = {
-    "change:plan": again, "change:frames": again, "change:pins": again, "change:panels": again, "change:tree": page.schedule, "change:static": () => restart(page),
+    "change:plan": again, "change:frames": again, "change:pins": again, "change:silent": again, "change:panels": again, "change:tree": page.schedule, "change:static": () => restart(page),
     "change:status": () => onStatus(page), "change:choice": () => onChoice(page), "msg:custom": (message, buffers) => onMessage(page, message, buffers),
   };
   for (const [event, handler] of Object.entries(handlers)) model.on(event, handler);
@@ -76,13 +76,14 @@ function onMessage(page, message, buffers) {
 
 // --- what the user chooses ----------------------------------------------------------------------------------------
 
-export function choose(page, change) {
+// `sliding`: the change is one of many, of a handle that moves.
+export function choose(page, change, sliding = false) {
   const next = { ...page.choice, ...change };
   page.choice = page.fixed.offline ? precomputed(page.memory, next, change) : next;
   page.saved = null;
   page.schedule();
-  // While the slider moves, at most one message per SEND_EVERY; Python measures when the last one reports it at rest.
-  page.sliding = "ratio" in change;
+  // While a handle moves, at most one message per SEND_EVERY; Python measures when the last one reports it at rest.
+  page.sliding = sliding;
   clearTimeout(page.resting);
   if (page.sliding) page.resting = setTimeout(() => sendChoice(page, false), QUIET);
   if (page.sending) return;

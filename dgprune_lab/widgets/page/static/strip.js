@@ -1,97 +1,54 @@
-// B, the filter strip: a row per layer, a cell per filter, on one canvas so that thousands of cells stay fast.
+// B, the filter strip: a row per layer, a cell per filter. The canvas is as large as what is seen of it, however long the list.
 
+import { binned, cellBox, paintCells } from "./cells.js";
 import { node, say } from "./elements.js";
+import { createRows, placeRows } from "./rows.js";
 
-const MOST = 128; // above this many filters a row is binned
-const gapOf = (rows) => (rows > 8 ? 4 : 8);
-const SIZES = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4];
+const SIDE = 148; // pixels left of the cells: name, number, handle, lock
+const NARROW = 96; // the same without a kernel: name, number
+const LOW = 34; // least height of a row: two lines of its controls
+const GAP = 6;
+const SIZES = [15, 14, 13, 12, 11, 10, 9, 8];
 
-export function createStrip({ open, changed }) {
+// acts: {open(cells), force(cells, to), row(layer, ratio, moving), rows(change)}; `changed` asks for a new drawing.
+export function createStrip(acts, changed) {
   const canvas = node("canvas", {
     class: "dgx-canvas", tabindex: 0, role: "application",
-    "aria-label": "Filters by layer. Arrow keys move from filter to filter, Enter opens one.",
+    "aria-label": "Filters by layer. Arrow keys move, with Shift they select; Enter opens the card, R removes, K keeps, U gives back to the score.",
   });
-  const scroll = node("div", { class: "dgx-scroll" }, canvas);
+  const tall = node("div", { class: "dgx-tall" }, canvas);
+  const scroll = node("div", { class: "dgx-scroll" }, tall);
   const about = node("div", { class: "dgx-about", "aria-live": "polite" });
-  const strip = { canvas, scroll, about, view: null, byScore: false, at: null, hover: null, rows: [] };
-  const locate = (event) => cellAt(strip, event.offsetX, event.offsetY);
-  const point = (cell) => {
-    strip.hover = cell;
-    changed();
-  };
-  canvas.addEventListener("pointermove", (event) => point(locate(event)));
-  canvas.addEventListener("pointerleave", () => point(null));
-  canvas.addEventListener("blur", () => {
-    strip.at = null;
-    changed();
-  });
-  canvas.addEventListener("click", (event) => {
-    const cell = locate(event);
-    if (cell) openCell(strip, cell, open);
-  });
-  canvas.addEventListener("keydown", (event) => onKey(strip, event, open, changed));
+  const strip = { canvas, tall, scroll, about, acts, changed, view: null, byScore: false, at: null, hover: null, rows: [], selected: new Map() };
+  strip.controls = createRows(strip);
+  tall.append(strip.controls.box);
+  canvas.place = (layer, filter) => placeOf(strip, layer, filter); // so that one can find a cell on the page
+  scroll.addEventListener("scroll", changed, { passive: true });
   return strip;
 }
 
-function openCell(strip, cell, open) {
-  const filter = strip.rows[cell.row].bins[cell.bin][0];
-  open(strip.view.groups[cell.row].full, filter);
-}
-
-function onKey(strip, event, open, changed) {
-  if (!strip.rows.length) return;
-  if (event.key === "Enter" && strip.at) openCell(strip, strip.at, open);
-  else if (event.key.startsWith("Arrow")) strip.at = moved(strip, event.key);
-  else return;
-  event.preventDefault();
-  event.stopPropagation();
-  changed();
-}
-
-function moved(strip, key) {
-  const at = strip.at ?? { row: 0, bin: -1 };
-  const { row, bin } = at;
-  if (key === "ArrowRight") return { row, bin: Math.min(bin + 1, strip.rows[row].bins.length - 1) };
-  if (key === "ArrowLeft") return { row, bin: Math.max(bin - 1, 0) };
-  const next = Math.min(Math.max(row + (key === "ArrowDown" ? 1 : -1), 0), strip.rows.length - 1);
-  return { row: next, bin: Math.min(Math.max(bin, 0), strip.rows[next].bins.length - 1) };
-}
-
-// Where every row's cells lie: the largest cell size at which all rows fit; else the smallest, and the box scrolls.
+// Where every row's cells lie: the largest size at which all rows fit; else the smallest, and the box scrolls.
 function layOut(strip, width, height) {
   const { plan, groups } = strip.view;
-  const context = strip.canvas.getContext("2d");
-  context.font = strip.font;
-  const widest = Math.max(...groups.map((group) => context.measureText(group.name).width));
-  const left = Math.min(widest, width * 0.26) + 10;
-  const right = 46;
-  const across = Math.max(width - left - right, 40);
-  const bins = plan.groups.map((group, g) => binned(strip.byScore ? plan.order[g] : group.rank.map((_, f) => f)));
-  const gap = gapOf(bins.length);
-  const lines = (size) => bins.map((row) => Math.ceil(row.length / Math.floor(across / size)));
-  const needed = (size) => lines(size).reduce((sum, count) => sum + Math.max(count * size, 13) + gap, 2);
+  const side = strip.view.offline ? NARROW : SIDE;
+  strip.controls.box.style.setProperty("--dgx-side", `${side - 10}px`);
+  const across = Math.max(width - side - 2, 40);
+  const shown = groups.map((_, g) => g).filter((g) => strip.controls.matches(groups[g].full));
+  const bins = shown.map((g) => binned(strip.byScore ? plan.order[g] : plan.groups[g].rank.map((_, f) => f)));
+  const tallOf = (row, size) => Math.max(Math.ceil(row.length / Math.floor(across / size)) * size, LOW);
+  const needed = (size) => bins.reduce((sum, row) => sum + tallOf(row, size) + GAP, 2);
   const size = SIZES.find((candidate) => needed(candidate) <= height) ?? SIZES[SIZES.length - 1];
-  const per = Math.floor(across / size);
-  const spare = Math.min(Math.max((height - needed(size)) / bins.length, 0), 12);
-  let top = 2 + spare / 2;
-  strip.rows = bins.map((row) => {
-    const tall = Math.max(Math.ceil(row.length / per) * size, 13);
-    const placed = { bins: row, left, top, per, size, tall };
-    top += tall + gap + spare;
+  const spare = Math.min(Math.max((height - needed(size)) / Math.max(bins.length, 1), 0), 10);
+  let top = 2;
+  strip.rows = bins.map((row, k) => {
+    const placed = { g: shown[k], bins: row, left: side, top, per: Math.floor(across / size), size, tall: tallOf(row, size) };
+    top += placed.tall + GAP + spare;
     return placed;
   });
-  strip.label = left - 10;
-  return Math.max(top, Math.min(height, top));
+  return top - spare;
 }
 
-function binned(order) {
-  const size = Math.ceil(order.length / MOST);
-  const bins = [];
-  for (let start = 0; start < order.length; start += size) bins.push(order.slice(start, start + size));
-  return bins;
-}
-
-function cellAt(strip, x, y) {
+export function cellAt(strip, x, y) {
   for (const [row, { bins, left, top, per, size }] of strip.rows.entries()) {
     const column = Math.floor((x - left) / size);
     const line = Math.floor((y - top) / size);
@@ -102,6 +59,18 @@ function cellAt(strip, x, y) {
   return null;
 }
 
+// The middle of a filter's cell on the canvas, by its number in the full network; null where it is not in view.
+function placeOf(strip, layer, filter) {
+  const row = strip.rows.find(({ g }) => strip.view.groups[g].full === layer);
+  const place = row ? numbersOf(strip, row.g).indexOf(filter) : -1;
+  if (place < 0) return null;
+  const { x, y, size } = cellBox(row, row.bins.findIndex((bin) => bin.includes(place)));
+  return { x: x + size / 2, y: y + size / 2 - strip.scroll.scrollTop };
+}
+
+// The numbers of a layer's filters in the full network: at a later step some are missing.
+export const numbersOf = (strip, g) => strip.view.plan.groups[g].index ?? [...strip.view.plan.groups[g].rank.keys()];
+
 // A prefix that all layers share is left out, if words remain: features.conv1, features.conv2 become conv1, conv2.
 function plainNames(groups) {
   const parts = groups.map((group) => group.name.split("."));
@@ -111,143 +80,124 @@ function plainNames(groups) {
   return groups.map((group, index) => ({ full: group.name, name: worded ? parts[index].slice(same).join(".") : group.name }));
 }
 
-// view: {plan, step, mask, groups, pinned: mask or null, stale, inks}
+// view: {plan, mask, groups, pinned: mask or null, stale, inks, choice, silent, offline}
 export function drawStrip(strip, view) {
-  strip.view = { ...view, groups: plainNames(view.groups) };
+  strip.names = strip.view?.groups && strip.named === view.groups ? strip.names : plainNames(view.groups);
+  strip.named = view.groups;
+  strip.view = { ...view, groups: strip.names };
+  if (strip.step !== (view.choice.step ?? 0)) {
+    strip.step = view.choice.step ?? 0;
+    strip.selected.clear(); // it holds places in the network of a step
+  }
   if (!view.plan || !view.mask) return;
   const width = strip.scroll.clientWidth;
   const height = strip.scroll.clientHeight;
   if (width < 40) return;
-  const key = [width, height, strip.byScore, strip.font, view.plan.key, view.plan.groups.length].join("/");
   // A new layout only when its inputs changed: while the slider moves only the fills do.
-  if (strip.key !== key || strip.plan !== view.plan) {
-    strip.font = `11px ${getComputedStyle(strip.canvas).fontFamily}`;
-    strip.tall = layOut(strip, width, height);
-    strip.key = [width, height, strip.byScore, strip.font, view.plan.key, view.plan.groups.length].join("/");
+  const key = [width, height, strip.byScore, strip.controls.wanted, view.plan.groups.map(({ rank }) => rank.length)].join("/");
+  if (strip.key !== key || (strip.byScore && strip.plan !== view.plan)) {
     strip.plan = view.plan;
-    fitCanvas(strip.canvas, width, strip.tall);
+    strip.long = layOut(strip, width, height);
+    strip.key = key;
+    strip.tall.style.height = `${strip.long}px`;
+    placeRows(strip);
   }
-  paintCells(strip);
+  fitCanvas(strip.canvas, width, Math.min(height, Math.max(strip.long, 1)));
+  strip.states = statesOf(strip);
+  paint(strip);
+  strip.controls.show(strip);
   describe(strip);
 }
 
 function fitCanvas(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
+  const [wide, tall] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width === wide && canvas.height === tall) return;
+  Object.assign(canvas, { width: wide, height: tall });
+  Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
 }
 
-function paintCells(strip) {
-  const { mask, inks, stale, groups } = strip.view;
+// The state of each filter of the rows in view, by its place in its layer.
+function statesOf(strip) {
+  const { mask, pinned, choice, silent } = strip.view;
+  const { scrollTop, clientHeight } = strip.scroll;
+  return strip.rows.filter(({ top, tall }) => top + tall > scrollTop && top < scrollTop + clientHeight).map((row) => {
+    const name = strip.view.groups[row.g].full;
+    const [remove, keep, still] = [choice.forced?.remove?.[name], choice.forced?.keep?.[name], silent?.[name]].map((list) => new Set(list));
+    const chosen = strip.selected.get(row.g);
+    const states = numbersOf(strip, row.g).map((number, f) => ({
+      kept: Boolean(mask[row.g][f]), forced: remove.has(number) ? "remove" : keep.has(number) ? "keep" : null, silent: still.has(number),
+      differs: Boolean(pinned && Boolean(pinned[row.g]?.[f]) !== Boolean(mask[row.g][f])), selected: Boolean(chosen?.has(f)),
+    }));
+    return { ...row, states };
+  });
+}
+
+function paint(strip) {
+  const { inks, stale } = strip.view;
   const context = strip.canvas.getContext("2d");
   const ratio = window.devicePixelRatio || 1;
+  const { scrollTop } = strip.scroll;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, strip.canvas.width, strip.canvas.height);
+  context.translate(0, -scrollTop);
   context.globalAlpha = stale ? 0.4 : 1;
-  const filled = new Path2D();
-  const rings = new Path2D();
-  const marks = new Path2D();
-  const holes = new Path2D();
-  strip.rows.forEach((row, g) => addRow({ filled, rings, marks, holes }, row, mask[g], strip.view.pinned?.[g]));
-  context.fillStyle = inks.cell;
-  context.fill(filled);
-  context.strokeStyle = inks.ring;
-  context.lineWidth = 1;
-  context.stroke(rings);
-  context.fillStyle = inks.mark;
-  context.fill(marks);
-  context.fillStyle = inks.hole;
-  context.fill(holes);
-  paintLabels(strip, context, groups, mask, inks);
+  paintCells(context, strip.states, inks);
+  context.globalAlpha = 1;
   for (const [cell, ink] of [[strip.hover, inks.ring], [strip.at, inks.focus]]) outline(strip, context, cell, ink);
-}
-
-function addRow({ filled, rings, marks, holes }, { bins, left, top, per, size }, mask, pinned) {
-  const small = size < 7;
-  const radius = size / 2 - 1.4;
-  bins.forEach((filters, index) => {
-    const x = left + (index % per) * size;
-    const y = top + Math.floor(index / per) * size;
-    const share = filters.reduce((sum, filter) => sum + mask[filter], 0) / filters.length;
-    const [cx, cy] = [x + size / 2, y + size / 2];
-    if (small || filters.length > 1) {
-      const inner = size - 1.5;
-      if (share > 0) filled.rect(x + 0.5, y + 0.5 + inner * (1 - share), inner, inner * share);
-      if (share < 1) rings.rect(x + 1, y + 1, inner - 1, inner - 1);
-    } else {
-      const path = share ? filled : rings;
-      const reach = share ? radius : radius - 0.4;
-      path.moveTo(cx + reach, cy);
-      path.arc(cx, cy, reach, 0, 2 * Math.PI);
-    }
-    // Where a pinned view differs: a dot in a ring (kept there), a hole in a disc (removed there).
-    if (pinned && filters.some((filter) => Boolean(pinned[filter]) !== Boolean(mask[filter]))) {
-      const mark = share > 0.5 ? holes : marks;
-      mark.moveTo(cx + size * 0.17, cy);
-      mark.arc(cx, cy, size * 0.17, 0, 2 * Math.PI);
-    }
-  });
-}
-
-function paintLabels(strip, context, groups, mask, inks) {
-  context.font = strip.font;
-  context.textBaseline = "middle";
-  context.fillStyle = inks.words;
-  strip.rows.forEach((row, g) => {
-    const middle = row.top + Math.min(row.tall, row.size > 13 ? row.size : 13) / 2;
-    context.textAlign = "left";
-    context.fillText(shortened(context, groups[g].name, strip.label), 0, middle);
-    context.textAlign = "right";
-    const kept = mask[g].reduce((sum, keeps) => sum + keeps, 0);
-    context.fillText(`${kept}/${mask[g].length}`, strip.canvas.clientWidth - 1, middle);
-  });
-}
-
-// The end of a dotted name tells more than its beginning.
-function shortened(context, name, room) {
-  if (context.measureText(name).width <= room) return name;
-  let tail = name;
-  while (tail.length > 1 && context.measureText(`…${tail}`).width > room) tail = tail.slice(1);
-  return `…${tail}`;
+  if (strip.brush) {
+    const { x, y, width, height } = strip.brush;
+    context.strokeStyle = inks.focus;
+    context.lineWidth = 1;
+    context.strokeRect(x, y, width, height);
+  }
 }
 
 function outline(strip, context, cell, ink) {
   if (!cell || !strip.rows[cell.row]) return;
-  const { left, top, per, size } = strip.rows[cell.row];
+  const { x, y, size } = cellBox(strip.rows[cell.row], cell.bin);
   context.strokeStyle = ink;
   context.lineWidth = 1.5;
-  const x = left + (cell.bin % per) * size;
-  context.strokeRect(x, top + Math.floor(cell.bin / per) * size, size, size);
+  context.strokeRect(x, y, size, size);
 }
 
 function describe(strip) {
   const cell = strip.at ?? strip.hover;
-  const { plan, groups, mask } = strip.view;
-  if (!cell || !strip.rows[cell.row] || cell.bin < 0) {
-    const size = Math.max(...strip.rows.map((row) => row.bins[0].length));
-    const notes = ["filled: kept, ring: removed"];
-    if (size > 1) notes.push(`large layers: one square = up to ${size} filters`);
-    if (strip.view.pinned) notes.push("dot: differs from pin");
-    const refused = Object.entries(strip.view.refused ?? {});
-    const [can, every] = strip.view.prunable ?? [0, 0];
-    if (can < every) notes.push(`${can} of ${every} filters can be pruned`);
-    if (refused.length) notes.push(`refused: ${refused.map(([layer]) => layer).join(", ")} (hover: why)`);
-    strip.about.title = refused.map(([layer, why]) => `${layer}: ${why}`).join("\n");
-    say(strip.about, notes.join(" · "));
-    return;
-  }
-  const filters = strip.rows[cell.row].bins[cell.bin];
-  const name = groups[cell.row].name;
+  const row = strip.rows[cell?.row];
+  if (!row || cell.bin < 0 || cell.bin >= row.bins.length) return legend(strip);
+  const { groups, mask, plan } = strip.view;
+  const filters = row.bins[cell.bin];
+  const name = groups[row.g].name;
   if (filters.length > 1) {
-    const kept = filters.reduce((sum, filter) => sum + mask[cell.row][filter], 0);
-    say(strip.about, `${name} · ${filters.length} filters, ${kept} kept`);
-    return;
+    const kept = filters.filter((filter) => mask[row.g][filter]).length;
+    return say(strip.about, `${name} \u00B7 ${filters.length} filters, ${kept} kept`);
   }
-  const { rank, score } = plan.groups[cell.row];
-  const state = mask[cell.row][filters[0]] ? "kept" : "removed";
-  const number = score?.[filters[0]];
-  const scored = typeof number === "number" ? ` · score ${Number(number.toPrecision(4))}` : "";
-  say(strip.about, `${name} · filter ${filters[0]} · rank ${rank.length - rank[filters[0]]} of ${rank.length}${scored} · ${state}`);
+  const [filter] = filters;
+  const { rank, score } = plan.groups[row.g];
+  const state = strip.states.find(({ g }) => g === row.g)?.states[filter] ?? {};
+  const number = score?.[filter];
+  const words = [
+    name, `filter ${numbersOf(strip, row.g)[filter]}`, `rank ${rank[filter] + 1} of ${rank.length}${rank[filter] ? "" : " (removed first)"}`,
+    typeof number === "number" ? `score ${Number(number.toPrecision(4))}` : "",
+    (mask[row.g][filter] ? "kept" : "removed") + (state.forced ? " by hand" : ""), state.silent ? "silent: 0 on every source image" : "",
+  ];
+  return say(strip.about, words.filter(Boolean).join(" \u00B7 "));
+}
+
+function legend(strip) {
+  const { pinned, choice, silent, refused, prunable, offline } = strip.view;
+  const size = Math.max(1, ...strip.rows.map((row) => row.bins[0]?.length ?? 1));
+  const notes = ["disc: kept, ring: removed"];
+  if (Object.values(silent ?? {}).some((list) => list.length)) notes.push("line through: silent");
+  if (Object.keys(choice.forced?.keep ?? {}).length) notes.push("square: kept by hand");
+  if (Object.keys(choice.forced?.remove ?? {}).length) notes.push("cross: removed by hand");
+  if (size > 1) notes.push(`large layers: one square = up to ${size} filters, a corner = some by hand`);
+  if (pinned) notes.push("dot: differs from pin");
+  const [can, every] = prunable ?? [0, 0];
+  if (can < every) notes.push(`${can} of ${every} filters can be pruned`);
+  const reasons = Object.entries(refused ?? {});
+  if (reasons.length) notes.push(`refused: ${reasons.map(([layer]) => layer).join(", ")} (hover: why)`);
+  const help = offline ? [] : ["Click: card. Drag, Shift, Ctrl: select. R: remove, K: keep, U: by score.", "* set by hand"];
+  strip.about.title = [...help, ...reasons.map(([layer, why]) => `${layer}: ${why}`)].join("\n");
+  say(strip.about, notes.join(" \u00B7 "));
 }

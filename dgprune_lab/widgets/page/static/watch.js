@@ -2,14 +2,21 @@
 
 import { inksOf } from "./views.js";
 
+const TALL = 536; // pixels from the slider to the end of the charts
+
 export function watchSize(page) {
   const observer = new ResizeObserver(() => {
     const width = page.root.clientWidth;
-    const layout = width >= 1100 ? "wide" : width >= 920 ? "medium" : width >= 700 ? "small" : "stack";
+    const layout = width >= 1000 ? "wide" : width >= 840 ? "medium" : width >= 560 ? "small" : "stack";
     if (page.root.dataset.layout !== layout) page.root.dataset.layout = layout;
+    // The charts take what is left of a laptop's window below the controls.
+    const above = page.main.getBoundingClientRect().top - page.root.getBoundingClientRect().top;
+    page.root.style.setProperty("--dgx-main", `${Math.max(360, Math.round(TALL - above))}px`);
+    // The sentence stays in view below the first line.
+    page.root.style.setProperty("--dgx-first", `${page.controls.box.firstChild.offsetHeight}px`);
     page.schedule();
   });
-  [page.root, page.main, page.strip.scroll].forEach((watched) => observer.observe(watched));
+  [page.root, page.main, page.strip.scroll, page.controls.box.firstChild].forEach((watched) => observer.observe(watched));
   return () => observer.disconnect();
 }
 
