@@ -169,6 +169,50 @@ explorer.ratio = 0.66
     assert shown(lab) == pytest.approx(measured(lab))
 
 
+def cell_text(lab: NotebookPage) -> str:
+    return lab.page.locator(".jp-CodeCell .cm-content").last.inner_text()
+
+
+def test_undo_is_the_explorers_in_it_and_the_cells_in_a_cell(lab: NotebookPage) -> None:
+    lab.kernel("explorer.ratio = 0.2; explorer.wait()")
+    lab.kernel("explorer.ratio = 0.4; explorer.wait()")
+    assert wait_until(lambda: round(now(lab)) == 40)
+    lab.page.locator(".jp-CodeCell .cm-content").last.click()
+    lab.page.keyboard.type("# 1")
+    assert "# 1" in cell_text(lab)
+    lab.slider().focus()
+    lab.page.keyboard.press("Control+z")
+    assert wait_until(lambda: round(now(lab)) == 20)
+    lab.page.keyboard.press("Control+Shift+Z")
+    assert wait_until(lambda: round(now(lab)) == 40)
+    assert "# 1" in cell_text(lab)
+    lab.page.locator(".jp-CodeCell .cm-content").last.click()
+    lab.page.keyboard.press("Control+z")
+    assert wait_until(lambda: "# 1" not in cell_text(lab))
+    lab.settled()
+    assert round(now(lab)) == 40 and shown(lab) == pytest.approx(measured(lab))
+
+
+def test_a_step_is_made_and_left_by_the_tree(lab: NotebookPage) -> None:
+    lab.kernel("explorer.choose(scorer='l1', ratio=0.4); explorer.wait()")
+    lab.page.get_by_role("button", name="Apply", exact=True).click()
+    step = lab.page.locator(".dgx-step[aria-current]")
+    assert wait_until(lambda: step.get_attribute("data-step") == "1")
+    lab.settled()
+    code = """
+import json
+_rows = dg.measure(explorer.network, study.domains, latency=False).query("metric == 'accuracy'")
+print(json.dumps(dict(zip(_rows.domain, 100 * _rows.value))))
+"""
+    assert shown(lab) == pytest.approx(json.loads(lab.kernel(code)))
+    lab.page.locator(".dgx-step[data-step='0']").click()
+    assert wait_until(lambda: step.get_attribute("data-step") == "0")
+    lab.settled()
+    lab.kernel("explorer.ratio = 0.4; explorer.wait()")
+    lab.settled()
+    assert shown(lab) == pytest.approx(measured(lab))
+
+
 def test_two_views_on_one_page_move_together(lab: NotebookPage) -> None:
     lab.page.locator(".jp-Notebook .jp-CodeCell").last.click()
     lab.page.keyboard.press("Escape")

@@ -40,8 +40,8 @@ class StepActions(Controls):
     def pins_table(self) -> pd.DataFrame:
         """The pinned views as a table to read: size, accuracy per domain, and its difference from the present view.
 
-        Accuracies are in percent, with 95 % intervals over images; differences (pin minus present view) in points, paired
-        by image. Waits until the present view is measured.
+        Accuracies are in percent, with 95 % intervals over images; differences (pin minus present view) are in points,
+        paired by image. Waits until the present view is measured.
         """
         self._session.worker.wait("exact", "pin", timeout=threading.TIMEOUT_MAX)
         return self._session.board.table(self.view)
