@@ -6,13 +6,14 @@ import gc
 import random
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
 
 import dgprune_lab as dg
+from dgprune_lab.widgets import Panel, View
 
 
 class Tiny(nn.Module):
@@ -57,6 +58,11 @@ def explorer(study: dg.Study) -> Iterator[dg.Explorer]:
     assert explorer.wait()
     yield explorer
     explorer.close()
+
+
+def settled(explorer: dg.Explorer, *jobs: str) -> bool:
+    """Wait for these jobs, and for the view to which they lead, but not for its curves."""
+    return explorer._session.worker.wait(*jobs, timeout=60) and explorer.wait()
 
 
 def by_page(explorer: dg.Explorer, **changes: Any) -> None:
@@ -188,7 +194,7 @@ def test_every_number_of_every_step_is_that_of_its_network(study: dg.Study, expl
     assert set(explorer.mask.kept("a")) <= set(explorer._session.steps[1].mask.kept("a")) - {2}
     assert kept_by_plan(explorer, 0.3) == {name: explorer.mask.kept(name) for name in ("a", "b")}
     explorer.finetune(epochs=2, options=dg.TrainingOptions(lr=0.02))
-    assert explorer.wait_idle() and tree(explorer) == [
+    assert settled(explorer, "finetune") and tree(explorer) == [
         (0, None, "full"),
         (1, 0, "prune"),
         (2, 1, "prune"),
@@ -229,7 +235,7 @@ def test_fine_tuning_is_that_of_prune_and_tune(study: dg.Study, explorer: dg.Exp
     options = dg.TrainingOptions(lr=0.03, augmentation="crop_flip", seed=4)
     state = torch.get_rng_state()
     explorer.finetune(epochs=1, options=options)
-    assert explorer.wait_idle() and torch.equal(torch.get_rng_state(), state)
+    assert settled(explorer, "finetune") and torch.equal(torch.get_rng_state(), state)
     there = dg.Study(small, sources=study.sources, targets=study.targets)
     again = dg.prune_and_tune(there, None, ratio=0.0, rounds=1, epochs=1, options=options, batchnorm="recalibrate")
     ours, theirs = explorer.network.state_dict(), again.network.state_dict()
@@ -239,7 +245,7 @@ def test_fine_tuning_is_that_of_prune_and_tune(study: dg.Study, explorer: dg.Exp
 def test_a_cancelled_fine_tuning_loses_nothing_and_the_slider_works_meanwhile(explorer: dg.Explorer) -> None:
     explorer.ratio = 0.5
     explorer.apply()
-    assert explorer.wait_idle()
+    assert explorer.wait()
     before = {name: tensor.clone() for name, tensor in explorer.network.state_dict().items()}
     explorer.handle_message({"type": "finetune", "epochs": 100_000, "lr": 0.01, "augment": "none"})
     with pytest.raises(dg.DgpruneError, match="is running"):
@@ -249,11 +255,11 @@ def test_a_cancelled_fine_tuning_loses_nothing_and_the_slider_works_meanwhile(ex
     shown_equals_measured(explorer)
     assert explorer.tree["job"]["words"].startswith("Fine-tuning")
     explorer.handle_message({"type": "cancel"})
-    assert explorer.wait_idle() and explorer.tree["job"] is None and len(explorer.tree["steps"]) == 2
+    assert settled(explorer, "finetune") and explorer.tree["job"] is None and len(explorer.tree["steps"]) == 2
     by_page(explorer, ratio=0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in explorer.network.state_dict().items())
     explorer.handle_message({"type": "finetune", "epochs": 1, "lr": 1e30, "augment": "none"})
-    assert explorer.wait_idle() and "the loss is" in explorer.status["error"] and explorer.tree["job"] is None
+    assert settled(explorer, "finetune") and "the loss is" in explorer.status["error"] and explorer.tree["job"] is None
     shown_equals_measured(explorer)
     explorer.handle_message({"type": "finetune", "epochs": 0, "lr": 0.1, "augment": "none"})
     assert "epochs" in explorer.status["error"] and explorer.tree["job"] is None
@@ -291,7 +297,12 @@ def test_a_page_that_lags_behind_does_not_leave_the_step(explorer: dg.Explorer) 
     explorer.handle_message({"type": "goto", "choice": {"step": 0, "ratio": 0.0}})
     assert explorer.wait() and (explorer.step, explorer.ratio) == (0, 0.0)
     explorer.handle_message({"type": "apply"})
-    assert explorer.wait_idle() and explorer.status["message"].startswith("Nothing is removed")
+    assert settled(explorer, "apply") and explorer.status["message"].startswith("Nothing is removed")
+    with pytest.raises(dg.DgpruneError, match="Nothing is removed"):
+        explorer.apply()
+    explorer.ratio = 0.99
+    with pytest.raises(dg.DgpruneError, match="One filter would be left in every layer"):
+        explorer.apply()
     with pytest.raises(dg.DgpruneError, match=r"were removed before step 1\. Go back"):
         gone = sorted(set(range(10)) - set(explorer._session.steps[1].mask.kept("a")))
         explorer.choose(step=1, forced={"keep": {"a": gone[:1]}})
@@ -335,14 +346,15 @@ def test_filters_that_never_answer_are_named_by_their_number_in_the_full_network
     images = torch.cat([one.images[one.splits["score"]] for one in silenced.sources])
     explorer = dg.Explorer(silenced, panels=[], scorer="l1")
     try:
-        assert explorer.wait_idle() and explorer.silent == {
-            "key": [0],
-            "groups": never_positive(silenced.model, images),
-        }
+        assert (
+            explorer.wait()
+            and settled(explorer, "silent")
+            and explorer.silent == {"key": [0], "groups": never_positive(silenced.model, images)}
+        )
         assert {3, 8} <= set(explorer.silent["groups"]["a"])
         explorer.choose(forced={"remove": {"a": [3]}}, ratio=0.1)
         explorer.apply()
-        assert explorer.wait_idle() and explorer.silent["key"] == [1]
+        assert explorer.wait() and settled(explorer, "silent") and explorer.silent["key"] == [1]
         left, found = explorer._session.steps[1].mask, never_positive(explorer.network, images)
         assert explorer.silent["groups"] == {name: [left.kept(name)[k] for k in found[name]] for name in found}
     finally:
@@ -356,3 +368,57 @@ def never_positive(model: Any, images: torch.Tensor) -> dict[str, list[int]]:
         maps = {"a": first, "b": model.bn(model.b(first)).relu()}
     found = {name: (each.amax((0, 2, 3)) == 0).nonzero().flatten().tolist() for name, each in maps.items()}
     return {name: filters for name, filters in found.items() if filters}
+
+
+def test_scores_of_the_full_network_are_greyed_at_a_later_step_and_refused_in_words(study: dg.Study) -> None:
+    scores = dg.Scores("mine", study.score("l2").values, graph=study.graph)
+    explorer = dg.Explorer(study, panels=[], scorers=[scores])
+    try:
+        explorer.apply()
+        assert explorer.wait() and explorer.status["error"] is None
+        entry = next(entry for entry in explorer.static["scorers"] if entry["name"] == "mine")
+        assert "made for another network" in entry["unavailable"]
+        good = explorer.frames
+        explorer.scorer = "mine"
+        assert explorer.wait() and "made for another network" in explorer.status["error"] and explorer.frames == good
+        explorer.choose(step=0, scorer="mine")
+        assert explorer.wait() and explorer.status["error"] is None
+        entry = next(entry for entry in explorer.static["scorers"] if entry["name"] == "mine")
+        assert entry["unavailable"] is None
+    finally:
+        explorer.close()
+
+
+def test_panels_are_given_everything_that_was_tried(study: dg.Study) -> None:
+    seen: list[View] = []
+
+    class Seeing(Panel):
+        name, label = "seeing", "Seeing"
+        charts: ClassVar[Any] = {}
+
+        def tick(self, view: View) -> Any:
+            seen.append(view)
+            return {}
+
+    explorer = dg.Explorer(study, panels=[Seeing()], ratio=0.3)
+    try:
+        explorer.handle_message({"type": "panel", "name": "seeing"})
+        assert explorer.wait()
+        explorer.pin()
+        explorer.apply()
+        explorer.scorer, explorer.ratio = "random", 0.5
+        assert explorer.wait() and settled(explorer, "panel")
+        view = seen[-1]
+        assert view.full is study and view.original == {n: explorer._session.steps[1].mask.kept(n) for n in ("a", "b")}
+        assert view.present is not None and view.present.table.equals(explorer.table)
+        names = {tried.kind: tried.name for tried in view.tried if tried.choice["scorer"] != "random"}
+        assert names["pin"] == "pin a: L1 norm (weights), 30 %" and names["ratio"].startswith("L1 norm (weights), ")
+        for tried in view.tried:
+            said = dg.measure(tried.network(), study.domains, latency=False).query("metric == 'accuracy'")
+            assert tried.table.query("metric == 'accuracy'").value.tolist() == said.value.tolist(), tried.name
+            assert tried.mask.cost.parameters == tried.table.query("metric == 'parameters'").value.item()
+        step = next(tried for tried in view.tried if tried.name.startswith("step 1"))
+        explorer.handle_message({"type": "goto", "choice": step.choice})
+        assert explorer.table.value.equals(step.table.value)
+    finally:
+        explorer.close()

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ...charts import drop, size_and_cost, sweep
 from ...charts.marks import LABEL_HEIGHT
-from ...core import MORE, Scores, tidy
+from ...core import MORE, DgpruneError, Scores, tidy
 from ...data import SHIFTS
 from ...scorers import Scorer
 from ...study import Study
@@ -40,7 +40,11 @@ def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
 @cache
 def _specs() -> Row:
     empty = tidy([])
-    return {"a": sweep(empty).to_dict(), "c": size_and_cost(empty).to_dict(), "d": drop(empty, near_zero=True).to_dict()}
+    return {
+        "a": sweep(empty).to_dict(),
+        "c": size_and_cost(empty).to_dict(),
+        "d": drop(empty, near_zero=True).to_dict(),
+    }
 
 
 def _scorer_entry(study: Study, item: Scorer, items: Sequence[Scorer | Scores]) -> Row:
@@ -65,10 +69,19 @@ def _scores_entry(study: Study, scores: Scores) -> Row:
         "kind": "target" if "target-aware" in text else "given",
         "summary": f"Ready-made scores. Data used: {reads}.",
         "cite": "",
-        "unavailable": None,
+        "unavailable": _unfit(study, scores),
         "instead": None,
         "options": [],
     }
+
+
+def _unfit(study: Study, scores: Scores) -> str | None:
+    """Why ready-made scores do not fit the network of a step; None if they do."""
+    try:
+        study.score(scores)
+    except DgpruneError as error:
+        return str(error)
+    return None
 
 
 def option_controls(study: Study, scorer: Scorer) -> list[Row]:

@@ -143,14 +143,11 @@ class Session:
         self.worker.put("save", self._save, priority=EXACT)
 
     def retry(self, *, ack: int) -> None:
-        """Do again what failed: save, or measure the present view."""
+        """Do again what failed: save, pin, apply, fine-tune, or measure the present view."""
         self.say(error=None)
-        if self.failed_job == "save":
-            self.save()
-        elif self.failed_job == "finetune":
-            self.workbench.again()
-        else:
-            self.measure(ack=ack)
+        bench = self.workbench
+        jobs = {"save": self.save, "pin": self.pin, "apply": bench.apply, "finetune": bench.again}
+        jobs.get(self.failed_job, lambda: self.measure(ack=ack))()
 
     def pause(self) -> None:
         """Cancel the curves, the latency and the panel's work, while no page shows the explorer."""
@@ -239,7 +236,8 @@ class Session:
         self.show_tree()
 
     def _pin(self) -> Job:
-        view, measured = self.view, self.measurements
+        view = self.view
+        measured = self.steps.at(view.get("step", 0))
         if self.board.is_full:
             self.say(message="Three views are pinned already; unpin one first.")
         elif measured.exact(view) is None:
@@ -292,8 +290,9 @@ class Session:
 
     def send_pins(self) -> None:
         """Send the pinned views, each with its curve so far."""
+        rows = self.board.rows(self.steps.ready(self.view.get("step", 0)) or self.steps.full)
         with self._lock:
-            self._send("pins", self.board.rows(self.measurements))
+            self._send("pins", rows)
 
     def _panel_view(self, selected: Any) -> View:
         return view_of(self, selected, silent=self._silent.get(self.view.get("step", 0)))

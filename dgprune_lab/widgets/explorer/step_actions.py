@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from ...core import Count, Mask, public
+from ...core import Count, DgpruneError, Mask, public
 from ...training import FINETUNING, TrainingOptions
 from .controls import Controls
 
@@ -55,8 +55,11 @@ class StepActions(Controls):
         Raises:
             DgpruneError: the present mask cannot be applied.
         """
-        self._session.workbench.apply()
-        self._session.worker.wait("apply", timeout=threading.TIMEOUT_MAX)
+        session, before = self._session, len(self._session.steps)
+        session.workbench.apply()
+        session.worker.wait("apply", timeout=threading.TIMEOUT_MAX)
+        if len(session.steps) == before:
+            raise DgpruneError(session.status["error"] or session.status["message"] or "the explorer is closed.")
 
     @public
     def finetune(self, epochs: Count = 1, options: TrainingOptions | None = None) -> None:

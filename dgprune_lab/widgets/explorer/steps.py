@@ -56,9 +56,19 @@ class Step:
     network: nn.Module = field(repr=False)
     made: Mapping[str, Any] = field(default_factory=dict)
     table: pd.DataFrame | None = field(default=None, repr=False)
+    _rows: tuple[pd.DataFrame, list[Row]] | None = field(default=None, repr=False)
     file: Path | None = None
     away: bool = False
     used: int = 0
+
+    @property
+    def accuracy(self) -> list[Row]:
+        """What `accuracy_rows` returns of the table; [] if there is none yet."""
+        if self.table is None:
+            return []
+        if self._rows is None or self._rows[0] is not self.table:
+            self._rows = self.table, accuracy_rows(self.table)
+        return self._rows[1]
 
 
 class Steps:
@@ -146,7 +156,7 @@ class Steps:
             {
                 **{name: getattr(step, name) for name in ("number", "parent", "kind", "label")},
                 "removed": 1 - step.mask.cost.filters / step.mask.graph.full.filters,
-                "accuracy": [] if step.table is None else accuracy_rows(step.table),
+                "accuracy": step.accuracy,
                 "stored": "disk" if step.away else "memory",
             }
             for step in self

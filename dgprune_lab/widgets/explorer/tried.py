@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def view_of(session: Session, selected: Any, *, silent: Mapping[str, Sequence[int]] | None) -> View:
     """Return the view of a session for a panel."""
-    view, measured = session.view, session.measurements
+    view = session.view
+    measured = session.steps.at(view.get("step", 0))
     mask, taken, frame = measured.mask(view), measured.taken, measured.exact(view)
     empty = tidy([], extra=EXTRA)
     whole = measured.whole(mask)

@@ -50,6 +50,7 @@ class Workbench:
 
     def apply(self) -> None:
         """Make the present mask a step, in the background."""
+        self._session.say(error=None, message=None)
         self._session.worker.put("apply", self._apply, priority=EXACT)
 
     def finetune(self, *, epochs: int, options: TrainingOptions) -> None:
