@@ -472,6 +472,14 @@ def test_a_layer_that_only_runs_in_training_is_refused_for_training_alone() -> N
     assert everything(net) == before and before["modules"][1] == everything(net)["modules"][1]
 
 
+def test_a_layer_of_another_type_that_is_not_registered_is_named() -> None:
+    net = PlainList().double()  # which leaves the layers of the list in single precision
+    with pytest.raises(
+        dg.DgpruneError, match=r"'layers' of the network is a plain list that holds layers. Use a torch"
+    ):
+        dg.read_groups(net, torch.rand(2, 3, 8, 8))
+
+
 def test_a_network_that_ignores_its_parameters_is_refused() -> None:
     class Exported(Base):
         def forward(self, x: Tensor) -> Tensor:

@@ -205,8 +205,9 @@ class TestFolders:
         with pytest.raises(DgpruneError, match=r"holds no images as domain/class/image"):
             data.from_folder(root / "empty")
         (root / "empty").rmdir()
-        with pytest.raises(DgpruneError, match=r"size must be at least 1; got 0"):
-            data.from_folder(root, size=0)
+        for size in (0, 10**9):
+            with pytest.raises(DgpruneError, match=rf"size must lie in 1 to 4,096; got {size}"):
+                data.from_folder(root, size=size)
         (root / "photo" / "dog" / "0.png").write_bytes(b"no image")
         with pytest.raises(DgpruneError, match=r"image .*0.png could not be read .*repair or remove it"):
             data.from_folder(root, size=8)

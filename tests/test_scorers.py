@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -316,6 +317,30 @@ def test_a_scorer_cannot_change_what_others_read() -> None:
     for name in ("l1", "activation_l1", "taylor"):
         mine, theirs = study.score(name).values, fresh.score(name).values
         assert all(torch.equal(mine[key], theirs[key]) for key in mine), name
+
+
+@dg.scorer("at_top")
+def at_top(view: GroupView, *, seed: int = 0) -> Tensor:
+    """Mean weight."""
+    return view.weight.mean(1)
+
+
+def test_scorers_are_pickled_and_hashed() -> None:
+    for scorer in (*dg.SCORERS.values(), at_top):
+        if not scorer.name.startswith("reverse"):  # holds a function within a function
+            assert pickle.loads(pickle.dumps(scorer)) is scorer
+    used = dg.SCORERS["dss"].using(site="conv_output")
+    again = pickle.loads(pickle.dumps(used))
+    assert (again.name, again.preset, again.code, again.base) == (used.name, used.preset, used.code, used.base)
+    assert hash(again) == hash(used) != hash(dg.SCORERS["dss"])
+    assert len(set(dg.SCORERS.values())) == len(dg.SCORERS)
+    bare = dg.scorer("bare")(_bare)
+    assert pickle.loads(pickle.dumps(bare)) == bare
+
+
+def _bare(view: GroupView) -> Tensor:
+    """Mean weight."""
+    return view.weight.mean(1)
 
 
 def test_scorers_are_taken_by_name_or_as_objects() -> None:

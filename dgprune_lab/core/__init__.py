@@ -1,6 +1,6 @@
 """The values that flow (domains, filter groups, scores, masks, outcomes, provenance), tables, errors, seeds."""
 
-from .domain import Batch, Domain, Role
+from .domain import Batch, Domain, Pixels, Role
 from .datasets import DatasetImages
 from .labels import check_class_names, listed_names
 from .pixels import depth_words, is_deep, pixels_of_picture

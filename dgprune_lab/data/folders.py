@@ -14,7 +14,7 @@ import PIL
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import Count, DgpruneError, Domain, Seed, late_bar, listed_names, note, public, unknown
+from ..core import DgpruneError, Domain, Pixels, Seed, late_bar, listed_names, note, public, unknown
 from .image_files import JPEG, SUFFIXES, Resize, broken_file, kind_of_file, read_image
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
@@ -69,7 +69,7 @@ class _Found(NamedTuple):
 def from_folder(
     root: str | Path,
     *,
-    size: Count = 224,
+    size: Pixels = 224,
     resize: Resize = "stretch",
     splits: Splits = None,
     hold_out: str | Sequence[str] = (),
@@ -107,8 +107,8 @@ def from_folder(
 
     Raises:
         DgpruneError: no such folder, no domain with images in it, a domain whose class folders lie in several folders
-            or deeper, a size below one, an image that cannot be read, shares that do not add up to 1, no domain of a
-            name in `hold_out`; "domainbed" for folders of which DomainBed reads other files.
+            or deeper, an image that cannot be read, shares that do not add up to 1, no domain of a name in `hold_out`;
+            "domainbed" for folders of which DomainBed reads other files.
 
     Source: the layout, and the division `splits="domainbed"`, of Gulrajani & Lopez-Paz, In Search of Lost Domain
     Generalization, ICLR 2021 (DomainBed; `split_dataset` in domainbed/lib/misc.py with --holdout_fraction 0.2).

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..core import DgpruneError, Observer, full_precision, preserved_rng
 from .copies import device_of, plain_tensors, rebuild, shared_copy, with_hooks_of
 from .elements import tensors_of
-from .holders import holder, refuse_uncopyable, suspects
+from .holders import holder, refuse_uncopyable, suspects, unregistered
 from .refusals import RANDOM, does_not_run
 from .tracing import in_parts
 
@@ -118,6 +118,10 @@ def _run(twin: nn.Module, images: Tensor, *, watched: nn.Module | None = None, h
     except Exception as error:
         if watched is not None and watch is not None:
             _refuse(watched, watch)
+            if "type" in str(error) and (where := unregistered(watched)):  # model.double() does not reach them
+                raise DgpruneError(
+                    f"a copy of this network would still compute with the original's weights: {where}"
+                ) from None
         raise does_not_run(error, twin, images=images) from error
     if watched is not None and watch is not None:  # the network may have caught the error that stopped it
         _refuse(watched, watch)

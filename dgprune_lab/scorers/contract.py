@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -61,6 +63,18 @@ class Scorer:
 
     def __post_init__(self) -> None:
         self.__dict__.update({name: Frozen(getattr(self, name)) for name in ("reads", "preset")})
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.level, self.needs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what a module holds by its name, a scorer that `using` made by its options, others by their parts."""
+        if self.base is not None:
+            return _used, (self.base, dict(self.preset))
+        module, name = self.function.__module__, self.function.__qualname__
+        if getattr(sys.modules.get(module), name, None) is self:
+            return _held_by, (module, name)
+        return object.__new__, (Scorer,), self.__dict__
 
     @property
     def kind(self) -> Kind:
@@ -141,6 +155,14 @@ class Scorer:
 
     def __call__(self, view: Any, **options: Any) -> Any:
         return self.function(view, **options)
+
+
+def _used(base: Scorer, preset: Mapping[str, Any]) -> Scorer:
+    return base.using(**preset)
+
+
+def _held_by(module: str, name: str) -> Scorer:
+    return getattr(importlib.import_module(module), name)
 
 
 @public
