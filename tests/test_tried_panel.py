@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -160,6 +161,24 @@ def test_a_number_limits_the_network(view: View) -> None:
     )
 
 
+def test_a_search_from_a_step_says_what_its_shares_are_of(view: View) -> None:
+    panel, later = FindPanel(), replace(view, full=view.study, choice={**CHOICE, "step": 2})
+    before = joined(panel.tick(later))
+    assert "from the network of step 2" in before["text"]
+    assert before["controls"][1]["label"] == "keeping, of the accuracy of step 2,"
+    shown = press(panel, later, "find")
+    assert "Both shares are of the network of step 2." in shown["text"]
+    assert shown["actions"][1]["message"]["choice"]["step"] == 2
+
+
+def test_networks_of_one_name_are_told_apart(view: View) -> None:
+    twice = (*view.tried, replace(view.tried[3], choice={**view.tried[3].choice, "scope": "global"}))
+    shown: Any = TradeOffPanel().tick(replace(view, tried=twice, present=twice[-1]))
+    named = {row["network"]: row["choice"]["scope"] for row in points(shown, 0)}
+    assert named["l1 at 25 %"] == "layer" and named["l1 at 25 % (2)"] == "global"
+    assert shown["picked"] == {"network": "l1 at 25 % (2)"}
+
+
 def test_what_is_set_by_hand_holds_in_a_search(view: View) -> None:
     scores = view.study.score("l1")
     layer, other = view.study.graph.names[:2]
@@ -219,16 +238,20 @@ def test_the_view_is_compared_with_the_first_pin_and_the_numbers_are_the_tables(
     assert len(list(panel.tick(view))) == 2, "a comparison is kept"
 
 
-def test_a_step_is_compared_as_its_network_and_the_chart_is_made_anew_only_if_it_must(view: View) -> None:
+def test_a_step_is_compared_as_its_network_and_the_chart_is_made_anew_only_if_it_must(
+    view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SimpleNamespace(to_dict=dict)
+    monkeypatch.setattr("dgprune_lab.widgets.panels.compare.compare_chart", lambda data, **_: spec)
     panel = ComparePanel()
     panel.selected = {"a": "DSS, 50 %", "b": "Full network"}
     last = joined(panel.tick(view))
     wanted = dg.diagnostics.compare(view.study, view.tried[4].network(), None)
     assert last["compare"]["differences"] == compare_data(wanted)["differences"]
     assert last["compare"]["layers"] == compare_data(wanted)["layers"]
-    spec = last["charts"]["compare"]
+    made = last["charts"]["compare"]
     panel.selected = {"a": "DSS, 50 %", "b": "l1, 50 %"}
-    assert joined(panel.tick(view))["charts"]["compare"] is spec
+    assert joined(panel.tick(view))["charts"]["compare"] is made
     panel.selected = {"a": "l1, 50 %", "b": "l1, 50 %"}
     same = joined(panel.tick(view))
     assert same["hidden"] == ["compare"] and "two networks" in same["text"]

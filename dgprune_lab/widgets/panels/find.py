@@ -135,14 +135,8 @@ class FindPanel(Panel):
             return [*menus, {**field, **ends, "unit": _UNITS[goal]}]
         shares = [[share, f"{100 * share:.0f} %"] for share in _SHARES]
         sources = [[WORST, "the worst source"], *([name, name] for name in _sources(view.study))]
-        menus.append(
-            {
-                "name": "share",
-                "label": "keeping, of the accuracy,",
-                "value": selected.get("share", 0.95),
-                "choices": shares,
-            }
-        )
+        keeping = {"name": "share", "label": f"keeping, of the accuracy{_from(view.choice)},", "choices": shares}
+        menus.append({**keeping, "value": selected.get("share", 0.95)})
         return [*menus, {"name": "on", "label": "on", "value": selected.get("on", WORST), "choices": sources}]
 
     def _announced(self, view: View) -> str:
@@ -155,10 +149,9 @@ class FindPanel(Panel):
             work += calibration_count(view.study.domains, view.calibration)
         seconds = view.seconds(networks * work)
         takes = f", at most {seconds:.0f} s" if seconds < 100 else f", at most {seconds / 60:.0f} min"
-        step = "" if view.full is None else f" of step {view.choice.get('step')}"
         return (
-            f"Searches the ratio by “{task.scorer}”, from the network{step} with the settings above; at most "
-            f"{networks} networks on {images:,} images{takes if seconds > _LONG else ''}. {_READS}"
+            f"Searches the ratio by “{task.scorer}”, from the network{_from(view.choice)} with the settings above; at "
+            f"most {networks} networks on {images:,} images{takes if seconds > _LONG else ''}. {_READS}"
         )
 
 
@@ -193,7 +186,14 @@ def _full(view: View, limit: str) -> float:
     return cost.bytes / 1000 if limit == "kilobytes" else float(getattr(cost, limit))
 
 
+def _from(choice: Mapping[str, Any]) -> str:
+    """Which network is searched from, where it is not the full one."""
+    return f" of step {choice['step']}" if choice.get("step") else ""
+
+
 def _result_lines(task: _Task, found: Found) -> list[str]:
     """The result as sentences: what was found, by which scorer, and what the search has read."""
+    start = f" Both shares are of the network{_from(task.choice)}." if _from(task.choice) else ""
     hand = " Layers and filters set by hand stayed so." if found.mask.layer_ratios or found.mask.forced else ""
-    return [f"{found}{hand}", f"Scorer: “{task.scorer}”. {_READS} Report the accuracy on another split, as above."]
+    about = f"Scorer: “{task.scorer}”. {_READS} Report the accuracy on another split, as above."
+    return [f"{found}{start}{hand}", about]

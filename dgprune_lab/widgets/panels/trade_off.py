@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import pandas as pd
@@ -45,7 +47,8 @@ class TradeOffPanel(Panel):
             for name, rows in data.items()
             if name != "key"  # the text above names the networks
         }
-        picked = {} if view.present is None else {"network": view.present.name}
+        now = view.present and shown_by(view.present)
+        picked = next(({"network": each.name} for each in tried if shown_by(each) == now), {})
         shown: dict[str, Any] = {"charts": {"trade_off": _spec(roles)}, "trade_off": data, "hidden": []}
         return {**shown, "text": _text(data), "controls": [control], "picked": picked}
 
@@ -68,9 +71,15 @@ def _spec(roles: tuple[str, ...]) -> Row:
 
 
 def distinct(tried: Sequence[Tried]) -> list[Tried]:
-    """Return the networks without the measured ratios that are also a step or a pin."""
+    """Return the networks without the measured ratios that are also a step or a pin; a repeated name gets a number."""
     known = [shown_by(each) for each in tried if each.kind != "ratio"]
-    return [each for each in tried if each.kind != "ratio" or shown_by(each) not in known]
+    listed = [each for each in tried if each.kind != "ratio" or shown_by(each) not in known]
+    counts = Counter[str]()
+    for k, each in enumerate(listed):
+        counts[each.name] += 1
+        if (count := counts[each.name]) > 1:
+            listed[k] = replace(each, name=f"{each.name} ({count})")
+    return listed
 
 
 def shown_by(tried: Tried) -> Row:
