@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import traitlets
 
-from ...core import DgpruneError, unknown
+from ...core import DgpruneError, public, unknown
 from ..page.comm import CommWidget
 from .choices import CONTROLS, Choices
 from .session import Session
@@ -57,6 +57,7 @@ class Controls(CommWidget):
         """The state of the controls: the last valid choices."""
         return self._session.view
 
+    @public
     def choose(self, **changes: Any) -> None:
         """Set several controls at once, by the names of the attributes.
 

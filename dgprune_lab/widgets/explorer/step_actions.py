@@ -77,14 +77,17 @@ class StepActions(Controls):
         """
         self._session.workbench.finetune(epochs=epochs, options=options or FINETUNING)
 
+    @public
     def cancel(self) -> None:
         """End the fine-tuning; the step that it began from stays as it was."""
         self._session.workbench.cancel()
 
+    @public
     def undo(self) -> None:
         """Go back to the choices before the present ones."""
         self._session.workbench.undo()
 
+    @public
     def redo(self) -> None:
         """Go forth to the choices that were undone last."""
         self._session.workbench.redo()
