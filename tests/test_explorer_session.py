@@ -437,6 +437,8 @@ def test_an_explorer_goes_on_from_its_folder(explorer: dg.Explorer, tmp_path: Pa
     folder = explorer.save(tmp_path / "mine")
     with pytest.raises(dg.DgpruneError, match=r"used the scorer 'largest weight', which is not in the menu; pass it"):
         dg.Explorer.load(folder, make_study())
+    with pytest.raises(dg.DgpruneError, match=r"^Explorer.load\(\): study must be a Study"):
+        dg.Explorer.load(folder, "digits")  # type: ignore[arg-type]
     with pytest.raises(dg.DgpruneError, match="another network"):
         dg.Explorer.load(folder, make_study(seed=1))
     again = waited(dg.Explorer.load(folder, make_study(), panels=[], scorers=[largest]))

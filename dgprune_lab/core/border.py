@@ -110,13 +110,13 @@ class Border:
         try:
             return kind.take(value)
         except Refused as refused:
-            raise DgpruneError(self._text(args, self._sentence(name, kind, refused))) from None
+            raise DgpruneError(self._text(args, self._sentence(name, kind, refused, self._name(args)))) from None
 
-    def _sentence(self, name: str, kind: Kind, refused: Refused) -> str:
+    def _sentence(self, name: str, kind: Kind, refused: Refused, caller: str) -> str:
         wanted = refused.must or f"be {kind.words}"
         advice = refused.advice or _advice(kind, refused, self.defaults.get(name))
         if not advice and not refused.must:
-            advice = f"See help({self.function.__qualname__.removesuffix('.__init__')})."
+            advice = f"See help({caller})."
         return f": {name} must {wanted}; got {shown(refused.value)}{refused.where}. {advice}".rstrip()
 
     def _unknown(self, name: str) -> str:
@@ -136,10 +136,14 @@ class Border:
         return self.kinds[name].words if name in self.kinds else "see its help"
 
     def _text(self, args: tuple[Any, ...], sentence: str) -> str:
+        return f"{self._name(args)}(){sentence}"
+
+    def _name(self, args: tuple[Any, ...]) -> str:
         name = self.function.__qualname__.rpartition("<locals>.")[2]
-        if name.endswith(".__init__"):
-            name = type(args[0]).__name__
-        return f"{name}(){sentence}"
+        if self.method and args:  # the class may have inherited the method
+            owner = args[0] if isinstance(args[0], type) else type(args[0])
+            name = f"{owner.__name__}.{self.function.__name__}"
+        return name.removesuffix(".__init__")
 
 
 def public(thing: Public) -> Public:

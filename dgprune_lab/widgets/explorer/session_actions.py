@@ -34,6 +34,7 @@ _PATIENCE = 10.0  # seconds in which a view that is still being measured may arr
 Item = Scorer | Scores
 
 
+@public
 class SessionActions(StepActions):
     """Save, load and download a session; copy it as code."""
 
@@ -46,7 +47,6 @@ class SessionActions(StepActions):
         """
         return self._code(whole=False)
 
-    @public
     def save(self, folder: str | Path, *, replace: bool = False) -> Path:
         """Save the session into a folder, with which `Explorer.load` goes on, and `dgprune-lab report` makes a page.
 
@@ -72,7 +72,6 @@ class SessionActions(StepActions):
         return write_session(path, self._content(), values=self._values())
 
     @classmethod
-    @public
     def load(
         cls,
         folder: str | Path,
