@@ -28,6 +28,13 @@ def test_the_short_view_keeps_what_varies() -> None:
             dg.summary(frame, **{column: name})  # type: ignore[arg-type]
 
 
+def test_a_target_aware_table_says_so_even_where_every_row_is_one() -> None:
+    row = {"domain": "a", "metric": "accuracy", "value": 0.5, "unit": "share"}
+    shown = [dg.summary(dg.tidy([{**row, "target_aware": mark}])) for mark in (True, False, None)]
+    assert ["target_aware" in table.columns for table in shown] == [True, False, False]
+    assert shown[0]["target_aware"].tolist() == [True]
+
+
 @pytest.mark.parametrize(
     ("ends", "expected"),
     [((0.1, 0.3), "better"), ((-0.3, -0.1), "worse"), ((-0.1, 0.1), "not significant"),

@@ -48,8 +48,9 @@ def summary(
         DgpruneError: a metric or domain that the table does not hold.
 
     Returns:
-        One line per row. Values of the unit "share" are shown in percent; with `verdict` they are taken as differences
-        and shown in percentage points. The column heading names the BatchNorm setting, where the network has BatchNorm.
+        One line per row; the column `target_aware` stands where any row is. Values of the unit "share" are shown in
+        percent; with `verdict` they are taken as differences and shown in percentage points. The column heading names
+        the BatchNorm setting, where the network has BatchNorm.
 
     >>> rows = [{"domain": "a", "metric": "difference", "value": 0.02, "low": 0.01, "high": 0.03, "unit": "share"}]
     >>> summary(pd.DataFrame(rows), verdict=("better", "worse")).to_dict("records")
@@ -61,7 +62,7 @@ def summary(
         for name, column in frame.items()
         if name not in _HIDDEN
         and column.notna().any()
-        and (name in _ALWAYS or column.nunique(dropna=name in _SETTINGS) > 1)
+        and (name in _ALWAYS or column.nunique(dropna=name in _SETTINGS) > 1 or _is_aware(name, column))
     ]
     rows = frame.to_dict("records")
     table = cast(pd.DataFrame, frame[names]).reset_index(drop=True).rename(columns=_RATIOS)
@@ -89,6 +90,11 @@ def chosen_rows(
                 raise unknown(column, absent[0], sorted(present))
             frame = cast(pd.DataFrame, frame[frame[column].isin(chosen)])
     return frame
+
+
+def _is_aware(name: str, column: pd.Series) -> bool:
+    """Whether the column marks target-aware rows: it is shown even where every row is one."""
+    return name == "target_aware" and bool(column.eq(True).any())
 
 
 def _is_level(row: dict[str, Any]) -> bool:
