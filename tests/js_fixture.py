@@ -31,7 +31,8 @@ def fixture() -> dict[str, Any]:
     chart_a = sweep_data(points, now=now.payload["ratio"], chance=0.1, step=STEP, height=HEIGHT)
     labels = [{"value": value} for value in (97.0, 98.5, 50.0, 51.0, 52.0, 99.9, 0.5, 1.0)]
     around = {"lines": [98.5, 50.0, 10.0], "texts": [12.0], "points": [97.0, 90.0, 50.0, 47.0]}
-    pinned = pinned_rows(chart_a["curves"], letter="b")
+    pinned_curves = make_curve(*(make_frame("l1", ratio) for ratio in (0.5, 0.65, 0.75, 0.9)))["lines"]["curves"]
+    pinned = pinned_rows(pinned_curves, letter="b")
     study, made_up = read_study(), make_plan("l1")
     scores = study.score("l2")
     masks = {ratio: dg.allocate(scores, ratio=ratio, scope="global") for ratio in (0.0, 0.25, 0.5, 0.9)}
@@ -43,6 +44,7 @@ def fixture() -> dict[str, Any]:
             "ratio": now.payload["ratio"],
             "height": HEIGHT,
             "data": {name: chart_a[name] for name in ("curves", "gaps", "names", "dots", "now", "chance")},
+            "points": pinned_curves,
             "pinned": pinned,
             "letters": letter_rows(pinned, letter="b"),
         },

@@ -12,6 +12,8 @@ from .theme import PIN_DASHES, Rows
 
 REACH = 45.0
 """Names inside a plot stand over shares removed up to this one, in percent."""
+APART = 6.0
+"""Least distance between two letters of a pin, in percent."""
 
 
 def place_names(
@@ -70,15 +72,20 @@ def pinned_rows(points: Sequence[Mapping[str, Any]], *, letter: str) -> Rows:
     return [{"pin": letter, **{key: row[key] for key in keys}, "opacity": 1.0} for row in points]
 
 
-def letter_rows(rows: Sequence[Mapping[str, Any]], *, letter: str, at: float = 50.0) -> Rows:
-    """Return a row per domain with the letter of a pin, at the point of its curve that is nearest to `at` (percent).
+def letter_rows(rows: Sequence[Mapping[str, Any]], *, letter: str) -> Rows:
+    """Return where the letter of a pin stands: on each domain's curve, right of the names, each pin at another ratio.
 
-    Letters of different pins stand 10 % apart, so that they do not meet where curves do.
+    Where curves of a pin meet, one of them has the letter.
     """
-    place, letters = at + 10 * (list(PIN_DASHES).index(letter) - 1), {}
+    place, letters = 74 + 12 * (list(PIN_DASHES).index(letter) - 1), {}
     for row in rows:
-        if row["pin"] == letter and (
-            (best := letters.get(row["domain"])) is None or abs(row["removed"] - place) < abs(best["removed"] - place)
-        ):
+        if row["pin"] != letter or row["removed"] < REACH + 10:
+            continue
+        best = letters.get(row["domain"])
+        if best is None or abs(row["removed"] - place) < abs(best["removed"] - place):
             letters[row["domain"]] = dict(row)
-    return list(letters.values())
+    placed: Rows = []
+    for row in letters.values():
+        if all(abs(row["value"] - other["value"]) >= APART for other in placed):
+            placed.append(row)
+    return placed

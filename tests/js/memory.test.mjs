@@ -55,7 +55,7 @@ test("an estimate without a line is named where it stands", () => {
 });
 
 test("pins keep the domain's colour, have a letter, and the chosen one is strong", () => {
-  const points = fixture.a.curve.lines.curves;
+  const { points } = fixture.a;
   const { pinned, letters } = sweep({ pins: [{}, { letter: "b", points }, { points: points.slice(0, 2) }], pin: 1 });
   assert.deepEqual(pinned.filter(({ pin }) => pin === "b"), fixture.a.pinned);
   assert.deepEqual(letters.filter(({ pin }) => pin === "b"), fixture.a.letters);

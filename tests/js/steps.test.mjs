@@ -42,6 +42,9 @@ test("a step says its accuracies by role, and marks those of a target that was l
   const { text, full } = stepWords({ label: "L1 norm 50 %", removed: 0.5, accuracy, stored: "disk" });
   assert.equal(text, "sources 95 / 92, target 44 \u25C7");
   assert.equal(full.split("\n")[0], "L1 norm 50 %");
+  const named = (label) => (({ name, share }) => [name, share])(stepWords({ label, removed: 0, accuracy: [] }));
+  assert.deepEqual(named("DSS (a vs b) \u25C7 target-aware, 30 %, by hand"), ["DSS (a vs b) \u25C7", ", 30 %, by hand"]);
+  assert.deepEqual([named("fine-tuned, 2 epochs"), named("L1 norm 12.5 %")], [["fine-tuned, 2 epochs", ""], ["L1 norm", " 12.5 %"]]);
   assert.ok(full.includes("50 % of the filters removed") && full.includes("stored on disk"));
   assert.ok(full.includes("t (target, \u25C7 target-aware): 44 % (42\u201346)"));
   assert.equal(stepWords({ label: "x", removed: 0, accuracy: [{ domain: "a", role: "source", value: null }] }).text, "not measured yet");

@@ -11,6 +11,7 @@ const whole = (key, length) => JSON.stringify(key.length > length ? key : [...ke
 // Ratios are compared in hundredths of a percent, so that 0.1 + 0.2 finds the frame of 0.3.
 const tick = (ratio) => Math.round(ratio * 10000);
 const LETTERS = "abc";
+const APART = 6; // least distance between two letters of a pin, in percent
 const REACH = 45; // names inside a plot stand over shares removed up to this one, in percent
 const NO_LINES = { curves: [], gaps: [], names: [] };
 const NO_FRAME = { dots: [], names: [], full: [], drops: [], span: [{ change: -5 }, { change: 5 }] };
@@ -102,15 +103,16 @@ export const letterOf = (pin, place) => pin.letter ?? LETTERS[place];
 const pinnedRows = (pin, letter, opacity) =>
   (pin.points ?? []).map(({ domain, removed, value, colour }) => ({ pin: letter, domain, removed, value, colour, opacity }));
 
-// A letter per domain on a pin's curve; those of different pins stand 10 % apart.
-export function letterRows(rows, letter, at = 50) {
-  const wanted = at + 10 * (LETTERS.indexOf(letter) - 1);
+// Where the letter of a pin stands on its curves: as Python's `letter_rows`.
+export function letterRows(rows, letter) {
+  const wanted = 74 + 12 * (LETTERS.indexOf(letter) - 1);
   const letters = new Map();
-  for (const row of rows.filter(({ pin }) => pin === letter)) {
+  for (const row of rows.filter(({ pin, removed }) => pin === letter && removed >= REACH + 10)) {
     const best = letters.get(row.domain);
     if (!best || Math.abs(row.removed - wanted) < Math.abs(best.removed - wanted)) letters.set(row.domain, row);
   }
-  return [...letters.values()];
+  const isFree = (row, placed) => placed.every(({ value }) => Math.abs(row.value - value) >= APART);
+  return [...letters.values()].reduce((placed, row) => (isFree(row, placed) ? [...placed, row] : placed), []);
 }
 
 // The ends of chart D's axis: the widest of this curve's and of those before, so that it only grows.
