@@ -117,7 +117,7 @@ def test_layers_and_filters_by_hand_change_the_candidates_and_nothing_else(study
         assert found.mask.key == expected.key and found.mask.ratio_requested == max(enough)
         assert found.mask.forced == expected.forced and found.mask.layer_ratios == expected.layer_ratios
         assert found.mask.reads == expected.reads and found.table.evaluation.nunique() <= 12
-    for limit in (200, 120):
+    for limit in (10**6, 200, 120):
         fits = [ratio for ratio, mask in masks.items() if parameters(dg.prune(study.model, mask)) <= limit]
         if fits:
             found = dg.find(study, within={"parameters": limit}, scorer=scores, ratios=ratios, **given)
@@ -131,6 +131,13 @@ def test_layers_by_hand_that_rule_out_every_ratio_are_refused_in_the_words_of_al
     for given, words in (({"layers": {"0": 0.5}}, "cannot be reached"), ({"layers": {"1": 0.5}}, "unknown layer '1'")):
         with pytest.raises(DgpruneError, match=words):
             dg.find(study, keep=0.5, scorer=by_number(study), ratios=[0.1, 0.2], **given)
+
+
+def test_the_full_network_is_chosen_where_nothing_smaller_keeps_enough(study: dg.Study) -> None:
+    for given in ({}, {"max_layer_ratio": 0.9}):
+        found = dg.find(study, keep=1.0, scorer=by_number(study), ratios=[0.5], **given)
+        assert found.mask.ratio_achieved == 0 and found.table.evaluation.nunique() == 2
+        assert set(found.table[found.table.chosen].evaluation) == {0}
 
 
 def test_the_goal_stands_in_the_table_as_a_number(study: dg.Study) -> None:

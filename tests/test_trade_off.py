@@ -180,6 +180,21 @@ def test_the_chart_has_a_point_per_network_and_domain_and_the_front_of_what_look
     assert spec["title"]["text"].endswith("BatchNorm as is or re-estimated"), "a network that was tuned is as it is"
 
 
+def test_what_looked_at_a_target_beats_nothing_there_and_still_counts_on_the_sources() -> None:
+    rows = [
+        {"network": name, "metric": metric, "value": value, "domain": on, "role": role, "unit": "share"} | seen
+        for name, seen in (("aware", {"target_aware": True}), ("plain", {"target_aware": False}))
+        for metric, on, role, value in (
+            ("parameters", None, None, 10 if name == "aware" else 20),
+            ("accuracy", "a", "source", 0.9),
+            ("accuracy", "t", "target", 0.9 if name == "aware" else 0.4),
+        )
+    ]
+    data = trade_off_data(dg.tidy([{**row, "seen_by_scorer": "none"} for row in rows], extra=EXTRA), cost="parameters")
+    assert [(row["cost"], row["value"]) for row in data["front_0"]][:-1] == [(10, 90.0)]
+    assert [(row["cost"], row["value"]) for row in data["front_1"]][:-1] == [(20, 40.0)]
+
+
 def test_a_network_without_the_cost_has_no_point(table: pd.DataFrame) -> None:
     data = trade_off_data(table, cost="filters")
     assert {row["network"] for row in data["points_0"]} == {"full", "l1", "dss", "tuned"}
