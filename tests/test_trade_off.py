@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,12 @@ def test_what_looked_at_a_target_beats_nothing_there_and_still_counts_on_the_sou
     data = trade_off_data(dg.tidy([{**row, "seen_by_scorer": "none"} for row in rows], extra=EXTRA), cost="parameters")
     assert [(row["cost"], row["value"]) for row in data["front_0"]][:-1] == [(10, 90.0)]
     assert [(row["cost"], row["value"]) for row in data["front_1"]][:-1] == [(20, 40.0)]
+
+
+def test_a_long_name_is_cut_off_and_never_its_mark(table: pd.DataFrame) -> None:
+    long = table.assign(network=table.network.replace("dss", "a name that is far longer than the column of a key " * 2))
+    key = trade_off_data(long, cost="macs")["key"]
+    assert len(key) == 5 and re.fullmatch(r"a name .*… ◇ target-aware \(−\d+\.\d %\)", key[2]["text"]), key[2]
 
 
 def test_a_network_without_the_cost_has_no_point(table: pd.DataFrame) -> None:

@@ -185,7 +185,8 @@ def _key(points: Rows, *, width: int) -> Rows:
     rows: Rows = []
     for k, row in enumerate(ordered[:_MOST]):
         removed = "" if row["removed"] in ("", "0.0 %") else f" (−{row['removed']})"
-        text = shortened(f"{row['called']}{removed}", most=letters)
+        after = row["called"].removeprefix(row["network"]) + removed  # the mark is never cut off
+        text = shortened(row["network"], most=max(letters - len(after), 8)) + after
         x, y = 22 + (k // lines) * column, LINE * (k % lines)
         rows.append({"number": row["number"], "text": text, "x": x, "y": y})
     if (further := len(ordered) - _MOST) > 0:
