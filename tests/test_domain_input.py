@@ -160,3 +160,10 @@ def test_domains_that_number_their_classes_differently_make_no_study() -> None:
     with pytest.raises(dg.DgpruneError, match=r"class 0 is 'cat' in domain 'a' and 'dog' in domain 'b'.*classes="):
         dg.Study(model, sources=[cats], targets=[dogs])
     assert len(dg.Study(model, sources=[cats, made("plain")], targets=[more]).domains) == 3
+
+
+def test_a_dict_of_domains_names_them_as_they_are_named() -> None:
+    model = randomise(norm_net(), dtype=torch.float32)
+    assert dg.Study(model, sources={"a": made("a")}).sources[0].name == "a"  # type: ignore[arg-type]
+    with pytest.raises(dg.DgpruneError, match=r"sources must be .*The item with the key 'z' has the name 'a'; give a"):
+        dg.Study(model, sources={"z": made("a")})  # type: ignore[arg-type]

@@ -56,6 +56,11 @@ class _Many(Kind):
         if isinstance(value, Mapping):
             if not self.item.names.isdisjoint({"number"}) or self.item.names <= {"str"}:
                 raise Refused(value)
+            for key, item in value.items() if "Domain" in self.item.names else ():
+                if getattr(item, "name", key) != key:
+                    raise Refused(
+                        value, advice=f"The item with the key {key!r} has the name {item.name!r}; give a list."
+                    )
             return list(value.values())
         if _row(value):
             return value.tolist()
