@@ -48,6 +48,10 @@ class Explorer(SessionActions):
     Curves, latency and what a panel computes in the background are computed while a page shows the explorer, or a cell
     waits for them (`wait_idle`).
     The attributes ratio, scorer, scope, budget and batchnorm hold the current view; setting one moves the controls.
+    `layers` and `forced` set layers and filters by hand. Whoever sets them has seen the accuracies that the explorer
+    shows, those of the target too, so such a choice is target-aware where the study has a target.
+    `apply` and `finetune` make steps, networks from which the slider goes on; `step` goes to one of them. Costs and
+    changes always refer to the full network, and filters have its numbers.
 
     Args:
         study: the network and its domains.

@@ -51,7 +51,8 @@ class Workbench:
     def apply(self) -> None:
         """Make the present mask a step, in the background."""
         self._session.say(error=None, message=None)
-        self._session.worker.put("apply", self._apply, priority=EXACT)
+        view = self._session.view
+        self._session.worker.put("apply", lambda: self._apply(view), priority=EXACT)
 
     def finetune(self, *, epochs: int, options: TrainingOptions) -> None:
         """Fine-tune the present network, in the background; filters that are removed in it are applied first.
@@ -63,7 +64,8 @@ class Workbench:
             raise DgpruneError("a fine-tuning is running; cancel it, or wait for it, before you start another one.")
         self._wanted = epochs, replace(options, epochs=epochs)
         self._say({"words": "Fine-tuning: about to begin", "done": 0, "total": 0})
-        self._session.worker.put("finetune", self._finetune, priority=CURVES)
+        view = self._session.view
+        self._session.worker.put("finetune", lambda: self._finetune(view), priority=CURVES)
 
     def again(self) -> None:
         """Start the last fine-tuning again, after it failed."""
@@ -94,8 +96,7 @@ class Workbench:
             session.choose(entry)
         session.show_tree()
 
-    def _apply(self) -> Job:
-        view = self._session.view
+    def _apply(self, view: Choices) -> Job:
         number = yield from self._applied(view)
         if number == view.get("step", 0):
             self._session.say(message="Nothing is removed, so there is nothing to apply; move the slider first.")
@@ -125,8 +126,8 @@ class Workbench:
         session.choose({"step": step.number, "ratio": 0.0, "layers": locked, "forced": forced})
         return step.number
 
-    def _finetune(self) -> Job:
-        session, (epochs, options), view = self._session, self._wanted, self._session.view
+    def _finetune(self, view: Choices) -> Job:
+        session, (epochs, options) = self._session, self._wanted
         try:
             number = yield from self._applied(view)
             if number is None:
