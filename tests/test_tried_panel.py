@@ -165,9 +165,9 @@ def test_a_search_from_a_step_says_what_its_shares_are_of(view: View) -> None:
     panel, later = FindPanel(), replace(view, full=view.study, choice={**CHOICE, "step": 2})
     before = joined(panel.tick(later))
     assert "from the network of step 2" in before["text"]
-    assert before["controls"][1]["label"] == "keeping, of the accuracy of step 2,"
+    assert before["controls"][1]["choices"][0] == [0.99, "99 % of the accuracy of step 2"]
     shown = press(panel, later, "find")
-    assert "Both shares are of the network of step 2." in shown["text"]
+    assert "All shares are of the network of step 2." in shown["text"]
     assert shown["actions"][1]["message"]["choice"]["step"] == 2
 
 

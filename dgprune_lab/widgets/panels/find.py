@@ -133,9 +133,9 @@ class FindPanel(Panel):
             ends = {"low": 0.001 if goal == _LATENCY else 1, "high": 100 * _full(view, goal)}
             field = {"kind": "number", "name": f"most_{goal}", "label": "at most", "value": self._most(view, goal)}
             return [*menus, {**field, **ends, "unit": _UNITS[goal]}]
-        shares = [[share, f"{100 * share:.0f} %"] for share in _SHARES]
+        shares = [[share, f"{100 * share:.0f} % of the accuracy{_from(view.choice)}"] for share in _SHARES]
         sources = [[WORST, "the worst source"], *([name, name] for name in _sources(view.study))]
-        keeping = {"name": "share", "label": f"keeping, of the accuracy{_from(view.choice)},", "choices": shares}
+        keeping = {"name": "share", "label": "keeping", "choices": shares}
         menus.append({**keeping, "value": selected.get("share", 0.95)})
         return [*menus, {"name": "on", "label": "on", "value": selected.get("on", WORST), "choices": sources}]
 
@@ -193,7 +193,7 @@ def _from(choice: Mapping[str, Any]) -> str:
 
 def _result_lines(task: _Task, found: Found) -> list[str]:
     """The result as sentences: what was found, by which scorer, and what the search has read."""
-    start = f" Both shares are of the network{_from(task.choice)}." if _from(task.choice) else ""
+    start = f" All shares are of the network{_from(task.choice)}." if _from(task.choice) else ""
     hand = " Layers and filters set by hand stayed so." if found.mask.layer_ratios or found.mask.forced else ""
     about = f"Scorer: “{task.scorer}”. {_READS} Report the accuracy on another split, as above."
     return [f"{found}{start}{hand}", about]
