@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import combinations, pairwise
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
 
 from dgprune_lab import charts
 from dgprune_lab.charts.curve_names import place_names
 from dgprune_lab.charts.drop import span_rows
-from dgprune_lab.charts.marks import spread
+from dgprune_lab.charts.marks import layered, rows_of, spread
 from dgprune_lab.charts.size_and_cost import amount, size_row
 from dgprune_lab.charts.sweep import sweep_data, sweep_points
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, LONG_DASH, TARGET_AWARE
@@ -386,6 +387,21 @@ def test_a_users_text_is_only_ever_a_value() -> None:
         spec = chart.to_dict()
         assert all(field.replace("_", "").isalnum() for field in fields(spec))
     assert any(row["domain"] == HOSTILE for row in data_of(charts.sweep(frame))["curves"])
+
+
+def test_copies_of_a_chart_share_its_rows_and_draw_what_altair_alone_draws() -> None:
+    lines, points = (
+        getattr(rows_of("rows", [{"a": 1}]), kind)(opacity=0.5).encode(x="a:Q") for kind in ("mark_line", "mark_point")
+    )
+    alone = alt.vconcat(alt.layer(lines, points).properties(title="t"), lines).to_dict()
+    del alone["vconcat"][0]["layer"][1]["data"]["values"]
+    nested = alt.vconcat(layered(lines, points).properties(title="t"), lines)
+    assert nested.to_dict() == alone, "rows of one name are sent once"
+    inner = nested.vconcat[0].layer[0]
+    assert inner is not lines and inner.data is lines.data and inner.mark is lines.mark
+    assert inner.encoding is lines.encoding
+    assert layered(lines.encode(y="b:Q"), points).to_dict() != layered(lines, points).to_dict()
+    assert "y" not in lines.to_dict()["encoding"], "a changed copy leaves the chart as it was"
 
 
 def test_every_chart_can_be_made_without_data() -> None:

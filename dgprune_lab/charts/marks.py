@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import altair as alt
@@ -81,6 +82,7 @@ def layered(*charts: Any) -> alt.LayerChart:
     sent: set[str] = set()
     layers: list[alt.Chart] = []
     for chart in charts:
+        _share(chart)
         name = getattr(chart.data, "name", None)
         if name in sent:
             chart = chart.copy(deep=False)
@@ -89,6 +91,18 @@ def layered(*charts: Any) -> alt.LayerChart:
             sent.add(name)
         layers.append(chart)
     return cast(alt.LayerChart, alt.layer(*layers))
+
+
+def _share(chart: Any) -> None:
+    """Let all copies of a chart share its rows, mark and encoding, which Altair copies dozens of times where it nests."""
+    for name in ("data", "mark", "encoding"):
+        part = getattr(chart, name, None)
+        if isinstance(part, alt.SchemaBase):
+            object.__setattr__(part, "__deepcopy__", partial(_itself, part))  # Altair's copy asks for this name
+
+
+def _itself(part: Any, memo: Any) -> Any:
+    return part
 
 
 def rows_of(name: str, rows: Rows) -> alt.Chart:
