@@ -94,7 +94,7 @@ def layered(*charts: Any) -> alt.LayerChart:
 
 
 def _share(chart: Any) -> None:
-    """Let all copies of a chart share its rows, mark and encoding, which Altair copies dozens of times where it nests."""
+    """Let all copies of a chart share its rows, mark and encoding, which Altair copies dozens of times when nesting."""
     for name in ("data", "mark", "encoding"):
         part = getattr(chart, name, None)
         if isinstance(part, alt.SchemaBase):
