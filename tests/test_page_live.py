@@ -230,11 +230,12 @@ def test_a_step_is_gone_to_and_the_current_one_is_in_view(live: Live) -> None:
     inside = """() => { const room = document.querySelector('.dgx-tree-scroll').getBoundingClientRect();
       const step = document.querySelector('.dgx-step[aria-current]').getBoundingClientRect();
       return step.left >= room.left && step.right <= room.right; }"""
-    current = page.locator(".dgx-step[aria-current]")
     assert page.locator(".dgx-step").count() == 21 and page.evaluate(inside)
-    assert current.inner_text() == "L1 norm 19 %\nsource 95, target 44 ◇" and "(42–46)" not in current.inner_text()
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    current.focus()
+    assert live.text(".dgx-step[aria-current]") == "L1 norm 19 %source 95, target 44 ◇"
+    page.locator("main").evaluate("(main) => { main.style.display = 'flex'; }")  # as a notebook's output
+    page.set_viewport_size({"width": 640, "height": 800})
+    page.wait_for_function("() => document.querySelector('.dgx').clientWidth <= 600")
+    page.locator(".dgx-step[aria-current]").focus()
     for key in ("ArrowLeft", "Home", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
     page.keyboard.press("Enter")

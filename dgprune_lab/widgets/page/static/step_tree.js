@@ -52,7 +52,7 @@ function nearest(places, here) {
   return [...places].sort((a, b) => distance(a) - distance(b));
 }
 
-// `text`: accuracy by role, in percent and in the order of the domains; `full`: all of it, with the intervals.
+// `name` may be cut on a narrow button, `share` may not; `text`: accuracy by role, in percent and in the order of the domains; `full`: all of it, with the intervals.
 export function stepWords({ label, removed, accuracy, stored }) {
   const known = (accuracy ?? []).filter(({ value }) => value !== null && value !== undefined);
   const parts = ["source", "target"].map((role) => roleWords(role, known.filter((each) => each.role === role)));
@@ -62,7 +62,8 @@ export function stepWords({ label, removed, accuracy, stored }) {
   );
   const size = removed > 0 ? `${percent(removed)} % of the filters removed` : "nothing removed";
   const place = stored === "disk" ? ["weights stored on disk"] : [];
-  return { text: parts.filter(Boolean).join(", ") || "not measured yet", full: [label, size, ...lines, ...place].join("\n") };
+  const [, name, share] = label.replace(" \u25C7 target-aware", " \u25C7").match(/^(.*?)((?:,? [\d.]+ %.*)?)$/s);
+  return { name, share, text: parts.filter(Boolean).join(", ") || "not measured yet", full: [label, size, ...lines, ...place].join("\n") };
 }
 
 function roleWords(role, rows) {

@@ -4,7 +4,7 @@ import { button, node, say, show } from "./elements.js";
 import { createFinetuning, showFinetuning } from "./finetuning.js";
 import { elbows, layTree, neighbourOf, stepWords } from "./step_tree.js";
 
-const CELL = { width: 182, height: 40, across: 24, down: 8 };
+const CELL = { width: 196, height: 40, across: 24, down: 8 };
 
 export function createSteps(acts) {
   const steps = { acts, key: null, tree: null, buttons: new Map() };
@@ -73,13 +73,14 @@ function drawTree(steps, list, current, key) {
 function stepButton(steps, step) {
   const { row, column } = steps.places.find(({ number }) => number === step.number);
   const isCurrent = step.number === steps.current;
-  const { text, full } = stepWords(step);
+  const { name, share, text, full } = stepWords(step);
   const element = button("", () => steps.acts.send({ type: "goto", choice: { step: step.number, ratio: 0 } }), {
     class: "dgx-step", role: "treeitem", "data-step": step.number, "data-kind": step.kind, tabindex: isCurrent ? 0 : -1,
     "aria-current": isCurrent ? "step" : undefined, "aria-level": column + 1, title: full,
     "aria-label": `Step ${step.number}${isCurrent ? ", the current one" : ""}: ${full.replaceAll("\n", "; ")}`,
   });
-  element.append(node("span", { class: "dgx-step-label", text: step.label }), node("span", { class: "dgx-step-about", text }));
+  const label = node("span", { class: "dgx-step-label" }, node("span", { class: "dgx-step-name", text: name }), node("span", { class: "dgx-step-share", text: share }));
+  element.append(label, node("span", { class: "dgx-step-about", text }));
   Object.assign(element.style, place({ x: column * (CELL.width + CELL.across), y: row * (CELL.height + CELL.down) }));
   Object.assign(element.style, { width: `${CELL.width}px`, height: `${CELL.height}px` });
   return element;
