@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-import altair as alt
 import pandas as pd
 from torch import nn
 
@@ -14,8 +14,10 @@ from ...charts.renderer import vegalite_to_svg
 from ...charts.theme import Data, titled
 from ...charts.trade_off import BELOW, trade_off_chart
 from ...charts.trade_off_rows import LINE, ROLES, trade_off_data
+from ...core import tidy
 from ..panels.protocol import Row, Tried, View
 from ..panels.trade_off import distinct, table_of
+from .frames import EXTRA
 from .saved_session import network_file
 from .session_folder import CHARTS, CODE, PINS, STEPS
 
@@ -43,18 +45,19 @@ def session_content(
     if view.present is not None:
         yield "networks/present.safetensors", view.present.network()
     tried = distinct(view.tried)
+    table = table_of(tried) if tried else tidy([], extra=EXTRA)
     if tried:
-        yield "tables/networks.csv", table_of(tried).to_csv(index=False)
-    for name, spec in _charts(view, tried):
+        yield "tables/networks.csv", table.to_csv(index=False)
+    curve = [one.table for one in tried if view.present is not None and _settings(one) == _settings(view.present)]
+    for name, spec in _charts(view, table, curve):
         yield CHARTS.format(name), vegalite_to_svg(spec)
 
 
-def _charts(view: View, tried: Sequence[Tried]) -> Iterator[tuple[str, Row]]:
-    """The charts of the present view and of everything tried, those of them for which there are numbers."""
+def _charts(view: View, table: pd.DataFrame, curve: Sequence[pd.DataFrame]) -> Iterator[tuple[str, Row]]:
+    """The charts of everything tried and of the present view with its curve, those of them that have numbers."""
     present, labelled = view.present, any(domain.labels is not None for domain in view.study.domains)
-    if tried and labelled:
-        yield "trade_off", _trade_off(table_of(tried))
-    curve = [one.table for one in tried if present is not None and _settings(one) == _settings(present)]
+    if len(table) and labelled:
+        yield "trade_off", _trade_off(table)
     if curve and labelled:
         yield "accuracy", sweep(pd.concat(curve, ignore_index=True)).to_dict(validate=False)
     if present is not None and len(present.table):
@@ -66,12 +69,16 @@ def _charts(view: View, tried: Sequence[Tried]) -> Iterator[tuple[str, Row]]:
 
 def _trade_off(frame: pd.DataFrame) -> Row:
     """The chart of `charts.trade_off`. Its rows come last: Altair copies them with every part of a chart."""
-    roles = [role for role in ROLES if role in set(frame["role"])]
+    roles = tuple(role for role in ROLES if role in set(frame["role"]))
     data = trade_off_data(frame, cost="parameters", roles=roles, width=_WIDE)
     lines = max((int(row["y"]) for row in data["key"]), default=-1) // LINE + 1
-    chart = trade_off_chart(roles=roles, width=_WIDE, key_lines=lines)
-    chart.title = titled("Accuracy against parameters", frame, below=BELOW) or alt.Undefined
-    return _with_rows(chart.to_dict(validate=False), data)
+    title = titled("Accuracy against parameters", frame, below=BELOW)
+    return {**_with_rows(_trade_off_spec(roles, lines), data), "title": title and title.to_dict()}
+
+
+@cache
+def _trade_off_spec(roles: tuple[str, ...], lines: int) -> Row:
+    return trade_off_chart(roles=roles, width=_WIDE, key_lines=lines).to_dict(validate=False)
 
 
 def _with_rows(part: Any, data: Data) -> Any:
