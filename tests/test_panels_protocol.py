@@ -253,9 +253,12 @@ def test_a_picked_filter_opens_the_first_panel_that_takes_it(made: Any) -> None:
     told = say(explorer, type="filter", group="conv2", filter=4)
     assert told["open"] == "full" and told["charts"] == dict(Full.charts) and told["data"]["chart"]["rows"]
     assert panels[2].seen == [{"group": "conv2", "filter": 4, "cells": None}]
-    say(explorer, type="panel", name="plain")
+    say(explorer, type="panel", name="second")
     told = say(explorer, type="filter", group="conv1", filter=0)
-    assert told["open"] == "plain" and panels[0].seen[-1]["group"] == "conv1", "the open one is told"
+    assert told["open"] == "second" and panels[3].seen[-1]["group"] == "conv1", "the open one takes it, too"
+    say(explorer, type="panel", name="plain")
+    told = say(explorer, type="filter", group="conv1", filter=2)
+    assert told["open"] == "full" and panels[2].seen[-1]["filter"] == 2, "the open one does not show filters"
 
 
 def test_without_such_a_panel_a_picked_filter_opens_none(made: Any) -> None:

@@ -68,9 +68,10 @@ class PanelHost:
             self._messages += 1
             if content["type"] == "panel":
                 self._open(content.get("name"))
-            elif content["type"] == "filter" and before is None:
+            elif content["type"] == "filter" and (before is None or not before.takes_filters):
                 able = (b["name"] for b in self.state["list"] if b["filters"] and b["unavailable"] is None)
-                self._open(next(able, None))
+                if (name := next(able, None)) is not None:
+                    self._open(name)
             if content["type"] != "panel" and self.opened is not None:
                 self._select(self.opened, content)
         if before is not None and self.opened is not before:
