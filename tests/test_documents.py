@@ -22,8 +22,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CASES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "00_start" else pytest.mark.slow) for path in NOTEBOOKS
 ]
-# Where a notebook trains many networks, or measures one a hundred times, it does so here on 400 images of each split.
-FEWER = {
+# Where a notebook trains many networks, or measures one a hundred times, it does so here on 400 images of each split;
+# the one that trains a network on its own images does so for one epoch.
+SHORTER = {
     "01_scorers": (
         "dg.training_seeds(study.name)",
         "[few(each, images=400) for each in dg.training_seeds(study.name)]",
@@ -33,13 +34,14 @@ FEWER = {
         "(part := few(study, images=400)).sources[0], part.targets[0]",
     ),
     "03_prunability": ("sources=study.sources", "sources=few(study, images=400).sources"),
+    "08_your_own": ("in range(4)", "in range(1)"),
 }
 
 
-def on_fewer_images(notebook: Any, name: str) -> Any:
-    """The notebook with the call that makes it long changed, behind a cell that defines `few`."""
-    if name in FEWER:
-        before, after = FEWER[name]
+def shortened(notebook: Any, name: str) -> Any:
+    """The notebook with the setting that makes it long changed, behind a cell that defines `few`."""
+    if name in SHORTER:
+        before, after = SHORTER[name]
         (cell,) = (cell for cell in notebook.cells if before in cell.source)
         cell.source = cell.source.replace(before, after)
         define = f"from dataclasses import replace\n\nimport dgprune_lab as dg\n\n\n{inspect.getsource(few)}"
@@ -73,7 +75,7 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata["kernelspec"]["name"] == "python3"
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    notebook = on_fewer_images(notebook, path.stem)
+    notebook = shortened(notebook, path.stem)
     NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(tmp_path)}}).execute()
     ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in ran)
