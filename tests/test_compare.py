@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -387,5 +388,21 @@ def test_of_many_classes_and_layers_those_that_differ_most_are_drawn() -> None:
     layers = [{"choice": "a - b", "metric": "filters_differ", "group": f"l{k}", "value": k} for k in range(30)]
     data = compare_data(dg.tidy([*rows, *layers], extra=("choice", "group", "class", "class_name")))
     assert [row["class"] for row in data["classes_0"]] == list(range(10, 40))
+    assert "Classes: the 30 of 40 that differ most on any domain" in [row["text"] for row in data["words"]]
     assert [row["label"] for row in data["layers"]] == [*(f"l{k}" for k in range(14, 30)), "14 further layers"]
-    assert data["layers"][-1]["value"] == sum(range(14))
+    assert data["layers"][-1]["text"] == str(sum(range(14))) and data["layers"][-1]["value"] == 0
+    names = [{**row, "class_name": "a long name of a class"} for row in rows]
+    places = compare_data(dg.tidy(names, extra=("choice", "group", "class", "class_name")))["classes_0"]
+    assert len({row["class"] for row in places}) == 30 and {row["name"] for row in places} == {"a long name…"}
+    spec: Any = dg.charts.compare(
+        dg.tidy([*names, *layers], extra=("choice", "group", "class", "class_name"))
+    ).to_dict()
+    assert '"class", "type": "ordinal"' in json.dumps(spec), "classes are placed by number, not by a name cut off"
+
+
+def test_a_domain_without_labels_is_named_above_the_plots() -> None:
+    bare = dg.Study(study_of().model, sources=[domain("a")], targets=[domain("u", labelled=False, seed=3)])
+    frame = dg.diagnostics.compare(bare, dg.allocate(bare.score("l1"), ratio=0.5), None)
+    words = [row["text"] for row in compare_data(frame)["words"]]
+    changed = 100 * cells(frame, "a - b", "changed", domain="u").value
+    assert f"u, without labels: {changed:.1f} % of the predictions differ" in words

@@ -128,13 +128,15 @@ def test_layers_and_filters_by_hand_change_the_candidates_and_nothing_else(study
 
 
 def test_layers_by_hand_that_rule_out_every_ratio_are_refused_in_the_words_of_allocate(study: dg.Study) -> None:
-    for given, words in (({"layers": {"0": 0.5}}, "cannot be reached"), ({"layers": {"1": 0.5}}, "unknown layer '1'")):
+    refused: dict[str, Any] = {"cannot be reached": {"0": 0.5}, "unknown layer '1'": {"1": 0.5}}
+    for words, layers in refused.items():
         with pytest.raises(DgpruneError, match=words):
-            dg.find(study, keep=0.5, scorer=by_number(study), ratios=[0.1, 0.2], **given)
+            dg.find(study, keep=0.5, scorer=by_number(study), ratios=[0.1, 0.2], layers=layers)
 
 
 def test_the_full_network_is_chosen_where_nothing_smaller_keeps_enough(study: dg.Study) -> None:
-    for given in ({}, {"max_layer_ratio": 0.9}):
+    both: list[dict[str, Any]] = [{}, {"max_layer_ratio": 0.9}]
+    for given in both:
         found = dg.find(study, keep=1.0, scorer=by_number(study), ratios=[0.5], **given)
         assert found.mask.ratio_achieved == 0 and found.table.evaluation.nunique() == 2
         assert set(found.table[found.table.chosen].evaluation) == {0}

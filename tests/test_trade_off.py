@@ -72,7 +72,7 @@ def test_every_network_is_measured_as_measure_does(study: dg.Study, networks: An
         small = chosen if isinstance(chosen, nn.Module) else study.network(chosen)
         labelled = [d for d in study.domains if d.labels is not None]
         expected = dg.measure(small, labelled, latency=False, metrics=["worst_domain"])
-        mine = table[table.network == name]
+        mine: Any = table[table.network == name]
         assert set(mine.metric) - {"filters"} == set(expected.metric) and mine.domain.dropna().nunique() == 3
         for row in expected.to_dict("records"):
             name_of = "" if pd.isna(row["domain"]) else row["domain"]
@@ -162,7 +162,7 @@ def test_the_chart_has_a_point_per_network_and_domain_and_the_front_of_what_look
             drawn = [(row["cost"], row["value"]) for row in front if row["domain"] == name]
             assert set(drawn[:-1]) == corners and drawn[-1][0] > max(row["cost"] for row in rows), "to the axis' end"
             for row in rows:
-                cells = table[(table.network == row["network"])]
+                cells: Any = table[(table.network == row["network"])]
                 assert row["cost"] == cells[cells.metric == "macs"].value.item()
                 accuracy = cells[(cells.metric == "accuracy") & (cells.domain == name)]
                 assert row["value"] == pytest.approx(100 * accuracy.value.item())

@@ -5,11 +5,11 @@ Named data, all of which a page may swap; changes in points, shares in percent:
 | name | one row is | fields |
 |---|---|---|
 | words | a line above the plots | text, y in pixels |
-| differences, calibration | a domain | place, domain, label, change, low, high, text, colour, fill, shape, looked |
+| differences, calibration | a domain | place, domain, label, lines, change, low, high, text, colour, ... |
 | turned_wrong, turned_right | a domain | the same with value for change |
 | classes_k | a class on the k-th labelled domain | class, name, images, label, and as differences |
 | class_head_k | the name of that domain | text, ink |
-| layers | a layer | place, label, value, text |
+| layers | a layer | place, label, lines, value, text |
 | differences_span, calibration_span, classes_k_span | an end of the axis | change |
 | flips_span | an end of the axis | value |
 """
@@ -24,22 +24,11 @@ import pandas as pd
 
 from ..core import Count, Tidy, public
 from .compare_rows import BOTH, compare_data
-from .marks import (
-    LEFT,
-    ZERO,
-    check_table,
-    interval_marks,
-    layered,
-    row_labels,
-    row_numbers,
-    rows_of,
-    signed_axis,
-    tooltip,
-)
+from .marks import LEFT, ZERO, check_table, interval_marks, layered, row_numbers, rows_of, signed_axis, tooltip
 from .theme import Rows, beside, titled
 from .trade_off_rows import LINE
 
-_NUMBER, _LABEL, _SPACING, _ROW, _BAR = 76, 6.4, 12, 22, 16
+_NUMBER, _LABEL, _SPACING, _ROW, _BAR, _STRIP = 76, 6.4, 12, 27, 16, 72
 BELOW = "95 % intervals over images, each by itself: of 20 classes that do not differ, one will seem to."
 _DIFFER = "Filters that only one of the two keeps"
 _PLOTS = {
@@ -87,14 +76,15 @@ def compare_chart(data: Mapping[str, Rows], *, width: int = 560, labels: int = 1
     inner = 2 * side + _NUMBER + _SPACING
     lines += [_strip(k, data, last=name == strips[-1], width=inner) for k, name in enumerate(strips)]
     if data["layers"]:
-        lines.append(_layers(data["layers"]).properties(width=side, height=alt.Step(_BAR)))
+        lines.append(_layers(data["layers"]).properties(width=inner - _NUMBER, height=alt.Step(_BAR)))
     stacked: Any = alt.vconcat(*lines, spacing=14)
     return beside(stacked, padding=(6, 10, 6, 6))
 
 
 def label_room(data: Mapping[str, Rows]) -> int:
     """Return the room that the longest name needs left of the plots, in pixels."""
-    letters = [len(str(row["label"])) for name in ("differences", "turned_wrong", "layers") for row in data[name]]
+    rows = [row for name in ("differences", "turned_wrong", "layers") for row in data[name]]
+    letters = [len(line) for row in rows for line in str(row["lines"]).split("\n")]
     return 22 + round(_LABEL * max(letters, default=10))
 
 
@@ -112,7 +102,7 @@ def _change(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerCha
     return layered(
         rows_of(f"{name}_span", data[f"{name}_span"]).mark_point(opacity=0).encode(x=x),
         base.mark_rule(**ZERO).encode(x=alt.datum(0)),
-        *([row_labels(base, y=y)] if first else []),
+        *([_names(base, y=y)] if first else []),
         *interval_marks(base, x, at={"y": y}, tips=tips),
         row_numbers(base, y=y),
     )
@@ -125,7 +115,7 @@ def _flip(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerChart
     fields = {"label": "Domain", "text": "images", "value": ("% of the images", ".1f")}
     return layered(
         rows_of("flips_span", data["flips_span"]).mark_point(opacity=0).encode(x=x),
-        *([row_labels(base, y=y)] if first else []),
+        *([_names(base, y=y)] if first else []),
         *interval_marks(base, x, at={"y": y}, tips=tooltip(fields, ends=".1f", looked=True)),
         row_numbers(base, y=y),
     )
@@ -134,9 +124,10 @@ def _flip(name: str, data: Mapping[str, Rows], *, first: bool) -> alt.LayerChart
 def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.LayerChart:
     """Draw the difference per class on one domain."""
     base, head = rows_of(f"classes_{k}", data[f"classes_{k}"]), rows_of(f"class_head_{k}", data[f"class_head_{k}"])
-    angle = -35 if any(len(row["name"]) > 3 for row in data[f"classes_{k}"]) else 0
-    names = alt.Axis(title="Class", labelAngle=angle, labelOverlap=False, ticks=False) if last else None
-    x = alt.X("name:N", sort=alt.EncodingSortField("class"), axis=names)
+    x = alt.X("class:O", axis=None)
+    upright = all(len(row["name"]) < 4 for row in data[f"classes_{k}"])
+    turned: dict[str, Any] = {} if upright else {"angle": 270, "align": "right", "baseline": "middle"}
+    text = base.mark_text(style="words", **turned).encode(x=x, y=alt.value(_STRIP + 11), text="name:N")
     y = alt.Y("change:Q", scale=alt.Scale(nice=False), title="a − b (points)", axis=signed_axis(tickCount=3))
     fields = {"label": "Domain", "name": "Class", "change": ("a − b, points", "+.1f"), "images": ("images", ",")}
     return layered(
@@ -146,7 +137,14 @@ def _strip(k: int, data: Mapping[str, Rows], *, last: bool, width: int) -> alt.L
         head.mark_text(align="left", fontWeight=600, dy=-9).encode(
             x=LEFT, y=alt.value(0), text="text:N", fill=alt.Fill("ink:N", scale=None)
         ),
-    ).properties(width=width, height=72)
+        *([text] if last else []),
+    ).properties(width=width, height=_STRIP)
+
+
+def _names(base: alt.Chart, *, y: alt.Y) -> alt.Chart:
+    """Write the names of domains or layers to the left of a plot, the mark of what was looked at below."""
+    text = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=12)
+    return text.encode(x=LEFT, y=y, text="lines:N")
 
 
 def _layers(rows: Rows) -> alt.LayerChart:
@@ -160,7 +158,5 @@ def _layers(rows: Rows) -> alt.LayerChart:
     )
     tips = tooltip({"label": "Layer", "text": "filters that differ"})
     return layered(
-        row_labels(base, y=y),
-        base.mark_bar(style="kept", height=9).encode(x=x, y=y, tooltip=tips),
-        row_numbers(base, y=y),
+        _names(base, y=y), base.mark_bar(style="kept", height=9).encode(x=x, y=y, tooltip=tips), row_numbers(base, y=y)
     )

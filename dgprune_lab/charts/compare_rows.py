@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..core import exposure_label, exposure_of, is_missing, scorer_exposure
+from ..core import Exposure, exposure_label, exposure_of, is_missing, scorer_exposure
 from .drop import change_of, span_rows
 from .marks import check_alike, step_above
 from .size_and_cost import amount
@@ -53,6 +53,14 @@ def word_rows(frame: pd.DataFrame, *, names: tuple[str, str] | None = None) -> R
             for choice, of in zip("ab", lowest, strict=True)
         ]
         lines.append(f"Lowest {role} accuracy: {', '.join(texts)}")
+    labelled = {row["domain"] for row in records(frame, metric="right_to_wrong")}
+    for row in records(frame, metric="changed"):
+        if row["domain"] not in labelled:
+            changed = percent(row["value"], row["unit"])
+            lines.append(f"{row['domain']}, without labels: {changed:.1f} % of the predictions differ")
+    classes = {row["class"] for row in records(frame, metric="class_difference")}
+    if len(classes) > _MOST_CLASSES:
+        lines.append(f"Classes: the {_MOST_CLASSES} of {len(classes)} that differ most on any domain")
     differ = [row for row in records(frame, metric="filters_differ") if is_missing(row["group"])]
     lines += [f"Filters that only one of the two keeps: {row['value']:,.0f}" for row in differ]
     return [{"text": text, "y": LINE * k} for k, text in enumerate(lines)]
@@ -84,10 +92,15 @@ def _by_domain(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
     for row in (row for row in both if row["metric"] == metric):
         check_alike([other for other in both if other["metric"] == metric and other["domain"] == row["domain"]])
         domain, exposure = str(row["domain"]), exposure_of(row)
-        label = f"{shortened(domain, most=_LETTERS)}{exposure_label(exposure)}"
         point = point_of(styles[domain], exposure=exposure)
-        rows.append({"place": len(rows), "domain": domain, "label": label, **change_of(row), **point})
+        rows.append({"place": len(rows), "domain": domain, **_label(domain, exposure), **change_of(row), **point})
     return rows
+
+
+def _label(domain: str, exposure: Exposure) -> dict[str, str]:
+    """The name of a domain with its mark, and `lines`, the same in two lines."""
+    name, mark = shortened(domain, most=_LETTERS), exposure_label(exposure)
+    return {"label": f"{domain}{mark}", "lines": f"{name}\n{mark.strip()}" if mark else name}
 
 
 def _flips(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
@@ -96,8 +109,7 @@ def _flips(frame: pd.DataFrame, both: Rows, metric: str) -> Rows:
     styles, rows = domain_styles_of(frame), Rows()
     for row in (row for row in both if row["metric"] == metric):
         domain, exposure = str(row["domain"]), exposure_of(row)
-        label = f"{shortened(domain, most=_LETTERS)}{exposure_label(exposure)}"
-        about = {"place": len(rows), "domain": domain, "label": label}
+        about = {"place": len(rows), "domain": domain, **_label(domain, exposure)}
         about["text"] = f"{counts[row['domain']]:,.0f} of {row['images']:,}"
         rows.append({**about, **interval_of(row), **point_of(styles[domain], exposure=exposure)})
     return rows
@@ -114,9 +126,8 @@ def _classes(frame: pd.DataFrame, both: Rows) -> dict[str, Rows]:
             domain, exposure = str(row["domain"]), exposure_of(row)
             name = str(row["class"]) if is_missing(row["class_name"]) else str(row["class_name"])
             about = {"class": int(row["class"]), "name": shortened(name, most=12), "images": int(row["images"])}
-            label = f"{domain}{exposure_label(exposure)}"
             point = point_of(styles[domain], exposure=exposure)
-            domains[domain].append({**about, "label": label, **change_of(row), **point})
+            domains[domain].append({**about, **_label(domain, exposure), **change_of(row), **point})
     return domains
 
 
@@ -133,11 +144,11 @@ def _layers(both: Rows) -> Rows:
     """The number of filters that differ per layer; of many layers those with the most."""
     layers = [row for row in both if row["metric"] == "filters_differ" and not is_missing(row["group"])]
     shown = sorted(layers, key=lambda row: -row["value"])[:_MOST_LAYERS]
-    names = [(str(row["group"]), row["value"]) for row in layers if row in shown]
-    if further := len(layers) - len(shown):
+    names = [(str(row["group"]), row["value"], row["value"]) for row in layers if row in shown]
+    if further := len(layers) - len(shown):  # without a bar, which would be the longest
         rest = sum(row["value"] for row in layers) - sum(row["value"] for row in shown)
-        names.append((f"{further} further layers", rest))
+        names.append((f"{further} further layers", 0, rest))
     return [
-        {"place": k, "label": shortened(name, most=_LETTERS), "value": value, "text": f"{value:,.0f}"}
-        for k, (name, value) in enumerate(names)
+        {"place": k, "label": name, "lines": shortened(name, most=_LETTERS), "value": value, "text": f"{count:,.0f}"}
+        for k, (name, value, count) in enumerate(names)
     ]
