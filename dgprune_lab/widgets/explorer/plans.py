@@ -14,7 +14,7 @@ from ...charts.theme import with_minus
 from ...core import Budget, FilterGroup, Mask, Scope, Scores, roles_of
 from ...pruning import Limits, Order, cached_order
 from ...study import Study, mask_provenance
-from .choices import Choices, Cut, Key, cut, listed, plan_key
+from .choices import Choices, Cut, Key, cut, is_by_hand, listed, plan_key
 from .frames import SPLIT
 
 PLAN_RATIOS = [round(k / 100, 2) for k in range(100)]
@@ -67,7 +67,8 @@ class Plans:
         study, batchnorm = self._study, choices["batchnorm"]
         provenance = mask_provenance(study.provenance, mask, batchnorm=batchnorm, study=study)
         notice = provenance.notice(roles_of(study.domains), split=SPLIT)
-        return None if notice is None else notice._asdict()
+        by_hand = " Set by hand: whoever did it saw the reported accuracies." if is_by_hand(choices) else ""
+        return None if notice is None else {**notice._asdict(), "text": notice.text + by_hand}
 
 
 def put_newest(cache: dict[Key, Any], key: Key, value: Any) -> None:
