@@ -64,7 +64,7 @@ def make_static(target: str = "mnist_m") -> dict[str, Any]:
         "device": "CPU, 1 thread",
         "chance": [{"value": 10.0, "label": "chance"}],
         "label_height": LABEL_HEIGHT,
-        "specs": {"a": sweep(empty).to_dict(), "c": size_and_cost(empty).to_dict(), "d": drop(empty, near_zero=True).to_dict()},
+        "specs": {"a": sweep(empty).to_dict(), "c": size_and_cost(empty).to_dict(), "d": drop(empty).to_dict()},
         "host": "anywidget:none",
     }
 

@@ -20,7 +20,7 @@ from dgprune_lab.widgets.explorer.frames import STEP
 from dgprune_lab.widgets.explorer.plans import plan
 
 PATH = Path(__file__).parent / "js" / "fixture.json"
-HEIGHT = 300
+HEIGHT, WIDTH = 300, 240
 
 
 def fixture() -> dict[str, Any]:
@@ -28,9 +28,12 @@ def fixture() -> dict[str, Any]:
     frames = [make_frame("dss", ratio) for ratio in (0.0, 0.05, 0.1, 0.3, 0.35, 0.4)]  # with a gap
     now = frames[4]
     points = [point for frame in frames for point in frame.points]
-    chart_a = sweep_data(points, now=now.payload["ratio"], chance=0.1, step=STEP, height=HEIGHT)
-    labels = [{"value": value} for value in (97.0, 98.5, 50.0, 51.0, 52.0, 99.9, 0.5, 1.0)]
-    around = {"lines": [98.5, 50.0, 10.0], "texts": [12.0], "points": [97.0, 90.0, 50.0, 47.0]}
+    chart_a = sweep_data(points, now=now.payload["ratio"], chance=0.1, step=STEP, height=HEIGHT, width=WIDTH)
+    labels = [
+        {"value": value, "label": "n" * k} for k, value in enumerate((97.0, 98.5, 50.0, 51.0, 52.0, 99.9, 0.5, 1.0), 3)
+    ]
+    points_near = [(5.0, 97.0), (20.0, 90.0), (50.0, 85.0), (10.0, 50.0), (10.0, 46.0)]
+    around = {"width": 300, "lines": [98.5, 50.0, 10.0], "texts": [12.0], "points": points_near}
     pinned_curves = make_curve(*(make_frame("l1", ratio) for ratio in (0.5, 0.65, 0.75, 0.9)))["lines"]["curves"]
     pinned = pinned_rows(pinned_curves, letter="b")
     study, made_up = read_study(), make_plan("l1")
@@ -43,6 +46,7 @@ def fixture() -> dict[str, Any]:
             "curve": make_curve(*frames, scorer="dss"),
             "ratio": now.payload["ratio"],
             "height": HEIGHT,
+            "width": WIDTH,
             "data": {name: chart_a[name] for name in ("curves", "gaps", "names", "dots", "now", "chance")},
             "points": pinned_curves,
             "pinned": pinned,

@@ -132,7 +132,7 @@ def test_having_seen_the_very_images_is_worse_and_said() -> None:
     name = ends["mnist_m ◇ target-aware, seen"]
     assert name["colour"] == FIRST_TARGET and name["ring"] == TARGET_AWARE
     assert {row["looked"] for row in data["dots"]} == {"yes, the reported images"}
-    assert [row["ring"] for row in data["dots"]] == [row["colour"] for row in data["dots"][:2]] + [TARGET_AWARE]
+    assert [row["ring"] for row in data["dots"]] == [None, None, TARGET_AWARE], "a source that was seen has the word"
     labels = [row["label"] for row in data_of(charts.drop(table(seen="labels")))["drops"]]
     assert labels == ["mnist ◇ seen", "uci_digits ◇ seen", "mnist_m ◇ target-aware, seen"]
 
@@ -194,7 +194,7 @@ def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> 
         assert {row["label"] for row in names} == words
         assert len({row["colour"] for row in names}) == 4, "target-aware lines are distinguished by colour"
         diamonds = {row["domain"] for row in data[f"curves_{k}"] if row["ring"]}
-        assert diamonds == {"peeked"} | ({"dss"} if k == 2 else set())
+        assert diamonds == ({"dss", "peeked"} if k == 2 else set())
     labels = [row["label"] for row in data_of(charts.drop(frame))["drops"]]
     assert labels[3:9] == [
         "dss ◇ target-aware, mnist",
@@ -299,15 +299,17 @@ def test_letters_of_pins_stand_right_of_the_names_and_apart() -> None:
     }, "the curves of both sources are too near to have a letter each"
 
 
-def test_names_inside_cover_no_name_and_no_line_of_the_full_network() -> None:
-    near = [{"value": value} for value in (98.0, 97.0, 96.5, 60.0, 12.0)]
+def test_names_inside_cover_no_name_and_no_line() -> None:
+    near = [{"value": value, "label": "a domain"} for value in (98.0, 97.0, 96.5, 60.0, 12.0)]
     lines, texts, gap = [98.0, 97.0, 96.5, 60.0, 12.0, 10.0], [12.0], 5.0
-    points = [98.0, 97.0, 60.0, 60.0]
-    heights = [row["value"] for row in place_names(near, gap=gap, lines=lines, texts=texts, points=points)]
+    points = [(10.0, 97.0), (20.0, 90.0), (0.0, 60.0), (15.0, 56.0), (80.0, 80.0)]
+    placed = place_names(near, gap=gap, width=300, lines=lines, texts=texts, points=points)
+    heights = [row["value"] for row in placed]
     assert all(abs(a - b) >= gap for a, b in combinations([*heights, *texts], 2))
-    assert min(abs(height - line) for height in heights for line in lines) >= 0.6 * gap
+    reached = [value for removed, value in points if removed < 30]
+    assert min(abs(height - line) for height in heights for line in lines + reached) >= 0.7 * gap - 1e-9
     assert all(gap / 2 <= height <= 100 - gap / 2 for height in heights)
-    assert abs(heights[3] - 60.0) <= 2 * gap, "near its line where there is room"
+    assert 60.0 < heights[3] <= 65.0, "near its line where there is room"
 
 
 def test_the_plot_of_chart_a_takes_most_of_its_width() -> None:
@@ -315,12 +317,10 @@ def test_the_plot_of_chart_a_takes_most_of_its_width() -> None:
     assert (padding["left"] + padding["right"]) / 300 <= 0.2
 
 
-def test_the_axis_of_chart_d_can_be_finer_near_zero() -> None:
-    layers = charts.drop(table(), near_zero=True).to_dict()["layer"]
-    scales = [layer["encoding"]["x"]["scale"] for layer in layers if "scale" in layer["encoding"].get("x", {})]
-    assert {scale["type"] for scale in scales} == {"symlog"}
-    titles = [layer["encoding"]["x"].get("title") for layer in layers if "x" in layer["encoding"]]
-    assert "Points, finer near 0" in titles
+def test_chart_d_says_the_interval_below_the_number_where_there_is_room() -> None:
+    rows = data_of(charts.drop(table()))["drops"]
+    assert [row["range"] for row in rows] == ["−26.2 to −22.2", "−25.8 to −21.8", "−17.0 to −13.0"]
+    assert {row["range"] for row in data_of(charts.drop(table(), height=60))["drops"]} == {""}
 
 
 def test_drop_shows_points_around_zero_on_an_axis_in_steps() -> None:

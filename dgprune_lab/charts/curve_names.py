@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -10,34 +12,38 @@ import altair as alt
 from .marks import LEFT, TEXT_COLOUR, point_marks
 from .theme import PIN_DASHES, Rows
 
-REACH = 45.0
-"""Names inside a plot stand over shares removed up to this one, in percent."""
+LETTER, BEFORE = 6.3, 22
+"""Width of a letter of a name, and of what stands before the name, in pixels."""
+CLEAR = 0.7
+"""Least distance of a name from a line, in heights of a name."""
 APART = 6.0
 """Least distance between two letters of a pin, in percent."""
+RIGHT_OF_NAMES = 55.0
+Points = Sequence[tuple[float, float]]
 
 
 def place_names(
-    rows: Rows, *, gap: float, lines: Sequence[float], texts: Sequence[float], points: Sequence[float]
+    rows: Rows, *, gap: float, width: float, lines: Sequence[float], texts: Sequence[float], points: Points
 ) -> Rows:
-    """Give each label, the highest first, the free height that is nearest to its `value`, in percent.
+    """Give each name, the highest first, the free height that is nearest to its `value`, in percent.
 
-    Heights are at least `gap` from other labels and from `texts`, and clear of `lines`; of the others, those are taken
-    that cover few `points`. Where nothing is free, labels may cover lines.
+    Heights are at least `gap` from other names and from `texts`, clear of `lines`, and of the `points` (share removed,
+    value) that a name reaches in a plot of `width` pixels. Where nothing is free, names cover the fewest points.
 
-    >>> [row["value"] for row in place_names([{"value": 98.0}], gap=4, lines=[98.0], texts=[], points=[])]
-    [95.0]
+    >>> place = {"gap": 4, "width": 400, "lines": [98.0], "texts": [], "points": [(10.0, 95.0)]}
+    >>> [row["value"] for row in place_names([{"value": 98.0, "label": "mnist"}], **place)]
+    [92.0]
     """
-    taken = [*((height, 0.6 * gap) for height in lines), *((height, gap) for height in texts)]
-    steps = [sign * k * gap / 4 for k in range(4 * len(rows) + 12) for sign in (-1, 1)]
+    taken = [*((height, CLEAR * gap) for height in lines), *((height, gap) for height in texts)]
+    steps = [sign * k * gap / 4 for k in range(math.ceil(400 / gap)) for sign in (-1, 1)] if gap > 0.01 else [0.0]
     placed = []
     for row in sorted(rows, key=lambda row: -row["value"]):
-        inside = [y for step in steps if gap / 2 <= (y := row["value"] + step) <= 100 - gap / 2]
-        free = [y for y in inside if all(abs(y - height) >= room - 1e-9 for height, room in taken)]
-
-        def cost(y: float, value: float = row["value"]) -> int:
-            return round(1e6 * (abs(y - value) / gap + 0.3 * sum(abs(y - point) < 0.6 * gap for point in points)))
-
-        height = min(free or inside or [row["value"]], key=cost)
+        reach = 100 * (BEFORE + LETTER * len(row["label"])) / width
+        near = [value for removed, value in points if removed <= reach]
+        inside = [y for step in steps if gap / 2 <= (y := row["value"] + step) <= 100 - gap / 2] or [row["value"]]
+        clear = [y for y in inside if all(abs(y - height) >= room - 1e-9 for height, room in taken)] or inside
+        covered = {y: sum(abs(y - value) < CLEAR * gap for value in near) for y in clear}
+        height = min(clear, key=lambda y, value=row["value"]: (covered[y], round(1e6 * abs(y - value))))
         taken.append((height, gap))
         placed.append({**row, "value": height})
     return placed
@@ -56,13 +62,20 @@ def names_inside(base: alt.Chart, *, y: alt.Y) -> list[alt.Chart]:
     ]
 
 
-def obstacles(data: Mapping[str, Rows], *, gap: float) -> dict[str, list[float]]:
-    """Return the heights that names at the left must not, or should not, cover; see `marks.place_names`."""
+def obstacles(data: Mapping[str, Rows], *, gap: float) -> dict[str, Any]:
+    """Return what names must not, or should not, cover; see `place_names`. Lines are points close to each other."""
     levels = [row["value"] for row in data["chance"]]
+    curves = data["curves"]
+    points = [(row["removed"], row["value"]) for row in curves]
+    for before, row in pairwise(curves):
+        steps = math.ceil(abs(row["value"] - before["value"]) / gap) if row["domain"] == before["domain"] else 0
+        for k in range(1, steps):
+            share = k / steps
+            points.append(tuple(before[key] + share * (row[key] - before[key]) for key in ("removed", "value")))
     return {
         "lines": [*(row["value"] for row in data["full"]), *levels],
         "texts": [level + 0.45 * gap for level in levels],
-        "points": [row["value"] for row in data["curves"] if row["removed"] <= REACH],
+        "points": points,
     }
 
 
@@ -79,7 +92,7 @@ def letter_rows(rows: Sequence[Mapping[str, Any]], *, letter: str) -> Rows:
     """
     place, letters = 74 + 12 * (list(PIN_DASHES).index(letter) - 1), {}
     for row in rows:
-        if row["pin"] != letter or row["removed"] < REACH + 10:
+        if row["pin"] != letter or row["removed"] < RIGHT_OF_NAMES:
             continue
         best = letters.get(row["domain"])
         if best is None or abs(row["removed"] - place) < abs(best["removed"] - place):

@@ -1,9 +1,9 @@
 """Chart D: the accuracy change of each domain against the full network.
 
 A hollow diamond, at the dot and with text after the name, marks what was looked at. Named data: `drops` (domain,
-label, change, low, high in points of accuracy; text, colour, fill, shape, ring, opacity, looked); `ghosts`, a pinned
-view on a domain (pin, label, change, colour, opacity); and `span` (change): the ends of the axis, in steps. A page that
-shows one ratio after another keeps the widest ends, so that its axis does not move with the slider.
+label, change, low, high in points of accuracy; text, range, colour, fill, shape, ring, opacity, looked); `ghosts`, a
+pinned view on a domain (pin, label, change, colour, opacity); and `span` (change): the ends of the axis, in steps. A
+page that shows one ratio after another keeps the widest ends, so that its axis does not move with the slider.
 """
 
 from __future__ import annotations
@@ -45,23 +45,21 @@ from .theme import (
 )
 
 CAPTION = "Measured right after removal; it says nothing yet about generalisation."
-PADDING = {"left": 88, "right": 46, "top": 6, "bottom": 40}
+ROW = 28
+"""Least height of a row, in pixels, at which the interval stands below the number."""
+PADDING = {"left": 78, "right": 82, "top": 6, "bottom": 40}
 CHANGE = "accuracy_change"
 POINTS = "Accuracy change (points)"
 
 
 @public
-def drop(
-    frame: Tidy, *, metric: str = CHANGE, near_zero: bool = False, width: Count = 200, height: Count = 110
-) -> alt.LayerChart:
+def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count = 110) -> alt.LayerChart:
     """Draw the change of accuracy of each domain as a dot with its interval, in points, on an axis around 0.
 
     Args:
         frame: a tidy table whose rows with this `metric` are changes against the full network (negative: lost);
             of several ratios the largest is drawn; rows of classes and of single layers are not drawn (see `layers`).
         metric: name of the metric to draw.
-        near_zero: draw the axis finer near 0, so that a change of one point shows beside one of 80 (symmetric
-            logarithm, linear within about 4 points).
         width, height: size of the plot, in pixels.
     """
     if metric != CHANGE:
@@ -72,22 +70,23 @@ def drop(
     longest = max((len(row["label"]) for row in rows), default=0)
     padding = {**PADDING, "left": min(320, max(PADDING["left"], 16 + round(6.2 * longest)))}
     names = alt.Axis(title=None, labelLimit=padding["left"] - 10, ticks=False, domain=False)
-    scale, axis = alt.Scale(nice=False, zero=True), signed_axis(tickCount=4)
-    if near_zero:
-        scale = alt.Scale(nice=False, type="symlog", constant=4)
-        axis = signed_axis(values=[-100, -30, -10, -3, 0, 3, 10, 30, 100], labelOverlap="greedy")
-    title = "Points, finer near 0" if near_zero else POINTS
-    change = alt.X("change:Q", scale=scale, title=title, axis=axis)
+    scale, axis = alt.Scale(nice=False, zero=True), signed_axis(tickCount=3, labelOverlap="greedy")
+    change = alt.X("change:Q", scale=scale, title=POINTS, axis=axis)
     domain = alt.Y("label:N", sort=None, axis=names)
-    drops = rows_of("drops", rows)
     tips = tooltip({"domain": "Domain", "change": ("Change, points", "+.1f")}, ends="+.1f", looked=True)
-    number = drops.mark_text(style="strong", align="right", dx=PADDING["right"] - 6, fontWeight=600)
+    if len(rows) * ROW > height:
+        rows = [{**row, "range": ""} for row in rows]
+    drops = rows_of("drops", rows)
+    place = {"x": RIGHT, "y": domain, "opacity": OPACITY}
+    number = drops.mark_text(style="strong", align="right", dx=PADDING["right"] - 2, dy=-6, fontWeight=600)
+    ends = drops.mark_text(style="words", align="right", dx=PADDING["right"] - 2, dy=7, fontSize=9.5)
     chart = layered(
         rows_of("span", span_rows(rows)).mark_point(opacity=0).encode(x=change),
         drops.mark_rule(**ZERO).encode(x=alt.datum(0)),
         *interval_marks(drops, change, at={"y": domain}, tips=tips, opacity=OPACITY),
         *_ghosts(change, domain),
-        number.encode(x=RIGHT, y=domain, text="text:N", opacity=OPACITY),
+        number.encode(**place, text="text:N"),
+        ends.encode(**place, text="range:N"),
     )
     head = titled("Accuracy change", frame, change=True)
     return finish(chart, width=width, height=height, padding=padding, title=head)
@@ -119,7 +118,15 @@ def drop_rows(frame: pd.DataFrame, *, metric: str = CHANGE) -> Rows:
             label = f"{row['scorer']}{exposure_label(scorer_exposure([row]))}, {row['domain']}{seen}"
         label = f"{row['network']}, {label}" if networks else label
         point = point_of(styles[str(row["domain"])], exposure=exposure)
-        rows.append({"domain": str(row["domain"]), "label": label, **change_of(row), "opacity": 1.0, **point})
+        change = change_of(row)
+        ends = " to ".join(points_text(change[end]) for end in ("low", "high"))
+        about = {
+            "domain": str(row["domain"]),
+            "label": label,
+            **change,
+            "range": "" if is_missing(row["low"]) else ends,
+        }
+        rows.append({**about, "opacity": 1.0, **point})
     return rows
 
 

@@ -119,7 +119,7 @@ def sweep(
     if len(scorers) > 1:
         panels = _by_domain(frame, scorers, metric=metric, size=(width, height), chance=chance, step=step)
         return beside(*panels, title=title)
-    data = sweep_data(sweep_points(frame, metric=metric), now=now, chance=chance, step=step, height=height)
+    data = sweep_data(sweep_points(frame, metric=metric), now=now, chance=chance, step=step, height=height, width=width)
     for letter, other in zip(PIN_DASHES, (pinned or {}).values(), strict=False):
         data["pinned"] += pinned_rows(sweep_points(other, metric=metric), letter=letter)
         data["letters"] += letter_rows(data["pinned"], letter=letter)
@@ -173,10 +173,11 @@ def sweep_data(
     chance: float | None,
     step: float,
     height: int,
+    width: int = 420,
     letters: int = 27,
     ends: tuple[float, float] | None = None,
 ) -> Data:
-    """Return the chart's named data from the `sweep_points` of one plot; now, chance, step and height: see `sweep`.
+    """Return the chart's named data from the `sweep_points` of one plot; the options are those of `sweep`.
 
     Names stand inside the plot at the left, at free heights near the full network's; or, with the `ends` (lowest,
     highest) of the vertical axis, at the ends of the lines, of at most `letters` characters.
@@ -190,12 +191,12 @@ def sweep_data(
         data["now"] = [{"removed": 100.0 * now}]
     if chance is not None:
         data["chance"] = [{"value": 100.0 * chance, "label": "chance"}]
-    gap = LABEL_HEIGHT / max(height, 1)
-    if ends is None:
-        data["names"] = place_names(data["names"], gap=100.0 * gap, **obstacles(data, gap=100.0 * gap))
+    low, high = ends or (0.0, 100.0)
+    gap = (high - low) * LABEL_HEIGHT / max(height, 1)
+    if ends:
+        data["names"] = spread(data["names"], gap=gap, low=low, high=high)
     else:
-        low, high = ends
-        data["names"] = spread(data["names"], gap=(high - low) * gap, low=low, high=high)
+        data["names"] = place_names(data["names"], gap=gap, width=width, **obstacles(data, gap=max(gap, 0.5)))
     return data
 
 

@@ -126,11 +126,10 @@ def interval_of(row: Mapping[str, Any]) -> dict[str, float]:
 def point_of(style: DomainStyle, *, exposure: Exposure = "") -> dict[str, Any]:
     """Return the fields of a data row that style its point.
 
-    Colour and mark are always the domain's. `ring` is the colour of a hollow diamond around the point of a domain that
-    was looked at, `TARGET_AWARE` for a target; None for no diamond.
+    Colour and mark are always the domain's. `ring` is the colour of a hollow diamond around the point of a target that
+    was looked at; None for no diamond.
     """
-    ring = TARGET_AWARE if exposure.startswith("target-aware") else style.colour
-    ring = None if exposure in ("", "?") else ring
+    ring = TARGET_AWARE if exposure.startswith("target-aware") else None
     point = {"colour": style.colour, "shape": style.shape, "fill": style.colour}
     return {**point, "ring": ring, "looked": EXPOSURE_WORDS[exposure]}
 

@@ -11,8 +11,8 @@ const INKS = { ink: (colour) => colour, quiet: "#quiet", hole: "transparent" };
 const CHOICE = { scorer: "a|b", scope: "layer", budget: "filters", batchnorm: "as_is" };
 
 function sweep(more = {}) {
-  const { fixed, curve, ratio, height } = fixture.a;
-  return sweepData({ fixed, curve, frame: frameAt(curve.rows, ratio), stale: false, pins: [], ratio, height, inks: INKS, ...more });
+  const { fixed, curve, ratio, height, width } = fixture.a;
+  return sweepData({ fixed, curve, frame: frameAt(curve.rows, ratio), stale: false, pins: [], ratio, height, width, inks: INKS, ...more });
 }
 
 test("chart A has the rows that Python draws", () => {
@@ -69,7 +69,7 @@ test("the axis of chart D only grows, and pins are ghosts on it", () => {
   assert.deepEqual(wide, [{ change: -50 }, { change: 10 }]);
   assert.deepEqual(widest(wide, undefined, null), wide);
   const drops = first.drops.map((row) => ({ ...row, label: "by another scorer" }));
-  const data = dropData({ frame: last, stale: false, pins: [{}, { drops }], pin: 0, span: wide, inks: INKS });
+  const data = dropData({ frame: last, stale: false, pins: [{}, { drops }], pin: 0, span: wide, height: 110, inks: INKS });
   assert.deepEqual(data.ghosts.map(({ pin, label, change }) => [pin, label, change]),
     last.drops.map((row, k) => ["b", row.label, first.drops[k].change]));
 });
@@ -80,7 +80,9 @@ test("rows of charts C and D are passed on", () => {
   assert.ok(costData({ step, stale: true }).left.every((row) => row.opacity < 1));
   assert.deepEqual(costData({ step: null, stale: false }).left, []);
   const frame = fixture.a.curve.rows[3];
-  assert.deepEqual(dropData({ frame, stale: false, span: frame.span, inks: INKS }), { drops: frame.drops, ghosts: [], span: frame.span });
+  const shown = (height) => dropData({ frame, stale: false, span: frame.span, height, inks: INKS });
+  assert.deepEqual(shown(110), { drops: frame.drops, ghosts: [], span: frame.span });
+  assert.deepEqual(shown(60).drops.map(({ range }) => range), ["", "", ""], "no room for intervals");
 });
 
 test("colours are mixed, and a hollow mark covers what lies behind it", () => {

@@ -43,7 +43,7 @@ def _specs() -> Row:
     return {
         "a": sweep(empty).to_dict(),
         "c": size_and_cost(empty).to_dict(),
-        "d": drop(empty, near_zero=True).to_dict(),
+        "d": drop(empty).to_dict(),
     }
 
 

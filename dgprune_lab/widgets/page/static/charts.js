@@ -11,8 +11,8 @@ export function paintCharts(page, pins, now) {
   const { shown: frame, stale, curve } = now;
   feed(c, costData({ step: now.step, stale: now.planStale }));
   page.span = widest(page.span ?? [], curve, frame);
-  feed(a, sweepData({ fixed, curve, frame, stale, pins, pin, ratio: choice.ratio, height: plotSize(a).height, inks }));
-  feed(d, dropData({ frame, stale, pins, pin, span: page.span, inks }));
+  feed(a, sweepData({ fixed, curve, frame, stale, pins, pin, ratio: choice.ratio, ...plotSize(a), inks }));
+  feed(d, dropData({ frame, stale, pins, pin, span: page.span, height: plotSize(d).height, inks }));
   show(page.exposures, Boolean(frame?.exposures));
   say(page.exposures, frame?.exposures ?? "");
 }

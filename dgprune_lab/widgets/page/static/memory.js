@@ -12,7 +12,10 @@ const whole = (key, length) => JSON.stringify(key.length > length ? key : [...ke
 const tick = (ratio) => Math.round(ratio * 10000);
 const LETTERS = "abc";
 const APART = 6; // least distance between two letters of a pin, in percent
-const REACH = 45; // names inside a plot stand over shares removed up to this one, in percent
+const RIGHT_OF_NAMES = 55; // percent
+const [LETTER, BEFORE] = [6.3, 22]; // width of a letter of a name, and of what stands before the name, in pixels
+const CLEAR = 0.7; // least distance of a name from a line, in heights of a name
+const ROW = 28; // least height of a row of chart D, in pixels, at which the interval stands below the number
 const NO_LINES = { curves: [], gaps: [], names: [] };
 const NO_FRAME = { dots: [], names: [], full: [], drops: [], span: [{ change: -5 }, { change: 5 }] };
 
@@ -74,7 +77,7 @@ export function inked(rows, ink, hole = "transparent") {
 }
 
 // The data of chart A. `frame` is drawn as dots; `stale` says that it is not of the current view. `height`: of the plot.
-export function sweepData({ fixed, curve, frame, stale, pins, pin = 0, ratio, height, inks }) {
+export function sweepData({ fixed, curve, frame, stale, pins, pin = 0, ratio, height, width, inks }) {
   const { curves, gaps, names } = curve?.lines ?? NO_LINES;
   const shown = frame ?? NO_FRAME;
   const named = new Set(names.map((row) => row.domain));
@@ -88,7 +91,7 @@ export function sweepData({ fixed, curve, frame, stale, pins, pin = 0, ratio, he
   return {
     curves: inked(curves, inks.ink),
     gaps: inked(gaps, inks.ink),
-    names: placeNames(labels, { gap, ...obstacles({ curves, full: shown.full, chance: fixed.chance }, gap) }),
+    names: placeNames(labels, { gap, width: Math.max(width, 60), ...obstacles({ curves, full: shown.full, chance: fixed.chance }, gap) }),
     full: shown.full,
     dots: faded(shown.dots, stale, inks),
     pinned: inked(pinned, inks.ink),
@@ -107,7 +110,7 @@ const pinnedRows = (pin, letter, opacity) =>
 export function letterRows(rows, letter) {
   const wanted = 74 + 12 * (LETTERS.indexOf(letter) - 1);
   const letters = new Map();
-  for (const row of rows.filter(({ pin, removed }) => pin === letter && removed >= REACH + 10)) {
+  for (const row of rows.filter(({ pin, removed }) => pin === letter && removed >= RIGHT_OF_NAMES)) {
     const best = letters.get(row.domain);
     if (!best || Math.abs(row.removed - wanted) < Math.abs(best.removed - wanted)) letters.set(row.domain, row);
   }
@@ -122,8 +125,9 @@ export function widest(before, curve, frame) {
   return [{ change: Math.min(...all) }, { change: Math.max(...all) }];
 }
 
-export function dropData({ frame, stale, pins = [], pin = 0, span, inks }) {
-  const { drops } = frame ?? NO_FRAME;
+export function dropData({ frame, stale, pins = [], pin = 0, span, height, inks }) {
+  const every = (frame ?? NO_FRAME).drops;
+  const drops = every.length * ROW > height ? every.map((row) => ({ ...row, range: "" })) : every;
   const label = Object.fromEntries(drops.map((row) => [row.domain, row.label]));
   const ghosts = pins.flatMap((one, k) =>
     (one.drops ?? []).filter(({ domain }) => label[domain])
@@ -137,27 +141,31 @@ export const costData = ({ step, stale }) => ({ left: (step?.left ?? []).map((ro
 const faded = (rows, stale, { ink, quiet, hole }) =>
   inked(rows, stale ? () => quiet : ink, hole).map((row) => ({ ...row, opacity: stale ? 0.55 : 1 }));
 
-// What names at the left must not cover, lines and texts, and should not, points: as in Python's `obstacles`.
+// What names at the left must not, or should not, cover: as in Python's `obstacles`.
 function obstacles({ curves, full, chance }, gap) {
   const levels = chance.map((row) => row.value);
-  return {
-    lines: [...full.map((row) => row.value), ...levels],
-    texts: levels.map((level) => level + 0.45 * gap),
-    points: curves.filter((row) => row.removed <= REACH).map((row) => row.value),
-  };
+  const points = curves.map((row) => [row.removed, row.value]);
+  curves.slice(1).forEach((row, k) => {
+    const before = curves[k];
+    const steps = row.domain === before.domain ? Math.ceil(Math.abs(row.value - before.value) / gap) : 0;
+    for (let j = 1; j < steps; j += 1) points.push(["removed", "value"].map((key) => before[key] + (j / steps) * (row[key] - before[key])));
+  });
+  return { lines: [...full.map((row) => row.value), ...levels], texts: levels.map((level) => level + 0.45 * gap), points };
 }
 
-// Each label, the highest first, gets the free height that is nearest to its value: as Python's `place_names`.
-export function placeNames(rows, { gap, lines, texts, points }) {
-  const taken = [...lines.map((height) => [height, 0.6 * gap]), ...texts.map((height) => [height, gap])];
-  const steps = [...Array(4 * rows.length + 12).keys()].flatMap((k) => [(-k * gap) / 4, (k * gap) / 4]);
+// Each name, the highest first, gets the free height that is nearest to its value: as Python's `place_names`.
+export function placeNames(rows, { gap, width, lines, texts, points }) {
+  const taken = [...lines.map((height) => [height, CLEAR * gap]), ...texts.map((height) => [height, gap])];
+  const steps = [...Array(Math.ceil(400 / gap)).keys()].flatMap((k) => [(-k * gap) / 4, (k * gap) / 4]);
+  const orAll = (some, all) => (some.length ? some : all);
   return [...rows].sort((a, b) => b.value - a.value).map((row) => {
-    const inside = steps.map((step) => row.value + step).filter((y) => gap / 2 <= y && y <= 100 - gap / 2);
-    const free = inside.filter((y) => taken.every(([height, room]) => Math.abs(y - height) >= room - 1e-9));
-    const covered = (y) => points.filter((point) => Math.abs(y - point) < 0.6 * gap).length;
-    const cost = (y) => Math.round(1e6 * (Math.abs(y - row.value) / gap + 0.3 * covered(y)));
-    const heights = free.length ? free : inside.length ? inside : [row.value];
-    const value = heights.reduce((best, y) => (cost(y) < cost(best) ? y : best));
+    const reach = (100 * (BEFORE + LETTER * row.label.length)) / width;
+    const near = points.filter(([removed]) => removed <= reach).map(([, value]) => value);
+    const inside = orAll(steps.map((step) => row.value + step).filter((y) => gap / 2 <= y && y <= 100 - gap / 2), [row.value]);
+    const clear = orAll(inside.filter((y) => taken.every(([height, room]) => Math.abs(y - height) >= room - 1e-9)), inside);
+    const cost = (y) => 1e10 * near.filter((value) => Math.abs(y - value) < CLEAR * gap).length + Math.round(1e6 * Math.abs(y - row.value));
+    const costs = clear.map(cost);
+    const value = clear[costs.indexOf(Math.min(...costs))];
     taken.push([value, gap]);
     return { ...row, value };
   });

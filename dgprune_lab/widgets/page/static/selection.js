@@ -68,7 +68,7 @@ export function listenToCells(strip) {
     const far = start && Math.hypot(point.x - start.x, point.y - start.y) > 5;
     if (far && !strip.brush) canvas.setPointerCapture?.(event.pointerId);
     if (far || strip.brush) strip.brush = boxOf(start, point);
-    changed();
+    strip.redraw();
   };
   const up = (event) => {
     if (strip.brush) endBrush(strip, event);
@@ -84,11 +84,11 @@ export function listenToCells(strip) {
   };
   const leave = () => {
     strip.hover = null;
-    changed();
+    strip.redraw();
   };
   const blur = () => {
     strip.at = null;
-    changed();
+    strip.redraw();
   };
   const events = { pointerdown: down, pointermove: move, pointerup: up, pointercancel: up, pointerleave: leave, click, blur };
   for (const [name, handler] of Object.entries(events)) canvas.addEventListener(name, handler);

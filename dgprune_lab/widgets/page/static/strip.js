@@ -10,7 +10,7 @@ const LOW = 34; // least height of a row: two lines of its controls
 const GAP = 6;
 const SIZES = [15, 14, 13, 12, 11, 10, 9, 8];
 
-// acts: {open(cells), force(cells, to), row(layer, ratio, moving), rows(change)}; `changed` asks for a new drawing.
+// acts: {open(cells), force(cells, to), row(layer, ratio, moving), rows(change)}; `changed` asks for a new drawing of the page, `redraw` of the strip.
 export function createStrip(acts, changed) {
   const canvas = node("canvas", {
     class: "dgx-canvas", tabindex: 0, role: "application",
@@ -23,7 +23,13 @@ export function createStrip(acts, changed) {
   strip.controls = createRows(strip);
   tall.append(strip.controls.box);
   canvas.place = (layer, filter) => placeOf(strip, layer, filter); // so that one can find a cell on the page
-  scroll.addEventListener("scroll", changed, { passive: true });
+  strip.redraw = () => {
+    strip.frame ??= requestAnimationFrame(() => {
+      strip.frame = null;
+      if (strip.rows.length) drawCells(strip);
+    });
+  };
+  scroll.addEventListener("scroll", strip.redraw, { passive: true });
   return strip;
 }
 
@@ -103,6 +109,11 @@ export function drawStrip(strip, view) {
     placeRows(strip);
   }
   fitCanvas(strip.canvas, width, Math.min(height, Math.max(strip.long, 1)));
+  drawCells(strip);
+}
+
+// What changes while one scrolls or points: nothing else on the page.
+function drawCells(strip) {
   strip.states = statesOf(strip);
   paint(strip);
   strip.controls.show(strip);
