@@ -83,7 +83,7 @@ def test_old_numbers_stay_grey_until_new_ones_come(live: Live) -> None:
 
 
 def test_an_estimate_is_no_part_of_a_curve(live: Live) -> None:
-    points = live.page.locator(".dgx-a svg .mark-symbol.layer_7_marks path")
+    points = live.page.locator(".dgx-a svg .mark-symbol.layer_8_marks path")
     live.tell("frames", frames_with(0.55))
     assert points.count() == 6
     live.tell("frames", frames_with(0.55, estimate=True))
@@ -139,11 +139,12 @@ def test_busy_error_and_a_stopped_kernel_are_said_in_words(live: Live) -> None:
     live.move(90)
     assert "Run this cell again" in live.text(".dgx-view > .dgx-notice")
     assert live.text(".dgx-sentence").startswith("90 %"), "what was computed is still there"
+    assert live.page.get_by_role("button", name="Save", exact=True).is_disabled()
 
 
 def test_messages_to_and_from_the_kernel(live: Live) -> None:
     page = live.page
-    for name in ("Pin to compare", "Start again", "Copy as code", "Save", "Prediction flips"):
+    for name in ("Pin to compare", "Start again", "Copy as code", "Save", "Download", "Prediction flips"):
         page.get_by_role("button", name=name, exact=True).click()
     canvas = page.locator(".dgx-canvas")
     canvas.focus()
@@ -154,6 +155,7 @@ def test_messages_to_and_from_the_kernel(live: Live) -> None:
         {"type": "reset"},
         {"type": "code"},
         {"type": "save"},
+        {"type": "download"},
         {"type": "panel", "name": "flips"},
         {"type": "filter", "group": "features.conv1", "filter": 0},
     ]
@@ -263,14 +265,17 @@ def test_undo_has_keys_that_a_text_field_keeps(live: Live) -> None:
     page.keyboard.press("Control+a")
     page.keyboard.type("2")
     page.get_by_label("Augmentation").select_option("crop_flip")
-    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Start", exact=True).press("Enter")
     assert sent(live) == [{"type": "finetune", "epochs": 2, "lr": 0.01, "augment": "crop_flip"}]
     live.tell("tree", tree(2, job={"words": "epoch 1 of 2", "done": 1, "total": 2}))
     assert page.locator("progress").evaluate("(bar) => [bar.value, bar.max]") == [1, 2]
     assert page.get_by_label("Epochs").is_hidden() and page.get_by_role("button", name="Apply").is_disabled()
     page.locator(SLIDER).press("Control+z")
-    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel").press("Enter")
     assert sent(live) == [{"type": "cancel"}]
+    live.tell("tree", tree(3))
+    page.keyboard.press("Control+z")  # the focus has stayed in the explorer
+    assert sent(live) == [{"type": "undo"}]
 
 
 def hand(live: Live) -> tuple[dict[str, float], dict[str, Any]]:

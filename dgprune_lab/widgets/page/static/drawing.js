@@ -66,14 +66,15 @@ function paintSteps(page, now) {
   const { steps, controls, fixed, gone } = page;
   const row = controls.box.firstChild; // new controls have it no longer
   if (steps.history.parentElement !== row) row.append(steps.history);
-  showSteps(steps, page.model.get("tree"), { offline: fixed.offline, defaults: fixed.finetuning, gone, stale: now.planStale });
+  showSteps(steps, page.model.get("tree"), { defaults: fixed.finetuning, gone, stale: now.planStale });
 }
 
 function paintPins(page, pins, now) {
   page.pin = Math.min(page.pin, Math.max(pins.length - 1, 0));
   const total = (now.plan?.groups ?? []).reduce((sum, { full, rank }) => sum + (full ?? rank.length), 0);
   showPinTable(page.pinTable, pins, { active: page.pin, choice: page.choice, mask: now.maskStale ? null : now.mask, total, ink: page.inks.ink });
-  page.controls.buttons.pin.disabled = pins.length >= 3;
+  for (const name of ["pin", "reset", "code", "save", "download"]) page.controls.buttons[name].disabled = page.gone && !page.fixed.offline;
+  page.controls.buttons.pin.disabled ||= pins.length >= 3;
   drawStrip(page.strip, {
     plan: now.plan, step: now.step, mask: now.mask, groups: page.fixed.groups, pinned: pins[page.pin]?.kept ?? null,
     refused: page.fixed.refused, prunable: page.fixed.prunable, choice: page.choice, silent: silentOf(page),

@@ -38,7 +38,13 @@ export function lendKeys(root) {
 }
 
 export function button(text, press, attributes = {}) {
-  return node("button", { type: "button", class: "dgx-button", text, on: { click: press }, ...attributes });
+  const click = (event) => event.currentTarget.getAttribute("aria-disabled") === "true" || press(event);
+  return node("button", { type: "button", class: "dgx-button", text, on: { click }, ...attributes });
+}
+
+// A button with nothing to do stays focusable: one that is disabled while it is pressed would lose the keyboard.
+export function enable(element, able) {
+  if (element.getAttribute("aria-disabled") !== String(!able)) element.setAttribute("aria-disabled", String(!able));
 }
 
 // Writes only what differs: an untouched node costs no layout and keeps a reader's selection.

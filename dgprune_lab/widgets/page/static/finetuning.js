@@ -1,6 +1,6 @@
 // The small form that starts a fine-tuning, and its progress while it runs.
 
-import { button, node, say, select, show } from "./elements.js";
+import { button, enable, node, say, select, show } from "./elements.js";
 
 export function createFinetuning(acts) {
   const epochs = node("input", { type: "number", class: "dgx-select dgx-short", min: 1, step: 1, "aria-label": "Epochs" });
@@ -23,7 +23,7 @@ export function createFinetuning(acts) {
   parts.words = node("span", { class: "dgx-job-words", role: "status" });
   parts.bar = node("progress", { class: "dgx-job-bar", "aria-label": "Progress of the fine-tuning" });
   parts.cancel = button("Cancel", () => {
-    parts.cancel.disabled = true;
+    enable(parts.cancel, false);
     acts.send({ type: "cancel" });
   });
   parts.job = node("span", { class: "dgx-job" }, parts.words, parts.bar, parts.cancel);
@@ -35,11 +35,14 @@ export function showFinetuning(parts, job, { defaults, gone }) {
   const key = JSON.stringify(defaults ?? null);
   if (parts.key !== key) fill(parts, defaults, key);
   show(parts.open, Boolean(defaults));
-  parts.open.disabled = Boolean(job) || gone;
-  if (job || gone) turn(parts, false, { keep: true });
+  enable(parts.open, !job && !gone);
+  const [inForm, inJob] = [parts.form, parts.job].map((part) => part.contains(document.activeElement));
   show(parts.job, Boolean(job));
+  if (job || gone) turn(parts, false, { keep: true });
+  if (inForm && job) parts.cancel.focus(); // the button that had the focus is hidden
+  if (inJob && !job) parts.open.focus();
   if (!job) {
-    parts.cancel.disabled = false;
+    enable(parts.cancel, true);
     return;
   }
   say(parts.words, job.words ?? "");

@@ -1,16 +1,15 @@
 // The steps of the session: a small tree, left to right, and what makes and undoes them.
 
-import { button, node, say, show } from "./elements.js";
+import { button, enable, node, show } from "./elements.js";
 import { createFinetuning, showFinetuning } from "./finetuning.js";
 import { elbows, layTree, neighbourOf, stepWords } from "./step_tree.js";
 
 const CELL = { width: 196, height: 40, across: 24, down: 8 };
 
 export function createSteps(acts) {
-  const steps = { acts, key: null, tree: null, buttons: new Map() };
-  const press = (type) => () => history(steps, type);
-  steps.undo = button("Undo", press("undo"), { class: "dgx-button dgx-history" });
-  steps.redo = button("Redo", press("redo"), { class: "dgx-button dgx-history" });
+  const steps = { acts, key: null, buttons: new Map() };
+  steps.undo = button("Undo", () => acts.send({ type: "undo" }));
+  steps.redo = button("Redo", () => acts.send({ type: "redo" }));
   steps.history = node("span", { class: "dgx-buttons" }, steps.undo, steps.redo);
   steps.apply = button("Apply", () => acts.send({ type: "apply" }), {
     title: "Make the present choice a step: its filters are removed, and the slider goes on from there",
@@ -20,39 +19,32 @@ export function createSteps(acts) {
   steps.scroll = node("div", { class: "dgx-tree-scroll" }, steps.inner);
   steps.inner.addEventListener("keydown", (event) => onArrow(steps, event));
   const title = node("span", { class: "dgx-steps-title", text: "Steps" });
-  steps.actions = node("span", { class: "dgx-buttons" }, steps.apply, steps.finetuning.open);
-  const bar = node("div", { class: "dgx-row dgx-steps-bar" }, title, steps.finetuning.job, steps.actions);
+  const bar = node("div", { class: "dgx-row dgx-steps-bar" }, title, steps.finetuning.job,
+    node("span", { class: "dgx-buttons" }, steps.apply, steps.finetuning.open));
   steps.box = node("section", { class: "dgx-steps", "aria-label": "Steps" }, bar, steps.finetuning.form, steps.scroll);
   return steps;
 }
 
-// `tree`: the trait; null where the page has none, as in an older report.
-export function showSteps(steps, tree, { offline, gone, defaults, stale }) {
+// `tree`: the trait; a page without a kernel has none. `stale`: the plan of the present choice is not there yet.
+export function showSteps(steps, tree, { gone, defaults, stale }) {
   const list = tree?.steps ?? [];
-  steps.tree = tree ?? null;
-  show(steps.box, offline ? list.length > 1 : list.length > 0);
-  show(steps.history, list.length > 0 && !offline);
-  show(steps.actions, !offline);
+  show(steps.box, list.length > 0);
+  show(steps.history, list.length > 0);
   if (!list.length) return;
   const busy = Boolean(tree.job) || gone;
   const key = /Mac/.test(navigator.platform) ? "Cmd" : "Ctrl";
   showHistory(steps.undo, "Undo", busy ? null : tree.undo, `${key}+Z`);
   showHistory(steps.redo, "Redo", busy ? null : tree.redo, `${key}+Shift+Z`);
-  steps.apply.disabled = busy || stale;
+  enable(steps.apply, !busy && !stale);
   showFinetuning(steps.finetuning, tree.job, { defaults, gone });
   const text = JSON.stringify([list, tree.current]);
   if (steps.key !== text) drawTree(steps, list, tree.current, text);
 }
 
-// A button with nothing to do stays focusable: one that is disabled while it is pressed would lose the keyboard.
 function showHistory(element, verb, label, keys) {
-  element.setAttribute("aria-disabled", String(!label));
+  enable(element, Boolean(label));
   const title = label ? `${verb}: ${label} (${keys})` : `Nothing to ${verb.toLowerCase()}`;
   if (element.title !== title) element.title = title;
-}
-
-function history(steps, type) {
-  if (steps.tree?.[type] && !steps.tree.job) steps.acts.send({ type });
 }
 
 function drawTree(steps, list, current, key) {
@@ -124,7 +116,7 @@ export function undoKeys(root, steps) {
     if (!type || !isInside(root, event.target) || isText(event.target) || steps.history.hidden) return;
     event.preventDefault();
     event.stopImmediatePropagation();
-    history(steps, type);
+    steps[type].click();
   };
   window.addEventListener("keydown", handle, true);
   return () => window.removeEventListener("keydown", handle, true);
