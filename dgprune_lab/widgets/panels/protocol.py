@@ -116,8 +116,8 @@ class Panel(Protocol):
         selected: what the user picked in the panel, if anything: {"group": ..., "filter": ...} and "cells", several
             (group, filter) or None; {"page": ...}; the value of a control under its name; {"brush": {"x": [low, high],
             "y": None}}, or {"brush": None} for none; {"pressed": ...}, the name of a button, which the panel removes.
-        takes_filters: whether the panel shows a picked filter; the first such panel opens when a filter is picked in the
-            grid, unless another such panel is open.
+        takes_filters: whether the panel shows a picked filter; the first such panel opens when a filter is picked in
+            the grid, unless another such panel is open.
     """
 
     name: str
