@@ -22,7 +22,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #22272e; background: #fff; m
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } .lead { color: #5b6470; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e8eaed; vertical-align: top; }
-th { font-weight: 600; } img { max-width: 100%; display: block; margin: .5rem 0; }
+th { font-weight: 600; } td { white-space: nowrap; } img { max-width: 100%; display: block; margin: .5rem 0; }
 pre { background: #f5f6f8; padding: .8rem; overflow-x: auto; font-size: 13px; }
 """
 _PAGE = """<!doctype html>

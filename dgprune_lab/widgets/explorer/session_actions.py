@@ -131,7 +131,8 @@ class SessionActions(StepActions):
     def _content(self) -> Iterator[tuple[str, str | nn.Module]]:
         session = self._session
         networks = {step.number: partial(session.steps.network, step.number) for step in session.steps}
-        tables, view = {"steps": self.steps, "pins": session.board.table(session.view)}, view_of(session, None, silent=None)
+        tables = {"steps": self.steps, "pins": session.board.table(session.view)}
+        view = view_of(session, None, silent=None)
         return session_content(networks, view, code=self._code(whole=True), tables=tables)
 
     def _values(self) -> Mapping[str, Any]:

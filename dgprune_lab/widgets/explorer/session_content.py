@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from ...charts import drop, size_and_cost, sweep
+from ...charts import drop, size_and_cost, sweep, trade_off
 from ...charts.renderer import vegalite_to_svg
-from ...charts.theme import Data, titled
-from ...charts.trade_off import BELOW, trade_off_chart
-from ...charts.trade_off_rows import LINE, ROLES, trade_off_data
 from ...core import tidy
 from ..panels.protocol import Row, Tried, View
 from ..panels.trade_off import distinct, table_of
@@ -57,7 +53,7 @@ def _charts(view: View, table: pd.DataFrame, curve: Sequence[pd.DataFrame]) -> I
     """The charts of everything tried and of the present view with its curve, those of them that have numbers."""
     present, labelled = view.present, any(domain.labels is not None for domain in view.study.domains)
     if len(table) and labelled:
-        yield "trade_off", _trade_off(table)
+        yield "trade_off", trade_off(table, width=_WIDE).to_dict(validate=False)
     if curve and labelled:
         yield "accuracy", sweep(pd.concat(curve, ignore_index=True)).to_dict(validate=False)
     if present is not None and len(present.table):
@@ -65,31 +61,6 @@ def _charts(view: View, table: pd.DataFrame, curve: Sequence[pd.DataFrame]) -> I
         yield "size_and_cost", size_and_cost(present.table, full=full, width=_PLOT).to_dict(validate=False)
         if labelled:
             yield "accuracy_change", drop(present.table, width=_PLOT).to_dict(validate=False)
-
-
-def _trade_off(frame: pd.DataFrame) -> Row:
-    """The chart of `charts.trade_off`. Its rows come last: Altair copies them with every part of a chart."""
-    roles = tuple(role for role in ROLES if role in set(frame["role"]))
-    data = trade_off_data(frame, cost="parameters", roles=roles, width=_WIDE)
-    lines = max((int(row["y"]) for row in data["key"]), default=-1) // LINE + 1
-    title = titled("Accuracy against parameters", frame, below=BELOW)
-    return {**_with_rows(_trade_off_spec(roles, lines), data), "title": title and title.to_dict()}
-
-
-@cache
-def _trade_off_spec(roles: tuple[str, ...], lines: int) -> Row:
-    return trade_off_chart(roles=roles, width=_WIDE, key_lines=lines).to_dict(validate=False)
-
-
-def _with_rows(part: Any, data: Data) -> Any:
-    """A specification with rows in its named data."""
-    if isinstance(part, list):
-        return [_with_rows(each, data) for each in part]
-    if not isinstance(part, dict):
-        return part
-    if part.get("name") in data and "values" in part:
-        return {**part, "values": data[part["name"]]}
-    return {name: _with_rows(each, data) for name, each in part.items()}
 
 
 def _settings(tried: Tried) -> dict[str, Any]:
