@@ -146,7 +146,7 @@ def test_every_mark_of_a_domain_is_drawn_and_said(browser: Any, tmp_path: Path, 
 @pytest.mark.browser
 def test_what_needs_python_is_hidden_and_pins_work(opened: Opened) -> None:
     page = opened.page
-    for name in ("Copy as code", "Save"):
+    for name in ("Copy as code", "Save", "Download"):
         assert page.get_by_role("button", name=name, exact=True).count() == 0
     assert page.get_by_text("Recalibrate BatchNorm").is_hidden() and page.locator(".dgx-more").is_hidden()
     page.get_by_role("button", name="Pin to compare").click()

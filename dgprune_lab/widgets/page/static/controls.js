@@ -118,7 +118,9 @@ function createButtons(acts) {
   const reset = button("Start again", () => acts.send({ type: "reset" }));
   const code = button("Copy as code", () => acts.send({ type: "code" }));
   const save = button("Save", () => acts.send({ type: "save" }));
-  return { box: node("span", { class: "dgx-buttons" }, pin, reset, code, save), pin, reset, code, save };
+  const what = "The whole session as one zip file: steps, networks, tables, charts and code";
+  const download = button("Download", () => acts.send({ type: "download" }), { title: what });
+  return { box: node("span", { class: "dgx-buttons" }, pin, reset, code, save, download), pin, reset, code, save, download };
 }
 
 // Sets every control to the choice; `hold`: do not move a slider being dragged. `range`: the ratios that are possible.

@@ -17,8 +17,7 @@ export function settleOffline(page) {
   for (const option of [...controls.budget.options]) if (!has(2, option.value)) option.remove();
   show(controls.budgetBox, many(2));
   show(controls.recalibrateBox, many(3));
-  show(controls.buttons.code, false);
-  show(controls.buttons.save, false);
+  for (const name of ["code", "save", "download"]) show(controls.buttons[name], false);
   const { slider } = controls;
   const ratios = (memory.curves.get(curveKey(page.choice))?.rows ?? []).map((row) => row.ratio);
   slider.grid = Math.max(1, Math.round(100 * Math.min(...ratios.slice(1).map((ratio, index) => ratio - ratios[index]))));

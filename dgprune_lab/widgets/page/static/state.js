@@ -94,7 +94,6 @@ export function choose(page, change, sliding = false) {
 function sendChoice(page, moving) {
   clearTimeout(page.sending);
   page.sending = null;
-  page.sentAt = performance.now();
   const known = Math.max(page.choice.id ?? 0, page.model.get("choice")?.id ?? 0, page.lastSent);
   page.lastSent = known + 1;
   page.choice = { ...page.choice, id: page.lastSent, by: "page", moving };
@@ -102,6 +101,7 @@ function sendChoice(page, moving) {
     page.model.set("choice", { ...page.choice });
     page.model.save_changes();
   });
+  page.sentAt = performance.now();
   if (page.fixed.offline) return;
   clearTimeout(page.waiting);
   page.waiting = setTimeout(() => onSilence(page), BUSY_AFTER);
