@@ -62,7 +62,7 @@ def summary(
         for name, column in frame.items()
         if name not in _HIDDEN
         and column.notna().any()
-        and (name in _ALWAYS or column.nunique(dropna=name in _SETTINGS) > 1 or _is_aware(name, column))
+        and (name in _ALWAYS or column.nunique(dropna=name in _SETTINGS) > 1 or _is_aware(str(name), column))
     ]
     rows = frame.to_dict("records")
     table = cast(pd.DataFrame, frame[names]).reset_index(drop=True).rename(columns=_RATIOS)

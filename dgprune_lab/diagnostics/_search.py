@@ -217,7 +217,7 @@ def _keeping(search: Search, goal: Kept) -> Generator[Progress, None, Found]:
 def _fitting(search: Search, within: Within) -> Generator[Progress, None, Found]:
     """Find the smallest ratio that fits. Sizes are known before anything is measured; for a latency, bisect."""
     goal = "within " + " and ".join(f"{limit:,.10g} {name}" for name, limit in within.items())
-    sizes = {name: limit for name, limit in within.items() if name != _LATENCY}
+    sizes: Within = {name: limit for name, limit in within.items() if name != _LATENCY}
     fits = [all(_size(mask, name) <= limit for name, limit in sizes.items()) for mask in search.masks]
     fits[: search.first] = [False] * search.first
     if not fits[-1]:
