@@ -252,7 +252,8 @@ class Session:
         self._silent[number] = found
         if number == self.view.get("step", 0):
             self._send("silent", {"key": [number], "groups": found})
-            self.host.refresh()
+            if found and self.host.opened is not None and self.host.opened.takes_filters:
+                self.host.refresh()
 
     def _say_work(self, words: str) -> None:
         """Show what is being done, unless it is shown already."""
