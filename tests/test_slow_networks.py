@@ -585,7 +585,7 @@ def test_weights_masked_for_a_moment_are_saved_or_drawn_anew(large: nn.Sequentia
     before, drawn = [p.clone() for p in large.parameters()], []
     with surgery.zeroing(large, mask, renew=lambda weight: drawn.append(weight.fill_(7))):
         assert not large[2].weight[:, [1, 5]].any() and not large[2].weight[0].any() and not drawn
-    assert [id(weight) for weight in drawn] == [id(large[k].weight) for k in (2, 4)]
+    assert [id(weight) for weight in drawn] == [id(large[2].weight)], "only a small part of another is zero"
     assert all(bool((p == old).all() or (p == 7).all()) for p, old in zip(large.parameters(), before, strict=True))
 
 

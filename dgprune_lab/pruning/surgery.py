@@ -125,7 +125,7 @@ def masked(model: nn.Module, mask: Mask | WeightMask) -> nn.Module:
 def zeroing(model: nn.Module, mask: Mask, *, renew: Callable[[Tensor], object] | None = None) -> Iterator[None]:
     """Within the block, the entries of a network's own tensors that `masked` sets to zero are zero; then as before.
 
-    With `renew`, large weights are not saved; afterwards `renew` fills them with new values.
+    With `renew`, large parts of weights are not saved; afterwards `renew` fills these weights with new values.
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     vector = mask.graph.vector(mask.keep)
@@ -135,9 +135,9 @@ def zeroing(model: nn.Module, mask: Mask, *, renew: Callable[[Tensor], object] |
         for name, axes in mask.graph.axes.items():
             for axis, ids in () if name.endswith("running_var") else axes.items():
                 tensor, gone = tensors[name], (~vector[ids]).nonzero().flatten().to(tensors[name].device)
-                if renew is None or not is_large(tensor):
+                if renew is None or not is_large(tensor.narrow(axis, 0, len(gone))):
                     before.append((tensor, axis, gone, tensor.index_select(axis, gone)))
-                elif len(gone):
+                else:
                     lost[name] = tensor
                 tensor.index_fill_(axis, gone, 0)
         try:
