@@ -31,7 +31,8 @@ def trade_off_data(
     frame: pd.DataFrame, *, cost: Cost, roles: Sequence[str] = ROLES, width: int = 560, height: int = 230
 ) -> Data:
     """Return the named data of the chart from a table of networks."""
-    points, styles = _points(frame, cost=cost), domain_styles_of(frame)
+    styles = domain_styles_of(frame)
+    points = _points(records(frame), cost=cost, styles=styles)
     end = 1.05 * max([row["cost_high"] for row in points] or [1.0])
     low, high = axis_ends(points)
     data: Data = {"key": _key(points, width=width)}
@@ -56,19 +57,19 @@ def plot_width(width: int, *, roles: Sequence[str]) -> int:
     return (width - 16 - len(roles) * (_AXIS + SPACING) + SPACING) // len(roles)
 
 
-def _points(frame: pd.DataFrame, *, cost: Cost) -> Rows:
+def _points(table: Rows, *, cost: Cost, styles: Mapping[str, DomainStyle]) -> Rows:
     """The points of all domains, the cheapest network first; networks without this cost have none."""
-    costs = {_identity(row): row for row in records(frame, metric=cost)}
-    looked = _looked(frame)
-    if not costs and len(frame):
-        held = [name for name in NAMES if name in set(frame["metric"])]
+    costs = {_identity(row): row for row in table if row["metric"] == cost}
+    looked = _looked(table)
+    if not costs and table:
+        held = [name for name in NAMES if any(row["metric"] == name for row in table)]
         raise DgpruneError(f"frame has no rows of {cost!r}; cost can be {', '.join(map(repr, held)) or 'nothing'}.")
-    styles, groups = domain_styles_of(frame), dict[Any, Rows]()
-    for row in records(frame, metric="accuracy"):
-        if _identity(row) in costs and not is_missing(row["domain"]):
+    groups: dict[Any, Rows] = {}
+    for row in table:
+        if row["metric"] == "accuracy" and _identity(row) in costs and not is_missing(row["domain"]):
             groups.setdefault((_identity(row), row["domain"]), []).append(row)
     places = {key: k for k, key in enumerate(sorted(costs, key=lambda key: costs[key]["value"]))}
-    numbers = _numbered(frame, [key for key in places if any(key == at for at, _ in groups)])
+    numbers = _numbered(table, [key for key in places if any(key == at for at, _ in groups)])
     points: Rows = []
     for (key, domain), alike in groups.items():
         check_alike(alike)
@@ -105,17 +106,17 @@ def _kind(row: Mapping[str, Any]) -> str:
     return named if is_missing(row.get("kind")) else str(row["kind"])
 
 
-def _looked(frame: pd.DataFrame) -> dict[tuple[str, ...], Any]:
+def _looked(table: Rows) -> dict[tuple[str, ...], Any]:
     """Network -> the mark of its name."""
     rows: dict[tuple[str, ...], Rows] = {}
-    for row in records(frame):
+    for row in table:
         rows.setdefault(_identity(row), []).append(row)
     return {key: scorer_exposure(listed) for key, listed in rows.items()}
 
 
-def _numbered(frame: pd.DataFrame, drawn: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+def _numbered(table: Rows, drawn: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     """Network -> its number, in the order of the table; measured ratios have none."""
-    named = dict.fromkeys(_identity(row) for row in records(frame) if _kind(row) != RATIO)
+    named = dict.fromkeys(_identity(row) for row in table if _kind(row) != RATIO)
     return {key: str(k) for k, key in enumerate((key for key in named if key in drawn), start=1)}
 
 
