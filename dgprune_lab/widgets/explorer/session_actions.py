@@ -13,7 +13,7 @@ from uuid import uuid4
 import torch
 from torch import nn
 
-from ...core import DgpruneError, Scores, public
+from ...core import DgpruneError, Scores, note, public
 from ...scorers import SCORERS, Scorer
 from ...study import Study
 from ..panels.protocol import Panel
@@ -171,7 +171,7 @@ class SessionActions(StepActions):
             session.steps.add(network, step.mask, **about).table = step.table
         self.choose(**{name: saved.choice[name] for name in CONTROLS if name in saved.choice})
         session.history.settle(session.view)
-        session.history.restore(saved.history["undo"], saved.history["redo"])
+        session.history.restore(*(_possible(saved.history[name], session.steps.full.menu) for name in ("undo", "redo")))
         session.show_tree()
         if saved.pins:
             session.worker.put("pins", partial(_pinned_again, self, saved.pins), priority=EXACT)
@@ -208,13 +208,13 @@ def _scorers(saved: SavedSession, given: Sequence[Item]) -> list[Item]:
     """The scorers of the user's own, and those that the menu makes, of a saved session.
 
     Raises:
-        DgpruneError: one that its choices name is missing.
+        DgpruneError: one that the present choice or a pin names is missing.
     """
     items = {item.scorer if isinstance(item, Scores) else item.name: item for item in given}
     for name, how in saved.scorers.items():
         if name not in items and name not in SCORERS and (item := _made(how)) is not None and item.name == name:
             items[name] = item
-    for choice in (saved.choice, *saved.pins, *saved.history["undo"], *saved.history["redo"]):
+    for choice in (saved.choice, *saved.pins):
         if (name := choice["scorer"]) not in items and name not in SCORERS:
             how = saved.scorers.get(name)
             code = str(how["code"]) if isinstance(how, Mapping) and "code" in how else f"... (named {name!r})"
@@ -223,6 +223,13 @@ def _scorers(saved: SavedSession, given: Sequence[Item]) -> list[Item]:
                 f"dg.Explorer.load(folder, study, scorers=[{code}])."
             )
     return list(items.values())
+
+
+def _possible(choices: Sequence[Mapping[str, Any]], menu: Mapping[str, Item]) -> list[dict[str, Any]]:
+    """Choices of the history without those by a scorer that is not in the menu."""
+    if missing := {str(choice["scorer"]) for choice in choices} - set(menu):
+        note(f"undo and redo leave out choices by {', '.join(sorted(missing))}; pass it as scorers=[...] to have them.")
+    return [dict(choice) for choice in choices if choice["scorer"] in menu]
 
 
 def _made(how: Any) -> Scorer | None:
