@@ -154,6 +154,31 @@ def test_frames_leave_the_focus_and_what_was_chosen_since(live: Live) -> None:
     assert live.page.evaluate(index) == ["yes", 1], "Python has acknowledged it, and answers otherwise"
 
 
+def test_a_number_a_button_and_a_network_say_what_they_are_for(live: Live) -> None:
+    field = {"kind": "number", "name": "most", "label": "At most", "value": 5, "low": 1, "high": 9, "unit": "ms"}
+    press, force = {"type": "press", "name": "find"}, {"type": "force", "to": "keep", "cells": [CELLS[0]]}
+    actions = [{"label": "conv1: kept"}, {"label": "Find", "message": press}, {"label": "Keep", "message": force}]
+    rows = [{"network": name, "line": 0, "place": k, "choice": {"ratio": k / 4}} for k, name in enumerate("ab")]
+    told = {"controls": [field], "actions": actions, "data": {"chart": {"cells": rows}}}
+    draw(live, GRID, **told)
+    page = live.page
+    most = page.get_by_label("At most", exact=True)
+    for typed, wanted in (("7", [7]), ("70", [7]), ("2.5", [7, 2.5])):
+        most.fill(typed)
+        most.press("Tab")
+        assert [one["value"] for one in sent(live, "control")] == wanted, typed
+    page.get_by_role("button", name="Find", exact=True).click()
+    assert sent(live, "press") == [{"name": "find"}]
+    page.get_by_role("button", name="Keep", exact=True).click()
+    assert sent(live, "force") == [] and live.text(".dgx-panel-actions span") == "conv1: kept"
+    page.locator(BOX).focus()
+    for key in ("ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    assert sent(live, "goto") == [{"choice": {"ratio": 0.25}}] and sent(live, "filter") == []
+    live.tell("panels", panels(charts={"chart": GRID}, **told, hidden=["chart"]))
+    assert page.locator(BOX).is_hidden()
+
+
 def test_points_follow_the_slider_before_python_answers(live: Live) -> None:
     draw(live, MOVING, data={"chart": {"points": POINTS}})
     assert live.page.locator(f"{BOX} canvas").count() == 1
