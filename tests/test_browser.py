@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from notebook_page import NotebookPage
 
+import dgprune_lab as dg
 from dgprune_lab.commands.bench.browser_lab import lab_page
 
 pytestmark = pytest.mark.browser
@@ -92,6 +94,18 @@ def test_the_mouse_moves_the_slider_and_every_number_follows(lab: NotebookPage) 
     assert all(a != b for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:undo and redo leave out choices by largest_weight")
+def test_the_session_is_downloaded_and_goes_on_in_another_process(lab: NotebookPage, tmp_path: Path) -> None:
+    with lab.page.expect_download(timeout=120_000) as saved:
+        lab.page.get_by_role("button", name="Download").click()
+    saved.value.save_as(tmp_path / saved.value.suggested_filename)
+    explorer = dg.Explorer.load(tmp_path / "digits-session.zip", dg.demo(), panels=[])
+    table = explorer.table
+    explorer.close()
+    accuracy = table[table.metric == "accuracy"].set_index("domain").value
+    assert shown(lab) == pytest.approx({name: 100 * value for name, value in accuracy.items()})
+
+
 def test_keys_move_the_slider_and_do_not_reach_the_notebook(lab: NotebookPage) -> None:
     cells = lab.page.locator(".jp-Cell").count()
     lab.slider().click()
@@ -103,6 +117,31 @@ def test_keys_move_the_slider_and_do_not_reach_the_notebook(lab: NotebookPage) -
     for key in ("b", "a", "x", "d", "d"):
         lab.page.keyboard.press(key)
     assert lab.page.locator(".jp-Cell").count() == cells
+    lab.settled()
+    assert shown(lab) == pytest.approx(measured(lab))
+
+
+def test_layers_and_filters_set_by_hand_hold_while_the_slider_moves(lab: NotebookPage) -> None:
+    def said(code: str) -> object:
+        return json.loads(lab.kernel(f"import json; print(json.dumps({code}))"))
+
+    first, second, *_ = said("list(study.graph.names)")  # type: ignore[misc]
+    handle = lab.page.get_by_role("slider", name=f"{second}: share removed")
+    handle.press("Home")
+    for _ in range(3):
+        handle.press("ArrowRight")
+    assert wait_until(lambda: said("explorer.layers") == {second: 0.03})
+    canvas = lab.page.locator(".dgx-canvas")
+    for key in ("ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "r"):
+        canvas.press(key)
+    assert wait_until(lambda: said("explorer.forced['remove']") == {first: [0, 1, 2]})
+    lab.drag(0.6)
+    lab.settled()
+    kept = said(f"[explorer.mask.kept(name) for name in ({first!r}, {second!r})]")
+    filters = said(f"study.graph[{second!r}].filters")
+    assert not {0, 1, 2} & set(kept[0]) and len(kept[1]) == filters - int(0.03 * filters)  # type: ignore
+    assert said("explorer.forced['remove']") == {first: [0, 1, 2]} and said("explorer.layers") == {second: 0.03}
+    lab.kernel("explorer.choose(layers={}, forced={})")
     lab.settled()
     assert shown(lab) == pytest.approx(measured(lab))
 

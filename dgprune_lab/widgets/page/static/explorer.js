@@ -52,8 +52,8 @@ function createPage(el, model, host) {
   page.scorer = () => scorerOf(page);
   page.acts = {
     ratio: (ratio) => choose(page, { ratio }, true),
-    rows: (change, moving = false) => choose(page, { layers: withLayers(page.choice.layers, change) }, moving),
-    force: (cells, to) => choose(page, { forced: withForced(page.choice.forced, cells, to) }),
+    rows: (change, moving = false) => canAsk(page) && choose(page, { layers: withLayers(page.choice.layers, change) }, moving),
+    force: (cells, to) => canAsk(page) && choose(page, { forced: withForced(page.choice.forced, cells, to) }),
     open: (cells) => sendMessage(page, { type: "filter", ...(cells.length > 1 ? { cells } : cells[0]) }),
     choose: (field, value) => choose(page, { [field]: value }),
     send: (message) => sendMessage(page, message),
@@ -65,6 +65,9 @@ function createPage(el, model, host) {
   };
   return page;
 }
+
+// What is set by hand needs Python: no grid of it was computed before.
+const canAsk = (page) => !page.fixed.offline && !page.gone;
 
 // --- layout -------------------------------------------------------------------------------------------------------
 

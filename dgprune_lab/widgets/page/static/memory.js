@@ -91,7 +91,7 @@ export function sweepData({ fixed, curve, frame, stale, pins, pin = 0, ratio, he
   return {
     curves: inked(curves, inks.ink),
     gaps: inked(gaps, inks.ink),
-    names: placeNames(labels, { gap, width: Math.max(width, 60), ...obstacles({ curves, full: shown.full, chance: fixed.chance }, gap) }),
+    names: placeNames(labels, { gap, width: Math.max(width, 60), ...obstacles({ curves: unnamed.length ? [...curves, ...shown.dots] : curves, full: shown.full, chance: fixed.chance }, gap) }),
     full: shown.full,
     dots: faded(shown.dots, stale, inks),
     pinned: inked(pinned, inks.ink),
