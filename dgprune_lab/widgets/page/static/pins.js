@@ -60,7 +60,7 @@ function bodyRow(acts, row, index) {
   });
   const element = node(
     "tr", { class: "dgx-pin", "data-chosen": row.chosen, on: { click: (event) => event.target.closest("button") || acts.pick(index) } },
-    node("td", {}, letter), node("th", { scope: "row", class: "dgx-pin-choice", text: row.label, title: row.label }),
+    node("td", {}, letter), node("th", { scope: "row", class: "dgx-pin-choice", text: row.label.replaceAll(" %", "\u00A0%"), title: row.label }),
     node("td", { text: row.removed ?? "" }), node("td", { text: row.parameters ?? "" }),
     ...(row.cells ?? []).map((cell) => accuracyCell(cell, row.stale)),
     node("td", { text: row.differs, "data-stale": row.stale && !row.follows }), node("td", { class: "dgx-pin-acts" }, go, cross),
