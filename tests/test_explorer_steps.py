@@ -160,6 +160,7 @@ def test_a_handle_gets_its_grid_at_once_and_the_other_ratios_when_it_rests(explo
         ({"forced": {"drop": {"a": [1]}}}, "forced must name"),
         ({"layers": {"a": 0.0}, "forced": {"remove": {"a": [1]}}}, "change one of them"),
         ({"step": 3}, "step must be"),
+        ({"step": True}, "step must be"),
     ],
 )
 def test_what_cannot_be_is_said_and_the_last_good_view_stays(
@@ -242,8 +243,8 @@ def test_fine_tuning_is_that_of_prune_and_tune(study: dg.Study, explorer: dg.Exp
     small = explorer.network
     options = dg.TrainingOptions(lr=0.03, augmentation="crop_flip", seed=4)
     state = torch.get_rng_state()
-    explorer.finetune(epochs=1, options=options)
-    assert settled(explorer, "finetune") and torch.equal(torch.get_rng_state(), state)
+    explorer.finetune(epochs=1, options=options, wait=True)
+    assert explorer.step == 2 and torch.equal(torch.get_rng_state(), state)
     there = dg.Study(small, sources=study.sources, targets=study.targets)
     again = dg.prune_and_tune(there, None, ratio=0.0, rounds=1, epochs=1, options=options, batchnorm="recalibrate")
     ours, theirs = explorer.network.state_dict(), again.network.state_dict()
@@ -269,6 +270,8 @@ def test_a_cancelled_fine_tuning_loses_nothing_and_the_slider_works_meanwhile(ex
     explorer.handle_message({"type": "finetune", "epochs": 1, "lr": 1e30, "augment": "none"})
     assert settled(explorer, "finetune") and "the loss is" in explorer.status["error"] and explorer.tree["job"] is None
     shown_equals_measured(explorer)
+    with pytest.raises(dg.DgpruneError, match="the loss is"):
+        explorer.finetune(3, dg.TrainingOptions(lr=1e30), wait=True)
     explorer.handle_message({"type": "finetune", "epochs": 0, "lr": 0.1, "augment": "none"})
     assert "epochs" in explorer.status["error"] and explorer.tree["job"] is None
 
@@ -444,3 +447,11 @@ def test_the_sentence_says_the_number_of_the_slider_and_what_was_achieved_where_
         (0.001, "Nothing removed (0.1 % requested); the change is that of re-estimating BatchNorm: a"),
     ):
         assert sentence(dg.allocate(scores, ratio=ratio), ["a"], recalibrated=True) == start, ratio
+
+
+def test_a_closed_explorer_says_so(study: dg.Study) -> None:
+    explorer = dg.Explorer(study, panels=[])
+    explorer.close()
+    for act in (explorer.apply, explorer.finetune, explorer.pin, explorer.download):
+        with pytest.raises(dg.DgpruneError, match="this explorer is closed"):
+            act()

@@ -93,8 +93,8 @@ def checked_choices(choices: Mapping[str, Any], *, scorer: str, graph: FilterGra
     Raises:
         DgpruneError: a value that is none; the message names the control.
     """
-    step = choices.get("step", 0)
-    if isinstance(step, bool) or step not in (known := list(steps)):
+    step, known = choices.get("step", 0), list(steps)
+    if isinstance(step, bool) or step not in known:
         numbers = ", ".join(map(str, known))
         raise DgpruneError(f"step must be the number of a step of this explorer ({numbers}); got {step!r}.")
     layers, forced = _checked_by_hand(choices.get("layers") or {}, choices.get("forced") or {}, graph)

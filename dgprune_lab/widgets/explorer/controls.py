@@ -28,6 +28,7 @@ class _Control:
         explorer.choose(**{self._name: value})
 
 
+@public
 class Controls(CommWidget):
     """The controls of an explorer as attributes, and what its page is told."""
 
@@ -57,7 +58,6 @@ class Controls(CommWidget):
         """The state of the controls: the last valid choices."""
         return self._session.view
 
-    @public
     def choose(self, **changes: Any) -> None:
         """Set several controls at once, by the names of the attributes.
 

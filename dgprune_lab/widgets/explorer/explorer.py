@@ -155,6 +155,7 @@ class Explorer(SessionActions):
 
     def pin(self) -> None:
         """Pin the current view for comparison: at most three views, and only if the view is measured."""
+        self._session.workbench.check_open()
         self._session.pin()
         self._session.worker.wait("pin", timeout=threading.TIMEOUT_MAX)
 

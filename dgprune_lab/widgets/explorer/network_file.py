@@ -6,6 +6,9 @@ import itertools
 import re
 from pathlib import Path
 
+from torch import nn
+
+from ...models import save
 from .choices import Choices, is_by_hand
 
 _LONGEST = 150  # characters of a file name, without number and ending
@@ -21,7 +24,13 @@ def file_name(study: str, view: Choices) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[-_LONGEST:].lstrip("._-")
 
 
-def unused(name: str) -> Path:
+def _unused(name: str) -> Path:
     """The path of this name, with a number added if such a file exists, so that nothing is overwritten."""
     numbered = (Path(name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
     return next(p for p in numbered if not any(Path(f"{p}.{end}").exists() for end in ("safetensors", "json")))
+
+
+def saved_text(network: nn.Module, *, study: str, view: Choices) -> str:
+    """Save the network of a view in the working directory, and return in a sentence where."""
+    path = save(network, _unused(file_name(study, view)))
+    return f"Saved {path.name} and {path.stem}.json in the notebook's folder."

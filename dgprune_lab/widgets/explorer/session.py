@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...core import DgpruneError, Lock, Scores
-from ...models import save
 from ...scorers import Scorer
 from ...study import Study
 from ..page.comm import weakly
@@ -16,7 +15,7 @@ from .choices import CONTROLS, Choices, arguments, frame_key
 from .frames import full_table
 from .history import History
 from .measurements import Measurements
-from .network_file import file_name, unused
+from .network_file import saved_text
 from .panel_host import PanelHost
 from .pin_board import PinBoard
 from .silent import silent_filters
@@ -46,6 +45,7 @@ class Session:
         history: the settled choices.
         board: the pinned views.
         workbench: what makes and undoes steps.
+        closed: whether the thread has ended.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Session:
         self.history, self.workbench = History(self.start, step_label=self.steps.label), Workbench(self)
         self.status: dict[str, Any] = {"ack": -1, "work": "", "progress": None, "error": None, "message": None}
         self._send, self._lock = send, Lock()
-        self._plan: Any = None
+        self._plan, self.closed = None, False
         self._shown_step, self._silent = 0, dict[int, dict[str, list[int]]]()
         self.failed_job = "exact"
         failed = weakly(self.failed)
@@ -156,6 +156,7 @@ class Session:
 
     def close(self) -> None:
         """End the thread; results stay readable, except of steps whose weights are on disk."""
+        self.closed = True
         self.worker.close()
         self.host.close()
         self.steps.close()
@@ -281,8 +282,7 @@ class Session:
     def _save(self) -> Job:
         view = self.view
         yield
-        path = save(self.measurements.network(view), unused(file_name(self.study.name, view)))
-        text = f"Saved {path.name} and {path.stem}.json in the notebook's folder."
+        text = saved_text(self.measurements.network(view), study=self.study.name, view=view)
         self._send("message", {"type": "saved", "text": text})
 
     def _send_frames(self, view: Choices) -> None:

@@ -108,6 +108,7 @@ class SessionActions(StepActions):
 
     def download(self) -> None:
         """Send the session to the page as a zip file, in the background: on Binder nothing else survives."""
+        self._session.workbench.check_open()
         self._session.worker.put("download", self._download, priority=EXACT)
 
     def _retry(self) -> None:

@@ -13,6 +13,7 @@ from ...training import FINETUNING, TrainingOptions
 from .controls import Controls
 
 
+@public
 class StepActions(Controls):
     """Steps: apply, fine-tune, undo; the network and the mask of the present view."""
 
@@ -46,7 +47,6 @@ class StepActions(Controls):
         self._session.worker.wait("exact", "pin", timeout=threading.TIMEOUT_MAX)
         return self._session.board.table(self.view)
 
-    @public
     def apply(self) -> None:
         """Make the present mask a step: its filters are removed, and the slider prunes further from there.
 
@@ -61,8 +61,7 @@ class StepActions(Controls):
         if len(session.steps) == before:
             raise DgpruneError(session.status["error"] or session.status["message"] or "the explorer is closed.")
 
-    @public
-    def finetune(self, epochs: Count = 1, options: TrainingOptions | None = None) -> None:
+    def finetune(self, epochs: Count = 1, options: TrainingOptions | None = None, *, wait: bool = False) -> None:
         """Train the present network on the `train` splits of the sources in the background; the result is a new step.
 
         Filters that are removed in the view are applied first. Returns at once: `wait_idle` waits, `cancel` ends it,
@@ -71,23 +70,27 @@ class StepActions(Controls):
         Args:
             epochs: how many epochs.
             options: how to train; None for the options of `dg.prune_and_tune`. Their `epochs` are not used.
+            wait: return when the new step is there, however long that takes; Ctrl-C ends the waiting.
 
         Raises:
-            DgpruneError: a fine-tuning is running already.
+            DgpruneError: a fine-tuning is running already; the explorer is closed; with `wait`, it failed or was
+                cancelled.
         """
-        self._session.workbench.finetune(epochs=epochs, options=options or FINETUNING)
+        session, before = self._session, len(self._session.steps)
+        session.workbench.finetune(epochs=epochs, options=options or FINETUNING)
+        if wait:
+            session.worker.wait("finetune", timeout=threading.TIMEOUT_MAX)
+            if all(step.kind != "finetune" for step in list(session.steps)[before:]):
+                raise DgpruneError(session.status["error"] or session.status["message"] or "the fine-tuning ended.")
 
-    @public
     def cancel(self) -> None:
         """End the fine-tuning; the step that it began from stays as it was."""
         self._session.workbench.cancel()
 
-    @public
     def undo(self) -> None:
         """Go back to the choices before the present ones."""
         self._session.workbench.undo()
 
-    @public
     def redo(self) -> None:
         """Go forth to the choices that were undone last."""
         self._session.workbench.redo()

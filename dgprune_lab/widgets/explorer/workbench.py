@@ -34,6 +34,15 @@ class Workbench:
         self.job: Progress | None = None
         self._wanted: tuple[int, TrainingOptions] = (1, FINETUNING)
 
+    def check_open(self) -> None:
+        """Refuse work that nothing would do any more.
+
+        Raises:
+            DgpruneError: the session was closed.
+        """
+        if self._session.closed:
+            raise DgpruneError("this explorer is closed; what it has measured can be read. Make a new one to go on.")
+
     def handle_message(self, content: Mapping[str, Any]) -> None:
         """Act on a message of the page."""
         kind = content.get("type")
@@ -50,6 +59,7 @@ class Workbench:
 
     def apply(self) -> None:
         """Make the present mask a step, in the background."""
+        self.check_open()
         self._session.say(error=None, message=None)
         view = self._session.view
         self._session.worker.put("apply", lambda: self._apply(view), priority=EXACT)
@@ -58,8 +68,9 @@ class Workbench:
         """Fine-tune the present network, in the background; filters that are removed in it are applied first.
 
         Raises:
-            DgpruneError: a fine-tuning is running; options with which nothing can be trained.
+            DgpruneError: a fine-tuning is running; the explorer is closed.
         """
+        self.check_open()
         if self.job is not None:
             raise DgpruneError("a fine-tuning is running; cancel it, or wait for it, before you start another one.")
         self._wanted = epochs, replace(options, epochs=epochs)
