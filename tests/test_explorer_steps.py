@@ -455,3 +455,25 @@ def test_a_closed_explorer_says_so(study: dg.Study) -> None:
     for act in (explorer.apply, explorer.finetune, explorer.pin, explorer.download):
         with pytest.raises(dg.DgpruneError, match="this explorer is closed"):
             act()
+
+
+def test_the_tree_says_what_each_network_does_as_it_was_made() -> None:
+    study = tiny_study()
+    explorer = dg.Explorer(study, panels=[], calibration=20, images=15)
+    try:
+        explorer.ratio = 0.4
+        explorer.apply()
+        explorer.finetune(options=dg.TrainingOptions(lr=0.5), wait=True)
+        assert explorer.wait() and explorer.batchnorm == "recalibrate"
+        shown = {step["number"]: [row["value"] for row in step["accuracy"]] for step in explorer.tree["steps"]}
+        network = explorer._session.steps.network(2)
+        assert shown[2] == [dg.evaluate(network, one, images=15).accuracy for one in study.domains]
+        with torch.no_grad():
+            study.model.get_parameter("head.weight").mul_(-1)
+        explorer.step = 0
+        assert explorer.wait()
+        values = [row["value"] for row in explorer.tree["steps"][0]["accuracy"]]
+        assert values == [study.outcomes(None, domain=one.name, images=15).accuracy for one in study.domains]
+        assert values != shown[0]
+    finally:
+        explorer.close()

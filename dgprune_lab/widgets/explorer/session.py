@@ -12,7 +12,6 @@ from ..page.comm import weakly
 from ..panels.protocol import Panel, View
 from ..worker import BACKGROUND, CURVES, EXACT, Job, Worker
 from .choices import CONTROLS, Choices, arguments, frame_key
-from .frames import full_table
 from .history import History
 from .measurements import Measurements
 from .network_file import saved_text
@@ -219,19 +218,8 @@ class Session:
 
     def _compared(self, measured: Measurements, view: Choices) -> Job:
         """Compare the pins with a view that was just measured, and note the accuracy of its step."""
-        full, step = self.steps[0], self.steps[view.get("step", 0)]
-        if full.table is None:
-            full.table = yield from full_table(self.study, full.mask, images=measured.load.images)
-        frame = measured.exact(view)
-        as_made = view["batchnorm"] in ("as_is", step.made.get("batchnorm")) or not self.study.has_batchnorm
-        if (
-            frame is not None
-            and step.table is None
-            and as_made
-            and frame.mask is not None
-            and frame.mask.key == step.mask.key
-        ):
-            step.table = frame.table
+        if (yield from self.steps.describe(measured, view)):
+            self._silent.clear()
         yield from self.board.compare(measured, view)
         self.send_pins()
         self.show_tree()

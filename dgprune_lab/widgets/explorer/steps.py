@@ -6,7 +6,7 @@ import itertools
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,8 @@ from ...charts.theme import domain_styles_of, records
 from ...core import DgpruneError, Lock, Mask, exposure_of, note
 from ...pruning import deep_copy
 from ...training import with_network
-from .frames import AGREEMENT, Origin
+from .choices import Choices
+from .frames import AGREEMENT, CALIBRATION, Origin, full_table
 from .measurements import Measurements
 
 KEPT = 500_000_000
@@ -88,6 +89,7 @@ class Steps:
         self._listed = [first]
         self._later: tuple[int, Measurements] | None = None
         self._folder: Path | None = None
+        self._content: str | None = None
         self._clock, self._lock = itertools.count(1), Lock()
 
     def __iter__(self) -> Iterator[Step]:
@@ -144,6 +146,35 @@ class Steps:
     def label(self, before: int, after: int) -> str:
         """Return what leads from one step to another, in words."""
         return self[after].label if self[after].parent == before else f"go to step {after}, {self[after].label}"
+
+    def describe(self, measured: Measurements, view: Choices) -> Generator[object, None, bool]:
+        """Note what was measured of the full network, and of the step of a view that removes nothing.
+
+        The numbers are those of the networks as they were made: where the view re-estimates BatchNorm otherwise, the
+        step is measured once more. Returns whether the full network was changed in place; what was noted is then
+        dropped. Yields between batches.
+        """
+        content, number, batchnorm = self.full.study.content, view.get("step", 0), view["batchnorm"]
+        changed = self._content not in (None, content)
+        if changed:
+            for step in self:
+                step.table = None
+        first, step = self[0], self[number]
+        if first.table is None:
+            first.table = yield from full_table(self.full.study, first.mask, images=measured.load.images)
+        self._content = content
+        frame = measured.exact(view)
+        if frame is None or step.table is not None or frame.mask is None or frame.mask.key != step.mask.key:
+            return changed
+        calibrated = step.kind == "prune" or measured.load.calibration == CALIBRATION
+        same = batchnorm == step.made.get("batchnorm") and calibrated
+        if not same and batchnorm == "recalibrate" and measured.study.has_batchnorm:
+            view = {**view, "batchnorm": "as_is"}
+            if measured.exact(view) is None:
+                yield from measured.measure(view)
+            frame = measured.exact(view)
+        step.table = None if frame is None else frame.table
+        return changed
 
     def apart(self, number: int) -> Measurements:
         """Return the measurements of a step without making it the present one: with a study of their own."""
