@@ -77,7 +77,7 @@ def find_data(frame: pd.DataFrame) -> Data:
         data["goal_0"].append({"value": value, "label": f"Goal: at least {value:.1f} % on {where}"})
     for row in [row for row in records(frame, metric="accuracy") if row["chosen"]][:1]:
         removed = 100 * row["ratio_requested"]
-        data["chosen"].append({"removed": removed, "label": f"chosen: {removed:.4g} % removed"})
+        data["chosen"].append({"removed": removed, "label": f"line: chosen, {removed:.4g} % removed"})
     limits = [row for row in records(frame) if str(row["metric"]).endswith(LIMIT)]
     for k, row in enumerate(limits, start=1):
         metric = str(row["metric"]).removesuffix(LIMIT)
@@ -129,8 +129,8 @@ def _accuracies(data: Data) -> alt.LayerChart:
     chosen = rows_of("chosen", data["chosen"])
     return layered(
         chosen.mark_rule(style="ink", strokeWidth=1.2, opacity=0.75).encode(x=REMOVED),
-        chosen.mark_text(style="strong", fontWeight=600, dy=-8, baseline="bottom").encode(
-            x=REMOVED, y=alt.value(0), text="label:N"
+        chosen.mark_text(style="strong", fontWeight=600, align="right", dy=-8, baseline="bottom").encode(
+            x=RIGHT, y=alt.value(0), text="label:N"
         ),
         *_marks(data, 0, y=y, fields={"label": "Domain", "text": "Accuracy"}, ends=".1f"),
         *name_lines(rows_of("names", data["names"])),
@@ -154,6 +154,6 @@ def _marks(data: Data, k: int, *, y: alt.Y, fields: dict[str, str], ends: str = 
         rows_of(f"span_{k}", data[f"span_{k}"]).mark_point(opacity=0).encode(y=y),
         joined.encode(x=REMOVED, y=y, stroke=COLOUR, detail="domain:N"),
         goal.mark_rule(style="ink", strokeDash=list(DASHED), opacity=0.6).encode(y=y),
-        goal.mark_text(style="words", align="right", dx=-5, dy=-6).encode(x=RIGHT, y=y, text="label:N"),
+        goal.mark_text(style="words", align="left", dy=6, baseline="top").encode(x=alt.value(5), y=y, text="label:N"),
         *interval_marks(tried, y, at={"x": REMOVED}, tips=tips, size=56, opacity=OPACITY),
     ]
