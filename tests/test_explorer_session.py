@@ -215,6 +215,16 @@ def test_what_is_no_session_stays(tmp_path: Path, folder: Path, session: SavedSe
         save(Path("/"), session)
 
 
+@pytest.mark.parametrize("name", [".", ""])
+def test_the_working_directory_is_not_replaced(
+    name: str, tmp_path: Path, session: SavedSession, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(dg.DgpruneError, match="is the working directory, which saving would replace"):
+        save(Path(name), session)
+    assert Path.cwd() == tmp_path
+
+
 def test_another_study_is_refused_by_name(folder: Path, study: dg.Study) -> None:
     with pytest.raises(
         dg.DgpruneError, match=r"with another network \(SHA-256 \w{12} in the session, \w{12} here\)\. P"
@@ -453,6 +463,25 @@ def test_an_explorer_goes_on_from_its_folder(explorer: dg.Explorer, tmp_path: Pa
         assert f"{100 * explorer.tree['steps'][2]['accuracy'][1]['value']:.1f}" in page
     finally:
         again.close()
+
+
+def test_pins_of_a_loaded_session_are_never_lost(study: dg.Study, tmp_path: Path) -> None:
+    one = dg.Explorer(study, ratio=0.5, panels=[])
+    waited(one).apply()
+    waited(one).pin()  # the step itself: two tables of one ratio
+    waited(one).save(tmp_path / "mine")
+    told_before = told(one)["pins"]
+    one.close()
+    again = dg.Explorer.load(tmp_path / "mine", make_study(), panels=[])
+    try:
+        assert len(again.pins_table) == 1, "it waits for the pins"
+        assert waited(again) and told(again)["pins"] == told_before
+    finally:
+        again.close()
+    at_once = dg.Explorer.load(tmp_path / "mine", make_study(), panels=[])
+    at_once.close()  # before its pins are measured again
+    at_once.save(tmp_path / "mine")
+    assert len(open_session(tmp_path / "mine").card["pins"]) == 1
 
 
 def test_a_scorer_that_the_view_needs_must_be_passed(folder: Path) -> None:

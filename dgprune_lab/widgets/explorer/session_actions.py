@@ -21,6 +21,7 @@ from ..worker import EXACT, Job
 from .choices import CONTROLS, Choices
 from .code import as_code
 from .history import entry_of
+from .pin_board import MOST
 from .saved_session import SavedSession, SavedStep, session_of, session_values, step_network
 from .session_content import session_content
 from .session_folder import Opened, check_folder, open_session, write_session, zipped
@@ -39,6 +40,7 @@ class SessionActions(StepActions):
     """Save, load and download a session; copy it as code."""
 
     _key = ""  # tells sessions apart; one that is loaded goes on under its key
+    _awaited: tuple[Mapping[str, Any], ...] = ()  # pins of a loaded session that are not measured yet
 
     def code(self) -> str:
         """Return the code of a cell that rebuilds the current view and the steps before it.
@@ -139,7 +141,8 @@ class SessionActions(StepActions):
     def _values(self) -> Mapping[str, Any]:
         session, load = self._session, self._session.measurements.load
         about = ("number", "parent", "kind", "label", "made", "mask", "table")
-        pins, history = tuple(entry_of(view) for view, _ in session.board), session.history.to_json()
+        pins = (*(entry_of(view) for view, _ in session.board), *self._awaited)[:MOST]
+        history = session.history.to_json()
         choices = [entry_of(session.view), *pins, *history["undo"], *history["redo"]]
         made = [step.made for step in session.steps if step.kind == "prune"]
         menu = session.steps.full.menu
@@ -174,14 +177,15 @@ class SessionActions(StepActions):
         session.history.settle(session.view)
         session.history.restore(*(_possible(saved.history[name], session.steps.full.menu) for name in ("undo", "redo")))
         session.show_tree()
+        self._awaited = tuple(saved.pins)
         if saved.pins:
-            session.worker.put("pins", partial(_pinned_again, self, saved.pins), priority=EXACT)
+            session.worker.put("pins", partial(_pinned_again, self), priority=EXACT)
 
 
-def _pinned_again(explorer: SessionActions, pins: Sequence[Mapping[str, Any]]) -> Job:
+def _pinned_again(explorer: SessionActions) -> Job:
     """Measure and pin the views that were pinned."""
     session = explorer._session
-    for pin in pins:
+    for pin in explorer._awaited:
         view: Choices = session.steps.full.checked({"id": 0, "by": "kernel", **pin}, steps=range(len(session.steps)))
         number = view.get("step", 0)
         measured: Measurements = session.steps.ready(number) or session.steps.apart(number)
@@ -191,6 +195,7 @@ def _pinned_again(explorer: SessionActions, pins: Sequence[Mapping[str, Any]]) -
             for words in measured.measure(view):
                 yield words
         yield from session.board.add(measured, view)
+        explorer._awaited = explorer._awaited[1:]
     yield from session.board.compare(session.measurements, session.view)
     session.send_pins()
 

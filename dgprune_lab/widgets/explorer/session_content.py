@@ -44,8 +44,9 @@ def session_content(
     table = table_of(tried) if tried else tidy([], extra=EXTRA)
     if tried:
         yield "tables/networks.csv", table.to_csv(index=False)
-    curve = [one.table for one in tried if view.present is not None and _settings(one) == _settings(view.present)]
-    for name, spec in _charts(view, table, curve):
+    curve = [one for one in tried if view.present is not None and _settings(one) == _settings(view.present)]
+    of_ratio = {one.choice["ratio"]: one.table for one in curve}  # a step and its pin are one network
+    for name, spec in _charts(view, table, list(of_ratio.values())):
         yield CHARTS.format(name), vegalite_to_svg(spec)
 
 

@@ -44,7 +44,7 @@ class StepActions(Controls):
         Accuracies are in percent, with 95 % intervals over images; differences (pin minus present view) are in points,
         paired by image. Waits until the present view is measured.
         """
-        self._session.worker.wait("exact", "pin", timeout=threading.TIMEOUT_MAX)
+        self._session.worker.wait("exact", "pin", "pins", timeout=threading.TIMEOUT_MAX)
         return self._session.board.table(self.view)
 
     def apply(self) -> None:
