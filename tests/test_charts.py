@@ -134,7 +134,7 @@ def test_having_seen_the_very_images_is_worse_and_said() -> None:
     assert {row["looked"] for row in data["dots"]} == {"yes, the reported images"}
     assert [row["ring"] for row in data["dots"]] == [None, None, TARGET_AWARE], "a source that was seen has the word"
     labels = [row["label"] for row in data_of(charts.drop(table(seen="labels")))["drops"]]
-    assert labels == ["mnist ◇ seen", "uci_digits ◇ seen", "mnist_m ◇ target-aware, seen"]
+    assert labels == ["mnist (seen)", "uci_digits (seen)", "mnist_m ◇ target-aware, seen"]
 
 
 def test_what_nobody_knows_is_a_question_mark_and_no_diamond() -> None:
@@ -200,9 +200,9 @@ def test_a_scorers_name_says_that_it_looked_at_a_target_wherever_it_stands() -> 
         "dss ◇ target-aware, mnist",
         "dss ◇ target-aware, uci_digits",
         "dss ◇ target-aware, mnist_m",
-        "peeked ◇ target-aware, mnist ◇ seen",
-        "peeked ◇ target-aware, uci_digits ◇ seen",
-        "peeked ◇ target-aware, mnist_m ◇ seen",
+        "peeked ◇ target-aware, mnist (seen)",
+        "peeked ◇ target-aware, uci_digits (seen)",
+        "peeked ◇ target-aware, mnist_m (seen)",
     ]
     assert charts.drop(frame).to_dict()["padding"]["left"] > charts.drop(table()).to_dict()["padding"]["left"]
 

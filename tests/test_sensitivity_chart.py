@@ -96,7 +96,7 @@ def test_it_is_grey_where_the_interval_covers_0_touches_it_or_is_missing() -> No
 def test_two_sources_have_no_colours_of_domains() -> None:
     fills = {cell["fill"] for cell in map_data(table(target="source"))["cells"]}
     assert FIRST_SOURCE not in fills and "#7A5195" in {fill.upper() for fill in fills} | {mixed("#7A5195", 1.0)}
-    assert compared(table(target="source")) == "a against t ◇ seen"
+    assert compared(table(target="source")) == "a against t (seen)"
     assert compared(table()) == "a against t ◇ target-aware, seen"
 
 

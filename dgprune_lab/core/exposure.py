@@ -56,8 +56,8 @@ def strongest_exposure(exposures: Iterable[Exposure]) -> Exposure:
 
 
 def exposure_label(exposure: Exposure) -> str:
-    """Return a mark as the suffix of a domain's or scorer's name: " ◇ target-aware", " ?" or nothing."""
-    return f" {exposure}" if exposure == "?" else f" {DIAMOND} {exposure}" if exposure else ""
+    """Return a mark as the suffix of a name: " ◇ target-aware", " (seen)" for a source, " ?" or nothing."""
+    return {"": "", "?": " ?", "seen": " (seen)"}.get(exposure, f" {DIAMOND} {exposure}")
 
 
 def scorer_exposure(rows: Iterable[Mapping[str, Any]]) -> Exposure:

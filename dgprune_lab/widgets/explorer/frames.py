@@ -176,7 +176,7 @@ def frame_of(table: pd.DataFrame, *, sentence: str, estimate: bool = False) -> F
         points.append({**point, "label": " (agreement)" + " ?" * (point["exposure"] == "?"), "below": below})
     data = curve_rows(points)
     exposures: dict[str, Exposure] = {point["domain"]: point["exposure"] for point in points}
-    marks = {name: {"": "", "?": " ?"}.get(exposure, f" {DIAMOND}") for name, exposure in exposures.items()}
+    marks = {name: {"": "", "?": " ?", "seen": ""}.get(exposure, f" {DIAMOND}") for name, exposure in exposures.items()}
     drops = [{**row, "label": row["domain"] + marks[row["domain"]]} for row in drop_rows(table)]
     accuracy = {row["domain"]: row["value"] for row in records(table, metric=ACCURACY)}
     payload = {
@@ -206,8 +206,8 @@ def curve_rows(points: Sequence[Row]) -> Row:
 
 
 def exposure_text(exposures: Iterable[Exposure]) -> str:
-    """Return a text that explains the marks in chart D for domains that were looked at."""
-    marks: list[Exposure] = [exposure for exposure in dict[Exposure, None].fromkeys(exposures) if exposure]
+    """Return a text that explains the marks in chart D; that a source was seen stands in the sentence."""
+    marks: list[Exposure] = [mark for mark in dict[Exposure, None].fromkeys(exposures) if mark not in ("", "seen")]
     return " · ".join("? data use not recorded" if mark == "?" else exposure_label(mark).strip() for mark in marks)
 
 
