@@ -176,6 +176,14 @@ def test_the_ratios_that_a_refusal_names_are_possible() -> None:
         assert mask.ratio_achieved == pytest.approx(ratio)
 
 
+def test_the_same_scores_obey_one_limit_after_another() -> None:
+    scores = lenet_scores()
+    for most in (0.9, 0.5, 0.7, 1.0):
+        fresh = dg.Scores(scores.scorer, scores.values, scores.graph)
+        own, alone = (dg.allocate(s, ratio=0.45, max_layer_ratio=most, scope="global") for s in (scores, fresh))
+        assert own.key == alone.key and own.layers.ratio_achieved.max() <= most
+
+
 def test_a_limit_that_does_not_bind_changes_nothing() -> None:
     scores = lenet_scores()
     plain = dg.allocate(scores, ratio=0.33)

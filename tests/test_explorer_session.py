@@ -500,6 +500,16 @@ def test_copied_code_makes_what_the_explorer_shows(explorer: dg.Explorer, study:
     assert max(map(len, explorer.code().splitlines())) < 130
 
 
+def test_code_repeats_what_the_layers_set_by_hand_allowed(study: dg.Study) -> None:
+    one = dg.Explorer(study, ratio=0.9, panels=[])
+    try:
+        one.layers = dict.fromkeys(study.graph.names, 0.3)
+        one.apply()
+        assert rebuilt(one.code(), study=study)["study_1"].graph.full == one._session.steps[1].mask.cost
+    finally:
+        one.close()
+
+
 def test_the_page_gets_a_session_as_one_file(
     explorer: dg.Explorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

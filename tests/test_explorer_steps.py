@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab.widgets import Panel, View
+from dgprune_lab.widgets.explorer.choices import hand_reads
+from dgprune_lab.widgets.explorer.finetuning import tuning_steps
 from dgprune_lab.widgets.explorer.frames import sentence
 
 
@@ -182,6 +185,10 @@ def test_a_choice_by_hand_was_made_by_someone_who_saw_the_reported_images(explor
     assert text.startswith("Target-aware: the scorer looked at the reported labels") and "Set by hand" in text
     explorer.layers = {}
     assert explorer.table.query("metric == 'accuracy'").target_aware.eq(False).all()
+    far = explorer.study.targets[0]
+    blind = dg.Domain.from_arrays("blind", images=far.images, splits=far.splits)
+    unlabelled = dg.Study(explorer.study.model, sources=explorer.study.sources, targets=[blind])
+    assert hand_reads(unlabelled) == {"one/report": "labels", "two/report": "labels", "blind/report": "images"}
 
 
 def tree(explorer: dg.Explorer) -> list[tuple[int, int | None, str]]:
@@ -202,6 +209,7 @@ def test_every_number_of_every_step_is_that_of_its_network(study: dg.Study, expl
     assert sentence_of(explorer).startswith("27 % of the remaining filters removed (30 % requested, 56 % of all): one ")
     assert set(explorer.mask.kept("a")) <= set(explorer._session.steps[1].mask.kept("a")) - {2}
     assert kept_by_plan(explorer, 0.3) == {name: explorer.mask.kept(name) for name in ("a", "b")}
+    chosen = explorer.mask
     explorer.finetune(epochs=2, options=dg.TrainingOptions(lr=0.02))
     assert settled(explorer, "finetune") and tree(explorer) == [
         (0, None, "full"),
@@ -210,6 +218,7 @@ def test_every_number_of_every_step_is_that_of_its_network(study: dg.Study, expl
         (3, 2, "finetune"),
     ]
     assert explorer.step == 3 and explorer.tree["job"] is None
+    assert all(explorer.mask.kept(name) == chosen.kept(name) for name in ("a", "b")), "numbers of the full network"
     shown_equals_measured(explorer)
     seen = explorer.table.query("domain == 'one' and metric == 'accuracy'").iloc[0]
     assert seen.seen_by_finetuning == "none" and explorer.table.query("domain == 'far'").target_aware.all()
@@ -247,8 +256,29 @@ def test_fine_tuning_is_that_of_prune_and_tune(study: dg.Study, explorer: dg.Exp
     assert explorer.step == 2 and torch.equal(torch.get_rng_state(), state)
     there = dg.Study(small, sources=study.sources, targets=study.targets)
     again = dg.prune_and_tune(there, None, ratio=0.0, rounds=1, epochs=1, options=options, batchnorm="recalibrate")
-    ours, theirs = explorer.network.state_dict(), again.network.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    theirs = again.network.state_dict()
+    for ours in (explorer.network.state_dict(), explorer._session.steps.network(2).state_dict()):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_fine_tuned_network_does_not_take_the_view_from_who_moved_on(
+    explorer: dg.Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = threading.Event()
+
+    def held(*args: Any, **options: Any) -> Any:
+        while not moved.is_set():
+            yield {"words": "Fine-tuning", "done": 0, "total": 1}
+        return (yield from tuning_steps(*args, **options))
+
+    monkeypatch.setattr("dgprune_lab.widgets.explorer.workbench.tuning_steps", held)
+    explorer.ratio = 0.0
+    explorer.finetune()
+    explorer.ratio = 0.25
+    moved.set()
+    assert settled(explorer, "finetune") and len(explorer.tree["steps"]) == 2
+    assert (explorer.step, explorer.ratio) == (0, 0.25)
+    assert explorer.status["message"] == "The fine-tuned network is step 1; go there in the tree of steps."
 
 
 def test_a_cancelled_fine_tuning_loses_nothing_and_the_slider_works_meanwhile(explorer: dg.Explorer) -> None:

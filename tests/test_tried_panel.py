@@ -183,13 +183,15 @@ def test_what_is_set_by_hand_holds_in_a_search(view: View) -> None:
     scores = view.study.score("l1")
     layer, other = view.study.graph.names[:2]
     least = int(scores.values[other].argmin())
-    mask = dg.allocate(scores, ratio=0.25, layers={layer: 0.0}, keep={other: [least]}, reads={})
+    seen = {f"{view.study.domains[-1].name}/report": "labels"}
+    mask = dg.allocate(scores, ratio=0.25, layers={layer: 0.0}, keep={other: [least]}, reads=seen)
     panel = FindPanel()
     panel.selected = {"goal": "parameters"}
     press(panel, replace(view, mask=mask), "find")
     assert panel.found is not None
     found = panel.found.mask
     assert bool(found.keep[layer].all()) and bool(found.keep[other][least]) and found.ratio_requested > 0
+    assert found.reads == mask.reads == seen, "who set it had looked there"
 
 
 def test_a_search_can_be_stopped_and_goes_on_after_a_move(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
