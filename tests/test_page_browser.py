@@ -247,7 +247,8 @@ def test_nothing_is_cut_at_any_width(browser: Any, page_path: Path, width: int, 
           root: document.querySelector('.dgx').clientWidth,
           tall: document.querySelector('.dgx-main').getBoundingClientRect().bottom
             - document.querySelector('.dgx').getBoundingClientRect().top,
-          plot: (({ width }) => (width - 56) / width)(document.querySelector('.dgx-a .dgx-chart').getBoundingClientRect()),
+          plot: (({ width }) => (width - 56) / width)(
+            document.querySelector('.dgx-a .dgx-chart').getBoundingClientRect()),
           wide: [...document.querySelectorAll('.dgx-card, .dgx-row, .dgx-headline, .dgx-title')]
             .filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.className),
           cut: [...document.querySelectorAll('.dgx-chart')].flatMap((chart) => {

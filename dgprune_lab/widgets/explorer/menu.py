@@ -40,11 +40,7 @@ def static_state(study: Study, *, items: Sequence[Scorer | Scores]) -> Row:
 @cache
 def _specs() -> Row:
     empty = tidy([])
-    return {
-        "a": sweep(empty).to_dict(),
-        "c": size_and_cost(empty).to_dict(),
-        "d": drop(empty).to_dict(),
-    }
+    return {"a": sweep(empty).to_dict(), "c": size_and_cost(empty).to_dict(), "d": drop(empty).to_dict()}
 
 
 def _scorer_entry(study: Study, item: Scorer, items: Sequence[Scorer | Scores]) -> Row:
