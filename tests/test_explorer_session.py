@@ -213,6 +213,11 @@ def test_what_is_no_session_stays(tmp_path: Path, folder: Path, session: SavedSe
     assert open_session(tmp_path / "empty").card["id"] == "one"
     with pytest.raises(dg.DgpruneError, match="folder must have a name"):
         save(Path("/"), session)
+    for use in (lambda path: save(path, session), open_session):
+        with pytest.raises(
+            dg.DgpruneError, match=r"^~nobody_here/x: this machine knows no home directory '~nobody_here'"
+        ):
+            use(Path("~nobody_here/x"))
 
 
 @pytest.mark.parametrize("name", [".", ""])

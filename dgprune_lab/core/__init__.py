@@ -32,4 +32,4 @@ from .dispatch import MacCounter, Observer
 from .machine import device, full_precision, threads
 from .memory import cache_room, give_back_memory, pass_room
 from .locks import Lock, renew_after_fork
-from .writable import check_writable_file, check_writable_folder, written
+from .writable import at_home, check_writable_file, check_writable_folder, written

@@ -10,13 +10,26 @@ from pathlib import Path
 from .errors import DgpruneError
 
 
+def at_home(path: str | Path) -> Path:
+    """Return a path in which "~" is replaced by the home directory.
+
+    Raises:
+        DgpruneError: it begins with the home directory of an unknown user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        name = Path(path).parts[0]
+        raise DgpruneError(f"{path}: this machine knows no home directory {name!r}; write the whole path.") from error
+
+
 def check_writable_file(path: str | Path, *, argument: str) -> Path:
     """Return the path of a file that can be written; nothing stays behind, and missing folders are not made yet.
 
     Raises:
         DgpruneError: a folder, or a folder in which nothing can be written; `argument` begins the sentence.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     if path.is_dir():
         raise DgpruneError(f"{argument} must name a file, and {path} is a folder; name a file in it.")
     _try(path.parent, argument=argument)
@@ -29,7 +42,7 @@ def check_writable_folder(path: str | Path, *, argument: str) -> Path:
     Raises:
         DgpruneError: a file, or a folder in which nothing can be written; `argument` begins the sentence.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     if path.exists() and not path.is_dir():
         raise DgpruneError(f"{argument} must be a folder, and {path} is a file; name a folder.")
     _try(path, argument=argument)

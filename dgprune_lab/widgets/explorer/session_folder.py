@@ -16,6 +16,7 @@ from torch import nn
 
 from ...core import (
     DgpruneError,
+    at_home,
     card_text,
     check_writable_folder,
     parse_card,
@@ -56,7 +57,7 @@ def check_folder(path: str | Path, *, session: str, replace: bool) -> Path:
         DgpruneError: a folder that holds anything but a session; a session in which files were added or changed; one of
             another explorer, without `replace`; a place where nothing can be written.
     """
-    folder = Path(path).expanduser().resolve()
+    folder = at_home(path).resolve()
     if not folder.name:
         raise DgpruneError(f"folder must have a name; got {str(path)!r}.")
     if folder.is_dir() and folder.samefile("."):
@@ -129,7 +130,7 @@ def open_session(path: str | Path) -> Opened:
         DgpruneError: no session at this path; one of another format; a file that is missing or was changed; the message
             names it.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     root = _zip_root(path) if path.is_file() else settled_folder(path.resolve())
     card_name = f"{path.name}/{CARD}"
     if root is None or not (root / CARD).is_file():
