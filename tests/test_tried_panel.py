@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from read_study import read_study
 
 import dgprune_lab as dg
@@ -257,6 +258,23 @@ def test_a_step_is_compared_as_its_network_and_the_chart_is_made_anew_only_if_it
     panel.selected = {"a": "l1, 50 %", "b": "l1, 50 %"}
     same = joined(panel.tick(view))
     assert same["hidden"] == ["compare"] and "two networks" in same["text"]
+
+
+@pytest.mark.parametrize(("place", "calibration"), [(4, 500), (1, 20)])
+def test_what_its_mask_alone_does_not_make_again_is_compared_as_its_network(
+    view: View, place: int, calibration: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SimpleNamespace(to_dict=dict)
+    monkeypatch.setattr("dgprune_lab.widgets.panels.compare.compare_chart", lambda data, **_: spec)
+    network, tried = view.tried[place].network(), list(view.tried)
+    with torch.no_grad():
+        list(network.parameters())[-2].neg_()
+    tried[place] = replace(tried[place], network=lambda: network)
+    panel = ComparePanel()
+    panel.selected = {"a": tried[place].name, "b": "Full network"}
+    last = joined(panel.tick(replace(view, tried=tuple(tried), calibration=calibration)))
+    wanted = dg.diagnostics.compare(view.study, network, None)
+    assert last["compare"]["differences"] == compare_data(wanted)["differences"]
 
 
 def test_without_pins_the_view_is_compared_with_what_it_was_pruned_from(view: View) -> None:
