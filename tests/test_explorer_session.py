@@ -511,6 +511,10 @@ def test_code_repeats_what_the_layers_set_by_hand_allowed(study: dg.Study) -> No
         one.layers = dict.fromkeys(study.graph.names, 0.3)
         one.apply()
         assert rebuilt(one.code(), study=study)["study_1"].graph.full == one._session.steps[1].mask.cost
+        name = study.graph.names[1]
+        one.choose(layers={}, forced={"keep": {name: one.mask.kept(name)[-1:]}}, ratio=0.5)
+        mask = rebuilt(one.code(), study=study)["mask"]
+        assert one._session.steps[1].mask.then(mask).kept(name) == one.mask.kept(name)
     finally:
         one.close()
 
