@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from material import domain, norm_net
 from read_study import lively
 
@@ -59,7 +60,8 @@ def test_the_card_of_a_filter_names_the_classes_of_its_images(study: dg.Study) -
         study, method="gradient_x_activation", between=("a", "t"), layers=None, images=20, split="score"
     )
     data = drain(steps)
-    strongest = int(sum(values.abs().sum(0) for values in data.values["0"]).argmax())  # others may contribute nothing
+    both = torch.cat([values.abs() for values in data.values["0"]])
+    strongest = int(both.sum(0).argmax())  # others may contribute nothing
     words = picture_rows(study, attributor(study), data, layer="0", filter=strongest)["words"]
     shown = [row["text"].split(":")[0] for row in words if row["text"].startswith("true ")]
     assert shown and set(shown) <= {f"true {name}" for name in NAMES}

@@ -241,9 +241,9 @@ def test_pins_keep_a_view_and_its_curve(study: dg.Study) -> None:
         pinned = dg.allocate(study.score("l1"), ratio=0.5)
         differences = dg.diagnostics.compare(study, pinned, explorer.mask).query("metric == 'difference'")
         shown = explorer.pins_table.loc["a"]
-        for row in differences.itertuples():
-            ends = (points_text(100 * end) for end in (row.value, row.low, row.high))
-            assert shown[f"{row.domain}, difference"] == "{} ({} to {})".format(*ends)
+        for row in differences.to_dict("records"):
+            ends = (points_text(100 * row[end]) for end in ("value", "low", "high"))
+            assert shown[f"{row['domain']}, difference"] == "{} ({} to {})".format(*ends)
         explorer.ratio = 0.55
         assert explorer.pins_table.loc["a", "filters that differ"] == explorer.pins[0]["differs"] != ""
         assert explorer.pins[0]["against"][-1] == 0.55

@@ -7,7 +7,7 @@ import random
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def settled(explorer: dg.Explorer, *jobs: str) -> bool:
 
 def by_page(explorer: dg.Explorer, **changes: Any) -> None:
     """What a page does when the user moves something."""
-    explorer.choice = {**explorer.choice, "id": explorer.choice["id"] + 1, "by": "page", **changes}
+    explorer.choice = {**explorer.choice, "id": int(cast(Any, explorer.choice["id"])) + 1, "by": "page", **changes}
 
 
 def shown_equals_measured(explorer: dg.Explorer) -> None:
@@ -222,7 +222,8 @@ def test_every_number_of_every_step_is_that_of_its_network(study: dg.Study, expl
     shown_equals_measured(explorer)
     seen = explorer.table.query("domain == 'one' and metric == 'accuracy'").iloc[0]
     assert seen.seen_by_finetuning == "none" and explorer.table.query("domain == 'far'").target_aware.all()
-    assert dg.provenance_of(explorer.network).finetuning["one/train"] == "labels"
+    finetuning = dg.provenance_of(explorer.network).finetuning
+    assert finetuning is not None and finetuning["one/train"] == "labels"
     for number in (0, 1, 3):
         explorer.step = number
         shown_equals_measured(explorer)
@@ -422,7 +423,9 @@ def test_scores_of_the_full_network_are_greyed_at_a_later_step_and_refused_in_wo
         assert "made for another network" in entry["unavailable"]
         good = explorer.frames
         explorer.scorer = "mine"
-        assert explorer.wait() and "made for another network" in explorer.status["error"] and explorer.frames == good
+        assert (
+            explorer.wait() and "made for another network" in str(explorer.status["error"]) and explorer.frames == good
+        )
         explorer.choose(step=0, scorer="mine")
         assert explorer.wait() and explorer.status["error"] is None
         entry = next(entry for entry in explorer.static["scorers"] if entry["name"] == "mine")

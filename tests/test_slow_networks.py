@@ -582,10 +582,10 @@ def test_a_group_that_differs_is_found_among_large_weights(large: nn.Sequential)
 
 def test_weights_masked_for_a_moment_are_saved_or_drawn_anew(large: nn.Sequential) -> None:
     mask = dg.Mask.by_hand(dg.read_groups(large, torch.rand(2, 3, 4, 4)), removed={"0": [1, 5], "2": [0]})
-    before, drawn = [p.clone() for p in large.parameters()], []
+    before, drawn, zeroed = [p.clone() for p in large.parameters()], [], cast(torch.Tensor, large[2].weight)
     with surgery.zeroing(large, mask, renew=lambda weight: drawn.append(weight.fill_(7))):
-        assert not large[2].weight[:, [1, 5]].any() and not large[2].weight[0].any() and not drawn
-    assert [id(weight) for weight in drawn] == [id(large[2].weight)], "only a small part of another is zero"
+        assert not zeroed[:, [1, 5]].any() and not zeroed[0].any() and not drawn
+    assert [id(weight) for weight in drawn] == [id(zeroed)], "only a small part of another is zero"
     assert all(bool((p == old).all() or (p == 7).all()) for p, old in zip(large.parameters(), before, strict=True))
 
 
