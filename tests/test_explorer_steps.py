@@ -510,3 +510,23 @@ def test_the_tree_says_what_each_network_does_as_it_was_made() -> None:
         assert values != shown[0]
     finally:
         explorer.close()
+
+
+def test_a_filter_is_silent_where_no_source_makes_it_answer() -> None:
+    first = nn.Conv2d(3, 4, 1, bias=False)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0], [-1, -1, -1], [1, 1, 1]]).view(4, 3, 1, 1))
+    model = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    red, green = torch.zeros(2, 12, 3, 4, 4)
+    red[:, 0], green[:, 1] = 0.5, 0.5
+    splits = {"score": [*range(6)], "report": [*range(6, 12)]}
+    sources = [
+        dg.Domain.from_arrays(name, images=images, labels=torch.arange(12) % 2, splits=splits)
+        for name, images in (("red", red), ("green", green))
+    ]
+    explorer = dg.Explorer(dg.Study(model.eval(), sources=sources), panels=[])
+    try:
+        assert explorer.wait() and settled(explorer, "silent")
+        assert explorer.silent["groups"] == {"0": [2]}, "a filter that answers on one source is not silent"
+    finally:
+        explorer.close()
