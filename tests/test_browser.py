@@ -76,6 +76,13 @@ def wait_until(test: Callable[[], bool], *, seconds: float = 60) -> bool:
     return False
 
 
+def assert_shown(lab: NotebookPage, expected: dict[str, float]) -> None:
+    """The page, which hears of a change in the kernel a moment later, comes to show these accuracies."""
+    lab.settled()
+    wait_until(lambda: shown(lab) == pytest.approx(expected), seconds=10)
+    assert shown(lab) == pytest.approx(expected)
+
+
 def test_the_notebook_runs_without_an_error_and_asks_nobody_outside(lab: NotebookPage) -> None:
     assert lab.errors() == []
     assert lab.outside == []
@@ -117,8 +124,7 @@ def test_keys_move_the_slider_and_do_not_reach_the_notebook(lab: NotebookPage) -
     for key in ("b", "a", "x", "d", "d"):
         lab.page.keyboard.press(key)
     assert lab.page.locator(".jp-Cell").count() == cells
-    lab.settled()
-    assert shown(lab) == pytest.approx(measured(lab))
+    assert_shown(lab, measured(lab))
 
 
 def test_layers_and_filters_set_by_hand_hold_while_the_slider_moves(lab: NotebookPage) -> None:
@@ -126,24 +132,25 @@ def test_layers_and_filters_set_by_hand_hold_while_the_slider_moves(lab: Noteboo
         return json.loads(lab.kernel(f"import json; print(json.dumps({code}))"))
 
     first, second, *_ = said("list(study.graph.names)")  # type: ignore[misc]
-    handle = lab.page.get_by_role("slider", name=f"{second}: share removed")
-    handle.press("Home")
-    for _ in range(3):
-        handle.press("ArrowRight")
-    assert wait_until(lambda: said("explorer.layers") == {second: 0.03})
-    canvas = lab.page.locator(".dgx-canvas")
-    for key in ("ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "r"):
-        canvas.press(key)
-    assert wait_until(lambda: said("explorer.forced['remove']") == {first: [0, 1, 2]})
-    lab.drag(0.6)
-    lab.settled()
-    kept = said(f"[explorer.mask.kept(name) for name in ({first!r}, {second!r})]")
-    filters = said(f"study.graph[{second!r}].filters")
-    assert not {0, 1, 2} & set(kept[0]) and len(kept[1]) == filters - int(0.03 * filters)  # type: ignore
-    assert said("explorer.forced['remove']") == {first: [0, 1, 2]} and said("explorer.layers") == {second: 0.03}
-    lab.kernel("explorer.choose(layers={}, forced={})")
-    lab.settled()
-    assert shown(lab) == pytest.approx(measured(lab))
+    try:
+        handle = lab.page.get_by_role("slider", name=f"{second}: share removed")
+        handle.press("Home")
+        for _ in range(3):
+            handle.press("ArrowRight")
+        assert wait_until(lambda: said("explorer.layers") == {second: 0.03})
+        canvas = lab.page.locator(".dgx-canvas")
+        for key in ("ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "r"):
+            canvas.press(key)
+        assert wait_until(lambda: said("explorer.forced.get('remove')") == {first: [0, 1, 2]})
+        lab.drag(0.6)
+        lab.settled()
+        kept = said(f"[explorer.mask.kept(name) for name in ({first!r}, {second!r})]")
+        filters = said(f"study.graph[{second!r}].filters")
+        assert not {0, 1, 2} & set(kept[0]) and len(kept[1]) == filters - int(0.03 * filters)  # type: ignore
+        assert said("explorer.forced.get('remove')") == {first: [0, 1, 2]} and said("explorer.layers") == {second: 0.03}
+    finally:  # the tests below begin from a view in which nothing is set by hand
+        lab.kernel("explorer.choose(layers={}, forced={})")
+    assert_shown(lab, measured(lab))
 
 
 def test_two_hundred_events_are_at_most_three_evaluations_and_other_cells_run(lab: NotebookPage) -> None:
@@ -188,8 +195,7 @@ def test_the_slider_is_answered_while_a_cell_runs(lab: NotebookPage, before: str
 def test_a_cell_moves_the_slider(lab: NotebookPage) -> None:
     lab.kernel("explorer.ratio = 0.6")
     assert wait_until(lambda: lab.slider().input_value() == "60")
-    lab.settled()
-    assert shown(lab) == pytest.approx(measured(lab))
+    assert_shown(lab, measured(lab))
 
 
 def test_an_error_shows_in_the_widget_and_can_be_tried_again(lab: NotebookPage) -> None:
@@ -204,8 +210,7 @@ explorer.ratio = 0.66
     assert sentence in lab.text("sentence")
     lab.kernel("study.score_all = _fine")
     lab.page.get_by_role("button", name="Try again").click()
-    lab.settled()
-    assert shown(lab) == pytest.approx(measured(lab))
+    assert_shown(lab, measured(lab))
 
 
 def cell_text(lab: NotebookPage) -> str:
@@ -232,8 +237,8 @@ def test_undo_is_the_explorers_in_it_and_the_cells_in_a_cell(lab: NotebookPage) 
     lab.page.locator(".jp-CodeCell .cm-content").last.click()
     lab.page.keyboard.press("Control+z")
     assert wait_until(lambda: "# 1" not in cell_text(lab))
-    lab.settled()
-    assert round(now(lab)) == 40 and shown(lab) == pytest.approx(measured(lab))
+    assert round(now(lab)) == 40
+    assert_shown(lab, measured(lab))
 
 
 def test_a_step_is_made_and_left_by_the_tree(lab: NotebookPage) -> None:
@@ -247,13 +252,12 @@ import json
 _rows = dg.measure(explorer.network, study.domains, latency=False).query("metric == 'accuracy'")
 print(json.dumps(dict(zip(_rows.domain, 100 * _rows.value))))
 """
-    assert shown(lab) == pytest.approx(json.loads(lab.kernel(code)))
+    assert_shown(lab, json.loads(lab.kernel(code)))
     lab.page.locator(".dgx-step[data-step='0']").click()
     assert wait_until(lambda: step.get_attribute("data-step") == "0")
     lab.settled()
     lab.kernel("explorer.ratio = 0.4; explorer.wait()")
-    lab.settled()
-    assert shown(lab) == pytest.approx(measured(lab))
+    assert_shown(lab, measured(lab))
 
 
 def test_two_views_on_one_page_move_together(lab: NotebookPage) -> None:
@@ -297,8 +301,7 @@ def test_an_interrupt_hits_the_cell_and_not_the_explorer(lab: NotebookPage) -> N
     lab.page.locator("[data-command='notebook:interrupt-kernel'], [title*='Interrupt']").first.click()
     assert wait_until(lambda: lab.kernel("print('free')") == "free\n")  # what came too soon was aborted too
     lab.drag(0.5)
-    lab.settled()
-    assert shown(lab) == pytest.approx(measured(lab))
+    assert_shown(lab, measured(lab))
 
 
 def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab: NotebookPage) -> None:

@@ -133,8 +133,10 @@ def test_every_mark_of_a_domain_is_drawn_and_said(browser: Any, tmp_path: Path, 
     assert one.page.get_by_role("button", name="Use the target-free version").count() == 0, "there is none for l1"
     label = {"?": "mnist_m (target) ?", "seen": "uci_digits (seen)"}.get(seen, f"mnist_m ◇ {seen}")
     assert label in one.text(".dgx-a svg")
-    assert (f"{name} ?" if seen == "?" else f"{name} ◇") in one.text(".dgx-d svg")
-    assert one.text(".dgx-d .dgx-about") == ("? data use not recorded" if seen == "?" else f"◇ {seen}")
+    mark = {"?": " ?", "seen": ""}.get(seen, " ◇")  # that a source was seen stands in the sentence and in A
+    assert f"{name}{mark}" in one.text(".dgx-d svg") and ("◇" in one.text(".dgx-d svg")) == (mark == " ◇")
+    about = {"?": "? data use not recorded", "seen": ""}.get(seen, f"◇ {seen}")
+    assert one.text(".dgx-d .dgx-about") == about
     rows = one.page.evaluate("() => document.querySelector('.dgx-d .dgx-chart').vegaView.data('drops')")
     (row,) = [row for row in rows if row["domain"] == name]
     ring = "#CC79A7" if "aware" in seen else None
