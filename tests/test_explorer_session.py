@@ -220,14 +220,16 @@ def test_what_is_no_session_stays(tmp_path: Path, folder: Path, session: SavedSe
             use(Path("~nobody_here/x"))
 
 
-@pytest.mark.parametrize("name", [".", ""])
-def test_the_working_directory_is_not_replaced(
+@pytest.mark.parametrize("name", [".", "", ".."])
+def test_the_working_directory_and_what_holds_it_are_not_replaced(
     name: str, tmp_path: Path, session: SavedSession, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(dg.DgpruneError, match="is the working directory, which saving would replace"):
+    place = tmp_path / "inside" if name == ".." else tmp_path
+    place.mkdir(exist_ok=True)
+    monkeypatch.chdir(place)
+    with pytest.raises(dg.DgpruneError, match="in which this process works"):
         save(Path(name), session)
-    assert Path.cwd() == tmp_path
+    assert Path.cwd() == place and list(tmp_path.iterdir()) == [place] * (name == "..")
 
 
 def test_another_study_is_refused_by_name(folder: Path, study: dg.Study) -> None:

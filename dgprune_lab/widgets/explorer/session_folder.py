@@ -60,8 +60,8 @@ def check_folder(path: str | Path, *, session: str, replace: bool) -> Path:
     folder = at_home(path).resolve()
     if not folder.name:
         raise DgpruneError(f"folder must have a name; got {str(path)!r}.")
-    if folder.is_dir() and folder.samefile("."):
-        raise DgpruneError(f"{folder} is the working directory, which saving would replace; name a folder in it.")
+    if Path.cwd().resolve().is_relative_to(folder):
+        raise DgpruneError(f"saving would replace {folder}, in which this process works; name another folder.")
     check_writable_folder(folder.parent, argument="folder")
     settled_folder(check_writable_folder(folder, argument="folder"))
     if not folder.exists() or not any(folder.iterdir()):
