@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import charts, data, diagnostics, models, widgets
+    from . import charts, data, diagnostics, experiments, models, widgets
     from .core import DgpruneError, DgpruneNote, Domain, FilterGraph, FilterGroup, Mask, Outcomes, Provenance
     from .core import Scores, WeightMask, WeightScores, latex, provenance_of, summary, tidy
     from .diagnostics import Diagnostic, diagnostic, find, grid, sweep
@@ -35,7 +35,7 @@ _FOLDERS = {
     "widgets": "Explorer predict",
 }
 _OWNER = {name: folder for folder, names in _FOLDERS.items() for name in names.split()}
-_MODULES = ("charts", "data", "diagnostics", "models", "widgets")
+_MODULES = ("charts", "data", "diagnostics", "experiments", "models", "widgets")
 
 __all__ = sorted([*_OWNER, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -16,7 +16,7 @@ import dgprune_lab
 PACKAGE = Path(dgprune_lab.__file__).parent
 
 # Folder -> floor, read from the map in the README, which is the only list.
-MAP = re.findall(r"^(\w+)/ +(\d)  (.+)$", (PACKAGE.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+MAP = re.findall(r"^(\w+)/ +(\d+)  (.+)$", (PACKAGE.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 FLOORS = {folder: int(floor) for folder, floor, _ in MAP}
 # Within a folder its files may import each other; `dgprune_lab/__init__` only names things and loads none of them.
 ONLY_IN = {
@@ -27,6 +27,7 @@ ONLY_IN = {
     "anywidget": ("widgets",),
     "ipywidgets": ("widgets",),
     "vl_convert": ("widgets", "charts"),
+    "distributed": ("experiments",),
     "typer": ("commands.cli",),
 }
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}

@@ -1,0 +1,10 @@
+"""The studies that ship: each tests the claims of a paper on real data, with controls, seeds and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..experiment import Experiment
+
+STUDIES: Mapping[str, Callable[..., Experiment]] = {}
+"""Name -> function of (quick, seeds) that returns the experiment."""
