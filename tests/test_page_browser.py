@@ -196,6 +196,23 @@ def test_a_chart_is_saved_by_keys_in_the_light_themes_colours(opened: Opened) ->
 
 
 @pytest.mark.browser
+def test_the_filter_grid_is_saved_as_a_picture_of_every_layer(opened: Opened) -> None:
+    page, saved = opened.page, {}
+    for steps, kind in enumerate(("svg", "png")):
+        page.locator(".dgx-b").get_by_role("button", name="Save this chart").press("Enter")
+        for _ in range(steps):
+            page.keyboard.press("ArrowRight")
+        with page.expect_download() as download:
+            page.keyboard.press("Enter")
+        assert download.value.suggested_filename == f"filters-kept.{kind}"
+        saved[kind] = Path(download.value.path()).read_bytes()
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", saved["svg"].decode())
+    kept = [text for text in words if " of " in text]
+    assert words[0] == "Filters kept" and len(kept) == 5 and kept[1].endswith(" of 32")
+    assert saved["png"].startswith(b"\x89PNG")
+
+
+@pytest.mark.browser
 def test_the_strip_is_read_by_keys(opened: Opened) -> None:
     canvas = opened.page.locator(".dgx-canvas")
     canvas.focus()

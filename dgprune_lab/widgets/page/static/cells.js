@@ -13,26 +13,28 @@ export const cellBox = ({ left, top, per, size }, bin) => ({ x: left + (bin % pe
 
 const PATHS = ["filled", "rings", "holes", "marks", "crosses", "slits", "chosen"];
 
-// Paints the rows that are in view. `row.states[f]`: {kept, forced: "remove" | "keep" | null, silent, differs, selected}.
-export function paintCells(context, rows, inks) {
-  const paths = Object.fromEntries(PATHS.map((name) => [name, new Path2D()]));
+// What is drawn of these rows, in this order; `make` returns an empty path.
+// `row.states[f]`: {kept, forced: "remove" | "keep" | null, silent, differs, selected}.
+export function cellShapes(rows, inks, make) {
+  const paths = Object.fromEntries(PATHS.map((name) => [name, make()]));
   for (const row of rows) row.bins.forEach((filters, bin) => addCell(paths, cellBox(row, bin), filters.map((f) => row.states[f])));
-  context.fillStyle = inks.cell;
-  context.fill(paths.filled);
-  stroke(context, paths.rings, inks.ring, 1);
-  stroke(context, paths.crosses, inks.mark, 1.3);
-  stroke(context, paths.slits, inks.hole, 1.6);
-  context.fillStyle = inks.mark;
-  context.fill(paths.marks);
-  context.fillStyle = inks.hole;
-  context.fill(paths.holes);
-  stroke(context, paths.chosen, inks.focus, 2);
+  return [
+    { path: paths.filled, fill: inks.cell },
+    { path: paths.rings, stroke: inks.ring, width: 1 },
+    { path: paths.crosses, stroke: inks.mark, width: 1.3 },
+    { path: paths.slits, stroke: inks.hole, width: 1.6 },
+    { path: paths.marks, fill: inks.mark },
+    { path: paths.holes, fill: inks.hole },
+    { path: paths.chosen, stroke: inks.focus, width: 2 },
+  ];
 }
 
-function stroke(context, path, ink, width) {
-  context.strokeStyle = ink;
-  context.lineWidth = width;
-  context.stroke(path);
+export function paintCells(context, rows, inks) {
+  for (const { path, fill, stroke, width } of cellShapes(rows, inks, () => new Path2D())) {
+    Object.assign(context, fill ? { fillStyle: fill } : { strokeStyle: stroke, lineWidth: width });
+    if (fill) context.fill(path);
+    else context.stroke(path);
+  }
 }
 
 function addCell(paths, box, states) {

@@ -12,8 +12,9 @@ const KINDS = { SVG: svg, PNG: png, CSV: csv };
 // The menu of a chart; `holder` returns it as `createView` made it. `title` names the file; without one the chart's own does.
 export const chartMenu = (holder, title) => saveMenu(KINDS, { holder, title });
 
-// The menu of what is no Vega view: its rows alone.
-export const rowsMenu = (rows, title) => saveMenu({ CSV: () => csvBlob(csvText([{ name: "rows", rows: rows() }])) }, { title });
+// The menu of what is no Vega view: `picture` returns it as an SVG, `rows` its rows.
+export const drawnMenu = ({ picture, rows }, title) =>
+  saveMenu({ SVG: () => svgBlob(picture()), PNG: () => pngOf(picture()), CSV: () => csvBlob(csvText([{ name: "rows", rows: rows() }])) }, { title });
 
 function saveMenu(kinds, { holder = () => null, title }) {
   const menu = node("span", { class: "dgx-save-menu", role: "menu", "aria-label": "Save this chart" });
@@ -68,12 +69,20 @@ function titleOf({ spec }) {
 }
 
 async function svg(holder) {
-  return drawnAnew(holder, async (view) => new Blob([await view.toSVG()], { type: "image/svg+xml" }));
+  return drawnAnew(holder, async (view) => svgBlob(await view.toSVG()));
 }
 
 async function png(holder) {
-  const canvas = await drawnAnew(holder, (view) => view.toCanvas(PIXELS));
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  return pngBlob(await drawnAnew(holder, (view) => view.toCanvas(PIXELS)));
+}
+
+async function pngOf(svgText) {
+  const image = new Image();
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgText)}`;
+  await image.decode();
+  const canvas = node("canvas", { width: PIXELS * image.width, height: PIXELS * image.height });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return pngBlob(canvas);
 }
 
 function csv(holder) {
@@ -82,4 +91,12 @@ function csv(holder) {
 
 function csvBlob(text) {
   return new Blob([text], { type: "text/csv;charset=utf-8" });
+}
+
+function svgBlob(text) {
+  return new Blob([text], { type: "image/svg+xml" });
+}
+
+function pngBlob(canvas) {
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }

@@ -2,7 +2,7 @@
 // draw() needs only get/on/off/set/save_changes/send of its model, so a static page can fake one.
 
 import { embedCharts, endCharts } from "./charts.js";
-import { chartMenu, rowsMenu } from "./chart_menu.js";
+import { chartMenu, drawnMenu } from "./chart_menu.js";
 import { filterRows } from "./chart_rows.js";
 import { createControls } from "./controls.js";
 import { button, lendKeys, node, show } from "./elements.js";
@@ -16,7 +16,7 @@ import { createPinTable } from "./pins.js";
 import { createSteps, undoKeys } from "./steps.js";
 import { withForced, withLayers } from "./by_hand.js";
 import { createForcing, listenToCells } from "./selection.js";
-import { createStrip } from "./strip.js";
+import { createStrip, pictureOf } from "./strip.js";
 import { loadVega } from "./views.js";
 import { watchKernel, watchSize, watchTheme } from "./watch.js";
 
@@ -97,7 +97,7 @@ function layOut(page) {
   const c = panelBox("C", "Size and cost", boxes.c, page.latency);
   page.exposures = node("div", { class: "dgx-about" });
   const d = panelBox("D", "Accuracy change", boxes.d, page.exposures);
-  b.heading.append(rowsMenu(() => filterRows(page.current()), "Filters kept"));
+  b.heading.append(drawnMenu({ picture: () => pictureOf(page.strip), rows: () => filterRows(page.current()) }, "Filters kept"));
   for (const [name, { heading, box }] of Object.entries({ a, c, d }))
     heading.append(chartMenu(() => page.charts[name], box.getAttribute("aria-label")));
   const { strip, warning, code } = page.notices;

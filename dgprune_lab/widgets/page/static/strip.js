@@ -2,7 +2,9 @@
 
 import { binned, cellBox, paintCells } from "./cells.js";
 import { node, say } from "./elements.js";
+import { gridSvg } from "./picture.js";
 import { createRows, placeRows } from "./rows.js";
+import { LIGHT_INKS, PAPER } from "./views.js";
 
 const SIDE = 148; // pixels left of the cells: name, number, handle, lock
 const NARROW = 96; // the same without a kernel: name, number
@@ -114,7 +116,8 @@ export function drawStrip(strip, view) {
 
 // What changes while one scrolls or points: nothing else on the page.
 function drawCells(strip) {
-  strip.states = statesOf(strip);
+  const { scrollTop, clientHeight } = strip.scroll;
+  strip.states = strip.rows.filter(({ top, tall }) => top + tall > scrollTop && top < scrollTop + clientHeight).map((row) => withStates(strip, row));
   paint(strip);
   strip.controls.show(strip);
   describe(strip);
@@ -128,20 +131,29 @@ function fitCanvas(canvas, width, height) {
   Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
 }
 
-// The state of each filter of the rows in view, by its place in its layer.
-function statesOf(strip) {
+// A row with the state of each of its filters, by its place in its layer.
+function withStates(strip, row) {
   const { mask, pinned, choice, silent } = strip.view;
-  const { scrollTop, clientHeight } = strip.scroll;
-  return strip.rows.filter(({ top, tall }) => top + tall > scrollTop && top < scrollTop + clientHeight).map((row) => {
-    const name = strip.view.groups[row.g].full;
-    const [remove, keep, still] = [choice.forced?.remove?.[name], choice.forced?.keep?.[name], silent?.[name]].map((list) => new Set(list));
-    const chosen = strip.selected.get(row.g);
-    const states = numbersOf(strip, row.g).map((number, f) => ({
-      kept: Boolean(mask[row.g][f]), forced: remove.has(number) ? "remove" : keep.has(number) ? "keep" : null, silent: still.has(number),
-      differs: Boolean(pinned && Boolean(pinned[row.g]?.[f]) !== Boolean(mask[row.g][f])), selected: Boolean(chosen?.has(f)),
-    }));
-    return { ...row, states };
+  const name = strip.view.groups[row.g].full;
+  const [remove, keep, still] = [choice.forced?.remove?.[name], choice.forced?.keep?.[name], silent?.[name]].map((list) => new Set(list));
+  const chosen = strip.selected.get(row.g);
+  const states = numbersOf(strip, row.g).map((number, f) => ({
+    kept: Boolean(mask[row.g][f]), forced: remove.has(number) ? "remove" : keep.has(number) ? "keep" : null, silent: still.has(number),
+    differs: Boolean(pinned && Boolean(pinned[row.g]?.[f]) !== Boolean(mask[row.g][f])), selected: Boolean(chosen?.has(f)),
+  }));
+  return { ...row, states };
+}
+
+// All layers, also those out of view, as a picture.
+export function pictureOf(strip) {
+  const { groups, mask } = strip.view;
+  const rows = strip.rows.map((row) => {
+    const { states, ...rest } = withStates(strip, row);
+    const kept = mask[row.g].reduce((sum, keeps) => sum + keeps, 0);
+    return { ...rest, states: states.map((state) => ({ ...state, selected: false })), name: groups[row.g].name, share: `${kept} of ${mask[row.g].length}` };
   });
+  const width = Math.max(0, ...rows.map(({ left, per, size, bins }) => left + Math.min(per, bins.length) * size));
+  return gridSvg({ rows, title: "Filters kept", notes: notesOf(strip).join(" \u00B7 "), width, height: strip.long, inks: LIGHT_INKS, paper: PAPER });
 }
 
 function paint(strip) {
@@ -196,7 +208,15 @@ function describe(strip) {
 }
 
 function legend(strip) {
-  const { pinned, choice, silent, refused, prunable, offline } = strip.view;
+  const reasons = Object.entries(strip.view.refused ?? {});
+  const help = strip.view.offline ? [] : ["Click: card. Drag, Shift, Ctrl: select. R: remove, K: keep, U: by score.", "* set by hand"];
+  strip.about.title = [...help, ...reasons.map(([layer, why]) => `${layer}: ${why}`)].join("\n");
+  say(strip.about, notesOf(strip).join(" \u00B7 ") + (reasons.length ? " (hover: why)" : ""));
+}
+
+// What the shapes mean.
+function notesOf(strip) {
+  const { pinned, choice, silent, refused, prunable } = strip.view;
   const size = Math.max(1, ...strip.rows.map((row) => row.bins[0]?.length ?? 1));
   const notes = ["disc: kept, ring: removed"];
   if (Object.values(silent ?? {}).some((list) => list.length)) notes.push("line through: silent");
@@ -206,9 +226,7 @@ function legend(strip) {
   if (pinned) notes.push("dot: differs from pin");
   const [can, every] = prunable ?? [0, 0];
   if (can < every) notes.push(`${can} of ${every} filters can be pruned`);
-  const reasons = Object.entries(refused ?? {});
-  if (reasons.length) notes.push(`refused: ${reasons.map(([layer]) => layer).join(", ")} (hover: why)`);
-  const help = offline ? [] : ["Click: card. Drag, Shift, Ctrl: select. R: remove, K: keep, U: by score.", "* set by hand"];
-  strip.about.title = [...help, ...reasons.map(([layer, why]) => `${layer}: ${why}`)].join("\n");
-  say(strip.about, notes.join(" \u00B7 "));
+  const layers = Object.keys(refused ?? {});
+  if (layers.length) notes.push(`refused: ${layers.join(", ")}`);
+  return notes;
 }

@@ -2,7 +2,8 @@
 
 import { adopt, node, say } from "./elements.js";
 
-const PAPER = "#ffffff";
+export const PAPER = "#ffffff";
+export const LIGHT_INKS = { quiet: "#9aa1ab", cell: "#46566a", ring: "#b3bac3", words: "#5b6470", mark: "#5b6470", hole: PAPER, focus: "#1a73e8" };
 
 // Fetch the page's Vega, then call `embed(page)`; an error is shown in every box.
 export async function loadVega(page, embed, boxes) {
@@ -28,7 +29,7 @@ export function inksOf(root) {
   const ink = dark ? (colour) => lighter(colour, 0.35) : (colour) => colour;
   return dark
     ? { dark, ink, quiet: "#8d949e", cell: "#b9c4d0", ring: "#7d8793", words: "#b4bcc6", mark: "#e6e9ed", hole, focus: "#7fb4ff" }
-    : { dark, ink, quiet: "#9aa1ab", cell: "#46566a", ring: "#b3bac3", words: "#5b6470", mark: "#5b6470", hole, focus: "#1a73e8" };
+    : { dark, ink, ...LIGHT_INKS, hole };
 }
 
 function lighter(colour, share) {
