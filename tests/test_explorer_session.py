@@ -465,6 +465,8 @@ def test_an_explorer_goes_on_from_its_folder(explorer: dg.Explorer, tmp_path: Pa
         assert waited(again).scorer == "largest weight"
         assert check_folder(folder, session=again._key, replace=False) == folder, "it is the same session"
         assert {path.name for path in (folder / "charts").iterdir()} >= {"accuracy.svg", "trade_off.svg"}
+        csv, parquet = pd.read_csv(folder / "tables/networks.csv"), pd.read_parquet(folder / "tables/networks.parquet")
+        assert len(csv) and csv["value"].tolist() == parquet["value"].tolist() and [*csv] == [*parquet]
         page = write_session_report(tmp_path / "page.html", folder).read_text()
         assert page.count("data:image/svg") == 4 and "fine-tuned, 1 epoch" in page
         assert f"{100 * explorer.tree['steps'][2]['accuracy'][1]['value']:.1f}" in page

@@ -131,7 +131,7 @@ class SessionActions(StepActions):
         self.send({"type": "file", "name": f"{name}.zip", "mime": "application/zip"}, buffers=[data])
         self._session.say(work="")
 
-    def _content(self) -> Iterator[tuple[str, str | nn.Module]]:
+    def _content(self) -> Iterator[tuple[str, str | bytes | nn.Module]]:
         session = self._session
         networks = {step.number: partial(session.steps.network, step.number) for step in session.steps}
         tables = {"steps": self.steps, "pins": session.board.table(session.view)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import pandas as pd
@@ -23,8 +24,10 @@ _MOVED = ("id", "by", "ratio", "moving")
 
 def session_content(
     networks: Mapping[int, Callable[[], nn.Module]], view: View, *, code: str, tables: Mapping[str, pd.DataFrame]
-) -> Iterator[tuple[str, str | nn.Module]]:
-    """Yield (name in the folder, text or network) of a session's files, each made when it is asked for.
+) -> Iterator[tuple[str, str | bytes | nn.Module]]:
+    """Yield (name in the folder, text, bytes or network) of a session's files, each made when it is asked for.
+
+    The table of all networks is written as CSV, and as Parquet too where pyarrow is installed (extra `[parquet]`).
 
     Args:
         networks: number of a step -> function that returns its network.
@@ -44,6 +47,8 @@ def session_content(
     table = table_of(tried) if tried else tidy([], extra=EXTRA)
     if tried:
         yield "tables/networks.csv", table.to_csv(index=False)
+        if find_spec("pyarrow"):
+            yield "tables/networks.parquet", table.to_parquet(index=False)
     curve = [one for one in tried if view.present is not None and _settings(one) == _settings(view.present)]
     of_ratio = {one.choice["ratio"]: one.table for one in curve}  # a step and its pin are one network
     for name, spec in _charts(view, table, list(of_ratio.values())):

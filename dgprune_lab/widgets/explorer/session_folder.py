@@ -32,7 +32,7 @@ CHARTS = "charts/{}.svg"
 _LEFT_BEHIND = {".ipynb_checkpoints", "__pycache__"}  # of an editor that looked at a file
 _UNREADABLE = (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, EOFError)
 
-Content = Iterable[tuple[str, str | nn.Module]]
+Content = Iterable[tuple[str, str | bytes | nn.Module]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def write_session(folder: Path, content: Content, *, values: Mapping[str, Any]) 
 
     Args:
         folder: as `check_folder` returned it.
-        content: (name in the folder, text or network), made one after the other.
+        content: (name in the folder, text, bytes or network), made one after the other.
         values: what the card holds besides the names and hashes of the files.
 
     Raises:
@@ -100,7 +100,7 @@ def write_session(folder: Path, content: Content, *, values: Mapping[str, Any]) 
     """
     with written(folder), whole_folder(folder) as new:
         for name, what in content:
-            if isinstance(what, str):
+            if isinstance(what, str | bytes):
                 write_file(new / name, what)
             else:
                 save(what, new / name)
