@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from . import quick_start  # before the first import of Altair
 from .agreement import agreement
+from .claims import claims
 from .gc_net import gc_net
 from .drop import drop
 from .drop_curve import drop_curve
 from .feature_shift import feature_shift
 from .compare import compare
+from .experiment import experiment
 from .find import find
 from .flips import flips
 from .pixels.images import images
@@ -27,7 +29,28 @@ from .training import training
 from .after_finetuning import after_finetuning
 from .theme import DomainStyle, domain_styles, svg
 
-__all__ = ["DomainStyle", "after_finetuning", "agreement", "compare", "domain_styles", "drop", "drop_curve"]
-__all__ += ["feature_shift", "find", "flips", "gc_net", "images", "instability", "layers", "leave_one_out", "mean_map"]
-__all__ += ["overlays", "prunability", "sensitivity", "size_and_cost", "stability", "svg", "sweep", "trade_off"]
+__all__ = ["DomainStyle", "after_finetuning", "agreement", "claims", "compare", "domain_styles", "drop"]
+__all__ += [
+    "drop_curve",
+    "experiment",
+    "feature_shift",
+    "find",
+    "flips",
+    "gc_net",
+    "images",
+    "instability",
+    "layers",
+    "leave_one_out",
+]
+__all__ += [
+    "mean_map",
+    "overlays",
+    "prunability",
+    "sensitivity",
+    "size_and_cost",
+    "stability",
+    "svg",
+    "sweep",
+    "trade_off",
+]
 __all__ += ["training"]

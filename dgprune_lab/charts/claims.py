@@ -1,0 +1,101 @@
+"""Published claims beside what was found here: an estimate with its interval per claim, and the verdict in words.
+
+Named data `claims_k` of the k-th unit, one row per claim: place, lines, change, low, high, least and most (minus and
+plus the minimum detectable effect), claimed, verdict, paper, published, seeds, note.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ..core import Count, DgpruneError, is_missing, public
+from .marks import LEFT, RIGHT, layered, of_field, rows_of, signed_axis, tooltip
+from .theme import GRID, QUIET, Rows, beside, percent
+
+COLUMNS = ("claim", "paper", "estimate", "low", "high", "minimum_detectable_effect", "unit", "seeds", "verdict")
+_LETTERS, _LINE = 52, 14
+_WORDS = {"share": "points", "%": "points", "percent": "points"}
+HOW = "Dot: our estimate, 95 % interval over training seeds. Tick: the published size. Grey: minimum detectable effect."
+
+
+@public
+def claims(table: pd.DataFrame, *, width: Count = 300) -> alt.HConcatChart:
+    """Draw a table of `experiments.claims_table`: a row per claim, above 0 in favour of it, and the verdict beside it.
+
+    Args:
+        table: the claims; those of one unit share an axis.
+        width: width of the plot, in pixels.
+
+    Raises:
+        DgpruneError: a table that lacks columns, or has no claims.
+    """
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise DgpruneError(f"table must be one of experiments.claims_table; it has no column {missing[0]!r}.")
+    if table.empty:
+        raise DgpruneError("the table has no claims to draw.")
+    units = list(dict.fromkeys(_WORDS.get(str(unit), str(unit)) for unit in table["unit"]))
+    rows = claim_rows(table)
+    panels = [_panel(k, [row for row in rows if row["unit"] == unit], unit=unit) for k, unit in enumerate(units)]
+    sized = [panel.properties(width=width) for panel in panels]
+    title = alt.Title(text="Published claims, and what was found here", subtitle=[HOW], offset=14)
+    stacked: Any = alt.vconcat(*sized, spacing=26)
+    return beside(stacked, title=title, padding=(6, 12, 6, 6))
+
+
+def claim_rows(table: pd.DataFrame) -> Rows:
+    """Return the chart's rows: shares in points, other units as they are."""
+    rows: Rows = []
+    for place, row in enumerate(table.to_dict("records")):
+        sizes = {name: _size(row, name) for name in ("estimate", "low", "high", "minimum_detectable_effect", "claimed")}
+        smallest = sizes["minimum_detectable_effect"]
+        text = f"{row['claim']} ({row['paper']})"
+        about = {name: "" if is_missing(row.get(name)) else str(row[name]) for name in _TOLD}
+        about |= {"place": place, "unit": _WORDS.get(str(row["unit"]), str(row["unit"]))}
+        about |= {"lines": "\n".join(textwrap.wrap(text, _LETTERS, max_lines=3, placeholder=" …"))}
+        bar = {"least": None if smallest is None else -smallest, "most": smallest}
+        rows.append({**about, **sizes, **bar})
+    return rows
+
+
+_TOLD = ("claim", "paper", "published", "verdict", "seeds", "note")
+
+
+def _size(row: Mapping[Any, Any], name: str) -> float | None:
+    value = row.get(name)
+    if is_missing(value):
+        return None
+    return percent(float(value), row["unit"]) if str(row["unit"]) in _WORDS else float(value)
+
+
+def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
+    """Draw the claims of one unit."""
+    grid = alt.condition("datum.value === 0", alt.value(QUIET), alt.value(GRID))
+    x = alt.X("estimate:Q", scale=alt.Scale(zero=True), title=unit, axis=signed_axis(tickCount=6, gridColor=grid))
+    y = alt.Y("place:O", axis=None)
+    base = rows_of(f"claims_{k}", rows)
+    fields = {
+        "claim": "Claim",
+        "paper": "Paper",
+        "published": "Published",
+        "estimate": (f"Estimate, {unit}", "+.2f"),
+        "minimum_detectable_effect": ("minimum detectable effect", ".2f"),
+        "seeds": "Training seeds",
+        "verdict": "Holds here?",
+        "note": "Note",
+    }
+    tips, at = tooltip(fields, ends="+.2f"), {"y": y}
+    words = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=_LINE, baseline="middle")
+    tick = base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "claimed"))
+    return layered(
+        base.mark_bar(style="track", height=12).encode(**at, x=of_field(x, "least"), x2="most:Q"),
+        base.mark_rule(strokeWidth=2.2, style="kept").encode(**at, x=of_field(x, "low"), x2="high:Q"),
+        base.mark_point(filled=True, size=62, style="kept", opacity=1).encode(**at, x=x, tooltip=tips),
+        tick,
+        words.encode(**at, x=LEFT, text="lines:N"),
+        base.mark_text(style="strong", align="left", dx=10, fontWeight=600).encode(**at, x=RIGHT, text="verdict:N"),
+    ).properties(height=alt.Step(3 * _LINE + 6))

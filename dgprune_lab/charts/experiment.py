@@ -1,0 +1,178 @@
+"""A study over training seeds: a row per scorer, a column per domain, the ratio along the axis.
+
+Named data `cells`, which a page may replace, one row per point: row, column, place (its number), at, value, low, high,
+least and most (the ends of the grey bar: minus and plus the minimum detectable effect), smallest, p, seeds, its style.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ..core import COLUMNS, Count, DgpruneError, Tidy, exposure_of, is_missing, public
+from .marks import COLOUR, DASH, check_table, interval_marks, layered, of_field, signed_axis, tooltip
+from .theme import (
+    FONT,
+    GRID,
+    QUIET,
+    Rows,
+    beside,
+    domain_styles_of,
+    interval_of,
+    mark_of,
+    marked,
+    percent,
+    records,
+    role_label,
+    shortened,
+)
+
+DIFFERENCE = "difference"
+RESULTS = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "note", "baseline", "run")
+MOST_COLUMNS = 8
+SIGNIFICANT = 0.05
+_KEPT = ("scope", "budget", "batchnorm", "split")
+_BAR = 9
+
+
+@public
+def experiment(
+    frame: Tidy, *, of: str = "scorer", over: str = "ratio_requested", width: Count = 150, height: Count = 58
+) -> alt.HConcatChart:
+    """Draw a table of `experiments.compare` or `experiments.averages`: a row per scorer, a column per domain.
+
+    Each dot is a mean over training seeds with its 95 % t interval. Differences stand around a line at 0, in front of a
+    grey bar that reaches from minus to plus the minimum detectable effect: a dot inside it is not significant. A dot is
+    filled where the p-value, adjusted by Holm's method, is below 0.05. A scorer that looked at a target is marked ◇.
+
+    Args:
+        frame: the table; settings in which rows of one scorer, domain and ratio differ make further columns.
+        of: column of what is compared.
+        over: column along the horizontal axis.
+        width, height: size of one panel, in pixels.
+
+    Raises:
+        DgpruneError: a table of another kind, or one that needs more than eight columns.
+    """
+    check_table(frame, "experiments.compare(frame, baseline=...)", columns=(of, over, "seeds"))
+    rows = cells(frame, of=of, over=over)
+    columns = list(dict.fromkeys(row["column"] for row in rows))
+    if len(columns) > MOST_COLUMNS:
+        raise DgpruneError(
+            f"the table needs {len(columns)} columns of panels (at most {MOST_COLUMNS}): {columns[0]!r}, "
+            f"{columns[1]!r}, ...; draw a part of it, such as frame[frame.domain == {frame['domain'].iloc[0]!r}]."
+        )
+    signed = bool((frame["metric"] == DIFFERENCE).any())
+    return study_chart(rows, title=study_title(frame), over=over, signed=signed, size=(width, height))
+
+
+def study_chart(
+    rows: Rows, *, title: alt.Title, over: str, signed: bool, size: tuple[int, int] = (150, 58)
+) -> alt.HConcatChart:
+    """Return the chart over these cells, which are differences if `signed`; a page may replace them later."""
+    name = "Removed (%)" if over == "ratio_requested" else over.replace("_", " ")
+    x = alt.X("at:O", title=name, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", grid=False, format="~g"))
+    grid = {"gridColor": alt.condition("datum.value === 0", alt.value(QUIET), alt.value(GRID))} if signed else {}
+    axis = (signed_axis if signed else alt.Axis)(tickCount=3, **grid)
+    y = alt.Y("value:Q", title=None, axis=axis, scale=alt.Scale(zero=signed))
+    base = alt.Chart()
+    fields = {
+        "row": "Scorer",
+        "column": "Domain",
+        "at": name,
+        "value": ("Points" if signed else "%", "+.2f" if signed else ".2f"),
+        "smallest": ("minimum detectable effect", ".2f"),
+        "p": ("p (Holm)", ".3f"),
+        "seeds": "Training seeds",
+    }
+    bar = base.mark_bar(style="track", width=_BAR).encode(x=x, y=of_field(y, "least"), y2="most:Q")
+    line = base.mark_line(strokeWidth=1.2, opacity=0.5).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH)
+    chart = layered(
+        bar if signed else line,
+        *interval_marks(base, y, at={"x": x}, tips=tooltip(fields, ends="+.2f", looked=True), size=26),
+    ).properties(width=size[0], height=size[1])
+    label: dict[str, Any] = {"title": None, "labelLimit": 190, "labelFontSize": 11, "labelFont": FONT}
+    lines = alt.Header(**label, labelAnchor="start", labelFontWeight=600, labelExpr="split(datum.label, '\\n')")
+    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=4)
+    panels = chart.facet(
+        data=alt.InlineData(values=rows, name="cells"),
+        row=alt.Row("row:N", sort=alt.EncodingSortField("place", op="min"), header=names),
+        column=alt.Column("column:N", sort=alt.EncodingSortField("place", op="min"), header=lines),
+        spacing=10,
+    )
+    return beside(panels, title=title, padding=(6, 12, 6, 6))
+
+
+def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
+    """Return the chart's rows: values in percent, or differences in percentage points."""
+    used, styles = [row for row in records(frame) if not is_missing(row[over])], domain_styles_of(frame)
+    differing = _differing(used, of=of, over=over)
+    rows: Rows = []
+    for place, row in enumerate(used):
+        name, exposure = str(row["domain"]), exposure_of(row)
+        wanted = (
+            [] if is_missing(smallest := row.get("minimum_detectable_effect")) else [percent(smallest, row["unit"])]
+        )
+        bar = wanted if row["metric"] == DIFFERENCE else []
+        style = mark_of(styles[name], exposure=exposure)
+        p = math.nan if is_missing(row.get("p_holm")) else float(row["p_holm"])
+        hollow = row["metric"] == DIFFERENCE and not p < SIGNIFICANT
+        about = {
+            "place": place,
+            "row": marked(str(row[of]), _looked(used, of=of, name=row[of])),
+            "column": "\n".join([shortened(name, most=22) + role_label(styles[name].role), *_words(row, differing)]),
+            "at": 100.0 * row[over] if over == "ratio_requested" else row[over],
+            "least": -bar[0] if bar else None,
+            "most": bar[0] if bar else None,
+            "smallest": bar[0] if bar else None,
+            "p": None if math.isnan(p) else p,
+            "seeds": str(row["seeds"]),
+        }
+        rows.append({**about, **interval_of(row), **style, **({"fill": "transparent"} if hollow else {})})
+    return rows
+
+
+def study_title(frame: pd.DataFrame) -> alt.Title:
+    """Return the title of the chart over a table: what is drawn, and how to read it."""
+    below = ["Mean over training seeds, 95 % t interval."]
+    if not (frame["metric"] == DIFFERENCE).any():
+        metric = str(frame["metric"].iloc[0]) if len(frame) else "accuracy"
+        return alt.Title(text=f"{metric.replace('_', ' ').capitalize()} (%)", subtitle=below, offset=12)
+    below = [
+        "Mean over pairs of training seeds, 95 % t interval. A dot on the grey bar lies within the minimum detectable",
+        f"effect: not significant. A filled dot: p (Holm over the ratios) is below {SIGNIFICANT:g}.",
+    ]
+    return alt.Title(text=f"Accuracy minus that of {_baseline(frame)} (points)", subtitle=below, offset=12)
+
+
+def _baseline(frame: pd.DataFrame) -> str:
+    names = [str(name) for name in frame.get("baseline", pd.Series(dtype=object)).dropna().unique()]
+    return shortened(names[0], most=24) if len(names) == 1 else "the baseline"
+
+
+def _looked(rows: Rows, *, of: str, name: object) -> object:
+    """Whether any row of this value looked at a target; None where no row says."""
+    known = [row["target_aware"] for row in rows if row[of] == name and not is_missing(row["target_aware"])]
+    return any(known) if known else None
+
+
+def _differing(rows: Rows, *, of: str, over: str) -> list[str]:
+    """Settings by which rows differ that would otherwise be drawn on one another, in the order of the columns."""
+    names = [name for name in (rows[0] if rows else {}) if name in _KEPT or name not in (*COLUMNS, *RESULTS, of, over)]
+    groups: dict[Any, Rows] = {}
+    for row in rows:
+        groups.setdefault((row[of], row["domain"], row[over]), []).append(row)
+    return [name for name in names if any(len({_text(row, name) for row in alike}) > 1 for alike in groups.values())]
+
+
+def _words(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return a setting per line, as "target mnist"."""
+    return [f"{name.replace('_', ' ')} {_text(row, name)}" for name in names]
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    return "none" if is_missing(row[name]) else shortened(str(row[name]), most=22)

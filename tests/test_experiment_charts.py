@@ -1,0 +1,134 @@
+"""The charts of a study as data: what is significant, what looked at a target, what a claim came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+import vl_convert
+
+from dgprune_lab import DgpruneError, charts, tidy
+from dgprune_lab.charts.claims import claim_rows
+from dgprune_lab.charts.experiment import cells
+from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, TARGET_AWARE
+
+HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
+EXTRA = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "baseline", "finetuned", "rounds")
+DOMAINS = (("mnist", "source"), ("mnist_m", "target"))
+
+
+def compared(*, scorer: str = "dss", finetuned: tuple[bool, ...] = (True,), metric: str = "difference") -> pd.DataFrame:
+    """Differences to l1 at 40 and 80 %: of `scorer` significant at 80 %, of random nowhere; more rounds at 80 %."""
+    rows: list[dict[str, Any]] = []
+    for name, aware in ((scorer, True), ("random", False)):
+        for domain, role in DOMAINS:
+            for tuned in finetuned:
+                for ratio in (0.4, 0.8):
+                    value, half = (0.03 if aware and ratio == 0.8 else 0.01), 0.02
+                    about = {"scorer": name, "domain": domain, "role": role, "ratio_requested": ratio, "unit": "share"}
+                    about |= {"metric": metric, "value": value, "low": value - half, "high": value + half}
+                    about |= {"minimum_detectable_effect": half, "p_holm": 0.01 if value > half else 0.4}
+                    about |= {"target_aware": aware, "seen_by_scorer": "none", "baseline": "l1", "seeds": "0, 1, 2"}
+                    rows.append({**about, "finetuned": tuned, "rounds": 2 if ratio == 0.4 else 3})
+    return tidy(rows, extra=EXTRA)
+
+
+def drawn(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return cells(frame, of="scorer", over="ratio_requested")
+
+
+def faceted(spec: dict[str, Any]) -> dict[str, Any]:
+    return spec["hconcat"][0]
+
+
+def test_a_difference_is_in_points_with_its_interval_and_what_could_have_been_seen() -> None:
+    first = drawn(compared())[0]
+    assert (first["at"], first["value"]) == pytest.approx((40, 1.0))
+    assert (first["low"], first["high"]) == pytest.approx((-1.0, 3.0))
+    assert (first["least"], first["most"], first["smallest"]) == pytest.approx((-2.0, 2.0, 2.0))
+    spec = charts.experiment(compared()).to_dict()
+    assert spec["title"]["text"] == "Accuracy minus that of l1 (points)"
+    assert faceted(spec)["spec"]["layer"][0]["mark"]["type"] == "bar"
+    assert faceted(spec)["spec"]["layer"][1]["encoding"]["y"]["axis"]["gridColor"]["condition"]["test"]
+    assert faceted(spec)["spec"]["layer"][1]["encoding"]["y"]["scale"]["zero"] is True
+
+
+def test_only_a_significant_dot_is_filled() -> None:
+    fills = {(row["row"], row["column"], row["at"]): row["fill"] for row in drawn(compared())}
+    assert fills["dss ◇", "mnist (source)", 80.0] == FIRST_SOURCE
+    assert fills["dss ◇", "mnist_m (target)", 80.0] == FIRST_TARGET
+    assert sum(fill == "transparent" for fill in fills.values()) == 6
+    unknown = compared().assign(p_holm=float("nan"), minimum_detectable_effect=float("nan"))
+    assert {row["fill"] for row in drawn(unknown)} == {"transparent"}, "one pair proves nothing"
+    assert {row["least"] for row in drawn(unknown)} == {None}
+
+
+def test_the_style_is_the_domains_and_a_look_at_the_target_is_marked() -> None:
+    rows = drawn(compared())
+    assert {(row["column"], row["colour"]) for row in rows} == {
+        ("mnist (source)", FIRST_SOURCE),
+        ("mnist_m (target)", FIRST_TARGET),
+    }
+    assert {row["row"] for row in rows} == {"dss ◇", "random"}
+    ringed = {(row["row"], row["column"]) for row in rows if row["ring"] == TARGET_AWARE}
+    assert ringed == {("dss ◇", "mnist_m (target)")}
+
+
+def test_settings_make_columns_only_where_rows_would_lie_on_one_another() -> None:
+    assert len({row["column"] for row in drawn(compared())}) == 2, "the rounds depend on the ratio alone"
+    columns = {row["column"] for row in drawn(compared(finetuned=(True, False)))}
+    assert columns == {f"{name} ({role})\nfinetuned {tuned}" for name, role in DOMAINS for tuned in (True, False)}
+    many = pd.concat([compared().assign(domain=f"d{k}") for k in range(9)])
+    with pytest.raises(DgpruneError, match=r"9 columns .* frame\[frame.domain == 'd0'\]"):
+        charts.experiment(many)
+
+
+def test_averages_have_no_zero_no_bar_and_filled_dots() -> None:
+    frame = compared(metric="accuracy").assign(p_holm=float("nan"))
+    spec = charts.experiment(frame).to_dict()
+    assert spec["title"]["text"] == "Accuracy (%)"
+    assert [layer["mark"]["type"] for layer in faceted(spec)["spec"]["layer"]] == ["line", "rule", "point", "point"]
+    assert faceted(spec)["spec"]["layer"][0]["encoding"]["y"]["scale"]["zero"] is False
+    assert {row["fill"] for row in drawn(frame)} == {FIRST_SOURCE, FIRST_TARGET}
+    assert {row["least"] for row in drawn(frame)} == {None}
+
+
+def claimed(**changes: Any) -> dict[str, Any]:
+    about = {"claim": "DSS gains", "paper": "Sun 2023", "published": "+5 points", "claimed": 0.05, "estimate": 0.01}
+    about |= {"low": -0.01, "high": 0.03, "minimum_detectable_effect": 0.02, "unit": "share", "seeds": "0, 1"}
+    return {**about, "verdict": "no", "note": "", **changes}
+
+
+def test_a_claim_is_a_row_with_its_published_size_and_verdict() -> None:
+    rank = claimed(claim="Rank", unit="rank", estimate=-0.2, low=-0.5, high=0.1, claimed=None, verdict="cannot tell")
+    first, second = claim_rows(pd.DataFrame([claimed(), rank]))
+    assert (first["estimate"], first["claimed"], first["least"], first["most"]) == pytest.approx((1, 5, -2, 2))
+    assert first["lines"] == "DSS gains (Sun 2023)" and first["verdict"] == "no"
+    assert second["estimate"] == -0.2 and second["claimed"] is None, "a rank is no share"
+    spec = charts.claims(pd.DataFrame([claimed(), rank, claimed(claim="again")])).to_dict()
+    panels = spec["hconcat"][0]["vconcat"]
+    named = [
+        next(iter(layer["data"]["values"] for layer in panel["layer"] if "values" in layer["data"])) for panel in panels
+    ]
+    assert [[row["claim"] for row in rows] for rows in named] == [["DSS gains", "again"], ["Rank"]]
+
+
+def test_tables_of_another_kind_are_refused() -> None:
+    with pytest.raises(DgpruneError, match="no column 'verdict'"):
+        charts.claims(pd.DataFrame([claimed()]).drop(columns="verdict"))
+    with pytest.raises(DgpruneError, match="no claims"):
+        charts.claims(pd.DataFrame([claimed()]).iloc[:0])
+    with pytest.raises(DgpruneError, match="table of another question"):
+        charts.experiment(compared().drop(columns="seeds"))
+
+
+@pytest.mark.parametrize("name", ["experiment", "claims"])
+def test_vega_draws_it_and_a_users_text_is_only_a_value(name: str) -> None:
+    frame = (
+        compared(scorer=HOSTILE) if name == "experiment" else pd.DataFrame([claimed(claim=HOSTILE, verdict=HOSTILE)])
+    )
+    svg = vl_convert.vegalite_to_svg(getattr(charts, name)(frame).to_dict())
+    assert svg.startswith("<svg") and "NaN" not in svg and "<b onload" not in svg
+    if name == "experiment":
+        assert svg.index("a.b[") < svg.index(">random<"), "the order of the table"
