@@ -274,6 +274,14 @@ def test_scorers_of_the_menu_and_batchnorm() -> None:
     settings = table[table.evaluation > 0]
     assert set(settings.scope) == {"global"} and set(settings.budget) == {"macs"}
     assert set(settings.batchnorm) == {"recalibrate"} and set(table[table.evaluation == 0].batchnorm) == {"as_is"}
+    few = dg.find(held, keep=0.7, scorer="l1", ratios=[0.4], calibration=9).table
+    measured = dg.measure(
+        dg.recalibrate(dg.prune(held.model, dg.allocate(held.score("l1"), ratio=0.4)), held.sources, images=9),
+        held.sources,
+        split="score",
+    )
+    losses = [rows[(rows.metric == "loss") & (rows.domain == "a")].value for rows in (few, measured)]
+    assert losses[0].iloc[-1] == pytest.approx(losses[1].iloc[0], abs=1e-6)
     aware = dg.find(held, keep=0.7, scorer=held.score("dss", options={"site": "conv_output"}), ratios=[0.2, 0.4])
     assert aware.table[aware.table.evaluation > 0].target_aware.all(), "the scorer looked at the target"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from ..core import DgpruneError
+from ..core import DgpruneError, at_home
 from .notebooks import RECORD, update_folder
 
 HOST = "127.0.0.1"
@@ -39,7 +39,7 @@ def serve(
         DgpruneError: the port is in use, the folder cannot be written, or there is no such notebook.
     """
     port = free_port(port)
-    folder = default_workdir() if workdir is None else Path(workdir).expanduser().resolve()
+    folder = default_workdir() if workdir is None else at_home(workdir).resolve()
     for action in update_folder(folder, reset=reset):
         if action.kind != "unchanged":
             print(action.sentence)

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core import DgpruneError, unknown, write_file
+from ..core import DgpruneError, at_home, unknown, write_file
 
 RECORD = ".dgprune_lab.json"
 Kind = Literal["added", "unchanged", "updated", "kept", "reset"]
@@ -72,7 +72,7 @@ def update_folder(
     """
     notebooks = shipped() if notebooks is None else dict(notebooks)
     name_reset = None if reset is None else _file_name(reset, notebooks)
-    folder = Path(folder).expanduser()
+    folder = at_home(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _is_origin(folder, notebooks):

@@ -21,6 +21,7 @@ from torch import Tensor
 from .errors import DgpruneError, note
 from .locks import Lock
 from .memory import memory
+from .writable import at_home
 
 SHARE = 0.25
 """Share of the available memory that all kept images of this process may take together."""
@@ -214,7 +215,7 @@ def cache_folder() -> Path | None:
     wish = os.environ.get("DGPRUNE_CACHE", "").strip()
     if wish.lower() == "off":
         return None
-    return Path(wish).expanduser() if wish else Path(platformdirs.user_cache_dir("dgprune-lab"))
+    return at_home(wish) if wish else Path(platformdirs.user_cache_dir("dgprune-lab"))
 
 
 def _release(size: int) -> None:

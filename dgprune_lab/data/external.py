@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import DgpruneError, Domain, cut, cut_counts, public, unknown
+from ..core import DgpruneError, Domain, at_home, cut, cut_counts, public, unknown
 from . import formats
 from .blending import Bytes, centre_crop, channels_first
 from .digits import enlarged
@@ -196,7 +196,7 @@ def available() -> list[Available]:
 def _root() -> Path | None:
     """The folder that DGPRUNE_DATA names, or None."""
     value = os.environ.get(VARIABLE, "")
-    return Path(value).expanduser() if value else None
+    return at_home(value) if value else None
 
 
 def _domain(name: str, data_set: _Set, layout: _Layout, path: Path) -> Domain:

@@ -14,7 +14,7 @@ import PIL
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core import DgpruneError, Domain, Pixels, Seed, late_bar, listed_names, note, public, unknown
+from ..core import DgpruneError, Domain, Pixels, Seed, at_home, late_bar, listed_names, note, public, unknown
 from .image_files import JPEG, SUFFIXES, Resize, broken_file, kind_of_file, read_image
 
 _TEXT = (".txt", ".md", ".csv", ".json", ".yaml", ".yml", ".xml", ".html", ".db", ".ini", ".pdf", ".py")
@@ -113,7 +113,7 @@ def from_folder(
     Source: the layout, and the division `splits="domainbed"`, of Gulrajani & Lopez-Paz, In Search of Lost Domain
     Generalization, ICLR 2021 (DomainBed; `split_dataset` in domainbed/lib/misc.py with --holdout_fraction 0.2).
     """
-    base = Path(root).expanduser()
+    base = at_home(root)
     by_domain = _domains(base)
     held_out = [hold_out] if isinstance(hold_out, str) else list(hold_out)
     for name in held_out:

@@ -105,6 +105,7 @@ class Search:
     sources: list[Domain]
     batchnorm: BatchNorm
     images: int | None
+    calibration: int
     masks: list[Mask] = field(default_factory=list)
     first: int = 0
     rows: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
@@ -121,7 +122,8 @@ class Search:
         if place not in self.accuracy:
             mask, outcomes = self.masks[place] if place else None, []
             now = len(self.accuracy), len(self.masks).bit_length() + 2, f"ratio {self.masks[place].ratio_requested:g}"
-            options: Any = {"split": SPLIT, "images": self.images, **({"batchnorm": self.batchnorm} if place else {})}
+            options: Any = {"split": SPLIT, "images": self.images, "calibration": self.calibration}
+            options |= {"batchnorm": self.batchnorm} if place else {}
             for domain in self.sources:
                 outcomes.append((yield from yielding(self.study.steps(mask, domain=domain.name, **options), now)))
             self.rows[place] = self._rows(mask, outcomes)

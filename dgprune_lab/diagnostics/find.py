@@ -46,6 +46,7 @@ def find(
     reads: Mapping[str, Any] | None = None,
     batchnorm: BatchNorm = "recalibrate",
     images: Count | None = None,
+    calibration: Count = 500,
     seed: Seed = 0,
     progress: bool = False,
 ) -> Generator[Progress, None, Found]:
@@ -73,6 +74,7 @@ def find(
         layers, max_layer_ratio, reads: as in `allocate`.
         forced: filters removed or kept whatever their score, {"keep": {"conv1": [3]}}, as `remove` and `keep` of
             `allocate` (`keep` here is the share of the accuracy); `mask.forced` can be passed as it is.
+        calibration: number of source images on which BatchNorm statistics are re-estimated.
         batchnorm, images, seed, progress: see `diagnostics.drop`.
 
     Returns:
@@ -92,7 +94,9 @@ def find(
     listed = sorted({0.0, *(grid(0.01, 0.99, 99) if ratios is None else ratios)})
     if not 1 < len(listed) <= _MOST + 1:
         raise DgpruneError(f"ratios needs 1 to {_MOST:,} ratios above 0; got {len(listed) - 1:,}.")
-    search = Search(study=study, sources=_sources(study, on), batchnorm=batchnorm, images=images)
+    search = Search(
+        study=study, sources=_sources(study, on), batchnorm=batchnorm, images=images, calibration=calibration
+    )
     by_hand = {"layers": layers, "max_layer_ratio": max_layer_ratio, "reads": reads, **(forced or {})}
     limits = {name: value for name, value in by_hand.items() if value is not None}
     plan = Plan(ratios=listed, scope=scope, budget=budget, limits=limits)

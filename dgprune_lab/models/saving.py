@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Mask, Provenance, provenance_of, public, read_card, set_provenance, write_file
+from ..core import DgpruneError, Mask, Provenance, at_home, provenance_of, public, read_card, set_provenance, write_file
 from ..pruning import deep_copy, prune, read_groups, refuse_uncopyable, unregistered
 from .container import pack, tensors_key, unpack
 from .foreign import refuse_foreign
@@ -249,7 +249,7 @@ def _read(path: Path) -> bytes:
 
 def _paths(path: str | Path) -> tuple[Path, Path]:
     """NAME.safetensors and NAME.json for a path with either ending or none."""
-    path = Path(path).expanduser()
+    path = at_home(path)
     if path.name in ("", ".."):
         raise DgpruneError(f"path must end in the name of a file; got {str(path)!r}.")
     base = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import DgpruneError, Provenance, note, public, set_provenance, unknown
+from ..core import DgpruneError, Provenance, at_home, note, public, set_provenance, unknown
 from ..pruning import deep_copy, refuse_uncopyable
 from .container import tensors_from_bytes
 from .foreign import KEY, header_of, is_pickle, refuse_foreign
@@ -73,7 +73,7 @@ def load_weights(
     """
     refuse_uncopyable(model)
     name = "the dict" if isinstance(weights, Mapping) else Path(weights).name
-    file = Tensors.of(weights if isinstance(weights, Mapping) else _content(Path(weights).expanduser()))
+    file = Tensors.of(weights if isinstance(weights, Mapping) else _content(at_home(weights)))
     if not file.values:
         raise DgpruneError(f"{name} holds no tensors by name; wanted the state_dict of a network, or a dict of one.")
     if key is not None:

@@ -92,7 +92,7 @@ class FindPanel(Panel):
         options |= {"layers": dict(mask.layer_ratios) or None, "forced": dict(mask.forced) or None}
         if mask.layer_ratios or mask.forced:
             options["reads"] = mask.reads
-        options |= {"batchnorm": view.batchnorm, "images": view.images}
+        options |= {"batchnorm": view.batchnorm, "images": view.images, "calibration": view.calibration}
         selected = self.selected or {}
         if goal == _KEEP:
             options |= {"keep": selected.get("share", 0.95), "on": selected.get("on", WORST)}
