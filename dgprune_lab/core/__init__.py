@@ -16,7 +16,7 @@ from .weight_mask import WeightMask
 from .outcomes import Outcomes
 from .provenance import MORE, STAGES, Provenance, Reads, declared, merged, provenance_of, roles_of, set_provenance
 from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposure_of, is_missing, is_target_aware
-from .exposure import scorer_exposure, strongest_exposure, with_scorer_exposure
+from .exposure import most_seen, scorer_exposure, strongest_exposure, with_scorer_exposure
 from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
 from .summary import summary
 from .latex import latex
@@ -24,12 +24,13 @@ from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, u
 from .kinds import SEEN, Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, Share, Tidy, Whole, Within
 from .border import border_of, public, resolved_hints
 from .frozen import Frozen, cloned, mapped
-from .files import card_text, parse_card, parse_json, read_card, settled_folder, whole_folder, write_file
-from .steps import Cancelled, Stepwise, cancelled_when, drain, has_stderr, late_bar
+from .files import card_text, code_key, parse_card, parse_json, read_card, settled_folder, versions, whole_folder
+from .files import write_file
+from .steps import Cancelled, Stepwise, cancelled_when, drain, duration, has_stderr, late_bar
 from .steps import interruptible, progress_bar, stepwise, yielding
 from .random import generator, preserved_rng, seed
 from .dispatch import MacCounter, Observer
-from .machine import device, full_precision, threads
+from .machine import device, full_precision, machine_description, threads
 from .memory import cache_room, give_back_memory, pass_room
 from .locks import Lock, renew_after_fork
 from .writable import at_home, check_writable_file, check_writable_folder, written

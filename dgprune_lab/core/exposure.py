@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import pandas as pd
+
+from .kinds import SEEN
+from .provenance import LEAST_FIRST
 
 DIAMOND = "◇"
 
@@ -71,6 +74,22 @@ def with_scorer_exposure(exposure: Exposure, scorer: Exposure) -> Exposure:
     """Return the mark of a scorer's name in a row about a domain, from the row's mark and the scorer's own mark."""
     both: tuple[Exposure, Exposure] = (exposure, scorer)
     return "target-aware, seen" if both == ("seen", "target-aware") else strongest_exposure(both)
+
+
+def most_seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the columns seen_by_* and target_aware of a row that stands for several: the most that any has seen.
+
+    What one row does not record is unknown; a column that none of them records stays empty.
+    """
+    columns: dict[str, Any] = {}
+    for name in SEEN:
+        uses = [row.get(name) for row in rows]
+        if not all(map(is_missing, uses)):
+            ranks = [LEAST_FIRST.index("unknown" if is_missing(use) else use) for use in uses]
+            columns[name] = LEAST_FIRST[max(ranks)]
+    aware = [row.get("target_aware") for row in rows]
+    known = [bool(cell) for cell in aware if not is_missing(cell)]
+    return {**columns, "target_aware": True if any(known) else False if len(known) == len(aware) else None}
 
 
 def is_missing(value: object) -> bool:

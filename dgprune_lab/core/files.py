@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import numpy as np
 
 from .errors import DgpruneError
 
-FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2, "session": 1}
+FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2, "session": 1, "experiment": 1}
 """Format of each kind of saved file."""
 
 
@@ -83,10 +84,20 @@ def card_text(values: Mapping[str, Any], *, kind: str) -> str:
         DgpruneError: values that JSON cannot hold.
     """
     try:
-        card = {"kind": kind, "format": FORMATS[kind], "versions": _versions(), **values}
+        card = {"kind": kind, "format": FORMATS[kind], "versions": versions(), **values}
         return json.dumps(card, indent=1, allow_nan=False, default=_plain) + "\n"
     except (TypeError, ValueError) as error:
         raise DgpruneError(f"the card cannot be written as JSON ({error}); use plain values.") from error
+
+
+@cache
+def code_key() -> str:
+    """Return a hash of the package's Python files: two machines with the same key run the same code."""
+    folder, digest = Path(__file__).parents[1], hashlib.blake2b(digest_size=12)
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
+        content = path.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -148,7 +159,8 @@ def check_format(card: Mapping[str, Any], *, name: str, kind: str) -> None:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this package and torch."""
     named = {"python": platform.python_version()}
     for package in ("dgprune-lab", "torch"):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import statistics
 import threading
 import time
@@ -16,6 +17,7 @@ import torch
 
 from .errors import DgpruneError, unknown
 from .locks import Lock
+from .memory import memory
 
 FASTER = 0.8  # more threads must bring the median below this share of it
 UNSTEADY = 1.3  # and must not make the worst run longer than this multiple of it
@@ -158,6 +160,18 @@ def cores() -> int:
         return max(1, min(allowed, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no container, or one without a quota ("max")
         return max(1, allowed)
+
+
+def machine_description() -> str:
+    """Return processor, cores and memory that this process may use, in words, without the name of the machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        found = []
+    name = found[0] if found and found[0] else platform.processor() or platform.machine() or "unknown processor"
+    count = cores()
+    return f"{name}, {count} core{'' if count == 1 else 's'}, {memory().total / 1e9:.0f} GB of memory"
 
 
 def _because(count: int, reason: str) -> Threads:

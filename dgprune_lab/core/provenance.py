@@ -26,7 +26,7 @@ CHOOSING: tuple[Stage, ...] = ("scorer", "finetuning", "selection")
 """The stages that make a number target-aware; what training has read has a separate column."""
 MORE = "*"
 """Key in place of a split: further, unknown data were read. After a domain's name ("mnist/*"): each of its splits."""
-_LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
+LEAST_FIRST: tuple[Seen, ...] = ("none", "unknown", "images", "labels")
 _ADDS = ("images", "labels")  # labels of other images are worth naming beside the reported images; nothing else is
 _WHO = {"scorer": "the scorer", "finetuning": "fine-tuning", "selection": "the selection of this network"}
 
@@ -145,9 +145,9 @@ class Provenance:
         if not isinstance(value, Mapping) or set(value) - set(STAGES):
             raise DgpruneError(f"a provenance has the stages {', '.join(STAGES)}; got {value!r}.")
         for stage, reads in value.items():
-            known = isinstance(reads, Mapping) and all(use in _LEAST_FIRST for use in reads.values())
+            known = isinstance(reads, Mapping) and all(use in LEAST_FIRST for use in reads.values())
             if reads is not None and not known:
-                raise DgpruneError(f"stage {stage!r} maps splits to one of {', '.join(_LEAST_FIRST)}; got {reads!r}.")
+                raise DgpruneError(f"stage {stage!r} maps splits to one of {', '.join(LEAST_FIRST)}; got {reads!r}.")
         return cls(**value)
 
     def _entries(self, stage: Stage) -> Mapping[str, Seen]:
@@ -273,7 +273,7 @@ def _ordered(names: Iterable[str], roles: Roles) -> list[str]:
 
 
 def _most(uses: Iterable[Seen]) -> Seen:
-    return _LEAST_FIRST[max(map(_LEAST_FIRST.index, uses))]
+    return LEAST_FIRST[max(map(LEAST_FIRST.index, uses))]
 
 
 def _listed(names: list[str]) -> str:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, cast
 
 from ..core import (
     COLUMNS,
-    STAGES,
     BatchNorm,
     Budget,
     Count,
     DgpruneError,
-    Provenance,
     Ratio,
     Repeats,
     Scope,
@@ -22,12 +19,10 @@ from ..core import (
     Whole,
     note,
     note_once,
-    provenance_of,
-    roles_of,
     tidy,
 )
 from ..scorers import Scorer, resolve
-from ..stats import intervals
+from ..stats import PAIRED, difference_row, with_holm
 from ..study import Study
 from ..training import DENSE, TrainingOptions, Tuned, finish, prune_and_tune, rounds_of, scorer_name
 from ._contract import Steps, diagnostic
@@ -36,16 +31,10 @@ Choice = str | Scorer | None
 Row = dict[str, Any]
 Key = tuple[int, str, float]
 """(index of the study, name of the scorer, ratio) of a run."""
+_End = Mapping[str, Row]
+"""The row of accuracy for each domain at the end of one run."""
 
-EXTRA = ("rounds", "epochs", "seeds", "minimum_detectable_effect", "p_value", "p_holm")
-
-
-@dataclass(frozen=True)
-class _End:
-    """The end of one run: the row of accuracy for each domain, and the network's provenance."""
-
-    rows: Mapping[str, Row]
-    provenance: Provenance
+EXTRA = ("rounds", "epochs", *PAIRED)
 
 
 @diagnostic(
@@ -121,7 +110,7 @@ def after_finetuning(
 
     def steps() -> Steps:
         ends = yield from _runs(keys, start, rounds=rounds, epochs=epochs)
-        rows = [row for end in ends.values() for row in end.rows.values()]
+        rows = [row for end in ends.values() for row in end.values()]
         return tidy([*rows, *_differences(listed, ends, baseline=scorer_name(baseline))], extra=EXTRA)
 
     keys = [(number, name, ratio) for ratio in dict.fromkeys(ratios) for number in range(len(listed)) for name in items]
@@ -152,7 +141,7 @@ def _runs(
             if name == DENSE:
                 dense[number, count] = end
             cells = {"ratio_requested": ratio, "rounds": count, "epochs": epochs}
-            ends[key] = _End({domain: row | cells for domain, row in end.rows.items()}, end.provenance)
+            ends[key] = {domain: row | cells for domain, row in end.items()}
             yield len(ends), len(keys)
     if len(ends) < len(keys):
         note(f"stopped: {len(ends)} of {len(keys)} runs are complete, and the table holds those.")
@@ -162,7 +151,7 @@ def _runs(
 def _end(result: Tuned) -> _End:
     frame = result.table.loc[result.table["metric"] == "accuracy", list(COLUMNS)]
     rows = cast("list[Row]", frame.to_dict("records"))
-    return _End({str(row["domain"]): row for row in rows}, provenance_of(result.network))
+    return {str(row["domain"]): row for row in rows}
 
 
 def _by_name(scorers: Sequence[Choice]) -> dict[str, Choice]:
@@ -198,44 +187,20 @@ def _differences(studies: Sequence[Study], ends: Mapping[Key, _End], *, baseline
     if len(studies) < 2:
         note("with one study there are no differences over training seeds; pass several, as dg.training_seeds() gives.")
     numbers, names, ratios = (list(dict.fromkeys(column)) for column in zip(*ends, strict=True)) if ends else ([],) * 3
+    seeds = [study.name if study.training_seed is None else str(study.training_seed) for study in studies]
     rows: list[Row] = []
     for name in (name for name in names if name != baseline):
         for domain in (domain.name for domain in studies[0].domains):
             tests = []
             for ratio in ratios:
-                pairs = {
-                    number: (end, other)
-                    for number in numbers
-                    if (end := ends.get((number, name, ratio))) and (other := ends.get((number, baseline, ratio)))
-                    if domain in end.rows and domain in other.rows
-                }
-                tests += [_difference(studies, domain, pairs=pairs)] if len(pairs) > 1 else []
-            adjusted = intervals.holm([row["p_value"] for row in tests])
-            rows += [{**row, "p_holm": p} for row, p in zip(tests, adjusted, strict=True)]
+                both = [
+                    (number, ends.get((number, name, ratio)), ends.get((number, baseline, ratio))) for number in numbers
+                ]
+                pairs = [
+                    (seeds[number], row[domain], other[domain])
+                    for number, row, other in both
+                    if row and other and domain in row and domain in other
+                ]
+                tests += [difference_row(pairs)] if len(pairs) > 1 else []
+            rows += with_holm(tests)
     return sorted(rows, key=lambda row: (ratios.index(row["ratio_requested"]), names.index(row["scorer"])))
-
-
-def _difference(studies: Sequence[Study], domain: str, *, pairs: Mapping[int, tuple[_End, _End]]) -> Row:
-    """Return the row of one difference; `pairs`: index of a study -> ends of the scorer's and the baseline's run."""
-    rows = [(end.rows[domain], other.rows[domain]) for end, other in pairs.values()]
-    gaps = [row["value"] - other["value"] for row, other in rows]
-    provenance = Provenance(training={})
-    for end in (end for pair in pairs.values() for end in pair):
-        for stage in STAGES:
-            provenance = provenance.adding(stage, getattr(end.provenance, stage))
-    names = [study.name if study.training_seed is None else str(study.training_seed) for study in studies]
-    mean, low, high = intervals.over_seeds(gaps)
-    return {
-        **rows[0][0],
-        "ratio_achieved": sum(row["ratio_achieved"] for row, _ in rows) / len(rows),
-        "training_seed": None,
-        "metric": "difference",
-        "value": mean,
-        "low": low,
-        "high": high,
-        "interval": "seeds",
-        "seeds": ", ".join(names[number] for number in pairs),
-        "minimum_detectable_effect": intervals.minimum_detectable_effect(gaps),
-        "p_value": intervals.paired_p(gaps),
-        **provenance.columns(domain, rows[0][0]["split"], roles=roles_of(studies[0].domains)),
-    }
