@@ -19,7 +19,7 @@ class BatchEvent:
         epoch, epochs: number of the epoch, from 1, and how many there will be.
         batch, batches: number of the batch, from 1, and how many an epoch has.
         images: number of images in the batch.
-        loss: mean loss over these images, before the step.
+        loss: mean cross-entropy over these images, before the step, whatever the objective.
         lr: learning rate of the step.
     """
 
@@ -38,7 +38,7 @@ class EpochEvent:
 
     Attributes:
         epoch, epochs: number of the epoch, from 1, and how many there will be.
-        loss: mean loss over the images of the epoch, each before the step on its batch.
+        loss: mean cross-entropy over the images of the epoch, each before the step on its batch.
         lr: learning rate of the last step.
         seconds: time spent in training steps so far, without the time that the caller takes between events.
         model: the network itself in eval mode, not a copy: evaluate it at once, or copy it.

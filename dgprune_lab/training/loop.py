@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,7 +15,9 @@ from ..core import DgpruneError, Domain, Reads, check_class_names, provenance_of
 from ..data import AUGMENTATIONS
 from ..pruning import deep_copy, prove_copies_if_suspect, refuse_other_types
 from .events import BatchEvent, EpochEvent, Event, Events
+from .objectives import OBJECTIVES, check_objective
 from .options import TrainingOptions
+from .pool import Pool
 from .random_streams import Streams, drawn_from, dropouts
 
 TrainingStage = Literal["training", "finetuning"]
@@ -32,8 +33,9 @@ def train(
     """Train a copy of a network on the train splits of the sources.
 
     The train splits are pooled and shuffled again in each epoch: every image counts once, so a source with more images
-    weighs more. The argument stays unchanged, and so does the global random state between events. On one CPU thread the
-    result is bitwise the same for the same network, sources and options.
+    weighs more, unless the options say `balanced` or name an objective other than "erm". The argument stays unchanged,
+    and so does the global random state between events. On one CPU thread the result is bitwise the same for the same
+    network, sources and options.
 
     Args:
         model: any network that gives logits (B, classes); it is trained on the device of its parameters.
@@ -47,7 +49,8 @@ def train(
 
     Raises:
         DgpruneError: before the first event: no source, a source without labels or train split, images of two sizes,
-            a model without parameters; during training: labels that the network has no output for, a loss that is not
+            a model without parameters, an objective that lacks what it needs (a second source, a linear layer at the
+            end, a pretrained network); during training: labels that the network has no output for, a loss that is not
             finite.
     """
     options = options or TrainingOptions()
@@ -67,8 +70,9 @@ def train(
 
 def check_training(model: nn.Module, *, sources: Sequence[Domain], options: TrainingOptions) -> None:
     """Refuse arguments with which training cannot start; see `train`."""
-    _Pool(sources)
+    Pool(sources)
     check_class_names(sources)
+    check_objective(options, sources=len(sources))
     if not any(p.requires_grad for p in model.parameters()):
         raise DgpruneError("this model has no parameter that can be trained; check requires_grad.")
     if options.dropout is not None and not dropouts(model):
@@ -95,37 +99,6 @@ def learning_rate(options: TrainingOptions, *, progress: float) -> float:
     return options.lr / (1 + 10 * progress) ** 0.75 if options.schedule == "dss" else options.lr
 
 
-class _Pool:
-    """The train splits of several domains as one set of images, read batch by batch."""
-
-    def __init__(self, sources: Sequence[Domain]) -> None:
-        if not sources:
-            raise DgpruneError("training needs at least one source domain; got none.")
-        for source in sources:
-            if source.labels is None:
-                raise DgpruneError(f"domain {source.name!r} has no labels, so no network can be trained on it.")
-            if source.shape != sources[0].shape:
-                raise DgpruneError(
-                    f"domain {source.name!r} has images of {source.shape}, {sources[0].name!r} of {sources[0].shape}; "
-                    "bring them to one size first (domain.padded)."
-                )
-        rows = [source.rows("train") for source in sources]
-        self.sources = list(sources)
-        self.source = torch.cat([torch.full_like(split, number) for number, split in enumerate(rows)])
-        self.rows = torch.cat(rows)
-        if len(self.rows) < 2:
-            raise DgpruneError(f"training needs at least two images; the train splits hold {len(self.rows)}.")
-
-    def take(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the images and labels at these indices of the pool, grouped by source."""
-        batches = [
-            source.take(self.rows[index[self.source[index] == number]], device=device)
-            for number, source in enumerate(self.sources)
-        ]
-        labels = [batch.labels for batch in batches if batch.labels is not None]
-        return torch.cat([batch.images for batch in batches]), torch.cat(labels)
-
-
 class TrainingLoop:
     """Trains a network one epoch at a time; holds the network, the optimiser and the random streams.
 
@@ -144,11 +117,12 @@ class TrainingLoop:
         options: TrainingOptions,
         stage: TrainingStage = "training",
     ) -> None:
-        self.model, self.options, self.pool = model, options, _Pool(sources)
+        self.model, self.options, self.pool = model, options, Pool(sources)
         self.stage: TrainingStage = stage
         self.device = next(model.parameters()).device
         self.streams = Streams(options.seed, self.device)
-        self.optimiser = _optimiser(model, options)
+        self.objective = OBJECTIVES[options.objective](model, pool=self.pool, options=options)
+        self.optimiser = _optimiser(model, options, further=self.objective.parameters())
         self.after_step: Callable[[], None] = lambda: None
         self.done, self.seconds, self.diverged = 0, 0.0, False
         self._dropouts = dropouts(model)
@@ -163,8 +137,7 @@ class TrainingLoop:
             DgpruneError: labels that the network has no output for, or a loss that is not finite.
         """
         options, epoch = self.options, self.done + 1
-        order = torch.randperm(len(self.pool.rows), generator=self.streams.order)
-        batches = [index for index in order.split(options.batch_size) if len(index) > 1]
+        batches = self.pool.batches(options, self.streams.order)
         total, images, lr = 0.0, 0, options.lr
         for number, index in enumerate(batches, start=1):
             start = time.perf_counter()
@@ -194,7 +167,7 @@ class TrainingLoop:
     def _step(self, index: Tensor, lr: float) -> float:
         """Take one step on these images; return the loss before it."""
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["times"]
         x, y = self.pool.take(index, self.device)
         with self.streams.noise.stream():
             x = _augmented(x, self.options, self.streams.augmentation)
@@ -206,13 +179,18 @@ class TrainingLoop:
 
     def _descend(self, x: Tensor, y: Tensor) -> float:
         with torch.enable_grad():
-            logits = self.model(x)
+            with self.objective.watching(self.model, x):
+                logits = self.model(x)
             if logits.ndim != 2 or int(y.max()) >= logits.shape[1]:
                 raise DgpruneError(
                     f"the network gives outputs of shape {tuple(logits.shape)}; labels go up to {int(y.max())}, so it "
                     f"must give (images, classes) with at least {int(y.max()) + 1} classes."
                 )
-            loss = F.cross_entropy(logits.softmax(1) if self.options.double_softmax else logits, y)
+            scores = logits.softmax(1) if self.options.double_softmax else logits
+            risks = self.pool.risks(scores, y, equal=self.options.equal_batches)
+            loss = self.objective.loss(risks)
+            if self.objective.renewing:
+                self.optimiser.state.clear()
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
         if self.options.gamma_l1:
@@ -220,11 +198,12 @@ class TrainingLoop:
                 if isinstance(module, _BatchNorm) and module.weight is not None and module.weight.grad is not None:
                     module.weight.grad.add_(module.weight.detach().sign(), alpha=self.options.gamma_l1)
         self.optimiser.step()
-        return float(loss.detach())
+        return float(torch.where(loss.isfinite(), risks.mean(), loss).detach())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state that the next epoch needs besides network, data and options: tensors, and plain values."""
         tensors = {f"streams.{name}": state for name, state in self.streams.state().items()}
+        tensors |= {f"objective.{name}": state for name, state in self.objective.state.items()}
         values: dict[str, Any] = {"done": self.done, "seconds": self.seconds, "optimiser": {}}
         for number, state in self.optimiser.state_dict()["state"].items():
             for name, value in state.items():
@@ -242,8 +221,8 @@ class TrainingLoop:
                 _, number, name = key.split(".", 2)
                 states.setdefault(int(number), {})[name] = tensor
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": states})
-        prefix = "streams."
-        self.streams.resume({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+        for prefix, part in {"streams.": self.streams, "objective.": self.objective}.items():
+            part.resume({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
         self.done, self.seconds = int(values["done"]), float(values["seconds"])
 
 
@@ -256,8 +235,11 @@ def _augmented(x: Tensor, options: TrainingOptions, generator: torch.Generator) 
     return torch.where(drawn[:, None, None, None], augment(x, generator), x)
 
 
-def _optimiser(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    trained = [p for p in model.parameters() if p.requires_grad]
+def _optimiser(model: nn.Module, options: TrainingOptions, *, further: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of the network; the objective's own parameters are learnt at ten times its rate."""
+    groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad], "times": 1}]
+    if further:
+        groups.append({"params": list(further), "times": 10})
     if options.optimiser == "adam":
-        return torch.optim.Adam(trained, lr=options.lr, weight_decay=options.weight_decay)
-    return torch.optim.SGD(trained, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+        return torch.optim.Adam(groups, lr=options.lr, weight_decay=options.weight_decay)
+    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)

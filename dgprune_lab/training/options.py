@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
-from ..core import Count, DgpruneError, NotNegative, Seed, Share, Within, public, unknown
+from ..core import Count, DgpruneError, NotNegative, Seed, Share, Whole, Within, public, unknown
 from ..data import AUGMENTATIONS
 
+ObjectiveName = Literal["erm", "group_dro", "vrex", "coral", "miro"]
 Optimiser = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine", "dss", "steps"]
 BatchSize = Annotated[int, Within("be at least 2", lambda value: value >= 2)]
@@ -39,6 +40,19 @@ class TrainingOptions:
         double_softmax: whether a softmax precedes the cross-entropy, which applies a second one, as in the code of the
             DSS paper (Sun 2023, arXiv:2306.13237); only in the loss, never in the network.
         dropout: probability of every nn.Dropout layer (1d to 3d too); None leaves them unchanged.
+        objective: what a step descends. With R_e the mean cross-entropy of source e in the step: "erm", the mean risk;
+            "group_dro", risks weighted by how high they were; "vrex", plus the variance of the risks; "coral", plus the
+            difference between the features of the sources; "miro", plus the distance from the features of the network
+            as given, which must be pretrained. Formulas and papers: `dgprune_lab.training.objectives`. The loss that
+            events and tables show is the mean cross-entropy, whatever the objective.
+        weight: weight of what the objective adds; None for the paper's: group_dro (the step eta of its weights) 0.01,
+            vrex 10, coral 1, miro 0.1.
+        annealing: for "vrex", the number of steps for which the weight is 1 before `weight` applies; there the state of
+            the optimiser is made anew. In fine-tuning, each round counts its own steps.
+        balanced: whether each step holds equally many images of each of the E sources, batch_size // E; every objective
+            but "erm" requires and implies it. Without it, a source with more images weighs more. An epoch then has as
+            many steps as without; a source whose images do not suffice is passed through again in a new order, and of a
+            larger one each epoch leaves out some images. Compare other objectives with "erm" and balanced=True.
         seed: random seed of the order of the images, the augmentation and dropout; each has its own stream.
     """
 
@@ -56,6 +70,10 @@ class TrainingOptions:
     gamma_l1: NotNegative = 0.0
     double_softmax: bool = False
     dropout: Probability | None = None
+    objective: ObjectiveName = "erm"
+    weight: NotNegative | None = None
+    annealing: Whole = 500
+    balanced: bool = False
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -67,6 +85,16 @@ class TrainingOptions:
                 'schedule="steps" takes milestones, ascending epochs such as (150, 300), and no other schedule does; '
                 f"got schedule={self.schedule!r}, milestones={self.milestones}."
             )
+        if self.objective == "erm" and self.weight is not None:
+            raise DgpruneError(
+                f'weight={self.weight} is the weight of what an objective adds to the mean risk, and objective="erm" '
+                "adds nothing; name another objective, or leave weight=None."
+            )
+
+    @property
+    def equal_batches(self) -> bool:
+        """Whether each step holds equally many images of every source."""
+        return self.balanced or self.objective != "erm"
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as a plain dictionary, for a JSON card."""

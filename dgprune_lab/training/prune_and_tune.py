@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from ..core import BatchNorm, Budget, Count, DgpruneError, Ratio, Repeats, Scope, Seed, Whole, stepwise
@@ -94,7 +95,8 @@ def prune_and_tune(
     if batchnorm == "recalibrate" and study.has_batchnorm:
         calibration_sources(study.sources)
     if epochs:
-        train(study.model, sources=study.sources, options=options).close()  # for its checks; nothing is trained
+        trial = replace(options, epochs=epochs)
+        train(study.model, sources=study.sources, options=trial).close()  # for its checks; nothing is trained
     if resolved is not None and (why := study.unavailable(resolved, split=score_split)):
         raise DgpruneError(f"scorer {resolved.name!r} cannot run on this study: {why.rstrip('.')}.")
     plan = Plan(

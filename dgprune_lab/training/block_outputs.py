@@ -1,0 +1,70 @@
+"""What the blocks of a network give, and which of its layers runs last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core import CONV, preserved_rng
+from ..pruning import shared_copy
+from .pool import Pool
+
+
+def layers_that_run(model: nn.Module, pool: Pool) -> tuple[str, dict[str, Tensor]]:
+    """Return the name of the last layer that runs, and of each block the output on two images; see `blocks_of`."""
+    order: list[str] = []
+    outputs: dict[str, Tensor] = {}
+    named = [name for name, module in model.named_modules() if isinstance(module, (*CONV, nn.Linear))]
+    twin, images = shared_copy(model), pool.take(torch.arange(2), next(model.parameters()).device)[0]
+    with (
+        torch.no_grad(),
+        preserved_rng(),
+        received(twin, named, lambda name, _: order.append(name)),
+        received(twin, blocks_of(twin), lambda name, y: outputs.update({name: y})),
+    ):
+        twin(images)
+    return (order or [""])[-1], outputs
+
+
+def blocks_of(model: nn.Module) -> list[str]:
+    """Return the names of the outermost modules that hold convolutions.
+
+    A module that holds all convolutions of the network counts as its parts, and so does one that is never called
+    itself (nn.ModuleList). For a ResNet these are the first convolution and its four stages; for layers in a row, each
+    convolution.
+    """
+    blocks = [("", model)]
+    while True:
+        opened = []
+        for name, module in blocks:
+            parts = [
+                (f"{name}.{part}".lstrip("."), child)
+                for part, child in module.named_children()
+                if any(isinstance(inner, CONV) for inner in child.modules())
+            ]
+            uncalled = type(module).forward is nn.Module.forward
+            opened += parts if parts and (uncalled or len(blocks) == 1) else [(name, module)]
+        if opened == blocks:
+            return [name for name, _ in blocks]
+        blocks = opened
+
+
+@contextmanager
+def received(model: nn.Module, names: Iterable[str], receive: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Within the block, call receive(name, output) whenever one of these modules gives a tensor (N, C, ...)."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def pass_on(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 1:
+                receive(name, output)
+
+        return pass_on
+
+    with ExitStack() as stack:
+        for name in names:
+            stack.callback(model.get_submodule(name).register_forward_hook(hook(name)).remove)
+        yield
