@@ -50,7 +50,7 @@ def test_a_difference_is_in_points_with_its_interval_and_what_could_have_been_se
     spec = charts.experiment(compared()).to_dict()
     assert spec["title"]["text"] == "Accuracy minus that of l1 (points)"
     assert faceted(spec)["spec"]["layer"][0]["mark"]["type"] == "bar"
-    assert faceted(spec)["spec"]["layer"][1]["encoding"]["y"]["axis"]["gridColor"]["condition"]["test"]
+    assert faceted(spec)["spec"]["layer"][1]["encoding"]["y"]["axis"]["gridOpacity"]["condition"]["test"]
     assert faceted(spec)["spec"]["layer"][1]["encoding"]["y"]["scale"]["zero"] is True
 
 
@@ -79,6 +79,12 @@ def test_settings_make_columns_only_where_rows_would_lie_on_one_another() -> Non
     assert len({row["column"] for row in drawn(compared())}) == 2, "the rounds depend on the ratio alone"
     columns = {row["column"] for row in drawn(compared(finetuned=(True, False)))}
     assert columns == {f"{name} ({role})\nfinetuned {tuned}" for name, role in DOMAINS for tuned in (True, False)}
+    halves = [compared().assign(score_split=name) for name in ("score", "report")]
+    own = pd.concat(halves)[lambda frame: (frame.scorer == "dss") | (frame.score_split == "score")]
+    own.loc[own.scorer == "random", "score_split"] = None
+    rows = {row["row"] for row in drawn(own)}
+    assert rows == {"dss ◇\nscore split score", "dss ◇\nscore split report", "random"}
+    assert len({row["column"] for row in drawn(own)}) == 2
     many = pd.concat([compared().assign(domain=f"d{k}") for k in range(9)])
     with pytest.raises(DgpruneError, match=r"9 columns .* frame\[frame.domain == 'd0'\]"):
         charts.experiment(many)

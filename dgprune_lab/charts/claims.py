@@ -14,8 +14,8 @@ import altair as alt
 import pandas as pd
 
 from ..core import Count, DgpruneError, is_missing, public
-from .marks import LEFT, RIGHT, layered, of_field, rows_of, signed_axis, tooltip
-from .theme import GRID, QUIET, Rows, beside, percent
+from .marks import LEFT, RIGHT, ZERO_LINE, layered, of_field, rows_of, signed_axis, tooltip
+from .theme import Rows, beside, percent
 
 COLUMNS = ("claim", "paper", "estimate", "low", "high", "minimum_detectable_effect", "unit", "seeds", "verdict")
 _LETTERS, _LINE = 52, 14
@@ -74,8 +74,7 @@ def _size(row: Mapping[Any, Any], name: str) -> float | None:
 
 def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
     """Draw the claims of one unit."""
-    grid = alt.condition("datum.value === 0", alt.value(QUIET), alt.value(GRID))
-    x = alt.X("estimate:Q", scale=alt.Scale(zero=True), title=unit, axis=signed_axis(tickCount=6, gridColor=grid))
+    x = alt.X("estimate:Q", scale=alt.Scale(zero=True), title=unit, axis=signed_axis(tickCount=6, **ZERO_LINE))
     y = alt.Y("place:O", axis=None)
     base = rows_of(f"claims_{k}", rows)
     fields = {

@@ -14,11 +14,9 @@ import altair as alt
 import pandas as pd
 
 from ..core import COLUMNS, Count, DgpruneError, Tidy, exposure_of, is_missing, public
-from .marks import COLOUR, DASH, check_table, interval_marks, layered, of_field, signed_axis, tooltip
+from .marks import COLOUR, DASH, ZERO_LINE, check_table, interval_marks, layered, of_field, signed_axis, tooltip
 from .theme import (
     FONT,
-    GRID,
-    QUIET,
     Rows,
     beside,
     domain_styles_of,
@@ -35,6 +33,7 @@ DIFFERENCE = "difference"
 RESULTS = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "note", "baseline", "run")
 MOST_COLUMNS = 8
 SIGNIFICANT = 0.05
+LINES = "split(datum.label, '\\n')"
 _KEPT = ("scope", "budget", "batchnorm", "split")
 _BAR = 9
 
@@ -50,7 +49,8 @@ def experiment(
     filled where the p-value, adjusted by Holm's method, is below 0.05. A scorer that looked at a target is marked ◇.
 
     Args:
-        frame: the table; settings in which rows of one scorer, domain and ratio differ make further columns.
+        frame: the table. Settings in which rows of one scorer, domain and ratio differ make further columns, or
+            further rows if they are empty for some scorers.
         of: column of what is compared.
         over: column along the horizontal axis.
         width, height: size of one panel, in pixels.
@@ -76,7 +76,7 @@ def study_chart(
     """Return the chart over these cells, which are differences if `signed`; a page may replace them later."""
     name = "Removed (%)" if over == "ratio_requested" else over.replace("_", " ")
     x = alt.X("at:O", title=name, axis=alt.Axis(labelAngle=0, labelOverlap="greedy", grid=False, format="~g"))
-    grid = {"gridColor": alt.condition("datum.value === 0", alt.value(QUIET), alt.value(GRID))} if signed else {}
+    grid = ZERO_LINE if signed else {}
     axis = (signed_axis if signed else alt.Axis)(tickCount=3, **grid)
     y = alt.Y("value:Q", title=None, axis=axis, scale=alt.Scale(zero=signed))
     base = alt.Chart()
@@ -96,13 +96,13 @@ def study_chart(
         *interval_marks(base, y, at={"x": x}, tips=tooltip(fields, ends="+.2f", looked=True), size=26),
     ).properties(width=size[0], height=size[1])
     label: dict[str, Any] = {"title": None, "labelLimit": 190, "labelFontSize": 11, "labelFont": FONT}
-    lines = alt.Header(**label, labelAnchor="start", labelFontWeight=600, labelExpr="split(datum.label, '\\n')")
-    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=4)
+    lines = alt.Header(**label, labelAnchor="start", labelFontWeight=600, labelExpr=LINES)
+    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=4, labelExpr=LINES)
     panels = chart.facet(
         data=alt.InlineData(values=rows, name="cells"),
         row=alt.Row("row:N", sort=alt.EncodingSortField("place", op="min"), header=names),
         column=alt.Column("column:N", sort=alt.EncodingSortField("place", op="min"), header=lines),
-        spacing=10,
+        spacing={"row": 18, "column": 12},
     )
     return beside(panels, title=title, padding=(6, 12, 6, 6))
 
@@ -111,6 +111,8 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
     """Return the chart's rows: values in percent, or differences in percentage points."""
     used, styles = [row for row in records(frame) if not is_missing(row[over])], domain_styles_of(frame)
     differing = _differing(used, of=of, over=over)
+    own = [name for name in differing if any(is_missing(row[name]) for row in used)]  # of some scorers only
+    shared = [name for name in differing if name not in own]
     rows: Rows = []
     for place, row in enumerate(used):
         name, exposure = str(row["domain"]), exposure_of(row)
@@ -123,8 +125,8 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
         hollow = row["metric"] == DIFFERENCE and not p < SIGNIFICANT
         about = {
             "place": place,
-            "row": marked(str(row[of]), _looked(used, of=of, name=row[of])),
-            "column": "\n".join([shortened(name, most=22) + role_label(styles[name].role), *_words(row, differing)]),
+            "row": "\n".join([marked(str(row[of]), _looked(used, of=of, name=row[of])), *_words(row, own)]),
+            "column": "\n".join([shortened(name, most=22) + role_label(styles[name].role), *_words(row, shared)]),
             "at": 100.0 * row[over] if over == "ratio_requested" else row[over],
             "least": -bar[0] if bar else None,
             "most": bar[0] if bar else None,
@@ -143,8 +145,9 @@ def study_title(frame: pd.DataFrame) -> alt.Title:
         metric = str(frame["metric"].iloc[0]) if len(frame) else "accuracy"
         return alt.Title(text=f"{metric.replace('_', ' ').capitalize()} (%)", subtitle=below, offset=12)
     below = [
-        "Mean over pairs of training seeds, 95 % t interval. A dot on the grey bar lies within the minimum detectable",
-        f"effect: not significant. A filled dot: p (Holm over the ratios) is below {SIGNIFICANT:g}.",
+        "Mean over pairs of training seeds, 95 % t interval.",
+        "On the grey bar: within the minimum detectable effect, not significant.",
+        f"Filled: p (Holm over the ratios) below {SIGNIFICANT:g}.",
     ]
     return alt.Title(text=f"Accuracy minus that of {_baseline(frame)} (points)", subtitle=below, offset=12)
 
@@ -171,7 +174,7 @@ def _differing(rows: Rows, *, of: str, over: str) -> list[str]:
 
 def _words(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Return a setting per line, as "target mnist"."""
-    return [f"{name.replace('_', ' ')} {_text(row, name)}" for name in names]
+    return [f"{name.replace('_', ' ')} {_text(row, name)}" for name in names if not is_missing(row[name])]
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

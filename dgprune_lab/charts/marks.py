@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 from ..core import DgpruneError, is_missing
-from .theme import Rows, records
+from .theme import QUIET, Rows, records
 
 COLOUR = alt.Stroke("colour:N", scale=None)
 DASH = alt.StrokeDash("dash:N", scale=None)
@@ -29,6 +29,11 @@ RING: dict[str, Any] = {
 """Encodings of the hollow diamond around the point of a domain that was looked at."""
 LEFT, RIGHT = alt.value(0), alt.value("width")
 ZERO: dict[str, Any] = {"style": "ink", "strokeWidth": 1, "opacity": 0.6}
+ZERO_LINE: dict[str, Any] = {
+    "gridColor": QUIET,
+    "gridOpacity": alt.condition("datum.value === 0", alt.value(1), alt.value(0.22)),
+}
+"""Options of an axis whose grid stands out at 0, on a light and on a dark page."""
 LABEL_HEIGHT = 14
 """Pixels between two labels at the ends of lines."""
 STEPS = (5, 10, 25, 50, 100)
