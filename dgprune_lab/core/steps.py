@@ -65,19 +65,32 @@ def drain(steps: Generator[Any, None, Result]) -> Result:
             return end.value
 
 
+def duration(seconds: float) -> str:
+    """Return a duration in words.
+
+    >>> duration(0.4), duration(8.2), duration(43), duration(100), duration(4000)
+    ('1 s', '8 s', '45 s', '2 min', '67 min')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds) if seconds < 20 else 5 * round(seconds / 5))} s"
+    return f"{round(seconds / 60)} min"
+
+
 def has_stderr() -> bool:
     """Whether a bar can be drawn: a program without a console, or with its output closed, has no stderr."""
     return sys.stderr is not None and not sys.stderr.closed
 
 
-def progress_bar(steps: Generator[tuple[Any, ...], None, Result], *, progress: bool) -> Result:
+def progress_bar(
+    steps: Generator[tuple[Any, ...], None, Result], *, progress: bool, unit: str = "evaluation"
+) -> Result:
     """Run a generator that yields (done, total) to its end and return its result, with a tqdm bar if `progress`.
 
     If a step has a third item, it is a label shown after the bar.
     """
     from tqdm.auto import tqdm
 
-    with tqdm(unit="evaluation", disable=not (progress and has_stderr())) as bar:
+    with tqdm(unit=unit, disable=not (progress and has_stderr())) as bar:
         while True:
             try:
                 done, bar.total, *label = next(steps)

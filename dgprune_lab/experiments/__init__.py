@@ -1,4 +1,8 @@
 """Many runs on any executor, in a table that resumes; the studies that test published claims."""
 
+from . import executors
 from .experiment import Experiment, Finding, Scratch, Settings
+from .results import Results
+from .runner import run
+from .settings import grid
 from .studies import STUDIES

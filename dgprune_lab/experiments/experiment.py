@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from .scratch import Scratch
+from .settings import Plain, Settings, key_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .claims import Claim
-
-Plain = str | int | float | bool | None | tuple[Any, ...]
-Settings = Mapping[str, Plain]
-
-
-class Scratch(Protocol):
-    """What a run is given besides its settings.
-
-    Attributes:
-        device: the device on which the run computes.
-    """
-
-    device: torch.device
-
-    def network(
-        self, key: Settings, make: Callable[[], nn.Module], *, fresh: Callable[[], nn.Module] | None = None
-    ) -> nn.Module:
-        """Return the network that `make` trains, made once per folder and read from it afterwards.
-
-        Args:
-            key: all that determines the network, as plain values.
-            make: function that trains it.
-            fresh: function that returns an untrained network of the same layers, for one that no builder of
-                `dg.models` makes.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +65,3 @@ class Experiment:
     def key(self, number: int) -> str:
         """Return a hash of all settings of a run."""
         return key_of({"experiment": self.name, **self.settings(number)})
-
-
-def key_of(settings: Settings) -> str:
-    """Return a hash of plain values, the same in every process and on every machine."""
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -9,13 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from ...core import BatchNorm
+from ...core import BatchNorm, duration
 from ...core import seed as seeded
 from ...data import AUGMENTATIONS
 from ...measurement import recalibrate
 from ...study import Study
 from ...training import FINETUNING, BatchEvent, TrainingOptions, train
-from .workload import duration
 
 Progress = dict[str, Any]
 _FEW = 4  # batches before the time left is announced

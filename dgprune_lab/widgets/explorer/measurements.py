@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ...core import Mask, Scores
+from ...core import Mask, Scores, duration
 from ...diagnostics._removal import check_names
 from ...measurement import LATENCY_IMAGES, recalibrate
 from ...scorers import SCORERS, Scorer, resolve
@@ -31,7 +31,7 @@ from .frames import (
 )
 from .menu import static_state
 from .plans import Plans, put_newest
-from .workload import TIMED, Piece, Workload, duration, said
+from .workload import TIMED, Piece, Workload, said
 
 CURVE_RATIOS = [round(k / 20, 2) for k in range(20)]
 _LONG, _SLOW = 5.0, 20.0  # seconds: for a curve that is announced; for one of which estimates come first

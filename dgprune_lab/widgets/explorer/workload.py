@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from ...core import BatchNorm, Mask, yielding
+from ...core import BatchNorm, Mask, duration, yielding
 from ...measurement import calibration_count
 from ...study import Study
 from .frames import SPLIT, Frame, Origin, measure_frame, time_share, weighted
@@ -175,17 +175,6 @@ def affordable(sizes: Sequence[int], seconds: Sequence[float], *, exact: float) 
     soon, later = min(_SOON, exact / 2), min(_LATER, exact / _SPARED)
     fit = [s for s, t in zip(sizes, seconds, strict=True) if t < soon or (s <= _FEW and t < later)]
     return max([min(sizes), *fit])
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words.
-
-    >>> duration(0.4), duration(8.2), duration(43), duration(100), duration(4000)
-    ('1 s', '8 s', '45 s', '2 min', '67 min')
-    """
-    if seconds < 90:
-        return f"{max(1, round(seconds) if seconds < 20 else 5 * round(seconds / 5))} s"
-    return f"{round(seconds / 60)} min"
 
 
 def said(verb: str, steps: Iterable[tuple[int, int]]) -> Generator[str, None, None]:

@@ -1,0 +1,67 @@
+"""Where runs are computed: worker processes of this machine, or those of a Dask scheduler."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import Executor, ProcessPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from ..core import Count, public
+from ..core.machine import cores
+
+
+class Workers(ProcessPoolExecutor):
+    """Worker processes that end with the process that uses them, and at once if its block ends with an error."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if kind is not None:
+            for process in list((self._processes or {}).values()):
+                process.terminate()
+        return super().__exit__(kind, error, trace)
+
+
+@public
+def local(workers: Count = 1) -> Executor:
+    """Return an executor of worker processes on this machine, one thread each.
+
+    Use it in a `with` block: Ctrl-C ends the workers at once. They end too if this process is killed. Where the system
+    can fork, the package is imported once for all of them (a server process), so that each starts in 0.1 s. A script
+    that uses it needs `if __name__ == "__main__":`.
+
+    Args:
+        workers: number of processes.
+    """
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload([f"{__package__}.studies", f"{__package__}.worker"])
+    return Workers(workers, mp_context=context, initializer=_start)
+
+
+def _start() -> None:
+    """Make a worker ignore Ctrl-C, which its driver answers, and end with the driver."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def width(executor: Executor | None) -> int:
+    """Return how many runs an executor computes at a time, as far as it says so; 1 for this process (None)."""
+    if executor is None:
+        return 1
+    client: Any = getattr(executor, "_client", None)  # of Dask's; it has no public name
+    if client is not None:
+        return sum(client.nthreads().values())
+    return int(getattr(executor, "_max_workers", None) or cores())

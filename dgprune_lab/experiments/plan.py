@@ -1,0 +1,136 @@
+"""What a start of an experiment has before it: the runs, and how long they take."""
+
+from __future__ import annotations
+
+import pkgutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core import DgpruneError, duration
+from .executors import width
+from .experiment import Experiment
+from .results import seconds_left
+from .settings import key_of
+
+_LOOK = 5.0  # seconds after which the workers are counted again
+_SPARE = 8  # runs beyond two per worker that are handed over, so that no worker waits for the driver
+
+
+def keys_of(experiment: Experiment) -> list[str]:
+    """Return the key of each run.
+
+    Raises:
+        DgpruneError: no run; settings that are not plain; two runs with the same settings.
+    """
+    if not experiment.grid:
+        raise DgpruneError("experiment: its grid has no run; name at least one: experiments.grid(scorer=['l1']).")
+    places: dict[str, int] = {}
+    for place in range(len(experiment.grid)):
+        if (first := places.setdefault(experiment.key(place), place)) != place:
+            raise DgpruneError(
+                f"experiment: runs {first} and {place} of its grid have the same settings, "
+                f"{dict(experiment.grid[place])}; name each once."
+            )
+    return list(places)
+
+
+def about_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Return what the folder of an experiment says about it."""
+    axes = list(dict.fromkeys(name for settings in experiment.grid for name in settings))
+    return {
+        "name": experiment.name,
+        "question": experiment.question,
+        "protocol": dict(experiment.protocol),
+        "axes": axes,
+        "extra": list(experiment.extra),
+        "total": len(experiment.grid),
+        "grid": key_of({"runs": tuple(map(dict, experiment.grid))}),
+    }
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return "module:name" of a function, by which workers import it.
+
+    Raises:
+        DgpruneError: a function that has no name at the top level of its module.
+    """
+    name = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', None)}"
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ValueError, ImportError, AttributeError):
+        found = None
+    if found is not function:
+        raise DgpruneError(
+            f"experiment: workers import its function by name, and {name} is no function at the top level of a module; "
+            "write it there, or leave out executor=."
+        )
+    return name
+
+
+@dataclass(kw_only=True)
+class Pace:
+    """How many runs are finished, and how fast.
+
+    Attributes:
+        total, done, failed: numbers of runs.
+        workers: how many runs are computed at a time.
+        lost: the error of each run whose worker ended before it.
+    """
+
+    total: int
+    done: int
+    failed: int
+    workers: int
+    lost: list[BaseException] = field(default_factory=list)
+    _seconds: float = 0.0
+    _count: int = 0
+    _looked: float = field(default_factory=time.monotonic)
+
+    @property
+    def finished(self) -> int:
+        """Number of runs that are rows."""
+        return self.done + self.failed
+
+    @property
+    def room(self) -> int:
+        """How many runs are handed over at a time, whatever their number."""
+        return 2 * self.workers + _SPARE
+
+    def count(self, answer: dict[str, Any]) -> None:
+        """Count a finished run."""
+        if answer["state"] == "failed":
+            self.failed += 1
+        else:
+            self.done += 1
+            self._count += 1
+            self._seconds += answer["seconds"]
+
+    def looked_again(self, executor: Executor | None) -> bool:
+        """Count the workers again from time to time; whether their number has changed."""
+        before = self.workers
+        if time.monotonic() - self._looked > _LOOK:
+            self._looked = time.monotonic()
+            with suppress(OSError):  # of a scheduler that does not answer
+                self.workers = width(executor)
+        return self.workers != before
+
+    def words(self) -> str:
+        """Return the time left and the number of failed runs in words."""
+        mean = self._seconds / self._count if self._count else None
+        left = seconds_left(mean, left=self.total - self.finished, workers=self.workers)
+        parts = [f"about {duration(left)} left"] if left else []
+        parts += [f"{self.failed} failed"] if self.failed else []
+        return ", ".join(parts if self.workers else ["no worker has joined yet", *parts])
+
+    def lost_words(self) -> str:
+        """Return what became of the runs whose workers ended, in words."""
+        why = f"{type(self.lost[-1]).__name__}: {self.lost[-1]}".rstrip(": ")
+        return (
+            f"executor: workers ended before their runs did ({why}). {self.total - self.finished} of {self.total} runs "
+            "are open, and nothing that is done is lost: start again. A worker that needs more memory than there is "
+            "is killed by the system: use fewer."
+        )

@@ -1,0 +1,139 @@
+"""The results of an experiment, finished or not, as tables."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..core import COLUMNS, at_home, public, tidy
+from .store import FILE, JSON, LOCK, RUN, about_of, is_held, reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an experiment is.
+
+    Attributes:
+        done: number of runs that found something.
+        failed: number of runs that raised an error.
+        total: number of runs of the grid.
+        workers: number of workers at the last start.
+        running: whether a driver is at work now.
+        left: seconds until all runs are done; None where no driver is at work, or none of its runs is done yet.
+    """
+
+    done: int
+    failed: int
+    total: int
+    workers: int
+    running: bool
+    left: float | None
+
+
+def seconds_left(mean: float | None, *, left: int, workers: int) -> float | None:
+    """Return the mean duration of a run x the number of runs that are left / the number of workers."""
+    return None if mean is None else mean * left / max(1, min(workers, left))
+
+
+@public
+class Results:
+    """The results of an experiment, read from its folder; nothing is written, also while another process works on it.
+
+    Attributes:
+        folder: the folder.
+        about: name, question, protocol (settings that all runs share), axes (names of the other settings), extra
+            (further columns of the rows), total (number of runs), format and versions of the experiment.
+        name: name of the experiment.
+        total: number of runs of its grid.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = at_home(folder)
+        with self._open() as connection:
+            self.about = about_of(connection, self.folder / FILE)
+        self.name: str = self.about["name"]
+        self.total: int = self.about["total"]
+
+    def __repr__(self) -> str:
+        now = self.progress()
+        return f"Results({str(self.folder)!r}): {self.name}, {now.done} done and {now.failed} failed of {now.total}"
+
+    def table(self) -> pd.DataFrame:
+        """Return all rows that the runs found, in the order of the grid.
+
+        Returns:
+            A tidy table with the settings of each run as columns (a row that has a column of the same name wins), and
+            its key in the column `run`.
+        """
+        rows, names = [], [*self.about["axes"], *self.about["protocol"], *self.about["extra"], "run"]
+        for run in self._runs("settings", "rows", "key"):
+            settings = {name: _cell(value) for name, value in run["settings"].items()}
+            rows += [{**settings, **row, "run": run["key"]} for row in run["rows"]]
+        return tidy(rows, extra=[name for name in dict.fromkeys(names) if name not in COLUMNS])
+
+    def runs(self) -> pd.DataFrame:
+        """Return one row per finished run, in the order of the grid.
+
+        Returns:
+            A table with place (in the grid), key, a column per setting, state ("done" or "failed"), seconds (wall
+            time), cpu_seconds (of its process), started (UTC), worker (computer and process), machine, versions, code
+            (hash of this package's code), device, threads, data and weights (hashes), notes, error (one line) and
+            traceback.
+        """
+        runs = []
+        for run in self._runs(*(name for name in RUN if name != "rows")):
+            settings = {name: _cell(value) for name, value in run.pop("settings").items() if name not in RUN}
+            place, key = run.pop("place"), run.pop("key")
+            runs.append({"place": place, "key": key, **settings, **run})
+        names = [*self.about["axes"], *self.about["protocol"]]
+        columns = ["place", "key", *(name for name in names if name not in RUN)]
+        frame = pd.DataFrame(
+            runs, columns=[*columns, *(n for n in RUN if n not in ("place", "key", "settings", "rows"))]
+        )
+        frame["started"] = pd.to_datetime(frame["started"].astype("float64"), unit="s", utc=True)
+        return frame
+
+    def version(self) -> int:
+        """Return a number that grows with each run that is written, so that a reader can tell whether to read again."""
+        with self._open() as connection:
+            return connection.execute("SELECT coalesce(max(number), 0) FROM runs").fetchone()[0]
+
+    def progress(self) -> Progress:
+        """Return how many runs are done, and about how many seconds are left."""
+        with self._open() as connection:
+            counts = dict(connection.execute("SELECT state, count(*) FROM runs GROUP BY state"))
+            last = connection.execute("SELECT started, workers FROM starts ORDER BY number DESC LIMIT 1").fetchone()
+            started, workers = last or (0.0, 0)
+            (mean,) = connection.execute(
+                "SELECT avg(seconds) FROM runs WHERE state = 'done' AND started >= ?", (started,)
+            ).fetchone()
+        done, failed, running = counts.get("done", 0), counts.get("failed", 0), is_held(self.folder / LOCK)
+        left = seconds_left(mean, left=self.total - done - failed, workers=workers) if running else None
+        return Progress(done=done, failed=failed, total=self.total, workers=workers, running=running, left=left)
+
+    def seconds_left(self) -> float | None:
+        """Return about how many seconds are left; None where no driver is at work, or none of its runs is done yet."""
+        return self.progress().left
+
+    def _runs(self, *names: str) -> Iterator[dict[str, Any]]:
+        with self._open() as connection:
+            found = connection.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY place").fetchall()
+        for values in found:
+            yield {n: json.loads(v) if n in JSON else v for n, v in zip(names, values, strict=True)}
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with reading(self.folder / FILE) as connection:
+            yield connection
+
+
+def _cell(value: Any) -> Any:
+    """A value of JSON as it is in settings: a list as a tuple, which a table can group by."""
+    return tuple(map(_cell, value)) if isinstance(value, list) else value

@@ -1,0 +1,156 @@
+"""Runs an experiment in this process or on any executor; each finished run is written at once, and a start resumes."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..core import DgpruneError, check_writable_folder, code_key, progress_bar, stepwise, versions
+from ..core import device as resolved_device
+from .executors import width
+from .experiment import Experiment
+from .plan import Pace, about_experiment, keys_of, name_of
+from .results import Results
+from .store import writing
+from .worker import finished_run, here, work
+
+_POLL = 0.2  # seconds after which a caller may cancel
+_LOOK = 5.0  # seconds after which the workers are counted again
+Steps = Generator[tuple[int, int, str], None, Results]
+Answer = dict[str, Any]
+
+
+@stepwise(partial(progress_bar, unit="run"))
+def run(
+    experiment: Experiment,
+    *,
+    folder: str | Path,
+    executor: Executor | None = None,
+    device: str | None = None,
+    retry: bool = False,
+    progress: bool = False,
+) -> Steps:
+    """Run all runs of an experiment that the folder does not hold yet, and return its results.
+
+    Each finished run is written at once, by this process alone. A run that raises an error is a row with its traceback,
+    and does not stop the others. What was interrupted, by Ctrl-C, a killed process or a full disk, is no failure: it
+    stays open, and a second start does it and redoes nothing else. The global random generators are seeded by the
+    settings before each run and are left as they were.
+
+    Args:
+        experiment: its grid and its function.
+        folder: the results folder, made if it is missing; `Results(folder)` reads it, also from another process.
+        executor: computes the runs: `executors.local(2)`, `executors.dask(address)`, or any other whose workers can
+            import this package and the module of the experiment's function. None: this process does.
+        device: name of the device of each run; None for the worker's GPU if it has one, otherwise its CPU.
+        retry: whether failed runs are done again.
+        progress: whether to show a bar.
+
+    Returns:
+        The results. (The steps yield the number of finished runs, that of all, and words with the time left.)
+
+    Raises:
+        DgpruneError: two runs with the same settings, settings that are not plain; a folder that cannot be written to,
+            that another process works on, or that holds something else; a worker without the package, or with another
+            version; workers that ended before their runs did (the message says how many runs are open).
+    """
+    folder = check_writable_folder(folder, argument="folder").absolute()
+    keys, about = keys_of(experiment), about_experiment(experiment)
+    columns = [*about["axes"], *about["protocol"], *about["extra"]]
+    shared = {"folder": str(folder), "device": device, "columns": columns}
+    if executor is None:
+        resolved_device(device)
+    else:
+        shared |= {"function": name_of(experiment.run), "versions": versions(), "code": code_key()}
+    with writing(folder, about) as store:
+        states = {key: state for key, state in store.states().items() if not (retry and state == "failed")}
+        failed = sum(state == "failed" for state in states.values())
+        pace = Pace(total=len(keys), done=len(states) - failed, failed=failed, workers=width(executor))
+        store.begin(started=time.time(), workers=pace.workers, driver=here())
+        tasks = (
+            {**shared, "place": place, "key": key, "settings": experiment.settings(place)}
+            for place, key in enumerate(keys)
+            if key not in states
+        )
+        answers = _in_process(experiment, tasks) if executor is None else _shared_out(executor, tasks, pace=pace)
+        with closing(answers):
+            yield pace.finished, pace.total, pace.words()
+            for answer in answers:
+                if answer is not None:
+                    store.write(answer)
+                    pace.count(answer)
+                elif pace.looked_again(executor):
+                    store.working(pace.workers)
+                yield pace.finished, pace.total, pace.words()
+    if pace.lost:
+        raise DgpruneError(pace.lost_words())
+    return Results(folder)
+
+
+def _in_process(experiment: Experiment, tasks: Iterable[Answer]) -> Generator[Answer, None, None]:
+    for task in tasks:
+        yield finished_run(experiment.run, task)
+
+
+def _shared_out(executor: Executor, tasks: Iterator[Answer], *, pace: Pace) -> Generator[Answer | None, None, None]:
+    """Yield what the workers of an executor find; None while nothing is finished, so that a caller may cancel.
+
+    Only a few runs more than there are workers are handed over at a time.
+
+    Raises:
+        DgpruneError: a worker that would compute something else, or an executor that takes no more runs.
+    """
+    pending: set[Future[Answer]] = set()
+    try:
+        while True:
+            for task in itertools.islice(tasks, pace.room - len(pending)):
+                pending.add(_submitted(executor, task, pace=pace))
+            if not pending:
+                return
+            done, pending = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
+            stops = []
+            for future in done:
+                try:
+                    yield _answer(future, pace=pace)
+                except DgpruneError as error:  # what others have found at the same time is kept
+                    stops.append(error)
+            if stops:
+                raise stops[0]
+            yield None
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _submitted(executor: Executor, task: Answer, *, pace: Pace) -> Future[Answer]:
+    try:
+        return executor.submit(work, task)
+    except RuntimeError as error:  # broken, or shut down
+        pace.lost.append(error)
+        raise DgpruneError(pace.lost_words()) from error
+
+
+def _answer(future: Future[Answer], *, pace: Pace) -> Answer | None:
+    """What a worker found; None if it was interrupted, which is no failure of the run."""
+    try:
+        answer = future.result()
+    except Exception as error:
+        # `work` catches what a run raises, so this is an error of the worker: killed, cancelled, without the package.
+        if isinstance(error, ImportError | AttributeError):
+            raise DgpruneError(
+                f"executor: a worker cannot import this package ({error}). Install the version of dgprune-lab there "
+                f"that is installed here, {versions()['dgprune-lab']}. No run was lost: start again."
+            ) from error
+        pace.lost.append(error)
+        if isinstance(error, BrokenExecutor):
+            raise DgpruneError(pace.lost_words()) from error
+        return None
+    if "refused" in answer:
+        raise DgpruneError(f"executor: {answer['refused']} No run was lost: start again.")
+    return answer

@@ -1,0 +1,234 @@
+"""The file of an experiment's results: an SQLite database with a row per finished run.
+
+SQLite of the standard library, and not Parquet parts: it is one file whatever the number of runs; a commit is atomic,
+also if the process is killed within it; and another process reads whole rows while this one writes. Its write-ahead
+log (WAL) with `synchronous=NORMAL` takes 0.1 ms per run where a synchronised file takes several. After a power failure
+the last rows may be missing, never torn; their runs then run again. One process on one machine writes: workers send
+what they found to it and never open the file, which network file systems forbid.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..core import DgpruneError, card_text, parse_card
+
+FILE, LOCK = "results.sqlite", "driver.lock"
+RUN = ("place", "key", "settings", "state", "rows", "seconds", "cpu_seconds", "started", "worker", "machine")
+RUN += ("versions", "code", "device", "threads", "data", "weights", "notes", "error", "traceback")
+"""Columns of the table of runs; those of `JSON` hold JSON texts."""
+JSON = ("settings", "rows", "versions", "data", "notes")
+_PATIENCE = 10.0  # seconds until a reader's lock, which lasts milliseconds, counts as an error
+_SCHEMA = (
+    "CREATE TABLE about (card TEXT NOT NULL)",
+    "CREATE TABLE starts (number INTEGER PRIMARY KEY, started REAL, workers INTEGER, driver TEXT)",
+    f"CREATE TABLE runs (number INTEGER PRIMARY KEY AUTOINCREMENT, {', '.join(RUN)}, UNIQUE (key))",
+)
+
+
+class Store:
+    """The database as its only writer has it."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+
+    def states(self) -> dict[str, str]:
+        """Return the key of each finished run -> "done" or "failed"."""
+        with told(self._path):
+            return dict(self._connection.execute("SELECT key, state FROM runs"))
+
+    def write(self, run: Mapping[str, Any]) -> None:
+        """Write a finished run as one commit; it takes the place of an earlier one with the same key."""
+        cells = {**run, **{name: json.dumps(run[name]) for name in JSON}}
+        names = ", ".join(RUN)
+        self._execute(
+            f"INSERT OR REPLACE INTO runs ({names}) VALUES ({', '.join('?' * len(RUN))})", *map(cells.get, RUN)
+        )
+
+    def begin(self, *, started: float, workers: int, driver: str) -> None:
+        """Write down that a driver starts."""
+        self._execute("INSERT INTO starts (started, workers, driver) VALUES (?, ?, ?)", started, workers, driver)
+
+    def working(self, workers: int) -> None:
+        """Write down how many workers there are now."""
+        self._execute("UPDATE starts SET workers = ? WHERE number = (SELECT max(number) FROM starts)", workers)
+
+    def _execute(self, statement: str, *values: Any) -> None:
+        with told(self._path):
+            self._connection.execute(statement, values)
+
+
+@contextmanager
+def writing(folder: Path, about: Mapping[str, Any]) -> Iterator[Store]:
+    """Open the database of a folder for its only writer; make it if there is none.
+
+    Args:
+        folder: the results folder.
+        about: name, question, protocol, grid, ... of the experiment; see `Results.about`.
+
+    Raises:
+        DgpruneError: another driver writes to it; a file that is no such database, or that of another experiment,
+            protocol, grid, version or format.
+    """
+    path = folder / FILE
+    with told(path):
+        folder.mkdir(parents=True, exist_ok=True)
+    with closing(exclusive(folder / LOCK)) as attempts:
+        with told(folder / LOCK):
+            if not next(attempts):
+                raise DgpruneError(
+                    f"folder: another process writes to {folder}{_driver(path)}. Wait until it has ended, or name "
+                    "another folder."
+                )
+        with told(path), closing(_connected(str(path))) as connection:
+            _prepare(connection, path, about=about)
+            yield Store(connection, path)
+
+
+def _driver(path: Path) -> str:
+    """Who wrote last, in words."""
+    with suppress(DgpruneError, sqlite3.Error), reading(path) as connection:
+        found = connection.execute("SELECT driver FROM starts ORDER BY number DESC LIMIT 1").fetchone()
+        return f" (computer and process: {found[0]})" if found else ""
+    return ""
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, about: Mapping[str, Any]) -> None:
+    if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        text = card_text(about, kind="experiment")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute("INSERT INTO about VALUES (?)", (text,))
+        connection.execute("COMMIT")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    there, here = about_of(connection, path), json.loads(card_text(about, kind="experiment"))
+    if difference := _difference(there, here):
+        raise DgpruneError(
+            f"folder: {path.parent} holds other results: {difference}. Name another folder, or start what this one "
+            "was started with."
+        )
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In what two experiments differ, in words; "" if in nothing that matters."""
+    for what in ("name", "versions", "protocol"):
+        old, new = there[what], here[what]
+        if what == "versions":
+            old, new = old.get("dgprune-lab"), new.get("dgprune-lab")
+        if isinstance(new, dict):
+            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+            if names:
+                return f"{names[0]} of the protocol is {old.get(names[0])!r} there, {new.get(names[0])!r} here"
+        elif old != new:
+            what = {"name": "the experiment", "versions": "the version of dgprune-lab"}[what]
+            return f"{what} is {old!r} there, {new!r} here"
+    if there["grid"] != here["grid"]:
+        return f"another grid, of {there['total']:,} runs there, {here['total']:,} here"
+    return ""
+
+
+def about_of(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
+    """Return the card of a database: the experiment, and the format and versions that wrote it.
+
+    Raises:
+        DgpruneError: a database of something else, or of another format.
+    """
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not {"about", "runs", "starts"} <= tables:
+        raise DgpruneError(f"{path} is a database of something else, not the results of an experiment.")
+    return parse_card(connection.execute("SELECT card FROM about").fetchone()[0], name=path.name, kind="experiment")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database to read it only: nothing is written or made, also where another process writes.
+
+    Raises:
+        DgpruneError: there is none, or something else.
+    """
+    if not path.is_file():
+        raise DgpruneError(
+            f"folder: there are no results in {path.parent} (no {path.name}); name the folder of an experiment that "
+            "was started."
+        )
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    with told(path):
+        try:
+            connection = _readable(address)
+        except sqlite3.OperationalError:  # on a disk that cannot be written, where nobody else writes either
+            connection = _readable(f"{address}&immutable=1")
+        with closing(connection):
+            yield connection
+
+
+def _readable(address: str) -> sqlite3.Connection:
+    connection = _connected(address)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _connected(address: str, *, timeout: float = _PATIENCE) -> sqlite3.Connection:
+    """A connection in which each statement is a commit of its own; a driver may be advanced by several threads."""
+    uri = address.startswith("file:")
+    return sqlite3.connect(address, uri=uri, timeout=timeout, isolation_level=None, check_same_thread=False)
+
+
+def exclusive(path: Path) -> Generator[bool, None, None]:
+    """Yield whether this generator holds the lock of a file, after trying for a second at most, until it is closed.
+
+    The lock is one that SQLite takes on an empty database: the system releases it when the process ends, however it
+    ends, a forked worker does not inherit it, and it works on every system.
+    """
+    with closing(_connected(str(path), timeout=1.0)) as connection:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname != "SQLITE_BUSY":
+                    raise
+                yield False
+        while True:
+            yield True
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file now."""
+    try:
+        with closing(_connected(f"{path.absolute().as_uri()}?mode=rw", timeout=0.0)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorname == "SQLITE_BUSY"
+    return False
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn an error of SQLite or the system within the block into a sentence about the file.
+
+    Raises:
+        DgpruneError: the block raised such an error.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+            words = f"{path} is no SQLite database, or a damaged one. Move it away, or name another folder"
+        elif name == "SQLITE_FULL":
+            words = f"{path}: the disk is full. What is done stays: free space and start again, and the rest goes on"
+        else:
+            why = getattr(error, "strerror", None) or error
+            words = f"{path} cannot be read or written ({why}). Name a folder on a local disk that can be written to"
+        raise DgpruneError(f"{words}.") from error

@@ -1,0 +1,130 @@
+"""One run: in the driver's process, or in a worker that may be on another machine."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import pkgutil
+import platform
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..core import COLUMNS, DgpruneError, Lock, code_key, collect_notes, device, machine_description, threads, versions
+from .experiment import Finding
+from .scratch import Scratch, reproducible
+from .settings import Settings
+
+_lock = Lock()  # one run at a time: the global generators and the CPU time belong to the process
+_LONGEST = 20_000  # characters of a traceback
+
+
+def work(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a run in a worker.
+
+    Args:
+        task: `function` ("module:name" of the experiment's function) and the arguments of `finished_run`, as plain
+            values; `versions` and `code` of the driver.
+
+    Returns:
+        The cells of the run; or {"refused": a sentence}, where this worker would compute something else, so that no run
+        fails by it.
+    """
+    if multiprocessing.parent_process() is not None:  # one of several workers of this machine
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    reason = _unfit(task)
+    if reason is None:
+        try:
+            run = pkgutil.resolve_name(task["function"])
+            device(task["device"])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+    if reason is not None:
+        return {"refused": f"worker {here()}: {reason}"}
+    return finished_run(run, task)
+
+
+def _unfit(task: Mapping[str, Any]) -> str | None:
+    own = versions()["dgprune-lab"]
+    if own != task["versions"]["dgprune-lab"]:
+        return (
+            f"it has dgprune-lab {own}, this process {task['versions']['dgprune-lab']}. Install the same version there."
+        )
+    if code_key() != task["code"]:
+        return f"its code of dgprune-lab {own} is another than that of this process. Install the same code there."
+    return None
+
+
+def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of a run (see `store.RUN`) with what it found, or with its error.
+
+    Args:
+        run: the experiment's function.
+        task: `settings`, `key` and `place` of the run, `folder`, `device` (a name; None for a GPU if there is one) and
+            `columns` (names that its rows may have beyond the shared ones).
+    """
+    with _lock:
+        count, notes = threads().count, list[str]()
+        scratch = Scratch(Path(task["folder"]), device=device(task["device"]))
+        started, clock, cpu = time.time(), time.perf_counter(), time.process_time()
+        cells: dict[str, Any] = {"state": "done", "rows": [], "data": {}, "weights": None, "error": None}
+        cells["traceback"] = None
+        with reproducible(task["key"]), collect_notes(notes.append):
+            try:
+                finding = run(task["settings"], scratch)
+                cells |= {"rows": _rows(finding, task["columns"]), "data": dict(finding.data)}
+                cells["weights"] = finding.weights
+            except (Exception, SystemExit) as error:
+                lines = str(error).strip().splitlines() or [""]
+                text = traceback.format_exc()[-_LONGEST:]
+                cells |= {"state": "failed", "error": f"{type(error).__name__}: {lines[0]}", "traceback": text}
+        spent = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
+    where = {
+        "worker": here(),
+        "machine": _machine(scratch.device),
+        "versions": versions(),
+        "code": code_key(),
+        "threads": count,
+    }
+    told = {"device": str(scratch.device), "notes": list(dict.fromkeys(notes)), "started": started}
+    return {**{name: task[name] for name in ("place", "key", "settings")}, **cells, **spent, **where, **told}
+
+
+def _rows(finding: Finding, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows that a run found, as values that JSON holds."""
+    if not isinstance(finding, Finding):
+        raise DgpruneError(f"an experiment's function must return a Finding; it returned {type(finding).__name__}.")
+    known = {*COLUMNS, *columns}
+    for row in finding.rows:
+        if other := [name for name in row if name not in known]:
+            raise DgpruneError(
+                f"a row has the column {other[0]!r}; the shared columns, settings and extra={list(columns)} are known. "
+                "Name it in the experiment's extra."
+            )
+    return [{name: _plain(value) for name, value in row.items()} for row in finding.rows]
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python; None for an empty cell."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if value is pd.NA or (isinstance(value, float) and math.isnan(value)) else value
+
+
+@cache
+def _machine(device: torch.device) -> str:
+    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return machine_description() + gpu
+
+
+@cache
+def here() -> str:
+    """Return the name of this computer and the number of this process."""
+    return f"{platform.node()}:{os.getpid()}"

@@ -1,0 +1,75 @@
+"""Small experiments for tests: functions that workers import by name, and the tables that they must give."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+import dgprune_lab as dg
+from dgprune_lab.experiments import Experiment, Finding, Results, Scratch, Settings, grid
+
+TIMINGS = ["seconds", "cpu_seconds", "started", "worker"]
+
+
+def found(value: float, **columns: Any) -> Finding:
+    return Finding(rows=[{"metric": "accuracy", "value": value, "domain": "a", **columns}], data={"a": "hash"})
+
+
+def trivial(settings: Settings, scratch: Scratch) -> Finding:
+    return found(float(settings["seed"]) / 7)
+
+
+def drawing(settings: Settings, scratch: Scratch) -> Finding:
+    """Draw without a seed, from a network that is made once."""
+
+    def make() -> nn.Module:
+        return dg.models.networks.digits_net(widths=(2, 2, 2, 2, 2), seed=int(torch.randint(1000, ())))
+
+    network = scratch.network({"training_seed": settings["training_seed"]}, make)
+    time.sleep(settings.get("pause", 0.0))
+    weight = next(network.parameters()).detach().flatten()
+    return Finding(
+        rows=[{"metric": "accuracy", "value": float(weight[0] + torch.rand(())), "domain": d} for d in ("a", "b")],
+        data={"a": "hash"},
+        weights=dg.models.saving.network_key(network),
+    )
+
+
+def failing(settings: Settings, scratch: Scratch) -> Finding:
+    if settings["seed"] % 2:
+        raise dg.DgpruneError(f"the loss of {settings['seed']} is not finite.")
+    return trivial(settings, scratch)
+
+
+def until_told(settings: Settings, scratch: Scratch) -> Finding:
+    """As long as the file `lethal` is in the folder, end this process in the run of seed 1."""
+    lethal = Path(scratch.folder) / "lethal"
+    if settings["seed"] == 1 and lethal.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return trivial(settings, scratch)
+
+
+def experiment(run: Any = trivial, *, count: int = 4, name: str = "small", **protocol: Any) -> Experiment:
+    return Experiment(name=name, question="Does it run?", run=run, grid=grid(seed=range(count)), protocol=protocol)
+
+
+def drawn(*, count: int = 12, pause: float = 0.0) -> Experiment:
+    runs = grid(training_seed=range(2), scorer=[f"s{k}" for k in range(count // 2)])
+    return Experiment(name="drawn", question="Same rows?", run=drawing, grid=runs, protocol={"pause": pause})
+
+
+def whole(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All that must not depend on how and where the runs were done."""
+    return results.table(), results.runs().drop(columns=TIMINGS)
+
+
+def same(first: Results, second: Results) -> None:
+    for one, other in zip(whole(first), whole(second), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
