@@ -1,0 +1,117 @@
+"""What the studies share: parts of data sets, the dense network of a training seed, the rows of a tuned network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...core import COLUMNS, DgpruneError, Domain, is_missing
+from ...data import SHIFTS, load
+from ...models import networks
+from ...study import Study
+from ...training import TrainingOptions, Tuned, finish, train
+from ..experiment import Scratch
+
+
+@lru_cache(maxsize=32)
+def part(
+    data_set: str,
+    *,
+    name: str,
+    train: int = 0,
+    score: int = 0,
+    report: int = 0,
+    skip: int = 0,
+    shift: str | None = None,
+) -> Domain:
+    """Return the first images of each split of a data set as a domain of its own, kept within the process.
+
+    Args:
+        data_set: name of the data set for `data.load`.
+        name: name of the domain.
+        train, score, report: number of images of each split; 0 leaves the split out. `report` is taken from the test
+            split of a data set that has one.
+        skip: number of images of each split that are skipped, so that two parts share no image.
+        shift: name of a distribution shift in `data.SHIFTS` of the default strength; None for none.
+
+    Raises:
+        DgpruneError: a data set that is not there, or one with too few images.
+    """
+    whole = load(data_set)
+    places = {"train": "train", "score": "score", "report": "test" if "test" in whole.splits else "report"}
+    rows, splits, start = [], {}, 0
+    for split, count in {"train": train, "score": score, "report": report}.items():
+        if count:
+            taken = whole.rows(places[split])[skip : skip + count]
+            if len(taken) < count:
+                raise DgpruneError(
+                    f"data set {data_set!r} has {len(taken)} of the {count} images of its split {places[split]!r} that "
+                    f"the study needs after the first {skip}; ask for fewer."
+                )
+            rows.append(taken)
+            splits[split] = range(start, start := start + count)
+    kept = torch.cat(rows)
+    domain = Domain.from_arrays(
+        name,
+        images=whole.images[kept],
+        labels=None if whole.labels is None else whole.labels[kept],
+        splits=splits,
+        classes=whole.class_names or whole.classes,
+        origin=whole.origin,
+    )
+    return domain if shift is None else replace(SHIFTS[shift](domain), name=name)
+
+
+def dense_network(
+    scratch: Scratch,
+    sources: Sequence[Domain],
+    *,
+    builder: str,
+    options: TrainingOptions,
+    widths: tuple[int, ...] | None = None,
+) -> nn.Module:
+    """Return the network trained on the sources, made once per results folder.
+
+    `options.seed` is the training seed: it draws the initial weights too. The first layer normalises by mean and
+    standard deviation of the sources' train images.
+    """
+    shape: dict[str, Any] = {} if widths is None else {"widths": widths}
+
+    def make() -> nn.Module:
+        pixels = torch.cat([source.take(source.rows("train")).images for source in sources])
+        mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
+        classes = sources[0].classes
+        network = networks.build(builder, classes=classes, mean=mean, std=std, seed=options.seed, **shape)
+        return finish(train(network.to(scratch.device), sources=sources, options=options))
+
+    key = {"builder": builder, **shape, **options.to_json()}
+    return scratch.network({**key, "sources": tuple(f"{source.name} {source.key}" for source in sources)}, make)
+
+
+def end_rows(
+    result: Tuned, *, metrics: Sequence[str] = ("accuracy",), rounds: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of the network at the end of pruning and fine-tuning, without their empty cells.
+
+    With `rounds`, those of the network after so many rounds, which must have been measured.
+
+    Raises:
+        DgpruneError: a run that did not reach its end, because its training diverged.
+    """
+    if not result.finished:
+        raise DgpruneError(f"pruning {result.mask.scorer!r} ended early, after {result.reached}: training diverged.")
+    table = result.table
+    last = table[table["round"] == (table["round"].max() if rounds is None else rounds)]
+    last = last[last["stage"].eq("tuned") | ~last["stage"].eq("tuned").any()]
+    cells = last.loc[last["metric"].isin(metrics), list(COLUMNS)].to_dict("records")
+    return [{str(name): cell for name, cell in row.items() if not is_missing(cell)} for row in cells]
+
+
+def data_hashes(study: Study) -> dict[str, str]:
+    """Return name of each domain of the study -> hash of its images, labels and splits."""
+    return {domain.name: domain.key for domain in study.domains}
