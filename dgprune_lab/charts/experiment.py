@@ -113,6 +113,10 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
     differing = _differing(used, of=of, over=over)
     own = [name for name in differing if any(is_missing(row[name]) for row in used)]  # of some scorers only
     shared = [name for name in differing if name not in own]
+    texts = {(row[of], name, _text(row, name)) for row in used for name in own}
+    several = {
+        value: [n for n in own if sum(text[:2] == (value, n) for text in texts) > 1] for value in {t[0] for t in texts}
+    }
     rows: Rows = []
     for place, row in enumerate(used):
         name, exposure = str(row["domain"]), exposure_of(row)
@@ -125,7 +129,9 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
         hollow = row["metric"] == DIFFERENCE and not p < SIGNIFICANT
         about = {
             "place": place,
-            "row": "\n".join([marked(str(row[of]), _looked(used, of=of, name=row[of])), *_words(row, own)]),
+            "row": "\n".join(
+                [marked(str(row[of]), _looked(used, of=of, name=row[of])), *_words(row, several.get(row[of], ()))]
+            ),
             "column": "\n".join([shortened(name, most=22) + role_label(styles[name].role), *_words(row, shared)]),
             "at": 100.0 * row[over] if over == "ratio_requested" else row[over],
             "least": -bar[0] if bar else None,
