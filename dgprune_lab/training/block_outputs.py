@@ -37,7 +37,7 @@ def blocks_of(model: nn.Module) -> list[str]:
     itself (nn.ModuleList). For a ResNet these are the first convolution and its four stages; for layers in a row, each
     convolution.
     """
-    blocks = [("", model)]
+    blocks = [("", model)] if any(isinstance(inner, CONV) for inner in model.modules()) else []
     while True:
         opened = []
         for name, module in blocks:

@@ -43,6 +43,7 @@ from ..pruning import deep_copy, prove_copies
 from ..stats import intervals
 from .events import EpochEvent
 from .loop import train as train_network
+from .objectives import check_objective
 from .options import TrainingOptions
 
 Training = Callable[[list[Domain], int], Any]
@@ -74,7 +75,8 @@ def leave_one_out(
         train: function from (sources, seed) to the trained network, to a list of networks to select from, or to a
             generator of training events, as the `train` of this package returns. Or the options of the package's own
             training, whose seed is replaced by that of the run.
-        network: function from the seed to the untrained network, where `train` is options.
+        network: function from the seed to the network before training, where `train` is options; it must not have read
+            the held-out domain.
         seeds: number of training seeds, counted from 0, or the seeds.
         select: split of the sources on which the network is selected; None for the last epoch, without selection.
         images: report on the first so many images of the held-out domain; None for all.
@@ -164,6 +166,8 @@ class _Runs:
                 "train must be a function from (sources, seed) to a trained network, or TrainingOptions together with "
                 "network=, a function from the seed to an untrained network, so that every run begins anew."
             )
+        if isinstance(train, TrainingOptions):
+            check_objective(train, sources=len(domains) - 1)
         for domain in domains:
             if domain.labels is None:
                 raise DgpruneError(

@@ -146,7 +146,9 @@ class TrainingLoop:
             loss = self._step(index, lr)
             if not math.isfinite(loss):
                 self.diverged = True
-                raise DgpruneError(f"the loss is {loss} in epoch {epoch}, batch {number}; try an lr below {lr:.3g}.")
+                smaller = "" if options.objective == "erm" else " or a smaller weight"
+                where = f"in epoch {epoch}, batch {number}"
+                raise DgpruneError(f"the loss is {loss} {where}; try an lr below {lr:.3g}{smaller}.")
             total, images = total + loss * len(index), images + len(index)
             self.seconds += time.perf_counter() - start
             yield BatchEvent(

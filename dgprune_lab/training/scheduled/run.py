@@ -14,6 +14,7 @@ from ...measurement import evaluating, has_batchnorm
 from ...pruning import deep_copy, shared_copy
 from ..events import EpochEvent, PruneEvent, RunEvent, StageEvent
 from ..loop import TrainingLoop
+from ..options import TrainingOptions
 from ..rounds import with_network
 from .checkpoints import load_state, save_state
 from .plan import PruningPlan, PruningRun, PruningSteps
@@ -248,8 +249,10 @@ class PruningLoop:
         if state is None:
             return False
         tensors, values = state
-        settings = plain(self.plan.settings)
-        if different := [name for name in settings if settings[name] != values["settings"].get(name)]:
+        settings, held = plain(self.plan.settings), values["settings"]
+        options = TrainingOptions.from_json(held.get("options", {}))  # an older run lacks newer options
+        held |= {"options": plain(options.to_json())}
+        if different := [name for name in settings if settings[name] != held.get(name)]:
             raise DgpruneError(
                 f"{self.plan.checkpoint} holds another run: {', '.join(different)} differ. Name another folder, or "
                 "give the same options to resume it."
