@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core import most_seen
+from ..core import is_missing, most_seen
 from . import intervals
 
 PAIRED = ("seeds", "minimum_detectable_effect", "p_value", "p_holm")
@@ -24,13 +24,13 @@ def difference_row(pairs: Sequence[tuple[str, Row, Row]]) -> dict[str, Any]:
         The first row with the metric "difference", `PAIRED` without `p_holm`, the mean `ratio_achieved`, and the most
         that either side has seen.
     """
-    rows = [row for _, row, _ in pairs]
+    rows: list[Any] = [row for _, row, _ in pairs]
     gaps = [row["value"] - other["value"] for _, row, other in pairs]
     mean, low, high = intervals.over_seeds(gaps)
-    achieved = {"ratio_achieved": sum(row["ratio_achieved"] for row in rows) / len(rows)}
+    achieved = [row.get("ratio_achieved") for row in rows]
     return {
         **rows[0],
-        **(achieved if "ratio_achieved" in rows[0] else {}),
+        "ratio_achieved": None if any(map(is_missing, achieved)) else sum(achieved) / len(achieved),
         "training_seed": None,
         "metric": "difference",
         "value": mean,

@@ -1,0 +1,136 @@
+"""Published claims beside our estimates: does a claim hold here, judged by the interval alone?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from ..core import DIAMOND, DgpruneError, NotNegative, Positive, is_missing, public
+
+Verdict = Literal["yes", "less", "no", "cannot tell"]
+WORDS: Mapping[Verdict, str] = {
+    "yes": "yes",
+    "less": "a gain, smaller than published",
+    "no": "no",
+    "cannot tell": "cannot tell",
+}
+
+
+@public
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One published claim, and what a study found about it.
+
+    Attributes:
+        claim: what is claimed, in one sentence.
+        paper: who claims it, such as "Sun 2023".
+        published: the published number with its network, in words.
+        estimate, low, high: our estimate with its 95 % interval over training seeds.
+        minimum_detectable_effect: half the width of the interval; a smaller difference would not have been seen.
+        unit: unit of the numbers; "share" for a difference of accuracies (0.05: five points).
+        seeds: the training seeds, listed.
+        verdict: see `verdict`.
+        note: what a reader must know to judge it.
+        target_aware: whether either of the networks compared was scored, tuned or chosen by looking at the target.
+    """
+
+    claim: str
+    paper: str
+    published: str
+    estimate: float
+    low: float
+    high: float
+    minimum_detectable_effect: float
+    unit: str
+    seeds: str
+    verdict: Verdict
+    note: str = ""
+    target_aware: bool | None = None
+
+    @classmethod
+    def from_row(
+        cls,
+        row: Mapping[str, Any] | pd.Series,
+        *,
+        claim: str,
+        paper: str,
+        published: str,
+        claimed: Positive | None = None,
+        margin: NotNegative = 0.0,
+        note: str = "",
+    ) -> Claim:
+        """Return the claim whose numbers are those of one row of `compare`.
+
+        Args:
+            row: a row of differences.
+            claim, paper, published, note: see `Claim`.
+            claimed, margin: see `verdict`.
+        """
+        cells = dict(row)
+        aware = cells.get("target_aware")
+        estimate, low, high, smallest = (
+            float(cells[name]) for name in ("value", "low", "high", "minimum_detectable_effect")
+        )
+        return cls(
+            claim=claim,
+            paper=paper,
+            published=published,
+            estimate=estimate,
+            low=low,
+            high=high,
+            minimum_detectable_effect=smallest,
+            unit=str(cells["unit"]),
+            seeds=str(cells["seeds"]),
+            verdict=verdict(low, high, claimed=claimed, margin=margin),
+            note=note,
+            target_aware=None if is_missing(aware) else bool(aware),
+        )
+
+
+@public
+def verdict(
+    low: float | None, high: float | None, *, claimed: Positive | None = None, margin: NotNegative = 0.0
+) -> Verdict:
+    """Return whether an interval agrees with a claim.
+
+    Without a claimed size: "yes" if the whole interval lies above -margin, "no" if it lies below, else "cannot tell".
+    With a claimed gain: "yes" if the interval lies above 0 and reaches the claimed gain; "less" if it lies above 0 and
+    below the claimed gain; "no" if it reaches 0 and stays below the claimed gain; else "cannot tell".
+
+    Args:
+        low, high: 95 % interval of the difference; None where there is none.
+        claimed: the published gain.
+        margin: for a claim that something is kept: the largest loss that counts as kept, stated before the runs.
+
+    Raises:
+        DgpruneError: low above high; both a claimed gain and a margin.
+
+    >>> verdict(0.01, 0.03), verdict(0.01, 0.03, claimed=0.05), verdict(-0.01, 0.03), verdict(-0.01, 0.03, margin=0.02)
+    ('yes', 'less', 'cannot tell', 'yes')
+    """
+    if claimed is not None and margin:
+        raise DgpruneError(
+            "a claim is either of a gain (claimed) or that something is kept (margin); pass one of them."
+        )
+    if low is None or high is None:
+        return "cannot tell"
+    if low > high:
+        raise DgpruneError(f"low must not be above high; got {low:g} and {high:g}. Swap them.")
+    if claimed is None:
+        return "yes" if low > -margin else "no" if high < -margin else "cannot tell"
+    if low > 0:
+        return "yes" if high >= claimed else "less"
+    return "no" if high < claimed else "cannot tell"
+
+
+@public
+def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
+    """Return a table with a row per claim; the claim of a target-aware comparison begins with ◇, verdicts are words."""
+    rows = []
+    for claim in claims:
+        mark = f"{DIAMOND} " if claim.target_aware else ""
+        rows.append({**asdict(claim), "claim": mark + claim.claim, "verdict": WORDS[claim.verdict]})
+    return pd.DataFrame(rows, columns=list(Claim.__dataclass_fields__)).astype({"target_aware": "boolean"})

@@ -1,0 +1,230 @@
+"""Is one choice better than another? Differences paired by training seed, from the table of an experiment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..core import COLUMNS, SEEN, DgpruneError, Tidy, is_missing, note, public, tidy, unknown
+from ..stats import PAIRED, difference_row, with_holm
+
+EXTRA = ("baseline", "pairs", "missing", *PAIRED)
+_RESULTS = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
+_SHOWN = 4
+
+Row = dict[str, Any]
+Codes = tuple[int, ...]
+"""One number per setting of a row, by order of appearance; -1 where the setting is empty."""
+
+
+@public
+def compare(
+    frame: Tidy,
+    *,
+    baseline: str | bool | float,
+    of: str = "scorer",
+    metric: str = "accuracy",
+    over: str = "ratio_requested",
+    by: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Return the mean difference of every other choice to the baseline, paired by training seed.
+
+    For each value of the column `of` and each group of equal settings (domain, ratio, ...): the mean over training
+    seeds of value - baseline's value, with the 95 % t interval of paired differences. Above 0 the value is better. A
+    setting that is empty for one of the two (the scope of "dense", say) does not apply to it and need not agree.
+
+    Args:
+        frame: table with a row per run and domain, such as `Results.table()`.
+        baseline: the value of `of` with which the others are compared.
+        of: column that holds the choices.
+        metric: which numbers are compared.
+        over: column over whose values the p-values are adjusted (Holm 1979).
+        by: columns that must agree within a pair, beside `domain` and `over`; None for each that varies and is
+            neither a seed nor a result.
+
+    Returns:
+        A tidy table of metric "difference", in the unit of the metric. Further columns: `baseline`, `seeds` (the
+        training seeds) and `pairs` (how many), `missing` (training seeds that one of the two lacks),
+        `minimum_detectable_effect` (half the width of the interval: a mean closer to 0 is not significant), `p_value`
+        (paired t test) and `p_holm`. `seen_by_*` and `target_aware` tell the most that either of the two has seen.
+
+    Raises:
+        DgpruneError: an unknown column, metric or baseline; a value that is no finite number; a row without a training
+            seed, or one seed alone; several rows for one side of a pair; no pair at all.
+    """
+    rows = _rows_of(frame, metric, [of, over, "training_seed", *(by or ())])
+    names = [name for name in (_settings(rows) if by is None else by) if name not in (of, "domain", over)]
+    table = _Table(rows, of, ["domain", over, *dict.fromkeys(names)])
+    if baseline not in table.sides:
+        raise unknown(of, baseline, map(str, table.sides))
+    found, lacks = [], []
+    for value in table.sides:
+        if value != baseline:
+            made, words = table.differences(value, baseline)
+            found, lacks = [*found, *made], [*lacks, *words]
+    if not found:
+        raise DgpruneError(f"no {of} can be compared with {baseline!r}: {_listed(lacks) or f'there is no other {of}'}.")
+    if lacks:
+        note(f"compared with {baseline!r}: {_listed(lacks)}.")
+    families: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in found:
+        families[tuple(str(row[name]) for name in (of, *table.names) if name != over)].append(row)
+    adjusted = [row for family in families.values() for row in with_holm(family)]
+    return tidy(adjusted, extra=[*(name for name in (of, *table.names) if name not in COLUMNS), *EXTRA])
+
+
+class _Entry(NamedTuple):
+    """One row: the codes of its settings, its training seed and its cells."""
+
+    codes: Codes
+    seed: int
+    row: Row
+
+
+_Side = Sequence[_Entry]
+
+
+class _Table:
+    """The rows of a table by choice, and the settings in which they may differ.
+
+    Attributes:
+        names: the columns that hold the settings.
+        sides: choice -> its rows.
+    """
+
+    def __init__(self, rows: Any, of: str, names: Sequence[str]) -> None:
+        self.names, self.sides = names, defaultdict[Any, list[_Entry]](list)
+        coded = [_codes(rows[name]) for name in names]
+        self._values = [values for _, values in coded]
+        columns = dict.fromkeys((of, *names, *COLUMNS))
+        kept = [name for name in columns if name in rows.columns and rows[name].notna().any()]
+        settings = zip(*(codes for codes, _ in coded), strict=True)
+        for codes, seed, row in zip(settings, rows["training_seed"], rows[kept].to_dict("records"), strict=True):
+            if not is_missing(row[of]):
+                self.sides[row[of]].append(_Entry(codes, int(seed), row))
+
+    def differences(self, value: Any, baseline: Any) -> tuple[list[Row], list[str]]:
+        """Return the rows of one choice's differences to the baseline, and what could not be paired, in words."""
+        mine, theirs = self.sides[value], self.sides[baseline]
+        pairs = self._pairs(mine, theirs)
+        if not pairs:
+            return [], [f"{value} has no partner{self._apart(mine, theirs)}"]
+        rows, lacks, wanted = [], [], defaultdict[Codes, set[int]](set)
+        for name, side in ((value, mine), (baseline, theirs)):
+            places = _applying(side)
+            seeds = defaultdict[Codes, set[int]](set)
+            for entry in side:
+                seeds[_at(entry.codes, places)].add(entry.seed)
+            for group in pairs:
+                wanted[group] |= seeds[_at(group, places)]
+            paired = {_at(group, places) for group in pairs}
+            alone = (codes for codes in seeds if codes not in paired)
+            lacks += [f"{name} has no partner at {self._words(places, codes)}" for codes in alone]
+        for group, by_seed in pairs.items():
+            missing = ", ".join(str(seed) for seed in sorted(wanted[group] - set(by_seed)))
+            words = f"{value} at {self._words(range(len(group)), group)}"
+            lacks += [f"{words}: training seed {missing} is on one side only"] if missing else []
+            if len(by_seed) < 2:
+                lacks.append(f"{words}: one pair gives no interval")
+                continue
+            row = difference_row([(str(seed), *by_seed[seed]) for seed in sorted(by_seed)])
+            draws = {str(first.get("seed")) for first, _ in by_seed.values()}
+            settings = {
+                name: self._value(k, code) for k, (name, code) in enumerate(zip(self.names, group, strict=True))
+            }
+            settings |= {"seed": None} if len(draws) > 1 else {}
+            rows.append({**row, **settings, "baseline": baseline, "pairs": len(by_seed), "missing": missing})
+        return rows, lacks
+
+    def _pairs(self, mine: _Side, theirs: _Side) -> dict[Codes, dict[int, tuple[Row, Row]]]:
+        """Group of settings -> training seed -> the two rows."""
+        own = set(_applying(mine))
+        both = sorted(own & set(_applying(theirs)))
+        partners = defaultdict[tuple[Codes, int], list[_Entry]](list)
+        for entry in theirs:
+            partners[_at(entry.codes, both), entry.seed].append(entry)
+        found = defaultdict[Codes, dict[int, tuple[Row, Row]]](dict)
+        for codes, seed, row in mine:
+            for other in partners.get((_at(codes, both), seed), ()):
+                group = tuple(a if k in own else b for k, (a, b) in enumerate(zip(codes, other.codes, strict=True)))
+                if seed in found[group]:
+                    raise DgpruneError(
+                        f"training seed {seed} has several rows at {self._words(range(len(group)), group)}, and which "
+                        "of them make a pair is unknown; compare a part of the table, or name in by= the column in "
+                        "which they differ."
+                    )
+                found[group][seed] = row, other.row
+        return found
+
+    def _value(self, place: int, code: int) -> Any:
+        return self._values[place][code] if code >= 0 else None
+
+    def _words(self, places: Sequence[int], codes: Codes) -> str:
+        cells = zip(places, codes, strict=True)
+        return ", ".join(f"{self.names[k]} {self._value(k, code)}" for k, code in cells if code >= 0)
+
+    def _apart(self, mine: _Side, theirs: _Side) -> str:
+        """Name the settings in which two sides never agree, as the end of a sentence."""
+        parts = []
+        for k in sorted(set(_applying(mine)) & set(_applying(theirs))):
+            first, second = ({entry.codes[k] for entry in side} for side in (mine, theirs))
+            if not first & second:
+                parts.append(f"{self.names[k]} ({self._value(k, min(first))} against {self._value(k, min(second))})")
+        return f": they differ in {' and '.join(parts)}; by= names the columns that must agree" if parts else ""
+
+
+def _rows_of(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> Any:
+    """Return the rows of one metric; refuse those that cannot be paired."""
+    for name in columns:
+        if name not in frame.columns:
+            raise unknown("column", name, map(str, frame.columns))
+    rows: Any = frame[frame["metric"] == metric].reset_index(drop=True)
+    if rows.empty:
+        raise unknown("metric", metric, map(str, dict.fromkeys(frame["metric"])))
+    numbers: Any = pd.to_numeric(rows["value"], errors="coerce")
+    if wrong := int((~np.isfinite(numbers.astype("float64"))).sum()):
+        raise DgpruneError(
+            f"{wrong} of {len(rows)} rows of {metric} hold no finite value; leave those runs out, or run them again."
+        )
+    if without := int(rows["training_seed"].isna().sum()):
+        raise DgpruneError(
+            f"{without} of {len(rows)} rows of {metric} have no training_seed, by which rows are paired; name the "
+            "training of each network in this column."
+        )
+    if rows["training_seed"].nunique() < 2:
+        raise DgpruneError(
+            f"frame holds one training seed, {rows['training_seed'][0]}, and an interval over training seeds needs two "
+            "or more; run the experiment with more seeds."
+        )
+    return rows
+
+
+def _settings(rows: Any) -> list[str]:
+    """The columns that vary and are neither results nor seeds."""
+    names = [str(name) for name in rows.columns if name not in _RESULTS and not str(name).endswith("seed")]
+    return [name for name in names if len(set(_codes(rows[name])[0])) > 1]
+
+
+def _codes(column: Any) -> tuple[list[int], list[Any]]:
+    """The number of each value by order of appearance, -1 where it is empty; and the values."""
+    codes, values = pd.factorize(
+        column.map(lambda cell: tuple(cell) if isinstance(cell, list) else cell).astype(object)
+    )
+    return codes.tolist(), list(values)
+
+
+def _applying(side: _Side) -> list[int]:
+    """Places of the settings that at least one row of a side has."""
+    return [k for k in range(len(side[0].codes)) if any(entry.codes[k] >= 0 for entry in side)]
+
+
+def _at(codes: Codes, places: Sequence[int]) -> Codes:
+    return tuple(codes[k] for k in places)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return "; ".join(words[:_SHOWN]) + (f"; and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
