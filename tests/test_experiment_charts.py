@@ -110,9 +110,10 @@ def claimed(**changes: Any) -> dict[str, Any]:
 def test_a_claim_is_a_row_with_its_published_size_and_verdict() -> None:
     rank = claimed(claim="Rank", unit="rank", estimate=-0.2, low=-0.5, high=0.1, claimed=None, verdict="cannot tell")
     first, second = claim_rows(pd.DataFrame([claimed(), rank]))
-    assert (first["estimate"], first["claimed"], first["least"], first["most"]) == pytest.approx((1, 5, -2, 2))
+    assert (first["estimate"], first["bound"], first["least"], first["most"]) == pytest.approx((1, 5, -2, 2))
     assert first["lines"] == "DSS gains (Sun 2023)" and first["verdict"] == "no"
-    assert second["estimate"] == -0.2 and second["claimed"] is None, "a rank is no share"
+    assert second["estimate"] == -0.2 and second["bound"] is None, "a rank is no share"
+    assert claim_rows(pd.DataFrame([claimed(claimed=None, margin=0.02)]))[0]["bound"] == -2, "what counts as kept"
     spec = charts.claims(pd.DataFrame([claimed(), rank, claimed(claim="again")])).to_dict()
     panels = spec["hconcat"][0]["vconcat"]
     named = [

@@ -1,7 +1,7 @@
 """Published claims beside what was found here: an estimate with its interval per claim, and the verdict in words.
 
-Named data `claims_k` of the k-th unit, one row per claim: place, lines, change, low, high, least and most (minus and
-plus the minimum detectable effect), claimed, verdict, paper, published, seeds, note.
+Named data `claims_k` of the k-th unit, one row per claim: place, lines, estimate, low, high, least and most (minus and
+plus the minimum detectable effect), bound (of the tick), verdict, paper, published, seeds, note.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from .theme import Rows, beside, percent
 COLUMNS = ("claim", "paper", "estimate", "low", "high", "minimum_detectable_effect", "unit", "seeds", "verdict")
 _LETTERS, _LINE = 52, 14
 _WORDS = {"share": "points", "%": "points", "percent": "points"}
-HOW = "Dot: our estimate, 95 % interval over training seeds. Tick: the published size. Grey: minimum detectable effect."
+HOW = [
+    "Dot: our estimate, 95 % interval over training seeds. Grey: within the minimum detectable effect.",
+    "Tick: the published gain, or the largest loss that counts as kept.",
+]
 
 
 @public
@@ -42,7 +45,7 @@ def claims(table: pd.DataFrame, *, width: Count = 300) -> alt.HConcatChart:
     rows = claim_rows(table)
     panels = [_panel(k, [row for row in rows if row["unit"] == unit], unit=unit) for k, unit in enumerate(units)]
     sized = [panel.properties(width=width) for panel in panels]
-    title = alt.Title(text="Published claims, and what was found here", subtitle=[HOW], offset=14)
+    title = alt.Title(text="Published claims, and what was found here", subtitle=HOW, offset=14)
     stacked: Any = alt.vconcat(*sized, spacing=26)
     return beside(stacked, title=title, padding=(6, 12, 6, 6))
 
@@ -52,12 +55,14 @@ def claim_rows(table: pd.DataFrame) -> Rows:
     rows: Rows = []
     for place, row in enumerate(table.to_dict("records")):
         sizes = {name: _size(row, name) for name in ("estimate", "low", "high", "minimum_detectable_effect", "claimed")}
+        margin = _size(row, "margin")
+        bound = sizes.pop("claimed") or (-margin if margin else None)
         smallest = sizes["minimum_detectable_effect"]
         text = f"{row['claim']} ({row['paper']})"
         about = {name: "" if is_missing(row.get(name)) else str(row[name]) for name in _TOLD}
         about |= {"place": place, "unit": _WORDS.get(str(row["unit"]), str(row["unit"]))}
         about |= {"lines": "\n".join(textwrap.wrap(text, _LETTERS, max_lines=3, placeholder=" …"))}
-        bar = {"least": None if smallest is None else -smallest, "most": smallest}
+        bar = {"least": None if smallest is None else -smallest, "most": smallest, "bound": bound}
         rows.append({**about, **sizes, **bar})
     return rows
 
@@ -89,7 +94,7 @@ def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
     }
     tips, at = tooltip(fields, ends="+.2f"), {"y": y}
     words = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=_LINE, baseline="middle")
-    tick = base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "claimed"))
+    tick = base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "bound"))
     return layered(
         base.mark_bar(style="track", height=12).encode(**at, x=of_field(x, "least"), x2="most:Q"),
         base.mark_rule(strokeWidth=2.2, style="kept").encode(**at, x=of_field(x, "low"), x2="high:Q"),
