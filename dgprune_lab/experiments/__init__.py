@@ -1,6 +1,7 @@
 """Many runs on any executor, in a table that resumes; the studies that test published claims."""
 
 from . import executors
+from .averages import averages
 from .claims import Claim, claims_table, verdict
 from .compare import compare
 from .experiment import Experiment, Finding, Scratch, Settings

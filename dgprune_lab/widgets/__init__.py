@@ -2,6 +2,7 @@
 
 from .panels.agreement import AgreementPanel
 from .panels.compare import ComparePanel
+from .experiment import Experiment
 from .explorer.explorer import Explorer
 from .panels.feature_shift import FeatureShiftPanel
 from .panels.find import FindPanel
@@ -17,7 +18,7 @@ from .prediction import predict
 from .page.chart import LiveChart
 from .live.training import Training, Tuning
 
-__all__ = ["Agreement", "AgreementPanel", "Compare", "ComparePanel", "Explorer", "FeatureShift", "FeatureShiftPanel"]
-__all__ += ["Find", "FindPanel", "Flips", "FlipsPanel", "Layers", "LayersPanel", "Live", "LiveChart", "Panel"]
-__all__ += ["Prunability", "PrunabilityPanel", "Sensitivity", "SensitivityPanel", "TradeOff", "TradeOffPanel"]
-__all__ += ["Training", "Tried", "Tuning", "View", "predict"]
+__all__ = ["Agreement", "AgreementPanel", "Compare", "ComparePanel", "Experiment", "Explorer", "FeatureShift"]
+__all__ += ["FeatureShiftPanel", "Find", "FindPanel", "Flips", "FlipsPanel", "Layers", "LayersPanel", "Live"]
+__all__ += ["LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity", "SensitivityPanel", "TradeOff"]
+__all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "predict"]
