@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from material import ResidualNet, norm_net
+from material import ResidualNet, norm_net, plain_net
 from pruning_runs import QUICK, fresh, same_runs, shades, steps, trained
 from torch import Tensor, nn
 from tuned_study import study
@@ -27,6 +27,7 @@ from dgprune_lab.training.block_outputs import blocks_of, layers_that_run
 from dgprune_lab.training.events import BatchEvent
 from dgprune_lab.training.loop import TrainingLoop
 from dgprune_lab.training.objectives import OBJECTIVES, Miro, Vrex, coral, group_dro, miro, vrex
+from dgprune_lab.training.options import ObjectiveName
 from dgprune_lab.training.pool import Pool
 
 SOURCES = [shades("a", count=96), shades("b", count=36, noise=0.6, seed=3)]  # 32 and 12 images to train on
@@ -242,6 +243,18 @@ def test_the_oracle_stays_and_the_variances_are_learnt() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in loop.model.modules())
 
 
+def test_a_block_is_compared_before_an_in_place_layer_overwrites_its_output() -> None:
+    network = pretrained(plain_net)
+    objective = Miro(network, pool=Pool(SOURCES), options=replace(BASE, objective="miro"))
+    with torch.no_grad():
+        network[0].weight.add_(0.1)
+    x = SOURCES[0].take(torch.arange(4)).images
+    with objective.watching(network, x):
+        network(x)
+    wanted = miro(network[0](x), objective.oracle[0](x), b=objective.state["0"])  # type: ignore[index]
+    assert torch.equal(objective.terms["0"], wanted)
+
+
 class Listed(nn.Module):
     """Blocks in a list, behind a normalisation, and a convolution as the classifier."""
 
@@ -304,6 +317,7 @@ def test_a_resumed_run_has_the_oracle_that_it_began_with(tmp_path: Path) -> None
 def test_cards_and_checkpoints_from_before_load(tmp_path: Path) -> None:
     new = ("objective", "weight", "annealing", "balanced")
     old = {key: value for key, value in QUICK.to_json().items() if key not in new}
+    assert get_args(ObjectiveName) == tuple(OBJECTIVES)
     assert dg.TrainingOptions.from_json(old) == QUICK and QUICK.objective == "erm" and not QUICK.equal_batches
     options = replace(BASE, objective="miro", weight=0.3)
     assert dg.TrainingOptions.from_json(json.loads(json.dumps(options.to_json()))) == options

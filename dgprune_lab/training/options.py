@@ -40,10 +40,11 @@ class TrainingOptions:
         double_softmax: whether a softmax precedes the cross-entropy, which applies a second one, as in the code of the
             DSS paper (Sun 2023, arXiv:2306.13237); only in the loss, never in the network.
         dropout: probability of every nn.Dropout layer (1d to 3d too); None leaves them unchanged.
-        objective: what a step descends. With R_e the mean cross-entropy of source e in the step: "erm", the mean risk;
-            "group_dro", risks weighted by how high they were; "vrex", plus the variance of the risks; "coral", plus the
-            difference between the features of the sources; "miro", plus the distance from the features of the network
-            as given, which must be pretrained. Formulas and papers: `dgprune_lab.training.objectives`. The loss that
+        objective: what a step descends. The risk of a source is its mean loss in the step. "erm": the mean risk;
+            "group_dro": risks weighted by how high they have been; "vrex": mean risk and variance of the risks;
+            "coral": mean risk and difference between the sources' features; "miro": mean risk and distance from the
+            features of the network as given, which must be pretrained (in fine-tuning after pruning: from those of the
+            network right after the removal). Formulas and papers: `dgprune_lab.training.objectives`. The loss that
             events and tables show is the mean cross-entropy, whatever the objective.
         weight: weight of what the objective adds; None for the paper's: group_dro (the step eta of its weights) 0.01,
             vrex 10, coral 1, miro 0.1.
