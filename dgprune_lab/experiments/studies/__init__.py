@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..experiment import Experiment
+from .mnist_m import mnist_m
 
-STUDIES: Mapping[str, Callable[..., Experiment]] = {}
+STUDIES: Mapping[str, Callable[..., Experiment]] = {"mnist_m": mnist_m}
 """Name -> function of (quick, seeds) that returns the experiment."""

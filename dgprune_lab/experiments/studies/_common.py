@@ -93,20 +93,25 @@ def dense_network(
     return scratch.network({**key, "sources": tuple(f"{source.name} {source.key}" for source in sources)}, make)
 
 
-def end_rows(
-    result: Tuned, *, metrics: Sequence[str] = ("accuracy",), rounds: int | None = None
-) -> list[dict[str, Any]]:
-    """Return the rows of the network at the end of pruning and fine-tuning, without their empty cells.
+def completed(result: Tuned) -> Tuned:
+    """Return the result of a run that reached its end.
 
-    With `rounds`, those of the network after so many rounds, which must have been measured.
+    Raises:
+        DgpruneError: it did not, because its training diverged.
+    """
+    if not result.finished:
+        raise DgpruneError(f"pruning {result.mask.scorer!r} ended early, after {result.reached}: training diverged.")
+    return result
+
+
+def end_rows(result: Tuned, *, metrics: Sequence[str] = ("accuracy",)) -> list[dict[str, Any]]:
+    """Return the rows of the network at the end of pruning and fine-tuning, without their empty cells.
 
     Raises:
         DgpruneError: a run that did not reach its end, because its training diverged.
     """
-    if not result.finished:
-        raise DgpruneError(f"pruning {result.mask.scorer!r} ended early, after {result.reached}: training diverged.")
-    table = result.table
-    last = table[table["round"] == (table["round"].max() if rounds is None else rounds)]
+    table: Any = completed(result).table
+    last = table[table["round"] == table["round"].max()]
     last = last[last["stage"].eq("tuned") | ~last["stage"].eq("tuned").any()]
     cells = last.loc[last["metric"].isin(metrics), list(COLUMNS)].to_dict("records")
     return [{str(name): cell for name, cell in row.items() if not is_missing(cell)} for row in cells]
