@@ -80,8 +80,8 @@ def test_settings_make_columns_only_where_rows_would_lie_on_one_another() -> Non
     columns = {row["column"] for row in drawn(compared(finetuned=(True, False)))}
     assert columns == {f"{name} ({role})\nfinetuned {tuned}" for name, role in DOMAINS for tuned in (True, False)}
     halves = [compared().assign(score_split=name) for name in ("score", "report")]
-    own = pd.concat(halves)[lambda frame: (frame.scorer == "dss") | (frame.score_split == "score")]
-    own = pd.concat([own, own[own.scorer == "random"].assign(scorer="taylor")])
+    own = pd.concat([halves[0], halves[1].query("scorer == 'dss'")])
+    own = pd.concat([own, own.query("scorer == 'random'").assign(scorer="taylor")])
     own.loc[own.scorer == "random", "score_split"] = None
     rows = {row["row"] for row in drawn(own)}
     assert rows == {"dss ◇\nscore split score", "dss ◇\nscore split report", "random", "taylor"}

@@ -71,7 +71,7 @@ _TOLD = ("claim", "paper", "published", "verdict", "seeds", "note")
 
 
 def _size(row: Mapping[Any, Any], name: str) -> float | None:
-    value = row.get(name)
+    value: Any = row.get(name)
     if is_missing(value):
         return None
     return percent(float(value), row["unit"]) if str(row["unit"]) in _WORDS else float(value)
@@ -92,7 +92,8 @@ def _panel(k: int, rows: Rows, *, unit: str) -> alt.LayerChart:
         "verdict": "Holds here?",
         "note": "Note",
     }
-    tips, at = tooltip(fields, ends="+.2f"), {"y": y}
+    tips = tooltip(fields, ends="+.2f")
+    at: dict[str, Any] = {"y": y}
     words = base.mark_text(style="words", align="right", dx=-9, lineBreak="\n", lineHeight=_LINE, baseline="middle")
     tick = base.mark_tick(style="ink", thickness=2.4, size=18).encode(**at, x=of_field(x, "bound"))
     return layered(

@@ -29,8 +29,7 @@ from .theme import (
     shortened,
 )
 
-DIFFERENCE = "difference"
-RESULTS = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "note", "baseline", "run")
+RESULTS = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "missing", "baseline", "run")
 MOST_COLUMNS = 8
 SIGNIFICANT = 0.05
 LINES = "split(datum.label, '\\n')"
@@ -66,7 +65,7 @@ def experiment(
             f"the table needs {len(columns)} columns of panels (at most {MOST_COLUMNS}): {columns[0]!r}, "
             f"{columns[1]!r}, ...; draw a part of it, such as frame[frame.domain == {frame['domain'].iloc[0]!r}]."
         )
-    signed = bool((frame["metric"] == DIFFERENCE).any())
+    signed = any(map(is_difference, records(frame)))
     return study_chart(rows, title=study_title(frame), over=over, signed=signed, size=(width, height))
 
 
@@ -120,23 +119,20 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
     rows: Rows = []
     for place, row in enumerate(used):
         name, exposure = str(row["domain"]), exposure_of(row)
-        wanted = (
-            [] if is_missing(smallest := row.get("minimum_detectable_effect")) else [percent(smallest, row["unit"])]
-        )
-        bar = wanted if row["metric"] == DIFFERENCE else []
+        smallest: Any = row.get("minimum_detectable_effect")
+        half = None if is_missing(smallest) or not is_difference(row) else percent(smallest, row["unit"])
         style = mark_of(styles[name], exposure=exposure)
         p = math.nan if is_missing(row.get("p_holm")) else float(row["p_holm"])
-        hollow = row["metric"] == DIFFERENCE and not p < SIGNIFICANT
+        hollow = is_difference(row) and not p < SIGNIFICANT
+        shown = marked(str(row[of]), _looked(used, of=of, name=row[of]))
         about = {
             "place": place,
-            "row": "\n".join(
-                [marked(str(row[of]), _looked(used, of=of, name=row[of])), *_words(row, several.get(row[of], ()))]
-            ),
+            "row": "\n".join([shown, *_words(row, several.get(row[of], ()))]),
             "column": "\n".join([shortened(name, most=22) + role_label(styles[name].role), *_words(row, shared)]),
             "at": 100.0 * row[over] if over == "ratio_requested" else row[over],
-            "least": -bar[0] if bar else None,
-            "most": bar[0] if bar else None,
-            "smallest": bar[0] if bar else None,
+            "least": None if half is None else -half,
+            "most": half,
+            "smallest": half,
             "p": None if math.isnan(p) else p,
             "seeds": str(row["seeds"]),
         }
@@ -147,7 +143,7 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
 def study_title(frame: pd.DataFrame) -> alt.Title:
     """Return the title of the chart over a table: what is drawn, and how to read it."""
     below = ["Mean over training seeds, 95 % t interval."]
-    if not (frame["metric"] == DIFFERENCE).any():
+    if not any(map(is_difference, records(frame))):
         metric = str(frame["metric"].iloc[0]) if len(frame) else "accuracy"
         return alt.Title(text=f"{metric.replace('_', ' ').capitalize()} (%)", subtitle=below, offset=12)
     below = [
@@ -158,8 +154,13 @@ def study_title(frame: pd.DataFrame) -> alt.Title:
     return alt.Title(text=f"Accuracy minus that of {_baseline(frame)} (points)", subtitle=below, offset=12)
 
 
+def is_difference(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a difference between two choices, and no level."""
+    return row["metric"] == "difference"
+
+
 def _baseline(frame: pd.DataFrame) -> str:
-    names = [str(name) for name in frame.get("baseline", pd.Series(dtype=object)).dropna().unique()]
+    names = list(dict.fromkeys(str(row["baseline"]) for row in records(frame) if not is_missing(row.get("baseline"))))
     return shortened(names[0], most=24) if len(names) == 1 else "the baseline"
 
 

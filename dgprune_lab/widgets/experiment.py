@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pandas as pd
 import traitlets
 
 from ..charts import svg
-from ..charts.experiment import DIFFERENCE, cells, study_chart, study_title
+from ..charts.experiment import cells, is_difference, study_chart, study_title
 from ..core import DgpruneError, NotNegative, at_home, collect_notes, duration, is_missing, public, unknown
 from ..experiments import Results, averages, compare
 from .page import static as assets
@@ -19,7 +20,7 @@ from .page.comm import CommWidget, weakly
 from .page.vega import vega_host
 from .worker import PANEL, Job, Worker
 
-LATEST, FAILED, LETTERS, PANELS = 8, 20, 6000, 4
+LATEST, VALUES, FAILED, LETTERS, PANELS = 8, 4, 20, 6000, 4
 _BUSY, _LONGEST = 10.0, 20.0  # the next look waits that many times as long as the last one computed, at most 20 pauses
 _STATES = {True: "running", False: "stopped"}
 Rows = list[dict[str, Any]]
@@ -112,10 +113,11 @@ class Experiment(CommWidget):
             results = Results(self._folder)
             seen = (results.version(), self._baseline)
             if seen != self._seen:
-                table, runs = results.table(), results.runs()
+                table, axes = results.table(), results.about["axes"]
+                rows, runs = (cast(Rows, each.to_dict("records")) for each in (table, results.runs()))
                 self._draw(table)
-                axes = results.about["axes"]
-                self.runs = {"latest": latest_runs(runs, table, axes=axes), "failed": failed_runs(runs, axes=axes)}
+                latest = latest_runs(runs, rows, axes=axes, metric=self._metric)
+                self.runs = {"latest": latest, "failed": failed_runs(runs, axes=axes)}
                 self._words = seed_words(runs)
                 self._seen = seen
             about, progress = results.about, results.progress()
@@ -143,7 +145,7 @@ class Experiment(CommWidget):
             frame, words = self._frame(used)
             rows, hidden = first_panels(cells(frame, of=self._of, over=self._over))
             words += f" {hidden} further panels are not drawn; choose with where={{...}}." if hidden else ""
-            signed = bool((frame["metric"] == DIFFERENCE).any())
+            signed = any(map(is_difference, cast(Rows, frame.to_dict("records"))))
             self._kind = {"title": study_title(frame), "over": self._over, "signed": signed}
         except DgpruneError as error:
             words = str(error)
@@ -190,39 +192,45 @@ def progress_words(progress: Any) -> list[str]:
     return parts
 
 
-def seed_words(runs: pd.DataFrame) -> list[str]:
+def seed_words(runs: Rows) -> list[str]:
     """Return how many runs of each training seed are done, as a part of a sentence."""
-    if "training_seed" not in runs.columns:
-        return []
-    counts = runs.loc[runs["state"] == "done", "training_seed"].dropna().value_counts().sort_index()
-    return ["runs per training seed: " + ", ".join(f"{seed:g}: {count}" for seed, count in counts.items())] * bool(
-        len(counts)
-    )
+    done = [run["training_seed"] for run in runs if run["state"] == "done" and not is_missing(run.get("training_seed"))]
+    counts = [f"{seed:g}: {count}" for seed, count in sorted(Counter(done).items())]
+    return [f"runs per training seed: {', '.join(counts)}"] if counts else []
 
 
-def latest_runs(runs: pd.DataFrame, table: pd.DataFrame, *, axes: Sequence[str], metric: str = "accuracy") -> Rows:
+def latest_runs(runs: Rows, rows: Rows, *, axes: Sequence[str], metric: str) -> Rows:
     """Return the runs that ended last, the newest first: settings, what was measured, seconds."""
-    done = cast(pd.DataFrame, runs[runs["state"] == "done"])
-    ended = pd.to_datetime(done["started"], utc=True) + pd.to_timedelta(done["seconds"], unit="s")
-    newest = cast(pd.DataFrame, done.loc[ended.sort_values(ascending=False).index[:LATEST]])
-    rows: Rows = []
-    for run in newest.to_dict("records"):
-        found = table[(table["run"] == run["key"]) & (table["metric"] == metric)].to_dict("records")
-        values = ", ".join(f"{row['domain']} {100 * row['value']:.1f} %" for row in found[:4])
-        rows.append({"what": settings_text(run, axes), "values": values, "seconds": f"{run['seconds']:.1f} s"})
-    return rows
+    done = [run for run in runs if run["state"] == "done"]
+    newest = sorted(done, key=lambda run: run["started"].timestamp() + run["seconds"], reverse=True)[:LATEST]
+    found: dict[str, list[str]] = {run["key"]: [] for run in newest}
+    for row in rows:
+        if row["run"] in found and row["metric"] == metric:
+            found[row["run"]].append(f"{row['domain']} {_value(row)}")
+    return [
+        {
+            "what": settings_text(run, axes),
+            "values": ", ".join(found[run["key"]][:VALUES]) + (", …" if len(found[run["key"]]) > VALUES else ""),
+            "seconds": f"{run['seconds']:.1f} s",
+        }
+        for run in newest
+    ]
 
 
-def failed_runs(runs: pd.DataFrame, *, axes: Sequence[str]) -> Rows:
+def _value(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['value']:.1f} %" if row.get("unit") == "share" else f"{row['value']:.3g}"
+
+
+def failed_runs(runs: Rows, *, axes: Sequence[str]) -> Rows:
     """Return the last failed runs: settings, the error in a line, the end of the traceback."""
-    failed = runs[runs["state"] == "failed"].tail(FAILED).to_dict("records")
+    failed = [run for run in runs if run["state"] == "failed"][-FAILED:]
     told = [(settings_text(run, axes), run) for run in failed]
     return [
         {"what": what, "error": str(run["error"]), "traceback": str(run["traceback"])[-LETTERS:]} for what, run in told
     ]
 
 
-def settings_text(run: Mapping[Any, Any], axes: Sequence[str]) -> str:
+def settings_text(run: Mapping[str, Any], axes: Sequence[str]) -> str:
     """Return the settings in which a run differs from the others, as text.
 
     >>> settings_text({"scorer": "l1", "ratio_requested": 0.6, "training_seed": 0}, ["scorer", "ratio_requested"])
