@@ -1,13 +1,14 @@
-"""The mean over training seeds of what the runs of an experiment measured."""
+"""Means of what the runs of an experiment measured: over training seeds, and over target domains."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pandas as pd
 
-from ..core import COLUMNS, SEEN, Tidy, is_missing, most_seen, public, tidy, unknown
+from ..core import COLUMNS, SEEN, DgpruneError, Tidy, is_missing, most_seen, public, tidy, unknown
 from ..stats import intervals
 
 _MEASURED = {"metric", "value", "low", "high", "interval", "images", "ratio_achieved", "run", *SEEN, "target_aware"}
@@ -41,11 +42,51 @@ def averages(
     if used.empty and len(frame):
         raise unknown("metric", metric, map(str, frame["metric"].unique()))
     settings = [str(name) for name in used.columns if name not in _MEASURED and not str(name).endswith("seed")]
-    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for row in cast("list[dict[str, Any]]", used.to_dict("records")):
-        groups[tuple("" if is_missing(row[name]) else str(row[name]) for name in settings)].append(row)
     extra = [name for name in settings if name not in COLUMNS]
-    return tidy([_average(rows, settings) for rows in groups.values()], extra=[*extra, "seeds"])
+    groups = _grouped(used.to_dict("records"), settings)
+    return tidy([_average(rows, settings) for rows in groups], extra=[*extra, "seeds"])
+
+
+@public
+def over_targets(
+    frame: Tidy, *, metric: str = "accuracy", across: Sequence[str] = ("domain", "target")
+) -> pd.DataFrame:
+    """Return the mean over the target domains of each choice and training seed, as one domain "mean of N targets".
+
+    A training seed that lacks one of the targets of a choice is left out of that choice, as means over different
+    targets could not be compared.
+
+    Args:
+        frame: table with a row per run and domain, such as `Results.table()`.
+        metric: which numbers are averaged.
+        across: columns over whose values the mean is taken; those that the table lacks are ignored.
+
+    Raises:
+        DgpruneError: no row of a target with this metric.
+    """
+    used = cast(pd.DataFrame, frame[(frame["role"] == "target") & (frame["metric"] == metric)])
+    if used.empty:
+        raise DgpruneError(f"frame has no row with the metric {metric!r} and the role target, so there is no mean.")
+    places = [name for name in across if name in used.columns]
+    settings = [str(name) for name in used.columns if name not in (*_MEASURED, *places)]
+    choice = [name for name in settings if not name.endswith("seed")]
+    rows: list[dict[str, Any]] = []
+    for alike in _grouped(used.to_dict("records"), choice):
+        wanted = len(_grouped(alike, places))
+        for group in _grouped(alike, settings):
+            if len(_grouped(group, places)) == wanted:
+                about = {name: group[0][name] for name in settings} | {"domain": f"mean of {wanted} targets"}
+                value = sum(float(row["value"]) for row in group) / len(group)
+                rows.append({**about, "role": "target", "metric": metric, "value": value, **most_seen(group)})
+    return tidy(rows, extra=[name for name in settings if name not in COLUMNS])
+
+
+def _grouped(rows: Sequence[Any], names: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Rows with equal values in these columns, together; empty cells are equal."""
+    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[tuple("" if is_missing(row[name]) else str(row[name]) for name in names)].append(row)
+    return list(groups.values())
 
 
 def _average(rows: list[dict[str, Any]], settings: list[str]) -> dict[str, Any]:
