@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,17 @@ def trivial(settings: Settings, scratch: Scratch) -> Finding:
 
 
 def drawing(settings: Settings, scratch: Scratch) -> Finding:
-    """Draw without a seed, from a network that is made once."""
+    """Draw without a seed, from a network that is made once; end a process in the middle where the folder says so."""
 
     def make() -> nn.Module:
         return dg.models.networks.digits_net(widths=(2, 2, 2, 2, 2), seed=int(torch.randint(1000, ())))
 
     network = scratch.network({"training_seed": settings["training_seed"]}, make)
-    time.sleep(settings.get("pause", 0.0))
+    lethal = Path(scratch.folder) / "lethal"
+    if settings["scorer"] == "s3" and lethal.exists():
+        number = int(lethal.read_text()) or os.getpid()
+        lethal.unlink()
+        os.kill(number, signal.SIGKILL)
     weight = next(network.parameters()).detach().flatten()
     return Finding(
         rows=[{"metric": "accuracy", "value": float(weight[0] + torch.rand(())), "domain": d} for d in ("a", "b")],
@@ -48,11 +51,10 @@ def failing(settings: Settings, scratch: Scratch) -> Finding:
     return trivial(settings, scratch)
 
 
-def until_told(settings: Settings, scratch: Scratch) -> Finding:
-    """As long as the file `lethal` is in the folder, end this process in the run of seed 1."""
-    lethal = Path(scratch.folder) / "lethal"
-    if settings["seed"] == 1 and lethal.exists():
-        os.kill(os.getpid(), signal.SIGKILL)
+def interrupted(settings: Settings, scratch: Scratch) -> Finding:
+    """Be interrupted in the run of seed 2, as by Ctrl-C, while the folder says so."""
+    if settings["seed"] == 2 and (Path(scratch.folder) / "interrupt").exists():
+        raise KeyboardInterrupt
     return trivial(settings, scratch)
 
 
@@ -60,9 +62,15 @@ def experiment(run: Any = trivial, *, count: int = 4, name: str = "small", **pro
     return Experiment(name=name, question="Does it run?", run=run, grid=grid(seed=range(count)), protocol=protocol)
 
 
-def drawn(*, count: int = 12, pause: float = 0.0) -> Experiment:
+def lethal(folder: Path, number: int = 0) -> None:
+    """Let the run of scorer s3 end a process once: of this number, 0 for that of the run."""
+    folder.mkdir(exist_ok=True)
+    (folder / "lethal").write_text(str(number))
+
+
+def drawn(*, count: int = 12) -> Experiment:
     runs = grid(training_seed=range(2), scorer=[f"s{k}" for k in range(count // 2)])
-    return Experiment(name="drawn", question="Same rows?", run=drawing, grid=runs, protocol={"pause": pause})
+    return Experiment(name="drawn", question="Same rows?", run=drawing, grid=runs, protocol={"epochs": 3})
 
 
 def whole(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:

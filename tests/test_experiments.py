@@ -1,16 +1,12 @@
-"""Experiments: the same rows in process and in workers, resumed after any interruption; what is wrong is said in words."""
+"""Experiments: the same rows in process and in workers, resumed after interruptions; what is wrong is said in words."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import signal
 import sqlite3
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -22,11 +18,9 @@ import pandas as pd
 import pytest
 import torch
 from experiment_runs import drawn, experiment, same
-from torch import nn
 
 import dgprune_lab as dg
-from dgprune_lab.experiments import Experiment, Finding, Results, Scratch, executors, grid, run, store, worker
-from dgprune_lab.experiments.settings import key_of
+from dgprune_lab.experiments import Experiment, Finding, Results, executors, grid, run, runner, store
 
 
 class Inline(Executor):
@@ -70,7 +64,7 @@ def stop_after(count: int, *, folder: Path, **options: Any) -> None:
 def test_every_run_is_a_row_with_what_it_was_made_from(undisturbed: Results) -> None:
     table, listed = undisturbed.table(), undisturbed.runs()
     assert list(table["domain"]) == ["a", "b"] * 12 and list(table["scorer"][:4]) == ["s0", "s0", "s1", "s1"]
-    assert set(table["training_seed"]) == {0, 1} and set(table["pause"]) == {0.0}
+    assert set(table["training_seed"]) == {0, 1} and set(table["epochs"]) == {3}
     assert list(table["run"][::2]) == list(listed["key"]) == [drawn().key(k) for k in range(12)]
     first = listed.iloc[0]
     assert first["state"] == "done" and first["data"] == {"a": "hash"} and first["threads"] == torch.get_num_threads()
@@ -120,7 +114,7 @@ def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
 def test_few_runs_are_handed_over_at_a_time(tmp_path: Path) -> None:
     executor = Inline(2)
     assert len(run(experiment(count=200), folder=tmp_path, executor=executor).table()) == 200
-    assert executor.submitted == 200 and executor.most <= 12
+    assert executor.submitted == 200 and executor.most <= 2 * 2 + 32
 
 
 def test_the_callers_state_stays(tmp_path: Path) -> None:
@@ -129,3 +123,191 @@ def test_the_callers_state_stays(tmp_path: Path) -> None:
     run(drawn(count=2), folder=tmp_path)
     assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[2]
     assert (np.random.get_state()[1] == states[1]).all()
+
+
+class Stuck(Inline):
+    """Workers that take runs and never finish them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+def test_ctrl_c_keeps_what_is_done_and_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "interrupt").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment(runs.interrupted), folder=tmp_path)
+    assert list(Results(tmp_path).runs()["state"]) == ["done", "done"] and not Results(tmp_path).progress().running
+    (tmp_path / "interrupt").unlink()
+    assert list(run(experiment(runs.interrupted), folder=tmp_path).table()["seed"]) == [0, 1, 2, 3]
+
+
+def test_ctrl_c_cancels_what_workers_have_not_begun(tmp_path: Path) -> None:
+    executor = Stuck()
+    steps = run.steps(experiment(count=90), folder=tmp_path, executor=executor)
+    assert [next(steps)[0], next(steps)[0]] == [0, 0] and Results(tmp_path).progress().running
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt)
+    assert len(executor.futures) < 90 and all(future.cancelled() for future in executor.futures)
+
+
+@pytest.mark.parametrize("error", [BrokenExecutor("a process was killed"), CancelledError(), OSError("lost")])
+def test_a_worker_that_ends_leaves_its_run_open(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(dg.DgpruneError, match=r"workers ended .*2 of 5 runs are open.*start again"):
+        run(experiment(count=5), folder=tmp_path, executor=Inline(error=error, at=3))
+    assert list(Results(tmp_path).runs()["state"]) == ["done"] * 3
+    assert len(run(experiment(count=5), folder=tmp_path, executor=Inline()).table()) == 5
+
+
+def test_a_killed_worker_process_leaves_its_run_open(tmp_path: Path, undisturbed: Results) -> None:
+    runs.lethal(tmp_path)
+    with pytest.raises(dg.DgpruneError, match="executor: workers ended"), executors.local(2) as pool:
+        run(drawn(), folder=tmp_path, executor=pool)
+    assert len(Results(tmp_path).runs()) < 12 and not Results(tmp_path).runs()["state"].eq("failed").any()
+    same(run(drawn(), folder=tmp_path), undisturbed)
+
+
+def test_a_worker_that_would_compute_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = ModuleNotFoundError("No module named 'dgprune_lab'")
+    with pytest.raises(dg.DgpruneError, match=r"cannot import this package .*No run was lost"):
+        run(experiment(), folder=tmp_path, executor=Inline(error=missing))
+    for name, value, words in [
+        ("code_key", lambda: "other", "its code of dgprune-lab .* is another"),
+        ("versions", lambda: {"dgprune-lab": "9"}, "it has dgprune-lab .*, this process 9. Install the same"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(runner, name, value)
+            with pytest.raises(dg.DgpruneError, match=f"executor: worker .*{words}"):
+                run(experiment(), folder=tmp_path, executor=Inline())
+    with pytest.raises(dg.DgpruneError, match="device"):
+        run(experiment(), folder=tmp_path, executor=Inline(), device="tpu")
+    assert len(Results(tmp_path).runs()) == 0
+
+
+def test_a_function_that_workers_cannot_import_is_refused(tmp_path: Path) -> None:
+    def local(settings: Any, scratch: Any) -> Finding:
+        return runs.trivial(settings, scratch)
+
+    with pytest.raises(dg.DgpruneError, match=r"workers import its function by name.*top level"):
+        run(experiment(local), folder=tmp_path / "no", executor=Inline())
+    assert not (tmp_path / "no").exists() and len(run(experiment(local), folder=tmp_path / "here").table()) == 4
+
+
+def edited(folder: Path, **card: Any) -> None:
+    with closing(sqlite3.connect(folder / store.FILE)) as connection, connection:
+        about = json.loads(connection.execute("SELECT card FROM about").fetchone()[0])
+        connection.execute("UPDATE about SET card = ?", (json.dumps({**about, **card}),))
+
+
+def test_a_folder_of_something_else_is_refused_and_stays(tmp_path: Path) -> None:
+    run(experiment(epochs=3), folder=tmp_path)
+    before = Results(tmp_path).runs()
+    for other, words in [
+        (experiment(epochs=3, name="large"), "the experiment is 'small' there, 'large' here"),
+        (experiment(epochs=5), "epochs of the protocol is 3 there, 5 here"),
+        (experiment(epochs=3, count=5), "another grid, of 4 runs there, 5 here"),
+    ]:
+        with pytest.raises(dg.DgpruneError, match=f"folder: .*{words}.*another folder"):
+            run(other, folder=tmp_path)
+    pd.testing.assert_frame_equal(Results(tmp_path).runs(), before)
+    edited(tmp_path, versions={"dgprune-lab": "0.0.1"})
+    with pytest.raises(dg.DgpruneError, match=r"version of dgprune-lab is '0.0.1' there"):
+        run(experiment(epochs=3), folder=tmp_path)
+    assert len(Results(tmp_path).runs()) == 4  # a reader may look
+    edited(tmp_path, format=99)
+    for attempt in (lambda: run(experiment(epochs=3), folder=tmp_path), lambda: Results(tmp_path)):
+        with pytest.raises(dg.DgpruneError, match="format 99"):
+            attempt()
+
+
+def test_files_that_are_no_results_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / store.FILE).write_text("Not a database at all, and longer than its header. " * 40)
+    (tmp_path / "other").mkdir()
+    with closing(sqlite3.connect(tmp_path / "other" / store.FILE)) as connection:
+        connection.execute("CREATE TABLE birds (name TEXT)")
+    for name, words in [("text", "no SQLite database"), ("other", "a database of something else")]:
+        for attempt in (lambda f: run(experiment(), folder=f), Results):
+            with pytest.raises(dg.DgpruneError, match=words):
+                attempt(tmp_path / name)
+    with pytest.raises(dg.DgpruneError, match="there are no results in"):
+        Results(tmp_path)
+    assert not (tmp_path / store.FILE).exists()
+    with pytest.raises(dg.DgpruneError, match=r"folder must be a folder, and .* is a file"):
+        run(experiment(), folder=tmp_path / "text" / store.FILE)
+    with pytest.raises(dg.DgpruneError, match="folder must lie in a folder"):
+        run(experiment(), folder=tmp_path / "text" / store.FILE / "inside")
+
+
+def test_two_drivers_never_share_a_folder(tmp_path: Path) -> None:
+    steps = run.steps(experiment(), folder=tmp_path)
+    next(steps)
+    with pytest.raises(dg.DgpruneError, match=rf"another process writes to .*{os.getpid()}\)"):
+        run(experiment(), folder=tmp_path)
+    assert len(dg.core.drain(steps).table()) == 4 and len(run(experiment(), folder=tmp_path).table()) == 4
+
+
+def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = store._connected
+
+    def small(address: str, **options: Any) -> sqlite3.Connection:
+        connection = plain(address, **options)
+        if address.endswith(store.FILE):
+            connection.execute("PRAGMA max_page_count = 20")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_connected", small)
+        with pytest.raises(dg.DgpruneError, match=r"the disk is full. What is done stays"):
+            run(experiment(count=400), folder=tmp_path)
+    done = len(Results(tmp_path).runs())
+    assert 0 < done < 400
+    steps = run.steps(experiment(count=400), folder=tmp_path)
+    assert next(steps)[0] == done and len(dg.core.drain(steps).table()) == 400
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ((), "its grid has no run"),
+        (({"seed": 1}, {"seed": 2}, {"seed": 1}), "runs 0 and 2 of its grid have the same settings"),
+        (({"seed": np.int64(1)},), "plain values"),
+        (({"seed": float("nan")},), "plain values"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused(settings: Any, words: str, tmp_path: Path) -> None:
+    wrong = Experiment(name="wrong", question="?", run=runs.trivial, grid=settings)
+    with pytest.raises(dg.DgpruneError, match=words):
+        run(wrong, folder=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_axis_must_be_a_list() -> None:
+    for values in ("l1", [], 3):
+        with pytest.raises(dg.DgpruneError, match="scorer must be"):
+            grid(scorer=values)  # type: ignore[arg-type]
+
+
+def test_what_a_run_returns_is_checked(tmp_path: Path) -> None:
+    def nothing(settings: Any, scratch: Any) -> Any:
+        return [{"value": 1.0}, runs.found(1.0, colour="red"), runs.found(float("nan"), images=np.int64(7))][
+            settings["seed"]
+        ]
+
+    results = run(experiment(nothing, count=3), folder=tmp_path)
+    errors = results.runs()["error"]
+    assert "must return a Finding; it returned dict" in errors[0] and "the column 'colour'" in errors[1]
+    assert results.table()["images"].tolist() == [7] and results.table()["value"].isna().all()
+
+
+def test_dask_that_is_missing_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(dg.DgpruneError, match="no Dask scheduler answers at"):
+        executors.dask("tcp://127.0.0.1:1", timeout=0.2).__enter__()
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(dg.DgpruneError, match=r"dgprune-lab\[dask\]"), executors.dask("tcp://127.0.0.1:1"):
+        pass

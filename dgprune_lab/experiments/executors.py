@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from ..core import Count, public
+from ..core import Count, DgpruneError, Positive, public
 from ..core.machine import cores
 
 
@@ -42,6 +44,35 @@ def local(workers: Count = 1) -> Executor:
     if forks:
         context.set_forkserver_preload([f"{__package__}.studies", f"{__package__}.worker"])
     return Workers(workers, mp_context=context, initializer=_start)
+
+
+@public
+@contextmanager
+def dask(address: str, *, timeout: Positive = 10.0) -> Iterator[Executor]:
+    """Yield an executor of the workers of a running Dask scheduler; the connection is closed with the block.
+
+    Workers may come and go. A run whose worker ends is given to another worker by Dask.
+
+    Args:
+        address: address of the scheduler, "tcp://host:8786".
+        timeout: seconds to wait for its answer.
+
+    Raises:
+        DgpruneError: Dask is not installed; no scheduler answers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise DgpruneError(f"a scheduler needs Dask ({error}): pip install 'dgprune-lab[dask]'.") from None
+    try:
+        client = Client(address, timeout=timeout, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise DgpruneError(
+            f"address: no Dask scheduler answers at {address!r} ({error}). Start one with "
+            "`dask scheduler`, which prints its address, and its workers with `dask worker ADDRESS --nthreads 1`."
+        ) from error
+    with client:
+        yield client.get_executor(pure=False)
 
 
 def _start() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from .results import seconds_left
 from .settings import key_of
 
 _LOOK = 5.0  # seconds after which the workers are counted again
-_SPARE = 8  # runs beyond two per worker that are handed over, so that no worker waits for the driver
+_SPARE = 32  # runs beyond two per worker that are handed over, so that no worker waits for the driver
 
 
 def keys_of(experiment: Experiment) -> list[str]:
@@ -99,6 +99,11 @@ class Pace:
     def room(self) -> int:
         """How many runs are handed over at a time, whatever their number."""
         return 2 * self.workers + _SPARE
+
+    @property
+    def broken(self) -> bool:
+        """Whether the executor takes no more runs."""
+        return any(isinstance(error, BrokenExecutor) for error in self.lost)
 
     def count(self, answer: dict[str, Any]) -> None:
         """Count a finished run."""

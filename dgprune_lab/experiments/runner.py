@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from .worker import finished_run, here, work
 
 _POLL = 0.2  # seconds after which a caller may cancel
 _LOOK = 5.0  # seconds after which the workers are counted again
+# Sent as text, since a Dask worker ends if it cannot import a function that it is sent; so it answers with an error.
+_CALL = f"__import__('pkgutil').resolve_name('{work.__module__}:{work.__name__}')(task)"
 Steps = Generator[tuple[int, int, str], None, Results]
 Answer = dict[str, Any]
 
@@ -101,56 +103,44 @@ def _in_process(experiment: Experiment, tasks: Iterable[Answer]) -> Generator[An
 def _shared_out(executor: Executor, tasks: Iterator[Answer], *, pace: Pace) -> Generator[Answer | None, None, None]:
     """Yield what the workers of an executor find; None while nothing is finished, so that a caller may cancel.
 
-    Only a few runs more than there are workers are handed over at a time.
+    Only a few runs more than there are workers are handed over at a time. It ends early where the executor breaks.
 
     Raises:
-        DgpruneError: a worker that would compute something else, or an executor that takes no more runs.
+        DgpruneError: a worker that would compute something else.
     """
     pending: set[Future[Answer]] = set()
     try:
-        while True:
-            for task in itertools.islice(tasks, pace.room - len(pending)):
-                pending.add(_submitted(executor, task, pace=pace))
+        while not pace.broken:
+            for task in itertools.islice(tasks, max(0, pace.room - len(pending))):
+                pending.add(executor.submit(eval, _CALL, {"task": task}))
             if not pending:
                 return
             done, pending = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
-            stops = []
-            for future in done:
-                try:
-                    yield _answer(future, pace=pace)
-                except DgpruneError as error:  # what others have found at the same time is kept
-                    stops.append(error)
-            if stops:
-                raise stops[0]
+            refusals = []
+            for answer in (_answer(future, pace=pace) for future in done):
+                if answer is not None and "refused" in answer:
+                    refusals.append(answer["refused"])  # what others have found at the same time is kept
+                else:
+                    yield answer
+            if refusals:
+                raise DgpruneError(f"executor: {refusals[0]} No run was lost: start again.")
             yield None
+    except RuntimeError as error:  # an executor that is broken or shut down takes no run
+        pace.lost.append(error)
     finally:
         for future in pending:
             future.cancel()
 
 
-def _submitted(executor: Executor, task: Answer, *, pace: Pace) -> Future[Answer]:
-    try:
-        return executor.submit(work, task)
-    except RuntimeError as error:  # broken, or shut down
-        pace.lost.append(error)
-        raise DgpruneError(pace.lost_words()) from error
-
-
 def _answer(future: Future[Answer], *, pace: Pace) -> Answer | None:
     """What a worker found; None if it was interrupted, which is no failure of the run."""
     try:
-        answer = future.result()
-    except Exception as error:
-        # `work` catches what a run raises, so this is an error of the worker: killed, cancelled, without the package.
-        if isinstance(error, ImportError | AttributeError):
-            raise DgpruneError(
-                f"executor: a worker cannot import this package ({error}). Install the version of dgprune-lab there "
-                f"that is installed here, {versions()['dgprune-lab']}. No run was lost: start again."
-            ) from error
+        return future.result()
+    except (ImportError, AttributeError) as error:
+        return {
+            "refused": f"a worker cannot import this package ({error}). Install the version of dgprune-lab there that "
+            f"is installed here, {versions()['dgprune-lab']}."
+        }
+    except Exception as error:  # of the worker, such as its end: `work` catches what a run raises
         pace.lost.append(error)
-        if isinstance(error, BrokenExecutor):
-            raise DgpruneError(pace.lost_words()) from error
         return None
-    if "refused" in answer:
-        raise DgpruneError(f"executor: {answer['refused']} No run was lost: start again.")
-    return answer
