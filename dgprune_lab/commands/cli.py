@@ -111,6 +111,40 @@ def doctor(
 
 
 @app.command()
+def experiment(
+    name: Annotated[str | None, typer.Argument(help="Name of the study, as --list shows it.")] = None,
+    *,
+    list_: Annotated[bool, typer.Option("--list", help="What each study asks, and what it costs here.")] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://host:8786, whose workers do the runs."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of this machine; default: one per core.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU where there is one.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Bundled data, few seeds: to check that it runs.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of training seeds; default: the protocol's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Results folder; default: experiments/NAME.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Do failed runs again.")] = False,
+) -> None:
+    """Run a study, or go on with it; its results are written run by run, and its claims are judged at the end."""
+    if list_ or name is None:
+        from .experiment import listing
+
+        for line in listing(workers):
+            typer.echo(line)
+        return
+    from .experiment import main
+
+    raise typer.Exit(
+        main(name, scheduler=scheduler, workers=workers, device=device, quick=quick, seeds=seeds, out=out, retry=retry)
+    )
+
+
+@app.command()
 def bench(
     *,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the rows as JSON.")] = None,

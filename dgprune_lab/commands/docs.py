@@ -10,9 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..core import DgpruneError, Stepwise, check_writable_folder, write_file
+from ..core import DgpruneError, Stepwise, check_writable_folder, notebook_folders, write_file
 from ..scorers import SCORERS, Scorer
-from .notebooks import notebook_folders
 
 PACKAGE = "dgprune_lab"
 MODULES = ("data", "models", "scorers", "training.presets", "diagnostics", "charts", "widgets")

@@ -11,13 +11,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core import DgpruneError, at_home, unknown, write_file
+from ..core import DgpruneError, at_home, notebook_folders, unknown, write_file
 
 RECORD = ".dgprune_lab.json"
 Kind = Literal["added", "unchanged", "updated", "kept", "reset"]
@@ -31,12 +30,6 @@ class Action:
     notebook: str
     kind: Kind
     sentence: str
-
-
-def notebook_folders() -> tuple[Traversable, Traversable]:
-    """Return where the notebooks are in an installed wheel, and in a source checkout; one of them exists."""
-    package = files("dgprune_lab")
-    return package.joinpath("notebooks"), package.joinpath("..", "notebooks")
 
 
 def shipped() -> dict[str, Traversable]:

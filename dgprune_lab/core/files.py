@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +21,7 @@ import numpy as np
 
 from .errors import DgpruneError
 
-FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2, "session": 1, "experiment": 1}
+FORMATS: Mapping[str, int] = {"network": 3, "mask": 2, "run": 2, "zoo": 2, "session": 1, "experiment": 1, "table": 1}
 """Format of each kind of saved file."""
 
 
@@ -39,6 +41,12 @@ def write_file(path: Path, content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def notebook_folders() -> tuple[Traversable, Traversable]:
+    """Return where the notebooks and their results are in an installed wheel, and in a source checkout; one exists."""
+    package = files("dgprune_lab")
+    return package.joinpath("notebooks"), package.joinpath("..", "notebooks")
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Many runs on any executor, in a table that resumes; the studies that test published claims."""
 
 from . import executors
-from .averages import averages
+from .averages import averages, over_targets
 from .claims import Claim, claims_table, verdict
 from .compare import compare
 from .experiment import Experiment, Finding, Scratch, Settings
+from .tables import Exported, export, recompute, shipped, shipped_card, shipped_names, study_named
 from .results import Results
 from .runner import run
 from .settings import grid

@@ -33,6 +33,8 @@ class Claim:
         unit: unit of the numbers; "share" for a difference of accuracies (0.05: five points).
         seeds: the training seeds, listed.
         verdict: see `verdict`.
+        claimed: the published gain, in the unit of the estimate.
+        margin: for a claim that something is kept: the largest loss that counts as kept.
         note: what a reader must know to judge it.
         target_aware: whether either of the networks compared was scored, tuned or chosen by looking at the target.
     """
@@ -47,6 +49,8 @@ class Claim:
     unit: str
     seeds: str
     verdict: Verdict
+    claimed: Positive | None = None
+    margin: NotNegative = 0.0
     note: str = ""
     target_aware: bool | None = None
 
@@ -85,6 +89,8 @@ class Claim:
             unit=str(cells["unit"]),
             seeds=str(cells["seeds"]),
             verdict=verdict(low, high, claimed=claimed, margin=margin),
+            claimed=claimed,
+            margin=margin,
             note=note,
             target_aware=None if is_missing(aware) else bool(aware),
         )

@@ -100,6 +100,10 @@ class Results:
         frame["started"] = pd.to_datetime(frame["started"].astype("float64"), unit="s", utc=True)
         return frame
 
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return the settings of each finished run as they were given, by its key."""
+        return {run["key"]: {n: _cell(v) for n, v in run["settings"].items()} for run in self._runs("key", "settings")}
+
     def version(self) -> int:
         """Return a number that grows with each run that is written, so that a reader can tell whether to read again."""
         with self._open() as connection:

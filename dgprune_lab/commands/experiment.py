@@ -1,0 +1,160 @@
+"""`dgprune-lab experiment NAME`: runs a study, goes on where it was stopped, and judges each claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from ..core import DIAMOND, DgpruneError, duration
+from ..core.machine import cores
+from ..experiments import STUDIES, Claim, Experiment, Results, executors, export, run, shipped_card, study_named
+from ..experiments.claims import WORDS
+from ..experiments.store import FILE
+
+FOLDER = Path("experiments")
+STOPPED = 130  # the exit status of a command that Ctrl-C ended
+_WIDTH = 100
+
+
+def main(
+    name: str,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    quick: bool = False,
+    seeds: int | None = None,
+    out: Path | None = None,
+    retry: bool = False,
+) -> int:
+    """Run a study, print its claims, write its table and card beside its results, and return the exit status.
+
+    Args:
+        name: name of the study.
+        scheduler: address of a Dask scheduler; None for processes of this machine.
+        workers: number of these; None for one per core, 1 for none beside this one.
+        device, retry: see `experiments.run`.
+        quick, seeds: see `experiments.study_named`.
+        out: results folder; None for experiments/NAME under the current folder.
+
+    Raises:
+        DgpruneError: an unknown study, a number of workers together with a scheduler, and what `experiments.run`
+            refuses.
+    """
+    experiment = study_named(name, quick=quick, seeds=seeds)
+    folder = FOLDER / experiment.name if out is None else out
+    words = [f"dgprune-lab experiment {name}", "--quick" if quick else "", f"--seeds {seeds}" if seeds else ""]
+    command = " ".join(word for word in (*words, f"--device {device}" if device else "") if word)
+    print(f"{experiment.question}\n{len(experiment.grid)} runs; results in {folder}", flush=True)
+    try:
+        with _executor(scheduler, workers) as executor:
+            results = run(experiment, folder=folder, executor=executor, device=device, retry=retry, progress=True)
+    except KeyboardInterrupt:
+        print(_stopped(folder))
+        return STOPPED
+    return _report(experiment, results, command)
+
+
+def listing(workers: int | None = None) -> Iterator[str]:
+    """Yield what each study asks, how many runs it has, and what it costs here, measured by its finished runs.
+
+    Args:
+        workers: number of processes for which the time is given; None for one per core.
+    """
+    for name in STUDIES:
+        yield name
+        for quick in (False, True):
+            try:
+                experiment = study_named(name, quick=quick)
+            except DgpruneError as error:
+                yield fill(f"full: {error}", _WIDTH, initial_indent="  ", subsequent_indent="    ")
+                continue
+            if not quick:
+                yield fill(experiment.question, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+            cost = cost_words(experiment, FOLDER / experiment.name, workers=workers or cores())
+            yield f"  {'quick' if quick else 'full':<5}  {len(experiment.grid):>5} runs, {cost}"
+
+
+def cost_words(experiment: Experiment, folder: Path, *, workers: int) -> str:
+    """Return how long an experiment takes here, if its folder holds finished runs, or how long its shipped table took.
+
+    Args:
+        experiment: its number of runs counts.
+        folder: its results folder.
+        workers: number of processes.
+    """
+    if (folder / FILE).exists():
+        runs: Any = Results(folder).runs()
+        done = runs[runs["state"] == "done"]
+        if len(done):
+            total = float(done["seconds"].mean()) * len(experiment.grid) / workers
+            processes = "process" if workers == 1 else "processes"
+            return f"about {duration(total)} with {workers} {processes} here, as {len(done)} finished runs took"
+    try:
+        card = shipped_card(experiment.name)
+    except DgpruneError:
+        return "not yet measured here: its first runs will tell"
+    return f"not yet measured here; {duration(card['cpu_seconds'])} of CPU time on {next(iter(card['machines']))}"
+
+
+def claim_lines(claims: Sequence[Claim]) -> Iterator[str]:
+    """Yield claims with our estimates and verdicts as lines of text; shares are given in points."""
+    for claim in claims:
+        scale, unit = (100, "points") if claim.unit == "share" else (1, claim.unit)
+        estimate, low, high = (f"{scale * number:+.1f}" for number in (claim.estimate, claim.low, claim.high))
+        count, smallest = len(claim.seeds.split(", ")), f"{scale * claim.minimum_detectable_effect:.1f}"
+        mark = f"{DIAMOND} target-aware: " if claim.target_aware else ""
+        source = f"{claim.paper}: {claim.published}" if claim.published else claim.paper
+        found = f"here {estimate} {unit} [{low}, {high}], {count} training seeds, minimum detectable effect {smallest}"
+        yield fill(f"{mark}{claim.claim} ({source})", _WIDTH, subsequent_indent="  ")
+        for text in (f"{found}: {WORDS[claim.verdict]}", claim.note):
+            yield from [fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")] if text else []
+
+
+@contextmanager
+def _executor(scheduler: str | None, workers: int | None) -> Iterator[Executor | None]:
+    """The executor of the runs; None for this process."""
+    if scheduler is not None:
+        if workers is not None:
+            raise DgpruneError("--workers counts processes of this machine; a --scheduler has its own. Leave out one.")
+        with executors.dask(scheduler) as executor:
+            yield executor
+    elif (count := workers or cores()) == 1:
+        yield None
+    else:
+        with executors.local(count) as executor:
+            yield executor
+
+
+def _stopped(folder: Path) -> str:
+    try:
+        now = Results(folder).progress()
+    except DgpruneError:
+        return "\nStopped before the first run was written."
+    count = f"{now.done + now.failed} of {now.total} runs"
+    return f"\nStopped. {count} are written in {folder}; the same command goes on from there and redoes none of them."
+
+
+def _report(experiment: Experiment, results: Results, command: str) -> int:
+    """Print claims, failures and where the files are; return the exit status."""
+    now = results.progress()
+    if now.failed:
+        runs: Any = results.runs()
+        first = runs.loc[runs["state"] == "failed", "error"].iloc[0]
+        print(f"{now.failed} of {now.total} runs failed; --retry does them again. The first: {first}")
+    if not now.done:
+        return 1
+    try:
+        claims = experiment.claims(results.table()) if experiment.claims else ()
+        print("Mean differences with their 95 % interval over training seeds:" if claims else "No claim to judge.")
+        for line in claim_lines(claims):
+            print(line)
+    except DgpruneError as error:
+        print(f"No claim can be judged from these runs: {error}")
+    for path in export(results, results.folder / experiment.name, experiment=experiment, command=command):
+        print(path)
+    return 1 if now.failed else 0

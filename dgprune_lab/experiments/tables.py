@@ -1,0 +1,270 @@
+"""The table of an experiment as two files, a CSV and a card; the tables that ship, and computing one of their runs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..core import (
+    COLUMNS,
+    DgpruneError,
+    Whole,
+    card_text,
+    check_writable_file,
+    note,
+    notebook_folders,
+    parse_card,
+    public,
+    tidy,
+    unknown,
+    write_file,
+)
+from ..core.writable import written
+from .experiment import Experiment
+from .results import Results
+from .runner import run as run_all
+from .studies import STUDIES
+
+QUICK = "_quick"
+"""How the name of an experiment's quick form ends."""
+_MOST = 1_000_000  # bytes of a table
+_KEPT = ("scorer", "ratio_requested", "training_seed", "domain", "role", "split", "images", "metric", "value", "unit")
+_KEPT += ("target_aware", "run")
+_PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s'\":;,()\\/]+[\\/])+")
+
+
+class Exported(NamedTuple):
+    """Paths of the two files of an experiment's table."""
+
+    table: Path
+    card: Path
+
+
+@public
+def study_named(name: str, *, quick: bool = False, seeds: int | None = None) -> Experiment:
+    """Return a study that ships, by its name.
+
+    Args:
+        name: a name in `STUDIES`; with "_quick" at its end, its quick form.
+        quick: whether to return the quick form: bundled data, few seeds, seconds.
+        seeds: number of training seeds; None for as many as the protocol has.
+
+    Raises:
+        DgpruneError: an unknown name.
+    """
+    plain = name.removesuffix(QUICK)
+    if plain not in STUDIES:
+        raise unknown("study", name, STUDIES)
+    return STUDIES[plain](quick=quick or plain != name, seeds=seeds)
+
+
+@public
+def export(
+    results: Results | str | Path, path: str | Path, *, experiment: Experiment | None = None, command: str | None = None
+) -> Exported:
+    """Write the table of an experiment as PATH.csv and PATH.json.
+
+    The CSV holds the rows; columns that are the same in all rows stand in the card. `run` is the place of the run in
+    the card's list. The card tells how the table was made: question, protocol, what differs from the published one,
+    command, date, machine, seeds, data, code, versions, times, failures, notes. It names no computer and no folder.
+
+    Args:
+        results: finished or not, or their folder.
+        path: where to write, without ending; missing folders are made.
+        experiment: the experiment of the results; None for the study of that name.
+        command: the command that made the results, as a reader would repeat it.
+
+    Raises:
+        DgpruneError: results without a row; the experiment is not that of the results; a file that cannot be written.
+    """
+    results = results if isinstance(results, Results) else Results(results)
+    experiment = experiment or study_named(results.name)
+    if experiment.name != results.name:
+        raise DgpruneError(f"experiment must be that of the results, {results.name!r}; got {experiment.name!r}.")
+    target = check_writable_file(f"{path}.csv", argument="path")
+    runs: Any = results.runs()
+    frame: Any = results.table()
+    if frame.empty:
+        raise DgpruneError(f"{results.folder} holds no finished run of {results.name}; run it first.")
+    done = runs[runs["state"] == "done"]
+    frame["run"] = frame["run"].map({key: place for place, key in enumerate(done["key"])})
+    frame = frame.loc[:, frame.notna().any()]
+    same = [name for name in frame if name not in _KEPT and frame[name].map(str).nunique(dropna=False) == 1]
+    text = frame.drop(columns=same).to_csv(index=False, lineterminator="\n")
+    card = _card(results, experiment, runs, frame) | {
+        "command": command or _command(results.name),
+        "columns": {name: _plain(frame[name].iloc[0]) for name in same},
+        "rows": len(frame),
+        "csv": _hash(text.encode()),
+    }
+    if len(text) > _MOST:
+        note(f"{target.name} has {len(text) / 1e6:.1f} MB, more than the 1 MB that a table that ships may have.")
+    with written(target):
+        return Exported(
+            write_file(target, text), write_file(target.with_suffix(".json"), card_text(card, kind="table"))
+        )
+
+
+@public
+def shipped(name: str) -> pd.DataFrame:
+    """Return the tidy table of a study that ships with the package.
+
+    Args:
+        name: name of the study, such as "mnist_m", or with "_quick" at its end, of its quick form.
+
+    Raises:
+        DgpruneError: an unknown name; a table that is not the one that its card describes.
+    """
+    card, content = shipped_card(name), _file(name, ".csv").read_bytes()
+    if _hash(content) != card["csv"]:
+        raise DgpruneError(f"{name}.csv is not the table that {name}.json describes; export it again.")
+    frame: Any = pd.read_csv(io.BytesIO(content), float_precision="round_trip", keep_default_na=False, na_values=[""])
+    frame = frame.assign(**{column: [_tupled(value)] * len(frame) for column, value in card["columns"].items()})
+    return tidy(frame.to_dict("records"), extra=[column for column in frame if column not in COLUMNS])
+
+
+@public
+def shipped_card(name: str) -> dict[str, Any]:
+    """Return the card of a table that ships: how, when, on what machine and from which data it was made.
+
+    Raises:
+        DgpruneError: an unknown name.
+    """
+    return parse_card(_file(name, ".json").read_bytes(), name=f"{name}.json", kind="table")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the tables that ship."""
+    folders = [folder.joinpath("results") for folder in notebook_folders()]
+    entries = [entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    return sorted({name.removesuffix(".json") for name in entries if name.endswith(".json")})
+
+
+@public
+def recompute(name: str, *, run: Whole, device: str = "cpu") -> pd.DataFrame:
+    """Compute one run of a table that ships again, from its settings alone, and return its rows.
+
+    Args:
+        name: name of the table.
+        run: the run, as the column `run` numbers it.
+        device: name of the device that computes it.
+
+    Raises:
+        DgpruneError: an unknown table or run; a run that fails; data that are not the same.
+    """
+    card = shipped_card(name)
+    if run >= len(card["runs"]):
+        raise DgpruneError(f"run must be below {len(card['runs'])}, the number of runs of {name}; got {run}.")
+    settings = {key: _tupled(value) for key, value in card["runs"][run]["settings"].items()}
+    protocol = {key: _tupled(value) for key, value in card["protocol"].items()}
+    with tempfile.TemporaryDirectory() as folder:
+        alone = replace(study_named(name), name=card["name"], grid=[settings], protocol=protocol)
+        if alone.key(0) != card["runs"][run]["key"]:
+            raise DgpruneError(f"{name}.json does not hold the settings of run {run} as they were; export it again.")
+        results = run_all(alone, folder=folder, device=device)
+        (row,) = results.runs().to_dict("records")
+        if row["state"] != "done":
+            raise DgpruneError(f"run {run} of {name} fails here: {row['error']}.")
+        for domain, key in row["data"].items():
+            if key not in card["data"].get(domain, {}).get("hashes", ()):
+                raise DgpruneError(f"run {run} of {name} read other images of {domain} than the table's.")
+        return results.table().assign(run=run)
+
+
+def _card(results: Results, experiment: Experiment, runs: Any, frame: Any) -> dict[str, Any]:
+    """What a table's card says about its runs; no name of a computer, no folder."""
+    done, failed = (runs[runs["state"] == state] for state in ("done", "failed"))
+    axes, settings = results.about["axes"], results.settings()
+    seeds = sorted(frame["training_seed"].dropna().unique().tolist()) if "training_seed" in frame else []
+    notes = Counter(_without_paths(text) for texts in runs["notes"] for text in texts)
+    return {
+        "name": results.name,
+        "question": results.about["question"],
+        "protocol": results.about["protocol"],
+        "differences": list(experiment.differences),
+        "tolerance": experiment.tolerance,
+        "date": f"{runs['started'].max():%Y-%m-%d}",
+        "machines": _counted(runs["machine"]),
+        "devices": _counted(runs["device"]),
+        "threads": _counted(runs["threads"]),
+        "code": _counted(runs["code"]),
+        "packages": _counted(runs["versions"].map(lambda found: ", ".join(f"{k} {v}" for k, v in found.items()))),
+        "seeds": seeds,
+        "data": _data(done, frame),
+        "total": results.total,
+        "done": len(done),
+        "failed": [
+            {"settings": _part(settings[key], axes), "error": _without_paths(error)}
+            for key, error in zip(failed["key"], failed["error"], strict=True)
+        ],
+        "seconds": round(float(runs["seconds"].sum()), 1),
+        "cpu_seconds": round(float(runs["cpu_seconds"].sum()), 1),
+        "notes": dict(notes.most_common()),
+        "runs": [{"key": key, "settings": _part(settings[key], axes)} for key in done["key"]],
+    }
+
+
+def _data(done: Any, frame: Any) -> dict[str, Any]:
+    """Domain -> the hashes of its images, labels and splits, and the numbers of images that were reported."""
+    found: dict[str, Any] = {}
+    for data in done["data"]:
+        for domain, key in data.items():
+            entry = found.setdefault(domain, {"hashes": [], "reported": []})
+            entry["hashes"] = sorted({*entry["hashes"], key})
+    for domain, rows in frame.groupby("domain") if "images" in frame else ():
+        if domain in found:
+            found[domain]["reported"] = sorted(rows["images"].dropna().astype(int).unique().tolist())
+    return found
+
+
+def _file(name: str, ending: str) -> Traversable:
+    if name not in (names := shipped_names()):
+        raise unknown("table", name, names)
+    return next(
+        file for folder in notebook_folders() if (file := folder.joinpath("results", f"{name}{ending}")).is_file()
+    )
+
+
+def _part(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: settings[name] for name in names if name in settings}
+
+
+def _counted(values: Iterable[Any]) -> dict[str, int]:
+    """Value -> number of runs, the most frequent first."""
+    return dict(Counter(map(str, values)).most_common())
+
+
+def _without_paths(text: str) -> str:
+    """Shorten each path in a text to the name of its file.
+
+    >>> _without_paths("/home/me/data/mnist.gz cannot be read")
+    'mnist.gz cannot be read'
+    """
+    return _PATH.sub("", text)
+
+
+def _tupled(value: Any) -> Any:
+    """A value of JSON as it is in settings: a list is a tuple."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _command(name: str) -> str:
+    return f"dgprune-lab experiment {name.removesuffix(QUICK)}{' --quick' if name.endswith(QUICK) else ''}"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
