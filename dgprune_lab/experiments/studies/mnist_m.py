@@ -12,8 +12,10 @@ over training seeds, beside controls that separate the score from the extra epoc
 
 Kept of the paper: network, batch size, momentum, the softmax before the cross-entropy in training and fine-tuning, the
 rule of the learning rate (restarted in each round, divided by the epochs of training), rounds, filters per layer. What
-differs is listed in `differences`. Nothing is selected: every number is that of the last epoch, and no step reads a
-label of MNIST-M.
+differs is listed in `differences`. The small protocol trains at a higher rate, because it takes 150 times fewer steps:
+at 0.01 the network does not learn all digits. The rates, 0.05 and then 0.01, were chosen by accuracy on MNIST images
+alone (of 0.03 and 0.05 in training the better one; fine-tuning at 0.05 lost digits that the network knew). No step reads
+a label of MNIST-M, and every number is that of the last epoch.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "epochs": 100,
         "epochs_per_round": 20,
         "lr": 0.01,
+        "finetuning_lr": 0.01,
     },
     "small": {
         **_FULL,
@@ -81,6 +84,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "epochs": 20,
         "epochs_per_round": 2,
         "lr": 0.05,
+        "finetuning_lr": 0.01,
     },
     "quick": {
         "source": "mnist",
@@ -93,6 +97,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "epochs": 12,
         "epochs_per_round": 1,
         "lr": 0.2,
+        "finetuning_lr": 0.05,
     },
 }
 
@@ -130,8 +135,10 @@ def mnist_m(
 def run_mnist_m(settings: Settings, scratch: Scratch) -> Finding:
     """Run one arm on the network of one training seed; see the module."""
     options: Any = dict(settings)
-    scorer, ratio = options["scorer"], options["ratio_requested"]
-    rate = {"schedule_epochs": options["epochs"], "lr": options["lr"]}
+    scorer, ratio, seed = (options[name] for name in ("scorer", "ratio_requested", "training_seed"))
+    schedule: Any = {"epochs": options["epochs"], "schedule_epochs": options["epochs"]}
+    training = replace(presets.TRAINING, lr=options["lr"], seed=seed, **schedule)
+    finetuning = replace(presets.FINETUNING, lr=options["finetuning_lr"], **schedule)
     source, target = (
         part(options[role], name=name, train=train, score=options["score"], report=options[f"report_{role}"])
         for role, name, train in (("source", "mnist", options["train"]), ("target", "mnist_m", 0))
@@ -143,14 +150,13 @@ def run_mnist_m(settings: Settings, scratch: Scratch) -> Finding:
             item,
             ratio=ratio,
             epochs=epochs,
-            options=replace(presets.FINETUNING, epochs=max(epochs, 1), **rate),
-            seed=options["training_seed"],
+            options=replace(finetuning, epochs=max(epochs, 1)),
+            seed=seed,
             score_split=options["score_split"] or "score",
             measure="end",
         )
         return completed(result)
 
-    training = replace(presets.TRAINING, epochs=options["epochs"], seed=options["training_seed"], **rate)
     network = dense_network(scratch, [source], builder="lenet", options=training, widths=options["widths"])
     epochs = options["epochs_per_round"]
     if scorer == "dense_tuned":  # trained once for all ratios of as many rounds
@@ -217,8 +223,9 @@ def _differences(protocol: Settings) -> tuple[str, ...]:
         f"Images: {numbers['train']:,} digits to train on (paper 60,000); {numbers['report_target']:,} MNIST-M and "
         f"{numbers['report_source']:,} MNIST test images to report (10,000 each), scored by the published variant; the "
         f"other scorers read {numbers['score']:,} other images of a domain.",
-        f"Epochs: {numbers['epochs']}, then {numbers['epochs_per_round']} after each round (100, then 20), from a "
-        f"learning rate of {numbers['lr']:g} (0.01).",
+        f"Epochs: {numbers['epochs']}, then {numbers['epochs_per_round']} after each round (100, then 20).",
+        f"Learning rate: from {numbers['lr']:g} in training and {numbers['finetuning_lr']:g} in each fine-tuning (0.01 in "
+        "both).",
         "All domains are normalised by mean and standard deviation of the MNIST train images; the paper normalises "
         "MNIST-M by its own, which reads the target.",
         "Filters are removed from the network; the paper's code masks them.",
