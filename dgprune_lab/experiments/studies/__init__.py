@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..experiment import Experiment
+from .gc_net import gc_net
 from .mnist_m import mnist_m
+from .pacs import pacs
 from .several_sources import several_sources
 
-STUDIES: Mapping[str, Callable[..., Experiment]] = {"mnist_m": mnist_m, "several_sources": several_sources}
+STUDIES: Mapping[str, Callable[..., Experiment]] = {
+    "gc_net": gc_net,
+    "mnist_m": mnist_m,
+    "pacs": pacs,
+    "several_sources": several_sources,
+}
 """Name -> function of (quick, seeds) that returns the experiment."""
