@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sqlite3
+import subprocess
 import sys
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import closing
@@ -241,6 +242,20 @@ def test_files_that_are_no_results_are_refused(tmp_path: Path) -> None:
         run(experiment(), folder=tmp_path / "text" / store.FILE)
     with pytest.raises(dg.DgpruneError, match="folder must lie in a folder"):
         run(experiment(), folder=tmp_path / "text" / store.FILE / "inside")
+
+
+def test_another_process_reads_whole_rows_while_this_one_writes(tmp_path: Path) -> None:
+    steps = run.steps(experiment(), folder=tmp_path)
+    while next(steps)[0] < 3:
+        pass
+    code = (
+        "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], uri=True).execute('SELECT rows FROM runs').fetchall())"
+    )
+    address = f"{(tmp_path / store.FILE).as_uri()}?mode=ro"
+    seen = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, check=True)
+    assert seen.stdout.count('"accuracy"') == 3 and Results(tmp_path).progress().running
+    steps.close()
+    assert not (tmp_path / f"{store.FILE}-wal").exists() and not Results(tmp_path).progress().running
 
 
 def test_two_drivers_never_share_a_folder(tmp_path: Path) -> None:

@@ -1,4 +1,39 @@
-"""Where runs are computed: worker processes of this machine, or those of a Dask scheduler."""
+"""Where runs are computed: worker processes of this machine, or those of a Dask scheduler.
+
+`experiments.run(..., executor=...)` takes any `concurrent.futures.Executor` whose workers can import this package in
+the same version, so the same code runs on a laptop and on a cluster. Two processes here:
+
+    study = experiments.STUDIES["mnist_m"]()
+    with experiments.executors.local(2) as pool:
+        results = experiments.run(study, folder="results/mnist_m", executor=pool, progress=True)
+
+The workers of a Dask scheduler that runs already (`pip install "dgprune-lab[dask]"`):
+
+    with experiments.executors.dask("tcp://host:8786") as pool:
+        results = experiments.run(study, folder="results/mnist_m", executor=pool, progress=True)
+
+Slurm, by dask-jobqueue; each job is a worker, and as many are asked for as there are runs left, 100 at most:
+
+    from dask.distributed import Client
+    from dask_jobqueue import SLURMCluster
+
+    with SLURMCluster(cores=1, processes=1, memory="4GB", walltime="02:00:00", queue="gpu") as cluster:
+        cluster.adapt(maximum_jobs=100)
+        with Client(cluster) as client:
+            results = experiments.run(study, folder="results/mnist_m", executor=client.get_executor(pure=False))
+
+Kubernetes, by dask-kubernetes, with an image in which this package is installed:
+
+    from dask_kubernetes.operator import KubeCluster
+
+    with KubeCluster(name="mnist-m", image="registry/dgprune-lab:0.1", n_workers=20) as cluster:
+        with Client(cluster) as client:
+            results = experiments.run(study, folder="results/mnist_m", executor=client.get_executor(pure=False))
+
+Give a worker one thread: it does one run at a time, whatever its threads. The results folder is written by the process
+that calls `run`, on a local disk of its machine. Workers keep the networks that several runs share under the same path,
+which may lie on a shared disk; where it does not, each machine trains them once itself.
+"""
 
 from __future__ import annotations
 
