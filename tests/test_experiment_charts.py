@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import vl_convert
 
-from dgprune_lab import DgpruneError, charts, tidy
+from dgprune_lab import DgpruneError, DgpruneNote, charts, tidy
 from dgprune_lab.charts.claims import claim_rows
 from dgprune_lab.charts.experiment import cells
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, TARGET_AWARE
+from dgprune_lab.experiments import Claim, shipped_claims, verdict, verdict_sentences
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
 EXTRA = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "baseline", "finetuned", "rounds")
@@ -140,3 +143,33 @@ def test_vega_draws_it_and_a_users_text_is_only_a_value(name: str) -> None:
     assert svg.startswith("<svg") and "NaN" not in svg and "<b onload" not in svg
     if name == "experiment":
         assert svg.index("a.b[") < svg.index(">random<"), "the order of the table"
+
+
+def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = {"mnist_m": 0.03, "mnist_m_quick": 0.5, "gc_net_quick": -0.2, "pacs": 0.0}
+
+    def study(name: str) -> Any:
+        def claims(frame: pd.DataFrame) -> list[Claim]:
+            if name == "pacs":
+                raise DgpruneError("there is no pair.")
+            low, high = frame["value"].min() - 0.01, frame["value"].max() + 0.01
+            about = {
+                key: value for key, value in claimed(claimed=None).items() if key not in ("low", "high", "verdict")
+            }
+            return [Claim(**about, low=low, high=high, verdict=verdict(low, high))]
+
+        return SimpleNamespace(claims=claims)
+
+    module = sys.modules["dgprune_lab.experiments.shipped_claims"]
+    monkeypatch.setattr(module, "shipped_names", lambda: sorted(tables))
+    monkeypatch.setattr(module, "shipped", lambda name: compared().assign(value=tables[name]))
+    monkeypatch.setattr(module, "shipped_card", lambda name: {"seeds": [0, 1, 2], "date": "2026-11-27"})
+    monkeypatch.setattr(module, "study_named", study)
+    with pytest.warns(DgpruneNote, match="pacs says nothing about the claims: there is no pair"):
+        found = shipped_claims()
+    assert list(found["table"]) == ["gc_net_quick", "mnist_m"] and list(found["study"]) == ["gc_net", "mnist_m"]
+    assert list(found["protocol"]) == ["quick form: proves nothing", "3 training seeds, 2026-11-27"]
+    assert verdict_sentences(found) == "Holds here (1 of 2): DSS gains. Does not hold here (1 of 2): DSS gains."
+    assert charts.claims(found).to_dict()["hconcat"]
+    monkeypatch.setattr(module, "shipped_names", list)
+    assert shipped_claims().empty and "table" in shipped_claims()

@@ -13,7 +13,7 @@ import pytest
 from page_driver import PATIENCE
 
 import dgprune_lab as dg
-from dgprune_lab.experiments import Experiment, Finding, Scratch, Settings, averages, grid, run
+from dgprune_lab.experiments import Experiment, Finding, Scratch, Settings, averages, compare, grid, over_targets, run
 from dgprune_lab.widgets.page.standalone import page_text
 
 HOSTILE = "</pre><img src=x onerror=alert(1)>"
@@ -150,7 +150,7 @@ def test_what_is_drawn_are_the_differences_or_else_the_averages(watch: Any, tmp_
     points = {(row["row"], row["column"]): row for row in shown.data["cells"]}
     assert set(points) == {(name, column) for name in ("dss ◇", "random") for column in ("m (source)", "mm (target)")}
     with pytest.warns(dg.DgpruneNote, match="training seed 1"):
-        frame = dg.experiments.compare(dg.experiments.Results(tmp_path / "results").table(), baseline="l1")
+        frame = compare(dg.experiments.Results(tmp_path / "results").table(), baseline="l1")
     wanted = frame[(frame.scorer == "dss") & (frame.domain == "mm")].iloc[0]
     found = points["dss ◇", "mm (target)"]
     assert (found["value"], found["low"]) == pytest.approx((100 * wanted["value"], 100 * wanted["low"]))
@@ -209,3 +209,23 @@ def test_the_page_draws_what_arrives_and_shows_a_traceback_as_text(watch: Any, t
     cut = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(cut) == 0 and wrong == []
     page.close()
+
+
+def test_the_mean_over_targets_leaves_out_training_seeds_that_lack_one() -> None:
+    about = {"role": "target", "metric": "accuracy", "unit": "share", "ratio_requested": 0.5}
+    rows = [
+        {**about, "scorer": scorer, "training_seed": seed, "target": t, "domain": t, "value": 0.1 * (k + seed + gain)}
+        for scorer, gain in (("l1", 0), ("dss", 2))
+        for seed in (0, 1, 2)
+        for k, t in enumerate(("usps", "uci"))
+        if (scorer, seed, t) != ("dss", 2, "uci")
+    ]
+    rows.append({**about, "scorer": "l1", "role": "source", "training_seed": 0, "domain": "mnist", "value": 0.9})
+    frame = over_targets(dg.tidy(rows, extra=["target"]))
+    assert set(frame["domain"]) == {"mean of 2 targets"} and "target" not in frame
+    found = {(row["scorer"], row["training_seed"]): row["value"] for row in frame.to_dict("records")}
+    wanted = {("l1", 0): 0.05, ("l1", 1): 0.15, ("l1", 2): 0.25, ("dss", 0): 0.25, ("dss", 1): 0.35}
+    assert found == {key: pytest.approx(value) for key, value in wanted.items()}
+    with pytest.warns(dg.DgpruneNote, match="training seed 2"):
+        (row,) = compare(frame, baseline="l1").to_dict("records")
+    assert row["value"] == pytest.approx(0.2) and row["seeds"] == "0, 1"

@@ -9,4 +9,5 @@ from .tables import Exported, export, recompute, shipped, shipped_card, shipped_
 from .results import Results
 from .runner import run
 from .settings import grid
+from .shipped_claims import shipped_claims, verdict_sentences
 from .studies import STUDIES
