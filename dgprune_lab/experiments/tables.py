@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
+import json
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,9 +131,10 @@ def shipped(name: str) -> pd.DataFrame:
     card, content = shipped_card(name), _file(name, ".csv").read_bytes()
     if _hash(content) != card["csv"]:
         raise DgpruneError(f"{name}.csv is not the table that {name}.json describes; export it again.")
-    frame: Any = pd.read_csv(io.BytesIO(content), float_precision="round_trip", keep_default_na=False, na_values=[""])
-    frame = frame.assign(**{column: [_tupled(value)] * len(frame) for column, value in card["columns"].items()})
-    return tidy(frame.to_dict("records"), extra=[column for column in frame if column not in COLUMNS])
+    shared = {column: _tupled(value) for column, value in card["columns"].items()}
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    found = [{**shared, **{column: _cell(text) for column, text in row.items()}} for row in rows]
+    return tidy(found, extra=[column for column in found[0] if column not in COLUMNS])
 
 
 @public
@@ -251,6 +255,17 @@ def _without_paths(text: str) -> str:
     'mnist.gz cannot be read'
     """
     return _PATH.sub("", text)
+
+
+@lru_cache(maxsize=10_000)
+def _cell(text: str) -> Any:
+    """A cell of a CSV as the value that was written, to the last digit."""
+    if text in ("", "True", "False"):
+        return None if text == "" else text == "True"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _tupled(value: Any) -> Any:

@@ -1,0 +1,175 @@
+"""Shipped tables are what their cards say, and one run of each is computed again from its settings."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import made_up_study
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_study import NAME, made_up
+
+import dgprune_lab as dg
+from dgprune_lab import experiments
+from dgprune_lab.core import code_key, is_target_aware
+from dgprune_lab.experiments import STUDIES, tables
+from dgprune_lab.experiments.settings import key_of
+
+RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
+SHIPPED = experiments.shipped_names()
+QUICK = [name for name in SHIPPED if name.endswith("_quick")]
+MOST_TOLERATED = 0.05
+
+
+def apart(name: str, run: int) -> float:
+    """How far the numbers of a run that is computed again are from those of the table."""
+    table = experiments.shipped(name)
+    found, shipped = experiments.recompute(name, run=run), table[table["run"] == run]
+    rows = ["domain", "metric", "scorer", "ratio_requested", "training_seed"]
+    keys = [frame[rows].astype(str).agg(" ".join, axis=1).tolist() for frame in (found, shipped)]
+    assert keys[0] == keys[1] and len(keys[0])
+    return float(np.abs(found["value"].to_numpy() - shipped["value"].to_numpy()).max())
+
+
+def test_tables_that_ship_are_few_and_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in RESULTS.iterdir() if path.suffix in (".csv", ".json")}
+    assert {name.split(".")[0] for name in sizes} == set(SHIPPED), "each table has a card, and each card a table"
+    assert max(sizes.values(), default=0) < 1_000_000 and sum(sizes.values()) < 5_000_000
+    full = set(SHIPPED) - set(QUICK)
+    assert {f"{name.removesuffix('_paper')}_quick" for name in full} <= set(QUICK), "a quick twin of each"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_card_matches_its_table(name: str) -> None:
+    card, table = experiments.shipped_card(name), experiments.shipped(name)  # which compares the hashes
+    assert card["name"] == name and len(table) == card["rows"] and card["tolerance"] <= MOST_TOLERATED
+    assert set(table["run"]) == set(range(card["done"])) and card["done"] + len(card["failed"]) <= card["total"]
+    study = experiments.study_named(name)
+    assert json.loads(json.dumps(study.protocol)) == card["protocol"], "the protocol of the code"
+    for run in card["runs"]:
+        assert key_of({"experiment": name, **card["protocol"], **run["settings"]}) == run["key"]
+    assert sorted(table["training_seed"].dropna().unique()) == card["seeds"] and list(study.differences)
+    assert card["differences"] == list(study.differences) and card["machines"] and card["data"]
+    assert not re.search(r"(?<![\w.])/(?:home|tmp|root|work|mnt|data)\b", json.dumps(card)), "no folder of a machine"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_table_says_who_looked_at_the_target(name: str) -> None:
+    table: Any = experiments.shipped(name)
+    for row in table.to_dict("records"):
+        assert not pd.isna(row["target_aware"]) or row["role"] != "target"
+        assert is_target_aware(row) == (row["role"] == "target" and bool(row["target_aware"]))
+    assert table["value"].notna().all()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_run_of_a_quick_table_is_computed_again(name: str) -> None:
+    card = experiments.shipped_card(name)
+    assert apart(name, len(card["runs"]) - 1) <= card["tolerance"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - set(QUICK)))
+def test_a_run_of_a_full_table_is_computed_again(name: str, data_folder: Path) -> None:
+    card = experiments.shipped_card(name)
+    if set(card["devices"]) != {"cpu"}:
+        pytest.skip("made on a GPU: its quick twin is computed again instead")
+    assert apart(name, len(card["runs"]) - 1) <= card["tolerance"]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose tables ship, and the made-up study among the studies."""
+    monkeypatch.setitem(STUDIES, NAME, made_up)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(tables, "notebook_folders", lambda: (tmp_path,))
+    monkeypatch.setattr(made_up_study, "before_each", [])
+    yield tmp_path / "results"
+
+
+def made(folder: Path, *, name: str = NAME, shelf: Path) -> experiments.Results:
+    results = experiments.run(experiments.study_named(name), folder=folder, device="cpu")
+    experiments.export(results, shelf / name)
+    return results
+
+
+def test_a_table_that_ships_is_the_one_that_was_exported(shelf: Path, tmp_path: Path) -> None:
+    results = made(tmp_path / "ran", shelf=shelf)
+    table, shipped = results.table(), experiments.shipped(NAME)
+    places = {key: place for place, key in enumerate(results.runs()["key"])}
+    wanted = table.assign(run=table["run"].map(places)).dropna(axis=1, how="all")
+    assert shipped.drop(columns=wanted.columns).isna().all(axis=None)
+    pd.testing.assert_frame_equal(shipped[wanted.columns], wanted, check_dtype=False, check_exact=True)
+    card = experiments.shipped_card(NAME)
+    text = (shelf / f"{NAME}.json").read_text() + (shelf / f"{NAME}.csv").read_text()
+    assert platform.node() not in text and str(tmp_path) not in text
+    assert card["command"] == "dgprune-lab experiment made_up" and card["code"] == {code_key(): 12}
+    assert (card["seeds"], card["total"], card["done"], card["failed"]) == ([0, 1, 2], 12, 12, [])
+    assert card["data"] == {"t": {"hashes": ["the images"], "reported": [100]}} and card["cpu_seconds"] >= 0
+    assert list(card["machines"].values()) == [12] and card["differences"] == ["Nothing was published."]
+    assert all(apart(NAME, run) == 0 for run in (0, 11))
+
+
+def test_a_table_that_was_changed_is_found_out(shelf: Path, tmp_path: Path) -> None:
+    made(tmp_path / "ran", shelf=shelf)
+    (path, card_path), text = (shelf / f"{NAME}.csv", shelf / f"{NAME}.json"), (shelf / f"{NAME}.csv").read_text()
+    value = repr(float(experiments.shipped(NAME)["value"][3]))
+    path.write_text(text.replace(value, "0.99"))
+    with pytest.raises(dg.DgpruneError, match=r"made_up.csv is not the table that made_up.json describes"):
+        experiments.shipped(NAME)
+    card = json.loads(card_path.read_text())
+    card_path.write_text(json.dumps({**card, "csv": tables._hash(path.read_bytes())}))
+    assert apart(NAME, 3) > experiments.shipped_card(NAME)["tolerance"]
+
+
+def test_a_run_that_can_no_longer_be_computed_is_refused(shelf: Path, tmp_path: Path) -> None:
+    made(tmp_path / "ran", shelf=shelf)
+    path = shelf / f"{NAME}.json"
+    text = path.read_text()
+    path.write_text(text.replace("the images", "other images"))
+    with pytest.raises(dg.DgpruneError, match="run 2 of made_up read other images of t than the table's"):
+        experiments.recompute(NAME, run=2)
+    path.write_text(text.replace('"noise": 0.001', '"noise": 0.01'))
+    with pytest.raises(dg.DgpruneError, match="does not hold the settings of run 2 as they were"):
+        experiments.recompute(NAME, run=2)
+    path.write_text(text)
+    with pytest.raises(dg.DgpruneError, match="run must be below 12"):
+        experiments.recompute(NAME, run=12)
+    for ask in (experiments.shipped, experiments.shipped_card):
+        with pytest.raises(dg.DgpruneError, match=r"unknown table 'mad_up'; known: made_up. Did you mean 'made_up'\?"):
+            ask("mad_up")
+    with pytest.raises(dg.DgpruneError, match=r"unknown study 'mad_up'.*Did you mean 'made_up'"):
+        experiments.study_named("mad_up")
+
+
+def test_failures_stand_in_the_card_without_folders(shelf: Path, tmp_path: Path) -> None:
+    def fail(settings: Any) -> None:
+        if settings["training_seed"] == 1:
+            raise dg.DgpruneError(f"{tmp_path / 'data' / 'mnist.gz'} cannot be read")
+
+    made_up_study.before_each.append(fail)
+    made(tmp_path / "ran", shelf=shelf)
+    made_up_study.before_each.clear()
+    card = experiments.shipped_card(NAME)
+    assert (card["done"], card["total"], len(card["failed"]), len(card["runs"])) == (8, 12, 4, 8)
+    assert {failure["error"] for failure in card["failed"]} == {"DgpruneError: mnist.gz cannot be read"}
+    assert {failure["settings"]["training_seed"] for failure in card["failed"]} == {1} and card["seeds"] == [0, 2]
+    assert apart(NAME, 7) == 0, "the numbers of runs are those of the finished ones"
+
+
+def test_what_cannot_be_exported_is_refused(shelf: Path, tmp_path: Path) -> None:
+    results = made(tmp_path / "ran", shelf=shelf)
+    with pytest.raises(dg.DgpruneError, match="experiment must be that of the results, 'made_up'"):
+        experiments.export(results, shelf / "x", experiment=made_up(quick=True))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(dg.DgpruneError, match="path must lie in a folder"):
+        experiments.export(results, tmp_path / "file" / "x")
+    with pytest.raises(dg.DgpruneError):
+        experiments.export(tmp_path / "nothing", shelf / "x")
+    assert sys.modules["dgprune_lab.experiments.tables"] is tables
