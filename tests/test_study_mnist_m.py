@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,7 @@ from dgprune_lab.experiments.scratch import Scratch
 from dgprune_lab.experiments.studies.mnist_m import mnist_m, mnist_m_claims, run_mnist_m
 
 module = importlib.import_module("dgprune_lab.experiments.studies.mnist_m")  # its folder's face has the function
-TINY = {"train": 32, "score": 20, "report_source": 20, "report_target": 40, "epochs": 2, "widths": (6, 8)}
+TINY = {"train": 32, "score": 20, "report_source": 20, "report_target": 40, "epochs": 2}
 ARMS = [
     ("dense", None),
     ("dense_tuned", None),
@@ -82,23 +81,19 @@ def test_the_paper_protocol_has_the_epochs_and_rates_of_the_paper() -> None:
     assert any("9,001 MNIST-M and 10,000 MNIST test images" in sentence for sentence in study.differences)
 
 
-@pytest.mark.parametrize("ratio", [0.6, 0.7])
-def test_filters_per_layer_and_extra_epochs_are_those_of_the_paper(
-    ratio: float, scratch: Scratch, seen: list[Any]
-) -> None:
-    """Counted by hand: each of T rounds removes the whole part of the share r of the filters that are left."""
-    rounds, expected = {0.6: (2, [18, 28]), 0.7: (3, [21, 32])}[ratio]
-    share, left = 1 - (1 - ratio) ** (1 / rounds), [32, 48]
-    for _ in range(rounds):
+def test_filters_per_layer_and_extra_epochs_are_those_of_the_paper(scratch: Scratch, seen: list[Any]) -> None:
+    """Counted by hand: each of three rounds removes the whole part of the share r of the filters that are left."""
+    share, left = 1 - 0.3 ** (1 / 3), [32, 48]
+    for _ in range(3):
         left = [count - int(count * share + 1e-9) for count in left]
-    assert [32 - left[0], 48 - left[1]] == expected
-    whole = {"widths": (32, 48), "epochs_per_round": 2, "train": 8, "ratio": ratio}
+    assert [32 - left[0], 48 - left[1]] == [21, 32]
+    whole = {"widths": (32, 48), "epochs_per_round": 2, "train": 8, "ratio": 0.7}
     run_mnist_m(settings("l1", **whole), scratch)
-    assert [int((~keep).sum()) for keep in seen[0].mask.keep.values()] == expected
+    assert [int((~keep).sum()) for keep in seen[0].mask.keep.values()] == [21, 32]
     run_mnist_m(settings("dense_tuned", **whole), scratch)
     for result in seen[:2]:
         card, table = result.card, result.table
-        assert table["epoch"].max() == 2 * rounds == card["rounds"] * card["epochs_per_round"]
+        assert table["epoch"].max() == 6 == card["rounds"] * card["epochs_per_round"]
         assert card["finetuning"]["double_softmax"] and card["finetuning"]["schedule_epochs"] == 2
         assert card["finetuning"]["schedule"] == "dss" and card["finetuning"]["lr"] == 0.05
     assert bool(seen[1].mask.keep["conv1"].all()), "nothing is removed"
@@ -110,8 +105,6 @@ def test_the_control_with_extra_epochs_is_trained_once_for_all_ratios_of_as_many
     again = run_mnist_m(settings("dense_tuned", ratio=0.2), scratch)
     assert len(seen) == 1 and again.weights == found["dense_tuned", None].weights != found["dense", None].weights
     assert {row["ratio_requested"] for row in again.rows} == {0.2}
-    longer = run_mnist_m(settings("dense_tuned", ratio=0.7), scratch)
-    assert longer.weights != again.weights
 
 
 def test_rows_tell_the_arm_the_reported_images_and_what_was_seen(found: Any) -> None:
@@ -143,26 +136,24 @@ def test_no_label_of_the_target_changes_a_network(
     scratch: Scratch, found: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed(monkeypatch, lambda domain: replace(domain, labels=(domain.labels + 1) % 10))
-    for arm in (("dss", "report"), ("dss", "score")):
-        again = run_mnist_m(settings(*arm), scratch)
-        assert again.weights == found[arm].weights and again.data["mnist_m"] != found[arm].data["mnist_m"]
+    again, before = run_mnist_m(settings("dss", "report"), scratch), found["dss", "report"]
+    assert again.weights == before.weights and again.data["mnist_m"] != before.data["mnist_m"]
+    assert again.rows != before.rows, "the accuracy is that on the other labels"
 
 
 def test_the_published_score_reads_the_reported_images_and_the_other_one_does_not(
-    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+    scratch: Scratch, found: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reported images of MNIST-M are turned upside down: only the published variant may notice."""
+    """The reported images of MNIST-M are exchanged for noise: only the published variant may notice."""
 
-    def turned(domain: Domain) -> Domain:
+    def noisy(domain: Domain) -> Domain:
         images, rows = domain.images.clone(), domain.rows("report")
-        images[rows] = images[rows].flip(2)
+        images[rows] = torch.randint(0, 256, images[rows].shape, generator=generator("noise")).to(images.dtype)
         return replace(domain, images=images)
 
-    arms = [settings("dss", split, ratio=0.5, widths=(24, 32)) for split in ("report", "score")]
-    before = [run_mnist_m(arm, scratch).weights for arm in arms]
-    changed(monkeypatch, turned)
-    published, other = (run_mnist_m(arm, scratch).weights for arm in arms)
-    assert published != before[0] and other == before[1]
+    changed(monkeypatch, noisy)
+    for split, same in (("report", False), ("score", True)):
+        assert (run_mnist_m(settings("dss", split), scratch).weights == found["dss", split].weights) is same
 
 
 def planted(**gains: float) -> pd.DataFrame:
@@ -188,8 +179,3 @@ def test_claims_follow_from_the_planted_gains() -> None:
     assert first.minimum_detectable_effect == pytest.approx((first.high - first.low) / 2)
     nothing = mnist_m_claims(planted())
     assert {claim.verdict for claim in nothing} == {"no", "cannot tell"}
-
-
-def test_the_runs_are_the_same_again(tmp_path: Path, found: Any) -> None:
-    again = run_mnist_m(settings("random"), Scratch(tmp_path, device=torch.device("cpu")))
-    assert again == found["random", None]

@@ -12,10 +12,10 @@ over training seeds, beside controls that separate the score from the extra epoc
 
 Kept of the paper: network, batch size, momentum, the softmax before the cross-entropy in training and fine-tuning, the
 rule of the learning rate (restarted in each round, divided by the epochs of training), rounds, filters per layer. What
-differs is listed in `differences`. The small protocol trains at a higher rate, because it takes 150 times fewer steps:
-at 0.01 the network does not learn all digits. The rates, 0.05 and then 0.01, were chosen by accuracy on MNIST images
-alone (of 0.03 and 0.05 in training the better one; fine-tuning at 0.05 lost digits that the network knew). No step reads
-a label of MNIST-M, and every number is that of the last epoch.
+differs is listed in `differences`. The small protocol trains at a higher rate, because it takes 150 times fewer steps.
+Its rates, 0.05 and then 0.01, were chosen by accuracy on MNIST images alone, with training seed 0: of 0.03 and 0.05 in
+training the better one; fine-tuning at 0.05 cost up to 12 points on MNIST. No step reads a label of MNIST-M, and every
+number is that of the last epoch.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "quick": {
         "source": "mnist",
         "target": "mnist_m",
-        "widths": (8, 12),
-        "train": 300,
+        "widths": (6, 8),
+        "train": 320,
         "score": 60,
         "report_source": 100,
         "report_target": 100,
-        "epochs": 12,
+        "epochs": 10,
         "epochs_per_round": 1,
         "lr": 0.2,
         "finetuning_lr": 0.05,
@@ -224,8 +224,8 @@ def _differences(protocol: Settings) -> tuple[str, ...]:
         f"{numbers['report_source']:,} MNIST test images to report (10,000 each), scored by the published variant; the "
         f"other scorers read {numbers['score']:,} other images of a domain.",
         f"Epochs: {numbers['epochs']}, then {numbers['epochs_per_round']} after each round (100, then 20).",
-        f"Learning rate: from {numbers['lr']:g} in training and {numbers['finetuning_lr']:g} in each fine-tuning (0.01 in "
-        "both).",
+        f"Learning rate: from {numbers['lr']:g} in training and {numbers['finetuning_lr']:g} in fine-tuning, where the "
+        "paper starts both at 0.01.",
         "All domains are normalised by mean and standard deviation of the MNIST train images; the paper normalises "
         "MNIST-M by its own, which reads the target.",
         "Filters are removed from the network; the paper's code masks them.",
