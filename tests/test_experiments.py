@@ -156,6 +156,15 @@ def test_ctrl_c_cancels_what_workers_have_not_begun(tmp_path: Path) -> None:
     assert len(executor.futures) < 90 and all(future.cancelled() for future in executor.futures)
 
 
+def test_ctrl_c_ends_worker_processes(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), executors.local(2) as pool:
+        steps = run.steps(experiment(count=400), folder=tmp_path, executor=pool)
+        while next(steps)[0] < 1:
+            pass
+        steps.throw(KeyboardInterrupt)
+    assert 1 <= len(Results(tmp_path).runs()) < 400
+
+
 @pytest.mark.parametrize("error", [BrokenExecutor("a process was killed"), CancelledError(), OSError("lost")])
 def test_a_worker_that_ends_leaves_its_run_open(error: Exception, tmp_path: Path) -> None:
     with pytest.raises(dg.DgpruneError, match=r"workers ended .*2 of 5 runs are open.*start again"):

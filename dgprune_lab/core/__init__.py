@@ -32,5 +32,5 @@ from .random import generator, preserved_rng, seed
 from .dispatch import MacCounter, Observer
 from .machine import device, full_precision, machine_description, threads
 from .memory import cache_room, give_back_memory, pass_room
-from .locks import Lock, renew_after_fork
+from .locks import Lock, end_with_parent, renew_after_fork
 from .writable import at_home, check_writable_file, check_writable_folder, written

@@ -1,4 +1,4 @@
-"""Locks that do not block a forked process for ever, and other state that a forked process must renew.
+"""Locks that do not block a forked process for ever, other state that it must renew, and children that end in time.
 
 A fork copies only the thread that calls it, but every lock as it is: a lock that another thread held stays locked for
 ever in the child. DataLoader workers and joblib fork, and an explorer works in a thread of its own.
@@ -6,6 +6,7 @@ ever in the child. DataLoader workers and joblib fork, and an explorer works in 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 import weakref
@@ -48,6 +49,18 @@ class Lock(_RLock):
         else:
             self._at_fork_reinit()  # as the standard library does with its own locks
             self.abandoned = True
+
+
+def end_with_parent() -> None:
+    """From now on, end this process when the process that started it has ended, however that ended."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _renew() -> None:

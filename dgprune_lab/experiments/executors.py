@@ -38,21 +38,32 @@ which may lie on a shared disk; where it does not, each machine trains them once
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from ..core import Count, DgpruneError, Positive, public
+from ..core import Count, DgpruneError, Positive, end_with_parent, public
 from ..core.machine import cores
+
+
+class _Cancelled(Future[Any]):
+    """A future that may have been cancelled when its pool breaks; on Python 3.11 the pool's thread fails otherwise."""
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        if not self.cancelled():
+            super().set_exception(exception)
 
 
 class Workers(ProcessPoolExecutor):
     """Worker processes that end with the process that uses them, and at once if its block ends with an error."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        future.__class__ = _Cancelled
+        return future
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,14 +124,7 @@ def dask(address: str, *, timeout: Positive = 10.0) -> Iterator[Executor]:
 def _start() -> None:
     """Make a worker ignore Ctrl-C, which its driver answers, and end with the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def width(executor: Executor | None) -> int:

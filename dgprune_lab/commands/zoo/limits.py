@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 import psutil
+
+from ...core import end_with_parent
 
 _INTERVAL = 0.02  # seconds between two looks at the child
 
@@ -87,7 +87,7 @@ def _serve(send: Connection, task: Task, *, argument: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     memory = psutil.Process().memory_info
 
     def stage(name: str) -> None:
@@ -98,14 +98,6 @@ def _serve(send: Connection, task: Task, *, argument: Any) -> None:
     except BaseException as error:
         lines = str(error).strip().splitlines() or [""]
         send.send(("error", f"{type(error).__name__}: {lines[-1]}", 0))
-
-
-def _end_with_parent() -> None:
-    """End the child when the process that wants its answer is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _watched(process: Any, receive: Connection, *, limits: Limits) -> Ending:
