@@ -127,6 +127,8 @@ def test_nothing_of_the_target_changes_a_network(
 def test_a_run_is_the_same_again_and_diverged_training_fails(tmp_path: Path, found: dict[str, Any]) -> None:
     fresh = Scratch(tmp_path, device=torch.device("cpu"))
     assert run_several_sources(settings("random"), fresh) == found["random"]
+    rows = run_several_sources(settings("random", training_seed=1), fresh).rows
+    assert all((row["seed"], row["training_seed"]) == (1, 1) for row in rows), "another draw for another training"
     with pytest.raises(DgpruneError):
         run_several_sources(settings("random", lr=1e30), fresh)
 
