@@ -1,4 +1,4 @@
-"""Experiments whose processes are killed within a run: after resuming, the rows are those of an undisturbed run."""
+"""Experiments in processes that are killed within a run: once resumed, the rows are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 import experiment_runs as runs
 import psutil
 import pytest
-from experiment_runs import drawn, same
+from experiment_runs import drawn, experiment, same
 
+import dgprune_lab as dg
 from dgprune_lab.experiments import Results, executors, run
 
 pytestmark = pytest.mark.slow
@@ -84,6 +85,29 @@ def test_a_driver_that_is_killed_while_dask_works(
     for _ in steps:
         pass
     same(Results(folder), undisturbed)
+
+
+def test_worker_processes_give_the_same_rows(tmp_path: Path, undisturbed: Results) -> None:
+    with executors.local(2) as pool:
+        same(run(drawn(), folder=tmp_path, executor=pool), undisturbed)
+
+
+def test_ctrl_c_ends_worker_processes(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), executors.local(2) as pool:
+        steps = run.steps(experiment(count=400), folder=tmp_path, executor=pool)
+        while next(steps)[0] < 1:
+            pass
+        steps.throw(KeyboardInterrupt)
+    assert 1 <= len(Results(tmp_path).runs()) < 400
+
+
+def test_a_killed_worker_process_leaves_its_run_open(tmp_path: Path, undisturbed: Results) -> None:
+    runs.lethal(tmp_path)
+    with pytest.raises(dg.DgpruneError, match="executor: workers ended"), executors.local(2) as pool:
+        run(drawn(), folder=tmp_path, executor=pool)
+    left = Results(tmp_path).progress()
+    assert left.done < 12 and not left.failed
+    same(run(drawn(), folder=tmp_path), undisturbed)
 
 
 def test_a_driver_that_is_killed_takes_its_workers_with_it(tmp_path: Path, undisturbed: Results) -> None:

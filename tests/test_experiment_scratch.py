@@ -6,6 +6,7 @@ import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ import dgprune_lab as dg
 from dgprune_lab.experiments import Scratch
 from dgprune_lab.experiments.settings import key_of
 from dgprune_lab.models.saving import network_key
+
+
+def numpy_state() -> list[int]:
+    state: Any = np.random.get_state()
+    return state[1].tolist()
+
 
 KEY = {"training_seed": 1}
 CPU = torch.device("cpu")
@@ -35,11 +42,11 @@ class Maker:
 
 def test_a_network_is_made_once_and_the_same_everywhere(tmp_path: Path) -> None:
     make, place = Maker(), Scratch(tmp_path / "a", device=CPU)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    states = torch.get_rng_state(), numpy_state(), random.getstate()
     first, again = place.network(KEY, make), place.network(KEY, make)
     assert make.made == 1 and network_key(first) == network_key(again) and not again.training
     assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[2]
-    assert (np.random.get_state()[1] == states[1]).all()
+    assert numpy_state() == states[1]
     torch.rand(3)
     assert network_key(Scratch(tmp_path / "b", device=CPU).network(KEY, make)) == network_key(first)
     assert network_key(place.network({"training_seed": 2}, make)) != network_key(first) and make.made == 3

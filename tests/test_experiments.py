@@ -63,7 +63,8 @@ def stop_after(count: int, *, folder: Path, **options: Any) -> None:
 
 
 def test_every_run_is_a_row_with_what_it_was_made_from(undisturbed: Results) -> None:
-    table, listed = undisturbed.table(), undisturbed.runs()
+    table: Any = undisturbed.table()
+    listed: Any = undisturbed.runs()
     assert list(table["domain"]) == ["a", "b"] * 12 and list(table["scorer"][:4]) == ["s0", "s0", "s1", "s1"]
     assert set(table["training_seed"]) == {0, 1} and set(table["epochs"]) == {3}
     assert list(table["run"][::2]) == list(listed["key"]) == [drawn().key(k) for k in range(12)]
@@ -76,13 +77,13 @@ def test_every_run_is_a_row_with_what_it_was_made_from(undisturbed: Results) -> 
 
 def test_a_second_start_does_what_is_open_and_nothing_else(tmp_path: Path, undisturbed: Results) -> None:
     stop_after(5, experiment=drawn(), folder=tmp_path)
-    before = Results(tmp_path).runs()
+    before: Any = Results(tmp_path).runs()
     assert list(before["place"]) == [0, 1, 2, 3, 4]
     steps = run.steps(drawn(), folder=tmp_path)
     assert next(steps)[:2] == (5, 12)
     assert [step[0] for step in steps] == [6, 7, 8, 9, 10, 11, 12]
     same(Results(tmp_path), undisturbed)
-    pd.testing.assert_frame_equal(Results(tmp_path).runs()[:5], before)
+    pd.testing.assert_frame_equal(Results(tmp_path).runs().head(), before)
     version = Results(tmp_path).version()
     run(drawn(), folder=tmp_path)
     assert Results(tmp_path).version() == version == 12
@@ -93,15 +94,9 @@ def test_other_workers_give_the_same_rows(tmp_path: Path, undisturbed: Results) 
         same(run(drawn(), folder=tmp_path, executor=pool), undisturbed)
 
 
-def test_worker_processes_give_the_same_rows(tmp_path: Path, undisturbed: Results) -> None:
-    with executors.local(2) as pool:
-        stop_after(3, experiment=drawn(), folder=tmp_path, executor=pool)
-        same(run(drawn(), folder=tmp_path, executor=pool), undisturbed)
-
-
 def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
     results = run(experiment(runs.failing), folder=tmp_path)
-    listed = results.runs()
+    listed: Any = results.runs()
     assert list(listed["state"]) == ["done", "failed"] * 2 and list(results.table()["seed"]) == [0, 2]
     assert listed["error"][1] == "DgpruneError: the loss of 1 is not finite."
     assert 'raise dg.DgpruneError(f"the loss of' in listed["traceback"][1] and listed["error"].isna()[0]
@@ -120,10 +115,12 @@ def test_few_runs_are_handed_over_at_a_time(tmp_path: Path) -> None:
 
 def test_the_callers_state_stays(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    numpy: Any = np.random.get_state()
+    states = torch.get_rng_state(), numpy[1].tolist(), random.getstate()
     run(drawn(count=2), folder=tmp_path)
     assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[2]
-    assert (np.random.get_state()[1] == states[1]).all()
+    numpy = np.random.get_state()
+    assert numpy[1].tolist() == states[1]
 
 
 class Stuck(Inline):
@@ -156,29 +153,12 @@ def test_ctrl_c_cancels_what_workers_have_not_begun(tmp_path: Path) -> None:
     assert len(executor.futures) < 90 and all(future.cancelled() for future in executor.futures)
 
 
-def test_ctrl_c_ends_worker_processes(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), executors.local(2) as pool:
-        steps = run.steps(experiment(count=400), folder=tmp_path, executor=pool)
-        while next(steps)[0] < 1:
-            pass
-        steps.throw(KeyboardInterrupt)
-    assert 1 <= len(Results(tmp_path).runs()) < 400
-
-
 @pytest.mark.parametrize("error", [BrokenExecutor("a process was killed"), CancelledError(), OSError("lost")])
 def test_a_worker_that_ends_leaves_its_run_open(error: Exception, tmp_path: Path) -> None:
     with pytest.raises(dg.DgpruneError, match=r"workers ended .*2 of 5 runs are open.*start again"):
         run(experiment(count=5), folder=tmp_path, executor=Inline(error=error, at=3))
     assert list(Results(tmp_path).runs()["state"]) == ["done"] * 3
     assert len(run(experiment(count=5), folder=tmp_path, executor=Inline()).table()) == 5
-
-
-def test_a_killed_worker_process_leaves_its_run_open(tmp_path: Path, undisturbed: Results) -> None:
-    runs.lethal(tmp_path)
-    with pytest.raises(dg.DgpruneError, match="executor: workers ended"), executors.local(2) as pool:
-        run(drawn(), folder=tmp_path, executor=pool)
-    assert len(Results(tmp_path).runs()) < 12 and not Results(tmp_path).runs()["state"].eq("failed").any()
-    same(run(drawn(), folder=tmp_path), undisturbed)
 
 
 def test_a_worker_that_would_compute_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,9 +303,9 @@ def test_what_a_run_returns_is_checked(tmp_path: Path) -> None:
         ]
 
     results = run(experiment(nothing, count=3), folder=tmp_path)
-    errors = results.runs()["error"]
+    errors = list(results.runs()["error"])
     assert "must return a Finding; it returned dict" in errors[0] and "the column 'colour'" in errors[1]
-    assert results.table()["images"].tolist() == [7] and results.table()["value"].isna().all()
+    assert list(results.table()["images"]) == [7] and list(results.table()["value"].isna()) == [True]
 
 
 def test_dask_that_is_missing_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

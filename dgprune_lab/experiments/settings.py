@@ -11,7 +11,7 @@ from typing import Any
 from ..core import DgpruneError, public
 
 Plain = str | int | float | bool | None | tuple[Any, ...]
-Settings = Mapping[str, Plain]
+Settings = Mapping[str, Any]  # of plain values
 
 
 @public

@@ -85,8 +85,11 @@ def writing(folder: Path, about: Mapping[str, Any]) -> Iterator[Store]:
                     f"folder: another process writes to {folder}{_driver(path)}. Wait until it has ended, or name "
                     "another folder."
                 )
-        with told(path), closing(_connected(str(path))) as connection:
-            _prepare(connection, path, about=about)
+        with told(path):
+            connection = _connected(str(path))
+        with closing(connection):
+            with told(path):
+                _prepare(connection, path, about=about)
             yield Store(connection, path)
 
 
@@ -141,6 +144,8 @@ def about_of(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
         DgpruneError: a database of something else, or of another format.
     """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        raise _none(path)
     if not {"about", "runs", "starts"} <= tables:
         raise DgpruneError(f"{path} is a database of something else, not the results of an experiment.")
     return parse_card(connection.execute("SELECT card FROM about").fetchone()[0], name=path.name, kind="experiment")
@@ -154,10 +159,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         DgpruneError: there is none, or something else.
     """
     if not path.is_file():
-        raise DgpruneError(
-            f"folder: there are no results in {path.parent} (no {path.name}); name the folder of an experiment that "
-            "was started."
-        )
+        raise _none(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
     with told(path):
         try:
@@ -166,6 +168,11 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             connection = _readable(f"{address}&immutable=1")
         with closing(connection):
             yield connection
+
+
+def _none(path: Path) -> DgpruneError:
+    where = f"there are no results in {path.parent} (no {path.name}, or an empty one)"
+    return DgpruneError(f"folder: {where}; name the folder of an experiment that was started.")
 
 
 def _readable(address: str) -> sqlite3.Connection:
