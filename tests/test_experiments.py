@@ -21,7 +21,7 @@ import torch
 from experiment_runs import drawn, experiment, same
 
 import dgprune_lab as dg
-from dgprune_lab.experiments import Experiment, Finding, Results, executors, grid, run, runner, store
+from dgprune_lab.experiments import Experiment, Finding, Results, executors, grid, run, runner, store, worker
 
 
 class Inline(Executor):
@@ -245,6 +245,15 @@ def test_another_process_reads_whole_rows_while_this_one_writes(tmp_path: Path) 
     assert seen.stdout.count('"accuracy"') == 3 and Results(tmp_path).progress().running
     steps.close()
     assert not (tmp_path / f"{store.FILE}-wal").exists() and not Results(tmp_path).progress().running
+
+
+def test_other_code_between_two_starts_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_after(2, experiment=experiment(), folder=tmp_path)
+    for module in (store, worker):
+        monkeypatch.setattr(module, "code_key", lambda: "edited")
+    with pytest.warns(dg.DgpruneNote, match=r"2 of the 2 runs that .* holds were computed by other code"):
+        results = run(experiment(), folder=tmp_path)
+    assert results.runs()["code"].nunique() == 2
 
 
 def test_two_drivers_never_share_a_folder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core import DgpruneError, check_writable_folder, code_key, progress_bar, stepwise, versions
+from ..core import DgpruneError, check_writable_folder, code_key, note, progress_bar, stepwise, versions
 from ..core import device as resolved_device
 from .executors import width
 from .experiment import Experiment
@@ -71,10 +71,17 @@ def run(
     else:
         shared |= {"function": name_of(experiment.run), "versions": versions(), "code": code_key()}
     with writing(folder, about) as store:
-        states = {key: state for key, state in store.states().items() if not (retry and state == "failed")}
+        there = store.states()
+        states = {key: state for key, state in there.items() if not (retry and state == "failed")}
         failed = sum(state == "failed" for state in states.values())
         pace = Pace(total=len(keys), done=len(states) - failed, failed=failed, workers=width(executor))
-        store.begin(started=time.time(), workers=pace.workers, driver=here())
+        shared["start"] = time.time()  # by which Dask tells a run from the same one of an earlier start
+        store.begin(started=shared["start"], workers=pace.workers, driver=here())
+        if count := store.other_code():
+            note(
+                f"{count} of the {len(there)} runs that {folder} holds were computed by other code of dgprune-lab. "
+                "Name another folder to compute all of them by this code."
+            )
         tasks = (
             {**shared, "place": place, "key": key, "settings": experiment.settings(place)}
             for place, key in enumerate(keys)

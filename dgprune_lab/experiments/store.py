@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..core import DgpruneError, card_text, parse_card
+from ..core import DgpruneError, card_text, code_key, parse_card
 
 FILE, LOCK = "results.sqlite", "driver.lock"
 RUN = ("place", "key", "settings", "state", "rows", "seconds", "cpu_seconds", "started", "worker", "machine")
@@ -41,6 +41,11 @@ class Store:
         """Return the key of each finished run -> "done" or "failed"."""
         with told(self._path):
             return dict(self._connection.execute("SELECT key, state FROM runs"))
+
+    def other_code(self) -> int:
+        """Return how many finished runs were computed by other code of this package than that of this process."""
+        with told(self._path):
+            return self._connection.execute("SELECT count(*) FROM runs WHERE code != ?", (code_key(),)).fetchone()[0]
 
     def write(self, run: Mapping[str, Any]) -> None:
         """Write a finished run as one commit; it takes the place of an earlier one with the same key."""
