@@ -187,11 +187,19 @@ def by_depth(gains: tuple[float, ...]) -> dict[str, float]:
 
 def test_a_planted_effect_is_found_and_a_planted_null_is_not() -> None:
     gains = {"l1": 0.0, "random": 0.0, "gc_net": 0.03, **by_depth((0.02, 0.06, 0.01))}
-    claims = gc_net_claims(planted(gains))
+    rho = pd.DataFrame({"metric": ["rho_spread", "rho_spread", "rho_null_spread"], "value": [0.1, 0.3, 0.01]})
+    claims = gc_net_claims(pd.concat([planted(gains), rho]))
     assert [claim.verdict for claim in claims] == ["yes", "yes", "cannot tell", "yes"] * 3
     assert [claim.estimate for claim in claims[:4]] == pytest.approx([0.03, 0.03, 0.0, 0.03], abs=0.003)
     assert all(claim.low < claim.estimate < claim.high and claim.seeds == "0, 1, 2, 3, 4" for claim in claims)
-    assert "clean images +0.000" in claims[1].note
+    assert (
+        "clean images +0.000" in claims[1].note
+        and "spread of 0.200, with randomly paired images 0.010" in claims[1].note
+    )
+    assert claims[4].claim.startswith("Pruning connections by GC-Net keeps") and claims[4].claim.endswith(
+        " (fine-tuned)"
+    )
+    assert [claim.published == claims[0].published for claim in claims] == [True] * 8 + [False] * 4
     assert float(claims[1].note.split("middle l0 ")[1].split()[0]) == pytest.approx(0.06, abs=0.003)
     assert [claim.verdict for claim in gc_net_claims(planted({**gains, "gc_net": -0.03}))[:4:3]] == ["no", "no"]
 

@@ -8,6 +8,7 @@ from ...stats import intervals
 from ..claims import Claim, verdict
 
 PAPER = "Wisell and Yasaei Sekeh 2024, arXiv:2411.09199"
+_SPREADS = ("rho_spread", "rho_null_spread")
 _OUTCOMES = ("clean", "shifted", "worst")
 DEPTH, MIDDLE = "hybrid by depth, mean over l0", "hybrid by depth, middle l0"
 
@@ -34,10 +35,10 @@ def gc_net_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 _CLAIMS = (
-    ("more accuracy under shift is kept by GC-Net than by magnitude", "gc_net", "l1"),
-    ("magnitude in early and GC-Net in late layers keep more than magnitude alone", DEPTH, "l1"),
-    ("magnitude in early and GC-Net in late layers keep more than GC-Net alone", DEPTH, "gc_net"),
-    ("more is kept by GC-Net than at random", "gc_net", "random"),
+    ("Pruning {} by GC-Net keeps more accuracy under shift than by magnitude", "gc_net", "l1"),
+    ("Pruning {} by magnitude in early and by GC-Net in late layers keeps more than by magnitude alone", DEPTH, "l1"),
+    ("Pruning {} by magnitude in early and by GC-Net in late layers keeps more than by GC-Net alone", DEPTH, "gc_net"),
+    ("Pruning {} by GC-Net keeps more than at random", "gc_net", "random"),
 )
 
 
@@ -46,39 +47,46 @@ def gc_net_claims(frame: pd.DataFrame) -> list[Claim]:
 
     An estimate is the mean difference of the accuracy under shift, over data sets, shifts and ratios, paired by
     training seed; seeds that lack a run are left out, and claims with fewer than two seeds. The note holds the data
-    sets one by one, the other outcomes, and the hybrid with the middle l0.
+    sets one by one, the other outcomes, the hybrid with the middle l0, and how much more rho differs than by chance.
     """
-    outcomes, claims = gc_net_outcomes(frame), []
+    outcomes, claims, spread = gc_net_outcomes(frame), [], _spread_words(frame)
     for level, finetuned in (("connection", False), ("connection", True), ("filter", True)):
         runs = outcomes[(outcomes["level"] == level) & (outcomes["finetuned"] == finetuned)]
         wide = runs.pivot(
             values=list(_OUTCOMES), index="training_seed", columns=["scorer", "data_set", "ratio_requested"]
         )
-        what = f"{level}s, {'fine-tuned' if finetuned else 'not fine-tuned'}"
+        when = "fine-tuned" if finetuned else "not fine-tuned"
+        published = "not in the paper: the filter score is ours" if level == "filter" else "no number in the abstract"
         for text, scorer, baseline in _CLAIMS:
             if {scorer, baseline} <= set(runs["scorer"]):
-                claims += _claim(wide, scorer, baseline=baseline, text=f"{what}: {text}")
+                claims += _claim(
+                    wide,
+                    scorer,
+                    baseline=baseline,
+                    text=f"{text.format(f'{level}s')} ({when})",
+                    published=published,
+                    spread=spread,
+                )
     return claims
 
 
-def _claim(wide: pd.DataFrame, scorer: str, *, baseline: str, text: str) -> list[Claim]:
+def _claim(wide: pd.DataFrame, scorer: str, *, baseline: str, text: str, published: str, spread: str) -> list[Claim]:
     """The claim that `scorer` keeps more than `baseline`; none without two seeds that have all runs."""
     gaps = _differences(wide["shifted"], scorer, baseline=baseline)
     if len(gaps) < 2:
         return []
     mean, low, high = intervals.over_seeds(gaps.mean(axis=1).to_list())
     notes = {str(name): rows.T for name, rows in gaps.T.groupby("data_set")}
-    notes |= {
-        f"{outcome} images": _differences(wide[outcome], scorer, baseline=baseline) for outcome in ("clean", "worst")
-    }
+    for outcome, name in (("clean", "clean images"), ("worst", "worst shift")):
+        notes[name] = _differences(wide[outcome], scorer, baseline=baseline)
     if scorer == DEPTH:
         notes["middle l0"] = _differences(wide["shifted"], MIDDLE, baseline=baseline)
-    said = [(name, *intervals.over_seeds(values.mean(axis=1).to_list())) for name, values in notes.items()]
+    each = [(name, *intervals.over_seeds(values.mean(axis=1).to_list())) for name, values in notes.items()]
     return [
         Claim(
             claim=text,
             paper=PAPER,
-            published="no number in the abstract",
+            published=published,
             estimate=mean,
             low=low,
             high=high,
@@ -86,7 +94,8 @@ def _claim(wide: pd.DataFrame, scorer: str, *, baseline: str, text: str) -> list
             unit="share",
             seeds=", ".join(f"{seed:g}" for seed in gaps.index),
             verdict=verdict(low, high),
-            note="; ".join(f"{name} {value:+.3f} [{start:+.3f}, {end:+.3f}]" for name, value, start, end in said),
+            note="; ".join(f"{name} {value:+.3f} [{start:+.3f}, {end:+.3f}]" for name, value, start, end in each)
+            + spread,
             target_aware=False,
         )
     ]
@@ -95,3 +104,12 @@ def _claim(wide: pd.DataFrame, scorer: str, *, baseline: str, text: str) -> list
 def _differences(wide: pd.DataFrame, scorer: str, *, baseline: str) -> pd.DataFrame:
     """Training seed x (data set, ratio): scorer - baseline; only seeds that have them all."""
     return (wide[scorer] - wide[baseline]).dropna()
+
+
+def _spread_words(frame: pd.DataFrame) -> str:
+    """The standard deviation of rho within a pair of layers and that of randomly paired images, to end a note."""
+    spreads = frame[frame["metric"].isin(_SPREADS)].groupby("metric")["value"].mean()
+    if len(spreads) < 2:
+        return ""
+    measured, chance = (spreads[name] for name in _SPREADS)
+    return f"; rho has a spread of {measured:.3f}, with randomly paired images {chance:.3f}"
