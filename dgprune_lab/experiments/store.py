@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..core import DgpruneError, card_text, code_key, parse_card
 
@@ -150,7 +150,7 @@ def about_of(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
     """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
-        raise _none(path)
+        _refuse_none(path)
     if not {"about", "runs", "starts"} <= tables:
         raise DgpruneError(f"{path} is a database of something else, not the results of an experiment.")
     return parse_card(connection.execute("SELECT card FROM about").fetchone()[0], name=path.name, kind="experiment")
@@ -164,7 +164,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         DgpruneError: there is none, or something else.
     """
     if not path.is_file():
-        raise _none(path)
+        _refuse_none(path)
     address = f"{path.absolute().as_uri()}?mode=ro"
     with told(path):
         try:
@@ -175,9 +175,11 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
 
 
-def _none(path: Path) -> DgpruneError:
-    where = f"there are no results in {path.parent} (no {path.name}, or an empty one)"
-    return DgpruneError(f"folder: {where}; name the folder of an experiment that was started.")
+def _refuse_none(path: Path) -> NoReturn:
+    raise DgpruneError(
+        f"folder: there are no results in {path.parent} (no {path.name}, or an empty one); name the folder of an "
+        "experiment that was started."
+    )
 
 
 def _readable(address: str) -> sqlite3.Connection:
