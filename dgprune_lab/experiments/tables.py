@@ -31,8 +31,8 @@ from ..core import (
     tidy,
     unknown,
     write_file,
+    written,
 )
-from ..core.writable import written
 from .experiment import Experiment
 from .results import Results
 from .runner import run as run_all
