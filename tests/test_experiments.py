@@ -94,6 +94,12 @@ def test_other_workers_give_the_same_rows(tmp_path: Path, undisturbed: Results) 
         same(run(drawn(), folder=tmp_path, executor=pool), undisturbed)
 
 
+def test_a_forked_worker_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worker.here().endswith(f":{os.getpid()}")
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    assert worker.here().endswith(":7")
+
+
 def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
     results = run(experiment(runs.failing), folder=tmp_path)
     listed: Any = results.runs()
@@ -173,6 +179,9 @@ def test_a_worker_that_would_compute_something_else_is_refused(tmp_path: Path, m
             patch.setattr(runner, name, value)
             with pytest.raises(dg.DgpruneError, match=f"executor: worker .*{words}"):
                 run(experiment(), folder=tmp_path, executor=Inline())
+    with monkeypatch.context() as patch, pytest.raises(dg.DgpruneError, match=r"it cannot import nowhere:run \("):
+        patch.setattr(runner, "name_of", lambda function: "nowhere:run")
+        run(experiment(), folder=tmp_path, executor=Inline())
     with pytest.raises(dg.DgpruneError, match="device"):
         run(experiment(), folder=tmp_path, executor=Inline(), device="tpu")
     assert len(Results(tmp_path).runs()) == 0

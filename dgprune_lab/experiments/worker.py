@@ -43,10 +43,12 @@ def work(task: Mapping[str, Any]) -> dict[str, Any]:
     reason = _unfit(task)
     if reason is None:
         try:
-            run = pkgutil.resolve_name(task["function"])
             device(task["device"])
+            run = pkgutil.resolve_name(task["function"])
+        except DgpruneError as error:
+            reason = str(error)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"it cannot import {task['function']} ({error}). The module of the function must lie on its path."
     if reason is not None:
         return {"refused": f"worker {here()}: {reason}"}
     return finished_run(run, task)
@@ -124,7 +126,6 @@ def _machine(device: torch.device) -> str:
     return machine_description() + gpu
 
 
-@cache
 def here() -> str:
     """Return the name of this computer and the number of this process."""
     return f"{platform.node()}:{os.getpid()}"
