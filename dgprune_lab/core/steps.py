@@ -90,15 +90,18 @@ def progress_bar(
     """
     from tqdm.auto import tqdm
 
+    shown: str | None = None
     with tqdm(unit=unit, disable=not (progress and has_stderr())) as bar:
         while True:
             try:
                 done, bar.total, *label = next(steps)
             except StopIteration as end:
                 return end.value
-            if label:
-                bar.set_postfix_str(label[0])
-            bar.update(done - bar.n)
+            if label and label[0] != shown:  # each refresh is a line, where the bar goes to a file
+                shown = label[0]
+                bar.set_postfix_str(shown)
+            if done != bar.n:
+                bar.update(done - bar.n)
 
 
 def late_bar(items: Iterable[Value], *, label: str, total: int) -> Iterable[Value]:
