@@ -298,13 +298,13 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
         ((), "its grid has no run"),
         (({"seed": 1}, {"seed": 2}, {"seed": 1}), "runs 0 and 2 of its grid have the same settings"),
         (({"seed": np.int64(1)},), "plain values"),
+        (3, "grid must be"),
         (({"seed": float("nan")},), "plain values"),
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused(settings: Any, words: str, tmp_path: Path) -> None:
-    wrong = Experiment(name="wrong", question="?", run=runs.trivial, grid=settings)
     with pytest.raises(dg.DgpruneError, match=words):
-        run(wrong, folder=tmp_path / "no")
+        run(Experiment(name="wrong", question="?", run=runs.trivial, grid=settings), folder=tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 

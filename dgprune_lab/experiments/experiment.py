@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..core import public
 from .scratch import Scratch
 from .settings import Plain, Settings, key_of
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .claims import Claim
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """What one run found.
@@ -30,6 +32,7 @@ class Finding:
     weights: str | None = None
 
 
+@public
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A grid of runs as plain data.
