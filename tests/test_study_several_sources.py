@@ -230,6 +230,13 @@ def test_claims_find_nothing_where_nothing_is_planted() -> None:
     assert nothing == ["cannot tell"] * 10, nothing
 
 
+def test_fewer_than_two_whole_seeds_are_refused_in_words() -> None:
+    frame = planted(seeds=2)
+    for count, part in ((1, frame[frame["training_seed"] == 0]), (0, frame[frame["scorer"] != "l1"])):
+        with pytest.raises(DgpruneError, match=rf"too few training seeds .* \({count}\)"):
+            several_sources_claims(part)
+
+
 def test_averages_are_taken_over_targets_within_a_seed() -> None:
     cells = [  # seed, target, scorer, in-domain, on the target
         *((0, "a", "dense", 0.9, 0.8), (0, "a", "l1", 0.8, 0.6), (0, "a", "taylor", 0.9, 0.5)),

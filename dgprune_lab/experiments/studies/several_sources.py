@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...core import COLUMNS, Count, Domain, Tidy
+from ...core import COLUMNS, Count, DgpruneError, Domain, Tidy
 from ...diagnostics import sweep
 from ...models import network_key
 from ...scorers import SCORERS, Scorer, reverse, share
@@ -193,7 +193,11 @@ def _variance_row(study: Study, seed: int) -> dict[str, Any]:
 
 
 def several_sources_claims(frame: Tidy) -> list[Claim]:
-    """Return what the table says about the paper's two claims, without and with fine-tuning."""
+    """Return what the table says about the paper's two claims, without and with fine-tuning.
+
+    Raises:
+        DgpruneError: fewer than two training seeds in which every run is done.
+    """
     measures = held_out_measures(frame, dense=(DENSE, TUNED))
     return [*_decay(measures), *(claim for baseline in (*_USUAL, "random") for claim in _keeps(measures, baseline))]
 
@@ -234,9 +238,16 @@ def _keeps(measures: pd.DataFrame, baseline: str) -> Iterator[Claim]:
 def _wide(
     measures: pd.DataFrame, metric: str, columns: list[str], *, scorers: tuple[str, ...], index: list[str]
 ) -> pd.DataFrame:
-    """The values of a metric, a row per training seed; seeds of which one is missing are left out."""
+    """The values of a metric, a row per training seed; a seed of which one is missing is left out."""
     rows: Any = measures[(measures["metric"] == metric) & measures["scorer"].isin(scorers)]
-    return rows.pivot(index=[*index, "training_seed"], columns=columns, values="value").dropna()
+    wide = rows.pivot(index=[*index, "training_seed"], columns=columns, values="value").dropna()
+    whole = len(wide) and set(scorers) <= set(rows["scorer"])
+    if (count := wide.groupby(level=index).size().min() if whole else 0) < 2:
+        raise DgpruneError(
+            f"frame holds too few training seeds in which every run is done ({count}): an interval over training seeds "
+            "needs two. Wait for the study to go on, or run it with more seeds."
+        )
+    return wide
 
 
 def _claim(words: str, by_seed: Any, *, note: str) -> Claim:
