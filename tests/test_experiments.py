@@ -251,7 +251,9 @@ def test_another_process_reads_whole_rows_while_this_one_writes(tmp_path: Path) 
     )
     address = f"{(tmp_path / store.FILE).as_uri()}?mode=ro"
     seen = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, check=True)
-    assert seen.stdout.count('"accuracy"') == 3 and Results(tmp_path).progress().running
+    assert seen.stdout.count('"accuracy"') == 3
+    now, taken = Results(tmp_path).progress(), Results(tmp_path).runs()["seconds"].mean()
+    assert now.running and now.left == pytest.approx(taken) and (now.done, now.total, now.workers) == (3, 4, 1)
     steps.close()
     assert not (tmp_path / f"{store.FILE}-wal").exists() and not Results(tmp_path).progress().running
 
