@@ -55,6 +55,8 @@ def test_every_public_name_is_found_by_the_search(docs: Path) -> None:
     names += [f"training.presets.{name}" for name in dg.presets.__all__]
     names += [f"diagnostics.{name}" for name in dg.diagnostics.__all__]
     names += [f"scorers.{name}" for name in dg.SCORERS]
+    names += [f"experiments.{name}" for name in dg.experiments.__all__ if name != "executors"]
+    names += [f"experiments.executors.{name}" for name in dg.experiments.executors.__all__]
     assert [name for name in names if f'"dgprune_lab.{name}"' not in index] == []
 
 

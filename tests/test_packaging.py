@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MADE_HERE = {
     "notebooks/99_made_by_a_test.ipynb": "dgprune_lab/notebooks/99_made_by_a_test.ipynb",
+    "notebooks/results/made_by_a_test.csv": "dgprune_lab/notebooks/results/made_by_a_test.csv",
+    "notebooks/results/made_by_a_test.json": "dgprune_lab/notebooks/results/made_by_a_test.json",
     "dgprune_lab/widgets/page/static/made_by_a_test.js": "dgprune_lab/widgets/page/static/made_by_a_test.js",
     "dgprune_lab/widgets/page/static/made_by_a_test.css": "dgprune_lab/widgets/page/static/made_by_a_test.css",
     "dgprune_lab/models/shipped/made_by_a_test.safetensors": "dgprune_lab/models/shipped/made_by_a_test.safetensors",

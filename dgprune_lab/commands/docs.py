@@ -14,7 +14,8 @@ from ..core import DgpruneError, Stepwise, check_writable_folder, notebook_folde
 from ..scorers import SCORERS, Scorer
 
 PACKAGE = "dgprune_lab"
-MODULES = ("data", "models", "scorers", "training.presets", "diagnostics", "charts", "widgets")
+MODULES = ("data", "models", "scorers", "training.presets", "diagnostics", "experiments", "experiments.executors")
+MODULES += ("charts", "widgets")
 
 
 def write_docs(folder: str | Path) -> Path:

@@ -11,3 +11,7 @@ from .runner import run
 from .settings import grid
 from .shipped_claims import shipped_claims, verdict_sentences
 from .studies import STUDIES
+
+__all__ = ["STUDIES", "Claim", "Experiment", "Exported", "Finding", "Results", "Scratch", "averages"]
+__all__ += ["claims_table", "compare", "executors", "export", "grid", "over_targets", "recompute", "run", "shipped"]
+__all__ += ["shipped_card", "shipped_claims", "shipped_names", "study_named", "verdict", "verdict_sentences"]

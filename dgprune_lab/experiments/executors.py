@@ -57,6 +57,9 @@ class _Cancelled(Future[Any]):
             super().set_exception(exception)
 
 
+__all__ = ["dask", "local"]
+
+
 class Workers(ProcessPoolExecutor):
     """Worker processes that end with the process that uses them, and at once if its block ends with an error."""
 
