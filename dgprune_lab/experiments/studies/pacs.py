@@ -15,7 +15,8 @@ epochs without removal. A training seed draws the last layer, the order of the i
 - BatchNorm is folded into the convolutions before training. MIRO freezes it in its ResNet-50 too; here its statistics
   would follow too slowly (momentum .01), and `l1` would not see its scales.
 - MIRO's oracle in training is the network with ImageNet weights; in fine-tuning it is the network after the removal.
-- Nothing is selected: every number is that of the last epoch, and no step reads a label of the target.
+- Every number is that of the last epoch, and no step reads a label of the target. The learning rate and MIRO's weight
+  were set beforehand on held-out images of `photo` and `cartoon`, which are no targets of the small protocol.
 
 Accuracies are averaged over the targets of each training seed; intervals are over training seeds.
 """
@@ -32,7 +33,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ...core import Count, DgpruneError, Domain, Tidy
+from ...core import Count, DgpruneError, Domain
 from ...core import seed as seeded
 from ...data import BUILTIN, from_folder
 from ...models import efficientnet_lite0, network_key, shipped
@@ -60,21 +61,18 @@ READS: Mapping[str, str | None] = {
     **dict.fromkeys(("dss_sources", "risk_variance", "taylor"), "score"),
 }
 """Arm -> the split of each domain that its scorer reads."""
-Groups = tuple[tuple[str, tuple[str, ...]], ...]
-"""Objective and its arms."""
 
 _OF_ERM = (*CONTROLS, "dss", "random")
-_SHARED: Settings = {"ratios": (0.05, 0.1), "lr": 2e-4, "weight": 0.1}
-_LITE: Settings = {**_SHARED, "network": "efficientnet_lite0", "size": 112}
-_QUICK: Settings = {**_SHARED, "network": "fashion", "size": 28, "ratios": (0.1,)}
+_LITE: Settings = {"network": "efficientnet_lite0", "size": 112, "ratios": (0.05, 0.1), "lr": 2e-4}
+_QUICK: Settings = {**_LITE, "network": "fashion", "size": 28, "ratios": (0.1,)}
+_SMALL: Settings = {"batch_size": 30, "extra_epochs": 1, "weight": 0.001}
+_LARGE: Settings = {"batch_size": 96, "extra_epochs": 5, "weight": 0.1}
 PROTOCOLS: Mapping[str, Settings] = {
-    "small": dict(_LITE, train=200, score=60, report=50, report_target=400, batch_size=30, epochs=5, extra_epochs=1),
-    "paper": dict(
-        _LITE, train=900, score=300, report=300, report_target=None, batch_size=96, epochs=15, extra_epochs=5
-    ),
-    "quick": dict(_QUICK, train=60, score=30, report=30, report_target=60, batch_size=30, epochs=1, extra_epochs=1),
+    "small": dict(_LITE, **_SMALL, train=160, score=60, report=50, report_target=400, epochs=4),
+    "paper": dict(_LITE, **_LARGE, train=900, score=300, report=300, report_target=None, epochs=15),
+    "quick": dict(_QUICK, **_SMALL, train=60, score=30, report=30, report_target=60, epochs=1),
 }
-"""Images of each source by split, and of the target; None for all of them."""
+"""Images of each source by split, and of the target (None: all of them); `weight` is MIRO's, see `_differences`."""
 _DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 _TARGETS = {"small": ("sketch", "art_painting"), "paper": _DOMAINS, "quick": ("fashion_photo",)}
 _GARMENTS = ("fashion", "fashion_colour", "fashion_photo")
@@ -94,7 +92,7 @@ def pacs(
     """
     name = "quick" if quick else protocol
     of_erm = tuple(READS) if name == "paper" else _OF_ERM
-    groups: Groups = (("erm", of_erm), ("miro", tuple(READS)))
+    groups = (("erm", of_erm), ("miro", tuple(READS)))
     return Experiment(
         name="pacs" if name == "small" else f"pacs_{name}",
         question="Does removing 5 or 10 % of the filters by DSS after MIRO raise accuracy on an unseen domain of PACS?",
@@ -148,12 +146,12 @@ def run_pacs(settings: Settings, scratch: Scratch) -> Finding:
 
 def pacs_claims(frame: pd.DataFrame) -> list[Claim]:
     """Return what the table says: DSS on top of MIRO against four baselines, at each ratio; and MIRO against ERM."""
-    accuracy = pd.concat(_measures(frame))
+    accuracy: Any = pd.concat(_measures(frame))
     accuracy = accuracy[(accuracy["metric"] == "accuracy") & (accuracy["role"] == "target")]
     return [*_gains(accuracy[accuracy["objective"] == "miro"]), *_miro(accuracy[accuracy["scorer"] == DENSE])]
 
 
-def _gains(miro: Tidy) -> Iterator[Claim]:
+def _gains(miro: Any) -> Iterator[Claim]:
     """Yield the claims about DSS with MIRO."""
     words = {
         DENSE: "the network as trained",
@@ -176,7 +174,7 @@ def _gains(miro: Tidy) -> Iterator[Claim]:
             )
 
 
-def _miro(dense: Tidy) -> Iterator[Claim]:
+def _miro(dense: Any) -> Iterator[Claim]:
     """Yield the claim about MIRO itself, on the networks as trained, which are the same at every ratio."""
     rows = dense[dense["ratio_requested"] == dense["ratio_requested"].max()]
     for row in compare(rows, baseline="erm", of="objective", by=()).to_dict("records"):
@@ -293,7 +291,8 @@ def _differences(name: str) -> tuple[str, ...]:
         "all convolutions but the first. Filters that residual sums tie together share one score.",
         "Filters are removed; the paper's code masks convolutions and leaves BatchNorm as it is.",
         "BatchNorm is folded into the convolutions; MIRO freezes its statistics and trains its scales.",
-        "MIRO compares the output of every block, one variance per channel; the oracle of fine-tuning is the network "
-        "after the removal.",
+        f"MIRO's weight: {plan['weight']:g}, over the outputs of all blocks (18 in EfficientNet-Lite0); its default is "
+        ".1. With .001, .01 and .1, networks trained on photo and cartoon alone (seed 100, small protocol) had 87, 86 "
+        "and 80 % on 300 held-out images of these. Oracle of fine-tuning: the network after the removal.",
         "The last epoch is reported; DomainBed selects on the sources' held-out images, from random hyperparameters.",
     )
