@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ..experiment import Experiment
 from .gc_net import gc_net
@@ -14,6 +15,7 @@ STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "gc_net": gc_net,
     "mnist_m": mnist_m,
     "pacs": pacs,
+    "pacs_paper": partial(pacs, protocol="paper"),
     "several_sources": several_sources,
 }
 """Name -> function of (quick, seeds) that returns the experiment."""
