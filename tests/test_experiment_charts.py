@@ -14,7 +14,7 @@ from dgprune_lab import DgpruneError, DgpruneNote, charts, tidy
 from dgprune_lab.charts.claims import claim_rows
 from dgprune_lab.charts.experiment import cells
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, TARGET_AWARE
-from dgprune_lab.experiments import Claim, shipped_claims, verdict, verdict_sentences
+from dgprune_lab.experiments import Claim, claims_in_words, shipped_claims, verdict, verdict_sentences
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
 EXTRA = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "baseline", "finetuned", "rounds")
@@ -105,7 +105,13 @@ def test_averages_have_no_zero_no_bar_and_filled_dots() -> None:
 
 
 def claimed(**changes: Any) -> dict[str, Any]:
-    about = {"claim": "DSS gains", "paper": "Sun 2023", "published": "+5 points", "claimed": 0.05, "estimate": 0.01}
+    about = {
+        "claim": "DSS gains",
+        "paper": "Sun 2023, arXiv:1",
+        "published": "+5 points",
+        "claimed": 0.05,
+        "estimate": 0.01,
+    }
     about |= {"low": -0.01, "high": 0.03, "minimum_detectable_effect": 0.02, "unit": "share", "seeds": "0, 1"}
     return {**about, "verdict": "no", "note": "", **changes}
 
@@ -152,7 +158,7 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
         def claims(frame: pd.DataFrame) -> list[Claim]:
             if name == "pacs":
                 raise DgpruneError("there is no pair.")
-            low, high = frame["value"].min() - 0.01, frame["value"].max() + 0.01
+            low, high = float(frame["value"].iloc[0]) - 0.01, float(frame["value"].iloc[0]) + 0.01
             about = {
                 key: value for key, value in claimed(claimed=None).items() if key not in ("low", "high", "verdict")
             }
@@ -171,5 +177,20 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     assert list(found["protocol"]) == ["quick form: proves nothing", "3 training seeds, 2026-11-27"]
     assert verdict_sentences(found) == "Holds here (1 of 2): DSS gains. Does not hold here (1 of 2): DSS gains."
     assert charts.claims(found).to_dict()["hconcat"]
+    read = claims_in_words(found).iloc[1]
+    assert (read["estimate"], read["detectable"]) == ("+1.0 points (+2.0 to +4.0)", "2.0 points")
+    assert (read["table"], read["paper"]) == ("mnist_m", "Sun 2023")
     monkeypatch.setattr(module, "shipped_names", list)
     assert shipped_claims().empty and "table" in shipped_claims()
+
+
+def test_a_choice_without_a_domain_leaves_its_panel_empty_and_moves_no_other() -> None:
+    frame = compared().query("not (scorer == 'dss' and domain == 'mnist')")
+    assert [row["row"] for row in drawn(frame) if row["value"] is None] == ["dss ◇"]
+    places = {(row["row"], row["column"], row["row_place"], row["column_place"]) for row in drawn(frame)}
+    assert places == {
+        ("dss ◇", "mnist_m (target)", 0, 0),
+        ("dss ◇", "mnist (source)", 0, 1),
+        ("random", "mnist_m (target)", 1, 0),
+        ("random", "mnist (source)", 1, 1),
+    }, "Vega draws what follows a missing panel in its place"

@@ -156,8 +156,8 @@ def test_what_is_drawn_are_the_differences_or_else_the_averages(watch: Any, tmp_
     assert (found["value"], found["low"]) == pytest.approx((100 * wanted["value"], 100 * wanted["low"]))
     shown.handle_message({"type": "baseline", "value": None})
     shown.set_trait("_view_count", 1)
-    until(lambda: shown.chart["baseline"] is None)
-    assert len(shown.data["cells"]) == 6 and shown.chart["spec"]["title"]["text"] == "Accuracy (%)"
+    until(lambda: len(shown.data["cells"]) == 6)
+    assert shown.chart["baseline"] is None and shown.chart["spec"]["title"]["text"] == "Accuracy (%)"
     assert shown.chart["names"] == ["l1", "dss", "random"]
 
 

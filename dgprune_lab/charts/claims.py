@@ -47,7 +47,7 @@ def claims(table: pd.DataFrame, *, width: Count = 300) -> alt.HConcatChart:
     sized = [panel.properties(width=width) for panel in panels]
     title = alt.Title(text="Published claims, and what was found here", subtitle=HOW, offset=14)
     stacked: Any = alt.vconcat(*sized, spacing=26)
-    return beside(stacked, title=title, padding=(6, 12, 6, 6))
+    return beside(stacked, title=title, padding=(48, 56, 6, 6))
 
 
 def claim_rows(table: pd.DataFrame) -> Rows:
@@ -58,7 +58,7 @@ def claim_rows(table: pd.DataFrame) -> Rows:
         margin = _size(row, "margin")
         bound = sizes.pop("claimed") or (-margin if margin else None)
         smallest = sizes["minimum_detectable_effect"]
-        text = f"{row['claim']} ({row['paper']})"
+        text = f"{row['claim']} ({str(row['paper']).split(', arXiv')[0]})"
         about = {name: "" if is_missing(row.get(name)) else str(row[name]) for name in _TOLD}
         about |= {"place": place, "unit": _WORDS.get(str(row["unit"]), str(row["unit"]))}
         about |= {"lines": "\n".join(textwrap.wrap(text, _LETTERS, max_lines=3, placeholder=" …"))}

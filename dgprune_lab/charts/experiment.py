@@ -1,7 +1,7 @@
 """A study over training seeds: a row per scorer, a column per domain, the ratio along the axis.
 
-Named data `cells`, which a page may replace, one row per point: row, column, place (its number), at, value, low, high,
-least and most (the ends of the grey bar: minus and plus the minimum detectable effect), smallest, p, seeds, its style.
+Named data `cells`, which a page may replace, one row per point: row, column, row_place, column_place, at, value, low,
+high, least and most (ends of the grey bar: minus and plus the minimum detectable effect), smallest, p, seeds; style.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_COLUMNS = 8
 SIGNIFICANT = 0.05
 LINES = "split(datum.label, '\\n')"
 _KEPT = ("scope", "budget", "batchnorm", "split")
-_BAR = 9
+_BAR, _LETTERS = 9, 22
 
 
 @public
@@ -96,14 +96,14 @@ def study_chart(
     ).properties(width=size[0], height=size[1])
     label: dict[str, Any] = {"title": None, "labelLimit": 190, "labelFontSize": 11, "labelFont": FONT}
     lines = alt.Header(**label, labelAnchor="start", labelFontWeight=600, labelExpr=LINES)
-    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=4, labelExpr=LINES)
+    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=20, labelExpr=LINES)
     panels = chart.facet(
         data=alt.InlineData(values=rows, name="cells"),
-        row=alt.Row("row:N", sort=alt.EncodingSortField("place", op="min"), header=names),
-        column=alt.Column("column:N", sort=alt.EncodingSortField("place", op="min"), header=lines),
+        row=alt.Row("row:N", sort=alt.EncodingSortField("row_place", op="min"), header=names),
+        column=alt.Column("column:N", sort=alt.EncodingSortField("column_place", op="min"), header=lines),
         spacing={"row": 18, "column": 12},
     )
-    return beside(panels, title=title, padding=(6, 12, 6, 6))
+    return beside(panels, title=title, padding=(36, 64, 6, 6))
 
 
 def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
@@ -117,7 +117,7 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
         value: [n for n in own if sum(text[:2] == (value, n) for text in texts) > 1] for value in {t[0] for t in texts}
     }
     rows: Rows = []
-    for place, row in enumerate(used):
+    for row in used:
         name, exposure = str(row["domain"]), exposure_of(row)
         smallest: Any = row.get("minimum_detectable_effect")
         half = None if is_missing(smallest) or not is_difference(row) else percent(smallest, row["unit"])
@@ -126,9 +126,8 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
         hollow = is_difference(row) and not p < SIGNIFICANT
         shown = marked(str(row[of]), _looked(used, of=of, name=row[of]))
         about = {
-            "place": place,
             "row": "\n".join([shown, *_words(row, several.get(row[of], ()))]),
-            "column": "\n".join([shortened(name, most=22) + role_label(styles[name].role), *_words(row, shared)]),
+            "column": "\n".join([*_title(name, role_label(styles[name].role)), *_words(row, shared)]),
             "at": 100.0 * row[over] if over == "ratio_requested" else row[over],
             "least": None if half is None else -half,
             "most": half,
@@ -137,7 +136,22 @@ def cells(frame: pd.DataFrame, *, of: str, over: str) -> Rows:
             "seeds": str(row["seeds"]),
         }
         rows.append({**about, **interval_of(row), **style, **({"fill": "transparent"} if hollow else {})})
-    return rows
+    return _placed(rows)
+
+
+def _placed(rows: Rows) -> Rows:
+    """Number the rows and columns of panels, and add a point without a value where one has none.
+
+    Without it Vega would draw the panels after the gap in the wrong place.
+    """
+    names, columns = (list(dict.fromkeys(row[key] for row in rows)) for key in ("row", "column"))
+    filled, nothing = {(row["row"], row["column"]) for row in rows}, dict.fromkeys(rows[0] if rows else ())
+    empty = [(name, column) for name in names for column in columns if (name, column) not in filled]
+    rows = rows + [{**nothing, "row": name, "column": column, "at": rows[0]["at"]} for name, column in empty]
+    places = ((names.index(row["row"]), columns.index(row["column"])) for row in rows)
+    return [
+        {**row, "row_place": name, "column_place": column} for row, (name, column) in zip(rows, places, strict=True)
+    ]
 
 
 def study_title(frame: pd.DataFrame) -> alt.Title:
@@ -177,6 +191,12 @@ def _differing(rows: Rows, *, of: str, over: str) -> list[str]:
     for row in rows:
         groups.setdefault((row[of], row["domain"], row[over]), []).append(row)
     return [name for name in names if any(len({_text(row, name) for row in alike}) > 1 for alike in groups.values())]
+
+
+def _title(name: str, role: str) -> list[str]:
+    """Return the name of a domain with its role, in one line or, where that is longer than a panel, in two."""
+    short = shortened(name, most=_LETTERS)
+    return [short + role] if len(short + role) <= _LETTERS else [short, role.strip()]
 
 
 def _words(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -75,7 +75,8 @@ def over_targets(
         wanted = len(_grouped(alike, places))
         for group in _grouped(alike, settings):
             if len(_grouped(group, places)) == wanted:
-                about = {name: group[0][name] for name in settings} | {"domain": f"mean of {wanted} targets"}
+                name = f"mean of {wanted} targets" if wanted > 1 else group[0]["domain"]
+                about = {setting: group[0][setting] for setting in settings} | {"domain": name}
                 value = sum(float(row["value"]) for row in group) / len(group)
                 rows.append({**about, "role": "target", "metric": metric, "value": value, **most_seen(group)})
     return tidy(rows, extra=[name for name in settings if name not in COLUMNS])

@@ -13,6 +13,7 @@ from .tables import QUICK, shipped, shipped_card, shipped_names, study_named
 
 SMALL = "quick form: proves nothing"
 """What the column `protocol` says of a quick form."""
+_LISTED = 3  # more claims of one verdict are counted only
 _TOLD: Mapping[Verdict, str] = {
     "yes": "Holds here",
     "less": "A gain, but smaller than published",
@@ -48,8 +49,32 @@ def shipped_claims() -> pd.DataFrame:
 
 
 @public
+def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return a short table for reading: each estimate with its interval as text, shares in percentage points.
+
+    Args:
+        claims: rows of `experiments.claims_table`, with or without further columns.
+
+    >>> claims_in_words(claims_table([])).columns[-3:].to_list()
+    ['estimate', 'detectable', 'verdict']
+    """
+    rows: list[dict[str, Any]] = []
+    row: Any
+    for row in claims.to_dict("records"):
+        share = row["unit"] == "share"
+        scale, suffix = (100.0, " points") if share else (1.0, f" {row['unit']}")
+        value, low, high = (f"{scale * row[name]:+.1f}" for name in ("estimate", "low", "high"))
+        about = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
+        smallest = f"{scale * row['minimum_detectable_effect']:.1f}{suffix}"
+        texts = {"estimate": f"{value}{suffix} ({low} to {high})", "detectable": smallest}
+        rows.append({**about, "paper": str(row["paper"]).split(", arXiv")[0], **texts})
+    first = ["table"] if "table" in claims.columns else []
+    return pd.DataFrame(rows, columns=[*first, "claim", "paper", "published", "estimate", "detectable", "verdict"])
+
+
+@public
 def verdict_sentences(claims: pd.DataFrame) -> str:
-    """Return in sentences which of these claims hold here, and which do not.
+    """Return in sentences how many of these claims hold here, and how many do not; a few are named.
 
     Args:
         claims: rows of `experiments.claims_table`.
@@ -62,5 +87,6 @@ def verdict_sentences(claims: pd.DataFrame) -> str:
     told = []
     for verdict, words in _TOLD.items():
         some = [str(row["claim"]) for row in claims.to_dict("records") if row["verdict"] == WORDS[verdict]]
-        told += [f"{words} ({len(some)} of {len(claims)}): {'; '.join(some)}."] if some else []
+        listed = f": {'; '.join(some)}" if len(some) <= _LISTED else ""
+        told += [f"{words} ({len(some)} of {len(claims)}){listed}."] if some else []
     return " ".join(told)
