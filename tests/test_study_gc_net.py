@@ -162,6 +162,7 @@ def test_the_grid_holds_whole_seeds_in_order() -> None:
         dg.data.SHIFTS
     )
     assert len({experiment.key(number) for number in range(len(grid))}) == len(grid)
+    assert "12,000 images" in gc_net().differences[1] and "300 images" in gc_net(quick=True).differences[1]
     assert {gc_net().name, gc_net(quick=True).name} == {"gc_net", "gc_net_quick"} and len(gc_net().grid) == 5 * 2 * 7
 
 

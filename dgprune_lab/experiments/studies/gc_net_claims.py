@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, cast
+
 import pandas as pd
 
+from ...core import is_missing
 from ...stats import intervals
 from ..claims import Claim, verdict
 
 PAPER = "Wisell and Yasaei Sekeh 2024, arXiv:2411.09199"
-_SPREADS = ("rho_spread", "rho_null_spread")
-_OUTCOMES = ("clean", "shifted", "worst")
 DEPTH, MIDDLE = "hybrid by depth, mean over l0", "hybrid by depth, middle l0"
+_OUTCOMES = ("clean", "shifted", "worst")
+_SPREADS = ("rho_spread", "rho_null_spread")
+
+
+class _Cell(NamedTuple):
+    """What two ways to prune must share to be compared."""
+
+    training_seed: int
+    data_set: str
+    level: str
+    ratio_requested: float
+    finetuned: bool
+
+
+Outcome = dict[str, float]
+Outcomes = Mapping[_Cell, Mapping[str, Outcome]]
 
 
 def gc_net_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -23,15 +42,39 @@ def gc_net_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
         Columns training_seed, data_set, level, ratio_requested, finetuned, scorer; `clean`, `shifted` (mean over the
         shifts) and `worst`, as shares. `DEPTH` is the mean over all l0 of the hybrid by depth, `MIDDLE` its middle l0.
     """
-    keys = ["training_seed", "data_set", "level", "ratio_requested", "finetuned", "scorer", "start"]
-    accuracy = frame[frame["metric"] == "accuracy"]
-    roles = [accuracy[accuracy["role"] == role].groupby(keys, dropna=False)["value"] for role in ("source", "target")]
-    each = pd.DataFrame({"clean": roles[0].mean(), "shifted": roles[1].mean(), "worst": roles[1].min()}).reset_index()
-    by_depth = each[each["start"].notna()]
-    last = by_depth.groupby("level")["start"].transform("max")
-    middle = by_depth[by_depth["start"] == (last + 1) // 2]
-    parts = [each, by_depth.assign(scorer=DEPTH), middle.assign(scorer=MIDDLE)]
-    return pd.concat(parts).groupby(keys[:-1])[list(_OUTCOMES)].mean().reset_index()
+    return pd.DataFrame(
+        {**cell._asdict(), "scorer": scorer, **outcome}
+        for cell, arms in _outcomes(frame).items()
+        for scorer, outcome in arms.items()
+    )
+
+
+def _outcomes(frame: pd.DataFrame) -> Outcomes:
+    values: dict[tuple[_Cell, str, int | None], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in cast("list[dict[str, Any]]", frame.to_dict("records")):
+        if row["metric"] == "accuracy":
+            start = None if is_missing(row["start"]) else int(row["start"])
+            cell = _Cell(*(row[name] for name in _Cell._fields))
+            values[cell, row["scorer"], start][row["role"]].append(float(row["value"]))
+    last: dict[str, int] = defaultdict(int)
+    for cell, _, start in values:
+        last[cell.level] = max(last[cell.level], start or 0)
+    arms: dict[_Cell, dict[str, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
+    for (cell, scorer, start), roles in values.items():
+        shifted = roles["target"]
+        outcome = {"clean": _mean(roles["source"]), "shifted": _mean(shifted), "worst": min(shifted)}
+        names = [scorer] if start is None else [scorer, DEPTH]
+        for name in [*names, MIDDLE] if start == (last[cell.level] + 1) // 2 else names:
+            arms[cell][name].append(outcome)
+    return {
+        cell: {name: {key: _mean(one[key] for one in each) for key in _OUTCOMES} for name, each in by_name.items()}
+        for cell, by_name in arms.items()
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
 
 
 _CLAIMS = (
@@ -49,42 +92,38 @@ def gc_net_claims(frame: pd.DataFrame) -> list[Claim]:
     training seed; seeds that lack a run are left out, and claims with fewer than two seeds. The note holds the data
     sets one by one, the other outcomes, the hybrid with the middle l0, and how much more rho differs than by chance.
     """
-    outcomes, claims, spread = gc_net_outcomes(frame), [], _spread_words(frame)
+    every, claims, spread = _outcomes(frame), [], _spread_words(frame)
     for level, finetuned in (("connection", False), ("connection", True), ("filter", True)):
-        runs = outcomes[(outcomes["level"] == level) & (outcomes["finetuned"] == finetuned)]
-        wide = runs.pivot(
-            values=list(_OUTCOMES), index="training_seed", columns=["scorer", "data_set", "ratio_requested"]
-        )
+        part = {cell: arms for cell, arms in every.items() if (cell.level, bool(cell.finetuned)) == (level, finetuned)}
         when = "fine-tuned" if finetuned else "not fine-tuned"
-        published = "not in the paper: the filter score is ours" if level == "filter" else "no number in the abstract"
+        published = (
+            "on connections only; the filter score is ours" if level == "filter" else "no number in the abstract"
+        )
         for text, scorer, baseline in _CLAIMS:
-            if {scorer, baseline} <= set(runs["scorer"]):
-                claims += _claim(
-                    wide,
-                    scorer,
-                    baseline=baseline,
-                    text=f"{text.format(f'{level}s')} ({when})",
-                    published=published,
-                    spread=spread,
-                )
+            claim = f"{text.format(f'{level}s')} ({when})"
+            claims += _claim(part, scorer, baseline=baseline, claim=claim, published=published, spread=spread)
     return claims
 
 
-def _claim(wide: pd.DataFrame, scorer: str, *, baseline: str, text: str, published: str, spread: str) -> list[Claim]:
+def _claim(part: Outcomes, scorer: str, *, baseline: str, claim: str, published: str, spread: str) -> list[Claim]:
     """The claim that `scorer` keeps more than `baseline`; none without two seeds that have all runs."""
-    gaps = _differences(wide["shifted"], scorer, baseline=baseline)
+    gaps = _differences(part, scorer, baseline=baseline)
     if len(gaps) < 2:
         return []
-    mean, low, high = intervals.over_seeds(gaps.mean(axis=1).to_list())
-    notes = {str(name): rows.T for name, rows in gaps.T.groupby("data_set")}
+    mean, low, high = intervals.over_seeds(list(gaps.values()))
+    notes = {}
+    for data_set in sorted({cell.data_set for cell in part}):
+        of_one = {cell: arms for cell, arms in part.items() if cell.data_set == data_set}
+        notes[data_set] = _differences(of_one, scorer, baseline=baseline)
     for outcome, name in (("clean", "clean images"), ("worst", "worst shift")):
-        notes[name] = _differences(wide[outcome], scorer, baseline=baseline)
+        notes[name] = _differences(part, scorer, baseline=baseline, outcome=outcome)
     if scorer == DEPTH:
-        notes["middle l0"] = _differences(wide["shifted"], MIDDLE, baseline=baseline)
-    each = [(name, *intervals.over_seeds(values.mean(axis=1).to_list())) for name, values in notes.items()]
+        notes["middle l0"] = _differences(part, MIDDLE, baseline=baseline)
+    each = [(name, *intervals.over_seeds(list(values.values()))) for name, values in notes.items()]
+    said = "; ".join(f"{name} {value:+.3f} [{start:+.3f}, {end:+.3f}]" for name, value, start, end in each)
     return [
         Claim(
-            claim=text,
+            claim=claim,
             paper=PAPER,
             published=published,
             estimate=mean,
@@ -92,24 +131,28 @@ def _claim(wide: pd.DataFrame, scorer: str, *, baseline: str, text: str, publish
             high=high,
             minimum_detectable_effect=high - mean,
             unit="share",
-            seeds=", ".join(f"{seed:g}" for seed in gaps.index),
+            seeds=", ".join(f"{seed:g}" for seed in gaps),
             verdict=verdict(low, high),
-            note="; ".join(f"{name} {value:+.3f} [{start:+.3f}, {end:+.3f}]" for name, value, start, end in each)
-            + spread,
+            note=said + spread,
             target_aware=False,
         )
     ]
 
 
-def _differences(wide: pd.DataFrame, scorer: str, *, baseline: str) -> pd.DataFrame:
-    """Training seed x (data set, ratio): scorer - baseline; only seeds that have them all."""
-    return (wide[scorer] - wide[baseline]).dropna()
+def _differences(part: Outcomes, scorer: str, *, baseline: str, outcome: str = "shifted") -> dict[int, float]:
+    """Training seed -> mean over data sets and ratios of scorer - baseline, where a seed has all of them."""
+    gaps: dict[int, list[float]] = defaultdict(list)
+    for cell, arms in part.items():
+        if scorer in arms and baseline in arms:
+            gaps[cell.training_seed].append(arms[scorer][outcome] - arms[baseline][outcome])
+    wanted = len({(cell.data_set, cell.ratio_requested) for cell in part})
+    return {seed: _mean(each) for seed, each in sorted(gaps.items()) if len(each) == wanted}
 
 
 def _spread_words(frame: pd.DataFrame) -> str:
     """The standard deviation of rho within a pair of layers and that of randomly paired images, to end a note."""
-    spreads = frame[frame["metric"].isin(_SPREADS)].groupby("metric")["value"].mean()
-    if len(spreads) < 2:
+    values = {name: frame.loc[frame["metric"] == name, "value"].to_numpy() for name in _SPREADS}
+    if not all(len(each) for each in values.values()):
         return ""
-    measured, chance = (spreads[name] for name in _SPREADS)
+    measured, chance = (float(each.mean()) for each in values.values())
     return f"; rho has a spread of {measured:.3f}, with randomly paired images {chance:.3f}"
