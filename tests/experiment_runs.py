@@ -51,6 +51,25 @@ def failing(settings: Settings, scratch: Scratch) -> Finding:
     return trivial(settings, scratch)
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def odd(settings: Settings, scratch: Scratch) -> Finding:
+    """Find what no table holds, fail with what no database holds, or change what the run was given."""
+    kind: Any = settings["kind"]
+    if kind == "exception":
+        raise Unspeakable
+    if kind == "surrogate":
+        raise ValueError("\udcff")
+    if kind == "settings":
+        settings["kind"] = "another"  # type: ignore[index]
+        torch.set_default_dtype(torch.float64)
+    value: Any = {"tensor": torch.tensor(0.5), "text": "high"}.get(kind, 0.5)
+    return found(value, split="\udcff" if kind == "row" else "report")
+
+
 def interrupted(settings: Settings, scratch: Scratch) -> Finding:
     """Be interrupted in the run of seed 2, as by Ctrl-C, while the folder says so."""
     if settings["seed"] == 2 and (Path(scratch.folder) / "interrupt").exists():

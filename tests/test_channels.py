@@ -480,6 +480,12 @@ def test_networks_of_every_type_have_the_groups_of_the_same_network_in_float(dty
     assert {size for shape, size in graph.shapes.values() if shape} == {torch.empty(0, dtype=dtype).element_size()}
 
 
+def test_a_network_in_channels_last_has_the_groups_of_the_same_network() -> None:
+    net = nn.Sequential(conv(3, 6, 3), nn.ReLU(), conv(6, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    graph = dg.read_groups(net.eval().to(memory_format=torch.channels_last), images(2, 3, 12, 12))  # type: ignore[call-overload]
+    assert graph.names == ["0", "2"] and not graph.refused
+
+
 class Domains(nn.Module):
     """One BatchNorm per domain."""
 

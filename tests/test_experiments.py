@@ -113,6 +113,18 @@ def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
     assert again.version() == version + 2 and list(again.runs()["state"]) == ["done", "failed"] * 2
 
 
+def test_what_cannot_be_kept_is_a_failed_run_and_stops_nothing(tmp_path: Path) -> None:
+    kinds = ["exception", "surrogate", "tensor", "text", "row", "settings", "none"]
+    experiment = Experiment(name="odd", question="?", run=runs.odd, grid=grid(kind=kinds))
+    results = run(experiment, folder=tmp_path)
+    listed = results.runs().set_index("kind")
+    assert listed.index.tolist() == kinds, "a run cannot change its settings"
+    assert listed["state"].tolist() == ["failed"] * 5 + ["done"] * 2 and len(results.table()) == 2
+    assert "must hold a number; got Tensor" in listed["error"]["tensor"] and "str 'high'" in listed["error"]["text"]
+    assert listed["error"]["exception"] == "Unspeakable: its text cannot be made (ValueError)"
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_few_runs_are_handed_over_at_a_time(tmp_path: Path) -> None:
     executor = Inline(2)
     assert len(run(experiment(count=200), folder=tmp_path, executor=executor).table()) == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
@@ -9,7 +10,8 @@ import pkgutil
 import platform
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..core import COLUMNS, DgpruneError, Lock, code_key, collect_notes, device, machine_description, threads, versions
+from ..core import (
+    COLUMNS,
+    NUMBERS,
+    DgpruneError,
+    Lock,
+    code_key,
+    collect_notes,
+    device,
+    machine_description,
+    threads,
+    versions,
+)
 from .experiment import Finding
 from .scratch import Scratch, reproducible
 from .settings import Settings
@@ -79,15 +92,15 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
         started, clock, cpu = time.time(), time.perf_counter(), time.process_time()
         cells: dict[str, Any] = {"state": "done", "rows": [], "data": {}, "weights": None, "error": None}
         cells["traceback"] = None
-        with reproducible(task["key"]), collect_notes(notes.append):
+        with reproducible(task["key"]), _settings_of_torch(), collect_notes(notes.append):
             try:
-                finding = run(task["settings"], scratch)
-                cells |= {"rows": _rows(finding, task["columns"]), "data": dict(finding.data)}
-                cells["weights"] = finding.weights
+                finding = run(dict(task["settings"]), scratch)
+                found = {"rows": _rows(finding, task["columns"]), "data": dict(finding.data)}
+                found["weights"] = finding.weights
+                json.dumps(found, ensure_ascii=False).encode()
+                cells |= found
             except (Exception, SystemExit) as error:
-                lines = str(error).strip().splitlines() or [""]
-                text = traceback.format_exc()[-_LONGEST:]
-                cells |= {"state": "failed", "error": f"{type(error).__name__}: {lines[0]}", "traceback": text}
+                cells |= {"state": "failed", **_words(error)}
         spent = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
     where = {
         "worker": here(),
@@ -98,6 +111,29 @@ def finished_run(run: Callable[[Settings, Scratch], Finding], task: Mapping[str,
     }
     told = {"device": str(scratch.device), "notes": list(dict.fromkeys(notes)), "started": started}
     return {**{name: task[name] for name in ("place", "key", "settings")}, **cells, **spent, **where, **told}
+
+
+@contextmanager
+def _settings_of_torch() -> Iterator[None]:
+    """Restore what a run may have set for the whole process: default type, gradients, threads."""
+    dtype, grad, count = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)
+
+
+def _words(error: BaseException) -> dict[str, str]:
+    """An error as one line, and its traceback, as text that a database holds."""
+    try:
+        line = (str(error).strip().splitlines() or [""])[0]
+    except Exception as inner:  # of an exception whose text cannot be made
+        line = f"its text cannot be made ({type(inner).__name__})"
+    cells = {"error": f"{type(error).__name__}: {line}", "traceback": traceback.format_exc()[-_LONGEST:]}
+    return {name: text.encode(errors="backslashreplace").decode() for name, text in cells.items()}
 
 
 def _rows(finding: Finding, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -111,13 +147,18 @@ def _rows(finding: Finding, columns: Sequence[str]) -> list[dict[str, Any]]:
                 f"a row has the column {other[0]!r}; the shared columns, settings and extra={list(columns)} are known. "
                 "Name it in the experiment's extra."
             )
-    return [{name: _plain(value) for name, value in row.items()} for row in finding.rows]
+    return [{name: _plain(name, value) for name, value in row.items()} for row in finding.rows]
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     """A number of numpy as one of Python; None for an empty cell."""
     value = value.item() if isinstance(value, np.generic) else value
-    return None if value is pd.NA or (isinstance(value, float) and math.isnan(value)) else value
+    if value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, float | int | None if name in NUMBERS else str | float | int | tuple | None):
+        wanted = "a number" if name in NUMBERS else "text, a number, True, False, None or a tuple of these"
+        raise DgpruneError(f"a row's column {name!r} must hold {wanted}; got {type(value).__name__} {value!r:.60}.")
+    return value
 
 
 @cache

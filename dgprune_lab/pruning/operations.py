@@ -162,6 +162,16 @@ def _ordered(trace: Followed, *, given: dict[str, Any], output: Any, name: str) 
         trace.mark(result, replace(marks, labels=labels))
 
 
+def _strided(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
+    """The format of a pooled 1 x 1 map, written as strides: every value stays where it is."""
+    x = given["self"]
+    first = tuple(given["stride"][:2])
+    if tuple(given["size"]) != tuple(x.shape) or x.shape[2:].numel() != 1 or first != (x.shape[1], 1):
+        _unknown(trace, name, given=given)
+    else:
+        _pointwise(trace, given={"self": x}, output=output, name=name)
+
+
 def _spatial(trace: Followed, *, given: dict[str, Any], output: Any, name: str) -> None:
     """Pooling, resizing and padding of the last axes; channels on these axes cannot be removed."""
     x = given.get("self", given.get("input"))
@@ -178,5 +188,6 @@ def _spatial(trace: Followed, *, given: dict[str, Any], output: Any, name: str) 
 
 _RULES: dict[str, Callable[..., None]] = {
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "zero", "fill"), _made),
+    "as_strided": _strided,
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk"), _ordered),
 }
