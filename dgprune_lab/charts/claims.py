@@ -18,7 +18,7 @@ from .marks import LEFT, RIGHT, ZERO_LINE, layered, of_field, rows_of, signed_ax
 from .theme import Rows, beside, percent
 
 COLUMNS = ("claim", "paper", "estimate", "low", "high", "minimum_detectable_effect", "unit", "seeds", "verdict")
-_LETTERS, _LINE = 52, 14
+_LETTERS, _LINE = 62, 14
 _WORDS = {"share": "points", "%": "points", "percent": "points"}
 HOW = [
     "Dot: our estimate, 95 % interval over training seeds. Grey: within the minimum detectable effect.",
