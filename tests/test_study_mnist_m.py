@@ -171,7 +171,9 @@ def planted(**gains: float) -> pd.DataFrame:
 
 def test_claims_follow_from_the_planted_gains() -> None:
     frame = planted(dss_report=0.06, dss_score=0.06, dense_tuned=0.04, l1=0.06, dss_sources=0.01)
-    claims = {claim.claim: claim for claim in mnist_m_claims(frame)}
+    listed = mnist_m_claims(frame)
+    claims = {claim.claim: claim for claim in listed}
+    assert len(claims) == len(listed), "one row per claim: the published variant alone"
     verdicts = [claim.verdict for claim in claims.values()]
     assert verdicts == ["yes", "less", "yes", "yes", "cannot tell", "yes", "yes", "cannot tell", "no"], verdicts
     first = claims["DSS gains 5 points over the network as trained, at 60 %"]
