@@ -308,7 +308,10 @@ CALLED_BY_OTHERS = {
     **dict.fromkeys(("open", "listen", "still", "views_changed", "handle_message"), "the page calls them"),
     **dict.fromkeys(("tick", "background", "unavailable", "close"), "the explorer calls them"),
 }
-FACES = ("dgprune_lab", *(f"dgprune_lab.{name}" for name in ("charts", "data", "diagnostics", "models", "widgets")))
+FACES = (
+    "dgprune_lab",
+    *(f"dgprune_lab.{name}" for name in ("charts", "data", "diagnostics", "experiments", "models", "widgets")),
+)
 FACES += ("dgprune_lab.models.networks", "dgprune_lab.models.checkpoints", "dgprune_lab.data.external")
 
 

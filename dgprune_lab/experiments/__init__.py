@@ -5,13 +5,13 @@ from .averages import averages, over_targets
 from .claims import Claim, claims_table, verdict
 from .compare import compare
 from .experiment import Experiment, Finding, Scratch, Settings
-from .tables import Exported, export, recompute, shipped, shipped_card, shipped_names, study_named
+from .tables import export, recompute, shipped, shipped_card, shipped_names, study_named
 from .results import Results
 from .runner import run
 from .settings import grid
 from .shipped_claims import claims_in_words, shipped_claims, verdict_sentences
 from .studies import STUDIES
 
-__all__ = ["STUDIES", "Claim", "Experiment", "Exported", "Finding", "Results", "Scratch", "averages", "claims_in_words"]
+__all__ = ["STUDIES", "Claim", "Experiment", "Finding", "Results", "Scratch", "averages", "claims_in_words"]
 __all__ += ["claims_table", "compare", "executors", "export", "grid", "over_targets", "recompute", "run", "shipped"]
 __all__ += ["shipped_card", "shipped_claims", "shipped_names", "study_named", "verdict", "verdict_sentences"]

@@ -147,6 +147,7 @@ def shipped_card(name: str) -> dict[str, Any]:
     return parse_card(_file(name, ".json").read_bytes(), name=f"{name}.json", kind="table")
 
 
+@public
 def shipped_names() -> list[str]:
     """Return the names of the tables that ship."""
     folders = [folder.joinpath("results") for folder in notebook_folders()]

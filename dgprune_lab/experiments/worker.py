@@ -37,7 +37,7 @@ from .scratch import Scratch, reproducible
 from .settings import Settings
 
 _lock = Lock()  # one run at a time: the global generators and the CPU time belong to the process
-_LONGEST = 20_000  # characters of a traceback
+_LINE, _LONGEST = 1_000, 20_000  # characters of an error and of its traceback
 
 
 def work(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _words(error: BaseException) -> dict[str, str]:
         line = (str(error).strip().splitlines() or [""])[0]
     except Exception as inner:  # of an exception whose text cannot be made
         line = f"its text cannot be made ({type(inner).__name__})"
-    cells = {"error": f"{type(error).__name__}: {line}", "traceback": traceback.format_exc()[-_LONGEST:]}
+    cells = {"error": f"{type(error).__name__}: {line}"[:_LINE], "traceback": traceback.format_exc()[-_LONGEST:]}
     return {name: text.encode(errors="backslashreplace").decode() for name, text in cells.items()}
 
 

@@ -14,6 +14,7 @@ from .several_sources import several_sources
 STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "gc_net": gc_net,
     "mnist_m": mnist_m,
+    "mnist_m_paper": partial(mnist_m, protocol="paper"),
     "pacs": pacs,
     "pacs_paper": partial(pacs, protocol="paper"),
     "several_sources": several_sources,
