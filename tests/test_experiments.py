@@ -117,7 +117,7 @@ def test_what_cannot_be_kept_is_a_failed_run_and_stops_nothing(tmp_path: Path) -
     kinds = ["exception", "surrogate", "tensor", "text", "row", "settings", "none"]
     experiment = Experiment(name="odd", question="?", run=runs.odd, grid=grid(kind=kinds))
     results = run(experiment, folder=tmp_path)
-    listed = results.runs().set_index("kind")
+    listed: Any = results.runs().set_index("kind")
     assert listed.index.tolist() == kinds, "a run cannot change its settings"
     assert listed["state"].tolist() == ["failed"] * 5 + ["done"] * 2 and len(results.table()) == 2
     assert "must hold a number; got Tensor" in listed["error"]["tensor"] and "str 'high'" in listed["error"]["text"]
@@ -276,7 +276,8 @@ def test_other_code_between_two_starts_is_noted(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(module, "code_key", lambda: "edited")
     with pytest.warns(dg.DgpruneNote, match=r"2 of the 2 runs that .* holds were computed by other code"):
         results = run(experiment(), folder=tmp_path)
-    assert results.runs()["code"].nunique() == 2
+    codes: Any = results.runs()["code"]
+    assert codes.nunique() == 2
 
 
 def test_two_drivers_never_share_a_folder(tmp_path: Path) -> None:

@@ -232,7 +232,8 @@ def test_claims_find_nothing_where_nothing_is_planted() -> None:
 
 def test_fewer_than_two_whole_seeds_are_refused_in_words() -> None:
     frame = planted(seeds=2)
-    for count, part in ((1, frame[frame["training_seed"] == 0]), (0, frame[frame["scorer"] != "l1"])):
+    parts: Any = ((1, frame[frame["training_seed"] == 0]), (0, frame[frame["scorer"] != "l1"]))
+    for count, part in parts:
         with pytest.raises(DgpruneError, match=rf"too few training seeds .* \({count}\)"):
             several_sources_claims(part)
 
@@ -262,23 +263,19 @@ def test_averages_are_taken_over_targets_within_a_seed() -> None:
             ("target", target, held),
         )
     )
-    table = held_out_measures(frame, dense=("dense", "dense_tuned"))
-    found = table.set_index(["metric", "role", "scorer", "training_seed"])["value"]
+    table: Any = held_out_measures(frame, dense=("dense", "dense_tuned"))
+    found: Any = table.set_index(["metric", "role", "scorer", "training_seed"])["value"]
     assert found["accuracy", "source", "l1", 0] == pytest.approx(0.75)
     assert found["accuracy_kept", "target", "l1", 0] == pytest.approx((0.6 / 0.8 + 1) / 2)
     assert found["accuracy_lost", "target", "taylor", 0] == pytest.approx(0.3)
     assert found["worst_domain_accuracy", "target", "taylor", 0] == pytest.approx(0.2)
     assert (found["mean_rank", "target", "l1", 0], found["mean_rank", "target", "taylor", 0]) == (1, 2)
-    assert ("accuracy", "target", "taylor", 1) in found.index and (
-        "mean_rank",
-        "target",
-        "taylor",
-        1,
-    ) not in found.index
+    assert ("accuracy", "target", "taylor", 1) in found.index
+    assert ("mean_rank", "target", "taylor", 1) not in found.index
     assert not ((table["scorer"] == "l1") & (table["training_seed"] == 1)).any(), "one of its targets is missing"
     assert not (table["metric"].eq("mean_rank") & table["scorer"].eq("dense")).any()
 
 
 def test_measures_can_be_compared(found: dict[str, Any]) -> None:
-    table = compare(held_out_measures(planted(), dense=("dense", "dense_tuned")), baseline="l1", metric="accuracy_kept")
+    table: Any = compare(held_out_measures(planted(), dense=("dense", "dense_tuned")), baseline="l1", metric="accuracy_kept")
     assert set(table["pairs"]) == {6} and not table["missing"].any()

@@ -99,7 +99,7 @@ def progress_bar(
                 return end.value
             if label and label[0] != shown:  # each refresh is a line, where the bar goes to a file
                 shown = label[0]
-                bar.set_postfix_str(shown)
+                bar.set_postfix_str(label[0])
             if done != bar.n:
                 bar.update(done - bar.n)
 

@@ -235,5 +235,5 @@ def filter_arms(study: Study, *, ratio: float, seed: int) -> Iterator[Arm]:
 
 def _connectivity_rows(study: Study) -> list[Any]:
     """Mean and spread of rho for each pair of layers, beside those of randomly paired images."""
-    table = connectivity(study).drop(columns=["filter", "output"])
+    table: Any = connectivity(study).drop(columns=["filter", "output"])
     return table[table["metric"].isin(["rho_mean", "rho_spread", "rho_null", "rho_null_spread"])].to_dict("records")

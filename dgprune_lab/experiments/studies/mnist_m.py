@@ -81,8 +81,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "score": 500,
         "report_source": 1000,
         "report_target": 3000,
-        "epochs": 20,
-        "epochs_per_round": 2,
+        "epochs": 40,
+        "epochs_per_round": 4,
         "lr": 0.05,
         "finetuning_lr": 0.01,
     },
@@ -110,7 +110,7 @@ def mnist_m(
     Args:
         quick: a few of the digits that come with this package, two seeds, 60 % only; its numbers mean nothing.
         seeds: number of training seeds; None for 10, or 2 if quick. The first half, rounded up, runs all ratios.
-        protocol: "paper" for its images and epochs, which need a GPU; "small" for one of 80 minutes on one core.
+        protocol: "paper" for its images and epochs, which need a GPU; "small" for one of an hour on two cores.
     """
     name = "quick" if quick else protocol
     count = seeds or (2 if quick else 10)
