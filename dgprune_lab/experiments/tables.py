@@ -40,7 +40,7 @@ from .studies import STUDIES
 
 QUICK = "_quick"
 """How the name of an experiment's quick form ends."""
-_MOST = 1_000_000  # bytes of a table
+_MOST = 2_000_000  # bytes of a table
 _KEPT = ("scorer", "ratio_requested", "training_seed", "domain", "role", "split", "images", "metric", "value", "unit")
 _KEPT += ("target_aware", "run")
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s'\":;,()\\/]+[\\/])+")
@@ -111,7 +111,7 @@ def export(
         "csv": _hash(text.encode()),
     }
     if len(text) > _MOST:
-        note(f"{target.name} has {len(text) / 1e6:.1f} MB, more than the 1 MB that a table that ships may have.")
+        note(f"{target.name} has {len(text) / 1e6:.1f} MB, more than the {_MOST / 1e6:g} MB that a table that ships may have.")
     with written(target):
         return Exported(
             write_file(target, text), write_file(target.with_suffix(".json"), card_text(card, kind="table"))
