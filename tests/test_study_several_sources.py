@@ -277,5 +277,6 @@ def test_averages_are_taken_over_targets_within_a_seed() -> None:
 
 
 def test_measures_can_be_compared(found: dict[str, Any]) -> None:
-    table: Any = compare(held_out_measures(planted(), dense=("dense", "dense_tuned")), baseline="l1", metric="accuracy_kept")
+    measures = held_out_measures(planted(), dense=("dense", "dense_tuned"))
+    table: Any = compare(measures, baseline="l1", metric="accuracy_kept")
     assert set(table["pairs"]) == {6} and not table["missing"].any()

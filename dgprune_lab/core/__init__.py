@@ -21,7 +21,21 @@ from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, ch
 from .summary import summary
 from .latex import latex
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
-from .kinds import NUMBERS, SEEN, Columns, Count, NotNegative, Positive, Ratio, Repeats, Seed, Share, Tidy, Whole, Within
+from .kinds import (
+    NUMBERS,
+    SEEN,
+    Columns,
+    Count,
+    NotNegative,
+    Positive,
+    Ratio,
+    Repeats,
+    Seed,
+    Share,
+    Tidy,
+    Whole,
+    Within,
+)
 from .border import border_of, public, resolved_hints
 from .frozen import Frozen, cloned, mapped
 from .files import card_text, code_key, parse_card, parse_json, read_card, settled_folder, versions, whole_folder

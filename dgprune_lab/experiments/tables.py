@@ -111,7 +111,7 @@ def export(
         "csv": _hash(text.encode()),
     }
     if len(text) > _MOST:
-        note(f"{target.name} has {len(text) / 1e6:.1f} MB, more than the {_MOST / 1e6:g} MB that a table that ships may have.")
+        note(f"{target.name} has {len(text) / 1e6:.1f} MB, more than the {_MOST / 1e6:g} MB of a table that ships.")
     with written(target):
         return Exported(
             write_file(target, text), write_file(target.with_suffix(".json"), card_text(card, kind="table"))
