@@ -83,6 +83,12 @@ def assert_shown(lab: NotebookPage, expected: dict[str, float]) -> None:
     assert shown(lab) == pytest.approx(expected)
 
 
+def assert_measured(lab: NotebookPage) -> None:
+    """The page comes to show what the kernel's network gives, also where the kernel hears of a move late."""
+    lab.settled()
+    assert wait_until(lambda: shown(lab) == pytest.approx(measured(lab)))
+
+
 def test_the_notebook_runs_without_an_error_and_asks_nobody_outside(lab: NotebookPage) -> None:
     assert lab.errors() == []
     assert lab.outside == []
@@ -124,7 +130,7 @@ def test_keys_move_the_slider_and_do_not_reach_the_notebook(lab: NotebookPage) -
     for key in ("b", "a", "x", "d", "d"):
         lab.page.keyboard.press(key)
     assert lab.page.locator(".jp-Cell").count() == cells
-    assert_shown(lab, measured(lab))
+    assert_measured(lab)
 
 
 def test_layers_and_filters_set_by_hand_hold_while_the_slider_moves(lab: NotebookPage) -> None:
@@ -150,7 +156,7 @@ def test_layers_and_filters_set_by_hand_hold_while_the_slider_moves(lab: Noteboo
         assert said("explorer.forced.get('remove')") == {first: [0, 1, 2]} and said("explorer.layers") == {second: 0.03}
     finally:  # the tests below begin from a view in which nothing is set by hand
         lab.kernel("explorer.choose(layers={}, forced={})")
-    assert_shown(lab, measured(lab))
+    assert_measured(lab)
 
 
 def test_two_hundred_events_are_at_most_three_evaluations_and_other_cells_run(lab: NotebookPage) -> None:
@@ -195,7 +201,7 @@ def test_the_slider_is_answered_while_a_cell_runs(lab: NotebookPage, before: str
 def test_a_cell_moves_the_slider(lab: NotebookPage) -> None:
     lab.kernel("explorer.ratio = 0.6")
     assert wait_until(lambda: lab.slider().input_value() == "60")
-    assert_shown(lab, measured(lab))
+    assert_measured(lab)
 
 
 def test_an_error_shows_in_the_widget_and_can_be_tried_again(lab: NotebookPage) -> None:
@@ -210,7 +216,7 @@ explorer.ratio = 0.66
     assert sentence in lab.text("sentence")
     lab.kernel("study.score_all = _fine")
     lab.page.get_by_role("button", name="Try again").click()
-    assert_shown(lab, measured(lab))
+    assert_measured(lab)
 
 
 def cell_text(lab: NotebookPage) -> str:
@@ -238,7 +244,7 @@ def test_undo_is_the_explorers_in_it_and_the_cells_in_a_cell(lab: NotebookPage) 
     lab.page.keyboard.press("Control+z")
     assert wait_until(lambda: "# 1" not in cell_text(lab))
     assert round(now(lab)) == 40
-    assert_shown(lab, measured(lab))
+    assert_measured(lab)
 
 
 def test_a_step_is_made_and_left_by_the_tree(lab: NotebookPage) -> None:
@@ -257,7 +263,7 @@ print(json.dumps(dict(zip(_rows.domain, 100 * _rows.value))))
     assert wait_until(lambda: step.get_attribute("data-step") == "0")
     lab.settled()
     lab.kernel("explorer.ratio = 0.4; explorer.wait()")
-    assert_shown(lab, measured(lab))
+    assert_measured(lab)
 
 
 def test_two_views_on_one_page_move_together(lab: NotebookPage) -> None:
@@ -301,7 +307,7 @@ def test_an_interrupt_hits_the_cell_and_not_the_explorer(lab: NotebookPage) -> N
     lab.page.locator("[data-command='notebook:interrupt-kernel'], [title*='Interrupt']").first.click()
     assert wait_until(lambda: lab.kernel("print('free')") == "free\n")  # what came too soon was aborted too
     lab.drag(0.5)
-    assert_shown(lab, measured(lab))
+    assert_measured(lab)
 
 
 def test_after_a_reload_the_saved_notebook_shows_the_explorer_or_its_picture(lab: NotebookPage) -> None:
