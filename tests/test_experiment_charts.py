@@ -173,11 +173,12 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     monkeypatch.setattr(module, "study_named", study)
     with pytest.warns(DgpruneNote, match="pacs says nothing about the claims: there is no pair"):
         found = shipped_claims()
-    assert list(found["table"]) == ["gc_net_quick", "mnist_m"] and list(found["study"]) == ["gc_net", "mnist_m"]
-    assert list(found["protocol"]) == ["quick form: proves nothing", "3 training seeds, 2026-11-27"]
+    assert list(found["table"]) == ["mnist_m", "gc_net_quick"] and list(found["study"]) == ["mnist_m", "gc_net"]
+    assert list(found["protocol"]) == ["3 training seeds, 2026-11-27", "quick form: proves nothing"]
     assert verdict_sentences(found) == "Holds here (1 of 2): DSS gains. Does not hold here (1 of 2): DSS gains."
     assert charts.claims(found).to_dict()["hconcat"]
-    read = claims_in_words(found).iloc[1]
+    assert list(claims_in_words(found)["verdict"])[1] == "proves nothing"
+    read = claims_in_words(found).iloc[0]
     assert (read["estimate"], read["detectable"]) == ("+1.0 points (+2.0 to +4.0)", "2.0 points")
     assert (read["table"], read["paper"]) == ("mnist_m", "Sun 2023")
     monkeypatch.setattr(module, "shipped_names", list)

@@ -115,7 +115,7 @@ def test_pairs_that_are_missing_are_said() -> None:
     with pytest.warns(dg.DgpruneNote, match="one pair gives no interval"):
         assert len(compare(one, baseline="l1")) == 6
     whole = frame[(frame.scorer != "dss") | (frame.ratio_requested == 0.3)]
-    with pytest.warns(dg.DgpruneNote, match=r"l1 has no partner at domain a, ratio_requested 0.5"):
+    with pytest.warns(dg.DgpruneNote, match=r"dss: l1 has no partner at domain a, ratio_requested 0.5"):
         assert len(compare(whole, baseline="l1")) == 6
 
 

@@ -96,7 +96,7 @@ def study_chart(
     ).properties(width=size[0], height=size[1])
     label: dict[str, Any] = {"title": None, "labelLimit": 190, "labelFontSize": 11, "labelFont": FONT}
     lines = alt.Header(**label, labelAnchor="start", labelFontWeight=600, labelExpr=LINES)
-    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=20, labelExpr=LINES)
+    names = alt.Header(**label, labelAngle=0, labelAlign="left", labelPadding=34, labelExpr=LINES)
     panels = chart.facet(
         data=alt.InlineData(values=rows, name="cells"),
         row=alt.Row("row:N", sort=alt.EncodingSortField("row_place", op="min"), header=names),

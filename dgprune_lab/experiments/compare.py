@@ -123,7 +123,7 @@ class _Table:
                 wanted[group] |= seeds[_at(group, places)]
             paired = {_at(group, places) for group in pairs}
             alone = (codes for codes in seeds if codes not in paired)
-            lacks += [f"{name} has no partner at {self._words(places, codes)}" for codes in alone]
+            lacks += [f"{value}: {name} has no partner at {self._words(places, codes)}" for codes in alone]
         for group, by_seed in pairs.items():
             missing = ", ".join(str(seed) for seed in sorted(wanted[group] - set(by_seed)))
             words = f"{value} at {self._words(range(len(group)), group)}"

@@ -24,13 +24,13 @@ _TOLD: Mapping[Verdict, str] = {
 
 @public
 def shipped_claims() -> pd.DataFrame:
-    """Return the claims of every study whose table ships, and of a quick form where the study's own table does not.
+    """Return the claims of every study whose table ships, then of a quick form where the study's own table does not.
 
     Returns:
         `experiments.claims_table` with three columns before it: `study`, `table` (its name, for `experiments.shipped`)
         and `protocol` (its seeds and its date; of a quick form, that it proves nothing).
     """
-    names, parts = shipped_names(), []
+    names, parts = sorted(shipped_names(), key=lambda name: name.endswith(QUICK)), []
     for name in names:
         study, small = name.removesuffix(QUICK), name.endswith(QUICK)
         if small and study in names:
@@ -52,6 +52,8 @@ def shipped_claims() -> pd.DataFrame:
 def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
     """Return a short table for reading: each estimate with its interval as text, shares in percentage points.
 
+    The verdict of a quick form is that it proves nothing.
+
     Args:
         claims: rows of `experiments.claims_table`, with or without further columns.
 
@@ -67,6 +69,8 @@ def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
         about = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
         smallest = f"{scale * row['minimum_detectable_effect']:.1f}{suffix}"
         texts = {"estimate": f"{value}{suffix} ({low} to {high})", "detectable": smallest}
+        if row.get("protocol") == SMALL:
+            about["verdict"] = "proves nothing"
         rows.append({**about, "paper": str(row["paper"]).split(", arXiv")[0], **texts})
     first = ["table"] if "table" in claims.columns else []
     return pd.DataFrame(rows, columns=[*first, "claim", "paper", "published", "estimate", "detectable", "verdict"])

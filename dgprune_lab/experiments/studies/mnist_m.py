@@ -12,11 +12,11 @@ over training seeds, beside controls that separate the score from the extra epoc
 
 Kept of the paper: network, batch size, momentum, the softmax before the cross-entropy in training and fine-tuning, the
 rule of the learning rate (restarted in each round, divided by the epochs of training), rounds, filters per layer. What
-differs is listed in `differences`. The small protocol trains at a higher rate, because it takes 75 times fewer steps. It
-was set by accuracy on MNIST images alone: of the rates 0.03 and 0.05 in training the better one, with training seed 0;
-fine-tuning at 0.01, because 0.05 cost up to 12 points; 40 epochs, because after 20 some of the networks did not know one
-of the digits, which the softmax before the cross-entropy makes slow to learn. No step reads a label of MNIST-M, and every
-number is that of the last epoch.
+differs is listed in `differences`. The small protocol trains at a higher rate, because it takes 75 times fewer steps.
+It was set by accuracy on MNIST images alone: of the rates 0.03 and 0.05 in training the better one, with training seed
+0; fine-tuning at 0.01, because 0.05 cost up to 12 points; 40 epochs, because after 20 some of the networks did not know
+one of the digits, which the softmax before the cross-entropy makes slow to learn. No step reads a label of MNIST-M, and
+every number is that of the last epoch.
 """
 
 from __future__ import annotations
