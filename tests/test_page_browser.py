@@ -170,21 +170,28 @@ def test_what_needs_python_is_hidden_and_pins_work(opened: Opened) -> None:
     assert page.locator(SLIDER).input_value() == "50"
 
 
-@pytest.mark.browser
-def test_a_chart_is_saved_by_keys_in_the_light_themes_colours(opened: Opened) -> None:
-    page, saved = opened.page, {}
-    page.emulate_media(color_scheme="dark")
-    page.wait_for_function(
-        "() => document.querySelector('.dgx-a .dgx-chart').vegaView.data('curves')[0]?.colour.startsWith('rgb')"
-    )
-    for steps, kind in enumerate(("svg", "png", "csv")):
-        page.get_by_role("button", name="Save this chart").first.press("Enter")
+def saved_by_keys(page: Any, box: str, *, name: str, kinds: tuple[str, ...]) -> dict[str, bytes]:
+    """What the menu of a box saves, its entries pressed one after the other."""
+    saved = {}
+    for steps, kind in enumerate(kinds):
+        page.locator(box).get_by_role("button", name="Save this chart").press("Enter")
         for _ in range(steps):
             page.keyboard.press("ArrowRight")
         with page.expect_download() as download:
             page.keyboard.press("Enter")
-        assert download.value.suggested_filename == f"accuracy.{kind}"
+        assert download.value.suggested_filename == f"{name}.{kind}"
         saved[kind] = Path(download.value.path()).read_bytes()
+    return saved
+
+
+@pytest.mark.browser
+def test_a_chart_is_saved_by_keys_in_the_light_themes_colours(opened: Opened) -> None:
+    page = opened.page
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        "() => document.querySelector('.dgx-a .dgx-chart').vegaView.data('curves')[0]?.colour.startsWith('rgb')"
+    )
+    saved = saved_by_keys(page, ".dgx-a", name="accuracy", kinds=("svg", "png", "csv"))
     assert b"#0072B2" in saved["svg"] and b'fill="#ffffff"' in saved["svg"] and b"mnist_m (target)" in saved["svg"]
     assert saved["png"].startswith(b"\x89PNG")
     lines = saved["csv"].decode().splitlines()
@@ -197,15 +204,7 @@ def test_a_chart_is_saved_by_keys_in_the_light_themes_colours(opened: Opened) ->
 
 @pytest.mark.browser
 def test_the_filter_grid_is_saved_as_a_picture_of_every_layer(opened: Opened) -> None:
-    page, saved = opened.page, {}
-    for steps, kind in enumerate(("svg", "png")):
-        page.locator(".dgx-b").get_by_role("button", name="Save this chart").press("Enter")
-        for _ in range(steps):
-            page.keyboard.press("ArrowRight")
-        with page.expect_download() as download:
-            page.keyboard.press("Enter")
-        assert download.value.suggested_filename == f"filters-kept.{kind}"
-        saved[kind] = Path(download.value.path()).read_bytes()
+    saved = saved_by_keys(opened.page, ".dgx-b", name="filters-kept", kinds=("svg", "png"))
     words = re.findall(r"<text[^>]*>([^<]*)</text>", saved["svg"].decode())
     kept = [text for text in words if " of " in text]
     assert words[0] == "Filters kept" and len(kept) == 5 and kept[1].endswith(" of 32")

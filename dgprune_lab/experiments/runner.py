@@ -21,7 +21,6 @@ from .store import writing
 from .worker import finished_run, here, work
 
 _POLL = 0.2  # seconds after which a caller may cancel
-_LOOK = 5.0  # seconds after which the workers are counted again
 # Sent as text, since a Dask worker ends if it cannot import a function that it is sent; so it answers with an error.
 _CALL = f"__import__('pkgutil').resolve_name('{work.__module__}:{work.__name__}')(task)"
 Steps = Generator[tuple[int, int, str], None, Results]

@@ -14,11 +14,11 @@ from .tables import QUICK, shipped, shipped_card, shipped_names, study_named
 SMALL = "quick form: proves nothing"
 """What the column `protocol` says of a quick form."""
 _LISTED = 3  # more claims of one verdict are counted only
-_TOLD: Mapping[Verdict, str] = {
+_OPENING: Mapping[Verdict, str] = {
     "yes": "Holds here",
     "less": "A gain, but smaller than published",
     "no": "Does not hold here",
-    "cannot tell": "Cannot be told from these runs",
+    "cannot tell": "Not decided by these runs",
 }
 
 
@@ -88,9 +88,9 @@ def verdict_sentences(claims: pd.DataFrame) -> str:
     """
     if claims.empty:
         return "No claim was tested."
-    told = []
-    for verdict, words in _TOLD.items():
+    sentences = []
+    for verdict, words in _OPENING.items():
         some = [str(row["claim"]) for row in claims.to_dict("records") if row["verdict"] == WORDS[verdict]]
         listed = f": {'; '.join(some)}" if len(some) <= _LISTED else ""
-        told += [f"{words} ({len(some)} of {len(claims)}){listed}."] if some else []
-    return " ".join(told)
+        sentences += [f"{words} ({len(some)} of {len(claims)}){listed}."] if some else []
+    return " ".join(sentences)

@@ -19,7 +19,7 @@ TOGETHER: frozenset[Method] = frozenset({"gradient_x_activation", "activation"})
 STEPS = 20
 _BYTES = 192 * 2**20
 _LARGEST = 125
-_ROUNDING = 16  # times the precision of a logit: smaller changes are not told from rounding
+_ROUNDING = 16  # times the precision of a logit: smaller changes may be rounding
 
 Positions = Mapping[str, tuple[Tensor, Tensor]]
 """Layer -> positions on its channel axis, and the filter at each position."""

@@ -2,7 +2,7 @@
 
 import { paintCharts } from "./charts.js";
 import { showChoice } from "./controls.js";
-import { say } from "./elements.js";
+import { perFrame, say } from "./elements.js";
 import { previewed } from "./by_hand.js";
 import { curveKey, frameAt, isStepOf, maskOf, nearest, planKey } from "./memory.js";
 import { showNotice, showWarning } from "./notices.js";
@@ -13,14 +13,7 @@ import { showSteps } from "./steps.js";
 import { drawStrip } from "./strip.js";
 import { inksOf } from "./views.js";
 
-// Many events between two frames of the screen are one drawing.
-export function schedule(page) {
-  if (page.frame || page.ended) return;
-  page.frame = requestAnimationFrame(() => {
-    page.frame = null;
-    if (!page.ended) paint(page);
-  });
-}
+export const schedule = (page) => perFrame(page, paint);
 
 // What is shown now: the plan's step and mask, the measured rows, and the frame whose numbers are shown.
 export function current(page) {

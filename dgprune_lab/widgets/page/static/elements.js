@@ -82,3 +82,12 @@ export function select(legend, pick, title) {
   const box = node("label", { class: "dgx-field", title }, node("span", { class: "dgx-label", text: legend }), list);
   return { box, list };
 }
+
+// Calls `paint` at the next frame of the screen: many events between two frames are one drawing.
+export function perFrame(page, paint) {
+  if (page.frame || page.ended) return;
+  page.frame = requestAnimationFrame(() => {
+    page.frame = null;
+    if (!page.ended) paint(page);
+  });
+}

@@ -1,7 +1,7 @@
 // A study that is watched: how far it is, its chart, the runs that ended last, and those that failed.
 
 import { chartMenu } from "./chart_menu.js";
-import { lendKeys, node, say, select, show } from "./elements.js";
+import { lendKeys, node, perFrame, say, select, show } from "./elements.js";
 import { inked } from "./memory.js";
 import { createView, endView, feed, inksOf, loadVega } from "./views.js";
 import { isGone, watchKernel, watchTheme } from "./watch.js";
@@ -11,7 +11,7 @@ const BADGES = { running: "estimate", finished: "exact" };
 
 function draw(el, model, host) {
   const page = { model, host, fixed: model.get("static"), chart: null, embed: null, gone: false };
-  page.schedule = () => schedule(page);
+  page.schedule = () => perFrame(page, paint);
   layOut(page);
   el.append(page.root);
   const again = () => embed(page);
@@ -83,15 +83,6 @@ function embed(page) {
   if (!spec) return;
   page.chart = createView(page.box, spec, { embed: page.embed, dark: page.inks.dark, fit: false });
   page.chart.ready.catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
-}
-
-// Many events between two frames of the screen are one drawing.
-function schedule(page) {
-  if (page.frame || page.ended) return;
-  page.frame = requestAnimationFrame(() => {
-    page.frame = null;
-    if (!page.ended) paint(page);
-  });
 }
 
 function paint(page) {

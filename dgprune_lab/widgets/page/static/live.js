@@ -1,7 +1,7 @@
 // A run in the background: a chart that grows, a progress line, and a button to stop and resume.
 
 import { chartMenu } from "./chart_menu.js";
-import { button, lendKeys, node, say, show } from "./elements.js";
+import { button, lendKeys, node, perFrame, say, show } from "./elements.js";
 import { inked } from "./memory.js";
 import { createView, endView, feed, inksOf, loadVega } from "./views.js";
 import { isGone, watchKernel, watchTheme } from "./watch.js";
@@ -12,7 +12,7 @@ const STATES = { running: "running", stopped: "stopped", finished: "finished", f
 
 function draw(el, model, host) {
   const page = { model, host, fixed: model.get("static"), chart: null, embed: null, pressedIn: null, busy: false, gone: false };
-  page.schedule = () => schedule(page);
+  page.schedule = () => perFrame(page, paint);
   layOut(page);
   el.append(page.root);
   page.inks = inksOf(page.root);
@@ -104,15 +104,6 @@ function embed(page) {
   page.chart = createView(page.box, page.fixed.spec, { embed: page.embed, dark: page.inks.dark });
   page.chart.ready.catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
   page.schedule();
-}
-
-// Many events between two frames of the screen are one drawing.
-function schedule(page) {
-  if (page.frame || page.ended) return;
-  page.frame = requestAnimationFrame(() => {
-    page.frame = null;
-    if (!page.ended) paint(page);
-  });
 }
 
 function paint(page) {
