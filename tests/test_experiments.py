@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -111,6 +112,19 @@ def test_a_failure_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
     assert run(experiment(runs.failing), folder=tmp_path).version() == version
     again = run(experiment(runs.failing), folder=tmp_path, retry=True)
     assert again.version() == version + 2 and list(again.runs()["state"]) == ["done", "failed"] * 2
+
+
+def test_what_is_missing_is_said_before_the_first_run_and_not_by_each(tmp_path: Path) -> None:
+    missing = dg.DgpruneError("data set 'x' is not there.")
+
+    def ready() -> None:
+        raise missing
+
+    few = dataclasses.replace(experiment(), ready=ready)
+    with pytest.raises(dg.DgpruneError, match="data set 'x' is not there"):
+        run(few, folder=tmp_path)
+    assert run(experiment(), folder=tmp_path).progress().failed == 0, "nothing was a failed run"
+    run(few, folder=tmp_path)  # everything is done, so nothing is needed
 
 
 def test_what_cannot_be_kept_is_a_failed_run_and_stops_nothing(tmp_path: Path) -> None:

@@ -138,3 +138,8 @@ def width(executor: Executor | None) -> int:
     if client is not None:
         return sum(client.nthreads().values())
     return int(getattr(executor, "_max_workers", None) or cores())
+
+
+def is_here(executor: Executor | None) -> bool:
+    """Return whether an executor computes on this machine, so that what is missing here is missing there."""
+    return executor is None or isinstance(executor, ProcessPoolExecutor)

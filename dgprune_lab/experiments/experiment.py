@@ -46,6 +46,8 @@ class Experiment:
             are columns of a tidy table (scorer, ratio_requested, training_seed, ...) mean what they mean there.
         protocol: the settings that all runs share.
         extra: columns of the rows beyond the shared ones and the settings.
+        ready: function that raises a DgpruneError where data or packages that the runs need are missing; it is called
+            before the first run on this machine, so that no run fails by it.
         claims: function from the table of all runs to what it says about published claims.
         differences: what differs from the published protocol, a sentence each.
         tolerance: by how much an accuracy (a share) may differ when a run is repeated on another machine.
@@ -57,6 +59,7 @@ class Experiment:
     grid: Sequence[Settings]
     protocol: Settings = field(default_factory=dict)
     extra: tuple[str, ...] = ()
+    ready: Callable[[], object] | None = None
     claims: Callable[[pd.DataFrame], Sequence[Claim]] | None = None
     differences: tuple[str, ...] = ()
     tolerance: float = 0.0

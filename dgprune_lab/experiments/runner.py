@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core import DgpruneError, check_writable_folder, code_key, note, progress_bar, stepwise, versions
 from ..core import device as resolved_device
-from .executors import width
+from .executors import is_here, width
 from .experiment import Experiment
 from .plan import Pace, about_experiment, keys_of, name_of
 from .results import Results
@@ -57,9 +57,10 @@ def run(
         The results. (The steps yield the number of finished runs, that of all, and words with the time left.)
 
     Raises:
-        DgpruneError: two runs with the same settings, settings that are not plain; a folder that cannot be written to,
-            that another process works on, or that holds something else; a worker without the package, or with another
-            version; workers that ended before their runs did (the message says how many runs are open).
+        DgpruneError: two runs with the same settings, settings that are not plain; data or packages that are missing
+            here; a folder that cannot be written to, that another process works on, or that holds something else; a
+            worker without the package, or with another version; workers that ended before their runs did (the message
+            says how many runs are open).
     """
     folder = check_writable_folder(folder, argument="folder").absolute()
     keys, about = keys_of(experiment), about_experiment(experiment)
@@ -81,6 +82,8 @@ def run(
                 f"{count} of the {len(there)} runs that {folder} holds were computed by other code of dgprune-lab. "
                 "Name another folder to compute all of them by this code."
             )
+        if experiment.ready is not None and len(states) < len(keys) and is_here(executor):
+            experiment.ready()
         tasks = (
             {**shared, "place": place, "key": key, "settings": experiment.settings(place)}
             for place, key in enumerate(keys)

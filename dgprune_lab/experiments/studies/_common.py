@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -65,6 +65,16 @@ def part(
         origin=whole.origin,
     )
     return domain if shift is None else replace(SHIFTS[shift](domain), name=name)
+
+
+def data_sets(*names: str) -> Callable[[], None]:
+    """Return a function that reads these data sets once, and so refuses one that is not there."""
+
+    def ready() -> None:
+        for name in names:
+            load(name)
+
+    return ready
 
 
 def dense_network(

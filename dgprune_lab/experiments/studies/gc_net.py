@@ -40,7 +40,7 @@ from ...study import Study
 from ...study import gc_net as measure_gc_net
 from ...training import DENSE, TrainingOptions, finish, train
 from ..experiment import Experiment, Finding, Scratch, Settings
-from ._common import data_hashes, dense_network, part
+from ._common import data_hashes, data_sets, dense_network, part
 from .gc_net_claims import gc_net_claims
 
 EXTRA = ("finetuned", "start", "group", "layer")
@@ -102,6 +102,7 @@ def gc_net(*, quick: bool = False, seeds: int | None = None) -> Experiment:
             if not quick or ratio in (None, 0.5)
         ),
         extra=EXTRA,
+        ready=data_sets(*levels),
         claims=gc_net_claims,
         differences=_differences(_QUICK if quick else _FULL),
         tolerance=0.1,

@@ -36,7 +36,7 @@ from ...training import Tuned, presets, prune_and_tune, rounds_of
 from ..claims import Claim
 from ..compare import compare
 from ..experiment import Experiment, Finding, Scratch, Settings
-from ._common import completed, dense_network, end_rows, part
+from ._common import completed, data_sets, dense_network, end_rows, part
 
 PAPER = "Sun 2023, arXiv:2306.13237"
 PUBLISHED = {
@@ -127,6 +127,7 @@ def mnist_m(
         run=run_mnist_m,
         grid=runs,
         protocol=PROTOCOLS[name],
+        ready=data_sets(PROTOCOLS[name]["source"], PROTOCOLS[name]["target"]),
         claims=mnist_m_claims,
         differences=_differences(PROTOCOLS[name]),
         tolerance=0.05,

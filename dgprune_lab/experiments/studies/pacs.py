@@ -34,7 +34,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ...core import Count, DgpruneError, Domain
+from ...core import Count, DgpruneError, Domain, at_home
 from ...core import seed as seeded
 from ...data import BUILTIN, from_folder
 from ...models import efficientnet_lite0, network_key, shipped
@@ -76,6 +76,7 @@ PROTOCOLS: Mapping[str, Settings] = {
 """Images of each source by split, and of the target (None: all of them); `weight` is MIRO's, see `_differences`."""
 _DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 _TARGETS = {"small": ("sketch", "art_painting"), "paper": _DOMAINS, "quick": ("fashion_photo",)}
+_SHARES = {"train": 0.6, "score": 0.2, "report": 0.2}
 _GARMENTS = ("fashion", "fashion_colour", "fashion_photo")
 
 
@@ -112,6 +113,7 @@ def pacs(
         ],
         protocol=PROTOCOLS[name],
         extra=("finetuned", "score_split"),
+        ready=None if quick else _ready,
         claims=pacs_claims,
         differences=_differences(name),
         tolerance=0.05,
@@ -237,8 +239,7 @@ def _domains(target: str, *, seed: int, counts: tuple[tuple[str, Any], ...]) -> 
     if many["network"] == "fashion":
         whole = {name: BUILTIN[name]() for name in _GARMENTS}
     else:
-        shares = {"train": 0.6, "score": 0.2, "report": 0.2}
-        whole = from_folder(_folder(), size=many["size"], hold_out=target, splits=shares, seed=seed)
+        whole = from_folder(_folder(), size=many["size"], hold_out=target, splits=_SHARES, seed=seed)
     of_target = {"report": many["report_target"]}
     of_source = {split: many[split] for split in ("train", "score", "report")}
     return {
@@ -270,6 +271,12 @@ def _drawn(domain: Domain, counts: Mapping[str, int | None], *, seed: int) -> Do
     )
 
 
+def _ready() -> None:
+    """Refuse a start without the folder of images, or without the wheels of the network."""
+    from_folder(_folder(), size=_LITE["size"], hold_out=_DOMAINS[0], splits=_SHARES)
+    efficientnet_lite0(classes=2)
+
+
 def _folder() -> Path:
     root = os.environ.get("DGPRUNE_DATA")
     if not root:
@@ -277,7 +284,7 @@ def _folder() -> Path:
             "the study pacs needs PACS at 112 x 112 px as PACS112/domain/class/image in the folder that the "
             "environment variable DGPRUNE_DATA names, and it is not set; set it, or run the quick twin (quick=True)."
         )
-    return Path(root).expanduser() / "PACS112"
+    return at_home(root) / "PACS112"
 
 
 def _differences(name: str) -> tuple[str, ...]:

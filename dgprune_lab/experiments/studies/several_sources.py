@@ -35,7 +35,7 @@ from ...training import DENSE, TrainingOptions, prune_and_tune
 from ..claims import Claim, verdict
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
-from ._common import data_hashes, dense_network, end_rows, part
+from ._common import data_hashes, data_sets, dense_network, end_rows, part
 from ._held_out import held_out_measures
 
 PAPER = "Cai, Li, Kot 2022, arXiv:2210.13810"
@@ -114,6 +114,7 @@ def several_sources(*, quick: bool = False, seeds: Count | None = None) -> Exper
         ),
         protocol=protocol,
         extra=("finetuned",),
+        ready=data_sets(*(place[1] for place in (*protocol["targets_only"], *protocol["domains"]))),
         claims=several_sources_claims,
         differences=(
             "Networks and data: digits and one small network; the abstract does not name the paper's.",
