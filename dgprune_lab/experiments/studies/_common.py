@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...core import COLUMNS, DgpruneError, Domain, is_missing
 from ...data import SHIFTS, load
@@ -44,7 +45,7 @@ def part(
     """
     whole = load(data_set)
     places = {"train": "train", "score": "score", "report": "test" if "test" in whole.splits else "report"}
-    rows, splits, start = [], {}, 0
+    rows: dict[str, Tensor] = {}
     for split, count in {"train": train, "score": score, "report": report}.items():
         if count:
             taken = whole.rows(places[split])[skip : skip + count]
@@ -53,18 +54,28 @@ def part(
                     f"data set {data_set!r} has {len(taken)} of the {count} images of its split {places[split]!r} that "
                     f"the study needs after the first {skip}; ask for fewer."
                 )
-            rows.append(taken)
-            splits[split] = range(start, start := start + count)
-    kept = torch.cat(rows)
-    domain = Domain.from_arrays(
-        name,
-        images=whole.images[kept],
-        labels=None if whole.labels is None else whole.labels[kept],
-        splits=splits,
-        classes=whole.class_names or whole.classes,
-        origin=whole.origin,
-    )
+            rows[split] = taken
+    domain = of_rows(whole, rows, name=name)
     return domain if shift is None else replace(SHIFTS[shift](domain), name=name)
+
+
+def of_rows(domain: Domain, rows: Mapping[str, Tensor], *, name: str) -> Domain:
+    """Return a domain of these images alone, in this order.
+
+    Args:
+        domain: where they are taken from.
+        rows: split -> row numbers of its images in `domain`.
+        name: name of the new domain.
+    """
+    kept, ends = torch.cat([*rows.values()]), [0, *accumulate(map(len, rows.values()))]
+    return Domain.from_arrays(
+        name,
+        images=domain.images[kept],
+        labels=None if domain.labels is None else domain.labels[kept],
+        splits={split: range(*pair) for split, pair in zip(rows, pairwise(ends), strict=True)},
+        classes=domain.class_names or domain.classes,
+        origin=domain.origin,
+    )
 
 
 def data_sets(*names: str) -> Callable[[], None]:

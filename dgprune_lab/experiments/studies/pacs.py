@@ -46,7 +46,7 @@ from ..claims import Claim
 from ..compare import compare
 from ..experiment import Experiment, Finding, Scratch
 from ..settings import Settings, grid
-from ._common import data_hashes, end_rows
+from ._common import data_hashes, end_rows, of_rows
 from ._held_out import held_out_measures
 
 PAPER = "Sun 2023, arXiv:2306.13237"
@@ -250,7 +250,7 @@ def _domains(target: str, *, seed: int, counts: tuple[tuple[str, Any], ...]) -> 
 def _drawn(domain: Domain, counts: Mapping[str, int | None], *, seed: int) -> Domain:
     """A domain of so many images of each split, drawn at random; None for all."""
     generator = torch.Generator().manual_seed(seeded("images", domain.name, seed))
-    rows, splits, start = [], {}, 0
+    rows = {}
     for split, count in counts.items():
         every = domain.rows(split)
         taken = every[torch.randperm(len(every), generator=generator)[:count].sort().values]
@@ -258,17 +258,8 @@ def _drawn(domain: Domain, counts: Mapping[str, int | None], *, seed: int) -> Do
             raise DgpruneError(
                 f"domain {domain.name!r} has {len(taken)} of the {count} images that pacs needs ({split})."
             )
-        rows.append(taken)
-        splits[split] = range(start, start := start + len(taken))
-    kept = torch.cat(rows)
-    return Domain.from_arrays(
-        domain.name,
-        images=domain.images[kept],
-        labels=None if domain.labels is None else domain.labels[kept],
-        splits=splits,
-        classes=domain.class_names or domain.classes,
-        origin=domain.origin,
-    )
+        rows[split] = taken
+    return of_rows(domain, rows, name=domain.name)
 
 
 def _ready() -> None:
