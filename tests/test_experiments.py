@@ -228,13 +228,27 @@ def edited(folder: Path, **card: Any) -> None:
         connection.execute("UPDATE about SET card = ?", (json.dumps({**about, **card}),))
 
 
+def test_a_folder_takes_a_larger_grid_and_computes_the_new_runs_alone(tmp_path: Path) -> None:
+    first = run(experiment(), folder=tmp_path)
+    before, larger = first.runs(), experiment(count=6)
+    turned = dataclasses.replace(larger, grid=larger.grid[::-1])
+    after = run(turned, folder=tmp_path).runs()
+    assert first.progress().total == Results(tmp_path).total == len(after) == 6 > len(before)
+    assert list(after["key"]) == [turned.key(place) for place in range(6)] and list(after["place"]) == list(range(6))
+    kept = after[after["key"].isin(before["key"])].iloc[::-1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept.drop(columns="place"), before.drop(columns="place"))
+    fewer = dataclasses.replace(larger, grid=larger.grid[:5])
+    with pytest.raises(dg.DgpruneError, match="1 of the 6 runs there are not in this grid of 5"):
+        run(fewer, folder=tmp_path)
+
+
 def test_a_folder_of_something_else_is_refused_and_stays(tmp_path: Path) -> None:
     run(experiment(epochs=3), folder=tmp_path)
     before = Results(tmp_path).runs()
     for other, words in [
         (experiment(epochs=3, name="large"), "the experiment is 'small' there, 'large' here"),
         (experiment(epochs=5), "epochs of the protocol is 3 there, 5 here"),
-        (experiment(epochs=3, count=5), "another grid, of 4 runs there, 5 here"),
+        (experiment(epochs=3, count=3), "1 of the 4 runs there are not in this grid of 3"),
     ]:
         with pytest.raises(dg.DgpruneError, match=f"folder: .*{words}.*another folder"):
             run(other, folder=tmp_path)

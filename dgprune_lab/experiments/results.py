@@ -113,14 +113,15 @@ class Results:
         """Return how many runs are done, and about how many seconds are left."""
         with self._open() as connection:
             counts = dict(connection.execute("SELECT state, count(*) FROM runs GROUP BY state"))
+            total = about_of(connection, self.folder / FILE)["total"]  # a driver may have enlarged the grid since
             last = connection.execute("SELECT started, workers FROM starts ORDER BY number DESC LIMIT 1").fetchone()
             started, workers = last or (0.0, 0)
             (mean,) = connection.execute(
                 "SELECT avg(seconds) FROM runs WHERE state = 'done' AND started >= ?", (started,)
             ).fetchone()
         done, failed, running = counts.get("done", 0), counts.get("failed", 0), is_held(self.folder / LOCK)
-        left = seconds_left(mean, left=self.total - done - failed, workers=workers) if running else None
-        return Progress(done=done, failed=failed, total=self.total, workers=workers, running=running, left=left)
+        left = seconds_left(mean, left=total - done - failed, workers=workers) if running else None
+        return Progress(done=done, failed=failed, total=total, workers=workers, running=running, left=left)
 
     def seconds_left(self) -> float | None:
         """Return about how many seconds are left; None where no driver is at work, or none of its runs is done yet."""

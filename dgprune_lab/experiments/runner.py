@@ -41,7 +41,8 @@ def run(
 
     Each finished run is written at once, by this process alone. A run that raises an error is a row with its traceback,
     and does not stop the others. What was interrupted, by Ctrl-C, a killed process or a full disk, is no failure: it
-    stays open, and a second start does it and redoes nothing else. The global random generators are seeded by the
+    stays open, and a second start does it and redoes nothing else. A folder whose finished runs are all in the grid
+    also takes a larger grid, with more training seeds for example. The global random generators are seeded by the
     settings before each run and are left as they were.
 
     Args:
@@ -70,7 +71,7 @@ def run(
         resolved_device(device)
     else:
         shared |= {"function": name_of(experiment.run), "versions": versions(), "code": code_key()}
-    with writing(folder, about) as store:
+    with writing(folder, about, keys=keys) as store:
         there = store.states()
         states = {key: state for key, state in there.items() if not (retry and state == "failed")}
         failed = sum(state == "failed" for state in states.values())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -69,16 +69,19 @@ class Store:
 
 
 @contextmanager
-def writing(folder: Path, about: Mapping[str, Any]) -> Iterator[Store]:
+def writing(folder: Path, about: Mapping[str, Any], *, keys: Sequence[str]) -> Iterator[Store]:
     """Open the database of a folder for its only writer; make it if there is none.
+
+    A folder whose finished runs are all among those of the experiment takes its grid, with more runs or fewer.
 
     Args:
         folder: the results folder.
         about: name, question, protocol, grid, ... of the experiment; see `Results.about`.
+        keys: key of each run of the experiment, in the order of its grid.
 
     Raises:
         DgpruneError: another driver writes to it; a file that is no such database, or that of another experiment,
-            protocol, grid, version or format.
+            protocol, version or format; finished runs that are not in the grid.
     """
     path = folder / FILE
     with told(path):
@@ -94,7 +97,7 @@ def writing(folder: Path, about: Mapping[str, Any]) -> Iterator[Store]:
             connection = _connected(str(path))
         with closing(connection):
             with told(path):
-                _prepare(connection, path, about=about)
+                _prepare(connection, path, about=about, keys=keys)
             yield Store(connection, path)
 
 
@@ -106,7 +109,7 @@ def _driver(path: Path) -> str:
     return ""
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, *, about: Mapping[str, Any]) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, *, about: Mapping[str, Any], keys: Sequence[str]) -> None:
     if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         text = card_text(about, kind="experiment")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -117,11 +120,21 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, about: Mapping[str, 
         connection.execute("COMMIT")
     connection.execute("PRAGMA synchronous = NORMAL")
     there, here = about_of(connection, path), json.loads(card_text(about, kind="experiment"))
-    if difference := _difference(there, here):
+    places = {key: place for place, key in enumerate(keys)}
+    finished = [key for (key,) in connection.execute("SELECT key FROM runs")]
+    difference = _difference(there, here)
+    if not difference and (others := [key for key in finished if key not in places]):
+        difference = f"{len(others):,} of the {len(finished):,} runs there are not in this grid of {len(places):,}"
+    if difference:
         raise DgpruneError(
             f"folder: {path.parent} holds other results: {difference}. Name another folder, or start what this one "
             "was started with."
         )
+    if there["grid"] != here["grid"]:
+        connection.execute("BEGIN")
+        connection.execute("UPDATE about SET card = ?", (json.dumps(here),))
+        connection.executemany("UPDATE runs SET place = ? WHERE key = ?", [(places[key], key) for key in finished])
+        connection.execute("COMMIT")
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -137,8 +150,6 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         elif old != new:
             what = {"name": "the experiment", "versions": "the version of dgprune-lab"}[what]
             return f"{what} is {old!r} there, {new!r} here"
-    if there["grid"] != here["grid"]:
-        return f"another grid, of {there['total']:,} runs there, {here['total']:,} here"
     return ""
 
 
