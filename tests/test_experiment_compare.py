@@ -75,6 +75,8 @@ def test_a_difference_tells_what_either_side_has_seen() -> None:
         found: Any = compare(table(), baseline=baseline).set_index(["scorer", "domain", "ratio_requested"])
         assert found.target_aware[other, "t", 0.5] and found.seen_by_scorer[other, "t", 0.5] == "images"
     assert not compare(table(scorers=("l1", "random")), baseline="l1").target_aware.any()
+    with pytest.raises(dg.DgpruneError, match="unknown word in the column seen_by_scorer: 'nothing'"):
+        compare(changed(table(), lambda f: f.scorer == "random", seen_by_scorer="nothing"), baseline="l1")
     unsaid = changed(table(), lambda f: f.scorer == "random", target_aware=None, seen_by_scorer=None)
     row: Any = compare(unsaid, baseline="l1").query("scorer == 'random'").iloc[0]
     assert row.target_aware is pd.NA and row.seen_by_scorer == "unknown"

@@ -343,6 +343,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
         (({"seed": np.int64(1)},), "plain values"),
         (3, "grid must be"),
         (({"seed": float("nan")},), "plain values"),
+        (({"seed": "\udcff"},), "plain values"),
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused(settings: Any, words: str, tmp_path: Path) -> None:

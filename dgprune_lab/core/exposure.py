@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from .errors import unknown
 from .kinds import SEEN
 from .provenance import LEAST_FIRST
 
@@ -80,13 +81,19 @@ def most_seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the columns seen_by_* and target_aware of a row that stands for several: the most that any has seen.
 
     What one row does not record is unknown; a column that none of them records stays empty.
+
+    Raises:
+        DgpruneError: a word that says nothing about what was seen.
     """
     columns: dict[str, Any] = {}
     for name in SEEN:
         uses = [row.get(name) for row in rows]
         if not all(map(is_missing, uses)):
-            ranks = [LEAST_FIRST.index("unknown" if is_missing(use) else use) for use in uses]
-            columns[name] = LEAST_FIRST[max(ranks)]
+            words = ["unknown" if is_missing(use) else use for use in uses]
+            for word in words:
+                if word not in LEAST_FIRST:
+                    raise unknown(f"word in the column {name}:", word, LEAST_FIRST)
+            columns[name] = max(words, key=LEAST_FIRST.index)
     aware = [row.get("target_aware") for row in rows]
     known = [bool(cell) for cell in aware if not is_missing(cell)]
     return {**columns, "target_aware": True if any(known) else False if len(known) == len(aware) else None}

@@ -115,7 +115,7 @@ def dask(address: str, *, timeout: Positive = 10.0) -> Iterator[Executor]:
         raise DgpruneError(f"a scheduler needs Dask ({error}): pip install 'dgprune-lab[dask]'.") from None
     try:
         client = Client(address, timeout=timeout, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AssertionError) as error:
         raise DgpruneError(
             f"address: no Dask scheduler answers at {address!r} ({error}). Start one with "
             "`dask scheduler`, which prints its address, and its workers with `dask worker ADDRESS --nthreads 1`."

@@ -43,9 +43,10 @@ def key_of(settings: Settings) -> str:
     """
     try:
         text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+        json.dumps(settings, ensure_ascii=False).encode()  # refuses text that UTF-8 cannot hold
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    except (TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
         raise DgpruneError(
             f"settings must be plain values (text, numbers, True, False, None and tuples of these): {error} in "
             f"{dict(settings)!r}. Numbers of numpy and torch are converted with .item()."
         ) from None
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
