@@ -17,7 +17,7 @@ from dgprune_lab import charts
 from dgprune_lab.charts.instability import instability_rows
 from dgprune_lab.charts.theme import DOTTED
 from dgprune_lab.charts.training import training_data
-from dgprune_lab.diagnostics.instability import pearson, tau_b
+from dgprune_lab.stats.correlation import pearson, tau_b
 from dgprune_lab.widgets import Training
 
 QUIET = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")

@@ -10,14 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..core import DgpruneError, note, tidy
-from ..stats import LEVEL, RESAMPLES
+from ..stats import CORRELATIONS, POOLED, correlation_over_runs, rate_words
 from ..training import PruningRun
 from ._contract import diagnostic
 
 EXTRA = ("run", "stage", "remove", "how", "rate", "settings", "runs", "within", "of_metric", "warning")
 LEAST = 8
 """A correlation over fewer runs than this gets a warning."""
-POOLED = "all rates"
 
 Floats = NDArray[np.float64]
 Rows = list[dict[str, Any]]
@@ -69,26 +68,6 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
     return tidy([*rows, *correlations], extra=EXTRA)
 
 
-def tau_b(x: Floats, y: Floats) -> float:
-    """Return Kendall's rank correlation with his 1945 correction for ties; NaN where x or y does not vary.
-
-    `scipy.stats.kendalltau`, its oracle in the tests, also computes a p-value: too slow for 1,000 resamples.
-
-    >>> round(tau_b(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])), 3)
-    0.333
-    """
-    a, b = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
-    norm = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / norm) if norm else float("nan")
-
-
-def pearson(x: Floats, y: Floats) -> float:
-    """Return Pearson's correlation; NaN where x or y does not vary. Like `tau_b`, without scipy's p-value."""
-    a, b = x - x.mean(), y - y.mean()
-    norm = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / norm) if norm > 1e-15 else float("nan")
-
-
 def _check_alike(runs: list[PruningRun]) -> None:
     """Refuse runs with different domains or splits."""
     for key in ("sources", "targets", "split", "report"):
@@ -102,17 +81,10 @@ def _check_alike(runs: list[PruningRun]) -> None:
 def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
     """Yield the rows about one run, with its settings."""
     cells = {"run": number, "remove": run.settings["remove"], "how": run.settings["how"]}
-    cells |= {"rate": _rate(run), "settings": _describe(run)}
+    cells |= {"rate": run.rate, "settings": _describe(run)}
     for row in run.end.drop(columns=["epoch", "event"]).to_dict("records"):
         if row["split"] != "train":
             yield {**row, **cells}
-
-
-def _rate(run: PruningRun) -> float:
-    """Return the share of the scheduled layers' filters that an event removes on average; 0 without events."""
-    removed = {row["event"]: row["filters"] for row in run.events.to_dict("records")}
-    total = sum(run.settings["filters"].values())
-    return round(sum(removed.values()) / len(removed) / total, 4) if removed else 0.0
 
 
 def _describe(run: PruningRun) -> str:
@@ -147,21 +119,17 @@ def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
                 chosen = [r for r in known if within in (POOLED, r["rate"])]
                 x = np.array([stable[r["run"]] for r in chosen], dtype=np.float64)
                 y = np.array([r["value"] for r in chosen], dtype=np.float64)
-                name = within if isinstance(within, str) else f"{100 * within:.3g} % an event"
+                name = within if isinstance(within, str) else rate_words(within)
                 yield from ({**shared, "within": name, **row} for row in _both(x, y))
 
 
 def _both(x: Floats, y: Floats) -> Iterator[dict[str, Any]]:
     """Yield Pearson's and Kendall's correlation over these runs, with bootstrap intervals over runs."""
-    count, tail = len(x), (1 - LEVEL) / 2 * 100
-    draws = np.random.default_rng(count).integers(0, max(count, 1), size=(RESAMPLES, count))
+    count = len(x)
     shared = {"interval": "runs", "unit": "correlation", "runs": count}
     shared["warning"] = _warning(count) if count < LEAST else None
-    for name, statistic in (("pearson", pearson), ("kendall", tau_b)):
-        value = low = high = float("nan")
-        if count >= 3 and not np.isnan(value := statistic(x, y)):
-            resampled = np.array([statistic(x[draw], y[draw]) for draw in draws])
-            low, high = np.percentile(resampled[~np.isnan(resampled)], [tail, 100 - tail])
+    for name in CORRELATIONS:
+        value, low, high = correlation_over_runs(name, x, y)
         yield {**shared, "metric": name, "value": value, "low": low, "high": high}
 
 

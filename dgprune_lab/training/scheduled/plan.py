@@ -77,6 +77,16 @@ class PruningRun:
             raise unknown("domain", domain, measured)
         return mean_stability(self.events, domain=domain)
 
+    @property
+    def rate(self) -> float:
+        """The pruning rate: the share of the scheduled layers' filters that an event removes on average, or treats.
+
+        0 without events.
+        """
+        removed = {row["event"]: row["filters"] for row in self.events.to_dict("records")}
+        total = sum(self.settings["filters"].values())
+        return round(sum(removed.values()) / len(removed) / total, 4) if removed else 0.0
+
     def pruned(self) -> nn.Module:
         """Return the smaller network with the same logits, without the filters that every producer has lost.
 
