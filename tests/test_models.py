@@ -24,7 +24,7 @@ from dgprune_lab.models.networks import BUILDERS, Normalise, build, digits_net, 
 from dgprune_lab.models.saving import fit_state, load, save
 from dgprune_lab.training.options import TrainingOptions
 
-SIZES = {"digits_net": 28, "lenet": 28, "vgg11_bn_32": 32, "resnet18_32": 32, "resnet20": 32}
+SIZES = {"digits_net": 28, "lenet": 28, "nin": 28, "vgg11_bn_32": 32, "resnet18_32": 32, "resnet20": 32}
 
 
 def count(modules: list[nn.Module]) -> int:
@@ -70,6 +70,18 @@ def test_parameter_counts() -> None:
     assert count([resnet18]) == 11_173_962  # the usual figure of CIFAR ResNet-18
     assert sum(m.out_channels for m in resnet18.modules() if isinstance(m, nn.Conv2d)) == 4_800
     assert sum(m.out_channels for m in build("vgg11_bn_32").modules() if isinstance(m, nn.Conv2d)) == 2_752
+
+
+def test_nin_stacks_blocks_of_three_convolutions_and_takes_images_of_any_size() -> None:
+    net = build("nin", widths=(6, 4), dropout=0.3, classes=5).eval()
+    blocks = (3 * 9 * 6 + 6) + 2 * (36 + 6) + (6 * 9 * 4 + 4) + 2 * (16 + 4)
+    assert count([net]) == blocks + 4 * 5 + 5 and net(torch.rand(2, 3, 40, 24)).shape == (2, 5)
+    assert [m.p for m in net if isinstance(m, nn.Dropout)] == [0.3, 0.3]
+    assert net[:4](torch.rand(1, 3, 28, 28)).shape == net[:7](torch.rand(1, 3, 28, 28)).shape == (1, 6, 14, 14)
+    bad: Any = (({"widths": ()}, "at least one width"), ({"dropout": 1.0}, "dropout"), ({"widths": (4, 0)}, "widths"))
+    for options, message in bad:
+        with pytest.raises(DgpruneError, match=message):
+            build("nin", **options)
 
 
 def test_digits_net_fits_a_live_slider() -> None:

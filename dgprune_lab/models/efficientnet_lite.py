@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import DgpruneError, Pixels, Provenance, Seed, public, set_provenance
-from .networks import Classes, Normalise, seeded
+from .building import Classes, Normalise, seeded
 from .normalised import normalised
 from .weights import load_weights
 

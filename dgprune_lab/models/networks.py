@@ -7,72 +7,31 @@ raises a DgpruneError for another number of widths than its network has.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from ..core import Count, DgpruneError, Provenance, Seed, Within, public, set_provenance, unknown
+from ..core import Seed, public, unknown
+from .building import (
+    Builder,
+    Classes,
+    Layers,
+    Normalise,
+    PerChannel,
+    Widths,
+    builder,
+    check_count,
+    finish,
+    seeded,
+    untrained,
+)
+from .nin import nin
 
-PerChannel = float | Sequence[float]
-Widths = Sequence[Count]
-Classes = Annotated[int, Within("lie in 1 to 100,000", lambda value: 1 <= value <= 100_000)]
-Layers = OrderedDict[str, nn.Module]
 VGG11 = (64, 128, 256, 256, 512, 512, 512, 512)
 RESNET18 = (64, 128, 256, 512)
-Builder = Callable[..., nn.Module]
-Built = TypeVar("Built", bound=Builder)
-
-
-def _builder(function: Built) -> Built:
-    """Wrap a builder: it builds on the CPU, whatever the default device, and records its options for `dg.load`."""
-
-    @functools.wraps(function)
-    def built(**options: Any) -> nn.Module:
-        with torch.device("cpu"):
-            model = function(**options)
-        arrays = {k: v.cpu() if isinstance(v, Tensor) else np.asarray(v) for k, v in options.items()}
-        plain = {name: array.tolist() for name, array in arrays.items()}
-        model.dgprune_builder = (function.__name__, plain)  # type: ignore[assignment]
-        return model
-
-    return cast(Built, built)
-
-
-@public
-class Normalise(nn.Module):
-    """The first module of every network: (x - mean) / std per channel, with statistics of the source images.
-
-    Attributes:
-        mean: buffer (channels,), in the units of the images, [0, 1].
-        std: buffer (channels,), the same units, positive.
-
-    Raises:
-        DgpruneError: neither one value nor one per channel, or a std that is not positive.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, *, mean: PerChannel = 0.0, std: PerChannel = 1.0, channels: Count = 3) -> None:
-        super().__init__()
-        self.register_buffer("mean", _per_channel("mean", mean, channels))
-        self.register_buffer("std", _per_channel("std", std, channels))
-        if not bool((self.std > 0).all()):
-            raise DgpruneError(f"std must be positive in every channel; got {self.std.tolist()}.")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalise images (B, C, H, W) in [0, 1]: on the sources, mean about 0 and variance about 1."""
-        return (images - self.mean[:, None, None]) / self.std[:, None, None]
-
-    def extra_repr(self) -> str:
-        return f"mean={[round(v, 4) for v in self.mean.tolist()]}, std={[round(v, 4) for v in self.std.tolist()]}"
 
 
 @public
@@ -103,7 +62,7 @@ class Residual(nn.Module):
 
 
 @public
-@_builder
+@builder
 def digits_net(
     *,
     classes: Classes = 10,
@@ -120,18 +79,18 @@ def digits_net(
     MACs per image. The BatchNorm scales start from `gamma`: 0.5 as in network slimming (Liu et al. 2017,
     arXiv:1708.06519, section 4.2), so that they reach 0 sooner.
     """
-    _check_count("digits_net", widths, 5)
+    check_count("digits_net", widths, 5)
     layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
     with seeded(seed):
         _add_convolutions(layers, widths, pools=(1, 3), first=(5, 2))
         for layer in layers.values():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.constant_(layer.weight, gamma)
-        return _finish(layers, widths[-1], classes)
+        return finish(layers, widths[-1], classes)
 
 
 @public
-@_builder
+@builder
 def lenet(
     *,
     classes: Classes = 10,
@@ -148,8 +107,8 @@ def lenet(
 
     Source: Sun 2023, arXiv:2306.13237, MNIST experiments.
     """
-    _check_count("lenet", widths, 2)
-    _check_count("lenet (hidden)", hidden, 2)
+    check_count("lenet", widths, 2)
+    check_count("lenet (hidden)", hidden, 2)
     with seeded(seed):
         layers: Layers = OrderedDict(
             normalise=Normalise(mean=mean, std=std),
@@ -166,34 +125,34 @@ def lenet(
             relu4=nn.ReLU(),
             head=nn.Linear(hidden[1], classes),
         )
-    return _untrained(nn.Sequential(layers))
+    return untrained(nn.Sequential(layers))
 
 
 @public
-@_builder
+@builder
 def vgg11_bn_32(
     *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: Seed = 0
 ) -> nn.Sequential:
     """VGG-11 with BatchNorm for 3 x 32 x 32 images: configuration A of Simonyan & Zisserman 2015, one linear layer."""
-    _check_count("vgg11_bn_32", widths, 8)
+    check_count("vgg11_bn_32", widths, 8)
     layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
     with seeded(seed):
         _add_convolutions(layers, widths, pools=(1, 2, 4, 6, 8))
-        return _finish(layers, widths[-1], classes, average=False)
+        return finish(layers, widths[-1], classes, average=False)
 
 
 @public
-@_builder
+@builder
 def resnet18_32(
     *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = RESNET18, seed: Seed = 0
 ) -> nn.Sequential:
     """ResNet-18 for 3 x 32 x 32 images: a first 3 x 3 convolution and no first pool (He et al. 2016, table 1)."""
-    _check_count("resnet18_32", widths, 4)
+    check_count("resnet18_32", widths, 4)
     return _resnet(widths, blocks=2, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 
 
 @public
-@_builder
+@builder
 def resnet20(
     *,
     classes: Classes = 10,
@@ -203,12 +162,12 @@ def resnet20(
     seed: Seed = 0,
 ) -> nn.Sequential:
     """ResNet-20 for 3 x 32 x 32 images: three stages of three blocks, shortcuts B (He et al. 2016, section 4.2)."""
-    _check_count("resnet20", widths, 3)
+    check_count("resnet20", widths, 3)
     return _resnet(widths, blocks=3, classes=classes, normalise=Normalise(mean=mean, std=std), seed=seed)
 
 
 BUILDERS: Mapping[str, Builder] = {
-    builder.__name__: builder for builder in (digits_net, lenet, vgg11_bn_32, resnet18_32, resnet20)
+    network.__name__: network for network in (digits_net, lenet, nin, vgg11_bn_32, resnet18_32, resnet20)
 }
 
 
@@ -231,17 +190,6 @@ def build(name: str, **options: Any) -> nn.Module:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     return BUILDERS[name](**options)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed PyTorch's CPU generator with `seed` within the block, and restore its state afterwards.
-
-    A GPU's generator is not used: initial weights are drawn on the CPU, so they are the same on every machine.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _add_convolutions(layers: Layers, widths: Widths, *, pools: Sequence[int], first: tuple[int, int] = (3, 1)) -> None:
@@ -270,31 +218,4 @@ def _resnet(widths: Widths, *, blocks: int, classes: int, normalise: Normalise, 
                 *(Residual(size, width, stride=stride) for size, stride in zip(inputs, strides, strict=True))
             )
             entering = width
-        return _finish(layers, entering, classes)
-
-
-def _finish(layers: Layers, width: int, classes: int, *, average: bool = True) -> nn.Sequential:
-    """Add the mean over the map (if `average`) and the linear layer, and return the network."""
-    if average:
-        layers["mean"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = nn.Flatten()
-    layers["head"] = nn.Linear(width, classes)
-    return _untrained(nn.Sequential(layers))
-
-
-def _untrained(network: nn.Sequential) -> nn.Sequential:
-    """Set a provenance that says training has read nothing yet, and return the network."""
-    set_provenance(network, Provenance(training={}))
-    return network
-
-
-def _check_count(name: str, values: Widths, wanted: int) -> None:
-    if len(values) != wanted or min(values) < 1:
-        raise DgpruneError(f"{name} takes {wanted} widths of at least 1; got {tuple(values)}.")
-
-
-def _per_channel(name: str, value: PerChannel, channels: int) -> Tensor:
-    values = torch.as_tensor(value, dtype=torch.float32, device="cpu").flatten()
-    if len(values) not in (1, channels):
-        raise DgpruneError(f"{name} takes one number or {channels}, one per channel; got {len(values)}.")
-    return values.expand(channels).clone()
+        return finish(layers, entering, classes)

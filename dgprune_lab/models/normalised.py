@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 
 from ..core import DgpruneError, provenance_of, public, set_provenance
-from .networks import Normalise
+from .building import Normalise
 
 Normalisation = Literal["imagenet"] | tuple[float | Sequence[float], float | Sequence[float]]
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ..core import DgpruneError, Provenance, at_home, note, public, set_provenance, unknown
 from ..pruning import deep_copy, refuse_uncopyable
+from .building import Normalise
 from .container import tensors_from_bytes
 from .foreign import KEY, header_of, is_pickle, refuse_foreign
-from .networks import Normalise
 from .weight_names import MOST, Fit, Tensors, first_few, fits, is_in, layers_of, same
 
 _REPARAMETRISED = re.compile(r"\.parametrizations\.|_(orig|mask|g|v|u)$|fake_quant|activation_post_process")

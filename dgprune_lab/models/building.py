@@ -1,0 +1,106 @@
+"""What the builders of networks share: the first module, which normalises, the last layers, seeds, recorded options."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core import Count, DgpruneError, Provenance, Within, public, set_provenance
+
+PerChannel = float | Sequence[float]
+Widths = Sequence[Count]
+Classes = Annotated[int, Within("lie in 1 to 100,000", lambda value: 1 <= value <= 100_000)]
+Probability = Annotated[float, Within("lie in 0 to below 1", lambda value: 0 <= value < 1)]
+Layers = OrderedDict[str, nn.Module]
+Builder = Callable[..., nn.Module]
+Built = TypeVar("Built", bound=Builder)
+
+
+def builder(function: Built) -> Built:
+    """Wrap a builder: it builds on the CPU, whatever the default device, and records its options for `dg.load`."""
+
+    @functools.wraps(function)
+    def built(**options: Any) -> nn.Module:
+        with torch.device("cpu"):
+            model = function(**options)
+        arrays = {k: v.cpu() if isinstance(v, Tensor) else np.asarray(v) for k, v in options.items()}
+        plain = {name: array.tolist() for name, array in arrays.items()}
+        model.dgprune_builder = (function.__name__, plain)  # type: ignore[assignment]
+        return model
+
+    return cast(Built, built)
+
+
+@public
+class Normalise(nn.Module):
+    """The first module of every network: (x - mean) / std per channel, with statistics of the source images.
+
+    Attributes:
+        mean: buffer (channels,), in the units of the images, [0, 1].
+        std: buffer (channels,), the same units, positive.
+
+    Raises:
+        DgpruneError: neither one value nor one per channel, or a std that is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, mean: PerChannel = 0.0, std: PerChannel = 1.0, channels: Count = 3) -> None:
+        super().__init__()
+        self.register_buffer("mean", _per_channel("mean", mean, channels))
+        self.register_buffer("std", _per_channel("std", std, channels))
+        if not bool((self.std > 0).all()):
+            raise DgpruneError(f"std must be positive in every channel; got {self.std.tolist()}.")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise images (B, C, H, W) in [0, 1]: on the sources, mean about 0 and variance about 1."""
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def extra_repr(self) -> str:
+        return f"mean={[round(v, 4) for v in self.mean.tolist()]}, std={[round(v, 4) for v in self.std.tolist()]}"
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed PyTorch's CPU generator with `seed` within the block, and restore its state afterwards.
+
+    A GPU's generator is not used: initial weights are drawn on the CPU, so they are the same on every machine.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def finish(layers: Layers, width: int, classes: int, *, average: bool = True) -> nn.Sequential:
+    """Add the mean over the map (if `average`) and the linear layer, and return the network."""
+    if average:
+        layers["mean"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["head"] = nn.Linear(width, classes)
+    return untrained(nn.Sequential(layers))
+
+
+def untrained(network: nn.Sequential) -> nn.Sequential:
+    """Set a provenance that says training has read nothing yet, and return the network."""
+    set_provenance(network, Provenance(training={}))
+    return network
+
+
+def check_count(name: str, values: Widths, wanted: int) -> None:
+    if len(values) != wanted or min(values) < 1:
+        raise DgpruneError(f"{name} takes {wanted} widths of at least 1; got {tuple(values)}.")
+
+
+def _per_channel(name: str, value: PerChannel, channels: int) -> Tensor:
+    values = torch.as_tensor(value, dtype=torch.float32, device="cpu").flatten()
+    if len(values) not in (1, channels):
+        raise DgpruneError(f"{name} takes one number or {channels}, one per channel; got {len(values)}.")
+    return values.expand(channels).clone()
