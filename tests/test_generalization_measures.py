@@ -91,12 +91,20 @@ def test_the_noise_is_on_every_weight_and_independent() -> None:
     torch.testing.assert_close(unit * draws.norm(), draws)
 
 
+def test_noise_is_refused_by_a_part_of_the_images_as_it_would_be_by_all() -> None:
+    noise = WeightNoise(study_of(), draws=2, seed=0, split="train", images=15)
+    for size in (0.001, 0.02, 0.3):
+        loss = noise.loss(size)
+        assert noise.within(size, loss * (1 + 1e-9)) and not noise.within(size, loss * (1 - 1e-6))
+        assert not noise.within(size, loss / 10)
+
+
 def test_the_search_ends_where_noise_never_raises_the_loss() -> None:
     class Flat:
         masking = WeightNoise(study_of(), draws=1, seed=0, split="train", images=None).masking
 
-        def loss(self, size: float) -> float:
-            return 1.0
+        def within(self, size: float, limit: float) -> bool:
+            return True
 
     assert 0 < largest_noise(Flat(), limit=1.1) < math.inf  # type: ignore[arg-type]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import dgprune_lab as dg
 from dgprune_lab.core.steps import drain
 from dgprune_lab.diagnostics._loss_curve import LossCurve, grid_of, read_off
 from dgprune_lab.diagnostics.prunability import Setting
-from dgprune_lab.measurement.weight_masking import prunable, weight_scores
+from dgprune_lab.measurement.weight_masking import WeightMasking, prunable, weight_scores
 from dgprune_lab.stats.comparability import unlike
 
 NAN = math.nan
@@ -33,7 +34,7 @@ def curve_of(loss: Callable[[float], float], *, step: float = 0.01, images: int 
     """A curve whose images scatter around a given mean, the same way at every share."""
     scatter = torch.linspace(0.5, 1.5, images, dtype=torch.float64)
 
-    def measure(share: float) -> Generator[None, None, Tensor]:
+    def measure(share: float, most: float) -> Generator[None, None, Tensor]:
         yield
         return loss(share) * scatter
 
@@ -120,7 +121,7 @@ def test_the_interval_follows_the_images() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(400, generator=generator, dtype=torch.float64)
 
-    def measure(share: float) -> Generator[None, None, Tensor]:
+    def measure(share: float, most: float) -> Generator[None, None, Tensor]:
         yield
         return torch.ones(400, dtype=torch.float64) + 2 * (1 - share) * noise
 
@@ -199,6 +200,43 @@ def test_fast_reports_that_isolated_shares_were_not_searched_and_agrees_with_the
         assert fast.value == grid.value
 
 
+def test_without_intervals_the_value_is_the_same_and_fewer_images_are_read() -> None:
+    passes, seen = WeightMasking._passes, [0]
+
+    def counted(masking: WeightMasking, *where: Any) -> Any:
+        for logits, labels in passes(masking, *where):
+            seen[-1] += len(labels)
+            yield logits, labels
+
+    values, told, ended, drawn = set[float](), 0, 0, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dgprune_lab.measurement.weight_masking.batch_size", lambda *_: 4)
+        patch.setattr(WeightMasking, "_passes", counted)
+        for seed, tolerance in product((0, 1, 3), (0.0005, [0.001, 0.002])):
+            study, tables = study_of(seed=seed), []
+            for intervals in (True, False):
+                seen.append(0)
+                options: Any = {"search": "fast", "tolerance": tolerance, "intervals": intervals}
+                tables.append(dg.diagnostics.prunability(study, **options))
+            with_, without = ([row for row in t.to_dict("records") if row["metric"] == "prunability"] for t in tables)
+            names = ("value", "contiguous_end", "bracket_low", "training_loss", "evaluations", "tolerance")
+            assert [[row[name] for name in names] for row in without] == [
+                [row[name] for name in names] for row in with_
+            ]
+            assert all(row["interval"] is None and math.isnan(row["low"]) for row in without)
+            losses, partly = (t[t.metric == "loss"].set_index("fraction_kept").value.to_dict() for t in tables)
+            assert partly == pytest.approx({share: losses[share] for share in partly}), (
+                "what is told is the loss over all images"
+            )
+            most = with_[0]["training_loss"] * (1 + max(row["tolerance"] for row in with_))
+            assert all(losses[share] > most for share in losses.keys() - partly.keys())
+            values |= {row["value"] for row in without}
+            told, ended = told + len(partly), ended + len(losses) - len(partly)
+            drawn += seen[-2] - seen[-1]
+    assert len(values) > 4 and told > 20 and ended > 10, "the curves differ, and shares were accepted and refused"
+    assert drawn > 100
+
+
 def test_filter_losses_equal_those_of_the_study() -> None:
     model = nn.Sequential(*norm_net()[:7], nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
     study = study_of(randomise(model, dtype=torch.float32))
@@ -261,6 +299,8 @@ def test_invalid_input_is_refused_with_a_message() -> None:
         ({"split": "test"}, "domain 'a' has no split 'test'"),
         ({"studies": study_of(labelled=False)}, "source 'a' has no labels"),
         ({"step": 2}, "step must lie"),
+        ({"intervals": False}, "intervals=False .*needs search='fast'.*got search='grid'"),
+        ({"intervals": False, "search": "fast", "granularity": "filter"}, "got .*granularity='filter'"),
     ):
         with pytest.raises(dg.DgpruneError, match=message):
             ask(**options)

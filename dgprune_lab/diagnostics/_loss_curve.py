@@ -15,7 +15,7 @@ from ..core import DgpruneError
 from ..stats import intervals
 
 Floats = NDArray[np.float64]
-Measure = Callable[[float], Generator[object, None, Tensor]]
+Measure = Callable[[float, float], Generator[object, None, Tensor]]
 _HUGE, _LARGEST = 1e12, 1e30  # a sum of larger numbers could overflow float32
 _MOST = 10_000
 _TAIL = (1 - intervals.LEVEL) / 2
@@ -94,22 +94,33 @@ class LossCurve:
     """Losses per image at the shares of a grid; each share is measured once, when it is first needed.
 
     Args:
-        measure: function of the share kept: a generator that yields between batches and returns the losses (N,).
+        measure: function of the share kept and of the largest sum of losses that is of interest: a generator that
+            yields between batches and returns the losses (N,). It may stop as soon as their sum is larger.
         step: distance between neighbouring shares of the grid.
         name: name of the network, for error messages.
         removed: function of the share kept that returns the share actually removed, if known.
+        refuse: the largest tolerance of interest; a share whose loss is above it is refused as soon as that is known.
+            None: the loss of every image is measured at every share, which intervals need.
 
     Attributes:
         grid: the shares, from 1 down.
-        losses: share -> (N,) float64, in the order of measurement.
+        losses: share -> (N,) float64, in the order of measurement; of a refused share, infinite.
+        refused: the shares of which no more is known than that their loss is above the limit.
     """
 
     def __init__(
-        self, measure: Measure, *, step: float, name: str, removed: Callable[[float], float] | None = None
+        self,
+        measure: Measure,
+        *,
+        step: float,
+        name: str,
+        removed: Callable[[float], float] | None = None,
+        refuse: float | None = None,
     ) -> None:
         self.grid, self.name, self.removed = grid_of(step), name, removed
         self.losses: dict[float, Floats] = {}
-        self._measure = measure
+        self.refused: set[float] = set()
+        self._measure, self.refuse = measure, refuse
 
     @property
     def full(self) -> float:
@@ -118,8 +129,8 @@ class LossCurve:
 
     @property
     def broken(self) -> list[float]:
-        """Shares at which the loss is not finite."""
-        return [share for share in self.losses if not math.isfinite(self.mean(share))]
+        """Shares at which the loss is known to be not finite."""
+        return [share for share in self.losses if share not in self.refused and not math.isfinite(self.mean(share))]
 
     @property
     def points(self) -> tuple[list[float], list[float]]:
@@ -132,18 +143,28 @@ class LossCurve:
         return float(self.losses[share].mean())
 
     def at(self, share: float) -> Generator[object, None, float]:
-        """Return the mean loss at a share, and measure it first if necessary.
+        """Return the mean loss at a share, infinite if it is refused, and measure it first if necessary.
 
         Raises:
             DgpruneError: the loss of the full network is 0 or not finite.
         """
         if share not in self.losses:
-            losses = yield from self._measure(share)
-            self.losses[share] = losses.double().numpy()
+            losses = (yield from self._measure(share, self._most(share))).double().numpy()
+            count = len(self.losses.get(1.0, losses))
+            if len(losses) < count:
+                self.refused.add(share)
+                losses = np.full(count, np.inf)
+            self.losses[share] = losses
             yield
             if share == 1.0:
                 check_full_loss(self.full, name=self.name)
         return self.mean(share)
+
+    def _most(self, share: float) -> float:
+        """The largest sum of losses of a share that need not be refused, with room for the rounding of float sums."""
+        if self.refuse is None or share == 1.0:
+            return math.inf
+        return (1 + self.refuse) * self.full * len(self.losses[1.0]) * (1 + 1e-9)
 
     def bracket(self, tolerance: float) -> Generator[object, None, None]:
         """Measure the shares that locate the lower end of the unbroken range of shares, from 1, that are enough.

@@ -49,6 +49,18 @@ class WeightNoise:
         """The mean of `losses` over images."""
         return float(drain(self.losses(size)).mean())
 
+    def within(self, size: float, limit: float) -> bool:
+        """Whether `loss` is at most `limit`; answers no as soon as the sum of the losses so far exceeds it."""
+        count = sum(len(source.rows(self._split, self._images)) for source in self._sources)
+        left = limit * count * len(self._directions)
+        for direction in self._directions:
+            self.masking.shift(direction, by=size)
+            steps = self.masking.losses(self._sources, split=self._split, images=self._images, most=left)
+            left -= float(drain(steps).sum())
+            if not left >= 0:
+                return False
+        return True
+
 
 def largest_noise(noise: WeightNoise, *, limit: float) -> float:
     """Return the largest size of noise at which the mean loss stays within a limit, to a relative precision of .001.
@@ -58,15 +70,15 @@ def largest_noise(noise: WeightNoise, *, limit: float) -> float:
     """
     squares = sum(float(weight.double().square().sum()) for weight in noise.masking.full.values())
     start = inside = outside = 0.01 * math.sqrt(squares / noise.masking.weights)
-    if noise.loss(start) <= limit:
-        while noise.loss(outside := 2 * inside) <= limit and outside < 1e6 * start:
+    if noise.within(start, limit):
+        while noise.within(outside := 2 * inside, limit) and outside < 1e6 * start:
             inside = outside
     else:
-        while not noise.loss(inside := outside / 2) <= limit and inside > 1e-9 * start:
+        while not noise.within(inside := outside / 2, limit) and inside > 1e-9 * start:
             outside = inside
     for _ in range(_HALVINGS):
         middle = math.sqrt(inside * outside)
-        inside, outside = (middle, outside) if noise.loss(middle) <= limit else (inside, middle)
+        inside, outside = (middle, outside) if noise.within(middle, limit) else (inside, middle)
     return inside
 
 

@@ -174,7 +174,7 @@ def random_perturbation(
     def row(name: str, study: Study) -> Row:
         noise = WeightNoise(study, draws=draws, seed=seed, split=split, images=images, unit=True)
         norm = noise.masking.removed_norm  # of the weights that pruning removes if it keeps a share
-        curve = LossCurve(lambda share: noise.losses(norm(share)), step=step, name=name)
+        curve = LossCurve(lambda share, most: noise.losses(norm(share)), step=step, name=name)
         drain(curve.bracket(tolerance))
         ((low, high),) = curve.resampled([tolerance], smallest=False)
         value = curve.read(tolerance).contiguous_end

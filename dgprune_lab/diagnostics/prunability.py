@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..core import Count, DgpruneError, Mask, Positive, Scope, Scores, Seed, Seen, WeightScores, note, tidy
+from ..core import Count, DgpruneError, Domain, Mask, Positive, Scope, Scores, Seed, Seen, WeightScores, note, tidy
 from ..measurement import Norm, WeightMasking, WeightScorer
 from ..pruning import allocate, shared_copy
 from ..scorers import Scorer
@@ -68,6 +68,7 @@ def prunability(
     images: Count | None = None,
     split: str = "train",
     seed: Seed = 0,
+    intervals: bool = True,
     progress: bool = False,
 ) -> Steps:
     """Return the smallest share of a network that keeps its training loss; lower is predicted to generalise better.
@@ -93,6 +94,9 @@ def prunability(
         images: measure the loss on the first `images` images of each source only.
         split: the split on which L is measured.
         seed: random seed of scorers that draw.
+        intervals: False, for "fast" on single weights, gives the same value sooner: images are read from the highest
+            loss of the full network down, and a share is refused as soon as the sum of the losses so far exceeds the
+            limit. Of such a share no more is known than that, so there are no intervals, and no row with its loss.
         progress: whether to show a progress bar.
 
     Returns:
@@ -103,8 +107,9 @@ def prunability(
         `contiguous_end`. `isolated_feasible`: the further ranges of shares within the limit. `training_loss`: L.
 
     Raises:
-        DgpruneError: tolerance <= 0, an unknown choice, sources without labels, no weights to prune, a BatchNorm that
-            cannot be folded, a training loss of 0 or one that is not finite.
+        DgpruneError: tolerance <= 0, an unknown choice, `intervals=False` with the grid or with filters, sources
+            without labels, no weights to prune, a BatchNorm that cannot be folded, a training loss of 0 or one that is
+            not finite.
 
     Source: abstract only; the search, the bracket and the intervals are ours.
     """
@@ -121,17 +126,25 @@ def prunability(
     tolerances = list(dict.fromkeys([tolerance] if isinstance(tolerance, float | int) else tolerance))
     if not tolerances:
         raise DgpruneError("prunability needs at least one tolerance, above 0: 0.1 lets the loss grow by a tenth.")
+    if not intervals and (search == "grid" or granularity == "filter"):
+        raise DgpruneError(
+            "intervals=False saves images at shares that are refused, which needs search='fast' and "
+            f"granularity='weight'; got search={search!r} and granularity={granularity!r}."
+        )
+    refuse = None if intervals else max(tolerances)
     named = dict(labelled_studies(studies, split, what="prunability"))
-    return _steps(named, setting, tolerances=tolerances, search=search)
+    return _steps(named, setting, tolerances=tolerances, search=search, refuse=refuse)
 
 
-def _steps(studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequence[float], search: Search) -> Steps:
+def _steps(
+    studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequence[float], search: Search, refuse: float | None
+) -> Steps:
     """Measure all curves and return the table; yields (evaluations done, largest possible number) between batches."""
     rows: list[Row] = []
     losses: dict[str, float] = {}
     done = 0
     for name, study in studies.items():
-        curve, most = loss_curve(study, setting, name=name), len(studies)
+        curve, most = loss_curve(study, setting, name=name, refuse=refuse), len(studies)
         most *= len(curve.grid) if search == "grid" else 1 + 2 * math.ceil(math.log2(len(curve.grid))) * len(tolerances)
         for steps in [curve.fill()] if search == "grid" else map(curve.bracket, tolerances):
             for _ in steps:
@@ -149,8 +162,8 @@ def _steps(studies: Mapping[str, Study], setting: Setting, *, tolerances: Sequen
     return tidy(rows, extra=EXTRA)
 
 
-def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
-    """Return the loss curve of one network, before any measurement.
+def loss_curve(study: Study, setting: Setting, *, name: str, refuse: float | None = None) -> LossCurve:
+    """Return the loss curve of one network, before any measurement; `refuse`: see `LossCurve`, for single weights.
 
     Raises:
         DgpruneError: what `WeightMasking` and the scorer refuse.
@@ -172,14 +185,34 @@ def loss_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
         seed=setting.seed,
     )
 
-    def measure(share: float) -> Generator[object, None, Tensor]:
+    domains, order = study.sources, None
+
+    def measure(share: float, most: float) -> Generator[object, None, Tensor]:
+        nonlocal domains, order
         masking.zero(share)
-        return (yield from masking.losses(study.sources, split=setting.split, images=setting.images))
+        losses = yield from masking.losses(domains, split=setting.split, images=setting.images, most=most)
+        if refuse is not None and order is None:
+            domains, order = _hardest_first(domains, losses, setting)
+        elif order is not None and len(losses) == len(order):
+            losses = torch.empty_like(losses).scatter_(0, order, losses)
+        return losses
 
     def removed(share: float) -> float:
         return masking.removed(share) / masking.weights
 
-    return LossCurve(measure, step=setting.step, name=name, removed=removed)
+    return LossCurve(measure, step=setting.step, name=name, removed=removed, refuse=refuse)
+
+
+def _hardest_first(domains: Sequence[Domain], losses: Tensor, setting: Setting) -> tuple[tuple[Domain, ...], Tensor]:
+    """The domains with the images of the split sorted by falling loss, and the places that they had in `losses`."""
+    sorted_domains, places, start = [], [], 0
+    for domain in domains:
+        rows = domain.rows(setting.split, setting.images)
+        order = losses[start : start + len(rows)].argsort(descending=True, stable=True)
+        sorted_domains.append(replace(domain, splits={setting.split: rows[order]}))
+        places.append(start + order)
+        start += len(rows)
+    return tuple(sorted_domains), torch.cat(places)
 
 
 def _filter_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
@@ -189,7 +222,7 @@ def _filter_curve(study: Study, setting: Setting, *, name: str) -> LossCurve:
     def mask_of(share: float) -> Mask:
         return allocate(scores, ratio=1 - share, scope=setting.scope)
 
-    def measure(share: float) -> Generator[object, None, Tensor]:
+    def measure(share: float, most: float) -> Generator[object, None, Tensor]:
         mask = None if share == 1.0 else mask_of(share)
         norm: Any = setting.batchnorm
         losses = []
@@ -216,7 +249,7 @@ def curve_rows(
         "network": curve.name,
         "granularity": setting.granularity,
         "search": search,
-        "interval": "images",
+        "interval": "images" if curve.refuse is None else None,
         "scorer": getattr(scorer, "scorer", getattr(scorer, "name", scorer)),
         "scope": setting.scope,
         "budget": "parameters" if setting.granularity == "weight" else "filters",
@@ -227,14 +260,18 @@ def curve_rows(
         "evaluations": len(shares),
         **pooled(study, setting.split, images=setting.images, reads=_reads(study, setting)),
     }
-    ends, grid = curve.intervals(), search == "grid"
+    grid, ends, intervals = search == "grid", {}, [(None, None)] * len(tolerances)
+    if curve.refuse is None:
+        ends, intervals = curve.intervals(), curve.resampled(tolerances, smallest=grid)
     rows: list[Row] = []
     for share, mean in zip(shares, means, strict=True):
+        if share in curve.refused:
+            continue
         low, high = ends.get(share, (None, None))
         removed = None if curve.removed is None else curve.removed(share)
         cells = {"fraction_kept": share, "ratio_requested": 1 - share, "ratio_achieved": removed}
         rows.append({**shared, **cells, "metric": "loss", "unit": "nats", "value": mean, "low": low, "high": high})
-    for tolerance, (low, high) in zip(tolerances, curve.resampled(tolerances, smallest=grid), strict=True):
+    for tolerance, (low, high) in zip(tolerances, intervals, strict=True):
         result = curve.read(tolerance)
         value = result.smallest if grid else result.contiguous_end
         cells = {

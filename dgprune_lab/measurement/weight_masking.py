@@ -160,26 +160,40 @@ class WeightMasking:
         """Return (logits, labels) of each batch of this split of every domain, in eval mode; yields between batches."""
         if self._calibration is not None:
             yield from yielding(calibration_steps(self._twin, self._calibration), None)
-        outputs = []
+        outputs: list[tuple[Tensor, Tensor]] = []
+        for logits, labels in self._passes(domains, split, images):
+            outputs.append((logits, labels))
+            yield
+        return outputs
+
+    def losses(
+        self, domains: Sequence[Domain], *, split: str, images: int | None = None, most: float = math.inf
+    ) -> Generator[None, None, Tensor]:
+        """Return the cross-entropy of each image of this split of every domain, (N,) float64; yields between batches.
+
+        The values are not finite where the masked network overflows. As no loss is negative, it stops at the batch with
+        which the sum of the losses exceeds `most`, and returns the losses so far: fewer than N, or all where the last
+        batch is the one.
+        """
+        if self._calibration is not None:
+            yield from yielding(calibration_steps(self._twin, self._calibration), None)
+        losses, total = [], 0.0
+        for logits, labels in self._passes(domains, split, images):
+            with torch.inference_mode():
+                losses.append(F.cross_entropy(logits, labels, reduction="none"))
+            yield
+            if most < math.inf and (total := total + float(losses[-1].double().sum())) > most:
+                break
+        return torch.cat(losses).cpu().double().clone()
+
+    def _passes(self, domains: Sequence[Domain], split: str, images: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (logits, labels) of each batch, in eval mode."""
         for domain in domains:
             for batch in self._batches(domain, split, images):
                 assert batch.labels is not None
                 with torch.inference_mode(), full_precision(self.device):
-                    outputs.append((self._twin(batch.images), batch.labels))
-                yield
-        return outputs
-
-    def losses(
-        self, domains: Sequence[Domain], *, split: str, images: int | None = None
-    ) -> Generator[None, None, Tensor]:
-        """Return the cross-entropy of each image of this split of every domain, (N,) float64; yields between batches.
-
-        The values are not finite where the masked network overflows.
-        """
-        outputs = yield from self.outputs(domains, split=split, images=images)
-        with torch.inference_mode():
-            losses = [F.cross_entropy(logits, labels, reduction="none") for logits, labels in outputs]
-        return torch.cat(losses).cpu().double().clone()
+                    logits = self._twin(batch.images)
+                yield logits, batch.labels
 
     def _batches(self, domain: Domain, split: str, images: int | None) -> Iterable[Batch]:
         """The batches of a split; cached as long as they fit, since they are read about a hundred times."""
