@@ -24,7 +24,15 @@ from dgprune_lab.models.networks import BUILDERS, Normalise, build, digits_net, 
 from dgprune_lab.models.saving import fit_state, load, save
 from dgprune_lab.training.options import TrainingOptions
 
-SIZES = {"digits_net": 28, "lenet": 28, "nin": 28, "vgg11_bn_32": 32, "resnet18_32": 32, "resnet20": 32}
+SIZES = {
+    "digits_net": 28,
+    "lenet": 28,
+    "nin": 28,
+    "vgg_small": 28,
+    "vgg11_bn_32": 32,
+    "resnet18_32": 32,
+    "resnet20": 32,
+}
 
 
 def count(modules: list[nn.Module]) -> int:

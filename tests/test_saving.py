@@ -38,7 +38,15 @@ def chosen_on_the_target(seed: int = 1) -> nn.Module:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_network_that_the_package_builds_is_loaded_by_itself(name: str, tmp_path: Path) -> None:
-    widths = [4] * {"digits_net": 5, "lenet": 2, "nin": 3, "vgg11_bn_32": 8, "resnet18_32": 4, "resnet20": 3}[name]
+    widths = [4] * {
+        "digits_net": 5,
+        "lenet": 2,
+        "nin": 3,
+        "vgg_small": 4,
+        "vgg11_bn_32": 8,
+        "resnet18_32": 4,
+        "resnet20": 3,
+    }[name]
     options: dict[str, Any] = {
         "classes": 7,
         "mean": (0.1, 0.2, 0.3),

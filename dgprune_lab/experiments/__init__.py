@@ -5,6 +5,7 @@ from .averages import averages, over_targets
 from .claims import Claim, claims_table, verdict
 from .compare import compare
 from .experiment import Experiment, Finding, Scratch, Settings
+from .instability_correlations import instability_correlations
 from .tables import export, recompute, shipped, shipped_card, shipped_names, study_named
 from .results import Results
 from .runner import run
@@ -14,4 +15,4 @@ from .studies import STUDIES
 
 __all__ = ["STUDIES", "Claim", "Experiment", "Finding", "Results", "Scratch", "averages", "claims_in_words"]
 __all__ += ["claims_table", "compare", "executors", "export", "grid", "over_targets", "recompute", "run", "shipped"]
-__all__ += ["shipped_card", "shipped_claims", "shipped_names", "study_named", "verdict", "verdict_sentences"]
+__all__ += ["instability_correlations", "shipped_card", "shipped_claims", "shipped_names", "study_named", "verdict", "verdict_sentences"]

@@ -21,6 +21,7 @@ from .building import (
     Layers,
     Normalise,
     PerChannel,
+    Probability,
     Widths,
     builder,
     check_count,
@@ -130,6 +131,30 @@ def lenet(
 
 @public
 @builder
+def vgg_small(
+    *,
+    classes: Classes = 10,
+    mean: PerChannel = 0.0,
+    std: PerChannel = 1.0,
+    widths: Widths = (16, 32, 64, 64),
+    dropout: Probability = 0.0,
+    seed: Seed = 0,
+) -> nn.Sequential:
+    """Four 3 x 3 convolutions with BatchNorm and ReLU in the manner of VGG, small enough to train often on a CPU.
+
+    The first has stride 2, which takes a third of the time; the first three are followed by a pool. Then the mean over
+    the map, dropout and one linear layer. For 3 x 28 x 28 or 3 x 32 x 32 images: 0.9 million MACs per image of 32.
+    """
+    check_count("vgg_small", widths, 4)
+    layers: Layers = OrderedDict(normalise=Normalise(mean=mean, std=std))
+    with seeded(seed):
+        _add_convolutions(layers, widths, pools=(1, 2, 3), first=(3, 2))
+        layers["dropout"] = nn.Dropout(dropout)
+        return finish(layers, widths[-1], classes)
+
+
+@public
+@builder
 def vgg11_bn_32(
     *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = VGG11, seed: Seed = 0
 ) -> nn.Sequential:
@@ -167,7 +192,7 @@ def resnet20(
 
 
 BUILDERS: Mapping[str, Builder] = {
-    network.__name__: network for network in (digits_net, lenet, nin, vgg11_bn_32, resnet18_32, resnet20)
+    network.__name__: network for network in (digits_net, lenet, nin, vgg_small, vgg11_bn_32, resnet18_32, resnet20)
 }
 
 

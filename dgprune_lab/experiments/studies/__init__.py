@@ -7,12 +7,15 @@ from functools import partial
 
 from ..experiment import Experiment
 from .gc_net import gc_net
+from .instability import instability
 from .mnist_m import mnist_m
 from .pacs import pacs
 from .several_sources import several_sources
 
 STUDIES: Mapping[str, Callable[..., Experiment]] = {
     "gc_net": gc_net,
+    "instability": instability,
+    "instability_paper": partial(instability, protocol="paper"),
     "mnist_m": mnist_m,
     "mnist_m_paper": partial(mnist_m, protocol="paper"),
     "pacs": pacs,

@@ -1,0 +1,107 @@
+"""Does mean stability, or flatness, go with the result of training with pruning? From the table of a study."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..core import DgpruneError, Tidy, is_missing, most_seen, public, tidy, unknown
+from ..stats import CORRELATIONS, POOLED, correlation_over_seeds, rate_words
+
+_KEYS = ("data_set", "knob", "arm", "training_seed", "stage", "rate", "events")
+EXTRA = ("data_set", "measure", "of_metric", "stage", "within", "runs", "seeds", "minimum_detectable_effect", "note")
+STABILITY = "mean_stability"
+FLATNESS = ("hessian_top_sum", "hessian_trace", "gradient_covariance_trace")
+OUTCOMES = ("accuracy", "generalization_gap", STABILITY)
+MIXED = "mixes two effects: how much an event removes, and what it removes"
+
+Row = Mapping[str, Any]
+Run = tuple[str, int]
+"""Arm and training seed."""
+Place = tuple[str, str | None, str]
+"""Metric, domain and stage of a number; the domain is None for the mean over sources."""
+
+
+@public
+def instability_correlations(frame: Tidy, *, knob: str = "none") -> pd.DataFrame:
+    """Correlate mean stability, and flatness where it was measured, with the result of each run.
+
+    Over runs that have an event while training; the controls have none, so their mean stability is 100 % by definition.
+    `pearson` and `kendall` (tau-b), in [-1, 1], of `measure` and `of_metric`: the accuracy of a domain, its
+    generalization gap, and for flatness also the mean stability. Negative for mean stability and accuracy: runs that
+    pruning hurts more end more accurate. `within` a pruning rate (share of filters that an event removes) or over all
+    rates; the latter mixes two effects and may have the opposite sign. A correlation is not a cause.
+
+    Args:
+        frame: table of the study `instability`.
+        knob: training settings of the runs that are correlated; "none" for those of the protocol.
+
+    Returns:
+        A tidy table with `runs`, `seeds`, `minimum_detectable_effect` and the interval "seeds", the jackknife over
+        training seeds of `stats.correlation`: all runs of a seed share initial weights and the order of the images.
+        Both are empty for a single training seed.
+
+    Raises:
+        DgpruneError: a table of something else; an unknown knob; no run with an event.
+    """
+    for name in _KEYS:
+        if name not in frame.columns:
+            raise unknown("column", name, map(str, frame.columns))
+    if knob not in set(frame["knob"]):
+        raise unknown("knob", knob, map(str, dict.fromkeys(frame["knob"])))
+    pruned: Any = frame[(frame["knob"] == knob) & (frame["events"] > 0)]
+    stable = pruned[(pruned["metric"] == STABILITY) & pruned["domain"].isna()]
+    if stable.empty:
+        raise DgpruneError(
+            f"frame holds no run of knob {knob!r} with an event while training, so nothing has a mean stability; wait "
+            "for the study to go on."
+        )
+    found: list[dict[str, Any]] = []
+    for data_set, rows in pruned.groupby("data_set", sort=False):
+        found += [{**row, "data_set": data_set} for row in _of_data_set(rows.to_dict("records"))]
+    return tidy(found, extra=EXTRA)
+
+
+def _of_data_set(rows: list[Row]) -> Iterator[dict[str, Any]]:
+    """Yield the correlations over the runs of one data set."""
+    cells: dict[Place, dict[Run, Row]] = defaultdict(dict)
+    for row in rows:
+        domain = None if is_missing(row["domain"]) else row["domain"]
+        cells[row["metric"], domain, row["stage"]][row["arm"], int(row["training_seed"])] = row
+    measures = {place: found for place, found in cells.items() if place[0] in (STABILITY, *FLATNESS)}
+    for (measure, over, _), first in measures.items():
+        if measure == STABILITY and over is not None:
+            continue
+        for (metric, domain, stage), second in cells.items():
+            wanted = metric in OUTCOMES and metric != measure and (metric != STABILITY or domain is None)
+            both = {run: (first[run], second[run]) for run in first if run in second} if wanted else {}
+            about = {"measure": measure, "of_metric": metric, "stage": stage, "domain": domain}
+            yield from ({**about, **row} for row in _within(both))
+
+
+def _within(both: Mapping[Run, tuple[Row, Row]]) -> Iterator[dict[str, Any]]:
+    """Yield both correlations over all runs, then over those of each rate."""
+    rates = sorted({row["rate"] for row, _ in both.values()})
+    for rate in (None, *(rates if len(rates) > 1 else ())):
+        runs = {run: pair for run, pair in both.items() if rate is None or pair[0]["rate"] == rate}
+        if len(runs) < 3:
+            continue
+        x, y = (np.array([pair[k]["value"] for pair in runs.values()], dtype=np.float64) for k in (0, 1))
+        seeds = [seed for _, seed in runs]
+        last = next(iter(runs.values()))[1]
+        shared = {name: last[name] for name in ("role", "split", "images")}
+        shared |= most_seen([row for pair in runs.values() for row in pair if not is_missing(row["target_aware"])])
+        shared |= {"within": POOLED if rate is None else rate_words(rate), "runs": len(runs), "unit": "correlation"}
+        shared |= {
+            "seeds": ", ".join(map(str, sorted(set(seeds)))),
+            "note": MIXED if rate is None and rates[1:] else None,
+        }
+        for name in CORRELATIONS:
+            value, low, high, smallest = correlation_over_seeds(name, x, y, seeds=seeds)
+            if not np.isnan(value):
+                numbers = {"value": value, "low": low, "high": high, "minimum_detectable_effect": smallest}
+                yield {**shared, "metric": name, **numbers, "interval": "seeds"}

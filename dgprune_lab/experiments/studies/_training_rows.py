@@ -1,0 +1,94 @@
+"""The rows of a training run with pruning: its last epoch, its best ones, its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from torch import nn
+
+from ...core import COLUMNS, Domain, Reads, is_missing, provenance_of, roles_of, set_provenance
+from ...measurement import evaluate, measure
+from ...pruning import deep_copy
+from ...training import PruneEvent, PruningRun, StageEvent
+
+TEST = "selected on test"
+
+
+def followed(steps: Any, source: Domain) -> tuple[PruningRun, nn.Module]:
+    """Run all epochs; return the result, and the network that was best on the reported images of the source."""
+    best: tuple[float, nn.Module] | None = None
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as stop:
+            run: PruningRun = stop.value
+            return run, run.network if best is None else best[1]
+        if isinstance(event, PruneEvent | StageEvent) and getattr(event, "stage", "") != "full":
+            network = event.so_far.network
+            accuracy = evaluate(network, source, "report").accuracy
+            best = (accuracy, network) if best is None or accuracy > best[0] else best
+
+
+def run_rows(run: PruningRun, best: nn.Module, *, domains: Sequence[Domain]) -> list[dict[str, Any]]:
+    """Return the rows of a finished run; `events` is the number of events that its mean stability rests on.
+
+    Args:
+        run: the run.
+        best: its network of the epoch that was best on the reported images of the source.
+        domains: the source, then the shifted domain.
+    """
+    rows = [*_end_rows(run), *_test_rows(best, domains), *_event_rows(run, domains)]
+    events = {"events": len(_drops(run, domains[0].name))}
+    return [{**events, **row} for row in rows if not is_missing(row["value"])]
+
+
+def _end_rows(run: PruningRun) -> Iterator[dict[str, Any]]:
+    """Yield accuracy, loss and gap at the last epoch, and accuracy and gap at the one that was best on `score`."""
+    for row in run.end.to_dict("records"):
+        kept = (
+            ("accuracy", "loss", "generalization_gap") if row["stage"] == "last" else ("accuracy", "generalization_gap")
+        )
+        if row["split"] == "report" and row["metric"] in kept:
+            yield _filled(row, "stage")
+
+
+def _test_rows(network: nn.Module, domains: Sequence[Domain]) -> Iterator[dict[str, Any]]:
+    """Yield accuracy and gap of the network that was chosen on the reported images of the source."""
+    source = domains[0]
+    chosen, reads = deep_copy(network).eval(), cast(Reads, {f"{source.name}/report": "labels"})
+    set_provenance(chosen, provenance_of(network).adding("selection", reads))
+    for row in measure(chosen, domains, split="report", latency=False).to_dict("records"):
+        if row["metric"] == "accuracy":
+            yield {**_filled(row), "stage": TEST}
+            if row["domain"] == source.name:
+                gap = evaluate(network, source, "train").accuracy - row["value"]
+                about = {name: cell for name, cell in _filled(row).items() if name not in ("low", "high", "interval")}
+                yield {**about, "stage": TEST, "metric": "generalization_gap", "value": gap}
+
+
+def _event_rows(run: PruningRun, domains: Sequence[Domain]) -> Iterator[dict[str, Any]]:
+    """Yield mean stability over sources and per domain, and the mean relative and absolute drop of an event."""
+    provenance, roles = provenance_of(run.network), roles_of(domains)
+    for name in (None, *roles):
+        cells: dict[str, Any] = {"stage": "last", "split": "score"}
+        if name is not None:
+            cells |= {"domain": name, "role": roles[name], **provenance.columns(name, "score", roles=roles)}
+        yield {**cells, "metric": "mean_stability", "value": run.stability(name), "unit": "%"}
+        drops = [] if name is None else _drops(run, name)
+        for place, metric in enumerate(("mean_relative_drop", "mean_absolute_drop") if drops else ()):
+            value = sum(drop[place] for drop in drops) / len(drops)
+            yield {**cells, "metric": metric, "value": value, "unit": "share", "events": len(drops)}
+
+
+def _drops(run: PruningRun, domain: str) -> list[tuple[float, float]]:
+    """Return relative and absolute drop of the events that count: while training, from an accuracy above chance."""
+    events = run.events[(run.events["domain"] == domain) & (run.events["epoch"] > 0)]
+    by_event = events.pivot(index="event", columns="metric", values="value") if len(events) else events
+    known = by_event.dropna(subset=["relative_drop"]) if len(events) else events
+    return [(row["relative_drop"], -row["accuracy_change"]) for row in known.to_dict("records")]
+
+
+def _filled(row: Mapping[Any, Any], *extra: str) -> dict[str, Any]:
+    """The shared columns of a row, and some further ones, without its empty cells."""
+    return {name: row[name] for name in (*COLUMNS, *extra) if not is_missing(row[name])}

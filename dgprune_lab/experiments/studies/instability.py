@@ -1,0 +1,278 @@
+"""Do networks that pruning hurts more while they train end better, and does that hold under a shift?
+
+Bartoldson et al. 2020 (arXiv:1906.03728) report that runs with a lower mean stability end more accurate and with a
+smaller gap, that pruned networks end more accurate than unpruned ones, and that noise gives part of the gain where no
+filter is removed for good. This study repeats it over training seeds and adds a shifted test set.
+
+Every arm trains for equally many epochs from the same initial weights, with images in the same order; only
+`unpruned_longer` goes on for more: its extra epochs are as many as lie between the first and the last event, and its
+learning rate falls at the same shares of its epochs. Arms:
+
+- `unpruned`, `unpruned_longer`; `before`, which loses the same shares of random filters before the first epoch;
+- `smallest_low`, `largest_low` (filters of smallest or largest L2 norm, few at each of many events), `smallest_high`,
+  `random_high`, `largest_high` (many at each of few events);
+- not permanent, at the events of `largest_high` and with its filters: `zero_short`, `zero_middle`, `zero_long` (zero
+  for some batches, then free to regrow) and `noise` (normal noise for as many batches as `zero_long`).
+
+The paper zeroes for 1, 50 and 1,105 batches of an epoch with 391; here it is the same share of an epoch, at least one
+batch. (As shares of the whole training the first two would both be one batch.)
+
+Reviewers' settings, each once, on the first data set: SGD with weight decay, augmentation, dropout; each for
+`unpruned`, `smallest_high` and `largest_high`.
+
+Nothing is chosen by test images or by the shifted ones: numbers are those of the last epoch (stage "last") and of the
+epoch that was best on other images of the source ("selected on score"). The epoch that was best on the reported images
+of the source, as the paper reports it, is a stage of its own, "selected on test".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from ...core import Count, DgpruneError, Domain
+from ...models import network_key, networks
+from ...training import How, PruneSchedule, Remove, TrainingOptions, train_with_pruning
+from ..experiment import Experiment, Finding, Scratch, Settings
+from ..settings import grid
+from ._common import data_sets, part
+from ._training_rows import followed, run_rows
+from .instability_claims import instability_claims
+
+_BATCHES = 391
+"""Batches of an epoch in the paper: 50,000 images, 128 at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What happens to filters in a run.
+
+    Attributes:
+        events: at the events of the low or the high rate, before training, or never.
+        remove: which filters go first.
+        how: removed for good, or treated for a while.
+        batches: for how many of the paper's batches.
+        longer: whether the epochs between first and last event are added.
+    """
+
+    events: Literal["low", "high", "before"] | None = None
+    remove: Remove = "smallest"
+    how: How = "remove"
+    batches: int | None = None
+    longer: bool = False
+
+
+_passing = partial(Arm, events="high", remove="largest")
+ARMS: Mapping[str, Arm] = {
+    "unpruned": Arm(),
+    "unpruned_longer": Arm(longer=True),
+    "before": Arm(events="before", remove="random"),
+    **{f"{which}_low": Arm(events="low", remove=which) for which in ("smallest", "largest")},
+    **{f"{which}_high": Arm(events="high", remove=which) for which in ("smallest", "random", "largest")},
+    "zero_short": _passing(how="zero", batches=1),
+    "zero_middle": _passing(how="zero", batches=50),
+    "zero_long": _passing(how="zero", batches=1105),
+    "noise": _passing(how="noise", batches=1105),
+}
+KNOBS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "weight_decay": {"optimiser": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
+    "augmentation": {"augmentation": "crop_flip"},
+    "dropout": {"dropout": 0.3},
+}
+"""Reviewers' settings: what replaces the training options of the protocol."""
+KNOB_ARMS = ("unpruned", "smallest_high", "largest_high")
+
+_SMALL: Settings = {
+    # name, data set of the source, that of the shifted test, shift; images to train on, of `score`, to report
+    "data_sets": (
+        ("cifar10", "cifar10", "cifar10", "contrast", 4000, 500, 2000),
+        ("digits", "mnist_full", "mnist_m_published", None, 2000, 500, 2000),
+    ),
+    "builder": "vgg_small",
+    "widths": (16, 32, 64, 64),
+    "epochs": 30,
+    "batch_size": 64,
+    "lr": 0.001,
+    "milestones": (14, 28),
+    # layer, epoch of the first and of the last event, share of its filters
+    "schedule": (("conv2", 2, 14, 0.3), ("conv3", 2, 14, 0.3), ("conv4", 2, 26, 0.75)),
+    "low": 1,  # epochs from one event to the next
+    "high": 4,
+    "arms": tuple(ARMS),
+    "knobs": tuple(KNOBS)[1:],
+}
+PROTOCOLS: Mapping[str, Settings] = {
+    "small": _SMALL,
+    "paper": {
+        **_SMALL,
+        "data_sets": (("cifar10", "cifar10", "cifar10", "contrast", 20_000, 1000, 5000),),
+        "builder": "vgg11_bn_32",
+        "widths": (64, 128, 256, 256, 512, 512, 512, 512),
+        "epochs": 325,
+        "batch_size": 128,
+        "milestones": (150, 300),
+        "schedule": (("conv5", 3, 150, 0.3), ("conv6", 4, 150, 0.3), ("conv7", 5, 150, 0.3), ("conv8", 6, 275, 0.9)),
+        "low": 4,
+        "high": 40,
+        "knobs": ("weight_decay", "augmentation"),  # this network has no dropout
+    },
+    "quick": {
+        **_SMALL,
+        "data_sets": (("digits", "mnist", "mnist_m", None, 192, 60, 80),),
+        "widths": (6, 8, 12, 12),
+        "epochs": 5,
+        "batch_size": 32,
+        "lr": 0.02,
+        "milestones": (4,),
+        "schedule": (("conv3", 2, 3, 0.4), ("conv4", 2, 4, 0.5)),
+        "high": 2,
+        "arms": ("unpruned", "smallest_low", "smallest_high", "largest_high", "zero_long"),
+        "knobs": (),
+    },
+}
+
+
+def instability(
+    *, quick: bool = False, seeds: Count | None = None, protocol: Literal["small", "paper"] = "small"
+) -> Experiment:
+    """Return the study of pruning while training; see the module.
+
+    Args:
+        quick: a small network on a few of the digits that come with this package; its numbers mean nothing.
+        seeds: number of training seeds, counted from 0; None for 5, or 2 if quick.
+        protocol: "paper" for its VGG-11 and 325 epochs, which need a GPU; "small" for about an hour on two cores.
+    """
+    name = "quick" if quick else protocol
+    chosen: Any = PROTOCOLS[name]
+    places = [place[0] for place in chosen["data_sets"]]
+    runs: list[Settings] = []
+    for seed in range(seeds or (2 if quick else 5)):
+        runs += grid(training_seed=[seed], data_set=places, knob=["none"], arm=chosen["arms"])
+        if chosen["knobs"]:
+            runs += grid(training_seed=[seed], data_set=places[:1], knob=chosen["knobs"], arm=KNOB_ARMS)
+    return Experiment(
+        name="instability" if name == "small" else f"instability_{name}",
+        question="Do networks that pruning hurts more while they train end better, also under a shift?",
+        run=run_instability,
+        grid=runs,
+        protocol=chosen,
+        extra=("stage", "rate", "events", "epochs_trained"),
+        ready=data_sets(*dict.fromkeys(name for place in chosen["data_sets"] for name in place[1:3])),
+        claims=instability_claims,
+        differences=_differences(chosen),
+        tolerance=0.1,
+    )
+
+
+def run_instability(settings: Settings, scratch: Scratch) -> Finding:
+    """Train one network, and report its events, its last epoch and its best ones on source and shifted images.
+
+    Raises:
+        DgpruneError: training diverged, so that the run has no end.
+    """
+    plan: Any = settings
+    arm, seed = ARMS[plan["arm"]], plan["training_seed"]
+    source, target = domains(plan)
+    pixels = source.take(source.rows("train")).images
+    mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
+    options: dict[str, Any] = {"classes": source.classes, "mean": mean, "std": std, "seed": seed}
+    network = networks.build(plan["builder"], widths=tuple(plan["widths"]), **options).to(scratch.device)
+    steps = train_with_pruning.steps(
+        network,
+        sources=[source],
+        targets=[target],
+        schedule=schedule_of(plan, arm),
+        options=options_of(plan, arm),
+        remove=arm.remove,
+        how=arm.how,
+        batches=None if arm.batches is None else scaled(arm.batches, images=len(pixels), size=plan["batch_size"]),
+        seed=seed,
+    )
+    run, best = followed(steps, source)
+    if not run.finished:
+        raise DgpruneError(
+            f"arm {plan['arm']!r} of training seed {seed} has no result, because its training diverged in epoch "
+            f"{run.reached.removeprefix('diverged in epoch ')}; lower the learning rate {plan['lr']:g} of the protocol."
+        )
+    rows = run_rows(run, best, domains=[source, target])
+    shared = {"training_seed": seed, "rate": run.rate, "epochs_trained": run.settings["options"]["epochs"]}
+    return Finding(
+        rows=[{**row, **shared} for row in rows],
+        data={domain.name: domain.key for domain in (source, target)},
+        weights=network_key(run.network),
+    )
+
+
+def domains(plan: Mapping[str, Any]) -> tuple[Domain, Domain]:
+    """Return the source of a run, and the shifted domain, which has no images to train on."""
+    (place,) = (place for place in plan["data_sets"] if place[0] == plan["data_set"])
+    name, data_set, shifted, shift, train, score, report = place
+    images: dict[str, int] = {"score": score, "report": report}
+    other = f"{name} {shift}" if shift else shifted.removesuffix("_published")
+    return part(data_set, name=name, train=train, **images), part(shifted, name=other, shift=shift, **images)
+
+
+def schedule_of(plan: Mapping[str, Any], arm: Arm) -> PruneSchedule | None:
+    """Return when the arm's filters go; None where none do."""
+    if arm.events is None:
+        return None
+    every = plan["low" if arm.events == "low" else "high"]
+    schedule = PruneSchedule({layer: (start, end, every, share) for layer, start, end, share in plan["schedule"]})
+    return schedule.before_training() if arm.events == "before" else schedule
+
+
+def options_of(plan: Mapping[str, Any], arm: Arm) -> TrainingOptions:
+    """Return the training options of a run; the learning rate falls at the same shares of a longer one's epochs."""
+    epochs, milestones = plan["epochs"], plan["milestones"]
+    if arm.longer:
+        first, last = (choose(epochs_of(plan)) for choose in (min, max))
+        milestones = tuple(round(at * (epochs + last - first) / epochs) for at in milestones)
+        epochs += last - first
+    return TrainingOptions(
+        epochs=epochs,
+        batch_size=plan["batch_size"],
+        schedule="steps",
+        milestones=milestones,
+        seed=plan["training_seed"],
+        **{"optimiser": "adam", "lr": plan["lr"], **KNOBS[plan["knob"]]},
+    )
+
+
+def epochs_of(plan: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the epochs at whose end the arms of the high rate have an event."""
+    schedule = schedule_of(plan, Arm(events="high"))
+    return () if schedule is None else schedule.epochs
+
+
+def scaled(batches: int, *, images: int, size: int) -> int:
+    """Return the number of batches that are the same share of an epoch as `batches` of the paper's, at least 1.
+
+    >>> [scaled(batches, images=4000, size=64) for batches in (1, 50, 1105)]
+    [1, 8, 178]
+    """
+    return max(1, round(batches / _BATCHES * -(-images // size)))
+
+
+def _differences(protocol: Mapping[str, Any]) -> tuple[str, ...]:
+    """What differs from the paper, a sentence each."""
+    layers = "; ".join(
+        f"{name} {100 * share:g} % from epoch {start} to {end}" for name, start, end, share in protocol["schedule"]
+    )
+    sets = [f"{place[0]}: {place[4]:,} to train on, {place[6]:,} to report" for place in protocol["data_sets"]]
+    batches = [
+        f"{place[0]} " + ", ".join(str(scaled(n, images=place[4], size=protocol["batch_size"])) for n in (1, 50, 1105))
+        for place in protocol["data_sets"]
+    ]
+    return (
+        f"Network: {protocol['builder']} of widths {', '.join(map(str, protocol['widths']))} (VGG-11 and ResNet-18).",
+        f"Images: {'; '.join(sets)} (CIFAR-10: 50,000 and 10,000).",
+        f"Training: {protocol['epochs']} epochs (325), {protocol['batch_size']} images a batch (128), Adam "
+        f"{protocol['lr']:g}, a tenth of it after epochs {', '.join(map(str, protocol['milestones']))} (150 and 300).",
+        f"Filters removed: {layers}; an event every {protocol['low']} or {protocol['high']} epochs (4 or 40).",
+        f"Zeroing for 1, 50 and 1,105 of the paper's batches, as the same share of an epoch: {'; '.join(batches)}.",
+        "Events are measured on held-out images of the source, the paper's on the test set.",
+        "Noise has the standard deviation of all filters that no event has chosen, on training batches alone.",
+    )

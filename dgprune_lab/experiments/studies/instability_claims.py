@@ -1,0 +1,136 @@
+"""What the study of pruning while training says about the claims of Bartoldson et al. 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from ...core import DgpruneError, is_missing
+from ..claims import Claim, verdict
+from ..compare import compare
+from ..instability_correlations import POOLED, instability_correlations
+
+PAPER = "Bartoldson et al. 2020, arXiv:1906.03728"
+PUBLISHED = "shown in figures of VGG-11 and ResNet-18 on CIFAR-10"
+OURS = "not in the paper"
+
+
+class _Gain(NamedTuple):
+    """A claim that one arm ends better than another: better accuracy, or a smaller gap."""
+
+    words: str
+    arm: str
+    baseline: str
+    metric: Literal["accuracy", "generalization_gap"] = "accuracy"
+    role: Literal["source", "target"] = "source"
+
+
+_CORRELATED = (
+    ("Runs that pruning hurts more end more accurate (correlation below 0)", "accuracy", "source"),
+    ("Runs that pruning hurts more end with a smaller gap (correlation above 0)", "generalization_gap", "source"),
+    ("Runs that pruning hurts more end more accurate on shifted images (correlation below 0)", "accuracy", "target"),
+)
+_GAINS = (
+    _Gain("Removing the largest filters ends more accurate than no removal", "largest_high", "unpruned"),
+    _Gain("Removing the smallest filters ends more accurate than no removal", "smallest_high", "unpruned"),
+    _Gain("Removing the largest filters ends more accurate than longer training", "largest_high", "unpruned_longer"),
+    _Gain("Removal while training ends more accurate than removal before it", "largest_high", "before"),
+    _Gain("Zeroing filters for a while ends more accurate than no removal", "zero_long", "unpruned"),
+    _Gain("Noise on filters for a while ends more accurate than no removal", "noise", "unpruned"),
+    _Gain(
+        "Removing the largest filters ends with a smaller gap than no removal",
+        "largest_high",
+        "unpruned",
+        "generalization_gap",
+    ),
+    _Gain(
+        "Zeroing filters for a while ends with a smaller gap than no removal",
+        "zero_long",
+        "unpruned",
+        "generalization_gap",
+    ),
+    _Gain(
+        "Removing the largest filters ends more accurate on shifted images than no removal",
+        "largest_high",
+        "unpruned",
+        role="target",
+    ),
+)
+
+
+def instability_claims(frame: pd.DataFrame) -> list[Claim]:
+    """Return what the table says: correlations within the highest rate and pooled, and gains over controls.
+
+    All at the last epoch. A claim whose arms are not in the table, or that has no interval, is left out.
+
+    Raises:
+        DgpruneError: no run with an event while training.
+    """
+    claims = [*_correlations(instability_correlations(frame))]
+    last = frame[(frame["stage"] == "last") & (frame["split"] == "report")]
+    for knob in dict.fromkeys(last["knob"]):
+        for gain in _GAINS if knob == "none" else _GAINS[:1]:
+            claims += _gains(last[last["knob"] == knob], gain, ending="" if knob == "none" else f", with {knob}")
+    return claims
+
+
+def _correlations(table: Any) -> Iterator[Claim]:
+    """Yield the claims about correlations of mean stability, Pearson's; Kendall's is in the note."""
+    table = table[(table["measure"] == "mean_stability") & (table["stage"] == "last")]
+    for words, metric, role in _CORRELATED:
+        rows = table[(table["of_metric"] == metric) & (table["role"] == role)]
+        for (data_set, within), pair in rows.groupby(["data_set", "within"], sort=False):
+            found = pair.set_index("metric").to_dict("index")
+            row = found.get("pearson")
+            if row is None or is_missing(row["low"]) or within not in (POOLED, _highest(rows, data_set)):
+                continue
+            ends = (row["low"], row["high"]) if metric == "generalization_gap" else (-row["high"], -row["low"])
+            tau = f"Kendall's tau-b {_text(found['kendall'])}" if "kendall" in found else "Kendall's tau-b undefined"
+            mixed = "" if is_missing(row["note"]) else f" It {row['note']}."
+            yield Claim(
+                claim=f"{words}, {data_set}, {f'within {within}' if within != POOLED else 'pooled over rates'}",
+                paper=PAPER,
+                published=OURS if role == "target" else PUBLISHED,
+                estimate=row["value"],
+                low=row["low"],
+                high=row["high"],
+                minimum_detectable_effect=row["minimum_detectable_effect"],
+                unit="correlation",
+                seeds=row["seeds"],
+                verdict=verdict(*ends),
+                note=f"Pearson's, over {row['runs']} runs; {tau}.{mixed}",
+                target_aware=None if is_missing(row["target_aware"]) else bool(row["target_aware"]),
+            )
+
+
+def _highest(rows: Any, data_set: Any) -> str:
+    """The highest rate of a data set, in words; rates stand in ascending order behind the pooled runs."""
+    return str(rows.loc[rows["data_set"] == data_set, "within"].iloc[-1])
+
+
+def _text(row: dict[str, Any]) -> str:
+    return f"{row['value']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+
+
+def _gains(rows: Any, gain: _Gain, *, ending: str) -> Iterator[Claim]:
+    """Yield the claim on each data set that one arm ends better than another."""
+    both = rows[rows["arm"].isin([gain.arm, gain.baseline]) & (rows["role"] == gain.role)]
+    if set(both["arm"]) != {gain.arm, gain.baseline}:
+        return
+    try:
+        table: Any = compare(both, baseline=gain.baseline, of="arm", metric=gain.metric, over="data_set", by=[])
+    except DgpruneError:  # fewer than two training seeds with both arms
+        return
+    for row in table.to_dict("records"):
+        smaller = gain.metric == "generalization_gap"
+        minus = " minus ".join((gain.baseline, gain.arm) if smaller else (gain.arm, gain.baseline))
+        flipped = {"value": -row["value"], "low": -row["high"], "high": -row["low"]} if smaller else {}
+        yield Claim.from_row(
+            {**row, **flipped},
+            claim=f"{gain.words}, {row['data_set']}{ending}",
+            paper=PAPER,
+            published=OURS if gain.role == "target" else PUBLISHED,
+            note=f"{minus}, paired by training seed; p = {row['p_holm']:.2g}, adjusted for the data sets (Holm)",
+        )
