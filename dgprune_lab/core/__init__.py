@@ -18,6 +18,7 @@ from .provenance import MORE, STAGES, Provenance, Reads, declared, merged, prove
 from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposure_of, is_missing, is_target_aware
 from .exposure import most_seen, scorer_exposure, strongest_exposure, with_scorer_exposure
 from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
+from .network_table import OUTCOMES, NetworkTable, network_table, larger_is_better
 from .summary import summary
 from .latex import latex
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown

@@ -7,6 +7,7 @@ from .compare import compare
 from .experiment import Experiment, Finding, Scratch, Settings
 from .instability_correlations import instability_correlations
 from .tables import export, recompute, shipped, shipped_card, shipped_names, study_named
+from .predictors import convergence, predictors
 from .results import Results
 from .runner import run
 from .settings import grid
@@ -14,5 +15,6 @@ from .shipped_claims import claims_in_words, shipped_claims, verdict_sentences
 from .studies import STUDIES
 
 __all__ = ["STUDIES", "Claim", "Experiment", "Finding", "Results", "Scratch", "averages", "claims_in_words"]
-__all__ += ["claims_table", "compare", "executors", "export", "grid", "over_targets", "recompute", "run", "shipped"]
-__all__ += ["instability_correlations", "shipped_card", "shipped_claims", "shipped_names", "study_named", "verdict", "verdict_sentences"]
+__all__ += ["claims_table", "compare", "convergence", "executors", "export", "grid", "over_targets", "predictors"]
+__all__ += ["instability_correlations", "recompute", "run", "shipped"]
+__all__ += ["shipped_card", "shipped_claims", "shipped_names", "study_named", "verdict", "verdict_sentences"]

@@ -174,10 +174,10 @@ def _overlap(counts: Floats) -> Overlap:
 
 def _standard_ranks(values: Floats) -> Floats:
     """(S, n) ranks of S scores, centred and scaled to length one, so that a dot product is a rank correlation."""
-    return np.concatenate([_weighted_ranks(row, np.ones((1, len(row)))) for row in values])
+    return np.concatenate([weighted_ranks(row, np.ones((1, len(row)))) for row in values])
 
 
-def _weighted_ranks(values: Floats, counts: Floats) -> Floats:
+def weighted_ranks(values: Floats, counts: Floats) -> Floats:
     """(R, n) standardised ranks of one score in which filter i occurs counts[r, i] times.
 
     The values are sorted once: the rank of a value is the count before it plus half the count of the values equal to
@@ -200,7 +200,7 @@ def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
     for start in range(0, RESAMPLES, step):
         draws = min(step, RESAMPLES - start)
         counts = generator.multinomial(filters, np.full(filters, 1 / filters), size=draws).astype(np.float64)
-        ranks = np.stack([_weighted_ranks(row, counts) for row in values], axis=1)
+        ranks = np.stack([weighted_ranks(row, counts) for row in values], axis=1)
         blocks.append(ranks @ ranks.swapaxes(1, 2))
     return np.concatenate(blocks)
 
