@@ -22,6 +22,7 @@ FLOORS = {folder: int(floor) for folder, floor, _ in MAP}
 ONLY_IN = {
     "torch_pruning": ("pruning.tracing", "scorers.torch_pruning", "commands"),
     "captum": ("measurement.attributions", "commands.bench"),
+    "curvlinops": ("measurement.hessian",),
     "umap": ("stats.umap_child",),
     "altair": ("charts", "widgets"),
     "anywidget": ("widgets",),
@@ -142,6 +143,7 @@ def run(code: str) -> str:
 HEAVY = (
     "umap",
     "captum",
+    "curvlinops",
     "altair",
     "jupyterlab",
     "ipywidgets",

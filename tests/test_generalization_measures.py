@@ -133,9 +133,11 @@ def test_one_table_of_all() -> None:
         "margin",
         "sharpness",
         "random_perturbation",
+        "sam_sharpness",
+        "hessian_trace",
         "training_loss",
     }
-    assert frame.network.value_counts().to_dict() == {"one": 8, "two": 8}
+    assert frame.network.value_counts().to_dict() == {"one": 10, "two": 10}
     better = frame.drop_duplicates("metric").set_index("metric").better_direction.to_dict()
     assert {name for name, direction in better.items() if direction == "higher"} == {"margin", "sharpness"}
     table = frame.pivot(index="metric", columns="network", values="value").dropna()

@@ -96,6 +96,7 @@ def _mark(exposure: Exposure) -> str:
 def _intervals(records: Iterable[Mapping[Hashable, object]]) -> str:
     """What the intervals are over, in words."""
     words = {"images": "images (bootstrap)", "seeds": "training seeds (t)", "range": "repeats (range, no interval)"}
+    words["draws"] = "random vectors (t)"
     present = [text for kind, text in words.items() if any(record.get("interval") == kind for record in records)]
     return f"In brackets: 95 % intervals over {' or '.join(present)}" if present else ""
 

@@ -21,6 +21,7 @@ from .mean_map import mean_map
 from .gradients_against_removal import gradients_against_removal
 from .prunability import prunability
 from .generalization_measures import generalization_measures, parameter_count, l2_norm, distance_from_initialisation
+from .curvature_measures import hessian_trace, sam_sharpness
 from .generalization_measures import margin, sharpness, random_perturbation
 from .sensitivity import sensitivity
 from .stability import stability
@@ -28,7 +29,7 @@ from .after_finetuning import after_finetuning
 
 __all__ = ["AttributionMaps", "Diagnostic", "Found", "after_finetuning", "agreement", "attribution_maps", "compare"]
 __all__ += ["compare_networks", "compare_scorers", "data_access", "diagnostic", "distance_from_initialisation"]
-__all__ += ["drop", "feature_shift", "find", "flips", "gc_net", "generalization_measures"]
+__all__ += ["drop", "feature_shift", "find", "flips", "gc_net", "generalization_measures", "hessian_trace"]
 __all__ += ["gradients_against_removal", "grid", "instability", "l2_norm", "map_agreement", "margin", "mean_map"]
 __all__ += ["parameter_count", "predicted_order", "prunability", "pruning_events", "random_perturbation", "run_ends"]
-__all__ += ["sensitivity", "sharpness", "stability", "sweep", "trade_off"]
+__all__ += ["sam_sharpness", "sensitivity", "sharpness", "stability", "sweep", "trade_off"]

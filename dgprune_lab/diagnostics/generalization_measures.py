@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from ..core import Count, DgpruneError, Positive, Repeats, Seed, drain, note, tidy
+from ..core import Count, Positive, Repeats, Seed, drain, note, tidy
 from ..measurement import WeightMasking, prunable
 from ..models.networks import build
 from ..pruning import shared_copy
 from ..stats import intervals
-from ..study import Study, batchnorm_cell, labelled_studies, network_names, pooled
+from ..study import Study
 from ._contract import diagnostic
 from ._loss_curve import LossCurve, check_full_loss
+from ._measures import EXTRA, Row, Studies, of_images, of_weights
 from ._weight_noise import WeightNoise, largest_noise, margins
+from .curvature_measures import hessian_trace, sam_sharpness
 from .prunability import prunability as prunability_of
 
-Studies = Study | Sequence[Study]
-Row = dict[str, Any]
-
-EXTRA = ("network", "better_direction", "tolerance", "training_loss")
 _KUHN = "Kuhn et al. 2021, arXiv:2103.06002, for the list; the definitions here are ours"
 _TENTH = 10.0
 
@@ -36,7 +34,7 @@ def parameter_count(studies: Studies) -> pd.DataFrame:
     def count(study: Study) -> float:
         return float(sum(parameter.numel() for parameter in study.model.parameters()))
 
-    return _of_weights(studies, "parameter_count", unit="count", value=count)
+    return of_weights(studies, "parameter_count", unit="count", value=count)
 
 
 @diagnostic("l2_norm", extra=EXTRA, cite=_KUHN)
@@ -45,7 +43,7 @@ def l2_norm(studies: Studies) -> pd.DataFrame:
 
     Metric "l2_norm", a row per network. It means little with BatchNorm, which cancels the scale of the weights.
     """
-    return _of_weights(studies, "l2_norm", unit="norm", value=lambda study: _norm(prunable(study.model).values()))
+    return of_weights(studies, "l2_norm", unit="norm", value=lambda study: _norm(prunable(study.model).values()))
 
 
 @diagnostic("distance_from_initialisation", extra=EXTRA, cite=_KUHN)
@@ -67,7 +65,7 @@ def distance_from_initialisation(studies: Studies) -> pd.DataFrame:
         before = prunable(first)
         return _norm(weight.detach().cpu() - before[name].detach() for name, weight in prunable(study.model).items())
 
-    return _of_weights(studies, "distance_from_initialisation", unit="norm", value=distance)
+    return of_weights(studies, "distance_from_initialisation", unit="norm", value=distance)
 
 
 @diagnostic("margin", extra=EXTRA, cite=_KUHN)
@@ -93,7 +91,7 @@ def margin(studies: Studies, *, images: Count | None = None, split: str = "train
         return {"value": float(np.percentile(values, _TENTH)), "low": low, "high": high, "interval": "images"}
 
     shared = {"metric": "margin", "unit": "logits", "better_direction": "higher"}
-    return _of_images(studies, shared, row=row, split=split, images=images)
+    return of_images(studies, shared, row=row, split=split, images=images)
 
 
 @diagnostic("sharpness", extra=EXTRA, cite=_KUHN)
@@ -140,7 +138,7 @@ def sharpness(
         "seed": seed,
         "tolerance": tolerance,
     }
-    return _of_images(studies, shared, row=row, split=split, images=images)
+    return of_images(studies, shared, row=row, split=split, images=images)
 
 
 @diagnostic("random_perturbation", extra=EXTRA, cite=_KUHN)
@@ -181,7 +179,7 @@ def random_perturbation(
         return {"value": value, "low": low, "high": high, "training_loss": curve.full, "interval": "images"}
 
     shared = {"metric": "random_perturbation", "unit": "share", "better_direction": "lower"}
-    return _of_images(studies, {**shared, "seed": seed, "tolerance": tolerance}, row=row, split=split, images=images)
+    return of_images(studies, {**shared, "seed": seed, "tolerance": tolerance}, row=row, split=split, images=images)
 
 
 @diagnostic("generalization_measures", extra=EXTRA, cite=_KUHN)
@@ -197,8 +195,9 @@ def generalization_measures(
     """Return prunability ("fast") and all simpler measures of the same networks in one table.
 
     Metrics: prunability, parameter_count, l2_norm, distance_from_initialisation, margin, sharpness,
-    random_perturbation, training_loss; column `better_direction` says whether a lower or a higher value is predicted to
-    generalise better. For arguments, units and errors see these functions; a note warns if the training losses differ.
+    random_perturbation, sam_sharpness, hessian_trace, training_loss; column `better_direction` says whether a lower or
+    a higher value is predicted to generalise better. For arguments, units and errors see these functions; a note warns
+    if the training losses differ.
     """
     listed = [studies] if isinstance(studies, Study) else list(studies)
     shared: dict[str, Any] = {"tolerance": tolerance, "images": images, "split": split, "seed": seed}
@@ -213,6 +212,8 @@ def generalization_measures(
         margin(listed, images=images, split=split),
         sharpness(listed, draws=draws, **shared),
         random_perturbation(listed, draws=draws, **shared),
+        sam_sharpness(listed, images=images, split=split),
+        hessian_trace(listed, images=images, split=split, seed=seed),
         measured.assign(metric="training_loss", value=measured["training_loss"], unit="nats", **empty),
     ]
     columns = tidy([], extra=EXTRA).columns
@@ -221,31 +222,6 @@ def generalization_measures(
         records = cast("list[Row]", table[columns.intersection(table.columns)].to_dict("records"))
         rows += [{name: value for name, value in row.items() if pd.notna(value)} for row in records]
     return tidy(rows, extra=EXTRA)
-
-
-def _of_weights(studies: Studies, metric: str, *, unit: str, value: Callable[[Study], float]) -> pd.DataFrame:
-    """The table of a measure that depends on the weights alone, a row per network."""
-    listed = [studies] if isinstance(studies, Study) else list(studies)
-    if not listed:
-        raise DgpruneError(f"{metric} needs at least one study in studies; got none.")
-    shared = {"metric": metric, "unit": unit, "better_direction": "lower"}
-    pairs = zip(network_names(listed), listed, strict=True)
-    return tidy([{**shared, **_cells(name, study), "value": value(study)} for name, study in pairs], extra=EXTRA)
-
-
-def _of_images(
-    studies: Studies, shared: Row, *, row: Callable[[str, Study], Row], split: str, images: int | None
-) -> pd.DataFrame:
-    """The table of a measure on training images, a row per network: `row` of its name and study gives the values."""
-    named = labelled_studies(studies, split, what=shared["metric"])
-    cells = (
-        {**_cells(name, study), **pooled(study, split, images=images), **row(name, study)} for name, study in named
-    )
-    return tidy(({**shared, **each} for each in cells), extra=EXTRA)
-
-
-def _cells(name: str, study: Study) -> Row:
-    return {"network": name, "training_seed": study.training_seed, "batchnorm": batchnorm_cell(study, "as_is")}
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

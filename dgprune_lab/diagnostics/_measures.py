@@ -1,0 +1,41 @@
+"""The tables of measures that are proposed to predict generalisation: a row per network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ..core import DgpruneError, tidy
+from ..study import Study, batchnorm_cell, labelled_studies, network_names, pooled
+
+Studies = Study | Sequence[Study]
+Row = dict[str, Any]
+
+EXTRA = ("network", "better_direction", "tolerance", "training_loss")
+
+
+def of_weights(studies: Studies, metric: str, *, unit: str, value: Callable[[Study], float]) -> pd.DataFrame:
+    """Return the table of a measure that depends on the weights alone."""
+    listed = [studies] if isinstance(studies, Study) else list(studies)
+    if not listed:
+        raise DgpruneError(f"{metric} needs at least one study in studies; got none.")
+    shared = {"metric": metric, "unit": unit, "better_direction": "lower"}
+    pairs = zip(network_names(listed), listed, strict=True)
+    return tidy([{**shared, **_cells(name, study), "value": value(study)} for name, study in pairs], extra=EXTRA)
+
+
+def of_images(
+    studies: Studies, shared: Row, *, row: Callable[[str, Study], Row], split: str, images: int | None
+) -> pd.DataFrame:
+    """Return the table of a measure on images; `row` of a network's name and study gives the values."""
+    named = labelled_studies(studies, split, what=shared["metric"])
+    cells = (
+        {**_cells(name, study), **pooled(study, split, images=images), **row(name, study)} for name, study in named
+    )
+    return tidy(({**shared, **each} for each in cells), extra=EXTRA)
+
+
+def _cells(name: str, study: Study) -> Row:
+    return {"network": name, "training_seed": study.training_seed, "batchnorm": batchnorm_cell(study, "as_is")}

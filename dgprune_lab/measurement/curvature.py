@@ -1,0 +1,197 @@
+"""Curvature of the mean loss in the space of all parameters: gradients, eigenpairs and trace of the Hessian."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..core import DgpruneError, Domain, full_precision, generator, pass_room
+from ..pruning import deep_copy, device_of
+from .batch_size import batch_size
+from .lanczos import lanczos, lanczos_vectors
+from .memory_format import layout_of
+
+Result = TypeVar("Result")
+Steps = Generator[None, None, Result]
+
+EIGENVECTOR_BYTES = 2**31
+"""Most bytes of the vectors that the search for eigenvectors holds; never more than half of the available memory."""
+TOGETHER = 100
+"""Most images of one Hessian-vector product: a caller can cancel between two of them."""
+_MARGIN = 4  # a Hessian-vector product holds about as many times the feature maps of a pass with gradients, or fewer
+
+
+class Curvature:
+    """The mean cross-entropy over some images as a function of all parameters, trained or frozen, in eval mode.
+
+    A private copy runs; the network stays as it is. BatchNorm uses its running statistics as they are; its scale and
+    shift are parameters. All methods are generators that yield between batches.
+
+    Args:
+        model: any classifier.
+        domains: the images and labels: the first `images` images of this split of each domain.
+
+    Attributes:
+        weights: (P,) all parameters, one after the other.
+        names: names of the parameters in this order.
+        images: number of images.
+    """
+
+    def __init__(self, model: nn.Module, domains: Sequence[Domain], *, split: str, images: int | None) -> None:
+        self.device = device_of(model)
+        self._twin = deep_copy(model).eval().requires_grad_(False)
+        named = [(name, tensor) for name, tensor in self._twin.named_parameters() if tensor.is_floating_point()]
+        self.names = [name for name, _ in named]
+        self._tensors = [tensor.requires_grad_() for _, tensor in named]
+        self._sizes = [tensor.numel() for tensor in self._tensors]
+        self.weights = torch.cat([tensor.detach().flatten() for tensor in self._tensors])
+        self._domains, self._split, self._limit = list(domains), split, images
+        self.images = sum(len(domain.rows(split, images)) for domain in domains)
+        self._layout = layout_of(model, self._domains[0])
+        example = self._domains[0].take(torch.arange(1), device=self.device, layout=self._layout).images
+        self._size = max(1, min(TOGETHER, batch_size(model, example, gradients=True) // _MARGIN))
+
+    @property
+    def batches(self) -> int:
+        """Number of batches of one pass over the images."""
+        return sum(-(-len(domain.rows(self._split, self._limit)) // self._size) for domain in self._domains)
+
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return the part of a vector (P,) that belongs to each parameter, in the parameter's shape."""
+        parts = zip(self.names, self._tensors, vector.split(self._sizes), strict=True)
+        return {name: part.view(tensor.shape) for name, tensor, part in parts}
+
+    def losses(self, displacement: Tensor | None = None) -> Steps[Tensor]:
+        """Return the loss of each image, (N,) float64, with all parameters moved by a vector (P,)."""
+        losses = []
+        for images, labels in self._batches():
+            with torch.no_grad(), full_precision(self.device):
+                self._set(self.weights if displacement is None else self.weights + displacement)
+                losses.append(F.cross_entropy(self._twin(images), labels, reduction="none").double().cpu())
+                self._set(self.weights)
+            yield
+        return torch.cat(losses)
+
+    def gradient(self) -> Steps[Tensor]:
+        """Return the gradient of the mean loss, (P,)."""
+        total = torch.zeros_like(self.weights)
+        for images, labels in self._batches():
+            total += self._slope(images, labels) * (len(images) / self.images)
+            yield
+        return total
+
+    def squared_gradients(self) -> Steps[Tensor]:
+        """Return the squared norm of the gradient of each image's loss, (N,) float64; yields between images."""
+        squares = []
+        for images, labels in self._batches():
+            for image, label in zip(images.split(1), labels.split(1), strict=True):
+                squares.append(self._slope(image, label).double().square().sum().cpu())
+                yield
+        return torch.stack(squares)
+
+    def product(self, vectors: Tensor) -> Steps[Tensor]:
+        """Return the Hessian times a vector (P,) or the columns of (P, K)."""
+        total = torch.zeros_like(vectors)
+        for images, labels in self._batches():
+            total += self._hessian(images, labels) @ vectors * (len(images) / self.images)
+            yield
+        return total
+
+    def trace(self, *, draws: int, seed: int) -> Steps[NDArray[np.float64]]:
+        """Return independent unbiased estimates of the Hessian's trace, (draws,): their mean is the estimate.
+
+        Each is the mean over batches of z' H z, H the batch's Hessian, with another vector z of random signs for every
+        batch (Girard 1989, Hutchinson 1989); one vector for all batches would cost the same and vary more.
+        """
+        total, signs = torch.zeros(draws, dtype=torch.float64), generator("hessian trace", seed)
+        for images, labels in self._batches():
+            drawn = torch.randint(2, (draws, len(self.weights)), generator=signs, dtype=torch.int8).T
+            vectors = (2 * drawn - 1).to(self.weights)
+            squares = (vectors * (self._hessian(images, labels) @ vectors)).double().sum(0)
+            total += squares.cpu() * (len(images) / self.images)
+            yield
+        return total.numpy()
+
+    def top(self, count: int, *, seed: int) -> Steps[tuple[NDArray[np.float64], Tensor]]:
+        """Return the `count` largest eigenvalues of the Hessian, largest first, and unit eigenvectors (P, count).
+
+        By ARPACK's Lanczos iteration from a random start; exactly, from all P products, where that is no more work. The
+        entry of largest magnitude of each eigenvector is positive.
+
+        Raises:
+            DgpruneError: more eigenvalues than parameters, vectors that would take too much memory, no convergence.
+        """
+        size, basis = len(self.weights), lanczos_vectors(count)
+        self._check(count, basis)
+        start = torch.randn(size, generator=generator("lanczos", seed)).to(self.weights)
+        if basis >= size:
+            whole = yield from self.product(torch.eye(size).to(self.weights))
+            values, vectors = torch.linalg.eigh((whole + whole.T).double() / 2)
+        elif not (first := (yield from self.product(start))).isfinite().all():
+            raise DgpruneError("the Hessian of this network is not finite; its training has diverged.")
+        elif not first.any():  # a Hessian of zeros, on which ARPACK fails
+            values, vectors = torch.zeros(count), torch.eye(size, count)
+        else:
+            steps = lanczos(self._product_of, start.cpu().numpy(), count=count, seed=seed)
+            values, vectors = map(torch.from_numpy, (yield from steps))
+        order = values.argsort(descending=True, stable=True)[:count]
+        vectors = vectors[:, order].to(self.weights)
+        signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+        return values[order].double().numpy(), vectors * signs
+
+    def _product_of(self, vector: NDArray[Any]) -> Steps[NDArray[Any]]:
+        product = yield from self.product(torch.from_numpy(vector).to(self.weights))
+        return product.cpu().numpy()
+
+    def _check(self, count: int, basis: int) -> None:
+        """Refuse before anything is allocated."""
+        size = len(self.weights)
+        if count > size:
+            raise DgpruneError(
+                f"top must be at most the number of parameters, which is {size:,} in this network; got {count:,}."
+            )
+        held, room = basis * size * self.weights.element_size(), pass_room(EIGENVECTOR_BYTES)
+        if held > room:
+            raise DgpruneError(
+                f"the search for {count} eigenvectors of {size:,} parameters would hold {basis} vectors, "
+                f"{held / 1e9:.1f} GB; the limit is {room / 1e9:.1f} GB ({EIGENVECTOR_BYTES / 1e9:.1f} GB, and half of "
+                "the memory that is available). Take a smaller top or a smaller network; `hessian_trace` and "
+                "`sam_sharpness` need no eigenvectors."
+            )
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for domain in self._domains:
+            for batch in domain.batches(
+                self._split, size=self._size, images=self._limit, device=self.device, layout=self._layout
+            ):
+                assert batch.labels is not None
+                yield batch.images, batch.labels
+
+    def _set(self, weights: Tensor) -> None:
+        for tensor, part in zip(self._tensors, weights.split(self._sizes), strict=True):
+            tensor.data.copy_(part.view(tensor.shape))
+
+    def _slope(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The gradient of the mean loss of these images, (P,)."""
+        with torch.enable_grad(), full_precision(self.device):
+            loss = F.cross_entropy(self._twin(images), labels)
+            slopes = torch.autograd.grad(loss, self._tensors, allow_unused=True, materialize_grads=True)
+        return torch.cat([slope.flatten() for slope in slopes])
+
+    def _hessian(self, images: Tensor, labels: Tensor) -> Any:
+        """The operator of the mean loss of these images."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what curvlinops imports uses deprecated parts of PyTorch
+            from .hessian import Hessian
+
+        data = [(images, labels)]
+        return Hessian(
+            self._twin, nn.CrossEntropyLoss(), self._tensors, data, check_deterministic=False, num_data=len(images)
+        )
