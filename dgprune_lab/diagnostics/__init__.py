@@ -14,6 +14,7 @@ from .runs import pruning_events, run_ends
 from .gc_net import gc_net
 from .drop import drop
 from .feature_shift import feature_shift
+from .flatness import flatness
 from .flips import flips
 from .instability import instability
 from .data_access import data_access
@@ -29,7 +30,7 @@ from .after_finetuning import after_finetuning
 
 __all__ = ["AttributionMaps", "Diagnostic", "Found", "after_finetuning", "agreement", "attribution_maps", "compare"]
 __all__ += ["compare_networks", "compare_scorers", "data_access", "diagnostic", "distance_from_initialisation"]
-__all__ += ["drop", "feature_shift", "find", "flips", "gc_net", "generalization_measures", "hessian_trace"]
+__all__ += ["drop", "feature_shift", "find", "flatness", "flips", "gc_net", "generalization_measures", "hessian_trace"]
 __all__ += ["gradients_against_removal", "grid", "instability", "l2_norm", "map_agreement", "margin", "mean_map"]
 __all__ += ["parameter_count", "predicted_order", "prunability", "pruning_events", "random_perturbation", "run_ends"]
 __all__ += ["sam_sharpness", "sensitivity", "sharpness", "stability", "sweep", "trade_off"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core import DgpruneError, Domain, full_precision, generator, pass_room
 from ..pruning import deep_copy, device_of
-from .batch_size import batch_size
+from .batch_size import GRADIENT_BYTES, bytes_per_image
 from .lanczos import lanczos, lanczos_vectors
 from .memory_format import layout_of
 
@@ -25,7 +25,7 @@ EIGENVECTOR_BYTES = 2**31
 """Most bytes of the vectors that the search for eigenvectors holds; never more than half of the available memory."""
 TOGETHER = 100
 """Most images of one Hessian-vector product: a caller can cancel between two of them."""
-_MARGIN = 4  # a Hessian-vector product holds about as many times the feature maps of a pass with gradients, or fewer
+_MARGIN = 4  # a Hessian-vector product holds at most about so many times the maps of a pass with gradients
 
 
 class Curvature:
@@ -56,17 +56,19 @@ class Curvature:
         self.images = sum(len(domain.rows(split, images)) for domain in domains)
         self._layout = layout_of(model, self._domains[0])
         example = self._domains[0].take(torch.arange(1), device=self.device, layout=self._layout).images
-        self._size = max(1, min(TOGETHER, batch_size(model, example, gradients=True) // _MARGIN))
+        peak, _ = bytes_per_image(model, example, gradients=True)
+        self._size = max(1, min(TOGETHER, pass_room(GRADIENT_BYTES) // (_MARGIN * max(1, peak))))
 
     @property
     def batches(self) -> int:
         """Number of batches of one pass over the images."""
         return sum(-(-len(domain.rows(self._split, self._limit)) // self._size) for domain in self._domains)
 
-    def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """Return the part of a vector (P,) that belongs to each parameter, in the parameter's shape."""
-        parts = zip(self.names, self._tensors, vector.split(self._sizes), strict=True)
-        return {name: part.view(tensor.shape) for name, tensor, part in parts}
+    def displacement(self, model: nn.Module) -> Tensor:
+        """Return (P,) the parameters of another network of the same shapes, such as a masked one, minus the weights."""
+        owners = (name.rpartition(".") for name in self.names)
+        tensors = [getattr(model.get_submodule(owner), leaf).detach() for owner, _, leaf in owners]
+        return torch.cat([tensor.flatten() for tensor in tensors]) - self.weights
 
     def losses(self, displacement: Tensor | None = None) -> Steps[Tensor]:
         """Return the loss of each image, (N,) float64, with all parameters moved by a vector (P,)."""
@@ -129,7 +131,7 @@ class Curvature:
             DgpruneError: more eigenvalues than parameters, vectors that would take too much memory, no convergence.
         """
         size, basis = len(self.weights), lanczos_vectors(count)
-        self._check(count, basis)
+        self.check_top(count)
         start = torch.randn(size, generator=generator("lanczos", seed)).to(self.weights)
         if basis >= size:
             whole = yield from self.product(torch.eye(size).to(self.weights))
@@ -150,9 +152,9 @@ class Curvature:
         product = yield from self.product(torch.from_numpy(vector).to(self.weights))
         return product.cpu().numpy()
 
-    def _check(self, count: int, basis: int) -> None:
-        """Refuse before anything is allocated."""
-        size = len(self.weights)
+    def check_top(self, count: int) -> None:
+        """Refuse a search for `count` eigenvectors as `top` does, before anything is allocated."""
+        basis, size = lanczos_vectors(count), len(self.weights)
         if count > size:
             raise DgpruneError(
                 f"top must be at most the number of parameters, which is {size:,} in this network; got {count:,}."

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Cancelled, DgpruneError
+from ..core import DgpruneError
 
 TOLERANCE = 1e-4
 """Of the residual: |H v - lambda v| <= TOLERANCE |lambda|."""
 _RESTARTS = 300
 
 Array = NDArray[Any]
+
+
+class _Ended(Exception):
+    """Ends the search of a generator that was closed."""
 
 
 def lanczos_vectors(count: int) -> int:
@@ -48,7 +52,7 @@ def lanczos(
     def search() -> None:
         try:
             found.append(_search(asked, answered, start, count=count, seed=seed))
-        except BaseException as error:  # `Cancelled` is one
+        except Exception as error:
             found.append(error)
         asked.put(None)
 
@@ -59,7 +63,7 @@ def lanczos(
             answered.put((yield from multiply(vector)))
     finally:
         answered.put(None)
-    if isinstance(found[0], BaseException):
+    if isinstance(found[0], Exception):
         raise DgpruneError(
             f"the search for the {count} largest eigenvalues of the Hessian did not converge ({found[0]}); take a "
             "smaller top or more images."
@@ -74,7 +78,7 @@ def _search(asked: Any, answered: Any, start: Array, *, count: int, seed: int) -
         asked.put(vector.copy().ravel())
         result = answered.get()
         if result is None:
-            raise Cancelled
+            raise _Ended
         return result
 
     operator: Any = LinearOperator((len(start), len(start)), matvec=product, dtype=start.dtype)

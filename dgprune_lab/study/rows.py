@@ -40,9 +40,19 @@ def mask_provenance(provenance: Provenance, mask: Mask, *, batchnorm: BatchNorm,
     return provenance.adding("finetuning", reads)
 
 
-def pooled(study: Study, split: str, *, images: int | None, reads: Mapping[str, Seen] | None = None) -> dict[str, Any]:
-    """Return the columns of a row about one split of all sources pooled; seen_by_* hold the most seen of any source."""
-    provenance, order = study.provenance.adding("scorer", reads or {}), get_args(Seen)
+def pooled(
+    study: Study,
+    split: str,
+    *,
+    images: int | None,
+    reads: Mapping[str, Seen] | None = None,
+    provenance: Provenance | None = None,
+) -> dict[str, Any]:
+    """Return the columns of a row about one split of all sources pooled; seen_by_* hold the most seen of any source.
+
+    `provenance` replaces the provenance of the network, to which `reads` of a scorer are added.
+    """
+    provenance, order = (provenance or study.provenance).adding("scorer", reads or {}), get_args(Seen)
     seen = {
         column: max((provenance.seen(stage, domain.name, split) for domain in study.sources), key=order.index)
         for column, stage in zip(SEEN, STAGES, strict=True)
