@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable
 from itertools import combinations, permutations, product
 from math import log2
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +16,12 @@ import pytest
 import scipy.stats
 
 import dgprune_lab as dg
+from dgprune_lab.charts.theme import vegalite_to_svg
 from dgprune_lab.core import collect_notes
 from dgprune_lab.experiments import convergence, predictors
 from dgprune_lab.stats import predictors as stats
+from dgprune_lab.widgets import LiveChart
+from dgprune_lab.widgets.page.standalone import page_text
 
 KNOBS = ("width", "depth", "dropout", "lr")
 CMI = "conditional_mutual_information"
@@ -382,3 +388,123 @@ def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
 def test_what_cannot_be_judged_is_refused_in_a_sentence(change: Any, options: dict[str, Any], says: str) -> None:
     with pytest.raises(dg.DgpruneError, match=says):
         judged(change(zoo(HONEST)), **options)
+
+
+# --- charts -------------------------------------------------------------------------------------------------------
+
+HOSTILE = "<img src=x onerror=alert(1)> \"'\\"
+
+
+def words(chart: Any, **parameters: Any) -> list[str]:
+    """The texts of a picture, with other values of its parameters."""
+    spec = chart.to_dict()
+    names = {parameter["name"] for parameter in spec["params"]}
+    assert set(parameters) <= names
+    for parameter in spec["params"]:
+        if parameter["name"] in parameters:
+            parameter["value"] = parameters[parameter["name"]]
+    return [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", vegalite_to_svg(spec))]
+
+
+@pytest.fixture(scope="module")
+def networks() -> pd.DataFrame:
+    levels = lambda levels, own, random: (own > 0) * 1.0  # noqa: E731
+    frame = zoo({**HONEST, "in_two_levels": levels, HOSTILE: HONEST["knows_nothing"]}, failed=(3,))
+    higher = frame["metric"] == "is_wrong"
+    return frame.assign(better_direction=frame["better_direction"].mask(higher, "higher"))
+
+
+def tau_of(frame: pd.DataFrame, measure: str, *, within: tuple[Any, Any] | None = None) -> tuple[int, float]:
+    """Number of networks and tau-a of the measure with the loss, by loops."""
+    kept: Any = frame[frame["converged"] & ((frame["domain"] == "fashion") | frame["domain"].isna())]
+    x, y = (kept[kept["metric"] == name].set_index("run")["value"] for name in (measure, "loss"))
+    runs = [
+        run
+        for run in y.index
+        if within is None or all(a <= v <= b for (a, b), v in zip(within, (x[run], y[run]), strict=True))
+    ]
+    sign = -1 if measure == "is_wrong" else 1
+    taus = [sign * np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i, j in combinations(runs, 2)]
+    return len(runs), float(np.mean(taus))
+
+
+@pytest.mark.parametrize("measure", ["knows_the_training", "in_two_levels", "is_wrong", HOSTILE])
+def test_the_scatter_computes_tau_of_all_and_of_the_selected_networks(networks: pd.DataFrame, measure: str) -> None:
+    chart = dg.charts.predictor_scatter(networks, hyperparameters=KNOBS, measure=measure)
+    count, tau = tau_of(networks, measure)
+    shown = words(chart)
+    assert count == 31 and f"All 31 networks, tau-a {tau:+.3f}".replace("-0", "\N{MINUS SIGN}0") in shown
+    direction = "higher" if measure == "is_wrong" else "lower"
+    assert f"{measure.replace('_', ' ')}: {direction} is predicted to be better" in shown
+    within = ((-0.5, 1.2), (0.5, 3.5))
+    count, tau = tau_of(networks, measure, within=within)
+    assert 5 < count < 31
+    selected = words(chart, brush=dict(zip("xy", map(list, within), strict=True)))
+    assert f"Selected: {count} networks, tau-a {tau:+.3f}".replace("-0", "\N{MINUS SIGN}0") in selected
+
+
+def test_the_scatter_says_its_axes_and_levels(networks: pd.DataFrame) -> None:
+    chart = dg.charts.predictor_scatter(networks, hyperparameters=KNOBS)
+    assert {"width 0", "width 1", "loss on fashion (source)"} <= set(words(chart))
+    shown = set(words(chart, colour="lr", outcome="generalization gap on shifted (target)", measure="is_wrong"))
+    assert {"lr 0", "lr 1", "generalization gap on shifted (target)"} <= shown and "width 0" not in shown
+
+
+def test_what_the_charts_cannot_draw_is_a_sentence(networks: pd.DataFrame, table: pd.DataFrame) -> None:
+    scatter = dg.charts.predictor_scatter
+    for options, says in (({"measure": "beauty"}, "beauty"), ({"outcome": "beauty"}, "beauty")):
+        with pytest.raises(dg.DgpruneError, match=says):
+            scatter(networks, hyperparameters=KNOBS, **options)
+    with pytest.raises(dg.DgpruneError, match="1 to 400 converged networks"):
+        scatter(networks.assign(converged=False), hyperparameters=KNOBS)
+    for options in ({"statistic": "beauty"}, {"outcome": "beauty"}):
+        with pytest.raises(dg.DgpruneError, match="beauty"):
+            dg.charts.predictors(table, **options)
+    with pytest.raises(dg.DgpruneError, match="another question"):
+        dg.charts.predictors(networks)
+
+
+def test_the_chart_of_the_referee_shows_the_table(table: pd.DataFrame) -> None:
+    chart = dg.charts.predictors(table)
+    for metric, statistic, sign in (
+        ("kendall_tau_a", "Kendall's tau-a", "+"),
+        (CMI, "Conditional mutual information", ""),
+    ):
+        shown = words(chart, statistic=statistic)
+        for measure in HONEST:
+            row = value(table, measure, metric)
+            text = f"{row['value']:{sign}.2f} ({row['low']:.2f} to {row['high']:.2f})".replace("-", "\N{MINUS SIGN}")
+            assert text in shown and measure.replace("_", " ") in shown
+        assert ("in either direction" in " ".join(shown)) == (metric == CMI), "it says nothing about being right"
+    empty = judged(zoo({"constant": lambda levels, own, random: np.ones(len(own)), **HONEST}), resamples=2)
+    assert "no value" in words(dg.charts.predictors(empty, statistic="kendall_tau_b"))
+
+
+@pytest.mark.browser
+def test_tau_follows_the_pointer_in_a_page_without_a_kernel(
+    networks: pd.DataFrame, browser: Any, tmp_path: Path
+) -> None:
+    shown = LiveChart(dg.charts.predictor_scatter(networks, hyperparameters=KNOBS, measure=HOSTILE))
+    (tmp_path / "shown.html").write_text(page_text([{"static": shown.static}], title="chart", entry="live_chart"))
+    shown.close()
+    wrong: list[str] = []
+    view = browser.new_page(viewport={"width": 800, "height": 700})
+    view.on("pageerror", lambda error: wrong.append(str(error)))
+    view.goto((tmp_path / "shown.html").as_uri())
+    drawn = view.locator(".dgx-live-chart svg.marks").first
+    drawn.wait_for()
+    assert "now all 31 networks" in drawn.text_content() and HOSTILE in drawn.text_content()
+    box = drawn.bounding_box()
+    view.mouse.move(box["x"] + 150, box["y"] + 180)
+    view.mouse.down()
+    view.mouse.move(box["x"] + 420, box["y"] + 330, steps=6)
+    view.mouse.up()
+    view.wait_for_function("() => document.querySelector('svg.marks').textContent.includes('Selected: ')")
+    view.get_by_role("combobox", name="measure").select_option("knows_the_training")
+    view.wait_for_function(
+        "() => document.querySelector('svg.marks').textContent.includes('knows the training: lower')"
+    )
+    _, tau = tau_of(networks, "knows_the_training")
+    assert f"All 31 networks, tau-a {tau:+.3f}" in drawn.text_content()
+    view.close()
+    assert wrong == []

@@ -20,6 +20,8 @@ from .leave_one_out import leave_one_out
 from .size_and_cost import size_and_cost
 from .mean_map import mean_map
 from .pixels.overlays import overlays
+from .predictor_scatter import predictor_scatter
+from .predictors import predictors
 from .prunability import prunability
 from .sensitivity import sensitivity
 from .stability import stability
@@ -45,6 +47,8 @@ __all__ += [
 __all__ += [
     "mean_map",
     "overlays",
+    "predictor_scatter",
+    "predictors",
     "prunability",
     "sensitivity",
     "size_and_cost",

@@ -58,8 +58,9 @@ def predictors(
     - kendall_tau_a, kendall_tau_b: over all pairs of networks; a measure of the width alone can be high here.
     - tau_of_one_hyperparameter: tau-a over the pairs that differ in the hyperparameter `given` alone; granulated_tau is
       their mean (Jiang et al. 2020, arXiv:1912.02178).
-    - conditional_mutual_information: what the measure tells beyond any two hyperparameters (same source). It is never
-      below 0 and resamples raise it, so its interval says how large it is and not whether it is above 0.
+    - conditional_mutual_information: what the measure tells beyond any two hyperparameters (same source). It is as high
+      for a measure that is always wrong, never below 0, and raised by resampling: its interval says how large it is,
+      not whether it is above 0.
     - conditional_mutual_information_pgdl: the variant of the PGDL competition (arXiv:2012.07976), of the generalization
       gap only; the mean over the training seeds whose grid is complete. It has no interval: no resample is complete.
     - tau_difference: tau-a minus that of the measure `given`, paired by resample.
