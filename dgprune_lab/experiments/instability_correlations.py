@@ -72,9 +72,8 @@ def _of_data_set(rows: list[Row]) -> Iterator[dict[str, Any]]:
     for row in rows:
         domain = None if is_missing(row["domain"]) else row["domain"]
         cells[row["metric"], domain, row["stage"]][row["arm"], int(row["training_seed"])] = row
-    measures = {place: found for place, found in cells.items() if place[0] in (STABILITY, *FLATNESS)}
-    for (measure, over, _), first in measures.items():
-        if measure == STABILITY and over is not None:
+    for (measure, over, when), first in cells.items():
+        if when != "last" or measure not in (STABILITY, *FLATNESS) or (measure == STABILITY and over is not None):
             continue
         for (metric, domain, stage), second in cells.items():
             wanted = metric in OUTCOMES and metric != measure and (metric != STABILITY or domain is None)

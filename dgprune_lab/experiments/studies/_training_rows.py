@@ -8,9 +8,12 @@ from typing import Any, cast
 from torch import nn
 
 from ...core import COLUMNS, Domain, Reads, is_missing, provenance_of, roles_of, set_provenance
+from ...diagnostics import flatness
 from ...measurement import evaluate, measure
 from ...pruning import deep_copy
+from ...study import Study
 from ...training import PruneEvent, PruningRun, StageEvent
+from ..instability_correlations import FLATNESS
 
 TEST = "selected on test"
 
@@ -41,6 +44,14 @@ def run_rows(run: PruningRun, best: nn.Module, *, domains: Sequence[Domain]) -> 
     rows = [*_end_rows(run), *_test_rows(best, domains), *_event_rows(run, domains)]
     events = {"events": len(_drops(run, domains[0].name))}
     return [{**events, **row} for row in rows if not is_missing(row["value"])]
+
+
+def flatness_rows(run: PruningRun, source: Domain, *, images: int) -> list[dict[str, Any]]:
+    """Return the flatness of the training loss around the network at the last epoch, on the first images."""
+    study = Study(run.network, sources=[source], name="end")
+    table: Any = flatness(study, top=2, images=images, steps=(), seed=run.settings["options"]["seed"], draws=2)
+    rows = table[table["metric"].isin(FLATNESS)].to_dict("records")
+    return [{**_filled(row), "stage": "last", "events": len(_drops(run, source.name))} for row in rows]
 
 
 def _end_rows(run: PruningRun) -> Iterator[dict[str, Any]]:
