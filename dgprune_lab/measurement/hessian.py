@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class Hessian(HessianLinearOperator):
         with torch.enable_grad():
             loss = self._loss_func(self._model_func(X), y)
             slopes = torch.autograd.grad(loss, tensors, create_graph=True, **unused)
+            _refuse_once_differentiable(slopes)
             products = []
             for vectors in zip(*(part.unbind(-1) for part in M), strict=True):
                 along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, vectors, strict=True)]).sum()
@@ -32,9 +34,23 @@ class Hessian(HessianLinearOperator):
                     products.append(torch.autograd.grad(along, tensors, retain_graph=True, **unused))
                 except torch.OutOfMemoryError:
                     raise
-                except (RuntimeError, NotImplementedError) as error:
-                    raise DgpruneError(_NO_SECOND.format(reason=f"{error}".partition("\n")[0].rstrip("."))) from error
+                except RuntimeError as error:
+                    reason = f"{error}".partition("\n")[0].rstrip(".")
+                    raise DgpruneError(_NO_SECOND.format(reason=reason)) from error
         return [torch.stack(each, dim=-1) for each in zip(*products, strict=True)]
+
+
+def _refuse_once_differentiable(slopes: Iterable[Tensor]) -> None:
+    """Refuse a gradient of functions marked as differentiable once, which PyTorch would take for constants here."""
+    queue: list[Any] = [slope.grad_fn for slope in slopes]
+    seen = {None}
+    while queue:
+        if (node := queue.pop()) in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::Error":
+            raise DgpruneError(_NO_SECOND.format(reason="its backward pass is marked as once_differentiable"))
+        queue += [after for after, _ in node.next_functions]
 
 
 _NO_SECOND = (

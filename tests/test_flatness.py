@@ -1,0 +1,228 @@
+"""Flatness against exact Hessians, its measures and refusals, and the pruned network among the surroundings."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from material import domain, fingerprint, randomise
+from torch import Tensor, nn
+
+import dgprune_lab as dg
+from dgprune_lab.core import drain
+from dgprune_lab.diagnostics import flatness, hessian_trace, sam_sharpness
+from dgprune_lab.diagnostics.curvature_measures import trace_cells
+from dgprune_lab.measurement import Curvature
+
+Exact = tuple[dg.Study, Tensor, Tensor, Tensor]
+"""A study; its Hessian (P, P), the gradient of each image (N, P) and the weights (P,), in float64, by torch.func."""
+
+
+def small_net(*, norm: bool) -> nn.Sequential:
+    after = [nn.BatchNorm2d(3)] if norm else []
+    first = [nn.Conv2d(3, 3, 3), *after, nn.ReLU(), nn.Conv2d(3, 3, 2), nn.ReLU(), nn.AvgPool2d(2)]
+    return nn.Sequential(*first, nn.Flatten(), nn.Linear(3, 4))
+
+
+def study_of(net: nn.Module | None = None, **options: Any) -> dg.Study:
+    sources = [domain("a", shape=(3, 5, 5), count=24, **options), domain("b", seed=1, shape=(3, 5, 5), count=30)]
+    model = randomise(small_net(norm=False)) if net is None else net
+    return dg.Study(model.float(), sources=sources, name="net")
+
+
+def training_batch(study: dg.Study, images: int | None = None) -> tuple[Tensor, Tensor]:
+    taken = [source.take(source.rows("train", images)) for source in study.sources]
+    return torch.cat([batch.images for batch in taken]), torch.cat([batch.labels for batch in taken])  # type: ignore
+
+
+@functools.cache
+def exact(norm: bool) -> Exact:
+    study = study_of(randomise(small_net(norm=norm)))
+    net = randomise(small_net(norm=norm))  # in float64
+    net.load_state_dict({name: tensor.double() for name, tensor in study.model.state_dict().items()})
+    weights = {name: tensor.detach() for name, tensor in net.named_parameters()}
+    images, labels = training_batch(study)
+
+    def loss(vector: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        parts = zip(weights.items(), vector.split([tensor.numel() for tensor in weights.values()]), strict=True)
+        moved = {name: part.view(tensor.shape) for (name, tensor), part in parts}
+        return F.cross_entropy(torch.func.functional_call(net, moved, (images.double(),)), labels)
+
+    vector = torch.cat([tensor.flatten() for tensor in weights.values()])
+    hessian = torch.func.jacrev(torch.func.jacrev(loss))(vector, images, labels)
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(vector, images[:, None], labels[:, None])
+    return study, hessian, each, vector
+
+
+def values(frame: Any, metric: str) -> Any:
+    return frame[frame.metric == metric].value.to_numpy()
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_numbers_are_those_of_the_exact_hessian(norm: bool) -> None:
+    study, hessian, gradients, vector = exact(norm)
+    before = fingerprint(study.model)
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore
+    frame = flatness(study, top=3, draws=2, steps=[-0.1, 0.0, 0.2])
+    assert torch.equal(state[0], torch.get_rng_state()) and (state[1] == np.random.get_state()[1]).all()  # type: ignore
+    eigenvalues, eigenvectors = torch.linalg.eigh(hessian)
+    found = values(frame, "hessian_eigenvalue")
+    assert len(vector) > 20 and found == pytest.approx(eigenvalues.flip(0)[:3].numpy(), rel=1e-4)
+    assert values(frame, "hessian_top_sum") == pytest.approx([found.sum()])
+    assert abs(found.sum() / float(hessian.trace()) - 1) > 0.05, "the sum of the largest is not the trace"
+    squares = gradients.square().sum(1)
+    assert values(frame, "gradient_covariance_trace") == pytest.approx([float(squares.mean())], rel=1e-4)
+    along = frame[(frame.metric == "loss") & (frame["rank"] == 2)].set_index("step").value
+    axis = eigenvectors[:, -2] * eigenvectors[:, -2][eigenvectors[:, -2].abs().argmax()].sign()
+    net = randomise(small_net(norm=norm))
+    images, labels = training_batch(study)
+    for step in (-0.1, 0.0, 0.2):
+        nn.utils.vector_to_parameters(vector + step * vector.norm() * axis, net.parameters())
+        net.load_state_dict({**study.model.state_dict(), **dict(net.named_parameters())})
+        assert along[step] == pytest.approx(float(F.cross_entropy(net(images.double()), labels).detach()), rel=1e-3)
+    assert frame.weight_norm.to_numpy() == pytest.approx(float(vector.norm()))
+    assert frame.training_loss.to_numpy() == pytest.approx(along[0.0])
+    assert set(frame.batchnorm.dropna()) == ({"as_is"} if norm else set())
+    assert fingerprint(study.model) == before
+    again = flatness(study, top=3, draws=2, steps=[-0.1, 0.0, 0.2])
+    assert again.equals(frame)
+
+
+def test_the_trace_is_estimated_without_bias_and_its_interval_covers() -> None:
+    study, hessian, *_ = exact(True)
+    curvature, trace = Curvature(study.model, study.sources, split="train", images=None), float(hessian.trace())
+    whole = drain(curvature.product(torch.eye(len(hessian))))
+    assert torch.allclose(whole.double(), hessian, atol=1e-5)
+    estimates = drain(curvature.trace(draws=160, seed=0))
+    assert abs(estimates.mean() - trace) < 3 * estimates.std() / 160**0.5 < 0.5 * trace
+    intervals = [trace_cells(part) for part in np.split(estimates, 40)]
+    assert 0.85 <= np.mean([cells["low"] < trace < cells["high"] for cells in intervals]) <= 1
+    table = hessian_trace(study, draws=3, seed=4)
+    row, drawn = table.iloc[0], drain(curvature.trace(draws=3, seed=4))
+    assert row.value == pytest.approx(drawn.mean()) and row.better_direction == "lower" and row.interval == "draws"
+    assert values(flatness(study, draws=3, seed=4, steps=()), "hessian_trace") == [row.value]
+    assert hessian_trace(study, draws=1).low.isna().all(), "one estimate has no interval"
+
+
+def test_sam_sharpness_is_the_rise_one_step_up_the_gradient_of_all_images() -> None:
+    study, _, gradients, vector = exact(True)
+    row = sam_sharpness(study, radius=0.2).iloc[0]
+    gradient = gradients.mean(0)
+    net, (images, labels) = randomise(small_net(norm=True)), training_batch(study)
+    net.load_state_dict(study.model.state_dict())
+    losses = []
+    for moved in (vector, vector + 0.2 * gradient / gradient.norm()):
+        nn.utils.vector_to_parameters(moved, net.parameters())
+        losses.append(F.cross_entropy(net(images.double()), labels, reduction="none").detach())
+    rise = (losses[1] - losses[0]).numpy()
+    assert row.value == pytest.approx(rise.mean(), rel=1e-3) and row.training_loss == pytest.approx(
+        float(losses[0].mean())
+    )
+    draws = np.random.default_rng(9).integers(0, len(rise), (4000, len(rise)))
+    ends = np.percentile(rise[draws].mean(1), [2.5, 97.5])
+    assert (row.low, row.high) == pytest.approx(ends, abs=0.1 * (ends[1] - ends[0]))
+    assert row.better_direction == "lower" and row.unit == "nats" and row.images == len(rise)
+    first = 0.2 * float(gradient.norm())
+    assert 0.5 * first < row.value < 2 * first, "near its first-order value"
+
+
+def test_the_pruned_network_is_where_pruning_puts_it() -> None:
+    study, _, _, vector = exact(True)
+    mask = dg.allocate(study.score("l1"), ratio=0.5)
+    frame = flatness(study, top=3, steps=(), draws=2, mask=mask)
+    small = dg.prune(study.model, mask)
+    images, labels = training_batch(study)
+    assert values(frame, "pruned_loss") == pytest.approx(
+        [float(F.cross_entropy(small(images), labels).detach())], rel=1e-4
+    )
+    kept = sum(float(tensor.detach().double().square().sum()) for tensor in small.parameters())
+    distance = float((1 - kept / vector.square().sum()).sqrt())
+    assert values(frame, "pruned_distance") == pytest.approx([distance], rel=1e-4)
+    steps, off = values(frame, "pruned_step"), values(frame, "pruned_off_plane")
+    assert np.hypot(off, np.hypot(*steps[:2])) == pytest.approx([distance]) and (np.abs(steps) > 0).any()
+    pruned = frame[frame.metric.str.startswith("pruned")]
+    assert set(pruned.ratio_requested) == {0.5} and frame[frame.metric == "hessian_trace"].ratio_requested.isna().all()
+
+
+class Once(torch.autograd.Function):
+    """A square whose backward pass is told to be differentiable once only."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        ctx.save_for_backward(*inputs)
+        return inputs[0] * inputs[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        return 2 * slopes[0] * ctx.saved_tensors[0]
+
+
+class Squares(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return Once.apply(images)  # type: ignore
+
+
+def test_what_cannot_be_measured_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of()
+    once = study_of(nn.Sequential(nn.Conv2d(3, 2, 5), Squares(), nn.Flatten(), nn.Linear(2, 4)))
+    diverged = study_of(randomise(small_net(norm=False)))
+    nn.init.constant_(diverged.model.get_parameter("0.weight"), 1e38)
+    mask, other = (dg.allocate(each.score("l1"), ratio=0.5) for each in (study, exact(True)[0]))
+    for ask, message in (
+        (
+            lambda: flatness(study, top=200),
+            "top must be at most the number of parameters, which is 139 in this network",
+        ),
+        (lambda: flatness(study_of(labelled=False)), "source 'a' has no labels"),
+        (lambda: hessian_trace(study_of(labelled=False)), "source 'a' has no labels"),
+        (lambda: flatness([]), "flatness needs at least one study"),
+        (lambda: flatness(once, steps=()), "PyTorch has none for an operation of this network: .*once_differentiable"),
+        (lambda: hessian_trace(once), "PyTorch has none for an operation of this network: .*once_differentiable"),
+        (lambda: flatness(diverged), "the training loss of 'net' is not finite"),
+        (lambda: sam_sharpness(diverged), "the training loss of 'net' is not finite"),
+        (lambda: flatness([study, once], mask=mask), "mask belongs to one network; got 2 studies"),
+        (lambda: flatness(study, mask=other), "mask"),
+        (lambda: flatness(study, steps=[float("nan")]), "steps"),
+        (lambda: sam_sharpness(study, radius=0), "radius must be above 0"),
+    ):
+        with pytest.raises(dg.DgpruneError, match=message):
+            ask()
+    assert sam_sharpness(once).value.notna().all(), "it needs no second derivative"
+    curvature = Curvature(study.model, study.sources, split="train", images=5)
+    monkeypatch.setattr("dgprune_lab.measurement.curvature.EIGENVECTOR_BYTES", 20 * 139 * 4 - 1)
+    with pytest.raises(
+        dg.DgpruneError, match=r"2 eigenvectors of 139 parameters would hold 20 vectors, .* GB; the limit"
+    ):
+        next(curvature.top(2, seed=0))
+
+
+def test_a_loss_of_zero_is_flat() -> None:
+    source = dg.Domain.from_arrays(
+        "a", images=torch.rand(20, 3, 5, 5), labels=[0] * 20, splits={"train": range(20)}, classes=1
+    )
+    study = dg.Study(nn.Sequential(nn.Conv2d(3, 2, 5), nn.Flatten(), nn.Linear(2, 1)), sources=[source])
+    frame = flatness(study, steps=[0.1])
+    assert not values(frame, "hessian_eigenvalue").any() and not values(frame, "hessian_trace").any()
+    assert not values(frame, "gradient_covariance_trace").any() and not values(frame, "loss").any()
+    with pytest.warns(dg.DgpruneNote, match="the gradient of the training loss is 0"):
+        assert sam_sharpness(study).value.isna().all()
+
+
+def test_the_search_can_be_left_at_any_step() -> None:
+    study = exact(False)[0]
+    before = set(threading.enumerate())
+    steps = flatness.steps(study, steps=())
+    for done, total, what in steps:
+        assert 0 < done <= total
+        if what == "eigenvalues" and len(set(threading.enumerate()) - before):
+            break
+    (search,) = set(threading.enumerate()) - before
+    steps.close()
+    search.join(60)
+    assert not search.is_alive()
