@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,10 +16,12 @@ from material import domain, fingerprint, randomise
 from torch import Tensor, nn
 
 import dgprune_lab as dg
+from dgprune_lab.charts.flatness import flatness_data
 from dgprune_lab.core import drain
 from dgprune_lab.diagnostics import flatness, hessian_trace, sam_sharpness
 from dgprune_lab.diagnostics.curvature_measures import trace_cells
 from dgprune_lab.measurement import Curvature
+from dgprune_lab.widgets import Flatness, FlatnessPanel, View
 
 Exact = tuple[dg.Study, Tensor, Tensor, Tensor]
 """A study; its Hessian (P, P), the gradient of each image (N, P) and the weights (P,), in float64, by torch.func."""
@@ -226,3 +230,93 @@ def test_the_search_can_be_left_at_any_step() -> None:
     steps.close()
     search.join(60)
     assert not search.is_alive()
+
+
+def view_of(study: dg.Study, ratio: float = 0.5, *, images: int | None = None) -> View:
+    mask = dg.allocate(study.score("l1"), ratio=ratio)
+    about: Any = {"study": study, "scorer": dg.SCORERS["l1"], "batchnorm": "as_is", "images": images}
+    return View(mask=mask, seconds=lambda count: count / 100, **about)
+
+
+def last(frames: Any, name: str) -> Any:
+    return [frame[name] for frame in frames if name in frame][-1]
+
+
+def test_the_panel_measures_when_asked_and_goes_on_after_a_move_of_the_slider() -> None:
+    study = exact(True)[0]
+    panel, view = FlatnessPanel(), view_of(study)
+    first = list(panel.tick(view))
+    announced = " on 18 training images .* about 26 products with the Hessian, about .* s"
+    assert re.search(announced, last(first, "text")) and last(first, "hidden") == ["flatness"]
+    assert list(panel.background(view)) == [], "nothing runs before the button is pressed"
+    panel.selected = {"pressed": last(first, "actions")[0]["message"]["name"]}
+    assert last(panel.tick(view), "actions")[0]["label"] == "Stop"
+    work = panel.background(view)
+    said = [next(work)["text"] for _ in range(25)]
+    work.close()  # type: ignore[attr-defined]
+    list(panel.tick(view_of(study, 0.3)))
+    resumed = next(panel.background(view_of(study, 0.3)))
+    assert int(re.findall(r"(\d+)%", resumed["text"])[0]) > int(re.findall(r"(\d+)%", said[0])[0]), "it goes on"
+    done = list(panel.background(view))
+    assert last(done, "hidden") == [] and "their sum" in last(done, "text") and last(done, "actions") == []
+    for ratio in (0.5, 0.3):
+        drawn = last([*done, *(panel.tick(view_of(study, ratio)) if ratio != 0.5 else ())], "flatness")
+        table = flatness(study, mask=dg.allocate(study.score("l1"), ratio=ratio))
+        assert [row["loss"] for row in drawn["pruned"]] == pytest.approx(2 * [values(table, "pruned_loss")[0]])
+        assert [row["step"] for row in drawn["pruned"]] == pytest.approx(100 * values(table, "pruned_step"))
+        assert [row["loss"] for row in drawn["curves"]] == pytest.approx(values(table, "loss"))
+
+
+def test_the_panel_stops_follows_the_images_of_the_explorer_and_says_what_fails() -> None:
+    study = exact(True)[0]
+    panel = FlatnessPanel()
+    assert panel.unavailable(study) is None and "no labels" in (panel.unavailable(study_of(labelled=False)) or "")
+    assert "on 10 training images (the first 5 of each source)" in last(panel.tick(view_of(study, images=5)), "text")
+    for end in ("stop", "close"):
+        panel.selected = {"pressed": "measure"}
+        list(panel.tick(view_of(study)))
+        next(panel.background(view_of(study)))
+        panel.selected = {"pressed": "stop"} if end == "stop" else None
+        panel.close() if end == "close" else None
+        assert last(panel.tick(view_of(study)), "actions")[0]["label"] == "Measure"
+        assert list(panel.background(view_of(study))) == []
+    once = study_of(nn.Sequential(nn.Conv2d(3, 2, 5), Squares(), nn.Flatten(), nn.Linear(2, 4)))
+    panel.selected = {"pressed": "measure"}
+    list(panel.tick(view_of(once)))
+    with pytest.raises(dg.DgpruneError, match="curvature needs the second derivative"):
+        list(panel.background(view_of(once)))
+    assert last(panel.tick(view_of(once)), "actions")[0]["label"] == "Measure"
+
+
+def test_the_chart_draws_two_eigenvectors_and_the_pruned_network() -> None:
+    study = exact(True)[0]
+    table: Any = flatness(study, top=3, steps=[-0.1, 0.0, 0.1], mask=dg.allocate(study.score("l1"), ratio=0.5))
+    data = flatness_data(table)
+    assert len(data["curves"]) == 6 and {row["shape"] for row in data["pruned"]} == {"circle", "square"}
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", dg.charts.svg(dg.charts.flatness(table)))
+    off = 100 * values(table, "pruned_off_plane")[0]
+    assert any(f"{off:.3g} % off the plane of the eigenvectors" in text for text in texts)
+    assert any("the pruned network (" in text and "removed by l1), loss" in text for text in texts)
+    assert sum(text.startswith("eigenvector ") for text in texts) == 2
+    plain = flatness_data(table[~table.metric.str.startswith("pruned")])
+    assert plain["curves"] == data["curves"] and plain["pruned"] == plain["words"] == []
+    for frame, message in (
+        (pd.concat([table, table.assign(network="other")]), "frame holds the surroundings of 2 networks"),
+        (table[table.metric != "loss"], "frame is the table of another question"),
+        (hessian_trace(study), "frame is the table of another question"),
+    ):
+        with pytest.raises(dg.DgpruneError, match=message):
+            dg.charts.flatness(frame)
+
+
+def test_it_is_on_the_explorers_row_and_alone() -> None:
+    alone = Flatness(exact(True)[0])
+    try:
+        assert alone.wait_idle(120)  # until the button is there
+        alone.handle_message({"type": "press", "name": "measure"})
+        assert alone.wait_idle(120)
+        assert alone.panels["open"] == "flatness" and alone.panels["error"] is None
+        assert len(alone.panels["data"]["flatness"]["pruned"]) == 2
+    finally:
+        alone.close()
+    assert FlatnessPanel in dg.Explorer._built_in

@@ -12,6 +12,7 @@ from .feature_shift import feature_shift
 from .compare import compare
 from .experiment import experiment
 from .find import find
+from .flatness import flatness
 from .flips import flips
 from .pixels.images import images
 from .instability import instability
@@ -37,6 +38,7 @@ __all__ += [
     "experiment",
     "feature_shift",
     "find",
+    "flatness",
     "flips",
     "gc_net",
     "images",

@@ -6,12 +6,14 @@ from .experiment import Experiment
 from .explorer.explorer import Explorer
 from .panels.feature_shift import FeatureShiftPanel
 from .panels.find import FindPanel
+from .panels.flatness import FlatnessPanel
 from .panels.flips import FlipsPanel
 from .panels.layers import LayersPanel
 from .live.live import Live
 from .panels.protocol import Panel, Tried, View
 from .panels.prunability import PrunabilityPanel
-from .single_panel import Agreement, Compare, FeatureShift, Find, Flips, Layers, Prunability, Sensitivity, TradeOff
+from .single_panel import Agreement, Compare, FeatureShift, Find, Flatness, Flips, Layers, Prunability, Sensitivity
+from .single_panel import TradeOff
 from .panels.sensitivity import SensitivityPanel
 from .panels.trade_off import TradeOffPanel
 from .prediction import predict
@@ -19,6 +21,7 @@ from .page.chart import LiveChart
 from .live.training import Training, Tuning
 
 __all__ = ["Agreement", "AgreementPanel", "Compare", "ComparePanel", "Experiment", "Explorer", "FeatureShift"]
-__all__ += ["FeatureShiftPanel", "Find", "FindPanel", "Flips", "FlipsPanel", "Layers", "LayersPanel", "Live"]
+__all__ += ["FeatureShiftPanel", "Find", "FindPanel", "Flatness", "FlatnessPanel", "Flips", "FlipsPanel", "Layers"]
+__all__ += ["LayersPanel", "Live"]
 __all__ += ["LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity", "SensitivityPanel", "TradeOff"]
 __all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "predict"]

@@ -14,6 +14,7 @@ from .panels.agreement import AgreementPanel
 from .panels.compare import ComparePanel
 from .panels.feature_shift import FeatureShiftPanel
 from .panels.find import FindPanel
+from .panels.flatness import FlatnessPanel
 from .panels.flips import FlipsPanel
 from .panels.layers import LayersPanel
 from .panels.prunability import PrunabilityPanel
@@ -78,6 +79,12 @@ class Prunability(SinglePanel):
     """The training loss against the share of single weights kept; see `PrunabilityPanel`."""
 
     _built_in = (PrunabilityPanel,)
+
+
+class Flatness(SinglePanel):
+    """How the training loss curves around the network, with the pruned network marked; see `FlatnessPanel`."""
+
+    _built_in = (FlatnessPanel,)
 
 
 class TradeOff(SinglePanel):

@@ -20,6 +20,7 @@ from ..panels.agreement import AgreementPanel
 from ..panels.compare import ComparePanel
 from ..panels.feature_shift import FeatureShiftPanel
 from ..panels.find import FindPanel
+from ..panels.flatness import FlatnessPanel
 from ..panels.flips import FlipsPanel
 from ..panels.layers import LayersPanel
 from ..panels.protocol import Panel
@@ -81,6 +82,7 @@ class Explorer(SessionActions):
         FeatureShiftPanel,
         AgreementPanel,
         PrunabilityPanel,
+        FlatnessPanel,
     )
 
     def __init__(

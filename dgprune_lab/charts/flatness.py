@@ -1,0 +1,135 @@
+"""Flatness: the loss along the first two eigenvectors of the Hessian, with the pruned network marked.
+
+Named data, all of which a page may swap with `view.data(name, rows)`:
+
+| name | one row is | fields |
+|---|---|---|
+| curves | a step along an eigenvector | rank, step (%), loss, low, high, colour, dash |
+| names | the line above the plot that names an eigenvector | text, line (pixels), colour, dash, shape |
+| pruned | the pruned network seen along an eigenvector | step (%), loss, text, colour, shape |
+| words | a sentence above the plot | text, line (pixels) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ..core import Count, DgpruneError, Tidy, is_missing, public
+from .marks import COLOUR, DASH, LEFT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, rows_of, tooltip
+from .theme import Data, Rows, finish, marked, records, scorer_styles, titled
+
+PADDING = {"left": 64, "right": 24, "top": 84, "bottom": 42}
+_LEAST = 1e-9
+_LINES = (-66, -50, -30, -14)  # pixels above the plot: two eigenvectors, then two sentences
+_DRAWN = 2
+
+
+@public
+def flatness(frame: Tidy, *, width: Count = 560, height: Count = 300) -> alt.LayerChart:
+    """Draw the training loss of one network along the first two eigenvectors of its Hessian, on a log scale.
+
+    Lines: L(w + step |w| v), band: the interval over images. Hollow marks: the pruned network, at its loss and at the
+    step along each eigenvector that comes closest to it. It lies off the plane of the two eigenvectors, by the distance
+    above the plot, so it need not lie on the lines.
+
+    Args:
+        frame: a table of `diagnostics.flatness` of one network; with `mask=` for the pruned network.
+        width, height: size of the plot, in pixels.
+
+    Raises:
+        DgpruneError: a table without losses along eigenvectors, or of several networks.
+    """
+    check_table(frame, "diagnostics.flatness(study)", columns=("rank", "step", "weight_norm"), metrics=("loss",))
+    networks = list(frame["network"].dropna().unique()) if "network" in frame.columns else []
+    if len(networks) > 1:
+        raise DgpruneError(
+            f"frame holds the surroundings of {len(networks)} networks; draw each by itself: "
+            f"frame[frame.network == {networks[0]!r}]."
+        )
+    data = flatness_data(frame)
+    if not data["curves"]:
+        raise DgpruneError(
+            "the table has no losses to draw; make one with diagnostics.flatness(study), steps not empty."
+        )
+    return flatness_chart(data, width=width, height=height, title=titled("Flatness", frame))
+
+
+def flatness_data(frame: pd.DataFrame) -> Data:
+    """Return the chart's named data from a table of one network, which may have no pruned network."""
+    data: Data = {"curves": [], "names": [], "pruned": [], "words": []}
+    losses, closest = records(frame, metric="loss"), records(frame, metric="pruned_step")
+    for row, style, line in zip(
+        records(frame, metric="hessian_eigenvalue"), scorer_styles(), _LINES[:_DRAWN], strict=False
+    ):
+        rank, looks = row["rank"], {"colour": style.colour, "dash": list(style.dash), "shape": style.shape}
+        name = f"eigenvector {rank:.0f}, eigenvalue {row['value']:.4g}"
+        data["names"].append({"text": name, "line": line, **looks})
+        for each in losses:
+            if each["rank"] == rank:
+                ends = {end: max(each[end], _LEAST) for end in ("low", "high") if not is_missing(each[end])}
+                point = {"rank": name, "step": 100 * each["step"], "loss": max(each["value"], _LEAST)}
+                data["curves"].append({**point, **ends, **looks})
+        for loss in records(frame, metric="pruned_loss"):
+            for each in closest:
+                if each["rank"] == rank:
+                    point = {"rank": name, "step": 100 * each["value"], "loss": max(loss["value"], _LEAST)}
+                    data["pruned"].append({**point, **looks})
+    data["words"] = [
+        {"text": text, "line": line} for text, line in zip(pruned_words(frame), _LINES[_DRAWN:], strict=False)
+    ]
+    return data
+
+
+def pruned_words(frame: pd.DataFrame) -> list[str]:
+    """Return where the pruned network is, in two sentences; nothing for a table without one."""
+    found = {row["metric"]: row for row in records(frame) if str(row["metric"]).startswith("pruned_")}
+    if "pruned_loss" not in found:
+        return []
+    loss, away, off = (found[f"pruned_{name}"] for name in ("loss", "distance", "off_plane"))
+    mask = f"{100 * loss['ratio_achieved']:.3g} % removed by {marked(str(loss['scorer']), loss['target_aware'])}"
+    return [
+        f"Hollow marks: the pruned network ({mask}), loss {loss['value']:.3g}.",
+        f"It is {100 * away['value']:.3g} % of the weights’ norm away, and {100 * off['value']:.3g} % off the plane of "
+        "the eigenvectors.",
+    ]
+
+
+def flatness_chart(
+    data: Mapping[str, Rows], *, title: alt.Title | None = None, width: int = 560, height: int = 300
+) -> alt.LayerChart:
+    """Return the chart over these data, which may be empty and come later."""
+    scale = alt.Scale(type="log", nice=False, padding=8)
+    axis = alt.Axis(format="~g", tickCount=5, grid=False)
+    step: Any = alt.X(
+        "step:Q", title="Step along the eigenvector (% of the weights’ norm)", scale=alt.Scale(nice=False, padding=8)
+    )
+    loss = alt.Y("loss:Q", title="Loss on the training images", scale=scale, axis=axis)
+    fields = {"rank": "Along", "step": ("Step %", ".3~g"), "loss": ("Loss", ".4~g")}
+    curves, names, pruned = (rows_of(name, data[name]) for name in ("curves", "names", "pruned"))
+    band = {"x": step, "y": of_field(loss, "low"), "y2": "high:Q", "color": alt.Color("colour:N", scale=None)}
+    at: Any = {"y": {"expr": "datum.line"}}
+    words = rows_of("words", data["words"]).mark_text(style="strong", align="left", baseline="middle", **at)
+    chart = layered(
+        curves.mark_area(opacity=0.16).encode(**band, detail="rank:N"),
+        curves.mark_line(strokeWidth=2).encode(x=step, y=loss, stroke=COLOUR, strokeDash=DASH, detail="rank:N"),
+        curves.mark_point(size=22, opacity=1, filled=True).encode(
+            x=step, y=loss, fill=alt.Fill("colour:N", scale=None), shape=SHAPE, tooltip=tooltip(fields, ends=".4~g")
+        ),
+        pruned.mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(x=step, stroke=COLOUR),
+        pruned.mark_point(size=170, strokeWidth=2.4, opacity=1).encode(
+            x=step, y=loss, stroke=COLOUR, shape=SHAPE, tooltip=tooltip(fields)
+        ),
+        names.mark_rule(strokeWidth=2, **at).encode(x=LEFT, x2=alt.value(34), stroke=COLOUR, strokeDash=DASH),
+        names.mark_point(size=40, x=17, filled=True, opacity=1, **at).encode(
+            fill=alt.Fill("colour:N", scale=None), shape=SHAPE
+        ),
+        names.mark_text(align="left", baseline="middle", dx=42, fontWeight=600, **at).encode(
+            x=LEFT, text="text:N", fill=TEXT_COLOUR
+        ),
+        words.encode(x=LEFT, text="text:N"),
+    )
+    return finish(chart, width=width, height=height, padding=PADDING, title=title)

@@ -1,0 +1,137 @@
+"""The panel "Flatness": how the training loss curves around the network, with the pruned network marked."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from ...charts.flatness import flatness_chart, flatness_data
+from ...charts.theme import records
+from ...core import DgpruneError, batchnorm_words, duration, tidy
+from ...diagnostics.flatness import EXTRA, Setting, Surroundings, pruned_rows, surroundings
+from ...measurement import lanczos_vectors
+from ...study import Study, require_labels
+from .protocol import Frames, Panel, Specs, View
+
+_EMPTY: Mapping[str, Any] = {"curves": [], "names": [], "pruned": [], "words": []}
+_PRODUCT, _EACH = 8, 25  # passes forward that a Hessian product takes, and the gradients of all single images
+_IMAGES = 250
+_READS = "It depends on the scale of the weights: compare networks of one architecture and equal training loss."
+
+
+class FlatnessPanel(Panel):
+    """The curvature of the training loss around the network of the present step, and the pruned network of the view.
+
+    Nothing is measured before the button is pressed, as it takes a minute or more; the text says how long. A move of
+    the slider interrupts the measurement, which goes on afterwards.
+
+    Attributes:
+        around: what was measured; None before that.
+    """
+
+    name, label = "flatness", "Flatness"
+    charts: Any = Specs({"flatness": partial(flatness_chart, _EMPTY, width=620)})
+
+    def __init__(self) -> None:
+        self.around: Surroundings | None = None
+        self._setting = Setting()
+        self._about: tuple[str, Setting] | None = None
+        self._work: Generator[tuple[int, int, str], None, Surroundings] | None = None
+
+    def unavailable(self, study: Study) -> str | None:
+        """Return why the panel cannot be shown, if no training loss can be measured."""
+        try:
+            require_labels(study, self._setting.split)
+        except DgpruneError as error:
+            return str(error)
+        return None
+
+    def tick(self, view: View) -> Iterator[Frames]:
+        """Yield the cost and a button, or what was measured and then the pruned network of the view, marked on it."""
+        about = view.study.content, Setting(images=min(view.images or _IMAGES, _IMAGES))
+        if about != self._about:
+            self._about, self._setting, self.around, self._work = about, about[1], None, None
+        pressed = (self.selected or {}).pop("pressed", None)
+        if pressed == "measure":
+            self._work = surroundings(view.study, self._setting, name=view.study.name)
+        elif pressed == "stop":
+            self._work = None
+        yield self._beside(view)
+        if self.around is not None:
+            yield from self._marked(view, self.around)
+
+    def background(self, view: View) -> Iterator[Frames]:
+        """Yield how far the measurement is, if it was asked for; then what was measured."""
+        while (work := self._work) is not None:
+            try:
+                done, total, what = next(work)
+            except StopIteration as end:
+                self.around, self._work = end.value, None
+                yield self._beside(view)
+                yield from self._marked(view, end.value)
+                return
+            except Exception:
+                self._work = None
+                yield self._beside(view)
+                raise
+            yield {"text": f"Measuring, {done / total:.0%}: {what}."}
+
+    def close(self) -> None:
+        """Give up a measurement that is not finished."""
+        self._work = None
+
+    def _marked(self, view: View, around: Surroundings) -> Iterator[Frames]:
+        steps = pruned_rows(view.study, around, view.mask)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                yield {"flatness": flatness_data(tidy([*around.rows, *end.value], extra=EXTRA))}
+                return
+            yield {}
+
+    def _beside(self, view: View) -> Frames:
+        """The text, the button, and whether the chart is shown."""
+        if self._work is not None:
+            return {"text": "Measuring.", "actions": [_button("Stop", "stop")], "hidden": ["flatness"]}
+        if self.around is None:
+            actions = [_button("Measure", "measure")]
+            return {"text": self._announced(view), "actions": actions, "hidden": ["flatness"]}
+        return {"text": _result(self.around), "actions": [], "hidden": []}
+
+    def _announced(self, view: View) -> str:
+        """What will be measured, on which images, and how long that takes."""
+        setting, sources = self._setting, view.study.sources
+        images = sum(len(source.rows(setting.split, setting.images)) for source in sources)
+        products = lanczos_vectors(setting.top) + 2 + setting.draws
+        seconds = view.seconds(images * (1 + setting.top * len(setting.steps) + _PRODUCT * products + _EACH))
+        takes = f", about {duration(seconds)}" if seconds else ""
+        return (
+            f"Measures the {setting.top} largest eigenvalues of the Hessian of the training loss, its trace, the "
+            f"gradient covariance, and the loss along the eigenvectors, on {images:,} training images (the first "
+            f"{setting.images:,} of each source). In the background: about {products} products with the "
+            f"Hessian{takes}.\n{_READS}"
+        )
+
+
+def _button(words: str, name: str) -> dict[str, Any]:
+    return {"label": words, "message": {"type": "press", "name": name}}
+
+
+def _result(around: Surroundings) -> str:
+    """The numbers that the chart does not show, as sentences."""
+    frame = tidy(around.rows, extra=EXTRA)
+    found = {row["metric"]: row for row in records(frame)}
+    values = ", ".join(f"{row['value']:.4g}" for row in records(frame, metric="hessian_eigenvalue"))
+    trace, covariance = (
+        f"{row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+        for row in (found["hessian_trace"], found["gradient_covariance_trace"])
+    )
+    top, shared = found["hessian_top_sum"], around.shared
+    setting = batchnorm_words([shared["batchnorm"]])
+    return (
+        f"On {shared['images']:,} training images{'; ' * bool(setting)}{setting}. Hessian of the loss: largest "
+        f"eigenvalues {values}, their sum {top['value']:.4g}; trace {trace}. Gradient covariance: trace {covariance}. "
+        f"Training loss {shared['training_loss']:.3g}.\n{_READS}"
+    )
