@@ -81,7 +81,8 @@ def predictor_scatter(
         ).param
         for name, (options, labels, value) in select.items()
     ]
-    chart.params = [*parameters, *(chart.params if chart.params is not alt.Undefined else [])]
+    brushes: Any = chart.params
+    chart.params = [*parameters, *brushes]
     return chart
 
 

@@ -79,7 +79,10 @@ def predictors(
     statistics = list(dict.fromkeys(row["statistic"] for row in rows))
     first = next(row["statistic"] for row in rows if row["metric"] == statistic)
     counts = f"{frame['networks'].max():.0f} networks in {frame['cells'].max():.0f} cells of the grid"
-    about = [f"{counts}, 95 % intervals over cells."]
+    lost = (
+        f" {frame['dropped'].max():.0f} left out: not converged, or without a value." if any(frame["dropped"]) else ""
+    )
+    about = [f"{counts}, 95 % intervals over cells.{lost}"]
     title = alt.Title(text="Does the measure predict how networks generalise?", subtitle=about, offset=8)
     height = max((row["line"] for row in rows), default=0) + _ROW
     chart = finish(_layers(frame, rows, height=height), width=width, height=height, padding=_PADDING, title=title)

@@ -19,7 +19,6 @@ from ..core import (
     larger_is_better,
     most_seen,
     network_table,
-    note,
     public,
     tidy,
     unknown,
@@ -83,8 +82,8 @@ def predictors(
 
     Returns:
         A tidy table. Further columns: `measure`, `outcome`, `given`, `networks` and `cells` (that count), `ties` (pairs
-        tied in measure or outcome: 0 in tau-a, dropped in conditional mutual information), `dropped` (networks without
-        convergence or a value), `note` (why a number or an interval is missing or weak).
+        tied in measure or outcome: 0 in tau-a, dropped in conditional mutual information), `dropped` (networks that
+        did not converge or lack a value), `note` (why a number or an interval is missing or weak).
 
     Raises:
         DgpruneError: an unknown column, measure, outcome or domain; fewer than 4 cells with a converged network; no
@@ -105,10 +104,6 @@ def predictors(
             f"an order needs networks in at least {LEAST} cells of the grid of hyperparameters; frame holds {cells} "
             "with a converged network. Train more networks."
         )
-    if lost := int((~kept).sum()):
-        note(f"{lost} of {len(kept)} networks did not converge and are left out; convergence(frame, ...) tables them.")
-    if flat := [name for name in hyperparameters if name not in varied]:
-        note(f"{', '.join(flat)}: one level each in the networks that are left, so nothing is said about it.")
     values = np.stack([larger_is_better(table.measures[name], table.better[name])[kept] for name in names])
     referee = _Referee(
         names=names,
@@ -118,8 +113,9 @@ def predictors(
         draws=grid.draws(resamples),
         levels=levels,
         varied=varied,
+        constant=[name for name in hyperparameters if name not in varied],
         seeds=table.settings.loc[kept, "training_seed"].to_numpy(),
-        lost=lost,
+        lost=int((~kept).sum()),
     )
     rows: list[dict[str, Any]] = []
     for name, where in places:
@@ -162,6 +158,7 @@ class _Referee:
     draws: Floats
     levels: NDArray[np.intp]
     varied: list[str]
+    constant: list[str]
     seeds: NDArray[Any]
     lost: int
 
@@ -192,6 +189,8 @@ class _Referee:
         each = statistics.granulated(values, self.outcome, grid=self.grid, draws=self.draws)
         lacks = [name for name, tau in zip(self.varied, each[0], strict=True) if not np.isfinite(tau)]
         why = f"no two networks differ in {', '.join(lacks)} alone" if lacks else ""
+        if self.constant:
+            why = "; ".join(filter(None, [why, f"one level only of {', '.join(self.constant)}"]))
         yield "granulated_tau", None, statistics.mean_of_known(each), why
         for name, taus in zip(self.varied, each.T, strict=True):
             yield "tau_of_one_hyperparameter", name, taus, why if name in lacks else ""

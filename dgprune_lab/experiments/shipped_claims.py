@@ -81,7 +81,7 @@ def verdict_sentences(claims: pd.DataFrame) -> str:
     """Return in sentences how many of these claims hold here, and how many do not; a few are named.
 
     Args:
-        claims: rows of `experiments.claims_table`.
+        claims: rows of `experiments.claims_table`. Those of a quick form (see `shipped_claims`) are not judged.
 
     >>> verdict_sentences(claims_table([]))
     'No claim was tested.'
@@ -89,6 +89,12 @@ def verdict_sentences(claims: pd.DataFrame) -> str:
     if claims.empty:
         return "No claim was tested."
     sentences = []
+    if "protocol" in claims.columns and (small := claims["protocol"] == SMALL).any():
+        names = ", ".join(dict.fromkeys(claims.loc[small, "table"]))
+        sentences.append(
+            f"Of {int(small.sum())} claims there are only quick forms so far, which prove nothing: {names}."
+        )
+        claims = cast(pd.DataFrame, claims[~small])
     for verdict, words in _OPENING.items():
         some = [str(row["claim"]) for row in claims.to_dict("records") if row["verdict"] == WORDS[verdict]]
         listed = f": {'; '.join(some)}" if len(some) <= _LISTED else ""
