@@ -175,7 +175,7 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
         found = shipped_claims()
     assert list(found["table"]) == ["mnist_m", "gc_net_quick"] and list(found["study"]) == ["mnist_m", "gc_net"]
     assert list(found["protocol"]) == ["3 training seeds, 2026-11-27", "quick form: proves nothing"]
-    small = "Of 1 claims there are only quick forms so far, which prove nothing: gc_net_quick."
+    small = "Not judged, as a quick form proves nothing (1 of 2): gc_net_quick."
     assert verdict_sentences(found) == f"{small} Holds here (1 of 1): DSS gains."
     judged = found.drop(columns="protocol")
     assert verdict_sentences(judged) == "Holds here (1 of 2): DSS gains. Does not hold here (1 of 2): DSS gains."

@@ -89,11 +89,10 @@ def verdict_sentences(claims: pd.DataFrame) -> str:
     if claims.empty:
         return "No claim was tested."
     sentences = []
-    if "protocol" in claims.columns and (small := claims["protocol"] == SMALL).any():
+    small: Any = claims["protocol"] == SMALL if "protocol" in claims.columns else pd.Series(False, index=claims.index)
+    if count := int(small.sum()):
         names = ", ".join(dict.fromkeys(claims.loc[small, "table"]))
-        sentences.append(
-            f"Of {int(small.sum())} claims there are only quick forms so far, which prove nothing: {names}."
-        )
+        sentences.append(f"Not judged, as a quick form proves nothing ({count} of {len(claims)}): {names}.")
         claims = cast(pd.DataFrame, claims[~small])
     for verdict, words in _OPENING.items():
         some = [str(row["claim"]) for row in claims.to_dict("records") if row["verdict"] == WORDS[verdict]]
