@@ -17,6 +17,8 @@ from scipy.special import stdtrit
 from scipy.stats import kendalltau, pearsonr
 
 import dgprune_lab as dg
+from dgprune_lab import charts
+from dgprune_lab.charts.treatments import correlated_rows, treated_rows
 from dgprune_lab.core import DgpruneError, Domain
 from dgprune_lab.experiments import instability_correlations
 from dgprune_lab.experiments.instability_correlations import FLATNESS
@@ -292,3 +294,36 @@ def test_other_tables_and_settings_are_refused() -> None:
         instability_correlations(frame, knob="momentum")
     with pytest.raises(DgpruneError, match="no run of knob 'none' with an event"):
         instability_correlations(frame[frame["events"] == 0])
+
+
+def test_the_chart_has_a_dot_per_run_and_tells_what_pooling_mixes() -> None:
+    frame = planted(noisy(slope=0.004, between=0.15), seeds=3)
+    table = instability_correlations(frame)
+    rows = treated_rows(frame)
+    own = [row for row in rows if row["images"] == "d" and row["outcome"] == "accuracy, last epoch (%)"]
+    assert len(own) == 8 * 3 and len(rows) == 3 * len(own), "two domains, and the gap of the source"
+    assert {row["arm"] for row in own if row["control"]} == set(OTHERS)
+    assert all((row["fill"] == "transparent") == row["control"] for row in own)
+    assert len({(row["colour"], row["shape"]) for row in own}) == 8, "no two treatments look alike"
+    stable, ends = noisy(slope=0.004, between=0.15)("random_high", 2)
+    row = only(pd.DataFrame(own), arm="random_high", seed=2)
+    assert (row["stable"], row["value"], row["within"]) == (
+        pytest.approx(stable),
+        pytest.approx(100 * ends),
+        "10 % an event",
+    )
+    words = [row for row in correlated_rows(table) if row["images"] == "d" and row["within"] == "all rates"]
+    assert sum("mixes two effects" in row["text"] for row in words) == 2 and words[0]["text"].startswith(
+        "Pearson \N{MINUS SIGN}"
+    )
+    spec = charts.treatments(frame, table).to_dict()
+    assert {param["name"]: param["value"] for param in spec["params"]} == {
+        "images": "d",
+        "outcome": "accuracy, last epoch (%)",
+        "rate": "all rates",
+    }
+    assert charts.svg(charts.treatments(frame, table, rate="2 % an event")).count(">Kendall") == 1
+    with pytest.raises(DgpruneError, match="rate must be one of all rates, 2 % an event, 10 % an event; got 'high'"):
+        charts.treatments(frame, table, rate="high")
+    with pytest.raises(DgpruneError, match="frame must hold one knob; it holds none, dropout"):
+        charts.treatments(pd.concat([frame, frame.assign(knob="dropout")]), table)

@@ -28,6 +28,7 @@ from .sensitivity import sensitivity
 from .stability import stability
 from .sweep import sweep
 from .trade_off import trade_off
+from .treatments import treatments
 from .training import training
 from .after_finetuning import after_finetuning
 from .theme import DomainStyle, domain_styles, svg
@@ -59,4 +60,4 @@ __all__ += [
     "sweep",
     "trade_off",
 ]
-__all__ += ["training"]
+__all__ += ["training", "treatments"]

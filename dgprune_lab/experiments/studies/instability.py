@@ -21,9 +21,9 @@ Reviewers' settings, each once, on the first data set: SGD with weight decay, au
 `unpruned`, `smallest_high` and `largest_high`.
 
 Data: CIFAR-10, and its reported images with less contrast; MNIST, and the published MNIST-M. Against the paper's share
-of the epochs the last events come earlier, so that the few batches behind them can repair what they cost; this, the
-images and the epochs were set with training seed 100, which is not in the study. Flatness is that of the training loss
-at the last epoch, on a few images, for the runs with the training settings of the protocol.
+of the epochs the last events come earlier, so that the few batches behind them can repair what they cost; this was set
+with training seed 100, which is not in the study. Flatness is that of the training loss at the last epoch, on a few
+images, for the runs with the training settings of the protocol.
 
 Nothing is chosen by test images or by the shifted ones: numbers are those of the last epoch (stage "last") and of the
 epoch that was best on other images of the source ("selected on score"). The epoch that was best on the reported images
@@ -93,7 +93,7 @@ KNOB_ARMS = ("unpruned", "smallest_high", "largest_high")
 _SMALL: Settings = {
     # name, data set of the source, that of the shifted test, shift; images to train on, of `score`, to report
     "data_sets": (
-        ("cifar10", "cifar10", "cifar10", "contrast", 3840, 500, 1500),
+        ("cifar10", "cifar10", "cifar10", "contrast", 10_000, 500, 1500),
         ("digits", "mnist_full", "mnist_m_published", None, 1024, 500, 1500),
     ),
     "builder": "vgg_small",
@@ -150,7 +150,7 @@ def instability(
     Args:
         quick: a small network on a few of the digits that come with this package; its numbers mean nothing.
         seeds: number of training seeds, counted from 0; None for 5, or 2 if quick.
-        protocol: "paper" for its VGG-11 and 325 epochs, which need a GPU; "small" for about an hour on two cores.
+        protocol: "paper" for its VGG-11 and 325 epochs, which need a GPU; "small" for one to three hours on two cores.
     """
     name = "quick" if quick else protocol
     chosen: Any = PROTOCOLS[name]
@@ -260,8 +260,8 @@ def epochs_of(plan: Mapping[str, Any]) -> tuple[int, ...]:
 def scaled(batches: int, *, images: int, size: int) -> int:
     """Return the number of batches that are the same share of an epoch as `batches` of the paper's, at least 1.
 
-    >>> [scaled(batches, images=3840, size=64) for batches in (1, 50, 1105)]
-    [1, 8, 170]
+    >>> [scaled(batches, images=10_000, size=64) for batches in (1, 50, 1105)]
+    [1, 20, 444]
     """
     return max(1, round(batches / _BATCHES * -(-images // size)))
 
