@@ -28,6 +28,7 @@ SIZES = {
     "digits_net": 28,
     "lenet": 28,
     "nin": 28,
+    "one_hidden_layer": 28,
     "vgg_small": 28,
     "vgg11_bn_32": 32,
     "resnet18_32": 32,

@@ -42,6 +42,7 @@ def test_a_network_that_the_package_builds_is_loaded_by_itself(name: str, tmp_pa
         "digits_net": 5,
         "lenet": 2,
         "nin": 3,
+        "one_hidden_layer": 1,
         "vgg_small": 4,
         "vgg11_bn_32": 8,
         "resnet18_32": 4,

@@ -6,6 +6,7 @@ from . import quick_start  # before the first import of Altair
 from .agreement import agreement
 from .claims import claims
 from .gc_net import gc_net
+from .double_descent import double_descent
 from .drop import drop
 from .drop_curve import drop_curve
 from .feature_shift import feature_shift
@@ -35,6 +36,7 @@ from .theme import DomainStyle, domain_styles, svg
 
 __all__ = ["DomainStyle", "after_finetuning", "agreement", "claims", "compare", "domain_styles", "drop"]
 __all__ += [
+    "double_descent",
     "drop_curve",
     "experiment",
     "feature_shift",

@@ -131,6 +131,24 @@ def lenet(
 
 @public
 @builder
+def one_hidden_layer(
+    *, classes: Classes = 10, mean: PerChannel = 0.0, std: PerChannel = 1.0, widths: Widths = (100,), seed: Seed = 0
+) -> nn.Sequential:
+    """One hidden layer with ReLU for 3 x 28 x 28 images: linear layers 2352 - 100 - 10, no BatchNorm."""
+    check_count("one_hidden_layer", widths, 1)
+    with seeded(seed):
+        layers: Layers = OrderedDict(
+            normalise=Normalise(mean=mean, std=std),
+            flatten=nn.Flatten(),
+            hidden=nn.Linear(3 * 28 * 28, widths[0]),
+            relu=nn.ReLU(),
+            head=nn.Linear(widths[0], classes),
+        )
+    return untrained(nn.Sequential(layers))
+
+
+@public
+@builder
 def vgg_small(
     *,
     classes: Classes = 10,
@@ -192,7 +210,8 @@ def resnet20(
 
 
 BUILDERS: Mapping[str, Builder] = {
-    network.__name__: network for network in (digits_net, lenet, nin, vgg_small, vgg11_bn_32, resnet18_32, resnet20)
+    network.__name__: network
+    for network in (digits_net, lenet, nin, one_hidden_layer, vgg_small, vgg11_bn_32, resnet18_32, resnet20)
 }
 
 
