@@ -140,6 +140,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "attribution_maps": (D.attribution_maps, {"study": STUDY, "domain": "a", "layer": "0"}),
     "prunability": (D.prunability, {"studies": STUDY, "step": 0.1}),
     "generalization_measures": (D.generalization_measures, {"studies": STUDY}),
+    "flatness": (D.flatness, {"studies": STUDY, "images": 4, "steps": ()}),
+    "sam_sharpness": (D.sam_sharpness, {"studies": STUDY}),
+    "hessian_trace": (D.hessian_trace, {"studies": STUDY, "images": 4}),
     "sharpness": (D.sharpness, {"studies": STUDY}),
     "random_perturbation": (D.random_perturbation, {"studies": STUDY}),
     "margin": (D.margin, {"studies": STUDY}),
@@ -158,6 +161,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     **{f"charts.{name}": (getattr(C, name), {"frame": FRAME}) for name in ("drop_curve", "flips", "agreement")},
     **{f"charts.{name}": (getattr(C, name), {"frame": FRAME}) for name in ("layers", "stability", "sensitivity")},
     **{f"charts.{name}": (getattr(C, name), {"frame": FRAME}) for name in ("prunability", "mean_map", "instability")},
+    "charts.flatness": (C.flatness, {"frame": FRAME}),
     **{
         f"charts.{name}": (getattr(C, name), {"frame": FRAME})
         for name in ("training", "size_and_cost", "feature_shift")
@@ -461,6 +465,15 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "step": (0, -0.1, "0.01"),
     },
     "generalization_measures": {"studies": (None, NET), "draws": (2.5, 0), "tolerance": (0,)},
+    "flatness": {
+        "studies": (None, NET, []),
+        "top": (0, 1.5, 10**9),
+        "draws": (0, 1.5),
+        "steps": (["x"], [NAN]),
+        "mask": (0.5, NET, L1),
+    },
+    "sam_sharpness": {"studies": (None, NET), "radius": (0, "0.05", NAN)},
+    "hessian_trace": {"studies": (None, NET), "draws": (0, 2.5), "seed": (-1,)},
     "sharpness": {"studies": (None, NET), "draws": (2.5, 0, 10**9), "tolerance": (0, NAN)},
     "random_perturbation": {"studies": (None,), "draws": (1.5,), "step": (0, NAN)},
     "margin": {"studies": (None, FRAME), "images": (0, 1.5), "split": (3,)},
@@ -498,7 +511,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
         "pinned": ([FRAME], 3),
     },
     **{f"charts.{name}": {"frame": TABLES[:4]} for name in ("drop_curve", "flips", "agreement", "layers")},
-    **{f"charts.{name}": {"frame": TABLES[:4]} for name in ("sensitivity", "prunability", "feature_shift")},
+    **{f"charts.{name}": {"frame": TABLES[:4]} for name in ("sensitivity", "prunability", "feature_shift", "flatness")},
     **{f"charts.{name}": {"frame": (*TABLES[:4], dg.tidy([]))} for name in ("stability", "mean_map")},
     **{f"charts.{name}": {"frame": TABLES[:4]} for name in ("training", "size_and_cost", "after_finetuning")},
     "charts.drop": {"frame": TABLES[:4], "metric": (3, "drop"), "height": (0, NAN)},

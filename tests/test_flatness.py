@@ -251,11 +251,11 @@ def test_the_panel_measures_when_asked_and_goes_on_after_a_move_of_the_slider() 
     assert list(panel.background(view)) == [], "nothing runs before the button is pressed"
     panel.selected = {"pressed": last(first, "actions")[0]["message"]["name"]}
     assert last(panel.tick(view), "actions")[0]["label"] == "Stop"
-    work = panel.background(view)
+    work: Any = panel.background(view)
     said = [next(work)["text"] for _ in range(25)]
-    work.close()  # type: ignore[attr-defined]
+    work.close()
     list(panel.tick(view_of(study, 0.3)))
-    resumed = next(panel.background(view_of(study, 0.3)))
+    resumed: Any = next(panel.background(view_of(study, 0.3)))
     assert int(re.findall(r"(\d+)%", resumed["text"])[0]) > int(re.findall(r"(\d+)%", said[0])[0]), "it goes on"
     done = list(panel.background(view))
     assert last(done, "hidden") == [] and "their sum" in last(done, "text") and last(done, "actions") == []

@@ -104,15 +104,14 @@ def flatness_chart(
     """Return the chart over these data, which may be empty and come later."""
     scale = alt.Scale(type="log", nice=False, padding=8)
     axis = alt.Axis(format="~g", tickCount=5, grid=False)
-    step: Any = alt.X(
-        "step:Q", title="Step along the eigenvector (% of the weights’ norm)", scale=alt.Scale(nice=False, padding=8)
-    )
+    words, across = "Step along the eigenvector (% of the weights’ norm)", alt.Scale(nice=False, padding=8)
+    step: Any = alt.X("step:Q", title=words, scale=across, axis=alt.Axis(tickCount=10))
     loss = alt.Y("loss:Q", title="Loss on the training images", scale=scale, axis=axis)
     fields = {"rank": "Along", "step": ("Step %", ".3~g"), "loss": ("Loss", ".4~g")}
     curves, names, pruned = (rows_of(name, data[name]) for name in ("curves", "names", "pruned"))
     band = {"x": step, "y": of_field(loss, "low"), "y2": "high:Q", "color": alt.Color("colour:N", scale=None)}
     at: Any = {"y": {"expr": "datum.line"}}
-    words = rows_of("words", data["words"]).mark_text(style="strong", align="left", baseline="middle", **at)
+    sentences = rows_of("words", data["words"]).mark_text(style="strong", align="left", baseline="middle", **at)
     chart = layered(
         curves.mark_area(opacity=0.16).encode(**band, detail="rank:N"),
         curves.mark_line(strokeWidth=2).encode(x=step, y=loss, stroke=COLOUR, strokeDash=DASH, detail="rank:N"),
@@ -130,6 +129,6 @@ def flatness_chart(
         names.mark_text(align="left", baseline="middle", dx=42, fontWeight=600, **at).encode(
             x=LEFT, text="text:N", fill=TEXT_COLOUR
         ),
-        words.encode(x=LEFT, text="text:N"),
+        sentences.encode(x=LEFT, text="text:N"),
     )
     return finish(chart, width=width, height=height, padding=PADDING, title=title)

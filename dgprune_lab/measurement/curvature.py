@@ -49,7 +49,7 @@ class Curvature:
         self._twin = deep_copy(model).eval().requires_grad_(False)
         named = [(name, tensor) for name, tensor in self._twin.named_parameters() if tensor.is_floating_point()]
         self.names = [name for name, _ in named]
-        self._tensors = [tensor.requires_grad_() for _, tensor in named]
+        self._tensors: list[Any] = [tensor.requires_grad_() for _, tensor in named]
         self._sizes = [tensor.numel() for tensor in self._tensors]
         self.weights = torch.cat([tensor.detach().flatten() for tensor in self._tensors])
         self._domains, self._split, self._limit = list(domains), split, images

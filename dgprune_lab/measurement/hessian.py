@@ -22,9 +22,10 @@ class Hessian(HessianLinearOperator):
     def _matmat_batch(self, X: Any, y: Tensor, M: list[Tensor]) -> list[Tensor]:
         """Multiply the Hessian of one batch with K vectors, given as tensors (*shape, K) of each parameter."""
         tensors: Any = self._params
-        unused = {"allow_unused": True, "materialize_grads": True}
+        loss_of: Any = self._loss_func
+        unused: Any = {"allow_unused": True, "materialize_grads": True}
         with torch.enable_grad():
-            loss = self._loss_func(self._model_func(X), y)
+            loss = loss_of(self._model_func(X), y)
             slopes = torch.autograd.grad(loss, tensors, create_graph=True, **unused)
             _refuse_once_differentiable(slopes)
             products = []

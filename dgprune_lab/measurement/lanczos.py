@@ -72,7 +72,9 @@ def lanczos(
 
 
 def _search(asked: Any, answered: Any, start: Array, *, count: int, seed: int) -> tuple[Array, Array]:
-    from scipy.sparse.linalg import LinearOperator, eigsh
+    from scipy.sparse import linalg as untyped
+
+    linalg: Any = untyped
 
     def product(vector: Array) -> Array:
         asked.put(vector.copy().ravel())
@@ -81,8 +83,10 @@ def _search(asked: Any, answered: Any, start: Array, *, count: int, seed: int) -
             raise _Ended
         return result
 
-    operator: Any = LinearOperator((len(start), len(start)), matvec=product, dtype=start.dtype)
-    drawn = {"rng": np.random.default_rng(seed)} if "rng" in inspect.signature(eigsh).parameters else {}  # SciPy 1.17
-    return eigsh(
+    operator = linalg.LinearOperator((len(start), len(start)), matvec=product, dtype=start.dtype)
+    drawn = {}
+    if "rng" in inspect.signature(linalg.eigsh).parameters:  # from SciPy 1.17 on
+        drawn["rng"] = np.random.default_rng(seed)
+    return linalg.eigsh(
         operator, k=count, which="LA", v0=start, ncv=lanczos_vectors(count), tol=TOLERANCE, maxiter=_RESTARTS, **drawn
     )

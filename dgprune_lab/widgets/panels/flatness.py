@@ -17,7 +17,9 @@ from .protocol import Frames, Panel, Specs, View
 _EMPTY: Mapping[str, Any] = {"curves": [], "names": [], "pruned": [], "words": []}
 _PRODUCT, _EACH = 8, 25  # passes forward that a Hessian product takes, and the gradients of all single images
 _IMAGES = 250
-_READS = "It depends on the scale of the weights: compare networks of one architecture and equal training loss."
+_SCALE = (
+    "These numbers depend on the scale of the weights: compare networks of one architecture and equal training loss."
+)
 
 
 class FlatnessPanel(Panel):
@@ -111,7 +113,7 @@ class FlatnessPanel(Panel):
             f"Measures the {setting.top} largest eigenvalues of the Hessian of the training loss, its trace, the "
             f"gradient covariance, and the loss along the eigenvectors, on {images:,} training images (the first "
             f"{setting.images:,} of each source). In the background: about {products} products with the "
-            f"Hessian{takes}.\n{_READS}"
+            f"Hessian{takes}.\n{_SCALE}"
         )
 
 
@@ -130,8 +132,9 @@ def _result(around: Surroundings) -> str:
     )
     top, shared = found["hessian_top_sum"], around.shared
     setting = batchnorm_words([shared["batchnorm"]])
+    setting = f"; {setting}, of the pruned network too" if setting else ""
     return (
-        f"On {shared['images']:,} training images{'; ' * bool(setting)}{setting}. Hessian of the loss: largest "
+        f"On {shared['images']:,} training images{setting}. Hessian of the loss: largest "
         f"eigenvalues {values}, their sum {top['value']:.4g}; trace {trace}. Gradient covariance: trace {covariance}. "
-        f"Training loss {shared['training_loss']:.3g}.\n{_READS}"
+        f"Training loss {shared['training_loss']:.3g}.\n{_SCALE}"
     )
