@@ -184,6 +184,8 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     read = claims_in_words(found).iloc[0]
     assert (read["estimate"], read["detectable"]) == ("+1.0 points (+2.0 to +4.0)", "2.0 points")
     assert (read["table"], read["paper"]) == ("mnist_m", "Sun 2023")
+    correlation = claims_in_words(found.assign(unit="correlation")).iloc[0]
+    assert correlation["estimate"] == "+0.01 correlation (+0.02 to +0.04)", "a tenth of a correlation is too coarse"
     monkeypatch.setattr(module, "shipped_names", list)
     assert shipped_claims().empty and "table" in shipped_claims()
 

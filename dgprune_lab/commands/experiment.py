@@ -104,9 +104,9 @@ def cost_words(experiment: Experiment, folder: Path, *, workers: int) -> str:
 def claim_lines(claims: Sequence[Claim]) -> Iterator[str]:
     """Yield claims with our estimates and verdicts as lines of text; shares are given in points."""
     for claim in claims:
-        scale, unit = (100, "points") if claim.unit == "share" else (1, claim.unit)
-        estimate, low, high = (f"{scale * number:+.1f}" for number in (claim.estimate, claim.low, claim.high))
-        count, smallest = len(claim.seeds.split(", ")), f"{scale * claim.minimum_detectable_effect:.1f}"
+        scale, unit, digits = (100, "points", 1) if claim.unit == "share" else (1, claim.unit, 2)
+        estimate, low, high = (f"{scale * number:+.{digits}f}" for number in (claim.estimate, claim.low, claim.high))
+        count, smallest = len(claim.seeds.split(", ")), f"{scale * claim.minimum_detectable_effect:.{digits}f}"
         mark = f"{DIAMOND} target-aware: " if claim.target_aware else ""
         source = f"{claim.paper}: {claim.published}" if claim.published else claim.paper
         found = f"here {estimate} {unit} [{low}, {high}], {count} training seeds, minimum detectable effect {smallest}"

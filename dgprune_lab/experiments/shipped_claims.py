@@ -64,10 +64,10 @@ def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
     row: Any
     for row in claims.to_dict("records"):
         share = row["unit"] == "share"
-        scale, suffix = (100.0, " points") if share else (1.0, f" {row['unit']}")
-        value, low, high = (f"{scale * row[name]:+.1f}" for name in ("estimate", "low", "high"))
+        scale, suffix, digits = (100.0, " points", 1) if share else (1.0, f" {row['unit']}", 2)
+        value, low, high = (f"{scale * row[name]:+.{digits}f}" for name in ("estimate", "low", "high"))
         about = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
-        smallest = f"{scale * row['minimum_detectable_effect']:.1f}{suffix}"
+        smallest = f"{scale * row['minimum_detectable_effect']:.{digits}f}{suffix}"
         texts = {"estimate": f"{value}{suffix} ({low} to {high})", "detectable": smallest}
         if row.get("protocol") == SMALL:
             about["verdict"] = "proves nothing"
