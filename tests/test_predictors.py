@@ -362,7 +362,11 @@ def test_ties_constants_and_missing_values_are_said() -> None:
 def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
     frame = zoo(HONEST)
     frame = frame[(frame["width"] == frame["depth"]) & (frame["lr"] == 0)]
-    row = value(judged(frame, resamples=2), "is_wrong", "granulated_tau")
+    table = judged(frame, resamples=20)
+    row = value(table, "is_wrong", "granulated_tau")
+    partial = value(table, "is_wrong", "partial_correlation", given="knows_nothing")
+    assert partial["cells"] == 4 and np.isfinite(partial["value"]) and np.isnan(partial["low"])
+    assert "no interval: fewer than 8 cells" in partial["note"]
     assert "no two networks differ in width, depth alone; one level only of lr" in row["note"]
     assert np.isfinite(row["value"])
 
