@@ -42,7 +42,7 @@ def run_rows(run: PruningRun, best: nn.Module, *, domains: Sequence[Domain]) -> 
         domains: the source, then the shifted domain.
     """
     rows = [*_end_rows(run), *_test_rows(best, domains), *_event_rows(run, domains)]
-    events = {"events": len(_drops(run, domains[0].name))}
+    events = {"events": len(counted_drops(run, domains[0].name))}
     return [{**events, **row} for row in rows if not is_missing(row["value"])]
 
 
@@ -51,7 +51,7 @@ def flatness_rows(run: PruningRun, source: Domain, *, images: int) -> list[dict[
     study = Study(run.network, sources=[source], name="end")
     table: Any = flatness(study, top=2, images=images, steps=(), seed=run.settings["options"]["seed"], draws=2)
     rows = table[table["metric"].isin(FLATNESS)].to_dict("records")
-    return [{**_filled(row), "stage": "last", "events": len(_drops(run, source.name))} for row in rows]
+    return [{**_filled(row), "stage": "last", "events": len(counted_drops(run, source.name))} for row in rows]
 
 
 def _end_rows(run: PruningRun) -> Iterator[dict[str, Any]]:
@@ -86,15 +86,15 @@ def _event_rows(run: PruningRun, domains: Sequence[Domain]) -> Iterator[dict[str
         if name is not None:
             cells |= {"domain": name, "role": roles[name], **provenance.columns(name, "score", roles=roles)}
         yield {**cells, "metric": "mean_stability", "value": run.stability(name), "unit": "%"}
-        drops = [] if name is None else _drops(run, name)
+        drops = [] if name is None else counted_drops(run, name)
         for place, metric in enumerate(("mean_relative_drop", "mean_absolute_drop") if drops else ()):
             value = sum(drop[place] for drop in drops) / len(drops)
             yield {**cells, "metric": metric, "value": value, "unit": "share", "events": len(drops)}
 
 
-def _drops(run: PruningRun, domain: str) -> list[tuple[float, float]]:
+def counted_drops(run: PruningRun, domain: str) -> list[tuple[float, float]]:
     """Return relative and absolute drop of the events that count: while training, from an accuracy above chance."""
-    events = run.events[(run.events["domain"] == domain) & (run.events["epoch"] > 0)]
+    events: Any = run.events[(run.events["domain"] == domain) & (run.events["epoch"] > 0)]
     by_event = events.pivot(index="event", columns="metric", values="value") if len(events) else events
     known = by_event.dropna(subset=["relative_drop"]) if len(events) else events
     return [(row["relative_drop"], -row["accuracy_change"]) for row in known.to_dict("records")]
