@@ -300,6 +300,13 @@ def test_claims_have_the_direction_of_the_paper() -> None:
     other = claims["Removing the largest filters ends more accurate on shifted images than no removal, d"]
     assert other.estimate == pytest.approx(-best.estimate) and other.published == "not in the paper"
     assert not any("Noise" in words or "Zeroing" in words for words in claims), "arms that are not in the table"
+    stable = frame[(frame["metric"] == "mean_stability") & frame["events"].gt(0)]
+    flat = stable.assign(metric="hessian_trace", unit=None, value=np.log(stable["value"]))
+    words = "Runs that pruning hurts more end flatter (Hessian trace, correlation above 0)"
+    curved = {claim.claim: claim for claim in instability_claims(pd.concat([frame, flat]))}
+    assert curved[f"{words}{within}"].verdict == "yes" and f"{words}, d, pooled over rates" not in curved
+    flatter = curved[f"Flatter runs end more accurate (Hessian trace, correlation below 0){within}"]
+    assert flatter.verdict == "yes" and flatter.estimate < 0 and len(curved) == len(claims) + 2
     later = frame.assign(stage="selected on test")
     mixed = pd.concat([frame, later.assign(value=later["value"] + 1)])
     assert [c.estimate for c in instability_claims(mixed)] == [c.estimate for c in claims.values()], (

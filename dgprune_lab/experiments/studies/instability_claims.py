@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from ...core import DgpruneError, is_missing
+from ...stats import POOLED
 from ..claims import Claim, verdict
 from ..compare import compare
-from ..instability_correlations import POOLED, instability_correlations
+from ..instability_correlations import STABILITY, instability_correlations
 
 PAPER = "Bartoldson et al. 2020, arXiv:1906.03728"
 PUBLISHED = "shown in figures of VGG-11 and ResNet-18 on CIFAR-10"
@@ -27,10 +28,39 @@ class _Gain(NamedTuple):
     role: Literal["source", "target"] = "source"
 
 
-_CORRELATED = (
-    ("Runs that pruning hurts more end more accurate (correlation below 0)", "accuracy", "source"),
-    ("Runs that pruning hurts more end with a smaller gap (correlation above 0)", "generalization_gap", "source"),
-    ("Runs that pruning hurts more end more accurate on shifted images (correlation below 0)", "accuracy", "target"),
+class _Link(NamedTuple):
+    """A claim that two numbers of a run go together: below 0, or above 0 if `positive`."""
+
+    words: str
+    metric: str
+    role: Literal["source", "target"] | None = "source"
+    measure: str = STABILITY
+    positive: bool = False
+    pooled: bool = True
+
+
+_LINKS = (
+    _Link("Runs that pruning hurts more end more accurate (correlation below 0)", "accuracy"),
+    _Link(
+        "Runs that pruning hurts more end with a smaller gap (correlation above 0)", "generalization_gap", positive=True
+    ),
+    _Link(
+        "Runs that pruning hurts more end more accurate on shifted images (correlation below 0)", "accuracy", "target"
+    ),
+    _Link(
+        "Runs that pruning hurts more end flatter (Hessian trace, correlation above 0)",
+        STABILITY,
+        role=None,
+        measure="hessian_trace",
+        positive=True,
+        pooled=False,
+    ),
+    _Link(
+        "Flatter runs end more accurate (Hessian trace, correlation below 0)",
+        "accuracy",
+        measure="hessian_trace",
+        pooled=False,
+    ),
 )
 _GAINS = (
     _Gain("Removing the largest filters ends more accurate than no removal", "largest_high", "unpruned"),
@@ -38,6 +68,7 @@ _GAINS = (
     _Gain("Removing the largest filters ends more accurate than longer training", "largest_high", "unpruned_longer"),
     _Gain("Removal while training ends more accurate than removal before it", "largest_high", "before"),
     _Gain("Zeroing filters for a while ends more accurate than no removal", "zero_long", "unpruned"),
+    _Gain("Removing filters for good ends more accurate than zeroing them for a while", "largest_high", "zero_long"),
     _Gain("Noise on filters for a while ends more accurate than no removal", "noise", "unpruned"),
     _Gain(
         "Removing the largest filters ends with a smaller gap than no removal",
@@ -77,32 +108,38 @@ def instability_claims(frame: pd.DataFrame) -> list[Claim]:
 
 
 def _correlations(table: Any) -> Iterator[Claim]:
-    """Yield the claims about correlations of mean stability, Pearson's; Kendall's is in the note."""
-    table = table[(table["measure"] == "mean_stability") & (table["stage"] == "last")]
-    for words, metric, role in _CORRELATED:
-        rows = table[(table["of_metric"] == metric) & (table["role"] == role)]
+    """Yield the claims about correlations, Pearson's; Kendall's is in the note."""
+    for link in _LINKS:
+        role = table["role"].isna() if link.role is None else table["role"] == link.role
+        about = (table["measure"] == link.measure) & (table["of_metric"] == link.metric) & (table["stage"] == "last")
+        rows = table[about & role]
         for (data_set, within), pair in rows.groupby(["data_set", "within"], sort=False):
             found = pair.set_index("metric").to_dict("index")
-            row = found.get("pearson")
-            if row is None or is_missing(row["low"]) or within not in (POOLED, _highest(rows, data_set)):
-                continue
-            ends = (row["low"], row["high"]) if metric == "generalization_gap" else (-row["high"], -row["low"])
-            tau = f"Kendall's tau-b {_text(found['kendall'])}" if "kendall" in found else "Kendall's tau-b undefined"
-            mixed = "" if is_missing(row["note"]) else f" It {row['note']}."
-            yield Claim(
-                claim=f"{words}, {data_set}, {f'within {within}' if within != POOLED else 'pooled over rates'}",
-                paper=PAPER,
-                published=OURS if role == "target" else PUBLISHED,
-                estimate=row["value"],
-                low=row["low"],
-                high=row["high"],
-                minimum_detectable_effect=row["minimum_detectable_effect"],
-                unit="correlation",
-                seeds=row["seeds"],
-                verdict=verdict(*ends),
-                note=f"Pearson's, over {row['runs']} runs; {tau}.{mixed}",
-                target_aware=None if is_missing(row["target_aware"]) else bool(row["target_aware"]),
-            )
+            if "pearson" in found and within in ((POOLED,) if link.pooled else ()) + (_highest(rows, data_set),):
+                where = f"{data_set}, {'pooled over rates' if within == POOLED else f'within {within}'}"
+                yield from _linked(link, found["pearson"], kendall=found.get("kendall"), where=where)
+
+
+def _linked(link: _Link, row: dict[str, Any], *, kendall: dict[str, Any] | None, where: str) -> Iterator[Claim]:
+    """Yield the claim about one correlation, if it has an interval."""
+    if is_missing(row["low"]):
+        return
+    tau = "Kendall's tau-b is undefined" if kendall is None else f"Kendall's tau-b {_text(kendall)}"
+    mixed = "" if is_missing(row["note"]) else f" It {row['note']}."
+    yield Claim(
+        claim=f"{link.words}, {where}",
+        paper=PAPER,
+        published=OURS if link.role == "target" else PUBLISHED,
+        estimate=row["value"],
+        low=row["low"],
+        high=row["high"],
+        minimum_detectable_effect=row["minimum_detectable_effect"],
+        unit="correlation",
+        seeds=row["seeds"],
+        verdict=verdict(row["low"], row["high"]) if link.positive else verdict(-row["high"], -row["low"]),
+        note=f"Pearson's, over {row['runs']:.0f} runs; {tau}.{mixed}",
+        target_aware=None if is_missing(row["target_aware"]) else bool(row["target_aware"]),
+    )
 
 
 def _highest(rows: Any, data_set: Any) -> str:
@@ -111,7 +148,8 @@ def _highest(rows: Any, data_set: Any) -> str:
 
 
 def _text(row: dict[str, Any]) -> str:
-    return f"{row['value']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+    interval = "" if is_missing(row["low"]) else f" ({row['low']:+.2f} to {row['high']:+.2f})"
+    return f"{row['value']:+.2f}{interval}"
 
 
 def _gains(rows: Any, gain: _Gain, *, ending: str) -> Iterator[Claim]:
