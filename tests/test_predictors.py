@@ -342,6 +342,7 @@ def test_the_pgdl_variant_says_why_it_has_no_number() -> None:
 
 def test_ties_constants_and_missing_values_are_said() -> None:
     made = {
+        "never_there": lambda levels, own, random: np.full(len(own), np.nan),
         "constant": lambda levels, own, random: np.ones(len(own)),
         "in_two_levels": lambda levels, own, random: (own > 0) * 1.0,
         "with_a_gap": lambda levels, own, random: np.where(np.arange(len(own)) < 2, np.nan, own),
@@ -355,6 +356,8 @@ def test_ties_constants_and_missing_values_are_said() -> None:
     assert flat["value"] == 0 and np.isnan(flat["low"]) and "all resamples agree" in flat["note"]
     tied = value(table, "in_two_levels", "kendall_tau_b")
     assert tied["value"] > value(table, "in_two_levels", "kendall_tau_a")["value"] > 0 and tied["ties"] > 200
+    rows: Any = table[table["measure"] == "never_there"]
+    assert rows["value"].isna().all() and (rows["networks"] == 0).all() and (rows["dropped"] == 32).all()
     gap = value(table, "with_a_gap", "kendall_tau_a")
     assert (gap["networks"], gap["dropped"], gap["cells"]) == (30, 2, 15)
 
@@ -379,6 +382,10 @@ def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
         (lambda f: f, {"outcomes": ["error"]}, "holds no 'error'"),
         (lambda f: f, {"domain": "mars"}, "mars"),
         (lambda f: f, {"measures": ["sharpness"]}, "sharpness"),
+        (lambda f: f, {"measures": []}, "at least one measure"),
+        (lambda f: f, {"hyperparameters": ["training_seed"]}, "several values"),
+        (lambda f: f.replace({"better_direction": {"lower": "down"}}), {}, "down"),
+        (lambda f: f.assign(converged=False), {}, "in 0 networks"),
         (lambda f: f[f["width"] + f["depth"] == 0], {"hyperparameters": KNOBS[:2]}, "several values"),
         (lambda f: f[f["run"] < 4], {}, "at least 4 cells"),
         (lambda f: f[f["run"] < 2], {}, "one level each"),
@@ -478,6 +485,9 @@ def test_the_chart_of_the_referee_shows_the_table(table: pd.DataFrame) -> None:
             text = f"{row['value']:{sign}.2f} ({row['low']:.2f} to {row['high']:.2f})".replace("-", "\N{MINUS SIGN}")
             assert text in shown and measure.replace("_", " ") in shown
         assert ("in either direction" in " ".join(shown)) == (metric == CMI), "it says nothing about being right"
+    assert "#CC79A7" not in vegalite_to_svg(chart.to_dict())
+    looked = table.assign(target_aware=True, role="target")
+    assert "#CC79A7" in vegalite_to_svg(dg.charts.predictors(looked).to_dict()), "a diamond"
     empty = judged(zoo({"constant": lambda levels, own, random: np.ones(len(own)), **HONEST}), resamples=2)
     assert "no value" in words(dg.charts.predictors(empty, statistic="kendall_tau_b"))
 

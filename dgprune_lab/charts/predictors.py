@@ -16,7 +16,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ..core import Count, Tidy, is_missing, public, unknown
+from ..core import Count, Tidy, exposure_of, is_missing, public, unknown
 from .marks import (
     RIGHT,
     SHAPE,
@@ -121,7 +121,7 @@ def judged_rows(frame: pd.DataFrame) -> Rows:
                 "ties": int(row["ties"]),
                 "note": row["note"] or "",
                 **whole,
-                **point_of(styles[row["domain"]]),
+                **point_of(styles[row["domain"]], exposure=exposure_of(row)),
             }
         )
     return rows
@@ -139,7 +139,7 @@ def _layers(frame: pd.DataFrame, rows: Rows, *, height: float) -> alt.LayerChart
     shown = rows_of("judged", rows).transform_filter("datum.statistic === statistic && datum.outcome === outcome")
     known = shown.transform_filter("isValid(datum.value)")
     fields = {"measure": "Measure", "domain": "Domain", "value": ("Value", "+.3f"), "networks": "Networks"}
-    tips = tooltip({**fields, "ties": "Tied pairs", "note": "Note"}, ends="+.3f")
+    tips = tooltip({**fields, "ties": "Tied pairs", "note": "Note"}, ends="+.3f", looked=True)
     measures = {row["measure"]: [r["line"] for r in rows if r["measure"] == row["measure"]] for row in rows}
     names = [{"label": shortened(name, most=_LETTERS), "line": sum(at) / len(at)} for name, at in measures.items()]
     legend = rows_of("legend", _legend(frame))

@@ -43,13 +43,16 @@ def network_table(frame: pd.DataFrame, *, hyperparameters: Sequence[str]) -> Net
     outcome is a metric of `OUTCOMES` on the reported split of a domain.
 
     Raises:
-        DgpruneError: a column that is missing; no measure or no outcome; two values of one measure or outcome for one
-            network.
+        DgpruneError: a column that is missing; another word than "lower" or "higher" in `better_direction`; no measure
+            or no outcome; two values of one measure or outcome for one network.
     """
     for name in (*hyperparameters, _SEED, "better_direction"):
         if name not in frame.columns:
             raise unknown("column", name, [str(column) for column in frame.columns if column not in COLUMNS])
-    keys = [*dict.fromkeys(hyperparameters), _SEED]
+    keys = [*dict.fromkeys([*hyperparameters, _SEED])]
+    for word in frame["better_direction"].dropna().unique():
+        if word not in ("lower", "higher"):
+            raise unknown("better_direction", word, ("lower", "higher"))
     groups: Any = frame.groupby(keys, sort=False, dropna=False)
     rows: Any = frame.assign(network=groups.ngroup())
     settings = rows.drop_duplicates("network").set_index("network")[keys]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..core import DgpruneError
 from .intervals import drawn_counts
-from .rank_agreement import weighted_ranks
+from .rank_agreement import LEAST, weighted_ranks
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -172,7 +172,8 @@ def partial_correlations(measures: Floats, outcome: Floats, *, grid: Grid, draws
 
     (r_mo - r_mg r_og) / sqrt((1 - r_mg^2) (1 - r_og^2)) of Spearman's correlations (Pearson's of ranks, so the scale of
     a measure does not matter), over the networks of which all three are known. [k, j] is that of measure k given
-    measure j; NaN for k = j, where ranks are constant, and where the given measure has the order of one of the two.
+    measure j; NaN for k = j, for fewer than four networks, where ranks are constant, and where the given measure has
+    the order of one of the two.
 
     Args:
         measures: (M, N).
@@ -191,8 +192,8 @@ def partial_correlations(measures: Floats, outcome: Floats, *, grid: Grid, draws
     found = np.full((last, last, len(draws)), np.nan)
     for k in range(last):
         for given in range(last):
-            if k != given:
-                known = finite[k] & finite[given] & finite[last]
+            known = finite[k] & finite[given] & finite[last]
+            if k != given and known.sum() > LEAST:
                 direct, first, second = (
                     correlation(*pair, known=known) for pair in ((k, last), (k, given), (last, given))
                 )
