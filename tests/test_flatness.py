@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,26 @@ class Squares(nn.Module):
         return Once.apply(images)  # type: ignore
 
 
+class Cut(nn.Module):
+    """Rounds the logits, whose gradient is 0 everywhere, or cuts the autograd graph."""
+
+    def __init__(self, cut: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear, self.cut = nn.Linear(75, 4), cut
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.cut(self.linear(images.flatten(1)))
+
+
+@pytest.mark.parametrize("cut", [torch.round, torch.detach], ids=["round", "detach"])
+@pytest.mark.parametrize("measure", [flatness, hessian_trace, sam_sharpness], ids=lambda measure: measure.name)
+def test_a_loss_that_shows_no_gradient_is_not_called_flat(measure: Any, cut: Any) -> None:
+    with pytest.raises(
+        dg.DgpruneError, match=r"the weights is (0|cut off) .*, although the loss is .*, so nothing can be said"
+    ):
+        measure(study_of(nn.Sequential(nn.Conv2d(3, 3, 1), Cut(cut))))
+
+
 def test_what_cannot_be_measured_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of()
     once = study_of(nn.Sequential(nn.Conv2d(3, 2, 5), Squares(), nn.Flatten(), nn.Linear(2, 4)))
@@ -214,6 +235,7 @@ def test_a_loss_of_zero_is_flat() -> None:
     frame = flatness(study, steps=[0.1])
     assert not values(frame, "hessian_eigenvalue").any() and not values(frame, "hessian_trace").any()
     assert not values(frame, "gradient_covariance_trace").any() and not values(frame, "loss").any()
+    assert frame[frame.interval == "images"].empty, "the interval of a proportion says nothing of nats"
     with pytest.warns(dg.DgpruneNote, match="the gradient of the training loss is 0"):
         assert sam_sharpness(study).value.isna().all()
 

@@ -17,6 +17,7 @@ from ._contract import diagnostic
 from ._measures import EXTRA, Row, Studies, of_images
 
 PER_SQUARE = "nats per squared weight"
+_LARGEST = 1e30  # a sum of larger numbers could overflow float32
 
 
 @diagnostic(
@@ -57,8 +58,7 @@ def sam_sharpness(
             note(f"{name}: the gradient of the training loss is 0, so the step of sam_sharpness has no direction.")
             return {**cells, "value": math.nan}
         rise = drain(curvature.losses(gradient * (radius / norm))) - before
-        low, high = intervals.over_images(rise.numpy())
-        return {**cells, "value": float(rise.mean()), "low": float(low), "high": float(high), "interval": "images"}
+        return {**cells, **over_images(rise)}
 
     shared = {"metric": "sam_sharpness", "unit": "nats", "better_direction": "lower"}
     return of_images(studies, shared, row=row, split=split, images=images)
@@ -100,6 +100,15 @@ def trace_cells(estimates: NDArray[np.float64]) -> Row:
     """Return the columns of a row from independent estimates of a trace."""
     value, low, high = intervals.over_seeds(list(estimates))
     return {"value": value} if len(estimates) < 2 else {"value": value, "low": low, "high": high, "interval": "draws"}
+
+
+def over_images(values: torch.Tensor) -> Row:
+    """Return the columns of a row from one value per image: their mean, with its interval unless all are equal."""
+    cells: Row = {"value": float(values.mean())}
+    if (values == values[0]).all():
+        return cells
+    low, high = intervals.over_images(np.minimum(values.numpy(), _LARGEST))
+    return {**cells, "low": float(low), "high": float(high), "interval": "images"}
 
 
 def finite_losses(losses: torch.Tensor, *, name: str) -> torch.Tensor:

@@ -8,16 +8,14 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ..core import Count, DgpruneError, Mask, Repeats, Seed, tidy, yielding
 from ..measurement import Curvature, lanczos_vectors
 from ..pruning import masked
-from ..stats import intervals
 from ..study import Study, batchnorm_cell, labelled_studies, mask_columns, mask_provenance, pooled
 from ._contract import Steps, diagnostic
-from .curvature_measures import PER_SQUARE, finite_losses, trace_cells
+from .curvature_measures import PER_SQUARE, finite_losses, over_images, trace_cells
 
 Row = dict[str, Any]
 _Progress = tuple[int, int, str]
@@ -143,12 +141,12 @@ def surroundings(study: Study, setting: Setting, *, name: str) -> Generator[_Pro
     rows: list[Row] = [{**eigenvalue, "rank": k + 1, "value": float(value)} for k, value in enumerate(values)]
     rows.append({**eigenvalue, "metric": "hessian_top_sum", "rank": setting.top, "value": float(values.sum())})
     rows.append({**seeded, "metric": "hessian_trace", "unit": PER_SQUARE, **trace_cells(trace)})
-    rows.append({**shared, **covariance, **_over_images(squares)})
+    rows.append({**shared, **covariance, **over_images(squares)})
     for rank, step in itertools.product(range(1, setting.top + 1), setting.steps):
         move = vectors[:, rank - 1] * (step * shared["weight_norm"])
         losses = yield from counter.run(curvature.losses(move), "loss along the eigenvectors")
         cells = {"metric": "loss", "unit": "nats", "rank": rank, "step": step}
-        rows.append({**seeded, **cells, **_over_images(losses)})
+        rows.append({**seeded, **cells, **over_images(losses)})
     return Surroundings(setting=setting, curvature=curvature, vectors=vectors, shared=shared, rows=rows)
 
 
@@ -169,7 +167,7 @@ def pruned_rows(study: Study, around: Surroundings, mask: Mask) -> Generator[Non
     split, images = around.shared["split"], around.setting.images
     shared = {**around.shared, **mask_columns(mask), **pooled(study, split, images=images, provenance=provenance)}
     found: list[Row] = [
-        {"metric": "pruned_loss", "unit": "nats", **_over_images(losses)},
+        {"metric": "pruned_loss", "unit": "nats", **over_images(losses)},
         {"metric": "pruned_distance", "unit": NORMS, "value": distance},
         {"metric": "pruned_off_plane", "unit": NORMS, "value": off},
         *({"metric": "pruned_step", "unit": NORMS, "rank": k + 1, "value": float(v)} for k, v in enumerate(steps)),
@@ -191,9 +189,3 @@ class _Counter:
                 return end.value
             self._done += 1
             yield self._done, max(self._done, self._total), what
-
-
-def _over_images(values: Tensor) -> Row:
-    """The mean over images, with its interval."""
-    low, high = intervals.over_images(np.minimum(values.numpy(), 1e30))  # larger ones would overflow float32
-    return {"value": float(values.mean()), "low": float(low), "high": float(high), "interval": "images"}

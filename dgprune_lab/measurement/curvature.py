@@ -183,8 +183,7 @@ class Curvature:
     def _slope(self, images: Tensor, labels: Tensor) -> Tensor:
         """The gradient of the mean loss of these images, (P,)."""
         with torch.enable_grad(), full_precision(self.device):
-            loss = F.cross_entropy(self._twin(images), labels)
-            slopes = torch.autograd.grad(loss, self._tensors, allow_unused=True, materialize_grads=True)
+            slopes = slopes_of(F.cross_entropy(self._twin(images), labels), self._tensors)
         return torch.cat([slope.flatten() for slope in slopes])
 
     def _hessian(self, images: Tensor, labels: Tensor) -> Any:
@@ -197,3 +196,25 @@ class Curvature:
         return Hessian(
             self._twin, nn.CrossEntropyLoss(), self._tensors, data, check_deterministic=False, num_data=len(images)
         )
+
+
+def slopes_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False) -> tuple[Tensor, ...]:
+    """Return the gradient of a loss by each tensor, 0 for one that is not used.
+
+    Args:
+        twice: whether the gradient is differentiated again.
+
+    Raises:
+        DgpruneError: a loss above 0 of which autograd sees no gradient at all: the network is not flat, but cut off.
+    """
+    if not loss.requires_grad:
+        reason = "is cut off (by torch.no_grad, detach or numbers of numpy)"
+    else:
+        slopes = torch.autograd.grad(loss, tensors, create_graph=twice, allow_unused=True, materialize_grads=True)
+        if not loss > 0 or any(bool(slope.any()) for slope in slopes):
+            return slopes
+        reason = "is 0 (as that of rounding)"
+    raise DgpruneError(
+        f"the gradient of the loss by the weights {reason}, although the loss is {float(loss.detach()):.3g}, so nothing "
+        "can be said of its curvature; take a network whose forward pass can be differentiated."
+    )

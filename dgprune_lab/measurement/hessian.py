@@ -10,6 +10,7 @@ from curvlinops import HessianLinearOperator
 from torch import Tensor
 
 from ..core import DgpruneError
+from .curvature import slopes_of
 
 
 class Hessian(HessianLinearOperator):
@@ -25,8 +26,7 @@ class Hessian(HessianLinearOperator):
         loss_of: Any = self._loss_func
         unused: Any = {"allow_unused": True, "materialize_grads": True}
         with torch.enable_grad():
-            loss = loss_of(self._model_func(X), y)
-            slopes = torch.autograd.grad(loss, tensors, create_graph=True, **unused)
+            slopes = slopes_of(loss_of(self._model_func(X), y), tensors, twice=True)
             _refuse_once_differentiable(slopes)
             products = []
             for vectors in zip(*(part.unbind(-1) for part in M), strict=True):
