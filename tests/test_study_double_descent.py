@@ -84,18 +84,13 @@ def test_claims_follow_from_planted_curves() -> None:
 def test_the_chart_draws_both_on_one_axis_of_widths_with_intervals_over_seeds() -> None:
     frame = planted(share=[0.5, 0.9, 0.3, 0.2], loss=[2.2, 3.5, 2.0, 1.8])
     chart = dg.charts.double_descent(frame)
-    spec = chart.to_dict()
-    (panels,) = spec["hconcat"]
-    losses, shares = (
-        panel["layer"][0]["data"]["values"] if "data" in panel["layer"][0] else panel["data"]["values"]
-        for panel in panels["vconcat"]
-    )
-    assert [row["width"] for row in shares] == list(WIDTHS) and {row["line"] for row in losses} == {
-        "new images",
-        "training images",
-    }
-    assert all(row["low"] < row["value"] < row["high"] and row["seeds"] == 5 for row in shares)
-    peak: Any = max((row for row in losses if row["line"] == "new images"), key=lambda row: row["value"])
+    (panels,) = chart.to_dict()["hconcat"]
+    data = [panel["data"] if "data" in panel else panel["layer"][0]["data"] for panel in panels["vconcat"]]
+    assert [each["name"] for each in data] == ["loss", "prunability", "training_loss"]
+    for each in data:
+        assert [row["width"] for row in each["values"]] == list(WIDTHS)
+        assert all(row["low"] < row["value"] < row["high"] and row["seeds"] == 5 for row in each["values"])
+    peak: Any = max(data[0]["values"], key=lambda row: row["value"])
     assert peak["width"] == 6 and peak["value"] == pytest.approx(3.5, abs=0.02)
     assert dg.charts.svg(chart).count("<path") > 8
     alone = dg.charts.double_descent(planted(share=[0.5, 0.9, 0.3, 0.2], loss=[2.2, 3.5, 2.0, 1.8], seeds=1))

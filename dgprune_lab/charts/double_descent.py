@@ -1,7 +1,6 @@
-"""Test loss and prunability over the width of a network, one panel above the other on one axis of widths.
+"""Test loss, prunability and training loss over the width of a network, panels above one another on one axis of widths.
 
-Named data: `losses` and `shares`, one row per width and line: width, value, low, high, line, colour, dash, seeds; and
-`names`, the lines' names at their right ends: label, width, value, colour.
+Named data: `loss`, `prunability` and `training_loss`, one row per width: width, value, low, high, seeds.
 """
 
 from __future__ import annotations
@@ -14,19 +13,24 @@ import altair as alt
 
 from ..core import Count, Tidy, public
 from ..stats import intervals
-from .marks import COLOUR, DASH, FILL, check_table, layered, line_names, of_field, rows_of, tooltip
+from .marks import check_table, layered, of_field, rows_of, tooltip
 from .theme import Rows, beside, records, scorer_styles
 
-_LINES = {("loss", "report"): "new images", ("training_loss", "train"): "training images"}
 _FLOOR = 1e-6
+_PANELS = (
+    # metric, split, title of the axis, whether it is a log axis
+    ("loss", "report", "Loss on new images", False),
+    ("prunability", "train", "Prunability", False),
+    ("training_loss", "train", "Training loss", True),
+)
 
 
 @public
-def double_descent(frame: Tidy, *, width: Count = 460, height: Count = 170) -> alt.VConcatChart:
-    """Draw the loss on new and on training images against the number of hidden units, and prunability below it.
+def double_descent(frame: Tidy, *, width: Count = 460, height: Count = 130) -> alt.HConcatChart:
+    """Draw the loss on new images, prunability and the training loss against the number of hidden units.
 
-    Each line is the mean over training seeds, with its 95 % t interval as a bar where there are two seeds or more.
-    Widths and losses are on log scales; the means and intervals of losses are those of their logarithms. Where the
+    Dots are means over training seeds, with their 95 % t interval as a bar where there are two seeds or more. Widths
+    and training losses are on log scales; mean and interval of the training loss are those of its logarithm. Where the
     training losses differ, prunabilities are compared at unequal losses.
 
     Args:
@@ -37,60 +41,47 @@ def double_descent(frame: Tidy, *, width: Count = 460, height: Count = 170) -> a
         DgpruneError: a table of another kind.
     """
     check_table(frame, "experiments.shipped('double_descent')", metrics=("loss", "prunability"), columns=("width",))
-    first, second = [style for style, _ in zip(scorer_styles(), range(2), strict=False)]
-    losses: Rows = []
-    for style, ((metric, split), name) in zip((first, second), _LINES.items(), strict=True):
-        losses += _means(frame, metric, split=split, line=name, style=style, logarithmic=True)
-    shares = _means(frame, "prunability", split="train", line="prunability", style=first, logarithmic=False)
-    scale = alt.Scale(type="log", nice=False, padding=12)
-    ticks = sorted({row["width"] for row in shares})
+    scale, panels = alt.Scale(type="log", nice=False, padding=12), []
+    data = {name: _means(frame, name, split=split, logarithmic=log) for name, split, _, log in _PANELS}
+    ticks = sorted({row["width"] for row in data["loss"]})
     axis: dict[str, Any] = {"values": ticks, "format": "~g", "grid": False, "labelOverlap": "greedy"}
-    above = alt.X("width:Q", scale=scale, title=None, axis=alt.Axis(**axis, labels=False))
-    below = alt.X("width:Q", scale=scale, title="Hidden units", axis=alt.Axis(**axis))
-    y = alt.Y("value:Q", title="Cross-entropy", scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=4, format="~g"))
-    z = alt.Y("value:Q", title="Prunability", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=4, format="%"))
-    panels = [
-        _panel("losses", losses, x=above, y=y, unit="nats").properties(width=width, height=height),
-        _panel("shares", shares, x=below, y=z, unit="").properties(width=width, height=height),
-    ]
+    for name, _, title, log in _PANELS:
+        last = name == _PANELS[-1][0]
+        x = alt.X("width:Q", scale=scale, title="Hidden units" if last else None, axis=alt.Axis(**axis, labels=last))
+        numbers = alt.Axis(tickCount=4, format="%" if name == "prunability" else "~g")
+        limits = alt.Scale(type="log") if log else alt.Scale(zero=name == "prunability", nice=True)
+        y = alt.Y("value:Q", title=title, scale=limits, axis=numbers)
+        panels.append(_panel(name, data[name], x=x, y=y).properties(width=width, height=height))
     title = alt.Title("Double descent", subtitle="Mean over training seeds; bar: 95 % interval", anchor="start")
-    return beside(alt.vconcat(*panels, spacing=14), title=title, padding=(28, 118, 8, 8))
+    return beside(alt.vconcat(*panels, spacing=14), title=title, padding=(28, 16, 8, 8))
 
 
-def _means(frame: Any, metric: str, *, split: str, line: str, style: Any, logarithmic: bool) -> Rows:
+def _means(frame: Any, metric: str, *, split: str, logarithmic: bool) -> Rows:
     """A row per width: the mean over training seeds with its interval; of the logarithm where the axis has one."""
-    by_width: dict[float, dict[Any, float]] = defaultdict(dict)
+    by_width: dict[float, list[float]] = defaultdict(list)
     for row in records(frame, metric=metric):
         if row["split"] == split:
-            by_width[float(row["width"])][row["training_seed"]] = float(row["value"])
+            by_width[float(row["width"])].append(float(row["value"]))
     rows: Rows = []
     for place, values in sorted(by_width.items()):
-        numbers = [math.log(max(value, _FLOOR)) for value in values.values()] if logarithmic else list(values.values())
+        numbers = [math.log(max(value, _FLOOR)) for value in values] if logarithmic else values
         ends = [math.exp(end) if logarithmic else end for end in intervals.over_seeds(numbers)]
         cells = {
             name: None if math.isnan(end) else end for name, end in zip(("value", "low", "high"), ends, strict=True)
         }
-        about = {
-            "line": line,
-            "colour": style.colour,
-            "fill": style.colour,
-            "dash": list(style.dash),
-            "seeds": len(values),
-        }
-        rows.append({"width": place, **cells, **about})
+        rows.append({"width": place, **cells, "seeds": len(values)})
     return rows
 
 
-def _panel(name: str, rows: Rows, *, x: alt.X, y: alt.Y, unit: str) -> alt.LayerChart:
-    """One panel: lines, dots, bars of the intervals, and the name of each line at its right end."""
-    base, lines = rows_of(name, rows), {row["line"]: row for row in rows}
-    ends: Rows = [{**row, "label": label} for label, row in lines.items()]
-    fields = {"line": "Line", "width": "Hidden units", "value": (unit or "share", ".3~g"), "seeds": "Training seeds"}
+def _panel(name: str, rows: Rows, *, x: alt.X, y: alt.Y) -> alt.LayerChart:
+    """One panel: a line, its dots and the bars of their intervals."""
+    base, colour = rows_of(name, rows), next(scorer_styles()).colour
+    fields = {"width": ("Hidden units", "~g"), "value": ("Mean", ".3~g"), "seeds": "Training seeds"}
+    dots = base.mark_point(size=26, filled=True, opacity=1, color=colour)
     return layered(
-        base.mark_rule(strokeWidth=1.4, opacity=0.6).encode(x=x, y=of_field(y, "low"), y2="high:Q", stroke=COLOUR),
-        base.mark_line(strokeWidth=1.6).encode(x=x, y=y, stroke=COLOUR, strokeDash=DASH, detail="line:N"),
-        base.mark_point(size=26, filled=True, opacity=1).encode(
-            x=x, y=y, fill=FILL, tooltip=tooltip(fields, ends=".3~g")
+        base.mark_rule(strokeWidth=1.6, opacity=0.6, clip=True, color=colour).encode(
+            x=x, y=of_field(y, "low"), y2="high:Q"
         ),
-        line_names(rows_of(f"{name}_names", ends), x=of_field(x, "width"), y=y),
+        base.mark_line(strokeWidth=1.6, color=colour).encode(x=x, y=y),
+        dots.encode(x=x, y=y, tooltip=tooltip(fields, ends=".3~g")),
     )
