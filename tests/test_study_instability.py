@@ -81,6 +81,13 @@ def test_every_arm_runs_seed_by_seed_and_each_setting_of_the_reviewers_once() ->
     assert [place[2] for place in instability(quick=True).protocol["data_sets"]] == ["mnist_m"]
 
 
+def test_settings_do_not_fill_columns_of_results(tmp_path: Path) -> None:
+    study = instability(quick=True)
+    named = replace(study, protocol={**study.protocol, "low": 1}, grid=[{**study.grid[0], "value": 2}])
+    with pytest.raises(DgpruneError, match=r"its settings must not be named 'low' and 'value'.*rename them"):
+        dg.experiments.run(named, folder=tmp_path)
+
+
 def test_arms_share_epochs_and_filters_and_differ_in_what_they_say() -> None:
     plan = {**SMALL, "training_seed": 4, "knob": "none"}
     filters: dict[str, Any] = dict(zip(("conv1", "conv2", "conv3", "conv4"), SMALL["widths"], strict=True))
@@ -122,6 +129,10 @@ def test_rows_tell_the_cost_of_the_events_and_the_end_on_both_domains(found: dic
     )
     assert stable["events"] == 2 and stable["value"] == pytest.approx(100 * (1 - relative)) and 0 < absolute < relative
     assert value(pruned, metric="mean_stability", unit="%", role="source") == stable
+    other = value(pruned, metric="mean_stability", domain="mnist_m")
+    found_drop = [row for row in pruned.rows if row["metric"] == "mean_relative_drop" and row["domain"] == "mnist_m"]
+    assert [row["events"] for row in found_drop] == [other["events"]] and 0 < other["events"] <= 2
+    assert all("low" not in row or row["interval"] for row in pruned.rows)
     for finding in found.values():
         for domain, stage in product(("digits", "mnist_m"), ("last", "selected on score", "selected on test")):
             cells = value(finding, metric="accuracy", domain=domain, stage=stage)

@@ -16,6 +16,7 @@ from .experiment import Experiment
 from .results import seconds_left
 from .settings import key_of
 
+_RESULTS = ("metric", "value", "low", "high", "interval", "unit")
 _LOOK = 5.0  # seconds after which the workers are counted again
 _SPARE = 32  # runs beyond two per worker that are handed over, so that no worker waits for the driver
 
@@ -24,10 +25,17 @@ def keys_of(experiment: Experiment) -> list[str]:
     """Return the key of each run.
 
     Raises:
-        DgpruneError: no run; settings that are not plain; two runs with the same settings.
+        DgpruneError: no run; settings that are not plain, or named as what a row measures; two runs with the same
+            settings.
     """
     if not experiment.grid:
         raise DgpruneError("experiment: its grid has no run; name at least one: experiments.grid(scorer=['l1']).")
+    named = dict.fromkeys([*experiment.protocol, *(name for settings in experiment.grid for name in settings)])
+    if taken := [name for name in named if name in _RESULTS]:
+        raise DgpruneError(
+            f"experiment: its settings must not be named {' and '.join(map(repr, taken))}, as the columns of results "
+            "are, whose empty cells they would fill; rename them."
+        )
     places: dict[str, int] = {}
     for place in range(len(experiment.grid)):
         if (first := places.setdefault(experiment.key(place), place)) != place:

@@ -34,7 +34,9 @@ def followed(steps: Any, source: Domain) -> tuple[PruningRun, nn.Module]:
 
 
 def run_rows(run: PruningRun, best: nn.Module, *, domains: Sequence[Domain]) -> list[dict[str, Any]]:
-    """Return the rows of a finished run; `events` is the number of events that its mean stability rests on.
+    """Return the rows of a finished run; `events` is the number of events that a mean stability or drop rests on.
+
+    In rows about the end of the run, and over all sources, it is that of the source.
 
     Args:
         run: the run.
@@ -85,11 +87,12 @@ def _event_rows(run: PruningRun, domains: Sequence[Domain]) -> Iterator[dict[str
         cells: dict[str, Any] = {"stage": "last", "split": "score"}
         if name is not None:
             cells |= {"domain": name, "role": roles[name], **provenance.columns(name, "score", roles=roles)}
-        yield {**cells, "metric": "mean_stability", "value": run.stability(name), "unit": "%"}
         drops = [] if name is None else counted_drops(run, name)
+        cells |= {} if name is None else {"events": len(drops)}
+        yield {**cells, "metric": "mean_stability", "value": run.stability(name), "unit": "%"}
         for place, metric in enumerate(("mean_relative_drop", "mean_absolute_drop") if drops else ()):
             value = sum(drop[place] for drop in drops) / len(drops)
-            yield {**cells, "metric": metric, "value": value, "unit": "share", "events": len(drops)}
+            yield {**cells, "metric": metric, "value": value, "unit": "share"}
 
 
 def counted_drops(run: PruningRun, domain: str) -> list[tuple[float, float]]:

@@ -104,8 +104,8 @@ _SMALL: Settings = {
     "milestones": (14, 28),
     # layer, epoch of the first and of the last event, share of its filters
     "schedule": (("conv2", 2, 14, 0.3), ("conv3", 2, 14, 0.3), ("conv4", 2, 18, 0.75)),
-    "low": 1,  # epochs from one event to the next
-    "high": 4,
+    "every_low": 1,  # epochs from one event to the next
+    "every_high": 4,
     "arms": tuple(ARMS),
     "knobs": tuple(KNOBS)[1:],
     "flatness_images": 128,
@@ -121,8 +121,8 @@ PROTOCOLS: Mapping[str, Settings] = {
         "batch_size": 128,
         "milestones": (150, 300),
         "schedule": (("conv5", 3, 150, 0.3), ("conv6", 4, 150, 0.3), ("conv7", 5, 150, 0.3), ("conv8", 6, 275, 0.9)),
-        "low": 4,
-        "high": 40,
+        "every_low": 4,
+        "every_high": 40,
         "knobs": ("weight_decay", "augmentation"),  # this network has no dropout
     },
     "quick": {
@@ -134,7 +134,7 @@ PROTOCOLS: Mapping[str, Settings] = {
         "lr": 0.01,
         "milestones": (4,),
         "schedule": (("conv3", 1, 3, 0.4), ("conv4", 1, 3, 0.5)),
-        "high": 2,
+        "every_high": 2,
         "arms": ("unpruned", "smallest_low", "smallest_high", "largest_high", "zero_long"),
         "knobs": (),
         "flatness_images": 0,
@@ -229,7 +229,7 @@ def schedule_of(plan: Mapping[str, Any], arm: Arm) -> PruneSchedule | None:
     """Return when the arm's filters go; None where none do."""
     if arm.events is None:
         return None
-    every = plan["low" if arm.events == "low" else "high"]
+    every = plan["every_low" if arm.events == "low" else "every_high"]
     schedule = PruneSchedule({layer: (start, end, every, share) for layer, start, end, share in plan["schedule"]})
     return schedule.before_training() if arm.events == "before" else schedule
 
@@ -281,7 +281,7 @@ def _differences(protocol: Mapping[str, Any]) -> tuple[str, ...]:
         f"Images: {'; '.join(sets)} (CIFAR-10: 50,000 and 10,000).",
         f"Training: {protocol['epochs']} epochs (325), {protocol['batch_size']} images a batch (128), Adam "
         f"{protocol['lr']:g}, a tenth of it after epochs {', '.join(map(str, protocol['milestones']))} (150 and 300).",
-        f"Filters removed: {layers}; an event every {protocol['low']} or {protocol['high']} epochs (4 or 40).",
+        f"Filters removed: {layers}; an event each {protocol['every_low']} or {protocol['every_high']} epochs (4, 40).",
         f"Zeroing for 1, 50 and 1,105 of the paper's batches, as the same share of an epoch: {'; '.join(batches)}.",
         "Events are measured on held-out images of the source, the paper's on the test set.",
         "Noise has the standard deviation of all filters that no event has chosen, on training batches alone.",
