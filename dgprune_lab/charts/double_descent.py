@@ -17,6 +17,7 @@ from .marks import check_table, layered, of_field, rows_of, tooltip
 from .theme import Rows, beside, records, scorer_styles
 
 _FLOOR = 1e-6
+_DECADES = [10.0**power for power in range(-6, 3)]
 _PANELS = (
     # metric, split, title of the axis, whether it is a log axis
     ("loss", "report", "Loss on new images", False),
@@ -48,8 +49,12 @@ def double_descent(frame: Tidy, *, width: Count = 460, height: Count = 130) -> a
     for name, _, title, log in _PANELS:
         last = name == _PANELS[-1][0]
         x = alt.X("width:Q", scale=scale, title="Hidden units" if last else None, axis=alt.Axis(**axis, labels=last))
-        numbers = alt.Axis(tickCount=4, format="%" if name == "prunability" else "~g")
-        limits = alt.Scale(type="log") if log else alt.Scale(zero=name == "prunability", nice=True)
+        numbers = alt.Axis(
+            format="%" if name == "prunability" else "~g", **({"values": _DECADES} if log else {"tickCount": 4})
+        )
+        limits = alt.Scale(type="log") if log else alt.Scale(zero=False, nice=True)
+        if name == "prunability":
+            limits = alt.Scale(domain=[0, 1])
         y = alt.Y("value:Q", title=title, scale=limits, axis=numbers)
         panels.append(_panel(name, data[name], x=x, y=y).properties(width=width, height=height))
     title = alt.Title("Double descent", subtitle="Mean over training seeds; bar: 95 % interval", anchor="start")
