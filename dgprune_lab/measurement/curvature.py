@@ -215,6 +215,6 @@ def slopes_of(loss: Tensor, tensors: Sequence[Tensor], *, twice: bool = False) -
             return slopes
         reason = "is 0 (as that of rounding)"
     raise DgpruneError(
-        f"the gradient of the loss by the weights {reason}, although the loss is {float(loss.detach()):.3g}, so nothing "
+        f"the gradient of the loss by the weights {reason}, although the loss is {loss.item():.3g}, so nothing "
         "can be said of its curvature; take a network whose forward pass can be differentiated."
     )
