@@ -230,7 +230,11 @@ def test_the_numbers_of_a_shipped_network_follow_from_its_weights(name: str) -> 
     card = experiments.shipped_card(name)
     paths = sorted((NETWORKS / name).glob("*.safetensors"))
     assert paths and len(paths) <= 12 and sum(path.stat().st_size for path in paths) < 6_000_000
-    for path in paths[:: 1 if name.endswith("_quick") else 4]:
+    try:
+        zoo_domains(card["protocol"])
+    except DgpruneError as error:
+        pytest.skip(str(error))
+    for path in paths[:: 1 if name.endswith("_quick") else 6]:
         rows = table[(table["run"] == int(path.stem)) & (table["role"] == "source")].set_index("metric")
         source, _ = zoo_domains({**card["protocol"], **card["runs"][int(path.stem)]["settings"]})
         network = dg.load(path)

@@ -49,9 +49,8 @@ def double_descent(frame: Tidy, *, width: Count = 460, height: Count = 130) -> a
     for name, _, title, log in _PANELS:
         last = name == _PANELS[-1][0]
         x = alt.X("width:Q", scale=scale, title="Hidden units" if last else None, axis=alt.Axis(**axis, labels=last))
-        numbers = alt.Axis(
-            format="%" if name == "prunability" else "~g", **({"values": _DECADES} if log else {"tickCount": 4})
-        )
+        marked: dict[str, Any] = {"values": _DECADES} if log else {"tickCount": 4}
+        numbers = alt.Axis(format="%" if name == "prunability" else "~g", **marked)
         limits = alt.Scale(type="log") if log else alt.Scale(zero=False, nice=True)
         if name == "prunability":
             limits = alt.Scale(domain=[0, 1])
