@@ -114,7 +114,7 @@ PROTOCOLS: Mapping[str, Settings] = {
     "small": _SMALL,
     "paper": {
         **_SMALL,
-        "data_sets": (("cifar10", "cifar10", "cifar10", "contrast", 20_000, 1000, 5000),),
+        "data_sets": (("cifar10", "cifar10", "cifar10", "contrast", 16_000, 1000, 5000),),
         "builder": "vgg11_bn_32",
         "widths": (64, 128, 256, 256, 512, 512, 512, 512),
         "epochs": 325,
