@@ -150,7 +150,11 @@ def _report(experiment: Experiment, results: Results, command: str) -> int:
         return 1
     try:
         claims = experiment.claims(results.table()) if experiment.claims else ()
-        print("Mean differences with their 95 % interval over training seeds:" if claims else "No claim to judge.")
+        print(
+            "Estimates with their 95 % interval, over training seeds unless a note says otherwise:"
+            if claims
+            else "No claim to judge."
+        )
         for line in claim_lines(claims):
             print(line)
     except DgpruneError as error:

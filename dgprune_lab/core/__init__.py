@@ -29,6 +29,7 @@ from .kinds import (
     Count,
     NotNegative,
     Positive,
+    Probability,
     Ratio,
     Repeats,
     Seed,

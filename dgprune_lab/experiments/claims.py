@@ -28,7 +28,7 @@ class Claim:
         claim: what is claimed, in one sentence.
         paper: who claims it, such as "Sun 2023".
         published: the published number with its network, in words.
-        estimate, low, high: our estimate with its 95 % interval over training seeds.
+        estimate, low, high: our estimate with its 95 % interval, over training seeds unless `note` says otherwise.
         minimum_detectable_effect: half the width of the interval; a smaller difference would not have been seen.
         unit: unit of the numbers; "share" for a difference of accuracies (0.05: five points).
         seeds: the training seeds, listed.

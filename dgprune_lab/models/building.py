@@ -17,7 +17,6 @@ from ..core import Count, DgpruneError, Provenance, Within, public, set_provenan
 PerChannel = float | Sequence[float]
 Widths = Sequence[Count]
 Classes = Annotated[int, Within("lie in 1 to 100,000", lambda value: 1 <= value <= 100_000)]
-Probability = Annotated[float, Within("lie in 0 to below 1", lambda value: 0 <= value < 1)]
 Layers = OrderedDict[str, nn.Module]
 Builder = Callable[..., nn.Module]
 Built = TypeVar("Built", bound=Builder)

@@ -14,14 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import Seed, public, unknown
+from ..core import Probability, Seed, public, unknown
 from .building import (
     Builder,
     Classes,
     Layers,
     Normalise,
     PerChannel,
-    Probability,
     Widths,
     builder,
     check_count,

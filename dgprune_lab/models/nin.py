@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from torch import nn
 
-from ..core import DgpruneError, Seed, public
-from .building import Classes, Layers, Normalise, PerChannel, Probability, Widths, builder, finish, seeded
+from ..core import DgpruneError, Probability, Seed, public
+from .building import Classes, Layers, Normalise, PerChannel, Widths, builder, finish, seeded
 
 
 @public

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
-from ..core import Count, DgpruneError, NotNegative, Seed, Share, Whole, Within, public, unknown
+from ..core import Count, DgpruneError, NotNegative, Probability, Seed, Share, Whole, Within, public, unknown
 from ..data import AUGMENTATIONS
 
 ObjectiveName = Literal["erm", "group_dro", "vrex", "coral", "miro"]
 Optimiser = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine", "dss", "steps"]
 BatchSize = Annotated[int, Within("be at least 2", lambda value: value >= 2)]
-Probability = Annotated[float, Within("lie in 0 to below 1", lambda value: 0 <= value < 1)]
 
 
 @public
