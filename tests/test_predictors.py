@@ -275,6 +275,16 @@ def test_a_measure_of_one_hyperparameter_has_a_high_pooled_tau_and_tells_nothing
     assert value(table, "knows_the_training", CMI)["value"] > 5 * told["value"]
 
 
+def test_what_two_hyperparameters_tell_together_is_nothing_beyond_them() -> None:
+    levels, random = levels_of((2, 2, 2), seeds=5), np.random.default_rng(2)
+    known = 3 * levels[:, 0] + 2 * levels[:, 1]
+    outcome, measure = known + random.normal(size=40), known + 1e-6 * random.normal(size=40)
+    pair: dict[str, Any] = {"grid": (grid := stats.Grid(levels)), "draws": grid.unit}
+    beyond_one, beyond_two = (stats.conditional_mutual_information(measure, outcome, **pair, most=k)[0] for k in (1, 2))
+    assert beyond_one > 0.1 and beyond_two < 0.05
+    assert stats.conditional_mutual_information(measure, outcome, **pair)[0] == beyond_two
+
+
 def test_chance_and_the_wrong_direction_are_seen_as_such(table: pd.DataFrame) -> None:
     chance = value(table, "knows_nothing", "kendall_tau_a")
     assert chance["low"] < 0 < chance["high"]
@@ -336,6 +346,11 @@ def test_the_pgdl_variant_says_why_it_has_no_number() -> None:
         )
         for failed in ((), (0, 1))
     )
+    small = judged(
+        zoo(HONEST, knobs=KNOBS[:2]), hyperparameters=KNOBS[:2], outcomes=["generalization_gap"], resamples=2
+    )
+    row = value(small, "is_wrong", f"{CMI}_pgdl")
+    assert np.isnan(row["value"]) and "no order is left" in row["note"], "two hyperparameters tell all"
     assert np.isfinite(whole["value"]) and np.isnan(whole["low"]) and "2 of 2 training seeds" in whole["note"]
     assert np.isnan(part["value"]) and "15 of 16 cells" in part["note"]
 
@@ -360,6 +375,11 @@ def test_ties_constants_and_missing_values_are_said() -> None:
     assert rows["value"].isna().all() and (rows["networks"] == 0).all() and (rows["dropped"] == 32).all()
     gap = value(table, "with_a_gap", "kendall_tau_a")
     assert (gap["networks"], gap["dropped"], gap["cells"]) == (30, 2, 15)
+    frame: Any = zoo(made)
+    common = judged(frame[frame["run"] > 1], resamples=20)
+    for metric in ("tau_difference", "partial_correlation"):
+        pair = [value(each, "in_two_levels", metric, given="with_a_gap") for each in (table, common)]
+        assert pair[0]["value"] == pair[1]["value"] and pair[0]["networks"] == 30, "over networks that have both"
 
 
 def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
@@ -386,6 +406,9 @@ def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
         (lambda f: f, {"hyperparameters": ["training_seed"]}, "several values"),
         (lambda f: f.replace({"better_direction": {"lower": "down"}}), {}, "down"),
         (lambda f: f.assign(converged=False), {}, "in 0 networks"),
+        (lambda f: f.assign(converged=f["converged"].map(str)), {}, "converged must hold True or False; got 'True'"),
+        (lambda f: pd.concat([f[f["run"] < 9].replace({"lower": "higher"}), f[f["run"] > 8]]), {}, "one word for all"),
+        (lambda f: f, {"resamples": 10**9}, "lie in 1 to 100,000"),
         (lambda f: f[f["width"] + f["depth"] == 0], {"hyperparameters": KNOBS[:2]}, "several values"),
         (lambda f: f[f["run"] < 4], {}, "at least 4 cells"),
         (lambda f: f[f["run"] < 2], {}, "one level each"),

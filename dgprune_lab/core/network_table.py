@@ -43,8 +43,9 @@ def network_table(frame: pd.DataFrame, *, hyperparameters: Sequence[str]) -> Net
     outcome is a metric of `OUTCOMES` on the reported split of a domain.
 
     Raises:
-        DgpruneError: a column that is missing; another word than "lower" or "higher" in `better_direction`; no measure
-            or no outcome; two values of one measure or outcome for one network.
+        DgpruneError: a column that is missing; a `better_direction` that is neither "lower" nor "higher", or differs
+            within a measure; a `converged` that is neither True nor False; no measure or no outcome; two values of one
+            measure or outcome for one network.
     """
     for name in (*hyperparameters, _SEED, "better_direction"):
         if name not in frame.columns:
@@ -56,7 +57,7 @@ def network_table(frame: pd.DataFrame, *, hyperparameters: Sequence[str]) -> Net
     groups: Any = frame.groupby(keys, sort=False, dropna=False)
     rows: Any = frame.assign(network=groups.ngroup())
     settings = rows.drop_duplicates("network").set_index("network")[keys]
-    failed = rows["network"][rows["converged"].eq(False)].unique() if "converged" in rows.columns else []
+    failed = rows["network"][_failed(rows["converged"])].unique() if "converged" in rows.columns else []
     settings["converged"] = ~settings.index.isin(failed)
     measured = rows[rows["better_direction"].notna() & ~rows["metric"].isin(list(OUTCOMES))]
     reported = rows[rows["metric"].isin(list(OUTCOMES)) & rows["domain"].notna() & rows["split"].eq(_REPORTED)]
@@ -66,6 +67,8 @@ def network_table(frame: pd.DataFrame, *, hyperparameters: Sequence[str]) -> Net
     first, better = {}, dict(OUTCOMES)
     measures, outcomes = pd.DataFrame(index=settings.index), {}
     for name, part in measured.groupby("metric", sort=False):
+        if part["better_direction"].nunique() > 1:
+            raise DgpruneError(f"better_direction must be one word for all rows of {name!r}; frame has both.")
         first[name], better[name] = part.iloc[0].to_dict(), part["better_direction"].iloc[0]
         measures[name] = _column(part, settings.index, keys, what=name)
     for (name, domain), part in reported.groupby(["metric", "domain"], sort=False):
@@ -78,6 +81,14 @@ def larger_is_better(values: pd.Series, better: str) -> Any:
     """Return values as an array, signed so that larger is better; NaN where they are not finite."""
     numbers = values.to_numpy(dtype=np.float64)
     return np.where(np.isfinite(numbers), -numbers if better == "lower" else numbers, np.nan)
+
+
+def _failed(converged: Any) -> Any:
+    """Whether each row's network did not converge; an empty cell says nothing."""
+    for value in converged.dropna().unique():
+        if value not in (True, False):
+            raise DgpruneError(f"converged must hold True or False; got {value!r}. Convert the column first.")
+    return converged.eq(False).fillna(False).astype(bool)
 
 
 def _column(part: Any, index: Any, keys: Sequence[str], *, what: str) -> pd.Series:

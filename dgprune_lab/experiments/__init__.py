@@ -4,10 +4,11 @@ from . import executors
 from .averages import averages, over_targets
 from .claims import Claim, claims_table, verdict
 from .compare import compare
+from .convergence import convergence
 from .experiment import Experiment, Finding, Scratch, Settings
 from .instability_correlations import instability_correlations
 from .tables import export, recompute, shipped, shipped_card, shipped_names, study_named
-from .predictors import convergence, predictors
+from .predictors import predictors
 from .results import Results
 from .runner import run
 from .settings import grid

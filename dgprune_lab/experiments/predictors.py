@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ..core import (
     OUTCOMES,
-    Count,
     DgpruneError,
     NetworkTable,
     Tidy,
+    Within,
     larger_is_better,
     most_seen,
     network_table,
@@ -36,6 +36,7 @@ FEW = 20
 _GAP = "generalization_gap"
 _TAILS = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
 
+Resamples = Annotated[int, Within("lie in 1 to 100,000", lambda value: 1 <= value <= 100_000)]
 Floats = NDArray[np.float64]
 Part = tuple[str, str | None, Floats, str]
 """A metric, what it is given, the estimate followed by its resamples, and a note."""
@@ -49,7 +50,7 @@ def predictors(
     outcomes: Sequence[str] = ("loss", "error", _GAP),
     domain: str | None = None,
     measures: Sequence[str] | None = None,
-    resamples: Count = RESAMPLES,
+    resamples: Resamples = RESAMPLES,
 ) -> pd.DataFrame:
     """Return how well each measure orders trained networks by how they generalise.
 
@@ -64,7 +65,7 @@ def predictors(
       not whether it is above 0.
     - conditional_mutual_information_pgdl: the variant of the PGDL competition (arXiv:2012.07976), of the generalization
       gap only; the mean over the training seeds whose grid is complete. It has no interval: no resample is complete.
-    - tau_difference: tau-a minus that of the measure `given`, paired by resample.
+    - tau_difference: tau-a minus that of the measure `given`, paired by resample, over the networks that have both.
     - partial_correlation: Spearman's, given the measure `given`; it does not depend on the scale of a measure.
 
     The interval "cells" is a 95 % percentile bootstrap that draws cells of the grid (networks that differ in the
@@ -129,30 +130,6 @@ def predictors(
     return tidy(rows, extra=EXTRA)
 
 
-@public
-def convergence(frame: Tidy, *, hyperparameters: Sequence[str]) -> pd.DataFrame:
-    """Return how many networks converged at each level of each hyperparameter.
-
-    Leaving out those that did not is a selection: where the shares differ, the rest is no complete grid.
-
-    Args:
-        frame, hyperparameters: see `predictors`; the column `converged` is False where a training did not.
-
-    Returns:
-        A line per hyperparameter and level, and one for all: networks, converged, dropped, share_converged.
-
-    Raises:
-        DgpruneError: an unknown column; a table without measures or outcomes.
-    """
-    settings = network_table(frame, hyperparameters=hyperparameters).settings
-    lines = []
-    for name in hyperparameters:
-        for level, part in settings.groupby(name, dropna=False):
-            lines.append({"hyperparameter": name, "level": level, **_counts(part)})
-    lines.append({"hyperparameter": "all", "level": "", **_counts(settings)})
-    return pd.DataFrame(lines).astype({"level": object})
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Referee:
     """The networks that are judged, (N,) each, and one outcome: values are signed so that larger is better."""
@@ -184,13 +161,29 @@ class _Referee:
             rivals = [(j, rival) for j, rival in enumerate(self.names) if j != k]
             parts = [("kendall_tau_a", None, taus[k][0], ""), ("kendall_tau_b", None, taus[k][1], "")]
             parts += [*self._granulated(values), *self._information(values, gap=outcome == _GAP)]
-            parts += [("tau_difference", rival, taus[k][0] - taus[j][0], "") for j, rival in rivals]
-            few = f"no interval: fewer than {SCARCE} cells" if cells < SCARCE else ""
-            parts += [("partial_correlation", rival, partial[k, j][: 1 if few else None], few) for j, rival in rivals]
             for metric, given, drawn, why in parts:
                 share = metric.startswith("conditional")
                 cell = {"metric": metric, "given": given, "unit": "share" if share else "correlation"}
                 yield shared | cell | _estimate(drawn, notes=[*weak, why])
+            for j, rival in rivals:
+                both = known & np.isfinite(self.values[j])
+                cells = len(np.unique(self.grid.cells[both]))
+                cell = {"given": rival, "unit": "correlation", "networks": int(both.sum()), "cells": cells}
+                cell["dropped"] = self.lost + int((~both).sum())
+                few = f"no interval: fewer than {SCARCE} cells" if cells < SCARCE else ""
+                rest = _estimate(partial[k, j][: 1 if few else None], notes=[*weak, few])
+                yield shared | cell | {"metric": "tau_difference"} | _estimate(self._gain(k, j, taus=taus), notes=weak)
+                yield shared | cell | {"metric": "partial_correlation"} | rest
+
+    def _gain(self, k: int, j: int, *, taus: Sequence[tuple[Floats, Floats]]) -> Floats:
+        """Tau-a of measure k minus that of measure j, over the networks of which both are known."""
+        first, second = self.values[k], self.values[j]
+        apart = np.isfinite(first) != np.isfinite(second)
+        if not apart.any():
+            return taus[k][0] - taus[j][0]
+        both = [np.where(apart, np.nan, values) for values in (first, second)]
+        own, other = (statistics.kendall(each, self.outcome, grid=self.grid, draws=self.draws)[0] for each in both)
+        return own - other
 
     def _granulated(self, values: Floats) -> Iterator[Part]:
         each = statistics.granulated(values, self.outcome, grid=self.grid, draws=self.draws)
@@ -224,9 +217,10 @@ class _Referee:
                 why = str(error)
         if not found:
             return np.full(1, np.nan), why
-        return np.array(
-            [sum(found) / len(found)]
-        ), f"{len(found)} of {seeds.max() + 1} training seeds have a complete grid"
+        if not np.isfinite(found).all():
+            return np.full(1, np.nan), "no order is left that two hyperparameters do not tell"
+        complete = f"{len(found)} of {seeds.max() + 1} training seeds have a complete grid"
+        return np.array([sum(found) / len(found)]), complete
 
     def _weak(self, name: str, outcome: str, *, known: NDArray[np.bool_], cells: int) -> list[str]:
         """What makes all numbers about a measure weak."""
@@ -275,10 +269,3 @@ def _varied(settings: Any, hyperparameters: Sequence[str]) -> list[str]:
             f"have one level each in {len(settings)} networks. Train networks that differ in them."
         )
     return found
-
-
-def _counts(settings: Any) -> dict[str, Any]:
-    converged = int(settings["converged"].sum())
-    share = converged / len(settings)
-    lost = len(settings) - converged
-    return {"networks": len(settings), "converged": converged, "dropped": lost, "share_converged": share}
