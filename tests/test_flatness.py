@@ -49,6 +49,7 @@ def training_batch(study: dg.Study, images: int | None = None) -> tuple[Tensor, 
 @functools.cache
 def exact(norm: bool) -> Exact:
     study = study_of(randomise(small_net(norm=norm)))
+    study.model.train()  # which is left as it is, but not used
     net = randomise(small_net(norm=norm))  # in float64
     net.load_state_dict({name: tensor.double() for name, tensor in study.model.state_dict().items()})
     weights = {name: tensor.detach() for name, tensor in net.named_parameters()}
@@ -102,6 +103,7 @@ def test_the_numbers_are_those_of_the_exact_hessian(norm: bool) -> None:
 def test_the_trace_is_estimated_without_bias_and_its_interval_covers() -> None:
     study, hessian, *_ = exact(True)
     curvature, trace = Curvature(study.model, study.sources, split="train", images=None), float(hessian.trace())
+    drain(curvature.losses(torch.ones(len(hessian))))  # elsewhere, and back
     whole = drain(curvature.product(torch.eye(len(hessian))))
     assert torch.allclose(whole.double(), hessian, atol=1e-5)
     estimates = drain(curvature.trace(draws=96, seed=0))
@@ -133,6 +135,10 @@ def test_sam_sharpness_is_the_rise_one_step_up_the_gradient_of_all_images() -> N
     ends = np.percentile(rise[draws].mean(1), [2.5, 97.5])
     assert (row.low, row.high) == pytest.approx(ends, abs=0.1 * (ends[1] - ends[0]))
     assert row.better_direction == "lower" and row.unit == "nats" and row.images == len(rise)
+    nn.utils.vector_to_parameters(vector, net.parameters())
+    some, few = training_batch(study, 5), sam_sharpness(study, images=5).iloc[0]
+    assert few.training_loss == pytest.approx(float(F.cross_entropy(net(some[0].double()), some[1]).detach()), rel=1e-4)
+    assert few.images == 10
     first = 0.2 * float(gradient.norm())
     assert 0.5 * first < row.value < 2 * first, "near its first-order value"
 
@@ -141,7 +147,7 @@ def test_the_pruned_network_is_where_pruning_puts_it() -> None:
     study, _, _, vector = exact(True)
     mask = dg.allocate(study.score("l1"), ratio=0.5)
     frame = flatness(study, top=3, steps=(), draws=2, mask=mask)
-    small = dg.prune(study.model, mask)
+    small = dg.prune(study.model, mask).eval()
     images, labels = training_batch(study)
     assert values(frame, "pruned_loss") == pytest.approx(
         [float(F.cross_entropy(small(images), labels).detach())], rel=1e-4
@@ -288,6 +294,7 @@ def test_the_panel_measures_when_asked_and_goes_on_after_a_move_of_the_slider() 
     assert [row["loss"] for row in marked["pruned"]] == pytest.approx(2 * [values(table, "pruned_loss")[0]])
     assert [row["step"] for row in marked["pruned"]] == pytest.approx(100 * values(table, "pruned_step"))
     assert [row["loss"] for row in marked["curves"]] == pytest.approx(values(table, "loss"))
+    assert "Measures the 2" in last(panel.tick(view_of(exact(False)[0])), "text"), "another network, measured anew"
 
 
 def test_the_panel_stops_follows_the_images_of_the_explorer_and_says_what_fails() -> None:
