@@ -24,7 +24,7 @@ from dgprune_lab.core import DgpruneError, Domain
 from dgprune_lab.experiments import instability_correlations
 from dgprune_lab.experiments.instability_correlations import FLATNESS
 from dgprune_lab.experiments.scratch import Scratch
-from dgprune_lab.experiments.studies._training_rows import counted_drops
+from dgprune_lab.experiments.studies._training_rows import counted_drops, followed
 from dgprune_lab.experiments.studies.instability import (
     ARMS,
     KNOB_ARMS,
@@ -37,6 +37,7 @@ from dgprune_lab.experiments.studies.instability import (
 )
 from dgprune_lab.experiments.studies.instability_claims import instability_claims
 from dgprune_lab.stats import correlation_over_seeds
+from dgprune_lab.training import StageEvent
 
 module: Any = importlib.import_module("dgprune_lab.experiments.studies.instability")  # its folder holds a function
 pytestmark = pytest.mark.filterwarnings("ignore::dgprune_lab.core.errors.DgpruneNote")
@@ -168,6 +169,25 @@ def test_an_event_before_training_or_from_chance_does_not_count() -> None:
         [(0.9, 0.6)],
         [],
     )
+
+
+def test_the_epoch_selected_on_test_is_the_best_one_on_the_reported_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = {"start": (0.9, 0.9), "first": (0.4, 0.8), "second": (0.7, 0.2), "third": (0.6, 0.5)}
+
+    def steps() -> Any:
+        for epoch, network in enumerate(accuracies):
+            stage: Any = "full" if network == "start" else "trained"
+            more: Any = {"so_far": SimpleNamespace(network=network), "rows": (), "round": 0, "rounds": 0}
+            yield StageEvent(stage=stage, epoch=epoch, epochs=3, **more)
+            yield None
+        return "the run"
+
+    def evaluate(network: str, domain: str, split: str) -> Any:
+        return SimpleNamespace(accuracy=accuracies[network][["report", "score"].index(split)])
+
+    monkeypatch.setattr("dgprune_lab.experiments.studies._training_rows.evaluate", evaluate)
+    source: Any = "the source"
+    assert followed(steps(), source) == ("the run", "second")
 
 
 def test_nothing_of_the_shifted_images_changes_a_network(
