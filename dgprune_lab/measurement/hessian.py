@@ -10,7 +10,7 @@ from curvlinops import HessianLinearOperator
 from torch import Tensor
 
 from ..core import DgpruneError
-from .curvature import slopes_of
+from .slopes import slopes_of
 
 
 class Hessian(HessianLinearOperator):
