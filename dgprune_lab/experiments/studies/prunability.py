@@ -228,7 +228,7 @@ def _measure_rows(study: Study, plan: Any, losses: list[float], *, converged: bo
         sam_sharpness(study),
         hessian_trace(study, images=plan["few"]),
     ):
-        for row in found.to_dict("records"):
+        for row in found[found["value"].notna()].to_dict("records"):
             kept_cells = {name: cell for name, cell in _filled(row).items() if name != "training_seed"}
             yield {**about, **kept_cells, "better_direction": row["better_direction"]}
 
