@@ -294,6 +294,13 @@ def test_chance_and_the_wrong_direction_are_seen_as_such(table: pd.DataFrame) ->
     assert better["low"] > 0 and better["value"] == pytest.approx(right - wrong)
 
 
+def test_a_short_view_gives_no_verdict_on_what_cannot_be_below_zero(table: pd.DataFrame) -> None:
+    rows: Any = table[table["measure"] == "is_wrong"]
+    short = dg.summary(rows, metric=["kendall_tau_a", CMI], verdict=("right", "wrong")).set_index("metric")
+    assert short["verdict"]["kendall_tau_a"] == "wrong" and short["verdict"][CMI] not in ("right", "wrong")
+    assert "points" not in short["value"][CMI]
+
+
 def test_the_direction_of_a_measure_is_signed(table: pd.DataFrame) -> None:
     frame = zoo({"a": HONEST["knows_the_training"]}).assign(
         better_direction=lambda f: f["better_direction"].where(f["metric"] != "a", "higher")

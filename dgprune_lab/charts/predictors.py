@@ -174,13 +174,13 @@ def _legend(frame: pd.DataFrame) -> Rows:
 def _text(ends: dict[str, float | None], *, sign: str = "+") -> str:
     """A value with its interval, in short.
 
-    >>> _text({"value": 0.5, "low": 0.25, "high": 0.75}), _text({"value": None, "low": None, "high": None})
-    ('+0.50 (0.25 to 0.75)', 'no value')
+    >>> _text({"value": 0.5, "low": -0.001, "high": 0.75}), _text({"value": None, "low": None, "high": None})
+    ('+0.50 (0.00 to 0.75)', 'no value')
     """
     if ends["value"] is None:
         return "no value"
-    interval = "" if ends["low"] is None else f" ({ends['low']:.2f} to {ends['high']:.2f})"
-    return with_minus(f"{ends['value']:{sign}.2f}{interval}")
+    interval = "" if ends["low"] is None else f" ({ends['low']:z.2f} to {ends['high']:z.2f})"
+    return with_minus(f"{ends['value']:{sign}z.2f}{interval}")
 
 
 def _plain(name: object) -> str:

@@ -19,7 +19,7 @@ _HIDDEN = {"value", "low", "high", "unit", "interval", "images", *(name for name
 # Never below 0: an interval above 0 is no verdict on them.
 _LEVELS = re.compile(
     r"(\w+_)?accuracy|loss|calibration_error|(changed|right_to_wrong|wrong_to_right)(_count)?|filters_differ|filters|"
-    "parameters|macs|bytes|latency"
+    "parameters|macs|bytes|latency|conditional_mutual_information(_pgdl)?"
 )
 _PERCENT = ("share", "%", "percent")
 _COUNTS = ("count", "per image", "bytes")
