@@ -75,6 +75,7 @@ GIVEN: dict[str, Any] = {
     "prunability": lambda study: dg.diagnostics.prunability(study, step=0.25),
     "measure": lambda study: dg.measure(study.model, study.domains, latency=False),
     "margin": lambda study: dg.diagnostics.margin(study),
+    "flatness": lambda study: dg.diagnostics.flatness(study, images=4, steps=(), draws=2),
 }
 
 

@@ -72,6 +72,7 @@ CALLS: dict[str, Callable[[Path], Any]] = {
     "stability": lambda _: dg.diagnostics.stability(study(), scorers=["taylor"]),
     "flips": lambda _: dg.diagnostics.flips(study(), scorers=["l1"], ratios=[0.5]),
     "prunability": lambda _: dg.diagnostics.prunability(study(), step=0.25),
+    "flatness": lambda _: dg.diagnostics.flatness(study(), images=4, steps=(), draws=2),
     "feature_shift": lambda _: dg.diagnostics.feature_shift(study(), embedding="linear", ratios=[0.5]),
     "attributions": lambda _: dg.diagnostics.attribution_maps(study(), domain="a", layer="0"),
     "generalization": lambda _: dg.diagnostics.generalization_measures(study()),
