@@ -49,7 +49,7 @@ def sam_sharpness(
     """
 
     def row(name: str, study: Study) -> Row:
-        curvature = Curvature(study.model, study.sources, split=split, images=images)
+        curvature = Curvature(study.model, study.sources, split=split, images=images, device=study.device)
         before = finite_losses(drain(curvature.losses()), name=name)
         gradient = drain(curvature.gradient())
         norm = float(gradient.double().norm())
@@ -87,7 +87,7 @@ def hessian_trace(
     """
 
     def row(name: str, study: Study) -> Row:
-        curvature = Curvature(study.model, study.sources, split=split, images=images)
+        curvature = Curvature(study.model, study.sources, split=split, images=images, device=study.device)
         loss = finite_losses(drain(curvature.losses()), name=name)
         estimates = drain(curvature.trace(draws=draws, seed=seed))
         return {**trace_cells(estimates), "training_loss": float(loss.mean())}

@@ -120,7 +120,7 @@ def _steps(studies: Mapping[str, Study], setting: Setting, *, mask: Mask | None)
 
 def surroundings(study: Study, setting: Setting, *, name: str) -> Generator[_Progress, None, Surroundings]:
     """Measure one network; yields (done, total, what is measured) between batches, total being an estimate."""
-    curvature = Curvature(study.model, study.sources, split=setting.split, images=setting.images)
+    curvature = Curvature(study.model, study.sources, split=setting.split, images=setting.images, device=study.device)
     curvature.check_top(setting.top)
     counter = _Counter(passes(curvature, setting) * curvature.batches + curvature.images)
     before = finite_losses((yield from counter.run(curvature.losses(), "loss")), name=name)

@@ -38,6 +38,7 @@ class Curvature:
     Args:
         model: any classifier.
         domains: the images and labels: the first `images` images of this split of each domain.
+        device: where it runs; None for where the network is.
 
     Attributes:
         weights: (P,) all parameters, one after the other.
@@ -45,9 +46,17 @@ class Curvature:
         images: number of images.
     """
 
-    def __init__(self, model: nn.Module, domains: Sequence[Domain], *, split: str, images: int | None) -> None:
-        self.device = device_of(model)
-        self._twin = deep_copy(model).eval().requires_grad_(False)
+    def __init__(
+        self,
+        model: nn.Module,
+        domains: Sequence[Domain],
+        *,
+        split: str,
+        images: int | None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or device_of(model)
+        self._twin = deep_copy(model).to(self.device).eval().requires_grad_(False)
         named = [(name, tensor) for name, tensor in self._twin.named_parameters() if tensor.is_floating_point()]
         self.names = [name for name, _ in named]
         self._tensors: list[Any] = [tensor.requires_grad_() for _, tensor in named]
@@ -55,9 +64,9 @@ class Curvature:
         self.weights = torch.cat([tensor.detach().flatten() for tensor in self._tensors])
         self._domains, self._split, self._limit = list(domains), split, images
         self.images = sum(len(domain.rows(split, images)) for domain in domains)
-        self._layout = layout_of(model, self._domains[0])
+        self._layout = layout_of(self._twin, self._domains[0])
         example = self._domains[0].take(torch.arange(1), device=self.device, layout=self._layout).images
-        peak, _ = bytes_per_image(model, example, gradients=True)
+        peak, _ = bytes_per_image(self._twin, example, gradients=True)
         self._size = max(1, min(TOGETHER, pass_room(GRADIENT_BYTES) // (_MARGIN * max(1, peak))))
 
     @property
@@ -69,7 +78,7 @@ class Curvature:
         """Return (P,) the parameters of another network of the same shapes, such as a masked one, minus the weights."""
         owners = (name.rpartition(".") for name in self.names)
         tensors = [getattr(model.get_submodule(owner), leaf).detach() for owner, _, leaf in owners]
-        return torch.cat([tensor.flatten() for tensor in tensors]) - self.weights
+        return torch.cat([tensor.flatten() for tensor in tensors]).to(self.weights) - self.weights
 
     def losses(self, displacement: Tensor | None = None) -> Steps[Tensor]:
         """Return the loss of each image, (N,) float64, with all parameters moved by a vector (P,)."""
@@ -136,7 +145,7 @@ class Curvature:
         start = torch.randn(size, generator=generator("lanczos", seed)).to(self.weights)
         if basis >= size:
             whole = yield from self.product(torch.eye(size).to(self.weights))
-            values, vectors = torch.linalg.eigh((whole + whole.T).double() / 2)
+            values, vectors = torch.linalg.eigh((whole + whole.T).cpu().double() / 2)
         elif not (first := (yield from self.product(start))).isfinite().all():
             raise DgpruneError("the Hessian of this network is not finite; its training has diverged.")
         elif not first.any():  # a Hessian of zeros, on which ARPACK fails
