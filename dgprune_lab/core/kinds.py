@@ -29,8 +29,6 @@ _CLASSES = {
     "Generator": ("a generator", "generators"),
     "TopLevelMixin": ("an Altair chart", "Altair charts"),
 }
-
-
 _NAME = 255  # bytes: the longest name of a file on the usual file systems
 
 
