@@ -296,9 +296,17 @@ def test_chance_and_the_wrong_direction_are_seen_as_such(table: pd.DataFrame) ->
 
 def test_a_short_view_gives_no_verdict_on_what_cannot_be_below_zero(table: pd.DataFrame) -> None:
     rows: Any = table[table["measure"] == "is_wrong"]
-    short = dg.summary(rows, metric=["kendall_tau_a", CMI], verdict=("right", "wrong")).set_index("metric")
+    short: Any = dg.summary(rows, metric=["kendall_tau_a", CMI], verdict=("right", "wrong")).set_index("metric")
     assert short["verdict"]["kendall_tau_a"] == "wrong" and short["verdict"][CMI] not in ("right", "wrong")
     assert "points" not in short["value"][CMI]
+
+
+def test_the_order_of_the_rows_changes_nothing() -> None:
+    frame = zoo(HONEST)
+    tables = [judged(each, resamples=20) for each in (frame, frame.iloc[::-1])]
+    keys, ends = ["measure", "metric", "given"], ["value", "low", "high"]
+    first, second = (table.sort_values(keys).set_index(keys)[ends].to_numpy() for table in tables)
+    assert np.allclose(first, second, equal_nan=True)
 
 
 def test_the_direction_of_a_measure_is_signed(table: pd.DataFrame) -> None:
@@ -409,7 +417,8 @@ def test_a_hyperparameter_that_never_differs_alone_is_named() -> None:
         (lambda f: f, {"outcomes": ["error"]}, "holds no 'error'"),
         (lambda f: f, {"domain": "mars"}, "mars"),
         (lambda f: f, {"measures": ["sharpness"]}, "sharpness"),
-        (lambda f: f, {"measures": []}, "at least one measure"),
+        (lambda f: f, {"measures": []}, "measures must name at least one"),
+        (lambda f: f, {"outcomes": []}, "outcomes must name at least one"),
         (lambda f: f, {"hyperparameters": ["training_seed"]}, "several values"),
         (lambda f: f.replace({"better_direction": {"lower": "down"}}), {}, "down"),
         (lambda f: f.assign(converged=False), {}, "in 0 networks"),

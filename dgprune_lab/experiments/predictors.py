@@ -98,12 +98,14 @@ def predictors(
     for name in names:
         if name not in table.measures:
             raise unknown("measure", name, table.measures)
-    if not names:
-        raise DgpruneError("measures must name at least one measure of the table; got none.")
+    if not (names and outcomes):
+        raise DgpruneError(
+            f"{'outcomes' if names else 'measures'} must name at least one metric of the table; got none."
+        )
     places = [(name, where) for name in outcomes for where in _domains(table, name, domain)]
     kept = table.settings["converged"]
     varied = _varied(table.settings[kept], [name for name in hyperparameters if name != "training_seed"])
-    levels = np.stack([pd.factorize(table.settings.loc[kept, h], use_na_sentinel=False)[0] for h in varied], axis=1)
+    levels = np.stack([pd.factorize(table.settings.loc[kept, h].map(str), sort=True)[0] for h in varied], axis=1)
     grid = statistics.Grid(levels)
     if (cells := len(grid.levels)) < LEAST:
         raise DgpruneError(
