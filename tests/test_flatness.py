@@ -113,13 +113,17 @@ def test_the_trace_is_estimated_without_bias_and_its_interval_covers() -> None:
     table = hessian_trace(study, draws=3, seed=4)
     row, drawn = table.iloc[0], drain(curvature.trace(draws=3, seed=4))
     assert row.value == pytest.approx(drawn.mean()) and row.better_direction == "lower" and row.interval == "draws"
-    assert values(flatness(study, draws=3, seed=4, steps=()), "hessian_trace") == [row.value]
+    flat = flatness(study, draws=3, seed=4, steps=())
+    assert values(flat, "hessian_trace") == [row.value]
+    assert all(name in dg.cite(flat) for name in ("hutchinson1989", "dangel2025", "bartoldson2020"))
     assert hessian_trace(study, draws=1).low.isna().all(), "one estimate has no interval"
 
 
 def test_sam_sharpness_is_the_rise_one_step_up_the_gradient_of_all_images() -> None:
     study, _, gradients, vector = exact(True)
-    row = sam_sharpness(study, radius=0.2).iloc[0]
+    table = sam_sharpness(study, radius=0.2)
+    row = table.iloc[0]
+    assert "foret2021" in dg.cite(table)
     gradient = gradients.mean(0)
     net, (images, labels) = randomise(small_net(norm=True)), training_batch(study)
     net.load_state_dict(study.model.state_dict())

@@ -64,7 +64,7 @@ def sam_sharpness(
     return of_images(studies, shared, row=row, split=split, images=images)
 
 
-@diagnostic("hessian_trace", extra=EXTRA, cite="Hutchinson 1989, for the estimator; Girard 1989")
+@diagnostic("hessian_trace", extra=EXTRA, cite="Hutchinson 1989")
 def hessian_trace(
     studies: Studies, *, draws: Repeats = 2, images: Count | None = None, split: str = "train", seed: Seed = 0
 ) -> pd.DataFrame:
