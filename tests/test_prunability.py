@@ -200,6 +200,32 @@ def test_fast_reports_that_isolated_shares_were_not_searched_and_agrees_with_the
         assert fast.value == grid.value
 
 
+def test_a_curve_that_refuses_shares_reads_off_the_same_on_any_curve() -> None:
+    random, ends = np.random.default_rng(0), set[float]()
+    for _ in range(60):
+        base, growth = random.exponential(size=30), random.uniform(0, 0.06)
+        table = {
+            share: base * (1 + growth * k + random.uniform(0, 0.1) * (k > 0)) * random.uniform(0.9, 1.1, 30)
+            for k, share in enumerate(grid_of(0.05))
+        }
+
+        def measure(share: float, most: float, table: Any = table) -> Generator[None, None, Tensor]:
+            yield
+            over = table[share].cumsum() > most
+            return torch.from_numpy(table[share][: over.argmax() + 1] if over.any() else table[share])
+
+        tolerances = random.uniform(0.01, 0.6, 2).tolist()
+        all_, fewer = (LossCurve(measure, step=0.05, name="made up", refuse=r) for r in (None, max(tolerances)))
+        for tolerance in tolerances:
+            drain(all_.bracket(tolerance))
+            drain(fewer.bracket(tolerance))
+        assert list(fewer.losses) == list(all_.losses), "the same shares are asked about"
+        assert [fewer.read(t) for t in tolerances] == [all_.read(t) for t in tolerances]
+        assert all(all_.mean(share) > (1 + max(tolerances)) * all_.full for share in fewer.refused)
+        ends |= {fewer.read(t).contiguous_end for t in tolerances}
+    assert len(ends) > 10
+
+
 def test_without_intervals_the_value_is_the_same_and_fewer_images_are_read() -> None:
     passes, seen = WeightMasking._passes, [0]
 
@@ -212,7 +238,7 @@ def test_without_intervals_the_value_is_the_same_and_fewer_images_are_read() -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dgprune_lab.measurement.weight_masking.batch_size", lambda *_: 4)
         patch.setattr(WeightMasking, "_passes", counted)
-        for seed, tolerance in product((0, 1, 3), (0.0005, [0.001, 0.002])):
+        for seed, tolerance in product((0, 1, 3), (0.0005, [0.0005, 0.01])):
             study, tables = study_of(seed=seed), []
             for intervals in (True, False):
                 seen.append(0)
