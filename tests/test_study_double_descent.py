@@ -69,14 +69,22 @@ def planted(*, share: Any, loss: Any, seeds: int = 5) -> pd.DataFrame:
     return dg.tidy(rows, extra=["width"])
 
 
+def turned_seed(share: Any, loss: Any) -> pd.DataFrame:
+    """Another training seed, in which prunability falls where the loss rises."""
+    return planted(share=[1 - each for each in share], loss=loss, seeds=1).assign(training_seed=1)
+
+
 def test_claims_follow_from_planted_curves() -> None:
     descent, other = [2.2, 3.5, 2.0, 1.8], [0.5, 0.9, 0.3, 0.2]
     claims = double_descent_claims(planted(share=other, loss=descent))
     assert [claim.verdict for claim in claims] == ["yes"] * 3 and "from 6 to 256" in claims[0].claim
-    assert claims[0].estimate == pytest.approx(1.7, abs=0.02) and claims[1].estimate == pytest.approx(1.0)
+    assert claims[0].estimate == pytest.approx(1.7, abs=0.02) and claims[1].estimate == pytest.approx(0.99)
     turned = double_descent_claims(planted(share=[-each for each in other], loss=[-each for each in descent]))
     assert [claim.verdict for claim in turned][:2] == ["no", "yes"]
     assert double_descent_claims(planted(share=[0.1, 0.2, 0.3, 0.4], loss=descent))[1].verdict == "no"
+    few = double_descent_claims(pd.concat([planted(share=other, loss=descent, seeds=1), turned_seed(other, descent)]))
+    assert all(-1 <= claim.low < claim.high <= 1 and claim.verdict == "cannot tell" for claim in few[1:2])
+    assert -2 <= few[2].low < few[2].high <= 2, "a difference of correlations"
     with pytest.raises(DgpruneError, match="holds 1 training seeds"):
         double_descent_claims(planted(share=other, loss=descent, seeds=1))
 

@@ -87,9 +87,9 @@ def prunability(
         batchnorm: "as_is"; "fold": each BatchNorm is first folded into the layer before it, and the folded weights are
             scored; "recalibrate": statistics are re-estimated on source images after each pruning, at a = 1 too, so
             that L is the loss of the recalibrated network, not of the network as given.
-        search: "grid" measures every share; "fast" only finds the lower end of the unbroken range of shares that are
-            enough, starting at 1, with at least five times fewer evaluations than a .01 grid; it does not look for
-            isolated shares below this range.
+        search: "grid" measures every share; "fast" steps down from 1 until a share is not enough and halves the last
+            step, with at least five times fewer evaluations than a .01 grid; of the shares that it skips, some above
+            its value may not be enough, and some below may be.
         step: distance between neighbouring shares of the grid.
         images: measure the loss on the first `images` images of each source only.
         split: the split on which L is measured.
@@ -102,9 +102,10 @@ def prunability(
     Returns:
         A tidy table. Metric "loss" (nats): a row per measured share (column fraction_kept), interval over images.
         Metric "prunability" (share): a row per network and tolerance, interval over resampled images. Its value is
-        `smallest` (grid), the smallest share within the limit, or `contiguous_end` (fast), the lower end of the
-        unbroken range from 1; the exact value lies in (bracket_low, value]. `monotone`: whether `smallest` equals
-        `contiguous_end`. `isolated_feasible`: the further ranges of shares within the limit. `training_loss`: L.
+        `smallest` (grid), the smallest share within the limit, or `contiguous_end` (fast), the lower end of the range
+        from 1 that no measured share breaks; the exact value lies in (bracket_low, value]. `monotone`: whether
+        `smallest` equals `contiguous_end`. `isolated_feasible`: the further ranges of shares within the limit.
+        `training_loss`: L.
 
     Raises:
         DgpruneError: tolerance <= 0, an unknown choice, `intervals=False` with the grid or with filters, sources

@@ -14,16 +14,18 @@ and the chart show the training loss too.
 Stated before the runs: the width at the peak is images x classes / (784 + classes), the width at which the parameters
 are as many as the equations (the three channels of an image are equal), where a pilot of one seed in plain PyTorch had
 its largest test loss too; correlations are Kendall's tau-b over widths
-within a training seed, and all intervals are over training seeds.
+within a training seed, and all intervals are over training seeds, those of correlations on the scale of Fisher's z.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...core import COLUMNS, Count, DgpruneError, Domain, Tidy, is_missing
@@ -40,6 +42,7 @@ from ._common import data_hashes, data_sets, part
 
 PAPER = "Kuhn et al. 2021, arXiv:2103.06002"
 _tau = CORRELATIONS["kendall"]
+_NEAR_ONE = 0.99  # a tau of 1 has no finite z
 EXTRA = ("training_loss", "weights")
 
 _FULL: Settings = {
@@ -165,20 +168,35 @@ def double_descent_claims(frame: Tidy) -> list[Claim]:
             seeds=seeds,
             note=f"{peak:g} units are those with about as many parameters as images times classes.",
         ),
-        _claim("Prunability rises and falls with the test loss", taus, unit="correlation", seeds=seeds, note=words),
+        _claim(
+            "Prunability rises and falls with the test loss",
+            taus,
+            unit="correlation",
+            seeds=seeds,
+            note=words,
+            most=1.0,
+        ),
         _claim(
             "Prunability follows the test loss better than the number of parameters",
             [tau - other for tau, other in zip(taus, widths, strict=True)],
             unit="correlation",
             seeds=seeds,
             note=f"Difference of {words}",
+            most=2.0,
         ),
     ]
 
 
-def _claim(words: str, values: list[float], *, unit: str, seeds: str, note: str, paper: str = PAPER) -> Claim:
-    """The claim that a number per training seed is above 0 on average."""
+def _claim(
+    words: str, values: list[float], *, unit: str, seeds: str, note: str, paper: str = PAPER, most: float = math.inf
+) -> Claim:
+    """The claim that a number per training seed is above 0 on average; `most`: the largest that it can be."""
+    smallest = intervals.minimum_detectable_effect(values)
     mean, low, high = intervals.over_seeds(values)
+    if most < math.inf:
+        z = np.arctanh(np.clip(np.array(values) / most, -_NEAR_ONE, _NEAR_ONE)).tolist()
+        found = [*intervals.over_seeds(z), intervals.minimum_detectable_effect(z)]
+        mean, low, high, smallest = (most * math.tanh(number) for number in found)
     return Claim(
         claim=words,
         paper=paper,
@@ -186,7 +204,7 @@ def _claim(words: str, values: list[float], *, unit: str, seeds: str, note: str,
         estimate=mean,
         low=low,
         high=high,
-        minimum_detectable_effect=intervals.minimum_detectable_effect(values),
+        minimum_detectable_effect=smallest,
         unit=unit,
         seeds=seeds,
         verdict=verdict(low, high),

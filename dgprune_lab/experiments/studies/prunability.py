@@ -21,6 +21,7 @@ epochs (3 blocks) and 18 (4 blocks); with 2 blocks it was at .70 after 15 epochs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -213,7 +214,8 @@ def _measure_rows(study: Study, plan: Any, losses: list[float], *, converged: bo
     table: Any = prunability_of(study, search="fast", intervals=False, **limit, **every)
     value = float(table.loc[table["metric"] == "prunability", "value"].iloc[0])
     yield {**lower, "metric": "prunability", "value": value, "unit": "share"}
-    kept = value * sum(weight.numel() for weight in prunable(study.model).values())
+    weights = sum(weight.numel() for weight in prunable(study.model).values())
+    kept = weights - math.floor((1 - value) * weights + 1e-9)
     yield {**lower, "metric": "weights_kept", "value": kept, "unit": "count"}
     mask = allocate(study.score("l1", split="train"), ratio=0.5)
     accuracies = [
