@@ -119,6 +119,28 @@ def test_the_trace_is_estimated_without_bias_and_its_interval_covers() -> None:
     assert hessian_trace(study, draws=1).low.isna().all(), "one estimate has no interval"
 
 
+def test_the_trace_weighs_batches_by_their_images() -> None:
+    def shades(name: str, count: int, brightness: float) -> dg.Domain:
+        images, labels = brightness * drawn_images(count, 3, 5, 5), [k % 4 for k in range(count)]
+        return dg.Domain.from_arrays(name, images=images, labels=labels, splits={"train": range(count)})
+
+    dark, bright, net = shades("dark", 96, 0.1), shades("bright", 4, 1.0), randomise(small_net(norm=False)).float()
+    curves = [Curvature(net, sources, split="train", images=None) for sources in ([dark], [bright], [dark, bright])]
+    first, second, both = (float(drain(each.product(torch.eye(len(each.weights)))).trace()) for each in curves)
+    estimates = drain(curves[2].trace(draws=200, seed=0))
+    error = estimates.std() / 200**0.5
+    assert abs((first + second) / 2 - both) > 10 * error, "equal weights would give another number"
+    assert abs(estimates.mean() - both) < 3 * error
+
+
+def test_all_eigenvalues_are_the_spectrum_and_add_up_to_the_trace() -> None:
+    study, hessian, _, vector = exact(False)
+    frame, spectrum = flatness(study, top=len(vector), draws=2, steps=()), torch.linalg.eigvalsh(hessian).flip(0)
+    assert spectrum[-1] < -0.01 * spectrum[0], "it has directions in which the loss curves down"
+    assert values(frame, "hessian_eigenvalue") == pytest.approx(spectrum.numpy(), abs=1e-4 * float(spectrum[0]))
+    assert values(frame, "hessian_top_sum") == pytest.approx([float(hessian.trace())], rel=1e-3)
+
+
 def test_sam_sharpness_is_the_rise_one_step_up_the_gradient_of_all_images() -> None:
     study, _, gradients, vector = exact(True)
     table = sam_sharpness(study, radius=0.2)

@@ -386,6 +386,8 @@ def test_ties_constants_and_missing_values_are_said() -> None:
     assert flat["value"] == 0 and np.isnan(flat["low"]) and "all resamples agree" in flat["note"]
     tied = value(table, "in_two_levels", "kendall_tau_b")
     assert tied["value"] > value(table, "in_two_levels", "kendall_tau_a")["value"] > 0 and tied["ties"] > 200
+    count = stats.ties(np.array([0.0, 1.0, 2.0, 2.0]), np.array([1.0, 1.0, 3.0, np.inf]))
+    assert count == 1, "tied in the outcome; and a number that is not finite is unknown"
     rows: Any = table[table["measure"] == "never_there"]
     assert rows["value"].isna().all() and (rows["networks"] == 0).all() and (rows["dropped"] == 32).all()
     gap = value(table, "with_a_gap", "kendall_tau_a")
