@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from curvlinops import HessianLinearOperator
 from torch import Tensor
 
 from ..core import DgpruneError
 from .slopes import slopes_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # a package that it imports uses torch.jit, which is deprecated
+    from curvlinops import HessianLinearOperator
 
 
 class Hessian(HessianLinearOperator):
