@@ -82,7 +82,7 @@ def test_parameter_counts() -> None:
 
 
 def test_nin_stacks_blocks_of_three_convolutions_and_takes_images_of_any_size() -> None:
-    net = build("nin", widths=(6, 4), dropout=0.3, classes=5).eval()
+    net: Any = build("nin", widths=(6, 4), dropout=0.3, classes=5).eval()
     blocks = (3 * 9 * 6 + 6) + 2 * (36 + 6) + (6 * 9 * 4 + 4) + 2 * (16 + 4)
     assert count([net]) == blocks + 4 * 5 + 5 and net(torch.rand(2, 3, 40, 24)).shape == (2, 5)
     assert [m.p for m in net if isinstance(m, nn.Dropout)] == [0.3, 0.3]

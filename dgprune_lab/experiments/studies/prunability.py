@@ -223,14 +223,15 @@ def _measure_rows(study: Study, plan: Any, losses: list[float], *, converged: bo
         study.outcomes(m, domain=source.name, split="train", batchnorm="as_is").accuracy for m in (None, mask)
     ]
     yield {**lower, "metric": "drop_at_once", "value": accuracies[0] - accuracies[1], "unit": "share"}
-    for found in (
+    tables: tuple[Any, ...] = (
         *(of_weights(study) for of_weights in (parameter_count, l2_norm, distance_from_initialisation)),
         margin(study),
         sharpness(study, **limit),
         random_perturbation(study, **limit, **every),
         sam_sharpness(study),
         hessian_trace(study, images=plan["few"]),
-    ):
+    )
+    for found in tables:
         for row in found[found["value"].notna()].to_dict("records"):
             kept_cells = {name: cell for name, cell in _filled(row).items() if name != "training_seed"}
             yield {**about, **kept_cells, "better_direction": row["better_direction"]}
