@@ -525,7 +525,7 @@ def test_the_chart_of_the_referee_shows_the_table(table: pd.DataFrame) -> None:
             row = value(table, measure, metric)
             text = f"{row['value']:{sign}.2f} ({row['low']:.2f} to {row['high']:.2f})".replace("-", "\N{MINUS SIGN}")
             assert text in shown and measure.replace("_", " ") in shown
-        assert ("in either direction" in " ".join(shown)) == (metric == CMI), "it says nothing about being right"
+        assert ("no direction" in " ".join(shown)) == (metric == CMI), "it says nothing about being right"
     assert "#CC79A7" not in vegalite_to_svg(chart.to_dict())
     looked = table.assign(target_aware=True, role="target")
     assert "#CC79A7" in vegalite_to_svg(dg.charts.predictors(looked).to_dict()), "a diamond"

@@ -47,7 +47,7 @@ _WORDS = {
 
 
 _HOW = (
-    "indexof(statistic, 'information') >= 0 ? 'Never below 0: how much is told, in either direction.' : "
+    "indexof(statistic, 'information') >= 0 ? 'Never below 0; it has no direction.' : "
     "indexof(statistic, 'minus') >= 0 ? 'Above 0: predicts better than the other.' : 'Above 0: predicts correctly.'"
 )
 
