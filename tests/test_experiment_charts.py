@@ -14,7 +14,7 @@ from dgprune_lab import DgpruneError, DgpruneNote, charts, tidy
 from dgprune_lab.charts.claims import claim_rows
 from dgprune_lab.charts.experiment import cells
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, TARGET_AWARE
-from dgprune_lab.experiments import Claim, claims_in_words, shipped_claims, verdict, verdict_sentences
+from dgprune_lab.experiments import Claim, claims_in_words, claims_view, shipped_claims, verdict, verdict_sentences
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
 EXTRA = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "baseline", "finetuned", "rounds")
@@ -186,6 +186,11 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     assert (read["table"], read["paper"]) == ("mnist_m", "Sun 2023")
     correlation = claims_in_words(found.assign(unit="correlation")).iloc[0]
     assert correlation["estimate"] == "+0.01 correlation (+0.02 to +0.04)", "a tenth of a correlation is too coarse"
+    view = claims_view(found.assign(claim="<b>more</b>"), columns=["claim", "verdict"]).to_html()
+    assert "&lt;b&gt;more" in view and "proves nothing" in view and "Sun 2023" not in view
+    assert "min-width: 110px" in claims_view(found).to_html() and claims_view(found.head(0)).to_html()
+    with pytest.raises(DgpruneError, match=r"unknown column 'verdit'.*Did you mean 'verdict'"):
+        claims_view(found, columns=["verdit"])
     monkeypatch.setattr(module, "shipped_names", list)
     assert shipped_claims().empty and "table" in shipped_claims()
 

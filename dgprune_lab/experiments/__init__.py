@@ -12,11 +12,21 @@ from .predictors import predictors
 from .results import Results
 from .runner import run
 from .settings import grid
-from .shipped_claims import claims_in_words, shipped_claims, verdict_sentences
+from .shipped_claims import claims_in_words, claims_view, shipped_claims, verdict_sentences
 from .shipped_networks import export_networks
 from .studies import STUDIES
 
 __all__ = ["STUDIES", "Claim", "Experiment", "Finding", "Results", "Scratch", "averages", "claims_in_words"]
-__all__ += ["claims_table", "compare", "convergence", "executors", "export", "grid", "over_targets", "predictors"]
+__all__ += [
+    "claims_table",
+    "claims_view",
+    "compare",
+    "convergence",
+    "executors",
+    "export",
+    "grid",
+    "over_targets",
+    "predictors",
+]
 __all__ += ["export_networks", "instability_correlations", "recompute", "run", "shipped"]
 __all__ += ["shipped_card", "shipped_claims", "shipped_names", "study_named", "verdict", "verdict_sentences"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
-from ..core import DgpruneError, note, public
+from ..core import DgpruneError, note, public, unknown
 from .claims import WORDS, Verdict, claims_table
 from .tables import QUICK, shipped, shipped_card, shipped_names, study_named
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 SMALL = "quick form: proves nothing"
 """What the column `protocol` says of a quick form."""
@@ -74,6 +77,31 @@ def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
         rows.append({**about, "paper": str(row["paper"]).split(", arXiv")[0], **texts})
     first = ["table"] if "table" in claims.columns else []
     return pd.DataFrame(rows, columns=[*first, "claim", "paper", "published", "estimate", "detectable", "verdict"])
+
+
+_VIEW = ("claim", "paper", "published", "estimate", "detectable", "verdict")
+
+
+@public
+def claims_view(claims: pd.DataFrame, *, columns: Sequence[str] = _VIEW) -> Styler:
+    """Return `claims_in_words` as a table to be shown in a notebook.
+
+    Args:
+        claims: rows of `experiments.claims_table`, with or without further columns.
+        columns: which columns are shown, in this order.
+
+    Raises:
+        DgpruneError: an unknown column.
+    """
+    words = claims_in_words(claims)
+    for name in columns:
+        if name not in words.columns:
+            raise unknown("column", name, words.columns)
+    left = [{"selector": "th, td", "props": "text-align: left !important; vertical-align: top"}]
+    view = words[list(columns)].style.hide().format(escape="html").set_table_styles(left)  # type: ignore[arg-type]
+    for name, style in {"claim": {"min-width": "240px"}, "estimate": {"min-width": "110px"}}.items():
+        view = view.set_properties(subset=[name], **style) if name in columns else view
+    return view
 
 
 @public
