@@ -40,7 +40,7 @@ from .studies import STUDIES
 
 QUICK = "_quick"
 """How the name of an experiment's quick form ends."""
-_MOST = 2_000_000  # bytes of a table
+_MOST = 2_500_000  # bytes of a table
 _KEPT = ("scorer", "ratio_requested", "training_seed", "domain", "role", "split", "images", "metric", "value", "unit")
 _KEPT += ("target_aware", "run")
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s'\":;,()\\/]+[\\/])+")
