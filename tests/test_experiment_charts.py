@@ -177,10 +177,10 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
     assert list(found["protocol"]) == ["3 training seeds, 2026-11-27", "quick form: proves nothing"]
     small = "Not judged, as a quick form proves nothing (1 of 2): gc_net_quick."
     assert verdict_sentences(found) == f"{small} Holds here (1 of 1): DSS gains."
-    judged = found.drop(columns="protocol")
+    judged = found.assign(verdict=["yes", "no"])
     assert verdict_sentences(judged) == "Holds here (1 of 2): DSS gains. Does not hold here (1 of 2): DSS gains."
-    assert charts.claims(found).to_dict()["hconcat"]
-    assert list(claims_in_words(found)["verdict"])[1] == "proves nothing"
+    assert [row["verdict"] for row in claim_rows(found)] == ["yes", "proves nothing"]
+    assert list(claims_in_words(found)["verdict"]) == ["yes", "proves nothing"]
     read = claims_in_words(found).iloc[0]
     assert (read["estimate"], read["detectable"]) == ("+1.0 points (+2.0 to +4.0)", "2.0 points")
     assert (read["table"], read["paper"]) == ("mnist_m", "Sun 2023")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SMALL = "quick form: proves nothing"
 """What the column `protocol` says of a quick form."""
+NOTHING = "proves nothing"
+"""The verdict of a quick form, whatever its numbers."""
 _LISTED = 3  # more claims of one verdict are counted only
 _OPENING: Mapping[Verdict, str] = {
     "yes": "Holds here",
@@ -31,7 +33,7 @@ def shipped_claims() -> pd.DataFrame:
 
     Returns:
         `experiments.claims_table` with three columns before it: `study`, `table` (its name, for `experiments.shipped`)
-        and `protocol` (its seeds and its date; of a quick form, that it proves nothing).
+        and `protocol` (its seeds and its date; of a quick form, that it proves nothing, which is its verdict too).
     """
     names, parts = sorted(shipped_names(), key=lambda name: name.endswith(QUICK)), []
     for name in names:
@@ -46,6 +48,8 @@ def shipped_claims() -> pd.DataFrame:
             continue
         card = shipped_card(name)
         protocol = SMALL if small else f"{len(card['seeds'])} training seeds, {card['date']}"
+        if small:
+            found = found.assign(verdict=NOTHING)
         parts.append(found.assign(study=study, table=name, protocol=protocol))
     columns = ["study", "table", "protocol", *claims_table([]).columns]
     return cast(pd.DataFrame, pd.concat(parts, ignore_index=True)[columns]) if parts else pd.DataFrame(columns=columns)
@@ -54,8 +58,6 @@ def shipped_claims() -> pd.DataFrame:
 @public
 def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
     """Return a short table for reading: each estimate with its interval as text, shares in percentage points.
-
-    The verdict of a quick form is that it proves nothing.
 
     Args:
         claims: rows of `experiments.claims_table`, with or without further columns.
@@ -72,8 +74,6 @@ def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
         about = {name: row[name] for name in ("table", "claim", "published", "verdict") if name in row}
         smallest = f"{scale * row['minimum_detectable_effect']:.{digits}f}{suffix}"
         texts = {"estimate": f"{value}{suffix} ({low} to {high})", "detectable": smallest}
-        if row.get("protocol") == SMALL:
-            about["verdict"] = "proves nothing"
         rows.append({**about, "paper": str(row["paper"]).split(", arXiv")[0], **texts})
     first = ["table"] if "table" in claims.columns else []
     return pd.DataFrame(rows, columns=[*first, "claim", "paper", "published", "estimate", "detectable", "verdict"])
@@ -117,7 +117,7 @@ def verdict_sentences(claims: pd.DataFrame) -> str:
     if claims.empty:
         return "No claim was tested."
     sentences = []
-    small: Any = claims["protocol"] == SMALL if "protocol" in claims.columns else pd.Series(False, index=claims.index)
+    small: Any = claims["verdict"] == NOTHING
     if count := int(small.sum()):
         names = ", ".join(dict.fromkeys(claims.loc[small, "table"]))
         sentences.append(f"Not judged, as a quick form proves nothing ({count} of {len(claims)}): {names}.")
