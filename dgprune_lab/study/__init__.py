@@ -6,7 +6,7 @@ from .gc_net import GCNet
 from .measure_gc_net import gc_net
 from .filter_counts import prunable_words
 from .rows import batchnorm_cell, labelled_studies, mask_columns, mask_provenance, network_names, pooled
-from .rows import remaining_cost, require_labels
+from .rows import remaining_cost, why_no_loss
 from .scoring import scoring
 from .study import Study
 from . import pickling

@@ -76,6 +76,15 @@ def require_labels(study: Study, split: str) -> None:
             raise DgpruneError(f"source {domain.name!r} has no image in its split {split!r}.")
 
 
+def why_no_loss(study: Study, split: str) -> str | None:
+    """Return why the loss of a study cannot be measured on this split of its sources; None if it can."""
+    try:
+        require_labels(study, split)
+    except DgpruneError as error:
+        return str(error)
+    return None
+
+
 def labelled_studies(studies: Study | Sequence[Study], split: str, *, what: str) -> list[tuple[str, Study]]:
     """Return (unique name, study) of one or several studies whose loss can be measured on this split.
 

@@ -88,6 +88,16 @@ def data_sets(*names: str) -> Callable[[], None]:
     return ready
 
 
+def fitting(*sources: Domain) -> dict[str, Any]:
+    """Return the options of a network's builder that follow from its sources: classes, mean and std.
+
+    mean and std, by which the network normalises, are those of each channel over the train images of all sources.
+    """
+    pixels = torch.cat([source.take(source.rows("train")).images for source in sources])
+    mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
+    return {"classes": sources[0].classes, "mean": mean, "std": std}
+
+
 def dense_network(
     scratch: Scratch,
     sources: Sequence[Domain],
@@ -104,10 +114,7 @@ def dense_network(
     shape: dict[str, Any] = {} if widths is None else {"widths": widths}
 
     def make() -> nn.Module:
-        pixels = torch.cat([source.take(source.rows("train")).images for source in sources])
-        mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
-        classes = sources[0].classes
-        network = networks.build(builder, classes=classes, mean=mean, std=std, seed=options.seed, **shape)
+        network = networks.build(builder, **fitting(*sources), seed=options.seed, **shape)
         return finish(train(network.to(scratch.device), sources=sources, options=options))
 
     key = {"builder": builder, **shape, **options.to_json()}
@@ -134,8 +141,12 @@ def end_rows(result: Tuned, *, metrics: Sequence[str] = ("accuracy",)) -> list[d
     table: Any = completed(result).table
     last = table[table["round"] == table["round"].max()]
     last = last[last["stage"].eq("tuned") | ~last["stage"].eq("tuned").any()]
-    cells = last.loc[last["metric"].isin(metrics), list(COLUMNS)].to_dict("records")
-    return [{str(name): cell for name, cell in row.items() if not is_missing(cell)} for row in cells]
+    return [filled(row) for row in last[last["metric"].isin(metrics)].to_dict("records")]
+
+
+def filled(row: Mapping[Any, Any], *extra: str) -> dict[str, Any]:
+    """Return the shared columns of a row, and some further ones, without its empty cells."""
+    return {name: row[name] for name in (*COLUMNS, *extra) if not is_missing(row[name])}
 
 
 def data_hashes(study: Study) -> dict[str, str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from torch import nn
 
-from ...core import COLUMNS, Domain, Reads, is_missing, provenance_of, roles_of, set_provenance
+from ...core import Domain, Reads, is_missing, provenance_of, roles_of, set_provenance
 from ...diagnostics import flatness
 from ...measurement import evaluate, measure
 from ...pruning import deep_copy
 from ...study import Study
 from ...training import PruneEvent, PruningRun, StageEvent
 from ..instability_correlations import FLATNESS
+from ._common import filled
 
 TEST = "selected on test"
 
@@ -53,7 +54,7 @@ def flatness_rows(run: PruningRun, source: Domain, *, images: int) -> list[dict[
     study = Study(run.network, sources=[source], name="end")
     table: Any = flatness(study, top=2, images=images, steps=(), seed=run.settings["options"]["seed"], draws=2)
     rows = table[table["metric"].isin(FLATNESS)].to_dict("records")
-    return [{**_filled(row), "stage": "last", "events": len(counted_drops(run, source.name))} for row in rows]
+    return [{**filled(row), "stage": "last", "events": len(counted_drops(run, source.name))} for row in rows]
 
 
 def _end_rows(run: PruningRun) -> Iterator[dict[str, Any]]:
@@ -63,7 +64,7 @@ def _end_rows(run: PruningRun) -> Iterator[dict[str, Any]]:
             ("accuracy", "loss", "generalization_gap") if row["stage"] == "last" else ("accuracy", "generalization_gap")
         )
         if row["split"] == "report" and row["metric"] in kept:
-            yield _filled(row, "stage")
+            yield filled(row, "stage")
 
 
 def _test_rows(network: nn.Module, domains: Sequence[Domain]) -> Iterator[dict[str, Any]]:
@@ -73,10 +74,10 @@ def _test_rows(network: nn.Module, domains: Sequence[Domain]) -> Iterator[dict[s
     set_provenance(chosen, provenance_of(network).adding("selection", reads))
     for row in measure(chosen, domains, split="report", latency=False).to_dict("records"):
         if row["metric"] == "accuracy":
-            yield {**_filled(row), "stage": TEST}
+            yield {**filled(row), "stage": TEST}
             if row["domain"] == source.name:
                 gap = evaluate(network, source, "train").accuracy - row["value"]
-                about = {name: cell for name, cell in _filled(row).items() if name not in ("low", "high", "interval")}
+                about = {name: cell for name, cell in filled(row).items() if name not in ("low", "high", "interval")}
                 yield {**about, "stage": TEST, "metric": "generalization_gap", "value": gap}
 
 
@@ -101,8 +102,3 @@ def counted_drops(run: PruningRun, domain: str) -> list[tuple[float, float]]:
     by_event = events.pivot(index="event", columns="metric", values="value") if len(events) else events
     known = by_event.dropna(subset=["relative_drop"]) if len(events) else events
     return [(row["relative_drop"], -row["accuracy_change"]) for row in known.to_dict("records")]
-
-
-def _filled(row: Mapping[Any, Any], *extra: str) -> dict[str, Any]:
-    """The shared columns of a row, and some further ones, without its empty cells."""
-    return {name: row[name] for name in (*COLUMNS, *extra) if not is_missing(row[name])}

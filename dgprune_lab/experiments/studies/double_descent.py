@@ -13,8 +13,8 @@ and the chart show the training loss too.
 
 Stated before the runs: the width at the peak is images x classes / (784 + classes), the width at which the parameters
 are as many as the equations (the three channels of an image are equal), where a pilot of one seed in plain PyTorch had
-its largest test loss too; correlations are Kendall's tau-b over widths
-within a training seed, and all intervals are over training seeds, those of correlations on the scale of Fisher's z.
+its largest test loss too; correlations are Kendall's tau-b over widths within a training seed, and all intervals are
+over training seeds, those of correlations on the scale of Fisher's z.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core import COLUMNS, Count, DgpruneError, Domain, Tidy, is_missing
+from ...core import Count, DgpruneError, Domain, Tidy
 from ...diagnostics import prunability
 from ...measurement import evaluate, measure
 from ...models import network_key, networks
@@ -38,10 +38,11 @@ from ...training import TrainingOptions, finish, train
 from ..claims import Claim, verdict
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
-from ._common import data_hashes, data_sets, part
+from ._common import data_hashes, data_sets, filled, fitting, part
 
 PAPER = "Kuhn et al. 2021, arXiv:2103.06002"
 _tau = CORRELATIONS["kendall"]
+_PIXELS, _CLASSES = 28 * 28, 10  # of an image, whose three channels are equal
 _NEAR_ONE = 0.99  # a tau of 1 has no finite z
 EXTRA = ("training_loss", "weights")
 
@@ -95,13 +96,12 @@ def run_double_descent(settings: Settings, scratch: Scratch) -> Finding:
     """
     plan: Any = settings
     seed, source = plan["training_seed"], noisy(settings)
-    pixels = source.take(source.rows("train")).images
-    mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
-    shape = {"classes": source.classes, "mean": mean, "std": std, "widths": (plan["width"],), "seed": seed}
     options = TrainingOptions(
         epochs=plan["epochs"], batch_size=plan["batch_size"], lr=plan["lr"], schedule="constant", seed=seed
     )
-    untrained = networks.build("one_hidden_layer", **shape).to(scratch.device)
+    untrained = networks.build("one_hidden_layer", **fitting(source), widths=(plan["width"],), seed=seed).to(
+        scratch.device
+    )
     network = finish(train(untrained, sources=[source], options=options))
     study = Study(network, sources=[source], targets=[], name="double_descent", layers="all", device=scratch.device)
     loss = float(evaluate(network, source, "train").loss.mean())
@@ -130,7 +130,7 @@ def _noisy(data_set: str, train_images: int, report: int, noise: float, seed: in
 def _rows(study: Study, plan: Any, loss: float) -> Iterator[dict[str, Any]]:
     table: Any = measure(study.model, study.domains, latency=False)
     for row in table[table["metric"].isin(("loss", "accuracy", "parameters"))].to_dict("records"):
-        yield {name: row[name] for name in COLUMNS if not is_missing(row[name])}
+        yield filled(row)
     about = {"domain": study.sources[0].name, "role": "source", "split": "train", "images": plan["train"]}
     yield {**about, "metric": "training_loss", "value": loss, "unit": "nats"}
     found: Any = prunability(study, search="fast", tolerance=plan["tolerance"], step=plan["step"], intervals=False)
@@ -154,7 +154,7 @@ def double_descent_claims(frame: Tidy) -> list[Claim]:
             f"frame holds {len(loss)} training seeds in which every width is done; an interval over seeds needs two."
         )
     images = float(frame.loc[frame["metric"] == "training_loss", "images"].iloc[0])
-    peak = min(loss.columns, key=lambda width: abs(width - images * 10 / 794))
+    peak = min(loss.columns, key=lambda width: abs(width - images * _CLASSES / (_PIXELS + _CLASSES)))
     taus = [_tau(share.loc[seed].to_numpy(), loss.loc[seed].to_numpy()) for seed in loss.index]
     widths = [_tau(loss.columns.to_numpy(dtype=float), loss.loc[seed].to_numpy()) for seed in loss.index]
     seeds = ", ".join(f"{seed:g}" for seed in loss.index)
@@ -166,7 +166,7 @@ def double_descent_claims(frame: Tidy) -> list[Claim]:
             paper="Belkin et al. 2019, arXiv:1812.11118",
             unit="nats",
             seeds=seeds,
-            note=f"{peak:g} units are those with about as many parameters as images times classes.",
+            note=f"{peak:g} units have about as many parameters as images times classes, the channels being equal.",
         ),
         _claim(
             "Prunability rises and falls with the test loss",

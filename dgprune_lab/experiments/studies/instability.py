@@ -42,7 +42,7 @@ from ...models import network_key, networks
 from ...training import How, PruneSchedule, Remove, TrainingOptions, train_with_pruning
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
-from ._common import data_sets, part
+from ._common import data_sets, fitting, part
 from ._training_rows import flatness_rows, followed, run_rows
 from .instability_claims import instability_claims
 
@@ -183,19 +183,17 @@ def run_instability(settings: Settings, scratch: Scratch) -> Finding:
     plan: Any = settings
     arm, seed = ARMS[plan["arm"]], plan["training_seed"]
     source, target = domains(plan)
-    pixels = source.take(source.rows("train")).images
-    mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
-    options: dict[str, Any] = {"classes": source.classes, "mean": mean, "std": std, "seed": seed}
-    network = networks.build(plan["builder"], widths=tuple(plan["widths"]), **options).to(scratch.device)
+    untrained = networks.build(plan["builder"], widths=tuple(plan["widths"]), **fitting(source), seed=seed)
+    batches = {"images": len(source.rows("train")), "size": plan["batch_size"]}
     steps = train_with_pruning.steps(
-        network,
+        untrained.to(scratch.device),
         sources=[source],
         targets=[target],
         schedule=schedule_of(plan, arm),
         options=options_of(plan, arm),
         remove=arm.remove,
         how=arm.how,
-        batches=None if arm.batches is None else scaled(arm.batches, images=len(pixels), size=plan["batch_size"]),
+        batches=None if arm.batches is None else scaled(arm.batches, **batches),
         seed=seed,
     )
     run, best = followed(steps, source)

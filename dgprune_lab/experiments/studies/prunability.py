@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...core import COLUMNS, Count, Domain, is_missing
+from ...core import Count, Domain, Outcomes
 from ...diagnostics import (
     distance_from_initialisation,
     hessian_trace,
@@ -49,7 +49,7 @@ from ...study import Study
 from ...training import EpochEvent, TrainingOptions, train
 from ..experiment import Experiment, Finding, Scratch, Settings
 from ..settings import grid
-from ._common import data_hashes, data_sets, part
+from ._common import data_hashes, data_sets, filled, fitting, part
 from .prunability_claims import HYPERPARAMETERS, prunability_claims
 
 _FULL: Settings = {
@@ -126,7 +126,8 @@ def run_prunability(settings: Settings, scratch: Scratch) -> Finding:
     key = {"study": "prunability", **settings, "source": source.key}
     network = scratch.network(key, lambda: made)
     study = Study(network, sources=[source], targets=[shifted], name="prunability", device=scratch.device)
-    reached = _loss(network, source)
+    outcomes = evaluate(network, source, "train")
+    reached = float(outcomes.loss.mean())
     shared = {
         "training_seed": plan["training_seed"],
         "training_loss": reached,
@@ -134,7 +135,7 @@ def run_prunability(settings: Settings, scratch: Scratch) -> Finding:
         "epochs_trained": len(losses),
         "weights": network_key(network),
     }
-    rows = [*_outcome_rows(study), *_measure_rows(study, plan, losses, converged=shared["converged"])]
+    rows = [*_outcome_rows(study, outcomes), *_measure_rows(study, plan, losses, reached)]
     return Finding(rows=[{**row, **shared} for row in rows], data=data_hashes(study), weights=shared["weights"])
 
 
@@ -152,11 +153,8 @@ def _domains(data_set: str, train_images: int, report: int, shift: str) -> tuple
 
 def _trained(plan: Any, source: Domain, *, device: torch.device) -> tuple[nn.Module, list[float]]:
     """The network after the first epoch whose loss is low enough, or after the last; training losses of its epochs."""
-    pixels = source.take(source.rows("train")).images
     network = networks.nin(
-        classes=source.classes,
-        mean=pixels.mean((0, 2, 3)).tolist(),
-        std=pixels.std((0, 2, 3)).tolist(),
+        **fitting(source),
         widths=[plan["width"], *[2 * plan["width"]] * (plan["depth"] - 1)],
         dropout=plan["dropout"],
         seed=plan["training_seed"],
@@ -176,31 +174,26 @@ def _trained(plan: Any, source: Domain, *, device: torch.device) -> tuple[nn.Mod
         if isinstance(event, EpochEvent):
             losses.append(event.loss)
             network = event.model
-            if _loss(network, source) <= plan["until"]:
+            if float(evaluate(network, source, "train").loss.mean()) <= plan["until"]:
                 break
     events.close()
     return network, losses
 
 
-def _loss(network: nn.Module, source: Domain) -> float:
-    return float(evaluate(network, source, "train").loss.mean())
-
-
-def _outcome_rows(study: Study) -> Iterator[dict[str, Any]]:
+def _outcome_rows(study: Study, trained: Outcomes) -> Iterator[dict[str, Any]]:
     """Yield loss, accuracy, error and gap of the reported images of each domain."""
-    trained = evaluate(study.model, study.sources[0], "train").accuracy
     table: Any = measure(study.model, study.domains, latency=False)
     for row in table[table["metric"].isin(("loss", "accuracy"))].to_dict("records"):
-        cells = _filled(row)
+        cells = filled(row)
         yield cells
         if row["metric"] == "accuracy":
             ends = {name: 1 - row[other] for name, other in (("low", "high"), ("high", "low"))}
             yield {**cells, "metric": "error", "value": 1 - row["value"], **ends}
             gap = {name: cell for name, cell in cells.items() if name not in ("low", "high", "interval")}
-            yield {**gap, "metric": "generalization_gap", "value": trained - row["value"]}
+            yield {**gap, "metric": "generalization_gap", "value": trained.accuracy - row["value"]}
 
 
-def _measure_rows(study: Study, plan: Any, losses: list[float], *, converged: bool) -> Iterator[dict[str, Any]]:
+def _measure_rows(study: Study, plan: Any, losses: list[float], reached: float) -> Iterator[dict[str, Any]]:
     """Yield every measure of a network that converged; of another one, its training losses alone."""
     source = study.sources[0]
     about = {"domain": source.name, "role": "source", "split": "train", "images": plan["train"]}
@@ -208,8 +201,8 @@ def _measure_rows(study: Study, plan: Any, losses: list[float], *, converged: bo
     log = " ".join(f"{loss:.4g}" for loss in losses)
     total = {"metric": "sum_of_training_losses", "value": sum(losses), "unit": "nats", "training_log": log}
     yield {**lower, **total}
-    yield {**lower, "metric": "training_loss", "value": _loss(study.model, source), "unit": "nats"}
-    if not converged:
+    yield {**lower, "metric": "training_loss", "value": reached, "unit": "nats"}
+    if reached > plan["until"]:
         return
     limit, every = {"tolerance": plan["tolerance"]}, {"step": plan["step"]}
     table: Any = prunability_of(study, search="fast", intervals=False, **limit, **every)
@@ -233,10 +226,5 @@ def _measure_rows(study: Study, plan: Any, losses: list[float], *, converged: bo
     )
     for found in tables:
         for row in found[found["value"].notna()].to_dict("records"):
-            kept_cells = {name: cell for name, cell in _filled(row).items() if name != "training_seed"}
+            kept_cells = {name: cell for name, cell in filled(row).items() if name != "training_seed"}
             yield {**about, **kept_cells, "better_direction": row["better_direction"]}
-
-
-def _filled(row: Any) -> dict[str, Any]:
-    """The shared columns of a row without its empty cells."""
-    return {name: row[name] for name in COLUMNS if not is_missing(row[name])}

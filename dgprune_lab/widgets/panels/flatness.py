@@ -8,10 +8,10 @@ from typing import Any
 
 from ...charts.flatness import flatness_chart, flatness_data
 from ...charts.theme import records
-from ...core import DgpruneError, batchnorm_words, duration, tidy
+from ...core import batchnorm_words, duration, tidy
 from ...diagnostics.flatness import EXTRA, Setting, Surroundings, pruned_rows, surroundings
 from ...measurement import lanczos_vectors
-from ...study import Study, require_labels
+from ...study import Study, why_no_loss
 from .protocol import Frames, Panel, Specs, View
 
 _EMPTY: Mapping[str, Any] = {"curves": [], "names": [], "pruned": [], "words": []}
@@ -43,11 +43,7 @@ class FlatnessPanel(Panel):
 
     def unavailable(self, study: Study) -> str | None:
         """Return why the panel cannot be shown, if no training loss can be measured."""
-        try:
-            require_labels(study, self._setting.split)
-        except DgpruneError as error:
-            return str(error)
-        return None
+        return why_no_loss(study, self._setting.split)
 
     def tick(self, view: View) -> Iterator[Frames]:
         """Yield the cost and a button, or what was measured and then the pruned network of the view, marked on it."""

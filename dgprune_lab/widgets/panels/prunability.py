@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from ...charts.prunability import prunability_chart, prunability_data
-from ...core import DgpruneError, batchnorm_words, tidy
+from ...core import batchnorm_words, tidy
 from ...diagnostics._loss_curve import LossCurve
 from ...diagnostics.prunability import EXTRA, Search, Setting, curve_rows, loss_curve
-from ...study import Study, batchnorm_cell, require_labels
+from ...study import Study, batchnorm_cell, why_no_loss
 from .protocol import Frames, Panel, Specs, View
 
 TOLERANCE = 0.1
@@ -46,11 +46,7 @@ class PrunabilityPanel(Panel):
 
     def unavailable(self, study: Study) -> str | None:
         """Return why the panel cannot be shown, if no training loss can be measured."""
-        try:
-            require_labels(study, self._setting.split)
-        except DgpruneError as error:
-            return str(error)
-        return None
+        return why_no_loss(study, self._setting.split)
 
     def tick(self, view: View) -> Frames:
         """Return a frame with the losses measured so far."""
