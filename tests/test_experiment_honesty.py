@@ -42,9 +42,9 @@ def apart(name: str, run: int) -> float:
 
 
 def test_tables_that_ship_are_few_and_small() -> None:
-    sizes = {path.name: path.stat().st_size for path in RESULTS.iterdir() if path.suffix in (".csv", ".json")}
+    sizes = {path.name: path.stat().st_size for path in RESULTS.iterdir() if path.suffix in (".csv", ".gz", ".json")}
     assert {name.split(".")[0] for name in sizes} == set(SHIPPED), "each table has a card, and each card a table"
-    assert max(sizes.values(), default=0) <= tables._MOST and sum(sizes.values()) < 5_000_000
+    assert len(sizes) == 2 * len(SHIPPED) and max(sizes.values()) <= tables._PLAIN and sum(sizes.values()) < 2_000_000
     full = set(SHIPPED) - set(QUICK)
     assert {f"{name.removesuffix('_paper')}_quick" for name in full} <= set(QUICK), "a quick twin of each"
 
@@ -118,6 +118,21 @@ def test_a_table_that_ships_is_the_one_that_was_exported(shelf: Path, tmp_path: 
     assert card["data"] == {"t": {"hashes": ["the images"], "reported": [100]}} and card["cpu_seconds"] >= 0
     assert list(card["machines"].values()) == [12] and card["differences"] == ["Nothing was published."]
     assert all(apart(NAME, run) == 0 for run in (0, 11))
+
+
+def test_a_long_table_is_written_compressed(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, plain = made(tmp_path / "ran", shelf=shelf), experiments.shipped(NAME)
+    monkeypatch.setattr(tables, "_PLAIN", 100)
+    path, _ = experiments.export(results, shelf / NAME)
+    first = path.read_bytes()
+    assert sorted(file.name for file in shelf.iterdir()) == [f"{NAME}.csv.gz", f"{NAME}.json"]
+    pd.testing.assert_frame_equal(experiments.shipped(NAME), plain)
+    assert len(pd.read_csv(path)) == len(plain), "pandas reads it as it is"
+    experiments.export(results, shelf / NAME)
+    assert path.read_bytes() == first, "the file holds no date"
+    path.write_bytes(first[:-20])
+    with pytest.raises(dg.DgpruneError, match=r"made_up.csv.gz is not the table that made_up.json describes"):
+        experiments.shipped(NAME)
 
 
 def test_a_table_that_was_changed_is_found_out(shelf: Path, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import re
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +26,6 @@ from ..core import (
     Whole,
     card_text,
     check_writable_file,
-    note,
     notebook_folders,
     parse_card,
     public,
@@ -40,7 +41,8 @@ from .studies import STUDIES
 
 QUICK = "_quick"
 """How the name of an experiment's quick form ends."""
-_MOST = 2_500_000  # bytes of a table
+_PLAIN = 500_000  # bytes of the longest table that is written as plain text
+_ENDINGS = (".csv", ".csv.gz")
 _KEPT = ("scorer", "ratio_requested", "training_seed", "domain", "role", "split", "images", "metric", "value", "unit")
 _KEPT += ("target_aware", "run")
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s'\":;,()\\/]+[\\/])+")
@@ -75,7 +77,7 @@ def study_named(name: str, *, quick: bool = False, seeds: int | None = None) -> 
 def export(
     results: Results | str | Path, path: str | Path, *, experiment: Experiment | None = None, command: str | None = None
 ) -> Exported:
-    """Write the table of an experiment as PATH.csv and PATH.json.
+    """Write the table of an experiment as PATH.csv and PATH.json; above 500 kB it is compressed, as PATH.csv.gz.
 
     The CSV holds the rows; columns that are the same in all rows stand in the card. `run` is the place of the run in
     the card's list. The card tells how the table was made: question, protocol, what differs from the published one,
@@ -94,7 +96,7 @@ def export(
     experiment = experiment or study_named(results.name)
     if experiment.name != results.name:
         raise DgpruneError(f"experiment must be that of the results, {results.name!r}; got {experiment.name!r}.")
-    target = check_writable_file(f"{path}.csv", argument="path")
+    card_path = check_writable_file(f"{path}.json", argument="path")
     runs: Any = results.runs()
     frame: Any = results.table()
     if frame.empty:
@@ -103,19 +105,20 @@ def export(
     frame["run"] = frame["run"].map({key: place for place, key in enumerate(done["key"])})
     frame = frame.loc[:, frame.notna().any()]
     same = [name for name in frame if name not in _KEPT and frame[name].map(str).nunique(dropna=False) == 1]
-    text = frame.drop(columns=same).to_csv(index=False, lineterminator="\n")
+    content = frame.drop(columns=same).to_csv(index=False, lineterminator="\n").encode()
     card = _card(results, experiment, runs, frame) | {
         "command": command or _command(results.name),
         "columns": {name: _plain(frame[name].iloc[0]) for name in same},
         "rows": len(frame),
-        "csv": _hash(text.encode()),
+        "csv": _hash(content),
     }
-    if len(text) > _MOST:
-        note(f"{target.name} has {len(text) / 1e6:.1f} MB, more than the {_MOST / 1e6:g} MB of a table that ships.")
-    with written(target):
-        return Exported(
-            write_file(target, text), write_file(target.with_suffix(".json"), card_text(card, kind="table"))
-        )
+    target, other = (card_path.with_suffix(ending) for ending in _ENDINGS)
+    if len(content) > _PLAIN:
+        target, other = other, target
+    with written(card_path):
+        write_file(target, gzip.compress(content, mtime=0) if target.suffix == ".gz" else content)
+        other.unlink(missing_ok=True)  # the same table, exported when it was longer or shorter
+        return Exported(target, write_file(card_path, card_text(card, kind="table")))
 
 
 @public
@@ -128,9 +131,13 @@ def shipped(name: str) -> pd.DataFrame:
     Raises:
         DgpruneError: an unknown name; a table that is not the one that its card describes.
     """
-    card, content = shipped_card(name), _file(name, ".csv").read_bytes()
+    card, file = shipped_card(name), _file(name, *_ENDINGS)
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.name.endswith(".gz") else file.read_bytes()
+    except (EOFError, OSError, zlib.error):
+        content = b""
     if _hash(content) != card["csv"]:
-        raise DgpruneError(f"{name}.csv is not the table that {name}.json describes; export it again.")
+        raise DgpruneError(f"{file.name} is not the table that {name}.json describes; export it again.")
     shared = {column: _tupled(value) for column, value in card["columns"].items()}
     rows = list(csv.DictReader(io.StringIO(content.decode())))
     found = [{**shared, **{column: _cell(text) for column, text in row.items()}} for row in rows]
@@ -232,12 +239,12 @@ def _data(done: Any, frame: Any) -> dict[str, Any]:
     return found
 
 
-def _file(name: str, ending: str) -> Traversable:
+def _file(name: str, *endings: str) -> Traversable:
     if name not in (names := shipped_names()):
         raise unknown("table", name, names)
-    return next(
-        file for folder in notebook_folders() if (file := folder.joinpath("results", f"{name}{ending}")).is_file()
-    )
+    folders = [folder.joinpath("results") for folder in notebook_folders()]
+    paths = [folder.joinpath(f"{name}{ending}") for folder in folders for ending in endings]
+    return next(path for path in paths if path.is_file())
 
 
 def _part(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
