@@ -66,7 +66,9 @@ def odd(settings: Settings, scratch: Scratch) -> Finding:
     if kind == "settings":
         settings["kind"] = "another"  # type: ignore[index]
         torch.set_default_dtype(torch.float64)
-    value: Any = {"tensor": torch.tensor(0.5), "text": "high"}.get(kind, 0.5)
+    if kind == "rows":
+        return Finding(rows=[], data={"a": "hash"})
+    value: Any = {"tensor": torch.tensor(0.5), "text": "high", "NaN": float("nan")}.get(kind, 0.5)
     return found(value, split="\udcff" if kind == "row" else "report")
 
 

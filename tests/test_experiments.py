@@ -128,12 +128,13 @@ def test_what_is_missing_is_said_before_the_first_run_and_not_by_each(tmp_path: 
 
 
 def test_what_cannot_be_kept_is_a_failed_run_and_stops_nothing(tmp_path: Path) -> None:
-    kinds = ["exception", "surrogate", "tensor", "text", "row", "settings", "none"]
+    kinds = ["exception", "surrogate", "tensor", "text", "row", "NaN", "rows", "settings", "none"]
     experiment = Experiment(name="odd", question="?", run=runs.odd, grid=grid(kind=kinds))
     results = run(experiment, folder=tmp_path)
     listed: Any = results.runs().set_index("kind")
     assert listed.index.tolist() == kinds, "a run cannot change its settings"
-    assert listed["state"].tolist() == ["failed"] * 5 + ["done"] * 2 and len(results.table()) == 2
+    assert listed["state"].tolist() == ["failed"] * 7 + ["done"] * 2 and len(results.table()) == 2
+    assert all("the run found no value" in listed["error"][kind] for kind in ("NaN", "rows"))
     assert "must hold a number; got Tensor" in listed["error"]["tensor"] and "str 'high'" in listed["error"]["text"]
     assert listed["error"]["exception"] == "Unspeakable: its text cannot be made (ValueError)"
     assert torch.get_default_dtype() == torch.float32
@@ -360,14 +361,13 @@ def test_an_axis_must_be_a_list() -> None:
 
 def test_what_a_run_returns_is_checked(tmp_path: Path) -> None:
     def nothing(settings: Any, scratch: Any) -> Any:
-        return [{"value": 1.0}, runs.found(1.0, colour="red"), runs.found(float("nan"), images=np.int64(7))][
-            settings["seed"]
-        ]
+        pair = [{"metric": "loss", "value": value, "images": np.int64(7)} for value in (1.0, float("nan"))]
+        return [{"value": 1.0}, runs.found(1.0, colour="red"), Finding(rows=pair, data={})][settings["seed"]]
 
     results = run(experiment(nothing, count=3), folder=tmp_path)
     errors = list(results.runs()["error"])
     assert "must return a Finding; it returned dict" in errors[0] and "the column 'colour'" in errors[1]
-    assert list(results.table()["images"]) == [7] and list(results.table()["value"].isna()) == [True]
+    assert list(results.table()["images"]) == [7, 7] and list(results.table()["value"].isna()) == [False, True]
 
 
 def test_dask_that_is_missing_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,10 @@ def _rows(finding: Finding, columns: Sequence[str]) -> list[dict[str, Any]]:
                 f"a row has the column {other[0]!r}; the shared columns, settings and extra={list(columns)} are known. "
                 "Name it in the experiment's extra."
             )
-    return [{name: _plain(name, value) for name, value in row.items()} for row in finding.rows]
+    rows = [{name: _plain(name, value) for name, value in row.items()} for row in finding.rows]
+    if all(row.get("value") is None for row in rows):
+        raise DgpruneError("the run found no value: each of its rows has an empty column 'value', or there is no row.")
+    return rows
 
 
 def _plain(name: str, value: Any) -> Any:
