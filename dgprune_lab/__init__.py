@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import charts, data, diagnostics, experiments, models, widgets
+    from .charts import theme
     from .core import DgpruneError, DgpruneNote, Domain, FilterGraph, FilterGroup, Mask, Outcomes, Provenance
-    from .core import Scores, WeightMask, WeightScores, latex, provenance_of, summary, tidy
+    from .core import Scores, WeightMask, WeightScores, answer, latex, provenance_of, summary, tidy
     from .diagnostics import Diagnostic, diagnostic, find, grid, sweep
     from .measurement import evaluate, measure, recalibrate
     from .models import load, load_weights, save
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # that the command line and a plain import do not wait for torch, Altair or widgets.
 _FOLDERS = {
     "core": "DgpruneError DgpruneNote Domain FilterGraph FilterGroup Mask Outcomes Provenance Scores WeightMask "
-    "WeightScores latex provenance_of summary tidy",
+    "WeightScores answer latex provenance_of summary tidy",
     "pruning": "allocate masked prune read_groups",
     "measurement": "evaluate measure recalibrate",
     "models": "load load_weights save",
@@ -32,6 +33,7 @@ _FOLDERS = {
     "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned leave_one_out presets prune_and_tune "
     "train_with_pruning",
     "diagnostics": "Diagnostic diagnostic find grid sweep",
+    "charts": "theme",
     "widgets": "Explorer predict",
 }
 _OWNER = {name: folder for folder, names in _FOLDERS.items() for name in names.split()}

@@ -88,6 +88,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Provenance.seen": (STUDY.provenance.seen, {"stage": "scorer", "domain": "a", "split": "score"}),
     "Provenance.from_json": (dg.Provenance.from_json, {"value": STUDY.provenance.to_json()}),
     "summary": (dg.summary, {"frame": FRAME}),
+    "answer": (dg.answer, {"frame": FRAME.query("metric == 'accuracy' and ratio_requested == 0.5"), "of": "domain"}),
     "latex": (dg.latex, {"frame": FRAME}),
     "cite": (dg.cite, {"frame": FRAME}),
     "tidy": (dg.tidy, {"rows": [{"value": 1.0}]}),
@@ -283,6 +284,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "Mask.with_filters": {"remove": ([0], "0", {"0": [99]}), "keep": ({"0": ["a"]}, 3), "reads": ({"a": "images"}, 3)},
     "latex": {"frame": TABLES, "metric": (3, "acuracy"), "caption": (3,), "label": (3,)},
     "cite": {"frame": TABLES},
+    "answer": {"frame": TABLES, "of": (3, "scorers", None), "metric": ("acuracy",), "lowest": ("yes",)},
     "summary": {"frame": TABLES, "metric": (3, "acuracy"), "domain": ("c", 3), "verdict": ("better", ("a",))},
     "tidy": {"rows": (3, "rows", [3]), "extra": (3,)},
     "allocate": {

@@ -45,6 +45,32 @@ def test_a_verdict_follows_the_interval(ends: tuple[float, float], expected: str
     assert dg.summary(frame, verdict=("better", "worse")).verdict.item() == expected
 
 
+def scored(**values: tuple[float, float, float]) -> pd.DataFrame:
+    """Accuracies of scorers, as (value, low, high)."""
+    cells = {"metric": "accuracy", "unit": "share", "interval": "images", "batchnorm": "recalibrate"}
+    about = ("value", "low", "high")
+    return dg.tidy([{"scorer": n, **cells, **dict(zip(about, v, strict=True))} for n, v in values.items()])
+
+
+def test_the_answer_is_the_highest_and_says_where_intervals_leave_the_order_open() -> None:
+    frame = scored(l1=(0.5, 0.45, 0.55), taylor=(0.6, 0.56, 0.64), random=(0.2, 0.1, 0.3))
+    choice, sentence = dg.answer(frame, of="scorer")
+    assert (choice, dg.answer(frame, of="scorer", lowest=True).choice) == ("taylor", "random")
+    assert sentence.startswith("taylor 60.0 % (56.0 to 64.0), l1 50.0 % (45.0 to 55.0), random 20.0 %")
+    assert sentence.endswith("(95 % intervals over images; BatchNorm re-estimated).")
+    close = dg.answer(scored(l1=(0.5, 0.45, 0.55), taylor=(0.6, 0.54, 0.64), dss=(0.6, 0.54, 0.64)), of="scorer")
+    assert close.sentence.endswith("The interval of taylor overlaps with that of dss and l1: their order is open.")
+
+
+def test_the_answer_marks_what_looked_at_a_target_and_refuses_several_rows_of_one_name() -> None:
+    frame = scored(l1=(0.5, 0.45, 0.55), dss=(0.6, 0.56, 0.64)).assign(target_aware=[False, True])
+    assert dg.answer(frame, of="scorer").sentence.startswith("dss ◇ 60.0 %")
+    with pytest.raises(dg.DgpruneError, match="got 4 rows of 2"):
+        dg.answer(pd.concat([frame, frame]), of="scorer")
+    with pytest.raises(dg.DgpruneError, match="got 1 rows of 1"):
+        dg.answer(frame[:1], of="scorer")
+
+
 def measures(a: float, b: float, *, better: str, metric: str = "margin") -> pd.DataFrame:
     rows = [{"metric": metric, "network": n, "value": v, "better_direction": better} for n, v in (("A", a), ("B", b))]
     return dg.tidy(rows, extra=("network", "better_direction"))

@@ -19,7 +19,7 @@ from .exposure import DIAMOND, EXPOSURE_WORDS, Exposure, exposure_label, exposur
 from .exposure import most_seen, scorer_exposure, strongest_exposure, with_scorer_exposure
 from .tables import COLUMNS, BatchNorm, Budget, Scope, Seen, batchnorm_words, choice, tidy
 from .network_table import OUTCOMES, NetworkTable, network_table, larger_is_better
-from .summary import summary
+from .summary import answer, summary
 from .latex import latex
 from .errors import DgpruneError, DgpruneNote, collect_notes, note, note_once, unknown
 from .kinds import (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
 from .border import public
-from .errors import unknown
-from .exposure import is_missing
+from .errors import DgpruneError, unknown
+from .exposure import DIAMOND, is_missing, scorer_exposure
 from .kinds import Tidy
 from .tables import COLUMNS, batchnorm_words
 
@@ -25,6 +25,7 @@ _PERCENT = ("share", "%", "percent")
 _COUNTS = ("count", "per image", "bytes")
 _SETTINGS = ("scope", "budget", "split", "seed", "training_seed")  # empty where they do not apply
 _RATIOS = {"ratio_requested": "removed", "ratio_achieved": "achieved"}
+_OVER = {"images": "over images", "seeds": "over training seeds", "runs": "over runs"}
 
 
 @public
@@ -73,6 +74,77 @@ def summary(
         table["verdict"] = ["" if _is_level(row) else _verdict(row, *verdict) for row in rows]
     table.columns.name = batchnorm_words(row.get("batchnorm") for row in rows) or None
     return table
+
+
+class Answer(NamedTuple):
+    """Answer to "which is highest?".
+
+    Attributes:
+        choice: the name with the highest value, or the lowest.
+        sentence: every name with its value and interval, and whether the intervals leave the order open.
+    """
+
+    choice: str
+    sentence: str
+
+
+@public
+def answer(
+    frame: Tidy,
+    *,
+    of: str,
+    metric: str | Iterable[str] | None = None,
+    domain: str | Iterable[str] | None = None,
+    lowest: bool = False,
+) -> Answer:
+    """Return which scorer, domain or other choice has the highest value, with the numbers in a sentence.
+
+    Args:
+        frame: a tidy table of this package.
+        of: column that holds the choices, such as "scorer" or "domain"; one row for each of them.
+        metric, domain: keep only the rows of these metrics and domains; None keeps all.
+        lowest: whether the lowest value is wanted.
+
+    Returns:
+        The choice, and the sentence: the values from the first to the last. It says so if the interval of the first
+        overlaps with that of another: then these numbers do not decide between the two. Target-aware rows have a ◇.
+
+    Raises:
+        DgpruneError: an unknown column, metric or domain; fewer than two values; several rows of one choice.
+
+    >>> rows = [{"domain": d, "metric": "accuracy", "value": v, "unit": "share"} for d, v in (("a", 0.9), ("b", 0.5))]
+    >>> answer(pd.DataFrame(rows), of="domain", lowest=True)
+    Answer(choice='b', sentence='b 50.0 %, a 90.0 %.')
+    """
+    frame = chosen_rows(frame, metric=metric, domain=domain)
+    if of not in frame.columns:
+        raise unknown("column", of, map(str, frame.columns))
+    rows = [row for row in frame.to_dict("records") if not is_missing(row["value"]) and not is_missing(row[of])]
+    if len(rows) < 2 or len({row[of] for row in rows}) < len(rows):
+        raise DgpruneError(
+            f"frame must hold two or more choices in the column {of!r}, and one row for each; got {len(rows)} rows of "
+            f"{len({row[of] for row in rows})}. Choose the rows by metric=, domain= or frame.query(...)."
+        )
+    first, *others = sorted(rows, key=lambda row: row["value"], reverse=not lowest)
+    texts = [
+        f"{row[of]}{f' {DIAMOND}' * (scorer_exposure([row]) == 'target-aware')} {_number(row, sign=not _is_level(row))}"
+        for row in (first, *others)
+    ]
+    over = [text for name, text in _OVER.items() if name in {row.get("interval") for row in rows}]
+    setting = batchnorm_words(row.get("batchnorm") for row in rows)
+    about = "; ".join([*([f"95 % intervals {' and '.join(over)}"] if over else []), *([setting] if setting else [])])
+    sentence = f"{', '.join(texts)}{f' ({about})' if about else ''}."
+    if close := [str(row[of]) for row in others if _overlap(first, row)]:
+        sentence += f" The interval of {first[of]} overlaps with that of {' and '.join(close)}: their order is open."
+    return Answer(str(first[of]), sentence)
+
+
+def _overlap(first: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two intervals have a point in common; without intervals, whether the values are equal."""
+    ends = [
+        [row["value"] if is_missing(row.get(end)) else row[end] for end in ("low", "high")] for row in (first, other)
+    ]
+    return max(ends[0][0], ends[1][0]) <= min(ends[0][1], ends[1][1])
 
 
 def chosen_rows(
