@@ -49,13 +49,13 @@ def shortened(notebook: Any, name: str) -> Any:
     return notebook
 
 
-def test_the_blocks_of_the_readme_run_in_order() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_blocks_of_the_readme_and_of_contributing_run_in_order() -> None:
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".github/CONTRIBUTING.md"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) >= 4
     names: dict[str, Any] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, "block", "exec"), names)
     assert names["chart"].to_dict()["layer" if "layer" in names["chart"].to_dict() else "hconcat"]
     assert names["own"].targets[0].labels is None
     lost = names["lost"](names["study"])
