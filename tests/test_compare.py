@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from material import domain, norm_net, plain_net, randomise
+from material import domain, few, norm_net, plain_net, randomise
 from read_study import read_study
 from torch import nn
 
 import dgprune_lab as dg
 from dgprune_lab.charts.compare_rows import compare_data
+from dgprune_lab.core import drain
+from dgprune_lab.diagnostics.against_scorers import _best
 from dgprune_lab.diagnostics.compare_scorers import _draws
 from dgprune_lab.stats import crossed_difference, intervals
 
@@ -406,3 +408,41 @@ def test_a_domain_without_labels_is_named_above_the_plots() -> None:
     words = [row["text"] for row in compare_data(frame)["words"]]
     changed = 100 * cells(frame, "a - b", "changed", domain="u").value
     assert f"u, without labels: {changed:.1f} % of the predictions differ" in words
+
+
+def test_a_choice_against_scorers_equals_each_step_by_hand() -> None:
+    study = few(dg.demo(), images=48)
+    (target,), names = study.targets, study.graph.names
+    mask = dg.Mask.by_hand(study.graph, removed=dict.fromkeys(names, range(12)), reads={"mnist_m/report": "labels"})
+    before = {name: value.clone() for name, value in study.model.state_dict().items()}
+    frame = dg.diagnostics.against_scorers(study, mask, scorers=["reverse(l1)", "bn_scale"], seed=3)
+    assert all(torch.equal(value, before[name]) for name, value in study.model.state_dict().items())
+    score, small = {}, {}
+    for name in ("reverse(l1)", "bn_scale"):
+        small[name] = dg.prune(study.model, dg.allocate(study.score(name), ratio=mask.ratio_achieved))
+        calibrated = dg.recalibrate(small[name], study.sources)
+        score[name] = sum(dg.evaluate(calibrated, source, split="score").accuracy for source in study.sources)
+    best = max(score, key=lambda name: score[name])
+    assert len(set(score.values())) == 2, "a tie would decide nothing"
+    mine, other = (
+        frame.query(f"choice == '{choice}' and metric == 'accuracy' and domain == '{target.name}'").iloc[0]
+        for choice in "ab"
+    )
+    assert mine.target_aware and not other.target_aware
+    assert other.scorer == best and frame.query("choice == 'b'").scorer.nunique() == 1
+    tuning = {"batchnorm": "recalibrate", "seed": 3}
+    chosen = drain(_best(study, mask, items=[dg.SCORERS["bn_scale"]], tuning=tuning))
+    assert chosen.selection == {f"{source.name}/score": "labels" for source in study.sources}
+    alone = dg.Study(small[best], sources=study.sources, targets=study.targets)
+    tuned = dg.prune_and_tune(alone, None, ratio=0.0, rounds=1, epochs=1, batchnorm="recalibrate", seed=3)
+    assert other.value == pytest.approx(dg.evaluate(tuned.network, target).accuracy, abs=1e-12)
+
+
+@pytest.mark.parametrize(("scorers", "removed", "word"), [([], [0], "scorers="), (["l1"], [], "removes no filter")])
+def test_a_choice_against_no_scorer_or_without_removal_is_refused(
+    scorers: list[str], removed: list[int], word: str
+) -> None:
+    study = study_of()
+    mask = dg.Mask.by_hand(study.graph, removed={study.graph.names[0]: removed})
+    with pytest.raises(dg.DgpruneError, match=word):
+        dg.diagnostics.against_scorers(study, mask, scorers=scorers)

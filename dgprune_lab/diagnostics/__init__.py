@@ -4,6 +4,7 @@ from ._contract import Diagnostic, diagnostic
 from .sweep import grid, sweep
 from .trade_off import trade_off
 from .find import Found, find
+from .against_scorers import against_scorers
 from .agreement import agreement
 from .attribution_maps import AttributionMaps, attribution_maps
 from .compare import compare
@@ -28,7 +29,16 @@ from .sensitivity import sensitivity
 from .stability import stability
 from .after_finetuning import after_finetuning
 
-__all__ = ["AttributionMaps", "Diagnostic", "Found", "after_finetuning", "agreement", "attribution_maps", "compare"]
+__all__ = [
+    "AttributionMaps",
+    "Diagnostic",
+    "Found",
+    "after_finetuning",
+    "against_scorers",
+    "agreement",
+    "attribution_maps",
+    "compare",
+]
 __all__ += ["compare_networks", "compare_scorers", "data_access", "diagnostic", "distance_from_initialisation"]
 __all__ += ["drop", "feature_shift", "find", "flatness", "flips", "gc_net", "generalization_measures", "hessian_trace"]
 __all__ += ["gradients_against_removal", "grid", "instability", "l2_norm", "map_agreement", "margin", "mean_map"]

@@ -1,0 +1,102 @@
+"""Does a choice of filters beat the best of several scorers, after the same fine-tuning?"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..core import BatchNorm, Count, DgpruneError, Mask, Reads, Seed, Whole, yielding
+from ..pruning import allocate, prune
+from ..scorers import SCORERS, Scorer, resolve
+from ..study import Study
+from ..training import TrainingOptions, prune_and_tune, with_network
+from ._contract import Steps, diagnostic
+from .compare import EXTRA, compare
+
+SPLIT = "score"
+_USUAL = ("l1", "bn_scale", "taylor", "dss_sources", "risk_variance")
+_PARTS = 4  # scoring, two fine-tunings, comparing
+
+
+@diagnostic("against_scorers", extra=EXTRA)
+def against_scorers(
+    study: Study,
+    mask: Mask,
+    *,
+    scorers: Sequence[str | Scorer] | None = None,
+    epochs: Whole = 1,
+    options: TrainingOptions | None = None,
+    batchnorm: BatchNorm = "recalibrate",
+    seed: Seed = 0,
+    images: Count | None = None,
+    progress: bool = False,
+) -> Steps:
+    """Compare a choice of filters, such as `explorer.mask`, with the best of several scorers, after equal fine-tuning.
+
+    Every scorer removes the share of the filters that the mask removes, the same share of each layer. The best one has
+    the highest accuracy right after removal, averaged over the sources on their `score` splits; targets and reported
+    images do not decide, and its mask says what did (`selection`). Then both choices are pruned from the full network
+    and fine-tuned on the sources with the same order of images.
+
+    Args:
+        study: the network and its domains.
+        mask: the choice: `explorer.mask`, or `Mask.by_hand(...)`.
+        scorers: names or Scorers; None for "l1", "bn_scale", "taylor", "dss_sources" and "risk_variance", of these the
+            ones that can run on this study.
+        epochs: epochs of fine-tuning; 0 only prunes.
+        options, batchnorm: options of fine-tuning, and of BatchNorm in all steps, see `dg.prune_and_tune`.
+        seed: random seed of the scorers and of the order of the images.
+        images: report on the first `images` images of each domain only.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The table of `diagnostics.compare`, for `charts.compare`: `a` is the mask, `b` the best scorer, whose name
+        stands in the column `scorer` of its rows. Rows of `difference` above 0: the mask is better. Its intervals are
+        over images; another training or another fine-tuning may turn a small difference round.
+
+    Raises:
+        DgpruneError: a mask that removes no filter, or of another network; no scorer; a source without labels or
+            `score` split; what `dg.prune_and_tune` refuses.
+    """
+    usual = [name for name in _USUAL if study.unavailable(SCORERS[name]) is None]
+    items = [resolve(item) for item in (usual if scorers is None else scorers)]
+    if not items:
+        raise DgpruneError("against_scorers needs at least one scorer in scorers=; got none.")
+    if not mask.ratio_achieved:
+        raise DgpruneError("mask removes no filter, so every scorer would leave the same network; remove some first.")
+    for domain in study.sources:
+        if domain.labels is None:
+            raise DgpruneError(f"the source {domain.name!r} has no labels, by which the best scorer could be chosen.")
+        domain.rows(SPLIT)
+    tuning: Any = {"epochs": epochs, "options": options, "batchnorm": batchnorm, "seed": seed, "images": images}
+    return _steps(study, mask, items=items, tuning=tuning)
+
+
+def _steps(study: Study, mask: Mask, *, items: Sequence[Scorer], tuning: dict[str, Any]) -> Steps:
+    """Choose the scorer, fine-tune both networks, compare; yields (done, total, what)."""
+    best = yield from yielding(_best(study, mask, items=items, tuning=tuning), (0, _PARTS, "choosing the scorer"))
+    networks = []
+    for chosen in (mask, best):
+        small = with_network(study, prune(study.model, chosen))
+        steps = prune_and_tune.steps(small, None, ratio=0.0, rounds=1, measure="end", **tuning)
+        tuned = yield from yielding(steps, (1 + len(networks), _PARTS, "fine-tuning"))
+        networks.append(tuned.network)
+    return (
+        yield from yielding(compare.steps(study, *networks, images=tuning["images"]), (_PARTS - 1, _PARTS, "comparing"))
+    )
+
+
+def _best(study: Study, mask: Mask, *, items: Sequence[Scorer], tuning: dict[str, Any]) -> Generator[Any, None, Mask]:
+    """The mask of the scorer that is most accurate on the sources, of equal ones the first."""
+    reads: Reads = {f"{domain.name}/{SPLIT}": "labels" for domain in study.sources}
+    tried: dict[Mask, float] = {}
+    for item in items:
+        each = allocate(study.score(item, seed=tuning["seed"]), ratio=mask.ratio_achieved)
+        accuracies = []
+        for domain in study.sources:
+            steps = study.steps(each, domain=domain.name, split=SPLIT, batchnorm=tuning["batchnorm"])
+            accuracies.append((yield from yielding(steps, None)).accuracy)
+            yield None
+        tried[each] = sum(accuracies) / len(accuracies)
+    return replace(max(tried, key=lambda each: tried[each]), selection=reads)
