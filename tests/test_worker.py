@@ -1,4 +1,4 @@
-"""The explorer's worker, and the prediction before the answer."""
+"""The explorer's worker."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import math
 import time
 from typing import Any
 
-import pytest
-
-import dgprune_lab as dg
 from dgprune_lab.widgets.worker import Worker
 
 
@@ -42,21 +39,3 @@ def test_the_most_urgent_job_runs_first_and_a_replaced_one_never_ends() -> None:
     assert worker.wait("bad", timeout=60)
     worker.close()
     assert said[-1] == "bad: no"
-
-
-def test_a_prediction_locks_and_an_empty_one_blocks_nothing() -> None:
-    guess = dg.predict("Which <b>one</b>?", ["left", "right"])
-    assert "&lt;b&gt;" in guess.children[0].value
-    guess.lock()
-    assert not guess.locked
-    guess.reveal("left", because="3 < 4")
-    assert guess.locked and "No prediction" in guess.text and "3 &lt; 4" in guess.text
-    other = dg.predict("Which?", ["left", "right"])
-    other.guess = "right"
-    other.lock()
-    other.reveal("right")
-    assert "Right." in other.text
-    with pytest.raises(dg.DgpruneError, match="not an option"):
-        other.reveal("up")
-    with pytest.raises(dg.DgpruneError, match="two or more"):
-        dg.predict("Which?", ["only"])

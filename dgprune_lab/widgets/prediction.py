@@ -1,87 +1,144 @@
-"""A widget that asks for a prediction before the measured answer is revealed."""
+"""A widget that asks for a guess before the measured answer is shown."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
-import ipywidgets
+import altair as alt
+import traitlets
 
+from ..charts import svg
 from ..core import DgpruneError, public, unknown
+from .page import static as assets
+from .page.comm import CommWidget
+from .page.vega import vega_host
 
 
 @public
-class Prediction(ipywidgets.VBox):
-    """A question with options; a button locks the prediction, which stays in this notebook.
+class Prediction(CommWidget):
+    """A question with options: choose one, lock it, then compare it with the measured answer.
+
+    All cells that show one prediction show the same state. Nothing is sent anywhere.
 
     Attributes:
         question: the question, as plain text.
         options: the answers to choose from.
     """
 
+    _esm = assets.module("prediction")
+    _css = assets.style("prediction")
+
+    static = traitlets.Dict().tag(sync=True)
+    chosen = traitlets.Int(None, allow_none=True).tag(sync=True)
+    locked = traitlets.Bool(False).tag(sync=True)
+    shown = traitlets.Bool(False).tag(sync=True)
+    answer = traitlets.Dict().tag(sync=True)
+
     def __init__(self, question: str, options: Sequence[str]) -> None:
         if len(options) < 2 or len(set(options)) < len(options):
             raise DgpruneError(f"a prediction needs two or more different options; got {list(options)!r}.")
         self.question, self.options = question, tuple(options)
-        self._choices = ipywidgets.RadioButtons(options=list(options), value=None, layout={"width": "max-content"})
-        tooltip = "It cannot be changed afterwards"
-        self._lock = ipywidgets.Button(description="Lock my prediction", disabled=True, tooltip=tooltip)
-        self._text = ipywidgets.HTML()
-        self._choices.observe(lambda change: setattr(self._lock, "disabled", change["new"] is None), "value")
-        self._lock.on_click(lambda _: self.lock())
-        super().__init__([ipywidgets.HTML(f"<b>{html.escape(question)}</b>"), self._choices, self._lock, self._text])
+        self._charts: tuple[alt.TopLevelMixin, ...] = ()
+        self._final: tuple[int | None] | None = None
+        super().__init__(static={"question": question, "options": list(options)})
 
     @property
     def guess(self) -> str | None:
         """The option chosen so far, or None."""
-        return self._choices.value
+        return None if self.chosen is None else self.options[self.chosen]
 
     @guess.setter
     def guess(self, option: str | None) -> None:
         if option is not None and option not in self.options:
             raise unknown("option", option, self.options)
-        self._choices.value = option
-
-    @property
-    def locked(self) -> bool:
-        """Whether the prediction can no longer be changed."""
-        return self._choices.disabled
+        if self.locked:
+            raise DgpruneError("guess: this prediction is locked; make a new one with dg.predict(question, options).")
+        self.chosen = None if option is None else self.options.index(option)
 
     @property
     def text(self) -> str:
-        """The HTML below the options."""
-        return self._text.value
+        """The sentence below the options: empty, "Locked.", or the guess beside the measured answer."""
+        if self.shown and self.answer:
+            return self.answer["words"][-1 if self.chosen is None else self.chosen]
+        return "Locked." if self.locked else ""
 
     def lock(self) -> None:
-        """Lock the prediction; do nothing if there is none, so that Run All is not blocked."""
-        if self.guess is not None:
-            self._choices.disabled = self._lock.disabled = True
-            self._text.value = "Locked."
+        """Lock the guess; do nothing if none is chosen, so that Run All is not blocked."""
+        self.locked = self.locked or self.chosen is not None
 
-    def reveal(self, answer: str, *, because: str = "") -> None:
-        """Show the measured answer beside the prediction.
+    def reveal(
+        self,
+        answer: str,
+        *,
+        because: str = "",
+        chart: alt.TopLevelMixin | Sequence[alt.TopLevelMixin] = (),
+        wait: bool = False,
+    ) -> None:
+        """Lock the prediction and show the measured answer beside it.
 
         Args:
             answer: one of the options.
             because: the numbers that support the answer.
+            chart: charts that appear with the answer.
+            wait: show the answer only after a press on the button "Show the answer". The prediction stays open until
+                then. After the button was pressed, a further call shows its answer at once.
 
         Raises:
             DgpruneError: an answer that is not an option.
         """
         if answer not in self.options:
             raise DgpruneError(f"the answer {answer!r} is not an option; options: {', '.join(self.options)}.")
-        self._choices.disabled = self._lock.disabled = True
-        verdict = "Right." if self.guess == answer else "Measured otherwise."
-        prediction = "No prediction." if self.guess is None else f"You predicted: {self.guess}. {verdict}"
-        self._text.value = html.escape(f"{prediction} Measured: {answer}. {because}")
+        self._charts = (chart,) if isinstance(chart, alt.TopLevelMixin) else tuple(chart)
+        place, measured = self.options.index(answer), f"Measured: {answer}. {because}".strip()
+        words = [f"You guessed: {option}. Measured otherwise. {measured}" for option in self.options]
+        words[place] = f"You guessed: {answer}. Right. {measured}"
+        specs = [each.to_dict() for each in self._charts]
+        answered = {"place": place, "words": [*words, f"No guess. {measured}"], "charts": specs, "measured": measured}
+        with self.hold_sync():
+            self.answer = {**answered, "host": vega_host().ref if specs else None}
+            if not wait:
+                self.locked = self.shown = True
+
+    @traitlets.validate("chosen")
+    def _possible(self, proposal: dict[str, Any]) -> int | None:
+        """Return the proposed option; the locked one after locking, none if the page names an option that is not."""
+        if self._final is not None:
+            return self._final[0]
+        place = proposal["value"]
+        return place if place is not None and 0 <= place < len(self.options) else None
+
+    @traitlets.observe("locked", "shown")
+    def _lock_for_good(self, _: Any) -> None:
+        """Keep the locked option: a page may send a choice and its lock together, but no other choice later."""
+        if self.locked or self.shown or self._final is not None:
+            self._final = self._final or (self.chosen,)
+            self.locked = True
+
+    def __repr__(self) -> str:
+        lines = [self.question, *(f"  {number}. {option}" for number, option in enumerate(self.options, start=1))]
+        return "\n".join([*lines, self.text] if self.text else lines)
+
+    def still(self) -> str:
+        """Return the question, its options and, folded, the answer (HTML)."""
+        options = "".join(f"<li>{html.escape(option)}</li>" for option in self.options)
+        asked = f"<p><strong>{html.escape(self.question)}</strong></p><ol>{options}</ol>"
+        if not self.answer:
+            return f"<div>{asked}<p>Choose before you read on.</p></div>"
+        answer = f"<p>{html.escape(self.answer['measured'])}</p>{''.join(map(svg, self._charts))}"
+        return f"<div>{asked}<details><summary>Show the answer</summary>{answer}</details></div>"
 
 
 @public
 def predict(question: str, options: Sequence[str]) -> Prediction:
-    """Ask for a prediction before the answer is revealed; it is kept in this notebook only.
+    """Ask for a guess before the answer is shown; it is kept in this notebook only.
 
-    >>> prediction = predict("Which drops first?", ["digits", "digits on photographs"])
-    >>> prediction.guess is None
+    >>> guess = predict("Which drops first?", ["digits", "digits on photographs"])
+    >>> guess.guess is None
     True
+    >>> guess.reveal("digits", because="98 to 80 %.", wait=True)
+    >>> guess.text
+    ''
     """
     return Prediction(question, options)

@@ -6,11 +6,12 @@ import { inked } from "./memory.js";
 import { createView, endView, inksOf, loadVega } from "./views.js";
 import { watchTheme } from "./watch.js";
 
-function draw(el, model, host) {
-  const page = { model, host, fixed: model.get("static"), chart: null, embed: null, schedule: () => {} };
+// `given` holds the specification and the reference of the page's Vega (`fixed`), the model and its `host`.
+export function drawChart(el, given) {
+  const page = { ...given, chart: null, embed: null, schedule: () => {} };
   page.box = node("div", { class: "dgx-live-chart-box" });
   const framed = node("div", { class: "dgx-framed" }, page.box, chartMenu(() => page.chart));
-  page.root = node("div", { class: "dgx dgx-live-chart" }, framed);
+  page.root = node("div", { class: "dgx dgx-live-chart", "data-theme": page.fixed.theme }, framed);
   el.append(page.root);
   const stops = [watchTheme(page, () => embed(page)), lendKeys(page.root)];
   loadVega(page, embed, [page.box]);
@@ -56,7 +57,7 @@ function inkedSpec(spec, { dark, ink }) {
 }
 
 function render({ model, el, host }) {
-  return draw(el, model, host);
+  return drawChart(el, { model, host, fixed: model.get("static") });
 }
 
 export default { render };

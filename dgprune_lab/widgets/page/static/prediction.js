@@ -1,0 +1,77 @@
+// A question with options: one is chosen and locked, then the measured answer is shown beside it. All state is the model's.
+
+import { button, enable, lendKeys, node, radios, say, show } from "./elements.js";
+import { drawChart } from "./live_chart.js";
+
+const TRAITS = ["chosen", "locked", "shown", "answer"];
+
+function draw(el, model, host) {
+  const page = { model, host, fixed: model.get("static"), ends: [] };
+  layOut(page);
+  el.append(page.root);
+  const again = () => paint(page);
+  for (const trait of TRAITS) model.on(`change:${trait}`, again);
+  const lent = lendKeys(page.root);
+  paint(page);
+  return () => {
+    for (const trait of TRAITS) model.off(`change:${trait}`, again);
+    lent();
+    page.ends.forEach((end) => end());
+    page.root.remove();
+  };
+}
+
+function layOut(page) {
+  const set = (values) => {
+    for (const [trait, value] of Object.entries(values)) page.model.set(trait, value);
+    page.model.save_changes();
+  };
+  const { question, options } = page.fixed;
+  const choices = radios(question, options.map((option, place) => [place, option]), (chosen) => set({ chosen })).box;
+  page.inputs = [...choices.querySelectorAll("input")];
+  page.tags = page.inputs.map((input) => input.parentElement.appendChild(node("span", { class: "dgx-guess-tag" })));
+  page.lock = button("Lock my guess", () => set({ locked: true }));
+  page.reveal = button("Show the answer", () => {
+    set({ locked: true, shown: true });
+    page.words.focus();
+  });
+  page.words = node("div", { class: "dgx-guess-words", role: "status", tabindex: -1 });
+  page.charts = node("div", { class: "dgx-guess-charts" });
+  const buttons = node("div", { class: "dgx-buttons" }, page.lock, page.reveal);
+  page.root = node("div", { class: "dgx dgx-guess" }, choices, buttons, page.words, page.charts);
+}
+
+function paint(page) {
+  const [chosen, locked, shown, answer] = TRAITS.map((trait) => page.model.get(trait));
+  const told = shown && answer.words;
+  page.inputs.forEach((input, place) => {
+    input.checked = place === chosen;
+    input.disabled = locked;
+    const tags = [locked && place === chosen && "your guess", told && place === answer.place && "measured"];
+    say(page.tags[place], tags.filter(Boolean).join(", "));
+  });
+  enable(page.lock, !locked && chosen !== null);
+  say(page.lock, locked && chosen !== null ? "Locked" : "Lock my guess");
+  page.lock.title = chosen === null ? "Choose an option first." : "A locked guess cannot be changed.";
+  page.reveal.title = locked ? "Show what was measured." : "This locks your guess: it cannot be changed afterwards.";
+  show(page.lock, !shown);
+  show(page.reveal, !shown && Boolean(answer.words));
+  say(page.words, told ? answer.words[chosen ?? answer.words.length - 1] : "");
+  chart(page, told ? answer : { charts: [] });
+}
+
+// Charts are drawn once per answer, and only when it is shown.
+function chart(page, { charts, host }) {
+  const text = JSON.stringify(charts);
+  if (text === page.drawn) return;
+  page.drawn = text;
+  page.ends.forEach((end) => end());
+  page.charts.replaceChildren();
+  page.ends = charts.map((spec) => drawChart(page.charts, { model: page.model, host: page.host, fixed: { spec, host } }));
+}
+
+function render({ model, el, host }) {
+  return draw(el, model, host);
+}
+
+export default { render };
