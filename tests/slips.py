@@ -168,6 +168,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         for name in ("training", "size_and_cost", "feature_shift")
     },
     "charts.after_finetuning": (C.after_finetuning, {"frame": FRAME}),
+    "charts.differences": (C.differences, {"frame": FRAME}),
     "charts.gc_net": (C.gc_net, {"table": GCNET}),
     "charts.images": (C.images, {"domains": [A]}),
     "charts.overlays": (C.overlays, {"images": A.images[:2], "maps": A.images[:2, 0], "words": ["a", "b"]}),

@@ -11,6 +11,7 @@ from dgprune_lab import charts
 from dgprune_lab.charts.after_finetuning import detectable_lines, difference_rows
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, TARGET_AWARE
 from dgprune_lab.charts.training import training_data
+from dgprune_lab.core import DgpruneError
 from dgprune_lab.core.tables import tidy
 from dgprune_lab.diagnostics.after_finetuning import EXTRA as SEED_COLUMNS
 from dgprune_lab.training import EXTRA
@@ -178,3 +179,49 @@ def test_vega_draws_it_and_a_users_text_is_only_a_value(name: str) -> None:
         return [field for part in node for field in fields(part)] if isinstance(node, list) else []
 
     assert all(field.replace("_", "").isalnum() for field in fields(spec))
+
+
+def compared(**changes: Any) -> pd.DataFrame:
+    """Two scorers at two ratios on a source and a target, against random; the second scorer read the target."""
+    rows: list[dict[str, Any]] = []
+    for ratio in (0.2, 0.4):
+        for k, (scorer, aware) in enumerate((("l1", False), ("dss", True))):
+            for name, role, _ in DOMAINS:
+                about = {"scorer": scorer, "domain": name, "role": role, "ratio_requested": ratio, "unit": "share"}
+                value = 0.01 * (1 + k) * (1 if role == "source" else -1)
+                ends = {"value": value, "low": value - 0.02, "high": value + 0.02, "interval": "images"}
+                about |= {"target_aware": aware, "against": "random", "batchnorm": "recalibrate"}
+                if aware and role == "target":
+                    about["seen_by_scorer"] = "labels"
+                rows.append({**about, **ends, "metric": "difference", **changes})
+    return tidy(rows, extra=("against", "network", "draws"))
+
+
+def test_differences_from_a_reference_have_one_axis_and_a_row_per_scorer_and_ratio() -> None:
+    spec = charts.differences(compared()).to_dict()
+    assert "BatchNorm" in spec["title"]["text"]
+    panels = [
+        next(layer["data"]["values"] for layer in found["layer"] if "values" in layer["data"])
+        for found in spec["hconcat"]
+    ]
+    assert [row["label"].split(" ◇")[0] for row in panels[0]] == ["l1, 20 %", "l1, 40 %", "dss, 20 %", "dss, 40 %"]
+    assert ["◇" in row["label"] for row in panels[0]] == [False, False, True, True]
+    assert [row["change"] for row in panels[1]] == pytest.approx([-1, -1, -2, -2])
+    ends = [found["layer"][1]["encoding"]["x"]["scale"]["domain"] for found in spec["hconcat"]]
+    assert ends == [[-5, 5], [-5, 5]] and "against random" in str(
+        spec["hconcat"][0]["layer"][1]["encoding"]["x"]["title"]
+    )
+    assert {row["shape"] for row in panels[0]} != {row["shape"] for row in panels[1]}, "a mark belongs to a domain"
+
+
+def test_differences_of_networks_are_named_after_the_network_and_two_references_are_refused() -> None:
+    networks = compared(scorer=None, ratio_requested=None, network="B", against="A", batchnorm=None).iloc[:2]
+    spec = charts.differences(networks).to_dict()
+    rows = next(layer["data"]["values"] for layer in spec["hconcat"][0]["layer"] if "values" in layer["data"])
+    assert [row["label"] for row in rows] == ["B"] and spec["title"]["text"].startswith("Difference")
+    with pytest.raises(DgpruneError, match="several references, random, l2"):
+        charts.differences(pd.concat([compared(), compared(against="l2")]))
+    with pytest.raises(DgpruneError, match="differ in no setting"):
+        charts.differences(pd.concat([compared(), compared()]))
+    with pytest.raises(DgpruneError, match="compare_scorers"):
+        charts.differences(compared(metric="accuracy"))

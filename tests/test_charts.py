@@ -433,6 +433,7 @@ CHARTS = {
     "prunability": charts.prunability,
     "gc_net": charts.gc_net,
     "after_finetuning": charts.after_finetuning,
+    "differences": charts.differences,
     "instability": charts.instability,
     "training": charts.training,
     "size_and_cost": charts.size_and_cost,

@@ -6,6 +6,7 @@ from . import quick_start  # before the first import of Altair
 from .agreement import agreement
 from .claims import claims
 from .gc_net import gc_net
+from .differences import differences
 from .double_descent import double_descent
 from .drop import drop
 from .drop_curve import drop_curve
@@ -33,9 +34,11 @@ from .treatments import treatments
 from .training import training
 from .after_finetuning import after_finetuning
 from .theme import DomainStyle, domain_styles, svg
+from .projector import present_theme, theme
 
 __all__ = ["DomainStyle", "after_finetuning", "agreement", "claims", "compare", "domain_styles", "drop"]
 __all__ += [
+    "differences",
     "double_descent",
     "drop_curve",
     "experiment",
@@ -62,4 +65,4 @@ __all__ += [
     "sweep",
     "trade_off",
 ]
-__all__ += ["training", "treatments"]
+__all__ += ["theme", "training", "treatments"]

@@ -23,13 +23,12 @@ from ..core import (
     scorer_exposure,
     with_scorer_exposure,
 )
+from .differences import difference_panel
 from .drop import change_of
-from .marks import ZERO, check_table, interval_marks, layered, row_numbers, rows_of, signed_axis, step_above, tooltip
+from .marks import check_table
 from .theme import Rows, beside, domain_styles_of, percent, point_of, records, role_label, shortened, titled
 
 DIFFERENCE = "difference"
-ROW = 26
-_SPANS = (1, 2, 5, 10, 25, 50, 100)
 _LETTERS = 34
 
 
@@ -107,24 +106,12 @@ def _baseline(frame: pd.DataFrame, used: Rows) -> str:
 
 
 def _panel(rows: Rows, *, place: int, baseline: str, width: int) -> alt.LayerChart:
-    """Draw the panel of one domain: zero line, intervals, dots, numbers; only the first panel has scorer names."""
-    end = step_above(max(abs(row[key]) for row in rows for key in ("change", "low", "high")), _SPANS)
-    title = [f"Points of accuracy against {baseline}", *detectable_lines(rows)]
-    scale = alt.Scale(domain=[-end, end], nice=False, clamp=True)
-    change = alt.X("change:Q", scale=scale, title=title, axis=signed_axis(tickCount=5))
-    names = alt.Axis(title=None, labelLimit=240, ticks=False, domain=False) if not place else None
-    scorer = alt.Y("label:N", sort=None, axis=names)
-    base = rows_of(f"gaps_{place}", rows)
+    """Draw the panel of one domain."""
     fields = {
         "label": "Scorer",
         "seeds": "Training seeds",
         "smallest": ("minimum detectable effect", ".2f"),
         "p": ("p (Holm)", ".3f"),
-        "change": ("Difference, points", "+.2f"),
     }
-    tips = tooltip(fields, ends="+.2f", looked=True)
-    return layered(
-        base.mark_rule(**ZERO).encode(x=alt.datum(0, scale=scale)),
-        *interval_marks(base, change, at={"y": scorer}, tips=tips, size=62),
-        row_numbers(base, y=scorer, dx=8, fontWeight=600),
-    ).properties(width=width, height=alt.Step(ROW))
+    title = [f"Points of accuracy against {baseline}", *detectable_lines(rows)]
+    return difference_panel(rows, place=place, title=title, width=width, fields=fields)

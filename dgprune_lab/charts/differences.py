@@ -1,0 +1,122 @@
+"""Differences in accuracy, paired by image: a panel per domain, a row per scorer and ratio, or per network.
+
+Named data, per panel k: `gaps_k` (label, change, low, high in points of accuracy; text, colour, fill, shape, looked).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from ..core import (
+    Count,
+    DgpruneError,
+    Tidy,
+    exposure_label,
+    exposure_of,
+    is_missing,
+    public,
+    scorer_exposure,
+    strongest_exposure,
+)
+from .drop import change_of
+from .marks import (
+    ZERO,
+    check_alike,
+    check_table,
+    interval_marks,
+    layered,
+    row_numbers,
+    rows_of,
+    signed_axis,
+    step_above,
+    tooltip,
+)
+from .theme import DomainStyle, Rows, beside, domain_styles_of, point_of, records, role_label, shortened, titled
+
+ROW = 26
+_SPANS = (1, 2, 5, 10, 25, 50, 100)
+_LETTERS = 34
+
+
+@public
+def differences(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
+    """Draw how much more accurate each scorer or network is than the reference, in points, a panel per domain.
+
+    Right of 0 it is more accurate than the reference, which the axis names. Intervals: 95 %, as the table holds them.
+    What looked at a target is a hollow diamond, and is marked after its name. All panels have one axis.
+
+    Args:
+        frame: a table of `diagnostics.compare_scorers` or `diagnostics.compare_networks`.
+        width: width of one panel, in pixels.
+
+    Raises:
+        DgpruneError: a table without differences; of several references; with rows that would be drawn as one.
+    """
+    maker = "diagnostics.compare_scorers(study, ...) or compare_networks(studies)"
+    check_table(frame, maker, columns=("against", "draws"), metrics=("difference",))
+    used = records(frame, metric="difference")
+    if not used:
+        raise DgpruneError(f"frame has no differences to draw; make it with {maker}.")
+    references = list(dict.fromkeys(str(row["against"]) for row in used))
+    if len(references) > 1:
+        raise DgpruneError(
+            f"frame compares with several references, {', '.join(references)}; draw one: "
+            f"frame[frame.against == {references[0]!r}]."
+        )
+    styles = domain_styles_of(frame)
+    listed = {name: [row for row in used if str(row["domain"]) == name] for name in styles}
+    rows = {name: _rows(some, styles[name]) for name, some in listed.items() if some}
+    end = step_above(max(abs(row[key]) for listed in rows.values() for row in listed for key in _ENDS), _SPANS)
+    title, panels = [f"Points of accuracy against {shortened(references[0], most=24)}"], []
+    for k, (name, some) in enumerate(rows.items()):
+        panel = difference_panel(some, place=k, title=title, width=width, end=end, fields={"label": "Compared"})
+        about = role_label(styles[name].role) + exposure_label(strongest_exposure(map(exposure_of, listed[name])))
+        head = alt.Title(text=shortened(name, most=max(8, 34 - len(about))) + about, color=styles[name].colour)
+        panels.append(panel.properties(title=head))
+    words = "Difference in accuracy, right of 0: better"
+    return beside(*panels, title=titled(words, frame, change=True) or alt.Title(text=words, offset=12))
+
+
+_ENDS = ("change", "low", "high")
+
+
+def _rows(listed: Rows, style: DomainStyle) -> Rows:
+    """The rows of one domain's panel, grouped by scorer or network, in the order of the table."""
+    ratios = {row["ratio_requested"] for row in listed if not is_missing(row["ratio_requested"])}
+    drawn: dict[tuple[str, Any], Rows] = {}
+    for row in listed:
+        name = str(row["network"] if is_missing(row["scorer"]) else row["scorer"])
+        drawn.setdefault((name, None if is_missing(row["ratio_requested"]) else row["ratio_requested"]), []).append(row)
+    names = list(dict.fromkeys(name for name, _ in drawn))
+    rows: Rows = []
+    for (name, ratio), alike in sorted(drawn.items(), key=lambda item: names.index(item[0][0])):
+        check_alike(alike)
+        mark = exposure_label(scorer_exposure(alike))
+        share = f", {100 * ratio:g} %" if len(ratios) > 1 and ratio is not None else ""
+        label = shortened(name, most=max(8, _LETTERS - len(mark + share))) + share + mark
+        rows.append({"label": label, **change_of(alike[0]), **point_of(style, exposure=exposure_of(alike[0]))})
+    return rows
+
+
+def difference_panel(
+    rows: Rows, *, place: int, title: Sequence[str], width: int, fields: Mapping[str, Any], end: float | None = None
+) -> alt.LayerChart:
+    """Draw the panel of one domain: zero line, intervals, dots, numbers; only the first panel has names.
+
+    `end` is the end of the axis on both sides, in points; None for the smallest step that holds all rows.
+    """
+    reach = end or step_above(max(abs(row[key]) for row in rows for key in _ENDS), _SPANS)
+    scale = alt.Scale(domain=[-reach, reach], nice=False, clamp=True)
+    change = alt.X("change:Q", scale=scale, title=list(title), axis=signed_axis(tickCount=5))
+    names = alt.Axis(title=None, labelLimit=240, ticks=False, domain=False) if not place else None
+    label = alt.Y("label:N", sort=None, axis=names)
+    base = rows_of(f"gaps_{place}", rows)
+    tips = tooltip({**fields, "change": ("Difference, points", "+.2f")}, ends="+.2f", looked=True)
+    return layered(
+        base.mark_rule(**ZERO).encode(x=alt.datum(0, scale=scale)),
+        *interval_marks(base, change, at={"y": label}, tips=tips, size=62),
+        row_numbers(base, y=label, dx=8, fontWeight=600),
+    ).properties(width=width, height=alt.Step(ROW))
