@@ -14,7 +14,16 @@ from dgprune_lab import DgpruneError, DgpruneNote, charts, tidy
 from dgprune_lab.charts.claims import claim_rows
 from dgprune_lab.charts.experiment import cells
 from dgprune_lab.charts.theme import FIRST_SOURCE, FIRST_TARGET, TARGET_AWARE
-from dgprune_lab.experiments import Claim, claims_in_words, claims_view, shipped_claims, verdict, verdict_sentences
+from dgprune_lab.experiments import (
+    Claim,
+    claims_in_words,
+    claims_view,
+    shipped,
+    shipped_claims,
+    shipped_comparison,
+    verdict,
+    verdict_sentences,
+)
 
 HOSTILE = "a.b['c'][0]\\.<b onload=x>\n{{datum}} \"q\" 数字"
 EXTRA = ("seeds", "pairs", "minimum_detectable_effect", "p_value", "p_holm", "baseline", "finetuned", "rounds")
@@ -175,6 +184,8 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
         found = shipped_claims()
     assert list(found["table"]) == ["mnist_m", "gc_net_quick"] and list(found["study"]) == ["mnist_m", "gc_net"]
     assert list(found["protocol"]) == ["3 training seeds, 2026-11-27", "quick form: proves nothing"]
+    with pytest.warns(DgpruneNote, match="pacs says nothing"):
+        assert list(shipped_claims(quick=False)["table"]) == ["mnist_m"]
     small = "Not judged, as a quick form proves nothing (1 of 2): gc_net_quick."
     assert verdict_sentences(found) == f"{small} Holds here (1 of 1): DSS gains."
     judged = found.assign(verdict=["yes", "no"])
@@ -193,6 +204,28 @@ def test_the_claims_of_what_ships_say_which_tables_prove_nothing(monkeypatch: py
         claims_view(found, columns=["verdit"])
     monkeypatch.setattr(module, "shipped_names", list)
     assert shipped_claims().empty and "table" in shipped_claims()
+
+
+@pytest.mark.parametrize("study", ["mnist_m", "gc_net"])
+def test_the_comparison_of_a_shipped_study_is_the_mean_of_its_runs(study: str) -> None:
+    frame, table = shipped_comparison(study), shipped(study)
+    row = frame[(frame["scorer"] == "random") & (frame["role"] == "target")].iloc[-1]
+    same = {"metric": "accuracy", "role": "target", "ratio_requested": row["ratio_requested"], "finetuned": True}
+    same |= {"level": "filter", "data_set": row.get("data_set")}
+    for name in set(same) & set(table.columns):
+        table = table[table[name] == same[name]]
+    mean = table[table["start"].isna() if "start" in table else table["run"].notna()].groupby("scorer")["value"].mean()
+    assert row["value"] == pytest.approx(mean["random"] - mean[row["baseline"]], abs=1e-9)
+    assert row["baseline"] == ("dense_tuned" if study == "mnist_m" else "l1")
+    assert study == "mnist_m" or row["domain"].startswith("mean of")
+
+
+def test_a_study_of_which_a_quick_form_alone_ships_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["dgprune_lab.experiments.shipped_claims"], "shipped_names", lambda: ["pacs_quick"])
+    with pytest.raises(DgpruneError, match="dgprune-lab experiment pacs"):
+        shipped_comparison("pacs")
+    with pytest.raises(DgpruneError, match="unknown study 'pcs'"):
+        shipped_comparison("pcs")
 
 
 def test_a_choice_without_a_domain_leaves_its_panel_empty_and_moves_no_other() -> None:

@@ -12,7 +12,7 @@ from .predictors import predictors
 from .results import Results
 from .runner import run
 from .settings import grid
-from .shipped_claims import claims_in_words, claims_view, shipped_claims, verdict_sentences
+from .shipped_claims import claims_in_words, claims_view, shipped_claims, shipped_comparison, verdict_sentences
 from .shipped_networks import export_networks
 from .studies import STUDIES
 
@@ -29,4 +29,12 @@ __all__ += [
     "predictors",
 ]
 __all__ += ["export_networks", "instability_correlations", "recompute", "run", "shipped"]
-__all__ += ["shipped_card", "shipped_claims", "shipped_names", "study_named", "verdict", "verdict_sentences"]
+__all__ += [
+    "shipped_card",
+    "shipped_claims",
+    "shipped_comparison",
+    "shipped_names",
+    "study_named",
+    "verdict",
+    "verdict_sentences",
+]

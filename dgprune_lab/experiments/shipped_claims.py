@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from ..core import DgpruneError, note, public, unknown
+from .averages import over_targets
 from .claims import WORDS, Verdict, claims_table
+from .compare import compare
 from .tables import QUICK, shipped, shipped_card, shipped_names, study_named
 
 if TYPE_CHECKING:
@@ -28,8 +30,11 @@ _OPENING: Mapping[Verdict, str] = {
 
 
 @public
-def shipped_claims() -> pd.DataFrame:
+def shipped_claims(*, quick: bool = True) -> pd.DataFrame:
     """Return the claims of every study whose table ships, then of a quick form where the study's own table does not.
+
+    Args:
+        quick: whether to list the claims of quick forms, which prove nothing.
 
     Returns:
         `experiments.claims_table` with three columns before it: `study`, `table` (its name, for `experiments.shipped`)
@@ -38,7 +43,7 @@ def shipped_claims() -> pd.DataFrame:
     names, parts = sorted(shipped_names(), key=lambda name: name.endswith(QUICK)), []
     for name in names:
         study, small = name.removesuffix(QUICK), name.endswith(QUICK)
-        if small and study in names:
+        if small and (study in names or not quick):
             continue
         try:
             claims: Any = study_named(study).claims
@@ -77,6 +82,37 @@ def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
         rows.append({**about, "paper": str(row["paper"]).split(", arXiv")[0], **texts})
     first = ["table"] if "table" in claims.columns else []
     return pd.DataFrame(rows, columns=[*first, "claim", "paper", "published", "estimate", "detectable", "verdict"])
+
+
+_COMPARED: Mapping[str, tuple[str, str, bool]] = {
+    "gc_net": ("l1", "level == 'filter' and finetuned == True", True),
+    "mnist_m": ("dense_tuned", "", False),
+    "pacs": ("dense_tuned", "", True),
+    "several_sources": ("l1", "finetuned == True", True),
+}
+"""Study -> what its choices are compared with, the rows of its table that are, whether its targets are averaged."""
+
+
+@public
+def shipped_comparison(study: str) -> pd.DataFrame:
+    """Return each choice of a study minus its baseline, for `charts.experiment`: accuracy over training seeds.
+
+    Args:
+        study: a study whose own table ships: "mnist_m", "pacs" (baseline: the dense network with the same extra
+            epochs), "several_sources" or "gc_net" (baseline: l1, after fine-tuning). All but the first are averaged
+            over their targets.
+
+    Raises:
+        DgpruneError: another study, or one of which only a quick form ships, which proves nothing.
+    """
+    if study not in _COMPARED:
+        raise unknown("study", study, _COMPARED)
+    if study not in shipped_names():
+        raise DgpruneError(f"no table of the study {study!r} ships; make one: dgprune-lab experiment {study}.")
+    baseline, rows, averaged = _COMPARED[study]
+    frame = shipped(study)
+    frame = cast(pd.DataFrame, frame.query(rows)) if rows else frame
+    return compare(over_targets(frame) if averaged else frame, baseline=baseline)
 
 
 _VIEW = ("claim", "paper", "published", "estimate", "detectable", "verdict")
