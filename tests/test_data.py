@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dgprune_lab import data
+from dgprune_lab import Domain, data
 from dgprune_lab.core.errors import DgpruneError, DgpruneNote
 from dgprune_lab.data import digits
 from dgprune_lab.data.blending import blend, blend_patch, centre_crop
@@ -196,6 +197,29 @@ class TestFolders:
         torch.testing.assert_close(images[0, :, 3, 3], torch.tensor([80.0, 0.0, 100.0]) / 255)
         assert sum(len(batch.index) for split in sketch.splits for batch in sketch.batches(split)) == 10
         torch.testing.assert_close(data.invert(photo).take(torch.tensor([7])).images, 1 - images)
+
+    def test_a_domain_that_is_written_is_read_again(self, tmp_path: Path) -> None:
+        images, labels = torch.rand(12, 3, 8, 8), torch.arange(12) % 3
+        about = {"labels": labels, "splits": {"train": range(8), "report": range(8, 12)}}
+        first = Domain.from_arrays("mine", images=images, **about)
+        data.to_folder(first, tmp_path / "one" / "mine", images=6)
+        data.to_folder(first, tmp_path / "one" / "rest", split="report")
+        read = data.from_folder(tmp_path / "one", size=8, splits={"report": 1.0})
+        assert list(read) == ["mine", "rest"] and read["mine"].class_names == ("0", "1", "2")
+        for name, rows in {"mine": range(6), "rest": range(8, 12)}.items():
+            batch = read[name].take(torch.arange(len(rows)))
+            got, wanted = (
+                {(*(255 * image).round().int().flatten().tolist(), int(k)) for image, k in zip(*pair, strict=True)}
+                for pair in ((batch.images, batch.labels), (images[rows], labels[rows]))
+            )
+            assert got == wanted
+        with pytest.raises(DgpruneError, match="is not empty"):
+            data.to_folder(first, tmp_path / "one" / "mine")
+        with pytest.raises(DgpruneError, match="has no labels"):
+            data.to_folder(replace(first, labels=None), tmp_path / "two")
+        for name in ("../up", "a/b", ".hidden", "a\\b"):
+            with pytest.raises(DgpruneError, match="cannot be the name of a folder"):
+                data.to_folder(replace(first, class_names=(name, "b", "c")), tmp_path / "two")
 
     @pytest.mark.filterwarnings("ignore:the domains hold different classes")
     def test_wrong_input_is_refused(self, root: Path) -> None:

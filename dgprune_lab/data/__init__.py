@@ -12,6 +12,7 @@ from .external import available
 from .folders import from_folder
 from .garments import fashion, fashion_colour, fashion_photo
 from .halves import halves
+from .to_folder import to_folder
 from .shifts import SHIFTS, blur, colour, contrast, invert, noise, pixelate, rotate
 
 BUILTIN: dict[str, Callable[[], Domain]] = {
@@ -20,8 +21,20 @@ BUILTIN: dict[str, Callable[[], Domain]] = {
 """Domains that need nothing but the installed packages."""
 
 __all__ = ["AUGMENTATIONS", "BUILTIN", "SHIFTS", "available", "from_folder", "halves", "load"]
-__all__ += ["blur", "colour", "contrast", "invert", "mnist", "mnist_m", "noise", "pixelate", "rotate", "uci_digits"]
-__all__ += ["fashion", "fashion_colour", "fashion_photo"]
+__all__ += [
+    "blur",
+    "colour",
+    "contrast",
+    "invert",
+    "mnist",
+    "mnist_m",
+    "noise",
+    "pixelate",
+    "rotate",
+    "to_folder",
+    "uci_digits",
+]
+__all__ += ["fashion", "fashion_colour", "fashion_photo", "to_folder"]
 
 
 @public
