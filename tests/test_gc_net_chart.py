@@ -19,6 +19,7 @@ import dgprune_lab as dg
 from dgprune_lab import charts, diagnostics
 from dgprune_lab.charts.gc_net import PADDING
 from dgprune_lab.charts.pixels import heat
+from dgprune_lab.charts.theme import QUIET
 from dgprune_lab.core.tables import tidy
 
 
@@ -115,7 +116,7 @@ def test_lines_are_the_strongest_connections_and_what_pruning_takes_of_them(stud
                     wanted[f"{pair.group}, filter {i}", f"{pair.layer}, output {j}"] = bool(keep[j, i])
         drawn = {(row["from"], row["to"]): row["what"] == "kept" for row in data["kept"] + data["removed"]}
         assert drawn == wanted
-        assert all(row["what"] == "removed" and row["colour"] == charts.theme.QUIET for row in data["removed"])
+        assert all(row["what"] == "removed" and row["colour"] == QUIET for row in data["removed"])
         assert bool(data["removed"]) == (ratio == 0.9) or ratio == 0.5
     rules = [layer for layer in charts.gc_net(found).to_dict()["layer"] if layer["mark"]["type"] == "rule"]
     assert ["strokeDash" in layer["mark"] for layer in rules] == [True, False]

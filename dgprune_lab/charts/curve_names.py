@@ -51,7 +51,7 @@ def place_names(
 
 def names_inside(base: alt.Chart, *, y: alt.Y) -> list[alt.Chart]:
     """Write `label` at the left inside the plot, legible over lines, after the mark of its domain."""
-    text: dict[str, Any] = {"align": "left", "dx": 18, "fontSize": 10.5, "fontWeight": 600}
+    text: dict[str, Any] = {"align": "left", "dx": 18, "fontSize": 10.7, "fontWeight": 600}
     place = {"x": LEFT, "y": y}
     return [
         base.mark_text(style="halo", strokeWidth=4, strokeJoin="round", opacity=0.85, **text).encode(

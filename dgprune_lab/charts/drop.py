@@ -79,7 +79,7 @@ def drop(frame: Tidy, *, metric: str = CHANGE, width: Count = 200, height: Count
     drops = rows_of("drops", rows)
     place = {"x": RIGHT, "y": domain, "opacity": OPACITY}
     number = drops.mark_text(style="strong", align="right", dx=PADDING["right"] - 2, dy=-6, fontWeight=600)
-    ends = drops.mark_text(style="words", align="right", dx=PADDING["right"] - 2, dy=7, fontSize=9.5)
+    ends = drops.mark_text(style="words", align="right", dx=PADDING["right"] - 2, dy=7, fontSize=10.7)
     chart = layered(
         rows_of("span", span_rows(rows)).mark_point(opacity=0).encode(x=change),
         drops.mark_rule(**ZERO).encode(x=alt.datum(0)),
@@ -99,7 +99,7 @@ def _ghosts(change: alt.X, domain: alt.Y) -> list[alt.Chart]:
         base = rows_of("ghosts", []).transform_filter(f"datum.pin === '{letter}'")
         place = {"x": change, "y": domain, "opacity": OPACITY}
         circle = base.mark_point(style="halo", size=120, strokeWidth=1.2, yOffset=offset)
-        text = base.mark_text(fontSize=10, fontWeight=600, yOffset=offset)
+        text = base.mark_text(fontSize=10.7, fontWeight=600, yOffset=offset)
         layers += [circle.encode(**place, stroke=COLOUR), text.encode(**place, text="pin:N", fill=TEXT_COLOUR)]
     return layers
 

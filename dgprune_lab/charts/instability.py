@@ -96,7 +96,7 @@ def _layers(rows: Rows, span: Rows, *, metric: str, gap: float) -> alt.LayerChar
     }
     tips = tooltip(fields, ends=".1f", looked=True)
     rule = base.mark_rule(strokeWidth=1.4, opacity=0.5)
-    number = base.mark_text(style="words", dx=11, dy=-7, align="left", fontSize=10)
+    number = base.mark_text(style="words", dx=11, dy=-7, align="left", fontSize=10.7)
     return layered(
         rows_of("ends", span).mark_point(opacity=0).encode(x=x),
         rule.encode(x=x, y=of_field(y, "low"), y2="high:Q", stroke=COLOUR),

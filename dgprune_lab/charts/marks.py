@@ -203,7 +203,7 @@ def curve_layers(
 
 def line_names(base: alt.Chart, *, x: Any, y: alt.Y, **options: Any) -> alt.Chart:
     """Write `label` to the right of a line's end, in the line's colour."""
-    marks = base.mark_text(align="left", dx=8, fontSize=10.5, fontWeight=600, **options)
+    marks = base.mark_text(align="left", dx=8, fontSize=10.7, fontWeight=600, **options)
     return marks.encode(x=x, y=y, text="label:N", fill=TEXT_COLOUR)
 
 

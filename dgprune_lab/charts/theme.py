@@ -22,6 +22,7 @@ from ..core import (
     scorer_exposure,
     unknown,
 )
+from .projector import in_theme
 from .renderer import vegalite_to_svg
 
 FIRST_SOURCE = "#0072B2"
@@ -196,12 +197,12 @@ def beside(
 
 @public
 def svg(chart: alt.TopLevelMixin) -> str:
-    """Render a chart as SVG, without a browser.
+    """Render a chart as SVG in the size of the present `dg.theme`, without a browser.
 
     Raises:
         DgpruneError: the memory limit of this process leaves no room for the engine that draws.
     """
-    return vegalite_to_svg(chart.to_dict())
+    return in_theme(vegalite_to_svg(chart.to_dict()))
 
 
 class _Still:

@@ -130,7 +130,7 @@ def _plot(rows: Mapping[str, Rows], k: int, *, first: bool, height: int) -> alt.
             picked.mark_point(size=190, fillOpacity=0, strokeWidth=wide, stroke=stroke).encode(x=x, y=y)
             for wide, stroke in ((4.4, "#FFFFFF"), (2, INK))
         ),
-        data["numbers"].mark_text(style="strong", fontSize=10.5, fontWeight=600).encode(x=x, y=y, text="text:N"),
+        data["numbers"].mark_text(style="strong", fontSize=10.7, fontWeight=600).encode(x=x, y=y, text="text:N"),
         *name_lines(data["names"]),
         data["axis"].mark_text(style="words", align="right").encode(x=RIGHT, y=alt.value(height + 30), text="text:N"),
     )

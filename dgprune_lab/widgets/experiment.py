@@ -17,7 +17,7 @@ from ..core import DgpruneError, NotNegative, at_home, collect_notes, duration, 
 from ..experiments import Results, averages, compare
 from .page import static as assets
 from .page.comm import CommWidget, weakly
-from .page.vega import vega_host
+from .page.vega import shared_static
 from .worker import PANEL, Job, Worker
 
 LATEST, VALUES, FAILED, LETTERS, PANELS = 8, 4, 20, 6000, 4
@@ -66,7 +66,7 @@ class Experiment(CommWidget):
         self._folder, self._baseline, self._where = at_home(folder), baseline, dict(where or {})
         self._of, self._over, self._metric, self._seconds = of, over, metric, seconds
         self._seen: tuple[Any, ...] = ()
-        static = {"folder": str(folder), "host": vega_host().ref}
+        static = {"folder": str(folder), **shared_static()}
         chart = {"spec": None, "words": None, "names": [], "baseline": baseline}
         super().__init__(static=static, chart=chart, data={"cells": []}, runs={"latest": [], "failed": []})
         self._worker = Worker(weakly(self._failed))

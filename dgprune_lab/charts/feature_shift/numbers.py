@@ -112,7 +112,7 @@ def _plot(data: Mapping[str, Rows], metric: str, *, k: int, layers: Sequence[str
     )
     if len(layers) > 1:
         title, meaning = " " if k else f"{title}. {meaning}", layers[k]
-    small: dict[str, Any] = {"fontSize": 12, "subtitleFontSize": 10.5, "offset": 4, "subtitlePadding": 5}
+    small: dict[str, Any] = {"fontSize": 12, "subtitleFontSize": 10.7, "offset": 4, "subtitlePadding": 5}
     return chart.properties(title=alt.Title(text=title, subtitle=meaning, frame="group", **small))
 
 

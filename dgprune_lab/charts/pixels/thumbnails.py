@@ -114,8 +114,8 @@ def picture_chart(data: Mapping[str, Rows] | None = None) -> alt.HConcatChart:
 
     chart = layered(
         image.encode(url="url:N", tooltip=tooltip(fields)),
-        base.mark_text(style="strong", dy=_down(109), fontSize=10.5, fontWeight=600).encode(text="top:N"),
-        base.mark_text(style="words", dy=_down(122), fontSize=10.5).encode(text="bottom:N"),
+        base.mark_text(style="strong", dy=_down(109), fontSize=10.7, fontWeight=600).encode(text="top:N"),
+        base.mark_text(style="words", dy=_down(122), fontSize=10.7).encode(text="bottom:N"),
         words.mark_text(opacity=0),
         sized("name", style="strong", at=10, weight=600),
         sized("kind", style="words", at=25),

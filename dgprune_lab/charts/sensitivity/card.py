@@ -36,7 +36,7 @@ _RANK, _WEIGHTS, _PLOT = 16, 128, 310
 _STYLES: dict[str, dict[str, Any]] = {
     "name": {"style": "strong", "fontSize": 13, "fontWeight": 600},
     "plain": {"style": "words", "fontSize": 11, "fontWeight": 400},
-    "small": {"style": "words", "fontSize": 10.5, "fontWeight": 400},
+    "small": {"style": "words", "fontSize": 10.7, "fontWeight": 400},
 }
 
 EMPTY: Mapping[str, Rows] = {

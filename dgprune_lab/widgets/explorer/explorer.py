@@ -15,7 +15,7 @@ from ...scorers import Scorer
 from ...study import Study
 from ..page import static as assets
 from ..page.comm import weakly
-from ..page.vega import vega_host
+from ..page.vega import shared_static
 from ..panels.agreement import AgreementPanel
 from ..panels.compare import ComparePanel
 from ..panels.feature_shift import FeatureShiftPanel
@@ -111,7 +111,7 @@ class Explorer(SessionActions):
             images=images,
             calibration=calibration,
         )
-        static: dict[str, Any] = {**self._session.measurements.static(), "host": vega_host().ref}
+        static: dict[str, Any] = {**self._session.measurements.static(), **shared_static()}
         static["finetuning"] = defaults()
         state = {"status": self._session.status, "panels": self._session.host.state}
         super().__init__(static=static, choice=dict(self._session.start), **state)

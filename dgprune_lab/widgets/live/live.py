@@ -16,7 +16,7 @@ from ...core import COLUMNS, Count, DgpruneError, cancelled_when, public, renew_
 from ...training import EXTRA, BatchEvent, PruneEvent, StageEvent
 from ..page import static as assets
 from ..page.comm import CommWidget, weakly
-from ..page.vega import vega_host
+from ..page.vega import shared_static
 from ..worker import EXACT, Job, Worker
 
 _SAY_SECONDS = 0.2
@@ -61,7 +61,7 @@ class Live(CommWidget):
         renew_after_fork(self)
         self._unseen = False
         empty = tidy([], extra=EXTRA)
-        static = {"title": title, "spec": training(empty).to_dict(), "host": vega_host().ref}
+        static = {"title": title, "spec": training(empty).to_dict(), **shared_static()}
         status = {"state": "running", "progress": "evaluating the full network", "error": None, "message": None}
         super().__init__(static=static, data=training_data(empty, epochs=epochs), status=status)
         self._worker = Worker(lambda *_: None, noted=weakly(self._noted))

@@ -9,7 +9,7 @@ from ...charts import svg
 from ...core import public
 from . import static as assets
 from .comm import CommWidget
-from .vega import vega_host
+from .vega import shared_static
 
 
 @public
@@ -35,7 +35,7 @@ class LiveChart(CommWidget):
 
     def __init__(self, chart: alt.TopLevelMixin) -> None:
         self.chart = chart
-        super().__init__(static={"spec": chart.to_dict(), "host": vega_host().ref})
+        super().__init__(static={"spec": chart.to_dict(), **shared_static()})
 
     def still(self) -> str:
         """Return the chart as a picture (HTML)."""

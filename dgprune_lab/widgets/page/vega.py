@@ -17,6 +17,7 @@ import altair as alt
 import anywidget
 import platformdirs
 
+from ...charts import present_theme
 from ...core import write_file
 
 Kind = Literal["module", "script"]
@@ -72,6 +73,11 @@ def vega_host() -> VegaHost:
     if not _hosts or _hosts[0].comm is None:
         _hosts[:] = [VegaHost()]
     return _hosts[0]
+
+
+def shared_static() -> dict[str, str]:
+    """Return what the page of every widget is told: the widget that holds Vega, and the present theme."""
+    return {"host": vega_host().ref, "theme": present_theme()}
 
 
 if __name__ == "__main__":

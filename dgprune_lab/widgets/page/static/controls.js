@@ -35,14 +35,12 @@ export function createControls(fixed, acts) {
   const buttons = createButtons(acts);
   const badge = node("span", { class: "dgx-badge", role: "status" });
   const device = node("span", { class: "dgx-device", text: fixed.device ?? "" });
-  const box = node(
-    "div", { class: "dgx-controls" },
-    node("div", { class: "dgx-row" }, slider.box, node("span", { class: "dgx-choose" }, scorerBox, info.box)),
-    node("div", { class: "dgx-row" }, scope.box, budgetBox, recalibrateBox,
-      node("span", { class: "dgx-row dgx-tail" }, buttons.box, node("span", { class: "dgx-state" }, badge, device))),
-  );
+  const further = node("div", { class: "dgx-row dgx-further" }, scope.box, budgetBox, recalibrateBox,
+    node("span", { class: "dgx-row dgx-tail" }, buttons.box, node("span", { class: "dgx-state" }, badge, device)));
+  const first = node("div", { class: "dgx-row" }, slider.box, node("span", { class: "dgx-choose" }, scorerBox, info.box));
+  const box = node("div", { class: "dgx-controls" }, first, further);
   show(recalibrateBox, Boolean(fixed.has_batchnorm));
-  return { box, slider, scorers, info, scope, budget, budgetBox, recalibrate, recalibrateBox, badge, buttons };
+  return { box, further, slider, scorers, info, scope, budget, budgetBox, recalibrate, recalibrateBox, badge, buttons };
 }
 
 function createSlider(acts) {

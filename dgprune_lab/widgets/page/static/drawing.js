@@ -8,6 +8,7 @@ import { curveKey, frameAt, isStepOf, maskOf, nearest, planKey } from "./memory.
 import { showNotice, showWarning } from "./notices.js";
 import { showPanels } from "./panels.js";
 import { showPinTable } from "./pins.js";
+import { showProjector } from "./projector.js";
 import { scorerOf } from "./state.js";
 import { showSteps } from "./steps.js";
 import { drawStrip } from "./strip.js";
@@ -50,15 +51,14 @@ export function paint(page) {
   const pins = page.model.get("pins") ?? [];
   paintPins(page, pins, now);
   paintSteps(page, now);
+  showProjector(page);
   paintWords(page, now, status);
   paintCharts(page, pins, now);
   showPanels(page.panels, page.fixed.offline ? null : page.model.get("panels"), { embed: page.embed, dark: page.inks.dark, choice });
 }
 
 function paintSteps(page, now) {
-  const { steps, controls, fixed, gone } = page;
-  const row = controls.box.firstChild; // new controls have it no longer
-  if (steps.history.parentElement !== row) row.append(steps.history);
+  const { steps, fixed, gone } = page;
   showSteps(steps, page.model.get("tree"), { defaults: fixed.finetuning, gone, stale: now.planStale });
 }
 

@@ -40,7 +40,7 @@ function layOut(page) {
   page.failed = list("Failed runs");
   page.latest = list("Latest runs");
   page.root = node(
-    "div", { class: "dgx dgx-study" },
+    "div", { class: "dgx dgx-study", "data-theme": page.fixed.theme },
     node("div", { class: "dgx-row" }, page.title, page.badge), page.bar, page.progress, page.notice,
     page.against.box, page.words, page.framed, page.failed.box, page.latest.box,
   );

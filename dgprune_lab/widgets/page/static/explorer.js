@@ -9,6 +9,7 @@ import { button, lendKeys, node, show } from "./elements.js";
 import { createMemory } from "./memory.js";
 import { createNotices } from "./notices.js";
 import { settleOffline } from "./offline.js";
+import { createProjector } from "./projector.js";
 import { current, paint, schedule } from "./drawing.js";
 import { clearPanels, createPanels } from "./panels.js";
 import { choose, learn, listen, scorerOf, sendMessage, useInstead } from "./state.js";
@@ -82,6 +83,7 @@ function layOut(page) {
   page.panels = createPanels(page.acts);
   page.steps = createSteps(page.acts);
   page.pinTable = createPinTable(page.acts);
+  page.projector = createProjector(page);
   page.sentence = node("div", { class: "dgx-sentence", "aria-live": "polite" });
   page.strip = createStrip(page.acts, page.schedule);
   listenToCells(page.strip);

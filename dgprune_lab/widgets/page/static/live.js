@@ -44,7 +44,7 @@ function layOut(page) {
   const title = node("span", { class: "dgx-title-words", text: page.fixed.title });
   const buttons = node("span", { class: "dgx-buttons" }, page.stop, page.resume, chartMenu(() => page.chart, page.fixed.title));
   page.root = node(
-    "div", { class: "dgx dgx-live" },
+    "div", { class: "dgx dgx-live", "data-theme": page.fixed.theme },
     node("div", { class: "dgx-row" }, title, page.badge, buttons), page.progress, page.notice, page.box,
   );
 }

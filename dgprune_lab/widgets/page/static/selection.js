@@ -2,6 +2,7 @@
 
 import { cellBox } from "./cells.js";
 import { button, node, say, show } from "./elements.js";
+import { placeIn } from "./projector.js";
 import { cellAt, numbersOf } from "./strip.js";
 
 const FORCE = { r: "remove", k: "keep", u: "score" };
@@ -57,7 +58,10 @@ function force(strip, to) {
 
 export function listenToCells(strip) {
   const { canvas, changed } = strip;
-  const pointOf = (event) => ({ x: event.offsetX, y: event.offsetY + strip.scroll.scrollTop });
+  const pointOf = (event) => {
+    const { x, y } = placeIn(canvas, event);
+    return { x, y: y + strip.scroll.scrollTop };
+  };
   let start = null;
   const down = (event) => {
     if (event.button === 0 && event.pointerType !== "touch") start = pointOf(event);

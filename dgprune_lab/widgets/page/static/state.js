@@ -42,6 +42,7 @@ export function restart(page) {
   page.controls.info.body.hidden = controls.info.body.hidden; // an option was changed in it: keep it open
   controls.info.dispose();
   controls.box.replaceWith(page.controls.box);
+  controls.further.remove(); // on a projector it stands below the charts
   page.schedule();
 }
 

@@ -3,6 +3,7 @@
 import { binned, cellBox, paintCells } from "./cells.js";
 import { node, say } from "./elements.js";
 import { gridSvg } from "./picture.js";
+import { zoomOf } from "./projector.js";
 import { createRows, placeRows } from "./rows.js";
 import { LIGHT_INKS, PAPER } from "./views.js";
 
@@ -123,8 +124,10 @@ function drawCells(strip) {
   describe(strip);
 }
 
+const sharpness = (canvas) => (window.devicePixelRatio || 1) * zoomOf(canvas);
+
 function fitCanvas(canvas, width, height) {
-  const ratio = window.devicePixelRatio || 1;
+  const ratio = sharpness(canvas);
   const [wide, tall] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width === wide && canvas.height === tall) return;
   Object.assign(canvas, { width: wide, height: tall });
@@ -159,7 +162,7 @@ export function pictureOf(strip) {
 function paint(strip) {
   const { inks, stale } = strip.view;
   const context = strip.canvas.getContext("2d");
-  const ratio = window.devicePixelRatio || 1;
+  const ratio = sharpness(strip.canvas);
   const { scrollTop } = strip.scroll;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, strip.canvas.width, strip.canvas.height);

@@ -1,6 +1,7 @@
 // Vega views: embedded once, their named data swapped, their size and colours following the page.
 
 import { adopt, node, say } from "./elements.js";
+import { placeIn, underZoom } from "./projector.js";
 
 export const PAPER = "#ffffff";
 export const LIGHT_INKS = { quiet: "#9aa1ab", cell: "#46566a", ring: "#b3bac3", words: "#5b6470", mark: "#5b6470", hole: PAPER, focus: "#1a73e8" };
@@ -68,7 +69,11 @@ export function createView(box, spec, { embed, dark, fit = true }) {
   holder.ready = embed(box, { ...structuredClone(spec), config }, { actions: false, renderer, defaultStyle: false, logLevel: 1 })
     .then((result) => {
       if (holder.ended) return result.finalize();
-      holder.finalize = () => result.finalize();
+      const free = underZoom(box.querySelector("svg, canvas"));
+      holder.finalize = () => {
+        free();
+        result.finalize();
+      };
       for (const input of box.querySelectorAll("input, select")) adopt(input); // those that the chart binds
       holder.view = box.vegaView = result.view; // on the element too, so that one can see the rows behind a chart
       settle(holder, fit);
@@ -168,10 +173,10 @@ export function dragInPlot(holder, move) {
   const { box, spec } = holder;
   let held = false;
   const share = (event) => {
-    const { left, top } = box.getBoundingClientRect();
+    const place = placeIn(box, event);
     const { width, height } = plotSize(holder);
-    const x = (event.clientX - left - (spec.padding?.left ?? 0)) / width;
-    const y = (event.clientY - top - (spec.padding?.top ?? 0)) / height;
+    const x = (place.x - (spec.padding?.left ?? 0)) / width;
+    const y = (place.y - (spec.padding?.top ?? 0)) / height;
     return { x, inside: x >= 0 && x <= 1 && y >= 0 && y <= 1 };
   };
   const down = (event) => {

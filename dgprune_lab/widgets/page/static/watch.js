@@ -1,5 +1,6 @@
 // What happens around the explorer: its width, the theme of the page, the life of the kernel.
 
+import { zoomOf } from "./projector.js";
 import { inksOf } from "./views.js";
 
 const TALL = 536; // pixels from the slider to the end of the charts
@@ -10,7 +11,7 @@ export function watchSize(page) {
     const layout = width >= 1000 ? "wide" : width >= 840 ? "medium" : width >= 560 ? "small" : "stack";
     if (page.root.dataset.layout !== layout) page.root.dataset.layout = layout;
     // The charts take what is left of a laptop's window below the controls.
-    const above = page.main.getBoundingClientRect().top - page.root.getBoundingClientRect().top;
+    const above = (page.main.getBoundingClientRect().top - page.root.getBoundingClientRect().top) / zoomOf(page.root);
     page.root.style.setProperty("--dgx-main", `${Math.max(360, Math.round(TALL - above))}px`);
     // The sentence stays in view below the first line.
     page.root.style.setProperty("--dgx-first", `${page.controls.box.firstChild.offsetHeight}px`);
