@@ -337,7 +337,8 @@ def test_a_saved_notebook_holds_the_sentence_and_a_picture(study: dg.Study) -> N
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         row = next(row for row in explorer.frames["rows"] if row["ratio"] == 0.5)
         assert row["sentence"] in html.unescape(data["text/html"])
-        assert "<svg" in data["text/html"] and "<script" not in data["text/html"]
+        assert "<svg" in explorer.still() and "<script" not in explorer.still()
+        assert "data:image/svg+xml;base64," in data["text/html"]
     finally:
         explorer.close()
 

@@ -275,4 +275,4 @@ def test_a_notebook_read_without_a_kernel_shows_a_sentence_and_the_picture(opene
     gate.step(live)
     second: Any = live._repr_mimebundle_()
     second = second[0] if isinstance(second, tuple) else second
-    assert "<svg" in second["text/html"] and "application/vnd.jupyter.widget-view+json" in second
+    assert "data:image/svg+xml" in second["text/html"] and "application/vnd.jupyter.widget-view+json" in second

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dgprune_lab.commands.notebook_versions import Version, as_version, version_of
 from dgprune_lab.commands.notebooks import RECORD, shipped, sources_hash, update_folder
 from dgprune_lab.core.errors import DgpruneError
 
@@ -46,8 +47,8 @@ class Package:
     def notebooks(self) -> Mapping[str, Path]:
         return {path.name: path for path in sorted(self.root.glob("*.ipynb"))}
 
-    def update(self, *, reset: str | None = None) -> dict[str, str]:
-        actions = update_folder(self.folder, reset=reset, notebooks=self.notebooks)
+    def update(self, *, reset: str | None = None, version: Version | None = None) -> dict[str, str]:
+        actions = update_folder(self.folder, reset=reset, version=version, notebooks=self.notebooks)
         return {action.notebook.removesuffix(".ipynb"): action.kind for action in actions}
 
     def sentences(self) -> str:
@@ -187,3 +188,75 @@ def test_the_package_s_own_folder_is_opened_in_place(package: Package) -> None:
 
 def test_the_installation_has_the_first_notebook() -> None:
     assert next(iter(shipped())) == "00_start.ipynb"
+
+
+# --- a version for students, one for teachers ---------------------------------------------------------------------
+
+
+SOLUTION = (
+    '\n\n<details class="solution"><summary>Solution</summary>\n\n```python\nsecret()\n```\n\nWhy.\n\n</details>\n'
+)
+
+
+def lesson() -> bytes:
+    """A notebook with an exercise, its solution, notes for the speaker and outputs."""
+    notebook = json.loads(written("1 + 1", outputs=True))
+    asked = {"cell_type": "markdown", "id": "ask", "source": f"### 2 minutes\n\nTry it.{SOLUTION}\nMore."}
+    asked["metadata"] = {
+        "tags": ["exercise"],
+        "dgprune_lab": {"speaker_notes": "Wait.\n\nThen ask.", "check": ["True"]},
+    }
+    notebook["cells"].append(asked)
+    return json.dumps(notebook).encode()
+
+
+def cells(content: bytes) -> list[dict[str, Any]]:
+    return json.loads(content)["cells"]
+
+
+def test_students_get_neither_solutions_nor_outputs_nor_notes(package: Package) -> None:
+    package.publish(**{"00_start": lesson()})
+    package.update(version="student")
+    text = package.read("00_start").decode()
+    for hidden in ("secret", "Why.", "solution", "Wait.", "97 %", "check"):
+        assert hidden not in text
+    code, asked = cells(package.read("00_start"))
+    assert asked["source"] == "### 2 minutes\n\nTry it.\n\nMore." and asked["metadata"] == {"tags": ["exercise"]}
+    assert code["outputs"] == [] and code["execution_count"] is None
+
+
+def test_teachers_get_the_notes_behind_their_cells(package: Package) -> None:
+    package.publish(**{"00_start": lesson()})
+    package.update(version="teacher")
+    code, asked, note = cells(package.read("00_start"))
+    assert note["source"] == "> **For the speaker:** Wait.\n>\n> Then ask." and note["cell_type"] == "markdown"
+    assert "secret()" in asked["source"] and code["outputs"]
+
+
+def test_another_version_replaces_what_was_not_edited_and_keeps_what_was(package: Package) -> None:
+    package.publish(**{"00_start": lesson(), "01_next": lesson()})
+    package.update(version="student")
+    mine = package.read("00_start").replace(b"1 + 1", b"1 + 2")
+    package.edit("00_start", mine)
+    for version in ("teacher", None, "student"):
+        assert package.update(version=version) == {"00_start": "kept", "01_next": "updated"}
+        assert package.read("00_start") == mine
+        assert package.update(version=version)["01_next"] == "unchanged"
+        assert (b"secret" in package.read("01_next")) == (version != "student")
+    assert package.update(version="student", reset="00_start")["00_start"] == "reset"
+    assert b"secret" not in package.read("00_start") and package.read("00_start.mine") == mine
+
+
+def test_versions_that_make_no_sense_are_refused(package: Package) -> None:
+    with pytest.raises(DgpruneError, match="--student and --teacher exclude each other"):
+        version_of(student=True, teacher=True)
+    before = package.notebooks["00_start.ipynb"].read_bytes()
+    with pytest.raises(DgpruneError, match=r"--student cannot be used in .*package.*--workdir"):
+        update_folder(package.root, version="student", notebooks=package.notebooks)
+    assert package.notebooks["00_start.ipynb"].read_bytes() == before
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_no_shipped_notebook_shows_a_student_a_solution(name: str) -> None:
+    text = as_version(shipped()[name].read_bytes(), "student").decode()
+    assert 'class=\\"solution' not in text and "speaker_notes" not in text and "<summary>" not in text

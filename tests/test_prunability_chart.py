@@ -94,7 +94,8 @@ def test_a_shown_chart_is_a_picture_where_no_kernel_runs() -> None:
         assert shown.static["spec"] == chart.to_dict()
         picture = shown._repr_mimebundle_()
         text = (picture[0] if isinstance(picture, tuple) else picture)["text/html"]
-        assert "<svg" in text and "Run this cell for the live chart" in text and "<img" not in text
+        assert "<svg" in (drawn := shown.still()) and "<img" not in drawn and HOSTILE not in drawn
+        assert "data:image/svg+xml;base64," in text and "Run this cell for the live chart" in text
         assert shown.static == before
     finally:
         shown.close()

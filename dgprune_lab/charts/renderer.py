@@ -35,6 +35,13 @@ def vegalite_to_svg(spec: Mapping[str, Any]) -> str:
     return _converted("vegalite_to_svg", spec)
 
 
+def svg_to_png(svg: str, *, scale: float) -> bytes:
+    """Render an SVG as PNG, with `scale` pixels per unit; V8 has no part in it."""
+    import vl_convert
+
+    return vl_convert.svg_to_png(svg, scale=scale)
+
+
 def javascript_bundle(snippet: str, *, vl_version: str) -> str:
     """Return one script with Vega, Vega-Lite and Vega-Embed and the snippet, which uses or exports them.
 

@@ -47,11 +47,32 @@ def lab(
     reset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Restore this notebook as shipped; yours is kept as NAME.mine.")
     ] = None,
+    student: Annotated[bool, typer.Option("--student", help="Notebooks without solutions and outputs.")] = False,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Notebooks with notes for the speaker.")] = False,
 ) -> None:
     """Open JupyterLab on the notebooks."""
     from .lab import serve
+    from .notebook_versions import version_of
 
-    raise typer.Exit(serve(workdir, port=port, browser=not no_browser, reset=reset))
+    version = version_of(student=student, teacher=teacher)
+    raise typer.Exit(serve(workdir, port=port, browser=not no_browser, reset=reset, version=version))
+
+
+@app.command()
+def wheels(
+    folder: Annotated[Path, typer.Argument(help="Folder for the wheels and the scripts that install from it.")],
+    *,
+    cpu: Annotated[
+        str | None,
+        typer.Option(metavar="INDEX", help="Take PyTorch's CPU builds from this index (an address or a folder)."),
+    ] = None,
+) -> None:
+    """Fetch all wheels for machines of this system and Python without a network; install.sh, install.bat use them."""
+    from .wheels import fetch_wheels
+
+    fetched = fetch_wheels(folder, cpu=cpu)
+    size = sum(wheel.stat().st_size for wheel in fetched) / 1e6
+    typer.echo(f"{len(fetched)} wheels, {size:,.0f} MB, in {folder}. There: sh install.sh, or install.bat on Windows.")
 
 
 @app.command()
@@ -177,6 +198,19 @@ def zoo(
     from .zoo import main
 
     main(timm=timm, names=names or (), size=size, jobs=jobs, out=out)
+
+
+@app.command()
+def notebooks(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Shipped notebooks, or paths of your own; default: all."),
+    ] = None,
+) -> None:
+    """Run notebooks and store their outputs as pictures, to be read where no kernel runs; write what each run cost."""
+    from .run_notebooks import run_notebooks
+
+    run_notebooks(names or (), say=typer.echo)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..core import DgpruneError, at_home
+from .notebook_versions import Version
 from .notebooks import RECORD, update_folder
 
 HOST = "127.0.0.1"
@@ -25,7 +26,12 @@ _QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", 
 
 
 def serve(
-    workdir: str | Path | None = None, *, port: int | None = None, browser: bool = True, reset: str | None = None
+    workdir: str | Path | None = None,
+    *,
+    port: int | None = None,
+    browser: bool = True,
+    reset: str | None = None,
+    version: Version | None = None,
 ) -> int:
     """Copy the notebooks to a folder, run JupyterLab on them until it ends, and return its exit code.
 
@@ -34,13 +40,15 @@ def serve(
         port: port on this machine; by default the first free one from 8888.
         browser: whether to open a browser on the first notebook.
         reset: name of a notebook to restore as shipped.
+        version: "student" for notebooks without solutions, "teacher" for those with notes for the speaker.
 
     Raises:
-        DgpruneError: the port is in use, the folder cannot be written, or there is no such notebook.
+        DgpruneError: the port is in use, the folder cannot be written, there is no such notebook, or a version is asked
+            for in the folder that the notebooks come from.
     """
     port = free_port(port)
     folder = default_workdir() if workdir is None else at_home(workdir).resolve()
-    for action in update_folder(folder, reset=reset):
+    for action in update_folder(folder, reset=reset, version=version):
         if action.kind != "unchanged":
             print(action.sentence)
     print(f"Notebooks: {folder}")

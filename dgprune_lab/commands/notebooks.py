@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core import DgpruneError, at_home, notebook_folders, unknown, write_file
+from .notebook_versions import Version, as_version
 
 RECORD = ".dgprune_lab.json"
 Kind = Literal["added", "unchanged", "updated", "kept", "reset"]
@@ -47,21 +48,28 @@ def shipped() -> dict[str, Traversable]:
 
 
 def update_folder(
-    folder: str | Path, *, reset: str | None = None, notebooks: Mapping[str, Traversable] | None = None
+    folder: str | Path,
+    *,
+    reset: str | None = None,
+    version: Version | None = None,
+    notebooks: Mapping[str, Traversable] | None = None,
 ) -> list[Action]:
     """Copy the notebooks to a folder, and return what was done with each.
 
     A missing notebook is added. An unedited one is updated if the package has a newer version; an edited one is kept.
-    Only changed cell sources count as edits, so outputs stay as long as there is no newer version.
+    Only changed cell sources count as edits, so outputs stay as long as there is no newer version. An unedited notebook
+    of another version, such as the students', is replaced by the one of this version.
 
     Args:
         folder: the folder; it is made if it does not exist.
         reset: the name of one notebook ("00_start" or "00_start.ipynb") to restore as shipped; an edited one is kept
             beside it as `00_start.mine.ipynb`, the next as `00_start.mine2.ipynb`.
+        version: "student" for notebooks without solutions, "teacher" for those with notes for the speaker.
         notebooks: file name -> notebook; None for the shipped ones.
 
     Raises:
-        DgpruneError: no notebook of the name `reset`, or a folder that cannot be written to.
+        DgpruneError: no notebook of the name `reset`, a folder that cannot be written to, or a version asked for in the
+            folder that the notebooks come from.
     """
     notebooks = shipped() if notebooks is None else dict(notebooks)
     name_reset = None if reset is None else _file_name(reset, notebooks)
@@ -69,10 +77,15 @@ def update_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _is_origin(folder, notebooks):
+            if version is not None:
+                raise DgpruneError(
+                    f"--{version} cannot be used in {folder}: the notebooks there are the source of both versions. "
+                    "Choose another folder with --workdir."
+                )
             return [Action(name, "unchanged", f"{name}: the package's own file") for name in notebooks]
         record, actions = _read_record(folder), []
         for name, source in notebooks.items():
-            fresh, step = source.read_bytes(), _reset if name == name_reset else _update
+            fresh, step = as_version(source.read_bytes(), version), _reset if name == name_reset else _update
             actions.append(step(folder / name, fresh, record.get(name, {})))
             if actions[-1].kind != "kept":
                 record[name] = {"sources": sources_hash(fresh), "file": _hash(fresh)}
@@ -117,7 +130,7 @@ def _update(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Act
         return Action(name, "unchanged", f"{name}: unchanged")
     if sources is not None and sources == recorded.get("sources"):
         write_file(path, fresh)
-        return Action(name, "updated", f"{name}: updated to the package's newer version (you had not edited it)")
+        return Action(name, "updated", f"{name}: replaced by the package's present one (you had not edited it)")
     newer = "there is a newer version; " if recorded and recorded.get("file") != _hash(fresh) else ""
     return Action(name, "kept", f"{name}: kept as you edited it; {newer}--reset {path.stem} restores the shipped one")
 
@@ -135,6 +148,16 @@ def _reset(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Acti
             aside = f"; yours is now {mine.name}"
     write_file(path, fresh)
     return Action(path.name, "reset", f"{path.name}: restored as shipped{aside}")
+
+
+def notebook_path(name: str, notebooks: Mapping[str, Traversable]) -> Path:
+    """Return the path of a notebook: of these ones by its name, or of your own by its path.
+
+    Raises:
+        DgpruneError: neither a file nor a known name.
+    """
+    own = at_home(name)
+    return own if own.suffix == ".ipynb" and own.is_file() else Path(str(notebooks[_file_name(name, notebooks)]))
 
 
 def _file_name(name: str, notebooks: Mapping[str, Traversable]) -> str:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import pandas as pd
 import torch
 
-from ...charts import drop, svg
 from ...core import BatchNorm, Budget, Count, DgpruneError, NotNegative, Ratio, Scope, Scores, public
 from ...scorers import Scorer
 from ...study import Study
@@ -31,11 +30,11 @@ from .choices import CONTROLS
 from .finetuning import defaults
 from .frames import CALIBRATION
 from .panel_host import MESSAGES
+from .pictures import explorer_picture
 from .session import Session
 from .session_actions import SessionActions
+from .tried import view_of
 from .workbench import MESSAGES as STEP_MESSAGES
-
-_PICTURE_SECONDS = 0.6
 
 
 @public
@@ -204,13 +203,14 @@ class Explorer(SessionActions):
         elif now and not before and not self._session.worker.has("exact"):
             self._session.measure(ack=self._number())
 
-    def still(self) -> str:
-        """Return the sentence and the chart of accuracy changes as HTML, for a notebook without a kernel.
+    def settle(self) -> None:
+        """Wait until view, curves and the open panel are all computed."""
+        self.wait_idle(threading.TIMEOUT_MAX)
 
-        Waits briefly for the first numbers.
-        """
-        self.wait(timeout=_PICTURE_SECONDS)
+    def still(self) -> str:
+        """Return what is measured, as a sentence and charts (HTML), for a notebook without a kernel; does not wait."""
         frame = self._session.steps.full.exact(self.view)
         if frame is None:
             return assets.picture(None, None)
-        return assets.picture(frame.payload["sentence"], svg(drop(frame.table)))
+        view = view_of(self._session, None, silent=None)
+        return explorer_picture(view, self.panels, sentence=frame.payload["sentence"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -49,24 +49,30 @@ def session_content(
         yield "tables/networks.csv", table.to_csv(index=False)
         if find_spec("pyarrow"):
             yield "tables/networks.parquet", table.to_parquet(index=False)
-    curve = [one for one in tried if view.present is not None and _settings(one) == _settings(view.present)]
-    of_ratio = {one.choice["ratio"]: one.table for one in curve}  # a step and its pin are one network
-    for name, spec in _charts(view, table, list(of_ratio.values())):
+    if tried and _labelled(view):
+        yield CHARTS.format("trade_off"), vegalite_to_svg(trade_off(table, width=_WIDE).to_dict(validate=False))
+    for name, spec in view_charts(view):
         yield CHARTS.format(name), vegalite_to_svg(spec)
 
 
-def _charts(view: View, table: pd.DataFrame, curve: Sequence[pd.DataFrame]) -> Iterator[tuple[str, Row]]:
-    """The charts of everything tried and of the present view with its curve, those of them that have numbers."""
-    present, labelled = view.present, any(domain.labels is not None for domain in view.study.domains)
-    if len(table) and labelled:
-        yield "trade_off", trade_off(table, width=_WIDE).to_dict(validate=False)
+def view_charts(view: View) -> Iterator[tuple[str, Row]]:
+    """Yield (name, specification) of the charts of the present view with its curve, those that have numbers."""
+    present, labelled = view.present, _labelled(view)
+    if present is None:
+        return
+    curve = [one for one in distinct(view.tried) if _settings(one) == _settings(present)]
+    of_ratio = {one.choice["ratio"]: one.table for one in curve}  # a step and its pin are one network
     if curve and labelled:
-        yield "accuracy", sweep(pd.concat(curve, ignore_index=True)).to_dict(validate=False)
-    if present is not None and len(present.table):
+        yield "accuracy", sweep(pd.concat(of_ratio.values(), ignore_index=True)).to_dict(validate=False)
+    if len(present.table):
         full = (view.full or view.study).graph.full._asdict()
         yield "size_and_cost", size_and_cost(present.table, full=full, width=_PLOT).to_dict(validate=False)
         if labelled:
             yield "accuracy_change", drop(present.table, width=_PLOT).to_dict(validate=False)
+
+
+def _labelled(view: View) -> bool:
+    return any(domain.labels is not None for domain in view.study.domains)
 
 
 def _settings(tried: Tried) -> dict[str, Any]:

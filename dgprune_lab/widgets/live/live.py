@@ -204,6 +204,12 @@ class Live(CommWidget):
         elif now and self._unseen:
             self.resume()
 
+    def settle(self) -> None:
+        """Wait until the run ends."""
+        with self._changed:
+            while self.state == "running":
+                self._changed.wait(0.5)
+
     def still(self) -> str:
         """Return the current chart as a picture (HTML)."""
         return assets.picture(

@@ -1,14 +1,25 @@
-"""The base class of the widgets: messages of the page, its visibility, and the picture in a saved notebook."""
+"""The base class of the widgets: messages of the page, its visibility, and the picture in a saved notebook.
+
+A live page must not wait for a picture that it does not show, so a cell shows a widget with the picture of what is
+ready. Where `DGPRUNE_PICTURES` is "whole", as `dgprune-lab notebooks` sets it, a cell waits for the whole picture.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
+import re
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import anywidget
+
+PICTURES = "DGPRUNE_PICTURES"
+_SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+_TITLE = re.compile(r"""aria-label="Title text '([^"]*?)'""")
 
 
 class CommWidget(anywidget.AnyWidget):
@@ -38,16 +49,36 @@ class CommWidget(anywidget.AnyWidget):
     def views_changed(self, before: int, now: int) -> None:
         """Act on a change of the number of pages that show this widget."""
 
+    def settle(self) -> None:
+        """Wait until what the widget computes by itself is there."""
+
     def still(self) -> str:
-        """Return the HTML that a notebook shows when no kernel runs."""
+        """Return the HTML that a notebook shows when no kernel runs, of what is there now."""
         return ""
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         if isinstance(data, dict):
-            data["text/html"] = self.still()
+            if os.environ.get(PICTURES) == "whole":
+                self.settle()
+            data["text/html"] = _SVG.sub(lambda found: image(found[0]), self.still())
         return bundle
+
+
+def image(svg: str) -> str:
+    """Return an image element that holds an SVG.
+
+    Inline, the ids of several SVGs in one page would collide, and JupyterLab leaves them out of a notebook that it does
+    not trust.
+    """
+    return f'<img alt="{title_of(svg)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
+
+
+def title_of(svg: str) -> str:
+    """Return the title of a chart that this package has drawn, escaped as in its SVG; "chart" if it has none."""
+    found = _TITLE.search(svg)
+    return found[1] if found else "chart"
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,60 @@
+"""Two versions of a notebook for a class, made from its one file: without solutions, or with notes for the speaker."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+
+from ..core import DgpruneError
+
+Version = Literal["student", "teacher"]
+_SOLUTION = re.compile(r'\n*<details class="solution">.*?</details>[ \t]*', re.DOTALL)
+
+
+def version_of(*, student: bool, teacher: bool) -> Version | None:
+    """Return the version that two options ask for; None for the notebooks as they are.
+
+    Raises:
+        DgpruneError: both are asked for.
+    """
+    if student and teacher:
+        raise DgpruneError(
+            "--student and --teacher exclude each other: lay out one version in each folder (--workdir)."
+        )
+    return "student" if student else "teacher" if teacher else None
+
+
+def as_version(content: bytes, version: Version | None) -> bytes:
+    """Return a notebook as one version has it; None for the file as it is.
+
+    Students get neither solutions nor outputs, which would answer the guesses. Teachers get the notes for the speaker
+    (`metadata.dgprune_lab.speaker_notes` of a cell) in a cell behind the one that they are about.
+    """
+    if version is None:
+        return content
+    notebook = json.loads(content)
+    if version == "student":
+        notebook["cells"] = [_unsolved(cell) for cell in notebook["cells"]]
+        notebook["metadata"].pop("dgprune_lab", None)
+    else:
+        notebook["cells"] = [each for cell in notebook["cells"] for each in (cell, *_notes(cell))]
+    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _unsolved(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return a cell without solution, outputs, notes and checks."""
+    metadata = {name: value for name, value in cell["metadata"].items() if name != "dgprune_lab"}
+    if cell["cell_type"] == "code":
+        return {**cell, "metadata": metadata, "outputs": [], "execution_count": None}
+    return {**cell, "metadata": metadata, "source": _SOLUTION.sub("", "".join(cell["source"]))}
+
+
+def _notes(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the cell of notes for the speaker that follows a cell, if it has some."""
+    notes = cell["metadata"].get("dgprune_lab", {}).get("speaker_notes")
+    if not notes:
+        return []
+    quoted = "\n".join(f"> {line}".rstrip() for line in f"**For the speaker:** {''.join(notes)}".splitlines())
+    named = {"id": f"{cell['id'][:56]}-speaker"} if "id" in cell else {}
+    return [{"cell_type": "markdown", **named, "metadata": {}, "source": quoted}]

@@ -1,0 +1,178 @@
+"""`dgprune-lab notebooks`: runs notebooks in a fresh kernel and stores what they show as pictures and tables.
+
+A stored notebook can be read where no kernel runs: on GitHub, in nbviewer, and as a page of `jupyter nbconvert`. It
+holds no widget, only the picture of each as it was when its cell had run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core import DgpruneError, check_writable_folder, write_file
+from ..widgets.page.comm import PICTURES
+from .notebooks import notebook_path, shipped, sources_hash
+from .still_outputs import Output, still_outputs
+
+PAGE = "results/notebooks.md"
+_SECONDS, _LOOK = 900, 0.1
+_LEAD = """# What the notebooks cost
+
+Each was run from top to bottom in a fresh kernel by `dgprune-lab notebooks`, which waits for the whole picture of every
+widget; in JupyterLab the next cell does not wait for it. Memory is the largest sum over the kernel and its child
+processes, pages that they share counted in each.
+
+| notebook | seconds | memory (MB) | code cells |
+|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run cost: seconds from the start of the kernel to the last output, bytes at the peak, code cells."""
+
+    seconds: float
+    memory: int
+    cells: int
+
+
+def run_notebooks(names: Sequence[str] = (), *, say: Callable[[str], None] = print) -> None:
+    """Run notebooks, store their outputs in their files, and write the table of the shipped ones beside them.
+
+    Args:
+        names: names of shipped notebooks ("00_start"), or paths of notebooks of your own; none for all shipped ones.
+        say: called with a sentence per notebook.
+
+    Raises:
+        DgpruneError: no such notebook, a file or folder that cannot be written to, or a cell that fails or warns.
+    """
+    known = shipped()
+    paths = [notebook_path(name, known) for name in names] or [Path(str(path)) for path in known.values()]
+    for path in paths:
+        check_writable_folder(path.parent, argument=f"the folder of {path.name}")
+    for path in paths:
+        ran = run_notebook(path)
+        say(f"{path.name}: {ran.seconds:.0f} s, {ran.memory / 1e6:.0f} MB, {path.stat().st_size / 1e3:.0f} kB")
+        if path.name in known and path.samefile(Path(str(known[path.name]))):
+            _note(path.parent / PAGE, path.stem, ran)
+
+
+def run_notebook(path: Path) -> Ran:
+    """Run a notebook in a folder of its own and store its outputs in its file; return what the run cost.
+
+    Raises:
+        DgpruneError: a cell that fails or writes to stderr, or an output that names a folder of this machine.
+    """
+    written = json.loads(path.read_bytes())
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dgprune-lab-") as folder, _kernel(path, folder) as (client, peak):
+        for number, cell in enumerate(client.nb.cells):
+            _run_cell(client, cell, number, path=path)
+        seconds = time.monotonic() - started
+    code = 0
+    for cell, ran in zip(written["cells"], client.nb.cells, strict=True):
+        if cell["cell_type"] == "code":
+            code += 1
+            cell["execution_count"] = code
+            cell["outputs"] = [_checked(output, path=path) for output in still_outputs(ran.outputs, count=code)]
+    written["metadata"].pop("widgets", None)
+    written["metadata"]["dgprune_lab"] = {"ran": code_hash(written)}
+    write_file(path, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+    return Ran(seconds=seconds, memory=peak(), cells=code)
+
+
+def code_hash(notebook: dict[str, Any]) -> str | None:
+    """Return a hash of the sources of the code cells, on which the outputs depend."""
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return sources_hash(json.dumps({"cells": code}).encode())
+
+
+def _run_cell(client: Any, cell: Any, number: int, *, path: Path) -> None:
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    where = f"{path.name}, cell {number + 1}"
+    try:
+        client.execute_cell(cell, number)
+    except CellExecutionError as error:
+        raise DgpruneError(f"{where} fails: {error.ename}: {error.evalue}") from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        raise DgpruneError(f"{where} does not end: {error}") from None
+    warned = [output["text"] for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
+    if warned:
+        raise DgpruneError(f"{where} writes to stderr, which a reader would see: {''.join(warned).strip()[:500]}")
+
+
+@contextmanager
+def _kernel(path: Path, folder: str) -> Iterator[tuple[Any, Callable[[], int]]]:
+    """Yield nbclient with a fresh kernel in this folder, and a function that returns the peak of its memory so far."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": folder}}
+    client = NotebookClient(notebook, timeout=_SECONDS, resources=resources, store_widget_state=False)
+    environment = {**os.environ, PICTURES: "whole", "TQDM_DISABLE": "1"}
+    with client.setup_kernel(env=environment):
+        assert client.km is not None
+        with _watched(client.km.provisioner.pid) as peak:  # type: ignore[union-attr]
+            yield client, peak
+
+
+@contextmanager
+def _watched(number: int) -> Iterator[Callable[[], int]]:
+    """Yield a function that returns the largest resident memory, in bytes, of a process with its children so far."""
+    import psutil
+
+    most, over = 0, threading.Event()
+
+    def resident(process: psutil.Process) -> int:
+        try:
+            return process.memory_info().rss
+        except psutil.Error:  # it has ended meanwhile
+            return 0
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(_LOOK):
+            try:
+                kernel = psutil.Process(number)
+                most = max(most, sum(map(resident, [kernel, *kernel.children(recursive=True)])))
+            except psutil.Error:
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: most
+    finally:
+        over.set()
+        thread.join()
+
+
+def _checked(output: Output, *, path: Path) -> Output:
+    """Return an output, or refuse it: a reader has no use for folders and addresses in memory of this machine."""
+    texts = [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    shown = re.sub(r'src="data:[^"]*"', "", "\n".join(map("".join, [*texts, output.get("text", "")])))
+    own = [str(Path.home()), tempfile.gettempdir(), os.getcwd()]
+    found = re.search("|".join([*(re.escape(folder + os.sep) for folder in own), r"\b0x[0-9a-f]{6,}"]), shown)
+    if found:
+        around = shown[max(found.start() - 60, 0) : found.end() + 60]
+        raise DgpruneError(f"{path.name} shows what only this machine has: ... {around} ...")
+    return output
+
+
+def _note(page: Path, name: str, ran: Ran) -> None:
+    """Write the row of a notebook into the table; the rows of the others stay."""
+    old = page.read_text(encoding="utf-8") if page.exists() else ""
+    rows = {match[1]: match[0] for match in re.finditer(r"^\| (\d\d_\w+) \|.*\|$", old, re.MULTILINE)}
+    rows[name] = f"| {name} | {ran.seconds:.0f} | {ran.memory / 1e6:.0f} | {ran.cells} |"
+    write_file(page, _LEAD + "".join(f"{row}\n" for _, row in sorted(rows.items())))

@@ -1,0 +1,98 @@
+"""The outputs of a notebook as a reader without a kernel sees them: widgets and vector charts become PNG pictures.
+
+PNG is what every reader shows: GitHub and older nbviewers break inline SVG, and JupyterLab leaves the SVG of a notebook
+that it does not trust undrawn.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..charts.renderer import svg_to_png
+from ..core import DgpruneError
+from ..widgets.page.comm import title_of
+
+Output = dict[str, Any]
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_SCALE, _COLOURS = 1.5, 256
+_IMAGE = re.compile(r'<img alt="[^"]*" src="data:image/svg\+xml;base64,([^"]+)">')
+_INLINE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+
+
+def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[Output]:
+    """Return the outputs of a cell without widgets and vector graphics; `count` is the number of its run.
+
+    Raises:
+        DgpruneError: a widget that has no picture.
+    """
+    still: list[Output] = []
+    for output in outputs:
+        if "data" not in output:
+            still.append({**output, **({"text": _lines(output["text"])} if "text" in output else {})})
+            continue
+        pieces = list(_pieces(output["data"]))
+        for k, (data, size) in enumerate(pieces):
+            last = output["output_type"] == "execute_result" and k == len(pieces) - 1
+            kind: Output = {"execution_count": count, "output_type": "execute_result"} if last else {}
+            still.append({"data": data, "metadata": size, "output_type": "display_data", **kind})
+    return [dict(sorted(output.items())) for output in still]
+
+
+def _pieces(data: Mapping[str, Any]) -> Iterator[tuple[Output, Output]]:
+    """Yield (data, metadata) of an output: one, or for a widget with charts one per chart and stretch of text."""
+    if "image/svg+xml" in data:
+        yield _png("".join(data["image/svg+xml"]))
+    elif _WIDGET in data and "text/html" not in data:
+        raise DgpruneError(f"this widget has no picture: {''.join(data.get('text/plain', '?'))[:200]}")
+    elif "text/html" in data:
+        text = "".join(data["text/html"])
+        folded = "<details" in text
+        plain = {} if _WIDGET in data or "text/plain" not in data else {"text/plain": _lines(data["text/plain"])}
+        parts = [_IMAGE.sub(_inlined, text)] if folded else _IMAGE.split(text)
+        for k in range(0, len(parts), 2):
+            if k:
+                yield _png(base64.b64decode(parts[k - 1]).decode())
+            if _says(parts[k]):
+                yield {"text/html": _lines(_INLINE.sub(lambda found: _element(found[0]), parts[k])), **plain}, {}
+    else:
+        plain = {} if any(kind.startswith("image/") for kind in data) else {"text/plain": _lines(data["text/plain"])}
+        yield {**{kind: _lines(value) for kind, value in data.items() if kind != "text/plain"}, **plain}, {}
+
+
+def _says(text: str) -> bool:
+    """Return whether HTML has anything to show."""
+    return bool(html.unescape(re.sub(r"</?(div|p)\b[^>]*>", "", text)).strip())
+
+
+def _inlined(found: re.Match[str]) -> str:
+    return _element(base64.b64decode(found[1]).decode())
+
+
+def _element(svg: str) -> str:
+    data, about = _png(svg)
+    width = about["image/png"]["width"]
+    return f'<img alt="{title_of(svg)}" width="{width}" src="data:image/png;base64,{data["image/png"]}">'
+
+
+def _png(svg: str) -> tuple[Output, Output]:
+    """Return an SVG as PNG in few colours, with the size at which it is shown, in pixels, and its title."""
+    from PIL import Image
+
+    drawn = Image.open(io.BytesIO(svg_to_png(svg, scale=_SCALE))).convert("RGBA")
+    flat = Image.new("RGB", drawn.size, "white")
+    flat.paste(drawn, mask=drawn.getchannel("A"))
+    few, file = flat.quantize(_COLOURS, dither=Image.Dither.NONE), io.BytesIO()
+    few.save(file, "PNG", optimize=True)
+    width, height = (round(length / _SCALE) for length in drawn.size)
+    about = {"width": width, "height": height, "alt": html.unescape(title_of(svg))}
+    return {"image/png": base64.b64encode(file.getvalue()).decode()}, {"image/png": about}
+
+
+def _lines(value: Any) -> Any:
+    """Return text as the list of lines that a notebook file holds; other values stay."""
+    return value.splitlines(keepends=True) if isinstance(value, str) and "\n" in value else value

@@ -1,0 +1,94 @@
+"""`dgprune-lab wheels FOLDER`: everything that an installation needs, in one folder, for a room without a network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from ..core import DgpruneError, check_writable_folder, write_file
+
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_SHELL = f"""#!/bin/sh
+# Installs dgprune-lab from this folder alone, without a network, into a new environment: sh install.sh [FOLDER]
+set -e
+here=$(cd "$(dirname "$0")" && pwd)
+env=${{1:-dgprune-lab-env}}
+python=${{PYTHON:-python{_PYTHON}}}
+if ! "$python" -c "import sys; sys.exit(sys.version_info[:2] != ({_PYTHON.replace(".", ", ")}))"; then
+  echo "These wheels are for Python {_PYTHON}, and $python is not that one." >&2
+  echo "Install Python {_PYTHON}, or say where it is: PYTHON=/path/to/python sh install.sh" >&2
+  exit 1
+fi
+"$python" -m venv "$env"
+"$env/bin/python" -m pip install --disable-pip-version-check --no-index --find-links "$here" dgprune-lab
+echo "Installed. Start it with: $env/bin/dgprune-lab lab"
+"""
+_BATCH = f"""@echo off
+rem Installs dgprune-lab from this folder alone, without a network, into a new environment: install.bat [FOLDER]
+setlocal
+set "ENV=%~1"
+if "%ENV%"=="" set "ENV=dgprune-lab-env"
+py -{_PYTHON} -m venv "%ENV%"
+if errorlevel 1 (
+  echo These wheels are for Python {_PYTHON}, which the command py does not find. Install it first.
+  exit /b 1
+)
+"%ENV%\\Scripts\\python" -m pip install --disable-pip-version-check --no-index --find-links "%~dp0." dgprune-lab
+if errorlevel 1 exit /b 1
+echo Installed. Start it with: "%ENV%\\Scripts\\dgprune-lab" lab
+"""
+
+
+def fetch_wheels(folder: str | Path, *, cpu: str | None = None) -> list[Path]:
+    """Fetch the wheels of this package and of all it needs into a folder, with scripts that install from it.
+
+    They are for machines with the system and the Python version of this one. pip's own settings say where it looks.
+
+    Args:
+        folder: the folder; wheels that are in it already are used.
+        cpu: address of an index, or a folder, that has the CPU builds of PyTorch; without it pip takes the builds that
+            its index offers, which for Linux bring several GB of CUDA.
+
+    Returns:
+        The wheels.
+
+    Raises:
+        DgpruneError: a folder that cannot be written to, no source of this package, pip fails, or with `cpu` a torch
+            that is no CPU build.
+    """
+    folder = check_writable_folder(folder, argument="the folder of the wheels")
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = [str(_own(folder)), "--wheel-dir", str(folder), "--find-links", str(folder)]
+    if cpu is not None:
+        asked += ["--find-links" if Path(cpu).is_dir() else "--extra-index-url", cpu]
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", *asked], check=False)
+    if done.returncode:
+        raise DgpruneError(
+            "pip could not fetch the wheels, as it says above. Run the command again: what is in the folder stays."
+        )
+    wheels = sorted(folder.glob("*.whl"))
+    cuda = [wheel.name for wheel in wheels if wheel.name.startswith("torch-") and "+cpu" not in wheel.name]
+    if cpu is not None and cuda and sys.platform != "darwin":  # macOS has one build, without a local version
+        raise DgpruneError(
+            f"{cuda[0]} is no CPU build. Delete the wheels of torch, torchvision and nvidia from {folder}, and give "
+            "--cpu an index that has the CPU builds."
+        )
+    write_file(folder / "install.sh", _SHELL).chmod(0o755)
+    write_file(folder / "install.bat", _BATCH.replace("\n", "\r\n"))
+    return wheels
+
+
+def _own(folder: Path) -> Path:
+    """Return the source checkout of this package, or its wheel in the folder."""
+    checkout = Path(str(files("dgprune_lab"))).parent
+    if (checkout / "pyproject.toml").is_file():
+        return checkout
+    found = sorted(folder.glob("dgprune_lab-*.whl"))
+    if not found:
+        raise DgpruneError(
+            "dgprune-lab is installed here without its source: run the command in the repository, or put the wheel of "
+            f"dgprune-lab into {folder} first."
+        )
+    return found[-1]
