@@ -1,11 +1,10 @@
-"""The README's code runs, every notebook runs from top to bottom, the report is one whole page."""
+"""The README's code runs; every notebook runs, has the form of a lesson, and is stored with its present outputs."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,21 @@ import pytest
 from material import few
 from nbclient import NotebookClient
 
-import dgprune_lab as dg
-from dgprune_lab.commands.report import write_report
+from dgprune_lab.commands.run_notebooks import code_hash
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CASES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "00_start" else pytest.mark.slow) for path in NOTEBOOKS
 ]
+FORMED = ["00_start"]
+"""Notebooks that have the form of a lesson: one question, a guess, a look, a measurement, exercises with solutions."""
+STORED: list[str] = []
+"""Notebooks that are shipped with outputs, which `dgprune-lab notebooks` stores."""
+VIEW = "application/vnd.jupyter.widget-view+json"
+STILL = {"text/html", "image/png"}
+HEADINGS = ["## A guess", "## Look", "## Measure", "## What to take away", "## Exercises"]
+HEADINGS += ["### 2 minutes", "### 10 minutes", "### Take home", "## What held, what did not"]
 # Where a notebook trains many networks, or measures one a hundred times, it does so here on 400 images of each split;
 # the one that trains a network on its own images does so for one epoch.
 SHORTER = {
@@ -70,18 +76,42 @@ def test_the_readme_has_the_two_commands() -> None:
         assert (ROOT / picture).is_file()
 
 
+def follow_up(notebook: Any) -> list[Any]:
+    """The cells that test a notebook after Run All: what its cells say must hold, and each solution must run."""
+    added = [f"assert {rule}" for cell in notebook.cells if not solutions(cell) for rule in told(cell).get("check", ())]
+    for cell in notebook.cells:
+        added += [*(found := solutions(cell)), *(f"assert {rule}" for rule in told(cell).get("check", ()) if found)]
+    return [nbformat.v4.new_code_cell(source) for source in added]
+
+
+def told(cell: Any) -> dict[str, Any]:
+    return cell.metadata.get("dgprune_lab", {})
+
+
+def solutions(cell: Any) -> list[str]:
+    """The code of the solutions in a cell of text."""
+    folded = re.findall(r'<details class="solution">.*?</details>', cell.source, re.DOTALL)
+    return [code for text in folded for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+
+
 @pytest.mark.parametrize("path", CASES)
-def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs_then_its_checks_hold_then_its_solutions_run(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata["kernelspec"]["name"] == "python3"
-    assert not any(cell.get("outputs") for cell in notebook.cells)
+    stored = [cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code"]
+    added = follow_up(notebook)
     notebook = shortened(notebook, path.stem)
+    own = len(notebook.cells)
+    notebook.cells += added
     NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    ran = [cell for cell in notebook.cells[:own] if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in ran)
-    shown = [output for cell in ran for output in cell.outputs if "data" in output]
-    assert any("application/vnd.jupyter.widget-view+json" in output["data"] for output in shown)
-    assert not any(output.get("name") == "stderr" for cell in ran for output in cell.outputs)
+    assert not any(output.get("name") == "stderr" for cell in notebook.cells for output in cell.get("outputs", ()))
+    shows = [any(VIEW in output.get("data", ()) for output in cell.outputs) for cell in ran[-len(stored) :]]
+    assert any(shows)
+    if path.stem in STORED:
+        for is_widget, outputs in zip(shows, stored, strict=True):
+            assert not is_widget or any(set(output.get("data", ())) & STILL for output in outputs)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -92,23 +122,50 @@ def test_a_notebook_has_at_most_ten_code_cells_of_at_most_six_lines(path: Path) 
         assert len([line for line in cell.splitlines() if line.strip()]) <= 6, cell
 
 
+@pytest.mark.parametrize("name", FORMED)
+def test_a_notebook_has_the_form_of_a_lesson(name: str) -> None:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    headings = [line for line in text.splitlines() if re.match(r"##? |### (2 min|10 min|Take)", line)]
+    assert re.fullmatch(r"# .+\?", headings[0]) and headings[1:] == HEADINGS
+    assert "\nYou need to know: " in text.split("## A guess")[0]
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    (guess,) = (k for k, source in enumerate(code) if "dg.predict(" in source)
+    live = [
+        cell for cell in notebook.cells if cell.cell_type == "code" and re.search(r"Explorer\(|widgets\.", cell.source)
+    ]
+    assert all(told(cell).get("check") for cell in live), "each says what its text describes"
+    reveal = [source for source in code if ".reveal(" in source]
+    assert reveal and all(
+        "wait=True" in source and re.search(r"^guess$|display\(guess", source, re.MULTILINE) for source in reveal
+    )
+    assert max(len(line) for source in code for line in source.splitlines()) <= 100
+    exercises = [cell for cell in notebook.cells if "exercise" in cell.metadata.get("tags", ())]
+    assert [cell.source.splitlines()[0] for cell in exercises] == ["### 2 minutes", "### 10 minutes", "### Take home"]
+    for cell in exercises:
+        assert 1 <= len(solutions(cell)) <= 2 and cell.source.rstrip().endswith("</details>")
+        assert all(len(code.splitlines()) <= 10 for code in solutions(cell)), cell.source
+    (following,) = re.findall(r"^Next: `?(\d\d_\w+)", text, re.MULTILINE)
+    assert (ROOT / "notebooks" / f"{following}.ipynb").is_file()
+    before = [cell for cell in notebook.cells if cell.cell_type == "code"][:guess]
+    assert not any(cell.get("outputs") for cell in before), "what stands above the guess must not answer it"
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_the_outputs_of_a_notebook_are_of_its_present_code_and_need_no_kernel(name: str) -> None:
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    content = path.read_text(encoding="utf-8")
+    notebook = json.loads(content)
+    again = f"dgprune-lab notebooks {name}"
+    assert notebook["metadata"]["dgprune_lab"]["ran"] == code_hash(notebook), f"{name} was changed: {again}"
+    assert VIEW not in content and "widgets" not in notebook["metadata"], again
+    assert path.stat().st_size <= 600_000
+    assert f"| {name} |" in (ROOT / "notebooks" / "results" / "notebooks.md").read_text(encoding="utf-8")
+
+
+def test_the_notebooks_stay_small() -> None:
+    assert sum(path.stat().st_size for path in NOTEBOOKS) <= 4_000_000
+
+
 def test_the_readme_has_at_most_150_lines() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
-
-
-def test_the_report_is_one_self_contained_page(tmp_path: Path) -> None:
-    study = dg.demo()
-    path = write_report(tmp_path / "report.html", study=study, scorers=["l1", "random"], progress=False)
-    text = path.read_text(encoding="utf-8")
-    assert path.stat().st_size < 5_000_000
-    assert "default-src &#x27;none&#x27;" in text, "the page itself forbids every request"
-    assert re.search(rf"Study {study.name}, 20\d\d-\d\d-\d\d: .* 95 % intervals over images", text)
-    mask = dg.allocate(study.score("l1"), ratio=0.5)
-    accuracy = study.outcomes(mask, domain="mnist_m", batchnorm="recalibrate").accuracy
-    (state,) = json.loads(
-        re.findall(r'<script type="application/json" class="state">(.*?)</script>', text, re.DOTALL)[0]
-    )
-    (frame,) = (row for row in state["curves"][0]["rows"] if row["ratio"] == 0.5)
-    assert {dot["domain"]: dot["value"] for dot in frame["dots"]}["mnist_m"] == pytest.approx(100 * accuracy)
-    (tmp_path / "plain.txt").write_text("")
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain.txt").stat().st_mode)
