@@ -88,7 +88,7 @@ def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
             ["report", "fashion", "-o", "a.html"],
             "dgprune_lab.commands.report",
             "write_report",
-            ((Path("a.html"),), {"study": "fashion"}),
+            (("fashion", Path("a.html")), {"seconds": 60.0}),
         ),
         (["docs", "--out", "a", "--no-browser"], "dgprune_lab.commands.docs", "write_docs", ((Path("a"),), {})),
         (

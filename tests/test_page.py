@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from explorer_state import HOSTILE, make_state
+from material import domain, norm_net, randomise
 
+import dgprune_lab as dg
+from dgprune_lab.commands.report import study_of, write_report
+from dgprune_lab.core import Provenance, set_provenance
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.widgets.page import static
 from dgprune_lab.widgets.page import vega as host
@@ -99,3 +106,109 @@ def test_one_host_per_kernel() -> None:
     code = "from dgprune_lab.widgets.page.vega import vega_host as h; a = h()\n"
     code += "assert a is h() and a.ref[:10] == 'anywidget:'"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def study() -> dg.Study:
+    model = randomise(norm_net(), dtype=torch.float32)
+    set_provenance(model, Provenance(training={"a/train": "labels", "b/train": "labels"}))
+    sources = [domain(name, count=60, seed=k) for k, name in enumerate("ab")]
+    return dg.Study(model, sources=sources, targets=[domain(HOSTILE, count=60, seed=2)], name=HOSTILE)
+
+
+def state_of(text: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" class="state">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])[0]
+
+
+@pytest.fixture
+def few_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, ratios in (("_COARSE", [0.0, 0.25, 0.5, 0.75]), ("_FINE", [0.0, 0.25, 0.37, 0.5, 0.75])):
+        monkeypatch.setattr(f"dgprune_lab.widgets.study_report.{name}", ratios)
+
+
+@pytest.mark.usefixtures("few_ratios")
+def test_a_report_shows_what_was_measured_and_how_to_read_it(study: dg.Study, tmp_path: Path) -> None:
+    path = dg.report(study, tmp_path / "r.html", scorers=["l1", "dss"], seconds=1e9, progress=False)
+    text = path.read_text("utf-8")
+    assert path.stat().st_size < 5_000_000 and "<img src=http" not in text and text.count("</script>") == 3
+    for curve in state_of(text)["curves"]:
+        scorer, setting = curve["key"][0], curve["key"][3]
+        assert [row["ratio"] for row in curve["rows"]] == [0.0, 0.25, 0.37, 0.5, 0.75]
+        mask = dg.allocate(study.score(scorer), ratio=0.37)
+        dots = {dot["domain"]: dot["value"] for dot in curve["rows"][2]["dots"]}
+        for name, value in dots.items():
+            assert value == pytest.approx(100 * study.outcomes(mask, domain=name, batchnorm=setting).accuracy)
+    images = re.findall(r"<figure>.*?</figure>", text)
+    assert [figure.count('<img src="data:image/png') for figure in images] == [4, 4, 4], "an image of each class"
+    full = 100 * study.outcomes(None, domain="a").accuracy
+    first = re.search(r"full network</th><td>0 %</td><td>100 %</td><td>(\d+) ", text)
+    assert first is not None and int(first[1]) == round(full)
+    words = [
+        "labels of a (train), b (train)",
+        "DSS (source vs target) ◇</th><td>images of a (score)",
+        "without fine-tuning",
+    ]
+    words += [f"dgprune-lab {dg.__version__}", "How to read this page", "◇</b> Target-aware", "60 reported images"[1:]]
+    assert [part for part in words if part not in text] == []
+    marks = re.findall(r'<th scope="row">([^<]*)</th>(?:<td>[^<]*</td>){4}<td>([^<]*)</td></tr>', text)
+    aware = {name: cell.endswith("◇") for name, cell in marks}
+    assert aware == {"full network": False, "L1 norm (weights)": False, "DSS (source vs target) ◇": True}
+    if os.name == "posix":
+        os.umask(umask := os.umask(0))
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.usefixtures("few_ratios")
+def test_a_report_in_haste_has_large_steps_alone(study: dg.Study, tmp_path: Path) -> None:
+    text = dg.report(study, tmp_path / "r.html", scorers=["random"], seconds=0, progress=False).read_text("utf-8")
+    assert [len(curve["rows"]) for curve in state_of(text)["curves"]] == [4, 4]
+    assert "Target-aware" not in text.split("</noscript>")[1].split("<script")[0]
+
+
+MINE = """
+import beside
+import dgprune_lab as dg
+def make():
+    import beside_too
+    return beside.build()
+study = beside.build()
+nothing = 3
+"""
+
+
+def test_a_report_of_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "beside.py").write_text("from test_page import *\ndef build(): return small()\n")
+    (tmp_path / "beside_too.py").write_text("")
+    file = str(tmp_path / "mine.py")
+    assert all(isinstance(study_of(file, name), dg.Study) for name in ("make", "study"))
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(study_of("mine", "make"), dg.Study), "a module of the folder in which one works"
+    with pytest.raises(DgpruneError, match="name"):
+        write_report("digit", tmp_path / "page.html")
+    asked = {}
+    monkeypatch.setattr(
+        "dgprune_lab.commands.report.report", lambda study, path, **more: asked.update({path: study.name})
+    )
+    for what in (file, f"{file}:make", "mine:study"):
+        write_report(what, tmp_path / f"{len(asked)}.html")
+    assert [*asked.values()] == ["small"] * 3
+    wrong = {
+        f"{file}:mak": "has no 'mak'",
+        f"{file}:nothing": "nothing in .* int, not a Study",
+        "mine.py.gone.py": "there is no file",
+        "nowhere.to:be": "there is no module 'nowhere.to'",
+    }
+    for what, words in wrong.items():
+        with pytest.raises(DgpruneError, match=words):
+            write_report(what, tmp_path / "page.html")
+    with pytest.raises(DgpruneError, match="--output must name a file"):
+        write_report("never_imported:x", tmp_path)
+
+
+def small() -> dg.Study:
+    return dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a", count=12)], name="small")

@@ -18,7 +18,6 @@ from material import domain, norm_net, randomise
 
 import dgprune_lab as dg
 from dgprune_lab import charts
-from dgprune_lab.commands.report import write_report
 from dgprune_lab.core.provenance import MORE, Provenance, roles_of, set_provenance
 from dgprune_lab.widgets.explorer.menu import static_state
 from dgprune_lab.widgets.panels.menu_scores import label
@@ -206,7 +205,7 @@ def test_a_network_that_was_selected_on_a_target_says_so_whatever_chooses(study:
 
 
 def test_the_report_says_it_too(study: dg.Study, tmp_path: Path) -> None:
-    text = write_report(tmp_path / "r.html", study=study, scorers=["l1", alike], progress=False).read_text("utf-8")
+    text = dg.report(study, tmp_path / "r.html", scorers=["l1", alike], seconds=0, progress=False).read_text("utf-8")
     found = re.search(r'<script type="application/json" class="state">(.*?)</script>', text, re.DOTALL)
     assert found is not None
     (state,) = json.loads(found[1])
@@ -219,7 +218,7 @@ def test_the_report_says_it_too(study: dg.Study, tmp_path: Path) -> None:
     shown = state["static"]["scorers"]
     assert [one["label"] for one in shown] == ["L1 norm (weights)", "Alike on both ◇ target-aware"]
     assert [one["instead"] for one in shown] == [None, "l1"]
-    text = write_report(tmp_path / "one.html", study=study, scorers=[alike], progress=False).read_text("utf-8")
+    text = dg.report(study, tmp_path / "one.html", scorers=[alike], seconds=0, progress=False).read_text("utf-8")
     assert '"instead":null' in text and '"instead":"l1"' not in text, "what is not on the page is not offered"
 
 

@@ -15,7 +15,7 @@ from material import domain, norm_net, randomise
 from typer.testing import CliRunner
 
 import dgprune_lab as dg
-from dgprune_lab.commands import docs, report, train
+from dgprune_lab.commands import docs, train
 from dgprune_lab.commands.cli import app
 from dgprune_lab.core import check_writable_file, check_writable_folder, write_file
 
@@ -43,7 +43,7 @@ def test_a_path_that_can_be_written_is_returned_and_nothing_stays(tmp_path: Path
 
 
 CALLS: dict[str, Callable[[Path], Any]] = {
-    "report": lambda path: report.write_report(path / "page.html"),
+    "report": lambda path: dg.report("digits", path / "page.html"),
     "train": lambda path: train.make("digits", folder=path / "new", progress=False),
     "docs": lambda path: docs.write_docs(path / "pages"),
     "bench": lambda path: __import__("dgprune_lab.commands.bench", fromlist=["main"]).main(json=path / "rows.json"),
@@ -55,7 +55,7 @@ CALLS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dgprune_lab.commands.report.demo", never)
+    monkeypatch.setattr("dgprune_lab.widgets.study_report.demo", never)
     monkeypatch.setattr("dgprune_lab.commands.train.untrained", never)
     monkeypatch.setattr("dgprune_lab.commands.docs._page", never)
     monkeypatch.setattr("dgprune_lab.commands.bench.heading", never)

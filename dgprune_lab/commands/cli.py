@@ -80,22 +80,21 @@ def report(
     what: Annotated[
         str,
         typer.Argument(
-            help="A session that explorer.save or the page's Download wrote (its folder or zip file), or the name of a "
-            "built-in study: digits, fashion or paper."
+            metavar="[STUDY]",
+            help="A built-in study (digits, fashion, paper); a study of your own, my_study.py:make or module:study, a "
+            "Study or a function that returns one; or a session that explorer.save or Download wrote.",
         ),
     ] = "digits",
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Ratios get steps of 1 % while measuring a study takes no longer; else 5 %.")
+    ] = 60.0,
 ) -> None:
-    """Write a saved session, or a demo's explorer, as one page that needs neither Jupyter nor a network."""
-    if Path(what).exists() or len(Path(what).parts) > 1:
-        from .session_report import write_session_report
+    """Write a study or a saved session as one page that needs neither Jupyter nor a network."""
+    from .report import write_report
 
-        write_session_report(output, what)
-    else:
-        from .report import write_report
-
-        write_report(output, study=what)
+    write_report(what, output, seconds=seconds)
     typer.echo(f"Wrote {output}. Open it in a browser.")
 
 

@@ -1,83 +1,77 @@
-"""`dgprune-lab report`: an explorer as one HTML page that works offline and without Jupyter."""
+"""`dgprune-lab report`: a study or a saved session as one HTML page that works offline and without Jupyter."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from datetime import date
+import importlib.util
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ..core import BatchNorm, check_writable_file, progress_bar, written
-from ..scorers import Scorer
-from ..study import Study, demo, prunable_words
-from ..widgets.explorer.measurements import Choices, Measurements
-from ..widgets.page.standalone import write_page
-
-_SCORERS = ("l1", "bn_scale", "fpgm", "activation_l1", "taylor", "random")
+from ..core import DgpruneError, at_home, check_writable_file
+from ..study import Study
+from ..widgets import report
+from .session_report import write_session_report
 
 
-def write_report(
-    path: str | Path,
-    *,
-    study: Study | str = "digits",
-    scorers: Sequence[str | Scorer] = _SCORERS,
-    progress: bool = True,
-) -> Path:
-    """Measure a study on a grid of ratios and scorers and write one self-contained HTML page with a slider over it.
+def write_report(what: str, output: Path, *, seconds: float = 60.0) -> Path:
+    """Write the page of a study or of a saved session.
 
     Args:
-        path: the file to write.
-        study: the study to measure, or the name of a built-in one, see `dg.demo`.
-        scorers: the scorers of the page; those that cannot run on this network are left out.
-        progress: whether to draw a tqdm bar.
-
-    Returns:
-        The path. The page has less than 5 MB and opens with no network and no kernel.
+        what: name of a built-in study; a session's folder or zip file; or where a study of one's own is made, as
+            "my_study.py:make" or "package.module:study", a Study or a function that returns one. That file is run.
+        output: the page to write.
+        seconds: see `dg.report`.
 
     Raises:
-        DgpruneError: a file that cannot be written (tried before anything is measured).
+        DgpruneError: a page that cannot be written (tried before anything is run); no such study or session.
     """
-    path = check_writable_file(path, argument="the page")
-    study = demo(study) if isinstance(study, str) else study  # type: ignore[arg-type]  # refuses other names
-    measured = Measurements(study, scorers=[])
-    names = [name for name in map(measured.admit, scorers) if measured.unavailable(name) is None]
-    settings: list[BatchNorm] = ["recalibrate", "as_is"] if study.has_batchnorm else ["as_is"]
-    views = [
-        Choices(id=0, ratio=0.5, scorer=name, scope="layer", budget="filters", batchnorm=setting, by="kernel")
-        for name in names
-        for setting in settings
-    ]
-
-    def fill() -> Generator[tuple[int, int], None, None]:
-        for k, view in enumerate(views):
-            for done, total, *_ in measured.fill(view):
-                yield k * total + done, len(views) * total
-
-    progress_bar(fill(), progress=progress)
-    static = measured.static()
-    menu = [entry for entry in static["scorers"] if entry["name"] in names]
-    menu = [{**entry, "instead": entry["instead"] if entry["instead"] in names else None} for entry in menu]
-    state = {
-        "static": {**static, "scorers": menu, "host": ""},
-        "choice": dict(views[0]),
-        "status": {"ack": 0, "progress": None, "error": None, "message": None},
-        "pins": [],
-        "panels": {"list": [], "open": None, "charts": {}, "data": {}, "text": None, "error": None},
-        "plans": [measured.plan(view) for view in views if view["batchnorm"] == settings[0]],
-        "curves": [measured.curve(view) for view in views],
-    }
-    lead = _lead(study, device=static["device"])
-    with written(path):
-        return write_page(path, state, title="What breaks first when filters are removed?", lead=lead)
+    check_writable_file(output, argument="--output")
+    place, colon, name = what.rpartition(":")
+    if (colon and name.isidentifier()) or what.endswith(".py"):
+        return report(study_of(*((place, name) if colon else (what, "study"))), output, seconds=seconds)
+    path = at_home(what)
+    if path.exists() or len(path.parts) > 1:
+        return write_session_report(output, path)
+    return report(what, output, seconds=seconds)
 
 
-def _lead(study: Study, *, device: str) -> str:
-    """What was measured, when, and how to read the page."""
-    refused = prunable_words(study.graph)
-    filters = f"{study.graph.free} filters in {len(study.graph.groups)} layers{'; ' * bool(refused)}{refused}"
-    return (
-        f"Study {study.name}, {date.today():%Y-%m-%d}: {filters}. Move the slider: every number was measured on all "
-        f"images of the report splits, without fine-tuning, on {device}. Accuracies have 95 % intervals over images; "
-        "solid lines are source domains, dashed lines targets. B shows which filters stay, C what is left of the "
-        "network, D the change from the full network. Numbers of a scorer that used a domain are marked, and a line "
-        "says what it used."
-    )
+def study_of(place: str, name: str) -> Study:
+    """Return the study that Python code makes: a variable of a file or module, or what a function in it returns.
+
+    Raises:
+        DgpruneError: no such file, module or name; something else than a Study.
+    """
+    names = _run(place) if place.endswith(".py") else _imported(place)
+    if name not in names:
+        raise DgpruneError(f"{place} has no {name!r}; name a Study in it, or a function that returns one.")
+    value = names[name]
+    study = value() if callable(value) else value
+    if not isinstance(study, Study):
+        what = f"{name} in {place}{' returns' * callable(value)}"
+        raise DgpruneError(f"{what} {type(study).__name__}, not a Study: make one by dg.Study(network, sources=[...]).")
+    return study
+
+
+def _run(file: str) -> Mapping[str, Any]:
+    path = at_home(file).resolve()
+    if not path.is_file():
+        raise DgpruneError(f"there is no file {path}; name a Python file, as in my_study.py:make.")
+    sys.path.insert(0, str(path.parent))  # as `python my_study.py` does
+    spec = importlib.util.spec_from_file_location(f"report_of_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "the name ends with .py"
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return vars(module)
+
+
+def _imported(module: str) -> Mapping[str, Any]:
+    sys.path.insert(0, "")
+    try:
+        return vars(importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise DgpruneError(
+            f"there is no module {module!r} here; name one that Python can import, or a file, as in my_study.py:make."
+        ) from error

@@ -17,6 +17,7 @@ from .single_panel import TradeOff
 from .panels.sensitivity import SensitivityPanel
 from .panels.trade_off import TradeOffPanel
 from .prediction import predict
+from .study_report import report
 from .page.chart import LiveChart
 from .live.training import Training, Tuning
 
@@ -24,4 +25,4 @@ __all__ = ["Agreement", "AgreementPanel", "Compare", "ComparePanel", "Experiment
 __all__ += ["FeatureShiftPanel", "Find", "FindPanel", "Flatness", "FlatnessPanel", "Flips", "FlipsPanel", "Layers"]
 __all__ += ["LayersPanel", "Live"]
 __all__ += ["LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity", "SensitivityPanel", "TradeOff"]
-__all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "predict"]
+__all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "predict", "report"]

@@ -246,13 +246,15 @@ class Measurements:
             yield f"{name} in about {duration(self.load.pace.seconds(max(0.0, exact.work - done)))}", False
         yield "", True
 
-    def fill(self, choices: Choices) -> Generator[tuple[int, int, str], None, None]:
+    def fill(
+        self, choices: Choices, ratios: Sequence[float] = CURVE_RATIOS
+    ) -> Generator[tuple[int, int, str], None, None]:
         """Measure the missing ratios of the curve, the nearest to the view first; estimate slow ones before.
 
         Yields at each step the number of ratios done, that of all, and what is being done, in words.
         """
         batchnorm = choices["batchnorm"]
-        possible = [ratio for ratio in CURVE_RATIOS if self._possible(choices, ratio)]
+        possible = [ratio for ratio in ratios if self._possible(choices, ratio)]
         nearest = sorted(possible, key=lambda ratio: abs(ratio - choices["ratio"]))
         views: list[Choices] = [{**choices, "ratio": ratio} for ratio in nearest]
         with self.study.assume_unchanged():

@@ -84,27 +84,36 @@ def _pin_row(letter: str, pin: Pinned, now: Pinned | None) -> Row:
         "letter": letter,
         "label": pin.label,
         "filters": left.filters,
-        "removed": _share(1 - left.filters / full.filters),
-        "parameters": _share(left.parameters / full.parameters),
+        "removed": share_words(1 - left.filters / full.filters),
+        "parameters": share_words(left.parameters / full.parameters),
         "cells": _cells(pin, now),
-        "differs": "" if now is None else _share(_filters_that_differ(pin.mask, now.mask)),
+        "differs": "" if now is None else share_words(_filters_that_differ(pin.mask, now.mask)),
         "choice": dict(pin.choices),
         "against": None if now is None else list(now.key),
     }
 
 
 def _cells(pin: Pinned, now: Pinned | None) -> list[Row]:
-    """The cells of a row, one per domain."""
-    styles, cells = domain_styles_of(pin.table), []
-    for row in records(pin.table):
+    """The cells of a row, one per domain, with the difference from the present view."""
+    cells = []
+    for cell in accuracy_cells(pin.table):
+        name = cell["domain"]
+        change = None if now is None else accuracy_change(pin.outcomes[name], now.outcomes[name])
+        cells.append({**cell, "difference": _points(change)})
+    return cells
+
+
+def accuracy_cells(table: pd.DataFrame) -> list[Row]:
+    """Return a cell per domain; `text` is its accuracy with its interval in percent, without labels the agreement."""
+    styles, cells = domain_styles_of(table), []
+    for row in records(table):
         if row["metric"] not in (ACCURACY, AGREEMENT):
             continue
         name, exposure = str(row["domain"]), exposure_of(row)
-        change = None if now is None else accuracy_change(pin.outcomes[name], now.outcomes[name])
         value, low, high = (f"{100 * row[column]:.0f}" for column in ("value", "low", "high"))
         text = {"text": f"{value} ({low}\N{EN DASH}{high})", "metric": row["metric"], "exposure": _words(exposure)}
         cell = {"domain": name, "role": row["role"], "colour": styles[name].colour, **text}
-        cells.append({**cell, "target_aware": exposure.startswith("target"), "difference": _points(change)})
+        cells.append({**cell, "target_aware": exposure.startswith("target")})
     return cells
 
 
@@ -126,5 +135,6 @@ def _filters_that_differ(mask: Mask, other: Mask) -> float:
     return sum(int((keep ^ other.keep[name]).sum()) for name, keep in mask.keep.items()) / max(mask.graph.free, 1)
 
 
-def _share(share: float) -> str:
+def share_words(share: float) -> str:
+    """Return a share in percent, without decimals."""
     return f"{100 * share:.0f} %"

@@ -30,9 +30,10 @@ _PAGE = """<!doctype html>
 </head>
 <body>
 <h1>{title}</h1>
-<p class="lead">{lead}</p>
+{above}
 <main>{places}</main>
-<noscript>This page needs JavaScript.</noscript>
+<noscript>The slider and the charts need JavaScript.</noscript>
+{below}
 <script type="application/json" class="state">{state}</script>
 <script>{vega}</script>
 <script type="module">
@@ -46,7 +47,12 @@ const entry = {entry};
 
 
 def write_page(
-    path: str | Path, state: Mapping[str, Any] | list[Mapping[str, Any]], *, title: str, lead: str = ""
+    path: str | Path,
+    state: Mapping[str, Any] | list[Mapping[str, Any]],
+    *,
+    title: str,
+    above: str = "",
+    below: str = "",
 ) -> Path:
     """Write one self-contained HTML file with an explorer per state, and return its path.
 
@@ -56,7 +62,7 @@ def write_page(
             values of `frames` and `plan`) hold the precomputed grid; controls for which nothing was computed are
             hidden.
         title: title of the page, as plain text.
-        lead: a sentence below the title, as plain text.
+        above, below: HTML above and below the explorers, in which the texts of users are escaped.
 
     Raises:
         DgpruneError: a state that lacks `static` or `choice`, or names an unknown trait.
@@ -65,16 +71,19 @@ def write_page(
     for traits in states:
         _check(traits)
     offline = [{**traits, "static": {**traits["static"], "offline": True}} for traits in states]
-    return write_file(Path(path), page_text(offline, title=title, lead=lead))
+    return write_file(Path(path), page_text(offline, title=title, above=above, below=below))
 
 
-def page_text(states: Sequence[Mapping[str, Any]], *, title: str, lead: str = "", entry: str = "explorer") -> str:
+def page_text(
+    states: Sequence[Mapping[str, Any]], *, title: str, above: str = "", below: str = "", entry: str = "explorer"
+) -> str:
     """Return the HTML of a page with one widget per state, without a kernel; `entry` names the widget's ES module."""
     return _PAGE.format(
         policy=html.escape(POLICY, quote=True),
         title=html.escape(title),
-        lead=html.escape(lead),
-        css=style("standalone", *([] if entry == "explorer" else [entry])),
+        above=above,
+        below=below,
+        css=style("standalone", "print", *([] if entry == "explorer" else [entry])),
         places="<div></div>" * len(states),
         state=inlined(states),
         vega=_closed(vega_bundle(kind="script")),

@@ -1,8 +1,9 @@
 // A page without a kernel: it moves over a grid that was computed before, and hides what needs Python.
 
-import { show } from "./elements.js";
+import { node, show } from "./elements.js";
 import { curveKey, nearest } from "./memory.js";
 import { pinOf } from "./pins.js";
+import { pictureOf } from "./strip.js";
 
 // Controls stay only where at least two values were precomputed.
 export function settleOffline(page) {
@@ -18,10 +19,28 @@ export function settleOffline(page) {
   show(controls.budgetBox, many(2));
   show(controls.recalibrateBox, many(3));
   for (const name of ["code", "save", "download"]) show(controls.buttons[name], false);
-  const { slider } = controls;
-  const ratios = (memory.curves.get(curveKey(page.choice))?.rows ?? []).map((row) => row.ratio);
-  slider.grid = Math.max(1, Math.round(100 * Math.min(...ratios.slice(1).map((ratio, index) => ratio - ratios[index]))));
-  Object.assign(slider.input, { step: slider.grid, max: Math.round(100 * Math.max(...ratios, 0.01)) });
+  const draw = page.schedule;
+  page.schedule = () => {
+    fitSlider(page);
+    draw();
+  };
+  fitSlider(page);
+  const paper = node("div", { class: "dgx-on-paper" });
+  page.strip.scroll.before(paper);
+  addEventListener("beforeprint", () => {
+    const picture = new DOMParser().parseFromString(pictureOf(page.strip), "image/svg+xml").documentElement;
+    paper.replaceChildren(document.importNode(picture, true));
+    page.root.toggleAttribute("data-dark", Boolean(page.inks?.dark));
+  });
+}
+
+// The slider stops where ratios were measured, which may be closer for one scorer than for another.
+function fitSlider({ controls: { slider }, memory, choice }) {
+  const ratios = (memory.curves.get(curveKey(choice))?.rows ?? []).map((row) => row.ratio);
+  const grid = Math.max(1, Math.round(100 * Math.min(...ratios.slice(1).map((ratio, index) => ratio - ratios[index]))));
+  if (slider.grid === grid) return;
+  slider.grid = grid;
+  Object.assign(slider.input, { step: grid, max: Math.round(100 * Math.max(...ratios, 0.01)) });
 }
 
 // The nearest view that was computed: the key with the changed value and most of the others, its nearest ratio.

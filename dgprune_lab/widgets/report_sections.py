@@ -1,0 +1,177 @@
+"""The text of a report around its explorer: domains with images, how to read it, numbers, and who read which data."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import torch
+
+from ..charts import domain_styles
+from ..charts.pixels.thumbnails import data_url
+from ..core import DIAMOND, MORE, Domain, drain, versions
+from ..study import Study, prunable_words
+from .explorer.choices import Choices
+from .explorer.frames import SPLIT, full_table
+from .explorer.measurements import Measurements
+from .explorer.pins import accuracy_cells, share_words
+from .explorer.saved_session import study_values
+from .panels.menu_scores import label
+
+_IMAGES = 10
+_RATIOS = (0.25, 0.5, 0.75)
+_MARKS = {"circle": "●", "square": "■", "triangle-up": "▲", "triangle-down": "▼", "triangle-right": "▶", "cross": "✚"}
+_NAMED = ("dgprune-lab", "torch")
+_STAGES = {"training": "Training", "finetuning": "Fine-tuning", "selection": "Choice of the network"}
+
+
+def above(study: Study) -> str:
+    """Return the HTML above the explorer: what was measured, when and with what, and images of each domain."""
+    refused = prunable_words(study.graph)
+    filters = f"{study.graph.free} filters in {len(study.graph.groups)} layers{'; ' * bool(refused)}{refused}"
+    today = date.today()
+    used = " with ".join(f"{name} {version}" for name, version in versions().items() if name in _NAMED)
+    about = f"Measured on {today.day} {today:%B %Y} by {used} on {study.place}. {filters}."
+    lead = "Move the slider: filters are removed from the network, and its accuracy on each domain follows."
+    styles = domain_styles((domain.name, str(domain.role)) for domain in study.domains)
+    figures = []
+    for domain in study.domains:
+        style = styles[domain.name]
+        mark = f'<span style="color:{style.colour}" aria-hidden="true">{_MARKS[style.shape]}</span>'
+        words = f"{domain.role}, {len(domain.rows(SPLIT)):,} reported images"
+        caption = f"{mark} <b>{html.escape(domain.name)}</b> ({words})"
+        figures.append(f"<figure><figcaption>{caption}</figcaption>{''.join(_images(domain))}</figure>")
+    return f'<p class="lead">{html.escape(lead)}</p><p class="soft">{html.escape(about)}</p>' + section(
+        "Domains", f'<div class="domains">{"".join(figures)}</div>'
+    )
+
+
+def below(measured: Measurements, views: Sequence[Choices]) -> str:
+    """Return the HTML below the explorer; `views` are those of each scorer, all with one BatchNorm setting."""
+    study, aware = measured.study, any(DIAMOND in _name(measured, view) for view in views)
+    recalibrated = study.has_batchnorm and views[0]["batchnorm"] == "recalibrate"
+    setting = "BatchNorm re-estimated on source images. " * recalibrated
+    scope = "The same share is removed from every layer, without fine-tuning."
+    note = f"Accuracy in percent, with 95 % intervals over images in parentheses. {setting}{scope}"
+    values = study_values(study)
+    data = ", ".join(f"{name} {about['data'][:12]}" for name, about in values["domains"].items())
+    origin = f"SHA-256 of the network: {values['network'][:12]}; of the data: {data}."
+    return "".join(
+        [
+            section("How to read this page", _listed(_reading(study, aware=aware))),
+            section("In numbers", f"<p>{html.escape(note)}</p>{table(*_numbers(measured, views))}"),
+            section("Which data were read", f"{table(*_data(measured, views))}<p>{html.escape(origin)}</p>"),
+        ]
+    )
+
+
+def section(heading: str, content: str) -> str:
+    """Return a section of a page; empty without content, which is HTML."""
+    return f"<section><h2>{html.escape(heading)}</h2>{content}</section>" if content else ""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of plain texts, which scrolls sideways where it is too wide; the first cell of a row names it."""
+    columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
+    body = ""
+    for first, *rest in rows:
+        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
+        body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+    return f'<div class="wide" tabindex="0"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _listed(texts: Iterable[tuple[str, str]]) -> str:
+    return f"<ul>{''.join(f'<li><b>{html.escape(name)}</b> {html.escape(text)}</li>' for name, text in texts)}</ul>"
+
+
+def _images(domain: Domain) -> list[str]:
+    """The first reported image of each class, or the first images where there are no labels."""
+    rows = domain.rows(SPLIT)
+    if domain.labels is not None:
+        labels = domain.labels.cpu()[rows.cpu()].tolist()
+        first = {label: place for place, label in reversed(list(enumerate(labels)))}
+        rows = rows[torch.tensor([first[label] for label in sorted(first)], dtype=torch.long)]
+    batch = domain.take(rows[:_IMAGES], device="cpu")
+    pixels = (batch.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    names = (
+        [""] * len(pixels) if batch.labels is None else [f"class {domain.class_label(int(k))}" for k in batch.labels]
+    )
+    return [
+        f'<img src="{data_url(image)}" alt="{html.escape(", ".join(filter(None, (domain.name, name))), quote=True)}">'
+        for image, name in zip(pixels, names, strict=True)
+    ]
+
+
+def _reading(study: Study, *, aware: bool) -> list[tuple[str, str]]:
+    texts = [
+        (
+            "Slider.",
+            "The share of the filters that is removed; with the keyboard: Tab to it, then the arrow keys. Every ratio "
+            "was measured before, on all reported images; nothing is computed in this page.",
+        ),
+        (
+            "A, Accuracy.",
+            "A solid line is a source domain, from which training may take images; a dashed line is a target, a "
+            "shifted domain. Bands are 95 % intervals over images, grey dashes the full network, dots guessing.",
+        ),
+        ("B, Filters kept.", "A disc is a filter that is kept, a ring one that is removed."),
+        ("C, Size and cost.", "What is left of filters, parameters, multiply-accumulates (MACs) and file size."),
+        ("D, Accuracy change.", "Points of accuracy that were lost or gained, with 95 % intervals, paired by image."),
+        ("Scorer.", "Decides which filters are removed first; removing at random is the control."),
+    ]
+    if study.has_batchnorm:
+        words = "Its running statistics are estimated again on source images after removal, unless the box is unticked."
+        texts.append(("BatchNorm.", words))
+    if aware:
+        words = (
+            "Target-aware: the scorer has looked at data of a target domain. Such a number does not measure "
+            "generalisation."
+        )
+        texts.append((DIAMOND, words))
+    return texts
+
+
+def _numbers(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str], list[list[str]]]:
+    """The full network, then each scorer at a few ratios."""
+    study, graph = measured.study, measured.study.graph
+    full = accuracy_cells(drain(full_table(study, measured.mask({**views[0], "ratio": 0.0}), images=None)))
+    words = {"accuracy": "", "agreement": ", agreement with the full network"}
+    head = ["Scorer", "Filters removed", "Parameters left"]
+    head += [f"{cell['domain']} ({cell['role']}{words[cell['metric']]})" for cell in full]
+    rows = [["full network", "0 %", "100 %", *(cell["text"] for cell in full)]]
+    for ratio in _RATIOS:
+        for view in views:
+            frame = measured.exact({**view, "ratio": ratio})
+            if frame is None or frame.mask is None:
+                continue
+            cost = frame.mask.cost
+            cells = [cell["text"] + f" {DIAMOND}" * cell["target_aware"] for cell in accuracy_cells(frame.table)]
+            removed, left = 1 - cost.filters / graph.full.filters, cost.parameters / graph.full.parameters
+            rows.append([_name(measured, view), share_words(removed), share_words(left), *cells])
+    return head, rows
+
+
+def _data(measured: Measurements, views: Sequence[Choices]) -> tuple[list[str], list[list[str]]]:
+    provenance = measured.study.provenance
+    rows = [[words, _read(getattr(provenance, stage))] for stage, words in _STAGES.items()]
+    rows += [[f"Scorer {_name(measured, view)}", _read(measured.scores(view).reads)] for view in views]
+    return ["", "has read"], rows
+
+
+def _name(measured: Measurements, view: Choices) -> str:
+    return label(measured.study, measured.menu[view["scorer"]]).removesuffix(" target-aware")
+
+
+def _read(reads: Mapping[str, Any] | None) -> str:
+    """What was read, in words: "labels of mnist (train), uci_digits (train)"."""
+    if reads is None:
+        return "not recorded"
+    parts: dict[str, list[str]] = {}
+    for key, use in reads.items():
+        domain, _, split = key.rpartition("/")
+        where = "further data" if key == MORE else f"{domain} ({'any split' if split == MORE else split})"
+        parts.setdefault(use, []).append(where)
+    phrases = [f"{'unknown parts' if use == 'unknown' else use} of {', '.join(where)}" for use, where in parts.items()]
+    return "; ".join(phrases) or "nothing"

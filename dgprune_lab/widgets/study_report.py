@@ -1,0 +1,101 @@
+"""A study as one HTML page that works offline and without Jupyter: an explorer over a grid that was measured before."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from ..core import BatchNorm, NotNegative, check_writable_file, progress_bar, public, written
+from ..scorers import Scorer
+from ..study import Study, demo
+from .explorer.choices import Choices
+from .explorer.measurements import CURVE_RATIOS, Measurements
+from .page.standalone import write_page
+from .report_sections import above, below
+
+_SCORERS = ("l1", "bn_scale", "activation_l1", "taylor", "dss", "random")
+_COARSE, _FINE = CURVE_RATIOS, [round(k / 100, 2) for k in range(1 + round(100 * CURVE_RATIOS[-1]))]
+_LARGEST = 3_500_000  # bytes of all measurements, beside 1.2 MB of Vega and the page itself
+
+
+@public
+def report(
+    study: Study | str = "digits",
+    path: str | Path = "report.html",
+    *,
+    scorers: Sequence[str | Scorer] = _SCORERS,
+    seconds: NotNegative = 60.0,
+    progress: bool = True,
+) -> Path:
+    """Measure a study on a grid of ratios and scorers and write one self-contained HTML page with a slider over it.
+
+    The page also shows images of each domain, a table of the accuracies, which data training, scorers and selection
+    have read, and how to read all this. Ratios are 5 % apart; one scorer after the other gets steps of 1 %, as long as
+    time and the size of the page permit.
+
+    Args:
+        study: the study to measure, or the name of a built-in one, see `dg.demo`.
+        path: the file to write.
+        scorers: the scorers of the page; those that cannot run on this network are left out.
+        seconds: steps of 1 % are measured as long as all measurements are expected to take no longer; 0 for none.
+        progress: whether to draw a tqdm bar.
+
+    Returns:
+        The path. The page of a study of up to three domains has less than 5 MB; any page opens without a network.
+
+    Raises:
+        DgpruneError: a file that cannot be written (tried before anything is measured); an unknown scorer or study.
+    """
+    path = check_writable_file(path, argument="path")
+    study = demo(study) if isinstance(study, str) else study  # type: ignore[arg-type]  # refuses other names
+    measured = Measurements(study, scorers=[])
+    names = [name for name in map(measured.admit, scorers) if measured.unavailable(name) is None]
+    settings: list[BatchNorm] = ["recalibrate", "as_is"] if study.has_batchnorm else ["as_is"]
+    views = [
+        Choices(id=0, ratio=0.5, scorer=name, scope="layer", budget="filters", batchnorm=setting, by="kernel")
+        for setting in settings
+        for name in names
+    ]
+    progress_bar(_fill(measured, views, seconds=seconds), progress=progress)
+    static = measured.static()
+    menu = [entry for entry in static["scorers"] if entry["name"] in names]
+    menu = [{**entry, "instead": entry["instead"] if entry["instead"] in names else None} for entry in menu]
+    shown = views[: len(names)]
+    state = {
+        "static": {**static, "scorers": menu, "host": ""},
+        "choice": dict(views[0]),
+        "status": {"ack": 0, "progress": None, "error": None, "message": None},
+        "pins": [],
+        "panels": {"list": [], "open": None, "charts": {}, "data": {}, "text": None, "error": None},
+        "plans": [measured.plan(view) for view in shown],
+        "curves": [measured.curve(view) for view in views],
+    }
+    title = f"{study.name}: what breaks first when filters are removed?"
+    with written(path):
+        return write_page(path, state, title=title, above=above(study), below=below(measured, shown))
+
+
+def _fill(
+    measured: Measurements, views: Sequence[Choices], *, seconds: float
+) -> Generator[tuple[int, int], None, None]:
+    """Measure the curve of each view in steps of 5 %, then one after the other in steps of 1 %.
+
+    Yields (number of evaluations done, total).
+    """
+    start, done, total = time.monotonic(), 0, len(views) * len(_COARSE)
+    for view in views:
+        for number, *_ in measured.fill(view, _COARSE):
+            yield done + number, total
+        done += len(_COARSE)
+    sizes = {k: len(json.dumps(measured.curve(view))) for k, view in enumerate(views)}
+    more = len(_FINE) - len(_COARSE)
+    for k, view in enumerate(views):
+        sizes[k] = round(sizes[k] * len(_FINE) / len(_COARSE))
+        expected = (time.monotonic() - start) * (1 + more / max(1, done))
+        if expected > seconds or sum(sizes.values()) > _LARGEST:
+            return
+        for number, *_ in measured.fill(view, _FINE):
+            yield done + max(0, number - len(_COARSE)), done + more
+        done += more
