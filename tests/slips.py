@@ -192,6 +192,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "widgets.Live": (W.Live, {"steps": iter(())}),
     "widgets.LiveChart": (W.LiveChart, {"chart": C.sweep(FRAME)}),
     "predict": (W.predict, {"question": "?", "options": ["a", "b"]}),
+    "tally": (W.tally, {"lines": "dg-"}),
 }
 
 WHOLE = (2.5, "3", True, None, [3])
@@ -564,6 +565,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "widgets.Live": {"steps": (3, undecorated, lambda: 3)},
     "widgets.LiveChart": {"chart": (FRAME, None)},
     "predict": {"question": (3,), "options": (3, ["a"], ["a", "a"])},
+    "tally": {"lines": (3, None, [3], [], "no guess"), "guess": (3, "digits")},
 }
 
 # What the sentence calls an argument where it does not use its name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def test_the_picture_of_a_saved_notebook_escapes_text_and_folds_the_answer() -> 
     assert before["text/plain"].splitlines() == [HOSTILE, f"  1. {HOSTILE}", "  2. right"]
     guess.reveal(HOSTILE, because=HOSTILE, chart=CHART, wait=True)
     after = bundle(guess)["text/html"]
-    assert "<img" not in after and after.index("<details>") < after.index("<svg") < after.index("</details>")
+    picture = re.search(r"<svg|data:image/svg", after)
+    assert "<img src=http" not in after and picture is not None
+    assert after.index("<details>") < picture.start() < after.index("</details>")
     assert "application/vnd.jupyter.widget-view+json" in bundle(guess)
 
 
@@ -84,6 +87,7 @@ class Page:
     """Two views of one guess, as two cells show them, without a kernel."""
 
     def __init__(self, browser: Any, path: Path, guess: Prediction) -> None:
+        self.line = guess.static["lines"][1]
         state = {name: getattr(guess, name) for name in ("static", "chosen", "locked", "shown", "answer")}
         text = page_text([state, state], title="guess", entry="prediction")
         second = "entry.default.render({ model: explorers[0].model, el: places[1], host });\n</script>\n</body>"
@@ -129,8 +133,10 @@ def test_keys_alone_choose_lock_and_show_in_every_view(page: Page) -> None:
     keys.press("Enter")
     assert all(words.startswith("You guessed: </script>") and "3 to 4." in words for words in page.words())
     assert page.page.evaluate("document.activeElement.innerText").startswith("You guessed")
-    page.page.locator(".dgx-guess-charts svg.marks").nth(1).wait_for()
+    page.views[1].locator(".dgx-guess-charts svg.marks").wait_for()
+    assert page.views[0].locator("svg.marks").count() == 0, "charts stand once, where the guess was shown last"
     assert page.page.locator("img").count() == 0 and not reveal.is_visible()
+    assert page.views[1].locator("code").inner_text() == page.line
 
 
 @pytest.mark.browser

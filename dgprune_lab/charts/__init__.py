@@ -29,6 +29,7 @@ from .prunability import prunability
 from .sensitivity import sensitivity
 from .stability import stability
 from .sweep import sweep
+from .tally import tally
 from .trade_off import trade_off
 from .treatments import treatments
 from .training import training
@@ -63,6 +64,7 @@ __all__ += [
     "stability",
     "svg",
     "sweep",
+    "tally",
     "trade_off",
 ]
 __all__ += ["theme", "training", "treatments"]

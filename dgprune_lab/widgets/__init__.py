@@ -18,6 +18,7 @@ from .panels.sensitivity import SensitivityPanel
 from .panels.trade_off import TradeOffPanel
 from .prediction import predict
 from .study_report import report
+from .tally import tally
 from .page.chart import LiveChart
 from .live.training import Training, Tuning
 
@@ -25,4 +26,4 @@ __all__ = ["Agreement", "AgreementPanel", "Compare", "ComparePanel", "Experiment
 __all__ += ["FeatureShiftPanel", "Find", "FindPanel", "Flatness", "FlatnessPanel", "Flips", "FlipsPanel", "Layers"]
 __all__ += ["LayersPanel", "Live"]
 __all__ += ["LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity", "SensitivityPanel", "TradeOff"]
-__all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "predict", "report"]
+__all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "predict", "report", "tally"]

@@ -11,6 +11,7 @@ import traitlets
 
 from ..charts import svg
 from ..core import DgpruneError, public, unknown
+from .guess_lines import Guess, person_code, question_code
 from .page import static as assets
 from .page.comm import CommWidget
 from .page.vega import vega_host
@@ -42,7 +43,10 @@ class Prediction(CommWidget):
         self.question, self.options = question, tuple(options)
         self._charts: tuple[alt.TopLevelMixin, ...] = ()
         self._final: tuple[int | None] | None = None
-        super().__init__(static={"question": question, "options": list(options)})
+        code, person = question_code(question, options), person_code()
+        numbers = range(1, len(options) + 1)
+        lines = [str(Guess(question=code, number=number, person=person)) for number in numbers]
+        super().__init__(static={"question": question, "options": list(options), "lines": lines})
 
     @property
     def guess(self) -> str | None:
@@ -63,6 +67,11 @@ class Prediction(CommWidget):
         if self.shown and self.answer:
             return self.answer["words"][-1 if self.chosen is None else self.chosen]
         return "Locked." if self.locked else ""
+
+    @property
+    def line(self) -> str | None:
+        """A line that carries the locked guess to `dg.tally` through a chat or a form, without a name; else None."""
+        return self.static["lines"][self.chosen] if self.locked and self.chosen is not None else None
 
     def lock(self) -> None:
         """Lock the guess; do nothing if none is chosen, so that Run All is not blocked."""

@@ -4,9 +4,14 @@ import { button, enable, lendKeys, node, radios, say, show } from "./elements.js
 import { drawChart } from "./live_chart.js";
 
 const TRAITS = ["chosen", "locked", "shown", "answer"];
+// Static trait of a guess -> its view that was drawn last: charts of the answer stand there alone, mostly below the measurement.
+const LAST = new WeakMap();
 
 function draw(el, model, host) {
   const page = { model, host, fixed: model.get("static"), ends: [] };
+  const before = LAST.get(page.fixed);
+  LAST.set(page.fixed, page);
+  if (before) paint(before);
   layOut(page);
   el.append(page.root);
   const again = () => paint(page);
@@ -16,6 +21,7 @@ function draw(el, model, host) {
   return () => {
     for (const trait of TRAITS) model.off(`change:${trait}`, again);
     lent();
+    page.ended = true;
     page.ends.forEach((end) => end());
     page.root.remove();
   };
@@ -37,8 +43,11 @@ function layOut(page) {
   });
   page.words = node("div", { class: "dgx-guess-words", role: "status", tabindex: -1 });
   page.charts = node("div", { class: "dgx-guess-charts" });
+  page.code = node("code", {});
+  page.copied = node("span", { role: "status" });
+  page.line = node("div", { class: "dgx-guess-line" }, "For your teacher: ", page.code, button("Copy", () => copy(page)), page.copied);
   const buttons = node("div", { class: "dgx-buttons" }, page.lock, page.reveal);
-  page.root = node("div", { class: "dgx dgx-guess" }, choices, buttons, page.words, page.charts);
+  page.root = node("div", { class: "dgx dgx-guess" }, choices, buttons, page.words, page.line, page.charts);
 }
 
 function paint(page) {
@@ -57,11 +66,24 @@ function paint(page) {
   show(page.lock, !shown);
   show(page.reveal, !shown && Boolean(answer.words));
   say(page.words, told ? answer.words[chosen ?? answer.words.length - 1] : "");
-  chart(page, told ? answer : { charts: [] });
+  show(page.line, locked && chosen !== null);
+  say(page.code, locked && chosen !== null ? page.fixed.lines[chosen] : "");
+  chart(page, told && LAST.get(page.fixed) === page ? answer : { charts: [] });
+}
+
+// The clipboard is often blocked; the line can be marked by hand.
+async function copy(page) {
+  try {
+    await navigator.clipboard.writeText(page.code.textContent);
+    say(page.copied, "Copied.");
+  } catch {
+    say(page.copied, "The browser does not allow it: mark the line and copy it.");
+  }
 }
 
 // Charts are drawn once per answer, and only when it is shown.
 function chart(page, { charts, host }) {
+  if (page.ended) return;
   const text = JSON.stringify(charts);
   if (text === page.drawn) return;
   page.drawn = text;

@@ -1,0 +1,139 @@
+"""The guesses of a class, collected from pasted lines without a server."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import altair as alt
+import pandas as pd
+
+from .. import charts
+from ..core import DgpruneError, at_home, public
+from .guess_lines import Found, Guess, question_code, read_guesses
+from .prediction import Prediction
+
+_QUOTED = 3
+Lines = Annotated[str | os.PathLike | Sequence[str], "the text of a chat, a list of its lines, or the path of a file"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How many people chose each option.
+
+    Attributes:
+        question: the question; its code where `guess` was not given.
+        table: one row per option: number (from 1), option, guesses, measured.
+        words: sentences: the result, and which lines were not counted.
+    """
+
+    question: str
+    table: pd.DataFrame
+    words: tuple[str, ...]
+
+    @property
+    def chart(self) -> alt.LayerChart:
+        """The table as bars, with the sentences above them."""
+        return charts.tally(self.table, question=self.question, below=self.words)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        text = "\n".join([self.question, self.table.to_string(index=False), *self.words])
+        picture: Any = self.chart
+        return {**picture._repr_mimebundle_(), "text/plain": text}
+
+
+@public
+def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
+    """Count the guesses that a class pasted into a chat or a form, one `guess.line` per person.
+
+    Every kernel has random symbols in its lines, so two people with the same guess count twice, and one line that was
+    pasted twice counts once. If lines of one person differ, the first counts. The measured answer is marked once it is
+    shown in `guess`, not before.
+
+    Args:
+        lines: the chat with whatever stands around the guesses; a list of its lines; or the path of a file.
+        guess: the question of the class, made by the same call of `dg.predict`; None for the question to which most
+            lines belong, whose options are then named by their numbers.
+
+    Raises:
+        DgpruneError: no guess for this question in the lines, or a path without a file.
+
+    >>> from dgprune_lab import predict
+    >>> guess = predict("Which drops first?", ["digits", "photographs"])
+    >>> guess.guess = "digits"
+    >>> guess.lock()
+    >>> tally(f"10:02 Ana: {guess.line}", guess=guess).table["guesses"].tolist()
+    [1, 0]
+    """
+    given = _lines(lines)
+    found = read_guesses(given)
+    asked = None if guess is None else question_code(guess.question, guess.options)
+    codes = Counter(one.question for one in found.guesses)
+    code = asked or (codes.most_common(1)[0][0] if codes else "")
+    most = 99 if guess is None else len(guess.options)
+    here = [one for one in found.guesses if one.question == code and 1 <= one.number <= most]
+    if not here:
+        raise DgpruneError(
+            f"lines: wanted lines such as dg-K7Q2-3-M4XPT-R (guess.line) of this question, got none in "
+            f"{len(given)} lines. {_left_out(found, here, {})} Paste the text of the chat, or give the path of a file."
+        )
+    first: dict[str, Guess] = {}
+    for one in here:
+        first.setdefault(one.person, one)
+    rows = _rows(first, guess)
+    question = f"Guesses for question {code}" if guess is None else guess.question
+    words = tuple(filter(None, (_result(rows), _left_out(found, here, first))))
+    return Tally(question=question, table=pd.DataFrame(rows), words=words)
+
+
+def _lines(lines: str | os.PathLike | Sequence[str]) -> list[str]:
+    """Return the lines of a text, of a list of texts, or of a file."""
+    if isinstance(lines, str | os.PathLike):
+        text = os.fspath(lines)
+        if isinstance(lines, os.PathLike) or ("\n" not in text and not read_guesses([text]).guesses):
+            path = at_home(text)
+            if path.is_file():
+                return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            if isinstance(lines, os.PathLike):
+                raise DgpruneError(f"lines: there is no file {path}; give the path of a text file, or the text itself.")
+        return text.splitlines()
+    return [part for line in lines for part in line.splitlines()]
+
+
+def _rows(first: dict[str, Guess], guess: Prediction | None) -> list[dict[str, Any]]:
+    """Return how many people chose each option."""
+    counts = Counter(one.number for one in first.values())
+    options = [f"option {number}" for number in range(1, max(counts) + 1)] if guess is None else list(guess.options)
+    measured = guess.answer["place"] if guess is not None and guess.shown and guess.answer else None
+    return [
+        {"number": place + 1, "option": option, "guesses": counts[place + 1], "measured": place == measured}
+        for place, option in enumerate(options)
+    ]
+
+
+def _result(rows: list[dict[str, Any]]) -> str:
+    total = sum(row["guesses"] for row in rows)
+    people = f"{total} person" if total == 1 else f"{total} people"
+    right = next((row for row in rows if row["measured"]), None)
+    if right is None:
+        return f"{people} guessed."
+    return f"{right['guesses']} of {people} guessed what was measured: {right['option']}."
+
+
+def _left_out(found: Found, here: list[Guess], first: dict[str, Guess]) -> str:
+    """Return which lines were not counted, in a sentence; empty if all were."""
+    changed = sum(one != first[one.person] for one in here if one.person in first)
+    again, elsewhere, mistyped = len(here) - len(first) - changed, len(found.guesses) - len(here), len(found.mistyped)
+    quoted = ", ".join(found.mistyped[:_QUOTED]) + (", ..." if mistyped > _QUOTED else "")
+    kinds = {
+        "pasted again": again,
+        "another guess of the same person (the first counts)": changed,
+        "of another question": elsewhere,
+        f"mistyped ({quoted})": mistyped,
+        "without a guess": found.other,
+    }
+    parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
+    return f"Lines that do not count: {'; '.join(parts)}." if parts else ""
