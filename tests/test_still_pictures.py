@@ -17,6 +17,7 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter
 from PIL import Image
+from tqdm.notebook import tqdm
 
 import dgprune_lab as dg
 import dgprune_lab.commands.run_notebooks as run_notebooks_module
@@ -116,7 +117,10 @@ def test_charts_tables_and_text_stay_readable() -> None:
     assert third["text"] == ["a\n", "b\n"]
 
 
-def test_a_widget_without_a_picture_is_refused() -> None:
+def test_a_widget_without_a_picture_is_refused_and_a_progress_bar_left_out() -> None:
+    with tqdm(unit="run", total=3) as known, tqdm(unit="run") as unknown:
+        bars = [shown({VIEW: {}, "text/plain": repr(bar.container)}) for bar in (known, unknown)]
+    assert still_outputs(bars, count=1) == []
     with pytest.raises(dg.DgpruneError, match="this widget has no picture: IntSlider"):
         still_outputs([shown({VIEW: {}, "text/plain": "IntSlider(value=3)"})], count=1)
 

@@ -120,7 +120,7 @@ def _kernel(path: Path, folder: str) -> Iterator[tuple[Any, Callable[[], int]]]:
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": folder}}
     client = NotebookClient(notebook, timeout=_SECONDS, resources=resources, store_widget_state=False)
-    environment = {**os.environ, PICTURES: "whole", "TQDM_DISABLE": "1"}
+    environment = {**os.environ, PICTURES: "whole"}
     with client.setup_kernel(env=environment):
         assert client.km is not None
         with _watched(client.km.provisioner.pid) as peak:  # type: ignore[union-attr]

@@ -21,11 +21,12 @@ Output = dict[str, Any]
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SCALE, _COLOURS = 1.5, 256
 _IMAGE = re.compile(r'<img alt="[^"]*" src="data:image/svg\+xml;base64,([^"]+)">')
+_BAR = re.compile(r"\[\d+:\d\d[<,][^\]]*\]\s*$")  # the end of a progress bar of tqdm
 _INLINE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 
 
 def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[Output]:
-    """Return the outputs of a cell without widgets and vector graphics; `count` is the number of its run.
+    """Return the outputs of a cell without widgets, progress bars, vector graphics; `count` is the number of its run.
 
     Raises:
         DgpruneError: a widget that has no picture.
@@ -48,6 +49,8 @@ def _pieces(data: Mapping[str, Any]) -> Iterator[tuple[Output, Output]]:
     if "image/svg+xml" in data:
         yield _png("".join(data["image/svg+xml"]))
     elif _WIDGET in data and "text/html" not in data:
+        if _BAR.search("".join(data.get("text/plain", ""))):
+            return
         raise DgpruneError(f"this widget has no picture: {''.join(data.get('text/plain', '?'))[:200]}")
     elif "text/html" in data:
         text = "".join(data["text/html"])
