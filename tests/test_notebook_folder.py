@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,11 @@ class Package:
         self.root, self.folder = root / "package", root / "folder"
         self.root.mkdir()
         self.publish(**{"00_start": written("import dgprune_lab"), "01_next": written("1 + 1")})
+        self.notebooks: dict[str, Path] = {path.name: path for path in sorted(self.root.glob("*.ipynb"))}
 
     def publish(self, **notebooks: bytes) -> None:
         for name, content in notebooks.items():
             (self.root / f"{name}.ipynb").write_bytes(content)
-
-    @property
-    def notebooks(self) -> Mapping[str, Path]:
-        return {path.name: path for path in sorted(self.root.glob("*.ipynb"))}
 
     def update(self, *, reset: str | None = None, version: Version | None = None) -> dict[str, str]:
         actions = update_folder(self.folder, reset=reset, version=version, notebooks=self.notebooks)
@@ -247,6 +243,22 @@ def test_another_version_replaces_what_was_not_edited_and_keeps_what_was(package
     assert b"secret" not in package.read("00_start") and package.read("00_start.mine") == mine
 
 
+def test_teachers_get_the_guide_which_follows_the_package_until_it_is_edited(package: Package) -> None:
+    guide, laid = package.root / "TEACHING.md", package.folder / "TEACHING.md"
+    package.notebooks = {**package.notebooks, guide.name: guide}
+    guide.write_text("one")
+    for version in ("student", None):
+        assert "TEACHING.md" not in package.update(version=version)
+    assert package.update(version="teacher")["TEACHING.md"] == "added" and laid.read_text() == "one"
+    guide.write_text("two")
+    assert package.update(version="teacher")["TEACHING.md"] == "updated" and laid.read_text() == "two"
+    laid.write_text("mine")
+    guide.write_text("three")
+    assert package.update(version="teacher")["TEACHING.md"] == "kept" and laid.read_text() == "mine"
+    assert package.update(version="teacher", reset="TEACHING.md")["TEACHING.md"] == "reset"
+    assert laid.read_text() == "three" and (package.folder / "TEACHING.mine.md").read_text() == "mine"
+
+
 def test_versions_that_make_no_sense_are_refused(package: Package) -> None:
     with pytest.raises(DgpruneError, match="--student and --teacher exclude each other"):
         version_of(student=True, teacher=True)
@@ -259,4 +271,4 @@ def test_versions_that_make_no_sense_are_refused(package: Package) -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_no_shipped_notebook_shows_a_student_a_solution(name: str) -> None:
     text = as_version(shipped()[name].read_bytes(), "student").decode()
-    assert 'class=\\"solution' not in text and "speaker_notes" not in text and "<summary>" not in text
+    assert 'class=\\"solution' not in text and "speaker_notes" not in text and "<summary>Solution" not in text

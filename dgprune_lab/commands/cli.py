@@ -48,7 +48,7 @@ def lab(
         str | None, typer.Option(metavar="NAME", help="Restore this notebook as shipped; yours is kept as NAME.mine.")
     ] = None,
     student: Annotated[bool, typer.Option("--student", help="Notebooks without solutions and outputs.")] = False,
-    teacher: Annotated[bool, typer.Option("--teacher", help="Notebooks with notes for the speaker.")] = False,
+    teacher: Annotated[bool, typer.Option("--teacher", help="With notes for the speaker, and a guide.")] = False,
 ) -> None:
     """Open JupyterLab on the notebooks."""
     from .lab import serve

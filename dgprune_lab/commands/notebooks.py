@@ -20,6 +20,7 @@ from ..core import DgpruneError, at_home, notebook_folders, unknown, write_file
 from .notebook_versions import Version, as_version
 
 RECORD = ".dgprune_lab.json"
+GUIDE = "TEACHING.md"
 Kind = Literal["added", "unchanged", "updated", "kept", "reset"]
 Record = dict[str, dict[str, str | None]]
 
@@ -64,14 +65,16 @@ def update_folder(
         folder: the folder; it is made if it does not exist.
         reset: the name of one notebook ("00_start" or "00_start.ipynb") to restore as shipped; an edited one is kept
             beside it as `00_start.mine.ipynb`, the next as `00_start.mine2.ipynb`.
-        version: "student" for notebooks without solutions, "teacher" for those with notes for the speaker.
+        version: "student" for notebooks without solutions, "teacher" for those with notes for the speaker, with the
+            guide for teachers beside them.
         notebooks: file name -> notebook; None for the shipped ones.
 
     Raises:
         DgpruneError: no notebook of the name `reset`, a folder that cannot be written to, or a version asked for in the
             folder that the notebooks come from.
     """
-    notebooks = shipped() if notebooks is None else dict(notebooks)
+    notebooks = {**shipped(), **_guide()} if notebooks is None else dict(notebooks)
+    notebooks = {name: file for name, file in notebooks.items() if name != GUIDE or version == "teacher"}
     name_reset = None if reset is None else _file_name(reset, notebooks)
     folder = at_home(folder)
     try:
@@ -85,10 +88,11 @@ def update_folder(
             return [Action(name, "unchanged", f"{name}: the package's own file") for name in notebooks]
         record, actions = _read_record(folder), []
         for name, source in notebooks.items():
-            fresh, step = as_version(source.read_bytes(), version), _reset if name == name_reset else _update
+            fresh, step = source.read_bytes(), _reset if name == name_reset else _update
+            fresh = fresh if name == GUIDE else as_version(fresh, version)
             actions.append(step(folder / name, fresh, record.get(name, {})))
             if actions[-1].kind != "kept":
-                record[name] = {"sources": sources_hash(fresh), "file": _hash(fresh)}
+                record[name] = {"sources": _written_hash(name, fresh), "file": _hash(fresh)}
         text = json.dumps({"format": 1, "laid_out": record}, indent=1, sort_keys=True) + "\n"
         write_file(folder / RECORD, text)
     except OSError as error:
@@ -125,8 +129,8 @@ def _update(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Act
         write_file(path, fresh)
         return Action(name, "added", f"{name}: added")
     content = path.read_bytes()
-    sources = sources_hash(content)
-    if content == fresh or (sources is not None and sources == sources_hash(fresh)):
+    sources = _written_hash(name, content)
+    if content == fresh or (sources is not None and sources == _written_hash(name, fresh)):
         return Action(name, "unchanged", f"{name}: unchanged")
     if sources is not None and sources == recorded.get("sources"):
         write_file(path, fresh)
@@ -140,9 +144,10 @@ def _reset(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Acti
     aside = ""
     if path.exists():
         content = path.read_bytes()
-        sources = sources_hash(content)
-        if content != fresh and (sources is None or sources not in (recorded.get("sources"), sources_hash(fresh))):
-            names = (f"{path.stem}.mine{number if number > 1 else ''}.ipynb" for number in count(1))
+        sources = _written_hash(path.name, content)
+        known = (recorded.get("sources"), _written_hash(path.name, fresh))
+        if content != fresh and (sources is None or sources not in known):
+            names = (f"{path.stem}.mine{number if number > 1 else ''}{path.suffix}" for number in count(1))
             mine = next(path.with_name(name) for name in names if not path.with_name(name).exists())
             os.replace(path, mine)
             aside = f"; yours is now {mine.name}"
@@ -161,10 +166,22 @@ def notebook_path(name: str, notebooks: Mapping[str, Traversable]) -> Path:
 
 
 def _file_name(name: str, notebooks: Mapping[str, Traversable]) -> str:
-    full = name if name.endswith(".ipynb") else f"{name}.ipynb"
+    full = name if name in notebooks or name.endswith(".ipynb") else f"{name}.ipynb"
     if full not in notebooks:
         raise unknown("notebook", name, [entry.removesuffix(".ipynb") for entry in notebooks])
     return full
+
+
+def _guide() -> dict[str, Traversable]:
+    """Return the guide for teachers, where this installation has it."""
+    files = [folder.joinpath(GUIDE) for folder in notebook_folders()]
+    found = next((file for file in files if file.is_file()), None)
+    return {} if found is None else {GUIDE: found}
+
+
+def _written_hash(name: str, content: bytes) -> str | None:
+    """Return a hash of what a person writes in a file: in a notebook see `sources_hash`, in another one everything."""
+    return sources_hash(content) if name.endswith(".ipynb") else _hash(content)
 
 
 def _is_origin(folder: Path, notebooks: Mapping[str, Traversable]) -> bool:
