@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CASES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "00_start" else pytest.mark.slow) for path in NOTEBOOKS
 ]
-FORMED = ["00_start"]
+FORMED = ["00_start", "01_scorers", "06_workbench", "07_studies", "08_your_own"]
 """Notebooks that have the form of a lesson: one question, a guess, a look, a measurement, exercises with solutions."""
 STORED: list[str] = []
 """Notebooks that are shipped with outputs, which `dgprune-lab notebooks` stores."""
@@ -31,10 +31,6 @@ HEADINGS += ["### 2 minutes", "### 10 minutes", "### Take home", "## What held, 
 # Where a notebook trains many networks, or measures one a hundred times, it does so here on 400 images of each split;
 # the one that trains a network on its own images does so for one epoch.
 SHORTER = {
-    "01_scorers": (
-        "dg.training_seeds(study.name)",
-        "[few(each, images=400) for each in dg.training_seeds(study.name)]",
-    ),
     "02_instability": (
         "study.sources[0], study.targets[0]",
         "(part := few(study, images=400)).sources[0], part.targets[0]",
