@@ -10,6 +10,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -24,6 +25,7 @@ from dgprune_lab.commands.session_report import write_session_report
 from dgprune_lab.core import files
 from dgprune_lab.widgets.explorer import session_folder
 from dgprune_lab.widgets.explorer.code import as_code
+from dgprune_lab.widgets.explorer.grid_picture import filters_kept_svg
 from dgprune_lab.widgets.explorer.saved_session import SavedSession, SavedStep, session_of, session_values, step_network
 from dgprune_lab.widgets.explorer.session_folder import CARD, check_folder, open_session, write_session, zipped
 
@@ -465,13 +467,34 @@ def test_an_explorer_goes_on_from_its_folder(explorer: dg.Explorer, tmp_path: Pa
         assert waited(again).scorer == "largest weight"
         assert check_folder(folder, session=again._key, replace=False) == folder, "it is the same session"
         assert {path.name for path in (folder / "charts").iterdir()} >= {"accuracy.svg", "trade_off.svg"}
-        csv, parquet = pd.read_csv(folder / "tables/networks.csv"), pd.read_parquet(folder / "tables/networks.parquet")
-        assert len(csv) and csv["value"].tolist() == parquet["value"].tolist() and [*csv] == [*parquet]
+        for name, column in (("networks", "value"), ("steps", "label"), ("pins", "choice")):
+            csv, parquet = (
+                pd.read_csv(folder / f"tables/{name}.csv"),
+                pd.read_parquet(folder / f"tables/{name}.parquet"),
+            )
+            assert len(csv) and csv[column].tolist() == parquet[column].tolist() and [*csv] == [*parquet]
+        listed = json.loads((folder / "session.json").read_text())["files"]
+        assert {"tables/steps.parquet", "tables/pins.parquet", "charts/filters_kept.svg"} <= {*listed}, "with a hash"
         page = write_session_report(tmp_path / "page.html", folder).read_text()
-        assert page.count("data:image/svg") == 4 and "fine-tuned, 1 epoch" in page
+        assert page.count("data:image/svg") == 5 and "fine-tuned, 1 epoch" in page
         assert f"{100 * explorer.tree['steps'][2]['accuracy'][1]['value']:.1f}" in page
     finally:
         again.close()
+
+
+def test_the_picture_of_the_grid_shows_every_filter_of_the_full_network(study: dg.Study) -> None:
+    forced = {"remove": {"4": [1, 3]}, "keep": {"4": [0]}}
+    mask = dg.allocate(study.score("l1"), ratio=0.5, **forced)
+    text = filters_kept_svg(mask, forced=forced)
+    root = ElementTree.fromstring(text)
+    paths = [path.get("d", "") for path in root.iter("{http://www.w3.org/2000/svg}path")]
+    kept = sum(int(keep.sum()) for keep in mask.keep.values())
+    assert [path.count("M") for path in paths] == [kept, study.graph.free - kept, 2], "kept, removed, crosses"
+    assert paths[0].count("z") == 1, "one square"
+    words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert words[:2] == ["0", f"{int(mask.keep['0'].sum())} of {study.graph['0'].filters}"]
+    assert words[-1] == "disc: kept, ring: removed · square: kept by hand · cross: removed by hand"
+    assert filters_kept_svg(mask, forced={}).count("by hand") == 0
 
 
 def test_pins_of_a_loaded_session_are_never_lost(study: dg.Study, tmp_path: Path) -> None:

@@ -462,7 +462,12 @@ def test_panels_are_given_everything_that_was_tried(study: dg.Study) -> None:
             said = dg.measure(tried.network(), study.domains, latency=False).query("metric == 'accuracy'")
             assert tried.table.query("metric == 'accuracy'").value.tolist() == said.value.tolist(), tried.name
             assert tried.mask.cost.parameters == tried.table.query("metric == 'parameters'").value.item()
-        step = next(tried for tried in view.tried if tried.name.startswith("step 1"))
+        full, step = (next(one for one in view.tried if one.name.startswith(f"step {k}")) for k in (0, 1))
+        assert (full.choice["batchnorm"], view.batchnorm) == ("as_is", "recalibrate"), "nothing was removed from it"
+        explorer.batchnorm = "as_is"
+        assert explorer.wait() and settled(explorer, "panel") and seen[-1].batchnorm == "as_is"
+        (step,) = (one for one in seen[-1].tried if one.name == step.name)
+        assert step.choice["batchnorm"] == "recalibrate", "as it was made"
         explorer.handle_message({"type": "goto", "choice": step.choice})
         assert explorer.table.value.equals(step.table.value)
     finally:

@@ -295,3 +295,47 @@ def test_a_file_from_the_kernel_goes_to_the_downloads(opened: Opened) -> None:
             )"""
         )
     assert saved.value.suggested_filename == "a.zip" and Path(saved.value.path()).read_bytes() == b"PK"
+
+
+@pytest.mark.browser
+def test_the_slider_stops_where_the_scorer_was_measured(browser: Any, tmp_path: Path) -> None:
+    state = make_state()
+    for curve in state["curves"]:
+        curve["rows"] = curve["rows"][:: 2 if curve["key"][0] == "dss" else 1]
+    one = Opened(browser, write_page(tmp_path / "grids.html", state, title="Grids"))
+    page, slider = one.page, one.page.locator(SLIDER)
+    slider.press("ArrowLeft")
+    assert slider.input_value() == "45" and one.text(".dgx-badge") == "all images, every 5 %"
+    page.get_by_label("Scorer", exact=True).select_option("dss")
+    one.settle()
+    assert slider.input_value() == "40" and one.text(".dgx-badge") == "all images, every 10 %"
+    slider.press("ArrowRight")
+    one.settle()
+    assert slider.input_value() == "50" and one.text(".dgx-sentence").startswith("50 %")
+    page.close()
+    assert one.wrong == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_on_paper_everything_is_whole_and_nothing_is_to_be_pressed(opened: Opened, theme: Any) -> None:
+    page = opened.page
+    page.emulate_media(color_scheme=theme)
+    page.wait_for_function(
+        "dark => getComputedStyle(document.body).color === (dark ? 'rgb(230, 233, 237)' : 'rgb(34, 39, 46)')",
+        arg=theme == "dark",
+    )
+    page.locator(SLIDER).press("ArrowRight")
+    opened.settle()
+    page.set_viewport_size({"width": 690, "height": 900})
+    page.emulate_media(media="print", color_scheme=theme)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert not any(one.is_visible() for one in page.locator(".dgx :is(button, input[type=range], canvas)").all())
+    assert page.locator(".dgx-amount").is_visible() and opened.text(".dgx-amount") == "55 % of the filters"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(34, 39, 46)"
+    words = page.locator(".dgx-on-paper text").all_text_contents()
+    assert [name for name in words if name.startswith("conv")] == [f"conv{k}" for k in range(1, 6)]
+    boxes = [one.bounding_box() for one in page.locator(".dgx-chart > svg, .dgx-on-paper svg").all()]
+    assert len(boxes) == 4 and all(
+        box["x"] >= 0 and box["width"] > 200 and box["x"] + box["width"] <= 690 for box in boxes
+    )

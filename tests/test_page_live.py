@@ -292,6 +292,8 @@ def test_a_layers_own_handle_moves_by_mouse_and_by_keys(live: Live) -> None:
     live.settle()
     clicked = int(handle.input_value())
     assert 10 < clicked < 30 and live.pixels() != cells, "the page shows it before Python has answered"
+    coming = [box.get_attribute("data-coming") for box in page.locator(".dgx-layer").all()]
+    assert coming == ["true", "false", "true", "true", "true"], "the layers that follow will get other shares"
     handle.press("ArrowRight")
     assert hand(live)[0] == {"features.conv2": pytest.approx((clicked + 1) / 100)}
     row = page.get_by_role("group", name="features.conv2")
@@ -301,6 +303,7 @@ def test_a_layers_own_handle_moves_by_mouse_and_by_keys(live: Live) -> None:
     assert row.locator("output").text_content() == "locked" and page.locator(SLIDER).input_value() == "50"
     handle.press("f")
     assert hand(live)[0] == {} and row.locator("output").text_content() == "50 %"
+    assert page.locator(".dgx-layer[data-coming=true]").count() == 0
     row.get_by_role("button").click()
     assert hand(live)[0] == {"features.conv2": 0}
 

@@ -11,6 +11,8 @@ import dgprune_lab as dg
 from dgprune_lab.charts.theme import points_text
 from dgprune_lab.core import drain
 from dgprune_lab.widgets.explorer.frames import measure_frame
+from dgprune_lab.widgets.explorer.measurements import Measurements
+from dgprune_lab.widgets.explorer.pin_board import PinBoard
 from dgprune_lab.widgets.explorer.pins import Pinned, outcome_steps, pin_rows, pins_frame
 
 
@@ -95,3 +97,18 @@ def test_the_table_for_people_has_a_row_per_pin(views: list[Pinned]) -> None:
     assert list(table.index) == ["a", "b"] and table.loc["a", "choice"] == "l1, 30 %"
     assert [text.endswith("◇") for text in table["t, accuracy (%)"]] == [False, True]
     assert pins_frame([]).empty
+
+
+def test_the_table_of_a_view_holds_no_differences_from_another_one(study: dg.Study) -> None:
+    measured, board = Measurements(study, scorers=[], images=20, calibration=20), PinBoard()
+    about = {"id": 0, "by": "kernel", "scorer": "l1", "scope": "layer", "budget": "filters", "batchnorm": "as_is"}
+    first, second = (measured.checked({**about, "ratio": ratio}) for ratio in (0.3, 0.6))
+    for view in (first, second):
+        drain(measured.measure(view))
+    drain(board.add(measured, first))
+    drain(board.compare(measured, second))
+    others: list[Any] = [first, {**second, "ratio": 0.59}, {**second, "batchnorm": "recalibrate"}]
+    shown = [
+        board.table(view)[["a, difference", "filters that differ"]].to_numpy().tolist() for view in (second, *others)
+    ]
+    assert all(shown[0][0]) and shown[1:] == [[["", ""]]] * 3

@@ -13,24 +13,18 @@ import pandas as pd
 
 from ..core import DgpruneError, check_writable_file, write_file, written
 from ..widgets.explorer.session_folder import CHARTS, CODE, PINS, STEPS, Opened, open_session
+from ..widgets.page.static import FOLDER
+from ..widgets.report_sections import section, table
 
 # No script runs, and nothing is loaded: pictures are in the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #22272e; background: #fff; max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } .lead { color: #5b6470; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e8eaed; vertical-align: top; }
-th { font-weight: 600; } td { white-space: nowrap; } img { max-width: 100%; display: block; margin: .5rem 0; }
-pre { background: #f5f6f8; padding: .8rem; overflow-x: auto; font-size: 13px; }
-"""
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>{style}</style>
 </head>
@@ -65,16 +59,16 @@ def write_session_report(path: str | Path, session: str | Path) -> Path:
     study = opened.card.get("study")
     name = str(study.get("name")) if isinstance(study, dict) else ""
     parts = [
-        _section("How to read this page", f"<p>{html.escape(_READING)}</p>"),
-        _section("Steps", _table(opened, STEPS)),
-        _section("Trade-off", _picture(opened, "trade_off", "Accuracy against size, one point per network and domain")),
-        _section("Pinned views", _table(opened, PINS)),
-        _section("The last view", "".join(_picture(opened, key, words) for key, words in _VIEW.items())),
-        _section("The code that repeats it", f"<pre>{html.escape(_text(opened, CODE))}</pre>"),
+        section("How to read this page", f"<p>{html.escape(_READING)}</p>"),
+        section("Steps", _strip(opened.card.get("steps")) + _table(opened, STEPS)),
+        section("Trade-off", _picture(opened, "trade_off", "Accuracy against size, one point per network and domain")),
+        section("Pinned views", _table(opened, PINS)),
+        section("The last view", "".join(_picture(opened, key, words) for key, words in _VIEW.items())),
+        section("The code that repeats it", f"<pre>{html.escape(_text(opened, CODE))}</pre>"),
     ]
     text = _PAGE.format(
         policy=html.escape(_POLICY),
-        style=_STYLE,
+        style="".join((FOLDER / f"{name}.css").read_text("utf-8") for name in ("standalone", "session", "print")),
         title=html.escape(f"Pruning session: {name}"),
         lead=html.escape(_lead(opened, study)),
         parts="\n".join(filter(None, parts)),
@@ -84,6 +78,7 @@ def write_session_report(path: str | Path, session: str | Path) -> Path:
 
 
 _VIEW = {
+    "filters_kept": "Which filters of the full network are kept",
     "accuracy": "Accuracy of each domain against the share that is removed",
     "accuracy_change": "Accuracy change of each domain",
     "size_and_cost": "What is left of filters, parameters, multiply-accumulates and bytes",
@@ -114,8 +109,26 @@ def _date(text: Any) -> str:
         return "at an unknown time"
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<section><h2>{html.escape(heading)}</h2>{content}</section>" if content else ""
+def _strip(steps: Any) -> str:
+    """The steps from left to right: each begins right of the step that it was made from, or in a line of its own."""
+    known = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+    lines: list[list[dict[str, Any]]] = []
+    for step in known:
+        line = next((line for line in lines if line[-1].get("number") == step.get("parent")), None)
+        if line is None:
+            lines.append([step])
+        else:
+            line.append(step)
+    rows = []
+    for line in lines:
+        parent = line[0].get("parent")
+        start = "" if parent is None else f"<li><i>from step {html.escape(str(parent))}</i></li>"
+        cells = (
+            f"<li><b>{html.escape(str(step.get('number')))}</b> {html.escape(str(step.get('label')))}</li>"
+            for step in line
+        )
+        rows.append(f'<ol class="chain">{start}{"".join(cells)}</ol>')
+    return "".join(rows) if len(known) > 1 else ""
 
 
 def _text(opened: Opened, name: str) -> str:
@@ -125,11 +138,13 @@ def _text(opened: Opened, name: str) -> str:
 def _table(opened: Opened, name: str) -> str:
     """A table for people, as it was saved; nothing for one without rows."""
     text = _text(opened, name)
+    if not text.strip():
+        return ""
     try:
-        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False) if text.strip() else pd.DataFrame()
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except ValueError as error:
         raise DgpruneError(f"{opened.name}: {name} is no table ({error}); save the session again.") from error
-    return f'<div class="wide">{frame.to_html(index=False, border=0)}</div>' if len(frame) else ""
+    return table([*map(str, frame.columns)], frame.to_numpy().tolist()) if len(frame) else ""
 
 
 def _picture(opened: Opened, name: str, words: str) -> str:

@@ -53,9 +53,10 @@ class SessionActions(StepActions):
         """Save the session into a folder, with which `Explorer.load` goes on, and `dgprune-lab report` makes a page.
 
         It holds the network of each step and of the present view (safetensors), the masks with filter indices of the
-        full network, choices, pins and history (session.json), tables (CSV), charts (SVG), the code that repeats it
-        (repeat.py), versions, and a SHA-256 of the network, of each domain and of each file. The folder is written as
-        a whole: an interruption leaves the earlier session whole.
+        full network, choices, pins and history (session.json), tables (CSV, and Parquet where pyarrow is installed),
+        charts and the filter grid (SVG), the code that repeats it (repeat.py), versions, and a SHA-256 of the network,
+        of each domain and of each file. The folder is written as a whole: an interruption leaves the earlier session
+        whole.
 
         Args:
             folder: a new or empty folder, or one that holds an earlier state of this session.

@@ -15,6 +15,7 @@ from ...core import tidy
 from ..panels.protocol import Row, Tried, View
 from ..panels.trade_off import distinct, table_of
 from .frames import EXTRA
+from .grid_picture import filters_kept_svg
 from .saved_session import network_file
 from .session_folder import CHARTS, CODE, PINS, STEPS
 
@@ -27,7 +28,8 @@ def session_content(
 ) -> Iterator[tuple[str, str | bytes | nn.Module]]:
     """Yield (name in the folder, text, bytes or network) of a session's files, each made when it is asked for.
 
-    The table of all networks is written as CSV, and as Parquet too where pyarrow is installed (extra `[parquet]`).
+    Tables are written as CSV, and as Parquet too where pyarrow is installed (extra `[parquet]`): it is 100 MB on the
+    disk, which nobody who reads CSV should have to fetch.
 
     Args:
         networks: number of a step -> function that returns its network.
@@ -38,7 +40,7 @@ def session_content(
     yield CODE, code + "\n"
     for name, file in (("steps", STEPS), ("pins", PINS)):
         if len(tables[name]):
-            yield file, tables[name].to_csv()
+            yield from _table(tables[name].reset_index(), file)
     for number, network in networks.items():
         yield network_file(number), network()
     if view.present is not None:
@@ -46,13 +48,20 @@ def session_content(
     tried = distinct(view.tried)
     table = table_of(tried) if tried else tidy([], extra=EXTRA)
     if tried:
-        yield "tables/networks.csv", table.to_csv(index=False)
-        if find_spec("pyarrow"):
-            yield "tables/networks.parquet", table.to_parquet(index=False)
+        yield from _table(table, "tables/networks.csv")
     if tried and _labelled(view):
         yield CHARTS.format("trade_off"), vegalite_to_svg(trade_off(table, width=_WIDE).to_dict(validate=False))
+    if view.present is not None:
+        forced = view.present.choice.get("forced") or {}
+        yield CHARTS.format("filters_kept"), filters_kept_svg(view.present.mask, forced=forced)
     for name, spec in view_charts(view):
         yield CHARTS.format(name), vegalite_to_svg(spec)
+
+
+def _table(table: pd.DataFrame, file: str) -> Iterator[tuple[str, str | bytes]]:
+    yield file, table.to_csv(index=False)
+    if find_spec("pyarrow"):
+        yield file.replace(".csv", ".parquet"), table.to_parquet(index=False)
 
 
 def view_charts(view: View) -> Iterator[tuple[str, Row]]:

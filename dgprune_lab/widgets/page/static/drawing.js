@@ -31,7 +31,7 @@ export function current(page) {
   if (exact) page.lastPlan = exact;
   if (frame) page.last = { frame, key: curveKey(choice), label: scorerOf(page)?.label ?? choice.scorer };
   const shown = page.last?.frame ?? null;
-  return { plan, step, curve, frame, shown, stale: !frame, planStale: !stepIs, mask, maskStale: !exact && !isNear };
+  return { plan, step, curve, frame, shown, stale: !frame, planStale: !stepIs, mask, maskStale: !exact && !isNear, isNear };
 }
 
 // Whether a plan is of the same scores: scorer, scope, budget and step.
@@ -71,7 +71,7 @@ function paintPins(page, pins, now) {
   drawStrip(page.strip, {
     plan: now.plan, step: now.step, mask: now.mask, groups: page.fixed.groups, pinned: pins[page.pin]?.kept ?? null,
     refused: page.fixed.refused, prunable: page.fixed.prunable, choice: page.choice, silent: silentOf(page),
-    offline: page.fixed.offline, gone: page.gone, stale: now.maskStale, inks: page.inks,
+    offline: page.fixed.offline, gone: page.gone, stale: now.maskStale, coming: now.isNear, inks: page.inks,
   });
   page.forcing.show(!page.fixed.offline && !page.gone);
   say(page.legend, `full network \u2013 \u2013${pins.length ? " \u00B7 letters: pinned views" : ""}`);

@@ -54,7 +54,7 @@ export function placeRows(strip) {
 }
 
 function showRows(strip, rows) {
-  const { mask, choice, offline, gone } = strip.view;
+  const { mask, choice, offline, gone, coming } = strip.view;
   const fixed = Boolean(offline);
   rows.finder.show(strip, rows);
   for (const { g } of strip.states) {
@@ -67,6 +67,7 @@ function showRows(strip, rows) {
     say(layer.number, text);
     say(layer.follow, own === undefined ? "lock" : "follow");
     layer.box.dataset.own = own === undefined ? "" : own === 0 ? "locked" : "own";
+    layer.box.dataset.coming = String(Boolean(coming) && own === undefined); // the share of a layer that follows is on its way
     const whole = `${kept} of ${mask[g].length} filters kept`;
     if (layer.number.title !== whole) layer.number.title = whole;
     if (!layer.held && Number(layer.input.value) !== share) layer.input.value = String(share);
