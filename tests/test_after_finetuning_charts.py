@@ -208,9 +208,7 @@ def test_differences_from_a_reference_have_one_axis_and_a_row_per_scorer_and_rat
     assert ["◇" in row["label"] for row in panels[0]] == [False, False, True, True]
     assert [row["change"] for row in panels[1]] == pytest.approx([-1, -1, -2, -2])
     ends = [found["layer"][1]["encoding"]["x"]["scale"]["domain"] for found in spec["hconcat"]]
-    assert ends == [[-5, 5], [-5, 5]] and "against random" in str(
-        spec["hconcat"][0]["layer"][1]["encoding"]["x"]["title"]
-    )
+    assert ends == [[-5, 5], [-5, 5]] and "'random'" in str(spec["hconcat"][0]["layer"][1]["encoding"]["x"]["title"])
     assert {row["shape"] for row in panels[0]} != {row["shape"] for row in panels[1]}, "a mark belongs to a domain"
 
 

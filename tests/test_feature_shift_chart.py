@@ -22,7 +22,7 @@ from dgprune_lab.charts.feature_shift.map import (
     map_chart,
     point_rows,
 )
-from dgprune_lab.charts.feature_shift.numbers import METRICS
+from dgprune_lab.charts.feature_shift.numbers import EXPLAINED, METRICS
 from dgprune_lab.charts.theme import domain_styles
 from dgprune_lab.core.errors import DgpruneError
 from dgprune_lab.diagnostics.feature_shift import EXTRA
@@ -159,7 +159,8 @@ def test_every_image_of_the_table_is_a_point_by_domain_and_class() -> None:
     style = domain_styles(DOMAINS)
     for row in rows:
         assert row["shape"] == style[row["domain"]].shape and len(row["xs"]) == len(RATIOS)
-        assert row["colour"] == (OTHER if row["domain"] == "b" else CLASS_COLOURS[row["image"] // 7])
+        assert row["domain_colour"] == style[row["domain"]].colour
+        assert row["class_colour"] == (OTHER if row["domain"] == "b" else CLASS_COLOURS[row["image"] // 7])
     at = {(row["domain"], row["image"]): row for row in rows}
     for axis, name in (("x", "map_1"), ("y", "map_2")):
         raw = frame[(frame.metric == name) & (frame.ratio_requested == 0.2)]
@@ -240,6 +241,57 @@ def test_several_layers_stand_side_by_side_and_the_map_is_of_the_last_or_the_one
         dg.charts.feature_shift(frame, layer="conv9")
 
 
+def test_colour_is_the_domain_and_the_class_where_asked_and_the_legend_follows() -> None:
+    still, asked = (dg.charts.feature_shift(table(layers=()), colour=colour) for colour in ("domain", "class"))
+    style, pictures = domain_styles(DOMAINS), [dg.charts.svg(chart) for chart in (still, asked)]
+    for name in ("a", "t"):
+        assert [style[name].colour.lower() in picture.lower() for picture in pictures] == [True, False]
+    assert [CLASS_COLOURS[0].lower() in picture.lower() for picture in pictures] == [False, True]
+    assert ["Class: colour" in words(chart) for chart in (still, asked)] == [False, True]
+    by = next(param for param in still.to_dict()["params"] if param["name"] == "by")
+    assert by["value"] == "domain" and by["bind"]["options"] == ["domain", "class"], "a page can change it"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_one_number_by_ratio_says_what_it_means(metric: str) -> None:
+    frame = table()
+    chart = dg.charts.shift_by_ratio(frame, metric=metric)
+    rows, given = datasets(chart)[metric], frame[frame.metric == metric]
+    assert sorted(row["value"] for row in rows) == pytest.approx(sorted(map(float, given.value)))
+    title = chart.to_dict()["title"]
+    assert title["subtitle"][: len(EXPLAINED[metric])] == EXPLAINED[metric] and "as is or" not in title["text"]
+    assert {row["label"] for row in rows} <= set(words(chart)), "every line is named"
+
+
+def test_pairs_of_domains_move_apart_or_together_only_where_intervals_do_not_overlap() -> None:
+    frame = table()
+    frame = frame[frame.metric == "mmd"].copy()
+    ends = {("a", "b", 0.6): (0.5, 0.4, 0.6), ("a", "t", 0.6): (0.1, 0.05, 0.15), ("b", "t", 0.6): (0.31, 0.2, 0.4)}
+    frame[["value", "low", "high"]] = 0.3, 0.25, 0.35
+    for (other, domain, ratio), values in ends.items():
+        place = (frame.other == other) & (frame.domain == domain) & (frame.ratio_requested == ratio)
+        frame.loc[place, ["value", "low", "high"]] = values
+    found = dg.diagnostics.shift_change(frame, ratio=0.6)
+    moves = dict(zip(found["pair"], found["moves"], strict=True))
+    assert moves == {"a and b": "apart", "b and t": "intervals overlap", "a and t": "together"}
+    assert list(found["pair"]) == list(moves), "the largest increase first"
+    assert found["text"][0] == "a and b: 0.300 → 0.500 (apart)" and found["change"].tolist()[2] == pytest.approx(-0.2)
+    for wrong, words_of_it in ((0.5, "it holds 0, 0.2, 0.6"), (0.0, "compared with 0")):
+        with pytest.raises(DgpruneError, match=words_of_it):
+            dg.diagnostics.shift_change(frame, ratio=wrong)
+    with pytest.raises(DgpruneError, match="no 'cka' between two domains"):
+        dg.diagnostics.shift_change(table(), ratio=0.6, metric="cka")
+
+
+def test_one_number_by_ratio_needs_one_layer_and_a_metric_that_is_there() -> None:
+    with pytest.raises(DgpruneError, match="conv1, conv2"):
+        dg.charts.shift_by_ratio(table(layers=("conv1", "conv2")))
+    with pytest.raises(DgpruneError, match="unknown metric 'map_1'"):
+        dg.charts.shift_by_ratio(table(), metric="map_1")
+    with pytest.raises(DgpruneError, match="holds none"):
+        dg.charts.shift_by_ratio(table(layers=()))
+
+
 def test_maps_of_several_tables_stand_side_by_side() -> None:
     chart = dg.charts.feature_shift({f"Seed {seed}": table(seed=seed) for seed in (0, 1)})
     data = datasets(chart)
@@ -271,4 +323,4 @@ def test_more_classes_than_colours_share_a_grey_that_the_legend_counts() -> None
     legend = legend_rows({"a": ("source", "")}, [Dot("a", 0, label) for label in labels], styles=style)
     assert legend[-1]["text"] == "3 further classes or not labelled" and legend[-1]["colour"] == OTHER
     points = point_rows([Dot("a", k, k) for k in range(13)], np.zeros((1, 13, 2)), styles=style)
-    assert [row["colour"] for row in points] == [*CLASS_COLOURS, OTHER, OTHER, OTHER]
+    assert [row["class_colour"] for row in points] == [*CLASS_COLOURS, OTHER, OTHER, OTHER]

@@ -183,3 +183,38 @@ def test_a_row_about_all_sources_tells_what_was_seen_of_any() -> None:
     sources = [domain("a"), domain("b", seed=1)]
     study = dg.Study(randomise(plain_net(), dtype=torch.float32), sources=sources, trained_on=["b"])
     assert only_row(dg.diagnostics.margin(study)).seen_by_training == "labels"
+
+
+def made_table(**changes: Any) -> Any:
+    """Three measures of two networks: one with intervals apart, one with overlapping ones, one that is equal."""
+    rows: list[dict[str, Any]] = []
+    values = {"prunability": ((0.4, 0.3, 0.5), (0.8, 0.7, 1.0)), "margin": ((2.0, 1.0, 3.0), (4.0, 2.0, 5.0))}
+    for metric, better in (("prunability", "lower"), ("margin", "higher"), ("parameter_count", "lower")):
+        for k, name in enumerate("AB"):
+            value, low, high = values.get(metric, ((9.0, None, None),) * 2)[k]
+            about = {"metric": metric, "network": name, "better_direction": better, "unit": "share"}
+            rows.append({**about, "value": value, "low": low, "high": high, **changes})
+    return dg.tidy(rows, extra=("network", "better_direction", "tolerance", "training_loss"))
+
+
+def test_the_chart_says_what_each_measure_predicts_and_whether_that_is_right() -> None:
+    spec = dg.charts.generalization_measures(made_table(), measured="A").to_dict()
+    data = {layer["data"]["name"]: layer["data"]["values"] for layer in spec["layer"] if "values" in layer["data"]}
+    assert [(row["label"], row["verdict"]) for row in data["names"]] == [
+        ("prunability (lower: better)", "predicts A: right"),
+        ("margin (higher: better)", "predicts B: wrong, intervals overlap"),
+        ("parameter count (lower: better)", "predicts neither"),
+    ]
+    points = [(row["share"], row["low"], row["high"]) for row in data["measures"] if row["measure"] == "prunability"]
+    assert np.allclose(points, [(0.4, 0.3, 0.5), (0.8, 0.7, 1.0)]), "relative to the largest end"
+    assert [row["number"] for row in data["measures"]][2:4] == [2.0, 4.0], "the tooltip has the value"
+    assert "NaN" not in dg.charts.svg(dg.charts.generalization_measures(made_table()))
+
+
+def test_the_chart_of_measures_refuses_what_it_would_draw_wrongly() -> None:
+    with pytest.raises(dg.DgpruneError, match="measured must be one of"):
+        dg.charts.generalization_measures(made_table(), measured="C")
+    with pytest.raises(dg.DgpruneError, match="several rows of one network"):
+        dg.charts.generalization_measures(made_table(network="A"))
+    with pytest.raises(dg.DgpruneError, match="no measures"):
+        dg.charts.generalization_measures(made_table(value=None, low=None, high=None))

@@ -65,6 +65,19 @@ def heading(shown: Any) -> str:
     return next(row["text"] for row in shown["pictures"]["words"] if row["style"] == "name")
 
 
+def test_the_first_card_is_of_a_layer_whose_maps_show_where(study: dg.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    effects: Any = dg.diagnostics.sensitivity(study).query("metric == 'cohens_d' and (low > 0 or high < 0)")
+    most = effects.loc[effects.value.abs().idxmax()]
+    first = effects[effects.group != most.group].iloc[0].group
+    positions = {name: study.graph.uses[f"{name}.weight"] for name in (first, most.group)}
+    assert positions[first] != positions[most.group]
+    monkeypatch.setattr(sensitivity_state, "_LEGIBLE", max(positions.values()))
+    large = max(positions, key=lambda name: positions[name])
+    assert joined(SensitivityPanel().tick(view_of(study)))["picked"]["group"] == large
+    monkeypatch.setattr(sensitivity_state, "_LEGIBLE", 1 + max(positions.values()))
+    assert joined(SensitivityPanel().tick(view_of(study)))["picked"]["group"] == most.group, "no layer has such maps"
+
+
 def test_the_map_is_the_tables_and_the_most_sensitive_filter_is_picked_first(study: dg.Study) -> None:
     frame = dg.diagnostics.sensitivity(study)
     view = view_of(study)

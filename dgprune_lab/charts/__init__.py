@@ -6,11 +6,12 @@ from . import quick_start  # before the first import of Altair
 from .agreement import agreement
 from .claims import claims
 from .gc_net import gc_net
+from .generalization_measures import generalization_measures
 from .differences import differences
 from .double_descent import double_descent
 from .drop import drop
 from .drop_curve import drop_curve
-from .feature_shift import feature_shift
+from .feature_shift import feature_shift, shift_by_ratio
 from .compare import compare
 from .experiment import experiment
 from .find import find
@@ -48,6 +49,7 @@ __all__ += [
     "flatness",
     "flips",
     "gc_net",
+    "generalization_measures",
     "images",
     "instability",
     "layers",
@@ -60,6 +62,7 @@ __all__ += [
     "predictors",
     "prunability",
     "sensitivity",
+    "shift_by_ratio",
     "size_and_cost",
     "stability",
     "svg",

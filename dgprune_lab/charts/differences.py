@@ -70,7 +70,7 @@ def differences(frame: Tidy, *, width: Count = 210) -> alt.HConcatChart:
     listed = {name: [row for row in used if str(row["domain"]) == name] for name in styles}
     rows = {name: _rows(some, styles[name]) for name, some in listed.items() if some}
     end = step_above(max(abs(row[key]) for listed in rows.values() for row in listed for key in _ENDS), _SPANS)
-    title, panels = [f"Points of accuracy against {shortened(references[0], most=24)}"], []
+    title, panels = ["Points of accuracy against", shortened(references[0], most=36)], []
     for k, (name, some) in enumerate(rows.items()):
         panel = difference_panel(some, place=k, title=title, width=width, end=end, fields={"label": "Compared"})
         about = role_label(styles[name].role) + exposure_label(strongest_exposure(map(exposure_of, listed[name])))

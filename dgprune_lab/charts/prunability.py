@@ -6,7 +6,7 @@ swap with `view.data(name, rows)`:
 
 | name | one row is | fields |
 |---|---|---|
-| curve | a measured share of one network | network, kept (%), loss, base, grid, dots, place, colour, dash |
+| curve | a measured share of one network | network, kept (%), loss, base, times (loss / base), grid, dots, ... |
 | ends | an interval of the read-off | network, tolerance (%), low, high (%), base, place, colour, dash |
 | words | a line above the plot | text, line (pixels) |
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import pandas as pd
@@ -30,18 +30,21 @@ _COUNTED = {"weight": "Single weights kept (%)", "filter": "Filters kept (%)"}
 _LINE = 16
 _DOTS = 40
 _LEAST, _MOST = 1e-9, 1e6
+_TOPS = (3, 10, 100, 1000)
 
 
 @public
 def prunability(
-    frame: Tidy, *, tolerance: float | None = None, width: Count = 560, height: Count = 300
+    frame: Tidy, *, tolerance: float | None = None, width: Count = 600, height: Count = 340
 ) -> alt.LayerChart:
     """Draw the loss of each network against the share kept, and the smallest share within the tolerance.
 
-    Dashed: the limit, (1 + tolerance) times the loss of the full network. Dot: the smallest share within the limit (for
-    a fast search, the lower end of the unbroken range from 1); ring: isolated shares, within the limit although a
-    larger share is not. Thick: the interval over images, at tolerances that the table holds. In a live page
-    (`dg.widgets.LiveChart(chart)`) the tolerance is a slider that the dot follows; a picture shows the initial one.
+    Losses are relative to the full network's, so that all networks have one limit, 1 + tolerance, dashed. Dot: the
+    smallest share within the limit (for a fast search, the lower end of the unbroken range from 1); ring: isolated
+    shares, within the limit although a larger share is not. Thick: the interval over images, at tolerances that the
+    table holds. In a live page (`dg.widgets.LiveChart(chart)`) the tolerance is a slider that the dot follows, and a
+    menu says up to which loss the axis goes: at first 3 times the full network's, where the crossing is large. A
+    picture shows the initial view.
 
     Args:
         frame: a table of `diagnostics.prunability`.
@@ -79,7 +82,8 @@ def prunability_data(frame: pd.DataFrame) -> Data:
         for row in rows:
             loss = min(max(row["value"], _LEAST), _MOST) if math.isfinite(row["value"]) else None
             kept, full_grid = 100 * row["fraction_kept"], row["search"] == "grid"
-            point = {"kept": kept, "loss": loss, "grid": full_grid, "dots": len(rows) <= _DOTS}
+            times = None if loss is None else loss / base
+            point = {"kept": kept, "loss": loss, "times": times, "grid": full_grid, "dots": len(rows) <= _DOTS}
             data["curve"].append({**shared[name], **point})
     for row in found:
         if not is_missing(row["low"]) and str(row["network"]) in shared:
@@ -104,7 +108,10 @@ def prunability_chart(
     chart = finish(_layers(data, _COUNTED[counted]), width=width, height=height, padding=PADDING, title=title)
     slider = alt.binding_range(min=1, max=100, step=1, name="The loss may grow by (%) ")
     parameter: Any = alt.param(name="tolerance", value=round(100 * tolerance, 6), bind=slider).param
-    chart.params = [parameter]
+    most = alt.binding_select(
+        options=list(_TOPS), labels=[f"{top} times" for top in _TOPS], name="The axis goes up to "
+    )
+    chart.params = [parameter, cast("Any", alt.param(name="most", value=_TOPS[0], bind=most).param)]
     return chart
 
 
@@ -112,12 +119,15 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     """Draw limits, curves, intervals, isolated shares, and the smallest share with its text."""
     scale = alt.Scale(domain=[0, 100], nice=False)
     kept = alt.X("kept:Q", scale=scale, title=title, axis=alt.Axis(tickCount=10))
-    log, axis = alt.Scale(type="log", nice=False, padding=12), alt.Axis(format="~g", tickCount=5, grid=False)
-    loss = alt.Y("loss:Q", scale=log, title="Loss on the training images", axis=axis)
-    limit, low = of_field(loss, "limit"), of_field(kept, "low")
+    most: Any = {"expr": "most"}
+    log = alt.Scale(type="log", nice=False, padding=12, domainMax=most)
+    axis = alt.Axis(format="~g", tickCount=6, grid=False)
+    loss = alt.Y("times:Q", scale=log, title="Training loss, relative to the full network's", axis=axis)
+    limit, low = of_field(loss, "allowed_times"), of_field(kept, "low")
     fields = {
         "network": "Network",
         "kept": ("Kept %", ".3~g"),
+        "times": ("Relative loss", ".4~g"),
         "loss": ("Loss", ".4~g"),
         "base": ("of the full network", ".4~g"),
         "limit": ("allowed", ".4~g"),
@@ -134,6 +144,10 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
         style="strong", align="left", baseline="bottom", y=alt.expr("datum.line")
     )
     allowed = curve.transform_filter("datum.kept === 100").mark_rule(strokeWidth=1.2, strokeDash=[5, 4])
+    said = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(
+        times="1 + tolerance / 100", label="'allowed: ' + format(1 + tolerance / 100, '.2f') + ' times'"
+    )
+    allowed_words = said.mark_text(style="words", align="left", baseline="bottom", dx=4, dy=-3)
     points = curve.transform_filter("datum.dots && datum.loss !== null")
     isolated = judged.transform_filter("datum.allowed && datum.above > 0 && datum.grid")
     name = read.transform_calculate(label=words).mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
@@ -141,19 +155,26 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     return layered(
         warning.encode(x=LEFT, text="text:N"),
         allowed.encode(y=limit, stroke=COLOUR),
-        curve.mark_line(strokeWidth=2).encode(x=kept, y=loss, stroke=COLOUR, strokeDash=DASH, detail="network:N"),
-        points.mark_point(size=18, opacity=0.9, strokeWidth=1.2).encode(x=kept, y=loss, stroke=COLOUR, tooltip=tips),
+        curve.mark_line(strokeWidth=2.4, clip=True).encode(
+            x=kept, y=loss, stroke=COLOUR, strokeDash=DASH, detail="network:N"
+        ),
+        points.mark_point(size=22, opacity=0.9, strokeWidth=1.2, clip=True).encode(
+            x=kept, y=loss, stroke=COLOUR, tooltip=tips
+        ),
         ends.mark_rule(strokeWidth=6, opacity=0.35).encode(x=low, x2="high:Q", y=limit, stroke=COLOUR),
-        isolated.mark_point(size=70, strokeWidth=1.8, opacity=1).encode(x=kept, y=loss, stroke=COLOUR, tooltip=tips),
-        read.mark_rule(strokeWidth=1, strokeDash=[2, 2]).encode(x=kept, y=loss, stroke=COLOUR),
-        read.mark_point(size=90, filled=True, opacity=1).encode(x=kept, y=loss, fill=TEXT_COLOUR, tooltip=tips),
+        isolated.mark_point(size=90, strokeWidth=1.8, opacity=1, clip=True).encode(
+            x=kept, y=loss, stroke=COLOUR, tooltip=tips
+        ),
+        read.mark_rule(strokeWidth=1.4, strokeDash=[2, 2]).encode(x=kept, y=loss, stroke=COLOUR),
+        read.mark_point(size=150, filled=True, opacity=1).encode(x=kept, y=loss, fill=TEXT_COLOUR, tooltip=tips),
         name.encode(x=RIGHT, text="label:N", fill=TEXT_COLOUR),
         interval.encode(x=RIGHT, text="label:N"),
+        allowed_words.encode(x=LEFT, y=loss, text="label:N"),
     )
 
 
 def _limited(chart: alt.Chart) -> alt.Chart:
-    return chart.transform_calculate(limit="datum.base * (1 + tolerance / 100)")
+    return chart.transform_calculate(limit="datum.base * (1 + tolerance / 100)", allowed_times="1 + tolerance / 100")
 
 
 def _judged(curve: alt.Chart) -> alt.Chart:

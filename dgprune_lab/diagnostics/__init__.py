@@ -26,6 +26,7 @@ from .generalization_measures import generalization_measures, parameter_count, l
 from .curvature_measures import hessian_trace, sam_sharpness
 from .generalization_measures import margin, sharpness, random_perturbation
 from .sensitivity import sensitivity
+from .shift_change import shift_change
 from .stability import stability
 from .after_finetuning import after_finetuning
 
@@ -43,4 +44,4 @@ __all__ += ["compare_networks", "compare_scorers", "data_access", "diagnostic", 
 __all__ += ["drop", "feature_shift", "find", "flatness", "flips", "gc_net", "generalization_measures", "hessian_trace"]
 __all__ += ["gradients_against_removal", "grid", "instability", "l2_norm", "map_agreement", "margin", "mean_map"]
 __all__ += ["parameter_count", "predicted_order", "prunability", "pruning_events", "random_perturbation", "run_ends"]
-__all__ += ["sam_sharpness", "sensitivity", "sharpness", "stability", "sweep", "trade_off"]
+__all__ += ["sam_sharpness", "sensitivity", "sharpness", "shift_change", "stability", "sweep", "trade_off"]

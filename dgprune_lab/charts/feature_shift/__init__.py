@@ -6,38 +6,42 @@ The named data are those of `map` and `numbers`; of the k-th of several maps `po
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from ...core import DgpruneError, Exposure, Tidy, exposure_of, is_missing, public, strongest_exposure
+from ...core import Count, DgpruneError, Exposure, Tidy, exposure_of, is_missing, public, strongest_exposure, unknown
 from ..marks import check_table
 from ..theme import Data, DomainStyle, Rows, beside, domain_styles, records, titled
-from .map import SIDE, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
-from .numbers import METRICS, number_chart, number_data, number_plots
+from .map import SIDE, SMALL, Colour, Dot, boxed, legend_rows, map_plot, map_words, parameters, point_rows
+from .numbers import EXPLAINED, METRICS, large_plot, legend_of, number_chart, number_data, number_plots
 
 MAPS = ("map_1", "map_2")
-LARGE = 520
-"""Side of a map that stands alone, in pixels."""
 
 
 @public
 def feature_shift(
-    frame: Tidy | Mapping[str, pd.DataFrame], *, at: float | None = None, layer: str | None = None, slider: bool = False
+    frame: Tidy | Mapping[str, pd.DataFrame],
+    *,
+    at: float | None = None,
+    layer: str | None = None,
+    colour: Colour = "domain",
+    slider: bool = False,
 ) -> alt.HConcatChart:
     """Draw a map of the images' features, full and pruned, and how far apart the domains are at each ratio.
 
-    On the map, shape shows the domain and colour the class; an image is pale in the full network and filled in the
-    pruned one, with a thin line between. Below, the distances: a line per pair of domains, or per domain, with 95 %
-    intervals over images; several layers stand side by side. A hollow diamond, with text after the name, marks domains
-    at which scorer, fine-tuning or selection have looked.
+    On the map, colour and mark show the domain; an image is pale in the full network and filled in the pruned one, with
+    a thin line between. In a live page (`dg.widgets.LiveChart(chart)`) colour can show the class. Below, the distances:
+    a line per pair of domains, or per domain, with 95 % intervals over images; several layers stand side by side. A
+    hollow diamond, with text after the name, marks domains at which scorer, fine-tuning or selection have looked.
 
     Args:
         frame: a table of `diagnostics.feature_shift`; of several tables by name only the maps are drawn, side by side.
         at: the ratio (0 to 1) that the map shows; None for the middle one of the table.
         layer: the layer of the map; None for the last layer of the table that has a map.
+        colour: what colour shows on the map at first, "domain" or "class".
         slider: give the map a slider over the ratio, for `dg.widgets.LiveChart(chart)`.
 
     Raises:
@@ -61,7 +65,7 @@ def feature_shift(
             return number_chart(data, layers=layers, at=at, title=titled("Feature shift", frame))
         tables = {f"Layer {mapped[0][0]['group']}" if len(layers) > 1 else "": frame}
         numbers = [number_plots(data, layers, columns=3)] if layers else []
-    knots, side = _knots(mapped), LARGE if len(tables) == 1 else SIDE
+    knots, side = _knots(mapped), SIDE if len(tables) == 1 else SMALL
     plots: list[Any] = []
     for (name, table), rows in zip(tables.items(), mapped, strict=True):
         suffix = f"_{len(plots)}" if plots else ""
@@ -69,11 +73,45 @@ def feature_shift(
         data = _map_data(rows, knots, styles=_styles_of(records(table)), side=side)
         plot = map_plot(data, knots=knots, side=side, suffix=suffix, legend=last)
         plots.append(plot.properties(title=alt.Title(text=name)) if name else plot)
-    title = titled("Feature shift", next(iter(tables.values())))
+    first = next(iter(tables.values()))
+    title = titled("Feature shift", cast(pd.DataFrame, first[first["metric"] != "trustworthiness"]))
     content = [alt.vconcat(*plots, *numbers, spacing=24)] if numbers else plots
     chart = beside(*content, spacing=12, padding=(8, 12, 6, 6), title=title)
-    chart.params = parameters(knots, at=knots[len(knots) // 2] if at is None else at, slider=slider)
+    chart.params = parameters(knots, at=knots[len(knots) // 2] if at is None else at, slider=slider, by=colour)
     chart.usermeta = {"embedOptions": {"actions": False, "renderer": "canvas"}}
+    return chart
+
+
+@public
+def shift_by_ratio(frame: Tidy, *, metric: str = "mmd", width: Count = 480, height: Count = 240) -> alt.HConcatChart:
+    """Draw one number of `diagnostics.feature_shift` against the ratio, large, with what it means below its title.
+
+    A line per pair of domains, per domain, or for all images; 95 % intervals over images.
+
+    Args:
+        frame: a table of `diagnostics.feature_shift` of one layer.
+        metric: the number: "mmd", "coral", "proxy_a_distance", "cka", "silhouette_classes" or "silhouette_domains".
+        width, height: size of the plot, in pixels.
+
+    Raises:
+        DgpruneError: another metric, or one that the table does not hold; a table of several layers.
+    """
+    check_table(frame, "diagnostics.feature_shift(study)", columns=("other", "embedding"))
+    rows = records(frame)
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    used = [row for row in rows if row["metric"] == metric]
+    layers = list(dict.fromkeys(str(row["group"]) for row in used))
+    if len(layers) != 1:
+        raise DgpruneError(
+            f"frame: one layer is drawn, with metric {metric!r}; it holds {', '.join(layers) or 'none'}."
+        )
+    data = number_data(used, layers, styles=_styles_of(rows))
+    shown = cast(pd.DataFrame, frame[frame["metric"] == metric])
+    words = titled(f"{METRICS[metric][0]}, layer {layers[0]}", shown, below=EXPLAINED[metric])
+    plot = large_plot(data, metric, layer=layers[0]).properties(width=width, height=height)
+    chart = beside(plot, legend_of(data), spacing=18, padding=(10, 10, 6, 6), title=words)
+    chart.params = [alt.param(name="at", value=0).param]
     return chart
 
 

@@ -4,19 +4,19 @@ Everything stands in one picture of fixed size, so nothing moves when the data a
 
 | name | one row is | fields |
 |---|---|---|
-| points | an image | domain, image, class, colour, shape, full_x, full_y, xs and ys (a place per ratio of `knots`) |
-| legend | a line of the legend | text, colour, shape, line (pixels), kind ("heading", "domain", "mark", "class") |
+| points | an image | domain, image, class, domain_colour, class_colour, shape, full_x, full_y, xs, ys (per ratio) |
+| legend | a line of the legend | text, colour, shape, line (pixels), kind ("heading", "domain", "mark", ...) |
 | words | a line of text | text, line (pixels), kind ("title", "line", "live") |
 
 Places lie in the unit square. The parameter `at` is the share removed; places between two ratios are on the straight
-line that joins them.
+line that joins them. The parameter `by` is what colour shows: the domain, or the class; the mark is the domain's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import altair as alt
 import numpy as np
@@ -29,12 +29,13 @@ from ..theme import QUIET, Data, DomainStyle, Rows, finish, role_label, shortene
 _FIRST, _SECOND = ("#1F77B4", "#FF7F0E", "#2CA02C", "#D62728", "#9467BD"), ("#8C564B", "#E377C2", "#17BECF", "#BCBD22")
 CLASS_COLOURS = (*_FIRST, *_SECOND, "#7F7F7F")
 OTHER = "#C3C8D0"
-SIDE, HEAD, FOOT, LEGEND = 326, 62, 38, 156
+SIDE, SMALL, HEAD, FOOT, LEGEND = 520, 326, 62, 38, 156
 _ROW = 17
 _NARROW = 440  # the text above a map is wider than the map
 _LETTERS = 25
 
 Places = NDArray[np.floating]
+Colour = Literal["domain", "class"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def point_rows(dots: Sequence[Dot], places: Places, *, styles: Mapping[str, Doma
     columns = np.asarray(places, dtype=np.float64).round(4).transpose(1, 2, 0).tolist()
     rows: Rows = []
     for dot, (xs, ys) in zip(dots, columns, strict=True):
-        mark = {"colour": colours.get(dot.label, OTHER), "shape": styles[dot.domain].shape}
+        style = styles[dot.domain]
+        mark = {"domain_colour": style.colour, "class_colour": colours.get(dot.label, OTHER), "shape": style.shape}
         places_of = {"full_x": xs[0], "full_y": ys[0], "xs": xs, "ys": ys}
         rows.append({"domain": dot.domain, "image": dot.image, "class": dot.text, **mark, **places_of})
     return rows
@@ -89,22 +91,23 @@ def class_colours(labels: Any) -> dict[int | None, str]:
 def legend_rows(
     domains: Mapping[str, tuple[str, Exposure]], dots: Sequence[Dot], *, styles: Mapping[str, DomainStyle]
 ) -> Rows:
-    """Return the legend's rows: a row per domain with its shape and role, then a row per class with its colour."""
+    """Return the legend: a row per domain with colour, mark and role, then a row per class with its colour."""
     rows: Rows = []
 
     def add(kind: str, text: str, *, colour: str = QUIET, shape: str = "circle") -> None:
         rows.append({"kind": kind, "text": text, "colour": colour, "shape": shape})
 
-    add("heading", "Domain: shape")
+    add("heading", "Domain")
     for name, (role, exposure) in domains.items():
         words = role_label(role)
-        add("domain", shortened(name, most=_LETTERS - len(words)) + words, shape=styles[name].shape)
+        style = styles[name]
+        add("domain", shortened(name, most=_LETTERS - len(words)) + words, colour=style.colour, shape=style.shape)
         if exposure:
             add("mark", exposure_label(exposure).strip())
     labels, names = [dot.label for dot in dots], {dot.label: dot.text for dot in dots}
     colours, classes = class_colours(labels), {label for label in labels if label is not None}
     if classes:
-        add("heading", "Class: colour")
+        add("class heading", "Class: colour")
     for label, colour in colours.items():
         add("class", shortened(names[label], most=_LETTERS), colour=colour)
     further = len(classes) - len(colours)
@@ -112,7 +115,7 @@ def legend_rows(
         add("class", " or ".join(others), colour=OTHER)
     line = 0.0
     for row in rows:
-        line += _ROW * (1.6 if row["kind"] == "heading" and line else 1)
+        line += _ROW * (1.6 if "heading" in row["kind"] and line else 1)
         row["line"] = round(line, 1)
     return rows
 
@@ -203,14 +206,17 @@ def map_plot(
     return chart.properties(width=width, height=HEAD + side + FOOT)
 
 
-def parameters(knots: Sequence[float], *, at: float, slider: bool = False) -> list[Any]:
-    """Return the parameters: `at`, optionally with a slider, and its place between two knots: which, and how far."""
+def parameters(knots: Sequence[float], *, at: float, slider: bool = False, by: Colour = "domain") -> list[Any]:
+    """Return the parameters: what colour shows, `at`, optionally with a slider, and its place between two knots."""
     bind: Any = alt.Undefined
     if slider:
         bind = alt.binding_range(min=0, max=max(knots), step=0.01, name="Share of the filters removed ")
     stretch = " + ".join(["0", *(f"(at >= {knot})" for knot in knots[1:-1])])
     share = "0" if len(knots) < 2 else "clamp((at - knots[stretch]) / (knots[stretch + 1] - knots[stretch]), 0, 1)"
     made = [
+        alt.param(
+            name="by", value=by, bind=alt.binding_select(options=list(get_args(Colour)), name="Colour shows the ")
+        ),
         alt.param(name="at", value=at, bind=bind),
         alt.param(name="knots", value=list(knots)),
         alt.param(name="stretch", expr=stretch),
@@ -237,15 +243,17 @@ def _points(rows: Rows, name: str, *, knots: Sequence[float], side: int, brush: 
     x, y, full_x, full_y = map(scaled, ("x", "y", "full_x", "full_y"))
     tips = tooltip({"domain": "Domain", "class": "Class", "image": "Image number"})
     base = alt.Chart().encode(stroke=COLOUR)
-    full = base.mark_point(size=26, strokeWidth=1, opacity=0.45).encode(x=full_x, y=full_y, shape=SHAPE, tooltip=tips)
-    pruned = base.mark_point(size=34, strokeWidth=0.6, opacity=0.85).encode(
+    full = base.mark_point(size=34, strokeWidth=1, opacity=0.45).encode(x=full_x, y=full_y, shape=SHAPE, tooltip=tips)
+    pruned = base.mark_point(size=44, strokeWidth=0.6, opacity=0.8).encode(
         x=x, y=y, fill=TEXT_COLOUR, shape=SHAPE, tooltip=tips
     )
     if brush:
         pruned = pruned.add_params(alt.selection_interval(name="brush", encodings=["x", "y"], zoom=False))
+    chosen = "by === 'class' ? datum.class_colour : datum.domain_colour"
     lines = base.mark_rule(strokeWidth=0.7, opacity=0.3).encode(x=full_x, y=full_y, x2="x:Q", y2="y:Q")
     chart = layered(lines, full, pruned)
     chart.data = rows_of(name, rows).data
+    chart = chart.transform_calculate(colour=chosen)
     for axis in "xy":
         start = f"datum.{axis}s[stretch]"
         end = f"datum.{axis}s[stretch + 1]" if len(knots) > 1 else start
@@ -256,8 +264,10 @@ def _points(rows: Rows, name: str, *, knots: Sequence[float], side: int, brush: 
 def _legend(base: alt.Chart, *, side: int) -> list[alt.Chart]:
     y: Any = {"y": {"expr": f"{HEAD} - 8 + datum.line"}}
     text: dict[str, Any] = {"align": "left", "baseline": "middle", "fontSize": 11, "limit": LEGEND - 30, **y}
+    quiet = f"by === 'class' && datum.kind === 'domain' ? '{QUIET}' : datum.colour"
+    base = base.transform_filter("by === 'class' || indexof(datum.kind, 'class') < 0").transform_calculate(colour=quiet)
     marks = base.transform_filter("datum.kind === 'domain' || datum.kind === 'class'")
-    headings, others = (base.transform_filter(f"datum.kind {sign} 'heading'") for sign in ("===", "!=="))
+    headings, others = (base.transform_filter(f"indexof(datum.kind, 'heading') {sign} 0") for sign in (">=", "<"))
     return [
         marks.mark_point(size=42, opacity=1, **y).encode(
             x=alt.value(side + 18), stroke=COLOUR, fill=TEXT_COLOUR, shape=SHAPE

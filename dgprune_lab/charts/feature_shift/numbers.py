@@ -24,6 +24,32 @@ METRICS = {
     "silhouette_classes": ("Silhouette of the classes", "1: classes lie apart, 0: not"),
     "silhouette_domains": ("Silhouette of the domains", "1: domains lie apart, 0: not"),
 }
+EXPLAINED = {
+    "mmd": [
+        "How different the features of two domains are: images of one domain compared with each other,",
+        "and with images of the other. 0: not distinguished. A removed filter counts as 0 for every image.",
+    ],
+    "coral": [
+        "How different the covariances of the features of two domains are, averaged over pairs of filters.",
+        "0: equal. It does not see where the domains lie.",
+    ],
+    "proxy_a_distance": [
+        "How well a linear classifier tells two domains apart by their features alone.",
+        "2: without an error. 0: no better than a coin. It does not see how far apart they are.",
+    ],
+    "cka": [
+        "How alike the features of one image are in the full and in the pruned network.",
+        "1: the same, up to rotation and scale. 0: unrelated.",
+    ],
+    "silhouette_classes": [
+        "How near an image is to those of its own class, compared with the nearest other class.",
+        "1: classes lie apart. 0: they overlap.",
+    ],
+    "silhouette_domains": [
+        "How near an image is to those of its own domain, compared with the nearest other domain.",
+        "1: domains lie apart. 0: they overlap.",
+    ],
+}
 _ORDER = {2: ("mmd", "cka", "coral", "silhouette_classes", "proxy_a_distance", "silhouette_domains"), 3: tuple(METRICS)}
 _PAIRS = ("mmd", "coral", "proxy_a_distance")
 _ALONE = DomainStyle(colour=QUIET, dash=SOLID, shape="circle")
@@ -53,12 +79,13 @@ def number_chart(
     *,
     layers: Sequence[str] = ("",),
     at: float | None = None,
+    columns: Literal[2, 3] = 2,
     title: alt.Title | None = None,
 ) -> alt.HConcatChart:
     """Return the plots of the numbers over these data, which may come later; a rule marks the page's ratio `at`."""
     count = max(len(layers), 1)
     empty: Data = {name: [] for k in range(count) for name in [*_names(k, count).values(), "lines"]}
-    chart = beside(number_plots(data or empty, layers), padding=(4, 12, 4, 6), title=title)
+    chart = beside(number_plots(data or empty, layers, columns=columns), padding=(4, 12, 4, 6), title=title)
     ratio: Any = alt.param(name="at", value=0.0 if at is None else at).param
     chart.params = [ratio]
     chart.usermeta = {"embedOptions": {"actions": False}, "follows": {"ratio": "at"}, "calm": 120}
@@ -85,14 +112,22 @@ def number_plots(data: Mapping[str, Rows], layers: Sequence[str], *, columns: Li
     return alt.vconcat(grid, alt.hconcat(pairs, others, spacing=18), spacing=14)
 
 
-def _plot(data: Mapping[str, Rows], metric: str, *, k: int, layers: Sequence[str], last: bool) -> alt.LayerChart:
+def _plot(
+    data: Mapping[str, Rows],
+    metric: str,
+    *,
+    k: int,
+    layers: Sequence[str],
+    last: bool,
+    ticks: Sequence[int] = (0, 50, 100),
+) -> alt.LayerChart:
     """One metric of one layer against the ratio: zero, the current ratio, intervals, lines and dots."""
     title, meaning = METRICS[metric]
     name = _names(k, max(len(layers), 1))[metric]
     scale = alt.Scale(domain=[0, 1], nice=False) if metric == "cka" else alt.Scale(nice=True, zero=True)
     below = "Removed (%)" if last else None
     percent = alt.Scale(domain=[0, 100], nice=False)
-    x = alt.X("removed:Q", scale=percent, title=below, axis=alt.Axis(values=[0, 50, 100], minExtent=14))
+    x = alt.X("removed:Q", scale=percent, title=below, axis=alt.Axis(values=list(ticks), minExtent=14))
     y = alt.Y("value:Q", scale=scale, title=None, axis=alt.Axis(tickCount=3, minExtent=30))
     ends = {"x": x, "y": of_field(y, "low"), "y2": "high:Q"}
     fields = {"label": "Of", "removed": ("Removed %", ".3~g"), "value": (title, ".3~g")}
@@ -114,6 +149,19 @@ def _plot(data: Mapping[str, Rows], metric: str, *, k: int, layers: Sequence[str
         title, meaning = " " if k else f"{title}. {meaning}", layers[k]
     small: dict[str, Any] = {"fontSize": 12, "subtitleFontSize": 10.7, "offset": 4, "subtitlePadding": 5}
     return chart.properties(title=alt.Title(text=title, subtitle=meaning, frame="group", **small))
+
+
+def large_plot(data: Mapping[str, Rows], metric: str, *, layer: str) -> alt.LayerChart:
+    """Return one metric's plot by itself, without a title."""
+    plot = _plot(data, metric, k=0, layers=[layer], last=True, ticks=(0, 25, 50, 75, 100))
+    plot.title = alt.Undefined
+    return plot
+
+
+def legend_of(data: Mapping[str, Rows]) -> alt.LayerChart:
+    """Return the legend of a single metric's lines."""
+    lines = [{**row, "kind": "pair"} for row in data["lines"]]
+    return _lines({"lines": lines}, "pair")
 
 
 def _legend(styles: Mapping[str, DomainStyle], exposures: Mapping[str, Exposure], *, pairs: Container[str]) -> Rows:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...charts import domain_styles
 from ...charts.sensitivity.map import compared, counted, full_colour, is_significant, map_data
-from ...core import DgpruneError, tidy, yielding
+from ...core import DgpruneError, FilterGraph, tidy, yielding
 from ...diagnostics._attributions import Attributions, attribution_steps, attributor
 from ...diagnostics._removal import Removal, case_steps
 from ...diagnostics.mean_map import square_maps
@@ -24,6 +24,7 @@ from .picked import mask_without
 from .protocol import Cell, Row, Rows
 
 _MAX_CARDS, _MAX_MAPS = 24, 6
+_LEGIBLE = 36  # positions of a map
 
 Key = tuple[Method, Pair]
 
@@ -36,7 +37,7 @@ class SensitivityMap:
     rows: dict[str, Rows] = field(default_factory=dict)
     data: dict[str, Rows] | None = None
     text: tuple[str, str] = "", ""
-    top: Cell | None = None  # the most sensitive filter
+    top: Cell | None = None  # the most sensitive filter with a map to look at
 
     def is_complete(self, study: Study) -> bool:
         """Return whether the attributions of all layers have been computed."""
@@ -165,13 +166,21 @@ class SensitivityState:
         table = tidy((row for name in study.graph.names for row in known.rows.get(name, ())), extra=EXTRA)
         known.data = map_data(table, layers={group.name: group.filters for group in study.graph.groups})
         known.text = f"{compared(table)}; {counted(table)}.", full_colour(table)
-        known.top = _most_sensitive(known)
+        known.top = _most_sensitive(known, study.graph)
 
 
-def _most_sensitive(known: SensitivityMap) -> Cell:
-    """The filter with the largest significant |d|, or the largest |d| if none is significant."""
+def _most_sensitive(known: SensitivityMap, graph: FilterGraph) -> Cell:
+    """The filter with the largest significant |d|, in a layer with maps of 6 x 6 or more where one is significant.
+
+    On smaller maps nobody sees where in the image the filter contributes.
+    """
+    sizes = {group.name: graph.uses.get(f"{group.name}.weight", 1) for group in graph.groups}
     rows = [row for layer in known.rows.values() for row in layer if row["metric"] == "cohens_d"]
-    top = max(rows, key=lambda row: (is_significant(row), np.nan_to_num(abs(row["value"]))))
+
+    def order(row: Row) -> tuple[bool, bool, float]:
+        return is_significant(row), sizes[row["group"]] >= _LEGIBLE, float(np.nan_to_num(abs(row["value"])))
+
+    top = max(rows, key=order)
     return top["group"], top["filter"]
 
 

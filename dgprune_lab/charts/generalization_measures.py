@@ -1,0 +1,132 @@
+"""What several measures say about the same networks: a row per measure, a dot with its interval per network.
+
+Named data: `measures` (measure, network, line in pixels, share, low, high: relative to the largest number of the row,
+text, colour, shape) and `names` (line, label, verdict).
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import altair as alt
+
+from ..core import Count, DgpruneError, Tidy, is_missing, public
+from .marks import COLOUR, RIGHT, SHAPE, TEXT_COLOUR, check_table, layered, of_field, row_labels, rows_of, tooltip
+from .theme import Rows, finish, records, scorer_styles, shortened
+
+_ENDS = ("value", "low", "high")
+_ROW, _APART, _LETTERS, _HEAD = 32, 11, 30, 30
+_PADDING = {"left": 210, "right": 226, "top": _HEAD, "bottom": 42}
+
+
+@public
+def generalization_measures(frame: Tidy, *, measured: str | None = None, width: Count = 300) -> alt.LayerChart:
+    """Draw every measure of two or more networks, and which network each predicts to generalise best.
+
+    A row per measure. Values are divided by the largest number of their row, so that measures of any unit share an
+    axis; the tooltip has the value itself. Rules are the intervals that the table holds: over images, 95 %. One right
+    prediction says little about a measure: of two networks a coin finds the better one half of the time.
+
+    Args:
+        frame: a table of `diagnostics.generalization_measures`.
+        measured: name of the network that was measured to generalise best, which adds "right" or "wrong"; None if that
+            is not known or not significant.
+        width: width of the plot, in pixels.
+
+    Raises:
+        DgpruneError: a table of another kind or without measures; a `measured` that names no network; two rows of one
+            network and measure.
+    """
+    check_table(frame, "diagnostics.generalization_measures(studies)", columns=("network", "better_direction"))
+    used = [row for row in records(frame) if not is_missing(row["better_direction"]) and not is_missing(row["value"])]
+    names = list(dict.fromkeys(str(row["network"]) for row in used))
+    if not used:
+        raise DgpruneError("frame has no measures to draw; make it with diagnostics.generalization_measures(studies).")
+    if measured is not None and measured not in names:
+        raise DgpruneError(f"measured must be one of {names}; got {measured!r}.")
+    measures = list(dict.fromkeys(str(row["metric"]) for row in used))
+    points, labels = Rows(), Rows()
+    for place, measure in enumerate(measures):
+        rows = [row for row in used if row["metric"] == measure]
+        if len({row["network"] for row in rows}) < len(rows):
+            raise DgpruneError(f"frame has several rows of one network for {measure!r}; draw one setting at a time.")
+        line = (place + 0.5) * _ROW
+        points += _points(rows, names, line=line)
+        label = f"{shortened(measure.replace('_', ' '), most=_LETTERS)} ({rows[0]['better_direction']}: better)"
+        labels.append({"line": line, "label": label, "verdict": _verdict(rows, measured=measured)})
+    words = "Which network does each measure predict to generalise best?"
+    layers = _layers(points, labels, names, height=_ROW * len(measures))
+    title = alt.Title(text=words, offset=8)
+    return finish(layers, width=width, height=_ROW * len(measures), padding=_PADDING, title=title)
+
+
+def _points(rows: Rows, names: list[str], *, line: float) -> Rows:
+    """One measure of every network, relative to the largest number of the row."""
+    ends = {
+        str(row["network"]): {name: row["value"] if is_missing(row[name]) else row[name] for name in _ENDS}
+        for row in rows
+    }
+    most = max(abs(number) for numbers in ends.values() for number in numbers.values()) or 1.0
+    points: Rows = []
+    for row, (name, numbers) in zip(rows, ends.items(), strict=True):
+        place = names.index(name)
+        about = {"measure": row["metric"], "network": name, "unit": row["unit"], "number": row["value"]}
+        shares = {"share": numbers["value"] / most, "low": numbers["low"] / most, "high": numbers["high"] / most}
+        at = {"line": line + _APART * (place - (len(names) - 1) / 2)}
+        points.append({**about, **shares, **at, **_mark(place)})
+    return points
+
+
+def _mark(place: int) -> dict[str, Any]:
+    """Colour and mark of the k-th network, the same as in the chart of prunability."""
+    style = next(islice(scorer_styles(), place, None))
+    return {"colour": style.colour, "shape": style.shape}
+
+
+def _verdict(rows: Rows, *, measured: str | None) -> str:
+    """Which network a measure predicts, whether that is right, and whether two intervals overlap.
+
+    >>> row = {"better_direction": "lower", "low": None, "high": None}
+    >>> _verdict([{**row, "network": "A", "value": 1.0}, {**row, "network": "B", "value": 2.0}], measured="B")
+    'predicts A: wrong'
+    """
+    better = min if rows[0]["better_direction"] == "lower" else max
+    best = better(float(row["value"]) for row in rows)
+    winners = [str(row["network"]) for row in rows if row["value"] == best]
+    if len(winners) > 1:
+        return "predicts neither" if len(rows) == 2 else "a tie"
+    text = f"predicts {shortened(winners[0], most=12)}"
+    if measured is not None:
+        text += ": right" if winners[0] == measured else ": wrong"
+    known = not any(is_missing(row[name]) for row in rows for name in ("low", "high"))
+    if known and len(rows) == 2 and max(row["low"] for row in rows) <= min(row["high"] for row in rows):
+        text += ", intervals overlap"
+    return text
+
+
+def _layers(points: Rows, labels: Rows, names: list[str], *, height: int) -> alt.LayerChart:
+    """Draw names, intervals with marks, predictions at the right, and the networks above."""
+    least = min(0.0, *(row["low"] for row in points))
+    x = alt.X(
+        "share:Q",
+        scale=alt.Scale(domain=[least, 1], nice=False),
+        title="Relative to the largest number of the row",
+        axis=alt.Axis(tickCount=4, grid=False),
+    )
+    y = alt.Y("line:Q", scale=alt.Scale(domain=[height, 0], nice=False, zero=False), axis=None)
+    fields = {"measure": "Measure", "network": "Network", "number": ("Value", ".4~g"), "unit": "Unit"}
+    base, rows = rows_of("measures", points), rows_of("names", labels)
+    legend = rows_of(
+        "legend", [{"label": shortened(name, most=18), "at": 6 + 90 * k, **_mark(k)} for k, name in enumerate(names)]
+    )
+    at: Any = {"y": -13, "x": {"expr": "datum.at"}}
+    mark: dict[str, Any] = {"fill": TEXT_COLOUR, "shape": SHAPE}
+    return layered(
+        base.mark_rule(strokeWidth=2.2).encode(y=y, x=of_field(x, "low"), x2="high:Q", stroke=COLOUR),
+        base.mark_point(size=64, opacity=1, filled=True).encode(y=y, x=x, tooltip=tooltip(fields), **mark),
+        row_labels(rows, y=y),
+        rows.mark_text(style="strong", align="left", dx=12).encode(x=RIGHT, y=y, text="verdict:N"),
+        legend.mark_point(size=52, opacity=1, filled=True, **at).encode(**mark),
+        legend.mark_text(style="words", align="left", baseline="middle", dx=10, **at).encode(text="label:N"),
+    )
