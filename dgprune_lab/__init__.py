@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .scorers import SCORERS, Menu, Scorer, cite, from_torch_pruning, hybrid, reverse, scorer
     from .study import GCNet, Study, demo, gc_net, training_seeds
     from .training import LayerSchedule, PruneSchedule, PruningRun, TrainingOptions, Tuned
-    from .training import leave_one_out, presets, prune_and_tune, train_with_pruning
-    from .widgets import Explorer, predict, report, tally
+    from .training import leave_one_out, presets, prune_and_tune, train_treatments, train_with_pruning
+    from .widgets import Explorer, glossary, predict, report, tally
 
 # The folder that holds each public name, in the order of the flow. A name is loaded when it is first asked for, so
 # that the command line and a plain import do not wait for torch, Altair or widgets.
@@ -31,10 +31,10 @@ _FOLDERS = {
     "scorers": "SCORERS Menu Scorer cite from_torch_pruning hybrid reverse scorer",
     "study": "GCNet Study demo gc_net training_seeds",
     "training": "LayerSchedule PruneSchedule PruningRun TrainingOptions Tuned leave_one_out presets prune_and_tune "
-    "train_with_pruning",
+    "train_treatments train_with_pruning",
     "diagnostics": "Diagnostic diagnostic find grid sweep",
     "charts": "theme",
-    "widgets": "Explorer predict report tally",
+    "widgets": "Explorer glossary predict report tally",
 }
 _OWNER = {name: folder for folder, names in _FOLDERS.items() for name in names.split()}
 _MODULES = ("charts", "data", "diagnostics", "experiments", "models", "widgets")

@@ -193,6 +193,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "widgets.LiveChart": (W.LiveChart, {"chart": C.sweep(FRAME)}),
     "predict": (W.predict, {"question": "?", "options": ["a", "b"]}),
     "tally": (W.tally, {"lines": "dg-"}),
+    "glossary": (W.glossary, {}),
 }
 
 WHOLE = (2.5, "3", True, None, [3])
@@ -566,6 +567,7 @@ WRONG: dict[str, dict[str, tuple[Any, ...]]] = {
     "widgets.LiveChart": {"chart": (FRAME, None)},
     "predict": {"question": (3,), "options": (3, ["a"], ["a", "a"])},
     "tally": {"lines": (3, None, [3], [], "no guess"), "guess": (3, "digits")},
+    "glossary": {"word": (3, ["domain"], "domian")},
 }
 
 # What the sentence calls an argument where it does not use its name.

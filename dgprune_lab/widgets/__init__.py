@@ -8,6 +8,7 @@ from .panels.feature_shift import FeatureShiftPanel
 from .panels.find import FindPanel
 from .panels.flatness import FlatnessPanel
 from .panels.flips import FlipsPanel
+from .glossary.glossary import glossary
 from .panels.layers import LayersPanel
 from .live.live import Live
 from .panels.protocol import Panel, Tried, View
@@ -26,4 +27,4 @@ __all__ = ["Agreement", "AgreementPanel", "Compare", "ComparePanel", "Experiment
 __all__ += ["FeatureShiftPanel", "Find", "FindPanel", "Flatness", "FlatnessPanel", "Flips", "FlipsPanel", "Layers"]
 __all__ += ["LayersPanel", "Live"]
 __all__ += ["LiveChart", "Panel", "Prunability", "PrunabilityPanel", "Sensitivity", "SensitivityPanel", "TradeOff"]
-__all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "predict", "report", "tally"]
+__all__ += ["TradeOffPanel", "Training", "Tried", "Tuning", "View", "glossary", "predict", "report", "tally"]

@@ -1,0 +1,1 @@
+"""The words of the field in plain sentences, each with a picture."""
