@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pruning_runs import QUICK, fresh, same_runs, shades, trained
+from pruning_runs import EVERY, QUICK, fresh, same_runs, shades, trained
 from scipy.stats import kendalltau, pearsonr
 
 import dgprune_lab as dg
@@ -74,9 +74,8 @@ def test_correlations_of_constants_are_empty() -> None:
     assert all(np.isnan(f(a, b)) for f in (pearson, tau_b) for a, b in ((same, other), (other, same)))
 
 
-def test_below_eight_runs_a_note_and_the_table_warn(run: dg.PruningRun) -> None:
-    with pytest.warns(dg.DgpruneNote, match="only 1 run: a correlation over fewer than 8 says next to nothing"):
-        frame = dg.diagnostics.instability(run)
+def test_below_eight_runs_the_table_warns(run: dg.PruningRun) -> None:
+    frame = dg.diagnostics.instability(run)
     cells = row(frame, metric="kendall", domain="t", of_metric="accuracy")
     assert np.isnan(cells["value"]) and cells["runs"] == 1 and cells["warning"].startswith("only 1 run")
     stable = row(frame, metric="mean_stability", domain="a")
@@ -105,6 +104,7 @@ def test_the_scatter_has_a_dot_per_run_and_domain_and_warns_below_eight_runs(run
     frame = dg.diagnostics.instability(runs)
     rows = instability_rows(frame)
     own = [r for r in rows if r["domain"] == "a"]
+    assert {(r["treatment"], r["control"]) for r in rows} == {("largest removed", False)}
     assert len(rows) == 18 and [r["stable"] for r in own] == pytest.approx(x.tolist())
     assert [r["value"] for r in own] == pytest.approx((100 * y).tolist()) and own[0]["low"] < own[0]["high"]
     spec = charts.instability(frame).to_dict()
@@ -113,8 +113,29 @@ def test_the_scatter_has_a_dot_per_run_and_domain_and_warns_below_eight_runs(run
         and len(spec["title"]["subtitle"]) == 2
     )
     few = charts.instability(dg.diagnostics.instability(runs[:3]), metric="generalization_gap").to_dict()
-    assert few["title"]["subtitle"][-1].startswith("Only 3 runs: a correlation over fewer than 8")
+    assert few["title"]["subtitle"] == ["Only 3 runs: a correlation over fewer than 8 says next to nothing."]
     assert charts.svg(charts.instability(frame)).startswith("<svg")
+
+
+def test_treatments_differ_in_what_is_removed_alone_and_controls_do_not_count(run: dg.PruningRun) -> None:
+    given = {"sources": [shades("a")], "targets": [shades("t", noise=0.4, seed=1)], "schedule": EVERY}
+    three: Any = ["smallest", "nothing", "before"]
+    made = dg.train_treatments(lambda seed: fresh(seed=seed), **given, options=QUICK, treatments=three, seeds=[1])
+    assert list(made) == ["smallest, seed 1", "nothing, seed 1", "before, seed 1"]
+    options = replace(QUICK, seed=1)
+    assert same_runs(made["smallest, seed 1"], trained(fresh(seed=1), options=options, seed=1))
+    assert made["nothing, seed 1"].events.empty and set(made["before, seed 1"].events.epoch) == {0}
+    frame = dg.diagnostics.instability([*made.values(), run])
+    kinds = {r["treatment"]: (r["control"], r["fill"]) for r in instability_rows(frame)}
+    assert kinds["nothing removed"] == kinds["removed before training"] == (True, "transparent")
+    assert kinds["largest removed"][0] is False and kinds["largest removed"][1] != "transparent"
+    assert set(frame[frame.metric == "kendall"].runs) == {1}, "controls are 100 % stable by definition"
+    assert set(frame.batchnorm) >= {"as_is"} and "BatchNorm as is" in str(charts.instability(frame).to_dict()["title"])
+    for wrong in ({"treatments": ["smallest", "smallest"]}, {"seeds": []}, {"treatments": ["smallish"]}):
+        with pytest.raises(dg.DgpruneError, match=next(iter(wrong))):
+            dg.train_treatments(lambda seed: fresh(seed=seed), **{**given, **wrong})
+    with pytest.raises(dg.DgpruneError, match="build must return a network"):
+        dg.train_treatments(lambda seed: None, **given)  # type: ignore[arg-type, return-value]
 
 
 def test_the_live_chart_has_training_held_out_and_shifted_images_and_every_drop(run: dg.PruningRun) -> None:

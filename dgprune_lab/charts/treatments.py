@@ -46,7 +46,7 @@ _OUTCOMES = {
     ("generalization_gap", "last"): "generalization gap, last epoch (points)",
 }
 _GREEN, _SKY, _BROWN, _VIOLET = FURTHER
-_STYLES: Mapping[str, tuple[str, str]] = {
+STYLES: Mapping[str, tuple[str, str]] = {
     "unpruned": (FULL, "circle"),
     "unpruned_longer": (FULL, "square"),
     "before": (FULL, "triangle-down"),
@@ -161,7 +161,7 @@ def correlated_rows(correlations: pd.DataFrame) -> Rows:
 def legend_rows(rows: Rows) -> Rows:
     """Return the legend: the mark of each treatment, in the order of the study."""
     first = {row["arm"]: row for row in reversed(rows)}
-    order = [arm for arm in _STYLES if arm in first] + [arm for arm in first if arm not in _STYLES]
+    order = [arm for arm in STYLES if arm in first] + [arm for arm in first if arm not in STYLES]
     kept = ("colour", "shape", "fill", "ring")
     return [
         {
@@ -174,9 +174,9 @@ def legend_rows(rows: Rows) -> Rows:
 
 
 def _styles(arms: Mapping[str, Any]) -> dict[str, DomainStyle]:
-    others = [arm for arm in arms if arm not in _STYLES]
+    others = [arm for arm in arms if arm not in STYLES]
     found = dict(zip(others, islice(scorer_styles(), len(others)), strict=True))
-    known = {arm: DomainStyle(colour=colour, dash=(1, 0), shape=shape) for arm, (colour, shape) in _STYLES.items()}
+    known = {arm: DomainStyle(colour=colour, dash=(1, 0), shape=shape) for arm, (colour, shape) in STYLES.items()}
     return known | found
 
 
@@ -190,8 +190,6 @@ def _layers(rows: Rows, words: Rows, legend: Rows) -> alt.LayerChart:
     fields = {"treatment": "Treatment", "seed": "Training seed", "events": "Events"}
     tips = tooltip({**fields, "stable": ("Mean stability %", ".1f"), "value": ("Result", ".1f")})
     above = rows_of("correlated", words).transform_filter(f"{_SHOWN} && datum.within === rate")
-    key = rows_of("legend", legend)
-    place: Any = {"x": {"expr": "width + 22"}, "y": {"expr": "datum.line + 8"}}
     head = alt.Chart(alt.InlineData(values=[{}])).mark_text(
         style="strong", align="left", x=-44, y=-64, text={"expr": "outcome + ', ' + images + ', ' + rate"}
     )
@@ -199,13 +197,22 @@ def _layers(rows: Rows, words: Rows, legend: Rows) -> alt.LayerChart:
         head,
         above.mark_text(style="words", align="left", x=0, y={"expr": "datum.line - 48"}, dx=-44).encode(text="text:N"),
         *point_marks(shown, size=54, stroke=1.6, at={"x": x, "y": y}, tips=tips),
+        *legend_marks(legend),
+    )
+
+
+def legend_marks(legend: Rows) -> list[alt.Chart]:
+    """Draw the rows of `legend_rows` to the right of the plot."""
+    key = rows_of("legend", legend)
+    place: Any = {"x": {"expr": "width + 22"}, "y": {"expr": "datum.line + 8"}}
+    return [
         key.mark_point(size=54, strokeWidth=1.6, opacity=1, **place).encode(
             stroke=alt.Stroke("colour:N", scale=None),
             fill=alt.Fill("fill:N", scale=None),
             shape=alt.Shape("shape:N", scale=None),
         ),
         key.mark_text(style="words", align="left", baseline="middle", dx=10, **place).encode(text="label:N"),
-    )
+    ]
 
 
 def _plain(name: object) -> str:

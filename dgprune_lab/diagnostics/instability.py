@@ -10,11 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..core import DgpruneError, note, tidy
+from ..measurement import has_batchnorm
 from ..stats import CORRELATIONS, POOLED, correlation_over_runs, rate_words
 from ..training import PruningRun
 from ._contract import diagnostic
 
-EXTRA = ("run", "stage", "remove", "how", "rate", "settings", "runs", "within", "of_metric", "warning")
+EXTRA = ("run", "treatment", "stage", "remove", "how", "rate", "settings", "runs", "within", "of_metric", "warning")
+CONTROLS = ("nothing removed", "removed before training")
 LEAST = 8
 """A correlation over fewer runs than this gets a warning."""
 
@@ -34,11 +36,13 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
     over the events), in percent; where `domain` is empty, over all sources. `accuracy`, `loss` and
     `generalization_gap` (accuracy on training images minus accuracy on reported images): at the last epoch (stage
     "last"), and at the epoch that was best on the measured split ("selected on ..."). `rate` is the pruning rate: the
-    share of the scheduled layers' filters that an event removes on average.
+    share of the scheduled layers' filters that an event removes on average. `treatment` says in words what was done to
+    the filters; "nothing removed" and "removed before training" are controls.
 
     Rows about all runs (column `run` is empty). `pearson` and `kendall` (tau-b), in [-1, 1]: the correlation between
     the mean stability on the sources and `of_metric` (accuracy or generalization_gap at the last epoch) on each domain,
-    over the runs of one rate, and over all runs (column `within`). Negative: less stable runs end higher. The interval
+    over the runs of one rate, and over all runs (column `within`), without the controls, which are 100 % stable by
+    definition. Negative: less stable runs end higher. The interval
     "runs" is a 95 % percentile bootstrap over runs, 1,000 resamples; empty for fewer than 3 runs, or where nothing
     varies. Pooling several rates mixes two effects: how much an event removes, and what it removes. A correlation is
     not a cause.
@@ -48,7 +52,8 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
             or diverged are left out, with a note.
 
     Returns:
-        A tidy table; `runs` is the number of runs in a correlation, `warning` a sentence if it is below 8.
+        A tidy table; `runs` is the number of runs in a correlation, `warning` a sentence if it is below 8, which the
+        chart shows instead of the correlation.
 
     Raises:
         DgpruneError: no finished run, or runs with other domains or splits.
@@ -61,11 +66,7 @@ def instability(runs: PruningRun | Sequence[PruningRun]) -> pd.DataFrame:
         raise DgpruneError("instability needs a finished run of dg.train_with_pruning; got none.")
     _check_alike(list(finished.values()))
     rows = [row for number, run in finished.items() for row in _run_rows(number, run)]
-    correlations = list(_correlations(rows))
-    usable = max((row["runs"] for row in correlations), default=len(finished))  # not runs without stability
-    if usable < LEAST:
-        note(f"{_warning(usable)} The column warning repeats it.")
-    return tidy([*rows, *correlations], extra=EXTRA)
+    return tidy([*rows, *_correlations(rows)], extra=EXTRA)
 
 
 def _check_alike(runs: list[PruningRun]) -> None:
@@ -81,10 +82,19 @@ def _check_alike(runs: list[PruningRun]) -> None:
 def _run_rows(number: int, run: PruningRun) -> Iterator[dict[str, Any]]:
     """Yield the rows about one run, with its settings."""
     cells = {"run": number, "remove": run.settings["remove"], "how": run.settings["how"]}
-    cells |= {"rate": run.rate, "settings": _describe(run)}
+    cells |= {"rate": run.rate, "settings": _describe(run), "treatment": _treatment(run)}
+    cells |= {"batchnorm": "as_is"} if has_batchnorm(run.network) else {}
     for row in run.end.drop(columns=["epoch", "event"]).to_dict("records"):
         if row["split"] != "train":
             yield {**row, **cells}
+
+
+def _treatment(run: PruningRun) -> str:
+    """What was done to the filters, in words."""
+    if not (run.events["epoch"] > 0).any():
+        return "removed before training" if run.settings["events"] else "nothing removed"
+    named = {"zero": "zeroed for a while", "noise": "noise", "restore": "restored"}
+    return named.get(run.settings["how"], f"{run.settings['remove']} removed")
 
 
 def _describe(run: PruningRun) -> str:
@@ -107,7 +117,8 @@ def _correlations(rows: Rows) -> Iterator[dict[str, Any]]:
     Over the runs of each rate, and over all runs.
     """
     stable = {r["run"]: r["value"] for r in rows if r["metric"] == "mean_stability" and pd.isna(r["domain"])}
-    rates = sorted({row["rate"] for row in rows if row["rate"] > 0})
+    rows = [row for row in rows if row["treatment"] not in CONTROLS]
+    rates = sorted({row["rate"] for row in rows})
     for metric in ("accuracy", "generalization_gap"):
         ends = [r for r in rows if r["metric"] == metric and r["stage"] == "last"]
         for domain in dict.fromkeys(r["domain"] for r in ends):

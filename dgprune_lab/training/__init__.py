@@ -11,5 +11,6 @@ from .presets import Preset
 from .prune_and_tune import FINETUNING, prune_and_tune, rounds_of, scorer_name
 from .scheduled.plan import PruningRun, Remove
 from .scheduled.schedules import LayerSchedule, PruneSchedule
+from .scheduled.train_treatments import train_treatments
 from .scheduled.train_with_pruning import train_with_pruning
 from .scheduled.treatments import How

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from ...core import Budget, Count, Ratio, Repeats, Whole, public
+from ...core import Budget, Count, Ratio, Repeats, Whole, batchnorm_words, public
+from ...measurement import has_batchnorm
 from ...scorers import Scorer, resolve
 from ...study import Study
 from ...training import (
@@ -94,7 +95,8 @@ class Training(Live):
             what += f" ({_TREATED[how]}, {batches} batches)"
         what = "nothing removed" if schedule is None or not schedule.epochs else what
         epochs = (options or TrainingOptions()).epochs
-        super().__init__(steps, title=f"Training with pruning, {what}, {epochs} epochs", epochs=epochs)
+        setting = f", {batchnorm_words(['as_is'])}" if has_batchnorm(network) else ""
+        super().__init__(steps, title=f"Training with pruning, {what}, {epochs} epochs{setting}", epochs=epochs)
 
     @property
     def result(self) -> PruningRun:

@@ -1,0 +1,90 @@
+"""The same training several times: what is removed differs, beside controls, over initial weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal, get_args
+
+from torch import nn
+
+from ...core import Count, DgpruneError, Domain, Seed, progress_bar, stepwise, yielding
+from ..options import TrainingOptions
+from .plan import PruningRun
+from .schedules import PruneSchedule
+from .train_with_pruning import train_with_pruning
+
+Treatment = Literal["smallest", "largest", "random", "nothing", "before"]
+"""Which filters are removed; the control without removal; the control whose random filters go before training."""
+
+Runs = dict[str, PruningRun]
+Step = tuple[int, int, str]
+
+
+@stepwise(partial(progress_bar, unit="run"))
+def train_treatments(
+    build: Callable[[int], nn.Module],
+    *,
+    sources: Sequence[Domain],
+    targets: Sequence[Domain] = (),
+    schedule: PruneSchedule,
+    treatments: Sequence[Treatment] = get_args(Treatment),
+    seeds: Sequence[Seed] = (0,),
+    options: TrainingOptions | None = None,
+    images: Count | None = None,
+    progress: bool = False,
+) -> Generator[Step, None, Runs]:
+    """Train a network once for each treatment and seed, with `dg.train_with_pruning`.
+
+    The runs of one seed have the same initial weights and the same order of images; only the treatment differs.
+
+    Args:
+        build: function from a seed to an untrained network.
+        sources, targets, schedule, images: see `dg.train_with_pruning`.
+        treatments: "smallest", "largest", "random": the filters that leave at the events of the schedule. "nothing":
+            the control without removal. "before": random filters, as many, leave before the first epoch.
+        seeds: seeds of the initial weights, of the order of images and of random choices.
+        options: options of training; their seed is replaced.
+        progress: whether to draw a tqdm bar.
+
+    Returns:
+        The runs by name, such as "smallest, seed 0", for `diagnostics.instability` and `diagnostics.run_ends`.
+
+    Raises:
+        DgpruneError: no treatment or no seed, one that stands twice, a function that builds no network, and what
+            `dg.train_with_pruning` refuses.
+    """
+    for name, values in (("treatments", treatments), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise DgpruneError(f"{name} must hold one or more different values; got {list(values)}.")
+    schedules = {"nothing": None, "before": schedule.before_training()}
+
+    def start(seed: int, treatment: Treatment) -> Generator[object, None, PruningRun]:
+        network = build(seed)
+        if not isinstance(network, nn.Module):
+            raise DgpruneError(f"build must return a network (nn.Module); got {type(network).__name__}.")
+        return train_with_pruning.steps(
+            network,
+            sources=sources,
+            targets=targets,
+            schedule=schedules.get(treatment, schedule),
+            options=replace(options or TrainingOptions(), seed=seed),
+            remove="random" if treatment in schedules else treatment,
+            images=images,
+            seed=seed,
+        )
+
+    return _steps(
+        {f"{treatment}, seed {seed}": partial(start, seed, treatment) for seed in seeds for treatment in treatments}
+    )
+
+
+def _steps(starts: Mapping[str, Callable[[], Generator[object, None, PruningRun]]]) -> Generator[Step, None, Runs]:
+    """Run one training after the other."""
+    runs: Runs = {}
+    for name, start in starts.items():
+        step = (len(runs), len(starts), name)
+        yield step
+        runs[name] = yield from yielding(start(), step)
+    return runs
