@@ -14,6 +14,7 @@ from typing import Any
 
 import altair as alt
 import nbformat
+import pandas as pd
 import pytest
 from nbconvert import HTMLExporter
 from PIL import Image
@@ -115,6 +116,15 @@ def test_charts_tables_and_text_stay_readable() -> None:
     assert set(first["data"]) == {"image/png"}
     assert set(second["data"]) == {"text/html", "text/plain"} and second["metadata"] == {}
     assert third["text"] == ["a\n", "b\n"]
+
+
+def test_a_styled_table_is_stored_alike_in_every_run() -> None:
+    styler = [pd.DataFrame({"a": [1.0]}).style.format(precision=1) for _ in range(2)]
+    texts = [{"text/html": one._repr_html_(), "text/plain": "<pandas.Styler at 0x7fd65757c410>"} for one in styler]
+    assert texts[0] != texts[1]
+    first, second = (still_outputs([shown(data)], count=4) for data in texts)
+    assert first == second and set(first[0]["data"]) == {"text/html"}
+    assert "T_4_0_row0" in "".join(first[0]["data"]["text/html"])
 
 
 def test_a_widget_without_a_picture_is_refused_and_a_progress_bar_left_out() -> None:

@@ -16,7 +16,7 @@ from dgprune_lab.core.errors import DgpruneError
 
 def made(folder: Path, name: str, version: str, *, needs: tuple[str, ...] = (), says: str = "") -> Path:
     """A wheel of one module; with `says` it has the command `dgprune-lab`, which prints that."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path, module = folder / f"{name}-{version}-py3-none-any.whl", "dgprune_lab_pretend" if says else name
     metadata = [
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
@@ -36,29 +36,38 @@ def made(folder: Path, name: str, version: str, *, needs: tuple[str, ...] = (), 
     return path
 
 
+def index_of(folder: Path, *wheels: tuple[str, str]) -> Path:
+    """A pretend package index of wheels, as (name, version)."""
+    for name, version in wheels:
+        wheel = made(folder / name, name, version)
+        (folder / name / "index.html").write_text(f'<a href="{wheel.name.replace("+", "%2B")}">{wheel.name}</a>')
+    return folder
+
+
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is all that pip sees: a pretend dgprune-lab, and what it needs."""
+    """The index that pip asks, with what a pretend dgprune-lab needs; its torch is newer than the CPU build."""
     own = made(
         tmp_path / "own", "dgprune_lab", "0.1.0", needs=("torch>=2.6", "little"), says="installed from the stick"
     )
-    made(tmp_path / "index", "torch", "2.6.0")
-    made(tmp_path / "index", "little", "1.0")
     monkeypatch.setattr(wheels, "_own", lambda _: own)
-    for name, value in {"NO_INDEX": "1", "CONFIG_FILE": os.devnull, "FIND_LINKS": str(tmp_path / "index")}.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
-    return tmp_path / "index"
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    folder = index_of(tmp_path / "index", ("torch", "2.7.0"), ("little", "1.0"))
+    monkeypatch.setenv("PIP_INDEX_URL", folder.as_uri())
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return folder
 
 
 @pytest.mark.skipif(os.name != "posix", reason="runs install.sh")
 def test_a_folder_of_wheels_installs_with_one_command(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu = made(tmp_path / "cpu builds", "torch", "2.6.0+cpu").parent
-    fetched = wheels.fetch_wheels(tmp_path / "the stick", cpu=str(cpu))
+    cpu = index_of(tmp_path / "cpu builds", ("torch", "2.6.0+cpu"))
+    fetched = wheels.fetch_wheels(tmp_path / "the stick", cpu=cpu.as_uri())
     assert [wheel.name.split("-")[0] for wheel in fetched] == ["dgprune_lab", "little", "torch"]
     assert "+cpu" in fetched[2].name
-    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "no such index").as_uri())
     monkeypatch.setenv("PYTHON", sys.executable)
     command = ["sh", str(tmp_path / "the stick" / "install.sh"), "my env"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -82,12 +91,12 @@ def test_another_python_is_refused_before_anything_is_made(index: Path, tmp_path
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one build of torch")
 def test_a_build_with_cuda_is_refused_where_the_cpu_build_was_asked_for(index: Path, tmp_path: Path) -> None:
-    with pytest.raises(DgpruneError, match=r"torch-2\.6\.0-\S+ is no CPU build\. Delete the wheels of torch"):
-        wheels.fetch_wheels(tmp_path / "stick", cpu=str(index))
+    with pytest.raises(DgpruneError, match=r"torch-2\.7\.0-\S+ of .* is no CPU build\. Give --cpu an index"):
+        wheels.fetch_wheels(tmp_path / "stick", cpu=index.as_uri())
 
 
 def test_what_cannot_be_had_is_said(index: Path, tmp_path: Path) -> None:
-    (index / "little-1.0-py3-none-any.whl").unlink()
+    (index / "little" / "index.html").unlink()
     with pytest.raises(DgpruneError, match="pip could not fetch the wheels"):
         wheels.fetch_wheels(tmp_path / "stick")
     assert not (tmp_path / "stick" / "install.sh").exists()

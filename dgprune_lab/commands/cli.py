@@ -63,8 +63,7 @@ def wheels(
     folder: Annotated[Path, typer.Argument(help="Folder for the wheels and the scripts that install from it.")],
     *,
     cpu: Annotated[
-        str | None,
-        typer.Option(metavar="INDEX", help="Take PyTorch's CPU builds from this index (an address or a folder)."),
+        str | None, typer.Option(metavar="INDEX", help="Take PyTorch's CPU builds, which are small, from this index.")
     ] = None,
 ) -> None:
     """Fetch all wheels for machines of this system and Python without a network; install.sh, install.bat use them."""

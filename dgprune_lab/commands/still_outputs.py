@@ -21,6 +21,7 @@ Output = dict[str, Any]
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SCALE, _COLOURS = 1.5, 256
 _IMAGE = re.compile(r'<img alt="[^"]*" src="data:image/svg\+xml;base64,([^"]+)">')
+_ADDRESS = re.compile(r"^<.* at 0x[0-9a-f]+>$")
 _BAR = re.compile(r"\[\d+:\d\d[<,][^\]]*\]\s*$")  # the end of a progress bar of tqdm
 _INLINE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 
@@ -36,7 +37,7 @@ def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[O
         if "data" not in output:
             still.append({**output, **({"text": _lines(output["text"])} if "text" in output else {})})
             continue
-        pieces = list(_pieces(output["data"]))
+        pieces = list(_pieces(output["data"], count=f"{count}_{len(still)}"))
         for k, (data, size) in enumerate(pieces):
             last = output["output_type"] == "execute_result" and k == len(pieces) - 1
             kind: Output = {"execution_count": count, "output_type": "execute_result"} if last else {}
@@ -44,7 +45,7 @@ def still_outputs(outputs: Iterable[Mapping[str, Any]], *, count: int) -> list[O
     return [dict(sorted(output.items())) for output in still]
 
 
-def _pieces(data: Mapping[str, Any]) -> Iterator[tuple[Output, Output]]:
+def _pieces(data: Mapping[str, Any], *, count: str) -> Iterator[tuple[Output, Output]]:
     """Yield (data, metadata) of an output: one, or for a widget with charts one per chart and stretch of text."""
     if "image/svg+xml" in data:
         yield _png("".join(data["image/svg+xml"]))
@@ -53,9 +54,9 @@ def _pieces(data: Mapping[str, Any]) -> Iterator[tuple[Output, Output]]:
             return
         raise DgpruneError(f"this widget has no picture: {''.join(data.get('text/plain', '?'))[:200]}")
     elif "text/html" in data:
-        text = "".join(data["text/html"])
-        folded = "<details" in text
-        plain = {} if _WIDGET in data or "text/plain" not in data else {"text/plain": _lines(data["text/plain"])}
+        text, folded = _named(data["text/html"], count), "<details" in "".join(data["text/html"])
+        said = "".join(data.get("text/plain", ""))
+        plain = {} if _WIDGET in data or not said or _ADDRESS.search(said) else {"text/plain": _lines(said)}
         parts = [_IMAGE.sub(_inlined, text)] if folded else _IMAGE.split(text)
         for k in range(0, len(parts), 2):
             if k:
@@ -65,6 +66,13 @@ def _pieces(data: Mapping[str, Any]) -> Iterator[tuple[Output, Output]]:
     else:
         plain = {} if any(kind.startswith("image/") for kind in data) else {"text/plain": _lines(data["text/plain"])}
         yield {**{kind: _lines(value) for kind, value in data.items() if kind != "text/plain"}, **plain}, {}
+
+
+def _named(text: Any, count: str) -> str:
+    """Return HTML in which a table of pandas has a name that is the same in every run, instead of a random one."""
+    text = "".join(text)
+    random = re.search(r'<table id="T_(\w+)"', text)
+    return text if random is None else text.replace(f"T_{random[1]}", f"T_{count}")
 
 
 def _says(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -48,36 +49,45 @@ def fetch_wheels(folder: str | Path, *, cpu: str | None = None) -> list[Path]:
 
     Args:
         folder: the folder; wheels that are in it already are used.
-        cpu: address of an index, or a folder, that has the CPU builds of PyTorch; without it pip takes the builds that
+        cpu: address of an index that has the CPU builds of PyTorch; without it pip takes the builds that
             its index offers, which for Linux bring several GB of CUDA.
 
     Returns:
         The wheels.
 
     Raises:
-        DgpruneError: a folder that cannot be written to, no source of this package, pip fails, or with `cpu` a torch
-            that is no CPU build.
+        DgpruneError: a folder that cannot be written to, no source of this package, pip fails, or the torch of `cpu` is
+            no CPU build.
     """
     folder = check_writable_folder(folder, argument="the folder of the wheels")
     folder.mkdir(parents=True, exist_ok=True)
-    asked = [str(_own(folder)), "--wheel-dir", str(folder), "--find-links", str(folder)]
-    if cpu is not None:
-        asked += ["--find-links" if Path(cpu).is_dir() else "--extra-index-url", cpu]
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", *asked], check=False)
-    if done.returncode:
+    asked = ["wheel", str(_own(folder)), "--wheel-dir", str(folder), "--find-links", str(folder)]
+    if cpu is None:
+        _pip(*asked)
+    else:
+        with tempfile.TemporaryDirectory() as box:
+            torch = _cpu_build(cpu, Path(box))
+            same = write_file(Path(box) / "same.txt", f"torch=={torch.name.split('-')[1]}\n")
+            _pip(*asked, "--extra-index-url", cpu, "--find-links", box, "--constraint", str(same))
+    write_file(folder / "install.sh", _SHELL).chmod(0o755)
+    write_file(folder / "install.bat", _BATCH.replace("\n", "\r\n"))
+    return sorted(folder.glob("*.whl"))
+
+
+def _cpu_build(cpu: str, box: Path) -> Path:
+    """Fetch the CPU build of torch alone, from this index alone, and return it."""
+    _pip("download", "torch", "--no-deps", "--dest", str(box), "--index-url", cpu)
+    (torch,) = box.glob("torch-*.whl")
+    if "+cpu" not in torch.name and sys.platform != "darwin":  # macOS has one build, without a local version
+        raise DgpruneError(f"{torch.name} of {cpu} is no CPU build. Give --cpu an index that has the CPU builds.")
+    return torch
+
+
+def _pip(*words: str) -> None:
+    if subprocess.run([sys.executable, "-m", "pip", *words], check=False).returncode:
         raise DgpruneError(
             "pip could not fetch the wheels, as it says above. Run the command again: what is in the folder stays."
         )
-    wheels = sorted(folder.glob("*.whl"))
-    cuda = [wheel.name for wheel in wheels if wheel.name.startswith("torch-") and "+cpu" not in wheel.name]
-    if cpu is not None and cuda and sys.platform != "darwin":  # macOS has one build, without a local version
-        raise DgpruneError(
-            f"{cuda[0]} is no CPU build. Delete the wheels of torch, torchvision and nvidia from {folder}, and give "
-            "--cpu an index that has the CPU builds."
-        )
-    write_file(folder / "install.sh", _SHELL).chmod(0o755)
-    write_file(folder / "install.bat", _BATCH.replace("\n", "\r\n"))
-    return wheels
 
 
 def _own(folder: Path) -> Path:
