@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SLIDER = ".dgx-remove input"
 PATIENCE = 120_000  # ms; a busy machine takes long, and nobody waits for what is there
+
+
+@cache
+def axe() -> str:
+    """The script of axe-core, which a package for Playwright brings along."""
+    pytest.importorskip("axe_playwright_python")
+    found = find_spec("axe_playwright_python")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+def violations(page: Any, root: str = "html") -> list[str]:
+    """What axe-core finds wrong in an element of a page, by all of its rules."""
+    page.evaluate(axe())
+    found = page.evaluate("async (root) => (await axe.run(root)).violations", root)
+    return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
 
 
 class Opened:

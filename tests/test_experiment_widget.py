@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from page_driver import PATIENCE
+from page_driver import PATIENCE, violations
 
 import dgprune_lab as dg
 from dgprune_lab.experiments import Experiment, Finding, Scratch, Settings, averages, compare, grid, over_targets, run
@@ -207,7 +207,7 @@ def test_the_page_draws_what_arrives_and_shows_a_traceback_as_text(watch: Any, t
     page.select_option(".dgx-study select", "dss")
     assert page.evaluate("() => window.sent") == [{"type": "baseline", "value": "dss"}]
     cut = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(cut) == 0 and wrong == []
+    assert page.evaluate(cut) == 0 and wrong == [] and violations(page) == []
     page.close()
 
 

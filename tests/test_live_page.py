@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_driver import PATIENCE
+from page_driver import PATIENCE, violations
 from test_live import Gate
 from tuned_study import QUICK, study
 
@@ -155,7 +155,7 @@ def test_a_kernel_that_stopped_silently_is_noticed(watch: Callable[..., Watched]
 def test_every_button_keeps_its_keys_and_ending_leaves_nothing(watch: Callable[..., Watched]) -> None:
     one = watch(Live(Gate(), title="a run"))
     marked = "() => [...document.querySelectorAll('.dgx button')].map((one) => one.dataset.lmSuppressShortcuts)"
-    assert set(one.page.evaluate(marked)) == {"true"}
+    assert set(one.page.evaluate(marked)) == {"true"} and violations(one.page) == []
     one.page.evaluate("() => window.explorers[0].end()")
     assert one.page.locator(".dgx").count() == 0
     one.page.evaluate(

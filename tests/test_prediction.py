@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 import pytest
-from page_driver import PATIENCE
+from page_driver import PATIENCE, violations
 
 import dgprune_lab as dg
 from dgprune_lab.widgets.page.standalone import page_text
@@ -137,6 +137,7 @@ def test_keys_alone_choose_lock_and_show_in_every_view(page: Page) -> None:
     assert page.views[0].locator("svg.marks").count() == 0, "charts stand once, where the guess was shown last"
     assert page.page.locator("img").count() == 0 and not reveal.is_visible()
     assert page.views[1].locator("code").inner_text() == page.line
+    assert violations(page.page) == []
 
 
 @pytest.mark.browser

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import traitlets
 
-from ..charts import svg
+from ..charts import present_theme, svg
 from ..core import DgpruneError, public, unknown
 from .guess_lines import Guess, person_code, question_code
 from .page import static as assets
@@ -46,7 +46,9 @@ class Prediction(CommWidget):
         code, person = question_code(question, options), person_code()
         numbers = range(1, len(options) + 1)
         lines = [str(Guess(question=code, number=number, person=person)) for number in numbers]
-        super().__init__(static={"question": question, "options": list(options), "lines": lines})
+        super().__init__(
+            static={"question": question, "options": list(options), "lines": lines, "theme": present_theme()}
+        )
 
     @property
     def guess(self) -> str | None:

@@ -74,7 +74,7 @@ def section(heading: str, content: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of plain texts, which scrolls sideways where it is too wide; the first cell of a row names it."""
-    columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
+    columns = "".join(f'<th scope="col">{html.escape(name)}</th>' if name else "<td></td>" for name in head)
     body = ""
     for first, *rest in rows:
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)

@@ -29,11 +29,13 @@ _PAGE = """<!doctype html>
 </style>
 </head>
 <body>
+<main>
 <h1>{title}</h1>
 {above}
-<main>{places}</main>
+<div class="places">{places}</div>
 <noscript>The slider and the charts need JavaScript.</noscript>
 {below}
+</main>
 <script type="application/json" class="state">{state}</script>
 <script>{vega}</script>
 <script type="module">

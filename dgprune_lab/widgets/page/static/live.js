@@ -101,7 +101,7 @@ function embed(page) {
   if (page.chart) endView(page.chart);
   page.box.replaceChildren();
   page.inks = inksOf(page.root);
-  page.chart = createView(page.box, page.fixed.spec, { embed: page.embed, dark: page.inks.dark });
+  page.chart = createView(page.box, page.fixed.spec, { embed: page.embed, dark: page.inks.dark, label: page.fixed.title });
   page.chart.ready.catch((problem) => say(page.box, `The chart could not be drawn: ${problem.message}`));
   page.schedule();
 }

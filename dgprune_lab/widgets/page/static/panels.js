@@ -76,6 +76,7 @@ export function showPanels(panels, state, { embed, dark, choice }) {
   const list = state?.list ?? [];
   showBar(panels, list, state?.open ?? null);
   const open = list.some((panel) => panel.name === state?.open);
+  panels.label = list.find((panel) => panel.name === state?.open)?.label;
   show(panels.body, open);
   acknowledge(panels, { open: open ? state.open : null, ack: state?.ack });
   if (!open) return clearPanels(panels);
@@ -132,7 +133,7 @@ function createPanelView(panels, id, spec, { embed, dark }) {
   endPanelView(panels, id);
   const wishes = spec.usermeta ?? {};
   const chart = chartBox(wishes);
-  const holder = createView(chart, spec, { embed, dark, fit: false });
+  const holder = createView(chart, spec, { embed, dark, fit: false, label: `${panels.label}, ${id}` });
   const box = node("div", { class: "dgx-framed" }, chart, chartMenu(() => holder));
   panels.charts.append(box);
   const view = { spec, text: JSON.stringify(spec), dark, box, holder, brush: NO_BRUSH };

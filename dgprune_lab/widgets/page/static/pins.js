@@ -38,7 +38,7 @@ function headRow(cells, ink) {
   const domains = cells.map(({ domain, role, metric, colour }) => {
     const about = metric === "agreement" ? "agreement, %" : `${role}, %`;
     const name = node("span", { class: "dgx-pin-domain", text: domain });
-    name.style.color = ink(colour);
+    name.style.borderColor = ink(colour); // beside the name: as text the colours are too pale to read
     return node("th", { scope: "col" }, name, node("span", { class: "dgx-pin-role", text: about }));
   });
   const differs = head("Filters that differ", "Filters that only one of this pin and the present view keeps, as a share of all");

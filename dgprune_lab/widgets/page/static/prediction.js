@@ -47,7 +47,7 @@ function layOut(page) {
   page.copied = node("span", { role: "status" });
   page.line = node("div", { class: "dgx-guess-line" }, "For your teacher: ", page.code, button("Copy", () => copy(page)), page.copied);
   const buttons = node("div", { class: "dgx-buttons" }, page.lock, page.reveal);
-  page.root = node("div", { class: "dgx dgx-guess" }, choices, buttons, page.words, page.line, page.charts);
+  page.root = node("div", { class: "dgx dgx-guess", "data-theme": page.fixed.theme }, choices, buttons, page.words, page.line, page.charts);
 }
 
 function paint(page) {

@@ -1,6 +1,6 @@
 // The start of a page without a kernel: a widget per state, on a model like anywidget's. `entry` is the widget's module.
 const states = JSON.parse(document.querySelector("script.state").textContent);
-const places = document.querySelectorAll("main > div");
+const places = document.querySelectorAll(".places > div");
 const host = { getWidget: async () => ({ exports: { vegaEmbed: window.vegaEmbed } }) };
 const fakeModel = (state, listeners = []) => {
   const tell = (event, ...values) => listeners.forEach(([name, listener]) => name === event && listener(...values));

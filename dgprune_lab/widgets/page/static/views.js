@@ -60,8 +60,18 @@ function merged(base, over) {
   return result;
 }
 
+// For a screen reader a chart is one picture with a name: its numbers are in sentences and in the file that its menu saves.
+function nameChart(box, spec, label) {
+  const title = [spec.title?.text ?? spec.title].flat()[0];
+  const around = box.closest("[aria-label]")?.getAttribute("aria-label");
+  box.setAttribute("role", box.querySelector("input, select") ? "group" : "img");
+  box.setAttribute("aria-label", label ?? (typeof title === "string" ? title : (around ?? "Chart")));
+  box.removeAttribute("aria-roledescription");
+  box.querySelector("svg, canvas").setAttribute("aria-hidden", "true");
+}
+
 // A view in `box`. Everything before the embedding ended is remembered, so callers never wait.
-export function createView(box, spec, { embed, dark, fit = true }) {
+export function createView(box, spec, { embed, dark, fit = true, label }) {
   const holder = { spec, box, embed, view: null, wanted: {}, drawn: {}, signals: {}, size: null, ended: false };
   const { hole } = inksOf(box.closest(".dgx") ?? box); // what lies behind text and hollow marks
   const config = merged(merged({ background: "transparent", ...spec.config }, dark ? DARK : {}), { style: { halo: { fill: hole, stroke: hole } } });
@@ -69,6 +79,7 @@ export function createView(box, spec, { embed, dark, fit = true }) {
   holder.ready = embed(box, { ...structuredClone(spec), config }, { actions: false, renderer, defaultStyle: false, logLevel: 1 })
     .then((result) => {
       if (holder.ended) return result.finalize();
+      nameChart(box, spec, label);
       const free = underZoom(box.querySelector("svg, canvas"));
       holder.finalize = () => {
         free();
