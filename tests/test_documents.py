@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CASES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "00_start" else pytest.mark.slow) for path in NOTEBOOKS
 ]
-FORMED = ["00_start", "01_scorers", "06_workbench", "07_studies", "08_your_own"]
+FORMED = ["00_start", "01_scorers", "04_sensitivity", "05_feature_shift", "06_workbench", "07_studies", "08_your_own"]
 """Notebooks that have the form of a lesson: one question, a guess, a look, a measurement, exercises with solutions."""
 STORED: list[str] = []
 """Notebooks that are shipped with outputs, which `dgprune-lab notebooks` stores."""
