@@ -8,7 +8,7 @@ from ..core import Count, DgpruneError, Domain, at_home, public
 
 
 @public
-def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", images: Count | None = None) -> Path:
+def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", images: Count | None = None) -> None:
     """Write images of a domain as PNG files `folder/class/row.png`, which `from_folder` reads as one domain.
 
     Channels beyond 8 bits are rounded to 8.
@@ -18,9 +18,6 @@ def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", image
         folder: a new or empty folder; several domains go side by side into one folder.
         split: the split whose images are written.
         images: only the first `images` images of the split; None for all.
-
-    Returns:
-        The folder.
 
     Raises:
         DgpruneError: no labels, no such split, a class whose name cannot be that of a folder, or a folder that holds
@@ -41,4 +38,3 @@ def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", image
         kind = path / domain.class_label(int(label))
         kind.mkdir(parents=True, exist_ok=True)
         save_image(image, kind / f"{int(row)}.png")
-    return path
