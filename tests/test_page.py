@@ -188,7 +188,7 @@ def test_a_report_of_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(isinstance(study_of(file, name), dg.Study) for name in ("make", "study"))
     monkeypatch.chdir(tmp_path)
     assert isinstance(study_of("mine", "make"), dg.Study), "a module of the folder in which one works"
-    with pytest.raises(DgpruneError, match="name"):
+    with pytest.raises(DgpruneError, match=r"unknown study 'digit'.*Did you mean 'digits'"):
         write_report("digit", tmp_path / "page.html")
     asked = {}
     monkeypatch.setattr(

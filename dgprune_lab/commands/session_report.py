@@ -153,4 +153,5 @@ def _picture(opened: Opened, name: str, words: str) -> str:
     if file not in opened.card["files"]:
         return ""
     data = base64.b64encode(opened.read(file)).decode()
-    return f'<img alt="{html.escape(words, quote=True)}" src="data:image/svg+xml;base64,{data}">'
+    picture = f'<img alt="{html.escape(words, quote=True)}" src="data:image/svg+xml;base64,{data}">'
+    return f'<div class="wide" tabindex="0">{picture}</div>'

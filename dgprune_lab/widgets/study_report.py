@@ -7,9 +7,9 @@ import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from ..core import BatchNorm, NotNegative, check_writable_file, progress_bar, public, written
+from ..core import BatchNorm, NotNegative, check_writable_file, progress_bar, public, unknown, written
 from ..scorers import Scorer
-from ..study import Study, demo
+from ..study import DEMO_DOMAINS, Study, demo
 from .explorer.choices import Choices
 from .explorer.measurements import CURVE_RATIOS, Measurements
 from .page.standalone import write_page
@@ -49,7 +49,9 @@ def report(
         DgpruneError: a file that cannot be written (tried before anything is measured); an unknown scorer or study.
     """
     path = check_writable_file(path, argument="path")
-    study = demo(study) if isinstance(study, str) else study  # type: ignore[arg-type]  # refuses other names
+    if isinstance(study, str) and study not in DEMO_DOMAINS:
+        raise unknown("study", study, DEMO_DOMAINS)
+    study = demo(study) if isinstance(study, str) else study  # type: ignore[arg-type]  # one of these names
     measured = Measurements(study, scorers=[])
     names = [name for name in map(measured.admit, scorers) if measured.unavailable(name) is None]
     settings: list[BatchNorm] = ["recalibrate", "as_is"] if study.has_batchnorm else ["as_is"]
