@@ -210,5 +210,12 @@ def test_a_report_of_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
         write_report("never_imported:x", tmp_path)
 
 
+def test_a_report_without_a_scorer_that_can_run_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    for scorers, reason in ((["dss"], "dss: .*target"), ([], "got none")):
+        with pytest.raises(DgpruneError, match=rf"scorers must hold one that can run on this study \({reason}"):
+            dg.report(small(), tmp_path / "page.html", scorers=scorers)
+    assert not list(tmp_path.iterdir())
+
+
 def small() -> dg.Study:
     return dg.Study(randomise(norm_net(), dtype=torch.float32), sources=[domain("a", count=12)], name="small")

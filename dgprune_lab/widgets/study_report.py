@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from ..core import BatchNorm, NotNegative, check_writable_file, progress_bar, public, unknown, written
+from ..core import BatchNorm, DgpruneError, NotNegative, check_writable_file, progress_bar, public, unknown, written
 from ..scorers import Scorer
 from ..study import DEMO_DOMAINS, Study, demo
 from .explorer.choices import Choices
@@ -46,14 +46,19 @@ def report(
         The path. The page of a study of up to three domains has less than 5 MB; any page opens without a network.
 
     Raises:
-        DgpruneError: a file that cannot be written (tried before anything is measured); an unknown scorer or study.
+        DgpruneError: a file that cannot be written (tried before anything is measured); an unknown scorer or study; no
+            scorer that can run on the study.
     """
     path = check_writable_file(path, argument="path")
     if isinstance(study, str) and study not in DEMO_DOMAINS:
         raise unknown("study", study, DEMO_DOMAINS)
     study = demo(study) if isinstance(study, str) else study  # type: ignore[arg-type]  # one of these names
     measured = Measurements(study, scorers=[])
-    names = [name for name in map(measured.admit, scorers) if measured.unavailable(name) is None]
+    why = {name: measured.unavailable(name) for name in map(measured.admit, scorers)}
+    names = [name for name, reason in why.items() if reason is None]
+    if not names:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in why.items()) or "got none"
+        raise DgpruneError(f"scorers must hold one that can run on this study ({reasons}); name others, such as 'l1'.")
     settings: list[BatchNorm] = ["recalibrate", "as_is"] if study.has_batchnorm else ["as_is"]
     views = [
         Choices(id=0, ratio=0.5, scorer=name, scope="layer", budget="filters", batchnorm=setting, by="kernel")
