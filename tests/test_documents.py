@@ -20,7 +20,16 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CASES = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "00_start" else pytest.mark.slow) for path in NOTEBOOKS
 ]
-FORMED = ["00_start", "01_scorers", "04_sensitivity", "05_feature_shift", "06_workbench", "07_studies", "08_your_own"]
+FORMED = [
+    "00_start",
+    "01_scorers",
+    "03_prunability",
+    "04_sensitivity",
+    "05_feature_shift",
+    "06_workbench",
+    "07_studies",
+    "08_your_own",
+]
 """Notebooks that have the form of a lesson: one question, a guess, a look, a measurement, exercises with solutions."""
 STORED: list[str] = []
 """Notebooks that are shipped with outputs, which `dgprune-lab notebooks` stores."""
@@ -28,14 +37,14 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 STILL = {"text/html", "image/png"}
 HEADINGS = ["## A guess", "## Look", "## Measure", "## What to take away", "## Exercises"]
 HEADINGS += ["### 2 minutes", "### 10 minutes", "### Take home", "## What held, what did not"]
-# Where a notebook trains many networks, or measures one a hundred times, it does so here on 400 images of each split;
+# Where a notebook trains many networks, or measures one many times, it does so here on 400 or 800 images of each split;
 # the one that trains a network on its own images does so for one epoch.
 SHORTER = {
     "02_instability": (
         "study.sources[0], study.targets[0]",
         "(part := few(study, images=400)).sources[0], part.targets[0]",
     ),
-    "03_prunability": ("sources=study.sources", "sources=few(study, images=400).sources"),
+    "03_prunability": ('"sources": study.sources', '"sources": few(study, images=800).sources'),
     "08_your_own": ("in range(4)", "in range(1)"),
 }
 

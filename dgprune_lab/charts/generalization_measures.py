@@ -17,7 +17,7 @@ from .theme import Rows, finish, records, scorer_styles, shortened
 
 _ENDS = ("value", "low", "high")
 _ROW, _APART, _LETTERS, _HEAD = 32, 11, 30, 30
-_PADDING = {"left": 210, "right": 226, "top": _HEAD, "bottom": 42}
+_PADDING = {"left": 244, "right": 226, "top": _HEAD, "bottom": 42}
 
 
 @public
