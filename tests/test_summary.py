@@ -67,6 +67,9 @@ def test_the_answer_marks_what_looked_at_a_target_and_refuses_several_rows_of_on
     assert dg.answer(frame, of="scorer").sentence.startswith("dss ◇ 60.0 %")
     with pytest.raises(dg.DgpruneError, match="got 4 rows of 2"):
         dg.answer(pd.concat([frame, frame]), of="scorer")
+    for name, values in {"metric": ["accuracy", "loss"], "domain": ["a", "b"], "batchnorm": ["as_is", "fold"]}.items():
+        with pytest.raises(dg.DgpruneError, match=f"several values of '{name}'"):
+            dg.answer(frame.assign(**{name: values}), of="scorer")
     with pytest.raises(dg.DgpruneError, match="got 1 rows of 1"):
         dg.answer(frame[:1], of="scorer")
 

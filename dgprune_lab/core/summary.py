@@ -24,6 +24,7 @@ _LEVELS = re.compile(
 _PERCENT = ("share", "%", "percent")
 _COUNTS = ("count", "per image", "bytes")
 _SETTINGS = ("scope", "budget", "split", "seed", "training_seed")  # empty where they do not apply
+_ALIKE = ("metric", "unit", "domain", "scorer", "network", "ratio_requested", "scope", "budget", "batchnorm", "split")
 _RATIOS = {"ratio_requested": "removed", "ratio_achieved": "achieved"}
 _OVER = {"images": "over images", "seeds": "over training seeds", "runs": "over runs"}
 
@@ -110,7 +111,8 @@ def answer(
         overlaps with that of another: then these numbers do not decide between the two. Target-aware rows have a ◇.
 
     Raises:
-        DgpruneError: an unknown column, metric or domain; fewer than two values; several rows of one choice.
+        DgpruneError: an unknown column, metric or domain; fewer than two values; several rows of one choice; rows that
+            differ in their metric, unit, domain, scorer, network, ratio or another setting than `of`.
 
     >>> rows = [{"domain": d, "metric": "accuracy", "value": v, "unit": "share"} for d, v in (("a", 0.9), ("b", 0.5))]
     >>> answer(pd.DataFrame(rows), of="domain", lowest=True)
@@ -120,10 +122,13 @@ def answer(
     if of not in frame.columns:
         raise unknown("column", of, map(str, frame.columns))
     rows = [row for row in frame.to_dict("records") if not is_missing(row["value"]) and not is_missing(row[of])]
-    if len(rows) < 2 or len({row[of] for row in rows}) < len(rows):
+    count = len({str(row[of]) for row in rows})
+    mixed = [name for name in _ALIKE if name != of and len({row[name] for row in rows if _given(row, name)}) > 1]
+    if count < 2 or count < len(rows) or mixed:
         raise DgpruneError(
-            f"frame must hold two or more choices in the column {of!r}, and one row for each; got {len(rows)} rows of "
-            f"{len({row[of] for row in rows})}. Choose the rows by metric=, domain= or frame.query(...)."
+            f"frame must hold two or more choices in the column {of!r}, one row for each and all else alike; got "
+            f"{len(rows)} rows of {count}{f', with several values of {mixed[0]!r}' if mixed else ''}. Choose the rows "
+            "by metric=, domain= or frame.query(...)."
         )
     first, *others = sorted(rows, key=lambda row: row["value"], reverse=not lowest)
     texts = [
@@ -137,6 +142,10 @@ def answer(
     if close := [str(row[of]) for row in others if _overlap(first, row)]:
         sentence += f" The interval of {first[of]} overlaps with that of {' and '.join(close)}: their order is open."
     return Answer(str(first[of]), sentence)
+
+
+def _given(row: dict[str, Any], name: str) -> bool:
+    return name in row and not is_missing(row[name])
 
 
 def _overlap(first: dict[str, Any], other: dict[str, Any]) -> bool:

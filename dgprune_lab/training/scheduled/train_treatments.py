@@ -87,4 +87,5 @@ def _steps(starts: Mapping[str, Callable[[], Generator[object, None, PruningRun]
         step = (len(runs), len(starts), name)
         yield step
         runs[name] = yield from yielding(start(), step)
+        yield len(runs), len(starts), name
     return runs
