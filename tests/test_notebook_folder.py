@@ -259,6 +259,41 @@ def test_teachers_get_the_guide_which_follows_the_package_until_it_is_edited(pac
     assert laid.read_text() == "three" and (package.folder / "TEACHING.mine.md").read_text() == "mine"
 
 
+def test_what_students_must_not_read_is_taken_away_or_named(package: Package) -> None:
+    (package.root / "TEACHING.md").write_text("guide")
+    package.notebooks["TEACHING.md"] = package.root / "TEACHING.md"
+    package.publish(**{"00_start": lesson(), "01_next": lesson()})
+    package.update(version="teacher")
+    package.edit("01_next", package.read("01_next").replace(b"1 + 1", b"1 + 2"))
+    copied = package.folder / ".ipynb_checkpoints" / "00_start-checkpoint.ipynb"
+    copied.parent.mkdir()
+    copied.write_bytes(package.read("00_start"))
+    done = update_folder(package.folder, version="student", notebooks=package.notebooks)
+    said = " ".join(action.sentence for action in done)
+    assert "TEACHING.md: removed" in said and not (package.folder / "TEACHING.md").exists()
+    assert "01_next.ipynb: holds solutions or notes" in said and "00_start-checkpoint.ipynb: holds solutions" in said
+    assert "00_start.ipynb: holds" not in said and b"secret" not in package.read("00_start")
+
+
+def test_without_a_record_a_version_of_the_package_is_no_edit(package: Package) -> None:
+    package.publish(**{"00_start": lesson()})
+    for version in ("teacher", None):
+        package.update(version=version)
+        (package.folder / RECORD).unlink()
+        assert package.update(version="student")["00_start"] == "updated"
+
+
+def test_outputs_are_hidden_from_students_even_without_a_solution(package: Package) -> None:
+    package.publish(**{"00_start": written("1 + 1", outputs=True)})
+    package.update()
+    assert package.update(version="student")["00_start"] == "updated" and b"97 %" not in package.read("00_start")
+    saved = package.read("00_start").replace(
+        b'"outputs": []', b'"outputs": [{"output_type": "stream", "text": "mine"}]'
+    )
+    package.edit("00_start", saved)
+    assert package.update(version="student")["00_start"] == "unchanged" and package.read("00_start") == saved
+
+
 def test_versions_that_make_no_sense_are_refused(package: Package) -> None:
     with pytest.raises(DgpruneError, match="--student and --teacher exclude each other"):
         version_of(student=True, teacher=True)

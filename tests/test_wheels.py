@@ -55,6 +55,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     folder = index_of(tmp_path / "index", ("torch", "2.7.0"), ("little", "1.0"))
     monkeypatch.setenv("PIP_INDEX_URL", folder.as_uri())
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", folder.as_uri())  # a setting that must not bring its torch instead
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     return folder
 

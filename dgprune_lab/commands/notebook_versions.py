@@ -25,6 +25,11 @@ def version_of(*, student: bool, teacher: bool) -> Version | None:
     return "student" if student else "teacher" if teacher else None
 
 
+def answers(content: bytes) -> bool:
+    """Return whether a notebook holds a solution or notes for the speaker."""
+    return any(words in content for words in (b'class=\\"solution', b'"speaker_notes"', b"**For the speaker:**"))
+
+
 def as_version(content: bytes, version: Version | None) -> bytes:
     """Return a notebook as one version has it; None for the file as it is.
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..core import DgpruneError, at_home, notebook_folders, unknown, write_file
-from .notebook_versions import Version, as_version
+from .notebook_versions import Version, answers, as_version
 
 RECORD = ".dgprune_lab.json"
 GUIDE = "TEACHING.md"
-Kind = Literal["added", "unchanged", "updated", "kept", "reset"]
+Kind = Literal["added", "unchanged", "updated", "kept", "reset", "removed"]
 Record = dict[str, dict[str, str | None]]
 
 
@@ -59,7 +59,8 @@ def update_folder(
 
     A missing notebook is added. An unedited one is updated if the package has a newer version; an edited one is kept.
     Only changed cell sources count as edits, so outputs stay as long as there is no newer version. An unedited notebook
-    of another version, such as the students', is replaced by the one of this version.
+    of another version, such as the students', is replaced by the one of this version. For students, files of the folder
+    in which they would find answers are named.
 
     Args:
         folder: the folder; it is made if it does not exist.
@@ -88,11 +89,13 @@ def update_folder(
             return [Action(name, "unchanged", f"{name}: the package's own file") for name in notebooks]
         record, actions = _read_record(folder), []
         for name, source in notebooks.items():
-            fresh, step = source.read_bytes(), _reset if name == name_reset else _update
-            fresh = fresh if name == GUIDE else as_version(fresh, version)
+            fresh, step = _Fresh.of(name, source.read_bytes(), version), _reset if name == name_reset else _update
             actions.append(step(folder / name, fresh, record.get(name, {})))
             if actions[-1].kind != "kept":
-                record[name] = {"sources": _written_hash(name, fresh), "file": _hash(fresh)}
+                file = {"file": _hash(fresh.content), "version": version}
+                record[name] = {"sources": _written_hash(name, fresh.content), **file}
+        if version == "student":
+            actions += _hidden(folder, record)
         text = json.dumps({"format": 1, "laid_out": record}, indent=1, sort_keys=True) + "\n"
         write_file(folder / RECORD, text)
     except OSError as error:
@@ -122,36 +125,72 @@ def _written(cell: Mapping[str, Any]) -> tuple[str, str, Any]:
     return str(cell["cell_type"]), "\n".join(lines).strip("\n"), cell.get("attachments") or {}
 
 
-def _update(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Action:
+@dataclass(frozen=True, kw_only=True)
+class _Fresh:
+    """A file as the package lays it out now, and what a person would find written in any version of it."""
+
+    name: str
+    content: bytes
+    version: Version | None
+    written: frozenset[str | None]
+
+    @classmethod
+    def of(cls, name: str, source: bytes, version: Version | None) -> _Fresh:
+        """Return a file of the package in a version; what is no notebook has one version."""
+        made = {None: source}
+        if name.endswith(".ipynb") and sources_hash(source) is not None:
+            made = {each: as_version(source, each) for each in (None, *get_args(Version))}
+        hashes = frozenset(_written_hash(name, content) for content in made.values())
+        return cls(name=name, content=made.get(version, source), version=version, written=hashes)
+
+    def is_edition(self, content: bytes, recorded: Mapping[str, str | None]) -> bool:
+        """Return whether nobody has edited this content: it is a version of the file, now or when it was laid out."""
+        hashed = _written_hash(self.name, content)
+        return hashed is not None and hashed in {*self.written, recorded.get("sources")}
+
+
+def _update(path: Path, fresh: _Fresh, recorded: Mapping[str, str | None]) -> Action:
     """Add, update or keep one notebook; return what was done."""
     name = path.name
     if not path.exists():
-        write_file(path, fresh)
+        write_file(path, fresh.content)
         return Action(name, "added", f"{name}: added")
-    content = path.read_bytes()
-    sources = _written_hash(name, content)
-    if content == fresh or (sources is not None and sources == _written_hash(name, fresh)):
+    content, sources = path.read_bytes(), _written_hash(name, fresh.content)
+    is_alike = sources is not None and sources == _written_hash(name, content)
+    if content == fresh.content or (is_alike and recorded.get("version") == fresh.version):
         return Action(name, "unchanged", f"{name}: unchanged")
-    if sources is not None and sources == recorded.get("sources"):
-        write_file(path, fresh)
+    if fresh.is_edition(content, recorded):
+        write_file(path, fresh.content)
         return Action(name, "updated", f"{name}: replaced by the package's present one (you had not edited it)")
-    newer = "there is a newer version; " if recorded and recorded.get("file") != _hash(fresh) else ""
+    newer = "there is a newer version; " if recorded and recorded.get("file") != _hash(fresh.content) else ""
     return Action(name, "kept", f"{name}: kept as you edited it; {newer}--reset {path.stem} restores the shipped one")
 
 
-def _reset(path: Path, fresh: bytes, recorded: Mapping[str, str | None]) -> Action:
+def _hidden(folder: Path, record: Record) -> list[Action]:
+    """Take an unedited guide away from a students' folder, and name the files in which they could read answers."""
+    actions, guide = [], folder / GUIDE
+    if guide.exists() and _hash(guide.read_bytes()) == record.get(GUIDE, {}).get("file"):
+        guide.unlink()
+        actions = [Action(GUIDE, "removed", f"{GUIDE}: removed, as it is for teachers")]
+    record.pop(GUIDE, None)
+    files = [
+        path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.ipynb")) if answers(path.read_bytes())
+    ]
+    warning = "holds solutions or notes for the speaker. Move it away before students get this folder."
+    return actions + [Action(name, "kept", f"{name}: {warning}") for name in [*files, *[GUIDE] * guide.exists()]]
+
+
+def _reset(path: Path, fresh: _Fresh, recorded: Mapping[str, str | None]) -> Action:
     """Restore a notebook as shipped; an edited one is kept beside it. Return what was done."""
     aside = ""
     if path.exists():
         content = path.read_bytes()
-        sources = _written_hash(path.name, content)
-        known = (recorded.get("sources"), _written_hash(path.name, fresh))
-        if content != fresh and (sources is None or sources not in known):
+        if content != fresh.content and not fresh.is_edition(content, recorded):
             names = (f"{path.stem}.mine{number if number > 1 else ''}{path.suffix}" for number in count(1))
             mine = next(path.with_name(name) for name in names if not path.with_name(name).exists())
             os.replace(path, mine)
             aside = f"; yours is now {mine.name}"
-    write_file(path, fresh)
+    write_file(path, fresh.content)
     return Action(path.name, "reset", f"{path.name}: restored as shipped{aside}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -76,15 +77,17 @@ def fetch_wheels(folder: str | Path, *, cpu: str | None = None) -> list[Path]:
 
 def _cpu_build(cpu: str, box: Path) -> Path:
     """Fetch the CPU build of torch alone, from this index alone, and return it."""
-    _pip("download", "torch", "--no-deps", "--dest", str(box), "--index-url", cpu)
+    alone = {"PIP_INDEX_URL": cpu, "PIP_EXTRA_INDEX_URL": cpu, "PIP_FIND_LINKS": str(box)}  # in place of pip's settings
+    _pip("download", "torch", "--no-deps", "--dest", str(box), **alone)
     (torch,) = box.glob("torch-*.whl")
     if "+cpu" not in torch.name and sys.platform != "darwin":  # macOS has one build, without a local version
         raise DgpruneError(f"{torch.name} of {cpu} is no CPU build. Give --cpu an index that has the CPU builds.")
     return torch
 
 
-def _pip(*words: str) -> None:
-    if subprocess.run([sys.executable, "-m", "pip", *words], check=False).returncode:
+def _pip(*words: str, **settings: str) -> None:
+    command, environment = [sys.executable, "-m", "pip", *words], {**os.environ, **settings}
+    if subprocess.run(command, env=environment, check=False).returncode:
         raise DgpruneError(
             "pip could not fetch the wheels, as it says above. Run the command again: what is in the folder stays."
         )

@@ -1,7 +1,9 @@
 """The base class of the widgets: messages of the page, its visibility, and the picture in a saved notebook.
 
 A live page must not wait for a picture that it does not show, so a cell shows a widget with the picture of what is
-ready. Where `DGPRUNE_PICTURES` is "whole", as `dgprune-lab notebooks` sets it, a cell waits for the whole picture.
+ready. Where `DGPRUNE_PICTURES` is "whole", as `dgprune-lab notebooks` sets it, a cell waits for the whole picture and
+shows nothing else; `DGPRUNE_PICTURES=whole jupyter nbconvert --execute --to html` then makes a page whose widgets need
+no network. Without it nbconvert stores the state of the widgets, and its page takes their code from the web.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class CommWidget(anywidget.AnyWidget):
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         if isinstance(data, dict):
             if os.environ.get(PICTURES) == "whole":
+                data.pop("application/vnd.jupyter.widget-view+json", None)
                 self.settle()
             data["text/html"] = _SVG.sub(lambda found: image(found[0]), self.still())
         return bundle
