@@ -122,7 +122,7 @@ def test_the_measured_answer_is_marked_only_once_it_is_shown(guess: Any) -> None
     after = dg.tally(lines, guess=guess)
     assert after.words[0] == "2 of 3 people guessed what was measured: mnist_m."
     drawn = after._repr_mimebundle_()
-    assert "mnist_m  ◀ measured" in drawn["image/svg+xml"] and "2 of 3" in drawn["image/svg+xml"]
+    assert "mnist_m  ← measured" in drawn["image/svg+xml"] and "2 of 3" in drawn["image/svg+xml"]
     assert "mnist_m" in drawn["text/plain"] and len(dg.tally(lines, guess=guess).words) == 1
 
 
