@@ -66,10 +66,8 @@ def instability(
     panels, names = [], list(dict.fromkeys(row["domain"] for row in rows)) or [""]
     for k, name in enumerate(names):
         own = [row for row in rows if row["domain"] == name]
-        layers = [
-            *_layers(own, span, place=k, metric=metric),
-            *(legend_marks(legend_rows(rows)) if name == names[-1] else []),
-        ]
+        legend = legend_marks(legend_rows(rows), left=width + 22) if k == len(names) - 1 else []
+        layers = [*_layers(own, span, place=k, metric=metric), *legend]
         panels.append(layered(*layers).properties(width=width, height=height, title=_head(name, own, styles)))
     title = titled("Instability of pruning and the end of training", frame, below=_correlations(frame, metric))
     return beside(*panels, title=title, padding=(28, 28, 6, 6))
@@ -97,7 +95,9 @@ def _head(name: str, rows: Rows, styles: dict[str, DomainStyle]) -> alt.Title:
     if not rows:
         return alt.Title(text="")
     about = role_label(styles[name].role) + exposure_label(strongest_exposure(row["exposure"] for row in rows))
-    return alt.Title(text=shortened(name, most=max(8, 34 - len(about))) + about, color=styles[name].colour)
+    return alt.Title(
+        text=shortened(name, most=max(8, 34 - len(about))) + about, color=styles[name].colour, frame="group", offset=8
+    )
 
 
 def _correlations(frame: pd.DataFrame, metric: str) -> list[str]:

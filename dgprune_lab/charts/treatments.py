@@ -166,7 +166,7 @@ def legend_rows(rows: Rows) -> Rows:
     return [
         {
             "line": _LINE * k,
-            "label": shortened(first[arm]["treatment"], most=20),
+            "label": shortened(first[arm]["treatment"], most=24),
             **{name: first[arm][name] for name in kept},
         }
         for k, arm in enumerate(order)
@@ -201,10 +201,10 @@ def _layers(rows: Rows, words: Rows, legend: Rows) -> alt.LayerChart:
     )
 
 
-def legend_marks(legend: Rows) -> list[alt.Chart]:
-    """Draw the rows of `legend_rows` to the right of the plot."""
+def legend_marks(legend: Rows, *, left: int | None = None) -> list[alt.Chart]:
+    """Draw the rows of `legend_rows` to the right of the plot, or at `left` pixels where it is one of several."""
     key = rows_of("legend", legend)
-    place: Any = {"x": {"expr": "width + 22"}, "y": {"expr": "datum.line + 8"}}
+    place: Any = {"x": {"expr": "width + 22" if left is None else str(left)}, "y": {"expr": "datum.line + 8"}}
     return [
         key.mark_point(size=54, strokeWidth=1.6, opacity=1, **place).encode(
             stroke=alt.Stroke("colour:N", scale=None),
