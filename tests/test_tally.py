@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,14 @@ def test_lines_come_from_a_file_too(guess: Any, tmp_path: Path) -> None:
     path = tmp_path / "chat of the class.txt"
     path.write_bytes(b"\xef\xbb\xbf" + f"{line(1, 'AAAAA')}\r\n\r\n{line(2, 'BBBBB')}\xe9".encode("latin-1"))
     assert counts(dg.tally(path, guess=guess)) == counts(dg.tally(str(path), guess=guess)) == [1, 1, 0]
-    with pytest.raises(dg.DgpruneError, match="there is no file"):
+    path.write_text(line(3, "CCCCC"), encoding="utf-16")
+    assert counts(dg.tally(path, guess=guess)) == [0, 0, 1]
+    with pytest.raises(dg.DgpruneError, match="cannot be read"):
         dg.tally(tmp_path / "none.txt")
+    with pytest.raises(dg.DgpruneError, match=r"none in 1 line\."):
+        dg.tally("a" * 5000)
+    with pytest.raises(dg.DgpruneError, match=r"none in 1 line\."):
+        dg.tally("a\0b")
 
 
 def test_without_a_guess_the_question_of_most_lines_is_taken() -> None:
@@ -117,18 +124,19 @@ def test_the_measured_answer_is_marked_only_once_it_is_shown(guess: Any) -> None
     guess.reveal("mnist_m", wait=True)
     before = dg.tally(lines, guess=guess)
     assert before.words[0] == "3 people guessed." and not any(before.table["measured"])
-    assert "measured" not in before._repr_mimebundle_()["image/svg+xml"]
+    assert "← measured" not in json.dumps(before.chart.to_dict(), ensure_ascii=False)
     guess.set_state({"shown": True})
     after = dg.tally(lines, guess=guess)
     assert after.words[0] == "2 of 3 people guessed what was measured: mnist_m."
-    drawn = after._repr_mimebundle_()
-    assert "mnist_m  ← measured" in drawn["image/svg+xml"] and "2 of 3" in drawn["image/svg+xml"]
-    assert "mnist_m" in drawn["text/plain"] and len(dg.tally(lines, guess=guess).words) == 1
+    picture, (shown, _) = dg.charts.svg(after.chart), after._repr_mimebundle_()
+    assert "mnist_m  ← measured" in picture and "2 of 3" in picture
+    assert "mnist_m" in shown["text/plain"] and "application/vnd.jupyter.widget-view+json" in shown
+    assert len(after.words) == 1
 
 
 def test_text_of_users_is_text() -> None:
     hostile = dg.predict("Which <script>alert(1)</script>?", ["<img src=x>", "b"])
     hostile.guess = "b"
     hostile.lock()
-    picture = dg.tally(str(hostile.line), guess=hostile)._repr_mimebundle_()["image/svg+xml"]
+    picture = dg.charts.svg(dg.tally(str(hostile.line), guess=hostile).chart)
     assert "<script" not in picture and "<img" not in picture and "&lt;img" in picture

@@ -18,7 +18,7 @@ from .theme import finish, records, shortened
 
 PADDING = {"left": 4, "right": 90, "top": 8, "bottom": 6}
 _ROW, _TITLE_LINE = 46, 16
-_LETTERS, _OPTION = 80, 60
+_LETTERS, _WIDE = 60, 80
 
 
 @public
@@ -40,7 +40,7 @@ def tally(
     table, rows = records(frame), []
     total = sum(row["guesses"] for row in table)
     for place, row in enumerate(table):
-        name = shortened(str(row["option"]), most=_OPTION) + ("  ← measured" if row["measured"] else "")
+        name = shortened(str(row["option"]), most=_LETTERS) + ("  ← measured" if row["measured"] else "")
         text, measured = f"{row['guesses']} of {total}", bool(row["measured"])
         rows.append({"place": place, "option": name, "count": row["guesses"], "text": text, "measured": measured})
     most = max([1, *(row["count"] for row in rows)])
@@ -58,7 +58,7 @@ def tally(
         answered.mark_text(style="strong", fontWeight=600, **name).encode(x=LEFT, y=y, text="option:N"),
         base.mark_text(style="strong", align="left", dx=8, dy=10, baseline="middle").encode(x=x, y=y, text="text:N"),
     )
-    words = [part for sentence in below for part in textwrap.wrap(sentence, _LETTERS + 10)]
+    words = [part for sentence in below for part in textwrap.wrap(sentence, _WIDE)]
     asked = textwrap.wrap(question, _LETTERS) or ["Guesses"]
     title = alt.Title(asked, subtitle=words or alt.Undefined, offset=10)
     padding = {**PADDING, "top": PADDING["top"] + _TITLE_LINE * (len(asked) - 1)}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import altair as alt
@@ -14,6 +17,7 @@ import pandas as pd
 from .. import charts
 from ..core import DgpruneError, at_home, public
 from .guess_lines import Found, Guess, question_code, read_guesses
+from .page.chart import LiveChart
 from .prediction import Prediction
 
 _QUOTED = 3
@@ -39,10 +43,14 @@ class Tally:
         """The table as bars, with the sentences above them."""
         return charts.tally(self.table, question=self.question, below=self.words)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    @cached_property
+    def _live(self) -> LiveChart:
+        return LiveChart(self.chart)  # in the colours of the page, also a dark one
+
+    def _repr_mimebundle_(self, **_: Any) -> Any:
+        data, metadata = self._live._repr_mimebundle_()
         text = "\n".join([self.question, self.table.to_string(index=False), *self.words])
-        picture: Any = self.chart
-        return {**picture._repr_mimebundle_(), "text/plain": text}
+        return {**data, "text/plain": text}, metadata
 
 
 @public
@@ -50,8 +58,8 @@ def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
     """Count the guesses that a class pasted into a chat or a form, one `guess.line` per person.
 
     Every kernel has random symbols in its lines, so two people with the same guess count twice, and one line that was
-    pasted twice counts once. If lines of one person differ, the first counts. The measured answer is marked once it is
-    shown in `guess`, not before.
+    pasted twice counts once. If lines of one person differ, the first counts; who restarts the kernel and guesses again
+    counts twice. The measured answer is marked once it is shown in `guess`, not before.
 
     Args:
         lines: the chat with whatever stands around the guesses; a list of its lines; or the path of a file.
@@ -78,7 +86,7 @@ def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
     if not here:
         raise DgpruneError(
             f"lines: wanted lines such as dg-K7Q2-3-M4XPT-R (guess.line) of this question, got none in "
-            f"{len(given)} lines. {_left_out(found, here, {})} Paste the text of the chat, or give the path of a file."
+            f"{len(given)} line{'s' * (len(given) != 1)}. {_left_out(found, here, {})} Paste the text of the chat, or give the path of a file."
         )
     first: dict[str, Guess] = {}
     for one in here:
@@ -95,10 +103,12 @@ def _lines(lines: str | os.PathLike | Sequence[str]) -> list[str]:
         text = os.fspath(lines)
         if isinstance(lines, os.PathLike) or ("\n" not in text and not read_guesses([text]).guesses):
             path = at_home(text)
-            if path.is_file():
-                return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            with contextlib.suppress(OSError, ValueError):  # a long text, or one with a zero byte, is no path
+                content = path.read_bytes()
+                wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+                return content.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
             if isinstance(lines, os.PathLike):
-                raise DgpruneError(f"lines: there is no file {path}; give the path of a text file, or the text itself.")
+                raise DgpruneError(f"lines: {path} cannot be read; give the path of a text file, or the text itself.")
         return text.splitlines()
     return [part for line in lines for part in line.splitlines()]
 
