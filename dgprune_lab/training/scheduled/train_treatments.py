@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from torch import nn
 
 from ...core import Count, DgpruneError, Domain, Seed, progress_bar, stepwise, yielding
 from ..options import TrainingOptions
-from .plan import PruningRun
+from .plan import PruningRun, Remove
 from .schedules import PruneSchedule
 from .train_with_pruning import train_with_pruning
 
@@ -70,7 +70,7 @@ def train_treatments(
             targets=targets,
             schedule=schedules.get(treatment, schedule),
             options=replace(options or TrainingOptions(), seed=seed),
-            remove="random" if treatment in schedules else treatment,
+            remove="random" if treatment in schedules else cast(Remove, treatment),
             images=images,
             seed=seed,
         )
