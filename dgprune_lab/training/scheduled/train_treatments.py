@@ -55,6 +55,10 @@ def train_treatments(
         DgpruneError: no treatment or no seed, one that stands twice, a function that builds no network, and what
             `dg.train_with_pruning` refuses.
     """
+    if isinstance(build, nn.Module):
+        raise DgpruneError(
+            "build must be a function from a seed to a new network, build=lambda seed: Net(); got a network."
+        )
     for name, values in (("treatments", treatments), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise DgpruneError(f"{name} must hold one or more different values; got {list(values)}.")
