@@ -153,11 +153,11 @@ def test_the_images_of_a_training_seed_are_drawn_and_the_target_has_no_split_to_
         assert domain.key != second[name].key
 
 
-def planted(effect: float, seeds: int = 6) -> pd.DataFrame:
-    """A table in which DSS is better by `effect` than all else, and MIRO than ERM by 3 points."""
+def planted(effect: float, seeds: int = 6, *, of_l1: float = 0.0) -> pd.DataFrame:
+    """A table in which DSS is better by `effect` than all else but L1 (by `of_l1`), and MIRO than ERM by 3 points."""
     generator, rows = torch.Generator().manual_seed(1), []
     for run in study.pacs(seeds=seeds).grid:
-        gain = (run["scorer"] == "dss") * effect + (run["objective"] == "miro") * 0.03
+        gain = (run["scorer"] == "dss") * effect + (run["scorer"] == "l1") * of_l1 + (run["objective"] == "miro") * 0.03
         for ratio in (0.05, 0.1):
             noise = float(torch.randn((), generator=generator)) * 0.002
             about = {"ratio_requested": ratio, "domain": run["target"], "role": "target", "metric": "accuracy"}
@@ -170,6 +170,13 @@ def planted(effect: float, seeds: int = 6) -> pd.DataFrame:
 @pytest.mark.parametrize(("effect", "wanted"), [(0.03, {"yes"}), (0.0, {"no", "cannot tell"})])
 def test_claims_find_a_planted_effect_and_none_where_there_is_none(effect: float, wanted: set[str]) -> None:
     *gains, miro = study.pacs_claims(planted(effect))
-    assert len(gains) == 5 * 2 and {claim.verdict for claim in gains} <= wanted
+    assert len(gains) == 7 * 2 and {claim.verdict for claim in gains} <= wanted
     assert all(abs(claim.estimate - effect) < 0.005 and claim.target_aware for claim in gains)
     assert miro.verdict == "yes" and abs(miro.estimate - 0.03) < 0.005 and not miro.target_aware
+
+
+def test_a_claim_says_where_its_baseline_is_worse_than_random_removal() -> None:
+    notes = {claim.claim: claim.note for claim in study.pacs_claims(planted(0.0, of_l1=-0.2))}
+    said = [claim for claim, note in notes.items() if "itself worse than random removal, -" in note]
+    assert len(said) == 2 and all("L1" in claim for claim in said)
+    assert not any("worse than random" in claim.note for claim in study.pacs_claims(planted(0.0, of_l1=0.2)))

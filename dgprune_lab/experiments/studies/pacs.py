@@ -25,12 +25,11 @@ Accuracies are averaged over the targets of each training seed; intervals are ov
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import torch
 from torch import nn
 
@@ -42,20 +41,11 @@ from ...pruning import folded
 from ...scorers import reverse
 from ...study import Study
 from ...training import DENSE, TrainingOptions, finish, prune_and_tune, train
-from ..claims import Claim
-from ..compare import compare
 from ..experiment import Experiment, Finding, Scratch
 from ..settings import Settings, grid
 from ._common import data_hashes, end_rows, of_rows
-from ._held_out import held_out_measures
+from .pacs_claims import CONTROLS, pacs_claims
 
-PAPER = "Sun 2023, arXiv:2306.13237"
-PUBLISHED = "ResNet-50 at 224 px: MIRO 85.4 +- 0.4, DSS at 10 % 86.45"
-GAIN = 0.0105
-"""86.45 - 85.4 points, at 10 %; no gain on PACS is published for 5 %."""
-
-TUNED = "dense_tuned"
-CONTROLS = (DENSE, TUNED)
 READS: Mapping[str, str | None] = {
     **dict.fromkeys((*CONTROLS, "l1", "random")),
     **dict.fromkeys(("dss", "reverse(dss)"), "report"),
@@ -145,55 +135,6 @@ def run_pacs(settings: Settings, scratch: Scratch) -> Finding:
         for at in plan["ratios"] if scorer in CONTROLS else [ratio]:  # a control is the same network at every ratio
             rows += [{**row, **about, "ratio_requested": at} for row in end_rows(result)]
     return Finding(rows=rows, data=data_hashes(study), weights=network_key(result.network))
-
-
-def pacs_claims(frame: pd.DataFrame) -> list[Claim]:
-    """Return what the table says: DSS on top of MIRO against four baselines, at each ratio; and MIRO against ERM."""
-    accuracy: Any = pd.concat(_measures(frame))
-    accuracy = accuracy[(accuracy["metric"] == "accuracy") & (accuracy["role"] == "target")]
-    return [*_gains(accuracy[accuracy["objective"] == "miro"]), *_miro(accuracy[accuracy["scorer"] == DENSE])]
-
-
-def _gains(miro: Any) -> Iterator[Claim]:
-    """Yield the claims about DSS with MIRO."""
-    words = {
-        DENSE: "the network as trained",
-        TUNED: "equal extra epochs without removal",
-        "random": "random removal with equal extra epochs",
-        "l1": "removal by L1 with equal extra epochs",
-        "reverse(dss)": "removal in the reversed order",
-    }
-    for baseline, against in words.items():
-        rows = compare(miro[miro["scorer"].isin(["dss", baseline])], baseline=baseline, by=())
-        for row in rows.sort_values("ratio_requested", ascending=False).to_dict("records"):
-            ratio = float(row["ratio_requested"])
-            yield Claim.from_row(
-                row,
-                claim=f"After MIRO, removing {100 * ratio:g} % by DSS beats {against} on the unseen domain",
-                paper=PAPER,
-                published=PUBLISHED,
-                claimed=GAIN if baseline == DENSE and ratio == 0.1 else None,
-                note="EfficientNet-Lite0 at 112 px, mean over the held-out targets; DSS reads the reported images.",
-            )
-
-
-def _miro(dense: Any) -> Iterator[Claim]:
-    """Yield the claim about MIRO itself, on the networks as trained, which are the same at every ratio."""
-    rows = dense[dense["ratio_requested"] == dense["ratio_requested"].max()]
-    for row in compare(rows, baseline="erm", of="objective", by=()).to_dict("records"):
-        yield Claim.from_row(
-            row,
-            claim="MIRO beats ERM on the unseen domain, nothing removed",
-            paper="Cha et al. 2022, arXiv:2203.10789",
-            published="ResNet-50 at 224 px: MIRO 85.4 +- 0.4",
-            note="EfficientNet-Lite0 at 112 px, mean over the held-out targets.",
-        )
-
-
-def _measures(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield the averages over targets of each objective."""
-    for objective, rows in frame.groupby("objective"):
-        yield held_out_measures(rows, dense=CONTROLS).assign(objective=objective)
 
 
 def _options(plan: Any, *, epochs: int) -> TrainingOptions:
