@@ -34,7 +34,7 @@ def to_folder(domain: Domain, folder: str | Path, *, split: str = "train", image
     names = {domain.class_label(int(label)) for label in domain.labels[rows]}
     if odd := [name for name in names if name.startswith(".") or Path(name).name != name or "\\" in name]:
         raise DgpruneError(f"the class {odd[0]!r} cannot be the name of a folder; name the classes otherwise.")
-    for image, label, row in zip(*domain.take(rows), strict=True):
-        kind = path / domain.class_label(int(label))
+    for image, row in zip(domain.take(rows).images, rows.tolist(), strict=True):
+        kind = path / domain.class_label(int(domain.labels[row]))
         kind.mkdir(parents=True, exist_ok=True)
-        save_image(image, kind / f"{int(row)}.png")
+        save_image(image, kind / f"{row}.png")
