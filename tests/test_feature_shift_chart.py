@@ -252,6 +252,18 @@ def test_colour_is_the_domain_and_the_class_where_asked_and_the_legend_follows()
     assert by["value"] == "domain" and by["bind"]["options"] == ["domain", "class"], "a page can change it"
 
 
+def test_the_legend_of_domains_stands_above_the_map_where_two_lines_hold_it_else_beside_it() -> None:
+    for count, above in ((3, True), (9, False)):
+        named = [(f"domain_number_{k}", "source") for k in range(count)]
+        roles: Any = {name: (role, "") for name, role in named}
+        rows = legend_rows(roles, [Dot("a", 0, 1)], styles=domain_styles(named))
+        for row in rows:
+            outside = row["kind"] != "domain" or not above
+            assert (row["x"] > SIDE) is outside and (row["line"] < HEAD - 8) is not outside
+        places = [(row["x"], row["line"]) for row in rows]
+        assert len(set(places)) == len(places), "nothing lies on anything"
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_one_number_by_ratio_says_what_it_means(metric: str) -> None:
     frame = table()

@@ -119,8 +119,7 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
     """Draw limits, curves, intervals, isolated shares, and the smallest share with its text."""
     scale = alt.Scale(domain=[0, 100], nice=False)
     kept = alt.X("kept:Q", scale=scale, title=title, axis=alt.Axis(tickCount=10))
-    most: Any = {"expr": "most"}
-    log = alt.Scale(type="log", nice=False, padding=12, domainMax=most)
+    log = alt.Scale(type="log", nice=False, padding=12, domainMax=alt.expr("most"))
     axis = alt.Axis(format="~g", tickCount=6, grid=False)
     loss = alt.Y("times:Q", scale=log, title="Training loss, relative to the full network's", axis=axis)
     limit, low = of_field(loss, "allowed_times"), of_field(kept, "low")
@@ -144,10 +143,6 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
         style="strong", align="left", baseline="bottom", y=alt.expr("datum.line")
     )
     allowed = curve.transform_filter("datum.kept === 100").mark_rule(strokeWidth=1.2, strokeDash=[5, 4])
-    said = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(
-        times="1 + tolerance / 100", label="'allowed: ' + format(1 + tolerance / 100, '.2f') + ' times'"
-    )
-    allowed_words = said.mark_text(style="words", align="left", baseline="bottom", dx=4, dy=-3)
     points = curve.transform_filter("datum.dots && datum.loss !== null")
     isolated = judged.transform_filter("datum.allowed && datum.above > 0 && datum.grid")
     name = read.transform_calculate(label=words).mark_text(fontSize=12, fontWeight=600, dx=-176, **line)
@@ -169,8 +164,16 @@ def _layers(data: Mapping[str, Rows], title: str) -> alt.LayerChart:
         read.mark_point(size=150, filled=True, opacity=1).encode(x=kept, y=loss, fill=TEXT_COLOUR, tooltip=tips),
         name.encode(x=RIGHT, text="label:N", fill=TEXT_COLOUR),
         interval.encode(x=RIGHT, text="label:N"),
-        allowed_words.encode(x=LEFT, y=loss, text="label:N"),
+        _allowed(loss),
     )
+
+
+def _allowed(loss: alt.Y) -> alt.Chart:
+    """Write the limit above its line."""
+    words = "'allowed: ' + format(1 + tolerance / 100, '.2f') + ' times'"
+    said = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(times="1 + tolerance / 100", label=words)
+    marks = said.mark_text(style="words", align="left", baseline="bottom", dx=4, dy=-3)
+    return marks.encode(x=LEFT, y=loss, text="label:N")
 
 
 def _limited(chart: alt.Chart) -> alt.Chart:

@@ -168,6 +168,6 @@ def _map_data(rows: Rows, knots: Sequence[float], *, styles: Mapping[str, Domain
     trust = next((row for row in rows if row["metric"] == "trustworthiness"), None)
     return {
         "points": point_rows(dots, boxed(np.array(grid)), styles=styles),
-        "legend": legend_rows(domains, dots, styles=styles),
+        "legend": legend_rows(domains, dots, styles=styles, side=side),
         "words": map_words(str(first[0]["embedding"]), trust, images=len(dots), knots=knots, side=side),
     }

@@ -5,7 +5,7 @@ Everything stands in one picture of fixed size, so nothing moves when the data a
 | name | one row is | fields |
 |---|---|---|
 | points | an image | domain, image, class, domain_colour, class_colour, shape, full_x, full_y, xs, ys (per ratio) |
-| legend | a line of the legend | text, colour, shape, line (pixels), kind ("heading", "domain", "mark", ...) |
+| legend | an entry of the legend | text, colour, shape, x and line (pixels), kind ("domain", "mark", ...) |
 | words | a line of text | text, line (pixels), kind ("title", "line", "live") |
 
 Places lie in the unit square. The parameter `at` is the share removed; places between two ratios are on the straight
@@ -29,7 +29,7 @@ from ..theme import QUIET, Data, DomainStyle, Rows, finish, role_label, shortene
 _FIRST, _SECOND = ("#1F77B4", "#FF7F0E", "#2CA02C", "#D62728", "#9467BD"), ("#8C564B", "#E377C2", "#17BECF", "#BCBD22")
 CLASS_COLOURS = (*_FIRST, *_SECOND, "#7F7F7F")
 OTHER = "#C3C8D0"
-SIDE, SMALL, HEAD, FOOT, LEGEND = 520, 326, 62, 38, 156
+SIDE, SMALL, HEAD, FOOT, LEGEND = 440, 326, 98, 38, 156
 _ROW = 17
 _NARROW = 440  # the text above a map is wider than the map
 _LETTERS = 25
@@ -89,9 +89,13 @@ def class_colours(labels: Any) -> dict[int | None, str]:
 
 
 def legend_rows(
-    domains: Mapping[str, tuple[str, Exposure]], dots: Sequence[Dot], *, styles: Mapping[str, DomainStyle]
+    domains: Mapping[str, tuple[str, Exposure]],
+    dots: Sequence[Dot],
+    *,
+    styles: Mapping[str, DomainStyle],
+    side: int = SIDE,
 ) -> Rows:
-    """Return the legend: a row per domain with colour, mark and role, then a row per class with its colour."""
+    """Return the legend: an entry per domain with colour, mark and role, then one per class with its colour."""
     rows: Rows = []
 
     def add(kind: str, text: str, *, colour: str = QUIET, shape: str = "circle") -> None:
@@ -113,11 +117,24 @@ def legend_rows(
     further = len(classes) - len(colours)
     if others := [f"{further} further classes"] * (further > 0) + ["not labelled"] * (None in labels):
         add("class", " or ".join(others), colour=OTHER)
-    line = 0.0
-    for row in rows:
-        line += _ROW * (1.6 if "heading" in row["kind"] and line else 1)
-        row["line"] = round(line, 1)
-    return rows
+    return _placed(rows, side=side)
+
+
+def _placed(rows: Rows, *, side: int) -> Rows:
+    """Place the domains above the map, if two lines hold them, and all else to the right of it."""
+    x, line, above = 6.0, 0, [row for row in rows if row["kind"] in ("domain", "mark")]
+    for row in above:
+        width = 28 + 6.4 * len(row["text"])
+        if x > 6.0 and x + width > side:
+            x, line = 6.0, line + 1
+        row.update(x=round(x, 1), line=HEAD - 32 + _ROW * line)
+        x += width
+    right = rows if line > 1 else [row for row in rows if "class" in row["kind"]]
+    below = 0.0
+    for row in right:
+        below += _ROW * (1.6 if "heading" in row["kind"] and below else 1)
+        row.update(x=side + 18, line=round(HEAD - 8 + below, 1))
+    return right if line > 1 else [*above, *right]
 
 
 def map_words(
@@ -131,13 +148,8 @@ def map_words(
 ) -> Rows:
     """Return the rows of `words`: which map it is, its trustworthiness, what is drawn, and what a map does not show.
 
-    Args:
-        kind: "umap" or "linear".
-        trust: value, low and high of the map's trustworthiness, if known.
-        images: number of images on the map.
-        only: the ratio that is drawn, if it does not follow the parameter `at`.
-        knots: the measured ratios.
-        side: side of the map, in pixels.
+    `kind` is "umap" or "linear"; `trust` holds value, low and high of the trustworthiness, if known; `only` is the
+    ratio that is drawn, if it does not follow the parameter `at`; `knots` are the measured ratios.
     """
     title, below = {
         "umap": (
@@ -199,7 +211,7 @@ def map_plot(
     ends = {"x": alt.value(0), "x2": alt.value(side), "y": alt.value(HEAD), "y2": alt.value(HEAD + side)}
     frame = alt.Chart(alt.InlineData(values=[{}])).mark_rect(fillOpacity=0, stroke=OTHER, strokeOpacity=0.7)
     points = _points(data["points"], f"points{suffix}", knots=knots, side=side, brush=brush)
-    shown = _legend(rows_of(f"legend{suffix}", data["legend"]), side=side) if legend else []
+    shown = _legend(rows_of(f"legend{suffix}", data["legend"])) if legend else []
     words = _words(rows_of(f"words{suffix}", data["words"]), width=side + LEGEND)
     chart = layered(frame.encode(**ends), points, *shown, *words)
     width = side + LEGEND if legend else max(side, _NARROW)
@@ -261,19 +273,18 @@ def _points(rows: Rows, name: str, *, knots: Sequence[float], side: int, brush: 
     return chart
 
 
-def _legend(base: alt.Chart, *, side: int) -> list[alt.Chart]:
-    y: Any = {"y": {"expr": f"{HEAD} - 8 + datum.line"}}
-    text: dict[str, Any] = {"align": "left", "baseline": "middle", "fontSize": 11, "limit": LEGEND - 30, **y}
+def _legend(base: alt.Chart) -> list[alt.Chart]:
+    y: Any = {"y": {"expr": "datum.line"}}
+    text: dict[str, Any] = {"align": "left", "baseline": "middle", "fontSize": 11, **y}
     quiet = f"by === 'class' && datum.kind === 'domain' ? '{QUIET}' : datum.colour"
     base = base.transform_filter("by === 'class' || indexof(datum.kind, 'class') < 0").transform_calculate(colour=quiet)
     marks = base.transform_filter("datum.kind === 'domain' || datum.kind === 'class'")
     headings, others = (base.transform_filter(f"indexof(datum.kind, 'heading') {sign} 0") for sign in (">=", "<"))
+    symbols = marks.mark_point(size=42, opacity=1, x={"expr": "datum.x"}, **y)
     return [
-        marks.mark_point(size=42, opacity=1, **y).encode(
-            x=alt.value(side + 18), stroke=COLOUR, fill=TEXT_COLOUR, shape=SHAPE
-        ),
-        headings.mark_text(style="strong", **text).encode(x=alt.value(side + 12), text="text:N"),
-        others.mark_text(style="words", **text).encode(x=alt.value(side + 29), text="text:N"),
+        symbols.encode(stroke=COLOUR, fill=TEXT_COLOUR, shape=SHAPE),
+        headings.mark_text(style="strong", x={"expr": "datum.x - 6"}, **text).encode(text="text:N"),
+        others.mark_text(style="words", x={"expr": "datum.x + 11"}, **text).encode(text="text:N"),
     ]
 
 
