@@ -84,9 +84,10 @@ def tally(lines: Lines, *, guess: Prediction | None = None) -> Tally:
     most = 99 if guess is None else len(guess.options)
     here = [one for one in found.guesses if one.question == code and 1 <= one.number <= most]
     if not here:
+        count = f"{len(given)} line{'s' * (len(given) != 1)}"
         raise DgpruneError(
-            f"lines: wanted lines such as dg-K7Q2-3-M4XPT-R (guess.line) of this question, got none in "
-            f"{len(given)} line{'s' * (len(given) != 1)}. {_left_out(found, here, {})} Paste the text of the chat, or give the path of a file."
+            f"lines: wanted lines such as dg-K7Q2-3-M4XPT-R (guess.line) of this question, got none in {count}. "
+            f"{_left_out(found, here, {})} Paste the text of the chat, or give the path of a file."
         )
     first: dict[str, Guess] = {}
     for one in here:
