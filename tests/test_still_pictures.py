@@ -98,7 +98,7 @@ def test_a_widget_becomes_words_and_a_picture(page: str) -> None:
     assert drawn.convert("L").getextrema()[0] < 200, "something is drawn"
     assert picture["output_type"] == "display_data" and words["output_type"] == "execute_result"
     assert words["execution_count"] == 3 and set(words["data"]) == {"text/html"}
-    assert "Run this cell" in words["data"]["text/html"]
+    assert words["data"]["text/html"] == "<p>Run this cell for the live chart.</p>", "no element stays open"
 
 
 def test_what_is_folded_stays_folded() -> None:

@@ -57,7 +57,7 @@ def _pieces(data: Mapping[str, Any], *, count: str) -> Iterator[tuple[Output, Ou
         text, folded = _named(data["text/html"], count), "<details" in "".join(data["text/html"])
         said = "".join(data.get("text/plain", ""))
         plain = {} if _WIDGET in data or not said or _ADDRESS.search(said) else {"text/plain": _lines(said)}
-        parts = [_IMAGE.sub(_inlined, text)] if folded else _IMAGE.split(text)
+        parts = [_IMAGE.sub(_inlined, text)] if folded or not _IMAGE.search(text) else _split(text)
         for k in range(0, len(parts), 2):
             if k:
                 yield _png(base64.b64decode(parts[k - 1]).decode())
@@ -73,6 +73,11 @@ def _named(text: Any, count: str) -> str:
     text = "".join(text)
     random = re.search(r'<table id="T_(\w+)"', text)
     return text if random is None else text.replace(f"T_{random[1]}", f"T_{count}")
+
+
+def _split(text: str) -> list[str]:
+    """Return stretches of text and, between them, images; without the element around all, which would stay open."""
+    return _IMAGE.split(re.sub(r"</?div[^>]*>", "", text))
 
 
 def _says(text: str) -> bool:
